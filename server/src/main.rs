@@ -1,0 +1,3 @@
+//! The `cowherd` binary.
+
+fn main() {}
