@@ -2,5 +2,6 @@
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::cast_possible_truncation))]
 
+pub mod arena;
 pub mod config;
 pub mod protocol;

@@ -1,0 +1,352 @@
+//! The invariants of the arena, checked: of its own tables, and that the layers above refer to
+//! each object exactly once.
+//!
+//! An image is untrusted input. [`tables`] bounds every number in the chunk table and in the unit
+//! descriptors before anything is built from them; an [`Audit`] then lets the layers above claim
+//! the objects that they reach, and at the end names an object that nobody claimed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Arena;
+use super::chunks::is_blank;
+use super::classes::{Class, MAX_SLAB_OBJECT, MIN_OBJECT};
+use super::heap::large_size;
+use super::layout::{
+    ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, HEAD_UNITS, Header, UNIT_SIZE,
+    UNITS_PER_CHUNK, UnitDescriptor, UnitKind,
+};
+use super::locks::{Held, ShardIndex, ShardSet};
+use super::unitmap;
+
+/// The first broken invariant.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("chunk {}: {reason}", chunk.0)]
+pub struct Broken {
+    /// Where.
+    pub chunk: ChunkIndex,
+    /// What is wrong, with the figures.
+    pub reason: String,
+}
+
+impl Broken {
+    /// An invariant broken in `chunk`.
+    pub const fn new(chunk: ChunkIndex, reason: String) -> Self {
+        Self { chunk, reason }
+    }
+
+    /// An invariant broken at an offset.
+    pub const fn at(offset: u64, reason: String) -> Self {
+        Self { chunk: ChunkIndex::of(offset), reason }
+    }
+}
+
+/// What an audit has seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    /// Chunks in use.
+    pub chunks: u64,
+    /// Objects in use.
+    pub objects: u64,
+    /// Bytes in objects, rounding included.
+    pub bytes: u64,
+}
+
+pub(super) fn header(header: &Header, layout: u64) -> Result<(), Broken> {
+    let broken = |reason| Err(Broken::new(ChunkIndex(0), reason));
+    if header.magic != ARENA_MAGIC {
+        return broken(format!("no arena: its first bytes are {:#x}", header.magic));
+    }
+    if header.layout != layout {
+        return broken(format!(
+            "its layout is {:#x}, this version reads {layout:#x}",
+            header.layout
+        ));
+    }
+    Ok(())
+}
+
+/// Checks the chunk table and the descriptors of every cut chunk.
+#[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+pub(super) fn tables(arena: &Arena) -> Result<Summary, Broken> {
+    let chunks = (arena.capacity() / CHUNK_SIZE) as u32;
+    let mut summary = Summary::default();
+    let mut index = 0;
+    while index < chunks {
+        let chunk = ChunkIndex(index);
+        // SAFETY: the caller has the arena to itself, or all its locks.
+        let entry = unsafe { arena.load(chunk.entry()) };
+        index += check_entry(arena, chunk, &entry, chunks, &mut summary)?;
+    }
+    Ok(summary)
+}
+
+/// Checks one entry and what belongs to it; returns how many chunks it covers.
+fn check_entry(
+    arena: &Arena,
+    chunk: ChunkIndex,
+    entry: &ChunkEntry,
+    chunks: u32,
+    summary: &mut Summary,
+) -> Result<u32, Broken> {
+    let broken = |reason: String| Err(Broken::new(chunk, reason));
+    let Some(state) = ChunkState::from_byte(entry.state) else {
+        return broken(format!("unknown state {}", entry.state));
+    };
+    if entry.reserved != [0; 3] || entry.reserved_end != 0 {
+        return broken("reserved bytes of its table entry are not zero".into());
+    }
+    if chunk.is_table() != (state == ChunkState::Table) {
+        return broken(format!("its state is {state:?}"));
+    }
+    match state {
+        ChunkState::RunHead => {
+            check_run(arena, chunk, entry.run, chunks)?;
+            summary.chunks += u64::from(entry.run);
+            summary.objects += 1;
+            summary.bytes += u64::from(entry.run) * CHUNK_SIZE;
+            return Ok(entry.run);
+        }
+        ChunkState::RunTail => return broken("tail of a run without a head".into()),
+        _ if entry.run != 0 => return broken(format!("state {state:?} with run {}", entry.run)),
+        ChunkState::Units => check_units(arena, chunk, summary)?,
+        ChunkState::Free | ChunkState::Table => {}
+    }
+    summary.chunks += u64::from(state != ChunkState::Free);
+    Ok(1)
+}
+
+fn check_run(arena: &Arena, head: ChunkIndex, run: u32, chunks: u32) -> Result<(), Broken> {
+    if run == 0 || run > chunks - head.0 {
+        let reason = format!("a run of {run} chunks in an arena of {chunks}");
+        return Err(Broken::new(head, reason));
+    }
+    for back in 1..run {
+        let chunk = ChunkIndex(head.0 + back);
+        // SAFETY: the caller has the arena to itself, or all its locks.
+        let tail = unsafe { arena.load(chunk.entry()) };
+        let sound = ChunkState::from_byte(tail.state) == Some(ChunkState::RunTail)
+            && tail.run == back
+            && tail.reserved == [0; 3]
+            && tail.reserved_end == 0;
+        if !sound {
+            let reason = format!("not tail {back} of the run at chunk {}: {tail:?}", head.0);
+            return Err(Broken::new(chunk, reason));
+        }
+    }
+    Ok(())
+}
+
+fn check_units(arena: &Arena, chunk: ChunkIndex, summary: &mut Summary) -> Result<(), Broken> {
+    let broken = |reason: String| Err(Broken::new(chunk, reason));
+    // SAFETY: the caller has the arena to itself, or all its locks.
+    let head = unsafe { arena.load(chunk.head()) };
+    if (0..HEAD_UNITS).any(|unit| unitmap::get(&head.free, unit)) || head.reserved != [0; 4] {
+        return broken("its head is damaged".into());
+    }
+    if unitmap::count(&head.free) == UNITS_PER_CHUNK - HEAD_UNITS {
+        return broken("cut into units, but none is in use".into());
+    }
+    // SAFETY: as above.
+    let read = |unit| unsafe { arena.load(chunk.descriptor(unit)) };
+    let mut unit = HEAD_UNITS;
+    while unit < UNITS_PER_CHUNK {
+        let descriptor = read(unit);
+        if unitmap::get(&head.free, unit) {
+            if !is_blank(&descriptor) {
+                return broken(format!("free unit {unit} is described: {descriptor:?}"));
+            }
+            unit += 1;
+            continue;
+        }
+        let units = u64::from(descriptor.units);
+        let fits = units >= 1 && unit + units <= UNITS_PER_CHUNK;
+        if !fits || (unit..unit + units).any(|u| unitmap::get(&head.free, u)) {
+            return broken(format!("unit {unit}: {units} units do not fit there"));
+        }
+        let objects = match descriptor.kind {
+            k if k == UnitKind::Run as u8 => (1, units * UNIT_SIZE),
+            k if k == UnitKind::Slab as u8 => check_slab(chunk, unit, &descriptor, read)?,
+            _ => return broken(format!("unit {unit} is in use but not described")),
+        };
+        summary.objects += objects.0;
+        summary.bytes += objects.1;
+        unit += units;
+    }
+    Ok(())
+}
+
+/// Checks a slab; returns its objects and their bytes.
+fn check_slab(
+    chunk: ChunkIndex,
+    unit: u64,
+    slab: &UnitDescriptor,
+    read: impl Fn(u64) -> UnitDescriptor,
+) -> Result<(u64, u64), Broken> {
+    let broken = |reason: String| Err(Broken::new(chunk, format!("slab at unit {unit}: {reason}")));
+    let Some(class) = Class::from_index(usize::from(slab.class)) else {
+        return broken(format!("unknown size class {}", slab.class));
+    };
+    if ShardIndex::new(usize::from(slab.shard)).is_none() {
+        return broken(format!("unknown shard {}", slab.shard));
+    }
+    if u64::from(slab.units) != class.units() {
+        return broken(format!("{} units, its class has {}", slab.units, class.units()));
+    }
+    let used = unitmap::count(&slab.objects);
+    let beyond = (class.objects()..256).any(|object| unitmap::get(&slab.objects, object));
+    if used != u64::from(slab.used) || used == 0 || beyond {
+        return broken(format!("{} objects counted, {used} marked", slab.used));
+    }
+    for back in 1..class.units() {
+        let tail = read(unit + back);
+        if !tail.is(UnitKind::SlabTail) || u64::from(tail.units) != back {
+            return broken(format!("unit {} is not its tail", unit + back));
+        }
+    }
+    Ok((used, used * class.size()))
+}
+
+/// Lets the layers above claim each object that they reach.
+pub struct Audit<'h> {
+    arena: &'h Arena,
+    expected: Summary,
+    claimed: Vec<AtomicU64>,
+    count: AtomicU64,
+}
+
+/// Words of claim bits for a chunk: one bit for each place where an object can begin.
+const WORDS_PER_CHUNK: usize = (CHUNK_SIZE / (MIN_OBJECT / 2) / 64) as usize;
+
+impl<'h> Audit<'h> {
+    /// Checks the tables and begins an audit; the arena stands still while it runs.
+    ///
+    /// # Errors
+    /// A table breaks an invariant.
+    pub fn begin(held: &'h Held<'_>) -> Result<Self, Broken> {
+        assert!(held.set() == ShardSet::ALL, "an audit needs the whole arena");
+        let arena = held.arena();
+        let expected = tables(arena)?;
+        let words = (arena.capacity() / CHUNK_SIZE) as usize * WORDS_PER_CHUNK;
+        let claimed = zeroed(words);
+        Ok(Self { arena, expected, claimed, count: AtomicU64::new(0) })
+    }
+
+    /// The arena.
+    pub const fn arena(&self) -> &'h Arena {
+        self.arena
+    }
+
+    /// Claims the object of `len` bytes at `at` for `shard`; afterwards its bytes may be read.
+    ///
+    /// # Errors
+    /// There is no such object, it is another shard's, or it was claimed before.
+    pub fn claim(&self, at: u64, len: u64, shard: ShardIndex) -> Result<(), Broken> {
+        let broken = |reason| Err(Broken::at(at, reason));
+        if at.checked_add(len).is_none_or(|end| end > self.arena.capacity()) || len == 0 {
+            return Err(Broken::new(
+                ChunkIndex(0),
+                format!("a reference to {len} bytes at {at:#x}, outside the arena"),
+            ));
+        }
+        let chunk = ChunkIndex::of(at);
+        // SAFETY: the arena stands still (see `begin`).
+        let entry = unsafe { self.arena.load(chunk.entry()) };
+        let there = match ChunkState::from_byte(entry.state) {
+            Some(ChunkState::Units) => self.is_unit_object(chunk, at, len, shard),
+            Some(ChunkState::RunHead) => {
+                at == chunk.start()
+                    && len > MAX_SLAB_OBJECT
+                    && large_size(len) == u64::from(entry.run) * CHUNK_SIZE
+            }
+            _ => false,
+        };
+        if !there {
+            return broken(format!(
+                "shard {} refers to {len} bytes at {at:#x}, where it has no such object",
+                shard.get()
+            ));
+        }
+        let place = at / (MIN_OBJECT / 2);
+        let mask = 1 << (place % 64);
+        let word = &self.claimed[usize::try_from(place / 64).unwrap_or(usize::MAX)];
+        if word.fetch_or(mask, Ordering::Relaxed) & mask != 0 {
+            return broken(format!("two references to the object at {at:#x}"));
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_unit_object(&self, chunk: ChunkIndex, at: u64, len: u64, shard: ShardIndex) -> bool {
+        let mut unit = at % CHUNK_SIZE / UNIT_SIZE;
+        // SAFETY: the arena stands still (see `begin`).
+        let read = |unit| unsafe { self.arena.load(chunk.descriptor(unit)) };
+        if unit < HEAD_UNITS {
+            return false;
+        }
+        let mut descriptor = read(unit);
+        if descriptor.is(UnitKind::SlabTail) {
+            unit = unit.saturating_sub(u64::from(descriptor.units)).max(HEAD_UNITS);
+            descriptor = read(unit);
+        }
+        let within = at - chunk.start() - unit * UNIT_SIZE;
+        match Class::of(len) {
+            Some(class) => {
+                descriptor.is(UnitKind::Slab)
+                    && usize::from(descriptor.class) == class.index()
+                    && usize::from(descriptor.shard) == shard.get()
+                    && within.is_multiple_of(class.size())
+                    && within / class.size() < class.objects()
+                    && unitmap::get(&descriptor.objects, within / class.size())
+            }
+            None => {
+                descriptor.is(UnitKind::Run)
+                    && within == 0
+                    && large_size(len) == u64::from(descriptor.units) * UNIT_SIZE
+            }
+        }
+    }
+
+    /// Ends the audit.
+    ///
+    /// # Errors
+    /// An object is in use that nobody claimed.
+    pub fn finish(self) -> Result<Summary, Broken> {
+        let claimed = self.count.load(Ordering::Relaxed);
+        if claimed == self.expected.objects {
+            return Ok(self.expected);
+        }
+        let lost = self.expected.objects - claimed;
+        let chunk = self.first_unclaimed();
+        Err(Broken::new(chunk, format!("{lost} objects are in use but nothing refers to them")))
+    }
+
+    /// The first chunk with an object that nobody claimed.
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    fn first_unclaimed(&self) -> ChunkIndex {
+        let chunks = (self.arena.capacity() / CHUNK_SIZE) as u32;
+        for index in 0..chunks {
+            let chunk = ChunkIndex(index);
+            // SAFETY: the arena stands still (see `begin`).
+            let entry = unsafe { self.arena.load(chunk.entry()) };
+            let mut here = Summary::default();
+            if entry.state != ChunkState::RunTail as u8 {
+                let _ = check_entry(self.arena, chunk, &entry, chunks, &mut here);
+            }
+            let words = index as usize * WORDS_PER_CHUNK;
+            let claimed: u64 = self.claimed[words..words + WORDS_PER_CHUNK]
+                .iter()
+                .map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()))
+                .sum();
+            if claimed < here.objects {
+                return chunk;
+            }
+        }
+        ChunkIndex(0)
+    }
+}
+
+fn zeroed(words: usize) -> Vec<AtomicU64> {
+    use zerocopy::FromZeros as _;
+    // Zeroed by the kernel, page by page as claims are made.
+    AtomicU64::new_vec_zeroed(words).unwrap_or_default()
+}

@@ -1,0 +1,372 @@
+//! The chunk pool: whole chunks and runs of units, shared by all shards.
+//!
+//! What survives (chunk states, free units) stands in the arena; what is kept here beside it are
+//! indexes, rebuilt when an arena is opened, so that finding memory writes to no page that the
+//! memory itself is not on.
+//!
+//! Invariants:
+//! 1. Chunk entries and chunk heads change only under the pool's lock, by a caller that holds a
+//!    shard's lock too: at a safepoint they stand still.
+//! 2. `free` has a bit for exactly the chunks whose state is `Free`; a chunk that the trimmer is
+//!    giving back is in `busy` and is not handed out.
+//! 3. Every chunk in state `Units` with a free unit is in the bin of its longest free run.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::Arena;
+use super::layout::{
+    CHUNK_SIZE, ChunkEntry, ChunkHead, ChunkIndex, ChunkState, HEAD_UNITS, UNITS_PER_CHUNK,
+    UnitDescriptor, UnitKind,
+};
+use super::unitmap;
+
+/// Free chunks whose memory is kept for the next taker instead of being handed back.
+const KEEP_DIRTY: u64 = 8;
+const NONE: u32 = u32::MAX;
+const BINS: usize = 8;
+
+/// There is no room left in the arena.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the arena is full")]
+pub struct OutOfMemory;
+
+/// Indexes over the chunk table.
+pub(super) struct Pool {
+    free: Vec<u64>,
+    dirty: Vec<u64>,
+    busy: Vec<u64>,
+    dirty_count: u64,
+    used: u64,
+    search_from: usize,
+    bins: [u32; BINS],
+    links: Vec<Link>,
+}
+
+#[derive(Clone, Copy)]
+struct Link {
+    next: u32,
+    previous: u32,
+    bin: u8,
+}
+
+const UNLINKED: Link = Link { next: NONE, previous: NONE, bin: u8::MAX };
+
+fn bit(map: &[u64], index: u32) -> bool {
+    map[index as usize / 64] >> (index % 64) & 1 == 1
+}
+
+fn set_bit(map: &mut [u64], index: u32) {
+    map[index as usize / 64] |= 1 << (index % 64);
+}
+
+fn clear_bit(map: &mut [u64], index: u32) {
+    map[index as usize / 64] &= !(1 << (index % 64));
+}
+
+impl Pool {
+    /// An index in which all `chunks` chunks are free and clean.
+    pub(super) fn new(chunks: u32) -> Self {
+        let words = (chunks as usize).div_ceil(64);
+        let mut free = vec![u64::MAX; words];
+        if !chunks.is_multiple_of(64) {
+            free[words - 1] = (1 << (chunks % 64)) - 1;
+        }
+        Self {
+            free,
+            dirty: vec![0; words],
+            busy: vec![0; words],
+            dirty_count: 0,
+            used: 0,
+            search_from: 0,
+            bins: [NONE; BINS],
+            links: vec![UNLINKED; chunks as usize],
+        }
+    }
+
+    /// Chunks in use.
+    pub(super) const fn used(&self) -> u64 {
+        self.used
+    }
+
+    /// Marks a chunk as in use; for opening an arena.
+    pub(super) fn adopt(&mut self, chunk: ChunkIndex) {
+        clear_bit(&mut self.free, chunk.0);
+        self.used += 1;
+    }
+
+    /// Files a cut chunk under its longest free run; for opening an arena.
+    pub(super) fn adopt_units(&mut self, chunk: ChunkIndex, free: &[u64; 4]) {
+        self.refile(chunk, free);
+    }
+
+    /// Copies the set of chunks in use, as complement of the free ones.
+    pub(super) fn copy_used(&self, into: &[AtomicU64]) {
+        let chunks = self.links.len();
+        for (i, (word, free)) in into.iter().zip(&self.free).enumerate() {
+            let valid = match chunks - (i * 64).min(chunks) {
+                64.. => u64::MAX,
+                n => (1 << n) - 1,
+            };
+            word.store(!free & valid, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes `count` neighbouring chunks, the lowest that are free.
+    fn take(&mut self, arena: &Arena, count: u32) -> Result<ChunkIndex, OutOfMemory> {
+        let first = self.find(count).ok_or(OutOfMemory)?;
+        for chunk in first..first + count {
+            if !bit(&self.dirty, chunk) {
+                arena
+                    .map
+                    .populate(ChunkIndex(chunk).start(), CHUNK_SIZE)
+                    .map_err(|_| OutOfMemory)?;
+                set_bit(&mut self.dirty, chunk);
+                self.dirty_count += 1;
+            }
+        }
+        for chunk in first..first + count {
+            clear_bit(&mut self.free, chunk);
+            clear_bit(&mut self.dirty, chunk);
+            self.dirty_count -= 1;
+        }
+        self.used += u64::from(count);
+        Ok(ChunkIndex(first))
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    fn find(&mut self, count: u32) -> Option<u32> {
+        let (mut run, mut start) = (0, 0);
+        let mut seen_free = false;
+        for word in self.search_from..self.free.len() {
+            let usable = self.free[word] & !self.busy[word];
+            if usable == 0 {
+                run = 0;
+                continue;
+            }
+            if !seen_free {
+                seen_free = true;
+                if self.busy[word] == 0 {
+                    self.search_from = word;
+                }
+            }
+            for i in 0..64 {
+                if usable >> i & 1 == 0 {
+                    run = 0;
+                    continue;
+                }
+                if run == 0 {
+                    start = word as u32 * 64 + i;
+                }
+                run += 1;
+                if run == count {
+                    return Some(start);
+                }
+            }
+        }
+        None
+    }
+
+    fn put_back(&mut self, first: ChunkIndex, count: u32) {
+        for chunk in first.0..first.0 + count {
+            set_bit(&mut self.free, chunk);
+            set_bit(&mut self.dirty, chunk);
+        }
+        self.dirty_count += u64::from(count);
+        self.used -= u64::from(count);
+        self.search_from = self.search_from.min(first.0 as usize / 64);
+    }
+
+    fn unlink(&mut self, chunk: ChunkIndex) {
+        let link = self.links[chunk.0 as usize];
+        if link.bin == u8::MAX {
+            return;
+        }
+        if link.previous == NONE {
+            self.bins[usize::from(link.bin)] = link.next;
+        } else {
+            self.links[link.previous as usize].next = link.next;
+        }
+        if link.next != NONE {
+            self.links[link.next as usize].previous = link.previous;
+        }
+        self.links[chunk.0 as usize] = UNLINKED;
+    }
+
+    fn refile(&mut self, chunk: ChunkIndex, free: &[u64; 4]) {
+        let longest = unitmap::longest(free);
+        let bin = longest.checked_ilog2();
+        let old = self.links[chunk.0 as usize].bin;
+        if bin.map_or(u8::MAX, |b| b.to_le_bytes()[0]) == old {
+            return;
+        }
+        self.unlink(chunk);
+        if let Some(bin) = bin {
+            let head = self.bins[bin as usize];
+            self.links[chunk.0 as usize] =
+                Link { next: head, previous: NONE, bin: bin.to_le_bytes()[0] };
+            if head != NONE {
+                self.links[head as usize].previous = chunk.0;
+            }
+            self.bins[bin as usize] = chunk.0;
+        }
+    }
+
+    /// A cut chunk with `units` free neighbouring units.
+    fn with_room(&self, arena: &Arena, units: u64) -> Option<ChunkIndex> {
+        let sure = units.next_power_of_two().ilog2() as usize;
+        let perhaps = units.ilog2() as usize;
+        if perhaps < sure {
+            let mut next = self.bins[perhaps];
+            for _ in 0..4 {
+                if next == NONE {
+                    break;
+                }
+                // SAFETY: heads of cut chunks are guarded by the pool's lock (invariant 1).
+                let head = unsafe { arena.load(ChunkIndex(next).head()) };
+                if unitmap::longest(&head.free) >= units {
+                    return Some(ChunkIndex(next));
+                }
+                next = self.links[next as usize].next;
+            }
+        }
+        self.bins.get(sure..)?.iter().find(|&&head| head != NONE).map(|&head| ChunkIndex(head))
+    }
+
+    /// Takes `units` neighbouring units; returns the chunk and the first unit's number.
+    pub(super) fn take_units(
+        &mut self,
+        arena: &Arena,
+        units: u64,
+    ) -> Result<(ChunkIndex, u64), OutOfMemory> {
+        let chunk = match self.with_room(arena, units) {
+            Some(chunk) => chunk,
+            None => self.cut(arena)?,
+        };
+        // SAFETY: heads of cut chunks are guarded by the pool's lock (invariant 1).
+        let mut head = unsafe { arena.load(chunk.head()) };
+        let unit = unitmap::find(&head.free, units).ok_or(OutOfMemory)?;
+        unitmap::clear(&mut head.free, unit, units);
+        // SAFETY: as above.
+        unsafe { arena.store(chunk.head(), head) };
+        self.refile(chunk, &head.free);
+        Ok((chunk, unit))
+    }
+
+    /// Cuts a fresh chunk into units.
+    fn cut(&mut self, arena: &Arena) -> Result<ChunkIndex, OutOfMemory> {
+        let chunk = self.take(arena, 1)?;
+        let mut free = [u64::MAX; 4];
+        unitmap::clear(&mut free, 0, HEAD_UNITS);
+        for unit in 1..UNITS_PER_CHUNK {
+            // SAFETY: the chunk was free: nobody else knows it yet.
+            unsafe { arena.store(chunk.descriptor(unit), UnitDescriptor::NONE) };
+        }
+        // SAFETY: as above.
+        unsafe { arena.store(chunk.head(), ChunkHead { free, reserved: [0; 4] }) };
+        // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
+        unsafe { arena.store(chunk.entry(), ChunkEntry::new(ChunkState::Units, 0)) };
+        self.refile(chunk, &free);
+        Ok(chunk)
+    }
+
+    /// Takes units back; a chunk with no unit in use falls free.
+    pub(super) fn put_units(&mut self, arena: &Arena, chunk: ChunkIndex, unit: u64, units: u64) {
+        // SAFETY: heads of cut chunks are guarded by the pool's lock (invariant 1).
+        let mut head = unsafe { arena.load(chunk.head()) };
+        unitmap::set(&mut head.free, unit, units);
+        if unitmap::count(&head.free) == UNITS_PER_CHUNK - HEAD_UNITS {
+            self.unlink(chunk);
+            // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
+            unsafe { arena.store(chunk.entry(), ChunkEntry::new(ChunkState::Free, 0)) };
+            self.put_back(chunk, 1);
+            return;
+        }
+        // SAFETY: as above.
+        unsafe { arena.store(chunk.head(), head) };
+        self.refile(chunk, &head.free);
+    }
+
+    /// Takes a run of whole chunks for one object.
+    pub(super) fn take_run(
+        &mut self,
+        arena: &Arena,
+        count: u32,
+    ) -> Result<ChunkIndex, OutOfMemory> {
+        let first = self.take(arena, count)?;
+        for i in 0..count {
+            let entry = match i {
+                0 => ChunkEntry::new(ChunkState::RunHead, count),
+                back => ChunkEntry::new(ChunkState::RunTail, back),
+            };
+            // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
+            unsafe { arena.store(ChunkIndex(first.0 + i).entry(), entry) };
+        }
+        Ok(first)
+    }
+
+    /// Takes a run of whole chunks back.
+    pub(super) fn put_run(&mut self, arena: &Arena, first: ChunkIndex, count: u32) {
+        for i in 0..count {
+            let entry = ChunkEntry::new(ChunkState::Free, 0);
+            // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
+            unsafe { arena.store(ChunkIndex(first.0 + i).entry(), entry) };
+        }
+        self.put_back(first, count);
+    }
+}
+
+impl Arena {
+    /// Hands the memory of up to `most` free chunks back to the kernel; returns how many it handed
+    /// back. A system call a chunk: for a background thread, never for a command.
+    pub fn trim(&self, most: usize) -> usize {
+        let mut released = 0;
+        while released < most {
+            let Some(chunk) = self.pool.lock().begin_release() else { break };
+            // SAFETY: the chunk is free, and being busy it is handed to nobody (pool invariant 2).
+            let outcome = unsafe { self.map.release(chunk.start(), CHUNK_SIZE) };
+            self.pool.lock().end_release(chunk, outcome.is_ok());
+            if outcome.is_err() {
+                break;
+            }
+            released += 1;
+        }
+        released
+    }
+
+    /// How a chunk is used at this moment.
+    pub fn chunk_state(&self, chunk: ChunkIndex) -> ChunkState {
+        let _guard = self.pool.lock();
+        // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
+        let entry = unsafe { self.load(chunk.entry()) };
+        ChunkState::from_byte(entry.state).unwrap_or(ChunkState::Free)
+    }
+}
+
+impl Pool {
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    fn begin_release(&mut self) -> Option<ChunkIndex> {
+        if self.dirty_count <= KEEP_DIRTY {
+            return None;
+        }
+        // The highest first: the lowest are taken next.
+        let word = self.dirty.iter().zip(&self.busy).rposition(|(d, b)| d & !b != 0)?;
+        let top = 63 - (self.dirty[word] & !self.busy[word]).leading_zeros();
+        let chunk = word as u32 * 64 + top;
+        set_bit(&mut self.busy, chunk);
+        Some(ChunkIndex(chunk))
+    }
+
+    fn end_release(&mut self, chunk: ChunkIndex, released: bool) {
+        clear_bit(&mut self.busy, chunk.0);
+        self.search_from = self.search_from.min(chunk.0 as usize / 64);
+        if released {
+            clear_bit(&mut self.dirty, chunk.0);
+            self.dirty_count -= 1;
+        }
+    }
+}
+
+/// Whether a descriptor says nothing, as those of free units do.
+pub(super) const fn is_blank(descriptor: &UnitDescriptor) -> bool {
+    descriptor.is(UnitKind::None)
+}

@@ -1,0 +1,106 @@
+//! The arena: where bytes live. One reservation of memory in pages of one kind, cut into chunks of
+//! 2 MiB, that holds offsets and never pointers, so that its bytes mean the same at any address.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `layout` | where everything stands: constants, offsets, the arena's own tables |
+//! | `pages` | page kinds, what this machine can give, and remedies |
+//! | `mapping` | the reservation, and side tables beside it |
+//! | `locks` | shard locks, and the safepoint |
+//! | `memory` | offsets in, checked bytes out |
+//! | `barrier` | the one door through which bytes change |
+//! | `chunks`, `unitmap` | the pool of chunks and units |
+//! | `classes`, `heap` | the allocator |
+//! | `open` | formatting, loading and re-opening an arena |
+//! | `audit` | the invariants, checked |
+//!
+//! The arena knows nothing of what its objects mean: each shard has a root of
+//! [`ROOT_SIZE`](layout::ROOT_SIZE) bytes for the layers above.
+
+#![expect(unsafe_code, reason = "the arena is raw memory; each file lists its invariants")]
+
+mod audit;
+mod barrier;
+mod chunks;
+mod classes;
+mod heap;
+pub mod layout;
+mod locks;
+mod mapping;
+mod memory;
+mod open;
+pub mod pages;
+#[cfg(test)]
+mod tests;
+mod unitmap;
+
+use parking_lot::Mutex;
+
+pub use audit::{Audit, Broken, Summary};
+pub use barrier::CowCost;
+pub use chunks::OutOfMemory;
+pub use classes::rounded;
+pub use layout::{CHUNK_SIZE, ChunkIndex, Offset, SHARDS};
+pub use locks::{Held, Safepoint, ShardIndex, ShardSet};
+pub use mapping::SideTable;
+pub use memory::Mem;
+pub use open::{Blank, OpenError, layout_hash};
+pub use pages::{PageKind, PagesError};
+
+/// One arena.
+pub struct Arena {
+    map: mapping::Mapping,
+    locks: locks::ShardLocks,
+    barrier: barrier::Barrier,
+    pool: Mutex<chunks::Pool>,
+    heaps: heap::Heaps,
+    hash_seed: u64,
+}
+
+impl Arena {
+    /// Locks shards, in ascending order, until the result goes.
+    #[inline]
+    pub fn lock(&self, set: ShardSet) -> Held<'_> {
+        Held::lock(self, set)
+    }
+
+    /// Bytes in all, tables included.
+    #[inline]
+    pub const fn capacity(&self) -> u64 {
+        self.map.len()
+    }
+
+    /// The pages that it was made of. What the kernel really gave is in smaps.
+    pub const fn page_kind(&self) -> PageKind {
+        self.map.kind()
+    }
+
+    /// Address and length of the mapping, to find it in smaps.
+    pub fn address_range(&self) -> (usize, u64) {
+        (self.map.base().as_ptr() as usize, self.map.len())
+    }
+
+    /// Seed of the hash tables in the arena.
+    pub const fn hash_seed(&self) -> u64 {
+        self.hash_seed
+    }
+
+    /// Chunks in use, those of the tables included.
+    pub fn used_chunks(&self) -> u64 {
+        self.pool.lock().used()
+    }
+
+    /// The write barrier.
+    pub const fn barrier(&self) -> &barrier::Barrier {
+        &self.barrier
+    }
+
+    /// Address of a chunk's first byte, for the child of a fork, whose copy of the arena stands
+    /// still. Reading it elsewhere needs the locks.
+    ///
+    /// # Panics
+    /// The chunk is outside the arena.
+    pub fn chunk_address(&self, chunk: ChunkIndex) -> *const u8 {
+        self.address(chunk.start(), CHUNK_SIZE).as_ptr()
+    }
+}

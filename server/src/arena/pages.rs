@@ -1,0 +1,241 @@
+//! Page kinds: what may be asked for, what this machine can give, and what to do about the rest.
+
+use std::fmt;
+use std::fs;
+use std::path::PathBuf;
+
+use super::layout::CHUNK_SIZE;
+
+/// The kind of pages behind the arena.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum PageKind {
+    /// 4 KiB pages.
+    Small,
+    /// Transparent huge pages: 2 MiB where the kernel finds them, 4 KiB elsewhere.
+    Thp,
+    /// 2 MiB pages of the hugetlb pool.
+    Huge2Mb,
+    /// 1 GiB pages of the hugetlb pool.
+    Huge1Gb,
+}
+
+impl PageKind {
+    /// All kinds, smallest first.
+    pub const ALL: [Self; 4] = [Self::Small, Self::Thp, Self::Huge2Mb, Self::Huge1Gb];
+
+    /// The name that the configuration uses.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Small => "small",
+            Self::Thp => "thp",
+            Self::Huge2Mb => "huge-2mb",
+            Self::Huge1Gb => "huge-1gb",
+        }
+    }
+
+    /// Bytes that the kernel copies for one CoW fault. A fault on a transparent huge page splits
+    /// it and copies 4 KiB (since Linux 5.8, commit 3917c80280c9).
+    pub const fn cow_bytes(self) -> u64 {
+        match self {
+            Self::Small | Self::Thp => 4 << 10,
+            Self::Huge2Mb => 2 << 20,
+            Self::Huge1Gb => 1 << 30,
+        }
+    }
+
+    /// Whether the pages come from the hugetlb pool.
+    pub const fn is_hugetlb(self) -> bool {
+        matches!(self, Self::Huge2Mb | Self::Huge1Gb)
+    }
+
+    /// What the arena's size is rounded up to.
+    pub const fn granularity(self) -> u64 {
+        match self {
+            Self::Huge1Gb => 1 << 30,
+            _ => CHUNK_SIZE,
+        }
+    }
+}
+
+impl fmt::Display for PageKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The hugetlb pool of one page size, in pages.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Pool {
+    /// Pages in the pool.
+    pub total: u64,
+    /// Pages that nobody has taken.
+    pub free: u64,
+    /// Free pages that are promised to somebody.
+    pub reserved: u64,
+}
+
+impl Pool {
+    /// Reads the pool of `kind` from sysfs; `None` if the kernel has no such pool.
+    pub fn read(kind: PageKind) -> Option<Self> {
+        let dir = pool_dir(kind)?;
+        let number = |name: &str| -> Option<u64> {
+            fs::read_to_string(dir.join(name)).ok()?.trim().parse().ok()
+        };
+        Some(Self {
+            total: number("nr_hugepages")?,
+            free: number("free_hugepages")?,
+            reserved: number("resv_hugepages")?,
+        })
+    }
+
+    /// Pages that can still be promised.
+    pub const fn available(self) -> u64 {
+        self.free.saturating_sub(self.reserved)
+    }
+}
+
+fn pool_dir(kind: PageKind) -> Option<PathBuf> {
+    kind.is_hugetlb().then(|| {
+        let kib = kind.cow_bytes() >> 10;
+        PathBuf::from(format!("/sys/kernel/mm/hugepages/hugepages-{kib}kB"))
+    })
+}
+
+/// The setting of transparent huge pages for private memory: `always`, `madvise` or `never`;
+/// `None` if the kernel has none.
+pub fn thp_setting() -> Option<String> {
+    let text = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
+    let start = text.find('[')? + 1;
+    let end = text.find(']')?;
+    text.get(start..end).map(str::to_owned)
+}
+
+/// Why the machine cannot give an arena of a kind, and what to do about it.
+#[derive(Debug, thiserror::Error)]
+pub enum PagesError {
+    /// The hugetlb pool is too small.
+    #[error(
+        "arena-pages {kind} needs {needed} free huge pages of {} MiB for {} MiB of maxmemory, but the pool has {available} \
+         ({total} in all). Run: {remedy}  or choose a smaller maxmemory, or arena-pages thp",
+        kind.cow_bytes() >> 20, capacity >> 20
+    )]
+    PoolTooSmall {
+        /// The kind asked for.
+        kind: PageKind,
+        /// Bytes asked for.
+        capacity: u64,
+        /// Pages needed.
+        needed: u64,
+        /// Pages that can be promised.
+        available: u64,
+        /// Pages in the pool.
+        total: u64,
+        /// The command that makes the pool large enough.
+        remedy: String,
+    },
+    /// The kernel or the processor has no such pages.
+    #[error(
+        "arena-pages {kind}: this kernel has no huge pages of that size. Choose arena-pages thp or small"
+    )]
+    NoSuchPages {
+        /// The kind asked for.
+        kind: PageKind,
+    },
+    /// Transparent huge pages are switched off.
+    #[error(
+        "arena-pages thp: transparent huge pages are switched off on this machine. Run: \
+         echo madvise > /sys/kernel/mm/transparent_hugepage/enabled  or choose arena-pages small"
+    )]
+    ThpOff,
+    /// The kernel refused the mapping.
+    #[error(
+        "cannot reserve {} MiB of address space for the arena ({kind} pages): {source}. Lower maxmemory, or, if \
+         vm.overcommit_memory is 2, raise vm.overcommit_ratio or set vm.overcommit_memory=1",
+        capacity >> 20
+    )]
+    Mapping {
+        /// The kind asked for.
+        kind: PageKind,
+        /// Bytes asked for.
+        capacity: u64,
+        /// The kernel's answer.
+        source: std::io::Error,
+    },
+}
+
+/// Checks that the machine can give `capacity` bytes of `kind`.
+///
+/// # Errors
+/// The pool is too small, or there are no such pages; the error carries the remedy.
+pub fn check(kind: PageKind, capacity: u64) -> Result<(), PagesError> {
+    match kind {
+        PageKind::Small => Ok(()),
+        PageKind::Thp => match thp_setting().as_deref() {
+            Some("always" | "madvise") => Ok(()),
+            _ => Err(PagesError::ThpOff),
+        },
+        PageKind::Huge2Mb | PageKind::Huge1Gb => {
+            let pool = Pool::read(kind).ok_or(PagesError::NoSuchPages { kind })?;
+            let needed = capacity.div_ceil(kind.cow_bytes());
+            if pool.available() >= needed {
+                return Ok(());
+            }
+            Err(pool_too_small(kind, capacity, pool))
+        }
+    }
+}
+
+/// The error for a pool that cannot hold `capacity` bytes.
+pub(super) fn pool_too_small(kind: PageKind, capacity: u64, pool: Pool) -> PagesError {
+    let needed = capacity.div_ceil(kind.cow_bytes());
+    let pages = pool.total + needed.saturating_sub(pool.available());
+    let remedy = match (kind, pool_dir(kind)) {
+        (PageKind::Huge1Gb, Some(dir)) => {
+            format!("echo {pages} > {}", dir.join("nr_hugepages").display())
+        }
+        _ => format!("sysctl vm.nr_hugepages={pages}"),
+    };
+    let (available, total) = (pool.available(), pool.total);
+    PagesError::PoolTooSmall { kind, capacity, needed, available, total, remedy }
+}
+
+/// The best kind that this machine gives for `capacity` bytes, and why not a better one.
+///
+/// `copies` is the number of times the pool must hold the arena: 2 where the kernel copies pages
+/// after a fork (a pool that runs dry then kills the child), 1 where it does not.
+pub fn choose(capacity: u64, copies: u64) -> (PageKind, Option<PagesError>) {
+    let refused = match check(PageKind::Huge2Mb, capacity * copies) {
+        Ok(()) => return (PageKind::Huge2Mb, None),
+        Err(error) => error,
+    };
+    match check(PageKind::Thp, capacity) {
+        Ok(()) => (PageKind::Thp, Some(refused)),
+        Err(error) => (PageKind::Small, Some(error)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_remedy_counts_what_is_taken_already() {
+        let pool = Pool { total: 10, free: 4, reserved: 3 };
+        let error = pool_too_small(PageKind::Huge2Mb, 8 << 20, pool).to_string();
+        assert!(error.contains("needs 4 free huge pages of 2 MiB for 8 MiB"), "{error}");
+        assert!(error.contains("sysctl vm.nr_hugepages=13"), "{error}");
+    }
+
+    #[test]
+    fn one_gib_pages_have_a_remedy_of_their_own() {
+        let pool = Pool { total: 0, free: 0, reserved: 0 };
+        let error = pool_too_small(PageKind::Huge1Gb, 3 << 30, pool).to_string();
+        assert!(error.contains("echo 3 > /sys/kernel/mm/hugepages/hugepages-1048576kB"), "{error}");
+    }
+
+    #[test]
+    fn auto_always_finds_something() {
+        let (kind, _) = choose(1 << 50, 2);
+        assert_ne!(kind, PageKind::Huge2Mb);
+    }
+}

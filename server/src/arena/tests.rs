@@ -1,0 +1,204 @@
+//! The arena as a whole: allocation against a plain model, audits, re-opening.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+
+use super::*;
+
+const LAYOUT: u64 = 7;
+
+fn arena(mib: u64) -> Arena {
+    Blank::reserve(PageKind::Small, mib << 20).unwrap().format(LAYOUT, 1).unwrap()
+}
+
+fn shard(i: usize) -> ShardIndex {
+    ShardIndex::new(i).unwrap()
+}
+
+/// Copies every chunk in use into a fresh arena, as a restore does.
+fn reopen(old: &Arena, mib: u64) -> Result<Arena, OpenError> {
+    let blank = Blank::reserve(PageKind::Small, mib << 20).unwrap();
+    let mut held = old.lock(ShardSet::ALL);
+    let safepoint = held.safepoint().unwrap();
+    old.barrier().begin(&safepoint);
+    for chunk in old.barrier().chunks_at_fork() {
+        let address = old.chunk_address(chunk);
+        // SAFETY: all locks are held.
+        let bytes = unsafe { std::slice::from_raw_parts(address, CHUNK_SIZE as usize) };
+        blank.chunk(chunk)?.copy_from_slice(bytes);
+    }
+    old.barrier().end(&safepoint);
+    blank.open(LAYOUT)
+}
+
+fn audit(arena: &Arena, live: &BTreeMap<u64, (u64, usize)>) -> Result<Summary, Broken> {
+    let held = arena.lock(ShardSet::ALL);
+    let audit = Audit::begin(&held)?;
+    for (&at, &(len, s)) in live {
+        audit.claim(at, len, shard(s))?;
+    }
+    audit.finish()
+}
+
+fn length() -> impl Strategy<Value = u64> {
+    prop_oneof![
+        8 => 1u64..2000,
+        4 => 2000u64..20_000,
+        2 => 20_000u64..300_000,
+        1 => 1_900_000u64..7_000_000,
+    ]
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+    #[test]
+    fn objects_never_overlap_and_survive(
+        steps in prop::collection::vec((length(), 0usize..64, any::<bool>()), 1..300),
+    ) {
+        let arena = arena(64);
+        let mut live: BTreeMap<u64, (u64, usize)> = BTreeMap::new();
+        for (i, (len, s, free)) in steps.into_iter().enumerate() {
+            if free && !live.is_empty() {
+                let at = *live.keys().nth(i % live.len()).unwrap();
+                let (len, s) = live.remove(&at).unwrap();
+                let mut held = arena.lock(ShardSet::one(shard(s)));
+                let mut mem = held.mem(shard(s));
+                prop_assert!(mem.bytes(at, len).iter().all(|b| *b == (at / 16) as u8));
+                mem.release(at, len);
+                continue;
+            }
+            let mut held = arena.lock(ShardSet::one(shard(s)));
+            let mut mem = held.mem(shard(s));
+            if let Ok(at) = mem.allocate(len) {
+                mem.bytes_mut(at, len).fill((at / 16) as u8);
+                let before = live.range(..=at).next_back();
+                prop_assert!(before.is_none_or(|(b, (l, _))| b + l <= at));
+                let after = live.range(at..).next();
+                prop_assert!(after.is_none_or(|(a, _)| at + len <= *a));
+                prop_assert!(at % 16 == 0 && (!rounded(len).is_multiple_of(64) || at.is_multiple_of(64)));
+                live.insert(at, (len, s));
+            }
+        }
+        let summary = audit(&arena, &live).unwrap();
+        prop_assert_eq!(summary.bytes, arena.used_bytes());
+        prop_assert_eq!(summary.bytes, live.values().map(|(len, _)| rounded(*len)).sum::<u64>());
+        prop_assert_eq!(summary.chunks, arena.used_chunks());
+        let again = reopen(&arena, 80).unwrap();
+        prop_assert_eq!(audit(&again, &live).unwrap(), summary);
+        prop_assert_eq!(again.used_bytes(), arena.used_bytes());
+        for (at, (len, s)) in live {
+            let mut held = again.lock(ShardSet::one(shard(s)));
+            let mut mem = held.mem(shard(s));
+            prop_assert!(mem.bytes(at, len).iter().all(|b| *b == (at / 16) as u8));
+            mem.release(at, len);
+        }
+        prop_assert_eq!(again.used_bytes(), 0);
+        prop_assert_eq!(again.used_chunks(), 1);
+    }
+}
+
+#[test]
+fn a_full_arena_says_so_and_recovers() {
+    let arena = arena(16);
+    let mut held = arena.lock(ShardSet::one(shard(3)));
+    let mut mem = held.mem(shard(3));
+    let mut taken = Vec::new();
+    while let Ok(at) = mem.allocate(4000) {
+        taken.push(at);
+    }
+    assert!(taken.len() > 3000, "{}", taken.len());
+    assert_eq!(mem.allocate(3 << 20), Err(OutOfMemory));
+    for at in taken {
+        mem.release(at, 4000);
+    }
+    assert_eq!(arena.used_chunks(), 1);
+    assert!(mem.allocate(10 << 20).is_ok());
+}
+
+#[test]
+fn free_chunks_are_handed_back_and_usable_again() {
+    let arena = arena(128);
+    let mut held = arena.lock(ShardSet::one(shard(0)));
+    let mut mem = held.mem(shard(0));
+    let at = mem.allocate(100 << 20).unwrap();
+    mem.bytes_mut(at, 100 << 20).fill(9);
+    mem.release(at, 100 << 20);
+    assert_eq!(arena.trim(usize::MAX), 42);
+    assert_eq!(arena.trim(usize::MAX), 0);
+    let at = mem.allocate(100 << 20).unwrap();
+    let last = mem.bytes(at, 100 << 20)[(100 << 20) - 1];
+    assert_eq!(last, 0, "the memory came back from the kernel");
+}
+
+#[test]
+fn the_barrier_counts_the_first_write_to_each_page_in_use() {
+    let arena = arena(32);
+    let mut held = arena.lock(ShardSet::ALL);
+    let at = held.mem(shard(1)).allocate(64 << 10).unwrap();
+    arena.barrier().begin(&held.safepoint().unwrap());
+    let mut mem = held.mem(shard(1));
+    mem.bytes_mut(at + 100, 1)[0] = 1;
+    mem.bytes_mut(at + 200, 1)[0] = 1;
+    assert_eq!(arena.barrier().cost().faults, 1);
+    mem.bytes_mut(at + 4000, 5000)[0] = 1;
+    assert_eq!(arena.barrier().cost().faults, 3);
+    assert_eq!(arena.barrier().cost().bytes, 3 * 4096);
+    let before = arena.barrier().cost().faults;
+    let fresh = mem.allocate(4 << 20).unwrap();
+    mem.bytes_mut(fresh, 4 << 20).fill(1);
+    let tables = arena.barrier().cost().faults - before;
+    assert!(tables <= 2, "a chunk that was free at the fork is not shared: {tables}");
+    arena.barrier().end(&held.safepoint().unwrap());
+    held.mem(shard(1)).bytes_mut(at + 30_000, 1)[0] = 1;
+    assert_eq!(arena.barrier().cost().faults, 3 + tables);
+    arena.barrier().forget();
+    arena.barrier().begin(&held.safepoint().unwrap());
+    held.mem(shard(1)).bytes_mut(at, 1)[0] = 1;
+    assert_eq!(arena.barrier().cost().faults, 1);
+}
+
+#[test]
+fn damaged_tables_are_named() {
+    type Damage = (&'static str, u64, &'static [u8]);
+    let table = layout::TABLE_AT;
+    let damages: [Damage; 8] = [
+        ("no arena", 0, b"x"),
+        ("its layout is", 8, b"x"),
+        ("unknown state 9", table + 16, &[9]),
+        ("tail of a run without a head", table + 16, &[4]),
+        ("a run of 4096 chunks", table + 16, &[3, 0, 0, 0, 0, 16]),
+        ("its head is damaged", CHUNK_SIZE, &[1]),
+        ("objects counted", CHUNK_SIZE + 2 * 64 + 6, &[77]),
+        ("unknown shard 64", CHUNK_SIZE + 2 * 64 + 2, &[64]),
+    ];
+    for (reason, at, bytes) in damages {
+        let arena = arena(16);
+        let mut held = arena.lock(ShardSet::ALL);
+        held.mem(shard(5)).allocate(100).unwrap();
+        held.mem(shard(5)).bytes_mut(at, bytes.len() as u64).copy_from_slice(bytes);
+        drop(held);
+        let error = reopen(&arena, 16).err().map(|e| e.to_string()).unwrap_or_default();
+        assert!(error.contains(reason), "{reason}: {error}");
+    }
+}
+
+#[test]
+fn claims_must_agree_with_the_allocator() {
+    let arena = arena(16);
+    let mut held = arena.lock(ShardSet::ALL);
+    let at = held.mem(shard(5)).allocate(100).unwrap();
+    drop(held);
+    let held = arena.lock(ShardSet::ALL);
+    let audit = Audit::begin(&held).unwrap();
+    assert!(audit.claim(at, 100, shard(6)).is_err(), "another shard's");
+    assert!(audit.claim(at, 200, shard(5)).is_err(), "another class");
+    assert!(audit.claim(at + 16, 100, shard(5)).is_err(), "inside an object");
+    assert!(audit.claim(at + 112, 100, shard(5)).is_err(), "free");
+    assert!(audit.claim(u64::MAX, 100, shard(5)).is_err(), "outside");
+    audit.claim(at, 100, shard(5)).unwrap();
+    assert!(audit.claim(at, 100, shard(5)).is_err(), "twice");
+    audit.finish().unwrap();
+    let lost = Audit::begin(&held).unwrap().finish().unwrap_err();
+    assert!(lost.reason.contains("1 objects are in use"), "{lost}");
+}
