@@ -16,6 +16,7 @@ use super::layout::{
     UNITS_PER_CHUNK, UnitDescriptor, UnitKind,
 };
 use super::locks::{Held, ShardIndex, ShardSet};
+use super::memory::Mem;
 use super::unitmap;
 
 /// The first broken invariant.
@@ -206,6 +207,17 @@ fn check_slab(
     Ok((used, used * class.size()))
 }
 
+/// Memory that can be read but not changed.
+pub struct ReadOnly<'h>(Mem<'h>);
+
+impl<'h> std::ops::Deref for ReadOnly<'h> {
+    type Target = Mem<'h>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}
+
 /// Lets the layers above claim each object that they reach.
 pub struct Audit<'h> {
     arena: &'h Arena,
@@ -222,7 +234,7 @@ impl<'h> Audit<'h> {
     ///
     /// # Errors
     /// A table breaks an invariant.
-    pub fn begin(held: &'h Held<'_>) -> Result<Self, Broken> {
+    pub fn begin(held: &'h mut Held<'_>) -> Result<Self, Broken> {
         assert!(held.set() == ShardSet::ALL, "an audit needs the whole arena");
         let arena = held.arena();
         let expected = tables(arena)?;
@@ -231,9 +243,9 @@ impl<'h> Audit<'h> {
         Ok(Self { arena, expected, claimed, count: AtomicU64::new(0) })
     }
 
-    /// The arena.
-    pub const fn arena(&self) -> &'h Arena {
-        self.arena
+    /// A shard's memory, to be read.
+    pub const fn mem(&self, shard: ShardIndex) -> ReadOnly<'h> {
+        ReadOnly(Mem::new(self.arena, shard))
     }
 
     /// Claims the object of `len` bytes at `at` for `shard`; afterwards its bytes may be read.

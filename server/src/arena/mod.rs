@@ -36,7 +36,7 @@ mod unitmap;
 
 use parking_lot::Mutex;
 
-pub use audit::{Audit, Broken, Summary};
+pub use audit::{Audit, Broken, ReadOnly, Summary};
 pub use barrier::CowCost;
 pub use chunks::OutOfMemory;
 pub use classes::rounded;

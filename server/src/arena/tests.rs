@@ -33,8 +33,8 @@ fn reopen(old: &Arena, mib: u64) -> Result<Arena, OpenError> {
 }
 
 fn audit(arena: &Arena, live: &BTreeMap<u64, (u64, usize)>) -> Result<Summary, Broken> {
-    let held = arena.lock(ShardSet::ALL);
-    let audit = Audit::begin(&held)?;
+    let mut held = arena.lock(ShardSet::ALL);
+    let audit = Audit::begin(&mut held)?;
     for (&at, &(len, s)) in live {
         audit.claim(at, len, shard(s))?;
     }
@@ -189,8 +189,8 @@ fn claims_must_agree_with_the_allocator() {
     let mut held = arena.lock(ShardSet::ALL);
     let at = held.mem(shard(5)).allocate(100).unwrap();
     drop(held);
-    let held = arena.lock(ShardSet::ALL);
-    let audit = Audit::begin(&held).unwrap();
+    let mut held = arena.lock(ShardSet::ALL);
+    let audit = Audit::begin(&mut held).unwrap();
     assert!(audit.claim(at, 100, shard(6)).is_err(), "another shard's");
     assert!(audit.claim(at, 200, shard(5)).is_err(), "another class");
     assert!(audit.claim(at + 16, 100, shard(5)).is_err(), "inside an object");
@@ -199,6 +199,6 @@ fn claims_must_agree_with_the_allocator() {
     audit.claim(at, 100, shard(5)).unwrap();
     assert!(audit.claim(at, 100, shard(5)).is_err(), "twice");
     audit.finish().unwrap();
-    let lost = Audit::begin(&held).unwrap().finish().unwrap_err();
+    let lost = Audit::begin(&mut held).unwrap().finish().unwrap_err();
     assert!(lost.reason.contains("1 objects are in use"), "{lost}");
 }

@@ -1,0 +1,4 @@
+//! How things are linked in the arena, in offsets: containers that know nothing of what their items
+//! mean, nor of any protocol.
+
+pub mod dict;
