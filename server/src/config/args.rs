@@ -1,0 +1,170 @@
+//! The command line: `cowherd [FILE|-] [--directive value ...]`, cut as redis-server does.
+//!
+//! ```text
+//!   cowherd my.conf --port 7000 --save 900 1 300 10 --requirepass "" -
+//!           |         |           |                                  |
+//!           file      option      its values, up to the next `--`    standard input
+//! ```
+//!
+//! Whatever the order, the file is read first, then standard input, then the options.
+//! The word after an option is its value even if it starts with `--`; only `--save` may have none.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use super::error::{ConfigError, Place, Problem, shorten};
+use super::load::Loader;
+use super::table::{Config, directives};
+use super::words;
+
+/// What the command line asks for.
+#[derive(Debug)]
+pub enum Startup {
+    /// Run the server; with the file, as an absolute path, if there is one.
+    Run(Box<Config>, Option<PathBuf>),
+    /// Print this help.
+    Help(String),
+    /// Print this version.
+    Version(String),
+}
+
+impl Config {
+    /// Reads the configuration that a command line asks for, with its file and standard input.
+    /// The arguments come without the program's name.
+    pub fn from_args(args: impl Iterator<Item = String>) -> Result<Startup, ConfigError> {
+        let base = std::env::current_dir().map_err(ConfigError::WorkingDirectory)?;
+        start(&args.collect::<Vec<_>>(), &base, std::io::stdin().lock())
+    }
+}
+
+/// An option of the command line.
+#[derive(Debug, PartialEq)]
+struct Given {
+    name: String,
+    values: Vec<String>,
+}
+
+/// A command line, cut into its parts.
+#[derive(Debug, Default, PartialEq)]
+struct CommandLine {
+    file: Option<String>,
+    standard_input: bool,
+    options: Vec<Given>,
+}
+
+pub(super) fn start(
+    args: &[String],
+    base: &Path,
+    standard_input: impl Read,
+) -> Result<Startup, ConfigError> {
+    match args.first().map(String::as_str) {
+        Some("--help" | "-h") => return Ok(Startup::Help(help())),
+        Some("--version" | "-v") => return Ok(Startup::Version(version())),
+        _ => {}
+    }
+    let line =
+        cut(args).map_err(|problem| ConfigError::At { place: Place::CommandLine, problem })?;
+    let mut loader = Loader::new(base);
+    let file = line.file.map(PathBuf::from);
+    if let Some(file) = &file {
+        loader.file(file)?;
+    }
+    if line.standard_input {
+        loader.standard_input(standard_input)?;
+    }
+    for option in &line.options {
+        loader.directive(&option.name, &option.values, &|| Place::CommandLine)?;
+    }
+    Ok(Startup::Run(Box::new(loader.finish()), file.map(|file| base.join(file))))
+}
+
+fn cut(args: &[String]) -> Result<CommandLine, Problem> {
+    let mut line = CommandLine::default();
+    let mut rest = args;
+    if let [first, tail @ ..] = args
+        && !first.starts_with('-')
+    {
+        line.file = Some(first.clone());
+        rest = tail;
+    }
+    // An option's name was the last word, so that whatever follows is its value.
+    let mut awaits_value = false;
+    for (index, arg) in rest.iter().enumerate() {
+        let at_an_end = (index == 0 && line.file.is_none()) || index + 1 == rest.len();
+        if arg == "-" && at_an_end {
+            line.standard_input = true;
+        } else if let Some(option) = arg.strip_prefix("--").filter(|_| !awaits_value) {
+            let mut given = cut_option(option)?;
+            awaits_value = given.values.is_empty();
+            let followed = rest.get(index + 1).is_some_and(|next| !next.starts_with("--"));
+            if awaits_value && !followed && given.name.eq_ignore_ascii_case("save") {
+                given.values.push(String::new());
+                awaits_value = false;
+            }
+            line.options.push(given);
+        } else if let Some(option) = line.options.last_mut() {
+            option.values.push(arg.clone());
+            awaits_value = false;
+        } else {
+            return Err(Problem::NotAnOption { word: shorten(arg) });
+        }
+    }
+    Ok(line)
+}
+
+/// Cuts `port` or, when name and value were quoted as one word, `port 7000`.
+fn cut_option(option: &str) -> Result<Given, Problem> {
+    let mut words = words::split(option.as_bytes())?.into_iter();
+    match words.next() {
+        Some(name) => Ok(Given { name, values: words.collect() }),
+        None => Err(Problem::NotAnOption { word: "--".to_owned() }),
+    }
+}
+
+fn version() -> String {
+    format!("cowherd {}", env!("CARGO_PKG_VERSION"))
+}
+
+fn help() -> String {
+    let mut text = format!(
+        "{}: a Redis-compatible in-memory key-value server\n\n{USAGE}\nDirectives:\n",
+        version()
+    );
+    let defaults = Config::default();
+    for directive in directives() {
+        let mut default = directive.show(&defaults);
+        if default.is_empty() {
+            default = "\"\"".to_owned();
+        }
+        let also =
+            directive.aliases.iter().map(|alias| format!(" (also --{alias})")).collect::<String>();
+        text.push_str(&format!(
+            "  --{} {}{also}\n      {} [{default}]\n",
+            directive.name,
+            directive.shape(),
+            directive.summary
+        ));
+    }
+    text
+}
+
+const USAGE: &str = "\
+Usage:
+  cowherd [FILE] [--directive value ...] [-]
+  cowherd -                     read the configuration from standard input
+  cowherd check FILE            check an image
+  cowherd --help | --version
+
+FILE is written like redis.conf: a directive and its values per line, # before a comment.
+Options are directives too; they come after FILE and win over it.
+
+Examples:
+  cowherd
+  cowherd /etc/cowherd/cowherd.conf --port 7000
+  cowherd --save 900 1 300 10 --maxmemory 2gb
+  echo 'maxmemory 128mb' | cowherd -
+";
+
+#[cfg(test)]
+#[path = "args_tests.rs"]
+mod tests;

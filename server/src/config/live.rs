@@ -1,0 +1,144 @@
+//! The configuration of the running server, shared by its threads.
+//!
+//! Writers swap in a whole new [`Config`] and then count up the generation. A [`View`] compares
+//! one atomic number on each look and takes the lock only when it has changed.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+use super::error::{RewriteError, SetError};
+use super::rewrite;
+use super::table::{Config, directives};
+use super::unsupported::unsupported;
+
+/// The live configuration.
+#[derive(Debug)]
+pub struct Live {
+    /// Changes under the lock of `config`, after it.
+    generation: AtomicU64,
+    config: Mutex<Arc<Config>>,
+    /// The file to rewrite, as an absolute path.
+    file: Option<PathBuf>,
+    /// Where relative includes of the file start, even if the server has moved since.
+    base: PathBuf,
+    /// Held while the file is rewritten.
+    rewriting: Mutex<()>,
+}
+
+impl Live {
+    /// Shares a configuration. `file` is what CONFIG REWRITE writes to.
+    pub fn new(config: Config, file: Option<PathBuf>) -> Self {
+        let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
+        Self {
+            generation: AtomicU64::new(0),
+            config: Mutex::new(Arc::new(config)),
+            file: file.map(|file| base.join(file)),
+            base,
+            rewriting: Mutex::new(()),
+        }
+    }
+
+    /// The configuration of this moment.
+    pub fn current(&self) -> Arc<Config> {
+        Arc::clone(&self.config.lock())
+    }
+
+    /// A number that grows with every change.
+    pub fn generation(&self) -> u64 {
+        self.generation.load(Ordering::Acquire)
+    }
+
+    /// The file that CONFIG REWRITE writes to.
+    pub fn file(&self) -> Option<&Path> {
+        self.file.as_deref()
+    }
+
+    /// CONFIG SET: changes all the pairs, or none.
+    pub fn update(&self, pairs: &[(&str, &str)]) -> Result<(), SetError> {
+        self.update_if(pairs, |_, _| Ok(()))
+    }
+
+    /// As [`Live::update`], if `accept` agrees; it sees the old and the new configuration, and
+    /// must be quick. Nothing changes when it refuses.
+    pub fn update_if<E: From<SetError>>(
+        &self,
+        pairs: &[(&str, &str)],
+        accept: impl FnOnce(&Config, &Config) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let mut current = self.config.lock();
+        let mut changed = Config::clone(&current);
+        changed.set_all(pairs)?;
+        accept(&current, &changed)?;
+        *current = Arc::new(changed);
+        self.generation.fetch_add(1, Ordering::Release);
+        Ok(())
+    }
+
+    /// CONFIG REWRITE: brings the file up to date, keeping its comments and order. Waits for the
+    /// disk.
+    pub fn rewrite(&self) -> Result<(), RewriteError> {
+        let file = self.file.as_deref().ok_or(RewriteError::NoFile)?;
+        let _alone = self.rewriting.lock();
+        rewrite::rewrite(file, &self.base, &self.current())
+    }
+
+    /// CONFIG GET: names and values of the directives whose name fits, aliases included. Names
+    /// are in lower case.
+    pub fn matching(&self, matches: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+        let config = self.current();
+        let mut found = Vec::new();
+        for directive in directives().iter().filter(|directive| !directive.hidden) {
+            for name in directive.names().filter(|name| matches(name)) {
+                found.push((name.to_owned(), directive.show(&config)));
+            }
+        }
+        for foreign in unsupported() {
+            if let Some(value) = foreign.reported.filter(|_| matches(foreign.name)) {
+                found.push((foreign.name.to_owned(), value.to_owned()));
+            }
+        }
+        found
+    }
+
+    /// The configuration with its generation, which belong together.
+    fn snapshot(&self) -> (u64, Arc<Config>) {
+        let config = self.config.lock();
+        (self.generation(), Arc::clone(&config))
+    }
+}
+
+/// One worker's look at a [`Live`] configuration.
+#[derive(Debug)]
+pub struct View {
+    live: Arc<Live>,
+    seen: u64,
+    config: Arc<Config>,
+}
+
+impl View {
+    /// A view for one worker.
+    pub fn new(live: Arc<Live>) -> Self {
+        let (seen, config) = live.snapshot();
+        Self { live, seen, config }
+    }
+
+    /// The configuration of this moment; one atomic load unless it has changed.
+    pub fn get(&mut self) -> &Config {
+        if self.live.generation() != self.seen {
+            (self.seen, self.config) = self.live.snapshot();
+        }
+        &self.config
+    }
+
+    /// The shared configuration behind this view.
+    pub fn live(&self) -> &Arc<Live> {
+        &self.live
+    }
+}
+
+#[cfg(test)]
+#[path = "live_tests.rs"]
+mod tests;

@@ -1,0 +1,281 @@
+//! The table of directives: the single source of fields, defaults, parsing, CONFIG GET and SET,
+//! the help text and the documentation tests.
+//!
+//! A row reads: name, aliases, field: type = default, kind, when it may change, whether its
+//! lines add up or it is hidden from CONFIG GET, summary. A new directive is a new row.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::path::PathBuf;
+
+use super::choices::{
+    ArenaPages, CheckpointIsolation, DebugCommand, LogLevel, MaxmemoryPolicy, OneOf, OomScoreAdj,
+    Supervised,
+};
+use super::lists::{
+    BindAddress, BindAddresses, ClientLimits, OomScoreValues, OomScores, OutputLimits, Rename,
+    Renames, SaveRule, SaveRules,
+};
+use super::values::{
+    Address, FileName, Folder, KeyspaceEvents, Kind, Number, OptionalPath, Permissions, Reason,
+    Size, Text, YesNo,
+};
+use super::words;
+
+/// One directive: its names, and how its field of [`Config`] is read and written.
+pub struct Directive {
+    /// The name in files, on the command line and in CONFIG GET; lower case.
+    pub name: &'static str,
+    /// Other names for it.
+    pub aliases: &'static [&'static str],
+    /// Whether CONFIG SET may change it; the others are read at start only.
+    pub changeable: bool,
+    /// Whether it names files, which a client must not choose (it is not changeable either).
+    pub protected: bool,
+    /// Whether several lines add up; of the others the last one counts.
+    pub adds_up: bool,
+    /// Whether CONFIG GET leaves it out.
+    pub hidden: bool,
+    /// What it does, in one line.
+    pub summary: &'static str,
+    list: bool,
+    read: fn(&mut Config, &[String], bool) -> Result<(), Reason>,
+    show: fn(&Config) -> String,
+    lines: fn(&Config) -> Vec<String>,
+    shape: fn() -> String,
+}
+
+impl Directive {
+    /// The value in the textual form of CONFIG GET.
+    pub fn show(&self, config: &Config) -> String {
+        (self.show)(config)
+    }
+
+    /// How a value looks, such as `yes|no`.
+    pub fn shape(&self) -> String {
+        (self.shape)()
+    }
+
+    /// Whether this directive answers to a name.
+    pub fn is_named(&self, name: &str) -> bool {
+        self.names().any(|own| own.eq_ignore_ascii_case(name))
+    }
+
+    /// The name and the aliases.
+    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+        std::iter::once(self.name).chain(self.aliases.iter().copied())
+    }
+
+    /// The values to write after the name in a file, one per line; none when there is nothing.
+    pub(super) fn lines(&self, config: &Config) -> Vec<String> {
+        (self.lines)(config)
+    }
+
+    /// Sets the value, whatever the rules of CONFIG SET. A list given as one word is cut up, so
+    /// that `"900 1"` and `900 1` mean the same. `fresh` replaces what would add up.
+    pub(super) fn apply(
+        &self,
+        config: &mut Config,
+        words: &[String],
+        fresh: bool,
+    ) -> Result<(), Reason> {
+        match words {
+            [] => Err("wrong number of arguments".into()),
+            [word] if self.list => {
+                let words = words::split(word.as_bytes()).map_err(|error| error.to_string())?;
+                (self.read)(config, &words, fresh)
+            }
+            words => (self.read)(config, words, fresh),
+        }
+    }
+}
+
+impl std::fmt::Debug for Directive {
+    fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        out.debug_tuple("Directive").field(&self.name).finish()
+    }
+}
+
+/// Every directive, in the order of the help text.
+pub fn directives() -> &'static [Directive] {
+    TABLE
+}
+
+macro_rules! table {
+    (@changeable live) => { true };
+    (@changeable start) => { false };
+    (@changeable protected) => { false };
+    (@protected protected) => { true };
+    (@protected $other:ident) => { false };
+    (@has $mark:ident) => { false };
+    (@has adds_up adds_up) => { true };
+    (@has hidden hidden) => { true };
+    (@has $mark:ident $first:ident $($rest:ident)*) => { table!(@has $mark $($rest)*) };
+    ($(
+        $name:literal $(or $alias:literal)?, $field:ident: $type:ty = $default:expr,
+        $kind:expr, $change:ident $($mark:ident)*, $summary:literal;
+    )*) => {
+        /// The configuration: one typed field per directive.
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct Config { $( #[doc = $summary] pub $field: $type, )* }
+
+        impl Default for Config {
+            fn default() -> Self {
+                Self { $( $field: $default, )* }
+            }
+        }
+
+        static TABLE: &[Directive] = &[ $( Directive {
+            name: $name,
+            aliases: &[$($alias)?],
+            changeable: table!(@changeable $change),
+            protected: table!(@protected $change),
+            adds_up: table!(@has adds_up $($mark)*),
+            hidden: table!(@has hidden $($mark)*),
+            summary: $summary,
+            list: is_list(&$kind),
+            read: |config, words, fresh| {
+                config.$field = $kind.read(&config.$field, words, fresh)?;
+                Ok(())
+            },
+            show: |config| $kind.show(&config.$field),
+            lines: |config| $kind.lines(&config.$field),
+            shape: || $kind.shape(),
+        }, )* ];
+    };
+}
+
+const fn is_list<K: Kind>(_kind: &K) -> bool {
+    K::LIST
+}
+
+const fn up_to<T>(low: T, high: T) -> Number<T>
+where
+    T: Copy,
+{
+    Number { low, high }
+}
+
+/// Redis bounds what it keeps in a C `int` by this.
+const INT_MAX: u32 = i32::MAX.unsigned_abs();
+/// Redis bounds what it keeps in a C `long long` by this.
+const LONG_MAX: u64 = i64::MAX.unsigned_abs();
+const MIB: u64 = 1 << 20;
+
+table! {
+    "port", port: u16 = 6379, up_to(0u16, 65535), start,
+        "TCP port for clients; 0 listens on none";
+    "bind", bind: Vec<BindAddress> = default_bind(), BindAddresses, start,
+        "Addresses to listen on; \"-\" before one that may be missing, * for all of IPv4";
+    "unixsocket", unixsocket: Option<PathBuf> = None, OptionalPath, start,
+        "Path of a Unix socket to listen on; empty for none";
+    "unixsocketperm", unixsocketperm: u32 = 0, Permissions, start,
+        "Permissions of the Unix socket, in octal; 0 leaves those of the umask";
+    "protected-mode", protected_mode: bool = true, YesNo, live,
+        "Serve only this machine while bound to every address without a password";
+    "tcp-backlog", tcp_backlog: u32 = 511, up_to(0u32, INT_MAX), start,
+        "Connections that may wait to be accepted";
+    "tcp-keepalive", tcp_keepalive: u32 = 300, up_to(0u32, INT_MAX), live,
+        "Seconds between probes of silent connections; 0 sends none";
+    "timeout", timeout: u32 = 0, up_to(0u32, INT_MAX), live,
+        "Close a connection idle for so many seconds; 0 never does";
+    "maxclients", maxclients: u32 = 10_000, up_to(1u32, u32::MAX), live,
+        "The most connections at a time";
+    "requirepass", requirepass: Option<String> = None, Text, live,
+        "Password that AUTH asks for; empty for none";
+    "threads" or "io-threads", threads: usize = default_threads(), up_to(1usize, 64), start,
+        "Worker threads; by default one per core, 8 at most";
+    "hz", hz: u32 = 10, up_to(1u32, 500), live,
+        "Rounds of background work in a second";
+
+    "databases", databases: usize = 16, up_to(1usize, 16), start,
+        "Number of databases that SELECT reaches; the image has room for 16";
+    "maxmemory", maxmemory: u64 = 0,
+        Size { low: 0, high: LONG_MAX, percent: true }, live,
+        "Most bytes of data; 0 takes 60 % of the memory of the machine or its cgroup";
+    "maxmemory-policy", maxmemory_policy: MaxmemoryPolicy = MaxmemoryPolicy::Noeviction,
+        OneOf::<MaxmemoryPolicy>::new(), live,
+        "What to drop when maxmemory is reached";
+    "maxmemory-samples", maxmemory_samples: u32 = 5, up_to(1u32, 64), live,
+        "Keys looked at to choose the one to drop";
+    "arena-pages", arena_pages: ArenaPages = ArenaPages::Auto,
+        OneOf::<ArenaPages>::new(), start,
+        "Kind of memory pages that hold the data; auto takes the best there is";
+    "proto-max-bulk-len", proto_max_bulk_len: u64 = 512 * MIB,
+        Size { low: MIB, high: 512 * MIB, percent: false }, live,
+        "The longest single argument of a command";
+    "client-output-buffer-limit", client_output_buffer_limit: OutputLimits
+            = OutputLimits::default(), ClientLimits, live,
+        "Replies a client may leave unread before it is cut off, by class";
+    "notify-keyspace-events", notify_keyspace_events: String = String::new(),
+        KeyspaceEvents, live,
+        "Classes of keyspace events to publish; empty for none";
+
+    "dir", dir: PathBuf = PathBuf::from("./"), Folder, protected,
+        "Directory of the image";
+    "dbfilename", dbfilename: String = "dump.cow".to_owned(), FileName, protected,
+        "Name of the image in dir";
+    "save", save: Vec<SaveRule> = default_save(), SaveRules, live adds_up,
+        "Save after so many seconds if so many keys changed; \"\" saves only on demand";
+    "stop-writes-on-bgsave-error", stop_writes_on_bgsave_error: bool = true, YesNo, live,
+        "Refuse writes while the last background save failed";
+    "rdbcompression", rdbcompression: bool = true, YesNo, live,
+        "Compress the image";
+    "rdbchecksum", rdbchecksum: bool = true, YesNo, start,
+        "Accepted for compatibility: the image always carries checksums";
+    "checkpoint-isolation", checkpoint_isolation: CheckpointIsolation
+            = CheckpointIsolation::KernelCow, OneOf::<CheckpointIsolation>::new(), start,
+        "How a background save keeps seeing the data of one instant";
+
+    "loglevel", loglevel: LogLevel = LogLevel::Notice, OneOf::<LogLevel>::new(), live,
+        "How much is logged";
+    "logfile", logfile: Option<PathBuf> = None, OptionalPath, start,
+        "File to log to; empty for standard output";
+    "slowlog-log-slower-than", slowlog_log_slower_than: i64 = 10_000,
+        up_to(-1i64, i64::MAX), live,
+        "Put commands of so many microseconds into SLOWLOG; 0 puts all, -1 none";
+    "slowlog-max-len", slowlog_max_len: u64 = 128, up_to(0u64, LONG_MAX), live,
+        "Entries that SLOWLOG keeps";
+    "latency-monitor-threshold", latency_monitor_threshold: u64 = 0,
+        up_to(0u64, LONG_MAX), live,
+        "Record events of so many milliseconds for LATENCY; 0 records none";
+    "latency-tracking", latency_tracking: bool = true, YesNo, live,
+        "Keep latency histograms of each command";
+    "metrics-port", metrics_port: u16 = 9121, up_to(0u16, 65535), start,
+        "TCP port of the Prometheus metrics; 0 turns them off";
+    "metrics-bind", metrics_bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST), Address, start,
+        "Address that serves the metrics";
+
+    "supervised", supervised: Supervised = Supervised::No, OneOf::<Supervised>::new(), start,
+        "Who is told when the server is ready";
+    "pidfile", pidfile: Option<PathBuf> = None, OptionalPath, start,
+        "File to write the process id to; empty for none";
+    "oom-score-adj", oom_score_adj: OomScoreAdj = OomScoreAdj::No,
+        OneOf::<OomScoreAdj>::new(), live,
+        "Whether to set the score of the kernel's out-of-memory killer";
+    "oom-score-adj-values", oom_score_adj_values: OomScoreValues
+            = OomScoreValues { server: 0, replica: 200, child: 800 }, OomScores, live,
+        "The scores of server, replica and saving child; the highest is killed first";
+    "enable-debug-command", enable_debug_command: DebugCommand = DebugCommand::No,
+        OneOf::<DebugCommand>::new(), start,
+        "Who may use DEBUG";
+    "rename-command", rename_command: Vec<Rename> = Vec::new(), Renames, start adds_up hidden,
+        "Give a command another name, or none to switch it off";
+}
+
+/// This machine alone; IPv6 may be missing.
+fn default_bind() -> Vec<BindAddress> {
+    vec![
+        BindAddress { address: IpAddr::V4(Ipv4Addr::LOCALHOST), optional: false },
+        BindAddress { address: IpAddr::V6(Ipv6Addr::LOCALHOST), optional: true },
+    ]
+}
+
+fn default_save() -> Vec<SaveRule> {
+    [(3600, 1), (300, 100), (60, 10_000)]
+        .map(|(seconds, changes)| SaveRule { seconds, changes })
+        .to_vec()
+}
+
+fn default_threads() -> usize {
+    std::thread::available_parallelism().map_or(1, |cores| cores.get().min(8))
+}

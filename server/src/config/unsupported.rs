@@ -1,0 +1,154 @@
+//! Directives of Redis for what Cowherd does not do, so that a redis.conf which switches these
+//! things off is accepted, and one that asks for them is told what is lacking.
+
+use super::nearest::nearest;
+use super::table::{Config, Directive, directives};
+use super::values::Reason;
+
+/// The directive that reads another file; it has no field.
+pub(super) const INCLUDE: &str = "include";
+
+/// A directive of Redis that has no field in [`Config`].
+#[derive(Debug)]
+pub struct Unsupported {
+    /// Its name.
+    pub name: &'static str,
+    /// The values that ask for nothing Cowherd lacks.
+    pub accepted: &'static [&'static str],
+    /// What CONFIG GET answers; None leaves it out.
+    pub reported: Option<&'static str>,
+    /// What is lacking, and what to do instead.
+    pub why: &'static str,
+}
+
+/// The table of [`Unsupported`] directives.
+pub fn unsupported() -> &'static [Unsupported] {
+    TABLE
+}
+
+const NO_LOG: &str =
+    "append-only files are not supported; data is kept by checkpoints (see save), so set it to no";
+const NO_REPLICAS: &str = "replication is not supported; remove the line";
+
+static TABLE: &[Unsupported] = &[
+    Unsupported { name: "appendonly", accepted: &["no"], reported: Some("no"), why: NO_LOG },
+    Unsupported {
+        name: "appendfsync",
+        accepted: &["always", "everysec", "no"],
+        reported: Some("everysec"),
+        why: "argument(s) must be one of the following: everysec, always, no",
+    },
+    Unsupported {
+        name: "cluster-enabled",
+        accepted: &["no"],
+        reported: Some("no"),
+        why: "cluster mode is not supported; set it to no",
+    },
+    Unsupported {
+        name: "replicaof",
+        accepted: &["", "no one"],
+        reported: Some(""),
+        why: NO_REPLICAS,
+    },
+    Unsupported {
+        name: "slaveof",
+        accepted: &["", "no one"],
+        reported: Some(""),
+        why: NO_REPLICAS,
+    },
+    Unsupported {
+        name: "tls-port",
+        accepted: &["0"],
+        reported: Some("0"),
+        why: "TLS is not supported; set it to 0, and put a TLS proxy in front",
+    },
+    Unsupported {
+        name: "loadmodule",
+        accepted: &[],
+        reported: None,
+        why: "modules are not supported; remove the line",
+    },
+    Unsupported {
+        name: "daemonize",
+        accepted: &["no"],
+        reported: Some("no"),
+        why: "Cowherd stays in the foreground; set it to no and let systemd run the server, \
+              with 'supervised systemd' here and Type=notify in the unit",
+    },
+    Unsupported {
+        name: "io-threads-do-reads",
+        accepted: &["yes", "no"],
+        reported: None,
+        why: "argument must be 'yes' or 'no'",
+    },
+    Unsupported {
+        name: "user",
+        accepted: &[],
+        reported: None,
+        why: "access control lists are not supported; use requirepass and rename-command",
+    },
+    Unsupported {
+        name: "aclfile",
+        accepted: &[""],
+        reported: Some(""),
+        why: "access control lists are not supported; use requirepass and rename-command",
+    },
+];
+
+/// A directive with a known name.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Known {
+    /// One with a field.
+    Own(&'static Directive),
+    /// One without.
+    Foreign(&'static Unsupported),
+}
+
+impl PartialEq for Known {
+    fn eq(&self, other: &Self) -> bool {
+        self.name() == other.name()
+    }
+}
+
+impl Known {
+    /// Finds a directive by name or alias, without regard to case.
+    pub(super) fn find(name: &str) -> Option<Self> {
+        let own = directives().iter().find(|directive| directive.is_named(name)).map(Self::Own);
+        own.or_else(|| {
+            let foreign = TABLE.iter().find(|foreign| foreign.name.eq_ignore_ascii_case(name));
+            foreign.map(Self::Foreign)
+        })
+    }
+
+    /// The known name nearest to an unknown one, if one is near.
+    pub(super) fn nearest(name: &str) -> Option<&'static str> {
+        let own = directives().iter().flat_map(Directive::names);
+        let foreign = TABLE.iter().map(|foreign| foreign.name);
+        nearest(name, own.chain(foreign).chain([INCLUDE]))
+    }
+
+    pub(super) fn name(&self) -> &'static str {
+        match self {
+            Self::Own(directive) => directive.name,
+            Self::Foreign(foreign) => foreign.name,
+        }
+    }
+
+    /// Sets the value, or checks that it asks for nothing that is lacking.
+    pub(super) fn apply(
+        &self,
+        config: &mut Config,
+        words: &[String],
+        fresh: bool,
+    ) -> Result<(), Reason> {
+        match self {
+            Self::Own(directive) => directive.apply(config, words, fresh),
+            Self::Foreign(foreign) => {
+                let value = words.join(" ");
+                let asked = |accepted: &&str| accepted.eq_ignore_ascii_case(&value);
+                let accepted = !words.is_empty() && foreign.accepted.iter().any(asked);
+                if accepted { Ok(()) } else { Err(foreign.why.into()) }
+            }
+        }
+    }
+}

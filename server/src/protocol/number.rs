@@ -1,0 +1,272 @@
+//! Numbers in text, read and written to Redis's rules.
+//!
+//! Reading is strict: the whole text is the number, with no space around it. An integer has just
+//! one spelling (no `+`, no leading zero, no `-0`), so that a value stored as an integer prints the
+//! same bytes again. Writing needs no heap.
+
+use std::fmt::{self, Write as _};
+use std::ops::Deref;
+
+/// Room for the longest text of a double: a sign, a point, seven zeros and 17 digits.
+const DOUBLE_TEXT_MAX: usize = 32;
+
+/// Doubles up to this size that have no fraction are written as plain integers (2^62).
+const PLAIN_INTEGER_BOUND: f64 = 4_611_686_018_427_387_904.0;
+
+/// Reads a signed integer in its one canonical spelling; `None` for anything else.
+#[inline]
+#[must_use]
+pub fn parse_i64(text: &[u8]) -> Option<i64> {
+    match text {
+        [b'-', digits @ ..] => match parse_u64(digits)? {
+            0 => None,
+            magnitude => 0_i64.checked_sub_unsigned(magnitude),
+        },
+        digits => i64::try_from(parse_u64(digits)?).ok(),
+    }
+}
+
+/// Reads an unsigned integer in its one canonical spelling; `None` for anything else.
+#[inline]
+#[must_use]
+pub fn parse_u64(text: &[u8]) -> Option<u64> {
+    /// Any number of this many digits fits into 64 bits.
+    const ALWAYS_FITS: usize = 19;
+    match text {
+        [] => return None,
+        [b'0'] => return Some(0),
+        [b'0', ..] => return None,
+        _ if text.len() > ALWAYS_FITS + 1 => return None,
+        _ => {}
+    }
+    let (head, last) = text.split_at(text.len().min(ALWAYS_FITS));
+    let mut value = 0_u64;
+    for byte in head {
+        value = value * 10 + digit(*byte)?;
+    }
+    for byte in last {
+        value = value.checked_mul(10)?.checked_add(digit(*byte)?)?;
+    }
+    Some(value)
+}
+
+#[inline]
+fn digit(byte: u8) -> Option<u64> {
+    let digit = byte.wrapping_sub(b'0');
+    (digit <= 9).then_some(u64::from(digit))
+}
+
+/// Reads a double as the C library's `strtod` does, the whole text or nothing.
+///
+/// Decimal and hexadecimal (`0x1p-3`) notation, `inf` and `infinity` in any case. `None` for NaN,
+/// for a number too large for a double and for one so small that it would become zero.
+#[must_use]
+pub fn parse_f64(text: &[u8]) -> Option<f64> {
+    let text = std::str::from_utf8(text).ok()?;
+    let unsigned = text.strip_prefix(['+', '-']).unwrap_or(text);
+    if let Some(hex) = unsigned.strip_prefix("0x").or_else(|| unsigned.strip_prefix("0X")) {
+        let value = parse_hex_f64(hex.as_bytes())?;
+        return Some(if text.starts_with('-') { -value } else { value });
+    }
+    let value: f64 = text.parse().ok()?;
+    let overflowed = value.is_infinite() && !unsigned.starts_with(['i', 'I']);
+    let underflowed = value == 0.0 && {
+        let mantissa = unsigned.split(['e', 'E']).next().unwrap_or_default();
+        mantissa.bytes().any(|byte| matches!(byte, b'1'..=b'9'))
+    };
+    (!value.is_nan() && !overflowed && !underflowed).then_some(value)
+}
+
+/// Reads what follows `0x`: hexadecimal digits with at most one point, then perhaps `p` and a
+/// decimal exponent of two.
+fn parse_hex_f64(text: &[u8]) -> Option<f64> {
+    /// Below this a further hexadecimal digit still fits into the mantissa.
+    const ROOM: u64 = 1 << 60;
+    let mantissa_len = text.iter().position(|b| matches!(b, b'p' | b'P')).unwrap_or(text.len());
+    let (mut mantissa, mut exponent) = (0_u64, 0_i64);
+    let (mut digits, mut fraction) = (0_usize, false);
+    for &byte in &text[..mantissa_len] {
+        if byte == b'.' && !fraction {
+            fraction = true;
+            continue;
+        }
+        let digit = u64::from(char::from(byte).to_digit(16)?);
+        digits += 1;
+        if mantissa < ROOM {
+            mantissa = mantissa << 4 | digit;
+            exponent -= if fraction { 4 } else { 0 };
+        } else {
+            // The lowest bit remembers that something followed, which is all rounding asks.
+            mantissa |= u64::from(digit != 0);
+            exponent += if fraction { 0 } else { 4 };
+        }
+    }
+    if digits == 0 {
+        return None;
+    }
+    if let Some(power) = text.get(mantissa_len + 1..) {
+        exponent = exponent.saturating_add(parse_exponent(power)?);
+    } else if mantissa_len < text.len() {
+        return None;
+    }
+    // The cast rounds to the nearest double.
+    let value = scale(mantissa as f64, exponent);
+    (value.is_finite() && (value != 0.0 || mantissa == 0)).then_some(value)
+}
+
+/// A decimal exponent with an optional sign; absurd sizes are cut to what over- or underflows.
+fn parse_exponent(text: &[u8]) -> Option<i64> {
+    const ABSURD: i64 = 1 << 40;
+    let (negative, digits) = match text {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let mut value = 0_i64;
+    for byte in digits {
+        value = (value * 10 + i64::try_from(digit(*byte)?).ok()?).min(ABSURD);
+    }
+    Some(if negative { -value } else { value })
+}
+
+/// `value * 2^exponent`, in steps that a double can hold.
+fn scale(mut value: f64, exponent: i64) -> f64 {
+    const STEP: i32 = 512;
+    // Four thousand powers of two take any non-zero double out of range.
+    let mut left = i32::try_from(exponent.clamp(-4096, 4096)).unwrap_or_default();
+    while left != 0 {
+        let step = left.clamp(-STEP, STEP);
+        value *= 2.0_f64.powi(step);
+        left -= step;
+    }
+    value
+}
+
+/// A double as text, on the stack.
+#[derive(Clone, Copy)]
+pub struct DoubleText {
+    bytes: [u8; DOUBLE_TEXT_MAX],
+    len: usize,
+}
+
+impl DoubleText {
+    const fn new() -> Self {
+        Self { bytes: [0; DOUBLE_TEXT_MAX], len: 0 }
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.bytes[..self.len]
+    }
+
+    /// The text.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(self.as_bytes()).unwrap_or_default()
+    }
+
+    fn push(&mut self, text: &[u8]) {
+        self.bytes[self.len..self.len + text.len()].copy_from_slice(text);
+        self.len += text.len();
+    }
+
+    fn zeros(&mut self, count: usize) {
+        self.bytes[self.len..self.len + count].fill(b'0');
+        self.len += count;
+    }
+}
+
+impl fmt::Write for DoubleText {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        if text.len() > DOUBLE_TEXT_MAX - self.len {
+            return Err(fmt::Error);
+        }
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+impl Deref for DoubleText {
+    type Target = [u8];
+
+    fn deref(&self) -> &[u8] {
+        self.as_bytes()
+    }
+}
+
+impl fmt::Debug for DoubleText {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Debug::fmt(self.as_str(), f)
+    }
+}
+
+/// Writes a double in the shortest form that reads back as the same double, laid out as Redis 7.2
+/// and later do: `3`, `3.5`, `0.00001`, `1e-7`, `1e+20`, `-0`, `inf`, `-inf`, `nan`.
+#[must_use]
+pub fn format_double(value: f64) -> DoubleText {
+    let mut text = DoubleText::new();
+    if value.is_nan() {
+        text.push(b"nan");
+    } else if value.is_infinite() {
+        text.push(if value > 0.0 { b"inf" } else { b"-inf" });
+    } else if value == 0.0 {
+        text.push(if value.is_sign_negative() { b"-0" } else { b"0" });
+    } else if value.abs() <= PLAIN_INTEGER_BOUND && value.fract() == 0.0 {
+        #[expect(clippy::cast_possible_truncation, reason = "whole, and 2^62 at most")]
+        let whole = value as i64;
+        text.push(itoa::Buffer::new().format(whole).as_bytes());
+    } else {
+        format_fraction(value, &mut text);
+    }
+    text
+}
+
+/// The general case: takes the shortest digits from the standard library, and places the point.
+fn format_fraction(value: f64, text: &mut DoubleText) {
+    if value < 0.0 {
+        text.push(b"-");
+    }
+    let mut scientific = DoubleText::new();
+    // At most 17 digits, a point and `e-324`: it always fits.
+    let _ = write!(scientific, "{:e}", value.abs());
+    let mut parts = scientific.as_str().split('e');
+    let mut digits = DoubleText::new();
+    for part in parts.next().unwrap_or_default().split('.') {
+        digits.push(part.as_bytes());
+    }
+    let exponent: i32 = parts.next().and_then(|part| part.parse().ok()).unwrap_or_default();
+    let count = digits.len();
+    let size = usize::try_from(exponent.unsigned_abs()).unwrap_or_default();
+
+    // `trailing` is the power of ten of the last digit.
+    let trailing = exponent - i32::try_from(count - 1).unwrap_or_default();
+    if trailing >= 0 && size < count + 7 {
+        text.push(&digits);
+        text.zeros(usize::try_from(trailing).unwrap_or_default());
+    } else if trailing < 0 && (trailing > -7 || size < 4) {
+        if exponent < 0 {
+            text.push(b"0.");
+            text.zeros(size - 1);
+            text.push(&digits);
+        } else {
+            text.push(&digits[..=size]);
+            text.push(b".");
+            text.push(&digits[size + 1..]);
+        }
+    } else {
+        text.push(&digits[..1]);
+        if count > 1 {
+            text.push(b".");
+            text.push(&digits[1..]);
+        }
+        text.push(if exponent < 0 { b"e-" } else { b"e+" });
+        text.push(itoa::Buffer::new().format(size).as_bytes());
+    }
+}
+
+#[cfg(test)]
+mod tests;

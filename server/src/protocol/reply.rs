@@ -1,0 +1,323 @@
+//! Replies, in the protocol version that the client speaks.
+//!
+//! A [`Reply`] appends to one output buffer; a pipelined batch is answered with one write of it.
+//! Where RESP2 has no type for a thing, the thing goes out as Redis sends it: a map as an array
+//! twice as long, a double as a bulk string, null as `$-1`.
+//!
+//! | | RESP2 | RESP3 |
+//! |---|---|---|
+//! | null, null array | `$-1`, `*-1` | `_` |
+//! | map of n | `*2n` | `%n` |
+//! | set, push | `*n` | `~n`, `>n` |
+//! | double | `$3 3.5` | `,3.5` |
+//! | boolean | `:1` | `#t` |
+//! | big number | `$n ..` | `(..` |
+//! | verbatim string | `$n ..` | `=n txt:..` |
+//!
+//! An aggregate's header promises so many elements; the caller has to append just as many.
+
+use super::number::format_double;
+use super::request::ProtocolError;
+
+/// The protocol version of a connection; `HELLO` changes it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Version {
+    /// What a connection starts with.
+    #[default]
+    Resp2,
+    /// After `HELLO 3`.
+    Resp3,
+}
+
+/// Appends replies to an output buffer in the connection's protocol version.
+#[derive(Debug, Default)]
+pub struct Reply {
+    /// The bytes to send.
+    pub out: Vec<u8>,
+    /// What the client speaks.
+    pub version: Version,
+    /// How many deferred aggregates are open.
+    open: usize,
+}
+
+/// An aggregate whose length is not known yet; from [`Reply::deferred_array`].
+#[derive(Debug)]
+#[must_use = "without its length the reply is broken"]
+pub struct Deferred {
+    at: usize,
+    depth: usize,
+}
+
+const OK: &[u8] = b"+OK\r\n";
+const CRLF: &[u8] = b"\r\n";
+const NULL_BULK: &[u8] = b"$-1\r\n";
+const NULL_ARRAY: &[u8] = b"*-1\r\n";
+const NULL: &[u8] = b"_\r\n";
+
+/// `:0` to `:9`.
+const DIGITS: [&[u8; 4]; 10] = [
+    b":0\r\n", b":1\r\n", b":2\r\n", b":3\r\n", b":4\r\n", b":5\r\n", b":6\r\n", b":7\r\n",
+    b":8\r\n", b":9\r\n",
+];
+
+/// Room for a marker, any 64-bit integer and two line ends.
+const HEADER_MAX: usize = 32;
+
+impl Reply {
+    /// An empty output buffer.
+    #[must_use]
+    pub fn new(version: Version) -> Self {
+        Self { out: Vec::new(), version, open: 0 }
+    }
+
+    /// How many bytes wait to be sent.
+    #[inline]
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.out.len()
+    }
+
+    /// Whether nothing waits to be sent.
+    #[inline]
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.out.is_empty()
+    }
+
+    /// `+OK`.
+    #[inline]
+    pub fn ok(&mut self) {
+        self.out.extend_from_slice(OK);
+    }
+
+    /// A simple string, such as `PONG` or `QUEUED`; it must not contain a line end.
+    #[inline]
+    pub fn simple(&mut self, text: &str) {
+        debug_assert!(!text.contains(['\r', '\n']), "{text:?} would break the protocol");
+        self.line(b'+', text.as_bytes());
+    }
+
+    /// An error: its code, a space, and what is wrong (`ERR syntax error`), without the `-`. Line
+    /// ends in it become spaces.
+    pub fn error(&mut self, text: &str) {
+        self.error_bytes(text.as_bytes());
+    }
+
+    /// An error that may quote any bytes; see [`error`](Self::error).
+    pub fn error_bytes(&mut self, text: &[u8]) {
+        self.error_parts(&[text]);
+    }
+
+    /// The last reply on a connection whose bytes are no request.
+    pub fn protocol_error(&mut self, error: ProtocolError) {
+        match error {
+            // The byte is sent as it came, which need not be UTF-8.
+            ProtocolError::ExpectedBulk(byte) => {
+                self.error_parts(&[b"ERR Protocol error: expected '$', got '", &[byte], b"'"]);
+            }
+            other => self.error(&format!("ERR {other}")),
+        }
+    }
+
+    fn error_parts(&mut self, parts: &[&[u8]]) {
+        self.out.push(b'-');
+        let start = self.out.len();
+        for part in parts {
+            self.out.extend_from_slice(part);
+        }
+        for byte in &mut self.out[start..] {
+            if matches!(byte, b'\r' | b'\n') {
+                *byte = b' ';
+            }
+        }
+        self.out.extend_from_slice(CRLF);
+    }
+
+    /// An integer.
+    #[inline]
+    pub fn integer(&mut self, value: i64) {
+        match usize::try_from(value).ok().and_then(|value| DIGITS.get(value)) {
+            Some(precomputed) => self.out.extend_from_slice(*precomputed),
+            None => self.line(b':', itoa::Buffer::new().format(value).as_bytes()),
+        }
+    }
+
+    /// A bulk string.
+    #[inline]
+    pub fn bulk(&mut self, bytes: &[u8]) {
+        self.out.reserve(bytes.len() + HEADER_MAX);
+        self.header(b'$', bytes.len());
+        self.out.extend_from_slice(bytes);
+        self.out.extend_from_slice(CRLF);
+    }
+
+    /// A bulk string.
+    #[inline]
+    pub fn bulk_str(&mut self, text: &str) {
+        self.bulk(text.as_bytes());
+    }
+
+    /// An integer as a bulk string.
+    #[inline]
+    pub fn bulk_integer(&mut self, value: i64) {
+        self.bulk(itoa::Buffer::new().format(value).as_bytes());
+    }
+
+    /// No value.
+    #[inline]
+    pub fn null(&mut self) {
+        self.out.extend_from_slice(match self.version {
+            Version::Resp2 => NULL_BULK,
+            Version::Resp3 => NULL,
+        });
+    }
+
+    /// No array, such as the reply of an aborted `EXEC` or a `BLPOP` that timed out.
+    #[inline]
+    pub fn null_array(&mut self) {
+        self.out.extend_from_slice(match self.version {
+            Version::Resp2 => NULL_ARRAY,
+            Version::Resp3 => NULL,
+        });
+    }
+
+    /// Starts an array of `len` elements.
+    #[inline]
+    pub fn array(&mut self, len: usize) {
+        self.header(b'*', len);
+    }
+
+    /// Starts a map of `len` pairs: key, value, key, value.
+    #[inline]
+    pub fn map(&mut self, len: usize) {
+        let (marker, len) = self.map_header(len);
+        self.header(marker, len);
+    }
+
+    /// Starts a set of `len` members.
+    #[inline]
+    pub fn set(&mut self, len: usize) {
+        self.header(self.marker(b'~'), len);
+    }
+
+    /// Starts an out-of-band message of `len` elements, its kind first.
+    #[inline]
+    pub fn push(&mut self, len: usize) {
+        self.header(self.marker(b'>'), len);
+    }
+
+    /// A double, in the shortest form that reads back the same; see [`format_double`].
+    pub fn double(&mut self, value: f64) {
+        let text = format_double(value);
+        match self.version {
+            Version::Resp2 => self.bulk(&text),
+            Version::Resp3 => self.line(b',', &text),
+        }
+    }
+
+    /// A truth value.
+    pub fn boolean(&mut self, value: bool) {
+        match (self.version, value) {
+            (Version::Resp2, _) => self.integer(i64::from(value)),
+            (Version::Resp3, true) => self.out.extend_from_slice(b"#t\r\n"),
+            (Version::Resp3, false) => self.out.extend_from_slice(b"#f\r\n"),
+        }
+    }
+
+    /// An integer of any size, as decimal text.
+    pub fn big_number(&mut self, digits: &str) {
+        match self.version {
+            Version::Resp2 => self.bulk_str(digits),
+            Version::Resp3 => self.line(b'(', digits.as_bytes()),
+        }
+    }
+
+    /// A text for people to read, as `INFO` sends; `format` is three bytes, `txt` or `mkd`.
+    pub fn verbatim(&mut self, format: &str, text: &str) {
+        debug_assert_eq!(format.len(), 3, "the format of a verbatim string has three bytes");
+        match self.version {
+            Version::Resp2 => self.bulk_str(text),
+            Version::Resp3 => {
+                self.header(b'=', format.len() + 1 + text.len());
+                for part in [format, ":", text, "\r\n"] {
+                    self.out.extend_from_slice(part.as_bytes());
+                }
+            }
+        }
+    }
+
+    /// Starts an aggregate whose length is known only at its end. Append the elements, then call
+    /// one of the `set_..._len`. Several may be open; the last one opened is closed first.
+    pub fn deferred_array(&mut self) -> Deferred {
+        self.open += 1;
+        Deferred { at: self.out.len(), depth: self.open }
+    }
+
+    /// Makes it an array of `len` elements. Moves what was appended since by the few bytes of the
+    /// header.
+    pub fn set_array_len(&mut self, deferred: Deferred, len: usize) {
+        self.insert_header(deferred, b'*', len);
+    }
+
+    /// Makes it a map of `len` pairs; see [`set_array_len`](Self::set_array_len).
+    pub fn set_map_len(&mut self, deferred: Deferred, len: usize) {
+        let (marker, len) = self.map_header(len);
+        self.insert_header(deferred, marker, len);
+    }
+
+    /// Makes it a set of `len` members; see [`set_array_len`](Self::set_array_len).
+    pub fn set_set_len(&mut self, deferred: Deferred, len: usize) {
+        self.insert_header(deferred, self.marker(b'~'), len);
+    }
+
+    fn insert_header(&mut self, deferred: Deferred, marker: u8, len: usize) {
+        debug_assert_eq!(deferred.depth, self.open, "the last aggregate opened is closed first");
+        self.open = self.open.saturating_sub(1);
+        let elements_end = self.out.len();
+        self.header(marker, len);
+        let header_len = self.out.len() - elements_end;
+        self.out[deferred.at..].rotate_right(header_len);
+    }
+
+    /// The marker of an aggregate that RESP2 sends as an array.
+    #[inline]
+    fn marker(&self, resp3: u8) -> u8 {
+        match self.version {
+            Version::Resp2 => b'*',
+            Version::Resp3 => resp3,
+        }
+    }
+
+    #[inline]
+    fn map_header(&self, pairs: usize) -> (u8, usize) {
+        match self.version {
+            Version::Resp2 => (b'*', 2 * pairs),
+            Version::Resp3 => (b'%', pairs),
+        }
+    }
+
+    /// `<marker><len>\r\n`.
+    #[inline]
+    fn header(&mut self, marker: u8, len: usize) {
+        match u8::try_from(len) {
+            Ok(len @ 0..=9) => self.out.extend_from_slice(&[marker, b'0' + len, b'\r', b'\n']),
+            Ok(len @ 10..=99) => {
+                let (tens, ones) = (b'0' + len / 10, b'0' + len % 10);
+                self.out.extend_from_slice(&[marker, tens, ones, b'\r', b'\n']);
+            }
+            _ => self.line(marker, itoa::Buffer::new().format(len).as_bytes()),
+        }
+    }
+
+    /// `<marker><text>\r\n`.
+    #[inline]
+    fn line(&mut self, marker: u8, text: &[u8]) {
+        self.out.reserve(text.len() + 3);
+        self.out.push(marker);
+        self.out.extend_from_slice(text);
+        self.out.extend_from_slice(CRLF);
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! However the bytes are cut into reads, the same requests and the same error must come out.
+
+use proptest::prelude::*;
+
+use super::tests::{Owned, owned};
+use super::*;
+
+/// A connection: buffers what arrives, runs batches of `max_requests`, drains what was consumed.
+fn connection<'a>(
+    reads: impl IntoIterator<Item = &'a [u8]>,
+    limits: &Limits,
+    max_requests: usize,
+) -> (Owned, Result<Vec<u8>, ProtocolError>) {
+    let (mut parser, mut batch) = (Parser::new(), Batch::new());
+    let (mut buf, mut seen) = (Vec::new(), Owned::new());
+    for read in reads {
+        buf.extend_from_slice(read);
+        loop {
+            batch.clear();
+            let result = parser.parse(&buf, limits, &mut batch, max_requests);
+            seen.extend(owned(&batch, &buf));
+            match result {
+                Ok(0) => break,
+                Ok(consumed) => drop(buf.drain(..consumed)),
+                Err(error) => return (seen, Err(error)),
+            }
+        }
+        let wanted = parser.wanted(buf.len());
+        assert!(wanted == 0 || !buf.is_empty(), "only a request in progress wants bytes");
+    }
+    (seen, Ok(buf))
+}
+
+fn cut<'a>(input: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
+    let (mut reads, mut rest, mut sizes) = (Vec::new(), input, sizes.iter().cycle());
+    while !rest.is_empty() {
+        let size = sizes.next().map_or(rest.len(), |&size| size.clamp(1, rest.len()));
+        let (read, behind) = rest.split_at(size);
+        reads.push(read);
+        rest = behind;
+    }
+    reads
+}
+
+/// Small limits, so that short inputs reach them.
+fn small_limits(authenticated: bool) -> Limits {
+    Limits { max_bulk: 40_000, max_inline: 24, max_args: 12, authenticated }
+}
+
+/// Pieces of requests, right and wrong.
+fn piece() -> impl Strategy<Value = Vec<u8>> {
+    let fixed: Vec<&[u8]> = vec![
+        b"*1\r\n",
+        b"*2\r\n",
+        b"*3\r\n",
+        b"*0\r\n",
+        b"*-1\r\n",
+        b"*12\r\n",
+        b"*13\r\n",
+        b"*11\r\n",
+        b"*01\r\n",
+        b"*x\r\n",
+        b"*1\n",
+        b"*1\r",
+        b"$0\r\n\r\n",
+        b"$3\r\nGET\r\n",
+        b"$3\r\n\r\n\r\r\n",
+        b"$2\r\n",
+        b"$-1\r\n",
+        b"$40001\r\n",
+        b"$16385\r\n",
+        b"$1\r\n*\r\n",
+        b"\r\n",
+        b"\n",
+        b"PING\r\n",
+        b"PING\n",
+        b"ECHO \"a b\"\r\n",
+        b"ECHO 'a\\'b'\n",
+        b"\"",
+        b"'",
+        b"\\x4",
+        b" ",
+        b"!",
+        b"*",
+        b"$",
+        b"a line that is longer than it may be\r\n",
+    ];
+    prop_oneof![
+        4 => prop::sample::select(fixed).prop_map(<[u8]>::to_vec),
+        4 => prop::collection::vec(prop::collection::vec(any::<u8>(), 0..12), 1..12)
+            .prop_map(|args| encode(&args)),
+        1 => prop::collection::vec(any::<u8>(), 0..30),
+    ]
+}
+
+fn encode(args: &[Vec<u8>]) -> Vec<u8> {
+    let mut out = format!("*{}\r\n", args.len()).into_bytes();
+    for arg in args {
+        out.extend(format!("${}\r\n", arg.len()).into_bytes());
+        out.extend_from_slice(arg);
+        out.extend_from_slice(b"\r\n");
+    }
+    out
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn cuts_do_not_matter(
+        pieces in prop::collection::vec(piece(), 0..12),
+        sizes in prop::collection::vec(1..20_usize, 1..6),
+        max_requests in 1..4_usize,
+        authenticated: bool,
+    ) {
+        let input = pieces.concat();
+        let limits = small_limits(authenticated);
+        let whole = connection([&input[..]], &limits, usize::MAX);
+        prop_assert_eq!(&connection(cut(&input, &sizes), &limits, max_requests), &whole);
+        prop_assert_eq!(&connection(cut(&input, &[1]), &limits, usize::MAX), &whole);
+    }
+
+    #[test]
+    fn what_is_encoded_is_parsed(
+        sent in prop::collection::vec(
+            prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..20), 0..10),
+        sizes in prop::collection::vec(1..200_usize, 1..6),
+    ) {
+        let input: Vec<u8> = sent.iter().flat_map(|args| encode(args)).collect();
+        let (received, rest) = connection(cut(&input, &sizes), &Limits::default(), usize::MAX);
+        prop_assert_eq!(received, sent);
+        prop_assert_eq!(rest, Ok(Vec::new()));
+    }
+}
+
+/// The lines that are too long to be met by chance.
+#[test]
+fn cuts_do_not_matter_to_endless_lines() {
+    let limits = Limits { max_inline: 70_000, ..Limits::default() };
+    for filler in [65_530, 65_534, 65_535, 65_536, 65_537, 69_999, 70_000, 70_001] {
+        let digits = "1".repeat(filler);
+        for input in [
+            format!("*{digits}"),
+            format!("*{digits}\r\n"),
+            format!("*2\r\n$1\r\nx\r\n${digits}"),
+            format!("*2\r\n$1\r\nx\r\n${digits}\r\n"),
+            digits.clone(),
+            format!("{digits}\n"),
+            format!("{digits}\r\n"),
+        ] {
+            let whole = connection([input.as_bytes()], &limits, usize::MAX);
+            for size in [1_000, 4_096, 65_535] {
+                let parts = connection(cut(input.as_bytes(), &[size]), &limits, usize::MAX);
+                assert!(parts == whole, "{filler} bytes read by {size}: {:?}", &input[..12]);
+            }
+        }
+    }
+}
