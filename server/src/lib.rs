@@ -5,4 +5,5 @@
 pub mod arena;
 pub mod collections;
 pub mod config;
+pub mod keyspace;
 pub mod protocol;

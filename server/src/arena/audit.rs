@@ -16,7 +16,7 @@ use super::layout::{
     UNITS_PER_CHUNK, UnitDescriptor, UnitKind,
 };
 use super::locks::{Held, ShardIndex, ShardSet};
-use super::memory::Mem;
+use super::memory::ReadOnly;
 use super::unitmap;
 
 /// The first broken invariant.
@@ -207,17 +207,6 @@ fn check_slab(
     Ok((used, used * class.size()))
 }
 
-/// Memory that can be read but not changed.
-pub struct ReadOnly<'h>(Mem<'h>);
-
-impl<'h> std::ops::Deref for ReadOnly<'h> {
-    type Target = Mem<'h>;
-
-    fn deref(&self) -> &Self::Target {
-        &self.0
-    }
-}
-
 /// Lets the layers above claim each object that they reach.
 pub struct Audit<'h> {
     arena: &'h Arena,
@@ -245,7 +234,7 @@ impl<'h> Audit<'h> {
 
     /// A shard's memory, to be read.
     pub const fn mem(&self, shard: ShardIndex) -> ReadOnly<'h> {
-        ReadOnly(Mem::new(self.arena, shard))
+        ReadOnly::new(self.arena, shard)
     }
 
     /// Claims the object of `len` bytes at `at` for `shard`; afterwards its bytes may be read.

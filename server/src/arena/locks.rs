@@ -16,7 +16,7 @@ use parking_lot::lock_api::RawMutex as _;
 
 use super::Arena;
 use super::layout::SHARDS;
-use super::memory::Mem;
+use super::memory::{Mem, ReadOnly};
 
 /// A set of shards, one bit each.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
@@ -129,6 +129,16 @@ impl<'a> Held<'a> {
     pub fn mem(&mut self, shard: ShardIndex) -> Mem<'_> {
         assert!(self.set.has(shard), "shard {} is not locked", shard.get());
         Mem::new(self.arena, shard)
+    }
+
+    /// The memory of one locked shard, to be read.
+    ///
+    /// # Panics
+    /// The shard is not in the set.
+    #[inline]
+    pub fn view(&self, shard: ShardIndex) -> ReadOnly<'_> {
+        assert!(self.set.has(shard), "shard {} is not locked", shard.get());
+        ReadOnly::new(self.arena, shard)
     }
 
     /// The locked shards.

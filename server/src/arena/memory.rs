@@ -183,3 +183,33 @@ impl<'h> Mem<'h> {
         unsafe { source.copy_to_nonoverlapping(target, index(len)) };
     }
 }
+
+/// The memory of one locked shard, to be read only; it lives as long as the locks.
+pub struct ReadOnly<'h>(Mem<'h>);
+
+impl<'h> ReadOnly<'h> {
+    #[inline]
+    pub(super) const fn new(arena: &'h Arena, shard: ShardIndex) -> Self {
+        Self(Mem::new(arena, shard))
+    }
+
+    /// The `len` bytes at `at`, for as long as the locks are borrowed.
+    ///
+    /// # Panics
+    /// They are outside the arena.
+    #[inline]
+    pub fn slice(&self, at: u64, len: u64) -> &'h [u8] {
+        let address = self.0.arena.address(at, len);
+        // SAFETY: valid for `len` bytes (invariant 1); the shard is locked, and whoever made this
+        // borrows the locks for 'h, so that nobody can write meanwhile (invariant 2).
+        unsafe { std::slice::from_raw_parts(address.as_ptr(), index(len)) }
+    }
+}
+
+impl<'h> std::ops::Deref for ReadOnly<'h> {
+    type Target = Mem<'h>;
+
+    fn deref(&self) -> &Self::Target {
+        &self.0
+    }
+}

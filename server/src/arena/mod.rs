@@ -36,14 +36,14 @@ mod unitmap;
 
 use parking_lot::Mutex;
 
-pub use audit::{Audit, Broken, ReadOnly, Summary};
+pub use audit::{Audit, Broken, Summary};
 pub use barrier::CowCost;
 pub use chunks::OutOfMemory;
-pub use classes::rounded;
+pub use classes::{MAX_SLAB_OBJECT, rounded};
 pub use layout::{CHUNK_SIZE, ChunkIndex, Offset, SHARDS};
 pub use locks::{Held, Safepoint, ShardIndex, ShardSet};
 pub use mapping::SideTable;
-pub use memory::Mem;
+pub use memory::{Mem, ReadOnly};
 pub use open::{Blank, OpenError, layout_hash};
 pub use pages::{PageKind, PagesError};
 

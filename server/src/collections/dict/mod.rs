@@ -100,6 +100,13 @@ pub struct Found {
     segment: u64,
 }
 
+impl Found {
+    /// The same slot after [`Dict::replace`].
+    pub const fn replaced(self, item: u64) -> Self {
+        Self { item, ..self }
+    }
+}
+
 /// The sixteen bits of a hash that slots keep.
 #[inline]
 const fn tag_of(hash: u64) -> u64 {
@@ -261,6 +268,11 @@ impl Dict {
             arena.hint(directory.checked_add(prefix(hash, u32::try_from(depth).ok()?) * 8)?)?
         };
         Some(segment)
+    }
+
+    /// Number of items, read without a lock: exact when nobody writes.
+    pub fn hint_len(self, arena: &crate::arena::Arena) -> u64 {
+        arena.hint(self.root.raw() + 8).unwrap_or(0)
     }
 
     /// As [`Self::hint`], from the segment on: the place of the home bucket.

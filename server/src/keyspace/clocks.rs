@@ -1,0 +1,146 @@
+//! Access clocks: when, or how often, a key was used. They stand beside the arena, one word for
+//! each 64 bytes of it, so that reading a key dirties no page that a checkpoint shares.
+//!
+//! An entry's clock is the word of its first byte. Entries below 64 bytes may share one: the
+//! clocks steer eviction, which is approximate anyhow.
+
+use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::arena::SideTable;
+
+const GRAIN: u64 = 64;
+/// A new key starts with this count, so that it is not evicted before it could be used again.
+const LFU_START: u32 = 5;
+
+/// How a key was used.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Usage {
+    /// Seconds since the last use.
+    Idle(u64),
+    /// Logarithmic count of uses, 0 to 255.
+    Frequency(u64),
+}
+
+/// The clocks of all entries.
+pub struct Clocks {
+    words: SideTable,
+    counting: AtomicBool,
+}
+
+impl Clocks {
+    /// Clocks for an arena of `capacity` bytes.
+    pub(super) fn new(capacity: u64) -> io::Result<Self> {
+        let words = usize::try_from(capacity / GRAIN).map_err(io::Error::other)?;
+        Ok(Self { words: SideTable::new(words)?, counting: AtomicBool::new(false) })
+    }
+
+    /// Counts uses (LFU) instead of remembering the last one (LRU).
+    pub fn count_uses(&self, counting: bool) {
+        self.counting.store(counting, Ordering::Relaxed);
+    }
+
+    /// Whether uses are counted.
+    pub fn counts_uses(&self) -> bool {
+        self.counting.load(Ordering::Relaxed)
+    }
+
+    fn word(&self, entry: u64) -> &std::sync::atomic::AtomicU32 {
+        self.words.word(usize::try_from(entry / GRAIN).unwrap_or(usize::MAX))
+    }
+
+    /// Starts the clock of a new entry.
+    #[inline]
+    pub(super) fn start(&self, entry: u64, now: i64) {
+        let word = match self.counts_uses() {
+            false => seconds(now),
+            true => (minutes(now) << 8) | LFU_START,
+        };
+        self.word(entry).store(word, Ordering::Relaxed);
+    }
+
+    /// Notes a use of an entry.
+    #[inline]
+    pub(super) fn touch(&self, entry: u64, now: i64) {
+        let word = self.word(entry);
+        let old = word.load(Ordering::Relaxed);
+        let new = match self.counts_uses() {
+            false => seconds(now),
+            true => counted(old, now),
+        };
+        // Most uses change nothing: leave the cache line clean.
+        if new != old {
+            word.store(new, Ordering::Relaxed);
+        }
+    }
+
+    /// How an entry was used.
+    pub(super) fn usage(&self, entry: u64, now: i64) -> Usage {
+        let word = self.word(entry).load(Ordering::Relaxed);
+        match self.counts_uses() {
+            false => Usage::Idle(u64::from(seconds(now).saturating_sub(word))),
+            true => Usage::Frequency(u64::from(decayed(word, now))),
+        }
+    }
+
+    /// Takes an entry's clock along when the entry moves.
+    pub(super) fn follow(&self, from: u64, to: u64) {
+        let word = self.word(from).load(Ordering::Relaxed);
+        self.word(to).store(word, Ordering::Relaxed);
+    }
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "seconds fit 32 bits until 2106")]
+#[expect(clippy::cast_sign_loss, reason = "the wall clock is after 1970")]
+fn seconds(now: i64) -> u32 {
+    (now / 1000) as u32
+}
+
+fn minutes(now: i64) -> u32 {
+    (seconds(now) / 60) & 0xffff
+}
+
+/// The count of `word`, less one for each minute without a use.
+fn decayed(word: u32, now: i64) -> u32 {
+    let elapsed = minutes(now).wrapping_sub(word >> 8) & 0xffff;
+    (word & 0xff).saturating_sub(elapsed)
+}
+
+/// One use more: the higher the count, the less likely it rises.
+fn counted(word: u32, now: i64) -> u32 {
+    let count = decayed(word, now);
+    let above = count.saturating_sub(LFU_START);
+    // The low bits of a multiplicative hash of time and word are random enough here.
+    let random = (word ^ seconds(now)).wrapping_mul(0x9e37_79b9) >> 16;
+    let rises = count < 255 && random.is_multiple_of(above * 10 + 1);
+    (minutes(now) << 8) | (count + u32::from(rises))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn idle_time_is_since_the_last_use() {
+        let clocks = Clocks::new(1 << 20).unwrap();
+        clocks.start(128, 5_000);
+        assert_eq!(clocks.usage(128, 65_000), Usage::Idle(60));
+        clocks.touch(128, 60_000);
+        assert_eq!(clocks.usage(128, 65_000), Usage::Idle(5));
+        assert_eq!(clocks.usage(192, 65_000), Usage::Idle(65), "a neighbour is another");
+    }
+
+    #[test]
+    fn counts_rise_with_use_and_fall_with_time() {
+        let clocks = Clocks::new(1 << 20).unwrap();
+        clocks.count_uses(true);
+        clocks.start(0, 60_000);
+        for i in 0..2000 {
+            clocks.touch(0, 60_000 + i);
+        }
+        let Usage::Frequency(count) = clocks.usage(0, 62_000) else { panic!("counting") };
+        assert!(count > u64::from(LFU_START), "{count}");
+        let Usage::Frequency(later) = clocks.usage(0, 62_000 + 3 * 60_000) else { panic!() };
+        assert_eq!(later, count - 3);
+    }
+}

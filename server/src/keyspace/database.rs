@@ -1,0 +1,184 @@
+//! Whole databases: flushing, swapping, scanning, choosing at random.
+
+use crate::arena::{Mem, Offset, ShardIndex};
+use crate::collections::dict::{Cursor, Dict, Root};
+
+use super::entry::Shape;
+use super::shards::{Counter, free_entry};
+use super::{
+    DATABASES, DbIndex, DbRoot, GARBAGE, Keyspace, Shards, db_root, expires_of, garbage_of, keys_of,
+};
+
+/// Which databases a command is about.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Databases {
+    /// One.
+    One(DbIndex),
+    /// All.
+    All,
+}
+
+impl Databases {
+    fn has(self, db: DbIndex) -> bool {
+        match self {
+            Self::One(one) => one == db,
+            Self::All => true,
+        }
+    }
+}
+
+/// A place in a scan over all shards.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ScanCursor {
+    /// The shard that is next.
+    pub shard: ShardIndex,
+    /// The place in it.
+    pub within: Cursor,
+}
+
+impl ScanCursor {
+    /// The cursor that a client sent; any number is some cursor, 0 the start.
+    pub const fn unpack(number: u64) -> Self {
+        Self { shard: ShardIndex::of_hash(number), within: Cursor::unpack(number >> 6) }
+    }
+
+    /// The number to send to the client.
+    pub const fn pack(self) -> u64 {
+        self.within.pack() << 6 | self.shard.get() as u64
+    }
+
+    /// The start of the next shard; `None` after the last.
+    pub fn next_shard(self) -> Option<Self> {
+        let shard = ShardIndex::new(self.shard.get() + 1)?;
+        Some(Self { shard, within: Cursor::default() })
+    }
+}
+
+impl Shards<'_> {
+    /// Empties databases in one locked shard at once; the memory is freed in slices later (see
+    /// [`Shards::clean`]). Returns the number of keys that were there.
+    pub fn flush(&mut self, shard: ShardIndex, databases: Databases) -> u64 {
+        let mut mem = self.held.mem(shard);
+        let mut flushed = 0;
+        for db in (0..DATABASES).filter(|db| databases.has(*db)) {
+            let root: DbRoot = mem.read(db_root(shard, db));
+            if root.keys.directory == 0 && root.expires.directory == 0 {
+                continue;
+            }
+            flushed += root.keys.len;
+            let (keys, expires) = free_garbage_slot(&mut mem, shard);
+            mem.write(keys, root.keys);
+            mem.write(expires, root.expires);
+            mem.write(db_root(shard, db), DbRoot { keys: Root::EMPTY, expires: Root::EMPTY });
+        }
+        self.count(shard, Counter::Changes, flushed);
+        flushed
+    }
+
+    /// Swaps two databases in one locked shard.
+    pub fn swap_databases(&mut self, shard: ShardIndex, a: DbIndex, b: DbIndex) {
+        let mut mem = self.held.mem(shard);
+        let (first, second): (DbRoot, DbRoot) =
+            (mem.read(db_root(shard, a)), mem.read(db_root(shard, b)));
+        mem.write(db_root(shard, a), second);
+        mem.write(db_root(shard, b), first);
+        self.changed(shard);
+    }
+
+    /// Hands keys of a database in one locked shard to `each`, at least `least` unless the shard
+    /// ends before; expired ones are left out. Returns where to go on in this shard.
+    pub fn scan(
+        &self,
+        db: DbIndex,
+        shard: ShardIndex,
+        cursor: Cursor,
+        least: usize,
+        mut each: impl FnMut(&[u8], super::Kind),
+    ) -> Option<Cursor> {
+        let mem = self.held.view(shard);
+        keys_of(shard, db).scan(&mem, cursor, least, |at| {
+            let shape = Shape::load(&mem, at);
+            if shape.expiry(&mem, at).is_none_or(|expiry| expiry > self.now) {
+                each(shape.key(&mem, at), shape.kind);
+            }
+        })
+    }
+
+    /// A key of a database in one locked shard, chosen at random; `None` if there is none or the
+    /// chosen one has expired.
+    pub fn random_key(
+        &self,
+        db: DbIndex,
+        shard: ShardIndex,
+        random: impl FnMut() -> u64,
+    ) -> Option<&[u8]> {
+        let mem = self.held.view(shard);
+        let at = keys_of(shard, db).random(&mem, random)?;
+        let shape = Shape::load(&mem, at);
+        let alive = shape.expiry(&mem, at).is_none_or(|expiry| expiry > self.now);
+        alive.then(|| mem.slice(at + shape.key_at(), shape.key_len))
+    }
+
+    /// Milliseconds to live of about `most` keys with an expiry in a locked shard: their number
+    /// and their sum.
+    pub fn sample_ttl(&self, db: DbIndex, shard: ShardIndex, most: usize) -> (u64, u64) {
+        let mem = self.held.view(shard);
+        let (mut count, mut sum) = (0, 0);
+        expires_of(shard, db).scan(&mem, Cursor::default(), most, |at| {
+            let expiry = Shape::load(&mem, at).expiry(&mem, at).unwrap_or(0);
+            if expiry > self.now {
+                count += 1;
+                sum += expiry.abs_diff(self.now);
+            }
+        });
+        (count, sum)
+    }
+}
+
+/// A garbage slot that is free; if all are taken, the first is freed here and now.
+fn free_garbage_slot(mem: &mut Mem<'_>, shard: ShardIndex) -> (Offset<Root>, Offset<Root>) {
+    let slots = (0..GARBAGE).map(|slot| garbage_of(shard, slot));
+    for (keys, expires) in slots {
+        let (k, e) = (Dict::at(keys).root(mem), Dict::at(expires).root(mem));
+        if k.directory == 0 && e.directory == 0 {
+            return (keys, expires);
+        }
+    }
+    let (keys, expires) = garbage_of(shard, 0);
+    Dict::at(expires).drain(mem, usize::MAX, |_, _| {});
+    Dict::at(keys).drain(mem, usize::MAX, free_entry);
+    (keys, expires)
+}
+
+impl Keyspace {
+    /// Number of keys of each shard in a database, read without a lock.
+    pub fn shard_len(&self, shard: ShardIndex, db: DbIndex) -> u64 {
+        self.hint_len(keys_of(shard, db))
+    }
+
+    /// What to fetch first for a key: the directory of its shard's dictionary. `None` if there is
+    /// nothing to fetch.
+    #[inline]
+    pub fn hint_segment(&self, db: DbIndex, hash: u64) -> Option<u64> {
+        let segment = keys_of(ShardIndex::of_hash(hash), db).hint(&self.arena, hash)?;
+        self.arena.prefetch(segment);
+        Some(segment)
+    }
+
+    /// What to fetch next, from the segment on: the bucket.
+    #[inline]
+    pub fn hint_bucket(&self, segment: u64, hash: u64) -> Option<u64> {
+        let bucket = Dict::hint_bucket(&self.arena, segment, hash)?;
+        self.arena.prefetch(bucket);
+        Some(bucket)
+    }
+
+    /// What to fetch last, from the bucket on: the entry.
+    #[inline]
+    pub fn hint_entry(&self, bucket: u64, hash: u64) -> Option<u64> {
+        let entry = Dict::hint_item(&self.arena, bucket, hash)?;
+        self.arena.prefetch(entry);
+        self.arena.prefetch(entry + 64);
+        Some(entry)
+    }
+}

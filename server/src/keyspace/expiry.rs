@@ -1,0 +1,214 @@
+//! Expiry: when keys cease to be there, and the slices in which those that nobody asks for are
+//! found.
+
+use crate::arena::{OutOfMemory, ShardIndex};
+use crate::collections::dict::Cursor;
+
+use super::entry::{ByHash, Encoding, Shape};
+use super::shards::{Entry, free_entry};
+use super::{DATABASES, DbIndex, Key, Keyspace, Shards, expires_of, garbage_of};
+
+/// On what condition an expiry is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ExpireRule {
+    /// Only if there is none.
+    pub if_none: bool,
+    /// Only if there is one.
+    pub if_some: bool,
+    /// Only if the new one is later; none is the latest of all.
+    pub if_later: bool,
+    /// Only if the new one is earlier; none is the latest of all.
+    pub if_earlier: bool,
+}
+
+impl ExpireRule {
+    fn allows(self, old: Option<i64>, new: i64) -> bool {
+        !(self.if_none && old.is_some()
+            || self.if_some && old.is_none()
+            || self.if_later && old.is_none_or(|old| new <= old)
+            || self.if_earlier && old.is_some_and(|old| new >= old))
+    }
+}
+
+/// What a slice of background work did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Slice {
+    /// Keys with an expiry that were looked at.
+    pub looked_at: usize,
+    /// Of them, those that had expired.
+    pub expired: usize,
+    /// Whether flushed databases are still to be freed.
+    pub more_garbage: bool,
+}
+
+impl Shards<'_> {
+    /// The expiry of an entry, wall clock in milliseconds.
+    pub fn expiry(&self, entry: &Entry) -> Option<i64> {
+        entry.shape.expiry(&self.held.view(entry.shard), entry.at)
+    }
+
+    /// Sets a key's expiry, or deletes the key if that is not in the future. Tells whether the key
+    /// is there and the rule allowed it. Counts as a change.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    pub fn expire_at(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        at: i64,
+        rule: ExpireRule,
+    ) -> Result<bool, OutOfMemory> {
+        let Some(entry) = self.lookup(db, key) else { return Ok(false) };
+        if !rule.allows(self.expiry(&entry), at) {
+            return Ok(false);
+        }
+        if at <= self.now {
+            self.remove(db, key);
+            return Ok(true);
+        }
+        self.set_expiry(db, key, &entry, Some(at))?;
+        Ok(true)
+    }
+
+    /// Removes a key's expiry; tells whether there was one.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    pub fn persist(&mut self, db: DbIndex, key: &Key<'_>) -> Result<bool, OutOfMemory> {
+        match self.lookup(db, key) {
+            Some(entry) if entry.shape.has_expiry => {
+                self.set_expiry(db, key, &entry, None)?;
+                Ok(true)
+            }
+            _ => Ok(false),
+        }
+    }
+
+    /// Sets or removes the expiry of an entry. Counts as a change.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    pub fn set_expiry(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        entry: &Entry,
+        expiry: Option<i64>,
+    ) -> Result<(), OutOfMemory> {
+        let mut mem = self.held.mem(key.shard);
+        if let (true, Some(expiry)) = (entry.shape.has_expiry, expiry) {
+            entry.shape.set_expiry(&mut mem, entry.at, expiry);
+            self.changed(key.shard);
+            return Ok(());
+        }
+        if entry.shape.has_expiry == expiry.is_some() {
+            return Ok(());
+        }
+        let shape = Shape { has_expiry: expiry.is_some(), ..entry.shape };
+        let at = mem.allocate(shape.len())?;
+        shape.store(&mut mem, at);
+        if let Some(expiry) = expiry {
+            shape.set_expiry(&mut mem, at, expiry);
+        }
+        // All that follows the expiry is the same.
+        let from = entry.at + entry.shape.after_expiry();
+        mem.copy(from, at + shape.after_expiry(), shape.len() - shape.after_expiry());
+        if let Err(full) = self.relink(db, key.hash, entry, at, shape.has_expiry) {
+            self.mem(key.shard).release(at, shape.len());
+            return Err(full);
+        }
+        self.mem(key.shard).release(entry.at, entry.shape.len());
+        self.changed(key.shard);
+        Ok(())
+    }
+
+    /// A slice of background work on a locked shard: looks at up to about `most` keys with an
+    /// expiry in one database, from `cursor` on, and removes those that have expired; frees about
+    /// `most` entries of flushed databases.
+    pub fn clean(
+        &mut self,
+        shard: ShardIndex,
+        db: DbIndex,
+        cursor: &mut Cursor,
+        most: usize,
+    ) -> Slice {
+        let mut slice = Slice { more_garbage: self.free_garbage(shard, most), ..Slice::default() };
+        if expires_of(shard, db).is_empty(&self.mem(shard)) {
+            return slice;
+        }
+        let mut expired = Vec::new();
+        let now = self.now;
+        let mem = self.held.view(shard);
+        let next = expires_of(shard, db).scan(&mem, *cursor, most, |at| {
+            slice.looked_at += 1;
+            if Shape::load(&mem, at).expiry(&mem, at).is_some_and(|at| at <= now) {
+                expired.push(at);
+            }
+        });
+        *cursor = next.unwrap_or_default();
+        // The same entry may have been seen twice.
+        expired.sort_unstable();
+        expired.dedup();
+        slice.expired = expired.len();
+        for at in expired {
+            self.expire_entry(shard, db, at);
+        }
+        slice
+    }
+
+    fn expire_entry(&mut self, shard: ShardIndex, db: DbIndex, at: u64) {
+        use crate::collections::dict::Hashed as _;
+        let mem = self.held.mem(shard);
+        let hash = ByHash.hash(&mem, at);
+        let found = super::keys_of(shard, db).find(&mem, hash, &super::entry::ByPlace(at));
+        if let Some(found) = found {
+            let entry = Entry { at, shape: Shape::load(&mem, at), found, shard };
+            self.expire(db, hash, &entry);
+        }
+    }
+
+    /// Frees about `most` entries of flushed databases; tells whether more are left.
+    fn free_garbage(&mut self, shard: ShardIndex, most: usize) -> bool {
+        let mut mem = self.held.mem(shard);
+        for slot in 0..super::GARBAGE {
+            let (keys, expires) = garbage_of(shard, slot);
+            let keys = crate::collections::dict::Dict::at(keys);
+            let expires = crate::collections::dict::Dict::at(expires);
+            if keys.root(&mem).directory == 0 && expires.root(&mem).directory == 0 {
+                continue;
+            }
+            // What `expires` refers to is freed through `keys`, and only afterwards.
+            if expires.drain(&mut mem, most, |_, _| {}) {
+                keys.drain(&mut mem, most, free_entry);
+            }
+            return true;
+        }
+        false
+    }
+}
+
+impl Shape {
+    /// Offset of what follows the expiry.
+    const fn after_expiry(&self) -> u64 {
+        super::entry::HEAD + if self.has_expiry { 8 } else { 0 }
+    }
+
+    /// Whether the value is in an object of its own.
+    pub(super) const fn is_external(&self) -> bool {
+        matches!(self.encoding, Encoding::External)
+    }
+}
+
+impl Keyspace {
+    /// Whether any shard of any database has a key with an expiry, or a flushed database waits to
+    /// be freed; read without a lock.
+    pub fn needs_cleaning(&self, shard: ShardIndex) -> bool {
+        let expiring = (0..DATABASES).any(|db| self.hint_len(expires_of(shard, db)) > 0);
+        let garbage = (0..super::GARBAGE).any(|slot| {
+            let (keys, expires) = garbage_of(shard, slot);
+            self.arena.hint(keys.raw()) != Some(0) || self.arena.hint(expires.raw()) != Some(0)
+        });
+        expiring || garbage
+    }
+}

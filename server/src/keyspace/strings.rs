@@ -1,0 +1,474 @@
+//! String values: numbers in their entry, short ones behind the key, long ones in an object of
+//! their own.
+
+use crate::arena::{Mem, OutOfMemory, rounded};
+
+use super::entry::{Encoding, HEAD, Kind, MAX_INLINE, Shape};
+use super::shards::Entry;
+use super::{DbIndex, Key, Shards};
+
+/// The longest value, in bytes.
+pub const MAX_VALUE: u64 = 512 << 20;
+/// Objects above this size are made larger than needed, so that appending is not quadratic.
+const SLACK_FROM: u64 = 16 << 10;
+
+/// A string value.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Value<'m> {
+    /// A number, kept as one.
+    Int(i64),
+    /// Bytes.
+    Bytes(&'m [u8]),
+}
+
+impl<'m> Value<'m> {
+    /// The value's bytes; a number is written into `buffer`.
+    pub fn bytes<'b>(self, buffer: &'b mut itoa::Buffer) -> &'b [u8]
+    where
+        'm: 'b,
+    {
+        match self {
+            Self::Int(number) => buffer.format(number).as_bytes(),
+            Self::Bytes(bytes) => bytes,
+        }
+    }
+}
+
+/// What happens to a key's expiry when its value is set.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Expiry {
+    /// It stays as it is.
+    Keep,
+    /// There is none afterwards.
+    None,
+    /// Wall clock in milliseconds.
+    At(i64),
+}
+
+/// Why a string cannot be changed.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+pub enum StringError {
+    /// No room.
+    #[error(transparent)]
+    Full(#[from] OutOfMemory),
+    /// The value is no string.
+    #[error("the value has another type")]
+    WrongType,
+    /// The result would be longer than [`MAX_VALUE`].
+    #[error("the value would be longer than 512 MB")]
+    TooLong,
+}
+
+/// What is to be stored.
+#[derive(Clone, Copy)]
+enum New<'v> {
+    Int(i64),
+    Bytes(&'v [u8]),
+}
+
+impl New<'_> {
+    const fn len(&self) -> u64 {
+        match self {
+            Self::Int(_) => 0,
+            Self::Bytes(bytes) => bytes.len() as u64,
+        }
+    }
+}
+
+/// The number that `bytes` are the one way to write, if they are.
+fn as_number(bytes: &[u8]) -> Option<i64> {
+    if bytes.is_empty() || bytes.len() > 20 {
+        return None;
+    }
+    let text = str::from_utf8(bytes).ok()?;
+    let number: i64 = text.parse().ok()?;
+    (itoa::Buffer::new().format(number) == text).then_some(number)
+}
+
+impl Shape {
+    /// The shape of an entry for a new value.
+    fn of(key: &Key<'_>, new: &New<'_>, has_expiry: bool) -> Self {
+        let mut shape = Self {
+            kind: Kind::String,
+            encoding: Encoding::Inline,
+            has_expiry,
+            was_edited: false,
+            key_len: key.bytes.len() as u64,
+            value_len: new.len(),
+        };
+        if matches!(new, New::Int(_)) {
+            shape.encoding = Encoding::Int;
+        } else if shape.len() > MAX_INLINE.max(HEAD + shape.key_len + 64) {
+            shape.encoding = Encoding::External;
+        }
+        shape
+    }
+}
+
+/// Makes an entry that nothing refers to yet.
+fn create(
+    mem: &mut Mem<'_>,
+    key: &Key<'_>,
+    new: &New<'_>,
+    expiry: Option<i64>,
+) -> Result<(u64, Shape), OutOfMemory> {
+    let shape = Shape::of(key, new, expiry.is_some());
+    let at = mem.allocate(shape.len())?;
+    if shape.encoding == Encoding::External {
+        match mem.allocate(shape.value_len) {
+            Ok(object) => {
+                shape.set_object(mem, at, object, shape.value_len);
+            }
+            Err(full) => {
+                mem.release(at, shape.len());
+                return Err(full);
+            }
+        }
+    }
+    shape.store(mem, at);
+    if let Some(expiry) = expiry {
+        shape.set_expiry(mem, at, expiry);
+    }
+    mem.bytes_mut(at + shape.key_at(), shape.key_len).copy_from_slice(key.bytes);
+    match new {
+        New::Int(number) => shape.set_number(mem, at, *number),
+        New::Bytes(bytes) => {
+            let place = shape.value_place(mem, at);
+            mem.bytes_mut(place, bytes.len() as u64).copy_from_slice(bytes);
+        }
+    }
+    Ok((at, shape))
+}
+
+impl Shards<'_> {
+    /// The value of a string entry.
+    ///
+    /// # Errors
+    /// It is no string.
+    #[inline]
+    pub fn string(&self, entry: &Entry) -> Result<Value<'_>, StringError> {
+        let Entry { at, shape, shard, .. } = *entry;
+        if shape.kind != Kind::String {
+            return Err(StringError::WrongType);
+        }
+        let mem = self.held.view(shard);
+        Ok(match shape.encoding {
+            Encoding::Int => Value::Int(shape.number(&mem, at)),
+            _ => Value::Bytes(mem.slice(shape.value_place(&mem, at), shape.value_len)),
+        })
+    }
+
+    /// Sets a key to a string, whatever it was before. Counts as one change.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    #[inline]
+    pub fn set(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        value: &[u8],
+        expiry: Expiry,
+    ) -> Result<(), OutOfMemory> {
+        let new = as_number(value).map_or(New::Bytes(value), New::Int);
+        let old = self.peek(db, key);
+        self.put(db, key, old.as_ref(), new, expiry)
+    }
+
+    /// Sets a key to a number. Counts as one change.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    pub fn set_number(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        number: i64,
+        expiry: Expiry,
+    ) -> Result<(), OutOfMemory> {
+        let old = self.peek(db, key);
+        self.put(db, key, old.as_ref(), New::Int(number), expiry)
+    }
+
+    fn put(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: Option<&Entry>,
+        new: New<'_>,
+        expiry: Expiry,
+    ) -> Result<(), OutOfMemory> {
+        let mut mem = self.held.mem(key.shard);
+        let expiry = match expiry {
+            Expiry::Keep => old.and_then(|old| old.shape.expiry(&mem, old.at)),
+            Expiry::None => None,
+            Expiry::At(at) => Some(at),
+        };
+        if let Some(old) = old
+            && overwrite(&mut mem, old, &new, expiry)
+        {
+            self.space.clocks.touch(old.at, self.now);
+            self.changed(key.shard);
+            return Ok(());
+        }
+        let (at, shape) = create(&mut mem, key, &new, expiry)?;
+        let linked = match old {
+            Some(old) => self.relink(db, key.hash, old, at, shape.has_expiry),
+            None => self.link(db, key.hash, at, shape.has_expiry),
+        };
+        if let Err(full) = linked {
+            super::shards::free_entry(&mut self.mem(key.shard), at);
+            return Err(full);
+        }
+        if let Some(old) = old {
+            self.free(old);
+            self.space.clocks.touch(at, self.now);
+        }
+        self.changed(key.shard);
+        Ok(())
+    }
+
+    /// Sets several keys, all or none. Each counts as a change.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    pub fn set_all<'k>(
+        &mut self,
+        db: DbIndex,
+        pairs: impl Iterator<Item = (Key<'k>, &'k [u8])> + Clone,
+    ) -> Result<(), OutOfMemory> {
+        let mut done: Vec<(Key<'k>, Option<Entry>, u64)> = Vec::new();
+        for (key, value) in pairs {
+            let new = as_number(value).map_or(New::Bytes(value), New::Int);
+            let old = self.peek(db, &key);
+            let mut mem = self.held.mem(key.shard);
+            let outcome = create(&mut mem, &key, &new, None).and_then(|(at, _)| {
+                let linked = match &old {
+                    Some(old) => {
+                        self.swap(db, old, at);
+                        Ok(())
+                    }
+                    None => self.link(db, key.hash, at, false),
+                };
+                linked.map(|()| at).inspect_err(|_| {
+                    super::shards::free_entry(&mut self.mem(key.shard), at);
+                })
+            });
+            match outcome {
+                Ok(at) => done.push((key, old, at)),
+                Err(full) => {
+                    self.undo(db, done);
+                    return Err(full);
+                }
+            }
+        }
+        for (key, old, _) in done {
+            if let Some(old) = old {
+                self.forget_expiry(db, key.hash, &old);
+                self.free(&old);
+            }
+            self.changed(key.shard);
+        }
+        Ok(())
+    }
+
+    /// Lets the keys refer to what they referred to before, last one first.
+    fn undo(&mut self, db: DbIndex, done: Vec<(Key<'_>, Option<Entry>, u64)>) {
+        for (key, old, at) in done.into_iter().rev() {
+            let Some(new) = self.peek(db, &key) else { continue };
+            debug_assert_eq!(new.at, at);
+            match old {
+                Some(old) => self.swap(db, &new, old.at),
+                None => self.unlink(db, key.hash, &new),
+            }
+            self.free(&new);
+        }
+    }
+
+    /// Writes `data` at byte `at` of a string, which grows as needed, zeros between; a key that is
+    /// not there becomes a string. Returns the new length. Counts as one change.
+    ///
+    /// # Errors
+    /// The value is no string, would be too long, or the arena is full; nothing has changed.
+    pub fn write_at(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: Option<&Entry>,
+        at: u64,
+        data: &[u8],
+    ) -> Result<u64, StringError> {
+        let end = at.checked_add(data.len() as u64).filter(|end| *end <= MAX_VALUE);
+        let end = end.ok_or(StringError::TooLong)?;
+        let entry = match old {
+            None => {
+                let empty = New::Bytes(&[]);
+                let mut mem = self.held.mem(key.shard);
+                let (created, _) = create(&mut mem, key, &empty, None)?;
+                if let Err(full) = self.link(db, key.hash, created, false) {
+                    super::shards::free_entry(&mut self.mem(key.shard), created);
+                    return Err(full.into());
+                }
+                self.grow_or_remove(db, key, end)?
+            }
+            Some(old) if old.shape.kind != Kind::String => return Err(StringError::WrongType),
+            Some(old) => self.editable(db, key, old, end)?,
+        };
+        let mut mem = self.held.mem(key.shard);
+        let place = entry.shape.value_place(&mem, entry.at);
+        mem.bytes_mut(place + at, data.len() as u64).copy_from_slice(data);
+        self.changed(key.shard);
+        Ok(entry.shape.value_len)
+    }
+
+    /// Grows a new empty string; without room for that the key is gone again.
+    fn grow_or_remove(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        len: u64,
+    ) -> Result<Entry, OutOfMemory> {
+        let Some(empty) = self.peek(db, key) else { return Err(OutOfMemory) };
+        self.editable(db, key, &empty, len).inspect_err(|_| {
+            self.unlink(db, key.hash, &empty);
+            self.free(&empty);
+        })
+    }
+
+    /// The entry as bytes (not as a number) with room for `len` bytes; bytes beyond the old length
+    /// are zero.
+    fn editable(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: &Entry,
+        len: u64,
+    ) -> Result<Entry, OutOfMemory> {
+        let mut mem = self.held.mem(key.shard);
+        let mut number = itoa::Buffer::new();
+        let digits: &[u8] = match old.shape.encoding {
+            Encoding::Int => number.format(old.shape.number(&mem, old.at)).as_bytes(),
+            _ => &[],
+        };
+        let old_len = match old.shape.encoding {
+            Encoding::Int => digits.len() as u64,
+            _ => old.shape.value_len,
+        };
+        let len = len.max(old_len);
+        let mut shape =
+            Shape { encoding: Encoding::Inline, value_len: len, was_edited: true, ..old.shape };
+        if shape.len() > MAX_INLINE || old.shape.encoding == Encoding::External {
+            shape.encoding = Encoding::External;
+        }
+        if shape.encoding == old.shape.encoding
+            && room(&mem, old) >= len
+            && rounded_entry(&shape) == rounded_entry(&old.shape)
+        {
+            let place = old.shape.value_place(&mem, old.at);
+            mem.bytes_mut(place + old_len, len - old_len).fill(0);
+            shape.store(&mut mem, old.at);
+            return Ok(Entry { shape, ..*old });
+        }
+        let at = mem.allocate(shape.len())?;
+        if shape.encoding == Encoding::External {
+            let reserved = if len > SLACK_FROM && old_len > 0 { len + len / 4 } else { len };
+            let reserved = reserved.min(MAX_VALUE);
+            match mem.allocate(reserved) {
+                Ok(object) => shape.set_object(&mut mem, at, object, reserved),
+                Err(full) => {
+                    mem.release(at, shape.len());
+                    return Err(full);
+                }
+            }
+        }
+        shape.store(&mut mem, at);
+        if let Some(expiry) = old.shape.expiry(&mem, old.at) {
+            shape.set_expiry(&mut mem, at, expiry);
+        }
+        mem.copy(old.at + old.shape.key_at(), at + shape.key_at(), shape.key_len);
+        let place = shape.value_place(&mem, at);
+        if old.shape.encoding == Encoding::Int {
+            mem.bytes_mut(place, old_len).copy_from_slice(digits);
+        } else {
+            let from = old.shape.value_place(&mem, old.at);
+            mem.copy(from, place, old_len);
+        }
+        mem.bytes_mut(place + old_len, len - old_len).fill(0);
+        if let Err(full) = self.relink(db, key.hash, old, at, shape.has_expiry) {
+            super::shards::free_entry(&mut self.mem(key.shard), at);
+            return Err(full);
+        }
+        self.free(old);
+        let found = old.found.replaced(at);
+        Ok(Entry { at, shape, found, shard: old.shard })
+    }
+}
+
+/// Bytes that an entry's value can have where it is.
+fn room(mem: &Mem<'_>, entry: &Entry) -> u64 {
+    match entry.shape.encoding {
+        Encoding::External => entry.shape.object(mem, entry.at).1,
+        Encoding::Int => 0,
+        Encoding::Inline => rounded(entry.shape.len()) - entry.shape.value_at(),
+    }
+}
+
+fn rounded_entry(shape: &Shape) -> u64 {
+    rounded(shape.len())
+}
+
+/// Writes a new value over an old one, if it takes the same place; tells whether it did.
+#[inline]
+fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &New<'_>, expiry: Option<i64>) -> bool {
+    if let New::Bytes(bytes) = new
+        && old.shape.encoding == Encoding::External
+        && old.shape.has_expiry == expiry.is_some()
+    {
+        return overwrite_object(mem, old, bytes, expiry);
+    }
+    let encoding = match new {
+        New::Int(_) => Encoding::Int,
+        New::Bytes(_) => Encoding::Inline,
+    };
+    if old.shape.kind != Kind::String
+        || old.shape.encoding != encoding
+        || old.shape.has_expiry != expiry.is_some()
+    {
+        return false;
+    }
+    let shape = Shape { value_len: new.len(), was_edited: false, ..old.shape };
+    if rounded_entry(&shape) != rounded_entry(&old.shape) || shape.len() > MAX_INLINE {
+        return false;
+    }
+    if shape != old.shape {
+        shape.store(mem, old.at);
+    }
+    if let Some(expiry) = expiry {
+        shape.set_expiry(mem, old.at, expiry);
+    }
+    match new {
+        New::Int(number) => shape.set_number(mem, old.at, *number),
+        New::Bytes(bytes) => {
+            mem.bytes_mut(old.at + shape.value_at(), bytes.len() as u64).copy_from_slice(bytes);
+        }
+    }
+    true
+}
+
+/// As [`overwrite`], for a value in an object of its own.
+fn overwrite_object(mem: &mut Mem<'_>, old: &Entry, bytes: &[u8], expiry: Option<i64>) -> bool {
+    let (object, reserved) = old.shape.object(mem, old.at);
+    let len = bytes.len() as u64;
+    if len > reserved || rounded(len) != rounded(reserved) || old.shape.kind != Kind::String {
+        return false;
+    }
+    let shape = Shape { value_len: len, was_edited: false, ..old.shape };
+    if shape != old.shape {
+        shape.store(mem, old.at);
+    }
+    if let Some(expiry) = expiry {
+        shape.set_expiry(mem, old.at, expiry);
+    }
+    mem.bytes_mut(object, len).copy_from_slice(bytes);
+    true
+}
