@@ -4,6 +4,7 @@
 
 pub mod arena;
 pub mod collections;
+pub mod commands;
 pub mod config;
 pub mod keyspace;
 pub mod protocol;

@@ -1,0 +1,106 @@
+//! One command being run: what a handler gets, and what it can pass up.
+
+use std::time::Duration;
+
+use crate::config::Config;
+use crate::keyspace::{Key, Shards};
+use crate::protocol::{Args, Reply, parse_i64};
+
+use super::failure::Failure;
+use super::session::Session;
+use super::shared::Shared;
+use super::table::Row;
+
+/// One command being run. The fields are for handlers to borrow one by one.
+pub struct Call<'c> {
+    /// The arguments; the name is argument 0.
+    pub args: Args<'c>,
+    /// Where the reply goes.
+    pub reply: &'c mut Reply,
+    /// The connection's state.
+    pub session: &'c mut Session,
+    /// What all connections share.
+    pub shared: &'c Shared,
+    /// The configuration as it was when the batch began.
+    pub config: &'c Config,
+    /// The shards of the command's keys, locked.
+    pub shards: Shards<'c>,
+    /// The command's row in the table.
+    pub row: &'c Row,
+    /// Hash of the first key, if the engine has it already.
+    pub first_key: Option<Key<'c>>,
+    /// The wall clock in milliseconds.
+    pub now: i64,
+    /// What only the engine or the connection can do.
+    pub effect: Effect,
+}
+
+impl<'c> Call<'c> {
+    /// Argument `i` as a key.
+    #[inline]
+    pub fn key(&self, i: usize) -> Key<'c> {
+        match self.first_key {
+            Some(key) if i == self.row.command.keys.first => key,
+            _ => self.shared.keyspace.key(self.args.at(i)),
+        }
+    }
+
+    /// Argument `i` as a whole number.
+    ///
+    /// # Errors
+    /// It is none.
+    pub fn integer(&self, i: usize) -> Result<i64, Failure> {
+        parse_i64(self.args.at(i)).ok_or(Failure::NOT_INTEGER)
+    }
+
+    /// Whether argument `i` is `word`, whatever its case.
+    pub fn is(&self, i: usize, word: &str) -> bool {
+        self.args.get(i).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
+    }
+}
+
+/// What a handler asks of those above it. The reply of a save or a shutdown is theirs too.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub enum Effect {
+    /// Nothing.
+    #[default]
+    None,
+    /// Close the connection once the reply is sent.
+    Close,
+    /// Write a checkpoint.
+    Save(SaveKind),
+    /// Stop the server.
+    Shutdown(Shutdown),
+    /// Hold up this connection for a while; with every shard locked, if `all`.
+    Sleep {
+        /// How long.
+        time: Duration,
+        /// Hold up everybody.
+        all: bool,
+    },
+    /// Save, forget everything and load it again.
+    Reload,
+}
+
+/// How to write a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum SaveKind {
+    /// Here and now, while all clients wait.
+    Foreground,
+    /// By a child.
+    Background {
+        /// If a save is running, start when it ends.
+        schedule: bool,
+    },
+    /// Stop the child that is running.
+    Cancel,
+}
+
+/// How to stop the server.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Shutdown {
+    /// Save first, do not, or, if there is no word on it, as the save points are set.
+    pub save: Option<bool>,
+    /// Stop even if the save fails.
+    pub force: bool,
+}

@@ -1,0 +1,185 @@
+//! The connected clients, as other connections see them: CLIENT LIST, CLIENT KILL, CLIENT PAUSE.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+
+/// Ends a connection from another thread.
+pub trait Hangup: Send + Sync {
+    /// Ends the connection as soon as it can.
+    fn hang_up(&self);
+}
+
+/// What others can see of one connection. Its own thread writes with plain stores.
+pub struct Client {
+    /// Number, never used twice.
+    pub id: u64,
+    /// The other end, or the path of a Unix socket and `:0`.
+    pub peer: String,
+    /// Our end.
+    pub local: String,
+    /// File descriptor.
+    pub fd: i32,
+    /// When it connected, wall clock in milliseconds.
+    pub connected_at: i64,
+    /// Whether it came through a Unix socket.
+    pub is_unix: bool,
+    /// When it last sent a command, wall clock in milliseconds.
+    pub last_active: AtomicI64,
+    /// Row of its last command in the command table, plus one; 0 before the first.
+    pub last_command: AtomicU64,
+    /// Selected database.
+    pub db: AtomicU64,
+    /// Protocol version, 2 or 3.
+    pub protocol: AtomicU64,
+    /// Commands run.
+    pub commands: AtomicU64,
+    /// Bytes received.
+    pub bytes_in: AtomicU64,
+    /// Bytes sent.
+    pub bytes_out: AtomicU64,
+    /// Whether CLIENT NO-EVICT is on.
+    pub no_evict: AtomicBool,
+    /// Whether CLIENT NO-TOUCH is on.
+    pub no_touch: AtomicBool,
+    /// Names that the client gave.
+    pub names: Mutex<Names>,
+    killed: AtomicBool,
+    hangup: Mutex<Option<Arc<dyn Hangup>>>,
+}
+
+/// Names that a client gave.
+#[derive(Clone, Default, Debug, PartialEq, Eq)]
+pub struct Names {
+    /// CLIENT SETNAME.
+    pub name: String,
+    /// CLIENT SETINFO LIB-NAME.
+    pub library: String,
+    /// CLIENT SETINFO LIB-VER.
+    pub library_version: String,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Client").field("id", &self.id).field("peer", &self.peer).finish()
+    }
+}
+
+impl Client {
+    /// Ends the connection; a connection that ends itself is told to after its reply.
+    pub fn kill(&self) {
+        self.killed.store(true, Ordering::Relaxed);
+        if let Some(hangup) = self.hangup.lock().as_ref() {
+            hangup.hang_up();
+        }
+    }
+
+    /// Whether it was told to end.
+    pub fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Relaxed)
+    }
+}
+
+/// All connected clients.
+#[derive(Default)]
+pub struct Clients {
+    all: Mutex<BTreeMap<u64, Arc<Client>>>,
+    next_id: AtomicU64,
+    count: AtomicU64,
+    pause: Pause,
+}
+
+/// Until when clients have to wait.
+#[derive(Default)]
+struct Pause {
+    /// Wall clock in milliseconds; 0 if they do not.
+    until: AtomicI64,
+    writes_only: AtomicBool,
+}
+
+/// Where a connection comes from.
+pub struct Origin {
+    /// The other end; none for a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Our end; none for a Unix socket.
+    pub local: Option<SocketAddr>,
+    /// Path of the Unix socket.
+    pub path: String,
+    /// File descriptor.
+    pub fd: i32,
+}
+
+impl Clients {
+    /// Registers a new connection.
+    pub fn connect(&self, origin: Origin, now: i64, hangup: Arc<dyn Hangup>) -> Arc<Client> {
+        let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
+        let name = |address: Option<SocketAddr>| match address {
+            Some(address) => address.to_string(),
+            None => format!("{}:0", origin.path),
+        };
+        let client = Arc::new(Client {
+            id,
+            peer: name(origin.peer),
+            local: name(origin.local),
+            fd: origin.fd,
+            connected_at: now,
+            is_unix: origin.peer.is_none(),
+            last_active: AtomicI64::new(now),
+            last_command: AtomicU64::new(0),
+            db: AtomicU64::new(0),
+            protocol: AtomicU64::new(2),
+            commands: AtomicU64::new(0),
+            bytes_in: AtomicU64::new(0),
+            bytes_out: AtomicU64::new(0),
+            no_evict: AtomicBool::new(false),
+            no_touch: AtomicBool::new(false),
+            names: Mutex::new(Names::default()),
+            killed: AtomicBool::new(false),
+            hangup: Mutex::new(Some(hangup)),
+        });
+        self.all.lock().insert(id, Arc::clone(&client));
+        self.count.fetch_add(1, Ordering::Relaxed);
+        client
+    }
+
+    /// Forgets a connection that has ended.
+    pub fn disconnect(&self, client: &Client) {
+        *client.hangup.lock() = None;
+        if self.all.lock().remove(&client.id).is_some() {
+            self.count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Number of connections.
+    pub fn count(&self) -> u64 {
+        self.count.load(Ordering::Relaxed)
+    }
+
+    /// All connections in the order of their numbers.
+    pub fn list(&self) -> Vec<Arc<Client>> {
+        self.all.lock().values().cloned().collect()
+    }
+
+    /// Lets clients wait until `until` (wall clock, milliseconds), or only those that want to
+    /// write. A longer pause is not made shorter.
+    pub fn pause(&self, until: i64, writes_only: bool) {
+        self.pause.until.fetch_max(until, Ordering::Relaxed);
+        self.pause.writes_only.store(writes_only, Ordering::Relaxed);
+    }
+
+    /// Ends the pause.
+    pub fn unpause(&self) {
+        self.pause.until.store(0, Ordering::Relaxed);
+    }
+
+    /// Until when a command has to wait, if it has to: `writes` if it may change keys.
+    #[inline]
+    pub fn paused_until(&self, now: i64, writes: bool) -> Option<i64> {
+        let until = self.pause.until.load(Ordering::Relaxed);
+        let waits = until > now && (writes || !self.pause.writes_only.load(Ordering::Relaxed));
+        waits.then_some(until)
+    }
+}

@@ -1,0 +1,61 @@
+//! What commands mean: one table of names, arities, flags, key positions and handlers; one file a
+//! family.
+//!
+//! A handler gets the arguments and the locked shards that its keys name, and writes a reply. It
+//! knows no socket and no checkpoint: what only the engine or the connection can do (save, shut
+//! down, hang up) it passes up as an [`Effect`].
+//!
+//! Invariants:
+//! 1. A handler that fails has changed nothing, and the engine replaces what it wrote by the error.
+//! 2. A handler touches only the shards that its table row lets the engine lock, or, with
+//!    [`Locks::Own`], those that it locks itself, one set at a time.
+
+mod call;
+mod clients;
+mod failure;
+mod session;
+mod shared;
+mod strings;
+mod table;
+#[cfg(test)]
+mod testing;
+
+pub use call::{Call, Effect, SaveKind, Shutdown};
+pub use clients::{Client, Clients, Hangup, Names, Origin};
+pub use failure::{Answer, Failure};
+pub use session::{ReplyMode, Session};
+pub use shared::{Hooks, Shared};
+pub use table::{Command, Flags, Handler, Keys, Locks, Row, Table};
+
+use crate::protocol::Args;
+
+/// The rows of all families.
+pub fn all() -> impl Iterator<Item = &'static Command> {
+    strings::COMMANDS.iter()
+}
+
+/// The error for a request that names no command.
+pub fn unknown_command(args: &Args<'_>) -> Failure {
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).into_owned();
+    let name = args.get(0).map(shown).unwrap_or_default();
+    let mut text = format!("ERR unknown command '{name}', with args beginning with: ");
+    for arg in args.from(1).iter() {
+        if text.len() >= 128 + name.len() {
+            break;
+        }
+        text.push_str(&format!("'{}' ", shown(arg)));
+    }
+    Failure::text(text)
+}
+
+/// The error for a request with too few or too many arguments.
+pub fn wrong_arity(row: &Row) -> Failure {
+    Failure::text(format!("ERR wrong number of arguments for '{}' command", row.name))
+}
+
+/// The error for a request that names no subcommand of its command.
+pub fn unknown_subcommand(args: &Args<'_>) -> Failure {
+    let shown = |i| String::from_utf8_lossy(args.get(i).unwrap_or_default()).into_owned();
+    let (name, sub) = (shown(0).to_uppercase(), shown(1));
+    Failure::text(format!("ERR unknown subcommand '{sub}'. Try {name} HELP."))
+}

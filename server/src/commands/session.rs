@@ -1,0 +1,41 @@
+//! What a connection remembers between commands.
+
+use std::sync::Arc;
+
+use crate::keyspace::DbIndex;
+
+use super::clients::Client;
+
+/// Whether replies are sent.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum ReplyMode {
+    /// They are.
+    #[default]
+    On,
+    /// They are not.
+    Off,
+    /// CLIENT REPLY SKIP was just run: the next one is not.
+    SkipNext,
+}
+
+/// What a connection remembers.
+#[derive(Debug)]
+pub struct Session {
+    /// The selected database.
+    pub db: DbIndex,
+    /// Whether commands are allowed: a password was given or is not needed.
+    pub authenticated: bool,
+    /// Whether replies are sent.
+    pub reply_mode: ReplyMode,
+    /// Whether its reads leave the access clocks alone.
+    pub no_touch: bool,
+    /// What others can see of it.
+    pub client: Arc<Client>,
+}
+
+impl Session {
+    /// A new connection's.
+    pub const fn new(client: Arc<Client>, authenticated: bool) -> Self {
+        Self { db: 0, authenticated, reply_mode: ReplyMode::On, no_touch: false, client }
+    }
+}

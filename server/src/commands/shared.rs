@@ -1,0 +1,81 @@
+//! What all connections share: the keyspace, the configuration, the clients, the figures.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64};
+
+use crate::config::Live;
+use crate::keyspace::Keyspace;
+
+use super::clients::Clients;
+use super::table::Table;
+
+/// Switches that tests set through DEBUG.
+#[derive(Debug)]
+pub struct Hooks {
+    /// Whether expired keys are looked for (DEBUG SET-ACTIVE-EXPIRE).
+    pub active_expire: AtomicBool,
+    /// Whether each save computes the digest of the keyspace inside its safepoint (DEBUG
+    /// CHECKPOINT-DIGEST).
+    pub checkpoint_digest: AtomicBool,
+    /// Microseconds that a checkpoint's child sleeps after each chunk (DEBUG CHECKPOINT-DELAY).
+    pub checkpoint_delay: AtomicU64,
+}
+
+/// What all connections share.
+pub struct Shared {
+    /// All keys and values.
+    pub keyspace: Keyspace,
+    /// The configuration.
+    pub config: Arc<Live>,
+    /// The command table.
+    pub table: Table,
+    /// The connected clients.
+    pub clients: Clients,
+    /// Switches for tests.
+    pub hooks: Hooks,
+    /// Bytes that the keyspace may take: the arena's size, or less if `maxmemory` was lowered.
+    pub maxmemory: AtomicU64,
+    /// Forty random hexadecimal digits that name this run of the server.
+    pub run_id: String,
+    /// When the server started, wall clock in milliseconds.
+    pub started_at: i64,
+}
+
+impl Shared {
+    /// What a server that starts at `now` shares.
+    ///
+    /// # Errors
+    /// The configuration renames a command that does not exist.
+    pub fn new(keyspace: Keyspace, config: Arc<Live>, now: i64) -> Result<Self, String> {
+        let current = config.current();
+        let renames: Vec<(String, String)> =
+            current.rename_command.iter().map(|r| (r.from.clone(), r.to.clone())).collect();
+        let maxmemory = AtomicU64::new(keyspace.arena().capacity());
+        Ok(Self {
+            keyspace,
+            config,
+            table: Table::new(super::all(), &renames)?,
+            clients: Clients::default(),
+            hooks: Hooks {
+                active_expire: AtomicBool::new(true),
+                checkpoint_digest: AtomicBool::new(false),
+                checkpoint_delay: AtomicU64::new(0),
+            },
+            maxmemory,
+            run_id: run_id(now),
+            started_at: now,
+        })
+    }
+}
+
+/// Forty hexadecimal digits from the kernel's random numbers.
+fn run_id(now: i64) -> String {
+    let mut bytes = [0u8; 20];
+    let random = std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| std::io::Read::read_exact(&mut file, &mut bytes));
+    if random.is_err() {
+        bytes[..8].copy_from_slice(&now.to_le_bytes());
+        bytes[8..12].copy_from_slice(&std::process::id().to_le_bytes());
+    }
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}

@@ -1,0 +1,349 @@
+//! The command table: what the engine has to know of a command before it runs it, and what clients
+//! can ask about it.
+
+use std::collections::HashMap;
+use std::ops::BitOr;
+
+use crate::protocol::Args;
+
+use super::call::Call;
+use super::failure::Answer;
+
+/// What runs a command.
+pub type Handler = fn(&mut Call<'_>) -> Answer;
+
+/// Properties of a command, a bit each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Flags(u32);
+
+impl Flags {
+    /// None.
+    pub const NONE: Self = Self(0);
+    /// May change keys.
+    pub const WRITE: Self = Self(1);
+    /// Reads keys and changes none.
+    pub const READONLY: Self = Self(1 << 1);
+    /// May need memory: refused when there is none.
+    pub const DENYOOM: Self = Self(1 << 2);
+    /// For administrators.
+    pub const ADMIN: Self = Self(1 << 3);
+    /// Takes constant or logarithmic time.
+    pub const FAST: Self = Self(1 << 4);
+    /// Works while data is being loaded.
+    pub const LOADING: Self = Self(1 << 5);
+    /// Works while data may be out of date.
+    pub const STALE: Self = Self(1 << 6);
+    /// Works without a password.
+    pub const NO_AUTH: Self = Self(1 << 7);
+    /// Must not stand in a script.
+    pub const NOSCRIPT: Self = Self(1 << 8);
+    /// Not allowed in a transaction.
+    pub const NO_MULTI: Self = Self(1 << 9);
+    /// Runs while clients are paused.
+    pub const UNPAUSED: Self = Self(1 << 10);
+
+    /// Whether all of `other` are among these.
+    pub const fn has(self, other: Self) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// These and `other`; `|` in constants.
+    pub const fn and(self, other: Self) -> Self {
+        Self(self.0 | other.0)
+    }
+
+    /// The names that COMMAND INFO answers.
+    pub fn names(self) -> impl Iterator<Item = &'static str> {
+        const NAMES: [(Flags, &str); 10] = [
+            (Flags::WRITE, "write"),
+            (Flags::READONLY, "readonly"),
+            (Flags::DENYOOM, "denyoom"),
+            (Flags::ADMIN, "admin"),
+            (Flags::NOSCRIPT, "noscript"),
+            (Flags::LOADING, "loading"),
+            (Flags::STALE, "stale"),
+            (Flags::FAST, "fast"),
+            (Flags::NO_AUTH, "no_auth"),
+            (Flags::NO_MULTI, "no_multi"),
+        ];
+        NAMES.into_iter().filter(move |(flag, _)| self.has(*flag)).map(|(_, name)| name)
+    }
+}
+
+impl BitOr for Flags {
+    type Output = Self;
+
+    fn bitor(self, other: Self) -> Self {
+        self.and(other)
+    }
+}
+
+/// Where a command's keys stand among its arguments; the name is argument 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Keys {
+    /// The first key; 0 if there is none.
+    pub first: usize,
+    /// The last key; below zero it counts from the end, -1 being the last argument.
+    pub last: isize,
+    /// From one key to the next.
+    pub step: usize,
+}
+
+impl Keys {
+    /// No keys.
+    pub const NONE: Self = Self { first: 0, last: 0, step: 0 };
+    /// Argument 1.
+    pub const ONE: Self = Self { first: 1, last: 1, step: 1 };
+    /// Arguments 1 and 2.
+    pub const TWO: Self = Self { first: 1, last: 2, step: 1 };
+    /// All arguments from 1 on.
+    pub const ALL: Self = Self { first: 1, last: -1, step: 1 };
+    /// Every other argument from 1 on.
+    pub const PAIRS: Self = Self { first: 1, last: -1, step: 2 };
+    /// Argument 2, behind a subcommand.
+    pub const SECOND: Self = Self { first: 2, last: 2, step: 1 };
+
+    /// The positions of the keys among `len` arguments.
+    #[inline]
+    pub fn positions(self, len: usize) -> impl Iterator<Item = usize> + Clone {
+        let last = match self.last {
+            last if last >= 0 => last.unsigned_abs().min(len.saturating_sub(1)),
+            back => len.saturating_sub(back.unsigned_abs()),
+        };
+        let end = if self.first == 0 { 0 } else { last + 1 };
+        (self.first..end).step_by(self.step.max(1))
+    }
+}
+
+/// Which shards the engine locks for a command.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Locks {
+    /// Those of its keys.
+    Keys,
+    /// All.
+    All,
+    /// None: the handler locks what it needs.
+    Own,
+}
+
+/// A command, or a subcommand.
+#[derive(Debug)]
+pub struct Command {
+    /// Name in lower case, of a subcommand without that of its command.
+    pub name: &'static str,
+    /// Number of arguments with the name, and with that of the command above; below zero it is
+    /// the least number.
+    pub arity: isize,
+    /// Properties.
+    pub flags: Flags,
+    /// Where the keys stand.
+    pub keys: Keys,
+    /// Which shards are locked.
+    pub locks: Locks,
+    /// What runs it.
+    pub handler: Handler,
+    /// Its subcommands; with these, the handler answers only what names none of them.
+    pub subcommands: &'static [Command],
+    /// Group in the documentation.
+    pub group: &'static str,
+    /// Version of Redis that had it first.
+    pub since: &'static str,
+    /// One sentence.
+    pub summary: &'static str,
+}
+
+impl Command {
+    /// A command that locks the shards of its keys.
+    pub const fn new(
+        name: &'static str,
+        arity: isize,
+        flags: Flags,
+        keys: Keys,
+        handler: Handler,
+    ) -> Self {
+        Self {
+            name,
+            arity,
+            flags,
+            keys,
+            locks: Locks::Keys,
+            handler,
+            subcommands: &[],
+            group: "generic",
+            since: "1.0.0",
+            summary: "",
+        }
+    }
+
+    /// With other locks.
+    pub const fn locking(mut self, locks: Locks) -> Self {
+        self.locks = locks;
+        self
+    }
+
+    /// With subcommands.
+    pub const fn with(mut self, subcommands: &'static [Command]) -> Self {
+        self.subcommands = subcommands;
+        self
+    }
+
+    /// With documentation.
+    pub const fn doc(
+        mut self,
+        group: &'static str,
+        since: &'static str,
+        summary: &'static str,
+    ) -> Self {
+        self.group = group;
+        self.since = since;
+        self.summary = summary;
+        self
+    }
+
+    /// Whether a request may have this many arguments.
+    #[inline]
+    pub const fn accepts(&self, arguments: usize) -> bool {
+        if self.arity >= 0 {
+            arguments == self.arity.unsigned_abs()
+        } else {
+            arguments >= self.arity.unsigned_abs()
+        }
+    }
+}
+
+/// A row of the running server's table.
+#[derive(Debug)]
+pub struct Row {
+    /// The command.
+    pub command: &'static Command,
+    /// Full name as clients know it, such as `get` or `client|list`, after any renaming.
+    pub name: String,
+    /// Position in the table; statistics are kept by it.
+    pub number: usize,
+    /// Rows of its subcommands.
+    pub subcommands: Vec<usize>,
+}
+
+/// The table of a running server: commands by the names that clients use.
+#[derive(Debug)]
+pub struct Table {
+    rows: Vec<Row>,
+    slots: Box<[u16]>,
+    by_name: HashMap<String, usize>,
+}
+
+const SLOTS: usize = 4096;
+const EMPTY: u16 = u16::MAX;
+/// Longer names are nobody's.
+const MAX_NAME: usize = 64;
+
+/// A cheap hash of a name, whatever its case.
+#[inline]
+fn slot_of(name: &[u8]) -> usize {
+    let mut hash = 0x811c_9dc5u32;
+    for byte in name {
+        hash = (hash ^ u32::from(byte | 0x20)).wrapping_mul(0x0100_0193);
+    }
+    (hash >> 12) as usize % SLOTS
+}
+
+impl Table {
+    /// The table of all `commands`, some renamed: (old name, new name or nothing).
+    ///
+    /// # Errors
+    /// A name that no command has, or a new one that some command has.
+    pub fn new(
+        commands: impl Iterator<Item = &'static Command>,
+        renames: &[(String, String)],
+    ) -> Result<Self, String> {
+        let mut named: Vec<(String, &'static Command)> =
+            commands.map(|command| (command.name.to_owned(), command)).collect();
+        for (from, to) in renames {
+            let from = from.to_ascii_lowercase();
+            let to = to.to_ascii_lowercase();
+            let Some(at) = named.iter().position(|(name, _)| *name == from) else {
+                return Err(format!("rename-command: there is no command '{from}'"));
+            };
+            if to.is_empty() {
+                named.remove(at);
+            } else if named.iter().any(|(name, _)| *name == to) {
+                return Err(format!("rename-command: '{to}' is the name of another command"));
+            } else {
+                named[at].0 = to;
+            }
+        }
+        let mut table =
+            Self { rows: Vec::new(), slots: vec![EMPTY; SLOTS].into(), by_name: HashMap::new() };
+        for (name, command) in named {
+            let row = table.push(name.clone(), command);
+            for sub in command.subcommands {
+                let sub_row = table.push(format!("{name}|{}", sub.name), sub);
+                table.rows[row].subcommands.push(sub_row);
+            }
+            table.insert(&name, row);
+        }
+        Ok(table)
+    }
+
+    fn push(&mut self, name: String, command: &'static Command) -> usize {
+        let number = self.rows.len();
+        self.by_name.insert(name.clone(), number);
+        self.rows.push(Row { command, name, number, subcommands: Vec::new() });
+        number
+    }
+
+    fn insert(&mut self, name: &str, row: usize) {
+        let mut slot = slot_of(name.as_bytes());
+        while self.slots[slot] != EMPTY {
+            slot = (slot + 1) % SLOTS;
+        }
+        self.slots[slot] = u16::try_from(row).unwrap_or(EMPTY);
+    }
+
+    /// All rows, subcommands after their commands.
+    pub fn rows(&self) -> &[Row] {
+        &self.rows
+    }
+
+    /// The row of a full name in lower case, such as `client|list`.
+    pub fn by_full_name(&self, name: &str) -> Option<&Row> {
+        self.by_name.get(name).map(|row| &self.rows[*row])
+    }
+
+    /// The row of a command's name in any case.
+    #[inline]
+    pub fn command(&self, name: &[u8]) -> Option<&Row> {
+        if name.len() > MAX_NAME {
+            return None;
+        }
+        let mut slot = slot_of(name);
+        loop {
+            let row = self.slots[slot];
+            if row == EMPTY {
+                return None;
+            }
+            let row = &self.rows[usize::from(row)];
+            if row.name.as_bytes().eq_ignore_ascii_case(name) {
+                return Some(row);
+            }
+            slot = (slot + 1) % SLOTS;
+        }
+    }
+
+    /// The row that a request is for: the subcommand's, if it names one.
+    #[inline]
+    pub fn resolve(&self, args: &Args<'_>) -> Option<&Row> {
+        let row = self.command(args.get(0)?)?;
+        if row.subcommands.is_empty() {
+            return Some(row);
+        }
+        let Some(sub) = args.get(1) else { return Some(row) };
+        let found = row.subcommands.iter().map(|i| &self.rows[*i]);
+        Some(
+            found
+                .into_iter()
+                .find(|r| r.command.name.as_bytes().eq_ignore_ascii_case(sub))
+                .unwrap_or(row),
+        )
+    }
+}
