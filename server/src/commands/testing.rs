@@ -99,7 +99,8 @@ impl Bench {
                     effect: Effect::None,
                 };
                 let answer = (row.command.handler)(&mut call);
-                *self.effect.borrow_mut() = call.effect;
+                *self.effect.borrow_mut() = std::mem::take(&mut call.effect);
+                drop(call);
                 if let Err(failure) = answer {
                     reply.out.clear();
                     reply.error(failure.as_str());
