@@ -243,6 +243,8 @@ pub struct Batch {
 struct Entry {
     first: usize,
     end: usize,
+    /// Where its bytes end in the buffer.
+    bytes_end: usize,
     unescaped: bool,
 }
 
@@ -289,10 +291,24 @@ impl Batch {
         Args::new(buf, &self.spans[entry.first..entry.end])
     }
 
+    /// Where the bytes of the first `requests` requests end in the buffer that was parsed.
+    #[must_use]
+    pub fn end_of(&self, requests: usize) -> usize {
+        requests.checked_sub(1).map_or(0, |last| self.requests[last].bytes_end)
+    }
+
+    /// Notes where the bytes of the last request end, blank lines behind it included.
+    #[inline]
+    fn ends_at(&mut self, end: usize) {
+        if let Some(request) = self.requests.last_mut() {
+            request.bytes_end = end;
+        }
+    }
+
     /// Makes a request of the spans from `first` on.
     #[inline]
     fn complete(&mut self, first: usize, unescaped: bool) {
-        self.requests.push(Entry { first, end: self.spans.len(), unescaped });
+        self.requests.push(Entry { first, end: self.spans.len(), bytes_end: 0, unescaped });
     }
 }
 

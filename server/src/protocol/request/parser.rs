@@ -95,6 +95,7 @@ impl Parser {
                 Ok(Some(end)) => {
                     self.consumed = end;
                     self.progress = Progress::default();
+                    batch.ends_at(end);
                 }
                 Ok(None) => break,
                 Err(error) => {

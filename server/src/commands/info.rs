@@ -1,0 +1,56 @@
+//! INFO and LASTSAVE.
+
+use crate::clock::Moment;
+use crate::telemetry::{Figures as _, info};
+
+use super::call::Call;
+use super::failure::Answer;
+use super::table::{Command, Flags, Keys};
+
+const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("info", -1, ALWAYS, Keys::NONE, render).doc(
+        "server",
+        "1.0.0",
+        "Returns figures about the server, by section.",
+    ),
+    Command::new("lastsave", 1, ALWAYS.and(Flags::FAST), Keys::NONE, lastsave).doc(
+        "server",
+        "1.0.0",
+        "Returns the Unix time of the last successful save.",
+    ),
+];
+
+fn render(call: &mut Call<'_>) -> Answer {
+    let sections: Vec<String> =
+        call.args.from(1).iter().map(|arg| String::from_utf8_lossy(arg).to_lowercase()).collect();
+    let sections: Vec<&str> = sections.iter().map(String::as_str).collect();
+    let text = info::render(&call.shared.telemetry, &sections, &call.shared.figures());
+    call.reply.verbatim("txt", &text);
+    Ok(())
+}
+
+fn lastsave(call: &mut Call<'_>) -> Answer {
+    let view = call.shared.telemetry.persistence_view(Moment::now());
+    call.reply.integer(view.last_save_ms / 1000);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::testing::Bench;
+
+    #[test]
+    fn sections_can_be_chosen() {
+        let bench = Bench::new();
+        bench.run("SET k v EX 100");
+        let all = bench.run("INFO");
+        assert!(all.contains("redis_version:7.4.0\r\n") && all.contains("# Persistence\r\n"));
+        let keyspace = bench.run("INFO keyspace");
+        assert!(keyspace.contains("db0:keys=1,expires=1,avg_ttl="), "{keyspace}");
+        assert!(!keyspace.contains("redis_version"));
+        assert!(bench.run("LASTSAVE").starts_with(':'));
+    }
+}

@@ -1,0 +1,157 @@
+//! What goes on behind the commands, on a thread of its own: keys that expire without being asked
+//! for, memory that falls free, save points, idle clients, samples.
+//!
+//! Each step holds one shard's lock for a slice of some microseconds.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use crate::arena::{ShardIndex, ShardSet};
+use crate::clock::{self, Moment};
+use crate::collections::dict::Cursor;
+use crate::commands::Shared;
+use crate::keyspace::DATABASES;
+
+use super::{Engine, Saver};
+
+/// Rounds a second.
+const ROUNDS: u32 = 10;
+/// Entries that one slice looks at under a lock.
+const SLICE: usize = 64;
+/// A round stops cleaning after this part of its time.
+const CLEANING_SHARE: u32 = 4;
+/// Free chunks handed back to the kernel in a round.
+const TRIM: usize = 64;
+/// After a save that failed, none is started by a save point for so long.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The background thread.
+pub struct Background {
+    stop: Sender<()>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Background {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
+        let (stop, stopped) = channel();
+        let engine = Arc::clone(engine);
+        let thread = std::thread::Builder::new()
+            .name("background".into())
+            .spawn(move || Rounds::new(&engine).run(&stopped))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Ends it and waits for its end.
+    pub fn stop(mut self) {
+        let _ = self.stop.send(());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Rounds<'e> {
+    shared: &'e Shared,
+    saver: &'e Saver,
+    cursors: Vec<[Cursor; DATABASES]>,
+    last_try: Option<Instant>,
+    rounds: u64,
+}
+
+impl<'e> Rounds<'e> {
+    fn new(engine: &'e Engine) -> Self {
+        Self {
+            shared: &engine.shared,
+            saver: &engine.saver,
+            cursors: ShardIndex::all().map(|_| [Cursor::default(); DATABASES]).collect(),
+            last_try: None,
+            rounds: 0,
+        }
+    }
+
+    fn run(mut self, stopped: &Receiver<()>) {
+        let period = Duration::from_secs(1) / ROUNDS;
+        while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
+            self.rounds += 1;
+            self.clean(Instant::now() + period / CLEANING_SHARE);
+            self.shared.keyspace.arena().trim(TRIM);
+            self.saver.sample(self.shared);
+            let used = self.shared.keyspace.arena().used_bytes();
+            self.shared.telemetry.tick(clock::monotonic_us(), used);
+            self.check_save_points();
+            if self.rounds.is_multiple_of(u64::from(ROUNDS)) {
+                self.close_idle_clients();
+            }
+        }
+    }
+
+    /// Removes expired keys and frees flushed databases until `deadline`.
+    fn clean(&mut self, deadline: Instant) {
+        let active = self.shared.hooks.active_expire.load(Ordering::Relaxed);
+        for shard in ShardIndex::all() {
+            if !self.shared.keyspace.needs_cleaning(shard) {
+                continue;
+            }
+            for db in 0..DATABASES {
+                loop {
+                    let cursor = &mut self.cursors[shard.get()][db];
+                    let now = if active { clock::wall_ms() } else { i64::MIN };
+                    let mut shards = self.shared.keyspace.lock(ShardSet::one(shard), now);
+                    let slice = shards.clean(shard, db, cursor, SLICE);
+                    drop(shards);
+                    if Instant::now() > deadline {
+                        return;
+                    }
+                    // Where many have expired, more will have.
+                    if !slice.more_garbage && slice.expired * 10 <= slice.looked_at {
+                        break;
+                    }
+                }
+            }
+        }
+    }
+
+    fn check_save_points(&mut self) {
+        let config = self.shared.config.current();
+        let persistence = self.shared.telemetry.persistence();
+        if config.save.is_empty() || persistence.saving_pid().is_some() {
+            return;
+        }
+        let changes = self.shared.changes_since_last_save();
+        let since = (clock::wall_ms() - persistence.last_save_ms()).max(0);
+        let due = config.save.iter().find(|rule| {
+            changes >= rule.changes && since.unsigned_abs() >= rule.seconds.saturating_mul(1000)
+        });
+        let Some(rule) = due else { return };
+        let waits = persistence.last_save_failed()
+            && self.last_try.is_some_and(|last| last.elapsed() < RETRY);
+        if waits {
+            return;
+        }
+        self.last_try = Some(Instant::now());
+        tracing::info!("{changes} changes in {} seconds. Saving...", rule.seconds);
+        if let Err(error) = self.saver.save_in_background(false) {
+            tracing::warn!("No save was started: {error}");
+        }
+    }
+
+    fn close_idle_clients(&self) {
+        let timeout = self.shared.config.current().timeout;
+        if timeout == 0 {
+            return;
+        }
+        let now = Moment::now().wall_seconds();
+        for client in self.shared.clients.list() {
+            let idle = now - client.last_active.load(Ordering::Relaxed) / 1000;
+            if u64::try_from(idle).is_ok_and(|idle| idle > timeout) {
+                client.kill();
+            }
+        }
+    }
+}

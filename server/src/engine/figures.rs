@@ -1,0 +1,68 @@
+//! The engine's figures, for INFO and for the metrics.
+
+use std::sync::atomic::Ordering;
+
+use crate::commands::Shared;
+use crate::keyspace::DATABASES;
+use crate::telemetry::{
+    ArenaFigures, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
+    MemoryFigures, ServerFigures,
+};
+
+impl Figures for Shared {
+    fn figures(&self) -> InfoInputs {
+        let config = self.config.current();
+        let arena = self.keyspace.arena();
+        let stats = self.keyspace.stats();
+        let used = arena.used_bytes();
+        InfoInputs {
+            server: ServerFigures {
+                tcp_port: config.port,
+                run_id: self.run_id.clone(),
+                config_file: self.config.file().map(|f| f.display().to_string()).unwrap_or_default(),
+                supervised: config.supervised.name().to_owned(),
+                hz: config.hz,
+                threads: config.threads,
+            },
+            clients: ClientFigures {
+                limit: config.maxclients,
+                ..ClientFigures::default()
+            },
+            memory: MemoryFigures {
+                used,
+                startup: 0,
+                overhead: 0,
+                limit: self.maxmemory.load(Ordering::Relaxed),
+                policy: config.maxmemory_policy.name(),
+            },
+            counters: EngineCounters {
+                keyspace_hits: stats.hits,
+                keyspace_misses: stats.misses,
+                expired_keys: stats.expired,
+                ..EngineCounters::default()
+            },
+            databases: (0..DATABASES).map(|db| self.database(db)).collect(),
+            arena: ArenaFigures {
+                pages_asked: config.arena_pages.name().to_owned(),
+                pages: arena.page_kind().name().to_owned(),
+                capacity: arena.capacity(),
+                chunk_bytes: crate::arena::CHUNK_SIZE,
+                used_chunks: arena.used_chunks(),
+                huge_bytes: self.huge_bytes.load(Ordering::Relaxed),
+            },
+            checkpoint_isolation: config.checkpoint_isolation.name().to_owned(),
+            ..InfoInputs::default()
+        }
+    }
+}
+
+impl Shared {
+    fn database(&self, number: usize) -> DatabaseFigures {
+        DatabaseFigures {
+            number,
+            keys: self.keyspace.len(number),
+            expires: self.keyspace.expires_len(number),
+            avg_ttl_ms: self.ttl_samples[number].load(Ordering::Relaxed),
+        }
+    }
+}

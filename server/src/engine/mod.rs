@@ -1,0 +1,84 @@
+//! The engine: runs commands against the keyspace, keeps the safepoint, saves and restores.
+//!
+//! ```text
+//! connection --batch--> Worker --locks, calls--> commands --> keyspace
+//!                          |
+//!                          +-- Effect::Save --> Saver --safepoint--> checkpoint
+//! background thread: expiry, flushed databases, free memory, save points, samples
+//! ```
+//!
+//! Invariants:
+//! 1. A worker locks the shards that a command's row and keys name, in one call, and holds them
+//!    for that command only; never while it waits for anything.
+//! 2. Only the saver forks, and only at the safepoint: all shards locked.
+
+mod admission;
+mod background;
+mod figures;
+mod open;
+mod saver;
+mod worker;
+
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+
+pub use crate::commands::{Client, Clients, Effect, Hangup, Origin, Session, Shared, Shutdown};
+pub use background::Background;
+pub use open::{Opened, StartError, check_image, open};
+pub use saver::Saver;
+pub use worker::{Outcome, Worker};
+
+/// One server's engine.
+pub struct Engine {
+    shared: Arc<Shared>,
+    saver: Arc<Saver>,
+    stop: Mutex<Option<Box<dyn Fn() + Send>>>,
+}
+
+impl Engine {
+    /// The engine for what was opened.
+    pub fn new(shared: Arc<Shared>, saver: Arc<Saver>) -> Arc<Self> {
+        Arc::new(Self { shared, saver, stop: Mutex::new(None) })
+    }
+
+    /// What all connections share.
+    pub const fn shared(&self) -> &Arc<Shared> {
+        &self.shared
+    }
+
+    /// What saves.
+    pub const fn saver(&self) -> &Arc<Saver> {
+        &self.saver
+    }
+
+    /// Sets what ends the server once a shutdown was decided.
+    pub fn on_stop(&self, stop: impl Fn() + Send + 'static) {
+        *self.stop.lock() = Some(Box::new(stop));
+    }
+
+    /// Saves as asked for, and then ends the server.
+    ///
+    /// # Errors
+    /// The save failed and the shutdown was not forced: the server goes on.
+    pub fn shut_down(&self, how: Shutdown) -> Result<(), String> {
+        let config = self.shared.config.current();
+        let save = how.save.unwrap_or(!config.save.is_empty());
+        self.saver.cancel_for_shutdown();
+        if save {
+            tracing::info!("Saving the final checkpoint before exiting");
+            if let Err(error) = self.saver.save_now(&self.shared) {
+                tracing::error!("The final checkpoint failed: {error}");
+                if !how.force {
+                    self.saver.resume();
+                    return Err(error);
+                }
+            }
+        }
+        tracing::info!("Bye");
+        if let Some(stop) = self.stop.lock().as_ref() {
+            stop();
+        }
+        Ok(())
+    }
+}

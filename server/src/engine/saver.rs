@@ -1,0 +1,324 @@
+//! Saving: who may, when, and what became of it.
+//!
+//! One thread forks and waits for its children, since a child dies with the thread that forked it.
+//! Others ask it through a channel and get an answer once the fork is done, so that a client that
+//! reads `Background saving started` knows that everything it wrote before is in the image.
+//!
+//! Invariants:
+//! 1. At most one save runs: whoever starts one has set `busy` before.
+//! 2. The barrier records exactly while a child runs.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use crate::arena::ShardSet;
+use crate::checkpoint::{Codec, Handle, Options, Outcome, Prepared, SaveError, Target, restore};
+use crate::clock::{self, Moment};
+use crate::commands::{SaveKind, Shared};
+use crate::keyspace::{Keyspace, layout_hash};
+use crate::telemetry::{SaveReport, SaveStart};
+
+const BUSY: &str = "ERR Background save already in progress";
+
+/// Starts saves, one at a time, and knows the one that runs.
+pub struct Saver {
+    state: Mutex<State>,
+    requests: Mutex<Option<Sender<Request>>>,
+}
+
+#[derive(Default)]
+struct State {
+    busy: bool,
+    scheduled: bool,
+    closed: bool,
+    running: Option<Handle>,
+}
+
+/// Asks the saver's thread for a save; the answer comes after the fork.
+struct Request {
+    answer: SyncSender<Result<(), String>>,
+}
+
+impl Saver {
+    /// The saver of one server, and its thread, which ends when the saver is closed.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(shared: &Arc<Shared>) -> std::io::Result<(Arc<Self>, std::thread::JoinHandle<()>)> {
+        let (sender, receiver) = channel();
+        let saver =
+            Arc::new(Self { state: Mutex::default(), requests: Mutex::new(Some(sender)) });
+        let (this, shared) = (Arc::clone(&saver), Arc::clone(shared));
+        let thread = std::thread::Builder::new()
+            .name("saver".into())
+            .spawn(move || this.serve(&shared, &receiver))?;
+        Ok((saver, thread))
+    }
+
+    /// Does what SAVE, BGSAVE and its options ask for; the text of the reply.
+    pub(super) fn answer(&self, shared: &Shared, kind: SaveKind) -> Result<String, String> {
+        match kind {
+            SaveKind::Foreground => self.save_now(shared).map(|()| "OK".to_owned()),
+            SaveKind::Background { schedule } => self.save_in_background(schedule),
+            SaveKind::Cancel => self.cancel(),
+        }
+    }
+
+    /// Starts a save in the background, or after the one that runs if `schedule`.
+    ///
+    /// # Errors
+    /// One runs already, or there is no child to be had.
+    pub fn save_in_background(&self, schedule: bool) -> Result<String, String> {
+        {
+            let mut state = self.state.lock();
+            if state.closed {
+                return Err("ERR The server is shutting down".into());
+            }
+            if state.busy && schedule {
+                state.scheduled = true;
+                return Ok("Background saving scheduled".into());
+            }
+            if state.busy {
+                return Err(BUSY.into());
+            }
+            state.busy = true;
+        }
+        let (answer, answered) = sync_channel(1);
+        let sent = match self.requests.lock().as_ref() {
+            Some(requests) => requests.send(Request { answer }).is_ok(),
+            None => false,
+        };
+        let outcome = if sent { answered.recv().ok() } else { None };
+        match outcome {
+            Some(Ok(())) => Ok("Background saving started".into()),
+            Some(Err(error)) => Err(format!("ERR {error}")),
+            None => Err("ERR The server is shutting down".into()),
+        }
+    }
+
+    /// Saves here and now, while everybody waits.
+    ///
+    /// # Errors
+    /// A save runs, or this one failed; the text is the reply.
+    pub fn save_now(&self, shared: &Shared) -> Result<(), String> {
+        {
+            let mut state = self.state.lock();
+            if state.busy {
+                return Err(BUSY.into());
+            }
+            state.busy = true;
+        }
+        let result = self.write_here(shared);
+        self.state.lock().busy = false;
+        result.map_err(|error| format!("ERR {error}"))
+    }
+
+    fn write_here(&self, shared: &Shared) -> Result<(), SaveError> {
+        let persistence = shared.telemetry.persistence();
+        let (target, options) = plan(shared);
+        let prepared = Prepared::new(&target, &options, shared.keyspace.arena());
+        let result = prepared.and_then(|prepared| {
+            let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
+            let start = start_of(shared, &shards, 0);
+            persistence.save_started(start, Moment::now());
+            match shards.held().safepoint() {
+                Some(safepoint) => prepared.write_here(&safepoint),
+                None => unreachable!("all shards are locked"),
+            }
+        });
+        finish(shared, &target, &result, 0);
+        result.map(|_| ())
+    }
+
+    /// Stops the save that runs, and forgets the one that is scheduled.
+    fn cancel(&self) -> Result<String, String> {
+        let mut state = self.state.lock();
+        let scheduled = std::mem::take(&mut state.scheduled);
+        let cancelled = state.running.as_ref().is_some_and(Handle::cancel);
+        if cancelled || scheduled {
+            Ok("Background saving cancelled".into())
+        } else {
+            Err("ERR Background saving is currently not in progress or scheduled".into())
+        }
+    }
+
+    /// Stops the save that runs and lets no other start; waits until it is gone.
+    pub(super) fn cancel_for_shutdown(&self) {
+        self.state.lock().closed = true;
+        loop {
+            let state = self.state.lock();
+            if !state.busy {
+                return;
+            }
+            if let Some(handle) = &state.running {
+                handle.cancel();
+            }
+            drop(state);
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Lets saves start again.
+    pub(super) fn resume(&self) {
+        self.state.lock().closed = false;
+    }
+
+    /// Ends the saver's thread.
+    pub fn close(&self) {
+        self.requests.lock().take();
+    }
+
+    /// Takes samples of the save that runs.
+    pub fn sample(&self, shared: &Shared) {
+        let Some(handle) = self.state.lock().running.clone() else { return };
+        let progress = handle.progress();
+        let persistence = shared.telemetry.persistence();
+        persistence.save_progress(progress.chunks_done, progress.chunks_total);
+        let cost = shared.keyspace.arena().barrier().cost();
+        persistence.cow_sampled(cost.bytes, Moment::now());
+    }
+
+    fn serve(&self, shared: &Shared, requests: &Receiver<Request>) {
+        while let Ok(request) = requests.recv() {
+            let mut answer = Some(request.answer);
+            loop {
+                self.save(shared, answer.take());
+                let mut state = self.state.lock();
+                state.running = None;
+                if !std::mem::take(&mut state.scheduled) || state.closed {
+                    state.busy = false;
+                    break;
+                }
+            }
+        }
+    }
+
+    /// One save from beginning to end. `answer` is told once the fork is done.
+    fn save(&self, shared: &Shared, answer: Option<SyncSender<Result<(), String>>>) {
+        let tell = |outcome: Result<(), String>| {
+            if let Some(answer) = answer {
+                // Nobody may be waiting any more; the save goes on.
+                let _ = answer.send(outcome);
+            }
+        };
+        let (target, options) = plan(shared);
+        let prepared = Prepared::new(&target, &options, shared.keyspace.arena());
+        let forked = prepared.and_then(|prepared| fork(shared, prepared));
+        let running = match forked {
+            Ok(running) => running,
+            Err(error) => {
+                tell(Err(error.to_string()));
+                finish(shared, &target, &Err(error), 0);
+                return;
+            }
+        };
+        tracing::info!(
+            pid = running.pid(),
+            fork_us = clock::micros(running.fork_duration()),
+            "Background saving started"
+        );
+        self.state.lock().running = Some(running.handle());
+        tell(Ok(()));
+        let result = running.wait();
+        let barrier = shared.keyspace.arena().barrier();
+        let cost = barrier.cost();
+        let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
+        if let Some(safepoint) = shards.held().safepoint() {
+            barrier.end(&safepoint);
+        }
+        drop(shards);
+        barrier.forget();
+        finish(shared, &target, &result, cost.bytes);
+    }
+
+    /// DEBUG RELOAD: saves, restores the image beside what is there, and compares the two.
+    pub(super) fn reload(&self, shared: &Shared) -> Result<(), String> {
+        self.save_now(shared)?;
+        let (target, options) = plan(shared);
+        let shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
+        let here = shards.digest();
+        let arena = shared.keyspace.arena();
+        let kind = crate::arena::PageKind::Small;
+        let there = restore(&target.path(), kind, arena.capacity(), options.layout, 2)
+            .map_err(|error| format!("ERR {error}"))?;
+        let again = Keyspace::open(there.0).map_err(|error| format!("ERR {error}"))?;
+        again.verify(2).map_err(|broken| format!("ERR {broken}"))?;
+        if again.lock(ShardSet::ALL, 0).digest() == here {
+            Ok(())
+        } else {
+            Err("ERR what was restored is not what was saved".into())
+        }
+    }
+}
+
+/// Forks at the safepoint.
+fn fork(shared: &Shared, prepared: Prepared) -> Result<crate::checkpoint::Running, SaveError> {
+    let persistence = shared.telemetry.persistence();
+    let asked = Moment::now();
+    let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
+    let mut start = start_of(shared, &shards, 0);
+    let running = match shards.held().safepoint() {
+        Some(safepoint) => prepared.fork(&safepoint)?,
+        None => unreachable!("all shards are locked"),
+    };
+    drop(shards);
+    let released = Moment::now();
+    persistence.forked(released.since(&asked));
+    start.pid = running.pid();
+    persistence.save_started(start, released);
+    Ok(running)
+}
+
+/// What is known of a save at its safepoint.
+fn start_of(shared: &Shared, shards: &crate::keyspace::Shards<'_>, pid: i32) -> SaveStart {
+    let space = &shared.keyspace;
+    let digest = shared.hooks.checkpoint_digest.load(Ordering::Relaxed);
+    SaveStart {
+        pid,
+        changes: space.stats().changes,
+        chunks: space.arena().used_chunks(),
+        keys: (0..crate::keyspace::DATABASES).map(|db| space.len(db)).sum(),
+        digest: digest.then(|| shards.digest()),
+    }
+}
+
+fn plan(shared: &Shared) -> (Target, Options) {
+    let config = shared.config.current();
+    let codec = if config.rdbcompression { Codec::Lz4 } else { Codec::None };
+    let delay = shared.hooks.checkpoint_delay.load(Ordering::Relaxed);
+    let target = Target { dir: config.dir.clone(), filename: config.dbfilename.clone() };
+    let options = Options {
+        codec,
+        layout: layout_hash(),
+        created_ms: clock::wall_ms().unsigned_abs(),
+        delay_per_chunk: Duration::from_micros(delay),
+    };
+    (target, options)
+}
+
+/// Tells log and figures how a save ended.
+fn finish(shared: &Shared, target: &Target, result: &Result<Outcome, SaveError>, cow_bytes: u64) {
+    let report = match result {
+        Ok(outcome) => {
+            let seconds = outcome.total.as_secs_f64();
+            tracing::info!(
+                image = %target.path().display(),
+                chunks = outcome.chunks,
+                image_bytes = outcome.image_bytes,
+                cow_bytes,
+                seconds,
+                "Checkpoint saved"
+            );
+            Ok(SaveReport { image_bytes: outcome.image_bytes, cow_bytes })
+        }
+        Err(error) => {
+            tracing::error!("Checkpoint failed: {error}");
+            Err(error.to_string())
+        }
+    };
+    shared.telemetry.persistence().save_finished(Moment::now(), report);
+}

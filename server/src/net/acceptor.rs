@@ -1,0 +1,225 @@
+//! Listening, and handing accepted sockets to the workers in turn.
+
+use std::fs;
+use std::io;
+use std::net::{IpAddr, SocketAddr};
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use tokio::net::{TcpListener, UnixListener};
+
+use crate::config::Config;
+use crate::engine::{Origin, Shared};
+use crate::telemetry::Recorder;
+
+use super::worker::{Delivery, Mailboxes};
+
+const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
+const DENIED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is \
+enabled and no password is set for the default user. In this mode connections are only accepted \
+from the loopback interface. To connect from other computers, set a password with requirepass, or \
+set protected-mode to no if the network is trusted.\r\n";
+
+/// Why the server cannot listen.
+#[derive(Debug, thiserror::Error)]
+pub enum BindError {
+    /// An address cannot be used.
+    #[error("cannot listen on {address}: {source}. Is another server running there? Choose another with --port or --bind")]
+    Tcp {
+        /// The address.
+        address: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// A Unix socket cannot be made.
+    #[error("cannot listen on the Unix socket {path}: {source}")]
+    Unix {
+        /// The socket's path.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+    /// There is nothing to listen on.
+    #[error("there is nothing to listen on: port is 0 and no unixsocket is set")]
+    Nothing,
+}
+
+/// The sockets that the server listens on.
+pub struct Listeners {
+    tcp: Vec<std::net::TcpListener>,
+    unix: Option<(std::os::unix::net::UnixListener, PathBuf)>,
+}
+
+impl Listeners {
+    /// Listens where the configuration says.
+    ///
+    /// # Errors
+    /// An address that is not optional cannot be used.
+    pub fn bind(config: &Config) -> Result<Self, BindError> {
+        let mut tcp = Vec::new();
+        if config.port != 0 {
+            for bind in &config.bind {
+                let address = SocketAddr::new(bind.address, config.port);
+                match listen(address, config.tcp_backlog) {
+                    Ok(listener) => tcp.push(listener),
+                    Err(error) if bind.optional && is_unavailable(&error) => {}
+                    Err(source) => return Err(BindError::Tcp { address, source }),
+                }
+            }
+        }
+        let unix = match &config.unixsocket {
+            Some(path) => Some((listen_unix(path, config)?, path.clone())),
+            None => None,
+        };
+        if tcp.is_empty() && unix.is_none() {
+            return Err(BindError::Nothing);
+        }
+        Ok(Self { tcp, unix })
+    }
+
+    /// Where it listens, for the log.
+    pub fn addresses(&self) -> Vec<String> {
+        let tcp = self.tcp.iter().filter_map(|l| l.local_addr().ok()).map(|a| a.to_string());
+        tcp.chain(self.unix.iter().map(|(_, path)| path.display().to_string())).collect()
+    }
+
+    /// Accepts connections and hands them out, until the runtime ends.
+    pub(super) fn accept(self, shared: &'static Accepting) {
+        for listener in self.tcp {
+            tokio::task::spawn_local(accept_tcp(listener, shared));
+        }
+        if let Some((listener, path)) = self.unix {
+            tokio::task::spawn_local(accept_unix(listener, path, shared));
+        }
+    }
+}
+
+fn is_unavailable(error: &io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EADDRNOTAVAIL | libc::EAFNOSUPPORT))
+}
+
+fn listen(address: SocketAddr, backlog: u32) -> io::Result<std::net::TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    if address.is_ipv6() {
+        socket.set_only_v6(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(i32::try_from(backlog).unwrap_or(i32::MAX))?;
+    socket.set_nonblocking(true)?;
+    Ok(socket.into())
+}
+
+fn listen_unix(
+    path: &PathBuf,
+    config: &Config,
+) -> Result<std::os::unix::net::UnixListener, BindError> {
+    let failed = |source| BindError::Unix { path: path.clone(), source };
+    // A socket that a server left behind when it was killed.
+    if std::os::unix::net::UnixStream::connect(path).is_err() {
+        let _ = fs::remove_file(path);
+    }
+    let listener = std::os::unix::net::UnixListener::bind(path).map_err(failed)?;
+    if config.unixsocketperm != 0 {
+        fs::set_permissions(path, fs::Permissions::from_mode(config.unixsocketperm))
+            .map_err(failed)?;
+    }
+    listener.set_nonblocking(true).map_err(failed)?;
+    Ok(listener)
+}
+
+/// What accepting needs.
+pub(super) struct Accepting {
+    pub shared: std::sync::Arc<Shared>,
+    pub recorder: Recorder,
+    pub mailboxes: Mailboxes,
+}
+
+impl Accepting {
+    /// Why a connection from `peer` is turned away, if it is.
+    fn refusal(&self, peer: Option<IpAddr>) -> Option<&'static [u8]> {
+        let config = self.shared.config.current();
+        let is_remote = peer.is_some_and(|peer| !peer.to_canonical().is_loopback());
+        if is_remote && config.protected_mode && config.requirepass.is_none() {
+            return Some(DENIED);
+        }
+        (self.shared.clients.count() >= config.maxclients).then_some(FULL)
+    }
+}
+
+async fn accept_tcp(listener: std::net::TcpListener, accepting: &'static Accepting) {
+    let listener = match TcpListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("cannot accept connections: {error}"),
+    };
+    loop {
+        let (stream, peer) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
+            }
+        };
+        accepting.recorder.connection_received();
+        if let Some(refusal) = accepting.refusal(Some(peer.ip())) {
+            accepting.recorder.connection_rejected();
+            // The kernel takes a line at once, or the client is gone.
+            let _ = stream.try_write(refusal);
+            continue;
+        }
+        let keepalive = accepting.shared.config.current().tcp_keepalive;
+        let local = stream.local_addr().ok();
+        let Ok(stream) = stream.into_std() else { continue };
+        tune(&stream, keepalive);
+        let origin = Origin { peer: Some(peer), local, path: String::new(), fd: 0 };
+        accepting.mailboxes.deliver(Delivery::Tcp(stream, origin));
+    }
+}
+
+async fn accept_unix(
+    listener: std::os::unix::net::UnixListener,
+    path: PathBuf,
+    accepting: &'static Accepting,
+) {
+    let listener = match UnixListener::from_std(listener) {
+        Ok(listener) => listener,
+        Err(error) => return tracing::error!("cannot accept connections: {error}"),
+    };
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                pause_after(&error).await;
+                continue;
+            }
+        };
+        accepting.recorder.connection_received();
+        if let Some(refusal) = accepting.refusal(None) {
+            accepting.recorder.connection_rejected();
+            let _ = stream.try_write(refusal);
+            continue;
+        }
+        let Ok(stream) = stream.into_std() else { continue };
+        let path = path.display().to_string();
+        let origin = Origin { peer: None, local: None, path, fd: 0 };
+        accepting.mailboxes.deliver(Delivery::Unix(stream, origin));
+    }
+}
+
+/// Accepting fails when there are no file descriptors left; trying again at once would spin.
+async fn pause_after(error: &io::Error) {
+    tracing::warn!("accepting a connection failed: {error}");
+    tokio::time::sleep(Duration::from_millis(20)).await;
+}
+
+fn tune(stream: &std::net::TcpStream, keepalive: u64) {
+    // Slower or less robust without, not wrong.
+    let _ = stream.set_nodelay(true);
+    if keepalive > 0 {
+        let idle = Duration::from_secs(keepalive);
+        let probes = TcpKeepalive::new().with_time(idle).with_interval(idle / 3).with_retries(3);
+        let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&probes);
+    }
+}

@@ -1,0 +1,18 @@
+//! Sockets: accepting connections, and moving bytes between them and the engine.
+//!
+//! Every worker is a thread with a runtime of its own; a connection stays on the worker that it was
+//! given to. One acceptor hands sockets out in turn.
+//!
+//! Invariants:
+//! 1. No lock of the keyspace is held across an await: the engine is called and returns between
+//!    two of them.
+//! 2. What a connection sends is bounded before it is kept: by the parser's limits, and by reading
+//!    no more before what was read has been answered.
+
+mod acceptor;
+mod connection;
+mod stream;
+mod worker;
+
+pub use acceptor::{BindError, Listeners};
+pub use worker::{Pool, Stop};

@@ -1,0 +1,140 @@
+//! One server, from its configuration to its end.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use tokio::signal::unix::{SignalKind, signal};
+
+use crate::clock::{self, Moment};
+use crate::config::{Config, Live};
+use crate::engine::{Background, Engine, Opened, Saver, Shared, Shutdown, open};
+use crate::net::{Listeners, Pool};
+use crate::telemetry::{LoadReport, Telemetry, logging, serve_metrics};
+
+/// Runs a server until it is told to stop.
+///
+/// # Errors
+/// It cannot start; the text says what to do.
+pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<()> {
+    let _logging = logging::init(&config)?;
+    for note in config.notes() {
+        tracing::warn!("{note}");
+    }
+    let config = with_absolute_dir(config)?;
+    let listeners = Listeners::bind(&config)?;
+    let now = Moment::now();
+    let Opened { keyspace, restored, lock } = open(&config)?;
+    let live = Arc::new(Live::new(config.clone(), file));
+    let shared = Shared::new(keyspace, live, config.threads + 1, clock::wall_ms())
+        .map_err(anyhow::Error::msg)?;
+    let shared = Arc::new(shared);
+    shared.telemetry.set_latency_tracking(config.latency_tracking);
+    if let Some(restored) = restored {
+        tell_restored(&shared.telemetry, &restored, now);
+    }
+    let (saver, saver_thread) = Saver::start(&shared)?;
+    let engine = Engine::new(Arc::clone(&shared), saver);
+    let background = Background::start(&engine)?;
+    let addresses = listeners.addresses().join(", ");
+    let recorders: Option<Vec<_>> =
+        (0..=config.threads).map(|i| shared.telemetry.recorder(i)).collect();
+    let pool = Pool::start(&engine, listeners, recorders.unwrap_or_default())?;
+    let metrics = serve_metrics(&config, &shared.telemetry, Arc::clone(&shared))?;
+    let stopper = pool.stopper();
+    engine.on_stop(move || stopper.stop());
+    write_pid_file(&config);
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        pages = shared.keyspace.arena().page_kind().name(),
+        maxmemory = shared.keyspace.arena().capacity(),
+        threads = config.threads,
+        "Ready to accept connections on {addresses}"
+    );
+    watch_signals(&engine)?;
+    pool.join();
+    drop(metrics);
+    background.stop();
+    engine.saver().close();
+    if saver_thread.join().is_err() {
+        tracing::error!("the saver ended by a panic");
+    }
+    if let Some(path) = &config.pidfile {
+        let _ = std::fs::remove_file(path);
+    }
+    if let Some(path) = &config.unixsocket {
+        let _ = std::fs::remove_file(path);
+    }
+    drop(lock);
+    Ok(())
+}
+
+fn with_absolute_dir(mut config: Config) -> anyhow::Result<Config> {
+    config.dir = std::path::absolute(&config.dir)?;
+    anyhow::ensure!(
+        Path::new(&config.dir).is_dir(),
+        "the directory {} does not exist: create it, or set another with --dir",
+        config.dir.display()
+    );
+    Ok(config)
+}
+
+fn tell_restored(telemetry: &Telemetry, restored: &crate::engine::Restored, begun: Moment) {
+    let stats = &restored.stats;
+    tracing::info!(
+        keys = restored.contents.keys,
+        image_bytes = stats.image.file_len,
+        read_seconds = stats.duration.as_secs_f64(),
+        verify_seconds = restored.verified_in.as_secs_f64(),
+        "Restored {}",
+        stats.image.path.display()
+    );
+    let persistence = telemetry.persistence();
+    persistence.loading_started(stats.image.file_len, begun);
+    let report = LoadReport {
+        keys_loaded: restored.contents.keys,
+        image_bytes: stats.image.file_len,
+        digest: restored.digest.clone(),
+        ..LoadReport::default()
+    };
+    persistence.loading_finished(Moment::now(), report);
+}
+
+fn write_pid_file(config: &Config) {
+    if let Some(path) = &config.pidfile
+        && let Err(error) = std::fs::write(path, format!("{}\n", std::process::id()))
+    {
+        tracing::warn!("cannot write the pid file {}: {error}", path.display());
+    }
+}
+
+/// SIGTERM and SIGINT shut the server down as SHUTDOWN does; a second one does so without a save.
+fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
+    let engine = Arc::clone(engine);
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
+    let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
+    std::thread::Builder::new().name("signals".into()).spawn(move || {
+        runtime.block_on(async {
+            let streams = (signal(SignalKind::terminate()), signal(SignalKind::interrupt()));
+            let (Ok(mut terminate), Ok(mut interrupt)) = streams else {
+                return tracing::error!("cannot watch for signals");
+            };
+            let _ = ready.send(());
+            loop {
+                tokio::select! {
+                    _ = terminate.recv() => {}
+                    _ = interrupt.recv() => {}
+                }
+                tracing::info!("A signal asks the server to stop");
+                if engine.shut_down(Shutdown::default()).is_ok() {
+                    return;
+                }
+                tracing::error!(
+                    "The server goes on, so that nothing is lost. Mend what keeps it from saving, \
+                     or use SHUTDOWN NOSAVE"
+                );
+            }
+        });
+    })?;
+    let _ = is_ready.recv();
+    Ok(())
+}
