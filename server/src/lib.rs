@@ -7,3 +7,4 @@ pub mod clock;
 pub mod collections;
 pub mod config;
 pub mod protocol;
+pub mod telemetry;
