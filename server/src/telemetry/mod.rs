@@ -20,6 +20,7 @@ mod histogram;
 pub mod info;
 mod inputs;
 pub mod logging;
+pub mod metrics;
 mod persistence;
 mod process;
 mod rates;
