@@ -3,8 +3,10 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::cast_possible_truncation))]
 
 pub mod arena;
+pub mod clock;
 pub mod collections;
 pub mod commands;
 pub mod config;
 pub mod keyspace;
 pub mod protocol;
+pub mod telemetry;

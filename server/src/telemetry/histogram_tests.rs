@@ -1,0 +1,108 @@
+use proptest::prelude::*;
+
+use super::*;
+
+fn filled(values: &[u64]) -> Snapshot {
+    let histogram = Histogram::default();
+    values.iter().for_each(|value| histogram.record(*value));
+    histogram.snapshot()
+}
+
+/// Durations as they are: as likely short as long.
+fn durations() -> impl Strategy<Value = Vec<u64>> {
+    let duration = (0_u32..36, any::<u64>()).prop_map(|(bits, value)| value & ((2 << bits) - 1));
+    prop::collection::vec(duration, 1..400)
+}
+
+#[test]
+fn buckets_are_contiguous_and_narrow() {
+    assert_eq!(bucket_of(0), 0);
+    let mut lower = 0;
+    for bucket in 0..BUCKETS {
+        let upper = upper_bound(bucket);
+        assert_eq!(bucket_of(lower + 1), bucket);
+        assert_eq!(bucket_of(upper), bucket);
+        assert!(upper - lower <= (lower / SUB as u64).max(1), "bucket {bucket}");
+        lower = upper;
+    }
+    assert_eq!(lower, 1 << MAX_BITS);
+    assert_eq!(bucket_of(u64::MAX), BUCKETS - 1);
+}
+
+#[test]
+fn an_empty_histogram_has_no_quantiles() {
+    let empty = Snapshot::default();
+    assert_eq!(empty.quantile(0.5), None);
+    assert_eq!(empty.exported().len(), 24);
+    assert!(empty.exported().iter().all(|(_, count)| *count == 0));
+}
+
+#[test]
+fn a_single_value_is_exact_even_beyond_the_last_bucket() {
+    for value in [0, 1, 11_007, 585_727, 1 << 36, 1 << 50] {
+        assert_eq!(filled(&[value]).quantile(0.999), Some(value));
+    }
+}
+
+#[test]
+fn exported_buckets_have_exact_borders() {
+    let snapshot = filled(&[1024, 1025, 2048, 2049, 1 << 32, (1 << 32) + 1]);
+    let exported = snapshot.exported();
+    assert_eq!(exported[0], (1.024e-6, 1));
+    assert_eq!(exported[1], (2.048e-6, 2));
+    assert_eq!(exported[2], (4.096e-6, 1));
+    assert_eq!(exported[22], (4.294967296, 1));
+    assert_eq!(exported[23], (f64::INFINITY, 1));
+}
+
+#[test]
+fn a_difference_forgets_the_old_maximum() {
+    let histogram = Histogram::default();
+    histogram.record(5_000_000);
+    let earlier = histogram.snapshot();
+    histogram.record_many(3, 700);
+    let since = histogram.snapshot().since(&earlier);
+    assert_eq!((since.count(), since.sum_nanos()), (3, 2100));
+    let highest = since.quantile(1.0).unwrap();
+    assert!((700..=787).contains(&highest), "{highest}");
+}
+
+proptest! {
+    #[test]
+    fn quantiles_are_within_an_eighth_of_a_sorted_list(
+        mut values in durations(), quantile in 0.0..=1.0_f64
+    ) {
+        let snapshot = filled(&values);
+        values.sort_unstable();
+        for quantile in [quantile, 0.5, 0.99, 0.999, 1.0] {
+            let rank = (quantile * values.len() as f64).ceil() as usize;
+            let exact = values[rank.clamp(1, values.len()) - 1];
+            let found = snapshot.quantile(quantile).unwrap();
+            prop_assert!(found >= exact, "{found} below {exact} at {quantile}");
+            prop_assert!(found <= exact + exact / 8 + 1, "{found} above {exact} at {quantile}");
+        }
+    }
+
+    #[test]
+    fn exported_buckets_count_as_a_list_does(values in durations()) {
+        let snapshot = filled(&values);
+        let mut cumulative = 0;
+        for (bound, count) in snapshot.exported() {
+            cumulative += count;
+            let expected = values.iter().filter(|value| **value as f64 <= bound * 1e9).count();
+            prop_assert_eq!(cumulative, expected as u64, "le {}", bound);
+        }
+        prop_assert_eq!(snapshot.count(), values.len() as u64);
+        prop_assert_eq!(snapshot.sum_nanos(), values.iter().sum::<u64>());
+    }
+
+    #[test]
+    fn merging_equals_recording_together(left in durations(), right in durations()) {
+        let mut merged = filled(&left);
+        merged.merge(&filled(&right));
+        let together: Vec<u64> = left.iter().chain(&right).copied().collect();
+        prop_assert_eq!(&merged, &filled(&together));
+        let rest = merged.since(&filled(&left));
+        prop_assert_eq!(rest.buckets, filled(&right).buckets);
+    }
+}

@@ -1,0 +1,331 @@
+use std::collections::HashMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::*;
+use crate::telemetry::{
+    ArenaFigures, ClientFigures, DatabaseFigures, EngineCounters, LoadReport, MemoryFigures,
+    SaveReport, SaveStart, ServerFigures,
+};
+
+/// What Redis 7.0 shows, section by section and in its order.
+const REDIS: &[(&str, &str)] = &[
+    (
+        "Server",
+        "redis_version redis_git_sha1 redis_git_dirty redis_build_id redis_mode os arch_bits \
+         monotonic_clock multiplexing_api atomicvar_api gcc_version process_id \
+         process_supervised run_id tcp_port server_time_usec uptime_in_seconds uptime_in_days hz \
+         configured_hz lru_clock executable config_file io_threads_active",
+    ),
+    (
+        "Clients",
+        "connected_clients cluster_connections maxclients client_recent_max_input_buffer \
+         client_recent_max_output_buffer blocked_clients tracking_clients \
+         clients_in_timeout_table",
+    ),
+    (
+        "Memory",
+        "used_memory used_memory_human used_memory_rss used_memory_rss_human used_memory_peak \
+         used_memory_peak_human used_memory_peak_perc used_memory_overhead used_memory_startup \
+         used_memory_dataset used_memory_dataset_perc allocator_allocated allocator_active \
+         allocator_resident total_system_memory total_system_memory_human used_memory_lua \
+         used_memory_vm_eval used_memory_lua_human used_memory_scripts_eval \
+         number_of_cached_scripts number_of_functions number_of_libraries \
+         used_memory_vm_functions used_memory_vm_total used_memory_vm_total_human \
+         used_memory_functions used_memory_scripts used_memory_scripts_human maxmemory \
+         maxmemory_human maxmemory_policy allocator_frag_ratio allocator_frag_bytes \
+         allocator_rss_ratio allocator_rss_bytes rss_overhead_ratio rss_overhead_bytes \
+         mem_fragmentation_ratio mem_fragmentation_bytes mem_not_counted_for_evict \
+         mem_replication_backlog mem_total_replication_buffers mem_clients_slaves \
+         mem_clients_normal mem_cluster_links mem_aof_buffer mem_allocator \
+         active_defrag_running lazyfree_pending_objects lazyfreed_objects",
+    ),
+    (
+        "Persistence",
+        "loading async_loading current_cow_peak current_cow_size current_cow_size_age \
+         current_fork_perc current_save_keys_processed current_save_keys_total \
+         rdb_changes_since_last_save rdb_bgsave_in_progress rdb_last_save_time \
+         rdb_last_bgsave_status rdb_last_bgsave_time_sec rdb_current_bgsave_time_sec rdb_saves \
+         rdb_last_cow_size rdb_last_load_keys_expired rdb_last_load_keys_loaded aof_enabled \
+         aof_rewrite_in_progress aof_rewrite_scheduled aof_last_rewrite_time_sec \
+         aof_current_rewrite_time_sec aof_last_bgrewrite_status aof_rewrites \
+         aof_rewrites_consecutive_failures aof_last_write_status aof_last_cow_size \
+         module_fork_in_progress module_fork_last_cow_size",
+    ),
+    (
+        "Stats",
+        "total_connections_received total_commands_processed instantaneous_ops_per_sec \
+         total_net_input_bytes total_net_output_bytes total_net_repl_input_bytes \
+         total_net_repl_output_bytes instantaneous_input_kbps instantaneous_output_kbps \
+         instantaneous_input_repl_kbps instantaneous_output_repl_kbps rejected_connections \
+         sync_full sync_partial_ok sync_partial_err expired_keys expired_stale_perc \
+         expired_time_cap_reached_count expire_cycle_cpu_milliseconds evicted_keys \
+         evicted_clients total_eviction_exceeded_time current_eviction_exceeded_time \
+         keyspace_hits keyspace_misses pubsub_channels pubsub_patterns pubsubshard_channels \
+         latest_fork_usec total_forks migrate_cached_sockets slave_expires_tracked_keys \
+         active_defrag_hits active_defrag_misses active_defrag_key_hits \
+         active_defrag_key_misses total_active_defrag_time current_active_defrag_time \
+         tracking_total_keys tracking_total_items tracking_total_prefixes \
+         unexpected_error_replies total_error_replies dump_payload_sanitizations \
+         total_reads_processed total_writes_processed io_threaded_reads_processed \
+         io_threaded_writes_processed reply_buffer_shrinks reply_buffer_expands",
+    ),
+    (
+        "Replication",
+        "role connected_slaves master_failover_state master_replid master_replid2 \
+         master_repl_offset second_repl_offset repl_backlog_active repl_backlog_size \
+         repl_backlog_first_byte_offset repl_backlog_histlen",
+    ),
+    (
+        "CPU",
+        "used_cpu_sys used_cpu_user used_cpu_sys_children used_cpu_user_children \
+         used_cpu_sys_main_thread used_cpu_user_main_thread",
+    ),
+    ("Modules", ""),
+    ("Commandstats", "cmdstat_get cmdstat_config|get"),
+    ("Errorstats", "errorstat_ERR errorstat_WRONGTYPE"),
+    ("Latencystats", "latency_percentiles_usec_get"),
+    ("Cluster", "cluster_enabled"),
+    ("Keyspace", "db0 db3"),
+];
+
+/// Fields that later versions of Redis 7 have, and tools look for.
+const LATER: &str = "pubsub_clients watching_clients total_watched_keys total_blocking_keys \
+                     total_blocking_keys_on_nokey";
+
+fn inputs() -> InfoInputs {
+    InfoInputs {
+        server: ServerFigures {
+            tcp_port: 6379,
+            run_id: "a".repeat(40),
+            config_file: "/etc/cowherd.conf".to_owned(),
+            supervised: "no".to_owned(),
+            hz: 10,
+            threads: 2,
+        },
+        clients: ClientFigures { limit: 10_000, blocked: 1, ..ClientFigures::default() },
+        memory: MemoryFigures {
+            used: 1 << 20,
+            startup: 1 << 10,
+            overhead: 1 << 18,
+            limit: 1 << 30,
+            policy: "noeviction",
+        },
+        counters: EngineCounters { keyspace_hits: 5, evicted_keys: 4, ..Default::default() },
+        databases: vec![
+            DatabaseFigures { number: 0, keys: 3, expires: 1, avg_ttl_ms: 77 },
+            DatabaseFigures { number: 1, ..DatabaseFigures::default() },
+            DatabaseFigures { number: 3, keys: 1, expires: 0, avg_ttl_ms: 0 },
+        ],
+        arena: ArenaFigures {
+            pages_asked: "auto".to_owned(),
+            pages: "small".to_owned(),
+            capacity: 1 << 30,
+            chunk_bytes: 2 << 20,
+            used_chunks: 3,
+            huge_bytes: 0,
+        },
+        checkpoint_isolation: "kernel-cow".to_owned(),
+        ..InfoInputs::default()
+    }
+}
+
+fn telemetry() -> Arc<Telemetry> {
+    let names = ["get", "set", "config|get"].map(str::to_owned);
+    let telemetry = Telemetry::new(1, names.to_vec());
+    let recorder = telemetry.recorder(0).unwrap();
+    recorder.command(0).record_batch(2, 22_014);
+    recorder.command(0).failed(1);
+    recorder.command(2).rejected();
+    recorder.error(b"-WRONGTYPE Operation");
+    recorder.error(b"-ERR wrong number");
+    recorder.connection_received();
+    recorder.client_opened();
+    telemetry
+}
+
+fn fields(info: &str) -> HashMap<&str, &str> {
+    info.lines().filter_map(|line| line.split_once(':')).collect()
+}
+
+fn titles(info: &str) -> String {
+    let titles = info.lines().filter_map(|line| line.strip_prefix("# "));
+    titles.collect::<Vec<_>>().join(" ")
+}
+
+#[test]
+fn sections_and_fields_are_those_of_redis_in_its_order() {
+    let info = render(&telemetry(), &["everything"], &inputs());
+    let sections: Vec<&str> = info.split("\r\n\r\n").collect();
+    assert_eq!(sections.len(), REDIS.len());
+    for (section, (title, names)) in sections.iter().zip(REDIS) {
+        let (first, rest) = section.split_once("\r\n").unwrap_or((section, ""));
+        assert_eq!(first, format!("# {title}"));
+        let found: Vec<&str> = rest
+            .lines()
+            .map(|line| line.split_once(':').expect(line).0)
+            .filter(|name| !name.starts_with("cowherd_") && !LATER.contains(*name))
+            .collect();
+        assert_eq!(found, names.split_whitespace().collect::<Vec<_>>(), "in {title}");
+    }
+    assert!(LATER.split_whitespace().all(|name| fields(&info).contains_key(name)));
+    assert!(!info.replace("\r\n", "").contains('\n') && info.ends_with("\r\n"));
+}
+
+#[test]
+fn our_own_fields_are_there() {
+    let info = render(&telemetry(), &["all"], &inputs());
+    let fields = fields(&info);
+    for name in [
+        "version",
+        "arena_pages_asked",
+        "arena_pages",
+        "arena_capacity",
+        "arena_used_chunks",
+        "arena_huge_bytes",
+        "checkpoint_isolation",
+        "checkpoint_child_pid",
+        "last_checkpoint_error",
+        "last_checkpoint_digest",
+        "image_bytes",
+        "restore_seconds",
+        "restored_digest",
+    ] {
+        assert!(fields.contains_key(format!("cowherd_{name}").as_str()), "{name}");
+    }
+}
+
+#[test]
+fn sections_are_chosen_as_in_redis() {
+    let shown = |asked: &[&str]| titles(&render(&telemetry(), asked, &inputs()));
+    let all = "Server Clients Memory Persistence Stats Replication CPU Modules Commandstats \
+               Errorstats Latencystats Cluster Keyspace";
+    let default = "Server Clients Memory Persistence Stats Replication CPU Modules Errorstats \
+                   Cluster Keyspace";
+    assert_eq!(shown(&[]), default);
+    assert_eq!(shown(&["DEFAULT"]), default);
+    assert_eq!(shown(&["all"]), all);
+    assert_eq!(shown(&["Everything"]), all);
+    assert_eq!(
+        shown(&["default", "commandstats"]),
+        default.replace("Errorst", "Commandstats Errorst")
+    );
+    assert_eq!(shown(&["keyspace", "server", "SERVER"]), "Server Keyspace");
+    assert_eq!(render(&telemetry(), &["bogus"], &inputs()), "");
+}
+
+#[test]
+fn values_are_written_as_in_redis() {
+    let telemetry = telemetry();
+    let info = render(&telemetry, &["all"], &inputs());
+    let fields = fields(&info);
+    for (name, value) in [
+        ("redis_version", "7.4.0"),
+        ("redis_mode", "standalone"),
+        ("tcp_port", "6379"),
+        ("connected_clients", "1"),
+        ("blocked_clients", "1"),
+        ("used_memory", "1048576"),
+        ("used_memory_human", "1.00M"),
+        ("used_memory_peak", "1048576"),
+        ("used_memory_peak_perc", "100.00%"),
+        ("used_memory_dataset", "786432"),
+        ("maxmemory_policy", "noeviction"),
+        ("rdb_last_bgsave_status", "ok"),
+        ("rdb_last_bgsave_time_sec", "-1"),
+        ("rdb_current_bgsave_time_sec", "-1"),
+        ("total_commands_processed", "2"),
+        ("total_error_replies", "2"),
+        ("keyspace_hits", "5"),
+        ("role", "master"),
+        ("cluster_enabled", "0"),
+        ("cmdstat_get", "calls=2,usec=22,usec_per_call=11.01,rejected_calls=0,failed_calls=1"),
+        ("cmdstat_config|get", "calls=0,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0"),
+        ("errorstat_WRONGTYPE", "count=1"),
+        ("latency_percentiles_usec_get", "p50=11.007,p99=11.007,p99.9=11.007"),
+        ("db0", "keys=3,expires=1,avg_ttl=77"),
+    ] {
+        assert_eq!(fields[name], value, "{name}");
+    }
+    assert!(fields["os"].starts_with("Linux "));
+    assert!(fields["used_memory_rss"].parse::<u64>().unwrap() > 0);
+}
+
+#[test]
+fn a_running_and_a_failed_save_are_shown() {
+    let telemetry = telemetry();
+    let persistence = telemetry.persistence();
+    persistence.forked(Duration::from_micros(347));
+    let start = SaveStart { pid: 42, changes: 0, chunks: 4, keys: 8, digest: None };
+    persistence.save_started(start, Moment::now());
+    persistence.save_progress(1, 4);
+    let info = render(&telemetry, &["persistence", "stats"], &inputs());
+    let running = fields(&info);
+    assert_eq!(running["rdb_bgsave_in_progress"], "1");
+    assert_eq!(running["current_fork_perc"], "25.00");
+    assert_eq!(running["current_save_keys_processed"], "2");
+    assert_eq!(running["cowherd_checkpoint_child_pid"], "42");
+    assert_eq!((running["latest_fork_usec"], running["total_forks"]), ("347", "1"));
+
+    persistence.save_finished(Moment::now(), Err("disk full\nfree some".to_owned()));
+    let info = render(&telemetry, &["persistence"], &inputs());
+    let failed = fields(&info);
+    assert_eq!(failed["rdb_last_bgsave_status"], "err");
+    assert_eq!(failed["rdb_bgsave_in_progress"], "0");
+    assert_eq!(failed["cowherd_last_checkpoint_error"], "disk full free some");
+}
+
+#[test]
+fn a_restore_is_shown_while_it_runs() {
+    let telemetry = telemetry();
+    telemetry.persistence().loading_started(1000, Moment::now());
+    telemetry.persistence().loading_progress(250);
+    let info = render(&telemetry, &["persistence"], &inputs());
+    let loading = fields(&info);
+    assert_eq!((loading["loading"], loading["loading_loaded_perc"]), ("1", "25.00"));
+    telemetry.persistence().loading_finished(
+        Moment::now(),
+        LoadReport { keys_loaded: 9, digest: Some("d1".to_owned()), ..Default::default() },
+    );
+    let info = render(&telemetry, &["persistence"], &inputs());
+    let loaded = fields(&info);
+    assert_eq!((loaded["loading"], loaded["rdb_last_load_keys_loaded"]), ("0", "9"));
+    assert_eq!(loaded["cowherd_restored_digest"], "d1");
+    assert!(!loaded.contains_key("loading_start_time"));
+}
+
+#[test]
+fn a_reset_starts_statistics_over_and_keeps_states() {
+    let telemetry = telemetry();
+    telemetry.persistence().forked(Duration::from_micros(5));
+    telemetry.persistence().save_started(SaveStart::default(), Moment::now());
+    telemetry.persistence().save_finished(Moment::now(), Ok(SaveReport::default()));
+    telemetry.reset(&inputs());
+    let info = render(&telemetry, &["all"], &inputs());
+    let after = fields(&info);
+    for name in [
+        "total_connections_received",
+        "total_commands_processed",
+        "total_error_replies",
+        "keyspace_hits",
+        "evicted_keys",
+        "rdb_saves",
+        "total_forks",
+        "latest_fork_usec",
+    ] {
+        assert_eq!(after[name], "0", "{name}");
+    }
+    assert!(!after.contains_key("cmdstat_get") && !after.contains_key("errorstat_ERR"));
+    assert!(!after.contains_key("latency_percentiles_usec_get"));
+    assert_eq!(after["connected_clients"], "1");
+    assert_eq!(telemetry.totals().commands, 2, "the counters themselves go on");
+
+    let recorder = telemetry.recorder(0).unwrap();
+    recorder.command(0).record(5000, false);
+    recorder.error(b"-ERR again");
+    let info = render(&telemetry, &["all"], &inputs());
+    let after = fields(&info);
+    assert!(after["cmdstat_get"].starts_with("calls=1,usec=5,usec_per_call=5.00"));
+    assert_eq!(after["errorstat_ERR"], "count=1");
+    assert!(after["latency_percentiles_usec_get"].starts_with("p50=5.120"));
+}

@@ -1,0 +1,226 @@
+//! Serves `/metrics` and `/healthz` from one thread with a runtime of its own, so that a scrape
+//! never runs on a thread that serves clients.
+//!
+//! Invariants:
+//! 1. At most [`CONNECTIONS`] at a time; the others wait in the listen queue.
+//! 2. A connection carries one request and lives for [`LIFETIME`] at most, so that a silent peer
+//!    cannot hold a place.
+
+use std::convert::Infallible;
+use std::io;
+use std::net::{SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::thread::{self, JoinHandle};
+use std::time::Duration;
+
+use bytes::Bytes;
+use http_body_util::Full;
+use hyper::body::Incoming;
+use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper::{Method, Request, Response, StatusCode};
+use hyper_util::rt::{TokioIo, TokioTimer};
+use hyper_util::server::graceful::GracefulShutdown;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::time::{sleep, timeout};
+
+use super::{Body, Format};
+use crate::telemetry::{Figures, Telemetry};
+
+/// Connections served at a time.
+const CONNECTIONS: usize = 64;
+/// The longest a connection may take.
+const LIFETIME: Duration = Duration::from_secs(30);
+/// How long answers may take that are under way when the server stops.
+const GRACE: Duration = Duration::from_secs(1);
+/// The pause after an accept that failed, for lack of descriptors most often.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+const POINTER: &str = "Cowherd\n\n/metrics  figures for Prometheus\n/healthz  200 when ready, \
+                       503 while the data is being loaded\n";
+
+/// Why metrics are not served.
+#[derive(Debug, thiserror::Error)]
+pub enum MetricsError {
+    /// The address cannot be listened on.
+    #[error(
+        "can't serve metrics on {address}: {source}; set metrics-bind and metrics-port to an \
+         address that is free, or metrics-port to 0 for no metrics"
+    )]
+    Listen {
+        /// The settings `metrics-bind` and `metrics-port`.
+        address: SocketAddr,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The thread cannot be started.
+    #[error("can't start the thread that serves metrics: {0}; check the limit of threads")]
+    Thread(io::Error),
+}
+
+/// The running server of metrics. Dropping it stops it.
+#[derive(Debug)]
+pub struct MetricsServer {
+    address: SocketAddr,
+    stop: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl MetricsServer {
+    /// Where it listens.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Takes no more requests, finishes those under way (for a second at most), and returns when
+    /// the thread is gone.
+    pub fn stop(self) {
+        drop(self);
+    }
+}
+
+impl Drop for MetricsServer {
+    fn drop(&mut self) {
+        // Dropping the sender is the signal.
+        drop(self.stop.take());
+        if let Some(thread) = self.thread.take() {
+            // An error is a panic of that thread, which has been reported already.
+            let _ = thread.join();
+        }
+    }
+}
+
+/// Listens on an address and serves from now on. Port 0 takes any that is free.
+pub fn serve(
+    telemetry: Arc<Telemetry>,
+    figures: Arc<dyn Figures>,
+    address: SocketAddr,
+) -> Result<MetricsServer, MetricsError> {
+    let refused = |source| MetricsError::Listen { address, source };
+    let listener = StdListener::bind(address).map_err(refused)?;
+    listener.set_nonblocking(true).map_err(refused)?;
+    let address = listener.local_addr().map_err(refused)?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(MetricsError::Thread)?;
+    let listener = {
+        let _inside = runtime.enter();
+        TcpListener::from_std(listener).map_err(refused)?
+    };
+    let routes = Arc::new(Routes { body: Body::new(Arc::clone(&telemetry), figures), telemetry });
+    let (stop, stopped) = oneshot::channel();
+    let thread = thread::Builder::new()
+        .name("metrics".to_owned())
+        .spawn(move || runtime.block_on(accept(listener, routes, stopped)))
+        .map_err(MetricsError::Thread)?;
+    Ok(MetricsServer { address, stop: Some(stop), thread: Some(thread) })
+}
+
+async fn accept(listener: TcpListener, routes: Arc<Routes>, mut stopped: oneshot::Receiver<()>) {
+    let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let graceful = GracefulShutdown::new();
+    loop {
+        let next = async {
+            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>((listener.accept().await?.0, place))
+        };
+        let accepted = tokio::select! {
+            _ = &mut stopped => break,
+            accepted = next => accepted,
+        };
+        match accepted {
+            Ok((stream, place)) => connection(stream, place, Arc::clone(&routes), &graceful),
+            Err(error) => {
+                tracing::debug!(%error, "can't accept a connection for metrics");
+                sleep(ACCEPT_PAUSE).await;
+            }
+        }
+    }
+    drop(listener);
+    // What is not done in time is cut off with the runtime.
+    let _ = timeout(GRACE, graceful.shutdown()).await;
+}
+
+/// Serves one connection in a task of its own.
+fn connection(
+    stream: TcpStream,
+    place: OwnedSemaphorePermit,
+    routes: Arc<Routes>,
+    graceful: &GracefulShutdown,
+) {
+    let service = service_fn(move |request| {
+        let response = routes.answer(&request);
+        async move { Ok::<_, Infallible>(response) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .keep_alive(false)
+        .serve_connection(TokioIo::new(stream), service);
+    let connection = graceful.watch(connection);
+    tokio::spawn(async move {
+        // Peers that go away or talk nonsense are their own affair.
+        if let Ok(Err(error)) = timeout(LIFETIME, connection).await {
+            tracing::debug!(%error, "a connection for metrics failed");
+        }
+        drop(place);
+    });
+}
+
+/// What there is to ask for.
+struct Routes {
+    telemetry: Arc<Telemetry>,
+    body: Body,
+}
+
+impl Routes {
+    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            let status = StatusCode::METHOD_NOT_ALLOWED;
+            let mut refusal = response(status, PLAIN, "only GET and HEAD\n");
+            refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
+            return refusal;
+        }
+        match request.uri().path() {
+            "/metrics" => self.metrics(request),
+            "/healthz" if self.telemetry.persistence().is_loading() => {
+                response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "loading\n")
+            }
+            "/healthz" => response(StatusCode::OK, PLAIN, "ok\n"),
+            "/" => response(StatusCode::OK, PLAIN, POINTER),
+            _ => response(StatusCode::NOT_FOUND, PLAIN, "not found; try /metrics\n"),
+        }
+    }
+
+    fn metrics(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+        let accepts = request.headers().get_all(ACCEPT).iter();
+        let accepts: Vec<&str> = accepts.filter_map(|value| value.to_str().ok()).collect();
+        let format = Format::accepted(&accepts.join(","));
+        match self.body.render(format) {
+            Ok(body) => response(StatusCode::OK, format.content_type(), body),
+            Err(error) => {
+                tracing::warn!(%error, "can't write the metrics");
+                let status = StatusCode::INTERNAL_SERVER_ERROR;
+                response(status, PLAIN, "can't write the metrics\n")
+            }
+        }
+    }
+}
+
+fn response(
+    status: StatusCode,
+    content_type: &'static str,
+    body: impl Into<Bytes>,
+) -> Response<Full<Bytes>> {
+    let mut response = Response::new(Full::new(body.into()));
+    *response.status_mut() = status;
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response
+}
+
+#[cfg(test)]
+#[path = "http_tests.rs"]
+mod tests;

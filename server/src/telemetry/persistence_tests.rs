@@ -1,0 +1,112 @@
+use super::*;
+
+fn at(seconds: u32) -> Moment {
+    let seconds = u64::from(seconds);
+    Moment { wall_ms: 1_000_000 + seconds as i64 * 1000, monotonic_us: seconds * 1_000_000 }
+}
+
+fn start(changes: u64) -> SaveStart {
+    let digest = Some(format!("digest-{changes}"));
+    SaveStart { pid: 42, changes, chunks: 8, keys: 100, digest }
+}
+
+#[test]
+fn a_new_server_has_saved_nothing() {
+    let view = Persistence::new(at(0)).view(at(9), 5);
+    assert_eq!(view.last_save_ms, at(0).wall_ms);
+    assert_eq!((view.saves, view.last_duration, view.last_save_failed), (0, None, false));
+    assert_eq!(view.changes_since_last_save, 5);
+    assert!(view.saving.is_none() && view.loading.is_none());
+}
+
+#[test]
+fn a_save_that_succeeds_counts_the_changes_before_the_fork() {
+    let persistence = Persistence::new(at(0));
+    persistence.forked(Duration::from_micros(347));
+    persistence.save_started(start(10), at(5));
+    persistence.save_progress(2, 8);
+    persistence.cow_sampled(4096, at(6));
+    persistence.cow_sampled(2048, at(7));
+
+    let view = persistence.view(at(9), 13);
+    let saving = view.saving.unwrap();
+    assert_eq!((saving.pid, saving.elapsed), (42, Duration::from_secs(4)));
+    assert_eq!((saving.progress(), saving.keys_done()), (0.25, 25));
+    assert_eq!((saving.cow_bytes, saving.cow_peak_bytes), (2048, 4096));
+    assert_eq!(saving.cow_age, Duration::from_secs(2));
+    assert_eq!(view.changes_since_last_save, 13);
+    assert_eq!(view.last_digest, None, "not published yet");
+    assert_eq!(persistence.saving_pid(), Some(42));
+
+    persistence.save_finished(at(11), Ok(SaveReport { image_bytes: 777, cow_bytes: 5000 }));
+    let view = persistence.view(at(12), 13);
+    assert_eq!(view.changes_since_last_save, 3, "those after the fork");
+    assert_eq!(view.last_save_ms, at(11).wall_ms);
+    assert_eq!(view.last_duration, Some(Duration::from_secs(6)));
+    assert_eq!((view.image_bytes, view.last_cow_bytes, view.saves), (777, 5000, 1));
+    assert_eq!(view.last_digest.as_deref(), Some("digest-10"));
+    assert_eq!(view.latest_fork, Duration::from_micros(347));
+    assert_eq!(view.forks.count(), 1);
+    assert!(view.saving.is_none());
+}
+
+#[test]
+fn a_save_that_fails_leaves_what_the_last_good_one_said() {
+    let persistence = Persistence::new(at(0));
+    persistence.save_started(start(10), at(1));
+    persistence.save_finished(at(2), Ok(SaveReport { image_bytes: 777, cow_bytes: 1 }));
+    persistence.save_started(start(20), at(3));
+    persistence.cow_sampled(99, at(4));
+    persistence.save_finished(at(5), Err("no space".to_owned()));
+
+    let view = persistence.view(at(6), 30);
+    assert_eq!(view.changes_since_last_save, 20);
+    assert_eq!(view.last_save_ms, at(2).wall_ms);
+    assert_eq!((view.last_save_failed, view.last_error.as_deref()), (true, Some("no space")));
+    assert_eq!((view.saves, view.failures, view.last_cow_bytes), (2, 1, 99));
+    assert_eq!((view.image_bytes, view.last_digest.as_deref()), (777, Some("digest-10")));
+    assert_eq!(view.last_duration, Some(Duration::from_secs(2)));
+
+    persistence.save_started(start(30), at(7));
+    persistence.save_finished(at(8), Ok(SaveReport::default()));
+    let view = persistence.view(at(9), 30);
+    assert_eq!((view.last_save_failed, view.last_error), (false, None));
+    assert_eq!(view.failures, 1);
+}
+
+#[test]
+fn a_save_that_could_not_start_is_a_failed_one() {
+    let persistence = Persistence::new(at(0));
+    persistence.save_finished(at(1), Err("fork: out of memory".to_owned()));
+    let view = persistence.view(at(2), 0);
+    assert!(persistence.last_save_failed());
+    assert_eq!((view.saves, view.failures, view.last_duration), (0, 1, None));
+}
+
+#[test]
+fn a_restore_is_followed() {
+    let persistence = Persistence::new(at(0));
+    persistence.loading_started(1000, at(1));
+    persistence.loading_progress(250);
+    assert!(persistence.is_loading());
+    let loading = persistence.view(at(4), 0).loading.unwrap();
+    assert_eq!((loading.loaded_bytes, loading.total_bytes), (250, 1000));
+    assert_eq!(loading.elapsed, Duration::from_secs(3));
+
+    let digest = Some("abc".to_owned());
+    let report =
+        LoadReport { keys_loaded: 9, keys_expired: 2, image_bytes: 1000, changes: 11, digest };
+    persistence.loading_finished(at(6), report.clone());
+    let view = persistence.view(at(7), 11);
+    assert!(!persistence.is_loading());
+    assert_eq!((view.restored, view.restore_duration), (report, Some(Duration::from_secs(5))));
+    assert_eq!((view.image_bytes, view.changes_since_last_save), (1000, 0));
+}
+
+#[test]
+fn progress_without_chunks_is_no_division_by_zero() {
+    let persistence = Persistence::new(at(0));
+    persistence.save_started(SaveStart::default(), at(0));
+    let saving = persistence.view(at(0), 0).saving.unwrap();
+    assert_eq!((saving.progress(), saving.keys_done()), (0.0, 0));
+}

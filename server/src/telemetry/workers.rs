@@ -1,0 +1,322 @@
+//! The counters of each thread, written by it alone and summed when somebody reads.
+//!
+//! ```text
+//!   Telemetry.slots:  [ Slot 0 | pad ][ Slot 1 | pad ] ...      one per thread
+//!                        |-- counters of connections, bytes, changes
+//!                        |-- commands: [ Command | Command | ... ]   one cache line each
+//!                        '-- errors:   [ count; 129 ]
+//! ```
+//!
+//! Invariants:
+//! 1. A slot is lent to at most one [`Recorder`], and a recorder stays on one thread at a time
+//!    (it is not `Sync`). So a plain load and store counts without losing anything.
+//! 2. Counters only grow. Readers may see them at slightly different moments.
+
+use std::cell::Cell;
+use std::marker::PhantomData;
+use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
+use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::{Arc, OnceLock};
+
+use super::Telemetry;
+use super::errors::COUNTERS;
+use super::histogram::{Histogram, Snapshot, bump};
+
+/// What one thread counts.
+#[derive(Debug)]
+pub(super) struct Slot {
+    lent: AtomicBool,
+    connections_received: AtomicU64,
+    connections_rejected: AtomicU64,
+    clients_opened: AtomicU64,
+    clients_closed: AtomicU64,
+    input_bytes: AtomicU64,
+    output_bytes: AtomicU64,
+    reads: AtomicU64,
+    writes: AtomicU64,
+    changes: AtomicU64,
+    commands: Box<[Command]>,
+    errors: Box<[AtomicU64]>,
+}
+
+/// What one thread counts of one command. A cache line of its own keeps the array's ends apart
+/// from what other threads write.
+#[derive(Debug, Default)]
+#[repr(align(64))]
+struct Command {
+    calls: AtomicU64,
+    nanos: AtomicU64,
+    rejected: AtomicU64,
+    failed: AtomicU64,
+    latency: OnceLock<Box<Histogram>>,
+}
+
+impl Slot {
+    pub(super) fn new(commands: usize) -> Self {
+        Self {
+            lent: AtomicBool::new(false),
+            connections_received: AtomicU64::new(0),
+            connections_rejected: AtomicU64::new(0),
+            clients_opened: AtomicU64::new(0),
+            clients_closed: AtomicU64::new(0),
+            input_bytes: AtomicU64::new(0),
+            output_bytes: AtomicU64::new(0),
+            reads: AtomicU64::new(0),
+            writes: AtomicU64::new(0),
+            changes: AtomicU64::new(0),
+            commands: (0..commands).map(|_| Command::default()).collect(),
+            errors: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
+        }
+    }
+
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Relaxed)
+    }
+
+    pub(super) fn add_to(&self, totals: &mut Totals) {
+        totals.connections_received += self.connections_received.load(Relaxed);
+        totals.connections_rejected += self.connections_rejected.load(Relaxed);
+        totals.clients_opened += self.clients_opened.load(Relaxed);
+        totals.clients_closed += self.clients_closed.load(Relaxed);
+        totals.commands += self.commands.iter().map(|one| one.calls.load(Relaxed)).sum::<u64>();
+        totals.input_bytes += self.input_bytes.load(Relaxed);
+        totals.output_bytes += self.output_bytes.load(Relaxed);
+        totals.reads += self.reads.load(Relaxed);
+        totals.writes += self.writes.load(Relaxed);
+        totals.errors += self.errors.iter().map(|count| count.load(Relaxed)).sum::<u64>();
+    }
+
+    pub(super) fn add_command_to(&self, command: usize, totals: &mut CommandTotals) {
+        let Some(own) = self.commands.get(command) else { return };
+        totals.calls += own.calls.load(Relaxed);
+        totals.nanos += own.nanos.load(Relaxed);
+        totals.rejected += own.rejected.load(Relaxed);
+        totals.failed += own.failed.load(Relaxed);
+    }
+
+    /// Adds a command's latencies; tells whether there are any.
+    pub(super) fn add_latency_to(&self, command: usize, latency: &mut Snapshot) -> bool {
+        let own = self.commands.get(command).and_then(|command| command.latency.get());
+        if let Some(own) = own {
+            own.add_to(latency);
+        }
+        own.is_some()
+    }
+
+    pub(super) fn errors(&self, counter: usize) -> u64 {
+        self.errors.get(counter).map_or(0, |count| count.load(Relaxed))
+    }
+}
+
+/// Sums over all threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Totals {
+    /// Connections accepted.
+    pub connections_received: u64,
+    /// Connections turned away, for lack of a place.
+    pub connections_rejected: u64,
+    /// Clients that began to be served.
+    pub clients_opened: u64,
+    /// Clients that are gone again.
+    pub clients_closed: u64,
+    /// Commands executed.
+    pub commands: u64,
+    /// Bytes read from clients.
+    pub input_bytes: u64,
+    /// Bytes written to clients.
+    pub output_bytes: u64,
+    /// Reads from sockets.
+    pub reads: u64,
+    /// Writes to sockets.
+    pub writes: u64,
+    /// Error replies.
+    pub errors: u64,
+}
+
+impl Totals {
+    /// Clients being served now.
+    pub fn clients(&self) -> u64 {
+        self.clients_opened.saturating_sub(self.clients_closed)
+    }
+
+    /// What was counted after an earlier reading; clients are left as they are.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        let passed = |of: fn(&Self) -> u64| of(self).saturating_sub(of(earlier));
+        Self {
+            connections_received: passed(|totals| totals.connections_received),
+            connections_rejected: passed(|totals| totals.connections_rejected),
+            commands: passed(|totals| totals.commands),
+            input_bytes: passed(|totals| totals.input_bytes),
+            output_bytes: passed(|totals| totals.output_bytes),
+            reads: passed(|totals| totals.reads),
+            writes: passed(|totals| totals.writes),
+            errors: passed(|totals| totals.errors),
+            ..*self
+        }
+    }
+}
+
+/// One command's statistics, summed over all threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CommandTotals {
+    /// Executions, failed ones included.
+    pub calls: u64,
+    /// Nanoseconds spent in them.
+    pub nanos: u64,
+    /// Refusals before execution, such as a wrong number of arguments.
+    pub rejected: u64,
+    /// Executions that ended in an error.
+    pub failed: u64,
+}
+
+impl CommandTotals {
+    /// Whether the command was ever asked for.
+    pub fn is_used(&self) -> bool {
+        self.calls > 0 || self.rejected > 0 || self.failed > 0
+    }
+
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        Self {
+            calls: self.calls.saturating_sub(earlier.calls),
+            nanos: self.nanos.saturating_sub(earlier.nanos),
+            rejected: self.rejected.saturating_sub(earlier.rejected),
+            failed: self.failed.saturating_sub(earlier.failed),
+        }
+    }
+}
+
+/// One thread's pen. Counting takes a few plain loads and stores.
+#[derive(Debug)]
+pub struct Recorder {
+    telemetry: Arc<Telemetry>,
+    slot: usize,
+    /// Not `Sync`: invariant 1.
+    one_thread: PhantomData<Cell<()>>,
+}
+
+impl Recorder {
+    /// Lends a slot. None: it is lent already, or there is no such slot.
+    pub(super) fn lend(telemetry: &Arc<Telemetry>, slot: usize) -> Option<Self> {
+        telemetry.slots.get(slot)?.lent.compare_exchange(false, true, AcqRel, Acquire).ok()?;
+        let telemetry = Arc::clone(telemetry);
+        Some(Self { telemetry, slot, one_thread: PhantomData })
+    }
+
+    #[inline]
+    fn slot(&self) -> &Slot {
+        &self.telemetry.slots[self.slot]
+    }
+
+    /// The telemetry this recorder writes to.
+    pub fn telemetry(&self) -> &Arc<Telemetry> {
+        &self.telemetry
+    }
+
+    /// A connection was accepted.
+    pub fn connection_received(&self) {
+        bump(&self.slot().connections_received, 1);
+    }
+
+    /// A connection was turned away.
+    pub fn connection_rejected(&self) {
+        bump(&self.slot().connections_rejected, 1);
+    }
+
+    /// A client is served from now on.
+    pub fn client_opened(&self) {
+        bump(&self.slot().clients_opened, 1);
+    }
+
+    /// A client is gone; any thread may say so, but one only.
+    pub fn client_closed(&self) {
+        bump(&self.slot().clients_closed, 1);
+    }
+
+    /// A read from a socket brought so many bytes.
+    #[inline]
+    pub fn socket_read(&self, bytes: u64) {
+        bump(&self.slot().reads, 1);
+        bump(&self.slot().input_bytes, bytes);
+    }
+
+    /// A write to a socket took so many bytes.
+    #[inline]
+    pub fn socket_written(&self, bytes: u64) {
+        bump(&self.slot().writes, 1);
+        bump(&self.slot().output_bytes, bytes);
+    }
+
+    /// So many changes were made to the data; call while the shards are locked, so that a
+    /// checkpoint knows which of them it holds.
+    #[inline]
+    pub fn changed(&self, changes: u64) {
+        bump(&self.slot().changes, changes);
+    }
+
+    /// An error reply was given; its text, with or without the leading minus.
+    pub fn error(&self, reply: &[u8]) {
+        bump(&self.slot().errors[self.telemetry.prefixes.counter_of(reply)], 1);
+    }
+
+    /// The statistics of a command, by its place in the list of names.
+    ///
+    /// # Panics
+    /// When there is no such command.
+    #[inline]
+    pub fn command(&self, number: usize) -> CommandRecorder<'_> {
+        CommandRecorder {
+            command: &self.slot().commands[number],
+            tracking: &self.telemetry.latency_tracking,
+        }
+    }
+}
+
+impl Drop for Recorder {
+    fn drop(&mut self) {
+        self.slot().lent.store(false, Release);
+    }
+}
+
+/// One thread's statistics of one command.
+#[derive(Debug, Clone, Copy)]
+pub struct CommandRecorder<'a> {
+    command: &'a Command,
+    tracking: &'a AtomicBool,
+}
+
+impl CommandRecorder<'_> {
+    /// The command was executed in so many nanoseconds, and replied with an error or not.
+    #[inline]
+    pub fn record(&self, nanos: u64, failed: bool) {
+        self.record_batch(1, nanos);
+        if failed {
+            self.failed(1);
+        }
+    }
+
+    /// The command was executed `calls` times in so many nanoseconds together. The latency
+    /// histogram takes each for the mean.
+    #[inline]
+    pub fn record_batch(&self, calls: u64, nanos: u64) {
+        bump(&self.command.calls, calls);
+        bump(&self.command.nanos, nanos);
+        if let Some(mean) = nanos.checked_div(calls)
+            && self.tracking.load(Relaxed)
+        {
+            // The first call of a command on this thread allocates, the others do not.
+            self.command.latency.get_or_init(Box::default).record_many(calls, mean);
+        }
+    }
+
+    /// So many recorded executions ended in an error.
+    #[inline]
+    pub fn failed(&self, calls: u64) {
+        bump(&self.command.failed, calls);
+    }
+
+    /// The command was refused before it was executed.
+    #[inline]
+    pub fn rejected(&self) {
+        bump(&self.command.rejected, 1);
+    }
+}
