@@ -3,10 +3,14 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::cast_possible_truncation))]
 
 pub mod arena;
+pub mod checkpoint;
 pub mod clock;
 pub mod collections;
 pub mod commands;
 pub mod config;
+pub mod engine;
 pub mod keyspace;
+pub mod net;
 pub mod protocol;
+pub mod server;
 pub mod telemetry;

@@ -44,7 +44,7 @@ fn check(args: &[String]) -> anyhow::Result<()> {
     println!("keys           {} ({} with an expiry)", contents.keys, contents.expires);
     println!("chunks         {}", contents.arena.chunks);
     println!("objects        {} ({} bytes)", contents.arena.objects, contents.arena.bytes);
-    println!("image          {} bytes", stats.image.file_len);
+    println!("image          {} bytes", stats.image.image_bytes);
     println!("digest         {}", restored.digest.unwrap_or_default());
     println!("read in        {:.3} s", stats.duration.as_secs_f64());
     println!("verified in    {:.3} s", restored.verified_in.as_secs_f64());

@@ -1,5 +1,6 @@
 //! One server, from its configuration to its end.
 
+use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -9,7 +10,7 @@ use crate::clock::{self, Moment};
 use crate::config::{Config, Live};
 use crate::engine::{Background, Engine, Opened, Saver, Shared, Shutdown, open};
 use crate::net::{Listeners, Pool};
-use crate::telemetry::{LoadReport, Telemetry, logging, serve_metrics};
+use crate::telemetry::{Figures, LoadReport, Telemetry, logging, metrics};
 
 /// Runs a server until it is told to stop.
 ///
@@ -30,7 +31,7 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     let shared = Arc::new(shared);
     shared.telemetry.set_latency_tracking(config.latency_tracking);
     if let Some(restored) = restored {
-        tell_restored(&shared.telemetry, &restored, now);
+        tell_restored(&config, &shared.telemetry, &restored, now);
     }
     let (saver, saver_thread) = Saver::start(&shared)?;
     let engine = Engine::new(Arc::clone(&shared), saver);
@@ -39,7 +40,14 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     let recorders: Option<Vec<_>> =
         (0..=config.threads).map(|i| shared.telemetry.recorder(i)).collect();
     let pool = Pool::start(&engine, listeners, recorders.unwrap_or_default())?;
-    let metrics = serve_metrics(&config, &shared.telemetry, Arc::clone(&shared))?;
+    let metrics = match config.metrics_port {
+        0 => None,
+        port => {
+            let address = SocketAddr::new(config.metrics_bind, port);
+            let figures = Arc::clone(&shared) as Arc<dyn Figures>;
+            Some(metrics::serve(Arc::clone(&shared.telemetry), figures, address)?)
+        }
+    };
     let stopper = pool.stopper();
     engine.on_stop(move || stopper.stop());
     write_pid_file(&config);
@@ -78,21 +86,26 @@ fn with_absolute_dir(mut config: Config) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn tell_restored(telemetry: &Telemetry, restored: &crate::engine::Restored, begun: Moment) {
+fn tell_restored(
+    config: &Config,
+    telemetry: &Telemetry,
+    restored: &crate::engine::Restored,
+    begun: Moment,
+) {
     let stats = &restored.stats;
     tracing::info!(
         keys = restored.contents.keys,
-        image_bytes = stats.image.file_len,
+        image_bytes = stats.image.image_bytes,
         read_seconds = stats.duration.as_secs_f64(),
         verify_seconds = restored.verified_in.as_secs_f64(),
         "Restored {}",
-        stats.image.path.display()
+        config.dir.join(&config.dbfilename).display()
     );
     let persistence = telemetry.persistence();
-    persistence.loading_started(stats.image.file_len, begun);
+    persistence.loading_started(stats.image.image_bytes, begun);
     let report = LoadReport {
         keys_loaded: restored.contents.keys,
-        image_bytes: stats.image.file_len,
+        image_bytes: stats.image.image_bytes,
         digest: restored.digest.clone(),
         ..LoadReport::default()
     };

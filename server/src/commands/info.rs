@@ -1,6 +1,5 @@
 //! INFO and LASTSAVE.
 
-use crate::clock::Moment;
 use crate::telemetry::{Figures as _, info};
 
 use super::call::Call;
@@ -33,8 +32,7 @@ fn render(call: &mut Call<'_>) -> Answer {
 }
 
 fn lastsave(call: &mut Call<'_>) -> Answer {
-    let view = call.shared.telemetry.persistence_view(Moment::now());
-    call.reply.integer(view.last_save_ms / 1000);
+    call.reply.integer(call.shared.telemetry.persistence().last_save_ms() / 1000);
     Ok(())
 }
 

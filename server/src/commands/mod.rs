@@ -13,6 +13,8 @@
 mod call;
 mod clients;
 mod failure;
+mod figures;
+mod info;
 mod session;
 mod shared;
 mod strings;
@@ -31,7 +33,7 @@ use crate::protocol::Args;
 
 /// The rows of all families.
 pub fn all() -> impl Iterator<Item = &'static Command> {
-    strings::COMMANDS.iter()
+    strings::COMMANDS.iter().chain(info::COMMANDS)
 }
 
 /// The error for a request that names no command.

@@ -3,8 +3,10 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
+use crate::clock::Moment;
 use crate::config::Live;
-use crate::keyspace::Keyspace;
+use crate::keyspace::{DATABASES, Keyspace};
+use crate::telemetry::Telemetry;
 
 use super::clients::Clients;
 use super::table::Table;
@@ -31,6 +33,12 @@ pub struct Shared {
     pub table: Table,
     /// The connected clients.
     pub clients: Clients,
+    /// What the server counts.
+    pub telemetry: Arc<Telemetry>,
+    /// Mean time to live of each database's keys, in milliseconds, as last sampled.
+    pub ttl_samples: [AtomicU64; DATABASES],
+    /// Bytes of the arena that lie on huge pages, as last read.
+    pub huge_bytes: AtomicU64,
     /// Switches for tests.
     pub hooks: Hooks,
     /// Bytes that the keyspace may take: the arena's size, or less if `maxmemory` was lowered.
@@ -42,19 +50,29 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// What a server that starts at `now` shares.
+    /// What a server that starts at `now` shares; `threads` of it count.
     ///
     /// # Errors
     /// The configuration renames a command that does not exist.
-    pub fn new(keyspace: Keyspace, config: Arc<Live>, now: i64) -> Result<Self, String> {
+    pub fn new(
+        keyspace: Keyspace,
+        config: Arc<Live>,
+        threads: usize,
+        now: i64,
+    ) -> Result<Self, String> {
         let current = config.current();
         let renames: Vec<(String, String)> =
             current.rename_command.iter().map(|r| (r.from.clone(), r.to.clone())).collect();
         let maxmemory = AtomicU64::new(keyspace.arena().capacity());
+        let table = Table::new(super::all(), &renames)?;
+        let names = table.rows().iter().map(|row| row.name.clone()).collect();
         Ok(Self {
             keyspace,
             config,
-            table: Table::new(super::all(), &renames)?,
+            table,
+            telemetry: Telemetry::new(threads, names),
+            ttl_samples: [const { AtomicU64::new(0) }; DATABASES],
+            huge_bytes: AtomicU64::new(0),
             clients: Clients::default(),
             hooks: Hooks {
                 active_expire: AtomicBool::new(true),
@@ -65,6 +83,14 @@ impl Shared {
             run_id: run_id(now),
             started_at: now,
         })
+    }
+}
+
+impl Shared {
+    /// Changes that the last save does not hold.
+    pub fn changes_since_last_save(&self) -> u64 {
+        let changes = self.keyspace.stats().changes;
+        self.telemetry.persistence().view(Moment::now(), changes).changes_since_last_save
     }
 }
 

@@ -41,7 +41,7 @@ impl Bench {
         let blank = Blank::reserve(PageKind::Small, capacity).unwrap();
         let keyspace = Keyspace::create(blank, 1).unwrap();
         let now = 1_700_000_000_000;
-        let shared = Shared::new(keyspace, Arc::new(Live::new(config, None)), now).unwrap();
+        let shared = Shared::new(keyspace, Arc::new(Live::new(config, None)), 1, now).unwrap();
         let origin = Origin { peer: None, local: None, path: "test".into(), fd: 7 };
         let client = shared.clients.connect(origin, now, Arc::new(Nobody));
         Self {

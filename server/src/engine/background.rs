@@ -149,7 +149,7 @@ impl<'e> Rounds<'e> {
         let now = Moment::now().wall_seconds();
         for client in self.shared.clients.list() {
             let idle = now - client.last_active.load(Ordering::Relaxed) / 1000;
-            if u64::try_from(idle).is_ok_and(|idle| idle > timeout) {
+            if u64::try_from(idle).is_ok_and(|idle| idle > u64::from(timeout)) {
                 client.kill();
             }
         }

@@ -14,7 +14,6 @@
 
 mod admission;
 mod background;
-mod figures;
 mod open;
 mod saver;
 mod worker;
@@ -25,7 +24,7 @@ use parking_lot::Mutex;
 
 pub use crate::commands::{Client, Clients, Effect, Hangup, Origin, Session, Shared, Shutdown};
 pub use background::Background;
-pub use open::{Opened, StartError, check_image, open};
+pub use open::{Opened, Restored, StartError, check_image, open};
 pub use saver::Saver;
 pub use worker::{Outcome, Worker};
 

@@ -97,7 +97,7 @@ pub fn open(config: &Config) -> Result<Opened, StartError> {
 /// # Errors
 /// The image is damaged, or there is no memory for it.
 pub fn check_image(path: &Path, threads: usize) -> Result<Restored, StartError> {
-    let capacity = inspect(path)?.capacity_needed + CHECK_MARGIN;
+    let capacity = inspect(path)?.needed_capacity + CHECK_MARGIN;
     let (arena, stats) = restore(path, PageKind::Small, capacity, layout_hash(), threads)?;
     check(&Keyspace::open(arena)?, path, stats, threads, true)
 }
@@ -110,13 +110,11 @@ fn check(
     digest: bool,
 ) -> Result<Restored, StartError> {
     let watch = Stopwatch::start();
-    let contents = keyspace.verify(threads).map_err(|broken| StartError::Damaged {
-        path: path.display().to_string(),
-        broken,
-    })?;
+    let contents = keyspace
+        .verify(threads)
+        .map_err(|broken| StartError::Damaged { path: path.display().to_string(), broken })?;
     let verified_in = Duration::from_nanos(watch.nanos());
-    let digest =
-        digest.then(|| keyspace.lock(crate::arena::ShardSet::ALL, i64::MIN).digest());
+    let digest = digest.then(|| keyspace.lock(crate::arena::ShardSet::ALL, i64::MIN).digest());
     Ok(Restored { stats, contents, verified_in, digest })
 }
 

@@ -48,10 +48,11 @@ impl Saver {
     ///
     /// # Errors
     /// There is no thread to be had.
-    pub fn start(shared: &Arc<Shared>) -> std::io::Result<(Arc<Self>, std::thread::JoinHandle<()>)> {
+    pub fn start(
+        shared: &Arc<Shared>,
+    ) -> std::io::Result<(Arc<Self>, std::thread::JoinHandle<()>)> {
         let (sender, receiver) = channel();
-        let saver =
-            Arc::new(Self { state: Mutex::default(), requests: Mutex::new(Some(sender)) });
+        let saver = Arc::new(Self { state: Mutex::default(), requests: Mutex::new(Some(sender)) });
         let (this, shared) = (Arc::clone(&saver), Arc::clone(shared));
         let thread = std::thread::Builder::new()
             .name("saver".into())

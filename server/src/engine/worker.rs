@@ -283,9 +283,9 @@ impl Engine {
             }
             Effect::Reload => self.saver.reload(&self.shared).map(|()| "OK".to_owned()),
         };
-        match answer {
-            Ok(text) => reply.simple(&text),
-            Err(text) => reply.error(&text),
+        match &answer {
+            Ok(text) => reply.simple(text),
+            Err(text) => reply.error(text),
         }
         (Outcome::Done, answer.is_err())
     }

@@ -26,7 +26,9 @@ set protected-mode to no if the network is trusted.\r\n";
 #[derive(Debug, thiserror::Error)]
 pub enum BindError {
     /// An address cannot be used.
-    #[error("cannot listen on {address}: {source}. Is another server running there? Choose another with --port or --bind")]
+    #[error(
+        "cannot listen on {address}: {source}. Is another server running there? Choose another with --port or --bind"
+    )]
     Tcp {
         /// The address.
         address: SocketAddr,
@@ -145,7 +147,7 @@ impl Accepting {
         if is_remote && config.protected_mode && config.requirepass.is_none() {
             return Some(DENIED);
         }
-        (self.shared.clients.count() >= config.maxclients).then_some(FULL)
+        (self.shared.clients.count() >= u64::from(config.maxclients)).then_some(FULL)
     }
 }
 
@@ -214,11 +216,11 @@ async fn pause_after(error: &io::Error) {
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
-fn tune(stream: &std::net::TcpStream, keepalive: u64) {
+fn tune(stream: &std::net::TcpStream, keepalive: u32) {
     // Slower or less robust without, not wrong.
     let _ = stream.set_nodelay(true);
     if keepalive > 0 {
-        let idle = Duration::from_secs(keepalive);
+        let idle = Duration::from_secs(u64::from(keepalive));
         let probes = TcpKeepalive::new().with_time(idle).with_interval(idle / 3).with_retries(3);
         let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&probes);
     }

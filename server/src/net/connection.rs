@@ -199,13 +199,8 @@ impl Connection {
             if parsed == Ok(0) {
                 break Next::Read;
             }
-            let outcome = desk.worker.run(
-                &mut self.session,
-                &desk.batch,
-                &bytes[done..],
-                0,
-                &mut desk.reply,
-            );
+            let outcome =
+                desk.worker.run(&mut self.session, &desk.batch, &bytes[done..], 0, &mut desk.reply);
             match (outcome, parsed) {
                 (Outcome::Done, Ok(consumed)) => {
                     done += consumed;

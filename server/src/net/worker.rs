@@ -73,8 +73,7 @@ impl Pool {
         let mut accept = acceptor.map(|recorder| (listeners, recorder, boxes));
         let mut threads = Vec::new();
         for (number, (recorder, mail)) in recorders.into_iter().zip(mails).enumerate() {
-            let (engine, stopped, accept) =
-                (Arc::clone(engine), stop.0.subscribe(), accept.take());
+            let (engine, stopped, accept) = (Arc::clone(engine), stop.0.subscribe(), accept.take());
             threads.push(
                 std::thread::Builder::new()
                     .name(format!("worker-{number}"))

@@ -92,6 +92,8 @@ pub struct MemoryFigures {
 /// Counters of the keyspace, since the start of the process.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct EngineCounters {
+    /// Changes ever made to the data.
+    pub changes: u64,
     /// Lookups that found their key.
     pub keyspace_hits: u64,
     /// Lookups that did not.
@@ -112,6 +114,7 @@ impl EngineCounters {
     pub(super) fn since(&self, earlier: &Self) -> Self {
         let passed = |of: fn(&Self) -> u64| of(self).saturating_sub(of(earlier));
         Self {
+            changes: self.changes,
             keyspace_hits: passed(|counters| counters.keyspace_hits),
             keyspace_misses: passed(|counters| counters.keyspace_misses),
             expired_keys: passed(|counters| counters.expired_keys),

@@ -144,21 +144,6 @@ impl Telemetry {
         totals
     }
 
-    /// All changes ever made to the data. Exact inside the safepoint.
-    pub fn changes(&self) -> u64 {
-        self.slots.iter().map(|slot| slot.changes()).sum()
-    }
-
-    /// Changes that the last save does not hold.
-    pub fn changes_since_last_save(&self) -> u64 {
-        self.persistence_view(Moment::default()).changes_since_last_save
-    }
-
-    /// The state of saving and restoring at a moment.
-    pub fn persistence_view(&self, now: Moment) -> View {
-        self.persistence.view(now, self.changes())
-    }
-
     /// A command's statistics since the start.
     pub fn command(&self, number: usize) -> CommandTotals {
         let mut totals = CommandTotals::default();
@@ -211,7 +196,7 @@ impl Telemetry {
 
     /// CONFIG RESETSTAT: INFO counts from zero again. Metrics do not.
     pub fn reset(&self, inputs: &InfoInputs) {
-        let view = self.persistence_view(Moment::default());
+        let view = self.persistence.view(Moment::default(), 0);
         let zero = Zero {
             totals: self.totals(),
             commands: self.commands().map(|(number, _)| self.command(number)).collect(),

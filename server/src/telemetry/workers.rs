@@ -34,7 +34,6 @@ pub(super) struct Slot {
     output_bytes: AtomicU64,
     reads: AtomicU64,
     writes: AtomicU64,
-    changes: AtomicU64,
     commands: Box<[Command]>,
     errors: Box<[AtomicU64]>,
 }
@@ -63,14 +62,9 @@ impl Slot {
             output_bytes: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
-            changes: AtomicU64::new(0),
             commands: (0..commands).map(|_| Command::default()).collect(),
             errors: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
         }
-    }
-
-    pub(super) fn changes(&self) -> u64 {
-        self.changes.load(Relaxed)
     }
 
     pub(super) fn add_to(&self, totals: &mut Totals) {
@@ -244,13 +238,6 @@ impl Recorder {
     pub fn socket_written(&self, bytes: u64) {
         bump(&self.slot().writes, 1);
         bump(&self.slot().output_bytes, bytes);
-    }
-
-    /// So many changes were made to the data; call while the shards are locked, so that a
-    /// checkpoint knows which of them it holds.
-    #[inline]
-    pub fn changed(&self, changes: u64) {
-        bump(&self.slot().changes, changes);
     }
 
     /// An error reply was given; its text, with or without the leading minus.

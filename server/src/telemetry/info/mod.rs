@@ -59,6 +59,13 @@ const SECTIONS: [Section; 13] = [
     section("keyspace", true, sections::keyspace),
 ];
 
+impl Reading<'_> {
+    /// The state of saving and restoring.
+    fn persistence(&self) -> super::View {
+        self.telemetry.persistence.view(self.now, self.inputs.counters.changes)
+    }
+}
+
 impl Section {
     /// Whether a request asks for this section. Unknown names ask for none.
     fn is_asked(&self, asked: &[&str]) -> bool {

@@ -143,7 +143,7 @@ fn word(failed: bool) -> &'static str {
 }
 
 pub(super) fn persistence(page: &mut Page, reading: &Reading<'_>) {
-    let view = reading.telemetry.persistence_view(reading.now);
+    let view = reading.persistence();
     let saving = view.saving.as_ref();
     page.section("Persistence");
     page.field("loading", u8::from(view.loading.is_some()));
@@ -213,7 +213,7 @@ pub(super) fn stats(page: &mut Page, reading: &Reading<'_>) {
     let engine = reading.inputs.counters.since(&reading.zero.engine);
     let rates = reading.telemetry.rates();
     let kbps = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
-    let view = reading.telemetry.persistence_view(reading.now);
+    let view = reading.persistence();
     let forks = view.forks.count().saturating_sub(reading.zero.forks);
     let latest_fork = if forks == 0 { Duration::ZERO } else { view.latest_fork };
     page.section("Stats");

@@ -49,11 +49,12 @@ impl<'a> Collected<'a> {
     fn new(telemetry: &'a Telemetry, inputs: InfoInputs) -> Self {
         let now = Moment::now();
         let commands = telemetry.commands().map(|(number, name)| (name, telemetry.command(number)));
+        let view = telemetry.persistence().view(now, inputs.counters.changes);
         Self {
             telemetry,
             inputs,
             totals: telemetry.totals(),
-            view: telemetry.persistence_view(now),
+            view,
             commands: commands.filter(|(_, totals)| totals.is_used()).collect(),
             latency: telemetry.latency_of_all(),
             resident_bytes: process::resident_bytes(),

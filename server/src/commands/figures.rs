@@ -1,13 +1,14 @@
-//! The engine's figures, for INFO and for the metrics.
+//! The figures that only the keyspace and the connections know, for INFO and for the metrics.
 
 use std::sync::atomic::Ordering;
 
-use crate::commands::Shared;
 use crate::keyspace::DATABASES;
 use crate::telemetry::{
     ArenaFigures, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
     MemoryFigures, ServerFigures,
 };
+
+use super::shared::Shared;
 
 impl Figures for Shared {
     fn figures(&self) -> InfoInputs {
@@ -19,13 +20,17 @@ impl Figures for Shared {
             server: ServerFigures {
                 tcp_port: config.port,
                 run_id: self.run_id.clone(),
-                config_file: self.config.file().map(|f| f.display().to_string()).unwrap_or_default(),
+                config_file: self
+                    .config
+                    .file()
+                    .map(|f| f.display().to_string())
+                    .unwrap_or_default(),
                 supervised: config.supervised.name().to_owned(),
                 hz: config.hz,
                 threads: config.threads,
             },
             clients: ClientFigures {
-                limit: config.maxclients,
+                limit: u64::from(config.maxclients),
                 ..ClientFigures::default()
             },
             memory: MemoryFigures {
@@ -36,6 +41,7 @@ impl Figures for Shared {
                 policy: config.maxmemory_policy.name(),
             },
             counters: EngineCounters {
+                changes: stats.changes,
                 keyspace_hits: stats.hits,
                 keyspace_misses: stats.misses,
                 expired_keys: stats.expired,

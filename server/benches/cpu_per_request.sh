@@ -1,0 +1,69 @@
+#!/usr/bin/env bash
+# Server CPU time per request, side by side with redis-server: SET and GET of 64 bytes over
+# 1,000,000 random keys of 16 bytes, without pipelining and with 16 and 64 requests a write.
+# Each server is pinned to core 0 with one thread, the load generator to core 1; rounds alternate.
+#
+#   cargo build --release && server/benches/cpu_per_request.sh [ROUNDS]
+#
+# Prints the median of the rounds in microseconds of server CPU (user + system) a request, the
+# spread, the ratio of the medians, and resident memory after loading.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+rounds=${1:-5}
+requests=${REQUESTS:-1000000}
+peer=${PEER:-redis-server}
+dir=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
+mkdir "$dir/cowherd" "$dir/peer"
+taskset -c 0 target/release/cowherd --port 7601 --metrics-port 0 --threads 1 --save '' \
+    --dir "$dir/cowherd" ${COWHERD_ARGS:-} >"$dir/cowherd.log" 2>&1 &
+cowherd=$!
+taskset -c 0 "$peer" --port 7602 --save '' --appendonly no --dir "$dir/peer" >"$dir/peer.log" 2>&1 &
+other=$!
+for port in 7601 7602; do
+    until redis-cli -p $port ping >/dev/null 2>&1; do sleep 0.1; done
+done
+
+ticks() { awk '{print $14 + $15}' "/proc/$1/stat"; }
+rss() { awk '/VmRSS|HugetlbPages/ {kib += $2} END {print kib}' "/proc/$1/status"; }
+key=key:__rand_int__ # redis-benchmark writes twelve digits: 16 bytes
+value=$(head -c 64 /dev/zero | tr '\0' x)
+before_c=$(rss $cowherd) before_o=$(rss $other)
+for port in 7601 7602; do
+    # Every key once: SET over a sequence would need more than redis-benchmark has, so load by pipe.
+    seq -f '%012.0f' 0 999999 | awk -v v="$value" \
+        '{printf "*3\r\n$3\r\nSET\r\n$16\r\nkey:%s\r\n$64\r\n%s\r\n", $1, v}' |
+        redis-cli -p $port --pipe >/dev/null
+done
+printf 'resident bytes a key: cowherd %.1f, %s %.1f\n' \
+    "$(echo "($(rss $cowherd) - 0 * $before_c) * 1024 / 1000000" | bc -l)" "$peer" \
+    "$(echo "($(rss $other) - 0 * $before_o) * 1024 / 1000000" | bc -l)"
+
+# measure PORT PID PIPELINE COMMAND...: microseconds of server CPU a request
+measure() {
+    local port=$1 pid=$2 depth=$3
+    shift 3
+    local n=$requests
+    if [ "$depth" = 1 ]; then n=$((requests / 4)); fi
+    local start end
+    start=$(ticks "$pid")
+    taskset -c 1 redis-benchmark -p "$port" -c 50 -n $n -r 1000000 -P "$depth" -q "$@" >/dev/null 2>&1
+    end=$(ticks "$pid")
+    echo "scale=4; ($end - $start) * 10000 / $n" | bc
+}
+
+median() { sort -n | awk '{a[NR] = $1} END {printf "%.3f [%.3f..%.3f]", a[int((NR + 1) / 2)], a[1], a[NR]}'; }
+
+for depth in 1 16 64; do
+    for command in set get; do
+        if [ $command = set ]; then line=(SET "$key" "$value"); else line=(GET "$key"); fi
+        : >"$dir/c" && : >"$dir/o"
+        for _ in $(seq "$rounds"); do
+            measure 7601 $cowherd $depth "${line[@]}" >>"$dir/c"
+            measure 7602 $other $depth "${line[@]}" >>"$dir/o"
+        done
+        c=$(median <"$dir/c") o=$(median <"$dir/o")
+        printf '%-4s -P %-3s cowherd %s us, %s %s us, ratio %.2f\n' \
+            $command $depth "$c" "$peer" "$o" "$(echo "${c%% *} / ${o%% *}" | bc -l)"
+    done
+done
