@@ -35,7 +35,7 @@ use crate::arena::{Arena, Blank, Offset, OpenError, SHARDS, ShardIndex, ShardSet
 use crate::collections::dict::{Dict, Root};
 
 pub use clocks::{Clocks, Usage};
-pub use database::{Databases, ScanCursor};
+pub use database::{Databases, Pick, ScanCursor};
 pub use entry::{Encoding, Kind};
 pub use expiry::ExpireRule;
 pub use shards::{Entry, Key, ShardStats, Shards};
