@@ -12,7 +12,12 @@
 
 mod call;
 mod clients;
+mod databases;
+mod expiry;
 mod failure;
+mod keys;
+mod object;
+mod scan;
 mod session;
 mod shared;
 mod strings;
@@ -31,7 +36,13 @@ use crate::protocol::Args;
 
 /// The rows of all families.
 pub fn all() -> impl Iterator<Item = &'static Command> {
-    strings::COMMANDS.iter()
+    strings::COMMANDS
+        .iter()
+        .chain(keys::COMMANDS)
+        .chain(expiry::COMMANDS)
+        .chain(databases::COMMANDS)
+        .chain(scan::COMMANDS)
+        .chain(object::COMMANDS)
 }
 
 /// The error for a request that names no command.
