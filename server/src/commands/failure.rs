@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::arena::OutOfMemory;
+use crate::keyspace::OutOfMemory;
 use crate::keyspace::StringError;
 
 /// What a handler returns: its reply is written already, or it failed.

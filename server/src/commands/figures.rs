@@ -52,7 +52,7 @@ impl Figures for Shared {
                 pages_asked: config.arena_pages.name().to_owned(),
                 pages: arena.page_kind().name().to_owned(),
                 capacity: arena.capacity(),
-                chunk_bytes: crate::arena::CHUNK_SIZE,
+                chunk_bytes: crate::keyspace::CHUNK_SIZE,
                 used_chunks: arena.used_chunks(),
                 huge_bytes: self.huge_bytes.load(Ordering::Relaxed),
             },

@@ -12,9 +12,14 @@
 
 mod call;
 mod clients;
+mod databases;
+mod expiry;
 mod failure;
 mod figures;
 mod info;
+mod keys;
+mod object;
+mod scan;
 mod session;
 mod shared;
 mod strings;
@@ -33,7 +38,14 @@ use crate::protocol::Args;
 
 /// The rows of all families.
 pub fn all() -> impl Iterator<Item = &'static Command> {
-    strings::COMMANDS.iter().chain(info::COMMANDS)
+    strings::COMMANDS
+        .iter()
+        .chain(keys::COMMANDS)
+        .chain(expiry::COMMANDS)
+        .chain(databases::COMMANDS)
+        .chain(scan::COMMANDS)
+        .chain(object::COMMANDS)
+        .chain(info::COMMANDS)
 }
 
 /// The error for a request that names no command.

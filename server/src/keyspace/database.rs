@@ -27,6 +27,17 @@ impl Databases {
     }
 }
 
+/// A key chosen at random.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Pick<'m> {
+    /// There is none.
+    Nothing,
+    /// The chosen one had expired, and is gone now.
+    Expired,
+    /// This one.
+    Key(&'m [u8]),
+}
+
 /// A place in a scan over all shards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ScanCursor {
@@ -82,7 +93,8 @@ impl Shards<'_> {
             (mem.read(db_root(shard, a)), mem.read(db_root(shard, b)));
         mem.write(db_root(shard, a), second);
         mem.write(db_root(shard, b), first);
-        self.changed(shard);
+        // One change, counted with the first shard.
+        self.count(shard, Counter::Changes, u64::from(shard.get() == 0));
     }
 
     /// Hands keys of a database in one locked shard to `each`, at least `least` unless the shard
@@ -117,6 +129,24 @@ impl Shards<'_> {
         let shape = Shape::load(&mem, at);
         let alive = shape.expiry(&mem, at).is_none_or(|expiry| expiry > self.now);
         alive.then(|| mem.slice(at + shape.key_at(), shape.key_len))
+    }
+
+    /// A key of a database in one locked shard, chosen at random. If that one has expired, it is
+    /// removed instead: who asks until there is an answer will get one.
+    pub fn pick_key(
+        &mut self,
+        db: DbIndex,
+        shard: ShardIndex,
+        random: impl FnMut() -> u64,
+    ) -> Pick<'_> {
+        let mem = self.held.view(shard);
+        let Some(at) = keys_of(shard, db).random(&mem, random) else { return Pick::Nothing };
+        let shape = Shape::load(&mem, at);
+        if shape.expiry(&mem, at).is_some_and(|expiry| expiry <= self.now) {
+            self.expire_entry(shard, db, at);
+            return Pick::Expired;
+        }
+        Pick::Key(self.held.view(shard).slice(at + shape.key_at(), shape.key_len))
     }
 
     /// Milliseconds to live of about `most` keys with an expiry in a locked shard: their number

@@ -157,7 +157,7 @@ impl Shards<'_> {
         slice
     }
 
-    fn expire_entry(&mut self, shard: ShardIndex, db: DbIndex, at: u64) {
+    pub(super) fn expire_entry(&mut self, shard: ShardIndex, db: DbIndex, at: u64) {
         use crate::collections::dict::Hashed as _;
         let mem = self.held.mem(shard);
         let hash = ByHash.hash(&mem, at);
@@ -166,6 +166,11 @@ impl Shards<'_> {
             let entry = Entry { at, shape: Shape::load(&mem, at), found, shard };
             self.expire(db, hash, &entry);
         }
+    }
+
+    /// Frees all entries of flushed databases in one locked shard, here and now.
+    pub fn free_flushed(&mut self, shard: ShardIndex) {
+        while self.free_garbage(shard, usize::MAX) {}
     }
 
     /// Frees about `most` entries of flushed databases; tells whether more are left.

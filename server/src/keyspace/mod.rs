@@ -31,11 +31,12 @@ mod verify;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::arena::layout::{ROOT_SIZE, shard_root};
-use crate::arena::{Arena, Blank, Offset, OpenError, SHARDS, ShardIndex, ShardSet};
+use crate::arena::{Arena, Blank, Offset, OpenError, SHARDS};
 use crate::collections::dict::{Dict, Root};
 
+pub use crate::arena::{CHUNK_SIZE, OutOfMemory, ShardIndex, ShardSet};
 pub use clocks::{Clocks, Usage};
-pub use database::{Databases, ScanCursor};
+pub use database::{Databases, Pick, ScanCursor};
 pub use entry::{Encoding, Kind};
 pub use expiry::ExpireRule;
 pub use shards::{Entry, Key, ShardStats, Shards};

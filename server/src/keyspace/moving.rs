@@ -22,6 +22,7 @@ impl Shards<'_> {
         let object = self.transferable(&source, to.shard);
         let at = self.duplicate(&source, to, object)?;
         self.adopt(db, to, at, object.is_some())?;
+        self.space.clocks.follow(source.at, at);
         // Adding the new key may have moved the old one's slot.
         if let Some(source) = self.peek(db, from) {
             self.unlink(db, from.hash, &source);
@@ -150,6 +151,8 @@ impl Shards<'_> {
             Ok(()) => {
                 if let Some(old) = old {
                     self.free(&old);
+                    // The clock is that of a new key, not of the one whose place it took.
+                    self.space.clocks.start(at, self.now);
                 }
                 Ok(())
             }

@@ -119,6 +119,11 @@ impl<'a> Shards<'a> {
         self
     }
 
+    /// Lets lookups touch the access clocks or leave them alone.
+    pub const fn set_touch(&mut self, touch: bool) {
+        self.touch = touch;
+    }
+
     /// The wall clock of this command, in milliseconds.
     pub const fn now(&self) -> i64 {
         self.now
@@ -164,9 +169,14 @@ impl<'a> Shards<'a> {
     #[inline]
     pub fn lookup_read(&mut self, db: DbIndex, key: &Key<'_>) -> Option<Entry> {
         let entry = self.lookup(db, key);
-        let counter = if entry.is_some() { Counter::Hits } else { Counter::Misses };
-        self.count(key.shard, counter, 1);
+        self.count_read(key, entry.is_some());
         entry
+    }
+
+    #[inline]
+    fn count_read(&self, key: &Key<'_>, found: bool) {
+        let counter = if found { Counter::Hits } else { Counter::Misses };
+        self.count(key.shard, counter, 1);
     }
 
     /// As [`Self::lookup`], but does not count as a use.
@@ -182,6 +192,13 @@ impl<'a> Shards<'a> {
             return None;
         }
         Some(entry)
+    }
+
+    /// As [`Self::peek`], and counts a hit or a miss.
+    pub fn peek_read(&mut self, db: DbIndex, key: &Key<'_>) -> Option<Entry> {
+        let entry = self.peek(db, key);
+        self.count_read(key, entry.is_some());
+        entry
     }
 
     /// Whether a key is there.

@@ -1,0 +1,162 @@
+//! Expiry: EXPIRE, TTL, PERSIST and their kin.
+
+use crate::keyspace::ExpireRule;
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::table::{Command, Flags, Keys};
+
+const READ: Flags = Flags::READONLY.and(Flags::FAST);
+const WRITE: Flags = Flags::WRITE.and(Flags::FAST);
+
+const GROUP: &str = "generic";
+
+const NOT_WITH_NX: Failure =
+    Failure::new("ERR NX and XX, GT or LT options at the same time are not compatible");
+const NOT_BOTH: Failure = Failure::new("ERR GT and LT options at the same time are not compatible");
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("expire", -3, WRITE, Keys::ONE, expire).doc(
+        GROUP,
+        "1.0.0",
+        "Lets a key expire in so many seconds.",
+    ),
+    Command::new("pexpire", -3, WRITE, Keys::ONE, pexpire).doc(
+        GROUP,
+        "2.6.0",
+        "Lets a key expire in so many milliseconds.",
+    ),
+    Command::new("expireat", -3, WRITE, Keys::ONE, expireat).doc(
+        GROUP,
+        "1.2.0",
+        "Lets a key expire at a Unix time in seconds.",
+    ),
+    Command::new("pexpireat", -3, WRITE, Keys::ONE, pexpireat).doc(
+        GROUP,
+        "2.6.0",
+        "Lets a key expire at a Unix time in milliseconds.",
+    ),
+    Command::new("ttl", 2, READ, Keys::ONE, ttl).doc(
+        GROUP,
+        "1.0.0",
+        "Returns the seconds until a key expires.",
+    ),
+    Command::new("pttl", 2, READ, Keys::ONE, pttl).doc(
+        GROUP,
+        "2.6.0",
+        "Returns the milliseconds until a key expires.",
+    ),
+    Command::new("expiretime", 2, READ, Keys::ONE, expiretime).doc(
+        GROUP,
+        "7.0.0",
+        "Returns the Unix time in seconds at which a key expires.",
+    ),
+    Command::new("pexpiretime", 2, READ, Keys::ONE, pexpiretime).doc(
+        GROUP,
+        "7.0.0",
+        "Returns the Unix time in milliseconds at which a key expires.",
+    ),
+    Command::new("persist", 2, WRITE, Keys::ONE, persist).doc(
+        GROUP,
+        "2.2.0",
+        "Takes a key's expiry away.",
+    ),
+];
+
+/// Milliseconds.
+const SECOND: i64 = 1000;
+const MILLISECOND: i64 = 1;
+
+fn expire(call: &mut Call<'_>) -> Answer {
+    set(call, SECOND, call.now)
+}
+
+fn pexpire(call: &mut Call<'_>) -> Answer {
+    set(call, MILLISECOND, call.now)
+}
+
+fn expireat(call: &mut Call<'_>) -> Answer {
+    set(call, SECOND, 0)
+}
+
+fn pexpireat(call: &mut Call<'_>) -> Answer {
+    set(call, MILLISECOND, 0)
+}
+
+/// Sets the expiry to argument 2, counted in `unit` from `base` on.
+fn set(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
+    let rule = rule(call)?;
+    let time = call.integer(2)?;
+    let at = time.checked_mul(unit).and_then(|time| time.checked_add(base));
+    let at = at.ok_or_else(|| {
+        let name = call.row.command.name;
+        Failure::text(format!("ERR invalid expire time in '{name}' command"))
+    })?;
+    let set = call.shards.expire_at(call.session.db, &call.key(1), at, rule)?;
+    call.reply.integer(i64::from(set));
+    Ok(())
+}
+
+/// The conditions from argument 3 on.
+fn rule(call: &Call<'_>) -> Result<ExpireRule, Failure> {
+    let mut rule = ExpireRule::default();
+    for i in 3..call.args.len() {
+        let condition = match () {
+            () if call.is(i, "nx") => &mut rule.if_none,
+            () if call.is(i, "xx") => &mut rule.if_some,
+            () if call.is(i, "gt") => &mut rule.if_later,
+            () if call.is(i, "lt") => &mut rule.if_earlier,
+            () => {
+                let option = String::from_utf8_lossy(call.args.at(i));
+                return Err(Failure::text(format!("ERR Unsupported option {option}")));
+            }
+        };
+        *condition = true;
+    }
+    if rule.if_none && (rule.if_some || rule.if_later || rule.if_earlier) {
+        return Err(NOT_WITH_NX);
+    }
+    if rule.if_later && rule.if_earlier {
+        return Err(NOT_BOTH);
+    }
+    Ok(rule)
+}
+
+fn ttl(call: &mut Call<'_>) -> Answer {
+    get(call, SECOND, call.now)
+}
+
+fn pttl(call: &mut Call<'_>) -> Answer {
+    get(call, MILLISECOND, call.now)
+}
+
+fn expiretime(call: &mut Call<'_>) -> Answer {
+    get(call, SECOND, 0)
+}
+
+fn pexpiretime(call: &mut Call<'_>) -> Answer {
+    get(call, MILLISECOND, 0)
+}
+
+/// Replies the expiry, counted in `unit` from `base` on, rounded to the nearest.
+fn get(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
+    let time = match call.shards.peek_read(call.session.db, &call.key(1)) {
+        None => -2,
+        Some(entry) => call.shards.expiry(&entry).map_or(-1, |at| {
+            let time = at.saturating_sub(base);
+            time / unit + i64::from(time % unit * 2 >= unit)
+        }),
+    };
+    call.reply.integer(time);
+    Ok(())
+}
+
+fn persist(call: &mut Call<'_>) -> Answer {
+    let had_one = call.shards.persist(call.session.db, &call.key(1))?;
+    call.reply.integer(i64::from(had_one));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

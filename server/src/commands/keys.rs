@@ -1,0 +1,150 @@
+//! Single keys, whatever their values: whether they are there, deleting and renaming them, copying
+//! and moving them to other databases.
+
+use super::call::Call;
+use super::databases::{SAME_OBJECTS, database};
+use super::failure::{Answer, Failure};
+use super::table::{Command, Flags, Keys};
+
+const READ: Flags = Flags::READONLY.and(Flags::FAST);
+const FAST_WRITE: Flags = Flags::WRITE.and(Flags::FAST);
+const COPIES: Flags = Flags::WRITE.and(Flags::DENYOOM);
+
+const GROUP: &str = "generic";
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("del", -2, Flags::WRITE, Keys::ALL, del).doc(GROUP, "1.0.0", "Deletes keys."),
+    Command::new("unlink", -2, FAST_WRITE, Keys::ALL, del).doc(GROUP, "4.0.0", "Deletes keys."),
+    Command::new("exists", -2, READ, Keys::ALL, exists).doc(
+        GROUP,
+        "1.0.0",
+        "Counts those of the given keys that are there.",
+    ),
+    Command::new("type", 2, READ, Keys::ONE, type_of).doc(
+        GROUP,
+        "1.0.0",
+        "Names the type of a key's value.",
+    ),
+    Command::new("touch", -2, READ, Keys::ALL, touch).doc(
+        GROUP,
+        "3.2.1",
+        "Counts the given keys that are there, as used just now.",
+    ),
+    Command::new("rename", 3, Flags::WRITE, Keys::TWO, rename).doc(
+        GROUP,
+        "1.0.0",
+        "Gives a key another name, in place of a key that has it.",
+    ),
+    Command::new("renamenx", 3, FAST_WRITE, Keys::TWO, renamenx).doc(
+        GROUP,
+        "1.0.0",
+        "Gives a key another name, unless a key has it.",
+    ),
+    Command::new("copy", -3, COPIES, Keys::TWO, copy).doc(
+        GROUP,
+        "6.2.0",
+        "Copies a key with its value and expiry.",
+    ),
+    Command::new("move", 3, FAST_WRITE, Keys::ONE, move_key).doc(
+        GROUP,
+        "1.0.0",
+        "Moves a key to another database.",
+    ),
+];
+
+/// Replies how many of the arguments `holds` is true of.
+fn count(call: &mut Call<'_>, mut holds: impl FnMut(&mut Call<'_>, usize) -> bool) -> Answer {
+    let mut count = 0;
+    for i in 1..call.args.len() {
+        count += i64::from(holds(call, i));
+    }
+    call.reply.integer(count);
+    Ok(())
+}
+
+fn del(call: &mut Call<'_>) -> Answer {
+    count(call, |call, i| call.shards.remove(call.session.db, &call.key(i)))
+}
+
+fn exists(call: &mut Call<'_>) -> Answer {
+    count(call, |call, i| call.shards.peek_read(call.session.db, &call.key(i)).is_some())
+}
+
+fn touch(call: &mut Call<'_>) -> Answer {
+    // It is what the command is for, also for a client that asked to leave the clocks alone.
+    call.shards.set_touch(true);
+    count(call, |call, i| call.shards.lookup_read(call.session.db, &call.key(i)).is_some())
+}
+
+fn type_of(call: &mut Call<'_>) -> Answer {
+    let entry = call.shards.peek_read(call.session.db, &call.key(1));
+    call.reply.simple(entry.map_or("none", |entry| entry.kind().name()));
+    Ok(())
+}
+
+fn rename(call: &mut Call<'_>) -> Answer {
+    give_name(call, true)?;
+    call.reply.ok();
+    Ok(())
+}
+
+fn renamenx(call: &mut Call<'_>) -> Answer {
+    let renamed = give_name(call, false)?;
+    call.reply.integer(i64::from(renamed));
+    Ok(())
+}
+
+/// Renames a key; tells whether it got a name that was free, or might take another's.
+fn give_name(call: &mut Call<'_>, replace: bool) -> Result<bool, Failure> {
+    let (db, from, to) = (call.session.db, call.key(1), call.key(2));
+    if call.shards.lookup(db, &from).is_none() {
+        return Err(Failure::NO_KEY);
+    }
+    if from.bytes == to.bytes {
+        return Ok(replace);
+    }
+    if !replace && call.shards.peek(db, &to).is_some() {
+        return Ok(false);
+    }
+    Ok(call.shards.rename(db, &from, &to)?)
+}
+
+fn copy(call: &mut Call<'_>) -> Answer {
+    let from_db = call.session.db;
+    let (mut to_db, mut replace) = (from_db, false);
+    let mut i = 3;
+    while i < call.args.len() {
+        if call.is(i, "replace") {
+            replace = true;
+        } else if call.is(i, "db") && i + 1 < call.args.len() {
+            i += 1;
+            to_db = database(call, i)?;
+        } else {
+            return Err(Failure::SYNTAX);
+        }
+        i += 1;
+    }
+    let (from, to) = (call.key(1), call.key(2));
+    if from_db == to_db && from.bytes == to.bytes {
+        return Err(SAME_OBJECTS);
+    }
+    let copied = call.shards.lookup_read(from_db, &from).is_some()
+        && (replace || call.shards.peek(to_db, &to).is_none())
+        && call.shards.copy(from_db, &from, to_db, &to)?;
+    call.reply.integer(i64::from(copied));
+    Ok(())
+}
+
+fn move_key(call: &mut Call<'_>) -> Answer {
+    let (from, to) = (call.session.db, database(call, 2)?);
+    if from == to {
+        return Err(SAME_OBJECTS);
+    }
+    let moved = call.shards.move_key(from, &call.key(1), to)?;
+    call.reply.integer(i64::from(moved));
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,213 @@
+//! How keys are kept: OBJECT and MEMORY.
+
+use crate::keyspace::{Entry, Usage};
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::table::{Command, Flags, Keys};
+use super::unknown_subcommand;
+
+const HELP: Flags = Flags::LOADING.and(Flags::STALE);
+
+const NOT_COUNTED: Failure = Failure::new(
+    "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that \
+     when switching between policies at runtime LRU and LFU data will take some time to adjust.",
+);
+const ONLY_COUNTED: Failure = Failure::new(
+    "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when \
+     switching between policies at runtime LRU and LFU data will take some time to adjust.",
+);
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("object", -2, Flags::NONE, Keys::NONE, unknown).with(OBJECT).doc(
+        "generic",
+        "2.2.3",
+        "Tells how a key's value is kept.",
+    ),
+    Command::new("memory", -2, Flags::NONE, Keys::NONE, unknown).with(MEMORY).doc(
+        "server",
+        "4.0.0",
+        "Tells what takes memory.",
+    ),
+];
+
+const OBJECT: &[Command] = &[
+    Command::new("encoding", 3, Flags::READONLY, Keys::SECOND, encoding).doc(
+        "generic",
+        "2.2.3",
+        "Names the encoding of a key's value.",
+    ),
+    Command::new("freq", 3, Flags::READONLY, Keys::SECOND, freq).doc(
+        "generic",
+        "4.0.0",
+        "Returns a logarithmic count of a key's uses.",
+    ),
+    Command::new("idletime", 3, Flags::READONLY, Keys::SECOND, idletime).doc(
+        "generic",
+        "2.2.3",
+        "Returns the seconds since a key was last used.",
+    ),
+    Command::new("refcount", 3, Flags::READONLY, Keys::SECOND, refcount).doc(
+        "generic",
+        "2.2.3",
+        "Returns the number of references to a key's value.",
+    ),
+    Command::new("help", 2, HELP, Keys::NONE, object_help).doc(
+        "generic",
+        "6.2.0",
+        "Lists the subcommands.",
+    ),
+];
+
+const MEMORY: &[Command] = &[
+    Command::new("usage", -3, Flags::READONLY, Keys::SECOND, usage).doc(
+        "server",
+        "4.0.0",
+        "Returns the bytes that a key and its value take.",
+    ),
+    Command::new("purge", 2, Flags::NONE, Keys::NONE, purge).doc(
+        "server",
+        "4.0.0",
+        "Hands unused memory back to the system.",
+    ),
+    Command::new("malloc-stats", 2, Flags::NONE, Keys::NONE, malloc_stats).doc(
+        "server",
+        "4.0.0",
+        "Returns figures of the memory allocator.",
+    ),
+    Command::new("help", 2, HELP, Keys::NONE, memory_help).doc(
+        "server",
+        "4.0.0",
+        "Lists the subcommands.",
+    ),
+];
+
+fn unknown(call: &mut Call<'_>) -> Answer {
+    Err(unknown_subcommand(&call.args))
+}
+
+/// The entry of the key behind the subcommand; without one, the reply is null. To ask about a key
+/// is no use of it.
+fn entry(call: &mut Call<'_>) -> Option<Entry> {
+    let entry = call.shards.peek_read(call.session.db, &call.key(2));
+    if entry.is_none() {
+        call.reply.null();
+    }
+    entry
+}
+
+fn encoding(call: &mut Call<'_>) -> Answer {
+    if let Some(entry) = entry(call) {
+        call.reply.bulk_str(call.shards.encoding_name(&entry));
+    }
+    Ok(())
+}
+
+fn freq(call: &mut Call<'_>) -> Answer {
+    let Some(entry) = entry(call) else { return Ok(()) };
+    let Usage::Frequency(count) = call.shards.usage(&entry) else { return Err(NOT_COUNTED) };
+    count_reply(call, count)
+}
+
+fn idletime(call: &mut Call<'_>) -> Answer {
+    let Some(entry) = entry(call) else { return Ok(()) };
+    let Usage::Idle(seconds) = call.shards.usage(&entry) else { return Err(ONLY_COUNTED) };
+    count_reply(call, seconds)
+}
+
+fn refcount(call: &mut Call<'_>) -> Answer {
+    if entry(call).is_some() {
+        // Values are never shared.
+        call.reply.integer(1);
+    }
+    Ok(())
+}
+
+fn usage(call: &mut Call<'_>) -> Answer {
+    let mut i = 3;
+    while i < call.args.len() {
+        if !call.is(i, "samples") || i + 1 == call.args.len() {
+            return Err(Failure::SYNTAX);
+        }
+        if call.integer(i + 1)? < 0 {
+            return Err(Failure::SYNTAX);
+        }
+        i += 2;
+    }
+    match call.shards.peek(call.session.db, &call.key(2)) {
+        None => call.reply.null(),
+        Some(entry) => return count_reply(call, call.shards.memory_usage(&entry)),
+    }
+    Ok(())
+}
+
+fn count_reply(call: &mut Call<'_>, count: u64) -> Answer {
+    call.reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+/// Memory is handed back in the background as it falls free: there is nothing left to do.
+fn purge(call: &mut Call<'_>) -> Answer {
+    call.reply.ok();
+    Ok(())
+}
+
+fn malloc_stats(call: &mut Call<'_>) -> Answer {
+    let arena = call.shared.keyspace.arena();
+    let text = format!(
+        "arena_capacity_bytes:{}\narena_object_bytes:{}\narena_used_chunks:{}\n",
+        arena.capacity(),
+        arena.used_bytes(),
+        arena.used_chunks(),
+    );
+    call.reply.verbatim("txt", &text);
+    Ok(())
+}
+
+fn object_help(call: &mut Call<'_>) -> Answer {
+    help(
+        call,
+        &[
+            "OBJECT <subcommand> [<arg> ...]. Subcommands are:",
+            "ENCODING <key>",
+            "    Names the encoding of the key's value.",
+            "FREQ <key>",
+            "    Returns a logarithmic count of the key's uses, with an LFU maxmemory-policy.",
+            "IDLETIME <key>",
+            "    Returns the seconds since the key was last used, without such a policy.",
+            "REFCOUNT <key>",
+            "    Returns the number of references to the key's value: always 1.",
+            "HELP",
+            "    Shows this text.",
+        ],
+    )
+}
+
+fn memory_help(call: &mut Call<'_>) -> Answer {
+    help(
+        call,
+        &[
+            "MEMORY <subcommand> [<arg> ...]. Subcommands are:",
+            "MALLOC-STATS",
+            "    Returns figures of the memory allocator.",
+            "PURGE",
+            "    Does nothing: unused memory is handed back in the background.",
+            "USAGE <key> [SAMPLES <count>]",
+            "    Returns the bytes that the key and its value take; nothing is sampled.",
+            "HELP",
+            "    Shows this text.",
+        ],
+    )
+}
+
+fn help(call: &mut Call<'_>, lines: &[&str]) -> Answer {
+    call.reply.array(lines.len());
+    for line in lines {
+        call.reply.simple(line);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,195 @@
+//! Finding keys: KEYS, SCAN, RANDOMKEY. They lock one shard at a time, so that they hold nobody up
+//! for long; what moves between shards meanwhile may be missed, as may what comes or goes.
+
+use std::cell::Cell;
+use std::hash::{BuildHasher as _, RandomState};
+
+use crate::keyspace::{Kind, Pick, ScanCursor, Shards};
+use crate::keyspace::{ShardIndex, ShardSet};
+use crate::protocol::{glob_match, parse_i64};
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::table::{Command, Flags, Keys, Locks};
+
+const GROUP: &str = "generic";
+/// Keys that SCAN looks at if it is not told.
+const COUNT: usize = 10;
+
+const NO_CURSOR: Failure = Failure::new("ERR invalid cursor");
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] =
+    &[
+        Command::new("keys", 2, Flags::READONLY, Keys::NONE, keys).locking(Locks::Own).doc(
+            GROUP,
+            "1.0.0",
+            "Lists all keys whose names match a pattern.",
+        ),
+        Command::new("scan", -2, Flags::READONLY, Keys::NONE, scan).locking(Locks::Own).doc(
+            GROUP,
+            "2.8.0",
+            "Lists some keys, and the cursor with which the next call goes on.",
+        ),
+        Command::new("randomkey", 1, Flags::READONLY, Keys::NONE, randomkey)
+            .locking(Locks::Own)
+            .doc(GROUP, "1.0.0", "Returns a key chosen at random."),
+    ];
+
+/// Locks one shard.
+fn lock<'c>(call: &Call<'c>, shard: ShardIndex) -> Shards<'c> {
+    call.shared.keyspace.lock(ShardSet::one(shard), call.now)
+}
+
+fn keys(call: &mut Call<'_>) -> Answer {
+    let (db, pattern) = (call.session.db, call.args.at(1));
+    let list = call.reply.deferred_array();
+    let mut listed = 0;
+    let mut place = Some(ScanCursor::unpack(0));
+    while let Some(start) = place {
+        let shards = lock(call, start.shard);
+        shards.scan(db, start.shard, start.within, usize::MAX, |key, _| {
+            if glob_match(pattern, key, false) {
+                call.reply.bulk(key);
+                listed += 1;
+            }
+        });
+        place = start.next_shard();
+    }
+    call.reply.set_array_len(list, listed);
+    Ok(())
+}
+
+/// What SCAN was told.
+struct Options<'c> {
+    count: usize,
+    pattern: Option<&'c [u8]>,
+    kind: Option<&'c [u8]>,
+}
+
+impl<'c> Options<'c> {
+    /// From argument 2 on.
+    fn parse(call: &Call<'c>) -> Result<Self, Failure> {
+        let mut options = Self { count: COUNT, pattern: None, kind: None };
+        let mut i = 2;
+        while i < call.args.len() {
+            let Some(value) = call.args.get(i + 1) else { return Err(Failure::SYNTAX) };
+            if call.is(i, "count") {
+                let count = parse_i64(value).ok_or(Failure::NOT_INTEGER)?;
+                let count = usize::try_from(count).ok().filter(|count| *count > 0);
+                options.count = count.ok_or(Failure::SYNTAX)?;
+            } else if call.is(i, "match") {
+                options.pattern = Some(value);
+            } else if call.is(i, "type") {
+                options.kind = Some(value);
+            } else {
+                return Err(Failure::SYNTAX);
+            }
+            i += 2;
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, key: &[u8], kind: Kind) -> bool {
+        self.pattern.is_none_or(|pattern| glob_match(pattern, key, false))
+            && self.kind.is_none_or(|name| name.eq_ignore_ascii_case(kind.name().as_bytes()))
+    }
+}
+
+fn scan(call: &mut Call<'_>) -> Answer {
+    let cursor = parse_cursor(call.args.at(1)).ok_or(NO_CURSOR)?;
+    let options = Options::parse(call)?;
+    let db = call.session.db;
+    let start = call.reply.len();
+    let list = call.reply.deferred_array();
+    let (mut looked_at, mut listed) = (0, 0);
+    let mut next = Some(ScanCursor::unpack(cursor));
+    while let Some(place) = next
+        && looked_at < options.count
+    {
+        let shards = lock(call, place.shard);
+        let least = options.count - looked_at;
+        let within = shards.scan(db, place.shard, place.within, least, |key, kind| {
+            looked_at += 1;
+            if options.wants(key, kind) {
+                call.reply.bulk(key);
+                listed += 1;
+            }
+        });
+        match within {
+            None => next = place.next_shard(),
+            // Enough, those that have expired included.
+            Some(within) => {
+                next = Some(ScanCursor { within, ..place });
+                break;
+            }
+        }
+    }
+    call.reply.set_array_len(list, listed);
+    // The cursor comes first and is known last.
+    let end = call.reply.len();
+    call.reply.array(2);
+    let cursor = next.map_or(0, ScanCursor::pack);
+    call.reply.bulk(itoa::Buffer::new().format(cursor).as_bytes());
+    let head = call.reply.len() - end;
+    call.reply.out[start..].rotate_right(head);
+    Ok(())
+}
+
+/// A cursor as clients may write it: with a sign, zeros in front, or nothing at all for 0.
+fn parse_cursor(text: &[u8]) -> Option<u64> {
+    let (negative, digits) = match text {
+        [] => return Some(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let number = digits.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })?;
+    Some(if negative { number.wrapping_neg() } else { number })
+}
+
+fn randomkey(call: &mut Call<'_>) -> Answer {
+    let (db, keyspace) = (call.session.db, &call.shared.keyspace);
+    loop {
+        let len = keyspace.len(db);
+        if len == 0 {
+            call.reply.null();
+            return Ok(());
+        }
+        // The shard of the nth key: the more keys a shard has, the more often it is chosen.
+        let mut nth = random() % len;
+        let shard = ShardIndex::all().find(|shard| {
+            let len = keyspace.shard_len(*shard, db);
+            let is_here = nth < len;
+            nth = nth.saturating_sub(len);
+            is_here
+        });
+        // None if keys have gone meanwhile.
+        let Some(shard) = shard else { continue };
+        if let Pick::Key(key) = lock(call, shard).pick_key(db, shard, random) {
+            call.reply.bulk(key);
+            return Ok(());
+        }
+    }
+}
+
+/// A random number (splitmix64), seeded by the system for each thread.
+fn random() -> u64 {
+    thread_local! {
+        static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
+    }
+    let state = STATE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
+    STATE.set(state);
+    let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+#[cfg(test)]
+mod tests;
