@@ -9,6 +9,7 @@
 //! | [`tools`] | the programs the tests run, and what is missing here |
 //! | [`hugepages`] | a claim on the machine's hugetlb pool |
 //! | [`volume`] | a small filesystem that can be filled to the brim |
+//! | [`load`] | clients that write as fast as they can |
 //! | [`random`] | repeatable random numbers |
 //! | [`ports`] | free TCP ports |
 //!
@@ -16,6 +17,7 @@
 #![deny(unsafe_code)]
 
 pub mod hugepages;
+pub mod load;
 pub mod peer;
 pub mod ports;
 pub mod random;
