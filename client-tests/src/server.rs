@@ -86,20 +86,9 @@ impl Builder {
     /// When it does run.
     pub fn start_refused(self) -> Result<(ExitStatus, String)> {
         let mut server = Server::spawn(self)?;
-        let mut answered = false;
-        let mut status = None;
-        let start = Instant::now();
-        while status.is_none() && !answered && start.elapsed() < DEADLINE {
-            status = server.process.try_wait()?;
-            answered = server.raw().and_then(|mut raw| raw.text(&["PING"])).is_ok();
-            std::thread::sleep(Duration::from_millis(5));
-        }
+        let status = tools::wait(&mut server.process, DEADLINE)?;
         let log = server.log();
-        match status {
-            Some(status) => Ok((status, log)),
-            None if answered => bail!("the server runs, but should have refused:\n{log}"),
-            None => bail!("the server neither runs nor ends:\n{log}"),
-        }
+        Ok((status.with_context(|| format!("the server should have refused:\n{log}"))?, log))
     }
 }
 
@@ -399,8 +388,12 @@ fn spawn_process(
     log: File,
 ) -> Result<Child> {
     let mut command = Command::new(binary()?);
-    command.arg("--port").arg(port.to_string());
-    command.arg("--metrics-port").arg(metrics_port.to_string());
+    let given = |name| builder.arguments.iter().any(|(known, _)| known == name);
+    for (name, port) in [("--port", port), ("--metrics-port", metrics_port)] {
+        if !given(name) {
+            command.arg(name).arg(port.to_string());
+        }
+    }
     command.arg("--dir").arg(folder);
     for (name, value) in &builder.arguments {
         command.arg(name).arg(value);
