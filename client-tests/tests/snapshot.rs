@@ -106,8 +106,10 @@ fn huge_pages_of_1_gib_restore_the_instant_of_the_save() -> TestResult {
     }
 }
 
-/// Every key of database `database`, with its value and the time when it expires.
-fn contents(raw: &mut Raw, database: u8) -> Result<BTreeMap<Vec<u8>, (Vec<u8>, i64)>> {
+/// Each key with its value and the time when it expires.
+type Contents = BTreeMap<Vec<u8>, (Vec<u8>, i64)>;
+
+fn contents(raw: &mut Raw, database: u8) -> Result<Contents> {
     raw.call(&["SELECT", &database.to_string()])?;
     let keys: Vec<Vec<u8>> = redis::from_redis_value(raw.call(&["KEYS", "*"])?)?;
     let mut contents = BTreeMap::new();
