@@ -1,0 +1,8 @@
+// What both Node.js scripts share: where the libraries are, and which port to talk to.
+import { createRequire } from "node:module";
+import { join } from "node:path";
+
+const folder = process.env.COWHERD_CLIENT_TOOLS;
+export const require = createRequire(join(folder, "package.json"));
+export const port = Number(process.argv[2]);
+export { strict as assert } from "node:assert";

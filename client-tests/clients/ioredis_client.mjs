@@ -1,0 +1,45 @@
+// Talks to the server through ioredis, as an application would.
+import { assert, port, require } from "./clients.mjs";
+
+const { Redis } = require("ioredis");
+
+for (const protocol of [2, 3]) {
+  const client = new Redis({ port, protocol, connectionName: `io${protocol}` });
+  client.on("error", (error) => {
+    console.error(error);
+    process.exit(1);
+  });
+  await client.flushall();
+  assert.equal(await client.ping(), "PONG");
+  assert.equal(await client.set("key", "välue"), "OK");
+  assert.equal(await client.get("key"), "välue");
+  assert.equal(await client.get("missing"), null);
+  assert.equal(await client.set("key", "other", "EX", 100, "NX"), null);
+  const binary = Buffer.from([0, 13, 10, 255]);
+  await client.set("binary", binary);
+  assert.ok(binary.equals(await client.getBuffer("binary")));
+  assert.equal(await client.mset({ a: 1, b: 2 }), "OK");
+  assert.deepEqual(await client.mget("a", "missing", "b"), ["1", null, "2"]);
+  assert.equal(await client.incrby("a", 41), 42);
+  assert.equal(await client.pexpire("a", 100000), 1);
+  assert.ok((await client.pttl("a")) > 0);
+  assert.equal(await client.del("a", "b", "missing"), 2);
+  assert.equal(await client.client("GETNAME"), `io${protocol}`);
+  assert.match(await client.info("server"), /redis_mode:standalone/);
+  await assert.rejects(client.incr("key"), /not an integer/);
+  await assert.rejects(client.call("NOSUCH"), /unknown command/);
+
+  const pipeline = client.pipeline();
+  for (let n = 0; n < 1000; n++) pipeline.set(`key:${n}`, n).get(`key:${n}`);
+  const replies = await pipeline.exec();
+  assert.ok(replies.every(([error]) => error === null));
+  assert.deepEqual(replies[1999], [null, "999"]);
+
+  const seen = new Set();
+  for await (const keys of client.scanStream({ match: "key:*", count: 100 })) {
+    keys.forEach((key) => seen.add(key));
+  }
+  assert.equal(seen.size, 1000);
+  await client.quit();
+}
+console.log("ioredis ok");

@@ -1,0 +1,44 @@
+// Talks to the server through node-redis, as an application would.
+import { assert, port, require } from "./clients.mjs";
+
+const { createClient } = require("redis");
+
+for (const RESP of [2, 3]) {
+  const client = createClient({ socket: { port }, RESP, name: `node${RESP}` });
+  client.on("error", (error) => {
+    console.error(error);
+    process.exit(1);
+  });
+  await client.connect();
+  await client.flushAll();
+  assert.equal(await client.ping(), "PONG");
+  assert.equal(await client.set("key", "välue"), "OK");
+  assert.equal(await client.get("key"), "välue");
+  assert.equal(await client.get("missing"), null);
+  assert.equal(await client.set("key", "other", { condition: "NX" }), null);
+  assert.equal(await client.set("timed", "x", { expiration: { type: "EX", value: 100 } }), "OK");
+  assert.ok((await client.ttl("timed")) > 0);
+  assert.equal(await client.mSet({ a: "1", b: "2" }), "OK");
+  assert.deepEqual(await client.mGet(["a", "missing", "b"]), ["1", null, "2"]);
+  assert.equal(await client.incrBy("a", 41), 42);
+  assert.equal(await client.append("b", "34"), 3);
+  assert.equal(await client.getRange("b", 1, 2), "34");
+  assert.equal(await client.del(["a", "b", "missing"]), 2);
+  assert.equal(await client.clientGetName(), `node${RESP}`);
+  assert.match(await client.info("server"), /redis_mode:standalone/);
+  await assert.rejects(client.incr("key"), /not an integer/);
+  await assert.rejects(client.sendCommand(["NOSUCH"]), /unknown command/);
+
+  const numbers = Array.from({ length: 1000 }, (_, n) => n);
+  await Promise.all(numbers.map((n) => client.set(`key:${n}`, String(n))));
+  const values = await Promise.all(numbers.map((n) => client.get(`key:${n}`)));
+  assert.deepEqual(values, numbers.map(String));
+
+  const seen = new Set();
+  for await (const keys of client.scanIterator({ MATCH: "key:*", COUNT: 100 })) {
+    keys.forEach((key) => seen.add(key));
+  }
+  assert.equal(seen.size, 1000);
+  await client.close();
+}
+console.log("node-redis ok");

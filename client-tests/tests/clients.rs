@@ -1,0 +1,338 @@
+//! The programs and libraries that people already use: each must work as against Redis.
+
+use anyhow::{Context, Result, ensure};
+use client_tests::server::Server;
+use client_tests::wire::encode;
+use client_tests::{TestResult, ports, skip, tools, wait::wait_until};
+use redis::{Commands, ConnectionLike};
+use std::collections::HashSet;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+/// Runs a program that takes `-p PORT`, and returns what it wrote.
+fn with_port(program: &str, server: &Server, arguments: &[&str], input: &[u8]) -> Result<String> {
+    let mut command = Command::new(program);
+    command.args(["-p", &server.port().to_string()]).args(arguments);
+    let outcome = tools::run(&mut command, input, DEADLINE)?;
+    ensure!(outcome.stderr.is_empty(), "{command:?} complains: {}", outcome.stderr);
+    outcome.success().with_context(|| format!("{command:?}"))
+}
+
+macro_rules! need {
+    ($program:literal) => {
+        if tools::find($program).is_none() {
+            skip!("{} is not installed", $program);
+        }
+    };
+}
+
+#[test]
+fn redis_cli_runs_single_commands() -> TestResult {
+    need!("redis-cli");
+    let server = Server::start()?;
+    let cases: &[(&[&str], &str)] = &[
+        (&["PING"], "PONG\n"),
+        (&["SET", "name", "a value"], "OK\n"),
+        (&["GET", "name"], "a value\n"),
+        (&["GET", "missing"], "\n"),
+        (&["--no-raw", "GET", "missing"], "(nil)\n"),
+        (&["--no-raw", "INCR", "count"], "(integer) 1\n"),
+        (&["-3", "GET", "count"], "1\n"),
+        (&["-3", "--no-raw", "GET", "missing"], "(nil)\n"),
+        (&["-n", "1", "DBSIZE"], "0\n"),
+        (&["-r", "3", "INCR", "count"], "2\n3\n4\n"),
+        (&["-3", "--json", "MGET", "name", "missing"], "[\"a value\",null]\n"),
+        (&["INCR", "name"], "ERR value is not an integer or out of range\n\n"),
+    ];
+    for (arguments, expected) in cases {
+        let wrote = with_port("redis-cli", &server, arguments, b"")?;
+        ensure!(wrote == *expected, "{arguments:?}: expected {expected:?}, got {wrote:?}");
+    }
+    let wrote = with_port("redis-cli", &server, &["-x", "SET", "stdin"], b"from a pipe")?;
+    ensure!(wrote == "OK\n" && server.text(&["GET", "stdin"])? == "from a pipe");
+    let wrote = with_port("redis-cli", &server, &[], b"SET script 1\nGET script\n")?;
+    ensure!(wrote == "OK\n1\n", "{wrote:?}");
+    Ok(())
+}
+
+#[test]
+fn redis_cli_shows_info_and_configuration() -> TestResult {
+    need!("redis-cli");
+    let server = Server::start()?;
+    let info = with_port("redis-cli", &server, &["INFO"], b"")?;
+    for field in [
+        "redis_version:",
+        "cowherd_version:",
+        "redis_mode:standalone",
+        "arch_bits:64",
+        "process_id:",
+        "run_id:",
+        "tcp_port:",
+        "uptime_in_seconds:",
+        "cluster_enabled:0",
+        "role:master",
+        "loading:0",
+        "rdb_bgsave_in_progress:0",
+        "latest_fork_usec:",
+        "used_memory_human:",
+    ] {
+        let found = info.lines().any(|line| line.starts_with(field));
+        ensure!(found, "INFO lacks {field}:\n{info}");
+    }
+    let config = with_port("redis-cli", &server, &["CONFIG", "GET", "maxmemory"], b"")?;
+    ensure!(config == format!("maxmemory\n{}\n", 256 << 20), "{config:?}");
+    Ok(())
+}
+
+#[test]
+fn redis_cli_stat_prints_its_lines() -> TestResult {
+    need!("redis-cli");
+    let server = Server::start()?;
+    server.text(&["SET", "one", "1"])?;
+    let mut child = Command::new("redis-cli")
+        .args(["-p", &server.port().to_string(), "--stat", "-i", "0.1"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = BufReader::new(child.stdout.take().context("no output")?);
+    // A headline, the column names, and two lines of figures.
+    let lines = output.lines().take(4).collect::<Result<Vec<_>, _>>();
+    child.kill()?;
+    child.wait()?;
+    let lines = lines?;
+    ensure!(lines.len() == 4, "{lines:?}");
+    for line in &lines[2..] {
+        ensure!(line.split_whitespace().next() == Some("1"), "the key count is wrong: {line:?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn redis_cli_walks_the_keys() -> TestResult {
+    need!("redis-cli");
+    let server = Server::start()?;
+    for n in 0..500 {
+        server.text(&["SET", &format!("key:{n}"), &"x".repeat(n)])?;
+    }
+    let scanned = with_port("redis-cli", &server, &["--scan", "--pattern", "key:*"], b"")?;
+    ensure!(scanned.lines().count() == 500);
+    ensure!(scanned.lines().collect::<HashSet<_>>().len() == 500);
+    let big = with_port("redis-cli", &server, &["--bigkeys"], b"")?;
+    ensure!(big.contains("Biggest string found '\"key:499\"' has 499 bytes"), "{big}");
+    ensure!(big.contains("Sampled 500 keys in the keyspace!"), "{big}");
+    let memory = with_port("redis-cli", &server, &["--memkeys"], b"")?;
+    ensure!(memory.contains("Sampled 500 keys in the keyspace!"), "{memory}");
+    Ok(())
+}
+
+#[test]
+fn redis_cli_pipe_loads_a_file() -> TestResult {
+    need!("redis-cli");
+    let server = Server::start()?;
+    let mut input = Vec::new();
+    for n in 0..20_000 {
+        input.extend(encode(&["SET", &format!("piped:{n}"), "value"]));
+    }
+    let wrote = with_port("redis-cli", &server, &["--pipe"], &input)?;
+    ensure!(wrote.contains("errors: 0, replies: 20000"), "{wrote}");
+    ensure!(server.text(&["DBSIZE"])? == "20000");
+    Ok(())
+}
+
+#[test]
+fn redis_benchmark_finishes() -> TestResult {
+    need!("redis-benchmark");
+    let server = Server::start()?;
+    for more in [&[][..], &["-P", "16", "--threads", "2"][..], &["-3", "-d", "5000"][..]] {
+        let mut arguments = vec!["-t", "ping,set,get,incr,mset", "-n", "10000", "-q"];
+        arguments.extend(more);
+        let wrote = with_port("redis-benchmark", &server, &arguments, b"")?;
+        for test in ["PING_INLINE", "PING_MBULK", "SET", "GET", "INCR", "MSET (10 keys)"] {
+            let line = format!("{test}: ");
+            ensure!(
+                wrote
+                    .split(['\r', '\n'])
+                    .any(|part| part.starts_with(&line) && part.contains("requests per second")),
+                "no figures for {test}: {wrote}"
+            );
+        }
+        ensure!(!wrote.contains("Error"), "{wrote}");
+    }
+    // 10,000 increments each time: none was lost.
+    ensure!(server.text(&["GET", "counter:__rand_int__"])? == "30000");
+    Ok(())
+}
+
+/// Runs one of `client-tests/clients/` and expects its last word.
+fn run_script(interpreter: &str, script: &str, server: &Server, expected: &str) -> Result<()> {
+    let folder = tools::client_tools();
+    let mut command = Command::new(interpreter);
+    command
+        .arg(tools::package_file("clients").join(script))
+        .arg(server.port().to_string())
+        .env("COWHERD_CLIENT_TOOLS", folder);
+    let wrote = tools::run(&mut command, b"", DEADLINE)?.success()?;
+    ensure!(wrote.trim_end().ends_with(expected), "{wrote}");
+    Ok(())
+}
+
+#[test]
+fn redis_py_works() -> TestResult {
+    let python = tools::client_tools().join("venv/bin/python");
+    if !python.is_file() {
+        skip!("redis-py is not installed in {}", python.display());
+    }
+    run_script(&python.to_string_lossy(), "python_client.py", &Server::start()?, "ok")
+}
+
+#[test]
+fn ioredis_works() -> TestResult {
+    need!("node");
+    if !tools::client_tools().join("node_modules/ioredis").is_dir() {
+        skip!("ioredis is not installed in {}", tools::client_tools().display());
+    }
+    run_script("node", "ioredis_client.mjs", &Server::start()?, "ioredis ok")
+}
+
+#[test]
+fn node_redis_works() -> TestResult {
+    need!("node");
+    if !tools::client_tools().join("node_modules/redis").is_dir() {
+        skip!("node-redis is not installed in {}", tools::client_tools().display());
+    }
+    run_script("node", "node_redis_client.mjs", &Server::start()?, "node-redis ok")
+}
+
+#[test]
+fn redis_rs_works_in_both_protocols() -> TestResult {
+    let server = Server::start()?;
+    for protocol in ["resp2", "resp3"] {
+        let url = format!("redis://127.0.0.1:{}/1?protocol={protocol}", server.port());
+        let mut connection = redis::Client::open(url)?.get_connection()?;
+        ensure!(connection.check_connection());
+        redis::cmd("FLUSHALL").exec(&mut connection)?;
+        let () = connection.set("key", b"\0\r\n\xff")?;
+        ensure!(connection.get::<_, Vec<u8>>("key")? == b"\0\r\n\xff");
+        ensure!(connection.get::<_, Option<String>>("missing")?.is_none());
+        let () = connection.mset(&[("a", 1), ("b", 2)])?;
+        ensure!(
+            connection.mget::<_, Vec<Option<i32>>>(&["a", "none", "b"])?
+                == [Some(1), None, Some(2)]
+        );
+        ensure!(connection.incr::<_, _, i64>("a", 41)? == 42);
+        ensure!(connection.expire::<_, bool>("a", 100)?);
+        ensure!(connection.ttl::<_, i64>("a")? > 0);
+        ensure!(connection.del::<_, i64>(&["a", "b"])? == 2);
+        let mut pipeline = redis::pipe();
+        for n in 0..1000 {
+            pipeline.set(format!("p:{n}"), n).ignore();
+            pipeline.get(format!("p:{n}"));
+        }
+        ensure!(pipeline.query::<Vec<i32>>(&mut connection)? == (0..1000).collect::<Vec<_>>());
+        let keys = connection.scan_match("p:*")?.collect::<Result<HashSet<String>, _>>()?;
+        ensure!(keys.len() == 1000, "SCAN found {}", keys.len());
+        let error = connection.incr::<_, _, i64>("key", 1).err().context("INCR of bytes worked")?;
+        ensure!(error.to_string().contains("not an integer"), "{error}");
+    }
+    Ok(())
+}
+
+/// GETs a page over plain HTTP; returns status line and body.
+fn http_get(port: u16, path: &str) -> Result<(String, String)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).context("no metrics listener")?;
+    stream.set_read_timeout(Some(DEADLINE))?;
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer)?;
+    let (head, body) = answer.split_once("\r\n\r\n").context("no end of the HTTP head")?;
+    let status = head.lines().next().unwrap_or_default().to_owned();
+    Ok((status, body.to_owned()))
+}
+
+#[test]
+fn prometheus_accepts_the_metrics() -> TestResult {
+    need!("promtool");
+    let server = Server::start()?;
+    server.text(&["SET", "key", "value"])?;
+    server.text(&["GET", "key"])?;
+    server.bgsave_and_wait()?;
+    let (status, page) = http_get(server.metrics_port(), "/metrics")?;
+    ensure!(status.contains(" 200 "), "{status}");
+    for name in ["redis_up 1", "redis_rdb_last_bgsave_status 1", "redis_db_keys{db=\"db0\"} 1"] {
+        ensure!(page.lines().any(|line| line == name), "no {name} in:\n{page}");
+    }
+    ensure!(page.lines().any(|line| line.starts_with("cowherd_")), "{page}");
+    // The names of redis_exporter are given and do not pass the linter; ours have to.
+    let ours = page.lines().filter(|line| {
+        let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
+        name.starts_with("cowherd_")
+    });
+    let ours = ours.collect::<Vec<_>>().join("\n") + "\n";
+    let mut promtool = Command::new("promtool");
+    promtool.args(["check", "metrics"]);
+    let outcome = tools::run(&mut promtool, ours.as_bytes(), DEADLINE)?;
+    ensure!(outcome.status.success() && outcome.stderr.is_empty(), "{}", outcome.stderr);
+    // Whatever its names, the whole page has to parse. Lint alone exits with 3.
+    let outcome = tools::run(&mut promtool, page.as_bytes(), DEADLINE)?;
+    ensure!(matches!(outcome.status.code(), Some(0 | 3)), "{}\n{page}", outcome.stderr);
+    Ok(())
+}
+
+#[test]
+fn the_health_page_says_ok() -> TestResult {
+    let server = Server::start()?;
+    let (status, _) = http_get(server.metrics_port(), "/healthz")?;
+    ensure!(status.contains(" 200 "), "{status}");
+    let (status, _) = http_get(server.metrics_port(), "/no-such-page")?;
+    ensure!(status.contains(" 404 "), "{status}");
+    Ok(())
+}
+
+#[test]
+fn redis_exporter_reads_the_server() -> TestResult {
+    need!("prometheus-redis-exporter");
+    let server = Server::start()?;
+    server.text(&["SET", "key", "value"])?;
+    let port = ports::free()?;
+    let mut exporter = Command::new("prometheus-redis-exporter")
+        .arg(format!("-redis.addr=redis://127.0.0.1:{}", server.port()))
+        .arg(format!("-web.listen-address=127.0.0.1:{port}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut page = String::new();
+    let answered = wait_until(
+        || {
+            page = http_get(port, "/metrics").map(|(_, body)| body).unwrap_or_default();
+            Ok(page.contains("redis_up"))
+        },
+        DEADLINE,
+        "redis_exporter's page",
+    );
+    exporter.kill()?;
+    exporter.wait()?;
+    answered?;
+    for line in ["redis_up 1", "redis_exporter_last_scrape_error{err=\"\"} 0"] {
+        ensure!(page.contains(line), "no {line} in:\n{page}");
+    }
+    for name in ["redis_db_keys{db=\"db0\"} 1", "redis_memory_max_bytes 2.68435456e+08"] {
+        ensure!(page.contains(name), "no {name} in:\n{page}");
+    }
+    Ok(())
+}
+
+#[test]
+fn cowherd_ping_tells_whether_a_server_answers() -> TestResult {
+    let mut server = Server::start()?;
+    let port = server.port().to_string();
+    let outcome = client_tests::server::run(&["ping", "--port", &port])?;
+    ensure!(outcome.status.success(), "{outcome:?}");
+    server.kill9()?;
+    let outcome = client_tests::server::run(&["ping", "--port", &port])?;
+    ensure!(outcome.status.code() == Some(1), "{outcome:?}");
+    ensure!(!outcome.stderr.trim().is_empty(), "a failed ping says nothing");
+    Ok(())
+}

@@ -1,0 +1,354 @@
+//! What goes wrong in real life, done on purpose: killed processes, full disks, lost folders, a dry
+//! pool of huge pages. In each case the server goes on or stops cleanly, says why, and keeps the
+//! old image.
+
+use anyhow::{Context, Result, bail, ensure};
+use client_tests::hugepages::{self, PageSize, PoolSize};
+use client_tests::random::{self, Random};
+use client_tests::server::{Server, expect_code, run};
+use client_tests::volume::{Kind, Volume};
+use client_tests::wire::encode;
+use client_tests::{TestResult, rounds, skip, tools, wait::wait_until};
+use nix::sys::signal::Signal;
+use std::path::Path;
+use std::thread;
+use std::time::Duration;
+
+const SOON: Duration = Duration::from_secs(5);
+
+/// Stores `count` values of `size` bytes that no compression makes smaller.
+fn fill(server: &Server, random: &mut Random, count: u64, size: u64) -> TestResult {
+    let mut raw = server.raw()?;
+    for number in 0..count {
+        let key = format!("filled:{number}");
+        raw.call(&[b"SET", key.as_bytes(), &random.bytes(size)])?;
+    }
+    Ok(())
+}
+
+/// Saves; the save must fail, now or later. Returns the reason that the server gives.
+fn save_must_fail(server: &Server) -> Result<String> {
+    // Some reasons are known before the fork: then BGSAVE itself is refused.
+    if server.bgsave().is_ok()
+        && let Ok(()) = server.wait_saved()?
+    {
+        bail!("the save worked");
+    }
+    ensure!(server.info("rdb_last_bgsave_status")? == "err", "INFO hides that the save failed");
+    let reason = server.info("cowherd_last_checkpoint_error")?;
+    ensure!(!reason.is_empty(), "the save failed without a reason");
+    ensure!(server.log().contains(&reason), "the log lacks the reason {reason:?}");
+    Ok(reason)
+}
+
+fn temporary_files(folder: &Path) -> Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in std::fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        if name.starts_with("temp-") {
+            names.push(name);
+        }
+    }
+    Ok(names)
+}
+
+fn check_image(server: &Server) -> TestResult {
+    let outcome = run(&["check".as_ref(), server.image().as_os_str()])?;
+    expect_code(outcome.status, 0, &outcome.stderr)
+}
+
+#[test]
+fn a_killed_child_is_reported_and_the_next_save_works() -> TestResult {
+    let server = Server::start()?;
+    let mut random = Random::new(random::seed());
+    fill(&server, &mut random, 60, 1 << 20)?;
+    server.bgsave_and_wait()?;
+    let mut killed = 0;
+    for _ in 0..rounds().div_ceil(5).max(4) {
+        let image = std::fs::read(server.image())?;
+        // Some 30 chunks: the child works for about 150 ms.
+        server.delay_saves(5000)?;
+        server.text(&["INCR", "rounds"])?;
+        server.bgsave()?;
+        let Some(child) = server.child_pid()? else { continue };
+        thread::sleep(Duration::from_micros(random.below(80_000)));
+        if !server.is_saving()? || tools::signal(child, Signal::SIGKILL).is_err() {
+            continue;
+        }
+        wait_until(|| Ok(!server.is_saving()?), SOON, "the report of the child's death")?;
+        if server.info("rdb_last_bgsave_status")? == "ok" {
+            // The signal met a child that had already written everything.
+            continue;
+        }
+        killed += 1;
+        let reason = server.info("cowherd_last_checkpoint_error")?;
+        ensure!(reason.contains("SIGKILL"), "the signal is not named: {reason:?}");
+        ensure!(reason.contains(&child.to_string()), "the child is not named: {reason:?}");
+        ensure!(std::fs::read(server.image())? == image, "a failed save changed the image");
+        ensure!(temporary_files(server.folder())?.is_empty(), "a failed save left its file");
+        server.delay_saves(0)?;
+        server.bgsave_and_wait()?;
+        check_image(&server)?;
+    }
+    ensure!(killed > 0, "no child was ever met alive");
+    Ok(())
+}
+
+#[test]
+fn killing_the_server_amid_a_save_leaves_a_whole_image_and_no_orphan() -> TestResult {
+    let mut server = Server::start()?;
+    let mut random = Random::new(random::seed());
+    fill(&server, &mut random, 40, 1 << 20)?;
+    server.bgsave_and_wait()?;
+    let mut saved = server.digest()?;
+    for number in 0..rounds().div_ceil(10) {
+        fill(&server, &mut random, 2, 100_000)?;
+        let newer = server.digest()?;
+        server.delay_saves(3000)?;
+        server.bgsave()?;
+        let child = server.child_pid()?;
+        thread::sleep(Duration::from_micros(random.below(100_000)));
+        server.kill9()?;
+        if let Some(child) = child {
+            wait_until(|| Ok(!tools::is_running(child)), SOON, "the orphaned child to end")?;
+        }
+        check_image(&server)?;
+        server.restart()?;
+        let restored = server.digest()?;
+        let whole = restored == saved || restored == newer;
+        ensure!(whole, "round {number}: restored neither the old nor the new data");
+        saved = restored;
+        let left = temporary_files(server.folder())?;
+        ensure!(left.is_empty(), "files of dead saves are left: {left:?}");
+    }
+    Ok(())
+}
+
+/// A save to a full disk, and what comes after.
+fn fill_the_disk(kind: Kind) -> TestResult {
+    let volume = match Volume::mount(kind, 48)? {
+        Ok(volume) => volume,
+        Err(reason) => skip!("{reason}"),
+    };
+    let mut server = Server::builder().dir(&volume.path()).start()?;
+    let mut random = Random::new(random::seed());
+    fill(&server, &mut random, 10, 1 << 20)?;
+    server.bgsave_and_wait()?;
+    let old = std::fs::read(server.image())?;
+    let ballast = volume.fill(3 << 20)?;
+    server.text(&["SET", "after", "the disk is full"])?;
+    for _ in 0..3 {
+        let reason = save_must_fail(&server)?;
+        ensure!(reason.contains("No space left on device"), "not the true reason: {reason:?}");
+        ensure!(std::fs::read(server.image())? == old, "a failed save changed the image");
+        ensure!(temporary_files(server.folder())?.is_empty(), "a failed save left its file");
+        ensure!(server.text(&["INCR", "still serving"]).is_ok());
+    }
+    std::fs::remove_file(ballast)?;
+    server.bgsave_and_wait()?;
+    ensure!(server.info("rdb_last_bgsave_status")? == "ok");
+    let digest = server.digest()?;
+    server.restart()?;
+    ensure!(server.digest()? == digest);
+    Ok(())
+}
+
+#[test]
+fn a_full_ext4_fails_the_save_and_nothing_else() -> TestResult {
+    fill_the_disk(Kind::Ext4)
+}
+
+#[test]
+fn a_full_tmpfs_fails_the_save_and_nothing_else() -> TestResult {
+    fill_the_disk(Kind::Tmpfs)
+}
+
+#[test]
+fn a_removed_folder_fails_the_save_until_it_is_back() -> TestResult {
+    let server = Server::start()?;
+    server.text(&["SET", "key", "value"])?;
+    std::fs::remove_dir_all(server.folder())?;
+    let reason = save_must_fail(&server)?;
+    ensure!(reason.contains("No such file or directory"), "not the true reason: {reason:?}");
+    ensure!(server.text(&["GET", "key"])? == "value");
+    std::fs::create_dir(server.folder())?;
+    server.bgsave_and_wait()?;
+    check_image(&server)
+}
+
+#[test]
+fn writes_stop_while_saves_fail() -> TestResult {
+    let server = Server::builder().arg("--save", "3600 1000000").start()?;
+    server.text(&["SET", "key", "value"])?;
+    std::fs::remove_dir_all(server.folder())?;
+    save_must_fail(&server)?;
+    let mut raw = server.raw()?;
+    for write in [&["SET", "key", "new"][..], &["DEL", "key"], &["INCR", "n"], &["FLUSHALL"]] {
+        let reply = raw.exchange(write)?;
+        ensure!(reply.starts_with(b"-MISCONF "), "{write:?}: {:?}", reply.escape_ascii());
+    }
+    // What changes nothing, and what helps the operator, still works.
+    ensure!(raw.text(&["GET", "key"])? == "value");
+    ensure!(raw.text(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"])? == "OK");
+    ensure!(raw.text(&["SET", "key", "new"])? == "OK");
+    ensure!(raw.text(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "yes"])? == "OK");
+    ensure!(raw.exchange(&["SET", "key", "newer"])?.starts_with(b"-MISCONF "));
+    std::fs::create_dir(server.folder())?;
+    server.bgsave_and_wait()?;
+    ensure!(raw.text(&["SET", "key", "newer"])? == "OK");
+    Ok(())
+}
+
+#[test]
+fn a_second_server_in_the_same_folder_refuses() -> TestResult {
+    let server = Server::start()?;
+    server.text(&["SET", "key", "value"])?;
+    server.bgsave_and_wait()?;
+    let image = std::fs::read(server.image())?;
+    let (status, log) = Server::builder().dir(server.folder()).start_refused()?;
+    expect_code(status, 1, &log)?;
+    ensure!(log.contains("cowherd.lock"), "the lock file is not named:\n{log}");
+    ensure!(server.text(&["GET", "key"])? == "value");
+    ensure!(std::fs::read(server.image())? == image);
+    Ok(())
+}
+
+#[test]
+fn a_taken_port_refuses() -> TestResult {
+    let server = Server::start()?;
+    let taken = Server::builder().arg("--port", &server.port().to_string());
+    let (status, log) = taken.start_refused()?;
+    expect_code(status, 1, &log)?;
+    ensure!(log.contains(&server.port().to_string()), "the port is not named:\n{log}");
+    Ok(())
+}
+
+/// 64 pages of arena, and a pool that can copy only a few of them.
+#[test]
+fn a_dry_pool_fails_the_save_and_nothing_else() -> TestResult {
+    let size = PageSize::Huge2M;
+    let _claim = match hugepages::claim(size, 2 * 64 + 8)? {
+        Ok(claim) => claim,
+        Err(reason) => skip!("{reason}"),
+    };
+    if !tools::is_root() {
+        skip!("no root: cannot change the pool of huge pages");
+    }
+    let taken = size.figure("nr_hugepages")? - size.available();
+    let tight = PoolSize::set(size, taken + 64 + 3)?;
+    let server = Server::builder()
+        .arg("--arena-pages", "huge-2mb")
+        .arg("--checkpoint-isolation", "kernel-cow")
+        .arg("--maxmemory", "128mb")
+        .start()?;
+    let mut random = Random::new(random::seed());
+    fill(&server, &mut random, 80, 1 << 20)?;
+    server.delay_saves(20_000)?;
+    server.bgsave()?;
+    let mut raw = server.raw()?;
+    let value = random.bytes(1 << 20);
+    // The child needs more than a second for its chunks; this touches them all before.
+    for number in 0..80 {
+        raw.call(&[b"SETRANGE", format!("filled:{number}").as_bytes(), b"0", &value])?;
+    }
+    let Err(reason) = server.wait_saved()? else {
+        bail!("the save worked, though the pool could not copy what it needs")
+    };
+    ensure!(reason.contains("pool"), "not the true reason: {reason:?}");
+    for number in 0..80 {
+        let kept = raw.bytes(&["GET".to_owned(), format!("filled:{number}")])?;
+        ensure!(kept.as_deref() == Some(&value), "value {number} is lost");
+    }
+    ensure!(raw.text(&["SET", "still", "serving"])? == "OK");
+    server.delay_saves(0)?;
+    let wide = PoolSize::set(size, taken + 2 * 64 + 3)?;
+    server.bgsave_and_wait()?;
+    check_image(&server)?;
+    drop(server);
+    drop(wide);
+    drop(tight);
+    Ok(())
+}
+
+#[test]
+fn a_pool_that_is_too_small_refuses_the_start() -> TestResult {
+    let size = PageSize::Huge2M;
+    let _claim = match hugepages::claim(size, 0)? {
+        Ok(claim) => claim,
+        Err(reason) => skip!("{reason}"),
+    };
+    let megabytes = 2 * (size.available() + 64);
+    let (status, log) = Server::builder()
+        .arg("--arena-pages", "huge-2mb")
+        .arg("--maxmemory", &format!("{megabytes}mb"))
+        .start_refused()?;
+    expect_code(status, 1, &log)?;
+    ensure!(log.contains("nr_hugepages"), "the remedy is not named:\n{log}");
+    Ok(())
+}
+
+#[test]
+fn sigterm_saves_when_there_are_save_points() -> TestResult {
+    for signal in [Signal::SIGTERM, Signal::SIGINT] {
+        let mut server = Server::builder().arg("--save", "3600 1000000").start()?;
+        server.text(&["SET", "key", "value"])?;
+        tools::signal(server.pid(), signal)?;
+        expect_code(server.wait_exit()?, 0, &server.log())?;
+        server.restart()?;
+        ensure!(server.text(&["GET", "key"])? == "value", "{signal} did not save");
+    }
+    Ok(())
+}
+
+#[test]
+fn sigterm_does_not_save_without_save_points() -> TestResult {
+    let mut server = Server::start()?;
+    server.text(&["SET", "key", "value"])?;
+    expect_code(server.terminate()?, 0, &server.log())?;
+    ensure!(!server.image().exists(), "an image was written");
+    Ok(())
+}
+
+#[test]
+fn sigterm_amid_a_save_saves_the_latest() -> TestResult {
+    let mut server = Server::builder().arg("--save", "3600 1000000").start()?;
+    fill(&server, &mut Random::new(random::seed()), 20, 1 << 20)?;
+    server.delay_saves(50_000)?;
+    server.bgsave()?;
+    let child = server.child_pid()?.context("no child is saving")?;
+    server.text(&["SET", "latest", "value"])?;
+    let digest = server.digest()?;
+    expect_code(server.terminate()?, 0, &server.log())?;
+    wait_until(|| Ok(!tools::is_running(child)), SOON, "the child to end")?;
+    server.restart()?;
+    ensure!(server.digest()? == digest, "the latest write is lost");
+    Ok(())
+}
+
+#[test]
+fn shutdown_saves_as_it_is_told() -> TestResult {
+    for (option, save) in [("NOSAVE", false), ("SAVE", true)] {
+        let mut server = Server::start()?;
+        server.text(&["SET", "key", "value"])?;
+        let mut raw = server.raw()?;
+        raw.send(&encode(&["SHUTDOWN", option]))?;
+        ensure!(raw.read_to_end()?.is_empty(), "SHUTDOWN {option} answered");
+        expect_code(server.wait_exit()?, 0, &server.log())?;
+        ensure!(server.image().exists() == save, "SHUTDOWN {option}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_save_point_saves_by_itself() -> TestResult {
+    let mut server = Server::builder().arg("--save", "1 3").start()?;
+    for _ in 0..3 {
+        server.text(&["INCR", "count"])?;
+    }
+    let image = server.image();
+    wait_until(|| Ok(image.exists()), Duration::from_secs(20), "the save point to save")?;
+    wait_until(|| Ok(!server.is_saving()?), SOON, "the save to end")?;
+    server.restart()?;
+    ensure!(server.text(&["GET", "count"])? == "3");
+    Ok(())
+}

@@ -1,0 +1,310 @@
+//! The protocol as a socket sees it: split anywhere, malformed, huge, pipelined, inline.
+
+use anyhow::{Context, Result, ensure};
+use client_tests::server::Server;
+use client_tests::wire::{Raw, encode, show};
+use client_tests::{TestResult, random};
+use std::io::Write;
+
+/// Requests and their replies, in RESP2, on a connection that has stored nothing before.
+const CONVERSATION: &[(&[u8], &[u8])] = &[
+    (b"PING\r\n", b"+PONG\r\n"),
+    (b"*2\r\n$4\r\nPING\r\n$2\r\nhi\r\n", b"$2\r\nhi\r\n"),
+    (b"*3\r\n$3\r\nSET\r\n$3\r\nk\r\n\r\n$4\r\n\x00\r\n\xff\r\n", b"+OK\r\n"),
+    (b"*2\r\n$3\r\nGET\r\n$3\r\nk\r\n\r\n", b"$4\r\n\x00\r\n\xff\r\n"),
+    (b"SET \"a b\" 'c d'\r\n", b"+OK\r\n"),
+    (b"GET \"a\\x20b\"\n", b"$3\r\nc d\r\n"),
+    (b"*0\r\n*-1\r\n\r\n*1\r\n$6\r\nDBSIZE\r\n", b":2\r\n"),
+    (b"*2\r\n$4\r\nECHO\r\n$0\r\n\r\n", b"$0\r\n\r\n"),
+    (b"*1\r\n$4\r\nnope\r\n", b"-ERR unknown command 'nope', with args beginning with: \r\n"),
+    (b"*2\r\n$3\r\nDEL\r\n$3\r\nk\r\n\r\n*2\r\n$3\r\nDEL\r\n$3\r\na b\r\n", b":1\r\n:1\r\n"),
+];
+
+fn expect(raw: &mut Raw, expected: &[u8]) -> Result<()> {
+    let mut got = Vec::new();
+    while got.len() < expected.len() {
+        got.extend(raw.read_reply().with_context(|| format!("after {:?}", show(&got)))?);
+    }
+    ensure!(got == expected, "expected {:?}, got {:?}", show(expected), show(&got));
+    Ok(())
+}
+
+/// Sends one malformed request: the server answers with this error, then closes.
+fn expect_close(server: &Server, request: &[u8], reply: &[u8]) -> Result<()> {
+    let mut raw = server.raw()?;
+    raw.send(request)?;
+    let got = raw.read_to_end().with_context(|| format!("{:?} stays open", show(request)))?;
+    ensure!(got == reply, "{:?}: expected {:?}, got {:?}", show(request), show(reply), show(&got));
+    Ok(())
+}
+
+#[test]
+fn a_conversation_may_be_cut_at_every_byte() -> TestResult {
+    let server = Server::start()?;
+    let requests = CONVERSATION.iter().flat_map(|(request, _)| *request).copied();
+    let replies = CONVERSATION.iter().flat_map(|(_, reply)| *reply).copied();
+    let (requests, replies) = (requests.collect::<Vec<u8>>(), replies.collect::<Vec<u8>>());
+    for cut in 0..=requests.len() {
+        let mut raw = server.raw()?;
+        raw.send(&requests[..cut])?;
+        // A reply from another connection: by then the server has most likely seen the first part.
+        server.text(&["PING"])?;
+        raw.send(&requests[cut..])?;
+        expect(&mut raw, &replies).with_context(|| format!("cut after {cut} bytes"))?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_conversation_may_come_byte_by_byte() -> TestResult {
+    let server = Server::start()?;
+    let mut raw = server.raw()?;
+    for (request, reply) in CONVERSATION {
+        for byte in *request {
+            raw.send(&[*byte])?;
+        }
+        expect(&mut raw, reply)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_malformed_request_gets_an_error_and_the_connection_closes() -> TestResult {
+    let server = Server::start()?;
+    let cases: &[(&[u8], &[u8])] = &[
+        (b"*abc\r\n", b"-ERR Protocol error: invalid multibulk length\r\n"),
+        (b"*1048577\r\n", b"-ERR Protocol error: invalid multibulk length\r\n"),
+        (b"*99999999999999999999\r\n", b"-ERR Protocol error: invalid multibulk length\r\n"),
+        (b"*1\r\nPING\r\n", b"-ERR Protocol error: expected '$', got 'P'\r\n"),
+        (b"*1\r\n:4\r\n", b"-ERR Protocol error: expected '$', got ':'\r\n"),
+        (b"*1\r\n$x\r\n", b"-ERR Protocol error: invalid bulk length\r\n"),
+        (b"*1\r\n$-1\r\n", b"-ERR Protocol error: invalid bulk length\r\n"),
+        (b"*1\r\n$536870913\r\n", b"-ERR Protocol error: invalid bulk length\r\n"),
+        (b"SET \"k v\r\n", b"-ERR Protocol error: unbalanced quotes in request\r\n"),
+        (b"SET 'k'v\r\n", b"-ERR Protocol error: unbalanced quotes in request\r\n"),
+        // What came before the error is answered; what comes after it is not.
+        (b"PING\r\n*x\r\nPING\r\n", b"+PONG\r\n-ERR Protocol error: invalid multibulk length\r\n"),
+    ];
+    for (request, reply) in cases {
+        expect_close(&server, request, reply)?;
+    }
+    ensure!(server.text(&["PING"])? == "PONG");
+    Ok(())
+}
+
+#[test]
+fn a_line_without_an_end_is_bounded() -> TestResult {
+    let server = Server::start()?;
+    let long = vec![b'a'; 80 << 10];
+    let inline = b"-ERR Protocol error: too big inline request\r\n";
+    expect_close(&server, &long, inline)?;
+    let mut count = b"*".to_vec();
+    count.extend(std::iter::repeat_n(b'1', 80 << 10));
+    expect_close(&server, &count, b"-ERR Protocol error: too big mbulk count string\r\n")?;
+    let mut length = b"*1\r\n$".to_vec();
+    length.extend(std::iter::repeat_n(b'1', 80 << 10));
+    expect_close(&server, &length, b"-ERR Protocol error: too big bulk count string\r\n")?;
+    Ok(())
+}
+
+#[test]
+fn a_promised_array_costs_no_memory() -> TestResult {
+    let server = Server::start()?;
+    let before = resident_bytes(server.pid())?;
+    let mut waiting = Vec::new();
+    for _ in 0..50 {
+        let mut raw = server.raw()?;
+        // A million arguments of up to 512 MB are announced, and never sent.
+        raw.send(b"*1048576\r\n$536870912\r\n")?;
+        waiting.push(raw);
+    }
+    // The same workers answer this one after they have read those.
+    for _ in 0..10 {
+        ensure!(server.raw()?.text(&["PING"])? == "PONG");
+    }
+    let grown = resident_bytes(server.pid())?.saturating_sub(before);
+    ensure!(grown < 256 << 20, "50 empty promises cost {grown} bytes");
+    Ok(())
+}
+
+fn resident_bytes(pid: u32) -> Result<u64> {
+    let status = std::fs::read_to_string(format!("/proc/{pid}/status"))?;
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).context("no VmRSS")?;
+    let kib = line.split_whitespace().nth(1).context("no figure")?.parse::<u64>()?;
+    Ok(kib << 10)
+}
+
+#[test]
+fn a_big_pipeline_is_answered_in_order() -> TestResult {
+    let server = Server::start()?;
+    let mut raw = server.raw()?;
+    let mut writer = raw.writer()?;
+    let count = 100_000_u32;
+    let sender = std::thread::spawn(move || -> Result<()> {
+        let mut pipeline = Vec::new();
+        for n in 0..count {
+            let value = format!("{n}");
+            pipeline.extend(encode(&["SET", "pipelined", &value]));
+            pipeline.extend(encode(&["GET", "pipelined"]));
+        }
+        Ok(writer.write_all(&pipeline)?)
+    });
+    for n in 0..count {
+        ensure!(raw.read_reply()? == b"+OK\r\n", "reply to SET {n}");
+        let (reply, value) = (raw.read_reply()?, n.to_string());
+        let expected = format!("${}\r\n{value}\r\n", value.len());
+        ensure!(reply == expected.as_bytes(), "GET {n} says {:?}", show(&reply));
+    }
+    sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?
+}
+
+#[test]
+fn a_client_that_does_not_read_is_served_when_it_does() -> TestResult {
+    let server = Server::start()?;
+    let mut raw = server.raw()?;
+    let value = random::Random::new(7).bytes(1 << 20);
+    raw.call(&[b"SET".as_slice(), b"big", &value])?;
+    // 64 MB of replies fit into no socket buffer: the server has to wait, others must not.
+    raw.send(&encode(&["GET", "big"]).repeat(64))?;
+    for _ in 0..10 {
+        ensure!(server.raw()?.text(&["PING"])? == "PONG");
+    }
+    let mut expected = b"$1048576\r\n".to_vec();
+    expected.extend(&value);
+    expected.extend(b"\r\n");
+    for n in 0..64 {
+        ensure!(raw.read_reply()? == expected, "reply {n} is damaged");
+    }
+    Ok(())
+}
+
+#[test]
+fn values_of_every_size_come_back() -> TestResult {
+    let server = Server::start()?;
+    let mut raw = server.raw()?;
+    let mut random = random::Random::new(random::seed());
+    let edges = [0, 1, 15, 16, 17, 44, 45, 63, 64, 65, 255, 256, 4095, 4096, 4097, 16_383, 16_384];
+    let large = [65_535, 65_536, 65_537, 1 << 20, (2 << 20) - 1, 2 << 20, (2 << 20) + 1, 20 << 20];
+    for length in edges.into_iter().chain(large) {
+        let value = random.bytes(length);
+        raw.call(&[b"SET".as_slice(), b"sized", &value])?;
+        let got = raw.bytes(&["GET", "sized"])?;
+        ensure!(got.as_deref() == Some(&value), "a value of {length} bytes comes back changed");
+        ensure!(raw.number(&["STRLEN", "sized"])? == i64::try_from(length)?);
+    }
+    Ok(())
+}
+
+#[test]
+fn hello_switches_the_protocol() -> TestResult {
+    let server = Server::start()?;
+    let mut raw = server.raw()?;
+    ensure!(raw.exchange(&["GET", "none"])? == b"$-1\r\n");
+    let reply = raw.exchange(&["HELLO", "3"])?;
+    ensure!(reply.starts_with(b"%"), "HELLO 3 says {:?}", show(&reply));
+    ensure!(raw.exchange(&["GET", "none"])? == b"_\r\n");
+    let reply = raw.exchange(&["HELLO"])?;
+    ensure!(reply.starts_with(b"%"), "HELLO says {:?}", show(&reply));
+    let reply = raw.exchange(&["HELLO", "2"])?;
+    ensure!(reply.starts_with(b"*"), "HELLO 2 says {:?}", show(&reply));
+    ensure!(raw.exchange(&["GET", "none"])? == b"$-1\r\n");
+    for wrong in ["1", "4", "-1"] {
+        let reply = raw.exchange(&["HELLO", wrong])?;
+        ensure!(reply == b"-NOPROTO unsupported protocol version\r\n", "{:?}", show(&reply));
+    }
+    // A refused HELLO leaves the connection as it was.
+    ensure!(raw.exchange(&["GET", "none"])? == b"$-1\r\n");
+    Ok(())
+}
+
+#[test]
+fn hello_reports_what_clients_look_for() -> TestResult {
+    let server = Server::start()?;
+    let mut raw = server.raw()?;
+    let reply = raw.call(&["HELLO", "3", "SETNAME", "me"])?;
+    let fields: std::collections::HashMap<String, redis::Value> = redis::from_redis_value(reply)?;
+    for field in ["server", "version", "proto", "id", "mode", "role", "modules"] {
+        ensure!(fields.contains_key(field), "HELLO lacks {field}: {fields:?}");
+    }
+    ensure!(fields["proto"] == redis::Value::Int(3), "{fields:?}");
+    ensure!(raw.text(&["CLIENT", "GETNAME"])? == "me");
+    Ok(())
+}
+
+#[test]
+fn quit_and_a_half_closed_socket_end_politely() -> TestResult {
+    let server = Server::start()?;
+    let mut raw = server.raw()?;
+    raw.send(b"PING\r\nQUIT\r\nPING\r\n")?;
+    let got = raw.read_to_end()?;
+    ensure!(got == b"+PONG\r\n+OK\r\n", "{:?}", show(&got));
+    let mut raw = server.raw()?;
+    raw.send(b"SET half done\r\nGET half\r\n")?;
+    raw.finish_sending()?;
+    let got = raw.read_to_end()?;
+    ensure!(got == b"+OK\r\n$4\r\ndone\r\n", "{:?}", show(&got));
+    Ok(())
+}
+
+#[test]
+fn a_command_cut_off_by_the_client_is_not_run() -> TestResult {
+    let server = Server::start()?;
+    let mut raw = server.raw()?;
+    raw.send(b"*3\r\n$3\r\nSET\r\n$3\r\ncut\r\n$5\r\nhal")?;
+    raw.finish_sending()?;
+    ensure!(raw.read_to_end()?.is_empty());
+    ensure!(server.text(&["DBSIZE"])? == "0");
+    Ok(())
+}
+
+#[test]
+fn too_many_clients_are_told_so() -> TestResult {
+    let server = Server::builder().arg("--maxclients", "10").start()?;
+    let mut held = Vec::new();
+    let refused = loop {
+        let mut raw = server.raw()?;
+        let reply = raw.exchange(&["PING"]);
+        match reply {
+            Ok(reply) if reply == b"+PONG\r\n" => held.push(raw),
+            Ok(reply) => break reply,
+            // Closed before our PING was read: the error may be lost with the reset.
+            Err(_) => break Vec::new(),
+        }
+        ensure!(held.len() <= 10, "{} clients got in", held.len());
+    };
+    ensure!(
+        refused.is_empty() || refused == b"-ERR max number of clients reached\r\n",
+        "{:?}",
+        show(&refused)
+    );
+    ensure!(held.len() >= 9, "only {} clients got in", held.len());
+    ensure!(held[0].text(&["PING"])? == "PONG");
+    Ok(())
+}
+
+#[test]
+fn random_bytes_never_stop_the_server() -> TestResult {
+    let server = Server::start()?;
+    let mut random = random::Random::new(random::seed());
+    let pieces: [&[u8]; 12] =
+        [b"*", b"$", b"\r\n", b"-1", b"3", b"SET", b"GET", b"\"", b"\0", b"4294967296", b" ", b"k"];
+    for _ in 0..client_tests::rounds() * 5 {
+        let mut raw = server.raw()?;
+        let mut bytes = Vec::new();
+        for _ in 0..random.below(40) {
+            let piece = usize::try_from(random.below(pieces.len() as u64 + 1))?;
+            bytes.extend(match pieces.get(piece) {
+                Some(piece) => piece.to_vec(),
+                None => {
+                    let length = random.below(20);
+                    random.bytes(length)
+                }
+            });
+        }
+        // The server may close while this is being sent.
+        drop(raw.send(&bytes).and_then(|()| raw.finish_sending()));
+        drop(raw.read_to_end());
+        ensure!(server.text(&["PING"])? == "PONG", "after {:?}", show(&bytes));
+    }
+    Ok(())
+}

@@ -1,0 +1,212 @@
+//! A save shows the keyspace of one instant, whatever is written meanwhile.
+//!
+//! The proof: writers never pause; the server computes a digest inside the safepoint of each save;
+//! it is killed with SIGKILL; what the next start restores must have that very digest. And beside
+//! the digest, the staircase of `load.rs`, which the server knows nothing of.
+
+use anyhow::{Context, Result, ensure};
+use client_tests::hugepages::{self, PageSize};
+use client_tests::load::{self, Signals};
+use client_tests::random::{self, Random};
+use client_tests::server::{Builder, Server};
+use client_tests::wire::Raw;
+use client_tests::{TestResult, rounds, skip};
+use std::collections::BTreeMap;
+use std::sync::atomic::Ordering::Relaxed;
+use std::thread;
+
+const WRITERS: u64 = 8;
+
+fn server_with(pages: &str, megabytes: u64) -> Builder {
+    Server::builder()
+        .arg("--arena-pages", pages)
+        .arg("--maxmemory", &format!("{megabytes}mb"))
+        .arg("--maxmemory-policy", "noeviction")
+}
+
+/// One round: writes, a save amid them, SIGKILL amid them, a restart, the comparison.
+fn round(server: &mut Server, random: &mut Random, height: &mut u64) -> Result<()> {
+    let signals = Signals::default();
+    let port = server.port();
+    let first = *height + 1;
+    let digest = thread::scope(|scope| {
+        let mut writers = Vec::new();
+        for writer in 0..WRITERS {
+            let stream = Random::new(random.next());
+            let signals = &signals;
+            writers.push(scope.spawn(move || load::mixed(port, writer, stream, signals)));
+        }
+        writers.push(scope.spawn(|| load::staircase(port, first, &signals)));
+        let digest = save_and_kill(server, random, &signals);
+        signals.stop.store(true, Relaxed);
+        for writer in writers {
+            writer.join().map_err(|_| anyhow::anyhow!("a writer panicked"))??;
+        }
+        digest
+    })?;
+    server.restart()?;
+    let restored = server.digest()?;
+    ensure!(restored == digest, "saved {digest}, but restored {restored}");
+    *height = load::check_staircase(&mut server.raw()?)?;
+    Ok(())
+}
+
+/// Saves at a random moment, kills the server at another, returns the digest of the save.
+fn save_and_kill(server: &mut Server, random: &mut Random, signals: &Signals) -> Result<String> {
+    server.text(&["DEBUG", "CHECKPOINT-DIGEST", "yes"])?;
+    server.delay_saves(random.below(1500))?;
+    signals.wait_for(1 + random.below(60))?;
+    server.bgsave_and_wait()?;
+    let digest = server.info("cowherd_last_checkpoint_digest")?;
+    ensure!(digest.len() == 40, "no digest of the save: {digest:?}");
+    signals.wait_for(random.below(20))?;
+    server.kill9()?;
+    Ok(digest)
+}
+
+fn many_rounds(builder: Builder) -> TestResult {
+    let mut random = Random::new(random::seed());
+    let mut server = builder.start()?;
+    let mut height = 0;
+    for number in 1..=rounds() {
+        round(&mut server, &mut random, &mut height).with_context(|| format!("round {number}"))?;
+    }
+    ensure!(height > 0, "the staircase was never in a save");
+    Ok(())
+}
+
+#[test]
+fn small_pages_restore_the_instant_of_the_save() -> TestResult {
+    many_rounds(server_with("small", 128))
+}
+
+#[test]
+fn transparent_huge_pages_restore_the_instant_of_the_save() -> TestResult {
+    let modes = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
+    if modes.map_or(true, |modes| modes.contains("[never]")) {
+        skip!("transparent huge pages are off in this kernel");
+    }
+    many_rounds(server_with("thp", 128))
+}
+
+#[test]
+fn huge_pages_of_2_mib_restore_the_instant_of_the_save() -> TestResult {
+    // Copy-on-write may need every page of the arena twice.
+    match hugepages::claim(PageSize::Huge2M, 2 * 64 + 8)? {
+        Ok(_claim) => many_rounds(server_with("huge-2mb", 128)),
+        Err(reason) => skip!("{reason}"),
+    }
+}
+
+#[test]
+fn huge_pages_of_1_gib_restore_the_instant_of_the_save() -> TestResult {
+    match hugepages::claim(PageSize::Huge1G, 2)? {
+        Ok(_claim) => many_rounds(server_with("huge-1gb", 1024)),
+        Err(reason) => skip!("{reason}"),
+    }
+}
+
+/// Each key with its value and the time when it expires.
+type Contents = BTreeMap<Vec<u8>, (Vec<u8>, i64)>;
+
+fn contents(raw: &mut Raw, database: u8) -> Result<Contents> {
+    raw.call(&["SELECT", &database.to_string()])?;
+    let keys: Vec<Vec<u8>> = redis::from_redis_value(raw.call(&["KEYS", "*"])?)?;
+    let mut contents = BTreeMap::new();
+    for key in keys {
+        let value = raw.bytes(&[b"GET", key.as_slice()])?.context("a listed key is gone")?;
+        let expires = raw.number(&[b"PEXPIRETIME", key.as_slice()])?;
+        contents.insert(key, (value, expires));
+    }
+    Ok(contents)
+}
+
+#[test]
+fn a_quiet_server_comes_back_key_by_key() -> TestResult {
+    let mut server = server_with("small", 128).start()?;
+    let signals = Signals::default();
+    let port = server.port();
+    let mut random = Random::new(random::seed());
+    thread::scope(|scope| {
+        let writer = scope.spawn(|| load::mixed(port, 0, Random::new(random.next()), &signals));
+        let stairs = scope.spawn(|| load::staircase(port, 1, &signals));
+        let written = signals.wait_for(200);
+        signals.stop.store(true, Relaxed);
+        for writer in [writer, stairs] {
+            writer.join().map_err(|_| anyhow::anyhow!("a writer panicked"))??;
+        }
+        written
+    })?;
+    let mut raw = server.raw()?;
+    let before = [contents(&mut raw, 0)?, contents(&mut raw, 1)?];
+    ensure!(!before[0].is_empty() && before[1].len() == load::STEPS);
+    let digest = server.digest()?;
+    server.bgsave_and_wait()?;
+    ensure!(server.digest()? == digest, "a save changed the data");
+    server.restart()?;
+    let mut raw = server.raw()?;
+    ensure!(before == [contents(&mut raw, 0)?, contents(&mut raw, 1)?], "restored other data");
+    ensure!(server.digest()? == digest, "the same data has another digest");
+    Ok(())
+}
+
+#[test]
+fn the_digest_tells_states_apart() -> TestResult {
+    let server = Server::start()?;
+    let mut seen = vec![server.digest()?];
+    let steps: &[&[&str]] = &[
+        &["SET", "a", "1"],
+        &["SET", "a", "2"],
+        &["APPEND", "a", "2"],
+        &["EXPIRE", "a", "100000"],
+        &["PERSIST", "a"],
+        &["SET", "b", "1"],
+        &["RENAME", "a", "c"],
+        &["MOVE", "c", "1"],
+        &["FLUSHALL"],
+    ];
+    for step in steps {
+        server.text(step)?;
+        seen.push(server.digest()?);
+    }
+    // Only these are the same state: empty at both ends, and 22 before EXPIRE and after PERSIST.
+    for (one, first) in seen.iter().enumerate() {
+        for (other, second) in seen.iter().enumerate().skip(one + 1) {
+            let same = matches!((one, other), (0, 9) | (3, 5));
+            ensure!((first == second) == same, "states {one} and {other}: {first}, {second}");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn a_deadline_is_kept_across_a_restart() -> TestResult {
+    let mut server = Server::start()?;
+    server.text(&["SET", "later", "value", "PX", "5000000"])?;
+    let deadline = server.text(&["PEXPIRETIME", "later"])?;
+    server.text(&["SET", "soon", "value", "PX", "300"])?;
+    server.bgsave_and_wait()?;
+    server.kill9()?;
+    // The deadline passes while no server runs.
+    thread::sleep(std::time::Duration::from_millis(350));
+    server.restart()?;
+    ensure!(server.text(&["EXISTS", "soon"])? == "0", "an expired key came back");
+    ensure!(server.text(&["PEXPIRETIME", "later"])? == deadline);
+    Ok(())
+}
+
+#[test]
+fn a_save_can_follow_a_save() -> TestResult {
+    let mut server = Server::start()?;
+    for number in 0..20 {
+        server.text(&["SET", "number", &number.to_string()])?;
+        server.bgsave_and_wait()?;
+        ensure!(server.info("rdb_changes_since_last_save")? == "0");
+    }
+    server.text(&["SET", "number", "saved in front"])?;
+    ensure!(server.text(&["SAVE"])? == "OK");
+    server.text(&["SET", "number", "never saved"])?;
+    server.restart()?;
+    ensure!(server.text(&["GET", "number"])? == "saved in front");
+    Ok(())
+}
