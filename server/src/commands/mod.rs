@@ -24,7 +24,7 @@ pub use call::{Call, Effect, SaveKind, Shutdown};
 pub use clients::{Client, Clients, Hangup, Names, Origin};
 pub use failure::{Answer, Failure};
 pub use session::{ReplyMode, Session};
-pub use shared::{Hooks, Shared};
+pub use shared::{Hooks, REDIS_VERSION, Shared};
 pub use table::{Command, Flags, Handler, Keys, Locks, Row, Table};
 
 use crate::protocol::Args;
