@@ -12,6 +12,7 @@
 
 mod call;
 mod clients;
+mod connection;
 mod failure;
 mod session;
 mod shared;
@@ -31,7 +32,9 @@ use crate::protocol::Args;
 
 /// The rows of all families.
 pub fn all() -> impl Iterator<Item = &'static Command> {
-    strings::COMMANDS.iter()
+    strings::COMMANDS
+        .iter()
+        .chain(connection::COMMANDS)
 }
 
 /// The error for a request that names no command.
