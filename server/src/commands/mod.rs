@@ -11,6 +11,7 @@
 //!    [`Locks::Own`], those that it locks itself, one set at a time.
 
 mod call;
+mod client;
 mod clients;
 mod connection;
 mod failure;
@@ -35,6 +36,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
     strings::COMMANDS
         .iter()
         .chain(connection::COMMANDS)
+        .chain(client::COMMANDS)
 }
 
 /// The error for a request that names no command.
