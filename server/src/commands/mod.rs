@@ -13,6 +13,7 @@
 mod call;
 mod client;
 mod clients;
+mod configuration;
 mod connection;
 mod failure;
 mod session;
@@ -24,6 +25,7 @@ mod testing;
 
 pub use call::{Call, Effect, SaveKind, Shutdown};
 pub use clients::{Client, Clients, Hangup, Names, Origin};
+pub use configuration::reset_statistics;
 pub use failure::{Answer, Failure};
 pub use session::{ReplyMode, Session};
 pub use shared::{Hooks, REDIS_VERSION, Shared};
@@ -37,6 +39,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         .iter()
         .chain(connection::COMMANDS)
         .chain(client::COMMANDS)
+        .chain(configuration::COMMANDS)
 }
 
 /// The error for a request that names no command.
