@@ -16,6 +16,7 @@ mod clients;
 mod configuration;
 mod connection;
 mod failure;
+mod server;
 mod session;
 mod shared;
 mod strings;
@@ -40,6 +41,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         .chain(connection::COMMANDS)
         .chain(client::COMMANDS)
         .chain(configuration::COMMANDS)
+        .chain(server::COMMANDS)
 }
 
 /// The error for a request that names no command.
