@@ -15,6 +15,7 @@ mod client;
 mod clients;
 mod configuration;
 mod connection;
+mod debug;
 mod failure;
 mod server;
 mod session;
@@ -42,6 +43,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         .chain(client::COMMANDS)
         .chain(configuration::COMMANDS)
         .chain(server::COMMANDS)
+        .chain(debug::COMMANDS)
 }
 
 /// The error for a request that names no command.
