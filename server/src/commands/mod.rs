@@ -17,6 +17,7 @@ mod configuration;
 mod connection;
 mod debug;
 mod failure;
+mod save;
 mod server;
 mod session;
 mod shared;
@@ -44,6 +45,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         .chain(configuration::COMMANDS)
         .chain(server::COMMANDS)
         .chain(debug::COMMANDS)
+        .chain(save::COMMANDS)
 }
 
 /// The error for a request that names no command.
