@@ -13,6 +13,7 @@
 mod call;
 mod client;
 mod clients;
+mod command;
 mod configuration;
 mod connection;
 mod debug;
@@ -42,6 +43,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         .iter()
         .chain(connection::COMMANDS)
         .chain(client::COMMANDS)
+        .chain(command::COMMANDS)
         .chain(configuration::COMMANDS)
         .chain(server::COMMANDS)
         .chain(debug::COMMANDS)
