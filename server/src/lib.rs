@@ -3,5 +3,6 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::cast_possible_truncation))]
 
 pub mod arena;
+pub mod checkpoint;
 pub mod config;
 pub mod protocol;
