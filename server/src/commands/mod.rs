@@ -10,11 +10,13 @@
 //! 2. A handler touches only the shards that its table row lets the engine lock, or, with
 //!    [`Locks::Own`], those that it locks itself, one set at a time.
 
+mod bits;
 mod call;
 mod clients;
 mod failure;
 mod session;
 mod shared;
+mod span;
 mod strings;
 mod table;
 #[cfg(test)]
@@ -31,7 +33,7 @@ use crate::protocol::Args;
 
 /// The rows of all families.
 pub fn all() -> impl Iterator<Item = &'static Command> {
-    strings::COMMANDS.iter()
+    strings::COMMANDS.iter().chain(bits::COMMANDS)
 }
 
 /// The error for a request that names no command.
