@@ -176,7 +176,8 @@ impl Pair {
     fn keys(&mut self) -> Result<BTreeSet<Vec<u8>>> {
         let redis: BTreeSet<Vec<u8>> = redis::from_redis_value(self.redis.call(&["KEYS", "*"])?)?;
         let cowherd = redis::from_redis_value(self.cowherd.call(&["KEYS", "*"])?)?;
-        let listed = |keys: &BTreeSet<Vec<u8>>| keys.iter().map(|key| show(key)).collect::<Vec<_>>();
+        let listed =
+            |keys: &BTreeSet<Vec<u8>>| keys.iter().map(|key| show(key)).collect::<Vec<_>>();
         same(&listed(&redis), || Ok(listed(&cowherd)))?;
         Ok(redis)
     }
@@ -265,7 +266,8 @@ fn words(line: &str) -> Result<Arguments> {
         let (word, after) = match first {
             '"' => {
                 let body = &rest[1..];
-                let end = closing_quote(body).with_context(|| format!("no closing quote: {line}"))?;
+                let end =
+                    closing_quote(body).with_context(|| format!("no closing quote: {line}"))?;
                 (unescape(&body[..end])?, &body[end + 1..])
             }
             '\'' => {
