@@ -1,5 +1,6 @@
 //! One command being run: what a handler gets, and what it can pass up.
 
+use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::config::Config;
@@ -56,6 +57,24 @@ impl<'c> Call<'c> {
     /// Whether argument `i` is `word`, whatever its case.
     pub fn is(&self, i: usize, word: &str) -> bool {
         self.args.get(i).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
+    }
+
+    /// Argument `i` as text; bytes that are none become replacement characters. Empty if there is
+    /// no such argument.
+    pub fn text(&self, i: usize) -> Cow<'c, str> {
+        String::from_utf8_lossy(self.args.get(i).unwrap_or_default())
+    }
+
+    /// Answers HELP of a command with subcommands: a head, `lines`, and HELP itself. A line that
+    /// explains is indented by four blanks.
+    pub fn help(&mut self, lines: &[&str]) {
+        let name = self.text(0).to_uppercase();
+        self.reply.array(lines.len() + 3);
+        self.reply
+            .simple(&format!("{name} <subcommand> [<arg> [value] [opt] ...]. Subcommands are:"));
+        for line in lines.iter().chain(&["HELP", "    Prints this help."]) {
+            self.reply.simple(line);
+        }
     }
 }
 

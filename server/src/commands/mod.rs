@@ -11,15 +11,22 @@
 //!    [`Locks::Own`], those that it locks itself, one set at a time.
 
 mod call;
+mod client;
 mod clients;
+mod command;
+mod configuration;
+mod connection;
 mod databases;
+mod debug;
 mod expiry;
 mod failure;
 mod figures;
 mod info;
 mod keys;
 mod object;
+mod save;
 mod scan;
+mod server;
 mod session;
 mod shared;
 mod strings;
@@ -29,9 +36,10 @@ mod testing;
 
 pub use call::{Call, Effect, SaveKind, Shutdown};
 pub use clients::{Client, Clients, Hangup, Names, Origin};
+pub use configuration::reset_statistics;
 pub use failure::{Answer, Failure};
 pub use session::{ReplyMode, Session};
-pub use shared::{Hooks, Shared};
+pub use shared::{Hooks, REDIS_VERSION, Shared};
 pub use table::{Command, Flags, Handler, Keys, Locks, Row, Table};
 
 use crate::protocol::Args;
@@ -46,6 +54,13 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         .chain(scan::COMMANDS)
         .chain(object::COMMANDS)
         .chain(info::COMMANDS)
+        .chain(connection::COMMANDS)
+        .chain(client::COMMANDS)
+        .chain(command::COMMANDS)
+        .chain(configuration::COMMANDS)
+        .chain(server::COMMANDS)
+        .chain(debug::COMMANDS)
+        .chain(save::COMMANDS)
 }
 
 /// The error for a request that names no command.

@@ -1,6 +1,7 @@
 //! What a connection remembers between commands.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::keyspace::DbIndex;
 
@@ -37,5 +38,16 @@ impl Session {
     /// A new connection's.
     pub const fn new(client: Arc<Client>, authenticated: bool) -> Self {
         Self { db: 0, authenticated, reply_mode: ReplyMode::On, no_touch: false, client }
+    }
+
+    /// Everything as a new connection has it; its number and library names stay.
+    pub fn reset(&mut self, authenticated: bool) {
+        let client = Arc::clone(&self.client);
+        client.db.store(0, Ordering::Relaxed);
+        client.protocol.store(2, Ordering::Relaxed);
+        client.no_evict.store(false, Ordering::Relaxed);
+        client.no_touch.store(false, Ordering::Relaxed);
+        client.names.lock().name.clear();
+        *self = Self::new(client, authenticated);
     }
 }

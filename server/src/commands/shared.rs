@@ -1,15 +1,18 @@
 //! What all connections share: the keyspace, the configuration, the clients, the figures.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use crate::clock::Moment;
-use crate::config::Live;
+use crate::config::{Config, Live, MaxmemoryPolicy};
 use crate::keyspace::{DATABASES, Keyspace};
 use crate::telemetry::Telemetry;
 
 use super::clients::Clients;
 use super::table::Table;
+
+/// The version of Redis whose behaviour clients find here.
+pub const REDIS_VERSION: &str = "7.4.0";
 
 /// Switches that tests set through DEBUG.
 #[derive(Debug)]
@@ -66,7 +69,7 @@ impl Shared {
         let maxmemory = AtomicU64::new(keyspace.arena().capacity());
         let table = Table::new(super::all(), &renames)?;
         let names = table.rows().iter().map(|row| row.name.clone()).collect();
-        Ok(Self {
+        let shared = Self {
             keyspace,
             config,
             table,
@@ -82,7 +85,24 @@ impl Shared {
             maxmemory,
             run_id: run_id(now),
             started_at: now,
-        })
+        };
+        shared.apply(&current);
+        Ok(shared)
+    }
+
+    /// Brings what follows from the configuration in line with it.
+    pub fn apply(&self, config: &Config) {
+        let capacity = self.keyspace.arena().capacity();
+        let maxmemory = match config.maxmemory {
+            0 => capacity,
+            bytes => bytes.min(capacity),
+        };
+        self.maxmemory.store(maxmemory, Ordering::Relaxed);
+        let policy = config.maxmemory_policy;
+        let lfu = matches!(policy, MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu);
+        if lfu != self.keyspace.clocks().counts_uses() {
+            self.keyspace.clocks().count_uses(lfu);
+        }
     }
 }
 

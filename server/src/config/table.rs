@@ -218,7 +218,7 @@ table! {
         "Save after so many seconds if so many keys changed; \"\" saves only on demand";
     "stop-writes-on-bgsave-error", stop_writes_on_bgsave_error: bool = true, YesNo, live,
         "Refuse writes while the last background save failed";
-    "rdbcompression", rdbcompression: bool = true, YesNo, live,
+    "rdbcompression", rdbcompression: bool = false, YesNo, live,
         "Compress the image";
     "rdbchecksum", rdbchecksum: bool = true, YesNo, start,
         "Accepted for compatibility: the image always carries checksums";

@@ -31,7 +31,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("dbfilename", &["a b.cow"]),
     ("save", &["", "900 1", "1 0 9223372036854775807 3"]),
     ("stop-writes-on-bgsave-error", &["no"]),
-    ("rdbcompression", &["no"]),
+    ("rdbcompression", &["yes"]),
     ("rdbchecksum", &["no"]),
     ("checkpoint-isolation", &["kernel-cow"]),
     ("loglevel", &["debug", "nothing"]),

@@ -137,6 +137,7 @@ impl Worker {
         if let Err(failure) = admission::admit(shared, config, session, row, &planned.args) {
             return self.refuse(session, Some(row), &failure, reply, start);
         }
+        let skip = take_skip(session);
         session.client.last_command.store(row.number as u64 + 1, Ordering::Relaxed);
         let set = shards_of(shared, row.command, planned);
         let shards = shared.keyspace.lock(set, now);
@@ -173,7 +174,7 @@ impl Worker {
         if failed {
             self.recorder.error(&reply.out[start.min(reply.len())..]);
         }
-        silence(session, reply, start);
+        silence(session, skip, reply, start);
         if session.client.is_killed() {
             return Outcome::Close;
         }
@@ -194,24 +195,29 @@ impl Worker {
         if let Some(row) = row {
             self.recorder.command(row.number).rejected();
         }
-        silence(session, reply, start);
+        let skip = take_skip(session);
+        silence(session, skip, reply, start);
         Outcome::Done
     }
 }
 
-/// Takes back the reply of a client that wants none.
+/// Takes back the reply of a client that wants none: it had switched replies off, or had asked to
+/// skip this one.
 #[inline]
-fn silence(session: &mut Session, reply: &mut Reply, start: usize) {
-    match session.reply_mode {
-        ReplyMode::On => {}
-        ReplyMode::Off => reply.out.truncate(start),
-        // The command that asked for it writes nothing itself.
-        ReplyMode::SkipNext if reply.len() > start => {
-            reply.out.truncate(start);
-            session.reply_mode = ReplyMode::On;
-        }
-        ReplyMode::SkipNext => {}
+fn silence(session: &Session, skip: bool, reply: &mut Reply, start: usize) {
+    if skip || session.reply_mode == ReplyMode::Off {
+        reply.out.truncate(start);
     }
+}
+
+/// Whether the reply of the next command is to be skipped; it is the only one.
+#[inline]
+fn take_skip(session: &mut Session) -> bool {
+    let skip = session.reply_mode == ReplyMode::SkipNext;
+    if skip {
+        session.reply_mode = ReplyMode::On;
+    }
+    skip
 }
 
 #[inline]
@@ -279,7 +285,7 @@ impl Engine {
                 let set = if all { ShardSet::ALL } else { ShardSet::NONE };
                 let _held = self.shared.keyspace.lock(set, 0);
                 std::thread::sleep(time);
-                Ok("OK".to_owned())
+                return (Outcome::Done, false);
             }
             Effect::Reload => self.saver.reload(&self.shared).map(|()| "OK".to_owned()),
         };

@@ -49,6 +49,12 @@ impl Clocks {
         self.words.word(usize::try_from(entry / GRAIN).unwrap_or(usize::MAX))
     }
 
+    /// Asks the processor to fetch an entry's clock.
+    #[inline]
+    pub(super) fn prefetch(&self, entry: u64) {
+        self.words.prefetch(usize::try_from(entry / GRAIN).unwrap_or(usize::MAX));
+    }
+
     /// Starts the clock of a new entry.
     #[inline]
     pub(super) fn start(&self, entry: u64, now: i64) {

@@ -209,6 +209,7 @@ impl Keyspace {
         let entry = Dict::hint_item(&self.arena, bucket, hash)?;
         self.arena.prefetch(entry);
         self.arena.prefetch(entry + 64);
+        self.clocks.prefetch(entry);
         Some(entry)
     }
 }

@@ -70,17 +70,6 @@ impl Keyspace {
             misses: sum(Counter::Misses),
         }
     }
-
-    /// Sets what is counted for statistics back to zero; changes are not statistics.
-    pub fn reset_stats(&self) {
-        let all: Vec<ShardSet> = ShardIndex::all().map(ShardSet::one).collect();
-        for (state, set) in self.stats.iter().zip(all) {
-            let _held = self.arena.lock(set);
-            for counter in [Counter::Expired, Counter::Hits, Counter::Misses] {
-                state.0[counter as usize].store(0, Ordering::Relaxed);
-            }
-        }
-    }
 }
 
 /// An entry that was looked up. Good until its shard changes.

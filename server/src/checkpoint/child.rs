@@ -1,0 +1,135 @@
+//! The forked child: it lowers itself, writes the image, and ends.
+//!
+//! Invariants that unsafe code leans on:
+//! 1. The child has one thread, and memory as it was at the fork. Locks of other threads may be
+//!    held for ever, so only async-signal-safe calls are made: nothing allocates, locks, logs,
+//!    unwinds or drops, and the end is `_exit`.
+//! 2. The memory behind a [`Snapshot`] stands still: it is a child's own copy of a private mapping,
+//!    or every shard is locked for as long as the snapshot is used.
+//! 3. A signal is handled by default or not at all: a handler of the parent's would write to pipes
+//!    that parent and child share.
+
+#![expect(unsafe_code, reason = "the child of a fork; invariants above")]
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::libc;
+use nix::sys::prctl;
+use nix::sys::resource::{Resource, setrlimit};
+use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction};
+use nix::sys::stat::Mode;
+use nix::unistd::{Pid, getppid, write};
+
+use super::report::Report;
+use super::source::ChunkSource;
+use super::writer::Job;
+use crate::arena::layout::index;
+use crate::arena::{Arena, CHUNK_SIZE, ChunkIndex};
+
+/// Added to the niceness of the parent.
+const NICER_BY: libc::c_int = 10;
+/// `ioprio_set(2)`: the lowest level of the best-effort class, which still makes progress.
+const IO_PRIORITY: libc::c_int = 2 << 13 | 7;
+const IOPRIO_WHO_PROCESS: libc::c_int = 1;
+
+/// The chunks in use at the last fork, in memory that stands still.
+pub(super) struct Snapshot<'a, I> {
+    arena: &'a Arena,
+    chunks: I,
+    total: u64,
+}
+
+/// A snapshot of the arena.
+///
+/// # Safety
+/// The memory stands still (invariant 2).
+pub(super) unsafe fn snapshot(
+    arena: &Arena,
+) -> Snapshot<'_, impl Iterator<Item = ChunkIndex> + use<'_>> {
+    let chunks = arena.barrier().chunks_at_fork();
+    let total = arena.barrier().chunks_at_fork().count() as u64;
+    Snapshot { arena, chunks, total }
+}
+
+impl<I: Iterator<Item = ChunkIndex>> ChunkSource for Snapshot<'_, I> {
+    fn total(&self) -> u64 {
+        self.total
+    }
+
+    fn next(&mut self) -> Option<(ChunkIndex, &[u8])> {
+        let chunk = self.chunks.next()?;
+        let address = self.arena.chunk_address(chunk);
+        // SAFETY: a chunk of the arena, whose bytes stand still (invariant 2).
+        let bytes = unsafe { std::slice::from_raw_parts(address, index(CHUNK_SIZE)) };
+        Some((chunk, bytes))
+    }
+}
+
+/// All that the child does.
+pub(super) fn run(job: &mut Job, arena: &Arena, report: &Report, parent: Pid) -> ! {
+    follow(parent);
+    reset_signals();
+    step_back();
+    // SAFETY: the child's own copy of the arena (invariant 2).
+    let mut source = unsafe { snapshot(arena) };
+    let code = match job.run(&mut source, report) {
+        Ok(()) => 0,
+        Err(failure) => {
+            report.fail(failure);
+            1
+        }
+    };
+    exit(code)
+}
+
+fn exit(code: libc::c_int) -> ! {
+    // SAFETY: ends the process at once and runs nothing of it (invariant 1).
+    unsafe { libc::_exit(code) }
+}
+
+/// Dies with the parent. The inherited sockets would otherwise keep its ports busy.
+fn follow(parent: Pid) {
+    let _ = prctl::set_pdeathsig(Signal::SIGKILL);
+    // It may have died before.
+    if getppid() != parent {
+        exit(1);
+    }
+}
+
+/// Puts every signal back to its default (invariant 3) and lets them through again.
+fn reset_signals() {
+    for signal in Signal::iterator() {
+        // A file that grows over its limit is then an error with a name.
+        let ignored = signal == Signal::SIGXFSZ;
+        let handler = if ignored { SigHandler::SigIgn } else { SigHandler::SigDfl };
+        let action = SigAction::new(handler, SaFlags::empty(), SigSet::empty());
+        // SAFETY: neither default nor ignoring runs code of ours; SIGKILL and SIGSTOP refuse.
+        let _ = unsafe { sigaction(signal, &action) };
+    }
+    let _ = SigSet::empty().thread_set_mask();
+}
+
+/// Yields processor, disk and memory to the parent. Each step is a wish: a save goes on without.
+fn step_back() {
+    let _ = prctl::set_name(c"cowherd-save");
+    // SAFETY: a number (invariant 1).
+    let _ = unsafe { libc::nice(NICER_BY) };
+    let batch = libc::sched_param { sched_priority: 0 };
+    // SAFETY: reads `batch`, which lives.
+    let _ = unsafe { libc::sched_setscheduler(0, libc::SCHED_BATCH, &raw const batch) };
+    // SAFETY: numbers (invariant 1).
+    let _ = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IO_PRIORITY) };
+    // One byte, not zero, also refuses a dump through a pipe (core(5)): a dump of the arena would
+    // last longer than the save.
+    let _ = setrlimit(Resource::RLIMIT_CORE, 1, 1);
+    let _ = die_first();
+}
+
+/// Asks the kernel to kill this process before any other when memory runs out.
+fn die_first() -> Result<(), Errno> {
+    let path = c"/proc/self/oom_score_adj";
+    let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
+    write(file.as_fd(), b"1000").map(drop)
+}

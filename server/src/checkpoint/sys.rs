@@ -1,0 +1,92 @@
+//! The few system calls without a safe wrapper.
+//!
+//! Invariants that unsafe code leans on:
+//! 1. A [`SharedReport`] owns one page, mapped shared and anonymous until it goes: zero at first,
+//!    page-aligned, and used through atomics only, in this process and in its child.
+//! 2. A [`Resident`] owns a mapping of a file whose bytes are never touched, so that a file that
+//!    shrinks under it does no harm.
+//! 3. System calls that take numbers and a file descriptor touch no memory of ours.
+
+#![expect(unsafe_code, reason = "a shared page and raw system calls; invariants above")]
+
+use std::fs::File;
+use std::io;
+use std::num::NonZeroUsize;
+use std::ops::Deref;
+use std::os::fd::AsRawFd;
+use std::ptr::NonNull;
+
+use memmap2::{MmapOptions, MmapRaw};
+use nix::libc;
+use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+
+use super::report::Report;
+
+const PAGE: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
+
+const _: () = assert!(size_of::<Report>() <= PAGE.get());
+
+/// A report in a page that stays shared after a fork.
+pub(super) struct SharedReport(NonNull<Report>);
+
+// SAFETY: the page is used through atomics only (invariant 1).
+unsafe impl Send for SharedReport {}
+// SAFETY: as for Send.
+unsafe impl Sync for SharedReport {}
+
+impl SharedReport {
+    pub(super) fn new() -> io::Result<Self> {
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // SAFETY: a new mapping at an address of the kernel's choice disturbs no other.
+        let page = unsafe { mmap_anonymous(None, PAGE, access, MapFlags::MAP_SHARED) }?;
+        Ok(Self(page.cast()))
+    }
+}
+
+impl Deref for SharedReport {
+    type Target = Report;
+
+    fn deref(&self) -> &Report {
+        // SAFETY: mapped, aligned, and zeros are a report (invariant 1).
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for SharedReport {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has the address (invariant 1).
+        let _ = unsafe { munmap(self.0.cast(), PAGE.get()) };
+    }
+}
+
+/// `sync_file_range(2)`; its errors show again in the final sync.
+pub(super) fn sync_file_range(file: &File, at: u64, len: u64, flags: libc::c_uint) {
+    let (Ok(at), Ok(len)) = (i64::try_from(at), i64::try_from(len)) else { return };
+    // SAFETY: numbers and an open file (invariant 3).
+    let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, flags) };
+}
+
+/// Tells which parts of a file are in the page cache.
+pub(super) struct Resident(MmapRaw);
+
+impl Resident {
+    pub(super) fn new(file: &File) -> io::Result<Self> {
+        MmapOptions::new().map_raw_read_only(file).map(Self)
+    }
+
+    /// Whether the page cache has all `len` bytes at `at`, a multiple of 4096.
+    pub(super) fn has(&self, at: usize, len: usize) -> bool {
+        // A chunk's pages, and a few more than a frame can have.
+        let mut pages = [0_u8; 520];
+        let count = len.div_ceil(PAGE.get());
+        if at.checked_add(len).is_none_or(|end| end > self.0.len()) || count > pages.len() {
+            return false;
+        }
+        // SAFETY: inside the mapping, as just checked.
+        let start = unsafe { self.0.as_mut_ptr().add(at) };
+        // SAFETY: mincore looks at the mapping without touching it (invariant 2), and writes one
+        // byte a page into `pages`, which has room for them.
+        let outcome = unsafe { libc::mincore(start.cast(), len, pages.as_mut_ptr()) };
+        outcome == 0 && pages[..count].iter().all(|page| page & 1 == 1)
+    }
+}

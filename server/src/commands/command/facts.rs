@@ -1,0 +1,132 @@
+//! What clients may ask of a command and the table does not tell: how it uses its keys, which
+//! categories its group does not imply, and hints for proxies. The words are Redis's.
+
+use crate::commands::table::{Flags, Row};
+
+/// Keys that a command uses in the same way.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) struct KeySpec {
+    /// How they are used.
+    pub flags: &'static [&'static str],
+    /// The first one.
+    pub begin: usize,
+    /// The last one, counted from the first; below zero, from the end.
+    pub last: isize,
+    /// From one to the next.
+    pub step: usize,
+}
+
+impl KeySpec {
+    /// Where these keys stand among `len` arguments.
+    pub(super) fn positions(&self, len: usize) -> impl Iterator<Item = usize> + use<> {
+        let end = match self.last {
+            last if last >= 0 => (self.begin + last.unsigned_abs() + 1).min(len),
+            back => (len + 1).saturating_sub(back.unsigned_abs()),
+        };
+        (self.begin..end).step_by(self.step.max(1))
+    }
+}
+
+type Uses = &'static [&'static str];
+
+const READ: Uses = &["RO", "access"];
+const LOOK: Uses = &["RO"];
+const UPDATE: Uses = &["RW", "update"];
+const EDIT: Uses = &["RW", "access", "update"];
+const VARIES: Uses = &["RW", "access", "update", "variable_flags"];
+const EXTEND: Uses = &["RW", "insert"];
+const TAKE: Uses = &["RW", "access", "delete"];
+const REPLACE: Uses = &["OW", "update"];
+const CREATE: Uses = &["OW", "insert"];
+const REMOVE: Uses = &["RM", "delete"];
+
+/// The name under which facts are kept: renaming changes nothing about a command.
+pub(super) fn known_name(row: &Row) -> &str {
+    if row.name.contains('|') { &row.name } else { row.command.name }
+}
+
+/// How a command uses its keys.
+pub(super) fn key_specs(row: &Row) -> Vec<KeySpec> {
+    let keys = row.command.keys;
+    if keys.first == 0 {
+        return Vec::new();
+    }
+    let (first, second): (Uses, Option<Uses>) = match known_name(row) {
+        "exists" | "touch" | "type" | "strlen" => (LOOK, None),
+        name if name.starts_with("object|") || name == "memory|usage" => (LOOK, None),
+        "append" => (EXTEND, None),
+        "decr" | "decrby" | "incr" | "incrby" | "incrbyfloat" | "getex" | "getset" | "setbit"
+        | "move" => (EDIT, None),
+        "set" | "bitfield" => (VARIES, None),
+        "getdel" => (TAKE, None),
+        "mset" | "psetex" | "setex" | "restore" => (REPLACE, None),
+        "setnx" | "msetnx" => (CREATE, None),
+        "del" | "unlink" => (REMOVE, None),
+        "rename" => (TAKE, Some(REPLACE)),
+        "renamenx" => (TAKE, Some(CREATE)),
+        "copy" => (READ, Some(REPLACE)),
+        "bitop" => (REPLACE, Some(READ)),
+        _ if row.command.flags.has(Flags::WRITE) => (UPDATE, None),
+        _ => (READ, None),
+    };
+    let first_index = isize::try_from(keys.first).unwrap_or(isize::MAX);
+    let last = if keys.last < 0 { keys.last } else { keys.last - first_index };
+    match second {
+        None => vec![KeySpec { flags: first, begin: keys.first, last, step: keys.step }],
+        Some(second) => {
+            let rest = if keys.last < 0 { keys.last } else { last - 1 };
+            let begin = keys.first + keys.step;
+            vec![
+                KeySpec { flags: first, begin: keys.first, last: 0, step: 1 },
+                KeySpec { flags: second, begin, last: rest, step: keys.step },
+            ]
+        }
+    }
+}
+
+/// Categories that do not follow from the flags.
+pub(super) fn categories(row: &Row) -> &'static [&'static str] {
+    match known_name(row) {
+        "flushall" | "flushdb" | "swapdb" | "keys" | "restore" => &["@keyspace", "@dangerous"],
+        "dbsize" => &["@keyspace"],
+        "info" => &["@dangerous"],
+        "lastsave" | "role" => &["@admin", "@dangerous"],
+        name if name == "command" || name.starts_with("command|") => &["@connection"],
+        _ => match row.command.group {
+            "generic" => &["@keyspace"],
+            "string" => &["@string"],
+            "bitmap" => &["@bitmap"],
+            "connection" => &["@connection"],
+            "scripting" => &["@scripting"],
+            _ => &[],
+        },
+    }
+}
+
+/// Hints for clients and proxies.
+pub(super) fn hints(row: &Row) -> &'static [&'static str] {
+    const VOLATILE: &[&str] = &["nondeterministic_output"];
+    const UNORDERED: &[&str] = &["nondeterministic_output_order"];
+    const SUM: &[&str] = &["request_policy:multi_shard", "response_policy:agg_sum"];
+    const EVERYWHERE: &[&str] = &["request_policy:all_shards", "response_policy:all_succeeded"];
+    const EVERY_NODE: &[&str] = &["request_policy:all_nodes", "response_policy:all_succeeded"];
+    match known_name(row) {
+        "del" | "exists" | "touch" | "unlink" => SUM,
+        "mget" => &["request_policy:multi_shard"],
+        "mset" => &["request_policy:multi_shard", "response_policy:all_succeeded"],
+        "msetnx" => &["request_policy:multi_shard", "response_policy:agg_min"],
+        "ping" | "flushall" | "flushdb" | "function|flush" => EVERYWHERE,
+        "config|set" | "script|flush" | "slowlog|reset" | "latency|reset" => EVERY_NODE,
+        "dbsize" => &["request_policy:all_shards", "response_policy:agg_sum"],
+        "keys" => &["request_policy:all_shards", "nondeterministic_output_order"],
+        "randomkey" => &["request_policy:all_shards", "nondeterministic_output"],
+        "scan" => &["nondeterministic_output", "request_policy:special"],
+        "info" => {
+            &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]
+        }
+        "client|info" | "client|list" | "dump" | "lastsave" | "pttl" | "time" | "ttl" => VOLATILE,
+        "object|encoding" | "object|freq" | "object|idletime" | "object|refcount" => VOLATILE,
+        "command" | "command|docs" | "command|info" | "command|list" => UNORDERED,
+        _ => &[],
+    }
+}

@@ -1,0 +1,297 @@
+//! The arguments of commands, written as a manual writes them, and the parser that turns such a
+//! line into what COMMAND DOCS answers.
+//!
+//! ```text
+//! key                an argument; its name tells its type, unless `name:type` does
+//! NX                 a word to be typed as it is
+//! EX seconds         an argument, or several, behind such a word
+//! [..] (..)          a group that may be left out, or not
+//! a|b                one of them, in a group
+//! item...            as often as one likes
+//! ```
+
+use crate::commands::table::Row;
+
+use super::facts;
+
+/// One argument, or a group of them.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub(super) struct Argument {
+    /// Name; of a group, those of its parts.
+    pub name: String,
+    /// The word before it, or, if there is nothing else, the argument itself.
+    pub token: Option<String>,
+    /// Which key spec of the command it belongs to.
+    pub key_spec: Option<i64>,
+    /// What it consists of, if it is a group.
+    pub parts: Vec<Argument>,
+    optional: bool,
+    multiple: bool,
+    /// Whether just one of the parts is given.
+    choice: bool,
+    /// The type, if it is no group.
+    plain: Option<&'static str>,
+}
+
+impl Argument {
+    /// Its type.
+    pub(super) fn kind(&self) -> &'static str {
+        match (self.plain, self.choice) {
+            (Some(plain), _) => plain,
+            (None, true) => "oneof",
+            (None, false) => "block",
+        }
+    }
+
+    /// Its properties.
+    pub(super) fn flags(&self) -> Vec<&'static str> {
+        let flags = [(self.optional, "optional"), (self.multiple, "multiple")];
+        flags.into_iter().filter_map(|(set, name)| set.then_some(name)).collect()
+    }
+
+    fn group(parts: Vec<Self>, choice: bool) -> Self {
+        let name = parts.iter().map(|part| part.name.as_str()).collect::<Vec<_>>().join("_");
+        Self { name, parts, choice, ..Self::default() }
+    }
+
+    /// A name, with or without a type.
+    fn named(word: &str) -> Self {
+        let (name, kind) = match word.split_once(':') {
+            Some((name, kind)) => (name, KINDS.iter().find(|known| **known == kind)),
+            None => (word, None),
+        };
+        let plain = kind.copied().unwrap_or_else(|| kind_of(name));
+        Self { name: name.to_owned(), plain: Some(plain), ..Self::default() }
+    }
+
+    /// A word to be typed, and what follows it.
+    fn behind(token: &str, mut rest: Vec<Self>) -> Self {
+        let mut argument = match rest.len() {
+            0 => Self { name: token.to_lowercase(), plain: Some("pure-token"), ..Self::default() },
+            1 if !rest[0].optional && rest[0].token.is_none() => rest.remove(0),
+            _ => Self::group(rest, false),
+        };
+        argument.token = Some(token.to_owned());
+        argument
+    }
+}
+
+const KINDS: &[&str] = &["string", "integer", "double", "key", "pattern", "unix-time"];
+
+fn kind_of(name: &str) -> &'static str {
+    match name {
+        "key" | "newkey" | "source" | "destination" | "destkey" | "key1" | "key2" => "key",
+        "pattern" => "pattern",
+        "unix-time-seconds" | "unix-time-milliseconds" => "unix-time",
+        "seconds" | "milliseconds" | "offset" | "count" | "increment" | "decrement" | "start"
+        | "end" | "bit" | "cursor" | "index" | "index1" | "index2" | "client-id" | "protover"
+        | "min-match-len" | "version" => "integer",
+        _ => "string",
+    }
+}
+
+/// The arguments of a command; none if it has none, or has subcommands.
+pub(super) fn arguments(row: &Row) -> Vec<Argument> {
+    let name = facts::known_name(row);
+    let Some((_, line)) = SYNTAX.iter().find(|(known, _)| *known == name) else {
+        return Vec::new();
+    };
+    let mut arguments = parse(line);
+    let specs = i64::try_from(facts::key_specs(row).len()).unwrap_or(i64::MAX);
+    number_keys(&mut arguments, &mut 0, specs);
+    arguments
+}
+
+/// Tells each key which spec it belongs to: the first to the first, and so on, all others to the
+/// last.
+fn number_keys(arguments: &mut [Argument], next: &mut i64, specs: i64) {
+    for argument in arguments {
+        if argument.plain == Some("key") && specs > 0 {
+            argument.key_spec = Some((*next).min(specs - 1));
+            *next += 1;
+        }
+        number_keys(&mut argument.parts, next, specs);
+    }
+}
+
+/// Reads a line.
+pub(super) fn parse(line: &str) -> Vec<Argument> {
+    let mut spaced = line.replace("...", " ... ");
+    for mark in ["[", "]", "(", ")", "|"] {
+        spaced = spaced.replace(mark, &format!(" {mark} "));
+    }
+    let words: Vec<&str> = spaced.split_whitespace().collect();
+    sequence(&mut words.as_slice())
+}
+
+/// Reads items up to the end of their group.
+fn sequence(words: &mut &[&str]) -> Vec<Argument> {
+    let mut items: Vec<Argument> = Vec::new();
+    while let [word, rest @ ..] = *words {
+        let item = match *word {
+            "]" | ")" | "|" => break,
+            "..." => {
+                *words = rest;
+                if let Some(last) = items.last_mut() {
+                    last.multiple = true;
+                }
+                continue;
+            }
+            open @ ("[" | "(") => {
+                *words = rest;
+                let mut group = alternatives(words);
+                group.optional |= open == "[";
+                group
+            }
+            word if word.starts_with(|c: char| c.is_ascii_uppercase()) => {
+                *words = rest;
+                Argument::behind(word, sequence(words))
+            }
+            word => {
+                *words = rest;
+                Argument::named(word)
+            }
+        };
+        items.push(item);
+    }
+    items
+}
+
+/// Reads a group and the mark that ends it.
+fn alternatives(words: &mut &[&str]) -> Argument {
+    let mut choices = Vec::new();
+    loop {
+        let mut items = sequence(words);
+        choices.push(match items.len() {
+            1 => items.remove(0),
+            _ => Argument::group(items, false),
+        });
+        let mark = words.split_off_first().copied();
+        if mark != Some("|") {
+            break;
+        }
+    }
+    match choices.len() {
+        1 => choices.remove(0),
+        _ => Argument::group(choices, true),
+    }
+}
+
+/// What follows the names of commands; those without arguments are left out.
+pub(super) const SYNTAX: &[(&str, &str)] = &[
+    ("append", "key value"),
+    ("auth", "[username] password"),
+    ("bgsave", "[SCHEDULE|CANCEL]"),
+    ("bitcount", "key [start end [BYTE|BIT]]"),
+    (
+        "bitfield",
+        "key [(GET encoding offset|SET encoding offset value:integer\
+         |INCRBY encoding offset increment|OVERFLOW (WRAP|SAT|FAIL))...]",
+    ),
+    ("bitfield_ro", "key [(GET encoding offset)...]"),
+    ("bitop", "(AND|OR|XOR|NOT) destkey key..."),
+    ("bitpos", "key bit [start [end [BYTE|BIT]]]"),
+    (
+        "client|kill",
+        "(address|(ID client-id|TYPE (NORMAL|MASTER|REPLICA|PUBSUB)|USER username|ADDR address\
+         |LADDR address|SKIPME (YES|NO)|MAXAGE seconds)...)",
+    ),
+    ("client|list", "[TYPE (NORMAL|MASTER|REPLICA|PUBSUB)|ID client-id...]"),
+    ("client|no-evict", "(ON|OFF)"),
+    ("client|no-touch", "(ON|OFF)"),
+    ("client|pause", "milliseconds [WRITE|ALL]"),
+    ("client|reply", "(ON|OFF|SKIP)"),
+    ("client|setinfo", "(LIB-NAME name|LIB-VER version:string)"),
+    ("client|setname", "name"),
+    ("client|unblock", "client-id [TIMEOUT|ERROR]"),
+    ("command|docs", "[command...]"),
+    ("command|getkeys", "command [arg...]"),
+    ("command|getkeysandflags", "command [arg...]"),
+    ("command|info", "[command...]"),
+    ("command|list", "[FILTERBY (MODULE name|ACLCAT category|PATTERN pattern)]"),
+    ("config|get", "pattern..."),
+    ("config|set", "(directive value)..."),
+    ("copy", "source destination [DB index] [REPLACE]"),
+    (
+        "debug",
+        "(CHECKPOINT-DELAY microseconds:integer|CHECKPOINT-DIGEST (YES|NO)|DIGEST|HELP|OBJECT key\
+         |RELOAD|SET-ACTIVE-EXPIRE on:integer|SLEEP seconds:double|VERIFY)",
+    ),
+    ("decr", "key"),
+    ("decrby", "key decrement"),
+    ("del", "key..."),
+    ("dump", "key"),
+    ("echo", "message"),
+    ("exists", "key..."),
+    ("expire", "key seconds [NX|XX|GT|LT]"),
+    ("expireat", "key unix-time-seconds [NX|XX|GT|LT]"),
+    ("expiretime", "key"),
+    ("flushall", "[ASYNC|SYNC]"),
+    ("flushdb", "[ASYNC|SYNC]"),
+    ("function|flush", "[ASYNC|SYNC]"),
+    ("get", "key"),
+    ("getbit", "key offset"),
+    ("getdel", "key"),
+    (
+        "getex",
+        "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds\
+         |PERSIST]",
+    ),
+    ("getrange", "key start end"),
+    ("getset", "key value"),
+    ("hello", "[protover [AUTH username password] [SETNAME name]]"),
+    ("incr", "key"),
+    ("incrby", "key increment"),
+    ("incrbyfloat", "key increment:double"),
+    ("info", "[section...]"),
+    ("keys", "pattern"),
+    ("latency|graph", "event"),
+    ("latency|histogram", "[command...]"),
+    ("latency|history", "event"),
+    ("latency|reset", "[event...]"),
+    ("lcs", "key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]"),
+    ("lolwut", "[VERSION version]"),
+    ("memory|usage", "key [SAMPLES count]"),
+    ("mget", "key..."),
+    ("move", "key db:integer"),
+    ("mset", "(key value)..."),
+    ("msetnx", "(key value)..."),
+    ("object|encoding", "key"),
+    ("object|freq", "key"),
+    ("object|idletime", "key"),
+    ("object|refcount", "key"),
+    ("persist", "key"),
+    ("pexpire", "key milliseconds [NX|XX|GT|LT]"),
+    ("pexpireat", "key unix-time-milliseconds [NX|XX|GT|LT]"),
+    ("pexpiretime", "key"),
+    ("ping", "[message]"),
+    ("psetex", "key milliseconds value"),
+    ("pttl", "key"),
+    ("rename", "key newkey"),
+    ("renamenx", "key newkey"),
+    (
+        "restore",
+        "key ttl:integer serialized-value [REPLACE] [ABSTTL] [IDLETIME seconds] [FREQ count]",
+    ),
+    ("scan", "cursor [MATCH pattern] [COUNT count] [TYPE type]"),
+    ("script|flush", "[ASYNC|SYNC]"),
+    ("select", "index"),
+    (
+        "set",
+        "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds\
+         |PXAT unix-time-milliseconds|KEEPTTL]",
+    ),
+    ("setbit", "key offset value:integer"),
+    ("setex", "key seconds value"),
+    ("setnx", "key value"),
+    ("setrange", "key offset value"),
+    ("shutdown", "[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]"),
+    ("slowlog|get", "[count]"),
+    ("strlen", "key"),
+    ("substr", "key start end"),
+    ("swapdb", "index1 index2"),
+    ("touch", "key..."),
+    ("ttl", "key"),
+    ("type", "key"),
+    ("unlink", "key..."),
+];

@@ -1,0 +1,125 @@
+//! SAVE, BGSAVE and SHUTDOWN: what is asked for; the engine does it and answers.
+
+use super::call::{Call, Effect, SaveKind, Shutdown};
+use super::failure::{Answer, Failure};
+use super::table::{Command, Flags, Keys, Locks};
+
+const ADMIN: Flags = Flags::ADMIN.and(Flags::NOSCRIPT);
+const STOP: Flags =
+    ADMIN.and(Flags::LOADING).and(Flags::STALE).and(Flags::NO_MULTI).and(Flags::UNPAUSED);
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] =
+    &[
+        Command::new("save", 1, ADMIN.and(Flags::NO_MULTI), Keys::NONE, save)
+            .locking(Locks::Own)
+            .doc("server", "1.0.0", "Writes a checkpoint while all clients wait."),
+        Command::new("bgsave", -1, ADMIN, Keys::NONE, bgsave).locking(Locks::Own).doc(
+            "server",
+            "1.0.0",
+            "Writes a checkpoint in the background.",
+        ),
+        Command::new("shutdown", -1, STOP, Keys::NONE, shutdown).locking(Locks::Own).doc(
+            "server",
+            "1.0.0",
+            "Saves, if save points are set, and stops the server.",
+        ),
+    ];
+
+fn save(call: &mut Call<'_>) -> Answer {
+    call.effect = Effect::Save(SaveKind::Foreground);
+    Ok(())
+}
+
+fn bgsave(call: &mut Call<'_>) -> Answer {
+    call.effect = Effect::Save(match call.args.len() {
+        1 => SaveKind::Background { schedule: false },
+        2 if call.is(1, "schedule") => SaveKind::Background { schedule: true },
+        2 if call.is(1, "cancel") => SaveKind::Cancel,
+        _ => return Err(Failure::SYNTAX),
+    });
+    Ok(())
+}
+
+fn shutdown(call: &mut Call<'_>) -> Answer {
+    let mut wanted = Shutdown::default();
+    let (mut save, mut no_save, mut abort, mut others) = (false, false, false, false);
+    for i in 1..call.args.len() {
+        match () {
+            () if call.is(i, "save") => save = true,
+            () if call.is(i, "nosave") => no_save = true,
+            () if call.is(i, "force") => wanted.force = true,
+            () if call.is(i, "abort") => abort = true,
+            // There are no replicas to wait for, so it is always now.
+            () if call.is(i, "now") => {}
+            () => return Err(Failure::SYNTAX),
+        }
+        others |= !call.is(i, "abort");
+    }
+    if (save && no_save) || (abort && others) {
+        return Err(Failure::SYNTAX);
+    }
+    if abort {
+        return Err(Failure::new("ERR No shutdown in progress."));
+    }
+    wanted.save = match (save, no_save) {
+        (true, _) => Some(true),
+        (_, true) => Some(false),
+        _ => None,
+    };
+    call.effect = Effect::Shutdown(wanted);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::commands::testing::Bench;
+
+    fn effect(line: &str) -> Effect {
+        let bench = Bench::new();
+        assert_eq!(bench.run(line), "", "{line}: the engine writes the reply");
+        bench.effect.take()
+    }
+
+    fn error(line: &str) -> String {
+        let bench = Bench::new();
+        let reply = bench.run(line);
+        assert_eq!(bench.effect.take(), Effect::None, "{line}");
+        reply
+    }
+
+    #[test]
+    fn saves_are_passed_up() {
+        assert_eq!(effect("SAVE"), Effect::Save(SaveKind::Foreground));
+        assert_eq!(effect("BGSAVE"), Effect::Save(SaveKind::Background { schedule: false }));
+        assert_eq!(
+            effect("bgsave SCHEDULE"),
+            Effect::Save(SaveKind::Background { schedule: true })
+        );
+        assert_eq!(effect("BGSAVE cancel"), Effect::Save(SaveKind::Cancel));
+        assert_eq!(error("SAVE x"), "-ERR wrong number of arguments for 'save' command\r\n");
+        for line in ["BGSAVE foo", "BGSAVE SCHEDULE x"] {
+            assert_eq!(error(line), "-ERR syntax error\r\n", "{line}");
+        }
+    }
+
+    #[test]
+    fn shutdown_knows_what_to_do_with_the_data() {
+        let stop = |save, force| Effect::Shutdown(Shutdown { save, force });
+        assert_eq!(effect("SHUTDOWN"), stop(None, false));
+        assert_eq!(effect("SHUTDOWN NOSAVE now"), stop(Some(false), false));
+        assert_eq!(effect("SHUTDOWN force SAVE"), stop(Some(true), true));
+        assert_eq!(effect("SHUTDOWN now NOW"), stop(None, false));
+    }
+
+    #[test]
+    fn shutdown_refuses_contradictions() {
+        for line in ["SHUTDOWN foo", "SHUTDOWN SAVE NOSAVE", "SHUTDOWN NOW ABORT"] {
+            assert_eq!(error(line), "-ERR syntax error\r\n", "{line}");
+        }
+        for line in ["SHUTDOWN ABORT", "SHUTDOWN abort ABORT"] {
+            assert_eq!(error(line), "-ERR No shutdown in progress.\r\n", "{line}");
+        }
+    }
+}

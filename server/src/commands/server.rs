@@ -1,0 +1,174 @@
+//! Small answers of the server as a whole: the time, a picture, and the emptying of caches that
+//! it does not have.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::shared::REDIS_VERSION;
+use super::table::{Command, Flags, Handler, Keys};
+
+const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("time", 1, ALWAYS.and(Flags::FAST), Keys::NONE, time).doc(
+        "server",
+        "2.6.0",
+        "Returns the wall clock: seconds since 1970, and microseconds.",
+    ),
+    Command::new("lolwut", -1, Flags::READONLY.and(Flags::FAST), Keys::NONE, lolwut).doc(
+        "server",
+        "5.0.0",
+        "Shows a picture and the version.",
+    ),
+    Command::new("function", -2, Flags::NONE, Keys::NONE, unknown)
+        .doc("scripting", "7.0.0", "There are no functions; FLUSH is accepted.")
+        .with(&[
+            sub("flush", -2, Flags::NOSCRIPT, function_flush, "7.0.0", "Does nothing."),
+            sub("help", 2, ALWAYS, flush_help, "7.0.0", "Lists the subcommands."),
+        ]),
+    Command::new("script", -2, Flags::NONE, Keys::NONE, unknown)
+        .doc("scripting", "2.6.0", "There are no scripts; FLUSH is accepted.")
+        .with(&[
+            sub("flush", -2, Flags::NOSCRIPT, script_flush, "2.6.0", "Does nothing."),
+            sub("help", 2, ALWAYS, flush_help, "5.0.0", "Lists the subcommands."),
+        ]),
+];
+
+const fn sub(
+    name: &'static str,
+    arity: isize,
+    flags: Flags,
+    handler: Handler,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    Command::new(name, arity, flags, Keys::NONE, handler).doc("scripting", since, summary)
+}
+
+fn unknown(call: &mut Call<'_>) -> Answer {
+    Err(super::unknown_subcommand(&call.args))
+}
+
+/// The clock itself, not the time of the batch: callers measure with it.
+fn time(call: &mut Call<'_>) -> Answer {
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    call.reply.array(2);
+    call.reply.bulk_integer(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
+    call.reply.bulk_integer(i64::from(now.subsec_micros()));
+    Ok(())
+}
+
+const COW: &str = r"
+          (__)            (__)
+   *------(oo)     *------(oo)          ,,        ,,
+   |  __   \/      |   __  \/      ,,        ,,
+   |_/  \__|_      |__/  \_|   ,,       ,,        ,,
+   ||    ||        ||    ||  ,,    ,,        ,,
+ ,,^^,,,,^^,,,,,,,,^^,,,,^^,,,,,,,,,,,,,,,,,,,,,,,,,,,
+
+";
+
+/// One picture for all versions and sizes that VERSION can ask for.
+fn lolwut(call: &mut Call<'_>) -> Answer {
+    if call.is(1, "version") && call.args.len() > 2 {
+        call.integer(2)?;
+    }
+    let version = env!("CARGO_PKG_VERSION");
+    let text = format!("{COW}Cowherd ver. {version}, as Redis ver. {REDIS_VERSION}\n");
+    call.reply.verbatim("txt", &text);
+    Ok(())
+}
+
+fn function_flush(call: &mut Call<'_>) -> Answer {
+    match call.args.len() {
+        2 => {}
+        3 if call.is(2, "sync") || call.is(2, "async") => {}
+        3 => {
+            return Err(Failure::new("ERR FUNCTION FLUSH only supports SYNC|ASYNC option"));
+        }
+        _ => {
+            let (name, given) = (call.text(0).to_uppercase(), call.text(1));
+            return Err(Failure::text(format!(
+                "ERR unknown subcommand or wrong number of arguments for '{given}'. \
+                 Try {name} HELP."
+            )));
+        }
+    }
+    call.reply.ok();
+    Ok(())
+}
+
+fn script_flush(call: &mut Call<'_>) -> Answer {
+    match call.args.len() {
+        2 => {}
+        3 if call.is(2, "sync") || call.is(2, "async") => {}
+        _ => return Err(Failure::new("ERR SCRIPT FLUSH only support SYNC|ASYNC option")),
+    }
+    call.reply.ok();
+    Ok(())
+}
+
+fn flush_help(call: &mut Call<'_>) -> Answer {
+    call.help(&[
+        "FLUSH [ASYNC|SYNC]",
+        "    Does nothing: scripts and functions are not supported.",
+    ]);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::commands::testing::Bench;
+
+    #[test]
+    fn the_time_is_two_numbers() {
+        let bench = Bench::new();
+        let reply = bench.run("TIME");
+        let lines: Vec<&str> = reply.split("\r\n").collect();
+        assert_eq!((lines[0], lines.len()), ("*2", 6), "{reply}");
+        let (seconds, micros): (i64, i64) = (lines[2].parse().unwrap(), lines[4].parse().unwrap());
+        assert!(seconds > 1_700_000_000 && (0..1_000_000).contains(&micros), "{reply}");
+        assert_eq!(bench.run("TIME x"), "-ERR wrong number of arguments for 'time' command\r\n");
+    }
+
+    #[test]
+    fn the_picture_ends_with_the_version() {
+        let bench = Bench::new();
+        for line in ["LOLWUT", "LOLWUT VERSION 5 10 10", "LOLWUT version", "lolwut foo"] {
+            let reply = bench.run(line);
+            assert!(reply.contains("(oo)") && reply.contains("Redis ver. 7.4.0\n"), "{reply}");
+        }
+        let error = "-ERR value is not an integer or out of range\r\n";
+        assert_eq!(bench.run("LOLWUT VERSION a"), error);
+        assert!(Bench::new().resp3().run("LOLWUT").contains("\r\ntxt:\n"));
+    }
+
+    #[test]
+    fn what_is_not_there_is_emptied() {
+        let bench = Bench::new();
+        for name in ["FUNCTION", "SCRIPT"] {
+            for line in ["FLUSH", "FLUSH sync", "FLUSH ASYNC"] {
+                assert_eq!(bench.run(&format!("{name} {line}")), "+OK\r\n", "{name} {line}");
+            }
+            let unknown = format!("-ERR unknown subcommand 'Load'. Try {name} HELP.\r\n");
+            assert_eq!(bench.run(&format!("{name} Load x")), unknown);
+            let lower = name.to_lowercase();
+            let alone = format!("-ERR wrong number of arguments for '{lower}' command\r\n");
+            assert_eq!(bench.run(name), alone);
+            assert!(bench.run(&format!("{name} HELP")).starts_with("*5\r\n+"));
+        }
+        for (line, error) in [
+            ("FUNCTION FLUSH x", "FUNCTION FLUSH only supports SYNC|ASYNC option"),
+            (
+                "FUNCTION FLUSH sync x",
+                "unknown subcommand or wrong number of arguments for 'FLUSH'. Try FUNCTION HELP.",
+            ),
+            ("SCRIPT FLUSH x", "SCRIPT FLUSH only support SYNC|ASYNC option"),
+            ("SCRIPT FLUSH sync x", "SCRIPT FLUSH only support SYNC|ASYNC option"),
+        ] {
+            assert_eq!(bench.run(line), format!("-ERR {error}\r\n"), "{line}");
+        }
+    }
+}
