@@ -1,0 +1,317 @@
+//! The same commands for Debian's redis-server and for Cowherd: every reply must be the same, byte
+//! by byte, in RESP2 and RESP3, and so must the keyspace be after each section.
+//!
+//! The commands stand in `peer/*.txt`, one a line, with the quotes of redis-cli. A line that begins
+//! with `##` opens a section on two empty servers. A word before a command relaxes the comparison:
+//!
+//! | word | meaning |
+//! |---|---|
+//! | `near N:` | both reply a number, and the two differ by N at most |
+//! | `unordered:` | both reply the same elements, in any order |
+//! | `shape:` | the replies are of the same type |
+//! | `scan:` | the whole walk with these arguments after the cursor finds the same |
+//! | `gone:` | repeated until the reply is null or 0, which both must come to |
+//! | `eachkey:` | the command is sent once for each key, in order of the keys |
+
+use anyhow::{Context, Result, bail, ensure};
+use client_tests::peer::Peer;
+use client_tests::server::Server;
+use client_tests::wire::{Raw, show};
+use client_tests::{TestResult, skip, wait::wait_until};
+use redis::Value;
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+/// Commands whose replies may differ, and why. They are sent all the same.
+const ALLOWED: &[(&str, &str)] = &[
+    ("HELLO", "names the server, its version and the connection"),
+    ("HELLO 2", "names the server, its version and the connection"),
+    ("HELLO 3 SETNAME greeted", "names the server, its version and the connection"),
+    ("CLIENT SETINFO LIB-NAME test", "younger than Redis 7.0"),
+    ("CLIENT SETINFO LIB-VER 1.0", "younger than Redis 7.0"),
+    ("OBJECT REFCOUNT shared", "Redis shares the objects of small integers"),
+];
+
+const MODES: &[&str] = &["near ", "unordered", "shape", "scan", "gone", "eachkey"];
+
+const KEYS_SCRIPT: &str = include_str!("peer/keys.txt");
+const STRINGS_SCRIPT: &str = include_str!("peer/strings.txt");
+const BITS_SCRIPT: &str = include_str!("peer/bits.txt");
+const CONNECTION_SCRIPT: &str = include_str!("peer/connection.txt");
+
+#[test]
+fn keys_behave_as_in_redis() -> TestResult {
+    compare(KEYS_SCRIPT)
+}
+
+#[test]
+fn strings_behave_as_in_redis() -> TestResult {
+    compare(STRINGS_SCRIPT)
+}
+
+#[test]
+fn bits_behave_as_in_redis() -> TestResult {
+    compare(BITS_SCRIPT)
+}
+
+#[test]
+fn connections_behave_as_in_redis() -> TestResult {
+    compare(CONNECTION_SCRIPT)
+}
+
+#[test]
+fn every_allowed_difference_is_still_asked_for() -> TestResult {
+    let scripts = [KEYS_SCRIPT, STRINGS_SCRIPT, BITS_SCRIPT, CONNECTION_SCRIPT];
+    for (line, _) in ALLOWED {
+        let used = scripts.iter().any(|script| script.lines().any(|known| known == *line));
+        ensure!(used, "no script has the line {line}");
+    }
+    Ok(())
+}
+
+/// A connection to each server.
+struct Pair {
+    redis: Raw,
+    cowherd: Raw,
+}
+
+type Arguments = Vec<Vec<u8>>;
+
+fn compare(script: &str) -> TestResult {
+    let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
+    let server = Server::start()?;
+    let mut differences = Vec::new();
+    let mut count = 0;
+    for protocol in ["2", "3"] {
+        let mut pair = Pair::connect(&peer, &server, protocol)?;
+        let mut section = String::new();
+        let lines = script.lines().enumerate().map(|(number, line)| (number + 1, line.trim()));
+        for (number, line) in lines.chain([(0, "## end")]) {
+            let mut note = |problem: anyhow::Error| {
+                let place = format!("RESP{protocol}, line {number} ({section}): {line}");
+                differences.push(format!("{place}\n    {problem:#}"));
+            };
+            if let Some(title) = line.strip_prefix("##") {
+                if let Err(problem) = pair.same_state() {
+                    note(problem.context("another state at the end of the section"));
+                }
+                pair = Pair::connect(&peer, &server, protocol)?;
+                section = title.trim().to_owned();
+            } else if !line.is_empty() {
+                count += 1;
+                if let Err(problem) = pair.same_reply(line) {
+                    note(problem);
+                }
+            }
+        }
+    }
+    let shown = differences.join("\n");
+    ensure!(differences.is_empty(), "{} of {count} replies differ:\n{shown}", differences.len());
+    ensure!(count > 50, "the script has only {count} commands");
+    Ok(())
+}
+
+impl Pair {
+    /// New connections to both servers, which forget all that they hold.
+    fn connect(peer: &Peer, server: &Server, protocol: &str) -> Result<Self> {
+        let mut pair = Self { redis: peer.raw()?, cowherd: server.raw()? };
+        for raw in [&mut pair.redis, &mut pair.cowherd] {
+            raw.call(&["HELLO", protocol])?;
+            raw.call(&["FLUSHALL"])?;
+        }
+        Ok(pair)
+    }
+
+    fn both<A: AsRef<[u8]>>(&mut self, arguments: &[A]) -> Result<(Vec<u8>, Vec<u8>)> {
+        let redis = self.redis.exchange(arguments).context("redis-server")?;
+        let cowherd = self.cowherd.exchange(arguments).context("cowherd")?;
+        Ok((redis, cowherd))
+    }
+
+    fn same_reply(&mut self, line: &str) -> Result<()> {
+        let (mode, command) = match line.split_once(": ") {
+            Some((mode, command)) if MODES.iter().any(|known| mode.starts_with(known)) => {
+                (mode, command)
+            }
+            _ => ("", line),
+        };
+        let arguments = words(command)?;
+        match mode.split_once(' ').unwrap_or((mode, "")) {
+            ("scan", _) => {
+                let redis = scan(&mut self.redis, &arguments)?;
+                return same(&redis, || scan(&mut self.cowherd, &arguments));
+            }
+            ("gone", _) => return self.both_gone(&arguments),
+            ("eachkey", _) => return self.same_for_each_key(&arguments),
+            ("near", range) => {
+                let (redis, cowherd) = self.both(&arguments)?;
+                return near(&redis, &cowherd, range.parse().context("no number after near")?);
+            }
+            _ => {}
+        }
+        let (redis, cowherd) = self.both(&arguments)?;
+        if ALLOWED.iter().any(|(allowed, _)| *allowed == line) {
+            return Ok(());
+        }
+        match mode {
+            "shape" => same(&redis.first(), || Ok(cowherd.first())).with_context(|| show(&cowherd)),
+            "unordered" => same(&elements(&redis)?, || elements(&cowherd)),
+            _ => {
+                let (redis, cowherd) = (show(&redis), show(&cowherd));
+                ensure!(redis == cowherd, "redis:   {redis}\n    cowherd: {cowherd}");
+                Ok(())
+            }
+        }
+    }
+
+    fn both_gone(&mut self, arguments: &Arguments) -> Result<()> {
+        for raw in [&mut self.redis, &mut self.cowherd] {
+            let gone = || Ok(matches!(raw.call(arguments)?, Value::Nil | Value::Int(0)));
+            wait_until(gone, Duration::from_secs(20), "a key to expire")?;
+        }
+        Ok(())
+    }
+
+    /// The keys of the selected database, which must be the same on both sides.
+    fn keys(&mut self) -> Result<BTreeSet<Vec<u8>>> {
+        let redis: BTreeSet<Vec<u8>> = redis::from_redis_value(self.redis.call(&["KEYS", "*"])?)?;
+        let cowherd = redis::from_redis_value(self.cowherd.call(&["KEYS", "*"])?)?;
+        let listed =
+            |keys: &BTreeSet<Vec<u8>>| keys.iter().map(|key| show(key)).collect::<Vec<_>>();
+        same(&listed(&redis), || Ok(listed(&cowherd)))?;
+        Ok(redis)
+    }
+
+    fn same_for_each_key(&mut self, arguments: &Arguments) -> Result<()> {
+        for key in self.keys()? {
+            let mut arguments = arguments.clone();
+            arguments.push(key);
+            let (redis, cowherd) = self.both(&arguments)?;
+            let command = arguments.iter().map(|word| show(word)).collect::<Vec<_>>().join(" ");
+            same(&show(&redis), || Ok(show(&cowherd))).context(command)?;
+        }
+        Ok(())
+    }
+
+    /// Compares what the first two databases hold: keys, types, values, deadlines.
+    fn same_state(&mut self) -> Result<()> {
+        for database in ["0", "1"] {
+            for raw in [&mut self.redis, &mut self.cowherd] {
+                raw.call(&["SELECT", database])?;
+            }
+            for key in self.keys()? {
+                let about = || format!("database {database}, key {}", show(&key));
+                for command in [&b"TYPE"[..], b"GET"] {
+                    let (redis, cowherd) = self.both(&[command, &key])?;
+                    same(&show(&redis), || Ok(show(&cowherd))).with_context(about)?;
+                }
+                let (redis, cowherd) = self.both(&[b"PEXPIRETIME".as_slice(), &key])?;
+                near(&redis, &cowherd, 3000).with_context(about)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(
+    redis: &T,
+    cowherd: impl FnOnce() -> Result<T>,
+) -> Result<()> {
+    let cowherd = cowherd().context("cowherd")?;
+    ensure!(*redis == cowherd, "redis:   {redis:?}\n    cowherd: {cowherd:?}");
+    Ok(())
+}
+
+fn near(redis: &[u8], cowherd: &[u8], range: u64) -> Result<()> {
+    let both = (redis::parse_redis_value(redis)?, redis::parse_redis_value(cowherd)?);
+    let (Value::Int(one), Value::Int(other)) = both else {
+        bail!("redis:   {}\n    cowherd: {}", show(redis), show(cowherd));
+    };
+    // Negative replies are codes, not times.
+    let close = one.abs_diff(other) <= range && (one < 0) == (other < 0);
+    ensure!(one == other || close, "redis:   {one}\n    cowherd: {other}");
+    Ok(())
+}
+
+fn elements(reply: &[u8]) -> Result<Vec<String>> {
+    let value = redis::parse_redis_value(reply)?;
+    let elements = value.as_sequence().with_context(|| format!("no array: {}", show(reply)))?;
+    let mut elements = elements.iter().map(|value| format!("{value:?}")).collect::<Vec<_>>();
+    elements.sort();
+    Ok(elements)
+}
+
+/// Follows a scan to its end and returns all that it found.
+fn scan(raw: &mut Raw, arguments: &Arguments) -> Result<BTreeSet<String>> {
+    let mut found = BTreeSet::new();
+    let mut cursor = b"0".to_vec();
+    for _ in 0..10_000 {
+        let mut command = vec![b"SCAN".to_vec(), cursor];
+        command.extend_from_slice(arguments);
+        let reply: (Vec<u8>, Vec<Vec<u8>>) = redis::from_redis_value(raw.call(&command)?)?;
+        found.extend(reply.1.iter().map(|key| show(key)));
+        cursor = reply.0;
+        if cursor == b"0" {
+            return Ok(found);
+        }
+    }
+    bail!("the scan has no end")
+}
+
+/// Splits a line as redis-cli does: words, "with \x00 escapes", 'or without'.
+fn words(line: &str) -> Result<Arguments> {
+    let mut words = Vec::new();
+    let mut rest = line.trim_start();
+    while let Some(first) = rest.chars().next() {
+        let (word, after) = match first {
+            '"' => {
+                let body = &rest[1..];
+                let end =
+                    closing_quote(body).with_context(|| format!("no closing quote: {line}"))?;
+                (unescape(&body[..end])?, &body[end + 1..])
+            }
+            '\'' => {
+                let (body, after) = rest[1..].split_once('\'').context("no closing quote")?;
+                (body.into(), after)
+            }
+            _ => {
+                let (body, after) = rest.split_once(' ').unwrap_or((rest, ""));
+                (body.into(), after)
+            }
+        };
+        words.push(word);
+        rest = after.trim_start();
+    }
+    Ok(words)
+}
+
+fn closing_quote(body: &str) -> Option<usize> {
+    let mut escaped = false;
+    body.bytes().position(|byte| {
+        let closes = byte == b'"' && !escaped;
+        escaped = byte == b'\\' && !escaped;
+        closes
+    })
+}
+
+fn unescape(body: &str) -> Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    let mut rest = body.bytes();
+    while let Some(byte) = rest.next() {
+        if byte != b'\\' {
+            bytes.push(byte);
+            continue;
+        }
+        bytes.push(match rest.next().context("a backslash at the end")? {
+            b'n' => b'\n',
+            b'r' => b'\r',
+            b't' => b'\t',
+            b'x' => {
+                let digits = [rest.next().context("no digit")?, rest.next().context("no digit")?];
+                u8::from_str_radix(std::str::from_utf8(&digits)?, 16)?
+            }
+            other => other,
+        });
+    }
+    Ok(bytes)
+}
