@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::clock::{self, Moment};
 use crate::config::{Config, Live};
 use crate::engine::{Background, Engine, Opened, Saver, Shared, Shutdown, open};
-use crate::net::{Listeners, Pool};
+use crate::net::{Listeners, Pool, Stop};
 use crate::telemetry::{Figures, LoadReport, Telemetry, logging, metrics};
 
 /// Runs a server until it is told to stop.
@@ -40,7 +40,12 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     let addresses = listeners.addresses().join(", ");
     let recorders: Option<Vec<_>> =
         (0..=config.threads).map(|i| shared.telemetry.recorder(i)).collect();
-    let pool = Pool::start(&engine, listeners, recorders.unwrap_or_default())?;
+    // A signal that comes as soon as a client is answered must find its handler.
+    let stop = Stop::new();
+    let stopper = stop.clone();
+    engine.on_stop(move || stopper.stop());
+    watch_signals(&engine)?;
+    let pool = Pool::start(&engine, listeners, recorders.unwrap_or_default(), &stop)?;
     let metrics = match config.metrics_port {
         0 => None,
         port => {
@@ -49,8 +54,6 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
             Some(metrics::serve(Arc::clone(&shared.telemetry), figures, address)?)
         }
     };
-    let stopper = pool.stopper();
-    engine.on_stop(move || stopper.stop());
     write_pid_file(&config);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -59,7 +62,6 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
         threads = config.threads,
         "Ready to accept connections on {addresses}"
     );
-    watch_signals(&engine)?;
     pool.join();
     drop(metrics);
     background.stop();
@@ -145,7 +147,7 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
                     std::process::exit(1);
                 }
                 tracing::info!("A signal asks the server to stop");
-                stop(Arc::clone(&engine), Arc::clone(&stopping));
+                shut_down(Arc::clone(&engine), Arc::clone(&stopping));
             }
         });
     })?;
@@ -154,7 +156,7 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
 }
 
 /// Shuts down on a thread of its own, so that signals are still seen.
-fn stop(engine: Arc<Engine>, stopping: Arc<AtomicBool>) {
+fn shut_down(engine: Arc<Engine>, stopping: Arc<AtomicBool>) {
     let spawned = std::thread::Builder::new().name("shutdown".into()).spawn(move || {
         if engine.shut_down(Shutdown::default()).is_err() {
             stopping.store(false, Ordering::Relaxed);
