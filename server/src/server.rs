@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -120,7 +121,8 @@ fn write_pid_file(config: &Config) {
     }
 }
 
-/// SIGTERM and SIGINT shut the server down as SHUTDOWN does; a second one does so without a save.
+/// SIGTERM and SIGINT shut the server down as SHUTDOWN does; a second one while that goes on ends
+/// it at once, without a save.
 fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
     let engine = Arc::clone(engine);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -132,22 +134,37 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
                 return tracing::error!("cannot watch for signals");
             };
             let _ = ready.send(());
+            let stopping = Arc::new(AtomicBool::new(false));
             loop {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                tracing::info!("A signal asks the server to stop");
-                if engine.shut_down(Shutdown::default()).is_ok() {
-                    return;
+                if stopping.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("A second signal: the server ends at once, without a save");
+                    std::process::exit(1);
                 }
-                tracing::error!(
-                    "The server goes on, so that nothing is lost. Mend what keeps it from saving, \
-                     or use SHUTDOWN NOSAVE"
-                );
+                tracing::info!("A signal asks the server to stop");
+                stop(Arc::clone(&engine), Arc::clone(&stopping));
             }
         });
     })?;
     let _ = is_ready.recv();
     Ok(())
+}
+
+/// Shuts down on a thread of its own, so that signals are still seen.
+fn stop(engine: Arc<Engine>, stopping: Arc<AtomicBool>) {
+    let spawned = std::thread::Builder::new().name("shutdown".into()).spawn(move || {
+        if engine.shut_down(Shutdown::default()).is_err() {
+            stopping.store(false, Ordering::Relaxed);
+            tracing::error!(
+                "The server goes on, so that nothing is lost. Mend what keeps it from saving, or \
+                 use SHUTDOWN NOSAVE"
+            );
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::error!("cannot shut down: {error}");
+    }
 }

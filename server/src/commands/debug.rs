@@ -5,8 +5,8 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use crate::arena::ShardSet;
 use crate::config::DebugCommand;
+use crate::keyspace::ShardSet;
 use crate::keyspace::Usage;
 use crate::protocol::{parse_f64, parse_u64};
 

@@ -10,6 +10,7 @@
 //! 2. A handler touches only the shards that its table row lets the engine lock, or, with
 //!    [`Locks::Own`], those that it locks itself, one set at a time.
 
+mod bits;
 mod call;
 mod client;
 mod clients;
@@ -29,6 +30,7 @@ mod scan;
 mod server;
 mod session;
 mod shared;
+mod span;
 mod strings;
 mod table;
 #[cfg(test)]
@@ -48,6 +50,7 @@ use crate::protocol::Args;
 pub fn all() -> impl Iterator<Item = &'static Command> {
     strings::COMMANDS
         .iter()
+        .chain(bits::COMMANDS)
         .chain(keys::COMMANDS)
         .chain(expiry::COMMANDS)
         .chain(databases::COMMANDS)

@@ -32,6 +32,11 @@ impl<'m> Value<'m> {
             Self::Bytes(bytes) => bytes,
         }
     }
+
+    /// Number of the value's bytes.
+    pub fn size(self) -> u64 {
+        self.bytes(&mut itoa::Buffer::new()).len() as u64
+    }
 }
 
 /// What happens to a key's expiry when its value is set.
@@ -190,6 +195,38 @@ impl Shards<'_> {
         self.put(db, key, old.as_ref(), New::Int(number), expiry)
     }
 
+    /// As [`Self::set`], for a key that was looked up already.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    pub fn replace(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: Option<&Entry>,
+        value: &[u8],
+        expiry: Expiry,
+    ) -> Result<(), OutOfMemory> {
+        let new = as_number(value).map_or(New::Bytes(value), New::Int);
+        self.put(db, key, old, new, expiry)
+    }
+
+    /// As [`Self::set_number`], for a key that was looked up already.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    #[inline]
+    pub fn replace_number(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: Option<&Entry>,
+        number: i64,
+        expiry: Expiry,
+    ) -> Result<(), OutOfMemory> {
+        self.put(db, key, old, New::Int(number), expiry)
+    }
+
     fn put(
         &mut self,
         db: DbIndex,
@@ -300,25 +337,79 @@ impl Shards<'_> {
     ) -> Result<u64, StringError> {
         let end = at.checked_add(data.len() as u64).filter(|end| *end <= MAX_VALUE);
         let end = end.ok_or(StringError::TooLong)?;
-        let entry = match old {
+        let entry = self.reserve(db, key, old, end)?;
+        self.overlay(&entry, at, data);
+        self.changed(key.shard);
+        Ok(entry.shape.value_len)
+    }
+
+    /// Makes a key a string that can be edited, of `len` bytes or more, new ones zero; what it had
+    /// stays. Counts as a change if it grew. The entry stays good while it is only edited.
+    ///
+    /// # Errors
+    /// The value is no string, would be too long, or the arena is full; nothing has changed.
+    pub fn grow(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: Option<&Entry>,
+        len: u64,
+    ) -> Result<Entry, StringError> {
+        if len > MAX_VALUE {
+            return Err(StringError::TooLong);
+        }
+        let grows = match old {
+            Some(old) => self.string(old)?.size() < len,
+            None => true,
+        };
+        let entry = self.reserve(db, key, old, len)?;
+        if grows {
+            self.changed(key.shard);
+        }
+        Ok(entry)
+    }
+
+    /// Writes `data` at byte `at` of an entry that [`Self::grow`] returned, within its length.
+    /// Counts as one change.
+    ///
+    /// # Panics
+    /// The value is no bytes, or `data` does not fit.
+    pub fn edit(&mut self, entry: &Entry, at: u64, data: &[u8]) {
+        let end = at + data.len() as u64;
+        assert!(entry.shape.encoding != Encoding::Int && end <= entry.shape.value_len);
+        self.overlay(entry, at, data);
+        self.changed(entry.shard);
+    }
+
+    fn overlay(&mut self, entry: &Entry, at: u64, data: &[u8]) {
+        let mut mem = self.held.mem(entry.shard);
+        let place = entry.shape.value_place(&mem, entry.at);
+        if !data.is_empty() {
+            mem.bytes_mut(place + at, data.len() as u64).copy_from_slice(data);
+        }
+    }
+
+    /// The string of a key, or a new one, as [`Self::editable`] makes it.
+    fn reserve(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: Option<&Entry>,
+        len: u64,
+    ) -> Result<Entry, StringError> {
+        match old {
+            Some(old) if old.shape.kind != Kind::String => Err(StringError::WrongType),
+            Some(old) => Ok(self.editable(db, key, old, len)?),
             None => {
-                let empty = New::Bytes(&[]);
                 let mut mem = self.held.mem(key.shard);
-                let (created, _) = create(&mut mem, key, &empty, None)?;
+                let (created, _) = create(&mut mem, key, &New::Bytes(&[]), None)?;
                 if let Err(full) = self.link(db, key.hash, created, false) {
                     super::shards::free_entry(&mut self.mem(key.shard), created);
                     return Err(full.into());
                 }
-                self.grow_or_remove(db, key, end)?
+                Ok(self.grow_or_remove(db, key, len)?)
             }
-            Some(old) if old.shape.kind != Kind::String => return Err(StringError::WrongType),
-            Some(old) => self.editable(db, key, old, end)?,
-        };
-        let mut mem = self.held.mem(key.shard);
-        let place = entry.shape.value_place(&mem, entry.at);
-        mem.bytes_mut(place + at, data.len() as u64).copy_from_slice(data);
-        self.changed(key.shard);
-        Ok(entry.shape.value_len)
+        }
     }
 
     /// Grows a new empty string; without room for that the key is gone again.
@@ -364,9 +455,13 @@ impl Shards<'_> {
             && room(&mem, old) >= len
             && rounded_entry(&shape) == rounded_entry(&old.shape)
         {
-            let place = old.shape.value_place(&mem, old.at);
-            mem.bytes_mut(place + old_len, len - old_len).fill(0);
-            shape.store(&mut mem, old.at);
+            if len > old_len {
+                let place = old.shape.value_place(&mem, old.at);
+                mem.bytes_mut(place + old_len, len - old_len).fill(0);
+            }
+            if shape != old.shape {
+                shape.store(&mut mem, old.at);
+            }
             return Ok(Entry { shape, ..*old });
         }
         let at = mem.allocate(shape.len())?;

@@ -1,0 +1,48 @@
+//! Counting and finding bits, eight bytes at a time.
+
+use super::{index, span};
+
+/// Number of bits that are set.
+fn ones(bytes: &[u8]) -> u64 {
+    let (words, rest) = bytes.as_chunks::<8>();
+    let of_words: u64 =
+        words.iter().map(|word| u64::from(u64::from_ne_bytes(*word).count_ones())).sum();
+    of_words + rest.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>()
+}
+
+/// Number of bits that are set from bit `first` to bit `last`; both are there.
+pub(super) fn ones_between(bytes: &[u8], first: u64, last: u64) -> u64 {
+    let part = span::bytes(bytes, &(first / 8..=last / 8));
+    let before = u32::from(bytes[index(first / 8)]) >> (8 - first % 8);
+    let after = bytes[index(last / 8)] & low_bits(7 - last % 8);
+    ones(part) - u64::from(before.count_ones()) - u64::from(after.count_ones())
+}
+
+/// A byte whose lowest `count` bits are set, below 8.
+const fn low_bits(count: u64) -> u8 {
+    (1 << count) - 1
+}
+
+/// The first bit from `first` to `last` that is set or clear, as `wanted`; both are there.
+pub(super) fn first(bytes: &[u8], wanted: bool, first: u64, last: u64) -> Option<u64> {
+    let none = if wanted { 0x00 } else { 0xff };
+    let part = span::bytes(bytes, &(first / 8..=last / 8));
+    // Bits of a byte that are wanted, as ones.
+    let hits = |byte: u8| byte ^ none;
+    let in_first = hits(part[0]) & (0xff >> (first % 8));
+    let (at, byte) = if in_first != 0 {
+        (0, in_first)
+    } else {
+        let at = 1 + other_byte(&part[1..], none)?;
+        (at, hits(part[at]))
+    };
+    let bit = (first / 8 + at as u64) * 8 + u64::from(byte.leading_zeros());
+    (bit <= last).then_some(bit)
+}
+
+/// The first byte that is not `byte`.
+fn other_byte(bytes: &[u8], byte: u8) -> Option<usize> {
+    let (words, _) = bytes.as_chunks::<8>();
+    let skipped = words.iter().take_while(|word| **word == [byte; 8]).count() * 8;
+    bytes[skipped..].iter().position(|other| *other != byte).map(|at| skipped + at)
+}

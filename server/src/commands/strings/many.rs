@@ -1,0 +1,54 @@
+//! Commands that read or set several keys.
+
+use crate::commands::call::Call;
+use crate::commands::failure::Answer;
+use crate::commands::wrong_arity;
+use crate::keyspace::Value;
+
+pub(super) fn mget(call: &mut Call<'_>) -> Answer {
+    call.reply.array(call.args.len() - 1);
+    for i in 1..call.args.len() {
+        let key = call.key(i);
+        let entry = call.shards.lookup_read(call.session.db, &key);
+        // A value of another type is as good as none.
+        match entry.and_then(|entry| call.shards.string(&entry).ok()) {
+            None => call.reply.null(),
+            Some(Value::Bytes(bytes)) => call.reply.bulk(bytes),
+            Some(Value::Int(number)) => call.reply.bulk_integer(number),
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn mset(call: &mut Call<'_>) -> Answer {
+    if call.args.len().is_multiple_of(2) {
+        return Err(wrong_arity(call.row));
+    }
+    set_pairs(call)?;
+    call.reply.ok();
+    Ok(())
+}
+
+pub(super) fn msetnx(call: &mut Call<'_>) -> Answer {
+    if call.args.len().is_multiple_of(2) {
+        return Err(wrong_arity(call.row));
+    }
+    let keys = (1..call.args.len()).step_by(2);
+    for i in keys {
+        let key = call.key(i);
+        if call.shards.lookup(call.session.db, &key).is_some() {
+            call.reply.integer(0);
+            return Ok(());
+        }
+    }
+    set_pairs(call)?;
+    call.reply.integer(1);
+    Ok(())
+}
+
+fn set_pairs(call: &mut Call<'_>) -> Answer {
+    let (args, keyspace) = (call.args, &call.shared.keyspace);
+    let pairs = (1..args.len()).step_by(2).map(|i| (keyspace.key(args.at(i)), args.at(i + 1)));
+    call.shards.set_all(call.session.db, pairs)?;
+    Ok(())
+}

@@ -1,0 +1,127 @@
+//! Commands that set or take one value as a whole.
+
+use crate::commands::call::Call;
+use crate::commands::failure::Answer;
+use crate::keyspace::OutOfMemory;
+use crate::keyspace::{Entry, Expiry, Key};
+
+use super::options::{Condition, For, Options, Unit, Wish, moment};
+use super::show;
+
+/// SET with more than a key and a value.
+pub(super) fn set_with_options(call: &mut Call<'_>) -> Answer {
+    let options = Options::parse(call, 3, For::Set)?;
+    let expiry = match options.expiry {
+        Wish::At(i, unit) => Expiry::At(moment(call, i, unit)?),
+        Wish::Keep => Expiry::Keep,
+        Wish::Unsaid | Wish::Persist => Expiry::None,
+    };
+    let key = call.key(1);
+    let old = if options.get {
+        let old = call.shards.lookup_read(call.session.db, &key);
+        show(call, old.as_ref())?;
+        old
+    } else {
+        call.shards.lookup(call.session.db, &key)
+    };
+    let allowed = match options.condition {
+        Condition::Always => true,
+        Condition::IfAbsent => old.is_none(),
+        Condition::IfPresent => old.is_some(),
+    };
+    if allowed {
+        store(call, &key, old.as_ref(), 2, expiry)?;
+    }
+    match (options.get, allowed) {
+        (true, _) => {}
+        (false, true) => call.reply.ok(),
+        (false, false) => call.reply.null(),
+    }
+    Ok(())
+}
+
+/// Sets a key that was looked up to argument `value`. If the value would have expired already,
+/// the key is gone instead.
+fn store(
+    call: &mut Call<'_>,
+    key: &Key<'_>,
+    old: Option<&Entry>,
+    value: usize,
+    expiry: Expiry,
+) -> Result<(), OutOfMemory> {
+    match expiry {
+        Expiry::At(at) if at <= call.now => {
+            call.shards.remove(call.session.db, key);
+            Ok(())
+        }
+        _ => call.shards.replace(call.session.db, key, old, call.args.at(value), expiry),
+    }
+}
+
+pub(super) fn setnx(call: &mut Call<'_>) -> Answer {
+    let key = call.key(1);
+    let is_new = call.shards.lookup(call.session.db, &key).is_none();
+    if is_new {
+        store(call, &key, None, 2, Expiry::None)?;
+    }
+    call.reply.integer(i64::from(is_new));
+    Ok(())
+}
+
+pub(super) fn setex(call: &mut Call<'_>) -> Answer {
+    set_for(call, Unit::Seconds)
+}
+
+pub(super) fn psetex(call: &mut Call<'_>) -> Answer {
+    set_for(call, Unit::Milliseconds)
+}
+
+fn set_for(call: &mut Call<'_>, unit: Unit) -> Answer {
+    let expiry = Expiry::At(moment(call, 2, unit)?);
+    let key = call.key(1);
+    call.shards.set(call.session.db, &key, call.args.at(3), expiry)?;
+    call.reply.ok();
+    Ok(())
+}
+
+pub(super) fn getset(call: &mut Call<'_>) -> Answer {
+    let key = call.key(1);
+    let old = call.shards.lookup_read(call.session.db, &key);
+    show(call, old.as_ref())?;
+    store(call, &key, old.as_ref(), 2, Expiry::None)?;
+    Ok(())
+}
+
+pub(super) fn getdel(call: &mut Call<'_>) -> Answer {
+    let key = call.key(1);
+    let old = call.shards.lookup_read(call.session.db, &key);
+    show(call, old.as_ref())?;
+    if old.is_some() {
+        call.shards.remove(call.session.db, &key);
+    }
+    Ok(())
+}
+
+pub(super) fn getex(call: &mut Call<'_>) -> Answer {
+    let options = Options::parse(call, 2, For::Getex)?;
+    let key = call.key(1);
+    let db = call.session.db;
+    let Some(entry) = call.shards.lookup_read(db, &key) else {
+        call.reply.null();
+        return Ok(());
+    };
+    show(call, Some(&entry))?;
+    match options.expiry {
+        Wish::At(i, unit) => {
+            let at = moment(call, i, unit)?;
+            if at <= call.now {
+                call.shards.remove(db, &key);
+            } else {
+                call.shards.set_expiry(db, &key, &entry, Some(at))?;
+            }
+        }
+        Wish::Persist => call.shards.set_expiry(db, &key, &entry, None)?,
+        Wish::Unsaid | Wish::Keep => {}
+    }
+    Ok(())
+}
