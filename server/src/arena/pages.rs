@@ -115,8 +115,8 @@ pub fn thp_setting() -> Option<String> {
 pub enum PagesError {
     /// The hugetlb pool is too small.
     #[error(
-        "arena-pages {kind} needs {needed} free huge pages of {} MiB for {} MiB of maxmemory, but the pool has {available} \
-         ({total} in all). Run: {remedy}  or choose a smaller maxmemory, or arena-pages thp",
+        "arena-pages {kind} needs {needed} free huge pages of {} MiB for {} MiB \
+         of maxmemory, but the pool has {available} ({total} in all). Run: {remedy}  or choose a smaller maxmemory, or arena-pages thp",
         kind.cow_bytes() >> 20, capacity >> 20
     )]
     PoolTooSmall {
@@ -135,7 +135,8 @@ pub enum PagesError {
     },
     /// The kernel or the processor has no such pages.
     #[error(
-        "arena-pages {kind}: this kernel has no huge pages of that size. Choose arena-pages thp or small"
+        "arena-pages {kind}: this kernel has no huge pages of that size. \
+         Choose arena-pages thp or small"
     )]
     NoSuchPages {
         /// The kind asked for.
@@ -149,8 +150,8 @@ pub enum PagesError {
     ThpOff,
     /// The kernel refused the mapping.
     #[error(
-        "cannot reserve {} MiB of address space for the arena ({kind} pages): {source}. Lower maxmemory, or, if \
-         vm.overcommit_memory is 2, raise vm.overcommit_ratio or set vm.overcommit_memory=1",
+        "cannot reserve {} MiB of address space for the arena ({kind} pages): {source}. \
+         Lower maxmemory, or, if vm.overcommit_memory is 2, raise vm.overcommit_ratio or set vm.overcommit_memory=1",
         capacity >> 20
     )]
     Mapping {

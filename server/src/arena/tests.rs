@@ -76,7 +76,8 @@ proptest! {
                 prop_assert!(before.is_none_or(|(b, (l, _))| b + l <= at));
                 let after = live.range(at..).next();
                 prop_assert!(after.is_none_or(|(a, _)| at + len <= *a));
-                prop_assert!(at % 16 == 0 && (!rounded(len).is_multiple_of(64) || at.is_multiple_of(64)));
+                let lines = !rounded(len).is_multiple_of(64) || at.is_multiple_of(64);
+                prop_assert!(at % 16 == 0 && lines);
                 live.insert(at, (len, s));
             }
         }

@@ -94,3 +94,27 @@ pub fn unknown_subcommand(args: &Args<'_>) -> Failure {
     let (name, sub) = (shown(0).to_uppercase(), shown(1));
     Failure::text(format!("ERR unknown subcommand '{sub}'. Try {name} HELP."))
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_exactly_these_commands() {
+        let page = include_str!("../../../docs/commands.md");
+        let listed: BTreeMap<String, &str> = page
+            .lines()
+            .filter(|line| line.starts_with("| ") && !line.starts_with("| Command"))
+            .filter_map(|line| {
+                let mut cells = line.split('|').map(str::trim).skip(1);
+                Some((cells.next()?.to_lowercase().replace(' ', "|"), cells.next()?))
+            })
+            .collect();
+        let table = Table::new(all(), &[]).unwrap();
+        let rows: BTreeMap<String, &str> =
+            table.rows().iter().map(|row| (row.name.clone(), row.command.since)).collect();
+        assert_eq!(listed, rows);
+    }
+}
