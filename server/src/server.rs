@@ -3,13 +3,14 @@
 use std::net::SocketAddr;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::{self, Moment};
 use crate::config::{Config, Live};
 use crate::engine::{Background, Engine, Opened, Saver, Shared, Shutdown, open};
-use crate::net::{Listeners, Pool};
+use crate::net::{Listeners, Pool, Stop};
 use crate::telemetry::{Figures, LoadReport, Telemetry, logging, metrics};
 
 /// Runs a server until it is told to stop.
@@ -39,7 +40,12 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     let addresses = listeners.addresses().join(", ");
     let recorders: Option<Vec<_>> =
         (0..=config.threads).map(|i| shared.telemetry.recorder(i)).collect();
-    let pool = Pool::start(&engine, listeners, recorders.unwrap_or_default())?;
+    // A signal that comes as soon as a client is answered must find its handler.
+    let stop = Stop::new();
+    let stopper = stop.clone();
+    engine.on_stop(move || stopper.stop());
+    watch_signals(&engine)?;
+    let pool = Pool::start(&engine, listeners, recorders.unwrap_or_default(), &stop)?;
     let metrics = match config.metrics_port {
         0 => None,
         port => {
@@ -48,8 +54,6 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
             Some(metrics::serve(Arc::clone(&shared.telemetry), figures, address)?)
         }
     };
-    let stopper = pool.stopper();
-    engine.on_stop(move || stopper.stop());
     write_pid_file(&config);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -58,7 +62,6 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
         threads = config.threads,
         "Ready to accept connections on {addresses}"
     );
-    watch_signals(&engine)?;
     pool.join();
     drop(metrics);
     background.stop();
@@ -120,7 +123,8 @@ fn write_pid_file(config: &Config) {
     }
 }
 
-/// SIGTERM and SIGINT shut the server down as SHUTDOWN does; a second one does so without a save.
+/// SIGTERM and SIGINT shut the server down as SHUTDOWN does; a second one while that goes on ends
+/// it at once, without a save.
 fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
     let engine = Arc::clone(engine);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -132,22 +136,37 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
                 return tracing::error!("cannot watch for signals");
             };
             let _ = ready.send(());
+            let stopping = Arc::new(AtomicBool::new(false));
             loop {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                tracing::info!("A signal asks the server to stop");
-                if engine.shut_down(Shutdown::default()).is_ok() {
-                    return;
+                if stopping.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("A second signal: the server ends at once, without a save");
+                    std::process::exit(1);
                 }
-                tracing::error!(
-                    "The server goes on, so that nothing is lost. Mend what keeps it from saving, \
-                     or use SHUTDOWN NOSAVE"
-                );
+                tracing::info!("A signal asks the server to stop");
+                shut_down(Arc::clone(&engine), Arc::clone(&stopping));
             }
         });
     })?;
     let _ = is_ready.recv();
     Ok(())
+}
+
+/// Shuts down on a thread of its own, so that signals are still seen.
+fn shut_down(engine: Arc<Engine>, stopping: Arc<AtomicBool>) {
+    let spawned = std::thread::Builder::new().name("shutdown".into()).spawn(move || {
+        if engine.shut_down(Shutdown::default()).is_err() {
+            stopping.store(false, Ordering::Relaxed);
+            tracing::error!(
+                "The server goes on, so that nothing is lost. Mend what keeps it from saving, or \
+                 use SHUTDOWN NOSAVE"
+            );
+        }
+    });
+    if let Err(error) = spawned {
+        tracing::error!("cannot shut down: {error}");
+    }
 }

@@ -204,8 +204,11 @@ pub(super) fn pool_too_small(kind: PageKind, capacity: u64, pool: Pool) -> Pages
 /// `copies` is the number of times the pool must hold the arena: 2 where the kernel copies pages
 /// after a fork (a pool that runs dry then kills the child), 1 where it does not.
 pub fn choose(capacity: u64, copies: u64) -> (PageKind, Option<PagesError>) {
-    let refused = match check(PageKind::Huge2Mb, capacity * copies) {
+    let refused = match check(PageKind::Huge2Mb, capacity.saturating_mul(copies)) {
         Ok(()) => return (PageKind::Huge2Mb, None),
+        Err(PagesError::PoolTooSmall { kind, needed, available, total, remedy, .. }) => {
+            PagesError::PoolTooSmall { kind, capacity, needed, available, total, remedy }
+        }
         Err(error) => error,
     };
     match check(PageKind::Thp, capacity) {

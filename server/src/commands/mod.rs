@@ -71,11 +71,14 @@ pub fn unknown_command(args: &Args<'_>) -> Failure {
     let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).into_owned();
     let name = args.get(0).map(shown).unwrap_or_default();
     let mut text = format!("ERR unknown command '{name}', with args beginning with: ");
+    let mut room = 128;
     for arg in args.from(1).iter() {
-        if text.len() >= 128 + name.len() {
+        let arg = String::from_utf8_lossy(&arg[..arg.len().min(room)]);
+        text.push_str(&format!("'{arg}' "));
+        room = usize::saturating_sub(room, arg.len() + 3);
+        if room == 0 {
             break;
         }
-        text.push_str(&format!("'{}' ", shown(arg)));
     }
     Failure::text(text)
 }

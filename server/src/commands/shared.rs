@@ -46,6 +46,9 @@ pub struct Shared {
     pub hooks: Hooks,
     /// Bytes that the keyspace may take: the arena's size, or less if `maxmemory` was lowered.
     pub maxmemory: AtomicU64,
+    /// Set when the final image is taken: from then on no command runs, so that nothing is
+    /// acknowledged that is not in it.
+    pub closing: AtomicBool,
     /// Forty random hexadecimal digits that name this run of the server.
     pub run_id: String,
     /// When the server started, wall clock in milliseconds.
@@ -83,6 +86,7 @@ impl Shared {
                 checkpoint_delay: AtomicU64::new(0),
             },
             maxmemory,
+            closing: AtomicBool::new(false),
             run_id: run_id(now),
             started_at: now,
         };

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::arena::{ShardIndex, ShardSet};
+use crate::arena::{SHARDS, ShardIndex, ShardSet};
 use crate::clock::{self, Moment};
 use crate::collections::dict::Cursor;
 use crate::commands::Shared;
@@ -60,6 +60,9 @@ struct Rounds<'e> {
     shared: &'e Shared,
     saver: &'e Saver,
     cursors: Vec<[Cursor; DATABASES]>,
+    /// The shard at which cleaning goes on: a round that runs out of time must not always leave
+    /// out the same ones.
+    next_shard: usize,
     last_try: Option<Instant>,
     rounds: u64,
 }
@@ -70,6 +73,7 @@ impl<'e> Rounds<'e> {
             shared: &engine.shared,
             saver: &engine.saver,
             cursors: ShardIndex::all().map(|_| [Cursor::default(); DATABASES]).collect(),
+            next_shard: 0,
             last_try: None,
             rounds: 0,
         }
@@ -86,6 +90,7 @@ impl<'e> Rounds<'e> {
             self.shared.telemetry.tick(clock::monotonic_us(), used);
             self.check_save_points();
             if self.rounds.is_multiple_of(u64::from(ROUNDS)) {
+                self.sample_ttl();
                 self.close_idle_clients();
             }
         }
@@ -93,26 +98,51 @@ impl<'e> Rounds<'e> {
 
     /// Removes expired keys and frees flushed databases until `deadline`.
     fn clean(&mut self, deadline: Instant) {
+        let first = self.next_shard;
+        for shard in ShardIndex::all().cycle().skip(first).take(SHARDS) {
+            if self.shared.keyspace.needs_cleaning(shard) && !self.clean_shard(shard, deadline) {
+                self.next_shard = shard.get();
+                return;
+            }
+        }
+    }
+
+    /// Cleans one shard; tells whether there was time for all of it.
+    fn clean_shard(&mut self, shard: ShardIndex, deadline: Instant) -> bool {
         let active = self.shared.hooks.active_expire.load(Ordering::Relaxed);
-        for shard in ShardIndex::all() {
-            if !self.shared.keyspace.needs_cleaning(shard) {
+        for db in 0..DATABASES {
+            loop {
+                let cursor = &mut self.cursors[shard.get()][db];
+                let now = if active { clock::wall_ms() } else { i64::MIN };
+                let mut shards = self.shared.keyspace.lock(ShardSet::one(shard), now);
+                let slice = shards.clean(shard, db, cursor, SLICE);
+                drop(shards);
+                if Instant::now() > deadline {
+                    return false;
+                }
+                // Where many have expired, more will have.
+                if !slice.more_garbage && slice.expired * 10 <= slice.looked_at {
+                    break;
+                }
+            }
+        }
+        true
+    }
+
+    /// Samples how long keys have to live, a different shard each second.
+    fn sample_ttl(&self) {
+        let second = self.rounds / u64::from(ROUNDS);
+        let shard = ShardIndex::of_hash(second);
+        for (db, sample) in self.shared.ttl_samples.iter().enumerate() {
+            if self.shared.keyspace.expires_len(db) == 0 {
+                sample.store(0, Ordering::Relaxed);
                 continue;
             }
-            for db in 0..DATABASES {
-                loop {
-                    let cursor = &mut self.cursors[shard.get()][db];
-                    let now = if active { clock::wall_ms() } else { i64::MIN };
-                    let mut shards = self.shared.keyspace.lock(ShardSet::one(shard), now);
-                    let slice = shards.clean(shard, db, cursor, SLICE);
-                    drop(shards);
-                    if Instant::now() > deadline {
-                        return;
-                    }
-                    // Where many have expired, more will have.
-                    if !slice.more_garbage && slice.expired * 10 <= slice.looked_at {
-                        break;
-                    }
-                }
+            let shards = self.shared.keyspace.lock(ShardSet::one(shard), clock::wall_ms());
+            let (count, sum) = shards.sample_ttl(db, shard, SLICE);
+            drop(shards);
+            if let Some(mean) = sum.checked_div(count) {
+                sample.store(mean, Ordering::Relaxed);
             }
         }
     }

@@ -221,6 +221,21 @@ impl Shards<'_> {
         self.put(db, key, old, new, expiry)
     }
 
+    /// As [`Self::replace`], but the value is kept as bytes even if it reads as a number.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    pub fn replace_text(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: Option<&Entry>,
+        value: &[u8],
+        expiry: Expiry,
+    ) -> Result<(), OutOfMemory> {
+        self.put(db, key, old, New::Bytes(value), expiry)
+    }
+
     /// As [`Self::set_number`], for a key that was looked up already.
     ///
     /// # Errors
