@@ -23,8 +23,10 @@ fn long() -> Vec<u8> {
     (0..=255).cycle().take(5000).collect()
 }
 
-/// Database, key, value, expiry and encoding of each key.
-fn expected() -> Vec<(usize, &'static [u8], Vec<u8>, Option<i64>, &'static str)> {
+/// Database, key, value, expiry and encoding.
+type Expected = (usize, &'static [u8], Vec<u8>, Option<i64>, &'static str);
+
+fn expected() -> Vec<Expected> {
     vec![
         (0, b"int", b"-42".to_vec(), None, "int"),
         (0, b"short", b"a short value".to_vec(), None, "embstr"),
