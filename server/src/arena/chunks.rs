@@ -16,13 +16,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::{FromZeros, IntoBytes as _};
 
-use super::Arena;
 use super::layout::{
     CHUNK_SIZE, ChunkEntry, ChunkHead, ChunkIndex, ChunkState, HEAD_UNITS, UNITS_PER_CHUNK,
     UnitDescriptor,
 };
 use super::unitmap;
+use super::{Arena, barrier};
 
+/// Time for unlocked readers to be done with a chunk whose memory is handed back.
+const GRACE: std::time::Duration = std::time::Duration::from_millis(2);
 /// Free chunks whose memory is kept for the next taker instead of being handed back.
 const KEEP_DIRTY: u64 = 8;
 /// No chunk: chunk 0 holds a table and is never in a bin.
@@ -111,15 +113,17 @@ impl Pool {
         self.refile(chunk, free);
     }
 
-    /// Copies the set of chunks in use, as complement of the free ones.
-    pub(super) fn copy_used(&self, into: &[AtomicU64]) {
+    /// Copies the set of chunks in use, and that of chunks that have memory: those in use and
+    /// those that are free but were not handed back.
+    pub(super) fn copy_sets(&self, in_use: &[AtomicU64], resident: &[AtomicU64]) {
         let chunks = self.links.len();
-        for (i, (word, free)) in into.iter().zip(&self.free).enumerate() {
+        for (i, free) in self.free.iter().enumerate() {
             let valid = match chunks - (i * 64).min(chunks) {
                 64.. => u64::MAX,
                 n => (1 << n) - 1,
             };
-            word.store(!free & valid, Ordering::Relaxed);
+            in_use[i].store(!free & valid, Ordering::Relaxed);
+            resident[i].store((!free | self.dirty[i]) & valid, Ordering::Relaxed);
         }
     }
 
@@ -140,6 +144,7 @@ impl Pool {
             clear_bit(&mut self.free, chunk);
             clear_bit(&mut self.dirty, chunk);
             self.dirty_count -= 1;
+            barrier::set(&arena.present, u64::from(chunk));
         }
         self.used += u64::from(count);
         Ok(ChunkIndex(first))
@@ -348,16 +353,27 @@ impl Arena {
     /// Hands the memory of up to `most` free chunks back to the kernel; returns how many it handed
     /// back. A system call a chunk: for a background thread, never for a command.
     pub fn trim(&self, most: usize) -> usize {
-        let mut released = 0;
-        while released < most {
+        let mut chunks = Vec::new();
+        while chunks.len() < most {
             let Some(chunk) = self.pool.lock().begin_release() else { break };
+            barrier::clear(&self.present, u64::from(chunk.0));
+            chunks.push(chunk);
+        }
+        if self.map.kind().is_hugetlb() && !chunks.is_empty() {
+            // Whoever looked at `present` before may be about to read.
+            std::thread::sleep(GRACE);
+        }
+        let mut released = 0;
+        for chunk in chunks {
             // SAFETY: the chunk is free, and being busy it is handed to nobody (pool invariant 2).
             let outcome = unsafe { self.map.release(chunk.start(), CHUNK_SIZE) };
-            self.pool.lock().end_release(chunk, outcome.is_ok());
-            if outcome.is_err() {
-                break;
+            if outcome.is_ok() {
+                self.barrier.unshare(chunk);
+                released += 1;
+            } else {
+                barrier::set(&self.present, u64::from(chunk.0));
             }
-            released += 1;
+            self.pool.lock().end_release(chunk, outcome.is_ok());
         }
         released
     }
@@ -374,7 +390,7 @@ impl Arena {
 impl Pool {
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
     pub(super) fn begin_release(&mut self) -> Option<ChunkIndex> {
-        if self.dirty_count <= KEEP_DIRTY {
+        if self.dirty_count - self.busy_count <= KEEP_DIRTY {
             return None;
         }
         // The highest first: the lowest are taken next.

@@ -34,6 +34,8 @@ pub mod pages;
 mod tests;
 mod unitmap;
 
+use std::sync::atomic::AtomicU64;
+
 use parking_lot::Mutex;
 
 pub use audit::{Audit, Broken, Summary};
@@ -54,6 +56,9 @@ pub struct Arena {
     barrier: barrier::Barrier,
     pool: Mutex<chunks::Pool>,
     heaps: heap::Heaps,
+    /// Chunks whose memory is there. Touching a missing hugetlb page takes one from the pool, or
+    /// kills the process if there is none.
+    present: Box<[AtomicU64]>,
     hash_seed: u64,
 }
 

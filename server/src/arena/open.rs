@@ -12,7 +12,7 @@ use zerocopy::FromZeros as _;
 
 use super::Arena;
 use super::audit::{self, Broken};
-use super::barrier::Barrier;
+use super::barrier::{self, Barrier};
 use super::chunks::Pool;
 use super::classes::{CLASSES, Class};
 use super::heap::{Heaps, unit_number};
@@ -122,6 +122,7 @@ impl Blank {
             barrier: Barrier::new(kind, capacity),
             pool: Mutex::new(Pool::new(chunks as u32).map_err(OpenError::SideTable)?),
             heaps: Heaps::new(capacity).map_err(OpenError::SideTable)?,
+            present: barrier::bits(chunks),
             hash_seed: 0,
         };
         let loaded = AtomicU64::new_vec_zeroed(index(chunks.div_ceil(64)))
@@ -244,6 +245,7 @@ impl Blank {
             let state = self.entry(chunk).state;
             if state != ChunkState::Free as u8 {
                 pool.adopt(chunk);
+                barrier::set(&self.arena.present, u64::from(chunk.0));
             }
             if state == ChunkState::Units as u8 {
                 // SAFETY: the arena is not open yet: nobody else uses it.

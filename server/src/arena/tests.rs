@@ -159,6 +159,25 @@ fn the_barrier_counts_the_first_write_to_each_page_in_use() {
     assert_eq!(arena.barrier().cost().faults, 1);
 }
 
+/// Chunks that fall free keep their memory for a while, and a child shares that too: writing to one
+/// after the fork is a copy, until the memory was handed back.
+#[test]
+fn the_barrier_counts_free_chunks_that_still_have_memory() {
+    let arena = arena(64);
+    let mut held = arena.lock(ShardSet::ALL);
+    let at = held.mem(shard(1)).allocate(8 << 20).unwrap();
+    held.mem(shard(1)).release(at, 8 << 20);
+    arena.barrier().begin(&held.safepoint().unwrap());
+    assert_eq!(held.mem(shard(1)).allocate(8 << 20), Ok(at));
+    let before = arena.barrier().cost().faults;
+    held.mem(shard(1)).bytes_mut(at, 4 << 20).fill(1);
+    assert_eq!(arena.barrier().cost().faults - before, 1024);
+    arena.barrier().unshare(ChunkIndex::of(at + (6 << 20)));
+    held.mem(shard(1)).bytes_mut(at + (4 << 20), 4 << 20).fill(1);
+    assert_eq!(arena.barrier().cost().faults - before, 1536);
+    arena.barrier().end(&held.safepoint().unwrap());
+}
+
 #[test]
 fn damaged_tables_are_named() {
     type Damage = (&'static str, u64, &'static [u8]);
