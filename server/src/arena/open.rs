@@ -108,7 +108,7 @@ impl Blank {
     /// Reserves `capacity` bytes, rounded up to whole pages of `kind`.
     ///
     /// # Errors
-    /// The machine cannot give them, and the error carries the remedy; or they are more than 32 TiB.
+    /// They are more than 32 TiB, or the machine cannot give them; the error carries the remedy.
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
     pub fn reserve(kind: PageKind, capacity: u64) -> Result<Self, OpenError> {
         if capacity > MAX_CAPACITY {

@@ -62,12 +62,13 @@ fn value() -> impl Strategy<Value = Vec<u8>> {
 
 fn step() -> impl Strategy<Value = Step> {
     let (db, key) = (0usize..3, 0u8..60);
+    let place = prop_oneof![Just(0), 0u64..20_000];
     prop_oneof![
         12 => (db.clone(), key.clone(), value(), prop::option::of(1i64..3000))
             .prop_map(|(d, k, v, e)| Step::Set(d, k, v, e)),
         3 => (db.clone(), prop::collection::vec((key.clone(), value()), 1..6))
             .prop_map(|(d, p)| Step::SetAll(d, p)),
-        6 => (db.clone(), key.clone(), prop_oneof![Just(0), 0u64..20_000], prop::collection::vec(any::<u8>(), 0..300))
+        6 => (db.clone(), key.clone(), place, prop::collection::vec(any::<u8>(), 0..300))
             .prop_map(|(d, k, at, v)| Step::WriteAt(d, k, at, v)),
         5 => (db.clone(), key.clone()).prop_map(|(d, k)| Step::Remove(d, k)),
         4 => (db.clone(), key.clone(), -10i64..3000).prop_map(|(d, k, e)| Step::Expire(d, k, e)),
@@ -322,7 +323,7 @@ fn a_damaged_entry_is_named() {
 }
 
 /// A server could not read its own image: `SET` of an empty value under a key of 3000 bytes and
-/// `APPEND` of nothing made the value an object of its own, of no bytes, and no image may have that.
+/// `APPEND` of nothing made the value an object of its own, of no bytes; no image may have that.
 #[test]
 fn an_empty_value_under_a_long_key_survives() {
     for (value, tail) in [(&b""[..], &b""[..]), (b"", b"x"), (b"7", b""), (b"v", b"")] {
