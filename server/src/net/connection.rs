@@ -5,8 +5,8 @@
 //! the socket does not take a reply.
 //!
 //! A connection that the server ends, after QUIT or bytes that are no request, says so, and then
-//! waits a moment for the other side to do the same: closing a socket with unread bytes in it resets
-//! the connection and destroys replies on their way.
+//! waits a moment for the other side to do the same: closing a socket with unread bytes in it
+//! resets the connection and destroys replies on their way.
 
 use std::cell::RefCell;
 use std::future::poll_fn;

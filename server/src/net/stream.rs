@@ -1,7 +1,7 @@
 //! TCP and Unix sockets, as one.
 //!
-//! Invariant: a socket is shut down before it is closed. The child of a checkpoint has inherited it,
-//! and as long as that runs, closing alone would not tell the other side.
+//! Invariant: a socket is shut down before it is closed. The child of a checkpoint has inherited
+//! it, and as long as that runs, closing alone would not tell the other side.
 
 use std::io;
 use std::net::Shutdown;
