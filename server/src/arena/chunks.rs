@@ -11,18 +11,22 @@
 //!    giving back is in `busy` and is not handed out.
 //! 3. Every chunk in state `Units` with a free unit is in the bin of its longest free run.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
+
+use zerocopy::{FromZeros, IntoBytes as _};
 
 use super::Arena;
 use super::layout::{
     CHUNK_SIZE, ChunkEntry, ChunkHead, ChunkIndex, ChunkState, HEAD_UNITS, UNITS_PER_CHUNK,
-    UnitDescriptor, UnitKind,
+    UnitDescriptor,
 };
 use super::unitmap;
 
 /// Free chunks whose memory is kept for the next taker instead of being handed back.
 const KEEP_DIRTY: u64 = 8;
-const NONE: u32 = u32::MAX;
+/// No chunk: chunk 0 holds a table and is never in a bin.
+const NONE: u32 = 0;
 const BINS: usize = 8;
 
 /// There is no room left in the arena.
@@ -35,6 +39,7 @@ pub(super) struct Pool {
     free: Vec<u64>,
     dirty: Vec<u64>,
     busy: Vec<u64>,
+    busy_count: u64,
     dirty_count: u64,
     used: u64,
     search_from: usize,
@@ -42,14 +47,16 @@ pub(super) struct Pool {
     links: Vec<Link>,
 }
 
-#[derive(Clone, Copy)]
+/// Zero is a chunk in no bin, so that the links of a large arena cost nothing until they are used.
+#[derive(Clone, Copy, FromZeros)]
 struct Link {
     next: u32,
     previous: u32,
+    /// Number of the bin, plus 1.
     bin: u8,
 }
 
-const UNLINKED: Link = Link { next: NONE, previous: NONE, bin: u8::MAX };
+const UNLINKED: Link = Link { next: NONE, previous: NONE, bin: 0 };
 
 fn bit(map: &[u64], index: u32) -> bool {
     map[index as usize / 64] >> (index % 64) & 1 == 1
@@ -65,22 +72,27 @@ fn clear_bit(map: &mut [u64], index: u32) {
 
 impl Pool {
     /// An index in which all `chunks` chunks are free and clean.
-    pub(super) fn new(chunks: u32) -> Self {
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub(super) fn new(chunks: u32) -> io::Result<Self> {
+        let no_memory = |_| io::Error::from(io::ErrorKind::OutOfMemory);
         let words = (chunks as usize).div_ceil(64);
         let mut free = vec![u64::MAX; words];
         if !chunks.is_multiple_of(64) {
             free[words - 1] = (1 << (chunks % 64)) - 1;
         }
-        Self {
+        Ok(Self {
             free,
             dirty: vec![0; words],
             busy: vec![0; words],
+            busy_count: 0,
             dirty_count: 0,
             used: 0,
             search_from: 0,
             bins: [NONE; BINS],
-            links: vec![UNLINKED; chunks as usize],
-        }
+            links: Link::new_vec_zeroed(chunks as usize).map_err(no_memory)?,
+        })
     }
 
     /// Chunks in use.
@@ -178,11 +190,9 @@ impl Pool {
 
     fn unlink(&mut self, chunk: ChunkIndex) {
         let link = self.links[chunk.0 as usize];
-        if link.bin == u8::MAX {
-            return;
-        }
+        let Some(bin) = link.bin.checked_sub(1) else { return };
         if link.previous == NONE {
-            self.bins[usize::from(link.bin)] = link.next;
+            self.bins[usize::from(bin)] = link.next;
         } else {
             self.links[link.previous as usize].next = link.next;
         }
@@ -196,14 +206,14 @@ impl Pool {
         let longest = unitmap::longest(free);
         let bin = longest.checked_ilog2();
         let old = self.links[chunk.0 as usize].bin;
-        if bin.map_or(u8::MAX, |b| b.to_le_bytes()[0]) == old {
+        let filed = bin.map_or(0, |b| b.to_le_bytes()[0] + 1);
+        if filed == old {
             return;
         }
         self.unlink(chunk);
         if let Some(bin) = bin {
             let head = self.bins[bin as usize];
-            self.links[chunk.0 as usize] =
-                Link { next: head, previous: NONE, bin: bin.to_le_bytes()[0] };
+            self.links[chunk.0 as usize] = Link { next: head, previous: NONE, bin: filed };
             if head != NONE {
                 self.links[head as usize].previous = chunk.0;
             }
@@ -316,6 +326,25 @@ impl Pool {
 }
 
 impl Arena {
+    /// Takes chunks or units from the pool. A chunk that the trimmer is giving back at that moment
+    /// is free and yet cannot be had: who finds no room then tries again. The trimmer holds no lock
+    /// meanwhile, so that it always comes to an end.
+    pub(super) fn take_from_pool<T>(
+        &self,
+        mut take: impl FnMut(&mut Pool) -> Result<T, OutOfMemory>,
+    ) -> Result<T, OutOfMemory> {
+        loop {
+            let mut pool = self.pool.lock();
+            let trimming = pool.busy_count > 0;
+            match take(&mut pool) {
+                Err(OutOfMemory) if trimming => {}
+                outcome => return outcome,
+            }
+            drop(pool);
+            std::thread::yield_now();
+        }
+    }
+
     /// Hands the memory of up to `most` free chunks back to the kernel; returns how many it handed
     /// back. A system call a chunk: for a background thread, never for a command.
     pub fn trim(&self, most: usize) -> usize {
@@ -344,7 +373,7 @@ impl Arena {
 
 impl Pool {
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
-    fn begin_release(&mut self) -> Option<ChunkIndex> {
+    pub(super) fn begin_release(&mut self) -> Option<ChunkIndex> {
         if self.dirty_count <= KEEP_DIRTY {
             return None;
         }
@@ -353,11 +382,13 @@ impl Pool {
         let top = 63 - (self.dirty[word] & !self.busy[word]).leading_zeros();
         let chunk = word as u32 * 64 + top;
         set_bit(&mut self.busy, chunk);
+        self.busy_count += 1;
         Some(ChunkIndex(chunk))
     }
 
-    fn end_release(&mut self, chunk: ChunkIndex, released: bool) {
+    pub(super) fn end_release(&mut self, chunk: ChunkIndex, released: bool) {
         clear_bit(&mut self.busy, chunk.0);
+        self.busy_count -= 1;
         self.search_from = self.search_from.min(chunk.0 as usize / 64);
         if released {
             clear_bit(&mut self.dirty, chunk.0);
@@ -367,6 +398,6 @@ impl Pool {
 }
 
 /// Whether a descriptor says nothing, as those of free units do.
-pub(super) const fn is_blank(descriptor: &UnitDescriptor) -> bool {
-    descriptor.is(UnitKind::None)
+pub(super) fn is_blank(descriptor: &UnitDescriptor) -> bool {
+    descriptor.as_bytes() == UnitDescriptor::NONE.as_bytes()
 }

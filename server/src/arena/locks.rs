@@ -45,7 +45,7 @@ impl ShardSet {
 
     /// The shards of the set in ascending order.
     #[expect(clippy::cast_possible_truncation, reason = "bit numbers are below 64")]
-    pub fn iter(self) -> impl Iterator<Item = ShardIndex> {
+    pub fn iter(self) -> impl Iterator<Item = ShardIndex> + Clone {
         let mut bits = self.0;
         std::iter::from_fn(move || {
             let lowest = (bits != 0).then(|| ShardIndex(bits.trailing_zeros() as u8));
@@ -87,7 +87,7 @@ impl ShardIndex {
     }
 
     /// All shards in ascending order.
-    pub fn all() -> impl Iterator<Item = Self> {
+    pub fn all() -> impl Iterator<Item = Self> + Clone {
         ShardSet::ALL.iter()
     }
 

@@ -75,9 +75,10 @@ impl Arena {
         self.map.kind()
     }
 
-    /// Address and length of the mapping, to find it in smaps.
-    pub fn address_range(&self) -> (usize, u64) {
-        (self.map.base().as_ptr() as usize, self.map.len())
+    /// Bytes of the arena that really lie on huge pages, as smaps tells; `None` if it cannot be
+    /// read. The kernel walks the arena's page tables for it: not for a hot path.
+    pub fn huge_bytes(&self) -> Option<u64> {
+        pages::huge_bytes(self.map.base().as_ptr() as usize, self.map.len())
     }
 
     /// Seed of the hash tables in the arena.

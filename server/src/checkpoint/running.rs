@@ -163,13 +163,15 @@ impl Running {
         self.handle.clone()
     }
 
-    /// Waits for the child and publishes its image.
+    /// Waits for the child, calls `gone` once it shares no memory any more, and publishes its
+    /// image.
     ///
     /// # Errors
     /// There is no new image; the old one is kept and the temporary file is gone.
-    pub fn wait(mut self) -> Result<Outcome, SaveError> {
+    pub fn wait(mut self, gone: impl FnOnce()) -> Result<Outcome, SaveError> {
         let pid = self.pid();
         let (status, cancelled) = self.handle.reap();
+        gone();
         let report = &self.handle.report;
         if cancelled {
             return Err(SaveError::Cancelled);

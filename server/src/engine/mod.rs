@@ -19,6 +19,7 @@ mod saver;
 mod worker;
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
@@ -56,26 +57,31 @@ impl Engine {
         *self.stop.lock() = Some(Box::new(stop));
     }
 
-    /// Saves as asked for, and then ends the server.
+    /// Saves as asked for, and then ends the server. Nothing that was acknowledged before is
+    /// missing in the image, and nothing is acknowledged after it. A second caller waits for the
+    /// first.
     ///
     /// # Errors
     /// The save failed and the shutdown was not forced: the server goes on.
     pub fn shut_down(&self, how: Shutdown) -> Result<(), String> {
-        let config = self.shared.config.current();
-        let save = how.save.unwrap_or(!config.save.is_empty());
-        self.saver.cancel_for_shutdown();
+        let stop = self.stop.lock();
+        if self.shared.closing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let save = how.save.unwrap_or(!self.shared.config.current().save.is_empty());
+        self.saver.close_for_shutdown();
         if save {
             tracing::info!("Saving the final checkpoint before exiting");
-            if let Err(error) = self.saver.save_now(&self.shared) {
-                tracing::error!("The final checkpoint failed: {error}");
-                if !how.force {
-                    self.saver.resume();
-                    return Err(error);
-                }
+        }
+        if let Err(error) = self.saver.save_finally(&self.shared, save) {
+            if !how.force {
+                self.saver.reopen();
+                return Err(error.to_string());
             }
+            Saver::close_anyway(&self.shared);
         }
         tracing::info!("Bye");
-        if let Some(stop) = self.stop.lock().as_ref() {
+        if let Some(stop) = stop.as_ref() {
             stop();
         }
         Ok(())

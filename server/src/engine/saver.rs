@@ -7,26 +7,31 @@
 //! Invariants:
 //! 1. At most one save runs: whoever starts one has set `busy` before.
 //! 2. The barrier records exactly while a child runs.
+//! 3. Once the final save of a shutdown is taken, no command runs any more: `Shared::closing` is
+//!    set before the safepoint ends.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
-use crate::arena::ShardSet;
+use crate::arena::{CowCost, ShardSet};
 use crate::checkpoint::{Codec, Handle, Options, Outcome, Prepared, SaveError, Target, restore};
 use crate::clock::{self, Moment};
 use crate::commands::{SaveKind, Shared};
-use crate::keyspace::{Keyspace, layout_hash};
+use crate::keyspace::{Keyspace, Shards, layout_hash};
 use crate::telemetry::{SaveReport, SaveStart};
 
 const BUSY: &str = "ERR Background save already in progress";
+const CLOSED: &str = "ERR The server is shutting down";
 
 /// Starts saves, one at a time, and knows the one that runs.
 pub struct Saver {
     state: Mutex<State>,
+    /// Told when `busy` ends.
+    idle: Condvar,
     requests: Mutex<Option<Sender<Request>>>,
 }
 
@@ -52,7 +57,11 @@ impl Saver {
         shared: &Arc<Shared>,
     ) -> std::io::Result<(Arc<Self>, std::thread::JoinHandle<()>)> {
         let (sender, receiver) = channel();
-        let saver = Arc::new(Self { state: Mutex::default(), requests: Mutex::new(Some(sender)) });
+        let saver = Arc::new(Self {
+            state: Mutex::default(),
+            idle: Condvar::new(),
+            requests: Mutex::new(Some(sender)),
+        });
         let (this, shared) = (Arc::clone(&saver), Arc::clone(shared));
         let thread = std::thread::Builder::new()
             .name("saver".into())
@@ -77,7 +86,7 @@ impl Saver {
         {
             let mut state = self.state.lock();
             if state.closed {
-                return Err("ERR The server is shutting down".into());
+                return Err(CLOSED.into());
             }
             if state.busy && schedule {
                 state.scheduled = true;
@@ -89,16 +98,18 @@ impl Saver {
             state.busy = true;
         }
         let (answer, answered) = sync_channel(1);
-        let sent = match self.requests.lock().as_ref() {
-            Some(requests) => requests.send(Request { answer }).is_ok(),
-            None => false,
-        };
+        let sent = self.ask(Request { answer });
         let outcome = if sent { answered.recv().ok() } else { None };
         match outcome {
             Some(Ok(())) => Ok("Background saving started".into()),
             Some(Err(error)) => Err(format!("ERR {error}")),
-            None => Err("ERR The server is shutting down".into()),
+            None => Err(CLOSED.into()),
         }
+    }
+
+    /// Hands a request to the saver's thread; tells whether there is one.
+    fn ask(&self, request: Request) -> bool {
+        self.requests.lock().as_ref().is_some_and(|requests| requests.send(request).is_ok())
     }
 
     /// Saves here and now, while everybody waits.
@@ -106,33 +117,39 @@ impl Saver {
     /// # Errors
     /// A save runs, or this one failed; the text is the reply.
     pub fn save_now(&self, shared: &Shared) -> Result<(), String> {
-        {
-            let mut state = self.state.lock();
-            if state.busy {
-                return Err(BUSY.into());
-            }
-            state.busy = true;
-        }
-        let result = self.write_here(shared);
-        self.state.lock().busy = false;
+        self.begin_here()?;
+        let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
+        let result = write_here(shared, &mut shards);
+        drop(shards);
+        self.end_here();
         result.map_err(|error| format!("ERR {error}"))
     }
 
-    fn write_here(&self, shared: &Shared) -> Result<(), SaveError> {
-        let persistence = shared.telemetry.persistence();
-        let (target, options) = plan(shared);
-        let prepared = Prepared::new(&target, &options, shared.keyspace.arena());
-        let result = prepared.and_then(|prepared| {
-            let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
-            let start = start_of(shared, &shards, 0);
-            persistence.save_started(start, Moment::now());
-            match shards.held().safepoint() {
-                Some(safepoint) => prepared.write_here(&safepoint),
-                None => unreachable!("all shards are locked"),
+    /// Reserves the right to save on this thread.
+    fn begin_here(&self) -> Result<(), String> {
+        let mut state = self.state.lock();
+        if state.closed {
+            return Err(CLOSED.into());
+        }
+        if state.busy {
+            return Err(BUSY.into());
+        }
+        state.busy = true;
+        Ok(())
+    }
+
+    /// Gives it back, or passes it on to a save that was scheduled meanwhile.
+    fn end_here(&self) {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.scheduled) && !state.closed {
+            // Nobody waits for the answer: the schedule was answered already.
+            let (answer, _) = sync_channel(1);
+            if self.ask(Request { answer }) {
+                return;
             }
-        });
-        finish(shared, &target, &result, 0);
-        result.map(|_| ())
+        }
+        state.busy = false;
+        self.idle.notify_all();
     }
 
     /// Stops the save that runs, and forgets the one that is scheduled.
@@ -147,25 +164,44 @@ impl Saver {
         }
     }
 
-    /// Stops the save that runs and lets no other start; waits until it is gone.
-    pub(super) fn cancel_for_shutdown(&self) {
-        self.state.lock().closed = true;
-        loop {
-            let state = self.state.lock();
-            if !state.busy {
-                return;
-            }
+    /// Stops the save that runs and lets no other start; from then on the caller alone may save.
+    pub(super) fn close_for_shutdown(&self) {
+        let mut state = self.state.lock();
+        state.closed = true;
+        state.scheduled = false;
+        while state.busy {
             if let Some(handle) = &state.running {
                 handle.cancel();
             }
-            drop(state);
-            std::thread::sleep(Duration::from_millis(2));
+            // A child may be forked only after the look at it: look again now and then.
+            self.idle.wait_for(&mut state, Duration::from_millis(20));
         }
+        state.busy = true;
+    }
+
+    /// The final save, after [`Self::close_for_shutdown`]. If it succeeds no command runs any
+    /// more.
+    pub(super) fn save_finally(&self, shared: &Shared, save: bool) -> Result<(), SaveError> {
+        let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
+        if save {
+            write_here(shared, &mut shards)?;
+        }
+        shared.closing.store(true, Ordering::Relaxed);
+        Ok(())
+    }
+
+    /// Lets commands run although the final save failed.
+    pub(super) fn close_anyway(shared: &Shared) {
+        let _shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
+        shared.closing.store(true, Ordering::Relaxed);
     }
 
     /// Lets saves start again.
-    pub(super) fn resume(&self) {
-        self.state.lock().closed = false;
+    pub(super) fn reopen(&self) {
+        let mut state = self.state.lock();
+        state.closed = false;
+        state.busy = false;
+        self.idle.notify_all();
     }
 
     /// Ends the saver's thread.
@@ -186,20 +222,13 @@ impl Saver {
     fn serve(&self, shared: &Shared, requests: &Receiver<Request>) {
         while let Ok(request) = requests.recv() {
             let mut answer = Some(request.answer);
-            loop {
-                self.save(shared, answer.take());
-                let mut state = self.state.lock();
-                state.running = None;
-                if !std::mem::take(&mut state.scheduled) || state.closed {
-                    state.busy = false;
-                    break;
-                }
-            }
+            while self.save(shared, answer.take()) {}
         }
     }
 
-    /// One save from beginning to end. `answer` is told once the fork is done.
-    fn save(&self, shared: &Shared, answer: Option<SyncSender<Result<(), String>>>) {
+    /// One save from beginning to end; tells whether another is to follow. `answer` is told once
+    /// the fork is done.
+    fn save(&self, shared: &Shared, answer: Option<SyncSender<Result<(), String>>>) -> bool {
         let tell = |outcome: Result<(), String>| {
             if let Some(answer) = answer {
                 // Nobody may be waiting any more; the save goes on.
@@ -208,13 +237,13 @@ impl Saver {
         };
         let (target, options) = plan(shared);
         let prepared = Prepared::new(&target, &options, shared.keyspace.arena());
-        let forked = prepared.and_then(|prepared| fork(shared, prepared));
-        let running = match forked {
+        let running = match prepared.and_then(|prepared| fork(shared, prepared)) {
             Ok(running) => running,
             Err(error) => {
-                tell(Err(error.to_string()));
-                finish(shared, &target, &Err(error), 0);
-                return;
+                let text = error.to_string();
+                let again = self.end(shared, &target, &Err(error), 0);
+                tell(Err(text));
+                return again;
             }
         };
         tracing::info!(
@@ -224,23 +253,47 @@ impl Saver {
         );
         self.state.lock().running = Some(running.handle());
         tell(Ok(()));
-        let result = running.wait();
         let barrier = shared.keyspace.arena().barrier();
-        let cost = barrier.cost();
-        let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
-        if let Some(safepoint) = shards.held().safepoint() {
-            barrier.end(&safepoint);
-        }
-        drop(shards);
+        let mut cost = CowCost::default();
+        let result = running.wait(|| {
+            let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
+            if let Some(safepoint) = shards.held().safepoint() {
+                barrier.end(&safepoint);
+            }
+            cost = barrier.cost();
+        });
         barrier.forget();
-        finish(shared, &target, &result, cost.bytes);
+        self.end(shared, &target, &result, cost.bytes)
+    }
+
+    /// Ends a save; tells whether another is to follow. Whoever sees in the figures that it has
+    /// ended can start the next one.
+    fn end(
+        &self,
+        shared: &Shared,
+        target: &Target,
+        result: &Result<Outcome, SaveError>,
+        cow_bytes: u64,
+    ) -> bool {
+        let mut state = self.state.lock();
+        finish(shared, target, result, cow_bytes);
+        state.running = None;
+        let again = std::mem::take(&mut state.scheduled) && !state.closed;
+        if !again {
+            state.busy = false;
+            self.idle.notify_all();
+        }
+        again
     }
 
     /// DEBUG RELOAD: saves, restores the image beside what is there, and compares the two.
     pub(super) fn reload(&self, shared: &Shared) -> Result<(), String> {
-        self.save_now(shared)?;
+        self.begin_here()?;
+        let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
+        let saved = write_here(shared, &mut shards);
+        self.end_here();
+        saved.map_err(|error| format!("ERR {error}"))?;
         let (target, options) = plan(shared);
-        let shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
         let here = shards.digest();
         let arena = shared.keyspace.arena();
         let kind = crate::arena::PageKind::Small;
@@ -254,6 +307,20 @@ impl Saver {
             Err("ERR what was restored is not what was saved".into())
         }
     }
+}
+
+/// Writes an image on this thread, while all shards are locked.
+fn write_here(shared: &Shared, shards: &mut Shards<'_>) -> Result<(), SaveError> {
+    let (target, options) = plan(shared);
+    let start = start_of(shared, shards, 0);
+    shared.telemetry.persistence().save_started(start, Moment::now());
+    let prepared = Prepared::new(&target, &options, shared.keyspace.arena());
+    let result = prepared.and_then(|prepared| match shards.held().safepoint() {
+        Some(safepoint) => prepared.write_here(&safepoint),
+        None => unreachable!("all shards are locked"),
+    });
+    finish(shared, &target, &result, 0);
+    result.map(|_| ())
 }
 
 /// Forks at the safepoint.
@@ -275,7 +342,7 @@ fn fork(shared: &Shared, prepared: Prepared) -> Result<crate::checkpoint::Runnin
 }
 
 /// What is known of a save at its safepoint.
-fn start_of(shared: &Shared, shards: &crate::keyspace::Shards<'_>, pid: i32) -> SaveStart {
+fn start_of(shared: &Shared, shards: &Shards<'_>, pid: i32) -> SaveStart {
     let space = &shared.keyspace;
     let digest = shared.hooks.checkpoint_digest.load(Ordering::Relaxed);
     SaveStart {
@@ -315,6 +382,11 @@ fn finish(shared: &Shared, target: &Target, result: &Result<Outcome, SaveError>,
                 "Checkpoint saved"
             );
             Ok(SaveReport { image_bytes: outcome.image_bytes, cow_bytes })
+        }
+        Err(SaveError::Cancelled) => {
+            tracing::info!("Checkpoint cancelled");
+            shared.telemetry.persistence().save_cancelled();
+            return;
         }
         Err(error) => {
             tracing::error!("Checkpoint failed: {error}");

@@ -141,6 +141,10 @@ impl Worker {
         session.client.last_command.store(row.number as u64 + 1, Ordering::Relaxed);
         let set = shards_of(shared, row.command, planned);
         let shards = shared.keyspace.lock(set, now);
+        // Looked at under the locks: whoever sets it holds them all.
+        if shared.closing.load(Ordering::Relaxed) {
+            return Outcome::Close;
+        }
         let shards = if session.no_touch { shards.without_touch() } else { shards };
         let mut call = Call {
             args: planned.args,

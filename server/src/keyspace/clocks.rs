@@ -26,13 +26,19 @@ pub enum Usage {
 pub struct Clocks {
     words: SideTable,
     counting: AtomicBool,
+    /// Entries that were restored have no clock: they count as used when the server started.
+    opened: u32,
 }
 
 impl Clocks {
-    /// Clocks for an arena of `capacity` bytes.
-    pub(super) fn new(capacity: u64) -> io::Result<Self> {
+    /// Clocks for an arena of `capacity` bytes that is opened at `now`.
+    pub(super) fn new(capacity: u64, now: i64) -> io::Result<Self> {
         let words = usize::try_from(capacity / GRAIN).map_err(io::Error::other)?;
-        Ok(Self { words: SideTable::new(words)?, counting: AtomicBool::new(false) })
+        Ok(Self {
+            words: SideTable::new(words)?,
+            counting: AtomicBool::new(false),
+            opened: seconds(now),
+        })
     }
 
     /// Counts uses (LFU) instead of remembering the last one (LRU).
@@ -84,7 +90,10 @@ impl Clocks {
     pub(super) fn usage(&self, entry: u64, now: i64) -> Usage {
         let word = self.word(entry).load(Ordering::Relaxed);
         match self.counts_uses() {
-            false => Usage::Idle(u64::from(seconds(now).saturating_sub(word))),
+            false => {
+                let last = if word == 0 { self.opened } else { word };
+                Usage::Idle(u64::from(seconds(now).saturating_sub(last)))
+            }
             true => Usage::Frequency(u64::from(decayed(word, now))),
         }
     }
@@ -128,17 +137,19 @@ mod tests {
 
     #[test]
     fn idle_time_is_since_the_last_use() {
-        let clocks = Clocks::new(1 << 20).unwrap();
+        let clocks = Clocks::new(1 << 20, 0).unwrap();
         clocks.start(128, 5_000);
         assert_eq!(clocks.usage(128, 65_000), Usage::Idle(60));
         clocks.touch(128, 60_000);
         assert_eq!(clocks.usage(128, 65_000), Usage::Idle(5));
         assert_eq!(clocks.usage(192, 65_000), Usage::Idle(65), "a neighbour is another");
+        let restored = Clocks::new(1 << 20, 60_000).unwrap();
+        assert_eq!(restored.usage(128, 65_000), Usage::Idle(5), "no clock yet: since the start");
     }
 
     #[test]
     fn counts_rise_with_use_and_fall_with_time() {
-        let clocks = Clocks::new(1 << 20).unwrap();
+        let clocks = Clocks::new(1 << 20, 0).unwrap();
         clocks.count_uses(true);
         clocks.start(0, 60_000);
         for i in 0..2000 {

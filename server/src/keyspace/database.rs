@@ -158,7 +158,7 @@ impl Shards<'_> {
             let expiry = Shape::load(&mem, at).expiry(&mem, at).unwrap_or(0);
             if expiry > self.now {
                 count += 1;
-                sum += expiry.abs_diff(self.now);
+                sum = expiry.abs_diff(self.now).saturating_add(sum);
             }
         });
         (count, sum)

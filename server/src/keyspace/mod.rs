@@ -128,7 +128,8 @@ impl Keyspace {
     /// # Errors
     /// No address space for the clocks.
     pub fn open(arena: Arena) -> Result<Self, OpenError> {
-        let clocks = Clocks::new(arena.capacity()).map_err(OpenError::SideTable)?;
+        let clocks =
+            Clocks::new(arena.capacity(), crate::clock::wall_ms()).map_err(OpenError::SideTable)?;
         let stats = Box::new([const { shards::ShardState::new() }; SHARDS]);
         Ok(Self { arena, clocks, stats })
     }

@@ -27,7 +27,8 @@ set protected-mode to no if the network is trusted.\r\n";
 pub enum BindError {
     /// An address cannot be used.
     #[error(
-        "cannot listen on {address}: {source}. Is another server running there? Choose another with --port or --bind"
+        "cannot listen on {address}: {source}. Is another server running there? \
+         Choose another with --port or --bind"
     )]
     Tcp {
         /// The address.

@@ -93,6 +93,8 @@ pub struct Persistence {
     loading_total_bytes: AtomicU64,
     chunks_done: AtomicU64,
     chunks_total: AtomicU64,
+    /// Asked for at each write: not behind the lock.
+    last_failed: AtomicBool,
     state: Mutex<State>,
     /// Written under the lock of `state`.
     forks: Histogram,
@@ -177,6 +179,7 @@ impl Persistence {
         }
         match result {
             Ok(report) => {
+                self.last_failed.store(false, Relaxed);
                 state.last_failed = false;
                 state.last_error = None;
                 state.last_save_ms = now.wall_ms;
@@ -188,6 +191,7 @@ impl Persistence {
                 }
             }
             Err(error) => {
+                self.last_failed.store(true, Relaxed);
                 state.last_failed = true;
                 state.last_error = Some(error);
                 state.failures += 1;
@@ -195,9 +199,15 @@ impl Persistence {
         }
     }
 
+    /// The save was called off: nothing has changed on disk, and nothing failed.
+    pub fn save_cancelled(&self) {
+        self.state.lock().running = None;
+    }
+
     /// Whether the last save failed; writes may be refused then.
+    #[inline]
     pub fn last_save_failed(&self) -> bool {
-        self.state.lock().last_failed
+        self.last_failed.load(Relaxed)
     }
 
     /// The child that saves, if one does.
