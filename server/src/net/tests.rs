@@ -23,7 +23,7 @@ use crate::keyspace::Keyspace;
 
 use super::connection::{Desk, READ, REQUEST_LIMIT, serve};
 use super::stream::Stream;
-use super::{Listeners, Pool};
+use super::{Listeners, Pool, Stop};
 
 /// Nothing here takes so long; a test that would hang fails instead.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -116,6 +116,7 @@ impl Drop for House {
 /// A [`House`] with workers that serve TCP and a Unix socket.
 struct Open {
     pool: Option<Pool>,
+    stop: Stop,
     port: u16,
     path: PathBuf,
     house: House,
@@ -133,8 +134,9 @@ impl Open {
         });
         let listeners = Listeners::bind(&house.shared().config.current()).unwrap();
         let recorders = (0..3).map(|i| house.shared().telemetry.recorder(i).unwrap()).collect();
-        let pool = Pool::start(&house.engine, listeners, recorders).unwrap();
-        Self { pool: Some(pool), port, path, house }
+        let stop = Stop::new();
+        let pool = Pool::start(&house.engine, listeners, recorders, &stop).unwrap();
+        Self { pool: Some(pool), stop, port, path, house }
     }
 
     fn tcp(&self) -> Talk<TcpStream> {
@@ -166,9 +168,8 @@ impl Open {
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let pool = self.pool.take().unwrap();
-        pool.stopper().stop();
-        pool.join();
+        self.stop.stop();
+        self.pool.take().unwrap().join();
     }
 }
 
