@@ -14,7 +14,7 @@ use crate::engine::{Engine, Origin, Worker};
 use crate::telemetry::Recorder;
 
 use super::acceptor::{Accepting, Listeners};
-use super::connection::{Desk, serve};
+use super::connection::{Desk, REQUEST_LIMIT, serve};
 use super::stream::Stream;
 
 /// An accepted socket on its way to its worker.
@@ -118,7 +118,7 @@ fn work(
             // Accepting goes on as long as the process does.
             listeners.accept(Box::leak(Box::new(Accepting { shared, recorder, mailboxes })));
         }
-        let desk = Rc::new(RefCell::new(Desk::new(Worker::new(engine, recorder))));
+        let desk = Rc::new(RefCell::new(Desk::new(Worker::new(engine, recorder), REQUEST_LIMIT)));
         loop {
             tokio::select! {
                 delivery = mail.recv() => match delivery.map(open) {
