@@ -116,8 +116,9 @@ pub fn thp_setting() -> Option<String> {
 pub enum PagesError {
     /// The hugetlb pool is too small.
     #[error(
-        "arena-pages {kind} needs {needed} free huge pages of {} MiB for {} MiB \
-         of maxmemory, but the pool has {available} ({total} in all). Run: {remedy}  or choose a smaller maxmemory, or arena-pages thp",
+        "arena-pages {kind} needs {needed} free huge pages of {} MiB for {} MiB of maxmemory, \
+         but the pool has {available} ({total} in all). Run: {remedy}  or choose a smaller \
+         maxmemory, or arena-pages thp",
         kind.cow_bytes() >> 20, capacity >> 20
     )]
     PoolTooSmall {
@@ -152,7 +153,8 @@ pub enum PagesError {
     /// The kernel refused the mapping.
     #[error(
         "cannot reserve {} MiB of address space for the arena ({kind} pages): {source}. \
-         Lower maxmemory, or, if vm.overcommit_memory is 2, raise vm.overcommit_ratio or set vm.overcommit_memory=1",
+         Lower maxmemory, or, if vm.overcommit_memory is 2, raise vm.overcommit_ratio or set \
+         vm.overcommit_memory=1",
         capacity >> 20
     )]
     Mapping {
