@@ -126,7 +126,7 @@ fn killing_the_server_amid_a_save_leaves_a_whole_image_and_no_orphan() -> TestRe
 
 /// A save to a full disk, and what comes after.
 fn fill_the_disk(kind: Kind) -> TestResult {
-    let volume = match Volume::mount(kind, 48)? {
+    let volume = match Volume::mount(kind, 96)? {
         Ok(volume) => volume,
         Err(reason) => skip!("{reason}"),
     };
@@ -226,6 +226,8 @@ fn a_taken_port_refuses() -> TestResult {
 /// 64 pages of arena, and a pool that can copy only a few of them.
 #[test]
 fn a_dry_pool_fails_the_save_and_nothing_else() -> TestResult {
+    // Two of them fit into one page.
+    const SIZE: u64 = 900_000;
     let size = PageSize::Huge2M;
     let _claim = match hugepages::claim(size, 2 * 64 + 8)? {
         Ok(claim) => claim,
@@ -242,11 +244,11 @@ fn a_dry_pool_fails_the_save_and_nothing_else() -> TestResult {
         .arg("--maxmemory", "128mb")
         .start()?;
     let mut random = Random::new(random::seed());
-    fill(&server, &mut random, 80, 1 << 20)?;
+    fill(&server, &mut random, 80, SIZE)?;
     server.delay_saves(20_000)?;
     server.bgsave()?;
     let mut raw = server.raw()?;
-    let value = random.bytes(1 << 20);
+    let value = random.bytes(SIZE);
     // The child needs more than a second for its chunks; this touches them all before.
     for number in 0..80 {
         raw.call(&[b"SETRANGE", format!("filled:{number}").as_bytes(), b"0", &value])?;
