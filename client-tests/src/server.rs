@@ -114,6 +114,7 @@ impl Server {
             ("--save", ""),
             ("--enable-debug-command", "yes"),
             ("--maxmemory", "256mb"),
+            ("--arena-pages", "small"),
             ("--threads", "2"),
         ];
         let arguments = arguments.map(|(name, value)| (name.to_owned(), value.to_owned())).into();

@@ -226,8 +226,9 @@ fn a_taken_port_refuses() -> TestResult {
 /// 64 pages of arena, and a pool that can copy only a few of them.
 #[test]
 fn a_dry_pool_fails_the_save_and_nothing_else() -> TestResult {
-    // Two of them fit into one page.
-    const SIZE: u64 = 900_000;
+    // Two to a chunk of 2 MiB, and 58 of the arena's 64 chunks.
+    const VALUES: u64 = 116;
+    const SIZE: u64 = 900 << 10;
     let size = PageSize::Huge2M;
     let _claim = match hugepages::claim(size, 2 * 64 + 8)? {
         Ok(claim) => claim,
@@ -244,20 +245,20 @@ fn a_dry_pool_fails_the_save_and_nothing_else() -> TestResult {
         .arg("--maxmemory", "128mb")
         .start()?;
     let mut random = Random::new(random::seed());
-    fill(&server, &mut random, 80, SIZE)?;
+    fill(&server, &mut random, VALUES, SIZE)?;
     server.delay_saves(20_000)?;
     server.bgsave()?;
     let mut raw = server.raw()?;
     let value = random.bytes(SIZE);
     // The child needs more than a second for its chunks; this touches them all before.
-    for number in 0..80 {
+    for number in 0..VALUES {
         raw.call(&[b"SETRANGE", format!("filled:{number}").as_bytes(), b"0", &value])?;
     }
     let Err(reason) = server.wait_saved()? else {
         bail!("the save worked, though the pool could not copy what it needs")
     };
     ensure!(reason.contains("pool"), "not the true reason: {reason:?}");
-    for number in 0..80 {
+    for number in 0..VALUES {
         let kept = raw.bytes(&["GET".to_owned(), format!("filled:{number}")])?;
         ensure!(kept.as_deref() == Some(&value), "value {number} is lost");
     }

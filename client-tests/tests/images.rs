@@ -20,7 +20,9 @@ fn sound_image() -> Result<&'static [u8]> {
 }
 
 fn make_image() -> Result<Vec<u8>> {
-    let server = Server::builder().arg("--maxmemory", "64mb").start()?;
+    // Compressed, so that the file is small and each of its blocks is tried.
+    let builder = Server::builder().arg("--maxmemory", "64mb").arg("--rdbcompression", "yes");
+    let server = builder.start()?;
     let mut random = Random::new(1);
     let mut raw = server.raw()?;
     for number in 0..2000 {

@@ -1,6 +1,8 @@
 //! One server, from its configuration to its end.
 
 use std::net::SocketAddr;
+use std::os::linux::net::SocketAddrExt as _;
+use std::os::unix::net::{SocketAddr as SocketAddrUnix, UnixDatagram};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -8,9 +10,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::{self, Moment};
-use crate::config::{Config, Live};
+use crate::config::{Config, Live, OomScoreAdj, Supervised};
 use crate::engine::{Background, Engine, Opened, Saver, Shared, Shutdown, open};
-use crate::net::{Listeners, Pool};
+use crate::net::{Listeners, Pool, Stop};
 use crate::telemetry::{Figures, LoadReport, Telemetry, logging, metrics};
 
 /// Runs a server until it is told to stop.
@@ -18,7 +20,7 @@ use crate::telemetry::{Figures, LoadReport, Telemetry, logging, metrics};
 /// # Errors
 /// It cannot start; the text says what to do.
 pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<()> {
-    let _logging = logging::init(&config)?;
+    let logging = logging::init(&config)?;
     for note in config.notes() {
         tracing::warn!("{note}");
     }
@@ -30,7 +32,9 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     let shared = Shared::new(keyspace, live, config.threads + 1, clock::wall_ms())
         .map_err(anyhow::Error::msg)?;
     let shared = Arc::new(shared);
-    shared.telemetry.set_latency_tracking(config.latency_tracking);
+    // Nobody else has set it: `shared` is new.
+    let _ = shared.logging.set(logging);
+    set_oom_score(&config);
     if let Some(restored) = restored {
         tell_restored(&config, &shared.telemetry, &restored, now);
     }
@@ -40,7 +44,12 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     let addresses = listeners.addresses().join(", ");
     let recorders: Option<Vec<_>> =
         (0..=config.threads).map(|i| shared.telemetry.recorder(i)).collect();
-    let pool = Pool::start(&engine, listeners, recorders.unwrap_or_default())?;
+    // A signal that comes as soon as a client is answered must find its handler.
+    let stop = Stop::new();
+    let stopper = stop.clone();
+    engine.on_stop(move || stopper.stop());
+    watch_signals(&engine)?;
+    let pool = Pool::start(&engine, listeners, recorders.unwrap_or_default(), &stop)?;
     let metrics = match config.metrics_port {
         0 => None,
         port => {
@@ -49,8 +58,6 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
             Some(metrics::serve(Arc::clone(&shared.telemetry), figures, address)?)
         }
     };
-    let stopper = pool.stopper();
-    engine.on_stop(move || stopper.stop());
     write_pid_file(&config);
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -59,8 +66,9 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
         threads = config.threads,
         "Ready to accept connections on {addresses}"
     );
-    watch_signals(&engine)?;
+    notify_systemd(&config, "READY=1");
     pool.join();
+    notify_systemd(&config, "STOPPING=1");
     drop(metrics);
     background.stop();
     engine.saver().close();
@@ -113,6 +121,38 @@ fn tell_restored(
     persistence.loading_finished(Moment::now(), report);
 }
 
+/// Tells systemd how far the server is (sd_notify(3)), if it asked to be told.
+fn notify_systemd(config: &Config, state: &str) {
+    let asked = matches!(config.supervised, Supervised::Systemd | Supervised::Auto);
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|_| asked) else { return };
+    let sent = UnixDatagram::unbound().and_then(|socket| match path.as_encoded_bytes() {
+        [b'@', name @ ..] => {
+            socket.send_to_addr(state.as_bytes(), &SocketAddrUnix::from_abstract_name(name)?)
+        }
+        _ => socket.send_to(state.as_bytes(), &path),
+    });
+    if let Err(error) = sent {
+        tracing::warn!("cannot notify systemd at {}: {error}", path.display());
+    }
+}
+
+/// Makes the kernel's OOM killer take this process later or sooner than others, if asked to. A
+/// checkpoint's child always goes first.
+fn set_oom_score(config: &Config) {
+    let path = "/proc/self/oom_score_adj";
+    let score = match config.oom_score_adj {
+        OomScoreAdj::No => return,
+        OomScoreAdj::Absolute => config.oom_score_adj_values.server,
+        OomScoreAdj::Relative => {
+            let now = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
+            now.unwrap_or(0) + config.oom_score_adj_values.server
+        }
+    };
+    if let Err(error) = std::fs::write(path, score.clamp(-1000, 1000).to_string()) {
+        tracing::warn!("cannot set {path} to {score}: {error}");
+    }
+}
+
 fn write_pid_file(config: &Config) {
     if let Some(path) = &config.pidfile
         && let Err(error) = std::fs::write(path, format!("{}\n", std::process::id()))
@@ -145,7 +185,7 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
                     std::process::exit(1);
                 }
                 tracing::info!("A signal asks the server to stop");
-                stop(Arc::clone(&engine), Arc::clone(&stopping));
+                shut_down(Arc::clone(&engine), Arc::clone(&stopping));
             }
         });
     })?;
@@ -154,7 +194,7 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
 }
 
 /// Shuts down on a thread of its own, so that signals are still seen.
-fn stop(engine: Arc<Engine>, stopping: Arc<AtomicBool>) {
+fn shut_down(engine: Arc<Engine>, stopping: Arc<AtomicBool>) {
     let spawned = std::thread::Builder::new().name("shutdown".into()).spawn(move || {
         if engine.shut_down(Shutdown::default()).is_err() {
             stopping.store(false, Ordering::Relaxed);

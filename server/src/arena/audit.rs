@@ -7,15 +7,18 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use zerocopy::IntoBytes as _;
+
 use super::Arena;
 use super::chunks::is_blank;
 use super::classes::{Class, MAX_SLAB_OBJECT, MIN_OBJECT};
 use super::heap::large_size;
 use super::layout::{
     ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, HEAD_UNITS, Header, UNIT_SIZE,
-    UNITS_PER_CHUNK, UnitDescriptor, UnitKind,
+    UNITS_PER_CHUNK, UnitDescriptor, UnitKind, index,
 };
 use super::locks::{Held, ShardIndex, ShardSet};
+use super::mapping::SideTable;
 use super::memory::ReadOnly;
 use super::unitmap;
 
@@ -123,6 +126,10 @@ fn check_run(arena: &Arena, head: ChunkIndex, run: u32, chunks: u32) -> Result<(
     }
     for back in 1..run {
         let chunk = ChunkIndex(head.0 + back);
+        if chunk.is_table() {
+            let reason = format!("the run at chunk {} covers a part of the chunk table", head.0);
+            return Err(Broken::new(chunk, reason));
+        }
         // SAFETY: the caller has the arena to itself, or all its locks.
         let tail = unsafe { arena.load(chunk.entry()) };
         let sound = ChunkState::from_byte(tail.state) == Some(ChunkState::RunTail)
@@ -165,7 +172,7 @@ fn check_units(arena: &Arena, chunk: ChunkIndex, summary: &mut Summary) -> Resul
             return broken(format!("unit {unit}: {units} units do not fit there"));
         }
         let objects = match descriptor.kind {
-            k if k == UnitKind::Run as u8 => (1, units * UNIT_SIZE),
+            k if k == UnitKind::Run as u8 => check_unit_run(chunk, unit, &descriptor, read)?,
             k if k == UnitKind::Slab as u8 => check_slab(chunk, unit, &descriptor, read)?,
             _ => return broken(format!("unit {unit} is in use but not described")),
         };
@@ -174,6 +181,31 @@ fn check_units(arena: &Arena, chunk: ChunkIndex, summary: &mut Summary) -> Resul
         unit += units;
     }
     Ok(())
+}
+
+/// Checks a run of units; returns its one object and the bytes of that. Units inside it must be
+/// blank: who looks at a unit alone would take any other descriptor there for an object.
+fn check_unit_run(
+    chunk: ChunkIndex,
+    unit: u64,
+    run: &UnitDescriptor,
+    read: impl Fn(u64) -> UnitDescriptor,
+) -> Result<(u64, u64), Broken> {
+    let broken = |reason: String| Err(Broken::new(chunk, format!("run at unit {unit}: {reason}")));
+    if !is_only(run, UnitKind::Run, run.units) {
+        return broken(format!("more is said of it than its length: {run:?}"));
+    }
+    let units = u64::from(run.units);
+    if let Some(inside) = (unit + 1..unit + units).find(|inside| !is_blank(&read(*inside))) {
+        return broken(format!("unit {inside} inside it is described: {:?}", read(inside)));
+    }
+    Ok((1, units * UNIT_SIZE))
+}
+
+/// Whether a descriptor says its kind, these units, and nothing else.
+fn is_only(descriptor: &UnitDescriptor, kind: UnitKind, units: u16) -> bool {
+    let only = UnitDescriptor { kind: kind as u8, units, ..UnitDescriptor::NONE };
+    descriptor.as_bytes() == only.as_bytes()
 }
 
 /// Checks a slab; returns its objects and their bytes.
@@ -193,15 +225,18 @@ fn check_slab(
     if u64::from(slab.units) != class.units() {
         return broken(format!("{} units, its class has {}", slab.units, class.units()));
     }
+    if slab.reserved != 0 || slab.reserved_end != [0; 3] {
+        return broken("reserved bytes of its descriptor are not zero".into());
+    }
     let used = unitmap::count(&slab.objects);
     let beyond = (class.objects()..256).any(|object| unitmap::get(&slab.objects, object));
     if used != u64::from(slab.used) || used == 0 || beyond {
         return broken(format!("{} objects counted, {used} marked", slab.used));
     }
-    for back in 1..class.units() {
-        let tail = read(unit + back);
-        if !tail.is(UnitKind::SlabTail) || u64::from(tail.units) != back {
-            return broken(format!("unit {} is not its tail", unit + back));
+    for back in 1..slab.units {
+        let tail = unit + u64::from(back);
+        if !is_only(&read(tail), UnitKind::SlabTail, back) {
+            return broken(format!("unit {tail} is not its tail"));
         }
     }
     Ok((used, used * class.size()))
@@ -211,30 +246,49 @@ fn check_slab(
 pub struct Audit<'h> {
     arena: &'h Arena,
     expected: Summary,
-    claimed: Vec<AtomicU64>,
+    /// A bit for each place where an object can begin; committed as claims are made.
+    claimed: SideTable,
     count: AtomicU64,
 }
 
-/// Words of claim bits for a chunk: one bit for each place where an object can begin.
-const WORDS_PER_CHUNK: usize = (CHUNK_SIZE / (MIN_OBJECT / 2) / 64) as usize;
+/// Words of claim bits for a chunk.
+const WORDS_PER_CHUNK: usize = (CHUNK_SIZE / (MIN_OBJECT / 2) / u32::BITS as u64) as usize;
 
 impl<'h> Audit<'h> {
     /// Checks the tables and begins an audit; the arena stands still while it runs.
     ///
     /// # Errors
-    /// A table breaks an invariant.
+    /// A table breaks an invariant, or there is no address space for the audit.
     pub fn begin(held: &'h mut Held<'_>) -> Result<Self, Broken> {
         assert!(held.set() == ShardSet::ALL, "an audit needs the whole arena");
         let arena = held.arena();
         let expected = tables(arena)?;
-        let words = (arena.capacity() / CHUNK_SIZE) as usize * WORDS_PER_CHUNK;
-        let claimed = zeroed(words);
+        let words = index(arena.capacity() / CHUNK_SIZE) * WORDS_PER_CHUNK;
+        let claimed = SideTable::new(words).map_err(|error| {
+            let reason = format!("there is no memory to check the arena with: {error}");
+            Broken::new(ChunkIndex(0), reason)
+        })?;
         Ok(Self { arena, expected, claimed, count: AtomicU64::new(0) })
+    }
+
+    #[cfg(test)]
+    pub(super) const fn expect_objects(&mut self, objects: u64) {
+        self.expected.objects = objects;
     }
 
     /// A shard's memory, to be read.
     pub const fn mem(&self, shard: ShardIndex) -> ReadOnly<'h> {
         ReadOnly::new(self.arena, shard)
+    }
+
+    /// Asks the processor to fetch what a claim of the object at `at`, and then reading its first
+    /// bytes, will need. Any number may be asked for.
+    #[inline]
+    pub fn prefetch(&self, at: u64) {
+        let unit = at % CHUNK_SIZE / UNIT_SIZE;
+        self.arena.prefetch(at);
+        self.arena.prefetch(ChunkIndex::of(at).descriptor(unit).raw());
+        self.claimed.prefetch(claim_bit(at).0);
     }
 
     /// Claims the object of `len` bytes at `at` for `shard`; afterwards its bytes may be read.
@@ -267,10 +321,8 @@ impl<'h> Audit<'h> {
                 shard.get()
             ));
         }
-        let place = at / (MIN_OBJECT / 2);
-        let mask = 1 << (place % 64);
-        let word = &self.claimed[usize::try_from(place / 64).unwrap_or(usize::MAX)];
-        if word.fetch_or(mask, Ordering::Relaxed) & mask != 0 {
+        let (word, mask) = claim_bit(at);
+        if self.claimed.word(word).fetch_or(mask, Ordering::Relaxed) & mask != 0 {
             return broken(format!("two references to the object at {at:#x}"));
         }
         self.count.fetch_add(1, Ordering::Relaxed);
@@ -292,12 +344,13 @@ impl<'h> Audit<'h> {
         let within = at - chunk.start() - unit * UNIT_SIZE;
         match Class::of(len) {
             Some(class) => {
+                let object = within / class.size();
                 descriptor.is(UnitKind::Slab)
                     && usize::from(descriptor.class) == class.index()
                     && usize::from(descriptor.shard) == shard.get()
-                    && within.is_multiple_of(class.size())
-                    && within / class.size() < class.objects()
-                    && unitmap::get(&descriptor.objects, within / class.size())
+                    && object * class.size() == within
+                    && object < class.objects()
+                    && unitmap::get(&descriptor.objects, object)
             }
             None => {
                 descriptor.is(UnitKind::Run)
@@ -310,13 +363,17 @@ impl<'h> Audit<'h> {
     /// Ends the audit.
     ///
     /// # Errors
-    /// An object is in use that nobody claimed.
+    /// An object is in use that nobody claimed, or more were claimed than are in use.
     pub fn finish(self) -> Result<Summary, Broken> {
         let claimed = self.count.load(Ordering::Relaxed);
-        if claimed == self.expected.objects {
+        let in_use = self.expected.objects;
+        if claimed == in_use {
             return Ok(self.expected);
         }
-        let lost = self.expected.objects - claimed;
+        let Some(lost) = in_use.checked_sub(claimed) else {
+            let reason = format!("{claimed} objects are referred to, but {in_use} are in use");
+            return Err(Broken::new(ChunkIndex(0), reason));
+        };
         let chunk = self.first_unclaimed();
         Err(Broken::new(chunk, format!("{lost} objects are in use but nothing refers to them")))
     }
@@ -334,9 +391,9 @@ impl<'h> Audit<'h> {
                 let _ = check_entry(self.arena, chunk, &entry, chunks, &mut here);
             }
             let words = index as usize * WORDS_PER_CHUNK;
-            let claimed: u64 = self.claimed[words..words + WORDS_PER_CHUNK]
-                .iter()
-                .map(|word| u64::from(word.load(Ordering::Relaxed).count_ones()))
+            let claimed: u64 = (words..words + WORDS_PER_CHUNK)
+                .map(|word| self.claimed.word(word).load(Ordering::Relaxed))
+                .map(|word| u64::from(word.count_ones()))
                 .sum();
             if claimed < here.objects {
                 return chunk;
@@ -346,8 +403,9 @@ impl<'h> Audit<'h> {
     }
 }
 
-fn zeroed(words: usize) -> Vec<AtomicU64> {
-    use zerocopy::FromZeros as _;
-    // Zeroed by the kernel, page by page as claims are made.
-    AtomicU64::new_vec_zeroed(words).unwrap_or_default()
+/// The word and the bit in it that stand for an object at `at`.
+#[inline]
+const fn claim_bit(at: u64) -> (usize, u32) {
+    let place = at / (MIN_OBJECT / 2);
+    (index(place / u32::BITS as u64), 1 << (place % u32::BITS as u64))
 }

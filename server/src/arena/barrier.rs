@@ -6,7 +6,8 @@
 //!
 //! Invariants:
 //! 1. `active` changes only at a safepoint, so it is constant while any shard is locked.
-//! 2. Pages of chunks that were free at the fork are not counted: the child does not share them.
+//! 2. Only pages of chunks that had memory at the fork are counted, be they in use or free but not
+//!    handed back yet: others are not shared with the child.
 //! 3. The bits of the pages are all clear whenever `active` turns on.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -33,7 +34,10 @@ pub struct Barrier {
     active: AtomicBool,
     page_shift: u32,
     touched: Box<[AtomicU64]>,
+    /// Chunks in use at the fork: what the child dumps.
     at_fork: Box<[AtomicU64]>,
+    /// Chunks that had memory at the fork, and still have the same: what is copied on write.
+    shared: Box<[AtomicU64]>,
     faults: AtomicU64,
     nanoseconds: AtomicU64,
 }
@@ -47,6 +51,7 @@ impl Barrier {
             page_shift,
             touched: bits(capacity >> page_shift),
             at_fork: bits(capacity / CHUNK_SIZE),
+            shared: bits(capacity / CHUNK_SIZE),
             faults: AtomicU64::new(0),
             nanoseconds: AtomicU64::new(0),
         }
@@ -63,7 +68,7 @@ impl Barrier {
 
     /// Starts recording: from now on the pages of the chunks in use are shared with a child.
     pub fn begin(&self, safepoint: &Safepoint<'_>) {
-        safepoint.arena().pool.lock().copy_used(&self.at_fork);
+        safepoint.arena().pool.lock().copy_sets(&self.at_fork, &self.shared);
         self.faults.store(0, Ordering::Relaxed);
         self.nanoseconds.store(0, Ordering::Relaxed);
         self.active.store(true, Ordering::Relaxed);
@@ -81,6 +86,11 @@ impl Barrier {
                 word.store(0, Ordering::Relaxed);
             }
         }
+    }
+
+    /// Notes that a chunk's memory was handed back: what it gets next is not the child's.
+    pub(super) fn unshare(&self, chunk: ChunkIndex) {
+        clear(&self.shared, u64::from(chunk.0));
     }
 
     /// Whether a checkpoint is being recorded.
@@ -134,7 +144,7 @@ impl Barrier {
     fn shared_at_fork(&self, start: u64) -> bool {
         let size = (1 << self.page_shift).max(CHUNK_SIZE);
         let first = start / CHUNK_SIZE;
-        (first..first + size / CHUNK_SIZE).any(|chunk| get(&self.at_fork, chunk))
+        (first..first + size / CHUNK_SIZE).any(|chunk| get(&self.shared, chunk))
     }
 }
 
@@ -147,17 +157,30 @@ fn touch(arena: &Arena, at: u64) {
     byte.fetch_or(0, Ordering::Relaxed);
 }
 
-fn bits(count: u64) -> Box<[AtomicU64]> {
-    (0..count.div_ceil(64)).map(|_| AtomicU64::new(0)).collect()
+pub(super) fn bits(count: u64) -> Box<[AtomicU64]> {
+    use zerocopy::FromZeros as _;
+    // Zeroed by the kernel, page by page as bits are set.
+    let words = to_index(count.div_ceil(64));
+    <[AtomicU64]>::new_box_zeroed_with_elems(words).unwrap_or_else(|_| no_bits(count))
 }
 
-fn get(bits: &[AtomicU64], index: u64) -> bool {
+#[cold]
+fn no_bits(count: u64) -> ! {
+    panic!("arena: no memory for {count} bits")
+}
+
+pub(super) fn get(bits: &[AtomicU64], index: u64) -> bool {
     bits.get(to_index(index / 64))
         .is_some_and(|word| word.load(Ordering::Relaxed) >> (index % 64) & 1 == 1)
 }
 
+/// Clears a bit.
+pub(super) fn clear(bits: &[AtomicU64], index: u64) {
+    bits[to_index(index / 64)].fetch_and(!(1 << (index % 64)), Ordering::Relaxed);
+}
+
 /// Sets a bit and tells whether it was set before.
-fn set(bits: &[AtomicU64], index: u64) -> bool {
+pub(super) fn set(bits: &[AtomicU64], index: u64) -> bool {
     let mask = 1 << (index % 64);
     bits[to_index(index / 64)].fetch_or(mask, Ordering::Relaxed) & mask != 0
 }

@@ -11,18 +11,24 @@
 //!    giving back is in `busy` and is not handed out.
 //! 3. Every chunk in state `Units` with a free unit is in the bin of its longest free run.
 
+use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::Arena;
+use zerocopy::{FromZeros, IntoBytes as _};
+
 use super::layout::{
     CHUNK_SIZE, ChunkEntry, ChunkHead, ChunkIndex, ChunkState, HEAD_UNITS, UNITS_PER_CHUNK,
-    UnitDescriptor, UnitKind,
+    UnitDescriptor,
 };
 use super::unitmap;
+use super::{Arena, barrier};
 
+/// Time for unlocked readers to be done with a chunk whose memory is handed back.
+const GRACE: std::time::Duration = std::time::Duration::from_millis(2);
 /// Free chunks whose memory is kept for the next taker instead of being handed back.
 const KEEP_DIRTY: u64 = 8;
-const NONE: u32 = u32::MAX;
+/// No chunk: chunk 0 holds a table and is never in a bin.
+const NONE: u32 = 0;
 const BINS: usize = 8;
 
 /// There is no room left in the arena.
@@ -35,6 +41,7 @@ pub(super) struct Pool {
     free: Vec<u64>,
     dirty: Vec<u64>,
     busy: Vec<u64>,
+    busy_count: u64,
     dirty_count: u64,
     used: u64,
     search_from: usize,
@@ -42,14 +49,16 @@ pub(super) struct Pool {
     links: Vec<Link>,
 }
 
-#[derive(Clone, Copy)]
+/// Zero is a chunk in no bin, so that the links of a large arena cost nothing until they are used.
+#[derive(Clone, Copy, FromZeros)]
 struct Link {
     next: u32,
     previous: u32,
+    /// Number of the bin, plus 1.
     bin: u8,
 }
 
-const UNLINKED: Link = Link { next: NONE, previous: NONE, bin: u8::MAX };
+const UNLINKED: Link = Link { next: NONE, previous: NONE, bin: 0 };
 
 fn bit(map: &[u64], index: u32) -> bool {
     map[index as usize / 64] >> (index % 64) & 1 == 1
@@ -65,22 +74,27 @@ fn clear_bit(map: &mut [u64], index: u32) {
 
 impl Pool {
     /// An index in which all `chunks` chunks are free and clean.
-    pub(super) fn new(chunks: u32) -> Self {
+    ///
+    /// # Errors
+    /// There is no memory for it.
+    pub(super) fn new(chunks: u32) -> io::Result<Self> {
+        let no_memory = |_| io::Error::from(io::ErrorKind::OutOfMemory);
         let words = (chunks as usize).div_ceil(64);
         let mut free = vec![u64::MAX; words];
         if !chunks.is_multiple_of(64) {
             free[words - 1] = (1 << (chunks % 64)) - 1;
         }
-        Self {
+        Ok(Self {
             free,
             dirty: vec![0; words],
             busy: vec![0; words],
+            busy_count: 0,
             dirty_count: 0,
             used: 0,
             search_from: 0,
             bins: [NONE; BINS],
-            links: vec![UNLINKED; chunks as usize],
-        }
+            links: Link::new_vec_zeroed(chunks as usize).map_err(no_memory)?,
+        })
     }
 
     /// Chunks in use.
@@ -99,15 +113,17 @@ impl Pool {
         self.refile(chunk, free);
     }
 
-    /// Copies the set of chunks in use, as complement of the free ones.
-    pub(super) fn copy_used(&self, into: &[AtomicU64]) {
+    /// Copies the set of chunks in use, and that of chunks that have memory: those in use and
+    /// those that are free but were not handed back.
+    pub(super) fn copy_sets(&self, in_use: &[AtomicU64], resident: &[AtomicU64]) {
         let chunks = self.links.len();
-        for (i, (word, free)) in into.iter().zip(&self.free).enumerate() {
+        for (i, free) in self.free.iter().enumerate() {
             let valid = match chunks - (i * 64).min(chunks) {
                 64.. => u64::MAX,
                 n => (1 << n) - 1,
             };
-            word.store(!free & valid, Ordering::Relaxed);
+            in_use[i].store(!free & valid, Ordering::Relaxed);
+            resident[i].store((!free | self.dirty[i]) & valid, Ordering::Relaxed);
         }
     }
 
@@ -128,6 +144,7 @@ impl Pool {
             clear_bit(&mut self.free, chunk);
             clear_bit(&mut self.dirty, chunk);
             self.dirty_count -= 1;
+            barrier::set(&arena.present, u64::from(chunk));
         }
         self.used += u64::from(count);
         Ok(ChunkIndex(first))
@@ -178,11 +195,9 @@ impl Pool {
 
     fn unlink(&mut self, chunk: ChunkIndex) {
         let link = self.links[chunk.0 as usize];
-        if link.bin == u8::MAX {
-            return;
-        }
+        let Some(bin) = link.bin.checked_sub(1) else { return };
         if link.previous == NONE {
-            self.bins[usize::from(link.bin)] = link.next;
+            self.bins[usize::from(bin)] = link.next;
         } else {
             self.links[link.previous as usize].next = link.next;
         }
@@ -196,14 +211,14 @@ impl Pool {
         let longest = unitmap::longest(free);
         let bin = longest.checked_ilog2();
         let old = self.links[chunk.0 as usize].bin;
-        if bin.map_or(u8::MAX, |b| b.to_le_bytes()[0]) == old {
+        let filed = bin.map_or(0, |b| b.to_le_bytes()[0] + 1);
+        if filed == old {
             return;
         }
         self.unlink(chunk);
         if let Some(bin) = bin {
             let head = self.bins[bin as usize];
-            self.links[chunk.0 as usize] =
-                Link { next: head, previous: NONE, bin: bin.to_le_bytes()[0] };
+            self.links[chunk.0 as usize] = Link { next: head, previous: NONE, bin: filed };
             if head != NONE {
                 self.links[head as usize].previous = chunk.0;
             }
@@ -316,19 +331,49 @@ impl Pool {
 }
 
 impl Arena {
+    /// Takes chunks or units from the pool. A chunk that the trimmer is giving back at that moment
+    /// is free and yet cannot be had: who finds no room then tries again. The trimmer holds no lock
+    /// meanwhile, so that it always comes to an end.
+    pub(super) fn take_from_pool<T>(
+        &self,
+        mut take: impl FnMut(&mut Pool) -> Result<T, OutOfMemory>,
+    ) -> Result<T, OutOfMemory> {
+        loop {
+            let mut pool = self.pool.lock();
+            let trimming = pool.busy_count > 0;
+            match take(&mut pool) {
+                Err(OutOfMemory) if trimming => {}
+                outcome => return outcome,
+            }
+            drop(pool);
+            std::thread::yield_now();
+        }
+    }
+
     /// Hands the memory of up to `most` free chunks back to the kernel; returns how many it handed
     /// back. A system call a chunk: for a background thread, never for a command.
     pub fn trim(&self, most: usize) -> usize {
-        let mut released = 0;
-        while released < most {
+        let mut chunks = Vec::new();
+        while chunks.len() < most {
             let Some(chunk) = self.pool.lock().begin_release() else { break };
+            barrier::clear(&self.present, u64::from(chunk.0));
+            chunks.push(chunk);
+        }
+        if self.map.kind().is_hugetlb() && !chunks.is_empty() {
+            // Whoever looked at `present` before may be about to read.
+            std::thread::sleep(GRACE);
+        }
+        let mut released = 0;
+        for chunk in chunks {
             // SAFETY: the chunk is free, and being busy it is handed to nobody (pool invariant 2).
             let outcome = unsafe { self.map.release(chunk.start(), CHUNK_SIZE) };
-            self.pool.lock().end_release(chunk, outcome.is_ok());
-            if outcome.is_err() {
-                break;
+            if outcome.is_ok() {
+                self.barrier.unshare(chunk);
+                released += 1;
+            } else {
+                barrier::set(&self.present, u64::from(chunk.0));
             }
-            released += 1;
+            self.pool.lock().end_release(chunk, outcome.is_ok());
         }
         released
     }
@@ -344,8 +389,8 @@ impl Arena {
 
 impl Pool {
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
-    fn begin_release(&mut self) -> Option<ChunkIndex> {
-        if self.dirty_count <= KEEP_DIRTY {
+    pub(super) fn begin_release(&mut self) -> Option<ChunkIndex> {
+        if self.dirty_count - self.busy_count <= KEEP_DIRTY {
             return None;
         }
         // The highest first: the lowest are taken next.
@@ -353,11 +398,13 @@ impl Pool {
         let top = 63 - (self.dirty[word] & !self.busy[word]).leading_zeros();
         let chunk = word as u32 * 64 + top;
         set_bit(&mut self.busy, chunk);
+        self.busy_count += 1;
         Some(ChunkIndex(chunk))
     }
 
-    fn end_release(&mut self, chunk: ChunkIndex, released: bool) {
+    pub(super) fn end_release(&mut self, chunk: ChunkIndex, released: bool) {
         clear_bit(&mut self.busy, chunk.0);
+        self.busy_count -= 1;
         self.search_from = self.search_from.min(chunk.0 as usize / 64);
         if released {
             clear_bit(&mut self.dirty, chunk.0);
@@ -367,6 +414,6 @@ impl Pool {
 }
 
 /// Whether a descriptor says nothing, as those of free units do.
-pub(super) const fn is_blank(descriptor: &UnitDescriptor) -> bool {
-    descriptor.is(UnitKind::None)
+pub(super) fn is_blank(descriptor: &UnitDescriptor) -> bool {
+    descriptor.as_bytes() == UnitDescriptor::NONE.as_bytes()
 }

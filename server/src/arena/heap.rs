@@ -201,7 +201,8 @@ impl Mem<'_> {
 
     #[cold]
     fn new_slab(&mut self, class: Class) -> Result<u32, OutOfMemory> {
-        let (chunk, unit) = self.arena.pool.lock().take_units(self.arena, class.units())?;
+        let (chunk, unit) =
+            self.arena.take_from_pool(|pool| pool.take_units(self.arena, class.units()))?;
         let head = UnitDescriptor {
             kind: UnitKind::Slab as u8,
             class: class.index().to_le_bytes()[0],
@@ -264,7 +265,8 @@ impl Mem<'_> {
         let size = large_size(len);
         let at = if len <= MAX_RUN_OBJECT {
             let units = size / UNIT_SIZE;
-            let (chunk, unit) = self.arena.pool.lock().take_units(self.arena, units)?;
+            let (chunk, unit) =
+                self.arena.take_from_pool(|pool| pool.take_units(self.arena, units))?;
             let head = UnitDescriptor {
                 kind: UnitKind::Run as u8,
                 units: small(units),
@@ -274,7 +276,7 @@ impl Mem<'_> {
             chunk.start() + unit * UNIT_SIZE
         } else {
             let count = u32::try_from(size / CHUNK_SIZE).map_err(|_| OutOfMemory)?;
-            self.arena.pool.lock().take_run(self.arena, count)?.start()
+            self.arena.take_from_pool(|pool| pool.take_run(self.arena, count))?.start()
         };
         self.arena.heaps.count(self.shard, size);
         Ok(at)

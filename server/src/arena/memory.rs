@@ -59,6 +59,10 @@ impl Arena {
         if !at.is_multiple_of(8) || at >= self.capacity() {
             return None;
         }
+        let is_hugetlb = self.map.kind().is_hugetlb();
+        if is_hugetlb && !super::barrier::get(&self.present, at / super::layout::CHUNK_SIZE) {
+            return None;
+        }
         // SAFETY: an aligned word inside the mapping, as just checked.
         let address = unsafe { self.map.base().add(index(at)) };
         // SAFETY: the word is valid and aligned. Writers do not use atomics, so that the value

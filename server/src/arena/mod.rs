@@ -34,6 +34,8 @@ pub mod pages;
 mod tests;
 mod unitmap;
 
+use std::sync::atomic::AtomicU64;
+
 use parking_lot::Mutex;
 
 pub use audit::{Audit, Broken, Summary};
@@ -54,6 +56,9 @@ pub struct Arena {
     barrier: barrier::Barrier,
     pool: Mutex<chunks::Pool>,
     heaps: heap::Heaps,
+    /// Chunks whose memory is there. Touching a missing hugetlb page takes one from the pool, or
+    /// kills the process if there is none.
+    present: Box<[AtomicU64]>,
     hash_seed: u64,
 }
 
@@ -75,9 +80,10 @@ impl Arena {
         self.map.kind()
     }
 
-    /// Address and length of the mapping, to find it in smaps.
-    pub fn address_range(&self) -> (usize, u64) {
-        (self.map.base().as_ptr() as usize, self.map.len())
+    /// Bytes of the arena that really lie on huge pages, as smaps tells; `None` if it cannot be
+    /// read. The kernel walks the arena's page tables for it: not for a hot path.
+    pub fn huge_bytes(&self) -> Option<u64> {
+        pages::huge_bytes(self.map.base().as_ptr() as usize, self.map.len())
     }
 
     /// Seed of the hash tables in the arena.

@@ -8,10 +8,11 @@ use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
+use zerocopy::FromZeros as _;
 
 use super::Arena;
 use super::audit::{self, Broken};
-use super::barrier::Barrier;
+use super::barrier::{self, Barrier};
 use super::chunks::Pool;
 use super::classes::{CLASSES, Class};
 use super::heap::{Heaps, unit_number};
@@ -23,6 +24,11 @@ use super::layout::{
 use super::locks::{ShardIndex, ShardLocks};
 use super::mapping::Mapping;
 use super::pages::{PageKind, PagesError};
+
+/// The largest arena: the allocator numbers units with 32 bits.
+const MAX_CAPACITY: u64 = UNIT_SIZE << u32::BITS;
+
+const _: () = assert!(MAX_CAPACITY.is_multiple_of(PageKind::Huge1Gb.granularity()));
 
 /// Why an arena cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -36,6 +42,16 @@ pub enum OpenError {
     /// What was loaded breaks an invariant.
     #[error(transparent)]
     Broken(#[from] Broken),
+    /// More than the allocator can number.
+    #[error(
+        "an arena of {} MiB: the largest has {} MiB. Lower maxmemory; an image that asks for so \
+         much is damaged",
+        capacity >> 20, MAX_CAPACITY >> 20
+    )]
+    TooLarge {
+        /// Bytes asked for.
+        capacity: u64,
+    },
     /// A chunk does not fit.
     #[error(
         "chunk {} is beyond the arena's {} MiB: it needs maxmemory of at least {} MiB",
@@ -92,20 +108,26 @@ impl Blank {
     /// Reserves `capacity` bytes, rounded up to whole pages of `kind`.
     ///
     /// # Errors
-    /// The machine cannot give them; the error carries the remedy.
+    /// They are more than 32 TiB, or the machine cannot give them; the error carries the remedy.
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
     pub fn reserve(kind: PageKind, capacity: u64) -> Result<Self, OpenError> {
+        if capacity > MAX_CAPACITY {
+            return Err(OpenError::TooLarge { capacity });
+        }
         let capacity = capacity.max(MIN_CAPACITY).next_multiple_of(kind.granularity());
         let chunks = capacity / CHUNK_SIZE;
         let arena = Arena {
             map: Mapping::reserve(kind, capacity)?,
             locks: ShardLocks::new(),
             barrier: Barrier::new(kind, capacity),
-            pool: Mutex::new(Pool::new(chunks as u32)),
+            pool: Mutex::new(Pool::new(chunks as u32).map_err(OpenError::SideTable)?),
             heaps: Heaps::new(capacity).map_err(OpenError::SideTable)?,
+            present: barrier::bits(chunks),
             hash_seed: 0,
         };
-        let loaded = (0..chunks.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let loaded = AtomicU64::new_vec_zeroed(index(chunks.div_ceil(64)))
+            .map(Vec::into_boxed_slice)
+            .map_err(|_| OpenError::SideTable(io::ErrorKind::OutOfMemory.into()))?;
         Ok(Self { arena, loaded })
     }
 
@@ -223,6 +245,7 @@ impl Blank {
             let state = self.entry(chunk).state;
             if state != ChunkState::Free as u8 {
                 pool.adopt(chunk);
+                barrier::set(&self.arena.present, u64::from(chunk.0));
             }
             if state == ChunkState::Units as u8 {
                 // SAFETY: the arena is not open yet: nobody else uses it.
@@ -239,9 +262,13 @@ impl Blank {
     }
 
     fn index_units(&self, chunk: ChunkIndex) {
-        for unit in HEAD_UNITS..UNITS_PER_CHUNK {
+        let mut unit = HEAD_UNITS;
+        while unit < UNITS_PER_CHUNK {
             // SAFETY: the arena is not open yet: nobody else uses it.
             let descriptor = unsafe { self.arena.load(chunk.descriptor(unit)) };
+            let at = unit;
+            // A free unit says nothing of its length.
+            unit += u64::from(descriptor.units).max(1);
             if descriptor.is(UnitKind::Run) {
                 let bytes = u64::from(descriptor.units) * UNIT_SIZE;
                 self.arena.heaps.count(OWNERLESS, bytes);
@@ -255,7 +282,7 @@ impl Blank {
             let used = u64::from(descriptor.used);
             self.arena.heaps.count(shard, used * class.size());
             if used < class.objects() {
-                self.arena.heaps.link(shard, class, unit_number(chunk, unit));
+                self.arena.heaps.link(shard, class, unit_number(chunk, at));
             }
         }
     }

@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::fs;
+use std::io::{self, BufRead as _};
 use std::path::PathBuf;
 
 use super::layout::CHUNK_SIZE;
@@ -115,8 +116,9 @@ pub fn thp_setting() -> Option<String> {
 pub enum PagesError {
     /// The hugetlb pool is too small.
     #[error(
-        "arena-pages {kind} needs {needed} free huge pages of {} MiB for {} MiB of maxmemory, but the pool has {available} \
-         ({total} in all). Run: {remedy}  or choose a smaller maxmemory, or arena-pages thp",
+        "arena-pages {kind} needs {needed} free huge pages of {} MiB for {} MiB of maxmemory, \
+         but the pool has {available} ({total} in all). Run: {remedy}  or choose a smaller \
+         maxmemory, or arena-pages thp",
         kind.cow_bytes() >> 20, capacity >> 20
     )]
     PoolTooSmall {
@@ -135,7 +137,8 @@ pub enum PagesError {
     },
     /// The kernel or the processor has no such pages.
     #[error(
-        "arena-pages {kind}: this kernel has no huge pages of that size. Choose arena-pages thp or small"
+        "arena-pages {kind}: this kernel has no huge pages of that size. \
+         Choose arena-pages thp or small"
     )]
     NoSuchPages {
         /// The kind asked for.
@@ -149,8 +152,9 @@ pub enum PagesError {
     ThpOff,
     /// The kernel refused the mapping.
     #[error(
-        "cannot reserve {} MiB of address space for the arena ({kind} pages): {source}. Lower maxmemory, or, if \
-         vm.overcommit_memory is 2, raise vm.overcommit_ratio or set vm.overcommit_memory=1",
+        "cannot reserve {} MiB of address space for the arena ({kind} pages): {source}. \
+         Lower maxmemory, or, if vm.overcommit_memory is 2, raise vm.overcommit_ratio or set \
+         vm.overcommit_memory=1",
         capacity >> 20
     )]
     Mapping {
@@ -217,6 +221,31 @@ pub fn choose(capacity: u64, copies: u64) -> (PageKind, Option<PagesError>) {
     }
 }
 
+/// Bytes on huge pages in the mappings between `start` and `start + len`, from smaps.
+pub(super) fn huge_bytes(start: usize, len: u64) -> Option<u64> {
+    let smaps = fs::File::open("/proc/self/smaps").ok()?;
+    sum_huge(io::BufReader::new(smaps).lines().map_while(Result::ok), start as u64, len)
+}
+
+fn sum_huge(lines: impl Iterator<Item = String>, start: u64, len: u64) -> Option<u64> {
+    let (mut inside, mut sum) = (false, 0);
+    for line in lines {
+        let mut words = line.split_ascii_whitespace();
+        let (Some(name), value) = (words.next(), words.next()) else { continue };
+        if let Some((from, to)) = name.split_once('-')
+            && let (Ok(from), Ok(to)) = (u64::from_str_radix(from, 16), u64::from_str_radix(to, 16))
+        {
+            inside = from < start + len && to > start;
+            continue;
+        }
+        let huge = ["AnonHugePages:", "ShmemPmdMapped:", "Private_Hugetlb:", "Shared_Hugetlb:"];
+        if inside && huge.contains(&name) {
+            sum += value?.parse::<u64>().ok()? << 10;
+        }
+    }
+    Some(sum)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -234,6 +263,16 @@ mod tests {
         let pool = Pool { total: 0, free: 0, reserved: 0 };
         let error = pool_too_small(PageKind::Huge1Gb, 3 << 30, pool).to_string();
         assert!(error.contains("echo 3 > /sys/kernel/mm/hugepages/hugepages-1048576kB"), "{error}");
+    }
+
+    #[test]
+    fn huge_pages_are_summed_over_the_mapping_only() {
+        let smaps = "7f0000000000-7f0000200000 rw-p 00000000 00:00 0\nAnonHugePages: 2048 kB\n\
+            7f0000200000-7f0000400000 rw-p 00000000 00:00 0 [heap]\nRss: 8 kB\n\
+            AnonHugePages: 4 kB\nPrivate_Hugetlb: 16 kB\n\
+            7f0000400000-7f0000600000 rw-p 00000000 00:00 0\nAnonHugePages: 2048 kB\n";
+        let lines = smaps.lines().map(str::to_owned);
+        assert_eq!(sum_huge(lines, 0x7f00_0020_0000, 2 << 20), Some(20 << 10));
     }
 
     #[test]

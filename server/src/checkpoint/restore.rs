@@ -69,7 +69,9 @@ pub fn restore(
             expected: layout,
         });
     }
-    let capacity = capacity.max(MIN_CAPACITY).next_multiple_of(kind.granularity());
+    // A capacity beyond all bounds is refused when it is reserved.
+    let rounded = capacity.max(MIN_CAPACITY).checked_next_multiple_of(kind.granularity());
+    let capacity = rounded.unwrap_or(u64::MAX);
     let entries = read_index(&image, capacity, &mut info)?;
     let wrap = |source| RestoreError::Arena { path: path.to_owned(), source };
     let blank = Blank::reserve(kind, capacity).map_err(wrap)?;

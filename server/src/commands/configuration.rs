@@ -63,7 +63,9 @@ fn get(call: &mut Call<'_>) -> Answer {
     let found = call.shared.config.matching(fits);
     call.reply.map(found.len());
     for (name, value) in found {
-        call.reply.bulk_str(&name);
+        // A name that was asked for as it is comes back as it was written.
+        let asked = patterns.iter().find(|asked| asked.eq_ignore_ascii_case(name.as_bytes()));
+        call.reply.bulk(asked.unwrap_or(name.as_bytes()));
         call.reply.bulk_str(&value);
     }
     Ok(())

@@ -18,7 +18,7 @@ fn get_takes_patterns() {
         &[
             ("CONFIG GET appendonly", "*2\r\n$10\r\nappendonly\r\n$2\r\nno"),
             ("CONFIG GET none", "*0"),
-            ("CONFIG GET HZ TIMEOUT hz", "*4\r\n$7\r\ntimeout\r\n$1\r\n0\r\n$2\r\nhz\r\n$2\r\n10"),
+            ("CONFIG GET HZ TIMEOUT hz", "*4\r\n$7\r\nTIMEOUT\r\n$1\r\n0\r\n$2\r\nHZ\r\n$2\r\n10"),
             ("CONFIG GET", "-ERR wrong number of arguments for 'config|get' command"),
         ],
     );

@@ -71,11 +71,14 @@ pub fn unknown_command(args: &Args<'_>) -> Failure {
     let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).into_owned();
     let name = args.get(0).map(shown).unwrap_or_default();
     let mut text = format!("ERR unknown command '{name}', with args beginning with: ");
+    let mut room = 128;
     for arg in args.from(1).iter() {
-        if text.len() >= 128 + name.len() {
+        let arg = String::from_utf8_lossy(&arg[..arg.len().min(room)]);
+        text.push_str(&format!("'{arg}' "));
+        room = usize::saturating_sub(room, arg.len() + 3);
+        if room == 0 {
             break;
         }
-        text.push_str(&format!("'{}' ", shown(arg)));
     }
     Failure::text(text)
 }
@@ -90,4 +93,28 @@ pub fn unknown_subcommand(args: &Args<'_>) -> Failure {
     let shown = |i| String::from_utf8_lossy(args.get(i).unwrap_or_default()).into_owned();
     let (name, sub) = (shown(0).to_uppercase(), shown(1));
     Failure::text(format!("ERR unknown subcommand '{sub}'. Try {name} HELP."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_exactly_these_commands() {
+        let page = include_str!("../../../docs/commands.md");
+        let listed: BTreeMap<String, &str> = page
+            .lines()
+            .filter(|line| line.starts_with("| ") && !line.starts_with("| Command"))
+            .filter_map(|line| {
+                let mut cells = line.split('|').map(str::trim).skip(1);
+                Some((cells.next()?.to_lowercase().replace(' ', "|"), cells.next()?))
+            })
+            .collect();
+        let table = Table::new(all(), &[]).unwrap();
+        let rows: BTreeMap<String, &str> =
+            table.rows().iter().map(|row| (row.name.clone(), row.command.since)).collect();
+        assert_eq!(listed, rows);
+    }
 }

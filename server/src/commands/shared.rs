@@ -1,12 +1,13 @@
 //! What all connections share: the keyspace, the configuration, the clients, the figures.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crate::clock::Moment;
 use crate::config::{Config, Live, MaxmemoryPolicy};
 use crate::keyspace::{DATABASES, Keyspace};
 use crate::telemetry::Telemetry;
+use crate::telemetry::logging::Logging;
 
 use super::clients::Clients;
 use super::table::Table;
@@ -42,6 +43,8 @@ pub struct Shared {
     pub ttl_samples: [AtomicU64; DATABASES],
     /// Bytes of the arena that lie on huge pages, as last read.
     pub huge_bytes: AtomicU64,
+    /// The log, so that its level can be changed.
+    pub logging: OnceLock<Logging>,
     /// Switches for tests.
     pub hooks: Hooks,
     /// Bytes that the keyspace may take: the arena's size, or less if `maxmemory` was lowered.
@@ -79,6 +82,7 @@ impl Shared {
             telemetry: Telemetry::new(threads, names),
             ttl_samples: [const { AtomicU64::new(0) }; DATABASES],
             huge_bytes: AtomicU64::new(0),
+            logging: OnceLock::new(),
             clients: Clients::default(),
             hooks: Hooks {
                 active_expire: AtomicBool::new(true),
@@ -106,6 +110,10 @@ impl Shared {
         let lfu = matches!(policy, MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu);
         if lfu != self.keyspace.clocks().counts_uses() {
             self.keyspace.clocks().count_uses(lfu);
+        }
+        self.telemetry.set_latency_tracking(config.latency_tracking);
+        if let Some(logging) = self.logging.get() {
+            logging.set_level(config.loglevel);
         }
     }
 }

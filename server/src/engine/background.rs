@@ -16,14 +16,16 @@ use crate::keyspace::DATABASES;
 
 use super::{Engine, Saver};
 
-/// Rounds a second.
-const ROUNDS: u32 = 10;
+/// Time from one sample to the next.
+const SAMPLE: Duration = Duration::from_millis(100);
 /// Entries that one slice looks at under a lock.
 const SLICE: usize = 64;
 /// A round stops cleaning after this part of its time.
 const CLEANING_SHARE: u32 = 4;
 /// Free chunks handed back to the kernel in a round.
 const TRIM: usize = 64;
+/// Seconds from one reading of the arena's huge pages to the next.
+const HUGE_PAGES_EVERY: u64 = 60;
 /// After a save that failed, none is started by a save point for so long.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -64,7 +66,7 @@ struct Rounds<'e> {
     /// out the same ones.
     next_shard: usize,
     last_try: Option<Instant>,
-    rounds: u64,
+    seconds: u64,
 }
 
 impl<'e> Rounds<'e> {
@@ -75,22 +77,32 @@ impl<'e> Rounds<'e> {
             cursors: ShardIndex::all().map(|_| [Cursor::default(); DATABASES]).collect(),
             next_shard: 0,
             last_try: None,
-            rounds: 0,
+            seconds: 0,
         }
     }
 
     fn run(mut self, stopped: &Receiver<()>) {
-        let period = Duration::from_secs(1) / ROUNDS;
-        while stopped.recv_timeout(period) == Err(RecvTimeoutError::Timeout) {
-            self.rounds += 1;
+        let (mut sampled, mut second) = (Instant::now(), Instant::now());
+        loop {
+            let period = Duration::from_secs(1) / self.shared.config.current().hz.max(1);
+            match stopped.recv_timeout(period) {
+                Err(RecvTimeoutError::Timeout) => {}
+                _ => return,
+            }
             self.clean(Instant::now() + period / CLEANING_SHARE);
             self.shared.keyspace.arena().trim(TRIM);
-            self.saver.sample(self.shared);
-            let used = self.shared.keyspace.arena().used_bytes();
-            self.shared.telemetry.tick(clock::monotonic_us(), used);
             self.check_save_points();
-            if self.rounds.is_multiple_of(u64::from(ROUNDS)) {
+            if sampled.elapsed() >= SAMPLE {
+                sampled = Instant::now();
+                self.saver.sample(self.shared);
+                let used = self.shared.keyspace.arena().used_bytes();
+                self.shared.telemetry.tick(clock::monotonic_us(), used);
+            }
+            if second.elapsed() >= Duration::from_secs(1) {
+                second = Instant::now();
+                self.seconds += 1;
                 self.sample_ttl();
+                self.sample_huge_pages();
                 self.close_idle_clients();
             }
         }
@@ -131,8 +143,7 @@ impl<'e> Rounds<'e> {
 
     /// Samples how long keys have to live, a different shard each second.
     fn sample_ttl(&self) {
-        let second = self.rounds / u64::from(ROUNDS);
-        let shard = ShardIndex::of_hash(second);
+        let shard = ShardIndex::of_hash(self.seconds);
         for (db, sample) in self.shared.ttl_samples.iter().enumerate() {
             if self.shared.keyspace.expires_len(db) == 0 {
                 sample.store(0, Ordering::Relaxed);
@@ -144,6 +155,15 @@ impl<'e> Rounds<'e> {
             if let Some(mean) = sum.checked_div(count) {
                 sample.store(mean, Ordering::Relaxed);
             }
+        }
+    }
+
+    /// Reads how much of the arena really lies on huge pages, now and then: the kernel walks page
+    /// tables for it.
+    fn sample_huge_pages(&self) {
+        if self.seconds.is_multiple_of(HUGE_PAGES_EVERY) || self.seconds == 1 {
+            let bytes = self.shared.keyspace.arena().huge_bytes().unwrap_or(0);
+            self.shared.huge_bytes.store(bytes, Ordering::Relaxed);
         }
     }
 

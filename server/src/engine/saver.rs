@@ -222,21 +222,13 @@ impl Saver {
     fn serve(&self, shared: &Shared, requests: &Receiver<Request>) {
         while let Ok(request) = requests.recv() {
             let mut answer = Some(request.answer);
-            loop {
-                self.save(shared, answer.take());
-                let mut state = self.state.lock();
-                state.running = None;
-                if !std::mem::take(&mut state.scheduled) || state.closed {
-                    state.busy = false;
-                    self.idle.notify_all();
-                    break;
-                }
-            }
+            while self.save(shared, answer.take()) {}
         }
     }
 
-    /// One save from beginning to end. `answer` is told once the fork is done.
-    fn save(&self, shared: &Shared, answer: Option<SyncSender<Result<(), String>>>) {
+    /// One save from beginning to end; tells whether another is to follow. `answer` is told once
+    /// the fork is done.
+    fn save(&self, shared: &Shared, answer: Option<SyncSender<Result<(), String>>>) -> bool {
         let tell = |outcome: Result<(), String>| {
             if let Some(answer) = answer {
                 // Nobody may be waiting any more; the save goes on.
@@ -245,13 +237,13 @@ impl Saver {
         };
         let (target, options) = plan(shared);
         let prepared = Prepared::new(&target, &options, shared.keyspace.arena());
-        let forked = prepared.and_then(|prepared| fork(shared, prepared));
-        let running = match forked {
+        let running = match prepared.and_then(|prepared| fork(shared, prepared)) {
             Ok(running) => running,
             Err(error) => {
-                tell(Err(error.to_string()));
-                finish(shared, &target, &Err(error), 0);
-                return;
+                let text = error.to_string();
+                let again = self.end(shared, &target, &Err(error), 0);
+                tell(Err(text));
+                return again;
             }
         };
         tracing::info!(
@@ -271,7 +263,27 @@ impl Saver {
             cost = barrier.cost();
         });
         barrier.forget();
-        finish(shared, &target, &result, cost.bytes);
+        self.end(shared, &target, &result, cost.bytes)
+    }
+
+    /// Ends a save; tells whether another is to follow. Whoever sees in the figures that it has
+    /// ended can start the next one.
+    fn end(
+        &self,
+        shared: &Shared,
+        target: &Target,
+        result: &Result<Outcome, SaveError>,
+        cow_bytes: u64,
+    ) -> bool {
+        let mut state = self.state.lock();
+        finish(shared, target, result, cow_bytes);
+        state.running = None;
+        let again = std::mem::take(&mut state.scheduled) && !state.closed;
+        if !again {
+            state.busy = false;
+            self.idle.notify_all();
+        }
+        again
     }
 
     /// DEBUG RELOAD: saves, restores the image beside what is there, and compares the two.

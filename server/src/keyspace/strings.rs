@@ -11,6 +11,8 @@ use super::{DbIndex, Key, Shards};
 pub const MAX_VALUE: u64 = 512 << 20;
 /// Objects above this size are made larger than needed, so that appending is not quadratic.
 const SLACK_FROM: u64 = 16 << 10;
+/// Bytes that stay in an entry whose key alone is longer than entries should be.
+const MAX_BESIDE_KEY: u64 = 64;
 
 /// A string value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -103,10 +105,18 @@ impl Shape {
         };
         if matches!(new, New::Int(_)) {
             shape.encoding = Encoding::Int;
-        } else if shape.len() > MAX_INLINE.max(HEAD + shape.key_len + 64) {
+        } else if shape.is_too_long() {
             shape.encoding = Encoding::External;
         }
         shape
+    }
+
+    /// Whether an inline entry of this shape is longer than entries may be: its value is to be an
+    /// object of its own. What is short stays behind the key, however long that is: an object is
+    /// never empty.
+    const fn is_too_long(&self) -> bool {
+        let beside_key = HEAD + self.key_len + MAX_BESIDE_KEY;
+        self.len() > if beside_key > MAX_INLINE { beside_key } else { MAX_INLINE }
     }
 }
 
@@ -209,6 +219,21 @@ impl Shards<'_> {
     ) -> Result<(), OutOfMemory> {
         let new = as_number(value).map_or(New::Bytes(value), New::Int);
         self.put(db, key, old, new, expiry)
+    }
+
+    /// As [`Self::replace`], but the value is kept as bytes even if it reads as a number.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    pub fn replace_text(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: Option<&Entry>,
+        value: &[u8],
+        expiry: Expiry,
+    ) -> Result<(), OutOfMemory> {
+        self.put(db, key, old, New::Bytes(value), expiry)
     }
 
     /// As [`Self::set_number`], for a key that was looked up already.
@@ -448,7 +473,7 @@ impl Shards<'_> {
         let len = len.max(old_len);
         let mut shape =
             Shape { encoding: Encoding::Inline, value_len: len, was_edited: true, ..old.shape };
-        if shape.len() > MAX_INLINE || old.shape.encoding == Encoding::External {
+        if shape.is_too_long() || old.shape.encoding == Encoding::External {
             shape.encoding = Encoding::External;
         }
         if shape.encoding == old.shape.encoding
@@ -532,7 +557,7 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &New<'_>, expiry: Option<i64>)
         return false;
     }
     let shape = Shape { value_len: new.len(), was_edited: false, ..old.shape };
-    if rounded_entry(&shape) != rounded_entry(&old.shape) || shape.len() > MAX_INLINE {
+    if rounded_entry(&shape) != rounded_entry(&old.shape) || shape.is_too_long() {
         return false;
     }
     if shape != old.shape {

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arena::{Audit, Broken, Mem, Offset, SHARDS, ShardIndex, ShardSet, Summary};
-use crate::collections::dict::{Root, check};
+use crate::collections::dict::{Checked, Root, check};
 
 use super::entry::{Encoding, HEAD, Shape};
 use super::{DATABASES, DbIndex, GARBAGE, Keyspace, MAX_VALUE, db_root, garbage_of};
@@ -85,22 +85,14 @@ fn verify_pair(
     db: Option<DbIndex>,
 ) -> Result<(u64, u64), Broken> {
     let mem = audit.mem(shard);
-    let mut expiring = Vec::new();
-    let root = check(&mem, audit, keys, |at| {
-        let (shape, hash) = verify_entry(&mem, audit, at, shard)?;
-        if shape.has_expiry {
-            expiring.push(at);
-        }
-        Ok(hash)
-    })?;
+    let mut entries = Entries { mem: &mem, audit, expiring: Vec::new() };
+    let root = check(&mem, audit, keys, &mut entries)?;
+    let mut expiring = entries.expiring;
     expiring.sort_unstable();
-    let expires = check(&mem, audit, expires, |at| {
-        if expiring.binary_search(&at).is_err() {
-            let reason = format!("`expires` refers to {at:#x}, which has no expiry");
-            return Err(Broken::at(at, reason));
-        }
-        Ok(super::entry::hash(mem.arena(), Shape::load(&mem, at).key(&mem, at)))
-    })?;
+    // A dictionary that passes has no key twice, hence no entry twice: `expires` refers to as many
+    // different entries as it has items, and if all of them have an expiry and the numbers agree,
+    // to each that has one.
+    let expires = check(&mem, audit, expires, &mut Expiring { mem: &mem, entries: &expiring })?;
     let complete = expires.len == expiring.len() as u64;
     if db.is_some() && (!complete || root.drained > 0 || expires.drained > 0) {
         let reason =
@@ -108,6 +100,65 @@ fn verify_pair(
         return Err(Broken::at(keys.raw(), reason));
     }
     Ok((root.len, expires.len))
+}
+
+fn has_same_key(mem: &Mem<'_>, one: u64, other: u64) -> bool {
+    Shape::load(mem, one).key(mem, one) == Shape::load(mem, other).key(mem, other)
+}
+
+/// The items of `keys`: each entry is claimed.
+struct Entries<'a, 'h> {
+    mem: &'a Mem<'h>,
+    audit: &'a Audit<'h>,
+    /// Those of them that have an expiry.
+    expiring: Vec<u64>,
+}
+
+impl Checked for Entries<'_, '_> {
+    #[inline]
+    fn prefetch(&self, item: u64) {
+        self.audit.prefetch(item);
+    }
+
+    #[inline]
+    fn check(&mut self, item: u64) -> Result<u64, Broken> {
+        let (shape, hash) = verify_entry(self.mem, self.audit, item, self.mem.shard())?;
+        if shape.has_expiry {
+            self.expiring.push(item);
+        }
+        Ok(hash)
+    }
+
+    fn is_same_key(&self, one: u64, other: u64) -> bool {
+        has_same_key(self.mem, one, other)
+    }
+}
+
+/// The items of `expires`, which are entries of `keys`.
+struct Expiring<'a, 'h> {
+    mem: &'a Mem<'h>,
+    /// The entries with an expiry, in ascending order.
+    entries: &'a [u64],
+}
+
+impl Checked for Expiring<'_, '_> {
+    #[inline]
+    fn prefetch(&self, item: u64) {
+        self.mem.arena().prefetch(item);
+    }
+
+    fn check(&mut self, item: u64) -> Result<u64, Broken> {
+        if self.entries.binary_search(&item).is_err() {
+            let reason = format!("`expires` refers to {item:#x}, which has no expiry");
+            return Err(Broken::at(item, reason));
+        }
+        let key = Shape::load(self.mem, item).key(self.mem, item);
+        Ok(super::entry::hash(self.mem.arena(), key))
+    }
+
+    fn is_same_key(&self, one: u64, other: u64) -> bool {
+        has_same_key(self.mem, one, other)
+    }
 }
 
 /// Claims and checks an entry and its value; returns its shape and its key's hash.
@@ -131,7 +182,7 @@ fn verify_entry(
     match shape.encoding {
         Encoding::External => {
             let (object, reserved) = shape.object(mem, at);
-            if reserved < shape.value_len || reserved > MAX_VALUE {
+            if reserved < shape.value_len || reserved > MAX_VALUE || shape.value_len == 0 {
                 return broken(format!("{} bytes in {reserved}", shape.value_len));
             }
             audit.claim(object, reserved, shard)?;

@@ -2,12 +2,12 @@
 
 use std::fs;
 use std::io;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use socket2::{Domain, Protocol, Socket, TcpKeepalive, Type};
+use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 
 use crate::config::Config;
@@ -27,7 +27,8 @@ set protected-mode to no if the network is trusted.\r\n";
 pub enum BindError {
     /// An address cannot be used.
     #[error(
-        "cannot listen on {address}: {source}. Is another server running there? Choose another with --port or --bind"
+        "cannot listen on {address}: {source}. Is another server running there? \
+         Choose another with --port or --bind"
     )]
     Tcp {
         /// The address.
@@ -169,6 +170,7 @@ async fn accept_tcp(listener: std::net::TcpListener, accepting: &'static Accepti
             accepting.recorder.connection_rejected();
             // The kernel takes a line at once, or the client is gone.
             let _ = stream.try_write(refusal);
+            let _ = SockRef::from(&stream).shutdown(Shutdown::Both);
             continue;
         }
         let keepalive = accepting.shared.config.current().tcp_keepalive;
@@ -201,6 +203,7 @@ async fn accept_unix(
         if let Some(refusal) = accepting.refusal(None) {
             accepting.recorder.connection_rejected();
             let _ = stream.try_write(refusal);
+            let _ = SockRef::from(&stream).shutdown(Shutdown::Both);
             continue;
         }
         let Ok(stream) = stream.into_std() else { continue };
@@ -222,6 +225,6 @@ fn tune(stream: &std::net::TcpStream, keepalive: u32) {
     if keepalive > 0 {
         let idle = Duration::from_secs(u64::from(keepalive));
         let probes = TcpKeepalive::new().with_time(idle).with_interval(idle / 3).with_retries(3);
-        let _ = socket2::SockRef::from(stream).set_tcp_keepalive(&probes);
+        let _ = SockRef::from(stream).set_tcp_keepalive(&probes);
     }
 }

@@ -6,13 +6,20 @@
 //! Invariants:
 //! 1. No lock of the keyspace is held across an await: the engine is called and returns between
 //!    two of them.
-//! 2. What a connection sends is bounded before it is kept: by the parser's limits, and by reading
-//!    no more before what was read has been answered.
+//! 2. What a connection sends is bounded before it is kept: by the parser's limits, by the limit of
+//!    one request's bytes, and by reading no more before what was read has been answered.
+//! 3. A connection that has more to run lets the others of its worker go first, after each read
+//!    that filled the buffer and after each megabyte of replies.
+//! 4. A socket is shut down before it is closed: a checkpoint's child has it too.
 
 mod acceptor;
 mod connection;
+mod pending;
 mod stream;
 mod worker;
 
 pub use acceptor::{BindError, Listeners};
 pub use worker::{Pool, Stop};
+
+#[cfg(test)]
+mod tests;

@@ -1,11 +1,16 @@
 //! TCP and Unix sockets, as one.
+//!
+//! Invariant: a socket is shut down before it is closed. The child of a checkpoint has inherited
+//! it, and as long as that runs, closing alone would not tell the other side.
 
 use std::io;
+use std::net::Shutdown;
 use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 
-use bytes::BytesMut;
+use bytes::BufMut;
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
@@ -31,7 +36,7 @@ impl Stream {
     }
 
     /// Waits for bytes and appends them to `buffer`, as many as it has room for.
-    pub(super) async fn read_buf(&mut self, buffer: &mut BytesMut) -> io::Result<usize> {
+    pub(super) async fn read_buf(&mut self, buffer: &mut impl BufMut) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read_buf(buffer).await,
             Self::Unix(stream) => stream.read_buf(buffer).await,
@@ -46,12 +51,27 @@ impl Stream {
         }
     }
 
+    /// Ends one direction or both, for every process that has the socket.
+    pub(super) fn shut_down(&self, how: Shutdown) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => SockRef::from(stream).shutdown(how),
+            Self::Unix(stream) => SockRef::from(stream).shutdown(how),
+        }
+    }
+
     /// Waits until the socket takes more.
     pub(super) async fn writable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.writable().await,
             Self::Unix(stream) => stream.writable().await,
         }
+    }
+}
+
+impl Drop for Stream {
+    fn drop(&mut self) {
+        // The other side may have ended it already.
+        let _ = self.shut_down(Shutdown::Both);
     }
 }
 

@@ -14,7 +14,7 @@ use crate::engine::{Engine, Origin, Worker};
 use crate::telemetry::Recorder;
 
 use super::acceptor::{Accepting, Listeners};
-use super::connection::{Desk, serve};
+use super::connection::{Desk, REQUEST_LIMIT, serve};
 use super::stream::Stream;
 
 /// An accepted socket on its way to its worker.
@@ -43,6 +43,12 @@ impl Mailboxes {
 pub struct Stop(Arc<watch::Sender<bool>>);
 
 impl Stop {
+    /// Something that can be told.
+    #[expect(clippy::new_without_default, reason = "it is made once, on purpose")]
+    pub fn new() -> Self {
+        Self(Arc::new(watch::channel(false).0))
+    }
+
     /// Tells them.
     pub fn stop(&self) {
         self.0.send_replace(true);
@@ -52,7 +58,6 @@ impl Stop {
 /// The running workers.
 pub struct Pool {
     threads: Vec<JoinHandle<()>>,
-    stop: Stop,
 }
 
 impl Pool {
@@ -64,9 +69,8 @@ impl Pool {
         engine: &Arc<Engine>,
         listeners: Listeners,
         mut recorders: Vec<Recorder>,
+        stop: &Stop,
     ) -> io::Result<Self> {
-        let (stop, _) = watch::channel(false);
-        let stop = Stop(Arc::new(stop));
         let acceptor = recorders.pop();
         let (boxes, mails): (Vec<_>, Vec<_>) =
             recorders.iter().map(|_| mpsc::unbounded_channel()).unzip();
@@ -80,12 +84,7 @@ impl Pool {
                     .spawn(move || work(engine, recorder, mail, accept, stopped))?,
             );
         }
-        Ok(Self { threads, stop })
-    }
-
-    /// What stops the workers.
-    pub fn stopper(&self) -> Stop {
-        self.stop.clone()
+        Ok(Self { threads })
     }
 
     /// Waits until the workers have ended.
@@ -119,7 +118,7 @@ fn work(
             // Accepting goes on as long as the process does.
             listeners.accept(Box::leak(Box::new(Accepting { shared, recorder, mailboxes })));
         }
-        let desk = Rc::new(RefCell::new(Desk::new(Worker::new(engine, recorder))));
+        let desk = Rc::new(RefCell::new(Desk::new(Worker::new(engine, recorder), REQUEST_LIMIT)));
         loop {
             tokio::select! {
                 delivery = mail.recv() => match delivery.map(open) {

@@ -42,7 +42,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::arena::{Mem, Offset, OutOfMemory};
 
-pub use check::check;
+pub use check::{Checked, check};
 pub use scan::Cursor;
 use segment::Segment;
 

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::arena::{Arena, Audit, Blank, PageKind, ShardIndex, ShardSet};
+use crate::arena::{Arena, Audit, Blank, Broken, PageKind, ShardIndex, ShardSet};
 
 const ROOT: Offset<Root> = Offset::new(crate::arena::layout::shard_root(0));
 
@@ -57,16 +57,38 @@ fn take(mem: &mut Mem<'_>, key: u64, hash: fn(u64) -> u64) -> bool {
     true
 }
 
-fn verify(arena: &Arena, hash: fn(u64) -> u64) -> u64 {
+struct Checking<'a, 'h> {
+    audit: &'a Audit<'h>,
+    hash: fn(u64) -> u64,
+}
+
+impl Checking<'_, '_> {
+    fn key(&self, item: u64) -> u64 {
+        self.audit.mem(shard()).read(Offset::<u64>::new(item))
+    }
+}
+
+impl Checked for Checking<'_, '_> {
+    fn prefetch(&self, item: u64) {
+        self.audit.prefetch(item);
+    }
+
+    fn check(&mut self, item: u64) -> Result<u64, Broken> {
+        self.audit.claim(item, 32, shard())?;
+        Ok((self.hash)(self.key(item)))
+    }
+
+    fn is_same_key(&self, one: u64, other: u64) -> bool {
+        self.key(one) == self.key(other)
+    }
+}
+
+fn verify(arena: &Arena, hash: fn(u64) -> u64) -> Result<u64, Broken> {
     let mut held = arena.lock(ShardSet::ALL);
-    let audit = Audit::begin(&mut held).unwrap();
-    let mem = audit.mem(shard());
-    let root = check(&mem, &audit, ROOT, |item| {
-        audit.claim(item, 32, shard())?;
-        Ok(hash(mem.read(Offset::<u64>::new(item))))
-    });
-    audit.finish().unwrap();
-    root.unwrap().len
+    let audit = Audit::begin(&mut held)?;
+    let root = check(&audit.mem(shard()), &audit, ROOT, &mut Checking { audit: &audit, hash })?;
+    audit.finish()?;
+    Ok(root.len)
 }
 
 fn keys(mem: &Mem<'_>) -> Vec<u64> {
@@ -105,7 +127,7 @@ proptest! {
         seen.sort_unstable();
         prop_assert_eq!(seen, model.keys().copied().collect::<Vec<_>>());
         drop(held);
-        prop_assert_eq!(verify(&arena, hash), model.len() as u64);
+        prop_assert_eq!(verify(&arena, hash).unwrap(), model.len() as u64);
         let mut held = arena.lock(ShardSet::ALL);
         let mut mem = held.mem(shard());
         for key in model.keys() {
@@ -233,4 +255,37 @@ fn a_full_arena_changes_nothing() {
     };
     assert!(refused);
     assert_eq!(keys(&mem).len() as u64, key);
+}
+
+/// A dictionary of an image held one key twice: every item was in its place and claimed once, and
+/// the check passed. The second was then found or not, as its bucket happened to be filled.
+#[test]
+fn the_same_key_twice_is_refused() {
+    let arena = arena();
+    let mut held = arena.lock(ShardSet::ALL);
+    let mut mem = held.mem(shard());
+    for key in 0..5_000 {
+        add(&mut mem, key, good);
+    }
+    add(&mut mem, 4_321, good);
+    drop(held);
+    let broken = verify(&arena, good).unwrap_err();
+    assert!(broken.reason.contains("have one key"), "{broken}");
+}
+
+#[test]
+fn keys_whose_hashes_agree_are_not_taken_for_one() {
+    let arena = arena();
+    let mut held = arena.lock(ShardSet::ALL);
+    let mut mem = held.mem(shard());
+    for key in 0..10 {
+        add(&mut mem, key, |_| 42);
+    }
+    drop(held);
+    assert_eq!(verify(&arena, |_| 42).unwrap(), 10);
+    let mut held = arena.lock(ShardSet::ALL);
+    add(&mut held.mem(shard()), 7, |_| 42);
+    drop(held);
+    let broken = verify(&arena, |_| 42).unwrap_err();
+    assert!(broken.reason.contains("have one key"), "{broken}");
 }

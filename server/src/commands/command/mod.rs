@@ -28,10 +28,10 @@ pub(super) const COMMANDS: &[Command] = &[Command::new("command", -1, ALWAYS, Ke
     .with(&[
         sub("count", 2, count, "2.8.13", "Returns the number of commands."),
         sub("docs", -2, docs, "7.0.0", "Returns the documentation of commands."),
-        sub("getkeys", -3, get_keys, "2.8.13", "Finds the keys in a full command."),
+        sub("getkeys", -4, get_keys, "2.8.13", "Finds the keys in a full command."),
         sub(
             "getkeysandflags",
-            -3,
+            -4,
             get_keys_and_flags,
             "7.0.0",
             "Finds the keys in a full command, and how they are used.",
@@ -113,7 +113,7 @@ fn info(call: &mut Call<'_>) -> Answer {
     for name in names {
         match by_name(table, name) {
             Some(row) => entry::write(call.reply, table, row),
-            None => call.reply.null_array(),
+            None => call.reply.null(),
         }
     }
     Ok(())

@@ -58,7 +58,7 @@ pub(super) fn incrbyfloat(call: &mut Call<'_>) -> Answer {
     };
     let by = Extended::parse(call.args.at(2)).ok_or(Failure::NOT_FLOAT)?;
     let sum = number.plus(by).text().ok_or(NOT_FINITE)?;
-    call.shards.replace(db, &key, old.as_ref(), sum.as_bytes(), Expiry::Keep)?;
+    call.shards.replace_text(db, &key, old.as_ref(), sum.as_bytes(), Expiry::Keep)?;
     call.reply.bulk_str(&sum);
     Ok(())
 }
