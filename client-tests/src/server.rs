@@ -76,7 +76,7 @@ impl Builder {
     /// When it is not built, exits, or does not answer; with the end of its log.
     pub fn start(self) -> Result<Server> {
         let mut server = Server::spawn(self)?;
-        server.wait_ready()?;
+        server.wait_ready_or_move()?;
         Ok(server)
     }
 
@@ -169,11 +169,29 @@ impl Server {
     /// As [`Builder::start`].
     pub fn restart(&mut self) -> Result<()> {
         self.kill9()?;
+        self.respawn()?;
+        self.wait_ready_or_move()
+    }
+
+    fn respawn(&mut self) -> Result<()> {
         self.port = ports::free()?;
         self.metrics_port = ports::free()?;
         let log = File::options().append(true).open(self.scratch.path().join("log"))?;
         self.process =
             spawn_process(&self.builder, &self.folder, self.port, self.metrics_port, log)?;
+        Ok(())
+    }
+
+    /// Waits for the first answer; moves to other ports when somebody else was faster to take ours.
+    fn wait_ready_or_move(&mut self) -> Result<()> {
+        for _ in 0..5 {
+            match self.wait_ready() {
+                Err(error) if error.to_string().contains("Address already in use") => {
+                    self.respawn()?;
+                }
+                result => return result,
+            }
+        }
         self.wait_ready()
     }
 
