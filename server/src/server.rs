@@ -6,7 +6,9 @@ use std::os::unix::net::{SocketAddr as SocketAddrUnix, UnixDatagram};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::{self, Moment};
@@ -14,6 +16,11 @@ use crate::config::{Config, Live, OomScoreAdj, Supervised};
 use crate::engine::{Background, Engine, Opened, Saver, Shared, Shutdown, open};
 use crate::net::{Listeners, Pool, Stop};
 use crate::telemetry::{Figures, LoadReport, Telemetry, logging, metrics};
+
+/// A second signal means it only after so long: tools send one to a process and again to its group.
+const INSIST: Duration = Duration::from_secs(2);
+/// Files that are open besides clients' sockets: listeners, event loops, the log, a save.
+const OTHER_FILES: u64 = 64;
 
 /// Runs a server until it is told to stop.
 ///
@@ -25,6 +32,7 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
         tracing::warn!("{note}");
     }
     let config = with_absolute_dir(config)?;
+    raise_file_limit(&config);
     let listeners = Listeners::bind(&config)?;
     let now = Moment::now();
     let Opened { keyspace, restored, lock } = open(&config)?;
@@ -121,6 +129,25 @@ fn tell_restored(
     persistence.loading_finished(Moment::now(), report);
 }
 
+/// Lets the process open as many files as `maxclients` may need.
+fn raise_file_limit(config: &Config) {
+    let wanted = u64::from(config.maxclients) + OTHER_FILES;
+    let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
+    if soft >= wanted {
+        return;
+    }
+    let limit = wanted.min(hard);
+    let raised = setrlimit(Resource::RLIMIT_NOFILE, limit, hard);
+    if raised.is_err() || limit < wanted {
+        tracing::warn!(
+            "maxclients {} needs {wanted} open files, but the limit is {}: raise it with ulimit -n \
+             or LimitNOFILE, or lower maxclients",
+            config.maxclients,
+            if raised.is_err() { soft } else { limit }
+        );
+    }
+}
+
 /// Tells systemd how far the server is (sd_notify(3)), if it asked to be told.
 fn notify_systemd(config: &Config, state: &str) {
     let asked = matches!(config.supervised, Supervised::Systemd | Supervised::Auto);
@@ -175,15 +202,20 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
             };
             let _ = ready.send(());
             let stopping = Arc::new(AtomicBool::new(false));
+            let mut asked = Instant::now();
             loop {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
+                if stopping.load(Ordering::Relaxed) && asked.elapsed() < INSIST {
+                    continue;
+                }
                 if stopping.swap(true, Ordering::Relaxed) {
                     tracing::warn!("A second signal: the server ends at once, without a save");
                     std::process::exit(1);
                 }
+                asked = Instant::now();
                 tracing::info!("A signal asks the server to stop");
                 shut_down(Arc::clone(&engine), Arc::clone(&stopping));
             }

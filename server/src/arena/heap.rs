@@ -165,16 +165,13 @@ impl Mem<'_> {
         }
     }
 
-    /// Hands an object to another locked shard without moving it; returns whether it could. Only
-    /// large objects can: a slab belongs to its shard.
-    pub fn give(&mut self, to: ShardIndex, len: u64) -> bool {
-        if len <= MAX_SLAB_OBJECT {
-            return false;
-        }
+    /// Hands an object to another locked shard without moving it. Only objects that are larger than
+    /// [`MAX_SLAB_OBJECT`] can be: a slab belongs to its shard.
+    pub fn give(&mut self, to: ShardIndex, len: u64) {
+        assert!(len > MAX_SLAB_OBJECT, "arena: an object of {len} bytes belongs to its shard");
         let size = large_size(len);
         self.arena.heaps.count(self.shard, size.wrapping_neg());
         self.arena.heaps.count(to, size);
-        true
     }
 
     #[inline]

@@ -11,7 +11,7 @@ use std::io;
 use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 
-use memmap2::{Advice, MmapMut, MmapOptions, UncheckedAdvice};
+use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw, UncheckedAdvice};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::layout::{CHUNK_SIZE, index};
@@ -144,7 +144,7 @@ fn map_hugetlb(kind: PageKind, capacity: u64, len: usize) -> Result<MmapMut, Pag
 /// A table beside the arena that a checkpoint does not see: zero at start, committed as it is
 /// used, and left out of the child.
 pub struct SideTable {
-    map: MmapMut,
+    map: MmapRaw,
     words: usize,
 }
 
@@ -157,7 +157,7 @@ impl SideTable {
         let bytes = (words * size_of::<AtomicU32>()).max(1);
         let map = MmapOptions::new().len(bytes).no_reserve_swap().map_anon()?;
         map.advise(Advice::DontFork)?;
-        Ok(Self { map, words })
+        Ok(Self { map: map.into(), words })
     }
 
     /// Asks the processor to fetch the word with this number; numbers outside do nothing.
@@ -172,7 +172,7 @@ impl SideTable {
     #[inline]
     pub fn word(&self, index: usize) -> &AtomicU32 {
         assert!(index < self.words, "side table: {index} of {}", self.words);
-        let start = self.map.as_ptr().cast::<AtomicU32>();
+        let start = self.map.as_mut_ptr().cast::<AtomicU32>();
         // SAFETY: `index` is inside the mapping, as just checked.
         let word = unsafe { start.add(index) };
         // SAFETY: the mapping is page-aligned, lives as long as `self`, and is only ever used

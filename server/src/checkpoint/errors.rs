@@ -102,6 +102,18 @@ pub enum SaveError {
     /// The save was called off.
     #[error("the save was cancelled. {KEPT}")]
     Cancelled,
+    /// The child lacks pages of the arena.
+    #[error(
+        "the save failed: the kernel left {kind} pages out of the child (pid {pid}), which would \
+         have saved zeros in their place. {KEPT} Saving again mostly works; arena-pages huge-2mb \
+         or thp avoid it"
+    )]
+    NotInherited {
+        /// The child.
+        pid: i32,
+        /// The pages.
+        kind: PageKind,
+    },
     /// The child ended in a way that it never should.
     #[error(
         "the save failed: its child {pid} ended without a report ({what}). {KEPT}If nothing else \

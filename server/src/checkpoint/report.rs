@@ -37,6 +37,10 @@ pub(super) struct Failure {
     pub errno: i32,
 }
 
+/// The child lacks pages that its parent had at the fork.
+pub(super) const NOT_INHERITED: Failure =
+    Failure { phase: Phase::Starting, errno: nix::libc::ENODATA };
+
 /// A snapshot of the counters of a save.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Progress {

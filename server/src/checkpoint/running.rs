@@ -20,7 +20,7 @@ use nix::unistd::Pid;
 use parking_lot::Mutex;
 
 use super::fork::{Prepared, TempFile};
-use super::report::{Failure, Phase, Progress, Report};
+use super::report::{Failure, NOT_INHERITED, Phase, Progress, Report};
 use super::storage::Storage;
 use super::sys::SharedReport;
 use super::{SaveError, Target};
@@ -180,6 +180,9 @@ impl Running {
             let subject = self.prepared.subject;
             let (kind, capacity) = (subject.kind, subject.capacity);
             return Err(SaveError::Killed { pid, signal, kind, capacity });
+        }
+        if report.failure() == Some(NOT_INHERITED) {
+            return Err(SaveError::NotInherited { pid, kind: self.prepared.subject.kind });
         }
         if let Some(Failure { phase, errno }) = report.failure() {
             return Err(write_error(phase, errno, &self.prepared.temp.path));

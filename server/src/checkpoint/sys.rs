@@ -66,6 +66,16 @@ pub(super) fn sync_file_range(file: &File, at: u64, len: u64, flags: libc::c_uin
     let _ = unsafe { libc::sync_file_range(file.as_raw_fd(), at, len, flags) };
 }
 
+/// Whether the page at `address` is mapped in this process; `address` is a multiple of 4096.
+/// Safe to call in the child of a fork.
+pub(super) fn is_mapped(address: *const u8) -> bool {
+    let mut page = 0_u8;
+    // SAFETY: mincore looks at the mapping without touching it, and writes one byte for the one
+    // page that it is asked about.
+    let outcome = unsafe { libc::mincore(address.cast_mut().cast(), PAGE.get(), &raw mut page) };
+    outcome == 0 && page & 1 == 1
+}
+
 /// Tells which parts of a file are in the page cache.
 pub(super) struct Resident(MmapRaw);
 

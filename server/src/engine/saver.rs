@@ -25,6 +25,8 @@ use crate::keyspace::{Keyspace, Shards, layout_hash};
 use crate::telemetry::{SaveReport, SaveStart};
 
 const BUSY: &str = "ERR Background save already in progress";
+/// Forks that one save may take: see [`SaveError::NotInherited`].
+const MAX_FORKS: u32 = 100;
 const CLOSED: &str = "ERR The server is shutting down";
 
 /// Starts saves, one at a time, and knows the one that runs.
@@ -229,41 +231,35 @@ impl Saver {
     /// One save from beginning to end; tells whether another is to follow. `answer` is told once
     /// the fork is done.
     fn save(&self, shared: &Shared, answer: Option<SyncSender<Result<(), String>>>) -> bool {
-        let tell = |outcome: Result<(), String>| {
-            if let Some(answer) = answer {
-                // Nobody may be waiting any more; the save goes on.
-                let _ = answer.send(outcome);
-            }
-        };
+        let mut answer = answer;
         let (target, options) = plan(shared);
-        let prepared = Prepared::new(&target, &options, shared.keyspace.arena());
-        let running = match prepared.and_then(|prepared| fork(shared, prepared)) {
-            Ok(running) => running,
-            Err(error) => {
-                let text = error.to_string();
-                let again = self.end(shared, &target, &Err(error), 0);
-                tell(Err(text));
-                return again;
+        let mut attempts = 0;
+        loop {
+            attempts += 1;
+            let prepared = Prepared::new(&target, &options, shared.keyspace.arena());
+            let running = match prepared.and_then(|prepared| fork(shared, prepared)) {
+                Ok(running) => running,
+                Err(error) => {
+                    let text = error.to_string();
+                    let again = self.end(shared, &target, &Err(error), 0);
+                    tell(&mut answer, Err(text));
+                    return again;
+                }
+            };
+            tracing::info!(
+                pid = running.pid(),
+                fork_us = clock::micros(running.fork_duration()),
+                "Background saving started"
+            );
+            self.state.lock().running = Some(running.handle());
+            tell(&mut answer, Ok(()));
+            let (result, cost) = wait(shared, running);
+            match result {
+                // Seen at once, before anything was written; a later instant does as well.
+                Err(SaveError::NotInherited { .. }) if attempts < MAX_FORKS => {}
+                result => return self.end(shared, &target, &result, cost.bytes),
             }
-        };
-        tracing::info!(
-            pid = running.pid(),
-            fork_us = clock::micros(running.fork_duration()),
-            "Background saving started"
-        );
-        self.state.lock().running = Some(running.handle());
-        tell(Ok(()));
-        let barrier = shared.keyspace.arena().barrier();
-        let mut cost = CowCost::default();
-        let result = running.wait(|| {
-            let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
-            if let Some(safepoint) = shards.held().safepoint() {
-                barrier.end(&safepoint);
-            }
-            cost = barrier.cost();
-        });
-        barrier.forget();
-        self.end(shared, &target, &result, cost.bytes)
+        }
     }
 
     /// Ends a save; tells whether another is to follow. Whoever sees in the figures that it has
@@ -321,6 +317,32 @@ fn write_here(shared: &Shared, shards: &mut Shards<'_>) -> Result<(), SaveError>
     });
     finish(shared, &target, &result, 0);
     result.map(|_| ())
+}
+
+/// Tells whoever waits for the fork, once.
+fn tell(answer: &mut Option<SyncSender<Result<(), String>>>, outcome: Result<(), String>) {
+    if let Some(answer) = answer.take() {
+        // Nobody may be waiting any more; the save goes on.
+        let _ = answer.send(outcome);
+    }
+}
+
+/// Waits for the child; also tells what copy-on-write has cost while it lived.
+fn wait(
+    shared: &Shared,
+    running: crate::checkpoint::Running,
+) -> (Result<Outcome, SaveError>, CowCost) {
+    let barrier = shared.keyspace.arena().barrier();
+    let mut cost = CowCost::default();
+    let result = running.wait(|| {
+        let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
+        if let Some(safepoint) = shards.held().safepoint() {
+            barrier.end(&safepoint);
+        }
+        cost = barrier.cost();
+    });
+    barrier.forget();
+    (result, cost)
 }
 
 /// Forks at the safepoint.

@@ -26,7 +26,10 @@ impl Shards<'_> {
         // Adding the new key may have moved the old one's slot.
         if let Some(source) = self.peek(db, from) {
             self.unlink(db, from.hash, &source);
-            if object.is_some() {
+            if let Some((_, len)) = object {
+                if from.shard != to.shard {
+                    self.mem(from.shard).give(to.shard, len);
+                }
                 self.mem(from.shard).release(source.at, source.shape.len());
             } else {
                 self.free(&source);
