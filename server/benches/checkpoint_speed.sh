@@ -2,7 +2,8 @@
 # Checkpoint figures, on this machine and this disk:
 #   dump     MB/s of BGSAVE for about 2 GiB, beside dd of the same size to the same disk
 #   restore  seconds to start with 3,000,000 keys of 512 bytes, beside redis-server with its RDB
-#   fork     latest_fork_usec for 1, 2 and 4 GiB in each page kind (hugetlb kinds if root)
+#   fork     latest_fork_usec for 1, 2 and 4 GiB in each page kind (hugetlb kinds if root; KINDS
+#            names some of them)
 #
 #   cargo build --release && server/benches/checkpoint_speed.sh [dump|restore|fork ...]
 set -euo pipefail
@@ -105,12 +106,18 @@ restore() {
 }
 
 fork() {
-    for kind in small thp huge-2mb huge-1gb; do
+    for kind in ${KINDS:-small thp huge-2mb huge-1gb}; do
         for gib in 1 2 4; do
             capacity=$((gib + 1))gb
             case $kind in
             huge-2mb) sysctl -q vm.nr_hugepages=$(((gib + 2) * 512)) || continue ;;
-            huge-1gb) echo $((gib + 2)) >$gib_pool 2>/dev/null || { echo "fork $kind: no pool"; continue; } ;;
+            huge-1gb)
+                echo $((gib + 1)) >$gib_pool 2>/dev/null || true
+                if [ "$(cat $gib_pool 2>/dev/null || echo 0)" -lt $((gib + 1)) ]; then
+                    echo "fork $kind, $gib GiB: the machine gives no $((gib + 1)) pages"
+                    continue
+                fi
+                ;;
             esac
             cowherd $capacity $kind
             fill $((gib * 1800000)) 512
