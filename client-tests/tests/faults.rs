@@ -303,6 +303,63 @@ fn sigterm_saves_when_there_are_save_points() -> TestResult {
     Ok(())
 }
 
+/// `timeout` and others send a signal to a process and again to its group: the second one came while
+/// the last image was being written, and was taken for a wish to end without it.
+#[test]
+fn two_signals_at_once_are_one() -> TestResult {
+    let mut server = Server::builder().arg("--save", "3600 1000000").start()?;
+    fill(&server, &mut Random::new(random::seed()), 20, 1 << 20)?;
+    let digest = server.digest()?;
+    for _ in 0..3 {
+        tools::signal(server.pid(), Signal::SIGTERM)?;
+    }
+    expect_code(server.wait_exit()?, 0, &server.log())?;
+    server.restart()?;
+    ensure!(server.digest()? == digest, "the last image was not written");
+    Ok(())
+}
+
+/// The last image was written, the locks let go, and only then were the workers told to stop: what
+/// they answered in between was in no image.
+#[test]
+fn what_was_answered_before_the_end_is_saved() -> TestResult {
+    const CLIENTS: usize = 4;
+    for _ in 0..rounds().div_ceil(10) {
+        let mut server = Server::builder().arg("--save", "3600 1000000").start()?;
+        fill(&server, &mut Random::new(random::seed()), 20, 1 << 20)?;
+        let (started, is_started) = std::sync::mpsc::channel();
+        let mut clients = Vec::new();
+        for number in 0..CLIENTS {
+            let mut raw = server.raw()?;
+            let started = started.clone();
+            clients.push(thread::spawn(move || {
+                let key = format!("counter:{number}");
+                let mut answered = 0;
+                // Until the server goes.
+                while let Ok(value) = raw.number(&["INCR", &key]) {
+                    answered = value;
+                    if answered == 100 {
+                        let _ = started.send(());
+                    }
+                }
+                answered
+            }));
+        }
+        drop(started);
+        for _ in 0..CLIENTS {
+            is_started.recv()?;
+        }
+        expect_code(server.terminate()?, 0, &server.log())?;
+        server.restart()?;
+        for (number, client) in clients.into_iter().enumerate() {
+            let Ok(answered) = client.join() else { bail!("a client panicked") };
+            let saved: i64 = server.text(&["GET", &format!("counter:{number}")])?.parse()?;
+            ensure!(saved >= answered, "client {number}: {answered} answered, {saved} saved");
+        }
+    }
+    Ok(())
+}
+
 #[test]
 fn sigterm_does_not_save_without_save_points() -> TestResult {
     let mut server = Server::start()?;
