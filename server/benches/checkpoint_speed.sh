@@ -79,14 +79,14 @@ restore() {
     fill 3000000 512
     bgsave
     stop
-    for cache in warm cold; do
+    for cache in 'as left' dropped; do
         for _ in 1 2 3; do
-            [ $cache = warm ] || { sync; echo 3 >/proc/sys/vm/drop_caches; }
+            [ "$cache" = 'as left' ] || { sync; echo 3 >/proc/sys/vm/drop_caches; }
             t0=$(seconds)
             cowherd
             t1=$(seconds)
             [ "$(cli dbsize)" = 3000000 ]
-            echo "restore cowherd ($cache cache): $(calc "$t1 - $t0") s"
+            echo "restore cowherd (cache $cache): $(calc "$t1 - $t0") s"
             stop
         done
     done
