@@ -230,6 +230,26 @@ fn hello_reports_what_clients_look_for() -> TestResult {
     Ok(())
 }
 
+/// The answer of CLIENT REPLY ON was swallowed by the SKIP before it, and a client that waited for
+/// it read everything one reply late.
+#[test]
+fn replies_can_be_switched_off_and_skipped() -> TestResult {
+    let server = Server::start()?;
+    for (sent, expected) in [
+        ("CLIENT REPLY SKIP\r\nCLIENT REPLY ON\r\nPING\r\n", "+OK\r\n+PONG\r\n"),
+        ("CLIENT REPLY SKIP\r\nPING a\r\nPING b\r\n", "$1\r\nb\r\n"),
+        ("CLIENT REPLY SKIP\r\nNOPE\r\nPING\r\n", "+PONG\r\n"),
+        ("CLIENT REPLY OFF\r\nPING\r\nNOPE\r\nCLIENT REPLY ON\r\nPING\r\n", "+OK\r\n+PONG\r\n"),
+    ] {
+        let mut raw = server.raw()?;
+        raw.send(sent.as_bytes())?;
+        raw.finish_sending()?;
+        let got = raw.read_to_end()?;
+        ensure!(got == expected.as_bytes(), "{sent:?}: {:?}", show(&got));
+    }
+    Ok(())
+}
+
 #[test]
 fn quit_and_a_half_closed_socket_end_politely() -> TestResult {
     let server = Server::start()?;

@@ -227,6 +227,7 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
 
 /// Shuts down on a thread of its own, so that signals are still seen.
 fn shut_down(engine: Arc<Engine>, stopping: Arc<AtomicBool>) {
+    let asked = Arc::clone(&stopping);
     let spawned = std::thread::Builder::new().name("shutdown".into()).spawn(move || {
         if engine.shut_down(Shutdown::default()).is_err() {
             stopping.store(false, Ordering::Relaxed);
@@ -237,6 +238,7 @@ fn shut_down(engine: Arc<Engine>, stopping: Arc<AtomicBool>) {
         }
     });
     if let Err(error) = spawned {
+        asked.store(false, Ordering::Relaxed);
         tracing::error!("cannot shut down: {error}");
     }
 }

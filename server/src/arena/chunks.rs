@@ -367,13 +367,15 @@ impl Arena {
         for chunk in chunks {
             // SAFETY: the chunk is free, and being busy it is handed to nobody (pool invariant 2).
             let outcome = unsafe { self.map.release(chunk.start(), CHUNK_SIZE) };
+            // A checkpoint that begins sees the chunk either with its memory or without.
+            let mut pool = self.pool.lock();
             if outcome.is_ok() {
                 self.barrier.unshare(chunk);
                 released += 1;
             } else {
                 barrier::set(&self.present, u64::from(chunk.0));
             }
-            self.pool.lock().end_release(chunk, outcome.is_ok());
+            pool.end_release(chunk, outcome.is_ok());
         }
         released
     }

@@ -28,6 +28,8 @@ pub struct Session {
     pub authenticated: bool,
     /// Whether replies are sent.
     pub reply_mode: ReplyMode,
+    /// Whether the reply of the command that runs now is not sent; CLIENT REPLY ON ends that too.
+    pub skipping: bool,
     /// Whether its reads leave the access clocks alone.
     pub no_touch: bool,
     /// What others can see of it.
@@ -37,7 +39,14 @@ pub struct Session {
 impl Session {
     /// A new connection's.
     pub const fn new(client: Arc<Client>, authenticated: bool) -> Self {
-        Self { db: 0, authenticated, reply_mode: ReplyMode::On, no_touch: false, client }
+        Self {
+            db: 0,
+            authenticated,
+            reply_mode: ReplyMode::On,
+            skipping: false,
+            no_touch: false,
+            client,
+        }
     }
 
     /// Everything as a new connection has it; its number and library names stay.

@@ -40,8 +40,12 @@ pub struct Saver {
 #[derive(Default)]
 struct State {
     busy: bool,
+    /// The save that runs is one that everybody waits for: nobody can cancel it.
+    foreground: bool,
     scheduled: bool,
     closed: bool,
+    /// The save that runs was told to stop between two forks.
+    cancelled: bool,
     running: Option<Handle>,
 }
 
@@ -137,12 +141,14 @@ impl Saver {
             return Err(BUSY.into());
         }
         state.busy = true;
+        state.foreground = true;
         Ok(())
     }
 
     /// Gives it back, or passes it on to a save that was scheduled meanwhile.
     fn end_here(&self) {
         let mut state = self.state.lock();
+        state.foreground = false;
         if std::mem::take(&mut state.scheduled) && !state.closed {
             // Nobody waits for the answer: the schedule was answered already.
             let (answer, _) = sync_channel(1);
@@ -158,7 +164,9 @@ impl Saver {
     fn cancel(&self) -> Result<String, String> {
         let mut state = self.state.lock();
         let scheduled = std::mem::take(&mut state.scheduled);
-        let cancelled = state.running.as_ref().is_some_and(Handle::cancel);
+        let forking = state.busy && !state.foreground && state.running.is_none();
+        state.cancelled = forking;
+        let cancelled = forking || state.running.as_ref().is_some_and(Handle::cancel);
         if cancelled || scheduled {
             Ok("Background saving cancelled".into())
         } else {
@@ -179,6 +187,7 @@ impl Saver {
             self.idle.wait_for(&mut state, Duration::from_millis(20));
         }
         state.busy = true;
+        state.foreground = true;
     }
 
     /// The final save, after [`Self::close_for_shutdown`]. If it succeeds no command runs any
@@ -203,6 +212,7 @@ impl Saver {
         let mut state = self.state.lock();
         state.closed = false;
         state.busy = false;
+        state.foreground = false;
         self.idle.notify_all();
     }
 
@@ -251,15 +261,32 @@ impl Saver {
                 fork_us = clock::micros(running.fork_duration()),
                 "Background saving started"
             );
-            self.state.lock().running = Some(running.handle());
+            self.set_running(running.handle());
             tell(&mut answer, Ok(()));
             let (result, cost) = wait(shared, running);
             match result {
                 // Seen at once, before anything was written; a later instant does as well.
-                Err(SaveError::NotInherited { .. }) if attempts < MAX_FORKS => {}
+                Err(SaveError::NotInherited { .. })
+                    if attempts < MAX_FORKS && self.may_fork_again() => {}
                 result => return self.end(shared, &target, &result, cost.bytes),
             }
         }
+    }
+
+    /// Makes the child known; ends it at once if the save was cancelled meanwhile.
+    fn set_running(&self, handle: Handle) {
+        let mut state = self.state.lock();
+        if std::mem::take(&mut state.cancelled) || state.closed {
+            handle.cancel();
+        }
+        state.running = Some(handle);
+    }
+
+    /// Whether a save whose child was of no use may fork once more.
+    fn may_fork_again(&self) -> bool {
+        let mut state = self.state.lock();
+        state.running = None;
+        !state.closed
     }
 
     /// Ends a save; tells whether another is to follow. Whoever sees in the figures that it has
@@ -274,6 +301,7 @@ impl Saver {
         let mut state = self.state.lock();
         finish(shared, target, result, cow_bytes);
         state.running = None;
+        state.cancelled = false;
         let again = std::mem::take(&mut state.scheduled) && !state.closed;
         if !again {
             state.busy = false;

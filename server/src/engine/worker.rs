@@ -137,7 +137,7 @@ impl Worker {
         if let Err(failure) = admission::admit(shared, config, session, row, &planned.args) {
             return self.refuse(session, Some(row), &failure, reply, start);
         }
-        let skip = take_skip(session);
+        take_skip(session);
         session.client.last_command.store(row.number as u64 + 1, Ordering::Relaxed);
         let set = shards_of(shared, row.command, planned);
         let shards = shared.keyspace.lock(set, now);
@@ -178,7 +178,7 @@ impl Worker {
         if failed {
             self.recorder.error(&reply.out[start.min(reply.len())..]);
         }
-        silence(session, skip, reply, start);
+        silence(session, reply, start);
         if session.client.is_killed() {
             return Outcome::Close;
         }
@@ -199,8 +199,8 @@ impl Worker {
         if let Some(row) = row {
             self.recorder.command(row.number).rejected();
         }
-        let skip = take_skip(session);
-        silence(session, skip, reply, start);
+        take_skip(session);
+        silence(session, reply, start);
         Outcome::Done
     }
 }
@@ -208,20 +208,19 @@ impl Worker {
 /// Takes back the reply of a client that wants none: it had switched replies off, or had asked to
 /// skip this one.
 #[inline]
-fn silence(session: &Session, skip: bool, reply: &mut Reply, start: usize) {
-    if skip || session.reply_mode == ReplyMode::Off {
+fn silence(session: &Session, reply: &mut Reply, start: usize) {
+    if session.skipping || session.reply_mode == ReplyMode::Off {
         reply.out.truncate(start);
     }
 }
 
-/// Whether the reply of the next command is to be skipped; it is the only one.
+/// Notes whether the reply of the command that runs now is to be skipped; it is the only one.
 #[inline]
-fn take_skip(session: &mut Session) -> bool {
-    let skip = session.reply_mode == ReplyMode::SkipNext;
-    if skip {
+fn take_skip(session: &mut Session) {
+    session.skipping = session.reply_mode == ReplyMode::SkipNext;
+    if session.skipping {
         session.reply_mode = ReplyMode::On;
     }
-    skip
 }
 
 #[inline]

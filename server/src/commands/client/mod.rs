@@ -163,6 +163,7 @@ fn no_touch(call: &mut Call<'_>) -> Answer {
 fn reply(call: &mut Call<'_>) -> Answer {
     if call.is(2, "on") {
         call.session.reply_mode = ReplyMode::On;
+        call.session.skipping = false;
         call.reply.ok();
     } else if call.is(2, "off") {
         call.session.reply_mode = ReplyMode::Off;
