@@ -303,8 +303,8 @@ fn sigterm_saves_when_there_are_save_points() -> TestResult {
     Ok(())
 }
 
-/// `timeout` and others send a signal to a process and again to its group: the second one came while
-/// the last image was being written, and was taken for a wish to end without it.
+/// `timeout` and others send a signal to a process and again to its group: the second one came
+/// while the last image was being written, and was taken for a wish to end without it.
 #[test]
 fn two_signals_at_once_are_one() -> TestResult {
     let mut server = Server::builder().arg("--save", "3600 1000000").start()?;
