@@ -15,7 +15,7 @@ const HELP: Flags = Flags::LOADING.and(Flags::STALE);
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] =
-    &[Command::new("config", -2, Flags::NONE, Keys::NONE, unknown)
+    &[Command::new("config", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
         .doc("server", "2.0.0", "Commands about the configuration.")
         .with(&[
             sub("get", -3, ADMIN, get, "2.0.0", "Returns the directives that fit patterns."),
@@ -36,10 +36,6 @@ const fn sub(
     Command::new(name, arity, flags, Keys::NONE, handler)
         .doc("server", since, summary)
         .locking(Locks::Own)
-}
-
-fn unknown(call: &mut Call<'_>) -> Answer {
-    Err(super::unknown_subcommand(&call.args))
 }
 
 fn help(call: &mut Call<'_>) -> Answer {

@@ -88,6 +88,11 @@ pub fn wrong_arity(row: &Row) -> Failure {
     Failure::text(format!("ERR wrong number of arguments for '{}' command", row.name))
 }
 
+/// The handler of commands that do nothing without one of their subcommands.
+fn no_subcommand(call: &mut Call<'_>) -> Answer {
+    Err(unknown_subcommand(&call.args))
+}
+
 /// The error for a request that names no subcommand of its command.
 pub fn unknown_subcommand(args: &Args<'_>) -> Failure {
     let shown = |i| String::from_utf8_lossy(args.get(i).unwrap_or_default()).into_owned();

@@ -5,7 +5,6 @@ use crate::keyspace::{Entry, Usage};
 use super::call::Call;
 use super::failure::{Answer, Failure};
 use super::table::{Command, Flags, Keys};
-use super::unknown_subcommand;
 
 const HELP: Flags = Flags::LOADING.and(Flags::STALE);
 
@@ -20,12 +19,12 @@ const ONLY_COUNTED: Failure = Failure::new(
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
-    Command::new("object", -2, Flags::NONE, Keys::NONE, unknown).with(OBJECT).doc(
+    Command::new("object", -2, Flags::NONE, Keys::NONE, super::no_subcommand).with(OBJECT).doc(
         "generic",
         "2.2.3",
         "Tells how a key's value is kept.",
     ),
-    Command::new("memory", -2, Flags::NONE, Keys::NONE, unknown).with(MEMORY).doc(
+    Command::new("memory", -2, Flags::NONE, Keys::NONE, super::no_subcommand).with(MEMORY).doc(
         "server",
         "4.0.0",
         "Tells what takes memory.",
@@ -82,10 +81,6 @@ const MEMORY: &[Command] = &[
         "Lists the subcommands.",
     ),
 ];
-
-fn unknown(call: &mut Call<'_>) -> Answer {
-    Err(unknown_subcommand(&call.args))
-}
 
 /// The entry of the key behind the subcommand; without one, the reply is null. To ask about a key
 /// is no use of it.

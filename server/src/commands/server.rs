@@ -22,13 +22,13 @@ pub(super) const COMMANDS: &[Command] = &[
         "5.0.0",
         "Shows a picture and the version.",
     ),
-    Command::new("function", -2, Flags::NONE, Keys::NONE, unknown)
+    Command::new("function", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
         .doc("scripting", "7.0.0", "There are no functions; FLUSH is accepted.")
         .with(&[
             sub("flush", -2, Flags::NOSCRIPT, function_flush, "7.0.0", "Does nothing."),
             sub("help", 2, ALWAYS, flush_help, "7.0.0", "Lists the subcommands."),
         ]),
-    Command::new("script", -2, Flags::NONE, Keys::NONE, unknown)
+    Command::new("script", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
         .doc("scripting", "2.6.0", "There are no scripts; FLUSH is accepted.")
         .with(&[
             sub("flush", -2, Flags::NOSCRIPT, script_flush, "2.6.0", "Does nothing."),
@@ -45,10 +45,6 @@ const fn sub(
     summary: &'static str,
 ) -> Command {
     Command::new(name, arity, flags, Keys::NONE, handler).doc("scripting", since, summary)
-}
-
-fn unknown(call: &mut Call<'_>) -> Answer {
-    Err(super::unknown_subcommand(&call.args))
 }
 
 /// The clock itself, not the time of the batch: callers measure with it.

@@ -116,21 +116,6 @@ impl Shards<'_> {
         })
     }
 
-    /// A key of a database in one locked shard, chosen at random; `None` if there is none or the
-    /// chosen one has expired.
-    pub fn random_key(
-        &self,
-        db: DbIndex,
-        shard: ShardIndex,
-        random: impl FnMut() -> u64,
-    ) -> Option<&[u8]> {
-        let mem = self.held.view(shard);
-        let at = keys_of(shard, db).random(&mem, random)?;
-        let shape = Shape::load(&mem, at);
-        let alive = shape.expiry(&mem, at).is_none_or(|expiry| expiry > self.now);
-        alive.then(|| mem.slice(at + shape.key_at(), shape.key_len))
-    }
-
     /// A key of a database in one locked shard, chosen at random. If that one has expired, it is
     /// removed instead: who asks until there is an answer will get one.
     pub fn pick_key(

@@ -22,7 +22,7 @@ const PAUSING: Flags = ADMIN.and(Flags::UNPAUSED);
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] =
-    &[Command::new("client", -2, Flags::NONE, Keys::NONE, unknown)
+    &[Command::new("client", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
         .doc("connection", "2.4.0", "Commands about connections.")
         .with(&[
             sub("caching", 3, PLAIN, no_tracking, "6.0.0", "Not supported."),
@@ -56,10 +56,6 @@ const fn sub(
     summary: &'static str,
 ) -> Command {
     Command::new(name, arity, flags, Keys::NONE, handler).doc("connection", since, summary)
-}
-
-fn unknown(call: &mut Call<'_>) -> Answer {
-    Err(super::unknown_subcommand(&call.args))
 }
 
 fn help(call: &mut Call<'_>) -> Answer {
