@@ -10,6 +10,7 @@
 //!    handed back yet: others are not shared with the child.
 //! 3. The bits of the pages are all clear whenever `active` turns on.
 
+use std::cell::Cell;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::time::Instant;
 
@@ -27,6 +28,31 @@ pub struct CowCost {
     pub bytes: u64,
     /// Nanoseconds that writers stood still for it.
     pub nanoseconds: u64,
+}
+
+/// What copy-on-write has cost one thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stalls {
+    /// Pages that the kernel copied for it.
+    pub faults: u64,
+    /// Nanoseconds that it stood still, for those or for another thread's.
+    pub nanoseconds: u64,
+    /// The longest of these, in nanoseconds.
+    pub longest: u64,
+}
+
+impl Stalls {
+    const NONE: Self = Self { faults: 0, nanoseconds: 0, longest: 0 };
+}
+
+thread_local! {
+    static STALLS: Cell<Stalls> = const { Cell::new(Stalls::NONE) };
+}
+
+/// What copy-on-write has cost the calling thread since it last asked.
+#[inline]
+pub fn take_stalls() -> Stalls {
+    STALLS.replace(Stalls::NONE)
 }
 
 /// The barrier of one arena.
@@ -137,6 +163,12 @@ impl Barrier {
             let took = u64::try_from(begun.elapsed().as_nanos()).unwrap_or(u64::MAX);
             self.faults.fetch_add(1, Ordering::Relaxed);
             self.nanoseconds.fetch_add(took, Ordering::Relaxed);
+            let stalls = STALLS.get();
+            STALLS.set(Stalls {
+                faults: stalls.faults + 1,
+                nanoseconds: stalls.nanoseconds + took,
+                longest: stalls.longest.max(took),
+            });
         }
     }
 

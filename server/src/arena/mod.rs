@@ -39,7 +39,7 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 
 pub use audit::{Audit, Broken, Summary};
-pub use barrier::CowCost;
+pub use barrier::{CowCost, Stalls, take_stalls};
 pub use chunks::OutOfMemory;
 pub use classes::{MAX_SLAB_OBJECT, rounded};
 pub use layout::{CHUNK_SIZE, ChunkIndex, Offset, SHARDS};

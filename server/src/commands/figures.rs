@@ -4,7 +4,7 @@ use std::sync::atomic::Ordering;
 
 use crate::keyspace::DATABASES;
 use crate::telemetry::{
-    ArenaFigures, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
+    ArenaFigures, ArenaMap, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
     MemoryFigures, ServerFigures,
 };
 
@@ -55,10 +55,15 @@ impl Figures for Shared {
                 chunk_bytes: crate::keyspace::CHUNK_SIZE,
                 used_chunks: arena.used_chunks(),
                 huge_bytes: self.huge_bytes.load(Ordering::Relaxed),
+                cow_page_bytes: arena.page_kind().cow_bytes(),
             },
             checkpoint_isolation: config.checkpoint_isolation.name().to_owned(),
             ..InfoInputs::default()
         }
+    }
+
+    fn arena_map(&self, _most: usize) -> ArenaMap {
+        ArenaMap::default()
     }
 }
 

@@ -22,7 +22,7 @@ use crate::checkpoint::{Codec, Handle, Options, Outcome, Prepared, SaveError, Ta
 use crate::clock::{self, Moment};
 use crate::commands::{SaveKind, Shared};
 use crate::keyspace::{Keyspace, Shards, layout_hash};
-use crate::telemetry::{SaveReport, SaveStart};
+use crate::telemetry::{ForkTimes, SaveRecord, SaveStart, SaveStatus};
 
 const BUSY: &str = "ERR Background save already in progress";
 /// Forks that one save may take: see [`SaveError::NotInherited`].
@@ -226,9 +226,11 @@ impl Saver {
         let Some(handle) = self.state.lock().running.clone() else { return };
         let progress = handle.progress();
         let persistence = shared.telemetry.persistence();
-        persistence.save_progress(progress.chunks_done, progress.chunks_total);
         let cost = shared.keyspace.arena().barrier().cost();
-        persistence.cow_sampled(cost.bytes, Moment::now());
+        persistence.save_sampled(Moment::now(), |record| {
+            record.chunks_done = progress.chunks_done;
+            record.cow.copied_bytes = cost.bytes;
+        });
     }
 
     fn serve(&self, shared: &Shared, requests: &Receiver<Request>) {
@@ -385,9 +387,9 @@ fn fork(shared: &Shared, prepared: Prepared) -> Result<crate::checkpoint::Runnin
     };
     drop(shards);
     let released = Moment::now();
-    persistence.forked(released.since(&asked));
+    persistence.forked(ForkTimes { hold_up: released.since(&asked), ..ForkTimes::default() });
     start.pid = running.pid();
-    persistence.save_started(start, released);
+    persistence.save_started(start, asked);
     Ok(running)
 }
 
@@ -398,8 +400,11 @@ fn start_of(shared: &Shared, shards: &Shards<'_>, pid: i32) -> SaveStart {
     SaveStart {
         pid,
         changes: space.stats().changes,
-        chunks: space.arena().used_chunks(),
-        keys: (0..crate::keyspace::DATABASES).map(|db| space.len(db)).sum(),
+        record: SaveRecord {
+            chunks: space.arena().used_chunks(),
+            keys: (0..crate::keyspace::DATABASES).map(|db| space.len(db)).sum(),
+            ..SaveRecord::default()
+        },
         digest: digest.then(|| shards.digest()),
     }
 }
@@ -420,8 +425,11 @@ fn plan(shared: &Shared) -> (Target, Options) {
 
 /// Tells log and figures how a save ended.
 fn finish(shared: &Shared, target: &Target, result: &Result<Outcome, SaveError>, cow_bytes: u64) {
-    let report = match result {
+    shared.telemetry.persistence().save_finished(Moment::now(), |record| match result {
         Ok(outcome) => {
+            record.status = SaveStatus::Ok;
+            record.image_bytes = outcome.image_bytes;
+            record.cow.copied_bytes = cow_bytes;
             let seconds = outcome.total.as_secs_f64();
             tracing::info!(
                 image = %target.path().display(),
@@ -431,17 +439,15 @@ fn finish(shared: &Shared, target: &Target, result: &Result<Outcome, SaveError>,
                 seconds,
                 "Checkpoint saved"
             );
-            Ok(SaveReport { image_bytes: outcome.image_bytes, cow_bytes })
         }
         Err(SaveError::Cancelled) => {
+            record.status = SaveStatus::Cancelled;
             tracing::info!("Checkpoint cancelled");
-            shared.telemetry.persistence().save_cancelled();
-            return;
         }
         Err(error) => {
+            record.status = SaveStatus::Failed;
+            record.error = Some(error.to_string());
             tracing::error!("Checkpoint failed: {error}");
-            Err(error.to_string())
         }
-    };
-    shared.telemetry.persistence().save_finished(Moment::now(), report);
+    });
 }

@@ -1,10 +1,53 @@
 //! What telemetry cannot know itself: the figures that the engine hands in for each reading.
 
+use super::{CowFigures, Snapshot};
+
 /// Gives the engine's figures of this moment. Must be quick and never wait for a command: it is
 /// called for each INFO and each scrape.
 pub trait Figures: Send + Sync {
     /// The figures of this moment.
     fn figures(&self) -> InfoInputs;
+
+    /// The state of the arena's chunks, in at most `most` cells.
+    fn arena_map(&self, most: usize) -> ArenaMap;
+}
+
+/// A picture of the arena: one cell for each run of so many chunks.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ArenaMap {
+    /// Chunks that a cell stands for; the last cell may stand for fewer.
+    pub chunks_per_cell: u64,
+    /// The cells, from the start of the arena; see [`MapCell`] for the bits.
+    pub cells: Vec<MapCell>,
+}
+
+/// A cell of an [`ArenaMap`].
+///
+/// ```text
+///   bit  0      1           2         4..=7
+///        used   at fork     dumped    heat: 0, or 1 + log2 of the copy-on-write faults since
+///                                     the fork, 15 at most
+/// ```
+///
+/// Used: any of its chunks is in use. At fork: any was in use when the running save forked.
+/// Dumped: all those are written. Outside a save only `used` is set.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MapCell(pub u8);
+
+impl MapCell {
+    /// Any of its chunks is in use.
+    pub const USED: u8 = 1;
+    /// Any of its chunks was in use at the fork.
+    pub const AT_FORK: u8 = 1 << 1;
+    /// All that were in use at the fork are written.
+    pub const DUMPED: u8 = 1 << 2;
+    const HEAT_SHIFT: u32 = 4;
+
+    /// A cell with these bits, and so many faults since the fork.
+    pub fn new(bits: u8, faults: u64) -> Self {
+        let heat = faults.checked_ilog2().map_or(0, |log| (log + 1).min(15));
+        Self(bits | (heat.to_le_bytes()[0] << Self::HEAT_SHIFT))
+    }
 }
 
 /// The engine's figures of one moment.
@@ -30,6 +73,38 @@ pub struct InfoInputs {
     pub arena: ArenaFigures,
     /// How checkpoints see one instant, such as `kernel-cow`.
     pub checkpoint_isolation: String,
+    /// What copy-on-write has cost since the start.
+    pub cow: CowFigures,
+    /// How long each copy-on-write fault took, since the start.
+    pub cow_faults: Snapshot,
+    /// Transparent huge pages.
+    pub thp: ThpFigures,
+    /// The pool of huge pages that the arena is made of, if it is.
+    pub pool: Option<PoolFigures>,
+}
+
+/// Transparent huge pages under the arena.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct ThpFigures {
+    /// The machine's setting: `always`, `madvise` or `never`; empty if the kernel has none.
+    pub setting: String,
+    /// Huge pages that writers have split during saves.
+    pub splits: u64,
+    /// Huge pages made whole again.
+    pub healed: u64,
+}
+
+/// A pool of hugetlb pages, of the whole machine.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct PoolFigures {
+    /// Bytes of a page.
+    pub page_bytes: u64,
+    /// Pages there are.
+    pub total: u64,
+    /// Pages that nobody has.
+    pub free: u64,
+    /// Free pages that are promised to somebody.
+    pub reserved: u64,
 }
 
 /// The server's settings and names.
@@ -154,4 +229,6 @@ pub struct ArenaFigures {
     pub used_chunks: u64,
     /// Bytes that really lie on huge pages.
     pub huge_bytes: u64,
+    /// Bytes that a copy-on-write fault copies.
+    pub cow_page_bytes: u64,
 }

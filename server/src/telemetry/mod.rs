@@ -24,6 +24,7 @@ pub mod metrics;
 mod persistence;
 mod process;
 mod rates;
+mod saves;
 mod workers;
 
 use std::sync::Arc;
@@ -35,11 +36,14 @@ use parking_lot::Mutex;
 
 pub use histogram::{Histogram, Snapshot};
 pub use inputs::{
-    ArenaFigures, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
-    MemoryFigures, ServerFigures,
+    ArenaFigures, ArenaMap, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
+    MapCell, MemoryFigures, PoolFigures, ServerFigures, ThpFigures,
 };
-pub use persistence::{LoadReport, Loading, Persistence, SaveReport, SaveStart, Saving, View};
+pub use persistence::{
+    ForkTimes, LoadReport, Loading, Persistence, SaveStart, SaveTotals, Saving, View,
+};
 pub use rates::Rates;
+pub use saves::{Cause, CowFigures, KEPT, SaveRecord, SaveStatus, Stall, Steps};
 pub use workers::{CommandRecorder, CommandTotals, Recorder, Totals};
 
 use crate::clock::Moment;
@@ -203,8 +207,8 @@ impl Telemetry {
             latencies: self.commands().map(|(number, _)| self.latency(number)).collect(),
             errors: (0..errors::COUNTERS).map(|counter| self.error_count(counter)).collect(),
             engine: inputs.counters,
-            saves: view.saves,
-            forks: view.forks.count(),
+            saves: view.totals.begun,
+            forks: view.hold_ups.count(),
         };
         *self.zero.lock() = zero;
         self.sampler.lock().clear();

@@ -15,30 +15,31 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::histogram::{Histogram, Snapshot};
+use super::saves::{History, SaveRecord, SaveStatus, Steps};
 use crate::clock::{self, Moment};
 
 /// A save begins: what is known at the fork.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Default)]
 pub struct SaveStart {
-    /// The child's process id.
+    /// The child's process id; 0 for a save in the foreground.
     pub pid: i32,
     /// All changes ever made, read inside the safepoint.
     pub changes: u64,
-    /// Chunks to be written.
-    pub chunks: u64,
-    /// Keys there are.
-    pub keys: u64,
     /// A digest of the data, taken inside the safepoint; for tests.
     pub digest: Option<String>,
+    /// The figures there are; number, time and status are filled in here.
+    pub record: SaveRecord,
 }
 
-/// What a save that succeeded reports.
+/// How long a fork held up the clients, and with what.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SaveReport {
-    /// Size of the image.
-    pub image_bytes: u64,
-    /// Bytes copied because they were changed during the save.
-    pub cow_bytes: u64,
+pub struct ForkTimes {
+    /// From asking for the first lock to holding the last.
+    pub wait: Duration,
+    /// In `fork(2)`.
+    pub fork: Duration,
+    /// From asking for the first lock to releasing the last.
+    pub hold_up: Duration,
 }
 
 /// What a restore reports.
@@ -61,9 +62,7 @@ pub struct LoadReport {
 struct Running {
     start: SaveStart,
     at: Moment,
-    cow: u64,
-    cow_peak: u64,
-    cow_at: Option<Moment>,
+    sampled: Moment,
 }
 
 #[derive(Debug, Default)]
@@ -79,10 +78,25 @@ struct State {
     last_cow: u64,
     last_digest: Option<String>,
     image_bytes: u64,
-    saves: u64,
-    failures: u64,
-    latest_fork: Duration,
+    totals: SaveTotals,
+    history: History,
+    latest_fork: ForkTimes,
     restore: Option<(LoadReport, Duration)>,
+}
+
+/// Sums over all saves since the start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct SaveTotals {
+    /// Saves begun.
+    pub begun: u64,
+    /// Saves that failed.
+    pub failed: u64,
+    /// Where the writers' time went.
+    pub steps: Steps,
+    /// Bytes of memory written.
+    pub raw_bytes: u64,
+    /// Bytes of the images.
+    pub image_bytes: u64,
 }
 
 /// The state of saving and restoring.
@@ -91,12 +105,12 @@ pub struct Persistence {
     loading: AtomicBool,
     loaded_bytes: AtomicU64,
     loading_total_bytes: AtomicU64,
-    chunks_done: AtomicU64,
-    chunks_total: AtomicU64,
     /// Asked for at each write: not behind the lock.
     last_failed: AtomicBool,
     state: Mutex<State>,
-    /// Written under the lock of `state`.
+    /// Written under the lock of `state`, as the two that follow.
+    hold_ups: Histogram,
+    waits: Histogram,
     forks: Histogram,
 }
 
@@ -137,71 +151,89 @@ impl Persistence {
         self.loading.load(Acquire)
     }
 
-    /// A fork was made; it held up the clients for so long.
-    pub fn forked(&self, duration: Duration) {
+    /// A fork was made.
+    pub fn forked(&self, times: ForkTimes) {
         let mut state = self.state.lock();
-        state.latest_fork = duration;
-        self.forks.record(clock::nanos(duration));
+        state.latest_fork = times;
+        self.hold_ups.record(clock::nanos(times.hold_up));
+        self.waits.record(clock::nanos(times.wait));
+        self.forks.record(clock::nanos(times.fork));
     }
 
-    /// A save began.
+    /// A save began, `at` the moment at which it asked for the first lock. If one runs already it
+    /// has forked anew: it goes on with the new figures.
     pub fn save_started(&self, start: SaveStart, at: Moment) {
-        self.chunks_done.store(0, Relaxed);
-        self.chunks_total.store(start.chunks, Relaxed);
         let mut state = self.state.lock();
-        state.saves += 1;
-        state.running = Some(Running { start, at, cow: 0, cow_peak: 0, cow_at: None });
+        let (number, at) = match state.running.take() {
+            Some(old) => (old.start.record.number, old.at),
+            None => {
+                state.totals.begun += 1;
+                (state.totals.begun, at)
+            }
+        };
+        let mut start = start;
+        start.record.number = number;
+        start.record.started_ms = at.wall_ms;
+        state.running = Some(Running { start, at, sampled: at });
     }
 
-    /// So many chunks are written, of so many.
-    pub fn save_progress(&self, done: u64, total: u64) {
-        self.chunks_done.store(done, Relaxed);
-        self.chunks_total.store(total, Relaxed);
-    }
-
-    /// The running save has caused so many bytes to be copied so far.
-    pub fn cow_sampled(&self, bytes: u64, now: Moment) {
+    /// What the running save has done and cost up to now.
+    pub fn save_sampled(&self, now: Moment, update: impl FnOnce(&mut SaveRecord)) {
         if let Some(running) = &mut self.state.lock().running {
-            running.cow = bytes;
-            running.cow_peak = running.cow_peak.max(bytes);
-            running.cow_at = Some(now);
+            running.sampled = now;
+            running.start.record.duration = now.since(&running.at);
+            update(&mut running.start.record);
         }
     }
 
-    /// The save is over: the image is published, or nothing has changed on disk. A save that
-    /// could not even start is told here too.
-    pub fn save_finished(&self, now: Moment, result: Result<SaveReport, String>) {
+    /// The save is over: `finish` sets its status and its last figures; returns what is kept of
+    /// it. A save that could not even start is told here too.
+    pub fn save_finished(&self, now: Moment, finish: impl FnOnce(&mut SaveRecord)) -> SaveRecord {
         let mut state = self.state.lock();
         let running = state.running.take();
-        if let Some(running) = &running {
-            state.last_duration = Some(now.since(&running.at));
-            state.last_cow = running.cow_peak;
-        }
-        match result {
-            Ok(report) => {
-                self.last_failed.store(false, Relaxed);
-                state.last_failed = false;
-                state.last_error = None;
+        let mut record = running.as_ref().map(|running| running.start.record.clone());
+        let record = record
+            .get_or_insert_with(|| SaveRecord { started_ms: now.wall_ms, ..SaveRecord::default() });
+        record.duration = running.as_ref().map_or(Duration::ZERO, |one| now.since(&one.at));
+        finish(record);
+        match record.status {
+            SaveStatus::Ok => {
                 state.last_save_ms = now.wall_ms;
-                state.last_cow = report.cow_bytes;
-                state.image_bytes = report.image_bytes;
-                if let Some(Running { start, .. }) = running {
+                state.image_bytes = record.image_bytes;
+                if let Some(Running { start, .. }) = &running {
                     state.saved_changes = start.changes;
-                    state.last_digest = start.digest;
+                    state.last_digest.clone_from(&start.digest);
                 }
             }
-            Err(error) => {
-                self.last_failed.store(true, Relaxed);
-                state.last_failed = true;
-                state.last_error = Some(error);
-                state.failures += 1;
+            SaveStatus::Failed => state.totals.failed += 1,
+            SaveStatus::Cancelled | SaveStatus::Running => {}
+        }
+        if record.status != SaveStatus::Cancelled {
+            state.last_failed = record.status != SaveStatus::Ok;
+            self.last_failed.store(state.last_failed, Relaxed);
+            state.last_error.clone_from(&record.error);
+            if running.is_some() {
+                state.last_duration = Some(record.duration);
+                state.last_cow = record.cow.copied_bytes;
             }
+        }
+        state.totals.steps = state.totals.steps.plus(&record.steps);
+        state.totals.raw_bytes += record.raw_bytes;
+        state.totals.image_bytes += record.image_bytes;
+        state.history.push(record.clone());
+        record.clone()
+    }
+
+    /// Adds to the figures of a save that has ended what took longer to find out.
+    pub fn save_amended(&self, number: u64, update: impl FnOnce(&mut SaveRecord)) {
+        if let Some(record) = self.state.lock().history.find(number) {
+            update(record);
         }
     }
 
-    /// The save was called off: nothing has changed on disk, and nothing failed.
-    pub fn save_cancelled(&self) {
-        self.state.lock().running = None;
+    /// The last saves that have ended, the oldest first.
+    pub fn history(&self) -> Vec<SaveRecord> {
+        self.state.lock().history.list()
     }
 
     /// Whether the last save failed; writes may be refused then.
@@ -231,7 +263,13 @@ impl Persistence {
                 loaded_bytes: self.loaded_bytes.load(Relaxed),
                 total_bytes: self.loading_total_bytes.load(Relaxed),
             }),
-            saving: state.running.as_ref().map(|running| self.saving(running, now)),
+            saving: state.running.as_ref().map(|running| Saving {
+                pid: running.start.pid,
+                since: running.at,
+                elapsed: now.since(&running.at),
+                age: now.since(&running.sampled),
+                record: running.start.record.clone(),
+            }),
             changes_since_last_save: changes.saturating_sub(state.saved_changes),
             last_save_ms: state.last_save_ms,
             last_save_failed: state.last_failed,
@@ -239,28 +277,15 @@ impl Persistence {
             last_duration: state.last_duration,
             last_cow_bytes: state.last_cow,
             last_digest: state.last_digest.clone(),
+            last: state.history.last().cloned(),
             image_bytes: state.image_bytes,
-            saves: state.saves,
-            failures: state.failures,
+            totals: state.totals,
             latest_fork: state.latest_fork,
+            hold_ups: self.hold_ups.snapshot(),
+            waits: self.waits.snapshot(),
             forks: self.forks.snapshot(),
             restored: restore.map(|(report, _)| report.clone()).unwrap_or_default(),
             restore_duration: restore.map(|(_, duration)| *duration),
-        }
-    }
-
-    fn saving(&self, running: &Running, now: Moment) -> Saving {
-        let (done, total) = (self.chunks_done.load(Relaxed), self.chunks_total.load(Relaxed));
-        Saving {
-            pid: running.start.pid,
-            since: running.at,
-            elapsed: now.since(&running.at),
-            chunks_done: done.min(total),
-            chunks_total: total,
-            keys_total: running.start.keys,
-            cow_bytes: running.cow,
-            cow_peak_bytes: running.cow_peak,
-            cow_age: running.cow_at.map_or(Duration::ZERO, |at| now.since(&at)),
         }
     }
 }
@@ -280,21 +305,25 @@ pub struct View {
     pub last_save_failed: bool,
     /// Why the last save failed; None when it succeeded.
     pub last_error: Option<String>,
-    /// How long the last save took, failed or not.
+    /// How long the last save took that began and was not called off.
     pub last_duration: Option<Duration>,
-    /// Bytes copied because they were changed during the last save.
+    /// Bytes copied because they were changed during that save.
     pub last_cow_bytes: u64,
     /// The digest taken at the fork of the last save that succeeded.
     pub last_digest: Option<String>,
+    /// The last save that ended, however it did.
+    pub last: Option<SaveRecord>,
     /// Size of the image on disk.
     pub image_bytes: u64,
-    /// Saves begun.
-    pub saves: u64,
-    /// Saves that failed.
-    pub failures: u64,
+    /// Sums over all saves.
+    pub totals: SaveTotals,
     /// How long the last fork held up the clients.
-    pub latest_fork: Duration,
-    /// All forks' times.
+    pub latest_fork: ForkTimes,
+    /// How long forks held up the clients.
+    pub hold_ups: Snapshot,
+    /// How much of it was waiting for the safepoint.
+    pub waits: Snapshot,
+    /// How much of it was `fork(2)`.
     pub forks: Snapshot,
     /// The restore at the start; zeros when there was none.
     pub restored: LoadReport,
@@ -316,42 +345,35 @@ pub struct Loading {
 }
 
 /// A save that runs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Saving {
-    /// The child's process id.
+    /// The child's process id; 0 in the foreground.
     pub pid: i32,
-    /// When it began.
+    /// When it asked for the first lock.
     pub since: Moment,
     /// How long it has run.
     pub elapsed: Duration,
-    /// Chunks written.
-    pub chunks_done: u64,
-    /// Chunks to be written.
-    pub chunks_total: u64,
-    /// Keys there were at the fork.
-    pub keys_total: u64,
-    /// Bytes copied so far because they were changed.
-    pub cow_bytes: u64,
-    /// The most that was seen of those.
-    pub cow_peak_bytes: u64,
-    /// How old that figure is.
-    pub cow_age: Duration,
+    /// How old the figures are.
+    pub age: Duration,
+    /// Its figures so far.
+    pub record: SaveRecord,
 }
 
 impl Saving {
     /// The share that is written, 0 to 1.
     pub fn progress(&self) -> f64 {
-        if self.chunks_total == 0 {
+        if self.record.chunks == 0 {
             return 0.0;
         }
-        self.chunks_done as f64 / self.chunks_total as f64
+        self.record.chunks_done.min(self.record.chunks) as f64 / self.record.chunks as f64
     }
 
     /// Keys written, estimated from the chunks: the child knows no keys.
     pub fn keys_done(&self) -> u64 {
-        let done = u128::from(self.keys_total) * u128::from(self.chunks_done);
-        let done = done.checked_div(u128::from(self.chunks_total)).unwrap_or(0);
-        u64::try_from(done).unwrap_or(self.keys_total)
+        let record = &self.record;
+        let done = u128::from(record.keys) * u128::from(record.chunks_done.min(record.chunks));
+        let done = done.checked_div(u128::from(record.chunks)).unwrap_or(0);
+        u64::try_from(done).unwrap_or(record.keys)
     }
 }
 

@@ -7,14 +7,38 @@ fn at(seconds: u32) -> Moment {
 
 fn start(changes: u64) -> SaveStart {
     let digest = Some(format!("digest-{changes}"));
-    SaveStart { pid: 42, changes, chunks: 8, keys: 100, digest }
+    let record = SaveRecord { chunks: 8, keys: 100, ..SaveRecord::default() };
+    SaveStart { pid: 42, changes, digest, record }
+}
+
+fn times(micros: u64) -> ForkTimes {
+    ForkTimes { hold_up: Duration::from_micros(micros), ..ForkTimes::default() }
+}
+
+fn succeed(image_bytes: u64, cow_bytes: u64) -> impl FnOnce(&mut SaveRecord) {
+    move |record| {
+        record.status = SaveStatus::Ok;
+        record.image_bytes = image_bytes;
+        record.cow.copied_bytes = cow_bytes;
+    }
+}
+
+fn fail(error: &str) -> impl FnOnce(&mut SaveRecord) {
+    move |record| {
+        record.status = SaveStatus::Failed;
+        record.error = Some(error.to_owned());
+    }
+}
+
+fn copied(bytes: u64) -> impl FnOnce(&mut SaveRecord) {
+    move |record| record.cow.copied_bytes = bytes
 }
 
 #[test]
 fn a_new_server_has_saved_nothing() {
     let view = Persistence::new(at(0)).view(at(9), 5);
     assert_eq!(view.last_save_ms, at(0).wall_ms);
-    assert_eq!((view.saves, view.last_duration, view.last_save_failed), (0, None, false));
+    assert_eq!((view.totals.begun, view.last_duration, view.last_save_failed), (0, None, false));
     assert_eq!(view.changes_since_last_save, 5);
     assert!(view.saving.is_none() && view.loading.is_none());
 }
@@ -22,31 +46,31 @@ fn a_new_server_has_saved_nothing() {
 #[test]
 fn a_save_that_succeeds_counts_the_changes_before_the_fork() {
     let persistence = Persistence::new(at(0));
-    persistence.forked(Duration::from_micros(347));
+    persistence.forked(times(347));
     persistence.save_started(start(10), at(5));
-    persistence.save_progress(2, 8);
-    persistence.cow_sampled(4096, at(6));
-    persistence.cow_sampled(2048, at(7));
+    persistence.save_sampled(at(7), |record| {
+        record.chunks_done = 2;
+        record.cow.copied_bytes = 2048;
+    });
 
     let view = persistence.view(at(9), 13);
     let saving = view.saving.unwrap();
     assert_eq!((saving.pid, saving.elapsed), (42, Duration::from_secs(4)));
     assert_eq!((saving.progress(), saving.keys_done()), (0.25, 25));
-    assert_eq!((saving.cow_bytes, saving.cow_peak_bytes), (2048, 4096));
-    assert_eq!(saving.cow_age, Duration::from_secs(2));
+    assert_eq!((saving.record.cow.copied_bytes, saving.age), (2048, Duration::from_secs(2)));
     assert_eq!(view.changes_since_last_save, 13);
     assert_eq!(view.last_digest, None, "not published yet");
     assert_eq!(persistence.saving_pid(), Some(42));
 
-    persistence.save_finished(at(11), Ok(SaveReport { image_bytes: 777, cow_bytes: 5000 }));
+    persistence.save_finished(at(11), succeed(777, 5000));
     let view = persistence.view(at(12), 13);
     assert_eq!(view.changes_since_last_save, 3, "those after the fork");
     assert_eq!(view.last_save_ms, at(11).wall_ms);
     assert_eq!(view.last_duration, Some(Duration::from_secs(6)));
-    assert_eq!((view.image_bytes, view.last_cow_bytes, view.saves), (777, 5000, 1));
+    assert_eq!((view.image_bytes, view.last_cow_bytes, view.totals.begun), (777, 5000, 1));
     assert_eq!(view.last_digest.as_deref(), Some("digest-10"));
-    assert_eq!(view.latest_fork, Duration::from_micros(347));
-    assert_eq!(view.forks.count(), 1);
+    assert_eq!(view.latest_fork, times(347));
+    assert_eq!(view.hold_ups.count(), 1);
     assert!(view.saving.is_none());
 }
 
@@ -54,33 +78,33 @@ fn a_save_that_succeeds_counts_the_changes_before_the_fork() {
 fn a_save_that_fails_leaves_what_the_last_good_one_said() {
     let persistence = Persistence::new(at(0));
     persistence.save_started(start(10), at(1));
-    persistence.save_finished(at(2), Ok(SaveReport { image_bytes: 777, cow_bytes: 1 }));
+    persistence.save_finished(at(2), succeed(777, 1));
     persistence.save_started(start(20), at(3));
-    persistence.cow_sampled(99, at(4));
-    persistence.save_finished(at(5), Err("no space".to_owned()));
+    persistence.save_sampled(at(4), copied(99));
+    persistence.save_finished(at(5), fail("no space"));
 
     let view = persistence.view(at(6), 30);
     assert_eq!(view.changes_since_last_save, 20);
     assert_eq!(view.last_save_ms, at(2).wall_ms);
     assert_eq!((view.last_save_failed, view.last_error.as_deref()), (true, Some("no space")));
-    assert_eq!((view.saves, view.failures, view.last_cow_bytes), (2, 1, 99));
+    assert_eq!((view.totals.begun, view.totals.failed, view.last_cow_bytes), (2, 1, 99));
     assert_eq!((view.image_bytes, view.last_digest.as_deref()), (777, Some("digest-10")));
     assert_eq!(view.last_duration, Some(Duration::from_secs(2)));
 
     persistence.save_started(start(30), at(7));
-    persistence.save_finished(at(8), Ok(SaveReport::default()));
+    persistence.save_finished(at(8), succeed(0, 0));
     let view = persistence.view(at(9), 30);
     assert_eq!((view.last_save_failed, view.last_error), (false, None));
-    assert_eq!(view.failures, 1);
+    assert_eq!(view.totals.failed, 1);
 }
 
 #[test]
 fn a_save_that_could_not_start_is_a_failed_one() {
     let persistence = Persistence::new(at(0));
-    persistence.save_finished(at(1), Err("fork: out of memory".to_owned()));
+    persistence.save_finished(at(1), fail("fork: out of memory"));
     let view = persistence.view(at(2), 0);
     assert!(persistence.last_save_failed());
-    assert_eq!((view.saves, view.failures, view.last_duration), (0, 1, None));
+    assert_eq!((view.totals.begun, view.totals.failed, view.last_duration), (0, 1, None));
 }
 
 #[test]
@@ -109,4 +133,42 @@ fn progress_without_chunks_is_no_division_by_zero() {
     persistence.save_started(SaveStart::default(), at(0));
     let saving = persistence.view(at(0), 0).saving.unwrap();
     assert_eq!((saving.progress(), saving.keys_done()), (0.0, 0));
+}
+
+#[test]
+fn a_save_that_is_called_off_is_remembered_and_changes_nothing_else() {
+    let persistence = Persistence::new(at(0));
+    persistence.save_started(start(10), at(1));
+    persistence.save_finished(at(3), |record| record.status = SaveStatus::Cancelled);
+    let view = persistence.view(at(4), 10);
+    assert_eq!((view.changes_since_last_save, view.last_duration), (10, None));
+    assert!(!view.last_save_failed && view.saving.is_none());
+    let last = view.last.unwrap();
+    assert_eq!((last.number, last.duration), (1, Duration::from_secs(2)));
+    assert_eq!(last.status, SaveStatus::Cancelled);
+}
+
+#[test]
+fn a_save_that_forks_again_stays_one_save() {
+    let persistence = Persistence::new(at(0));
+    persistence.save_started(start(10), at(1));
+    persistence.save_started(SaveStart { pid: 43, ..start(12) }, at(2));
+    assert_eq!(persistence.saving_pid(), Some(43));
+    let record = persistence.save_finished(at(5), succeed(1, 0));
+    assert_eq!((record.number, record.duration), (1, Duration::from_secs(4)));
+    assert_eq!(persistence.view(at(5), 12).changes_since_last_save, 0);
+}
+
+#[test]
+fn the_last_64_saves_are_kept_and_can_be_amended() {
+    let persistence = Persistence::new(at(0));
+    for changes in 0..70 {
+        persistence.save_started(start(changes), at(1));
+        persistence.save_finished(at(2), succeed(changes, 0));
+    }
+    persistence.save_amended(70, |record| record.thp_splits = Some(3));
+    persistence.save_amended(1, |_| panic!("forgotten long ago"));
+    let history = persistence.history();
+    assert_eq!((history.len(), history[0].number, history[63].number), (64, 7, 70));
+    assert_eq!(history[63].thp_splits, Some(3));
 }

@@ -85,6 +85,6 @@ fn changes_since_the_last_save_are_those_after_the_fork() {
     persistence.save_started(start, Moment::now());
     let unsaved = || persistence.view(Moment::now(), 7).changes_since_last_save;
     assert_eq!(unsaved(), 7);
-    persistence.save_finished(Moment::now(), Ok(SaveReport::default()));
+    persistence.save_finished(Moment::now(), |record| record.status = SaveStatus::Ok);
     assert_eq!(unsaved(), 2);
 }

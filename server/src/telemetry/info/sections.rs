@@ -148,20 +148,20 @@ pub(super) fn persistence(page: &mut Page, reading: &Reading<'_>) {
     page.section("Persistence");
     page.field("loading", u8::from(view.loading.is_some()));
     page.field("async_loading", 0);
-    page.field("current_cow_peak", saving.map_or(0, |saving| saving.cow_peak_bytes));
-    page.field("current_cow_size", saving.map_or(0, |saving| saving.cow_bytes));
-    page.field("current_cow_size_age", saving.map_or(0, |saving| saving.cow_age.as_secs()));
+    page.field("current_cow_peak", saving.map_or(0, |saving| saving.record.cow.copied_bytes));
+    page.field("current_cow_size", saving.map_or(0, |saving| saving.record.cow.copied_bytes));
+    page.field("current_cow_size_age", saving.map_or(0, |saving| saving.age.as_secs()));
     let done = saving.map_or(0.0, |saving| saving.progress()) * 100.0;
     page.field("current_fork_perc", two_decimals(done));
     page.field("current_save_keys_processed", saving.map_or(0, |saving| saving.keys_done()));
-    page.field("current_save_keys_total", saving.map_or(0, |saving| saving.keys_total));
+    page.field("current_save_keys_total", saving.map_or(0, |saving| saving.record.keys));
     page.field("rdb_changes_since_last_save", view.changes_since_last_save);
     page.field("rdb_bgsave_in_progress", u8::from(saving.is_some()));
     page.field("rdb_last_save_time", view.last_save_ms.div_euclid(1000));
     page.field("rdb_last_bgsave_status", word(view.last_save_failed));
     page.field("rdb_last_bgsave_time_sec", seconds(view.last_duration));
     page.field("rdb_current_bgsave_time_sec", seconds(saving.map(|saving| saving.elapsed)));
-    page.field("rdb_saves", view.saves.saturating_sub(reading.zero.saves));
+    page.field("rdb_saves", view.totals.begun.saturating_sub(reading.zero.saves));
     page.field("rdb_last_cow_size", view.last_cow_bytes);
     page.field("rdb_last_load_keys_expired", view.restored.keys_expired);
     page.field("rdb_last_load_keys_loaded", view.restored.keys_loaded);
@@ -195,13 +195,16 @@ fn own_persistence(page: &mut Page, reading: &Reading<'_>, view: &View) {
     let saving = view.saving.as_ref();
     page.field("cowherd_checkpoint_isolation", &reading.inputs.checkpoint_isolation);
     page.field("cowherd_checkpoint_child_pid", saving.map_or(0, |saving| saving.pid));
-    page.field("cowherd_checkpoint_chunks_done", saving.map_or(0, |saving| saving.chunks_done));
-    page.field("cowherd_checkpoint_chunks_total", saving.map_or(0, |saving| saving.chunks_total));
+    page.field(
+        "cowherd_checkpoint_chunks_done",
+        saving.map_or(0, |saving| saving.record.chunks_done),
+    );
+    page.field("cowherd_checkpoint_chunks_total", saving.map_or(0, |saving| saving.record.chunks));
     page.field("cowherd_last_checkpoint_error", view.last_error.as_deref().unwrap_or(""));
     page.field("cowherd_last_checkpoint_digest", view.last_digest.as_deref().unwrap_or(""));
     let took = view.last_duration.unwrap_or_default().as_secs_f64();
     page.field("cowherd_last_checkpoint_seconds", format_args!("{took:.6}"));
-    page.field("cowherd_checkpoint_failures", view.failures);
+    page.field("cowherd_checkpoint_failures", view.totals.failed);
     page.field("cowherd_image_bytes", view.image_bytes);
     let restore = view.restore_duration.unwrap_or_default().as_secs_f64();
     page.field("cowherd_restore_seconds", format_args!("{restore:.6}"));
@@ -214,8 +217,8 @@ pub(super) fn stats(page: &mut Page, reading: &Reading<'_>) {
     let rates = reading.telemetry.rates();
     let kbps = |bytes: u64| format!("{:.2}", bytes as f64 / 1024.0);
     let view = reading.persistence();
-    let forks = view.forks.count().saturating_sub(reading.zero.forks);
-    let latest_fork = if forks == 0 { Duration::ZERO } else { view.latest_fork };
+    let forks = view.hold_ups.count().saturating_sub(reading.zero.forks);
+    let latest_fork = if forks == 0 { Duration::ZERO } else { view.latest_fork.hold_up };
     page.section("Stats");
     page.field("total_connections_received", totals.connections_received);
     page.field("total_commands_processed", totals.commands);

@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::telemetry::{
-    ArenaFigures, ClientFigures, DatabaseFigures, EngineCounters, LoadReport, MemoryFigures,
-    SaveReport, SaveStart, ServerFigures,
+    ArenaFigures, ClientFigures, DatabaseFigures, EngineCounters, ForkTimes, LoadReport,
+    MemoryFigures, SaveRecord, SaveStart, SaveStatus, ServerFigures,
 };
 
 /// What Redis 7.0 shows, section by section and in its order.
@@ -118,6 +118,7 @@ fn inputs() -> InfoInputs {
             DatabaseFigures { number: 3, keys: 1, expires: 0, avg_ttl_ms: 0 },
         ],
         arena: ArenaFigures {
+            cow_page_bytes: 4096,
             pages_asked: "auto".to_owned(),
             pages: "small".to_owned(),
             capacity: 1 << 30,
@@ -255,10 +256,12 @@ fn values_are_written_as_in_redis() {
 fn a_running_and_a_failed_save_are_shown() {
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
-    persistence.forked(Duration::from_micros(347));
-    let start = SaveStart { pid: 42, changes: 0, chunks: 4, keys: 8, digest: None };
+    let hold_up = Duration::from_micros(347);
+    persistence.forked(ForkTimes { hold_up, ..ForkTimes::default() });
+    let record = SaveRecord { chunks: 4, keys: 8, ..SaveRecord::default() };
+    let start = SaveStart { pid: 42, record, ..SaveStart::default() };
     persistence.save_started(start, Moment::now());
-    persistence.save_progress(1, 4);
+    persistence.save_sampled(Moment::now(), |record| record.chunks_done = 1);
     let info = render(&telemetry, &["persistence", "stats"], &inputs());
     let running = fields(&info);
     assert_eq!(running["rdb_bgsave_in_progress"], "1");
@@ -267,7 +270,10 @@ fn a_running_and_a_failed_save_are_shown() {
     assert_eq!(running["cowherd_checkpoint_child_pid"], "42");
     assert_eq!((running["latest_fork_usec"], running["total_forks"]), ("347", "1"));
 
-    persistence.save_finished(Moment::now(), Err("disk full\nfree some".to_owned()));
+    persistence.save_finished(Moment::now(), |record| {
+        record.status = SaveStatus::Failed;
+        record.error = Some("disk full\nfree some".to_owned());
+    });
     let info = render(&telemetry, &["persistence"], &inputs());
     let failed = fields(&info);
     assert_eq!(failed["rdb_last_bgsave_status"], "err");
@@ -297,9 +303,9 @@ fn a_restore_is_shown_while_it_runs() {
 #[test]
 fn a_reset_starts_statistics_over_and_keeps_states() {
     let telemetry = telemetry();
-    telemetry.persistence().forked(Duration::from_micros(5));
+    telemetry.persistence().forked(ForkTimes::default());
     telemetry.persistence().save_started(SaveStart::default(), Moment::now());
-    telemetry.persistence().save_finished(Moment::now(), Ok(SaveReport::default()));
+    telemetry.persistence().save_finished(Moment::now(), |record| record.status = SaveStatus::Ok);
     telemetry.reset(&inputs());
     let info = render(&telemetry, &["all"], &inputs());
     let after = fields(&info);

@@ -114,11 +114,11 @@ fn persistence(out: &mut Emitter<'_>, collected: &Collected<'_>) -> fmt::Result 
         "Bytes copied because they changed during the last save",
         view.last_cow_bytes,
     )?;
-    out.counter("redis_rdb_saves_total", "Saves begun", view.saves)?;
+    out.counter("redis_rdb_saves_total", "Saves begun", view.totals.begun)?;
     out.gauge(
         "redis_latest_fork_seconds",
         "How long the last fork held up the clients",
-        view.latest_fork.as_secs_f64(),
+        view.latest_fork.hold_up.as_secs_f64(),
     )?;
     out.gauge("redis_aof_enabled", "0: there is no append-only file", 0_u64)
 }

@@ -3,13 +3,17 @@ use std::net::{Ipv4Addr, TcpStream as StdStream};
 
 use super::*;
 use crate::clock::Moment;
-use crate::telemetry::{InfoInputs, LoadReport};
+use crate::telemetry::{ArenaMap, InfoInputs, LoadReport};
 
 struct Nothing;
 
 impl Figures for Nothing {
     fn figures(&self) -> InfoInputs {
         InfoInputs::default()
+    }
+
+    fn arena_map(&self, _most: usize) -> ArenaMap {
+        ArenaMap::default()
     }
 }
 

@@ -169,10 +169,10 @@ fn saves(out: &mut Emitter<'_>, collected: &Collected<'_>) -> fmt::Result {
     out.gauge(
         "cowherd_save_cow_bytes",
         "Bytes copied so far because they changed during the running save",
-        saving.map_or(0, |saving| saving.cow_bytes),
+        saving.map_or(0, |saving| saving.record.cow.copied_bytes),
     )?;
-    out.counter("cowherd_saves_total", "Saves begun", view.saves)?;
-    out.counter("cowherd_saves_failed_total", "Saves that failed", view.failures)?;
+    out.counter("cowherd_saves_total", "Saves begun", view.totals.begun)?;
+    out.counter("cowherd_saves_failed_total", "Saves that failed", view.totals.failed)?;
     out.gauge(
         "cowherd_last_save_success",
         "1 unless the last save failed",
@@ -206,12 +206,12 @@ fn forks_and_restores(out: &mut Emitter<'_>, collected: &Collected<'_>) -> fmt::
     out.histogram(
         "cowherd_fork_duration_seconds",
         "How long forks held up the clients",
-        &view.forks,
+        &view.hold_ups,
     )?;
     out.gauge(
         "cowherd_last_fork_seconds",
         "How long the last fork held up the clients",
-        view.latest_fork.as_secs_f64(),
+        view.latest_fork.hold_up.as_secs_f64(),
     )?;
     out.gauge(
         "cowherd_loading",

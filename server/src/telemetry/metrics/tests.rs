@@ -3,7 +3,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::telemetry::{DatabaseFigures, SaveStart};
+use crate::telemetry::{ArenaMap, DatabaseFigures, ForkTimes, SaveRecord, SaveStart};
 
 /// The catalogue that the metrics are held against.
 const CATALOGUE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md"));
@@ -15,6 +15,10 @@ impl Figures for TwoDatabases {
         let database = |number| DatabaseFigures { number, keys: 3, expires: 2, avg_ttl_ms: 1500 };
         InfoInputs { databases: vec![database(0), database(7)], ..InfoInputs::default() }
     }
+
+    fn arena_map(&self, _most: usize) -> ArenaMap {
+        ArenaMap::default()
+    }
 }
 
 /// A body with at least one series in each family.
@@ -24,10 +28,14 @@ fn body() -> Body {
     recorder.command(0).record(1500, true);
     recorder.command(1).record_batch(3, 9_000_000);
     recorder.error(b"-ERR no");
-    telemetry.persistence().forked(std::time::Duration::from_micros(100));
-    let start = SaveStart { pid: 1, chunks: 4, ..SaveStart::default() };
+    telemetry.persistence().forked(ForkTimes {
+        hold_up: std::time::Duration::from_micros(100),
+        ..ForkTimes::default()
+    });
+    let record = SaveRecord { chunks: 4, ..SaveRecord::default() };
+    let start = SaveStart { pid: 1, record, ..SaveStart::default() };
     telemetry.persistence().save_started(start, Moment::now());
-    telemetry.persistence().save_progress(1, 4);
+    telemetry.persistence().save_sampled(Moment::now(), |record| record.chunks_done = 1);
     Body::new(telemetry, Arc::new(TwoDatabases))
 }
 

@@ -1,0 +1,256 @@
+//! What each save did and what it cost. The last [`KEPT`] are kept.
+//!
+//! Every field is a figure of one save alone; durations are serialised as seconds. `None` is what
+//! could not be found out, zero what was counted and did not happen.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+/// Saves that are remembered.
+pub const KEPT: usize = 64;
+
+/// How a save ended, or that it has not.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SaveStatus {
+    /// It runs.
+    #[default]
+    Running,
+    /// The image is published.
+    Ok,
+    /// The old image was kept.
+    Failed,
+    /// It was called off; the old image was kept.
+    Cancelled,
+}
+
+impl SaveStatus {
+    /// As INFO and the metrics name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Running => "running",
+            Self::Ok => "ok",
+            Self::Failed => "failed",
+            Self::Cancelled => "cancelled",
+        }
+    }
+}
+
+/// What made a command slow: that which took most of its time.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Cause {
+    /// It waited until the saver had locked everything, or let go of it.
+    Safepoint,
+    /// It waited while the kernel forked.
+    Fork,
+    /// It waited while the kernel copied pages for it.
+    CowFault,
+    /// Its own work, the processor given to others, or another command's lock.
+    #[default]
+    Other,
+}
+
+impl Cause {
+    /// All of them.
+    pub const ALL: [Self; 4] = [Self::Safepoint, Self::Fork, Self::CowFault, Self::Other];
+
+    /// As INFO, the metrics and JSON name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Safepoint => "safepoint",
+            Self::Fork => "fork",
+            Self::CowFault => "cow-fault",
+            Self::Other => "other",
+        }
+    }
+}
+
+/// The longest that a client waited for one command while a save ran.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
+pub struct Stall {
+    /// How long.
+    #[serde(rename = "seconds", serialize_with = "seconds")]
+    pub took: Duration,
+    /// What took most of it.
+    pub cause: Cause,
+    /// The command, in lower case.
+    pub command: String,
+}
+
+/// What copy-on-write has cost: since the start, or in one save.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct CowFigures {
+    /// Pages that the kernel copied because they were written for the first time since the fork.
+    pub faults: u64,
+    /// Bytes of those pages.
+    pub copied_bytes: u64,
+    /// Time that writers stood still for it, those included that waited for another's fault.
+    #[serde(rename = "stall_seconds", serialize_with = "seconds")]
+    pub stall: Duration,
+    /// The longest single fault.
+    #[serde(rename = "longest_fault_seconds", serialize_with = "seconds")]
+    pub longest: Duration,
+    /// Bytes that commands wrote to the arena while saves ran.
+    pub written_bytes: u64,
+    /// Pages first written that held nothing before, so that nothing was copied.
+    pub fresh_pages: u64,
+    /// Pages first written that the child had already let go of, so that nothing was copied.
+    pub private_pages: u64,
+}
+
+impl CowFigures {
+    /// Bytes copied for each byte written; 0 while nothing is written.
+    pub fn amplification(&self) -> f64 {
+        if self.written_bytes == 0 {
+            return 0.0;
+        }
+        self.copied_bytes as f64 / self.written_bytes as f64
+    }
+}
+
+/// Where the writer's time went: the child's, or the server's own in a save in the foreground.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct Steps {
+    /// Fetching and copying chunks.
+    #[serde(rename = "read_seconds", serialize_with = "seconds")]
+    pub read: Duration,
+    /// Compression.
+    #[serde(rename = "compress_seconds", serialize_with = "seconds")]
+    pub compress: Duration,
+    /// Checksums.
+    #[serde(rename = "checksum_seconds", serialize_with = "seconds")]
+    pub checksum: Duration,
+    /// Writing.
+    #[serde(rename = "write_seconds", serialize_with = "seconds")]
+    pub write: Duration,
+    /// The final sync.
+    #[serde(rename = "sync_seconds", serialize_with = "seconds")]
+    pub sync: Duration,
+}
+
+impl Steps {
+    /// The steps with their names.
+    pub fn named(&self) -> [(&'static str, Duration); 5] {
+        [
+            ("read", self.read),
+            ("compress", self.compress),
+            ("checksum", self.checksum),
+            ("write", self.write),
+            ("sync", self.sync),
+        ]
+    }
+
+    /// The sums of two.
+    #[must_use]
+    pub fn plus(&self, other: &Self) -> Self {
+        Self {
+            read: self.read + other.read,
+            compress: self.compress + other.compress,
+            checksum: self.checksum + other.checksum,
+            write: self.write + other.write,
+            sync: self.sync + other.sync,
+        }
+    }
+}
+
+/// One save.
+#[derive(Debug, Clone, PartialEq, Default, Serialize)]
+pub struct SaveRecord {
+    /// 1 for the first since the start of the process.
+    pub number: u64,
+    /// When it began, in milliseconds since 1970.
+    pub started_ms: i64,
+    /// Whether a child wrote it.
+    pub background: bool,
+    /// How it ended.
+    pub status: SaveStatus,
+    /// Why it failed.
+    pub error: Option<String>,
+    /// The arena's pages, such as `thp`.
+    pub pages: &'static str,
+    /// How the child saw one instant, such as `kernel-cow`.
+    pub isolation: &'static str,
+    /// Bytes that one copy-on-write fault copies.
+    pub page_bytes: u64,
+    /// Keys at the fork.
+    pub keys: u64,
+    /// Chunks in use at the fork.
+    pub chunks: u64,
+    /// Chunks written.
+    pub chunks_done: u64,
+    /// From asking for the first lock to holding the last.
+    #[serde(rename = "safepoint_wait_seconds", serialize_with = "seconds")]
+    pub safepoint_wait: Duration,
+    /// In `fork(2)`.
+    #[serde(rename = "fork_seconds", serialize_with = "seconds")]
+    pub fork: Duration,
+    /// From asking for the first lock to releasing the last: what clients feel of the fork.
+    #[serde(rename = "hold_up_seconds", serialize_with = "seconds")]
+    pub hold_up: Duration,
+    /// From asking for the first lock to the end.
+    #[serde(rename = "duration_seconds", serialize_with = "seconds")]
+    pub duration: Duration,
+    /// Where the writer's time went.
+    pub steps: Steps,
+    /// Bytes of the chunks written, as they lie in memory.
+    pub raw_bytes: u64,
+    /// Bytes of the image.
+    pub image_bytes: u64,
+    /// What copy-on-write cost.
+    pub cow: CowFigures,
+    /// The longest wait of a client; none if no command ran.
+    pub longest_stall: Option<Stall>,
+    /// Bytes of the arena on huge pages at the fork.
+    pub huge_before_bytes: Option<u64>,
+    /// Bytes of the arena on huge pages at the end.
+    pub huge_after_bytes: Option<u64>,
+    /// Transparent huge pages of the arena that writers split.
+    pub thp_splits: Option<u64>,
+    /// The most memory that the save took beyond what the server had: copied pages, the child's
+    /// page tables and its buffers.
+    pub extra_memory_bytes: u64,
+}
+
+impl SaveRecord {
+    /// Bytes of memory written in a second, from the fork to the end.
+    pub fn bytes_per_second(&self) -> f64 {
+        let seconds = self.duration.saturating_sub(self.hold_up).as_secs_f64();
+        if seconds > 0.0 { self.raw_bytes as f64 / seconds } else { 0.0 }
+    }
+}
+
+/// The last saves, the oldest first.
+#[derive(Debug, Default)]
+pub(super) struct History(VecDeque<SaveRecord>);
+
+impl History {
+    /// Remembers a save that has ended.
+    pub(super) fn push(&mut self, record: SaveRecord) {
+        if self.0.len() == KEPT {
+            self.0.pop_front();
+        }
+        self.0.push_back(record);
+    }
+
+    /// The last one.
+    pub(super) fn last(&self) -> Option<&SaveRecord> {
+        self.0.back()
+    }
+
+    /// The one with this number.
+    pub(super) fn find(&mut self, number: u64) -> Option<&mut SaveRecord> {
+        self.0.iter_mut().rfind(|record| record.number == number)
+    }
+
+    /// All that are remembered, the oldest first.
+    pub(super) fn list(&self) -> Vec<SaveRecord> {
+        self.0.iter().cloned().collect()
+    }
+}
+
+fn seconds<S: Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_f64(duration.as_secs_f64())
+}
