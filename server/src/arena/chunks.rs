@@ -43,7 +43,6 @@ pub(super) struct Pool {
     busy: Vec<u64>,
     busy_count: u64,
     dirty_count: u64,
-    used: u64,
     search_from: usize,
     bins: [u32; BINS],
     links: Vec<Link>,
@@ -90,22 +89,15 @@ impl Pool {
             busy: vec![0; words],
             busy_count: 0,
             dirty_count: 0,
-            used: 0,
             search_from: 0,
             bins: [NONE; BINS],
             links: Link::new_vec_zeroed(chunks as usize).map_err(no_memory)?,
         })
     }
 
-    /// Chunks in use.
-    pub(super) const fn used(&self) -> u64 {
-        self.used
-    }
-
     /// Marks a chunk as in use; for opening an arena.
     pub(super) fn adopt(&mut self, chunk: ChunkIndex) {
         clear_bit(&mut self.free, chunk.0);
-        self.used += 1;
     }
 
     /// Files a cut chunk under its longest free run; for opening an arena.
@@ -145,8 +137,8 @@ impl Pool {
             clear_bit(&mut self.dirty, chunk);
             self.dirty_count -= 1;
             barrier::set(&arena.present, u64::from(chunk));
+            arena.note_used(ChunkIndex(chunk));
         }
-        self.used += u64::from(count);
         Ok(ChunkIndex(first))
     }
 
@@ -183,13 +175,13 @@ impl Pool {
         None
     }
 
-    fn put_back(&mut self, first: ChunkIndex, count: u32) {
+    fn put_back(&mut self, arena: &Arena, first: ChunkIndex, count: u32) {
         for chunk in first.0..first.0 + count {
+            barrier::clear(&arena.in_use, u64::from(chunk));
             set_bit(&mut self.free, chunk);
             set_bit(&mut self.dirty, chunk);
         }
         self.dirty_count += u64::from(count);
-        self.used -= u64::from(count);
         self.search_from = self.search_from.min(first.0 as usize / 64);
     }
 
@@ -293,7 +285,7 @@ impl Pool {
             self.unlink(chunk);
             // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
             unsafe { arena.store(chunk.entry(), ChunkEntry::new(ChunkState::Free, 0)) };
-            self.put_back(chunk, 1);
+            self.put_back(arena, chunk, 1);
             return;
         }
         // SAFETY: as above.
@@ -326,7 +318,7 @@ impl Pool {
             // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
             unsafe { arena.store(ChunkIndex(first.0 + i).entry(), entry) };
         }
-        self.put_back(first, count);
+        self.put_back(arena, first, count);
     }
 }
 
@@ -353,6 +345,7 @@ impl Arena {
     /// Hands the memory of up to `most` free chunks back to the kernel; returns how many it handed
     /// back. A system call a chunk: for a background thread, never for a command.
     pub fn trim(&self, most: usize) -> usize {
+        let _alone = self.trimming.lock();
         let mut chunks = Vec::new();
         while chunks.len() < most {
             let Some(chunk) = self.pool.lock().begin_release() else { break };

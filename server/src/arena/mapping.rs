@@ -12,6 +12,7 @@ use std::ptr::NonNull;
 use std::sync::atomic::AtomicU32;
 
 use memmap2::{Advice, MmapMut, MmapOptions, MmapRaw, UncheckedAdvice};
+use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 
 use super::layout::{CHUNK_SIZE, index};
@@ -113,6 +114,18 @@ impl Mapping {
         let (at, len) = self.range(offset, len);
         // SAFETY: the caller promises that no reference into the range exists.
         unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, at, len) }
+    }
+
+    /// Puts the `len` bytes at `offset` onto huge pages, whether they lie on some or not.
+    ///
+    /// # Errors
+    /// The kernel's: no huge page to be had, or no `MADV_COLLAPSE` (before Linux 6.1).
+    pub fn collapse(&self, offset: u64, len: u64) -> io::Result<()> {
+        let (at, len) = self.range(offset, len);
+        let start = self.map.as_ptr().wrapping_add(at).cast_mut().cast();
+        // SAFETY: `range` lies inside the mapping, and the kernel keeps its contents.
+        let outcome = unsafe { libc::madvise(start, len, libc::MADV_COLLAPSE) };
+        if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
     fn range(&self, offset: u64, len: u64) -> (usize, usize) {

@@ -8,7 +8,9 @@
 //! | `mapping` | the reservation, and side tables beside it |
 //! | `locks` | shard locks, and the safepoint |
 //! | `memory` | offsets in, checked bytes out |
-//! | `barrier` | the one door through which bytes change |
+//! | `barrier`, `tally` | the one door through which bytes change, and its cost |
+//! | `pagemap`, `survey` | what the kernel's page tables say; huge pages made whole again |
+//! | `picture` | which chunks are in use, for people |
 //! | `chunks`, `unitmap` | the pool of chunks and units |
 //! | `classes`, `heap` | the allocator |
 //! | `open` | formatting, loading and re-opening an arena |
@@ -29,7 +31,11 @@ mod locks;
 mod mapping;
 mod memory;
 mod open;
+mod pagemap;
 pub mod pages;
+mod picture;
+mod survey;
+mod tally;
 #[cfg(test)]
 mod tests;
 mod unitmap;
@@ -39,7 +45,6 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 
 pub use audit::{Audit, Broken, Summary};
-pub use barrier::{CowCost, Stalls, take_stalls};
 pub use chunks::OutOfMemory;
 pub use classes::{MAX_SLAB_OBJECT, rounded};
 pub use layout::{CHUNK_SIZE, ChunkIndex, Offset, SHARDS};
@@ -48,6 +53,8 @@ pub use mapping::SideTable;
 pub use memory::{Mem, ReadOnly};
 pub use open::{Blank, OpenError, layout_hash};
 pub use pages::{PageKind, PagesError};
+pub use survey::ChunkSet;
+pub use tally::{Stalls, take_stalls};
 
 /// One arena.
 pub struct Arena {
@@ -59,6 +66,10 @@ pub struct Arena {
     /// Chunks whose memory is there. Touching a missing hugetlb page takes one from the pool, or
     /// kills the process if there is none.
     present: Box<[AtomicU64]>,
+    /// Chunks in use: the pool's knowledge, to be read without its lock.
+    in_use: Box<[AtomicU64]>,
+    /// Held by whoever hands memory back, and by whoever must not see that happen.
+    trimming: Mutex<()>,
     hash_seed: u64,
 }
 
@@ -80,20 +91,9 @@ impl Arena {
         self.map.kind()
     }
 
-    /// Bytes of the arena that really lie on huge pages, as smaps tells; `None` if it cannot be
-    /// read. The kernel walks the arena's page tables for it: not for a hot path.
-    pub fn huge_bytes(&self) -> Option<u64> {
-        pages::huge_bytes(self.map.base().as_ptr() as usize, self.map.len())
-    }
-
     /// Seed of the hash tables in the arena.
     pub const fn hash_seed(&self) -> u64 {
         self.hash_seed
-    }
-
-    /// Chunks in use, those of the tables included.
-    pub fn used_chunks(&self) -> u64 {
-        self.pool.lock().used()
     }
 
     /// The write barrier.

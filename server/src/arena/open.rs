@@ -123,6 +123,8 @@ impl Blank {
             pool: Mutex::new(Pool::new(chunks as u32).map_err(OpenError::SideTable)?),
             heaps: Heaps::new(capacity).map_err(OpenError::SideTable)?,
             present: barrier::bits(chunks),
+            in_use: barrier::bits(chunks),
+            trimming: Mutex::new(()),
             hash_seed: 0,
         };
         let loaded = AtomicU64::new_vec_zeroed(index(chunks.div_ceil(64)))
@@ -246,6 +248,7 @@ impl Blank {
             if state != ChunkState::Free as u8 {
                 pool.adopt(chunk);
                 barrier::set(&self.arena.present, u64::from(chunk.0));
+                self.arena.note_used(chunk);
             }
             if state == ChunkState::Units as u8 {
                 // SAFETY: the arena is not open yet: nobody else uses it.

@@ -133,52 +133,6 @@ fn free_chunks_are_handed_back_and_usable_again() {
 }
 
 #[test]
-fn the_barrier_counts_the_first_write_to_each_page_in_use() {
-    let arena = arena(32);
-    let mut held = arena.lock(ShardSet::ALL);
-    let at = held.mem(shard(1)).allocate(64 << 10).unwrap();
-    arena.barrier().begin(&held.safepoint().unwrap());
-    let mut mem = held.mem(shard(1));
-    mem.bytes_mut(at + 100, 1)[0] = 1;
-    mem.bytes_mut(at + 200, 1)[0] = 1;
-    assert_eq!(arena.barrier().cost().faults, 1);
-    mem.bytes_mut(at + 4000, 5000)[0] = 1;
-    assert_eq!(arena.barrier().cost().faults, 3);
-    assert_eq!(arena.barrier().cost().bytes, 3 * 4096);
-    let before = arena.barrier().cost().faults;
-    let fresh = mem.allocate(4 << 20).unwrap();
-    mem.bytes_mut(fresh, 4 << 20).fill(1);
-    let tables = arena.barrier().cost().faults - before;
-    assert!(tables <= 2, "a chunk that was free at the fork is not shared: {tables}");
-    arena.barrier().end(&held.safepoint().unwrap());
-    held.mem(shard(1)).bytes_mut(at + 30_000, 1)[0] = 1;
-    assert_eq!(arena.barrier().cost().faults, 3 + tables);
-    arena.barrier().forget();
-    arena.barrier().begin(&held.safepoint().unwrap());
-    held.mem(shard(1)).bytes_mut(at, 1)[0] = 1;
-    assert_eq!(arena.barrier().cost().faults, 1);
-}
-
-/// Chunks that fall free keep their memory for a while, and a child shares that too: writing to one
-/// after the fork is a copy, until the memory was handed back.
-#[test]
-fn the_barrier_counts_free_chunks_that_still_have_memory() {
-    let arena = arena(64);
-    let mut held = arena.lock(ShardSet::ALL);
-    let at = held.mem(shard(1)).allocate(8 << 20).unwrap();
-    held.mem(shard(1)).release(at, 8 << 20);
-    arena.barrier().begin(&held.safepoint().unwrap());
-    assert_eq!(held.mem(shard(1)).allocate(8 << 20), Ok(at));
-    let before = arena.barrier().cost().faults;
-    held.mem(shard(1)).bytes_mut(at, 4 << 20).fill(1);
-    assert_eq!(arena.barrier().cost().faults - before, 1024);
-    arena.barrier().unshare(ChunkIndex::of(at + (6 << 20)));
-    held.mem(shard(1)).bytes_mut(at + (4 << 20), 4 << 20).fill(1);
-    assert_eq!(arena.barrier().cost().faults - before, 1536);
-    arena.barrier().end(&held.safepoint().unwrap());
-}
-
-#[test]
 fn damaged_tables_are_named() {
     type Damage = (&'static str, u64, &'static [u8]);
     let table = layout::TABLE_AT;

@@ -22,6 +22,7 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getppid, write};
 
+use super::farewell::Farewell;
 use super::report::{Failure, NOT_INHERITED, Report};
 use super::source::ChunkSource;
 use super::sys;
@@ -69,7 +70,13 @@ impl<I: Iterator<Item = ChunkIndex>> ChunkSource for Snapshot<'_, I> {
 }
 
 /// All that the child does.
-pub(super) fn run(job: &mut Job, arena: &Arena, report: &Report, parent: Pid) -> ! {
+pub(super) fn run(
+    job: &mut Job,
+    arena: &Arena,
+    report: &Report,
+    farewell: &Farewell,
+    parent: Pid,
+) -> ! {
     follow(parent);
     reset_signals();
     step_back();
@@ -86,6 +93,7 @@ pub(super) fn run(job: &mut Job, arena: &Arena, report: &Report, parent: Pid) ->
             1
         }
     };
+    farewell.say();
     exit(code)
 }
 

@@ -18,6 +18,7 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{ForkResult, fork, getpid};
 
+use super::farewell::Farewell;
 use super::format::{FileHeader, MAGIC, VERSION, page_kind_byte};
 use super::report::Failure;
 use super::running::{Outcome, Running, publish, write_error};
@@ -56,6 +57,7 @@ pub struct Prepared {
     pub(super) temp: TempFile,
     pub(super) target: Target,
     pub(super) subject: Subject,
+    pub(super) farewell: Farewell,
 }
 
 impl Prepared {
@@ -79,6 +81,7 @@ impl Prepared {
         }
         let buffers = |source| SaveError::Buffers { source };
         let report = Arc::new(SharedReport::new().map_err(buffers)?);
+        let farewell = Farewell::new().map_err(buffers)?;
         let subject = Subject { kind: arena.page_kind(), capacity: arena.capacity() };
         let path = target.dir.join(temp_name());
         let (file, direct) = create(storage.as_ref(), &path)
@@ -89,7 +92,7 @@ impl Prepared {
         let header = header(options, subject);
         let job =
             Job::new(header, options.codec, options.delay_per_chunk, most, out).map_err(buffers)?;
-        Ok(Self { job, report, temp, target: target.clone(), subject })
+        Ok(Self { job, report, temp, target: target.clone(), subject, farewell })
     }
 
     /// Starts recording in the arena's barrier and forks a child that writes the image. The caller
@@ -107,8 +110,13 @@ impl Prepared {
         // SAFETY: every shard is locked (invariant 1), and the child's arm is `child::run` alone.
         let (outcome, took) = unsafe { forked() };
         match outcome {
-            Ok(ForkResult::Child) => child::run(&mut self.job, arena, &self.report, parent),
-            Ok(ForkResult::Parent { child }) => Ok(Running::new(self, child, took)),
+            Ok(ForkResult::Child) => {
+                child::run(&mut self.job, arena, &self.report, &self.farewell, parent)
+            }
+            Ok(ForkResult::Parent { child }) => {
+                self.farewell.only_listen();
+                Ok(Running::new(self, child, took))
+            }
             Err(errno) => {
                 arena.barrier().end(safepoint);
                 Err(SaveError::Fork { source: errno.into() })

@@ -30,6 +30,7 @@
 
 mod child;
 mod errors;
+mod farewell;
 mod fork;
 mod format;
 mod image;

@@ -6,6 +6,8 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::telemetry::Steps;
+
 /// How far a save is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Phase {
@@ -50,10 +52,14 @@ pub struct Progress {
     pub chunks_total: u64,
     /// Chunks that the writer is done with.
     pub chunks_done: u64,
+    /// The chunk behind the last that the writer is done with; it goes by ascending numbers.
+    pub done_below: u64,
     /// Bytes of those chunks.
     pub raw_bytes: u64,
     /// Bytes of the file so far.
     pub image_bytes: u64,
+    /// Where the writer's time went so far.
+    pub steps: Steps,
 }
 
 /// The shared counters. All of them zero is a report in which nothing has happened.
@@ -64,6 +70,7 @@ pub(super) struct Report {
     errno: AtomicU64,
     pub chunks_total: Counter,
     pub chunks_done: Counter,
+    pub done_below: Counter,
     pub lz4_chunks: Counter,
     pub raw_bytes: Counter,
     pub image_bytes: Counter,
@@ -132,8 +139,20 @@ impl Report {
             phase: self.phase(),
             chunks_total: self.chunks_total.get(),
             chunks_done: self.chunks_done.get(),
+            done_below: self.done_below.get(),
             raw_bytes: self.raw_bytes.get(),
             image_bytes: self.image_bytes.get(),
+            steps: self.steps(),
+        }
+    }
+
+    pub(super) fn steps(&self) -> Steps {
+        Steps {
+            read: self.read.duration(),
+            compress: self.compress.duration(),
+            checksum: self.checksum.duration(),
+            write: self.write.duration(),
+            sync: self.sync.duration(),
         }
     }
 }

@@ -23,7 +23,9 @@ use super::fork::{Prepared, TempFile};
 use super::report::{Failure, NOT_INHERITED, Phase, Progress, Report};
 use super::storage::Storage;
 use super::sys::SharedReport;
+use super::writer::buffer_bytes;
 use super::{SaveError, Target};
+use crate::telemetry::Steps;
 
 /// A save that a child is writing. Dropping it kills the child.
 pub struct Running {
@@ -62,16 +64,8 @@ pub struct Outcome {
     pub raw_bytes: u64,
     /// Whether the page cache was left aside.
     pub direct: bool,
-    /// Time for fetching and copying chunks. Compression reads them where they lie.
-    pub read: Duration,
-    /// Time for compression.
-    pub compress: Duration,
-    /// Time for checksums.
-    pub checksum: Duration,
-    /// Time for writing.
-    pub write: Duration,
-    /// Time for the final sync.
-    pub sync: Duration,
+    /// Where the writer's time went. Compression reads chunks where they lie.
+    pub steps: Steps,
     /// Time in `fork()`; zero in the foreground.
     pub fork: Duration,
     /// From the fork until the image was published.
@@ -86,11 +80,7 @@ impl Outcome {
             image_bytes: report.image_bytes.get(),
             raw_bytes: report.raw_bytes.get(),
             direct: report.direct.get() != 0,
-            read: report.read.duration(),
-            compress: report.compress.duration(),
-            checksum: report.checksum.duration(),
-            write: report.write.duration(),
-            sync: report.sync.duration(),
+            steps: report.steps(),
             fork,
             total,
         }
@@ -106,6 +96,16 @@ impl Handle {
     /// How far the save is.
     pub fn progress(&self) -> Progress {
         self.report.progress()
+    }
+
+    /// Bytes of buffers that the child fills and shares with nobody.
+    pub fn buffer_bytes(&self) -> u64 {
+        buffer_bytes(self.report.chunks_total.get())
+    }
+
+    /// Whether the child has done its work, well or not, and ends.
+    pub fn is_over(&self) -> bool {
+        self.report.phase() == Phase::Done || self.report.failure().is_some()
     }
 
     /// Kills the child; returns whether the save now ends as cancelled.
@@ -163,13 +163,19 @@ impl Running {
         self.handle.clone()
     }
 
-    /// Waits for the child, calls `gone` once it shares no memory any more, and publishes its
-    /// image.
+    /// Waits for the child and publishes its image. Calls `leaving` when the child is about to
+    /// give its memory back, and `gone` once it shares none any more.
     ///
     /// # Errors
     /// There is no new image; the old one is kept and the temporary file is gone.
-    pub fn wait(mut self, gone: impl FnOnce()) -> Result<Outcome, SaveError> {
+    pub fn wait(
+        mut self,
+        leaving: impl FnOnce(),
+        gone: impl FnOnce(),
+    ) -> Result<Outcome, SaveError> {
         let pid = self.pid();
+        self.prepared.farewell.wait();
+        leaving();
         let (status, cancelled) = self.handle.reap();
         gone();
         let report = &self.handle.report;

@@ -139,7 +139,7 @@ fn end(arena: &Arena) {
 }
 
 fn save_by_fork(prepared: Prepared, arena: &Arena) -> Result<Outcome, SaveError> {
-    let outcome = fork(prepared, arena)?.wait(|| ());
+    let outcome = fork(prepared, arena)?.wait(|| (), || ());
     end(arena);
     outcome
 }

@@ -60,6 +60,11 @@ pub(super) struct Job {
     table: CompressTable,
 }
 
+/// Bytes of the buffers that fill while so many chunks are written.
+pub(super) const fn buffer_bytes(chunks: u64) -> u64 {
+    STAGE as u64 + tail_len(chunks)
+}
+
 /// The file, and how far it is written.
 pub(super) struct Output {
     pub file: File,
@@ -118,9 +123,9 @@ impl Job {
         fill(room, self.header.as_bytes());
         self.filled = to_index(HEADER_LEN);
         let mut begun = Instant::now();
-        while let Some((chunk, bytes)) = source.next() {
+        while let Some((at, bytes)) = source.next() {
             begun = report.read.lap(begun);
-            self.frame(chunk.0, bytes, report, begun)?;
+            self.frame(at.0, bytes, report, begun)?;
             begun = Instant::now();
             if self.filled >= WINDOW {
                 self.flush()?;
@@ -128,6 +133,7 @@ impl Job {
             }
             report.image_bytes.set(self.end());
             report.raw_bytes.add(CHUNK_SIZE);
+            report.done_below.set(u64::from(at.0) + 1);
             report.chunks_done.add(1);
             if !self.delay.is_zero() {
                 std::thread::sleep(self.delay);

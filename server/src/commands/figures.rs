@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::keyspace::DATABASES;
+use crate::keyspace::{CHUNK_SIZE, DATABASES};
 use crate::telemetry::{
     ArenaFigures, ArenaMap, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
     MemoryFigures, ServerFigures,
@@ -52,18 +52,22 @@ impl Figures for Shared {
                 pages_asked: config.arena_pages.name().to_owned(),
                 pages: arena.page_kind().name().to_owned(),
                 capacity: arena.capacity(),
-                chunk_bytes: crate::keyspace::CHUNK_SIZE,
+                chunk_bytes: CHUNK_SIZE,
                 used_chunks: arena.used_chunks(),
-                huge_bytes: self.huge_bytes.load(Ordering::Relaxed),
+                huge_bytes: self.sampled.huge_bytes(),
                 cow_page_bytes: arena.page_kind().cow_bytes(),
             },
             checkpoint_isolation: config.checkpoint_isolation.name().to_owned(),
+            cow: arena.barrier().total_cost(),
+            cow_faults: arena.barrier().fault_times(),
+            thp: self.sampled.thp(),
+            pool: self.sampled.pool(),
             ..InfoInputs::default()
         }
     }
 
-    fn arena_map(&self, _most: usize) -> ArenaMap {
-        ArenaMap::default()
+    fn arena_map(&self, most: usize) -> ArenaMap {
+        self.keyspace.arena().picture(most)
     }
 }
 

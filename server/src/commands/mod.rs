@@ -25,6 +25,7 @@ mod figures;
 mod info;
 mod keys;
 mod object;
+mod sampled;
 mod save;
 mod scan;
 mod server;

@@ -10,6 +10,7 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::logging::Logging;
 
 use super::clients::Clients;
+use super::sampled::Sampled;
 use super::table::Table;
 
 /// The version of Redis whose behaviour clients find here.
@@ -41,8 +42,8 @@ pub struct Shared {
     pub telemetry: Arc<Telemetry>,
     /// Mean time to live of each database's keys, in milliseconds, as last sampled.
     pub ttl_samples: [AtomicU64; DATABASES],
-    /// Bytes of the arena that lie on huge pages, as last read.
-    pub huge_bytes: AtomicU64,
+    /// What is sampled of huge pages.
+    pub sampled: Sampled,
     /// The log, so that its level can be changed.
     pub logging: OnceLock<Logging>,
     /// Switches for tests.
@@ -81,7 +82,7 @@ impl Shared {
             table,
             telemetry: Telemetry::new(threads, names),
             ttl_samples: [const { AtomicU64::new(0) }; DATABASES],
-            huge_bytes: AtomicU64::new(0),
+            sampled: Sampled::default(),
             logging: OnceLock::new(),
             clients: Clients::default(),
             hooks: Hooks {

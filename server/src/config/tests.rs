@@ -24,6 +24,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("maxmemory-policy", &["allkeys-lru", "volatile-ttl"]),
     ("maxmemory-samples", &["10"]),
     ("arena-pages", &["small", "thp", "huge-2mb", "huge-1gb"]),
+    ("arena-thp-heal", &["no"]),
     ("proto-max-bulk-len", &["1mb", "1048577"]),
     ("client-output-buffer-limit", &["normal 1mb 2kb 3", "replica 0 0 0 pubsub 1 2 3"]),
     ("notify-keyspace-events", &["KEA", "Ex", "g$lshzxetd", "nmKg"]),

@@ -8,11 +8,13 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
+use crate::arena::pages::{Pool, thp_setting};
 use crate::arena::{SHARDS, ShardIndex, ShardSet};
 use crate::clock::{self, Moment};
 use crate::collections::dict::Cursor;
 use crate::commands::Shared;
 use crate::keyspace::DATABASES;
+use crate::telemetry::PoolFigures;
 
 use super::{Engine, Saver};
 
@@ -24,8 +26,6 @@ const SLICE: usize = 64;
 const CLEANING_SHARE: u32 = 4;
 /// Free chunks handed back to the kernel in a round.
 const TRIM: usize = 64;
-/// Seconds from one reading of the arena's huge pages to the next.
-const HUGE_PAGES_EVERY: u64 = 60;
 /// After a save that failed, none is started by a save point for so long.
 const RETRY: Duration = Duration::from_secs(5);
 
@@ -102,7 +102,7 @@ impl<'e> Rounds<'e> {
                 second = Instant::now();
                 self.seconds += 1;
                 self.sample_ttl();
-                self.sample_huge_pages();
+                self.read_machine();
                 self.close_idle_clients();
             }
         }
@@ -158,13 +158,16 @@ impl<'e> Rounds<'e> {
         }
     }
 
-    /// Reads how much of the arena really lies on huge pages, now and then: the kernel walks page
-    /// tables for it.
-    fn sample_huge_pages(&self) {
-        if self.seconds.is_multiple_of(HUGE_PAGES_EVERY) || self.seconds == 1 {
-            let bytes = self.shared.keyspace.arena().huge_bytes().unwrap_or(0);
-            self.shared.huge_bytes.store(bytes, Ordering::Relaxed);
-        }
+    /// Reads what the machine has of huge pages: a few files in sysfs.
+    fn read_machine(&self) {
+        let kind = self.shared.keyspace.arena().page_kind();
+        let pool = Pool::read(kind).map(|pool| PoolFigures {
+            page_bytes: kind.cow_bytes(),
+            total: pool.total,
+            free: pool.free,
+            reserved: pool.reserved,
+        });
+        self.shared.sampled.saw_machine(thp_setting().unwrap_or_default(), pool);
     }
 
     fn check_save_points(&mut self) {

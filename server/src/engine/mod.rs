@@ -14,8 +14,10 @@
 
 mod admission;
 mod background;
+mod healer;
 mod open;
 mod saver;
+mod saving;
 mod worker;
 
 use std::sync::Arc;

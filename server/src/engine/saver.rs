@@ -12,17 +12,18 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use crate::arena::{CowCost, ShardSet};
-use crate::checkpoint::{Codec, Handle, Options, Outcome, Prepared, SaveError, Target, restore};
-use crate::clock::{self, Moment};
+use super::healer::Healer;
+use super::saving::{self, Save, plan, write_here};
+use crate::arena::ShardSet;
+use crate::checkpoint::{Handle, Outcome, SaveError, restore};
+use crate::clock;
 use crate::commands::{SaveKind, Shared};
-use crate::keyspace::{Keyspace, Shards, layout_hash};
-use crate::telemetry::{ForkTimes, SaveRecord, SaveStart, SaveStatus};
+use crate::keyspace::Keyspace;
 
 const BUSY: &str = "ERR Background save already in progress";
 /// Forks that one save may take: see [`SaveError::NotInherited`].
@@ -223,20 +224,24 @@ impl Saver {
 
     /// Takes samples of the save that runs.
     pub fn sample(&self, shared: &Shared) {
-        let Some(handle) = self.state.lock().running.clone() else { return };
-        let progress = handle.progress();
-        let persistence = shared.telemetry.persistence();
-        let cost = shared.keyspace.arena().barrier().cost();
-        persistence.save_sampled(Moment::now(), |record| {
-            record.chunks_done = progress.chunks_done;
-            record.cow.copied_bytes = cost.bytes;
-        });
+        let running = self.state.lock().running.clone();
+        if let Some(child) = running {
+            saving::sample(shared, &child);
+        }
     }
 
     fn serve(&self, shared: &Shared, requests: &Receiver<Request>) {
-        while let Ok(request) = requests.recv() {
-            let mut answer = Some(request.answer);
-            while self.save(shared, answer.take()) {}
+        let mut healer = Healer::new();
+        loop {
+            match requests.recv_timeout(healer.pause()) {
+                Ok(request) => {
+                    let mut answer = Some(request.answer);
+                    while self.save(shared, answer.take()) {}
+                    healer.look_soon();
+                }
+                Err(RecvTimeoutError::Timeout) => healer.step(shared),
+                Err(RecvTimeoutError::Disconnected) => return,
+            }
         }
     }
 
@@ -244,35 +249,26 @@ impl Saver {
     /// the fork is done.
     fn save(&self, shared: &Shared, answer: Option<SyncSender<Result<(), String>>>) -> bool {
         let mut answer = answer;
-        let (target, options) = plan(shared);
-        let mut attempts = 0;
-        loop {
-            attempts += 1;
-            let prepared = Prepared::new(&target, &options, shared.keyspace.arena());
-            let running = match prepared.and_then(|prepared| fork(shared, prepared)) {
+        let mut save = Save::new(shared);
+        let result = loop {
+            let running = match save.fork() {
                 Ok(running) => running,
-                Err(error) => {
-                    let text = error.to_string();
-                    let again = self.end(shared, &target, &Err(error), 0);
-                    tell(&mut answer, Err(text));
-                    return again;
-                }
+                Err(error) => break Err(error),
             };
-            tracing::info!(
-                pid = running.pid(),
-                fork_us = clock::micros(running.fork_duration()),
-                "Background saving started"
-            );
             self.set_running(running.handle());
             tell(&mut answer, Ok(()));
-            let (result, cost) = wait(shared, running);
-            match result {
+            match save.wait(running) {
                 // Seen at once, before anything was written; a later instant does as well.
                 Err(SaveError::NotInherited { .. })
-                    if attempts < MAX_FORKS && self.may_fork_again() => {}
-                result => return self.end(shared, &target, &result, cost.bytes),
+                    if save.forks < MAX_FORKS && self.may_fork_again() => {}
+                result => break result,
             }
+        };
+        let again = self.end(&save, &result);
+        if let Err(error) = result {
+            tell(&mut answer, Err(error.to_string()));
         }
+        again
     }
 
     /// Makes the child known; ends it at once if the save was cancelled meanwhile.
@@ -293,15 +289,9 @@ impl Saver {
 
     /// Ends a save; tells whether another is to follow. Whoever sees in the figures that it has
     /// ended can start the next one.
-    fn end(
-        &self,
-        shared: &Shared,
-        target: &Target,
-        result: &Result<Outcome, SaveError>,
-        cow_bytes: u64,
-    ) -> bool {
+    fn end(&self, save: &Save<'_>, result: &Result<Outcome, SaveError>) -> bool {
         let mut state = self.state.lock();
-        finish(shared, target, result, cow_bytes);
+        save.finish(result);
         state.running = None;
         state.cancelled = false;
         let again = std::mem::take(&mut state.scheduled) && !state.closed;
@@ -335,119 +325,10 @@ impl Saver {
     }
 }
 
-/// Writes an image on this thread, while all shards are locked.
-fn write_here(shared: &Shared, shards: &mut Shards<'_>) -> Result<(), SaveError> {
-    let (target, options) = plan(shared);
-    let start = start_of(shared, shards, 0);
-    shared.telemetry.persistence().save_started(start, Moment::now());
-    let prepared = Prepared::new(&target, &options, shared.keyspace.arena());
-    let result = prepared.and_then(|prepared| match shards.held().safepoint() {
-        Some(safepoint) => prepared.write_here(&safepoint),
-        None => unreachable!("all shards are locked"),
-    });
-    finish(shared, &target, &result, 0);
-    result.map(|_| ())
-}
-
 /// Tells whoever waits for the fork, once.
 fn tell(answer: &mut Option<SyncSender<Result<(), String>>>, outcome: Result<(), String>) {
     if let Some(answer) = answer.take() {
         // Nobody may be waiting any more; the save goes on.
         let _ = answer.send(outcome);
     }
-}
-
-/// Waits for the child; also tells what copy-on-write has cost while it lived.
-fn wait(
-    shared: &Shared,
-    running: crate::checkpoint::Running,
-) -> (Result<Outcome, SaveError>, CowCost) {
-    let barrier = shared.keyspace.arena().barrier();
-    let mut cost = CowCost::default();
-    let result = running.wait(|| {
-        let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
-        if let Some(safepoint) = shards.held().safepoint() {
-            barrier.end(&safepoint);
-        }
-        cost = barrier.cost();
-    });
-    barrier.forget();
-    (result, cost)
-}
-
-/// Forks at the safepoint.
-fn fork(shared: &Shared, prepared: Prepared) -> Result<crate::checkpoint::Running, SaveError> {
-    let persistence = shared.telemetry.persistence();
-    let asked = Moment::now();
-    let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
-    let mut start = start_of(shared, &shards, 0);
-    let running = match shards.held().safepoint() {
-        Some(safepoint) => prepared.fork(&safepoint)?,
-        None => unreachable!("all shards are locked"),
-    };
-    drop(shards);
-    let released = Moment::now();
-    persistence.forked(ForkTimes { hold_up: released.since(&asked), ..ForkTimes::default() });
-    start.pid = running.pid();
-    persistence.save_started(start, asked);
-    Ok(running)
-}
-
-/// What is known of a save at its safepoint.
-fn start_of(shared: &Shared, shards: &Shards<'_>, pid: i32) -> SaveStart {
-    let space = &shared.keyspace;
-    let digest = shared.hooks.checkpoint_digest.load(Ordering::Relaxed);
-    SaveStart {
-        pid,
-        changes: space.stats().changes,
-        record: SaveRecord {
-            chunks: space.arena().used_chunks(),
-            keys: (0..crate::keyspace::DATABASES).map(|db| space.len(db)).sum(),
-            ..SaveRecord::default()
-        },
-        digest: digest.then(|| shards.digest()),
-    }
-}
-
-fn plan(shared: &Shared) -> (Target, Options) {
-    let config = shared.config.current();
-    let codec = if config.rdbcompression { Codec::Lz4 } else { Codec::None };
-    let delay = shared.hooks.checkpoint_delay.load(Ordering::Relaxed);
-    let target = Target { dir: config.dir.clone(), filename: config.dbfilename.clone() };
-    let options = Options {
-        codec,
-        layout: layout_hash(),
-        created_ms: clock::wall_ms().unsigned_abs(),
-        delay_per_chunk: Duration::from_micros(delay),
-    };
-    (target, options)
-}
-
-/// Tells log and figures how a save ended.
-fn finish(shared: &Shared, target: &Target, result: &Result<Outcome, SaveError>, cow_bytes: u64) {
-    shared.telemetry.persistence().save_finished(Moment::now(), |record| match result {
-        Ok(outcome) => {
-            record.status = SaveStatus::Ok;
-            record.image_bytes = outcome.image_bytes;
-            record.cow.copied_bytes = cow_bytes;
-            let seconds = outcome.total.as_secs_f64();
-            tracing::info!(
-                image = %target.path().display(),
-                chunks = outcome.chunks,
-                image_bytes = outcome.image_bytes,
-                cow_bytes,
-                seconds,
-                "Checkpoint saved"
-            );
-        }
-        Err(SaveError::Cancelled) => {
-            record.status = SaveStatus::Cancelled;
-            tracing::info!("Checkpoint cancelled");
-        }
-        Err(error) => {
-            record.status = SaveStatus::Failed;
-            record.error = Some(error.to_string());
-            tracing::error!("Checkpoint failed: {error}");
-        }
-    });
 }

@@ -22,9 +22,11 @@ mod inputs;
 pub mod logging;
 pub mod metrics;
 mod persistence;
+mod placeholder;
 mod process;
 mod rates;
 mod saves;
+mod shared_histogram;
 mod workers;
 
 use std::sync::Arc;
@@ -42,8 +44,10 @@ pub use inputs::{
 pub use persistence::{
     ForkTimes, LoadReport, Loading, Persistence, SaveStart, SaveTotals, Saving, View,
 };
+pub use placeholder::{Event, Worst};
 pub use rates::Rates;
 pub use saves::{Cause, CowFigures, KEPT, SaveRecord, SaveStatus, Stall, Steps};
+pub use shared_histogram::SharedHistogram;
 pub use workers::{CommandRecorder, CommandTotals, Recorder, Totals};
 
 use crate::clock::Moment;

@@ -224,13 +224,6 @@ impl Persistence {
         record.clone()
     }
 
-    /// Adds to the figures of a save that has ended what took longer to find out.
-    pub fn save_amended(&self, number: u64, update: impl FnOnce(&mut SaveRecord)) {
-        if let Some(record) = self.state.lock().history.find(number) {
-            update(record);
-        }
-    }
-
     /// The last saves that have ended, the oldest first.
     pub fn history(&self) -> Vec<SaveRecord> {
         self.state.lock().history.list()

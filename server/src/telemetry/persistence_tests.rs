@@ -160,15 +160,12 @@ fn a_save_that_forks_again_stays_one_save() {
 }
 
 #[test]
-fn the_last_64_saves_are_kept_and_can_be_amended() {
+fn the_last_64_saves_are_kept() {
     let persistence = Persistence::new(at(0));
     for changes in 0..70 {
         persistence.save_started(start(changes), at(1));
         persistence.save_finished(at(2), succeed(changes, 0));
     }
-    persistence.save_amended(70, |record| record.thp_splits = Some(3));
-    persistence.save_amended(1, |_| panic!("forgotten long ago"));
     let history = persistence.history();
     assert_eq!((history.len(), history[0].number, history[63].number), (64, 7, 70));
-    assert_eq!(history[63].thp_splits, Some(3));
 }

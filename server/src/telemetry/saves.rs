@@ -240,11 +240,6 @@ impl History {
         self.0.back()
     }
 
-    /// The one with this number.
-    pub(super) fn find(&mut self, number: u64) -> Option<&mut SaveRecord> {
-        self.0.iter_mut().rfind(|record| record.number == number)
-    }
-
     /// All that are remembered, the oldest first.
     pub(super) fn list(&self) -> Vec<SaveRecord> {
         self.0.iter().cloned().collect()

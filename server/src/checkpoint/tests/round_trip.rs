@@ -78,7 +78,7 @@ fn an_image_holds_the_instant_of_the_fork() {
         let mut held = arena.lock(ShardSet::ALL);
         held.mem(ShardIndex::of_hash(0)).bytes_mut(chunk * CHUNK_SIZE, CHUNK_SIZE).fill(1);
     }
-    let outcome = running.wait(|| ()).unwrap();
+    let outcome = running.wait(|| (), || ()).unwrap();
     end(&arena);
     let progress = handle.progress();
     assert_eq!(progress.phase, Phase::Done);

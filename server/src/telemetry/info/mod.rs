@@ -9,6 +9,7 @@
 //!   # Clients\r\n
 //! ```
 
+mod checkpoint;
 mod page;
 mod sections;
 
@@ -43,7 +44,7 @@ const fn section(name: &'static str, default: bool, write: fn(&mut Page, &Readin
 }
 
 /// The sections in the order they are shown.
-const SECTIONS: [Section; 13] = [
+const SECTIONS: [Section; 14] = [
     section("server", true, sections::server),
     section("clients", true, sections::clients),
     section("memory", true, sections::memory),
@@ -57,6 +58,7 @@ const SECTIONS: [Section; 13] = [
     section("latencystats", false, sections::latency_stats),
     section("cluster", true, sections::cluster),
     section("keyspace", true, sections::keyspace),
+    section("checkpoint", false, checkpoint::checkpoint),
 ];
 
 impl Reading<'_> {

@@ -8,7 +8,7 @@ use crate::telemetry::{
     MemoryFigures, SaveRecord, SaveStart, SaveStatus, ServerFigures,
 };
 
-/// What Redis 7.0 shows, section by section and in its order.
+/// What Redis 7.0 shows, section by section and in its order; the last section is ours.
 const REDIS: &[(&str, &str)] = &[
     (
         "Server",
@@ -87,6 +87,13 @@ const REDIS: &[(&str, &str)] = &[
     ("Latencystats", "latency_percentiles_usec_get"),
     ("Cluster", "cluster_enabled"),
     ("Keyspace", "db0 db3"),
+    (
+        "Checkpoint",
+        "isolation pages_asked pages cow_page_bytes arena_used_bytes arena_huge_bytes \
+         thp_setting thp_splits thp_healed saves saves_failed save_raw_bytes save_image_bytes \
+         save_read_usec save_compress_usec save_checksum_usec save_write_usec save_sync_usec \
+         fork_usec fork_safepoint_wait_usec fork_hold_up_usec cow cow_fault_usec",
+    ),
 ];
 
 /// Fields that later versions of Redis 7 have, and tools look for.
@@ -200,7 +207,7 @@ fn our_own_fields_are_there() {
 fn sections_are_chosen_as_in_redis() {
     let shown = |asked: &[&str]| titles(&render(&telemetry(), asked, &inputs()));
     let all = "Server Clients Memory Persistence Stats Replication CPU Modules Commandstats \
-               Errorstats Latencystats Cluster Keyspace";
+               Errorstats Latencystats Cluster Keyspace Checkpoint";
     let default = "Server Clients Memory Persistence Stats Replication CPU Modules Errorstats \
                    Cluster Keyspace";
     assert_eq!(shown(&[]), default);
@@ -334,4 +341,49 @@ fn a_reset_starts_statistics_over_and_keeps_states() {
     assert!(after["cmdstat_get"].starts_with("calls=1,usec=5,usec_per_call=5.00"));
     assert_eq!(after["errorstat_ERR"], "count=1");
     assert!(after["latency_percentiles_usec_get"].starts_with("p50=5.120"));
+}
+
+#[test]
+fn each_save_has_a_line_in_the_section_of_checkpoints() {
+    use crate::telemetry::{Cause, CowFigures, PoolFigures, Stall};
+
+    let telemetry = telemetry();
+    let persistence = telemetry.persistence();
+    let ms = Duration::from_millis;
+    persistence.forked(ForkTimes { wait: ms(1), fork: ms(2), hold_up: ms(4) });
+    let record = SaveRecord { chunks: 4, hold_up: ms(4), ..SaveRecord::default() };
+    persistence.save_started(SaveStart { record, ..SaveStart::default() }, Moment::now());
+    persistence.save_sampled(Moment::now(), |record| record.chunks_done = 1);
+    let mut inputs = inputs();
+    inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 9, free: 4, reserved: 1 });
+    let info = render(&telemetry, &["checkpoint"], &inputs);
+    let running = fields(&info);
+    assert_eq!(running["save_progress_percent"], "25.00");
+    assert!(running["save_current"].starts_with("status=running,"));
+    assert_eq!(running["pool"], "page_bytes=2097152,total=9,free=4,reserved=1");
+    assert!(running["fork_hold_up_usec"].starts_with("count=1,p50="));
+
+    persistence.save_finished(Moment::now(), |record| {
+        record.status = SaveStatus::Ok;
+        record.thp_splits = Some(5);
+        record.cow = CowFigures { copied_bytes: 100, written_bytes: 40, ..CowFigures::default() };
+        let command = "set".to_owned();
+        record.longest_stall = Some(Stall { took: ms(3), cause: Cause::CowFault, command });
+    });
+    let info = render(&telemetry, &["checkpoint"], &inputs);
+    let ended = fields(&info);
+    assert!(!ended.contains_key("save_current"));
+    let save: HashMap<&str, &str> =
+        ended["save_1"].split(',').filter_map(|pair| pair.split_once('=')).collect();
+    for (name, value) in [
+        ("status", "ok"),
+        ("hold_up_usec", "4000"),
+        ("thp_splits", "5"),
+        ("amplification", "2.50"),
+        ("longest_stall_usec", "3000"),
+        ("longest_stall_cause", "cow-fault"),
+    ] {
+        assert_eq!(save[name], value, "{name}");
+    }
+    assert!(!save.contains_key("huge_before_bytes"), "not known");
 }

@@ -1,0 +1,139 @@
+//! What copy-on-write has cost: counters that any writer adds to, and each thread's own share.
+
+use std::cell::Cell;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
+use std::time::Duration;
+
+use crossbeam_utils::CachePadded;
+use parking_lot::Mutex;
+
+use crate::telemetry::{CowFigures, SharedHistogram, Snapshot};
+
+/// Bytes written are counted at so many places, so that threads do not wait for each other.
+const STRIPES: usize = 16;
+
+/// What copy-on-write has cost one thread.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Stalls {
+    /// Pages that the kernel copied for it.
+    pub faults: u64,
+    /// Nanoseconds that it stood still, for those or for another thread's.
+    pub nanoseconds: u64,
+    /// The longest of these, in nanoseconds.
+    pub longest: u64,
+}
+
+impl Stalls {
+    const NONE: Self = Self { faults: 0, nanoseconds: 0, longest: 0 };
+}
+
+thread_local! {
+    static STALLS: Cell<Stalls> = const { Cell::new(Stalls::NONE) };
+    static STRIPE: usize = {
+        static NEXT: AtomicUsize = AtomicUsize::new(0);
+        NEXT.fetch_add(1, Relaxed) % STRIPES
+    };
+}
+
+/// What copy-on-write has cost the calling thread since it last asked.
+#[inline]
+pub fn take_stalls() -> Stalls {
+    STALLS.replace(Stalls::NONE)
+}
+
+fn charge(faults: u64, nanoseconds: u64) {
+    let stalls = STALLS.get();
+    STALLS.set(Stalls {
+        faults: stalls.faults + faults,
+        nanoseconds: stalls.nanoseconds + nanoseconds,
+        longest: stalls.longest.max(nanoseconds),
+    });
+}
+
+/// The counters. They only grow; a checkpoint's share is the difference to its beginning.
+#[derive(Default)]
+pub(super) struct Tally {
+    faults: AtomicU64,
+    stall: AtomicU64,
+    fresh: AtomicU64,
+    private: AtomicU64,
+    /// The longest fault since the last [`Self::begin`].
+    longest: AtomicU64,
+    times: SharedHistogram,
+    written: [CachePadded<AtomicU64>; STRIPES],
+    begun: Mutex<CowFigures>,
+}
+
+impl Tally {
+    /// A checkpoint begins.
+    pub(super) fn begin(&self) {
+        self.longest.store(0, Relaxed);
+        *self.begun.lock() = self.total(0);
+    }
+
+    /// So many bytes are about to be written.
+    #[inline]
+    pub(super) fn written(&self, bytes: u64) {
+        self.written[STRIPE.with(|stripe| *stripe)].fetch_add(bytes, Relaxed);
+    }
+
+    /// A fault copied a page for the calling thread.
+    pub(super) fn copied(&self, nanoseconds: u64) {
+        self.faults.fetch_add(1, Relaxed);
+        self.stall.fetch_add(nanoseconds, Relaxed);
+        self.longest.fetch_max(nanoseconds, Relaxed);
+        self.times.record(nanoseconds);
+        charge(1, nanoseconds);
+    }
+
+    /// The calling thread waited for a fault of another.
+    pub(super) fn stalled(&self, nanoseconds: u64) {
+        self.stall.fetch_add(nanoseconds, Relaxed);
+        charge(0, nanoseconds);
+    }
+
+    /// A page that held nothing was written.
+    pub(super) fn fresh(&self) {
+        self.fresh.fetch_add(1, Relaxed);
+    }
+
+    /// A page that nobody shares any more was written.
+    pub(super) fn private(&self) {
+        self.private.fetch_add(1, Relaxed);
+    }
+
+    /// How long each fault took.
+    pub(super) fn times(&self) -> Snapshot {
+        self.times.snapshot()
+    }
+
+    /// All since the start, in pages of `1 << page_shift` bytes.
+    pub(super) fn total(&self, page_shift: u32) -> CowFigures {
+        let faults = self.faults.load(Relaxed);
+        CowFigures {
+            faults,
+            copied_bytes: faults << page_shift,
+            stall: Duration::from_nanos(self.stall.load(Relaxed)),
+            longest: Duration::from_nanos(self.times.max()),
+            written_bytes: self.written.iter().map(|stripe| stripe.load(Relaxed)).sum(),
+            fresh_pages: self.fresh.load(Relaxed),
+            private_pages: self.private.load(Relaxed),
+        }
+    }
+
+    /// What was counted since the last checkpoint began.
+    pub(super) fn since_begin(&self, page_shift: u32) -> CowFigures {
+        let begun = *self.begun.lock();
+        let total = self.total(page_shift);
+        let faults = total.faults - begun.faults;
+        CowFigures {
+            faults,
+            copied_bytes: faults << page_shift,
+            stall: total.stall.saturating_sub(begun.stall),
+            longest: Duration::from_nanos(self.longest.load(Relaxed)),
+            written_bytes: total.written_bytes - begun.written_bytes,
+            fresh_pages: total.fresh_pages - begun.fresh_pages,
+            private_pages: total.private_pages - begun.private_pages,
+        }
+    }
+}

@@ -1,0 +1,68 @@
+//! What is sampled now and then, since finding it out is too slow for whoever asks: how the arena
+//! lies on huge pages, and what the machine has of them.
+
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+
+use parking_lot::Mutex;
+
+use crate::telemetry::{PoolFigures, ThpFigures};
+
+/// The samples.
+#[derive(Debug, Default)]
+pub struct Sampled {
+    huge_bytes: AtomicU64,
+    splits: AtomicU64,
+    healed: AtomicU64,
+    machine: Mutex<Machine>,
+}
+
+/// Huge pages of the machine.
+#[derive(Debug, Default)]
+struct Machine {
+    thp_setting: String,
+    pool: Option<PoolFigures>,
+}
+
+impl Sampled {
+    /// The machine has this much of huge pages.
+    pub fn saw_machine(&self, thp_setting: String, pool: Option<PoolFigures>) {
+        *self.machine.lock() = Machine { thp_setting, pool };
+    }
+
+    /// So many bytes of the arena lie on huge pages.
+    pub fn saw_huge(&self, bytes: u64) {
+        self.huge_bytes.store(bytes, Relaxed);
+    }
+
+    /// A save has ended, and has found out this much.
+    pub fn saw_save(&self, huge_bytes: Option<u64>, splits: Option<u64>) {
+        if let Some(bytes) = huge_bytes {
+            self.saw_huge(bytes);
+        }
+        self.splits.fetch_add(splits.unwrap_or(0), Relaxed);
+    }
+
+    /// A huge page was made whole again.
+    pub fn healed_one(&self) {
+        self.healed.fetch_add(1, Relaxed);
+    }
+
+    /// Bytes of the arena that lie on huge pages, as last read.
+    pub fn huge_bytes(&self) -> u64 {
+        self.huge_bytes.load(Relaxed)
+    }
+
+    /// Transparent huge pages.
+    pub fn thp(&self) -> ThpFigures {
+        ThpFigures {
+            setting: self.machine.lock().thp_setting.clone(),
+            splits: self.splits.load(Relaxed),
+            healed: self.healed.load(Relaxed),
+        }
+    }
+
+    /// The pool that the arena is made of.
+    pub fn pool(&self) -> Option<PoolFigures> {
+        self.machine.lock().pool
+    }
+}

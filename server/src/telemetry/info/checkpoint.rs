@@ -1,0 +1,133 @@
+//! INFO's section `checkpoint`, which is ours: what saves do, and what copy-on-write costs.
+//!
+//! Names begin with what they are about: `cow_`, `fork_`, `thp_`, `pool_`, `save_`. Lines with
+//! several figures are written like those of commandstats. Times are in microseconds.
+
+use std::fmt::Write as _;
+use std::time::Duration;
+
+use super::Reading;
+use super::page::Page;
+use crate::clock;
+use crate::telemetry::{CowFigures, SaveRecord, Snapshot, View};
+
+pub(super) fn checkpoint(page: &mut Page, reading: &Reading<'_>) {
+    let view = reading.persistence();
+    page.section("Checkpoint");
+    pages(page, reading);
+    totals(page, reading, &view);
+    if let Some(saving) = &view.saving {
+        page.field("save_progress_percent", format_args!("{:.2}", saving.progress() * 100.0));
+        page.field("save_current", line(&saving.record));
+    }
+    for record in reading.telemetry.persistence().history().iter().rev() {
+        page.field(format_args!("save_{}", record.number), line(record));
+    }
+}
+
+fn pages(page: &mut Page, reading: &Reading<'_>) {
+    let inputs = reading.inputs;
+    let (arena, thp) = (&inputs.arena, &inputs.thp);
+    page.field("isolation", &inputs.checkpoint_isolation);
+    page.field("pages_asked", &arena.pages_asked);
+    page.field("pages", &arena.pages);
+    page.field("cow_page_bytes", arena.cow_page_bytes);
+    page.field("arena_used_bytes", arena.used_chunks * arena.chunk_bytes);
+    page.field("arena_huge_bytes", arena.huge_bytes);
+    page.field("thp_setting", &thp.setting);
+    page.field("thp_splits", thp.splits);
+    page.field("thp_healed", thp.healed);
+    if let Some(pool) = inputs.pool {
+        page.field(
+            "pool",
+            format_args!(
+                "page_bytes={},total={},free={},reserved={}",
+                pool.page_bytes, pool.total, pool.free, pool.reserved
+            ),
+        );
+    }
+}
+
+fn totals(page: &mut Page, reading: &Reading<'_>, view: &View) {
+    page.field("saves", view.totals.begun);
+    page.field("saves_failed", view.totals.failed);
+    page.field("save_raw_bytes", view.totals.raw_bytes);
+    page.field("save_image_bytes", view.totals.image_bytes);
+    for (step, took) in view.totals.steps.named() {
+        page.field(format_args!("save_{step}_usec"), clock::micros(took));
+    }
+    page.field("fork_usec", quantiles(&view.forks));
+    page.field("fork_safepoint_wait_usec", quantiles(&view.waits));
+    page.field("fork_hold_up_usec", quantiles(&view.hold_ups));
+    let mut cow = String::new();
+    cow_figures(&mut cow, &reading.inputs.cow);
+    page.field("cow", cow);
+    page.field("cow_fault_usec", quantiles(&reading.inputs.cow_faults));
+}
+
+/// How many there were and how long they took.
+fn quantiles(times: &Snapshot) -> String {
+    let micros = |quantile| times.quantile(quantile).unwrap_or(0) as f64 / 1e3;
+    let (half, p99, p999, most) = (micros(0.5), micros(0.99), micros(0.999), micros(1.0));
+    let count = times.count();
+    format!("count={count},p50={half:.3},p99={p99:.3},p99.9={p999:.3},max={most:.3}")
+}
+
+fn cow_figures(line: &mut String, cow: &CowFigures) {
+    // Writing to a String cannot fail.
+    let _ = write!(
+        line,
+        "faults={},copied_bytes={},written_bytes={},amplification={:.2},stall_usec={},\
+         longest_fault_usec={},fresh_pages={},private_pages={}",
+        cow.faults,
+        cow.copied_bytes,
+        cow.written_bytes,
+        cow.amplification(),
+        clock::micros(cow.stall),
+        clock::micros(cow.longest),
+        cow.fresh_pages,
+        cow.private_pages,
+    );
+}
+
+/// A save in one line.
+fn line(record: &SaveRecord) -> String {
+    let mut line = format!("status={},started_ms={}", record.status.name(), record.started_ms);
+    let mut add = |name: &str, value: u64| {
+        // Writing to a String cannot fail.
+        let _ = write!(line, ",{name}={value}");
+    };
+    let mut time = |name: &str, took: Duration| add(name, clock::micros(took));
+    time("usec", record.duration);
+    time("fork_usec", record.fork);
+    time("safepoint_wait_usec", record.safepoint_wait);
+    time("hold_up_usec", record.hold_up);
+    for (step, took) in record.steps.named() {
+        time(&format!("{step}_usec"), took);
+    }
+    for (name, value) in [
+        ("background", u64::from(record.background)),
+        ("keys", record.keys),
+        ("chunks", record.chunks),
+        ("chunks_done", record.chunks_done),
+        ("raw_bytes", record.raw_bytes),
+        ("image_bytes", record.image_bytes),
+        ("extra_memory_bytes", record.extra_memory_bytes),
+    ] {
+        add(name, value);
+    }
+    for (name, value) in [
+        ("huge_before_bytes", record.huge_before_bytes),
+        ("huge_after_bytes", record.huge_after_bytes),
+        ("thp_splits", record.thp_splits),
+    ] {
+        value.into_iter().for_each(|value| add(name, value));
+    }
+    let _ = write!(line, ",bytes_per_second={:.0},", record.bytes_per_second());
+    cow_figures(&mut line, &record.cow);
+    if let Some(stall) = &record.longest_stall {
+        let (took, cause) = (clock::micros(stall.took), stall.cause.name());
+        let _ = write!(line, ",longest_stall_usec={took},longest_stall_cause={cause}");
+    }
+    line
+}
