@@ -7,6 +7,7 @@
 //! | [`wire`] | a bare RESP connection that keeps each reply's very bytes |
 //! | [`wait`] | waiting for something to become true, with a deadline |
 //! | [`tools`] | the programs the tests run, and what is missing here |
+//! | [`kernel`] | what the kernel counts of a process |
 //! | [`hugepages`] | a claim on the machine's hugetlb pool |
 //! | [`volume`] | a small filesystem that can be filled to the brim |
 //! | [`load`] | clients that write as fast as they can |
@@ -17,6 +18,7 @@
 #![deny(unsafe_code)]
 
 pub mod hugepages;
+pub mod kernel;
 pub mod load;
 pub mod peer;
 pub mod ports;
