@@ -155,7 +155,8 @@ impl<'s> Save<'s> {
             worst = telemetry.worst();
         }
         let record = telemetry.persistence().save_finished(ended, |record| {
-            let copied_since_sampled = self.cow.copied_bytes - record.cow.copied_bytes;
+            let sampled = record.cow.copied_bytes;
+            let copied_since_sampled = self.cow.copied_bytes.saturating_sub(sampled);
             record.extra_memory_bytes += copied_since_sampled;
             record.cow = self.cow;
             record.huge_before_bytes = self.pages.before_bytes;
