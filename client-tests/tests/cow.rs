@@ -162,7 +162,7 @@ fn huge_pages_of_1_gib_agree_with_the_kernel() -> TestResult {
     }
 }
 
-/// New keys go to memory that held nothing at the fork: the kernel brings zeros, and copies nothing.
+/// New keys go to memory that held nothing at the fork: the kernel brings zeros, copies nothing.
 #[test]
 fn pages_that_were_fresh_are_not_counted_as_copied() -> TestResult {
     let server = server_with("small", 256).start()?;
