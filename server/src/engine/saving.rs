@@ -67,7 +67,6 @@ impl<'s> Save<'s> {
         let shared = self.shared;
         let prepared = Prepared::new(&self.target, &self.options, shared.keyspace.arena())?;
         if self.forks == 0 {
-            shared.telemetry.reset_worst();
             shared.telemetry.save_begins();
         }
         self.forks += 1;

@@ -22,6 +22,7 @@ mod inputs;
 pub mod logging;
 pub mod metrics;
 mod persistence;
+mod phase;
 mod placeholder;
 mod process;
 mod rates;
@@ -29,6 +30,7 @@ mod saves;
 mod shared_histogram;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
 use std::sync::atomic::{AtomicBool, AtomicU64};
@@ -36,7 +38,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64};
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-pub use histogram::{Histogram, Snapshot};
+pub use histogram::{Histogram, NativeHistogram, Snapshot};
 pub use inputs::{
     ArenaFigures, ArenaMap, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
     MapCell, MemoryFigures, PoolFigures, ServerFigures, ThpFigures,
@@ -44,16 +46,23 @@ pub use inputs::{
 pub use persistence::{
     ForkTimes, LoadReport, Loading, Persistence, SaveStart, SaveTotals, Saving, View,
 };
-pub use placeholder::{Event, Worst};
+pub use phase::{Phase, Worst};
+pub use placeholder::{Event, EventFigures};
 pub use rates::Rates;
 pub use saves::{Cause, CowFigures, KEPT, SaveRecord, SaveStatus, Stall, Steps};
 pub use shared_histogram::SharedHistogram;
-pub use workers::{CommandRecorder, CommandTotals, Recorder, Totals};
+pub use workers::{CommandTotals, Recorder, Totals};
 
 use crate::clock::Moment;
 use errors::Prefixes;
+use phase::PhaseCounter;
 use rates::Sampler;
 use workers::Slot;
+
+/// Whether commands are counted and timed at all. Off only to measure what that costs.
+pub const ON: bool = cfg!(feature = "telemetry");
+
+const PHASES: [Phase; 2] = [Phase(0), Phase(1)];
 
 /// All that the server counts, shared by its threads.
 #[derive(Debug)]
@@ -61,13 +70,29 @@ pub struct Telemetry {
     started: Moment,
     /// The commands' names, by number.
     names: Box<[String]>,
+    /// The commands' families, by number.
+    families: Box<[&'static str]>,
     slots: Box<[CachePadded<Slot>]>,
     prefixes: Prefixes,
     latency_tracking: AtomicBool,
+    phase: PhaseCounter,
+    /// Commands above so many nanoseconds are looked at closely.
+    slow_limit: AtomicU64,
     peak_memory: AtomicU64,
     sampler: Mutex<Sampler>,
     zero: Mutex<Zero>,
     persistence: Persistence,
+}
+
+/// The latencies of the commands of one family.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FamilyLatency {
+    /// Its name, such as `string`.
+    pub family: &'static str,
+    /// While no save ran.
+    pub idle: Snapshot,
+    /// While one did.
+    pub snapshot: Snapshot,
 }
 
 /// Where INFO counts from: the counters at the last CONFIG RESETSTAT.
@@ -84,16 +109,19 @@ struct Zero {
 
 impl Telemetry {
     /// Counters for so many threads and for the commands of these names, whose places in the list
-    /// are their numbers.
-    pub fn new(threads: usize, names: Vec<String>) -> Arc<Self> {
+    /// are their numbers; `families` are the groups that they belong to, in the same order.
+    pub fn new(threads: usize, names: Vec<String>, families: Vec<&'static str>) -> Arc<Self> {
         let started = Moment::now();
         let slots = (0..threads).map(|_| CachePadded::new(Slot::new(names.len()))).collect();
         Arc::new(Self {
             started,
             names: names.into(),
+            families: families.into(),
             slots,
             prefixes: Prefixes::default(),
             latency_tracking: AtomicBool::new(true),
+            phase: PhaseCounter::default(),
+            slow_limit: AtomicU64::new(u64::MAX),
             peak_memory: AtomicU64::new(0),
             sampler: Mutex::default(),
             zero: Mutex::default(),
@@ -162,8 +190,32 @@ impl Telemetry {
     /// A command's latencies since the start; None when none was ever counted.
     pub fn latency(&self, number: usize) -> Option<Snapshot> {
         let mut latency = Snapshot::default();
-        let used = self.slots.iter().map(|slot| slot.add_latency_to(number, &mut latency));
-        used.fold(false, |any, used| any | used).then_some(latency)
+        let mut used = false;
+        for slot in &self.slots {
+            for phase in PHASES {
+                used |= slot.add_latency_to(number, phase, &mut latency);
+            }
+        }
+        used.then_some(latency)
+    }
+
+    /// Latencies since the start by the commands' families, those that were used, by name.
+    pub fn latency_by_family(&self) -> Vec<FamilyLatency> {
+        let mut families: BTreeMap<&'static str, [Snapshot; 2]> = BTreeMap::new();
+        for (number, family) in self.families.iter().enumerate() {
+            for slot in &self.slots {
+                if slot.has_latency(number) {
+                    let latency = families.entry(family).or_default();
+                    for phase in PHASES {
+                        slot.add_latency_to(number, phase, &mut latency[phase.index()]);
+                    }
+                }
+            }
+        }
+        let families = families.into_iter();
+        families
+            .map(|(family, [idle, snapshot])| FamilyLatency { family, idle, snapshot })
+            .collect()
     }
 
     /// All commands' latencies since the start together.
@@ -171,10 +223,45 @@ impl Telemetry {
         let mut latency = Snapshot::default();
         for slot in &self.slots {
             for (number, _) in self.commands() {
-                slot.add_latency_to(number, &mut latency);
+                for phase in PHASES {
+                    slot.add_latency_to(number, phase, &mut latency);
+                }
             }
         }
         latency
+    }
+
+    /// What goes on at this moment.
+    #[inline]
+    pub fn phase(&self) -> Phase {
+        self.phase.now()
+    }
+
+    /// A save is about to ask for its first lock. It begins without a worst command.
+    pub fn save_begins(&self) {
+        self.phase.advance();
+    }
+
+    /// The save is over, its last lock released.
+    pub fn save_ends(&self) {
+        self.phase.advance();
+    }
+
+    /// The command that kept a client waiting longest in the save that runs or ran last.
+    pub fn worst(&self) -> Option<Worst> {
+        let save = self.phase.save();
+        self.slots.iter().filter_map(|slot| slot.worst(save)).max_by_key(|worst| worst.nanos)
+    }
+
+    /// The longest command since this was last asked, in nanoseconds. For one reader.
+    pub fn take_longest(&self) -> u64 {
+        self.slots.iter().map(|slot| slot.take_longest()).max().unwrap_or(0)
+    }
+
+    /// Commands that take longer than so many nanoseconds deserve a closer look.
+    #[inline]
+    pub fn slow_limit(&self) -> u64 {
+        self.slow_limit.load(Relaxed)
     }
 
     /// The commands' names with their numbers.

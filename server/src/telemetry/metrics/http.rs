@@ -26,7 +26,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{sleep, timeout};
 
-use super::{Body, Format};
+use super::{Format, Source};
 use crate::telemetry::{Figures, Telemetry};
 
 /// Connections served at a time.
@@ -111,7 +111,7 @@ pub fn serve(
         let _inside = runtime.enter();
         TcpListener::from_std(listener).map_err(refused)?
     };
-    let routes = Arc::new(Routes { body: Body::new(Arc::clone(&telemetry), figures), telemetry });
+    let routes = Arc::new(Routes { source: Source { telemetry, figures } });
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("metrics".to_owned())
@@ -172,8 +172,7 @@ fn connection(
 
 /// What there is to ask for.
 struct Routes {
-    telemetry: Arc<Telemetry>,
-    body: Body,
+    source: Source,
 }
 
 impl Routes {
@@ -186,7 +185,7 @@ impl Routes {
         }
         match request.uri().path() {
             "/metrics" => self.metrics(request),
-            "/healthz" if self.telemetry.persistence().is_loading() => {
+            "/healthz" if self.source.telemetry.persistence().is_loading() => {
                 response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "loading\n")
             }
             "/healthz" => response(StatusCode::OK, PLAIN, "ok\n"),
@@ -199,14 +198,7 @@ impl Routes {
         let accepts = request.headers().get_all(ACCEPT).iter();
         let accepts: Vec<&str> = accepts.filter_map(|value| value.to_str().ok()).collect();
         let format = Format::accepted(&accepts.join(","));
-        match self.body.render(format) {
-            Ok(body) => response(StatusCode::OK, format.content_type(), body),
-            Err(error) => {
-                tracing::warn!(%error, "can't write the metrics");
-                let status = StatusCode::INTERNAL_SERVER_ERROR;
-                response(status, PLAIN, "can't write the metrics\n")
-            }
-        }
+        response(StatusCode::OK, format.content_type(), self.source.render(format))
     }
 }
 
