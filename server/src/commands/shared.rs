@@ -114,6 +114,11 @@ impl Shared {
             self.keyspace.clocks().count_uses(lfu);
         }
         self.telemetry.set_latency_tracking(config.latency_tracking);
+        self.telemetry.set_slow(
+            config.slowlog_log_slower_than,
+            config.slowlog_max_len,
+            config.latency_monitor_threshold,
+        );
         if let Some(logging) = self.logging.get() {
             logging.set_level(config.loglevel);
         }

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::arena::{ShardSet, take_stalls};
+use crate::arena::{ShardSet, Stalls, take_stalls};
 use crate::clock;
 use crate::commands::{Call, Command, Effect, Failure, Flags, Locks, ReplyMode, Row, Session};
 use crate::config::View;
@@ -16,7 +16,7 @@ use crate::keyspace::Key;
 use crate::protocol::{Args, Batch, Reply};
 use crate::telemetry::{self, Recorder, Worst};
 
-use super::{Engine, admission};
+use super::{Engine, admission, slow};
 
 /// Requests that are looked up and fetched together.
 const GROUP: usize = 16;
@@ -173,7 +173,7 @@ impl Worker {
             failed |= answered.1;
         }
         if telemetry::ON {
-            self.time(row, begun, failed);
+            self.time(session, row, &planned.args, begun, failed);
         }
         if failed {
             self.recorder.error(&reply.out[start.min(reply.len())..]);
@@ -187,15 +187,20 @@ impl Worker {
 
     /// Counts a command that ran from `begun` to now, which is when the next begins.
     #[inline]
-    fn time(&self, row: &Row, begun: &mut u64, failed: bool) {
+    fn time(&self, session: &Session, row: &Row, args: &Args<'_>, begun: &mut u64, failed: bool) {
         let ended = clock::monotonic_ns();
         let begun_ns = std::mem::replace(begun, ended);
         let nanos = ended.saturating_sub(begun_ns);
         let phase = self.recorder.command(row.number, nanos, failed);
+        let mut stalls = Stalls::default();
         if phase.is_snapshot() {
-            let cow_nanos = take_stalls().nanoseconds;
+            stalls = take_stalls();
+            let cow_nanos = stalls.nanoseconds;
             let worst = Worst { nanos, begun_ns, cow_nanos, command: row.number };
             self.recorder.command_in_save(phase, worst);
+        }
+        if nanos > self.recorder.telemetry().slow_limit() {
+            slow::note(&self.recorder, session, row, args, nanos, stalls);
         }
     }
 

@@ -15,25 +15,30 @@
 //!
 //! The module is a leaf: it imports configuration and clock, no other room.
 
+pub mod advice;
 mod errors;
 mod histogram;
 pub mod info;
 mod inputs;
 pub mod logging;
+mod mailbox;
 pub mod metrics;
+mod monitor;
 mod persistence;
 mod phase;
-mod placeholder;
 mod process;
 mod rates;
 mod saves;
 mod shared_histogram;
+mod slowlog;
 mod workers;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering::Relaxed;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64};
+
+use std::time::Duration;
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -43,20 +48,24 @@ pub use inputs::{
     ArenaFigures, ArenaMap, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
     MapCell, MemoryFigures, PoolFigures, ServerFigures, ThpFigures,
 };
+pub use monitor::{Event, EventFigures, Sample};
 pub use persistence::{
     ForkTimes, LoadReport, Loading, Persistence, SaveStart, SaveTotals, Saving, View,
 };
 pub use phase::{Phase, Worst};
-pub use placeholder::{Event, EventFigures};
+pub use process::resident_bytes;
 pub use rates::Rates;
 pub use saves::{Cause, CowFigures, KEPT, SaveRecord, SaveStatus, Stall, Steps};
 pub use shared_histogram::SharedHistogram;
+pub use slowlog::{Slow, SlowEntry};
 pub use workers::{CommandTotals, Recorder, Totals};
 
-use crate::clock::Moment;
+use crate::clock::{self, Moment};
 use errors::Prefixes;
+use monitor::Monitor;
 use phase::PhaseCounter;
 use rates::Sampler;
+use slowlog::SlowLog;
 use workers::Slot;
 
 /// Whether commands are counted and timed at all. Off only to measure what that costs.
@@ -78,6 +87,10 @@ pub struct Telemetry {
     phase: PhaseCounter,
     /// Commands above so many nanoseconds are looked at closely.
     slow_limit: AtomicU64,
+    /// Commands from so many microseconds on are logged; below 0: none.
+    slower_than: AtomicI64,
+    slow_log: SlowLog,
+    monitor: Monitor,
     peak_memory: AtomicU64,
     sampler: Mutex<Sampler>,
     zero: Mutex<Zero>,
@@ -122,6 +135,9 @@ impl Telemetry {
             latency_tracking: AtomicBool::new(true),
             phase: PhaseCounter::default(),
             slow_limit: AtomicU64::new(u64::MAX),
+            slower_than: AtomicI64::new(-1),
+            slow_log: SlowLog::default(),
+            monitor: Monitor::default(),
             peak_memory: AtomicU64::new(0),
             sampler: Mutex::default(),
             zero: Mutex::default(),
@@ -153,6 +169,8 @@ impl Telemetry {
     /// Takes the samples that rates and the memory's peak are made of; to be called 10 times a
     /// second, with [`crate::clock::monotonic_us`].
     pub fn tick(&self, now_us: u64, used_memory: u64) {
+        self.collect_slow();
+        self.monitor.collect(self.slots.iter().map(|slot| &slot.spikes));
         self.peak_memory.fetch_max(used_memory, Relaxed);
         let totals = self.totals();
         let counters = Rates {
@@ -185,6 +203,19 @@ impl Telemetry {
         let mut totals = CommandTotals::default();
         self.slots.iter().for_each(|slot| slot.add_command_to(number, &mut totals));
         totals
+    }
+
+    /// A command's statistics and latencies since the last [`Self::reset`].
+    pub fn command_since_reset(&self, number: usize) -> (CommandTotals, Option<Snapshot>) {
+        let zero = self.zero.lock();
+        let (mut totals, mut latency) = (self.command(number), self.latency(number));
+        if let Some(zero) = zero.commands.get(number) {
+            totals = totals.since(zero);
+        }
+        if let Some(Some(zero)) = zero.latencies.get(number) {
+            latency = latency.map(|latency| latency.since(zero));
+        }
+        (totals, latency)
     }
 
     /// A command's latencies since the start; None when none was ever counted.
@@ -256,6 +287,62 @@ impl Telemetry {
     /// The longest command since this was last asked, in nanoseconds. For one reader.
     pub fn take_longest(&self) -> u64 {
         self.slots.iter().map(|slot| slot.take_longest()).max().unwrap_or(0)
+    }
+
+    /// From now on commands of `slower_than` microseconds are logged (below 0: none), the last
+    /// `entries` are kept, and spikes of `threshold_ms` are recorded (0: none).
+    pub fn set_slow(&self, slower_than: i64, entries: u64, threshold_ms: u64) {
+        self.slower_than.store(slower_than, Relaxed);
+        self.slow_log.set_limit(entries);
+        self.monitor.set_threshold(threshold_ms);
+        let logged = u64::try_from(slower_than).map(|us| us.saturating_mul(1000));
+        let spikes = if threshold_ms == 0 { u64::MAX } else { threshold_ms * 1_000_000 };
+        let limit = logged.unwrap_or(u64::MAX).min(spikes);
+        self.slow_limit.store(limit.saturating_sub(1), Relaxed);
+    }
+
+    /// Something held clients up. Not for threads that run commands: it takes a lock.
+    pub fn latency_event(&self, event: Event, took: Duration) {
+        self.monitor.record(self.monitor.spike(event, clock::wall_ms(), took));
+    }
+
+    /// The events that were recorded by now.
+    pub fn latency_events(&self) -> Vec<EventFigures> {
+        self.monitor.collect(self.slots.iter().map(|slot| &slot.spikes));
+        self.monitor.events()
+    }
+
+    /// Forgets an event; tells whether there was something to forget.
+    pub fn reset_latency_event(&self, event: Event) -> bool {
+        self.monitor.collect(self.slots.iter().map(|slot| &slot.spikes));
+        self.monitor.reset(event)
+    }
+
+    /// The newest entries of the slow log, so many at most.
+    pub fn slowlog(&self, count: usize) -> Vec<SlowEntry> {
+        self.collect_slow();
+        self.slow_log.newest(count)
+    }
+
+    /// How many entries the slow log has.
+    pub fn slowlog_len(&self) -> u64 {
+        self.collect_slow();
+        self.slow_log.len()
+    }
+
+    /// How many it ever had.
+    pub fn slowlog_total(&self) -> u64 {
+        self.slow_log.total()
+    }
+
+    /// Empties the slow log.
+    pub fn slowlog_reset(&self) {
+        self.collect_slow();
+        self.slow_log.clear();
+    }
+
+    fn collect_slow(&self) {
+        self.slow_log.collect(self.slots.iter().map(|slot| &slot.slow));
     }
 
     /// Commands that take longer than so many nanoseconds deserve a closer look.

@@ -17,11 +17,14 @@ use std::marker::PhantomData;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::Telemetry;
 use super::errors::COUNTERS;
 use super::histogram::{Histogram, Snapshot, bump};
+use super::monitor::{Event, SpikeNotes, spike_notes};
 use super::phase::{Phase, Worst, WorstCell};
+use super::slowlog::{Slow, SlowNotes, slow_notes};
 
 /// What one thread counts.
 #[derive(Debug)]
@@ -38,6 +41,8 @@ pub(super) struct Slot {
     /// The longest command since it was last taken, in nanoseconds.
     longest: AtomicU64,
     worst: WorstCell,
+    pub(super) slow: SlowNotes,
+    pub(super) spikes: SpikeNotes,
     commands: Box<[Command]>,
     errors: Box<[AtomicU64]>,
 }
@@ -69,6 +74,8 @@ impl Slot {
             writes: AtomicU64::new(0),
             longest: AtomicU64::new(0),
             worst: WorstCell::default(),
+            slow: slow_notes(),
+            spikes: spike_notes(),
             commands: (0..commands).map(|_| Command::default()).collect(),
             errors: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
         }
@@ -303,6 +310,23 @@ impl Recorder {
     #[inline]
     pub fn command_in_save(&self, phase: Phase, command: Worst) {
         self.slot().worst.note(phase.0, command);
+    }
+
+    /// A command was slow: notes it for the slow log, if it was slow enough. Takes no lock that is
+    /// held for long, and allocates nothing.
+    pub fn slow<'a>(&self, slow: &Slow<'_>, arguments: impl ExactSizeIterator<Item = &'a [u8]>) {
+        let limit = u64::try_from(self.telemetry.slower_than.load(Relaxed));
+        if limit.is_ok_and(|limit| slow.nanos / 1000 >= limit) {
+            self.slot().slow.leave(|note| note.take_down(slow, arguments));
+        }
+    }
+
+    /// Something held a client of this thread up: notes it for the latency monitor, if it was
+    /// long enough.
+    pub fn latency_event(&self, event: Event, at_ms: i64, took: Duration) {
+        if let Some(spike) = self.telemetry.monitor.spike(event, at_ms, took) {
+            self.slot().spikes.leave(|note| *note = spike);
+        }
     }
 
     /// A command was refused before it was executed.

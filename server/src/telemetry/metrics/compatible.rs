@@ -48,7 +48,7 @@ fn latency(out: &mut Families, collected: &Collected<'_>) {
     let events = collected.telemetry.latency_events();
     let each = events
         .iter()
-        .map(|event| ([("event_name", event.event.name())], event.latest_ms as f64 / 1e3));
+        .map(|event| ([("event_name", event.event.name())], event.latest().ms as f64 / 1e3));
     out.gauges(
         "redis_latency_spike_duration_seconds",
         "The last event of each kind that LATENCY has recorded",

@@ -103,7 +103,9 @@ fn commands(out: &mut Families, collected: &Collected<'_>) {
     out.gauges(
         "cowherd_latency_event_latest_seconds",
         "The last event of each kind that LATENCY has recorded",
-        events.iter().map(|event| ([("event", event.event.name())], event.latest_ms as f64 / 1e3)),
+        events
+            .iter()
+            .map(|event| ([("event", event.event.name())], event.latest().ms as f64 / 1e3)),
     );
     out.gauges(
         "cowherd_latency_event_max_seconds",

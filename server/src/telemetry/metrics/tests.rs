@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::telemetry::{
-    ArenaFigures, ArenaMap, Cause, DatabaseFigures, ForkTimes, PoolFigures, SaveRecord, SaveStart,
-    SaveStatus, Stall, ThpFigures,
+    ArenaFigures, ArenaMap, Cause, DatabaseFigures, Event, ForkTimes, PoolFigures, SaveRecord,
+    SaveStart, SaveStatus, Stall, ThpFigures,
 };
 
 /// The catalogue that the metrics are held against.
@@ -39,6 +39,8 @@ fn source() -> Source {
         recorder.command(1, 3_000_000, false);
     }
     recorder.error(b"-ERR no");
+    telemetry.set_slow(0, 10, 1);
+    telemetry.latency_event(Event::Fork, std::time::Duration::from_millis(3));
     telemetry.persistence().forked(ForkTimes {
         hold_up: std::time::Duration::from_micros(100),
         ..ForkTimes::default()
@@ -169,6 +171,7 @@ fn values_and_labels_are_written() {
         "cowherd_command_duration_seconds_count{family=\"string\",phase=\"idle\"} 4",
         "cowherd_last_save_longest_stall_seconds{cause=\"cow-fault\"} 0.25",
         "cowherd_last_save_longest_stall_seconds{cause=\"fork\"} 0",
+        "cowherd_latency_event_max_seconds{event=\"fork\"} 0.003",
         "cowherd_hugetlb_pool_pages{page_size=\"2097152\",state=\"used\"} 5",
         "cowherd_fork_duration_seconds_bucket{le=\"6.103515625e-05\"} 0",
         "cowherd_fork_duration_seconds_bucket{le=\"0.0001220703125\"} 1",
