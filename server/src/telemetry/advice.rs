@@ -197,8 +197,8 @@ fn costly_saves(situation: &Situation<'_>) -> Option<String> {
     (used > 0 && last.extra_memory_bytes * 2 > used).then(|| {
         format!(
             "The last save took {:.1} GiB beyond the {:.1} GiB of data, since {} pages were \
-             written while it ran. Keep that much memory free, save when less is written, or take smaller \
-             pages.",
+             written while it ran. Keep that much memory free, save when less is written, or take \
+             smaller pages.",
             last.extra_memory_bytes as f64 / GIB,
             used as f64 / GIB,
             last.cow.faults
