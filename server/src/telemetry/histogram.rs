@@ -150,6 +150,16 @@ impl Histogram {
         self.max.fetch_max(nanos, Relaxed);
     }
 
+    /// How many durations there are.
+    pub(super) fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
+    }
+
+    /// Their sum in nanoseconds.
+    pub(super) fn sum_nanos(&self) -> u64 {
+        self.sum.load(Relaxed)
+    }
+
     /// The longest so far, in nanoseconds.
     pub(super) fn max(&self) -> u64 {
         self.max.load(Relaxed)

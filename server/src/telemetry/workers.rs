@@ -52,12 +52,27 @@ pub(super) struct Slot {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Command {
-    calls: AtomicU64,
-    nanos: AtomicU64,
+    /// Calls, and the time they took, while latencies were not tracked.
+    untracked_calls: AtomicU64,
+    untracked_nanos: AtomicU64,
     rejected: AtomicU64,
     failed: AtomicU64,
     /// While no save runs, and while one does.
     latency: [OnceLock<Box<Histogram>>; 2],
+}
+
+impl Command {
+    fn tracked(&self) -> impl Iterator<Item = &Histogram> {
+        self.latency.iter().filter_map(|own| own.get().map(Box::as_ref))
+    }
+
+    fn calls(&self) -> u64 {
+        self.untracked_calls.load(Relaxed) + self.tracked().map(Histogram::count).sum::<u64>()
+    }
+
+    fn nanos(&self) -> u64 {
+        self.untracked_nanos.load(Relaxed) + self.tracked().map(Histogram::sum_nanos).sum::<u64>()
+    }
 }
 
 impl Slot {
@@ -86,7 +101,7 @@ impl Slot {
         totals.connections_rejected += self.connections_rejected.load(Relaxed);
         totals.clients_opened += self.clients_opened.load(Relaxed);
         totals.clients_closed += self.clients_closed.load(Relaxed);
-        totals.commands += self.commands.iter().map(|one| one.calls.load(Relaxed)).sum::<u64>();
+        totals.commands += self.commands.iter().map(Command::calls).sum::<u64>();
         totals.input_bytes += self.input_bytes.load(Relaxed);
         totals.output_bytes += self.output_bytes.load(Relaxed);
         totals.reads += self.reads.load(Relaxed);
@@ -96,8 +111,8 @@ impl Slot {
 
     pub(super) fn add_command_to(&self, command: usize, totals: &mut CommandTotals) {
         let Some(own) = self.commands.get(command) else { return };
-        totals.calls += own.calls.load(Relaxed);
-        totals.nanos += own.nanos.load(Relaxed);
+        totals.calls += own.calls();
+        totals.nanos += own.nanos();
         totals.rejected += own.rejected.load(Relaxed);
         totals.failed += own.failed.load(Relaxed);
     }
@@ -291,8 +306,6 @@ impl Recorder {
         let phase = self.telemetry.phase();
         let slot = self.slot();
         let command = &slot.commands[number];
-        bump(&command.calls, 1);
-        bump(&command.nanos, nanos);
         if failed {
             bump(&command.failed, 1);
         }
@@ -302,6 +315,9 @@ impl Recorder {
         if self.telemetry.latency_tracking.load(Relaxed) {
             // The first call of a command on this thread allocates, the others do not.
             command.latency[phase.index()].get_or_init(Box::default).record(nanos);
+        } else {
+            bump(&command.untracked_calls, 1);
+            bump(&command.untracked_nanos, nanos);
         }
         phase
     }
