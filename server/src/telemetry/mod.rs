@@ -1,10 +1,11 @@
-//! What the server tells about itself: counters, INFO, Prometheus metrics, the log.
+//! What the server tells about itself: counters, INFO, Prometheus metrics, the live page,
+//! the log.
 //!
 //! ```text
 //!   worker 0 -- Recorder --> slot 0 --.
 //!   worker 1 -- Recorder --> slot 1 --+-- summed on reading --> info     INFO
 //!   engine --- events ----> Persistence --'                '--> metrics  /metrics, /healthz
-//!   engine --- Figures (on reading) ------------------------'
+//!   engine --- Figures (on reading) ------------------------'--> live     the page, /events
 //! ```
 //!
 //! Invariants:
@@ -19,6 +20,7 @@ mod errors;
 mod histogram;
 pub mod info;
 mod inputs;
+mod live;
 pub mod logging;
 pub mod metrics;
 mod persistence;
@@ -52,6 +54,7 @@ pub use workers::{CommandRecorder, CommandTotals, Recorder, Totals};
 
 use crate::clock::Moment;
 use errors::Prefixes;
+use live::Seconds;
 use rates::Sampler;
 use workers::Slot;
 
@@ -66,6 +69,7 @@ pub struct Telemetry {
     latency_tracking: AtomicBool,
     peak_memory: AtomicU64,
     sampler: Mutex<Sampler>,
+    seconds: Mutex<Seconds>,
     zero: Mutex<Zero>,
     persistence: Persistence,
 }
@@ -96,6 +100,7 @@ impl Telemetry {
             latency_tracking: AtomicBool::new(true),
             peak_memory: AtomicU64::new(0),
             sampler: Mutex::default(),
+            seconds: Mutex::default(),
             zero: Mutex::default(),
             persistence: Persistence::new(started),
         })
@@ -133,6 +138,8 @@ impl Telemetry {
             output_bytes: totals.output_bytes,
         };
         self.sampler.lock().sample(now_us, counters);
+        let latencies = || (self.latency_of_all(), self.take_max());
+        self.seconds.lock().tick(now_us, totals.commands, latencies);
     }
 
     /// Rates of the last second and a half.
