@@ -15,8 +15,11 @@ function decode(base64) {
   return Uint8Array.from(atob(base64), (letter) => letter.charCodeAt(0));
 }
 
+// A colour between two of the form #rrggbb.
 function mix(from, to, share) {
-  return `color-mix(in oklab, ${from}, ${to} ${Math.round(share * 100)}%)`;
+  const parts = (colour) => colour.slice(1).match(/../g).map((two) => parseInt(two, 16));
+  const [one, other] = [parts(from), parts(to)];
+  return `rgb(${one.map((part, i) => Math.round(part + (other[i] - part) * share))})`;
 }
 
 export class Arena {
@@ -27,6 +30,7 @@ export class Arena {
     this.perCell = 1;
     this.state = null;
     this.running = null;
+    this.last = null;
     this.lingers = null;
     this.cursor = null;
     this.byKey = false;
@@ -69,7 +73,7 @@ export class Arena {
       ["free", "free"],
       ["used", "in use"],
       ["written", "in use, already written by the save"],
-      ["heat", "pages copied since the fork; darker and larger: more"],
+      ["heat", "pages copied since the fork; larger: more"],
       ["fresh", "new since the fork, not in this save"],
       ["freed", "freed since the fork, kept for the save"],
     ];
@@ -87,32 +91,23 @@ export class Arena {
   setMap(map) {
     const cells = decode(map.cells);
     this.perCell = map.chunks_per_cell;
-    if (this.lingers && !cells.some((cell) => cell & AT_FORK)) {
-      this.lingers.next = cells;
-      return;
+    const ofSave = (some) => some.some((cell) => cell & AT_FORK);
+    if (!this.lingers && ofSave(this.cells) && !ofSave(cells)) {
+      // The picture stays for a moment, so that a short save can be seen too.
+      this.lingers = { timer: setTimeout(() => this.show(this.lingers.next), LINGER_MS) };
     }
-    this.show(cells);
+    if (this.lingers && !ofSave(cells)) this.lingers.next = cells;
+    else this.show(cells);
   }
 
   show(cells) {
     if (this.lingers) clearTimeout(this.lingers.timer);
     this.lingers = null;
     this.cells = cells;
+    this.tellSave();
     this.draw();
     this.summarise();
     this.explain();
-  }
-
-  // The picture stays for a moment, so that a short save can be seen too.
-  saveEnded(save) {
-    if (this.lingers || !this.cells.some((cell) => cell & AT_FORK)) return;
-    const end = () => {
-      this.lingers = null;
-      if (linger.next) this.show(linger.next);
-      this.tellSave();
-    };
-    const linger = { next: null, save, timer: setTimeout(end, LINGER_MS) };
-    this.lingers = linger;
   }
 
   setSave(running, last) {
@@ -132,9 +127,9 @@ export class Arena {
       bar.setAttribute("aria-valuenow", Math.round(share * 100));
       say(line, `Save ${running.number} runs: ${percent(share)} written after `
         + `${duration(running.duration_seconds)}; ${this.copied(running)}.`);
-    } else if (this.lingers) {
-      say(line, `Save ${this.lingers.save.number} has just ended; this is how it left the arena: `
-        + `${this.copied(this.lingers.save)}.`);
+    } else if (last && this.lingers) {
+      say(line, `Save ${last.number} has just ended; this is how it left the arena: `
+        + `${this.copied(last)}.`);
     } else if (last) {
       say(line, `No save runs. The last, number ${last.number}, `
         + `${last.status === "ok" ? "took" : `${last.status} after`} `
@@ -291,7 +286,7 @@ export class Arena {
     const cell = this.cells[index];
     const first = index * this.perCell;
     const last = first + this.perCell - 1;
-    const name = this.perCell > 1 ? `Chunks ${count(first)} to ${count(last)}` : `Chunk ${count(first)}`;
+    const many = this.perCell > 1 ? `s ${count(first)} to ${count(last)}` : ` ${count(first)}`;
     const chunk = this.state?.arena.chunk_bytes ?? 0;
     const where = `, ${bytes(first * chunk)} from the start`;
     const [used, atFork, dumped] = [USED, AT_FORK, DUMPED].map((bit) => (cell & bit) !== 0);
@@ -303,7 +298,7 @@ export class Arena {
       else if (used) save = "; not in use at the fork, so this save leaves it out";
       if (!used && atFork) save += ", though its data is gone by now";
     }
-    return `${name}${where}: ${uses}${save}${this.faults(heat(cell))}.`;
+    return `Chunk${many}${where}: ${uses}${save}${this.faults(heat(cell))}.`;
   }
 
   faults(warmth) {

@@ -12,7 +12,7 @@ const SERIES = [
 ];
 const MARGIN = { top: 20, right: 46, bottom: 22, left: 52 };
 const RATE_HEIGHT = 52;
-const RATE_GAP = 22;
+const RATE_GAP = 30;
 // The least that the scale of durations spans: a microsecond to a millisecond.
 const DECADES = [-6, -3];
 
@@ -296,13 +296,12 @@ export class Chart {
         x: x0.toFixed(1), y: MARGIN.top, class: save.status,
         width: Math.max(1, x1 - x0).toFixed(1), height: frame.floor - MARGIN.top,
       }));
-      if (x0 >= free) {
-        const label = save.status === "failed" ? `${save.number} failed` : `save ${save.number}`;
-        const isLast = x0 > right - 40;
-        const anchor = isLast ? "end" : "start";
-        const x = isLast ? right : x0;
-        shapes.push(makeSvg("text", { x, y: MARGIN.top - 7, "text-anchor": anchor }, label));
-        free = x0 + label.length * 7 + 8;
+      const label = save.status === "failed" ? `${save.number} failed` : `save ${save.number}`;
+      const wide = label.length * 7.5;
+      const x = Math.min(x0, right + MARGIN.right - wide);
+      if (x >= free) {
+        shapes.push(makeSvg("text", { x: x.toFixed(1), y: MARGIN.top - 7 }, label));
+        free = x + wide + 6;
       }
     }
     this.layers.saves.replaceChildren(...shapes);
@@ -325,7 +324,8 @@ export class Chart {
     }
     this.area.setAttribute("d", band(series.get("p99"), series.get("p50")));
     const rates = points((second) => frame.rateY(second.commands_per_second));
-    this.rate.setAttribute("d", band(rates, rates.map((point) => point && [point[0], frame.floor])));
+    const ground = rates.map((point) => point && [point[0], frame.floor]);
+    this.rate.setAttribute("d", band(rates, ground));
     this.drawLabels(series);
   }
 
@@ -366,8 +366,10 @@ export class Chart {
   }
 
   saveAt(ms) {
-    return this.saves.find((save) => save.started_ms <= ms
-      && (save.status === "running" || ms - 1000 <= save.started_ms + save.duration_seconds * 1000));
+    const until = (save) => save.started_ms + save.duration_seconds * 1000;
+    return this.saves.find((save) => {
+      return save.started_ms <= ms && (save.status === "running" || ms - 1000 <= until(save));
+    });
   }
 
   tell() {

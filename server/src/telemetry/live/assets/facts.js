@@ -59,7 +59,8 @@ export class Facts {
     this.group("Pages", [
       ["asked for", arena.pages_asked],
       ["really there", arena.pages],
-      ["on huge pages", `${bytes(arena.huge_bytes)}, ${percent(covered)} of what is in use`, covered],
+      ["on huge pages", `${bytes(arena.huge_bytes)}, ${percent(covered)} of what is in use`,
+        covered],
       ["one fault copies", bytes(arena.cow_page_bytes)],
       ["isolation", ISOLATION[isolation] ? `${isolation}: ${ISOLATION[isolation]}` : isolation],
     ]);

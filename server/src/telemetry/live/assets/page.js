@@ -21,13 +21,15 @@ function showState(state) {
   latest = state;
   say(byId("version"), state.version);
   const { used_bytes: used, limit_bytes: limit } = state.memory;
-  say(byId("summary"), [
+  const words = [
     `port ${state.port}`,
     counted(state.keys, "key"),
     limit ? `${bytes(used)} of ${bytes(limit)}` : bytes(used),
     counted(state.clients, "client"),
     `up ${duration(state.uptime_seconds)}`,
-  ].join("  ·  "));
+  ];
+  const spans = byId("summary").children;
+  words.forEach((text, i) => say(spans[i], text));
   const port = state.port && state.port !== 6379 ? ` -p ${state.port}` : "";
   say(byId("bgsave"), `redis-cli${port} BGSAVE`);
   arena.setState(state);
@@ -70,7 +72,6 @@ const heard = {
     if (data.phase === "end") {
       saves.end(data);
       announce(data);
-      arena.saveEnded(data);
     } else {
       if (data.phase === "start") announce(data);
       saves.progress(data);
