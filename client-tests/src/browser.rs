@@ -4,7 +4,7 @@
 use crate::{ports, tools, wait::wait_until};
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Write as _};
 use std::net::TcpStream;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
@@ -178,14 +178,31 @@ impl Browser {
              Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{body}",
             body.len()
         )?;
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer)?;
-        let (head, body) = answer.split_once("\r\n\r\n").context("no answer of chromedriver")?;
-        let answer: Value = serde_json::from_str(body).context(body.to_owned())?;
-        let fine = head.split(' ').nth(1) == Some("200");
-        ensure!(fine, "{path}: {}", answer["value"]["message"]);
+        let (status, body) = read_answer(BufReader::new(stream))?;
+        let answer: Value = serde_json::from_slice(&body).context(status.clone())?;
+        ensure!(status.contains(" 200 "), "{path}: {}", answer["value"]["message"]);
         Ok(answer["value"].clone())
     }
+}
+
+/// The status line and the body. The driver leaves the connection open after them.
+fn read_answer(mut reader: impl BufRead) -> Result<(String, Vec<u8>)> {
+    let mut status = String::new();
+    reader.read_line(&mut status)?;
+    let mut length = 0;
+    loop {
+        let mut line = String::new();
+        reader.read_line(&mut line)?;
+        if line.trim_end().is_empty() {
+            break;
+        }
+        if let Some(value) = line.to_ascii_lowercase().strip_prefix("content-length:") {
+            length = value.trim().parse()?;
+        }
+    }
+    let mut body = vec![0; length];
+    reader.read_exact(&mut body)?;
+    Ok((status, body))
 }
 
 impl Drop for Browser {

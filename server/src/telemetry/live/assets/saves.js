@@ -85,7 +85,7 @@ export class Saves {
     byId("more").hidden = all.length <= SHORT;
     say(byId("more"), this.showsAll ? `Show only the last ${SHORT}` : `Show all ${all.length}`);
     const failed = this.ended.filter((save) => save.status === "failed").length;
-    say(byId("saves-summary"), all.length === 0 ? ""
+    say(byId("saves-summary"), this.ended.length === 0 ? ""
       : counted(this.ended.length, "save ended", "saves ended")
         + (failed ? `, ${count(failed)} failed` : ""));
   }
