@@ -144,7 +144,7 @@ fn the_page_fits_any_screen_and_follows_the_readers_wishes() -> TestResult {
     server.bgsave_and_wait()?;
     browser.open(&address(&server))?;
     browser.wait_for("document.querySelector('#table tbody tr.ok')")?;
-    for width in [320, 360, 600, 768, 1024, 1440, 2560] {
+    for width in [320, 360, 600, 768, 930, 1024, 1440, 2560] {
         browser.resize(width, 800)?;
         browser.wait_for(&format!("innerWidth === {width}"))?;
         browser.wait_for("document.documentElement.scrollWidth <= innerWidth")?;

@@ -137,7 +137,6 @@ impl Telemetry {
     }
 }
 
-#[expect(clippy::ref_option, reason = "serde hands fields in by reference")]
 fn seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
     duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
 }

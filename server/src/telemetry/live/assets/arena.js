@@ -73,7 +73,7 @@ export class Arena {
       ["free", "free"],
       ["used", "in use"],
       ["written", "in use, already written by the save"],
-      ["heat", "pages copied since the fork; larger: more"],
+      ["heat", "pages copied since the fork (larger: more)"],
       ["fresh", "new since the fork, not in this save"],
       ["freed", "freed since the fork, kept for the save"],
     ];
@@ -121,8 +121,10 @@ export class Arena {
     const bar = byId("save-bar");
     const line = byId("save-now");
     bar.hidden = !running;
+    document.title = "Cowherd";
     if (running) {
       const share = running.chunks ? Math.min(1, running.chunks_done / running.chunks) : 0;
+      document.title = `${percent(share)} saved, Cowherd`;
       bar.firstElementChild.style.transform = `scaleX(${share})`;
       bar.setAttribute("aria-valuenow", Math.round(share * 100));
       say(line, `Save ${running.number} runs: ${percent(share)} written after `
@@ -152,12 +154,11 @@ export class Arena {
       + `${bytes(chunk)} each`);
   }
 
-  // Cells drawn: up to the last that is in use, in steps, so that the map does not jump.
+  // Cells drawn: up to the last that is in use, in steps, so that the map seldom jumps.
   drawn() {
-    const last = this.cells.findLastIndex((cell) => cell !== 0) + 1;
-    let shown = FEWEST;
-    while (shown < last) shown *= 2;
-    return Math.min(shown, this.cells.length);
+    const last = Math.max(FEWEST, this.cells.findLastIndex((cell) => cell !== 0) + 1);
+    const step = 2 ** Math.floor(Math.log2(last)) / 8;
+    return Math.min(Math.ceil(last / step) * step, this.cells.length);
   }
 
   // The largest squares with which the map stays as low as a hand.
@@ -298,7 +299,8 @@ export class Arena {
       else if (used) save = "; not in use at the fork, so this save leaves it out";
       if (!used && atFork) save += ", though its data is gone by now";
     }
-    return `Chunk${many}${where}: ${uses}${save}${this.faults(heat(cell))}.`;
+    const faults = used || atFork ? this.faults(heat(cell)) : "";
+    return `Chunk${many}${where}: ${uses}${save}${faults}.`;
   }
 
   faults(warmth) {

@@ -296,11 +296,13 @@ export class Chart {
         x: x0.toFixed(1), y: MARGIN.top, class: save.status,
         width: Math.max(1, x1 - x0).toFixed(1), height: frame.floor - MARGIN.top,
       }));
-      const label = save.status === "failed" ? `${save.number} failed` : `save ${save.number}`;
+      const isWhole = ["ok", "running"].includes(save.status);
+      const label = isWhole ? `save ${save.number}` : `${save.number} ${save.status}`;
       const wide = label.length * 7.5;
       const x = Math.min(x0, right + MARGIN.right - wide);
       if (x >= free) {
-        shapes.push(makeSvg("text", { x: x.toFixed(1), y: MARGIN.top - 7 }, label));
+        const place = { x: x.toFixed(1), y: MARGIN.top - 7, class: save.status };
+        shapes.push(makeSvg("text", place, label));
         free = x + wide + 6;
       }
     }

@@ -29,7 +29,7 @@ function columns(save) {
     ["Copied", bytes(save.cow.copied_bytes), "number"],
     ["Amplification", ratio(save.cow_amplification), "number"],
     ["Longest stall", stall ? [duration(stall.seconds), `${stall.command}, ${CAUSES[stall.cause]}`]
-      : running ? "" : "–", "stall"],
+      : "–", "stall"],
     ["Speed", speed(save.bytes_per_second), "number"],
     ["Image", save.image_bytes ? bytes(save.image_bytes) : "–", "number"],
   ];
@@ -101,6 +101,6 @@ export class Saves {
 
   errorRow(save) {
     const cell = make("td", { colspan: 11 }, make("div", {}, save.error));
-    return make("tr", { class: "error" }, cell);
+    return make("tr", { class: `error ${save.status}` }, cell);
   }
 }
