@@ -6,6 +6,7 @@
 //! | [`peer`] | Debian's redis-server beside it, to compare with |
 //! | [`wire`] | a bare RESP connection that keeps each reply's very bytes |
 //! | [`wait`] | waiting for something to become true, with a deadline |
+//! | [`browser`] | a headless Chromium, to look at the live page |
 //! | [`tools`] | the programs the tests run, and what is missing here |
 //! | [`kernel`] | what the kernel counts of a process |
 //! | [`hugepages`] | a claim on the machine's hugetlb pool |
@@ -17,6 +18,7 @@
 //! A test that cannot run on this machine says so with [`skip!`], never in silence.
 #![deny(unsafe_code)]
 
+pub mod browser;
 pub mod hugepages;
 pub mod kernel;
 pub mod load;

@@ -1,10 +1,11 @@
-//! What the server tells about itself: counters, INFO, Prometheus metrics, the log.
+//! What the server tells about itself: counters, INFO, Prometheus metrics, the live page,
+//! the log.
 //!
 //! ```text
 //!   worker 0 -- Recorder --> slot 0 --.
 //!   worker 1 -- Recorder --> slot 1 --+-- summed on reading --> info     INFO
 //!   engine --- events ----> Persistence --'                '--> metrics  /metrics, /healthz
-//!   engine --- Figures (on reading) ------------------------'
+//!   engine --- Figures (on reading) ------------------------'--> live     the page, /events
 //! ```
 //!
 //! Invariants:
@@ -20,6 +21,7 @@ mod errors;
 mod histogram;
 pub mod info;
 mod inputs;
+mod live;
 pub mod logging;
 mod mailbox;
 pub mod metrics;
@@ -62,6 +64,7 @@ pub use workers::{CommandTotals, Recorder, Totals};
 
 use crate::clock::{self, Moment};
 use errors::Prefixes;
+use live::Seconds;
 use monitor::Monitor;
 use phase::PhaseCounter;
 use rates::Sampler;
@@ -93,6 +96,7 @@ pub struct Telemetry {
     monitor: Monitor,
     peak_memory: AtomicU64,
     sampler: Mutex<Sampler>,
+    seconds: Mutex<Seconds>,
     zero: Mutex<Zero>,
     persistence: Persistence,
 }
@@ -140,6 +144,7 @@ impl Telemetry {
             monitor: Monitor::default(),
             peak_memory: AtomicU64::new(0),
             sampler: Mutex::default(),
+            seconds: Mutex::default(),
             zero: Mutex::default(),
             persistence: Persistence::new(started),
         })
@@ -179,6 +184,8 @@ impl Telemetry {
             output_bytes: totals.output_bytes,
         };
         self.sampler.lock().sample(now_us, counters);
+        let latencies = || (self.latency_of_all(), self.take_longest());
+        self.seconds.lock().tick(now_us, totals.commands, latencies);
     }
 
     /// Rates of the last second and a half.

@@ -1,20 +1,22 @@
-//! Serves `/metrics` and `/healthz` from one thread with a runtime of its own, so that a scrape
-//! never runs on a thread that serves clients.
+//! Serves `/metrics`, `/healthz` and the live page from one thread with a runtime of its own, so
+//! that a scrape never runs on a thread that serves clients.
 //!
 //! Invariants:
 //! 1. At most [`CONNECTIONS`] at a time; the others wait in the listen queue.
 //! 2. A connection carries one request and lives for [`LIFETIME`] at most, so that a silent peer
-//!    cannot hold a place.
+//!    cannot hold a place. Only a listener of the live page stays longer, until it is let go; of
+//!    those there are far fewer than places.
 
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use bytes::Bytes;
-use http_body_util::Full;
+use http_body_util::{Either, Full};
 use hyper::body::Incoming;
 use hyper::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
@@ -22,11 +24,14 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
+use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
 use super::{Format, Source};
+use crate::telemetry::live::{LetGo, Live, Payload};
 use crate::telemetry::{Figures, Telemetry};
 
 /// Connections served at a time.
@@ -35,12 +40,12 @@ const CONNECTIONS: usize = 64;
 const LIFETIME: Duration = Duration::from_secs(30);
 /// How long answers may take that are under way when the server stops.
 const GRACE: Duration = Duration::from_secs(1);
+/// A connection ends whose peer acknowledges nothing for so long: it has gone without a word.
+const SILENCE_MS: u32 = 30_000;
 /// The pause after an accept that failed, for lack of descriptors most often.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const PLAIN: &str = "text/plain; charset=utf-8";
-const POINTER: &str = "Cowherd\n\n/metrics  figures for Prometheus\n/healthz  200 when ready, \
-                       503 while the data is being loaded\n";
 
 /// Why metrics are not served.
 #[derive(Debug, thiserror::Error)]
@@ -111,7 +116,8 @@ pub fn serve(
         let _inside = runtime.enter();
         TcpListener::from_std(listener).map_err(refused)?
     };
-    let routes = Arc::new(Routes { source: Source { telemetry, figures } });
+    let live = Arc::new(Live::new(Arc::clone(&telemetry), Arc::clone(&figures)));
+    let routes = Arc::new(Routes { source: Source { telemetry, figures }, live });
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("metrics".to_owned())
@@ -122,6 +128,8 @@ pub fn serve(
 
 async fn accept(listener: TcpListener, routes: Arc<Routes>, mut stopped: oneshot::Receiver<()>) {
     let places = Arc::new(Semaphore::new(CONNECTIONS));
+    let live = Arc::clone(&routes.live);
+    tokio::spawn(async move { live.run().await });
     let graceful = GracefulShutdown::new();
     loop {
         let next = async {
@@ -141,6 +149,7 @@ async fn accept(listener: TcpListener, routes: Arc<Routes>, mut stopped: oneshot
         }
     }
     drop(listener);
+    routes.live.close();
     // What is not done in time is cut off with the runtime.
     let _ = timeout(GRACE, graceful.shutdown()).await;
 }
@@ -152,8 +161,13 @@ fn connection(
     routes: Arc<Routes>,
     graceful: &GracefulShutdown,
 ) {
+    // Without it the connection just ends later.
+    let _ = setsockopt(&stream, TcpUserTimeout, &SILENCE_MS);
+    let (listens, mut listening) = mpsc::unbounded_channel();
     let service = service_fn(move |request| {
-        let response = routes.answer(&request);
+        let (response, let_go) = routes.answer(&request);
+        // The receiver lives as long as the connection.
+        let _ = let_go.map(|let_go| listens.send(let_go));
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -162,39 +176,60 @@ fn connection(
         .serve_connection(TokioIo::new(stream), service);
     let connection = graceful.watch(connection);
     tokio::spawn(async move {
+        let mut connection = pin!(connection);
+        let mut ended = timeout(LIFETIME, &mut connection).await;
+        if let (Err(_), Ok(let_go)) = (&ended, listening.try_recv()) {
+            ended = until(let_go, connection).await;
+        }
         // Peers that go away or talk nonsense are their own affair.
-        if let Ok(Err(error)) = timeout(LIFETIME, connection).await {
+        if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "a connection for metrics failed");
         }
         drop(place);
     });
 }
 
+/// Goes on with a listener's connection until it ends, or is let go and still does not end.
+async fn until<C: Future>(
+    let_go: LetGo,
+    mut connection: Pin<&mut C>,
+) -> Result<C::Output, Elapsed> {
+    tokio::select! {
+        ended = &mut connection => Ok(ended),
+        _ = let_go => timeout(GRACE, connection).await,
+    }
+}
+
 /// What there is to ask for.
 struct Routes {
     source: Source,
+    live: Arc<Live>,
 }
 
 impl Routes {
-    fn answer(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    /// The answer, and what tells that it has to end if it goes on by itself.
+    fn answer(&self, request: &Request<Incoming>) -> (Response<Payload>, Option<LetGo>) {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let status = StatusCode::METHOD_NOT_ALLOWED;
             let mut refusal = response(status, PLAIN, "only GET and HEAD\n");
             refusal.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD"));
-            return refusal;
+            return (refusal, None);
         }
-        match request.uri().path() {
+        if let Some(answer) = self.live.answer(request.method(), request.uri().path()) {
+            return answer;
+        }
+        let response = match request.uri().path() {
             "/metrics" => self.metrics(request),
             "/healthz" if self.source.telemetry.persistence().is_loading() => {
                 response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "loading\n")
             }
             "/healthz" => response(StatusCode::OK, PLAIN, "ok\n"),
-            "/" => response(StatusCode::OK, PLAIN, POINTER),
-            _ => response(StatusCode::NOT_FOUND, PLAIN, "not found; try /metrics\n"),
-        }
+            _ => response(StatusCode::NOT_FOUND, PLAIN, "not found; try / or /metrics\n"),
+        };
+        (response, None)
     }
 
-    fn metrics(&self, request: &Request<Incoming>) -> Response<Full<Bytes>> {
+    fn metrics(&self, request: &Request<Incoming>) -> Response<Payload> {
         let accepts = request.headers().get_all(ACCEPT).iter();
         let accepts: Vec<&str> = accepts.filter_map(|value| value.to_str().ok()).collect();
         let format = Format::accepted(&accepts.join(","));
@@ -206,8 +241,8 @@ fn response(
     status: StatusCode,
     content_type: &'static str,
     body: impl Into<Bytes>,
-) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::new(body.into()));
+) -> Response<Payload> {
+    let mut response = Response::new(Either::Left(Full::new(body.into())));
     *response.status_mut() = status;
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
     response

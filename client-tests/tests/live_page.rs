@@ -1,0 +1,282 @@
+//! The live page, in a real browser: it draws what the server does, asks nobody else for anything,
+//! fits on a phone and can be used without a mouse.
+
+use anyhow::{Context, Result, ensure};
+use client_tests::browser::Browser;
+use client_tests::server::Server;
+use client_tests::{TestResult, skip};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
+/// Points of the line that shows half of the commands.
+const POINTS: &str =
+    "(document.querySelector('.line.p50').getAttribute('d') || '').split(/[ML]/).length - 1";
+/// Notes what is seen of a running save, however briefly: the page takes each event in a step of
+/// its own, and this looks after each step.
+const WATCH: &str = "
+    window.seen = new Set();
+    const map = document.getElementById('map');
+    const before = map.toDataURL();
+    const look = () => {
+        if (!document.getElementById('save-now').textContent.startsWith('Save 1 runs')) return;
+        seen.add('text');
+        if (Number(document.getElementById('save-bar').getAttribute('aria-valuenow')) > 0) {
+            seen.add('bar');
+        }
+        if (document.querySelector('#table tbody tr.running')) seen.add('row');
+        if (document.querySelector('.saves rect.running')) seen.add('shade');
+        if (map.toDataURL() !== before) seen.add('map');
+    };
+    new MutationObserver(look).observe(document.body, {
+        subtree: true, childList: true, characterData: true, attributes: true,
+    });
+";
+/// What the status at the top says.
+const LINK: &str = "document.getElementById('link').dataset.state";
+
+fn text_of(selector: &str) -> String {
+    format!("document.querySelector('{selector}').textContent")
+}
+
+fn address(server: &Server) -> String {
+    format!("http://127.0.0.1:{}/", server.metrics_port())
+}
+
+/// Some hundred keys of 4 KiB, so that a save has some chunks to write.
+fn fill(server: &Server) -> Result<()> {
+    let value = "x".repeat(4096);
+    for key in 0..4000 {
+        server.text(&["SET", &format!("key:{key}"), &value])?;
+    }
+    Ok(())
+}
+
+fn expect_calm_console(browser: &Browser) -> Result<()> {
+    let said = browser.console()?;
+    ensure!(said.is_empty(), "the console says {said:#?}");
+    Ok(())
+}
+
+#[test]
+fn the_page_shows_latency_a_save_and_its_record() -> TestResult {
+    let browser = match Browser::start()? {
+        Ok(browser) => browser,
+        Err(reason) => skip!("{reason}"),
+    };
+    let server = Server::start()?;
+    browser.open(&address(&server))?;
+    browser.wait_for(&format!("{LINK} === 'live'"))?;
+    browser.wait_for("!document.getElementById('saves-empty').hidden")?;
+    let hint = browser.run(&format!("return {}", text_of("#saves-empty")))?;
+    let command = format!("redis-cli -p {} BGSAVE", server.port());
+    ensure!(hint.as_str().is_some_and(|hint| hint.contains(&command)), "{hint}");
+
+    fill(&server)?;
+    browser.wait_for(&format!("{POINTS} >= 1"))?;
+    // A second with commands follows one without: the line goes on when there are new ones.
+    browser.wait_for("document.querySelector('.chart .rate').getAttribute('d') !== ''")?;
+
+    browser.run(WATCH)?;
+    // Ten chunks or more: the save lasts for some of the page's seconds.
+    server.delay_saves(300_000)?;
+    server.bgsave()?;
+    server.text(&["SET", "key:1", "written while the save runs"])?;
+    if let Err(reason) = server.wait_saved()? {
+        anyhow::bail!("the save failed: {reason}");
+    }
+    browser.wait_for("document.querySelector('#table tbody tr.ok')")?;
+    let cells = browser.run(
+        "return [...document.querySelectorAll('#table tbody tr.ok td')].map((cell) => \
+         [cell.dataset.label, cell.textContent]);",
+    )?;
+    let cell = |label: &str| {
+        let cells = cells.as_array().into_iter().flatten();
+        cells.into_iter().find(|cell| cell[0] == label).and_then(|cell| cell[1].as_str())
+    };
+    ensure!(cell("No.") == Some("1"), "{cells}");
+    ensure!(cell("Image").is_some_and(|image| image.ends_with("MiB")), "{cells}");
+    let seen = browser.run("return [...seen];")?;
+    for sight in ["text", "bar", "row", "shade", "map"] {
+        ensure!(
+            seen.as_array().is_some_and(|seen| seen.contains(&sight.into())),
+            "{sight}: {seen}"
+        );
+    }
+    // The picture of the save gives way to that of the quiet arena.
+    browser.wait_for(&format!("{}.startsWith('No save runs')", text_of("#save-now")))?;
+
+    expect_calm_console(&browser)?;
+    let requested = browser.requested()?;
+    ensure!(requested.iter().any(|url| url.ends_with("/events")), "{requested:?}");
+    let own = address(&server);
+    let foreign: Vec<_> = requested.iter().filter(|url| !url.starts_with(&own)).collect();
+    ensure!(foreign.is_empty() || foreign == ["data:,"], "other hosts were asked: {foreign:?}");
+    Ok(())
+}
+
+#[test]
+fn a_failed_save_shows_its_error() -> TestResult {
+    let browser = match Browser::start()? {
+        Ok(browser) => browser,
+        Err(reason) => skip!("{reason}"),
+    };
+    let server = Server::start()?;
+    // Its name is taken by something that cannot be replaced by a file.
+    std::fs::create_dir_all(server.image().join("in the way"))?;
+    server.bgsave()?;
+    ensure!(server.wait_saved()?.is_err(), "the save should have failed");
+    browser.open(&address(&server))?;
+    browser.wait_for("document.querySelector('#table tr.failed + tr.error')")?;
+    let error = browser.run(&format!("return {}", text_of("#table tr.error")))?;
+    let error = error.as_str().context("no text")?;
+    ensure!(error.contains("dump.cow"), "{error:?}");
+    expect_calm_console(&browser)
+}
+
+#[test]
+fn the_page_fits_any_screen_and_follows_the_readers_wishes() -> TestResult {
+    let browser = match Browser::start()? {
+        Ok(browser) => browser,
+        Err(reason) => skip!("{reason}"),
+    };
+    let server = Server::start()?;
+    server.bgsave_and_wait()?;
+    browser.open(&address(&server))?;
+    browser.wait_for("document.querySelector('#table tbody tr.ok')")?;
+    for width in [320, 360, 600, 768, 930, 1024, 1440, 2560] {
+        browser.resize(width, 800)?;
+        browser.wait_for(&format!("innerWidth === {width}"))?;
+        browser.wait_for("document.documentElement.scrollWidth <= innerWidth")?;
+        let outside = browser.run(
+            "return [...document.querySelectorAll('main *, header *')].filter((one) => { \
+             const box = one.getBoundingClientRect(); return box.width > 0 && \
+             !one.closest('.hidden, .skip, thead, svg') && box.right > innerWidth + 0.5; \
+             }).map((one) => one.outerHTML.slice(0, 80));",
+        )?;
+        ensure!(outside == serde_json::json!([]), "at {width}: {outside}");
+    }
+    let paper = "return getComputedStyle(document.body).backgroundColor;";
+    browser.prefer("prefers-color-scheme", "light")?;
+    browser.wait_for("!matchMedia('(prefers-color-scheme: dark)').matches")?;
+    let light = browser.run(paper)?;
+    browser.run("window.lightMap = document.getElementById('map').toDataURL();")?;
+    browser.prefer("prefers-color-scheme", "dark")?;
+    browser.wait_for("matchMedia('(prefers-color-scheme: dark)').matches")?;
+    let dark = browser.run(paper)?;
+    ensure!(light != dark, "the page is as light as before: {dark}");
+    browser.wait_for("document.getElementById('map').toDataURL() !== window.lightMap")?;
+    expect_calm_console(&browser)
+}
+
+#[test]
+fn the_keyboard_reaches_everything() -> TestResult {
+    let browser = match Browser::start()? {
+        Ok(browser) => browser,
+        Err(reason) => skip!("{reason}"),
+    };
+    let server = Server::start()?;
+    browser.open(&address(&server))?;
+    browser.wait_for(
+        "document.getElementById('chart').getAttribute('aria-valuetext') \
+                      .includes('commands a second')",
+    )?;
+    let mut reached = Vec::new();
+    loop {
+        browser.press("Tab")?;
+        let focus = browser.run(
+            "const one = document.activeElement; const style = getComputedStyle(one); \
+             return one === document.body ? null : [one.id || one.textContent, \
+             style.outlineStyle];",
+        )?;
+        // After the last one the focus leaves the page.
+        if focus.is_null() || reached.len() > 30 {
+            break;
+        }
+        ensure!(focus[1] != "none", "no ring around {focus}");
+        let name = focus[0].as_str().unwrap_or_default().to_owned();
+        match name.as_str() {
+            "chart" => {
+                browser.press("ArrowLeft")?;
+                browser
+                    .wait_for(&format!("!{}.startsWith('now')", text_of("#readout .when dd")))?;
+                browser.press("Escape")?;
+                browser.wait_for(&format!("{}.startsWith('now')", text_of("#readout .when dd")))?;
+            }
+            "map" => {
+                browser.wait_for(&format!("{}.startsWith('Chunk 0')", text_of("#cell")))?;
+                browser.press("ArrowRight")?;
+                browser.wait_for(&format!("{}.startsWith('Chunk 1')", text_of("#cell")))?;
+                let spoken = browser
+                    .run("return document.getElementById('map').getAttribute('aria-valuetext');")?;
+                ensure!(spoken.as_str().is_some_and(|it| it.starts_with("Chunk 1")), "{spoken}");
+            }
+            _ => {}
+        }
+        reached.push(name);
+    }
+    for name in ["1 min", "3 min", "10 min", "chart", "map", "/metrics"] {
+        ensure!(reached.iter().any(|one| one == name), "{name} is not among {reached:?}");
+    }
+    expect_calm_console(&browser)
+}
+
+#[test]
+fn the_page_says_that_the_server_is_gone_and_comes_back_with_it() -> TestResult {
+    let browser = match Browser::start()? {
+        Ok(browser) => browser,
+        Err(reason) => skip!("{reason}"),
+    };
+    let metrics_port = client_tests::ports::free()?.to_string();
+    let mut server = Server::builder().arg("--metrics-port", &metrics_port).start()?;
+    browser.open(&format!("http://127.0.0.1:{metrics_port}/"))?;
+    browser.wait_for(&format!("{LINK} === 'live'"))?;
+    server.kill9()?;
+    browser.wait_for(&format!("{LINK} === 'lost'"))?;
+    server.restart()?;
+    browser.wait_for(&format!("{LINK} === 'live'"))
+}
+
+/// Asks for the stream of events; the status line, and what reads on.
+fn listen(port: u16) -> Result<(String, BufReader<TcpStream>)> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port))?;
+    stream.set_read_timeout(Some(Duration::from_secs(60)))?;
+    stream.write_all(b"GET /events HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let mut reader = BufReader::new(stream);
+    let mut status = String::new();
+    reader.read_line(&mut status)?;
+    Ok((status, reader))
+}
+
+#[test]
+fn listeners_stay_are_limited_and_end_with_the_server() -> TestResult {
+    let mut server = Server::start()?;
+    let port = server.metrics_port();
+    let mut listeners = Vec::new();
+    for _ in 0..16 {
+        let (status, reader) = listen(port)?;
+        ensure!(status.contains("200"), "{status}");
+        listeners.push(reader);
+    }
+    let (refused, _) = listen(port)?;
+    ensure!(refused.contains("503"), "{refused}");
+    // A scrape gets a place still.
+    let mut scrape = TcpStream::connect(("127.0.0.1", port))?;
+    scrape.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
+    let mut metrics = String::new();
+    scrape.read_to_string(&mut metrics)?;
+    ensure!(metrics.contains("cowherd_"), "{metrics}");
+    // Other connections are cut off after 30 s.
+    let first = listeners.first_mut().context("no listener")?;
+    let mut seconds = 0;
+    let mut line = String::new();
+    while seconds < 33 {
+        line.clear();
+        ensure!(first.read_line(&mut line)? > 0, "cut off after {seconds} s");
+        seconds += u32::from(line.trim_end() == "event: second");
+    }
+    server.terminate()?;
+    let mut rest = Vec::new();
+    first.read_to_end(&mut rest)?;
+    Ok(())
+}

@@ -1,0 +1,34 @@
+//! The files of the page, which the binary carries.
+
+/// One file.
+pub(super) struct Asset {
+    path: &'static str,
+    pub(super) content_type: &'static str,
+    pub(super) text: &'static str,
+}
+
+const HTML: &str = "text/html; charset=utf-8";
+const CSS: &str = "text/css; charset=utf-8";
+const SCRIPT: &str = "text/javascript; charset=utf-8";
+const SVG: &str = "image/svg+xml";
+
+const fn asset(path: &'static str, content_type: &'static str, text: &'static str) -> Asset {
+    Asset { path, content_type, text }
+}
+
+const ASSETS: [Asset; 9] = [
+    asset("/", HTML, include_str!("assets/index.html")),
+    asset("/live/style.css", CSS, include_str!("assets/style.css")),
+    asset("/live/icon.svg", SVG, include_str!("assets/icon.svg")),
+    asset("/live/page.js", SCRIPT, include_str!("assets/page.js")),
+    asset("/live/chart.js", SCRIPT, include_str!("assets/chart.js")),
+    asset("/live/arena.js", SCRIPT, include_str!("assets/arena.js")),
+    asset("/live/saves.js", SCRIPT, include_str!("assets/saves.js")),
+    asset("/live/facts.js", SCRIPT, include_str!("assets/facts.js")),
+    asset("/live/format.js", SCRIPT, include_str!("assets/format.js")),
+];
+
+/// The file at this path.
+pub(super) fn find(path: &str) -> Option<&'static Asset> {
+    ASSETS.iter().find(|asset| asset.path == path)
+}

@@ -1,0 +1,198 @@
+//! The last ten minutes, second by second: how many commands ran and how long they took.
+//!
+//! Percentiles are those of the histograms, so up to an eighth too high; the greatest duration is
+//! exact.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use serde::{Serialize, Serializer};
+
+use crate::clock;
+use crate::telemetry::{Snapshot, Telemetry};
+
+/// Seconds that are remembered.
+pub const KEPT_SECONDS: usize = 600;
+/// A second is over after so long; ticks come ten times a second and may be a little early.
+const SECOND_US: u64 = 1_000_000 - 50_000;
+
+/// One second. Durations are those of commands; `None` when no command was measured.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
+pub struct Second {
+    /// Its end, in milliseconds since 1970.
+    pub at_ms: i64,
+    /// Commands executed in a second.
+    pub commands_per_second: f64,
+    /// Half of the commands took no longer.
+    #[serde(rename = "p50_seconds", serialize_with = "seconds")]
+    pub p50: Option<Duration>,
+    /// 99 in 100 took no longer.
+    #[serde(rename = "p99_seconds", serialize_with = "seconds")]
+    pub p99: Option<Duration>,
+    /// 999 in 1000 took no longer.
+    #[serde(rename = "p999_seconds", serialize_with = "seconds")]
+    pub p999: Option<Duration>,
+    /// The longest.
+    #[serde(rename = "max_seconds", serialize_with = "seconds")]
+    pub max: Option<Duration>,
+}
+
+impl Second {
+    /// A second that has `passed` since the last one, in which commands took as long as `latency`
+    /// says and the slowest `max_nanos`, 0 if that is not known.
+    fn new(
+        at_ms: i64,
+        passed: Duration,
+        commands: u64,
+        latency: &Snapshot,
+        max_nanos: u64,
+    ) -> Self {
+        let max = match max_nanos {
+            0 => latency.quantile(1.0),
+            nanos => latency.quantile(1.0).and(Some(nanos)),
+        };
+        // A bucket's upper bound may lie beyond the greatest value that was in it.
+        let share = |quantile| {
+            let bound = latency.quantile(quantile)?;
+            Some(Duration::from_nanos(bound.min(max.unwrap_or(bound))))
+        };
+        Self {
+            at_ms,
+            commands_per_second: commands as f64 / passed.as_secs_f64(),
+            p50: share(0.5),
+            p99: share(0.99),
+            p999: share(0.999),
+            max: max.map(Duration::from_nanos),
+        }
+    }
+}
+
+/// The last seconds and what the next one is counted from.
+#[derive(Debug, Default)]
+pub(in crate::telemetry) struct Seconds {
+    ring: VecDeque<Second>,
+    /// Seconds there have been.
+    count: u64,
+    begun: Option<Begun>,
+}
+
+/// The counters when the second began that runs.
+#[derive(Debug)]
+struct Begun {
+    at_us: u64,
+    commands: u64,
+    latency: Snapshot,
+}
+
+impl Seconds {
+    /// Ends the running second if it has lasted long enough. `read` gives the latencies since the
+    /// start, and the longest of late.
+    pub(in crate::telemetry) fn tick(
+        &mut self,
+        now_us: u64,
+        commands: u64,
+        read: impl FnOnce() -> (Snapshot, u64),
+    ) {
+        let due = self.begun.as_ref().is_none_or(|begun| now_us >= begun.at_us + SECOND_US);
+        if !due {
+            return;
+        }
+        let (latency, max_nanos) = read();
+        if let Some(begun) = &self.begun {
+            let passed = Duration::from_micros(now_us - begun.at_us);
+            let ran = commands.saturating_sub(begun.commands);
+            let took = latency.since(&begun.latency);
+            self.push(Second::new(clock::wall_ms(), passed, ran, &took, max_nanos));
+        }
+        self.begun = Some(Begun { at_us: now_us, commands, latency });
+    }
+
+    fn push(&mut self, second: Second) {
+        if self.ring.len() == KEPT_SECONDS {
+            self.ring.pop_front();
+        }
+        self.ring.push_back(second);
+        self.count += 1;
+    }
+
+    /// How many seconds there have been, and those after the first `known` that are remembered,
+    /// the oldest first.
+    fn after(&self, known: u64) -> (u64, Vec<Second>) {
+        let new = usize::try_from(self.count.saturating_sub(known)).unwrap_or(usize::MAX);
+        let skipped = self.ring.len().saturating_sub(new);
+        (self.count, self.ring.iter().skip(skipped).copied().collect())
+    }
+}
+
+impl Telemetry {
+    /// How many seconds there have been since the start, and those after the first `known`, the
+    /// oldest first; of them the last [`KEPT_SECONDS`].
+    pub(super) fn seconds_after(&self, known: u64) -> (u64, Vec<Second>) {
+        self.seconds.lock().after(known)
+    }
+}
+
+fn seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<S::Ok, S::Error> {
+    duration.map(|duration| duration.as_secs_f64()).serialize(serializer)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::telemetry::Histogram;
+
+    /// Ticks ten times a second for so many seconds; in each, `latency` is what was measured.
+    fn run(seconds: &mut Seconds, count: u64, from_us: u64, each: impl Fn(u64) -> (Snapshot, u64)) {
+        for tick in 0..count * 10 {
+            let now = from_us + tick * 100_000;
+            seconds.tick(now, (now / 100_000) * 7, || each(now / 1_000_000));
+        }
+    }
+
+    #[test]
+    fn a_second_tells_only_of_its_own_commands() {
+        let histogram = Histogram::default();
+        let mut seconds = Seconds::default();
+        histogram.record(1_000_000);
+        seconds.tick(0, 100, || (histogram.snapshot(), 1_000_000));
+        (0..990).for_each(|_| histogram.record(1024));
+        (0..9).for_each(|_| histogram.record(65_536));
+        histogram.record(3_000_000);
+        seconds.tick(500_000, 600, || unreachable!("the second is not over"));
+        seconds.tick(1_000_000, 1100, || (histogram.snapshot(), 3_000_000));
+        seconds.tick(2_000_000, 1100, || (histogram.snapshot(), 0));
+        let (count, list) = seconds.after(0);
+        assert_eq!((count, list.len()), (2, 2));
+        let micros = |duration: Option<Duration>| duration.map(|it| it.as_nanos() / 1000);
+        assert_eq!(list[0].commands_per_second, 1000.0);
+        assert_eq!(micros(list[0].p50), Some(1));
+        assert_eq!(micros(list[0].p99), Some(1));
+        assert_eq!(micros(list[0].p999), Some(66));
+        assert_eq!(list[0].max, Some(Duration::from_millis(3)));
+        assert_eq!((list[1].commands_per_second, list[1].p50, list[1].max), (0.0, None, None));
+    }
+
+    #[test]
+    fn no_percentile_is_above_the_longest() {
+        let histogram = Histogram::default();
+        let mut seconds = Seconds::default();
+        seconds.tick(0, 0, || (histogram.snapshot(), 0));
+        histogram.record(1_100_000);
+        seconds.tick(1_000_000, 1, || (histogram.snapshot(), 1_100_000));
+        let (_, list) = seconds.after(0);
+        let exact = Some(Duration::from_micros(1100));
+        assert_eq!((list[0].p50, list[0].p999, list[0].max), (exact, exact, exact));
+    }
+
+    #[test]
+    fn ten_minutes_are_kept_and_told_from_any_point_on() {
+        let mut seconds = Seconds::default();
+        run(&mut seconds, 701, 0, |_| (Snapshot::default(), 0));
+        let (count, all) = seconds.after(0);
+        assert_eq!((count, all.len()), (700, KEPT_SECONDS));
+        assert!(all.iter().all(|second| second.commands_per_second == 70.0));
+        assert_eq!(seconds.after(697).1.len(), 3);
+        assert_eq!(seconds.after(700).1.len(), 0);
+        assert_eq!(seconds.after(9999).1.len(), 0);
+    }
+}
