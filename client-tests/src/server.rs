@@ -4,6 +4,7 @@ use crate::tools::{self, Outcome};
 use crate::{ports, wait::wait_until, wire::Raw};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
+use std::collections::HashMap;
 use std::fs::File;
 use std::os::unix::process::ExitStatusExt;
 use std::path::{Path, PathBuf};
@@ -320,6 +321,19 @@ impl Server {
     /// When it is not, or the server does not answer.
     pub fn info(&self, field: &str) -> Result<String> {
         self.info_field(field)?.with_context(|| format!("INFO has no field {field}"))
+    }
+
+    /// The figures of one line of `INFO checkpoint`, such as `save_1`.
+    ///
+    /// # Errors
+    /// When there is no such line.
+    pub fn checkpoint(&self, line: &str) -> Result<HashMap<String, String>> {
+        let info = self.text(&["INFO", "checkpoint"])?;
+        let mut lines = info.lines().filter_map(|line| line.split_once(':'));
+        let found = lines.find(|(name, _)| *name == line);
+        let (_, figures) = found.with_context(|| format!("no {line} in {info}"))?;
+        let pairs = figures.split(',').filter_map(|pair| pair.split_once('='));
+        Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
     /// The digest of the whole keyspace now.

@@ -7,6 +7,8 @@
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use quanta::Clock;
+
 /// Milliseconds since 1970 by the wall clock (CLOCK_REALTIME).
 pub fn wall_ms() -> i64 {
     since_1970(|duration| duration.as_millis())
@@ -29,9 +31,18 @@ pub fn monotonic_us() -> u64 {
     micros(origin().elapsed())
 }
 
-/// Nanoseconds by the monotonic clock, counted from some moment early in this process.
+/// Nanoseconds counted from some moment early in this process, on all threads alike: the
+/// processor's time stamp counter where it runs evenly, which takes 10 ns to read, else the
+/// monotonic clock, which takes 25. Not to be mixed with [`monotonic_us`].
+#[inline]
 pub fn monotonic_ns() -> u64 {
-    nanos(origin().elapsed())
+    static COUNTER: OnceLock<(Clock, u64)> = OnceLock::new();
+    let (clock, origin) = COUNTER.get_or_init(|| {
+        let clock = Clock::new();
+        let now = clock.raw();
+        (clock, now)
+    });
+    clock.delta_as_nanos(*origin, clock.raw())
 }
 
 fn origin() -> Instant {
@@ -99,7 +110,8 @@ mod tests {
     fn the_monotonic_clock_does_not_run_backwards() {
         let (first, second) = (monotonic_ns(), monotonic_ns());
         assert!(first <= second);
-        assert!(second / 1000 <= monotonic_us());
+        let (early, late) = (monotonic_us(), monotonic_us());
+        assert!(early <= late);
     }
 
     #[test]

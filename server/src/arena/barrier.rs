@@ -173,9 +173,13 @@ impl Barrier {
 
     /// Notes that the pages of a part of a chunk held something at the fork.
     pub(super) fn note_resident(&self, start: u64, end: u64) {
-        (start >> self.page_shift..end >> self.page_shift).for_each(|page| {
-            set(&self.resident, page);
-        });
+        let (mut page, end) = (start >> self.page_shift, end >> self.page_shift);
+        while page < end {
+            let count = (64 - page % 64).min(end - page);
+            let mask = (u64::MAX >> (64 - count)) << (page % 64);
+            self.resident[to_index(page / 64)].fetch_or(mask, Ordering::Relaxed);
+            page += count;
+        }
     }
 
     /// Notes that all of a chunk's pages that held something at the fork are known.
@@ -343,4 +347,4 @@ pub(super) fn ones(bits: &[AtomicU64]) -> impl Iterator<Item = ChunkIndex> {
 
 #[cfg(test)]
 #[path = "barrier_tests.rs"]
-mod tests;
+pub(super) mod tests;

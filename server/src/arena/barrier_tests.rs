@@ -20,14 +20,14 @@ fn shard(i: usize) -> ShardIndex {
 }
 
 /// A child that shares the memory of this process until it is let go.
-struct Child {
+pub(in super::super) struct Child {
     pid: Pid,
     hold: Option<std::io::PipeWriter>,
 }
 
 impl Child {
     /// Forks at the safepoint, with the barrier on.
-    fn fork(arena: &Arena, held: &mut Held<'_>) -> Self {
+    pub(in super::super) fn fork(arena: &Arena, held: &mut Held<'_>) -> Self {
         arena.barrier().begin(&held.safepoint().unwrap());
         let (mut wait, hold) = pipe().unwrap();
         // SAFETY: the child reads from a pipe and ends: async-signal-safe.
@@ -42,7 +42,7 @@ impl Child {
         }
     }
 
-    fn survey(&self, arena: &Arena) -> bool {
+    pub(in super::super) fn survey(&self, arena: &Arena) -> bool {
         arena.survey(self.pid.as_raw(), || true).is_some()
     }
 

@@ -34,6 +34,8 @@ mod open;
 mod pagemap;
 pub mod pages;
 mod picture;
+#[cfg(test)]
+mod speed_tests;
 mod survey;
 mod tally;
 #[cfg(test)]

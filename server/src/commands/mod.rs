@@ -24,6 +24,8 @@ mod failure;
 mod figures;
 mod info;
 mod keys;
+mod latency;
+mod memory;
 mod object;
 mod sampled;
 mod save;
@@ -31,6 +33,7 @@ mod scan;
 mod server;
 mod session;
 mod shared;
+mod slowlog;
 mod span;
 mod strings;
 mod table;
@@ -43,6 +46,7 @@ pub use configuration::reset_statistics;
 pub use failure::{Answer, Failure};
 pub use session::{ReplyMode, Session};
 pub use shared::{Hooks, REDIS_VERSION, Shared};
+pub use slowlog::is_secret;
 pub use table::{Command, Flags, Handler, Keys, Locks, Row, Table};
 
 use crate::protocol::Args;
@@ -57,6 +61,9 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         .chain(databases::COMMANDS)
         .chain(scan::COMMANDS)
         .chain(object::COMMANDS)
+        .chain(memory::COMMANDS)
+        .chain(latency::COMMANDS)
+        .chain(slowlog::COMMANDS)
         .chain(info::COMMANDS)
         .chain(connection::COMMANDS)
         .chain(client::COMMANDS)

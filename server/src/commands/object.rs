@@ -1,4 +1,4 @@
-//! How keys are kept: OBJECT and MEMORY.
+//! How keys are kept: OBJECT.
 
 use crate::keyspace::{Entry, Usage};
 
@@ -18,18 +18,12 @@ const ONLY_COUNTED: Failure = Failure::new(
 );
 
 /// The family's rows.
-pub(super) const COMMANDS: &[Command] = &[
-    Command::new("object", -2, Flags::NONE, Keys::NONE, super::no_subcommand).with(OBJECT).doc(
+pub(super) const COMMANDS: &[Command] =
+    &[Command::new("object", -2, Flags::NONE, Keys::NONE, super::no_subcommand).with(OBJECT).doc(
         "generic",
         "2.2.3",
         "Tells how a key's value is kept.",
-    ),
-    Command::new("memory", -2, Flags::NONE, Keys::NONE, super::no_subcommand).with(MEMORY).doc(
-        "server",
-        "4.0.0",
-        "Tells what takes memory.",
-    ),
-];
+    )];
 
 const OBJECT: &[Command] = &[
     Command::new("encoding", 3, Flags::READONLY, Keys::SECOND, encoding).doc(
@@ -55,29 +49,6 @@ const OBJECT: &[Command] = &[
     Command::new("help", 2, HELP, Keys::NONE, object_help).doc(
         "generic",
         "6.2.0",
-        "Lists the subcommands.",
-    ),
-];
-
-const MEMORY: &[Command] = &[
-    Command::new("usage", -3, Flags::READONLY, Keys::SECOND, usage).doc(
-        "server",
-        "4.0.0",
-        "Returns the bytes that a key and its value take.",
-    ),
-    Command::new("purge", 2, Flags::NONE, Keys::NONE, purge).doc(
-        "server",
-        "4.0.0",
-        "Hands unused memory back to the system.",
-    ),
-    Command::new("malloc-stats", 2, Flags::NONE, Keys::NONE, malloc_stats).doc(
-        "server",
-        "4.0.0",
-        "Returns figures of the memory allocator.",
-    ),
-    Command::new("help", 2, HELP, Keys::NONE, memory_help).doc(
-        "server",
-        "4.0.0",
         "Lists the subcommands.",
     ),
 ];
@@ -119,88 +90,22 @@ fn refcount(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn usage(call: &mut Call<'_>) -> Answer {
-    let mut i = 3;
-    while i < call.args.len() {
-        if !call.is(i, "samples") || i + 1 == call.args.len() {
-            return Err(Failure::SYNTAX);
-        }
-        if call.integer(i + 1)? < 0 {
-            return Err(Failure::SYNTAX);
-        }
-        i += 2;
-    }
-    match call.shards.peek(call.session.db, &call.key(2)) {
-        None => call.reply.null(),
-        Some(entry) => return count_reply(call, call.shards.memory_usage(&entry)),
-    }
-    Ok(())
-}
-
 fn count_reply(call: &mut Call<'_>, count: u64) -> Answer {
     call.reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
     Ok(())
 }
 
-/// Memory is handed back in the background as it falls free: there is nothing left to do.
-fn purge(call: &mut Call<'_>) -> Answer {
-    call.reply.ok();
-    Ok(())
-}
-
-fn malloc_stats(call: &mut Call<'_>) -> Answer {
-    let arena = call.shared.keyspace.arena();
-    let text = format!(
-        "arena_capacity_bytes:{}\narena_object_bytes:{}\narena_used_chunks:{}\n",
-        arena.capacity(),
-        arena.used_bytes(),
-        arena.used_chunks(),
-    );
-    call.reply.verbatim("txt", &text);
-    Ok(())
-}
-
 fn object_help(call: &mut Call<'_>) -> Answer {
-    help(
-        call,
-        &[
-            "OBJECT <subcommand> [<arg> ...]. Subcommands are:",
-            "ENCODING <key>",
-            "    Names the encoding of the key's value.",
-            "FREQ <key>",
-            "    Returns a logarithmic count of the key's uses, with an LFU maxmemory-policy.",
-            "IDLETIME <key>",
-            "    Returns the seconds since the key was last used, without such a policy.",
-            "REFCOUNT <key>",
-            "    Returns the number of references to the key's value: always 1.",
-            "HELP",
-            "    Shows this text.",
-        ],
-    )
-}
-
-fn memory_help(call: &mut Call<'_>) -> Answer {
-    help(
-        call,
-        &[
-            "MEMORY <subcommand> [<arg> ...]. Subcommands are:",
-            "MALLOC-STATS",
-            "    Returns figures of the memory allocator.",
-            "PURGE",
-            "    Does nothing: unused memory is handed back in the background.",
-            "USAGE <key> [SAMPLES <count>]",
-            "    Returns the bytes that the key and its value take; nothing is sampled.",
-            "HELP",
-            "    Shows this text.",
-        ],
-    )
-}
-
-fn help(call: &mut Call<'_>, lines: &[&str]) -> Answer {
-    call.reply.array(lines.len());
-    for line in lines {
-        call.reply.simple(line);
-    }
+    call.help(&[
+        "ENCODING <key>",
+        "    Names the encoding of the key's value.",
+        "FREQ <key>",
+        "    Returns a logarithmic count of the key's uses, with an LFU maxmemory-policy.",
+        "IDLETIME <key>",
+        "    Returns the seconds since the key was last used, without such a policy.",
+        "REFCOUNT <key>",
+        "    Returns the number of references to the key's value: always 1.",
+    ]);
     Ok(())
 }
 

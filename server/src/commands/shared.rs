@@ -76,11 +76,12 @@ impl Shared {
         let maxmemory = AtomicU64::new(keyspace.arena().capacity());
         let table = Table::new(super::all(), &renames)?;
         let names = table.rows().iter().map(|row| row.name.clone()).collect();
+        let families = table.rows().iter().map(|row| row.command.group).collect();
         let shared = Self {
             keyspace,
             config,
             table,
-            telemetry: Telemetry::new(threads, names),
+            telemetry: Telemetry::new(threads, names, families),
             ttl_samples: [const { AtomicU64::new(0) }; DATABASES],
             sampled: Sampled::default(),
             logging: OnceLock::new(),
@@ -113,6 +114,11 @@ impl Shared {
             self.keyspace.clocks().count_uses(lfu);
         }
         self.telemetry.set_latency_tracking(config.latency_tracking);
+        self.telemetry.set_slow(
+            config.slowlog_log_slower_than,
+            config.slowlog_max_len,
+            config.latency_monitor_threshold,
+        );
         if let Some(logging) = self.logging.get() {
             logging.set_level(config.loglevel);
         }

@@ -135,6 +135,15 @@ choices! {
     }
     refused {}
 
+    /// How lines of the log look.
+    LogFormat {
+        /// For people.
+        Text = "text",
+        /// One JSON object a line, for programs.
+        Json = "json",
+    }
+    refused {}
+
     /// How much is logged.
     LogLevel {
         /// All there is.

@@ -40,8 +40,8 @@ mod tests;
 
 pub use args::Startup;
 pub use choices::{
-    ArenaPages, CheckpointIsolation, DebugCommand, LogLevel, MaxmemoryPolicy, OomScoreAdj,
-    Supervised,
+    ArenaPages, CheckpointIsolation, DebugCommand, LogFormat, LogLevel, MaxmemoryPolicy,
+    OomScoreAdj, Supervised,
 };
 pub use error::{ConfigError, Place, Problem, RewriteError, SetError};
 pub use lists::{BindAddress, OomScoreValues, OutputLimit, OutputLimits, Rename, SaveRule};

@@ -8,8 +8,8 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
 
 use super::choices::{
-    ArenaPages, CheckpointIsolation, DebugCommand, LogLevel, MaxmemoryPolicy, OneOf, OomScoreAdj,
-    Supervised,
+    ArenaPages, CheckpointIsolation, DebugCommand, LogFormat, LogLevel, MaxmemoryPolicy, OneOf,
+    OomScoreAdj, Supervised,
 };
 use super::lists::{
     BindAddress, BindAddresses, ClientLimits, OomScoreValues, OomScores, OutputLimits, Rename,
@@ -230,6 +230,8 @@ table! {
 
     "loglevel", loglevel: LogLevel = LogLevel::Notice, OneOf::<LogLevel>::new(), live,
         "How much is logged";
+    "log-format", log_format: LogFormat = LogFormat::Text, OneOf::<LogFormat>::new(), start,
+        "How lines of the log look: for people, or one JSON object a line";
     "logfile", logfile: Option<PathBuf> = None, OptionalPath, start,
         "File to log to; empty for standard output";
     "slowlog-log-slower-than", slowlog_log_slower_than: i64 = 10_000,

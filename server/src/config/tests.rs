@@ -36,6 +36,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("rdbchecksum", &["no"]),
     ("checkpoint-isolation", &["kernel-cow"]),
     ("loglevel", &["debug", "nothing"]),
+    ("log-format", &["json"]),
     ("logfile", &["/var/log/cowherd.log"]),
     ("slowlog-log-slower-than", &["-1", "0"]),
     ("slowlog-max-len", &["0"]),

@@ -14,7 +14,7 @@ use crate::clock::{self, Moment};
 use crate::collections::dict::Cursor;
 use crate::commands::Shared;
 use crate::keyspace::DATABASES;
-use crate::telemetry::PoolFigures;
+use crate::telemetry::{Event, PoolFigures};
 
 use super::{Engine, Saver};
 
@@ -89,7 +89,9 @@ impl<'e> Rounds<'e> {
                 Err(RecvTimeoutError::Timeout) => {}
                 _ => return,
             }
-            self.clean(Instant::now() + period / CLEANING_SHARE);
+            let begun = Instant::now();
+            self.clean(begun + period / CLEANING_SHARE);
+            self.shared.telemetry.latency_event(Event::ExpireCycle, begun.elapsed());
             self.shared.keyspace.arena().trim(TRIM);
             self.check_save_points();
             if sampled.elapsed() >= SAMPLE {

@@ -18,6 +18,7 @@ mod healer;
 mod open;
 mod saver;
 mod saving;
+mod slow;
 mod worker;
 
 use std::sync::Arc;

@@ -67,7 +67,6 @@ impl<'s> Save<'s> {
         let shared = self.shared;
         let prepared = Prepared::new(&self.target, &self.options, shared.keyspace.arena())?;
         if self.forks == 0 {
-            shared.telemetry.reset_worst();
             shared.telemetry.save_begins();
         }
         self.forks += 1;
@@ -155,7 +154,8 @@ impl<'s> Save<'s> {
             worst = telemetry.worst();
         }
         let record = telemetry.persistence().save_finished(ended, |record| {
-            let copied_since_sampled = self.cow.copied_bytes - record.cow.copied_bytes;
+            let sampled = record.cow.copied_bytes;
+            let copied_since_sampled = self.cow.copied_bytes.saturating_sub(sampled);
             record.extra_memory_bytes += copied_since_sampled;
             record.cow = self.cow;
             record.huge_before_bytes = self.pages.before_bytes;

@@ -8,15 +8,15 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::arena::ShardSet;
+use crate::arena::{ShardSet, Stalls, take_stalls};
 use crate::clock;
 use crate::commands::{Call, Command, Effect, Failure, Flags, Locks, ReplyMode, Row, Session};
 use crate::config::View;
 use crate::keyspace::Key;
 use crate::protocol::{Args, Batch, Reply};
-use crate::telemetry::Recorder;
+use crate::telemetry::{self, Recorder, Worst};
 
-use super::{Engine, admission};
+use super::{Engine, admission, slow};
 
 /// Requests that are looked up and fetched together.
 const GROUP: usize = 16;
@@ -172,9 +172,9 @@ impl Worker {
             outcome = answered.0;
             failed |= answered.1;
         }
-        let ended = clock::monotonic_ns();
-        self.recorder.command(row.number).record(ended - *begun, failed);
-        *begun = ended;
+        if telemetry::ON {
+            self.time(session, row, &planned.args, begun, failed);
+        }
         if failed {
             self.recorder.error(&reply.out[start.min(reply.len())..]);
         }
@@ -183,6 +183,25 @@ impl Worker {
             return Outcome::Close;
         }
         outcome
+    }
+
+    /// Counts a command that ran from `begun` to now, which is when the next begins.
+    #[inline]
+    fn time(&self, session: &Session, row: &Row, args: &Args<'_>, begun: &mut u64, failed: bool) {
+        let ended = clock::monotonic_ns();
+        let begun_ns = std::mem::replace(begun, ended);
+        let nanos = ended.saturating_sub(begun_ns);
+        let phase = self.recorder.command(row.number, nanos, failed);
+        let mut stalls = Stalls::default();
+        if phase.is_snapshot() {
+            stalls = take_stalls();
+            let cow_nanos = stalls.nanoseconds;
+            let worst = Worst { nanos, begun_ns, cow_nanos, command: row.number };
+            self.recorder.command_in_save(phase, worst);
+        }
+        if nanos > self.recorder.telemetry().slow_limit() {
+            slow::note(&self.recorder, session, row, args, nanos, stalls);
+        }
     }
 
     #[cold]
@@ -197,7 +216,7 @@ impl Worker {
         reply.error(failure.as_str());
         self.recorder.error(failure.as_str().as_bytes());
         if let Some(row) = row {
-            self.recorder.command(row.number).rejected();
+            self.recorder.rejected(row.number);
         }
         take_skip(session);
         silence(session, reply, start);

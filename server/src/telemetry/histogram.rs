@@ -1,33 +1,96 @@
-//! A histogram of durations: fixed memory, one writer, any number of readers.
+//! A histogram of durations: fixed memory, any number of readers.
 //!
-//! Each power of two of nanoseconds is cut into 8 buckets of equal width, the first 8 nanoseconds
-//! into one each. A bucket holds the values above its lower and up to its upper bound, so the
-//! powers of two are exact borders, as Prometheus counts them (`le`).
+//! Its buckets are those of Prometheus's native histograms of schema 3: number `i` holds the
+//! durations above 2^((i-1)/8) and up to 2^(i/8) seconds, eight to each power of two, from 60 ns to
+//! 70 s. So they are exported as they are, and powers of two of a second are exact borders.
 //!
 //! ```text
-//!   bucket    0     1    ...   7   | 8       9  ...  15  | 16       17  ...  | ... 271
-//!   values  0..=1   2          8   | 9      10       16  | 17..=18  19..=20  | ... 2^36 and more
+//!   slot        0            1             2            ...  192          ...  242
+//!   number      -192, lower  -191          -190              0                 50 and higher
+//!   seconds     ..=2^-24     ..=2^-23.875  ..=2^-23.75       ..=1              above 2^(49/8)
 //! ```
 //!
+//! Which slot a duration belongs to is found without division or logarithm: its first one bit and
+//! the four bits behind it choose one of 16 lines to the power of two, each of which holds one
+//! border at most; one comparison tells the side.
+//!
 //! Invariants:
-//! 1. A bucket is at most 1/8 of its lower bound wide: a quantile is never below the exact one
-//!    and at most 12.5 % above it.
-//! 2. Only one thread at a time records (plain loads and stores, no read-modify-write). Readers
-//!    may see a record half done: a count without its sum.
+//! 1. A bucket's upper border is at most 9.1 % above its lower one: a quantile is never below the
+//!    exact one and at most as much above it.
+//! 2. Only one thread at a time records into a [`Histogram`] (plain loads and stores, no
+//!    read-modify-write). Readers may see a record half done: a count without its sum.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Each power of two has 2 to the power of this many buckets.
-const SUB_BITS: u32 = 3;
-const SUB: usize = 1 << SUB_BITS;
-/// Values from 2 to the power of this (69 s) on share the last bucket.
-const MAX_BITS: u32 = 36;
-const BUCKETS: usize = SUB + (MAX_BITS - SUB_BITS) as usize * SUB;
+/// Native histograms of Prometheus: buckets to each power of two are 2 to the power of this.
+const SCHEMA: i32 = 3;
+const PER_OCTAVE: usize = 1 << SCHEMA;
+/// The number of the bucket in slot 0, which also holds all that is shorter.
+const LOWEST: i32 = -192;
+const BUCKETS: usize = 243;
+/// Slot 0 is what native histograms call the zero bucket: up to 2^-24 s.
+const ZERO_THRESHOLD: f64 = 1.0 / (1 << 24) as f64;
 
-/// The Prometheus buckets: upper bounds of 2^10 ns (1.024 us) to 2^32 ns (4.3 s).
-const EXPORTED_BITS: std::ops::RangeInclusive<u32> = 10..=32;
+/// The buckets of text forms: upper bounds of 2^-20 s (0.95 us) to 2^2 s.
+const EXPORTED: std::ops::RangeInclusive<i32> = -20..=2;
 
-const _: () = assert!(BUCKETS == 272);
+/// Bits behind the first one bit that choose a line.
+const LINE_BITS: u32 = 4;
+/// Lines up to 2^37 ns.
+const LINES: usize = 37 << LINE_BITS;
+
+/// 2^(k/8), correctly rounded.
+const EIGHTHS: [f64; PER_OCTAVE] = [
+    1.0,
+    1.090_507_732_665_257_7,
+    1.189_207_115_002_721,
+    1.296_839_554_651_009_6,
+    std::f64::consts::SQRT_2,
+    1.542_210_825_407_940_7,
+    1.681_792_830_507_429,
+    1.834_008_086_409_342_4,
+];
+
+/// The greatest number of nanoseconds in each slot but the last, which has no end.
+const BORDERS: [u64; BUCKETS] = {
+    let mut borders = [u64::MAX; BUCKETS];
+    let mut slot = 0;
+    while slot < BUCKETS - 1 {
+        let octave = slot / PER_OCTAVE;
+        let nanos = 1e9 * ZERO_THRESHOLD * (1_u64 << octave) as f64;
+        #[expect(clippy::cast_possible_truncation, reason = "below 2^37, rounded down")]
+        let border = (nanos * EIGHTHS[slot % PER_OCTAVE]) as u64;
+        borders[slot] = border;
+        slot += 1;
+    }
+    borders
+};
+
+/// The slot of the shortest duration on each line.
+const FIRST_SLOT: [u8; LINES] = {
+    let mut slots = [0; LINES];
+    let mut line = 0;
+    let mut slot = 0;
+    while line < LINES {
+        let shortest = shortest_on(line);
+        while BORDERS[slot] < shortest {
+            slot += 1;
+        }
+        #[expect(clippy::cast_possible_truncation, reason = "there are 243")]
+        let first = slot as u8;
+        slots[line] = first;
+        line += 1;
+    }
+    slots
+};
+
+/// The shortest duration on a line.
+const fn shortest_on(line: usize) -> u64 {
+    let (octave, rest) = (line >> LINE_BITS, line as u64 & ((1 << LINE_BITS) - 1));
+    (((1 << LINE_BITS) | rest) << octave) >> LINE_BITS
+}
+
+const _: () = assert!(BUCKETS <= u8::MAX as usize);
 
 /// Adds to a counter that only the calling thread writes.
 #[inline]
@@ -35,19 +98,20 @@ pub(super) fn bump(counter: &AtomicU64, by: u64) {
     counter.store(counter.load(Relaxed).wrapping_add(by), Relaxed);
 }
 
+/// The slot of a duration.
 #[inline]
-fn bucket_of(nanos: u64) -> usize {
-    let below = nanos.saturating_sub(1).min((1 << MAX_BITS) - 1);
-    let shift = (u64::BITS - below.leading_zeros()).saturating_sub(SUB_BITS + 1);
-    // Both summands fit: the value is below 2^36.
-    ((shift as usize) << SUB_BITS) + usize::try_from(below >> shift).unwrap_or(BUCKETS - 1)
-}
-
-/// The greatest value that belongs into a bucket.
-fn upper_bound(bucket: usize) -> u64 {
-    let shift = (bucket >> SUB_BITS).saturating_sub(1);
-    let mantissa = bucket - (shift << SUB_BITS);
-    (mantissa as u64 + 1) << shift
+fn slot_of(nanos: u64) -> usize {
+    let octave = (nanos | 1).ilog2();
+    // The first one bit falls off at the top, the bits behind it choose the line.
+    let rest = (nanos << LINE_BITS >> octave) & ((1 << LINE_BITS) - 1);
+    let line = (octave as usize) << LINE_BITS | usize::try_from(rest).unwrap_or(0);
+    match FIRST_SLOT.get(line) {
+        Some(slot) => {
+            let slot = usize::from(*slot);
+            slot + usize::from(nanos > BORDERS[slot])
+        }
+        None => BUCKETS - 1,
+    }
 }
 
 /// A histogram that is being written.
@@ -72,17 +136,33 @@ impl Histogram {
     /// Counts one duration.
     #[inline]
     pub fn record(&self, nanos: u64) {
-        self.record_many(1, nanos);
-    }
-
-    /// Counts the same duration `times` times.
-    #[inline]
-    pub fn record_many(&self, times: u64, nanos: u64) {
-        bump(&self.buckets[bucket_of(nanos)], times);
-        bump(&self.sum, nanos.wrapping_mul(times));
+        bump(&self.buckets[slot_of(nanos)], 1);
+        bump(&self.sum, nanos);
         if nanos > self.max.load(Relaxed) {
             self.max.store(nanos, Relaxed);
         }
+    }
+
+    /// Counts one duration while others do too.
+    pub(super) fn record_shared(&self, nanos: u64) {
+        self.buckets[slot_of(nanos)].fetch_add(1, Relaxed);
+        self.sum.fetch_add(nanos, Relaxed);
+        self.max.fetch_max(nanos, Relaxed);
+    }
+
+    /// How many durations there are.
+    pub(super) fn count(&self) -> u64 {
+        self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
+    }
+
+    /// Their sum in nanoseconds.
+    pub(super) fn sum_nanos(&self) -> u64 {
+        self.sum.load(Relaxed)
+    }
+
+    /// The longest so far, in nanoseconds.
+    pub(super) fn max(&self) -> u64 {
+        self.max.load(Relaxed)
     }
 
     /// Adds what was recorded so far to a snapshot.
@@ -150,7 +230,7 @@ impl Snapshot {
     }
 
     /// The duration in nanoseconds that the share `quantile` (0 to 1) of all stay below or reach;
-    /// up to 12.5 % too high. None: nothing was recorded.
+    /// up to 9.1 % too high. None: nothing was recorded.
     pub fn quantile(&self, quantile: f64) -> Option<u64> {
         let count = self.count();
         // Beyond 2^53 records the rank loses its last digits, which no one can see.
@@ -168,27 +248,54 @@ impl Snapshot {
 
     /// The greatest value that may be in a bucket.
     fn highest(&self, bucket: usize) -> u64 {
-        if bucket == BUCKETS - 1 { self.max } else { upper_bound(bucket).min(self.max) }
+        BORDERS[bucket].min(self.max)
     }
 
-    /// Base-2 buckets of 1.024 us to 4.3 s and the rest: upper bound in seconds, count in the
-    /// bucket alone.
+    /// Base-2 buckets of 2^-20 s (0.95 us) to 4 s and the rest: upper bound in seconds, count in
+    /// the bucket alone.
     pub fn exported(&self) -> Vec<(f64, u64)> {
-        let mut counts = self.buckets.iter().enumerate().peekable();
-        let mut take_up_to = |bound: u64| {
-            let mut sum = 0;
-            while let Some((_, count)) = counts.next_if(|(bucket, _)| upper_bound(*bucket) <= bound)
-            {
-                sum += count;
-            }
-            sum
-        };
-        let mut exported: Vec<(f64, u64)> = EXPORTED_BITS
-            .map(|bits| ((1_u64 << bits) as f64 / 1e9, take_up_to(1 << bits)))
-            .collect();
-        exported.push((f64::INFINITY, take_up_to(u64::MAX)));
+        let mut exported = Vec::new();
+        let mut from = 0;
+        for power in EXPORTED {
+            let past = ((power << SCHEMA) - LOWEST + 1).unsigned_abs() as usize;
+            exported.push((f64::from(power).exp2(), self.buckets[from..past].iter().sum()));
+            from = past;
+        }
+        exported.push((f64::INFINITY, self.buckets[from..].iter().sum()));
         exported
     }
+
+    /// As a native histogram of Prometheus.
+    pub fn native(&self) -> NativeHistogram {
+        NativeHistogram {
+            schema: SCHEMA,
+            zero_threshold: ZERO_THRESHOLD,
+            zero_count: self.buckets[0],
+            count: self.count(),
+            sum_seconds: self.sum as f64 / 1e9,
+            offset: LOWEST + 1,
+            counts: self.buckets[1..].to_vec(),
+        }
+    }
+}
+
+/// A native histogram of Prometheus. Bucket `i` has the upper border 2^(i/2^schema) seconds.
+#[derive(Debug, Clone, PartialEq)]
+pub struct NativeHistogram {
+    /// Buckets to each power of two, as a power of two.
+    pub schema: i32,
+    /// Up to so many seconds a duration counts as zero.
+    pub zero_threshold: f64,
+    /// How many do.
+    pub zero_count: u64,
+    /// How many durations there are.
+    pub count: u64,
+    /// Their sum.
+    pub sum_seconds: f64,
+    /// The number of the first of `counts`.
+    pub offset: i32,
+    /// Durations in each bucket.
+    pub counts: Vec<u64>,
 }
 
 #[cfg(test)]

@@ -2,6 +2,9 @@
 //!
 //! ```text
 //!   2026-01-02T03:04:05.678Z 4711  INFO ready to accept connections port=6379
+//!
+//!   {"timestamp":"2026-01-02T03:04:05.678Z","level":"INFO",                   with log-format json,
+//!    "message":"ready to accept connections","port":6379}                      on one line
 //! ```
 //!
 //! Redis's levels are mapped: debug and verbose show everything up to DEBUG, notice up to INFO,
@@ -14,7 +17,6 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tracing::Subscriber;
-use tracing_subscriber::Registry;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::{FormatTime, SystemTime};
@@ -22,8 +24,9 @@ use tracing_subscriber::fmt::writer::BoxMakeWriter;
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::reload;
 use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{Layer, Registry};
 
-use crate::config::{Config, LogLevel};
+use crate::config::{Config, LogFormat, LogLevel};
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
@@ -64,7 +67,7 @@ pub fn init(config: &Config) -> Result<Logging, LoggingError> {
         Some(path) => (BoxMakeWriter::new(Arc::new(open(path)?)), false),
         None => (BoxMakeWriter::new(io::stdout), io::stdout().is_terminal()),
     };
-    let (subscriber, logging) = build(config.loglevel, writer, colours);
+    let (subscriber, logging) = build(config.loglevel, config.log_format, writer, colours);
     subscriber.try_init().map_err(|_| LoggingError::Twice)?;
     Ok(logging)
 }
@@ -76,15 +79,19 @@ fn open(path: &Path) -> Result<File, LoggingError> {
 
 fn build(
     level: LogLevel,
+    format: LogFormat,
     writer: BoxMakeWriter,
     colours: bool,
 ) -> (impl Subscriber + Send + Sync, Logging) {
     let (filter, level) = reload::Layer::new(filter_of(level));
-    let lines = tracing_subscriber::fmt::layer()
-        .with_writer(writer)
-        .with_ansi(colours)
-        .with_target(false)
-        .with_timer(TimeAndPid);
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer).with_target(false);
+    let lines: Box<dyn Layer<_> + Send + Sync> = match format {
+        LogFormat::Text => Box::new(lines.with_ansi(colours).with_timer(TimeAndPid)),
+        LogFormat::Json => {
+            let json = lines.with_ansi(false).json().flatten_event(true);
+            Box::new(json.with_current_span(false).with_span_list(false).with_timer(Milliseconds))
+        }
+    };
     (tracing_subscriber::registry().with(filter).with(lines), Logging { level })
 }
 
@@ -97,18 +104,28 @@ fn filter_of(level: LogLevel) -> LevelFilter {
     }
 }
 
-/// The time in UTC with milliseconds (RFC 3339), and the process id.
-struct TimeAndPid;
+/// The time in UTC with milliseconds (RFC 3339).
+struct Milliseconds;
 
 /// Length of a time with milliseconds, without its final Z.
 const TO_MILLISECONDS: usize = "2026-01-02T03:04:05.678".len();
 
-impl FormatTime for TimeAndPid {
+impl FormatTime for Milliseconds {
     fn format_time(&self, out: &mut Writer<'_>) -> fmt::Result {
         let mut micros = String::new();
         SystemTime.format_time(&mut Writer::new(&mut micros))?;
         let millis = micros.get(..TO_MILLISECONDS).unwrap_or(&micros);
-        write!(out, "{millis}Z {}", std::process::id())
+        write!(out, "{millis}Z")
+    }
+}
+
+/// The time, and the process id.
+struct TimeAndPid;
+
+impl FormatTime for TimeAndPid {
+    fn format_time(&self, out: &mut Writer<'_>) -> fmt::Result {
+        Milliseconds.format_time(out)?;
+        write!(out, " {}", std::process::id())
     }
 }
 
@@ -117,11 +134,15 @@ mod tests {
     use super::*;
 
     fn log_of(level: LogLevel, write: impl FnOnce(&Logging)) -> String {
+        log_in(LogFormat::Text, level, write)
+    }
+
+    fn log_in(format: LogFormat, level: LogLevel, write: impl FnOnce(&Logging)) -> String {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("cowherd.log");
         std::fs::write(&path, "old line\n").unwrap();
         let writer = BoxMakeWriter::new(Arc::new(open(&path).unwrap()));
-        let (subscriber, logging) = build(level, writer, false);
+        let (subscriber, logging) = build(level, format, writer, false);
         tracing::subscriber::with_default(subscriber, || write(&logging));
         std::fs::read_to_string(path).unwrap()
     }
@@ -137,6 +158,19 @@ mod tests {
             words[0].chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
         assert_eq!(shape, "0000-00-00T00:00:00.000Z");
         assert!(!log.contains('\x1b'));
+    }
+
+    #[test]
+    fn json_lines_are_objects_with_their_fields() {
+        let log = log_in(LogFormat::Json, LogLevel::Notice, |_| {
+            tracing::info!(port = 6379, path = "a\"b\nc", "ready");
+        });
+        let line = log.strip_prefix("old line\n").unwrap();
+        let object: serde_json::Value = serde_json::from_str(line).unwrap();
+        assert_eq!((&object["message"], &object["level"]), (&"ready".into(), &"INFO".into()));
+        assert_eq!((&object["port"], &object["path"]), (&6379.into(), &"a\"b\nc".into()));
+        assert!(object["timestamp"].as_str().unwrap().ends_with('Z'), "{line}");
+        assert_eq!(line.matches('\n').count(), 1);
     }
 
     #[test]

@@ -20,7 +20,7 @@ pub(super) fn system_memory_bytes() -> u64 {
 
 /// Bytes of this process that are in memory, huge pages of hugetlbfs included (which the kernel
 /// leaves out of RSS).
-pub(super) fn resident_bytes() -> u64 {
+pub fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     resident_pages(&statm) * ask(SysconfVar::PAGE_SIZE, 4096) + hugetlb_bytes(&status)

@@ -1,7 +1,7 @@
 use super::*;
 
 fn telemetry() -> Arc<Telemetry> {
-    Telemetry::new(2, vec!["get".to_owned(), "set".to_owned()])
+    Telemetry::new(2, vec!["get".to_owned(), "set".to_owned()], vec!["string"; 2])
 }
 
 #[test]
@@ -26,10 +26,10 @@ fn threads_are_summed() {
                 for _ in 0..10_000 {
                     recorder.socket_read(3);
                     recorder.socket_written(5);
-                    recorder.command(1).record(700, false);
+                    recorder.command(1, 700, false);
                 }
-                recorder.command(0).record(100, true);
-                recorder.command(0).rejected();
+                recorder.command(0, 100, true);
+                recorder.rejected(0);
                 recorder.error(b"-WRONGTYPE Operation");
                 recorder.client_opened();
             });
@@ -53,11 +53,12 @@ fn latencies_are_counted_only_while_tracked() {
     let telemetry = telemetry();
     let recorder = telemetry.recorder(0).unwrap();
     telemetry.set_latency_tracking(false);
-    recorder.command(0).record(10, false);
+    recorder.command(0, 10, false);
     assert!(telemetry.latency(0).is_none());
     telemetry.set_latency_tracking(true);
-    recorder.command(0).record_batch(4, 4000);
-    recorder.command(0).record_batch(0, 0);
+    for _ in 0..4 {
+        recorder.command(0, 1000, false);
+    }
     let latency = telemetry.latency(0).unwrap();
     assert_eq!((latency.count(), latency.quantile(0.5)), (4, Some(1000)));
     assert_eq!(telemetry.command(0).calls, 5);
@@ -69,7 +70,9 @@ fn rates_and_peak_follow_the_ticks() {
     let recorder = telemetry.recorder(0).unwrap();
     for tick in 0..20_u64 {
         telemetry.tick(tick * 100_000, 1000 - tick);
-        recorder.command(0).record_batch(10, 10);
+        for _ in 0..10 {
+            recorder.command(0, 1, false);
+        }
         recorder.socket_read(2048);
     }
     let rates = telemetry.rates();
@@ -87,4 +90,34 @@ fn changes_since_the_last_save_are_those_after_the_fork() {
     assert_eq!(unsaved(), 7);
     persistence.save_finished(Moment::now(), |record| record.status = SaveStatus::Ok);
     assert_eq!(unsaved(), 2);
+}
+
+#[test]
+fn latencies_are_apart_by_family_and_phase() {
+    let names = ["get", "set", "del", "ping"].map(str::to_owned);
+    let telemetry =
+        Telemetry::new(2, names.to_vec(), vec!["string", "string", "generic", "connection"]);
+    let recorders = [0, 1].map(|thread| telemetry.recorder(thread).unwrap());
+    assert!(!recorders[0].command(0, 100, false).is_snapshot());
+    telemetry.save_begins();
+    let phase = recorders[1].command(1, 5000, false);
+    assert!(phase.is_snapshot());
+    let worst = Worst { nanos: 5000, begun_ns: 7, cow_nanos: 4000, command: 1 };
+    recorders[1].command_in_save(phase, worst);
+    recorders[0].command_in_save(phase, Worst { nanos: 4999, ..worst });
+    recorders[0].command(2, 200, false);
+    telemetry.save_ends();
+    recorders[0].command(2, 300, false);
+    let counts: Vec<_> = telemetry
+        .latency_by_family()
+        .iter()
+        .map(|one| (one.family, one.idle.count(), one.snapshot.count()))
+        .collect();
+    assert_eq!(counts, [("generic", 1, 1), ("string", 1, 1)]);
+    assert_eq!(telemetry.latency_of_all().count(), 4);
+    assert_eq!(telemetry.latency(2).unwrap().count(), 2);
+    assert_eq!(telemetry.worst(), Some(worst));
+    assert_eq!((telemetry.take_longest(), telemetry.take_longest()), (5000, 0));
+    telemetry.save_begins();
+    assert_eq!(telemetry.worst(), None, "each save begins anew");
 }

@@ -17,10 +17,14 @@ use std::marker::PhantomData;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use super::Telemetry;
 use super::errors::COUNTERS;
 use super::histogram::{Histogram, Snapshot, bump};
+use super::monitor::{Event, SpikeNotes, spike_notes};
+use super::phase::{Phase, Worst, WorstCell};
+use super::slowlog::{Slow, SlowNotes, slow_notes};
 
 /// What one thread counts.
 #[derive(Debug)]
@@ -34,6 +38,11 @@ pub(super) struct Slot {
     output_bytes: AtomicU64,
     reads: AtomicU64,
     writes: AtomicU64,
+    /// The longest command since it was last taken, in nanoseconds.
+    longest: AtomicU64,
+    worst: WorstCell,
+    pub(super) slow: SlowNotes,
+    pub(super) spikes: SpikeNotes,
     commands: Box<[Command]>,
     errors: Box<[AtomicU64]>,
 }
@@ -43,11 +52,27 @@ pub(super) struct Slot {
 #[derive(Debug, Default)]
 #[repr(align(64))]
 struct Command {
-    calls: AtomicU64,
-    nanos: AtomicU64,
+    /// Calls, and the time they took, while latencies were not tracked.
+    untracked_calls: AtomicU64,
+    untracked_nanos: AtomicU64,
     rejected: AtomicU64,
     failed: AtomicU64,
-    latency: OnceLock<Box<Histogram>>,
+    /// While no save runs, and while one does.
+    latency: [OnceLock<Box<Histogram>>; 2],
+}
+
+impl Command {
+    fn tracked(&self) -> impl Iterator<Item = &Histogram> {
+        self.latency.iter().filter_map(|own| own.get().map(Box::as_ref))
+    }
+
+    fn calls(&self) -> u64 {
+        self.untracked_calls.load(Relaxed) + self.tracked().map(Histogram::count).sum::<u64>()
+    }
+
+    fn nanos(&self) -> u64 {
+        self.untracked_nanos.load(Relaxed) + self.tracked().map(Histogram::sum_nanos).sum::<u64>()
+    }
 }
 
 impl Slot {
@@ -62,6 +87,10 @@ impl Slot {
             output_bytes: AtomicU64::new(0),
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
+            longest: AtomicU64::new(0),
+            worst: WorstCell::default(),
+            slow: slow_notes(),
+            spikes: spike_notes(),
             commands: (0..commands).map(|_| Command::default()).collect(),
             errors: (0..COUNTERS).map(|_| AtomicU64::new(0)).collect(),
         }
@@ -72,7 +101,7 @@ impl Slot {
         totals.connections_rejected += self.connections_rejected.load(Relaxed);
         totals.clients_opened += self.clients_opened.load(Relaxed);
         totals.clients_closed += self.clients_closed.load(Relaxed);
-        totals.commands += self.commands.iter().map(|one| one.calls.load(Relaxed)).sum::<u64>();
+        totals.commands += self.commands.iter().map(Command::calls).sum::<u64>();
         totals.input_bytes += self.input_bytes.load(Relaxed);
         totals.output_bytes += self.output_bytes.load(Relaxed);
         totals.reads += self.reads.load(Relaxed);
@@ -82,19 +111,41 @@ impl Slot {
 
     pub(super) fn add_command_to(&self, command: usize, totals: &mut CommandTotals) {
         let Some(own) = self.commands.get(command) else { return };
-        totals.calls += own.calls.load(Relaxed);
-        totals.nanos += own.nanos.load(Relaxed);
+        totals.calls += own.calls();
+        totals.nanos += own.nanos();
         totals.rejected += own.rejected.load(Relaxed);
         totals.failed += own.failed.load(Relaxed);
     }
 
-    /// Adds a command's latencies; tells whether there are any.
-    pub(super) fn add_latency_to(&self, command: usize, latency: &mut Snapshot) -> bool {
-        let own = self.commands.get(command).and_then(|command| command.latency.get());
+    /// Adds a command's latencies in one phase; tells whether there are any.
+    pub(super) fn add_latency_to(
+        &self,
+        command: usize,
+        phase: Phase,
+        latency: &mut Snapshot,
+    ) -> bool {
+        let command = self.commands.get(command);
+        let own = command.and_then(|command| command.latency[phase.index()].get());
         if let Some(own) = own {
             own.add_to(latency);
         }
         own.is_some()
+    }
+
+    /// Whether a command's latencies were ever counted.
+    pub(super) fn has_latency(&self, command: usize) -> bool {
+        let command = self.commands.get(command);
+        command.is_some_and(|command| command.latency.iter().any(|own| own.get().is_some()))
+    }
+
+    /// The longest command since this was last asked, in nanoseconds.
+    pub(super) fn take_longest(&self) -> u64 {
+        self.longest.swap(0, Relaxed)
+    }
+
+    /// The worst command of a save.
+    pub(super) fn worst(&self, save: u64) -> Option<Worst> {
+        self.worst.read(save)
     }
 
     pub(super) fn errors(&self, counter: usize) -> u64 {
@@ -245,65 +296,67 @@ impl Recorder {
         bump(&self.slot().errors[self.telemetry.prefixes.counter_of(reply)], 1);
     }
 
-    /// The statistics of a command, by its place in the list of names.
+    /// A command, by its place in the list of names, was executed in so many nanoseconds, and
+    /// replied with an error or not. Tells in which phase.
     ///
     /// # Panics
     /// When there is no such command.
     #[inline]
-    pub fn command(&self, number: usize) -> CommandRecorder<'_> {
-        CommandRecorder {
-            command: &self.slot().commands[number],
-            tracking: &self.telemetry.latency_tracking,
+    pub fn command(&self, number: usize, nanos: u64, failed: bool) -> Phase {
+        let phase = self.telemetry.phase();
+        let slot = self.slot();
+        let command = &slot.commands[number];
+        if failed {
+            bump(&command.failed, 1);
         }
+        if nanos > slot.longest.load(Relaxed) {
+            slot.longest.store(nanos, Relaxed);
+        }
+        if self.telemetry.latency_tracking.load(Relaxed) {
+            // The first call of a command on this thread allocates, the others do not.
+            command.latency[phase.index()].get_or_init(Box::default).record(nanos);
+        } else {
+            bump(&command.untracked_calls, 1);
+            bump(&command.untracked_nanos, nanos);
+        }
+        phase
+    }
+
+    /// A command was executed while a save ran.
+    #[inline]
+    pub fn command_in_save(&self, phase: Phase, command: Worst) {
+        self.slot().worst.note(phase.0, command);
+    }
+
+    /// A command was slow: notes it for the slow log, if it was slow enough. Takes no lock that is
+    /// held for long, and allocates nothing.
+    pub fn slow<'a>(&self, slow: &Slow<'_>, arguments: impl ExactSizeIterator<Item = &'a [u8]>) {
+        let limit = u64::try_from(self.telemetry.slower_than.load(Relaxed));
+        if limit.is_ok_and(|limit| slow.nanos / 1000 >= limit) {
+            self.slot().slow.leave(|note| note.take_down(slow, arguments));
+        }
+    }
+
+    /// Something held a client of this thread up: notes it for the latency monitor, if it was
+    /// long enough.
+    pub fn latency_event(&self, event: Event, at_ms: i64, took: Duration) {
+        if let Some(spike) = self.telemetry.monitor.spike(event, at_ms, took) {
+            self.slot().spikes.leave(|note| *note = spike);
+        }
+    }
+
+    /// A command was refused before it was executed.
+    ///
+    /// # Panics
+    /// When there is no such command.
+    #[inline]
+    pub fn rejected(&self, number: usize) {
+        bump(&self.slot().commands[number].rejected, 1);
     }
 }
 
 impl Drop for Recorder {
     fn drop(&mut self) {
         self.slot().lent.store(false, Release);
-    }
-}
-
-/// One thread's statistics of one command.
-#[derive(Debug, Clone, Copy)]
-pub struct CommandRecorder<'a> {
-    command: &'a Command,
-    tracking: &'a AtomicBool,
-}
-
-impl CommandRecorder<'_> {
-    /// The command was executed in so many nanoseconds, and replied with an error or not.
-    #[inline]
-    pub fn record(&self, nanos: u64, failed: bool) {
-        self.record_batch(1, nanos);
-        if failed {
-            self.failed(1);
-        }
-    }
-
-    /// The command was executed `calls` times in so many nanoseconds together. The latency
-    /// histogram takes each for the mean.
-    #[inline]
-    pub fn record_batch(&self, calls: u64, nanos: u64) {
-        bump(&self.command.calls, calls);
-        bump(&self.command.nanos, nanos);
-        if let Some(mean) = nanos.checked_div(calls)
-            && self.tracking.load(Relaxed)
-        {
-            // The first call of a command on this thread allocates, the others do not.
-            self.command.latency.get_or_init(Box::default).record_many(calls, mean);
-        }
-    }
-
-    /// So many recorded executions ended in an error.
-    #[inline]
-    pub fn failed(&self, calls: u64) {
-        bump(&self.command.failed, calls);
-    }
-
-    /// The command was refused before it was executed.
-    #[inline]
-    pub fn rejected(&self) {
-        bump(&self.command.rejected, 1);
     }
 }

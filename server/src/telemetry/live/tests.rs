@@ -27,7 +27,7 @@ impl Figures for Counting {
 }
 
 fn live() -> (Arc<Telemetry>, Arc<Counting>, Arc<Live>) {
-    let telemetry = Telemetry::new(1, vec!["get".to_owned()]);
+    let telemetry = Telemetry::new(1, vec!["get".to_owned()], vec!["string"]);
     let figures = Arc::new(Counting::default());
     let dynamic = Arc::clone(&figures) as Arc<dyn Figures>;
     let live = Arc::new(Live::new(Arc::clone(&telemetry), dynamic));
@@ -104,7 +104,7 @@ async fn saves_and_state_are_told_as_json() {
 async fn a_listener_is_told_everything_and_then_what_changes() {
     let (telemetry, figures, live) = live();
     telemetry.tick(0, 0);
-    telemetry.recorder(0).unwrap().command(0).record(2000, false);
+    telemetry.recorder(0).unwrap().command(0, 2000, false);
     telemetry.tick(1_000_000, 0);
     let watching = Arc::clone(&live);
     let watcher = tokio::spawn(async move { watching.run().await });

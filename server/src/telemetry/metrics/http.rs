@@ -30,7 +30,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
-use super::{Body, Format};
+use super::{Format, Source};
 use crate::telemetry::live::{LetGo, Live, Payload};
 use crate::telemetry::{Figures, Telemetry};
 
@@ -117,8 +117,7 @@ pub fn serve(
         TcpListener::from_std(listener).map_err(refused)?
     };
     let live = Arc::new(Live::new(Arc::clone(&telemetry), Arc::clone(&figures)));
-    let body = Body::new(Arc::clone(&telemetry), figures);
-    let routes = Arc::new(Routes { body, live, telemetry });
+    let routes = Arc::new(Routes { source: Source { telemetry, figures }, live });
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("metrics".to_owned())
@@ -203,8 +202,7 @@ async fn until<C: Future>(
 
 /// What there is to ask for.
 struct Routes {
-    telemetry: Arc<Telemetry>,
-    body: Body,
+    source: Source,
     live: Arc<Live>,
 }
 
@@ -222,7 +220,7 @@ impl Routes {
         }
         let response = match request.uri().path() {
             "/metrics" => self.metrics(request),
-            "/healthz" if self.telemetry.persistence().is_loading() => {
+            "/healthz" if self.source.telemetry.persistence().is_loading() => {
                 response(StatusCode::SERVICE_UNAVAILABLE, PLAIN, "loading\n")
             }
             "/healthz" => response(StatusCode::OK, PLAIN, "ok\n"),
@@ -235,14 +233,7 @@ impl Routes {
         let accepts = request.headers().get_all(ACCEPT).iter();
         let accepts: Vec<&str> = accepts.filter_map(|value| value.to_str().ok()).collect();
         let format = Format::accepted(&accepts.join(","));
-        match self.body.render(format) {
-            Ok(body) => response(StatusCode::OK, format.content_type(), body),
-            Err(error) => {
-                tracing::warn!(%error, "can't write the metrics");
-                let status = StatusCode::INTERNAL_SERVER_ERROR;
-                response(status, PLAIN, "can't write the metrics\n")
-            }
-        }
+        response(StatusCode::OK, format.content_type(), self.source.render(format))
     }
 }
 

@@ -18,7 +18,7 @@ impl Figures for Nothing {
 }
 
 fn start() -> (Arc<Telemetry>, MetricsServer) {
-    let telemetry = Telemetry::new(1, vec!["get".to_owned()]);
+    let telemetry = Telemetry::new(1, vec!["get".to_owned()], vec!["string"]);
     let any = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
     let server = serve(Arc::clone(&telemetry), Arc::new(Nothing), any).unwrap();
     (telemetry, server)

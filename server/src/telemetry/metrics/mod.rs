@@ -2,33 +2,31 @@
 //! redis_exporter read (`redis_*`), over HTTP.
 //!
 //! ```text
-//!   GET /metrics --> http --> Body --> prometheus-client --> Collected (own, compatible)
-//!                                            |
-//!                          OpenMetrics 1.0 --+--> text: plain Prometheus 0.0.4
+//!   GET /metrics --> http --> Source --> Collected --> own, checkpoints, compatible --> Families
+//!                                                                                        |
+//!       text: OpenMetrics 1.0.0 or Prometheus 0.0.4; protobuf: with native histograms <--'
 //! ```
 //!
 //! A scrape sums counters and asks the engine for its [`Figures`]; it walks no data.
 
+mod checkpoints;
 mod compatible;
-mod emit;
+mod families;
 mod http;
 mod own;
+mod protobuf;
 mod text;
 
 use std::fmt;
 use std::sync::Arc;
 
-use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{DescriptorEncoder, text as openmetrics};
-use prometheus_client::registry::Registry;
-
 use super::inputs::{Figures, InfoInputs};
 use super::persistence::View;
 use super::process::{self, CpuTimes};
 use super::workers::{CommandTotals, Totals};
-use super::{Snapshot, Telemetry};
+use super::{FamilyLatency, Telemetry};
 use crate::clock::Moment;
-use emit::Emitter;
+use families::Families;
 pub use http::{MetricsError, MetricsServer, serve};
 
 /// All that one scrape tells.
@@ -38,8 +36,7 @@ struct Collected<'a> {
     totals: Totals,
     view: View,
     commands: Vec<(&'a str, CommandTotals)>,
-    /// Of all commands together.
-    latency: Snapshot,
+    latency: Vec<FamilyLatency>,
     resident_bytes: u64,
     cpu: CpuTimes,
     now: Moment,
@@ -56,7 +53,7 @@ impl<'a> Collected<'a> {
             totals: telemetry.totals(),
             view,
             commands: commands.filter(|(_, totals)| totals.is_used()).collect(),
-            latency: telemetry.latency_of_all(),
+            latency: telemetry.latency_by_family(),
             resident_bytes: process::resident_bytes(),
             cpu: process::cpu_times(),
             now,
@@ -76,12 +73,24 @@ impl fmt::Debug for Source {
     }
 }
 
-impl Collector for Source {
-    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
+impl Source {
+    fn collect(&self) -> Families {
         let collected = Collected::new(&self.telemetry, self.figures.figures());
-        let mut emitter = Emitter::new(encoder);
-        own::emit(&mut emitter, &collected)?;
-        compatible::emit(&mut emitter, &collected)
+        let mut families = Families::default();
+        own::emit(&mut families, &collected);
+        checkpoints::emit(&mut families, &collected);
+        compatible::emit(&mut families, &collected);
+        families
+    }
+
+    /// The body of `/metrics`.
+    fn render(&self, format: Format) -> Vec<u8> {
+        let families = self.collect();
+        match format {
+            Format::OpenMetrics => text::openmetrics(&families).into_bytes(),
+            Format::Plain => text::plain(&families).into_bytes(),
+            Format::Protobuf => protobuf::delimited(&families),
+        }
     }
 }
 
@@ -92,6 +101,8 @@ pub enum Format {
     OpenMetrics,
     /// Prometheus text 0.0.4.
     Plain,
+    /// Prometheus's protocol buffers, which alone can carry native histograms.
+    Protobuf,
 }
 
 impl Format {
@@ -100,30 +111,57 @@ impl Format {
         match self {
             Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
             Self::Plain => "text/plain; version=0.0.4; charset=utf-8",
+            Self::Protobuf => {
+                "application/vnd.google.protobuf; proto=io.prometheus.client.MetricFamily; \
+                 encoding=delimited"
+            }
         }
     }
 
     /// The form that a client prefers by its `Accept` header; plain when it does not mind.
     pub fn accepted(header: &str) -> Self {
-        let preference = |wanted: &str| header.split(',').filter_map(quality_of(wanted)).max();
-        match (preference("application/openmetrics-text"), preference("text/plain")) {
-            (Some(open), plain) if open > 0 && Some(open) >= plain => Self::OpenMetrics,
-            _ => Self::Plain,
+        let ranges = header.split(',').filter_map(|range| {
+            let (format, preference) = offered(range)?;
+            (preference > 0).then_some((preference, format))
+        });
+        // Of those that are wanted as much, the one that can say more; plain is the last resort.
+        let best = ranges.max_by_key(|(preference, format)| (*preference, format.rank()));
+        best.map_or(Self::Plain, |(_, format)| format)
+    }
+
+    const fn rank(self) -> u8 {
+        match self {
+            Self::Plain => 0,
+            Self::OpenMetrics => 1,
+            Self::Protobuf => 2,
         }
     }
 }
 
-/// Reads one range of an `Accept` header: its quality in thousandths, if it is of this type.
-fn quality_of(wanted: &str) -> impl Fn(&str) -> Option<u16> {
-    move |range| {
-        let mut parts = range.split(';').map(str::trim);
-        parts.next().filter(|name| name.eq_ignore_ascii_case(wanted))?;
-        let quality = parts.find_map(|part| {
+/// Reads one range of an `Accept` header: the form that it names, if it is served here, and its
+/// quality in thousandths.
+fn offered(range: &str) -> Option<(Format, u16)> {
+    let mut parts = range.split(';').map(str::trim);
+    let name = parts.next()?;
+    let parameter = |wanted: &str| {
+        parts.clone().find_map(|part| {
             let (name, value) = part.split_once('=')?;
-            name.trim().eq_ignore_ascii_case("q").then(|| thousandths(value.trim()))
-        });
-        Some(quality.unwrap_or(1000))
-    }
+            name.trim().eq_ignore_ascii_case(wanted).then(|| value.trim())
+        })
+    };
+    let is = |wanted: &str| name.eq_ignore_ascii_case(wanted);
+    let format = match () {
+        () if is("text/plain") => Format::Plain,
+        () if is("application/openmetrics-text") => Format::OpenMetrics,
+        () if is("application/vnd.google.protobuf")
+            && parameter("proto") == Some("io.prometheus.client.MetricFamily")
+            && parameter("encoding").is_none_or(|encoding| encoding == "delimited") =>
+        {
+            Format::Protobuf
+        }
+        () => return None,
+    };
+    Some((format, parameter("q").map_or(1000, thousandths)))
 }
 
 /// A quality such as `0.75`; what cannot be read is 0.
@@ -133,26 +171,6 @@ fn thousandths(quality: &str) -> u16 {
         ("1", _) => 1000,
         ("0", digits) if digits.len() <= 3 => format!("{digits:0<3}").parse().unwrap_or(0),
         _ => 0,
-    }
-}
-
-/// Makes the body of `/metrics`.
-struct Body(Registry);
-
-impl Body {
-    fn new(telemetry: Arc<Telemetry>, figures: Arc<dyn Figures>) -> Self {
-        let mut registry = Registry::default();
-        registry.register_collector(Box::new(Source { telemetry, figures }));
-        Self(registry)
-    }
-
-    fn render(&self, format: Format) -> Result<String, fmt::Error> {
-        let mut body = String::new();
-        openmetrics::encode(&mut body, &self.0)?;
-        match format {
-            Format::OpenMetrics => Ok(body),
-            Format::Plain => Ok(text::plain(&body)),
-        }
     }
 }
 

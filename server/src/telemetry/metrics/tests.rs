@@ -3,7 +3,10 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use super::*;
-use crate::telemetry::{ArenaMap, DatabaseFigures, ForkTimes, SaveRecord, SaveStart};
+use crate::telemetry::{
+    ArenaFigures, ArenaMap, Cause, DatabaseFigures, Event, ForkTimes, PoolFigures, SaveRecord,
+    SaveStart, SaveStatus, Stall, ThpFigures,
+};
 
 /// The catalogue that the metrics are held against.
 const CATALOGUE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/metrics.md"));
@@ -13,7 +16,13 @@ struct TwoDatabases;
 impl Figures for TwoDatabases {
     fn figures(&self) -> InfoInputs {
         let database = |number| DatabaseFigures { number, keys: 3, expires: 2, avg_ttl_ms: 1500 };
-        InfoInputs { databases: vec![database(0), database(7)], ..InfoInputs::default() }
+        InfoInputs {
+            databases: vec![database(0), database(7)],
+            arena: ArenaFigures { cow_page_bytes: 2 << 20, ..ArenaFigures::default() },
+            thp: ThpFigures { setting: "madvise".to_owned(), splits: 1, healed: 1 },
+            pool: Some(PoolFigures { page_bytes: 2 << 20, total: 9, free: 4, reserved: 1 }),
+            ..InfoInputs::default()
+        }
     }
 
     fn arena_map(&self, _most: usize) -> ArenaMap {
@@ -21,26 +30,43 @@ impl Figures for TwoDatabases {
     }
 }
 
-/// A body with at least one series in each family.
-fn body() -> Body {
-    let telemetry = Telemetry::new(2, vec!["get".to_owned(), "set".to_owned()]);
+/// A source with at least one series in each family.
+fn source() -> Source {
+    let telemetry = Telemetry::new(2, vec!["get".to_owned(), "set".to_owned()], vec!["string"; 2]);
     let recorder = telemetry.recorder(0).unwrap();
-    recorder.command(0).record(1500, true);
-    recorder.command(1).record_batch(3, 9_000_000);
+    recorder.command(0, 1500, true);
+    for _ in 0..3 {
+        recorder.command(1, 3_000_000, false);
+    }
     recorder.error(b"-ERR no");
+    telemetry.set_slow(0, 10, 1);
+    telemetry.latency_event(Event::Fork, std::time::Duration::from_millis(3));
     telemetry.persistence().forked(ForkTimes {
         hold_up: std::time::Duration::from_micros(100),
         ..ForkTimes::default()
+    });
+    let start = SaveStart { pid: 7, ..SaveStart::default() };
+    telemetry.persistence().save_started(start, Moment::now());
+    telemetry.persistence().save_finished(Moment::now(), |record| {
+        record.status = SaveStatus::Ok;
+        record.longest_stall = Some(Stall {
+            took: std::time::Duration::from_millis(250),
+            cause: Cause::CowFault,
+            command: "set".to_owned(),
+        });
+        record.huge_before_bytes = Some(4 << 20);
+        record.huge_after_bytes = Some(2 << 20);
+        record.thp_splits = Some(1);
     });
     let record = SaveRecord { chunks: 4, ..SaveRecord::default() };
     let start = SaveStart { pid: 1, record, ..SaveStart::default() };
     telemetry.persistence().save_started(start, Moment::now());
     telemetry.persistence().save_sampled(Moment::now(), |record| record.chunks_done = 1);
-    Body::new(telemetry, Arc::new(TwoDatabases))
+    Source { telemetry, figures: Arc::new(TwoDatabases) }
 }
 
 fn plain() -> String {
-    body().render(Format::Plain).unwrap()
+    String::from_utf8(source().render(Format::Plain)).unwrap()
 }
 
 /// What is said of a family: type and names of labels.
@@ -125,7 +151,8 @@ fn names_that_redis_dashboards_read_are_there() {
         db_keys db_keys_expiring db_avg_ttl_seconds expired_keys_total evicted_keys_total \
         rdb_changes_since_last_save rdb_bgsave_in_progress rdb_last_save_timestamp_seconds \
         rdb_last_bgsave_status rdb_last_bgsave_duration_sec rdb_current_bgsave_duration_sec \
-        rdb_last_cow_size_bytes rdb_saves_total latest_fork_seconds aof_enabled";
+        rdb_last_cow_size_bytes rdb_saves_total latest_fork_seconds aof_enabled slowlog_length \
+        latency_spike_duration_seconds";
     for name in names.split_whitespace() {
         assert!(emitted.contains_key(&format!("redis_{name}")), "redis_{name}");
     }
@@ -140,12 +167,16 @@ fn values_and_labels_are_written() {
         "cowherd_errors_total{error=\"ERR\"} 1",
         "cowherd_keys{db=\"db7\"} 3",
         "cowherd_save_progress_ratio 0.25",
-        "cowherd_command_duration_seconds_bucket{le=\"+Inf\"} 4",
-        "cowherd_command_duration_seconds_count 4",
-        "cowherd_fork_duration_seconds_bucket{le=\"0.000065536\"} 0",
-        "cowherd_fork_duration_seconds_bucket{le=\"0.000131072\"} 1",
+        "cowherd_command_duration_seconds_bucket{family=\"string\",phase=\"idle\",le=\"+Inf\"} 4",
+        "cowherd_command_duration_seconds_count{family=\"string\",phase=\"idle\"} 4",
+        "cowherd_last_save_longest_stall_seconds{cause=\"cow-fault\"} 0.25",
+        "cowherd_last_save_longest_stall_seconds{cause=\"fork\"} 0",
+        "cowherd_latency_event_max_seconds{event=\"fork\"} 0.003",
+        "cowherd_hugetlb_pool_pages{page_size=\"2097152\",state=\"used\"} 5",
+        "cowherd_fork_duration_seconds_bucket{le=\"6.103515625e-05\"} 0",
+        "cowherd_fork_duration_seconds_bucket{le=\"0.0001220703125\"} 1",
         "redis_db_avg_ttl_seconds{db=\"db0\"} 1.5",
-        "redis_rdb_last_bgsave_duration_sec -1.0",
+        "redis_rdb_last_bgsave_duration_sec 0",
     ] {
         assert!(text.lines().any(|found| found == line), "{line} is missing in\n{text}");
     }
@@ -153,7 +184,7 @@ fn values_and_labels_are_written() {
 
 #[test]
 fn openmetrics_is_complete_and_free_of_what_needs_escaping() {
-    let text = body().render(Format::OpenMetrics).unwrap();
+    let text = String::from_utf8(source().render(Format::OpenMetrics)).unwrap();
     assert!(text.ends_with("\n# EOF\n"));
     assert!(text.contains("# UNIT cowherd_fork_duration_seconds seconds\n"));
     assert!(
@@ -180,12 +211,23 @@ fn the_accept_header_is_weighed() {
         ("application/openmetrics-text;q=0", Format::Plain),
         ("application/openmetrics-text;q=0.000,*/*", Format::Plain),
         (
-            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;q=0.6,\
-             application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
+            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
              application/openmetrics-text;version=0.0.1;q=0.4,\
              text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
             Format::OpenMetrics,
         ),
+        // What Prometheus sends when it takes native histograms.
+        (
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+             encoding=delimited;q=0.5,application/openmetrics-text;version=1.0.0;q=0.4,\
+             text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
+            Format::Protobuf,
+        ),
+        (
+            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text",
+            Format::Plain,
+        ),
+        ("application/vnd.google.protobuf", Format::Plain),
     ] {
         assert_eq!(Format::accepted(header), expected, "{header}");
     }

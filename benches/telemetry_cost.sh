@@ -1,0 +1,61 @@
+#!/usr/bin/env bash
+# What telemetry costs: processor time per request with it and with it compiled out, in turns.
+#
+#   benches/telemetry_cost.sh [ROUNDS]
+#
+# Needs redis-benchmark and two cores: the server runs on core 0, the load on core 1.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+
+ROUNDS=${1:-9}
+REQUESTS=${REQUESTS:-2000000}
+PORT=${PORT:-16399}
+WORK=$(mktemp -d)
+SERVER=
+trap '[ -z "$SERVER" ] || kill -9 "$SERVER" 2>/dev/null; rm -rf "$WORK"' EXIT
+
+cargo build --release -q -p cowherd && cp target/release/cowherd "$WORK/with"
+cargo build --release -q -p cowherd --no-default-features && cp target/release/cowherd "$WORK/without"
+# The next build is the usual one again.
+touch server/src/lib.rs
+
+# Processor time of a process in ticks of 10 ms.
+ticks() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }
+
+# Nanoseconds of processor time for each request of a kind, by one of the two builds.
+measure() {
+    local build=$1 kind=$2 before after
+    taskset -c 0 "$WORK/$build" --port "$PORT" --metrics-port 0 --threads 1 --save "" \
+        --dir "$WORK" --maxmemory 256mb --loglevel warning >"$WORK/log" 2>&1 &
+    SERVER=$!
+    until redis-cli -p "$PORT" ping >/dev/null 2>&1; do sleep 0.02; done
+    # Keys and buffers are there before it counts.
+    taskset -c 1 redis-benchmark -p "$PORT" -q -t set -n 200000 -r 100000 -P 16 -d 64 >/dev/null
+    before=$(ticks $SERVER)
+    taskset -c 1 redis-benchmark -p "$PORT" -q -t "$kind" -n "$REQUESTS" -r 100000 -P 16 -d 64 \
+        >/dev/null
+    after=$(ticks $SERVER)
+    kill -9 $SERVER
+    wait $SERVER 2>/dev/null || true
+    SERVER=
+    echo $(((after - before) * 10000000 / REQUESTS))
+}
+
+median() { sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
+spread() { sort -n | awk 'NR == 1 { low = $1 } END { print low "-" $1 }'; }
+
+for kind in set get; do
+    : >"$WORK/with.$kind" && : >"$WORK/without.$kind" && : >"$WORK/ratio.$kind"
+    for ((round = 0; round < ROUNDS; round++)); do
+        # Whoever comes first does so in every other round only.
+        order="with without"
+        ((round % 2)) && order="without with"
+        for build in $order; do measure $build $kind >>"$WORK/$build.$kind"; done
+        paste <(tail -1 "$WORK/with.$kind") <(tail -1 "$WORK/without.$kind") |
+            awk '{ printf "%.4f\n", $1 / $2 }' >>"$WORK/ratio.$kind"
+    done
+    printf '%s -P 16: with %s ns (%s), without %s ns (%s), ratio of a round: median %s (%s)\n' \
+        $kind "$(median <"$WORK/with.$kind")" "$(spread <"$WORK/with.$kind")" \
+        "$(median <"$WORK/without.$kind")" "$(spread <"$WORK/without.$kind")" \
+        "$(median <"$WORK/ratio.$kind")" "$(spread <"$WORK/ratio.$kind")"
+done

@@ -1,0 +1,298 @@
+//! LATENCY: spikes by event, histograms by command, and what to do about them.
+
+use crate::telemetry::{Event, EventFigures, Sample, advice};
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::memory;
+use super::table::{Command, Flags, Handler, Keys, Row};
+
+const ALWAYS: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::LOADING).and(Flags::STALE);
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] =
+    &[Command::new("latency", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
+        .doc("server", "2.8.13", "Shows what held clients up.")
+        .with(&[
+            sub("doctor", 2, ALWAYS, doctor, "2.8.13", "Says what to do about latency."),
+            sub("graph", 3, ALWAYS, graph, "2.8.13", "Draws an event's samples."),
+            sub("histogram", -2, ALWAYS, histogram, "7.0.0", "Returns the latencies of commands."),
+            sub("history", 3, ALWAYS, history, "2.8.13", "Returns an event's samples."),
+            sub("latest", 2, ALWAYS, latest, "2.8.13", "Returns the last sample of each event."),
+            sub("reset", -2, ALWAYS, reset, "2.8.13", "Forgets samples."),
+            sub(
+                "help",
+                2,
+                Flags::LOADING.and(Flags::STALE),
+                help,
+                "2.8.13",
+                "Lists the subcommands.",
+            ),
+        ])];
+
+const fn sub(
+    name: &'static str,
+    arity: isize,
+    flags: Flags,
+    handler: Handler,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    Command::new(name, arity, flags, Keys::NONE, handler).doc("server", since, summary)
+}
+
+fn latest(call: &mut Call<'_>) -> Answer {
+    let events = call.shared.telemetry.latency_events();
+    call.reply.array(events.len());
+    for event in &events {
+        let latest = event.latest();
+        call.reply.array(4);
+        call.reply.bulk_str(event.event.name());
+        call.reply.integer(latest.at_s);
+        call.reply.integer(latest.ms.cast_signed());
+        call.reply.integer(event.max_ms.cast_signed());
+    }
+    Ok(())
+}
+
+/// The samples of the event that argument 2 names.
+fn samples(call: &Call<'_>) -> Option<EventFigures> {
+    let event = Event::named(call.args.at(2))?;
+    call.shared.telemetry.latency_events().into_iter().find(|figures| figures.event == event)
+}
+
+fn history(call: &mut Call<'_>) -> Answer {
+    let samples = samples(call).map(|figures| figures.samples).unwrap_or_default();
+    call.reply.array(samples.len());
+    for sample in samples {
+        call.reply.array(2);
+        call.reply.integer(sample.at_s);
+        call.reply.integer(sample.ms.cast_signed());
+    }
+    Ok(())
+}
+
+fn reset(call: &mut Call<'_>) -> Answer {
+    let telemetry = &call.shared.telemetry;
+    let named = (2..call.args.len()).filter_map(|i| Event::named(call.args.at(i)));
+    let count = match call.args.len() {
+        2 => Event::ALL.into_iter().filter(|event| telemetry.reset_latency_event(*event)).count(),
+        _ => named.filter(|event| telemetry.reset_latency_event(*event)).count(),
+    };
+    call.reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+fn graph(call: &mut Call<'_>) -> Answer {
+    let Some(figures) = samples(call) else {
+        let event = call.text(2);
+        return Err(Failure::text(format!("ERR No samples available for event '{event}'")));
+    };
+    let picture = draw(&figures, call.now.div_euclid(1000));
+    call.reply.verbatim("txt", &picture);
+    Ok(())
+}
+
+/// Columns and rows of a graph.
+const COLUMNS: usize = 80;
+const ROWS: u64 = 6;
+
+/// Draws the newest samples as bars, and under each how long ago it was, written downwards.
+fn draw(figures: &EventFigures, now_s: i64) -> String {
+    let samples = &figures.samples[figures.samples.len().saturating_sub(COLUMNS)..];
+    let times = || samples.iter().map(|sample| sample.ms);
+    let (most, least) = (times().max().unwrap_or(0), times().min().unwrap_or(0));
+    let name = figures.event.name();
+    let mut picture =
+        format!("{name}: {least} to {most} ms; the longest ever {} ms\n", figures.max_ms);
+    for row in (1..=ROWS).rev() {
+        // Two steps to a row: a half bar is drawn low.
+        let bar = |ms: u64| match (ms * ROWS * 2).div_ceil(most.max(1)) {
+            height if height >= row * 2 => '|',
+            height if height + 1 == row * 2 => '.',
+            _ => ' ',
+        };
+        picture.push_str(times().map(bar).collect::<String>().trim_end());
+        picture.push('\n');
+    }
+    let ages: Vec<String> = samples.iter().map(|sample| age(sample, now_s)).collect();
+    for line in 0..ages.iter().map(String::len).max().unwrap_or(0) {
+        let letter = |age: &String| age.as_bytes().get(line).map_or(' ', |byte| char::from(*byte));
+        picture.push_str(ages.iter().map(letter).collect::<String>().trim_end());
+        picture.push('\n');
+    }
+    picture
+}
+
+/// How long ago a sample was, in its largest unit.
+fn age(sample: &Sample, now_s: i64) -> String {
+    match (now_s - sample.at_s).max(0) {
+        seconds @ 0..60 => format!("{seconds}s"),
+        seconds @ 60..3600 => format!("{}m", seconds / 60),
+        seconds @ 3600..86_400 => format!("{}h", seconds / 3600),
+        seconds => format!("{}d", seconds / 86_400),
+    }
+}
+
+/// Buckets that are not empty, cumulated, by their upper border in microseconds, rounded up.
+fn histogram(call: &mut Call<'_>) -> Answer {
+    let rows = asked_for(call);
+    let telemetry = &call.shared.telemetry;
+    let used = rows.iter().filter_map(|row| {
+        let (totals, latency) = telemetry.command_since_reset(row.number);
+        (totals.calls > 0).then_some((row, totals.calls, latency.unwrap_or_default()))
+    });
+    let used: Vec<_> = used.collect();
+    call.reply.map(used.len());
+    for (row, calls, latency) in used {
+        let mut below = 0;
+        let mut buckets = Vec::new();
+        for (bound, count) in latency.exported() {
+            below += count;
+            if count > 0 {
+                buckets.push((microseconds(bound), below));
+            }
+        }
+        call.reply.bulk_str(&row.name);
+        call.reply.map(2);
+        call.reply.bulk_str("calls");
+        call.reply.integer(calls.cast_signed());
+        call.reply.bulk_str("histogram_usec");
+        call.reply.map(buckets.len());
+        for (bound, below) in buckets {
+            call.reply.integer(bound);
+            call.reply.integer(below.cast_signed());
+        }
+    }
+    Ok(())
+}
+
+/// The commands that the arguments name, with their subcommands; all without a name.
+fn asked_for<'a>(call: &Call<'a>) -> Vec<&'a Row> {
+    let rows = call.shared.table.rows();
+    if call.args.len() == 2 {
+        return rows.iter().collect();
+    }
+    let named = (2..call.args.len())
+        .filter_map(|i| call.shared.table.by_full_name(&call.text(i).to_lowercase()));
+    named
+        .flat_map(|row| {
+            std::iter::once(row).chain(row.subcommands.iter().map(|number| &rows[*number]))
+        })
+        .collect()
+}
+
+/// Whole microseconds that are not less than so many seconds; the rest has no border but a large
+/// number.
+fn microseconds(seconds: f64) -> i64 {
+    let micros = (seconds * 1e6).ceil();
+    // Borders are 2^2 s at most.
+    #[expect(clippy::cast_possible_truncation, reason = "casting floats saturates")]
+    let micros = micros as i64;
+    micros
+}
+
+fn doctor(call: &mut Call<'_>) -> Answer {
+    let remarks = memory::with_situation(call, advice::on_latency);
+    let text = memory::diagnosis("latency", &remarks);
+    call.reply.verbatim("txt", &text);
+    Ok(())
+}
+
+fn help(call: &mut Call<'_>) -> Answer {
+    call.help(&[
+        "DOCTOR",
+        "    Says what could be better about latency, and which setting changes it.",
+        "GRAPH <event>",
+        "    Draws an event's samples.",
+        "HISTOGRAM [<command> ...]",
+        "    Returns the latencies of commands, cumulated by microseconds.",
+        "HISTORY <event>",
+        "    Returns an event's samples: Unix time and milliseconds.",
+        "LATEST",
+        "    Returns of each event the last sample and the longest.",
+        "RESET [<event> ...]",
+        "    Forgets the samples of these events, or of all.",
+    ]);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::super::testing::Bench;
+    use super::*;
+
+    fn bench() -> Bench {
+        let bench = Bench::new();
+        assert_eq!(bench.run("CONFIG SET latency-monitor-threshold 5"), "+OK\r\n");
+        bench.shared.telemetry.latency_event(Event::Fork, Duration::from_millis(30));
+        let recorder = bench.shared.telemetry.recorder(0).unwrap();
+        recorder.latency_event(Event::CowFault, 1000, Duration::from_millis(7));
+        recorder.latency_event(Event::CowFault, 2000, Duration::from_millis(4));
+        recorder.latency_event(Event::CowFault, 3000, Duration::from_millis(6));
+        bench
+    }
+
+    #[test]
+    fn events_are_listed_and_forgotten() {
+        let bench = bench();
+        let latest = bench.run("LATENCY LATEST");
+        assert!(latest.starts_with("*2\r\n*4\r\n$4\r\nfork\r\n:"), "{latest}");
+        assert!(latest.ends_with("$9\r\ncow-fault\r\n:3\r\n:6\r\n:7\r\n"), "{latest}");
+        assert_eq!(
+            bench.run("LATENCY HISTORY COW-fault"),
+            "*2\r\n*2\r\n:1\r\n:7\r\n*2\r\n:3\r\n:6\r\n"
+        );
+        assert_eq!(bench.run("LATENCY HISTORY command"), "*0\r\n");
+        assert_eq!(bench.run("LATENCY HISTORY nonsense"), "*0\r\n");
+        assert_eq!(bench.run("LATENCY RESET cow-fault command nonsense"), ":1\r\n");
+        assert_eq!(bench.run("LATENCY HISTORY cow-fault"), "*0\r\n");
+        assert_eq!(bench.run("LATENCY RESET"), ":1\r\n");
+        assert_eq!(bench.run("LATENCY LATEST"), "*0\r\n");
+    }
+
+    #[test]
+    fn samples_are_drawn() {
+        let bench = bench();
+        bench.now.set(5000);
+        let graph = bench.run("LATENCY GRAPH cow-fault");
+        assert!(graph.contains("cow-fault: 6 to 7 ms; the longest ever 7 ms\n"), "{graph}");
+        assert!(graph.contains(" ms\n|.\n||\n||\n||\n||\n||\n42\nss\n"), "{graph}");
+        assert_eq!(
+            bench.run("LATENCY GRAPH command"),
+            "-ERR No samples available for event 'command'\r\n"
+        );
+        let ages = [0, 59, 60, 7199, 90_000]
+            .map(|ago| age(&Sample { at_s: 100_000 - ago, ms: 1 }, 100_000));
+        assert_eq!(ages, ["0s", "59s", "1m", "1h", "1d"]);
+    }
+
+    #[test]
+    fn histograms_are_cumulated_in_microseconds() {
+        let bench = Bench::new();
+        let recorder = bench.shared.telemetry.recorder(0).unwrap();
+        let number = |name: &str| bench.shared.table.by_full_name(name).unwrap().number;
+        for nanos in [900, 1_800, 1_850, 30_000] {
+            recorder.command(number("get"), nanos, false);
+        }
+        recorder.command(number("config|get"), 900, false);
+        let get = "$3\r\nget\r\n*4\r\n$5\r\ncalls\r\n:4\r\n$14\r\nhistogram_usec\r\n\
+                   *6\r\n:1\r\n:1\r\n:2\r\n:3\r\n:31\r\n:4\r\n";
+        assert_eq!(bench.run("LATENCY HISTOGRAM get set nonsense"), format!("*2\r\n{get}"));
+        assert!(bench.run("LATENCY HISTOGRAM config").starts_with("*2\r\n$10\r\nconfig|get\r\n"));
+        assert!(bench.run("LATENCY HISTOGRAM").starts_with("*4\r\n"));
+        bench.run("CONFIG RESETSTAT");
+        assert_eq!(bench.run("LATENCY HISTOGRAM get"), "*0\r\n");
+    }
+
+    #[test]
+    fn the_doctor_speaks() {
+        let healthy = Bench::new();
+        assert!(healthy.run("LATENCY DOCTOR").contains("The latency monitor is off"));
+        let bench = bench();
+        assert!(bench.run("LATENCY DOCTOR").contains("fork: 1 seconds with spikes, 30 ms"));
+        assert!(bench.run("LATENCY HELP").contains("GRAPH <event>"));
+    }
+}

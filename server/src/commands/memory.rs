@@ -1,0 +1,213 @@
+//! MEMORY: what takes memory, and what could be better about it.
+
+use crate::keyspace::DATABASES;
+use crate::telemetry::{Figures as _, advice};
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::table::{Command, Flags, Handler, Keys};
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] =
+    &[Command::new("memory", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
+        .doc("server", "4.0.0", "Tells what takes memory.")
+        .with(&[
+            sub("doctor", 2, doctor, "Says what to do about memory."),
+            sub("malloc-stats", 2, malloc_stats, "Returns figures of the memory allocator."),
+            sub("purge", 2, purge, "Hands unused memory back to the system."),
+            sub("stats", 2, stats, "Returns figures of memory."),
+            Command::new("usage", -3, Flags::READONLY, Keys::SECOND, usage).doc(
+                "server",
+                "4.0.0",
+                "Returns the bytes that a key and its value take.",
+            ),
+            Command::new("help", 2, Flags::LOADING.and(Flags::STALE), Keys::NONE, help).doc(
+                "server",
+                "4.0.0",
+                "Lists the subcommands.",
+            ),
+        ])];
+
+const fn sub(name: &'static str, arity: isize, handler: Handler, summary: &'static str) -> Command {
+    Command::new(name, arity, Flags::NONE, Keys::NONE, handler).doc("server", "4.0.0", summary)
+}
+
+fn usage(call: &mut Call<'_>) -> Answer {
+    let mut i = 3;
+    while i < call.args.len() {
+        if !call.is(i, "samples") || i + 1 == call.args.len() {
+            return Err(Failure::SYNTAX);
+        }
+        if call.integer(i + 1)? < 0 {
+            return Err(Failure::SYNTAX);
+        }
+        i += 2;
+    }
+    match call.shards.peek(call.session.db, &call.key(2)) {
+        None => call.reply.null(),
+        Some(entry) => {
+            let bytes = call.shards.memory_usage(&entry);
+            call.reply.integer(bytes.cast_signed());
+        }
+    }
+    Ok(())
+}
+
+/// Memory is handed back in the background as it falls free: there is nothing left to do.
+fn purge(call: &mut Call<'_>) -> Answer {
+    call.reply.ok();
+    Ok(())
+}
+
+fn malloc_stats(call: &mut Call<'_>) -> Answer {
+    let arena = call.shared.keyspace.arena();
+    let text = format!(
+        "arena_capacity_bytes:{}\narena_object_bytes:{}\narena_used_chunks:{}\n",
+        arena.capacity(),
+        arena.used_bytes(),
+        arena.used_chunks(),
+    );
+    call.reply.verbatim("txt", &text);
+    Ok(())
+}
+
+/// A figure of MEMORY STATS.
+enum Stat {
+    Count(u64),
+    Share(f64),
+    Word(String),
+}
+
+fn stats(call: &mut Call<'_>) -> Answer {
+    let figures = call.shared.figures();
+    let keyspace = &call.shared.keyspace;
+    let keys: u64 = (0..DATABASES).map(|db| keyspace.len(db)).sum();
+    let used = figures.memory.used;
+    let peak = call.shared.telemetry.peak_memory().max(used);
+    let resident = crate::telemetry::resident_bytes();
+    let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
+    let chunk = figures.arena.chunk_bytes;
+    let in_use = figures.arena.used_chunks * chunk;
+    let stats = [
+        ("peak.allocated", Stat::Count(peak)),
+        ("total.allocated", Stat::Count(used)),
+        ("startup.allocated", Stat::Count(figures.memory.startup)),
+        ("replication.backlog", Stat::Count(0)),
+        ("clients.slaves", Stat::Count(0)),
+        ("clients.normal", Stat::Count(figures.clients.memory)),
+        ("cluster.links", Stat::Count(0)),
+        ("aof.buffer", Stat::Count(0)),
+        ("lua.caches", Stat::Count(0)),
+        ("functions.caches", Stat::Count(0)),
+        ("overhead.total", Stat::Count(figures.memory.overhead)),
+        ("keys.count", Stat::Count(keys)),
+        ("keys.bytes-per-key", Stat::Count(used.checked_div(keys).unwrap_or(0))),
+        ("dataset.bytes", Stat::Count(used.saturating_sub(figures.memory.overhead))),
+        ("dataset.percentage", Stat::Share(100.0)),
+        ("peak.percentage", Stat::Share(ratio(used, peak) * 100.0)),
+        ("allocator.allocated", Stat::Count(used)),
+        ("allocator.active", Stat::Count(in_use)),
+        ("allocator.resident", Stat::Count(resident)),
+        ("allocator-fragmentation.ratio", Stat::Share(ratio(in_use, used))),
+        ("allocator-fragmentation.bytes", Stat::Count(in_use.saturating_sub(used))),
+        ("allocator-rss.ratio", Stat::Share(ratio(resident, in_use))),
+        ("allocator-rss.bytes", Stat::Count(resident.saturating_sub(in_use))),
+        ("fragmentation", Stat::Share(ratio(resident, used))),
+        ("fragmentation.bytes", Stat::Count(resident.saturating_sub(used))),
+        ("arena.pages", Stat::Word(figures.arena.pages)),
+        ("arena.capacity", Stat::Count(figures.arena.capacity)),
+        ("arena.chunks", Stat::Count(figures.arena.used_chunks)),
+        ("arena.huge.bytes", Stat::Count(figures.arena.huge_bytes)),
+        ("cow.copied.bytes", Stat::Count(figures.cow.copied_bytes)),
+    ];
+    call.reply.map(stats.len());
+    for (name, stat) in stats {
+        call.reply.bulk_str(name);
+        match stat {
+            Stat::Count(count) => call.reply.integer(count.cast_signed()),
+            Stat::Share(share) => call.reply.double(share),
+            Stat::Word(word) => call.reply.bulk_str(&word),
+        }
+    }
+    Ok(())
+}
+
+/// Asks for advice on how things are.
+pub(super) fn with_situation(
+    call: &Call<'_>,
+    ask: fn(&advice::Situation<'_>) -> Vec<String>,
+) -> Vec<String> {
+    let telemetry = &call.shared.telemetry;
+    ask(&advice::Situation {
+        inputs: &call.shared.figures(),
+        events: &telemetry.latency_events(),
+        saves: &telemetry.persistence().history(),
+        threshold_ms: call.config.latency_monitor_threshold,
+        heals: call.config.arena_thp_heal,
+        peak_memory: telemetry.peak_memory(),
+    })
+}
+
+/// A doctor's answer.
+pub(super) fn diagnosis(about: &str, remarks: &[String]) -> String {
+    if remarks.is_empty() {
+        return format!("Nothing to improve about {about} as far as can be seen from here.\n");
+    }
+    let listed: Vec<String> =
+        remarks.iter().enumerate().map(|(i, remark)| format!("{}. {remark}\n", i + 1)).collect();
+    listed.concat()
+}
+
+fn doctor(call: &mut Call<'_>) -> Answer {
+    let remarks = with_situation(call, advice::on_memory);
+    let text = diagnosis("memory", &remarks);
+    call.reply.verbatim("txt", &text);
+    Ok(())
+}
+
+fn help(call: &mut Call<'_>) -> Answer {
+    call.help(&[
+        "DOCTOR",
+        "    Says what could be better about memory, and which setting changes it.",
+        "MALLOC-STATS",
+        "    Returns figures of the memory allocator.",
+        "PURGE",
+        "    Does nothing: unused memory is handed back in the background.",
+        "STATS",
+        "    Returns figures of memory.",
+        "USAGE <key> [SAMPLES <count>]",
+        "    Returns the bytes that the key and its value take; nothing is sampled.",
+    ]);
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Bench;
+    use crate::config::{ArenaPages, Config};
+
+    #[test]
+    fn stats_are_a_map_of_figures() {
+        let bench = Bench::new();
+        bench.run("SET a 1");
+        let stats = bench.run("MEMORY STATS");
+        assert!(stats.starts_with("*60\r\n$14\r\npeak.allocated\r\n:"), "{stats}");
+        assert!(stats.contains("$10\r\nkeys.count\r\n:1\r\n"), "{stats}");
+        assert!(stats.contains("$11\r\narena.pages\r\n$5\r\nsmall\r\n"), "{stats}");
+        let bench = bench.resp3();
+        assert!(bench.run("MEMORY STATS").starts_with("%30\r\n"));
+    }
+
+    #[test]
+    fn the_doctor_speaks() {
+        let config = Config { arena_pages: ArenaPages::Small, ..Config::default() };
+        let bench = Bench::with(64 << 20, config.clone());
+        assert!(bench.run("MEMORY DOCTOR").contains("Nothing to improve about memory"));
+        let full = Bench::with(64 << 20, config);
+        (0..8).for_each(|key| drop(full.run(&format!("SETRANGE key:{key} 999999 x"))));
+        assert_eq!(full.run("CONFIG SET maxmemory 8mb"), "+OK\r\n");
+        let said = full.run("MEMORY DOCTOR");
+        assert!(said.contains("1. 9") && said.contains("% of maxmemory is in use"), "{said}");
+        assert!(full.run("MEMORY HELP").contains("USAGE <key>"));
+    }
+}

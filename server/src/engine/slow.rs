@@ -1,0 +1,40 @@
+//! A command was slow: tells the slow log and the latency monitor.
+
+use std::time::Duration;
+
+use crate::arena::Stalls;
+use crate::clock;
+use crate::commands::{Flags, Row, Session, is_secret};
+use crate::protocol::Args;
+use crate::telemetry::{Event, Recorder, Slow};
+
+/// Notes a command that took `nanos` nanoseconds, of which copy-on-write took some.
+#[cold]
+pub(super) fn note(
+    recorder: &Recorder,
+    session: &Session,
+    row: &Row,
+    args: &Args<'_>,
+    nanos: u64,
+    stalls: Stalls,
+) {
+    let at_ms = clock::wall_ms();
+    // Somebody else may be reading the names: then the entry has none.
+    let names = session.client.names.try_lock();
+    let slow = Slow {
+        at_ms,
+        nanos,
+        cow_nanos: stalls.nanoseconds,
+        peer: &session.client.peer,
+        name: names.as_ref().map_or("", |names| &names.name),
+    };
+    let shown = (0..args.len()).map(|i| match is_secret(row, args, i) {
+        true => b"(redacted)".as_slice(),
+        false => args.at(i),
+    });
+    recorder.slow(&slow, shown);
+    let fast = row.command.flags.has(Flags::FAST);
+    let event = if fast { Event::FastCommand } else { Event::Command };
+    recorder.latency_event(event, at_ms, Duration::from_nanos(nanos));
+    recorder.latency_event(Event::CowFault, at_ms, Duration::from_nanos(stalls.longest));
+}

@@ -1,0 +1,124 @@
+use super::super::{ArenaFigures, CowFigures, MemoryFigures, PoolFigures, Sample, ThpFigures};
+use super::*;
+
+fn inputs(pages: &str) -> InfoInputs {
+    InfoInputs {
+        arena: ArenaFigures {
+            pages_asked: pages.to_owned(),
+            pages: pages.to_owned(),
+            capacity: 1 << 30,
+            chunk_bytes: 2 << 20,
+            used_chunks: 100,
+            huge_bytes: 200 << 20,
+            cow_page_bytes: 4096,
+        },
+        memory: MemoryFigures { used: 100 << 20, ..MemoryFigures::default() },
+        checkpoint_isolation: "kernel-cow".to_owned(),
+        thp: ThpFigures { setting: "madvise".to_owned(), splits: 3, healed: 0 },
+        ..InfoInputs::default()
+    }
+}
+
+fn save() -> SaveRecord {
+    SaveRecord { background: true, pages: "small", chunks: 100, ..SaveRecord::default() }
+}
+
+fn remarks(inputs: &InfoInputs, saves: &[SaveRecord]) -> (String, String) {
+    let situation = Situation {
+        inputs,
+        events: &[],
+        saves,
+        threshold_ms: 10,
+        heals: false,
+        peak_memory: 1 << 30,
+    };
+    (on_latency(&situation).join("\n"), on_memory(&situation).join("\n"))
+}
+
+#[test]
+fn a_healthy_server_gets_no_remark() {
+    for pages in ["thp", "small"] {
+        let found = remarks(&inputs(pages), &[save()]);
+        assert_eq!(found, (String::new(), String::new()), "{pages}");
+    }
+}
+
+#[test]
+fn each_event_is_described() {
+    let inputs = inputs("thp");
+    let samples = [4, 8].map(|ms| Sample { at_s: 1, ms }).to_vec();
+    for event in Event::ALL {
+        let events = [EventFigures { event, samples: samples.clone(), max_ms: 9 }];
+        let situation = Situation {
+            inputs: &inputs,
+            events: &events,
+            saves: &[],
+            threshold_ms: 0,
+            heals: true,
+            peak_memory: 0,
+        };
+        let found = on_latency(&situation);
+        let start = format!("{}: 2 seconds with spikes, 6 ms in the mean, 9 ms", event.name());
+        assert!(found[0].starts_with(&start), "{found:?}");
+        assert!(found[1].contains("CONFIG SET latency-monitor-threshold"), "{found:?}");
+    }
+}
+
+#[test]
+fn slow_forks_depend_on_the_pages() {
+    let slow = SaveRecord { fork: Duration::from_millis(40), ..save() };
+    let (found, _) = remarks(&inputs("small"), std::slice::from_ref(&slow));
+    assert!(found.contains("40.0 ms for 0.2 GiB on small pages: arena-pages thp"), "{found}");
+    let (found, _) = remarks(&inputs("thp"), &[SaveRecord { pages: "thp", ..slow }]);
+    assert!(found.contains("are large already"), "{found}");
+    let waited = SaveRecord { safepoint_wait: Duration::from_millis(7), ..save() };
+    let (found, _) = remarks(&inputs("thp"), &[waited]);
+    assert!(found.contains("waited 7.0 ms"), "{found}");
+}
+
+#[test]
+fn large_pages_and_small_pools_are_named() {
+    let mut inputs = inputs("huge-2mb");
+    inputs.arena.cow_page_bytes = 2 << 20;
+    inputs.cow = CowFigures {
+        faults: 9,
+        copied_bytes: 900,
+        written_bytes: 3,
+        longest: Duration::from_millis(2),
+        ..CowFigures::default()
+    };
+    inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 200, free: 120, reserved: 90 });
+    let (latency, memory) = remarks(&inputs, &[]);
+    assert!(latency.contains("2048 KiB"), "{latency}");
+    assert!(latency.contains("9 faults, 2.0 ms the longest, 300 bytes"), "{latency}");
+    assert!(memory.contains("30 free pages") && memory.contains("by 70 pages"), "{memory}");
+    inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 200, free: 100, reserved: 0 });
+    assert_eq!(remarks(&inputs, &[]).1, "");
+}
+
+#[test]
+fn transparent_huge_pages_are_looked_at() {
+    let mut few = inputs("thp");
+    few.arena.huge_bytes = 100 << 20;
+    let (latency, memory) = remarks(&few, &[]);
+    assert!(latency.contains("Only 50 %") && latency.contains("arena-thp-heal yes"), "{latency}");
+    assert_eq!(latency, memory);
+    let mut off = inputs("small");
+    off.thp.setting = "never".to_owned();
+    off.arena.pages_asked = "auto".to_owned();
+    let (latency, _) = remarks(&off, &[]);
+    assert!(
+        latency.contains("echo madvise") && latency.contains("auto found neither"),
+        "{latency}"
+    );
+}
+
+#[test]
+fn full_memory_and_costly_saves_are_named() {
+    let mut full = inputs("thp");
+    full.memory.used = 1020 << 20;
+    let costly = SaveRecord { extra_memory_bytes: 150 << 20, ..save() };
+    let (_, memory) = remarks(&full, &[costly]);
+    assert!(memory.contains("100 % of maxmemory"), "{memory}");
+    assert!(memory.contains("0.1 GiB beyond the 0.2 GiB"), "{memory}");
+}

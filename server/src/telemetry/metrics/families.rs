@@ -1,0 +1,155 @@
+//! Families of metrics as they are collected, before any form is chosen.
+
+use crate::telemetry::Snapshot;
+
+/// What a family measures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// It only grows; its name ends in `_total`.
+    Counter,
+    /// It goes up and down.
+    Gauge,
+    /// Durations.
+    Histogram,
+}
+
+impl Kind {
+    /// As the text forms call it.
+    pub(super) const fn name(self) -> &'static str {
+        match self {
+            Self::Counter => "counter",
+            Self::Gauge => "gauge",
+            Self::Histogram => "histogram",
+        }
+    }
+}
+
+/// One family.
+#[derive(Debug)]
+pub(super) struct Family {
+    /// The full name, a counter's `_total` included.
+    pub name: &'static str,
+    pub help: &'static str,
+    pub kind: Kind,
+    pub series: Vec<Series>,
+}
+
+impl Family {
+    /// The name without a counter's `_total`.
+    pub(super) fn stem(&self) -> &'static str {
+        match self.kind {
+            Kind::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
+            _ => self.name,
+        }
+    }
+
+    /// The unit that the name ends in.
+    pub(super) fn unit(&self) -> Option<&'static str> {
+        let stem = self.stem();
+        let tells = |unit: &str| stem.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'));
+        ["seconds", "bytes", "ratio"].into_iter().find(|unit| tells(unit))
+    }
+}
+
+/// One series of a family.
+#[derive(Debug)]
+pub(super) struct Series {
+    pub labels: Vec<(&'static str, String)>,
+    pub value: Value,
+}
+
+/// What a series says at this moment.
+#[derive(Debug)]
+pub(super) enum Value {
+    Number(f64),
+    Durations(Box<Snapshot>),
+}
+
+/// What can stand behind a series.
+pub(super) trait Figure {
+    fn value(self) -> Value;
+}
+
+impl Figure for u64 {
+    fn value(self) -> Value {
+        Value::Number(self as f64)
+    }
+}
+
+impl Figure for f64 {
+    fn value(self) -> Value {
+        Value::Number(self)
+    }
+}
+
+impl Figure for Snapshot {
+    fn value(self) -> Value {
+        Value::Durations(Box::new(self))
+    }
+}
+
+/// Labels and value of a series.
+pub(super) type Labelled<'a, const N: usize, F> = ([(&'static str, &'a str); N], F);
+
+/// The families of one scrape, in the order in which they were added.
+#[derive(Debug, Default)]
+pub(super) struct Families(pub Vec<Family>);
+
+impl Families {
+    pub(super) fn gauge(&mut self, name: &'static str, help: &'static str, value: impl Figure) {
+        self.gauges(name, help, [([], value)]);
+    }
+
+    pub(super) fn gauges<'a, const N: usize, F: Figure>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        series: impl IntoIterator<Item = Labelled<'a, N, F>>,
+    ) {
+        self.add(name, help, Kind::Gauge, series);
+    }
+
+    pub(super) fn counter(&mut self, name: &'static str, help: &'static str, value: impl Figure) {
+        self.counters(name, help, [([], value)]);
+    }
+
+    pub(super) fn counters<'a, const N: usize, F: Figure>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        series: impl IntoIterator<Item = Labelled<'a, N, F>>,
+    ) {
+        self.add(name, help, Kind::Counter, series);
+    }
+
+    pub(super) fn histogram(&mut self, name: &'static str, help: &'static str, times: &Snapshot) {
+        self.histograms(name, help, [([], times.clone())]);
+    }
+
+    pub(super) fn histograms<'a, const N: usize>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        series: impl IntoIterator<Item = Labelled<'a, N, Snapshot>>,
+    ) {
+        self.add(name, help, Kind::Histogram, series);
+    }
+
+    /// Adds a family, unless it has no series.
+    fn add<'a, const N: usize, F: Figure>(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        kind: Kind,
+        series: impl IntoIterator<Item = Labelled<'a, N, F>>,
+    ) {
+        let series = series.into_iter().map(|(labels, figure)| Series {
+            labels: labels.map(|(label, value)| (label, value.to_owned())).to_vec(),
+            value: figure.value(),
+        });
+        let series: Vec<Series> = series.collect();
+        if !series.is_empty() {
+            self.0.push(Family { name, help, kind, series });
+        }
+    }
+}

@@ -1,0 +1,250 @@
+//! The latency monitor: spikes above `latency-monitor-threshold`, by event, one sample a second.
+
+use std::collections::VecDeque;
+use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use zerocopy::FromZeros;
+
+use super::mailbox::Mailbox;
+
+/// Samples that a series keeps.
+pub const SAMPLES: usize = 160;
+/// Notes that wait to be collected, of each thread and half.
+const NOTES: usize = 64;
+
+/// What can hold clients up.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Event {
+    /// The kernel forked.
+    Fork,
+    /// A save waited until no command ran.
+    Safepoint,
+    /// The kernel copied a page for a writer.
+    CowFault,
+    /// A command.
+    Command,
+    /// A command that should be fast.
+    FastCommand,
+    /// A round of expiry.
+    ExpireCycle,
+}
+
+impl Event {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::Fork,
+        Self::Safepoint,
+        Self::CowFault,
+        Self::Command,
+        Self::FastCommand,
+        Self::ExpireCycle,
+    ];
+
+    /// As LATENCY and the metrics name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Fork => "fork",
+            Self::Safepoint => "safepoint",
+            Self::CowFault => "cow-fault",
+            Self::Command => "command",
+            Self::FastCommand => "fast-command",
+            Self::ExpireCycle => "expire-cycle",
+        }
+    }
+
+    /// The event of a name, whatever its case.
+    pub fn named(name: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|event| name.eq_ignore_ascii_case(event.name().as_bytes()))
+    }
+}
+
+/// Notes of spikes by one thread.
+pub(super) type SpikeNotes = Mailbox<Spike>;
+
+/// Room for the notes of one thread.
+pub(super) fn spike_notes() -> SpikeNotes {
+    Mailbox::new(NOTES)
+}
+
+/// A spike as its thread notes it.
+#[derive(Debug, Clone, Copy, FromZeros)]
+pub(super) struct Spike {
+    event: usize,
+    at_s: i64,
+    ms: u64,
+}
+
+/// The worst of one second.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Sample {
+    /// The second since 1970.
+    pub at_s: i64,
+    /// Milliseconds.
+    pub ms: u64,
+}
+
+/// What was recorded of one event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EventFigures {
+    /// The event.
+    pub event: Event,
+    /// The samples, the oldest first; there is one at least.
+    pub samples: Vec<Sample>,
+    /// The longest since the start or the last reset, in milliseconds.
+    pub max_ms: u64,
+}
+
+impl EventFigures {
+    /// The last sample.
+    pub fn latest(&self) -> Sample {
+        self.samples.last().copied().unwrap_or(Sample { at_s: 0, ms: 0 })
+    }
+}
+
+#[derive(Debug, Default)]
+struct Series {
+    samples: VecDeque<Sample>,
+    max_ms: u64,
+}
+
+impl Series {
+    fn add(&mut self, sample: Sample) {
+        self.max_ms = self.max_ms.max(sample.ms);
+        match self.samples.back_mut() {
+            // Threads may be a little behind each other.
+            Some(last) if last.at_s >= sample.at_s => last.ms = last.ms.max(sample.ms),
+            _ => {
+                if self.samples.len() == SAMPLES {
+                    self.samples.pop_front();
+                }
+                self.samples.push_back(sample);
+            }
+        }
+    }
+}
+
+/// The monitor.
+#[derive(Debug, Default)]
+pub(super) struct Monitor {
+    /// Zero: nothing is recorded.
+    threshold_ms: AtomicU64,
+    series: Mutex<[Series; Event::ALL.len()]>,
+}
+
+impl Monitor {
+    /// Records spikes of so many milliseconds from now on; 0: none.
+    pub(super) fn set_threshold(&self, ms: u64) {
+        self.threshold_ms.store(ms, Relaxed);
+    }
+
+    /// A spike worth recording.
+    pub(super) fn spike(&self, event: Event, at_ms: i64, took: Duration) -> Option<Spike> {
+        let threshold = self.threshold_ms.load(Relaxed);
+        let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+        let at_s = at_ms.div_euclid(1000);
+        (threshold > 0 && ms >= threshold).then_some(Spike { event: event as usize, at_s, ms })
+    }
+
+    /// Records spikes.
+    pub(super) fn record(&self, spikes: impl IntoIterator<Item = Spike>) {
+        let mut series = self.series.lock();
+        for spike in spikes {
+            if let Some(series) = series.get_mut(spike.event) {
+                series.add(Sample { at_s: spike.at_s, ms: spike.ms });
+            }
+        }
+    }
+
+    /// Collects what threads have noted.
+    pub(super) fn collect<'a>(&self, threads: impl Iterator<Item = &'a SpikeNotes>) {
+        let mut spikes = Vec::new();
+        for notes in threads {
+            notes.empty(|spike| spikes.push(*spike));
+        }
+        spikes.sort_by_key(|spike| spike.at_s);
+        self.record(spikes);
+    }
+
+    /// The events that were recorded.
+    pub(super) fn events(&self) -> Vec<EventFigures> {
+        let series = self.series.lock();
+        let each = Event::ALL.into_iter().zip(series.iter());
+        let used = each.filter(|(_, series)| !series.samples.is_empty());
+        used.map(|(event, series)| EventFigures {
+            event,
+            samples: series.samples.iter().copied().collect(),
+            max_ms: series.max_ms,
+        })
+        .collect()
+    }
+
+    /// Forgets an event; tells whether there was something to forget.
+    pub(super) fn reset(&self, event: Event) -> bool {
+        let mut series = self.series.lock();
+        let series = series.get_mut(event as usize).map(std::mem::take);
+        series.is_some_and(|series| !series.samples.is_empty())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(monitor: &Monitor, event: Event, at_ms: i64, ms: u64) {
+        monitor.record(monitor.spike(event, at_ms, Duration::from_millis(ms)));
+    }
+
+    #[test]
+    fn only_spikes_above_the_threshold_are_recorded() {
+        let monitor = Monitor::default();
+        at(&monitor, Event::Fork, 1000, 500);
+        assert!(monitor.events().is_empty(), "off");
+        monitor.set_threshold(10);
+        at(&monitor, Event::Fork, 1000, 9);
+        assert!(monitor.events().is_empty());
+        at(&monitor, Event::Fork, 1000, 10);
+        assert_eq!(monitor.events()[0].latest(), Sample { at_s: 1, ms: 10 });
+    }
+
+    #[test]
+    fn a_second_has_one_sample_and_160_are_kept() {
+        let monitor = Monitor::default();
+        monitor.set_threshold(1);
+        for (at_ms, ms) in [(1000, 5), (1900, 9), (1999, 7), (2000, 3)] {
+            at(&monitor, Event::CowFault, at_ms, ms);
+        }
+        let events = monitor.events();
+        assert_eq!((events.len(), events[0].event, events[0].max_ms), (1, Event::CowFault, 9));
+        assert_eq!(events[0].samples, [Sample { at_s: 1, ms: 9 }, Sample { at_s: 2, ms: 3 }]);
+        (3..300).for_each(|second| at(&monitor, Event::CowFault, second * 1000, 1));
+        let events = monitor.events();
+        assert_eq!((events[0].samples.len(), events[0].samples[0].at_s), (SAMPLES, 140));
+        assert_eq!(events[0].max_ms, 9);
+        assert!(monitor.reset(Event::CowFault) && !monitor.reset(Event::CowFault));
+        assert!(monitor.events().is_empty());
+    }
+
+    #[test]
+    fn threads_notes_come_in_the_order_of_time() {
+        let monitor = Monitor::default();
+        monitor.set_threshold(1);
+        let threads = [spike_notes(), spike_notes()];
+        for (thread, at_ms) in [(0, 3000), (1, 1000), (1, 2000)] {
+            let spike = monitor.spike(Event::Command, at_ms, Duration::from_millis(4));
+            threads[thread].leave(|note| *note = spike.unwrap());
+        }
+        monitor.collect(threads.iter());
+        let seconds: Vec<i64> = monitor.events()[0].samples.iter().map(|s| s.at_s).collect();
+        assert_eq!(seconds, [1, 2, 3]);
+    }
+
+    #[test]
+    fn names_are_found() {
+        for event in Event::ALL {
+            assert_eq!(Event::named(event.name().to_uppercase().as_bytes()), Some(event));
+        }
+        assert_eq!(Event::named(b"aof-write"), None);
+    }
+}
