@@ -8,6 +8,7 @@
 //! | [`wait`] | waiting for something to become true, with a deadline |
 //! | [`browser`] | a headless Chromium, to look at the live page |
 //! | [`tools`] | the programs the tests run, and what is missing here |
+//! | [`http`] | plain HTTP |
 //! | [`kernel`] | what the kernel counts of a process |
 //! | [`hugepages`] | a claim on the machine's hugetlb pool |
 //! | [`volume`] | a small filesystem that can be filled to the brim |
@@ -19,6 +20,7 @@
 #![deny(unsafe_code)]
 
 pub mod browser;
+pub mod http;
 pub mod hugepages;
 pub mod kernel;
 pub mod load;

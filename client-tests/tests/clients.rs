@@ -3,11 +3,10 @@
 use anyhow::{Context, Result, ensure};
 use client_tests::server::Server;
 use client_tests::wire::encode;
-use client_tests::{TestResult, ports, skip, tools, wait::wait_until};
+use client_tests::{TestResult, http, ports, skip, tools, wait::wait_until};
 use redis::{Commands, ConnectionLike};
 use std::collections::HashSet;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::TcpStream;
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -240,18 +239,6 @@ fn redis_rs_works_in_both_protocols() -> TestResult {
     Ok(())
 }
 
-/// GETs a page over plain HTTP; returns status line and body.
-fn http_get(port: u16, path: &str) -> Result<(String, String)> {
-    let mut stream = TcpStream::connect(("127.0.0.1", port)).context("no metrics listener")?;
-    stream.set_read_timeout(Some(DEADLINE))?;
-    write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
-    let mut answer = String::new();
-    stream.read_to_string(&mut answer)?;
-    let (head, body) = answer.split_once("\r\n\r\n").context("no end of the HTTP head")?;
-    let status = head.lines().next().unwrap_or_default().to_owned();
-    Ok((status, body.to_owned()))
-}
-
 #[test]
 fn prometheus_accepts_the_metrics() -> TestResult {
     need!("promtool");
@@ -259,7 +246,7 @@ fn prometheus_accepts_the_metrics() -> TestResult {
     server.text(&["SET", "key", "value"])?;
     server.text(&["GET", "key"])?;
     server.bgsave_and_wait()?;
-    let (status, page) = http_get(server.metrics_port(), "/metrics")?;
+    let (status, page) = http::get(server.metrics_port(), "/metrics")?;
     ensure!(status.contains(" 200 "), "{status}");
     for name in ["redis_up 1", "redis_rdb_last_bgsave_status 1", "redis_db_keys{db=\"db0\"} 1"] {
         ensure!(page.lines().any(|line| line == name), "no {name} in:\n{page}");
@@ -284,9 +271,9 @@ fn prometheus_accepts_the_metrics() -> TestResult {
 #[test]
 fn the_health_page_says_ok() -> TestResult {
     let server = Server::start()?;
-    let (status, _) = http_get(server.metrics_port(), "/healthz")?;
+    let (status, _) = http::get(server.metrics_port(), "/healthz")?;
     ensure!(status.contains(" 200 "), "{status}");
-    let (status, _) = http_get(server.metrics_port(), "/no-such-page")?;
+    let (status, _) = http::get(server.metrics_port(), "/no-such-page")?;
     ensure!(status.contains(" 404 "), "{status}");
     Ok(())
 }
@@ -306,7 +293,7 @@ fn redis_exporter_reads_the_server() -> TestResult {
     let mut page = String::new();
     let answered = wait_until(
         || {
-            page = http_get(port, "/metrics").map(|(_, body)| body).unwrap_or_default();
+            page = http::get(port, "/metrics").map(|(_, body)| body).unwrap_or_default();
             Ok(page.contains("redis_up"))
         },
         DEADLINE,

@@ -3,8 +3,9 @@
 //! ```text
 //!   2026-01-02T03:04:05.678Z 4711  INFO ready to accept connections port=6379
 //!
-//!   {"timestamp":"2026-01-02T03:04:05.678Z","level":"INFO",                   with log-format json,
-//!    "message":"ready to accept connections","port":6379}                      on one line
+//!   with log-format json, on one line:
+//!   {"timestamp":"2026-01-02T03:04:05.678Z","level":"INFO",
+//!    "message":"ready to accept connections","port":6379}
 //! ```
 //!
 //! Redis's levels are mapped: debug and verbose show everything up to DEBUG, notice up to INFO,

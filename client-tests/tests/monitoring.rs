@@ -1,0 +1,269 @@
+//! A real Prometheus scrapes the real server with the files of docker/, whose alerts and dashboard
+//! ask for metrics that exist.
+
+use anyhow::{Context as _, Result, ensure};
+use client_tests::server::Server;
+use client_tests::wait::wait_until;
+use client_tests::{TestResult, http, ports, skip, tools};
+use serde_json::Value;
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+
+fn file(path: &str) -> PathBuf {
+    tools::package_file("../docker").join(path)
+}
+
+fn dashboard() -> Result<Value> {
+    let text = fs::read_to_string(file("grafana/dashboards/cowherd.json"))?;
+    Ok(serde_json::from_str(&text)?)
+}
+
+/// Every query of a dashboard: those of its panels, its annotations and its variables.
+fn queries(dashboard: &Value) -> Vec<String> {
+    let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
+    let text = |value: &Value| value.as_str().map(str::to_owned);
+    let panels = list(&dashboard["panels"]);
+    let targets = panels.iter().flat_map(|panel| list(&panel["targets"]));
+    let mut queries: Vec<String> = targets.filter_map(|target| text(&target["expr"])).collect();
+    let annotations = list(&dashboard["annotations"]["list"]);
+    queries.extend(annotations.iter().filter_map(|one| text(&one["expr"])));
+    for variable in list(&dashboard["templating"]["list"]) {
+        let asked = text(&variable["query"]["query"]).unwrap_or_default();
+        let inner = asked.strip_prefix("label_values(").and_then(|rest| rest.split_once(','));
+        queries.extend(inner.map(|(metric, _)| metric.to_owned()));
+    }
+    queries
+}
+
+/// A query with Grafana's variables filled in.
+fn filled_in(query: &str) -> String {
+    [("$__rate_interval", "1m"), ("$__range", "30m"), ("$instance", ".*")]
+        .iter()
+        .fold(query.to_owned(), |query, (variable, value)| query.replace(variable, value))
+}
+
+/// The families that a query or a rule names.
+fn families(text: &str) -> BTreeSet<String> {
+    let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
+    let words = text.split(|char| !is_part(char));
+    let ours = words.filter(|word| word.starts_with("cowherd_") || word.starts_with("redis_"));
+    ours.map(|name| {
+        let parts = ["_bucket", "_sum", "_count"];
+        parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name).to_owned()
+    })
+    .collect()
+}
+
+/// The families that a page of metrics has.
+fn scraped(server: &Server) -> Result<BTreeSet<String>> {
+    let (_, page) = http::get(server.metrics_port(), "/metrics")?;
+    let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
+    Ok(types.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
+}
+
+/// Those that only an arena on huge pages has.
+fn is_of_pools(name: &str) -> bool {
+    name.starts_with("cowherd_hugetlb_pool_")
+}
+
+#[test]
+fn dashboard_and_alerts_ask_for_metrics_that_exist() -> TestResult {
+    let server = Server::start()?;
+    server.text(&["SET", "key", "value"])?;
+    ensure!(server.text(&["NO-SUCH-COMMAND"]).is_err());
+    server.bgsave_and_wait()?;
+    let there = scraped(&server)?;
+    let catalogue = fs::read_to_string(tools::package_file("../docs/metrics.md"))?;
+    let dashboard = queries(&dashboard()?);
+    ensure!(dashboard.len() > 30, "only {} queries in the dashboard", dashboard.len());
+    let rules = fs::read_to_string(file("prometheus/rules.yml"))?;
+    let expressions = rules.split("annotations:").filter_map(|rule| rule.rsplit_once("expr:"));
+    let asked = dashboard.join(" ") + &expressions.map(|(_, expr)| expr).collect::<String>();
+    let asked = families(&asked);
+    ensure!(asked.len() > 30, "only {asked:?}");
+    for name in asked {
+        ensure!(catalogue.contains(&format!("| `{name}` |")), "{name} is not in docs/metrics.md");
+        ensure!(there.contains(&name) || is_of_pools(&name), "the server does not give {name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn each_alert_fires_when_it_should() -> TestResult {
+    if tools::find("promtool").is_none() {
+        skip!("there is no promtool on PATH");
+    }
+    for arguments in [["check", "config", "prometheus.yml"], ["test", "rules", "rules_test.yml"]] {
+        let mut promtool = Command::new("promtool");
+        promtool.args(arguments).current_dir(file("prometheus"));
+        tools::run(&mut promtool, b"", DEADLINE)?.success()?;
+    }
+    let rules = fs::read_to_string(file("prometheus/rules.yml"))?;
+    let tests = fs::read_to_string(file("prometheus/rules_test.yml"))?;
+    for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
+        for says in ["fires", "stays silent"] {
+            let name = format!("- name: {alert} {says}");
+            ensure!(tests.contains(&name), "no test {name:?}");
+        }
+    }
+    Ok(())
+}
+
+/// A Prometheus that runs until it is dropped.
+struct Prometheus {
+    process: Child,
+    port: u16,
+    _folder: tempfile::TempDir,
+}
+
+impl Prometheus {
+    /// Starts one with the configuration of docker/, but for the server's address and the time
+    /// between scrapes.
+    fn start(server: &Server, features: &[&str]) -> Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let given = fs::read_to_string(file("prometheus/prometheus.yml"))?;
+        let own = given
+            .replace("cowherd:9121", &format!("127.0.0.1:{}", server.metrics_port()))
+            .replace("scrape_interval: 5s", "scrape_interval: 200ms")
+            .replace("evaluation_interval: 15s", "evaluation_interval: 200ms");
+        ensure!(own.matches("200ms").count() == 2, "{own}");
+        fs::write(folder.path().join("prometheus.yml"), own)?;
+        fs::copy(file("prometheus/rules.yml"), folder.path().join("rules.yml"))?;
+        let port = ports::free()?;
+        let argument = |name: &str, path: &Path| format!("--{name}={}", path.display());
+        let process = Command::new("prometheus")
+            .arg(argument("config.file", &folder.path().join("prometheus.yml")))
+            .arg(argument("storage.tsdb.path", &folder.path().join("data")))
+            .arg(format!("--web.listen-address=127.0.0.1:{port}"))
+            .args(features.iter().map(|feature| format!("--enable-feature={feature}")))
+            .stdout(Stdio::null())
+            .stderr(Stdio::null())
+            .spawn()?;
+        let prometheus = Self { process, port, _folder: folder };
+        let is_up = || {
+            let up = prometheus.query("up{job=\"cowherd\"}").unwrap_or_default();
+            Ok(up[0]["value"][1] == "1")
+        };
+        wait_until(is_up, DEADLINE, "Prometheus to scrape the server")?;
+        Ok(prometheus)
+    }
+
+    fn get(&self, path: &str) -> Result<Value> {
+        let (status, body) = http::get(self.port, path)?;
+        ensure!(status.contains(" 200 "), "{path}: {status} {body}");
+        Ok(serde_json::from_str::<Value>(&body)?["data"].clone())
+    }
+
+    /// The series that answer a query now.
+    fn query(&self, query: &str) -> Result<Value> {
+        let found = self.get(&format!("/api/v1/query?query={}", http::encoded(query)))?;
+        Ok(found["result"].clone())
+    }
+
+    /// Waits until a query has an answer.
+    fn wait_for(&self, query: &str) -> TestResult {
+        let has = || Ok(self.query(query)?.as_array().is_some_and(|found| !found.is_empty()));
+        wait_until(has, DEADLINE, query)
+    }
+}
+
+impl Drop for Prometheus {
+    fn drop(&mut self) {
+        drop(self.process.kill());
+        drop(self.process.wait());
+    }
+}
+
+/// Commands in and outside a save, so that every family has something to show.
+fn busy_server() -> Result<Server> {
+    let server = Server::builder().arg("--slowlog-log-slower-than", "0").start()?;
+    for key in 0..200 {
+        server.text(&["SET", &format!("key:{key}"), "value"])?;
+    }
+    server.delay_saves(300_000)?;
+    server.bgsave()?;
+    for key in 0..200 {
+        server.text(&["SET", &format!("key:{key}"), "other"])?;
+    }
+    server.wait_saved()?.map_err(anyhow::Error::msg)?;
+    Ok(server)
+}
+
+#[test]
+fn prometheus_scrapes_and_answers_what_the_dashboard_asks() -> TestResult {
+    if tools::find("prometheus").is_none() {
+        skip!("there is no prometheus on PATH");
+    }
+    let server = busy_server()?;
+    let prometheus = Prometheus::start(&server, &[])?;
+    prometheus.wait_for("cowherd_cow_faults_total > 0")?;
+    for phase in ["idle", "snapshot"] {
+        let query = format!(
+            "cowherd_command_duration_seconds_count{{family=\"string\",phase=\"{phase}\"}} > 0"
+        );
+        prometheus.wait_for(&query)?;
+    }
+    for query in queries(&dashboard()?) {
+        let query = filled_in(&query);
+        let found = prometheus.query(&query).with_context(|| query.clone())?;
+        let plain = !query.contains("rate(") && !query.contains("increase(");
+        let known = plain && !query.contains(" == 1") && !query.contains(" > 0");
+        let empty = found.as_array().is_none_or(Vec::is_empty);
+        ensure!(!empty || !known || query.contains("hugetlb"), "{query} has no answer");
+    }
+    let rules = prometheus.get("/api/v1/rules")?;
+    let rules = rules["groups"][0]["rules"].as_array().cloned().unwrap_or_default();
+    ensure!(rules.len() >= 13, "{rules:?}");
+    let evaluated = || {
+        let rules = prometheus.get("/api/v1/rules")?;
+        let rules = rules["groups"][0]["rules"].as_array().cloned().unwrap_or_default();
+        Ok(rules.iter().all(|rule| rule["health"] == "ok"))
+    };
+    wait_until(evaluated, DEADLINE, "all alerts to be evaluated")
+}
+
+#[test]
+fn histograms_are_native_where_prometheus_asks_for_them() -> TestResult {
+    if tools::find("prometheus").is_none() {
+        skip!("there is no prometheus on PATH");
+    }
+    let server = busy_server()?;
+    let prometheus = Prometheus::start(&server, &["native-histograms"])?;
+    let series = "cowherd_command_duration_seconds{family=\"string\",phase=\"idle\"}";
+    let query = format!("histogram_count({series})");
+    prometheus.wait_for(&query)?;
+    let count: f64 =
+        prometheus.query(&query)?[0]["value"][1].as_str().context("a count")?.parse()?;
+    let calls: f64 = {
+        let sets = prometheus.query("cowherd_commands_total{command=\"set\"}")?;
+        sets[0]["value"][1].as_str().context("a counter")?.parse()?
+    };
+    ensure!(count >= 200.0 && count <= calls, "{count} of {calls}");
+    let median = prometheus.query(&format!("histogram_quantile(0.5, {series})"))?;
+    let median: f64 = median[0]["value"][1].as_str().context("a quantile")?.parse()?;
+    ensure!(median > 1e-8 && median < 1.0, "half of all commands took {median} s");
+    Ok(())
+}
+
+#[test]
+fn a_save_is_one_line_of_json() -> TestResult {
+    let server = Server::builder().arg("--log-format", "json").start()?;
+    server.text(&["SET", "key", "value"])?;
+    server.bgsave_and_wait()?;
+    let log = server.log();
+    let lines = log.lines().map(serde_json::from_str::<Value>);
+    let lines: Vec<Value> = lines.collect::<Result<_, _>>().with_context(|| log.clone())?;
+    let saves: Vec<&Value> =
+        lines.iter().filter(|line| line["message"] == "Checkpoint saved").collect();
+    ensure!(saves.len() == 1, "{log}");
+    for field in ["keys", "image_bytes", "fork_us", "cow_faults", "seconds", "bytes_per_second"] {
+        ensure!(saves[0][field].is_number(), "no {field}: {}", saves[0]);
+    }
+    ensure!(saves[0]["keys"] == 1 && saves[0]["level"] == "INFO", "{}", saves[0]);
+    Ok(())
+}
