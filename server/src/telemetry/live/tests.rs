@@ -69,7 +69,8 @@ async fn each_file_of_the_page_is_served_with_a_strict_policy() {
         let (response, _) = live.answer(&Method::GET, path).expect(path);
         let policy = response.headers()["content-security-policy"].to_str().unwrap().to_owned();
         assert!(policy.starts_with("default-src 'none'; script-src 'self';"), "{policy}");
-        assert!(!policy.contains(concat!("un", "safe")) && !policy.contains("http"), "{policy}");
+        let mut sources = policy.split("; ").flat_map(|rule| rule.split(' ').skip(1));
+        assert!(sources.all(|source| ["'none'", "'self'"].contains(&source)), "{policy}");
         assert!(!body(response).await.is_empty(), "{path}");
     }
     assert!(live.answer(&Method::GET, "/live/none.js").is_none());

@@ -221,7 +221,6 @@ export class Chart {
 
   draw() {
     const shown = this.shown();
-    byId("chart-empty").hidden = shown.length > 0;
     this.frame = this.measure();
     const { frame } = this;
     const [low, high] = this.decades(shown);
@@ -236,6 +235,7 @@ export class Chart {
     this.svg.setAttribute("width", frame.width);
     this.svg.setAttribute("height", frame.height);
     this.drawGrid(low, high);
+    if (!shown.some((second) => second.max_seconds)) this.drawNothing();
     this.drawSaves();
     this.drawLines(shown);
     this.drawPointer();
@@ -273,6 +273,14 @@ export class Chart {
       text(x, y + 17, x > x1 - 24 ? "end" : "middle", time(at));
     }
     this.layers.grid.replaceChildren(...marks);
+  }
+
+  drawNothing() {
+    const { frame } = this;
+    const words = this.seconds.length ? "no command ran in this time" : "no figures yet";
+    const place = { x: (MARGIN.left + frame.width - MARGIN.right) / 2, "text-anchor": "middle",
+      y: MARGIN.top + frame.plot / 2, class: "nothing" };
+    this.layers.grid.append(makeSvg("text", place, words));
   }
 
   brief(value) {

@@ -92,9 +92,10 @@ function listen() {
   source.addEventListener("error", () => {
     link("lost", heardAt ? "connection lost, reconnecting" : "no connection, trying again");
     // The browser tries again by itself, but not after an answer that is no stream.
-    if (source.readyState === EventSource.CLOSED) setTimeout(listen, RETRY_MS);
+    if (source.readyState !== EventSource.CLOSED) return;
+    link("lost", "turned away: are too many pages open? trying again");
+    setTimeout(listen, RETRY_MS);
   });
-  return source;
 }
 
 setInterval(() => {
