@@ -20,8 +20,7 @@
 //! 3. All that is known of pages and chunks is clear whenever `active` turns on.
 //! 4. A chunk is in `surveyed` only after all its bits in `resident` are set.
 
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU32, AtomicU64, Ordering};
-use std::time::Instant;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 use zerocopy::FromZeros;
@@ -32,6 +31,7 @@ use super::locks::Safepoint;
 use super::pagemap::{Page, Pagemap};
 use super::pages::PageKind;
 use super::tally::Tally;
+use crate::clock;
 use crate::telemetry::{CowFigures, Snapshot};
 
 /// How a chunk stands in a checkpoint.
@@ -249,9 +249,9 @@ impl Barrier {
             self.overtaken.fetch_add(1, Ordering::SeqCst);
             Page::Shared
         };
-        let begun = Instant::now();
+        let begun = clock::monotonic_ns();
         touch(arena, at);
-        let took = crate::clock::nanos(begun.elapsed());
+        let took = clock::monotonic_ns().saturating_sub(begun);
         set(&self.done, page);
         match (is_first, found) {
             (false, _) => self.tally.stalled(took),
@@ -295,13 +295,16 @@ impl Barrier {
     }
 }
 
-/// Writes to the page of the byte at `at` without changing it. The caller may change that byte;
-/// its neighbours on the page may be another shard's.
+/// Writes to the page of the byte at `at` without changing it: the byte is the caller's to change,
+/// its neighbours on the page may be another shard's. Volatile, since an optimiser knows that an
+/// atomic `|= 0` changes nothing, and leaves it out: the page would be copied later, and by whoever
+/// comes, untimed.
 fn touch(arena: &Arena, at: u64) {
-    let address = arena.address(at, 1);
+    let address = arena.address(at, 1).as_ptr();
     // SAFETY: a byte inside the arena; the caller holds the lock that guards it.
-    let byte = unsafe { AtomicU8::from_ptr(address.as_ptr()) };
-    byte.fetch_or(0, Ordering::Relaxed);
+    let byte = unsafe { address.read_volatile() };
+    // SAFETY: as above.
+    unsafe { address.write_volatile(byte) };
 }
 
 pub(super) fn bits(count: u64) -> Box<[AtomicU64]> {

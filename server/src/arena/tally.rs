@@ -53,8 +53,8 @@ fn charge(faults: u64, nanoseconds: u64) {
 /// The counters. They only grow; a checkpoint's share is the difference to its beginning.
 #[derive(Default)]
 pub(super) struct Tally {
-    faults: AtomicU64,
-    stall: AtomicU64,
+    /// Time spent waiting for others' faults.
+    waited: AtomicU64,
     fresh: AtomicU64,
     private: AtomicU64,
     /// The longest fault since the last [`Self::begin`].
@@ -79,8 +79,6 @@ impl Tally {
 
     /// A fault copied a page for the calling thread.
     pub(super) fn copied(&self, nanoseconds: u64) {
-        self.faults.fetch_add(1, Relaxed);
-        self.stall.fetch_add(nanoseconds, Relaxed);
         self.longest.fetch_max(nanoseconds, Relaxed);
         self.times.record(nanoseconds);
         charge(1, nanoseconds);
@@ -88,7 +86,7 @@ impl Tally {
 
     /// The calling thread waited for a fault of another.
     pub(super) fn stalled(&self, nanoseconds: u64) {
-        self.stall.fetch_add(nanoseconds, Relaxed);
+        self.waited.fetch_add(nanoseconds, Relaxed);
         charge(0, nanoseconds);
     }
 
@@ -109,11 +107,12 @@ impl Tally {
 
     /// All since the start, in pages of `1 << page_shift` bytes.
     pub(super) fn total(&self, page_shift: u32) -> CowFigures {
-        let faults = self.faults.load(Relaxed);
+        let faults = self.times.count();
+        let stall = self.times.sum_nanos() + self.waited.load(Relaxed);
         CowFigures {
             faults,
             copied_bytes: faults << page_shift,
-            stall: Duration::from_nanos(self.stall.load(Relaxed)),
+            stall: Duration::from_nanos(stall),
             longest: Duration::from_nanos(self.times.max()),
             written_bytes: self.written.iter().map(|stripe| stripe.load(Relaxed)).sum(),
             fresh_pages: self.fresh.load(Relaxed),

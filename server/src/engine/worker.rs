@@ -195,9 +195,12 @@ impl Worker {
         let mut stalls = Stalls::default();
         if phase.is_snapshot() {
             stalls = take_stalls();
-            let cow_nanos = stalls.nanoseconds;
-            let worst = Worst { nanos, begun_ns, cow_nanos, command: row.number };
-            self.recorder.command_in_save(phase, worst);
+            // Whoever asks for the save waits for it, and knows.
+            if !row.command.flags.has(Flags::ADMIN) {
+                let cow_nanos = stalls.nanoseconds;
+                let worst = Worst { nanos, begun_ns, cow_nanos, command: row.number };
+                self.recorder.command_in_save(phase, worst);
+            }
         }
         if nanos > self.recorder.telemetry().slow_limit() {
             slow::note(&self.recorder, session, row, args, nanos, stalls);

@@ -68,7 +68,8 @@ impl Cause {
     }
 }
 
-/// The longest that a client waited for one command while a save ran.
+/// The longest that a client waited for one command while a save ran. Commands for administrators,
+/// such as the BGSAVE that waits for its own fork, are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
 pub struct Stall {
     /// How long.

@@ -18,6 +18,16 @@ impl SharedHistogram {
         self.0.snapshot()
     }
 
+    /// How many durations there are.
+    pub fn count(&self) -> u64 {
+        self.0.count()
+    }
+
+    /// Their sum in nanoseconds.
+    pub fn sum_nanos(&self) -> u64 {
+        self.0.sum_nanos()
+    }
+
     /// The longest so far, in nanoseconds.
     pub fn max(&self) -> u64 {
         self.0.max()
