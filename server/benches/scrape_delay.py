@@ -2,7 +2,7 @@
 """What a scrape does to commands: their times under full load, in turns with and without somebody
 who scrapes ten times a second.
 
-    benches/scrape_delay.py [--rounds N] [--keys N] [--scrapes-per-second N] [--binary PATH]
+    server/benches/scrape_delay.py [--rounds N] [--keys N] [--scrapes-per-second N] [--binary PATH]
 
 The server holds a million keys in an arena of 10 GiB. The times are those that the server itself
 measures (INFO latencystats, LATENCY HISTOGRAM). Needs redis-benchmark and two cores: server on core
@@ -20,7 +20,7 @@ import time
 import urllib.request
 
 PORT, METRICS = 16399, 16398
-ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..")
+ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
 
 def ask(*words):

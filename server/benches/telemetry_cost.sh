@@ -1,11 +1,11 @@
 #!/usr/bin/env bash
 # What telemetry costs: processor time per request with it and with it compiled out, in turns.
 #
-#   benches/telemetry_cost.sh [ROUNDS]
+#   server/benches/telemetry_cost.sh [ROUNDS]
 #
 # Needs redis-benchmark and two cores: the server runs on core 0, the load on core 1.
 set -euo pipefail
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
 ROUNDS=${1:-9}
 REQUESTS=${REQUESTS:-2000000}
