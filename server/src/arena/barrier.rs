@@ -115,9 +115,15 @@ impl Barrier {
 
     /// Starts recording: from now on the pages of the chunks in use are shared with a child.
     pub fn begin(&self, safepoint: &Safepoint<'_>) {
-        safepoint.arena().pool.lock().copy_sets(&self.at_fork, &self.shared);
+        let arena = safepoint.arena();
+        arena.pool.lock().copy_sets(&self.at_fork, &self.shared);
+        if arena.page_kind() == PageKind::Huge1Gb {
+            // All of them were taken at start, and are never handed back.
+            self.shared.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
+        }
         self.tally.begin();
         self.leaving.store(false, Ordering::Relaxed);
+        self.dumped_below.store(0, Ordering::Relaxed);
         self.active.store(true, Ordering::Relaxed);
     }
 
@@ -166,6 +172,11 @@ impl Barrier {
         ones(&self.shared)
     }
 
+    /// Whether a chunk was in use at the last fork.
+    pub(super) fn was_used(&self, chunk: ChunkIndex) -> bool {
+        get(&self.at_fork, u64::from(chunk.0))
+    }
+
     /// Whether a chunk has kept the memory that it had at the last fork.
     pub(super) fn shares(&self, chunk: ChunkIndex) -> bool {
         get(&self.shared, u64::from(chunk.0))
@@ -191,7 +202,9 @@ impl Barrier {
 
     /// Notes that the child has written all chunks with numbers below this one.
     pub fn note_dumped(&self, below: u64) {
-        self.dumped_below.store(below, Ordering::Relaxed);
+        if self.is_active() {
+            self.dumped_below.store(below, Ordering::Relaxed);
+        }
     }
 
     /// How a chunk stands in the checkpoint that runs.

@@ -254,3 +254,26 @@ fn the_picture_shows_what_a_save_does() {
     arena.barrier().end(&held.safepoint().unwrap());
     assert_eq!(arena.picture(1000), idle);
 }
+
+/// Free chunks that kept their memory lay on huge pages at the fork and are not in use afterwards:
+/// nobody has split them.
+#[test]
+fn an_idle_save_splits_nothing() {
+    let Ok(blank) = Blank::reserve(PageKind::Thp, 64 << 20) else { return };
+    let arena = blank.format(7, 1).unwrap();
+    let mut held = arena.lock(ShardSet::ALL);
+    for size in [20 << 20, 10 << 20] {
+        let at = held.mem(shard(1)).allocate(size).unwrap();
+        held.mem(shard(1)).bytes_mut(at, size).fill(1);
+        if size > 10 << 20 {
+            held.mem(shard(1)).release(at, size);
+        }
+    }
+    let child = Child::fork(&arena, &mut held);
+    let Some(before) = arena.survey(child.pid.as_raw(), || true) else { return };
+    let Some(after) = arena.look(|| true) else { return };
+    assert_eq!(arena.split_since(&before, &after.huge), 0);
+    assert_eq!(before.len(), after.huge.len());
+    assert!(arena.look(|| false).is_none());
+    arena.barrier().end(&held.safepoint().unwrap());
+}

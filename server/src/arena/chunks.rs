@@ -345,6 +345,9 @@ impl Arena {
     /// Hands the memory of up to `most` free chunks back to the kernel; returns how many it handed
     /// back. A system call a chunk: for a background thread, never for a command.
     pub fn trim(&self, most: usize) -> usize {
+        if self.map.kind() == super::PageKind::Huge1Gb {
+            return 0;
+        }
         let _alone = self.trimming.lock();
         let mut chunks = Vec::new();
         while chunks.len() < most {

@@ -55,7 +55,7 @@ pub use mapping::SideTable;
 pub use memory::{Mem, ReadOnly};
 pub use open::{Blank, OpenError, layout_hash};
 pub use pages::{PageKind, PagesError};
-pub use survey::ChunkSet;
+pub use survey::{ChunkSet, PageLook};
 pub use tally::{Stalls, take_stalls};
 
 /// One arena.

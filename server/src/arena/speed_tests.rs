@@ -86,7 +86,7 @@ fn collapses() {
     arena.barrier().end(&held.safepoint().unwrap());
     drop(held);
     let begun = Instant::now();
-    let split = arena.split_chunks();
+    let split = arena.look(|| true).unwrap().split;
     println!("{} chunks are split; found in {:.2?}", split.len(), begun.elapsed());
     let mut times: Vec<Duration> = Vec::new();
     for chunk in split {

@@ -48,6 +48,44 @@ impl ChunkSet {
     }
 }
 
+/// How the chunks in use lie at one moment.
+#[derive(Debug)]
+pub struct PageLook {
+    /// Those that lie on huge pages.
+    pub huge: ChunkSet,
+    /// Those that do not though they could, lowest first: at least half of their pages are there.
+    /// Others hold little, and putting them on a huge page would take memory.
+    pub split: Vec<ChunkIndex>,
+}
+
+/// Counts small pages, chunk by chunk in ascending order.
+#[derive(Default)]
+struct SmallPages {
+    chunk: u64,
+    bytes: u64,
+}
+
+impl SmallPages {
+    /// Notes that there are pages from one offset to another; adds the chunks of which half is
+    /// there by now.
+    fn add(&mut self, from: u64, to: u64, split: &mut Vec<ChunkIndex>) {
+        let mut from = from;
+        while from < to {
+            let chunk = from / CHUNK_SIZE;
+            let end = to.min((chunk + 1) * CHUNK_SIZE);
+            if chunk != self.chunk {
+                *self = Self { chunk, bytes: 0 };
+            }
+            let before = self.bytes;
+            self.bytes += end - from;
+            if before < CHUNK_SIZE / 2 && self.bytes >= CHUNK_SIZE / 2 {
+                split.push(ChunkIndex::of(from));
+            }
+            from = end;
+        }
+    }
+}
+
 impl Arena {
     /// Looks at the page tables of a child that was just forked: tells the barrier which pages
     /// held something at the fork, and returns the chunks that lay on huge pages. Stops when
@@ -56,7 +94,7 @@ impl Arena {
     pub fn survey(&self, child: i32, mut goes_on: impl FnMut() -> bool) -> Option<ChunkSet> {
         let mut huge = ChunkSet::of(self);
         if self.page_kind().is_hugetlb() {
-            self.barrier.shared_chunks().for_each(|chunk| huge.add(chunk));
+            self.barrier.chunks_at_fork().for_each(|chunk| huge.add(chunk));
             return Some(huge);
         }
         let pagemap = Pagemap::of(child).ok()?;
@@ -71,7 +109,8 @@ impl Arena {
                     let (from, to) = (pages.start - base, pages.end - base);
                     self.barrier.note_resident(from, to);
                     if pages.huge {
-                        chunks_within(from, to).for_each(|chunk| huge.add(chunk));
+                        let used = chunks_within(from, to).filter(|c| self.barrier.was_used(*c));
+                        used.for_each(|chunk| huge.add(chunk));
                     }
                 },
                 |up_to| {
@@ -92,59 +131,59 @@ impl Arena {
         Some(huge)
     }
 
-    /// The chunks in use that lie on huge pages. Walks the page tables of transparent huge pages,
-    /// in short steps; of the others it is known. `None`: the kernel does not tell.
-    pub fn huge_chunks(&self) -> Option<ChunkSet> {
-        let mut huge = ChunkSet::of(self);
+    /// Looks how the chunks in use lie. Walks the page tables of transparent huge pages, in short
+    /// steps; of the others it is known. `None`: the kernel does not tell (before Linux 6.7), or
+    /// `goes_on` did not want to.
+    pub fn look(&self, mut goes_on: impl FnMut() -> bool) -> Option<PageLook> {
+        let mut look = PageLook { huge: ChunkSet::of(self), split: Vec::new() };
         match self.page_kind() {
-            PageKind::Small => return Some(huge),
+            PageKind::Small => return Some(look),
             PageKind::Huge2Mb | PageKind::Huge1Gb => {
-                ones(&self.present).for_each(|chunk| huge.add(chunk));
-                return Some(huge);
+                ones(&self.in_use).for_each(|chunk| look.huge.add(chunk));
+                return Some(look);
             }
             PageKind::Thp => {}
         }
         let pagemap = Pagemap::own().ok()?;
         let base = self.map.base().as_ptr() as u64;
+        let mut complete = true;
         for (first, end) in runs(ones(&self.in_use)) {
-            let (from, to) = (base + first.start(), base + end.start());
+            let mut small = SmallPages::default();
             let note = |pages: super::pagemap::Resident| {
+                let (from, to) = (pages.start - base, pages.end - base);
                 if pages.huge {
-                    let inside = chunks_within(pages.start - base, pages.end - base);
-                    inside.for_each(|chunk| huge.add(chunk));
+                    chunks_within(from, to).for_each(|chunk| look.huge.add(chunk));
+                } else {
+                    small.add(from, to, &mut look.split);
                 }
             };
-            pagemap.residents(from, to, note, |_| true).ok()?;
+            let step = |_| {
+                complete = goes_on();
+                complete
+            };
+            let (from, to) = (base + first.start(), base + end.start());
+            pagemap.residents(from, to, note, step).ok()?;
+            if !complete {
+                return None;
+            }
         }
-        Some(huge)
+        Some(look)
     }
 
-    /// Bytes of the arena that really lie on huge pages; `None` if the kernel does not tell.
-    ///
-    /// Before Linux 6.7 it is read from smaps, for which the kernel walks the whole arena in one
-    /// go: not for a hot path.
-    pub fn huge_bytes(&self) -> Option<u64> {
-        match self.huge_chunks() {
-            Some(chunks) => Some(chunks.len() * CHUNK_SIZE),
-            None => pages::huge_bytes(self.map.base().as_ptr() as usize, self.map.len()),
-        }
-    }
-
-    /// Chunks in use that do not lie on huge pages though they could, lowest first; none but for
-    /// transparent huge pages.
-    pub fn split_chunks(&self) -> Vec<ChunkIndex> {
-        if self.page_kind() != PageKind::Thp {
-            return Vec::new();
-        }
-        let Some(huge) = self.huge_chunks() else { return Vec::new() };
-        ones(&self.in_use).filter(|chunk| !huge.has(*chunk)).collect()
+    /// Bytes of the arena that lie on huge pages, from smaps, for kernels for which [`Self::look`]
+    /// tells nothing. The kernel walks the whole arena in one go: not for a hot path.
+    pub fn huge_bytes_of_old_kernels(&self) -> Option<u64> {
+        pages::huge_bytes(self.map.base().as_ptr() as usize, self.map.len())
     }
 
     /// Of the chunks that lay on huge pages at the last fork, how many do no more though they have
     /// kept their memory: writers have split them.
     pub fn split_since(&self, before: &ChunkSet, after: &ChunkSet) -> u64 {
         let lost = before.chunks().filter(|chunk| !after.has(*chunk));
-        lost.filter(|chunk| self.barrier.shares(*chunk)).count() as u64
+        let kept = |chunk: &ChunkIndex| {
+            self.barrier.shares(*chunk) && get(&self.in_use, u64::from(chunk.0))
+        };
+        lost.filter(kept).count() as u64
     }
 
     /// Makes a chunk's memory one huge page again, if it is in use. Tells whether it tried. Others
@@ -194,6 +233,21 @@ mod tests {
             runs(chunks.into_iter()).map(|(first, end)| (first.0, end.0)).collect();
         assert_eq!(found, [(0, 3), (5, 6), (7, 9)]);
         assert_eq!(runs(std::iter::empty()).count(), 0);
+    }
+
+    #[test]
+    fn a_chunk_is_split_once_half_of_it_is_there() {
+        let (mut small, mut split) = (SmallPages::default(), Vec::new());
+        let half = CHUNK_SIZE / 2;
+        for (from, to) in [
+            (0, half - 4096),
+            (CHUNK_SIZE - 8192, CHUNK_SIZE + 4096),
+            (2 * CHUNK_SIZE, 4 * CHUNK_SIZE + half),
+            (5 * CHUNK_SIZE, 5 * CHUNK_SIZE + 4096),
+        ] {
+            small.add(from, to, &mut split);
+        }
+        assert_eq!(split, [0, 2, 3, 4].map(ChunkIndex));
     }
 
     #[test]

@@ -99,6 +99,16 @@ pub enum SaveError {
         /// Bytes of the arena.
         capacity: u64,
     },
+    /// The child lacks pages, since the pool had none for copies.
+    #[error("the save failed: {}", dry(*kind, *capacity))]
+    PoolDry {
+        /// The child.
+        pid: i32,
+        /// The pages of the arena.
+        kind: PageKind,
+        /// Bytes of the arena.
+        capacity: u64,
+    },
     /// The save was called off.
     #[error("the save was cancelled. {KEPT}")]
     Cancelled,
@@ -161,21 +171,22 @@ fn fork_remedy(error: &io::Error) -> &'static str {
 }
 
 /// What a signal means for the child of a save.
+fn dry(kind: PageKind, capacity: u64) -> String {
+    format!(
+        "the pool of {} MiB huge pages ran dry while the kernel copied pages that were written \
+         during the save; it then takes the page from the child. {KEPT}Let the pool hold twice \
+         the arena. Run: {}  or choose arena-pages thp",
+        kind.cow_bytes() >> 20,
+        pool_remedy(kind, capacity)
+    )
+}
+
 fn killed(signal: Signal, kind: PageKind, capacity: u64) -> String {
-    let dry = || {
-        format!(
-            "the pool of {} MiB huge pages ran dry while the kernel copied pages that were written \
-             during the save; it then takes the page from the child. {KEPT}Let the pool hold twice \
-             the arena. Run: {}  or choose arena-pages thp",
-            kind.cow_bytes() >> 20,
-            pool_remedy(kind, capacity)
-        )
-    };
     match (signal, kind.is_hugetlb()) {
-        (Signal::SIGBUS, true) => format!(": {}", dry()),
+        (Signal::SIGBUS, true) => format!(": {}", dry(kind, capacity)),
         (Signal::SIGKILL, true) => format!(
             ": by somebody, or by the kernel because memory ran out (see dmesg), or because {}",
-            dry()
+            dry(kind, capacity)
         ),
         (Signal::SIGKILL, false) => format!(
             ": by somebody, or by the kernel because memory ran out, and it takes the child first \

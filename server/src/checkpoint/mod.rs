@@ -55,6 +55,7 @@ pub use lock::DirLock;
 pub use report::{Phase, Progress};
 pub use restore::{RestoreStats, restore};
 pub use running::{Handle, Outcome, Running};
+pub use writer::buffer_bytes;
 
 /// How chunks are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

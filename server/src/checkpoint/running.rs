@@ -19,12 +19,12 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
-use super::fork::{Prepared, TempFile};
+use super::fork::{Prepared, Subject, TempFile};
 use super::report::{Failure, NOT_INHERITED, Phase, Progress, Report};
 use super::storage::Storage;
 use super::sys::SharedReport;
-use super::writer::buffer_bytes;
 use super::{SaveError, Target};
+use crate::arena::pages::Pool;
 use crate::telemetry::Steps;
 
 /// A save that a child is writing. Dropping it kills the child.
@@ -96,11 +96,6 @@ impl Handle {
     /// How far the save is.
     pub fn progress(&self) -> Progress {
         self.report.progress()
-    }
-
-    /// Bytes of buffers that the child fills and shares with nobody.
-    pub fn buffer_bytes(&self) -> u64 {
-        buffer_bytes(self.report.chunks_total.get())
     }
 
     /// Whether the child has done its work, well or not, and ends.
@@ -188,7 +183,12 @@ impl Running {
             return Err(SaveError::Killed { pid, signal, kind, capacity });
         }
         if report.failure() == Some(NOT_INHERITED) {
-            return Err(SaveError::NotInherited { pid, kind: self.prepared.subject.kind });
+            let Subject { kind, capacity } = self.prepared.subject;
+            // The kernel takes a page from the child when it has none for a copy.
+            if Pool::read(kind).is_some_and(|pool| pool.available() == 0) {
+                return Err(SaveError::PoolDry { pid, kind, capacity });
+            }
+            return Err(SaveError::NotInherited { pid, kind });
         }
         if let Some(Failure { phase, errno }) = report.failure() {
             return Err(write_error(phase, errno, &self.prepared.temp.path));

@@ -60,8 +60,8 @@ pub(super) struct Job {
     table: CompressTable,
 }
 
-/// Bytes of the buffers that fill while so many chunks are written.
-pub(super) const fn buffer_bytes(chunks: u64) -> u64 {
+/// Bytes of the buffers that fill while so many chunks are written; they are shared with nobody.
+pub const fn buffer_bytes(chunks: u64) -> u64 {
     STAGE as u64 + tail_len(chunks)
 }
 

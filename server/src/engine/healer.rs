@@ -10,6 +10,7 @@ use nix::errno::Errno;
 
 use crate::arena::ChunkIndex;
 use crate::commands::Shared;
+use crate::keyspace::CHUNK_SIZE;
 
 /// From one look at the page tables to the next.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
@@ -25,6 +26,8 @@ pub(super) struct Healer {
     /// Chunks to be made whole, the next one last.
     todo: Vec<ChunkIndex>,
     refusals: u32,
+    /// It has worked once.
+    works: bool,
     /// The kernel has no way to do it.
     hopeless: bool,
     next_step: Instant,
@@ -35,7 +38,14 @@ impl Healer {
     /// One that looks at once.
     pub(super) fn new() -> Self {
         let now = Instant::now();
-        Self { todo: Vec::new(), refusals: 0, hopeless: false, next_step: now, next_look: now }
+        Self {
+            todo: Vec::new(),
+            refusals: 0,
+            works: false,
+            hopeless: false,
+            next_step: now,
+            next_look: now,
+        }
     }
 
     /// How long there is nothing to do.
@@ -50,25 +60,31 @@ impl Healer {
         self.todo.clear();
     }
 
-    /// Looks, or makes one chunk whole.
-    pub(super) fn step(&mut self, shared: &Shared) {
+    /// Looks, or makes one chunk whole. A look ends early once `is_wanted` says that somebody asks
+    /// for a save.
+    pub(super) fn step(&mut self, shared: &Shared, is_wanted: impl Fn() -> bool) {
         if Instant::now() >= self.next_look {
-            self.look(shared);
+            self.look(shared, is_wanted);
         } else if let Some(chunk) = self.todo.pop() {
             self.heal(shared, chunk);
         }
     }
 
-    fn look(&mut self, shared: &Shared) {
+    fn look(&mut self, shared: &Shared, is_wanted: impl Fn() -> bool) {
         let arena = shared.keyspace.arena();
-        let bytes = arena.huge_bytes();
-        shared.sampled.saw_huge(bytes.unwrap_or(0));
-        let wanted = shared.config.current().arena_thp_heal && !self.hopeless;
-        self.todo = if wanted { arena.split_chunks() } else { Vec::new() };
-        self.todo.reverse();
-        self.refusals = 0;
         let now = Instant::now();
         (self.next_look, self.next_step) = (now + LOOK_EVERY, now + PAUSE);
+        self.refusals = 0;
+        self.todo.clear();
+        if let Some(look) = arena.look(|| !is_wanted()) {
+            shared.sampled.saw_huge(look.huge.len() * CHUNK_SIZE);
+            if shared.config.current().arena_thp_heal && !self.hopeless {
+                self.todo = look.split;
+                self.todo.reverse();
+            }
+        } else if !is_wanted() {
+            shared.sampled.saw_huge(arena.huge_bytes_of_old_kernels().unwrap_or(0));
+        }
     }
 
     fn heal(&mut self, shared: &Shared, chunk: ChunkIndex) {
@@ -84,26 +100,26 @@ impl Healer {
         }
         self.learn(&outcome);
         self.next_step = Instant::now() + PAUSE.max(took * (DUTY - 1));
-        if self.todo.is_empty() {
-            shared.sampled.saw_huge(shared.keyspace.arena().huge_bytes().unwrap_or(0));
-        }
     }
 
     /// Goes on, waits for better times, or gives up, by how a chunk went.
     fn learn(&mut self, outcome: &io::Result<bool>) {
         let Err(error) = outcome else {
             self.refusals = 0;
+            self.works |= matches!(outcome, Ok(true));
             return;
         };
-        if error.raw_os_error() == Some(Errno::EINVAL as i32) {
+        self.refusals += 1;
+        if self.refusals < PATIENCE {
+            return;
+        }
+        self.todo.clear();
+        // A single chunk may be refused like that too, for example as nothing of it is there.
+        if error.raw_os_error() == Some(Errno::EINVAL as i32) && !self.works {
             tracing::warn!(
-                "This kernel cannot make split huge pages whole (MADV_COLLAPSE, Linux 6.1)"
+                "The kernel does not make split huge pages whole (MADV_COLLAPSE, Linux 6.1)"
             );
             self.hopeless = true;
-        }
-        self.refusals += 1;
-        if self.hopeless || self.refusals >= PATIENCE {
-            self.todo.clear();
         }
     }
 }
@@ -140,10 +156,19 @@ mod tests {
     }
 
     #[test]
-    fn a_kernel_that_cannot_is_asked_once() {
+    fn a_kernel_that_never_could_is_asked_no_more() {
+        let refuse = |healer: &mut Healer, times| {
+            (0..times).for_each(|_| healer.learn(&refused(Errno::EINVAL)));
+        };
         let mut healer = with_work();
-        healer.learn(&refused(Errno::EINVAL));
+        refuse(&mut healer, PATIENCE - 1);
+        assert!(!healer.hopeless && healer.todo.len() == 20, "it may be the chunks");
+        refuse(&mut healer, 1);
         assert!(healer.hopeless && healer.todo.is_empty());
+        let mut healer = with_work();
+        healer.learn(&Ok(true));
+        refuse(&mut healer, PATIENCE);
+        assert!(!healer.hopeless && healer.todo.is_empty(), "it has worked before");
     }
 
     #[test]

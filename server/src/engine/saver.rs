@@ -27,7 +27,9 @@ use crate::keyspace::Keyspace;
 
 const BUSY: &str = "ERR Background save already in progress";
 /// Forks that one save may take: see [`SaveError::NotInherited`].
-const MAX_FORKS: u32 = 100;
+const MAX_FORKS: u32 = 30;
+/// From one of them to the next: each holds all clients up.
+const REFORK_PAUSE: Duration = Duration::from_millis(10);
 const CLOSED: &str = "ERR The server is shutting down";
 
 /// Starts saves, one at a time, and knows the one that runs.
@@ -81,7 +83,7 @@ impl Saver {
         match kind {
             SaveKind::Foreground => self.save_now(shared).map(|()| "OK".to_owned()),
             SaveKind::Background { schedule } => self.save_in_background(schedule),
-            SaveKind::Cancel => self.cancel(),
+            SaveKind::Cancel => self.cancel(shared),
         }
     }
 
@@ -162,8 +164,10 @@ impl Saver {
     }
 
     /// Stops the save that runs, and forgets the one that is scheduled.
-    fn cancel(&self) -> Result<String, String> {
+    fn cancel(&self, shared: &Shared) -> Result<String, String> {
         let mut state = self.state.lock();
+        // Killed, the child gives its memory back without a word.
+        shared.keyspace.arena().barrier().child_leaves();
         let scheduled = std::mem::take(&mut state.scheduled);
         let forking = state.busy && !state.foreground && state.running.is_none();
         state.cancelled = forking;
@@ -239,7 +243,9 @@ impl Saver {
                     while self.save(shared, answer.take()) {}
                     healer.look_soon();
                 }
-                Err(RecvTimeoutError::Timeout) => healer.step(shared),
+                Err(RecvTimeoutError::Timeout) => {
+                    healer.step(shared, || self.state.lock().busy);
+                }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
@@ -260,7 +266,10 @@ impl Saver {
             match save.wait(running) {
                 // Seen at once, before anything was written; a later instant does as well.
                 Err(SaveError::NotInherited { .. })
-                    if save.forks < MAX_FORKS && self.may_fork_again() => {}
+                    if save.forks < MAX_FORKS && self.may_fork_again() =>
+                {
+                    std::thread::sleep(REFORK_PAUSE);
+                }
                 result => break result,
             }
         };

@@ -14,7 +14,9 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::arena::{ChunkSet, ShardSet};
-use crate::checkpoint::{Codec, Handle, Options, Outcome, Prepared, Running, SaveError, Target};
+use crate::checkpoint::{
+    Codec, Handle, Options, Outcome, Prepared, Running, SaveError, Target, buffer_bytes,
+};
 use crate::clock::{self, Moment};
 use crate::commands::Shared;
 use crate::keyspace::{CHUNK_SIZE, DATABASES, Shards, layout_hash};
@@ -92,7 +94,7 @@ impl<'s> Save<'s> {
             safepoint_wait: times.wait,
             fork: times.fork,
             hold_up: times.hold_up,
-            extra_memory_bytes: page_table_bytes(running.pid()),
+            extra_memory_bytes: page_table_bytes(running.pid()) + buffer_bytes(start.record.chunks),
             ..start.record
         };
         let telemetry = &shared.telemetry;
@@ -133,7 +135,7 @@ impl<'s> Save<'s> {
         self.ended = Some(Moment::now());
         self.cow = barrier.cost();
         barrier.forget();
-        let after = arena.huge_chunks();
+        let after = arena.look(|| true).map(|look| look.huge);
         let bytes = |chunks: &ChunkSet| chunks.len() * CHUNK_SIZE;
         let both = before.as_ref().zip(after.as_ref());
         self.pages = PagesSeen {
@@ -200,10 +202,7 @@ pub(super) fn sample(shared: &Shared, child: &Handle) {
     let barrier = shared.keyspace.arena().barrier();
     barrier.note_dumped(progress.done_below);
     let cow = barrier.cost();
-    shared.telemetry.persistence().save_sampled(Moment::now(), |record| {
-        if record.chunks_done == 0 && progress.chunks_done > 0 {
-            record.extra_memory_bytes += child.buffer_bytes();
-        }
+    shared.telemetry.persistence().save_sampled(child.pid(), Moment::now(), |record| {
         record.extra_memory_bytes += cow.copied_bytes.saturating_sub(record.cow.copied_bytes);
         record.chunks_done = progress.chunks_done;
         record.raw_bytes = progress.raw_bytes;

@@ -177,9 +177,11 @@ impl Persistence {
         state.running = Some(Running { start, at, sampled: at });
     }
 
-    /// What the running save has done and cost up to now.
-    pub fn save_sampled(&self, now: Moment, update: impl FnOnce(&mut SaveRecord)) {
-        if let Some(running) = &mut self.state.lock().running {
+    /// What the running save has done and cost up to now; ignored if it is another's than that of
+    /// the child `pid`, who may have ended since.
+    pub fn save_sampled(&self, pid: i32, now: Moment, update: impl FnOnce(&mut SaveRecord)) {
+        let mut state = self.state.lock();
+        if let Some(running) = state.running.as_mut().filter(|running| running.start.pid == pid) {
             running.sampled = now;
             running.start.record.duration = now.since(&running.at);
             update(&mut running.start.record);

@@ -48,7 +48,7 @@ fn a_save_that_succeeds_counts_the_changes_before_the_fork() {
     let persistence = Persistence::new(at(0));
     persistence.forked(times(347));
     persistence.save_started(start(10), at(5));
-    persistence.save_sampled(at(7), |record| {
+    persistence.save_sampled(42, at(7), |record| {
         record.chunks_done = 2;
         record.cow.copied_bytes = 2048;
     });
@@ -80,7 +80,8 @@ fn a_save_that_fails_leaves_what_the_last_good_one_said() {
     persistence.save_started(start(10), at(1));
     persistence.save_finished(at(2), succeed(777, 1));
     persistence.save_started(start(20), at(3));
-    persistence.save_sampled(at(4), copied(99));
+    persistence.save_sampled(42, at(4), copied(99));
+    persistence.save_sampled(41, at(4), copied(1));
     persistence.save_finished(at(5), fail("no space"));
 
     let view = persistence.view(at(6), 30);

@@ -268,7 +268,7 @@ fn a_running_and_a_failed_save_are_shown() {
     let record = SaveRecord { chunks: 4, keys: 8, ..SaveRecord::default() };
     let start = SaveStart { pid: 42, record, ..SaveStart::default() };
     persistence.save_started(start, Moment::now());
-    persistence.save_sampled(Moment::now(), |record| record.chunks_done = 1);
+    persistence.save_sampled(42, Moment::now(), |record| record.chunks_done = 1);
     let info = render(&telemetry, &["persistence", "stats"], &inputs());
     let running = fields(&info);
     assert_eq!(running["rdb_bgsave_in_progress"], "1");
@@ -353,7 +353,7 @@ fn each_save_has_a_line_in_the_section_of_checkpoints() {
     persistence.forked(ForkTimes { wait: ms(1), fork: ms(2), hold_up: ms(4) });
     let record = SaveRecord { chunks: 4, hold_up: ms(4), ..SaveRecord::default() };
     persistence.save_started(SaveStart { record, ..SaveStart::default() }, Moment::now());
-    persistence.save_sampled(Moment::now(), |record| record.chunks_done = 1);
+    persistence.save_sampled(0, Moment::now(), |record| record.chunks_done = 1);
     let mut inputs = inputs();
     inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 9, free: 4, reserved: 1 });
     let info = render(&telemetry, &["checkpoint"], &inputs);

@@ -132,7 +132,7 @@ async fn a_listener_is_told_everything_and_then_what_changes() {
     let start = SaveStart { record, ..SaveStart::default() };
     persistence.save_started(start, Moment::now());
     assert_eq!(next(&mut feed, "save").await["phase"], "start");
-    persistence.save_sampled(Moment::now(), |record| record.chunks_done = 3);
+    persistence.save_sampled(0, Moment::now(), |record| record.chunks_done = 3);
     let progress = next(&mut feed, "save").await;
     assert_eq!((&progress["phase"], &progress["chunks"]), (&"progress".into(), &4.into()));
     assert!(next(&mut feed, "map").await["cells"].is_string(), "looked at while a save runs");

@@ -61,7 +61,7 @@ fn source() -> Source {
     let record = SaveRecord { chunks: 4, ..SaveRecord::default() };
     let start = SaveStart { pid: 1, record, ..SaveStart::default() };
     telemetry.persistence().save_started(start, Moment::now());
-    telemetry.persistence().save_sampled(Moment::now(), |record| record.chunks_done = 1);
+    telemetry.persistence().save_sampled(1, Moment::now(), |record| record.chunks_done = 1);
     Source { telemetry, figures: Arc::new(TwoDatabases) }
 }
 

@@ -1,0 +1,131 @@
+//! What held clients up: SLOWLOG, LATENCY, the longest stall of a save; asked of the real server.
+
+use anyhow::{Context as _, Result, ensure};
+use client_tests::server::{Builder, Server};
+use client_tests::wait::wait_until;
+use client_tests::{TestResult, http, ports, skip, tools};
+use redis::Value;
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(60);
+const LARGE: usize = 1 << 20;
+
+fn builder() -> Builder {
+    Server::builder().arg("--arena-pages", "small").arg("--save", "")
+}
+
+fn query<T: redis::FromRedisValue>(server: &Server, words: &[&str]) -> Result<T> {
+    let mut connection = server.connection()?;
+    let mut command = redis::cmd(words[0]);
+    command.arg(&words[1..]);
+    Ok(command.query(&mut connection)?)
+}
+
+/// An entry of the slow log: number, time, microseconds, arguments, address, name.
+type Entry = (u64, u64, u64, Vec<String>, String, String);
+
+/// Overwrites a large value while a child is held that shares its pages.
+fn write_into_a_save(server: &Server) -> TestResult {
+    server.text(&["SET", "large", &"x".repeat(LARGE)])?;
+    server.delay_saves(3600 * 1_000_000)?;
+    server.bgsave()?;
+    let begun = || Ok(server.info("cowherd_checkpoint_chunks_done")? != "0");
+    wait_until(begun, DEADLINE, "the child to write")?;
+    server.text(&["SETRANGE", "large", "0", &"y".repeat(LARGE)])?;
+    server.text(&["BGSAVE", "CANCEL"])?;
+    drop(server.wait_saved()?);
+    Ok(())
+}
+
+#[test]
+fn slow_commands_tell_their_share_of_copy_on_write() -> TestResult {
+    let server = builder().arg("--slowlog-log-slower-than", "0").start()?;
+    write_into_a_save(&server)?;
+    let entries: Vec<Value> = query(&server, &["SLOWLOG", "GET", "-1"])?;
+    for entry in &entries {
+        let elements = entry.as_sequence().map_or(0, <[Value]>::len);
+        ensure!(elements == 6, "{elements} elements: clients insist on six");
+    }
+    let entries: Vec<Entry> = query(&server, &["SLOWLOG", "GET", "-1"])?;
+    let (_, _, micros, arguments, address, _) = entries
+        .iter()
+        .find(|(_, _, _, arguments, _, _)| arguments[0] == "SETRANGE")
+        .context("SETRANGE is not in the slow log")?;
+    let told = arguments.last().context("no arguments")?;
+    let cow =
+        told.strip_prefix("... (").and_then(|rest| rest.strip_suffix(" us of copy-on-write)"));
+    let cow: u64 = cow.with_context(|| told.clone())?.parse()?;
+    // 256 pages, none of them copied in no time.
+    ensure!(cow >= 64 && cow <= *micros, "{cow} of {micros} us");
+    ensure!(arguments[3].ends_with("more bytes)"), "{}", arguments[3]);
+    ensure!(address.starts_with("127.0.0.1:"), "{address}");
+    let idle = entries.iter().find(|(_, _, _, arguments, _, _)| arguments[0] == "SET");
+    let idle = idle.context("SET is not in the slow log")?;
+    ensure!(!idle.3.concat().contains("copy-on-write"), "{idle:?}");
+    Ok(())
+}
+
+#[test]
+fn the_longest_stall_of_a_save_has_its_cause() -> TestResult {
+    let server = builder().start()?;
+    write_into_a_save(&server)?;
+    let save = server.checkpoint("save_1")?;
+    ensure!(save["status"] == "cancelled", "{save:?}");
+    ensure!(save["longest_stall_cause"] == "cow-fault", "{save:?}");
+    ensure!(save["longest_stall_usec"].parse::<u64>()? >= 64, "{save:?}");
+    Ok(())
+}
+
+#[test]
+fn events_are_recorded_and_the_exporter_reads_them() -> TestResult {
+    let server = builder().arg("--latency-monitor-threshold", "5").start()?;
+    server.text(&["DEBUG", "SLEEP", "0.03"])?;
+    let latest: Vec<(String, u64, u64, u64)> = query(&server, &["LATENCY", "LATEST"])?;
+    let event = latest.iter().find(|event| event.0 == "command").context("no event")?;
+    ensure!(event.2 >= 30 && event.3 >= event.2, "{event:?}");
+    let history: Vec<(u64, u64)> = query(&server, &["LATENCY", "HISTORY", "command"])?;
+    ensure!(history.last() == Some(&(event.1, event.2)), "{history:?}");
+    let advice: String = query(&server, &["LATENCY", "DOCTOR"])?;
+    ensure!(advice.contains("command: 1 seconds with spikes"), "{advice}");
+    let page = http::get(server.metrics_port(), "/metrics")?.1;
+    let spike = "redis_latency_spike_duration_seconds{event_name=\"command\"} 0.";
+    ensure!(page.contains(spike), "{page}");
+    exporter_reads(&server)?;
+    ensure!(query::<u64>(&server, &["LATENCY", "RESET"])? >= 1);
+    ensure!(query::<Vec<Value>>(&server, &["LATENCY", "LATEST"])?.is_empty());
+    Ok(())
+}
+
+fn exporter_reads(server: &Server) -> TestResult {
+    if tools::find("prometheus-redis-exporter").is_none() {
+        skip!("prometheus-redis-exporter is not installed");
+    }
+    let port = ports::free()?;
+    let mut exporter = Command::new("prometheus-redis-exporter")
+        .arg(format!("-redis.addr=redis://127.0.0.1:{}", server.port()))
+        .arg(format!("-web.listen-address=127.0.0.1:{port}"))
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()?;
+    let mut page = String::new();
+    let read = wait_until(
+        || {
+            page = http::get(port, "/metrics").map(|(_, body)| body).unwrap_or_default();
+            Ok(page.contains("redis_up"))
+        },
+        DEADLINE,
+        "redis_exporter's page",
+    );
+    exporter.kill()?;
+    exporter.wait()?;
+    read?;
+    for line in [
+        "redis_latency_spike_last{event_name=\"command\"}",
+        "redis_slowlog_length 1",
+        "redis_last_slow_execution_duration_seconds 0.03",
+    ] {
+        ensure!(page.contains(line), "no {line} in:\n{page}");
+    }
+    Ok(())
+}
