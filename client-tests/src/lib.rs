@@ -9,6 +9,7 @@
 //! | [`browser`] | a headless Chromium, to look at the live page |
 //! | [`tools`] | the programs the tests run, and what is missing here |
 //! | [`docker`] | a Docker daemon of our own |
+//! | [`exporter`] | Debian's redis_exporter |
 //! | [`http`] | plain HTTP |
 //! | [`kernel`] | what the kernel counts of a process |
 //! | [`hugepages`] | a claim on the machine's hugetlb pool |
@@ -22,6 +23,7 @@
 
 pub mod browser;
 pub mod docker;
+pub mod exporter;
 pub mod http;
 pub mod hugepages;
 pub mod kernel;

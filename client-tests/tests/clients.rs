@@ -3,7 +3,7 @@
 use anyhow::{Context, Result, ensure};
 use client_tests::server::Server;
 use client_tests::wire::encode;
-use client_tests::{TestResult, http, ports, skip, tools, wait::wait_until};
+use client_tests::{TestResult, exporter, http, skip, tools};
 use redis::{Commands, ConnectionLike};
 use std::collections::HashSet;
 use std::io::{BufRead, BufReader};
@@ -283,25 +283,7 @@ fn redis_exporter_reads_the_server() -> TestResult {
     need!("prometheus-redis-exporter");
     let server = Server::start()?;
     server.text(&["SET", "key", "value"])?;
-    let port = ports::free()?;
-    let mut exporter = Command::new("prometheus-redis-exporter")
-        .arg(format!("-redis.addr=redis://127.0.0.1:{}", server.port()))
-        .arg(format!("-web.listen-address=127.0.0.1:{port}"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut page = String::new();
-    let answered = wait_until(
-        || {
-            page = http::get(port, "/metrics").map(|(_, body)| body).unwrap_or_default();
-            Ok(page.contains("redis_up"))
-        },
-        DEADLINE,
-        "redis_exporter's page",
-    );
-    exporter.kill()?;
-    exporter.wait()?;
-    answered?;
+    let page = exporter::page(server.port())?;
     for line in ["redis_up 1", "redis_exporter_last_scrape_error{err=\"\"} 0"] {
         ensure!(page.contains(line), "no {line} in:\n{page}");
     }

@@ -3,9 +3,8 @@
 use anyhow::{Context as _, Result, ensure};
 use client_tests::server::{Builder, Server};
 use client_tests::wait::wait_until;
-use client_tests::{TestResult, http, ports, skip, tools};
+use client_tests::{TestResult, exporter, http, skip, tools};
 use redis::Value;
-use std::process::{Command, Stdio};
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(60);
@@ -101,25 +100,7 @@ fn exporter_reads(server: &Server) -> TestResult {
     if tools::find("prometheus-redis-exporter").is_none() {
         skip!("prometheus-redis-exporter is not installed");
     }
-    let port = ports::free()?;
-    let mut exporter = Command::new("prometheus-redis-exporter")
-        .arg(format!("-redis.addr=redis://127.0.0.1:{}", server.port()))
-        .arg(format!("-web.listen-address=127.0.0.1:{port}"))
-        .stdout(Stdio::null())
-        .stderr(Stdio::null())
-        .spawn()?;
-    let mut page = String::new();
-    let read = wait_until(
-        || {
-            page = http::get(port, "/metrics").map(|(_, body)| body).unwrap_or_default();
-            Ok(page.contains("redis_up"))
-        },
-        DEADLINE,
-        "redis_exporter's page",
-    );
-    exporter.kill()?;
-    exporter.wait()?;
-    read?;
+    let page = exporter::page(server.port())?;
     for line in [
         "redis_latency_spike_last{event_name=\"command\"}",
         "redis_slowlog_length 1",

@@ -2,13 +2,12 @@
 
 use crate::config::{Config, SetError};
 use crate::protocol::glob_match;
-
 use crate::telemetry::Figures as _;
 
 use super::call::Call;
 use super::failure::{Answer, Failure};
 use super::shared::Shared;
-use super::table::{Command, Flags, Handler, Keys, Locks};
+use super::table::{Command, Flags, Keys, Locks, server_sub};
 
 const ADMIN: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::LOADING).and(Flags::STALE);
 const HELP: Flags = Flags::LOADING.and(Flags::STALE);
@@ -18,25 +17,24 @@ pub(super) const COMMANDS: &[Command] =
     &[Command::new("config", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
         .doc("server", "2.0.0", "Commands about the configuration.")
         .with(&[
-            sub("get", -3, ADMIN, get, "2.0.0", "Returns the directives that fit patterns."),
-            sub("help", 2, HELP, help, "5.0.0", "Lists the subcommands."),
-            sub("resetstat", 2, ADMIN, reset_stat, "2.0.0", "Sets the statistics to zero."),
-            sub("rewrite", 2, ADMIN, rewrite, "2.8.0", "Brings the configuration file up to date."),
-            sub("set", -4, ADMIN, set, "2.0.0", "Changes directives, all or none."),
+            server_sub("get", -3, ADMIN, get, "2.0.0", "Returns the directives that fit patterns.")
+                .locking(Locks::Own),
+            server_sub("help", 2, HELP, help, "5.0.0", "Lists the subcommands.")
+                .locking(Locks::Own),
+            server_sub("resetstat", 2, ADMIN, reset_stat, "2.0.0", "Sets the statistics to zero.")
+                .locking(Locks::Own),
+            server_sub(
+                "rewrite",
+                2,
+                ADMIN,
+                rewrite,
+                "2.8.0",
+                "Brings the configuration file up to date.",
+            )
+            .locking(Locks::Own),
+            server_sub("set", -4, ADMIN, set, "2.0.0", "Changes directives, all or none.")
+                .locking(Locks::Own),
         ])];
-
-const fn sub(
-    name: &'static str,
-    arity: isize,
-    flags: Flags,
-    handler: Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, Keys::NONE, handler)
-        .doc("server", since, summary)
-        .locking(Locks::Own)
-}
 
 fn help(call: &mut Call<'_>) -> Answer {
     call.help(&[

@@ -5,7 +5,7 @@ use crate::telemetry::SlowEntry;
 
 use super::call::Call;
 use super::failure::{Answer, Failure};
-use super::table::{Command, Flags, Handler, Keys, Row};
+use super::table::{Command, Flags, Keys, Row, server_sub as sub};
 
 const ALWAYS: Flags = Flags::ADMIN.and(Flags::LOADING).and(Flags::STALE);
 /// Entries that GET returns without a count.
@@ -30,17 +30,6 @@ pub(super) const COMMANDS: &[Command] =
                 "Lists the subcommands.",
             ),
         ])];
-
-const fn sub(
-    name: &'static str,
-    arity: isize,
-    flags: Flags,
-    handler: Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, Keys::NONE, handler).doc("server", since, summary)
-}
 
 fn get(call: &mut Call<'_>) -> Answer {
     let count = match call.args.len() {

@@ -152,6 +152,18 @@ pub struct Command {
     pub summary: &'static str,
 }
 
+/// A subcommand without keys in the group `server`.
+pub(super) const fn server_sub(
+    name: &'static str,
+    arity: isize,
+    flags: Flags,
+    handler: Handler,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    Command::new(name, arity, flags, Keys::NONE, handler).doc("server", since, summary)
+}
+
 impl Command {
     /// A command that locks the shards of its keys.
     pub const fn new(

@@ -27,8 +27,8 @@ set protected-mode to no if the network is trusted.\r\n";
 pub enum BindError {
     /// An address cannot be used.
     #[error(
-        "cannot listen on {address}: {source}. Is another server running there? \
-         Choose another with --port or --bind"
+        "cannot listen on {address}; is another server running there? Choose another address with \
+         --port or --bind"
     )]
     Tcp {
         /// The address.
@@ -37,7 +37,7 @@ pub enum BindError {
         source: io::Error,
     },
     /// A Unix socket cannot be made.
-    #[error("cannot listen on the Unix socket {path}: {source}")]
+    #[error("cannot listen on the Unix socket {path}")]
     Unix {
         /// The socket's path.
         path: PathBuf,
