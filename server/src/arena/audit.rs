@@ -18,8 +18,8 @@ use super::layout::{
     UNITS_PER_CHUNK, UnitDescriptor, UnitKind, index,
 };
 use super::locks::{Held, ShardIndex, ShardSet};
-use super::mapping::SideTable;
 use super::memory::ReadOnly;
+use super::tables::SideTable;
 use super::unitmap;
 
 /// The first broken invariant.

@@ -16,6 +16,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::{FromZeros, IntoBytes as _};
 
+use super::barrier::Barrier;
 use super::layout::{
     CHUNK_SIZE, ChunkEntry, ChunkHead, ChunkIndex, ChunkState, HEAD_UNITS, UNITS_PER_CHUNK,
     UnitDescriptor,
@@ -105,17 +106,26 @@ impl Pool {
         self.refile(chunk, free);
     }
 
-    /// Copies the set of chunks in use, and that of chunks that have memory: those in use and
-    /// those that are free but were not handed back.
-    pub(super) fn copy_sets(&self, in_use: &[AtomicU64], resident: &[AtomicU64]) {
-        let chunks = self.links.len();
+    /// Copies the set of chunks in use.
+    pub(super) fn copy_in_use(&self, to: &[AtomicU64]) {
         for (i, free) in self.free.iter().enumerate() {
-            let valid = match chunks - (i * 64).min(chunks) {
-                64.. => u64::MAX,
-                n => (1 << n) - 1,
-            };
-            in_use[i].store(!free & valid, Ordering::Relaxed);
-            resident[i].store((!free | self.dirty[i]) & valid, Ordering::Relaxed);
+            to[i].store(!free & self.valid(i), Ordering::Relaxed);
+        }
+    }
+
+    /// Copies the set of chunks that have memory: those in use, and those that are free but were
+    /// not handed back.
+    pub(super) fn copy_resident(&self, to: &[AtomicU64]) {
+        for (i, free) in self.free.iter().enumerate() {
+            to[i].store((!free | self.dirty[i]) & self.valid(i), Ordering::Relaxed);
+        }
+    }
+
+    /// The bits of a word that stand for chunks.
+    fn valid(&self, word: usize) -> u64 {
+        match self.links.len().saturating_sub(word * 64) {
+            64.. => u64::MAX,
+            n => (1 << n) - 1,
         }
     }
 
@@ -351,11 +361,11 @@ impl Arena {
         let _alone = self.trimming.lock();
         let mut chunks = Vec::new();
         while chunks.len() < most {
-            let Some(chunk) = self.pool.lock().begin_release() else { break };
+            let Some(chunk) = self.pool.lock().begin_release(&self.barrier) else { break };
             barrier::clear(&self.present, u64::from(chunk.0));
             chunks.push(chunk);
         }
-        if self.map.kind().is_hugetlb() && !chunks.is_empty() {
+        if self.map.reading_takes_memory() && !chunks.is_empty() {
             // Whoever looked at `present` before may be about to read.
             std::thread::sleep(GRACE);
         }
@@ -388,17 +398,25 @@ impl Arena {
 
 impl Pool {
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
-    pub(super) fn begin_release(&mut self) -> Option<ChunkIndex> {
+    pub(super) fn begin_release(&mut self, barrier: &Barrier) -> Option<ChunkIndex> {
         if self.dirty_count - self.busy_count <= KEEP_DIRTY {
             return None;
         }
         // The highest first: the lowest are taken next.
-        let word = self.dirty.iter().zip(&self.busy).rposition(|(d, b)| d & !b != 0)?;
-        let top = 63 - (self.dirty[word] & !self.busy[word]).leading_zeros();
-        let chunk = word as u32 * 64 + top;
-        set_bit(&mut self.busy, chunk);
-        self.busy_count += 1;
-        Some(ChunkIndex(chunk))
+        for word in (0..self.dirty.len()).rev() {
+            let mut left = self.dirty[word] & !self.busy[word];
+            while left != 0 {
+                let top = 63 - left.leading_zeros();
+                let chunk = ChunkIndex(word as u32 * 64 + top);
+                if barrier.may_hand_back(chunk) {
+                    set_bit(&mut self.busy, chunk.0);
+                    self.busy_count += 1;
+                    return Some(chunk);
+                }
+                left &= !(1 << top);
+            }
+        }
+        None
     }
 
     pub(super) fn end_release(&mut self, chunk: ChunkIndex, released: bool) {

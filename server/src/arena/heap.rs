@@ -23,8 +23,8 @@ use super::layout::{
     UnitKind, index,
 };
 use super::locks::ShardIndex;
-use super::mapping::SideTable;
 use super::memory::Mem;
+use super::tables::SideTable;
 
 /// The longest object that shares a chunk with others.
 const MAX_RUN_OBJECT: u64 = (UNITS_PER_CHUNK - HEAD_UNITS) * UNIT_SIZE;

@@ -59,8 +59,8 @@ impl Arena {
         if !at.is_multiple_of(8) || at >= self.capacity() {
             return None;
         }
-        let is_hugetlb = self.map.kind().is_hugetlb();
-        if is_hugetlb && !super::barrier::get(&self.present, at / super::layout::CHUNK_SIZE) {
+        let must_be_there = self.map.reading_takes_memory();
+        if must_be_there && !super::barrier::get(&self.present, at / super::layout::CHUNK_SIZE) {
             return None;
         }
         // SAFETY: an aligned word inside the mapping, as just checked.

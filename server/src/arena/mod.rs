@@ -4,11 +4,13 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `layout` | where everything stands: constants, offsets, the arena's own tables |
+//! | `backing` | what its memory is to be: pages, and what a child has of them |
 //! | `pages` | page kinds, what this machine can give, and remedies |
-//! | `mapping` | the reservation, and side tables beside it |
+//! | `mapping` | the reservation |
 //! | `locks` | shard locks, and the safepoint |
 //! | `memory` | offsets in, checked bytes out |
-//! | `barrier`, `tally` | the one door through which bytes change, and its cost |
+//! | `barrier/`, `tally` | the one door through which bytes change, and its cost |
+//! | `tables` | atomic words beside it, that a child has or has not |
 //! | `pagemap`, `survey` | what the kernel's page tables say; huge pages made whole again |
 //! | `picture` | which chunks are in use, for people |
 //! | `chunks`, `unitmap` | the pool of chunks and units |
@@ -22,7 +24,8 @@
 #![expect(unsafe_code, reason = "the arena is raw memory; each file lists its invariants")]
 
 mod audit;
-mod barrier;
+mod backing;
+pub mod barrier;
 mod chunks;
 mod classes;
 mod heap;
@@ -37,6 +40,7 @@ mod picture;
 #[cfg(test)]
 mod speed_tests;
 mod survey;
+mod tables;
 mod tally;
 #[cfg(test)]
 mod tests;
@@ -47,15 +51,17 @@ use std::sync::atomic::AtomicU64;
 use parking_lot::Mutex;
 
 pub use audit::{Audit, Broken, Summary};
+pub use backing::{Backing, Isolation, UndoOptions};
+pub use barrier::{BLOCK_SIZES, LEAST_LIMIT, MOST_LIMIT, UndoLog};
 pub use chunks::OutOfMemory;
 pub use classes::{MAX_SLAB_OBJECT, rounded};
 pub use layout::{CHUNK_SIZE, ChunkIndex, Offset, SHARDS};
 pub use locks::{Held, Safepoint, ShardIndex, ShardSet};
-pub use mapping::SideTable;
 pub use memory::{Mem, ReadOnly};
 pub use open::{Blank, OpenError, layout_hash};
 pub use pages::{PageKind, PagesError};
 pub use survey::{ChunkSet, PageLook};
+pub use tables::SideTable;
 pub use tally::{Stalls, take_stalls};
 
 /// One arena.
@@ -65,8 +71,8 @@ pub struct Arena {
     barrier: barrier::Barrier,
     pool: Mutex<chunks::Pool>,
     heaps: heap::Heaps,
-    /// Chunks whose memory is there. Touching a missing hugetlb page takes one from the pool, or
-    /// kills the process if there is none.
+    /// Chunks whose memory is there. Touching what is missing of hugetlb or shared memory takes
+    /// some, or kills the process if there is none.
     present: Box<[AtomicU64]>,
     /// Chunks in use: the pool's knowledge, to be read without its lock.
     in_use: Box<[AtomicU64]>,
@@ -91,6 +97,21 @@ impl Arena {
     /// The pages that it was made of. What the kernel really gave is in smaps.
     pub const fn page_kind(&self) -> PageKind {
         self.map.kind()
+    }
+
+    /// What its memory was asked to be.
+    pub const fn backing(&self) -> Backing {
+        self.map.backing()
+    }
+
+    /// How a checkpoint's child sees it.
+    pub const fn isolation(&self) -> Isolation {
+        self.map.isolation()
+    }
+
+    /// The file that the arena's memory is, if a child shares it. Byte 0 is the arena's.
+    pub const fn file(&self) -> Option<&std::fs::File> {
+        self.map.file()
     }
 
     /// Seed of the hash tables in the arena.

@@ -12,6 +12,7 @@ use zerocopy::FromZeros as _;
 
 use super::Arena;
 use super::audit::{self, Broken};
+use super::backing::Backing;
 use super::barrier::{self, Barrier};
 use super::chunks::Pool;
 use super::classes::{CLASSES, Class};
@@ -105,21 +106,22 @@ pub struct Blank {
 }
 
 impl Blank {
-    /// Reserves `capacity` bytes, rounded up to whole pages of `kind`.
+    /// Reserves `capacity` bytes, rounded up to whole pages.
     ///
     /// # Errors
     /// They are more than 32 TiB, or the machine cannot give them; the error carries the remedy.
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
-    pub fn reserve(kind: PageKind, capacity: u64) -> Result<Self, OpenError> {
+    pub fn reserve(backing: impl Into<Backing>, capacity: u64) -> Result<Self, OpenError> {
+        let backing = backing.into();
         if capacity > MAX_CAPACITY {
             return Err(OpenError::TooLarge { capacity });
         }
-        let capacity = capacity.max(MIN_CAPACITY).next_multiple_of(kind.granularity());
+        let capacity = capacity.max(MIN_CAPACITY).next_multiple_of(backing.kind.granularity());
         let chunks = capacity / CHUNK_SIZE;
         let arena = Arena {
-            map: Mapping::reserve(kind, capacity)?,
+            map: Mapping::reserve(backing, capacity)?,
             locks: ShardLocks::new(),
-            barrier: Barrier::new(kind, capacity),
+            barrier: Barrier::new(backing, capacity).map_err(OpenError::SideTable)?,
             pool: Mutex::new(Pool::new(chunks as u32).map_err(OpenError::SideTable)?),
             heaps: Heaps::new(capacity).map_err(OpenError::SideTable)?,
             present: barrier::bits(chunks),

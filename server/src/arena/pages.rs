@@ -5,6 +5,7 @@ use std::fs;
 use std::io::{self, BufRead as _};
 use std::path::PathBuf;
 
+use super::backing::{Backing, Isolation};
 use super::layout::CHUNK_SIZE;
 
 /// The kind of pages behind the arena.
@@ -102,13 +103,23 @@ fn pool_dir(kind: PageKind) -> Option<PathBuf> {
     })
 }
 
-/// The setting of transparent huge pages for private memory: `always`, `madvise` or `never`;
-/// `None` if the kernel has none.
-pub fn thp_setting() -> Option<String> {
-    let text = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").ok()?;
+/// The machine's setting of transparent huge pages for memory of that kind: `always`, `madvise` or
+/// `never` for private memory; for shared memory `always`, `within_size`, `advise`, `never`, `deny`
+/// or `force`. `None` if the kernel has none.
+pub fn thp_setting(isolation: Isolation) -> Option<String> {
+    let name = match isolation {
+        Isolation::KernelCow => "enabled",
+        Isolation::UndoLog(_) => "shmem_enabled",
+    };
+    let text = fs::read_to_string(format!("/sys/kernel/mm/transparent_hugepage/{name}")).ok()?;
     let start = text.find('[')? + 1;
     let end = text.find(']')?;
     text.get(start..end).map(str::to_owned)
+}
+
+/// Whether the kernel promises only memory that it has (`vm.overcommit_memory` is 2).
+pub(super) fn overcommit_is_strict() -> bool {
+    fs::read_to_string("/proc/sys/vm/overcommit_memory").is_ok_and(|mode| mode.trim() == "2")
 }
 
 /// Why the machine cannot give an arena of a kind, and what to do about it.
@@ -150,6 +161,13 @@ pub enum PagesError {
          echo madvise > /sys/kernel/mm/transparent_hugepage/enabled  or choose arena-pages small"
     )]
     ThpOff,
+    /// They are switched off for shared memory.
+    #[error(
+        "arena-pages thp: transparent huge pages are denied to shared memory on this machine. \
+         Run: echo advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled  or choose \
+         arena-pages small, or checkpoint-isolation kernel-cow"
+    )]
+    SharedThpOff,
     /// The kernel refused the mapping.
     #[error(
         "cannot reserve {} MiB of address space for the arena ({kind} pages): {source}. \
@@ -167,16 +185,20 @@ pub enum PagesError {
     },
 }
 
-/// Checks that the machine can give `capacity` bytes of `kind`.
+/// Checks that the machine can give `capacity` bytes of such memory. Shared memory whose setting
+/// is `never` gets no huge page by being touched, but does when it is asked for one later.
 ///
 /// # Errors
 /// The pool is too small, or there are no such pages; the error carries the remedy.
-pub fn check(kind: PageKind, capacity: u64) -> Result<(), PagesError> {
+pub fn check(backing: Backing, capacity: u64) -> Result<(), PagesError> {
+    let Backing { kind, isolation } = backing;
     match kind {
         PageKind::Small => Ok(()),
-        PageKind::Thp => match thp_setting().as_deref() {
-            Some("always" | "madvise") => Ok(()),
-            _ => Err(PagesError::ThpOff),
+        PageKind::Thp => match (isolation, thp_setting(isolation).as_deref()) {
+            (Isolation::KernelCow, Some("always" | "madvise")) => Ok(()),
+            (Isolation::KernelCow, _) => Err(PagesError::ThpOff),
+            (Isolation::UndoLog(_), None | Some("deny")) => Err(PagesError::SharedThpOff),
+            (Isolation::UndoLog(_), _) => Ok(()),
         },
         PageKind::Huge2Mb | PageKind::Huge1Gb => {
             let pool = Pool::read(kind).ok_or(PagesError::NoSuchPages { kind })?;
@@ -203,19 +225,19 @@ pub(super) fn pool_too_small(kind: PageKind, capacity: u64, pool: Pool) -> Pages
     PagesError::PoolTooSmall { kind, capacity, needed, available, total, remedy }
 }
 
-/// The best kind that this machine gives for `capacity` bytes, and why not a better one.
-///
-/// `copies` is the number of times the pool must hold the arena: 2 where the kernel copies pages
-/// after a fork (a pool that runs dry then kills the child), 1 where it does not.
-pub fn choose(capacity: u64, copies: u64) -> (PageKind, Option<PagesError>) {
-    let refused = match check(PageKind::Huge2Mb, capacity.saturating_mul(copies)) {
+/// The best kind that this machine gives for `capacity` bytes, and why not a better one. It takes
+/// pages of the hugetlb pool only if the pool holds the arena as often as a save may need.
+pub fn choose(capacity: u64, isolation: Isolation) -> (PageKind, Option<PagesError>) {
+    let backing = |kind| Backing { kind, isolation };
+    let huge = backing(PageKind::Huge2Mb);
+    let refused = match check(huge, capacity.saturating_mul(huge.copies())) {
         Ok(()) => return (PageKind::Huge2Mb, None),
         Err(PagesError::PoolTooSmall { kind, needed, available, total, remedy, .. }) => {
             PagesError::PoolTooSmall { kind, capacity, needed, available, total, remedy }
         }
         Err(error) => error,
     };
-    match check(PageKind::Thp, capacity) {
+    match check(backing(PageKind::Thp), capacity) {
         Ok(()) => (PageKind::Thp, Some(refused)),
         Err(error) => (PageKind::Small, Some(error)),
     }
@@ -277,7 +299,7 @@ mod tests {
 
     #[test]
     fn auto_always_finds_something() {
-        let (kind, _) = choose(1 << 50, 2);
+        let (kind, _) = choose(1 << 50, Isolation::KernelCow);
         assert_ne!(kind, PageKind::Huge2Mb);
     }
 }

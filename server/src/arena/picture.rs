@@ -40,7 +40,7 @@ impl Arena {
             let state = self.barrier.state_of(ChunkIndex::of(chunk * CHUNK_SIZE));
             at_fork |= state.at_fork;
             dumped &= state.dumped || !state.at_fork;
-            faults += state.faults;
+            faults += state.heat;
         }
         let bit = |is_set, bit| if is_set { bit } else { 0 };
         let bits = bit(used, MapCell::USED)

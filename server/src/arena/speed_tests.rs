@@ -3,7 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use super::barrier::tests::Child;
+use super::barrier::cow::tests::Child;
 use super::*;
 
 const PAGE: u64 = 4096;

@@ -92,6 +92,10 @@ impl Arena {
     /// `goes_on` says so: a child that ends has given its pages back. `None`: the kernel does not
     /// tell, and the barrier goes on asking page by page.
     pub fn survey(&self, child: i32, mut goes_on: impl FnMut() -> bool) -> Option<ChunkSet> {
+        let Some(cow) = self.barrier.cow() else {
+            // The child shares all of it, and nobody copies or splits anything.
+            return self.look(goes_on).map(|look| look.huge);
+        };
         let mut huge = ChunkSet::of(self);
         if self.page_kind().is_hugetlb() {
             self.barrier.chunks_at_fork().for_each(|chunk| huge.add(chunk));
@@ -100,14 +104,14 @@ impl Arena {
         let pagemap = Pagemap::of(child).ok()?;
         let base = self.map.base().as_ptr() as u64;
         let mut complete = true;
-        for (first, end) in runs(self.barrier.shared_chunks()) {
+        for (first, end) in runs(cow.shared_chunks()) {
             let mut next = first;
             let walked = pagemap.residents(
                 base + first.start(),
                 base + end.start(),
                 |pages| {
                     let (from, to) = (pages.start - base, pages.end - base);
-                    self.barrier.note_resident(from, to);
+                    cow.note_resident(from, to);
                     if pages.huge {
                         let used = chunks_within(from, to).filter(|c| self.barrier.was_used(*c));
                         used.for_each(|chunk| huge.add(chunk));
@@ -117,7 +121,7 @@ impl Arena {
                     complete = goes_on();
                     let up_to = ChunkIndex::of(up_to - base);
                     while complete && next.0 < up_to.0 {
-                        self.barrier.note_surveyed(next);
+                        cow.note_surveyed(next);
                         next.0 += 1;
                     }
                     complete
@@ -181,7 +185,8 @@ impl Arena {
     pub fn split_since(&self, before: &ChunkSet, after: &ChunkSet) -> u64 {
         let lost = before.chunks().filter(|chunk| !after.has(*chunk));
         let kept = |chunk: &ChunkIndex| {
-            self.barrier.shares(*chunk) && get(&self.in_use, u64::from(chunk.0))
+            let kept = self.barrier.cow().is_none_or(|cow| cow.shares(*chunk));
+            kept && get(&self.in_use, u64::from(chunk.0))
         };
         lost.filter(kept).count() as u64
     }

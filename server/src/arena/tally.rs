@@ -7,7 +7,8 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-use crate::telemetry::{CowFigures, SharedHistogram, Snapshot};
+use super::barrier::{Captured, UndoLog};
+use crate::telemetry::{CowFigures, SharedHistogram, Snapshot, UndoFigures};
 
 /// Bytes written are counted at so many places, so that threads do not wait for each other.
 const STRIPES: usize = 16;
@@ -133,6 +134,67 @@ impl Tally {
             written_bytes: total.written_bytes - begun.written_bytes,
             fresh_pages: total.fresh_pages - begun.fresh_pages,
             private_pages: total.private_pages - begun.private_pages,
+        }
+    }
+}
+
+/// What the undo log has cost. The counters only grow, as those of [`Tally`].
+#[derive(Default)]
+pub(super) struct UndoTally {
+    blocks: AtomicU64,
+    bytes: AtomicU64,
+    /// The longest since the last [`Self::begin`].
+    longest: AtomicU64,
+    times: SharedHistogram,
+    begun: Mutex<UndoFigures>,
+}
+
+impl UndoTally {
+    /// A checkpoint begins.
+    pub(super) fn begin(&self, log: Option<&UndoLog>, written: &Tally) {
+        self.longest.store(0, Relaxed);
+        *self.begun.lock() = self.total(log, written);
+    }
+
+    /// A change of the calling thread's has had blocks captured.
+    pub(super) fn captured(&self, captured: &Captured) {
+        self.blocks.fetch_add(captured.blocks, Relaxed);
+        self.bytes.fetch_add(captured.bytes, Relaxed);
+        self.longest.fetch_max(captured.nanos, Relaxed);
+        self.times.record(captured.nanos);
+        charge(captured.blocks, captured.nanos);
+    }
+
+    /// How long each change took that had something captured.
+    pub(super) fn times(&self) -> Snapshot {
+        self.times.snapshot()
+    }
+
+    /// All since the start; what the log holds is of this moment.
+    pub(super) fn total(&self, log: Option<&UndoLog>, written: &Tally) -> UndoFigures {
+        UndoFigures {
+            captures: self.blocks.load(Relaxed),
+            captured_bytes: self.bytes.load(Relaxed),
+            stall: Duration::from_nanos(self.times.sum_nanos()),
+            longest: Duration::from_nanos(self.times.max()),
+            written_bytes: written.total(0).written_bytes,
+            reused_records: log.map_or(0, UndoLog::reused),
+            log_bytes: log.map_or(0, UndoLog::taken),
+            committed_bytes: log.map_or(0, UndoLog::committed),
+        }
+    }
+
+    /// What was counted since the last checkpoint began.
+    pub(super) fn since_begin(&self, log: Option<&UndoLog>, written: &Tally) -> UndoFigures {
+        let begun = *self.begun.lock();
+        let total = self.total(log, written);
+        UndoFigures {
+            captures: total.captures - begun.captures,
+            captured_bytes: total.captured_bytes - begun.captured_bytes,
+            stall: total.stall.saturating_sub(begun.stall),
+            longest: Duration::from_nanos(self.longest.load(Relaxed)),
+            written_bytes: total.written_bytes - begun.written_bytes,
+            ..total
         }
     }
 }

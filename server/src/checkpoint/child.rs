@@ -4,15 +4,14 @@
 //! 1. The child has one thread, and memory as it was at the fork. Locks of other threads may be
 //!    held for ever, so only async-signal-safe calls are made: nothing allocates, locks, logs,
 //!    unwinds or drops, and the end is `_exit`.
-//! 2. The memory behind a [`Snapshot`] stands still: it is a child's own copy of a private mapping,
-//!    or every shard is locked for as long as the snapshot is used.
-//! 3. A signal is handled by default or not at all: a handler of the parent's would write to pipes
+//! 2. A signal is handled by default or not at all: a handler of the parent's would write to pipes
 //!    that parent and child share.
 
 #![expect(unsafe_code, reason = "the child of a fork; invariants above")]
 
 use std::os::fd::AsFd;
 
+use memmap2::MmapMut;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::libc;
@@ -23,12 +22,12 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getppid, write};
 
 use super::farewell::Farewell;
+use super::patched::Patched;
 use super::report::{Failure, NOT_INHERITED, Report};
-use super::source::ChunkSource;
+use super::still::still;
 use super::sys;
 use super::writer::Job;
-use crate::arena::layout::index;
-use crate::arena::{Arena, CHUNK_SIZE, ChunkIndex};
+use crate::arena::Arena;
 
 /// Added to the niceness of the parent.
 const NICER_BY: libc::c_int = 10;
@@ -36,42 +35,10 @@ const NICER_BY: libc::c_int = 10;
 const IO_PRIORITY: libc::c_int = 2 << 13 | 7;
 const IOPRIO_WHO_PROCESS: libc::c_int = 1;
 
-/// The chunks in use at the last fork, in memory that stands still.
-pub(super) struct Snapshot<'a, I> {
-    arena: &'a Arena,
-    chunks: I,
-    total: u64,
-}
-
-/// A snapshot of the arena.
-///
-/// # Safety
-/// The memory stands still (invariant 2).
-pub(super) unsafe fn snapshot(
-    arena: &Arena,
-) -> Snapshot<'_, impl Iterator<Item = ChunkIndex> + use<'_>> {
-    let chunks = arena.barrier().chunks_at_fork();
-    let total = arena.barrier().chunks_at_fork().count() as u64;
-    Snapshot { arena, chunks, total }
-}
-
-impl<I: Iterator<Item = ChunkIndex>> ChunkSource for Snapshot<'_, I> {
-    fn total(&self) -> u64 {
-        self.total
-    }
-
-    fn next(&mut self) -> Option<(ChunkIndex, &[u8])> {
-        let chunk = self.chunks.next()?;
-        let address = self.arena.chunk_address(chunk);
-        // SAFETY: a chunk of the arena, whose bytes stand still (invariant 2).
-        let bytes = unsafe { std::slice::from_raw_parts(address, index(CHUNK_SIZE)) };
-        Some((chunk, bytes))
-    }
-}
-
 /// All that the child does.
 pub(super) fn run(
     job: &mut Job,
+    buffer: &mut MmapMut,
     arena: &Arena,
     report: &Report,
     farewell: &Farewell,
@@ -80,13 +47,13 @@ pub(super) fn run(
     follow(parent);
     reset_signals();
     step_back();
-    if let Some(missing) = first_missing(arena) {
-        report.fail(missing);
-        exit(1);
-    }
-    // SAFETY: the child's own copy of the arena (invariant 2).
-    let mut source = unsafe { snapshot(arena) };
-    let code = match job.run(&mut source, report) {
+    let written = match (arena.barrier().undo_log(), arena.file()) {
+        (Some(log), Some(file)) => {
+            job.run(&mut Patched::new(arena.barrier(), log, file, buffer), report)
+        }
+        _ => write_own_copy(job, arena, report),
+    };
+    let code = match written {
         Ok(()) => 0,
         Err(failure) => {
             report.fail(failure);
@@ -95,6 +62,16 @@ pub(super) fn run(
     };
     farewell.say();
     exit(code)
+}
+
+/// Writes the child's own copy of a private arena.
+fn write_own_copy(job: &mut Job, arena: &Arena, report: &Report) -> Result<(), Failure> {
+    if let Some(missing) = first_missing(arena) {
+        return Err(missing);
+    }
+    // SAFETY: the child's own copy of the arena, which only it could change.
+    let mut source = unsafe { still(arena) };
+    job.run(&mut source, report)
 }
 
 /// A fork sometimes leaves private hugetlb pages of 1 GiB out of the child (seen on Linux 6.18): it
@@ -122,7 +99,7 @@ fn follow(parent: Pid) {
     }
 }
 
-/// Puts every signal back to its default (invariant 3) and lets them through again.
+/// Puts every signal back to its default (invariant 2) and lets them through again.
 fn reset_signals() {
     for signal in Signal::iterator() {
         // A file that grows over its limit is then an error with a name.

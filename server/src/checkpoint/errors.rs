@@ -8,7 +8,7 @@ use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
 use crate::arena::pages::Pool;
-use crate::arena::{ChunkIndex, OpenError, PageKind};
+use crate::arena::{Backing, ChunkIndex, OpenError, PageKind};
 
 /// Why a save failed. Nothing in memory is lost by it.
 #[derive(Debug, thiserror::Error)]
@@ -87,15 +87,15 @@ pub enum SaveError {
     /// A signal killed the child.
     #[error(
         "the save failed: its child {pid} was killed by {signal}{}",
-        killed(*signal, *kind, *capacity)
+        killed(*signal, *backing, *capacity)
     )]
     Killed {
         /// The child.
         pid: i32,
         /// The signal.
         signal: Signal,
-        /// The pages of the arena.
-        kind: PageKind,
+        /// The memory of the arena.
+        backing: Backing,
         /// Bytes of the arena.
         capacity: u64,
     },
@@ -108,6 +108,17 @@ pub enum SaveError {
         kind: PageKind,
         /// Bytes of the arena.
         capacity: u64,
+    },
+    /// More was changed during the save than the undo log may hold.
+    #[error(
+        "the save failed: while it ran so much was changed that the undo log reached its limit of \
+         {} MiB. {KEPT}Raise checkpoint-undo-limit (or maxmemory, of which it takes 25 % unless \
+         it is set), save at a quieter time, or let dir name a faster disk",
+        limit >> 20
+    )]
+    UndoLimit {
+        /// Bytes that the log may take.
+        limit: u64,
     },
     /// The save was called off.
     #[error("the save was cancelled. {KEPT}")]
@@ -181,8 +192,10 @@ fn dry(kind: PageKind, capacity: u64) -> String {
     )
 }
 
-fn killed(signal: Signal, kind: PageKind, capacity: u64) -> String {
-    match (signal, kind.is_hugetlb()) {
+fn killed(signal: Signal, backing: Backing, capacity: u64) -> String {
+    let kind = backing.kind;
+    // Only where pages are copied does the kernel take one from the child.
+    match (signal, kind.is_hugetlb() && backing.copies() > 1) {
         (Signal::SIGBUS, true) => format!(": {}", dry(kind, capacity)),
         (Signal::SIGKILL, true) => format!(
             ": by somebody, or by the kernel because memory ran out (see dmesg), or because {}",

@@ -3,9 +3,12 @@
 //!
 //! A child that is killed says nothing. Its end of the pipe closes then, after its memory went.
 
-use std::io::{self, PipeReader, PipeWriter, Read as _};
+use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd as _;
+use std::time::Duration;
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
 
 /// The pipe of one child.
@@ -34,10 +37,16 @@ impl Farewell {
         self.said = None;
     }
 
-    /// Waits for the child's last words, or its end.
-    pub(super) fn wait(&mut self) {
-        // A pipe fails in no other way than by a signal, after which `read` tries again.
-        let _ = self.heard.read(&mut [0]);
+    /// Waits for the child's last words, or its end, but no longer than `patience`; tells whether
+    /// it heard any.
+    pub(super) fn wait(&mut self, patience: Duration) -> bool {
+        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
+        let mut ears = [PollFd::new(self.heard.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut ears, timeout) {
+            Ok(0) | Err(Errno::EINTR) => false,
+            // Other errors show again as silence: whoever waits reaps the child then.
+            Ok(_) | Err(_) => true,
+        }
     }
 }
 
@@ -47,11 +56,14 @@ mod tests {
 
     #[test]
     fn words_and_silence_both_end_the_waiting() {
+        let patience = Duration::from_secs(60);
         let mut farewell = Farewell::new().unwrap();
+        assert!(!farewell.wait(Duration::ZERO));
         farewell.say();
-        farewell.wait();
-        farewell.only_listen();
-        farewell.wait();
-        farewell.say();
+        assert!(farewell.wait(patience));
+        let mut silent = Farewell::new().unwrap();
+        silent.only_listen();
+        assert!(silent.wait(patience));
+        silent.say();
     }
 }

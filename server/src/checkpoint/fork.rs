@@ -13,6 +13,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use memmap2::MmapMut;
 use nix::errno::Errno;
 use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
@@ -22,16 +23,18 @@ use super::farewell::Farewell;
 use super::format::{FileHeader, MAGIC, VERSION, page_kind_byte};
 use super::report::Failure;
 use super::running::{Outcome, Running, publish, write_error};
+use super::still::still;
 use super::storage::{Disk, Storage};
 use super::sys::SharedReport;
 use super::writer::{Job, Output};
 use super::{Options, SaveError, Target, child};
-use crate::arena::{Arena, CHUNK_SIZE, PageKind, Safepoint};
+use crate::arena::layout::index;
+use crate::arena::{Arena, Backing, CHUNK_SIZE, Safepoint};
 
 /// The arena that a save is of, for what errors say about it.
 #[derive(Clone, Copy)]
 pub(super) struct Subject {
-    pub kind: PageKind,
+    pub backing: Backing,
     pub capacity: u64,
 }
 
@@ -53,6 +56,8 @@ impl Drop for TempFile {
 /// Everything that a save needs, taken before the safepoint: file, buffers, tables, report page.
 pub struct Prepared {
     pub(super) job: Job,
+    /// Room for a chunk that is put right before it is compressed.
+    buffer: MmapMut,
     pub(super) report: Arc<SharedReport>,
     pub(super) temp: TempFile,
     pub(super) target: Target,
@@ -82,7 +87,8 @@ impl Prepared {
         let buffers = |source| SaveError::Buffers { source };
         let report = Arc::new(SharedReport::new().map_err(buffers)?);
         let farewell = Farewell::new().map_err(buffers)?;
-        let subject = Subject { kind: arena.page_kind(), capacity: arena.capacity() };
+        let subject = Subject { backing: arena.backing(), capacity: arena.capacity() };
+        let buffer = MmapMut::map_anon(index(CHUNK_SIZE)).map_err(buffers)?;
         let path = target.dir.join(temp_name());
         let (file, direct) = create(storage.as_ref(), &path)
             .map_err(|source| SaveError::Create { path: path.clone(), source })?;
@@ -92,7 +98,10 @@ impl Prepared {
         let header = header(options, subject);
         let job =
             Job::new(header, options.codec, options.delay_per_chunk, most, out).map_err(buffers)?;
-        Ok(Self { job, report, temp, target: target.clone(), subject, farewell })
+        if let Some(log) = arena.barrier().undo_log() {
+            log.get_ready();
+        }
+        Ok(Self { job, buffer, report, temp, target: target.clone(), subject, farewell })
     }
 
     /// Starts recording in the arena's barrier and forks a child that writes the image. The caller
@@ -111,7 +120,8 @@ impl Prepared {
         let (outcome, took) = unsafe { forked() };
         match outcome {
             Ok(ForkResult::Child) => {
-                child::run(&mut self.job, arena, &self.report, &self.farewell, parent)
+                let Self { job, buffer, report, farewell, .. } = &mut self;
+                child::run(job, buffer, arena, report, farewell, parent)
             }
             Ok(ForkResult::Parent { child }) => {
                 self.farewell.only_listen();
@@ -137,8 +147,8 @@ impl Prepared {
         let arena = self.arena_of(safepoint)?;
         // Only the barrier's list of chunks is needed: nobody writes, so nothing is counted.
         arena.barrier().begin(safepoint);
-        // SAFETY: every shard is locked while the snapshot is used (child invariant 2).
-        let mut source = unsafe { child::snapshot(arena) };
+        // SAFETY: every shard is locked while the source is used.
+        let mut source = unsafe { still(arena) };
         let written = self.job.run(&mut source, &self.report);
         arena.barrier().end(safepoint);
         match written {
@@ -187,7 +197,7 @@ fn header(options: &Options, subject: Subject) -> FileHeader {
         chunk_size: CHUNK_SIZE.into(),
         capacity: subject.capacity.into(),
         created_ms: options.created_ms.into(),
-        page_kind: page_kind_byte(subject.kind),
+        page_kind: page_kind_byte(subject.backing.kind),
         reserved: [0; 7],
         writer,
         reserved_end: [0; 4000],

@@ -11,8 +11,8 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `fork` | preparing a save, the fork, saving in the foreground |
-//! | `child` | what the child does, and the memory it sees |
-//! | `source` | where the writer's chunks come from |
+//! | `child` | what the child does |
+//! | `source`, `still`, `patched` | where the writer's chunks come from |
 //! | `writer` | chunks in, file out |
 //! | `storage` | the seam to the disk |
 //! | `report` | counters that child and parent share |
@@ -35,10 +35,12 @@ mod fork;
 mod format;
 mod image;
 mod lock;
+mod patched;
 mod report;
 mod restore;
 mod running;
 mod source;
+mod still;
 mod storage;
 mod sys;
 #[cfg(test)]
@@ -54,7 +56,7 @@ pub use image::{ImageInfo, inspect};
 pub use lock::DirLock;
 pub use report::{Phase, Progress};
 pub use restore::{RestoreStats, restore};
-pub use running::{Handle, Outcome, Running};
+pub use running::{Handle, Outcome, Running, Watch};
 pub use writer::buffer_bytes;
 
 /// How chunks are stored.

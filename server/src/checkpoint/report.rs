@@ -54,6 +54,8 @@ pub struct Progress {
     pub chunks_done: u64,
     /// The chunk behind the last that the writer is done with; it goes by ascending numbers.
     pub done_below: u64,
+    /// Records of the undo log that were put back.
+    pub patched: u64,
     /// Bytes of those chunks.
     pub raw_bytes: u64,
     /// Bytes of the file so far.
@@ -75,7 +77,10 @@ pub(super) struct Report {
     pub raw_bytes: Counter,
     pub image_bytes: Counter,
     pub direct: Counter,
+    /// Records of the undo log that were put back.
+    pub patched: Counter,
     pub read: Counter,
+    pub patch: Counter,
     pub compress: Counter,
     pub checksum: Counter,
     pub write: Counter,
@@ -140,6 +145,7 @@ impl Report {
             chunks_total: self.chunks_total.get(),
             chunks_done: self.chunks_done.get(),
             done_below: self.done_below.get(),
+            patched: self.patched.get(),
             raw_bytes: self.raw_bytes.get(),
             image_bytes: self.image_bytes.get(),
             steps: self.steps(),
@@ -149,6 +155,7 @@ impl Report {
     pub(super) fn steps(&self) -> Steps {
         Steps {
             read: self.read.duration(),
+            patch: self.patch.duration(),
             compress: self.compress.duration(),
             checksum: self.checksum.duration(),
             write: self.write.duration(),

@@ -26,7 +26,7 @@ use super::format::{CODEC_NONE, IndexEntry, aligned};
 use super::image::{Image, ImageInfo};
 use super::{Place, RestoreError, sys};
 use crate::arena::layout::{MIN_CAPACITY, index as to_index};
-use crate::arena::{Arena, Blank, CHUNK_SIZE, ChunkIndex, OpenError, PageKind};
+use crate::arena::{Arena, Backing, Blank, CHUNK_SIZE, ChunkIndex, OpenError};
 
 const CHUNK: usize = to_index(CHUNK_SIZE);
 /// More threads than this do not read faster.
@@ -45,18 +45,19 @@ pub struct RestoreStats {
     pub duration: Duration,
 }
 
-/// Reads the image at `path` into a new arena of `capacity` bytes in pages of `kind`. `layout` is
-/// the layout hash that it must have.
+/// Reads the image at `path` into a new arena of `capacity` bytes. `layout` is the layout hash that
+/// it must have.
 ///
 /// # Errors
 /// There is no image, it is damaged or of another layout, or it does not fit.
 pub fn restore(
     path: &Path,
-    kind: PageKind,
+    backing: impl Into<Backing>,
     capacity: u64,
     layout: u64,
     threads: usize,
 ) -> Result<(Arena, RestoreStats), RestoreError> {
+    let backing = backing.into();
     let begun = Instant::now();
     let image = Image::open(path)?;
     let mut info = image.info();
@@ -70,11 +71,11 @@ pub fn restore(
         });
     }
     // A capacity beyond all bounds is refused when it is reserved.
-    let rounded = capacity.max(MIN_CAPACITY).checked_next_multiple_of(kind.granularity());
+    let rounded = capacity.max(MIN_CAPACITY).checked_next_multiple_of(backing.kind.granularity());
     let capacity = rounded.unwrap_or(u64::MAX);
     let entries = read_index(&image, capacity, &mut info)?;
     let wrap = |source| RestoreError::Arena { path: path.to_owned(), source };
-    let blank = Blank::reserve(kind, capacity).map_err(wrap)?;
+    let blank = Blank::reserve(backing, capacity).map_err(wrap)?;
     let reader = Reader::new(path, &image.file);
     let threads = threads.clamp(1, MAX_THREADS).min(entries.len().max(1));
     Loading { image: &image, reader, blank: &blank, entries: &entries }.run(threads)?;

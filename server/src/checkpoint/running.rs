@@ -37,6 +37,18 @@ pub struct Running {
     _stays: PhantomData<*const ()>,
 }
 
+/// Whoever looks after a save while its child writes.
+pub trait Watch {
+    /// How long a look may be put off.
+    fn patience(&self) -> Duration;
+    /// Looks after it; an error if nothing can come of it any more.
+    fn look(&mut self) -> Option<SaveError>;
+    /// The child is about to give its memory back.
+    fn leaves(&mut self);
+    /// It shares no memory any more.
+    fn gone(&mut self);
+}
+
 /// A look at a running save, from any thread.
 #[derive(Clone)]
 pub struct Handle {
@@ -103,6 +115,15 @@ impl Handle {
         self.report.phase() == Phase::Done || self.report.failure().is_some()
     }
 
+    /// Kills the child, unless it is reaped.
+    fn kill(&self) {
+        let state = self.state.lock();
+        if !state.reaped {
+            // The child exists until it is reaped (invariant 2); it may have ended already.
+            let _ = kill(self.pid, Signal::SIGKILL);
+        }
+    }
+
     /// Kills the child; returns whether the save now ends as cancelled.
     pub fn cancel(&self) -> bool {
         let mut state = self.state.lock();
@@ -158,32 +179,36 @@ impl Running {
         self.handle.clone()
     }
 
-    /// Waits for the child and publishes its image. Calls `leaving` when the child is about to
-    /// give its memory back, and `gone` once it shares none any more.
+    /// Waits for the child and publishes its image, unless `watch` finds it worthless.
     ///
     /// # Errors
     /// There is no new image; the old one is kept and the temporary file is gone.
-    pub fn wait(
-        mut self,
-        leaving: impl FnOnce(),
-        gone: impl FnOnce(),
-    ) -> Result<Outcome, SaveError> {
+    pub fn wait(mut self, watch: &mut impl Watch) -> Result<Outcome, SaveError> {
         let pid = self.pid();
-        self.prepared.farewell.wait();
-        leaving();
+        let mut worthless = None;
+        while !self.prepared.farewell.wait(watch.patience()) {
+            worthless = worthless.or_else(|| watch.look());
+            if worthless.is_some() {
+                self.handle.kill();
+            }
+        }
+        watch.leaves();
         let (status, cancelled) = self.handle.reap();
-        gone();
+        watch.gone();
         let report = &self.handle.report;
         if cancelled {
             return Err(SaveError::Cancelled);
         }
+        // Whatever the child made of it: what it saw may be wrong.
+        if let Some(why) = worthless.or_else(|| watch.look()) {
+            return Err(why);
+        }
+        let Subject { backing, capacity } = self.prepared.subject;
+        let kind = backing.kind;
         if let Some(WaitStatus::Signaled(_, signal, _)) = status {
-            let subject = self.prepared.subject;
-            let (kind, capacity) = (subject.kind, subject.capacity);
-            return Err(SaveError::Killed { pid, signal, kind, capacity });
+            return Err(SaveError::Killed { pid, signal, backing, capacity });
         }
         if report.failure() == Some(NOT_INHERITED) {
-            let Subject { kind, capacity } = self.prepared.subject;
             // The kernel takes a page from the child when it has none for a copy.
             if Pool::read(kind).is_some_and(|pool| pool.available() == 0) {
                 return Err(SaveError::PoolDry { pid, kind, capacity });

@@ -1,16 +1,32 @@
-//! Where the writer gets its chunks from: the isolation decides what lies behind it.
+//! Where the writer's chunks come from: the isolation decides what lies behind it.
+//!
+//! | source | for | memory |
+//! |---|---|---|
+//! | [`Still`](super::still::Still) | `kernel-cow`; any save in the foreground | stands still |
+//! | [`Patched`](super::patched::Patched) | `undo-log` | is shared with writers, put right in a copy |
 
+use nix::errno::Errno;
+
+use super::report::Report;
 use crate::arena::ChunkIndex;
 
-/// The chunks of one instant, each once.
-///
-/// `next` returns the bytes of a chunk as they were at that instant; they stay as they are until
-/// it is called again. A source that shares memory with writers returns a private copy that it has
-/// put right; one whose memory stands still returns the memory itself.
+/// The chunks of one instant, each once, in an order of the source's own.
 pub(super) trait ChunkSource {
     /// Chunks in all.
     fn total(&self) -> u64;
 
     /// The next chunk, `None` after the last.
-    fn next(&mut self) -> Option<(ChunkIndex, &[u8])>;
+    fn next(&mut self) -> Option<ChunkIndex>;
+
+    /// Writes the bytes that the chunk had at that instant into `to`, a chunk long.
+    ///
+    /// # Errors
+    /// The kernel could not read them.
+    fn copy(&mut self, chunk: ChunkIndex, to: &mut [u8], report: &Report) -> Result<(), Errno>;
+
+    /// The bytes that the chunk had at that instant.
+    ///
+    /// # Errors
+    /// The kernel could not read them.
+    fn view(&mut self, chunk: ChunkIndex, report: &Report) -> Result<&[u8], Errno>;
 }

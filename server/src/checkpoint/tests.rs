@@ -130,6 +130,29 @@ fn fork(prepared: Prepared, arena: &Arena) -> Result<Running, SaveError> {
     prepared.fork(&held.safepoint().unwrap())
 }
 
+/// Looks after a save as the engine does.
+struct Attendant<'a>(&'a Arena);
+
+impl Watch for Attendant<'_> {
+    fn patience(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
+    fn look(&mut self) -> Option<SaveError> {
+        let log = self.0.barrier().undo_log()?;
+        log.reclaim();
+        log.get_ready();
+        let limit = log.limit();
+        self.0.barrier().has_overflowed().then_some(SaveError::UndoLimit { limit })
+    }
+
+    fn leaves(&mut self) {
+        self.0.barrier().child_leaves();
+    }
+
+    fn gone(&mut self) {}
+}
+
 /// Ends the recording, as the engine does once the child is gone.
 fn end(arena: &Arena) {
     let mut held = arena.lock(ShardSet::ALL);
@@ -139,7 +162,7 @@ fn end(arena: &Arena) {
 }
 
 fn save_by_fork(prepared: Prepared, arena: &Arena) -> Result<Outcome, SaveError> {
-    let outcome = fork(prepared, arena)?.wait(|| (), || ());
+    let outcome = fork(prepared, arena)?.wait(&mut Attendant(arena));
     end(arena);
     outcome
 }

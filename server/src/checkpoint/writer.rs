@@ -34,8 +34,8 @@ use super::format::{
 use super::report::{Failure, Phase, Report};
 use super::source::ChunkSource;
 use super::storage::{self, Storage};
-use crate::arena::CHUNK_SIZE;
 use crate::arena::layout::index as to_index;
+use crate::arena::{CHUNK_SIZE, ChunkIndex};
 
 /// The stage is written when it holds at least this much; see docs/decisions/0002-image-io.md.
 const WINDOW: usize = 2 << 20;
@@ -122,24 +122,22 @@ impl Job {
         let room = self.stage.get_mut(..to_index(HEADER_LEN)).ok_or(IMPOSSIBLE)?;
         fill(room, self.header.as_bytes());
         self.filled = to_index(HEADER_LEN);
-        let mut begun = Instant::now();
-        while let Some((at, bytes)) = source.next() {
-            begun = report.read.lap(begun);
-            self.frame(at.0, bytes, report, begun)?;
-            begun = Instant::now();
+        while let Some(at) = source.next() {
+            self.frame(at, source, report)?;
             if self.filled >= WINDOW {
+                let begun = Instant::now();
                 self.flush()?;
-                begun = report.write.lap(begun);
+                report.write.lap(begun);
             }
             report.image_bytes.set(self.end());
             report.raw_bytes.add(CHUNK_SIZE);
-            report.done_below.set(u64::from(at.0) + 1);
+            report.done_below.set(u64::from(at.0).saturating_add(1));
             report.chunks_done.add(1);
             if !self.delay.is_zero() {
                 std::thread::sleep(self.delay);
             }
         }
-        begun = Instant::now();
+        let begun = Instant::now();
         self.flush()?;
         self.finish()?;
         report.write.lap(begun);
@@ -155,36 +153,43 @@ impl Job {
     /// Puts a chunk into the stage, and its entry into the index.
     fn frame(
         &mut self,
-        chunk: u32,
-        bytes: &[u8],
+        chunk: ChunkIndex,
+        source: &mut impl ChunkSource,
         report: &Report,
-        begun: Instant,
     ) -> Result<(), Errno> {
         let offset = self.end();
         let room = self.stage.get_mut(self.filled..).ok_or(IMPOSSIBLE)?;
         let (codec, stored) = match self.codec {
-            Codec::Lz4 => compress(bytes, room, &mut self.table),
-            Codec::None => None,
-        }
-        .map_or((CODEC_NONE, bytes.len()), |stored| (CODEC_LZ4, stored));
-        let begun = match codec {
-            CODEC_NONE => {
+            Codec::Lz4 => {
+                let bytes = source.view(chunk, report)?;
+                let begun = Instant::now();
+                let stored = compress(bytes, room, &mut self.table);
                 let begun = report.compress.lap(begun);
-                fill(room.get_mut(..CHUNK).ok_or(IMPOSSIBLE)?, bytes);
-                report.read.lap(begun)
+                match stored {
+                    Some(stored) => {
+                        report.lz4_chunks.add(1);
+                        (CODEC_LZ4, stored)
+                    }
+                    None => {
+                        fill(room.get_mut(..CHUNK).ok_or(IMPOSSIBLE)?, bytes);
+                        report.read.lap(begun);
+                        (CODEC_NONE, CHUNK)
+                    }
+                }
             }
-            _ => {
-                report.lz4_chunks.add(1);
-                report.compress.lap(begun)
+            Codec::None => {
+                source.copy(chunk, room.get_mut(..CHUNK).ok_or(IMPOSSIBLE)?, report)?;
+                (CODEC_NONE, CHUNK)
             }
         };
+        let begun = Instant::now();
         let checksum = xxh3_64(room.get(..stored).ok_or(IMPOSSIBLE)?);
         report.checksum.lap(begun);
         let padded = stored.next_multiple_of(BLOCK);
         room.get_mut(stored..padded).ok_or(IMPOSSIBLE)?.fill(0);
         self.filled = self.filled.saturating_add(padded);
         let entry = IndexEntry {
-            chunk: chunk.into(),
+            chunk: chunk.0.into(),
             stored: u32::try_from(stored).map_err(|_| IMPOSSIBLE)?.into(),
             offset: offset.into(),
             checksum: checksum.into(),
@@ -284,7 +289,7 @@ fn compress(bytes: &[u8], room: &mut [u8], table: &mut CompressTable) -> Option<
 }
 
 /// `copy_from_slice` without its panic: the lengths agree wherever it is called.
-fn fill(to: &mut [u8], from: &[u8]) {
+pub(super) fn fill(to: &mut [u8], from: &[u8]) {
     if to.len() == from.len() {
         to.copy_from_slice(from);
     }

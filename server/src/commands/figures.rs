@@ -60,6 +60,9 @@ impl Figures for Shared {
             checkpoint_isolation: config.checkpoint_isolation.name().to_owned(),
             cow: arena.barrier().total_cost(),
             cow_faults: arena.barrier().fault_times(),
+            undo: arena.barrier().total_undo_cost(),
+            undo_captures: arena.barrier().capture_times(),
+            undo_limit: arena.barrier().undo_log().map(|log| log.limit()),
             thp: self.sampled.thp(),
             pool: self.sampled.pool(),
             ..InfoInputs::default()

@@ -109,10 +109,25 @@ choices! {
     CheckpointIsolation {
         /// The kernel copies the pages that the parent changes.
         KernelCow = "kernel-cow",
+        /// The parent logs what was in the blocks that it changes.
+        UndoLog = "undo-log",
     }
-    refused {
-        "undo-log" => "undo-log is not available in this version; use kernel-cow"
+    refused {}
+
+    /// How many bytes the undo log captures at once.
+    UndoBlock {
+        /// 256 bytes.
+        B256 = "256",
+        /// 512 bytes.
+        B512 = "512",
+        /// 1 KiB.
+        B1024 = "1024",
+        /// 2 KiB.
+        B2048 = "2048",
+        /// 4 KiB.
+        B4096 = "4096",
     }
+    refused {}
 
     /// What to do when the arena is full.
     MaxmemoryPolicy {
@@ -195,6 +210,19 @@ choices! {
     refused {}
 }
 
+impl UndoBlock {
+    /// Bytes.
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::B256 => 256,
+            Self::B512 => 512,
+            Self::B1024 => 1024,
+            Self::B2048 => 2048,
+            Self::B4096 => 4096,
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,8 +245,8 @@ mod tests {
             "argument(s) must be one of the following: no, yes, relative, absolute"
         );
         assert_eq!(
-            read::<CheckpointIsolation>("undo-log").unwrap_err(),
-            "undo-log is not available in this version; use kernel-cow"
+            read::<CheckpointIsolation>("undo").unwrap_err(),
+            "argument(s) must be one of the following: kernel-cow, undo-log"
         );
         assert!(read::<Supervised>("upstart").unwrap_err().contains("upstart is not supported"));
     }

@@ -41,7 +41,7 @@ mod tests;
 pub use args::Startup;
 pub use choices::{
     ArenaPages, CheckpointIsolation, DebugCommand, LogFormat, LogLevel, MaxmemoryPolicy,
-    OomScoreAdj, Supervised,
+    OomScoreAdj, Supervised, UndoBlock,
 };
 pub use error::{ConfigError, Place, Problem, RewriteError, SetError};
 pub use lists::{BindAddress, OomScoreValues, OutputLimit, OutputLimits, Rename, SaveRule};
@@ -51,6 +51,9 @@ pub use table::{Config, Directive, directives};
 pub use unsupported::{Unsupported, unsupported};
 
 use unsupported::Known;
+
+/// What `checkpoint-undo-limit 0` takes of `maxmemory`, in percent.
+pub const AUTOMATIC_UNDO_PERCENT: u64 = 25;
 
 /// What `maxmemory 0` takes of the memory that the machine or its cgroup grants, in percent.
 pub const AUTOMATIC_MEMORY_PERCENT: u64 = 60;
@@ -106,6 +109,14 @@ impl Config {
     pub fn effective_maxmemory(&self) -> u64 {
         match self.maxmemory {
             0 => machine_memory().effective / 100 * AUTOMATIC_MEMORY_PERCENT,
+            bytes => bytes,
+        }
+    }
+
+    /// Bytes that the undo log may take beside data of `capacity` bytes.
+    pub const fn effective_undo_limit(&self, capacity: u64) -> u64 {
+        match self.checkpoint_undo_limit {
+            0 => capacity / 100 * AUTOMATIC_UNDO_PERCENT,
             bytes => bytes,
         }
     }

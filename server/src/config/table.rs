@@ -9,7 +9,7 @@ use std::path::PathBuf;
 
 use super::choices::{
     ArenaPages, CheckpointIsolation, DebugCommand, LogFormat, LogLevel, MaxmemoryPolicy, OneOf,
-    OomScoreAdj, Supervised,
+    OomScoreAdj, Supervised, UndoBlock,
 };
 use super::lists::{
     BindAddress, BindAddresses, ClientLimits, OomScoreValues, OomScores, OutputLimits, Rename,
@@ -160,6 +160,7 @@ const INT_MAX: u32 = i32::MAX.unsigned_abs();
 /// Redis bounds what it keeps in a C `long long` by this.
 const LONG_MAX: u64 = i64::MAX.unsigned_abs();
 const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
 
 table! {
     "port", port: u16 = 6379, up_to(0u16, 65535), start,
@@ -227,6 +228,12 @@ table! {
     "checkpoint-isolation", checkpoint_isolation: CheckpointIsolation
             = CheckpointIsolation::KernelCow, OneOf::<CheckpointIsolation>::new(), start,
         "How a background save keeps seeing the data of one instant";
+    "checkpoint-undo-limit", checkpoint_undo_limit: u64 = 0,
+        Size { low: 0, high: 64 * GIB, percent: false }, start,
+        "Most memory of the undo log; a save that needs more fails. 0 takes 25 % of maxmemory";
+    "checkpoint-undo-block", checkpoint_undo_block: UndoBlock = UndoBlock::B512,
+        OneOf::<UndoBlock>::new(), start,
+        "Bytes that the undo log captures at once";
 
     "loglevel", loglevel: LogLevel = LogLevel::Notice, OneOf::<LogLevel>::new(), live,
         "How much is logged";

@@ -169,7 +169,8 @@ impl<'e> Rounds<'e> {
             free: pool.free,
             reserved: pool.reserved,
         });
-        self.shared.sampled.saw_machine(thp_setting().unwrap_or_default(), pool);
+        let setting = thp_setting(self.shared.keyspace.arena().isolation());
+        self.shared.sampled.saw_machine(setting.unwrap_or_default(), pool);
     }
 
     fn check_save_points(&mut self) {

@@ -3,14 +3,12 @@
 use std::path::Path;
 use std::time::Duration;
 
-use crate::arena::{Blank, Broken, OpenError, PageKind, pages};
+use crate::arena::{Backing, Blank, Broken, Isolation, OpenError, PageKind, UndoOptions, pages};
 use crate::checkpoint::{DirLock, LockError, RestoreError, RestoreStats, inspect, restore};
 use crate::clock::Stopwatch;
-use crate::config::{ArenaPages, Config, DebugCommand};
+use crate::config::{ArenaPages, CheckpointIsolation, Config, DebugCommand};
 use crate::keyspace::{Contents, Keyspace, layout_hash};
 
-/// Times that a hugetlb pool must hold the arena, so that copy-on-write cannot run it dry.
-const KERNEL_COW_COPIES: u64 = 2;
 /// An image is checked in an arena this much larger than its last chunk needs.
 const CHECK_MARGIN: u64 = 4 << 20;
 
@@ -74,9 +72,9 @@ pub fn open(config: &Config) -> Result<Opened, StartError> {
         tracing::info!("Removed {}, left over from a save that was cut off", path.display());
     }
     let capacity = config.effective_maxmemory();
-    let kind = page_kind(config, capacity);
+    let backing = backing(config, capacity);
     let path = config.dir.join(&config.dbfilename);
-    match restore(&path, kind, capacity, layout_hash(), config.threads) {
+    match restore(&path, backing, capacity, layout_hash(), config.threads) {
         Ok((arena, stats)) => {
             let keyspace = Keyspace::open(arena)?;
             let digest = config.enable_debug_command != DebugCommand::No;
@@ -84,7 +82,7 @@ pub fn open(config: &Config) -> Result<Opened, StartError> {
             Ok(Opened { keyspace, restored: Some(restored), lock })
         }
         Err(RestoreError::NotFound { .. }) => {
-            let blank = Blank::reserve(kind, capacity)?;
+            let blank = Blank::reserve(backing, capacity)?;
             let keyspace = Keyspace::create(blank, random_seed()?)?;
             Ok(Opened { keyspace, restored: None, lock })
         }
@@ -118,14 +116,26 @@ fn check(
     Ok(Restored { stats, contents, verified_in, digest })
 }
 
-fn page_kind(config: &Config, capacity: u64) -> PageKind {
-    match config.arena_pages {
+/// What the arena's memory is to be.
+fn backing(config: &Config, capacity: u64) -> Backing {
+    let isolation = match config.checkpoint_isolation {
+        CheckpointIsolation::KernelCow => Isolation::KernelCow,
+        CheckpointIsolation::UndoLog => Isolation::UndoLog(UndoOptions {
+            limit: config.effective_undo_limit(capacity),
+            block: config.checkpoint_undo_block.bytes(),
+        }),
+    };
+    Backing { kind: page_kind(config.arena_pages, isolation, capacity), isolation }
+}
+
+fn page_kind(wanted: ArenaPages, isolation: Isolation, capacity: u64) -> PageKind {
+    match wanted {
         ArenaPages::Small => PageKind::Small,
         ArenaPages::Thp => PageKind::Thp,
         ArenaPages::Huge2Mb => PageKind::Huge2Mb,
         ArenaPages::Huge1Gb => PageKind::Huge1Gb,
         ArenaPages::Auto => {
-            let (kind, refused) = pages::choose(capacity, KERNEL_COW_COPIES);
+            let (kind, refused) = pages::choose(capacity, isolation);
             match refused {
                 None => tracing::info!("arena-pages auto: {kind}"),
                 Some(why) => tracing::info!("arena-pages auto: {kind}, since {why}"),

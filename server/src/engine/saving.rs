@@ -15,13 +15,14 @@ use std::time::Duration;
 
 use crate::arena::{ChunkSet, ShardSet};
 use crate::checkpoint::{
-    Codec, Handle, Options, Outcome, Prepared, Running, SaveError, Target, buffer_bytes,
+    Codec, Handle, Options, Outcome, Prepared, Running, SaveError, Target, Watch, buffer_bytes,
 };
 use crate::clock::{self, Moment};
 use crate::commands::Shared;
 use crate::keyspace::{CHUNK_SIZE, DATABASES, Shards, layout_hash};
 use crate::telemetry::{
-    Cause, CowFigures, Event, ForkTimes, SaveRecord, SaveStart, SaveStatus, Stall, Worst,
+    Cause, CowFigures, Event, ForkTimes, SaveRecord, SaveStart, SaveStatus, Stall, UndoFigures,
+    Worst,
 };
 
 /// A save in the background.
@@ -33,6 +34,7 @@ pub(super) struct Save<'s> {
     pub(super) forks: u32,
     held_up: HeldUp,
     cow: CowFigures,
+    undo: UndoFigures,
     pages: PagesSeen,
     ended: Option<Moment>,
 }
@@ -56,6 +58,7 @@ impl<'s> Save<'s> {
             forks: 0,
             held_up: HeldUp::default(),
             cow: CowFigures::default(),
+            undo: UndoFigures::default(),
             pages: PagesSeen::default(),
             ended: None,
         }
@@ -120,20 +123,12 @@ impl<'s> Save<'s> {
         let barrier = arena.barrier();
         let handle = running.handle();
         let before = arena.survey(running.pid(), || !handle.is_over());
-        let result = running.wait(
-            || barrier.child_leaves(),
-            || {
-                let asked = clock::monotonic_ns();
-                let mut shards = self.shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
-                if let Some(safepoint) = shards.held().safepoint() {
-                    barrier.end(&safepoint);
-                }
-                drop(shards);
-                self.held_up.safepoints.push(Span(asked, clock::monotonic_ns()));
-            },
-        );
+        let mut attendant = Attendant { shared: self.shared, end: None };
+        let result = running.wait(&mut attendant);
+        self.held_up.safepoints.extend(attendant.end);
         self.ended = Some(Moment::now());
         self.cow = barrier.cost();
+        self.undo = barrier.undo_cost();
         barrier.forget();
         let after = arena.look(|| true).map(|look| look.huge);
         let bytes = |chunks: &ChunkSet| chunks.len() * CHUNK_SIZE;
@@ -156,10 +151,7 @@ impl<'s> Save<'s> {
             worst = telemetry.worst();
         }
         let record = telemetry.persistence().save_finished(ended, |record| {
-            let sampled = record.cow.copied_bytes;
-            let copied_since_sampled = self.cow.copied_bytes.saturating_sub(sampled);
-            record.extra_memory_bytes += copied_since_sampled;
-            record.cow = self.cow;
+            note_cost(record, self.cow, self.undo);
             record.huge_before_bytes = self.pages.before_bytes;
             record.huge_after_bytes = self.pages.after_bytes;
             record.thp_splits = self.pages.splits;
@@ -201,15 +193,67 @@ pub(super) fn sample(shared: &Shared, child: &Handle) {
     let progress = child.progress();
     let barrier = shared.keyspace.arena().barrier();
     barrier.note_dumped(progress.done_below);
-    let cow = barrier.cost();
+    let (cow, undo) = (barrier.cost(), barrier.undo_cost());
     shared.telemetry.persistence().save_sampled(child.pid(), Moment::now(), |record| {
-        record.extra_memory_bytes += cow.copied_bytes.saturating_sub(record.cow.copied_bytes);
+        note_cost(record, cow, undo);
         record.chunks_done = progress.chunks_done;
         record.raw_bytes = progress.raw_bytes;
         record.image_bytes = progress.image_bytes;
         record.steps = progress.steps;
-        record.cow = cow;
     });
+}
+
+/// Notes what a save has cost by now, and the memory that this has taken since it was last noted.
+fn note_cost(record: &mut SaveRecord, cow: CowFigures, undo: UndoFigures) {
+    record.extra_memory_bytes += cow.copied_bytes.saturating_sub(record.cow.copied_bytes)
+        + undo.committed_bytes.saturating_sub(record.undo.committed_bytes);
+    record.cow = cow;
+    record.undo = undo;
+}
+
+/// How often an undo log is looked after: its spent records are taken back and its memory is made
+/// ready faster than writers can use it up.
+const LOOK_AFTER_LOG: Duration = Duration::from_millis(5);
+/// How often the save of an arena without one is looked at.
+const LOOK: Duration = Duration::from_secs(1);
+
+/// Looks after a save while its child writes.
+struct Attendant<'s> {
+    shared: &'s Shared,
+    /// When all clients were held up for its end.
+    end: Option<Span>,
+}
+
+impl Watch for Attendant<'_> {
+    fn patience(&self) -> Duration {
+        let log = self.shared.keyspace.arena().barrier().undo_log();
+        if log.is_some() { LOOK_AFTER_LOG } else { LOOK }
+    }
+
+    fn look(&mut self) -> Option<SaveError> {
+        let barrier = self.shared.keyspace.arena().barrier();
+        let log = barrier.undo_log()?;
+        if barrier.has_overflowed() {
+            return Some(SaveError::UndoLimit { limit: log.limit() });
+        }
+        log.reclaim();
+        log.get_ready();
+        None
+    }
+
+    fn leaves(&mut self) {
+        self.shared.keyspace.arena().barrier().child_leaves();
+    }
+
+    fn gone(&mut self) {
+        let asked = clock::monotonic_ns();
+        let mut shards = self.shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
+        if let Some(safepoint) = shards.held().safepoint() {
+            self.shared.keyspace.arena().barrier().end(&safepoint);
+        }
+        drop(shards);
+        self.end = Some(Span(asked, clock::monotonic_ns()));
+    }
 }
 
 /// What saves write, and where to, by the settings of this moment.

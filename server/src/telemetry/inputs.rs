@@ -1,6 +1,6 @@
 //! What telemetry cannot know itself: the figures that the engine hands in for each reading.
 
-use super::{CowFigures, Snapshot};
+use super::{CowFigures, Snapshot, UndoFigures};
 
 /// Gives the engine's figures of this moment. Must be quick and never wait for a command: it is
 /// called for each INFO and each scrape.
@@ -77,6 +77,12 @@ pub struct InfoInputs {
     pub cow: CowFigures,
     /// How long each copy-on-write fault took, since the start.
     pub cow_faults: Snapshot,
+    /// What the undo log has cost since the start; what it holds now.
+    pub undo: UndoFigures,
+    /// How long each change took that had blocks captured, since the start.
+    pub undo_captures: Snapshot,
+    /// Bytes that the undo log may take; none if there is none.
+    pub undo_limit: Option<u64>,
     /// Transparent huge pages.
     pub thp: ThpFigures,
     /// The pool of huge pages that the arena is made of, if it is.

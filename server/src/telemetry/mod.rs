@@ -57,7 +57,7 @@ pub use persistence::{
 pub use phase::{Phase, Worst};
 pub use process::resident_bytes;
 pub use rates::Rates;
-pub use saves::{Cause, CowFigures, KEPT, SaveRecord, SaveStatus, Stall, Steps};
+pub use saves::{Cause, CowFigures, KEPT, SaveRecord, SaveStatus, Stall, Steps, UndoFigures};
 pub use shared_histogram::SharedHistogram;
 pub use slowlog::{Slow, SlowEntry};
 pub use workers::{CommandTotals, Recorder, Totals};

@@ -216,7 +216,7 @@ impl Persistence {
             state.last_error.clone_from(&record.error);
             if running.is_some() {
                 state.last_duration = Some(record.duration);
-                state.last_cow = record.cow.copied_bytes;
+                state.last_cow = record.cow.copied_bytes + record.undo.captured_bytes;
             }
         }
         state.totals.steps = state.totals.steps.plus(&record.steps);

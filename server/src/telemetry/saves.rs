@@ -112,12 +112,48 @@ impl CowFigures {
     }
 }
 
+/// What the undo log has cost: since the start, or in one save.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
+pub struct UndoFigures {
+    /// Blocks that were captured before their first change since the fork.
+    pub captures: u64,
+    /// Bytes of those blocks.
+    pub captured_bytes: u64,
+    /// Time that writers spent on it.
+    #[serde(rename = "stall_seconds", serialize_with = "seconds")]
+    pub stall: Duration,
+    /// The longest that one change spent on it.
+    #[serde(rename = "longest_capture_seconds", serialize_with = "seconds")]
+    pub longest: Duration,
+    /// Bytes that commands wrote to the arena while saves ran.
+    pub written_bytes: u64,
+    /// Records written where an older one had stood that was needed no more.
+    pub reused_records: u64,
+    /// High water of the log, its own bytes included.
+    pub log_bytes: u64,
+    /// Memory that the log has taken, what was made ready ahead of its use included.
+    pub committed_bytes: u64,
+}
+
+impl UndoFigures {
+    /// Bytes captured for each byte written; 0 while nothing is written.
+    pub fn amplification(&self) -> f64 {
+        if self.written_bytes == 0 {
+            return 0.0;
+        }
+        self.captured_bytes as f64 / self.written_bytes as f64
+    }
+}
+
 /// Where the writer's time went: the child's, or the server's own in a save in the foreground.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 pub struct Steps {
     /// Fetching and copying chunks.
     #[serde(rename = "read_seconds", serialize_with = "seconds")]
     pub read: Duration,
+    /// Putting back what the undo log had captured.
+    #[serde(rename = "patch_seconds", serialize_with = "seconds")]
+    pub patch: Duration,
     /// Compression.
     #[serde(rename = "compress_seconds", serialize_with = "seconds")]
     pub compress: Duration,
@@ -134,9 +170,10 @@ pub struct Steps {
 
 impl Steps {
     /// The steps with their names.
-    pub fn named(&self) -> [(&'static str, Duration); 5] {
+    pub fn named(&self) -> [(&'static str, Duration); 6] {
         [
             ("read", self.read),
+            ("patch", self.patch),
             ("compress", self.compress),
             ("checksum", self.checksum),
             ("write", self.write),
@@ -149,6 +186,7 @@ impl Steps {
     pub fn plus(&self, other: &Self) -> Self {
         Self {
             read: self.read + other.read,
+            patch: self.patch + other.patch,
             compress: self.compress + other.compress,
             checksum: self.checksum + other.checksum,
             write: self.write + other.write,
@@ -202,6 +240,8 @@ pub struct SaveRecord {
     pub image_bytes: u64,
     /// What copy-on-write cost.
     pub cow: CowFigures,
+    /// What the undo log cost.
+    pub undo: UndoFigures,
     /// The longest wait of a client; none if no command ran.
     pub longest_stall: Option<Stall>,
     /// Bytes of the arena on huge pages at the fork.

@@ -181,7 +181,7 @@ fn a_killed_child_is_told_and_the_old_image_stays() {
     for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGBUS] {
         let running = fork(Prepared::new(&target, &ENDLESS, &arena).unwrap(), &arena).unwrap();
         kill(Pid::from_raw(running.pid()), signal).unwrap();
-        let error = running.wait(|| (), || ()).unwrap_err();
+        let error = running.wait(&mut Attendant(&arena)).unwrap_err();
         end(&arena);
         assert!(matches!(error, SaveError::Killed { signal: s, .. } if s == signal), "{error}");
         assert!(error.to_string().contains(signal.as_str()), "{error}");
@@ -193,8 +193,9 @@ fn a_killed_child_is_told_and_the_old_image_stays() {
 
 #[test]
 fn a_hugetlb_pool_that_ran_dry_is_told_with_its_remedy() {
-    let error =
-        |signal, kind| SaveError::Killed { pid: 7, signal, kind, capacity: 64 << 20 }.to_string();
+    let error = |signal, kind: PageKind| {
+        SaveError::Killed { pid: 7, signal, backing: kind.into(), capacity: 64 << 20 }.to_string()
+    };
     let text = error(Signal::SIGBUS, PageKind::Huge2Mb);
     assert!(text.contains("pool of 2 MiB huge pages ran dry"), "{text}");
     let pages = text.split("sysctl vm.nr_hugepages=").nth(1).unwrap();
@@ -231,7 +232,7 @@ fn a_hugetlb_pool_that_really_runs_dry_kills_the_child() {
     let prepared = Prepared::new(&target(&dir), &options, &arena).unwrap();
     let running = fork(prepared, &arena).unwrap();
     write(2);
-    let error = running.wait(|| (), || ()).unwrap_err();
+    let error = running.wait(&mut Attendant(&arena)).unwrap_err();
     end(&arena);
     let text = error.to_string();
     println!("{text}");
@@ -251,7 +252,7 @@ fn a_save_can_be_cancelled_from_any_thread() {
         let handle = handle.clone();
         move || handle.cancel()
     });
-    assert!(matches!(running.wait(|| (), || ()), Err(SaveError::Cancelled)));
+    assert!(matches!(running.wait(&mut Attendant(&arena)), Err(SaveError::Cancelled)));
     end(&arena);
     assert!(canceller.join().unwrap());
     assert!(!handle.cancel(), "it is over");
@@ -360,7 +361,7 @@ fn a_directory_that_vanishes_during_the_save_is_told() {
     fs::create_dir(&target.dir).unwrap();
     let running = fork(Prepared::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
     fs::remove_dir_all(&target.dir).unwrap();
-    let error = running.wait(|| (), || ()).unwrap_err();
+    let error = running.wait(&mut Attendant(&arena)).unwrap_err();
     end(&arena);
     assert!(matches!(error, SaveError::Rename { .. }), "{error}");
     assert!(error.to_string().contains("The directory is gone"), "{error}");

@@ -1,8 +1,8 @@
 //! What was saved comes back, whatever the pages, the codec and the way of saving.
 
 use super::*;
-use crate::arena::layout_hash;
 use crate::arena::pages::{self, Pool};
+use crate::arena::{Isolation, layout_hash};
 
 fn round_trip(arena: &Arena, options: &Options) -> Outcome {
     let dir = TempDir::new().unwrap();
@@ -37,7 +37,7 @@ fn small_pages() {
 
 #[test]
 fn transparent_huge_pages() {
-    if pages::check(PageKind::Thp, 1).is_err() {
+    if pages::check(PageKind::Thp.into(), 1).is_err() {
         return;
     }
     let options = Options { codec: Codec::None, ..OPTIONS };
@@ -78,7 +78,7 @@ fn an_image_holds_the_instant_of_the_fork() {
         let mut held = arena.lock(ShardSet::ALL);
         held.mem(ShardIndex::of_hash(0)).bytes_mut(chunk * CHUNK_SIZE, CHUNK_SIZE).fill(1);
     }
-    let outcome = running.wait(|| (), || ()).unwrap();
+    let outcome = running.wait(&mut Attendant(&arena)).unwrap();
     end(&arena);
     let progress = handle.progress();
     assert_eq!(progress.phase, Phase::Done);
@@ -94,7 +94,7 @@ fn an_image_restores_into_a_larger_arena_of_other_pages() {
     let dir = TempDir::new().unwrap();
     let target = target(&dir);
     save_here(Prepared::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
-    let kind = pages::choose(1 << 40, 2).0;
+    let kind = pages::choose(1 << 40, Isolation::KernelCow).0;
     let (again, stats) = restore(&target.path(), kind, 256 << 20, LAYOUT, 2).unwrap();
     assert_eq!(again.used_bytes(), arena.used_bytes());
     assert_eq!(stats.threads, 2);

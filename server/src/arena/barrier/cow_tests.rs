@@ -5,9 +5,10 @@ use std::io::{Read as _, Write as _, pipe};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
-use super::super::layout::UNIT_SIZE;
-use super::super::{Blank, Held, ShardIndex, ShardSet};
+use super::super::ChunkState;
 use super::*;
+use crate::arena::layout::UNIT_SIZE;
+use crate::arena::{Blank, Held, ShardIndex, ShardSet};
 
 const PAGE: u64 = 4096;
 
@@ -20,14 +21,14 @@ fn shard(i: usize) -> ShardIndex {
 }
 
 /// A child that shares the memory of this process until it is let go.
-pub(in super::super) struct Child {
+pub(in crate::arena) struct Child {
     pid: Pid,
     hold: Option<std::io::PipeWriter>,
 }
 
 impl Child {
     /// Forks at the safepoint, with the barrier on.
-    pub(in super::super) fn fork(arena: &Arena, held: &mut Held<'_>) -> Self {
+    pub(in crate::arena) fn fork(arena: &Arena, held: &mut Held<'_>) -> Self {
         arena.barrier().begin(&held.safepoint().unwrap());
         let (mut wait, hold) = pipe().unwrap();
         // SAFETY: the child reads from a pipe and ends: async-signal-safe.
@@ -42,7 +43,7 @@ impl Child {
         }
     }
 
-    pub(in super::super) fn survey(&self, arena: &Arena) -> bool {
+    pub(in crate::arena) fn survey(&self, arena: &Arena) -> bool {
         arena.survey(self.pid.as_raw(), || true).is_some()
     }
 
@@ -96,7 +97,7 @@ fn the_first_write_to_each_page_is_a_fault() {
     assert_eq!(cost.written_bytes, 5002);
     assert!(cost.longest > std::time::Duration::ZERO && cost.longest <= cost.stall);
     assert_eq!(arena.barrier().fault_times().count(), 3);
-    let state = |dumped, faults| ChunkState { at_fork: true, dumped, faults };
+    let state = |dumped, faults| ChunkState { at_fork: true, dumped, heat: faults };
     assert_eq!(arena.barrier().state_of(ChunkIndex::of(at)), state(false, 3));
     arena.barrier().end(&held.safepoint().unwrap());
     held.mem(shard(1)).bytes_mut(at + 30_000, 1)[0] = 1;
@@ -138,7 +139,7 @@ fn is_alone(name: &str) -> bool {
         return true;
     }
     let program = std::env::current_exe().unwrap();
-    let name = format!("arena::barrier::tests::{name}");
+    let name = format!("arena::barrier::cow::tests::{name}");
     let mut command = std::process::Command::new(program);
     let output = command.args(["--exact", &name]).env(ALONE, "1").output().unwrap();
     let told = String::from_utf8_lossy(&output.stdout);
