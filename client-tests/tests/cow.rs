@@ -211,10 +211,11 @@ fn split_huge_pages_are_counted_and_made_whole() -> TestResult {
     server.bgsave_and_wait()?;
     let healed = || Ok(kernel::largest_mapping(server.pid())?.huge >= whole);
     wait_until(healed, DEADLINE, "the huge pages to be whole again")?;
+    let healed = format!("\nthp_healed:{}\r", figure("thp_splits")?);
+    let huge = format!("\narena_huge_bytes:{whole}\r");
     let counted = || {
-        Ok(server
-            .text(&["INFO", "checkpoint"])?
-            .contains(&format!("\nthp_healed:{}\r", figure("thp_splits")?)))
+        let told = server.text(&["INFO", "checkpoint"])?;
+        Ok(told.contains(&healed) && told.contains(&huge))
     };
     wait_until(counted, DEADLINE, "the healed pages to be counted")
 }

@@ -43,7 +43,7 @@ fn address(server: &Server) -> String {
     format!("http://127.0.0.1:{}/", server.metrics_port())
 }
 
-/// Some hundred keys of 4 KiB, so that a save has some chunks to write.
+/// Some thousand keys of 4 KiB, so that a save has some chunks to write.
 fn fill(server: &Server) -> Result<()> {
     let value = "x".repeat(4096);
     for key in 0..4000 {

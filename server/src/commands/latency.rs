@@ -182,8 +182,7 @@ fn microseconds(seconds: f64) -> i64 {
 }
 
 fn doctor(call: &mut Call<'_>) -> Answer {
-    let remarks = memory::with_situation(call, advice::on_latency);
-    let text = memory::diagnosis("latency", &remarks);
+    let text = memory::diagnosis(call, "latency", advice::on_latency);
     call.reply.verbatim("txt", &text);
     Ok(())
 }

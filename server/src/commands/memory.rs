@@ -132,35 +132,34 @@ fn stats(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-/// Asks for advice on how things are.
-pub(super) fn with_situation(
+/// A doctor's answer: how things are, and what could be better about them.
+pub(super) fn diagnosis(
     call: &Call<'_>,
+    about: &str,
     ask: fn(&advice::Situation<'_>) -> Vec<String>,
-) -> Vec<String> {
+) -> String {
     let telemetry = &call.shared.telemetry;
-    ask(&advice::Situation {
+    let situation = advice::Situation {
         inputs: &call.shared.figures(),
         events: &telemetry.latency_events(),
         saves: &telemetry.persistence().history(),
         threshold_ms: call.config.latency_monitor_threshold,
         heals: call.config.arena_thp_heal,
         peak_memory: telemetry.peak_memory(),
-    })
-}
-
-/// A doctor's answer.
-pub(super) fn diagnosis(about: &str, remarks: &[String]) -> String {
+    };
+    let mut text = advice::on_pages(&situation) + "\n";
+    let remarks = ask(&situation);
     if remarks.is_empty() {
-        return format!("Nothing to improve about {about} as far as can be seen from here.\n");
+        text += &format!("Nothing to improve about {about} as far as can be seen from here.\n");
     }
-    let listed: Vec<String> =
-        remarks.iter().enumerate().map(|(i, remark)| format!("{}. {remark}\n", i + 1)).collect();
-    listed.concat()
+    for (i, remark) in remarks.iter().enumerate() {
+        text += &format!("{}. {remark}\n", i + 1);
+    }
+    text
 }
 
 fn doctor(call: &mut Call<'_>) -> Answer {
-    let remarks = with_situation(call, advice::on_memory);
-    let text = diagnosis("memory", &remarks);
+    let text = diagnosis(call, "memory", advice::on_memory);
     call.reply.verbatim("txt", &text);
     Ok(())
 }
@@ -202,7 +201,9 @@ mod tests {
     fn the_doctor_speaks() {
         let config = Config { arena_pages: ArenaPages::Small, ..Config::default() };
         let bench = Bench::with(64 << 20, config.clone());
-        assert!(bench.run("MEMORY DOCTOR").contains("Nothing to improve about memory"));
+        let said = bench.run("MEMORY DOCTOR");
+        assert!(said.contains("Pages are small (small asked for)"), "{said}");
+        assert!(said.contains("\nNothing to improve about memory"), "{said}");
         let full = Bench::with(64 << 20, config);
         (0..8).for_each(|key| drop(full.run(&format!("SETRANGE key:{key} 999999 x"))));
         assert_eq!(full.run("CONFIG SET maxmemory 8mb"), "+OK\r\n");

@@ -32,10 +32,45 @@ const GIB: f64 = (1_u64 << 30) as f64;
 
 type Remark = fn(&Situation<'_>) -> Option<String>;
 
+/// What the remarks rest on: isolation, pages asked for and there, transparent huge pages, pool.
+pub fn on_pages(situation: &Situation<'_>) -> String {
+    let inputs = situation.inputs;
+    let (arena, mib) = (&inputs.arena, |bytes: u64| bytes >> 20);
+    let used = arena.used_chunks * arena.chunk_bytes;
+    let pool = inputs.pool.map(|pool| {
+        format!(
+            ", the pool has {} pages of {} MiB, {} free, {} of those reserved",
+            pool.total,
+            mib(pool.page_bytes),
+            pool.free,
+            pool.reserved
+        )
+    });
+    format!(
+        "Saves isolate by {}. Pages are {} ({} asked for), {} of the {} MiB in use are huge; \
+         transparent huge pages are set to {}{}.",
+        inputs.checkpoint_isolation,
+        arena.pages,
+        arena.pages_asked,
+        mib(arena.huge_bytes),
+        mib(used),
+        if inputs.thp.setting.is_empty() { "nothing" } else { &inputs.thp.setting },
+        pool.unwrap_or_default(),
+    )
+}
+
 /// What could be better about latency.
 pub fn on_latency(situation: &Situation<'_>) -> Vec<String> {
-    let general: [Remark; 7] =
-        [monitor_off, slow_fork, slow_safepoint, large_copies, other_pages, thp_off, few_huge];
+    let general: [Remark; 8] = [
+        monitor_off,
+        slow_fork,
+        slow_safepoint,
+        large_copies,
+        small_pool,
+        other_pages,
+        thp_off,
+        few_huge,
+    ];
     let mut remarks: Vec<String> = situation.events.iter().map(event).collect();
     remarks.extend(general.iter().filter_map(|remark| remark(situation)));
     remarks
@@ -82,17 +117,28 @@ fn monitor_off(situation: &Situation<'_>) -> Option<String> {
 
 fn slow_fork(situation: &Situation<'_>) -> Option<String> {
     let last = situation.saves.iter().rev().find(|save| save.background)?;
-    let small = last.pages == "small";
     (last.fork >= NOTICEABLE).then(|| {
-        let bytes = (last.chunks * situation.inputs.arena.chunk_bytes) as f64 / GIB;
-        let advice = if small {
-            "arena-pages thp or huge-2mb makes that some hundred times less"
-        } else {
-            "the arena's pages are large already: look for other processes that take the processor"
+        let bytes = (last.chunks * situation.inputs.arena.chunk_bytes) as f64;
+        let huge = last.huge_before_bytes.map(|huge| huge as f64 / bytes.max(1.0));
+        let split = huge.filter(|share| last.pages == "thp" && *share < FEW_HUGE);
+        let advice = match (last.pages, split) {
+            ("small", _) => {
+                "arena-pages thp or huge-2mb makes that some hundred times less".to_owned()
+            }
+            (_, Some(share)) => format!(
+                "only {:.0} % of it lay on huge pages, and the others' page tables are what takes \
+                 time. Leave more time between saves, so that split pages are made whole \
+                 (arena-thp-heal), or take arena-pages huge-2mb, which are never split",
+                share * 100.0
+            ),
+            _ => "the arena's pages are large already: look for other processes that take the \
+                  processor"
+                .to_owned(),
         };
         format!(
-            "The last fork took {:.1} ms for {bytes:.1} GiB on {} pages: {advice}.",
+            "The last fork took {:.1} ms for {:.1} GiB on {} pages: {advice}.",
             last.fork.as_secs_f64() * 1e3,
+            bytes / GIB,
             last.pages
         )
     })
@@ -115,7 +161,7 @@ fn large_copies(situation: &Situation<'_>) -> Option<String> {
     (page > 4096 && cow.faults > 0).then(|| {
         format!(
             "Under {} isolation the first write to each page of {} KiB during a save copies all of \
-             it: {} faults, {:.1} ms the longest, {:.0} bytes copied for each byte written. \
+             it: {} faults, {:.1} ms the longest, {:.1} bytes copied for each byte written. \
              arena-pages thp copies 4 KiB at a time.",
             situation.inputs.checkpoint_isolation,
             page >> 10,

@@ -44,6 +44,26 @@ fn a_healthy_server_gets_no_remark() {
 }
 
 #[test]
+fn what_the_pages_are_is_told_first() {
+    let mut inputs = inputs("huge-2mb");
+    inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 200, free: 120, reserved: 90 });
+    let situation = Situation {
+        inputs: &inputs,
+        events: &[],
+        saves: &[],
+        threshold_ms: 0,
+        heals: true,
+        peak_memory: 0,
+    };
+    assert_eq!(
+        on_pages(&situation),
+        "Saves isolate by kernel-cow. Pages are huge-2mb (huge-2mb asked for), 200 of the 200 MiB \
+         in use are huge; transparent huge pages are set to madvise, the pool has 200 pages of 2 \
+         MiB, 120 free, 90 of those reserved."
+    );
+}
+
+#[test]
 fn each_event_is_described() {
     let inputs = inputs("thp");
     let samples = [4, 8].map(|ms| Sample { at_s: 1, ms }).to_vec();
@@ -69,8 +89,13 @@ fn slow_forks_depend_on_the_pages() {
     let slow = SaveRecord { fork: Duration::from_millis(40), ..save() };
     let (found, _) = remarks(&inputs("small"), std::slice::from_ref(&slow));
     assert!(found.contains("40.0 ms for 0.2 GiB on small pages: arena-pages thp"), "{found}");
-    let (found, _) = remarks(&inputs("thp"), &[SaveRecord { pages: "thp", ..slow }]);
+    let on_thp = |huge| SaveRecord { pages: "thp", huge_before_bytes: huge, ..slow.clone() };
+    let (found, _) = remarks(&inputs("thp"), &[on_thp(Some(190 << 20))]);
     assert!(found.contains("are large already"), "{found}");
+    let (found, _) = remarks(&inputs("thp"), &[on_thp(Some(50 << 20))]);
+    assert!(found.contains("only 25 % of it lay on huge pages"), "{found}");
+    let (found, _) = remarks(&inputs("thp"), &[on_thp(None)]);
+    assert!(found.contains("are large already"), "not known: {found}");
     let waited = SaveRecord { safepoint_wait: Duration::from_millis(7), ..save() };
     let (found, _) = remarks(&inputs("thp"), &[waited]);
     assert!(found.contains("waited 7.0 ms"), "{found}");
@@ -90,8 +115,10 @@ fn large_pages_and_small_pools_are_named() {
     inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 200, free: 120, reserved: 90 });
     let (latency, memory) = remarks(&inputs, &[]);
     assert!(latency.contains("2048 KiB"), "{latency}");
-    assert!(latency.contains("9 faults, 2.0 ms the longest, 300 bytes"), "{latency}");
-    assert!(memory.contains("30 free pages") && memory.contains("by 70 pages"), "{memory}");
+    assert!(latency.contains("9 faults, 2.0 ms the longest, 300.0 bytes"), "{latency}");
+    for said in [&latency, &memory] {
+        assert!(said.contains("30 free pages") && said.contains("by 70 pages"), "{said}");
+    }
     inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 200, free: 100, reserved: 0 });
     assert_eq!(remarks(&inputs, &[]).1, "");
 }

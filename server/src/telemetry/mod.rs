@@ -112,6 +112,13 @@ pub struct FamilyLatency {
     pub snapshot: Snapshot,
 }
 
+impl FamilyLatency {
+    /// Both, with the names of their phases.
+    pub const fn by_phase(&self) -> [(&'static str, &Snapshot); 2] {
+        [("idle", &self.idle), ("snapshot", &self.snapshot)]
+    }
+}
+
 /// Where INFO counts from: the counters at the last CONFIG RESETSTAT.
 #[derive(Debug, Default)]
 struct Zero {

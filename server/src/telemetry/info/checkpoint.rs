@@ -1,7 +1,7 @@
 //! INFO's section `checkpoint`, which is ours: what saves do, and what copy-on-write costs.
 //!
-//! Names begin with what they are about: `cow_`, `fork_`, `thp_`, `pool_`, `save_`. Lines with
-//! several figures are written like those of commandstats. Times are in microseconds.
+//! Names begin with what they are about: `cow_`, `fork_`, `latency_`, `thp_`, `pool_`, `save_`.
+//! Lines with several figures are written like those of commandstats. Times are in microseconds.
 
 use std::fmt::Write as _;
 use std::time::Duration;
@@ -16,6 +16,7 @@ pub(super) fn checkpoint(page: &mut Page, reading: &Reading<'_>) {
     page.section("Checkpoint");
     pages(page, reading);
     totals(page, reading, &view);
+    latencies(page, reading);
     if let Some(saving) = &view.saving {
         page.field("save_progress_percent", format_args!("{:.2}", saving.progress() * 100.0));
         page.field("save_current", line(&saving.record));
@@ -63,6 +64,18 @@ fn totals(page: &mut Page, reading: &Reading<'_>, view: &View) {
     cow_figures(&mut cow, &reading.inputs.cow);
     page.field("cow", cow);
     page.field("cow_fault_usec", quantiles(&reading.inputs.cow_faults));
+}
+
+/// How long commands take, by family, while no save runs and while one does.
+fn latencies(page: &mut Page, reading: &Reading<'_>) {
+    for latency in reading.telemetry.latency_by_family() {
+        for (phase, times) in latency.by_phase() {
+            if times.count() > 0 {
+                let name = format_args!("latency_{}_{phase}_usec", latency.family);
+                page.field(name, quantiles(times));
+            }
+        }
+    }
 }
 
 /// How many there were and how long they took.

@@ -92,7 +92,8 @@ const REDIS: &[(&str, &str)] = &[
         "isolation pages_asked pages cow_page_bytes arena_used_bytes arena_huge_bytes \
          thp_setting thp_splits thp_healed saves saves_failed save_raw_bytes save_image_bytes \
          save_read_usec save_compress_usec save_checksum_usec save_write_usec save_sync_usec \
-         fork_usec fork_safepoint_wait_usec fork_hold_up_usec cow cow_fault_usec",
+         fork_usec fork_safepoint_wait_usec fork_hold_up_usec cow cow_fault_usec \
+         latency_string_idle_usec",
     ),
 ];
 
@@ -349,6 +350,10 @@ fn each_save_has_a_line_in_the_section_of_checkpoints() {
 
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
+    let recorder = telemetry.recorder(0).unwrap();
+    telemetry.save_begins();
+    recorder.command(0, 9000, false);
+    recorder.command(0, 9000, false);
     let ms = Duration::from_millis;
     persistence.forked(ForkTimes { wait: ms(1), fork: ms(2), hold_up: ms(4) });
     let record = SaveRecord { chunks: 4, hold_up: ms(4), ..SaveRecord::default() };
@@ -362,6 +367,8 @@ fn each_save_has_a_line_in_the_section_of_checkpoints() {
     assert!(running["save_current"].starts_with("status=running,"));
     assert_eq!(running["pool"], "page_bytes=2097152,total=9,free=4,reserved=1");
     assert!(running["fork_hold_up_usec"].starts_with("count=1,p50="));
+    assert!(running["latency_string_idle_usec"].starts_with("count=2,p50=11."));
+    assert!(running["latency_string_snapshot_usec"].starts_with("count=2,p50=9."));
 
     persistence.save_finished(Moment::now(), |record| {
         record.status = SaveStatus::Ok;

@@ -90,9 +90,8 @@ fn commands(out: &mut Families, collected: &Collected<'_>) {
     );
     let families = &collected.latency;
     let phases = |one: &FamilyLatency| {
-        let labels = |phase| [("family", one.family), ("phase", phase)];
-        let (idle, snapshot) = (one.idle.clone(), one.snapshot.clone());
-        [(labels("idle"), idle), (labels("snapshot"), snapshot)]
+        one.by_phase()
+            .map(|(phase, times)| ([("family", one.family), ("phase", phase)], times.clone()))
     };
     out.histograms(
         "cowherd_command_duration_seconds",
