@@ -4,6 +4,7 @@ mod damage;
 mod failures;
 mod round_trip;
 mod speed;
+mod undo;
 
 use std::fs;
 use std::path::Path;
@@ -13,7 +14,8 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::arena::{
-    Arena, Blank, CHUNK_SIZE, ChunkIndex, PageKind, ShardIndex, ShardSet, layout::ChunkState,
+    Arena, Backing, Blank, CHUNK_SIZE, ChunkIndex, Held, PageKind, ShardIndex, ShardSet,
+    layout::ChunkState,
 };
 
 const LAYOUT: u64 = 0x1234_5678_9abc_def0;
@@ -35,13 +37,13 @@ enum Content {
     Noise,
 }
 
-fn empty(kind: PageKind, mib: u64) -> Arena {
-    Blank::reserve(kind, mib << 20).unwrap().format(LAYOUT, 42).unwrap()
+fn empty(backing: impl Into<Backing>, mib: u64) -> Arena {
+    Blank::reserve(backing, mib << 20).unwrap().format(LAYOUT, 42).unwrap()
 }
 
 /// An arena with objects of many sizes in all shards, about `mib` MiB of them.
-fn filled(kind: PageKind, mib: u64, content: Content) -> Arena {
-    let arena = empty(kind, mib + mib / 4 + 32);
+fn filled(backing: impl Into<Backing>, mib: u64, content: Content) -> Arena {
+    let arena = empty(backing, mib + mib / 4 + 32);
     let mut random = Random(0x9e37_79b9_7f4a_7c15);
     while arena.used_bytes() < mib << 20 {
         let shard = ShardIndex::of_hash(random.next());
@@ -100,7 +102,11 @@ impl Random {
 
 /// The chunks in use with a hash of their bytes.
 fn digest(arena: &Arena) -> Vec<(u32, u64)> {
-    let mut held = arena.lock(ShardSet::ALL);
+    digest_of(arena, &mut arena.lock(ShardSet::ALL))
+}
+
+/// The same, for whoever has locked the arena.
+fn digest_of(arena: &Arena, held: &mut Held<'_>) -> Vec<(u32, u64)> {
     let mem = held.mem(ShardIndex::of_hash(0));
     let chunks = (arena.capacity() / CHUNK_SIZE) as u32;
     (0..chunks)
@@ -150,7 +156,9 @@ impl Watch for Attendant<'_> {
         self.0.barrier().child_leaves();
     }
 
-    fn gone(&mut self) {}
+    fn gone(&mut self) {
+        end(self.0);
+    }
 }
 
 /// Ends the recording, as the engine does once the child is gone.
@@ -162,9 +170,7 @@ fn end(arena: &Arena) {
 }
 
 fn save_by_fork(prepared: Prepared, arena: &Arena) -> Result<Outcome, SaveError> {
-    let outcome = fork(prepared, arena)?.wait(&mut Attendant(arena));
-    end(arena);
-    outcome
+    fork(prepared, arena)?.wait(&mut Attendant(arena))
 }
 
 fn save_here(prepared: Prepared, arena: &Arena) -> Result<Outcome, SaveError> {
@@ -173,5 +179,5 @@ fn save_here(prepared: Prepared, arena: &Arena) -> Result<Outcome, SaveError> {
 }
 
 fn restored(path: &Path, arena: &Arena) -> Arena {
-    restore(path, arena.page_kind(), arena.capacity(), LAYOUT, 3).unwrap().0
+    restore(path, arena.backing(), arena.capacity(), LAYOUT, 3).unwrap().0
 }

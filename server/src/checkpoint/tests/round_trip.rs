@@ -79,7 +79,6 @@ fn an_image_holds_the_instant_of_the_fork() {
         held.mem(ShardIndex::of_hash(0)).bytes_mut(chunk * CHUNK_SIZE, CHUNK_SIZE).fill(1);
     }
     let outcome = running.wait(&mut Attendant(&arena)).unwrap();
-    end(&arena);
     let progress = handle.progress();
     assert_eq!(progress.phase, Phase::Done);
     assert_eq!(progress.chunks_done, progress.chunks_total);
