@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::keyspace::{CHUNK_SIZE, DATABASES};
 use crate::telemetry::{
     ArenaFigures, ArenaMap, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
-    MemoryFigures, ServerFigures,
+    MemoryFigures, ServerFigures, UndoLogFigures,
 };
 
 use super::shared::Shared;
@@ -62,7 +62,10 @@ impl Figures for Shared {
             cow_faults: arena.barrier().fault_times(),
             undo: arena.barrier().total_undo_cost(),
             undo_captures: arena.barrier().capture_times(),
-            undo_limit: arena.barrier().undo_log().map(|log| log.limit()),
+            undo_log: arena.barrier().undo_log().map(|log| UndoLogFigures {
+                limit: log.limit(),
+                block_bytes: config.checkpoint_undo_block.bytes(),
+            }),
             thp: self.sampled.thp(),
             pool: self.sampled.pool(),
             ..InfoInputs::default()

@@ -49,21 +49,23 @@ fn get(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-/// An entry has six elements, and clients insist on that: the time that went into copy-on-write is
-/// told in the manner of arguments that were left out.
+/// An entry has six elements, and clients insist on that: the time that went into copy-on-write, or
+/// into the undo log, is told in the manner of arguments that were left out.
 fn show(call: &mut Call<'_>, entry: &SlowEntry) {
-    let cow = entry.cow_nanos / 1000;
+    let stall = entry.stall_nanos / 1000;
+    let undo_log = call.shared.keyspace.arena().barrier().undo_log().is_some();
     let reply = &mut *call.reply;
     reply.array(6);
     reply.integer(entry.id.cast_signed());
     reply.integer(entry.at_ms.div_euclid(1000));
     reply.integer((entry.nanos / 1000).cast_signed());
-    reply.array(entry.arguments.len() + usize::from(cow > 0));
+    reply.array(entry.arguments.len() + usize::from(stall > 0));
     for argument in &entry.arguments {
         reply.bulk(argument);
     }
-    if cow > 0 {
-        reply.bulk_str(&format!("... ({cow} us of copy-on-write)"));
+    if stall > 0 {
+        let what = if undo_log { "capturing for the undo log" } else { "copy-on-write" };
+        reply.bulk_str(&format!("... ({stall} us of {what})"));
     }
     reply.bulk_str(&entry.peer);
     reply.bulk_str(&entry.name);
@@ -154,12 +156,12 @@ mod tests {
         let slow = Slow {
             at_ms: 1_700_000_000_999,
             nanos: 12_345_678,
-            cow_nanos: 0,
+            stall_nanos: 0,
             peer: "127.0.0.1:5",
             name: "",
         };
         recorder.slow(&slow, [b"GET".as_slice(), b"a"].into_iter());
-        let slow = Slow { nanos: 20_000_000, cow_nanos: 245_900, name: "me", ..slow };
+        let slow = Slow { nanos: 20_000_000, stall_nanos: 245_900, name: "me", ..slow };
         recorder.slow(&slow, [b"SET".as_slice()].into_iter());
         recorder.slow(&Slow { nanos: 9_999_999, ..slow }, [b"FAST".as_slice()].into_iter());
         assert_eq!(bench.run("SLOWLOG LEN"), ":2\r\n");

@@ -22,7 +22,7 @@ use crate::commands::Shared;
 use crate::keyspace::{CHUNK_SIZE, DATABASES, Shards, layout_hash};
 use crate::telemetry::{
     Cause, CowFigures, Event, ForkTimes, SaveRecord, SaveStart, SaveStatus, Stall, UndoFigures,
-    Worst,
+    Worst, minor_faults_of_others,
 };
 
 /// A save in the background.
@@ -36,6 +36,7 @@ pub(super) struct Save<'s> {
     cow: CowFigures,
     undo: UndoFigures,
     pages: PagesSeen,
+    faults: FaultsSeen,
     ended: Option<Moment>,
 }
 
@@ -45,6 +46,22 @@ struct PagesSeen {
     before_bytes: Option<u64>,
     after_bytes: Option<u64>,
     splits: Option<u64>,
+}
+
+/// Minor page faults of all threads but the saver's, which surveys and makes memory ready.
+#[derive(Default)]
+struct FaultsSeen {
+    before: Option<u64>,
+    after: Option<u64>,
+}
+
+impl FaultsSeen {
+    /// Those that came during the save, without the arena's that `cow` counts.
+    fn without(&self, cow: &CowFigures) -> Option<u64> {
+        let all = self.after?.checked_sub(self.before?)?;
+        // A page that two threads touch first at the same moment is a fault of both.
+        Some(all.saturating_sub(cow.faults + cow.fresh_pages + cow.private_pages))
+    }
 }
 
 impl<'s> Save<'s> {
@@ -60,6 +77,7 @@ impl<'s> Save<'s> {
             cow: CowFigures::default(),
             undo: UndoFigures::default(),
             pages: PagesSeen::default(),
+            faults: FaultsSeen::default(),
             ended: None,
         }
     }
@@ -75,6 +93,7 @@ impl<'s> Save<'s> {
             shared.telemetry.save_begins();
         }
         self.forks += 1;
+        self.faults.before = minor_faults_of_others();
         let at = Moment::now();
         let asked = clock::monotonic_ns();
         let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
@@ -127,6 +146,7 @@ impl<'s> Save<'s> {
         let result = running.wait(&mut attendant);
         self.held_up.safepoints.extend(attendant.end);
         self.ended = Some(Moment::now());
+        self.faults.after = minor_faults_of_others();
         self.cow = barrier.cost();
         self.undo = barrier.undo_cost();
         barrier.forget();
@@ -155,9 +175,10 @@ impl<'s> Save<'s> {
             record.huge_before_bytes = self.pages.before_bytes;
             record.huge_after_bytes = self.pages.after_bytes;
             record.thp_splits = self.pages.splits;
+            record.other_page_faults = self.faults.without(&self.cow);
             record.longest_stall = worst.map(|worst| Stall {
                 took: Duration::from_nanos(worst.nanos),
-                cause: self.held_up.cause(&worst),
+                cause: self.held_up.cause(&worst, record.has_undo_log()),
                 command: self.shared.table.rows()[worst.command].name.clone(),
             });
             conclude(record, result);
@@ -252,7 +273,10 @@ impl Watch for Attendant<'_> {
             self.shared.keyspace.arena().barrier().end(&safepoint);
         }
         drop(shards);
-        self.end = Some(Span(asked, clock::monotonic_ns()));
+        let released = clock::monotonic_ns();
+        self.end = Some(Span(asked, released));
+        let took = Duration::from_nanos(released.saturating_sub(asked));
+        self.shared.telemetry.latency_event(Event::Safepoint, took);
     }
 }
 
@@ -310,7 +334,11 @@ fn conclude(record: &mut SaveRecord, result: &Result<Outcome, SaveError>) {
 
 /// One line for each save.
 fn log(record: &SaveRecord, target: &Target) {
-    let (cow, stall) = (&record.cow, record.longest_stall.as_ref());
+    let stall = record.longest_stall.as_ref();
+    // Only what the isolation has; a save in the foreground needs none.
+    let cow = (record.background && !record.has_undo_log()).then_some(&record.cow);
+    let undo = (record.background && record.has_undo_log()).then_some(&record.undo);
+    let hundredths = |ratio: f64| (ratio * 100.0).round() / 100.0;
     macro_rules! line {
         ($level:ident, $($message:tt)*) => {
             tracing::$level!(
@@ -323,14 +351,21 @@ fn log(record: &SaveRecord, target: &Target) {
                 bytes_per_second = record.bytes_per_second().round(),
                 fork_us = clock::micros(record.fork),
                 safepoint_wait_us = clock::micros(record.safepoint_wait),
-                cow_faults = cow.faults,
-                cow_bytes = cow.copied_bytes,
-                cow_stall_us = clock::micros(cow.stall),
-                cow_amplification = cow.amplification(),
+                cow_faults = cow.map(|cow| cow.faults),
+                cow_bytes = cow.map(|cow| cow.copied_bytes),
+                cow_stall_us = cow.map(|cow| clock::micros(cow.stall)),
+                cow_amplification = cow.map(|cow| hundredths(cow.amplification())),
+                undo_captures = undo.map(|undo| undo.captures),
+                undo_bytes = undo.map(|undo| undo.captured_bytes),
+                undo_stall_us = undo.map(|undo| clock::micros(undo.stall)),
+                undo_log_bytes = undo.map(|undo| undo.log_bytes),
+                undo_amplification = undo.map(|undo| hundredths(undo.amplification())),
+                undo_patch_us = undo.map(|_| clock::micros(record.steps.patch)),
                 longest_stall_us = stall.map_or(0, |stall| clock::micros(stall.took)),
                 longest_stall_cause = stall.map_or("none", |stall| stall.cause.name()),
                 extra_memory_bytes = record.extra_memory_bytes,
-                thp_splits = record.thp_splits.unwrap_or(0),
+                thp_splits = record.thp_splits,
+                other_page_faults = record.other_page_faults,
                 $($message)*
             )
         };
@@ -377,16 +412,16 @@ impl HeldUp {
         self.forks.push(fork);
     }
 
-    /// What took most of a command's time.
-    fn cause(&self, worst: &Worst) -> Cause {
+    /// What took most of a command's time; `undo_log` tells what its stalls were.
+    fn cause(&self, worst: &Worst, undo_log: bool) -> Cause {
         let command = Span(worst.begun_ns, worst.begun_ns + worst.nanos);
         let common = |spans: &[Span]| spans.iter().map(|span| span.overlap(command)).sum::<u64>();
         let fork = common(&self.forks);
         let safepoint = common(&self.safepoints).saturating_sub(fork);
-        let other = worst.nanos.saturating_sub(fork + safepoint + worst.cow_nanos);
+        let other = worst.nanos.saturating_sub(fork + safepoint + worst.stall_nanos);
         let shares = [
             (other, Cause::Other),
-            (worst.cow_nanos, Cause::CowFault),
+            (worst.stall_nanos, if undo_log { Cause::UndoCapture } else { Cause::CowFault }),
             (safepoint, Cause::Safepoint),
             (fork, Cause::Fork),
         ];
@@ -403,8 +438,8 @@ mod tests {
         let mut held_up = HeldUp::default();
         held_up.fork(Span(1000, 1900), Span(1200, 1800));
         held_up.safepoints.push(Span(5000, 5500));
-        let cause = |begun_ns, nanos, cow_nanos| {
-            held_up.cause(&Worst { nanos, begun_ns, cow_nanos, command: 0 })
+        let cause = |begun_ns, nanos, stall_nanos| {
+            held_up.cause(&Worst { nanos, begun_ns, stall_nanos, command: 0 }, false)
         };
         assert_eq!(cause(1100, 800, 0), Cause::Fork);
         assert_eq!(cause(900, 320, 0), Cause::Safepoint);
@@ -413,6 +448,17 @@ mod tests {
         assert_eq!(cause(3000, 100, 40), Cause::Other);
         assert_eq!(cause(1150, 1500, 0), Cause::Other);
         assert_eq!(cause(0, 0, 0), Cause::Fork, "a tie goes to what is asked for most");
+        let captured = Worst { nanos: 100, begun_ns: 3000, stall_nanos: 60, command: 0 };
+        assert_eq!(held_up.cause(&captured, true), Cause::UndoCapture);
+    }
+
+    #[test]
+    fn other_faults_are_those_that_copy_on_write_does_not_count() {
+        let seen = FaultsSeen { before: Some(100), after: Some(150) };
+        let cow = CowFigures { faults: 20, fresh_pages: 10, ..CowFigures::default() };
+        assert_eq!(seen.without(&cow), Some(20));
+        assert_eq!(seen.without(&CowFigures { faults: 60, ..cow }), Some(0));
+        assert_eq!(FaultsSeen { after: None, ..seen }.without(&cow), None);
     }
 
     #[test]

@@ -8,7 +8,8 @@ use crate::commands::{Flags, Row, Session, is_secret};
 use crate::protocol::Args;
 use crate::telemetry::{Event, Recorder, Slow};
 
-/// Notes a command that took `nanos` nanoseconds, of which copy-on-write took some.
+/// Notes a command that took `nanos` nanoseconds; `stalls` is what copy-on-write took of them, or
+/// the undo log, whichever `undo_log` says there is.
 #[cold]
 pub(super) fn note(
     recorder: &Recorder,
@@ -17,6 +18,7 @@ pub(super) fn note(
     args: &Args<'_>,
     nanos: u64,
     stalls: Stalls,
+    undo_log: bool,
 ) {
     let at_ms = clock::wall_ms();
     // Somebody else may be reading the names: then the entry has none.
@@ -24,7 +26,7 @@ pub(super) fn note(
     let slow = Slow {
         at_ms,
         nanos,
-        cow_nanos: stalls.nanoseconds,
+        stall_nanos: stalls.nanoseconds,
         peer: &session.client.peer,
         name: names.as_ref().map_or("", |names| &names.name),
     };
@@ -36,5 +38,6 @@ pub(super) fn note(
     let fast = row.command.flags.has(Flags::FAST);
     let event = if fast { Event::FastCommand } else { Event::Command };
     recorder.latency_event(event, at_ms, Duration::from_nanos(nanos));
-    recorder.latency_event(Event::CowFault, at_ms, Duration::from_nanos(stalls.longest));
+    let event = if undo_log { Event::UndoCapture } else { Event::CowFault };
+    recorder.latency_event(event, at_ms, Duration::from_nanos(stalls.longest));
 }

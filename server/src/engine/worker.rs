@@ -197,13 +197,15 @@ impl Worker {
             stalls = take_stalls();
             // Whoever asks for the save waits for it, and knows.
             if !row.command.flags.has(Flags::ADMIN) {
-                let cow_nanos = stalls.nanoseconds;
-                let worst = Worst { nanos, begun_ns, cow_nanos, command: row.number };
+                let stall_nanos = stalls.nanoseconds;
+                let worst = Worst { nanos, begun_ns, stall_nanos, command: row.number };
                 self.recorder.command_in_save(phase, worst);
             }
         }
         if nanos > self.recorder.telemetry().slow_limit() {
-            slow::note(&self.recorder, session, row, args, nanos, stalls);
+            let barrier = self.engine.shared.keyspace.arena().barrier();
+            let undo_log = barrier.undo_log().is_some();
+            slow::note(&self.recorder, session, row, args, nanos, stalls, undo_log);
         }
     }
 

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::inputs::InfoInputs;
 use super::monitor::{Event, EventFigures};
-use super::saves::SaveRecord;
+use super::saves::{Cause, SaveRecord, SaveStatus};
 
 /// What the doctors look at.
 #[derive(Debug, Clone)]
@@ -46,44 +46,61 @@ pub fn on_pages(situation: &Situation<'_>) -> String {
             pool.reserved
         )
     });
+    let log = inputs.undo_log.map(|log| {
+        format!(", blocks are {} bytes, the log {} MiB at most", log.block_bytes, mib(log.limit))
+    });
     format!(
-        "Saves isolate by {}. Pages are {} ({} asked for), {} of the {} MiB in use are huge; \
-         transparent huge pages are set to {}{}.",
+        "Saves isolate by {}{}. Pages are {} ({} asked for), {} of the {} MiB in use are huge; \
+         transparent huge pages are set to {}{}{}.",
         inputs.checkpoint_isolation,
+        log.unwrap_or_default(),
         arena.pages,
         arena.pages_asked,
         mib(arena.huge_bytes),
         mib(used),
         if inputs.thp.setting.is_empty() { "nothing" } else { &inputs.thp.setting },
+        if inputs.has_undo_log() { " for shared memory" } else { "" },
         pool.unwrap_or_default(),
     )
 }
 
 /// What could be better about latency.
 pub fn on_latency(situation: &Situation<'_>) -> Vec<String> {
-    let general: [Remark; 8] = [
+    let general: [Remark; 11] = [
         monitor_off,
         slow_fork,
         slow_safepoint,
         large_copies,
+        long_stalls,
+        undo_log_was_full,
+        undo_log_nearly_full,
         small_pool,
         other_pages,
         thp_off,
         few_huge,
     ];
-    let mut remarks: Vec<String> = situation.events.iter().map(event).collect();
+    let mut remarks: Vec<String> = 
+        situation.events.iter().map(|figures| event(situation, figures)).collect();
     remarks.extend(general.iter().filter_map(|remark| remark(situation)));
     remarks
 }
 
 /// What could be better about memory.
 pub fn on_memory(situation: &Situation<'_>) -> Vec<String> {
-    let general: [Remark; 6] =
-        [nearly_full, small_pool, other_pages, thp_off, few_huge, costly_saves];
+    let general: [Remark; 8] = [
+        nearly_full,
+        undo_log_was_full,
+        undo_log_nearly_full,
+        small_pool,
+        other_pages,
+        thp_off,
+        few_huge,
+        costly_saves,
+    ];
     general.iter().filter_map(|remark| remark(situation)).collect()
 }
 
-fn event(figures: &EventFigures) -> String {
+fn event(situation: &Situation<'_>, figures: &EventFigures) -> String {
     let count = figures.samples.len();
     let sum: u64 = figures.samples.iter().map(|sample| sample.ms).sum();
     let mean = sum as f64 / count.max(1) as f64;
@@ -93,6 +110,13 @@ fn event(figures: &EventFigures) -> String {
             "A save waits until no command runs: SLOWLOG GET shows which ones take long."
         }
         Event::CowFault => "The larger the page, the longer its copy.",
+        Event::UndoCapture => {
+            "A change captures all blocks that it touches first: the larger the value that is \
+             overwritten, the longer it takes."
+        }
+        Event::Command | Event::FastCommand if situation.inputs.has_undo_log() => {
+            "SLOWLOG GET shows the commands, and how much of their time the undo log took."
+        }
         Event::Command | Event::FastCommand => {
             "SLOWLOG GET shows the commands, and how much of their time was copy-on-write."
         }
@@ -116,15 +140,18 @@ fn monitor_off(situation: &Situation<'_>) -> Option<String> {
 }
 
 fn slow_fork(situation: &Situation<'_>) -> Option<String> {
-    let last = situation.saves.iter().rev().find(|save| save.background)?;
+    let last = last_save(situation)?;
     (last.fork >= NOTICEABLE).then(|| {
         let bytes = (last.chunks * situation.inputs.arena.chunk_bytes) as f64;
         let huge = last.huge_before_bytes.map(|huge| huge as f64 / bytes.max(1.0));
         let split = huge.filter(|share| last.pages == "thp" && *share < FEW_HUGE);
         let advice = match (last.pages, split) {
-            ("small", _) => {
-                "arena-pages thp or huge-2mb makes that some hundred times less".to_owned()
-            }
+            _ if last.has_undo_log() => "with an undo log no page table of the arena is copied: \
+                                         look for other processes that take the processor"
+                .to_owned(),
+            ("small", _) => "arena-pages thp or huge-2mb makes that some hundred times less, \
+                             checkpoint-isolation undo-log with any pages"
+                .to_owned(),
             (_, Some(share)) => format!(
                 "only {:.0} % of it lay on huge pages, and the others' page tables are what takes \
                  time. Leave more time between saves, so that split pages are made whole \
@@ -145,7 +172,7 @@ fn slow_fork(situation: &Situation<'_>) -> Option<String> {
 }
 
 fn slow_safepoint(situation: &Situation<'_>) -> Option<String> {
-    let last = situation.saves.iter().rev().find(|save| save.background)?;
+    let last = last_save(situation)?;
     (last.safepoint_wait >= NOTICEABLE).then(|| {
         format!(
             "The last save waited {:.1} ms for commands to end before it could fork. SLOWLOG GET \
@@ -162,7 +189,8 @@ fn large_copies(situation: &Situation<'_>) -> Option<String> {
         format!(
             "Under {} isolation the first write to each page of {} KiB during a save copies all of \
              it: {} faults, {:.1} ms the longest, {:.1} bytes copied for each byte written. \
-             arena-pages thp copies 4 KiB at a time.",
+             arena-pages thp copies 4 KiB at a time; checkpoint-isolation undo-log has no such \
+             faults.",
             situation.inputs.checkpoint_isolation,
             page >> 10,
             cow.faults,
@@ -172,23 +200,102 @@ fn large_copies(situation: &Situation<'_>) -> Option<String> {
     })
 }
 
+fn long_stalls(situation: &Situation<'_>) -> Option<String> {
+    let last = last_save(situation)?;
+    let stall = last.longest_stall.as_ref();
+    let longest = stall.filter(|stall| stall.cause == Cause::CowFault && stall.took >= NOTICEABLE);
+    // Of one core.
+    let much = last.cow.stall * 10 > last.duration;
+    (last.cow.faults > 0 && (much || longest.is_some())).then(|| {
+        let longest = longest.map(|stall| {
+            format!(", {} for {:.1} ms", stall.command, stall.took.as_secs_f64() * 1e3)
+        });
+        format!(
+            "During the last save of {:.1} s clients stood still for {:.1} ms in all while the \
+             kernel copied pages{}. checkpoint-isolation undo-log has no such faults: writers \
+             copy small blocks themselves.",
+            last.duration.as_secs_f64(),
+            last.cow.stall.as_secs_f64() * 1e3,
+            longest.unwrap_or_default()
+        )
+    })
+}
+
+fn undo_log_was_full(situation: &Situation<'_>) -> Option<String> {
+    let log = situation.inputs.undo_log?;
+    let was_full = |save: &&SaveRecord| {
+        let told = save.error.as_ref().is_some_and(|error| error.contains("checkpoint-undo-limit"));
+        save.status == SaveStatus::Failed && told
+    };
+    situation.saves.iter().rev().find(was_full).map(|save| {
+        format!(
+            "Save {} failed since its undo log reached its limit of {} MiB. Raise \
+             checkpoint-undo-limit at the next start, or save when less is written.",
+            save.number,
+            log.limit >> 20
+        )
+    })
+}
+
+fn undo_log_nearly_full(situation: &Situation<'_>) -> Option<String> {
+    let log = situation.inputs.undo_log?;
+    let ended = situation.saves.iter().filter(|save| save.status == SaveStatus::Ok);
+    let most = ended.max_by_key(|save| save.undo.log_bytes)?;
+    (most.undo.log_bytes > log.limit / 2).then(|| {
+        format!(
+            "The undo log of save {} came to {} of the {} MiB that it may take; at its limit a \
+             save fails. Raise checkpoint-undo-limit at the next start.",
+            most.number,
+            most.undo.log_bytes >> 20,
+            log.limit >> 20
+        )
+    })
+}
+
+fn last_save<'a>(situation: &Situation<'a>) -> Option<&'a SaveRecord> {
+    situation.saves.iter().rev().find(|save| save.background)
+}
+
 fn other_pages(situation: &Situation<'_>) -> Option<String> {
     let arena = &situation.inputs.arena;
     let auto = arena.pages_asked == "auto";
     (auto && arena.pages == "small").then(|| {
-        "arena-pages auto found neither a hugetlb pool nor transparent huge pages and took small \
-         pages: forks take some 40 ms a GiB. The log of the start says what was missing."
-            .to_owned()
+        let costs = if situation.inputs.has_undo_log() {
+            "changes and saves take longer than on huge ones"
+        } else {
+            "forks take some 40 ms a GiB"
+        };
+        format!(
+            "arena-pages auto found neither a hugetlb pool nor transparent huge pages and took \
+             small pages: {costs}. The log of the start says what was missing."
+        )
     })
 }
 
 fn thp_off(situation: &Situation<'_>) -> Option<String> {
     let (arena, setting) = (&situation.inputs.arena, &situation.inputs.thp.setting);
-    (setting == "never" && arena.pages != "huge-2mb" && arena.pages != "huge-1gb").then(|| {
-        "Transparent huge pages are switched off on this machine. Run: echo madvise > \
-         /sys/kernel/mm/transparent_hugepage/enabled  and restart with arena-pages thp."
-            .to_owned()
-    })
+    if arena.pages == "huge-2mb" || arena.pages == "huge-1gb" {
+        return None;
+    }
+    let is_shared = situation.inputs.has_undo_log();
+    let told = match setting.as_str() {
+        "never" if is_shared && arena.pages == "thp" => {
+            "Transparent huge pages are set to never for shared memory: fresh memory lies on small \
+             pages until arena-thp-heal makes it whole. To get huge ones at once, run: echo advise \
+             > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
+        }
+        "never" | "deny" if is_shared => {
+            "Transparent huge pages are switched off for shared memory on this machine. Run: echo \
+             advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled  and restart with \
+             arena-pages thp."
+        }
+        "never" => {
+            "Transparent huge pages are switched off on this machine. Run: echo madvise > \
+             /sys/kernel/mm/transparent_hugepage/enabled  and restart with arena-pages thp."
+        }
+        _ => return None,
+    };
+    Some(told.to_owned())
 }
 
 fn few_huge(situation: &Situation<'_>) -> Option<String> {
@@ -202,10 +309,13 @@ fn few_huge(situation: &Situation<'_>) -> Option<String> {
         } else {
             "CONFIG SET arena-thp-heal yes makes split ones whole"
         };
+        let splits = match situation.inputs.thp.splits {
+            0 => String::new(),
+            splits => format!("; saves have split {splits}"),
+        };
         format!(
-            "Only {:.0} % of the arena in use lies on huge pages; saves have split {}. {advice}.",
+            "Only {:.0} % of the arena in use lies on huge pages{splits}. {advice}.",
             share * 100.0,
-            situation.inputs.thp.splits
         )
     })
 }
@@ -226,28 +336,45 @@ fn nearly_full(situation: &Situation<'_>) -> Option<String> {
 
 fn small_pool(situation: &Situation<'_>) -> Option<String> {
     let (pool, arena) = (situation.inputs.pool?, &situation.inputs.arena);
+    if situation.inputs.has_undo_log() {
+        let needed = arena.capacity.div_ceil(pool.page_bytes.max(1));
+        return (pool.total < needed).then(|| {
+            format!(
+                "The pool has {} pages and the arena needs {needed}: writes may be refused when \
+                 it is used up. Enlarge it by {} pages; an undo log needs no more.",
+                pool.total,
+                needed - pool.total
+            )
+        });
+    }
     let needed = (arena.used_chunks * arena.chunk_bytes).div_ceil(pool.page_bytes.max(1));
     let free = pool.free.saturating_sub(pool.reserved);
-    (situation.inputs.checkpoint_isolation == "kernel-cow" && free < needed).then(|| {
+    (free < needed).then(|| {
         format!(
             "The pool has {free} free pages, and a save may have to copy {needed}: if it runs dry, \
-             the save fails. Enlarge it by {} pages, or choose arena-pages thp.",
+             the save fails. Enlarge it by {} pages, or choose checkpoint-isolation undo-log, \
+             which copies none, or arena-pages thp.",
             needed - free
         )
     })
 }
 
 fn costly_saves(situation: &Situation<'_>) -> Option<String> {
-    let last = situation.saves.iter().rev().find(|save| save.background)?;
+    let last = last_save(situation)?;
     let used = last.chunks * situation.inputs.arena.chunk_bytes;
     (used > 0 && last.extra_memory_bytes * 2 > used).then(|| {
+        let (changed, remedy) = if last.has_undo_log() {
+            let blocks = last.undo.captures;
+            (format!("{blocks} blocks"), "or take a smaller checkpoint-undo-block")
+        } else {
+            let pages = last.cow.faults;
+            (format!("{pages} pages"), "take smaller pages, or checkpoint-isolation undo-log")
+        };
         format!(
-            "The last save took {:.1} GiB beyond the {:.1} GiB of data, since {} pages were \
-             written while it ran. Keep that much memory free, save when less is written, or take \
-             smaller pages.",
+            "The last save took {:.1} GiB beyond the {:.1} GiB of data, since {changed} were \
+             written while it ran. Keep that much memory free, save when less is written, {remedy}.",
             last.extra_memory_bytes as f64 / GIB,
             used as f64 / GIB,
-            last.cow.faults
         )
     })
 }

@@ -25,8 +25,8 @@ pub struct ArenaMap {
 ///
 /// ```text
 ///   bit  0      1           2         4..=7
-///        used   at fork     dumped    heat: 0, or 1 + log2 of the copy-on-write faults since
-///                                     the fork, 15 at most
+///        used   at fork     dumped    heat: 0, or 1 + log2 of the copy-on-write faults, or the
+///                                     blocks captured, since the fork, 15 at most
 /// ```
 ///
 /// Used: any of its chunks is in use. At fork: any was in use when the running save forked.
@@ -43,9 +43,9 @@ impl MapCell {
     pub const DUMPED: u8 = 1 << 2;
     const HEAT_SHIFT: u32 = 4;
 
-    /// A cell with these bits, and so many faults since the fork.
-    pub fn new(bits: u8, faults: u64) -> Self {
-        let heat = faults.checked_ilog2().map_or(0, |log| (log + 1).min(15));
+    /// A cell with these bits, and so many faults or captures since the fork.
+    pub fn new(bits: u8, count: u64) -> Self {
+        let heat = count.checked_ilog2().map_or(0, |log| (log + 1).min(15));
         Self(bits | (heat.to_le_bytes()[0] << Self::HEAT_SHIFT))
     }
 }
@@ -81,12 +81,28 @@ pub struct InfoInputs {
     pub undo: UndoFigures,
     /// How long each change took that had blocks captured, since the start.
     pub undo_captures: Snapshot,
-    /// Bytes that the undo log may take; none if there is none.
-    pub undo_limit: Option<u64>,
+    /// What the undo log is to be, if saves isolate by one.
+    pub undo_log: Option<UndoLogFigures>,
     /// Transparent huge pages.
     pub thp: ThpFigures,
     /// The pool of huge pages that the arena is made of, if it is.
     pub pool: Option<PoolFigures>,
+}
+
+impl InfoInputs {
+    /// Whether saves isolate by an undo log, so that nothing is copied on write.
+    pub const fn has_undo_log(&self) -> bool {
+        self.undo_log.is_some()
+    }
+}
+
+/// What an undo log is to be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct UndoLogFigures {
+    /// Bytes that it may take.
+    pub limit: u64,
+    /// Bytes of a block.
+    pub block_bytes: u64,
 }
 
 /// Transparent huge pages under the arena.

@@ -48,14 +48,14 @@ use parking_lot::Mutex;
 pub use histogram::{Histogram, NativeHistogram, Snapshot};
 pub use inputs::{
     ArenaFigures, ArenaMap, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
-    MapCell, MemoryFigures, PoolFigures, ServerFigures, ThpFigures,
+    MapCell, MemoryFigures, PoolFigures, ServerFigures, ThpFigures, UndoLogFigures,
 };
 pub use monitor::{Event, EventFigures, Sample};
 pub use persistence::{
     ForkTimes, LoadReport, Loading, Persistence, SaveStart, SaveTotals, Saving, View,
 };
 pub use phase::{Phase, Worst};
-pub use process::resident_bytes;
+pub use process::{minor_faults_of_others, resident_bytes};
 pub use rates::Rates;
 pub use saves::{Cause, CowFigures, KEPT, SaveRecord, SaveStatus, Stall, Steps, UndoFigures};
 pub use shared_histogram::SharedHistogram;

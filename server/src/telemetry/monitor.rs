@@ -19,10 +19,12 @@ const NOTES: usize = 64;
 pub enum Event {
     /// The kernel forked.
     Fork,
-    /// A save waited until no command ran.
+    /// A save waited until no command ran, at its fork or at its end.
     Safepoint,
     /// The kernel copied a page for a writer.
     CowFault,
+    /// A writer captured what it was about to change.
+    UndoCapture,
     /// A command.
     Command,
     /// A command that should be fast.
@@ -33,10 +35,11 @@ pub enum Event {
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Fork,
         Self::Safepoint,
         Self::CowFault,
+        Self::UndoCapture,
         Self::Command,
         Self::FastCommand,
         Self::ExpireCycle,
@@ -48,6 +51,7 @@ impl Event {
             Self::Fork => "fork",
             Self::Safepoint => "safepoint",
             Self::CowFault => "cow-fault",
+            Self::UndoCapture => "undo-capture",
             Self::Command => "command",
             Self::FastCommand => "fast-command",
             Self::ExpireCycle => "expire-cycle",

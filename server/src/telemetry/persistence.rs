@@ -76,6 +76,7 @@ struct State {
     last_failed: bool,
     last_duration: Option<Duration>,
     last_cow: u64,
+    last_undo: u64,
     last_digest: Option<String>,
     image_bytes: u64,
     totals: SaveTotals,
@@ -97,6 +98,20 @@ pub struct SaveTotals {
     pub raw_bytes: u64,
     /// Bytes of the images.
     pub image_bytes: u64,
+    /// Records of undo logs that were written where an older one had stood.
+    pub undo_reused_records: u64,
+    /// See [`SaveRecord::other_page_faults`].
+    pub other_page_faults: u64,
+}
+
+impl SaveTotals {
+    fn add(&mut self, record: &SaveRecord) {
+        self.steps = self.steps.plus(&record.steps);
+        self.raw_bytes += record.raw_bytes;
+        self.image_bytes += record.image_bytes;
+        self.undo_reused_records += record.undo.reused_records;
+        self.other_page_faults += record.other_page_faults.unwrap_or(0);
+    }
 }
 
 /// The state of saving and restoring.
@@ -216,12 +231,11 @@ impl Persistence {
             state.last_error.clone_from(&record.error);
             if running.is_some() {
                 state.last_duration = Some(record.duration);
-                state.last_cow = record.cow.copied_bytes + record.undo.captured_bytes;
+                state.last_cow = record.cow.copied_bytes;
+                state.last_undo = record.undo.captured_bytes;
             }
         }
-        state.totals.steps = state.totals.steps.plus(&record.steps);
-        state.totals.raw_bytes += record.raw_bytes;
-        state.totals.image_bytes += record.image_bytes;
+        state.totals.add(record);
         state.history.push(record.clone());
         record.clone()
     }
@@ -271,6 +285,7 @@ impl Persistence {
             last_error: state.last_error.clone(),
             last_duration: state.last_duration,
             last_cow_bytes: state.last_cow,
+            last_undo_bytes: state.last_undo,
             last_digest: state.last_digest.clone(),
             last: state.history.last().cloned(),
             image_bytes: state.image_bytes,
@@ -302,8 +317,10 @@ pub struct View {
     pub last_error: Option<String>,
     /// How long the last save took that began and was not called off.
     pub last_duration: Option<Duration>,
-    /// Bytes copied because they were changed during that save.
+    /// Bytes that the kernel copied because they were changed during that save.
     pub last_cow_bytes: u64,
+    /// Bytes that the undo log captured because they were changed during that save.
+    pub last_undo_bytes: u64,
     /// The digest taken at the fork of the last save that succeeded.
     pub last_digest: Option<String>,
     /// The last save that ended, however it did.

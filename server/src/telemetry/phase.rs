@@ -49,8 +49,8 @@ pub struct Worst {
     pub nanos: u64,
     /// When it began, as [`crate::clock::monotonic_ns`] counts.
     pub begun_ns: u64,
-    /// How much of it was copy-on-write.
-    pub cow_nanos: u64,
+    /// How much of it copy-on-write took, or capturing for the undo log.
+    pub stall_nanos: u64,
     /// Its place in the list of names.
     pub command: usize,
 }
@@ -65,7 +65,7 @@ pub(super) struct WorstCell {
     save: AtomicU64,
     nanos: AtomicU64,
     begun_ns: AtomicU64,
-    cow_nanos: AtomicU64,
+    stall_nanos: AtomicU64,
     command: AtomicUsize,
 }
 
@@ -86,7 +86,7 @@ impl WorstCell {
         self.save.store(save, Relaxed);
         self.nanos.store(worst.nanos, Relaxed);
         self.begun_ns.store(worst.begun_ns, Relaxed);
-        self.cow_nanos.store(worst.cow_nanos, Relaxed);
+        self.stall_nanos.store(worst.stall_nanos, Relaxed);
         self.command.store(worst.command, Relaxed);
         self.sequence.store(sequence + 2, Release);
     }
@@ -99,7 +99,7 @@ impl WorstCell {
             let worst = Worst {
                 nanos: self.nanos.load(Relaxed),
                 begun_ns: self.begun_ns.load(Relaxed),
-                cow_nanos: self.cow_nanos.load(Relaxed),
+                stall_nanos: self.stall_nanos.load(Relaxed),
                 command: self.command.load(Relaxed),
             };
             fence(Acquire);
@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     fn worst(nanos: u64) -> Worst {
-        Worst { nanos, begun_ns: nanos, cow_nanos: nanos, command: nanos as usize }
+        Worst { nanos, begun_ns: nanos, stall_nanos: nanos, command: nanos as usize }
     }
 
     #[test]

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use serde::{Serialize, Serializer};
 
+use crate::config::CheckpointIsolation;
+
 /// Saves that are remembered.
 pub const KEPT: usize = 64;
 
@@ -48,6 +50,8 @@ pub enum Cause {
     Fork,
     /// It waited while the kernel copied pages for it.
     CowFault,
+    /// It captured what was in blocks before it changed them.
+    UndoCapture,
     /// Its own work, the processor given to others, or another command's lock.
     #[default]
     Other,
@@ -55,7 +59,8 @@ pub enum Cause {
 
 impl Cause {
     /// All of them.
-    pub const ALL: [Self; 4] = [Self::Safepoint, Self::Fork, Self::CowFault, Self::Other];
+    pub const ALL: [Self; 5] =
+        [Self::Safepoint, Self::Fork, Self::CowFault, Self::UndoCapture, Self::Other];
 
     /// As INFO, the metrics and JSON name it.
     pub const fn name(self) -> &'static str {
@@ -63,6 +68,7 @@ impl Cause {
             Self::Safepoint => "safepoint",
             Self::Fork => "fork",
             Self::CowFault => "cow-fault",
+            Self::UndoCapture => "undo-capture",
             Self::Other => "other",
         }
     }
@@ -253,9 +259,28 @@ pub struct SaveRecord {
     /// The most memory that the save took beyond what the server had: copied pages, the child's
     /// page tables and its buffers.
     pub extra_memory_bytes: u64,
+    /// Minor page faults of the server's threads, without the saver's, from asking for the first
+    /// lock until the child was gone, less those of the arena that [`CowFigures`] count.
+    pub other_page_faults: Option<u64>,
 }
 
 impl SaveRecord {
+    /// Whether the child saw one instant by an undo log.
+    pub fn has_undo_log(&self) -> bool {
+        self.isolation == CheckpointIsolation::UndoLog.name()
+    }
+
+    /// Bytes that the kernel copied, or that the undo log captured, because they were changed.
+    pub const fn copied_bytes(&self) -> u64 {
+        // One of the two has not been in use.
+        self.cow.copied_bytes + self.undo.captured_bytes
+    }
+
+    /// Bytes that commands wrote to the arena while it ran.
+    pub const fn written_bytes(&self) -> u64 {
+        self.cow.written_bytes + self.undo.written_bytes
+    }
+
     /// Bytes of memory written in a second, from the fork to the end.
     pub fn bytes_per_second(&self) -> f64 {
         let seconds = self.duration.saturating_sub(self.hold_up).as_secs_f64();

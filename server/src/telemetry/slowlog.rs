@@ -31,7 +31,7 @@ pub(super) fn slow_notes() -> SlowNotes {
 pub(super) struct Note {
     at_ms: i64,
     nanos: u64,
-    cow_nanos: u64,
+    stall_nanos: u64,
     /// Arguments, those that are left out included.
     arguments: u64,
     /// Whole lengths of those that are kept.
@@ -72,8 +72,8 @@ pub struct Slow<'a> {
     pub at_ms: i64,
     /// How long it took, in nanoseconds.
     pub nanos: u64,
-    /// How much of it was copy-on-write.
-    pub cow_nanos: u64,
+    /// How much of it copy-on-write took, or capturing for the undo log.
+    pub stall_nanos: u64,
     /// The client's address.
     pub peer: &'a str,
     /// The client's name.
@@ -87,7 +87,7 @@ impl Note {
         slow: &Slow<'_>,
         arguments: impl ExactSizeIterator<Item = &'a [u8]>,
     ) {
-        (self.at_ms, self.nanos, self.cow_nanos) = (slow.at_ms, slow.nanos, slow.cow_nanos);
+        (self.at_ms, self.nanos, self.stall_nanos) = (slow.at_ms, slow.nanos, slow.stall_nanos);
         self.arguments = arguments.len() as u64;
         let places = self.lengths.iter_mut().zip(&mut self.bytes);
         for ((length, bytes), argument) in places.zip(arguments) {
@@ -133,8 +133,8 @@ pub struct SlowEntry {
     pub at_ms: i64,
     /// How long it took, in nanoseconds.
     pub nanos: u64,
-    /// How much of it was copy-on-write.
-    pub cow_nanos: u64,
+    /// How much of it copy-on-write took, or capturing for the undo log.
+    pub stall_nanos: u64,
     /// The arguments, cut short.
     pub arguments: Vec<Vec<u8>>,
     /// The client's address.
@@ -170,7 +170,7 @@ impl SlowLog {
                     id: 0,
                     at_ms: note.at_ms,
                     nanos: note.nanos,
-                    cow_nanos: note.cow_nanos,
+                    stall_nanos: note.stall_nanos,
                     arguments: note.arguments(),
                     peer: note.peer.text(),
                     name: note.name.text(),
@@ -212,7 +212,7 @@ mod tests {
     use super::*;
 
     const SLOW: Slow<'_> =
-        Slow { at_ms: 5, nanos: 7, cow_nanos: 3, peer: "127.0.0.1:9", name: "me" };
+        Slow { at_ms: 5, nanos: 7, stall_nanos: 3, peer: "127.0.0.1:9", name: "me" };
 
     fn note(notes: &SlowNotes, slow: &Slow<'_>, arguments: &[&[u8]]) {
         notes.leave(|note| note.take_down(slow, arguments.iter().copied()));
@@ -235,7 +235,7 @@ mod tests {
         let cut = [&long[..128], b"... (3 more bytes)"].concat();
         assert_eq!(entries[2].arguments, [b"SET".to_vec(), cut, Vec::new()]);
         let entry = &entries[2];
-        assert_eq!((entry.at_ms, entry.nanos, entry.cow_nanos), (5, 7, 3));
+        assert_eq!((entry.at_ms, entry.nanos, entry.stall_nanos), (5, 7, 3));
         assert_eq!((entry.peer.as_str(), entry.name.as_str()), ("127.0.0.1:9", "me"));
     }
 

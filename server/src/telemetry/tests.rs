@@ -102,7 +102,7 @@ fn latencies_are_apart_by_family_and_phase() {
     telemetry.save_begins();
     let phase = recorders[1].command(1, 5000, false);
     assert!(phase.is_snapshot());
-    let worst = Worst { nanos: 5000, begun_ns: 7, cow_nanos: 4000, command: 1 };
+    let worst = Worst { nanos: 5000, begun_ns: 7, stall_nanos: 4000, command: 1 };
     recorders[1].command_in_save(phase, worst);
     recorders[0].command_in_save(phase, Worst { nanos: 4999, ..worst });
     recorders[0].command(2, 200, false);

@@ -250,12 +250,12 @@ impl Barrier {
 
     /// What copy-on-write has cost writers in this checkpoint, or else in the last one.
     pub fn cost(&self) -> CowFigures {
-        self.tally.since_begin(self.page_shift())
+        self.cow().map_or_else(CowFigures::default, |cow| self.tally.since_begin(cow.page_shift()))
     }
 
     /// What copy-on-write has cost writers in all checkpoints.
     pub fn total_cost(&self) -> CowFigures {
-        self.tally.total(self.page_shift())
+        self.cow().map_or_else(CowFigures::default, |cow| self.tally.total(cow.page_shift()))
     }
 
     /// How long each fault took, in all checkpoints.
@@ -265,12 +265,14 @@ impl Barrier {
 
     /// What the undo log has cost writers in this checkpoint, or else in the last one.
     pub fn undo_cost(&self) -> UndoFigures {
-        self.undo_tally.since_begin(self.undo_log(), &self.tally)
+        let log = self.undo_log();
+        log.map_or_else(UndoFigures::default, |_| self.undo_tally.since_begin(log, &self.tally))
     }
 
     /// What the undo log has cost writers in all checkpoints.
     pub fn total_undo_cost(&self) -> UndoFigures {
-        self.undo_tally.total(self.undo_log(), &self.tally)
+        let log = self.undo_log();
+        log.map_or_else(UndoFigures::default, |_| self.undo_tally.total(log, &self.tally))
     }
 
     /// How long each change took that had something captured, in all checkpoints.
@@ -285,9 +287,5 @@ impl Barrier {
         if let Way::Undo(undo) = &self.way {
             undo.note_all(on);
         }
-    }
-
-    fn page_shift(&self) -> u32 {
-        self.cow().map_or(0, cow::Cow::page_shift)
     }
 }

@@ -1,6 +1,8 @@
-//! INFO's section `checkpoint`, which is ours: what saves do, and what copy-on-write costs.
+//! INFO's section `checkpoint`, which is ours: what saves do, and what copy-on-write costs or, where
+//! saves isolate by one, the undo log.
 //!
-//! Names begin with what they are about: `cow_`, `fork_`, `latency_`, `thp_`, `pool_`, `save_`.
+//! Names begin with what they are about: `cow_`, `fork_`, `latency_`, `thp_`, `pool_`, `save_`,
+//! `undo_`.
 //! Lines with several figures are written like those of commandstats. Times are in microseconds.
 
 use std::fmt::Write as _;
@@ -9,7 +11,7 @@ use std::time::Duration;
 use super::Reading;
 use super::page::Page;
 use crate::clock;
-use crate::telemetry::{CowFigures, SaveRecord, Snapshot, View};
+use crate::telemetry::{CowFigures, SaveRecord, Snapshot, UndoFigures, View};
 
 pub(super) fn checkpoint(page: &mut Page, reading: &Reading<'_>) {
     let view = reading.persistence();
@@ -32,7 +34,13 @@ fn pages(page: &mut Page, reading: &Reading<'_>) {
     page.field("isolation", &inputs.checkpoint_isolation);
     page.field("pages_asked", &arena.pages_asked);
     page.field("pages", &arena.pages);
-    page.field("cow_page_bytes", arena.cow_page_bytes);
+    match inputs.undo_log {
+        None => page.field("cow_page_bytes", arena.cow_page_bytes),
+        Some(log) => {
+            page.field("undo_block_bytes", log.block_bytes);
+            page.field("undo_limit_bytes", log.limit);
+        }
+    }
     page.field("arena_used_bytes", arena.used_chunks * arena.chunk_bytes);
     page.field("arena_huge_bytes", arena.huge_bytes);
     page.field("thp_setting", &thp.setting);
@@ -60,10 +68,19 @@ fn totals(page: &mut Page, reading: &Reading<'_>, view: &View) {
     page.field("fork_usec", quantiles(&view.forks));
     page.field("fork_safepoint_wait_usec", quantiles(&view.waits));
     page.field("fork_hold_up_usec", quantiles(&view.hold_ups));
-    let mut cow = String::new();
-    cow_figures(&mut cow, &reading.inputs.cow);
-    page.field("cow", cow);
-    page.field("cow_fault_usec", quantiles(&reading.inputs.cow_faults));
+    page.field("other_page_faults", view.totals.other_page_faults);
+    let (inputs, mut figures) = (reading.inputs, String::new());
+    if inputs.has_undo_log() {
+        let mut undo = inputs.undo;
+        undo.reused_records = view.totals.undo_reused_records;
+        undo_figures(&mut figures, &undo);
+        page.field("undo", figures);
+        page.field("undo_capture_usec", quantiles(&inputs.undo_captures));
+    } else {
+        cow_figures(&mut figures, &inputs.cow);
+        page.field("cow", figures);
+        page.field("cow_fault_usec", quantiles(&inputs.cow_faults));
+    }
 }
 
 /// How long commands take, by family, while no save runs and while one does.
@@ -103,6 +120,24 @@ fn cow_figures(line: &mut String, cow: &CowFigures) {
     );
 }
 
+fn undo_figures(line: &mut String, undo: &UndoFigures) {
+    // Writing to a String cannot fail.
+    let _ = write!(
+        line,
+        "captures={},captured_bytes={},written_bytes={},amplification={:.2},stall_usec={},\
+         longest_capture_usec={},log_bytes={},committed_bytes={},reused_records={}",
+        undo.captures,
+        undo.captured_bytes,
+        undo.written_bytes,
+        undo.amplification(),
+        clock::micros(undo.stall),
+        clock::micros(undo.longest),
+        undo.log_bytes,
+        undo.committed_bytes,
+        undo.reused_records,
+    );
+}
+
 /// A save in one line.
 fn line(record: &SaveRecord) -> String {
     let mut line = format!("status={},started_ms={}", record.status.name(), record.started_ms);
@@ -133,11 +168,16 @@ fn line(record: &SaveRecord) -> String {
         ("huge_before_bytes", record.huge_before_bytes),
         ("huge_after_bytes", record.huge_after_bytes),
         ("thp_splits", record.thp_splits),
+        ("other_page_faults", record.other_page_faults),
     ] {
         value.into_iter().for_each(|value| add(name, value));
     }
     let _ = write!(line, ",bytes_per_second={:.0},", record.bytes_per_second());
-    cow_figures(&mut line, &record.cow);
+    if record.has_undo_log() {
+        undo_figures(&mut line, &record.undo);
+    } else {
+        cow_figures(&mut line, &record.cow);
+    }
     if let Some(stall) = &record.longest_stall {
         let (took, cause) = (clock::micros(stall.took), stall.cause.name());
         let _ = write!(line, ",longest_stall_usec={took},longest_stall_cause={cause}");

@@ -148,8 +148,10 @@ pub(super) fn persistence(page: &mut Page, reading: &Reading<'_>) {
     page.section("Persistence");
     page.field("loading", u8::from(view.loading.is_some()));
     page.field("async_loading", 0);
-    page.field("current_cow_peak", saving.map_or(0, |saving| saving.record.cow.copied_bytes));
-    page.field("current_cow_size", saving.map_or(0, |saving| saving.record.cow.copied_bytes));
+    // What is kept of the old data, whoever copies it.
+    let kept = saving.map_or(0, |saving| saving.record.copied_bytes());
+    page.field("current_cow_peak", kept);
+    page.field("current_cow_size", kept);
     page.field("current_cow_size_age", saving.map_or(0, |saving| saving.age.as_secs()));
     let done = saving.map_or(0.0, |saving| saving.progress()) * 100.0;
     page.field("current_fork_perc", two_decimals(done));
@@ -162,7 +164,7 @@ pub(super) fn persistence(page: &mut Page, reading: &Reading<'_>) {
     page.field("rdb_last_bgsave_time_sec", seconds(view.last_duration));
     page.field("rdb_current_bgsave_time_sec", seconds(saving.map(|saving| saving.elapsed)));
     page.field("rdb_saves", view.totals.begun.saturating_sub(reading.zero.saves));
-    page.field("rdb_last_cow_size", view.last_cow_bytes);
+    page.field("rdb_last_cow_size", view.last_cow_bytes + view.last_undo_bytes);
     page.field("rdb_last_load_keys_expired", view.restored.keys_expired);
     page.field("rdb_last_load_keys_loaded", view.restored.keys_loaded);
     page.zeros(&["aof_enabled", "aof_rewrite_in_progress", "aof_rewrite_scheduled"]);

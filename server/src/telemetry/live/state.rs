@@ -10,8 +10,8 @@ use serde::Serialize;
 use super::seconds::Second;
 use crate::clock::Moment;
 use crate::telemetry::{
-    ArenaFigures, CowFigures, Figures, MapCell, PoolFigures, SaveRecord, Telemetry, ThpFigures,
-    process,
+    ArenaFigures, CowFigures, Figures, InfoInputs, MapCell, PoolFigures, SaveRecord, Telemetry,
+    ThpFigures, UndoFigures, process,
 };
 
 /// The most cells of a map.
@@ -64,6 +64,7 @@ pub(super) struct SaveView<'a> {
     #[serde(flatten)]
     record: Cow<'a, SaveRecord>,
     cow_amplification: f64,
+    undo_amplification: f64,
     bytes_per_second: f64,
 }
 
@@ -71,6 +72,7 @@ impl<'a> SaveView<'a> {
     fn new(record: Cow<'a, SaveRecord>) -> Self {
         Self {
             cow_amplification: record.cow.amplification(),
+            undo_amplification: record.undo.amplification(),
             bytes_per_second: record.bytes_per_second(),
             record,
         }
@@ -115,6 +117,7 @@ pub(super) struct State {
     thp: Thp,
     pool: Option<Pool>,
     cow: CowCost,
+    undo: Option<UndoCost>,
 }
 
 #[derive(Debug, Serialize)]
@@ -160,6 +163,28 @@ struct CowCost {
     amplification: f64,
 }
 
+/// What the undo log is to be, and what it has cost since the start.
+#[derive(Debug, Serialize)]
+struct UndoCost {
+    block_bytes: u64,
+    limit_bytes: u64,
+    #[serde(flatten)]
+    figures: UndoFigures,
+    amplification: f64,
+}
+
+impl UndoCost {
+    fn new(inputs: &InfoInputs, reused_records: u64) -> Option<Self> {
+        let log = inputs.undo_log?;
+        Some(Self {
+            block_bytes: log.block_bytes,
+            limit_bytes: log.limit,
+            figures: UndoFigures { reused_records, ..inputs.undo },
+            amplification: inputs.undo.amplification(),
+        })
+    }
+}
+
 impl State {
     pub(super) fn now(telemetry: &Telemetry, figures: &dyn Figures) -> Self {
         let now = Moment::now();
@@ -182,6 +207,7 @@ impl State {
                 resident_bytes: process::resident_bytes(),
                 policy: inputs.memory.policy,
             },
+            undo: UndoCost::new(&inputs, view.totals.undo_reused_records),
             arena: inputs.arena.into(),
             isolation: inputs.checkpoint_isolation,
             thp: inputs.thp.into(),

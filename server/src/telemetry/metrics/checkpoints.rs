@@ -1,19 +1,16 @@
-//! Our own metrics of saves and of what copy-on-write costs: `cowherd_cow_*`, `cowherd_fork_*`,
-//! `cowherd_save_*`, `cowherd_last_save_*`, and the pages behind them.
+//! Our own metrics of saves and of what copy-on-write and the undo log cost: `cowherd_cow_*`,
+//! `cowherd_undo_*`, `cowherd_fork_*`, `cowherd_save_*`, and the pages behind them. Those of one save,
+//! the last, are in `last_save`.
 
 use super::Collected;
 use super::families::Families;
-use crate::telemetry::{Cause, SaveRecord};
 
 pub(super) fn emit(out: &mut Families, collected: &Collected<'_>) {
     copy_on_write(out, collected);
+    undo_log(out, collected);
     forks(out, collected);
     saves(out, collected);
     running_save(out, collected);
-    last_save(out, collected);
-    if let Some(last) = &collected.view.last {
-        last_record(out, last);
-    }
     pages(out, collected);
 }
 
@@ -58,6 +55,48 @@ fn copy_on_write(out: &mut Families, collected: &Collected<'_>) {
     );
 }
 
+fn undo_log(out: &mut Families, collected: &Collected<'_>) {
+    let (undo, inputs) = (&collected.inputs.undo, &collected.inputs);
+    out.histogram(
+        "cowherd_undo_capture_duration_seconds",
+        "How long each change took to capture what it was about to change",
+        &inputs.undo_captures,
+    );
+    for (name, help, value) in [
+        (
+            "cowherd_undo_captures_total",
+            "Blocks captured before their first change since the fork",
+            undo.captures,
+        ),
+        ("cowherd_undo_captured_bytes_total", "Bytes of them", undo.captured_bytes),
+        (
+            "cowherd_undo_written_bytes_total",
+            "Bytes that commands wrote to the arena while saves ran",
+            undo.written_bytes,
+        ),
+        (
+            "cowherd_undo_reused_records_total",
+            "Records written where an older one had stood, in saves that ended",
+            collected.view.totals.undo_reused_records,
+        ),
+    ] {
+        out.counter(name, help, value);
+    }
+    out.counter(
+        "cowherd_undo_stall_seconds_total",
+        "Time that writers spent on capturing",
+        undo.stall.as_secs_f64(),
+    );
+    out.gauge(
+        "cowherd_undo_amplification_ratio",
+        "Bytes captured for each byte written, since the start",
+        undo.amplification(),
+    );
+    let log = inputs.undo_log.unwrap_or_default();
+    out.gauge("cowherd_undo_limit_bytes", "Memory that the undo log may take", log.limit);
+    out.gauge("cowherd_undo_block_bytes", "Bytes of a block", log.block_bytes);
+}
+
 fn forks(out: &mut Families, collected: &Collected<'_>) {
     let view = &collected.view;
     out.histogram(
@@ -93,6 +132,11 @@ fn saves(out: &mut Families, collected: &Collected<'_>) {
         totals.raw_bytes,
     );
     out.counter("cowherd_save_image_bytes_total", "Bytes of their images", totals.image_bytes);
+    out.counter(
+        "cowherd_save_other_page_faults_total",
+        "Minor page faults of the server's threads during saves that cowherd_cow_* does not count",
+        totals.other_page_faults,
+    );
     out.gauge("cowherd_image_bytes", "Size of the image on disk", view.image_bytes);
     out.gauge(
         "cowherd_unsaved_changes",
@@ -126,120 +170,25 @@ fn running_save(out: &mut Families, collected: &Collected<'_>) {
         record.cow.faults,
     );
     out.gauge(
+        "cowherd_save_undo_captures",
+        "Blocks captured so far in the running save",
+        record.undo.captures,
+    );
+    out.gauge(
+        "cowherd_save_undo_captured_bytes",
+        "Bytes of them",
+        record.undo.captured_bytes,
+    );
+    out.gauge(
+        "cowherd_save_undo_log_bytes",
+        "High water of the running save's undo log",
+        record.undo.log_bytes,
+    );
+    out.gauge(
         "cowherd_save_extra_memory_bytes",
         "Memory that the running save has taken beyond what the server had",
         record.extra_memory_bytes,
     );
-}
-
-fn last_save(out: &mut Families, collected: &Collected<'_>) {
-    let view = &collected.view;
-    out.gauge(
-        "cowherd_last_save_success",
-        "1 unless the last save failed",
-        u64::from(!view.last_save_failed),
-    );
-    out.gauge(
-        "cowherd_last_save_timestamp_seconds",
-        "When the last save succeeded (or the server started), since 1970",
-        view.last_save_ms as f64 / 1e3,
-    );
-    out.gauge(
-        "cowherd_last_save_duration_seconds",
-        "How long the last save took",
-        view.last_duration.unwrap_or_default().as_secs_f64(),
-    );
-    out.gauge(
-        "cowherd_last_save_cow_bytes",
-        "Bytes copied because they changed during the last save",
-        view.last_cow_bytes,
-    );
-}
-
-/// What is known of the last save that ended, however it did.
-fn last_record(out: &mut Families, last: &SaveRecord) {
-    let cow = &last.cow;
-    for (name, help, value) in [
-        ("cowherd_last_save_cow_faults", "Pages copied during the last save", cow.faults),
-        ("cowherd_last_save_written_bytes", "Bytes written during it", cow.written_bytes),
-        ("cowherd_last_save_raw_bytes", "Bytes of memory that it wrote", last.raw_bytes),
-        ("cowherd_last_save_image_bytes", "Bytes of its image", last.image_bytes),
-        (
-            "cowherd_last_save_extra_memory_bytes",
-            "The most memory that it took beyond what the server had",
-            last.extra_memory_bytes,
-        ),
-    ] {
-        out.gauge(name, help, value);
-    }
-    for (name, help, value) in [
-        (
-            "cowherd_last_save_cow_stall_seconds",
-            "Time that writers stood still during it",
-            cow.stall.as_secs_f64(),
-        ),
-        (
-            "cowherd_last_save_cow_longest_fault_seconds",
-            "The longest copy-on-write fault during it",
-            cow.longest.as_secs_f64(),
-        ),
-        (
-            "cowherd_last_save_cow_amplification_ratio",
-            "Bytes copied for each byte written during it",
-            cow.amplification(),
-        ),
-        (
-            "cowherd_last_save_bytes_per_second",
-            "Bytes of memory that it wrote in a second",
-            last.bytes_per_second(),
-        ),
-        (
-            "cowherd_last_save_safepoint_wait_seconds",
-            "How long it waited for the safepoint",
-            last.safepoint_wait.as_secs_f64(),
-        ),
-        ("cowherd_last_save_fork_seconds", "How long fork(2) took", last.fork.as_secs_f64()),
-        (
-            "cowherd_last_save_hold_up_seconds",
-            "How long its fork held up the clients",
-            last.hold_up.as_secs_f64(),
-        ),
-    ] {
-        out.gauge(name, help, value);
-    }
-    out.gauges(
-        "cowherd_last_save_step_seconds",
-        "Where the time of its writer went",
-        last.steps.named().map(|(step, took)| ([("step", step)], took.as_secs_f64())),
-    );
-    let stall = last.longest_stall.as_ref();
-    let share = |cause| {
-        stall.filter(|stall| stall.cause == cause).map_or(0.0, |stall| stall.took.as_secs_f64())
-    };
-    out.gauges(
-        "cowherd_last_save_longest_stall_seconds",
-        "The longest that a client waited for one command during it, under what caused it",
-        Cause::ALL.map(|cause| ([("cause", cause.name())], share(cause))),
-    );
-    for (name, help, value) in [
-        (
-            "cowherd_last_save_huge_before_bytes",
-            "Bytes of the arena on huge pages at its fork",
-            last.huge_before_bytes,
-        ),
-        (
-            "cowherd_last_save_huge_after_bytes",
-            "Bytes of the arena on huge pages at its end",
-            last.huge_after_bytes,
-        ),
-        (
-            "cowherd_last_save_thp_splits",
-            "Transparent huge pages that writers split during it",
-            last.thp_splits,
-        ),
-    ] {
-        value.into_iter().for_each(|value| out.gauge(name, help, value));
-    }
 }
 
 fn pages(out: &mut Families, collected: &Collected<'_>) {

@@ -124,8 +124,8 @@ fn persistence(out: &mut Families, collected: &Collected<'_>) {
     );
     out.gauge(
         "redis_rdb_last_cow_size_bytes",
-        "Bytes copied because they changed during the last save",
-        view.last_cow_bytes,
+        "Bytes copied, or captured, because they changed during the last save",
+        view.last_cow_bytes + view.last_undo_bytes,
     );
     out.counter("redis_rdb_saves_total", "Saves begun", view.totals.begun);
     out.gauge(

@@ -13,6 +13,7 @@ mod checkpoints;
 mod compatible;
 mod families;
 mod http;
+mod last_save;
 mod own;
 mod protobuf;
 mod text;
@@ -79,6 +80,7 @@ impl Source {
         let mut families = Families::default();
         own::emit(&mut families, &collected);
         checkpoints::emit(&mut families, &collected);
+        last_save::emit(&mut families, &collected);
         compatible::emit(&mut families, &collected);
         families
     }

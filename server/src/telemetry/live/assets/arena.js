@@ -1,5 +1,6 @@
 // A map of the arena: one small square for each cell, painted on a canvas.
 
+import { hasUndoLog } from "./saves.js";
 import { byId, bytes, count, counted, duration, make, percent, say } from "./format.js";
 
 const [USED, AT_FORK, DUMPED] = [1, 2, 4];
@@ -8,6 +9,21 @@ const PITCHES = [22, 20, 18, 16, 14, 12, 11, 10, 9, 8, 7, 6, 5, 4];
 const FEWEST = 64;
 // How long the last picture of a save that has ended stays.
 const LINGER_MS = 4000;
+
+// What the isolation of a save does to the data that clients change meanwhile.
+const COW = {
+  meaning: "All data lives in this memory; a save sweeps through it and writes it out, and wherever "
+    + "a client writes first after the fork, the kernel must first copy a page.",
+  legend: "pages copied since the fork (larger: more)",
+  done: "copied",
+};
+const UNDO = {
+  meaning: "All data lives in this memory, which a save shares; it sweeps through it and writes it "
+    + "out, and wherever a client changes a block that is not written yet, the old bytes first go "
+    + "into the undo log.",
+  legend: "blocks captured since the fork (larger: more)",
+  done: "captured",
+};
 
 const heat = (cell) => cell >> 4;
 
@@ -34,6 +50,7 @@ export class Arena {
     this.lingers = null;
     this.cursor = null;
     this.byKey = false;
+    this.words = COW;
     this.readColours();
     this.buildLegend();
     this.attach();
@@ -73,17 +90,24 @@ export class Arena {
       ["free", "free"],
       ["used", "in use"],
       ["written", "in use, already written by the save"],
-      ["heat", "pages copied since the fork (larger: more)"],
+      ["heat", this.words.legend],
       ["fresh", "new since the fork, not in this save"],
       ["freed", "freed since the fork, kept for the save"],
     ];
-    byId("legend").append(...items.map(([kind, label]) => {
+    byId("legend").replaceChildren(...items.map(([kind, label]) => {
       return make("li", { class: kind }, make("i", { "aria-hidden": "true" }), label);
     }));
   }
 
   setState(state) {
     this.state = state;
+    const words = state.undo ? UNDO : COW;
+    if (words !== this.words) {
+      this.words = words;
+      this.buildLegend();
+      this.tellSave();
+    }
+    say(byId("arena-meaning"), words.meaning);
     this.summarise();
     this.explain();
   }
@@ -142,6 +166,12 @@ export class Arena {
   }
 
   copied(save) {
+    if (hasUndoLog(save)) {
+      const { captures, captured_bytes: size, log_bytes: log } = save.undo;
+      if (!captures) return "nothing was captured";
+      return `${counted(captures, "block")} captured (${bytes(size)}; the log came to `
+        + `${bytes(log)})`;
+    }
     if (!save.cow.faults) return "no page was copied";
     return `${counted(save.cow.faults, "page")} copied (${bytes(save.cow.copied_bytes)})`;
   }
@@ -299,16 +329,21 @@ export class Arena {
       else if (used) save = "; not in use at the fork, so this save leaves it out";
       if (!used && atFork) save += ", though its data is gone by now";
     }
-    const faults = used || atFork ? this.faults(heat(cell)) : "";
-    return `Chunk${many}${where}: ${uses}${save}${faults}.`;
+    const changed = used || atFork ? this.changed(heat(cell)) : "";
+    return `Chunk${many}${where}: ${uses}${save}${changed}.`;
   }
 
-  faults(warmth) {
-    if (warmth === 0) return this.isSaving() ? "; no page of it was copied" : "";
-    const page = this.state ? ` of ${bytes(this.state.arena.cow_page_bytes)}` : "";
+  // How much of a cell was copied or captured.
+  changed(warmth) {
+    const { undo, arena } = this.state ?? {};
+    const unit = undo ? "block" : "page";
+    const { done } = this.words;
+    if (warmth === 0) return this.isSaving() ? `; no ${unit} of it was ${done}` : "";
+    const size = undo ? ` of ${bytes(undo.block_bytes)}`
+      : arena ? ` of ${bytes(arena.cow_page_bytes)}` : "";
     const [low, high] = [2 ** (warmth - 1), 2 ** warmth - 1];
-    if (warmth === HEATS) return `; ${count(low)} or more pages${page} were copied`;
-    if (low === high) return `; 1 page${page} was copied`;
-    return `; ${count(low)} to ${count(high)} pages${page} were copied`;
+    if (warmth === HEATS) return `; ${count(low)} or more ${unit}s${size} were ${done}`;
+    if (low === high) return `; 1 ${unit}${size} was ${done}`;
+    return `; ${count(low)} to ${count(high)} ${unit}s${size} were ${done}`;
   }
 }

@@ -4,8 +4,10 @@ import { byId, bytes, count, duration, make, percent, ratio, say } from "./forma
 
 const ISOLATION = {
   "kernel-cow": "the kernel copies each page that is written first after the fork",
-  "undo-log": "writers note old bytes; no page is copied",
+  "undo-log": "writers put old bytes into a log; no page is copied",
 };
+
+const MEANING = "What pages the arena asked for and which it really has: they decide how";
 
 export class Facts {
   constructor() {
@@ -13,11 +15,14 @@ export class Facts {
   }
 
   setState(state) {
+    say(byId("pages-meaning"), state.undo ? `${MEANING} fast it is read and written.`
+      : `${MEANING} much one copy-on-write fault costs.`);
     this.pages(state);
     this.thp(state);
     this.pool(state);
     this.memory(state);
-    this.cow(state);
+    if (state.undo) this.undo(state);
+    else this.cow(state);
   }
 
   // One group of names and values; built once, then only its texts change.
@@ -53,7 +58,7 @@ export class Facts {
     if (value.bar) value.bar.style.transform = `scaleX(${Math.min(1, share)})`;
   }
 
-  pages({ arena, isolation }) {
+  pages({ arena, isolation, undo }) {
     const used = arena.used_chunks * arena.chunk_bytes;
     const covered = used ? Math.min(1, arena.huge_bytes / used) : 0;
     this.group("Pages", [
@@ -61,14 +66,16 @@ export class Facts {
       ["really there", arena.pages],
       ["on huge pages", `${bytes(arena.huge_bytes)}, ${percent(covered)} of what is in use`,
         covered],
-      ["one fault copies", bytes(arena.cow_page_bytes)],
+      undo ? ["one capture copies", bytes(undo.block_bytes)]
+        : ["one fault copies", bytes(arena.cow_page_bytes)],
       ["isolation", ISOLATION[isolation] ? `${isolation}: ${ISOLATION[isolation]}` : isolation],
     ]);
   }
 
-  thp({ thp }) {
+  thp({ thp, undo }) {
+    const where = undo ? " for shared memory" : "";
     this.group("Transparent huge pages", [
-      ["setting", thp.setting || "not in this kernel"],
+      ["setting", thp.setting ? `${thp.setting}${where}` : "not in this kernel"],
       ["split by writers", count(thp.splits)],
       ["made whole again", count(thp.healed)],
     ]);
@@ -97,6 +104,19 @@ export class Facts {
       ["at most so far", bytes(memory.peak_bytes)],
       ["resident", bytes(memory.resident_bytes)],
       ["when full", memory.policy],
+    ]);
+  }
+
+  undo({ undo }) {
+    this.group("Undo log since the start", [
+      ["blocks captured", count(undo.captures)],
+      ["captured", bytes(undo.captured_bytes)],
+      ["amplification", ratio(undo.amplification)],
+      ["clients captured for", duration(undo.stall_seconds)],
+      ["longest capture", undo.captures ? duration(undo.longest_capture_seconds) : "–"],
+      ["places used again", count(undo.reused_records)],
+      ["in the log now", `${bytes(undo.log_bytes)} of ${bytes(undo.limit_bytes)} at most`,
+        undo.limit_bytes ? undo.log_bytes / undo.limit_bytes : 0],
     ]);
   }
 

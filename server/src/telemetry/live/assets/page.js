@@ -33,6 +33,7 @@ function showState(state) {
   const port = state.port && state.port !== 6379 ? ` -p ${state.port}` : "";
   say(byId("bgsave"), `redis-cli${port} BGSAVE`);
   arena.setState(state);
+  saves.setState(state);
   facts.setState(state);
 }
 

@@ -7,11 +7,45 @@ import {
 const SHORT = 10;
 const KEPT = 64;
 const CAUSES = {
-  safepoint: "safepoint", fork: "fork", "cow-fault": "copy-on-write", other: "other",
+  safepoint: "safepoint", fork: "fork", "cow-fault": "copy-on-write", "undo-capture": "undo log",
+  other: "other",
 };
+const STALL = "and the longest stall is the slowest command with what slowed it.";
+const COW = {
+  meaning: `What each save cost the clients while it ran: amplification is bytes copied for each `
+    + `byte written, ${STALL}`,
+  heads: ["Faults", "Copied"],
+};
+const UNDO = {
+  meaning: `What each save cost the clients while it ran: blocks captured with the most that the `
+    + `undo log took, amplification is bytes captured for each byte written, ${STALL}`,
+  heads: ["Captures", "Captured"],
+};
+
+export function hasUndoLog(save) {
+  return save.isolation === "undo-log";
+}
 
 function isSame(one, other) {
   return one.number === other.number && one.started_ms === other.started_ms;
+}
+
+// What was copied or captured: label and text of the columns that depend on the isolation.
+function changed(save) {
+  const { cow, undo } = save;
+  const [number, size] = (hasUndoLog(save) ? UNDO : COW).heads;
+  if (!hasUndoLog(save)) {
+    return [
+      [number, count(cow.faults), "number"],
+      [size, bytes(cow.copied_bytes), "number"],
+      ["Amplification", ratio(save.cow_amplification), "number"],
+    ];
+  }
+  return [
+    [number, count(undo.captures), "number"],
+    [size, [bytes(undo.captured_bytes), `log ${bytes(undo.log_bytes)}`], "number"],
+    ["Amplification", ratio(save.undo_amplification), "number"],
+  ];
 }
 
 // Label and text of each column.
@@ -25,9 +59,7 @@ function columns(save) {
       : save.status, "status"],
     ["Fork", save.background ? duration(save.fork_seconds) : "–", "number"],
     ["Duration", duration(save.duration_seconds), "number"],
-    ["Faults", count(save.cow.faults), "number"],
-    ["Copied", bytes(save.cow.copied_bytes), "number"],
-    ["Amplification", ratio(save.cow_amplification), "number"],
+    ...changed(save),
     ["Longest stall", stall ? [duration(stall.seconds), `${stall.command}, ${CAUSES[stall.cause]}`]
       : "–", "stall"],
     ["Speed", speed(save.bytes_per_second), "number"],
@@ -45,6 +77,14 @@ export class Saves {
       this.showsAll = !this.showsAll;
       this.draw();
     });
+  }
+
+  setState(state) {
+    const words = state.undo ? UNDO : COW;
+    say(byId("saves-meaning"), words.meaning);
+    ["head-number", "head-size"].forEach((id, i) => say(byId(id), words.heads[i]));
+    const unit = state.undo ? "captured" : "copied";
+    byId("head-ratio").title = `amplification: bytes ${unit} for each byte written`;
   }
 
   set(saves) {
