@@ -3,6 +3,7 @@
 //! | module | what it does |
 //! |---|---|
 //! | [`pages`] | the experiment: what a fork and the writes after it cost on each kind of page |
+//! | [`snapshot`] | what clients of a Redis-compatible server feel while it saves |
 //! | [`sheet`], [`charts`], [`report`] | tables, line charts, one HTML page |
 //! | [`machine`] | what the figures were measured on |
 //! | [`settings`], [`undo`] | pools and page settings; what is put back, also at Ctrl-C |
@@ -17,6 +18,7 @@ pub mod pages;
 pub mod report;
 pub mod settings;
 pub mod sheet;
+pub mod snapshot;
 pub mod stats;
 pub mod undo;
 
@@ -36,6 +38,8 @@ enum Bench {
     /// One run of that experiment, timed by it from outside
     #[command(hide = true)]
     PagesProcess(pages::process::Arguments),
+    /// What clients of a Redis-compatible server feel while it saves
+    Snapshot(Box<snapshot::Arguments>),
 }
 
 /// Runs the benchmark that the words after `cowherd bench` ask for; ends the process itself when
@@ -48,5 +52,6 @@ pub fn run(args: &[String]) -> anyhow::Result<()> {
     match Arguments::parse_from(words).bench {
         Bench::Pages(arguments) => pages::run(&arguments),
         Bench::PagesProcess(arguments) => pages::process::run(&arguments),
+        Bench::Snapshot(arguments) => snapshot::run(&arguments),
     }
 }
