@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::cast_possible_truncation))]
 
 pub mod arena;
+pub mod bench;
 pub mod checkpoint;
 pub mod clock;
 pub mod collections;

@@ -10,6 +10,7 @@ use cowherd::config::{Config, Startup};
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match args.first().map(String::as_str) {
+        Some("bench") => cowherd::bench::run(&args[1..]),
         Some("check") => check(&args[1..]),
         Some("ping") => ping(&args[1..]),
         _ => serve(args),

@@ -213,6 +213,10 @@ pub(super) fn write_here(shared: &Shared, shards: &mut Shards<'_>) -> Result<(),
 pub(super) fn sample(shared: &Shared, child: &Handle) {
     let progress = child.progress();
     let barrier = shared.keyspace.arena().barrier();
+    if !barrier.is_active() {
+        // The save is ending: its last figures are taken there.
+        return;
+    }
     barrier.note_dumped(progress.done_below);
     let (cow, undo) = (barrier.cost(), barrier.undo_cost());
     shared.telemetry.persistence().save_sampled(child.pid(), Moment::now(), |record| {

@@ -1,0 +1,145 @@
+//! Memory over time: of the machine, and of a server's processes.
+//!
+//! Everything read here is a counter that the kernel keeps anyway. Nothing walks page tables (as
+//! smaps would), since that holds the very lock that the server's page faults wait for.
+
+use std::fs::{self, File};
+use std::os::unix::fs::FileExt as _;
+
+use serde::Serialize;
+
+const MEMINFO: [&str; 3] = ["AnonPages", "Shmem", "PageTables"];
+const HUGE_POOLS: &str = "/sys/kernel/mm/hugepages";
+const PAGE: u64 = 4096;
+const KIB: u64 = 1024;
+
+/// What memory was in use at one moment, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+pub struct Memory {
+    /// Microseconds since BGSAVE was sent; before it negative.
+    pub at_us: i64,
+    /// Of the machine: anonymous and shared memory, page tables, and pages taken from the hugetlb
+    /// pools. The page cache is left out: it is given back when somebody needs it.
+    pub host_bytes: u64,
+    /// Of it, taken from the hugetlb pools.
+    pub hugetlb_bytes: u64,
+    /// Of the server and its children: resident and hugetlb bytes of each. What parent and child
+    /// share counts twice.
+    pub processes_bytes: u64,
+}
+
+/// Reads it again and again, from files that stay open: it costs the load tens of microseconds.
+#[derive(Debug)]
+pub struct Sampler {
+    meminfo: Option<File>,
+    pools: Vec<Pool>,
+    server: Option<i32>,
+    buffer: Vec<u8>,
+}
+
+/// The hugetlb pool of one page size.
+#[derive(Debug)]
+struct Pool {
+    page_bytes: u64,
+    all: File,
+    free: File,
+}
+
+impl Sampler {
+    /// For a server with this process number, if it runs on this machine.
+    pub fn new(server: Option<i32>) -> Self {
+        let folders = fs::read_dir(HUGE_POOLS).into_iter().flatten();
+        let pool = |folder: fs::DirEntry| {
+            let name = folder.file_name();
+            let size = name.to_str()?.strip_prefix("hugepages-")?.strip_suffix("kB")?;
+            let open = |name| File::open(folder.path().join(name)).ok();
+            Some(Pool {
+                page_bytes: size.parse::<u64>().ok()? * KIB,
+                all: open("nr_hugepages")?,
+                free: open("free_hugepages")?,
+            })
+        };
+        Self {
+            meminfo: File::open("/proc/meminfo").ok(),
+            pools: folders.filter_map(|folder| pool(folder.ok()?)).collect(),
+            server,
+            buffer: vec![0; 16 << 10],
+        }
+    }
+
+    /// What is in use now.
+    pub fn sample(&mut self, at_us: i64) -> Memory {
+        let meminfo = self.meminfo.as_ref().map_or("", |file| again(file, &mut self.buffer));
+        let counted = MEMINFO.iter().filter_map(|name| kib(meminfo, name)).sum::<u64>();
+        let mut number =
+            |file: &File| again(file, &mut self.buffer).trim().parse::<u64>().unwrap_or(0);
+        let mut hugetlb_bytes = 0;
+        for pool in &self.pools {
+            let (all, free) = (number(&pool.all), number(&pool.free));
+            // Of a pool that is just being set the two may not fit.
+            hugetlb_bytes += all.saturating_sub(free) * pool.page_bytes;
+        }
+        let processes_bytes = self.server.map_or(0, |server| tree(server, hugetlb_bytes > 0));
+        Memory { at_us, host_bytes: counted + hugetlb_bytes, hugetlb_bytes, processes_bytes }
+    }
+}
+
+/// The text of an open file of the kernel's, from its beginning.
+fn again<'a>(file: &File, buffer: &'a mut [u8]) -> &'a str {
+    let length = file.read_at(buffer, 0).unwrap_or(0);
+    std::str::from_utf8(&buffer[..length]).unwrap_or("")
+}
+
+/// Bytes of a line `Name:   123 kB`.
+fn kib(text: &str, name: &str) -> Option<u64> {
+    let value = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))?;
+    value.trim().strip_suffix(" kB")?.parse::<u64>().ok().map(|kib| kib * KIB)
+}
+
+/// Bytes of a process and its children.
+fn tree(server: i32, hugetlb: bool) -> u64 {
+    let threads = fs::read_dir(format!("/proc/{server}/task"));
+    let children = threads.into_iter().flatten().filter_map(|thread| {
+        let list = fs::read_to_string(thread.ok()?.path().join("children")).ok()?;
+        Some(list.split(' ').filter_map(|word| word.parse().ok()).collect::<Vec<i32>>())
+    });
+    let bytes = |process| resident(process, hugetlb);
+    bytes(server) + children.flatten().map(bytes).sum::<u64>()
+}
+
+/// Resident bytes; hugetlb pages are not among them, and are looked up when there are any at all.
+fn resident(process: i32, hugetlb: bool) -> u64 {
+    let statm = fs::read_to_string(format!("/proc/{process}/statm")).unwrap_or_default();
+    let pages = statm.split(' ').nth(1).and_then(|word| word.parse::<u64>().ok()).unwrap_or(0);
+    let status = |()| fs::read_to_string(format!("/proc/{process}/status")).ok();
+    let huge = hugetlb.then_some(()).and_then(status);
+    pages * PAGE + huge.and_then(|status| kib(&status, "HugetlbPages")).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn lines_of_the_kernel_are_read() {
+        let text = "MemTotal:  10 kB\nAnonPages:       1234 kB\nHugePages_Total:  3\n";
+        assert_eq!(kib(text, "AnonPages"), Some(1234 * 1024));
+        assert_eq!(kib(text, "HugePages_Total"), None, "no kB");
+        assert_eq!(kib(text, "Anon"), None);
+    }
+
+    #[test]
+    fn this_process_is_seen_to_grow() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let mut sampler = Sampler::new(Some(own));
+        let before = sampler.sample(0);
+        let block = vec![1_u8; 64 << 20];
+        let after = sampler.sample(1);
+        assert!(block.iter().all(|byte| *byte == 1));
+        assert!(
+            after.processes_bytes >= before.processes_bytes + (48 << 20),
+            "{before:?} {after:?}"
+        );
+        assert!(before.host_bytes > 0);
+    }
+}

@@ -1,0 +1,135 @@
+//! A load generator that waits for the server would hide a stall. Here a server that stands still
+//! for a known time must be shown to do so, by every request that it held up.
+
+use std::io::{Read as _, Write as _};
+use std::net::{Ipv4Addr, TcpListener, TcpStream};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use super::figures::Round;
+use super::load::{Plan, run};
+use super::schedule::{Keys, Mix, Requests};
+
+const STALL: Duration = Duration::from_millis(50);
+const RATE: u64 = 2000;
+const CONNECTIONS: usize = 4;
+
+/// What the stand-in knows.
+#[derive(Default)]
+struct Standin {
+    /// Held by whoever answers; so a stall holds up everybody.
+    turn: Mutex<()>,
+    /// How long the stall really took, in nanoseconds.
+    stalled: AtomicU64,
+    /// INFO has been asked so often.
+    asked: AtomicU64,
+    /// Answer each SET with an error.
+    refusing: bool,
+}
+
+/// Answers `+OK` to everything, stands still at BGSAVE, and says in INFO that the save has ended
+/// when it is asked for the third time.
+fn serve(standin: Arc<Standin>) -> std::net::SocketAddr {
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        for stream in listener.incoming().flatten() {
+            let standin = standin.clone();
+            std::thread::spawn(move || answer(stream, &standin));
+        }
+    });
+    address
+}
+
+fn answer(mut stream: TcpStream, standin: &Standin) {
+    let mut input = Vec::new();
+    let mut block = [0; 4096];
+    while let Ok(count @ 1..) = stream.read(&mut block) {
+        input.extend_from_slice(&block[..count]);
+        let mut output = Vec::new();
+        while let Ok(Some((super::resp::Reply::Array(words), length))) = super::resp::reply(&input)
+        {
+            let _turn = standin.turn.lock().unwrap();
+            let super::resp::Reply::Bulk(Some(name)) = words[0] else { return };
+            match name {
+                b"BGSAVE" => {
+                    let begun = Instant::now();
+                    std::thread::sleep(STALL);
+                    let took = u64::try_from(begun.elapsed().as_nanos()).unwrap();
+                    standin.stalled.store(took, Ordering::SeqCst);
+                    output.extend_from_slice(b"+Background saving started\r\n");
+                }
+                b"INFO" => {
+                    let running = standin.asked.fetch_add(1, Ordering::SeqCst) < 2;
+                    let text = format!("rdb_bgsave_in_progress:{}\r\n", u8::from(running));
+                    let _ = write!(output, "${}\r\n{text}\r\n", text.len());
+                }
+                b"SET" if standin.refusing => output.extend_from_slice(b"-OOM no room\r\n"),
+                _ => output.extend_from_slice(b"+OK\r\n"),
+            }
+            input.drain(..length);
+        }
+        if stream.write_all(&output).is_err() {
+            return;
+        }
+    }
+}
+
+fn plan(address: std::net::SocketAddr) -> Plan {
+    Plan {
+        address,
+        password: None,
+        process: None,
+        connections: CONNECTIONS,
+        rate: RATE,
+        warm_up: Duration::from_millis(50),
+        duration: Duration::from_millis(300),
+        timeout: Duration::from_secs(20),
+        longest_save: Duration::from_secs(60),
+    }
+}
+
+fn measured(standin: Standin) -> (Round, Duration) {
+    let standin = Arc::new(standin);
+    let address = serve(standin.clone());
+    let mut requests = Requests::new(100, 16, Mix { set: 1, get: 0 }, Keys::Uniform);
+    let record = run(&plan(address), &mut requests, |_| ()).unwrap();
+    let answered = record.samples.len() as u64;
+    let failed = record.errors.values().sum::<u64>() + record.unanswered;
+    assert_eq!(answered + failed, record.requests, "each request ends as one thing");
+    let stalled = standin.stalled.load(Ordering::SeqCst);
+    (Round::of(record), Duration::from_nanos(stalled))
+}
+
+#[test]
+fn a_stall_counts_for_every_request_that_it_held_up() {
+    let (round, stalled) = measured(Standin::default());
+    let during = &round.phases[1];
+    let gap_us = 1e6 / RATE as f64;
+    let stalled_us = stalled.as_secs_f64() * 1e6;
+    assert!(stalled >= STALL);
+    assert!(round.bgsave_reply_us >= stalled_us, "{} {stalled_us}", round.bgsave_reply_us);
+    // The first request due in the stall waited for nearly all of it.
+    assert!(during.max_us >= stalled_us - 2.0 * gap_us, "{during:?} {stalled_us}");
+    // And half of those that fell due in it waited for at least half of it: far more requests than
+    // there are connections, which is all that a waiting load generator would have sent.
+    let held_up = round.phases[1].curve.iter().filter(|(_, us)| *us >= stalled_us / 2.0);
+    let share = held_up.map(|(share, _)| *share).fold(0.0, f64::max);
+    let expected = stalled_us / 2.0 / gap_us;
+    let counted = share * during.requests as f64;
+    // A step of the curve is a factor of 1.26.
+    assert!(counted >= expected / 1.3, "{counted} of {expected}: {during:?}");
+    assert!(counted > 5.0 * CONNECTIONS as f64);
+    assert_eq!(round.failures(), 0);
+    // Nothing that was due is left out, whoever was late.
+    let after = &round.phases[2];
+    assert_eq!(after.requests, RATE * 3 / 10, "{after:?}");
+}
+
+#[test]
+fn errors_are_counted_by_what_they_say() {
+    let (round, _) = measured(Standin { refusing: true, ..Standin::default() });
+    assert_eq!(round.errors.get("OOM no room"), Some(&round.requests), "{:?}", round.errors);
+    assert_eq!(round.phases.iter().map(|phase| phase.requests).sum::<u64>(), 0);
+}
