@@ -60,11 +60,22 @@ fn expect_calm_console(browser: &Browser) -> Result<()> {
 
 #[test]
 fn the_page_shows_latency_a_save_and_its_record() -> TestResult {
+    shows_a_save("kernel-cow", "pages copied since the fork", "Faults", "copy-on-write")
+}
+
+#[test]
+fn the_page_shows_what_an_undo_log_captures() -> TestResult {
+    shows_a_save("undo-log", "blocks captured since the fork", "Captures", "undo log")
+}
+
+/// Watches a save: `legend` says what is coloured, `column` is counted in the table, and `costs` is
+/// what the facts are about.
+fn shows_a_save(isolation: &str, legend: &str, column: &str, costs: &str) -> TestResult {
     let browser = match Browser::start()? {
         Ok(browser) => browser,
         Err(reason) => skip!("{reason}"),
     };
-    let server = Server::start()?;
+    let server = Server::builder().arg("--checkpoint-isolation", isolation).start()?;
     browser.open(&address(&server))?;
     browser.wait_for(&format!("{LINK} === 'live'"))?;
     browser.wait_for("!document.getElementById('saves-empty').hidden")?;
@@ -96,6 +107,8 @@ fn the_page_shows_latency_a_save_and_its_record() -> TestResult {
     };
     ensure!(cell("No.") == Some("1"), "{cells}");
     ensure!(cell("Image").is_some_and(|image| image.ends_with("MiB")), "{cells}");
+    ensure!(cell(column).is_some_and(|count| count != "0"), "{cells}");
+    speaks_of(&browser, legend, column, costs)?;
     let seen = browser.run("return [...seen];")?;
     for sight in ["text", "bar", "row", "shade", "map"] {
         ensure!(
@@ -112,6 +125,23 @@ fn the_page_shows_latency_a_save_and_its_record() -> TestResult {
     let own = address(&server);
     let foreign: Vec<_> = requested.iter().filter(|url| !url.starts_with(&own)).collect();
     ensure!(foreign.is_empty() || foreign == ["data:,"], "other hosts were asked: {foreign:?}");
+    Ok(())
+}
+
+/// Whether the page's words are those of the isolation, and none of the other's.
+fn speaks_of(browser: &Browser, legend: &str, column: &str, costs: &str) -> Result<()> {
+    let said = browser.run(&format!(
+        "return [{}, {}, {}, {}];",
+        text_of("#legend .heat"),
+        text_of("#head-number"),
+        text_of("#facts"),
+        text_of("main")
+    ))?;
+    let text = |i: usize| said[i].as_str().unwrap_or_default().to_lowercase();
+    ensure!(text(0).starts_with(legend) && text(1) == column.to_lowercase(), "{said}");
+    ensure!(text(2).contains(&format!("{costs} since the start")), "{said}");
+    let foreign = if costs == "undo log" { "copy-on-write" } else { "captured" };
+    ensure!(!text(3).contains(foreign), "{foreign}: {said}");
     Ok(())
 }
 
@@ -136,11 +166,20 @@ fn a_failed_save_shows_its_error() -> TestResult {
 
 #[test]
 fn the_page_fits_any_screen_and_follows_the_readers_wishes() -> TestResult {
+    fits_any_screen("kernel-cow")
+}
+
+#[test]
+fn the_page_fits_any_screen_with_an_undo_log_too() -> TestResult {
+    fits_any_screen("undo-log")
+}
+
+fn fits_any_screen(isolation: &str) -> TestResult {
     let browser = match Browser::start()? {
         Ok(browser) => browser,
         Err(reason) => skip!("{reason}"),
     };
-    let server = Server::start()?;
+    let server = Server::builder().arg("--checkpoint-isolation", isolation).start()?;
     server.bgsave_and_wait()?;
     browser.open(&address(&server))?;
     browser.wait_for("document.querySelector('#table tbody tr.ok')")?;

@@ -180,8 +180,11 @@ impl Drop for Prometheus {
 }
 
 /// Commands in and outside a save, so that every family has something to show.
-fn busy_server() -> Result<Server> {
-    let server = Server::builder().arg("--slowlog-log-slower-than", "0").start()?;
+fn busy_server(isolation: &str) -> Result<Server> {
+    let server = Server::builder()
+        .arg("--slowlog-log-slower-than", "0")
+        .arg("--checkpoint-isolation", isolation)
+        .start()?;
     for key in 0..200 {
         server.text(&["SET", &format!("key:{key}"), "value"])?;
     }
@@ -199,7 +202,7 @@ fn prometheus_scrapes_and_answers_what_the_dashboard_asks() -> TestResult {
     if tools::find("prometheus").is_none() {
         skip!("there is no prometheus on PATH");
     }
-    let server = busy_server()?;
+    let server = busy_server("kernel-cow")?;
     let prometheus = Prometheus::start(&server, &[])?;
     prometheus.wait_for("cowherd_cow_faults_total > 0")?;
     for phase in ["idle", "snapshot"] {
@@ -218,7 +221,7 @@ fn prometheus_scrapes_and_answers_what_the_dashboard_asks() -> TestResult {
     }
     let rules = prometheus.get("/api/v1/rules")?;
     let rules = rules["groups"][0]["rules"].as_array().cloned().unwrap_or_default();
-    ensure!(rules.len() >= 13, "{rules:?}");
+    ensure!(rules.len() >= 14, "{rules:?}");
     let evaluated = || {
         let rules = prometheus.get("/api/v1/rules")?;
         let rules = rules["groups"][0]["rules"].as_array().cloned().unwrap_or_default();
@@ -232,8 +235,10 @@ fn histograms_are_native_where_prometheus_asks_for_them() -> TestResult {
     if tools::find("prometheus").is_none() {
         skip!("there is no prometheus on PATH");
     }
-    let server = busy_server()?;
+    let server = busy_server("undo-log")?;
     let prometheus = Prometheus::start(&server, &["native-histograms"])?;
+    prometheus.wait_for("histogram_count(cowherd_undo_capture_duration_seconds) > 0")?;
+    prometheus.wait_for("cowherd_undo_capture_duration_seconds_bucket > 0")?;
     let series = "cowherd_command_duration_seconds{family=\"string\",phase=\"idle\"}";
     let query = format!("histogram_count({series})");
     prometheus.wait_for(&query)?;
@@ -264,6 +269,7 @@ fn a_save_is_one_line_of_json() -> TestResult {
     for field in ["keys", "image_bytes", "fork_us", "cow_faults", "seconds", "bytes_per_second"] {
         ensure!(saves[0][field].is_number(), "no {field}: {}", saves[0]);
     }
+    ensure!(saves[0]["undo_captures"].is_null(), "there is no undo log: {}", saves[0]);
     ensure!(saves[0]["keys"] == 1 && saves[0]["level"] == "INFO", "{}", saves[0]);
     Ok(())
 }

@@ -79,7 +79,7 @@ pub fn on_latency(situation: &Situation<'_>) -> Vec<String> {
         thp_off,
         few_huge,
     ];
-    let mut remarks: Vec<String> = 
+    let mut remarks: Vec<String> =
         situation.events.iter().map(|figures| event(situation, figures)).collect();
     remarks.extend(general.iter().filter_map(|remark| remark(situation)));
     remarks

@@ -1,4 +1,6 @@
-use super::super::{ArenaFigures, CowFigures, MemoryFigures, PoolFigures, Sample, ThpFigures};
+use super::super::{
+    ArenaFigures, CowFigures, MemoryFigures, PoolFigures, Sample, Stall, ThpFigures, UndoLogFigures,
+};
 use super::*;
 
 fn inputs(pages: &str) -> InfoInputs {
@@ -17,6 +19,19 @@ fn inputs(pages: &str) -> InfoInputs {
         thp: ThpFigures { setting: "madvise".to_owned(), splits: 3, healed: 0 },
         ..InfoInputs::default()
     }
+}
+
+fn undo_inputs(pages: &str) -> InfoInputs {
+    InfoInputs {
+        checkpoint_isolation: "undo-log".to_owned(),
+        undo_log: Some(UndoLogFigures { limit: 100 << 20, block_bytes: 512 }),
+        thp: ThpFigures { setting: "advise".to_owned(), ..ThpFigures::default() },
+        ..inputs(pages)
+    }
+}
+
+fn undo_save() -> SaveRecord {
+    SaveRecord { isolation: "undo-log", status: SaveStatus::Ok, number: 7, ..save() }
 }
 
 fn save() -> SaveRecord {
@@ -40,6 +55,8 @@ fn a_healthy_server_gets_no_remark() {
     for pages in ["thp", "small"] {
         let found = remarks(&inputs(pages), &[save()]);
         assert_eq!(found, (String::new(), String::new()), "{pages}");
+        let found = remarks(&undo_inputs(pages), &[undo_save()]);
+        assert_eq!(found, (String::new(), String::new()), "{pages}");
     }
 }
 
@@ -60,6 +77,13 @@ fn what_the_pages_are_is_told_first() {
         "Saves isolate by kernel-cow. Pages are huge-2mb (huge-2mb asked for), 200 of the 200 MiB \
          in use are huge; transparent huge pages are set to madvise, the pool has 200 pages of 2 \
          MiB, 120 free, 90 of those reserved."
+    );
+    let inputs = undo_inputs("thp");
+    assert_eq!(
+        on_pages(&Situation { inputs: &inputs, ..situation }),
+        "Saves isolate by undo-log, blocks are 512 bytes, the log 100 MiB at most. Pages are thp \
+         (thp asked for), 200 of the 200 MiB in use are huge; transparent huge pages are set to \
+         advise for shared memory."
     );
 }
 
@@ -148,4 +172,88 @@ fn full_memory_and_costly_saves_are_named() {
     let (_, memory) = remarks(&full, &[costly]);
     assert!(memory.contains("100 % of maxmemory"), "{memory}");
     assert!(memory.contains("0.1 GiB beyond the 0.2 GiB"), "{memory}");
+}
+
+#[test]
+fn where_copies_hurt_the_undo_log_is_named() {
+    let cow = CowFigures { faults: 9, stall: Duration::from_millis(150), ..CowFigures::default() };
+    let hurt = SaveRecord { cow, duration: Duration::from_secs(1), ..save() };
+    let (found, _) = remarks(&inputs("small"), std::slice::from_ref(&hurt));
+    assert!(found.contains("1.0 s clients stood still for 150.0 ms in all while"), "{found}");
+    assert!(found.contains("checkpoint-isolation undo-log has no such faults"), "{found}");
+    let calm = SaveRecord { duration: Duration::from_secs(2), ..hurt };
+    assert_eq!(remarks(&inputs("small"), std::slice::from_ref(&calm)).0, "");
+    let took = Duration::from_millis(6);
+    let stall = Stall { took, cause: Cause::CowFault, command: "set".to_owned() };
+    let (found, _) =
+        remarks(&inputs("small"), &[SaveRecord { longest_stall: Some(stall), ..calm }]);
+    assert!(found.contains("copied pages, set for 6.0 ms."), "{found}");
+}
+
+#[test]
+fn an_undo_log_that_is_too_small_is_named() {
+    let mut half = undo_save();
+    half.undo.log_bytes = 51 << 20;
+    let (latency, memory) = remarks(&undo_inputs("thp"), std::slice::from_ref(&half));
+    assert_eq!(latency, memory);
+    assert!(latency.contains("save 7 came to 51 of the 100 MiB"), "{latency}");
+    assert!(latency.contains("Raise checkpoint-undo-limit"), "{latency}");
+    half.undo.log_bytes = 50 << 20;
+    assert_eq!(remarks(&undo_inputs("thp"), &[half]).0, "");
+
+    let error = Some("the undo log reached its limit: raise checkpoint-undo-limit".to_owned());
+    let full = SaveRecord { status: SaveStatus::Failed, error, ..undo_save() };
+    let (latency, memory) = remarks(&undo_inputs("thp"), std::slice::from_ref(&full));
+    assert_eq!(latency, memory);
+    assert!(latency.contains("Save 7 failed since its undo log"), "{latency}");
+    let full = SaveRecord { error: Some("no space left".to_owned()), ..full };
+    assert_eq!(remarks(&undo_inputs("thp"), &[full]).0, "", "another reason");
+}
+
+#[test]
+fn nothing_is_said_of_copies_where_there_is_an_undo_log() {
+    let mut inputs = undo_inputs("huge-2mb");
+    inputs.arena.cow_page_bytes = 2 << 20;
+    inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 500, free: 0, reserved: 0 });
+    let mut slow = SaveRecord { fork: Duration::from_millis(40), ..undo_save() };
+    slow.extra_memory_bytes = 150 << 20;
+    slow.undo.captures = 4000;
+    let (latency, memory) = remarks(&inputs, std::slice::from_ref(&slow));
+    assert!(latency.contains("no page table of the arena is copied"), "{latency}");
+    assert!(
+        latency.contains("500 pages and the arena needs 512") && latency.contains("by 12 pages")
+    );
+    assert!(memory.contains("since 4000 blocks were written"), "{memory}");
+    inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 512, free: 0, reserved: 0 });
+    let (_, enough) = remarks(&inputs, &[]);
+    assert_eq!(enough, "");
+
+    let mut small = undo_inputs("small");
+    small.thp.setting = "deny".to_owned();
+    small.arena.pages_asked = "auto".to_owned();
+    let (off, _) = remarks(&small, &[]);
+    assert!(off.contains("echo advise > ") && off.contains("shmem_enabled"), "{off}");
+    assert!(off.contains("auto found neither"), "{off}");
+    let mut never = undo_inputs("thp");
+    never.thp.setting = "never".to_owned();
+    let (at_first, _) = remarks(&never, &[]);
+    assert!(at_first.contains("fresh memory lies on small pages"), "{at_first}");
+    let events = Event::ALL.map(|event| {
+        let samples = vec![Sample { at_s: 1, ms: 4 }];
+        EventFigures { event, samples, max_ms: 9 }
+    });
+    let told = events.iter().filter(|figures| figures.event != Event::CowFault);
+    let situation = Situation {
+        inputs: &inputs,
+        events: &told.cloned().collect::<Vec<_>>(),
+        saves: &[slow],
+        threshold_ms: 10,
+        heals: false,
+        peak_memory: 0,
+    };
+    let said = [on_latency(&situation), on_memory(&situation), vec![on_pages(&situation)]].concat();
+    let said = [said.join(" "), latency, memory, off, at_first].concat().to_lowercase();
+    for word in ["copy-on-write", "cow", "kernel copied", "page was copied"] {
+        assert!(!said.contains(word), "{word} in {said}");
+    }
 }

@@ -75,6 +75,24 @@ fn a_save_that_succeeds_counts_the_changes_before_the_fork() {
 }
 
 #[test]
+fn what_an_undo_log_captured_is_told_apart_from_copies() {
+    let persistence = Persistence::new(at(0));
+    for _ in 0..2 {
+        persistence.save_started(start(10), at(1));
+        persistence.save_finished(at(2), |record| {
+            record.status = SaveStatus::Ok;
+            record.undo.captured_bytes = 512;
+            record.undo.reused_records = 3;
+            record.other_page_faults = Some(40);
+            assert_eq!(record.copied_bytes(), 512);
+        });
+    }
+    let view = persistence.view(at(3), 0);
+    assert_eq!((view.last_cow_bytes, view.last_undo_bytes), (0, 512));
+    assert_eq!((view.totals.undo_reused_records, view.totals.other_page_faults), (6, 80));
+}
+
+#[test]
 fn a_save_that_fails_leaves_what_the_last_good_one_said() {
     let persistence = Persistence::new(at(0));
     persistence.save_started(start(10), at(1));

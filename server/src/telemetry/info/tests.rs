@@ -91,9 +91,9 @@ const REDIS: &[(&str, &str)] = &[
         "Checkpoint",
         "isolation pages_asked pages cow_page_bytes arena_used_bytes arena_huge_bytes \
          thp_setting thp_splits thp_healed saves saves_failed save_raw_bytes save_image_bytes \
-         save_read_usec save_compress_usec save_checksum_usec save_write_usec save_sync_usec \
-         fork_usec fork_safepoint_wait_usec fork_hold_up_usec cow cow_fault_usec \
-         latency_string_idle_usec",
+         save_read_usec save_patch_usec save_compress_usec save_checksum_usec save_write_usec \
+         save_sync_usec fork_usec fork_safepoint_wait_usec fork_hold_up_usec other_page_faults \
+         cow cow_fault_usec latency_string_idle_usec",
     ),
 ];
 
@@ -393,4 +393,50 @@ fn each_save_has_a_line_in_the_section_of_checkpoints() {
         assert_eq!(save[name], value, "{name}");
     }
     assert!(!save.contains_key("huge_before_bytes"), "not known");
+    assert!(ended.contains_key("cow") && !ended.contains_key("undo"));
+}
+
+#[test]
+fn a_save_with_an_undo_log_tells_nothing_of_copy_on_write() {
+    use crate::telemetry::{UndoFigures, UndoLogFigures};
+
+    let telemetry = telemetry();
+    let persistence = telemetry.persistence();
+    let record = SaveRecord { isolation: "undo-log", ..SaveRecord::default() };
+    persistence.save_started(SaveStart { record, ..SaveStart::default() }, Moment::now());
+    let undo = UndoFigures {
+        captures: 4,
+        captured_bytes: 2048,
+        written_bytes: 100,
+        log_bytes: 2112,
+        reused_records: 2,
+        longest: Duration::from_micros(7),
+        ..UndoFigures::default()
+    };
+    persistence.save_sampled(0, Moment::now(), |record| record.undo = undo);
+    let log = UndoLogFigures { limit: 1 << 20, block_bytes: 512 };
+    let checkpoint_isolation = "undo-log".to_owned();
+    let inputs = InfoInputs { undo, undo_log: Some(log), checkpoint_isolation, ..inputs() };
+    let info = render(&telemetry, &["persistence"], &inputs);
+    assert_eq!(fields(&info)["current_cow_size"], "2048");
+    persistence.save_finished(Moment::now(), |record| {
+        record.status = SaveStatus::Ok;
+        record.other_page_faults = Some(31);
+        record.steps.patch = Duration::from_micros(90);
+    });
+    let info = render(&telemetry, &["persistence"], &inputs);
+    assert_eq!(fields(&info)["rdb_last_cow_size"], "2048");
+    let info = render(&telemetry, &["checkpoint"], &inputs);
+    let ended = fields(&info);
+    let figures = "captures=4,captured_bytes=2048,written_bytes=100,amplification=20.48,\
+                   stall_usec=0,longest_capture_usec=7,log_bytes=2112,committed_bytes=0,\
+                   reused_records=2";
+    assert_eq!(ended["undo"], figures);
+    assert!(ended["save_1"].ends_with(figures), "{}", ended["save_1"]);
+    assert!(ended["save_1"].contains(",patch_usec=90,"), "{}", ended["save_1"]);
+    assert!(ended["save_1"].contains(",other_page_faults=31,"), "{}", ended["save_1"]);
+    assert_eq!((ended["undo_limit_bytes"], ended["undo_block_bytes"]), ("1048576", "512"));
+    assert!(ended["undo_capture_usec"].starts_with("count=0,"));
+    assert_eq!(ended["other_page_faults"], "31");
+    assert!(!info.contains("cow"), "{info}");
 }

@@ -7,7 +7,9 @@ use tokio::time::timeout;
 
 use super::*;
 use crate::clock::Moment;
-use crate::telemetry::{ArenaMap, InfoInputs, MapCell, SaveRecord, SaveStart, SaveStatus};
+use crate::telemetry::{
+    ArenaMap, InfoInputs, MapCell, SaveRecord, SaveStart, SaveStatus, UndoLogFigures,
+};
 
 /// Figures that count how often somebody asks for the map.
 #[derive(Default)]
@@ -15,7 +17,8 @@ struct Counting(AtomicUsize);
 
 impl Figures for Counting {
     fn figures(&self) -> InfoInputs {
-        InfoInputs::default()
+        let undo_log = Some(UndoLogFigures { limit: 4096, block_bytes: 512 });
+        InfoInputs { undo_log, ..InfoInputs::default() }
     }
 
     fn arena_map(&self, most: usize) -> ArenaMap {
@@ -87,6 +90,9 @@ async fn saves_and_state_are_told_as_json() {
         record.error = Some("the disk is full".to_owned());
         record.cow.copied_bytes = 4096;
         record.cow.written_bytes = 64;
+        record.undo.captured_bytes = 512;
+        record.undo.written_bytes = 64;
+        record.undo.reused_records = 7;
     });
     persistence.save_started(SaveStart::default(), Moment::now());
     let saves: serde_json::Value =
@@ -95,10 +101,17 @@ async fn saves_and_state_are_told_as_json() {
     assert_eq!(saves["ended"][0]["status"], "failed");
     assert_eq!(saves["ended"][0]["error"], "the disk is full");
     assert_eq!(saves["ended"][0]["cow_amplification"], 64.0);
+    assert_eq!(saves["ended"][0]["undo_amplification"], 8.0);
+    assert_eq!(saves["ended"][0]["undo"]["captured_bytes"], 512);
     let state: serde_json::Value =
         serde_json::from_str(&body(get(&live, "/api/state").0).await).unwrap();
     assert_eq!(state["version"], env!("CARGO_PKG_VERSION"));
     assert!(state["pool"].is_null());
+    assert_eq!(
+        (&state["undo"]["limit_bytes"], &state["undo"]["block_bytes"]),
+        (&4096.into(), &512.into())
+    );
+    assert_eq!(state["undo"]["reused_records"], 7, "those of saves that have ended");
 }
 
 #[tokio::test]

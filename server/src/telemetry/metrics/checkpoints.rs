@@ -174,11 +174,7 @@ fn running_save(out: &mut Families, collected: &Collected<'_>) {
         "Blocks captured so far in the running save",
         record.undo.captures,
     );
-    out.gauge(
-        "cowherd_save_undo_captured_bytes",
-        "Bytes of them",
-        record.undo.captured_bytes,
-    );
+    out.gauge("cowherd_save_undo_captured_bytes", "Bytes of them", record.undo.captured_bytes);
     out.gauge(
         "cowherd_save_undo_log_bytes",
         "High water of the running save's undo log",

@@ -4,8 +4,8 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::telemetry::{
-    ArenaFigures, ArenaMap, Cause, DatabaseFigures, Event, ForkTimes, PoolFigures, SaveRecord,
-    SaveStart, SaveStatus, Stall, ThpFigures,
+    ArenaFigures, ArenaMap, Cause, DatabaseFigures, Event, ForkTimes, Histogram, PoolFigures,
+    SaveRecord, SaveStart, SaveStatus, Snapshot, Stall, ThpFigures, UndoFigures, UndoLogFigures,
 };
 
 /// The catalogue that the metrics are held against.
@@ -21,6 +21,9 @@ impl Figures for TwoDatabases {
             arena: ArenaFigures { cow_page_bytes: 2 << 20, ..ArenaFigures::default() },
             thp: ThpFigures { setting: "madvise".to_owned(), splits: 1, healed: 1 },
             pool: Some(PoolFigures { page_bytes: 2 << 20, total: 9, free: 4, reserved: 1 }),
+            undo: UndoFigures { captures: 5, captured_bytes: 2500, written_bytes: 100, ..UNDO },
+            undo_captures: captures(),
+            undo_log: Some(UndoLogFigures { limit: 1 << 20, block_bytes: 512 }),
             ..InfoInputs::default()
         }
     }
@@ -28,6 +31,24 @@ impl Figures for TwoDatabases {
     fn arena_map(&self, _most: usize) -> ArenaMap {
         ArenaMap::default()
     }
+}
+
+const UNDO: UndoFigures = UndoFigures {
+    captures: 3,
+    captured_bytes: 1500,
+    stall: std::time::Duration::from_millis(2),
+    longest: std::time::Duration::from_millis(1),
+    written_bytes: 300,
+    reused_records: 1,
+    log_bytes: 1548,
+    committed_bytes: 4096,
+};
+
+/// Two captures, of 1 and 1.5 us.
+fn captures() -> Snapshot {
+    let times = Histogram::default();
+    [1000, 1500].into_iter().for_each(|nanos| times.record(nanos));
+    times.snapshot()
 }
 
 /// A source with at least one series in each family.
@@ -57,6 +78,8 @@ fn source() -> Source {
         record.huge_before_bytes = Some(4 << 20);
         record.huge_after_bytes = Some(2 << 20);
         record.thp_splits = Some(1);
+        record.other_page_faults = Some(9);
+        record.undo = UNDO;
     });
     let record = SaveRecord { chunks: 4, ..SaveRecord::default() };
     let start = SaveStart { pid: 1, record, ..SaveStart::default() };
@@ -171,6 +194,22 @@ fn values_and_labels_are_written() {
         "cowherd_command_duration_seconds_count{family=\"string\",phase=\"idle\"} 4",
         "cowherd_last_save_longest_stall_seconds{cause=\"cow-fault\"} 0.25",
         "cowherd_last_save_longest_stall_seconds{cause=\"fork\"} 0",
+        "cowherd_last_save_longest_stall_seconds{cause=\"undo-capture\"} 0",
+        "cowherd_undo_captures_total 5",
+        "cowherd_undo_amplification_ratio 25",
+        "cowherd_undo_limit_bytes 1048576",
+        "cowherd_undo_block_bytes 512",
+        "cowherd_undo_reused_records_total 1",
+        "cowherd_undo_capture_duration_seconds_count 2",
+        "cowherd_last_save_undo_captures 3",
+        "cowherd_last_save_undo_log_bytes 1548",
+        "cowherd_last_save_undo_amplification_ratio 5",
+        "cowherd_last_save_undo_stall_seconds 0.002",
+        "cowherd_last_save_written_bytes 300",
+        "cowherd_last_save_other_page_faults 9",
+        "cowherd_save_other_page_faults_total 9",
+        "cowherd_last_save_cow_bytes 0",
+        "redis_rdb_last_cow_size_bytes 1500",
         "cowherd_latency_event_max_seconds{event=\"fork\"} 0.003",
         "cowherd_hugetlb_pool_pages{page_size=\"2097152\",state=\"used\"} 5",
         "cowherd_fork_duration_seconds_bucket{le=\"6.103515625e-05\"} 0",

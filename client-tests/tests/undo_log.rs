@@ -1,0 +1,255 @@
+//! What the server tells of an undo log: blocks captured, never a page copied, and the kernel
+//! agrees; what held clients up is told as what it was.
+
+use anyhow::{Context as _, Result, ensure};
+use client_tests::hugepages::{self, PageSize};
+use client_tests::kernel;
+use client_tests::server::{Builder, Server};
+use client_tests::wait::wait_until;
+use client_tests::{TestResult, http, skip};
+use redis::Value;
+use std::collections::HashMap;
+use std::time::Duration;
+
+const VALUE: usize = 4000;
+/// The child sleeps so long after its first chunk.
+const HELD: u64 = 3600 * 1_000_000;
+const DEADLINE: Duration = Duration::from_secs(60);
+const PAGE: u64 = 4096;
+
+fn builder(pages: &str) -> Builder {
+    Server::builder()
+        .arg("--checkpoint-isolation", "undo-log")
+        .arg("--arena-pages", pages)
+        .arg("--save", "")
+}
+
+/// Sends one command a key, many at a time.
+fn each(server: &Server, keys: u64, command: impl Fn(&mut redis::Pipeline, String)) -> TestResult {
+    let mut connection = server.connection()?;
+    for first in (0..keys).step_by(500) {
+        let mut pipe = redis::pipe();
+        (first..keys.min(first + 500)).for_each(|key| command(&mut pipe, format!("key:{key}")));
+        pipe.query::<()>(&mut connection)?;
+    }
+    Ok(())
+}
+
+fn load(server: &Server, keys: u64) -> TestResult {
+    let value = "v".repeat(VALUE);
+    each(server, keys, |pipe, key| {
+        pipe.set(key, &value).ignore();
+    })
+}
+
+/// Changes 8 bytes of each value: so many writes, each to another page or two.
+fn change(server: &Server, keys: u64) -> TestResult {
+    each(server, keys, |pipe, key| {
+        pipe.cmd("SETRANGE").arg(key).arg(0).arg("12345678").ignore();
+    })
+}
+
+/// Starts a save whose child stays where it is, and waits until it has begun.
+fn hold_a_save(server: &Server) -> TestResult {
+    server.delay_saves(HELD)?;
+    server.bgsave()?;
+    let begun = || Ok(server.info("cowherd_checkpoint_chunks_done")? != "0");
+    wait_until(begun, DEADLINE, "the child to write")
+}
+
+fn figure(line: &HashMap<String, String>, name: &str) -> Result<u64> {
+    line.get(name).with_context(|| format!("no {name} in {line:?}"))?.parse().context("a number")
+}
+
+/// Figures of a save or of all that must fit together.
+fn are_consistent(line: &HashMap<String, String>) -> TestResult {
+    let (captures, captured) = (figure(line, "captures")?, figure(line, "captured_bytes")?);
+    ensure!(captures > 0, "nothing was captured: {line:?}");
+    ensure!((64..=2 << 20).contains(&(captured / captures)), "blocks of no size: {line:?}");
+    let written = figure(line, "written_bytes")?;
+    let told: f64 = line["amplification"].parse()?;
+    ensure!((told - captured as f64 / written as f64).abs() < 0.01, "{line:?}");
+    ensure!(!line.contains_key("faults") && !line.contains_key("copied_bytes"), "{line:?}");
+    Ok(())
+}
+
+/// Writes to so many pages of the arena while the child shares them: no page of it faults.
+fn writers_meet_no_fault(server: &Server, keys: u64) -> TestResult {
+    load(server, keys)?;
+    hold_a_save(server)?;
+    // The first commands after the fork touch heap and stacks, which are copied on write.
+    change(server, 100)?;
+    let before = kernel::faults_of_threads(server.pid(), "worker-")?;
+    change(server, keys)?;
+    let faults = kernel::faults_of_threads(server.pid(), "worker-")? - before;
+    let running = server.checkpoint("undo")?;
+    are_consistent(&running)?;
+    let captures = figure(&running, "captures")?;
+    ensure!(captures * 2 > keys, "only {captures} captures for {keys} writes");
+    ensure!(figure(&running, "written_bytes")? >= 8 * keys, "{running:?}");
+    // Memory of the log that was not made ready in time, and little else.
+    let log = figure(&running, "log_bytes")?.div_ceil(PAGE);
+    eprintln!(
+        "{faults} faults of writers for {keys} pages, {captures} captures, {log} pages of log"
+    );
+    ensure!(faults <= log + keys / 50, "{faults} faults: {log} pages of log for {keys} writes");
+
+    let timed = figure(&server.checkpoint("undo_capture_usec")?, "count")?;
+    ensure!(timed > 0 && timed <= captures, "{timed} changes captured {captures} blocks");
+    let info = server.text(&["INFO", "checkpoint"])?;
+    ensure!(!info.contains("cow"), "there is no copy-on-write to tell of: {info}");
+    let captured = running["captured_bytes"].clone();
+    wait_until(
+        || Ok(server.info("current_cow_size")? == captured),
+        DEADLINE,
+        "INFO to show what was captured",
+    )?;
+    server.text(&["BGSAVE", "CANCEL"])?;
+    server.wait_saved()?.ok();
+    let save = server.checkpoint("save_1")?;
+    are_consistent(&save)?;
+    ensure!(save["status"] == "cancelled" && save["captured_bytes"] == captured, "{save:?}");
+    let (log, records) = (figure(&save, "log_bytes")?, figure(&save, "captures")?);
+    ensure!(
+        log >= figure(&save, "captured_bytes")? + 16 * records,
+        "the log lacks heads: {save:?}"
+    );
+    ensure!(figure(&save, "committed_bytes")? >= log, "{save:?}");
+    let other = figure(&save, "other_page_faults")?;
+    ensure!(other > 0 && other >= faults, "{other} faults in all, {faults} of writers");
+    ensure!(other <= log.div_ceil(PAGE) + keys / 20, "{other} faults elsewhere: {save:?}");
+    Ok(())
+}
+
+#[test]
+fn writers_on_small_pages_meet_no_fault() -> TestResult {
+    writers_meet_no_fault(&builder("small").arg("--maxmemory", "128mb").start()?, 20_000)
+}
+
+#[test]
+fn writers_on_transparent_huge_pages_meet_no_fault() -> TestResult {
+    let setting = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
+    if std::fs::read_to_string(setting).map_or(true, |modes| modes.contains("[deny]")) {
+        skip!("transparent huge pages are denied to shared memory");
+    }
+    writers_meet_no_fault(&builder("thp").arg("--maxmemory", "128mb").start()?, 20_000)
+}
+
+#[test]
+fn writers_on_huge_pages_meet_no_fault_with_a_pool_of_one_arena() -> TestResult {
+    match hugepages::claim(PageSize::Huge2M, 64)? {
+        Ok(_claim) => {
+            let server = builder("huge-2mb").arg("--maxmemory", "128mb").start()?;
+            writers_meet_no_fault(&server, 20_000)
+        }
+        Err(reason) => skip!("{reason}"),
+    }
+}
+
+#[test]
+fn a_save_that_succeeds_tells_what_it_captured_everywhere() -> TestResult {
+    let server = builder("small").arg("--maxmemory", "64mb").start()?;
+    load(&server, 4000)?;
+    server.delay_saves(100_000)?;
+    server.bgsave()?;
+    change(&server, 4000)?;
+    server.wait_saved()?.map_err(anyhow::Error::msg)?;
+    let save = server.checkpoint("save_1")?;
+    are_consistent(&save)?;
+    ensure!(save["status"] == "ok" && figure(&save, "patch_usec")? > 0, "{save:?}");
+    ensure!(server.info("rdb_last_cow_size")? == save["captured_bytes"], "{save:?}");
+
+    let (_, page) = http::get(server.metrics_port(), "/metrics")?;
+    for (metric, name) in [
+        ("cowherd_last_save_undo_captures", "captures"),
+        ("cowherd_last_save_undo_captured_bytes", "captured_bytes"),
+        ("cowherd_last_save_undo_log_bytes", "log_bytes"),
+        ("cowherd_last_save_undo_reused_records", "reused_records"),
+        ("cowherd_last_save_other_page_faults", "other_page_faults"),
+        ("cowherd_undo_captures_total", "captures"),
+        ("cowherd_undo_captured_bytes_total", "captured_bytes"),
+        ("redis_rdb_last_cow_size_bytes", "captured_bytes"),
+    ] {
+        let line = format!("\n{metric} {}\n", save[name]);
+        ensure!(page.contains(&line), "no {line:?} in {page}");
+    }
+    for line in ["cowherd_last_save_cow_faults 0", "cowherd_cow_stall_seconds_total 0"] {
+        ensure!(page.contains(line), "no {line} in {page}");
+    }
+    let (_, saves) = http::get(server.metrics_port(), "/api/saves")?;
+    let saves: serde_json::Value = serde_json::from_str(&saves)?;
+    let ended = &saves["ended"][0];
+    ensure!(ended["undo"]["captures"].to_string() == save["captures"], "{ended}");
+    ensure!(ended["undo_amplification"].as_f64() > Some(0.0), "{ended}");
+    ensure!(ended["cow"]["faults"] == 0 && ended["isolation"] == "undo-log", "{ended}");
+    let log = server.log();
+    let line = log.lines().find(|line| line.contains("Checkpoint saved")).context("no line")?;
+    ensure!(line.contains("undo_captures=") && line.contains("undo_log_bytes="), "{line}");
+    ensure!(!line.contains("cow_"), "{line}");
+    let (_, decimals) = line.split_once("undo_amplification=").context("no amplification")?;
+    let decimals = decimals.split(' ').next().and_then(|told| told.split_once('.'));
+    ensure!(decimals.is_none_or(|(_, decimals)| decimals.len() <= 2), "{line}");
+    Ok(())
+}
+
+/// An entry of the slow log: number, time, microseconds, arguments, address, name.
+type Entry = (u64, u64, u64, Vec<String>, String, String);
+
+#[test]
+fn captures_that_hold_a_client_up_are_named() -> TestResult {
+    let server = builder("small")
+        .arg("--maxmemory", "512mb")
+        .arg("--checkpoint-undo-limit", "256mb")
+        .arg("--latency-monitor-threshold", "1")
+        .arg("--slowlog-log-slower-than", "1000")
+        .start()?;
+    let large = "x".repeat(64 << 20);
+    server.text(&["SET", "large", &large])?;
+    hold_a_save(&server)?;
+    server.text(&["SETRANGE", "large", "0", &large])?;
+    server.text(&["BGSAVE", "CANCEL"])?;
+    server.wait_saved()?.ok();
+    let save = server.checkpoint("save_1")?;
+    ensure!(save["longest_stall_cause"] == "undo-capture", "{save:?}");
+
+    let mut connection = server.connection()?;
+    let latest: Vec<(String, u64, u64, u64)> =
+        redis::cmd("LATENCY").arg("LATEST").query(&mut connection)?;
+    let event = latest.iter().find(|event| event.0 == "undo-capture");
+    ensure!(event.is_some_and(|event| event.2 >= 1), "{latest:?}");
+    ensure!(latest.iter().all(|event| event.0 != "cow-fault"), "{latest:?}");
+    let entries: Vec<Entry> = redis::cmd("SLOWLOG").arg("GET").arg(-1).query(&mut connection)?;
+    let entry = entries.iter().find(|entry| entry.3[0] == "SETRANGE").context("no entry")?;
+    let told = entry.3.last().context("no arguments")?;
+    let micros = told.strip_prefix("... (");
+    let micros = micros.and_then(|rest| rest.strip_suffix(" us of capturing for the undo log)"));
+    let micros: u64 = micros.with_context(|| told.clone())?.parse()?;
+    ensure!(micros >= 1000 && micros <= entry.2, "{micros} of {} us", entry.2);
+    let advice: String = redis::cmd("LATENCY").arg("DOCTOR").query(&mut connection)?;
+    ensure!(advice.contains("Saves isolate by undo-log"), "{advice}");
+    ensure!(advice.contains("undo-capture: 1 seconds with spikes"), "{advice}");
+    ensure!(!advice.contains("copy-on-write"), "{advice}");
+    Ok(())
+}
+
+#[test]
+fn a_log_that_is_full_fails_the_save_and_the_doctors_say_so() -> TestResult {
+    let server = builder("small")
+        .arg("--maxmemory", "64mb")
+        .arg("--checkpoint-undo-limit", "1mb")
+        .start()?;
+    load(&server, 8000)?;
+    server.delay_saves(HELD)?;
+    server.bgsave()?;
+    change(&server, 8000)?;
+    let failed = server.wait_saved()?.err().context("the save should have failed")?;
+    ensure!(failed.contains("checkpoint-undo-limit"), "{failed}");
+    let save = server.checkpoint("save_1")?;
+    ensure!(save["status"] == "failed" && figure(&save, "log_bytes")? <= 1 << 20, "{save:?}");
+    for doctor in ["LATENCY", "MEMORY"] {
+        let told: Value = redis::cmd(doctor).arg("DOCTOR").query(&mut server.connection()?)?;
+        let told = format!("{told:?}");
+        ensure!(told.contains("Raise checkpoint-undo-limit"), "{told}");
+    }
+    Ok(())
+}
