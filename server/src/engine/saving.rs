@@ -368,7 +368,7 @@ fn log(record: &SaveRecord, target: &Target) {
                 longest_stall_us = stall.map_or(0, |stall| clock::micros(stall.took)),
                 longest_stall_cause = stall.map_or("none", |stall| stall.cause.name()),
                 extra_memory_bytes = record.extra_memory_bytes,
-                thp_splits = record.thp_splits,
+                thp_splits = cow.and(record.thp_splits),
                 other_page_faults = record.other_page_faults,
                 $($message)*
             )

@@ -76,7 +76,7 @@ export class Facts {
     const where = undo ? " for shared memory" : "";
     this.group("Transparent huge pages", [
       ["setting", thp.setting ? `${thp.setting}${where}` : "not in this kernel"],
-      ["split by writers", count(thp.splits)],
+      ...(undo ? [] : [["split by writers", count(thp.splits)]]),
       ["made whole again", count(thp.healed)],
     ]);
   }
@@ -112,7 +112,7 @@ export class Facts {
       ["blocks captured", count(undo.captures)],
       ["captured", bytes(undo.captured_bytes)],
       ["amplification", ratio(undo.amplification)],
-      ["clients captured for", duration(undo.stall_seconds)],
+      ["clients held up", duration(undo.stall_seconds)],
       ["longest capture", undo.captures ? duration(undo.longest_capture_seconds) : "–"],
       ["places used again", count(undo.reused_records)],
       ["in the log now", `${bytes(undo.log_bytes)} of ${bytes(undo.limit_bytes)} at most`,
