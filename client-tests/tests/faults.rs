@@ -273,6 +273,70 @@ fn a_dry_pool_fails_the_save_and_nothing_else() -> TestResult {
     Ok(())
 }
 
+/// Changes every value of `fill` while a save is slow; returns how the save went.
+fn change_all(server: &Server, values: u64, size: u64) -> Result<Result<(), String>> {
+    server.delay_saves(20_000)?;
+    server.bgsave()?;
+    let mut raw = server.raw()?;
+    let value = Random::new(random::seed()).bytes(size);
+    for number in 0..values {
+        raw.call(&[b"SETRANGE", format!("filled:{number}").as_bytes(), b"0", &value])?;
+    }
+    let saved = server.wait_saved()?;
+    for number in 0..values {
+        let kept = raw.bytes(&["GET".to_owned(), format!("filled:{number}")])?;
+        ensure!(kept.as_deref() == Some(&value), "value {number} is lost");
+    }
+    server.delay_saves(0)?;
+    Ok(saved)
+}
+
+#[test]
+fn a_full_undo_log_fails_the_save_and_nothing_else() -> TestResult {
+    const VALUES: u64 = 60;
+    const SIZE: u64 = 900 << 10;
+    let server = Server::builder().arg("--checkpoint-undo-limit", "8mb").start()?;
+    fill(&server, &mut Random::new(random::seed()), VALUES, SIZE)?;
+    let saved = change_all(&server, VALUES, SIZE)?;
+    let Err(reason) = saved else { bail!("the save worked, though the log could not hold it") };
+    ensure!(reason.contains("the undo log reached its limit of 8 MiB"), "{reason:?}");
+    ensure!(reason.contains("checkpoint-undo-limit"), "no remedy: {reason:?}");
+    let mut raw = server.raw()?;
+    ensure!(raw.text(&["SET", "still", "serving"])? == "OK");
+    server.bgsave_and_wait()?;
+    check_image(&server)
+}
+
+/// The pool holds the arena once: nothing is copied, so that is enough.
+#[test]
+fn an_undo_log_needs_no_page_of_the_pool() -> TestResult {
+    const VALUES: u64 = 116;
+    const SIZE: u64 = 900 << 10;
+    let size = PageSize::Huge2M;
+    let _claim = match hugepages::claim(size, 64)? {
+        Ok(claim) => claim,
+        Err(reason) => skip!("{reason}"),
+    };
+    if !tools::is_root() {
+        skip!("no root: cannot change the pool of huge pages");
+    }
+    let taken = size.figure("nr_hugepages")? - size.available();
+    let exact = PoolSize::set(size, taken + 64)?;
+    let server = Server::builder()
+        .arg("--arena-pages", "huge-2mb")
+        .arg("--checkpoint-isolation", "undo-log")
+        .arg("--maxmemory", "128mb")
+        .arg("--checkpoint-undo-limit", "256mb")
+        .start()?;
+    fill(&server, &mut Random::new(random::seed()), VALUES, SIZE)?;
+    let saved = change_all(&server, VALUES, SIZE)?;
+    ensure!(saved.is_ok(), "{saved:?}");
+    check_image(&server)?;
+    drop(server);
+    drop(exact);
+    Ok(())
+}
+
 #[test]
 fn a_pool_that_is_too_small_refuses_the_start() -> TestResult {
     let size = PageSize::Huge2M;

@@ -17,8 +17,9 @@ use std::thread;
 
 const WRITERS: u64 = 8;
 
-fn server_with(pages: &str, megabytes: u64) -> Builder {
+fn server_with(pages: &str, isolation: &str, megabytes: u64) -> Builder {
     Server::builder()
+        .arg("--checkpoint-isolation", isolation)
         .arg("--arena-pages", pages)
         .arg("--maxmemory", &format!("{megabytes}mb"))
         .arg("--maxmemory-policy", "noeviction")
@@ -75,33 +76,70 @@ fn many_rounds(builder: Builder) -> TestResult {
     Ok(())
 }
 
-#[test]
-fn small_pages_restore_the_instant_of_the_save() -> TestResult {
-    many_rounds(server_with("small", 128))
+fn thp_are_off(file: &str, off: &str) -> bool {
+    let modes = std::fs::read_to_string(format!("/sys/kernel/mm/transparent_hugepage/{file}"));
+    modes.map_or(true, |modes| modes.contains(off))
 }
 
 #[test]
-fn transparent_huge_pages_restore_the_instant_of_the_save() -> TestResult {
-    let modes = std::fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled");
-    if modes.map_or(true, |modes| modes.contains("[never]")) {
+fn copied_small_pages_restore_the_instant_of_the_save() -> TestResult {
+    many_rounds(server_with("small", "kernel-cow", 128))
+}
+
+#[test]
+fn copied_transparent_huge_pages_restore_the_instant_of_the_save() -> TestResult {
+    if thp_are_off("enabled", "[never]") {
         skip!("transparent huge pages are off in this kernel");
     }
-    many_rounds(server_with("thp", 128))
+    many_rounds(server_with("thp", "kernel-cow", 128))
 }
 
 #[test]
-fn huge_pages_of_2_mib_restore_the_instant_of_the_save() -> TestResult {
+fn copied_pages_of_2_mib_restore_the_instant_of_the_save() -> TestResult {
     // Copy-on-write may need every page of the arena twice.
     match hugepages::claim(PageSize::Huge2M, 2 * 64 + 8)? {
-        Ok(_claim) => many_rounds(server_with("huge-2mb", 128)),
+        Ok(_claim) => many_rounds(server_with("huge-2mb", "kernel-cow", 128)),
         Err(reason) => skip!("{reason}"),
     }
 }
 
 #[test]
-fn huge_pages_of_1_gib_restore_the_instant_of_the_save() -> TestResult {
+fn copied_pages_of_1_gib_restore_the_instant_of_the_save() -> TestResult {
     match hugepages::claim(PageSize::Huge1G, 2)? {
-        Ok(_claim) => many_rounds(server_with("huge-1gb", 1024)),
+        Ok(_claim) => many_rounds(server_with("huge-1gb", "kernel-cow", 1024)),
+        Err(reason) => skip!("{reason}"),
+    }
+}
+
+#[test]
+fn shared_small_pages_restore_the_instant_of_the_save() -> TestResult {
+    many_rounds(server_with("small", "undo-log", 128))
+}
+
+#[test]
+fn shared_transparent_huge_pages_restore_the_instant_of_the_save() -> TestResult {
+    if thp_are_off("shmem_enabled", "[deny]") {
+        skip!("transparent huge pages are denied to shared memory");
+    }
+    many_rounds(server_with("thp", "undo-log", 128).arg("--checkpoint-undo-block", "1024"))
+}
+
+#[test]
+fn shared_pages_of_2_mib_restore_the_instant_of_the_save() -> TestResult {
+    match hugepages::claim(PageSize::Huge2M, 64)? {
+        Ok(_claim) => many_rounds(
+            server_with("huge-2mb", "undo-log", 128).arg("--checkpoint-undo-block", "256"),
+        ),
+        Err(reason) => skip!("{reason}"),
+    }
+}
+
+#[test]
+fn shared_pages_of_1_gib_restore_the_instant_of_the_save() -> TestResult {
+    match hugepages::claim(PageSize::Huge1G, 1)? {
+        Ok(_claim) => many_rounds(
+            server_with("huge-1gb", "undo-log", 1024).arg("--checkpoint-undo-block", "4096"),
+        ),
         Err(reason) => skip!("{reason}"),
     }
 }
@@ -123,7 +161,7 @@ fn contents(raw: &mut Raw, database: u8) -> Result<Contents> {
 
 #[test]
 fn a_quiet_server_comes_back_key_by_key() -> TestResult {
-    let mut server = server_with("small", 128).start()?;
+    let mut server = server_with("small", "undo-log", 128).start()?;
     let signals = Signals::default();
     let port = server.port();
     let mut random = Random::new(random::seed());

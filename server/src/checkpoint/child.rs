@@ -33,7 +33,7 @@ use crate::arena::Arena;
 const NICER_BY: libc::c_int = 10;
 const MOST_NICE: libc::c_int = 19;
 /// Nanoseconds for which the child keeps a processor that others want; see
-/// docs/decisions/0012-the-child-takes-short-turns.md.
+/// docs/decisions/0012-short-turns.md.
 const TURN_NS: u64 = 100_000;
 /// Bytes of the first version of `struct sched_attr`, which all kernels know.
 const SCHED_ATTR_SIZE: u32 = 48;
