@@ -109,6 +109,9 @@ pub enum SaveError {
         /// Bytes of the arena.
         capacity: u64,
     },
+    /// The program has no write barrier.
+    #[error("cannot save in the background: this program was built without the write barrier")]
+    NoBarrier,
     /// More was changed during the save than the undo log may hold.
     #[error(
         "the save failed: while it ran so much was changed that the undo log reached its limit of \

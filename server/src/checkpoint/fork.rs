@@ -28,6 +28,7 @@ use super::storage::{Disk, Storage};
 use super::sys::SharedReport;
 use super::writer::{Job, Output};
 use super::{Options, SaveError, Target, child};
+use crate::arena::barrier;
 use crate::arena::layout::index;
 use crate::arena::{Arena, Backing, CHUNK_SIZE, Safepoint};
 
@@ -114,6 +115,9 @@ impl Prepared {
     /// The save was prepared for another arena.
     pub fn fork(mut self, safepoint: &Safepoint<'_>) -> Result<Running, SaveError> {
         let arena = self.arena_of(safepoint)?;
+        if !barrier::ON {
+            return Err(SaveError::NoBarrier);
+        }
         arena.barrier().begin(safepoint);
         let parent = getpid();
         // SAFETY: every shard is locked (invariant 1), and the child's arm is `child::run` alone.

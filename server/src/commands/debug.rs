@@ -52,12 +52,13 @@ fn debug(call: &mut Call<'_>) -> Answer {
             call.reply.ok();
         }
         3 if call.is(1, "checkpoint-digest") => {
-            let on = match () {
-                () if call.is(2, "yes") => true,
-                () if call.is(2, "no") => false,
-                () => return Err(Failure::new("ERR argument must be 'yes' or 'no'")),
-            };
+            let on = yes_or_no(call)?;
             call.shared.hooks.checkpoint_digest.store(on, Ordering::Relaxed);
+            call.reply.ok();
+        }
+        3 if call.is(1, "checkpoint-watch") => {
+            let on = yes_or_no(call)?;
+            call.shared.keyspace.arena().barrier().watch(on);
             call.reply.ok();
         }
         3 if call.is(1, "checkpoint-delay") => {
@@ -76,6 +77,15 @@ fn debug(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
+/// The switch that argument 2 sets.
+fn yes_or_no(call: &Call<'_>) -> Result<bool, Failure> {
+    match () {
+        () if call.is(2, "yes") => Ok(true),
+        () if call.is(2, "no") => Ok(false),
+        () => Err(Failure::new("ERR argument must be 'yes' or 'no'")),
+    }
+}
+
 /// Whether a client runs on this machine.
 fn is_local(client: &Client) -> bool {
     let loopback = |peer: SocketAddr| peer.ip().to_canonical().is_loopback();
@@ -88,6 +98,8 @@ fn help(call: &mut Call<'_>) {
         "    Lets the child of a checkpoint sleep after each chunk.",
         "CHECKPOINT-DIGEST (yes|no)",
         "    Whether each checkpoint computes the digest of what it saves.",
+        "CHECKPOINT-WATCH (yes|no)",
+        "    Whether the server ends when a checkpoint finds memory changed unannounced.",
         "DIGEST",
         "    Returns a digest of all databases.",
         "OBJECT <key>",

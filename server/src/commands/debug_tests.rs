@@ -135,6 +135,8 @@ fn switches_are_set() {
             ("DEBUG SET-ACTIVE-EXPIRE 0", "+OK"),
             ("DEBUG CHECKPOINT-DIGEST yes", "+OK"),
             ("DEBUG CHECKPOINT-DELAY 250", "+OK"),
+            ("DEBUG CHECKPOINT-WATCH yes", "+OK"),
+            ("DEBUG CHECKPOINT-WATCH 1", "-ERR argument must be 'yes' or 'no'"),
             ("DEBUG CHECKPOINT-DIGEST maybe", "-ERR argument must be 'yes' or 'no'"),
             ("DEBUG CHECKPOINT-DELAY -1", "-ERR value is not an integer or out of range"),
         ],

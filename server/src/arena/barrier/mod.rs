@@ -41,6 +41,10 @@ pub use blocks::BLOCK_SIZES;
 pub use log::{LEAST_LIMIT, MOST_LIMIT, UndoLog};
 pub(super) use undo::Captured;
 
+/// Whether there is a barrier. A build without one shows what it costs; it cannot save beside
+/// writers.
+pub const ON: bool = cfg!(feature = "barrier");
+
 /// How a chunk stands in a checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ChunkState {
@@ -100,7 +104,7 @@ impl Barrier {
     /// and holds the lock that guards them.
     #[inline]
     pub(super) fn before_write(&self, arena: &Arena, at: u64, len: u64) {
-        if self.active.load(Ordering::Relaxed) {
+        if ON && self.active.load(Ordering::Relaxed) {
             self.record(arena, at, len);
         }
     }

@@ -214,7 +214,8 @@ pub(super) const SYNTAX: &[(&str, &str)] = &[
     ("copy", "source destination [DB index] [REPLACE]"),
     (
         "debug",
-        "(CHECKPOINT-DELAY microseconds:integer|CHECKPOINT-DIGEST (YES|NO)|DIGEST|HELP|OBJECT key\
+        "(CHECKPOINT-DELAY microseconds:integer|CHECKPOINT-DIGEST (YES|NO)\
+         |CHECKPOINT-WATCH (YES|NO)|DIGEST|HELP|OBJECT key\
          |RELOAD|SET-ACTIVE-EXPIRE on:integer|SLEEP seconds:double|VERIFY)",
     ),
     ("decr", "key"),

@@ -1,13 +1,22 @@
 #!/usr/bin/env bash
-# What telemetry costs: processor time per request with it and with it compiled out, in turns.
+# What telemetry or the write barrier costs while no save runs: processor time per request with it and with
+# it compiled out, in turns.
 #
-#   server/benches/telemetry_cost.sh [ROUNDS]
+#   server/benches/feature_cost.sh telemetry|barrier [ROUNDS]
 #
 # Needs redis-benchmark and two cores: the server runs on core 0, the load on core 1.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
-ROUNDS=${1:-9}
+case ${1:-} in
+    telemetry) OTHERS=barrier ;;
+    barrier) OTHERS=telemetry ;;
+    *)
+        echo "usage: $0 telemetry|barrier [ROUNDS]" >&2
+        exit 2
+        ;;
+esac
+ROUNDS=${2:-9}
 REQUESTS=${REQUESTS:-2000000}
 PORT=${PORT:-16399}
 WORK=$(mktemp -d)
@@ -16,8 +25,8 @@ trap '[ -z "$SERVER" ] || kill -9 "$SERVER" 2>/dev/null; rm -rf "$WORK"' EXIT
 
 cargo build --release -q -p cowherd && cp target/release/cowherd "$WORK/with"
 # In a folder of its own, or the server that is left in target/release would be the wrong one.
-cargo build --release -q -p cowherd --no-default-features --target-dir target/untimed
-cp target/untimed/release/cowherd "$WORK/without"
+cargo build --release -q -p cowherd --no-default-features --features $OTHERS --target-dir target/without
+cp target/without/release/cowherd "$WORK/without"
 
 # Processor time of a process in ticks of 10 ms.
 ticks() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }
@@ -26,7 +35,7 @@ ticks() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }
 measure() {
     local build=$1 kind=$2 before after
     taskset -c 0 "$WORK/$build" --port "$PORT" --metrics-port 0 --threads 1 --save "" \
-        --dir "$WORK" --maxmemory 256mb --loglevel warning >"$WORK/log" 2>&1 &
+        --dir "$WORK" --maxmemory 256mb --arena-pages small --loglevel warning >"$WORK/log" 2>&1 &
     SERVER=$!
     until redis-cli -p "$PORT" ping >/dev/null 2>&1; do sleep 0.02; done
     # Keys and buffers are there before it counts.
