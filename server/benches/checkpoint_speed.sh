@@ -2,14 +2,16 @@
 # Checkpoint figures, on this machine and this disk:
 #   dump     MB/s of BGSAVE for about 2 GiB, beside dd of the same size to the same disk
 #   restore  seconds to start with 3,000,000 keys of 512 bytes, beside redis-server with its RDB
-#   fork     latest_fork_usec for 1, 2 and 4 GiB in each page kind (hugetlb kinds if root; KINDS
-#            names some of them)
+#   fork     latest_fork_usec for 1, 2, 4 and 8 GiB in each page kind (hugetlb kinds if root; KINDS names
+#            some of them, SIZES some sizes)
+#
+# ISOLATION names another checkpoint-isolation than undo-log, COWHERD_BIN another binary.
 #
 #   cargo build --release && server/benches/checkpoint_speed.sh [dump|restore|fork ...]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 [ $# -gt 0 ] || set -- dump restore fork
-bin=$PWD/target/release/cowherd
+bin=$(realpath "${COWHERD_BIN:-target/release/cowherd}")
 dir=$(mktemp -d -p "${BENCH_DIR:-$PWD/target}")
 pool=$(cat /proc/sys/vm/nr_hugepages)
 gib_pool=/sys/kernel/mm/hugepages/hugepages-1048576kB/nr_hugepages
@@ -35,7 +37,8 @@ start() { # start BINARY ARGS...
         sleep 0.02
     done
 }
-cowherd() { start "$bin" --metrics-port 0 --maxmemory "${1:-6gb}" --arena-pages "${2:-thp}" --threads 2; }
+cowherd() { start "$bin" --metrics-port 0 --maxmemory "${1:-6gb}" --arena-pages "${2:-thp}" --threads 2 \
+    --checkpoint-isolation "${ISOLATION:-undo-log}"; }
 fill() { # fill KEYS BYTES: values that do not compress
     seq -f '%012.0f' 0 $(($1 - 1)) | awk -v n="$2" 'BEGIN {
             srand(7); for (i = 0; i < 256; i++) { s = ""; while (length(s) < n)
@@ -107,7 +110,7 @@ restore() {
 
 fork() {
     for kind in ${KINDS:-small thp huge-2mb huge-1gb}; do
-        for gib in 1 2 4; do
+        for gib in ${SIZES:-1 2 4 8}; do
             capacity=$((gib + 1))gb
             case $kind in
             huge-2mb) sysctl -q vm.nr_hugepages=$(((gib + 2) * 512)) || continue ;;
