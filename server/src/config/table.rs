@@ -226,7 +226,7 @@ table! {
     "rdbchecksum", rdbchecksum: bool = true, YesNo, start,
         "Accepted for compatibility: the image always carries checksums";
     "checkpoint-isolation", checkpoint_isolation: CheckpointIsolation
-            = CheckpointIsolation::KernelCow, OneOf::<CheckpointIsolation>::new(), start,
+            = CheckpointIsolation::UndoLog, OneOf::<CheckpointIsolation>::new(), start,
         "How a background save keeps seeing the data of one instant";
     "checkpoint-undo-limit", checkpoint_undo_limit: u64 = 0,
         Size { low: 0, high: 64 * GIB, percent: false }, start,

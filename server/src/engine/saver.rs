@@ -236,6 +236,9 @@ impl Saver {
 
     fn serve(&self, shared: &Shared, requests: &Receiver<Request>) {
         let mut healer = Healer::new();
+        if let Some(log) = shared.keyspace.arena().barrier().undo_log() {
+            log.get_ready();
+        }
         loop {
             match requests.recv_timeout(healer.pause()) {
                 Ok(request) => {

@@ -278,7 +278,8 @@ impl UndoLog {
         }
     }
 
-    /// Makes memory ready ahead of the writers. For one thread of the parent.
+    /// Makes memory ready ahead of the writers, who would wait for the kernel otherwise. For one
+    /// thread of the parent.
     pub fn get_ready(&self) {
         for class in Class::ALL {
             let ready = self.parents.ready[class as usize].load(Relaxed);
@@ -298,8 +299,8 @@ impl UndoLog {
         }
     }
 
-    /// Forgets all records and gives their memory back to the kernel. No child has the log, and
-    /// nobody captures.
+    /// Forgets all records and gives their memory back to the kernel, but for what the next save
+    /// needs ready when it begins. No child has the log, and nobody captures.
     pub(super) fn forget(&self) {
         for table in [&self.heads, &self.spent, &self.taken] {
             super::bits::empty(table);
@@ -307,11 +308,13 @@ impl UndoLog {
         let parents = &self.parents;
         for class in Class::ALL {
             let end = parents.ends[class as usize].swap(0, Relaxed);
-            let bytes = (FIRST + end).max(parents.ready[class as usize].swap(0, Relaxed));
-            let bytes = bytes.next_multiple_of(PAGE).min(self.limit);
-            let from = if class == Class::Whole { 0 } else { self.limit - bytes };
+            let there = (FIRST + end).max(parents.ready[class as usize].load(Relaxed));
+            let there = there.next_multiple_of(PAGE).min(self.limit);
+            let kept = AHEAD[class as usize].min(there);
+            parents.ready[class as usize].store(kept, Relaxed);
+            let from = if class == Class::Whole { kept } else { self.limit - there };
             // SAFETY: nobody has a slot. What the kernel does not take is written over.
-            let _ = unsafe { hand_back(&self.memory, to_index(from), to_index(bytes)) };
+            let _ = unsafe { hand_back(&self.memory, to_index(from), to_index(there - kept)) };
         }
         for word in parents.free.iter().chain([&parents.reused]) {
             word.store(0, Relaxed);

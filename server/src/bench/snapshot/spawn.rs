@@ -21,7 +21,7 @@ const PEERS: [&str; 3] = ["redis-server", "valkey-server", "keydb-server"];
 /// Page kinds that Cowherd is started with.
 pub const PAGES: [&str; 3] = ["small", "thp", "huge-2mb"];
 /// How it isolates a save, unless asked for otherwise.
-pub const ISOLATIONS: [&str; 1] = ["kernel-cow"];
+pub const ISOLATIONS: [&str; 2] = ["kernel-cow", "undo-log"];
 const STARTUP: Duration = Duration::from_secs(30);
 /// Bytes of a key, its entry and its place in the tables, on the generous side.
 const OVERHEAD: u64 = 160;
