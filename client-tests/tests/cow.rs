@@ -20,6 +20,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 
 fn server_with(pages: &str, megabytes: u64) -> Builder {
     Server::builder()
+        .arg("--checkpoint-isolation", "kernel-cow")
         .arg("--arena-pages", pages)
         .arg("--maxmemory", &format!("{megabytes}mb"))
         .arg("--save", "")
