@@ -12,7 +12,10 @@ const DEADLINE: Duration = Duration::from_secs(60);
 const LARGE: usize = 16 << 20;
 
 fn builder() -> Builder {
-    Server::builder().arg("--checkpoint-isolation", "kernel-cow").arg("--save", "")
+    Server::builder()
+        .arg("--checkpoint-isolation", "kernel-cow")
+        .arg("--arena-pages", "small")
+        .arg("--save", "")
 }
 
 fn query<T: redis::FromRedisValue>(server: &Server, words: &[&str]) -> Result<T> {

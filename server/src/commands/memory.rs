@@ -88,6 +88,11 @@ fn stats(call: &mut Call<'_>) -> Answer {
     let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
     let chunk = figures.arena.chunk_bytes;
     let in_use = figures.arena.used_chunks * chunk;
+    let kept_for_saves = if figures.has_undo_log() {
+        ("undo.captured.bytes", Stat::Count(figures.undo.captured_bytes))
+    } else {
+        ("cow.copied.bytes", Stat::Count(figures.cow.copied_bytes))
+    };
     let stats = [
         ("peak.allocated", Stat::Count(peak)),
         ("total.allocated", Stat::Count(used)),
@@ -118,7 +123,7 @@ fn stats(call: &mut Call<'_>) -> Answer {
         ("arena.capacity", Stat::Count(figures.arena.capacity)),
         ("arena.chunks", Stat::Count(figures.arena.used_chunks)),
         ("arena.huge.bytes", Stat::Count(figures.arena.huge_bytes)),
-        ("cow.copied.bytes", Stat::Count(figures.cow.copied_bytes)),
+        kept_for_saves,
     ];
     call.reply.map(stats.len());
     for (name, stat) in stats {

@@ -372,7 +372,8 @@ fn costly_saves(situation: &Situation<'_>) -> Option<String> {
         };
         format!(
             "The last save took {:.1} GiB beyond the {:.1} GiB of data, since {changed} were \
-             written while it ran. Keep that much memory free, save when less is written, {remedy}.",
+             written while it ran. Keep that much memory free, save when less is written, \
+             {remedy}.",
             last.extra_memory_bytes as f64 / GIB,
             used as f64 / GIB,
         )

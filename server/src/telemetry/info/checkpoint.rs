@@ -1,5 +1,5 @@
-//! INFO's section `checkpoint`, which is ours: what saves do, and what copy-on-write costs or, where
-//! saves isolate by one, the undo log.
+//! INFO's section `checkpoint`, which is ours: what saves do, and what copy-on-write costs or,
+//! where saves isolate by one, the undo log.
 //!
 //! Names begin with what they are about: `cow_`, `fork_`, `latency_`, `thp_`, `pool_`, `save_`,
 //! `undo_`.

@@ -1,6 +1,6 @@
 //! Our own metrics of saves and of what copy-on-write and the undo log cost: `cowherd_cow_*`,
-//! `cowherd_undo_*`, `cowherd_fork_*`, `cowherd_save_*`, and the pages behind them. Those of one save,
-//! the last, are in `last_save`.
+//! `cowherd_undo_*`, `cowherd_fork_*`, `cowherd_save_*`, and the pages behind them.
+//! Those of one save, the last, are in `last_save`.
 
 use super::Collected;
 use super::families::Families;
