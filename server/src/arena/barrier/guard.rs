@@ -38,6 +38,13 @@ impl Guard {
         *self.copies.lock() = ones(at_fork).map(copy).collect();
     }
 
+    /// A chunk's memory was handed back: what it holds next is another's.
+    pub(super) fn forget(&self, chunk: ChunkIndex) {
+        if self.on.load(Ordering::Relaxed) {
+            self.copies.lock().retain(|(copied, _)| *copied != chunk);
+        }
+    }
+
     /// Compares. The arena stands still.
     ///
     /// # Panics

@@ -172,6 +172,7 @@ impl Barrier {
 
     /// Notes that a chunk's memory was handed back: what it gets next is not the child's.
     pub(super) fn unshare(&self, chunk: ChunkIndex) {
+        self.guard.forget(chunk);
         if let Way::Cow(cow) = &self.way {
             cow.unshare(chunk);
         }

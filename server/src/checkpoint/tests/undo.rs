@@ -130,6 +130,15 @@ impl World {
     }
 }
 
+/// Stops the writers when it goes.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
 /// Saves again and again while writers write.
 fn saves_are_exact(kind: PageKind, rounds: u64) {
     for block in BLOCK_SIZES {
@@ -147,11 +156,12 @@ fn saves_are_exact(kind: PageKind, rounds: u64) {
                     }
                 });
             }
+            // Writers end whatever becomes of the rounds.
+            let _stop = Stop(&world.stop);
             let mut random = Random(block);
             for _ in 0..rounds {
                 world.round(&mut random, &target);
             }
-            world.stop.store(true, Relaxed);
         });
         let cost = world.arena.barrier().total_undo_cost();
         assert!(cost.captures > 0 && cost.captured_bytes >= 64 * cost.captures, "{cost:?}");
