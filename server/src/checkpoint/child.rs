@@ -139,7 +139,8 @@ fn step_back() {
 
 /// Lowers the child, and lets it keep a processor for short turns only: a worker that wakes on the
 /// same one waits for the end of a turn, which is milliseconds long by default. Since Linux 6.12
-/// (sched_setattr(2), `sched_runtime`); before, the length is ignored. False: there is no such call.
+/// (sched_setattr(2), `sched_runtime`); before, the length is ignored. False: there is no
+/// such call.
 fn take_short_turns() -> bool {
     // SAFETY: numbers (invariant 1).
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };

@@ -3,7 +3,7 @@
 //! | source | for | memory |
 //! |---|---|---|
 //! | [`Still`](super::still::Still) | `kernel-cow`; any save in the foreground | stands still |
-//! | [`Patched`](super::patched::Patched) | `undo-log` | is shared with writers, put right in a copy |
+//! | [`Patched`](super::patched::Patched) | `undo-log` | changes; put right in a copy |
 
 use nix::errno::Errno;
 

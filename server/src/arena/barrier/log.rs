@@ -17,7 +17,8 @@
 //! Invariants that unsafe code leans on:
 //! 1. Slots lie inside the memory, at multiples of 16, and do not overlap: what is handed out from
 //!    both ends together never exceeds the limit.
-//! 2. A slot belongs to who took it until it is published; then nobody changes it until it is spent.
+//! 2. A slot belongs to who took it until it is published; then nobody changes it until it is
+//!    spent.
 //! 3. A stack's head carries a number that changes each time a slot is taken, so that a thread that
 //!    was held up between reading a head and exchanging it cannot bring back an old one.
 //! 4. The child takes no slot and gives none back.

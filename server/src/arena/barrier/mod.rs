@@ -5,7 +5,7 @@
 //!
 //! | isolation | file | what it does |
 //! |---|---|---|
-//! | `kernel-cow` | `cow` | makes the first touch of each page itself, and times the kernel's copying |
+//! | `kernel-cow` | `cow` | touches each page first, and times the kernel's copying |
 //! | `undo-log` | `undo`, `blocks` | logs what is in each block that changes for the first time |
 //! | | `log`, `protocol` | the log, and why parent and child agree on it |
 //! | both | `guard` | finds, for tests, what has changed around the barrier |

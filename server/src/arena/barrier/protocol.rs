@@ -13,8 +13,8 @@
 //!   3  change b
 //! ```
 //!
-//! Why the copy is exact then. All changes of a word have one order, and in that of `head` the child
-//! closes once. For a change of `b`, one of three is true:
+//! Why the copy is exact then. All changes of a word have one order, and in that of `head` the
+//! child closes once. For a change of `b`, one of three is true:
 //!
 //! - its writer published a record. An exchange succeeds only on what is not closed, so the record
 //!   came before the closing and is in the chain: 6 puts the old bytes back, whatever 4 has read.
@@ -27,8 +27,8 @@
 //! of their own: each publishing is a read-modify-write, and so the child's swap synchronises with
 //! all of them (their release sequence).
 //!
-//! A flag beside `head` for *closed* would need a fence on either side, to keep copy and change from
-//! overtaking the words. Both are in this one word's order.
+//! A flag beside `head` for *closed* would need a fence on either side, to keep copy and change
+//! from overtaking the words. Both are in this one word's order.
 
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Release};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -86,8 +86,8 @@ pub(super) fn is_closed(head: &impl Word) -> bool {
     head.load(Acquire) == CLOSED
 }
 
-/// Makes a record, whose bytes are in place, the newest of its chunk; `link` gives it its successor.
-/// False if the chunk is closed: the record is the caller's again.
+/// Makes a record, whose bytes are in place, the newest of its chunk; `link` gives it its
+/// successor. False if the chunk is closed: the record is the caller's again.
 #[inline]
 pub(super) fn publish(head: &impl Word, record: u64, mut link: impl FnMut(u64)) -> bool {
     let mut newest = head.load(Acquire);

@@ -19,7 +19,7 @@ const MIB: u64 = 24;
 fn rounds() -> u64 {
     let asked = std::env::var("COWHERD_TEST_ROUNDS").ok();
     let rounds: u64 = asked.and_then(|rounds| rounds.parse().ok()).unwrap_or(5);
-    // Of each kind of page and each size of block: a thousand in all, where a hundred are asked for.
+    // Of each kind of page and size of block: a thousand in all, where a hundred are asked for.
     (rounds * 7).div_ceil(10)
 }
 
