@@ -223,7 +223,7 @@ impl UndoLog {
         let mut top = head.load(Relaxed);
         loop {
             self.word(slot).store((top & u64::from(u32::MAX)) * SLOT_HEAD, Relaxed);
-            let new = top >> 32 << 32 | slot / SLOT_HEAD;
+            let new = (top >> 32 << 32) | (slot / SLOT_HEAD);
             match head.compare_exchange_weak(top, new, AcqRel, Relaxed) {
                 Ok(_) => return,
                 Err(now) => top = now,
