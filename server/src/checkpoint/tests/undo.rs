@@ -46,7 +46,7 @@ impl World {
             changes: AtomicU64::new(0),
         };
         let mut random = Random(0x1234_5678);
-        while world.arena.used_bytes() < MIB / 2 << 20 {
+        while world.arena.used_bytes() < (MIB / 2) << 20 {
             world.take(ShardIndex::of_hash(random.next()), &mut random);
         }
         world
@@ -70,11 +70,11 @@ impl World {
     /// One change of some object, or an object more or less.
     fn change(&self, random: &mut Random) {
         let shard = ShardIndex::of_hash(random.next());
-        if random.next() % 256 == 0 {
+        if random.next().is_multiple_of(256) {
             // What falls free may go back to the kernel only when the child has its copy.
             self.arena.trim(2);
         }
-        if random.next() % 4 == 0 && self.arena.used_bytes() < MIB << 20 {
+        if random.next().is_multiple_of(4) && self.arena.used_bytes() < MIB << 20 {
             return self.take(shard, random);
         }
         let mut held = self.arena.lock(ShardSet::one(shard));
@@ -102,10 +102,10 @@ impl World {
 
     /// One save amid the changes; sometimes its child is killed.
     fn round(&self, random: &mut Random, target: &Target) {
-        let codec = if random.next() % 4 == 0 { Codec::Lz4 } else { Codec::None };
+        let codec = if random.next().is_multiple_of(4) { Codec::Lz4 } else { Codec::None };
         let delay_per_chunk = Duration::from_micros(random.next() % 400);
         let options = Options { codec, delay_per_chunk, ..OPTIONS };
-        let kills = random.next() % 8 == 0;
+        let kills = random.next().is_multiple_of(8);
         let prepared = Prepared::new(target, &options, &self.arena).unwrap();
         let (before, running) = {
             let mut held = self.arena.lock(ShardSet::ALL);
