@@ -168,5 +168,5 @@ fn what_is_not_known_is_refused() {
         );
         assert_eq!(bench.run(line), error, "{line}");
     }
-    assert!(bench.run("DEBUG HELP").starts_with("*19\r\n+DEBUG <subcommand> "));
+    assert!(bench.run("DEBUG HELP").starts_with("*21\r\n+DEBUG <subcommand> "));
 }
