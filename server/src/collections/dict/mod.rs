@@ -125,6 +125,11 @@ impl Dict {
         Self { root }
     }
 
+    /// Where its root is.
+    pub const fn place(self) -> u64 {
+        self.root.raw()
+    }
+
     /// Its root.
     #[inline]
     pub fn root(self, mem: &Mem<'_>) -> Root {
