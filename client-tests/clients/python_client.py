@@ -33,7 +33,46 @@ def check(protocol, port):
     assert client.config_get("maxmemory")["maxmemory"]
     check_errors(client)
     check_pipelines(client)
+    check_messages(client)
     client.close()
+
+
+def check_messages(client):
+    def messages(pubsub, count):
+        found = []
+        while len(found) < count:
+            message = pubsub.get_message(ignore_subscribe_messages=True, timeout=20)
+            if message:
+                found.append((message["type"], message["channel"], message["data"]))
+        return found
+
+    client.config_set("notify-keyspace-events", "KEA")
+    with client.pubsub() as pubsub:
+        pubsub.subscribe("news")
+        pubsub.psubscribe("n*")
+        for kind in ["subscribe", "psubscribe"]:
+            assert pubsub.get_message(timeout=20)["type"] == kind
+        assert client.pubsub_numsub("news") == [(b"news", 1)]
+        for number in range(1000):
+            assert client.publish("news", number) == 2
+        expected = []
+        for number in range(1000):
+            data = str(number).encode()
+            expected += [("message", b"news", data), ("pmessage", b"news", data)]
+        assert messages(pubsub, 2000) == expected
+        pubsub.unsubscribe()
+        pubsub.punsubscribe()
+        while pubsub.subscribed:
+            pubsub.get_message(timeout=20)
+        pubsub.psubscribe("__keyevent@0__:*")
+        client.set("noted", 1, ex=100)
+        client.delete("noted")
+        assert messages(pubsub, 3) == [
+            ("pmessage", b"__keyevent@0__:set", b"noted"),
+            ("pmessage", b"__keyevent@0__:expire", b"noted"),
+            ("pmessage", b"__keyevent@0__:del", b"noted"),
+        ]
+    client.config_set("notify-keyspace-events", "")
 
 
 def check_errors(client):

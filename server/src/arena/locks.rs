@@ -1,7 +1,8 @@
 //! The shard locks: who may touch which bytes of the arena, and when.
 //!
 //! Invariants that unsafe code in the arena leans on:
-//! 1. A [`Held`] has locked every shard of its set, and unlocks them when it goes.
+//! 1. A [`Held`] has locked every shard of its set, and unlocks them when it goes. A lent one
+//!    leaves both to the one that it was lent by, which cannot be used before it has gone.
 //! 2. Bytes reachable from the root of shard `s` are touched only through a `Held` whose set has
 //!    `s`. Nothing is reachable from two shards: the auditor checks it after every restore.
 //! 3. Locks are taken in ascending order in one call, so that no two callers can wait for each
@@ -110,6 +111,8 @@ impl ShardLocks {
 pub struct Held<'a> {
     arena: &'a Arena,
     set: ShardSet,
+    /// Whether somebody else unlocks the shards, and cannot touch them before this one has gone.
+    lent: bool,
 }
 
 impl<'a> Held<'a> {
@@ -118,7 +121,12 @@ impl<'a> Held<'a> {
         for shard in set.iter() {
             arena.locks.0[shard.get()].lock();
         }
-        Self { arena, set }
+        Self { arena, set, lent: false }
+    }
+
+    /// The same locked shards, for a while.
+    pub const fn lend(&mut self) -> Held<'_> {
+        Held { arena: self.arena, set: self.set, lent: true }
     }
 
     /// The memory of one locked shard.
@@ -160,6 +168,9 @@ impl<'a> Held<'a> {
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
+        if self.lent {
+            return;
+        }
         for shard in self.set.iter() {
             // SAFETY: this `Held` locked the shard (invariant 1).
             unsafe { self.arena.locks.0[shard.get()].unlock() };

@@ -22,10 +22,12 @@ pub struct Stalls {
     pub nanoseconds: u64,
     /// The longest of these, in nanoseconds.
     pub longest: u64,
+    /// It was the undo log's capturing, not copy-on-write.
+    pub captured: bool,
 }
 
 impl Stalls {
-    const NONE: Self = Self { faults: 0, nanoseconds: 0, longest: 0 };
+    const NONE: Self = Self { faults: 0, nanoseconds: 0, longest: 0, captured: false };
 }
 
 thread_local! {
@@ -42,12 +44,13 @@ pub fn take_stalls() -> Stalls {
     STALLS.replace(Stalls::NONE)
 }
 
-fn charge(faults: u64, nanoseconds: u64) {
+fn charge(faults: u64, nanoseconds: u64, captured: bool) {
     let stalls = STALLS.get();
     STALLS.set(Stalls {
         faults: stalls.faults + faults,
         nanoseconds: stalls.nanoseconds + nanoseconds,
         longest: stalls.longest.max(nanoseconds),
+        captured,
     });
 }
 
@@ -82,13 +85,13 @@ impl Tally {
     pub(super) fn copied(&self, nanoseconds: u64) {
         self.longest.fetch_max(nanoseconds, Relaxed);
         self.times.record(nanoseconds);
-        charge(1, nanoseconds);
+        charge(1, nanoseconds, false);
     }
 
     /// The calling thread waited for a fault of another.
     pub(super) fn stalled(&self, nanoseconds: u64) {
         self.waited.fetch_add(nanoseconds, Relaxed);
-        charge(0, nanoseconds);
+        charge(0, nanoseconds, false);
     }
 
     /// A page that held nothing was written.
@@ -162,7 +165,7 @@ impl UndoTally {
         self.bytes.fetch_add(captured.bytes, Relaxed);
         self.longest.fetch_max(captured.nanos, Relaxed);
         self.times.record(captured.nanos);
-        charge(captured.blocks, captured.nanos);
+        charge(captured.blocks, captured.nanos, true);
     }
 
     /// How long each change took that had something captured.

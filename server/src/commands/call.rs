@@ -4,9 +4,10 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::keyspace::{Key, Shards};
+use crate::keyspace::{Key, ShardSet, Shards};
 use crate::protocol::{Args, Reply, parse_i64};
 
+use super::blocking::Patience;
 use super::failure::Failure;
 use super::session::Session;
 use super::shared::Shared;
@@ -24,8 +25,12 @@ pub struct Call<'c> {
     pub shared: &'c Shared,
     /// The configuration as it was when the batch began.
     pub config: &'c Config,
-    /// The shards of the command's keys, locked.
+    /// The shards of the command's keys, locked; with them there may be more.
     pub shards: Shards<'c>,
+    /// The shards of the command's keys.
+    pub named: ShardSet,
+    /// Whether the command may wait for a key.
+    pub patience: Patience,
     /// The command's row in the table.
     pub row: &'c Row,
     /// Hash of the first key, if the engine has it already.
@@ -43,6 +48,20 @@ impl<'c> Call<'c> {
         match self.first_key {
             Some(key) if i == self.row.command.keys.first => key,
             _ => self.shared.keyspace.key(self.args.at(i)),
+        }
+    }
+
+    /// Runs something with some shards locked: here and now, or already if this is part of a
+    /// transaction. For commands whose row lets the engine lock nothing.
+    pub fn locked<R>(
+        &mut self,
+        set: ShardSet,
+        run: impl FnOnce(&mut Shards<'_>, &mut Reply) -> R,
+    ) -> R {
+        if self.session.in_exec {
+            run(&mut self.shards, self.reply)
+        } else {
+            run(&mut self.shared.keyspace.lock(set, self.now), self.reply)
         }
     }
 
@@ -86,6 +105,8 @@ pub enum Effect {
     None,
     /// Close the connection once the reply is sent.
     Close,
+    /// Run nothing more of this connection before its wait has ended; see `blocking`.
+    Block,
     /// Write a checkpoint.
     Save(SaveKind),
     /// Stop the server.
@@ -99,6 +120,8 @@ pub enum Effect {
     },
     /// Save, forget everything and load it again.
     Reload,
+    /// Run the commands that the session has queued.
+    RunQueue,
 }
 
 /// How to write a checkpoint.

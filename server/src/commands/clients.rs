@@ -3,15 +3,28 @@
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-/// Ends a connection from another thread.
+use crate::keyspace::Watcher;
+
+use super::outbox::Outbox;
+use super::waiting::Waiter;
+
+/// Reaches a connection from another thread.
 pub trait Hangup: Send + Sync {
     /// Ends the connection as soon as it can.
     fn hang_up(&self);
+
+    /// Makes the connection look at its signals.
+    fn wake(self: Arc<Self>) {}
 }
+
+/// A signal: the connection is to end.
+pub const KILLED: u8 = 1;
+/// A signal: there is mail in the outbox.
+pub const MAIL: u8 = 1 << 1;
 
 /// What others can see of one connection. Its own thread writes with plain stores.
 pub struct Client {
@@ -45,9 +58,28 @@ pub struct Client {
     pub no_evict: AtomicBool,
     /// Whether CLIENT NO-TOUCH is on.
     pub no_touch: AtomicBool,
+    /// Commands that it has queued since MULTI, plus one; 0 outside a transaction.
+    pub queued: AtomicU64,
+    /// Bytes of memory that they take.
+    pub queued_memory: AtomicU64,
+    /// Keys that it watches.
+    pub watched: AtomicU64,
+    /// Whether one of them was touched.
+    pub watcher: Arc<Watcher>,
     /// Names that the client gave.
     pub names: Mutex<Names>,
-    killed: AtomicBool,
+    /// Channels it subscribes to.
+    pub channels: AtomicU64,
+    /// Patterns it subscribes to.
+    pub patterns: AtomicU64,
+    /// Shard channels it subscribes to.
+    pub shard_channels: AtomicU64,
+    /// What other threads send to it.
+    pub(super) outbox: Outbox,
+    /// What it waits for, if a command of its waits.
+    pub(super) waiting: Mutex<Option<Arc<Waiter>>>,
+    /// What its connection is to look at; a bit each.
+    signals: AtomicU8,
     hangup: Mutex<Option<Arc<dyn Hangup>>>,
 }
 
@@ -71,7 +103,7 @@ impl std::fmt::Debug for Client {
 impl Client {
     /// Ends the connection; a connection that ends itself is told to after its reply.
     pub fn kill(&self) {
-        self.killed.store(true, Ordering::Relaxed);
+        self.signal(KILLED);
         if let Some(hangup) = self.hangup.lock().as_ref() {
             hangup.hang_up();
         }
@@ -79,7 +111,41 @@ impl Client {
 
     /// Whether it was told to end.
     pub fn is_killed(&self) -> bool {
-        self.killed.load(Ordering::Relaxed)
+        self.signals() & KILLED != 0
+    }
+
+    /// What its connection is to look at.
+    #[inline]
+    pub fn signals(&self) -> u8 {
+        self.signals.load(Ordering::Acquire)
+    }
+
+    pub(super) fn signal(&self, signal: u8) {
+        self.signals.fetch_or(signal, Ordering::AcqRel);
+    }
+
+    pub(super) fn unsignal(&self, signal: u8) {
+        self.signals.fetch_and(!signal, Ordering::AcqRel);
+    }
+
+    /// Makes its connection look at its signals.
+    pub(super) fn wake(&self) {
+        let hangup = self.hangup.lock().clone();
+        if let Some(hangup) = hangup {
+            hangup.wake();
+        }
+    }
+
+    /// Whether it subscribes to anything.
+    pub fn is_subscriber(&self) -> bool {
+        [&self.channels, &self.patterns, &self.shard_channels]
+            .iter()
+            .any(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Whether a command of its waits.
+    pub fn is_blocked(&self) -> bool {
+        self.waiting.lock().is_some()
     }
 }
 
@@ -136,8 +202,17 @@ impl Clients {
             bytes_out: AtomicU64::new(0),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
+            queued: AtomicU64::new(0),
+            queued_memory: AtomicU64::new(0),
+            watched: AtomicU64::new(0),
+            watcher: Arc::default(),
             names: Mutex::new(Names::default()),
-            killed: AtomicBool::new(false),
+            channels: AtomicU64::new(0),
+            patterns: AtomicU64::new(0),
+            shard_channels: AtomicU64::new(0),
+            outbox: Outbox::default(),
+            waiting: Mutex::new(None),
+            signals: AtomicU8::new(0),
             hangup: Mutex::new(Some(hangup)),
         });
         self.all.lock().insert(id, Arc::clone(&client));
@@ -151,6 +226,11 @@ impl Clients {
         if self.all.lock().remove(&client.id).is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
         }
+    }
+
+    /// A connection by its number.
+    pub fn get(&self, id: u64) -> Option<Arc<Client>> {
+        self.all.lock().get(&id).cloned()
     }
 
     /// Number of connections.

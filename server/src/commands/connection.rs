@@ -34,12 +34,9 @@ pub(super) const COMMANDS: &[Command] = &[
         "1.0.0",
         "Gives the password.",
     ),
-    Command::new("quit", -1, ENTRANCE.and(Flags::UNPAUSED), Keys::NONE, quit).doc(
-        "connection",
-        "1.0.0",
-        "Closes the connection.",
-    ),
-    Command::new("reset", 1, ENTRANCE, Keys::NONE, reset).doc(
+    Command::new("quit", -1, ENTRANCE.and(Flags::UNPAUSED).and(Flags::UNQUEUED), Keys::NONE, quit)
+        .doc("connection", "1.0.0", "Closes the connection."),
+    Command::new("reset", 1, ENTRANCE.and(Flags::UNQUEUED), Keys::NONE, reset).doc(
         "connection",
         "6.2.0",
         "Makes the connection as if it were new.",
@@ -63,11 +60,25 @@ const BAD_NAME: Failure =
     Failure::new("ERR Client names cannot contain spaces, newlines or special characters.");
 
 fn ping(call: &mut Call<'_>) -> Answer {
+    if call.session.subscriptions.is_some() && call.reply.version == Version::Resp2 {
+        return ping_as_message(call);
+    }
     match call.args.len() {
         1 => call.reply.simple("PONG"),
         2 => call.reply.bulk(call.args.at(1)),
         _ => return Err(super::wrong_arity(call.row)),
     }
+    Ok(())
+}
+
+/// A subscriber that speaks RESP2 gets nothing but messages.
+fn ping_as_message(call: &mut Call<'_>) -> Answer {
+    if call.args.len() > 2 {
+        return Err(super::wrong_arity(call.row));
+    }
+    call.reply.array(2);
+    call.reply.bulk_str("pong");
+    call.reply.bulk(call.args.get(1).unwrap_or_default());
     Ok(())
 }
 
@@ -83,6 +94,8 @@ fn quit(call: &mut Call<'_>) -> Answer {
 }
 
 fn reset(call: &mut Call<'_>) -> Answer {
+    call.session.discard(&call.shared.keyspace);
+    call.shared.pubsub.leave(call.session);
     call.session.reset(call.config.requirepass.is_none());
     call.reply.version = Version::Resp2;
     call.reply.simple("RESET");

@@ -30,7 +30,8 @@ pub(super) const COMMANDS: &[Command] = &[
         "1.0.0",
         "Chooses the database that the connection works with.",
     ),
-    Command::new("dbsize", 1, READ, Keys::NONE, dbsize).doc(
+    // In a transaction it counts under all locks.
+    Command::new("dbsize", 1, READ, Keys::NONE, dbsize).locking(Locks::Own).doc(
         "server",
         "1.0.0",
         "Counts the keys of the selected database.",

@@ -6,8 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::DebugCommand;
-use crate::keyspace::ShardSet;
-use crate::keyspace::Usage;
+use crate::keyspace::{Key, ShardSet, Shards, Usage};
 use crate::protocol::{parse_f64, parse_u64};
 
 use super::call::{Call, Effect};
@@ -116,11 +115,13 @@ fn help(call: &mut Call<'_>) {
 }
 
 fn digest(call: &mut Call<'_>) {
-    let shards = call.shared.keyspace.lock(ShardSet::ALL, call.now);
-    call.reply.simple(&shards.digest());
+    call.locked(ShardSet::ALL, |shards, reply| reply.simple(&shards.digest()));
 }
 
 fn verify(call: &mut Call<'_>) -> Answer {
+    if call.session.in_exec {
+        return Err(Failure::new("ERR DEBUG VERIFY locks what a transaction has locked already"));
+    }
     let broken = call.shared.keyspace.verify(call.config.threads).err();
     if let Some(broken) = broken {
         return Err(Failure::text(format!("ERR the keyspace is damaged: {broken}")));
@@ -158,28 +159,33 @@ fn reload(call: &mut Call<'_>) -> Answer {
 /// The line that Redis answers. In place of an address it tells the shard; the length is that of
 /// the value, or of its memory if it is no string.
 fn object(call: &mut Call<'_>) -> Answer {
+    let key = call.shared.keyspace.key(call.args.at(2));
+    let (db, now) = (call.session.db, call.now);
+    let line = call.locked(ShardSet::one(key.shard), |shards, _| describe(shards, db, &key, now));
+    call.reply.simple(&line.ok_or(Failure::NO_KEY)?);
+    Ok(())
+}
+
+fn describe(shards: &mut Shards<'_>, db: usize, key: &Key<'_>, now: i64) -> Option<String> {
     /// The clock of Redis has so many bits.
     const LRU_BITS: u64 = (1 << 24) - 1;
-    let key = call.shared.keyspace.key(call.args.at(2));
-    let mut shards = call.shared.keyspace.lock(ShardSet::one(key.shard), call.now);
-    let entry = shards.peek(call.session.db, &key).ok_or(Failure::NO_KEY)?;
+    let entry = shards.peek(db, key)?;
     let mut number = itoa::Buffer::new();
     let len = match shards.string(&entry) {
         Ok(value) => value.bytes(&mut number).len() as u64,
-        Err(_) => shards.memory_usage(&entry),
+        Err(_) => shards.memory_usage(&entry, 0),
     };
-    let seconds = u64::try_from(call.now / 1000).unwrap_or_default();
+    let seconds = u64::try_from(now / 1000).unwrap_or_default();
     let (lru, idle) = match shards.usage(&entry) {
         Usage::Idle(idle) => (seconds.saturating_sub(idle) & LRU_BITS, idle),
         Usage::Frequency(count) => (count, 0),
     };
-    call.reply.simple(&format!(
+    Some(format!(
         "Value at:shard-{} refcount:1 encoding:{} serializedlength:{len} lru:{lru} \
          lru_seconds_idle:{idle}",
         key.shard.get(),
         shards.encoding_name(&entry),
-    ));
-    Ok(())
+    ))
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@ use crate::keyspace::ExpireRule;
 
 use super::call::Call;
 use super::failure::{Answer, Failure};
+use super::notifications::Class;
 use super::table::{Command, Flags, Keys};
 
 const READ: Flags = Flags::READONLY.and(Flags::FAST);
@@ -93,7 +94,12 @@ fn set(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
         let name = call.row.command.name;
         Failure::text(format!("ERR invalid expire time in '{name}' command"))
     })?;
-    let set = call.shards.expire_at(call.session.db, &call.key(1), at, rule)?;
+    let key = call.key(1);
+    let set = call.shards.expire_at(call.session.db, &key, at, rule)?;
+    if set {
+        let event = if at <= call.now { "del" } else { "expire" };
+        call.notify(Class::GENERIC, event, key.bytes);
+    }
     call.reply.integer(i64::from(set));
     Ok(())
 }
@@ -153,7 +159,11 @@ fn get(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
 }
 
 fn persist(call: &mut Call<'_>) -> Answer {
-    let had_one = call.shards.persist(call.session.db, &call.key(1))?;
+    let key = call.key(1);
+    let had_one = call.shards.persist(call.session.db, &key)?;
+    if had_one {
+        call.notify(Class::GENERIC, "persist", key.bytes);
+    }
     call.reply.integer(i64::from(had_one));
     Ok(())
 }

@@ -2,8 +2,7 @@
 
 use std::borrow::Cow;
 
-use crate::keyspace::OutOfMemory;
-use crate::keyspace::StringError;
+use crate::keyspace::{OutOfMemory, StringError, WrongType};
 
 /// What a handler returns: its reply is written already, or it failed.
 pub type Answer = Result<(), Failure>;
@@ -57,6 +56,12 @@ impl Failure {
 impl From<OutOfMemory> for Failure {
     fn from(_: OutOfMemory) -> Self {
         Self::OUT_OF_MEMORY
+    }
+}
+
+impl From<WrongType> for Failure {
+    fn from(_: WrongType) -> Self {
+        Self::WRONG_TYPE
     }
 }
 

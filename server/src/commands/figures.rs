@@ -31,6 +31,9 @@ impl Figures for Shared {
             },
             clients: ClientFigures {
                 limit: u64::from(config.maxclients),
+                blocked: self.waits.clients(),
+                blocking_keys: self.waits.keys(),
+                pubsub: self.pubsub.clients(),
                 ..ClientFigures::default()
             },
             memory: MemoryFigures {
@@ -45,8 +48,12 @@ impl Figures for Shared {
                 keyspace_hits: stats.hits,
                 keyspace_misses: stats.misses,
                 expired_keys: stats.expired,
+                evicted_keys: stats.evicted,
                 ..EngineCounters::default()
             },
+            pubsub_channels: self.pubsub.channels(),
+            pubsub_patterns: self.pubsub.patterns(),
+            pubsub_shard_channels: self.pubsub.shard_channels(),
             databases: (0..DATABASES).map(|db| self.database(db)).collect(),
             arena: ArenaFigures {
                 pages_asked: config.arena_pages.name().to_owned(),

@@ -4,6 +4,7 @@
 use super::call::Call;
 use super::databases::{SAME_OBJECTS, database};
 use super::failure::{Answer, Failure};
+use super::notifications::Class;
 use super::table::{Command, Flags, Keys};
 
 const READ: Flags = Flags::READONLY.and(Flags::FAST);
@@ -64,7 +65,14 @@ fn count(call: &mut Call<'_>, mut holds: impl FnMut(&mut Call<'_>, usize) -> boo
 }
 
 fn del(call: &mut Call<'_>) -> Answer {
-    count(call, |call, i| call.shards.remove(call.session.db, &call.key(i)))
+    count(call, |call, i| {
+        let key = call.key(i);
+        let removed = call.shards.remove(call.session.db, &key);
+        if removed {
+            call.notify(Class::GENERIC, "del", key.bytes);
+        }
+        removed
+    })
 }
 
 fn exists(call: &mut Call<'_>) -> Answer {
@@ -107,7 +115,12 @@ fn give_name(call: &mut Call<'_>, replace: bool) -> Result<bool, Failure> {
     if !replace && call.shards.peek(db, &to).is_some() {
         return Ok(false);
     }
-    Ok(call.shards.rename(db, &from, &to)?)
+    let renamed = call.shards.rename(db, &from, &to)?;
+    if renamed {
+        call.notify(Class::GENERIC, "rename_from", from.bytes);
+        call.notify(Class::GENERIC, "rename_to", to.bytes);
+    }
+    Ok(renamed)
 }
 
 fn copy(call: &mut Call<'_>) -> Answer {
@@ -132,6 +145,9 @@ fn copy(call: &mut Call<'_>) -> Answer {
     let copied = call.shards.lookup_read(from_db, &from).is_some()
         && (replace || call.shards.peek(to_db, &to).is_none())
         && call.shards.copy(from_db, &from, to_db, &to)?;
+    if copied {
+        call.notify_in(to_db, Class::GENERIC, "copy_to", to.bytes);
+    }
     call.reply.integer(i64::from(copied));
     Ok(())
 }
@@ -141,7 +157,12 @@ fn move_key(call: &mut Call<'_>) -> Answer {
     if from == to {
         return Err(SAME_OBJECTS);
     }
-    let moved = call.shards.move_key(from, &call.key(1), to)?;
+    let key = call.key(1);
+    let moved = call.shards.move_key(from, &key, to)?;
+    if moved {
+        call.notify_in(from, Class::GENERIC, "move_from", key.bytes);
+        call.notify_in(to, Class::GENERIC, "move_to", key.bytes);
+    }
     call.reply.integer(i64::from(moved));
     Ok(())
 }

@@ -7,6 +7,9 @@ use super::call::Call;
 use super::failure::{Answer, Failure};
 use super::table::{Command, Flags, Handler, Keys};
 
+/// Elements by which MEMORY USAGE guesses at the others if it is not told.
+const SAMPLES: usize = 5;
+
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] =
     &[Command::new("memory", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
@@ -33,20 +36,18 @@ const fn sub(name: &'static str, arity: isize, handler: Handler, summary: &'stat
 }
 
 fn usage(call: &mut Call<'_>) -> Answer {
-    let mut i = 3;
+    let (mut i, mut samples) = (3, SAMPLES);
     while i < call.args.len() {
         if !call.is(i, "samples") || i + 1 == call.args.len() {
             return Err(Failure::SYNTAX);
         }
-        if call.integer(i + 1)? < 0 {
-            return Err(Failure::SYNTAX);
-        }
+        samples = usize::try_from(call.integer(i + 1)?).map_err(|_| Failure::SYNTAX)?;
         i += 2;
     }
     match call.shards.peek(call.session.db, &call.key(2)) {
         None => call.reply.null(),
         Some(entry) => {
-            let bytes = call.shards.memory_usage(&entry);
+            let bytes = call.shards.memory_usage(&entry, samples);
             call.reply.integer(bytes.cast_signed());
         }
     }

@@ -56,7 +56,7 @@ const OBJECT: &[Command] = &[
 /// The entry of the key behind the subcommand; without one, the reply is null. To ask about a key
 /// is no use of it.
 fn entry(call: &mut Call<'_>) -> Option<Entry> {
-    let entry = call.shards.peek_read(call.session.db, &call.key(2));
+    let entry = call.shards.peek_quietly(call.session.db, &call.key(2));
     if entry.is_none() {
         call.reply.null();
     }

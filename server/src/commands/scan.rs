@@ -1,22 +1,20 @@
 //! Finding keys: KEYS, SCAN, RANDOMKEY. They lock one shard at a time, so that they hold nobody up
 //! for long; what moves between shards meanwhile may be missed, as may what comes or goes.
 
-use std::cell::Cell;
-use std::hash::{BuildHasher as _, RandomState};
-
-use crate::keyspace::{Kind, Pick, ScanCursor, Shards};
+use crate::keyspace::{Kind, Pick, ScanCursor};
 use crate::keyspace::{ShardIndex, ShardSet};
 use crate::protocol::{glob_match, parse_i64};
 
 use super::call::Call;
 use super::failure::{Answer, Failure};
+use super::random::random;
 use super::table::{Command, Flags, Keys, Locks};
 
 const GROUP: &str = "generic";
 /// Keys that SCAN looks at if it is not told.
-const COUNT: usize = 10;
+pub(super) const COUNT: usize = 10;
 
-const NO_CURSOR: Failure = Failure::new("ERR invalid cursor");
+pub(super) const NO_CURSOR: Failure = Failure::new("ERR invalid cursor");
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] =
@@ -36,23 +34,19 @@ pub(super) const COMMANDS: &[Command] =
             .doc(GROUP, "1.0.0", "Returns a key chosen at random."),
     ];
 
-/// Locks one shard.
-fn lock<'c>(call: &Call<'c>, shard: ShardIndex) -> Shards<'c> {
-    call.shared.keyspace.lock(ShardSet::one(shard), call.now)
-}
-
 fn keys(call: &mut Call<'_>) -> Answer {
     let (db, pattern) = (call.session.db, call.args.at(1));
     let list = call.reply.deferred_array();
     let mut listed = 0;
     let mut place = Some(ScanCursor::unpack(0));
     while let Some(start) = place {
-        let shards = lock(call, start.shard);
-        shards.scan(db, start.shard, start.within, usize::MAX, |key, _| {
-            if glob_match(pattern, key, false) {
-                call.reply.bulk(key);
-                listed += 1;
-            }
+        call.locked(ShardSet::one(start.shard), |shards, reply| {
+            shards.scan(db, start.shard, start.within, usize::MAX, |key, _| {
+                if glob_match(pattern, key, false) {
+                    reply.bulk(key);
+                    listed += 1;
+                }
+            });
         });
         place = start.next_shard();
     }
@@ -107,14 +101,15 @@ fn scan(call: &mut Call<'_>) -> Answer {
     while let Some(place) = next
         && looked_at < options.count
     {
-        let shards = lock(call, place.shard);
         let least = options.count - looked_at;
-        let within = shards.scan(db, place.shard, place.within, least, |key, kind| {
-            looked_at += 1;
-            if options.wants(key, kind) {
-                call.reply.bulk(key);
-                listed += 1;
-            }
+        let within = call.locked(ShardSet::one(place.shard), |shards, reply| {
+            shards.scan(db, place.shard, place.within, least, |key, kind| {
+                looked_at += 1;
+                if options.wants(key, kind) {
+                    reply.bulk(key);
+                    listed += 1;
+                }
+            })
         });
         match within {
             None => next = place.next_shard(),
@@ -137,7 +132,7 @@ fn scan(call: &mut Call<'_>) -> Answer {
 }
 
 /// A cursor as clients may write it: with a sign, zeros in front, or nothing at all for 0.
-fn parse_cursor(text: &[u8]) -> Option<u64> {
+pub(super) fn parse_cursor(text: &[u8]) -> Option<u64> {
     let (negative, digits) = match text {
         [] => return Some(0),
         [b'-', digits @ ..] => (true, digits),
@@ -172,23 +167,15 @@ fn randomkey(call: &mut Call<'_>) -> Answer {
         });
         // None if keys have gone meanwhile.
         let Some(shard) = shard else { continue };
-        if let Pick::Key(key) = lock(call, shard).pick_key(db, shard, random) {
-            call.reply.bulk(key);
+        let picked = call.locked(ShardSet::one(shard), |shards, reply| {
+            let Pick::Key(key) = shards.pick_key(db, shard, random) else { return false };
+            reply.bulk(key);
+            true
+        });
+        if picked {
             return Ok(());
         }
     }
-}
-
-/// A random number (splitmix64), seeded by the system for each thread.
-fn random() -> u64 {
-    thread_local! {
-        static STATE: Cell<u64> = Cell::new(RandomState::new().hash_one(0));
-    }
-    let state = STATE.get().wrapping_add(0x9e37_79b9_7f4a_7c15);
-    STATE.set(state);
-    let mixed = (state ^ state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-    mixed ^ mixed >> 31
 }
 
 #[cfg(test)]

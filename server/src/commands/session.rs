@@ -6,6 +6,9 @@ use std::sync::atomic::Ordering;
 use crate::keyspace::DbIndex;
 
 use super::clients::Client;
+use super::pubsub::Subscriptions;
+use super::transaction::{Queue, Watched};
+use super::waiting::Waiter;
 
 /// Whether replies are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -32,6 +35,18 @@ pub struct Session {
     pub skipping: bool,
     /// Whether its reads leave the access clocks alone.
     pub no_touch: bool,
+    /// What was queued since MULTI; none outside a transaction.
+    pub queue: Option<Box<Queue>>,
+    /// The keys that it watches.
+    pub watched: Watched,
+    /// Whether EXEC runs: then nothing may wait.
+    pub in_exec: bool,
+    /// Whether what the command that runs now writes is sent even so: it is no reply.
+    pub insists: bool,
+    /// What it subscribes to; none if it is no subscriber.
+    pub subscriptions: Option<Box<Subscriptions>>,
+    /// What its last command waits for.
+    pub waiting: Option<Arc<Waiter>>,
     /// What others can see of it.
     pub client: Arc<Client>,
 }
@@ -45,11 +60,18 @@ impl Session {
             reply_mode: ReplyMode::On,
             skipping: false,
             no_touch: false,
+            queue: None,
+            watched: Watched::new(),
+            in_exec: false,
+            insists: false,
+            subscriptions: None,
+            waiting: None,
             client,
         }
     }
 
-    /// Everything as a new connection has it; its number and library names stay.
+    /// Everything as a new connection has it; its number and library names stay. It must not
+    /// subscribe to anything any more, nor queue or watch: see [`Self::discard`].
     pub fn reset(&mut self, authenticated: bool) {
         let client = Arc::clone(&self.client);
         client.db.store(0, Ordering::Relaxed);

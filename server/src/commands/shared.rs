@@ -10,11 +10,19 @@ use crate::telemetry::Telemetry;
 use crate::telemetry::logging::Logging;
 
 use super::clients::Clients;
+use super::notifications::Notifications;
+use super::pubsub::PubSub;
 use super::sampled::Sampled;
 use super::table::Table;
+use super::waiting::Waits;
 
 /// The version of Redis whose behaviour clients find here.
 pub const REDIS_VERSION: &str = "7.4.0";
+
+/// The part of the memory in use that is kept free once the arena was full.
+const PRESSURE_STEP: u64 = 64;
+/// The part of it that is used again at each [`Shared::relax_pressure`].
+const PRESSURE_FADES: u64 = 4096;
 
 /// Switches that tests set through DEBUG.
 #[derive(Debug)]
@@ -38,6 +46,12 @@ pub struct Shared {
     pub table: Table,
     /// The connected clients.
     pub clients: Clients,
+    /// Who subscribes to what.
+    pub pubsub: Arc<PubSub>,
+    /// Which keyspace events are published.
+    pub notifications: Arc<Notifications>,
+    /// The clients whose command waits for a key.
+    pub waits: Waits,
     /// What the server counts.
     pub telemetry: Arc<Telemetry>,
     /// Mean time to live of each database's keys, in milliseconds, as last sampled.
@@ -48,6 +62,8 @@ pub struct Shared {
     pub logging: OnceLock<Logging>,
     /// Switches for tests.
     pub hooks: Hooks,
+    /// Bytes in use above which the arena is likely to refuse memory, as far as is known.
+    pub pressure: AtomicU64,
     /// Bytes that the keyspace may take: the arena's size, or less if `maxmemory` was lowered.
     pub maxmemory: AtomicU64,
     /// Set when the final image is taken: from then on no command runs, so that nothing is
@@ -86,16 +102,21 @@ impl Shared {
             sampled: Sampled::default(),
             logging: OnceLock::new(),
             clients: Clients::default(),
+            pubsub: Arc::default(),
+            notifications: Arc::default(),
+            waits: Waits::default(),
             hooks: Hooks {
                 active_expire: AtomicBool::new(true),
                 checkpoint_digest: AtomicBool::new(false),
                 checkpoint_delay: AtomicU64::new(0),
             },
+            pressure: AtomicU64::new(u64::MAX),
             maxmemory,
             closing: AtomicBool::new(false),
             run_id: run_id(now),
             started_at: now,
         };
+        shared.listen();
         shared.apply(&current);
         Ok(shared)
     }
@@ -110,9 +131,11 @@ impl Shared {
         self.maxmemory.store(maxmemory, Ordering::Relaxed);
         let policy = config.maxmemory_policy;
         let lfu = matches!(policy, MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu);
+        self.keyspace.clocks().set_pace(config.lfu_log_factor, config.lfu_decay_time);
         if lfu != self.keyspace.clocks().counts_uses() {
             self.keyspace.clocks().count_uses(lfu);
         }
+        self.apply_notifications(config);
         self.telemetry.set_latency_tracking(config.latency_tracking);
         self.telemetry.set_slow(
             config.slowlog_log_slower_than,
@@ -126,6 +149,32 @@ impl Shared {
 }
 
 impl Shared {
+    /// Bytes in use above which keys are evicted.
+    pub fn limit(&self) -> u64 {
+        self.maxmemory.load(Ordering::Relaxed).min(self.pressure.load(Ordering::Relaxed))
+    }
+
+    /// Learns that the arena refuses memory with as much in use as now.
+    pub fn learn_pressure(&self) {
+        let used = self.keyspace.arena().used_bytes();
+        self.pressure.fetch_min(used - used / PRESSURE_STEP, Ordering::Relaxed);
+    }
+
+    /// Forgets a little of that: what is kept changes, and so does what fits.
+    pub fn relax_pressure(&self) {
+        let learned = self.pressure.load(Ordering::Relaxed);
+        if learned <= self.keyspace.arena().capacity() {
+            let relaxed = learned + learned / PRESSURE_FADES;
+            // What another thread learns meanwhile counts more.
+            let _ = self.pressure.compare_exchange(
+                learned,
+                relaxed,
+                Ordering::Relaxed,
+                Ordering::Relaxed,
+            );
+        }
+    }
+
     /// Changes that the last save does not hold.
     pub fn changes_since_last_save(&self) -> u64 {
         let changes = self.keyspace.stats().changes;

@@ -4,7 +4,7 @@
 use std::collections::HashMap;
 use std::ops::BitOr;
 
-use crate::protocol::Args;
+use crate::protocol::{Args, parse_u64};
 
 use super::call::Call;
 use super::failure::Answer;
@@ -13,7 +13,7 @@ use super::failure::Answer;
 pub type Handler = fn(&mut Call<'_>) -> Answer;
 
 /// Properties of a command, a bit each.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Flags(u32);
 
 impl Flags {
@@ -41,6 +41,15 @@ impl Flags {
     pub const NO_MULTI: Self = Self(1 << 9);
     /// Runs while clients are paused.
     pub const UNPAUSED: Self = Self(1 << 10);
+    /// Is about messages.
+    pub const PUBSUB: Self = Self(1 << 13);
+    /// May wait for a key.
+    pub const BLOCKING: Self = Self(1 << 14);
+
+    /// Runs at once in a transaction instead of being queued.
+    pub const UNQUEUED: Self = Self(1 << 11);
+    /// Runs what was queued: needs what that needs, and is not slow itself.
+    pub const RUNS_QUEUE: Self = Self(1 << 12);
 
     /// Whether all of `other` are among these.
     pub const fn has(self, other: Self) -> bool {
@@ -54,15 +63,18 @@ impl Flags {
 
     /// The names that COMMAND INFO answers.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        const NAMES: [(Flags, &str); 10] = [
+        const NAMES: [(Flags, &str); 13] = [
             (Flags::WRITE, "write"),
             (Flags::READONLY, "readonly"),
             (Flags::DENYOOM, "denyoom"),
             (Flags::ADMIN, "admin"),
+            (Flags::PUBSUB, "pubsub"),
             (Flags::NOSCRIPT, "noscript"),
+            (Flags::BLOCKING, "blocking"),
             (Flags::LOADING, "loading"),
             (Flags::STALE, "stale"),
             (Flags::FAST, "fast"),
+            (Flags::RUNS_QUEUE, "skip_slowlog"),
             (Flags::NO_AUTH, "no_auth"),
             (Flags::NO_MULTI, "no_multi"),
         ];
@@ -81,38 +93,68 @@ impl BitOr for Flags {
 /// Where a command's keys stand among its arguments; the name is argument 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Keys {
-    /// The first key; 0 if there is none.
+    /// The first key; 0 if there is none, or none before those that are counted.
     pub first: usize,
     /// The last key; below zero it counts from the end, -1 being the last argument.
     pub last: isize,
     /// From one key to the next.
     pub step: usize,
+    /// The argument that says how many of those behind it are keys, too; 0 if there is none.
+    pub count: usize,
 }
 
 impl Keys {
     /// No keys.
-    pub const NONE: Self = Self { first: 0, last: 0, step: 0 };
+    pub const NONE: Self = Self::spread(0, 0, 0);
     /// Argument 1.
-    pub const ONE: Self = Self { first: 1, last: 1, step: 1 };
+    pub const ONE: Self = Self::spread(1, 1, 1);
     /// Arguments 1 and 2.
-    pub const TWO: Self = Self { first: 1, last: 2, step: 1 };
+    pub const TWO: Self = Self::spread(1, 2, 1);
     /// All arguments from 1 on.
-    pub const ALL: Self = Self { first: 1, last: -1, step: 1 };
+    pub const ALL: Self = Self::spread(1, -1, 1);
     /// Every other argument from 1 on.
-    pub const PAIRS: Self = Self { first: 1, last: -1, step: 2 };
+    pub const PAIRS: Self = Self::spread(1, -1, 2);
     /// Argument 2, behind a subcommand.
-    pub const SECOND: Self = Self { first: 2, last: 2, step: 1 };
+    pub const SECOND: Self = Self::spread(2, 2, 1);
+    /// As many as argument 1 says, behind it.
+    pub const COUNTED: Self = Self { count: 1, ..Self::NONE };
+    /// Argument 1, and as many as argument 2 says, behind that.
+    pub const ONE_AND_COUNTED: Self = Self { count: 2, ..Self::ONE };
 
-    /// The positions of the keys among `len` arguments.
+    /// From `first` to `last` in steps.
+    pub const fn spread(first: usize, last: isize, step: usize) -> Self {
+        Self { first, last, step, count: 0 }
+    }
+
+    /// Whether there may be any.
     #[inline]
-    pub fn positions(self, len: usize) -> impl Iterator<Item = usize> + Clone {
+    pub const fn are_there(self) -> bool {
+        self.first != 0 || self.count != 0
+    }
+
+    /// The positions of the keys among arguments. Those that are counted are none if their number
+    /// is none, or more than there are arguments.
+    #[inline]
+    pub fn positions(self, args: &Args<'_>) -> impl Iterator<Item = usize> + Clone + use<> {
+        let len = args.len();
         let last = match self.last {
             last if last >= 0 => last.unsigned_abs().min(len.saturating_sub(1)),
             back => len.saturating_sub(back.unsigned_abs()),
         };
         let end = if self.first == 0 { 0 } else { last + 1 };
-        (self.first..end).step_by(self.step.max(1))
+        let counted = match self.count {
+            0 => 0..0,
+            count => count + 1..count + 1 + counted(args, count),
+        };
+        (self.first..end).step_by(self.step.max(1)).chain(counted)
     }
+}
+
+/// How many keys follow argument `at`, which says so.
+fn counted(args: &Args<'_>, at: usize) -> usize {
+    let rest = args.len().saturating_sub(at + 1);
+    let number = args.get(at).and_then(parse_u64).and_then(|number| usize::try_from(number).ok());
+    number.filter(|number| *number <= rest).unwrap_or(0)
 }
 
 /// Which shards the engine locks for a command.

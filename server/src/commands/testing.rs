@@ -8,6 +8,7 @@ use crate::config::{Config, Live};
 use crate::keyspace::Keyspace;
 use crate::protocol::{Args, Batch, Limits, Parser, Reply, Version};
 
+use super::blocking::Patience;
 use super::call::{Call, Effect};
 use super::clients::{Hangup, Origin};
 use super::session::Session;
@@ -59,6 +60,11 @@ impl Bench {
         self
     }
 
+    /// Forgets what a connection that ends leaves behind.
+    pub(super) fn end_session(&self) {
+        self.session.borrow_mut().discard(&self.shared.keyspace);
+    }
+
     /// Runs a command as typed, quotes and all; returns the reply's bytes as text.
     pub(super) fn run(&self, line: &str) -> String {
         let mut batch = Batch::new();
@@ -78,7 +84,7 @@ impl Bench {
             }
             Some(row) => {
                 let config = self.shared.config.current();
-                let positions = row.command.keys.positions(args.len());
+                let positions = row.command.keys.positions(&args);
                 let set = match row.command.locks {
                     Locks::All => ShardSet::ALL,
                     Locks::Own => ShardSet::NONE,
@@ -93,6 +99,8 @@ impl Bench {
                     shared: &self.shared,
                     config: &config,
                     shards: self.shared.keyspace.lock(set, self.now.get()),
+                    named: set,
+                    patience: Patience::Some,
                     row,
                     first_key: None,
                     now: self.now.get(),

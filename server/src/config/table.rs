@@ -198,6 +198,10 @@ table! {
         "What to drop when maxmemory is reached";
     "maxmemory-samples", maxmemory_samples: u32 = 5, up_to(1u32, 64), live,
         "Keys looked at to choose the one to drop";
+    "lfu-log-factor", lfu_log_factor: u32 = 10, up_to(0u32, 1 << 30), live,
+        "How much harder each count of uses is to reach than the one before (lfu policies)";
+    "lfu-decay-time", lfu_decay_time: u32 = 1, up_to(0u32, 1 << 30), live,
+        "Minutes without a use that cost a key a count; 0 keeps counts (lfu policies)";
     "arena-pages", arena_pages: ArenaPages = ArenaPages::Auto,
         OneOf::<ArenaPages>::new(), start,
         "Kind of memory pages that hold the data; auto takes the best there is";
@@ -206,12 +210,35 @@ table! {
     "proto-max-bulk-len", proto_max_bulk_len: u64 = 512 * MIB,
         Size { low: MIB, high: 512 * MIB, percent: false }, live,
         "The longest single argument of a command";
+    "list-max-listpack-size" or "list-max-ziplist-size", list_max_listpack_size: i32 = -2,
+        up_to(i32::MIN, i32::MAX), live,
+        "Elements, or -1 to -5 for 4 to 64 KiB, of a list in one run, and of the nodes of others";
+    "list-compress-depth", list_compress_depth: u32 = 0, up_to(0u32, INT_MAX), live,
+        "Accepted for compatibility: nodes of lists are never compressed";
+    "hash-max-listpack-entries" or "hash-max-ziplist-entries",
+        hash_max_listpack_entries: u64 = 512, up_to(0u64, LONG_MAX), live,
+        "A hash of more fields is kept in a table, no longer in one packed run";
+    "hash-max-listpack-value" or "hash-max-ziplist-value",
+        hash_max_listpack_value: u64 = 64, up_to(0u64, LONG_MAX), live,
+        "So is one with a field or value of more bytes";
+    "set-max-intset-entries", set_max_intset_entries: u64 = 512, up_to(0u64, LONG_MAX), live,
+        "A set of more numbers than this is no longer kept as sorted numbers";
+    "set-max-listpack-entries", set_max_listpack_entries: u64 = 128, up_to(0u64, LONG_MAX), live,
+        "A set of more members is kept in a table, no longer in one packed run";
+    "set-max-listpack-value", set_max_listpack_value: u64 = 64, up_to(0u64, LONG_MAX), live,
+        "So is one with a member of more bytes";
     "client-output-buffer-limit", client_output_buffer_limit: OutputLimits
             = OutputLimits::default(), ClientLimits, live,
         "Replies a client may leave unread before it is cut off, by class";
     "notify-keyspace-events", notify_keyspace_events: String = String::new(),
         KeyspaceEvents, live,
         "Classes of keyspace events to publish; empty for none";
+    "zset-max-listpack-entries" or "zset-max-ziplist-entries", zset_max_listpack_entries: u64 = 128,
+        up_to(0u64, LONG_MAX), live,
+        "The most members of a sorted set that is kept as one run of bytes";
+    "zset-max-listpack-value" or "zset-max-ziplist-value", zset_max_listpack_value: u64 = 64,
+        Size { low: 0, high: LONG_MAX, percent: false }, live,
+        "The longest member, in bytes, of such a sorted set";
 
     "dir", dir: PathBuf = PathBuf::from("./"), Folder, protected,
         "Directory of the image";

@@ -11,12 +11,12 @@ use std::time::{Duration, Instant};
 use crate::arena::pages::{Pool, thp_setting};
 use crate::arena::{SHARDS, ShardIndex, ShardSet};
 use crate::clock::{self, Moment};
-use crate::collections::dict::Cursor;
 use crate::commands::Shared;
-use crate::keyspace::DATABASES;
+use crate::keyspace::{CleanCursors, DATABASES, Victims};
 use crate::telemetry::{Event, PoolFigures};
 
-use super::{Engine, Saver};
+use super::room::Room;
+use super::{Engine, Saver, serving};
 
 /// Time from one sample to the next.
 const SAMPLE: Duration = Duration::from_millis(100);
@@ -61,12 +61,13 @@ impl Background {
 struct Rounds<'e> {
     shared: &'e Shared,
     saver: &'e Saver,
-    cursors: Vec<[Cursor; DATABASES]>,
+    cursors: Vec<[CleanCursors; DATABASES]>,
     /// The shard at which cleaning goes on: a round that runs out of time must not always leave
     /// out the same ones.
     next_shard: usize,
     last_try: Option<Instant>,
     seconds: u64,
+    room: Room,
 }
 
 impl<'e> Rounds<'e> {
@@ -74,10 +75,11 @@ impl<'e> Rounds<'e> {
         Self {
             shared: &engine.shared,
             saver: &engine.saver,
-            cursors: ShardIndex::all().map(|_| [Cursor::default(); DATABASES]).collect(),
+            cursors: ShardIndex::all().map(|_| [CleanCursors::default(); DATABASES]).collect(),
             next_shard: 0,
             last_try: None,
             seconds: 0,
+            room: Room::new(0),
         }
     }
 
@@ -92,11 +94,13 @@ impl<'e> Rounds<'e> {
             let begun = Instant::now();
             self.clean(begun + period / CLEANING_SHARE);
             self.shared.telemetry.latency_event(Event::ExpireCycle, begun.elapsed());
+            self.evict(period / CLEANING_SHARE);
             self.shared.keyspace.arena().trim(TRIM);
             self.check_save_points();
             if sampled.elapsed() >= SAMPLE {
                 sampled = Instant::now();
                 self.saver.sample(self.shared);
+                self.shared.relax_pressure();
                 let used = self.shared.keyspace.arena().used_bytes();
                 self.shared.telemetry.tick(clock::monotonic_us(), used);
             }
@@ -106,6 +110,7 @@ impl<'e> Rounds<'e> {
                 self.sample_ttl();
                 self.read_machine();
                 self.close_idle_clients();
+                self.check_backlogs();
             }
         }
     }
@@ -126,11 +131,16 @@ impl<'e> Rounds<'e> {
         let active = self.shared.hooks.active_expire.load(Ordering::Relaxed);
         for db in 0..DATABASES {
             loop {
-                let cursor = &mut self.cursors[shard.get()][db];
+                let cursors = &mut self.cursors[shard.get()][db];
                 let now = if active { clock::wall_ms() } else { i64::MIN };
                 let mut shards = self.shared.keyspace.lock(ShardSet::one(shard), now);
-                let slice = shards.clean(shard, db, cursor, SLICE);
+                let slice = shards.clean(shard, db, cursors, SLICE);
+                let ready = shards.take_ready();
                 drop(shards);
+                if !ready.is_empty() {
+                    let config = self.shared.config.current();
+                    serving::serve_later(self.shared, &config, ready, now);
+                }
                 if Instant::now() > deadline {
                     return false;
                 }
@@ -141,6 +151,17 @@ impl<'e> Rounds<'e> {
             }
         }
         true
+    }
+
+    /// Evicts for a while if more is used than may be.
+    fn evict(&mut self, time: Duration) {
+        let config = self.shared.config.current();
+        let Some(victims) = Victims::of(config.maxmemory_policy) else { return };
+        let (limit, now) = (self.shared.limit(), clock::wall_ms());
+        self.room.evict(self.shared, &config, victims, limit, time, now);
+        if let Some(took) = self.room.take_took() {
+            self.shared.telemetry.latency_event(Event::EvictionCycle, took.cycle);
+        }
     }
 
     /// Samples how long keys have to live, a different shard each second.
@@ -197,6 +218,14 @@ impl<'e> Rounds<'e> {
         }
     }
 
+    /// Cuts off clients that have left more unread than a soft limit allows, for too long.
+    fn check_backlogs(&self) {
+        let limits = self.shared.config.current().client_output_buffer_limit;
+        for client in self.shared.clients.list() {
+            client.check_backlog(&limits);
+        }
+    }
+
     fn close_idle_clients(&self) {
         let timeout = self.shared.config.current().timeout;
         if timeout == 0 {
@@ -205,6 +234,9 @@ impl<'e> Rounds<'e> {
         let now = Moment::now().wall_seconds();
         for client in self.shared.clients.list() {
             let idle = now - client.last_active.load(Ordering::Relaxed) / 1000;
+            if client.is_subscriber() || client.is_blocked() {
+                continue;
+            }
             if u64::try_from(idle).is_ok_and(|idle| idle > u64::from(timeout)) {
                 client.kill();
             }

@@ -16,9 +16,12 @@ mod admission;
 mod background;
 mod healer;
 mod open;
+mod room;
 mod saver;
 mod saving;
+mod serving;
 mod slow;
+mod transaction;
 mod worker;
 
 use std::sync::Arc;
@@ -26,7 +29,9 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-pub use crate::commands::{Client, Clients, Effect, Hangup, Origin, Session, Shared, Shutdown};
+pub use crate::commands::{
+    Client, Clients, Effect, Hangup, KILLED, MAIL, Origin, Session, Shared, Shutdown, Waiter,
+};
 pub use background::Background;
 pub use open::{Opened, Restored, StartError, check_image, open};
 pub use saver::Saver;

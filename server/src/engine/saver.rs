@@ -25,7 +25,7 @@ use crate::clock;
 use crate::commands::{SaveKind, Shared};
 use crate::keyspace::Keyspace;
 
-const BUSY: &str = "ERR Background save already in progress";
+pub(super) const BUSY: &str = "ERR Background save already in progress";
 /// Forks that one save may take: see [`SaveError::NotInherited`].
 const MAX_FORKS: u32 = 30;
 /// From one of them to the next: each holds all clients up.

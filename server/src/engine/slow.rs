@@ -9,7 +9,7 @@ use crate::protocol::Args;
 use crate::telemetry::{Event, Recorder, Slow};
 
 /// Notes a command that took `nanos` nanoseconds; `stalls` is what copy-on-write took of them, or
-/// the undo log, whichever `undo_log` says there is.
+/// the undo log.
 #[cold]
 pub(super) fn note(
     recorder: &Recorder,
@@ -18,7 +18,6 @@ pub(super) fn note(
     args: &Args<'_>,
     nanos: u64,
     stalls: Stalls,
-    undo_log: bool,
 ) {
     let at_ms = clock::wall_ms();
     // Somebody else may be reading the names: then the entry has none.
@@ -34,10 +33,13 @@ pub(super) fn note(
         true => b"(redacted)".as_slice(),
         false => args.at(i),
     });
-    recorder.slow(&slow, shown);
+    // Those whose queue it runs are noted one by one.
+    if !row.command.flags.has(Flags::RUNS_QUEUE) {
+        recorder.slow(&slow, shown);
+    }
     let fast = row.command.flags.has(Flags::FAST);
     let event = if fast { Event::FastCommand } else { Event::Command };
     recorder.latency_event(event, at_ms, Duration::from_nanos(nanos));
-    let event = if undo_log { Event::UndoCapture } else { Event::CowFault };
+    let event = if stalls.captured { Event::UndoCapture } else { Event::CowFault };
     recorder.latency_event(event, at_ms, Duration::from_nanos(stalls.longest));
 }

@@ -10,13 +10,17 @@ use std::sync::atomic::Ordering;
 
 use crate::arena::{ShardSet, Stalls, take_stalls};
 use crate::clock;
-use crate::commands::{Call, Command, Effect, Failure, Flags, Locks, ReplyMode, Row, Session};
-use crate::config::View;
+use crate::commands::{
+    Answer, Call, Command, Effect, Failure, Flags, KILLED, Locks, MAIL, Patience, ReplyMode, Row,
+    Session, Shared, Waiter, exec_refused,
+};
+use crate::config::{Config, View};
 use crate::keyspace::Key;
 use crate::protocol::{Args, Batch, Reply};
-use crate::telemetry::{self, Recorder, Worst};
+use crate::telemetry::{self, Event, Recorder, Worst};
 
-use super::{Engine, admission, slow};
+use super::room::{RETRIES, Room};
+use super::{Engine, admission, serving, slow};
 
 /// Requests that are looked up and fetched together.
 const GROUP: usize = 16;
@@ -32,6 +36,8 @@ pub enum Outcome {
     Flush(usize),
     /// Requests from this one on have to wait until a wall clock time in milliseconds.
     Wait(usize, i64),
+    /// Requests from this one on have to wait until the one before it has its reply.
+    Blocked(usize),
     /// Send the replies and close the connection.
     Close,
 }
@@ -39,8 +45,9 @@ pub enum Outcome {
 /// Runs requests on one thread.
 pub struct Worker {
     engine: Arc<Engine>,
-    config: View,
-    recorder: Recorder,
+    pub(super) config: View,
+    pub(super) recorder: Recorder,
+    room: Room,
 }
 
 /// A request that was looked up.
@@ -51,11 +58,83 @@ struct Planned<'a> {
     key: Option<Key<'a>>,
 }
 
+/// A command that is about to run.
+struct Turn<'t, 'a> {
+    shared: &'t Shared,
+    config: &'t Config,
+    row: &'t Row,
+    planned: &'t Planned<'a>,
+    set: ShardSet,
+    flags: Flags,
+    now: i64,
+}
+
+impl Turn<'_, '_> {
+    /// Locks, runs the handler, serves those who waited for what it touched, unlocks. `None` if the
+    /// server closes.
+    #[inline]
+    fn run(&self, session: &mut Session, reply: &mut Reply) -> Option<(Answer, Effect)> {
+        let Self { shared, config, row, planned, set, flags, now } = *self;
+        let shards = shared.keyspace.lock(with_waiting(shared, flags, set), now);
+        // Looked at under the locks: whoever sets it holds them all.
+        if shared.closing.load(Ordering::Relaxed) {
+            return None;
+        }
+        let shards = if session.no_touch { shards.without_touch() } else { shards };
+        let mut call = Call {
+            args: planned.args,
+            reply,
+            session,
+            shared,
+            config,
+            shards,
+            named: set,
+            patience: Patience::Some,
+            row,
+            first_key: planned.key,
+            now,
+            effect: Effect::None,
+        };
+        let answer = (row.command.handler)(&mut call);
+        let effect = std::mem::take(&mut call.effect);
+        if call.shards.has_ready() {
+            serving::serve_all(shared, config, call.shards);
+        }
+        Some((answer, effect))
+    }
+
+    /// The arena had no memory for the command, which has changed nothing: evicts, and runs it
+    /// again.
+    #[cold]
+    fn try_again(
+        &self,
+        room: &mut Room,
+        session: &mut Session,
+        reply: &mut Reply,
+        start: usize,
+    ) -> Option<(Answer, Effect)> {
+        let Self { shared, config, planned, set, now, .. } = *self;
+        let wanted = planned.args.iter().map(<[u8]>::len).sum();
+        for nth in 0..RETRIES {
+            if !room.evict_for(shared, config, set, wanted, nth, now) {
+                break;
+            }
+            reply.out.truncate(start);
+            let ran = self.run(session, reply)?;
+            if ran.0 != Err(Failure::OUT_OF_MEMORY) {
+                return Some(ran);
+            }
+        }
+        Some((Err(Failure::OUT_OF_MEMORY), Effect::None))
+    }
+}
+
 impl Worker {
     /// The worker of one thread.
     pub fn new(engine: Arc<Engine>, recorder: Recorder) -> Self {
         let config = View::new(Arc::clone(&engine.shared.config));
-        Self { engine, config, recorder }
+        let room = Room::new(clock::monotonic_ns());
+        Self { engine, config, recorder, room }
     }
 
     /// The engine.
@@ -101,6 +180,7 @@ impl Worker {
                 match outcome {
                     Outcome::Done => next += 1,
                     Outcome::Wait(_, until) => return Outcome::Wait(next, until),
+                    Outcome::Blocked(_) => return Outcome::Blocked(next + 1),
                     outcome => return outcome,
                 }
                 if reply.len() >= FLUSH_AT && next < batch.len() {
@@ -127,86 +207,86 @@ impl Worker {
             let failure = crate::commands::unknown_command(&planned.args);
             return self.refuse(session, None, &failure, reply, start);
         };
-        let flags = row.command.flags;
+        let flags = session.flags_of(row.command);
         let config = self.config.get();
         if let Some(until) = shared.clients.paused_until(now, flags.has(Flags::WRITE))
-            && !flags.has(Flags::UNPAUSED)
+            && !row.command.flags.has(Flags::UNPAUSED)
         {
             return Outcome::Wait(0, until);
         }
-        if let Err(failure) = admission::admit(shared, config, session, row, &planned.args) {
+        let queued = session.queued_bytes();
+        let has_room = || self.room.is_there(shared, config, &planned.args, queued, now);
+        let admitted =
+            admission::admit(shared, config, session, row, flags, &planned.args, has_room);
+        if let Err(failure) = admitted {
             return self.refuse(session, Some(row), &failure, reply, start);
         }
         take_skip(session);
         session.client.last_command.store(row.number as u64 + 1, Ordering::Relaxed);
         let set = shards_of(shared, row.command, planned);
-        let shards = shared.keyspace.lock(set, now);
-        // Looked at under the locks: whoever sets it holds them all.
-        if shared.closing.load(Ordering::Relaxed) {
-            return Outcome::Close;
+        if session.queue.is_some() && !row.command.flags.has(Flags::UNQUEUED) {
+            session.enqueue(row, planned.args, planned.key.as_ref(), set);
+            *begun = clock::monotonic_ns();
+            reply.simple("QUEUED");
+            silence(session, reply, start);
+            return Outcome::Done;
         }
-        let shards = if session.no_touch { shards.without_touch() } else { shards };
-        let mut call = Call {
-            args: planned.args,
-            reply,
-            session,
-            shared,
-            config,
-            shards,
-            row,
-            first_key: planned.key,
-            now,
-            effect: Effect::None,
+        let turn = Turn { shared, config, row, planned, set, flags, now };
+        let Some((mut answer, mut effect)) = turn.run(session, reply) else {
+            return Outcome::Close;
         };
-        let answer = (row.command.handler)(&mut call);
-        let effect = std::mem::take(&mut call.effect);
-        drop(call);
+        if answer == Err(Failure::OUT_OF_MEMORY) {
+            let again = turn.try_again(&mut self.room, session, reply, start);
+            let Some(again) = again else { return Outcome::Close };
+            (answer, effect) = again;
+        }
+        if let Some(took) = self.room.take_took() {
+            self.recorder.latency_event(Event::EvictionCycle, now, took.cycle);
+            self.recorder.latency_event(Event::EvictionDel, now, took.longest);
+        }
         let mut failed = answer.is_err();
         if let Err(failure) = &answer {
             reply.out.truncate(start);
             reply.error(failure.as_str());
         }
         let mut outcome = Outcome::Done;
-        if effect != Effect::None {
+        let mut charged = Stalls::default();
+        if effect == Effect::RunQueue {
+            let ran = self.run_queue(engine, session, row, now, reply);
+            (outcome, charged) = (ran.outcome, ran.stalls);
+        } else if effect != Effect::None {
             let answered = engine.carry_out(effect, reply);
             outcome = answered.0;
             failed |= answered.1;
         }
         if telemetry::ON {
-            self.time(session, row, &planned.args, begun, failed);
+            time(&self.recorder, session, row, &planned.args, begun, failed, charged);
         }
         if failed {
             self.recorder.error(&reply.out[start.min(reply.len())..]);
         }
         silence(session, reply, start);
-        if session.client.is_killed() {
-            return Outcome::Close;
+        match session.client.signals() {
+            0 => outcome,
+            signals => obey(session, signals, reply).unwrap_or(outcome),
         }
-        outcome
     }
 
-    /// Counts a command that ran from `begun` to now, which is when the next begins.
-    #[inline]
-    fn time(&self, session: &Session, row: &Row, args: &Args<'_>, begun: &mut u64, failed: bool) {
-        let ended = clock::monotonic_ns();
-        let begun_ns = std::mem::replace(begun, ended);
-        let nanos = ended.saturating_sub(begun_ns);
-        let phase = self.recorder.command(row.number, nanos, failed);
-        let mut stalls = Stalls::default();
-        if phase.is_snapshot() {
-            stalls = take_stalls();
-            // Whoever asks for the save waits for it, and knows.
-            if !row.command.flags.has(Flags::ADMIN) {
-                let stall_nanos = stalls.nanoseconds;
-                let worst = Worst { nanos, begun_ns, stall_nanos, command: row.number };
-                self.recorder.command_in_save(phase, worst);
-            }
+    /// Ends what others keep of a connection that has ended.
+    pub fn leave(&self, session: &mut Session) {
+        let shared = &*self.engine.shared;
+        session.discard(&shared.keyspace);
+        shared.pubsub.leave(session);
+        if let Some(waiter) = session.waiting.take() {
+            waiter.forget(&shared.waits, &shared.keyspace);
         }
-        if nanos > self.recorder.telemetry().slow_limit() {
-            let barrier = self.engine.shared.keyspace.arena().barrier();
-            let undo_log = barrier.undo_log().is_some();
-            slow::note(&self.recorder, session, row, args, nanos, stalls, undo_log);
-        }
+    }
+
+    /// Ends a wait for a key whose time is over, unless it has ended already.
+    pub fn time_out(&mut self, waiter: &Waiter) {
+        let limits = self.config.get().client_output_buffer_limit;
+        let shared = &*self.engine.shared;
+        waiter.give_up(&shared.waits, &shared.keyspace, &limits);
     }
 
     #[cold]
@@ -218,6 +298,16 @@ impl Worker {
         reply: &mut Reply,
         start: usize,
     ) -> Outcome {
+        let failure = match row {
+            Some(row) if row.command.flags.has(Flags::RUNS_QUEUE) => {
+                session.discard(&self.engine.shared.keyspace);
+                &exec_refused(failure)
+            }
+            _ => failure,
+        };
+        if let Some(queue) = &mut session.queue {
+            queue.abort();
+        }
         reply.error(failure.as_str());
         self.recorder.error(failure.as_str().as_bytes());
         if let Some(row) = row {
@@ -229,13 +319,65 @@ impl Worker {
     }
 }
 
+/// Counts a command that ran from `begun` to now, which is when the next begins. `charged` was
+/// copied on write meanwhile and is known already.
+#[inline]
+pub(super) fn time(
+    recorder: &Recorder,
+    session: &Session,
+    row: &Row,
+    args: &Args<'_>,
+    begun: &mut u64,
+    failed: bool,
+    charged: Stalls,
+) -> Stalls {
+    let ended = clock::monotonic_ns();
+    let begun_ns = std::mem::replace(begun, ended);
+    let nanos = ended.saturating_sub(begun_ns);
+    let phase = recorder.command(row.number, nanos, failed);
+    let mut stalls = charged;
+    if phase.is_snapshot() {
+        stalls = sum(stalls, take_stalls());
+        // Whoever asks for the save waits for it, and knows.
+        if !row.command.flags.has(Flags::ADMIN) {
+            let stall_nanos = stalls.nanoseconds;
+            let worst = Worst { nanos, begun_ns, stall_nanos, command: row.number };
+            recorder.command_in_save(phase, worst);
+        }
+    }
+    if nanos > recorder.telemetry().slow_limit() {
+        slow::note(recorder, session, row, args, nanos, stalls);
+    }
+    stalls
+}
+
+/// Both together.
+pub(super) fn sum(a: Stalls, b: Stalls) -> Stalls {
+    Stalls {
+        faults: a.faults + b.faults,
+        nanoseconds: a.nanoseconds + b.nanoseconds,
+        longest: a.longest.max(b.longest),
+        captured: a.captured || b.captured,
+    }
+}
+
 /// Takes back the reply of a client that wants none: it had switched replies off, or had asked to
 /// skip this one.
 #[inline]
-fn silence(session: &Session, reply: &mut Reply, start: usize) {
-    if session.skipping || session.reply_mode == ReplyMode::Off {
+fn silence(session: &mut Session, reply: &mut Reply, start: usize) {
+    let silent = session.skipping || session.reply_mode == ReplyMode::Off;
+    if silent && !std::mem::take(&mut session.insists) {
         reply.out.truncate(start);
     }
+}
+
+/// Does what others ask of a connection between two of its commands.
+#[cold]
+fn obey(session: &Session, signals: u8, reply: &mut Reply) -> Option<Outcome> {
+    if signals & MAIL != 0 {
+        session.client.take_mail(&mut reply.out);
+    }
+    (signals & KILLED != 0).then_some(Outcome::Close)
 }
 
 /// Notes whether the reply of the command that runs now is to be skipped; it is the only one.
@@ -274,6 +416,20 @@ fn fetch(engine: &Engine, session: &Session, group: &[Option<Planned<'_>>]) {
     }
 }
 
+/// The shards to lock for a command: its own, and those in which it may serve clients that wait.
+#[inline]
+pub(super) fn with_waiting(
+    shared: &crate::commands::Shared,
+    flags: Flags,
+    set: ShardSet,
+) -> ShardSet {
+    if flags.has(Flags::WRITE) && shared.waits.clients() > 0 {
+        shared.waits.reach(set)
+    } else {
+        set
+    }
+}
+
 #[inline]
 fn shards_of(
     shared: &crate::commands::Shared,
@@ -285,10 +441,11 @@ fn shards_of(
         Locks::All => ShardSet::ALL,
         Locks::Keys => {
             let first = planned.key.map_or(ShardSet::NONE, |key| ShardSet::one(key.shard));
-            if command.keys.first == 0 || command.keys.last == command.keys.first.cast_signed() {
+            let keys = command.keys;
+            if keys.count == 0 && (keys.first == 0 || keys.last == keys.first.cast_signed()) {
                 return first;
             }
-            let others = command.keys.positions(planned.args.len()).skip(1);
+            let others = keys.positions(&planned.args).skip(usize::from(planned.key.is_some()));
             others.fold(first, |set, i| {
                 set | ShardSet::one(shared.keyspace.key(planned.args.at(i)).shard)
             })
@@ -301,8 +458,10 @@ impl Engine {
     #[cold]
     fn carry_out(&self, effect: Effect, reply: &mut Reply) -> (Outcome, bool) {
         let answer = match effect {
-            Effect::None => return (Outcome::Done, false),
+            // A queue is run by a worker.
+            Effect::None | Effect::RunQueue => return (Outcome::Done, false),
             Effect::Close => return (Outcome::Close, false),
+            Effect::Block => return (Outcome::Blocked(0), false),
             Effect::Save(kind) => self.saver.answer(&self.shared, kind),
             Effect::Shutdown(how) => match self.shut_down(how) {
                 Ok(()) => return (Outcome::Close, false),

@@ -4,8 +4,9 @@
 //! An entry's clock is the word of its first byte. Entries below 64 bytes may share one: the
 //! clocks steer eviction, which is approximate anyhow.
 
+use std::cell::Cell;
 use std::io;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use crate::arena::SideTable;
 
@@ -26,6 +27,10 @@ pub enum Usage {
 pub struct Clocks {
     words: SideTable,
     counting: AtomicBool,
+    /// How much harder each count is to reach than the one before: `lfu-log-factor`.
+    log_factor: AtomicU32,
+    /// Minutes without a use that cost a count; 0 if none do: `lfu-decay-time`.
+    decay_minutes: AtomicU32,
     /// Entries that were restored have no clock: they count as used when the server started.
     opened: u32,
 }
@@ -37,6 +42,8 @@ impl Clocks {
         Ok(Self {
             words: SideTable::new(words)?,
             counting: AtomicBool::new(false),
+            log_factor: AtomicU32::new(10),
+            decay_minutes: AtomicU32::new(1),
             opened: seconds(now),
         })
     }
@@ -49,6 +56,12 @@ impl Clocks {
     /// Whether uses are counted.
     pub fn counts_uses(&self) -> bool {
         self.counting.load(Ordering::Relaxed)
+    }
+
+    /// Sets how counts rise and fall, as `lfu-log-factor` and `lfu-decay-time` say.
+    pub fn set_pace(&self, log_factor: u32, decay_minutes: u32) {
+        self.log_factor.store(log_factor, Ordering::Relaxed);
+        self.decay_minutes.store(decay_minutes, Ordering::Relaxed);
     }
 
     fn word(&self, entry: u64) -> &std::sync::atomic::AtomicU32 {
@@ -78,7 +91,7 @@ impl Clocks {
         let old = word.load(Ordering::Relaxed);
         let new = match self.counts_uses() {
             false => seconds(now),
-            true => counted(old, now),
+            true => self.counted(old, now),
         };
         // Most uses change nothing: leave the cache line clean.
         if new != old {
@@ -94,8 +107,24 @@ impl Clocks {
                 let last = if word == 0 { self.opened } else { word };
                 Usage::Idle(u64::from(seconds(now).saturating_sub(last)))
             }
-            true => Usage::Frequency(u64::from(decayed(word, now))),
+            true => Usage::Frequency(u64::from(self.decayed(word, now))),
         }
+    }
+
+    /// The count of `word`, less one for each span of time without a use.
+    fn decayed(&self, word: u32, now: i64) -> u32 {
+        let elapsed = minutes(now).wrapping_sub(word >> 8) & 0xffff;
+        let lost = elapsed.checked_div(self.decay_minutes.load(Ordering::Relaxed));
+        (word & 0xff).saturating_sub(lost.unwrap_or(0))
+    }
+
+    /// One use more: the higher the count, the less likely it rises.
+    fn counted(&self, word: u32, now: i64) -> u32 {
+        let count = self.decayed(word, now);
+        let above = u64::from(count.saturating_sub(LFU_START));
+        let one_in = above * u64::from(self.log_factor.load(Ordering::Relaxed)) + 1;
+        let rises = count < 255 && random().is_multiple_of(one_in);
+        (minutes(now) << 8) | (count + u32::from(rises))
     }
 
     /// Takes an entry's clock along when the entry moves.
@@ -115,20 +144,15 @@ fn minutes(now: i64) -> u32 {
     (seconds(now) / 60) & 0xffff
 }
 
-/// The count of `word`, less one for each minute without a use.
-fn decayed(word: u32, now: i64) -> u32 {
-    let elapsed = minutes(now).wrapping_sub(word >> 8) & 0xffff;
-    (word & 0xff).saturating_sub(elapsed)
-}
-
-/// One use more: the higher the count, the less likely it rises.
-fn counted(word: u32, now: i64) -> u32 {
-    let count = decayed(word, now);
-    let above = count.saturating_sub(LFU_START);
-    // The low bits of a multiplicative hash of time and word are random enough here.
-    let random = (word ^ seconds(now)).wrapping_mul(0x9e37_79b9) >> 16;
-    let rises = count < 255 && random.is_multiple_of(above * 10 + 1);
-    (minutes(now) << 8) | (count + u32::from(rises))
+/// A random number; each thread draws its own.
+fn random() -> u64 {
+    thread_local! {
+        static STATE: Cell<u64> = const { Cell::new(0) };
+    }
+    let mut state = STATE.get();
+    let drawn = super::eviction::next(&mut state);
+    STATE.set(state);
+    drawn
 }
 
 #[cfg(test)]
@@ -156,7 +180,8 @@ mod tests {
             clocks.touch(0, 60_000 + i);
         }
         let Usage::Frequency(count) = clocks.usage(0, 62_000) else { panic!("counting") };
-        assert!(count > u64::from(LFU_START), "{count}");
+        // A tenth more or less: about 22 after 2,000 uses.
+        assert!((12..=35).contains(&count), "{count}");
         let Usage::Frequency(later) = clocks.usage(0, 62_000 + 3 * 60_000) else { panic!() };
         assert_eq!(later, count - 3);
     }

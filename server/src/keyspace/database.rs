@@ -1,12 +1,13 @@
 //! Whole databases: flushing, swapping, scanning, choosing at random.
 
 use crate::arena::{Mem, Offset, ShardIndex};
-use crate::collections::dict::{Cursor, Dict, Root};
+use crate::collections::dict::{Cursor, Dict};
 
 use super::entry::Shape;
 use super::shards::{Counter, free_entry};
 use super::{
-    DATABASES, DbIndex, DbRoot, GARBAGE, Keyspace, Shards, db_root, expires_of, garbage_of, keys_of,
+    DATABASES, DbIndex, DbRoot, Keyspace, Shards, Side, db_root, expires_of, garbage_of, keys_at,
+    keys_of,
 };
 
 /// Which databases a command is about.
@@ -19,7 +20,7 @@ pub enum Databases {
 }
 
 impl Databases {
-    fn has(self, db: DbIndex) -> bool {
+    pub(super) fn has(self, db: DbIndex) -> bool {
         match self {
             Self::One(one) => one == db,
             Self::All => true,
@@ -69,18 +70,18 @@ impl Shards<'_> {
     /// Empties databases in one locked shard at once; the memory is freed in slices later (see
     /// [`Shards::clean`]). Returns the number of keys that were there.
     pub fn flush(&mut self, shard: ShardIndex, databases: Databases) -> u64 {
+        self.tell_of_flush(shard, databases);
         let mut mem = self.held.mem(shard);
         let mut flushed = 0;
         for db in (0..DATABASES).filter(|db| databases.has(*db)) {
             let root: DbRoot = mem.read(db_root(shard, db));
-            if root.keys.directory == 0 && root.expires.directory == 0 {
+            if root == DbRoot::EMPTY {
                 continue;
             }
             flushed += root.keys.len;
-            let (keys, expires) = free_garbage_slot(&mut mem, shard);
-            mem.write(keys, root.keys);
-            mem.write(expires, root.expires);
-            mem.write(db_root(shard, db), DbRoot { keys: Root::EMPTY, expires: Root::EMPTY });
+            let slot = free_garbage_slot(&mut mem, shard);
+            mem.write(slot, root);
+            mem.write(db_root(shard, db), DbRoot::EMPTY);
         }
         self.count(shard, Counter::Changes, flushed);
         flushed
@@ -88,6 +89,7 @@ impl Shards<'_> {
 
     /// Swaps two databases in one locked shard.
     pub fn swap_databases(&mut self, shard: ShardIndex, a: DbIndex, b: DbIndex) {
+        self.tell_of_swap(shard, a, b);
         let mut mem = self.held.mem(shard);
         let (first, second): (DbRoot, DbRoot) =
             (mem.read(db_root(shard, a)), mem.read(db_root(shard, b)));
@@ -151,18 +153,21 @@ impl Shards<'_> {
 }
 
 /// A garbage slot that is free; if all are taken, the first is freed here and now.
-fn free_garbage_slot(mem: &mut Mem<'_>, shard: ShardIndex) -> (Offset<Root>, Offset<Root>) {
-    let slots = (0..GARBAGE).map(|slot| garbage_of(shard, slot));
-    for (keys, expires) in slots {
-        let (k, e) = (Dict::at(keys).root(mem), Dict::at(expires).root(mem));
-        if k.directory == 0 && e.directory == 0 {
-            return (keys, expires);
-        }
+fn free_garbage_slot(mem: &mut Mem<'_>, shard: ShardIndex) -> Offset<DbRoot> {
+    let mut slots = garbage_of(shard);
+    if let Some(free) = slots.clone().find(|slot| mem.read(*slot) == DbRoot::EMPTY) {
+        return free;
     }
-    let (keys, expires) = garbage_of(shard, 0);
-    Dict::at(expires).drain(mem, usize::MAX, |_, _| {});
-    Dict::at(keys).drain(mem, usize::MAX, free_entry);
-    (keys, expires)
+    let Some(first) = slots.next() else { unreachable!("there are garbage slots") };
+    while !free_flushed(mem, first, usize::MAX) {}
+    first
+}
+
+/// Frees about `most` entries of a flushed database; tells whether that was all. What the other
+/// dictionaries refer to is freed through `keys`, and only after them.
+pub(super) fn free_flushed(mem: &mut Mem<'_>, root: Offset<DbRoot>, most: usize) -> bool {
+    Side::ALL.iter().all(|side| side.at(root).drain(mem, most, |_, _| {}))
+        && keys_at(root).drain(mem, most, free_entry)
 }
 
 impl Keyspace {

@@ -1,17 +1,23 @@
 //! An entry: a key, its expiry and its value, or where the value is.
 //!
 //! ```text
-//! 0      1       2          4         8           12
-//! +------+-------+----------+---------+-----------+---------+---------+-----+-------+
-//! | kind | flags | reserved | key len | value len | expiry? | number? | key | value |
-//! |  1   |   1   |    2     |    4    |     4     |  0 or 8 | or body |     |       |
-//! +------+-------+----------+---------+-----------+---------+---------+-----+-------+
+//! 0      1       2       4         8           12
+//! +------+-------+-------+---------+-----------+---------+---------+-----+-------+
+//! | kind | flags | count | key len | value len | expiry? | number? | key | value |
+//! |  1   |   1   |   2   |    4    |     4     |  0 or 8 | or body |     |       |
+//! +------+-------+-------+---------+-----------+---------+---------+-----+-------+
+//!
+//! flags:  | encoding 4 | form 2 | was edited 1 | has expiry 1 |         highest bit first
 //! ```
 //!
 //! The expiry is the wall clock in milliseconds since 1970. Between it and the key stand, by
-//! encoding: nothing (`Inline`: the value follows the key), the number (`Int`, 8 bytes), or offset
-//! and reserved length of an object of its own (`External`, 16 bytes). All little-endian and
-//! unaligned.
+//! encoding: nothing (`Inline`: the value follows the key), the number (`Int`, 8 bytes), offset
+//! and reserved length of an object of its own (`External`, 16 bytes), or the offset of a value's
+//! header (`Large`, 8 bytes; see `values`). All little-endian and unaligned.
+//!
+//! A value of several elements is *compact* while it is `Inline` or `External`: its bytes are a
+//! packed run, and `count` is the number of its elements, fields or members. `form` tells apart
+//! what a kind of value keeps in different ways.
 
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
@@ -26,7 +32,14 @@ pub(super) const MAX_INLINE: u64 = 2048;
 
 const HAS_EXPIRY: u8 = 1;
 const WAS_EDITED: u8 = 2;
+const FORM_SHIFT: u32 = 2;
+const FORM_MASK: u8 = 3;
 const ENCODING_SHIFT: u32 = 4;
+
+/// The form of hashes whose fields may expire.
+pub(super) const VOLATILE: u8 = 1;
+/// The most elements, fields or members of a compact value.
+pub(super) const MAX_COUNT: u64 = u16::MAX as u64;
 
 const _: () = assert!(HEAD == 12);
 
@@ -36,12 +49,27 @@ const _: () = assert!(HEAD == 12);
 pub enum Kind {
     /// A string.
     String = 1,
+    /// A list.
+    List = 2,
+    /// A hash.
+    Hash = 3,
+    /// A set.
+    Set = 4,
+    /// A sorted set.
+    SortedSet = 5,
+    /// A stream.
+    Stream = 6,
 }
 
 impl Kind {
     pub(super) const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::String),
+            2 => Some(Self::List),
+            3 => Some(Self::Hash),
+            4 => Some(Self::Set),
+            5 => Some(Self::SortedSet),
+            6 => Some(Self::Stream),
             _ => None,
         }
     }
@@ -50,11 +78,16 @@ impl Kind {
     pub const fn name(self) -> &'static str {
         match self {
             Self::String => "string",
+            Self::List => "list",
+            Self::Hash => "hash",
+            Self::Set => "set",
+            Self::SortedSet => "zset",
+            Self::Stream => "stream",
         }
     }
 }
 
-/// Where a string value stands.
+/// Where a value stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum Encoding {
@@ -64,6 +97,8 @@ pub enum Encoding {
     Int = 1,
     /// In an object of its own.
     External = 2,
+    /// In structures that are found through a header object.
+    Large = 3,
 }
 
 impl Encoding {
@@ -72,6 +107,7 @@ impl Encoding {
             0 => Some(Self::Inline),
             1 => Some(Self::Int),
             2 => Some(Self::External),
+            3 => Some(Self::Large),
             _ => None,
         }
     }
@@ -82,7 +118,7 @@ impl Encoding {
 struct Head {
     kind: u8,
     flags: u8,
-    reserved: U16,
+    count: U16,
     key_len: U32,
     value_len: U32,
 }
@@ -102,6 +138,10 @@ pub(super) struct Shape {
     pub has_expiry: bool,
     /// Whether the value was changed in place: such values are never called short or a number.
     pub was_edited: bool,
+    /// Which of the ways in which values of this kind are kept.
+    pub form: u8,
+    /// Elements, fields or members of a compact value; otherwise 0.
+    pub count: u64,
     pub key_len: u64,
     pub value_len: u64,
 }
@@ -113,7 +153,7 @@ impl Shape {
         expiry
             + match self.encoding {
                 Encoding::Inline => 0,
-                Encoding::Int => 8,
+                Encoding::Int | Encoding::Large => 8,
                 Encoding::External => 16,
             }
     }
@@ -149,10 +189,11 @@ impl Shape {
             encoding: Encoding::from_flags(head.flags)?,
             has_expiry: head.flags & HAS_EXPIRY != 0,
             was_edited: head.flags & WAS_EDITED != 0,
+            form: head.flags >> FORM_SHIFT & FORM_MASK,
+            count: u64::from(head.count.get()),
             key_len: u64::from(head.key_len.get()),
             value_len: u64::from(head.value_len.get()),
         })
-        .filter(|_| head.reserved.get() == 0 && head.flags & 0x0c == 0)
     }
 
     /// Reads the head at `at`.
@@ -169,10 +210,11 @@ impl Shape {
         let mut flags = (self.encoding as u8) << ENCODING_SHIFT;
         flags |= if self.has_expiry { HAS_EXPIRY } else { 0 };
         flags |= if self.was_edited { WAS_EDITED } else { 0 };
+        flags |= self.form << FORM_SHIFT;
         let head = Head {
             kind: self.kind as u8,
             flags,
-            reserved: U16::ZERO,
+            count: U16::new(narrow_count(self.count)),
             key_len: U32::new(narrow(self.key_len)),
             value_len: U32::new(narrow(self.value_len)),
         };
@@ -213,6 +255,42 @@ impl Shape {
         mem.write(Offset::new(at + self.body_at()), body);
     }
 
+    /// Offset of the header of a `Large` entry's value.
+    #[inline]
+    pub fn header(&self, mem: &Mem<'_>, at: u64) -> u64 {
+        mem.read(Offset::<U64>::new(at + self.body_at())).get()
+    }
+
+    /// Changes the header of a `Large` entry's value.
+    pub fn set_header(&self, mem: &mut Mem<'_>, at: u64, header: u64) {
+        mem.write(Offset::new(at + self.body_at()), U64::new(header));
+    }
+
+    /// Whether the value is one of several elements, in a packed run.
+    #[inline]
+    pub fn is_compact(&self) -> bool {
+        self.kind != Kind::String && self.encoding != Encoding::Large
+    }
+
+    /// Whether the entry belongs into a dictionary beside the keys.
+    #[inline]
+    pub const fn is_in(&self, side: super::Side) -> bool {
+        match side {
+            super::Side::Expires => self.has_expiry,
+            super::Side::Volatile => matches!(self.kind, Kind::Hash) && self.form == VOLATILE,
+        }
+    }
+
+    /// Whether the value is in an object of its own.
+    pub const fn is_external(&self) -> bool {
+        matches!(self.encoding, Encoding::External)
+    }
+
+    /// Whether the value is in structures behind a header.
+    pub const fn is_large(&self) -> bool {
+        matches!(self.encoding, Encoding::Large)
+    }
+
     /// The key's bytes.
     #[inline]
     pub fn key<'m>(&self, mem: &'m Mem<'_>, at: u64) -> &'m [u8] {
@@ -240,7 +318,14 @@ fn narrow(len: u64) -> u32 {
     len as u32
 }
 
-/// The hash of a key: XXH3 with the arena's seed, so that nobody outside can make keys collide.
+#[expect(clippy::cast_possible_truncation, reason = "a compact value has MAX_COUNT at most")]
+fn narrow_count(count: u64) -> u16 {
+    debug_assert!(count <= MAX_COUNT);
+    count as u16
+}
+
+/// The hash of a key, or of a field or member: XXH3 with the arena's seed, so that nobody outside
+/// can make keys collide.
 #[inline]
 pub(super) fn hash(arena: &Arena, key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(key, arena.hash_seed())
@@ -257,7 +342,7 @@ impl Items for ByKey<'_> {
     }
 }
 
-/// Recognises an entry by its place.
+/// Recognises an item by its place.
 pub(super) struct ByPlace(pub u64);
 
 impl Items for ByPlace {

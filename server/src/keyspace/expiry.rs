@@ -4,9 +4,10 @@
 use crate::arena::{OutOfMemory, ShardIndex};
 use crate::collections::dict::Cursor;
 
-use super::entry::{ByHash, Encoding, Shape};
-use super::shards::{Entry, free_entry};
-use super::{DATABASES, DbIndex, Key, Keyspace, Shards, expires_of, garbage_of};
+use super::database::free_flushed;
+use super::entry::{ByHash, Shape};
+use super::shards::Entry;
+use super::{DATABASES, DbIndex, DbRoot, Key, Keyspace, Shards, Side, expires_of, garbage_of};
 
 /// On what condition an expiry is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -22,7 +23,7 @@ pub struct ExpireRule {
 }
 
 impl ExpireRule {
-    fn allows(self, old: Option<i64>, new: i64) -> bool {
+    pub(super) fn allows(self, old: Option<i64>, new: i64) -> bool {
         !(self.if_none && old.is_some()
             || self.if_some && old.is_none()
             || self.if_later && old.is_none_or(|old| new <= old)
@@ -33,12 +34,19 @@ impl ExpireRule {
 /// What a slice of background work did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Slice {
-    /// Keys with an expiry that were looked at.
+    /// Keys with an expiry, and hashes whose fields may expire, that were looked at.
     pub looked_at: usize,
-    /// Of them, those that had expired.
+    /// Of them, those that had expired, or had fields that had.
     pub expired: usize,
-    /// Whether flushed databases are still to be freed.
+    /// Whether flushed databases or deleted values are still to be freed.
     pub more_garbage: bool,
+}
+
+/// Where slices of background work go on, in one database of a shard.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct CleanCursors {
+    keys: Cursor,
+    fields: Cursor,
 }
 
 impl Shards<'_> {
@@ -99,7 +107,7 @@ impl Shards<'_> {
         let mut mem = self.held.mem(key.shard);
         if let (true, Some(expiry)) = (entry.shape.has_expiry, expiry) {
             entry.shape.set_expiry(&mut mem, entry.at, expiry);
-            self.changed(key.shard);
+            self.touched(db, key);
             return Ok(());
         }
         if entry.shape.has_expiry == expiry.is_some() {
@@ -114,28 +122,42 @@ impl Shards<'_> {
         // All that follows the expiry is the same.
         let from = entry.at + entry.shape.after_expiry();
         mem.copy(from, at + shape.after_expiry(), shape.len() - shape.after_expiry());
-        if let Err(full) = self.relink(db, key.hash, entry, at, shape.has_expiry) {
+        if let Err(full) = self.relink(db, key.hash, entry, at, &shape) {
             self.mem(key.shard).release(at, shape.len());
             return Err(full);
         }
         self.mem(key.shard).release(entry.at, entry.shape.len());
-        self.changed(key.shard);
+        self.touched(db, key);
         Ok(())
     }
 
     /// A slice of background work on a locked shard: looks at up to about `most` keys with an
-    /// expiry in one database, from `cursor` on, and removes those that have expired; frees about
-    /// `most` entries of flushed databases.
+    /// expiry, and as many hashes whose fields may expire, in one database, from `cursors` on, and
+    /// removes what has expired; frees about `most` entries of flushed databases, or as much of
+    /// large values that were deleted.
     pub fn clean(
+        &mut self,
+        shard: ShardIndex,
+        db: DbIndex,
+        cursors: &mut CleanCursors,
+        most: usize,
+    ) -> Slice {
+        let mut slice = Slice { more_garbage: self.free_garbage(shard, most), ..Slice::default() };
+        self.expire_keys(shard, db, &mut cursors.keys, most, &mut slice);
+        self.expire_fields(shard, db, &mut cursors.fields, most, &mut slice);
+        slice
+    }
+
+    fn expire_keys(
         &mut self,
         shard: ShardIndex,
         db: DbIndex,
         cursor: &mut Cursor,
         most: usize,
-    ) -> Slice {
-        let mut slice = Slice { more_garbage: self.free_garbage(shard, most), ..Slice::default() };
+        slice: &mut Slice,
+    ) {
         if expires_of(shard, db).is_empty(&self.mem(shard)) {
-            return slice;
+            return;
         }
         let mut expired = Vec::new();
         let now = self.now;
@@ -150,11 +172,10 @@ impl Shards<'_> {
         // The same entry may have been seen twice.
         expired.sort_unstable();
         expired.dedup();
-        slice.expired = expired.len();
+        slice.expired += expired.len();
         for at in expired {
             self.expire_entry(shard, db, at);
         }
-        slice
     }
 
     pub(super) fn expire_entry(&mut self, shard: ShardIndex, db: DbIndex, at: u64) {
@@ -168,28 +189,26 @@ impl Shards<'_> {
         }
     }
 
-    /// Frees all entries of flushed databases in one locked shard, here and now.
+    /// Frees all entries of flushed databases, and all large values that were deleted, in one
+    /// locked shard, here and now.
     pub fn free_flushed(&mut self, shard: ShardIndex) {
         while self.free_garbage(shard, usize::MAX) {}
     }
 
-    /// Frees about `most` entries of flushed databases; tells whether more are left.
-    fn free_garbage(&mut self, shard: ShardIndex, most: usize) -> bool {
+    /// Frees about `most` entries of flushed databases, or as much of large values that were
+    /// deleted; tells whether more is left.
+    pub fn free_garbage(&mut self, shard: ShardIndex, most: usize) -> bool {
         let mut mem = self.held.mem(shard);
-        for slot in 0..super::GARBAGE {
-            let (keys, expires) = garbage_of(shard, slot);
-            let keys = crate::collections::dict::Dict::at(keys);
-            let expires = crate::collections::dict::Dict::at(expires);
-            if keys.root(&mem).directory == 0 && expires.root(&mem).directory == 0 {
-                continue;
-            }
-            // What `expires` refers to is freed through `keys`, and only afterwards.
-            if expires.drain(&mut mem, most, |_, _| {}) {
-                keys.drain(&mut mem, most, free_entry);
-            }
+        if super::values::free_garbage(&mut mem, most) {
             return true;
         }
-        false
+        match garbage_of(shard).find(|slot| mem.read(*slot) != DbRoot::EMPTY) {
+            None => false,
+            Some(slot) => {
+                free_flushed(&mut mem, slot, most);
+                true
+            }
+        }
     }
 }
 
@@ -198,22 +217,18 @@ impl Shape {
     const fn after_expiry(&self) -> u64 {
         super::entry::HEAD + if self.has_expiry { 8 } else { 0 }
     }
-
-    /// Whether the value is in an object of its own.
-    pub(super) const fn is_external(&self) -> bool {
-        matches!(self.encoding, Encoding::External)
-    }
 }
 
 impl Keyspace {
-    /// Whether any shard of any database has a key with an expiry, or a flushed database waits to
-    /// be freed; read without a lock.
+    /// Whether any database has a key with an expiry, or a hash with fields that may expire, in a
+    /// shard, or anything waits to be freed there; read without a lock.
     pub fn needs_cleaning(&self, shard: ShardIndex) -> bool {
-        let expiring = (0..DATABASES).any(|db| self.hint_len(expires_of(shard, db)) > 0);
-        let garbage = (0..super::GARBAGE).any(|slot| {
-            let (keys, expires) = garbage_of(shard, slot);
-            self.arena.hint(keys.raw()) != Some(0) || self.arena.hint(expires.raw()) != Some(0)
+        let expiring = (0..DATABASES)
+            .any(|db| Side::ALL.iter().any(|side| self.hint_len(side.of(shard, db)) > 0));
+        let is_used = |at: u64| self.arena.hint(at) != Some(0);
+        let flushed = garbage_of(shard).any(|slot| {
+            is_used(slot.raw()) || Side::ALL.iter().any(|side| is_used(side.at(slot).place()))
         });
-        expiring || garbage
+        expiring || flushed || is_used(super::garbage_value_of(shard).raw())
     }
 }

@@ -1,10 +1,21 @@
 //! Keys that move: RENAME, COPY, MOVE, also from one shard to another.
 
-use crate::arena::{OutOfMemory, ShardIndex};
+use crate::arena::{Mem, OutOfMemory, ShardIndex};
 
 use super::entry::{Encoding, Shape};
 use super::shards::{Entry, free_entry};
-use super::{DbIndex, Key, Shards};
+use super::{DbIndex, Key, Shards, values};
+
+/// What an entry may hand over to another as it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Handed {
+    /// Nothing: the value is to be copied.
+    Nothing,
+    /// An object, with its reserved length.
+    Object(u64, u64),
+    /// The header of a large value.
+    Header(u64),
+}
 
 impl Shards<'_> {
     /// Gives a key's value and expiry to another key of the same database, which loses what it
@@ -19,24 +30,26 @@ impl Shards<'_> {
         to: &Key<'_>,
     ) -> Result<bool, OutOfMemory> {
         let Some(source) = self.lookup(db, from) else { return Ok(false) };
-        let object = self.transferable(&source, to.shard);
-        let at = self.duplicate(&source, to, object)?;
-        self.adopt(db, to, at, object.is_some())?;
+        let handed = self.transferable(&source, to.shard);
+        let at = self.duplicate(&source, to, handed)?;
+        self.adopt(db, to, at, handed != Handed::Nothing)?;
         self.space.clocks.follow(source.at, at);
         // Adding the new key may have moved the old one's slot.
         if let Some(source) = self.peek(db, from) {
             self.unlink(db, from.hash, &source);
-            if let Some((_, len)) = object {
-                if from.shard != to.shard {
+            if handed == Handed::Nothing {
+                self.free(&source);
+            } else {
+                if let Handed::Object(_, len) = handed
+                    && from.shard != to.shard
+                {
                     self.mem(from.shard).give(to.shard, len);
                 }
                 self.mem(from.shard).release(source.at, source.shape.len());
-            } else {
-                self.free(&source);
             }
         }
-        self.changed(from.shard);
-        self.changed(to.shard);
+        self.touched(db, from);
+        self.touched(db, to);
         Ok(true)
     }
 
@@ -53,9 +66,9 @@ impl Shards<'_> {
         to: &Key<'_>,
     ) -> Result<bool, OutOfMemory> {
         let Some(source) = self.lookup(from_db, from) else { return Ok(false) };
-        let at = self.duplicate(&source, to, None)?;
+        let at = self.duplicate(&source, to, Handed::Nothing)?;
         self.adopt(to_db, to, at, false)?;
-        self.changed(to.shard);
+        self.touched(to_db, to);
         Ok(true)
     }
 
@@ -74,86 +87,75 @@ impl Shards<'_> {
             return Ok(false);
         }
         let Some(entry) = self.lookup(from, key) else { return Ok(false) };
-        self.link(to, key.hash, entry.at, entry.shape.has_expiry)?;
+        self.link(to, key.hash, entry.at, &entry.shape)?;
         self.unlink(from, key.hash, &entry);
-        self.changed(key.shard);
+        self.touched(from, key);
+        self.tell(to, key);
         Ok(true)
     }
 
-    /// The object of an entry, if an entry of shard `to` may take it over as it is.
-    fn transferable(&mut self, entry: &Entry, to: ShardIndex) -> Option<(u64, u64)> {
-        if !entry.shape.is_external() {
-            return None;
-        }
+    /// What an entry of shard `to` may take over of an entry as it is.
+    fn transferable(&mut self, entry: &Entry, to: ShardIndex) -> Handed {
         let mem = self.mem(entry.shard);
-        let (object, len) = entry.shape.object(&mem, entry.at);
-        (entry.shard == to || len > crate::arena::MAX_SLAB_OBJECT).then_some((object, len))
+        let is_here = entry.shard == to;
+        match entry.shape.encoding {
+            Encoding::External => {
+                let (object, len) = entry.shape.object(&mem, entry.at);
+                match is_here || len > crate::arena::MAX_SLAB_OBJECT {
+                    true => Handed::Object(object, len),
+                    false => Handed::Nothing,
+                }
+            }
+            Encoding::Large if is_here => Handed::Header(entry.shape.header(&mem, entry.at)),
+            _ => Handed::Nothing,
+        }
     }
 
     /// An entry for `key` with the value and expiry of `source`, that nothing refers to yet. It
-    /// takes `object` over if there is one.
+    /// takes over what is handed to it.
     fn duplicate(
         &mut self,
         source: &Entry,
         key: &Key<'_>,
-        object: Option<(u64, u64)>,
+        handed: Handed,
     ) -> Result<u64, OutOfMemory> {
         let shape = Shape { key_len: key.bytes.len() as u64, ..source.shape };
-        let from = self.mem(source.shard);
-        let expiry = source.shape.expiry(&from, source.at);
-        let number = (shape.encoding == Encoding::Int).then(|| shape.number(&from, source.at));
-        let value = (number.is_none() && object.is_none())
-            .then(|| source.shape.value_place(&from, source.at));
+        let expiry = shape.expiry(&self.mem(source.shard), source.at);
+        // Both shards are locked, so that either's memory may be used to read the other's.
         let mut mem = self.mem(key.shard);
         let at = mem.allocate(shape.len())?;
-        if shape.is_external() {
-            let (place, len) = match object {
-                Some(object) => object,
-                None => match mem.allocate(shape.value_len) {
-                    Ok(place) => (place, shape.value_len),
-                    Err(full) => {
-                        mem.release(at, shape.len());
-                        return Err(full);
-                    }
-                },
-            };
-            shape.set_object(&mut mem, at, place, len);
+        if let Err(full) = fill(&mut mem, at, &shape, source, handed) {
+            mem.release(at, shape.len());
+            return Err(full);
         }
         shape.store(&mut mem, at);
         if let Some(expiry) = expiry {
             shape.set_expiry(&mut mem, at, expiry);
         }
-        if let Some(number) = number {
-            shape.set_number(&mut mem, at, number);
-        }
         mem.bytes_mut(at + shape.key_at(), shape.key_len).copy_from_slice(key.bytes);
-        if let Some(value) = value {
-            // Both shards are locked, so that either's memory may be used to copy.
-            let place = shape.value_place(&mem, at);
-            mem.copy(value, place, shape.value_len);
-        }
         Ok(at)
     }
 
-    /// Links a new entry under a key, in place of what the key had. `shares_object`: on error the
-    /// entry's object is somebody else's still.
+    /// Links a new entry under a key, in place of what the key had. `shares_value`: on error the
+    /// entry's value is somebody else's still.
     fn adopt(
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
         at: u64,
-        shares_object: bool,
+        shares_value: bool,
     ) -> Result<(), OutOfMemory> {
         let old = self.peek(db, key);
         let shape = Shape::load(&self.mem(key.shard), at);
         let linked = match &old {
-            Some(old) => self.relink(db, key.hash, old, at, shape.has_expiry),
-            None => self.link(db, key.hash, at, shape.has_expiry),
+            Some(old) => self.relink(db, key.hash, old, at, &shape),
+            None => self.link(db, key.hash, at, &shape),
         };
         match linked {
             Ok(()) => {
                 if let Some(old) = old {
                     self.free(&old);
+                    self.announce(super::KeyEvent::New, db, key.shard, at);
                     // The clock is that of a new key, not of the one whose place it took.
                     self.space.clocks.start(at, self.now);
                 }
@@ -161,7 +163,7 @@ impl Shards<'_> {
             }
             Err(full) => {
                 let mut mem = self.mem(key.shard);
-                if shares_object {
+                if shares_value {
                     mem.release(at, shape.len());
                 } else {
                     free_entry(&mut mem, at);
@@ -170,4 +172,36 @@ impl Shards<'_> {
             }
         }
     }
+}
+
+/// Writes the value of a new entry at `at`: that of `source`, or what is handed over of it.
+fn fill(
+    mem: &mut Mem<'_>,
+    at: u64,
+    shape: &Shape,
+    source: &Entry,
+    handed: Handed,
+) -> Result<(), OutOfMemory> {
+    let old = &source.shape;
+    match (shape.encoding, handed) {
+        (_, Handed::Object(object, len)) => shape.set_object(mem, at, object, len),
+        (_, Handed::Header(header)) => shape.set_header(mem, at, header),
+        (Encoding::Large, _) => {
+            let header = values::copy(mem, shape.kind, old.header(mem, source.at))?;
+            shape.set_header(mem, at, header);
+        }
+        (Encoding::Int, _) => {
+            let number = old.number(mem, source.at);
+            shape.set_number(mem, at, number);
+        }
+        (Encoding::External, _) => {
+            let object = mem.allocate(shape.value_len)?;
+            shape.set_object(mem, at, object, shape.value_len);
+            mem.copy(old.value_place(mem, source.at), object, shape.value_len);
+        }
+        (Encoding::Inline, _) => {
+            mem.copy(old.value_place(mem, source.at), at + shape.value_at(), shape.value_len);
+        }
+    }
+    Ok(())
 }

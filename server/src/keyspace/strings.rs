@@ -15,7 +15,7 @@ const SLACK_FROM: u64 = 16 << 10;
 const MAX_BESIDE_KEY: u64 = 64;
 
 /// A string value.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Value<'m> {
     /// A number, kept as one.
     Int(i64),
@@ -100,6 +100,8 @@ impl Shape {
             encoding: Encoding::Inline,
             has_expiry,
             was_edited: false,
+            form: 0,
+            count: 0,
             key_len: key.bytes.len() as u64,
             value_len: new.len(),
         };
@@ -114,7 +116,7 @@ impl Shape {
     /// Whether an inline entry of this shape is longer than entries may be: its value is to be an
     /// object of its own. What is short stays behind the key, however long that is: an object is
     /// never empty.
-    const fn is_too_long(&self) -> bool {
+    pub(super) const fn is_too_long(&self) -> bool {
         let beside_key = HEAD + self.key_len + MAX_BESIDE_KEY;
         self.len() > if beside_key > MAX_INLINE { beside_key } else { MAX_INLINE }
     }
@@ -270,13 +272,13 @@ impl Shards<'_> {
             && overwrite(&mut mem, old, &new, expiry)
         {
             self.space.clocks.touch(old.at, self.now);
-            self.changed(key.shard);
+            self.touched(db, key);
             return Ok(());
         }
         let (at, shape) = create(&mut mem, key, &new, expiry)?;
         let linked = match old {
-            Some(old) => self.relink(db, key.hash, old, at, shape.has_expiry),
-            None => self.link(db, key.hash, at, shape.has_expiry),
+            Some(old) => self.relink(db, key.hash, old, at, &shape),
+            None => self.link(db, key.hash, at, &shape),
         };
         if let Err(full) = linked {
             super::shards::free_entry(&mut self.mem(key.shard), at);
@@ -286,11 +288,11 @@ impl Shards<'_> {
             self.free(old);
             self.space.clocks.touch(at, self.now);
         }
-        self.changed(key.shard);
+        self.touched(db, key);
         Ok(())
     }
 
-    /// Sets several keys, all or none. Each counts as a change.
+    /// Sets several keys, all or none, and calls `set` for each. Each counts as a change.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -298,19 +300,20 @@ impl Shards<'_> {
         &mut self,
         db: DbIndex,
         pairs: impl Iterator<Item = (Key<'k>, &'k [u8])> + Clone,
+        mut set: impl FnMut(&Key<'k>),
     ) -> Result<(), OutOfMemory> {
         let mut done: Vec<(Key<'k>, Option<Entry>, u64)> = Vec::new();
         for (key, value) in pairs {
             let new = as_number(value).map_or(New::Bytes(value), New::Int);
             let old = self.peek(db, &key);
             let mut mem = self.held.mem(key.shard);
-            let outcome = create(&mut mem, &key, &new, None).and_then(|(at, _)| {
+            let outcome = create(&mut mem, &key, &new, None).and_then(|(at, shape)| {
                 let linked = match &old {
                     Some(old) => {
                         self.swap(db, old, at);
                         Ok(())
                     }
-                    None => self.link(db, key.hash, at, false),
+                    None => self.link_silently(db, key.hash, at, &shape),
                 };
                 linked.map(|()| at).inspect_err(|_| {
                     super::shards::free_entry(&mut self.mem(key.shard), at);
@@ -324,12 +327,15 @@ impl Shards<'_> {
                 }
             }
         }
-        for (key, old, _) in done {
+        for (key, old, at) in done {
             if let Some(old) = old {
-                self.forget_expiry(db, key.hash, &old);
+                self.forget_aside(db, key.hash, &old);
                 self.free(&old);
+            } else {
+                self.announce(super::KeyEvent::New, db, key.shard, at);
             }
-            self.changed(key.shard);
+            self.touched(db, &key);
+            set(&key);
         }
         Ok(())
     }
@@ -364,7 +370,7 @@ impl Shards<'_> {
         let end = end.ok_or(StringError::TooLong)?;
         let entry = self.reserve(db, key, old, end)?;
         self.overlay(&entry, at, data);
-        self.changed(key.shard);
+        self.touched(db, key);
         Ok(entry.shape.value_len)
     }
 
@@ -389,7 +395,7 @@ impl Shards<'_> {
         };
         let entry = self.reserve(db, key, old, len)?;
         if grows {
-            self.changed(key.shard);
+            self.touched(db, key);
         }
         Ok(entry)
     }
@@ -399,11 +405,11 @@ impl Shards<'_> {
     ///
     /// # Panics
     /// The value is no bytes, or `data` does not fit.
-    pub fn edit(&mut self, entry: &Entry, at: u64, data: &[u8]) {
+    pub fn edit(&mut self, db: DbIndex, key: &Key<'_>, entry: &Entry, at: u64, data: &[u8]) {
         let end = at + data.len() as u64;
         assert!(entry.shape.encoding != Encoding::Int && end <= entry.shape.value_len);
         self.overlay(entry, at, data);
-        self.changed(entry.shard);
+        self.touched(db, key);
     }
 
     fn overlay(&mut self, entry: &Entry, at: u64, data: &[u8]) {
@@ -427,8 +433,8 @@ impl Shards<'_> {
             Some(old) => Ok(self.editable(db, key, old, len)?),
             None => {
                 let mut mem = self.held.mem(key.shard);
-                let (created, _) = create(&mut mem, key, &New::Bytes(&[]), None)?;
-                if let Err(full) = self.link(db, key.hash, created, false) {
+                let (created, shape) = create(&mut mem, key, &New::Bytes(&[]), None)?;
+                if let Err(full) = self.link(db, key.hash, created, &shape) {
                     super::shards::free_entry(&mut self.mem(key.shard), created);
                     return Err(full.into());
                 }
@@ -514,7 +520,7 @@ impl Shards<'_> {
             mem.copy(from, place, old_len);
         }
         mem.bytes_mut(place + old_len, len - old_len).fill(0);
-        if let Err(full) = self.relink(db, key.hash, old, at, shape.has_expiry) {
+        if let Err(full) = self.relink(db, key.hash, old, at, &shape) {
             super::shards::free_entry(&mut self.mem(key.shard), at);
             return Err(full);
         }
@@ -525,10 +531,10 @@ impl Shards<'_> {
 }
 
 /// Bytes that an entry's value can have where it is.
-fn room(mem: &Mem<'_>, entry: &Entry) -> u64 {
+pub(super) fn room(mem: &Mem<'_>, entry: &Entry) -> u64 {
     match entry.shape.encoding {
         Encoding::External => entry.shape.object(mem, entry.at).1,
-        Encoding::Int => 0,
+        Encoding::Int | Encoding::Large => 0,
         Encoding::Inline => rounded(entry.shape.len()) - entry.shape.value_at(),
     }
 }

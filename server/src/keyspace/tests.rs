@@ -8,11 +8,11 @@ use proptest::prelude::*;
 use super::*;
 use crate::arena::{Blank, CHUNK_SIZE, PageKind};
 
-fn space(mib: u64) -> Keyspace {
+pub(super) fn space(mib: u64) -> Keyspace {
     Keyspace::create(Blank::reserve(PageKind::Small, mib << 20).unwrap(), 77).unwrap()
 }
 
-fn reopen(old: &Keyspace) -> Keyspace {
+pub(super) fn reopen(old: &Keyspace) -> Keyspace {
     let arena = old.arena();
     let blank = Blank::reserve(PageKind::Small, arena.capacity()).unwrap();
     let mut held = arena.lock(ShardSet::ALL);
@@ -105,7 +105,7 @@ fn run(space: &Keyspace, model: &mut Model, now: &mut i64, step: Step) {
         Step::SetAll(db, pairs) => {
             let named: Vec<_> = pairs.iter().map(|(k, v)| (name(*k), v)).collect();
             let keyed = named.iter().map(|(k, v)| (space.key(k), v.as_slice()));
-            if shards.set_all(db, keyed).is_ok() {
+            if shards.set_all(db, keyed, |_| {}).is_ok() {
                 for (key, value) in named.iter() {
                     model.insert((db, key.clone()), ((*value).clone(), None));
                 }

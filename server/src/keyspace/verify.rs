@@ -5,10 +5,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crate::arena::{Audit, Broken, Mem, Offset, SHARDS, ShardIndex, ShardSet, Summary};
-use crate::collections::dict::{Checked, Root, check};
+use crate::collections::dict::{Checked, check};
 
-use super::entry::{Encoding, HEAD, Shape};
-use super::{DATABASES, DbIndex, GARBAGE, Keyspace, MAX_VALUE, db_root, garbage_of};
+use super::entry::{Encoding, HEAD, Kind, Shape};
+use super::values;
+use super::{DATABASES, DbRoot, Keyspace, MAX_VALUE, Side, db_root, garbage_of, keys_at};
 
 /// What a keyspace holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -63,43 +64,46 @@ fn verify_shard(
     contents: &mut Contents,
 ) -> Result<(), Broken> {
     for db in 0..DATABASES {
-        let keys = Offset::<Root>::new(db_root(shard, db).raw());
-        let expires = Offset::<Root>::new(keys.raw() + size_of::<Root>() as u64);
-        let (keys, expiring) = verify_pair(audit, shard, keys, expires, Some(db))?;
+        let (keys, expiring) = verify_database(audit, shard, db_root(shard, db), false)?;
         contents.keys += keys;
         contents.expires += expiring;
     }
-    for slot in 0..GARBAGE {
-        let (keys, expires) = garbage_of(shard, slot);
-        verify_pair(audit, shard, keys, expires, None)?;
+    for slot in garbage_of(shard) {
+        verify_database(audit, shard, slot, true)?;
     }
-    Ok(())
+    values::verify_garbage(&audit.mem(shard), audit)
 }
 
-/// Checks a database, or a flushed one (`db` is none), whose `expires` may be freed in part.
-fn verify_pair(
+/// Checks a database, or a flushed one, whose dictionaries may be freed in part.
+fn verify_database(
     audit: &Audit<'_>,
     shard: ShardIndex,
-    keys: Offset<Root>,
-    expires: Offset<Root>,
-    db: Option<DbIndex>,
+    root: Offset<DbRoot>,
+    is_garbage: bool,
 ) -> Result<(u64, u64), Broken> {
     let mem = audit.mem(shard);
-    let mut entries = Entries { mem: &mem, audit, expiring: Vec::new() };
-    let root = check(&mem, audit, keys, &mut entries)?;
-    let mut expiring = entries.expiring;
-    expiring.sort_unstable();
-    // A dictionary that passes has no key twice, hence no entry twice: `expires` refers to as many
-    // different entries as it has items, and if all of them have an expiry and the numbers agree,
-    // to each that has one.
-    let expires = check(&mem, audit, expires, &mut Expiring { mem: &mem, entries: &expiring })?;
-    let complete = expires.len == expiring.len() as u64;
-    if db.is_some() && (!complete || root.drained > 0 || expires.drained > 0) {
-        let reason =
-            format!("{} keys have an expiry, but `expires` has {}", expiring.len(), expires.len);
-        return Err(Broken::at(keys.raw(), reason));
+    let mut entries = Entries { mem: &mem, audit, aside: [Vec::new(), Vec::new()] };
+    let keys = check(&mem, audit, Offset::new(keys_at(root).place()), &mut entries)?;
+    let mut drained = keys.drained > 0;
+    let mut aside = entries.aside;
+    for (side, entries) in Side::ALL.into_iter().zip(&mut aside) {
+        entries.sort_unstable();
+        // A dictionary that passes has no key twice, hence no entry twice: it refers to as many
+        // different entries as it has items, and if all of them belong there and the numbers
+        // agree, to each that does.
+        let place = Offset::new(side.at(root).place());
+        let dict = check(&mem, audit, place, &mut Aside { mem: &mem, side, entries })?;
+        drained |= dict.drained > 0;
+        if !is_garbage && (dict.len != entries.len() as u64) {
+            let reason =
+                format!("{} keys should be in {side:?}, but {} are", entries.len(), dict.len);
+            return Err(Broken::at(root.raw(), reason));
+        }
     }
-    Ok((root.len, expires.len))
+    if !is_garbage && drained {
+        return Err(Broken::at(root.raw(), "a database that is freed in part".into()));
+    }
+    Ok((keys.len, aside[0].len() as u64))
 }
 
 fn has_same_key(mem: &Mem<'_>, one: u64, other: u64) -> bool {
@@ -110,8 +114,8 @@ fn has_same_key(mem: &Mem<'_>, one: u64, other: u64) -> bool {
 struct Entries<'a, 'h> {
     mem: &'a Mem<'h>,
     audit: &'a Audit<'h>,
-    /// Those of them that have an expiry.
-    expiring: Vec<u64>,
+    /// Those of them that belong aside.
+    aside: [Vec<u64>; Side::ALL.len()],
 }
 
 impl Checked for Entries<'_, '_> {
@@ -123,8 +127,10 @@ impl Checked for Entries<'_, '_> {
     #[inline]
     fn check(&mut self, item: u64) -> Result<u64, Broken> {
         let (shape, hash) = verify_entry(self.mem, self.audit, item, self.mem.shard())?;
-        if shape.has_expiry {
-            self.expiring.push(item);
+        for (side, entries) in Side::ALL.into_iter().zip(&mut self.aside) {
+            if shape.is_in(side) {
+                entries.push(item);
+            }
         }
         Ok(hash)
     }
@@ -134,14 +140,15 @@ impl Checked for Entries<'_, '_> {
     }
 }
 
-/// The items of `expires`, which are entries of `keys`.
-struct Expiring<'a, 'h> {
+/// The items of a dictionary aside, which are entries of `keys`.
+struct Aside<'a, 'h> {
     mem: &'a Mem<'h>,
-    /// The entries with an expiry, in ascending order.
+    side: Side,
+    /// The entries that belong there, in ascending order.
     entries: &'a [u64],
 }
 
-impl Checked for Expiring<'_, '_> {
+impl Checked for Aside<'_, '_> {
     #[inline]
     fn prefetch(&self, item: u64) {
         self.mem.arena().prefetch(item);
@@ -149,7 +156,8 @@ impl Checked for Expiring<'_, '_> {
 
     fn check(&mut self, item: u64) -> Result<u64, Broken> {
         if self.entries.binary_search(&item).is_err() {
-            let reason = format!("`expires` refers to {item:#x}, which has no expiry");
+            let reason =
+                format!("{:?} refers to {item:#x}, which does not belong there", self.side);
             return Err(Broken::at(item, reason));
         }
         let key = Shape::load(self.mem, item).key(self.mem, item);
@@ -178,6 +186,12 @@ fn verify_entry(
     if shape.key_len > MAX_VALUE || shape.value_len > MAX_VALUE {
         return broken(format!("key of {} and value of {}", shape.key_len, shape.value_len));
     }
+    if shape.kind == Kind::String && (shape.form, shape.count, shape.is_large()) != (0, 0, false)
+        || shape.kind != Kind::String && (shape.was_edited || shape.encoding == Encoding::Int)
+        || shape.is_large() && (shape.count, shape.value_len) != (0, 0)
+    {
+        return broken(format!("its parts do not go together: {shape:?}"));
+    }
     audit.claim(at, shape.len(), shard)?;
     match shape.encoding {
         Encoding::External => {
@@ -190,7 +204,11 @@ fn verify_entry(
         Encoding::Int if shape.value_len != 0 => {
             return broken(format!("a number of {} bytes", shape.value_len));
         }
+        Encoding::Large => values::verify_large(mem, audit, &shape, shape.header(mem, at))?,
         Encoding::Int | Encoding::Inline => {}
+    }
+    if shape.is_compact() {
+        values::verify_compact(mem, at, &shape)?;
     }
     let hash = super::entry::hash(mem.arena(), shape.key(mem, at));
     if ShardIndex::of_hash(hash) != shard {

@@ -9,13 +9,15 @@
 //! resets the connection and destroys replies on their way.
 
 use std::cell::RefCell;
-use std::future::poll_fn;
+use std::future::{Future, poll_fn};
 use std::io;
 use std::net::Shutdown;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd as _;
+use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::task::Poll;
 use std::time::Duration;
 
 use tokio::io::ReadBuf;
@@ -23,10 +25,11 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::clock;
-use crate::engine::{Hangup, Origin, Outcome, Session, Worker};
+use crate::engine::{Client, MAIL, Origin, Outcome, Session, Waiter, Worker};
 use crate::protocol::{Batch, Limits, Parser, Reply, Version};
 
 use super::pending::{KEEP, Pending};
+use super::postbox::{Line, Postbox};
 use super::stream::Stream;
 
 /// Bytes that one read takes at most, unless a larger argument is announced.
@@ -47,6 +50,8 @@ const LINGER: Duration = Duration::from_secs(1);
 pub(super) struct Desk {
     /// Runs requests.
     pub worker: Worker,
+    /// Where other threads leave word for the connections.
+    pub postbox: Arc<Postbox>,
     /// Most bytes of one request.
     request_limit: usize,
     input: Vec<u8>,
@@ -58,6 +63,7 @@ impl Desk {
     pub(super) fn new(worker: Worker, request_limit: usize) -> Self {
         Self {
             worker,
+            postbox: Arc::default(),
             request_limit,
             input: vec![0; READ],
             batch: Batch::new(),
@@ -66,20 +72,10 @@ impl Desk {
     }
 }
 
-/// Ends a connection by shutting its socket down. The registry of clients forgets it before the
-/// socket is closed, so that the number cannot be another socket's by then.
-struct ShutDown(RawFd);
-
-impl Hangup for ShutDown {
-    fn hang_up(&self) {
-        // It may have ended by itself.
-        let _ = nix::sys::socket::shutdown(self.0, nix::sys::socket::Shutdown::Both);
-    }
-}
-
 /// What a connection keeps between reads.
 struct Connection {
     stream: Stream,
+    line: Arc<Line>,
     session: Session,
     version: Version,
     parser: Parser,
@@ -95,8 +91,18 @@ enum Next {
     Read,
     Continue,
     Wait(i64),
+    /// Until a command that waits for a key has its reply.
+    Blocked,
     Close,
     CutOff,
+}
+
+/// What a connection was woken for.
+enum Word {
+    /// So many bytes were received; none, if the other side has ended the connection.
+    Bytes(usize),
+    /// Its signals have changed.
+    Signal,
 }
 
 /// Who ended a connection.
@@ -111,17 +117,18 @@ enum EndedBy {
 /// Serves a connection until it ends.
 pub(super) async fn serve(desk: Rc<RefCell<Desk>>, stream: Stream, mut origin: Origin) {
     origin.fd = stream.as_raw_fd();
-    let hangup = Arc::new(ShutDown(origin.fd));
-    let (client, shared) = {
+    let (client, shared, line) = {
         let mut desk = desk.borrow_mut();
+        let line = Arc::new(Line::new(origin.fd, Arc::clone(&desk.postbox)));
         let authenticated = desk.worker.config().requirepass.is_none();
         let shared = Arc::clone(desk.worker.engine().shared());
         desk.worker.recorder().client_opened();
-        let client = shared.clients.connect(origin, clock::wall_ms(), hangup);
-        (Session::new(client, authenticated), shared)
+        let client = shared.clients.connect(origin, clock::wall_ms(), Arc::clone(&line) as _);
+        (Session::new(client, authenticated), shared, line)
     };
     let mut connection = Connection {
         stream,
+        line,
         session: client,
         version: Version::Resp2,
         parser: Parser::new(),
@@ -131,7 +138,9 @@ pub(super) async fn serve(desk: Rc<RefCell<Desk>>, stream: Stream, mut origin: O
     };
     // After an error nothing can be told to the other side.
     let ended_by = connection.run(&desk).await.unwrap_or(EndedBy::Force);
+    connection.tell_if_cut_off();
     shared.clients.disconnect(&connection.session.client);
+    desk.borrow().worker.leave(&mut connection.session);
     desk.borrow().worker.recorder().client_closed();
     if ended_by == EndedBy::Server {
         connection.linger(&desk).await;
@@ -141,13 +150,17 @@ pub(super) async fn serve(desk: Rc<RefCell<Desk>>, stream: Stream, mut origin: O
 impl Connection {
     async fn run(&mut self, desk: &RefCell<Desk>) -> io::Result<EndedBy> {
         loop {
-            let bytes = self.receive(desk).await?;
-            if bytes == 0 || self.session.client.is_killed() {
+            let word = self.receive(desk).await?;
+            if self.session.client.is_killed() {
                 return Ok(EndedBy::Force);
             }
-            let mut next = self.answer(desk, bytes);
+            let (bytes, mut next) = match word {
+                Word::Bytes(0) => return Ok(EndedBy::Force),
+                Word::Bytes(bytes) => (bytes, self.answer(desk, bytes)),
+                Word::Signal => (0, self.send_mail(desk)),
+            };
             loop {
-                self.send().await?;
+                self.send(desk).await?;
                 next = match next {
                     Next::Read => break,
                     Next::Close => return Ok(EndedBy::Server),
@@ -162,32 +175,90 @@ impl Connection {
                         }
                         self.go_on(desk)
                     }
+                    Next::Blocked => match self.wait_for_key(desk).await? {
+                        Some(ended_by) => return Ok(ended_by),
+                        None => self.go_on(desk),
+                    },
                 };
             }
             // There may be more at once: the others of this worker come first.
-            if bytes >= READ {
+            if bytes == 0 || bytes >= READ {
                 yield_now().await;
             }
         }
     }
 
-    /// Waits for bytes: into the worker's buffer, or behind those of an incomplete request.
-    async fn receive(&mut self, desk: &RefCell<Desk>) -> io::Result<usize> {
-        if !self.partial.is_empty() {
-            let wanted = self.parser.wanted(self.partial.len()).clamp(READ, GROW);
-            return self.stream.read_buf(&mut self.partial.room(wanted)).await;
+    /// Waits for bytes, into the worker's buffer or behind those of an incomplete request; or for
+    /// a signal.
+    async fn receive(&mut self, desk: &RefCell<Desk>) -> io::Result<Word> {
+        let (client, line) = (&self.session.client, &self.line);
+        if self.partial.is_empty() {
+            return or_signal(client, line, read_shared(&mut self.stream, desk)).await;
         }
-        self.read_shared(desk).await
+        let wanted = self.parser.wanted(self.partial.len()).clamp(READ, GROW);
+        let mut room = self.partial.room(wanted);
+        or_signal(client, line, self.stream.read_buf(&mut room)).await
     }
 
-    async fn read_shared(&mut self, desk: &RefCell<Desk>) -> io::Result<usize> {
-        poll_fn(|context| {
-            let input = &mut desk.borrow_mut().input;
-            let mut buffer = ReadBuf::new(input);
-            let outcome = self.stream.poll_read(context, &mut buffer);
-            outcome.map_ok(|()| buffer.filled().len())
-        })
-        .await
+    /// Waits until the command that ran last has the reply that it waits for a key for; what else
+    /// others send is sent meanwhile, and what the client sends is kept. `Some` if the connection
+    /// has ended.
+    async fn wait_for_key(&mut self, desk: &RefCell<Desk>) -> io::Result<Option<EndedBy>> {
+        let Some(waiter) = self.session.waiting.clone() else { return Ok(None) };
+        loop {
+            let signals = self.session.client.signals();
+            if self.session.client.is_killed() {
+                return Ok(Some(EndedBy::Force));
+            }
+            if signals & MAIL != 0 {
+                if matches!(self.send_mail(desk), Next::CutOff) {
+                    return Ok(Some(EndedBy::Force));
+                }
+                self.send(desk).await?;
+                yield_now().await;
+            } else if waiter.is_done() {
+                self.session.waiting = None;
+                return Ok(None);
+            } else {
+                match self.wait_once(desk, &waiter).await? {
+                    None => desk.borrow_mut().worker.time_out(&waiter),
+                    Some(Word::Bytes(0)) => return Ok(Some(EndedBy::Force)),
+                    Some(Word::Bytes(bytes)) => self.count_received(&mut desk.borrow_mut(), bytes),
+                    Some(Word::Signal) => {}
+                }
+            }
+        }
+    }
+
+    /// Waits for a signal, or for bytes that are kept; nothing, once the time is over.
+    async fn wait_once(
+        &mut self,
+        desk: &RefCell<Desk>,
+        waiter: &Waiter,
+    ) -> io::Result<Option<Word>> {
+        let is_done = poll_fn(|context| {
+            self.line.listen(context);
+            let woken = waiter.is_done() || self.session.client.signals() != 0;
+            if woken { Poll::Ready(()) } else { Poll::Pending }
+        });
+        let left = waiter.until.map(|until| until.saturating_sub(clock::monotonic_us()));
+        let time_is_over = async {
+            match left {
+                Some(micros) => sleep(Duration::from_micros(micros)).await,
+                None => std::future::pending().await,
+            }
+        };
+        let has_room = self.partial.len() <= desk.borrow().request_limit;
+        tokio::select! {
+            biased;
+            () = is_done => Ok(Some(Word::Signal)),
+            read = read_shared(&mut self.stream, desk), if has_room => {
+                let bytes = read?;
+                self.partial.append(&desk.borrow().input[..bytes]);
+                Ok(Some(Word::Bytes(bytes)))
+            }
+            () = time_is_over => Ok(None),
+        }
     }
 
     /// Waits while the pause until `until` lasts; false if the connection was killed meanwhile.
@@ -215,7 +286,7 @@ impl Connection {
         }
         let drain = async {
             let mut left = LINGER_BYTES;
-            while let Ok(bytes @ 1..) = self.read_shared(desk).await {
+            while let Ok(bytes @ 1..) = read_shared(&mut self.stream, desk).await {
                 left = left.saturating_sub(bytes);
                 if left == 0 {
                     break;
@@ -229,9 +300,7 @@ impl Connection {
     /// Answers the `bytes` that were just received.
     fn answer(&mut self, desk: &RefCell<Desk>, bytes: usize) -> Next {
         let desk = &mut *desk.borrow_mut();
-        desk.worker.recorder().socket_read(bytes as u64);
-        let received = &self.session.client.bytes_in;
-        received.store(received.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
+        self.count_received(desk, bytes);
         if !self.partial.is_empty() {
             return self.answer_partial(desk);
         }
@@ -242,6 +311,22 @@ impl Connection {
         }
         desk.input = input;
         next
+    }
+
+    #[inline]
+    fn count_received(&self, desk: &mut Desk, bytes: usize) {
+        desk.worker.recorder().socket_read(bytes as u64);
+        let received = &self.session.client.bytes_in;
+        received.store(received.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
+    }
+
+    /// Sends what others have left for the client.
+    #[cold]
+    fn send_mail(&mut self, desk: &RefCell<Desk>) -> Next {
+        let desk = &mut *desk.borrow_mut();
+        desk.reply.out.clear();
+        self.session.client.take_mail(&mut desk.reply.out);
+        if self.hand_over(desk) { Next::Read } else { Next::CutOff }
     }
 
     fn answer_partial(&mut self, desk: &mut Desk) -> Next {
@@ -263,6 +348,10 @@ impl Connection {
         let mut done = 0;
         desk.reply.out.clear();
         desk.reply.version = self.version;
+        // What was delivered before these requests came is sent before their replies.
+        if self.session.client.signals() & MAIL != 0 {
+            self.session.client.take_mail(&mut desk.reply.out);
+        }
         let next = loop {
             let config = desk.worker.config();
             let limits = Limits {
@@ -281,8 +370,8 @@ impl Connection {
                 (Outcome::Done, Ok(consumed)) => {
                     self.count(desk.batch.len());
                     done += consumed;
-                    if done == bytes.len() {
-                        break Next::Read;
+                    if done == bytes.len() || self.session.queued_bytes() > desk.request_limit {
+                        break self.keep_incomplete(desk, 0);
                     }
                 }
                 (Outcome::Done, Err(error)) => {
@@ -294,6 +383,10 @@ impl Connection {
                     done += self.rewind(desk, ran);
                     break Next::Continue;
                 }
+                (Outcome::Blocked(ran), _) => {
+                    done += self.rewind(desk, ran);
+                    break Next::Blocked;
+                }
                 (Outcome::Wait(ran, until), _) => {
                     done += self.rewind(desk, ran);
                     break Next::Wait(until);
@@ -304,15 +397,17 @@ impl Connection {
         if self.hand_over(desk) { (done, next) } else { (done, Next::CutOff) }
     }
 
-    /// What follows when `bytes` of an incomplete request were received.
+    /// What follows when `bytes` of an incomplete request were received, or none.
     #[inline]
     fn keep_incomplete(&self, desk: &mut Desk, bytes: usize) -> Next {
+        // What is queued has not run either.
+        let bytes = bytes + self.session.queued_bytes();
         if bytes <= desk.request_limit {
             return Next::Read;
         }
         let client = &self.session.client;
         tracing::warn!(
-            "Closing client {} at {}: it sent {bytes} bytes of one request, which may have {}",
+            "Closing client {} at {}: it sent {bytes} bytes that have not run, which may be {}",
             client.id,
             client.peer,
             desk.request_limit
@@ -361,15 +456,8 @@ impl Connection {
     #[cold]
     fn keep_unsent(&mut self, desk: &mut Desk, sent: usize) -> bool {
         let unsent = desk.reply.out.len() - sent;
-        let limit = desk.worker.config().client_output_buffer_limit.normal.hard;
-        if limit > 0 && unsent as u64 > limit {
-            let client = &self.session.client;
-            tracing::warn!(
-                "Closing client {} at {}: {unsent} bytes of replies wait to be read, and \
-                 client-output-buffer-limit allows {limit}",
-                client.id,
-                client.peer
-            );
+        let limits = &desk.worker.config().client_output_buffer_limit;
+        if !self.session.client.set_unsent(limits, unsent as u64) {
             return false;
         }
         if unsent > READ {
@@ -381,15 +469,33 @@ impl Connection {
         true
     }
 
+    /// Logs that the client has left too much unread, if that is why it ends.
+    fn tell_if_cut_off(&self) {
+        let client = &self.session.client;
+        if let Some(bytes) = client.cut_off_at() {
+            tracing::warn!(
+                "Closing client {} at {}: {bytes} bytes wait to be read, more than \
+                 client-output-buffer-limit allows",
+                client.id,
+                client.peer
+            );
+        }
+    }
+
     /// Waits until the socket has taken all replies.
-    async fn send(&mut self) -> io::Result<()> {
+    async fn send(&mut self, desk: &RefCell<Desk>) -> io::Result<()> {
         if self.unsent.is_empty() {
             return Ok(());
         }
         while self.sent < self.unsent.len() {
             self.stream.writable().await?;
             match self.stream.try_write(&self.unsent[self.sent..]) {
-                Ok(bytes) => self.sent += bytes,
+                Ok(bytes) => {
+                    self.sent += bytes;
+                    let left = (self.unsent.len() - self.sent) as u64;
+                    let limits = desk.borrow_mut().worker.config().client_output_buffer_limit;
+                    self.session.client.set_unsent(&limits, left);
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
             }
@@ -398,4 +504,33 @@ impl Connection {
         self.sent = 0;
         Ok(())
     }
+}
+
+/// Waits for `read`, or for a signal of the client's.
+async fn or_signal(
+    client: &Client,
+    line: &Line,
+    read: impl Future<Output = io::Result<usize>>,
+) -> io::Result<Word> {
+    let mut read = pin!(read);
+    poll_fn(|context| {
+        if let Poll::Ready(bytes) = read.as_mut().poll(context) {
+            return Poll::Ready(bytes.map(Word::Bytes));
+        }
+        line.listen(context);
+        // Whoever signals wakes afterwards, so that either this or the waker sees it.
+        if client.signals() == 0 { Poll::Pending } else { Poll::Ready(Ok(Word::Signal)) }
+    })
+    .await
+}
+
+/// Waits for bytes, into the worker's buffer.
+async fn read_shared(stream: &mut Stream, desk: &RefCell<Desk>) -> io::Result<usize> {
+    poll_fn(|context| {
+        let input = &mut desk.borrow_mut().input;
+        let mut buffer = ReadBuf::new(input);
+        let outcome = stream.poll_read(context, &mut buffer);
+        outcome.map_ok(|()| buffer.filled().len())
+    })
+    .await
 }

@@ -15,6 +15,7 @@
 mod acceptor;
 mod connection;
 mod pending;
+mod postbox;
 mod stream;
 mod worker;
 

@@ -25,6 +25,8 @@ use super::connection::{Desk, READ, REQUEST_LIMIT, serve};
 use super::stream::Stream;
 use super::{Listeners, Pool, Stop};
 
+mod waiting;
+
 /// Nothing here takes so long; a test that would hang fails instead.
 const PATIENCE: Duration = Duration::from_secs(30);
 
@@ -65,6 +67,7 @@ impl House {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let local = LocalSet::new();
         local.block_on(&runtime, async {
+            tokio::task::spawn_local(Arc::clone(&desk.borrow().postbox).attend());
             let mut tasks = Vec::new();
             for socket in sockets {
                 socket.set_nonblocking(true).unwrap();

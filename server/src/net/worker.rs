@@ -119,6 +119,7 @@ fn work(
             listeners.accept(Box::leak(Box::new(Accepting { shared, recorder, mailboxes })));
         }
         let desk = Rc::new(RefCell::new(Desk::new(Worker::new(engine, recorder), REQUEST_LIMIT)));
+        tokio::task::spawn_local(Arc::clone(&desk.borrow().postbox).attend());
         loop {
             tokio::select! {
                 delivery = mail.recv() => match delivery.map(open) {

@@ -123,6 +123,9 @@ fn event(situation: &Situation<'_>, figures: &EventFigures) -> String {
         Event::ExpireCycle => {
             "Many keys expire at once: spread their times, or raise hz for smaller rounds."
         }
+        Event::EvictionCycle | Event::EvictionDel => {
+            "Writes wait for keys to be evicted: raise maxmemory, or let keys expire sooner."
+        }
     };
     format!(
         "{}: {count} seconds with spikes, {mean:.0} ms in the mean, {} ms at most. {advice}",

@@ -67,6 +67,8 @@ pub struct InfoInputs {
     pub pubsub_channels: u64,
     /// Patterns with subscribers.
     pub pubsub_patterns: u64,
+    /// Shard channels with subscribers.
+    pub pubsub_shard_channels: u64,
     /// The databases; empty ones may be left out.
     pub databases: Vec<DatabaseFigures>,
     /// The arena.

@@ -31,11 +31,15 @@ pub enum Event {
     FastCommand,
     /// A round of expiry.
     ExpireCycle,
+    /// Making room for a command by eviction.
+    EvictionCycle,
+    /// Evicting one key.
+    EvictionDel,
 }
 
 impl Event {
     /// All of them.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 9] = [
         Self::Fork,
         Self::Safepoint,
         Self::CowFault,
@@ -43,6 +47,8 @@ impl Event {
         Self::Command,
         Self::FastCommand,
         Self::ExpireCycle,
+        Self::EvictionCycle,
+        Self::EvictionDel,
     ];
 
     /// As LATENCY and the metrics name it.
@@ -55,6 +61,8 @@ impl Event {
             Self::Command => "command",
             Self::FastCommand => "fast-command",
             Self::ExpireCycle => "expire-cycle",
+            Self::EvictionCycle => "eviction-cycle",
+            Self::EvictionDel => "eviction-del",
         }
     }
 

@@ -5,6 +5,7 @@
 
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
+use crate::commands::notifications::Class;
 use crate::keyspace::Entry;
 use crate::protocol::parse_u64;
 
@@ -177,14 +178,22 @@ pub(super) fn bitfield(call: &mut Call<'_>) -> Answer {
     let (db, key) = (call.session.db, call.key(1));
     let Some(len) = needed(&operations) else { return read_all(call, &operations) };
     let old = call.shards.lookup(db, &key);
+    let grows = match &old {
+        Some(old) => call.shards.string(old)?.size() < len,
+        None => true,
+    };
     // All memory is got here, so that what follows cannot fail halfway.
     let entry = call.shards.grow(db, &key, old.as_ref(), len)?;
+    let mut changed = grows;
     call.reply.array(operations.len());
     for operation in &operations {
-        match run(call, &entry, operation)? {
+        match run(call, &entry, operation, &mut changed)? {
             Some(number) => call.reply.integer(number),
             None => call.reply.null(),
         }
+    }
+    if changed {
+        call.notify(Class::STRING, "setbit", key.bytes);
     }
     Ok(())
 }
@@ -211,8 +220,14 @@ fn read_all(call: &mut Call<'_>, operations: &[Operation]) -> Answer {
     Ok(())
 }
 
-/// Runs one operation on an entry that was grown for it; returns the reply.
-fn run(call: &mut Call<'_>, entry: &Entry, operation: &Operation) -> Result<Option<i64>, Failure> {
+/// Runs one operation on an entry that was grown for it; returns the reply, and notes if a byte
+/// has changed.
+fn run(
+    call: &mut Call<'_>,
+    entry: &Entry,
+    operation: &Operation,
+    has_changed: &mut bool,
+) -> Result<Option<i64>, Failure> {
     let Operation { field, action, overflow } = *operation;
     let mut digits = itoa::Buffer::new();
     let window = field.window(call.shards.string(entry)?.bytes(&mut digits));
@@ -230,7 +245,14 @@ fn run(call: &mut Call<'_>, entry: &Entry, operation: &Operation) -> Result<Opti
     let after = &changed.to_be_bytes()[size_of::<u128>() - touched..];
     let differ = |i: &usize| before[*i] != after[*i];
     if let (Some(first), Some(last)) = ((0..touched).find(differ), (0..touched).rfind(differ)) {
-        call.shards.edit(entry, field.first_byte() + first as u64, &after[first..=last]);
+        *has_changed = true;
+        call.shards.edit(
+            call.session.db,
+            &call.key(1),
+            entry,
+            field.first_byte() + first as u64,
+            &after[first..=last],
+        );
     }
     Ok(Some(answer(if matches!(action, Action::Set(_)) { old } else { new })))
 }

@@ -12,6 +12,7 @@ use crate::protocol::parse_u64;
 
 use super::call::Call;
 use super::failure::{Answer, Failure};
+use super::notifications::Class;
 use super::span::{self, Span, index};
 use super::table::{Command, Flags, Handler, Keys};
 
@@ -24,7 +25,7 @@ const BAD_BIT: Failure = Failure::new("ERR bit is not an integer or out of range
 const NOT_ONE_OR_ZERO: Failure = Failure::new("ERR The bit argument must be 1 or 0.");
 
 /// Argument 2 and all after it.
-const BEHIND_OPERATION: Keys = Keys { first: 2, last: -1, step: 1 };
+const BEHIND_OPERATION: Keys = Keys::spread(2, -1, 1);
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
@@ -95,6 +96,7 @@ fn setbit(call: &mut Call<'_>) -> Answer {
         let clear = old.unwrap_or(0) & !mask(offset);
         let new = if on { clear | mask(offset) } else { clear };
         call.shards.write_at(db, &key, entry.as_ref(), offset / 8, &[new])?;
+        call.notify(Class::STRING, "setbit", key.bytes);
     }
     call.reply.integer(i64::from(was));
     Ok(())

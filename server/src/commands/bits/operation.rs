@@ -2,6 +2,7 @@
 
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
+use crate::commands::notifications::Class;
 use crate::keyspace::Expiry;
 
 const NOT_ALONE: Failure = Failure::new("ERR BITOP NOT must be called with a single source key.");
@@ -65,9 +66,12 @@ pub(super) fn bitop(call: &mut Call<'_>) -> Answer {
     }
     let target = call.key(2);
     if result.is_empty() {
-        call.shards.remove(db, &target);
+        if call.shards.remove(db, &target) {
+            call.notify(Class::GENERIC, "del", target.bytes);
+        }
     } else {
         call.shards.set(db, &target, &result, Expiry::None)?;
+        call.notify(Class::STRING, "set", target.bytes);
     }
     call.reply.integer(result.len() as i64);
     Ok(())

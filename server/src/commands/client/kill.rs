@@ -5,15 +5,14 @@ use crate::commands::clients::Client;
 use crate::commands::failure::{Answer, Failure};
 use crate::protocol::parse_i64;
 
-use super::list::is_normal;
+use super::list::Type;
 
 /// Which connections to close: those that pass every filter given.
 struct Filter<'c> {
     id: Option<u64>,
     address: Option<&'c [u8]>,
     local: Option<&'c [u8]>,
-    /// Whether the wanted type is the one that all connections have.
-    normal: bool,
+    kind: Option<Type>,
     /// Seconds that it has lasted at least.
     age: i64,
     skip_own: bool,
@@ -60,7 +59,7 @@ fn end(call: &mut Call<'_>, client: &Client) {
 impl<'c> Filter<'c> {
     fn read(call: &Call<'c>) -> Result<Self, Failure> {
         let mut filter =
-            Self { id: None, address: None, local: None, normal: true, age: 0, skip_own: true };
+            Self { id: None, address: None, local: None, kind: None, age: 0, skip_own: true };
         let args = call.args;
         let mut i = 2;
         while i < args.len() {
@@ -73,7 +72,7 @@ impl<'c> Filter<'c> {
                 const BAD: Failure = Failure::new("ERR maxage should be greater than 0");
                 filter.age = Some(call.integer(i + 1)?).filter(|age| *age > 0).ok_or(BAD)?;
             } else if call.is(i, "type") {
-                filter.normal = is_normal(value)?;
+                filter.kind = Some(Type::read(value)?);
             } else if call.is(i, "addr") {
                 filter.address = Some(value);
             } else if call.is(i, "laddr") {
@@ -99,7 +98,7 @@ impl<'c> Filter<'c> {
 
     fn passes(&self, client: &Client, own: u64, now: i64) -> bool {
         let lasted = now.saturating_sub(client.connected_at) / 1000;
-        self.normal
+        self.kind.is_none_or(|kind| kind.has(client))
             && self.id.is_none_or(|id| client.id == id)
             && self.address.is_none_or(|address| client.peer.as_bytes() == address)
             && self.local.is_none_or(|local| client.local.as_bytes() == local)

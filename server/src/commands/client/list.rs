@@ -1,7 +1,7 @@
 //! CLIENT LIST and CLIENT INFO: a connection in one line of `name=value` pairs.
 //!
 //! The names and their order are those of Redis 7.4, because tools read them. What has no meaning
-//! here (subscriptions, buffers that are not counted by client) is 0.
+//! here (buffers that are not counted by client) is 0.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -12,16 +12,40 @@ use crate::commands::failure::{Answer, Failure};
 use crate::commands::shared::Shared;
 use crate::protocol::parse_i64;
 
-/// Kinds of connections that a filter can name; all are normal ones here.
-pub(super) fn is_normal(name: &[u8]) -> Result<bool, Failure> {
-    let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
-    if is("normal") {
-        Ok(true)
-    } else if ["master", "replica", "slave", "pubsub"].into_iter().any(is) {
-        Ok(false)
-    } else {
-        let name = String::from_utf8_lossy(name);
-        Err(Failure::text(format!("ERR Unknown client type '{name}'")))
+/// A kind of connections that a filter can name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Type {
+    /// Those of no other kind.
+    Normal,
+    /// Those that subscribe to something.
+    Subscriber,
+    /// What no connection here is.
+    Replication,
+}
+
+impl Type {
+    /// The kind that a name means.
+    pub(super) fn read(name: &[u8]) -> Result<Self, Failure> {
+        let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
+        if is("normal") {
+            Ok(Self::Normal)
+        } else if is("pubsub") {
+            Ok(Self::Subscriber)
+        } else if ["master", "replica", "slave"].into_iter().any(is) {
+            Ok(Self::Replication)
+        } else {
+            let name = String::from_utf8_lossy(name);
+            Err(Failure::text(format!("ERR Unknown client type '{name}'")))
+        }
+    }
+
+    /// Whether a connection is of this kind.
+    pub(super) fn has(self, client: &Client) -> bool {
+        match self {
+            Self::Normal => !client.is_subscriber(),
+            Self::Subscriber => client.is_subscriber(),
+            Self::Replication => false,
+        }
     }
 }
 
@@ -39,11 +63,8 @@ pub(super) fn list(call: &mut Call<'_>) -> Answer {
     let chosen = match call.args.len() {
         2 => all,
         4 if call.is(2, "type") => {
-            if is_normal(call.args.at(3))? {
-                all
-            } else {
-                Vec::new()
-            }
+            let kind = Type::read(call.args.at(3))?;
+            all.into_iter().filter(|client| kind.has(client)).collect()
         }
         4.. if call.is(2, "id") => {
             let mut chosen = Vec::new();
@@ -88,9 +109,20 @@ fn describe(text: &mut String, shared: &Shared, client: &Client, command: Option
         flags(client),
         load(&client.db),
     );
-    text.push_str(
-        "sub=0 psub=0 ssub=0 multi=-1 watch=0 qbuf=0 qbuf-free=0 argv-mem=0 multi-mem=0 rbs=0 \
-         rbp=0 obl=0 oll=0 omem=0 tot-mem=0 events=r ",
+    // Outside a transaction 0 is stored, and -1 shown.
+    let queued = i128::from(load(&client.queued)) - 1;
+    let (watched, queued_memory) = (load(&client.watched), load(&client.queued_memory));
+    let backlog = client.backlog();
+    let _ = write!(
+        text,
+        "sub={} psub={} ssub={} multi={queued} watch={watched} qbuf=0 qbuf-free=0 argv-mem=0 \
+         multi-mem={queued_memory} rbs=0 rbp=0 obl=0 oll={} omem={backlog} tot-mem={backlog} \
+         events={} ",
+        load(&client.channels),
+        load(&client.patterns),
+        load(&client.shard_channels),
+        u8::from(backlog > 0),
+        if backlog > 0 { "rw" } else { "r" },
     );
     let _ = writeln!(
         text,
@@ -109,7 +141,11 @@ fn describe(text: &mut String, shared: &Shared, client: &Client, command: Option
 /// A letter for each property; `N` if there is none.
 fn flags(client: &Client) -> String {
     let letters = [
+        (client.queued.load(Ordering::Relaxed) > 0, 'x'),
+        (client.watcher.is_touched(), 'd'),
         (client.is_killed(), 'A'),
+        (client.is_subscriber(), 'P'),
+        (client.is_blocked(), 'b'),
         (client.is_unix, 'U'),
         (client.no_evict.load(Ordering::Relaxed), 'e'),
         (client.no_touch.load(Ordering::Relaxed), 'T'),

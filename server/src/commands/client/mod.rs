@@ -201,16 +201,23 @@ fn unpause(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-/// No command here blocks, so nobody is ever waiting.
 fn unblock(call: &mut Call<'_>) -> Answer {
-    match call.args.len() {
-        3 => {}
-        4 if call.is(3, "timeout") || call.is(3, "error") => {}
+    let with_error = match call.args.len() {
+        3 => false,
+        4 if call.is(3, "timeout") => false,
+        4 if call.is(3, "error") => true,
         4 => return Err(Failure::new("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
         _ => return Err(super::wrong_arity(call.row)),
-    }
-    call.integer(2)?;
-    call.reply.integer(0);
+    };
+    let shared = call.shared;
+    let client = u64::try_from(call.integer(2)?).ok().and_then(|id| shared.clients.get(id));
+    let waiter = client.and_then(|client| client.waiting.lock().clone());
+    let limits = &call.config.client_output_buffer_limit;
+    let ended = waiter.is_some_and(|waiter| match with_error {
+        true => waiter.unblock(&shared.waits, &shared.keyspace, limits),
+        false => waiter.give_up(&shared.waits, &shared.keyspace, limits),
+    });
+    call.reply.integer(i64::from(ended));
     Ok(())
 }
 

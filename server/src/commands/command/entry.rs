@@ -15,7 +15,8 @@ pub(super) fn write(reply: &mut Reply, table: &Table, row: &Row) {
     reply.array(10);
     reply.bulk_str(&row.name);
     reply.integer(command.arity as i64);
-    words(reply, command.flags.names());
+    let moves = (command.keys.count != 0).then_some("movablekeys");
+    words(reply, command.flags.names().chain(moves));
     reply.integer(i64::try_from(command.keys.first).unwrap_or(i64::MAX));
     reply.integer(command.keys.last as i64);
     reply.integer(i64::try_from(command.keys.step).unwrap_or(i64::MAX));
@@ -46,6 +47,10 @@ fn write_spec(reply: &mut Reply, spec: &KeySpec) {
     kind(reply, "index", &[("index", i64::try_from(spec.begin).unwrap_or(i64::MAX))]);
     reply.bulk_str("find_keys");
     let step = i64::try_from(spec.step).unwrap_or(i64::MAX);
+    if spec.is_counted {
+        kind(reply, "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", step)]);
+        return;
+    }
     kind(reply, "range", &[("lastkey", spec.last as i64), ("keystep", step), ("limit", 0)]);
 }
 
@@ -76,11 +81,16 @@ pub(super) fn categories(row: &Row) -> impl Iterator<Item = &'static str> {
         ("@keyspace", has("@keyspace")),
         ("@read", flags.has(Flags::READONLY)),
         ("@write", flags.has(Flags::WRITE)),
+        ("@set", has("@set")),
+        ("@sortedset", has("@sortedset")),
+        ("@list", has("@list")),
         ("@string", has("@string")),
         ("@bitmap", has("@bitmap")),
+        ("@pubsub", has("@pubsub")),
         ("@admin", admin || has("@admin")),
         ("@fast", fast),
         ("@slow", !fast),
+        ("@blocking", flags.has(Flags::BLOCKING)),
         ("@dangerous", admin || has("@dangerous")),
         ("@connection", has("@connection")),
         ("@scripting", has("@scripting")),

@@ -1,7 +1,8 @@
 //! What clients may ask of a command and the table does not tell: how it uses its keys, which
 //! categories its group does not imply, and hints for proxies. The words are Redis's.
 
-use crate::commands::table::{Flags, Row};
+use crate::commands::table::{Flags, Keys, Row};
+use crate::protocol::Args;
 
 /// Keys that a command uses in the same way.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -14,16 +15,27 @@ pub(super) struct KeySpec {
     pub last: isize,
     /// From one to the next.
     pub step: usize,
+    /// Whether the argument at `begin` says how many follow it.
+    pub is_counted: bool,
 }
 
 impl KeySpec {
-    /// Where these keys stand among `len` arguments.
-    pub(super) fn positions(&self, len: usize) -> impl Iterator<Item = usize> + use<> {
-        let end = match self.last {
-            last if last >= 0 => (self.begin + last.unsigned_abs() + 1).min(len),
-            back => (len + 1).saturating_sub(back.unsigned_abs()),
+    /// Those from `first` on to the one that is `last` behind it, or from the end.
+    const fn spread(flags: Uses, first: usize, last: isize, step: usize) -> Self {
+        Self { flags, begin: first, last, step, is_counted: false }
+    }
+
+    /// Where these keys stand among arguments.
+    pub(super) fn positions(&self, args: &Args<'_>) -> impl Iterator<Item = usize> + use<> {
+        let last = match self.last {
+            last if last >= 0 => self.begin.cast_signed() + last,
+            back => back,
         };
-        (self.begin..end).step_by(self.step.max(1))
+        let keys = match self.is_counted {
+            true => Keys { count: self.begin, ..Keys::NONE },
+            false => Keys::spread(self.begin, last, self.step),
+        };
+        keys.positions(args)
     }
 }
 
@@ -36,6 +48,7 @@ const EDIT: Uses = &["RW", "access", "update"];
 const VARIES: Uses = &["RW", "access", "update", "variable_flags"];
 const EXTEND: Uses = &["RW", "insert"];
 const TAKE: Uses = &["RW", "access", "delete"];
+const DELETE: Uses = &["RW", "delete"];
 const REPLACE: Uses = &["OW", "update"];
 const CREATE: Uses = &["OW", "insert"];
 const REMOVE: Uses = &["RM", "delete"];
@@ -48,37 +61,61 @@ pub(super) fn known_name(row: &Row) -> &str {
 /// How a command uses its keys.
 pub(super) fn key_specs(row: &Row) -> Vec<KeySpec> {
     let keys = row.command.keys;
-    if keys.first == 0 {
+    if !keys.are_there() {
         return Vec::new();
     }
     let (first, second): (Uses, Option<Uses>) = match known_name(row) {
-        "exists" | "touch" | "type" | "strlen" => (LOOK, None),
+        "exists" | "touch" | "type" | "strlen" | "zcard" | "scard" | "sismember" => (LOOK, None),
         name if name.starts_with("object|") || name == "memory|usage" => (LOOK, None),
-        "append" => (EXTEND, None),
+        "append" | "lpush" | "rpush" | "lpushx" | "rpushx" | "linsert" | "sadd" => (EXTEND, None),
+        "lpop" | "rpop" | "blpop" | "brpop" | "lmpop" | "blmpop" => (TAKE, None),
+        "lrem" | "ltrim" => (DELETE, None),
+        "lmove" | "blmove" | "rpoplpush" | "brpoplpush" => (TAKE, Some(EXTEND)),
+        "llen" => (LOOK, None),
         "decr" | "decrby" | "incr" | "incrby" | "incrbyfloat" | "getex" | "getset" | "setbit"
-        | "move" => (EDIT, None),
+        | "move" | "zincrby" => (EDIT, None),
         "set" | "bitfield" => (VARIES, None),
-        "getdel" => (TAKE, None),
+        "getdel" | "zpopmin" | "zpopmax" | "zmpop" | "bzpopmin" | "bzpopmax" | "bzmpop"
+        | "spop" => (TAKE, None),
+        "zrem" | "zremrangebyrank" | "zremrangebyscore" | "zremrangebylex" | "srem" => {
+            (DELETE, None)
+        }
+        "smove" => (TAKE, Some(EXTEND)),
         "mset" | "psetex" | "setex" | "restore" => (REPLACE, None),
         "setnx" | "msetnx" => (CREATE, None),
         "del" | "unlink" => (REMOVE, None),
         "rename" => (TAKE, Some(REPLACE)),
         "renamenx" => (TAKE, Some(CREATE)),
         "copy" => (READ, Some(REPLACE)),
-        "bitop" => (REPLACE, Some(READ)),
+        "sort" => (READ, None),
+        "bitop" | "zrangestore" | "zunionstore" | "zinterstore" | "zdiffstore" | "sunionstore"
+        | "sdiffstore" => (REPLACE, Some(READ)),
+        "sinterstore" => (UPDATE, Some(READ)),
+        _ if row.command.flags.has(Flags::PUBSUB) => (&["not_key"], None),
         _ if row.command.flags.has(Flags::WRITE) => (UPDATE, None),
         _ => (READ, None),
     };
     let first_index = isize::try_from(keys.first).unwrap_or(isize::MAX);
     let last = if keys.last < 0 { keys.last } else { keys.last - first_index };
+    if keys.count != 0 {
+        let counted = KeySpec {
+            flags: second.unwrap_or(first),
+            begin: keys.count,
+            last: 0,
+            step: 1,
+            is_counted: true,
+        };
+        let before = KeySpec::spread(first, keys.first, last, keys.step);
+        return if keys.first == 0 { vec![counted] } else { vec![before, counted] };
+    }
     match second {
-        None => vec![KeySpec { flags: first, begin: keys.first, last, step: keys.step }],
+        None => vec![KeySpec::spread(first, keys.first, last, keys.step)],
         Some(second) => {
             let rest = if keys.last < 0 { keys.last } else { last - 1 };
             let begin = keys.first + keys.step;
             vec![
-                KeySpec { flags: first, begin: keys.first, last: 0, step: 1 },
-                KeySpec { flags: second, begin, last: rest, step: keys.step },
+                KeySpec::spread(first, keys.first, 0, 1),
+                KeySpec::spread(second, begin, rest, keys.step),
             ]
         }
     }
@@ -93,11 +130,19 @@ pub(super) fn categories(row: &Row) -> &'static [&'static str] {
         "lastsave" | "role" => &["@admin", "@dangerous"],
         name if name == "command" || name.starts_with("command|") => &["@connection"],
         _ => match row.command.group {
+            "generic" if matches!(row.command.name, "sort" | "sort_ro") => {
+                &["@set", "@sortedset", "@list", "@dangerous"]
+            }
             "generic" => &["@keyspace"],
             "string" => &["@string"],
+            "list" => &["@list"],
             "bitmap" => &["@bitmap"],
+            "sorted-set" => &["@sortedset"],
+            "set" => &["@set"],
             "connection" => &["@connection"],
+            "pubsub" if row.command.flags.has(Flags::PUBSUB) => &["@pubsub"],
             "scripting" => &["@scripting"],
+            "transactions" => &["@transaction"],
             _ => &[],
         },
     }
@@ -124,7 +169,9 @@ pub(super) fn hints(row: &Row) -> &'static [&'static str] {
         "info" => {
             &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"]
         }
-        "client|info" | "client|list" | "dump" | "lastsave" | "pttl" | "time" | "ttl" => VOLATILE,
+        "client|info" | "client|list" | "dump" | "lastsave" | "pttl" | "time" | "ttl"
+        | "zrandmember" | "zscan" | "spop" | "srandmember" | "sscan" => VOLATILE,
+        "sdiff" | "sinter" | "smembers" | "sunion" => UNORDERED,
         "object|encoding" | "object|freq" | "object|idletime" | "object|refcount" => VOLATILE,
         "command" | "command|docs" | "command|info" | "command|list" => UNORDERED,
         _ => &[],

@@ -162,7 +162,8 @@ fn list(call: &mut Call<'_>) -> Answer {
 /// The row of the command that `args` are, if it has keys.
 fn keyed<'t>(table: &'t Table, args: &Args<'_>) -> Result<&'t Row, Failure> {
     let row = table.resolve(args).ok_or(Failure::new("ERR Invalid command specified"))?;
-    if row.command.keys.first == 0 {
+    // Channels stand where keys do, and are none.
+    if !row.command.keys.are_there() || row.command.flags.has(Flags::PUBSUB) {
         return Err(Failure::new("ERR The command has no key arguments"));
     }
     if !row.command.accepts(args.len()) {
@@ -173,7 +174,7 @@ fn keyed<'t>(table: &'t Table, args: &Args<'_>) -> Result<&'t Row, Failure> {
 
 fn get_keys(call: &mut Call<'_>) -> Answer {
     let args = call.args.from(2);
-    let positions = keyed(&call.shared.table, &args)?.command.keys.positions(args.len());
+    let positions = keyed(&call.shared.table, &args)?.command.keys.positions(&args);
     call.reply.array(positions.clone().count());
     for i in positions {
         call.reply.bulk(args.at(i));
@@ -188,7 +189,7 @@ fn get_keys_and_flags(call: &mut Call<'_>) -> Answer {
     let keys = || {
         let positions = |spec: &facts::KeySpec| {
             let flags = spec.flags;
-            spec.positions(args.len()).map(move |i| (i, flags))
+            spec.positions(&args).map(move |i| (i, flags))
         };
         specs.iter().flat_map(positions)
     };

@@ -2,6 +2,7 @@
 
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
+use crate::commands::notifications::Class;
 use crate::keyspace::{Expiry, Value};
 use crate::protocol::parse_i64;
 
@@ -41,6 +42,7 @@ fn add(call: &mut Call<'_>, by: i64) -> Answer {
     };
     let sum = number.checked_add(by).ok_or(OVERFLOW)?;
     call.shards.replace_number(db, &key, old.as_ref(), sum, Expiry::Keep)?;
+    call.notify(Class::STRING, "incrby", key.bytes);
     call.reply.integer(sum);
     Ok(())
 }
@@ -59,6 +61,7 @@ pub(super) fn incrbyfloat(call: &mut Call<'_>) -> Answer {
     let by = Extended::parse(call.args.at(2)).ok_or(Failure::NOT_FLOAT)?;
     let sum = number.plus(by).text().ok_or(NOT_FINITE)?;
     call.shards.replace_text(db, &key, old.as_ref(), sum.as_bytes(), Expiry::Keep)?;
+    call.notify(Class::STRING, "incrbyfloat", key.bytes);
     call.reply.bulk_str(&sum);
     Ok(())
 }

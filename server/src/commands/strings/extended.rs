@@ -26,7 +26,7 @@ const ABSURD: i64 = 5_000;
 
 /// A number of 80 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Extended {
+pub(in crate::commands) enum Extended {
     /// Infinite, of either sign: no sum with it is of use.
     Infinite,
     /// `mantissa * 2^exponent`, or its negative.

@@ -2,6 +2,7 @@
 
 use crate::commands::call::Call;
 use crate::commands::failure::Answer;
+use crate::commands::notifications::Class;
 use crate::commands::wrong_arity;
 use crate::keyspace::Value;
 
@@ -49,6 +50,7 @@ pub(super) fn msetnx(call: &mut Call<'_>) -> Answer {
 fn set_pairs(call: &mut Call<'_>) -> Answer {
     let (args, keyspace) = (call.args, &call.shared.keyspace);
     let pairs = (1..args.len()).step_by(2).map(|i| (keyspace.key(args.at(i)), args.at(i + 1)));
-    call.shards.set_all(call.session.db, pairs)?;
+    let (db, teller) = (call.session.db, call.teller());
+    call.shards.set_all(db, pairs, |key| teller.notify(db, Class::STRING, "set", key.bytes))?;
     Ok(())
 }

@@ -14,10 +14,10 @@
 
 mod bignum;
 mod counters;
-mod extended;
+pub(super) mod extended;
 mod lcs;
 mod many;
-mod options;
+pub(super) mod options;
 mod parts;
 mod replace;
 #[cfg(test)]
@@ -27,6 +27,7 @@ use crate::keyspace::{Entry, Expiry, Value};
 
 use super::call::Call;
 use super::failure::Answer;
+use super::notifications::Class;
 use super::table::{Command, Flags, Handler, Keys};
 
 use counters::{decr, decrby, incr, incrby, incrbyfloat};
@@ -97,6 +98,7 @@ fn set(call: &mut Call<'_>) -> Answer {
     }
     let key = call.key(1);
     call.shards.set(call.session.db, &key, call.args.at(2), Expiry::None)?;
+    call.notify(Class::STRING, "set", key.bytes);
     call.reply.ok();
     Ok(())
 }

@@ -2,6 +2,7 @@
 
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
+use crate::commands::notifications::Class;
 use crate::commands::span::{self, Span};
 use crate::keyspace::Expiry;
 
@@ -36,6 +37,7 @@ pub(super) fn append(call: &mut Call<'_>) -> Answer {
             call.shards.write_at(db, &key, Some(&old), len, tail)?
         }
     };
+    call.notify(Class::STRING, "append", key.bytes);
     call.reply.integer(len.cast_signed());
     Ok(())
 }
@@ -52,7 +54,9 @@ pub(super) fn setrange(call: &mut Call<'_>) -> Answer {
         len
     } else {
         check_len(call, offset, part.len() as u64)?;
-        call.shards.write_at(db, &key, old.as_ref(), offset, part)?
+        let len = call.shards.write_at(db, &key, old.as_ref(), offset, part)?;
+        call.notify(Class::STRING, "setrange", key.bytes);
+        len
     };
     call.reply.integer(len.cast_signed());
     Ok(())

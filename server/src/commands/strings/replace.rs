@@ -2,6 +2,7 @@
 
 use crate::commands::call::Call;
 use crate::commands::failure::Answer;
+use crate::commands::notifications::Class;
 use crate::keyspace::OutOfMemory;
 use crate::keyspace::{Entry, Expiry, Key};
 
@@ -51,11 +52,19 @@ fn store(
 ) -> Result<(), OutOfMemory> {
     match expiry {
         Expiry::At(at) if at <= call.now => {
-            call.shards.remove(call.session.db, key);
-            Ok(())
+            if call.shards.remove(call.session.db, key) {
+                call.notify(Class::GENERIC, "del", key.bytes);
+            }
         }
-        _ => call.shards.replace(call.session.db, key, old, call.args.at(value), expiry),
+        _ => {
+            call.shards.replace(call.session.db, key, old, call.args.at(value), expiry)?;
+            call.notify(Class::STRING, "set", key.bytes);
+            if matches!(expiry, Expiry::At(_)) {
+                call.notify(Class::GENERIC, "expire", key.bytes);
+            }
+        }
     }
+    Ok(())
 }
 
 pub(super) fn setnx(call: &mut Call<'_>) -> Answer {
@@ -80,6 +89,8 @@ fn set_for(call: &mut Call<'_>, unit: Unit) -> Answer {
     let expiry = Expiry::At(moment(call, 2, unit)?);
     let key = call.key(1);
     call.shards.set(call.session.db, &key, call.args.at(3), expiry)?;
+    call.notify(Class::STRING, "set", key.bytes);
+    call.notify(Class::GENERIC, "expire", key.bytes);
     call.reply.ok();
     Ok(())
 }
@@ -98,6 +109,7 @@ pub(super) fn getdel(call: &mut Call<'_>) -> Answer {
     show(call, old.as_ref())?;
     if old.is_some() {
         call.shards.remove(call.session.db, &key);
+        call.notify(Class::GENERIC, "del", key.bytes);
     }
     Ok(())
 }
@@ -116,11 +128,18 @@ pub(super) fn getex(call: &mut Call<'_>) -> Answer {
             let at = moment(call, i, unit)?;
             if at <= call.now {
                 call.shards.remove(db, &key);
+                call.notify(Class::GENERIC, "del", key.bytes);
             } else {
                 call.shards.set_expiry(db, &key, &entry, Some(at))?;
+                call.notify(Class::GENERIC, "expire", key.bytes);
             }
         }
-        Wish::Persist => call.shards.set_expiry(db, &key, &entry, None)?,
+        Wish::Persist => {
+            if call.shards.expiry(&entry).is_some() {
+                call.shards.set_expiry(db, &key, &entry, None)?;
+                call.notify(Class::GENERIC, "persist", key.bytes);
+            }
+        }
         Wish::Unsaid | Wish::Keep => {}
     }
     Ok(())

@@ -40,6 +40,83 @@ fn expected() -> Vec<Expected> {
     ]
 }
 
+/// The hashes: name, number of fields and encoding. Every third field of a volatile one expires.
+const HASHES: [(&[u8], usize, bool, &str); 4] = [
+    (b"compact hash", 3, false, "listpack"),
+    (b"volatile hash", 4, true, "listpackex"),
+    (b"large hash", 40, false, "hashtable"),
+    (b"large volatile hash", 70, true, "hashtable"),
+];
+const LIMITS: Limits = Limits { entries: 16, value: 64 };
+
+/// Field `i` of a hash: its name, value and expiry.
+fn field(i: usize, is_volatile: bool) -> (Vec<u8>, Vec<u8>, Option<i64>) {
+    let value = if i.is_multiple_of(2) { i.to_string() } else { format!("value {i}") };
+    let expiry = (is_volatile && i.is_multiple_of(3)).then_some(LATER + i as i64);
+    (format!("field {i}").into_bytes(), value.into_bytes(), expiry)
+}
+
+fn add_hashes(space: &Keyspace) {
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    for (name, count, is_volatile, _) in HASHES {
+        let key = space.key(name);
+        for (name, value, expiry) in (0..count).map(|i| field(i, is_volatile)) {
+            let old = shards.hash(0, &key).unwrap();
+            let pair = std::iter::once((name.as_slice(), value.as_slice()));
+            let expiry = expiry.map_or(Expiry::None, Expiry::At);
+            shards.hash_set(0, &key, old.as_ref(), pair, expiry, &LIMITS).unwrap();
+        }
+    }
+}
+
+fn check_hashes(space: &Keyspace) {
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    for (name, count, is_volatile, encoding) in HASHES {
+        let entry = shards.hash(0, &space.key(name)).unwrap().unwrap();
+        assert_eq!(shards.encoding_name(&entry), encoding);
+        assert_eq!(shards.hash_len(&entry), count as u64);
+        for (name, value, expiry) in (0..count).map(|i| field(i, is_volatile)) {
+            let (found, at) = shards.hash_get(&entry, &name).unwrap();
+            assert_eq!((found.bytes(&mut itoa::Buffer::new()), at), (value.as_slice(), expiry));
+        }
+    }
+}
+
+/// The sorted sets: name, number of members and encoding.
+const SORTED_SETS: [(&[u8], usize, &str); 2] =
+    [(b"compact sorted set", 5, "listpack"), (b"large sorted set", 100, "skiplist")];
+
+/// Member `i` of a sorted set, and its score.
+fn member(i: usize) -> (Vec<u8>, f64) {
+    (format!("member {i}").into_bytes(), i as f64 * 0.75 - 10.0)
+}
+
+fn add_sorted_sets(space: &Keyspace) {
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    for (name, count, _) in SORTED_SETS {
+        let (key, mut entry) = (space.key(name), None);
+        // Not in their order.
+        for (member, score) in (0..count).map(|i| member(i * 7 % count)) {
+            let put = shards.put_member(0, &key, entry, &member, &LIMITS, |_| Some(score));
+            entry = put.unwrap().0;
+        }
+    }
+}
+
+fn check_sorted_sets(space: &Keyspace) {
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    for (name, count, encoding) in SORTED_SETS {
+        let entry = shards.lookup(0, &space.key(name)).unwrap();
+        assert_eq!(shards.encoding_name(&entry), encoding);
+        let view = shards.sorted_set(&entry);
+        assert_eq!(view.len(), count as u64);
+        for i in 0..count {
+            let (member, score) = member(i);
+            assert_eq!(view.rank(&member), Some((i as u64, score)));
+        }
+    }
+}
+
 /// The steps that lead to the golden image.
 fn steps() -> Keyspace {
     let blank = Blank::reserve(PageKind::Small, 16 << 20).unwrap();
@@ -57,6 +134,8 @@ fn steps() -> Keyspace {
         }
     }
     drop(shards);
+    add_hashes(&space);
+    add_sorted_sets(&space);
     space
 }
 
@@ -98,7 +177,8 @@ fn the_golden_keys_are_read_and_written_alike() {
     let contents = space.verify(1).unwrap();
     let expected = expected();
     let expiring = expected.iter().filter(|(_, _, _, expiry, _)| expiry.is_some()).count();
-    assert_eq!((contents.keys, contents.expires), (expected.len() as u64, expiring as u64));
+    let keys = expected.len() + HASHES.len() + SORTED_SETS.len();
+    assert_eq!((contents.keys, contents.expires), (keys as u64, expiring as u64));
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for (db, name, value, expiry, encoding) in expected {
         let entry = shards.lookup(db, &space.key(name)).unwrap();
@@ -108,6 +188,8 @@ fn the_golden_keys_are_read_and_written_alike() {
         assert_eq!(shards.encoding_name(&entry), encoding);
     }
     drop(shards);
+    check_hashes(&space);
+    check_sorted_sets(&space);
     let dir = TempDir::new().unwrap();
     let written = without_writer(write_golden(dir.path()));
     assert!(written == without_writer(fs::read(golden).unwrap()), "another image than before");

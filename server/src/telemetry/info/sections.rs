@@ -245,7 +245,7 @@ pub(super) fn stats(page: &mut Page, reading: &Reading<'_>) {
     page.field("keyspace_misses", engine.keyspace_misses);
     page.field("pubsub_channels", reading.inputs.pubsub_channels);
     page.field("pubsub_patterns", reading.inputs.pubsub_patterns);
-    page.zeros(&["pubsubshard_channels"]);
+    page.field("pubsubshard_channels", reading.inputs.pubsub_shard_channels);
     page.field("latest_fork_usec", latest_fork.as_micros());
     page.field("total_forks", forks);
     page.zeros(&["migrate_cached_sockets", "slave_expires_tracked_keys", "active_defrag_hits"]);

@@ -1,0 +1,201 @@
+//! What happens when memory is short, as `maxmemory-policy` says.
+
+use anyhow::{Result, ensure};
+use client_tests::TestResult;
+use client_tests::random::Random;
+use client_tests::server::Server;
+use client_tests::wait::wait_until;
+use client_tests::wire::{Raw, encode, show};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
+/// The whole arena, and the limit.
+const MEGABYTES: u64 = 48;
+const OOM: &[u8] = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+
+fn server(policy: &str) -> Result<Server> {
+    Server::builder()
+        .arg("--maxmemory", &format!("{MEGABYTES}mb"))
+        .arg("--maxmemory-policy", policy)
+        .start()
+}
+
+/// Sends commands, many at a time, and returns how many were refused for want of memory. Other
+/// errors are errors.
+fn send_all(raw: &mut Raw, commands: impl Iterator<Item = Vec<Vec<u8>>>) -> Result<u64> {
+    let commands: Vec<Vec<Vec<u8>>> = commands.collect();
+    let mut refused = 0;
+    for batch in commands.chunks(64) {
+        let bytes: Vec<u8> = batch.iter().flat_map(|command| encode(command)).collect();
+        raw.send(&bytes)?;
+        for _ in batch {
+            let reply = raw.read_reply()?;
+            if reply == OOM {
+                refused += 1;
+            } else {
+                ensure!(!reply.starts_with(b"-"), "{}", show(&reply));
+            }
+        }
+    }
+    Ok(refused)
+}
+
+fn set(key: &str, length: usize, expires: bool) -> Vec<Vec<u8>> {
+    let mut command = vec![b"SET".to_vec(), key.as_bytes().to_vec(), vec![b'x'; length]];
+    if expires {
+        command.extend([b"EX".to_vec(), b"1000000".to_vec()]);
+    }
+    command
+}
+
+fn number(server: &Server, field: &str) -> Result<u64> {
+    Ok(server.info(field)?.parse()?)
+}
+
+#[test]
+fn writes_go_on_with_every_policy_that_evicts() -> TestResult {
+    let policies = [
+        "volatile-lru",
+        "volatile-lfu",
+        "volatile-random",
+        "volatile-ttl",
+        "allkeys-lru",
+        "allkeys-lfu",
+        "allkeys-random",
+    ];
+    for policy in policies {
+        let server = server(policy)?;
+        let mut raw = server.raw()?;
+        raw.call(&["SET", "lasting", "value"])?;
+        let keys = 3 * MEGABYTES * 1000;
+        let refused =
+            send_all(&mut raw, (0..keys).map(|key| set(&format!("key:{key}"), 900, true)))?;
+        ensure!(refused == 0, "{policy}: {refused} of {keys} writes were refused");
+        let evicted = number(&server, "evicted_keys")?;
+        let kept = u64::try_from(raw.number(&["DBSIZE"])?)?;
+        ensure!(evicted + kept == keys + 1, "{policy}: {evicted} evicted and {kept} left");
+        ensure!(kept * 900 > MEGABYTES * 500_000, "{policy}: only {kept} keys are left");
+        ensure!(number(&server, "used_memory")? <= MEGABYTES << 20);
+        if policy.starts_with("volatile") {
+            ensure!(raw.number(&["EXISTS", "lasting"])? == 1, "{policy} took a lasting key");
+        }
+        ensure!(server.text(&["DEBUG", "VERIFY"])? == "OK");
+    }
+    Ok(())
+}
+
+#[test]
+fn without_a_key_that_may_go_writes_are_refused() -> TestResult {
+    for policy in ["noeviction", "volatile-lru", "volatile-random", "volatile-ttl"] {
+        let server = server(policy)?;
+        let mut raw = server.raw()?;
+        let keys = 2 * MEGABYTES * 1000;
+        let expires = policy == "noeviction";
+        let refused =
+            send_all(&mut raw, (0..keys).map(|key| set(&format!("key:{key}"), 900, expires)))?;
+        ensure!(refused > 0, "{policy}: nothing was refused");
+        ensure!(number(&server, "evicted_keys")? == 0, "{policy} has evicted");
+        let kept = u64::try_from(raw.number(&["DBSIZE"])?)?;
+        ensure!(kept + refused == keys, "{policy}: {kept} keys are left");
+        // What gives rather than takes still runs.
+        ensure!(raw.number(&["DEL", "key:0"])? == 1 && raw.bytes(&["GET", "key:1"])?.is_some());
+    }
+    Ok(())
+}
+
+#[test]
+fn a_lower_limit_is_reached_without_a_write() -> TestResult {
+    let server = server("allkeys-lru")?;
+    let mut raw = server.raw()?;
+    send_all(&mut raw, (0..30_000).map(|key| set(&format!("key:{key}"), 900, false)))?;
+    ensure!(number(&server, "used_memory")? > 25 << 20);
+    server.text(&["CONFIG", "SET", "maxmemory", "10mb"])?;
+    let reached = || Ok(number(&server, "used_memory")? <= 10 << 20);
+    wait_until(reached, PATIENCE, "eviction")?;
+    ensure!(raw.number(&["DBSIZE"])? > 5_000, "far more has gone than had to");
+    ensure!(send_all(&mut raw, (0..5_000).map(|key| set(&format!("new:{key}"), 900, false)))? == 0);
+    ensure!(number(&server, "used_memory")? <= 11 << 20);
+    // With nothing to evict, lowering the limit refuses writes.
+    server.text(&["CONFIG", "SET", "maxmemory-policy", "volatile-lru"])?;
+    server.text(&["CONFIG", "SET", "maxmemory", "5mb"])?;
+    ensure!(raw.exchange(&["SET", "key", "value"])? == OOM);
+    Ok(())
+}
+
+#[test]
+fn values_of_other_sizes_find_room() -> TestResult {
+    let server = server("allkeys-lru")?;
+    let mut raw = server.raw()?;
+    let mut random = Random::new(1);
+    for (length, count) in [(100, 400_000), (3_000, 30_000), (100_000, 2_000), (500, 200_000)] {
+        let refused = send_all(
+            &mut raw,
+            (0..count).map(|_| {
+                let key = format!("key:{length}:{}", random.below(1 << 40));
+                let spread = usize::try_from(random.below(length / 5)).unwrap_or(0);
+                set(&key, usize::try_from(length).unwrap_or(0) + spread, false)
+            }),
+        )?;
+        let share = refused * 1000 / count;
+        ensure!(share <= 10, "{refused} of {count} values of {length} bytes were refused");
+    }
+    ensure!(server.text(&["DEBUG", "VERIFY"])? == "OK");
+    Ok(())
+}
+
+#[test]
+fn transactions_find_room_too() -> TestResult {
+    let server = server("allkeys-lru")?;
+    let mut raw = server.raw()?;
+    let keys = MEGABYTES * 2000;
+    ensure!(send_all(&mut raw, (0..keys).map(|key| set(&format!("key:{key}"), 900, false)))? == 0);
+    let mut refused = 0;
+    for round in 0..2_000u64 {
+        let mut commands = vec![vec![b"MULTI".to_vec()]];
+        commands.extend((0..10).map(|key| set(&format!("new:{round}:{key}"), 900, false)));
+        commands.push(vec![b"EXEC".to_vec()]);
+        raw.send(&commands.iter().flat_map(|command| encode(command)).collect::<Vec<u8>>())?;
+        for _ in 0..11 {
+            let reply = raw.read_reply()?;
+            ensure!(!reply.starts_with(b"-"), "{}", show(&reply));
+        }
+        let reply = raw.read_reply()?;
+        refused += u64::from(reply.windows(4).any(|part| part == b"-OOM"));
+    }
+    ensure!(refused <= 20, "{refused} of 2,000 transactions found no room");
+    Ok(())
+}
+
+#[test]
+fn what_is_used_often_survives_a_flood() -> TestResult {
+    let server = server("allkeys-lfu")?;
+    let mut raw = server.raw()?;
+    let hot: Vec<String> = (0..500).map(|number| format!("hot:{number}")).collect();
+    send_all(&mut raw, hot.iter().map(|key| set(key, 900, false)))?;
+    for _ in 0..100 {
+        let reads = hot.iter().map(|key| vec![b"GET".to_vec(), key.clone().into_bytes()]);
+        send_all(&mut raw, reads)?;
+    }
+    let frequency = raw.number(&["OBJECT", "FREQ", "hot:1"])?;
+    ensure!((7..30).contains(&frequency), "a hundred uses count as {frequency}");
+    let keys = 4 * MEGABYTES * 1000;
+    send_all(&mut raw, (0..keys).map(|key| set(&format!("key:{key}"), 900, false)))?;
+    let asked: Vec<&str> =
+        std::iter::once("EXISTS").chain(hot.iter().map(String::as_str)).collect();
+    let left = raw.number(&asked)?;
+    ensure!(left >= 450, "only {left} of 500 keys in frequent use are left");
+    Ok(())
+}
+
+#[test]
+fn eviction_is_published() -> TestResult {
+    let server = server("allkeys-random")?;
+    let (mut raw, mut listener) = (server.raw()?, server.raw()?);
+    server.text(&["CONFIG", "SET", "notify-keyspace-events", "Ee"])?;
+    listener.call(&["SUBSCRIBE", "__keyevent@0__:evicted"])?;
+    raw.call(&["SET", "victim", "value"])?;
+    server.text(&["CONFIG", "SET", "maxmemory", "1"])?;
+    let message = String::from_utf8(listener.read_reply()?)?;
+    ensure!(message.ends_with("evicted\r\n$6\r\nvictim\r\n"), "{message}");
+    Ok(())
+}

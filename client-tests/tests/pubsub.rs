@@ -1,0 +1,275 @@
+//! Messages from one client to others: their order, in both protocols, beside Debian's
+//! redis-server; keyspace events; clients that do not read.
+//!
+//! A conversation stands in `peer/pubsub.txt`, one command a line: the connection that sends it,
+//! and the command. After each, every connection sends a PING with a word of its own and collects
+//! what comes before the answer: so it is known what came because of the command.
+
+use anyhow::{Context, Result, ensure};
+use client_tests::peer::Peer;
+use client_tests::server::Server;
+use client_tests::wire::{Raw, encode, show};
+use client_tests::{TestResult, skip, wait::wait_until};
+use std::time::Duration;
+
+const CONVERSATION: &str = include_str!("peer/pubsub.txt");
+const EVENTS: &str = include_str!("peer/events.txt");
+const DEADLINE: Duration = Duration::from_secs(20);
+
+/// What a connection receives until the answer to a PING with this word.
+fn until_pong(raw: &mut Raw, word: &str) -> Result<Vec<String>> {
+    raw.send(&encode(&["PING", word]))?;
+    let mut received = Vec::new();
+    loop {
+        let reply = show(&raw.read_reply()?);
+        if reply.ends_with(&format!("{word}\\r\\n")) {
+            return Ok(received);
+        }
+        received.push(reply);
+    }
+}
+
+fn arguments(command: &str) -> Vec<&str> {
+    command.split(' ').map(|word| if word == "''" { "" } else { word }).collect()
+}
+
+/// What each command of the conversation brings about, line by line.
+fn converse(connect: &dyn Fn() -> Result<Raw>, protocol: &str) -> Result<Vec<String>> {
+    let mut raws = [connect()?, connect()?, connect()?];
+    for raw in &mut raws {
+        raw.call(&["HELLO", protocol])?;
+    }
+    let mut notes = Vec::new();
+    let lines = CONVERSATION.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
+    for (number, line) in lines.enumerate() {
+        let (who, command) = line.split_once(' ').context("no command")?;
+        let sender = ["a", "b", "c"].iter().position(|name| *name == who).context("nobody")?;
+        raws[sender].send(&encode(&arguments(command)))?;
+        // The sender first: what it did has happened once it is answered.
+        for index in [sender, (sender + 1) % 3, (sender + 2) % 3] {
+            let mut received = until_pong(&mut raws[index], &format!("pong{number}"))?;
+            if command.starts_with("PUBLISH") {
+                // Which of several patterns comes first is chance.
+                received.sort();
+            }
+            notes.push(format!("{line}\n    {}: {}", ["a", "b", "c"][index], received.join(" ")));
+        }
+    }
+    Ok(notes)
+}
+
+#[test]
+fn conversations_are_those_of_redis() -> TestResult {
+    let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
+    let server = Server::start()?;
+    for protocol in ["2", "3"] {
+        let redis = converse(&|| peer.raw(), protocol)?;
+        let cowherd = converse(&|| server.raw(), protocol)?;
+        ensure!(redis.len() > 100, "only {} notes", redis.len());
+        for (redis, cowherd) in redis.iter().zip(&cowherd) {
+            ensure!(redis == cowherd, "RESP{protocol}\nredis:   {redis}\ncowherd: {cowherd}");
+        }
+    }
+    Ok(())
+}
+
+/// The events of each command of the script.
+fn events(connect: &dyn Fn() -> Result<Raw>) -> Result<Vec<String>> {
+    let (mut listener, mut raw) = (connect()?, connect()?);
+    raw.call(&["CONFIG", "SET", "notify-keyspace-events", "KEAmn"])?;
+    listener.exchange(&["PSUBSCRIBE", "__key*__:*"])?;
+    let mut notes = Vec::new();
+    for (number, line) in EVENTS.lines().filter(|line| !line.starts_with('#')).enumerate() {
+        let reply = raw.exchange(&arguments(line))?;
+        ensure!(reply.first() != Some(&b'-'), "{line}: {}", show(&reply));
+        let events = until_pong(&mut listener, &format!("pong{number}"))?;
+        let words = |event: &String| {
+            let words: Vec<&str> = event.split("\\r\\n").collect();
+            format!("{} {}", words[6], words[8])
+        };
+        notes.push(format!("{line}: {}", events.iter().map(words).collect::<Vec<_>>().join(", ")));
+    }
+    Ok(notes)
+}
+
+#[test]
+fn events_are_those_of_redis() -> TestResult {
+    let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
+    let server = Server::start()?;
+    let (redis, cowherd) = (events(&|| peer.raw())?, events(&|| server.raw())?);
+    let differing: Vec<String> = redis
+        .iter()
+        .zip(&cowherd)
+        .filter(|(redis, cowherd)| redis != cowherd)
+        .map(|(redis, cowherd)| format!("redis:   {redis}\ncowherd: {cowherd}"))
+        .collect();
+    ensure!(differing.is_empty(), "{}", differing.join("\n"));
+    ensure!(redis.len() > 50, "only {} commands", redis.len());
+    Ok(())
+}
+
+/// Keys that nobody asks for expire in the background; who listens is told even so.
+#[test]
+fn keys_that_expire_by_themselves_are_told() -> TestResult {
+    let server = Server::start()?;
+    let (mut listener, mut raw) = (server.raw()?, server.raw()?);
+    raw.call(&["CONFIG", "SET", "notify-keyspace-events", "Ex"])?;
+    listener.exchange(&["SUBSCRIBE", "__keyevent@0__:expired"])?;
+    for number in 0..20 {
+        raw.call(&["SET", &format!("key{number:02}"), "x", "PX", "5"])?;
+    }
+    let mut keys = Vec::new();
+    for _ in 0..20 {
+        let message = show(&listener.read_reply()?);
+        keys.push(message.trim_end_matches("\\r\\n").rsplit("\\r\\n").next().map(str::to_owned));
+    }
+    keys.sort();
+    let expected = (0..20).map(|number| Some(format!("key{number:02}")));
+    ensure!(keys == expected.collect::<Vec<_>>(), "{keys:?}");
+    Ok(())
+}
+
+#[test]
+fn every_subscriber_sees_each_publishers_order_and_all_see_the_same() -> TestResult {
+    const SUBSCRIBERS: usize = 200;
+    const MESSAGES: usize = 300;
+    let server = Server::start()?;
+    let mut subscribers = Vec::new();
+    for number in 0..SUBSCRIBERS {
+        let mut raw = server.raw()?;
+        if number % 2 == 1 {
+            raw.call(&["HELLO", "3"])?;
+        }
+        raw.exchange(&["SUBSCRIBE", "news"])?;
+        subscribers.push(raw);
+    }
+    std::thread::scope(|scope| -> TestResult {
+        for publisher in 0..3 {
+            let mut raw = server.raw()?;
+            scope.spawn(move || {
+                for number in 0..MESSAGES {
+                    let message = format!("{publisher} {number}");
+                    let copies = raw.number(&["PUBLISH", "news", &message]);
+                    assert_eq!(copies.ok(), Some(SUBSCRIBERS as i64), "{message}");
+                }
+            });
+        }
+        Ok(())
+    })?;
+    let mut first: Option<Vec<String>> = None;
+    for (number, raw) in subscribers.iter_mut().enumerate() {
+        let mut seen = Vec::new();
+        for _ in 0..3 * MESSAGES {
+            let message = show(&raw.read_reply()?);
+            ensure!(message.starts_with(if number % 2 == 1 { '>' } else { '*' }), "{message}");
+            seen.push(message[1..].to_owned());
+        }
+        for publisher in 0..3 {
+            let own = seen.iter().filter(|message| message.contains(&format!("\\n{publisher} ")));
+            let ends =
+                own.enumerate().all(|(n, message)| message.ends_with(&format!(" {n}\\r\\n")));
+            ensure!(ends, "subscriber {number}, publisher {publisher}");
+        }
+        match &first {
+            None => first = Some(seen),
+            Some(first) => ensure!(*first == seen, "subscriber {number} saw another order"),
+        }
+    }
+    Ok(())
+}
+
+/// The connection of this name is in the list of clients.
+fn is_there(raw: &mut Raw, name: &str) -> Result<bool> {
+    Ok(raw.text(&["CLIENT", "LIST"])?.contains(&format!(" name={name} ")))
+}
+
+/// Reads what is left until the connection ends.
+fn ends(raw: &mut Raw) -> Result<usize> {
+    Ok(raw.read_to_end()?.len())
+}
+
+#[test]
+fn a_subscriber_that_does_not_read_is_cut_off_at_its_limit() -> TestResult {
+    let server = Server::start()?;
+    let (mut slow, mut quick, mut raw) = (server.raw()?, server.raw()?, server.raw()?);
+    raw.call(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 4mb 0 0"])?;
+    slow.call(&["CLIENT", "SETNAME", "slow"])?;
+    for subscriber in [&mut slow, &mut quick] {
+        subscriber.exchange(&["SUBSCRIBE", "news"])?;
+    }
+    let message = "x".repeat(100_000);
+    let mut sent = 0;
+    while raw.number(&["PUBLISH", "news", &message])? == 2 {
+        ensure!(quick.read_reply()?.len() > message.len(), "a short message");
+        sent += 1;
+        ensure!(sent < 1000, "{sent} messages wait to be read");
+    }
+    quick.read_reply()?;
+    ensure!(sent > 40, "cut off after {sent} messages");
+    let read = ends(&mut slow)?;
+    ensure!(read < sent * message.len(), "nothing was lost");
+    ensure!(!is_there(&mut raw, "slow")?, "it is still in the list");
+    ensure!(raw.number(&["PUBLISH", "news", "last"])? == 1);
+    ensure!(show(&quick.read_reply()?).ends_with("last\\r\\n"));
+    Ok(())
+}
+
+/// Only a client that has exceeded its soft limit for the whole time is cut off, subscriber or not.
+#[test]
+fn a_soft_limit_cuts_off_after_its_time() -> TestResult {
+    let server = Server::start()?;
+    let mut raw = server.raw()?;
+    let limits = "normal 0 1mb 1 pubsub 0 1mb 1";
+    raw.call(&["CONFIG", "SET", "client-output-buffer-limit", limits])?;
+    raw.call(&["SETRANGE", "large", "19999999", "x"])?;
+    let (mut subscriber, mut reader) = (server.raw()?, server.raw()?);
+    subscriber.call(&["CLIENT", "SETNAME", "subscriber"])?;
+    reader.call(&["CLIENT", "SETNAME", "reader"])?;
+    subscriber.exchange(&["SUBSCRIBE", "news"])?;
+    reader.send(&encode(&["GET", "large"]))?;
+    let message = "x".repeat(1_000_000);
+    for _ in 0..20 {
+        raw.call(&["PUBLISH", "news", &message])?;
+    }
+    for name in ["subscriber", "reader"] {
+        ensure!(is_there(&mut raw, name)?, "{name} was cut off at once");
+    }
+    for name in ["subscriber", "reader"] {
+        wait_until(|| Ok(!is_there(&mut raw, name)?), DEADLINE, "a client to be cut off")?;
+    }
+    ensure!(ends(&mut subscriber)? < 20_000_000);
+    ensure!(ends(&mut reader)? < 20_000_000);
+    let told = || server.log().matches("more than client-output-buffer-limit allows").count();
+    wait_until(|| Ok(told() == 2), DEADLINE, "two lines in the log")?;
+    Ok(())
+}
+
+#[test]
+fn subscribers_can_be_listed_and_closed() -> TestResult {
+    let server = Server::start()?;
+    let mut raw = server.raw()?;
+    let mut subscribers = Vec::new();
+    for command in [&["SUBSCRIBE", "a"][..], &["PSUBSCRIBE", "b*"], &["SSUBSCRIBE", "c"]] {
+        let mut subscriber = server.raw()?;
+        subscriber.exchange(command)?;
+        subscribers.push(subscriber);
+    }
+    let list = raw.text(&["CLIENT", "LIST", "TYPE", "pubsub"])?;
+    for counts in ["sub=1 psub=0 ssub=0", "sub=0 psub=1 ssub=0", "sub=0 psub=0 ssub=1"] {
+        ensure!(list.contains(&format!("flags=P db=0 {counts} ")), "{counts}:\n{list}");
+    }
+    for (field, value) in [
+        ("pubsub_clients", "3"),
+        ("pubsub_channels", "1"),
+        ("pubsub_patterns", "1"),
+        ("pubsubshard_channels", "1"),
+    ] {
+        ensure!(server.info(field)? == value, "{field}: {}", server.info(field)?);
+    }
+    ensure!(raw.number(&["CLIENT", "KILL", "TYPE", "pubsub"])? == 3);
+    for subscriber in &mut subscribers {
+        ends(subscriber)?;
+    }
+    wait_until(|| Ok(server.info("pubsub_clients")? == "0"), DEADLINE, "all to be gone")?;
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! All fields, at once or bit by bit: HGETALL, HKEYS, HVALS, HSCAN.
+
+use crate::commands::call::Call;
+use crate::commands::elements::{ScanOptions, bulk, scan_cursor, scan_head};
+use crate::commands::failure::Answer;
+
+use super::read;
+
+pub(super) fn hgetall(call: &mut Call<'_>) -> Answer {
+    let Some(entry) = read(call)? else {
+        call.reply.map(0);
+        return Ok(());
+    };
+    if let Some(len) = call.shards.hash_exact_len(&entry) {
+        call.reply.map(len);
+        call.shards.hash_each(&entry, |field, value| {
+            bulk(call.reply, field);
+            bulk(call.reply, value);
+        });
+        return Ok(());
+    }
+    let (map, mut len) = (call.reply.deferred_array(), 0);
+    call.shards.hash_each(&entry, |field, value| {
+        bulk(call.reply, field);
+        bulk(call.reply, value);
+        len += 1;
+    });
+    call.reply.set_map_len(map, len);
+    Ok(())
+}
+
+pub(super) fn hkeys(call: &mut Call<'_>) -> Answer {
+    list(call, true)
+}
+
+pub(super) fn hvals(call: &mut Call<'_>) -> Answer {
+    list(call, false)
+}
+
+fn list(call: &mut Call<'_>, names: bool) -> Answer {
+    let Some(entry) = read(call)? else {
+        call.reply.array(0);
+        return Ok(());
+    };
+    let (array, mut len) = (call.reply.deferred_array(), 0);
+    call.shards.hash_each(&entry, |field, value| {
+        bulk(call.reply, if names { field } else { value });
+        len += 1;
+    });
+    call.reply.set_array_len(array, len);
+    Ok(())
+}
+
+pub(super) fn hscan(call: &mut Call<'_>) -> Answer {
+    let cursor = scan_cursor(call)?;
+    let Some(entry) = read(call)? else {
+        scan_head(call.reply, None);
+        call.reply.array(0);
+        return Ok(());
+    };
+    let options = ScanOptions::parse(call, true)?;
+    let start = call.reply.len();
+    let (array, mut len) = (call.reply.deferred_array(), 0);
+    let next = call.shards.hash_scan(&entry, cursor, options.count, |field, value| {
+        if !options.wants(field) {
+            return;
+        }
+        bulk(call.reply, field);
+        len += 1;
+        if !options.names_only {
+            bulk(call.reply, value);
+            len += 1;
+        }
+    });
+    call.reply.set_array_len(array, len);
+    // The cursor comes first and is known last.
+    let end = call.reply.len();
+    scan_head(call.reply, next);
+    let head = call.reply.len() - end;
+    call.reply.out[start..].rotate_right(head);
+    Ok(())
+}

@@ -1,0 +1,83 @@
+//! From one list to another, or from one end of a list to the other.
+
+use crate::commands::blocking::Patience;
+use crate::commands::call::Call;
+use crate::commands::failure::{Answer, Failure};
+use crate::commands::notifications::Class;
+use crate::commands::waiting::{Nothing, Wish};
+use crate::keyspace::{Kind, ListEnd};
+
+use super::{drop_end, end, limits, list, push_event};
+
+/// From which end to which.
+type Ends = (ListEnd, ListEnd);
+
+const RIGHT_TO_LEFT: Ends = (ListEnd::Back, ListEnd::Front);
+
+pub(super) fn lmove(call: &mut Call<'_>) -> Answer {
+    let ends = (end(call, 3)?, end(call, 4)?);
+    move_or_null(call, ends)
+}
+
+pub(super) fn rpoplpush(call: &mut Call<'_>) -> Answer {
+    move_or_null(call, RIGHT_TO_LEFT)
+}
+
+pub(super) fn blmove(call: &mut Call<'_>) -> Answer {
+    let ends = (end(call, 3)?, end(call, 4)?);
+    move_or_wait(call, ends, 5)
+}
+
+pub(super) fn brpoplpush(call: &mut Call<'_>) -> Answer {
+    move_or_wait(call, RIGHT_TO_LEFT, 3)
+}
+
+fn move_or_null(call: &mut Call<'_>, ends: Ends) -> Answer {
+    if !move_element(call, ends)? {
+        call.reply.null();
+    }
+    Ok(())
+}
+
+fn move_or_wait(call: &mut Call<'_>, ends: Ends, timeout: usize) -> Answer {
+    let timeout = call.timeout_seconds(timeout)?;
+    if move_element(call, ends)? {
+        return Ok(());
+    }
+    if call.patience == Patience::None {
+        // Who waits in vain is told so by another reply.
+        call.reply.null();
+        return Ok(());
+    }
+    let wish = Wish { kind: Kind::List, or_gone: false };
+    call.wait(vec![1], wish, timeout, Nothing::NullArray)
+}
+
+/// Moves an element from the list of argument 1 to that of argument 2, and replies it; tells
+/// whether there was one.
+fn move_element(call: &mut Call<'_>, (from, to): Ends) -> Result<bool, Failure> {
+    let (db, limits) = (call.session.db, limits(call));
+    let (source, target) = (call.key(1), call.key(2));
+    let Some(entry) = list(call, &source)? else { return Ok(false) };
+    let old = list(call, &target)?;
+    let mut digits = itoa::Buffer::new();
+    let element = call.shards.list_end(&entry, from).map(|e| e.bytes(&mut digits).to_vec());
+    let Some(element) = element else { return Ok(false) };
+    let one = [&element[..]];
+    call.shards.list_push(db, &target, old.as_ref(), to, one.into_iter(), &limits)?;
+    call.notify(Class::LIST, push_event(to), target.bytes);
+    // The push may have moved the entry. What is pushed to the end that the element is to go from
+    // equals it, so that it does not matter which of the two goes.
+    let taken = match list(call, &source)? {
+        Some(entry) => drop_end(call, &source, &entry, from, 1),
+        None => Ok(()),
+    };
+    if let Err(failure) = taken {
+        if let Some(entry) = list(call, &target)? {
+            call.shards.list_pop(db, &target, &entry, to, 1, &limits)?;
+        }
+        return Err(failure);
+    }
+    call.reply.bulk(&element);
+    Ok(true)
+}

@@ -1,0 +1,283 @@
+//! Publish and subscribe: messages from any client to all that listen at the moment.
+//!
+//! A subscription is confirmed by an out-of-band message in place of a reply, one for each channel;
+//! those are sent even to a client that has switched replies off. What was published to a client is
+//! in its mail (`outbox`) and comes behind the reply of the command that it is running.
+
+mod registry;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::Ordering;
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::session::ReplyMode;
+use super::table::{Command, Flags, Keys, Locks};
+
+pub use registry::{Kind, PubSub, Subscriptions};
+
+const PLAIN: Flags = Flags::PUBSUB.and(Flags::LOADING).and(Flags::STALE);
+const LISTEN: Flags = PLAIN.and(Flags::NOSCRIPT);
+const FAST: Flags = PLAIN.and(Flags::FAST);
+const HELP: Flags = Flags::LOADING.and(Flags::STALE);
+
+const GROUP: &str = "pubsub";
+
+/// The family's rows. What stands in the place of a key is a shard channel: nothing to lock.
+pub(super) const COMMANDS: &[Command] = &[
+    row("subscribe", -2, LISTEN, Keys::NONE, subscribe, "2.0.0", "Listens to channels."),
+    row(
+        "unsubscribe",
+        -1,
+        LISTEN,
+        Keys::NONE,
+        unsubscribe,
+        "2.0.0",
+        "Stops listening to channels.",
+    ),
+    row(
+        "psubscribe",
+        -2,
+        LISTEN,
+        Keys::NONE,
+        psubscribe,
+        "2.0.0",
+        "Listens to all channels that match patterns.",
+    ),
+    row(
+        "punsubscribe",
+        -1,
+        LISTEN,
+        Keys::NONE,
+        punsubscribe,
+        "2.0.0",
+        "Stops listening to what matches patterns.",
+    ),
+    row("ssubscribe", -2, LISTEN, Keys::ALL, ssubscribe, "7.0.0", "Listens to shard channels."),
+    row(
+        "sunsubscribe",
+        -1,
+        LISTEN,
+        Keys::ALL,
+        sunsubscribe,
+        "7.0.0",
+        "Stops listening to shard channels.",
+    ),
+    row("publish", 3, FAST, Keys::NONE, publish, "2.0.0", "Sends a message to a channel."),
+    row("spublish", 3, FAST, Keys::ONE, spublish, "7.0.0", "Sends a message to a shard channel."),
+    row("pubsub", -2, Flags::NONE, Keys::NONE, super::no_subcommand, "2.8.0", "Tells who listens.")
+        .with(&[
+            sub(
+                "channels",
+                -2,
+                PLAIN,
+                channels,
+                "2.8.0",
+                "Lists the channels that are listened to.",
+            ),
+            sub("help", 2, HELP, help, "6.2.0", "Lists the subcommands."),
+            sub("numpat", 2, PLAIN, numpat, "2.8.0", "Counts the patterns that are listened to."),
+            sub("numsub", -2, PLAIN, numsub, "2.8.0", "Counts the listeners of channels."),
+            sub(
+                "shardchannels",
+                -2,
+                PLAIN,
+                shard_channels,
+                "7.0.0",
+                "Lists the shard channels that are listened to.",
+            ),
+            sub(
+                "shardnumsub",
+                -2,
+                PLAIN,
+                shard_numsub,
+                "7.0.0",
+                "Counts the listeners of shard channels.",
+            ),
+        ]),
+];
+
+const fn row(
+    name: &'static str,
+    arity: isize,
+    flags: Flags,
+    keys: Keys,
+    handler: super::table::Handler,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    Command::new(name, arity, flags, keys, handler).locking(Locks::Own).doc(GROUP, since, summary)
+}
+
+const fn sub(
+    name: &'static str,
+    arity: isize,
+    flags: Flags,
+    handler: super::table::Handler,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    Command::new(name, arity, flags, Keys::NONE, handler).doc(GROUP, since, summary)
+}
+
+fn subscribe(call: &mut Call<'_>) -> Answer {
+    begin(call, Kind::Channel, "subscribe")
+}
+
+fn psubscribe(call: &mut Call<'_>) -> Answer {
+    begin(call, Kind::Pattern, "psubscribe")
+}
+
+fn ssubscribe(call: &mut Call<'_>) -> Answer {
+    begin(call, Kind::Shard, "ssubscribe")
+}
+
+fn unsubscribe(call: &mut Call<'_>) -> Answer {
+    end(call, Kind::Channel, "unsubscribe")
+}
+
+fn punsubscribe(call: &mut Call<'_>) -> Answer {
+    end(call, Kind::Pattern, "punsubscribe")
+}
+
+fn sunsubscribe(call: &mut Call<'_>) -> Answer {
+    end(call, Kind::Shard, "sunsubscribe")
+}
+
+fn begin(call: &mut Call<'_>, kind: Kind, word: &str) -> Answer {
+    insist(call);
+    for i in 1..call.args.len() {
+        let name = call.args.at(i);
+        call.shared.pubsub.subscribe(call.session, kind, name);
+        confirm(call, kind, word, Some(name));
+    }
+    Ok(())
+}
+
+/// What was delivered before comes before the confirmation, so that nothing follows it.
+fn end(call: &mut Call<'_>, kind: Kind, word: &str) -> Answer {
+    insist(call);
+    if call.args.len() == 1 {
+        let names = PubSub::names_of(call.session, kind);
+        if names.is_empty() {
+            confirm(call, kind, word, None);
+        }
+        for name in names {
+            call.shared.pubsub.unsubscribe(call.session, kind, &name);
+            take_mail(call);
+            confirm(call, kind, word, Some(&name));
+        }
+    }
+    for i in 1..call.args.len() {
+        let name = call.args.at(i);
+        call.shared.pubsub.unsubscribe(call.session, kind, name);
+        take_mail(call);
+        confirm(call, kind, word, Some(name));
+    }
+    Ok(())
+}
+
+fn take_mail(call: &mut Call<'_>) {
+    // Within the array of EXEC there is no place for messages.
+    if !call.session.in_exec && call.session.client.signals() & super::clients::MAIL != 0 {
+        call.session.client.take_mail(&mut call.reply.out);
+    }
+}
+
+/// Lets the confirmations be sent even if the client wants no replies.
+fn insist(call: &mut Call<'_>) {
+    let silent = call.session.skipping || call.session.reply_mode == ReplyMode::Off;
+    call.session.insists = silent;
+}
+
+fn confirm(call: &mut Call<'_>, kind: Kind, word: &str, name: Option<&[u8]>) {
+    let client = &call.session.client;
+    let load = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
+    let count = match kind {
+        Kind::Channel | Kind::Pattern => load(&client.channels) + load(&client.patterns),
+        Kind::Shard => load(&client.shard_channels),
+    };
+    call.reply.push(3);
+    call.reply.bulk_str(word);
+    match name {
+        Some(name) => call.reply.bulk(name),
+        None => call.reply.null(),
+    }
+    call.reply.integer(count.cast_signed());
+}
+
+fn publish(call: &mut Call<'_>) -> Answer {
+    let limits = &call.config.client_output_buffer_limit;
+    let copies = call.shared.pubsub.publish(limits, call.args.at(1), call.args.at(2));
+    call.reply.integer(i64::try_from(copies).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+fn spublish(call: &mut Call<'_>) -> Answer {
+    let limits = &call.config.client_output_buffer_limit;
+    let copies = call.shared.pubsub.publish_shard(limits, call.args.at(1), call.args.at(2));
+    call.reply.integer(i64::try_from(copies).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+fn channels(call: &mut Call<'_>) -> Answer {
+    list(call, Kind::Channel)
+}
+
+fn shard_channels(call: &mut Call<'_>) -> Answer {
+    list(call, Kind::Shard)
+}
+
+fn list(call: &mut Call<'_>, kind: Kind) -> Answer {
+    if call.args.len() > 3 {
+        let given = call.text(1);
+        return Err(Failure::text(format!(
+            "ERR unknown subcommand or wrong number of arguments for '{given}'. Try PUBSUB HELP."
+        )));
+    }
+    let names = call.shared.pubsub.active(kind, call.args.get(2));
+    call.reply.array(names.len());
+    names.iter().for_each(|name| call.reply.bulk(name));
+    Ok(())
+}
+
+fn numpat(call: &mut Call<'_>) -> Answer {
+    call.reply.integer(call.shared.pubsub.patterns().cast_signed());
+    Ok(())
+}
+
+fn numsub(call: &mut Call<'_>) -> Answer {
+    count(call, Kind::Channel)
+}
+
+fn shard_numsub(call: &mut Call<'_>) -> Answer {
+    count(call, Kind::Shard)
+}
+
+fn count(call: &mut Call<'_>, kind: Kind) -> Answer {
+    let channels = call.args.from(2);
+    call.reply.array(2 * channels.len());
+    for channel in channels {
+        let subscribers = call.shared.pubsub.subscribers(kind, channel);
+        call.reply.bulk(channel);
+        call.reply.integer(i64::try_from(subscribers).unwrap_or(i64::MAX));
+    }
+    Ok(())
+}
+
+fn help(call: &mut Call<'_>) -> Answer {
+    call.help(&[
+        "CHANNELS [<pattern>]",
+        "    Lists the channels that are listened to and match a pattern (default: *).",
+        "NUMPAT",
+        "    Counts the patterns that are listened to.",
+        "NUMSUB [<channel> ...]",
+        "    Counts the listeners of channels, those by pattern left out.",
+        "SHARDCHANNELS [<pattern>]",
+        "    Lists the shard channels that are listened to and match a pattern (default: *).",
+        "SHARDNUMSUB [<shard channel> ...]",
+        "    Counts the listeners of shard channels.",
+    ]);
+    Ok(())
+}

@@ -1,0 +1,106 @@
+//! The options of SORT.
+
+use std::ops::Range;
+
+use crate::commands::call::Call;
+use crate::commands::failure::Failure;
+
+use super::Order;
+
+pub(super) struct Options<'c> {
+    by: Option<&'c [u8]>,
+    /// What to return for each element, if not the element itself.
+    pub gets: Vec<&'c [u8]>,
+    limit: Option<(i64, i64)>,
+    pub desc: bool,
+    alpha: bool,
+    /// The key to store the elements in.
+    pub store: Option<&'c [u8]>,
+}
+
+impl<'c> Options<'c> {
+    /// Reads the arguments from 2 on. `may_store`: STORE is an option.
+    pub fn parse(call: &Call<'c>, may_store: bool) -> Result<Self, Failure> {
+        let mut options = Self {
+            by: None,
+            gets: Vec::new(),
+            limit: None,
+            desc: false,
+            alpha: false,
+            store: None,
+        };
+        let (args, mut i) = (call.args, 2);
+        while i < args.len() {
+            let behind = args.len() - i - 1;
+            if call.is(i, "asc") {
+                options.desc = false;
+            } else if call.is(i, "desc") {
+                options.desc = true;
+            } else if call.is(i, "alpha") {
+                options.alpha = true;
+            } else if call.is(i, "limit") && behind >= 2 {
+                options.limit = Some((call.integer(i + 1)?, call.integer(i + 2)?));
+                i += 2;
+            } else if may_store && call.is(i, "store") && behind >= 1 {
+                options.store = Some(args.at(i + 1));
+                i += 1;
+            } else if call.is(i, "by") && behind >= 1 {
+                options.by = Some(args.at(i + 1));
+                i += 1;
+            } else if call.is(i, "get") && behind >= 1 {
+                options.gets.push(args.at(i + 1));
+                i += 1;
+            } else {
+                return Err(Failure::SYNTAX);
+            }
+            i += 1;
+        }
+        Ok(options)
+    }
+
+    /// How elements are put in order: by a pattern that names the same for all of them, not at all.
+    pub fn order(&self) -> Order<'c> {
+        let alpha = self.alpha;
+        match self.by {
+            None => Order::Own { alpha },
+            Some(pattern) if pattern.contains(&b'*') => Order::By { pattern, alpha },
+            Some(_) => Order::Native,
+        }
+    }
+
+    /// Which of so many elements are wanted.
+    pub fn range(&self, len: usize) -> Range<usize> {
+        let Some((start, count)) = self.limit else { return 0..len };
+        let start = usize::try_from(start).unwrap_or(0).min(len);
+        // Below zero means all.
+        let count = usize::try_from(count).unwrap_or(len).min(len - start);
+        start..start + count
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_limit_is_within_what_there_is() {
+        let range = |limit| {
+            let options = Options {
+                by: None,
+                gets: Vec::new(),
+                limit: Some(limit),
+                desc: false,
+                alpha: false,
+                store: None,
+            };
+            options.range(5)
+        };
+        assert_eq!(range((0, 2)), 0..2);
+        assert_eq!(range((3, 9)), 3..5);
+        assert_eq!(range((-4, 2)), 0..2);
+        assert_eq!(range((2, -1)), 2..5);
+        assert_eq!(range((9, 1)), 5..5);
+        assert_eq!(range((0, 0)), 0..0);
+        assert_eq!(range((i64::MAX, i64::MAX)), 5..5);
+    }
+}

@@ -1,0 +1,97 @@
+use std::sync::atomic::Ordering;
+
+use super::*;
+use crate::commands::testing::Bench;
+
+#[test]
+fn a_transaction_begins_once_and_ends_once() {
+    let bench = Bench::new();
+    assert_eq!(bench.run("EXEC"), "-ERR EXEC without MULTI\r\n");
+    assert_eq!(bench.run("DISCARD"), "-ERR DISCARD without MULTI\r\n");
+    assert_eq!(bench.run("MULTI"), "+OK\r\n");
+    assert_eq!(bench.run("MULTI"), "-ERR MULTI calls can not be nested\r\n");
+    assert_eq!(bench.run("WATCH a"), "-ERR WATCH inside MULTI is not allowed\r\n");
+    assert_eq!(bench.run("EXEC"), "");
+    assert_eq!(bench.effect.take(), Effect::RunQueue);
+    assert_eq!(bench.run("DISCARD"), "+OK\r\n");
+    assert_eq!(bench.run("DISCARD"), "-ERR DISCARD without MULTI\r\n");
+}
+
+#[test]
+fn what_is_watched_is_forgotten_in_every_way() {
+    for end in ["UNWATCH", "RESET", "DISCARD"] {
+        let bench = Bench::new();
+        assert_eq!(bench.run("WATCH a b a"), "+OK\r\n");
+        let shown = bench.run("CLIENT INFO");
+        assert!(shown.contains(" multi=-1 watch=2 ") && shown.contains(" flags=U "), "{shown}");
+        bench.run("SET a 1");
+        let shown = bench.run("CLIENT INFO");
+        assert!(shown.contains(" flags=dU "), "{shown}");
+        bench.run("WATCH c");
+        assert!(bench.run("CLIENT INFO").contains(" watch=2 "), "it is too late to watch more");
+        if end == "DISCARD" {
+            bench.run("MULTI");
+            let shown = bench.run("CLIENT INFO");
+            assert!(shown.contains(" multi=0 ") && shown.contains(" flags=xdU "), "{shown}");
+        }
+        bench.run(end);
+        let shown = bench.run("CLIENT INFO");
+        assert!(shown.contains(" multi=-1 watch=0 ") && shown.contains(" flags=U "), "{shown}");
+        bench.run("SET b 1");
+        assert!(bench.run("CLIENT INFO").contains(" flags=U "));
+    }
+}
+
+#[test]
+fn a_queue_keeps_requests_as_they_were() {
+    let bench = Bench::new();
+    let table = &bench.shared.table;
+    let mut queue = Queue::default();
+    let requests: [&[&[u8]]; 3] = [&[b"SET", b"k", b""], &[b"PING"], &[b"get", b"k\r\n"]];
+    for request in requests {
+        let bytes = request.concat();
+        let mut start = 0;
+        let spans: Vec<Span> = (request.iter())
+            .map(|arg| {
+                start += arg.len();
+                Span { start: start - arg.len(), len: arg.len() }
+            })
+            .collect();
+        let args = Args::new(&bytes, &spans);
+        let row = table.resolve(&args).unwrap();
+        let key = args.get(row.command.keys.first).map(|key| bench.shared.keyspace.key(key));
+        let key = key.filter(|_| row.command.keys.first > 0);
+        let set = key.map_or(ShardSet::NONE, |key| ShardSet::one(key.shard));
+        queue.push(row, args, key.as_ref(), set);
+    }
+    let kept: Vec<Vec<&[u8]>> = queue.iter().map(|one| one.args.iter().collect()).collect();
+    assert_eq!(kept, requests);
+    assert_eq!((queue.len(), queue.bytes()), (3, 4 + 4 + 3 + 3));
+    assert!(queue.memory() >= queue.bytes());
+    assert!(queue.flags().has(Flags::WRITE | Flags::READONLY) && queue.flags().has(Flags::DENYOOM));
+    let named: Vec<ShardIndex> = queue.shards().iter().collect();
+    let shard = |key: &[u8]| bench.shared.keyspace.key(key).shard;
+    assert!(named.len() <= 2 && named.contains(&shard(b"k")) && named.contains(&shard(b"k\r\n")));
+    let own = bench.shared.table.command(b"randomkey").unwrap();
+    queue.push(own, Args::new(b"randomkey", &[Span { start: 0, len: 9 }]), None, ShardSet::NONE);
+    assert_eq!(queue.shards(), ShardSet::ALL);
+}
+
+#[test]
+fn a_refused_exec_tells_why() {
+    let told = |failure: &Failure| exec_refused(failure).as_str().to_owned();
+    let oom = told(&Failure::OUT_OF_MEMORY);
+    assert!(oom.starts_with("EXECABORT Transaction discarded because of: OOM command"), "{oom}");
+    let syntax = told(&Failure::SYNTAX);
+    assert_eq!(syntax, "EXECABORT Transaction discarded because of: syntax error");
+}
+
+#[test]
+fn a_disconnected_watcher_is_not_kept() {
+    let bench = Bench::new();
+    bench.run("WATCH a b c");
+    bench.end_session();
+    let client = bench.shared.clients.list().remove(0);
+    assert_eq!(client.watched.load(Ordering::Relaxed), 0);
+    assert_eq!(Arc::strong_count(&client.watcher), 1);
+}

@@ -1,0 +1,217 @@
+//! Makes room for commands that need memory, by evicting keys as `maxmemory-policy` says.
+//!
+//! Three things make a worker evict, always while it holds no lock:
+//!
+//! - More is used than the *limit*: `maxmemory`, or what `Shared::pressure` has learned. Looked at
+//!   before a command runs that may need memory.
+//! - The arena has refused memory to a command, which then has changed nothing. Memory of another
+//!   shard is of little use to it, so keys of its own shards go, more each time it is tried again.
+//!   That is also where the pressure is learned: the arena is full before every byte of it is used.
+//! - The background thread finds the limit exceeded.
+//!
+//! Each of them stops after some time or some keys, so that no command waits for long; what is
+//! left to do is left to the next.
+
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use crate::commands::Shared;
+use crate::config::Config;
+use crate::keyspace::{Evictor, ShardSet, Step, Victims};
+use crate::protocol::Args;
+
+use super::serving;
+
+/// One command evicts for so long before it runs.
+const TIME: Duration = Duration::from_micros(500);
+/// Steps between two looks at the clock.
+const STEPS: usize = 8;
+/// How often a command is tried again that found no memory: each time twice as many keys have gone.
+pub(super) const RETRIES: u32 = 7;
+/// Keys that go before one retry, at most.
+const MOST: usize = 256;
+/// Objects from this size on are made of whole units, which all shards share.
+const LARGE: usize = 16 << 10;
+/// What a command may use beside its arguments.
+const OVERHEAD: u64 = 512;
+
+/// What eviction took a worker.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Took {
+    /// In all.
+    pub cycle: Duration,
+    /// For the slowest step.
+    pub longest: Duration,
+}
+
+/// One thread's way to make room.
+pub(super) struct Room {
+    evictor: Evictor,
+    /// Bytes that may be used before the sum of all that is used is looked at again.
+    allowance: u64,
+    /// The limit that the allowance is for.
+    limit: u64,
+    took: Took,
+}
+
+impl Room {
+    /// One for a thread; no two have the same seed.
+    pub(super) fn new(seed: u64) -> Self {
+        Self { evictor: Evictor::new(seed), allowance: 0, limit: 0, took: Took::default() }
+    }
+
+    /// Whether a command that may need memory may run; makes room for it first.
+    #[inline]
+    pub(super) fn is_there(
+        &mut self,
+        shared: &Shared,
+        config: &Config,
+        args: &Args<'_>,
+        queued: usize,
+        now: i64,
+    ) -> bool {
+        let Some(victims) = Victims::of(config.maxmemory_policy) else {
+            return !is_full(shared);
+        };
+        let wanted = args.iter().map(<[u8]>::len).sum::<usize>() + queued;
+        let cost = wanted as u64 + OVERHEAD;
+        let limit = shared.limit();
+        if limit == self.limit && self.allowance >= cost {
+            self.allowance -= cost;
+            return true;
+        }
+        self.look(shared, config, victims, limit, now)
+    }
+
+    /// Looks at what is used, and evicts if that is too much.
+    #[cold]
+    fn look(
+        &mut self,
+        shared: &Shared,
+        config: &Config,
+        victims: Victims,
+        limit: u64,
+        now: i64,
+    ) -> bool {
+        self.limit = limit;
+        self.allowance = 0;
+        let used = shared.keyspace.arena().used_bytes();
+        if used <= limit {
+            // All threads may use theirs at the same time.
+            self.allowance = (limit - used) / (4 * config.threads.max(1) as u64);
+            return true;
+        }
+        let progress = self.evict(shared, config, victims, limit, TIME, now);
+        progress || !is_full(shared)
+    }
+
+    /// Evicts until no more than `limit` is used, or for `time`; tells whether there was anything
+    /// to free.
+    pub(super) fn evict(
+        &mut self,
+        shared: &Shared,
+        config: &Config,
+        victims: Victims,
+        limit: u64,
+        time: Duration,
+        now: i64,
+    ) -> bool {
+        let mut progress = false;
+        if shared.keyspace.arena().used_bytes() <= limit {
+            return false;
+        }
+        let begun = Instant::now();
+        while shared.keyspace.arena().used_bytes() > limit && begun.elapsed() < time {
+            for _ in 0..STEPS {
+                let step = self.step(shared, config, ShardSet::ALL, victims, now);
+                if step == Step::Nothing {
+                    self.finish(shared, config, begun, now);
+                    return progress;
+                }
+                progress = true;
+                if shared.keyspace.arena().used_bytes() <= limit {
+                    break;
+                }
+            }
+        }
+        self.finish(shared, config, begun, now);
+        progress
+    }
+
+    /// Evicts for a command that found no memory, before it is tried again for the `nth` time;
+    /// false if nothing can be freed. `wanted` are the bytes of its arguments.
+    #[cold]
+    pub(super) fn evict_for(
+        &mut self,
+        shared: &Shared,
+        config: &Config,
+        set: ShardSet,
+        wanted: usize,
+        nth: u32,
+        now: i64,
+    ) -> bool {
+        let Some(victims) = Victims::of(config.maxmemory_policy) else { return false };
+        let begun = Instant::now();
+        let mut progress = false;
+        if wanted >= LARGE {
+            for _ in 0..1usize << nth {
+                progress |= self.step(shared, config, ShardSet::ALL, victims, now) != Step::Nothing;
+            }
+        }
+        let mut left = MOST;
+        for shard in set.iter() {
+            for _ in 0..1usize << nth {
+                let step = self.step(shared, config, ShardSet::one(shard), victims, now);
+                progress |= step != Step::Nothing;
+                left = left.saturating_sub(1);
+                if left == 0 || step == Step::Nothing {
+                    break;
+                }
+            }
+        }
+        if progress {
+            shared.learn_pressure();
+        }
+        self.finish(shared, config, begun, now);
+        progress
+    }
+
+    fn step(
+        &mut self,
+        shared: &Shared,
+        config: &Config,
+        set: ShardSet,
+        victims: Victims,
+        now: i64,
+    ) -> Step {
+        let begun = Instant::now();
+        let samples = config.maxmemory_samples;
+        let step = self.evictor.evict_one(&shared.keyspace, set, victims, samples, now);
+        self.took.longest = self.took.longest.max(begun.elapsed());
+        step
+    }
+
+    fn finish(&mut self, shared: &Shared, config: &Config, begun: Instant, now: i64) {
+        self.took.cycle += begun.elapsed();
+        let ready = self.evictor.take_ready();
+        if !ready.is_empty() {
+            serving::serve_later(shared, config, ready, now);
+        }
+    }
+
+    /// What eviction took since this was last asked, if it took any time.
+    #[inline]
+    pub(super) fn take_took(&mut self) -> Option<Took> {
+        if self.took.cycle.is_zero() {
+            return None;
+        }
+        Some(std::mem::take(&mut self.took))
+    }
+}
+
+/// Whether more is used than `maxmemory` allows. The arena itself cannot grow beyond its
+/// reservation, so that only a limit below that has to be asked about.
+fn is_full(shared: &Shared) -> bool {
+    let limit = shared.maxmemory.load(Ordering::Relaxed);
+    limit < shared.keyspace.arena().capacity() && shared.keyspace.arena().used_bytes() > limit
+}

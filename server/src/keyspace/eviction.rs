@@ -1,0 +1,274 @@
+//! Eviction: which keys go when memory is short.
+//!
+//! ```text
+//!             one shard locked            nothing locked        one shard locked
+//! evict_one:  sample some of its keys --> pool of the best  --> remove the best of all,
+//!             (the next shard each time)  of many shards        if it was not used since
+//! ```
+//!
+//! Looking at all keys would take too long, and the best of a few is often a bad choice. The pool
+//! remembers good candidates of earlier samples, so that the choice comes near to the best of all.
+//!
+//! Invariants:
+//! 1. An evictor holds the lock of one shard at most, and is asked by who holds none.
+//! 2. Candidates are names of keys, never places: what has become of them is looked up.
+
+use crate::arena::{ShardIndex, ShardSet};
+use crate::collections::dict::Dict;
+use crate::config::MaxmemoryPolicy;
+
+use super::clocks::Usage;
+use super::entry::{ByKey, Shape};
+use super::interest::ReadyKey;
+use super::news::KeyEvent;
+use super::shards::{Counter, Entry};
+use super::{DATABASES, DbIndex, Keyspace, Shards, expires_of, keys_of};
+
+/// Candidates that an evictor remembers.
+const POOL: usize = 16;
+/// Entries, or as much of large values, of what was deleted before that are freed in one step.
+const GARBAGE_SLICE: usize = 256;
+
+/// What makes a key a good victim.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Ranking {
+    Oldest,
+    Rarest,
+    SoonestToExpire,
+    Any,
+}
+
+/// Which keys may go, and which of them go first.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Victims {
+    ranking: Ranking,
+    /// Only keys with an expiry.
+    volatile: bool,
+}
+
+impl Victims {
+    /// The victims of a policy; none if it has none.
+    pub const fn of(policy: MaxmemoryPolicy) -> Option<Self> {
+        let (ranking, volatile) = match policy {
+            MaxmemoryPolicy::VolatileLru => (Ranking::Oldest, true),
+            MaxmemoryPolicy::VolatileLfu => (Ranking::Rarest, true),
+            MaxmemoryPolicy::VolatileRandom => (Ranking::Any, true),
+            MaxmemoryPolicy::VolatileTtl => (Ranking::SoonestToExpire, true),
+            MaxmemoryPolicy::AllkeysLru => (Ranking::Oldest, false),
+            MaxmemoryPolicy::AllkeysLfu => (Ranking::Rarest, false),
+            MaxmemoryPolicy::AllkeysRandom => (Ranking::Any, false),
+            MaxmemoryPolicy::Noeviction => return None,
+        };
+        Some(Self { ranking, volatile })
+    }
+
+    /// Refers to all keys of a database in a shard that may go.
+    fn dict(self, shard: ShardIndex, db: DbIndex) -> Dict {
+        if self.volatile { expires_of(shard, db) } else { keys_of(shard, db) }
+    }
+
+    /// The higher, the sooner it goes.
+    fn rank(self, usage: Usage, expiry: Option<i64>) -> u64 {
+        match (self.ranking, usage) {
+            (Ranking::Any, _) => 0,
+            (Ranking::SoonestToExpire, _) => {
+                u64::MAX - expiry.map_or(u64::MAX, |at| u64::try_from(at).unwrap_or_default())
+            }
+            // Right after a change of policy there may be figures of the other kind.
+            (Ranking::Oldest | Ranking::Rarest, Usage::Idle(seconds)) => seconds,
+            (Ranking::Oldest | Ranking::Rarest, Usage::Frequency(count)) => 255 - count.min(255),
+        }
+    }
+}
+
+/// What one step of eviction did.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Step {
+    /// A key was evicted.
+    Evicted,
+    /// Memory of keys that had expired, or were deleted before, was freed.
+    Freed,
+    /// There is no key that may go.
+    Nothing,
+}
+
+/// A key that may go.
+#[derive(Debug)]
+struct Candidate {
+    rank: u64,
+    shard: ShardIndex,
+    db: DbIndex,
+    hash: u64,
+    key: Box<[u8]>,
+}
+
+/// Evicts keys, one at a time.
+#[derive(Debug)]
+pub struct Evictor {
+    /// The best comes last.
+    pool: Vec<Candidate>,
+    victims: Option<Victims>,
+    next_shard: usize,
+    random: u64,
+    ready: Vec<ReadyKey>,
+}
+
+impl Evictor {
+    /// One that draws its samples by `seed`.
+    pub const fn new(seed: u64) -> Self {
+        Self { pool: Vec::new(), victims: None, next_shard: 0, random: seed, ready: Vec::new() }
+    }
+
+    /// Keys that were removed while somebody waits for them.
+    pub fn take_ready(&mut self) -> Vec<ReadyKey> {
+        std::mem::take(&mut self.ready)
+    }
+
+    /// Evicts a key of the shards in `set`, after a look at `samples` keys, or frees something
+    /// else. The caller holds no lock.
+    pub fn evict_one(
+        &mut self,
+        space: &Keyspace,
+        set: ShardSet,
+        victims: Victims,
+        samples: u32,
+        now: i64,
+    ) -> Step {
+        if self.victims != Some(victims) {
+            self.pool.clear();
+            self.victims = Some(victims);
+        }
+        // Candidates may have gone, or were used meanwhile: then others take their place.
+        for _ in 0..2 * POOL {
+            let Some(shard) = self.choose_shard(space, set, victims) else { return Step::Nothing };
+            let mut shards = space.lock(ShardSet::one(shard), now);
+            if shards.free_garbage(shard, GARBAGE_SLICE)
+                || self.sample(&mut shards, shard, victims, samples)
+            {
+                self.ready.append(&mut shards.take_ready());
+                return Step::Freed;
+            }
+            drop(shards);
+            let Some(best) = self.pool.iter().rposition(|candidate| set.has(candidate.shard))
+            else {
+                continue;
+            };
+            let candidate = self.pool.remove(best);
+            let mut shards = space.lock(ShardSet::one(candidate.shard), now);
+            let evicted = shards.evict(&candidate, victims);
+            self.ready.append(&mut shards.take_ready());
+            if evicted {
+                return Step::Evicted;
+            }
+        }
+        Step::Nothing
+    }
+
+    /// The next shard that has a key that may go.
+    fn choose_shard(
+        &mut self,
+        space: &Keyspace,
+        set: ShardSet,
+        victims: Victims,
+    ) -> Option<ShardIndex> {
+        let order = ShardIndex::all().cycle().skip(self.next_shard).take(ShardIndex::all().count());
+        let shard = order
+            .filter(|shard| set.has(*shard))
+            .find(|shard| (0..DATABASES).any(|db| space.hint_len(victims.dict(*shard, db)) > 0))?;
+        self.next_shard = shard.get() + 1;
+        Some(shard)
+    }
+
+    /// Takes good candidates of a locked shard into the pool. Tells whether it found keys that had
+    /// expired, and removed them.
+    fn sample(
+        &mut self,
+        shards: &mut Shards<'_>,
+        shard: ShardIndex,
+        victims: Victims,
+        samples: u32,
+    ) -> bool {
+        let samples = if victims.ranking == Ranking::Any { 1 } else { samples };
+        let mut expired = Vec::new();
+        for db in 0..DATABASES {
+            for _ in 0..samples {
+                let mem = shards.held.view(shard);
+                let dict = victims.dict(shard, db);
+                let Some(at) = dict.random(&mem, || next(&mut self.random)) else { break };
+                let shape = Shape::load(&mem, at);
+                let expiry = shape.expiry(&mem, at);
+                if expiry.is_some_and(|at| at <= shards.now) {
+                    expired.push((db, at));
+                    continue;
+                }
+                let usage = shards.space.clocks.usage(at, shards.now);
+                let rank = victims.rank(usage, expiry);
+                let key = shape.key(&mem, at);
+                self.consider(rank, shard, db, key, || shards.space.key(key).hash);
+            }
+        }
+        // The same entry may have been drawn twice.
+        expired.sort_unstable();
+        expired.dedup();
+        for (db, at) in &expired {
+            shards.expire_entry(shard, *db, *at);
+        }
+        !expired.is_empty()
+    }
+
+    fn consider(
+        &mut self,
+        rank: u64,
+        shard: ShardIndex,
+        db: DbIndex,
+        key: &[u8],
+        hash: impl FnOnce() -> u64,
+    ) {
+        let is_full = self.pool.len() == POOL;
+        if is_full && self.pool[0].rank >= rank {
+            return;
+        }
+        let same = |other: &Candidate| (other.shard, other.db) == (shard, db) && *other.key == *key;
+        if let Some(known) = self.pool.iter().position(same) {
+            self.pool.remove(known);
+        } else if is_full {
+            self.pool.remove(0);
+        }
+        let place = self.pool.partition_point(|other| other.rank < rank);
+        self.pool.insert(place, Candidate { rank, shard, db, hash: hash(), key: key.into() });
+    }
+}
+
+impl Shards<'_> {
+    /// Removes a candidate, unless it has gone, or was used or changed so that it would not be one
+    /// any more.
+    fn evict(&mut self, candidate: &Candidate, victims: Victims) -> bool {
+        let Candidate { rank, shard, db, hash, ref key } = *candidate;
+        let mem = self.held.view(shard);
+        let Some(found) = keys_of(shard, db).find(&mem, hash, &ByKey(key)) else { return false };
+        let at = found.item;
+        let shape = Shape::load(&mem, at);
+        let expiry = shape.expiry(&mem, at);
+        if victims.volatile && expiry.is_none()
+            || victims.rank(self.space.clocks.usage(at, self.now), expiry) < rank
+        {
+            return false;
+        }
+        self.count(shard, Counter::Evicted, 1);
+        self.announce(KeyEvent::Evicted, db, shard, at);
+        self.discard(db, hash, &Entry { at, shape, found, shard });
+        true
+    }
+}
+
+/// A random number (splitmix64).
+pub(super) const fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ *state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+#[cfg(test)]
+#[path = "eviction_tests.rs"]
+mod tests;

@@ -1,0 +1,187 @@
+//! Who is evicted: statistics with fixed seeds.
+
+use super::super::Expiry;
+use super::*;
+use crate::arena::{Blank, PageKind};
+
+const NOW: i64 = 10_000_000;
+const SAMPLES: u32 = 5;
+
+fn space(mib: u64) -> Keyspace {
+    Keyspace::create(Blank::reserve(PageKind::Small, mib << 20).unwrap(), 7).unwrap()
+}
+
+fn name(number: u64) -> Vec<u8> {
+    format!("key:{number}").into_bytes()
+}
+
+fn set(space: &Keyspace, number: u64, expiry: Expiry, now: i64) {
+    let name = name(number);
+    let key = space.key(&name);
+    let mut shards = space.lock(ShardSet::one(key.shard), now);
+    shards.set(0, &key, &[b'x'; 100], expiry).unwrap();
+}
+
+/// Whether a key is there; if `touch`, that is a use.
+fn get(space: &Keyspace, number: u64, touch: bool, now: i64) -> bool {
+    let name = name(number);
+    let key = space.key(&name);
+    let mut shards = space.lock(ShardSet::one(key.shard), now);
+    shards.set_touch(touch);
+    shards.lookup(0, &key).is_some()
+}
+
+fn evict(space: &Keyspace, policy: MaxmemoryPolicy, count: usize, now: i64) -> usize {
+    let victims = Victims::of(policy).unwrap();
+    let mut evictor = Evictor::new(1);
+    (0..count)
+        .take_while(|_| {
+            let step = evictor.evict_one(space, ShardSet::ALL, victims, SAMPLES, now);
+            step == Step::Evicted
+        })
+        .count()
+}
+
+const KEYS: u64 = 4000;
+
+/// Evicts 1,000 of 4,000 keys. The even ones are `worthy` in every way: used later and more often,
+/// and they expire later. All have an expiry, or, if `half_volatile`, only the first half. Returns
+/// (worthy, worthless, without an expiry) among the victims.
+fn victims_of(policy: MaxmemoryPolicy, half_volatile: bool) -> (u64, u64, u64) {
+    let space = space(32);
+    let lfu = matches!(policy, MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu);
+    space.clocks().count_uses(lfu);
+    let is_worthy = |number: u64| number.is_multiple_of(2);
+    let is_volatile = |number: u64| !half_volatile || number < KEYS / 2;
+    for number in 0..KEYS {
+        let later = if is_worthy(number) { 10_000_000 } else { 0 };
+        let expiry = match is_volatile(number) {
+            true => Expiry::At(NOW + 1_000_000 + later + i64::try_from(number).unwrap()),
+            false => Expiry::None,
+        };
+        set(&space, number, expiry, NOW);
+    }
+    let later = NOW + 30_000;
+    for number in (0..KEYS).filter(|number| is_worthy(*number)) {
+        for _ in 0..100 {
+            get(&space, number, true, later);
+        }
+    }
+    assert_eq!(evict(&space, policy, 1000, later), 1000);
+    assert_eq!(space.stats().evicted, 1000);
+    assert_eq!(space.len(0), KEYS - 1000);
+    space.verify(1).unwrap();
+    let gone: Vec<u64> = (0..KEYS).filter(|number| !get(&space, *number, false, later)).collect();
+    let count = |which: &dyn Fn(u64) -> bool| {
+        u64::try_from(gone.iter().filter(|number| which(**number)).count()).unwrap()
+    };
+    (count(&is_worthy), count(&|number| !is_worthy(number)), count(&|number| !is_volatile(number)))
+}
+
+#[test]
+fn victims_follow_the_policy() {
+    use MaxmemoryPolicy as Policy;
+    for policy in [Policy::AllkeysLru, Policy::AllkeysLfu, Policy::VolatileTtl] {
+        let (worthy, worthless, _) = victims_of(policy, false);
+        assert!(worthy <= 10 && worthless >= 990, "{policy:?}: {worthy} worthy victims");
+    }
+    // 1,000 worthless keys have an expiry; the last of them are hard to find.
+    for policy in [Policy::VolatileLru, Policy::VolatileLfu, Policy::VolatileTtl] {
+        let (worthy, _, lasting) = victims_of(policy, true);
+        assert!(worthy <= 150 && lasting == 0, "{policy:?}: {worthy} worthy, {lasting} lasting");
+    }
+    let (worthy, worthless, lasting) = victims_of(Policy::AllkeysRandom, true);
+    assert!(worthy.abs_diff(worthless) < 100, "{worthy} of 1,000 are worthy");
+    assert!(lasting.abs_diff(500) < 60, "{lasting} of 1,000 have no expiry");
+    let (worthy, worthless, lasting) = victims_of(Policy::VolatileRandom, true);
+    assert!(worthy.abs_diff(worthless) < 100 && lasting == 0, "{worthy} worthy, {lasting} lasting");
+    assert_eq!(Victims::of(Policy::Noeviction), None);
+}
+
+/// The share of reads that find their key, in percent, of a cache for a tenth of the keys, of
+/// which few are read most of the time; what is not found is set.
+fn hit_rate(policy: MaxmemoryPolicy) -> u64 {
+    let space = space(32);
+    let lfu = policy == MaxmemoryPolicy::AllkeysLfu;
+    space.clocks().count_uses(lfu);
+    let victims = Victims::of(policy).unwrap();
+    let (mut evictor, mut random) = (Evictor::new(3), 5);
+    let (mut hits, mut reads) = (0, 0);
+    for round in 0..100_000u64 {
+        // Twenty reads a second; the fourth power makes a tenth of the keys get half of them.
+        let now = NOW + i64::try_from(round).unwrap() * 50;
+        let drawn = next(&mut random) % 10_000;
+        let number = drawn.pow(4) / 10_000u64.pow(3);
+        let hit = get(&space, number, true, now);
+        if round >= 50_000 {
+            reads += 1;
+            hits += u64::from(hit);
+        }
+        if !hit {
+            set(&space, number, Expiry::None, now);
+            while space.len(0) > 1000 {
+                evictor.evict_one(&space, ShardSet::ALL, victims, SAMPLES, now);
+            }
+        }
+    }
+    hits * 100 / reads
+}
+
+#[test]
+fn a_policy_that_looks_at_use_makes_a_better_cache() {
+    let random = hit_rate(MaxmemoryPolicy::AllkeysRandom);
+    let lru = hit_rate(MaxmemoryPolicy::AllkeysLru);
+    let lfu = hit_rate(MaxmemoryPolicy::AllkeysLfu);
+    assert!(lru >= random + 3, "lru {lru} %, random {random} %");
+    assert!(lfu >= random + 3, "lfu {lfu} %, random {random} %");
+}
+
+#[test]
+fn without_a_key_that_may_go_nothing_goes() {
+    let space = space(32);
+    assert_eq!(evict(&space, MaxmemoryPolicy::AllkeysLru, 1, NOW), 0);
+    for number in 0..100 {
+        set(&space, number, Expiry::None, NOW);
+    }
+    for policy in [MaxmemoryPolicy::VolatileLru, MaxmemoryPolicy::VolatileTtl] {
+        assert_eq!(evict(&space, policy, 1, NOW), 0);
+    }
+    assert_eq!((space.len(0), space.stats().evicted), (100, 0));
+    set(&space, 100, Expiry::At(NOW + 10), NOW);
+    assert_eq!(evict(&space, MaxmemoryPolicy::VolatileLfu, 5, NOW), 1);
+    assert_eq!(evict(&space, MaxmemoryPolicy::AllkeysRandom, 1000, NOW), 100);
+    assert!(space.is_empty());
+}
+
+#[test]
+fn what_has_expired_is_freed_first_and_does_not_count_as_evicted() {
+    let space = space(32);
+    for number in 0..10 {
+        set(&space, number, Expiry::At(NOW + 10), NOW);
+    }
+    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let mut evictor = Evictor::new(1);
+    let mut step = || evictor.evict_one(&space, ShardSet::ALL, victims, SAMPLES, NOW + 10);
+    while step() == Step::Freed {}
+    let stats = space.stats();
+    assert_eq!((stats.expired, stats.evicted, space.len(0)), (10, 0, 0));
+}
+
+#[test]
+fn only_the_given_shards_lose_keys() {
+    let space = space(32);
+    for number in 0..1000 {
+        set(&space, number, Expiry::None, NOW);
+    }
+    let shard = ShardIndex::new(5).unwrap();
+    let before = space.shard_len(shard, 0);
+    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let mut evictor = Evictor::new(1);
+    // The pool may hold candidates of other shards from before.
+    evictor.evict_one(&space, ShardSet::ALL, victims, SAMPLES, NOW);
+    for _ in 0..1000 {
+        evictor.evict_one(&space, ShardSet::one(shard), victims, SAMPLES, NOW);
+    }
+    assert_eq!(space.shard_len(shard, 0), 0);
+    assert!(space.len(0) >= 1000 - before - 1);
+}

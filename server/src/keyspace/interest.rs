@@ -1,0 +1,251 @@
+//! Who wants to know that a key changes: connections that watch it, and those that wait for it.
+//!
+//! ```text
+//! one a shard:  (hash, database, key) --> place { watchers, number of those that wait }
+//!
+//! touched(db, key) --> every watcher of the place is told, once
+//!                  --> if somebody waits: the key is `ready`, until `take_ready`
+//! ```
+//!
+//! The places stand beside the arena, so that they are in no image. A change of a key that nobody
+//! is interested in costs one load of a word that was just written: how many places the shard has.
+//!
+//! Invariants:
+//! 1. The places of a shard are touched only by who holds its lock, but for the end of a wait; so
+//!    their mutex is hardly ever waited for.
+//! 2. The count of a shard is the number of its places.
+//! 3. A place has a watcher or somebody who waits.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use crate::arena::ShardIndex;
+
+use super::entry::ByKey;
+use super::shards::Counter;
+use super::{Databases, DbIndex, Key, Keyspace, Shards, keys_of};
+
+/// One connection's view of the keys that it watches: whether any of them was touched.
+#[derive(Debug, Default)]
+pub struct Watcher {
+    touched: AtomicBool,
+}
+
+impl Watcher {
+    /// Whether a key that it watches was touched.
+    pub fn is_touched(&self) -> bool {
+        self.touched.load(Ordering::Relaxed)
+    }
+
+    /// Starts anew. It must watch nothing.
+    pub fn reset(&self) {
+        self.touched.store(false, Ordering::Relaxed);
+    }
+
+    fn touch(&self) {
+        self.touched.store(true, Ordering::Relaxed);
+    }
+}
+
+/// A key that was touched while somebody waits for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReadyKey {
+    /// Its database.
+    pub db: DbIndex,
+    /// Its bytes.
+    pub key: Box<[u8]>,
+}
+
+/// Who is interested in one key.
+#[derive(Debug, Default)]
+struct Place {
+    watchers: Vec<Arc<Watcher>>,
+    /// How often [`Shards::wait`] was called without an end.
+    waiting: usize,
+    /// Whether the key is in the list of ready keys.
+    is_ready: bool,
+}
+
+impl Place {
+    fn touch_watchers(&mut self) {
+        for watcher in self.watchers.drain(..) {
+            watcher.touch();
+        }
+    }
+}
+
+/// A hash first, so that comparing keys is rare.
+type PlaceName = (u64, DbIndex, Box<[u8]>);
+
+/// The places of one shard.
+#[derive(Debug, Default)]
+pub(super) struct Interests {
+    places: BTreeMap<PlaceName, Place>,
+}
+
+impl Interests {
+    pub(super) const fn new() -> Self {
+        Self { places: BTreeMap::new() }
+    }
+}
+
+fn name(db: DbIndex, key: &Key<'_>) -> PlaceName {
+    (key.hash, db, key.bytes.into())
+}
+
+impl Keyspace {
+    /// Ends one [`Shards::wait`]; the shard need not be locked.
+    pub fn stop_waiting(&self, db: DbIndex, key: &Key<'_>) {
+        self.with_place(db, key, false, |place| place.waiting = place.waiting.saturating_sub(1));
+    }
+
+    /// Changes the place of a key, which is made first if `make`, and dropped if nobody is left.
+    fn with_place(&self, db: DbIndex, key: &Key<'_>, make: bool, change: impl FnOnce(&mut Place)) {
+        let state = &self.stats[key.shard.get()];
+        let mut interests = state.interests.lock();
+        let name = name(db, key);
+        if make {
+            interests.places.entry(name.clone()).or_default();
+        }
+        let Some(place) = interests.places.get_mut(&name) else { return };
+        change(place);
+        if place.watchers.is_empty() && place.waiting == 0 {
+            interests.places.remove(&name);
+        }
+        state.set(Counter::Interests, interests.places.len() as u64);
+    }
+}
+
+impl Shards<'_> {
+    /// Counts a change of a key, and tells those who are interested in it. Called once the change
+    /// is made.
+    #[inline]
+    pub(super) fn touched(&mut self, db: DbIndex, key: &Key<'_>) {
+        self.changed(key.shard);
+        self.tell(db, key);
+    }
+
+    /// Tells those who are interested in a key that it has changed.
+    #[inline]
+    pub(super) fn tell(&mut self, db: DbIndex, key: &Key<'_>) {
+        if self.is_of_interest(key.shard) {
+            self.tell_them(db, key);
+        }
+    }
+
+    /// Whether anybody is interested in any key of a shard.
+    #[inline]
+    pub(super) fn is_of_interest(&self, shard: ShardIndex) -> bool {
+        self.space.stats[shard.get()].get(Counter::Interests) > 0
+    }
+
+    #[cold]
+    fn tell_them(&mut self, db: DbIndex, key: &Key<'_>) {
+        self.with_place(db, key, false, |place, ready| {
+            place.touch_watchers();
+            if place.waiting > 0 && !place.is_ready {
+                place.is_ready = true;
+                ready.push(ReadyKey { db, key: key.bytes.into() });
+            }
+        });
+    }
+
+    /// As [`Keyspace::with_place`], with the list of ready keys.
+    fn with_place(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        make: bool,
+        change: impl FnOnce(&mut Place, &mut Vec<ReadyKey>),
+    ) {
+        assert!(self.held.set().has(key.shard), "shard {} is not locked", key.shard.get());
+        let ready = &mut self.ready;
+        self.space.with_place(db, key, make, |place| change(place, ready));
+    }
+
+    /// Lets `watcher` know when a key is touched from now on, once. Watching a key again changes
+    /// nothing.
+    pub fn watch(&mut self, db: DbIndex, key: &Key<'_>, watcher: &Arc<Watcher>) {
+        // What has expired is no longer there: that it is removed later is no change.
+        self.peek(db, key);
+        self.with_place(db, key, true, |place, _| {
+            if !place.watchers.iter().any(|known| Arc::ptr_eq(known, watcher)) {
+                place.watchers.push(Arc::clone(watcher));
+            }
+        });
+    }
+
+    /// Ends [`Self::watch`].
+    pub fn unwatch(&mut self, db: DbIndex, key: &Key<'_>, watcher: &Arc<Watcher>) {
+        if self.is_of_interest(key.shard) {
+            self.with_place(db, key, false, |place, _| {
+                place.watchers.retain(|known| !Arc::ptr_eq(known, watcher));
+            });
+        }
+    }
+
+    /// Lets a key be ready whenever it is touched from now on. Calls are counted.
+    pub fn wait(&mut self, db: DbIndex, key: &Key<'_>) {
+        self.with_place(db, key, true, |place, _| place.waiting += 1);
+    }
+
+    /// Whether a key was touched for which somebody waits.
+    #[inline]
+    pub fn has_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Adds keys that were touched under other locks.
+    pub fn add_ready(&mut self, mut ready: Vec<ReadyKey>) {
+        self.ready.append(&mut ready);
+    }
+
+    /// The keys that were touched while somebody waited for them, in the order in which they were
+    /// touched first. Whether there is anything in them is for the caller to see.
+    pub fn take_ready(&mut self) -> Vec<ReadyKey> {
+        let ready = std::mem::take(&mut self.ready);
+        for ReadyKey { db, key } in &ready {
+            let key = self.space.key(key);
+            self.with_place(*db, &key, false, |place, _| place.is_ready = false);
+        }
+        ready
+    }
+
+    /// Tells those who watch a key of these databases in a locked shard that it will be gone, if
+    /// it is there.
+    pub(super) fn tell_of_flush(&mut self, shard: ShardIndex, databases: Databases) {
+        for (hash, db, key) in self.places_of(shard, databases) {
+            let mem = self.held.mem(shard);
+            if keys_of(shard, db).find(&mem, hash, &ByKey(&key)).is_some() {
+                self.tell(db, &Key { bytes: &key, hash, shard });
+            }
+        }
+    }
+
+    /// Tells those who are interested in a key of one of two databases that are about to be
+    /// swapped, if it is in either.
+    pub(super) fn tell_of_swap(&mut self, shard: ShardIndex, a: DbIndex, b: DbIndex) {
+        let mut places = self.places_of(shard, Databases::One(a));
+        places.extend(self.places_of(shard, Databases::One(b)));
+        for (hash, db, key) in places {
+            let key = Key { bytes: &key, hash, shard };
+            let here = self.peek(a, &key).is_some();
+            if self.peek(b, &key).is_some() || here {
+                self.tell(db, &key);
+            }
+        }
+    }
+
+    fn places_of(&self, shard: ShardIndex, databases: Databases) -> Vec<PlaceName> {
+        if !self.is_of_interest(shard) {
+            return Vec::new();
+        }
+        let interests = self.space.stats[shard.get()].interests.lock();
+        interests.places.keys().filter(|(_, db, _)| databases.has(*db)).cloned().collect()
+    }
+}
+
+#[cfg(test)]
+#[path = "interest_tests.rs"]
+mod tests;
