@@ -44,12 +44,17 @@ fn cowherd_and_its_peer_are_started_and_compared() -> TestResult {
     let options = ["--spawn", "--no-peers", "--pages", "small,thp", "--server", &peer];
     let places = ["--rounds", "2", "--work", &work, "--report", &report_text];
     let told = bench(&[&options[..], &places].concat())?.success()?;
-    ensure!(told.contains("cowherd thp kernel-cow") && told.contains("peer (redis"), "{told}");
+    ensure!(
+        told.contains("cowherd thp kernel-cow")
+            && told.contains("cowherd thp undo-log")
+            && told.contains("peer (redis"),
+        "{told}"
+    );
 
     let json = std::fs::read_to_string(report.join("snapshot.json"))?;
     let result: Value = serde_json::from_str(&json)?;
     let servers = result["servers"].as_array().context("no servers")?;
-    ensure!(servers.len() == 3, "{}", servers.len());
+    ensure!(servers.len() == 5, "{}", servers.len());
     for server in servers {
         let rounds = server["rounds"].as_array().context("no rounds")?;
         ensure!(rounds.len() == 2, "{}: {}", server["name"], server["failed"]);
@@ -58,7 +63,7 @@ fn cowherd_and_its_peer_are_started_and_compared() -> TestResult {
         }
     }
     let csv = std::fs::read_to_string(report.join("snapshot.csv"))?;
-    ensure!(csv.lines().count() == 1 + 3 * 2, "{csv}");
+    ensure!(csv.lines().count() == 1 + 5 * 2, "{csv}");
     let left = std::fs::read_dir(folder.path())?.count();
     ensure!(left == 1, "the servers' folders are gone, only the report is left: {left}");
     looks_well(&report.join("snapshot.html").display().to_string())
