@@ -1,6 +1,6 @@
 //! What held clients up: SLOWLOG, LATENCY, the longest stall of a save; asked of the real server.
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use client_tests::server::{Builder, Server};
 use client_tests::wait::wait_until;
 use client_tests::{TestResult, exporter, http, skip, tools};
@@ -72,12 +72,18 @@ fn slow_commands_tell_their_share_of_copy_on_write() -> TestResult {
 #[test]
 fn the_longest_stall_of_a_save_has_its_cause() -> TestResult {
     let server = builder().start()?;
-    write_into_a_save(&server)?;
-    let save = server.checkpoint("save_1")?;
-    ensure!(save["status"] == "cancelled", "{save:?}");
-    ensure!(save["longest_stall_cause"] == "cow-fault", "{save:?}");
-    ensure!(save["longest_stall_usec"].parse::<u64>()? >= 1024, "{save:?}");
-    Ok(())
+    // On a busy machine another command may have waited longer, for the processor.
+    for number in 1..=20 {
+        write_into_a_save(&server)?;
+        let save = server.checkpoint(&format!("save_{number}"))?;
+        ensure!(save["status"] == "cancelled", "{save:?}");
+        ensure!(save["longest_stall_usec"].parse::<u64>()? >= 1024, "{save:?}");
+        eprintln!("{}: {}", save["longest_stall_usec"], save["longest_stall_cause"]);
+        if save["longest_stall_cause"] == "cow-fault" {
+            return Ok(());
+        }
+    }
+    bail!("no save was held up by copies most")
 }
 
 #[test]
