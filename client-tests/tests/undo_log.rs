@@ -246,6 +246,7 @@ fn a_log_that_is_full_fails_the_save_and_the_doctors_say_so() -> TestResult {
     let server = builder("small")
         .arg("--maxmemory", "64mb")
         .arg("--checkpoint-undo-limit", "1mb")
+        .arg("--save", "3600 1000000")
         .start()?;
     load(&server, 8000)?;
     server.delay_saves(HELD)?;
@@ -255,6 +256,9 @@ fn a_log_that_is_full_fails_the_save_and_the_doctors_say_so() -> TestResult {
     ensure!(failed.contains("checkpoint-undo-limit"), "{failed}");
     let save = server.checkpoint("save_1")?;
     ensure!(save["status"] == "failed" && figure(&save, "log_bytes")? <= 1 << 20, "{save:?}");
+    ensure!(server.info("rdb_last_bgsave_status")? == "err");
+    // The disk is as good as before: nobody is turned away, though there are save points.
+    change(&server, 100)?;
     for doctor in ["LATENCY", "MEMORY"] {
         let told: Value = redis::cmd(doctor).arg("DOCTOR").query(&mut server.connection()?)?;
         let told = format!("{told:?}");

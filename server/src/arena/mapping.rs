@@ -213,8 +213,13 @@ fn memfd(kind: PageKind, capacity: u64) -> Result<File, PagesError> {
     let fd = memfd_create(MEMFD_NAME, MFdFlags::MFD_CLOEXEC | pages)
         .map_err(|errno| refused(errno.into()))?;
     let file = File::from(fd);
-    file.set_len(capacity).map_err(refused)?;
-    Ok(file)
+    match file.set_len(capacity) {
+        Ok(()) => Ok(file),
+        Err(error) if error.raw_os_error() == Some(libc::EFBIG) => {
+            Err(PagesError::FileTooLarge { capacity })
+        }
+        Err(error) => Err(refused(error)),
+    }
 }
 
 /// The error of a mapping that the kernel refused.

@@ -168,6 +168,17 @@ pub enum PagesError {
          arena-pages small, or checkpoint-isolation kernel-cow"
     )]
     SharedThpOff,
+    /// The process may not have files so large.
+    #[error(
+        "the arena's shared memory counts as a file, and this process may have none of {} MiB \
+         (ulimit -f, LimitFSIZE= of systemd). Raise that limit, lower maxmemory, or choose \
+         checkpoint-isolation kernel-cow",
+        capacity >> 20
+    )]
+    FileTooLarge {
+        /// Bytes asked for.
+        capacity: u64,
+    },
     /// The kernel refused the mapping.
     #[error(
         "cannot reserve {} MiB of address space for the arena ({kind} pages): {source}. \

@@ -6,21 +6,22 @@
 //! | [`SideTable`] | has nothing of it | what a checkpoint does not see |
 //! | [`SharedTable`] | has the same words | what parent and child tell each other |
 //!
+//! Both are counted by the kernel when they are made if it counts at all (`vm.overcommit_memory=2`),
+//! so that a write to them cannot fail for want of memory that was promised.
+//!
 //! Invariants that unsafe code leans on:
 //! 1. The mapping is page-aligned, zero at first, and lives as long as the table.
 //! 2. It is used through the atomics of its word type only, and zeros are one.
 
-use std::ffi::CStr;
-use std::fs::File;
 use std::io;
 use std::marker::PhantomData;
+use std::num::NonZeroUsize;
 use std::ops::Deref;
+use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
-use nix::sys::memfd::{MFdFlags, memfd_create};
-
-const MEMFD_NAME: &CStr = c"cowherd-shared";
+use memmap2::{Advice, MmapOptions, MmapRaw};
+use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
 mod sealed {
     /// Words that tables can be made of.
@@ -37,31 +38,26 @@ mod sealed {
 
 pub(super) use sealed::Word;
 
-/// Words in a mapping.
-struct Words<W> {
-    map: MmapRaw,
-    words: usize,
-    word: PhantomData<W>,
-}
-
-impl<W: Word> Words<W> {
-    const fn new(map: MmapRaw, words: usize) -> Self {
-        Self { map, words, word: PhantomData }
-    }
-
-    #[inline]
-    fn all(&self) -> &[W] {
-        // SAFETY: `words` words, aligned, zero at first and used as atomics only (invariants 1, 2).
-        unsafe { std::slice::from_raw_parts(self.map.as_ptr().cast(), self.words) }
-    }
-}
-
 fn bytes_of<W>(words: usize) -> usize {
     (words * size_of::<W>()).max(1)
 }
 
+/// The words that stand at an address.
+///
+/// # Safety
+/// The mapping there has room for them and outlives the result (invariants 1 and 2).
+#[inline]
+unsafe fn words_at<'a, W: Word>(start: *const u8, words: usize) -> &'a [W] {
+    // SAFETY: mapped, aligned, zero at first and used as atomics only, as the caller promises.
+    unsafe { std::slice::from_raw_parts(start.cast(), words) }
+}
+
 /// A table that a checkpoint does not see: committed as it is used, and left out of the child.
-pub struct SideTable<W = AtomicU32>(Words<W>);
+pub struct SideTable<W = AtomicU32> {
+    map: MmapRaw,
+    words: usize,
+    word: PhantomData<W>,
+}
 
 impl<W: Word> SideTable<W> {
     /// A table of `words` words.
@@ -71,7 +67,7 @@ impl<W: Word> SideTable<W> {
     pub fn new(words: usize) -> io::Result<Self> {
         let map = MmapOptions::new().len(bytes_of::<W>(words)).no_reserve_swap().map_anon()?;
         map.advise(Advice::DontFork)?;
-        Ok(Self(Words::new(map.into(), words)))
+        Ok(Self { map: map.into(), words, word: PhantomData })
     }
 
     /// Asks the processor to fetch the word with this number; numbers outside do nothing.
@@ -95,12 +91,17 @@ impl<W: Word> Deref for SideTable<W> {
 
     #[inline]
     fn deref(&self) -> &[W] {
-        self.0.all()
+        // SAFETY: `words` words, in a mapping of this table's own.
+        unsafe { words_at(self.map.as_ptr(), self.words) }
     }
 }
 
 /// A table that a child forked later shares with its parent.
-pub(super) struct SharedTable<W>(Words<W>);
+pub(super) struct SharedTable<W> {
+    memory: SharedMemory,
+    words: usize,
+    word: PhantomData<W>,
+}
 
 impl<W: Word> SharedTable<W> {
     /// A table of `words` words.
@@ -108,7 +109,8 @@ impl<W: Word> SharedTable<W> {
     /// # Errors
     /// The kernel refused the mapping.
     pub(super) fn new(words: usize) -> io::Result<Self> {
-        Ok(Self(Words::new(shared_memory(bytes_of::<W>(words))?, words)))
+        let memory = SharedMemory::new(bytes_of::<W>(words))?;
+        Ok(Self { memory, words, word: PhantomData })
     }
 }
 
@@ -117,30 +119,80 @@ impl<W: Word> Deref for SharedTable<W> {
 
     #[inline]
     fn deref(&self) -> &[W] {
-        self.0.all()
+        // SAFETY: `words` words, in a mapping of this table's own.
+        unsafe { words_at(self.memory.start(), self.words) }
     }
 }
 
-/// Memory that stays shared after a fork: zero at first, committed as it is used.
-///
-/// # Errors
-/// The kernel refused it.
-pub(super) fn shared_memory(bytes: usize) -> io::Result<MmapRaw> {
-    let file = File::from(memfd_create(MEMFD_NAME, MFdFlags::MFD_CLOEXEC)?);
-    file.set_len(bytes as u64)?;
-    MmapOptions::new().len(bytes).map_raw(&file)
+/// Anonymous memory that stays shared after a fork: zero at first, committed as it is used.
+pub(super) struct SharedMemory {
+    start: NonNull<u8>,
+    len: NonZeroUsize,
 }
 
-/// Gives a part of [`shared_memory`] back to the kernel: it is zero again.
-///
-/// # Errors
-/// The kernel's.
-///
-/// # Safety
-/// Nobody uses that part.
-pub(super) unsafe fn hand_back(map: &MmapRaw, at: usize, len: usize) -> io::Result<()> {
-    // SAFETY: the caller promises that nobody uses the part.
-    unsafe { map.unchecked_advise_range(UncheckedAdvice::Remove, at, len) }
+// SAFETY: it is only an address; whoever uses the memory there says why it may.
+unsafe impl Send for SharedMemory {}
+// SAFETY: as for Send.
+unsafe impl Sync for SharedMemory {}
+
+impl SharedMemory {
+    /// Memory of `bytes` bytes.
+    ///
+    /// # Errors
+    /// The kernel refused it.
+    pub(super) fn new(bytes: usize) -> io::Result<Self> {
+        let len = NonZeroUsize::new(bytes).ok_or(io::ErrorKind::InvalidInput)?;
+        let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
+        // Not reserved, yet counted in full by a kernel that never promises more than it has.
+        let flags = MapFlags::MAP_SHARED | MapFlags::MAP_NORESERVE;
+        // SAFETY: a new mapping at an address of the kernel's choice disturbs no other.
+        let start = unsafe { mmap_anonymous(None, len, access, flags) }?;
+        Ok(Self { start: start.cast(), len })
+    }
+
+    /// Address of the first byte: valid for reads and writes as long as this lives.
+    #[inline]
+    pub(super) const fn start(&self) -> *mut u8 {
+        self.start.as_ptr()
+    }
+
+    /// Makes the pages of a part ready, so that writing to them waits for nothing.
+    ///
+    /// # Errors
+    /// There is no memory, or the kernel cannot (before Linux 5.14).
+    pub(super) fn populate(&self, at: usize, len: usize) -> io::Result<()> {
+        // SAFETY: it changes no byte.
+        unsafe { self.advise(at, len, MmapAdvise::MADV_POPULATE_WRITE) }
+    }
+
+    /// Gives a part back to the kernel: it is zero again.
+    ///
+    /// # Errors
+    /// The kernel's.
+    ///
+    /// # Safety
+    /// Nobody uses that part.
+    pub(super) unsafe fn hand_back(&self, at: usize, len: usize) -> io::Result<()> {
+        // SAFETY: the caller promises that nobody uses the part.
+        unsafe { self.advise(at, len, MmapAdvise::MADV_REMOVE) }
+    }
+
+    /// # Safety
+    /// Whoever uses the part can bear what the advice does.
+    unsafe fn advise(&self, at: usize, len: usize, advice: MmapAdvise) -> io::Result<()> {
+        assert!(at.checked_add(len).is_some_and(|end| end <= self.len.get()), "shared: {at}+{len}");
+        // SAFETY: inside the mapping.
+        let place = unsafe { self.start.add(at) };
+        // SAFETY: as the caller promises.
+        unsafe { madvise(place.cast(), len, advice) }.map_err(io::Error::from)
+    }
+}
+
+impl Drop for SharedMemory {
+    fn drop(&mut self) {
+        // SAFETY: nobody else has the address any more.
+        let _ = unsafe { munmap(self.start.cast(), self.len.get()) };
+    }
 }
 
 #[cfg(test)]
@@ -161,12 +213,12 @@ mod tests {
 
     #[test]
     fn what_is_handed_back_is_zero_again() {
-        let map = shared_memory(3 * 4096).unwrap();
-        let byte = map.as_mut_ptr().wrapping_add(4096);
+        let memory = SharedMemory::new(3 * 4096).unwrap();
+        let byte = memory.start().wrapping_add(4096);
         // SAFETY: inside the mapping, and nobody else uses it.
         unsafe { byte.write(7) };
         // SAFETY: nobody uses it.
-        unsafe { hand_back(&map, 4096, 4096) }.unwrap();
+        unsafe { memory.hand_back(4096, 4096) }.unwrap();
         // SAFETY: inside the mapping.
         assert_eq!(unsafe { byte.read() }, 0);
     }

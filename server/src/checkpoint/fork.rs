@@ -21,6 +21,7 @@ use nix::unistd::{ForkResult, fork, getpid};
 
 use super::farewell::Farewell;
 use super::format::{FileHeader, MAGIC, VERSION, page_kind_byte};
+use super::patched::Patched;
 use super::report::Failure;
 use super::running::{Outcome, Running, publish, write_error};
 use super::still::still;
@@ -149,12 +150,23 @@ impl Prepared {
     pub fn write_here(mut self, safepoint: &Safepoint<'_>) -> Result<Outcome, SaveError> {
         let begun = Instant::now();
         let arena = self.arena_of(safepoint)?;
+        let barrier = arena.barrier();
         // Only the barrier's list of chunks is needed: nobody writes, so nothing is counted.
-        arena.barrier().begin(safepoint);
-        // SAFETY: every shard is locked while the source is used.
-        let mut source = unsafe { still(arena) };
-        let written = self.job.run(&mut source, &self.report);
-        arena.barrier().end(safepoint);
+        barrier.begin(safepoint);
+        let written = match (barrier.undo_log(), arena.file()) {
+            // Read through its mapping, what was never touched would take memory.
+            (Some(log), Some(file)) => {
+                let mut source = Patched::new(barrier, log, file, &mut self.buffer);
+                self.job.run(&mut source, &self.report)
+            }
+            _ => {
+                // SAFETY: every shard is locked while the source is used.
+                let mut source = unsafe { still(arena) };
+                self.job.run(&mut source, &self.report)
+            }
+        };
+        barrier.end(safepoint);
+        barrier.forget();
         match written {
             Ok(()) => publish(&mut self.temp, &self.target, self.job.out.storage.as_ref())?,
             Err(Failure { phase, errno }) => {

@@ -199,14 +199,15 @@ impl Running {
         if cancelled {
             return Err(SaveError::Cancelled);
         }
+        let Subject { backing, capacity } = self.prepared.subject;
+        let kind = backing.kind;
+        if let (None, Some(WaitStatus::Signaled(_, signal, _))) = (&worthless, status) {
+            // Not by us.
+            return Err(SaveError::Killed { pid, signal, backing, capacity });
+        }
         // Whatever the child made of it: what it saw may be wrong.
         if let Some(why) = worthless.or_else(|| watch.look()) {
             return Err(why);
-        }
-        let Subject { backing, capacity } = self.prepared.subject;
-        let kind = backing.kind;
-        if let Some(WaitStatus::Signaled(_, signal, _)) = status {
-            return Err(SaveError::Killed { pid, signal, backing, capacity });
         }
         if report.failure() == Some(NOT_INHERITED) {
             // The kernel takes a page from the child when it has none for a copy.

@@ -2,7 +2,7 @@
 //!
 //! | source | for | memory |
 //! |---|---|---|
-//! | [`Still`](super::still::Still) | `kernel-cow`; any save in the foreground | stands still |
+//! | [`Still`](super::still::Still) | `kernel-cow` | stands still |
 //! | [`Patched`](super::patched::Patched) | `undo-log` | changes; put right in a copy |
 
 use nix::errno::Errno;

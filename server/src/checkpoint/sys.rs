@@ -19,6 +19,7 @@ use std::ptr::NonNull;
 use memmap2::{MmapOptions, MmapRaw};
 use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
+use nix::sys::signal::{SigHandler, Signal, signal};
 
 use super::report::Report;
 
@@ -57,6 +58,13 @@ impl Drop for SharedReport {
         // SAFETY: nobody else has the address (invariant 1).
         let _ = unsafe { munmap(self.0.cast(), PAGE.get()) };
     }
+}
+
+/// Makes a file that would grow over its limit an error with a name, instead of the end of the
+/// process.
+pub fn ignore_file_size_signal() {
+    // SAFETY: ignoring a signal runs no code of ours.
+    let _ = unsafe { signal(Signal::SIGXFSZ, SigHandler::SigIgn) };
 }
 
 /// `sync_file_range(2)`; its errors show again in the final sync.

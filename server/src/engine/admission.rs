@@ -46,7 +46,7 @@ pub(super) fn admit(
     if flags.has(Flags::WRITE)
         && config.stop_writes_on_bgsave_error
         && !config.save.is_empty()
-        && shared.telemetry.persistence().last_save_failed()
+        && shared.telemetry.persistence().cannot_save()
     {
         return Err(MISCONF);
     }

@@ -11,7 +11,7 @@
 //! knows of pages is cleared before the next fork.
 
 use std::sync::atomic::Ordering;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use crate::arena::{ChunkSet, ShardSet};
 use crate::checkpoint::{
@@ -141,8 +141,9 @@ impl<'s> Save<'s> {
         let arena = self.shared.keyspace.arena();
         let barrier = arena.barrier();
         let handle = running.handle();
-        let before = arena.survey(running.pid(), || !handle.is_over());
-        let mut attendant = Attendant { shared: self.shared, end: None };
+        let mut attendant = Attendant { shared: self.shared, end: None, looked: None };
+        let goes_on = || !handle.is_over() && attendant.look_now_and_then();
+        let before = arena.survey(running.pid(), goes_on);
         let result = running.wait(&mut attendant);
         self.held_up.safepoints.extend(attendant.end);
         self.ended = Some(Moment::now());
@@ -247,6 +248,20 @@ struct Attendant<'s> {
     shared: &'s Shared,
     /// When all clients were held up for its end.
     end: Option<Span>,
+    looked: Option<Instant>,
+}
+
+impl Attendant<'_> {
+    /// Looks after the save unless it has just done so, for whoever has other work meanwhile;
+    /// tells whether something can still come of it.
+    fn look_now_and_then(&mut self) -> bool {
+        if self.looked.is_some_and(|looked| looked.elapsed() < self.patience()) {
+            return true;
+        }
+        let worthless = self.look();
+        self.looked = Some(Instant::now());
+        worthless.is_none()
+    }
 }
 
 impl Watch for Attendant<'_> {
@@ -331,6 +346,7 @@ fn conclude(record: &mut SaveRecord, result: &Result<Outcome, SaveError>) {
         Err(SaveError::Cancelled) => record.status = SaveStatus::Cancelled,
         Err(error) => {
             record.status = SaveStatus::Failed;
+            record.outpaced = matches!(error, SaveError::UndoLimit { .. });
             record.error = Some(error.to_string());
         }
     }

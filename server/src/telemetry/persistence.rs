@@ -121,7 +121,7 @@ pub struct Persistence {
     loaded_bytes: AtomicU64,
     loading_total_bytes: AtomicU64,
     /// Asked for at each write: not behind the lock.
-    last_failed: AtomicBool,
+    cannot_save: AtomicBool,
     state: Mutex<State>,
     /// Written under the lock of `state`, as the two that follow.
     hold_ups: Histogram,
@@ -227,7 +227,10 @@ impl Persistence {
         }
         if record.status != SaveStatus::Cancelled {
             state.last_failed = record.status != SaveStatus::Ok;
-            self.last_failed.store(state.last_failed, Relaxed);
+            // Writers that were faster than the save tell nothing of whether the disk takes one.
+            if !record.outpaced {
+                self.cannot_save.store(state.last_failed, Relaxed);
+            }
             state.last_error.clone_from(&record.error);
             if running.is_some() {
                 state.last_duration = Some(record.duration);
@@ -245,10 +248,16 @@ impl Persistence {
         self.state.lock().history.list()
     }
 
-    /// Whether the last save failed; writes may be refused then.
-    #[inline]
+    /// Whether the last save failed.
     pub fn last_save_failed(&self) -> bool {
-        self.last_failed.load(Relaxed)
+        self.state.lock().last_failed
+    }
+
+    /// Whether the last save failed, those left out that writers outpaced; writes may be refused
+    /// then.
+    #[inline]
+    pub fn cannot_save(&self) -> bool {
+        self.cannot_save.load(Relaxed)
     }
 
     /// The child that saves, if one does.

@@ -118,6 +118,22 @@ fn a_save_that_fails_leaves_what_the_last_good_one_said() {
 }
 
 #[test]
+fn a_save_that_writers_outpaced_says_nothing_of_the_disk() {
+    let persistence = Persistence::new(at(0));
+    let save = |seconds, status, outpaced| {
+        persistence.save_started(start(10), at(seconds));
+        persistence.save_finished(at(seconds + 1), |record| {
+            (record.status, record.outpaced) = (status, outpaced);
+        });
+        (persistence.last_save_failed(), persistence.cannot_save())
+    };
+    assert_eq!(save(1, SaveStatus::Failed, true), (true, false));
+    assert_eq!(save(3, SaveStatus::Failed, false), (true, true));
+    assert_eq!(save(5, SaveStatus::Failed, true), (true, true), "the disk may still be full");
+    assert_eq!(save(7, SaveStatus::Ok, false), (false, false));
+}
+
+#[test]
 fn a_save_that_could_not_start_is_a_failed_one() {
     let persistence = Persistence::new(at(0));
     persistence.save_finished(at(1), fail("fork: out of memory"));

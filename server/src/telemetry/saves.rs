@@ -214,6 +214,8 @@ pub struct SaveRecord {
     pub status: SaveStatus,
     /// Why it failed.
     pub error: Option<String>,
+    /// Whether it failed since writers changed more than the undo log may hold.
+    pub outpaced: bool,
     /// The arena's pages, such as `thp`.
     pub pages: &'static str,
     /// How the child saw one instant, such as `kernel-cow`.

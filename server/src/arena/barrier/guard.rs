@@ -19,6 +19,8 @@ type Copies = Vec<(ChunkIndex, Box<[u8]>)>;
 /// Watches, or does not.
 #[derive(Default)]
 pub(super) struct Guard {
+    wanted: AtomicBool,
+    /// What was wanted when the checkpoint began: it holds to its end.
     on: AtomicBool,
     copies: Mutex<Copies>,
 }
@@ -26,16 +28,18 @@ pub(super) struct Guard {
 impl Guard {
     /// Watches the checkpoints that begin from now on, or not.
     pub(super) fn watch(&self, on: bool) {
-        self.on.store(on, Ordering::Relaxed);
+        self.wanted.store(on, Ordering::Relaxed);
     }
 
-    /// Copies the chunks in use. The arena stands still.
-    pub(super) fn begin(&self, arena: &Arena, at_fork: &[AtomicU64]) {
-        if !self.on.load(Ordering::Relaxed) {
-            return;
+    /// Copies the chunks in use, if it is to watch; tells whether it does. The arena stands still.
+    pub(super) fn begin(&self, arena: &Arena, at_fork: &[AtomicU64]) -> bool {
+        let on = self.wanted.load(Ordering::Relaxed);
+        self.on.store(on, Ordering::Relaxed);
+        if on {
+            let copy = |chunk| (chunk, chunk_bytes(arena, chunk).into());
+            *self.copies.lock() = ones(at_fork).map(copy).collect();
         }
-        let copy = |chunk| (chunk, chunk_bytes(arena, chunk).into());
-        *self.copies.lock() = ones(at_fork).map(copy).collect();
+        on
     }
 
     /// A chunk's memory was handed back: what it holds next is another's.

@@ -28,12 +28,11 @@ use std::sync::atomic::AtomicU64;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
 
 use crossbeam_utils::CachePadded;
-use memmap2::{Advice, MmapRaw};
 
 use super::blocks::{Blocks, FINE_BYTES};
 use super::protocol::{self, CLOSED, NONE};
 use crate::arena::layout::{CHUNK_SIZE, ChunkIndex, index as to_index};
-use crate::arena::tables::{SharedTable, hand_back, shared_memory};
+use crate::arena::tables::{SharedMemory, SharedTable};
 
 /// Bytes of a slot in front of the block's.
 const SLOT_HEAD: u64 = 16;
@@ -77,7 +76,7 @@ pub(super) enum Refused {
 
 /// A log.
 pub struct UndoLog {
-    memory: MmapRaw,
+    memory: SharedMemory,
     limit: u64,
     /// Bytes of slots.
     slot_bytes: [u64; 2],
@@ -113,7 +112,7 @@ impl UndoLog {
         let limit = limit.clamp(LEAST_LIMIT, MOST_LIMIT) / PAGE * PAGE;
         let words = to_index(chunks);
         Ok(Self {
-            memory: shared_memory(to_index(limit))?,
+            memory: SharedMemory::new(to_index(limit))?,
             limit,
             slot_bytes: blocks.sizes().map(|bytes| SLOT_HEAD + bytes),
             heads: SharedTable::new(words)?,
@@ -165,7 +164,9 @@ impl UndoLog {
     pub(super) unsafe fn capture(&self, at: u64, from: *const u8, len: u64) -> Result<(), Refused> {
         let head = &self.heads[ChunkIndex::of(at).0 as usize];
         let class = Class::of(at);
-        let slot = self.take(class).ok_or(Refused::Full)?;
+        let Some(slot) = self.take(class) else {
+            return Err(if protocol::is_closed(head) { Refused::Closed } else { Refused::Full });
+        };
         self.word(slot + 8).store(at, Relaxed);
         let to = self.bytes(slot + SLOT_HEAD, len);
         // SAFETY: the caller's bytes, guarded by its lock; the slot is this thread's (invariants 1
@@ -187,8 +188,8 @@ impl UndoLog {
         }
         let bytes = self.slot_bytes[class as usize];
         let room = self.limit - 2 * FIRST;
-        if self.taken[0].fetch_add(bytes, Relaxed) + bytes > room {
-            self.taken[0].fetch_sub(bytes, Relaxed);
+        let more = |taken: u64| (taken + bytes <= room).then_some(taken + bytes);
+        if self.taken[0].fetch_update(Relaxed, Relaxed, more).is_err() {
             return self.take_again(class);
         }
         // Both ends together are within the limit now, in whatever order threads come here.
@@ -241,8 +242,13 @@ impl UndoLog {
             self.restore_record(slot, chunk, copy);
             slot = self.word(slot).load(Relaxed);
             records += 1;
+            if records > self.limit / SLOT_HEAD {
+                // More than there is room for: a chain without an end.
+                outside();
+            }
         }
-        if let Some(spent) = self.spent.get(chunk.0 as usize) {
+        // Closed before, its records are the parent's already.
+        if let Some(spent) = self.spent.get(chunk.0 as usize).filter(|_| chain != CLOSED) {
             spent.store(chain, Release);
         }
         records
@@ -283,21 +289,28 @@ impl UndoLog {
     /// thread of the parent.
     pub fn get_ready(&self) {
         for class in Class::ALL {
+            let ahead = self.ahead(class);
             let ready = self.parents.ready[class as usize].load(Relaxed);
-            let wanted = self.parents.ends[class as usize].load(Relaxed) + AHEAD[class as usize];
-            if wanted < ready + AHEAD[class as usize] / 2 {
+            let wanted = self.parents.ends[class as usize].load(Relaxed) + ahead;
+            let wanted = wanted.next_multiple_of(PAGE).min(self.limit);
+            if wanted < (ready + ahead / 2).min(self.limit) || wanted <= ready {
                 continue;
             }
-            let wanted = wanted.next_multiple_of(PAGE).min(self.limit);
-            let (from, len) = match class {
-                Class::Whole => (ready, wanted - ready),
-                Class::Fine => (self.limit - wanted, wanted - ready),
+            let from = match class {
+                Class::Whole => ready,
+                Class::Fine => self.limit - wanted,
             };
             // Writers that come first, or alone as the kernel cannot, wait for it a page at a time.
-            let (from, len) = (to_index(from), to_index(len));
-            let _ = self.memory.advise_range(Advice::PopulateWrite, from, len);
-            self.parents.ready[class as usize].store(wanted, Relaxed);
+            if self.memory.populate(to_index(from), to_index(wanted - ready)).is_ok() {
+                self.parents.ready[class as usize].store(wanted, Relaxed);
+            }
         }
+    }
+
+    /// Bytes that are to be ready before anybody needs them: of a small log no more than a quarter,
+    /// so that both ends have room.
+    fn ahead(&self, class: Class) -> u64 {
+        AHEAD[class as usize].min(self.limit / 4 / PAGE * PAGE)
     }
 
     /// Forgets all records and gives their memory back to the kernel, but for what the next save
@@ -307,16 +320,15 @@ impl UndoLog {
             super::bits::empty(table);
         }
         let parents = &self.parents;
-        for class in Class::ALL {
-            let end = parents.ends[class as usize].swap(0, Relaxed);
-            let there = (FIRST + end).max(parents.ready[class as usize].load(Relaxed));
-            let there = there.next_multiple_of(PAGE).min(self.limit);
-            let kept = AHEAD[class as usize].min(there);
-            parents.ready[class as usize].store(kept, Relaxed);
-            let from = if class == Class::Whole { kept } else { self.limit - there };
-            // SAFETY: nobody has a slot. What the kernel does not take is written over.
-            let _ = unsafe { hand_back(&self.memory, to_index(from), to_index(there - kept)) };
-        }
+        let kept = Class::ALL.map(|class| {
+            parents.ends[class as usize].store(0, Relaxed);
+            let ready = &parents.ready[class as usize];
+            ready.store(ready.load(Relaxed).min(self.ahead(class)), Relaxed);
+            self.ahead(class)
+        });
+        let (from, len) = (kept[Class::Whole as usize], self.limit - kept[0] - kept[1]);
+        // SAFETY: nobody has a slot. What the kernel does not take is written over.
+        let _ = unsafe { self.memory.hand_back(to_index(from), to_index(len)) };
         for word in parents.free.iter().chain([&parents.reused]) {
             word.store(0, Relaxed);
         }
@@ -326,7 +338,7 @@ impl UndoLog {
         if at.checked_add(len).is_none_or(|end| end > self.limit) {
             outside();
         }
-        self.memory.as_mut_ptr().wrapping_add(to_index(at))
+        self.memory.start().wrapping_add(to_index(at))
     }
 
     #[inline]
@@ -344,3 +356,7 @@ impl UndoLog {
 fn outside() -> ! {
     std::process::abort()
 }
+
+#[cfg(test)]
+#[path = "log_tests.rs"]
+mod tests;

@@ -136,7 +136,10 @@ impl Barrier {
         }
         self.tally.begin();
         self.undo_tally.begin(self.undo_log(), &self.tally);
-        self.guard.begin(arena, &self.at_fork);
+        let watched = self.guard.begin(arena, &self.at_fork);
+        if let Way::Undo(undo) = &self.way {
+            undo.note_all(watched);
+        }
         self.dumped_below.store(0, Ordering::Relaxed);
         self.active.store(true, Ordering::Relaxed);
     }
@@ -285,12 +288,10 @@ impl Barrier {
         self.undo_tally.times()
     }
 
-    /// Lets the next checkpoints be watched for changes around the barrier, or not; for tests. It
-    /// takes a copy of the arena at each fork.
+    /// Lets the checkpoints that begin from now on be watched for changes around the barrier, or
+    /// not; for tests. It takes a copy of the arena at each fork, and has writers announce changes
+    /// of what the child has written already: a checkpoint that is not watched is the usual one.
     pub fn watch(&self, on: bool) {
         self.guard.watch(on);
-        if let Way::Undo(undo) = &self.way {
-            undo.note_all(on);
-        }
     }
 }

@@ -1,0 +1,177 @@
+use std::collections::HashSet;
+use std::sync::atomic::AtomicBool;
+use std::thread;
+
+use super::*;
+
+const BLOCK: u64 = 512;
+/// Slots of whole blocks in a log of the least size.
+const SLOTS: u64 = (LEAST_LIMIT - 2 * FIRST) / (SLOT_HEAD + BLOCK);
+
+fn log(limit: u64) -> UndoLog {
+    UndoLog::new(limit, 8, Blocks::of(BLOCK)).unwrap()
+}
+
+/// Where block `number` of a chunk stands, none of the fine ones.
+fn block(chunk: u32, number: u64) -> u64 {
+    ChunkIndex(chunk).start() + FINE_BYTES.next_multiple_of(BLOCK) + number * BLOCK
+}
+
+fn capture(log: &UndoLog, at: u64, byte: u8) -> Result<(), Refused> {
+    let bytes = [byte; BLOCK as usize];
+    // SAFETY: a block of bytes that nobody changes.
+    unsafe { log.capture(at, bytes.as_ptr(), BLOCK) }
+}
+
+/// The slots in a stack; nobody uses the log.
+fn stacked(log: &UndoLog, class: Class) -> Vec<u64> {
+    let mut slots = Vec::new();
+    while let Some(slot) = log.take_again(class) {
+        slots.push(slot);
+    }
+    slots
+}
+
+/// Ends a loop when it goes, also by a panic.
+struct Stop<'a>(&'a AtomicBool);
+
+impl Drop for Stop<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[test]
+fn a_log_is_full_at_its_limit_and_no_sooner() {
+    let log = log(0);
+    for number in 0..SLOTS {
+        assert_eq!(capture(&log, block(0, number), 1), Ok(()), "record {number} of {SLOTS}");
+    }
+    assert!(log.runs_short() && log.taken() <= log.limit());
+    assert_eq!(capture(&log, block(0, SLOTS), 1), Err(Refused::Full));
+    // The child has chunk 1: there is nothing to capture, so nothing lacks room.
+    log.restore(ChunkIndex(1), &mut []);
+    assert_eq!(capture(&log, block(1, 0), 1), Err(Refused::Closed));
+}
+
+#[test]
+fn records_of_a_chunk_that_is_written_are_taken_again() {
+    let log = log(0);
+    let mut copy = vec![0; to_index(CHUNK_SIZE)];
+    for chunk in 0..8 {
+        for number in 0..SLOTS {
+            assert_eq!(capture(&log, block(chunk, number), 1 + chunk as u8), Ok(()));
+        }
+        copy.fill(0);
+        assert_eq!(log.restore(ChunkIndex(chunk), &mut copy), SLOTS);
+        let restored = copy.iter().filter(|byte| **byte == 1 + chunk as u8).count() as u64;
+        assert_eq!(restored, SLOTS * BLOCK);
+        // Closing it again changes nothing.
+        assert_eq!(log.restore(ChunkIndex(chunk), &mut copy), 0);
+        log.reclaim();
+    }
+    assert_eq!((log.reused(), log.taken()), (7 * SLOTS, SLOTS * (SLOT_HEAD + BLOCK)));
+}
+
+#[test]
+fn what_is_ready_stays_within_the_limit() {
+    for limit in [LEAST_LIMIT, 3 << 20, 64 << 20] {
+        let log = log(limit);
+        let mut last = 0;
+        for number in 0.. {
+            log.get_ready();
+            assert!(log.committed() >= last && log.committed() <= limit, "{}", log.committed());
+            last = log.committed();
+            if capture(&log, block((number / 3000) as u32 % 8, number % 3000), 7).is_err() {
+                break;
+            }
+        }
+        log.forget();
+        let kept = log.committed();
+        assert!(kept <= limit / 2 && kept <= AHEAD[0] + AHEAD[1], "{kept} of {limit}");
+        assert_eq!((log.taken(), log.reused()), (0, 0));
+        assert_eq!(capture(&log, block(0, 0), 7), Ok(()));
+    }
+}
+
+/// Threads that take slots, write into them, and give them back: no slot has two owners.
+#[test]
+fn a_slot_has_one_owner() {
+    const THREADS: u64 = 4;
+    let log = log(0);
+    thread::scope(|scope| {
+        for thread in 0..THREADS {
+            let log = &log;
+            scope.spawn(move || {
+                for round in 0..20_000 {
+                    let class = Class::ALL[(round % 2) as usize];
+                    let Some(slot) = log.take(class) else { panic!("no slot") };
+                    let mine = thread << 32 | round;
+                    log.word(slot + 8).store(mine, Relaxed);
+                    if round % 16 == 0 {
+                        thread::yield_now();
+                    }
+                    assert_eq!(log.word(slot + 8).load(Relaxed), mine, "slot {slot:#x} is shared");
+                    log.put(class, slot);
+                }
+            });
+        }
+    });
+    let slots = Class::ALL.map(|class| stacked(&log, class));
+    let different: HashSet<u64> = slots.iter().flatten().copied().collect();
+    assert_eq!(different.len(), slots[0].len() + slots[1].len());
+    assert!(slots.iter().all(|stack| stack.len() as u64 <= THREADS), "{slots:?}");
+    let bytes =
+        slots[0].len() as u64 * log.slot_bytes[0] + slots[1].len() as u64 * log.slot_bytes[1];
+    assert_eq!(bytes, log.taken(), "a slot was lost");
+}
+
+/// Writers capture while a child closes chunks and the parent takes their records back: each slot
+/// is in one place at the end, and each record that was put back was whole.
+#[test]
+fn no_slot_is_lost_between_writers_child_and_parent() {
+    for _ in 0..20 {
+        let log = log(8 << 20);
+        let done = AtomicBool::new(false);
+        thread::scope(|scope| {
+            let writers: Vec<_> = (0..3_u64)
+                .map(|writer| {
+                    let log = &log;
+                    // Blocks of its own in each chunk, as locks have it.
+                    scope.spawn(move || {
+                        let captures = (0..8).flat_map(|chunk| (0..200).map(move |i| (chunk, i)));
+                        for (chunk, i) in captures {
+                            let at = block(chunk, i * 3 + writer);
+                            let outcome = capture(log, at, (at / BLOCK % 251) as u8);
+                            assert_ne!(outcome, Err(Refused::Full));
+                        }
+                    })
+                })
+                .collect();
+            scope.spawn(|| {
+                while !done.load(Relaxed) {
+                    log.reclaim();
+                    thread::yield_now();
+                }
+            });
+            let _stop = Stop(&done);
+            let mut copy = vec![0; to_index(CHUNK_SIZE)];
+            for chunk in 0..8 {
+                thread::yield_now();
+                copy.fill(255);
+                log.restore(ChunkIndex(chunk), &mut copy);
+                for (i, bytes) in copy.chunks(BLOCK as usize).enumerate() {
+                    let right = ((ChunkIndex(chunk).start() / BLOCK + i as u64) % 251) as u8;
+                    let whole = bytes.iter().all(|byte| *byte == right);
+                    assert!(whole || bytes.iter().all(|byte| *byte == 255), "block {i} is torn");
+                }
+            }
+            writers.into_iter().for_each(|writer| writer.join().unwrap());
+        });
+        log.reclaim();
+        let slots = stacked(&log, Class::Whole);
+        let different: HashSet<u64> = slots.iter().copied().collect();
+        assert_eq!(different.len(), slots.len());
+        assert_eq!(slots.len() as u64 * (SLOT_HEAD + BLOCK), log.taken(), "a slot was lost");
+    }
+}
