@@ -5,12 +5,13 @@
 use anyhow::{Context, Result, bail, ensure};
 use client_tests::hugepages::{self, PageSize, PoolSize};
 use client_tests::random::{self, Random};
-use client_tests::server::{Server, expect_code, run};
+use client_tests::server::{Server, binary, expect_code, run};
 use client_tests::volume::{Kind, Volume};
 use client_tests::wire::encode;
-use client_tests::{TestResult, rounds, skip, tools, wait::wait_until};
+use client_tests::{TestResult, ports, rounds, skip, tools, wait::wait_until};
 use nix::sys::signal::Signal;
 use std::path::Path;
+use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
@@ -174,6 +175,50 @@ fn a_removed_folder_fails_the_save_until_it_is_back() -> TestResult {
     std::fs::create_dir(server.folder())?;
     server.bgsave_and_wait()?;
     check_image(&server)
+}
+
+fn limit_files(server: &Server, bytes: &str) -> TestResult {
+    let pid = server.pid().to_string();
+    let mut limit = Command::new("prlimit");
+    let outcome = tools::run(limit.args(["--pid", &pid, &format!("--fsize={bytes}")]), b"", SOON)?;
+    expect_code(outcome.status, 0, &outcome.stderr)
+}
+
+/// The signal that comes with this limit ends a process which does not ask for an error instead.
+#[test]
+fn a_limit_of_file_sizes_fails_saves_and_nothing_else() -> TestResult {
+    for isolation in ["kernel-cow", "undo-log"] {
+        let server = Server::builder().arg("--checkpoint-isolation", isolation).start()?;
+        fill(&server, &mut Random::new(random::seed()), 64, 100_000)?;
+        server.bgsave_and_wait()?;
+        let digest = server.digest()?;
+        limit_files(&server, "1000000:unlimited")?;
+        let mut raw = server.raw()?;
+        let refused = String::from_utf8_lossy(&raw.exchange(&["SAVE"])?).into_owned();
+        ensure!(refused.starts_with("-ERR ") && refused.contains("File too large"), "{refused}");
+        let reason = save_must_fail(&server)?;
+        ensure!(reason.contains("File too large"), "not the true reason: {reason:?}");
+        check_image(&server)?;
+        limit_files(&server, "unlimited")?;
+        server.bgsave_and_wait()?;
+        ensure!(server.digest()? == digest);
+    }
+    Ok(())
+}
+
+#[test]
+fn an_arena_over_the_limit_of_file_sizes_is_refused() -> TestResult {
+    let folder = tempfile::tempdir()?;
+    let mut limited = Command::new("prlimit");
+    limited.arg("--fsize=1000000").arg(binary()?).args(["--metrics-port", "0"]);
+    limited.args(["--port", &ports::free()?.to_string()]);
+    limited.args(["--arena-pages", "small", "--maxmemory", "64mb"]);
+    let outcome = tools::run(limited.arg("--dir").arg(folder.path()), b"", SOON)?;
+    expect_code(outcome.status, 1, &outcome.stderr)?;
+    for word in ["64 MiB", "ulimit -f", "LimitFSIZE", "kernel-cow"] {
+        ensure!(outcome.stderr.contains(word), "no {word} in {}", outcome.stderr);
+    }
+    Ok(())
 }
 
 #[test]

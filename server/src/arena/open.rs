@@ -38,7 +38,10 @@ pub enum OpenError {
     #[error(transparent)]
     Pages(#[from] PagesError),
     /// No address space for a side table.
-    #[error("cannot reserve memory beside the arena: {0}")]
+    #[error(
+        "cannot reserve memory beside the arena: {0}. Lower maxmemory or checkpoint-undo-limit, \
+         or, if vm.overcommit_memory is 2, raise vm.overcommit_ratio"
+    )]
     SideTable(io::Error),
     /// What was loaded breaks an invariant.
     #[error(transparent)]

@@ -31,13 +31,6 @@ use crate::arena::Arena;
 
 /// Added to the niceness of the parent.
 const NICER_BY: libc::c_int = 10;
-const MOST_NICE: libc::c_int = 19;
-/// Nanoseconds for which the child keeps a processor that others want; see
-/// docs/decisions/0012-short-turns.md.
-const TURN_NS: u64 = 100_000;
-/// Bytes of the first version of `struct sched_attr`, which all kernels know.
-const SCHED_ATTR_SIZE: u32 = 48;
-const SCHED_BATCH: u32 = libc::SCHED_BATCH.cast_unsigned();
 /// `ioprio_set(2)`: the lowest level of the best-effort class, which still makes progress.
 const IO_PRIORITY: libc::c_int = 2 << 13 | 7;
 const IOPRIO_WHO_PROCESS: libc::c_int = 1;
@@ -122,7 +115,7 @@ fn reset_signals() {
 /// Yields processor, disk and memory to the parent. Each step is a wish: a save goes on without.
 fn step_back() {
     let _ = prctl::set_name(c"cowherd-save");
-    if !take_short_turns() {
+    if !sys::take_short_turns(libc::SCHED_BATCH, NICER_BY) {
         // SAFETY: a number (invariant 1).
         let _ = unsafe { libc::nice(NICER_BY) };
         let batch = libc::sched_param { sched_priority: 0 };
@@ -135,27 +128,6 @@ fn step_back() {
     // last longer than the save.
     let _ = setrlimit(Resource::RLIMIT_CORE, 1, 1);
     let _ = die_first();
-}
-
-/// Lowers the child, and lets it keep a processor for short turns only: a worker that wakes on the
-/// same one waits for the end of a turn, which is milliseconds long by default. Since Linux 6.12
-/// (sched_setattr(2), `sched_runtime`); before, the length is ignored. False: there is no
-/// such call.
-fn take_short_turns() -> bool {
-    // SAFETY: numbers (invariant 1).
-    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    let attributes = libc::sched_attr {
-        size: SCHED_ATTR_SIZE,
-        sched_policy: SCHED_BATCH,
-        sched_flags: 0,
-        sched_nice: nice.saturating_add(NICER_BY).min(MOST_NICE),
-        sched_priority: 0,
-        sched_runtime: TURN_NS,
-        sched_deadline: 0,
-        sched_period: 0,
-    };
-    // SAFETY: reads `attributes`, which lives and says how long it is.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) == 0 }
 }
 
 /// Asks the kernel to kill this process before any other when memory runs out.

@@ -27,6 +27,13 @@ const PAGE: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 const _: () = assert!(size_of::<Report>() <= PAGE.get());
 
+/// Nanoseconds for which whoever saves keeps a processor that others want; see
+/// docs/decisions/0012-short-turns.md.
+const TURN_NS: u64 = 100_000;
+/// Bytes of the first version of `struct sched_attr`, which all kernels know.
+const SCHED_ATTR_SIZE: u32 = 48;
+const MOST_NICE: libc::c_int = 19;
+
 /// A report in a page that stays shared after a fork.
 pub(super) struct SharedReport(NonNull<Report>);
 
@@ -58,6 +65,33 @@ impl Drop for SharedReport {
         // SAFETY: nobody else has the address (invariant 1).
         let _ = unsafe { munmap(self.0.cast(), PAGE.get()) };
     }
+}
+
+/// Lets the thread that saves keep a processor for short turns only, and with it the child that it
+/// forks, until that lowers itself. Without such a call it goes on as before.
+pub fn save_in_short_turns() {
+    take_short_turns(libc::SCHED_OTHER, 0);
+}
+
+/// Sets the calling thread's policy, adds to its niceness, and lets it keep a processor for short
+/// turns only: whoever wakes on the same one waits for the end of a turn, which is milliseconds
+/// long by default. Since Linux 6.12 (sched_setattr(2), `sched_runtime`); before, the length is
+/// ignored. False: there is no such call. Safe to call in the child of a fork.
+pub(super) fn take_short_turns(policy: libc::c_int, nicer_by: libc::c_int) -> bool {
+    // SAFETY: numbers (invariant 3).
+    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
+    let attributes = libc::sched_attr {
+        size: SCHED_ATTR_SIZE,
+        sched_policy: policy.cast_unsigned(),
+        sched_flags: 0,
+        sched_nice: nice.saturating_add(nicer_by).min(MOST_NICE),
+        sched_priority: 0,
+        sched_runtime: TURN_NS,
+        sched_deadline: 0,
+        sched_period: 0,
+    };
+    // SAFETY: reads `attributes`, which lives and says how long it is.
+    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) == 0 }
 }
 
 /// Makes a file that would grow over its limit an error with a name, instead of the end of the

@@ -42,6 +42,7 @@ use crate::protocol::{parse_f64, parse_i64};
 
 use super::call::{Call, Effect};
 use super::failure::{Answer, Failure};
+use super::promise::Wait;
 use super::session::ReplyMode;
 use super::waiting::{End, Nothing, OwnedRequest, Waiter, Wish};
 
@@ -135,7 +136,7 @@ impl Call<'_> {
                 let request = OwnedRequest::new(&self.args, replaced);
                 let waiter = Arc::new(self.waiter(request, keys, wish, timeout, nothing));
                 self.shared.waits.add(&mut self.shards, &waiter);
-                self.session.waiting = Some(waiter);
+                self.session.waiting = Some(Wait::Key(waiter));
                 self.effect = Effect::Block;
             }
         }

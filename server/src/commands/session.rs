@@ -6,9 +6,9 @@ use std::sync::atomic::Ordering;
 use crate::keyspace::DbIndex;
 
 use super::clients::Client;
+use super::promise::Wait;
 use super::pubsub::Subscriptions;
 use super::transaction::{Queue, Watched};
-use super::waiting::Waiter;
 
 /// Whether replies are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -46,7 +46,7 @@ pub struct Session {
     /// What it subscribes to; none if it is no subscriber.
     pub subscriptions: Option<Box<Subscriptions>>,
     /// What its last command waits for.
-    pub waiting: Option<Arc<Waiter>>,
+    pub waiting: Option<Wait>,
     /// What others can see of it.
     pub client: Arc<Client>,
 }

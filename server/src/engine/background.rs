@@ -213,7 +213,7 @@ impl<'e> Rounds<'e> {
         }
         self.last_try = Some(Instant::now());
         tracing::info!("{changes} changes in {} seconds. Saving...", rule.seconds);
-        if let Err(error) = self.saver.save_in_background(false) {
+        if let Err(error) = self.saver.save_in_background_and_wait() {
             tracing::warn!("No save was started: {error}");
         }
     }

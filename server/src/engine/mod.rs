@@ -30,11 +30,12 @@ use std::sync::atomic::Ordering;
 use parking_lot::Mutex;
 
 pub use crate::commands::{
-    Client, Clients, Effect, Hangup, KILLED, MAIL, Origin, Session, Shared, Shutdown, Waiter,
+    Client, Clients, Effect, Hangup, KILLED, MAIL, Origin, Promise, Session, Shared, Shutdown,
+    Wait, Waiter,
 };
 pub use background::Background;
 pub use open::{Opened, Restored, StartError, check_image, open};
-pub use saver::Saver;
+pub use saver::{Begun, Saver};
 pub use worker::{Outcome, Worker};
 
 /// One server's engine.

@@ -12,7 +12,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, SyncSender, channel, sync_channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel, sync_channel};
 use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
@@ -20,9 +20,9 @@ use parking_lot::{Condvar, Mutex};
 use super::healer::Healer;
 use super::saving::{self, Save, plan, write_here};
 use crate::arena::ShardSet;
-use crate::checkpoint::{Handle, Outcome, SaveError, restore};
+use crate::checkpoint::{Handle, Outcome, SaveError, restore, save_in_short_turns};
 use crate::clock;
-use crate::commands::{SaveKind, Shared};
+use crate::commands::Shared;
 use crate::keyspace::Keyspace;
 
 pub(super) const BUSY: &str = "ERR Background save already in progress";
@@ -52,9 +52,21 @@ struct State {
     running: Option<Handle>,
 }
 
+/// Is told what to reply.
+type Answer = Box<dyn FnOnce(Result<String, String>) + Send>;
+
 /// Asks the saver's thread for a save; the answer comes after the fork.
 struct Request {
-    answer: SyncSender<Result<(), String>>,
+    answer: Answer,
+}
+
+/// What became of the wish for a save.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Begun {
+    /// The saver's thread was asked for it.
+    Asked,
+    /// It follows the one that runs.
+    Scheduled,
 }
 
 impl Saver {
@@ -78,20 +90,17 @@ impl Saver {
         Ok((saver, thread))
     }
 
-    /// Does what SAVE, BGSAVE and its options ask for; the text of the reply.
-    pub(super) fn answer(&self, shared: &Shared, kind: SaveKind) -> Result<String, String> {
-        match kind {
-            SaveKind::Foreground => self.save_now(shared).map(|()| "OK".to_owned()),
-            SaveKind::Background { schedule } => self.save_in_background(schedule),
-            SaveKind::Cancel => self.cancel(shared),
-        }
-    }
-
-    /// Starts a save in the background, or after the one that runs if `schedule`.
+    /// Starts a save in the background, or after the one that runs if `schedule`. Once it has
+    /// forked, or could not, `answer` is told what to reply; it is not called for one that is
+    /// scheduled.
     ///
     /// # Errors
-    /// One runs already, or there is no child to be had.
-    pub fn save_in_background(&self, schedule: bool) -> Result<String, String> {
+    /// One runs already, or the server is shutting down.
+    pub fn save_in_background(
+        &self,
+        schedule: bool,
+        answer: impl FnOnce(Result<String, String>) + Send + 'static,
+    ) -> Result<Begun, String> {
         {
             let mut state = self.state.lock();
             if state.closed {
@@ -99,21 +108,29 @@ impl Saver {
             }
             if state.busy && schedule {
                 state.scheduled = true;
-                return Ok("Background saving scheduled".into());
+                return Ok(Begun::Scheduled);
             }
             if state.busy {
                 return Err(BUSY.into());
             }
             state.busy = true;
         }
-        let (answer, answered) = sync_channel(1);
-        let sent = self.ask(Request { answer });
-        let outcome = if sent { answered.recv().ok() } else { None };
-        match outcome {
-            Some(Ok(())) => Ok("Background saving started".into()),
-            Some(Err(error)) => Err(format!("ERR {error}")),
-            None => Err(CLOSED.into()),
+        if self.ask(Request { answer: Box::new(answer) }) {
+            Ok(Begun::Asked)
+        } else {
+            Err(CLOSED.into())
         }
+    }
+
+    /// As [`Self::save_in_background`], and waits until it has forked.
+    ///
+    /// # Errors
+    /// As that, or there is no child to be had.
+    pub(super) fn save_in_background_and_wait(&self) -> Result<(), String> {
+        let (answer, answered) = sync_channel(1);
+        // Whoever asks waits.
+        self.save_in_background(false, move |came| drop(answer.send(came)))?;
+        answered.recv().unwrap_or_else(|_| Err(CLOSED.into())).map(drop)
     }
 
     /// Hands a request to the saver's thread; tells whether there is one.
@@ -154,8 +171,7 @@ impl Saver {
         state.foreground = false;
         if std::mem::take(&mut state.scheduled) && !state.closed {
             // Nobody waits for the answer: the schedule was answered already.
-            let (answer, _) = sync_channel(1);
-            if self.ask(Request { answer }) {
+            if self.ask(Request { answer: Box::new(drop) }) {
                 return;
             }
         }
@@ -164,7 +180,10 @@ impl Saver {
     }
 
     /// Stops the save that runs, and forgets the one that is scheduled.
-    fn cancel(&self, shared: &Shared) -> Result<String, String> {
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) fn cancel(&self, shared: &Shared) -> Result<String, String> {
         let mut state = self.state.lock();
         // Killed, the child gives its memory back without a word.
         shared.keyspace.arena().barrier().child_leaves();
@@ -235,6 +254,7 @@ impl Saver {
     }
 
     fn serve(&self, shared: &Shared, requests: &Receiver<Request>) {
+        save_in_short_turns();
         let mut healer = Healer::new();
         if let Some(log) = shared.keyspace.arena().barrier().undo_log() {
             log.get_ready();
@@ -256,8 +276,7 @@ impl Saver {
 
     /// One save from beginning to end; tells whether another is to follow. `answer` is told once
     /// the fork is done.
-    fn save(&self, shared: &Shared, answer: Option<SyncSender<Result<(), String>>>) -> bool {
-        let mut answer = answer;
+    fn save(&self, shared: &Shared, mut answer: Option<Answer>) -> bool {
         let mut save = Save::new(shared);
         let result = loop {
             let running = match save.fork() {
@@ -265,7 +284,9 @@ impl Saver {
                 Err(error) => break Err(error),
             };
             self.set_running(running.handle());
-            tell(&mut answer, Ok(()));
+            if let Some(answer) = answer.take() {
+                answer(Ok("Background saving started".into()));
+            }
             match save.wait(running) {
                 // Seen at once, before anything was written; a later instant does as well.
                 Err(SaveError::NotInherited { .. })
@@ -278,7 +299,9 @@ impl Saver {
         };
         let again = self.end(&save, &result);
         if let Err(error) = result {
-            tell(&mut answer, Err(error.to_string()));
+            if let Some(answer) = answer {
+                answer(Err(format!("ERR {error}")));
+            }
         }
         again
     }
@@ -334,13 +357,5 @@ impl Saver {
         } else {
             Err("ERR what was restored is not what was saved".into())
         }
-    }
-}
-
-/// Tells whoever waits for the fork, once.
-fn tell(answer: &mut Option<SyncSender<Result<(), String>>>, outcome: Result<(), String>) {
-    if let Some(answer) = answer.take() {
-        // Nobody may be waiting any more; the save goes on.
-        let _ = answer.send(outcome);
     }
 }

@@ -114,7 +114,7 @@ impl Worker {
         }
         if save_wanted {
             // The client was told that it is scheduled; why it does not start is in the log.
-            let _ = engine.saver.save_in_background(true);
+            let _ = engine.saver.save_in_background(true, drop);
         }
         ran
     }

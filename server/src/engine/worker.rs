@@ -11,8 +11,8 @@ use std::sync::atomic::Ordering;
 use crate::arena::{ShardSet, Stalls, take_stalls};
 use crate::clock;
 use crate::commands::{
-    Answer, Call, Command, Effect, Failure, Flags, KILLED, Locks, MAIL, Patience, ReplyMode, Row,
-    Session, Shared, Waiter, exec_refused,
+    Answer, Call, Command, Effect, Failure, Flags, KILLED, Locks, MAIL, Patience, Promise,
+    ReplyMode, Row, SaveKind, Session, Shared, Wait, exec_refused,
 };
 use crate::config::{Config, View};
 use crate::keyspace::Key;
@@ -20,6 +20,7 @@ use crate::protocol::{Args, Batch, Reply};
 use crate::telemetry::{self, Event, Recorder, Worst};
 
 use super::room::{RETRIES, Room};
+use super::saver::Begun;
 use super::{Engine, admission, serving, slow};
 
 /// Requests that are looked up and fetched together.
@@ -36,7 +37,8 @@ pub enum Outcome {
     Flush(usize),
     /// Requests from this one on have to wait until a wall clock time in milliseconds.
     Wait(usize, i64),
-    /// Requests from this one on have to wait until the one before it has its reply.
+    /// Requests from this one on have to wait until the one before it has its reply: see
+    /// [`Session::waiting`].
     Blocked(usize),
     /// Send the replies and close the connection.
     Close,
@@ -255,7 +257,7 @@ impl Worker {
             let ran = self.run_queue(engine, session, row, now, reply);
             (outcome, charged) = (ran.outcome, ran.stalls);
         } else if effect != Effect::None {
-            let answered = engine.carry_out(effect, reply);
+            let answered = engine.carry_out(effect, session, reply);
             outcome = answered.0;
             failed |= answered.1;
         }
@@ -277,16 +279,32 @@ impl Worker {
         let shared = &*self.engine.shared;
         session.discard(&shared.keyspace);
         shared.pubsub.leave(session);
-        if let Some(waiter) = session.waiting.take() {
+        if let Some(Wait::Key(waiter)) = session.waiting.take() {
             waiter.forget(&shared.waits, &shared.keyspace);
         }
     }
 
-    /// Ends a wait for a key whose time is over, unless it has ended already.
-    pub fn time_out(&mut self, waiter: &Waiter) {
+    /// Ends a wait whose time is over, unless it has ended already.
+    pub fn time_out(&mut self, wait: &Wait) {
         let limits = self.config.get().client_output_buffer_limit;
         let shared = &*self.engine.shared;
-        waiter.give_up(&shared.waits, &shared.keyspace, &limits);
+        if let Wait::Key(waiter) = wait {
+            waiter.give_up(&shared.waits, &shared.keyspace, &limits);
+        }
+    }
+
+    /// Writes the reply of the last command, for which the session had to wait.
+    pub fn reply_late(&self, session: &mut Session, promise: &Promise, reply: &mut Reply) {
+        let start = reply.len();
+        match promise.outcome() {
+            Some(Ok(text)) => reply.simple(text),
+            Some(Err(text)) => {
+                reply.error(text);
+                self.recorder.error(text.as_bytes());
+            }
+            None => {}
+        }
+        silence(session, reply, start);
     }
 
     #[cold]
@@ -456,13 +474,34 @@ fn shards_of(
 impl Engine {
     /// Carries out what a handler passed up; tells what follows and whether it failed.
     #[cold]
-    fn carry_out(&self, effect: Effect, reply: &mut Reply) -> (Outcome, bool) {
+    fn carry_out(
+        &self,
+        effect: Effect,
+        session: &mut Session,
+        reply: &mut Reply,
+    ) -> (Outcome, bool) {
         let answer = match effect {
             // A queue is run by a worker.
             Effect::None | Effect::RunQueue => return (Outcome::Done, false),
             Effect::Close => return (Outcome::Close, false),
             Effect::Block => return (Outcome::Blocked(0), false),
-            Effect::Save(kind) => self.saver.answer(&self.shared, kind),
+            Effect::Save(SaveKind::Background { schedule }) => {
+                let promise = Promise::to(&session.client);
+                let answer = Arc::clone(&promise);
+                match self.saver.save_in_background(schedule, move |came| answer.keep(came)) {
+                    Ok(Begun::Scheduled) => Ok("Background saving scheduled".to_owned()),
+                    // This thread serves others until the fork is done.
+                    Ok(Begun::Asked) => {
+                        session.waiting = Some(Wait::Reply(promise));
+                        return (Outcome::Blocked(0), false);
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Effect::Save(SaveKind::Foreground) => {
+                self.saver.save_now(&self.shared).map(|()| "OK".to_owned())
+            }
+            Effect::Save(SaveKind::Cancel) => self.saver.cancel(&self.shared),
             Effect::Shutdown(how) => match self.shut_down(how) {
                 Ok(()) => return (Outcome::Close, false),
                 Err(_) => Err("ERR Errors trying to SHUTDOWN. Check logs.".to_owned()),

@@ -25,7 +25,7 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::clock;
-use crate::engine::{Client, MAIL, Origin, Outcome, Session, Waiter, Worker};
+use crate::engine::{Client, MAIL, Origin, Outcome, Promise, Session, Wait, Worker};
 use crate::protocol::{Batch, Limits, Parser, Reply, Version};
 
 use super::pending::{KEEP, Pending};
@@ -91,7 +91,7 @@ enum Next {
     Read,
     Continue,
     Wait(i64),
-    /// Until a command that waits for a key has its reply.
+    /// Until a command has its reply that comes later.
     Blocked,
     Close,
     CutOff,
@@ -175,7 +175,7 @@ impl Connection {
                         }
                         self.go_on(desk)
                     }
-                    Next::Blocked => match self.wait_for_key(desk).await? {
+                    Next::Blocked => match self.wait_for_reply(desk).await? {
                         Some(ended_by) => return Ok(ended_by),
                         None => self.go_on(desk),
                     },
@@ -200,11 +200,10 @@ impl Connection {
         or_signal(client, line, self.stream.read_buf(&mut room)).await
     }
 
-    /// Waits until the command that ran last has the reply that it waits for a key for; what else
-    /// others send is sent meanwhile, and what the client sends is kept. `Some` if the connection
-    /// has ended.
-    async fn wait_for_key(&mut self, desk: &RefCell<Desk>) -> io::Result<Option<EndedBy>> {
-        let Some(waiter) = self.session.waiting.clone() else { return Ok(None) };
+    /// Waits until the command that ran last has its reply; what else others send is sent
+    /// meanwhile, and what the client sends is kept. `Some` if the connection has ended.
+    async fn wait_for_reply(&mut self, desk: &RefCell<Desk>) -> io::Result<Option<EndedBy>> {
+        let Some(wait) = self.session.waiting.clone() else { return Ok(None) };
         loop {
             let signals = self.session.client.signals();
             if self.session.client.is_killed() {
@@ -216,12 +215,18 @@ impl Connection {
                 }
                 self.send(desk).await?;
                 yield_now().await;
-            } else if waiter.is_done() {
+            } else if wait.is_over() {
                 self.session.waiting = None;
+                if let Wait::Reply(promise) = &wait {
+                    if !self.reply_late(&mut desk.borrow_mut(), promise) {
+                        return Ok(Some(EndedBy::Force));
+                    }
+                    self.send(desk).await?;
+                }
                 return Ok(None);
             } else {
-                match self.wait_once(desk, &waiter).await? {
-                    None => desk.borrow_mut().worker.time_out(&waiter),
+                match self.wait_once(desk, &wait).await? {
+                    None => desk.borrow_mut().worker.time_out(&wait),
                     Some(Word::Bytes(0)) => return Ok(Some(EndedBy::Force)),
                     Some(Word::Bytes(bytes)) => self.count_received(&mut desk.borrow_mut(), bytes),
                     Some(Word::Signal) => {}
@@ -231,17 +236,13 @@ impl Connection {
     }
 
     /// Waits for a signal, or for bytes that are kept; nothing, once the time is over.
-    async fn wait_once(
-        &mut self,
-        desk: &RefCell<Desk>,
-        waiter: &Waiter,
-    ) -> io::Result<Option<Word>> {
-        let is_done = poll_fn(|context| {
+    async fn wait_once(&mut self, desk: &RefCell<Desk>, wait: &Wait) -> io::Result<Option<Word>> {
+        let is_over = poll_fn(|context| {
             self.line.listen(context);
-            let woken = waiter.is_done() || self.session.client.signals() != 0;
+            let woken = wait.is_over() || self.session.client.signals() != 0;
             if woken { Poll::Ready(()) } else { Poll::Pending }
         });
-        let left = waiter.until.map(|until| until.saturating_sub(clock::monotonic_us()));
+        let left = wait.until().map(|until| until.saturating_sub(clock::monotonic_us()));
         let time_is_over = async {
             match left {
                 Some(micros) => sleep(Duration::from_micros(micros)).await,
@@ -251,7 +252,7 @@ impl Connection {
         let has_room = self.partial.len() <= desk.borrow().request_limit;
         tokio::select! {
             biased;
-            () = is_done => Ok(Some(Word::Signal)),
+            () = is_over => Ok(Some(Word::Signal)),
             read = read_shared(&mut self.stream, desk), if has_room => {
                 let bytes = read?;
                 self.partial.append(&desk.borrow().input[..bytes]);
@@ -327,6 +328,13 @@ impl Connection {
         desk.reply.out.clear();
         self.session.client.take_mail(&mut desk.reply.out);
         if self.hand_over(desk) { Next::Read } else { Next::CutOff }
+    }
+
+    /// Sends the reply that was promised; false if the client has left too much unread.
+    fn reply_late(&mut self, desk: &mut Desk, promise: &Promise) -> bool {
+        desk.reply.out.clear();
+        desk.worker.reply_late(&mut self.session, promise, &mut desk.reply);
+        self.hand_over(desk)
     }
 
     fn answer_partial(&mut self, desk: &mut Desk) -> Next {

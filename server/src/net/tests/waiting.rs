@@ -2,10 +2,12 @@
 //! workers.
 
 use std::io::{Read, Write};
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use super::{Named as _, Open, PATIENCE, Talk};
 use crate::commands::Shared;
+use crate::keyspace::ShardSet;
 
 impl Open {
     fn shared(&self) -> &Shared {
@@ -429,4 +431,41 @@ fn members_go_to_who_waits_for_them() {
     assert_eq!(a.lines(7), "*3 $1 z $1 m $1 1");
     assert_eq!(a.ask("BZPOPMIN z 0.001"), "*-1");
     assert_eq!(a.ask("BZMPOP 0.001 1 z MAX"), "*-1");
+}
+
+/// The thread of a client that asked for a save stood still until the fork was done, and with it
+/// all its other clients.
+#[test]
+fn who_waits_for_a_fork_holds_up_nobody_else() {
+    let open = Open::new();
+    let (mut asks, mut others) = (open.tcp(), [(); 4].map(|()| open.tcp()));
+    asks.named("asks");
+    let shared = open.shared();
+    let bgsave = shared.table.rows().iter().position(|row| &*row.name == "bgsave").unwrap() as u64;
+    // No safepoint, no fork.
+    let held = shared.keyspace.lock(ShardSet::ALL, 0);
+    asks.send("BGSAVE\r\nECHO after");
+    open.client("asks", |client| client.last_command.load(Ordering::Relaxed) == bgsave + 1);
+    for other in &mut others {
+        assert_eq!(other.ask("PING"), "+PONG");
+    }
+    assert_eq!(others[0].ask("BGSAVE"), "-ERR Background save already in progress");
+    let id = open.client("asks", |_| true).id;
+    assert_eq!(others[1].ask(&format!("CLIENT UNBLOCK {id}")), ":0", "it waits for no key");
+    drop(held);
+    assert_eq!(asks.lines(3), "+Background saving started $5 after");
+}
+
+#[test]
+fn a_fork_that_fails_is_told_and_counted() {
+    let open = Open::new();
+    let mut talk = open.tcp();
+    std::fs::remove_dir_all(&open.shared().config.current().dir).unwrap();
+    let refused = talk.ask("BGSAVE");
+    assert!(refused.starts_with("-ERR cannot save: cannot create"), "{refused}");
+    talk.send("CLIENT REPLY OFF\r\nBGSAVE\r\nCLIENT REPLY ON");
+    assert_eq!(talk.line(), "+OK", "a client that wants no reply gets none");
+    talk.send("INFO errorstats");
+    let told = talk.lines(4);
+    assert!(told.contains("errorstat_ERR:count=2"), "{told}");
 }
