@@ -18,10 +18,18 @@ fn main() -> ExitCode {
     match outcome {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cowherd: {error:#}");
+            eprintln!("cowherd: {}", in_full(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// An error with its causes, but for those that it tells itself.
+fn in_full(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |told, cause| {
+        let cause = cause.to_string();
+        if told.contains(&cause) { told } else { format!("{told}: {cause}") }
+    })
 }
 
 fn serve(args: Vec<String>) -> anyhow::Result<()> {
