@@ -1,10 +1,12 @@
 #!/usr/bin/env bash
 # What telemetry or the write barrier costs while no save runs: processor time per request with it and with
-# it compiled out, in turns.
+# it compiled out, in turns; and, if valgrind is there, the instructions of a request outside the kernel, which
+# no noise touches.
 #
 #   server/benches/feature_cost.sh telemetry|barrier [ROUNDS]
 #
-# Needs redis-benchmark and two cores: the server runs on core 0, the load on core 1.
+# Needs redis-benchmark and two cores: the server runs on core 0, the load on core 1. With ROUNDS 0 it only counts
+# instructions.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -50,10 +52,38 @@ measure() {
     echo $(((after - before) * 10000000 / REQUESTS))
 }
 
+# Instructions of each request of a kind, by one of the two builds.
+instructions() {
+    local build=$1 kind=$2 requests=40000
+    valgrind -q --tool=callgrind --callgrind-out-file="$WORK/callgrind" "$WORK/$build" --port "$PORT" \
+        --metrics-port 0 --threads 1 --save "" --dir "$WORK" --maxmemory 64mb --arena-pages small \
+        --loglevel warning >"$WORK/log" 2>&1 &
+    SERVER=$!
+    until redis-cli -p "$PORT" ping >/dev/null 2>&1; do sleep 0.1; done
+    redis-benchmark -p "$PORT" -q -t set -n 20000 -r 10000 -P 16 -d 64 >/dev/null
+    callgrind_control -z $SERVER >/dev/null 2>&1
+    redis-benchmark -p "$PORT" -q -t "$kind" -n $requests -r 10000 -P 16 -d 64 >/dev/null
+    callgrind_control -d $SERVER >/dev/null 2>&1
+    kill -9 $SERVER
+    wait $SERVER 2>/dev/null || true
+    SERVER=
+    awk -v n=$requests '/^summary:/ { printf "%d\n", $2 / n }' "$WORK"/callgrind.1
+    rm -f "$WORK"/callgrind*
+}
+
 median() { sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
 spread() { sort -n | awk 'NR == 1 { low = $1 } END { print low "-" $1 }'; }
 
+if command -v valgrind >/dev/null; then
+    for kind in set get; do
+        with=$(instructions with $kind) without=$(instructions without $kind)
+        printf '%s -P 16: %s instructions with, %s without, ratio %s\n' $kind "$with" "$without" \
+            "$(awk "BEGIN { printf \"%.4f\", $with / $without }")"
+    done
+fi
+
 for kind in set get; do
+    ((ROUNDS)) || break
     : >"$WORK/with.$kind" && : >"$WORK/without.$kind" && : >"$WORK/ratio.$kind"
     for ((round = 0; round < ROUNDS; round++)); do
         # Whoever comes first does so in every other round only.
