@@ -40,6 +40,30 @@ for (const protocol of [2, 3]) {
     keys.forEach((key) => seen.add(key));
   }
   assert.equal(seen.size, 1000);
+
+  assert.equal(await client.hset("hash", { a: 1, b: "two" }), 2);
+  assert.deepEqual({ ...(await client.hgetall("hash")) }, { a: "1", b: "two" });
+  assert.equal(await client.rpush("list", "x", "y", "z"), 3);
+  assert.deepEqual(await client.lrange("list", 0, -1), ["x", "y", "z"]);
+  assert.deepEqual(await client.blpop("missing", "list", 5), ["list", "x"]);
+  assert.equal(await client.sadd("set", "a", "b"), 2);
+  assert.deepEqual([...(await client.smembers("set"))].sort(), ["a", "b"]);
+  assert.equal(await client.zadd("zset", 1, "one", 2.5, "two"), 2);
+  assert.deepEqual(await client.zrange("zset", 0, -1), ["one", "two"]);
+  const done = await client.multi().set("a", 1).incrby("a", 2).llen("list").exec();
+  assert.deepEqual(done, [[null, "OK"], [null, 3], [null, 2]]);
+  await client.watch("a");
+  await client.set("a", 5);
+  assert.equal(await client.multi().incr("a").exec(), null);
+
+  const subscriber = client.duplicate();
+  const heard = new Promise((resolve) => {
+    subscriber.on("pmessage", (pattern, channel, message) => resolve([pattern, channel, message]));
+  });
+  await subscriber.psubscribe("ne*");
+  assert.equal(await client.publish("news", "hello"), 1);
+  assert.deepEqual(await heard, ["ne*", "news", "hello"]);
+  await subscriber.quit();
   await client.quit();
 }
 console.log("ioredis ok");

@@ -39,6 +39,32 @@ for (const RESP of [2, 3]) {
     keys.forEach((key) => seen.add(key));
   }
   assert.equal(seen.size, 1000);
+
+  assert.equal(await client.hSet("hash", { a: "1", b: "two" }), 2);
+  assert.deepEqual({ ...(await client.hGetAll("hash")) }, { a: "1", b: "two" });
+  assert.equal(await client.rPush("list", ["x", "y", "z"]), 3);
+  assert.deepEqual(await client.lRange("list", 0, -1), ["x", "y", "z"]);
+  assert.deepEqual(await client.blPop("list", 5), { key: "list", element: "x" });
+  assert.equal(await client.sAdd("set", ["a", "b"]), 2);
+  assert.deepEqual([...(await client.sMembers("set"))].sort(), ["a", "b"]);
+  const scores = [{ score: 1, value: "one" }, { score: 2.5, value: "two" }];
+  assert.equal(await client.zAdd("zset", scores), 2);
+  const ranked = await client.zRangeWithScores("zset", 0, -1);
+  assert.deepEqual(ranked.map(({ value, score }) => ({ score, value })), scores);
+  const done = await client.multi().set("a", "1").incrBy("a", 2).lLen("list").exec();
+  assert.deepEqual(done, ["OK", 3, 2]);
+  await client.watch("a");
+  await client.sendCommand(["SET", "a", "5"]);
+  await assert.rejects(client.multi().incr("a").exec(), /watch|abort/i);
+
+  const subscriber = client.duplicate();
+  await subscriber.connect();
+  const heard = new Promise((resolve) => {
+    subscriber.pSubscribe("ne*", (message, channel) => resolve([channel, message])).then(() =>
+      client.publish("news", "hello"));
+  });
+  assert.deepEqual(await heard, ["news", "hello"]);
+  await subscriber.close();
   await client.close();
 }
 console.log("node-redis ok");

@@ -33,6 +33,8 @@ def check(protocol, port):
     assert client.config_get("maxmemory")["maxmemory"]
     check_errors(client)
     check_pipelines(client)
+    check_types(client)
+    check_transactions(client)
     check_messages(client)
     client.close()
 
@@ -73,6 +75,63 @@ def check_messages(client):
             ("pmessage", b"__keyevent@0__:del", b"noted"),
         ]
     client.config_set("notify-keyspace-events", "")
+
+
+def check_types(client):
+    assert client.hset("hash", mapping={"a": 1, "b": "two"}) == 2
+    assert client.hgetall("hash") == {b"a": b"1", b"b": b"two"}
+    assert client.hincrby("hash", "a", 4) == 5 and client.hmget("hash", "a", "x") == [b"5", None]
+    assert client.hexpire("hash", 100, "a") == [1] and client.httl("hash", "a", "b")[1] == -1
+    assert client.rpush("list", *range(5)) == 5 and client.lpop("list", 2) == [b"0", b"1"]
+    assert client.lrange("list", 0, -1) == [b"2", b"3", b"4"]
+    assert client.blpop(["missing", "list"], timeout=5) == (
+        [b"list", b"2"] if client.get_connection_kwargs().get("protocol") == 3 else (b"list", b"2")
+    )
+    assert client.lmove("list", "other", "LEFT", "RIGHT") == b"3"
+    assert client.sadd("set", "a", "b", "c") == 3 and client.srem("set", "b", "x") == 1
+    assert client.smembers("set") == {b"a", b"c"} and client.smismember("set", "a", "b") == [1, 0]
+    assert client.zadd("zset", {"one": 1, "two": 2.5, "three": 3}) == 3
+    assert client.zincrby("zset", 1, "one") == 2.0 and client.zscore("zset", "two") == 2.5
+    assert client.zrange("zset", 2.2, "+inf", byscore=True) == [b"two", b"three"]
+    assert [score for _, score in client.zpopmin("zset", 2)] in ([2.0, 2.5], [[2.0], [2.5]])
+    for number in range(1000):
+        client.hset("large", f"field:{number}", number)
+    assert len(dict(client.hscan_iter("large", count=50))) == 1000
+    assert client.sort("other", alpha=True) == [b"3"]
+    assert client.object("encoding", "large") == b"hashtable"
+    names = ["hash", "list", "other", "set", "zset", "large"]
+    assert [client.type(name) for name in names] == [
+        b"hash", b"list", b"list", b"set", b"zset", b"hash"
+    ]
+    assert client.unlink(*names) == len(names)
+
+
+def check_transactions(client):
+    client.set("balance", 10)
+    tries = 0
+    with client.pipeline() as pipe:
+        while True:
+            try:
+                pipe.watch("balance")
+                balance = int(pipe.get("balance"))
+                if tries == 0:
+                    client.incr("balance")
+                tries += 1
+                pipe.multi()
+                pipe.set("balance", balance + 5)
+                pipe.rpush("log", balance)
+                assert pipe.execute() == [True, 1]
+                break
+            except redis.WatchError:
+                continue
+    assert tries == 2 and client.get("balance") == b"16"
+
+    def add(pipe):
+        pipe.multi()
+        pipe.incrby("balance", 4)
+
+    assert client.transaction(add, "balance") == [20]
+    client.delete("log")
 
 
 def check_errors(client):

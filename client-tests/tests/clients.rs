@@ -5,7 +5,7 @@ use client_tests::server::Server;
 use client_tests::wire::encode;
 use client_tests::{TestResult, exporter, http, skip, tools};
 use redis::{Commands, ConnectionLike};
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
@@ -233,9 +233,33 @@ fn redis_rs_works_in_both_protocols() -> TestResult {
         ensure!(pipeline.query::<Vec<i32>>(&mut connection)? == (0..1000).collect::<Vec<_>>());
         let keys = connection.scan_match("p:*")?.collect::<Result<HashSet<String>, _>>()?;
         ensure!(keys.len() == 1000, "SCAN found {}", keys.len());
+        redis_rs_knows_the_types(&mut connection)?;
         let error = connection.incr::<_, _, i64>("key", 1).err().context("INCR of bytes worked")?;
         ensure!(error.to_string().contains("not an integer"), "{error}");
     }
+    Ok(())
+}
+
+fn redis_rs_knows_the_types(connection: &mut redis::Connection) -> TestResult {
+    let () = connection.hset_multiple("hash", &[("a", 1), ("b", 2)])?;
+    let fields: HashMap<String, i64> = connection.hgetall("hash")?;
+    ensure!(fields == HashMap::from([("a".into(), 1), ("b".into(), 2)]));
+    ensure!(connection.rpush::<_, _, i64>("list", &["x", "y", "z"])? == 3);
+    let popped: (String, String) = connection.blpop("list", 5.0)?;
+    ensure!(popped == ("list".into(), "x".into()));
+    ensure!(connection.lrange::<_, Vec<String>>("list", 0, -1)? == ["y", "z"]);
+    ensure!(connection.sadd::<_, _, i64>("set", &["a", "b", "a"])? == 2);
+    ensure!(connection.smembers::<_, HashSet<String>>("set")?.len() == 2);
+    ensure!(connection.zadd_multiple::<_, _, _, i64>("zset", &[(1, "one"), (3, "three")])? == 2);
+    let ranked: Vec<(String, f64)> = connection.zrange_withscores("zset", 0, -1)?;
+    ensure!(ranked == [("one".into(), 1.0), ("three".into(), 3.0)]);
+    let keys = &["counter"];
+    let (counted,): (i64,) = redis::transaction(connection, keys, |connection, pipe| {
+        let before: Option<i64> = connection.get("counter")?;
+        pipe.set("counter", before.unwrap_or(41) + 1).ignore().get("counter").query(connection)
+    })?;
+    ensure!(counted == 42);
+    ensure!(connection.del::<_, i64>(&["hash", "list", "set", "zset", "counter"])? == 5);
     Ok(())
 }
 
