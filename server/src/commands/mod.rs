@@ -47,6 +47,7 @@ mod slowlog;
 mod sort;
 mod sorted_sets;
 mod span;
+mod streams;
 mod strings;
 mod table;
 #[cfg(test)]
@@ -82,6 +83,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         .chain(hashes::COMMANDS)
         .chain(sorted_sets::COMMANDS)
         .chain(sets::COMMANDS)
+        .chain(streams::COMMANDS)
         .chain(keys::COMMANDS)
         .chain(sort::COMMANDS)
         .chain(expiry::COMMANDS)

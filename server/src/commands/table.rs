@@ -101,6 +101,9 @@ pub struct Keys {
     pub step: usize,
     /// The argument that says how many of those behind it are keys, too; 0 if there is none.
     pub count: usize,
+    /// The first argument that the word STREAMS may be; 0 if it does not. The first half of what is
+    /// behind it are keys.
+    pub streams: usize,
 }
 
 impl Keys {
@@ -123,13 +126,24 @@ impl Keys {
 
     /// From `first` to `last` in steps.
     pub const fn spread(first: usize, last: isize, step: usize) -> Self {
-        Self { first, last, step, count: 0 }
+        Self { first, last, step, count: 0, streams: 0 }
+    }
+
+    /// Those behind the word STREAMS, which may be argument `from` at the earliest.
+    pub const fn streams(from: usize) -> Self {
+        Self { streams: from, ..Self::NONE }
     }
 
     /// Whether there may be any.
     #[inline]
     pub const fn are_there(self) -> bool {
-        self.first != 0 || self.count != 0
+        self.first != 0 || self.moves()
+    }
+
+    /// Whether where they are depends on the arguments.
+    #[inline]
+    pub const fn moves(self) -> bool {
+        self.count != 0 || self.streams != 0
     }
 
     /// The positions of the keys among arguments. Those that are counted are none if their number
@@ -142,12 +156,20 @@ impl Keys {
             back => len.saturating_sub(back.unsigned_abs()),
         };
         let end = if self.first == 0 { 0 } else { last + 1 };
-        let counted = match self.count {
-            0 => 0..0,
-            count => count + 1..count + 1 + counted(args, count),
+        let counted = match (self.count, self.streams) {
+            (0, 0) => 0..0,
+            (0, from) => streams(args, from),
+            (count, _) => count + 1..count + 1 + counted(args, count),
         };
         (self.first..end).step_by(self.step.max(1)).chain(counted)
     }
+}
+
+/// The first half of what is behind the word STREAMS.
+fn streams(args: &Args<'_>, from: usize) -> std::ops::Range<usize> {
+    let is_word = |i: &usize| args.at(*i).eq_ignore_ascii_case(b"STREAMS");
+    let word = (from..args.len()).find(is_word);
+    word.map_or(0..0, |word| word + 1..word + 1 + (args.len() - word - 1) / 2)
 }
 
 /// How many keys follow argument `at`, which says so.

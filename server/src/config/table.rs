@@ -227,6 +227,11 @@ table! {
         "A set of more members is kept in a table, no longer in one packed run";
     "set-max-listpack-value", set_max_listpack_value: u64 = 64, up_to(0u64, LONG_MAX), live,
         "So is one with a member of more bytes";
+    "stream-node-max-bytes", stream_node_max_bytes: u64 = 4096,
+        Size { low: 0, high: LONG_MAX, percent: false }, live,
+        "The most bytes of a stream's node, in which some entries stand together; 0 is no limit";
+    "stream-node-max-entries", stream_node_max_entries: u64 = 100, up_to(0u64, LONG_MAX), live,
+        "The most entries of such a node; 0 is no limit";
     "client-output-buffer-limit", client_output_buffer_limit: OutputLimits
             = OutputLimits::default(), ClientLimits, live,
         "Replies a client may leave unread before it is cut off, by class";

@@ -30,6 +30,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("lfu-log-factor", &["0", "20"]),
     ("lfu-decay-time", &["0", "5"]),
     ("set-max-listpack-value", &["100"]),
+    ("stream-node-max-bytes", &["0", "8kb"]),
+    ("stream-node-max-entries", &["0", "1000"]),
     ("proto-max-bulk-len", &["1mb", "1048577"]),
     ("list-max-listpack-size", &["-2", "128", "-5"]),
     ("list-compress-depth", &["0", "1"]),

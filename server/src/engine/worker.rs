@@ -460,7 +460,7 @@ fn shards_of(
         Locks::Keys => {
             let first = planned.key.map_or(ShardSet::NONE, |key| ShardSet::one(key.shard));
             let keys = command.keys;
-            if keys.count == 0 && (keys.first == 0 || keys.last == keys.first.cast_signed()) {
+            if !keys.moves() && (keys.first == 0 || keys.last == keys.first.cast_signed()) {
                 return first;
             }
             let others = keys.positions(&planned.args).skip(usize::from(planned.key.is_some()));

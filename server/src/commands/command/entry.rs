@@ -15,7 +15,7 @@ pub(super) fn write(reply: &mut Reply, table: &Table, row: &Row) {
     reply.array(10);
     reply.bulk_str(&row.name);
     reply.integer(command.arity as i64);
-    let moves = (command.keys.count != 0).then_some("movablekeys");
+    let moves = command.keys.moves().then_some("movablekeys");
     words(reply, command.flags.names().chain(moves));
     reply.integer(i64::try_from(command.keys.first).unwrap_or(i64::MAX));
     reply.integer(command.keys.last as i64);
@@ -39,19 +39,38 @@ fn words<'w>(reply: &mut Reply, words: impl Iterator<Item = &'w str>) {
     words.iter().for_each(|word| reply.simple(word));
 }
 
+/// Where keys begin that a word stands before.
+fn write_keyword(reply: &mut Reply, from: i64) {
+    reply.map(2);
+    reply.bulk_str("type");
+    reply.bulk_str("keyword");
+    reply.bulk_str("spec");
+    reply.map(2);
+    reply.bulk_str("keyword");
+    reply.bulk_str("STREAMS");
+    reply.bulk_str("startfrom");
+    reply.integer(from);
+}
+
 fn write_spec(reply: &mut Reply, spec: &KeySpec) {
     reply.map(3);
     reply.bulk_str("flags");
     words(reply, spec.flags.iter().copied());
     reply.bulk_str("begin_search");
-    kind(reply, "index", &[("index", i64::try_from(spec.begin).unwrap_or(i64::MAX))]);
+    let begin = i64::try_from(spec.begin).unwrap_or(i64::MAX);
+    if spec.is_behind_word {
+        write_keyword(reply, begin);
+    } else {
+        kind(reply, "index", &[("index", begin)]);
+    }
     reply.bulk_str("find_keys");
     let step = i64::try_from(spec.step).unwrap_or(i64::MAX);
     if spec.is_counted {
         kind(reply, "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", step)]);
         return;
     }
-    kind(reply, "range", &[("lastkey", spec.last as i64), ("keystep", step), ("limit", 0)]);
+    let limit = if spec.is_behind_word { 2 } else { 0 };
+    kind(reply, "range", &[("lastkey", spec.last as i64), ("keystep", step), ("limit", limit)]);
 }
 
 fn kind(reply: &mut Reply, kind: &str, numbers: &[(&str, i64)]) {
@@ -86,6 +105,7 @@ pub(super) fn categories(row: &Row) -> impl Iterator<Item = &'static str> {
         ("@list", has("@list")),
         ("@string", has("@string")),
         ("@bitmap", has("@bitmap")),
+        ("@stream", has("@stream")),
         ("@pubsub", has("@pubsub")),
         ("@admin", admin || has("@admin")),
         ("@fast", fast),

@@ -17,12 +17,14 @@ pub(super) struct KeySpec {
     pub step: usize,
     /// Whether the argument at `begin` says how many follow it.
     pub is_counted: bool,
+    /// Whether they are behind the word STREAMS, which is at `begin` at the earliest.
+    pub is_behind_word: bool,
 }
 
 impl KeySpec {
     /// Those from `first` on to the one that is `last` behind it, or from the end.
     const fn spread(flags: Uses, first: usize, last: isize, step: usize) -> Self {
-        Self { flags, begin: first, last, step, is_counted: false }
+        Self { flags, begin: first, last, step, is_counted: false, is_behind_word: false }
     }
 
     /// Where these keys stand among arguments.
@@ -31,9 +33,10 @@ impl KeySpec {
             last if last >= 0 => self.begin.cast_signed() + last,
             back => back,
         };
-        let keys = match self.is_counted {
-            true => Keys { count: self.begin, ..Keys::NONE },
-            false => Keys::spread(self.begin, last, self.step),
+        let keys = match (self.is_counted, self.is_behind_word) {
+            (_, true) => Keys::streams(self.begin),
+            (true, _) => Keys { count: self.begin, ..Keys::NONE },
+            _ => Keys::spread(self.begin, last, self.step),
         };
         keys.positions(args)
     }
@@ -69,9 +72,14 @@ pub(super) fn key_specs(row: &Row) -> Vec<KeySpec> {
         name if name.starts_with("object|") || name == "memory|usage" => (LOOK, None),
         "append" | "lpush" | "rpush" | "lpushx" | "rpushx" | "linsert" | "sadd" => (EXTEND, None),
         "lpop" | "rpop" | "blpop" | "brpop" | "lmpop" | "blmpop" => (TAKE, None),
-        "lrem" | "ltrim" => (DELETE, None),
+        "lrem" | "ltrim" | "xdel" | "xtrim" | "xgroup|destroy" | "xgroup|delconsumer" => {
+            (DELETE, None)
+        }
+        "xgroup|create" | "xgroup|createconsumer" => (EXTEND, None),
+        "xautoclaim" => (TAKE, None),
+        "xreadgroup" => (READ, None),
         "lmove" | "blmove" | "rpoplpush" | "brpoplpush" => (TAKE, Some(EXTEND)),
-        "llen" => (LOOK, None),
+        "llen" | "xlen" => (LOOK, None),
         "decr" | "decrby" | "incr" | "incrby" | "incrbyfloat" | "getex" | "getset" | "setbit"
         | "move" | "zincrby" => (EDIT, None),
         "set" | "bitfield" => (VARIES, None),
@@ -97,6 +105,10 @@ pub(super) fn key_specs(row: &Row) -> Vec<KeySpec> {
     };
     let first_index = isize::try_from(keys.first).unwrap_or(isize::MAX);
     let last = if keys.last < 0 { keys.last } else { keys.last - first_index };
+    if keys.streams != 0 {
+        let behind = KeySpec::spread(first, keys.streams, -1, 1);
+        return vec![KeySpec { is_behind_word: true, ..behind }];
+    }
     if keys.count != 0 {
         let counted = KeySpec {
             flags: second.unwrap_or(first),
@@ -104,6 +116,7 @@ pub(super) fn key_specs(row: &Row) -> Vec<KeySpec> {
             last: 0,
             step: 1,
             is_counted: true,
+            is_behind_word: false,
         };
         let before = KeySpec::spread(first, keys.first, last, keys.step);
         return if keys.first == 0 { vec![counted] } else { vec![before, counted] };
@@ -139,6 +152,7 @@ pub(super) fn categories(row: &Row) -> &'static [&'static str] {
             "bitmap" => &["@bitmap"],
             "sorted-set" => &["@sortedset"],
             "set" => &["@set"],
+            "stream" => &["@stream"],
             "connection" => &["@connection"],
             "pubsub" if row.command.flags.has(Flags::PUBSUB) => &["@pubsub"],
             "scripting" => &["@scripting"],

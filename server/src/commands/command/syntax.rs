@@ -3,7 +3,7 @@
 //!
 //! ```text
 //! key                an argument; its name tells its type, unless `name:type` does
-//! NX                 a word to be typed as it is
+//! NX ~               a word or a sign to be typed as it is
 //! EX seconds         an argument, or several, behind such a word
 //! [..] (..)          a group that may be left out, or not
 //! a|b                one of them, in a group
@@ -143,7 +143,7 @@ fn sequence(words: &mut &[&str]) -> Vec<Argument> {
                 group.optional |= open == "[";
                 group
             }
-            word if word.starts_with(|c: char| c.is_ascii_uppercase()) => {
+            word if word.starts_with(|c: char| c.is_ascii_uppercase() || "=~*$".contains(c)) => {
                 *words = rest;
                 Argument::behind(word, sequence(words))
             }
@@ -359,6 +359,39 @@ pub(super) const SYNTAX: &[(&str, &str)] = &[
     ("type", "key"),
     ("unlink", "key..."),
     ("unsubscribe", "[channel...]"),
+    ("xack", "key group id..."),
+    (
+        "xadd",
+        "key [NOMKSTREAM] [(MAXLEN|MINID) [=|~] threshold [LIMIT count]] (*|id) (field\
+         \u{20}value)...",
+    ),
+    ("xautoclaim", "key group consumer min-idle-time start [COUNT count] [JUSTID]"),
+    (
+        "xclaim",
+        "key group consumer min-idle-time id... [IDLE ms] [TIME unix-time-milliseconds]\
+         \u{20}[RETRYCOUNT count] [FORCE] [JUSTID] [LASTID lastid]",
+    ),
+    ("xdel", "key id..."),
+    ("xgroup|create", "key group (id|$) [MKSTREAM] [ENTRIESREAD entries-read:integer]"),
+    ("xgroup|createconsumer", "key group consumer"),
+    ("xgroup|delconsumer", "key group consumer"),
+    ("xgroup|destroy", "key group"),
+    ("xgroup|setid", "key group (id|$) [ENTRIESREAD entries-read:integer]"),
+    ("xinfo|consumers", "key group"),
+    ("xinfo|groups", "key"),
+    ("xinfo|stream", "key [FULL [COUNT count]]"),
+    ("xlen", "key"),
+    ("xpending", "key group [[IDLE min-idle-time] start end count [consumer]]"),
+    ("xrange", "key start end [COUNT count]"),
+    ("xread", "[COUNT count] [BLOCK milliseconds] STREAMS key... id..."),
+    (
+        "xreadgroup",
+        "GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] STREAMS key...\
+         \u{20}id...",
+    ),
+    ("xrevrange", "key end start [COUNT count]"),
+    ("xsetid", "key last-id [ENTRIESADDED entries-added:integer] [MAXDELETEDID max-deleted-id]"),
+    ("xtrim", "key (MAXLEN|MINID) [=|~] threshold [LIMIT count]"),
     ("zadd", "key [NX|XX] [GT|LT] [CH] [INCR] (score member)..."),
     ("zcard", "key"),
     ("zcount", "key min:double max:double"),

@@ -21,6 +21,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::arena::{Mem, Offset, OutOfMemory, rounded};
 use crate::collections::packed::{self, Element, Encoded};
+use crate::keyspace::Value;
 
 use super::StreamId;
 
@@ -86,14 +87,14 @@ impl<'b> Fields<'b> {
     }
 
     /// The pairs.
-    pub fn iter(self) -> impl Iterator<Item = (Element<'b>, Element<'b>)> {
+    pub fn iter(self) -> impl Iterator<Item = (Value<'b>, Value<'b>)> {
         let (mut shared, mut own) = (self.shared, self.own);
         (0..self.pairs).map(move |_| {
             let field = match &mut shared {
                 Some(at) => advance(self.bytes, at),
                 None => advance(self.bytes, &mut own),
             };
-            (field, advance(self.bytes, &mut own))
+            (field.into(), advance(self.bytes, &mut own).into())
         })
     }
 }
@@ -148,7 +149,7 @@ impl<'b> Places<'b> {
             match count(shares) {
                 Some(shares) => {
                     places.shares = shares;
-                    places.is_sound = places.skip(shares).is_some();
+                    places.is_sound = places.pass(shares).is_some();
                 }
                 None => places.is_sound = false,
             }
@@ -162,7 +163,7 @@ impl<'b> Places<'b> {
     }
 
     #[inline]
-    fn skip(&mut self, elements: usize) -> Option<()> {
+    fn pass(&mut self, elements: usize) -> Option<()> {
         for _ in 0..elements {
             if self.at >= self.bytes.len() {
                 return None;
@@ -186,7 +187,7 @@ impl<'b> Places<'b> {
         };
         let own = self.at;
         let elements = if shared.is_some() { pairs } else { pairs.checked_mul(2)? };
-        self.skip(elements)?;
+        self.pass(elements)?;
         let fields = Fields { bytes: self.bytes, shared, own, pairs };
         Some(Place { id, at, is_deleted: flags & DELETED != 0, fields })
     }
