@@ -7,6 +7,7 @@
 //! | word | meaning |
 //! |---|---|
 //! | `near N:` | both reply a number, and the two differ by N at most |
+//! | `times:` | the replies are the same but for times and idle times, which are near |
 //! | `unordered:` | both reply the same elements, in any order |
 //! | `shape:` | the replies are of the same type |
 //! | `scan:` | the whole walk with these arguments after the cursor finds the same |
@@ -33,7 +34,7 @@ const ALLOWED: &[(&str, &str)] = &[
     ("OBJECT REFCOUNT shared", "Redis shares the objects of small integers"),
 ];
 
-const MODES: &[&str] = &["near ", "unordered", "shape", "scan", "gone", "eachkey"];
+const MODES: &[&str] = &["near ", "unordered", "shape", "scan", "gone", "eachkey", "times"];
 
 const KEYS_SCRIPT: &str = include_str!("peer/keys.txt");
 const STRINGS_SCRIPT: &str = include_str!("peer/strings.txt");
@@ -42,6 +43,7 @@ const LISTS_SCRIPT: &str = include_str!("peer/lists.txt");
 const HASHES_SCRIPT: &str = include_str!("peer/hashes.txt");
 const SORTED_SETS_SCRIPT: &str = include_str!("peer/sorted_sets.txt");
 const SETS_SCRIPT: &str = include_str!("peer/sets.txt");
+const STREAMS_SCRIPT: &str = include_str!("peer/streams.txt");
 const CONNECTION_SCRIPT: &str = include_str!("peer/connection.txt");
 const TRANSACTIONS_SCRIPT: &str = include_str!("peer/transactions.txt");
 
@@ -81,6 +83,11 @@ fn sets_behave_as_in_redis() -> TestResult {
 }
 
 #[test]
+fn streams_behave_as_in_redis() -> TestResult {
+    compare(STREAMS_SCRIPT)
+}
+
+#[test]
 fn connections_behave_as_in_redis() -> TestResult {
     compare(CONNECTION_SCRIPT)
 }
@@ -100,6 +107,7 @@ fn every_allowed_difference_is_still_asked_for() -> TestResult {
         HASHES_SCRIPT,
         SETS_SCRIPT,
         SORTED_SETS_SCRIPT,
+        STREAMS_SCRIPT,
         CONNECTION_SCRIPT,
     ];
     for (line, _) in ALLOWED {
@@ -195,6 +203,7 @@ impl Pair {
         }
         match mode {
             "shape" => same(&redis.first(), || Ok(cowherd.first())).with_context(|| show(&cowherd)),
+            "times" => same_but_for_times(&redis, &cowherd),
             "unordered" => same(&elements(&redis)?, || elements(&cowherd)),
             _ => {
                 let (redis, cowherd) = (show(&redis), show(&cowherd));
@@ -268,6 +277,10 @@ impl Pair {
         } else {
             same(&show(&redis), || Ok(show(&cowherd)))?;
         }
+        if kind == "stream" {
+            let (redis, cowherd) = self.both(&[&b"XINFO"[..], b"GROUPS", key])?;
+            same(&show(&redis), || Ok(show(&cowherd)))?;
+        }
         // Redis 7.0 has sets of other kinds; and strings, whose history counts, are not compared.
         if matches!(kind, "hash" | "zset") {
             let (redis, cowherd) = self.both(&[&b"OBJECT"[..], b"ENCODING", key])?;
@@ -291,10 +304,51 @@ fn near(redis: &[u8], cowherd: &[u8], range: u64) -> Result<()> {
     let (Value::Int(one), Value::Int(other)) = both else {
         bail!("redis:   {}\n    cowherd: {}", show(redis), show(cowherd));
     };
-    // Negative replies are codes, not times.
-    let close = one.abs_diff(other) <= range && (one < 0) == (other < 0);
-    ensure!(one == other || close, "redis:   {one}\n    cowherd: {other}");
+    ensure!(are_near(one, other, range), "redis:   {one}\n    cowherd: {other}");
     Ok(())
+}
+
+fn are_near(one: i64, other: i64, range: u64) -> bool {
+    // Negative replies are codes, not times.
+    one == other || one.abs_diff(other) <= range && (one < 0) == (other < 0)
+}
+
+/// Compares what streams tell about consumers and pending entries.
+fn same_but_for_times(redis: &[u8], cowherd: &[u8]) -> Result<()> {
+    let both = (redis::parse_redis_value(redis)?, redis::parse_redis_value(cowherd)?);
+    ensure!(
+        are_same_but_for_times(&both.0, &both.1),
+        "redis:   {}\n    cowherd: {}",
+        show(redis),
+        show(cowherd)
+    );
+    Ok(())
+}
+
+fn are_same_but_for_times(redis: &Value, cowherd: &Value) -> bool {
+    const NEAR: u64 = 20_000;
+    let is_time = |name: &Value| matches!(name, Value::BulkString(name) if name == b"idle" || name == b"seen-time");
+    let compare = |one: &Value, other: &Value, is_time: bool| match (one, other) {
+        (Value::Int(one), Value::Int(other)) if is_time => are_near(*one, *other, NEAR),
+        _ => are_same_but_for_times(one, other),
+    };
+    match (redis, cowherd) {
+        (Value::Map(one), Value::Map(other)) => {
+            let mut pairs = one.iter().zip(other);
+            let same = |((name, one), (other_name, other)): (&(_, _), &(_, _))| {
+                name == other_name && compare(one, other, is_time(name))
+            };
+            one.len() == other.len() && pairs.all(same)
+        }
+        (Value::Array(one), Value::Array(other)) => {
+            // A pending entry ends with its time and how often it was delivered.
+            let ends = |i: usize| i + 2 == one.len() && matches!(one[i + 1], Value::Int(_));
+            let is_time = |i: usize| ends(i) || i > 0 && is_time(&one[i - 1]);
+            let same = |i: usize| compare(&one[i], &other[i], is_time(i));
+            one.len() == other.len() && (0..one.len()).all(same)
+        }
+        _ => redis == cowherd,
+    }
 }
 
 fn elements(reply: &[u8]) -> Result<Vec<String>> {

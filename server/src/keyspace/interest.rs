@@ -68,6 +68,14 @@ struct Place {
 }
 
 impl Place {
+    /// Makes the key ready if somebody waits for it.
+    fn make_ready(&mut self, ready: &mut Vec<ReadyKey>, db: DbIndex, key: &Key<'_>) {
+        if self.waiting > 0 && !self.is_ready {
+            self.is_ready = true;
+            ready.push(ReadyKey { db, key: key.bytes.into() });
+        }
+    }
+
     fn touch_watchers(&mut self) {
         for watcher in self.watchers.drain(..) {
             watcher.touch();
@@ -140,14 +148,18 @@ impl Shards<'_> {
         self.space.stats[shard.get()].get(Counter::Interests) > 0
     }
 
+    /// Tells those who wait for a key, but not those who watch it.
+    pub(super) fn wake(&mut self, db: DbIndex, key: &Key<'_>) {
+        if self.is_of_interest(key.shard) {
+            self.with_place(db, key, false, |place, ready| place.make_ready(ready, db, key));
+        }
+    }
+
     #[cold]
     fn tell_them(&mut self, db: DbIndex, key: &Key<'_>) {
         self.with_place(db, key, false, |place, ready| {
             place.touch_watchers();
-            if place.waiting > 0 && !place.is_ready {
-                place.is_ready = true;
-                ready.push(ReadyKey { db, key: key.bytes.into() });
-            }
+            place.make_ready(ready, db, key);
         });
     }
 

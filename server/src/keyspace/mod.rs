@@ -75,8 +75,8 @@ pub use set::{MemberList, SetLimits};
 pub use shards::{Entry, Key, ShardStats, Shards};
 pub use sorted_set::{Edge, Put, SortedSetView};
 pub use stream::{
-    Claim, Consumer, ConsumerInfo, Fields, Group, GroupInfo, Pending, StreamId, StreamInfo,
-    StreamLimits, Trim,
+    Claim, Consumer, ConsumerInfo, Fields, Group, GroupInfo, Pending, Prepared, StreamId,
+    StreamInfo, StreamLimits, Trim,
 };
 pub use strings::{Expiry, MAX_VALUE, StringError, Value};
 pub use values::WrongType;

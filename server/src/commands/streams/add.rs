@@ -22,6 +22,7 @@ const LIMIT_EXACT: Failure =
 const ZERO: Failure = Failure::new("ERR The ID specified in XADD must be greater than 0-0");
 const EXHAUSTED: Failure =
     Failure::new("ERR The stream has exhausted the last possible ID, unable to add more items");
+const LAST_NUMBER: Failure = Failure::new("ERR Elements are too large to be stored");
 const NOT_ABOVE: Failure = Failure::new(
     "ERR The ID specified in XADD is equal or smaller than the target stream top item",
 );
@@ -78,7 +79,7 @@ fn parse(call: &Call<'_>, is_add: bool) -> Result<Options, Failure> {
     match options.trim {
         None if has_limit => return Err(LIMIT_ALONE),
         None if !is_add => return Err(NO_STRATEGY),
-        _ if has_limit && options.is_exact => return Err(LIMIT_EXACT),
+        _ if limit.is_some() && options.is_exact => return Err(LIMIT_EXACT),
         _ => {}
     }
     if !options.is_exact {
@@ -107,15 +108,15 @@ fn choose(id: NewId, last: StreamId, now: i64) -> Result<StreamId, Failure> {
     }
     let now = u64::try_from(now).unwrap_or(0);
     let id = match id {
-        NewId::Auto if now > last.ms => Some(StreamId { ms: now, seq: 0 }),
-        NewId::Auto => last.next(),
+        NewId::Auto if now > last.ms => StreamId { ms: now, seq: 0 },
+        NewId::Auto => last.next().ok_or(EXHAUSTED)?,
         NewId::Numbered(ms) if ms == last.ms => {
-            last.seq.checked_add(1).map(|seq| StreamId { ms, seq })
+            StreamId { ms, seq: last.seq.checked_add(1).ok_or(LAST_NUMBER)? }
         }
-        NewId::Numbered(ms) => Some(StreamId { ms, seq: 0 }),
-        NewId::Given(id) => Some(id),
+        NewId::Numbered(ms) => StreamId { ms, seq: 0 },
+        NewId::Given(id) => id,
     };
-    id.filter(|id| *id > last).ok_or(NOT_ABOVE)
+    if id > last { Ok(id) } else { Err(NOT_ABOVE) }
 }
 
 pub(super) fn xadd(call: &mut Call<'_>) -> Answer {

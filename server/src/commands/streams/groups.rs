@@ -6,7 +6,7 @@ use crate::commands::notifications::Class;
 use crate::keyspace::{Entry, GroupInfo, StreamId};
 use crate::protocol::parse_i64;
 
-use super::ids;
+use super::{ids, ids_from, wrong_subcommand};
 
 const BUSY: Failure = Failure::new("BUSYGROUP Consumer Group name already exists");
 const NO_STREAM: Failure = Failure::new(
@@ -49,7 +49,7 @@ fn options(call: &Call<'_>, is_create: bool) -> Result<(bool, Option<u64>), Fail
             };
             i += 2;
         } else {
-            return Err(Failure::SYNTAX);
+            return Err(wrong_subcommand(call));
         }
     }
     Ok((make, read))
@@ -71,25 +71,24 @@ pub(super) fn xgroup_create(call: &mut Call<'_>) -> Answer {
         return Err(NO_STREAM);
     }
     let last = position(call, entry.as_ref())?;
-    let entry = match entry {
-        Some(entry) => entry,
-        None => call.shards.stream_create(db, &key)?,
-    };
-    if call.shards.stream_group(&entry, name).is_some() {
+    if entry.is_some_and(|entry| call.shards.stream_group(&entry, name).is_some()) {
         return Err(BUSY);
     }
-    call.shards.group_create(db, &key, &entry, name, last, read)?;
+    match entry {
+        Some(entry) => call.shards.group_create(&entry, name, last, read)?,
+        None => call.shards.stream_create(db, &key, name, last, read)?,
+    }
     call.notify(Class::STREAM, "xgroup-create", key.bytes);
     call.reply.ok();
     Ok(())
 }
 
 pub(super) fn xgroup_setid(call: &mut Call<'_>) -> Answer {
-    let (db, key) = (call.session.db, call.key(2));
+    let key = call.key(2);
     let (_, read) = options(call, false)?;
     let (entry, group) = group(call)?;
     let last = position(call, Some(&entry))?;
-    call.shards.group_set(db, &key, group.group, last, read);
+    call.shards.group_set(&entry, group.group, last, read);
     call.notify(Class::STREAM, "xgroup-setid", key.bytes);
     call.reply.ok();
     Ok(())
@@ -98,12 +97,11 @@ pub(super) fn xgroup_setid(call: &mut Call<'_>) -> Answer {
 pub(super) fn xgroup_destroy(call: &mut Call<'_>) -> Answer {
     let (db, key) = (call.session.db, call.key(2));
     let entry = stream(call)?;
-    let group = call.shards.stream_group(&entry, call.args.at(3));
-    if let Some(group) = &group {
-        call.shards.group_destroy(db, &key, &entry, group.group);
+    let is_gone = call.shards.group_destroy(db, &key, &entry, call.args.at(3));
+    if is_gone {
         call.notify(Class::STREAM, "xgroup-destroy", key.bytes);
     }
-    call.reply.integer(i64::from(group.is_some()));
+    call.reply.integer(i64::from(is_gone));
     Ok(())
 }
 
@@ -112,7 +110,7 @@ pub(super) fn xgroup_createconsumer(call: &mut Call<'_>) -> Answer {
     let (entry, group) = group(call)?;
     let is_new = call.shards.consumer(&entry, group.group, name).is_none();
     if is_new {
-        call.shards.consumer_create(&key, group.group, name)?;
+        call.shards.consumer_create(&entry, group.group, name)?;
         call.notify(Class::STREAM, "xgroup-createconsumer", key.bytes);
     }
     call.reply.integer(i64::from(is_new));
@@ -120,11 +118,11 @@ pub(super) fn xgroup_createconsumer(call: &mut Call<'_>) -> Answer {
 }
 
 pub(super) fn xgroup_delconsumer(call: &mut Call<'_>) -> Answer {
-    let (db, key, name) = (call.session.db, call.key(2), call.args.at(4));
+    let (key, name) = (call.key(2), call.args.at(4));
     let (entry, group) = group(call)?;
     let mut pending = 0;
     if let Some(consumer) = call.shards.consumer(&entry, group.group, name) {
-        pending = call.shards.consumer_delete(db, &key, group.group, consumer);
+        pending = call.shards.consumer_delete(&entry, group.group, consumer);
         call.notify(Class::STREAM, "xgroup-delconsumer", key.bytes);
     }
     call.reply.integer(pending.cast_signed());
@@ -155,9 +153,8 @@ pub(super) fn xack(call: &mut Call<'_>) -> Answer {
         call.reply.integer(0);
         return Ok(());
     };
-    let ids: Vec<StreamId> =
-        call.args.from(3).iter().map(|id| ids::strict(id, 0)).collect::<Result<_, _>>()?;
-    let removed = call.shards.pending_remove(db, &key, &entry, group.group, ids.into_iter());
+    let ids = ids_from(call, 3)?;
+    let removed = call.shards.pending_remove(&entry, group.group, ids.into_iter());
     call.reply.integer(removed.cast_signed());
     Ok(())
 }

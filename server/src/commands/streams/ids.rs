@@ -19,6 +19,19 @@ pub(super) enum NewId {
     Given(StreamId),
 }
 
+/// A number of an id, which may have zeros, and a plus or blanks, before it.
+fn number(text: &[u8]) -> Option<u64> {
+    parse_u64(text).or_else(|| {
+        let text = text.trim_ascii_start();
+        let digits = text.strip_prefix(b"+").unwrap_or(text);
+        let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
+        match &digits[zeros..] {
+            [] if zeros > 0 => Some(0),
+            digits => parse_u64(digits),
+        }
+    })
+}
+
 /// `ms` or `ms-seq`; without a number it is `seq`.
 pub(super) fn strict(text: &[u8], seq: u64) -> Result<StreamId, Failure> {
     if text.len() > LONGEST {
@@ -28,8 +41,8 @@ pub(super) fn strict(text: &[u8], seq: u64) -> Result<StreamId, Failure> {
         Some(dash) => (&text[..dash], Some(&text[dash + 1..])),
         None => (text, None),
     };
-    let ms = parse_u64(ms).ok_or(INVALID)?;
-    let seq = rest.map_or(Some(seq), parse_u64).ok_or(INVALID)?;
+    let ms = number(ms).ok_or(INVALID)?;
+    let seq = rest.map_or(Some(seq), number).ok_or(INVALID)?;
     Ok(StreamId { ms, seq })
 }
 
@@ -48,7 +61,7 @@ pub(super) fn new(text: &[u8]) -> Result<NewId, Failure> {
         return Ok(NewId::Auto);
     }
     match text.strip_suffix(b"-*") {
-        Some(ms) if text.len() <= LONGEST => parse_u64(ms).map(NewId::Numbered).ok_or(INVALID),
+        Some(ms) if text.len() <= LONGEST => number(ms).map(NewId::Numbered).ok_or(INVALID),
         _ => strict(text, 0).map(NewId::Given),
     }
 }

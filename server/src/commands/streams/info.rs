@@ -6,7 +6,7 @@ use crate::keyspace::{ConsumerInfo, Entry, GroupInfo, StreamId, StreamInfo};
 use crate::protocol::{Reply, parse_i64};
 
 use super::range::{show_entry, show_range};
-use super::{ids, read_stream};
+use super::{ids, read_stream, wrong_subcommand};
 
 /// The stream of argument 2.
 fn stream(call: &mut Call<'_>) -> Result<Entry, Failure> {
@@ -59,7 +59,7 @@ pub(super) fn xinfo_stream(call: &mut Call<'_>) -> Answer {
         let is_known = call.is(3, "full")
             && (call.args.len() == 4 || call.args.len() == 6 && call.is(4, "count"));
         if !is_known {
-            return Err(super::super::unknown_subcommand(&call.args));
+            return Err(wrong_subcommand(call));
         }
         is_full = true;
         if call.args.len() == 6 {
@@ -93,38 +93,44 @@ pub(super) fn xinfo_stream(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
+fn group_name(call: &mut Call<'_>, entry: &Entry, group: &GroupInfo) {
+    call.reply.bulk_str("name");
+    call.shards.group_name(entry, group.group, |name| call.reply.bulk(name));
+}
+
+fn consumer_name(call: &mut Call<'_>, entry: &Entry, consumer: &ConsumerInfo) {
+    call.reply.bulk_str("name");
+    call.shards.consumer_name(entry, consumer.consumer, |name| call.reply.bulk(name));
+}
+
 fn show_full(call: &mut Call<'_>, entry: &Entry, info: &StreamInfo, most: u64) {
     call.reply.map(9);
     show_head(call.reply, info);
     call.reply.bulk_str("entries");
     let all = (StreamId::MIN, StreamId::MAX);
-    show_range(call.reply, &call.shards, entry, all, false, most);
+    show_range(call.reply, &call.shards, entry, all, false, most, |_| {});
     call.reply.bulk_str("groups");
     let groups = call.shards.stream_groups(entry);
     call.reply.array(groups.len());
     for group in &groups {
         call.reply.map(7);
-        call.reply.bulk_str("name");
-        call.reply.bulk(&group.name);
+        group_name(call, entry, group);
         id(call.reply, "last-delivered-id", group.last);
         optional(call.reply, "entries-read", group.read);
         optional(call.reply, "lag", lag(info, group));
         number(call.reply, "pel-count", group.pending);
-        call.reply.bulk_str("pel");
+        call.reply.bulk_str("pending");
         show_pending(call, entry, group, None, most);
         call.reply.bulk_str("consumers");
         let consumers = call.shards.group_consumers(entry, group.group);
         call.reply.array(consumers.len());
         for consumer in &consumers {
-            call.reply.map(5);
-            call.reply.bulk_str("name");
-            call.reply.bulk(&consumer.name);
+            call.reply.map(4);
+            consumer_name(call, entry, consumer);
             call.reply.bulk_str("seen-time");
             call.reply.integer(consumer.seen);
-            call.reply.bulk_str("active-time");
-            call.reply.integer(consumer.active.unwrap_or(-1));
             number(call.reply, "pel-count", consumer.pending);
-            call.reply.bulk_str("pel");
+            call.reply.bulk_str("pending");
             show_pending(call, entry, group, Some(consumer), most);
         }
     }
@@ -145,7 +151,7 @@ fn show_pending(
         reply.array(if of.is_none() { 4 } else { 3 });
         ids::show(reply, pending.id);
         if of.is_none() {
-            reply.bulk(&shards.consumer_name(entry, pending.consumer));
+            shards.consumer_name(entry, pending.consumer, |name| reply.bulk(name));
         }
         reply.integer(pending.delivered_at);
         reply.integer(pending.deliveries.cast_signed());
@@ -161,11 +167,9 @@ pub(super) fn xinfo_groups(call: &mut Call<'_>) -> Answer {
     let groups = call.shards.stream_groups(&entry);
     call.reply.array(groups.len());
     for group in &groups {
-        let consumers = call.shards.group_consumers(&entry, group.group).len();
         call.reply.map(6);
-        call.reply.bulk_str("name");
-        call.reply.bulk(&group.name);
-        number(call.reply, "consumers", consumers as u64);
+        group_name(call, &entry, group);
+        number(call.reply, "consumers", group.consumers);
         number(call.reply, "pending", group.pending);
         id(call.reply, "last-delivered-id", group.last);
         optional(call.reply, "entries-read", group.read);
@@ -183,15 +187,12 @@ pub(super) fn xinfo_consumers(call: &mut Call<'_>) -> Answer {
     };
     let consumers = call.shards.group_consumers(&entry, group.group);
     call.reply.array(consumers.len());
-    for consumer in consumers {
-        call.reply.map(4);
-        call.reply.bulk_str("name");
-        call.reply.bulk(&consumer.name);
+    for consumer in &consumers {
+        call.reply.map(3);
+        consumer_name(call, &entry, consumer);
         number(call.reply, "pending", consumer.pending);
         call.reply.bulk_str("idle");
         call.reply.integer((call.now - consumer.seen).max(0));
-        call.reply.bulk_str("inactive");
-        call.reply.integer(consumer.active.map_or(-1, |active| (call.now - active).max(0)));
     }
     Ok(())
 }

@@ -21,7 +21,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use crate::keyspace::{Entry, Kind, StreamId};
+use crate::keyspace::{Consumer, Entry, Group, Kind, StreamId};
 use crate::protocol::parse_i64;
 
 use super::call::Call;
@@ -124,6 +124,32 @@ fn no_group(call: &Call<'_>, key: usize, group: usize) -> Failure {
     Failure::text(format!("NOGROUP No such key '{key}' or consumer group '{group}'"))
 }
 
+/// The consumer of a group, and whether it was made now.
+fn consumer_of(
+    call: &mut Call<'_>,
+    entry: &Entry,
+    group: Group,
+    name: &[u8],
+) -> Result<(Consumer, bool), Failure> {
+    match call.shards.consumer(entry, group, name) {
+        Some(consumer) => Ok((consumer, false)),
+        None => Ok((call.shards.consumer_create(entry, group, name)?, true)),
+    }
+}
+
+/// The error for arguments that no form of a subcommand has.
+fn wrong_subcommand(call: &Call<'_>) -> Failure {
+    let (name, given) = (call.text(0).to_uppercase(), call.text(1));
+    Failure::text(format!(
+        "ERR unknown subcommand or wrong number of arguments for '{given}'. Try {name} HELP."
+    ))
+}
+
+/// Argument `i` and those behind it as ids.
+fn ids_from(call: &Call<'_>, i: usize) -> Result<Vec<StreamId>, Failure> {
+    call.args.from(i).iter().map(|id| ids::strict(id, 0)).collect()
+}
+
 fn xlen(call: &mut Call<'_>) -> Answer {
     let len = read_stream(call, 1)?.map_or(0, |entry| call.shards.stream_len(&entry).0);
     call.reply.integer(len.cast_signed());
@@ -136,8 +162,7 @@ fn xdel(call: &mut Call<'_>) -> Answer {
         call.reply.integer(0);
         return Ok(());
     };
-    let ids: Vec<StreamId> =
-        call.args.from(2).iter().map(|id| ids::strict(id, 0)).collect::<Result<_, _>>()?;
+    let ids = ids_from(call, 2)?;
     let removed = call.shards.stream_delete(db, &key, &entry, ids.into_iter());
     if removed > 0 {
         call.notify(Class::STREAM, "xdel", key.bytes);
@@ -150,8 +175,6 @@ fn xsetid(call: &mut Call<'_>) -> Answer {
     const BELOW_DELETED: Failure = Failure::new(
         "ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id",
     );
-    const BELOW_CURRENT: Failure =
-        Failure::new("ERR The ID specified in XSETID is smaller than current max_deleted_entry_id");
     const BELOW_TOP: Failure =
         Failure::new("ERR The ID specified in XSETID is smaller than the target stream top item");
     const BELOW_LENGTH: Failure = Failure::new(
@@ -179,9 +202,6 @@ fn xsetid(call: &mut Call<'_>) -> Answer {
     }
     let entry = call.shards.stream(db, &key)?.ok_or(Failure::NO_KEY)?;
     let info = call.shards.stream_info(&entry);
-    if last < info.deleted {
-        return Err(BELOW_CURRENT);
-    }
     if info.length > 0 {
         let mut top = StreamId::MIN;
         call.shards.stream_range(&entry, StreamId::MIN, StreamId::MAX, true, 1, |id, _| top = id);
@@ -192,7 +212,7 @@ fn xsetid(call: &mut Call<'_>) -> Answer {
             return Err(BELOW_LENGTH);
         }
     }
-    call.shards.stream_set_last(db, &key, &entry, last, added, deleted);
+    call.shards.stream_set_last(&entry, last, added, deleted);
     call.notify(Class::STREAM, "xsetid", key.bytes);
     call.reply.ok();
     Ok(())

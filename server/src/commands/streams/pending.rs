@@ -3,18 +3,19 @@
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
 use crate::commands::notifications::Class;
-use crate::keyspace::{Claim, Consumer, Entry, GroupInfo, StreamId};
+use crate::keyspace::{Claim, Consumer, Entry, GroupInfo, Pending, StreamId};
 use crate::protocol::parse_i64;
 
 use super::range::show_entry;
-use super::{ids, no_group, read_stream};
+use super::{consumer_of, ids, no_group, read_stream};
 
 pub(super) fn xpending(call: &mut Call<'_>) -> Answer {
     let len = call.args.len();
     let has_idle = len > 3 && call.is(3, "idle");
     let first = if has_idle { 5 } else { 3 };
     let is_summary = len == 3;
-    if !is_summary && (len < first + 3 || len > first + 4) {
+    // Whatever comes behind the consumer's name is not looked at.
+    if !is_summary && (len < first + 3 || len > 9) {
         return Err(Failure::SYNTAX);
     }
     let mut range = (StreamId::MIN, StreamId::MAX);
@@ -64,7 +65,8 @@ fn summarise(call: &mut Call<'_>, entry: &Entry, group: &GroupInfo) {
     call.reply.array(consumers.len());
     for consumer in consumers {
         call.reply.array(2);
-        call.reply.bulk(&consumer.name);
+        let reply = &mut *call.reply;
+        call.shards.consumer_name(entry, consumer.consumer, |name| reply.bulk(name));
         call.reply.bulk_integer(consumer.pending.cast_signed());
     }
 }
@@ -89,7 +91,7 @@ fn list(
             if idle >= least_idle {
                 reply.array(4);
                 ids::show(reply, pending.id);
-                reply.bulk(&shards.consumer_name(entry, pending.consumer));
+                shards.consumer_name(entry, pending.consumer, |name| reply.bulk(name));
                 reply.integer(idle.max(0));
                 reply.integer(pending.deliveries.cast_signed());
                 count += 1;
@@ -111,23 +113,26 @@ fn group(call: &mut Call<'_>) -> Result<(Entry, GroupInfo), Failure> {
     }
 }
 
-/// The consumer of argument 3, who is made if need be and has asked now.
+/// The consumer of argument 3, who is made if need be, with room for entries to be pending for it:
+/// what follows cannot fail.
 fn claimer(
     call: &mut Call<'_>,
     entry: &Entry,
     group: &GroupInfo,
-    gets: bool,
+    ids: &[StreamId],
 ) -> Result<Consumer, Failure> {
-    let (key, name) = (call.key(1), call.args.at(3));
-    let consumer = match call.shards.consumer(entry, group.group, name) {
-        Some(consumer) => consumer,
-        None => {
-            let made = call.shards.consumer_create(&key, group.group, name)?;
-            call.notify(Class::STREAM, "xgroup-createconsumer", key.bytes);
-            made
+    let (key, name, group) = (call.key(1), call.args.at(3), group.group);
+    let (consumer, is_new) = consumer_of(call, entry, group, name)?;
+    if let Err(full) = call.shards.pending_prepare(entry, group, consumer, ids) {
+        if is_new {
+            call.shards.consumer_delete(entry, group, consumer);
         }
-    };
-    call.shards.consumer_seen(&key, consumer, gets);
+        return Err(full.into());
+    }
+    if is_new {
+        call.notify(Class::STREAM, "xgroup-createconsumer", key.bytes);
+    }
+    call.shards.consumer_seen(entry, consumer);
     Ok(consumer)
 }
 
@@ -187,7 +192,6 @@ fn claim_options(call: &Call<'_>, first: usize) -> Result<ClaimOptions, Failure>
 
 pub(super) fn xclaim(call: &mut Call<'_>) -> Answer {
     const INVALID: Failure = Failure::new("ERR Invalid min-idle-time argument for XCLAIM");
-    let (db, key) = (call.session.db, call.key(1));
     let (entry, group) = group(call)?;
     let least_idle = parse_i64(call.args.at(4)).ok_or(INVALID)?.max(0);
     // Ids up to the first argument that is none.
@@ -196,57 +200,67 @@ pub(super) fn xclaim(call: &mut Call<'_>) -> Answer {
         wanted.push(id);
     }
     let options = claim_options(call, 5 + wanted.len())?;
-    if let Some(last) = options.last.filter(|last| *last > group.last) {
-        call.shards.group_set(db, &key, group.group, last, group.read);
-    }
-    let consumer = claimer(call, &entry, &group, false)?;
-    let (mut claims, mut gone) = (Vec::new(), Vec::new());
+    let now = call.now;
+    let (mut claimed, mut gone) = (Vec::new(), Vec::new());
     for id in wanted {
         let pending = call.shards.pending(&entry, group.group, id);
+        let is_idle = |pending: Pending| now - pending.delivered_at >= least_idle;
         if !call.shards.stream_has(&entry, id) {
             gone.push(id);
-            continue;
+        } else if pending.map_or(options.force, is_idle) {
+            claimed.push(id);
         }
-        let deliveries = match pending {
-            None if !options.force => continue,
-            Some(pending) if call.now - pending.delivered_at < least_idle => continue,
-            pending => pending.map_or(1, |pending| pending.deliveries),
-        };
-        let more = u64::from(!options.just_id);
-        let deliveries = options.retries.unwrap_or(deliveries + more);
-        claims.push((id, Claim { consumer, delivered_at: options.time, deliveries }));
     }
-    take(call, &entry, &group, &claims, &gone)?;
-    show_claimed(call, &entry, &claims, options.just_id);
+    if !claimed.is_empty() {
+        let consumer = claimer(call, &entry, &group, &claimed)?;
+        // The same entry may be claimed twice, if it need not be idle.
+        claimed.retain(|id| claim(call, &entry, &group, consumer, *id, least_idle, &options));
+    }
+    call.shards.pending_remove(&entry, group.group, gone.into_iter());
+    if let Some(last) = options.last.filter(|last| *last > group.last) {
+        call.shards.group_set(&entry, group.group, last, group.read);
+    }
+    call.reply.array(claimed.len());
+    show_claimed(call, &entry, claimed.into_iter(), options.just_id);
     Ok(())
 }
 
-/// Gives entries to the consumer; those that are gone are no longer pending.
-fn take(
+/// Gives an entry to the consumer, unless it has become too young; tells whether it did.
+fn claim(
     call: &mut Call<'_>,
     entry: &Entry,
     group: &GroupInfo,
-    claims: &[(StreamId, Claim)],
-    gone: &[StreamId],
-) -> Answer {
-    let (db, key) = (call.session.db, call.key(1));
-    call.shards.pending_put(db, &key, entry, group.group, claims)?;
-    call.shards.pending_remove(db, &key, entry, group.group, gone.iter().copied());
-    if let Some((_, claim)) = claims.first() {
-        call.shards.consumer_seen(&key, claim.consumer, true);
+    consumer: Consumer,
+    id: StreamId,
+    least_idle: i64,
+    options: &ClaimOptions,
+) -> bool {
+    let Some(pending) = call.shards.pending(entry, group.group, id) else { return false };
+    let is_new = pending.is_new();
+    if !is_new && call.now - pending.delivered_at < least_idle {
+        return false;
     }
-    Ok(())
+    let before = if is_new { 1 } else { pending.deliveries };
+    let counted = before + u64::from(!options.just_id);
+    let deliveries = options.retries.unwrap_or(counted);
+    let claim = Claim { consumer, delivered_at: options.time, deliveries };
+    call.shards.pending_set(entry, group.group, id, &claim);
+    true
 }
 
-fn show_claimed(call: &mut Call<'_>, entry: &Entry, claims: &[(StreamId, Claim)], just_id: bool) {
-    call.reply.array(claims.len());
-    for (id, _) in claims {
+fn show_claimed(
+    call: &mut Call<'_>,
+    entry: &Entry,
+    ids: impl Iterator<Item = StreamId>,
+    just_id: bool,
+) {
+    for id in ids {
         if just_id {
-            ids::show(call.reply, *id);
+            ids::show(call.reply, id);
             continue;
         }
         let reply = &mut *call.reply;
-        call.shards.stream_range(entry, *id, *id, false, 1, |id, fields| {
+        call.shards.stream_range(entry, id, id, false, 1, |id, fields| {
             show_entry(reply, id, fields);
         });
     }
@@ -263,7 +277,7 @@ pub(super) fn xautoclaim(call: &mut Call<'_>) -> Answer {
     while i < call.args.len() {
         if call.is(i, "count") && i + 1 < call.args.len() {
             let count = parse_i64(call.args.at(i + 1)).and_then(|count| u64::try_from(count).ok());
-            let fits = |count: &u64| *count > 0 && *count <= i64::MAX.unsigned_abs() / TRIES / 16;
+            let fits = |count: &u64| *count > 0 && *count <= i64::MAX.unsigned_abs() / 16;
             most = count.filter(fits).ok_or(COUNT)?;
             i += 2;
         } else if call.is(i, "justid") {
@@ -274,12 +288,11 @@ pub(super) fn xautoclaim(call: &mut Call<'_>) -> Answer {
         }
     }
     let (entry, group) = group(call)?;
-    let consumer = claimer(call, &entry, &group, false)?;
-    let (mut claims, mut gone) = (Vec::new(), Vec::new());
-    let (mut tries, mut next, now) = (most * TRIES, StreamId::MIN, call.now);
+    let (mut claimed, mut gone) = (Vec::new(), Vec::new());
+    let (mut tries, mut next, now) = (most.saturating_mul(TRIES), StreamId::MIN, call.now);
     call.shards.pending_each(&entry, group.group, None, start, |pending| {
         let id = pending.id;
-        if tries == 0 || (claims.len() + gone.len()) as u64 == most {
+        if tries == 0 || (claimed.len() + gone.len()) as u64 == most {
             next = id;
             return false;
         }
@@ -287,15 +300,23 @@ pub(super) fn xautoclaim(call: &mut Call<'_>) -> Answer {
         if !call.shards.stream_has(&entry, id) {
             gone.push(id);
         } else if now - pending.delivered_at >= least_idle {
-            let deliveries = pending.deliveries + u64::from(!just_id);
-            claims.push((id, Claim { consumer, delivered_at: now, deliveries }));
+            claimed.push((id, pending.deliveries + u64::from(!just_id)));
         }
         true
     });
-    take(call, &entry, &group, &claims, &gone)?;
+    if !claimed.is_empty() {
+        let ids: Vec<StreamId> = claimed.iter().map(|(id, _)| *id).collect();
+        let consumer = claimer(call, &entry, &group, &ids)?;
+        for (id, deliveries) in &claimed {
+            let claim = Claim { consumer, delivered_at: now, deliveries: *deliveries };
+            call.shards.pending_set(&entry, group.group, *id, &claim);
+        }
+    }
+    call.shards.pending_remove(&entry, group.group, gone.iter().copied());
     call.reply.array(3);
     ids::show(call.reply, next);
-    show_claimed(call, &entry, &claims, just_id);
+    call.reply.array(claimed.len());
+    show_claimed(call, &entry, claimed.into_iter().map(|(id, _)| id), just_id);
     call.reply.array(gone.len());
     gone.iter().for_each(|id| ids::show(call.reply, *id));
     Ok(())

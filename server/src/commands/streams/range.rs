@@ -19,7 +19,7 @@ pub(super) fn show_entry(reply: &mut Reply, id: StreamId, fields: Fields<'_>) {
     }
 }
 
-/// Replies up to `most` entries from `start` to `end` as an array; returns their ids.
+/// Replies up to `most` entries from `start` to `end` as an array, and hands their ids to `shown`.
 pub(super) fn show_range(
     reply: &mut Reply,
     shards: &Shards<'_>,
@@ -27,15 +27,16 @@ pub(super) fn show_range(
     (start, end): (StreamId, StreamId),
     is_reverse: bool,
     most: u64,
-) -> Vec<StreamId> {
+    mut shown: impl FnMut(StreamId),
+) {
     let list = reply.deferred_array();
-    let mut shown = Vec::new();
+    let mut count = 0;
     shards.stream_range(entry, start, end, is_reverse, most, |id, fields| {
         show_entry(reply, id, fields);
-        shown.push(id);
+        shown(id);
+        count += 1;
     });
-    reply.set_array_len(list, shown.len());
-    shown
+    reply.set_array_len(list, count);
 }
 
 fn range(call: &mut Call<'_>, is_reverse: bool) -> Answer {
@@ -57,7 +58,7 @@ fn range(call: &mut Call<'_>, is_reverse: bool) -> Answer {
         return Ok(());
     }
     let most = most.unwrap_or(u64::MAX);
-    show_range(call.reply, &call.shards, &entry, (start, end), is_reverse, most);
+    show_range(call.reply, &call.shards, &entry, (start, end), is_reverse, most, |_| {});
     Ok(())
 }
 

@@ -1,25 +1,32 @@
 //! Reading what is new, or waiting for it: XREAD, XREADGROUP.
 
-use crate::commands::blocking::Timeout;
+use crate::commands::blocking::{Patience, Timeout};
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
 use crate::commands::notifications::Class;
 use crate::commands::waiting::{Nothing, Wish};
-use crate::keyspace::{Claim, Consumer, Entry, GroupInfo, Kind, StreamId, StreamInfo};
+use crate::keyspace::{Claim, Consumer, Entry, Group, GroupInfo, Kind, Prepared, StreamId};
 use crate::protocol::{Version, parse_i64};
 
 use super::range::{show_entry, show_range};
-use super::{ids, read_stream};
+use super::{consumer_of, ids, read_stream};
 
 const GROUP_MISSING: Failure = Failure::new("ERR Missing GROUP option for XREADGROUP");
 const GROUP_IN_XREAD: Failure =
     Failure::new("ERR The GROUP option is only supported by XREADGROUP. You called XREAD instead.");
 const NOACK_IN_XREAD: Failure =
     Failure::new("ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead.");
+const UNBALANCED: Failure = Failure::new(
+    "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.",
+);
 const NEW_IN_XREAD: Failure = Failure::new(
     "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> \
      <consumer> option.",
 );
+/// What somebody hears who waits for a group when the stream, or the group, is gone.
+const STREAM_IS_GONE: Failure = Failure::new("UNBLOCKED the stream key no longer exists");
+const GROUP_IS_GONE: Failure =
+    Failure::new("NOGROUP the consumer group this client was blocked on no longer exists");
 const END_IN_GROUP: Failure = Failure::new(
     "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of \
      this consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would \
@@ -55,7 +62,7 @@ fn parse(call: &Call<'_>, in_group: bool) -> Result<Options, Failure> {
             i += 2;
         } else if more > 0 && call.is(i, "streams") {
             if more % 2 != 0 {
-                return Err(unbalanced(in_group));
+                return Err(UNBALANCED);
             }
             (options.first, options.streams) = (i + 1, more / 2);
         } else if more > 1 && call.is(i, "group") {
@@ -79,14 +86,6 @@ fn parse(call: &Call<'_>, in_group: bool) -> Result<Options, Failure> {
         _ if in_group && options.group.is_none() => Err(GROUP_MISSING),
         _ => Ok(options),
     }
-}
-
-fn unbalanced(in_group: bool) -> Failure {
-    let (name, sign) = if in_group { ("xreadgroup", '>') } else { ("xread", '$') };
-    Failure::text(format!(
-        "ERR Unbalanced '{name}' list of streams: for each stream key an ID or '{sign}' must be \
-         specified."
-    ))
 }
 
 /// The reply of some streams, which begins with the first that has something.
@@ -149,15 +148,18 @@ pub(super) fn xread(call: &mut Call<'_>) -> Answer {
     let (mut from, mut replaced) = (Vec::new(), Vec::new());
     for key in options.first..options.first + options.streams {
         let at = key + options.streams;
-        let entry = read_stream(call, key)?;
+        let entry = match read_stream(call, key) {
+            // Whoever waits for several keys is served from those that are streams.
+            Err(_) if call.patience == Patience::Waiting => None,
+            found => found?,
+        };
         let last = entry.map_or(StreamId::MIN, |entry| call.shards.stream_len(&entry).1);
         let id = match call.args.at(at) {
             b"$" => last,
-            b"+" => entry.map_or(StreamId::MIN, |entry| before_last(call, &entry)),
             b">" => return Err(NEW_IN_XREAD),
             id => ids::strict(id, 0)?,
         };
-        if matches!(call.args.at(at), b"$" | b"+") {
+        if call.args.at(at) == b"$" {
             replaced.push((at, last.to_string().into_bytes()));
         }
         from.push((entry, id));
@@ -165,12 +167,11 @@ pub(super) fn xread(call: &mut Call<'_>) -> Answer {
     let mut streams = Streams::new();
     for (i, (entry, id)) in from.into_iter().enumerate() {
         let (Some(entry), Some(start)) = (entry, id.next()) else { continue };
-        let mut is_there = false;
-        call.shards.stream_range(&entry, start, StreamId::MAX, false, 1, |_, _| is_there = true);
-        if is_there {
+        if has_any_from(call, &entry, start) {
             streams.begin(call, options.first + i);
             let range = (start, StreamId::MAX);
-            show_range(call.reply, &call.shards, &entry, range, false, most(options.count));
+            let most = most(options.count);
+            show_range(call.reply, &call.shards, &entry, range, false, most, |_| {});
         }
     }
     if streams.end(call) {
@@ -179,30 +180,38 @@ pub(super) fn xread(call: &mut Call<'_>) -> Answer {
     nothing(call, &options, false, &replaced)
 }
 
-/// The id before that of the last entry.
-fn before_last(call: &Call<'_>, entry: &Entry) -> StreamId {
-    let (_, mut last) = call.shards.stream_len(entry);
-    call.shards.stream_range(entry, StreamId::MIN, StreamId::MAX, true, 1, |id, _| {
-        last = id.previous().unwrap_or(StreamId::MIN);
-    });
-    last
+/// Whether a stream has an entry from `start` on.
+fn has_any_from(call: &Call<'_>, entry: &Entry, start: StreamId) -> bool {
+    let (length, last) = call.shards.stream_len(entry);
+    let mut is_there = false;
+    if length > 0 && last >= start {
+        call.shards.stream_range(entry, start, StreamId::MAX, false, 1, |_, _| is_there = true);
+    }
+    is_there
 }
 
 /// A stream that a group reads.
 struct Source {
     key: usize,
     entry: Entry,
-    group: GroupInfo,
+    group: Group,
     /// Where its history is read from; none for what is new.
     history: Option<StreamId>,
 }
 
 fn sources(call: &mut Call<'_>, options: &Options, name: &[u8]) -> Result<Vec<Source>, Failure> {
-    let mut sources = Vec::new();
+    let is_waiting = call.patience == Patience::Waiting;
+    let mut sources = Vec::with_capacity(options.streams);
     for key in options.first..options.first + options.streams {
-        let entry = read_stream(call, key)?;
+        let entry = match read_stream(call, key) {
+            Err(_) | Ok(None) if is_waiting => return Err(STREAM_IS_GONE),
+            found => found?,
+        };
         let group = entry.and_then(|entry| call.shards.stream_group(&entry, name));
         let (Some(entry), Some(group)) = (entry, group) else {
+            if is_waiting {
+                return Err(GROUP_IS_GONE);
+            }
             let (key, name) = (call.text(key), String::from_utf8_lossy(name));
             return Err(Failure::text(format!(
                 "NOGROUP No such key '{key}' or consumer group '{name}' in XREADGROUP with GROUP \
@@ -214,9 +223,20 @@ fn sources(call: &mut Call<'_>, options: &Options, name: &[u8]) -> Result<Vec<So
             b"$" => return Err(END_IN_GROUP),
             id => Some(ids::strict(id, 0)?),
         };
-        sources.push(Source { key, entry, group, history });
+        sources.push(Source { key, entry, group: group.group, history });
     }
     Ok(sources)
+}
+
+/// What a consumer was shown of a stream.
+struct Shown {
+    source: Source,
+    consumer: Consumer,
+    /// Whether the consumer was made for it.
+    is_new: bool,
+    ids: Vec<StreamId>,
+    /// What the group was before, and what has to be undone; none for its history.
+    before: Option<(GroupInfo, Prepared)>,
 }
 
 pub(super) fn xreadgroup(call: &mut Call<'_>) -> Answer {
@@ -224,86 +244,118 @@ pub(super) fn xreadgroup(call: &mut Call<'_>) -> Answer {
     let Some(at) = options.group else { return Err(GROUP_MISSING) };
     let (name, consumer) = (call.args.at(at), call.args.at(at + 1));
     let sources = sources(call, &options, name)?;
-    let mut streams = Streams::new();
+    let (mut streams, mut all) = (Streams::new(), Vec::new());
     for source in sources {
-        let group = source.group.group;
-        let key = call.key(source.key);
-        let consumer = match call.shards.consumer(&source.entry, group, consumer) {
-            Some(consumer) => consumer,
-            None => {
-                let made = call.shards.consumer_create(&key, group, consumer)?;
-                call.notify(Class::STREAM, "xgroup-createconsumer", key.bytes);
-                made
-            }
-        };
-        call.shards.consumer_seen(&key, consumer, false);
-        match source.history {
-            Some(id) => {
-                streams.begin(call, source.key);
-                show_history(call, &source, consumer, id, most(options.count))?;
-            }
-            None => {
-                let info = call.shards.stream_info(&source.entry);
-                if info.length > 0 && info.last > source.group.last {
-                    deliver(call, &source, consumer, &info, &options, &mut streams)?;
-                }
+        match read(call, source, (name, consumer), &options, &mut streams) {
+            Ok(shown) => all.extend(shown),
+            Err(failure) => {
+                all.into_iter().rev().for_each(|shown| undo(call, &shown));
+                return Err(failure);
             }
         }
     }
+    all.iter().for_each(|shown| deliver(call, shown, options.no_ack));
     if streams.end(call) {
         return Ok(());
     }
     nothing(call, &options, true, &[])
 }
 
-/// Hands out what is new.
-fn deliver(
+/// Shows what a consumer asked for of one stream, if there is anything, and moves the group on.
+/// Whatever can fail is done then; see [`deliver`] for the rest.
+fn read(
     call: &mut Call<'_>,
-    source: &Source,
-    consumer: Consumer,
-    info: &StreamInfo,
+    source: Source,
+    (name, consumer): (&[u8], &[u8]),
     options: &Options,
     streams: &mut Streams,
-) -> Answer {
-    let (db, key) = (call.session.db, call.key(source.key));
-    let Some(start) = source.group.last.next() else { return Ok(()) };
+) -> Result<Option<Shown>, Failure> {
+    let (entry, group) = (source.entry, source.group);
+    // The same stream may be named before, too.
+    let info = call.shards.stream_group(&entry, name).ok_or(GROUP_IS_GONE)?;
+    let Some(start) = source.history.unwrap_or(info.last).next() else { return Ok(None) };
+    if source.history.is_none() && !has_any_from(call, &entry, start) {
+        return Ok(None);
+    }
     streams.begin(call, source.key);
-    let (entry, range) = (&source.entry, (start, StreamId::MAX));
-    let shown = show_range(call.reply, &call.shards, entry, range, false, most(options.count));
-    if !options.no_ack {
-        let claim = Claim { consumer, delivered_at: call.now, deliveries: 1 };
-        let claims: Vec<(StreamId, Claim)> = shown.iter().map(|id| (*id, claim)).collect();
-        call.shards.pending_put(db, &key, entry, source.group.group, &claims)?;
+    let (consumer, is_new) = consumer_of(call, &entry, group, consumer)?;
+    if source.history.is_some() {
+        let ids = show_history(call, &entry, group, consumer, start, most(options.count));
+        return Ok(Some(Shown { source, consumer, is_new, ids, before: None }));
     }
-    let (mut last, mut read) = (source.group.last, source.group.read);
-    for id in shown.iter().copied() {
-        read = match read {
-            Some(read) if !info.has_holes_from(id) => Some(read + 1),
-            _ => info.added_up_to(id),
-        };
-        last = id;
-    }
-    if !shown.is_empty() {
-        call.shards.consumer_seen(&key, consumer, true);
-        call.shards.group_set(db, &key, source.group.group, last, read);
-    }
-    Ok(())
+    let (mut ids, most) = (Vec::new(), most(options.count));
+    let range = (start, StreamId::MAX);
+    show_range(call.reply, &call.shards, &entry, range, false, most, |id| ids.push(id));
+    let pending = if options.no_ack { &[][..] } else { &ids };
+    let prepared = match call.shards.pending_prepare(&entry, group, consumer, pending) {
+        Ok(prepared) => prepared,
+        Err(full) => {
+            if is_new {
+                call.shards.consumer_delete(&entry, group, consumer);
+            }
+            return Err(full.into());
+        }
+    };
+    move_on(call, &entry, &info, &ids);
+    Ok(Some(Shown { source, consumer, is_new, ids, before: Some((info, prepared)) }))
 }
 
-/// Shows again what is pending for a consumer behind an id.
+/// Lets a group have been handed some entries.
+fn move_on(call: &mut Call<'_>, entry: &Entry, group: &GroupInfo, ids: &[StreamId]) {
+    let info = call.shards.stream_info(entry);
+    let (mut last, mut read) = (group.last, group.read);
+    for id in ids {
+        read = match read {
+            Some(read) if !info.has_holes_from(*id) => Some(read + 1),
+            _ => info.added_up_to(*id),
+        };
+        last = *id;
+    }
+    call.shards.group_set(entry, group.group, last, read);
+}
+
+/// Undoes [`read`].
+fn undo(call: &mut Call<'_>, shown: &Shown) {
+    let (entry, group) = (&shown.source.entry, shown.source.group);
+    if let Some((before, prepared)) = &shown.before {
+        call.shards.pending_undo(entry, group, shown.consumer, prepared);
+        call.shards.group_set(entry, group, before.last, before.read);
+    }
+    if shown.is_new {
+        call.shards.consumer_delete(entry, group, shown.consumer);
+    }
+}
+
+/// Notes that a consumer has what it was shown.
+fn deliver(call: &mut Call<'_>, shown: &Shown, no_ack: bool) {
+    let (entry, group, consumer) = (&shown.source.entry, shown.source.group, shown.consumer);
+    if shown.is_new {
+        let key = call.key(shown.source.key);
+        call.notify(Class::STREAM, "xgroup-createconsumer", key.bytes);
+    }
+    call.shards.consumer_seen(entry, consumer);
+    let is_history = shown.before.is_none();
+    if no_ack && !is_history {
+        return;
+    }
+    for id in &shown.ids {
+        let known = call.shards.pending(entry, group, *id).filter(|_| is_history);
+        let deliveries = known.map_or(0, |pending| pending.deliveries) + 1;
+        let claim = Claim { consumer, delivered_at: call.now, deliveries };
+        call.shards.pending_set(entry, group, *id, &claim);
+    }
+}
+
+/// Shows again what is pending for a consumer, from an id on; returns those that are still there.
 fn show_history(
     call: &mut Call<'_>,
-    source: &Source,
+    entry: &Entry,
+    group: Group,
     consumer: Consumer,
-    after: StreamId,
+    start: StreamId,
     most: u64,
-) -> Answer {
-    let (entry, group, now) = (&source.entry, source.group.group, call.now);
-    let Some(start) = after.next() else {
-        call.reply.array(0);
-        return Ok(());
-    };
-    let (list, mut count, mut claims) = (call.reply.deferred_array(), 0, Vec::new());
+) -> Vec<StreamId> {
+    let (list, mut count, mut ids) = (call.reply.deferred_array(), 0, Vec::new());
     let (shards, reply) = (&call.shards, &mut *call.reply);
     shards.pending_each(entry, group, Some(consumer), start, |pending| {
         let (id, mut is_there) = (pending.id, false);
@@ -312,8 +364,7 @@ fn show_history(
             show_entry(reply, id, fields);
         });
         if is_there {
-            let deliveries = pending.deliveries + 1;
-            claims.push((id, Claim { consumer, delivered_at: now, deliveries }));
+            ids.push(id);
         } else {
             reply.array(2);
             ids::show(reply, id);
@@ -323,7 +374,5 @@ fn show_history(
         (count as u64) < most
     });
     call.reply.set_array_len(list, count);
-    let (db, key) = (call.session.db, call.key(source.key));
-    call.shards.pending_put(db, &key, entry, group, &claims)?;
-    Ok(())
+    ids
 }

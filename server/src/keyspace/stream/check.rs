@@ -9,7 +9,7 @@ use crate::collections::packed;
 use crate::collections::tree::{self, Checked};
 use crate::keyspace::MAX_VALUE;
 
-use super::groups::{CONSUMER, Consumer, ConsumerHead, GROUP, Group, GroupHead};
+use super::groups::{CONSUMER, ConsumerHead, GROUP, GroupHead, name_at, name_key};
 use super::node::{HEAD, Node, Places};
 use super::pending::{NOTE, Note};
 use super::{Root, StreamId};
@@ -41,7 +41,9 @@ pub(super) fn check(
     if !is_garbage && !agrees {
         return broken(root.at, "a header that does not agree with the entries");
     }
-    check_groups(mem, audit, header.groups, is_garbage)
+    let place = Offset::new(root.at + offset_of!(super::Header, groups) as u64);
+    tree::check(mem, audit, place, &mut Groups { mem, audit, is_garbage })?;
+    Ok(())
 }
 
 /// The nodes, each of which is claimed.
@@ -109,81 +111,91 @@ fn compare(mem: &Mem<'_>, one: u64, other: u64) -> Ordering {
     id(one).cmp(&id(other))
 }
 
-fn check_groups(
+/// Claims a group or a consumer, whose head has `head` bytes.
+fn claim_named(
     mem: &Mem<'_>,
     audit: &Audit<'_>,
-    first: u64,
-    is_garbage: bool,
-) -> Result<(), Broken> {
-    let mut last: Option<&[u8]> = None;
-    let mut at = first;
-    // A circle ends where a group is claimed twice.
-    while at != 0 {
-        if !is_inside(mem, at, GROUP) {
-            return broken(0, "a group outside the arena");
-        }
-        let head: GroupHead = Group(at).load(mem);
-        let name = claim_named(mem, audit, at, GROUP, head.name_len)?;
-        if last.is_some_and(|last| last >= name) {
-            return broken(at, "a group in the wrong place");
-        }
-        last = Some(name);
-        let mut notes = Notes { mem, audit, consumers: BTreeMap::new() };
-        let place = Offset::new(at + offset_of!(GroupHead, pending) as u64);
-        tree::check(mem, audit, place, &mut notes)?;
-        check_consumers(mem, audit, head.consumers, notes.consumers, is_garbage)?;
-        at = head.next;
-    }
-    Ok(())
-}
-
-fn claim_named<'m>(
-    mem: &'m Mem<'_>,
-    audit: &Audit<'_>,
-    at: u64,
+    entry: tree::Entry,
     head: u64,
-    name_len: u64,
-) -> Result<&'m [u8], Broken> {
+) -> Result<(), Broken> {
+    let at = entry.item;
+    if !is_inside(mem, at, head) {
+        return broken(0, "a group or a consumer outside the arena");
+    }
+    let name_len: u64 = mem.read(Offset::new(at));
     if name_len > MAX_VALUE || !is_inside(mem, at, head + name_len) {
         return broken(at, "an impossible name");
     }
     audit.claim(at, head + name_len, mem.shard())?;
-    Ok(mem.bytes(at + head, name_len))
-}
-
-/// `pending`: the notes of each consumer, as the group knows them.
-fn check_consumers(
-    mem: &Mem<'_>,
-    audit: &Audit<'_>,
-    first: u64,
-    mut pending: BTreeMap<u64, Vec<u64>>,
-    is_garbage: bool,
-) -> Result<(), Broken> {
-    let mut last: Option<&[u8]> = None;
-    let mut at = first;
-    while at != 0 {
-        if !is_inside(mem, at, CONSUMER) {
-            return broken(0, "a consumer outside the arena");
-        }
-        let head: ConsumerHead = Consumer(at).load(mem);
-        let name = claim_named(mem, audit, at, CONSUMER, head.name_len)?;
-        if last.is_some_and(|last| last >= name) {
-            return broken(at, "a consumer in the wrong place");
-        }
-        last = Some(name);
-        let known = pending.remove(&at).unwrap_or_default();
-        let mut own = Own { mem, known: &known, next: 0 };
-        let place = Offset::new(at + offset_of!(ConsumerHead, pending) as u64);
-        let root = tree::check(mem, audit, place, &mut own)?;
-        if !is_garbage && root.len != known.len() as u64 {
-            return broken(at, "a consumer that lacks what is pending for it");
-        }
-        at = head.next;
-    }
-    if !is_garbage && !pending.is_empty() {
-        return broken(first, "entries pending for nobody");
+    if name_key(name_at(mem, at, head)) != entry.key {
+        return broken(at, "a name in the wrong place");
     }
     Ok(())
+}
+
+/// The groups, each of which is claimed.
+struct Groups<'a, 'h> {
+    mem: &'a Mem<'h>,
+    audit: &'a Audit<'h>,
+    is_garbage: bool,
+}
+
+impl Checked for Groups<'_, '_> {
+    fn prefetch(&self, item: u64) {
+        self.audit.prefetch(item);
+    }
+
+    fn check(&mut self, entry: tree::Entry) -> Result<(), Broken> {
+        let (mem, audit, at) = (self.mem, self.audit, entry.item);
+        claim_named(mem, audit, entry, GROUP)?;
+        let mut notes = Notes { mem, audit, consumers: BTreeMap::new() };
+        let pending = Offset::new(at + offset_of!(GroupHead, pending) as u64);
+        tree::check(mem, audit, pending, &mut notes)?;
+        let is_garbage = self.is_garbage;
+        let mut consumers = Consumers { mem, audit, pending: notes.consumers, is_garbage };
+        let place = Offset::new(at + offset_of!(GroupHead, consumers) as u64);
+        tree::check(mem, audit, place, &mut consumers)?;
+        if !is_garbage && !consumers.pending.is_empty() {
+            return broken(at, "entries pending for nobody");
+        }
+        Ok(())
+    }
+
+    fn compare(&self, one: u64, other: u64) -> Ordering {
+        name_at(self.mem, one, GROUP).cmp(name_at(self.mem, other, GROUP))
+    }
+}
+
+/// The consumers of a group, each of which is claimed.
+struct Consumers<'a, 'h> {
+    mem: &'a Mem<'h>,
+    audit: &'a Audit<'h>,
+    /// The notes of each, as the group knows them, of those that were not looked at yet.
+    pending: BTreeMap<u64, Vec<u64>>,
+    is_garbage: bool,
+}
+
+impl Checked for Consumers<'_, '_> {
+    fn prefetch(&self, item: u64) {
+        self.audit.prefetch(item);
+    }
+
+    fn check(&mut self, entry: tree::Entry) -> Result<(), Broken> {
+        let (mem, at) = (self.mem, entry.item);
+        claim_named(mem, self.audit, entry, CONSUMER)?;
+        let known = self.pending.remove(&at).unwrap_or_default();
+        let mut own = Own { mem, known: &known, next: 0 };
+        let place = Offset::new(at + offset_of!(ConsumerHead, pending) as u64);
+        let root = tree::check(mem, self.audit, place, &mut own)?;
+        if !self.is_garbage && root.len != known.len() as u64 {
+            return broken(at, "a consumer that lacks what is pending for it");
+        }
+        Ok(())
+    }
+
+    fn compare(&self, one: u64, other: u64) -> Ordering {
+        name_at(self.mem, one, CONSUMER).cmp(name_at(self.mem, other, CONSUMER))
+    }
 }
 
 /// The notes of a group, each of which is claimed.

@@ -50,9 +50,10 @@ pub struct StreamInfo {
 }
 
 impl StreamInfo {
-    /// Whether an entry from `start` on was deleted.
+    /// Whether an entry may have been deleted that is from `start` on, and not before the first.
     pub fn has_holes_from(&self, start: StreamId) -> bool {
-        self.length > 0 && self.deleted != StreamId::MIN && start <= self.deleted
+        let is_any = self.length > 0 && self.deleted != StreamId::MIN;
+        is_any && start.max(self.first) <= self.deleted
     }
 
     /// How many entries were ever added up to `id`, as far as that can be told.
@@ -115,9 +116,11 @@ fn descend(
     mut each: impl FnMut(&Place<'_>) -> bool,
 ) {
     let Some(from) = nodes_up_to(mem, root, end).checked_sub(1) else { return };
+    let mut places: Vec<Place<'_>> = Vec::new();
     for entry in root.nodes().descending(mem, from) {
         let node = Node::load(mem, entry.item);
-        let places: Vec<Place<'_>> = Places::new(node.bytes(mem), node.head.first).collect();
+        places.clear();
+        places.extend(Places::new(node.bytes(mem), node.head.first));
         for place in places.iter().rev().filter(|place| place.id <= end) {
             if place.id < start {
                 return;
@@ -181,14 +184,13 @@ fn append<'a>(
     entry: &NewEntry<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone>,
     limits: &StreamLimits,
 ) -> Result<(), OutOfMemory> {
-    let mut scratch = Vec::new();
     let header = root.load(mem);
     let appended = match header.tail {
         0 => None,
         tail => {
             let node = Node::load(mem, tail);
             let most = (limits.bytes, limits.entries);
-            let new = node.append(mem, entry, most.0, most.1, &mut scratch)?;
+            let new = node.append(mem, entry, most.0, most.1)?;
             if let Some(new) = new.filter(|new| new.at != tail) {
                 root.nodes().replace(mem, header.nodes.len - 1, new.at);
                 mem.write(root.tail(), new.at);
@@ -198,7 +200,7 @@ fn append<'a>(
         }
     };
     if appended.is_none() {
-        let node = Node::create(mem, entry, &mut scratch)?;
+        let node = Node::create(mem, entry)?;
         let put = root.nodes().insert(mem, entry.id.ms, node.at, &BySeq(entry.id.seq));
         put.inspect_err(|_| node.release(mem))?;
         mem.write(root.tail(), node.at);
@@ -212,53 +214,61 @@ fn append<'a>(
 /// Trims a stream as far as whole nodes go, and to the end if `exactly`. With a `limit` above 0, no
 /// more entries than that go. Returns how many went.
 fn trim(mem: &mut Mem<'_>, root: Root, trim: Trim, exactly: bool, limit: u64) -> u64 {
-    let (mut removed, before) = (0, mem.read(root.length()));
+    let before = mem.read(root.length());
+    let mut length = before;
     while let Some(first) = root.nodes().first(mem) {
-        let length = before - removed;
-        if matches!(trim, Trim::MaxLen(most) if length <= most) {
-            break;
-        }
         let mut node = Node::load(mem, first.item);
         let live = u64::from(node.head.live);
-        if limit != 0 && removed + live > limit {
+        let (is_done, goes) = match trim {
+            Trim::MaxLen(most) => (length <= most, length - live >= most),
+            Trim::MinId(least) if node.head.first >= least => (true, false),
+            Trim::MinId(least) => (false, all_before(mem, &node, least)),
+        };
+        if is_done || limit != 0 && before - length + live > limit {
             break;
         }
-        let places: Vec<(StreamId, usize, bool)> = Places::new(node.bytes(mem), node.head.first)
-            .map(|p| (p.id, p.at, p.is_deleted))
-            .collect();
-        let goes = match trim {
-            Trim::MaxLen(most) => length - live >= most,
-            Trim::MinId(id) => places.last().is_some_and(|last| last.0 < id),
-        };
         if goes {
             drop_node(mem, root, 0, &node);
-            removed += live;
+            length -= live;
             continue;
         }
         if exactly {
-            for (id, at, is_deleted) in places {
-                let is_enough = match trim {
-                    Trim::MaxLen(most) => before - removed <= most,
-                    Trim::MinId(least) => id >= least,
-                };
-                if is_enough {
-                    break;
-                }
-                if !is_deleted {
-                    node.delete(mem, at);
-                    removed += 1;
-                }
-            }
+            length -= cut(mem, &mut node, trim, length);
             if node.head.live == 0 {
                 drop_node(mem, root, 0, &node);
             }
         }
         break;
     }
-    if removed > 0 {
-        mem.write(root.length(), before - removed);
+    if length != before {
+        mem.write(root.length(), length);
     }
-    removed
+    before - length
+}
+
+/// Whether all entries of a node, those that are deleted too, have lower ids.
+fn all_before(mem: &Mem<'_>, node: &Node, id: StreamId) -> bool {
+    Places::new(node.bytes(mem), node.head.first).all(|place| place.id < id)
+}
+
+/// Deletes the first entries of a node, of a stream of `length` entries, as far as they have to go;
+/// returns how many did.
+fn cut(mem: &mut Mem<'_>, node: &mut Node, trim: Trim, length: u64) -> u64 {
+    let (mut removed, mut from) = (0, None);
+    loop {
+        if matches!(trim, Trim::MaxLen(most) if length - removed <= most) {
+            return removed;
+        }
+        let mut places = Places::new(node.bytes(mem), node.head.first).from(from);
+        let Some(place) = places.find(|place| !place.is_deleted) else { return removed };
+        if matches!(trim, Trim::MinId(least) if place.id >= least) {
+            return removed;
+        }
+        let at = place.at;
+        from = Some(at);
+        node.delete(mem, at);
+        removed += 1;
+    }
 }
 
 impl Shards<'_> {
@@ -299,16 +309,25 @@ impl Shards<'_> {
         self.put_large(db, key, None, STREAM, root.at, Expiry::None)
     }
 
-    /// Makes an empty stream for a key that is not there.
+    /// Makes an empty stream, with one group, for a key that is not there.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
-    pub fn stream_create(&mut self, db: DbIndex, key: &Key<'_>) -> Result<Entry, OutOfMemory> {
-        let root = Root::create(&mut self.held.mem(key.shard))?;
-        let put = self.put_stream(db, key, root);
-        let entry = put.inspect_err(|_| root.free(&mut self.held.mem(key.shard)))?;
+    pub fn stream_create(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        group: &[u8],
+        last: StreamId,
+        read: Option<u64>,
+    ) -> Result<(), OutOfMemory> {
+        let mut mem = self.held.mem(key.shard);
+        let root = Root::create(&mut mem)?;
+        super::groups::create(&mut mem, root, group, last, read)
+            .and_then(|()| self.put_stream(db, key, root))
+            .inspect_err(|_| root.free(&mut self.held.mem(key.shard)))?;
         self.touched(db, key);
-        Ok(entry)
+        Ok(())
     }
 
     /// What a stream is at this moment.
@@ -327,7 +346,7 @@ impl Shards<'_> {
             deleted: header.deleted,
             added: header.added,
             first,
-            groups: super::groups::count(&mem, root),
+            groups: root.groups().len(&mem),
         }
     }
 
@@ -414,12 +433,10 @@ impl Shards<'_> {
         removed
     }
 
-    /// Sets the highest id, and if they are given the number of entries ever added and the highest
+    /// Sets the highest id, of which those who watch the key hear nothing; and if they are given the number of entries ever added and the highest
     /// id that was deleted.
     pub fn stream_set_last(
         &mut self,
-        db: DbIndex,
-        key: &Key<'_>,
         entry: &Entry,
         last: StreamId,
         added: Option<u64>,
@@ -434,6 +451,6 @@ impl Shards<'_> {
         if let Some(deleted) = deleted.filter(|deleted| *deleted != StreamId::MIN) {
             mem.write(root.deleted(), deleted);
         }
-        self.touched(db, key);
+        self.changed(entry.shard);
     }
 }

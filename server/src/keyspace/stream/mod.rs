@@ -5,17 +5,18 @@
 //! acknowledged: a tree of *pending* entries, which stand in a tree of their consumer's too.
 //!
 //! ```text
-//! header:    | common 16 | nodes: tree 24 | length | last id | last deleted | added | tail | groups |
-//!                              |                                                     |       |
-//!                              +--> node, node, ...  <-------------------------------+       |
-//! group:     | next | last id | read | pending: tree 24 | consumers | name len | name  <------+
-//!                                         |                  |
-//! consumer:  | next | seen | active | pending: tree 24 | name len | name
-//!                                         |
-//! pending:   | id | delivered at | deliveries | consumer |
+//! header:    | common 16 | nodes: tree 24 | length | last id | last deleted | added | tail |
+//!            | groups: tree 24 |   |                                                  |
+//!                   |              +--> node, node, ...  <----------------------------+
+//!                   v
+//! group:     | name len | last id | read | pending: tree 24 | consumers: tree 24 | name
+//!                                                |                  |
+//! consumer:  | name len | seen | pending: tree 24 | name    <-------+
+//!                                     |          |
+//! pending:   | id | delivered at | deliveries | consumer |  <- both trees
 //! ```
 //!
-//! Groups and consumers are linked in the order of their names.
+//! Groups and consumers are in the order of their names.
 //!
 //! Invariants:
 //! 1. Ids ascend, and none is above the last id.
@@ -49,7 +50,7 @@ pub use groups::{Consumer, ConsumerInfo, Group, GroupInfo};
 pub use id::StreamId;
 pub use node::Fields;
 use node::Node;
-pub use pending::{Claim, Pending};
+pub use pending::{Claim, Pending, Prepared};
 
 /// Streams.
 pub(super) struct Stream;
@@ -68,10 +69,10 @@ struct Header {
     /// Entries ever added.
     added: u64,
     tail: u64,
-    groups: u64,
+    groups: tree::Root,
 }
 
-const _: () = assert!(size_of::<Header>() == 104);
+const _: () = assert!(size_of::<Header>() == 120);
 
 /// Finds, among items that begin with an id, the one with this number.
 struct BySeq(u64);
@@ -122,8 +123,9 @@ impl Root {
         Offset::new(self.at + offset_of!(Header, tail) as u64)
     }
 
-    const fn groups(self) -> Offset<u64> {
-        Offset::new(self.at + offset_of!(Header, groups) as u64)
+    #[inline]
+    const fn groups(self) -> Tree {
+        Tree::at(Offset::new(self.at + offset_of!(Header, groups) as u64))
     }
 
     /// An empty stream.
@@ -137,7 +139,7 @@ impl Root {
             deleted: StreamId::MIN,
             added: 0,
             tail: 0,
-            groups: 0,
+            groups: tree::Root::EMPTY,
         };
         mem.write(Offset::new(at), header);
         Ok(Self { at })
@@ -149,7 +151,7 @@ impl Root {
         mem.release(self.at, Stream::HEADER);
     }
 
-    /// Frees about `most` nodes and pending entries; tells whether that was all.
+    /// Frees about `most` nodes, consumers or pending entries; tells whether that was all.
     fn free_some(self, mem: &mut Mem<'_>, most: usize) -> bool {
         self.nodes().drain(mem, most, |mem, entry| Node::load(mem, entry.item).release(mem))
             && groups::free_some(mem, self, most)

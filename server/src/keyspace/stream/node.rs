@@ -157,6 +157,11 @@ impl<'b> Places<'b> {
         places
     }
 
+    /// Those from the one on whose flags are at `at`; all of them, if that is not said.
+    pub fn from(self, at: Option<usize>) -> Self {
+        Self { at: at.unwrap_or(self.at), ..self }
+    }
+
     #[inline]
     fn element(&mut self) -> Option<Element<'b>> {
         (self.at < self.bytes.len()).then(|| advance(self.bytes, &mut self.at))
@@ -207,6 +212,17 @@ impl<'b> Iterator for Places<'b> {
     }
 }
 
+/// How a new entry stands to the shared fields of its node.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+enum Sharing {
+    /// It is the first one: its fields become those.
+    Founds,
+    /// It has the same ones.
+    Yes,
+    /// It has others.
+    No,
+}
+
 /// An entry that is to be added.
 pub(super) struct NewEntry<I> {
     pub id: StreamId,
@@ -214,27 +230,44 @@ pub(super) struct NewEntry<I> {
 }
 
 impl<'a, I: ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone> NewEntry<I> {
-    /// Writes the shared fields, if this is the first entry, and the entry; `bytes` are those of
-    /// the node that it goes to.
-    fn write(&self, bytes: Option<&[u8]>, first: StreamId, out: &mut Vec<u8>) {
-        let pairs = self.pairs.len() as i64;
-        if bytes.is_none() {
-            Encoded::int(pairs).push_to(out);
-            self.pairs.clone().for_each(|(field, _)| Encoded::of(field).push_to(out));
+    /// Hands its elements to `each`, in a node whose first id is `first`: before them the shared
+    /// fields, if it is the node's first entry; its own fields, unless it has the shared ones.
+    #[inline]
+    fn elements(&self, first: StreamId, how: Sharing, mut each: impl FnMut(&Encoded<'a>)) {
+        let pairs = Encoded::int(self.pairs.len() as i64);
+        if how == Sharing::Founds {
+            each(&pairs);
+            self.pairs.clone().for_each(|(field, _)| each(&Encoded::of(field)));
         }
-        let shares = bytes.is_none_or(|bytes| self.shares(bytes));
-        Encoded::int(if shares { i64::from(SHARES) } else { 0 }).push_to(out);
-        Encoded::int(self.id.ms.wrapping_sub(first.ms).cast_signed()).push_to(out);
-        Encoded::int(self.id.seq.wrapping_sub(first.seq).cast_signed()).push_to(out);
+        let shares = how != Sharing::No;
+        each(&Encoded::int(if shares { i64::from(SHARES) } else { 0 }));
+        each(&Encoded::int(self.id.ms.wrapping_sub(first.ms).cast_signed()));
+        each(&Encoded::int(self.id.seq.wrapping_sub(first.seq).cast_signed()));
         if !shares {
-            Encoded::int(pairs).push_to(out);
+            each(&pairs);
         }
         for (field, value) in self.pairs.clone() {
             if !shares {
-                Encoded::of(field).push_to(out);
+                each(&Encoded::of(field));
             }
-            Encoded::of(value).push_to(out);
+            each(&Encoded::of(value));
         }
+    }
+
+    /// Bytes of its elements.
+    fn size(&self, first: StreamId, how: Sharing) -> u64 {
+        let mut size = 0;
+        self.elements(first, how, |element| size += element.len() as u64);
+        size
+    }
+
+    /// Writes its elements to the beginning of `place`.
+    fn write(&self, first: StreamId, how: Sharing, place: &mut [u8]) {
+        let mut at = 0;
+        self.elements(first, how, |element| {
+            element.write_to(&mut place[at..]);
+            at += element.len();
+        });
     }
 
     /// Whether its fields are the shared ones.
@@ -279,11 +312,8 @@ impl Node {
     pub fn create<'a>(
         mem: &mut Mem<'_>,
         entry: &NewEntry<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone>,
-        scratch: &mut Vec<u8>,
     ) -> Result<Self, OutOfMemory> {
-        scratch.clear();
-        entry.write(None, entry.id, scratch);
-        let used = narrow(scratch.len() as u64)?;
+        let used = narrow(entry.size(entry.id, Sharing::Founds))?;
         let size = rounded((HEAD + u64::from(used)).max(SMALL));
         let head = Head {
             first: entry.id,
@@ -295,7 +325,8 @@ impl Node {
         };
         let node = Self { at: mem.allocate(size)?, head };
         node.store(mem);
-        mem.bytes_mut(node.at + HEAD, u64::from(used)).copy_from_slice(scratch);
+        let place = mem.bytes_mut(node.at + HEAD, u64::from(used));
+        entry.write(entry.id, Sharing::Founds, place);
         Ok(node)
     }
 
@@ -318,15 +349,14 @@ impl Node {
         entry: &NewEntry<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone>,
         most_bytes: u64,
         most_places: u64,
-        scratch: &mut Vec<u8>,
     ) -> Result<Option<Self>, OutOfMemory> {
         let places = u64::from(self.head.places);
         if self.head.places == u16::MAX || most_places != 0 && places >= most_places {
             return Ok(None);
         }
-        scratch.clear();
-        entry.write(Some(self.bytes(mem)), self.head.first, scratch);
-        let (old, new) = (u64::from(self.head.used), scratch.len() as u64);
+        let first = self.head.first;
+        let how = if entry.shares(self.bytes(mem)) { Sharing::Yes } else { Sharing::No };
+        let (old, new) = (u64::from(self.head.used), entry.size(first, how));
         let used = old + new;
         if used > MOST || most_bytes != 0 && HEAD + used > most_bytes {
             return Ok(None);
@@ -342,7 +372,7 @@ impl Node {
         node.head.used = narrow(used)?;
         node.head.places += 1;
         node.head.live += 1;
-        mem.bytes_mut(node.at + HEAD + old, new).copy_from_slice(scratch);
+        entry.write(first, how, mem.bytes_mut(node.at + HEAD + old, new));
         node.store(mem);
         Ok(Some(node))
     }

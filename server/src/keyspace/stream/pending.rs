@@ -3,8 +3,8 @@
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::arena::{Mem, Offset, OutOfMemory};
+use crate::keyspace::Shards;
 use crate::keyspace::shards::Entry;
-use crate::keyspace::{DbIndex, Key, Shards};
 
 use super::groups::{Consumer, Group};
 use super::{BySeq, StreamId, entries};
@@ -20,6 +20,9 @@ pub(super) struct Note {
 }
 
 pub(super) const NOTE: u64 = size_of::<Note>() as u64;
+
+/// The time of an entry that was prepared and is not delivered yet.
+const NOT_YET: i64 = -1;
 
 /// A pending entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +49,11 @@ pub struct Claim {
 }
 
 impl Pending {
+    /// Whether it has only been prepared.
+    pub const fn is_new(&self) -> bool {
+        self.delivered_at == NOT_YET
+    }
+
     pub(super) fn load(mem: &Mem<'_>, at: u64) -> Self {
         let note: Note = mem.read(Offset::new(at));
         Self {
@@ -63,34 +71,61 @@ pub(super) fn find(mem: &Mem<'_>, group: Group, id: StreamId) -> Option<u64> {
     group.pending().nth(mem, rank).map(|entry| entry.item)
 }
 
-/// Makes an entry pending, or changes how it is.
-pub(super) fn put(
+/// What [`Shards::pending_prepare`] did, so that it can be undone.
+#[derive(Default, Debug)]
+pub struct Prepared {
+    /// Entries that were not pending.
+    new: Vec<StreamId>,
+    /// Entries that are pending for another consumer.
+    others: Vec<StreamId>,
+}
+
+/// Makes an entry pending for `consumer`, or gives it a second place among those of `consumer` if it
+/// is pending for another.
+fn prepare(
     mem: &mut Mem<'_>,
     group: Group,
+    consumer: Consumer,
     id: StreamId,
-    claim: &Claim,
+    done: &mut Prepared,
 ) -> Result<(), OutOfMemory> {
     let ties = BySeq(id.seq);
-    let note =
-        Note { id, time: claim.delivered_at, count: claim.deliveries, consumer: claim.consumer.0 };
     if let Some(at) = find(mem, group, id) {
-        let old: Note = mem.read(Offset::new(at));
-        if old.consumer != note.consumer {
-            claim.consumer.pending().insert(mem, id.ms, at, &ties)?;
-            Consumer(old.consumer).pending().remove(mem, id.ms, &ties);
+        let note: Note = mem.read(Offset::new(at));
+        let is_own = note.consumer == consumer.0;
+        if !is_own && consumer.pending().find(mem, id.ms, &ties).is_none() {
+            consumer.pending().insert(mem, id.ms, at, &ties)?;
+            done.others.push(id);
         }
-        mem.write(Offset::new(at), note);
         return Ok(());
     }
+    let note = Note { id, time: NOT_YET, count: 0, consumer: consumer.0 };
+    put(mem, group, &note)?;
+    done.new.push(id);
+    Ok(())
+}
+
+/// Adds a pending entry.
+pub(super) fn put(mem: &mut Mem<'_>, group: Group, note: &Note) -> Result<(), OutOfMemory> {
+    let (id, ties) = (note.id, BySeq(note.id.seq));
     let at = mem.allocate(NOTE)?;
-    mem.write(Offset::new(at), note);
+    mem.write(Offset::new(at), *note);
     let put = group.pending().insert(mem, id.ms, at, &ties).and_then(|()| {
-        let put = claim.consumer.pending().insert(mem, id.ms, at, &ties);
+        let put = Consumer(note.consumer).pending().insert(mem, id.ms, at, &ties);
         put.inspect_err(|_| {
             group.pending().remove(mem, id.ms, &ties);
         })
     });
     put.inspect_err(|_| mem.release(at, NOTE))
+}
+
+fn undo(mem: &mut Mem<'_>, group: Group, consumer: Consumer, prepared: &Prepared) {
+    for id in &prepared.new {
+        remove(mem, group, *id);
+    }
+    for id in &prepared.others {
+        consumer.pending().remove(mem, id.ms, &BySeq(id.seq));
+    }
 }
 
 /// Ends that an entry is pending; tells whether it was.
@@ -142,43 +177,55 @@ impl Shards<'_> {
         Some((Pending::load(&mem, first.item).id, Pending::load(&mem, last.item).id))
     }
 
-    /// Makes entries pending, or changes how they are.
+    /// Makes room for entries to be pending for `consumer`: after it [`Self::pending_set`] cannot
+    /// fail for any of them, and has to be called for each, or [`Self::pending_undo`].
     ///
     /// # Errors
-    /// The arena is full; none that was not pending before is so.
-    pub fn pending_put(
+    /// The arena is full; nothing has changed.
+    pub fn pending_prepare(
         &mut self,
-        db: DbIndex,
-        key: &Key<'_>,
         entry: &Entry,
         group: Group,
-        claims: &[(StreamId, Claim)],
-    ) -> Result<(), OutOfMemory> {
+        consumer: Consumer,
+        ids: &[StreamId],
+    ) -> Result<Prepared, OutOfMemory> {
         let mut mem = self.held.mem(entry.shard);
-        let mut new = Vec::new();
-        for (id, claim) in claims {
-            let is_new = find(&mem, group, *id).is_none();
-            if let Err(full) = put(&mut mem, group, *id, claim) {
-                new.iter().for_each(|id| {
-                    remove(&mut mem, group, *id);
-                });
-                return Err(full);
-            }
-            if is_new {
-                new.push(*id);
-            }
-        }
-        if !claims.is_empty() {
-            self.touched(db, key);
-        }
-        Ok(())
+        let mut done = Prepared::default();
+        let mut all = ids.iter();
+        let made = all.try_for_each(|id| prepare(&mut mem, group, consumer, *id, &mut done));
+        made.inspect_err(|_| undo(&mut mem, group, consumer, &done))?;
+        Ok(done)
     }
 
-    /// Ends that entries are pending; returns how many were.
+    /// Undoes [`Self::pending_prepare`].
+    pub fn pending_undo(
+        &mut self,
+        entry: &Entry,
+        group: Group,
+        consumer: Consumer,
+        prepared: &Prepared,
+    ) {
+        undo(&mut self.held.mem(entry.shard), group, consumer, prepared);
+    }
+
+    /// Gives a pending entry to a consumer that it was prepared for, or that has it; those who watch
+    /// the key hear nothing of it.
+    pub fn pending_set(&mut self, entry: &Entry, group: Group, id: StreamId, claim: &Claim) {
+        let mut mem = self.held.mem(entry.shard);
+        let Some(at) = find(&mem, group, id) else { return };
+        let old: Note = mem.read(Offset::new(at));
+        if old.consumer != claim.consumer.0 {
+            Consumer(old.consumer).pending().remove(&mut mem, id.ms, &BySeq(id.seq));
+        }
+        let (time, count) = (claim.delivered_at, claim.deliveries);
+        mem.write(Offset::new(at), Note { id, time, count, consumer: claim.consumer.0 });
+        self.changed(entry.shard);
+    }
+
+    /// Ends that entries are pending, of which those who watch the key hear nothing; returns how
+    /// many were.
     pub fn pending_remove(
         &mut self,
-        db: DbIndex,
-        key: &Key<'_>,
         entry: &Entry,
         group: Group,
         ids: impl Iterator<Item = StreamId>,
@@ -186,7 +233,7 @@ impl Shards<'_> {
         let mut mem = self.held.mem(entry.shard);
         let removed = ids.filter(|id| remove(&mut mem, group, *id)).count() as u64;
         if removed > 0 {
-            self.touched(db, key);
+            self.changed(entry.shard);
         }
         removed
     }
