@@ -32,6 +32,7 @@ pub mod peer;
 pub mod ports;
 pub mod random;
 pub mod server;
+pub mod times;
 pub mod tools;
 pub mod volume;
 pub mod wait;
