@@ -2,10 +2,11 @@
 //! the same, whichever way values are kept. Scores are such that Redis 7.0 writes them as later
 //! versions do.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result};
 use client_tests::peer::Peer;
 use client_tests::random::{Random, seed};
 use client_tests::server::Server;
+use client_tests::times::same_but_for_times;
 use client_tests::wire::{Raw, show};
 use client_tests::{TestResult, skip};
 
@@ -69,6 +70,46 @@ impl Words {
         }
     }
 
+    fn id(&mut self) -> String {
+        match self.random.below(40) {
+            0 => {
+                self.one(&["x", "", "1-", "-1", "18446744073709551615-18446744073709551615"]).into()
+            }
+            1..=4 => self.number(0, 40).to_string(),
+            _ => format!("{}-{}", self.number(0, 40), self.number(0, 3)),
+        }
+    }
+
+    /// The id of a new entry: mostly above those that are there.
+    fn new_id(&mut self) -> String {
+        match self.random.below(20) {
+            0..=2 => self.id(),
+            3..=8 => format!("{}-*", self.number(30, 45)),
+            9 => format!("{}-*", self.number(0, 99)),
+            _ => format!("{}-{}", self.number(20, 45), self.number(0, 50)),
+        }
+    }
+
+    fn id_bound(&mut self) -> String {
+        match self.random.below(10) {
+            0..=3 => self.one(&["-", "+"]).to_owned(),
+            4..=5 => format!("({}", self.id()),
+            _ => self.id(),
+        }
+    }
+
+    fn stream(&mut self) -> String {
+        self.one(&["a", "a", "a", "a", "b", "b", "missing", "string"]).to_owned()
+    }
+
+    fn group(&mut self) -> String {
+        self.one(&["g", "g", "g", "h", "h", "nogroup"]).to_owned()
+    }
+
+    fn consumer(&mut self) -> String {
+        self.one(&["bob", "alice", "carol", "longer-than-8", "longer-than-9"]).to_owned()
+    }
+
     fn rank(&mut self) -> String {
         match self.random.below(30) {
             0 => self.one(&["x", "1.5", ""]).to_owned(),
@@ -122,6 +163,61 @@ impl Line<'_> {
             true => self.add("LIMIT").twice(Words::rank),
             false => self,
         }
+    }
+
+    /// A stream and a group of it.
+    fn grouped(self) -> Self {
+        let (stream, group) = (self.words.stream(), self.words.group());
+        self.add(stream).add(group)
+    }
+
+    fn consumer(self) -> Self {
+        let consumer = self.words.consumer();
+        self.add(consumer)
+    }
+
+    fn count(self, percent: u64) -> Self {
+        match self.words.chance(percent) {
+            true => self.add("COUNT").chosen(&["1", "2", "3", "7", "0", "-1", "x"]),
+            false => self,
+        }
+    }
+
+    fn trimmed(self) -> Self {
+        let line = match self.words.chance(60) {
+            true => self.add("MAXLEN").perhaps(30, "~").several(1, Words::rank),
+            false => self.add("MINID").perhaps(30, "~").several(1, Words::id),
+        };
+        match line.words.chance(10) {
+            true => line.add("LIMIT").several(1, Words::rank),
+            false => line,
+        }
+    }
+
+    fn claim_options(self) -> Self {
+        let line = match self.words.random.below(8) {
+            0 => self.add("IDLE").chosen(&["0", "500000", "x"]),
+            1 => self.add("TIME").chosen(&["1000", "1", "x"]),
+            2 => self.add("RETRYCOUNT").chosen(&["0", "5", "-1"]),
+            3 => self.add("LASTID").several(1, Words::id),
+            _ => self,
+        };
+        line.perhaps(20, "FORCE").perhaps(20, "JUSTID")
+    }
+
+    /// One or two streams, and from where each is read.
+    fn streams(self, new: &str) -> Self {
+        let mut line = self.add("STREAMS");
+        let count = line.words.number(1, 2);
+        for _ in 0..count {
+            let stream = line.words.stream();
+            line = line.add(stream);
+        }
+        for _ in 0..count {
+            let id = if line.words.chance(60) { new.to_owned() } else { line.words.id() };
+            line = line.add(id);
+        }
+        line
     }
 
     fn pairs(mut self) -> Self {
@@ -218,8 +314,76 @@ fn sorted_set_command(words: &mut Words) -> Arguments {
     line.line
 }
 
-/// Sends the same to both, and compares.
-fn compare(next: fn(&mut Words) -> Arguments, before: &[&[&str]]) -> TestResult {
+fn stream_command(words: &mut Words) -> Arguments {
+    const IDLE: &[&str] = &["0", "0", "0", "100000", "-1", "x"];
+    let choice = words.random.below(64);
+    let line = Line { words, line: Vec::new() };
+    let line = match choice {
+        0..=13 => {
+            let line = line.add("XADD").several(1, Words::stream).perhaps(10, "NOMKSTREAM");
+            let line = if line.words.chance(15) { line.trimmed() } else { line };
+            line.several(1, Words::new_id).twice(Words::member).several(2, Words::member)
+        }
+        14..=15 => line.add("XTRIM").several(1, Words::stream).trimmed(),
+        16..=18 => line.add("XDEL").several(1, Words::stream).several(3, Words::id),
+        19 => line.chosen(&["XLEN", "TYPE", "EXISTS"]).several(1, Words::stream),
+        20..=22 => line
+            .chosen(&["XRANGE", "XREVRANGE"])
+            .several(1, Words::stream)
+            .twice(Words::id_bound)
+            .count(30),
+        23..=25 => line.add("XREAD").count(40).streams("0"),
+        26 => {
+            line.add("XGROUP").add("CREATE").grouped().several(1, Words::id).perhaps(9, "MKSTREAM")
+        }
+        27 => line.add("XGROUP").add("CREATE").grouped().add("$").perhaps(30, "MKSTREAM"),
+        28 => line.add("XGROUP").add("SETID").grouped().several(1, Words::id),
+        29 => line.add("XGROUP").add("DELCONSUMER").grouped().consumer(),
+        30 => line.add("XGROUP").add("CREATECONSUMER").grouped().consumer(),
+        31..=42 => {
+            let line = line.add("XREADGROUP").add("GROUP").several(1, Words::group).consumer();
+            line.count(70).perhaps(10, "NOACK").streams(">")
+        }
+        43..=46 => line.add("XACK").grouped().several(3, Words::id),
+        47..=48 => line.add("XPENDING").grouped(),
+        49..=50 => {
+            let line = line.add("XPENDING").grouped();
+            let line = if line.words.chance(30) { line.add("IDLE").chosen(IDLE) } else { line };
+            let line = line.twice(Words::id_bound).chosen(&["1", "5", "100"]);
+            if line.words.chance(30) { line.consumer() } else { line }
+        }
+        51..=54 => line
+            .add("XCLAIM")
+            .grouped()
+            .consumer()
+            .chosen(IDLE)
+            .several(4, Words::id)
+            .claim_options(),
+        55..=57 => line
+            .add("XAUTOCLAIM")
+            .grouped()
+            .consumer()
+            .chosen(IDLE)
+            .several(1, Words::id_bound)
+            .count(40)
+            .perhaps(30, "JUSTID"),
+        58..=59 => line.add("XINFO").add("GROUPS").several(1, Words::stream),
+        60 => line.add("XINFO").add("CONSUMERS").grouped(),
+        61 => line.add("XSETID").several(1, Words::stream).several(1, Words::id),
+        62 => match line.words.random.below(30) {
+            0 => line.add("XGROUP").add("DESTROY").grouped(),
+            1 => line.add("DEL").several(1, Words::stream),
+            2 => line.add("COPY").chosen(&["a", "b"]).chosen(&["a", "b"]).add("REPLACE"),
+            3 => line.add("RENAME").chosen(&["a", "b"]).chosen(&["a", "b"]),
+            _ => line.add("XRANGE").several(1, Words::stream).add("-").add("+"),
+        },
+        _ => line.add("XREADGROUP").add("GROUP").several(1, Words::group).consumer().streams("0"),
+    };
+    line.line
+}
+
+/// Sends the same to both, and compares. `directive` takes several values one after the other.
+fn compare(next: fn(&mut Words) -> Arguments, directive: &str, before: &[&[&str]]) -> TestResult {
     let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
     let server = Server::start()?;
     let seed = seed();
@@ -228,7 +392,7 @@ fn compare(next: fn(&mut Words) -> Arguments, before: &[&[&str]]) -> TestResult 
         for raw in &mut both {
             raw.call(&["HELLO", protocol])?;
             raw.call(&["FLUSHALL"])?;
-            raw.call(&["CONFIG", "SET", "zset-max-listpack-entries", limit])?;
+            raw.call(&["CONFIG", "SET", directive, limit])?;
             for line in before {
                 raw.call(line)?;
             }
@@ -249,13 +413,9 @@ fn same(both: &mut [Raw; 2], arguments: &Arguments) -> Result<()> {
     let redis = both[0].exchange(arguments)?;
     let cowherd = both[1].exchange(arguments)?;
     let line = || arguments.iter().map(|word| show(word)).collect::<Vec<_>>().join(" ");
-    ensure!(
-        redis == cowherd,
-        "{}\n    redis:   {}\n    cowherd: {}",
-        line(),
-        show(&redis),
-        show(&cowherd)
-    );
+    if redis != cowherd {
+        same_but_for_times(&redis, &cowherd).with_context(line)?;
+    }
     Ok(())
 }
 
@@ -263,5 +423,11 @@ fn same(both: &mut [Raw; 2], arguments: &Arguments) -> Result<()> {
 fn sorted_sets_are_those_of_redis() -> TestResult {
     let lex =
         ["ZADD", "lex", "0", "a", "0", "b", "0", "ca", "0", "ax", "0", "c", "0", "5", "0", "12"];
-    compare(sorted_set_command, &[&["SET", "string", "x"], &lex])
+    let before: [&[&str]; 2] = [&["SET", "string", "x"], &lex];
+    compare(sorted_set_command, "zset-max-listpack-entries", &before)
+}
+
+#[test]
+fn streams_are_those_of_redis() -> TestResult {
+    compare(stream_command, "stream-node-max-entries", &[&["SET", "string", "x"]])
 }
