@@ -36,6 +36,7 @@ def check(protocol, port):
     check_types(client)
     check_transactions(client)
     check_messages(client)
+    check_streams(client)
     client.close()
 
 
@@ -132,6 +133,54 @@ def check_transactions(client):
 
     assert client.transaction(add, "balance") == [20]
     client.delete("log")
+def check_streams(client):
+    ids = [client.xadd("stream", {"number": number}) for number in range(100)]
+    assert client.xlen("stream") == 100 and client.type("stream") == b"stream"
+    assert client.xadd("stream", {"number": 100, "more": "x"}, maxlen=100, approximate=False)
+    assert client.xrange("stream", max=ids[1]) == [(ids[1], {b"number": b"1"})]
+    assert client.xrevrange("stream", count=1)[0][1] == {b"number": b"100", b"more": b"x"}
+    assert client.xdel("stream", ids[1], "0-1") == 1
+    assert client.xgroup_create("stream", "group", id="0")
+    found = client.xreadgroup("group", "bob", {"stream": ">"}, count=3)
+    assert entries(found, "stream") == ids[2:5], found
+    assert client.xack("stream", "group", ids[2]) == 1
+    pending = client.xpending("stream", "group")
+    assert pending["pending"] == 2 and pending["min"] == ids[3] and pending["max"] == ids[4]
+    assert pending["consumers"] == [{"name": b"bob", "pending": 2}]
+    rows = client.xpending_range("stream", "group", "-", "+", 10)
+    assert [(row["message_id"], row["times_delivered"]) for row in rows] == [(ids[3], 1), (ids[4], 1)]
+    claimed = client.xclaim("stream", "group", "alice", 0, [ids[3]])
+    assert claimed == [(ids[3], {b"number": b"3"})], claimed
+    claimed = client.xautoclaim("stream", "group", "carol", 0)
+    assert [entry for entry, _ in claimed[1]] == ids[3:5], claimed
+    info = client.xinfo_stream("stream")
+    assert info["length"] == 99 and info["last-entry"][1][b"more"] == b"x", info
+    group = client.xinfo_groups("stream")[0]
+    assert group["name"] == b"group" and group["consumers"] == 3 and group["lag"] == 96, group
+    names = [consumer["name"] for consumer in client.xinfo_consumers("stream", "group")]
+    assert names == [b"alice", b"bob", b"carol"]
+    assert client.xinfo_stream("stream", full=True)["groups"][0]["pel-count"] == 2
+    found = client.xread({"stream": ids[98], "missing": "0"}, block=1000)
+    assert len(entries(found, "stream")) == 2, found
+    assert not client.xread({"stream": "$"}, block=1)
+    assert client.xtrim("stream", minid=ids[99]) == 97
+    assert client.xgroup_destroy("stream", "group") == 1
+    try:
+        client.xreadgroup("group", "bob", {"stream": ">"})
+    except redis.ResponseError as error:
+        assert "NOGROUP" in str(error), error
+    else:
+        raise AssertionError("a group that is gone was read")
+
+
+def entries(found, key):
+    """The ids of what was read from a stream, in either protocol."""
+    if isinstance(found, dict):
+        rows = found[key.encode()]
+        rows = rows[0] if rows and isinstance(rows[0], list) else rows
+    else:
+        rows = dict(found)[key.encode()]
+    return [entry for entry, _ in rows]
 
 
 def check_errors(client):

@@ -25,6 +25,7 @@ use super::connection::{Desk, READ, REQUEST_LIMIT, serve};
 use super::stream::Stream;
 use super::{Listeners, Pool, Stop};
 
+mod streams;
 mod waiting;
 
 /// Nothing here takes so long; a test that would hang fails instead.

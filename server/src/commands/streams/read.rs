@@ -221,7 +221,8 @@ fn sources(call: &mut Call<'_>, options: &Options, name: &[u8]) -> Result<Vec<So
         let history = match call.args.at(key + options.streams) {
             b">" => None,
             b"$" => return Err(END_IN_GROUP),
-            id => Some(ids::strict(id, 0)?),
+            // The highest id is as good as the sign.
+            id => Some(ids::strict(id, 0)?).filter(|id| *id != StreamId::MAX),
         };
         sources.push(Source { key, entry, group: group.group, history });
     }

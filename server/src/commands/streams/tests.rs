@@ -1,1 +1,311 @@
+use super::*;
+use crate::commands::testing::Bench;
+use crate::config::{Config, DebugCommand};
 
+const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value";
+const SYNTAX: &str = "-ERR syntax error";
+const INVALID_ID: &str = "-ERR Invalid stream ID specified as stream command argument";
+
+/// Nodes have three entries.
+fn bench() -> Bench {
+    let enable_debug_command = DebugCommand::Yes;
+    let config = Config { stream_node_max_entries: 3, enable_debug_command, ..Config::default() };
+    Bench::with(64 << 20, config)
+}
+
+fn follow(bench: &Bench, lines: &[(&str, &str)]) {
+    for (line, expected) in lines {
+        assert_eq!(bench.run(line), format!("{expected}\r\n"), "{line}");
+    }
+}
+
+/// The texts and numbers of a reply as words.
+fn words(bench: &Bench, line: &str) -> String {
+    let reply = bench.run(line);
+    let words: Vec<&str> = reply
+        .split("\r\n")
+        .filter(|line| !line.starts_with(['$', '*']) && !line.is_empty())
+        .map(|line| line.trim_start_matches(':'))
+        .collect();
+    words.join(" ")
+}
+
+fn say(bench: &Bench, lines: &[(&str, &str)]) {
+    for (line, expected) in lines {
+        assert_eq!(words(bench, line), *expected, "{line}");
+    }
+}
+
+/// A stream of `count` entries 1-1, 1-2, ... and a group that begins before them.
+fn filled(count: u64) -> Bench {
+    let bench = bench();
+    for seq in 1..=count {
+        bench.run(&format!("XADD s 1-{seq} field {seq}"));
+    }
+    bench.run("XGROUP CREATE s g 0");
+    bench
+}
+
+#[test]
+fn every_command_counts_its_arguments() {
+    let bench = bench();
+    let plain = COMMANDS.iter().filter(|command| command.subcommands.is_empty());
+    for command in plain {
+        let name = command.name;
+        let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
+        let few = vec!["1"; command.arity.unsigned_abs() - 2].join(" ");
+        assert_eq!(bench.run(&format!("{name} {few}")), error);
+    }
+}
+
+#[test]
+fn other_types_are_refused() {
+    let bench = bench();
+    bench.run("SET k string");
+    for line in [
+        "XADD k * a 1",
+        "XTRIM k MAXLEN 1",
+        "XDEL k 1-1",
+        "XLEN k",
+        "XRANGE k - +",
+        "XREVRANGE k + -",
+        "XREAD STREAMS k 0",
+        "XREADGROUP GROUP g c STREAMS k >",
+        "XSETID k 1-1",
+        "XACK k g 1-1",
+        "XPENDING k g",
+        "XCLAIM k g c 0 1-1",
+        "XAUTOCLAIM k g c 0 0",
+        "XGROUP CREATE k g 0",
+        "XGROUP DESTROY k g",
+        "XINFO STREAM k",
+        "XINFO GROUPS k",
+        "XINFO CONSUMERS k g",
+    ] {
+        follow(&bench, &[(line, WRONG_TYPE)]);
+    }
+}
+
+#[test]
+fn ids_are_chosen_by_the_clock_and_the_last_one() {
+    let bench = bench();
+    let now = bench.now.get();
+    say(
+        &bench,
+        &[
+            ("XADD s * a 1", &format!("{now}-0")),
+            ("XADD s * a 1", &format!("{now}-1")),
+            (&format!("XADD s {now}-* a 1"), &format!("{now}-2")),
+        ],
+    );
+    // A clock that goes back.
+    bench.now.set(now - 1000);
+    say(&bench, &[("XADD s * a 1", &format!("{now}-3"))]);
+    bench.now.set(now + 1);
+    say(
+        &bench,
+        &[
+            ("XADD s * a 1", &format!("{}-0", now + 1)),
+            (
+                "XADD s 18446744073709551615-18446744073709551615 a 1",
+                "18446744073709551615-18446744073709551615",
+            ),
+        ],
+    );
+    let full = "-ERR The stream has exhausted the last possible ID, unable to add more items";
+    follow(
+        &bench,
+        &[
+            ("XADD s * a 1", full),
+            ("XADD t 0-0 a 1", "-ERR The ID specified in XADD must be greater than 0-0"),
+        ],
+    );
+    for id in ["x", "1-x", "-", "+", "1-1-1", "", "*-1"] {
+        follow(&bench, &[(&format!("XADD t '{id}' a 1"), INVALID_ID)]);
+    }
+    follow(&bench, &[("EXISTS t", ":0")]);
+}
+
+#[test]
+fn ranges_cross_nodes_in_both_directions() {
+    let bench = filled(10);
+    say(
+        &bench,
+        &[
+            ("XRANGE s 1-3 1-4", "1-3 field 3 1-4 field 4"),
+            ("XRANGE s (1-3 (1-6 COUNT 9", "1-4 field 4 1-5 field 5"),
+            ("XREVRANGE s (1-7 1-6", "1-6 field 6"),
+            ("XREVRANGE s + - COUNT 2", "1-10 field 10 1-9 field 9"),
+            ("XREAD COUNT 1 STREAMS s 1-9", "s 1-10 field 10"),
+        ],
+    );
+    follow(&bench, &[("XRANGE s + -", "*0"), ("XRANGE s - + COUNT 0", "*-1")]);
+}
+
+#[test]
+fn deleted_entries_are_gone_from_all_that_is_shown() {
+    let bench = filled(7);
+    follow(&bench, &[("XDEL s 1-2 1-4 1-5 1-6 9-9", ":4"), ("XDEL s 1-2", ":0")]);
+    say(
+        &bench,
+        &[
+            ("XRANGE s - +", "1-1 field 1 1-3 field 3 1-7 field 7"),
+            ("XLEN s", "3"),
+            (
+                "XADD s 1-6 a 1",
+                "-ERR The ID specified in XADD is equal or smaller than the target stream top item",
+            ),
+        ],
+    );
+    let info = words(&bench, "XINFO STREAM s");
+    assert!(info.contains("max-deleted-entry-id 1-6 entries-added 7"), "{info}");
+    follow(&bench, &[("XDEL s 1-1 1-3 1-7", ":3"), ("EXISTS s", ":1"), ("XRANGE s - +", "*0")]);
+    assert_eq!(bench.run("DEBUG VERIFY"), "+OK\r\n");
+}
+
+#[test]
+fn trimming_goes_by_nodes_if_it_may() {
+    let bench = filled(10);
+    follow(
+        &bench,
+        &[
+            ("XTRIM s MAXLEN ~ 8", ":0"),
+            ("XTRIM s MAXLEN ~ 7 LIMIT 2", ":0"),
+            ("XTRIM s MAXLEN ~ 6", ":3"),
+            ("XTRIM s MINID ~ 1-6", ":0"),
+            ("XTRIM s MINID 1-6", ":2"),
+            ("XTRIM s MAXLEN = 4", ":1"),
+            (
+                "XTRIM s MAXLEN 4 LIMIT 1",
+                "-ERR syntax error, LIMIT cannot be used without the special ~ option",
+            ),
+            ("XTRIM s MAXLEN 4 x", SYNTAX),
+        ],
+    );
+    say(&bench, &[("XADD s MAXLEN ~ 0 2-1 a 1", "2-1"), ("XRANGE s - +", ""), ("XLEN s", "0")]);
+}
+
+#[test]
+fn a_group_hands_out_each_entry_once() {
+    let bench = filled(5);
+    say(
+        &bench,
+        &[
+            ("XREADGROUP GROUP g bob COUNT 2 STREAMS s >", "s 1-1 field 1 1-2 field 2"),
+            ("XREADGROUP GROUP g alice COUNT 1 STREAMS s >", "s 1-3 field 3"),
+            ("XREADGROUP GROUP g bob NOACK STREAMS s >", "s 1-4 field 4 1-5 field 5"),
+            ("XREADGROUP GROUP g bob STREAMS s >", ""),
+            ("XREADGROUP GROUP g bob STREAMS s 1-1", "s 1-2 field 2"),
+            ("XPENDING s g", "3 1-1 1-3 alice 1 bob 2"),
+            ("XACK s g 1-1 1-4", "1"),
+            ("XPENDING s g", "2 1-2 1-3 alice 1 bob 1"),
+            (
+                "XINFO GROUPS s",
+                "name g consumers 2 pending 2 last-delivered-id 1-5 entries-read 5 lag 0",
+            ),
+        ],
+    );
+    bench.now.set(bench.now.get() + 250);
+    say(&bench, &[("XPENDING s g - + 9", "1-2 bob 250 2 1-3 alice 250 1")]);
+}
+
+#[test]
+fn the_same_stream_may_be_read_twice_at_once() {
+    let bench = filled(3);
+    let line = "XREADGROUP GROUP g c COUNT 1 STREAMS s s s > > 0";
+    say(&bench, &[(line, "s 1-1 field 1 s 1-2 field 2 s 1-1 field 1")]);
+    say(&bench, &[("XPENDING s g - + 9", "1-1 c 0 2 1-2 c 0 1")]);
+}
+
+#[test]
+fn claims_count_and_set_times() {
+    let bench = filled(3);
+    bench.run("XREADGROUP GROUP g bob STREAMS s >");
+    bench.now.set(bench.now.get() + 1000);
+    say(
+        &bench,
+        &[
+            ("XCLAIM s g alice 1001 1-1", ""),
+            ("XINFO CONSUMERS s g", "name bob pending 3 idle 1000"),
+            ("XCLAIM s g alice 1000 1-1 1-1", "1-1 field 1"),
+            ("XCLAIM s g alice 0 1-2 IDLE 5000 RETRYCOUNT 9 JUSTID", "1-2"),
+            ("XPENDING s g - + 9", "1-1 alice 0 2 1-2 alice 5000 9 1-3 bob 1000 1"),
+            ("XPENDING s g IDLE 1001 - + 9", "1-2 alice 5000 9"),
+            ("XDEL s 1-3", "1"),
+            ("XAUTOCLAIM s g carol 1001 - COUNT 2", "0-0 1-2 field 2 1-3"),
+            ("XAUTOCLAIM s g carol 0 1-3", "0-0"),
+            ("XPENDING s g - + 9", "1-1 alice 0 2 1-2 carol 0 10"),
+            ("XGROUP DELCONSUMER s g carol", "1"),
+            ("XPENDING s g", "1 1-1 1-1 alice 1"),
+        ],
+    );
+    assert_eq!(bench.run("DEBUG VERIFY"), "+OK\r\n");
+}
+
+/// What a stream holds, groups and all, goes where its key goes.
+#[test]
+fn a_copy_is_another_stream() {
+    let bench = filled(8);
+    bench.run("XREADGROUP GROUP g bob COUNT 5 STREAMS s >");
+    bench.run("XDEL s 1-2");
+    let full = bench.run("XINFO STREAM s FULL");
+    follow(
+        &bench,
+        &[("COPY s t", ":1"), ("TYPE t", "+stream"), ("OBJECT ENCODING t", "$6\r\nstream")],
+    );
+    assert_eq!(bench.run("XINFO STREAM t FULL"), full);
+    // Without the room that nodes had to grow.
+    let usage = |key: &str| -> u64 { words(&bench, key).parse().unwrap() };
+    assert!((500..=usage("MEMORY USAGE s")).contains(&usage("MEMORY USAGE t")));
+    let digest = bench.run("DEBUG DIGEST");
+    for change in ["XACK t g 1-1", "XADD t 2-1 a 1", "XDEL t 1-8", "XGROUP DESTROY t g"] {
+        let before = bench.run("DEBUG DIGEST");
+        assert_ne!(bench.run(change), ":0\r\n", "{change}");
+        assert_ne!(bench.run("DEBUG DIGEST"), before, "{change}");
+    }
+    assert_eq!(bench.run("XINFO STREAM s FULL"), full);
+    follow(&bench, &[("COPY s t REPLACE", ":1")]);
+    assert_eq!(bench.run("DEBUG DIGEST"), digest);
+    follow(&bench, &[("RENAME t u", "+OK"), ("UNLINK s", ":1")]);
+    assert_eq!(bench.run("XINFO STREAM u FULL"), full);
+    assert_eq!(bench.run("DEBUG VERIFY"), "+OK\r\n");
+}
+
+/// What XREADGROUP, XCLAIM and the like need is found before anything changes.
+#[test]
+fn without_memory_nothing_is_handed_out() {
+    let bench = Bench::with(8 << 20, Config::default());
+    let mut ids = Vec::new();
+    for seq in 1..=3000 {
+        bench.run(&format!("XADD s 1-{seq} a 1"));
+        ids.push(format!("1-{seq}"));
+    }
+    bench.run("XADD t 1-1 a 1");
+    bench.run("XGROUP CREATE s g 0");
+    bench.run("XGROUP CREATE t g 0");
+    bench.run("XREADGROUP GROUP g old COUNT 1500 STREAMS s >");
+    bench.run("XGROUP SETID s g 0");
+    let (mut i, mut size) = (0, 1 << 16);
+    while size >= 16 {
+        let reply = bench.run(&format!("SET fill{i} {}", "x".repeat(size)));
+        i += 1;
+        if reply.starts_with('-') {
+            size /= 2;
+        }
+    }
+    let state = || [bench.run("XINFO STREAM s FULL COUNT 0"), bench.run("XINFO STREAM t FULL")];
+    let before = state();
+    let claim = format!("XCLAIM s g new 0 {} FORCE", ids.join(" "));
+    let lines = [
+        "XREADGROUP GROUP g new STREAMS t s > >",
+        "XREADGROUP GROUP g old STREAMS s >",
+        "XAUTOCLAIM s g new 0 0 COUNT 3000",
+        &claim,
+    ];
+    for line in lines {
+        let reply = bench.run(line);
+        assert!(reply.starts_with("-OOM"), "{line}: {}", &reply[..reply.len().min(90)]);
+        assert_eq!(state(), before, "{line}");
+    }
+    bench.shared.keyspace.verify(1).unwrap();
+}

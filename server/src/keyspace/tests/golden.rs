@@ -117,6 +117,66 @@ fn check_sorted_sets(space: &Keyspace) {
     }
 }
 
+const STREAM: &[u8] = b"stream";
+const STREAM_LIMITS: StreamLimits = StreamLimits { bytes: 4096, entries: 4 };
+/// Entries of the stream, every fifth of which has another field, and how many the group has read.
+const ENTRIES: u64 = 10;
+const READ: u64 = 6;
+
+/// Entry `i` of the stream: its id, its field and its value.
+fn stream_entry(i: u64) -> (StreamId, &'static [u8], String) {
+    let field: &[u8] = if i.is_multiple_of(5) { b"another field" } else { b"field" };
+    (StreamId { ms: 1000 + i / 3, seq: i }, field, format!("value {i}"))
+}
+
+fn add_stream(space: &Keyspace) {
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    let (key, mut entry) = (space.key(STREAM), None);
+    for (id, field, value) in (1..=ENTRIES).map(stream_entry) {
+        let pair = std::iter::once((field, value.as_bytes()));
+        entry = Some(shards.stream_add(0, &key, entry.as_ref(), id, pair, &STREAM_LIMITS).unwrap());
+    }
+    let entry = entry.unwrap();
+    shards.group_create(&entry, b"group", StreamId::MIN, Some(0)).unwrap();
+    let group = shards.stream_group(&entry, b"group").unwrap().group;
+    for (name, from) in [(&b"first"[..], 1), (b"second", READ / 2 + 1)] {
+        let consumer = shards.consumer_create(&entry, group, name).unwrap();
+        let ids: Vec<StreamId> = (from..from + READ / 2).map(|i| stream_entry(i).0).collect();
+        shards.pending_prepare(&entry, group, consumer, &ids).unwrap();
+        let claim = Claim { consumer, delivered_at: NOW, deliveries: from };
+        ids.iter().for_each(|id| shards.pending_set(&entry, group, *id, &claim));
+    }
+    shards.group_set(&entry, group, stream_entry(READ).0, Some(READ));
+    let gone = [stream_entry(1).0, stream_entry(7).0];
+    assert_eq!(shards.stream_delete(0, &key, &entry, gone.into_iter()), 2);
+}
+
+fn check_stream(space: &Keyspace) {
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    let entry = shards.stream(0, &space.key(STREAM)).unwrap().unwrap();
+    assert_eq!(shards.encoding_name(&entry), "stream");
+    let mut found = Vec::new();
+    shards.stream_range(&entry, StreamId::MIN, StreamId::MAX, false, u64::MAX, |id, fields| {
+        for (field, value) in fields.iter() {
+            let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
+            found.push((id, field.bytes(&mut a).to_vec(), value.bytes(&mut b).to_vec()));
+        }
+    });
+    let left = (1..=ENTRIES).filter(|i| !matches!(i, 1 | 7)).map(stream_entry);
+    let expected = left.map(|(id, field, value)| (id, field.to_vec(), value.into_bytes()));
+    assert_eq!(found, expected.collect::<Vec<_>>());
+    let info = shards.stream_info(&entry);
+    assert_eq!((info.added, info.length, info.last), (ENTRIES, ENTRIES - 2, stream_entry(10).0));
+    assert_eq!(info.deleted, stream_entry(7).0);
+    let group = shards.stream_group(&entry, b"group").unwrap();
+    assert_eq!((group.last, group.read), (stream_entry(READ).0, Some(READ)));
+    assert_eq!((group.consumers, group.pending), (2, READ));
+    let second = shards.consumer(&entry, group.group, b"second").unwrap();
+    let pending = shards.pending(&entry, group.group, stream_entry(READ).0).unwrap();
+    assert_eq!((pending.consumer, pending.deliveries), (second, READ / 2 + 1));
+    assert_eq!(pending.delivered_at, NOW);
+}
+
 /// The steps that lead to the golden image.
 fn steps() -> Keyspace {
     let blank = Blank::reserve(PageKind::Small, 16 << 20).unwrap();
@@ -136,6 +196,7 @@ fn steps() -> Keyspace {
     drop(shards);
     add_hashes(&space);
     add_sorted_sets(&space);
+    add_stream(&space);
     space
 }
 
@@ -177,7 +238,7 @@ fn the_golden_keys_are_read_and_written_alike() {
     let contents = space.verify(1).unwrap();
     let expected = expected();
     let expiring = expected.iter().filter(|(_, _, _, expiry, _)| expiry.is_some()).count();
-    let keys = expected.len() + HASHES.len() + SORTED_SETS.len();
+    let keys = expected.len() + HASHES.len() + SORTED_SETS.len() + 1;
     assert_eq!((contents.keys, contents.expires), (keys as u64, expiring as u64));
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for (db, name, value, expiry, encoding) in expected {
@@ -190,6 +251,7 @@ fn the_golden_keys_are_read_and_written_alike() {
     drop(shards);
     check_hashes(&space);
     check_sorted_sets(&space);
+    check_stream(&space);
     let dir = TempDir::new().unwrap();
     let written = without_writer(write_golden(dir.path()));
     assert!(written == without_writer(fs::read(golden).unwrap()), "another image than before");

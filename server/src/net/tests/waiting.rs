@@ -10,7 +10,7 @@ use crate::commands::Shared;
 use crate::keyspace::ShardSet;
 
 impl Open {
-    fn shared(&self) -> &Shared {
+    pub(super) fn shared(&self) -> &Shared {
         self.house.shared()
     }
 
@@ -23,13 +23,13 @@ impl Open {
     }
 
     /// Sends a command that waits, and returns once it does.
-    fn block<S: Read + Write>(&self, talk: &mut Talk<S>, line: &str) {
+    pub(super) fn block<S: Read + Write>(&self, talk: &mut Talk<S>, line: &str) {
         let before = self.shared().waits.clients();
         talk.send(line);
         self.until(|shared| shared.waits.clients() > before);
     }
 
-    fn idle(&self) {
+    pub(super) fn idle(&self) {
         let waits = &self.shared().waits;
         assert_eq!((waits.clients(), waits.keys()), (0, 0));
     }
@@ -37,7 +37,7 @@ impl Open {
 
 impl<S: Read + Write> Talk<S> {
     /// So many lines, with blanks between them.
-    fn lines(&mut self, count: usize) -> String {
+    pub(super) fn lines(&mut self, count: usize) -> String {
         (0..count).map(|_| self.line()).collect::<Vec<_>>().join(" ")
     }
 }
