@@ -50,6 +50,9 @@ for (const protocol of [2, 3]) {
   assert.deepEqual([...(await client.smembers("set"))].sort(), ["a", "b"]);
   assert.equal(await client.zadd("zset", 1, "one", 2.5, "two"), 2);
   assert.deepEqual(await client.zrange("zset", 0, -1), ["one", "two"]);
+  const id = await client.xadd("stream", "*", "field", "value");
+  assert.deepEqual(await client.xrange("stream", "-", "+"), [[id, ["field", "value"]]]);
+  assert.equal((await client.xread("BLOCK", 5000, "STREAMS", "stream", "0")) !== null, true);
   const done = await client.multi().set("a", 1).incrby("a", 2).llen("list").exec();
   assert.deepEqual(done, [[null, "OK"], [null, 3], [null, 2]]);
   await client.watch("a");

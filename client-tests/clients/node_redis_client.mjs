@@ -51,6 +51,9 @@ for (const RESP of [2, 3]) {
   assert.equal(await client.zAdd("zset", scores), 2);
   const ranked = await client.zRangeWithScores("zset", 0, -1);
   assert.deepEqual(ranked.map(({ value, score }) => ({ score, value })), scores);
+  const id = await client.xAdd("stream", "*", { field: "value" });
+  const entries = await client.xRange("stream", "-", "+");
+  assert.deepEqual(entries.map((entry) => [entry.id, entry.message.field]), [[id, "value"]]);
   const done = await client.multi().set("a", "1").incrBy("a", 2).lLen("list").exec();
   assert.deepEqual(done, ["OK", 3, 2]);
   await client.watch("a");

@@ -133,6 +133,8 @@ def check_transactions(client):
 
     assert client.transaction(add, "balance") == [20]
     client.delete("log")
+
+
 def check_streams(client):
     ids = [client.xadd("stream", {"number": number}) for number in range(100)]
     assert client.xlen("stream") == 100 and client.type("stream") == b"stream"

@@ -253,13 +253,17 @@ fn redis_rs_knows_the_types(connection: &mut redis::Connection) -> TestResult {
     ensure!(connection.zadd_multiple::<_, _, _, i64>("zset", &[(1, "one"), (3, "three")])? == 2);
     let ranked: Vec<(String, f64)> = connection.zrange_withscores("zset", 0, -1)?;
     ensure!(ranked == [("one".into(), 1.0), ("three".into(), 3.0)]);
+    let id: String = connection.xadd("stream", "*", &[("field", "value")])?;
+    let entries: redis::streams::StreamRangeReply = connection.xrange_all("stream")?;
+    ensure!(entries.ids.len() == 1 && entries.ids[0].id == id);
+    ensure!(entries.ids[0].get::<String>("field").as_deref() == Some("value"));
     let keys = &["counter"];
     let (counted,): (i64,) = redis::transaction(connection, keys, |connection, pipe| {
         let before: Option<i64> = connection.get("counter")?;
         pipe.set("counter", before.unwrap_or(41) + 1).ignore().get("counter").query(connection)
     })?;
     ensure!(counted == 42);
-    ensure!(connection.del::<_, i64>(&["hash", "list", "set", "zset", "counter"])? == 5);
+    ensure!(connection.del::<_, i64>(&["hash", "list", "set", "zset", "stream", "counter"])? == 6);
     Ok(())
 }
 
