@@ -37,6 +37,7 @@ mod open;
 mod pagemap;
 pub mod pages;
 mod picture;
+mod slabmates;
 #[cfg(test)]
 mod speed_tests;
 mod survey;

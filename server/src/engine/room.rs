@@ -6,11 +6,13 @@
 //!   before a command runs that may need memory.
 //! - The arena has refused memory to a command, which then has changed nothing. Memory of another
 //!   shard is of little use to it, so keys of its own shards go, more each time it is tried again.
+//!   If that does not help, whole slabs of keys go, whose memory is good for any size, and then keys
+//!   of all shards: a command is refused only when nothing is left that may go.
 //!   That is also where the pressure is learned: the arena is full before every byte of it is used.
 //! - The background thread finds the limit exceeded.
 //!
-//! Each of them stops after some time or some keys, so that no command waits for long; what is
-//! left to do is left to the next.
+//! The first and the last stop after some time, so that no command waits for long; what is left to
+//! do is left to the next.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -26,8 +28,10 @@ use super::serving;
 const TIME: Duration = Duration::from_micros(500);
 /// Steps between two looks at the clock.
 const STEPS: usize = 8;
-/// How often a command is tried again that found no memory: each time twice as many keys have gone.
-pub(super) const RETRIES: u32 = 7;
+/// From this retry on, whole slabs go: values of another size are wanted than there were.
+const SLABS_FROM: u32 = 5;
+/// From this retry on, they go in all shards: what is wanted is larger than a slab of those.
+const EVERYWHERE_FROM: u32 = 13;
 /// Keys that go before one retry, at most.
 const MOST: usize = 256;
 /// Objects from this size on are made of whole units, which all shards share.
@@ -105,8 +109,8 @@ impl Room {
         progress || !is_full(shared)
     }
 
-    /// Evicts until no more than `limit` is used, or for `time`; tells whether there was anything
-    /// to free.
+    /// Evicts until no more than `limit` is used, or for `time`; false if that is exceeded and
+    /// there was nothing to free.
     pub(super) fn evict(
         &mut self,
         shared: &Shared,
@@ -118,7 +122,7 @@ impl Room {
     ) -> bool {
         let mut progress = false;
         if shared.keyspace.arena().used_bytes() <= limit {
-            return false;
+            return true;
         }
         let begun = Instant::now();
         while shared.keyspace.arena().used_bytes() > limit && begun.elapsed() < time {
@@ -150,30 +154,87 @@ impl Room {
         nth: u32,
         now: i64,
     ) -> bool {
-        let Some(victims) = Victims::of(config.maxmemory_policy) else { return false };
         let begun = Instant::now();
+        if shared.keyspace.free_garbage(set, now) {
+            return true;
+        }
+        let Some(victims) = Victims::of(config.maxmemory_policy) else {
+            return shared.keyspace.free_garbage(ShardSet::ALL, now);
+        };
+        // Nothing that goes makes room for what is larger than all there is.
+        if wanted as u64 >= shared.keyspace.arena().capacity() {
+            return false;
+        }
         let mut progress = false;
         if wanted >= LARGE {
-            for _ in 0..1usize << nth {
-                progress |= self.step(shared, config, ShardSet::ALL, victims, now) != Step::Nothing;
-            }
+            progress |= self.keys(shared, config, ShardSet::ALL, victims, nth, now);
         }
+        if nth < SLABS_FROM {
+            progress |= self.keys(shared, config, set, victims, nth, now);
+        } else if nth < EVERYWHERE_FROM {
+            progress |= self.slabs(shared, config, set, victims, now);
+        }
+        if !progress {
+            progress |= self.slabs(shared, config, ShardSet::ALL, victims, now);
+            progress |= self.keys(shared, config, ShardSet::ALL, victims, nth, now);
+        }
+        // What else has to go before there is room says how memory is cut, not how much there is.
+        if progress && nth == 0 {
+            shared.learn_pressure();
+        }
+        self.finish(shared, config, begun, now);
+        progress
+    }
+
+    /// Evicts some keys of each shard, more the higher `nth` is; tells whether there were any.
+    fn keys(
+        &mut self,
+        shared: &Shared,
+        config: &Config,
+        set: ShardSet,
+        victims: Victims,
+        nth: u32,
+        now: i64,
+    ) -> bool {
+        let count = 1usize << nth.min(SLABS_FROM);
+        let mut progress = false;
         let mut left = MOST;
-        for shard in set.iter() {
-            for _ in 0..1usize << nth {
-                let step = self.step(shared, config, ShardSet::one(shard), victims, now);
+        let mut from = |set: ShardSet| {
+            for _ in 0..count {
+                let step = self.step(shared, config, set, victims, now);
                 progress |= step != Step::Nothing;
                 left = left.saturating_sub(1);
                 if left == 0 || step == Step::Nothing {
                     break;
                 }
             }
+        };
+        if set == ShardSet::ALL {
+            from(set);
+        } else {
+            set.iter().for_each(|shard| from(ShardSet::one(shard)));
         }
-        if progress {
-            shared.learn_pressure();
-        }
-        self.finish(shared, config, begun, now);
         progress
+    }
+
+    /// Evicts a slab of keys in each shard; tells whether there was one.
+    fn slabs(
+        &mut self,
+        shared: &Shared,
+        config: &Config,
+        set: ShardSet,
+        victims: Victims,
+        now: i64,
+    ) -> bool {
+        let (keyspace, samples) = (&shared.keyspace, config.maxmemory_samples);
+        let mut gone = 0;
+        for shard in set.iter() {
+            gone += self.evictor.evict_slab(keyspace, shard, victims, samples, now);
+            if gone >= MOST {
+                break;
+            }
+        }
+        gone > 0
     }
 
     fn step(

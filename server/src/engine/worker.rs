@@ -19,7 +19,7 @@ use crate::keyspace::Key;
 use crate::protocol::{Args, Batch, Reply};
 use crate::telemetry::{self, Event, Recorder, Worst};
 
-use super::room::{RETRIES, Room};
+use super::room::Room;
 use super::saver::Begun;
 use super::{Engine, admission, serving, slow};
 
@@ -106,7 +106,7 @@ impl Turn<'_, '_> {
     }
 
     /// The arena had no memory for the command, which has changed nothing: evicts, and runs it
-    /// again.
+    /// again, until there is room or nothing is left that may go.
     #[cold]
     fn try_again(
         &self,
@@ -117,10 +117,9 @@ impl Turn<'_, '_> {
     ) -> Option<(Answer, Effect)> {
         let Self { shared, config, planned, set, now, .. } = *self;
         let wanted = planned.args.iter().map(<[u8]>::len).sum();
-        for nth in 0..RETRIES {
-            if !room.evict_for(shared, config, set, wanted, nth, now) {
-                break;
-            }
+        let mut nth = 0;
+        while room.evict_for(shared, config, set, wanted, nth, now) {
+            nth = nth.saturating_add(1);
             reply.out.truncate(start);
             let ran = self.run(session, reply)?;
             if ran.0 != Err(Failure::OUT_OF_MEMORY) {

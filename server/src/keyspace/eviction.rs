@@ -9,16 +9,20 @@
 //! Looking at all keys would take too long, and the best of a few is often a bad choice. The pool
 //! remembers good candidates of earlier samples, so that the choice comes near to the best of all.
 //!
+//! Memory that keys of one size leave behind is of use to keys of that size only, until a slab has
+//! lost all its objects: chosen one by one, keys would nearly all have to go before that happens.
+//! `evict_slab` takes those of one slab together, for a command that finds no room otherwise.
+//!
 //! Invariants:
 //! 1. An evictor holds the lock of one shard at most, and is asked by who holds none.
 //! 2. Candidates are names of keys, never places: what has become of them is looked up.
 
 use crate::arena::{ShardIndex, ShardSet};
-use crate::collections::dict::Dict;
+use crate::collections::dict::{Dict, Hashed as _};
 use crate::config::MaxmemoryPolicy;
 
 use super::clocks::Usage;
-use super::entry::{ByKey, Shape};
+use super::entry::{ByHash, ByKey, ByPlace, Shape};
 use super::interest::ReadyKey;
 use super::news::KeyEvent;
 use super::shards::{Counter, Entry};
@@ -140,7 +144,11 @@ impl Evictor {
         }
         // Candidates may have gone, or were used meanwhile: then others take their place.
         for _ in 0..2 * POOL {
-            let Some(shard) = self.choose_shard(space, set, victims) else { return Step::Nothing };
+            let Some(shard) = self.choose_shard(space, set, victims) else {
+                let freed = space.free_garbage(set, now);
+                return if freed { Step::Freed } else { Step::Nothing };
+            };
+            self.keep_room_for(set);
             let mut shards = space.lock(ShardSet::one(shard), now);
             if shards.free_garbage(shard, GARBAGE_SLICE)
                 || self.sample(&mut shards, shard, victims, samples)
@@ -162,6 +170,47 @@ impl Evictor {
             }
         }
         Step::Nothing
+    }
+
+    /// Candidates of other shards, however good they are, must not keep those of the wanted ones
+    /// out of the pool: then no victim would be found.
+    fn keep_room_for(&mut self, set: ShardSet) {
+        let is_full = self.pool.len() == POOL;
+        if is_full && !self.pool.iter().any(|candidate| set.has(candidate.shard)) {
+            self.pool.remove(0);
+        }
+    }
+
+    /// Evicts all keys of a slab of one shard, so that objects of any size find room in its place:
+    /// of some slabs that hold nothing else, the one with the best victims. Returns how many went.
+    /// The caller holds no lock.
+    pub fn evict_slab(
+        &mut self,
+        space: &Keyspace,
+        shard: ShardIndex,
+        victims: Victims,
+        samples: u32,
+        now: i64,
+    ) -> usize {
+        let mut shards = space.lock(ShardSet::one(shard), now);
+        let mut best: Option<(u64, Vec<(DbIndex, u64)>)> = None;
+        for db in 0..DATABASES {
+            for _ in 0..samples {
+                let mem = shards.held.view(shard);
+                let dict = victims.dict(shard, db);
+                let Some(at) = dict.random(&mem, || next(&mut self.random)) else { break };
+                let Some((rank, mates)) = shards.slab_victims(shard, at, victims) else { continue };
+                if best.as_ref().is_none_or(|(other, _)| *other < rank) {
+                    best = Some((rank, mates));
+                }
+            }
+        }
+        let (_, mates) = best.unwrap_or_default();
+        for (db, at) in &mates {
+            shards.evict_entry(shard, *db, *at);
+        }
+        self.ready.append(&mut shards.take_ready());
+        mates.len()
     }
 
     /// The next shard that has a key that may go.
@@ -239,6 +288,15 @@ impl Evictor {
     }
 }
 
+impl Keyspace {
+    /// Frees a slice of what was deleted before, in the first of these shards that has any; tells
+    /// whether one has. The caller holds no lock.
+    pub fn free_garbage(&self, set: ShardSet, now: i64) -> bool {
+        let free = |shard| self.lock(ShardSet::one(shard), now).free_garbage(shard, GARBAGE_SLICE);
+        set.iter().any(free)
+    }
+}
+
 impl Shards<'_> {
     /// Removes a candidate, unless it has gone, or was used or changed so that it would not be one
     /// any more.
@@ -254,10 +312,57 @@ impl Shards<'_> {
         {
             return false;
         }
-        self.count(shard, Counter::Evicted, 1);
-        self.announce(KeyEvent::Evicted, db, shard, at);
-        self.discard(db, hash, &Entry { at, shape, found, shard });
+        self.drop_victim(db, hash, &Entry { at, shape, found, shard });
         true
+    }
+
+    fn drop_victim(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
+        self.count(entry.shard, Counter::Evicted, 1);
+        self.announce(KeyEvent::Evicted, db, entry.shard, entry.at);
+        self.discard(db, hash, entry);
+    }
+
+    fn evict_entry(&mut self, shard: ShardIndex, db: DbIndex, at: u64) {
+        let mem = self.held.view(shard);
+        let shape = Shape::load(&mem, at);
+        if shape.expiry(&mem, at).is_some_and(|at| at <= self.now) {
+            self.expire_entry(shard, db, at);
+            return;
+        }
+        let hash = ByHash.hash(&mem, at);
+        if let Some(found) = keys_of(shard, db).find(&mem, hash, &ByPlace(at)) {
+            self.drop_victim(db, hash, &Entry { at, shape, found, shard });
+        }
+    }
+
+    /// The entries in the slab of the entry at `at`, with their databases, and the mean of their
+    /// ranks; none if the slab has other objects too, or keys that may not go.
+    fn slab_victims(
+        &self,
+        shard: ShardIndex,
+        at: u64,
+        victims: Victims,
+    ) -> Option<(u64, Vec<(DbIndex, u64)>)> {
+        let mem = self.held.view(shard);
+        let (mates, size) = mem.slab_mates(at, Shape::load(&mem, at).len());
+        let mut found = Vec::with_capacity(mates.len());
+        let mut ranks = 0u128;
+        for at in mates {
+            // What is no entry may look like one: only a dictionary can tell.
+            let shape = Shape::decode(&mem, at).filter(|shape| shape.len() <= size)?;
+            let hash = super::entry::hash(mem.arena(), shape.key(&mem, at));
+            let is_here =
+                |db: &DbIndex| keys_of(shard, *db).find(&mem, hash, &ByPlace(at)).is_some();
+            let db = (0..DATABASES).find(is_here)?;
+            let expiry = shape.expiry(&mem, at);
+            if victims.volatile && expiry.is_none() {
+                return None;
+            }
+            ranks += u128::from(victims.rank(self.space.clocks.usage(at, self.now), expiry));
+            found.push((db, at));
+        }
+        let mean = ranks.checked_div(found.len() as u128)?;
+        Some((u64::try_from(mean).unwrap_or(u64::MAX), found))
     }
 }
 

@@ -3,6 +3,7 @@
 use super::super::Expiry;
 use super::*;
 use crate::arena::{Blank, PageKind};
+use crate::keyspace::Databases;
 
 const NOW: i64 = 10_000_000;
 const SAMPLES: u32 = 5;
@@ -184,4 +185,71 @@ fn only_the_given_shards_lose_keys() {
     }
     assert_eq!(space.shard_len(shard, 0), 0);
     assert!(space.len(0) >= 1000 - before - 1);
+}
+
+/// A command that found no memory was refused although its shard had keys: the pool was full of
+/// candidates of other shards that were as good, so that none of its own entered.
+#[test]
+fn candidates_of_other_shards_do_not_hide_those_of_a_shard() {
+    let space = space(32);
+    for number in 0..2000 {
+        set(&space, number, Expiry::None, NOW);
+    }
+    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    for number in 0..64 {
+        let shard = ShardIndex::new(number).unwrap();
+        let others = ShardIndex::all().filter(|other| *other != shard).map(ShardSet::one);
+        let others = others.fold(ShardSet::NONE, |all, other| all | other);
+        let mut evictor = Evictor::new(1);
+        evictor.victims = Some(victims);
+        let mut shards = space.lock(others, NOW);
+        for other in others.iter() {
+            evictor.sample(&mut shards, other, victims, SAMPLES);
+        }
+        drop(shards);
+        assert_eq!(evictor.pool.len(), POOL);
+        let own = evictor.evict_one(&space, ShardSet::one(shard), victims, SAMPLES, NOW);
+        assert_eq!(own, Step::Evicted);
+    }
+}
+
+#[test]
+fn what_was_flushed_is_freed_before_a_command_is_refused() {
+    let space = space(32);
+    for number in 0..2000 {
+        set(&space, number, Expiry::None, NOW);
+    }
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    for shard in ShardIndex::all() {
+        shards.flush(shard, Databases::All);
+    }
+    drop(shards);
+    let used = space.arena().used_bytes();
+    assert!(used > 200_000);
+    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let mut evictor = Evictor::new(1);
+    let mut step = || evictor.evict_one(&space, ShardSet::ALL, victims, SAMPLES, NOW);
+    while step() == Step::Freed {}
+    assert_eq!(step(), Step::Nothing);
+    assert!(space.arena().used_bytes() < used / 10);
+}
+
+#[test]
+fn a_slab_goes_as_a_whole_and_its_memory_is_free_for_all() {
+    let space = space(32);
+    for number in 0..2000 {
+        set(&space, number, Expiry::None, NOW);
+    }
+    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let mut evictor = Evictor::new(1);
+    let shard = ShardIndex::new(9).unwrap();
+    let (before, used) = (space.shard_len(shard, 0), space.arena().used_bytes());
+    let gone = evictor.evict_slab(&space, shard, victims, SAMPLES, NOW);
+    assert!(gone > 0 && space.shard_len(shard, 0) == before - gone as u64);
+    assert!(space.arena().used_bytes() < used);
+    assert_eq!(space.stats().evicted, gone as u64);
+    // Keys without an expiry may not go, and then neither may their slab.
+    let volatile = Victims::of(MaxmemoryPolicy::VolatileLru).unwrap();
+    assert_eq!(evictor.evict_slab(&space, shard, volatile, SAMPLES, NOW), 0);
+    space.verify(1).unwrap();
 }
