@@ -55,7 +55,7 @@ pub use audit::{Audit, Broken, Summary};
 pub use backing::{Backing, Isolation, UndoOptions};
 pub use barrier::{BLOCK_SIZES, LEAST_LIMIT, MOST_LIMIT, UndoLog};
 pub use chunks::OutOfMemory;
-pub use classes::{MAX_SLAB_OBJECT, rounded};
+pub use classes::{Class, MAX_SLAB_OBJECT, rounded};
 pub use layout::{CHUNK_SIZE, ChunkIndex, Offset, SHARDS};
 pub use locks::{Held, Safepoint, ShardIndex, ShardSet};
 pub use memory::{Mem, ReadOnly};

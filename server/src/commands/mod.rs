@@ -36,6 +36,8 @@ mod outbox;
 mod promise;
 mod pubsub;
 mod random;
+#[cfg(test)]
+mod removal_tests;
 mod sampled;
 mod save;
 mod scan;

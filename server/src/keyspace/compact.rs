@@ -4,6 +4,9 @@
 //! What the bytes mean is known to the kinds. Here they are put, replaced and spliced. Whoever
 //! changes a value puts together what is to be there from pieces that are in no arena; then either
 //! all of it is there or, if there is no room, nothing has changed.
+//!
+//! Invariant: a value that becomes shorter needs no memory. It moves to a smaller object if there
+//! is one, and else stays in the one that it has. So nothing that only removes can fail.
 
 use std::ops::Range;
 
@@ -89,10 +92,37 @@ impl Shards<'_> {
         let mut mem = self.held.mem(key.shard);
         let mut shape = shape_of(key, new, expiry.is_some());
         shape.value_len = total(pieces);
-        let at = place(&mut mem, &mut shape, key.bytes, expiry)?;
+        let at = match place(&mut mem, &mut shape, key.bytes, expiry) {
+            Ok(at) => at,
+            Err(full) => {
+                let Some(old) = old.filter(|old| old.shape.is_compact()) else { return Err(full) };
+                let Some(shape) = kept(&mem, old, shape) else { return Err(full) };
+                return self.put_in_place(db, key, old, shape, pieces, expiry);
+            }
+        };
         let value = shape.value_place(&mem, at);
         write_pieces(mem.bytes_mut(value, shape.value_len), pieces);
         self.install(db, key, old, at, shape)
+    }
+
+    /// Writes a compact value over another one, which has the same key and an expiry if this has.
+    fn put_in_place(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: &Entry,
+        shape: Shape,
+        pieces: &[&[u8]],
+        expiry: Option<i64>,
+    ) -> Result<Entry, OutOfMemory> {
+        let entry = self.reshape(db, key.hash, old, shape)?;
+        let mut mem = self.held.mem(key.shard);
+        if let Some(expiry) = expiry {
+            shape.set_expiry(&mut mem, entry.at, expiry);
+        }
+        let value = shape.value_place(&mem, entry.at);
+        write_pieces(mem.bytes_mut(value, shape.value_len), pieces);
+        Ok(entry)
     }
 
     /// Lets a key refer to a new large value by its header, whatever it was before.
@@ -171,39 +201,60 @@ impl Shards<'_> {
         count: u64,
     ) -> Result<Entry, OutOfMemory> {
         let mut mem = self.held.mem(old.shard);
-        let (start, end, new) = (part.start as u64, part.end as u64, total(pieces));
-        debug_assert!(old.shape.is_compact() && start <= end && end <= old.shape.value_len);
-        let behind = old.shape.value_len - end;
-        let len = start + new + behind;
-        let mut shape = Shape { value_len: len, count, ..old.shape };
+        let cut = Cut { start: part.start as u64, end: part.end as u64, new: total(pieces) };
+        debug_assert!(old.shape.is_compact() && cut.end <= old.shape.value_len);
+        let behind = old.shape.value_len - cut.end;
+        let value_len = cut.start + cut.new + behind;
+        let mut shape = Shape { value_len, count, held: None, ..old.shape };
         if stays(&mem, old, &mut shape) {
-            let value = old.shape.value_place(&mem, old.at);
-            // What moves is written, and nothing else.
-            if new == end - start {
-                write_pieces(mem.bytes_mut(value + start, new), pieces);
-            } else {
-                let longest = behind + new.max(end - start);
-                let place = mem.bytes_mut(value + start, longest);
-                place.copy_within(index(end - start)..index(end - start + behind), index(new));
-                write_pieces(place, pieces);
-            }
-            if shape != old.shape {
-                shape.store(&mut mem, old.at);
-            }
-            return Ok(Entry { shape, ..*old });
+            return Ok(cut.in_place(&mut mem, old, shape, pieces));
         }
         let expiry = old.shape.expiry(&mem, old.at);
-        let at = place_beside(&mut mem, &mut shape, old, expiry)?;
+        let at = match place_beside(&mut mem, &mut shape, old, expiry) {
+            Ok(at) => at,
+            Err(full) => {
+                let shape = kept(&mem, old, shape).ok_or(full)?;
+                return Ok(cut.in_place(&mut mem, old, shape, pieces));
+            }
+        };
         let (from, to) = (old.shape.value_place(&mem, old.at), shape.value_place(&mem, at));
-        mem.copy(from, to, start);
-        write_pieces(mem.bytes_mut(to + start, new), pieces);
-        mem.copy(from + end, to + start + new, behind);
+        mem.copy(from, to, cut.start);
+        write_pieces(mem.bytes_mut(to + cut.start, cut.new), pieces);
+        mem.copy(from + cut.end, to + cut.start + cut.new, behind);
         if let Err(full) = self.relink(db, hash, old, at, &shape) {
             free_entry(&mut self.mem(old.shard), at);
             return Err(full);
         }
         self.free(old);
         Ok(Entry { at, shape, found: old.found.replaced(at), shard: old.shard })
+    }
+}
+
+/// A part of a value's bytes that is replaced by `new` others.
+struct Cut {
+    start: u64,
+    end: u64,
+    new: u64,
+}
+
+impl Cut {
+    /// Replaces the part where it is. What moves is written, and nothing else.
+    fn in_place(&self, mem: &mut Mem<'_>, old: &Entry, shape: Shape, pieces: &[&[u8]]) -> Entry {
+        let Self { start, end, new } = *self;
+        let behind = old.shape.value_len - end;
+        let value = old.shape.value_place(mem, old.at);
+        if new == end - start {
+            write_pieces(mem.bytes_mut(value + start, new), pieces);
+        } else {
+            let longest = behind + new.max(end - start);
+            let place = mem.bytes_mut(value + start, longest);
+            place.copy_within(index(end - start)..index(end - start + behind), index(new));
+            write_pieces(place, pieces);
+        }
+        if shape != old.shape {
+            shape.store(mem, old.at);
+        }
+        Entry { shape, ..*old }
     }
 }
 
@@ -222,6 +273,7 @@ fn shape_of(key: &Key<'_>, new: Description, has_expiry: bool) -> Shape {
         count: new.count,
         key_len: key.bytes.len() as u64,
         value_len: 0,
+        held: None,
     }
 }
 
@@ -236,6 +288,9 @@ fn stays(mem: &Mem<'_>, old: &Entry, shape: &mut Shape) -> bool {
         if is_long || fits {
             shape.encoding = Encoding::External;
         }
+        if fits {
+            shape.held = old.shape.held;
+        }
         return fits;
     }
     if is_long {
@@ -243,6 +298,19 @@ fn stays(mem: &Mem<'_>, old: &Entry, shape: &mut Shape) -> bool {
         return false;
     }
     rounded(shape.len()) == rounded(old.shape.len())
+}
+
+/// The shape with which an entry can stay where `old` is, as it takes no more bytes, when there is
+/// no memory for a place of its own.
+fn kept(mem: &Mem<'_>, old: &Entry, shape: Shape) -> Option<Shape> {
+    if shape.has_expiry != old.shape.has_expiry {
+        return None;
+    }
+    let shape = Shape { encoding: old.shape.encoding, held: old.shape.held, ..shape };
+    if shape.is_external() {
+        return (room(mem, old) >= shape.value_len).then_some(shape);
+    }
+    shape.in_object(rounded(old.shape.len()))
 }
 
 /// An entry that nothing refers to yet, with room for the value of its shape, and key and expiry

@@ -7,6 +7,7 @@
 //! |  1   |   1   |   2   |    4    |     4     |  0 or 8 | or body |     |       |
 //! +------+-------+-------+---------+-----------+---------+---------+-----+-------+
 //!
+//! kind:   | class held 5 | kind 3 |                                   highest bit first
 //! flags:  | encoding 4 | form 2 | was edited 1 | has expiry 1 |         highest bit first
 //! ```
 //!
@@ -18,11 +19,15 @@
 //! A value of several elements is *compact* while it is `Inline` or `External`: its bytes are a
 //! packed run, and `count` is the number of its elements, fields or members. `form` tells apart
 //! what a kind of value keeps in different ways.
+//!
+//! An entry that has become shorter moves to an object of a smaller class. If there is no memory
+//! for that it stays in the object that it has, and `class held` is the number of that object's
+//! class plus 1. Otherwise it is 0, and the class follows from the entry's length.
 
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use crate::arena::{Arena, Mem, Offset};
+use crate::arena::{Arena, Class, Mem, Offset, rounded};
 use crate::collections::dict::{Hashed, Items};
 
 /// Bytes of an entry's head.
@@ -35,6 +40,10 @@ const WAS_EDITED: u8 = 2;
 const FORM_SHIFT: u32 = 2;
 const FORM_MASK: u8 = 3;
 const ENCODING_SHIFT: u32 = 4;
+const KIND_MASK: u8 = 7;
+const HELD_SHIFT: u32 = 3;
+/// Classes that an entry can hold although a smaller one would do.
+const HELD: usize = 31;
 
 /// The form of hashes whose fields may expire.
 pub(super) const VOLATILE: u8 = 1;
@@ -144,6 +153,8 @@ pub(super) struct Shape {
     pub count: u64,
     pub key_len: u64,
     pub value_len: u64,
+    /// The class of the entry's object, if it is larger than the entry needs.
+    pub held: Option<Class>,
 }
 
 impl Shape {
@@ -158,8 +169,29 @@ impl Shape {
             }
     }
 
-    /// Bytes of the entry.
+    /// Bytes of the entry, or of its object if that is larger than it needs.
+    #[inline]
     pub const fn len(&self) -> u64 {
+        match self.held {
+            None => self.needed(),
+            Some(class) => class.size(),
+        }
+    }
+
+    /// The same shape for an entry that stands in an object of `size` bytes; `None` if it cannot.
+    pub fn in_object(self, size: u64) -> Option<Self> {
+        let needed = self.needed();
+        if needed > size {
+            return None;
+        }
+        let held = match rounded(needed) == size {
+            true => None,
+            false => Some(Class::of(size).filter(|class| class.index() < HELD)?),
+        };
+        Some(Self { held, ..self })
+    }
+
+    const fn needed(&self) -> u64 {
         let value = match self.encoding {
             Encoding::Inline => self.value_len,
             _ => 0,
@@ -184,8 +216,13 @@ impl Shape {
     /// Reads the head at `at`; `None` if it is none (only an image that is damaged has such).
     pub fn decode(mem: &Mem<'_>, at: u64) -> Option<Self> {
         let head: Head = mem.read(Offset::new(at));
-        Some(Self {
-            kind: Kind::from_byte(head.kind)?,
+        let held = match head.kind >> HELD_SHIFT {
+            0 => None,
+            number => Some(Class::from_index(usize::from(number) - 1)?),
+        };
+        let shape = Self {
+            held,
+            kind: Kind::from_byte(head.kind & KIND_MASK)?,
             encoding: Encoding::from_flags(head.flags)?,
             has_expiry: head.flags & HAS_EXPIRY != 0,
             was_edited: head.flags & WAS_EDITED != 0,
@@ -193,7 +230,8 @@ impl Shape {
             count: u64::from(head.count.get()),
             key_len: u64::from(head.key_len.get()),
             value_len: u64::from(head.value_len.get()),
-        })
+        };
+        (held.is_none() || shape.needed() <= shape.len()).then_some(shape)
     }
 
     /// Reads the head at `at`.
@@ -211,8 +249,9 @@ impl Shape {
         flags |= if self.has_expiry { HAS_EXPIRY } else { 0 };
         flags |= if self.was_edited { WAS_EDITED } else { 0 };
         flags |= self.form << FORM_SHIFT;
+        let held = self.held.map_or(0, |class| class.index().to_le_bytes()[0] + 1);
         let head = Head {
-            kind: self.kind as u8,
+            kind: self.kind as u8 | held << HELD_SHIFT,
             flags,
             count: U16::new(narrow_count(self.count)),
             key_len: U32::new(narrow(self.key_len)),

@@ -1,13 +1,16 @@
 //! Expiry: when keys cease to be there, and the slices in which those that nobody asks for are
 //! found.
 
-use crate::arena::{OutOfMemory, ShardIndex};
+use crate::arena::{OutOfMemory, ShardIndex, rounded};
 use crate::collections::dict::Cursor;
 
 use super::database::free_flushed;
-use super::entry::{ByHash, Shape};
+use super::entry::{ByHash, HEAD, Shape};
 use super::shards::Entry;
 use super::{DATABASES, DbIndex, DbRoot, Key, Keyspace, Shards, Side, expires_of, garbage_of};
+
+/// Bytes of an expiry in an entry.
+const EXPIRY: usize = size_of::<i64>();
 
 /// On what condition an expiry is set.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -113,8 +116,12 @@ impl Shards<'_> {
         if entry.shape.has_expiry == expiry.is_some() {
             return Ok(());
         }
-        let shape = Shape { has_expiry: expiry.is_some(), ..entry.shape };
-        let at = mem.allocate(shape.len())?;
+        let shape = Shape { has_expiry: expiry.is_some(), held: None, ..entry.shape };
+        let at = match (mem.allocate(shape.len()), expiry) {
+            (Ok(at), _) => at,
+            (Err(_), None) => return self.forget_expiry(db, key, entry, shape),
+            (Err(full), Some(_)) => return Err(full),
+        };
         shape.store(&mut mem, at);
         if let Some(expiry) = expiry {
             shape.set_expiry(&mut mem, at, expiry);
@@ -127,6 +134,25 @@ impl Shards<'_> {
             return Err(full);
         }
         self.mem(key.shard).release(entry.at, entry.shape.len());
+        self.touched(db, key);
+        Ok(())
+    }
+
+    /// Removes the expiry of an entry that stays where it is, for want of memory.
+    #[cold]
+    fn forget_expiry(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        entry: &Entry,
+        shape: Shape,
+    ) -> Result<(), OutOfMemory> {
+        let len = shape.len();
+        let shape = shape.in_object(rounded(entry.shape.len())).ok_or(OutOfMemory)?;
+        self.reshape(db, key.hash, entry, shape)?;
+        let mut mem = self.held.mem(key.shard);
+        let after_head = mem.bytes_mut(entry.at + HEAD, EXPIRY as u64 + len - HEAD);
+        after_head.copy_within(EXPIRY.., 0);
         self.touched(db, key);
         Ok(())
     }

@@ -43,6 +43,8 @@ mod interest;
 mod list;
 mod moving;
 mod news;
+#[cfg(test)]
+mod scarcity;
 mod set;
 mod shards;
 mod sorted_set;
@@ -71,6 +73,8 @@ pub use hash::{Expired, FieldValue};
 pub use interest::{ReadyKey, Watcher};
 pub use list::{ListEnd, ListLimits};
 pub use news::{KeyEvent, News};
+#[cfg(test)]
+pub use scarcity::Scarcity;
 pub use set::{MemberList, SetLimits};
 pub use shards::{Entry, Key, ShardStats, Shards};
 pub use sorted_set::{Edge, Put, SortedSetView};

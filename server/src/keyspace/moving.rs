@@ -119,7 +119,7 @@ impl Shards<'_> {
         key: &Key<'_>,
         handed: Handed,
     ) -> Result<u64, OutOfMemory> {
-        let shape = Shape { key_len: key.bytes.len() as u64, ..source.shape };
+        let shape = Shape { key_len: key.bytes.len() as u64, held: None, ..source.shape };
         let expiry = shape.expiry(&self.mem(source.shard), source.at);
         // Both shards are locked, so that either's memory may be used to read the other's.
         let mut mem = self.mem(key.shard);

@@ -392,7 +392,7 @@ impl<'a> Shards<'a> {
         Ok(())
     }
 
-    /// Changes the shape of an entry where it is; its length stays. What refers to it changes too.
+    /// Changes the shape of an entry where it is; its object stays. What refers to it changes too.
     pub(super) fn reshape(
         &mut self,
         db: DbIndex,
@@ -400,7 +400,7 @@ impl<'a> Shards<'a> {
         entry: &Entry,
         shape: Shape,
     ) -> Result<Entry, OutOfMemory> {
-        debug_assert_eq!(shape.len(), entry.shape.len());
+        debug_assert_eq!(rounded(shape.len()), rounded(entry.shape.len()));
         let (mut mem, old) = (self.held.mem(entry.shard), entry.shape);
         insert_aside(&mut mem, db, hash, entry.at, |s| shape.is_in(s) && !old.is_in(s))?;
         remove_aside(&mut mem, db, hash, entry.at, |s| old.is_in(s) && !shape.is_in(s));

@@ -104,6 +104,7 @@ impl Shape {
             count: 0,
             key_len: key.bytes.len() as u64,
             value_len: new.len(),
+            held: None,
         };
         if matches!(new, New::Int(_)) {
             shape.encoding = Encoding::Int;
@@ -477,8 +478,13 @@ impl Shards<'_> {
             _ => old.shape.value_len,
         };
         let len = len.max(old_len);
-        let mut shape =
-            Shape { encoding: Encoding::Inline, value_len: len, was_edited: true, ..old.shape };
+        let mut shape = Shape {
+            encoding: Encoding::Inline,
+            value_len: len,
+            was_edited: true,
+            held: None,
+            ..old.shape
+        };
         if shape.is_too_long() || old.shape.encoding == Encoding::External {
             shape.encoding = Encoding::External;
         }
@@ -562,7 +568,7 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &New<'_>, expiry: Option<i64>)
     {
         return false;
     }
-    let shape = Shape { value_len: new.len(), was_edited: false, ..old.shape };
+    let shape = Shape { value_len: new.len(), was_edited: false, held: None, ..old.shape };
     if rounded_entry(&shape) != rounded_entry(&old.shape) || shape.is_too_long() {
         return false;
     }

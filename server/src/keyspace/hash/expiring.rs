@@ -51,7 +51,8 @@ impl Shards<'_> {
             () if is_past => Expired::Gone,
             () => Expired::Changed,
         };
-        self.change_expiries(db, key, entry, fields, Some(at), decide)
+        // What removes only does not make a hash one whose fields may expire.
+        self.change_expiries(db, key, entry, fields, (!is_past).then_some(at), decide)
     }
 
     /// Takes the expiries of fields away. Counts as a change for each.

@@ -302,6 +302,7 @@ fn a_digest_does_not_tell_how_a_set_is_kept() {
 fn damage_is_found() {
     let check = |form: u8, count: u64, bytes: &[u8]| {
         let shape = Shape {
+            held: None,
             kind: Kind::Set,
             encoding: crate::keyspace::Encoding::Inline,
             has_expiry: false,

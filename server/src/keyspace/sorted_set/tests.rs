@@ -342,6 +342,7 @@ fn between_members_of_one_score() {
 #[test]
 fn a_run_that_is_no_sorted_set_is_refused() {
     let shape = |count| Shape {
+        held: None,
         kind: Kind::SortedSet,
         encoding: crate::keyspace::Encoding::Inline,
         has_expiry: false,
