@@ -28,6 +28,7 @@ pub mod http;
 pub mod hugepages;
 pub mod kernel;
 pub mod load;
+pub mod mix;
 pub mod peer;
 pub mod ports;
 pub mod random;

@@ -3,22 +3,17 @@
 //!
 //! Database 0 belongs to the [`mixed`] writers, database 1 to the [`staircase`] writer.
 
+use crate::mix::Mix;
 use crate::random::Random;
 use crate::wire::{Raw, encode, show};
 use anyhow::{Context, Result, ensure};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// Keys of each kind per mixed writer.
-const KEYS: u64 = 60;
-/// The largest value that `SET` writes.
-const LARGEST: u64 = 20 << 10;
 /// How many commands are sent before their replies are read.
 const PIPELINE: usize = 32;
 /// Steps of the staircase: with 64 shards, most of them hold some.
 pub const STEPS: usize = 128;
-/// No key of a writer expires while a test runs, so that two digests stay comparable.
-const FAR_SECONDS: u64 = 1_000_000;
 
 /// What the writers and their test share.
 #[derive(Debug, Default)]
@@ -57,54 +52,39 @@ fn write(port: u16, signals: &Signals, mut batch: impl FnMut() -> Vec<Vec<Vec<u8
         for command in &commands {
             let Ok(reply) = raw.read_reply() else { return Ok(()) };
             let what = || command.iter().map(|word| show(word)).collect::<Vec<_>>().join(" ");
-            ensure!(!reply.starts_with(b"-"), "{}: {}", what(), show(&reply));
+            ensure!(!is_error(&reply), "{}: {}", what(), show(&reply));
         }
         signals.batches.fetch_add(1, Relaxed);
     }
     Ok(())
 }
 
+/// Whether a command failed, or one of a transaction.
+fn is_error(reply: &[u8]) -> bool {
+    let has = |error: &[u8]| reply.windows(error.len()).any(|part| part == error);
+    reply.starts_with(b"-") || reply.starts_with(b"*") && (has(b"\r\n-ERR ") || has(b"\r\n-OOM "))
+}
+
 fn command(words: &[&[u8]]) -> Vec<Vec<u8>> {
     words.iter().map(|word| word.to_vec()).collect()
 }
 
-/// One of all the ways to change a string, with values of 0 to 20 KB.
-fn change(writer: u64, random: &mut Random) -> Vec<Vec<u8>> {
-    let number = random.below(KEYS);
-    let text = format!("text:{writer}:{number}").into_bytes();
-    let counter = format!("counter:{writer}:{number}").into_bytes();
-    let length = if random.below(2) == 0 { random.below(100) } else { random.below(LARGEST) };
-    let far = (FAR_SECONDS + random.below(1000)).to_string().into_bytes();
-    match random.below(1000) {
-        0 => command(&[b"FLUSHDB"]),
-        1..300 => command(&[b"SET", &text, &random.bytes(length)]),
-        300..350 => command(&[b"SET", &text, &random.bytes(length), b"EX", &far]),
-        350..600 => command(&[b"INCR", &counter]),
-        600..680 => {
-            let more = random.below(300);
-            command(&[b"APPEND", &text, &random.bytes(more)])
-        }
-        680..760 => command(&[b"DEL", &text]),
-        760..800 => command(&[b"DEL", &counter]),
-        800..860 => command(&[b"EXPIRE", &text, &far]),
-        860..900 => command(&[b"PERSIST", &text]),
-        900..960 => {
-            let offset = random.below(LARGEST).to_string().into_bytes();
-            command(&[b"SETRANGE", &text, &offset, b"range"])
-        }
-        _ => {
-            let other = format!("text:{writer}:{}", random.below(KEYS)).into_bytes();
-            command(&[b"MSET", &text, b"together", &other, b"together"])
-        }
-    }
-}
-
-/// Changes keys in all ways, in database 0.
+/// Changes keys of all types in all ways, in database 0: see [`Mix`].
 ///
 /// # Errors
 /// When the server answers with an error.
-pub fn mixed(port: u16, writer: u64, mut random: Random, signals: &Signals) -> Result<()> {
-    write(port, signals, || (0..PIPELINE).map(|_| change(writer, &mut random)).collect())
+pub fn mixed(port: u16, writer: u64, random: Random, signals: &Signals) -> Result<()> {
+    let Ok(mut raw) = Raw::connect(port) else { return Ok(()) };
+    let Ok(known) = raw.exchange(&["COMMAND", "INFO", "XADD"]) else { return Ok(()) };
+    let has_streams = known.windows(4).any(|word| word == b"xadd");
+    let mut mix = Mix::new(writer, random, has_streams);
+    write(port, signals, || {
+        let mut batch = Vec::with_capacity(PIPELINE);
+        while batch.len() < PIPELINE {
+            mix.add_to(&mut batch);
+        }
+        batch
+    })
 }
 
 /// Writes 1 to every step in turn, then 2 to every step, and so on, in database 1.
@@ -131,7 +111,8 @@ fn step_key(step: usize) -> String {
 /// Checks that the staircase shows one instant, and returns its height.
 ///
 /// This proof of a snapshot's consistency leans on no digest: a step that is higher than the one
-/// before it was written later than something that is missing.
+/// before it was written later than something that is missing. After a `FLUSHALL` those steps are
+/// missing that were not written since: the oldest.
 ///
 /// # Errors
 /// When it shows two instants, naming the steps.
@@ -144,8 +125,40 @@ pub fn check_staircase(raw: &mut Raw) -> Result<u64> {
         heights.push(if text.is_empty() { 0 } else { text.parse::<u64>().context(text)? });
     }
     raw.call(&["SELECT", "0"])?;
-    let (top, bottom) = (heights[0], heights[STEPS - 1]);
-    let falls = heights.windows(2).all(|pair| pair[0] >= pair[1]);
-    ensure!(falls && top - bottom <= 1, "the steps show two instants: {heights:?}");
-    Ok(top)
+    let is_one_instant = (0..STEPS).any(|last| is_instant(&heights, last));
+    ensure!(is_one_instant, "the steps show two instants: {heights:?}");
+    Ok(heights.iter().copied().max().unwrap_or_default())
+}
+
+/// Whether the steps are what they are when step `last` was the last that was written; 0 is one
+/// that is missing.
+fn is_instant(heights: &[u64], last: usize) -> bool {
+    let top = heights[last];
+    let by_age = (last + 1..STEPS).map(|step| (step, top.saturating_sub(1)));
+    let by_age = by_age.chain((0..=last).map(|step| (step, top)));
+    let mut since = by_age.skip_while(|(step, _)| heights[*step] == 0);
+    since.all(|(step, height)| heights[step] == height)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_instant_is_told_from_two() {
+        let stairs = |last: usize, missing: std::ops::Range<usize>| {
+            let mut heights: Vec<u64> = (0..STEPS).map(|step| 6 - u64::from(step > last)).collect();
+            heights[missing].fill(0);
+            heights
+        };
+        let is_one = |heights: &[u64]| (0..STEPS).any(|last| is_instant(heights, last));
+        assert!(is_one(&stairs(40, 0..0)) && is_one(&stairs(STEPS - 1, 0..0)));
+        assert!(is_one(&stairs(40, 41..STEPS)) && is_one(&stairs(40, 41..60)));
+        assert!(is_one(&vec![0; STEPS]));
+        // Something older than what is missing.
+        assert!(!is_one(&stairs(40, 0..20)) && !is_one(&stairs(40, 60..70)));
+        let mut higher = stairs(40, 0..0);
+        higher[50] = 6;
+        assert!(!is_one(&higher));
+    }
 }

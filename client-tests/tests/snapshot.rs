@@ -4,12 +4,12 @@
 //! it is killed with SIGKILL; what the next start restores must have that very digest. And beside
 //! the digest, the staircase of `load.rs`, which the server knows nothing of.
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use client_tests::hugepages::{self, PageSize};
 use client_tests::load::{self, Signals};
 use client_tests::random::{self, Random};
 use client_tests::server::{Builder, Server};
-use client_tests::wire::Raw;
+use client_tests::wire::{Raw, show};
 use client_tests::{TestResult, rounds, skip};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -23,6 +23,11 @@ fn server_with(pages: &str, isolation: &str, megabytes: u64) -> Builder {
         .arg("--arena-pages", pages)
         .arg("--maxmemory", &format!("{megabytes}mb"))
         .arg("--maxmemory-policy", "noeviction")
+        // Low enough that values change their form all the time.
+        .arg("--hash-max-listpack-entries", "16")
+        .arg("--set-max-listpack-entries", "16")
+        .arg("--set-max-intset-entries", "16")
+        .arg("--zset-max-listpack-entries", "16")
 }
 
 /// One round: writes, a save amid them, SIGKILL amid them, a restart, the comparison.
@@ -151,12 +156,27 @@ fn shared_pages_of_1_gib_restore_the_instant_of_the_save() -> TestResult {
 /// Each key with its value and the time when it expires.
 type Contents = BTreeMap<Vec<u8>, (Vec<u8>, i64)>;
 
+/// A key's value, as the server writes it.
+fn value(raw: &mut Raw, key: &[u8]) -> Result<Vec<u8>> {
+    let kind = raw.exchange(&[b"TYPE", key])?;
+    let value = match kind.as_slice() {
+        b"+string\r\n" => raw.exchange(&[b"GET", key])?,
+        b"+hash\r\n" => raw.exchange(&[b"HGETALL", key])?,
+        b"+list\r\n" => raw.exchange(&[b"LRANGE", key, b"0", b"-1"])?,
+        b"+set\r\n" => raw.exchange(&[b"SMEMBERS", key])?,
+        b"+zset\r\n" => raw.exchange(&[b"ZRANGE", key, b"0", b"-1", b"WITHSCORES"])?,
+        b"+stream\r\n" => raw.exchange(&[b"XRANGE", key, b"-", b"+"])?,
+        _ => bail!("a key of type {}", show(&kind)),
+    };
+    Ok([kind, value].concat())
+}
+
 fn contents(raw: &mut Raw, database: u8) -> Result<Contents> {
     raw.call(&["SELECT", &database.to_string()])?;
     let keys: Vec<Vec<u8>> = redis::from_redis_value(raw.call(&["KEYS", "*"])?)?;
     let mut contents = BTreeMap::new();
     for key in keys {
-        let value = raw.bytes(&[b"GET", key.as_slice()])?.context("a listed key is gone")?;
+        let value = value(raw, &key)?;
         let expires = raw.number(&[b"PEXPIRETIME", key.as_slice()])?;
         contents.insert(key, (value, expires));
     }
