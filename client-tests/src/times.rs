@@ -31,7 +31,10 @@ pub fn same_but_for_times(redis: &[u8], cowherd: &[u8]) -> Result<()> {
 }
 
 fn are_same_but_for_times(redis: &Value, cowherd: &Value) -> bool {
-    let is_time = |name: &Value| matches!(name, Value::BulkString(name) if name == b"idle" || name == b"seen-time");
+    let is_time = |name: &Value| match name {
+        Value::BulkString(name) => name == b"idle" || name == b"seen-time",
+        _ => false,
+    };
     let compare = |one: &Value, other: &Value, is_time: bool| match (one, other) {
         (Value::Int(one), Value::Int(other)) if is_time => are_near(*one, *other, NEAR),
         _ => are_same_but_for_times(one, other),

@@ -1,5 +1,5 @@
-//! Clients that wait for streams, on Debian's redis-server and on Cowherd: what each of them hears is
-//! the same.
+//! Clients that wait for streams, on Debian's redis-server and on Cowherd: each of them hears the
+//! same.
 //!
 //! The commands stand in `peer/stream_waiters.txt`. A line that begins with `##` opens a section on
 //! two empty servers; one that begins with `>` is sent by a client of its own, which then waits. At

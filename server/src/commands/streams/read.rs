@@ -61,7 +61,7 @@ fn parse(call: &Call<'_>, in_group: bool) -> Result<Options, Failure> {
             options.count = u64::try_from(count).unwrap_or(0);
             i += 2;
         } else if more > 0 && call.is(i, "streams") {
-            if more % 2 != 0 {
+            if !more.is_multiple_of(2) {
                 return Err(UNBALANCED);
             }
             (options.first, options.streams) = (i + 1, more / 2);

@@ -414,8 +414,8 @@ impl Shards<'_> {
         removed
     }
 
-    /// Trims a stream, by whole nodes only unless `exactly`. With a `limit` above 0, no more entries
-    /// than that go. Returns how many went.
+    /// Trims a stream, by whole nodes only unless `exactly`. With a `limit` above 0, no more
+    /// entries than that go. Returns how many went.
     pub fn stream_trim(
         &mut self,
         db: DbIndex,
@@ -433,8 +433,8 @@ impl Shards<'_> {
         removed
     }
 
-    /// Sets the highest id, of which those who watch the key hear nothing; and if they are given the number of entries ever added and the highest
-    /// id that was deleted.
+    /// Sets the highest id, and if they are given the number of entries ever added and the highest
+    /// id that was deleted. Those who watch the key hear nothing of it.
     pub fn stream_set_last(
         &mut self,
         entry: &Entry,

@@ -355,8 +355,8 @@ impl Shards<'_> {
         Ok(())
     }
 
-    /// Sets the last entry that a group was handed, and how many there were. Those who watch the key
-    /// hear nothing of it.
+    /// Sets the last entry that a group was handed, and how many there were. Those who watch the
+    /// key hear nothing of it.
     pub fn group_set(&mut self, entry: &Entry, group: Group, last: StreamId, read: Option<u64>) {
         group.set(&mut self.held.mem(entry.shard), last, read);
         self.changed(entry.shard);
@@ -434,8 +434,8 @@ impl Shards<'_> {
         self.held.mem(entry.shard).write(Offset::new(seen), now);
     }
 
-    /// Deletes a consumer and what is pending for it, of which those who watch the key hear nothing;
-    /// returns how many entries that were.
+    /// Deletes a consumer and what is pending for it; returns how many entries that were. Those who
+    /// watch the key hear nothing of it.
     pub fn consumer_delete(&mut self, entry: &Entry, group: Group, consumer: Consumer) -> u64 {
         let mut mem = self.held.mem(entry.shard);
         let pending = consumer.pending().len(&mem);

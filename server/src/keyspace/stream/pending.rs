@@ -80,8 +80,8 @@ pub struct Prepared {
     others: Vec<StreamId>,
 }
 
-/// Makes an entry pending for `consumer`, or gives it a second place among those of `consumer` if it
-/// is pending for another.
+/// Makes an entry pending for `consumer`, or gives it a second place, among those of `consumer`, if
+/// it is pending for another.
 fn prepare(
     mem: &mut Mem<'_>,
     group: Group,
@@ -208,8 +208,8 @@ impl Shards<'_> {
         undo(&mut self.held.mem(entry.shard), group, consumer, prepared);
     }
 
-    /// Gives a pending entry to a consumer that it was prepared for, or that has it; those who watch
-    /// the key hear nothing of it.
+    /// Gives a pending entry to a consumer that it was prepared for, or that has it. Those who
+    /// watch the key hear nothing of it.
     pub fn pending_set(&mut self, entry: &Entry, group: Group, id: StreamId, claim: &Claim) {
         let mut mem = self.held.mem(entry.shard);
         let Some(at) = find(&mem, group, id) else { return };

@@ -1,4 +1,4 @@
-//! Streams against plain maps: in an arena that may run full, re-opened from its bytes, and verified.
+//! Streams against plain maps: in an arena that may run full, re-opened from its bytes, verified.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -114,7 +114,7 @@ fn name(key: usize) -> Vec<u8> {
 
 fn named(kind: &str, number: u8) -> Vec<u8> {
     // Some are alike in what a tree of names has for a key.
-    let long = if number % 2 == 0 { "" } else { "-that-is-longer" };
+    let long = if number.is_multiple_of(2) { "" } else { "-that-is-longer" };
     format!("{kind}{long}{}", number.reverse_bits()).into_bytes()
 }
 
@@ -468,7 +468,8 @@ proptest! {
         if full {
             fill(&space);
         }
-        let (mut model, mut limits) = (Model::default(), StreamLimits { bytes: 4096, entries: 100 });
+        let mut model = Model::default();
+        let mut limits = StreamLimits { bytes: 4096, entries: 100 };
         for step in steps {
             if matches!(step, Step::Reopen) {
                 space = reopen(&space);
