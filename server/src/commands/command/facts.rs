@@ -72,11 +72,9 @@ pub(super) fn key_specs(row: &Row) -> Vec<KeySpec> {
         name if name.starts_with("object|") || name == "memory|usage" => (LOOK, None),
         "append" | "lpush" | "rpush" | "lpushx" | "rpushx" | "linsert" | "sadd" => (EXTEND, None),
         "lpop" | "rpop" | "blpop" | "brpop" | "lmpop" | "blmpop" => (TAKE, None),
-        "lrem" | "ltrim" | "xdel" | "xtrim" | "xgroup|destroy" | "xgroup|delconsumer" => {
-            (DELETE, None)
-        }
+        "lrem" | "ltrim" | "xdel" | "xtrim" | "xautoclaim" | "xgroup|destroy"
+        | "xgroup|delconsumer" => (DELETE, None),
         "xgroup|create" | "xgroup|createconsumer" => (EXTEND, None),
-        "xautoclaim" => (TAKE, None),
         "xreadgroup" => (READ, None),
         "lmove" | "blmove" | "rpoplpush" | "brpoplpush" => (TAKE, Some(EXTEND)),
         "llen" | "xlen" => (LOOK, None),
