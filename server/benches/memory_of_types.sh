@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Memory of a million small hashes, and of a list, a set and a sorted set of a million elements, beside
+# Memory of a million small hashes, and of a list, a set, a sorted set and a stream of a million elements, beside
 # redis-server: what the process has in memory more than before it was loaded, and what it says itself.
 #
 #   cargo build --release && server/benches/memory_of_types.sh
@@ -35,6 +35,7 @@ requests() {
     list) awk '{ printf "RPUSH list element:%d\n", $1 }' ;;
     set) awk '{ printf "SADD set element:%d\n", $1 }' ;;
     'sorted set') awk '{ printf "ZADD zset %d.5 element:%d\n", $1 * 7919 % 1000003, $1 }' ;;
+    stream) awk '{ printf "XADD stream 1700000%06d-0 sensor s%d value %d\n", $1, $1 % 100, $1 * 7919 % 100003 }' ;;
     esac | awk '{ printf "*%d\r\n", NF; for (i = 1; i <= NF; i++) printf "$%d\r\n%s\r\n", length($i), $i }'
 }
 
@@ -51,7 +52,7 @@ measure() {
 
 echo "$("$peer" --version | cut -d' ' -f3) beside cowherd, kernel $(uname -r), $count each"
 printf '%-12s %14s %14s %7s %14s %14s\n' kind 'cowherd MB' "${peer##*/} MB" ratio 'its count' "${peer##*/}'s"
-for kind in hashes list set 'sorted set'; do
+for kind in hashes list set 'sorted set' stream; do
     c=$(measure "$kind" "${COWHERD_BIN:-target/release/cowherd}" --metrics-port 0 --maxmemory 2gb \
         ${COWHERD_ARGS:-})
     o=$(measure "$kind" "$peer" --appendonly no)

@@ -192,7 +192,7 @@ pub(super) fn xinfo_consumers(call: &mut Call<'_>) -> Answer {
         consumer_name(call, &entry, consumer);
         number(call.reply, "pending", consumer.pending);
         call.reply.bulk_str("idle");
-        call.reply.integer((call.now - consumer.seen).max(0));
+        call.reply.integer(call.now.saturating_sub(consumer.seen).max(0));
     }
     Ok(())
 }

@@ -87,7 +87,7 @@ fn list(
             if pending.id > end {
                 return false;
             }
-            let idle = now - pending.delivered_at;
+            let idle = now.saturating_sub(pending.delivered_at);
             if idle >= least_idle {
                 reply.array(4);
                 ids::show(reply, pending.id);
@@ -204,7 +204,7 @@ pub(super) fn xclaim(call: &mut Call<'_>) -> Answer {
     let (mut claimed, mut gone) = (Vec::new(), Vec::new());
     for id in wanted {
         let pending = call.shards.pending(&entry, group.group, id);
-        let is_idle = |pending: Pending| now - pending.delivered_at >= least_idle;
+        let is_idle = |pending: Pending| now.saturating_sub(pending.delivered_at) >= least_idle;
         if !call.shards.stream_has(&entry, id) {
             gone.push(id);
         } else if pending.map_or(options.force, is_idle) {
@@ -237,11 +237,11 @@ fn claim(
 ) -> bool {
     let Some(pending) = call.shards.pending(entry, group.group, id) else { return false };
     let is_new = pending.is_new();
-    if !is_new && call.now - pending.delivered_at < least_idle {
+    if !is_new && call.now.saturating_sub(pending.delivered_at) < least_idle {
         return false;
     }
     let before = if is_new { 1 } else { pending.deliveries };
-    let counted = before + u64::from(!options.just_id);
+    let counted = before.saturating_add(u64::from(!options.just_id));
     let deliveries = options.retries.unwrap_or(counted);
     let claim = Claim { consumer, delivered_at: options.time, deliveries };
     call.shards.pending_set(entry, group.group, id, &claim);
@@ -299,8 +299,8 @@ pub(super) fn xautoclaim(call: &mut Call<'_>) -> Answer {
         tries -= 1;
         if !call.shards.stream_has(&entry, id) {
             gone.push(id);
-        } else if now - pending.delivered_at >= least_idle {
-            claimed.push((id, pending.deliveries + u64::from(!just_id)));
+        } else if now.saturating_sub(pending.delivered_at) >= least_idle {
+            claimed.push((id, pending.deliveries.saturating_add(u64::from(!just_id))));
         }
         true
     });

@@ -341,7 +341,7 @@ fn deliver(call: &mut Call<'_>, shown: &Shown, no_ack: bool) {
     }
     for id in &shown.ids {
         let known = call.shards.pending(entry, group, *id).filter(|_| is_history);
-        let deliveries = known.map_or(0, |pending| pending.deliveries) + 1;
+        let deliveries = known.map_or(0, |pending| pending.deliveries).saturating_add(1);
         let claim = Claim { consumer, delivered_at: call.now, deliveries };
         call.shards.pending_set(entry, group, *id, &claim);
     }
