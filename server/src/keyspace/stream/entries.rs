@@ -204,11 +204,26 @@ fn append<'a>(
         let put = root.nodes().insert(mem, entry.id.ms, node.at, &BySeq(entry.id.seq));
         put.inspect_err(|_| node.release(mem))?;
         mem.write(root.tail(), node.at);
+        if header.tail != 0 {
+            shrink(mem, root, header.nodes.len - 1, header.tail);
+        }
     }
     mem.write(root.length(), header.length + 1);
     mem.write(root.last(), entry.id);
     mem.write(root.added(), header.added + 1);
     Ok(())
+}
+
+/// Takes from the node of a rank the room that it had to grow, if there is memory for a smaller one.
+fn shrink(mem: &mut Mem<'_>, root: Root, rank: u64, at: u64) {
+    let node = Node::load(mem, at);
+    if !node.has_spare_room() {
+        return;
+    }
+    if let Ok(smaller) = node.copy(mem) {
+        root.nodes().replace(mem, rank, smaller.at);
+        node.release(mem);
+    }
 }
 
 /// Trims a stream as far as whole nodes go, and to the end if `exactly`. With a `limit` above 0, no

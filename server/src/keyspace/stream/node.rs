@@ -330,7 +330,12 @@ impl Node {
         Ok(node)
     }
 
-    /// A copy in the memory of `mem`.
+    /// Whether a copy would take less memory.
+    pub fn has_spare_room(&self) -> bool {
+        rounded(HEAD + u64::from(self.head.used)) < self.size()
+    }
+
+    /// A copy in the memory of `mem`, without room to grow.
     pub fn copy(&self, mem: &mut Mem<'_>) -> Result<Self, OutOfMemory> {
         let size = rounded(HEAD + u64::from(self.head.used));
         let head = Head { capacity: narrow(size - HEAD)?, ..self.head };
