@@ -210,7 +210,7 @@ fn append<'a>(
     }
     mem.write(root.length(), header.length + 1);
     mem.write(root.last(), entry.id);
-    mem.write(root.added(), header.added + 1);
+    mem.write(root.added(), header.added.saturating_add(1));
     Ok(())
 }
 

@@ -516,3 +516,81 @@ fn entries_with_the_same_fields_share_them() {
     assert_eq!((info.length, info.nodes), (100, 1));
     assert!(shards.memory_usage(&entry, 0) < 100 * 25);
 }
+
+/// The stream of a keyspace, with two nodes and a group of two consumers.
+fn small() -> (Keyspace, Root) {
+    let space = space(16);
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    let (key, limits) = (space.key(b"stream"), StreamLimits { bytes: 4096, entries: 3 });
+    let pairs: Pairs = vec![(b"field".to_vec(), b"value".to_vec())];
+    for seq in 1..=5 {
+        let (entry, id) = (shards.stream(0, &key).unwrap(), StreamId { ms: 1, seq });
+        shards.stream_add(0, &key, entry.as_ref(), id, borrow(&pairs), &limits).unwrap();
+    }
+    let entry = shards.stream(0, &key).unwrap().unwrap();
+    shards.group_create(&entry, b"group", StreamId::MIN, None).unwrap();
+    let group = shards.stream_group(&entry, b"group").unwrap().group;
+    for (name, seq) in [(b"one", 1), (b"two", 2)] {
+        let consumer = shards.consumer_create(&entry, group, name).unwrap();
+        let id = StreamId { ms: 1, seq };
+        shards.pending_prepare(&entry, group, consumer, &[id]).unwrap();
+        let claim = Claim { consumer, delivered_at: NOW, deliveries: 1 };
+        shards.pending_set(&entry, group, id, &claim);
+    }
+    let root = shards.stream_root(&entry);
+    drop(shards);
+    (space, root)
+}
+
+/// What `verify` says once one byte of an object, which is `place`'s, has another value.
+fn after(change: u8, at: u64, place: impl Fn(&Mem<'_>, Root) -> u64) -> String {
+    let (space, root) = small();
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    let shard = space.key(b"stream").shard;
+    let mut mem = shards.held.mem(shard);
+    let at = place(&mem, root) + at;
+    mem.bytes_mut(at, 1)[0] ^= change;
+    drop(shards);
+    space.verify(1).err().map_or_else(String::new, |broken| broken.to_string())
+}
+
+#[test]
+fn a_damaged_stream_is_named() {
+    type Place = fn(&Mem<'_>, Root) -> u64;
+    let header: Place = |_, root| root.at;
+    let node: Place = |mem, root| mem.read(root.tail());
+    let group: Place = |mem, root| root.groups().first(mem).unwrap().item;
+    let pending: Place = |mem, root| {
+        let group = Group(root.groups().first(mem).unwrap().item);
+        group.pending().first(mem).unwrap().item
+    };
+    let consumer: Place = |mem, root| {
+        let group = Group(root.groups().first(mem).unwrap().item);
+        Pending::load(mem, group.pending().first(mem).unwrap().item).consumer.0
+    };
+    assert_eq!(after(0, 0, header), "");
+    for (place, at, reason) in [
+        (header, offset_of!(Header, length), "does not agree"),
+        (header, offset_of!(Header, tail), "does not agree"),
+        (header, offset_of!(Header, last) + 8, ""),
+        (node, 8, "does not agree"),
+        (node, 24, "not what it says"),
+        (node, 26, "not what it says"),
+        (node, 28, "impossible node"),
+        (group, 80, "name in the wrong place"),
+        (group, 7, "impossible name"),
+        (consumer, 40, "name in the wrong place"),
+        (pending, 0, "pending entry in the wrong place"),
+        (pending, 32, "pending"),
+    ] {
+        let said = after(1, at as u64, place);
+        assert!(said.contains(reason), "byte {at}: {said}");
+    }
+    // Whatever else is damaged, looking at it ends.
+    for (place, size) in [(header, 120), (node, 96), (group, 88), (consumer, 44), (pending, 40)] {
+        for at in 0..size {
+            after(0x80, at, place);
+            after(0x11, at, place);
+        }
+    }
+}
