@@ -214,7 +214,8 @@ fn append<'a>(
     Ok(())
 }
 
-/// Takes from the node of a rank the room that it had to grow, if there is memory for a smaller one.
+/// Takes from the node of a rank the room that it had to grow, if there is memory for a smaller
+/// one.
 fn shrink(mem: &mut Mem<'_>, root: Root, rank: u64, at: u64) {
     let node = Node::load(mem, at);
     if !node.has_spare_room() {
