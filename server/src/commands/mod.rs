@@ -62,6 +62,8 @@ mod waiting;
 pub use blocking::{Patience, Timeout};
 pub use call::{Call, Effect, SaveKind, Shutdown};
 pub use clients::{Client, Clients, Hangup, KILLED, MAIL, Names, Origin};
+#[cfg(test)]
+pub use command::{Draw, draw_request};
 pub use configuration::reset_statistics;
 pub use failure::{Answer, Failure};
 pub use notifications::Class;

@@ -16,6 +16,8 @@ mod admission;
 mod background;
 mod healer;
 mod open;
+#[cfg(test)]
+mod random_tests;
 mod room;
 mod saver;
 mod saving;

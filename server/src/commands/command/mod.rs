@@ -15,6 +15,8 @@ mod syntax;
 mod tests;
 
 use crate::protocol::{Args, Reply, glob_match};
+#[cfg(test)]
+pub use syntax::draw::{Draw, request as draw_request};
 
 use super::call::Call;
 use super::failure::{Answer, Failure};

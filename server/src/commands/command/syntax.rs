@@ -14,6 +14,10 @@ use crate::commands::table::Row;
 
 use super::facts;
 
+#[cfg(test)]
+#[path = "draw.rs"]
+pub mod draw;
+
 /// One argument, or a group of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Argument {
@@ -248,7 +252,43 @@ pub(super) const SYNTAX: &[(&str, &str)] = &[
     ),
     ("getrange", "key start end"),
     ("getset", "key value"),
+    ("hdel", "key field..."),
     ("hello", "[protover [AUTH username password] [SETNAME name]]"),
+    ("hexists", "key field"),
+    ("hexpire", "key seconds [NX|XX|GT|LT] FIELDS numfields:integer field..."),
+    ("hexpireat", "key unix-time-seconds [NX|XX|GT|LT] FIELDS numfields:integer field..."),
+    ("hexpiretime", "key FIELDS numfields:integer field..."),
+    ("hget", "key field"),
+    ("hgetall", "key"),
+    ("hgetdel", "key FIELDS numfields:integer field..."),
+    (
+        "hgetex",
+        "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds\
+         |PERSIST] FIELDS numfields:integer field...",
+    ),
+    ("hincrby", "key field increment"),
+    ("hincrbyfloat", "key field increment:double"),
+    ("hkeys", "key"),
+    ("hlen", "key"),
+    ("hmget", "key field..."),
+    ("hmset", "key (field value)..."),
+    ("hpersist", "key FIELDS numfields:integer field..."),
+    ("hpexpire", "key milliseconds [NX|XX|GT|LT] FIELDS numfields:integer field..."),
+    ("hpexpireat", "key unix-time-milliseconds [NX|XX|GT|LT] FIELDS numfields:integer field..."),
+    ("hpexpiretime", "key FIELDS numfields:integer field..."),
+    ("hpttl", "key FIELDS numfields:integer field..."),
+    ("hrandfield", "key [count [WITHVALUES]]"),
+    ("hscan", "key cursor [MATCH pattern] [COUNT count] [NOVALUES]"),
+    ("hset", "key (field value)..."),
+    (
+        "hsetex",
+        "key [FNX|FXX] [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT \
+         unix-time-milliseconds|KEEPTTL] FIELDS numfields:integer (field value)...",
+    ),
+    ("hsetnx", "key field value"),
+    ("hstrlen", "key field"),
+    ("httl", "key FIELDS numfields:integer field..."),
+    ("hvals", "key"),
     ("incr", "key"),
     ("incrby", "key increment"),
     ("incrbyfloat", "key increment:double"),

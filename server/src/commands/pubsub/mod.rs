@@ -210,13 +210,26 @@ fn confirm(call: &mut Call<'_>, kind: Kind, word: &str, name: Option<&[u8]>) {
 fn publish(call: &mut Call<'_>) -> Answer {
     let limits = &call.config.client_output_buffer_limit;
     let copies = call.shared.pubsub.publish(limits, call.args.at(1), call.args.at(2));
-    call.reply.integer(i64::try_from(copies).unwrap_or(i64::MAX));
+    let copies = i64::try_from(copies).unwrap_or(i64::MAX);
+    own_messages_first(call);
+    call.reply.integer(copies);
     Ok(())
+}
+
+/// Puts the messages of a subscriber that publishes to itself before its reply, as Redis does. One
+/// that wants no reply gets them when that is dropped.
+fn own_messages_first(call: &mut Call<'_>) {
+    let session = &call.session;
+    let is_silent = session.skipping || session.reply_mode == ReplyMode::Off;
+    if session.subscriptions.is_some() && !is_silent {
+        session.client.take_mail(&mut call.reply.out);
+    }
 }
 
 fn spublish(call: &mut Call<'_>) -> Answer {
     let limits = &call.config.client_output_buffer_limit;
     let copies = call.shared.pubsub.publish_shard(limits, call.args.at(1), call.args.at(2));
+    own_messages_first(call);
     call.reply.integer(i64::try_from(copies).unwrap_or(i64::MAX));
     Ok(())
 }

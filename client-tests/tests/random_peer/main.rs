@@ -1,0 +1,271 @@
+//! Random commands, sound and unsound, to Debian's redis-server and to Cowherd: every reply must be
+//! the same, whichever way values are kept. Scores are such that Redis 7.0 writes them as later
+//! versions do. Where the order of elements means nothing, replies are compared sorted; what is
+//! chosen at random is not asked for.
+
+use anyhow::{Context as _, Result, ensure};
+use client_tests::peer::Peer;
+use client_tests::random::{Random, seed};
+use client_tests::server::Server;
+use client_tests::times::same_but_for_times;
+use client_tests::wire::{Raw, show};
+use client_tests::{TestResult, rounds, skip};
+
+mod streams;
+mod words;
+
+use streams::stream_command;
+use words::{Arguments, Line, Words};
+
+/// Commands of each kind and setting, for each of the rounds of a run.
+const COMMANDS: u64 = 60;
+
+fn sorted_set_command(words: &mut Words) -> Arguments {
+    let choice = words.random.below(36);
+    let line = Line { words, line: Vec::new() };
+    let line = match choice {
+        0..=7 => line
+            .add("ZADD")
+            .key()
+            .perhaps(10, "NX")
+            .perhaps(15, "XX")
+            .perhaps(10, "GT")
+            .perhaps(10, "lt")
+            .perhaps(30, "CH")
+            .perhaps(7, "INCR")
+            .pairs(),
+        8 => line.add("ZINCRBY").key().pairs(),
+        9..=10 => line.add("ZREM").key().several(3, Words::member),
+        11 => line.chosen(&["ZSCORE", "ZRANK", "ZREVRANK"]).key().several(1, Words::member),
+        12 => line.add("ZMSCORE").key().several(3, Words::member),
+        13 => line.chosen(&["ZCARD", "TYPE", "TTL", "EXISTS", "GET"]).key(),
+        14 => line.add("ZCOUNT").key().twice(Words::score_bound),
+        15 => line.add("ZLEXCOUNT").add("lex").twice(Words::member_bound),
+        16..=18 => line.add("ZRANGE").range(false),
+        19 => line.add("ZREVRANGE").key().twice(Words::rank).perhaps(30, "WITHSCORES"),
+        20 => line
+            .chosen(&["ZRANGEBYSCORE", "ZREVRANGEBYSCORE"])
+            .key()
+            .twice(Words::score_bound)
+            .limit(40)
+            .perhaps(30, "WITHSCORES"),
+        21 => line
+            .chosen(&["ZRANGEBYLEX", "ZREVRANGEBYLEX"])
+            .add("lex")
+            .twice(Words::member_bound)
+            .limit(40),
+        22..=23 => line.add("ZRANGESTORE").chosen(&["a", "b", "c"]).range(true),
+        24 => line.add("ZREMRANGEBYRANK").key().twice(Words::rank),
+        25 => line.add("ZREMRANGEBYSCORE").key().twice(Words::score_bound),
+        26 => line.add("ZREMRANGEBYLEX").add("lex").twice(Words::member_bound),
+        27 => line.chosen(&["ZPOPMIN", "ZPOPMAX"]).key(),
+        28 => line.chosen(&["ZPOPMIN", "ZPOPMAX"]).key().several(1, Words::rank),
+        29 => line.add("ZMPOP").counted_keys(false).chosen(&["MIN", "MAX"]).perhaps(3, "COUNT"),
+        30 => line.chosen(&["ZUNION", "ZINTER"]).counted_keys(true).perhaps(50, "WITHSCORES"),
+        31 => line.add("ZDIFF").counted_keys(false).perhaps(50, "WITHSCORES"),
+        32..=33 => line
+            .chosen(&["ZUNIONSTORE", "ZINTERSTORE"])
+            .chosen(&["a", "b", "c", "d"])
+            .counted_keys(true),
+        34 => line.add("ZDIFFSTORE").chosen(&["a", "b", "c", "d"]).counted_keys(false),
+        _ => line.add("ZINTERCARD").counted_keys(false).limit(0).perhaps(10, "LIMIT"),
+    };
+    line.line
+}
+
+fn list_command(words: &mut Words) -> Arguments {
+    let choice = words.random.below(28);
+    let line = Line { words, line: Vec::new() };
+    let line = match choice {
+        0..=3 => line.chosen(&["LPUSH", "RPUSH"]).key().several(5, Words::member),
+        4 => line.chosen(&["LPUSHX", "RPUSHX"]).key().several(2, Words::member),
+        5..=6 => line.chosen(&["LPOP", "RPOP"]).key(),
+        7 => line.chosen(&["LPOP", "RPOP"]).key().several(1, Words::rank),
+        8 => line.chosen(&["LLEN", "TYPE", "TTL", "EXISTS", "GET", "OBJECT"]).key(),
+        9..=11 => line.add("LRANGE").key().twice(Words::rank),
+        12..=13 => line.add("LINDEX").key().several(1, Words::rank),
+        14..=15 => line.add("LSET").key().several(1, Words::rank).several(1, Words::member),
+        16..=17 => line
+            .add("LINSERT")
+            .key()
+            .chosen(&["BEFORE", "after", "AFTER", "BESIDE"])
+            .twice(Words::member),
+        18..=19 => line.add("LREM").key().several(1, Words::rank).several(1, Words::member),
+        20 => line.add("LTRIM").key().twice(Words::rank),
+        21..=22 => line
+            .add("LPOS")
+            .key()
+            .several(1, Words::member)
+            .option(40, "RANK", Words::rank)
+            .option(40, "COUNT", Words::rank)
+            .option(20, "MAXLEN", Words::rank),
+        23..=24 => line
+            .add("LMOVE")
+            .key()
+            .key()
+            .chosen(&["LEFT", "RIGHT"])
+            .chosen(&["LEFT", "right", "MIDDLE"]),
+        25 => line.add("RPOPLPUSH").key().key(),
+        26 => line.add("LMPOP").counted_keys(false).chosen(&["LEFT", "RIGHT", "UP"]).option(
+            40,
+            "COUNT",
+            Words::rank,
+        ),
+        _ => line.add("SORT").key().limit(30).perhaps(50, "ALPHA").perhaps(30, "DESC"),
+    };
+    line.line
+}
+
+fn hash_command(words: &mut Words) -> Arguments {
+    let choice = words.random.below(24);
+    let line = Line { words, line: Vec::new() };
+    let line = match choice {
+        0..=5 => line.chosen(&["HSET", "HSET", "HMSET"]).key().fields(),
+        6 => line.add("HSETNX").key().twice(Words::member),
+        7..=9 => line.add("HGET").key().several(1, Words::member),
+        10..=11 => line.add("HMGET").key().several(4, Words::member),
+        12..=14 => line.add("HDEL").key().several(4, Words::member),
+        15 => line.chosen(&["HLEN", "TYPE", "TTL", "EXISTS", "GET"]).key(),
+        16 => line.chosen(&["HEXISTS", "HSTRLEN"]).key().several(1, Words::member),
+        17..=18 => line.add("HINCRBY").key().several(1, Words::member).several(1, Words::rank),
+        // Sums that Redis 7.0 writes as later versions do.
+        19 => line.add("HINCRBYFLOAT").key().add("float").chosen(&["0.5", "-0.25", "1", "x", ""]),
+        20 => line.add("HGETALL").key(),
+        21 => line.chosen(&["HKEYS", "HVALS"]).key(),
+        22 => line.chosen(&["HGET", "HSETNX", "HINCRBY", "HDEL", "HSET", "HMSET"]).key(),
+        _ => line.add("COPY").key().chosen(&["a", "b"]).perhaps(60, "REPLACE"),
+    };
+    line.line
+}
+
+fn set_command(words: &mut Words) -> Arguments {
+    let choice = words.random.below(24);
+    let line = Line { words, line: Vec::new() };
+    let line = match choice {
+        0..=6 => line.add("SADD").key().several(5, Words::member),
+        7..=9 => line.add("SREM").key().several(4, Words::member),
+        10 => line.add("SISMEMBER").key().several(1, Words::member),
+        11 => line.add("SMISMEMBER").key().several(4, Words::member),
+        12 => line.chosen(&["SCARD", "TYPE", "TTL", "EXISTS", "GET"]).key(),
+        13..=14 => line.add("SMEMBERS").key(),
+        15..=16 => line.add("SMOVE").key().key().several(1, Words::member),
+        17..=18 => line.chosen(&["SUNION", "SINTER", "SDIFF"]).several(3, Words::key),
+        19..=20 => line
+            .chosen(&["SUNIONSTORE", "SINTERSTORE", "SDIFFSTORE"])
+            .chosen(&["a", "b", "c", "d"])
+            .several(3, Words::key),
+        21 => line.add("SINTERCARD").counted_keys(false).option(30, "LIMIT", Words::rank),
+        22 => line.add("SORT").key().limit(30).add("ALPHA").perhaps(30, "DESC"),
+        _ => line.add("RENAME").key().chosen(&["a", "b", "c", "d"]),
+    };
+    line.line
+}
+
+/// How values are kept: a limit of each kind, from nothing to what is usual.
+const LIMITS: [(&str, &str); 4] = [("2", "8"), ("3", "8"), ("2", "128"), ("3", "0")];
+
+/// Sends the same to both, and compares.
+fn compare(next: fn(&mut Words) -> Arguments, limits: &[&str], before: &[&[&str]]) -> TestResult {
+    let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
+    let server = Server::start()?;
+    let seed = seed();
+    for (protocol, limit) in LIMITS {
+        let mut both = [peer.raw()?, server.raw()?];
+        for raw in &mut both {
+            raw.call(&["HELLO", protocol])?;
+            raw.call(&["FLUSHALL"])?;
+            for directive in limits {
+                raw.call(&["CONFIG", "SET", directive, limit])?;
+            }
+            for line in before {
+                raw.call(line)?;
+            }
+        }
+        let mut words = Words { random: Random::new(seed ^ limit.len() as u64) };
+        for number in 0..COMMANDS * rounds() {
+            let arguments = next(&mut words);
+            same(&mut both, &arguments).map_err(|problem| {
+                problem.context(format!("RESP{protocol}, limit {limit}, command {number}"))
+            })?;
+        }
+        both[1].call(&["DEBUG", "VERIFY"])?;
+    }
+    Ok(())
+}
+
+/// Commands whose replies are in no order, and how many of the elements belong together.
+const UNORDERED: [(&str, usize); 7] = [
+    ("SMEMBERS", 1),
+    ("SUNION", 1),
+    ("SINTER", 1),
+    ("SDIFF", 1),
+    ("HKEYS", 1),
+    ("HVALS", 1),
+    ("HGETALL", 2),
+];
+
+fn same(both: &mut [Raw; 2], arguments: &Arguments) -> Result<()> {
+    let mut replies = Vec::new();
+    for raw in both {
+        let reply = raw.exchange(arguments)?;
+        let unordered = UNORDERED.iter().find(|(name, _)| arguments[0] == name.as_bytes());
+        replies.push(match unordered {
+            Some((_, together)) => sorted(&reply, *together),
+            None => reply,
+        });
+    }
+    let line = || arguments.iter().map(|word| show(word)).collect::<Vec<_>>().join(" ");
+    // What tells times is told by streams.
+    if replies[0] != replies[1] && arguments[0].starts_with(b"X") {
+        return same_but_for_times(&replies[0], &replies[1]).with_context(line);
+    }
+    ensure!(
+        replies[0] == replies[1],
+        "{}\n    redis:   {}\n    cowherd: {}",
+        line(),
+        show(&replies[0]),
+        show(&replies[1])
+    );
+    Ok(())
+}
+
+/// A flat reply of bulk strings in which groups of some elements are in order; any other reply as
+/// it is.
+fn sorted(reply: &[u8], together: usize) -> Vec<u8> {
+    let mut lines = reply.split_inclusive(|byte| *byte == b'\n');
+    let head = lines.next().unwrap_or_default();
+    // No word of these tests has a line end.
+    let lines: Vec<&[u8]> = lines.collect();
+    let mut groups: Vec<Vec<u8>> = lines.chunks(2 * together).map(<[&[u8]]>::concat).collect();
+    groups.sort_unstable();
+    [head, &groups.concat()].concat()
+}
+
+#[test]
+fn sorted_sets_are_those_of_redis() -> TestResult {
+    let lex =
+        ["ZADD", "lex", "0", "a", "0", "b", "0", "ca", "0", "ax", "0", "c", "0", "5", "0", "12"];
+    let limits = ["zset-max-listpack-entries"];
+    compare(sorted_set_command, &limits, &[&["SET", "string", "x"], &lex])
+}
+
+#[test]
+fn lists_are_those_of_redis() -> TestResult {
+    compare(list_command, &["list-max-listpack-size"], &[&["SET", "string", "x"]])
+}
+
+#[test]
+fn hashes_are_those_of_redis() -> TestResult {
+    compare(hash_command, &["hash-max-listpack-entries"], &[&["SET", "string", "x"]])
+}
+
+#[test]
+fn sets_are_those_of_redis() -> TestResult {
+    // Redis 7.0 has no set-max-listpack-entries.
+    compare(set_command, &["set-max-intset-entries"], &[&["SET", "string", "x"]])
+}
+
+#[test]
+fn streams_are_those_of_redis() -> TestResult {
+    compare(stream_command, &["stream-node-max-entries"], &[&["SET", "string", "x"]])
+}
