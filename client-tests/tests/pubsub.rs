@@ -108,6 +108,76 @@ fn events_are_those_of_redis() -> TestResult {
     Ok(())
 }
 
+/// In Redis a value that is set with an expiry in the past is there until somebody looks for it; in
+/// Cowherd it is gone at once, and the same is told.
+#[test]
+fn values_that_have_expired_are_told_of_as_in_redis() -> TestResult {
+    let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
+    let server = Server::start()?;
+    let told = |(mut listener, mut raw): (Raw, Raw)| -> Result<String> {
+        raw.call(&["CONFIG", "SET", "notify-keyspace-events", "KEAn"])?;
+        listener.exchange(&["PSUBSCRIBE", "__key*__:*"])?;
+        let mut notes = Vec::new();
+        for line in [
+            "SET k v PXAT 1",
+            "SET k v EXAT 1 NX",
+            "SET k v",
+            "SET k w GET PXAT 1",
+            "RPUSH k a",
+            "SET k w PXAT 1",
+            "SET k v XX PXAT 1",
+        ] {
+            notes.push(show(&raw.exchange(&arguments(line))?));
+            notes.push(show(&raw.exchange(&["EXISTS", "k"])?));
+        }
+        notes.extend(until_pong(&mut listener, "end")?);
+        Ok(notes.join("\n"))
+    };
+    let redis = told((peer.raw()?, peer.raw()?))?;
+    let cowherd = told((server.raw()?, server.raw()?))?;
+    ensure!(redis == cowherd, "redis:\n{redis}\ncowherd:\n{cowherd}");
+    Ok(())
+}
+
+/// A subscriber that publishes to itself: what it receives, byte by byte, also in a transaction.
+#[test]
+fn own_messages_stand_where_redis_puts_them() -> TestResult {
+    let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
+    let server = Server::start()?;
+    let received = |mut raw: Raw| -> Result<Vec<String>> {
+        raw.call(&["HELLO", "3"])?;
+        let mut all = Vec::new();
+        for (number, line) in [
+            "SUBSCRIBE c",
+            "PUBLISH c message",
+            "SSUBSCRIBE s",
+            "SPUBLISH s message",
+            "PUBLISH other message",
+            "CLIENT REPLY SKIP",
+            "PUBLISH c silent",
+            "PUBLISH c message",
+        ]
+        .iter()
+        .enumerate()
+        {
+            raw.send(&encode(&arguments(line)))?;
+            // The answer to what comes behind REPLY SKIP would be skipped.
+            if !line.ends_with("SKIP") {
+                all.extend(until_pong(&mut raw, &format!("pong{number}"))?);
+            }
+        }
+        raw.send(&encode(&["MULTI"]))?;
+        raw.send(&encode(&["PUBLISH", "c", "message"]))?;
+        raw.send(&encode(&["EXEC"]))?;
+        raw.send(&encode(&["QUIT"]))?;
+        all.push(show(&raw.read_to_end()?));
+        Ok(all)
+    };
+    let (redis, cowherd) = (received(peer.raw()?)?, received(server.raw()?)?);
+    ensure!(redis == cowherd, "redis:\n{}\ncowherd:\n{}", redis.join("\n"), cowherd.join("\n"));
+    Ok(())
+}
+
 /// Keys that nobody asks for expire in the background; who listens is told even so.
 #[test]
 fn keys_that_expire_by_themselves_are_told() -> TestResult {

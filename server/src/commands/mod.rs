@@ -38,6 +38,8 @@ mod pubsub;
 mod random;
 #[cfg(test)]
 mod removal_tests;
+#[cfg(test)]
+mod rollback_tests;
 mod sampled;
 mod save;
 mod scan;

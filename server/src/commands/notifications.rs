@@ -170,6 +170,8 @@ impl Shared {
                 KeyEvent::Expired => "expired",
                 KeyEvent::Missed => "keymiss",
                 KeyEvent::Evicted => "evicted",
+                KeyEvent::FieldsExpired => "hexpired",
+                KeyEvent::HashExpired => "del",
             };
             let limits = *notifications.limits.read();
             notifications.publish(&pubsub, &limits, name, db, key);
@@ -189,6 +191,8 @@ impl Shared {
             (Class::EXPIRED, KeyEvent::Expired),
             (Class::MISSED, KeyEvent::Missed),
             (Class::EVICTED, KeyEvent::Evicted),
+            (Class::HASH, KeyEvent::FieldsExpired),
+            (Class::GENERIC, KeyEvent::HashExpired),
         ];
         let wanted = told.iter().filter(|(class, _)| bits & class.0 != 0);
         let wanted: Vec<KeyEvent> = wanted.map(|(_, event)| *event).collect();

@@ -21,6 +21,10 @@ pub enum KeyEvent {
     Missed,
     /// It was removed because memory was short.
     Evicted,
+    /// Fields of a hash expired.
+    FieldsExpired,
+    /// The last fields of a hash expired, and so it is gone.
+    HashExpired,
 }
 
 impl KeyEvent {

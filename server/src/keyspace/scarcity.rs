@@ -25,6 +25,16 @@ impl Scarcity {
         }
     }
 
+    /// Gives some of the largest objects back, and some of the smallest.
+    pub fn give_back(&mut self, space: &Keyspace, largest: usize, smallest: usize) {
+        let smallest = self.taken.len().saturating_sub(smallest);
+        let mut given: Vec<_> = self.taken.drain(smallest..).collect();
+        given.extend(self.taken.drain(..largest.min(self.taken.len())));
+        for (shard, at, size) in given {
+            space.lock(ShardSet::one(shard), 0).mem(shard).release(at, size);
+        }
+    }
+
     /// Gives everything back.
     pub fn end(&mut self, space: &Keyspace) {
         for (shard, at, size) in self.taken.drain(..) {

@@ -2,6 +2,7 @@
 
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
+use crate::commands::notifications::Class;
 use crate::commands::strings::extended::Extended;
 use crate::keyspace::{Expiry, Value};
 use crate::protocol::parse_i64;
@@ -27,6 +28,7 @@ pub(super) fn hincrby(call: &mut Call<'_>) -> Answer {
     let (mut digits, limits) = (itoa::Buffer::new(), limits(call));
     let pair = std::iter::once((field, digits.format(sum).as_bytes()));
     call.shards.hash_set(db, &key, old.as_ref(), pair, Expiry::Keep, &limits)?;
+    call.notify(Class::HASH, "hincrby", key.bytes);
     call.reply.integer(sum);
     Ok(())
 }
@@ -48,6 +50,7 @@ pub(super) fn hincrbyfloat(call: &mut Call<'_>) -> Answer {
     let sum = number.plus(by).text().ok_or(NOT_FINITE)?;
     let (pair, limits) = (std::iter::once((field, sum.as_bytes())), limits(call));
     call.shards.hash_set(db, &key, old.as_ref(), pair, Expiry::Keep, &limits)?;
+    call.notify(Class::HASH, "hincrbyfloat", key.bytes);
     call.reply.bulk_str(&sum);
     Ok(())
 }

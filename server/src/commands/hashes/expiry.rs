@@ -2,10 +2,11 @@
 
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
-use crate::keyspace::{ExpireRule, Expired};
+use crate::commands::notifications::Class;
+use crate::keyspace::{ExpireRule, Expired, Key};
 use crate::protocol::{Args, parse_i64};
 
-use super::read;
+use super::{notify_removal, read};
 
 const NO_FIELDS: Failure =
     Failure::new("ERR Mandatory argument FIELDS is missing or not at the right position");
@@ -98,8 +99,19 @@ fn set(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
         Some(entry) => call.shards.hash_expire(db, &key, &entry, fields.iter(), at, rule)?,
         None => vec![Expired::Missing; fields.len()],
     };
+    notify(call, &key, "hexpire", &outcomes);
     show(call, &outcomes);
     Ok(())
+}
+
+/// Tells of expiries that were changed by `event`, and of fields that are gone.
+pub(super) fn notify(call: &mut Call<'_>, key: &Key<'_>, event: &str, outcomes: &[Expired]) {
+    if outcomes.contains(&Expired::Changed) {
+        call.notify(Class::HASH, event, key.bytes);
+    }
+    if outcomes.contains(&Expired::Gone) {
+        notify_removal(call, key);
+    }
 }
 
 fn show(call: &mut Call<'_>, outcomes: &[Expired]) {
@@ -123,6 +135,7 @@ pub(super) fn hpersist(call: &mut Call<'_>) -> Answer {
         Some(entry) => call.shards.hash_persist(db, &key, &entry, fields.iter())?,
         None => vec![Expired::Missing; fields.len()],
     };
+    notify(call, &key, "hpersist", &outcomes);
     show(call, &outcomes);
     Ok(())
 }

@@ -17,11 +17,12 @@ mod tests;
 mod together;
 mod walk;
 
-use crate::keyspace::{Entry, Expiry, Limits};
+use crate::keyspace::{Entry, Expiry, Key, Limits};
 
 use super::call::Call;
 use super::elements::bulk;
 use super::failure::{Answer, Failure};
+use super::notifications::Class;
 use super::table::{Command, Flags, Handler, Keys};
 use super::wrong_arity;
 
@@ -107,7 +108,17 @@ fn set_pairs(call: &mut Call<'_>) -> Result<u64, Failure> {
     let (db, key, args, limits) = (call.session.db, call.key(1), call.args, limits(call));
     let old = call.shards.hash(db, &key)?;
     let pairs = (2..args.len()).step_by(2).map(|i| (args.at(i), args.at(i + 1)));
-    Ok(call.shards.hash_set(db, &key, old.as_ref(), pairs, Expiry::None, &limits)?)
+    let added = call.shards.hash_set(db, &key, old.as_ref(), pairs, Expiry::None, &limits)?;
+    call.notify(Class::HASH, "hset", key.bytes);
+    Ok(added)
+}
+
+/// Tells that fields were removed, and that the key is gone if they were the last.
+fn notify_removal(call: &mut Call<'_>, key: &Key<'_>) {
+    call.notify(Class::HASH, "hdel", key.bytes);
+    if call.shards.peek(call.session.db, key).is_none() {
+        call.notify(Class::GENERIC, "del", key.bytes);
+    }
 }
 
 fn hset(call: &mut Call<'_>) -> Answer {
@@ -130,6 +141,7 @@ fn hsetnx(call: &mut Call<'_>) -> Answer {
     if is_new {
         let pair = std::iter::once((field, value));
         call.shards.hash_set(db, &key, old.as_ref(), pair, Expiry::None, &limits)?;
+        call.notify(Class::HASH, "hset", key.bytes);
     }
     call.reply.integer(i64::from(is_new));
     Ok(())
@@ -167,6 +179,9 @@ fn hdel(call: &mut Call<'_>) -> Answer {
         Some(entry) => call.shards.hash_remove(db, &key, &entry, fields.iter())?,
         None => 0,
     };
+    if removed > 0 {
+        notify_removal(call, &key);
+    }
     call.reply.integer(removed.cast_signed());
     Ok(())
 }

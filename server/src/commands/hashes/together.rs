@@ -2,12 +2,13 @@
 
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
+use crate::commands::notifications::Class;
 use crate::commands::wrong_arity;
 use crate::keyspace::{ExpireRule, Expiry};
 use crate::protocol::parse_i64;
 
-use super::expiry::{fields_at, moment};
-use super::{limits, show};
+use super::expiry::{fields_at, moment, notify};
+use super::{limits, notify_removal, show};
 
 const ONE_CONDITION: Failure =
     Failure::new("ERR Only one of FXX or FNX arguments can be specified");
@@ -26,7 +27,9 @@ pub(super) fn hgetdel(call: &mut Call<'_>) -> Answer {
         show(call, entry.as_ref().filter(|_| !is_taken), field);
     }
     if let Some(entry) = entry {
-        call.shards.hash_remove(db, &key, &entry, fields.iter())?;
+        if call.shards.hash_remove(db, &key, &entry, fields.iter())? > 0 {
+            notify_removal(call, &key);
+        }
     }
     Ok(())
 }
@@ -60,11 +63,13 @@ pub(super) fn hgetex(call: &mut Call<'_>) -> Answer {
     match expiry {
         Expiry::Keep => {}
         Expiry::None => {
-            call.shards.hash_persist(db, &key, &entry, fields.iter())?;
+            let outcomes = call.shards.hash_persist(db, &key, &entry, fields.iter())?;
+            notify(call, &key, "hpersist", &outcomes);
         }
         Expiry::At(at) => {
             let rule = ExpireRule::default();
-            call.shards.hash_expire(db, &key, &entry, fields.iter(), at, rule)?;
+            let outcomes = call.shards.hash_expire(db, &key, &entry, fields.iter(), at, rule)?;
+            notify(call, &key, "hexpire", &outcomes);
         }
     }
     Ok(())
@@ -141,11 +146,17 @@ pub(super) fn hsetex(call: &mut Call<'_>) -> Answer {
             Expiry::At(at) if at <= call.now => {
                 if let Some(old) = old {
                     let names = pairs.map(|(name, _)| name);
-                    call.shards.hash_remove(db, &key, &old, names)?;
+                    if call.shards.hash_remove(db, &key, &old, names)? > 0 {
+                        notify_removal(call, &key);
+                    }
                 }
             }
             expiry => {
                 call.shards.hash_set(db, &key, old.as_ref(), pairs, expiry, &limits)?;
+                call.notify(Class::HASH, "hset", key.bytes);
+                if matches!(expiry, Expiry::At(_)) {
+                    call.notify(Class::HASH, "hexpire", key.bytes);
+                }
             }
         }
     }

@@ -2,7 +2,8 @@
 //!
 //! A subscription is confirmed by an out-of-band message in place of a reply, one for each channel;
 //! those are sent even to a client that has switched replies off. What was published to a client is
-//! in its mail (`outbox`) and comes behind the reply of the command that it is running.
+//! in its mail (`outbox`) and comes behind the reply of the command that it is running; if it has
+//! published that itself, before it.
 
 mod registry;
 #[cfg(test)]

@@ -52,9 +52,13 @@ fn store(
 ) -> Result<(), OutOfMemory> {
     match expiry {
         Expiry::At(at) if at <= call.now => {
-            if call.shards.remove(call.session.db, key) {
-                call.notify(Class::GENERIC, "del", key.bytes);
+            // In Redis the key is there until somebody looks for it.
+            if !call.shards.remove(call.session.db, key) {
+                call.notify(Class::NEW, "new", key.bytes);
             }
+            call.notify(Class::STRING, "set", key.bytes);
+            call.notify(Class::GENERIC, "expire", key.bytes);
+            call.notify(Class::EXPIRED, "expired", key.bytes);
         }
         _ => {
             call.shards.replace(call.session.db, key, old, call.args.at(value), expiry)?;

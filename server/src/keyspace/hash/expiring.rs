@@ -4,6 +4,7 @@ use crate::arena::{Mem, OutOfMemory, ShardIndex};
 use crate::collections::dict::{Cursor, Hashed as _};
 use crate::keyspace::entry::{self, ByPlace};
 use crate::keyspace::expiry::Slice;
+use crate::keyspace::news::KeyEvent;
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, ExpireRule, Key, Shards, Side, keys_of};
 
@@ -222,6 +223,13 @@ impl Shards<'_> {
         };
         if removed > 0 {
             self.hash_changed(db, key, removed);
+            let news = self.space.news();
+            if news.wants(KeyEvent::FieldsExpired) {
+                news.tell(KeyEvent::FieldsExpired, db, key.bytes);
+            }
+            if !is_left && news.wants(KeyEvent::HashExpired) {
+                news.tell(KeyEvent::HashExpired, db, key.bytes);
+            }
         }
         is_left
     }
