@@ -387,7 +387,6 @@ impl Arena {
     }
 
     /// How a chunk is used at this moment.
-    #[cfg(test)]
     pub fn chunk_state(&self, chunk: ChunkIndex) -> ChunkState {
         let _guard = self.pool.lock();
         // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).

@@ -490,7 +490,7 @@ impl Shards<'_> {
         }
         if shape.encoding == old.shape.encoding
             && room(&mem, old) >= len
-            && rounded_entry(&shape) == rounded_entry(&old.shape)
+            && rounded(shape.len()) == rounded(old.shape.len())
         {
             if len > old_len {
                 let place = old.shape.value_place(&mem, old.at);
@@ -545,10 +545,6 @@ pub(super) fn room(mem: &Mem<'_>, entry: &Entry) -> u64 {
     }
 }
 
-fn rounded_entry(shape: &Shape) -> u64 {
-    rounded(shape.len())
-}
-
 /// Writes a new value over an old one, if it takes the same place; tells whether it did.
 #[inline]
 fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &New<'_>, expiry: Option<i64>) -> bool {
@@ -569,7 +565,7 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &New<'_>, expiry: Option<i64>)
         return false;
     }
     let shape = Shape { value_len: new.len(), was_edited: false, held: None, ..old.shape };
-    if rounded_entry(&shape) != rounded_entry(&old.shape) || shape.is_too_long() {
+    if rounded(shape.len()) != rounded(old.shape.len()) || shape.is_too_long() {
         return false;
     }
     if shape != old.shape {

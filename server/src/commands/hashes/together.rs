@@ -26,10 +26,10 @@ pub(super) fn hgetdel(call: &mut Call<'_>) -> Answer {
         let is_taken = fields.iter().take(i).any(|taken| taken == field);
         show(call, entry.as_ref().filter(|_| !is_taken), field);
     }
-    if let Some(entry) = entry {
-        if call.shards.hash_remove(db, &key, &entry, fields.iter())? > 0 {
-            notify_removal(call, &key);
-        }
+    if let Some(entry) = entry
+        && call.shards.hash_remove(db, &key, &entry, fields.iter())? > 0
+    {
+        notify_removal(call, &key);
     }
     Ok(())
 }
