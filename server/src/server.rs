@@ -11,7 +11,6 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::checkpoint::ignore_file_size_signal;
 use crate::clock::{self, Moment};
 use crate::config::{Config, Live, OomScoreAdj, Supervised};
 use crate::engine::{Background, Engine, Opened, Saver, Shared, Shutdown, open};
@@ -34,7 +33,6 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     }
     let config = with_absolute_dir(config)?;
     raise_file_limit(&config);
-    ignore_file_size_signal();
     let listeners = Listeners::bind(&config)?;
     let now = Moment::now();
     let Opened { keyspace, restored, lock } = open(&config)?;

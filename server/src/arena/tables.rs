@@ -6,8 +6,8 @@
 //! | [`SideTable`] | has nothing of it | what a checkpoint does not see |
 //! | [`SharedTable`] | has the same words | what parent and child tell each other |
 //!
-//! Both are counted by the kernel when they are made if it counts at all (`vm.overcommit_memory=2`),
-//! so that a write to them cannot fail for want of memory that was promised.
+//! A kernel that never promises more than it has (`vm.overcommit_memory=2`) counts both when they
+//! are made, so that no later write to them dies for want of memory.
 //!
 //! Invariants that unsafe code leans on:
 //! 1. The mapping is page-aligned, zero at first, and lives as long as the table.

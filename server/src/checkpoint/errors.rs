@@ -115,8 +115,8 @@ pub enum SaveError {
     /// More was changed during the save than the undo log may hold.
     #[error(
         "the save failed: while it ran so much was changed that the undo log reached its limit of \
-         {} MiB. {KEPT}Writers go on. Raise checkpoint-undo-limit (or maxmemory, of which it takes 25 % unless \
-         it is set), save at a quieter time, or let dir name a faster disk",
+         {} MiB. {KEPT}Writers go on. Raise checkpoint-undo-limit (or maxmemory, of which it takes \
+         25 % unless it is set), save at a quieter time, or let dir name a faster disk",
         limit >> 20
     )]
     UndoLimit {

@@ -292,7 +292,7 @@ impl Arena {
             let mut mail = Vec::new();
             client.session.client.take_mail(&mut mail);
             count_values(&mail, client.version == Version::Resp3).unwrap();
-            if client.session.waiting.as_ref().is_some_and(|waiter| waiter.is_done()) {
+            if client.session.waiting.as_ref().is_some_and(|wait| wait.is_over()) {
                 client.session.waiting = None;
             }
             if client.session.client.signals() & KILLED != 0 {
