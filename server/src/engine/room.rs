@@ -6,8 +6,8 @@
 //!   before a command runs that may need memory.
 //! - The arena has refused memory to a command, which then has changed nothing. Memory of another
 //!   shard is of little use to it, so keys of its own shards go, more each time it is tried again.
-//!   If that does not help, whole slabs of keys go, whose memory is good for any size, and then keys
-//!   of all shards: a command is refused only when nothing is left that may go.
+//!   If that does not help, whole slabs of keys go, whose memory is good for any size, and then
+//!   keys of all shards: a command is refused only when nothing is left that may go.
 //!   That is also where the pressure is learned: the arena is full before every byte of it is used.
 //! - The background thread finds the limit exceeded.
 //!

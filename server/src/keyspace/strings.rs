@@ -522,8 +522,7 @@ impl Shards<'_> {
         if old.shape.encoding == Encoding::Int {
             mem.bytes_mut(place, old_len).copy_from_slice(digits);
         } else {
-            let from = old.shape.value_place(&mem, old.at);
-            mem.copy(from, place, old_len);
+            mem.copy(old.shape.value_place(&mem, old.at), place, old_len);
         }
         mem.bytes_mut(place + old_len, len - old_len).fill(0);
         if let Err(full) = self.relink(db, key.hash, old, at, &shape) {
@@ -531,8 +530,7 @@ impl Shards<'_> {
             return Err(full);
         }
         self.free(old);
-        let found = old.found.replaced(at);
-        Ok(Entry { at, shape, found, shard: old.shard })
+        Ok(Entry { at, shape, found: old.found.replaced(at), shard: old.shard })
     }
 }
 
