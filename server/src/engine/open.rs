@@ -4,7 +4,9 @@ use std::path::Path;
 use std::time::Duration;
 
 use crate::arena::{Backing, Blank, Broken, Isolation, OpenError, PageKind, UndoOptions, pages};
-use crate::checkpoint::{DirLock, LockError, RestoreError, RestoreStats, inspect, restore};
+use crate::checkpoint::{
+    DirLock, LockError, RestoreError, RestoreStats, ignore_file_size_signal, inspect, restore,
+};
 use crate::clock::Stopwatch;
 use crate::config::{ArenaPages, CheckpointIsolation, Config, DebugCommand};
 use crate::keyspace::{Contents, Keyspace, layout_hash};
@@ -67,6 +69,7 @@ pub struct Restored {
 /// # Errors
 /// Any of them cannot be had; the text says what to do.
 pub fn open(config: &Config) -> Result<Opened, StartError> {
+    ignore_file_size_signal();
     let lock = DirLock::acquire(&config.dir)?;
     for path in lock.remove_leftovers().unwrap_or_default() {
         tracing::info!("Removed {}, left over from a save that was cut off", path.display());

@@ -298,10 +298,8 @@ impl Saver {
             }
         };
         let again = self.end(&save, &result);
-        if let Err(error) = result {
-            if let Some(answer) = answer {
-                answer(Err(format!("ERR {error}")));
-            }
+        if let (Err(error), Some(answer)) = (result, answer) {
+            answer(Err(format!("ERR {error}")));
         }
         again
     }
