@@ -198,3 +198,21 @@ fn eviction_is_published() -> TestResult {
     ensure!(message.ends_with("evicted\r\n$6\r\nvictim\r\n"), "{message}");
     Ok(())
 }
+
+/// All keys of all databases went, and then the command was refused all the same.
+#[test]
+fn what_can_never_fit_takes_no_key_away() -> TestResult {
+    let server = server("allkeys-lru")?;
+    let mut raw = server.raw()?;
+    send_all(&mut raw, (0..5_000).map(|key| set(&format!("key:{key}"), 900, false)))?;
+    for command in
+        [&["SETBIT", "bits", "4294967295", "1"][..], &["SETRANGE", "k", "500000000", "x"]]
+    {
+        ensure!(raw.exchange(command)? == OOM, "{command:?}");
+    }
+    ensure!(number(&server, "evicted_keys")? == 0 && raw.number(&["DBSIZE"])? == 5_000);
+    // Nor is the arena taken for full.
+    send_all(&mut raw, (0..5_000).map(|key| set(&format!("more:{key}"), 900, false)))?;
+    ensure!(number(&server, "evicted_keys")? == 0 && raw.number(&["DBSIZE"])? == 10_000);
+    Ok(())
+}

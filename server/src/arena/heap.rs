@@ -24,6 +24,7 @@ use super::layout::{
 };
 use super::locks::ShardIndex;
 use super::memory::Mem;
+use super::refused;
 use super::tables::SideTable;
 
 /// The longest object that shares a chunk with others.
@@ -198,8 +199,10 @@ impl Mem<'_> {
 
     #[cold]
     fn new_slab(&mut self, class: Class) -> Result<u32, OutOfMemory> {
-        let (chunk, unit) =
-            self.arena.take_from_pool(|pool| pool.take_units(self.arena, class.units()))?;
+        let (chunk, unit) = self
+            .arena
+            .take_from_pool(|pool| pool.take_units(self.arena, class.units()))
+            .inspect_err(|_| refused::note(class.size()))?;
         let head = UnitDescriptor {
             kind: UnitKind::Slab as u8,
             class: class.index().to_le_bytes()[0],
@@ -259,6 +262,10 @@ impl Mem<'_> {
     }
 
     fn allocate_large(&mut self, len: u64) -> Result<u64, OutOfMemory> {
+        self.take_large(len).inspect_err(|_| refused::note(len))
+    }
+
+    fn take_large(&mut self, len: u64) -> Result<u64, OutOfMemory> {
         let size = large_size(len);
         let at = if len <= MAX_RUN_OBJECT {
             let units = size / UNIT_SIZE;

@@ -14,7 +14,7 @@
 //! | `pagemap`, `survey` | what the kernel's page tables say; huge pages made whole again |
 //! | `picture` | which chunks are in use, for people |
 //! | `chunks`, `unitmap` | the pool of chunks and units |
-//! | `classes`, `heap` | the allocator |
+//! | `classes`, `heap`, `refused` | the allocator, and what it had no room for |
 //! | `open` | formatting, loading and re-opening an arena |
 //! | `audit` | the invariants, checked |
 //!
@@ -37,6 +37,7 @@ mod open;
 mod pagemap;
 pub mod pages;
 mod picture;
+mod refused;
 mod slabmates;
 #[cfg(test)]
 mod speed_tests;
@@ -61,6 +62,7 @@ pub use locks::{Held, Safepoint, ShardIndex, ShardSet};
 pub use memory::{Mem, ReadOnly};
 pub use open::{Blank, OpenError, layout_hash};
 pub use pages::{PageKind, PagesError};
+pub use refused::take_refused;
 pub use survey::{ChunkSet, PageLook};
 pub use tables::SideTable;
 pub use tally::{Stalls, take_stalls};

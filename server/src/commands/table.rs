@@ -129,7 +129,8 @@ impl Keys {
         Self { first, last, step, count: 0, streams: 0 }
     }
 
-    /// Those behind the word STREAMS, which may be argument `from` at the earliest.
+    /// Those behind the word STREAMS, before which stand the options of XREAD and XREADGROUP from
+    /// argument `from` on.
     pub const fn streams(from: usize) -> Self {
         Self { streams: from, ..Self::NONE }
     }
@@ -165,11 +166,21 @@ impl Keys {
     }
 }
 
-/// The first half of what is behind the word STREAMS.
+/// The first half of what is behind the word STREAMS, where that is no value of an option. What is
+/// locked hangs on it, so it agrees to the letter with how the handlers read their options.
 fn streams(args: &Args<'_>, from: usize) -> std::ops::Range<usize> {
-    let is_word = |i: &usize| args.at(*i).eq_ignore_ascii_case(b"STREAMS");
-    let word = (from..args.len()).find(is_word);
-    word.map_or(0..0, |word| word + 1..word + 1 + (args.len() - word - 1) / 2)
+    let mut i = from;
+    while let Some(word) = args.get(i) {
+        let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+        match () {
+            () if is(b"streams") => return i + 1..i + 1 + (args.len() - i - 1) / 2,
+            () if is(b"block") || is(b"count") => i += 2,
+            () if is(b"group") => i += 3,
+            () if is(b"noack") => i += 1,
+            () => break,
+        }
+    }
+    0..0
 }
 
 /// How many keys follow argument `at`, which says so.

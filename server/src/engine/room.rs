@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use crate::commands::Shared;
 use crate::config::Config;
-use crate::keyspace::{Evictor, ShardSet, Step, Victims};
+use crate::keyspace::{CHUNK_SIZE, Evictor, ShardSet, Step, Victims};
 use crate::protocol::Args;
 
 use super::serving;
@@ -35,7 +35,7 @@ const EVERYWHERE_FROM: u32 = 13;
 /// Keys that go before one retry, at most.
 const MOST: usize = 256;
 /// Objects from this size on are made of whole units, which all shards share.
-const LARGE: usize = 16 << 10;
+const LARGE: u64 = 16 << 10;
 /// What a command may use beside its arguments.
 const OVERHEAD: u64 = 512;
 
@@ -51,6 +51,8 @@ pub(super) struct Took {
 /// One thread's way to make room.
 pub(super) struct Room {
     evictor: Evictor,
+    /// The shard from which the next slabs go.
+    from: usize,
     /// Bytes that may be used before the sum of all that is used is looked at again.
     allowance: u64,
     /// The limit that the allowance is for.
@@ -61,7 +63,7 @@ pub(super) struct Room {
 impl Room {
     /// One for a thread; no two have the same seed.
     pub(super) fn new(seed: u64) -> Self {
-        Self { evictor: Evictor::new(seed), allowance: 0, limit: 0, took: Took::default() }
+        Self { evictor: Evictor::new(seed), from: 0, allowance: 0, limit: 0, took: Took::default() }
     }
 
     /// Whether a command that may need memory may run; makes room for it first.
@@ -148,28 +150,30 @@ impl Room {
     }
 
     /// Evicts for a command that found no memory, before it is tried again for the `nth` time;
-    /// false if nothing can be freed. `wanted` are the bytes of its arguments.
+    /// false if nothing can be freed, or if that would not help. `wanted` are the bytes of the object
+    /// that was refused, or of its arguments if they are more.
     #[cold]
     pub(super) fn evict_for(
         &mut self,
         shared: &Shared,
         config: &Config,
         set: ShardSet,
-        wanted: usize,
+        wanted: u64,
         nth: u32,
         now: i64,
     ) -> bool {
         let begun = Instant::now();
+        // Nothing that goes makes room for what is larger than all there is. The first chunk holds
+        // tables.
+        if wanted.saturating_add(CHUNK_SIZE) > shared.keyspace.arena().capacity() {
+            return false;
+        }
         if shared.keyspace.free_garbage(set, now) {
             return true;
         }
         let Some(victims) = Victims::of(config.maxmemory_policy) else {
             return shared.keyspace.free_garbage(ShardSet::ALL, now);
         };
-        // Nothing that goes makes room for what is larger than all there is.
-        if wanted as u64 >= shared.keyspace.arena().capacity() {
-            return false;
-        }
         let mut progress = false;
         if wanted >= LARGE {
             progress |= self.keys(shared, config, ShardSet::ALL, victims, nth, now);
@@ -183,8 +187,9 @@ impl Room {
             progress |= self.slabs(shared, config, ShardSet::ALL, victims, now);
             progress |= self.keys(shared, config, ShardSet::ALL, victims, nth, now);
         }
-        // What else has to go before there is room says how memory is cut, not how much there is.
-        if progress && nth == 0 {
+        // What else has to go before there is room says how memory is cut, not how much there is; and
+        // so does an object of several chunks, which have to be neighbours.
+        if progress && nth == 0 && wanted < CHUNK_SIZE {
             shared.learn_pressure();
         }
         self.finish(shared, config, begun, now);
@@ -233,7 +238,11 @@ impl Room {
     ) -> bool {
         let (keyspace, samples) = (&shared.keyspace, config.maxmemory_samples);
         let mut gone = 0;
-        for shard in set.iter() {
+        // Each time from the shard on at which the last time ended.
+        let (before, behind): (Vec<_>, Vec<_>) =
+            set.iter().partition(|shard| shard.get() < self.from);
+        for shard in behind.into_iter().chain(before) {
+            self.from = shard.get() + 1;
             gone += self.evictor.evict_slab(keyspace, shard, victims, samples, now);
             if gone >= MOST {
                 break;

@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::arena::{ShardSet, Stalls, take_stalls};
+use crate::arena::{ShardSet, Stalls, take_refused, take_stalls};
 use crate::clock;
 use crate::commands::{
     Answer, Call, Command, Effect, Failure, Flags, KILLED, Locks, MAIL, Patience, Promise,
@@ -116,11 +116,15 @@ impl Turn<'_, '_> {
         start: usize,
     ) -> Option<(Answer, Effect)> {
         let Self { shared, config, planned, set, now, .. } = *self;
-        let wanted = planned.args.iter().map(<[u8]>::len).sum();
+        let args: usize = planned.args.iter().map(<[u8]>::len).sum();
         let mut nth = 0;
-        while room.evict_for(shared, config, set, wanted, nth, now) {
+        // What has failed for another reason than room is not helped by eviction.
+        while let Some(refused) = take_refused()
+            && room.evict_for(shared, config, set, refused.max(args as u64), nth, now)
+        {
             nth = nth.saturating_add(1);
             reply.out.truncate(start);
+            take_refused();
             let ran = self.run(session, reply)?;
             if ran.0 != Err(Failure::OUT_OF_MEMORY) {
                 return Some(ran);

@@ -209,6 +209,17 @@ impl Connection {
             if self.session.client.is_killed() {
                 return Ok(Some(EndedBy::Force));
             }
+            if let Wait::Reply(promise) = &wait
+                && wait.is_over()
+            {
+                self.session.waiting = None;
+                if !self.reply_late(&mut desk.borrow_mut(), promise) {
+                    return Ok(Some(EndedBy::Force));
+                }
+                self.send(desk).await?;
+                return Ok(None);
+            }
+            // Served, a wait for a key has its reply in the mail.
             if signals & MAIL != 0 {
                 if matches!(self.send_mail(desk), Next::CutOff) {
                     return Ok(Some(EndedBy::Force));
@@ -217,12 +228,6 @@ impl Connection {
                 yield_now().await;
             } else if wait.is_over() {
                 self.session.waiting = None;
-                if let Wait::Reply(promise) = &wait {
-                    if !self.reply_late(&mut desk.borrow_mut(), promise) {
-                        return Ok(Some(EndedBy::Force));
-                    }
-                    self.send(desk).await?;
-                }
                 return Ok(None);
             } else {
                 match self.wait_once(desk, &wait).await? {

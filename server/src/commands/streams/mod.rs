@@ -66,7 +66,7 @@ pub(super) const COMMANDS: &[Command] = &[
         "xreadgroup",
         -7,
         WAIT_WRITE,
-        Keys::streams(4),
+        Keys::streams(1),
         xreadgroup,
         "5.0.0",
         "Returns entries to a consumer of a group, or waits for new ones.",

@@ -309,3 +309,38 @@ fn without_memory_nothing_is_handed_out() {
     }
     bench.shared.keyspace.verify(1).unwrap();
 }
+
+/// A save was refused at the next start: an entry that was deleted, and stood there still, was above
+/// the highest id.
+#[test]
+fn the_last_id_can_go_below_what_was_deleted() {
+    let bench = filled(5);
+    follow(
+        &bench,
+        &[
+            ("XDEL s 1-4 1-5", ":2"),
+            ("XSETID s 1-3", "+OK"),
+            ("DEBUG VERIFY", "+OK"),
+            ("XADD s 1-4 a b", "$3\r\n1-4"),
+            ("XDEL s 1-4", ":1"),
+            ("XADD s 1-5 a b", "$3\r\n1-5"),
+            ("XLEN s", ":4"),
+            ("DEBUG VERIFY", "+OK"),
+        ],
+    );
+}
+
+/// The server ended: the command locked the shard of a key that it then did not read.
+#[test]
+fn what_is_locked_is_what_is_read() {
+    let bench = filled(2);
+    follow(&bench, &[("XGROUP CREATE s streams 0", "+OK")]);
+    for line in [
+        "XREADGROUP NOACK GROUP streams streams STREAMS s >",
+        "XREADGROUP COUNT 9 GROUP streams count STREAMS s 0",
+        "XREADGROUP GROUP g streams GROUP streams group COUNT 1 STREAMS s 0",
+    ] {
+        let reply = bench.run(line);
+        assert!(reply.starts_with('*'), "{line}: {reply}");
+    }
+}

@@ -460,6 +460,12 @@ impl Shards<'_> {
     ) {
         let root = self.stream_root(entry);
         let mut mem = self.held.mem(entry.shard);
+        // What was deleted and is still there must not be above the next entry. Only behind the
+        // last one can that be, and there in the last node.
+        let tail = mem.read(root.tail());
+        if tail != 0 && last < mem.read(root.last()) {
+            Node::load(&mem, tail).cut_deleted_end(&mut mem);
+        }
         mem.write(root.last(), last);
         if let Some(added) = added {
             mem.write(root.added(), added);

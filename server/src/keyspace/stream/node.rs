@@ -363,15 +363,15 @@ impl Node {
         let how = if entry.shares(self.bytes(mem)) { Sharing::Yes } else { Sharing::No };
         let (old, new) = (u64::from(self.head.used), entry.size(first, how));
         let used = old + new;
-        if used > MOST || most_bytes != 0 && HEAD + used > most_bytes {
+        if HEAD + used > MOST || most_bytes != 0 && HEAD + used > most_bytes {
             return Ok(None);
         }
         let mut node = *self;
         if used > u64::from(self.head.capacity) {
-            let most = if most_bytes == 0 { MOST } else { most_bytes.max(HEAD + used) };
+            let most = if most_bytes == 0 { MOST } else { most_bytes.min(MOST) };
             let size = rounded((HEAD + used).max((2 * self.size()).min(most)));
-            node.at = mem.allocate(size)?;
             node.head.capacity = narrow(size - HEAD)?;
+            node.at = mem.allocate(size)?;
             mem.copy(self.at + HEAD, node.at + HEAD, old);
         }
         node.head.used = narrow(used)?;
@@ -392,6 +392,21 @@ impl Node {
         let encoded = Encoded::int(i64::from(flags));
         encoded.write_to(mem.bytes_mut(flags_at, encoded.len() as u64));
         self.head.live -= 1;
+        self.store(mem);
+    }
+
+    /// Forgets the deleted entries behind the last one that is not.
+    pub fn cut_deleted_end(&mut self, mem: &mut Mem<'_>) {
+        let (mut places, mut used) = (0, self.head.used);
+        let mut all = Places::new(self.bytes(mem), self.head.first);
+        let mut seen = 0;
+        while let Some(place) = all.next() {
+            seen += 1;
+            if !place.is_deleted {
+                (places, used) = (seen, u32::try_from(all.at).unwrap_or(used));
+            }
+        }
+        (self.head.places, self.head.used) = (places, used);
         self.store(mem);
     }
 
