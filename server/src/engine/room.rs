@@ -150,8 +150,8 @@ impl Room {
     }
 
     /// Evicts for a command that found no memory, before it is tried again for the `nth` time;
-    /// false if nothing can be freed, or if that would not help. `wanted` are the bytes of the object
-    /// that was refused, or of its arguments if they are more.
+    /// false if nothing can be freed, or if that would not help. `wanted` are the bytes of the
+    /// object that was refused, or of its arguments if they are more.
     #[cold]
     pub(super) fn evict_for(
         &mut self,
@@ -187,8 +187,8 @@ impl Room {
             progress |= self.slabs(shared, config, ShardSet::ALL, victims, now);
             progress |= self.keys(shared, config, ShardSet::ALL, victims, nth, now);
         }
-        // What else has to go before there is room says how memory is cut, not how much there is; and
-        // so does an object of several chunks, which have to be neighbours.
+        // What else has to go before there is room says how memory is cut, not how much there is;
+        // and so does an object of several chunks, which have to be neighbours.
         if progress && nth == 0 && wanted < CHUNK_SIZE {
             shared.learn_pressure();
         }

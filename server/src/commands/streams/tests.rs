@@ -310,8 +310,8 @@ fn without_memory_nothing_is_handed_out() {
     bench.shared.keyspace.verify(1).unwrap();
 }
 
-/// A save was refused at the next start: an entry that was deleted, and stood there still, was above
-/// the highest id.
+/// A save was refused at the next start: an entry that was deleted, and stood there still, was
+/// above the highest id.
 #[test]
 fn the_last_id_can_go_below_what_was_deleted() {
     let bench = filled(5);
