@@ -57,7 +57,7 @@ pub use lock::DirLock;
 pub use report::{Phase, Progress};
 pub use restore::{RestoreStats, restore};
 pub use running::{Handle, Outcome, Running, Watch};
-pub use sys::{ignore_file_size_signal, save_in_short_turns};
+pub use sys::ignore_file_size_signal;
 pub use writer::buffer_bytes;
 
 /// How chunks are stored.

@@ -27,7 +27,7 @@ const PAGE: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
 const _: () = assert!(size_of::<Report>() <= PAGE.get());
 
-/// Nanoseconds for which whoever saves keeps a processor that others want; see
+/// Nanoseconds for which the child keeps a processor that others want; see
 /// docs/decisions/0012-short-turns.md.
 const TURN_NS: u64 = 100_000;
 /// Bytes of the first version of `struct sched_attr`, which all kernels know.
@@ -65,12 +65,6 @@ impl Drop for SharedReport {
         // SAFETY: nobody else has the address (invariant 1).
         let _ = unsafe { munmap(self.0.cast(), PAGE.get()) };
     }
-}
-
-/// Lets the thread that saves keep a processor for short turns only, and with it the child that it
-/// forks, until that lowers itself. Without such a call it goes on as before.
-pub fn save_in_short_turns() {
-    take_short_turns(libc::SCHED_OTHER, 0);
 }
 
 /// Sets the calling thread's policy, adds to its niceness, and lets it keep a processor for short

@@ -20,7 +20,7 @@ use parking_lot::{Condvar, Mutex};
 use super::healer::Healer;
 use super::saving::{self, Save, plan, write_here};
 use crate::arena::ShardSet;
-use crate::checkpoint::{Handle, Outcome, SaveError, restore, save_in_short_turns};
+use crate::checkpoint::{Handle, Outcome, SaveError, restore};
 use crate::clock;
 use crate::commands::Shared;
 use crate::keyspace::Keyspace;
@@ -254,7 +254,6 @@ impl Saver {
     }
 
     fn serve(&self, shared: &Shared, requests: &Receiver<Request>) {
-        save_in_short_turns();
         let mut healer = Healer::new();
         if let Some(log) = shared.keyspace.arena().barrier().undo_log() {
             log.get_ready();
