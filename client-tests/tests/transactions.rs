@@ -459,8 +459,10 @@ fn a_save_that_a_transaction_asks_for_starts_behind_it() -> TestResult {
     let replies = conversation(&mut raw, &["MULTI", "SET a 1", "BGSAVE", "INCR a", "EXEC"])?;
     let wanted = "*3\r\n+OK\r\n+Background saving scheduled\r\n:2\r\n";
     ensure!(replies.ends_with(wanted), "{replies}");
+    // It was asked for when the reply was written, and forks when its thread comes to it.
+    let begun = || Ok(server.info("rdb_saves")? == "1");
+    client_tests::wait::wait_until(begun, std::time::Duration::from_secs(20), "the fork")?;
     server.wait_saved()?.map_err(anyhow::Error::msg)?;
-    ensure!(server.info("rdb_saves")? == "1");
     ensure!(server.info("rdb_changes_since_last_save")? == "0", "saved before the end");
     Ok(())
 }

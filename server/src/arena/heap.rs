@@ -224,7 +224,8 @@ impl Mem<'_> {
         Ok(slab)
     }
 
-    fn release_small(&mut self, at: u64, class: Class) {
+    /// The chunk, the first unit and the descriptor of the slab in which `at` lies.
+    pub(super) fn slab_at(&self, at: u64) -> (ChunkIndex, u64, UnitDescriptor) {
         let chunk = ChunkIndex::of(at);
         let mut unit = at % CHUNK_SIZE / UNIT_SIZE;
         let mut descriptor = self.read(chunk.descriptor(unit));
@@ -232,6 +233,11 @@ impl Mem<'_> {
             unit -= u64::from(descriptor.units).min(unit);
             descriptor = self.read(chunk.descriptor(unit));
         }
+        (chunk, unit, descriptor)
+    }
+
+    fn release_small(&mut self, at: u64, class: Class) {
+        let (chunk, unit, mut descriptor) = self.slab_at(at);
         let start = chunk.start() + unit * UNIT_SIZE;
         let object = (at - start) / class.size();
         let agrees = descriptor.is(UnitKind::Slab)

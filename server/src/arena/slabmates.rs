@@ -3,7 +3,7 @@
 //! Reads only what belongs to the shard: the descriptor of one of its slabs.
 
 use super::classes::Class;
-use super::layout::{CHUNK_SIZE, ChunkIndex, UNIT_SIZE, UnitKind};
+use super::layout::UNIT_SIZE;
 use super::memory::Mem;
 
 impl Mem<'_> {
@@ -11,13 +11,7 @@ impl Mem<'_> {
     /// that each of them has. Empty if the object is too large for a slab.
     pub fn slab_mates(&self, at: u64, len: u64) -> (Vec<u64>, u64) {
         let Some(class) = Class::of(len) else { return (Vec::new(), 0) };
-        let chunk = ChunkIndex::of(at);
-        let mut unit = at % CHUNK_SIZE / UNIT_SIZE;
-        let mut descriptor = self.read(chunk.descriptor(unit));
-        if descriptor.is(UnitKind::SlabTail) {
-            unit -= u64::from(descriptor.units).min(unit);
-            descriptor = self.read(chunk.descriptor(unit));
-        }
+        let (chunk, unit, descriptor) = self.slab_at(at);
         let start = chunk.start() + unit * UNIT_SIZE;
         let in_use = |object: &u64| super::unitmap::get(&descriptor.objects, *object);
         let objects = (0..class.objects()).filter(in_use);
