@@ -160,15 +160,15 @@ impl<'r> Members<'r> {
 pub(super) fn zrangestore(call: &mut Call<'_>) -> Answer {
     let asked = Asked::parse(call, 2, None, None, true)?;
     let limits = limits(call);
-    // As in Redis, a result whose length is not known beforehand begins as a compact one, in which
-    // a zero loses its sign, until it has too many members or one that is too long.
-    let mut is_compact = matches!(asked.bounds, Bounds::Edges(..));
     let mut found: Vec<(Vec<u8>, f64)> = Vec::new();
     if let Some(entry) = lookup_read(call, 2)? {
         let view = call.shards.sorted_set(&entry);
         let ranks = asked.limited(asked.bounds.ranks(&view, asked.is_down));
         let count = ranks.end - ranks.start;
         let first = if asked.is_down { ranks.end.saturating_sub(1) } else { ranks.start };
+        // As in Redis, a result that is not known beforehand to be long begins as a compact one, in
+        // which a zero loses its sign, until it has too many members or one that is too long.
+        let mut is_compact = matches!(asked.bounds, Bounds::Edges(..)) || count <= limits.entries;
         view.each(first, count, asked.is_down, |member, score| {
             let member = member.bytes(&mut itoa::Buffer::new()).to_vec();
             is_compact &= (found.len() as u64) < limits.entries;
