@@ -24,6 +24,7 @@ mod elements;
 mod expiry;
 mod failure;
 mod figures;
+mod first_of;
 mod hashes;
 mod info;
 mod keys;

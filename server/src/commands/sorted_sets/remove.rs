@@ -1,10 +1,9 @@
 //! Taking members away: by name, by range, and from the ends, at once or as soon as there are some.
 
-use std::ops::Range;
-
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
 use crate::commands::failure::{Answer, Failure};
+use crate::commands::first_of::{self, FirstOf};
 use crate::commands::notifications::Class;
 use crate::commands::waiting::{Nothing, Wish};
 use crate::keyspace::{Entry, Key, Kind};
@@ -15,8 +14,6 @@ use super::lookup;
 use super::range::Members;
 
 const NOT_POSITIVE: Failure = Failure::new("ERR value is out of range, must be positive");
-const NO_KEYS: Failure = Failure::new("ERR numkeys should be greater than 0");
-const NO_COUNT: Failure = Failure::new("ERR count should be greater than 0");
 
 const WISH: Wish = Wish { kind: Kind::SortedSet, or_gone: false };
 
@@ -157,72 +154,30 @@ fn pop(
     take(call, key, entry, is_max, lowest, count)
 }
 
-/// What ZMPOP and BZMPOP are asked for.
-struct Several {
-    /// Positions of the keys.
-    keys: Range<usize>,
-    is_max: bool,
-    count: u64,
+fn end(call: &Call<'_>, i: usize) -> Result<bool, Failure> {
+    match () {
+        () if call.is(i, "max") => Ok(true),
+        () if call.is(i, "min") => Ok(false),
+        () => Err(Failure::SYNTAX),
+    }
 }
 
-/// Argument `i` as a number above zero.
-fn positive(call: &Call<'_>, i: usize, failure: Failure) -> Result<u64, Failure> {
-    let number = parse_i64(call.args.at(i)).and_then(|number| u64::try_from(number).ok());
-    number.filter(|number| *number > 0).ok_or(failure)
-}
-
-impl Several {
-    /// Reads `numkeys key [key ...] MIN|MAX [COUNT count]`, the first of which is argument `at`.
-    fn parse(call: &Call<'_>, at: usize) -> Result<Self, Failure> {
-        let keys = usize::try_from(positive(call, at, NO_KEYS)?).unwrap_or(usize::MAX);
-        let end = keys.checked_add(at + 1).filter(|end| *end < call.args.len());
-        let end = end.ok_or(Failure::SYNTAX)?;
-        let is_max = match () {
-            () if call.is(end, "max") => true,
-            () if call.is(end, "min") => false,
-            () => return Err(Failure::SYNTAX),
-        };
-        let mut count = None;
-        let mut i = end + 1;
-        while i < call.args.len() {
-            if count.is_some() || !call.is(i, "count") || i + 1 == call.args.len() {
-                return Err(Failure::SYNTAX);
-            }
-            count = Some(positive(call, i + 1, NO_COUNT)?);
-            i += 2;
-        }
-        Ok(Self { keys: at + 1..end, is_max, count: count.unwrap_or(1) })
-    }
-
-    /// Answers with a key and its members; tells whether there is a sorted set.
-    fn pop(&self, call: &mut Call<'_>) -> Result<bool, Failure> {
-        for i in self.keys.clone() {
-            if let Some(entry) = lookup(call, i)? {
-                let key = call.key(i);
-                call.reply.array(2);
-                call.reply.bulk(key.bytes);
-                pop(call, &key, entry, self.is_max, self.count, true)?;
-                return Ok(true);
-            }
-        }
-        Ok(false)
-    }
+/// Answers with the key of argument `i` and members of it; tells whether there is a sorted set.
+fn pop_first(call: &mut Call<'_>, i: usize, asked: &FirstOf<bool>) -> Result<bool, Failure> {
+    let Some(entry) = lookup(call, i)? else { return Ok(false) };
+    let key = call.key(i);
+    call.reply.array(2);
+    call.reply.bulk(key.bytes);
+    pop(call, &key, entry, asked.end, asked.count, true)?;
+    Ok(true)
 }
 
 pub(super) fn zmpop(call: &mut Call<'_>) -> Answer {
-    if !Several::parse(call, 1)?.pop(call)? {
-        call.reply.null_array();
-    }
-    Ok(())
+    first_of::take(call, end, pop_first)
 }
 
 pub(super) fn bzmpop(call: &mut Call<'_>) -> Answer {
-    let several = Several::parse(call, 2)?;
-    let timeout = call.timeout_seconds(1)?;
-    if several.pop(call)? {
-        return Ok(());
-    }
-    call.wait(several.keys.collect(), WISH, timeout, Nothing::NullArray)
+    first_of::take_or_wait(call, end, pop_first, WISH)
 }
 
 pub(super) fn bzpopmin(call: &mut Call<'_>) -> Answer {
