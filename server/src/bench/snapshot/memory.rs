@@ -118,6 +118,9 @@ fn resident(process: i32, hugetlb: bool) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::io::Write as _;
+    use std::process::{Command, Stdio};
+
     use super::*;
 
     #[test]
@@ -128,18 +131,25 @@ mod tests {
         assert_eq!(kib(text, "Anon"), None);
     }
 
+    /// A process of its own, since other tests share this one and give memory back meanwhile.
     #[test]
-    fn this_process_is_seen_to_grow() {
-        let own = i32::try_from(std::process::id()).unwrap();
-        let mut sampler = Sampler::new(Some(own));
+    fn a_child_of_the_server_is_seen_to_grow() {
+        let mut server = Command::new("sh")
+            .args(["-c", "tail -c 64M; true"])
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut sampler = Sampler::new(Some(i32::try_from(server.id()).unwrap()));
         let before = sampler.sample(0);
-        let block = vec![1_u8; 64 << 20];
+        let mut input = server.stdin.take().unwrap();
+        // All but what the pipe holds is in memory when this returns.
+        input.write_all(&vec![1; 64 << 20]).unwrap();
         let after = sampler.sample(1);
-        assert!(block.iter().all(|byte| *byte == 1));
-        assert!(
-            after.processes_bytes >= before.processes_bytes + (48 << 20),
-            "{before:?} {after:?}"
-        );
-        assert!(before.host_bytes > 0);
+        drop(input);
+        assert!(server.wait().unwrap().success());
+        let grown = after.processes_bytes.saturating_sub(before.processes_bytes);
+        assert!(grown >= 48 << 20, "{before:?} {after:?}");
+        assert!(before.processes_bytes > 0 && before.host_bytes > 0, "{before:?}");
     }
 }
