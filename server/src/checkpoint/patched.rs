@@ -28,6 +28,7 @@ pub(super) struct Patched<'a> {
     total: u64,
     /// Chunks below this one are written.
     next: u32,
+    hot: Hottest,
 }
 
 impl<'a> Patched<'a> {
@@ -39,13 +40,18 @@ impl<'a> Patched<'a> {
         buffer: &'a mut MmapMut,
     ) -> Self {
         let total = barrier.chunks_at_fork().count() as u64;
-        Self { barrier, log, file, buffer, total, next: 0 }
+        Self { barrier, log, file, buffer, total, next: 0, hot: Hottest::NONE }
     }
 
-    /// The chunk that was changed most, of those that are still to be written.
-    fn hottest(&self) -> Option<ChunkIndex> {
-        let open = self.barrier.chunks_at_fork().filter(|chunk| !self.log.is_closed(*chunk));
-        open.max_by_key(|chunk| self.barrier.heat(*chunk))
+    /// One of the chunks that were changed most, of those that are still to be written.
+    fn hottest(&mut self) -> Option<ChunkIndex> {
+        if let Some(chunk) = self.hot.take() {
+            return Some(chunk);
+        }
+        for chunk in self.barrier.chunks_at_fork().filter(|chunk| !self.log.is_closed(*chunk)) {
+            self.hot.offer(self.barrier.heat(chunk), chunk);
+        }
+        self.hot.take()
     }
 
     fn lowest(&mut self) -> Option<ChunkIndex> {
@@ -57,13 +63,54 @@ impl<'a> Patched<'a> {
     }
 }
 
+/// A few chunks with the most heat of all that were offered, so that one look at all of them serves
+/// several times.
+struct Hottest {
+    /// The coolest first.
+    found: [(u32, ChunkIndex); 16],
+    len: usize,
+}
+
+impl Hottest {
+    const NONE: Self = Self { found: [(0, ChunkIndex(0)); 16], len: 0 };
+
+    fn clear(&mut self) {
+        self.len = 0;
+    }
+
+    fn offer(&mut self, heat: u32, chunk: ChunkIndex) {
+        let mut offered = (heat, chunk);
+        // From the hottest down: what is hotter than a place's chunk takes the place.
+        for place in self.found[..self.len].iter_mut().rev() {
+            if offered.0 > place.0 {
+                std::mem::swap(&mut offered, place);
+            }
+        }
+        if self.len < self.found.len() {
+            self.found.copy_within(..self.len, 1);
+            self.found[0] = offered;
+            self.len += 1;
+        }
+    }
+
+    /// The hottest of them.
+    fn take(&mut self) -> Option<ChunkIndex> {
+        self.len = self.len.checked_sub(1)?;
+        self.found.get(self.len).map(|(_, chunk)| *chunk)
+    }
+}
+
 impl ChunkSource for Patched<'_> {
     fn total(&self) -> u64 {
         self.total
     }
 
     fn next(&mut self) -> Option<ChunkIndex> {
-        if self.log.runs_short() { self.hottest() } else { self.lowest() }
+        if self.log.runs_short() {
+            return self.hottest();
+        }
+        self.hot.clear();
+        self.lowest()
     }
 
     fn copy(&mut self, chunk: ChunkIndex, to: &mut [u8], report: &Report) -> Result<(), Errno> {
@@ -104,4 +151,24 @@ fn read(file: &File, to: &mut [u8], at: u64) -> Result<(), Errno> {
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_hottest_of_many_come_hottest_first() {
+        for many in [0_u32, 1, 15, 16, 17, 100] {
+            let mut hot = Hottest::NONE;
+            for i in 0..many {
+                hot.offer(i * 37 % 101, ChunkIndex(i));
+            }
+            let mut wanted: Vec<u32> = (0..many).collect();
+            wanted.sort_by_key(|i| std::cmp::Reverse(i * 37 % 101));
+            wanted.truncate(16);
+            let taken: Vec<u32> = std::iter::from_fn(|| hot.take()).map(|chunk| chunk.0).collect();
+            assert_eq!(taken, wanted, "of {many}");
+        }
+    }
 }
