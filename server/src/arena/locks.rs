@@ -5,8 +5,8 @@
 //!    leaves both to the one that it was lent by, which cannot be used before it has gone.
 //! 2. Bytes reachable from the root of shard `s` are touched only through a `Held` whose set has
 //!    `s`. Nothing is reachable from two shards: the auditor checks it after every restore.
-//! 3. Locks are taken in ascending order in one call, so that no two callers can wait for each
-//!    other.
+//! 3. Locks that are waited for are taken in ascending order in one call by who holds none, so that
+//!    no two callers can wait for each other.
 
 use std::fmt;
 use std::ops::BitOr;
@@ -122,6 +122,12 @@ impl<'a> Held<'a> {
             arena.locks.0[shard.get()].lock();
         }
         Self { arena, set, lent: false }
+    }
+
+    pub(super) fn try_lock(arena: &'a Arena, shard: ShardIndex) -> Option<Self> {
+        // One that has not locked its shards must not be made: it would unlock them (invariant 1).
+        let locked = arena.locks.0[shard.get()].try_lock();
+        locked.then(|| Self { arena, set: ShardSet::one(shard), lent: false })
     }
 
     /// The same locked shards, for a while.

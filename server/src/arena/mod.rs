@@ -91,6 +91,11 @@ impl Arena {
         Held::lock(self, set)
     }
 
+    /// Locks a shard until the result goes; `None` if somebody holds it now.
+    pub fn try_lock(&self, shard: ShardIndex) -> Option<Held<'_>> {
+        Held::try_lock(self, shard)
+    }
+
     /// Bytes in all, tables included.
     #[inline]
     pub const fn capacity(&self) -> u64 {

@@ -12,7 +12,7 @@ use crate::arena::pages::{Pool, thp_setting};
 use crate::arena::{SHARDS, ShardIndex, ShardSet};
 use crate::clock::{self, Moment};
 use crate::commands::Shared;
-use crate::keyspace::{CleanCursors, DATABASES, Victims};
+use crate::keyspace::{CleanCursors, DATABASES, Reach, Victims};
 use crate::telemetry::{Event, PoolFigures};
 
 use super::room::Room;
@@ -158,7 +158,8 @@ impl<'e> Rounds<'e> {
         let config = self.shared.config.current();
         let Some(victims) = Victims::of(config.maxmemory_policy) else { return };
         let (limit, now) = (self.shared.limit(), clock::wall_ms());
-        self.room.evict(self.shared, &config, victims, limit, time, now);
+        let mut reach = Reach::Unlocked { space: &self.shared.keyspace, now };
+        self.room.evict(self.shared, &config, &mut reach, victims, limit, time);
         if let Some(took) = self.room.take_took() {
             self.shared.telemetry.latency_event(Event::EvictionCycle, took.cycle);
         }

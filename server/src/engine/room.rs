@@ -1,6 +1,6 @@
 //! Makes room for commands that need memory, by evicting keys as `maxmemory-policy` says.
 //!
-//! Three things make a worker evict, always while it holds no lock:
+//! Three things make a worker evict:
 //!
 //! - More is used than the *limit*: `maxmemory`, or what `Shared::pressure` has learned. Looked at
 //!   before a command runs that may need memory.
@@ -11,6 +11,10 @@
 //!   That is also where the pressure is learned: the arena is full before every byte of it is used.
 //! - The background thread finds the limit exceeded.
 //!
+//! It holds no lock meanwhile, but for a command in the middle of a transaction: nobody may see a
+//! part of that. Then keys go under the locks of the transaction, and from shards that happen to be
+//! free, all but those that the transaction names.
+//!
 //! The first and the last stop after some time, so that no command waits for long; what is left to
 //! do is left to the next.
 
@@ -19,7 +23,7 @@ use std::time::{Duration, Instant};
 
 use crate::commands::Shared;
 use crate::config::Config;
-use crate::keyspace::{CHUNK_SIZE, Evictor, ShardSet, Step, Victims};
+use crate::keyspace::{CHUNK_SIZE, Evictor, Reach, ShardSet, Step, Victims};
 use crate::protocol::Args;
 
 use super::serving;
@@ -107,7 +111,8 @@ impl Room {
             self.allowance = (limit - used) / (4 * config.threads.max(1) as u64);
             return true;
         }
-        let progress = self.evict(shared, config, victims, limit, TIME, now);
+        let mut reach = Reach::Unlocked { space: &shared.keyspace, now };
+        let progress = self.evict(shared, config, &mut reach, victims, limit, TIME);
         progress || !is_full(shared)
     }
 
@@ -117,10 +122,10 @@ impl Room {
         &mut self,
         shared: &Shared,
         config: &Config,
+        reach: &mut Reach<'_, '_>,
         victims: Victims,
         limit: u64,
         time: Duration,
-        now: i64,
     ) -> bool {
         let mut progress = false;
         if shared.keyspace.arena().used_bytes() <= limit {
@@ -131,9 +136,9 @@ impl Room {
         // nothing can be freed.
         loop {
             for _ in 0..STEPS {
-                let step = self.step(shared, config, ShardSet::ALL, victims, now);
+                let step = self.step(config, reach, ShardSet::ALL, victims);
                 if step == Step::Nothing {
-                    self.finish(shared, config, begun, now);
+                    self.finish(shared, config, reach, begun);
                     return progress;
                 }
                 progress = true;
@@ -145,7 +150,7 @@ impl Room {
                 break;
             }
         }
-        self.finish(shared, config, begun, now);
+        self.finish(shared, config, reach, begun);
         progress
     }
 
@@ -157,10 +162,10 @@ impl Room {
         &mut self,
         shared: &Shared,
         config: &Config,
+        reach: &mut Reach<'_, '_>,
         set: ShardSet,
         wanted: u64,
         nth: u32,
-        now: i64,
     ) -> bool {
         let begun = Instant::now();
         // Nothing that goes makes room for what is larger than all there is. The first chunk holds
@@ -168,50 +173,49 @@ impl Room {
         if wanted.saturating_add(CHUNK_SIZE) > shared.keyspace.arena().capacity() {
             return false;
         }
-        if shared.keyspace.free_garbage(set, now) {
+        if reach.free_garbage(set) {
             return true;
         }
         let Some(victims) = Victims::of(config.maxmemory_policy) else {
-            return shared.keyspace.free_garbage(ShardSet::ALL, now);
+            return reach.free_garbage(ShardSet::ALL);
         };
         let mut progress = false;
         if wanted >= LARGE {
-            progress |= self.keys(shared, config, ShardSet::ALL, victims, nth, now);
+            progress |= self.keys(config, reach, ShardSet::ALL, victims, nth);
         }
         if nth < SLABS_FROM {
-            progress |= self.keys(shared, config, set, victims, nth, now);
+            progress |= self.keys(config, reach, set, victims, nth);
         } else if nth < EVERYWHERE_FROM {
-            progress |= self.slabs(shared, config, set, victims, now);
+            progress |= self.slabs(config, reach, set, victims);
         }
         if !progress {
-            progress |= self.slabs(shared, config, ShardSet::ALL, victims, now);
-            progress |= self.keys(shared, config, ShardSet::ALL, victims, nth, now);
+            progress |= self.slabs(config, reach, ShardSet::ALL, victims);
+            progress |= self.keys(config, reach, ShardSet::ALL, victims, nth);
         }
         // What else has to go before there is room says how memory is cut, not how much there is;
         // and so does an object of several chunks, which have to be neighbours.
         if progress && nth == 0 && wanted < CHUNK_SIZE {
             shared.learn_pressure();
         }
-        self.finish(shared, config, begun, now);
+        self.finish(shared, config, reach, begun);
         progress
     }
 
     /// Evicts some keys of each shard, more the higher `nth` is; tells whether there were any.
     fn keys(
         &mut self,
-        shared: &Shared,
         config: &Config,
+        reach: &mut Reach<'_, '_>,
         set: ShardSet,
         victims: Victims,
         nth: u32,
-        now: i64,
     ) -> bool {
         let count = 1usize << nth.min(SLABS_FROM);
         let mut progress = false;
         let mut left = MOST;
         let mut from = |set: ShardSet| {
             for _ in 0..count {
-                let step = self.step(shared, config, set, victims, now);
+                let step = self.step(config, reach, set, victims);
                 progress |= step != Step::Nothing;
                 left = left.saturating_sub(1);
                 if left == 0 || step == Step::Nothing {
@@ -230,20 +234,19 @@ impl Room {
     /// Evicts a slab of keys in each shard; tells whether there was one.
     fn slabs(
         &mut self,
-        shared: &Shared,
         config: &Config,
+        reach: &mut Reach<'_, '_>,
         set: ShardSet,
         victims: Victims,
-        now: i64,
     ) -> bool {
-        let (keyspace, samples) = (&shared.keyspace, config.maxmemory_samples);
+        let samples = config.maxmemory_samples;
         let mut gone = 0;
         // Each time from the shard on at which the last time ended.
         let (before, behind): (Vec<_>, Vec<_>) =
             set.iter().partition(|shard| shard.get() < self.from);
         for shard in behind.into_iter().chain(before) {
             self.from = shard.get() + 1;
-            gone += self.evictor.evict_slab(keyspace, shard, victims, samples, now);
+            gone += self.evictor.evict_slab(reach, shard, victims, samples);
             if gone >= MOST {
                 break;
             }
@@ -253,21 +256,27 @@ impl Room {
 
     fn step(
         &mut self,
-        shared: &Shared,
         config: &Config,
+        reach: &mut Reach<'_, '_>,
         set: ShardSet,
         victims: Victims,
-        now: i64,
     ) -> Step {
         let begun = Instant::now();
         let samples = config.maxmemory_samples;
-        let step = self.evictor.evict_one(&shared.keyspace, set, victims, samples, now);
+        let step = self.evictor.evict_one(reach, set, victims, samples);
         self.took.longest = self.took.longest.max(begun.elapsed());
         step
     }
 
-    fn finish(&mut self, shared: &Shared, config: &Config, begun: Instant, now: i64) {
+    fn finish(&mut self, shared: &Shared, config: &Config, reach: &Reach<'_, '_>, begun: Instant) {
         self.took.cycle += begun.elapsed();
+        if !reach.holds_locks() {
+            self.serve(shared, config, reach.now());
+        }
+    }
+
+    /// Serves those who wait for keys that went. For who holds no lock any more.
+    pub(super) fn serve(&mut self, shared: &Shared, config: &Config, now: i64) {
         let ready = self.evictor.take_ready();
         if !ready.is_empty() {
             serving::serve_later(shared, config, ready, now);

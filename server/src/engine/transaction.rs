@@ -5,17 +5,20 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::arena::Stalls;
+use crate::arena::{Stalls, take_refused};
 use crate::clock;
 use crate::commands::{
-    Call, Effect, Flags, Patience, Queue, QueuedCommand, Row, SaveKind, Session, Shared, key_of,
+    Answer, Call, Effect, Failure, Flags, Patience, Queue, QueuedCommand, Row, SaveKind, Session,
+    Shared, key_of,
 };
 use crate::config::Config;
+use crate::keyspace::{Key, Reach, ShardSet};
 use crate::protocol::{Args, Reply};
 use crate::telemetry;
 
 use super::Engine;
 use super::admission::NOT_INSIDE;
+use super::room::Room;
 use super::saver::BUSY;
 use super::serving;
 use super::worker::{Outcome, Worker, sum, time, with_waiting};
@@ -53,6 +56,7 @@ impl Worker {
             reply.null_array();
             return ran;
         }
+        let config = self.config.get();
         session.in_exec = true;
         let mut save_wanted = false;
         let later = later_configs(shared, &queue);
@@ -64,7 +68,7 @@ impl Worker {
             reply,
             session,
             shared,
-            config: self.config.get(),
+            config,
             shards,
             named: set,
             patience: Patience::None,
@@ -73,9 +77,13 @@ impl Worker {
             now,
             effect: Effect::None,
         };
+        let named = OnceCell::new();
         for queued in queue.iter() {
             let start = call.reply.len();
-            let mut failed = run_queued(&mut call, &queued);
+            let mut failed = run_queued(&mut call, &queued, |call, queued| {
+                let spared = named.get_or_init(|| names(shared, &queue));
+                try_again(call, queued, &mut self.room, spared)
+            });
             let effect = std::mem::take(&mut call.effect);
             if effect != Effect::None
                 && let Err(text) = settle(&mut call, effect, &mut ran, &mut save_wanted)
@@ -112,6 +120,7 @@ impl Worker {
         } else {
             drop(call);
         }
+        self.room.serve(shared, config, now);
         if save_wanted {
             // The client was told that it is scheduled; why it does not start is in the log.
             let _ = engine.saver.save_in_background(true, drop);
@@ -127,8 +136,27 @@ fn later_configs(shared: &Shared, queue: &Queue) -> Vec<OnceCell<Arc<Config>>> {
     changing.map(|_| OnceCell::new()).collect()
 }
 
-/// Runs one command of a queue; tells whether it failed.
-fn run_queued<'c>(call: &mut Call<'c>, queued: &QueuedCommand<'c>) -> bool {
+/// Hashes of all keys that a queue names, in ascending order.
+fn names(shared: &Shared, queue: &Queue) -> Vec<u64> {
+    let mut names: Vec<u64> =
+        queue.iter().flat_map(|queued| keys(shared, queued)).map(|key| key.hash).collect();
+    names.sort_unstable();
+    names
+}
+
+/// The keys that a queued command names.
+fn keys<'q>(shared: &Shared, queued: QueuedCommand<'q>) -> impl Iterator<Item = Key<'q>> {
+    let positions = shared.table.rows()[queued.row].command.keys.positions(&queued.args);
+    let bytes = positions.filter_map(move |i| queued.args.get(i));
+    bytes.map(|bytes| shared.keyspace.key(bytes))
+}
+
+/// Runs one command of a queue, `again` if the arena had no memory for it; tells whether it failed.
+fn run_queued<'c>(
+    call: &mut Call<'c>,
+    queued: &QueuedCommand<'c>,
+    again: impl FnOnce(&mut Call<'c>, &QueuedCommand<'c>) -> Answer,
+) -> bool {
     call.row = &call.shared.table.rows()[queued.row];
     call.args = queued.args;
     let first = queued.args.get(call.row.command.keys.first);
@@ -136,13 +164,50 @@ fn run_queued<'c>(call: &mut Call<'c>, queued: &QueuedCommand<'c>) -> bool {
     call.shards.set_touch(!call.session.no_touch);
     call.session.client.last_command.store(call.row.number as u64 + 1, Ordering::Relaxed);
     let start = call.reply.len();
-    let answer = (call.row.command.handler)(call);
+    let mut answer = (call.row.command.handler)(call);
+    if answer == Err(Failure::OUT_OF_MEMORY) {
+        call.reply.out.truncate(start);
+        answer = again(call, queued);
+    }
     if let Err(failure) = &answer {
         call.effect = Effect::None;
         call.reply.out.truncate(start);
         call.reply.error(failure.as_str());
     }
     answer.is_err()
+}
+
+/// The arena had no memory for a queued command, which has changed nothing: evicts under the locks
+/// of the transaction, all keys but those that it names, and runs the command again.
+#[cold]
+fn try_again<'c>(
+    call: &mut Call<'c>,
+    queued: &QueuedCommand<'c>,
+    room: &mut Room,
+    spared: &[u64],
+) -> Answer {
+    let start = call.reply.len();
+    let bytes: usize = queued.args.iter().map(<[u8]>::len).sum();
+    let own = keys(call.shared, *queued).map(|key| ShardSet::one(key.shard));
+    let set = own.fold(ShardSet::NONE, |set, shard| set | shard);
+    let mut nth = 0;
+    // What has failed for another reason than room is not helped by eviction.
+    while let Some(refused) = take_refused() {
+        let (shared, config) = (call.shared, call.config);
+        let mut reach = Reach::Within { shards: &mut call.shards, spared };
+        if !room.evict_for(shared, config, &mut reach, set, refused.max(bytes as u64), nth) {
+            break;
+        }
+        nth = nth.saturating_add(1);
+        call.effect = Effect::None;
+        call.reply.out.truncate(start);
+        take_refused();
+        let answer = (call.row.command.handler)(call);
+        if answer != Err(Failure::OUT_OF_MEMORY) {
+            return answer;
+        }
+    }
+    Err(Failure::OUT_OF_MEMORY)
 }
 
 /// Does what can be done of an effect while locks are held, and answers if that is due.

@@ -15,7 +15,7 @@ use crate::commands::{
     ReplyMode, Row, SaveKind, Session, Shared, Wait, exec_refused,
 };
 use crate::config::{Config, View};
-use crate::keyspace::Key;
+use crate::keyspace::{Key, Reach};
 use crate::protocol::{Args, Batch, Reply};
 use crate::telemetry::{self, Event, Recorder, Worst};
 
@@ -49,7 +49,7 @@ pub struct Worker {
     engine: Arc<Engine>,
     pub(super) config: View,
     pub(super) recorder: Recorder,
-    room: Room,
+    pub(super) room: Room,
 }
 
 /// A request that was looked up.
@@ -118,9 +118,10 @@ impl Turn<'_, '_> {
         let Self { shared, config, planned, set, now, .. } = *self;
         let args: usize = planned.args.iter().map(<[u8]>::len).sum();
         let mut nth = 0;
+        let mut reach = Reach::Unlocked { space: &shared.keyspace, now };
         // What has failed for another reason than room is not helped by eviction.
         while let Some(refused) = take_refused()
-            && room.evict_for(shared, config, set, refused.max(args as u64), nth, now)
+            && room.evict_for(shared, config, &mut reach, set, refused.max(args as u64), nth)
         {
             nth = nth.saturating_add(1);
             reply.out.truncate(start);
@@ -245,10 +246,6 @@ impl Worker {
             let Some(again) = again else { return Outcome::Close };
             (answer, effect) = again;
         }
-        if let Some(took) = self.room.take_took() {
-            self.recorder.latency_event(Event::EvictionCycle, now, took.cycle);
-            self.recorder.latency_event(Event::EvictionDel, now, took.longest);
-        }
         let mut failed = answer.is_err();
         if let Err(failure) = &answer {
             reply.out.truncate(start);
@@ -263,6 +260,10 @@ impl Worker {
             let answered = engine.carry_out(effect, session, reply);
             outcome = answered.0;
             failed |= answered.1;
+        }
+        if let Some(took) = self.room.take_took() {
+            self.recorder.latency_event(Event::EvictionCycle, now, took.cycle);
+            self.recorder.latency_event(Event::EvictionDel, now, took.longest);
         }
         if telemetry::ON {
             time(&self.recorder, session, row, &planned.args, begun, failed, charged);

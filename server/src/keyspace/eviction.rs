@@ -14,7 +14,7 @@
 //! `evict_slab` takes those of one slab together, for a command that finds no room otherwise.
 //!
 //! Invariants:
-//! 1. An evictor holds the lock of one shard at most, and is asked by who holds none.
+//! 1. An evictor locks one shard at a time, and waits for it only if who asks holds none.
 //! 2. Candidates are names of keys, never places: what has become of them is looked up.
 
 use crate::arena::{ShardIndex, ShardSet};
@@ -25,13 +25,12 @@ use super::clocks::Usage;
 use super::entry::{ByHash, ByKey, ByPlace, Shape};
 use super::interest::ReadyKey;
 use super::news::KeyEvent;
+use super::reach::{GARBAGE_SLICE, Reach};
 use super::shards::{Counter, Entry};
 use super::{DATABASES, DbIndex, Keyspace, Shards, expires_of, keys_of};
 
 /// Candidates that an evictor remembers.
 const POOL: usize = 16;
-/// Entries, or as much of large values, of what was deleted before that are freed in one step.
-const GARBAGE_SLICE: usize = 256;
 
 /// What makes a key a good victim.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -129,43 +128,45 @@ impl Evictor {
     }
 
     /// Evicts a key of the shards in `set`, after a look at `samples` keys, or frees something
-    /// else. The caller holds no lock.
+    /// else.
     pub fn evict_one(
         &mut self,
-        space: &Keyspace,
+        reach: &mut Reach<'_, '_>,
         set: ShardSet,
         victims: Victims,
         samples: u32,
-        now: i64,
     ) -> Step {
         if self.victims != Some(victims) {
             self.pool.clear();
             self.victims = Some(victims);
         }
+        let spared = reach.spared();
         // Candidates may have gone, or were used meanwhile: then others take their place.
         for _ in 0..2 * POOL {
-            let Some(shard) = self.choose_shard(space, set, victims) else {
-                let freed = space.free_garbage(set, now);
-                return if freed { Step::Freed } else { Step::Nothing };
+            let Some(shard) = self.choose_shard(reach.space(), set, victims) else {
+                return if reach.free_garbage(set) { Step::Freed } else { Step::Nothing };
             };
             self.keep_room_for(set);
-            let mut shards = space.lock(ShardSet::one(shard), now);
-            if shards.free_garbage(shard, GARBAGE_SLICE)
-                || self.sample(&mut shards, shard, victims, samples)
-            {
+            let freed = reach.with(shard, |shards| {
+                let freed = shards.free_garbage(shard, GARBAGE_SLICE)
+                    || self.sample(shards, shard, victims, samples, spared);
                 self.ready.append(&mut shards.take_ready());
+                freed
+            });
+            if freed == Some(true) {
                 return Step::Freed;
             }
-            drop(shards);
             let Some(best) = self.pool.iter().rposition(|candidate| set.has(candidate.shard))
             else {
                 continue;
             };
             let candidate = self.pool.remove(best);
-            let mut shards = space.lock(ShardSet::one(candidate.shard), now);
-            let evicted = shards.evict(&candidate, victims);
-            self.ready.append(&mut shards.take_ready());
-            if evicted {
+            let evicted = reach.with(candidate.shard, |shards| {
+                let evicted = shards.evict(&candidate, victims, spared);
+                self.ready.append(&mut shards.take_ready());
+                evicted
+            });
+            if evicted == Some(true) {
                 return Step::Evicted;
             }
         }
@@ -183,34 +184,48 @@ impl Evictor {
 
     /// Evicts all keys of a slab of one shard, so that objects of any size find room in its place:
     /// of some slabs that hold nothing else, the one with the best victims. Returns how many went.
-    /// The caller holds no lock.
     pub fn evict_slab(
         &mut self,
-        space: &Keyspace,
+        reach: &mut Reach<'_, '_>,
         shard: ShardIndex,
         victims: Victims,
         samples: u32,
-        now: i64,
     ) -> usize {
-        let mut shards = space.lock(ShardSet::one(shard), now);
+        let spared = reach.spared();
+        let gone = reach.with(shard, |shards| {
+            let mates = self.choose_slab(shards, shard, victims, samples, spared);
+            for (db, at) in &mates {
+                shards.evict_entry(shard, *db, *at);
+            }
+            self.ready.append(&mut shards.take_ready());
+            mates.len()
+        });
+        gone.unwrap_or(0)
+    }
+
+    /// The keys of the slab that goes.
+    fn choose_slab(
+        &mut self,
+        shards: &Shards<'_>,
+        shard: ShardIndex,
+        victims: Victims,
+        samples: u32,
+        spared: &[u64],
+    ) -> Vec<(DbIndex, u64)> {
         let mut best: Option<(u64, Vec<(DbIndex, u64)>)> = None;
         for db in 0..DATABASES {
             for _ in 0..samples {
                 let mem = shards.held.view(shard);
                 let dict = victims.dict(shard, db);
                 let Some(at) = dict.random(&mem, || next(&mut self.random)) else { break };
-                let Some((rank, mates)) = shards.slab_victims(shard, at, victims) else { continue };
+                let slab = shards.slab_victims(shard, at, victims, spared);
+                let Some((rank, mates)) = slab else { continue };
                 if best.as_ref().is_none_or(|(other, _)| *other < rank) {
                     best = Some((rank, mates));
                 }
             }
         }
-        let (_, mates) = best.unwrap_or_default();
-        for (db, at) in &mates {
-            shards.evict_entry(shard, *db, *at);
-        }
-        self.ready.append(&mut shards.take_ready());
-        mates.len()
+        best.map(|(_, mates)| mates).unwrap_or_default()
     }
 
     /// The next shard that has a key that may go.
@@ -236,6 +251,7 @@ impl Evictor {
         shard: ShardIndex,
         victims: Victims,
         samples: u32,
+        spared: &[u64],
     ) -> bool {
         let samples = if victims.ranking == Ranking::Any { 1 } else { samples };
         let mut expired = Vec::new();
@@ -253,7 +269,10 @@ impl Evictor {
                 let usage = shards.space.clocks.usage(at, shards.now);
                 let rank = victims.rank(usage, expiry);
                 let key = shape.key(&mem, at);
-                self.consider(rank, shard, db, key, || shards.space.key(key).hash);
+                let hash = || shards.space.key(key).hash;
+                if spared.is_empty() || !is_spared(spared, hash()) {
+                    self.consider(rank, shard, db, key, hash);
+                }
             }
         }
         // The same entry may have been drawn twice.
@@ -288,20 +307,14 @@ impl Evictor {
     }
 }
 
-impl Keyspace {
-    /// Frees a slice of what was deleted before, in the first of these shards that has any; tells
-    /// whether one has. The caller holds no lock.
-    pub fn free_garbage(&self, set: ShardSet, now: i64) -> bool {
-        let free = |shard| self.lock(ShardSet::one(shard), now).free_garbage(shard, GARBAGE_SLICE);
-        set.iter().any(free)
-    }
-}
-
 impl Shards<'_> {
     /// Removes a candidate, unless it has gone, or was used or changed so that it would not be one
     /// any more.
-    fn evict(&mut self, candidate: &Candidate, victims: Victims) -> bool {
+    fn evict(&mut self, candidate: &Candidate, victims: Victims, spared: &[u64]) -> bool {
         let Candidate { rank, shard, db, hash, ref key } = *candidate;
+        if is_spared(spared, hash) {
+            return false;
+        }
         let mem = self.held.view(shard);
         let Some(found) = keys_of(shard, db).find(&mem, hash, &ByKey(key)) else { return false };
         let at = found.item;
@@ -342,6 +355,7 @@ impl Shards<'_> {
         shard: ShardIndex,
         at: u64,
         victims: Victims,
+        spared: &[u64],
     ) -> Option<(u64, Vec<(DbIndex, u64)>)> {
         let mem = self.held.view(shard);
         let (mates, size) = mem.slab_mates(at, Shape::load(&mem, at).len());
@@ -355,7 +369,7 @@ impl Shards<'_> {
                 |db: &DbIndex| keys_of(shard, *db).find(&mem, hash, &ByPlace(at)).is_some();
             let db = (0..DATABASES).find(is_here)?;
             let expiry = shape.expiry(&mem, at);
-            if victims.volatile && expiry.is_none() {
+            if victims.volatile && expiry.is_none() || is_spared(spared, hash) {
                 return None;
             }
             ranks += u128::from(victims.rank(self.space.clocks.usage(at, self.now), expiry));
@@ -364,6 +378,10 @@ impl Shards<'_> {
         let mean = ranks.checked_div(found.len() as u128)?;
         Some((u64::try_from(mean).unwrap_or(u64::MAX), found))
     }
+}
+
+fn is_spared(spared: &[u64], hash: u64) -> bool {
+    spared.binary_search(&hash).is_ok()
 }
 
 /// A random number (splitmix64).

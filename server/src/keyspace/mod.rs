@@ -43,6 +43,7 @@ mod interest;
 mod list;
 mod moving;
 mod news;
+mod reach;
 #[cfg(test)]
 mod scarcity;
 mod set;
@@ -73,6 +74,7 @@ pub use hash::{Expired, FieldValue};
 pub use interest::{ReadyKey, Watcher};
 pub use list::{ListEnd, ListLimits};
 pub use news::{KeyEvent, News};
+pub use reach::Reach;
 #[cfg(test)]
 pub use scarcity::Scarcity;
 pub use set::{MemberList, SetLimits};

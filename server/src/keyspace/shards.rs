@@ -127,6 +127,12 @@ impl<'a> Shards<'a> {
         Self { held: space.arena.lock(set), space, now, ready: Vec::new(), touch: true }
     }
 
+    /// A shard that nobody holds now. For who may hold others, and so must not wait.
+    pub(super) fn try_lock(space: &'a Keyspace, shard: ShardIndex, now: i64) -> Option<Self> {
+        let held = space.arena.try_lock(shard)?;
+        Some(Self { held, space, now, ready: Vec::new(), touch: true })
+    }
+
     /// The same locked shards, for one more command.
     pub const fn lend(&mut self) -> Shards<'_> {
         Shards {
