@@ -45,8 +45,8 @@ def check_messages(client):
         found = []
         while len(found) < count:
             message = pubsub.get_message(ignore_subscribe_messages=True, timeout=20)
-            if message:
-                found.append((message["type"], message["channel"], message["data"]))
+            assert message, f"only {len(found)} of {count} messages came"
+            found.append((message["type"], message["channel"], message["data"]))
         return found
 
     client.config_set("notify-keyspace-events", "KEA")
@@ -68,6 +68,7 @@ def check_messages(client):
         while pubsub.subscribed:
             pubsub.get_message(timeout=20)
         pubsub.psubscribe("__keyevent@0__:*")
+        assert pubsub.get_message(timeout=20)["type"] == "psubscribe"
         client.set("noted", 1, ex=100)
         client.delete("noted")
         assert messages(pubsub, 3) == [

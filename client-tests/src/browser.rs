@@ -37,6 +37,7 @@ impl Browser {
         let driver = Command::new("chromedriver")
             .arg(format!("--port={port}"))
             .env("HOME", folder.path())
+            .env("TMPDIR", folder.path())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())

@@ -3,9 +3,13 @@
 //! Tests that need huge pages run one after the other, also across processes: what one of them has
 //! seen free, no other takes away. `./test` fills the pool before the tests and empties it after.
 
+use crate::wait::wait_until;
 use anyhow::{Context, Result};
 use std::fs::File;
 use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// A size of huge page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,6 +66,8 @@ pub fn claim(size: PageSize, pages: u64) -> Result<Result<Claim, String>> {
     let path = std::env::temp_dir().join("cowherd-tests-hugepages.lock");
     let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
     file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
+    // A process that was killed may hold its pages for a moment longer.
+    drop(wait_until(|| Ok(size.available() >= pages), PATIENCE, "free pages"));
     let free = size.available();
     if free < pages {
         return Ok(Err(format!("needs {pages} free pages of {size:?}, the pool has {free}")));
@@ -83,18 +89,24 @@ impl PoolSize {
     /// When this process is not root, or the kernel did not follow.
     pub fn set(size: PageSize, pages: u64) -> Result<Self> {
         let guard = Self { size, before: size.figure("nr_hugepages")? };
-        std::fs::write(format!("{}/nr_hugepages", size.folder()), pages.to_string())?;
-        let now = size.figure("nr_hugepages")?;
-        anyhow::ensure!(now == pages, "asked for {pages} pages of {size:?}, the pool has {now}");
+        set(size, pages)?;
         Ok(guard)
     }
 }
 
 impl Drop for PoolSize {
     fn drop(&mut self) {
-        let path = format!("{}/nr_hugepages", self.size.folder());
-        if let Err(error) = std::fs::write(&path, self.before.to_string()) {
-            eprintln!("cannot put {} back into {path}: {error}", self.before);
+        if let Err(error) = set(self.size, self.before) {
+            eprintln!("cannot put the pool back: {error:#}");
         }
     }
+}
+
+/// Where memory is scattered the kernel finds some pages each time.
+fn set(size: PageSize, pages: u64) -> Result<()> {
+    let follows = || {
+        std::fs::write(format!("{}/nr_hugepages", size.folder()), pages.to_string())?;
+        Ok(size.figure("nr_hugepages")? == pages)
+    };
+    wait_until(follows, PATIENCE, &format!("{pages} pages of {size:?} in the pool"))
 }

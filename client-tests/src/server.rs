@@ -45,7 +45,18 @@ pub fn binary() -> Result<PathBuf> {
 /// # Errors
 /// When it is not built or does not end.
 pub fn run<A: AsRef<std::ffi::OsStr>>(arguments: &[A]) -> Result<Outcome> {
-    tools::run(Command::new(binary()?).args(arguments), b"", DEADLINE)
+    run_within(arguments, DEADLINE)
+}
+
+/// As [`run`], for what takes its time.
+///
+/// # Errors
+/// When it was not built, cannot run, or takes too long.
+pub fn run_within<A: AsRef<std::ffi::OsStr>>(
+    arguments: &[A],
+    deadline: Duration,
+) -> Result<Outcome> {
+    tools::run(Command::new(binary()?).args(arguments), b"", deadline)
 }
 
 /// What to start.

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use client_tests::hugepages::{PageSize, claim};
-use client_tests::server::{binary, run};
+use client_tests::server::{binary, run_within};
 use client_tests::wait::wait_until;
 use client_tests::{TestResult, skip, tools};
 use nix::sys::signal::Signal;
@@ -10,10 +10,10 @@ use serde_json::Value;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-const DEADLINE: Duration = Duration::from_secs(120);
+const DEADLINE: Duration = Duration::from_secs(600);
 
 fn bench(more: &[&str]) -> Result<tools::Outcome> {
-    run(&[&["bench", "pages", "--runs", "2", "--fault-runs", "1"], more].concat())
+    run_within(&[&["bench", "pages", "--runs", "2", "--fault-runs", "1"], more].concat(), DEADLINE)
 }
 
 /// The cell of these names.

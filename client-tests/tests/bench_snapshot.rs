@@ -2,9 +2,12 @@
 
 use anyhow::{Context as _, Result, ensure};
 use client_tests::browser::Browser;
-use client_tests::server::{Server, run};
+use client_tests::server::{Server, run_within};
 use client_tests::{TestResult, skip, tools};
 use serde_json::Value;
+use std::time::Duration;
+
+const DEADLINE: Duration = Duration::from_secs(600);
 
 const SMALL: [&str; 14] = [
     "bench",
@@ -24,7 +27,7 @@ const SMALL: [&str; 14] = [
 ];
 
 fn bench(more: &[&str]) -> Result<tools::Outcome> {
-    run(&[&SMALL[..], more].concat())
+    run_within(&[&SMALL[..], more].concat(), DEADLINE)
 }
 
 fn number(value: &Value, path: &str) -> Result<f64> {

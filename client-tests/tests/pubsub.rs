@@ -289,7 +289,7 @@ fn a_subscriber_that_does_not_read_is_cut_off_at_its_limit() -> TestResult {
 fn a_soft_limit_cuts_off_after_its_time() -> TestResult {
     let server = Server::start()?;
     let mut raw = server.raw()?;
-    let limits = "normal 0 1mb 1 pubsub 0 1mb 1";
+    let limits = "normal 0 1mb 5 pubsub 0 1mb 5";
     raw.call(&["CONFIG", "SET", "client-output-buffer-limit", limits])?;
     raw.call(&["SETRANGE", "large", "19999999", "x"])?;
     let (mut subscriber, mut reader) = (server.raw()?, server.raw()?);

@@ -150,7 +150,7 @@ fn writers_on_huge_pages_meet_no_fault_with_a_pool_of_one_arena() -> TestResult 
 fn a_save_that_succeeds_tells_what_it_captured_everywhere() -> TestResult {
     let server = builder("small").arg("--maxmemory", "64mb").start()?;
     load(&server, 4000)?;
-    server.delay_saves(100_000)?;
+    server.delay_saves(1_000_000)?;
     server.bgsave()?;
     change(&server, 4000)?;
     server.wait_saved()?.map_err(anyhow::Error::msg)?;

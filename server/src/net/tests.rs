@@ -128,6 +128,11 @@ struct Open {
 
 impl Open {
     fn new() -> Self {
+        // Somebody else may take the port before it is listened on.
+        (0..10).find_map(|_| Self::try_new()).expect("a free port")
+    }
+
+    fn try_new() -> Option<Self> {
         let mut port = 0;
         let mut path = PathBuf::new();
         let house = House::with(|config| {
@@ -136,11 +141,11 @@ impl Open {
             config.port = port;
             config.unixsocket = Some(path.clone());
         });
-        let listeners = Listeners::bind(&house.shared().config.current()).unwrap();
+        let listeners = Listeners::bind(&house.shared().config.current()).ok()?;
         let recorders = (0..3).map(|i| house.shared().telemetry.recorder(i).unwrap()).collect();
         let stop = Stop::new();
         let pool = Pool::start(&house.engine, listeners, recorders, &stop).unwrap();
-        Self { pool: Some(pool), stop, port, path, house }
+        Some(Self { pool: Some(pool), stop, port, path, house })
     }
 
     fn tcp(&self) -> Talk<TcpStream> {

@@ -10,6 +10,7 @@
 use std::convert::Infallible;
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdListener};
+use std::os::fd::AsRawFd as _;
 use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -24,7 +25,7 @@ use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::GracefulShutdown;
-use nix::sys::socket::{setsockopt, sockopt::TcpUserTimeout};
+use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt::TcpUserTimeout};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::error::Elapsed;
@@ -148,6 +149,8 @@ async fn accept(listener: TcpListener, routes: Arc<Routes>, mut stopped: oneshot
             }
         }
     }
+    // The child of a fork has the socket too, and would listen on for as long as it lives.
+    let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
     drop(listener);
     routes.live.close();
     // What is not done in time is cut off with the runtime.
