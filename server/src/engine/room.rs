@@ -13,7 +13,8 @@
 //!
 //! It holds no lock meanwhile, but for a command in the middle of a transaction: nobody may see a
 //! part of that. Then keys go under the locks of the transaction, and from shards that happen to be
-//! free, all but those that the transaction names.
+//! free, all but those that the transaction names; and only so many of them, as others may wait for
+//! those locks.
 //!
 //! The first and the last stop after some time, so that no command waits for long; what is left to
 //! do is left to the next.
@@ -36,8 +37,11 @@ const STEPS: usize = 8;
 const SLABS_FROM: u32 = 5;
 /// From this retry on, they go in all shards: what is wanted is larger than a slab of those.
 const EVERYWHERE_FROM: u32 = 13;
-/// Keys that go before one retry, at most.
+/// Keys that go before one retry, at most, until they go everywhere; then twice as many each time,
+/// since to run a command again may take long.
 const MOST: usize = 256;
+/// Keys that go in the middle of one transaction, at most: its locks hold up others.
+const MOST_WITHIN: u64 = 1 << 16;
 /// Objects from this size on are made of whole units, which all shards share.
 const LARGE: u64 = 16 << 10;
 /// What a command may use beside its arguments.
@@ -61,13 +65,22 @@ pub(super) struct Room {
     allowance: u64,
     /// The limit that the allowance is for.
     limit: u64,
+    /// Keys, or as much of what was deleted before, that may go before the transaction ends.
+    left_within: u64,
     took: Took,
 }
 
 impl Room {
     /// One for a thread; no two have the same seed.
     pub(super) fn new(seed: u64) -> Self {
-        Self { evictor: Evictor::new(seed), from: 0, allowance: 0, limit: 0, took: Took::default() }
+        Self {
+            evictor: Evictor::new(seed),
+            from: 0,
+            allowance: 0,
+            limit: 0,
+            left_within: MOST_WITHIN,
+            took: Took::default(),
+        }
     }
 
     /// Whether a command that may need memory may run; makes room for it first.
@@ -173,11 +186,14 @@ impl Room {
         if wanted.saturating_add(CHUNK_SIZE) > shared.keyspace.arena().capacity() {
             return false;
         }
-        if reach.free_garbage(set) {
+        if reach.holds_locks() && self.left_within == 0 {
+            return false;
+        }
+        if self.garbage(reach, set, nth) {
             return true;
         }
         let Some(victims) = Victims::of(config.maxmemory_policy) else {
-            return reach.free_garbage(ShardSet::ALL);
+            return self.garbage(reach, ShardSet::ALL, nth);
         };
         let mut progress = false;
         if wanted >= LARGE {
@@ -186,10 +202,10 @@ impl Room {
         if nth < SLABS_FROM {
             progress |= self.keys(config, reach, set, victims, nth);
         } else if nth < EVERYWHERE_FROM {
-            progress |= self.slabs(config, reach, set, victims);
+            progress |= self.slabs(config, reach, set, victims, nth);
         }
         if !progress {
-            progress |= self.slabs(config, reach, ShardSet::ALL, victims);
+            progress |= self.slabs(config, reach, ShardSet::ALL, victims, nth);
             progress |= self.keys(config, reach, ShardSet::ALL, victims, nth);
         }
         // What else has to go before there is room says how memory is cut, not how much there is;
@@ -201,6 +217,14 @@ impl Room {
         progress
     }
 
+    /// Frees what was deleted before, more the higher `nth` is; tells whether there was any.
+    fn garbage(&mut self, reach: &mut Reach<'_, '_>, set: ShardSet, nth: u32) -> bool {
+        let most = most(nth) / MOST;
+        let slices = (0..most).take_while(|_| reach.free_garbage(set)).count();
+        self.gone(slices);
+        slices > 0
+    }
+
     /// Evicts some keys of each shard, more the higher `nth` is; tells whether there were any.
     fn keys(
         &mut self,
@@ -210,9 +234,9 @@ impl Room {
         victims: Victims,
         nth: u32,
     ) -> bool {
-        let count = 1usize << nth.min(SLABS_FROM);
+        let count = (1 << nth.min(SLABS_FROM)) * most(nth) / MOST;
         let mut progress = false;
-        let mut left = MOST;
+        let mut left = most(nth);
         let mut from = |set: ShardSet| {
             for _ in 0..count {
                 let step = self.step(config, reach, set, victims);
@@ -238,6 +262,7 @@ impl Room {
         reach: &mut Reach<'_, '_>,
         set: ShardSet,
         victims: Victims,
+        nth: u32,
     ) -> bool {
         let samples = config.maxmemory_samples;
         let mut gone = 0;
@@ -247,10 +272,11 @@ impl Room {
         for shard in behind.into_iter().chain(before) {
             self.from = shard.get() + 1;
             gone += self.evictor.evict_slab(reach, shard, victims, samples);
-            if gone >= MOST {
+            if gone >= most(nth) {
                 break;
             }
         }
+        self.gone(gone);
         gone > 0
     }
 
@@ -265,7 +291,12 @@ impl Room {
         let samples = config.maxmemory_samples;
         let step = self.evictor.evict_one(reach, set, victims, samples);
         self.took.longest = self.took.longest.max(begun.elapsed());
+        self.gone(usize::from(step != Step::Nothing));
         step
+    }
+
+    fn gone(&mut self, count: usize) {
+        self.left_within = self.left_within.saturating_sub(count as u64);
     }
 
     fn finish(&mut self, shared: &Shared, config: &Config, reach: &Reach<'_, '_>, begun: Instant) {
@@ -273,6 +304,11 @@ impl Room {
         if !reach.holds_locks() {
             self.serve(shared, config, reach.now());
         }
+    }
+
+    /// A transaction begins.
+    pub(super) const fn enter(&mut self) {
+        self.left_within = MOST_WITHIN;
     }
 
     /// Serves those who wait for keys that went. For who holds no lock any more.
@@ -291,6 +327,12 @@ impl Room {
         }
         Some(std::mem::take(&mut self.took))
     }
+}
+
+/// Keys that go before the `nth` retry, at most.
+const fn most(nth: u32) -> usize {
+    let doublings = nth.saturating_sub(EVERYWHERE_FROM);
+    MOST << if doublings < 12 { doublings } else { 12 }
 }
 
 /// Whether more is used than `maxmemory` allows. The arena itself cannot grow beyond its

@@ -8,8 +8,8 @@ use std::sync::atomic::Ordering;
 use crate::arena::{Stalls, take_refused};
 use crate::clock;
 use crate::commands::{
-    Answer, Call, Effect, Failure, Flags, Patience, Queue, QueuedCommand, Row, SaveKind, Session,
-    Shared, key_of,
+    Answer, Call, Effect, Failure, Flags, Locks, Patience, Queue, QueuedCommand, Row, SaveKind,
+    Session, Shared, key_of,
 };
 use crate::config::Config;
 use crate::keyspace::{Key, Reach, ShardSet};
@@ -57,6 +57,7 @@ impl Worker {
             return ran;
         }
         let config = self.config.get();
+        self.room.enter();
         session.in_exec = true;
         let mut save_wanted = false;
         let later = later_configs(shared, &queue);
@@ -136,10 +137,17 @@ fn later_configs(shared: &Shared, queue: &Queue) -> Vec<OnceCell<Arc<Config>>> {
     changing.map(|_| OnceCell::new()).collect()
 }
 
-/// Hashes of all keys that a queue names, in ascending order.
+/// Hashes of all keys that a queue names, in ascending order. What locks all shards may name keys
+/// anywhere among its arguments.
 fn names(shared: &Shared, queue: &Queue) -> Vec<u64> {
-    let mut names: Vec<u64> =
-        queue.iter().flat_map(|queued| keys(shared, queued)).map(|key| key.hash).collect();
+    let mut names = Vec::new();
+    for queued in queue.iter() {
+        if shared.table.rows()[queued.row].command.locks == Locks::All {
+            names.extend(queued.args.iter().map(|bytes| shared.keyspace.key(bytes).hash));
+        } else {
+            names.extend(keys(shared, queued).map(|key| key.hash));
+        }
+    }
     names.sort_unstable();
     names
 }
@@ -188,8 +196,12 @@ fn try_again<'c>(
 ) -> Answer {
     let start = call.reply.len();
     let bytes: usize = queued.args.iter().map(<[u8]>::len).sum();
-    let own = keys(call.shared, *queued).map(|key| ShardSet::one(key.shard));
-    let set = own.fold(ShardSet::NONE, |set, shard| set | shard);
+    let set = if call.row.command.locks == Locks::All {
+        ShardSet::ALL
+    } else {
+        let own = keys(call.shared, *queued).map(|key| ShardSet::one(key.shard));
+        own.fold(ShardSet::NONE, |set, shard| set | shard)
+    };
     let mut nth = 0;
     // What has failed for another reason than room is not helped by eviction.
     while let Some(refused) = take_refused() {

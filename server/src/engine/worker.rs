@@ -305,6 +305,11 @@ impl Worker {
             Some(Err(text)) => {
                 reply.error(text);
                 self.recorder.error(text.as_bytes());
+                // 0 is none, and nothing waits that was no command.
+                let command = session.client.last_command.load(Ordering::Relaxed);
+                if let Some(number) = usize::try_from(command).ok().and_then(|n| n.checked_sub(1)) {
+                    self.recorder.failed_late(number);
+                }
             }
             None => {}
         }

@@ -114,6 +114,8 @@ impl Clocks {
     /// The count of `word`, less one for each span of time without a use.
     fn decayed(&self, word: u32, now: i64) -> u32 {
         let elapsed = minutes(now).wrapping_sub(word >> 8) & 0xffff;
+        // A clock that is ahead was set by a thread whose minute began sooner.
+        let elapsed = if elapsed > 0x7fff { 0 } else { elapsed };
         let lost = elapsed.checked_div(self.decay_minutes.load(Ordering::Relaxed));
         (word & 0xff).saturating_sub(lost.unwrap_or(0))
     }

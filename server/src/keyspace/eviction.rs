@@ -1,9 +1,9 @@
 //! Eviction: which keys go when memory is short.
 //!
 //! ```text
-//!             one shard locked            nothing locked        one shard locked
-//! evict_one:  sample some of its keys --> pool of the best  --> remove the best of all,
-//!             (the next shard each time)  of many shards        if it was not used since
+//!             under one shard's lock      pool of the best      under one shard's lock
+//! evict_one:  sample some of its keys --> of many shards    --> remove the best of all,
+//!             (the next shard each time)                        if it was not used since
 //! ```
 //!
 //! Looking at all keys would take too long, and the best of a few is often a bad choice. The pool

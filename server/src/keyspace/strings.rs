@@ -4,6 +4,7 @@
 use crate::arena::{Mem, OutOfMemory, rounded};
 
 use super::entry::{Encoding, HEAD, Kind, MAX_INLINE, Shape};
+use super::news::KeyEvent;
 use super::shards::Entry;
 use super::{DbIndex, Key, Shards};
 
@@ -435,11 +436,13 @@ impl Shards<'_> {
             None => {
                 let mut mem = self.held.mem(key.shard);
                 let (created, shape) = create(&mut mem, key, &New::Bytes(&[]), None)?;
-                if let Err(full) = self.link(db, key.hash, created, &shape) {
+                if let Err(full) = self.link_silently(db, key.hash, created, &shape) {
                     super::shards::free_entry(&mut self.mem(key.shard), created);
                     return Err(full.into());
                 }
-                Ok(self.grow_or_remove(db, key, len)?)
+                let grown = self.grow_or_remove(db, key, len)?;
+                self.announce(KeyEvent::New, db, key.shard, grown.at);
+                Ok(grown)
             }
         }
     }

@@ -353,6 +353,14 @@ impl Recorder {
     pub fn rejected(&self, number: usize) {
         bump(&self.slot().commands[number].rejected, 1);
     }
+
+    /// A command that was counted already has failed after all.
+    ///
+    /// # Panics
+    /// When there is no such command.
+    pub fn failed_late(&self, number: usize) {
+        bump(&self.slot().commands[number].failed, 1);
+    }
 }
 
 impl Drop for Recorder {

@@ -28,6 +28,8 @@ pub enum Put {
 const ROOM: u64 = 64 << 10;
 /// Bytes that one more of them takes at most, itself apart.
 const ROOM_FOR_ONE: u64 = 2 << 10;
+/// Bytes that are looked for in one piece: what a slab of small objects takes at most.
+const PIECE: u64 = 64 << 10;
 
 const fn description(count: u64) -> Description {
     Description { kind: Kind::SortedSet, form: 0, count }
@@ -139,8 +141,13 @@ impl Shards<'_> {
         }
         // So that it fails, if it does, before anything is done.
         let mut mem = self.held.mem(entry.shard);
-        let place = mem.allocate(reserve)?;
-        mem.release(place, reserve);
+        let mut pieces = Vec::new();
+        let there_is = (0..reserve.div_ceil(PIECE))
+            .try_for_each(|_| mem.allocate(PIECE).map(|place| pieces.push(place)));
+        for place in pieces {
+            mem.release(place, PIECE);
+        }
+        there_is?;
         let (mut added, mut changed) = (0, 0);
         for (i, member) in members.iter().enumerate() {
             let mut before = None;

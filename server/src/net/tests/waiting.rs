@@ -469,4 +469,12 @@ fn a_fork_that_fails_is_told_and_counted() {
     talk.send("INFO errorstats");
     let told = talk.lines(4);
     assert!(told.contains("errorstat_ERR:count=2"), "{told}");
+    talk.send("INFO commandstats");
+    let told: String =
+        std::iter::from_fn(|| Some(talk.line())).take_while(|line| !line.is_empty()).collect();
+    let bgsave = told.split("cmdstat_").find(|line| line.starts_with("bgsave:"));
+    assert!(
+        bgsave.is_some_and(|line| line.contains("calls=2,") && line.contains("failed_calls=2")),
+        "{told}"
+    );
 }
