@@ -40,6 +40,14 @@ pub(super) const fn large_size(len: u64) -> u64 {
     }
 }
 
+/// Bytes that an object of `len` bytes needs in one piece where there is no slab with room for it.
+pub const fn piece_for(len: u64) -> u64 {
+    match Class::of(len) {
+        Some(class) => class.units() * UNIT_SIZE,
+        None => large_size(len),
+    }
+}
+
 /// What the allocator keeps beside the arena.
 pub(super) struct Heaps {
     /// For each shard and class the first slab with room, as a unit number of the whole arena.

@@ -33,6 +33,8 @@ pub const UNIT_SIZE: u64 = 8 << 10;
 pub const UNITS_PER_CHUNK: u64 = CHUNK_SIZE / UNIT_SIZE;
 /// Units at the front of a cut chunk that hold the descriptors.
 pub const HEAD_UNITS: u64 = UNITS_PER_CHUNK * size_of::<UnitDescriptor>() as u64 / UNIT_SIZE;
+/// Units in a chunk that can hold something.
+pub const UNITS_IN_CHUNK: u64 = UNITS_PER_CHUNK - HEAD_UNITS;
 /// Shards; fixed, because the image depends on it.
 pub const SHARDS: usize = 64;
 /// Chunks whose table entries share one table part.

@@ -6,8 +6,8 @@
 //!   before a command runs that may need memory.
 //! - The arena has refused memory to a command, which then has changed nothing. Memory of another
 //!   shard is of little use to it, so keys of its own shards go, more each time it is tried again.
-//!   If that does not help, whole slabs of keys go, whose memory is good for any size, and then
-//!   keys of all shards: a command is refused only when nothing is left that may go.
+//!   If that does not help, neighbouring slabs of keys go, whose memory is good for any size: a
+//!   command is refused only when nothing is left that may go.
 //!   That is also where the pressure is learned: the arena is full before every byte of it is used.
 //! - The background thread finds the limit exceeded.
 //!
@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use crate::commands::Shared;
 use crate::config::Config;
-use crate::keyspace::{CHUNK_SIZE, Evictor, Reach, ShardSet, Step, Victims};
+use crate::keyspace::{CHUNK_SIZE, Evictor, Reach, ShardSet, Step, UNIT_SIZE, Victims, piece_for};
 use crate::protocol::Args;
 
 use super::serving;
@@ -33,12 +33,10 @@ use super::serving;
 const TIME: Duration = Duration::from_micros(500);
 /// Steps between two looks at the clock.
 const STEPS: usize = 8;
-/// From this retry on, whole slabs go: values of another size are wanted than there were.
+/// From this retry on, neighbouring slabs go: values of another size are wanted than there were.
 const SLABS_FROM: u32 = 5;
-/// From this retry on, they go in all shards: what is wanted is larger than a slab of those.
-const EVERYWHERE_FROM: u32 = 13;
-/// Keys that go before one retry, at most, until they go everywhere; then twice as many each time,
-/// since to run a command again may take long.
+/// Keys that go before one retry, at most; twice as many each time once slabs go, since to run a
+/// command again may take long.
 const MOST: usize = 256;
 /// Keys that go in the middle of one transaction, at most: its locks hold up others.
 const MOST_WITHIN: u64 = 1 << 16;
@@ -59,8 +57,6 @@ pub(super) struct Took {
 /// One thread's way to make room.
 pub(super) struct Room {
     evictor: Evictor,
-    /// The shard from which the next slabs go.
-    from: usize,
     /// Bytes that may be used before the sum of all that is used is looked at again.
     allowance: u64,
     /// The limit that the allowance is for.
@@ -75,7 +71,6 @@ impl Room {
     pub(super) fn new(seed: u64) -> Self {
         Self {
             evictor: Evictor::new(seed),
-            from: 0,
             allowance: 0,
             limit: 0,
             left_within: MOST_WITHIN,
@@ -196,16 +191,12 @@ impl Room {
             return self.garbage(reach, ShardSet::ALL, nth);
         };
         let mut progress = false;
-        if wanted >= LARGE {
-            progress |= self.keys(config, reach, ShardSet::ALL, victims, nth);
-        }
-        if nth < SLABS_FROM {
+        if wanted >= LARGE || nth >= SLABS_FROM {
+            progress |= self.clear(config, reach, piece_for(wanted), victims, nth);
+        } else {
             progress |= self.keys(config, reach, set, victims, nth);
-        } else if nth < EVERYWHERE_FROM {
-            progress |= self.slabs(config, reach, set, victims, nth);
         }
         if !progress {
-            progress |= self.slabs(config, reach, ShardSet::ALL, victims, nth);
             progress |= self.keys(config, reach, ShardSet::ALL, victims, nth);
         }
         // What else has to go before there is room says how memory is cut, not how much there is;
@@ -255,26 +246,23 @@ impl Room {
         progress
     }
 
-    /// Evicts a slab of keys in each shard; tells whether there was one.
-    fn slabs(
+    /// Evicts neighbouring slabs of keys until there is a piece of so many bytes; or, where other
+    /// things stand in between, single slabs, until it has room by chance. Tells whether there
+    /// were any.
+    fn clear(
         &mut self,
         config: &Config,
         reach: &mut Reach<'_, '_>,
-        set: ShardSet,
+        bytes: u64,
         victims: Victims,
         nth: u32,
     ) -> bool {
         let samples = config.maxmemory_samples;
-        let mut gone = 0;
-        // Each time from the shard on at which the last time ended.
-        let (before, behind): (Vec<_>, Vec<_>) =
-            set.iter().partition(|shard| shard.get() < self.from);
-        for shard in behind.into_iter().chain(before) {
-            self.from = shard.get() + 1;
-            gone += self.evictor.evict_slab(reach, shard, victims, samples);
-            if gone >= most(nth) {
-                break;
-            }
+        let mut gone = self.evictor.evict_neighbours(reach, bytes, victims, samples);
+        let mut last = usize::from(gone == 0);
+        while last > 0 && gone < most(nth) {
+            last = self.evictor.evict_neighbours(reach, UNIT_SIZE, victims, samples);
+            gone += last;
         }
         self.gone(gone);
         gone > 0
@@ -331,7 +319,7 @@ impl Room {
 
 /// Keys that go before the `nth` retry, at most.
 const fn most(nth: u32) -> usize {
-    let doublings = nth.saturating_sub(EVERYWHERE_FROM);
+    let doublings = nth.saturating_sub(SLABS_FROM);
     MOST << if doublings < 12 { doublings } else { 12 }
 }
 

@@ -11,13 +11,14 @@
 //!
 //! Memory that keys of one size leave behind is of use to keys of that size only, until a slab has
 //! lost all its objects: chosen one by one, keys would nearly all have to go before that happens.
-//! `evict_slab` takes those of one slab together, for a command that finds no room otherwise.
+//! `clearing` takes those of neighbouring slabs together, for a command that finds no room
+//! otherwise.
 //!
 //! Invariants:
 //! 1. An evictor locks one shard at a time, and waits for it only if who asks holds none.
 //! 2. Candidates are names of keys, never places: what has become of them is looked up.
 
-use crate::arena::{ShardIndex, ShardSet};
+use crate::arena::{ShardIndex, ShardSet, Stretch};
 use crate::collections::dict::{Dict, Hashed as _};
 use crate::config::MaxmemoryPolicy;
 
@@ -66,7 +67,7 @@ impl Victims {
     }
 
     /// Refers to all keys of a database in a shard that may go.
-    fn dict(self, shard: ShardIndex, db: DbIndex) -> Dict {
+    pub(super) fn dict(self, shard: ShardIndex, db: DbIndex) -> Dict {
         if self.volatile { expires_of(shard, db) } else { keys_of(shard, db) }
     }
 
@@ -112,8 +113,8 @@ pub struct Evictor {
     pool: Vec<Candidate>,
     victims: Option<Victims>,
     next_shard: usize,
-    random: u64,
-    ready: Vec<ReadyKey>,
+    pub(super) random: u64,
+    pub(super) ready: Vec<ReadyKey>,
 }
 
 impl Evictor {
@@ -182,54 +183,8 @@ impl Evictor {
         }
     }
 
-    /// Evicts all keys of a slab of one shard, so that objects of any size find room in its place:
-    /// of some slabs that hold nothing else, the one with the best victims. Returns how many went.
-    pub fn evict_slab(
-        &mut self,
-        reach: &mut Reach<'_, '_>,
-        shard: ShardIndex,
-        victims: Victims,
-        samples: u32,
-    ) -> usize {
-        let spared = reach.spared();
-        let gone = reach.with(shard, |shards| {
-            let mates = self.choose_slab(shards, shard, victims, samples, spared);
-            for (db, at) in &mates {
-                shards.evict_entry(shard, *db, *at);
-            }
-            self.ready.append(&mut shards.take_ready());
-            mates.len()
-        });
-        gone.unwrap_or(0)
-    }
-
-    /// The keys of the slab that goes.
-    fn choose_slab(
-        &mut self,
-        shards: &Shards<'_>,
-        shard: ShardIndex,
-        victims: Victims,
-        samples: u32,
-        spared: &[u64],
-    ) -> Vec<(DbIndex, u64)> {
-        let mut best: Option<(u64, Vec<(DbIndex, u64)>)> = None;
-        for db in 0..DATABASES {
-            for _ in 0..samples {
-                let mem = shards.held.view(shard);
-                let dict = victims.dict(shard, db);
-                let Some(at) = dict.random(&mem, || next(&mut self.random)) else { break };
-                let slab = shards.slab_victims(shard, at, victims, spared);
-                let Some((rank, mates)) = slab else { continue };
-                if best.as_ref().is_none_or(|(other, _)| *other < rank) {
-                    best = Some((rank, mates));
-                }
-            }
-        }
-        best.map(|(_, mates)| mates).unwrap_or_default()
-    }
-
     /// The next shard that has a key that may go.
-    fn choose_shard(
+    pub(super) fn choose_shard(
         &mut self,
         space: &Keyspace,
         set: ShardSet,
@@ -335,7 +290,7 @@ impl Shards<'_> {
         self.discard(db, hash, entry);
     }
 
-    fn evict_entry(&mut self, shard: ShardIndex, db: DbIndex, at: u64) {
+    pub(super) fn evict_entry(&mut self, shard: ShardIndex, db: DbIndex, at: u64) {
         let mem = self.held.view(shard);
         let shape = Shape::load(&mem, at);
         if shape.expiry(&mem, at).is_some_and(|at| at <= self.now) {
@@ -348,17 +303,17 @@ impl Shards<'_> {
         }
     }
 
-    /// The entries in the slab of the entry at `at`, with their databases, and the mean of their
+    /// The entries in the slab that begins there, with their databases, and the mean of their
     /// ranks; none if the slab has other objects too, or keys that may not go.
-    fn slab_victims(
+    pub(super) fn slab_victims(
         &self,
         shard: ShardIndex,
-        at: u64,
+        slab: &Stretch,
         victims: Victims,
         spared: &[u64],
     ) -> Option<(u64, Vec<(DbIndex, u64)>)> {
+        let (mates, size) = self.held.view(shard).slab_from(slab.chunk, slab.unit)?;
         let mem = self.held.view(shard);
-        let (mates, size) = mem.slab_mates(at, Shape::load(&mem, at).len());
         let mut found = Vec::with_capacity(mates.len());
         let mut ranks = 0u128;
         for at in mates {

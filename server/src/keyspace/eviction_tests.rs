@@ -3,7 +3,7 @@
 use super::super::Expiry;
 use super::*;
 use crate::arena::{Blank, PageKind};
-use crate::keyspace::Databases;
+use crate::keyspace::{Databases, UNIT_SIZE, piece_for};
 
 const NOW: i64 = 10_000_000;
 const SAMPLES: u32 = 5;
@@ -248,15 +248,42 @@ fn a_slab_goes_as_a_whole_and_its_memory_is_free_for_all() {
     }
     let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = Evictor::new(1);
-    let shard = ShardIndex::new(9).unwrap();
-    let (before, used) = (space.shard_len(shard, 0), space.arena().used_bytes());
-    let gone = evictor.evict_slab(&mut alone(&space, NOW), shard, victims, SAMPLES);
-    assert!(gone > 0 && space.shard_len(shard, 0) == before - gone as u64);
+    let used = space.arena().used_bytes();
+    let gone = evictor.evict_neighbours(&mut alone(&space, NOW), UNIT_SIZE, victims, SAMPLES);
+    assert!(gone > 0 && space.len(0) == 2000 - gone as u64);
     assert!(space.arena().used_bytes() < used);
     assert_eq!(space.stats().evicted, gone as u64);
     // Keys without an expiry may not go, and then neither may their slab.
     let volatile = Victims::of(MaxmemoryPolicy::VolatileLru).unwrap();
-    assert_eq!(evictor.evict_slab(&mut alone(&space, NOW), shard, volatile, SAMPLES), 0);
+    let mut reach = alone(&space, NOW);
+    assert_eq!(evictor.evict_neighbours(&mut reach, UNIT_SIZE, volatile, SAMPLES), 0);
+    space.verify(1).unwrap();
+}
+
+/// Slabs went here and there: before four of them lay side by side, half of all keys were gone.
+#[test]
+fn what_needs_several_units_takes_neighbours() {
+    let space = space(32);
+    let put = |name: &[u8], len: usize| {
+        let key = space.key(name);
+        let mut shards = space.lock(ShardSet::one(key.shard), NOW);
+        shards.set(0, &key, &vec![b'x'; len], Expiry::None)
+    };
+    let filled = (0..).take_while(|number| put(&name(*number), 100).is_ok()).count() as u64;
+    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let mut evictor = Evictor::new(1);
+    for (i, len) in [6_000, 30_000, 60_000].into_iter().enumerate() {
+        let large = format!("large:{i}").into_bytes();
+        assert!(put(&large, len).is_err(), "there is room for {len} bytes");
+        let piece = piece_for(len as u64 + 100);
+        let gone = evictor.evict_neighbours(&mut alone(&space, NOW), piece, victims, SAMPLES);
+        // At most a slab more than there has to be at each end, of objects of 112 bytes or more.
+        let most = (piece / UNIT_SIZE + 2) * (UNIT_SIZE / 112);
+        assert!(gone > 0 && gone as u64 <= most, "{gone} of {filled} went for {len} bytes");
+        // What refers to a large value is an object of its own.
+        evictor.evict_neighbours(&mut alone(&space, NOW), UNIT_SIZE, victims, SAMPLES);
+        put(&large, len).unwrap();
+    }
     space.verify(1).unwrap();
 }
 
@@ -284,9 +311,7 @@ fn within_a_transaction_named_keys_and_shards_of_others_stay() {
             Step::Evicted | Step::Freed => nothing = 0,
         }
     }
-    for shard in ShardIndex::all() {
-        while evictor.evict_slab(&mut reach, shard, victims, SAMPLES) > 0 {}
-    }
+    assert_eq!(evictor.evict_neighbours(&mut reach, UNIT_SIZE, victims, SAMPLES), 0);
     drop(shards);
     drop(foreign);
     assert_eq!(space.shard_len(other, 0), kept_by_other);

@@ -31,6 +31,7 @@
 //! 3. On `OutOfMemory` nothing has changed.
 //! 4. A value of several elements is never empty, but for streams.
 
+mod clearing;
 mod clocks;
 mod compact;
 mod database;
@@ -62,7 +63,7 @@ use crate::arena::layout::{ROOT_SIZE, shard_root};
 use crate::arena::{Arena, Blank, Offset, OpenError, SHARDS};
 use crate::collections::dict::{Dict, Root};
 
-pub use crate::arena::{CHUNK_SIZE, OutOfMemory, ShardIndex, ShardSet};
+pub use crate::arena::{CHUNK_SIZE, OutOfMemory, ShardIndex, ShardSet, UNIT_SIZE, piece_for};
 pub use crate::collections::dict::Cursor;
 pub use clocks::{Clocks, Usage};
 pub use compact::Limits;
