@@ -433,32 +433,25 @@ impl Shards<'_> {
         match old {
             Some(old) if old.shape.kind != Kind::String => Err(StringError::WrongType),
             Some(old) => Ok(self.editable(db, key, old, len)?),
-            None => {
-                let mut mem = self.held.mem(key.shard);
-                let (created, shape) = create(&mut mem, key, &New::Bytes(&[]), None)?;
-                if let Err(full) = self.link_silently(db, key.hash, created, &shape) {
-                    super::shards::free_entry(&mut self.mem(key.shard), created);
-                    return Err(full.into());
-                }
-                let grown = self.grow_or_remove(db, key, len)?;
-                self.announce(KeyEvent::New, db, key.shard, grown.at);
-                Ok(grown)
-            }
+            None => Ok(self.reserve_new(db, key, len)?),
         }
     }
 
-    /// Grows a new empty string; without room for that the key is gone again.
-    fn grow_or_remove(
-        &mut self,
-        db: DbIndex,
-        key: &Key<'_>,
-        len: u64,
-    ) -> Result<Entry, OutOfMemory> {
+    /// A new string of zeros; without room for it there is no key.
+    fn reserve_new(&mut self, db: DbIndex, key: &Key<'_>, len: u64) -> Result<Entry, OutOfMemory> {
+        let mut mem = self.held.mem(key.shard);
+        let (created, shape) = create(&mut mem, key, &New::Bytes(&[]), None)?;
+        if let Err(full) = self.link_silently(db, key.hash, created, &shape) {
+            super::shards::free_entry(&mut self.mem(key.shard), created);
+            return Err(full);
+        }
         let Some(empty) = self.peek(db, key) else { return Err(OutOfMemory) };
-        self.editable(db, key, &empty, len).inspect_err(|_| {
+        let grown = self.editable(db, key, &empty, len).inspect_err(|_| {
             self.unlink(db, key.hash, &empty);
             self.free(&empty);
-        })
+        })?;
+        self.announce(KeyEvent::New, db, key.shard, grown.at);
+        Ok(grown)
     }
 
     /// The entry as bytes (not as a number) with room for `len` bytes; bytes beyond the old length
