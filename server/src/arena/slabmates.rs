@@ -32,11 +32,17 @@ pub struct Stretch {
 }
 
 impl Arena {
-    /// What the units of a chunk hold, from the first to the last that can hold anything. Read
-    /// without their locks: good for hints only. `None` for a chunk that is not cut into units.
+    /// What the units of a chunk hold, from the first to the last that can hold anything; empty if
+    /// the chunk is not in use. Read without their locks: good for hints only. `None` for a chunk
+    /// that holds something else, and for one that is not there.
     pub fn stretches(&self, chunk: ChunkIndex) -> Option<Vec<Stretch>> {
-        if self.chunk_state(chunk) != ChunkState::Units {
+        if chunk.start() >= self.capacity() {
             return None;
+        }
+        match self.chunk_state(chunk) {
+            ChunkState::Units => {}
+            ChunkState::Free => return Some(Vec::new()),
+            _ => return None,
         }
         let mut stretches = Vec::new();
         let mut unit = HEAD_UNITS;
