@@ -233,7 +233,7 @@ impl Mem<'_> {
     }
 
     /// The chunk, the first unit and the descriptor of the slab in which `at` lies.
-    pub(super) fn slab_at(&self, at: u64) -> (ChunkIndex, u64, UnitDescriptor) {
+    fn slab_at(&self, at: u64) -> (ChunkIndex, u64, UnitDescriptor) {
         let chunk = ChunkIndex::of(at);
         let mut unit = at % CHUNK_SIZE / UNIT_SIZE;
         let mut descriptor = self.read(chunk.descriptor(unit));

@@ -53,7 +53,7 @@ impl Arena {
     }
 
     /// A word as it is at this moment, read without any lock: good for hints only, such as what to
-    /// prefetch. `None` outside the arena.
+    /// prefetch, or where it is worth a look under a lock. `None` outside the arena.
     #[inline]
     pub fn hint(&self, at: u64) -> Option<u64> {
         if !at.is_multiple_of(8) || at >= self.capacity() {
@@ -66,7 +66,7 @@ impl Arena {
         // SAFETY: an aligned word inside the mapping, as just checked.
         let address = unsafe { self.map.base().add(index(at)) };
         // SAFETY: the word is valid and aligned. Writers do not use atomics, so that the value
-        // may be torn; nothing but a prefetch depends on it.
+        // may be torn; no unsafe code depends on it.
         let word = unsafe { AtomicU64::from_ptr(address.as_ptr().cast()) };
         Some(word.load(Ordering::Relaxed))
     }

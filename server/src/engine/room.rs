@@ -61,7 +61,7 @@ pub(super) struct Room {
     allowance: u64,
     /// The limit that the allowance is for.
     limit: u64,
-    /// Keys, or as much of what was deleted before, that may go before the transaction ends.
+    /// Keys, or slices of what was deleted before, that may go before the transaction ends.
     left_within: u64,
     took: Took,
 }

@@ -260,7 +260,7 @@ fn a_slab_goes_as_a_whole_and_its_memory_is_free_for_all() {
     space.verify(1).unwrap();
 }
 
-/// Slabs went here and there: before four of them lay side by side, half of all keys were gone.
+/// Slabs went here and there: before four of them lay side by side, those of hundreds were gone.
 #[test]
 fn what_needs_several_units_takes_neighbours() {
     let space = space(32);
