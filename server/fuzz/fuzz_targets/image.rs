@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use cowherd::arena::layout::ChunkState;
 use cowherd::arena::{Blank, CHUNK_SIZE, ChunkIndex, PageKind, ShardIndex, ShardSet};
-use cowherd::keyspace::{Databases, Expiry, Keyspace, layout_hash};
+use cowherd::keyspace::{Databases, Expiry, Keyspace, Limits, layout_hash};
 use libfuzzer_sys::fuzz_target;
 
 const CAPACITY: u64 = 16 << 20;
@@ -68,7 +68,7 @@ fn value(i: usize) -> Vec<u8> {
 fn fill(space: &Keyspace) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for (i, name) in names().enumerate() {
-        let key = space.key(&name);
+        let key = space.key(i % 3, &name);
         let expiry = if i % 3 == 0 { Expiry::At(i64::MAX / 2) } else { Expiry::None };
         // What passed may be full.
         let _ = shards.set(i % 3, &key, &value(i), expiry);
@@ -79,13 +79,26 @@ fn fill(space: &Keyspace) {
     }
 }
 
+fn rename(space: &Keyspace) {
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    let fields: Vec<_> = (0..20).map(|i: u32| i.to_string().into_bytes()).collect();
+    let pairs = fields.iter().map(|field| (field.as_slice(), &b"value"[..]));
+    let limits = Limits { entries: 4, value: 64 };
+    let (from, to) = (space.key(0, b"from"), space.key(0, b"to"));
+    let set = shards.hash_set(0, &from, None, pairs, Expiry::None, &limits);
+    set.expect("room");
+    assert_eq!(shards.rename(0, &from, &to), Ok(true));
+    assert_ne!(space.key(0, b"to").shard, to.home(), "no key is away from home");
+}
+
 fn sound() -> Sound {
     let blank = Blank::reserve(PageKind::Small, CAPACITY).expect("memory");
     let space = Keyspace::create(blank, 7).expect("memory");
     fill(&space);
-    for shard in ShardIndex::all().step_by(2) {
-        space.lock(ShardSet::ALL, NOW).flush(shard, Databases::One(2));
-    }
+    // A large value away from its key's home, and databases that wait to be freed.
+    rename(&space);
+    space.lock(ShardSet::ALL, NOW).flush(Databases::One(2));
+    fill(&space);
     let arena = space.arena();
     let held = arena.lock(ShardSet::ALL);
     let mem = held.view(ShardIndex::of_hash(0));
@@ -149,8 +162,8 @@ fn exercise(space: &Keyspace) {
     {
         let mut shards = space.lock(ShardSet::ALL, NOW);
         for (db, name) in (0..3).flat_map(|db| names().step_by(2).map(move |name| (db, name))) {
-            let _ = shards.persist(db, &space.key(&name));
-            shards.remove(db, &space.key(&name));
+            let _ = shards.persist(db, &space.key(db, &name));
+            shards.remove(db, &space.key(db, &name));
         }
     }
     space.verify(1).expect("still whole");
@@ -158,8 +171,8 @@ fn exercise(space: &Keyspace) {
     while more {
         more = false;
         let mut shards = space.lock(ShardSet::ALL, NOW);
+        shards.flush(Databases::All);
         for shard in ShardIndex::all() {
-            shards.flush(shard, Databases::All);
             more |= shards.clean(shard, 0, &mut Default::default(), 1000).more_garbage;
         }
     }

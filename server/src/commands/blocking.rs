@@ -159,6 +159,7 @@ impl Call<'_> {
             db: session.db,
             no_touch: session.no_touch,
             shards: self.named,
+            moves: self.shared.keyspace.moves(),
             ticket: self.shared.waits.ticket(),
             until: timeout.map(|time| clock::monotonic_us().saturating_add(clock::micros(time))),
             keys,

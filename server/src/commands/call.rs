@@ -34,7 +34,7 @@ pub struct Call<'c> {
     /// The command's row in the table.
     pub row: &'c Row,
     /// Hash of the first key, if the engine has it already.
-    pub first_key: Option<Key<'c>>,
+    pub first_hash: Option<u64>,
     /// The wall clock in milliseconds.
     pub now: i64,
     /// What only the engine or the connection can do.
@@ -42,12 +42,13 @@ pub struct Call<'c> {
 }
 
 impl<'c> Call<'c> {
-    /// Argument `i` as a key.
+    /// Argument `i` as a key of the selected database.
     #[inline]
     pub fn key(&self, i: usize) -> Key<'c> {
-        match self.first_key {
-            Some(key) if i == self.row.command.keys.first => key,
-            _ => self.shared.keyspace.key(self.args.at(i)),
+        let (db, keyspace, bytes) = (self.session.db, &self.shared.keyspace, self.args.at(i));
+        match self.first_hash {
+            Some(hash) if i == self.row.command.keys.first => keyspace.key_of(db, bytes, hash),
+            _ => keyspace.key(db, bytes),
         }
     }
 
@@ -63,6 +64,21 @@ impl<'c> Call<'c> {
         } else {
             run(&mut self.shared.keyspace.lock(set, self.now), self.reply)
         }
+    }
+
+    /// As [`Self::locked`], with the shards of a key, which is one of the selected database.
+    pub fn locked_key<R>(
+        &mut self,
+        bytes: &[u8],
+        run: impl FnOnce(&mut Shards<'_>, &Key<'_>) -> R,
+    ) -> R {
+        let (keyspace, db) = (&self.shared.keyspace, self.session.db);
+        let hash = keyspace.hash(bytes);
+        if self.session.in_exec {
+            return run(&mut self.shards, &keyspace.key_of(db, bytes, hash));
+        }
+        let mut shards = keyspace.lock_planned(self.now, || keyspace.shards_of(hash));
+        run(&mut shards, &keyspace.key_of(db, bytes, hash))
     }
 
     /// Argument `i` as a whole number.

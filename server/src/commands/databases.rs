@@ -97,11 +97,9 @@ fn flush(call: &mut Call<'_>, databases: Databases) -> Answer {
         2 if call.is(1, "async") => true,
         _ => return Err(Failure::SYNTAX),
     };
-    for shard in ShardIndex::all() {
-        call.shards.flush(shard, databases);
-        if !in_slices {
-            call.shards.free_flushed(shard);
-        }
+    call.shards.flush(databases);
+    if !in_slices {
+        ShardIndex::all().for_each(|shard| call.shards.free_flushed(shard));
     }
     call.reply.ok();
     Ok(())
@@ -116,9 +114,7 @@ fn swapdb(call: &mut Call<'_>) -> Answer {
     let second = number(2, Failure::new("ERR invalid second DB index"))?;
     let (first, second) = (in_range(call, first)?, in_range(call, second)?);
     if first != second {
-        for shard in ShardIndex::all() {
-            call.shards.swap_databases(shard, first, second);
-        }
+        call.shards.swap_databases(first, second);
     }
     call.reply.ok();
     Ok(())

@@ -159,9 +159,8 @@ fn reload(call: &mut Call<'_>) -> Answer {
 /// The line that Redis answers. In place of an address it tells the shard; the length is that of
 /// the value, or of its memory if it is no string.
 fn object(call: &mut Call<'_>) -> Answer {
-    let key = call.shared.keyspace.key(call.args.at(2));
     let (db, now) = (call.session.db, call.now);
-    let line = call.locked(ShardSet::one(key.shard), |shards, _| describe(shards, db, &key, now));
+    let line = call.locked_key(call.args.at(2), |shards, key| describe(shards, db, key, now));
     call.reply.simple(&line.ok_or(Failure::NO_KEY)?);
     Ok(())
 }

@@ -138,7 +138,7 @@ fn copy(call: &mut Call<'_>) -> Answer {
         }
         i += 1;
     }
-    let (from, to) = (call.key(1), call.key(2));
+    let (from, to) = (call.key(1), call.shared.keyspace.key(to_db, call.args.at(2)));
     if from_db == to_db && from.bytes == to.bytes {
         return Err(SAME_OBJECTS);
     }

@@ -76,7 +76,7 @@ pub use session::{ReplyMode, Session};
 pub use shared::{Hooks, REDIS_VERSION, Shared};
 pub use slowlog::is_secret;
 pub use table::{Command, Flags, Handler, Keys, Locks, Row, Table};
-pub use transaction::{Queue, QueuedCommand, exec_refused, key_of};
+pub use transaction::{Queue, QueuedCommand, exec_refused};
 pub use waiting::{Nothing, Waiter, Waits, Wish};
 
 use crate::protocol::Args;

@@ -131,7 +131,7 @@ fn what_removes_needs_no_memory() {
                 if is_scarce {
                     scarcity.take(
                         &poor.shared.keyspace,
-                        poor.shared.keyspace.key(key.as_bytes()).shard,
+                        poor.shared.keyspace.key(0, key.as_bytes()).shard,
                     );
                 }
                 assert_eq!(poor.run(&line), rich.run(&line), "{line} in round {round}");
@@ -183,7 +183,7 @@ fn a_full_arena_is_emptied_element_by_element() {
     let bench = Bench::with(16 << 20, Config::default());
     let keys = fill(&bench);
     for key in &keys {
-        let (kind, shard) = (&key[..1], bench.shared.keyspace.key(key.as_bytes()).shard);
+        let (kind, shard) = (&key[..1], bench.shared.keyspace.key(0, key.as_bytes()).shard);
         let mut left = u64::MAX;
         while left > 0 {
             let element = match kind {

@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::ops::BitOr;
 
+use crate::keyspace::{Keyspace, ShardSet};
 use crate::protocol::{Args, parse_u64};
 
 use super::call::Call;
@@ -240,6 +241,31 @@ pub(super) const fn server_sub(
 }
 
 impl Command {
+    /// The shards that a call with these arguments locks. `first_hash` is the hash of its first
+    /// key, if that is known.
+    #[inline]
+    pub fn shards(
+        &self,
+        keyspace: &Keyspace,
+        args: &Args<'_>,
+        first_hash: Option<u64>,
+    ) -> ShardSet {
+        match self.locks {
+            Locks::Own => ShardSet::NONE,
+            Locks::All => ShardSet::ALL,
+            Locks::Keys => {
+                let first = first_hash.map_or(ShardSet::NONE, |hash| keyspace.shards_of(hash));
+                let keys = self.keys;
+                let one = !keys.moves() && keys.last == keys.first.cast_signed();
+                if keys.first == 0 && !keys.moves() || one && first_hash.is_some() {
+                    return first;
+                }
+                let others = keys.positions(args).skip(usize::from(first_hash.is_some()));
+                others.fold(first, |set, i| set | keyspace.shards_of(keyspace.hash(args.at(i))))
+            }
+        }
+    }
+
     /// A command that locks the shards of its keys.
     pub const fn new(
         name: &'static str,

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use crate::arena::{Blank, PageKind, ShardSet};
+use crate::arena::{Blank, PageKind};
 use crate::config::{Config, Live};
 use crate::keyspace::Keyspace;
 use crate::protocol::{Args, Batch, Limits, Parser, Reply, Version};
@@ -13,7 +13,6 @@ use super::call::{Call, Effect};
 use super::clients::{Hangup, Origin};
 use super::session::Session;
 use super::shared::Shared;
-use super::table::Locks;
 
 /// A keyspace of its own, one client and a clock that stands still until it is set.
 pub(super) struct Bench {
@@ -84,14 +83,7 @@ impl Bench {
             }
             Some(row) => {
                 let config = self.shared.config.current();
-                let positions = row.command.keys.positions(&args);
-                let set = match row.command.locks {
-                    Locks::All => ShardSet::ALL,
-                    Locks::Own => ShardSet::NONE,
-                    Locks::Keys => positions
-                        .map(|i| ShardSet::one(self.shared.keyspace.key(args.at(i)).shard))
-                        .fold(ShardSet::NONE, |a, b| a | b),
-                };
+                let set = row.command.shards(&self.shared.keyspace, &args, None);
                 let mut call = Call {
                     args,
                     reply: &mut reply,
@@ -102,7 +94,7 @@ impl Bench {
                     named: set,
                     patience: Patience::Some,
                     row,
-                    first_key: None,
+                    first_hash: None,
                     now: self.now.get(),
                     effect: Effect::None,
                 };

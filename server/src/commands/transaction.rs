@@ -9,7 +9,7 @@
 //!
 //! Invariants:
 //! 1. `Queue::shards` are the shards of all queued commands' keys; all of them, if one of the
-//!    commands chooses its shards itself.
+//!    commands chooses its shards itself. They are found again if keys have moved meanwhile.
 //! 2. What `Session::watched` lists is exactly what the session's watcher is registered for, but
 //!    for keys that were touched.
 
@@ -17,7 +17,7 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::keyspace::{DbIndex, Key, Keyspace, ShardIndex, ShardSet, Shards};
+use crate::keyspace::{DbIndex, Keyspace, ShardSet, Shards};
 use crate::protocol::{Args, Span};
 
 use super::call::{Call, Effect};
@@ -69,6 +69,8 @@ pub struct Queue {
     commands: Vec<Queued>,
     flags: Flags,
     shards: ShardSet,
+    /// How often keys had moved when the shards of the first command were found.
+    moves: u64,
     /// A command was refused: EXEC will be too.
     aborted: bool,
 }
@@ -89,30 +91,30 @@ pub struct QueuedCommand<'q> {
     pub row: usize,
     /// Its arguments.
     pub args: Args<'q>,
-    /// Hash and shard of its first key.
+    /// Hash of its first key.
     pub first_hash: Option<u64>,
 }
 
 impl Queue {
-    /// Adds a command that locks `shards`.
+    /// Adds a command that locks `shards`, as was planned after `moves` moves of keys.
     pub fn push(
         &mut self,
         row: &Row,
         args: Args<'_>,
-        first_key: Option<&Key<'_>>,
+        first_hash: Option<u64>,
         shards: ShardSet,
+        moves: u64,
     ) {
+        // What was planned first counts: it may be out of date first.
+        if self.commands.is_empty() {
+            self.moves = moves;
+        }
         for arg in args {
             self.spans.push(Span { start: self.bytes.len(), len: arg.len() });
             self.bytes.extend_from_slice(arg);
         }
         self.flags = self.flags | row.command.flags;
-        self.shards = self.shards
-            | match row.command.locks {
-                Locks::Own => ShardSet::ALL,
-                Locks::Keys | Locks::All => shards,
-            };
-        let first_hash = first_key.map(|key| key.hash);
+        self.shards = self.shards | in_queue(row, shards);
         self.commands.push(Queued { row: row.number, end: self.spans.len(), first_hash });
     }
 
@@ -148,9 +150,15 @@ impl Queue {
         self.flags
     }
 
-    /// The shards of all commands.
-    pub const fn shards(&self) -> ShardSet {
-        self.shards
+    /// The shards of all commands, as keys live now.
+    pub fn shards(&self, rows: &[Row], keyspace: &Keyspace) -> ShardSet {
+        if keyspace.moves() == self.moves {
+            return self.shards;
+        }
+        self.iter().fold(ShardSet::NONE, |set, queued| {
+            let row = &rows[queued.row];
+            set | in_queue(row, row.command.shards(keyspace, &queued.args, queued.first_hash))
+        })
     }
 
     /// The commands in order.
@@ -195,7 +203,7 @@ impl Session {
 
     /// The shards of all watched keys.
     pub fn watched_shards(&self, keyspace: &Keyspace) -> ShardSet {
-        let shards = self.watched.iter().map(|(_, key)| ShardSet::one(keyspace.key(key).shard));
+        let shards = self.watched.iter().map(|(_, key)| keyspace.shards_of(keyspace.hash(key)));
         shards.fold(ShardSet::NONE, |set, one| set | one)
     }
 
@@ -205,10 +213,10 @@ impl Session {
             return;
         }
         for (db, key) in std::mem::take(&mut self.watched) {
-            let key = keyspace.key(&key);
+            let hash = keyspace.hash(&key);
             // Whether it has expired meanwhile is of no interest any more.
-            let mut shards = keyspace.lock(ShardSet::one(key.shard), i64::MIN);
-            shards.unwatch(db, &key, &self.client.watcher);
+            let mut shards = keyspace.lock_planned(i64::MIN, || keyspace.shards_of(hash));
+            shards.unwatch(db, &keyspace.key_of(db, &key, hash), &self.client.watcher);
         }
         self.forget_touches();
     }
@@ -217,7 +225,7 @@ impl Session {
     /// expired, since it was watched.
     pub fn end_watch(&mut self, shards: &mut Shards<'_>) -> bool {
         for (db, key) in std::mem::take(&mut self.watched) {
-            let key = shards.keyspace().key(&key);
+            let key = shards.keyspace().key(db, &key);
             // Finds that it has expired, if it has, and that is a touch.
             shards.peek(db, &key);
             shards.unwatch(db, &key, &self.client.watcher);
@@ -233,18 +241,28 @@ impl Session {
     }
 
     /// Queues a command that may run.
-    pub fn enqueue(&mut self, row: &Row, args: Args<'_>, key: Option<&Key<'_>>, shards: ShardSet) {
+    pub fn enqueue(
+        &mut self,
+        row: &Row,
+        args: Args<'_>,
+        first_hash: Option<u64>,
+        shards: ShardSet,
+        moves: u64,
+    ) {
         if let Some(queue) = &mut self.queue {
-            queue.push(row, args, key, shards);
+            queue.push(row, args, first_hash, shards, moves);
             self.client.queued.store(queue.len() as u64 + 1, Ordering::Relaxed);
             self.client.queued_memory.store(queue.memory() as u64, Ordering::Relaxed);
         }
     }
 }
 
-/// The shard of a hash, as a key of it.
-pub fn key_of<'k>(bytes: &'k [u8], hash: u64) -> Key<'k> {
-    Key { bytes, hash, shard: ShardIndex::of_hash(hash) }
+/// What a queued command locks that would lock `shards`.
+const fn in_queue(row: &Row, shards: ShardSet) -> ShardSet {
+    match row.command.locks {
+        Locks::Own => ShardSet::ALL,
+        Locks::Keys | Locks::All => shards,
+    }
 }
 
 /// The reply to an EXEC that may not run: the transaction is dropped.
@@ -299,7 +317,7 @@ fn watch(call: &mut Call<'_>) -> Answer {
         if watcher.is_touched() {
             break;
         }
-        let key = call.shared.keyspace.key(call.args.at(i));
+        let key = call.shared.keyspace.key(session.db, call.args.at(i));
         if session.watched.insert((session.db, key.bytes.into())) {
             call.shards.watch(session.db, &key, &watcher);
         }

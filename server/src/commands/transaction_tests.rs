@@ -45,7 +45,7 @@ fn what_is_watched_is_forgotten_in_every_way() {
 #[test]
 fn a_queue_keeps_requests_as_they_were() {
     let bench = Bench::new();
-    let table = &bench.shared.table;
+    let (table, keyspace) = (&bench.shared.table, &bench.shared.keyspace);
     let mut queue = Queue::default();
     let requests: [&[&[u8]]; 3] = [&[b"SET", b"k", b""], &[b"PING"], &[b"get", b"k\r\n"]];
     for request in requests {
@@ -59,22 +59,29 @@ fn a_queue_keeps_requests_as_they_were() {
             .collect();
         let args = Args::new(&bytes, &spans);
         let row = table.resolve(&args).unwrap();
-        let key = args.get(row.command.keys.first).map(|key| bench.shared.keyspace.key(key));
-        let key = key.filter(|_| row.command.keys.first > 0);
-        let set = key.map_or(ShardSet::NONE, |key| ShardSet::one(key.shard));
-        queue.push(row, args, key.as_ref(), set);
+        let key = args.get(row.command.keys.first).filter(|_| row.command.keys.first > 0);
+        let hash = key.map(|key| keyspace.hash(key));
+        queue.push(row, args, hash, row.command.shards(keyspace, &args, hash), keyspace.moves());
     }
     let kept: Vec<Vec<&[u8]>> = queue.iter().map(|one| one.args.iter().collect()).collect();
     assert_eq!(kept, requests);
     assert_eq!((queue.len(), queue.bytes()), (3, 4 + 4 + 3 + 3));
     assert!(queue.memory() >= queue.bytes());
     assert!(queue.flags().has(Flags::WRITE | Flags::READONLY) && queue.flags().has(Flags::DENYOOM));
-    let named: Vec<ShardIndex> = queue.shards().iter().collect();
-    let shard = |key: &[u8]| bench.shared.keyspace.key(key).shard;
-    assert!(named.len() <= 2 && named.contains(&shard(b"k")) && named.contains(&shard(b"k\r\n")));
-    let own = bench.shared.table.command(b"randomkey").unwrap();
-    queue.push(own, Args::new(b"randomkey", &[Span { start: 0, len: 9 }]), None, ShardSet::NONE);
-    assert_eq!(queue.shards(), ShardSet::ALL);
+    let shard = |key: &[u8]| ShardSet::one(keyspace.key(0, key).shard);
+    let named = shard(b"k") | shard(b"k\r\n");
+    assert_eq!(queue.shards(table.rows(), keyspace), named);
+    // The key goes to another shard before EXEC.
+    bench.run(&format!("HSET large field {}", "x".repeat(1000)));
+    let large = shard(b"large");
+    assert!(named | large != named);
+    bench.run("RENAME large k");
+    assert_eq!(shard(b"k"), large);
+    assert_eq!(queue.shards(table.rows(), keyspace), named | large);
+    let own = table.command(b"randomkey").unwrap();
+    let args = Args::new(b"randomkey", &[Span { start: 0, len: 9 }]);
+    queue.push(own, args, None, ShardSet::NONE, 0);
+    assert_eq!(queue.shards(table.rows(), keyspace), ShardSet::ALL);
 }
 
 #[test]

@@ -3,7 +3,7 @@
 //! A waiting client holds no thread and no lock. What it has are places in the queues of its keys:
 //!
 //! ```text
-//! shard of the key: { (db, key) -> waiter, waiter, ... }     first come, first served
+//! home of the key: { (db, key) -> waiter, waiter, ... }      first come, first served
 //!
 //!           Waiter { request, keys, until, end }  <---- Client.waiting, Session.waiting
 //! ```
@@ -25,10 +25,11 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::OutputLimits;
-use crate::keyspace::{DbIndex, Keyspace, Kind, ShardIndex, ShardSet, Shards};
+use crate::keyspace::{DbIndex, Key, Keyspace, Kind, ShardIndex, ShardSet, Shards};
 use crate::protocol::{Args, Span, Version};
 
 use super::clients::Client;
+use super::table::Row;
 
 /// What a command answers that has waited in vain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -92,8 +93,10 @@ pub struct Waiter {
     pub db: DbIndex,
     /// Whether its reads leave the access clocks alone.
     pub no_touch: bool,
-    /// The shards of all keys that the command names.
-    pub shards: ShardSet,
+    /// The shards of all keys that the command named when it began to wait.
+    pub(super) shards: ShardSet,
+    /// How often keys had moved then.
+    pub(super) moves: u64,
     /// Its place among all who wait: the lower is served first.
     pub ticket: u64,
     /// When it has waited long enough, monotonic microseconds; never, if there is none.
@@ -122,6 +125,14 @@ impl fmt::Debug for Waiter {
 }
 
 impl Waiter {
+    /// The shards of all keys that its command names, as keys live now.
+    pub fn shards(&self, rows: &[Row], keyspace: &Keyspace) -> ShardSet {
+        if keyspace.moves() == self.moves {
+            return self.shards;
+        }
+        rows[self.row].command.shards(keyspace, &self.request.args(), None)
+    }
+
     /// Whether its wait has ended.
     pub fn is_done(&self) -> bool {
         self.end.done.load(Ordering::Acquire)
@@ -204,7 +215,7 @@ struct Queue {
     or_gone: usize,
 }
 
-/// Who waits for keys of one shard.
+/// Who waits for keys of one home.
 #[derive(Default)]
 struct Queues {
     by_key: HashMap<Name, Queue>,
@@ -258,8 +269,8 @@ impl Waits {
         self.clients.fetch_add(1, Ordering::Relaxed);
         let args = waiter.request.args();
         for i in &waiter.keys {
-            let key = keyspace.key(args.at(*i));
-            let mut queues = self.queues[key.shard.get()].lock();
+            let key = keyspace.key(waiter.db, args.at(*i));
+            let mut queues = self.queues[key.home().get()].lock();
             let queue = queues.by_key.entry(name(waiter.db, key.bytes)).or_default();
             if queue.waiters.is_empty() {
                 self.keys.fetch_add(1, Ordering::Relaxed);
@@ -281,8 +292,8 @@ impl Waits {
         self.clients.fetch_sub(1, Ordering::Relaxed);
         let args = waiter.request.args();
         for i in &waiter.keys {
-            let key = keyspace.key(args.at(*i));
-            let mut queues = self.queues[key.shard.get()].lock();
+            let key = keyspace.key(waiter.db, args.at(*i));
+            let mut queues = self.queues[key.home().get()].lock();
             let name = name(waiter.db, key.bytes);
             let Some(queue) = queues.by_key.get_mut(&name) else { continue };
             if queue.waiters.remove(&waiter.ticket).is_none() {
@@ -307,14 +318,13 @@ impl Waits {
     /// has type `kind`, or when it has none.
     pub fn next(
         &self,
-        shard: ShardIndex,
         db: DbIndex,
-        key: &[u8],
+        key: &Key<'_>,
         kind: Option<Kind>,
         ticket: u64,
     ) -> Option<Arc<Waiter>> {
-        let queues = self.queues[shard.get()].lock();
-        let queue = queues.by_key.get(&name(db, key))?;
+        let queues = self.queues[key.home().get()].lock();
+        let queue = queues.by_key.get(&name(db, key.bytes))?;
         if kind.is_none() && queue.or_gone == 0 {
             return None;
         }
@@ -323,7 +333,8 @@ impl Waits {
     }
 
     /// `set`, and the shards that the commands need which wait for keys of it, and so on: with
-    /// these locked, all that a change in `set` can set off can be served at once.
+    /// these locked, all that a change in `set` can set off can be served at once, unless keys have
+    /// moved since they began to wait.
     pub fn reach(&self, set: ShardSet) -> ShardSet {
         let (mut reached, mut looked_at) = (set, ShardSet::NONE);
         while reached != looked_at {

@@ -1,7 +1,7 @@
 //! What goes on behind the commands, on a thread of its own: keys that expire without being asked
 //! for, memory that falls free, save points, idle clients, samples.
 //!
-//! Each step holds one shard's lock for a slice of some microseconds.
+//! Each step holds one shard's lock, or two, for a slice of some microseconds.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -12,7 +12,7 @@ use crate::arena::pages::{Pool, thp_setting};
 use crate::arena::{SHARDS, ShardIndex, ShardSet};
 use crate::clock::{self, Moment};
 use crate::commands::Shared;
-use crate::keyspace::{CleanCursors, DATABASES, Reach, Victims};
+use crate::keyspace::{CleanCursors, DATABASES, Reach, StrayCursor, Victims};
 use crate::telemetry::{Event, PoolFigures};
 
 use super::room::Room;
@@ -22,6 +22,8 @@ use super::{Engine, Saver, serving};
 const SAMPLE: Duration = Duration::from_millis(100);
 /// Entries that one slice looks at under a lock.
 const SLICE: usize = 64;
+/// Keys away from home that a round looks at for each shard.
+const STRAYS: usize = 16;
 /// A round stops cleaning after this part of its time.
 const CLEANING_SHARE: u32 = 4;
 /// Free chunks handed back to the kernel in a round.
@@ -62,6 +64,7 @@ struct Rounds<'e> {
     shared: &'e Shared,
     saver: &'e Saver,
     cursors: Vec<[CleanCursors; DATABASES]>,
+    strays: Vec<StrayCursor>,
     /// The shard at which cleaning goes on: a round that runs out of time must not always leave
     /// out the same ones.
     next_shard: usize,
@@ -76,6 +79,7 @@ impl<'e> Rounds<'e> {
             shared: &engine.shared,
             saver: &engine.saver,
             cursors: ShardIndex::all().map(|_| [CleanCursors::default(); DATABASES]).collect(),
+            strays: ShardIndex::all().map(|_| StrayCursor::default()).collect(),
             next_shard: 0,
             last_try: None,
             seconds: 0,
@@ -95,6 +99,7 @@ impl<'e> Rounds<'e> {
             self.clean(begun + period / CLEANING_SHARE);
             self.shared.telemetry.latency_event(Event::ExpireCycle, begun.elapsed());
             self.evict(period / CLEANING_SHARE);
+            self.forget_strays();
             self.shared.keyspace.arena().trim(TRIM);
             self.check_save_points();
             if sampled.elapsed() >= SAMPLE {
@@ -151,6 +156,14 @@ impl<'e> Rounds<'e> {
             }
         }
         true
+    }
+
+    /// Forgets where keys lived that are no more, a few of each shard.
+    fn forget_strays(&mut self) {
+        let keyspace = &self.shared.keyspace;
+        for (shard, cursor) in ShardIndex::all().zip(&mut self.strays) {
+            *cursor = keyspace.forget_strays(shard, *cursor, STRAYS);
+        }
     }
 
     /// Evicts for a while if more is used than may be.

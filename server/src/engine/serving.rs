@@ -26,64 +26,87 @@ use crate::protocol::Reply;
 #[cold]
 pub(super) fn serve_all(shared: &Shared, config: &Config, shards: Shards<'_>) {
     let now = shards.now();
-    let left = serve(shared, config, shards);
-    serve_later(shared, config, left, now);
+    let (left, needed) = serve(shared, config, shards);
+    serve_with(shared, config, left, needed, now);
 }
 
 /// Serves those who wait for keys that were touched under `shards`. Returns the keys for which
-/// other shards have to be locked.
-fn serve(shared: &Shared, config: &Config, mut shards: Shards<'_>) -> Vec<ReadyKey> {
-    let mut left = Vec::new();
+/// other shards have to be locked, and these.
+fn serve(shared: &Shared, config: &Config, mut shards: Shards<'_>) -> (Vec<ReadyKey>, ShardSet) {
+    let (mut left, mut needed) = (Vec::new(), ShardSet::NONE);
     while shards.has_ready() {
         let touched = shards.take_ready();
         for key in touched {
-            if !serve_key(shared, config, &mut shards, &key) {
+            if let Err(missing) = serve_key(shared, config, &mut shards, &key) {
                 left.push(key);
+                needed = needed | missing;
             }
         }
     }
-    left
+    (left, needed)
 }
 
 /// Serves those who wait for keys under locks of their own.
 #[cold]
-pub(super) fn serve_later(shared: &Shared, config: &Config, mut touched: Vec<ReadyKey>, now: i64) {
+pub(super) fn serve_later(shared: &Shared, config: &Config, touched: Vec<ReadyKey>, now: i64) {
+    serve_with(shared, config, touched, ShardSet::NONE, now);
+}
+
+/// Serves those who wait for keys, under the locks of `needed` too.
+fn serve_with(
+    shared: &Shared,
+    config: &Config,
+    mut touched: Vec<ReadyKey>,
+    mut needed: ShardSet,
+    now: i64,
+) {
+    let keyspace = &shared.keyspace;
     while !touched.is_empty() {
-        let keyspace = &shared.keyspace;
-        let own = touched.iter().map(|touched| ShardSet::one(keyspace.key(&touched.key).shard));
-        let own = own.fold(ShardSet::NONE, |set, shard| set | shard);
+        let own = touched.iter().map(|touched| keyspace.shards_of(keyspace.hash(&touched.key)));
+        let own = own.fold(needed, |set, shards| set | shards);
         let mut shards = keyspace.lock(shared.waits.reach(own), now);
         shards.add_ready(touched);
-        touched = serve(shared, config, shards);
+        (touched, needed) = serve(shared, config, shards);
     }
 }
 
-/// Serves those who wait for one key; tells whether the locked shards were enough for that.
+/// Serves those who wait for one key. If the locked shards are not enough for that, the error says
+/// which have to be.
 fn serve_key(
     shared: &Shared,
     config: &Config,
     shards: &mut Shards<'_>,
     touched: &ReadyKey,
-) -> bool {
-    let key = shared.keyspace.key(&touched.key);
-    if !shards.locked().has(key.shard) {
-        return false;
-    }
+) -> Result<(), ShardSet> {
+    let keyspace = &shared.keyspace;
+    let hash = keyspace.hash(&touched.key);
+    enough(shards, keyspace.shards_of(hash))?;
+    let key = keyspace.key_of(touched.db, &touched.key, hash);
     let mut ticket = 0;
     loop {
         let kind = shards.peek(touched.db, &key).map(|entry| entry.kind());
-        let next = shared.waits.next(key.shard, touched.db, key.bytes, kind, ticket);
-        let Some(waiter) = next else { return true };
-        if shards.locked() | waiter.shards != shards.locked() {
-            return false;
-        }
+        let next = shared.waits.next(touched.db, &key, kind, ticket);
+        let Some(waiter) = next else { return Ok(()) };
+        let named = waiter.shards(shared.table.rows(), keyspace);
+        enough(shards, named)?;
         ticket = waiter.ticket;
-        try_again(shared, config, shards, &waiter);
+        try_again(shared, config, shards, &waiter, named);
     }
 }
 
+/// Whether some shards are locked; if not, the error says which have to be.
+fn enough(shards: &Shards<'_>, needed: ShardSet) -> Result<(), ShardSet> {
+    if shards.locked() | needed == shards.locked() { Ok(()) } else { Err(needed) }
+}
+
 /// Runs a waiter's command once more. If it answers, the wait is over.
-fn try_again(shared: &Shared, config: &Config, shards: &mut Shards<'_>, waiter: &Waiter) {
+fn try_again(
+    shared: &Shared,
+    config: &Config,
+    shards: &mut Shards<'_>,
+    waiter: &Waiter,
+    named: ShardSet,
+) {
     let Some(held) = waiter.hold() else { return };
     let now = shards.now();
     let row = &shared.table.rows()[waiter.row];
@@ -98,10 +121,10 @@ fn try_again(shared: &Shared, config: &Config, shards: &mut Shards<'_>, waiter: 
         shared,
         config,
         shards: if waiter.no_touch { lent.without_touch() } else { lent },
-        named: waiter.shards,
+        named,
         patience: Patience::Waiting,
         row,
-        first_key: None,
+        first_hash: None,
         now,
         effect: Effect::None,
     };

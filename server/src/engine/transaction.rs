@@ -1,7 +1,7 @@
 //! Runs what a connection has queued since MULTI: under the locks of all its shards, taken in one
 //! call, so that nobody sees a part of it, the safepoint included.
 
-use std::cell::OnceCell;
+use std::cell::{Cell, OnceCell};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -9,10 +9,10 @@ use crate::arena::{Stalls, take_refused};
 use crate::clock;
 use crate::commands::{
     Answer, Call, Effect, Failure, Flags, Locks, Patience, Queue, QueuedCommand, Row, SaveKind,
-    Session, Shared, key_of,
+    Session, Shared,
 };
 use crate::config::Config;
-use crate::keyspace::{Key, Reach, ShardSet};
+use crate::keyspace::{Reach, ShardSet};
 use crate::protocol::{Args, Reply};
 use crate::telemetry;
 
@@ -45,8 +45,12 @@ impl Worker {
         let shared = &*engine.shared;
         let mut ran = Ran { outcome: Outcome::Done, stalls: Stalls::default() };
         let Some(queue) = session.take_queue() else { return ran };
-        let set = queue.shards() | session.watched_shards(&shared.keyspace);
-        let mut shards = shared.keyspace.lock(with_waiting(shared, queue.flags(), set), now);
+        let named = Cell::new(ShardSet::NONE);
+        let mut shards = shared.keyspace.lock_planned(now, || {
+            let own = queue.shards(shared.table.rows(), &shared.keyspace);
+            named.set(own | session.watched_shards(&shared.keyspace));
+            with_waiting(shared, queue.flags(), named.get())
+        });
         // Looked at under the locks: whoever sets it holds them all.
         if shared.closing.load(Ordering::Relaxed) {
             ran.outcome = Outcome::Close;
@@ -71,18 +75,18 @@ impl Worker {
             shared,
             config,
             shards,
-            named: set,
+            named: named.get(),
             patience: Patience::None,
             row: row_of_exec,
-            first_key: None,
+            first_hash: None,
             now,
             effect: Effect::None,
         };
-        let named = OnceCell::new();
+        let spared = OnceCell::new();
         for queued in queue.iter() {
             let start = call.reply.len();
             let mut failed = run_queued(&mut call, &queued, |call, queued| {
-                let spared = named.get_or_init(|| names(shared, &queue));
+                let spared = spared.get_or_init(|| names(shared, &queue));
                 try_again(call, queued, &mut self.room, spared)
             });
             let effect = std::mem::take(&mut call.effect);
@@ -142,21 +146,17 @@ fn later_configs(shared: &Shared, queue: &Queue) -> Vec<OnceCell<Arc<Config>>> {
 fn names(shared: &Shared, queue: &Queue) -> Vec<u64> {
     let mut names = Vec::new();
     for queued in queue.iter() {
-        if shared.table.rows()[queued.row].command.locks == Locks::All {
-            names.extend(queued.args.iter().map(|bytes| shared.keyspace.key(bytes).hash));
+        let command = shared.table.rows()[queued.row].command;
+        let hash = |bytes: &[u8]| shared.keyspace.hash(bytes);
+        if command.locks == Locks::All {
+            names.extend(queued.args.iter().map(hash));
         } else {
-            names.extend(keys(shared, queued).map(|key| key.hash));
+            let keys = command.keys.positions(&queued.args);
+            names.extend(keys.filter_map(|i| queued.args.get(i)).map(hash));
         }
     }
     names.sort_unstable();
     names
-}
-
-/// The keys that a queued command names.
-fn keys<'q>(shared: &Shared, queued: QueuedCommand<'q>) -> impl Iterator<Item = Key<'q>> {
-    let positions = shared.table.rows()[queued.row].command.keys.positions(&queued.args);
-    let bytes = positions.filter_map(move |i| queued.args.get(i));
-    bytes.map(|bytes| shared.keyspace.key(bytes))
 }
 
 /// Runs one command of a queue, `again` if the arena had no memory for it; tells whether it failed.
@@ -167,8 +167,7 @@ fn run_queued<'c>(
 ) -> bool {
     call.row = &call.shared.table.rows()[queued.row];
     call.args = queued.args;
-    let first = queued.args.get(call.row.command.keys.first);
-    call.first_key = first.zip(queued.first_hash).map(|(bytes, hash)| key_of(bytes, hash));
+    call.first_hash = queued.first_hash;
     call.shards.set_touch(!call.session.no_touch);
     call.session.client.last_command.store(call.row.number as u64 + 1, Ordering::Relaxed);
     let start = call.reply.len();
@@ -196,12 +195,8 @@ fn try_again<'c>(
 ) -> Answer {
     let start = call.reply.len();
     let bytes: usize = queued.args.iter().map(<[u8]>::len).sum();
-    let set = if call.row.command.locks == Locks::All {
-        ShardSet::ALL
-    } else {
-        let own = keys(call.shared, *queued).map(|key| ShardSet::one(key.shard));
-        own.fold(ShardSet::NONE, |set, shard| set | shard)
-    };
+    let command = call.row.command;
+    let set = command.shards(&call.shared.keyspace, &queued.args, queued.first_hash);
     let mut nth = 0;
     // What has failed for another reason than room is not helped by eviction.
     while let Some(refused) = take_refused() {

@@ -11,11 +11,11 @@ use std::sync::atomic::Ordering;
 use crate::arena::{ShardSet, Stalls, take_refused, take_stalls};
 use crate::clock;
 use crate::commands::{
-    Answer, Call, Command, Effect, Failure, Flags, KILLED, Locks, MAIL, Patience, Promise,
-    ReplyMode, Row, SaveKind, Session, Shared, Wait, exec_refused,
+    Answer, Call, Effect, Failure, Flags, KILLED, MAIL, Patience, Promise, ReplyMode, Row,
+    SaveKind, Session, Shared, Wait, exec_refused,
 };
 use crate::config::{Config, View};
-use crate::keyspace::{Key, Reach};
+use crate::keyspace::{Reach, Shards};
 use crate::protocol::{Args, Batch, Reply};
 use crate::telemetry::{self, Event, Recorder, Worst};
 
@@ -57,7 +57,8 @@ pub struct Worker {
 struct Planned<'a> {
     args: Args<'a>,
     row: Option<&'a Row>,
-    key: Option<Key<'a>>,
+    /// Hash of its first key.
+    hash: Option<u64>,
 }
 
 /// A command that is about to run.
@@ -66,18 +67,41 @@ struct Turn<'t, 'a> {
     config: &'t Config,
     row: &'t Row,
     planned: &'t Planned<'a>,
+    /// The shards that it locks, if keys still live where they did after so many `moves`.
     set: ShardSet,
+    moves: u64,
     flags: Flags,
     now: i64,
 }
 
-impl Turn<'_, '_> {
+impl<'t> Turn<'t, '_> {
+    /// Locks what the command needs; tells the shards of its keys too.
+    #[inline]
+    fn lock(&self) -> (Shards<'t>, ShardSet) {
+        let Self { shared, set, moves, flags, now, .. } = *self;
+        let shards = shared.keyspace.lock(with_waiting(shared, flags, set), now);
+        if shared.keyspace.moves() == moves {
+            return (shards, set);
+        }
+        drop(shards);
+        self.lock_again()
+    }
+
+    /// Keys have moved since it was found out where those of the command live.
+    #[cold]
+    fn lock_again(&self) -> (Shards<'t>, ShardSet) {
+        let Self { shared, row, planned, flags, now, .. } = *self;
+        let plan = || row.command.shards(&shared.keyspace, &planned.args, planned.hash);
+        let shards = shared.keyspace.lock_planned(now, || with_waiting(shared, flags, plan()));
+        (shards, plan())
+    }
+
     /// Locks, runs the handler, serves those who waited for what it touched, unlocks. `None` if the
     /// server closes.
     #[inline]
     fn run(&self, session: &mut Session, reply: &mut Reply) -> Option<(Answer, Effect)> {
-        let Self { shared, config, row, planned, set, flags, now } = *self;
-        let shards = shared.keyspace.lock(with_waiting(shared, flags, set), now);
+        let Self { shared, config, row, planned, now, .. } = *self;
+        let (shards, named) = self.lock();
         // Looked at under the locks: whoever sets it holds them all.
         if shared.closing.load(Ordering::Relaxed) {
             return None;
@@ -90,10 +114,10 @@ impl Turn<'_, '_> {
             shared,
             config,
             shards,
-            named: set,
+            named,
             patience: Patience::Some,
             row,
-            first_key: planned.key,
+            first_hash: planned.hash,
             now,
             effect: Effect::None,
         };
@@ -229,15 +253,16 @@ impl Worker {
         }
         take_skip(session);
         session.client.last_command.store(row.number as u64 + 1, Ordering::Relaxed);
-        let set = shards_of(shared, row.command, planned);
+        let moves = shared.keyspace.moves();
+        let set = row.command.shards(&shared.keyspace, &planned.args, planned.hash);
         if session.queue.is_some() && !row.command.flags.has(Flags::UNQUEUED) {
-            session.enqueue(row, planned.args, planned.key.as_ref(), set);
+            session.enqueue(row, planned.args, planned.hash, set, moves);
             *begun = clock::monotonic_ns();
             reply.simple("QUEUED");
             silence(session, reply, start);
             return Outcome::Done;
         }
-        let turn = Turn { shared, config, row, planned, set, flags, now };
+        let turn = Turn { shared, config, row, planned, set, moves, flags, now };
         let Some((mut answer, mut effect)) = turn.run(session, reply) else {
             return Outcome::Close;
         };
@@ -419,18 +444,18 @@ fn take_skip(session: &mut Session) {
 #[inline]
 fn plan<'a>(engine: &'a Engine, args: Args<'a>) -> Planned<'a> {
     let row = engine.shared.table.resolve(&args);
-    let key = row
+    let hash = row
         .map(|row| row.command.keys.first)
         .filter(|first| *first > 0)
         .and_then(|first| args.get(first))
-        .map(|bytes| engine.shared.keyspace.key(bytes));
-    Planned { args, row, key }
+        .map(|bytes| engine.shared.keyspace.hash(bytes));
+    Planned { args, row, hash }
 }
 
 /// Fetches what a group of requests will touch.
 fn fetch(engine: &Engine, session: &Session, group: &[Option<Planned<'_>>]) {
     let space = &engine.shared.keyspace;
-    let hash = |planned: &Option<Planned<'_>>| planned.and_then(|p| p.key).map(|key| key.hash);
+    let hash = |planned: &Option<Planned<'_>>| planned.and_then(|planned| planned.hash);
     let mut places = [None; GROUP];
     for (place, planned) in places.iter_mut().zip(group) {
         *place = hash(planned).and_then(|hash| space.hint_segment(session.db, hash));
@@ -454,29 +479,6 @@ pub(super) fn with_waiting(
         shared.waits.reach(set)
     } else {
         set
-    }
-}
-
-#[inline]
-fn shards_of(
-    shared: &crate::commands::Shared,
-    command: &Command,
-    planned: &Planned<'_>,
-) -> ShardSet {
-    match command.locks {
-        Locks::Own => ShardSet::NONE,
-        Locks::All => ShardSet::ALL,
-        Locks::Keys => {
-            let first = planned.key.map_or(ShardSet::NONE, |key| ShardSet::one(key.shard));
-            let keys = command.keys;
-            if !keys.moves() && (keys.first == 0 || keys.last == keys.first.cast_signed()) {
-                return first;
-            }
-            let others = keys.positions(&planned.args).skip(usize::from(planned.key.is_some()));
-            others.fold(first, |set, i| {
-                set | ShardSet::one(shared.keyspace.key(planned.args.at(i)).shard)
-            })
-        }
     }
 }
 

@@ -167,7 +167,7 @@ impl Shards<'_> {
     ) -> Result<Entry, OutOfMemory> {
         let linked = match old {
             Some(old) => self.relink(db, key.hash, old, at, &shape),
-            None => self.link(db, key.hash, at, &shape),
+            None => self.link(db, key, at, &shape),
         };
         if let Err(full) = linked {
             let mut mem = self.mem(key.shard);

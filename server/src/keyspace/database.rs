@@ -67,10 +67,14 @@ impl ScanCursor {
 }
 
 impl Shards<'_> {
-    /// Empties databases in one locked shard at once; the memory is freed in slices later (see
+    /// Empties databases at once, with all shards locked; the memory is freed in slices later (see
     /// [`Shards::clean`]). Returns the number of keys that were there.
-    pub fn flush(&mut self, shard: ShardIndex, databases: Databases) -> u64 {
-        self.tell_of_flush(shard, databases);
+    pub fn flush(&mut self, databases: Databases) -> u64 {
+        self.tell_of_flush(databases);
+        ShardIndex::all().map(|shard| self.flush_shard(shard, databases)).sum()
+    }
+
+    fn flush_shard(&mut self, shard: ShardIndex, databases: Databases) -> u64 {
         let mut mem = self.held.mem(shard);
         let mut flushed = 0;
         for db in (0..DATABASES).filter(|db| databases.has(*db)) {
@@ -87,16 +91,19 @@ impl Shards<'_> {
         flushed
     }
 
-    /// Swaps two databases in one locked shard.
-    pub fn swap_databases(&mut self, shard: ShardIndex, a: DbIndex, b: DbIndex) {
-        self.tell_of_swap(shard, a, b);
-        let mut mem = self.held.mem(shard);
-        let (first, second): (DbRoot, DbRoot) =
-            (mem.read(db_root(shard, a)), mem.read(db_root(shard, b)));
-        mem.write(db_root(shard, a), second);
-        mem.write(db_root(shard, b), first);
+    /// Swaps two databases, with all shards locked.
+    pub fn swap_databases(&mut self, a: DbIndex, b: DbIndex) {
+        self.tell_of_swap(a, b);
+        for shard in ShardIndex::all() {
+            let mut mem = self.held.mem(shard);
+            let (first, second): (DbRoot, DbRoot) =
+                (mem.read(db_root(shard, a)), mem.read(db_root(shard, b)));
+            mem.write(db_root(shard, a), second);
+            mem.write(db_root(shard, b), first);
+        }
+        self.space.swap_strays(a, b);
         // One change, counted with the first shard.
-        self.count(shard, Counter::Changes, u64::from(shard.get() == 0));
+        self.count(ShardIndex::of_hash(0), Counter::Changes, 1);
     }
 
     /// Hands keys of a database in one locked shard to `each`, at least `least` unless the shard

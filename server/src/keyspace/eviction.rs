@@ -224,7 +224,7 @@ impl Evictor {
                 let usage = shards.space.clocks.usage(at, shards.now);
                 let rank = victims.rank(usage, expiry);
                 let key = shape.key(&mem, at);
-                let hash = || shards.space.key(key).hash;
+                let hash = || shards.space.hash(key);
                 if spared.is_empty() || !is_spared(spared, hash()) {
                     self.consider(rank, shard, db, key, hash);
                 }

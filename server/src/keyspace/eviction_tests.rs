@@ -22,7 +22,7 @@ fn alone(space: &Keyspace, now: i64) -> Reach<'_, '_> {
 
 fn set(space: &Keyspace, number: u64, expiry: Expiry, now: i64) {
     let name = name(number);
-    let key = space.key(&name);
+    let key = space.key(0, &name);
     let mut shards = space.lock(ShardSet::one(key.shard), now);
     shards.set(0, &key, &[b'x'; 100], expiry).unwrap();
 }
@@ -30,7 +30,7 @@ fn set(space: &Keyspace, number: u64, expiry: Expiry, now: i64) {
 /// Whether a key is there; if `touch`, that is a use.
 fn get(space: &Keyspace, number: u64, touch: bool, now: i64) -> bool {
     let name = name(number);
-    let key = space.key(&name);
+    let key = space.key(0, &name);
     let mut shards = space.lock(ShardSet::one(key.shard), now);
     shards.set_touch(touch);
     shards.lookup(0, &key).is_some()
@@ -226,9 +226,7 @@ fn what_was_flushed_is_freed_before_a_command_is_refused() {
         set(&space, number, Expiry::None, NOW);
     }
     let mut shards = space.lock(ShardSet::ALL, NOW);
-    for shard in ShardIndex::all() {
-        shards.flush(shard, Databases::All);
-    }
+    shards.flush(Databases::All);
     drop(shards);
     let used = space.arena().used_bytes();
     assert!(used > 200_000);
@@ -265,7 +263,7 @@ fn a_slab_goes_as_a_whole_and_its_memory_is_free_for_all() {
 fn what_needs_several_units_takes_neighbours() {
     let space = space(32);
     let put = |name: &[u8], len: usize| {
-        let key = space.key(name);
+        let key = space.key(0, name);
         let mut shards = space.lock(ShardSet::one(key.shard), NOW);
         shards.set(0, &key, &vec![b'x'; len], Expiry::None)
     };
@@ -295,7 +293,7 @@ fn within_a_transaction_named_keys_and_shards_of_others_stay() {
     }
     let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = Evictor::new(1);
-    let hash = |number: u64| space.key(&name(number)).hash;
+    let hash = |number: u64| space.key(0, &name(number)).hash;
     let mut spared: Vec<u64> = (0..2000).step_by(2).map(hash).collect();
     spared.sort_unstable();
     let (own, other) = (ShardIndex::new(9).unwrap(), ShardIndex::new(40).unwrap());
@@ -316,7 +314,7 @@ fn within_a_transaction_named_keys_and_shards_of_others_stay() {
     drop(foreign);
     assert_eq!(space.shard_len(other, 0), kept_by_other);
     let is_here = |number: &u64| get(&space, *number, false, NOW);
-    let may_go = |number: &u64| number % 2 == 1 && space.key(&name(*number)).shard != other;
+    let may_go = |number: &u64| number % 2 == 1 && space.key(0, &name(*number)).shard != other;
     let (free, bound): (Vec<u64>, Vec<u64>) = (0..2000).partition(may_go);
     assert!(bound.iter().all(is_here));
     // Samples may miss the last few.

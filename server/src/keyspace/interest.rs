@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! one a shard:  (hash, database, key) --> place { watchers, number of those that wait }
+//!               in the shard that the key's hash names, wherever the key lives
 //!
 //! touched(db, key) --> every watcher of the place is told, once
 //!                  --> if somebody waits: the key is `ready`, until `take_ready`
@@ -11,8 +12,9 @@
 //! is interested in costs one load of a word that was just written: how many places the shard has.
 //!
 //! Invariants:
-//! 1. The places of a shard are touched only by who holds its lock, but for the end of a wait; so
-//!    their mutex is hardly ever waited for.
+//! 1. A place is touched only by who holds the lock of the shard that its key lives in, but for
+//!    the end of a wait; so the places' mutex is hardly ever waited for. Who made a place held that
+//!    lock too, so that whoever changes the key finds it.
 //! 2. The count of a shard is the number of its places.
 //! 3. A place has a watcher or somebody who waits.
 
@@ -22,9 +24,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use crate::arena::ShardIndex;
 
-use super::entry::ByKey;
 use super::shards::Counter;
-use super::{Databases, DbIndex, Key, Keyspace, Shards, keys_of};
+use super::{Databases, DbIndex, Key, Keyspace, Shards};
 
 /// One connection's view of the keys that it watches: whether any of them was touched.
 #[derive(Debug, Default)]
@@ -110,7 +111,7 @@ impl Keyspace {
 
     /// Changes the place of a key, which is made first if `make`, and dropped if nobody is left.
     fn with_place(&self, db: DbIndex, key: &Key<'_>, make: bool, change: impl FnOnce(&mut Place)) {
-        let state = &self.stats[key.shard.get()];
+        let state = &self.stats[key.home().get()];
         let mut interests = state.interests.lock();
         let name = name(db, key);
         if make {
@@ -137,7 +138,7 @@ impl Shards<'_> {
     /// Tells those who are interested in a key that it has changed.
     #[inline]
     pub(super) fn tell(&mut self, db: DbIndex, key: &Key<'_>) {
-        if self.is_of_interest(key.shard) {
+        if self.is_of_interest(key.home()) {
             self.tell_them(db, key);
         }
     }
@@ -150,7 +151,7 @@ impl Shards<'_> {
 
     /// Tells those who wait for a key, but not those who watch it.
     pub(super) fn wake(&mut self, db: DbIndex, key: &Key<'_>) {
-        if self.is_of_interest(key.shard) {
+        if self.is_of_interest(key.home()) {
             self.with_place(db, key, false, |place, ready| place.make_ready(ready, db, key));
         }
     }
@@ -190,7 +191,7 @@ impl Shards<'_> {
 
     /// Ends [`Self::watch`].
     pub fn unwatch(&mut self, db: DbIndex, key: &Key<'_>, watcher: &Arc<Watcher>) {
-        if self.is_of_interest(key.shard) {
+        if self.is_of_interest(key.home()) {
             self.with_place(db, key, false, |place, _| {
                 place.watchers.retain(|known| !Arc::ptr_eq(known, watcher));
             });
@@ -218,43 +219,46 @@ impl Shards<'_> {
     pub fn take_ready(&mut self) -> Vec<ReadyKey> {
         let ready = std::mem::take(&mut self.ready);
         for ReadyKey { db, key } in &ready {
-            let key = self.space.key(key);
+            let key = self.space.key(*db, key);
             self.with_place(*db, &key, false, |place, _| place.is_ready = false);
         }
         ready
     }
 
-    /// Tells those who watch a key of these databases in a locked shard that it will be gone, if
-    /// it is there.
-    pub(super) fn tell_of_flush(&mut self, shard: ShardIndex, databases: Databases) {
-        for (hash, db, key) in self.places_of(shard, databases) {
-            let mem = self.held.mem(shard);
-            if keys_of(shard, db).find(&mem, hash, &ByKey(&key)).is_some() {
-                self.tell(db, &Key { bytes: &key, hash, shard });
-            }
-        }
-    }
-
-    /// Tells those who are interested in a key of one of two databases that are about to be
-    /// swapped, if it is in either.
-    pub(super) fn tell_of_swap(&mut self, shard: ShardIndex, a: DbIndex, b: DbIndex) {
-        let mut places = self.places_of(shard, Databases::One(a));
-        places.extend(self.places_of(shard, Databases::One(b)));
-        for (hash, db, key) in places {
-            let key = Key { bytes: &key, hash, shard };
-            let here = self.peek(a, &key).is_some();
-            if self.peek(b, &key).is_some() || here {
+    /// Tells those who watch a key of these databases that it will be gone, if it is there. All
+    /// shards are locked.
+    pub(super) fn tell_of_flush(&mut self, databases: Databases) {
+        let space = self.space;
+        for (hash, db, bytes) in self.places_of(databases) {
+            let key = space.key_of(db, &bytes, hash);
+            if self.find(db, &key).is_some() {
                 self.tell(db, &key);
             }
         }
     }
 
-    fn places_of(&self, shard: ShardIndex, databases: Databases) -> Vec<PlaceName> {
-        if !self.is_of_interest(shard) {
-            return Vec::new();
+    /// Tells those who are interested in a key of one of two databases that are about to be
+    /// swapped, if it is in either. All shards are locked.
+    pub(super) fn tell_of_swap(&mut self, a: DbIndex, b: DbIndex) {
+        let mut places = self.places_of(Databases::One(a));
+        places.extend(self.places_of(Databases::One(b)));
+        let space = self.space;
+        for (hash, db, bytes) in places {
+            let here = self.peek(a, &space.key_of(a, &bytes, hash)).is_some();
+            if self.peek(b, &space.key_of(b, &bytes, hash)).is_some() || here {
+                self.tell(db, &space.key_of(db, &bytes, hash));
+            }
         }
-        let interests = self.space.stats[shard.get()].interests.lock();
-        interests.places.keys().filter(|(_, db, _)| databases.has(*db)).cloned().collect()
+    }
+
+    fn places_of(&self, databases: Databases) -> Vec<PlaceName> {
+        let mut places = Vec::new();
+        for shard in ShardIndex::all().filter(|shard| self.is_of_interest(*shard)) {
+            let interests = self.space.stats[shard.get()].interests.lock();
+            let named = interests.places.keys().filter(|(_, db, _)| databases.has(*db));
+            places.extend(named.cloned());
+        }
+        places
     }
 }
 

@@ -15,10 +15,10 @@ fn space() -> Keyspace {
 fn touches(watched: &[u8], now: i64, change: impl FnOnce(&mut Shards<'_>, &Keyspace)) -> bool {
     let space = space();
     let mut shards = space.lock(ShardSet::ALL, NOW);
-    shards.set(0, &space.key(b"old"), b"value", Expiry::None).unwrap();
-    shards.set(0, &space.key(b"brief"), b"value", Expiry::At(2_000)).unwrap();
+    shards.set(0, &space.key(0, b"old"), b"value", Expiry::None).unwrap();
+    shards.set(0, &space.key(0, b"brief"), b"value", Expiry::At(2_000)).unwrap();
     let watcher = Arc::new(Watcher::default());
-    let key = space.key(watched);
+    let key = space.key(0, watched);
     shards.watch(0, &key, &watcher);
     shards.watch(0, &key, &watcher);
     drop(shards);
@@ -37,7 +37,7 @@ fn touches(watched: &[u8], now: i64, change: impl FnOnce(&mut Shards<'_>, &Keysp
 fn a_watcher_is_told_of_changes_of_its_key_and_of_nothing_else() {
     let set = |key: &'static [u8], db: usize| {
         move |shards: &mut Shards<'_>, space: &Keyspace| {
-            shards.set(db, &space.key(key), b"new", Expiry::None).unwrap();
+            shards.set(db, &space.key(db, key), b"new", Expiry::None).unwrap();
         }
     };
     assert!(touches(b"old", NOW, set(b"old", 0)));
@@ -45,47 +45,47 @@ fn a_watcher_is_told_of_changes_of_its_key_and_of_nothing_else() {
     assert!(!touches(b"old", NOW, set(b"other", 0)));
     assert!(!touches(b"old", NOW, set(b"old", 1)));
     assert!(!touches(b"old", NOW, |shards, space| {
-        shards.lookup_read(0, &space.key(b"old"));
-        assert!(!shards.remove(0, &space.key(b"none")));
+        shards.lookup_read(0, &space.key(0, b"old"));
+        assert!(!shards.remove(0, &space.key(0, b"none")));
     }));
-    assert!(touches(b"old", NOW, |shards, space| assert!(shards.remove(0, &space.key(b"old")))));
+    assert!(touches(b"old", NOW, |shards, space| assert!(shards.remove(0, &space.key(0, b"old")))));
     assert!(!touches(b"none", NOW, |shards, space| {
-        shards.remove(0, &space.key(b"none"));
+        shards.remove(0, &space.key(0, b"none"));
     }));
     for from in [b"old".as_slice(), b"to"] {
         assert!(touches(from, NOW, |shards, space| {
-            shards.rename(0, &space.key(b"old"), &space.key(b"to")).unwrap();
+            shards.rename(0, &space.key(0, b"old"), &space.key(0, b"to")).unwrap();
         }));
     }
     assert!(touches(b"copy", NOW, |shards, space| {
-        shards.copy(0, &space.key(b"old"), 0, &space.key(b"copy")).unwrap();
+        shards.copy(0, &space.key(0, b"old"), 0, &space.key(0, b"copy")).unwrap();
     }));
     assert!(!touches(b"old", NOW, |shards, space| {
-        shards.copy(0, &space.key(b"old"), 0, &space.key(b"copy")).unwrap();
+        shards.copy(0, &space.key(0, b"old"), 0, &space.key(0, b"copy")).unwrap();
     }));
     assert!(touches(b"old", NOW, |shards, space| {
         let rule = ExpireRule::default();
-        shards.expire_at(0, &space.key(b"old"), 9_000, rule).unwrap();
+        shards.expire_at(0, &space.key(0, b"old"), 9_000, rule).unwrap();
     }));
     assert!(touches(b"moved", NOW, |shards, space| {
-        shards.set(3, &space.key(b"moved"), b"x", Expiry::None).unwrap();
-        shards.move_key(3, &space.key(b"moved"), 0).unwrap();
+        shards.set(3, &space.key(3, b"moved"), b"x", Expiry::None).unwrap();
+        shards.move_key(3, &space.key(3, b"moved"), 0).unwrap();
     }));
 }
 
 #[test]
 fn to_expire_is_a_change_but_to_be_removed_later_is_none() {
     let ask = |shards: &mut Shards<'_>, space: &Keyspace| {
-        assert!(shards.lookup(0, &space.key(b"brief")).is_none());
+        assert!(shards.lookup(0, &space.key(0, b"brief")).is_none());
     };
     assert!(touches(b"brief", 2_000, ask));
     let space = space();
     let mut shards = space.lock(ShardSet::ALL, NOW);
-    shards.set(0, &space.key(b"brief"), b"value", Expiry::At(2_000)).unwrap();
+    shards.set(0, &space.key(0, b"brief"), b"value", Expiry::At(2_000)).unwrap();
     drop(shards);
     let mut shards = space.lock(ShardSet::ALL, 2_000);
     let watcher = Arc::new(Watcher::default());
-    shards.watch(0, &space.key(b"brief"), &watcher);
+    shards.watch(0, &space.key(0, b"brief"), &watcher);
     ask(&mut shards, &space);
     for shard in ShardIndex::all() {
         shards.clean(shard, 0, &mut super::super::CleanCursors::default(), 100);
@@ -97,9 +97,7 @@ fn to_expire_is_a_change_but_to_be_removed_later_is_none() {
 fn a_flush_or_a_swap_touches_keys_that_are_there() {
     let flush = |databases| {
         move |shards: &mut Shards<'_>, _: &Keyspace| {
-            for shard in ShardIndex::all() {
-                shards.flush(shard, databases);
-            }
+            shards.flush(databases);
         }
     };
     assert!(touches(b"old", NOW, flush(Databases::All)));
@@ -107,10 +105,8 @@ fn a_flush_or_a_swap_touches_keys_that_are_there() {
     assert!(!touches(b"old", NOW, flush(Databases::One(1))));
     assert!(!touches(b"none", NOW, flush(Databases::All)));
     let swap = |shards: &mut Shards<'_>, space: &Keyspace| {
-        shards.set(1, &space.key(b"there"), b"x", Expiry::None).unwrap();
-        for shard in ShardIndex::all() {
-            shards.swap_databases(shard, 1, 0);
-        }
+        shards.set(1, &space.key(1, b"there"), b"x", Expiry::None).unwrap();
+        shards.swap_databases(1, 0);
     };
     assert!(touches(b"old", NOW, swap));
     assert!(touches(b"there", NOW, swap));
@@ -121,7 +117,7 @@ fn a_flush_or_a_swap_touches_keys_that_are_there() {
 fn a_key_is_ready_once_when_it_is_touched_while_somebody_waits() {
     let space = space();
     let mut shards = space.lock(ShardSet::ALL, NOW);
-    let (a, b) = (space.key(b"a"), space.key(b"b"));
+    let (a, b) = (space.key(0, b"a"), space.key(0, b"b"));
     shards.wait(2, &a);
     shards.wait(2, &a);
     shards.wait(2, &b);

@@ -17,6 +17,7 @@
 //! |---|---|
 //! | `entry` | a key's bytes |
 //! | `shards` | lookup, link, unlink |
+//! | `strays` | in which shard a key lives |
 //! | `strings` | string values |
 //! | `compact` | values of few elements, in one packed run |
 //! | `values` | what the keyspace asks of each kind of large value, and their garbage |
@@ -25,7 +26,8 @@
 //! | `digest`, `verify` | all of them read |
 //!
 //! Invariants:
-//! 1. A key is in the shard that its hash names, in its database's `keys`, once.
+//! 1. A key is in one shard, in its database's `keys`, once: in the shard that its hash names, or,
+//!    if it was renamed with a large value, in that of the value (see `strays`).
 //! 2. An entry is in `expires` exactly if it has an expiry, and in `volatile` exactly if it is a
 //!    hash of the form whose fields may expire.
 //! 3. On `OutOfMemory` nothing has changed.
@@ -50,6 +52,7 @@ mod scarcity;
 mod set;
 mod shards;
 mod sorted_set;
+mod strays;
 mod stream;
 mod strings;
 #[cfg(test)]
@@ -81,6 +84,8 @@ pub use scarcity::Scarcity;
 pub use set::{MemberList, SetLimits};
 pub use shards::{Entry, Key, ShardStats, Shards};
 pub use sorted_set::{Edge, Put, SortedSetView};
+pub use strays::StrayCursor;
+use strays::Strays;
 pub use stream::{
     Claim, Consumer, ConsumerInfo, Fields, Group, GroupInfo, Pending, Prepared, StreamId,
     StreamInfo, StreamLimits, Trim,
@@ -198,6 +203,7 @@ pub struct Keyspace {
     clocks: Clocks,
     stats: Box<[shards::ShardState; SHARDS]>,
     news: News,
+    strays: Strays,
 }
 
 impl Keyspace {
@@ -217,7 +223,7 @@ impl Keyspace {
         let clocks =
             Clocks::new(arena.capacity(), crate::clock::wall_ms()).map_err(OpenError::SideTable)?;
         let stats = Box::new([const { shards::ShardState::new() }; SHARDS]);
-        Ok(Self { arena, clocks, stats, news: News::new() })
+        Ok(Self { arena, clocks, stats, news: News::new(), strays: Strays::new() })
     }
 
     /// The arena.
@@ -235,11 +241,10 @@ impl Keyspace {
         &self.clocks
     }
 
-    /// A key, with its hash.
+    /// The hash of a key.
     #[inline]
-    pub fn key<'k>(&self, bytes: &'k [u8]) -> Key<'k> {
-        let hash = entry::hash(&self.arena, bytes);
-        Key { bytes, hash, shard: ShardIndex::of_hash(hash) }
+    pub fn hash(&self, key: &[u8]) -> u64 {
+        entry::hash(&self.arena, key)
     }
 
     /// Locks shards until the result goes. `now` is the wall clock in milliseconds: keys that

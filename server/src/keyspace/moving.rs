@@ -1,4 +1,7 @@
 //! Keys that move: RENAME, COPY, MOVE, also from one shard to another.
+//!
+//! No move takes longer for a value of more elements, but for a copy: a large value stays in its
+//! shard, and its key goes there (see `strays`).
 
 use crate::arena::{Mem, OutOfMemory, ShardIndex};
 
@@ -30,9 +33,11 @@ impl Shards<'_> {
         to: &Key<'_>,
     ) -> Result<bool, OutOfMemory> {
         let Some(source) = self.lookup(db, from) else { return Ok(false) };
-        let handed = self.transferable(&source, to.shard);
-        let at = self.duplicate(&source, to, handed)?;
-        self.adopt(db, to, at, handed != Handed::Nothing)?;
+        let goes = source.shape.is_large() && self.may_settle(db, to, source.shard);
+        let target = Key { shard: if goes { source.shard } else { to.shard }, ..*to };
+        let handed = self.transferable(&source, target.shard);
+        let at = self.duplicate(&source, &target, handed)?;
+        self.adopt(db, to, target.shard, at, handed != Handed::Nothing)?;
         self.space.clocks.follow(source.at, at);
         // Adding the new key may have moved the old one's slot.
         if let Some(source) = self.peek(db, from) {
@@ -41,15 +46,15 @@ impl Shards<'_> {
                 self.free(&source);
             } else {
                 if let Handed::Object(_, len) = handed
-                    && from.shard != to.shard
+                    && from.shard != target.shard
                 {
-                    self.mem(from.shard).give(to.shard, len);
+                    self.mem(from.shard).give(target.shard, len);
                 }
                 self.mem(from.shard).release(source.at, source.shape.len());
             }
         }
         self.touched(db, from);
-        self.touched(db, to);
+        self.touched(db, &target);
         Ok(true)
     }
 
@@ -67,7 +72,7 @@ impl Shards<'_> {
     ) -> Result<bool, OutOfMemory> {
         let Some(source) = self.lookup(from_db, from) else { return Ok(false) };
         let at = self.duplicate(&source, to, Handed::Nothing)?;
-        self.adopt(to_db, to, at, false)?;
+        self.adopt(to_db, to, to.shard, at, false)?;
         self.touched(to_db, to);
         Ok(true)
     }
@@ -83,11 +88,18 @@ impl Shards<'_> {
         key: &Key<'_>,
         to: DbIndex,
     ) -> Result<bool, OutOfMemory> {
-        if self.peek(to, key).is_some() {
+        let there = self.space.key_of(to, key.bytes, key.hash);
+        if self.peek(to, &there).is_some() {
             return Ok(false);
         }
         let Some(entry) = self.lookup(from, key) else { return Ok(false) };
-        self.link(to, key.hash, entry.at, &entry.shape)?;
+        if !self.may_settle(to, &there, entry.shard) {
+            self.copy(from, key, to, &there)?;
+            self.delete(from, key, &entry);
+            return Ok(true);
+        }
+        self.link(to, key, entry.at, &entry.shape)?;
+        self.settle(to, &there, entry.shard);
         self.unlink(from, key.hash, &entry);
         self.touched(from, key);
         self.tell(to, key);
@@ -136,41 +148,44 @@ impl Shards<'_> {
         Ok(at)
     }
 
-    /// Links a new entry under a key, in place of what the key had. `shares_value`: on error the
-    /// entry's value is somebody else's still.
+    /// Links a new entry of a shard under a key, in place of what the key had, wherever that was.
+    /// `shares_value`: on error the entry's value is somebody else's still.
     fn adopt(
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
+        shard: ShardIndex,
         at: u64,
         shares_value: bool,
     ) -> Result<(), OutOfMemory> {
         let old = self.peek(db, key);
-        let shape = Shape::load(&self.mem(key.shard), at);
+        let shape = Shape::load(&self.mem(shard), at);
+        let target = Key { shard, ..*key };
         let linked = match &old {
-            Some(old) => self.relink(db, key.hash, old, at, &shape),
-            None => self.link(db, key.hash, at, &shape),
+            Some(old) if old.shard == shard => self.relink(db, key.hash, old, at, &shape),
+            Some(_) => self.link_silently(db, &target, at, &shape),
+            None => self.link(db, &target, at, &shape),
         };
-        match linked {
-            Ok(()) => {
-                if let Some(old) = old {
-                    self.free(&old);
-                    self.announce(super::KeyEvent::New, db, key.shard, at);
-                    // The clock is that of a new key, not of the one whose place it took.
-                    self.space.clocks.start(at, self.now);
-                }
-                Ok(())
+        if let Err(full) = linked {
+            let mut mem = self.mem(shard);
+            if shares_value {
+                mem.release(at, shape.len());
+            } else {
+                free_entry(&mut mem, at);
             }
-            Err(full) => {
-                let mut mem = self.mem(key.shard);
-                if shares_value {
-                    mem.release(at, shape.len());
-                } else {
-                    free_entry(&mut mem, at);
-                }
-                Err(full)
-            }
+            return Err(full);
         }
+        if let Some(old) = old {
+            if old.shard != shard {
+                self.unlink(db, key.hash, &old);
+            }
+            self.free(&old);
+            self.announce(super::KeyEvent::New, db, shard, at);
+            // The clock is that of a new key, not of the one whose place it took.
+            self.space.clocks.start(at, self.now);
+        }
+        self.settle(db, key, shard);
+        Ok(())
     }
 }
 

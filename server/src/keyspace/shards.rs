@@ -20,7 +20,7 @@ pub struct Key<'k> {
     pub bytes: &'k [u8],
     /// Their hash.
     pub hash: u64,
-    /// The shard that the key lives in.
+    /// The shard that the key lives in, in the database that it was made for; see `strays`.
     pub shard: ShardIndex,
 }
 
@@ -322,7 +322,8 @@ impl<'a> Shards<'a> {
     pub(super) fn discard(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
         let shard = entry.shard;
         let mem = self.held.view(shard);
-        let key = self.is_of_interest(shard).then(|| entry.shape.key(&mem, entry.at).to_vec());
+        let home = ShardIndex::of_hash(hash);
+        let key = self.is_of_interest(home).then(|| entry.shape.key(&mem, entry.at).to_vec());
         self.unlink(db, hash, entry);
         self.free(entry);
         self.changed(shard);
@@ -335,12 +336,12 @@ impl<'a> Shards<'a> {
     pub(super) fn link(
         &mut self,
         db: DbIndex,
-        hash: u64,
+        key: &Key<'_>,
         at: u64,
         shape: &Shape,
     ) -> Result<(), OutOfMemory> {
-        self.link_silently(db, hash, at, shape)?;
-        self.announce(KeyEvent::New, db, ShardIndex::of_hash(hash), at);
+        self.link_silently(db, key, at, shape)?;
+        self.announce(KeyEvent::New, db, key.shard, at);
         Ok(())
     }
 
@@ -348,11 +349,11 @@ impl<'a> Shards<'a> {
     pub(super) fn link_silently(
         &mut self,
         db: DbIndex,
-        hash: u64,
+        key: &Key<'_>,
         at: u64,
         shape: &Shape,
     ) -> Result<(), OutOfMemory> {
-        let shard = ShardIndex::of_hash(hash);
+        let Key { hash, shard, .. } = *key;
         let mut mem = self.held.mem(shard);
         insert_aside(&mut mem, db, hash, at, |side| shape.is_in(side))?;
         if let Err(full) = keys_of(shard, db).insert(&mut mem, hash, at, &ByHash) {

@@ -280,7 +280,7 @@ impl Shards<'_> {
         let (at, shape) = create(&mut mem, key, &new, expiry)?;
         let linked = match old {
             Some(old) => self.relink(db, key.hash, old, at, &shape),
-            None => self.link(db, key.hash, at, &shape),
+            None => self.link(db, key, at, &shape),
         };
         if let Err(full) = linked {
             super::shards::free_entry(&mut self.mem(key.shard), at);
@@ -315,7 +315,7 @@ impl Shards<'_> {
                         self.swap(db, old, at);
                         Ok(())
                     }
-                    None => self.link_silently(db, key.hash, at, &shape),
+                    None => self.link_silently(db, &key, at, &shape),
                 };
                 linked.map(|()| at).inspect_err(|_| {
                     super::shards::free_entry(&mut self.mem(key.shard), at);
@@ -441,7 +441,7 @@ impl Shards<'_> {
     fn reserve_new(&mut self, db: DbIndex, key: &Key<'_>, len: u64) -> Result<Entry, OutOfMemory> {
         let mut mem = self.held.mem(key.shard);
         let (created, shape) = create(&mut mem, key, &New::Bytes(&[]), None)?;
-        if let Err(full) = self.link_silently(db, key.hash, created, &shape) {
+        if let Err(full) = self.link_silently(db, key, created, &shape) {
             super::shards::free_entry(&mut self.mem(key.shard), created);
             return Err(full);
         }

@@ -12,7 +12,15 @@ pub(super) fn space(mib: u64) -> Keyspace {
     Keyspace::create(Blank::reserve(PageKind::Small, mib << 20).unwrap(), 77).unwrap()
 }
 
+/// A keyspace in a copy of another's bytes, verified.
 pub(super) fn reopen(old: &Keyspace) -> Keyspace {
+    let again = copy_of(old);
+    again.verify(2).unwrap();
+    again
+}
+
+/// A keyspace in a copy of another's bytes.
+fn copy_of(old: &Keyspace) -> Keyspace {
     let arena = old.arena();
     let blank = Blank::reserve(PageKind::Small, arena.capacity()).unwrap();
     let mut held = arena.lock(ShardSet::ALL);
@@ -98,13 +106,13 @@ fn run(space: &Keyspace, model: &mut Model, now: &mut i64, step: Step) {
     match step {
         Step::Set(db, k, value, ttl) => {
             let expiry = ttl.map_or(Expiry::None, |ttl| Expiry::At(*now + ttl));
-            if shards.set(db, &space.key(&name(k)), &value, expiry).is_ok() {
+            if shards.set(db, &space.key(db, &name(k)), &value, expiry).is_ok() {
                 model.insert((db, name(k)), (value, ttl.map(|ttl| *now + ttl)));
             }
         }
         Step::SetAll(db, pairs) => {
             let named: Vec<_> = pairs.iter().map(|(k, v)| (name(*k), v)).collect();
-            let keyed = named.iter().map(|(k, v)| (space.key(k), v.as_slice()));
+            let keyed = named.iter().map(|(k, v)| (space.key(db, k), v.as_slice()));
             if shards.set_all(db, keyed, |_| {}).is_ok() {
                 for (key, value) in named.iter() {
                     model.insert((db, key.clone()), ((*value).clone(), None));
@@ -113,7 +121,7 @@ fn run(space: &Keyspace, model: &mut Model, now: &mut i64, step: Step) {
         }
         Step::WriteAt(db, k, at, data) => {
             let (name, key_name) = (name(k), name(k));
-            let key = space.key(&key_name);
+            let key = space.key(db, &key_name);
             let old = shards.lookup(db, &key);
             if shards.write_at(db, &key, old.as_ref(), at, &data).is_ok() {
                 let value = &mut model.entry((db, name)).or_default().0;
@@ -123,12 +131,12 @@ fn run(space: &Keyspace, model: &mut Model, now: &mut i64, step: Step) {
             }
         }
         Step::Remove(db, k) => {
-            let was = shards.remove(db, &space.key(&name(k)));
+            let was = shards.remove(db, &space.key(db, &name(k)));
             assert_eq!(was, model.remove(&(db, name(k))).is_some());
         }
         Step::Expire(db, k, ttl) => {
             let rule = ExpireRule::default();
-            if let Ok(was) = shards.expire_at(db, &space.key(&name(k)), *now + ttl, rule) {
+            if let Ok(was) = shards.expire_at(db, &space.key(db, &name(k)), *now + ttl, rule) {
                 let there = model.get_mut(&(db, name(k)));
                 assert_eq!(was, there.is_some());
                 if let Some(there) = there {
@@ -137,27 +145,27 @@ fn run(space: &Keyspace, model: &mut Model, now: &mut i64, step: Step) {
             }
         }
         Step::Persist(db, k) => {
-            if let Ok(was) = shards.persist(db, &space.key(&name(k))) {
+            if let Ok(was) = shards.persist(db, &space.key(db, &name(k))) {
                 let there = model.get_mut(&(db, name(k)));
                 assert_eq!(was, there.and_then(|t| t.1.take()).is_some());
             }
         }
         Step::Rename(db, a, b) if a != b => {
-            if let Ok(was) = shards.rename(db, &space.key(&name(a)), &space.key(&name(b))) {
+            if let Ok(was) = shards.rename(db, &space.key(db, &name(a)), &space.key(db, &name(b))) {
                 let moved = model.remove(&(db, name(a)));
                 assert_eq!(was, moved.is_some());
                 moved.map(|moved| model.insert((db, name(b)), moved));
             }
         }
         Step::Copy(d, a, e, b) if (d, a) != (e, b) => {
-            if let Ok(was) = shards.copy(d, &space.key(&name(a)), e, &space.key(&name(b))) {
+            if let Ok(was) = shards.copy(d, &space.key(d, &name(a)), e, &space.key(e, &name(b))) {
                 let copied = model.get(&(d, name(a))).cloned();
                 assert_eq!(was, copied.is_some());
                 copied.map(|copied| model.insert((e, name(b)), copied));
             }
         }
         Step::Move(d, k, e) if d != e => {
-            if let Ok(was) = shards.move_key(d, &space.key(&name(k)), e) {
+            if let Ok(was) = shards.move_key(d, &space.key(d, &name(k)), e) {
                 let free = !model.contains_key(&(e, name(k)));
                 assert_eq!(was, free && model.contains_key(&(d, name(k))));
                 if was {
@@ -167,20 +175,16 @@ fn run(space: &Keyspace, model: &mut Model, now: &mut i64, step: Step) {
             }
         }
         Step::Flush(db) => {
-            let flushed: u64 = ShardIndex::all().map(|s| shards.flush(s, Databases::One(db))).sum();
+            let flushed: u64 = shards.flush(Databases::One(db));
             assert!(flushed >= model.keys().filter(|(d, _)| *d == db).count() as u64);
             model.retain(|(d, _), _| *d != db);
         }
         Step::FlushAll => {
-            for shard in ShardIndex::all() {
-                shards.flush(shard, Databases::All);
-            }
+            shards.flush(Databases::All);
             model.clear();
         }
         Step::Swap(a, b) => {
-            for shard in ShardIndex::all() {
-                shards.swap_databases(shard, a, b);
-            }
+            shards.swap_databases(a, b);
             let swap = |db| {
                 if db == a {
                     b
@@ -209,7 +213,7 @@ fn compare(space: &Keyspace, model: &Model, now: i64) {
     let mut shards = space.lock(ShardSet::ALL, now);
     let alive = model.iter().filter(|(_, (_, expiry))| expiry.is_none_or(|at| at > now));
     for ((db, name), (value, expiry)) in alive {
-        let entry = shards.lookup(*db, &space.key(name)).unwrap();
+        let entry = shards.lookup(*db, &space.key(*db, name)).unwrap();
         let mut buffer = itoa::Buffer::new();
         assert!(shards.string(&entry).unwrap().bytes(&mut buffer) == value);
         assert_eq!(shards.expiry(&entry), *expiry);
@@ -243,15 +247,14 @@ proptest! {
         space.verify(2).unwrap();
         let digest = space.lock(ShardSet::ALL, now).digest();
         let again = reopen(&space);
-        again.verify(2).unwrap();
         prop_assert_eq!(again.lock(ShardSet::ALL, now).digest(), digest);
         compare(&again, &model, now);
         // Everything can be freed again.
         loop {
             let mut shards = again.lock(ShardSet::ALL, now);
             let mut more = false;
+            shards.flush(Databases::All);
             for shard in ShardIndex::all() {
-                shards.flush(shard, Databases::All);
                 more |= shards.clean(shard, 0, &mut Default::default(), 1000).more_garbage;
             }
             if !more {
@@ -266,7 +269,7 @@ proptest! {
 fn numbers_are_kept_as_numbers_and_edited_values_as_bytes() {
     let space = space(16);
     let mut shards = space.lock(ShardSet::ALL, 0);
-    let key = space.key(b"n");
+    let key = space.key(0, b"n");
     let mut encoding = |value: &[u8], edit: bool| {
         shards.set(0, &key, value, Expiry::None).unwrap();
         let mut entry = shards.lookup(0, &key).unwrap();
@@ -288,7 +291,7 @@ fn numbers_are_kept_as_numbers_and_edited_values_as_bytes() {
 fn appending_does_not_copy_each_time() {
     let space = space(64);
     let mut shards = space.lock(ShardSet::ALL, 0);
-    let key = space.key(b"log");
+    let key = space.key(0, b"log");
     let (mut moves, mut place) = (0, 0);
     for i in 0..8000u64 {
         let entry = shards.lookup(0, &key);
@@ -306,7 +309,7 @@ fn a_damaged_entry_is_named() {
     let damage = |change: &dyn Fn(&mut [u8])| {
         let space = space(16);
         let mut shards = space.lock(ShardSet::ALL, 0);
-        let key = space.key(b"some key");
+        let key = space.key(0, b"some key");
         shards.set(0, &key, b"some value", Expiry::At(9)).unwrap();
         let at = shards.peek(0, &key).unwrap().at;
         change(shards.mem(key.shard).bytes_mut(at, 64));
@@ -329,17 +332,16 @@ fn an_empty_value_under_a_long_key_survives() {
     for (value, tail) in [(&b""[..], &b""[..]), (b"", b"x"), (b"7", b""), (b"v", b"")] {
         let space = space(16);
         let name = vec![b'k'; 3000];
-        let key = space.key(&name);
+        let key = space.key(0, &name);
         let mut shards = space.lock(ShardSet::ALL, 0);
         shards.set(0, &key, value, Expiry::None).unwrap();
         let old = shards.lookup(0, &key);
         let at = value.len() as u64;
         shards.write_at(0, &key, old.as_ref(), at, tail).unwrap();
-        let empty = space.key(b"not there before");
+        let empty = space.key(0, b"not there before");
         shards.write_at(0, &empty, None, 0, b"").unwrap();
         drop(shards);
         let again = reopen(&space);
-        again.verify(1).unwrap();
         let mut shards = again.lock(ShardSet::ALL, 0);
         let entry = shards.lookup(0, &key).unwrap();
         assert_eq!(shards.string(&entry), Ok(Value::Bytes(&[value, tail].concat())));
@@ -362,7 +364,7 @@ fn slots_of(shards: &mut Shards<'_>, shard: ShardIndex, root: &Root) -> Vec<(u64
 fn an_expiry_that_is_known_twice_is_refused() {
     let space = space(16);
     let names: Vec<Vec<u8>> = (0..10_000u32).map(|i| i.to_string().into_bytes()).collect();
-    let keys: Vec<Key<'_>> = names.iter().map(|name| space.key(name)).collect();
+    let keys: Vec<Key<'_>> = names.iter().map(|name| space.key(0, name)).collect();
     let one = keys[0];
     // In the same shard, and in the same one of two buckets.
     let is_near = |key: &&Key<'_>| key.shard == one.shard && (key.hash ^ one.hash) >> 21 & 1 == 0;
@@ -376,7 +378,7 @@ fn an_expiry_that_is_known_twice_is_refused() {
     let ((_, word), (victim, _)) = (slots[0], slots[1]);
     shards.mem(one.shard).write(Offset::new(victim), word);
     drop(shards);
-    let broken = reopen(&space).verify(1).unwrap_err();
+    let broken = copy_of(&space).verify(1).unwrap_err();
     assert!(broken.reason.contains("have one key"), "{broken}");
 }
 
@@ -385,7 +387,7 @@ fn an_expiry_that_is_known_twice_is_refused() {
 #[test]
 fn a_key_that_is_there_twice_is_refused() {
     let space = space(16);
-    let key = space.key(b"k");
+    let key = space.key(0, b"k");
     let mut shards = space.lock(ShardSet::ALL, 0);
     shards.set(0, &key, b"one", Expiry::None).unwrap();
     shards.set(1, &key, b"two", Expiry::None).unwrap();
@@ -400,6 +402,6 @@ fn a_key_that_is_there_twice_is_refused() {
     mem.release(roots[1].directory, 128);
     mem.write(Offset::new(db_root(key.shard, 1).raw()), Root::EMPTY);
     drop(shards);
-    let broken = reopen(&space).verify(1).unwrap_err();
+    let broken = copy_of(&space).verify(1).unwrap_err();
     assert!(broken.reason.contains("have one key"), "{broken}");
 }

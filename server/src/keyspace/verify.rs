@@ -8,6 +8,7 @@ use crate::arena::{Audit, Broken, Mem, Offset, SHARDS, ShardIndex, ShardSet, Sum
 use crate::collections::dict::{Checked, check};
 
 use super::entry::{Encoding, HEAD, Kind, Shape};
+use super::strays::Stray;
 use super::values;
 use super::{DATABASES, DbRoot, Keyspace, MAX_VALUE, Side, db_root, garbage_of, keys_at};
 
@@ -32,14 +33,14 @@ impl Keyspace {
         let mut held = self.arena.lock(ShardSet::ALL);
         let audit = Audit::begin(&mut held)?;
         let next = AtomicUsize::new(0);
-        let work = || -> Result<Contents, Broken> {
-            let mut contents = Contents::default();
+        let work = || -> Result<(Contents, Vec<Stray>), Broken> {
+            let (mut contents, mut strays) = (Contents::default(), Vec::new());
             while let Some(shard) = ShardIndex::new(next.fetch_add(1, Ordering::Relaxed)) {
-                verify_shard(&audit, shard, &mut contents)?;
+                verify_shard(&audit, shard, &mut contents, &mut strays)?;
             }
-            Ok(contents)
+            Ok((contents, strays))
         };
-        let mut all = Contents::default();
+        let (mut all, mut strays) = (Contents::default(), Vec::new());
         std::thread::scope(|scope| -> Result<(), Broken> {
             let others: Vec<_> = (1..threads.clamp(1, SHARDS)).map(|_| scope.spawn(work)).collect();
             let mut results = vec![work()];
@@ -47,13 +48,15 @@ impl Keyspace {
                 results.push(other.join().unwrap_or_else(|e| std::panic::resume_unwind(e)));
             }
             for result in results {
-                let part = result?;
+                let (part, mut found) = result?;
                 all.keys += part.keys;
                 all.expires += part.expires;
+                strays.append(&mut found);
             }
             Ok(())
         })?;
         all.arena = audit.finish()?;
+        self.learn_strays(&held, &strays)?;
         Ok(all)
     }
 }
@@ -62,16 +65,27 @@ fn verify_shard(
     audit: &Audit<'_>,
     shard: ShardIndex,
     contents: &mut Contents,
+    strays: &mut Vec<Stray>,
 ) -> Result<(), Broken> {
     for db in 0..DATABASES {
-        let (keys, expiring) = verify_database(audit, shard, db_root(shard, db), false)?;
-        contents.keys += keys;
-        contents.expires += expiring;
+        let database = verify_database(audit, shard, db_root(shard, db), false)?;
+        contents.keys += database.keys;
+        contents.expires += database.expiring;
+        strays.extend(database.strays.into_iter().map(|hash| (db, hash, shard)));
     }
+    // What is flushed is not looked for, wherever it is.
     for slot in garbage_of(shard) {
         verify_database(audit, shard, slot, true)?;
     }
     values::verify_garbage(&audit.mem(shard), audit)
+}
+
+/// What one shard has of a database.
+struct Found {
+    keys: u64,
+    expiring: u64,
+    /// Hashes of the keys whose home is another shard.
+    strays: Vec<u64>,
 }
 
 /// Checks a database, or a flushed one, whose dictionaries may be freed in part.
@@ -80,12 +94,13 @@ fn verify_database(
     shard: ShardIndex,
     root: Offset<DbRoot>,
     is_garbage: bool,
-) -> Result<(u64, u64), Broken> {
+) -> Result<Found, Broken> {
     let mem = audit.mem(shard);
-    let mut entries = Entries { mem: &mem, audit, aside: [Vec::new(), Vec::new()] };
+    let aside = [Vec::new(), Vec::new()];
+    let mut entries = Entries { mem: &mem, audit, aside, strays: Vec::new() };
     let keys = check(&mem, audit, Offset::new(keys_at(root).place()), &mut entries)?;
     let mut drained = keys.drained > 0;
-    let mut aside = entries.aside;
+    let Entries { mut aside, strays, .. } = entries;
     for (side, entries) in Side::ALL.into_iter().zip(&mut aside) {
         entries.sort_unstable();
         // A dictionary that passes has no key twice, hence no entry twice: it refers to as many
@@ -103,7 +118,7 @@ fn verify_database(
     if !is_garbage && drained {
         return Err(Broken::at(root.raw(), "a database that is freed in part".into()));
     }
-    Ok((keys.len, aside[0].len() as u64))
+    Ok(Found { keys: keys.len, expiring: aside[0].len() as u64, strays })
 }
 
 fn has_same_key(mem: &Mem<'_>, one: u64, other: u64) -> bool {
@@ -116,6 +131,8 @@ struct Entries<'a, 'h> {
     audit: &'a Audit<'h>,
     /// Those of them that belong aside.
     aside: [Vec<u64>; Side::ALL.len()],
+    /// Hashes of those whose home is another shard.
+    strays: Vec<u64>,
 }
 
 impl Checked for Entries<'_, '_> {
@@ -131,6 +148,9 @@ impl Checked for Entries<'_, '_> {
             if shape.is_in(side) {
                 entries.push(item);
             }
+        }
+        if ShardIndex::of_hash(hash) != self.mem.shard() {
+            self.strays.push(hash);
         }
         Ok(hash)
     }
@@ -211,8 +231,5 @@ fn verify_entry(
         values::verify_compact(mem, at, &shape)?;
     }
     let hash = super::entry::hash(mem.arena(), shape.key(mem, at));
-    if ShardIndex::of_hash(hash) != shard {
-        return broken(format!("its key belongs to shard {}", ShardIndex::of_hash(hash).get()));
-    }
     Ok((shape, hash))
 }

@@ -373,7 +373,7 @@ proptest! {
         let mut shards = bench.shared.keyspace.lock(ShardSet::ALL, bench.now.get());
         for key in 0u8..3 {
             let name = key.to_string();
-            let entry = shards.peek(0, &bench.shared.keyspace.key(name.as_bytes()));
+            let entry = shards.peek(0, &bench.shared.keyspace.key(0, name.as_bytes()));
             let mut number = itoa::Buffer::new();
             let value = entry.map(|e| shards.string(&e).unwrap().bytes(&mut number).to_vec());
             prop_assert_eq!(value.as_ref(), model.get(&key));

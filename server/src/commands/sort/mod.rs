@@ -224,7 +224,7 @@ fn answer(call: &mut Call<'_>, options: &Options, chosen: &[Item]) -> Answer {
 
 fn store(call: &mut Call<'_>, target: &[u8], options: &Options, chosen: &[Item]) -> Answer {
     let (db, key, limits) =
-        (call.session.db, call.shared.keyspace.key(target), lists::limits(call));
+        (call.session.db, call.shared.keyspace.key(call.session.db, target), lists::limits(call));
     let mut elements = Vec::with_capacity(chosen.len());
     outputs(call, options, chosen, |_, value| {
         elements.push(value.unwrap_or_default().to_vec());

@@ -22,7 +22,7 @@ pub(super) fn look_up(call: &mut Call<'_>, pattern: &[u8], element: &[u8]) -> Op
         None => (behind, None),
     };
     let name = [before, element, behind].concat();
-    let key = call.shared.keyspace.key(&name);
+    let key = call.shared.keyspace.key(call.session.db, &name);
     let entry = call.shards.lookup_read(call.session.db, &key)?;
     let mut digits = itoa::Buffer::new();
     match field {

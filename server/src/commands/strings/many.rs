@@ -49,8 +49,8 @@ pub(super) fn msetnx(call: &mut Call<'_>) -> Answer {
 
 fn set_pairs(call: &mut Call<'_>) -> Answer {
     let (args, keyspace) = (call.args, &call.shared.keyspace);
-    let pairs = (1..args.len()).step_by(2).map(|i| (keyspace.key(args.at(i)), args.at(i + 1)));
     let (db, teller) = (call.session.db, call.teller());
+    let pairs = (1..args.len()).step_by(2).map(|i| (keyspace.key(db, args.at(i)), args.at(i + 1)));
     call.shards.set_all(db, pairs, |key| teller.notify(db, Class::STRING, "set", key.bytes))?;
     Ok(())
 }

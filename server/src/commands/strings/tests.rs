@@ -19,7 +19,7 @@ fn follow(bench: &Bench, lines: &[(&str, &str)]) {
 /// The expiry of a key of database 0; `None` if there is no such key.
 fn expiry(bench: &Bench, name: &str) -> Option<Option<i64>> {
     let mut shards = bench.shared.keyspace.lock(ShardSet::ALL, bench.now.get());
-    let key = bench.shared.keyspace.key(name.as_bytes());
+    let key = bench.shared.keyspace.key(0, name.as_bytes());
     shards.peek(0, &key).map(|entry| shards.expiry(&entry))
 }
 

@@ -112,7 +112,7 @@ impl Pair {
             }
             Step::Put(k, elements) => {
                 let name = name(k);
-                let key = shards.keyspace().key(&name);
+                let key = shards.keyspace().key(0, &name);
                 if shards.list_put(0, &key, &elements, &self.limits).is_ok() {
                     self.model.insert(k, elements.into());
                 }
@@ -121,7 +121,7 @@ impl Pair {
             _ => return,
         };
         let name = name(k);
-        let key = shards.keyspace().key(&name);
+        let key = shards.keyspace().key(0, &name);
         let entry = shards.lookup(0, &key);
         let slices = elements.iter().map(Vec::as_slice);
         let pushed = shards.list_push(0, &key, entry.as_ref(), end, slices, &self.limits);
@@ -146,7 +146,7 @@ impl Pair {
             return;
         };
         let name = name(k);
-        let key = shards.keyspace().key(&name);
+        let key = shards.keyspace().key(0, &name);
         let (Some(entry), Some(list)) = (shards.lookup(0, &key), self.model.get_mut(&k)) else {
             return;
         };
@@ -207,27 +207,25 @@ impl Pair {
         let space = shards.keyspace();
         match step {
             Step::Rename(a, b) if a != b => {
-                let renamed = shards.rename(0, &space.key(&name(a)), &space.key(&name(b)));
+                let renamed = shards.rename(0, &space.key(0, &name(a)), &space.key(0, &name(b)));
                 if renamed == Ok(true) {
                     let list = self.model.remove(&a).unwrap();
                     self.model.insert(b, list);
                 }
             }
             Step::Copy(a, b) if a != b => {
-                let copied = shards.copy(0, &space.key(&name(a)), 0, &space.key(&name(b)));
+                let copied = shards.copy(0, &space.key(0, &name(a)), 0, &space.key(0, &name(b)));
                 if copied == Ok(true) {
                     let list = self.model[&a].clone();
                     self.model.insert(b, list);
                 }
             }
             Step::Delete(k) => {
-                let removed = shards.remove(0, &space.key(&name(k)));
+                let removed = shards.remove(0, &space.key(0, &name(k)));
                 assert_eq!(removed, self.model.remove(&k).is_some());
             }
             Step::Flush => {
-                for shard in ShardIndex::all() {
-                    shards.flush(shard, Databases::One(0));
-                }
+                shards.flush(Databases::One(0));
                 self.model.clear();
             }
             Step::Clean => {
@@ -245,7 +243,7 @@ impl Pair {
         assert_eq!(self.space.len(0), self.model.len() as u64);
         for (k, list) in &self.model {
             let name = name(*k);
-            let entry = shards.lookup(0, &self.space.key(&name)).unwrap();
+            let entry = shards.lookup(0, &self.space.key(0, &name)).unwrap();
             let len = list.len() as u64;
             assert_eq!(shards.list_len(&entry), len);
             let mut all = Vec::new();
@@ -310,7 +308,7 @@ proptest! {
         pair.compare();
         let mut shards = pair.space.lock(ShardSet::ALL, 0);
         for k in 0..6 {
-            shards.remove(0, &pair.space.key(&name(k)));
+            shards.remove(0, &pair.space.key(0, &name(k)));
         }
         drop(shards);
         for _ in 0..100 {
@@ -326,7 +324,7 @@ proptest! {
 fn is_told_to_be_a_listpack_within_the_limits() {
     let space = space(64);
     let mut shards = space.lock(ShardSet::ALL, 0);
-    let key = space.key(b"list");
+    let key = space.key(0, b"list");
     let push = |shards: &mut Shards<'_>, count: usize, size: i32, bytes: usize| {
         let element = vec![b'x'; bytes];
         for _ in 0..count {

@@ -59,7 +59,7 @@ fn field(i: usize, is_volatile: bool) -> (Vec<u8>, Vec<u8>, Option<i64>) {
 fn add_hashes(space: &Keyspace) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for (name, count, is_volatile, _) in HASHES {
-        let key = space.key(name);
+        let key = space.key(0, name);
         for (name, value, expiry) in (0..count).map(|i| field(i, is_volatile)) {
             let old = shards.hash(0, &key).unwrap();
             let pair = std::iter::once((name.as_slice(), value.as_slice()));
@@ -72,7 +72,7 @@ fn add_hashes(space: &Keyspace) {
 fn check_hashes(space: &Keyspace) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for (name, count, is_volatile, encoding) in HASHES {
-        let entry = shards.hash(0, &space.key(name)).unwrap().unwrap();
+        let entry = shards.hash(0, &space.key(0, name)).unwrap().unwrap();
         assert_eq!(shards.encoding_name(&entry), encoding);
         assert_eq!(shards.hash_len(&entry), count as u64);
         for (name, value, expiry) in (0..count).map(|i| field(i, is_volatile)) {
@@ -94,7 +94,7 @@ fn member(i: usize) -> (Vec<u8>, f64) {
 fn add_sorted_sets(space: &Keyspace) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for (name, count, _) in SORTED_SETS {
-        let (key, mut entry) = (space.key(name), None);
+        let (key, mut entry) = (space.key(0, name), None);
         // Not in their order.
         for (member, score) in (0..count).map(|i| member(i * 7 % count)) {
             let put = shards.put_member(0, &key, entry, &member, &LIMITS, |_| Some(score));
@@ -106,7 +106,7 @@ fn add_sorted_sets(space: &Keyspace) {
 fn check_sorted_sets(space: &Keyspace) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for (name, count, encoding) in SORTED_SETS {
-        let entry = shards.lookup(0, &space.key(name)).unwrap();
+        let entry = shards.lookup(0, &space.key(0, name)).unwrap();
         assert_eq!(shards.encoding_name(&entry), encoding);
         let view = shards.sorted_set(&entry);
         assert_eq!(view.len(), count as u64);
@@ -131,7 +131,7 @@ fn stream_entry(i: u64) -> (StreamId, &'static [u8], String) {
 
 fn add_stream(space: &Keyspace) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
-    let (key, mut entry) = (space.key(STREAM), None);
+    let (key, mut entry) = (space.key(0, STREAM), None);
     for (id, field, value) in (1..=ENTRIES).map(stream_entry) {
         let pair = std::iter::once((field, value.as_bytes()));
         entry = Some(shards.stream_add(0, &key, entry.as_ref(), id, pair, &STREAM_LIMITS).unwrap());
@@ -153,7 +153,7 @@ fn add_stream(space: &Keyspace) {
 
 fn check_stream(space: &Keyspace) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
-    let entry = shards.stream(0, &space.key(STREAM)).unwrap().unwrap();
+    let entry = shards.stream(0, &space.key(0, STREAM)).unwrap().unwrap();
     assert_eq!(shards.encoding_name(&entry), "stream");
     let mut found = Vec::new();
     shards.stream_range(&entry, StreamId::MIN, StreamId::MAX, false, u64::MAX, |id, fields| {
@@ -183,7 +183,7 @@ fn steps() -> Keyspace {
     let space = Keyspace::create(blank, SEED).unwrap();
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for (db, name, value, expiry, _) in expected() {
-        let key = space.key(name);
+        let key = space.key(0, name);
         let expiry = expiry.map_or(Expiry::None, Expiry::At);
         if name == b"edited" {
             shards.set(db, &key, b"to be", expiry).unwrap();
@@ -242,7 +242,7 @@ fn the_golden_keys_are_read_and_written_alike() {
     assert_eq!((contents.keys, contents.expires), (keys as u64, expiring as u64));
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for (db, name, value, expiry, encoding) in expected {
-        let entry = shards.lookup(db, &space.key(name)).unwrap();
+        let entry = shards.lookup(db, &space.key(db, name)).unwrap();
         let mut buffer = itoa::Buffer::new();
         assert_eq!(shards.string(&entry).unwrap().bytes(&mut buffer), value);
         assert_eq!(shards.expiry(&entry), expiry);
