@@ -77,7 +77,15 @@ fn encode(words: &[Vec<u8>]) -> Vec<u8> {
 
 fuzz_target!(|input: &[u8]| {
     let mut input = input;
-    let config = Config { save: Vec::new(), ..Config::default() };
+    // Values of few elements are large ones already.
+    let config = Config {
+        save: Vec::new(),
+        hash_max_listpack_entries: 2,
+        set_max_listpack_entries: 2,
+        set_max_intset_entries: 2,
+        zset_max_listpack_entries: 2,
+        ..Config::default()
+    };
     let blank = Blank::reserve(PageKind::Small, 16 << 20).expect("memory");
     let keyspace = Keyspace::create(blank, 1).expect("a keyspace");
     let live = Arc::new(Live::new(config, None));
