@@ -22,9 +22,9 @@ fn name(random: &mut Random) -> String {
     format!("name:{}", random.below(NAMES))
 }
 
-/// A value too long for a compact hash.
+/// An element that makes its collection too large to be copied in passing.
 fn long() -> String {
-    "x".repeat(200)
+    "x".repeat(20_000)
 }
 
 /// Renames, moves and counts in hashes of both databases until told to stop.
@@ -177,6 +177,67 @@ fn who_waits_is_served_wherever_the_key_is() -> TestResult {
         expect(&mut four, &show(b"$5\r\nmoved\r\n"))?;
         ensure!(raw.text(&["LPOP", &key])? == "moved");
     }
+    Ok(())
+}
+
+/// Clients wait for one stream and another that was away from home when they came, or went there
+/// afterwards: each needs another shard than what is written to.
+#[test]
+fn who_waits_for_several_keys_holds_nobody_up() -> TestResult {
+    let server = Server::builder().arg("--io-threads", "8").start()?;
+    let mut raw = server.raw()?;
+    let far = format!("{}-0", 1_u64 << 60);
+    let mut waiters = Vec::new();
+    for number in 0..NAMES {
+        let (away, later) = (format!("away:{number}"), format!("later:{number}"));
+        let built = format!("built:{number}");
+        raw.call(&["XADD", &built, "1-1", "field", &long()])?;
+        raw.call(&["RENAME", &built, &away])?;
+        for other in [&away, &later] {
+            let words = ["XREAD", "BLOCK", "0", "STREAMS", "key", other, &far, &far];
+            waiters.push(wait(&server, &words)?);
+        }
+        let built = format!("built later:{number}");
+        raw.call(&["XADD", &built, "1-1", "field", &long()])?;
+        raw.call(&["RENAME", &built, &later])?;
+        raw.call(&["XADD", "key", "*", "field", "value"])?;
+    }
+    // The stream that all wait for goes from shard to shard meanwhile.
+    let stop = AtomicBool::new(false);
+    thread::scope(|scope| -> Result<()> {
+        let mut works = Vec::new();
+        for number in 0..CONNECTIONS {
+            let (server, stop) = (&server, &stop);
+            works.push(scope.spawn(move || -> Result<()> {
+                let mut raw = server.raw()?;
+                for turn in 0.. {
+                    if stop.load(Relaxed) {
+                        break;
+                    }
+                    let built = format!("built:{number}:{turn}");
+                    raw.call(&["XADD", &built, "1-1", "field", &long()])?;
+                    raw.call(&["RENAME", &built, "key"])?;
+                    raw.call(&["XADD", "key", "*", "field", "value"])?;
+                }
+                Ok(())
+            }));
+        }
+        for _ in 0..1_000 {
+            raw.call(&["XADD", "key", "*", "field", "value"])?;
+        }
+        stop.store(true, Relaxed);
+        for work in works {
+            work.join().map_err(|_| anyhow::anyhow!("a connection panicked"))??;
+        }
+        Ok(())
+    })?;
+    ensure!(server.info("blocked_clients")? == (2 * NAMES).to_string());
+    raw.call(&["XADD", "key", "1152921504606846976-1", "field", "value"])?;
+    for waiter in &mut waiters {
+        let heard = show(&waiter.read_reply()?);
+        ensure!(heard.contains("1152921504606846976-1"), "heard {heard}");
+    }
+    server.text(&["DEBUG", "VERIFY"])?;
     Ok(())
 }
 

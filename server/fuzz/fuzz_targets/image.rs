@@ -81,7 +81,7 @@ fn fill(space: &Keyspace) {
 
 fn rename(space: &Keyspace) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
-    let fields: Vec<_> = (0..20).map(|i: u32| i.to_string().into_bytes()).collect();
+    let fields: Vec<_> = (0..200).map(|i: u32| i.to_string().into_bytes()).collect();
     let pairs = fields.iter().map(|field| (field.as_slice(), &b"value"[..]));
     let limits = Limits { entries: 4, value: 64 };
     let (from, to) = (space.key(0, b"from"), space.key(0, b"to"));

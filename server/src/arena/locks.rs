@@ -39,6 +39,11 @@ impl ShardSet {
         self.0 >> shard.0 & 1 == 1
     }
 
+    /// Whether all shards of another set are in this one.
+    pub const fn covers(self, other: Self) -> bool {
+        other.0 & !self.0 == 0
+    }
+
     /// Whether there is no shard in the set.
     pub const fn is_empty(self) -> bool {
         self.0 == 0

@@ -151,15 +151,16 @@ impl Call<'_> {
         timeout: Timeout,
         nothing: Nothing,
     ) -> Waiter {
-        let session = &self.session;
+        let (session, keyspace) = (&self.session, &self.shared.keyspace);
+        let positions = self.row.command.keys.positions(&self.args);
+        let hashes = positions.map(|i| keyspace.hash(self.args.at(i))).collect();
         Waiter {
             client: Arc::clone(&session.client),
             row: self.row.number,
             request,
             db: session.db,
             no_touch: session.no_touch,
-            shards: self.named,
-            moves: self.shared.keyspace.moves(),
+            hashes,
             ticket: self.shared.waits.ticket(),
             until: timeout.map(|time| clock::monotonic_us().saturating_add(clock::micros(time))),
             keys,

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::time::Duration;
 
 use crate::config::Config;
-use crate::keyspace::{Key, ShardSet, Shards};
+use crate::keyspace::{Key, Keyspace, ShardSet, Shards};
 use crate::protocol::{Args, Reply, parse_i64};
 
 use super::blocking::Patience;
@@ -27,8 +27,6 @@ pub struct Call<'c> {
     pub config: &'c Config,
     /// The shards of the command's keys, locked; with them there may be more.
     pub shards: Shards<'c>,
-    /// The shards of the command's keys.
-    pub named: ShardSet,
     /// Whether the command may wait for a key.
     pub patience: Patience,
     /// The command's row in the table.
@@ -53,32 +51,19 @@ impl<'c> Call<'c> {
     }
 
     /// Runs something with some shards locked: here and now, or already if this is part of a
-    /// transaction. For commands whose row lets the engine lock nothing.
+    /// transaction. For commands whose row lets the engine lock nothing. What the keyspace says of
+    /// where keys live holds still then.
     pub fn locked<R>(
         &mut self,
-        set: ShardSet,
+        named: impl Fn(&Keyspace) -> ShardSet,
         run: impl FnOnce(&mut Shards<'_>, &mut Reply) -> R,
     ) -> R {
         if self.session.in_exec {
             run(&mut self.shards, self.reply)
         } else {
-            run(&mut self.shared.keyspace.lock(set, self.now), self.reply)
+            let keyspace = &self.shared.keyspace;
+            run(&mut keyspace.lock_named(self.now, || named(keyspace)), self.reply)
         }
-    }
-
-    /// As [`Self::locked`], with the shards of a key, which is one of the selected database.
-    pub fn locked_key<R>(
-        &mut self,
-        bytes: &[u8],
-        run: impl FnOnce(&mut Shards<'_>, &Key<'_>) -> R,
-    ) -> R {
-        let (keyspace, db) = (&self.shared.keyspace, self.session.db);
-        let hash = keyspace.hash(bytes);
-        if self.session.in_exec {
-            return run(&mut self.shards, &keyspace.key_of(db, bytes, hash));
-        }
-        let mut shards = keyspace.lock_planned(self.now, || keyspace.shards_of(hash));
-        run(&mut shards, &keyspace.key_of(db, bytes, hash))
     }
 
     /// Argument `i` as a whole number.

@@ -115,7 +115,7 @@ fn help(call: &mut Call<'_>) {
 }
 
 fn digest(call: &mut Call<'_>) {
-    call.locked(ShardSet::ALL, |shards, reply| reply.simple(&shards.digest()));
+    call.locked(|_| ShardSet::ALL, |shards, reply| reply.simple(&shards.digest()));
 }
 
 fn verify(call: &mut Call<'_>) -> Answer {
@@ -160,7 +160,11 @@ fn reload(call: &mut Call<'_>) -> Answer {
 /// the value, or of its memory if it is no string.
 fn object(call: &mut Call<'_>) -> Answer {
     let (db, now) = (call.session.db, call.now);
-    let line = call.locked_key(call.args.at(2), |shards, key| describe(shards, db, key, now));
+    let bytes = call.args.at(2);
+    let line = call.locked(
+        |keyspace| keyspace.shards_of(keyspace.hash(bytes)),
+        |shards, _| describe(shards, db, &shards.keyspace().key(db, bytes), now),
+    );
     call.reply.simple(&line.ok_or(Failure::NO_KEY)?);
     Ok(())
 }

@@ -1,8 +1,7 @@
 //! Finding keys: KEYS, SCAN, RANDOMKEY. They lock one shard at a time, so that they hold nobody up
 //! for long; what moves between shards meanwhile may be missed, as may what comes or goes.
 
-use crate::keyspace::{Kind, Pick, ScanCursor};
-use crate::keyspace::{ShardIndex, ShardSet};
+use crate::keyspace::{Keyspace, Kind, Pick, ScanCursor, ShardIndex, ShardSet};
 use crate::protocol::{glob_match, parse_i64};
 
 use super::call::Call;
@@ -40,7 +39,8 @@ fn keys(call: &mut Call<'_>) -> Answer {
     let mut listed = 0;
     let mut place = Some(ScanCursor::unpack(0));
     while let Some(start) = place {
-        call.locked(ShardSet::one(start.shard), |shards, reply| {
+        let named = |keyspace: &Keyspace| keyspace.shards_at_home(db, start.shard);
+        call.locked(named, |shards, reply| {
             shards.scan(db, start.shard, start.within, usize::MAX, |key, _| {
                 if glob_match(pattern, key, false) {
                     reply.bulk(key);
@@ -102,7 +102,8 @@ fn scan(call: &mut Call<'_>) -> Answer {
         && looked_at < options.count
     {
         let least = options.count - looked_at;
-        let within = call.locked(ShardSet::one(place.shard), |shards, reply| {
+        let named = |keyspace: &Keyspace| keyspace.shards_at_home(db, place.shard);
+        let within = call.locked(named, |shards, reply| {
             shards.scan(db, place.shard, place.within, least, |key, kind| {
                 looked_at += 1;
                 if options.wants(key, kind) {
@@ -167,11 +168,14 @@ fn randomkey(call: &mut Call<'_>) -> Answer {
         });
         // None if keys have gone meanwhile.
         let Some(shard) = shard else { continue };
-        let picked = call.locked(ShardSet::one(shard), |shards, reply| {
-            let Pick::Key(key) = shards.pick_key(db, shard, random) else { return false };
-            reply.bulk(key);
-            true
-        });
+        let picked = call.locked(
+            |_| ShardSet::one(shard),
+            |shards, reply| {
+                let Pick::Key(key) = shards.pick_key(db, shard, random) else { return false };
+                reply.bulk(key);
+                true
+            },
+        );
         if picked {
             return Ok(());
         }

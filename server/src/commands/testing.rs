@@ -91,7 +91,6 @@ impl Bench {
                     shared: &self.shared,
                     config: &config,
                     shards: self.shared.keyspace.lock(set, self.now.get()),
-                    named: set,
                     patience: Patience::Some,
                     row,
                     first_hash: None,

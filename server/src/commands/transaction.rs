@@ -215,7 +215,7 @@ impl Session {
         for (db, key) in std::mem::take(&mut self.watched) {
             let hash = keyspace.hash(&key);
             // Whether it has expired meanwhile is of no interest any more.
-            let mut shards = keyspace.lock_planned(i64::MIN, || keyspace.shards_of(hash));
+            let mut shards = keyspace.lock_named(i64::MIN, || keyspace.shards_of(hash));
             shards.unwatch(db, &keyspace.key_of(db, &key, hash), &self.client.watcher);
         }
         self.forget_touches();

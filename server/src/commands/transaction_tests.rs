@@ -72,7 +72,7 @@ fn a_queue_keeps_requests_as_they_were() {
     let named = shard(b"k") | shard(b"k\r\n");
     assert_eq!(queue.shards(table.rows(), keyspace), named);
     // The key goes to another shard before EXEC.
-    bench.run(&format!("HSET large field {}", "x".repeat(1000)));
+    bench.run(&format!("HSET large field {}", "x".repeat(20_000)));
     let large = shard(b"large");
     assert!(named | large != named);
     bench.run("RENAME large k");

@@ -17,6 +17,7 @@
 //! 2. It ends once, in its `turn`: served, out of time, unblocked or gone.
 //! 3. Locks are taken in the order shards, turn, queue, mail.
 
+use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -29,7 +30,6 @@ use crate::keyspace::{DbIndex, Key, Keyspace, Kind, ShardIndex, ShardSet, Shards
 use crate::protocol::{Args, Span, Version};
 
 use super::clients::Client;
-use super::table::Row;
 
 /// What a command answers that has waited in vain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -93,10 +93,8 @@ pub struct Waiter {
     pub db: DbIndex,
     /// Whether its reads leave the access clocks alone.
     pub no_touch: bool,
-    /// The shards of all keys that the command named when it began to wait.
-    pub(super) shards: ShardSet,
-    /// How often keys had moved then.
-    pub(super) moves: u64,
+    /// Hashes of all keys that the command names.
+    pub(super) hashes: Vec<u64>,
     /// Its place among all who wait: the lower is served first.
     pub ticket: u64,
     /// When it has waited long enough, monotonic microseconds; never, if there is none.
@@ -125,12 +123,10 @@ impl fmt::Debug for Waiter {
 }
 
 impl Waiter {
-    /// The shards of all keys that its command names, as keys live now.
-    pub fn shards(&self, rows: &[Row], keyspace: &Keyspace) -> ShardSet {
-        if keyspace.moves() == self.moves {
-            return self.shards;
-        }
-        rows[self.row].command.shards(keyspace, &self.request.args(), None)
+    /// The shards of all keys that its command names.
+    pub fn shards(&self, keyspace: &Keyspace) -> ShardSet {
+        let shards = self.hashes.iter().map(|hash| keyspace.shards_of(*hash));
+        shards.fold(ShardSet::NONE, |set, shards| set | shards)
     }
 
     /// Whether its wait has ended.
@@ -219,8 +215,8 @@ struct Queue {
 #[derive(Default)]
 struct Queues {
     by_key: HashMap<Name, Queue>,
-    /// For each shard, how many waits here belong to a command that needs it too.
-    needed: HashMap<usize, u64>,
+    /// Hashes of keys, and how many waits here belong to a command that names such a key.
+    needed: HashMap<u64, u64>,
 }
 
 /// Everybody who waits.
@@ -280,8 +276,8 @@ impl Waits {
                 continue;
             }
             queue.or_gone += usize::from(waiter.wish.or_gone);
-            for shard in waiter.shards.iter() {
-                *queues.needed.entry(shard.get()).or_default() += 1;
+            for hash in &waiter.hashes {
+                *queues.needed.entry(*hash).or_default() += 1;
             }
             drop(queues);
             shards.wait(waiter.db, &key);
@@ -304,9 +300,12 @@ impl Waits {
                 queues.by_key.remove(&name);
                 self.keys.fetch_sub(1, Ordering::Relaxed);
             }
-            for shard in waiter.shards.iter() {
-                if let Some(count) = queues.needed.get_mut(&shard.get()) {
-                    *count -= 1;
+            for hash in &waiter.hashes {
+                if let Entry::Occupied(mut count) = queues.needed.entry(*hash) {
+                    *count.get_mut() -= 1;
+                    if *count.get() == 0 {
+                        count.remove();
+                    }
                 }
             }
             drop(queues);
@@ -333,23 +332,22 @@ impl Waits {
     }
 
     /// `set`, and the shards that the commands need which wait for keys of it, and so on: with
-    /// these locked, all that a change in `set` can set off can be served at once, unless keys have
-    /// moved since they began to wait.
-    pub fn reach(&self, set: ShardSet) -> ShardSet {
+    /// these locked, all that a change in `set` can set off can be served at once.
+    pub fn reach(&self, keyspace: &Keyspace, set: ShardSet) -> ShardSet {
         let (mut reached, mut looked_at) = (set, ShardSet::NONE);
         while reached != looked_at {
             let new = reached.iter().filter(|shard| !looked_at.has(*shard));
-            let needed = new.map(|shard| self.needed(shard)).fold(ShardSet::NONE, |a, b| a | b);
+            let needed =
+                new.map(|shard| self.needed(keyspace, shard)).fold(ShardSet::NONE, |a, b| a | b);
             looked_at = reached;
             reached = reached | needed;
         }
         reached
     }
 
-    fn needed(&self, shard: ShardIndex) -> ShardSet {
-        let queues = self.queues[shard.get()].lock();
-        let needed = queues.needed.iter().filter(|(_, count)| **count > 0);
-        let shards = needed.filter_map(|(shard, _)| ShardIndex::new(*shard));
-        shards.fold(ShardSet::NONE, |set, shard| set | ShardSet::one(shard))
+    fn needed(&self, keyspace: &Keyspace, home: ShardIndex) -> ShardSet {
+        let queues = self.queues[home.get()].lock();
+        let shards = queues.needed.keys().map(|hash| keyspace.shards_of(*hash));
+        shards.fold(ShardSet::NONE, |set, shards| set | shards)
     }
 }

@@ -12,7 +12,7 @@ use crate::arena::pages::{Pool, thp_setting};
 use crate::arena::{SHARDS, ShardIndex, ShardSet};
 use crate::clock::{self, Moment};
 use crate::commands::Shared;
-use crate::keyspace::{CleanCursors, DATABASES, Reach, StrayCursor, Victims};
+use crate::keyspace::{CleanCursors, DATABASES, Reach, Victims};
 use crate::telemetry::{Event, PoolFigures};
 
 use super::room::Room;
@@ -22,8 +22,6 @@ use super::{Engine, Saver, serving};
 const SAMPLE: Duration = Duration::from_millis(100);
 /// Entries that one slice looks at under a lock.
 const SLICE: usize = 64;
-/// Keys away from home that a round looks at for each shard.
-const STRAYS: usize = 16;
 /// A round stops cleaning after this part of its time.
 const CLEANING_SHARE: u32 = 4;
 /// Free chunks handed back to the kernel in a round.
@@ -64,7 +62,6 @@ struct Rounds<'e> {
     shared: &'e Shared,
     saver: &'e Saver,
     cursors: Vec<[CleanCursors; DATABASES]>,
-    strays: Vec<StrayCursor>,
     /// The shard at which cleaning goes on: a round that runs out of time must not always leave
     /// out the same ones.
     next_shard: usize,
@@ -79,7 +76,6 @@ impl<'e> Rounds<'e> {
             shared: &engine.shared,
             saver: &engine.saver,
             cursors: ShardIndex::all().map(|_| [CleanCursors::default(); DATABASES]).collect(),
-            strays: ShardIndex::all().map(|_| StrayCursor::default()).collect(),
             next_shard: 0,
             last_try: None,
             seconds: 0,
@@ -99,7 +95,7 @@ impl<'e> Rounds<'e> {
             self.clean(begun + period / CLEANING_SHARE);
             self.shared.telemetry.latency_event(Event::ExpireCycle, begun.elapsed());
             self.evict(period / CLEANING_SHARE);
-            self.forget_strays();
+            self.forget_strays(Instant::now() + period / CLEANING_SHARE);
             self.shared.keyspace.arena().trim(TRIM);
             self.check_save_points();
             if sampled.elapsed() >= SAMPLE {
@@ -158,12 +154,9 @@ impl<'e> Rounds<'e> {
         true
     }
 
-    /// Forgets where keys lived that are no more, a few of each shard.
-    fn forget_strays(&mut self) {
-        let keyspace = &self.shared.keyspace;
-        for (shard, cursor) in ShardIndex::all().zip(&mut self.strays) {
-            *cursor = keyspace.forget_strays(shard, *cursor, STRAYS);
-        }
+    /// Forgets until `deadline` where keys lived that are no more.
+    fn forget_strays(&self, deadline: Instant) {
+        while self.shared.keyspace.forget_strays(SLICE) && Instant::now() < deadline {}
     }
 
     /// Evicts for a while if more is used than may be.

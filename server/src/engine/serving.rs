@@ -62,11 +62,17 @@ fn serve_with(
 ) {
     let keyspace = &shared.keyspace;
     while !touched.is_empty() {
-        let own = touched.iter().map(|touched| keyspace.shards_of(keyspace.hash(&touched.key)));
-        let own = own.fold(needed, |set, shards| set | shards);
-        let mut shards = keyspace.lock(shared.waits.reach(own), now);
+        let own = || {
+            let hashes = touched.iter().map(|touched| keyspace.hash(&touched.key));
+            hashes.fold(ShardSet::NONE, |set, hash| set | keyspace.shards_of(hash))
+        };
+        let widen = |set| shared.waits.reach(keyspace, set | needed);
+        let mut shards = keyspace.lock_widely(now, own, widen);
         shards.add_ready(touched);
-        (touched, needed) = serve(shared, config, shards);
+        let (left, missing) = serve(shared, config, shards);
+        touched = left;
+        // What one key needs must not be given up for another: then there is an end.
+        needed = needed | missing;
     }
 }
 
@@ -87,26 +93,19 @@ fn serve_key(
         let kind = shards.peek(touched.db, &key).map(|entry| entry.kind());
         let next = shared.waits.next(touched.db, &key, kind, ticket);
         let Some(waiter) = next else { return Ok(()) };
-        let named = waiter.shards(shared.table.rows(), keyspace);
-        enough(shards, named)?;
+        enough(shards, waiter.shards(keyspace))?;
         ticket = waiter.ticket;
-        try_again(shared, config, shards, &waiter, named);
+        try_again(shared, config, shards, &waiter);
     }
 }
 
 /// Whether some shards are locked; if not, the error says which have to be.
 fn enough(shards: &Shards<'_>, needed: ShardSet) -> Result<(), ShardSet> {
-    if shards.locked() | needed == shards.locked() { Ok(()) } else { Err(needed) }
+    if shards.locked().covers(needed) { Ok(()) } else { Err(needed) }
 }
 
 /// Runs a waiter's command once more. If it answers, the wait is over.
-fn try_again(
-    shared: &Shared,
-    config: &Config,
-    shards: &mut Shards<'_>,
-    waiter: &Waiter,
-    named: ShardSet,
-) {
+fn try_again(shared: &Shared, config: &Config, shards: &mut Shards<'_>, waiter: &Waiter) {
     let Some(held) = waiter.hold() else { return };
     let now = shards.now();
     let row = &shared.table.rows()[waiter.row];
@@ -121,7 +120,6 @@ fn try_again(
         shared,
         config,
         shards: if waiter.no_touch { lent.without_touch() } else { lent },
-        named,
         patience: Patience::Waiting,
         row,
         first_hash: None,

@@ -1,7 +1,7 @@
 //! Runs what a connection has queued since MULTI: under the locks of all its shards, taken in one
 //! call, so that nobody sees a part of it, the safepoint included.
 
-use std::cell::{Cell, OnceCell};
+use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -12,7 +12,7 @@ use crate::commands::{
     Session, Shared,
 };
 use crate::config::Config;
-use crate::keyspace::{Reach, ShardSet};
+use crate::keyspace::Reach;
 use crate::protocol::{Args, Reply};
 use crate::telemetry;
 
@@ -45,12 +45,12 @@ impl Worker {
         let shared = &*engine.shared;
         let mut ran = Ran { outcome: Outcome::Done, stalls: Stalls::default() };
         let Some(queue) = session.take_queue() else { return ran };
-        let named = Cell::new(ShardSet::NONE);
-        let mut shards = shared.keyspace.lock_planned(now, || {
+        let named = || {
             let own = queue.shards(shared.table.rows(), &shared.keyspace);
-            named.set(own | session.watched_shards(&shared.keyspace));
-            with_waiting(shared, queue.flags(), named.get())
-        });
+            own | session.watched_shards(&shared.keyspace)
+        };
+        let widen = |set| with_waiting(shared, queue.flags(), set);
+        let mut shards = shared.keyspace.lock_widely(now, named, widen);
         // Looked at under the locks: whoever sets it holds them all.
         if shared.closing.load(Ordering::Relaxed) {
             ran.outcome = Outcome::Close;
@@ -75,7 +75,6 @@ impl Worker {
             shared,
             config,
             shards,
-            named: named.get(),
             patience: Patience::None,
             row: row_of_exec,
             first_hash: None,

@@ -75,25 +75,33 @@ struct Turn<'t, 'a> {
 }
 
 impl<'t> Turn<'t, '_> {
-    /// Locks what the command needs; tells the shards of its keys too.
+    /// Locks what the command needs.
     #[inline]
-    fn lock(&self) -> (Shards<'t>, ShardSet) {
+    fn lock(&self) -> Shards<'t> {
         let Self { shared, set, moves, flags, now, .. } = *self;
         let shards = shared.keyspace.lock(with_waiting(shared, flags, set), now);
         if shared.keyspace.moves() == moves {
-            return (shards, set);
+            return shards;
         }
-        drop(shards);
-        self.lock_again()
+        self.lock_again(shards)
     }
 
     /// Keys have moved since it was found out where those of the command live.
     #[cold]
-    fn lock_again(&self) -> (Shards<'t>, ShardSet) {
-        let Self { shared, row, planned, flags, now, .. } = *self;
-        let plan = || row.command.shards(&shared.keyspace, &planned.args, planned.hash);
-        let shards = shared.keyspace.lock_planned(now, || with_waiting(shared, flags, plan()));
-        (shards, plan())
+    fn lock_again(&self, shards: Shards<'t>) -> Shards<'t> {
+        let Self { shared, flags, now, .. } = *self;
+        if shards.locked().covers(self.named()) {
+            return shards;
+        }
+        drop(shards);
+        let widen = |set| with_waiting(shared, flags, set);
+        shared.keyspace.lock_widely(now, || self.named(), widen)
+    }
+
+    /// The shards of the command's keys.
+    fn named(&self) -> ShardSet {
+        let Planned { args, hash, .. } = self.planned;
+        self.row.command.shards(&self.shared.keyspace, args, *hash)
     }
 
     /// Locks, runs the handler, serves those who waited for what it touched, unlocks. `None` if the
@@ -101,7 +109,7 @@ impl<'t> Turn<'t, '_> {
     #[inline]
     fn run(&self, session: &mut Session, reply: &mut Reply) -> Option<(Answer, Effect)> {
         let Self { shared, config, row, planned, now, .. } = *self;
-        let (shards, named) = self.lock();
+        let shards = self.lock();
         // Looked at under the locks: whoever sets it holds them all.
         if shared.closing.load(Ordering::Relaxed) {
             return None;
@@ -114,7 +122,6 @@ impl<'t> Turn<'t, '_> {
             shared,
             config,
             shards,
-            named,
             patience: Patience::Some,
             row,
             first_hash: planned.hash,
@@ -139,13 +146,20 @@ impl<'t> Turn<'t, '_> {
         reply: &mut Reply,
         start: usize,
     ) -> Option<(Answer, Effect)> {
-        let Self { shared, config, planned, set, now, .. } = *self;
+        let Self { shared, config, planned, now, .. } = *self;
         let args: usize = planned.args.iter().map(<[u8]>::len).sum();
         let mut nth = 0;
         let mut reach = Reach::Unlocked { space: &shared.keyspace, now };
         // What has failed for another reason than room is not helped by eviction.
         while let Some(refused) = take_refused()
-            && room.evict_for(shared, config, &mut reach, set, refused.max(args as u64), nth)
+            && room.evict_for(
+                shared,
+                config,
+                &mut reach,
+                self.named(),
+                refused.max(args as u64),
+                nth,
+            )
         {
             nth = nth.saturating_add(1);
             reply.out.truncate(start);
@@ -476,7 +490,7 @@ pub(super) fn with_waiting(
     set: ShardSet,
 ) -> ShardSet {
     if flags.has(Flags::WRITE) && shared.waits.clients() > 0 {
-        shared.waits.reach(set)
+        shared.waits.reach(&shared.keyspace, set)
     } else {
         set
     }

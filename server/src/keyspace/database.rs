@@ -1,9 +1,9 @@
 //! Whole databases: flushing, swapping, scanning, choosing at random.
 
 use crate::arena::{Mem, Offset, ShardIndex};
-use crate::collections::dict::{Cursor, Dict};
+use crate::collections::dict::{Cursor, Dict, Hashed};
 
-use super::entry::Shape;
+use super::entry::{ByHash, Shape};
 use super::shards::{Counter, free_entry};
 use super::{
     DATABASES, DbIndex, DbRoot, Keyspace, Shards, Side, db_root, expires_of, garbage_of, keys_at,
@@ -71,7 +71,9 @@ impl Shards<'_> {
     /// [`Shards::clean`]). Returns the number of keys that were there.
     pub fn flush(&mut self, databases: Databases) -> u64 {
         self.tell_of_flush(databases);
-        ShardIndex::all().map(|shard| self.flush_shard(shard, databases)).sum()
+        let flushed = ShardIndex::all().map(|shard| self.flush_shard(shard, databases)).sum();
+        (0..DATABASES).filter(|db| databases.has(*db)).for_each(|db| self.space.flush_strays(db));
+        flushed
     }
 
     fn flush_shard(&mut self, shard: ShardIndex, databases: Databases) -> u64 {
@@ -106,23 +108,42 @@ impl Shards<'_> {
         self.count(ShardIndex::of_hash(0), Counter::Changes, 1);
     }
 
-    /// Hands keys of a database in one locked shard to `each`, at least `least` unless the shard
-    /// ends before; expired ones are left out. Returns where to go on in this shard.
+    /// Hands keys of a database whose home is a shard to `each`, at least `least` unless there are
+    /// no more; expired ones are left out. What [`Keyspace::shards_at_home`] names is locked.
+    /// Returns where to go on.
     pub fn scan(
         &self,
         db: DbIndex,
-        shard: ShardIndex,
+        home: ShardIndex,
         cursor: Cursor,
         least: usize,
         mut each: impl FnMut(&[u8], super::Kind),
     ) -> Option<Cursor> {
-        let mem = self.held.view(shard);
-        keys_of(shard, db).scan(&mem, cursor, least, |at| {
-            let shape = Shape::load(&mem, at);
-            if shape.expiry(&mem, at).is_none_or(|expiry| expiry > self.now) {
-                each(shape.key(&mem, at), shape.kind);
+        let mem = self.held.view(home);
+        let mut hand_over = |mem: &Mem<'_>, at| {
+            let shape = Shape::load(mem, at);
+            if shape.expiry(mem, at).is_none_or(|expiry| expiry > self.now) {
+                each(shape.key(mem, at), shape.kind);
             }
-        })
+        };
+        if self.space.moves() == 0 {
+            return keys_of(home, db).scan(&mem, cursor, least, |at| hand_over(&mem, at));
+        }
+        let mut there = Vec::new();
+        let next = keys_of(home, db).scan(&mem, cursor, least, |at| there.push(at));
+        let (strays, next) = self.space.strays_between(db, home, cursor, next, least);
+        for at in there {
+            let hash = ByHash.hash(&mem, at);
+            // What is not at home here is seen with the strays of its home.
+            if ShardIndex::of_hash(hash) == home && next.is_none_or(|next| next.is_past(hash)) {
+                hand_over(&mem, at);
+            }
+        }
+        for (hash, shard) in strays {
+            let mem = self.held.view(shard);
+            super::strays::each_of_hash(&mem, db, hash, |at| hand_over(&mem, at));
+        }
+        next
     }
 
     /// A key of a database in one locked shard, chosen at random. If that one has expired, it is

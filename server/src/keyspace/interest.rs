@@ -219,8 +219,9 @@ impl Shards<'_> {
     pub fn take_ready(&mut self) -> Vec<ReadyKey> {
         let ready = std::mem::take(&mut self.ready);
         for ReadyKey { db, key } in &ready {
+            // Whether its shard is locked is for those to see who serve it.
             let key = self.space.key(*db, key);
-            self.with_place(*db, &key, false, |place, _| place.is_ready = false);
+            self.space.with_place(*db, &key, false, |place| place.is_ready = false);
         }
         ready
     }

@@ -84,7 +84,6 @@ pub use scarcity::Scarcity;
 pub use set::{MemberList, SetLimits};
 pub use shards::{Entry, Key, ShardStats, Shards};
 pub use sorted_set::{Edge, Put, SortedSetView};
-pub use strays::StrayCursor;
 use strays::Strays;
 pub use stream::{
     Claim, Consumer, ConsumerInfo, Fields, Group, GroupInfo, Pending, Prepared, StreamId,

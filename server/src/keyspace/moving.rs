@@ -1,6 +1,6 @@
 //! Keys that move: RENAME, COPY, MOVE, also from one shard to another.
 //!
-//! No move takes longer for a value of more elements, but for a copy: a large value stays in its
+//! No move takes longer for a value of more elements, but for a copy: a value of many stays in its
 //! shard, and its key goes there (see `strays`).
 
 use crate::arena::{Mem, OutOfMemory, ShardIndex};
@@ -33,8 +33,8 @@ impl Shards<'_> {
         to: &Key<'_>,
     ) -> Result<bool, OutOfMemory> {
         let Some(source) = self.lookup(db, from) else { return Ok(false) };
-        let goes = source.shape.is_large() && self.may_settle(db, to, source.shard);
-        let target = Key { shard: if goes { source.shard } else { to.shard }, ..*to };
+        let stays = self.is_heavy(&source) && self.may_settle(db, to, source.shard);
+        let target = Key { shard: if stays { source.shard } else { to.shard }, ..*to };
         let handed = self.transferable(&source, target.shard);
         let at = self.duplicate(&source, &target, handed)?;
         self.adopt(db, to, target.shard, at, handed != Handed::Nothing)?;
@@ -99,7 +99,6 @@ impl Shards<'_> {
             return Ok(true);
         }
         self.link(to, key, entry.at, &entry.shape)?;
-        self.settle(to, &there, entry.shard);
         self.unlink(from, key.hash, &entry);
         self.touched(from, key);
         self.tell(to, key);
@@ -184,8 +183,14 @@ impl Shards<'_> {
             // The clock is that of a new key, not of the one whose place it took.
             self.space.clocks.start(at, self.now);
         }
-        self.settle(db, key, shard);
         Ok(())
+    }
+
+    /// Whether an entry's value is large, and too large to be copied in passing.
+    fn is_heavy(&self, entry: &Entry) -> bool {
+        let mem = self.held.view(entry.shard);
+        let header = || entry.shape.header(&mem, entry.at);
+        entry.shape.is_large() && !values::is_small(&mem, &entry.shape, header())
     }
 }
 

@@ -13,7 +13,7 @@ use super::interest::{Interests, ReadyKey};
 use super::news::KeyEvent;
 use super::{DbIndex, Keyspace, Side, keys_of, values};
 
-/// A key, with its hash and the shard that follows from it.
+/// A key, with its hash and its shard.
 #[derive(Clone, Copy, Debug)]
 pub struct Key<'k> {
     /// The key's bytes.
@@ -360,6 +360,7 @@ impl<'a> Shards<'a> {
             remove_aside(&mut mem, db, hash, at, |side| shape.is_in(side));
             return Err(full);
         }
+        self.settle(db, key);
         self.space.clocks.start(at, self.now);
         Ok(())
     }
@@ -436,6 +437,7 @@ impl<'a> Shards<'a> {
         self.forget_aside(db, hash, entry);
         let mut mem = self.held.mem(entry.shard);
         keys_of(entry.shard, db).remove(&mut mem, hash, entry.found);
+        self.left(db, hash, entry.shard);
     }
 
     /// Frees an entry and its value.

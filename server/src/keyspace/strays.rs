@@ -10,24 +10,26 @@
 //! ```
 //!
 //! A command that names a key locks the key's home and every shard in which keys of its hash live,
-//! and looks again whether that is still so. What the table holds follows from the keys, so it
-//! stands beside the arena, is in no image, and is filled by whoever verifies a keyspace.
+//! and makes sure that these are still the right ones. What the table holds follows from the keys,
+//! so it stands beside the arena, is in no image, and is filled by whoever verifies a keyspace.
 //!
 //! Invariants:
 //! 1. A stray's hash is in the table, in the part of its home, under its database.
 //! 2. All keys of one database that have the same hash live in one shard.
-//! 3. What the table says of a hash in a database changes only while the hash's home, the shard
-//!    named before and the one named afterwards are locked. So it holds still for whoever holds
-//!    the home, or the shard in which the key lives.
+//! 3. A hash is added to the table only while its home, the shard that it names, and the one in
+//!    which its keys lived before are locked; it is taken out only while its home and the shard
+//!    that it names are, and no key of it is there. So it holds still for whoever holds the home,
+//!    or the shard in which the key lives.
 
-use std::collections::BTreeMap;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
 use crate::arena::layout::shard_root;
 use crate::arena::{Broken, Held, Mem, SHARDS, ShardIndex, ShardSet};
-use crate::collections::dict::{Hashed, Items};
+use crate::collections::dict::{Cursor, Hashed, Items};
 
 use super::entry::{ByHash, ByKey};
 use super::{DATABASES, DbIndex, Key, Keyspace, Shards, keys_of};
@@ -47,13 +49,10 @@ pub(super) struct Strays {
     filters: [AtomicU64; SHARDS],
     parts: Box<[Mutex<Part>; SHARDS]>,
     moves: AtomicU64,
-}
-
-/// A place among the strays of one home.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct StrayCursor {
-    db: DbIndex,
-    hash: u64,
+    /// Strays that went while their home was not locked.
+    gone: Mutex<Vec<Stray>>,
+    /// What is left of databases that were flushed.
+    flushed: Mutex<Vec<BTreeMap<u64, ShardIndex>>>,
 }
 
 impl Strays {
@@ -63,6 +62,8 @@ impl Strays {
             filters: [const { AtomicU64::new(0) }; SHARDS],
             parts: Box::new(parts),
             moves: AtomicU64::new(0),
+            gone: Mutex::default(),
+            flushed: Mutex::default(),
         }
     }
 
@@ -99,19 +100,40 @@ impl Strays {
         shards.fold(ShardSet::NONE, |set, shard| set | ShardSet::one(*shard))
     }
 
-    /// Notes where keys of a hash live from now on.
-    fn set(&self, db: DbIndex, hash: u64, shard: ShardIndex) {
+    /// Notes where keys of a hash live from now on, away from home.
+    fn note(&self, db: DbIndex, hash: u64, shard: ShardIndex) {
         let home = ShardIndex::of_hash(hash);
         let mut part = self.parts[home.get()].lock();
-        if shard == home {
-            part[db].remove(&hash);
-        } else {
-            part[db].insert(hash, shard);
+        if part[db].insert(hash, shard) == Some(shard) {
+            return;
         }
-        self.refilter(home, &part, bit_of(hash));
+        let filter = &self.filters[home.get()];
+        filter.store(filter.load(Ordering::Relaxed) | bit_of(hash), Ordering::Relaxed);
         drop(part);
         // Last: who sees the number sees the rest.
         self.moves.fetch_add(1, Ordering::Release);
+    }
+
+    /// Forgets where keys of a hash lived. Who has locked that shard as well has locked too much:
+    /// no reason to think again.
+    fn forget(&self, db: DbIndex, hash: u64) {
+        let home = ShardIndex::of_hash(hash);
+        let mut part = self.parts[home.get()].lock();
+        if part[db].remove(&hash).is_some() {
+            self.refilter(home, &part);
+        }
+    }
+
+    /// Forgets all strays of a database.
+    fn flush(&self, db: DbIndex) {
+        for home in ShardIndex::all() {
+            let mut part = self.parts[home.get()].lock();
+            let strays = std::mem::take(&mut part[db]);
+            if !strays.is_empty() {
+                self.refilter(home, &part);
+                self.flushed.lock().push(strays);
+            }
+        }
     }
 
     /// Swaps the strays of two databases.
@@ -119,31 +141,14 @@ impl Strays {
         for part in self.parts.iter() {
             part.lock().swap(a, b);
         }
-        self.moves.fetch_add(1, Ordering::Release);
     }
 
-    fn refilter(&self, home: ShardIndex, part: &Part, new: u64) {
-        let filter = &self.filters[home.get()];
-        let bits = if part.iter().map(BTreeMap::len).sum::<usize>() <= REFILTERED {
-            part.iter().flat_map(BTreeMap::keys).fold(0, |bits, hash| bits | bit_of(*hash))
-        } else {
-            filter.load(Ordering::Relaxed) | new
-        };
-        filter.store(bits, Ordering::Relaxed);
-    }
-
-    /// Up to `most` strays of a home from a place on, and where to go on; from the start again
-    /// after the last.
-    fn list(&self, home: ShardIndex, from: StrayCursor, most: usize) -> (Vec<Stray>, StrayCursor) {
-        let part = self.parts[home.get()].lock();
-        let begin = |db| if db == from.db { from.hash } else { 0 };
-        let rest = (from.db..DATABASES).flat_map(|db| {
-            part[db].range(begin(db)..).map(move |(hash, shard)| (db, *hash, *shard))
-        });
-        let mut listed: Vec<_> = rest.take(most + 1).collect();
-        let next = if listed.len() > most { listed.pop() } else { None };
-        let cursor = next.map(|(db, hash, _)| StrayCursor { db, hash }).unwrap_or_default();
-        (listed, cursor)
+    fn refilter(&self, home: ShardIndex, part: &Part) {
+        if part.iter().map(BTreeMap::len).sum::<usize>() <= REFILTERED {
+            let hashes = part.iter().flat_map(BTreeMap::keys);
+            let bits = hashes.fold(0, |bits, hash| bits | bit_of(*hash));
+            self.filters[home.get()].store(bits, Ordering::Relaxed);
+        }
     }
 
     #[cfg(test)]
@@ -187,40 +192,90 @@ impl Keyspace {
         self.strays.shards_of(hash)
     }
 
-    /// How often keys have changed their shard. If it is the same before [`Self::shards_of`] and
+    /// How often keys have gone to another shard. If it is the same before [`Self::shards_of`] and
     /// after locking those, they are the right ones.
     #[inline]
     pub fn moves(&self) -> u64 {
         self.strays.moves.load(Ordering::Acquire)
     }
 
-    /// Locks the shards that `plan` names, until the result goes. What it names with
-    /// [`Self::shards_of`] holds still then: it is asked again if anything has moved meanwhile.
-    pub fn lock_planned(&self, now: i64, plan: impl Fn() -> ShardSet) -> Shards<'_> {
+    /// Locks the shards that `named` tells, until the result goes.
+    pub fn lock_named(&self, now: i64, named: impl Fn() -> ShardSet) -> Shards<'_> {
+        self.lock_widely(now, named, |set| set)
+    }
+
+    /// Locks the shards that `named` tells, and more if `widen` adds some. What is told by means
+    /// of [`Self::shards_of`] holds still once the homes are locked; if it was another before, all
+    /// are locked anew.
+    pub fn lock_widely(
+        &self,
+        now: i64,
+        named: impl Fn() -> ShardSet,
+        widen: impl Fn(ShardSet) -> ShardSet,
+    ) -> Shards<'_> {
         loop {
-            let moves = self.moves();
-            let shards = self.lock(plan(), now);
-            if self.moves() == moves {
+            let shards = self.lock(widen(named()), now);
+            if shards.locked().covers(named()) {
                 return shards;
             }
         }
     }
 
-    /// Forgets where keys lived that are no more: looks at up to `most` strays of one home. No
-    /// lock is held. Returns where to go on.
-    pub fn forget_strays(&self, home: ShardIndex, from: StrayCursor, most: usize) -> StrayCursor {
+    /// Forgets up to `most` strays that have gone while their home was not locked, and all of
+    /// flushed databases. No lock is held. Tells whether there are more.
+    pub fn forget_strays(&self, most: usize) -> bool {
+        drop(std::mem::take(&mut *self.strays.flushed.lock()));
+        let mut gone = self.strays.gone.lock();
+        let rest = gone.len().saturating_sub(most);
+        let some = gone.split_off(rest);
+        drop(gone);
+        for (db, hash, shard) in some {
+            let home = ShardSet::one(ShardIndex::of_hash(hash));
+            self.lock(home | ShardSet::one(shard), i64::MIN).left(db, hash, shard);
+        }
+        rest > 0
+    }
+
+    /// The shards in which keys of a database live whose home is this one.
+    pub fn shards_at_home(&self, db: DbIndex, home: ShardIndex) -> ShardSet {
+        let own = ShardSet::one(home);
         if self.strays.filters[home.get()].load(Ordering::Relaxed) == 0 {
-            return StrayCursor::default();
+            return own;
         }
-        let (listed, next) = self.strays.list(home, from, most);
-        for (db, hash, shard) in listed {
-            let shards = self.lock(ShardSet::one(home) | ShardSet::one(shard), i64::MIN);
-            let is_there = || has_hash(&shards.held.view(shard), db, hash);
-            if self.strays.look_up(db, hash) == Some(shard) && !is_there() {
-                self.strays.set(db, hash, home);
-            }
-        }
-        next
+        let part = self.strays.parts[home.get()].lock();
+        part[db].values().fold(own, |set, shard| set | ShardSet::one(*shard))
+    }
+
+    /// The strays of a home that a scan sees between two places, or to the end. If these are more
+    /// than `least`, not much more than so many of them; and where they end.
+    pub(super) fn strays_between(
+        &self,
+        db: DbIndex,
+        home: ShardIndex,
+        from: Cursor,
+        to: Option<Cursor>,
+        least: usize,
+    ) -> (Vec<(u64, ShardIndex)>, Option<Cursor>) {
+        let part = self.strays.parts[home.get()].lock();
+        let seen = |hash: u64| !from.is_past(hash) && to.is_none_or(|to| to.is_past(hash));
+        let ahead = part[db].range(from.lowest()..).filter(|(hash, _)| seen(**hash));
+        let mut strays: Vec<_> = ahead.map(|(hash, shard)| (*hash, *shard)).collect();
+        let scale = to.unwrap_or(from);
+        strays.sort_by_key(|(hash, _)| scale.order(*hash));
+        // Those at one place are seen together.
+        let last = least.checked_sub(1).and_then(|last| strays.get(last)).map(|last| last.0);
+        let rest = strays
+            .iter()
+            .position(|(hash, _)| last.is_some_and(|last| scale.order(*hash) > scale.order(last)));
+        let Some(rest) = rest else { return (strays, to) };
+        let end = scale.at(strays[rest].0);
+        strays.truncate(rest);
+        (strays, Some(end))
+    }
+
+    /// All strays of a database have gone; all shards are locked.
+    pub(super) fn flush_strays(&self, db: DbIndex) {
+        self.strays.flush(db);
     }
 
     /// Two databases have been swapped; all shards are locked.
@@ -242,7 +297,7 @@ impl Keyspace {
         for (db, hash, shard) in found.iter().copied() {
             match self.strays.look_up(db, hash) {
                 Some(known) if known == shard => {}
-                None if may_learn => self.strays.set(db, hash, shard),
+                None if may_learn => self.strays.note(db, hash, shard),
                 known => {
                     let known = known.map_or_else(|| "at home".into(), |at| at.get().to_string());
                     let reason = format!("it is in shard {}, but also {known}", shard.get());
@@ -250,12 +305,15 @@ impl Keyspace {
                 }
             }
         }
+        let hashes = RefCell::default();
         for home in ShardIndex::all() {
-            let (listed, _) = self.strays.list(home, StrayCursor::default(), usize::MAX - 1);
-            for (db, hash, shard) in listed {
-                if has_hash(&held.view(home), db, hash) {
+            let (mem, part) = (held.view(home), self.strays.parts[home.get()].lock());
+            let strays = part.iter().enumerate();
+            for (db, (hash, shard)) in strays.flat_map(|(db, s)| s.iter().map(move |s| (db, s))) {
+                let of_hash = OfHashOnce { hash: *hash, hashes: &hashes };
+                if keys_of(home, db).find(&mem, *hash, &of_hash).is_some() {
                     let reason = format!("it is there, but should be in shard {}", shard.get());
-                    return broken(hash, reason);
+                    return broken(*hash, reason);
                 }
             }
         }
@@ -277,16 +335,57 @@ impl Shards<'_> {
         key.shard == shard || here().is_none()
     }
 
-    /// Notes that a key lives in `shard` from now on. Its home is locked, and so are that shard and
-    /// the one where it lived.
-    pub(super) fn settle(&self, db: DbIndex, key: &Key<'_>, shard: ShardIndex) {
-        if key.shard == shard {
-            return;
+    /// Notes where a key lives that was linked just now.
+    #[inline]
+    pub(super) fn settle(&self, db: DbIndex, key: &Key<'_>) {
+        if key.shard != key.home() || self.space.strays.may_have(key.hash) {
+            self.settle_somewhere(db, key);
         }
-        let needed = [key.home(), key.shard, shard];
-        assert!(needed.iter().all(|one| self.held.set().has(*one)), "a key moves under its locks");
-        self.space.strays.set(db, key.hash, shard);
     }
+
+    #[cold]
+    fn settle_somewhere(&self, db: DbIndex, key: &Key<'_>) {
+        assert!(self.held.set().has(key.home()), "shard {} is not locked", key.home().get());
+        if key.shard == key.home() {
+            self.space.strays.forget(db, key.hash);
+        } else {
+            self.space.strays.note(db, key.hash, key.shard);
+        }
+    }
+
+    /// Notes that a key of this hash has left a shard, if it was not at home there.
+    #[inline]
+    pub(super) fn left(&self, db: DbIndex, hash: u64, shard: ShardIndex) {
+        if ShardIndex::of_hash(hash) != shard {
+            self.left_another(db, hash, shard);
+        }
+    }
+
+    #[cold]
+    fn left_another(&self, db: DbIndex, hash: u64, shard: ShardIndex) {
+        let strays = &self.space.strays;
+        if !self.held.set().has(ShardIndex::of_hash(hash)) {
+            strays.gone.lock().push((db, hash, shard));
+        } else if strays.look_up(db, hash) == Some(shard)
+            && !has_hash(&self.held.view(shard), db, hash)
+        {
+            strays.forget(db, hash);
+        }
+    }
+}
+
+/// Hands over the entries in a shard of all keys of this hash.
+pub(super) fn each_of_hash(mem: &Mem<'_>, db: DbIndex, hash: u64, each: impl FnMut(u64)) {
+    struct Each<F>(u64, RefCell<F>);
+    impl<F: FnMut(u64)> Items for Each<F> {
+        fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
+            if OfHash(self.0).matches(mem, item) {
+                (self.1.borrow_mut())(item);
+            }
+            false
+        }
+    }
+    keys_of(mem.shard(), db).find(mem, hash, &Each(hash, RefCell::new(each)));
 }
 
 /// Whether a shard has a key of this hash.
@@ -300,6 +399,18 @@ struct OfHash(u64);
 impl Items for OfHash {
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         ByHash.hash(mem, item) == self.0
+    }
+}
+
+/// As [`OfHash`], for many hashes: no key is hashed twice, however many are looked for near it.
+struct OfHashOnce<'h> {
+    hash: u64,
+    hashes: &'h RefCell<HashMap<u64, u64>>,
+}
+
+impl Items for OfHashOnce<'_> {
+    fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
+        *self.hashes.borrow_mut().entry(item).or_insert_with(|| ByHash.hash(mem, item)) == self.hash
     }
 }
 

@@ -23,7 +23,7 @@ fn set_hash(shards: &mut Shards<'_>, db: DbIndex, name: &[u8], fields: usize, va
 
 /// Number of fields of a hash and the value of field 0; `None` if there is no such key.
 fn hash_at(space: &Keyspace, db: DbIndex, name: &[u8]) -> Option<(u64, Vec<u8>)> {
-    let mut shards = space.lock_planned(NOW, || space.shards_of(space.hash(name)));
+    let mut shards = space.lock_named(NOW, || space.shards_of(space.hash(name)));
     let entry = shards.peek(db, &space.key(db, name))?;
     let (value, _) = shards.hash_get(&entry, b"0").unwrap();
     let value = value.bytes(&mut itoa::Buffer::new()).to_vec();
@@ -71,30 +71,66 @@ fn a_large_value_stays_in_its_shard_and_its_name_goes_there() {
 }
 
 #[test]
+fn a_small_value_comes_home() {
+    let space = space(64);
+    let to = name_apart(&space, &[b"from"]);
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    set_hash(&mut shards, 0, b"from", 6, b"value");
+    assert!(shards.peek(0, &space.key(0, b"from")).unwrap().shape.is_large());
+    shards.rename(0, &space.key(0, b"from"), &space.key(0, &to)).unwrap();
+    drop(shards);
+    assert_eq!((space.count_strays(), space.moves()), (0, 0));
+    assert_eq!(hash_at(&space, 0, &to), Some((6, b"value".to_vec())));
+}
+
+#[test]
 fn where_keys_lived_that_are_gone_is_forgotten() {
     let space = space(64);
     let to = name_apart(&space, &[b"from"]);
     let (hash, home) = (space.hash(&to), ShardIndex::of_hash(space.hash(&to)));
-    let mut shards = space.lock(ShardSet::ALL, NOW);
-    set_hash(&mut shards, 0, b"from", 10, b"value");
-    shards.rename(0, &space.key(0, b"from"), &space.key(0, &to)).unwrap();
+    let make = || {
+        let mut shards = space.lock(ShardSet::ALL, NOW);
+        set_hash(&mut shards, 0, b"from", 100, b"value");
+        shards.rename(0, &space.key(0, b"from"), &space.key(0, &to)).unwrap();
+        assert_eq!(space.count_strays(), 1);
+        space.key(0, &to).shard
+    };
+    let is_forgotten = || {
+        let known = (space.count_strays(), space.shards_of(hash), space.strays.may_have(hash));
+        known == (0, ShardSet::one(home), false)
+    };
+    // At once, if the home is locked.
+    let away = make();
+    let key = space.key(0, &to);
+    let mut shards = space.lock(ShardSet::one(home) | ShardSet::one(away), NOW);
+    assert!(shards.remove(0, &key) && is_forgotten());
+    // Who has looked before, and makes it again, makes it where it was.
+    shards.set(0, &key, b"text", Expiry::None).unwrap();
+    assert_eq!((space.key(0, &to).shard, space.count_strays()), (away, 1));
+    assert!(shards.remove(0, &key) && is_forgotten());
     drop(shards);
-    space.forget_strays(home, StrayCursor::default(), 16);
-    assert_eq!(space.count_strays(), 1, "the key is there");
-    let mut shards = space.lock(ShardSet::ALL, NOW);
+    // In the background.
+    let away = make();
+    assert!(space.lock(ShardSet::one(away), NOW).remove(0, &space.key(0, &to)));
+    assert!(!is_forgotten() && !space.forget_strays(1) && is_forgotten());
+    // Unless it is there again.
+    let away = make();
+    let mut shards = space.lock(ShardSet::one(away), NOW);
     assert!(shards.remove(0, &space.key(0, &to)));
-    // Until it is forgotten, a key of that name lives where the other lived.
-    shards.set(0, &space.key(0, &to), b"text", Expiry::None).unwrap();
-    assert_ne!(space.key(0, &to).shard, home);
     drop(shards);
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    shards.set(0, &space.key(0, &to), b"text", Expiry::None).unwrap();
+    drop(shards);
+    assert!(!space.forget_strays(1) && space.count_strays() == 1);
+    assert_eq!(space.key(0, &to).shard, away);
     space.verify(1).unwrap();
-    space.forget_strays(home, StrayCursor::default(), 16);
-    assert_eq!(space.count_strays(), 1, "a key is there again");
-    assert!(space.lock(ShardSet::ALL, NOW).remove(0, &space.key(0, &to)));
-    let moves = space.moves();
-    space.forget_strays(home, StrayCursor::default(), 16);
-    assert_eq!((space.count_strays(), space.shards_of(hash)), (0, ShardSet::one(home)));
-    assert_ne!(space.moves(), moves);
+    // With all others.
+    space.lock(ShardSet::ALL, NOW).flush(Databases::One(1));
+    assert!(!is_forgotten());
+    space.lock(ShardSet::ALL, NOW).flush(Databases::All);
+    assert!(is_forgotten() && !space.strays.flushed.lock().is_empty());
+    assert!(!space.forget_strays(1) && space.strays.flushed.lock().is_empty());
+    space.verify(1).unwrap();
 }
 
 /// An image in which a key could not be found, or in which a command would find one of two.
@@ -109,8 +145,11 @@ fn a_key_that_is_in_two_shards_is_refused() {
             let there = Key { shard: ShardIndex::new(home).unwrap(), ..key };
             locked.set(0, &there, b"value", Expiry::None).unwrap();
         }
+        // As in an image.
+        space.strays.flush(0);
+        space.strays.moves.store(0, Ordering::Relaxed);
         if has_moved {
-            space.strays.set(1, 1, ShardIndex::of_hash(2));
+            space.strays.note(1, 1, ShardIndex::of_hash(2));
         }
         drop(locked);
         space.verify(1).err().map(|broken| broken.reason).unwrap_or_default()
@@ -123,31 +162,95 @@ fn a_key_that_is_in_two_shards_is_refused() {
     assert!(broken(&[3], true).contains("at home"));
 }
 
-#[test]
-fn strays_are_looked_at_one_after_the_other() {
-    let strays = Strays::new();
-    let hashes: Vec<u64> = (0..100).map(|i| i << 40 | 5).collect();
-    for (i, hash) in hashes.iter().enumerate() {
-        strays.set(i % 3, *hash, ShardIndex::new(i % 5).unwrap());
-    }
-    let home = ShardIndex::of_hash(5);
-    let (mut seen, mut cursor) = (Vec::new(), StrayCursor::default());
-    loop {
-        let (listed, next) = strays.list(home, cursor, 7);
-        assert!(listed.len() <= 7);
-        seen.extend(listed.into_iter().map(|(_, hash, _)| hash));
-        if (next.db, next.hash) == (0, 0) {
-            break;
+/// Keys of database 0 as a scan sees them, in steps of at least so many.
+fn scan(space: &Keyspace, least: usize, mut between: impl FnMut()) -> (Vec<Vec<u8>>, usize) {
+    let (mut seen, mut most) = (Vec::new(), 0);
+    for home in ShardIndex::all() {
+        let mut cursor = Some(Cursor::default());
+        while let Some(from) = cursor {
+            let shards = space.lock_named(NOW, || space.shards_at_home(0, home));
+            let before = seen.len();
+            cursor = shards.scan(0, home, from, least, |key, _| seen.push(key.to_vec()));
+            most = most.max(seen.len() - before);
+            drop(shards);
+            // Through what a client is sent.
+            cursor = cursor.map(|cursor| Cursor::unpack(cursor.pack()));
+            between();
         }
-        cursor = next;
     }
-    seen.sort_unstable();
-    assert_eq!(seen, hashes);
-    for (i, hash) in hashes.iter().enumerate() {
-        assert!(strays.may_have(*hash));
-        strays.set(i % 3, *hash, home);
+    (seen, most)
+}
+
+#[test]
+fn a_scan_sees_many_strays_of_one_home_a_few_at_a_time() {
+    let space = space(64);
+    let from = ShardIndex::of_hash(space.hash(b"from"));
+    let home = ShardIndex::all().find(|shard| *shard != from).unwrap();
+    let names = (0..).map(|i: u32| format!("name:{i}").into_bytes());
+    let at_home = names.filter(|name| ShardIndex::of_hash(space.hash(name)) == home);
+    let mut names: Vec<_> = at_home.take(60).collect();
+    for name in &names {
+        let mut shards = space.lock(ShardSet::ALL, NOW);
+        set_hash(&mut shards, 0, b"from", 100, b"value");
+        shards.rename(0, &space.key(0, b"from"), &space.key(0, name)).unwrap();
     }
-    assert_eq!((strays.count(), strays.filters[5].load(Ordering::Relaxed)), (0, 0));
+    assert_eq!(space.count_strays(), names.len());
+    // Nobody sees the shard that they are in twice.
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    shards.set(0, &space.key(0, b"from"), b"text", Expiry::None).unwrap();
+    drop(shards);
+    names.push(b"from".to_vec());
+    names.sort_unstable();
+    for (least, limit) in [(1, 2), (7, 8), (usize::MAX, names.len())] {
+        let (mut seen, most) = scan(&space, least, || {});
+        seen.sort_unstable();
+        assert_eq!(seen, names, "at least {least}");
+        assert!(most <= limit, "{most} at once of at least {least}");
+    }
+}
+
+#[test]
+fn a_scan_sees_what_is_there_from_first_to_last() {
+    let (space, mut random) = (space(256), 88_172_645_463_325_252_u64);
+    let names: Vec<_> = (0..400).map(|i| format!("name:{i}").into_bytes()).collect();
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    for name in &names {
+        shards.set(0, &space.key(0, name), b"text", Expiry::None).unwrap();
+    }
+    drop(shards);
+    let mut strays = 0;
+    for least in [1, 3, 50] {
+        let (seen, _) = scan(&space, least, || {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let name = &names[random as usize % names.len()];
+            let mut shards = space.lock(ShardSet::ALL, NOW);
+            match random >> 32 & 3 {
+                0 => shards.set(0, &space.key(0, name), b"text", Expiry::None).unwrap(),
+                // Away from home, and home again.
+                1 => {
+                    let at = format!("other:{}", random >> 34).into_bytes();
+                    set_hash(&mut shards, 0, &at, 100, b"value");
+                    shards.rename(0, &space.key(0, &at), &space.key(0, name)).unwrap();
+                }
+                _ => {
+                    let home = ShardIndex::of_hash(space.hash(name));
+                    let at = (0..).map(|i: u64| format!("other:{i}:{random}").into_bytes());
+                    let is_near = |at: &Vec<u8>| ShardIndex::of_hash(space.hash(at)) == home;
+                    let at = at.into_iter().find(is_near).unwrap();
+                    set_hash(&mut shards, 0, &at, 100, b"value");
+                    shards.rename(0, &space.key(0, &at), &space.key(0, name)).unwrap();
+                }
+            }
+            strays = strays.max(space.count_strays());
+        });
+        for name in &names {
+            assert!(seen.contains(name), "{}", String::from_utf8_lossy(name));
+        }
+    }
+    assert!(strays > 20, "{strays} strays");
+    assert_eq!(space.verify(2).unwrap().keys, names.len() as u64);
 }
 
 #[derive(Clone, Debug)]
@@ -166,7 +269,7 @@ enum Step {
 fn step() -> impl Strategy<Value = Step> {
     let (db, key) = (0usize..3, 0u8..6);
     prop_oneof![
-        6 => (db.clone(), key.clone(), prop_oneof![1usize..4, 5usize..40], any::<u8>())
+        6 => (db.clone(), key.clone(), prop_oneof![1usize..4, 5usize..20, 66usize..90], any::<u8>())
             .prop_map(|(d, k, n, v)| Step::Fill(d, k, n, v)),
         3 => (db.clone(), key.clone()).prop_map(|(d, k)| Step::Remove(d, k)),
         12 => (db.clone(), key.clone(), key.clone()).prop_map(|(d, a, b)| Step::Rename(d, a, b)),
@@ -257,10 +360,7 @@ fn compare(space: &Keyspace, model: &Model) {
 }
 
 fn forget(space: &Keyspace) {
-    for home in ShardIndex::all() {
-        let next = space.forget_strays(home, StrayCursor::default(), usize::MAX - 1);
-        assert_eq!((next.db, next.hash), (0, 0));
-    }
+    while space.forget_strays(3) {}
 }
 
 proptest! {
@@ -297,7 +397,7 @@ fn threads_find_every_key_while_it_moves() {
     const TURNS: u64 = 3_000;
     let space = space(64);
     for k in 0..HASHES {
-        set_hash(&mut space.lock(ShardSet::ALL, NOW), 0, &name(k as u8), 10, b"0");
+        set_hash(&mut space.lock(ShardSet::ALL, NOW), 0, &name(k as u8), 100, b"0");
     }
     let (rises, renames) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = |thread: u64| {
@@ -309,7 +409,7 @@ fn threads_find_every_key_while_it_moves() {
             let (a, b) = (name((random % NAMES) as u8), name((random / NAMES % NAMES) as u8));
             let hashes = [space.hash(&a), space.hash(&b)];
             let plan = || space.shards_of(hashes[0]) | space.shards_of(hashes[1]);
-            let mut shards = space.lock_planned(NOW, plan);
+            let mut shards = space.lock_named(NOW, plan);
             let (from, to) = (space.key(0, &a), space.key(0, &b));
             let Some(entry) = shards.peek(0, &from) else { continue };
             if shards.peek(0, &to).is_none() {
@@ -377,14 +477,14 @@ fn keys_of_one_hash_stay_in_one_shard() {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for db in [0, 1] {
         shards.set(db, &space.key(db, &other), b"text", Expiry::None).unwrap();
-        set_hash(&mut shards, db, &from, 10, b"value");
+        set_hash(&mut shards, db, &from, 100, b"value");
     }
     // The value comes to where the other key is.
     shards.rename(0, &space.key(0, &from), &space.key(0, &one)).unwrap();
     let (here, there) = (space.key(0, &one), space.key(0, &other));
     assert_eq!((here.shard, there.shard), (here.home(), here.home()));
     drop(shards);
-    assert_eq!(hash_at(&space, 0, &one), Some((10, b"value".to_vec())));
+    assert_eq!(hash_at(&space, 0, &one), Some((100, b"value".to_vec())));
     space.verify(1).unwrap();
     // In database 1 the value goes away from home first; a key of its hash goes with it.
     let mut shards = space.lock(ShardSet::ALL, NOW);
@@ -400,8 +500,8 @@ fn keys_of_one_hash_stay_in_one_shard() {
     assert!(shards.move_key(0, &space.key(0, &other), 2).unwrap());
     assert_eq!(space.key(2, &other).shard, away);
     drop(shards);
-    assert_eq!(hash_at(&space, 2, &one), Some((10, b"value".to_vec())));
+    assert_eq!(hash_at(&space, 2, &one), Some((100, b"value".to_vec())));
     assert_eq!(space.verify(1).unwrap().keys, 4);
     let again = reopen(&space);
-    assert_eq!(hash_at(&again, 2, &one), Some((10, b"value".to_vec())));
+    assert_eq!(hash_at(&again, 2, &one), Some((100, b"value".to_vec())));
 }

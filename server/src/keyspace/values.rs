@@ -34,6 +34,10 @@ use super::{DbIndex, Key, Shards, garbage_value_of};
 /// Elements that are freed at once with a large value; if it has more, the rest is garbage.
 const AT_ONCE: usize = 64;
 
+/// Bytes of a large value that is small all the same, if it has few elements. Tests, whose values
+/// are, see both kinds.
+const SMALL: u64 = if cfg!(any(test, fuzzing)) { 512 } else { 16 << 10 };
+
 /// Bytes of all kinds' headers, for the layout of images.
 pub(super) const LAYOUT: u64 = List::HEADER
     + (Hash::HEADER << 8)
@@ -98,6 +102,9 @@ pub(super) trait Type {
     /// them. The header itself stays.
     fn free_some(mem: &mut Mem<'_>, header: u64, most: usize) -> bool;
 
+    /// Elements of a large value, or more if it holds other things of which there may be many.
+    fn len(mem: &Mem<'_>, header: u64) -> u64;
+
     /// Bytes of a large value without its header, guessed from `samples` elements; 0 are all.
     fn usage(mem: &Mem<'_>, header: u64, samples: usize) -> u64;
 }
@@ -144,6 +151,12 @@ pub(super) fn digest(mem: &Mem<'_>, at: u64, shape: &Shape, digest: &mut Digest)
 /// Bytes of a large value.
 pub(super) fn usage(mem: &Mem<'_>, shape: &Shape, header: u64, samples: usize) -> u64 {
     for_kind!(shape.kind, T => rounded(T::HEADER) + T::usage(mem, header, samples))
+}
+
+/// Whether a large value is copied as fast as anything.
+pub(super) fn is_small(mem: &Mem<'_>, shape: &Shape, header: u64) -> bool {
+    let len = for_kind!(shape.kind, T => T::len(mem, header));
+    len <= AT_ONCE as u64 && usage(mem, shape, header, 0) <= SMALL
 }
 
 /// A copy of a large value in the memory of `mem`; returns its header.

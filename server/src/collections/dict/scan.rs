@@ -39,6 +39,30 @@ impl Cursor {
         Self { prefix, depth, tag: bits & (TAGS - 1) }
     }
 
+    /// Whether a scan that has come here has seen an item of this hash.
+    pub const fn is_past(self, hash: u64) -> bool {
+        let (prefix, tag) = self.order(hash);
+        prefix < self.prefix || prefix == self.prefix && tag < self.tag
+    }
+
+    /// The place of items of this hash: a scan that has come there has seen those before them. As
+    /// close as this cursor is.
+    pub const fn at(self, hash: u64) -> Self {
+        let (prefix, tag) = self.order(hash);
+        Self { prefix, depth: self.depth, tag }
+    }
+
+    /// What hashes are sorted by that a scan sees one after the other.
+    pub const fn order(self, hash: u64) -> (u64, u64) {
+        let prefix = if self.depth == 0 { 0 } else { hash >> (u64::BITS - self.depth) };
+        (prefix, super::tag_of(hash))
+    }
+
+    /// The lowest hash that may not have been seen.
+    pub const fn lowest(self) -> u64 {
+        if self.depth == 0 { 0 } else { self.prefix << (u64::BITS - self.depth) }
+    }
+
     /// The beginning of the next prefix; `None` after the last.
     const fn next_prefix(self) -> Option<Self> {
         let next = self.prefix + 1;

@@ -137,6 +137,10 @@ impl Type for Hash {
         Large::at(header).free_some(mem, most)
     }
 
+    fn len(mem: &Mem<'_>, header: u64) -> u64 {
+        Large::at(header).fields().len(mem)
+    }
+
     fn usage(mem: &Mem<'_>, header: u64, samples: usize) -> u64 {
         Large::at(header).usage(mem, samples)
     }

@@ -169,6 +169,10 @@ impl Type for List {
         deque_of(header).drain(mem, most)
     }
 
+    fn len(mem: &Mem<'_>, header: u64) -> u64 {
+        deque_of(header).len(mem)
+    }
+
     fn usage(mem: &Mem<'_>, header: u64, samples: usize) -> u64 {
         deque_of(header).size(mem, samples as u64)
     }

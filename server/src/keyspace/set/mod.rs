@@ -149,6 +149,10 @@ impl Type for Set {
         Large::at(header).free_some(mem, most)
     }
 
+    fn len(mem: &Mem<'_>, header: u64) -> u64 {
+        Large::at(header).members().len(mem)
+    }
+
     fn usage(mem: &Mem<'_>, header: u64, samples: usize) -> u64 {
         Large::at(header).usage(mem, samples)
     }

@@ -265,6 +265,10 @@ impl Type for SortedSet {
             && members_of(header).drain(mem, most, element::release)
     }
 
+    fn len(mem: &Mem<'_>, header: u64) -> u64 {
+        scores_of(header).len(mem)
+    }
+
     fn usage(mem: &Mem<'_>, header: u64, samples: usize) -> u64 {
         let tree = scores_of(header);
         let len = tree.len(mem);

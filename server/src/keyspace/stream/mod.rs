@@ -219,6 +219,12 @@ impl Type for Stream {
         Root { at: header }.free_some(mem, most)
     }
 
+    fn len(mem: &Mem<'_>, header: u64) -> u64 {
+        let root = Root { at: header };
+        // Groups may have many entries pending.
+        if root.groups().is_empty(mem) { mem.read(root.length()) } else { u64::MAX }
+    }
+
     fn usage(mem: &Mem<'_>, header: u64, samples: usize) -> u64 {
         /// An entry in a tree, with room for others.
         const LEAF: u64 = 24;
