@@ -6,7 +6,8 @@
 For each type: the longest command while it grows and shrinks element by element, RENAME to other
 names, COPY, UNLINK and DEL of it, and what another client waits meanwhile. Times of single commands
 are those that a client sees, on one connection; the longest of a growth is what SLOWLOG says. Of
-each figure the median of all rounds. --peer and --binary name other servers.
+each figure the median of all rounds. --peer and --binary name other servers. Needs two cores: the
+servers are on core 0, this on core 1.
 """
 
 import argparse
@@ -102,7 +103,7 @@ def measure(command, elements):
     with tempfile.TemporaryDirectory() as folder:
         slowlog = ["--slowlog-log-slower-than", "100", "--slowlog-max-len", "100000"]
         server = subprocess.Popen(
-            [*command, "--port", str(PORT), "--dir", folder, "--save", "", *slowlog],
+            ["taskset", "-c", "0", *command, "--port", str(PORT), "--dir", folder, "--save", "", *slowlog],
             stdout=subprocess.DEVNULL,
         )
         try:
@@ -143,6 +144,7 @@ def main():
     parser.add_argument("--peer", default="redis-server")
     parser.add_argument("--binary", default=os.path.join(ROOT, "target/release/cowherd"))
     options = parser.parse_args()
+    os.sched_setaffinity(0, {1})
     cowherd = [options.binary, "--metrics-port", "0", "--maxmemory", "4gb"]
     servers = {"cowherd": cowherd, os.path.basename(options.peer): [options.peer]}
     rounds = {name: [] for name in servers}
