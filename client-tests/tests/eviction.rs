@@ -232,3 +232,29 @@ fn what_can_never_fit_takes_no_key_away() -> TestResult {
     ensure!(number(&server, "evicted_keys")? == 0 && raw.number(&["DBSIZE"])? == 10_000);
     Ok(())
 }
+
+/// Who waits has been told that there is nothing yet: its command must not be refused afterwards,
+/// when another brings something for which keys have to go.
+#[test]
+fn who_waits_is_served_in_a_full_arena() -> TestResult {
+    const WAITERS: usize = 300;
+    let server = server("allkeys-lru")?;
+    let mut raw = server.raw()?;
+    let keys = 10 * MEGABYTES * 1000;
+    ensure!(send_all(&mut raw, (0..keys).map(|key| set(&format!("key:{key}"), 90, false)))? == 0);
+    let value = "x".repeat(6_000);
+    let mut refused = 0;
+    for number in 0..WAITERS {
+        let (from, to) = (format!("from:{number}"), format!("to:{number}"));
+        let mut waiter = server.raw()?;
+        waiter.send(&encode(&["BLMOVE", &from, &to, "LEFT", "RIGHT", "0"]))?;
+        wait_until(|| Ok(server.info("blocked_clients")? == "1"), PATIENCE, "a waiting client")?;
+        ensure!(raw.number(&["RPUSH", &from, &value])? == 1);
+        let reply = waiter.read_reply()?;
+        refused += usize::from(reply == OOM);
+        ensure!(reply == OOM || reply.ends_with(b"xx\r\n"), "{}", show(&reply));
+    }
+    ensure!(refused == 0, "{refused} of {WAITERS} clients were refused after they had waited");
+    server.text(&["DEBUG", "VERIFY"])?;
+    Ok(())
+}

@@ -129,6 +129,11 @@ impl Waiter {
         shards.fold(ShardSet::NONE, |set, shards| set | shards)
     }
 
+    /// Hashes of all keys that its command names.
+    pub fn hashes(&self) -> &[u64] {
+        &self.hashes
+    }
+
     /// Whether its wait has ended.
     pub fn is_done(&self) -> bool {
         self.end.done.load(Ordering::Acquire)

@@ -140,7 +140,7 @@ impl<'e> Rounds<'e> {
                 drop(shards);
                 if !ready.is_empty() {
                     let config = self.shared.config.current();
-                    serving::serve_later(self.shared, &config, ready, now);
+                    serving::serve_later(self.shared, &config, &mut self.room, ready, now);
                 }
                 if Instant::now() > deadline {
                     return false;

@@ -11,10 +11,11 @@
 //!   That is also where the pressure is learned: the arena is full before every byte of it is used.
 //! - The background thread finds the limit exceeded.
 //!
-//! It holds no lock meanwhile, but for a command in the middle of a transaction: nobody may see a
-//! part of that. Then keys go under the locks of the transaction, and from shards that happen to be
-//! free, all but those that the transaction names; and only so many of them, as others may wait for
-//! those locks.
+//! It holds no lock meanwhile, but for a command in the middle of a transaction, of which nobody
+//! may see a part, and for one that has waited for a key and runs under the locks of who brought
+//! it. Then keys go under those locks, and from shards that happen to be free, all but those that
+//! the transaction or the command names; and only so many of them, as others may wait for the
+//! locks.
 //!
 //! The first and the last stop after some time, so that no command waits for long; what is left to
 //! do is left to the next.
@@ -22,7 +23,8 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::commands::Shared;
+use crate::arena::take_refused;
+use crate::commands::{Answer, Call, Effect, Failure, Shared};
 use crate::config::Config;
 use crate::keyspace::{CHUNK_SIZE, Evictor, Reach, ShardSet, Step, UNIT_SIZE, Victims, piece_for};
 use crate::protocol::Args;
@@ -162,11 +164,30 @@ impl Room {
         progress
     }
 
-    /// Evicts for a command that found no memory, before it is tried again for the `nth` time;
-    /// false if nothing can be freed, or if that would not help. `wanted` are the bytes of the
-    /// object that was refused, or of its arguments if they are more.
+    /// Evicts for a command that may have found no memory, and has changed nothing, before it runs
+    /// again for the `nth` time; false if that is of no use. `bytes` are those of its arguments;
+    /// more go for an object that was refused and is larger.
     #[cold]
-    pub(super) fn evict_for(
+    pub(super) fn makes_way(
+        &mut self,
+        shared: &Shared,
+        config: &Config,
+        reach: &mut Reach<'_, '_>,
+        set: ShardSet,
+        bytes: usize,
+        nth: &mut u32,
+    ) -> bool {
+        // What has failed for another reason than room is not helped by eviction.
+        let Some(refused) = take_refused() else { return false };
+        let made = self.evict_for(shared, config, reach, set, refused.max(bytes as u64), *nth);
+        *nth = nth.saturating_add(1);
+        take_refused();
+        made
+    }
+
+    /// As [`Self::makes_way`]; `wanted` are the bytes that go into one object. False if nothing can
+    /// be freed, or if that would not help.
+    fn evict_for(
         &mut self,
         shared: &Shared,
         config: &Config,
@@ -294,7 +315,7 @@ impl Room {
         }
     }
 
-    /// A transaction begins.
+    /// Something begins in which keys may go while locks are held.
     pub(super) const fn enter(&mut self) {
         self.left_within = MOST_WITHIN;
     }
@@ -303,7 +324,7 @@ impl Room {
     pub(super) fn serve(&mut self, shared: &Shared, config: &Config, now: i64) {
         let ready = self.evictor.take_ready();
         if !ready.is_empty() {
-            serving::serve_later(shared, config, ready, now);
+            serving::serve_later(shared, config, self, ready, now);
         }
     }
 
@@ -314,6 +335,29 @@ impl Room {
             return None;
         }
         Some(std::mem::take(&mut self.took))
+    }
+}
+
+/// The arena had no memory for a command that runs under locks which others have a part in; it has
+/// changed nothing. Evicts under these locks, all keys but those of the hashes in `spared`, which
+/// are in ascending order, and runs the command again.
+#[cold]
+pub(super) fn run_again(call: &mut Call<'_>, room: &mut Room, spared: &[u64]) -> Answer {
+    let (shared, config, start) = (call.shared, call.config, call.reply.len());
+    let set = call.row.command.shards(&shared.keyspace, &call.args, call.first_hash);
+    let bytes = call.args.iter().map(<[u8]>::len).sum();
+    let mut nth = 0;
+    loop {
+        let mut reach = Reach::Within { shards: &mut call.shards, spared };
+        if !room.makes_way(shared, config, &mut reach, set, bytes, &mut nth) {
+            return Err(Failure::OUT_OF_MEMORY);
+        }
+        call.effect = Effect::None;
+        call.reply.out.truncate(start);
+        let answer = (call.row.command.handler)(call);
+        if answer != Err(Failure::OUT_OF_MEMORY) {
+            return answer;
+        }
     }
 }
 

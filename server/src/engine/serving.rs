@@ -17,27 +17,35 @@
 
 use std::sync::Arc;
 
-use crate::commands::{Call, Effect, Patience, Session, Shared, Waiter};
+use crate::commands::{Call, Effect, Failure, Patience, Session, Shared, Waiter};
 use crate::config::Config;
 use crate::keyspace::{ReadyKey, ShardSet, Shards};
 use crate::protocol::Reply;
 
+use super::room::{Room, run_again};
+
 /// Serves those who wait for keys that were touched under `shards`, and unlocks these.
 #[cold]
-pub(super) fn serve_all(shared: &Shared, config: &Config, shards: Shards<'_>) {
+pub(super) fn serve_all(shared: &Shared, config: &Config, room: &mut Room, shards: Shards<'_>) {
     let now = shards.now();
-    let (left, needed) = serve(shared, config, shards);
-    serve_with(shared, config, left, needed, now);
+    let (left, needed) = serve(shared, config, room, shards);
+    serve_with(shared, config, room, left, needed, now);
 }
 
 /// Serves those who wait for keys that were touched under `shards`. Returns the keys for which
 /// other shards have to be locked, and these.
-fn serve(shared: &Shared, config: &Config, mut shards: Shards<'_>) -> (Vec<ReadyKey>, ShardSet) {
+fn serve(
+    shared: &Shared,
+    config: &Config,
+    room: &mut Room,
+    mut shards: Shards<'_>,
+) -> (Vec<ReadyKey>, ShardSet) {
+    room.enter();
     let (mut left, mut needed) = (Vec::new(), ShardSet::NONE);
     while shards.has_ready() {
         let touched = shards.take_ready();
         for key in touched {
-            if let Err(missing) = serve_key(shared, config, &mut shards, &key) {
+            if let Err(missing) = serve_key(shared, config, room, &mut shards, &key) {
                 left.push(key);
                 needed = needed | missing;
             }
@@ -48,14 +56,21 @@ fn serve(shared: &Shared, config: &Config, mut shards: Shards<'_>) -> (Vec<Ready
 
 /// Serves those who wait for keys under locks of their own.
 #[cold]
-pub(super) fn serve_later(shared: &Shared, config: &Config, touched: Vec<ReadyKey>, now: i64) {
-    serve_with(shared, config, touched, ShardSet::NONE, now);
+pub(super) fn serve_later(
+    shared: &Shared,
+    config: &Config,
+    room: &mut Room,
+    touched: Vec<ReadyKey>,
+    now: i64,
+) {
+    serve_with(shared, config, room, touched, ShardSet::NONE, now);
 }
 
 /// Serves those who wait for keys, under the locks of `needed` too.
 fn serve_with(
     shared: &Shared,
     config: &Config,
+    room: &mut Room,
     mut touched: Vec<ReadyKey>,
     mut needed: ShardSet,
     now: i64,
@@ -69,11 +84,13 @@ fn serve_with(
         let widen = |set| shared.waits.reach(keyspace, set | needed);
         let mut shards = keyspace.lock_widely(now, own, widen);
         shards.add_ready(touched);
-        let (left, missing) = serve(shared, config, shards);
+        let (left, missing) = serve(shared, config, room, shards);
         touched = left;
         // What one key needs must not be given up for another: then there is an end.
         needed = needed | missing;
     }
+    // What went for want of room may have been waited for too.
+    room.serve(shared, config, now);
 }
 
 /// Serves those who wait for one key. If the locked shards are not enough for that, the error says
@@ -81,6 +98,7 @@ fn serve_with(
 fn serve_key(
     shared: &Shared,
     config: &Config,
+    room: &mut Room,
     shards: &mut Shards<'_>,
     touched: &ReadyKey,
 ) -> Result<(), ShardSet> {
@@ -95,7 +113,7 @@ fn serve_key(
         let Some(waiter) = next else { return Ok(()) };
         enough(shards, waiter.shards(keyspace))?;
         ticket = waiter.ticket;
-        try_again(shared, config, shards, &waiter);
+        try_again(shared, config, room, shards, &waiter);
     }
 }
 
@@ -105,7 +123,13 @@ fn enough(shards: &Shards<'_>, needed: ShardSet) -> Result<(), ShardSet> {
 }
 
 /// Runs a waiter's command once more. If it answers, the wait is over.
-fn try_again(shared: &Shared, config: &Config, shards: &mut Shards<'_>, waiter: &Waiter) {
+fn try_again(
+    shared: &Shared,
+    config: &Config,
+    room: &mut Room,
+    shards: &mut Shards<'_>,
+    waiter: &Waiter,
+) {
     let Some(held) = waiter.hold() else { return };
     let now = shards.now();
     let row = &shared.table.rows()[waiter.row];
@@ -126,7 +150,12 @@ fn try_again(shared: &Shared, config: &Config, shards: &mut Shards<'_>, waiter: 
         now,
         effect: Effect::None,
     };
-    let answer = (row.command.handler)(&mut call);
+    let mut answer = (row.command.handler)(&mut call);
+    if answer == Err(Failure::OUT_OF_MEMORY) {
+        let mut spared = waiter.hashes().to_vec();
+        spared.sort_unstable();
+        answer = run_again(&mut call, room, &spared);
+    }
     let waits_on = answer.is_ok() && call.effect == Effect::Block;
     let touched = call.shards.take_ready();
     drop(call);

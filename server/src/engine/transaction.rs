@@ -5,20 +5,19 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::arena::{Stalls, take_refused};
+use crate::arena::Stalls;
 use crate::clock;
 use crate::commands::{
     Answer, Call, Effect, Failure, Flags, Locks, Patience, Queue, QueuedCommand, Row, SaveKind,
     Session, Shared,
 };
 use crate::config::Config;
-use crate::keyspace::Reach;
 use crate::protocol::{Args, Reply};
 use crate::telemetry;
 
 use super::Engine;
 use super::admission::NOT_INSIDE;
-use super::room::Room;
+use super::room::run_again;
 use super::saver::BUSY;
 use super::serving;
 use super::worker::{Outcome, Worker, sum, time, with_waiting};
@@ -84,9 +83,8 @@ impl Worker {
         let spared = OnceCell::new();
         for queued in queue.iter() {
             let start = call.reply.len();
-            let mut failed = run_queued(&mut call, &queued, |call, queued| {
-                let spared = spared.get_or_init(|| names(shared, &queue));
-                try_again(call, queued, &mut self.room, spared)
+            let mut failed = run_queued(&mut call, &queued, |call| {
+                run_again(call, &mut self.room, spared.get_or_init(|| names(shared, &queue)))
             });
             let effect = std::mem::take(&mut call.effect);
             if effect != Effect::None
@@ -120,7 +118,7 @@ impl Worker {
         }
         call.session.in_exec = false;
         if call.shards.has_ready() {
-            serving::serve_all(shared, call.config, call.shards);
+            serving::serve_all(shared, call.config, &mut self.room, call.shards);
         } else {
             drop(call);
         }
@@ -162,7 +160,7 @@ fn names(shared: &Shared, queue: &Queue) -> Vec<u64> {
 fn run_queued<'c>(
     call: &mut Call<'c>,
     queued: &QueuedCommand<'c>,
-    again: impl FnOnce(&mut Call<'c>, &QueuedCommand<'c>) -> Answer,
+    again: impl FnOnce(&mut Call<'c>) -> Answer,
 ) -> bool {
     call.row = &call.shared.table.rows()[queued.row];
     call.args = queued.args;
@@ -173,7 +171,7 @@ fn run_queued<'c>(
     let mut answer = (call.row.command.handler)(call);
     if answer == Err(Failure::OUT_OF_MEMORY) {
         call.reply.out.truncate(start);
-        answer = again(call, queued);
+        answer = again(call);
     }
     if let Err(failure) = &answer {
         call.effect = Effect::None;
@@ -181,39 +179,6 @@ fn run_queued<'c>(
         call.reply.error(failure.as_str());
     }
     answer.is_err()
-}
-
-/// The arena had no memory for a queued command, which has changed nothing: evicts under the locks
-/// of the transaction, all keys but those that it names, and runs the command again.
-#[cold]
-fn try_again<'c>(
-    call: &mut Call<'c>,
-    queued: &QueuedCommand<'c>,
-    room: &mut Room,
-    spared: &[u64],
-) -> Answer {
-    let start = call.reply.len();
-    let bytes: usize = queued.args.iter().map(<[u8]>::len).sum();
-    let command = call.row.command;
-    let set = command.shards(&call.shared.keyspace, &queued.args, queued.first_hash);
-    let mut nth = 0;
-    // What has failed for another reason than room is not helped by eviction.
-    while let Some(refused) = take_refused() {
-        let (shared, config) = (call.shared, call.config);
-        let mut reach = Reach::Within { shards: &mut call.shards, spared };
-        if !room.evict_for(shared, config, &mut reach, set, refused.max(bytes as u64), nth) {
-            break;
-        }
-        nth = nth.saturating_add(1);
-        call.effect = Effect::None;
-        call.reply.out.truncate(start);
-        take_refused();
-        let answer = (call.row.command.handler)(call);
-        if answer != Err(Failure::OUT_OF_MEMORY) {
-            return answer;
-        }
-    }
-    Err(Failure::OUT_OF_MEMORY)
 }
 
 /// Does what can be done of an effect while locks are held, and answers if that is due.

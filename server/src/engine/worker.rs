@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::arena::{ShardSet, Stalls, take_refused, take_stalls};
+use crate::arena::{ShardSet, Stalls, take_stalls};
 use crate::clock;
 use crate::commands::{
     Answer, Call, Effect, Failure, Flags, KILLED, MAIL, Patience, Promise, ReplyMode, Row,
@@ -107,7 +107,12 @@ impl<'t> Turn<'t, '_> {
     /// Locks, runs the handler, serves those who waited for what it touched, unlocks. `None` if the
     /// server closes.
     #[inline]
-    fn run(&self, session: &mut Session, reply: &mut Reply) -> Option<(Answer, Effect)> {
+    fn run(
+        &self,
+        room: &mut Room,
+        session: &mut Session,
+        reply: &mut Reply,
+    ) -> Option<(Answer, Effect)> {
         let Self { shared, config, row, planned, now, .. } = *self;
         let shards = self.lock();
         // Looked at under the locks: whoever sets it holds them all.
@@ -131,7 +136,7 @@ impl<'t> Turn<'t, '_> {
         let answer = (row.command.handler)(&mut call);
         let effect = std::mem::take(&mut call.effect);
         if call.shards.has_ready() {
-            serving::serve_all(shared, config, call.shards);
+            serving::serve_all(shared, config, room, call.shards);
         }
         Some((answer, effect))
     }
@@ -150,21 +155,9 @@ impl<'t> Turn<'t, '_> {
         let args: usize = planned.args.iter().map(<[u8]>::len).sum();
         let mut nth = 0;
         let mut reach = Reach::Unlocked { space: &shared.keyspace, now };
-        // What has failed for another reason than room is not helped by eviction.
-        while let Some(refused) = take_refused()
-            && room.evict_for(
-                shared,
-                config,
-                &mut reach,
-                self.named(),
-                refused.max(args as u64),
-                nth,
-            )
-        {
-            nth = nth.saturating_add(1);
+        while room.makes_way(shared, config, &mut reach, self.named(), args, &mut nth) {
             reply.out.truncate(start);
-            take_refused();
-            let ran = self.run(session, reply)?;
+            let ran = self.run(room, session, reply)?;
             if ran.0 != Err(Failure::OUT_OF_MEMORY) {
                 return Some(ran);
             }
@@ -277,7 +270,7 @@ impl Worker {
             return Outcome::Done;
         }
         let turn = Turn { shared, config, row, planned, set, moves, flags, now };
-        let Some((mut answer, mut effect)) = turn.run(session, reply) else {
+        let Some((mut answer, mut effect)) = turn.run(&mut self.room, session, reply) else {
             return Outcome::Close;
         };
         if answer == Err(Failure::OUT_OF_MEMORY) {
