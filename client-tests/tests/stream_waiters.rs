@@ -80,3 +80,26 @@ fn who_waits_for_a_stream_hears_what_redis_says() -> TestResult {
     }
     Ok(())
 }
+
+/// What a wait costs must not grow faster than what is waited for: with its square this takes
+/// longer than anybody waits.
+#[test]
+fn who_waits_for_very_many_streams_holds_nobody_up() -> TestResult {
+    const STREAMS: usize = 30_000;
+    let server = Server::start()?;
+    let connect = || server.raw();
+    let names: Vec<String> = (0..STREAMS).map(|number| format!("s{number}")).collect();
+    let ids = ["$"; STREAMS];
+    let line = format!("XREAD BLOCK 0 STREAMS {} {}", names.join(" "), ids.join(" "));
+    let mut waiters = [wait(&connect, "2", &line)?, wait(&connect, "2", &line)?];
+    let mut raw = server.raw()?;
+    for number in 0..1_000 {
+        ensure!(raw.text(&["SET", &format!("key:{number}"), "value"])? == "OK");
+    }
+    raw.call(&["XADD", "s29999", "1-1", "field", "value"])?;
+    for waiter in &mut waiters {
+        let heard = show(&waiter.raw.read_reply()?);
+        ensure!(heard.contains("s29999") && heard.contains("value"), "{heard}");
+    }
+    Ok(())
+}

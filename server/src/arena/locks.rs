@@ -34,6 +34,11 @@ impl ShardSet {
         Self(1 << shard.0)
     }
 
+    /// The set of the shards whose bits are set.
+    pub const fn of_bits(bits: u64) -> Self {
+        Self(bits)
+    }
+
     /// Whether the shard is in the set.
     pub const fn has(self, shard: ShardIndex) -> bool {
         self.0 >> shard.0 & 1 == 1
@@ -66,6 +71,12 @@ impl BitOr for ShardSet {
 
     fn bitor(self, other: Self) -> Self {
         Self(self.0 | other.0)
+    }
+}
+
+impl FromIterator<Self> for ShardSet {
+    fn from_iter<I: IntoIterator<Item = Self>>(sets: I) -> Self {
+        sets.into_iter().fold(Self::NONE, |all, set| all | set)
     }
 }
 

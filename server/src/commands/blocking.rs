@@ -38,6 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
+use crate::keyspace::{ShardIndex, ShardSet};
 use crate::protocol::{parse_f64, parse_i64};
 
 use super::call::{Call, Effect};
@@ -152,8 +153,10 @@ impl Call<'_> {
         nothing: Nothing,
     ) -> Waiter {
         let (session, keyspace) = (&self.session, &self.shared.keyspace);
-        let positions = self.row.command.keys.positions(&self.args);
-        let hashes = positions.map(|i| keyspace.hash(self.args.at(i))).collect();
+        let hash = |i: usize| keyspace.hash(self.args.at(i));
+        let hashes: Vec<_> = self.row.command.keys.positions(&self.args).map(hash).collect();
+        let needed = hashes.iter().map(|hash| keyspace.shards_of(*hash)).collect();
+        let homes = keys.iter().map(|i| ShardSet::one(ShardIndex::of_hash(hash(*i)))).collect();
         Waiter {
             client: Arc::clone(&session.client),
             row: self.row.number,
@@ -161,6 +164,8 @@ impl Call<'_> {
             db: session.db,
             no_touch: session.no_touch,
             hashes,
+            needed,
+            homes,
             ticket: self.shared.waits.ticket(),
             until: timeout.map(|time| clock::monotonic_us().saturating_add(clock::micros(time))),
             keys,

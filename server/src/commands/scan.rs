@@ -1,5 +1,6 @@
-//! Finding keys: KEYS, SCAN, RANDOMKEY. They lock one shard at a time, so that they hold nobody up
-//! for long; what moves between shards meanwhile may be missed, as may what comes or goes.
+//! Finding keys: KEYS, SCAN, RANDOMKEY. They go from shard to shard, and lock those in which keys
+//! live that are at home in it, so that they hold nobody up for long. What is there all the time is
+//! seen; what gets another name meanwhile may be missed, as may what comes or goes.
 
 use crate::keyspace::{Keyspace, Kind, Pick, ScanCursor, ShardIndex, ShardSet};
 use crate::protocol::{glob_match, parse_i64};
@@ -39,7 +40,7 @@ fn keys(call: &mut Call<'_>) -> Answer {
     let mut listed = 0;
     let mut place = Some(ScanCursor::unpack(0));
     while let Some(start) = place {
-        let named = |keyspace: &Keyspace| keyspace.shards_at_home(db, start.shard);
+        let named = |keyspace: &Keyspace| keyspace.shards_at_home(start.shard);
         call.locked(named, |shards, reply| {
             shards.scan(db, start.shard, start.within, usize::MAX, |key, _| {
                 if glob_match(pattern, key, false) {
@@ -102,7 +103,7 @@ fn scan(call: &mut Call<'_>) -> Answer {
         && looked_at < options.count
     {
         let least = options.count - looked_at;
-        let named = |keyspace: &Keyspace| keyspace.shards_at_home(db, place.shard);
+        let named = |keyspace: &Keyspace| keyspace.shards_at_home(place.shard);
         let within = call.locked(named, |shards, reply| {
             shards.scan(db, place.shard, place.within, least, |key, kind| {
                 looked_at += 1;

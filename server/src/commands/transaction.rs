@@ -155,10 +155,11 @@ impl Queue {
         if keyspace.moves() == self.moves {
             return self.shards;
         }
-        self.iter().fold(ShardSet::NONE, |set, queued| {
+        let shards = self.iter().map(|queued| {
             let row = &rows[queued.row];
-            set | in_queue(row, row.command.shards(keyspace, &queued.args, queued.first_hash))
-        })
+            in_queue(row, row.command.shards(keyspace, &queued.args, queued.first_hash))
+        });
+        shards.collect()
     }
 
     /// The commands in order.
@@ -203,8 +204,7 @@ impl Session {
 
     /// The shards of all watched keys.
     pub fn watched_shards(&self, keyspace: &Keyspace) -> ShardSet {
-        let shards = self.watched.iter().map(|(_, key)| keyspace.shards_of(keyspace.hash(key)));
-        shards.fold(ShardSet::NONE, |set, one| set | one)
+        self.watched.iter().map(|(_, key)| keyspace.shards_of(keyspace.hash(key))).collect()
     }
 
     /// Forgets all watched keys; no lock is held.

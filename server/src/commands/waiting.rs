@@ -17,7 +17,6 @@
 //! 2. It ends once, in its `turn`: served, out of time, unblocked or gone.
 //! 3. Locks are taken in the order shards, turn, queue, mail.
 
-use std::collections::hash_map::Entry;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::sync::Arc;
@@ -26,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::OutputLimits;
-use crate::keyspace::{DbIndex, Key, Keyspace, Kind, ShardIndex, ShardSet, Shards};
+use crate::keyspace::{DbIndex, Key, Keyspace, Kind, SHARDS, ShardIndex, ShardSet, Shards};
 use crate::protocol::{Args, Span, Version};
 
 use super::clients::Client;
@@ -95,6 +94,10 @@ pub struct Waiter {
     pub no_touch: bool,
     /// Hashes of all keys that the command names.
     pub(super) hashes: Vec<u64>,
+    /// The shards that they were in when it began to wait.
+    pub(super) needed: ShardSet,
+    /// The homes of those that it waits for.
+    pub(super) homes: ShardSet,
     /// Its place among all who wait: the lower is served first.
     pub ticket: u64,
     /// When it has waited long enough, monotonic microseconds; never, if there is none.
@@ -125,8 +128,7 @@ impl fmt::Debug for Waiter {
 impl Waiter {
     /// The shards of all keys that its command names.
     pub fn shards(&self, keyspace: &Keyspace) -> ShardSet {
-        let shards = self.hashes.iter().map(|hash| keyspace.shards_of(*hash));
-        shards.fold(ShardSet::NONE, |set, shards| set | shards)
+        self.hashes.iter().map(|hash| keyspace.shards_of(*hash)).collect()
     }
 
     /// Hashes of all keys that its command names.
@@ -217,11 +219,16 @@ struct Queue {
 }
 
 /// Who waits for keys of one home.
-#[derive(Default)]
 struct Queues {
     by_key: HashMap<Name, Queue>,
-    /// Hashes of keys, and how many waits here belong to a command that names such a key.
-    needed: HashMap<u64, u64>,
+    /// For each shard, how many commands wait here that need it too.
+    needed: [u64; SHARDS],
+}
+
+impl Default for Queues {
+    fn default() -> Self {
+        Self { by_key: HashMap::new(), needed: [0; SHARDS] }
+    }
 }
 
 /// Everybody who waits.
@@ -281,11 +288,19 @@ impl Waits {
                 continue;
             }
             queue.or_gone += usize::from(waiter.wish.or_gone);
-            for hash in &waiter.hashes {
-                *queues.needed.entry(*hash).or_default() += 1;
-            }
             drop(queues);
             shards.wait(waiter.db, &key);
+        }
+        self.each_needed(waiter, |count| *count += 1);
+    }
+
+    /// For each home of a key that is waited for, changes the counts of all shards that are needed.
+    fn each_needed(&self, waiter: &Waiter, change: impl Fn(&mut u64)) {
+        for home in waiter.homes.iter() {
+            let mut queues = self.queues[home.get()].lock();
+            for needed in waiter.needed.iter() {
+                change(&mut queues.needed[needed.get()]);
+            }
         }
     }
 
@@ -305,17 +320,10 @@ impl Waits {
                 queues.by_key.remove(&name);
                 self.keys.fetch_sub(1, Ordering::Relaxed);
             }
-            for hash in &waiter.hashes {
-                if let Entry::Occupied(mut count) = queues.needed.entry(*hash) {
-                    *count.get_mut() -= 1;
-                    if *count.get() == 0 {
-                        count.remove();
-                    }
-                }
-            }
             drop(queues);
             keyspace.stop_waiting(waiter.db, &key);
         }
+        self.each_needed(waiter, |count| *count -= 1);
     }
 
     /// Of those who wait for a key, the first behind `ticket` who could be served when its value
@@ -337,22 +345,22 @@ impl Waits {
     }
 
     /// `set`, and the shards that the commands need which wait for keys of it, and so on: with
-    /// these locked, all that a change in `set` can set off can be served at once.
-    pub fn reach(&self, keyspace: &Keyspace, set: ShardSet) -> ShardSet {
+    /// these locked, all that a change in `set` can set off can be served at once, but for what
+    /// needs a key that has gone to another shard since.
+    pub fn reach(&self, set: ShardSet) -> ShardSet {
         let (mut reached, mut looked_at) = (set, ShardSet::NONE);
         while reached != looked_at {
             let new = reached.iter().filter(|shard| !looked_at.has(*shard));
-            let needed =
-                new.map(|shard| self.needed(keyspace, shard)).fold(ShardSet::NONE, |a, b| a | b);
+            let needed: ShardSet = new.map(|shard| self.needed(shard)).collect();
             looked_at = reached;
             reached = reached | needed;
         }
         reached
     }
 
-    fn needed(&self, keyspace: &Keyspace, home: ShardIndex) -> ShardSet {
+    fn needed(&self, home: ShardIndex) -> ShardSet {
         let queues = self.queues[home.get()].lock();
-        let shards = queues.needed.keys().map(|hash| keyspace.shards_of(*hash));
-        shards.fold(ShardSet::NONE, |set, shards| set | shards)
+        let needed = ShardIndex::all().filter(|shard| queues.needed[shard.get()] > 0);
+        needed.map(ShardSet::one).collect()
     }
 }

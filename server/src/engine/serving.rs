@@ -79,9 +79,9 @@ fn serve_with(
     while !touched.is_empty() {
         let own = || {
             let hashes = touched.iter().map(|touched| keyspace.hash(&touched.key));
-            hashes.fold(ShardSet::NONE, |set, hash| set | keyspace.shards_of(hash))
+            hashes.map(|hash| keyspace.shards_of(hash)).collect()
         };
-        let widen = |set| shared.waits.reach(keyspace, set | needed);
+        let widen = |set| shared.waits.reach(set | needed);
         let mut shards = keyspace.lock_widely(now, own, widen);
         shards.add_ready(touched);
         let (left, missing) = serve(shared, config, room, shards);

@@ -483,7 +483,7 @@ pub(super) fn with_waiting(
     set: ShardSet,
 ) -> ShardSet {
     if flags.has(Flags::WRITE) && shared.waits.clients() > 0 {
-        shared.waits.reach(&shared.keyspace, set)
+        shared.waits.reach(set)
     } else {
         set
     }

@@ -108,8 +108,8 @@ impl Shards<'_> {
         self.count(ShardIndex::of_hash(0), Counter::Changes, 1);
     }
 
-    /// Hands keys of a database whose home is a shard to `each`, at least `least` unless there are
-    /// no more; expired ones are left out. What [`Keyspace::shards_at_home`] names is locked.
+    /// Hands keys of a database whose home is a shard to `each`, about `least` of them or more if
+    /// there are so many; expired ones are left out. What [`Keyspace::shards_at_home`] names is locked.
     /// Returns where to go on.
     pub fn scan(
         &self,

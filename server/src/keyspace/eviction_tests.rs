@@ -203,8 +203,8 @@ fn candidates_of_other_shards_do_not_hide_those_of_a_shard() {
     let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     for number in 0..64 {
         let shard = ShardIndex::new(number).unwrap();
-        let others = ShardIndex::all().filter(|other| *other != shard).map(ShardSet::one);
-        let others = others.fold(ShardSet::NONE, |all, other| all | other);
+        let others = ShardIndex::all().filter(|other| *other != shard);
+        let others = others.map(ShardSet::one).collect();
         let mut evictor = Evictor::new(1);
         evictor.victims = Some(victims);
         let mut shards = space.lock(others, NOW);

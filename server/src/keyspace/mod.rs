@@ -63,10 +63,12 @@ mod verify;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::arena::layout::{ROOT_SIZE, shard_root};
-use crate::arena::{Arena, Blank, Offset, OpenError, SHARDS};
+use crate::arena::{Arena, Blank, Offset, OpenError};
 use crate::collections::dict::{Dict, Root};
 
-pub use crate::arena::{CHUNK_SIZE, OutOfMemory, ShardIndex, ShardSet, UNIT_SIZE, piece_for};
+pub use crate::arena::{
+    CHUNK_SIZE, OutOfMemory, SHARDS, ShardIndex, ShardSet, UNIT_SIZE, piece_for,
+};
 pub use crate::collections::dict::Cursor;
 pub use clocks::{Clocks, Usage};
 pub use compact::Limits;

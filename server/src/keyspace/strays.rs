@@ -34,7 +34,7 @@ use crate::collections::dict::{Cursor, Hashed, Items};
 use super::entry::{ByHash, ByKey};
 use super::{DATABASES, DbIndex, Key, Keyspace, Shards, keys_of};
 
-/// A part with so many strays or fewer has a filter that fits; beyond, bits only come.
+/// A part with so many strays or fewer has bits that fit; beyond, bits only come.
 const REFILTERED: usize = 64;
 
 /// Database and hash of a stray, and the shard that it lives in.
@@ -47,6 +47,8 @@ type Part = [BTreeMap<u64, ShardIndex>; DATABASES];
 pub(super) struct Strays {
     /// For each home a bit for six bits of each stray's hash.
     filters: [AtomicU64; SHARDS],
+    /// For each home a bit for each shard in which a stray of it lives.
+    away: [AtomicU64; SHARDS],
     parts: Box<[Mutex<Part>; SHARDS]>,
     moves: AtomicU64,
     /// Strays that went while their home was not locked.
@@ -60,6 +62,7 @@ impl Strays {
         let parts = std::array::from_fn(|_| Mutex::new([const { BTreeMap::new() }; DATABASES]));
         Self {
             filters: [const { AtomicU64::new(0) }; SHARDS],
+            away: [const { AtomicU64::new(0) }; SHARDS],
             parts: Box::new(parts),
             moves: AtomicU64::new(0),
             gone: Mutex::default(),
@@ -96,8 +99,7 @@ impl Strays {
     #[cold]
     fn look_up_all(&self, hash: u64) -> ShardSet {
         let part = self.parts[ShardIndex::of_hash(hash).get()].lock();
-        let shards = part.iter().filter_map(|strays| strays.get(&hash));
-        shards.fold(ShardSet::NONE, |set, shard| set | ShardSet::one(*shard))
+        part.iter().filter_map(|strays| strays.get(&hash)).copied().map(ShardSet::one).collect()
     }
 
     /// Notes where keys of a hash live from now on, away from home.
@@ -107,8 +109,8 @@ impl Strays {
         if part[db].insert(hash, shard) == Some(shard) {
             return;
         }
-        let filter = &self.filters[home.get()];
-        filter.store(filter.load(Ordering::Relaxed) | bit_of(hash), Ordering::Relaxed);
+        self.filters[home.get()].fetch_or(bit_of(hash), Ordering::Relaxed);
+        self.away[home.get()].fetch_or(1 << shard.get(), Ordering::Relaxed);
         drop(part);
         // Last: who sees the number sees the rest.
         self.moves.fetch_add(1, Ordering::Release);
@@ -129,8 +131,9 @@ impl Strays {
         for home in ShardIndex::all() {
             let mut part = self.parts[home.get()].lock();
             let strays = std::mem::take(&mut part[db]);
+            self.refilter(home, &part);
+            drop(part);
             if !strays.is_empty() {
-                self.refilter(home, &part);
                 self.flushed.lock().push(strays);
             }
         }
@@ -141,13 +144,23 @@ impl Strays {
         for part in self.parts.iter() {
             part.lock().swap(a, b);
         }
+        for (db, ..) in self.gone.lock().iter_mut() {
+            *db = match *db {
+                db if db == a => b,
+                db if db == b => a,
+                db => db,
+            };
+        }
     }
 
     fn refilter(&self, home: ShardIndex, part: &Part) {
         if part.iter().map(BTreeMap::len).sum::<usize>() <= REFILTERED {
-            let hashes = part.iter().flat_map(BTreeMap::keys);
-            let bits = hashes.fold(0, |bits, hash| bits | bit_of(*hash));
+            let strays = part.iter().flatten();
+            let (bits, away) = strays.fold((0, 0), |(bits, away), (hash, shard)| {
+                (bits | bit_of(*hash), away | 1 << shard.get())
+            });
             self.filters[home.get()].store(bits, Ordering::Relaxed);
+            self.away[home.get()].store(away, Ordering::Relaxed);
         }
     }
 
@@ -224,7 +237,8 @@ impl Keyspace {
     /// Forgets up to `most` strays that have gone while their home was not locked, and all of
     /// flushed databases. No lock is held. Tells whether there are more.
     pub fn forget_strays(&self, most: usize) -> bool {
-        drop(std::mem::take(&mut *self.strays.flushed.lock()));
+        let flushed = std::mem::take(&mut *self.strays.flushed.lock());
+        drop(flushed);
         let mut gone = self.strays.gone.lock();
         let rest = gone.len().saturating_sub(most);
         let some = gone.split_off(rest);
@@ -236,18 +250,14 @@ impl Keyspace {
         rest > 0
     }
 
-    /// The shards in which keys of a database live whose home is this one.
-    pub fn shards_at_home(&self, db: DbIndex, home: ShardIndex) -> ShardSet {
-        let own = ShardSet::one(home);
-        if self.strays.filters[home.get()].load(Ordering::Relaxed) == 0 {
-            return own;
-        }
-        let part = self.strays.parts[home.get()].lock();
-        part[db].values().fold(own, |set, shard| set | ShardSet::one(*shard))
+    /// A home, and the shards in which keys live that are at home there; perhaps some more.
+    pub fn shards_at_home(&self, home: ShardIndex) -> ShardSet {
+        let away = self.strays.away[home.get()].load(Ordering::Relaxed);
+        ShardSet::one(home) | ShardSet::of_bits(away)
     }
 
-    /// The strays of a home that a scan sees between two places, or to the end. If these are more
-    /// than `least`, not much more than so many of them; and where they end.
+    /// The strays of a home that a scan sees between two places, or to the end; and where they end.
+    /// If these are more than `least`, not all, but as many if they can be told apart.
     pub(super) fn strays_between(
         &self,
         db: DbIndex,
@@ -256,21 +266,27 @@ impl Keyspace {
         to: Option<Cursor>,
         least: usize,
     ) -> (Vec<(u64, ShardIndex)>, Option<Cursor>) {
-        let part = self.strays.parts[home.get()].lock();
         let seen = |hash: u64| !from.is_past(hash) && to.is_none_or(|to| to.is_past(hash));
-        let ahead = part[db].range(from.lowest()..).filter(|(hash, _)| seen(**hash));
+        let range = from.lowest()..=to.map_or(u64::MAX, Cursor::highest);
+        if range.is_empty() {
+            return (Vec::new(), to);
+        }
+        let part = self.strays.parts[home.get()].lock();
+        let ahead = part[db].range(range).filter(|(hash, _)| seen(**hash));
         let mut strays: Vec<_> = ahead.map(|(hash, shard)| (*hash, *shard)).collect();
+        drop(part);
+        if strays.len() <= least {
+            return (strays, to);
+        }
         let scale = to.unwrap_or(from);
-        strays.sort_by_key(|(hash, _)| scale.order(*hash));
+        let order = |stray: &(u64, ShardIndex)| scale.order(stray.0);
+        let last = order(strays.select_nth_unstable_by_key(least.max(1) - 1, order).1);
         // Those at one place are seen together.
-        let last = least.checked_sub(1).and_then(|last| strays.get(last)).map(|last| last.0);
-        let rest = strays
-            .iter()
-            .position(|(hash, _)| last.is_some_and(|last| scale.order(*hash) > scale.order(last)));
-        let Some(rest) = rest else { return (strays, to) };
-        let end = scale.at(strays[rest].0);
-        strays.truncate(rest);
-        (strays, Some(end))
+        let rest =
+            strays.iter().filter(|stray| order(stray) > last).min_by_key(|stray| order(stray));
+        let end = rest.map(|(hash, _)| scale.at(*hash)).or(to);
+        strays.retain(|stray| order(stray) <= last);
+        (strays, end)
     }
 
     /// All strays of a database have gone; all shards are locked.

@@ -168,7 +168,7 @@ fn scan(space: &Keyspace, least: usize, mut between: impl FnMut()) -> (Vec<Vec<u
     for home in ShardIndex::all() {
         let mut cursor = Some(Cursor::default());
         while let Some(from) = cursor {
-            let shards = space.lock_named(NOW, || space.shards_at_home(0, home));
+            let shards = space.lock_named(NOW, || space.shards_at_home(home));
             let before = seen.len();
             cursor = shards.scan(0, home, from, least, |key, _| seen.push(key.to_vec()));
             most = most.max(seen.len() - before);

@@ -63,6 +63,12 @@ impl Cursor {
         if self.depth == 0 { 0 } else { self.prefix << (u64::BITS - self.depth) }
     }
 
+    /// The highest hash that may have been seen.
+    pub const fn highest(self) -> u64 {
+        let below = if self.depth == 0 { u64::MAX } else { u64::MAX >> self.depth };
+        self.lowest() | below
+    }
+
     /// The beginning of the next prefix; `None` after the last.
     const fn next_prefix(self) -> Option<Self> {
         let next = self.prefix + 1;
