@@ -133,6 +133,32 @@ fn where_keys_lived_that_are_gone_is_forgotten() {
     space.verify(1).unwrap();
 }
 
+/// What is known of a key that has gone must not hide one that comes home.
+#[test]
+fn a_key_is_found_at_home_although_another_lived_elsewhere() {
+    let space = space(64);
+    let to = name_apart(&space, &[b"from"]);
+    let home = ShardIndex::of_hash(space.hash(&to));
+    let names = (0..).map(|i: u32| format!("near:{i}").into_bytes());
+    let near = names.into_iter().find(|name| ShardIndex::of_hash(space.hash(name)) == home);
+    let near = near.unwrap();
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    set_hash(&mut shards, 0, b"from", 100, b"value");
+    shards.rename(0, &space.key(0, b"from"), &space.key(0, &to)).unwrap();
+    set_hash(&mut shards, 0, &near, 200, b"other");
+    drop(shards);
+    let away = space.key(0, &to).shard;
+    assert!(space.lock(ShardSet::one(away), NOW).remove(0, &space.key(0, &to)));
+    assert_eq!(space.key(0, &to).shard, away);
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    shards.rename(0, &space.key(0, &near), &space.key(0, &to)).unwrap();
+    drop(shards);
+    assert_eq!(hash_at(&space, 0, &to), Some((200, b"other".to_vec())));
+    assert!(!space.forget_strays(1));
+    assert_eq!(hash_at(&space, 0, &to), Some((200, b"other".to_vec())));
+    space.verify(1).unwrap();
+}
+
 /// An image in which a key could not be found, or in which a command would find one of two.
 #[test]
 fn a_key_that_is_in_two_shards_is_refused() {
