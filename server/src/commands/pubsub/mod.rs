@@ -2,8 +2,8 @@
 //!
 //! A subscription is confirmed by an out-of-band message in place of a reply, one for each channel;
 //! those are sent even to a client that has switched replies off. What was published to a client is
-//! in its mail (`outbox`) and comes behind the reply of the command that it is running; if it has
-//! published that itself, before it.
+//! in its mail (`outbox`) and comes behind the reply of the command that it is running, all of EXEC
+//! included, also if it has published that itself.
 
 mod registry;
 #[cfg(test)]
@@ -211,26 +211,13 @@ fn confirm(call: &mut Call<'_>, kind: Kind, word: &str, name: Option<&[u8]>) {
 fn publish(call: &mut Call<'_>) -> Answer {
     let limits = &call.config.client_output_buffer_limit;
     let copies = call.shared.pubsub.publish(limits, call.args.at(1), call.args.at(2));
-    let copies = i64::try_from(copies).unwrap_or(i64::MAX);
-    own_messages_first(call);
-    call.reply.integer(copies);
+    call.reply.integer(i64::try_from(copies).unwrap_or(i64::MAX));
     Ok(())
-}
-
-/// Puts the messages of a subscriber that publishes to itself before its reply, as Redis does. One
-/// that wants no reply gets them when that is dropped.
-fn own_messages_first(call: &mut Call<'_>) {
-    let session = &call.session;
-    let is_silent = session.skipping || session.reply_mode == ReplyMode::Off;
-    if session.subscriptions.is_some() && !is_silent {
-        session.client.take_mail(&mut call.reply.out);
-    }
 }
 
 fn spublish(call: &mut Call<'_>) -> Answer {
     let limits = &call.config.client_output_buffer_limit;
     let copies = call.shared.pubsub.publish_shard(limits, call.args.at(1), call.args.at(2));
-    own_messages_first(call);
     call.reply.integer(i64::try_from(copies).unwrap_or(i64::MAX));
     Ok(())
 }
