@@ -109,8 +109,8 @@ impl Shards<'_> {
     }
 
     /// Hands keys of a database whose home is a shard to `each`, about `least` of them or more if
-    /// there are so many; expired ones are left out. What [`Keyspace::shards_at_home`] names is locked.
-    /// Returns where to go on.
+    /// there are so many; expired ones are left out. What [`Keyspace::shards_at_home`] names is
+    /// locked. Returns where to go on.
     pub fn scan(
         &self,
         db: DbIndex,
