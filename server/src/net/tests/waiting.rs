@@ -361,7 +361,7 @@ fn a_subscriber_may_do_little_in_resp2_and_everything_in_resp3() {
     talk.send("SUBSCRIBE s");
     assert_eq!(talk.lines(6), ">3 $9 subscribe $1 s :1");
     talk.send("PUBLISH s x\r\nPING");
-    assert_eq!(talk.lines(9), ">3 $7 message $1 s $1 x :1 +PONG");
+    assert_eq!(talk.lines(9), ":1 >3 $7 message $1 s $1 x +PONG");
 }
 
 /// Confirmations and messages are no replies.
