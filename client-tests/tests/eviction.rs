@@ -4,7 +4,7 @@ use anyhow::{Result, ensure};
 use client_tests::TestResult;
 use client_tests::random::Random;
 use client_tests::server::Server;
-use client_tests::wait::wait_until;
+use client_tests::wait::{send_and_wait, wait_until};
 use client_tests::wire::{Raw, encode, show};
 use std::time::Duration;
 
@@ -247,8 +247,8 @@ fn who_waits_is_served_in_a_full_arena() -> TestResult {
     for number in 0..WAITERS {
         let (from, to) = (format!("from:{number}"), format!("to:{number}"));
         let mut waiter = server.raw()?;
-        waiter.send(&encode(&["BLMOVE", &from, &to, "LEFT", "RIGHT", "0"]))?;
-        wait_until(|| Ok(server.info("blocked_clients")? == "1"), PATIENCE, "a waiting client")?;
+        let words = ["BLMOVE", &from, &to, "LEFT", "RIGHT", "0"];
+        send_and_wait(&mut waiter, &words, &mut raw, PATIENCE)?;
         ensure!(raw.number(&["RPUSH", &from, &value])? == 1);
         let reply = waiter.read_reply()?;
         refused += usize::from(reply == OOM);

@@ -5,7 +5,7 @@ use anyhow::{Result, ensure};
 use client_tests::TestResult;
 use client_tests::random::{self, Random};
 use client_tests::server::Server;
-use client_tests::wait::wait_until;
+use client_tests::wait::{send_and_wait, wait_until, waiting};
 use client_tests::wire::{Raw, encode, show};
 use redis::Value;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
@@ -131,11 +131,8 @@ fn counters_that_change_their_names_lose_no_count() -> TestResult {
 
 /// Sends a request that waits.
 fn wait(server: &Server, words: &[&str]) -> Result<Raw> {
-    let blocked = || server.info("blocked_clients");
-    let before = blocked()?;
     let mut raw = server.raw()?;
-    raw.send(&encode(words))?;
-    wait_until(|| Ok(blocked()? != before), PATIENCE, "a client that waits")?;
+    send_and_wait(&mut raw, words, &mut server.raw()?, PATIENCE)?;
     Ok(raw)
 }
 
@@ -231,7 +228,7 @@ fn who_waits_for_several_keys_holds_nobody_up() -> TestResult {
         }
         Ok(())
     })?;
-    ensure!(server.info("blocked_clients")? == (2 * NAMES).to_string());
+    ensure!(waiting(&mut raw)? == waiters.len());
     raw.call(&["XADD", "key", "1152921504606846976-1", "field", "value"])?;
     for waiter in &mut waiters {
         let heard = show(&waiter.read_reply()?);

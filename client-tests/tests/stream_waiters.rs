@@ -5,11 +5,12 @@
 //! two empty servers; one that begins with `>` is sent by a client of its own, which then waits. At
 //! the end of a section whoever still waits is unblocked: that tells who was served.
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use client_tests::peer::Peer;
 use client_tests::server::Server;
-use client_tests::wire::{Raw, encode, show};
-use client_tests::{TestResult, skip, wait::wait_until};
+use client_tests::wait::send_and_wait;
+use client_tests::wire::{Raw, show};
+use client_tests::{TestResult, skip};
 use std::time::Duration;
 
 const SCRIPT: &str = include_str!("peer/stream_waiters.txt");
@@ -25,20 +26,11 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
-/// Clients that wait, as the server counts them.
-fn waiting(raw: &mut Raw) -> Result<usize> {
-    let info = raw.text(&["INFO", "clients"])?;
-    let line = info.lines().find_map(|line| line.strip_prefix("blocked_clients:"));
-    Ok(line.unwrap_or_default().parse()?)
-}
-
 fn wait(connect: &dyn Fn() -> Result<Raw>, protocol: &str, line: &str) -> Result<Waiter> {
     let (mut admin, mut raw) = (connect()?, connect()?);
     raw.call(&["HELLO", protocol])?;
     let id = raw.number(&["CLIENT", "ID"])?.to_string();
-    let before = waiting(&mut admin)?;
-    raw.send(&encode(&words(line)))?;
-    wait_until(|| Ok(waiting(&mut admin)? > before), PATIENCE, line)?;
+    send_and_wait(&mut raw, &words(line), &mut admin, PATIENCE).context(line.to_owned())?;
     Ok(Waiter { raw, id, line: line.to_owned() })
 }
 

@@ -15,7 +15,7 @@ use super::classes::{Class, MAX_SLAB_OBJECT, MIN_OBJECT};
 use super::heap::large_size;
 use super::layout::{
     ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, HEAD_UNITS, Header, UNIT_SIZE,
-    UNITS_PER_CHUNK, UnitDescriptor, UnitKind, index,
+    UNITS_IN_CHUNK, UNITS_PER_CHUNK, UnitDescriptor, UnitKind, index,
 };
 use super::locks::{Held, ShardIndex, ShardSet};
 use super::memory::ReadOnly;
@@ -151,7 +151,7 @@ fn check_units(arena: &Arena, chunk: ChunkIndex, summary: &mut Summary) -> Resul
     if (0..HEAD_UNITS).any(|unit| unitmap::get(&head.free, unit)) || head.reserved != [0; 4] {
         return broken("its head is damaged".into());
     }
-    if unitmap::count(&head.free) == UNITS_PER_CHUNK - HEAD_UNITS {
+    if unitmap::count(&head.free) == UNITS_IN_CHUNK {
         return broken("cut into units, but none is in use".into());
     }
     // SAFETY: as above.

@@ -18,8 +18,8 @@ use zerocopy::{FromZeros, IntoBytes as _};
 
 use super::barrier::Barrier;
 use super::layout::{
-    CHUNK_SIZE, ChunkEntry, ChunkHead, ChunkIndex, ChunkState, HEAD_UNITS, UNITS_PER_CHUNK,
-    UnitDescriptor,
+    CHUNK_SIZE, ChunkEntry, ChunkHead, ChunkIndex, ChunkState, HEAD_UNITS, UNITS_IN_CHUNK,
+    UNITS_PER_CHUNK, UnitDescriptor,
 };
 use super::unitmap;
 use super::{Arena, barrier};
@@ -291,7 +291,7 @@ impl Pool {
         // SAFETY: heads of cut chunks are guarded by the pool's lock (invariant 1).
         let mut head = unsafe { arena.load(chunk.head()) };
         unitmap::set(&mut head.free, unit, units);
-        if unitmap::count(&head.free) == UNITS_PER_CHUNK - HEAD_UNITS {
+        if unitmap::count(&head.free) == UNITS_IN_CHUNK {
             self.unlink(chunk);
             // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
             unsafe { arena.store(chunk.entry(), ChunkEntry::new(ChunkState::Free, 0)) };

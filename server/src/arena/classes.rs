@@ -93,11 +93,6 @@ impl Class {
         self.0 as usize
     }
 
-    /// The class with this number.
-    pub fn numbered(index: usize) -> Option<Self> {
-        u8::try_from(index).ok().filter(|_| index < CLASSES).map(Self)
-    }
-
     /// Bytes of an object.
     pub const fn size(self) -> u64 {
         SIZES[self.0 as usize] as u64

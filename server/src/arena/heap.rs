@@ -19,7 +19,7 @@ use super::Arena;
 use super::chunks::OutOfMemory;
 use super::classes::{CLASSES, Class, MAX_SLAB_OBJECT};
 use super::layout::{
-    CHUNK_SIZE, ChunkIndex, HEAD_UNITS, SHARDS, UNIT_SIZE, UNITS_PER_CHUNK, UnitDescriptor,
+    CHUNK_SIZE, ChunkIndex, SHARDS, UNIT_SIZE, UNITS_IN_CHUNK, UNITS_PER_CHUNK, UnitDescriptor,
     UnitKind, index,
 };
 use super::locks::ShardIndex;
@@ -28,7 +28,7 @@ use super::refused;
 use super::tables::SideTable;
 
 /// The longest object that shares a chunk with others.
-const MAX_RUN_OBJECT: u64 = (UNITS_PER_CHUNK - HEAD_UNITS) * UNIT_SIZE;
+const MAX_RUN_OBJECT: u64 = UNITS_IN_CHUNK * UNIT_SIZE;
 const NONE: u32 = 0;
 
 /// Bytes that a large object of `len` bytes really takes.

@@ -75,7 +75,7 @@ impl Mem<'_> {
             return None;
         }
         let descriptor = self.read(chunk.descriptor(unit));
-        let class = Class::numbered(usize::from(descriptor.class))?;
+        let class = Class::from_index(usize::from(descriptor.class))?;
         let start = chunk.start() + unit * UNIT_SIZE;
         let in_use = |object: &u64| super::unitmap::get(&descriptor.objects, *object);
         let objects = (0..class.objects()).filter(in_use);

@@ -38,7 +38,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clock;
-use crate::keyspace::{ShardIndex, ShardSet};
 use crate::protocol::{parse_f64, parse_i64};
 
 use super::call::{Call, Effect};
@@ -115,7 +114,8 @@ impl Call<'_> {
         self.wait_replacing(keys, wish, timeout, nothing, &[])
     }
 
-    /// As [`Self::wait`]; the arguments at some positions are replaced before they are kept.
+    /// As [`Self::wait`]; the arguments at some positions, which ascend, are replaced before they
+    /// are kept.
     ///
     /// # Errors
     /// None.
@@ -153,10 +153,9 @@ impl Call<'_> {
         nothing: Nothing,
     ) -> Waiter {
         let (session, keyspace) = (&self.session, &self.shared.keyspace);
-        let hash = |i: usize| keyspace.hash(self.args.at(i));
-        let hashes: Vec<_> = self.row.command.keys.positions(&self.args).map(hash).collect();
+        let positions = self.row.command.keys.positions(&self.args);
+        let hashes: Vec<_> = positions.map(|i| keyspace.hash(self.args.at(i))).collect();
         let needed = hashes.iter().map(|hash| keyspace.shards_of(*hash)).collect();
-        let homes = keys.iter().map(|i| ShardSet::one(ShardIndex::of_hash(hash(*i)))).collect();
         Waiter {
             client: Arc::clone(&session.client),
             row: self.row.number,
@@ -165,7 +164,6 @@ impl Call<'_> {
             no_touch: session.no_touch,
             hashes,
             needed,
-            homes,
             ticket: self.shared.waits.ticket(),
             until: timeout.map(|time| clock::monotonic_us().saturating_add(clock::micros(time))),
             keys,

@@ -63,11 +63,13 @@ pub struct OwnedRequest {
 }
 
 impl OwnedRequest {
-    /// A copy of a request, some of its arguments replaced.
+    /// A copy of a request, some of its arguments replaced: those at these positions, which
+    /// ascend.
     pub fn new(args: &Args<'_>, replaced: &[(usize, Vec<u8>)]) -> Self {
         let mut request = Self { bytes: Vec::new(), spans: Vec::with_capacity(args.len()) };
+        let mut replaced = replaced.iter().peekable();
         for (i, arg) in args.iter().enumerate() {
-            let arg = replaced.iter().find(|(at, _)| *at == i).map_or(arg, |(_, other)| other);
+            let arg = replaced.next_if(|(at, _)| *at == i).map_or(arg, |(_, other)| other);
             request.spans.push(Span { start: request.bytes.len(), len: arg.len() });
             request.bytes.extend_from_slice(arg);
         }
@@ -96,8 +98,6 @@ pub struct Waiter {
     pub(super) hashes: Vec<u64>,
     /// The shards that they were in when it began to wait.
     pub(super) needed: ShardSet,
-    /// The homes of those that it waits for.
-    pub(super) homes: ShardSet,
     /// Its place among all who wait: the lower is served first.
     pub ticket: u64,
     /// When it has waited long enough, monotonic microseconds; never, if there is none.
@@ -276,8 +276,10 @@ impl Waits {
         *waiter.client.waiting.lock() = Some(Arc::clone(waiter));
         self.clients.fetch_add(1, Ordering::Relaxed);
         let args = waiter.request.args();
+        let mut homes = ShardSet::NONE;
         for i in &waiter.keys {
             let key = keyspace.key(waiter.db, args.at(*i));
+            homes = homes | ShardSet::one(key.home());
             let mut queues = self.queues[key.home().get()].lock();
             let queue = queues.by_key.entry(name(waiter.db, key.bytes)).or_default();
             if queue.waiters.is_empty() {
@@ -291,12 +293,12 @@ impl Waits {
             drop(queues);
             shards.wait(waiter.db, &key);
         }
-        self.each_needed(waiter, |count| *count += 1);
+        self.each_needed(homes, waiter, |count| *count += 1);
     }
 
-    /// For each home of a key that is waited for, changes the counts of all shards that are needed.
-    fn each_needed(&self, waiter: &Waiter, change: impl Fn(&mut u64)) {
-        for home in waiter.homes.iter() {
+    /// In the queues of some homes, changes the counts of all shards that a waiter needs.
+    fn each_needed(&self, homes: ShardSet, waiter: &Waiter, change: impl Fn(&mut u64)) {
+        for home in homes.iter() {
             let mut queues = self.queues[home.get()].lock();
             for needed in waiter.needed.iter() {
                 change(&mut queues.needed[needed.get()]);
@@ -307,8 +309,10 @@ impl Waits {
     fn remove(&self, keyspace: &Keyspace, waiter: &Waiter) {
         self.clients.fetch_sub(1, Ordering::Relaxed);
         let args = waiter.request.args();
+        let mut homes = ShardSet::NONE;
         for i in &waiter.keys {
             let key = keyspace.key(waiter.db, args.at(*i));
+            homes = homes | ShardSet::one(key.home());
             let mut queues = self.queues[key.home().get()].lock();
             let name = name(waiter.db, key.bytes);
             let Some(queue) = queues.by_key.get_mut(&name) else { continue };
@@ -323,7 +327,7 @@ impl Waits {
             drop(queues);
             keyspace.stop_waiting(waiter.db, &key);
         }
-        self.each_needed(waiter, |count| *count -= 1);
+        self.each_needed(homes, waiter, |count| *count -= 1);
     }
 
     /// Of those who wait for a key, the first behind `ticket` who could be served when its value

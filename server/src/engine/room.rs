@@ -40,7 +40,8 @@ const SLABS_FROM: u32 = 5;
 /// Keys that go before one retry, at most; twice as many each time once slabs go, since to run a
 /// command again may take long.
 const MOST: usize = 256;
-/// Keys that go in the middle of one transaction, at most: its locks hold up others.
+/// Keys that go in the middle of one transaction, or while clients that waited are served, at most:
+/// their locks hold up others.
 const MOST_WITHIN: u64 = 1 << 16;
 /// Objects from this size on are made of whole units, which all shards share.
 const LARGE: u64 = 16 << 10;
@@ -63,7 +64,7 @@ pub(super) struct Room {
     allowance: u64,
     /// The limit that the allowance is for.
     limit: u64,
-    /// Keys, or slices of what was deleted before, that may go before the transaction ends.
+    /// Keys, or slices of what was deleted before, that may go until the locks are given up.
     left_within: u64,
     took: Took,
 }

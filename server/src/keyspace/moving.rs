@@ -189,8 +189,8 @@ impl Shards<'_> {
     /// Whether an entry's value is large, and too large to be copied in passing.
     fn is_heavy(&self, entry: &Entry) -> bool {
         let mem = self.held.view(entry.shard);
-        let header = || entry.shape.header(&mem, entry.at);
-        entry.shape.is_large() && !values::is_small(&mem, &entry.shape, header())
+        let shape = &entry.shape;
+        shape.is_large() && !values::is_small(&mem, shape, shape.header(&mem, entry.at))
     }
 }
 

@@ -1,4 +1,4 @@
-//! How an evictor gets at a shard: with no lock held, or in the middle of a transaction.
+//! How an evictor gets at a shard: with no lock held, or under locks that others have a part in.
 //!
 //! Invariant: whoever holds locks waits for no other. A shard of somebody else's is passed over.
 

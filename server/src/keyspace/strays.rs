@@ -335,11 +335,6 @@ impl Keyspace {
         }
         Ok(())
     }
-
-    #[cfg(test)]
-    pub(super) fn count_strays(&self) -> usize {
-        self.strays.count()
-    }
 }
 
 impl Shards<'_> {

@@ -5,6 +5,7 @@ use std::sync::atomic::AtomicU64;
 
 use proptest::prelude::*;
 
+use super::super::eviction::next;
 use super::super::tests::{reopen, space};
 use super::super::{Databases, Expiry, Limits};
 use super::*;
@@ -57,7 +58,7 @@ fn a_large_value_stays_in_its_shard_and_its_name_goes_there() {
     assert_eq!((header(&shards, &after), space.arena().used_bytes()), (was_at, used));
     drop(shards);
     let here_and_home = ShardSet::one(now.shard) | ShardSet::one(now.home());
-    assert_eq!((space.shards_of(now.hash), space.count_strays()), (here_and_home, 1));
+    assert_eq!((space.shards_of(now.hash), space.strays.count()), (here_and_home, 1));
     space.verify(2).unwrap();
     // The image says all that there is to know.
     let again = reopen(&space);
@@ -79,7 +80,7 @@ fn a_small_value_comes_home() {
     assert!(shards.peek(0, &space.key(0, b"from")).unwrap().shape.is_large());
     shards.rename(0, &space.key(0, b"from"), &space.key(0, &to)).unwrap();
     drop(shards);
-    assert_eq!((space.count_strays(), space.moves()), (0, 0));
+    assert_eq!((space.strays.count(), space.moves()), (0, 0));
     assert_eq!(hash_at(&space, 0, &to), Some((6, b"value".to_vec())));
 }
 
@@ -92,11 +93,11 @@ fn where_keys_lived_that_are_gone_is_forgotten() {
         let mut shards = space.lock(ShardSet::ALL, NOW);
         set_hash(&mut shards, 0, b"from", 100, b"value");
         shards.rename(0, &space.key(0, b"from"), &space.key(0, &to)).unwrap();
-        assert_eq!(space.count_strays(), 1);
+        assert_eq!(space.strays.count(), 1);
         space.key(0, &to).shard
     };
     let is_forgotten = || {
-        let known = (space.count_strays(), space.shards_of(hash), space.strays.may_have(hash));
+        let known = (space.strays.count(), space.shards_of(hash), space.strays.may_have(hash));
         known == (0, ShardSet::one(home), false)
     };
     // At once, if the home is locked.
@@ -106,7 +107,7 @@ fn where_keys_lived_that_are_gone_is_forgotten() {
     assert!(shards.remove(0, &key) && is_forgotten());
     // Who has looked before, and makes it again, makes it where it was.
     shards.set(0, &key, b"text", Expiry::None).unwrap();
-    assert_eq!((space.key(0, &to).shard, space.count_strays()), (away, 1));
+    assert_eq!((space.key(0, &to).shard, space.strays.count()), (away, 1));
     assert!(shards.remove(0, &key) && is_forgotten());
     drop(shards);
     // In the background.
@@ -121,7 +122,7 @@ fn where_keys_lived_that_are_gone_is_forgotten() {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     shards.set(0, &space.key(0, &to), b"text", Expiry::None).unwrap();
     drop(shards);
-    assert!(!space.forget_strays(1) && space.count_strays() == 1);
+    assert!(!space.forget_strays(1) && space.strays.count() == 1);
     assert_eq!(space.key(0, &to).shard, away);
     space.verify(1).unwrap();
     // With all others.
@@ -220,7 +221,7 @@ fn a_scan_sees_many_strays_of_one_home_a_few_at_a_time() {
         set_hash(&mut shards, 0, b"from", 100, b"value");
         shards.rename(0, &space.key(0, b"from"), &space.key(0, name)).unwrap();
     }
-    assert_eq!(space.count_strays(), names.len());
+    assert_eq!(space.strays.count(), names.len());
     // Nobody sees the shard that they are in twice.
     let mut shards = space.lock(ShardSet::ALL, NOW);
     shards.set(0, &space.key(0, b"from"), b"text", Expiry::None).unwrap();
@@ -237,7 +238,7 @@ fn a_scan_sees_many_strays_of_one_home_a_few_at_a_time() {
 
 #[test]
 fn a_scan_sees_what_is_there_from_first_to_last() {
-    let (space, mut random) = (space(256), 88_172_645_463_325_252_u64);
+    let (space, mut seed) = (space(256), 1);
     let names: Vec<_> = (0..400).map(|i| format!("name:{i}").into_bytes()).collect();
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for name in &names {
@@ -247,9 +248,7 @@ fn a_scan_sees_what_is_there_from_first_to_last() {
     let mut strays = 0;
     for least in [1, 3, 50] {
         let (seen, _) = scan(&space, least, || {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
+            let random = next(&mut seed);
             let name = &names[random as usize % names.len()];
             let mut shards = space.lock(ShardSet::ALL, NOW);
             match random >> 32 & 3 {
@@ -269,7 +268,7 @@ fn a_scan_sees_what_is_there_from_first_to_last() {
                     shards.rename(0, &space.key(0, &at), &space.key(0, name)).unwrap();
                 }
             }
-            strays = strays.max(space.count_strays());
+            strays = strays.max(space.strays.count());
         });
         for name in &names {
             assert!(seen.contains(name), "{}", String::from_utf8_lossy(name));
@@ -410,7 +409,7 @@ proptest! {
         let keys = space.verify(2).unwrap().keys;
         prop_assert_eq!(keys, model.len() as u64);
         forget(&space);
-        prop_assert!(space.count_strays() <= model.len());
+        prop_assert!(space.strays.count() <= model.len());
         space.verify(2).unwrap();
         compare(&space, &model);
     }
@@ -427,11 +426,9 @@ fn threads_find_every_key_while_it_moves() {
     }
     let (rises, renames) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = |thread: u64| {
-        let mut random = 0x9e37_79b9_7f4a_7c15_u64.wrapping_mul(thread + 1);
+        let mut seed = thread;
         for turn in 0..TURNS {
-            random ^= random << 13;
-            random ^= random >> 7;
-            random ^= random << 17;
+            let random = next(&mut seed);
             let (a, b) = (name((random % NAMES) as u8), name((random / NAMES % NAMES) as u8));
             let hashes = [space.hash(&a), space.hash(&b)];
             let plan = || space.shards_of(hashes[0]) | space.shards_of(hashes[1]);
