@@ -40,8 +40,8 @@ const SLABS_FROM: u32 = 5;
 /// Keys that go before one retry, at most; twice as many each time once slabs go, since to run a
 /// command again may take long.
 const MOST: usize = 256;
-/// Keys that go in the middle of one transaction, or while clients that waited are served, at most:
-/// their locks hold up others.
+/// Keys that go in the middle of one transaction, or while clients that waited are served, at
+/// most: the locks hold up others.
 const MOST_WITHIN: u64 = 1 << 16;
 /// Objects from this size on are made of whole units, which all shards share.
 const LARGE: u64 = 16 << 10;
