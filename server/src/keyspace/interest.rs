@@ -13,8 +13,8 @@
 //!
 //! Invariants:
 //! 1. A place is touched only by who holds the lock of the shard that its key lives in, but for
-//!    the end of a wait and when ready keys are taken; so the places' mutex is hardly ever waited for. Who made a place held that
-//!    lock too, so that whoever changes the key finds it.
+//!    the end of a wait and when ready keys are taken; so the places' mutex is hardly ever waited
+//!    for. Who made a place held that lock too, so that whoever changes the key finds it.
 //! 2. The count of a shard is the number of its places.
 //! 3. A place has a watcher or somebody who waits.
 
