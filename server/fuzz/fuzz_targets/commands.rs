@@ -9,12 +9,12 @@
 
 use std::sync::Arc;
 
-use cowherd::arena::{Blank, PageKind};
+use cowherd_arena::{Blank, PageKind};
 use cowherd::clock;
 use cowherd::config::{Config, Live};
 use cowherd::engine::{Engine, Hangup, Origin, Outcome, Saver, Session, Shared, Worker};
 use cowherd::keyspace::Keyspace;
-use cowherd::protocol::{Batch, Limits, Parser, Reply, Version};
+use cowherd_resp::{Batch, Limits, Parser, Reply, Version};
 use libfuzzer_sys::fuzz_target;
 
 const LEFT_OUT: &[&str] = &["shutdown", "save", "bgsave", "debug", "config|rewrite"];

@@ -8,8 +8,8 @@
 
 use std::sync::OnceLock;
 
-use cowherd::arena::layout::ChunkState;
-use cowherd::arena::{Blank, CHUNK_SIZE, ChunkIndex, PageKind, ShardIndex, ShardSet};
+use cowherd_arena::layout::ChunkState;
+use cowherd_arena::{Blank, CHUNK_SIZE, ChunkIndex, PageKind, ShardIndex, ShardSet};
 use cowherd::keyspace::{Databases, Expiry, Keyspace, Limits, layout_hash};
 use libfuzzer_sys::fuzz_target;
 

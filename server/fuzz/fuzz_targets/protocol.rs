@@ -4,7 +4,7 @@
 //! the client sends.
 #![no_main]
 
-use cowherd::protocol::{Batch, Limits, Parser, ProtocolError, Reply, Version};
+use cowherd_resp::{Batch, Limits, Parser, ProtocolError, Reply, Version};
 use libfuzzer_sys::fuzz_target;
 
 /// The requests seen, and the error that ended the connection or the bytes that wait for more.

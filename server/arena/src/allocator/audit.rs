@@ -1,0 +1,411 @@
+//! The invariants of the arena, checked: of its own tables, and that the layers above refer to
+//! each object exactly once.
+//!
+//! An image is untrusted input. [`tables`] bounds every number in the chunk table and in the unit
+//! descriptors before anything is built from them; an [`Audit`] then lets the layers above claim
+//! the objects that they reach, and at the end names an object that nobody claimed.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use zerocopy::IntoBytes as _;
+
+use crate::Arena;
+use crate::allocator::chunk_pool::is_blank;
+use crate::allocator::heap::large_size;
+use crate::allocator::size_classes::{Class, MAX_SLAB_OBJECT, MIN_OBJECT};
+use crate::allocator::unit_bitmap;
+use crate::layout::{
+    ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, HEAD_UNITS, Header, UNIT_SIZE,
+    UNITS_IN_CHUNK, UNITS_PER_CHUNK, UnitDescriptor, UnitKind, index,
+};
+use crate::locks::{Held, ShardIndex, ShardSet};
+use crate::memory::access::ReadOnly;
+use crate::memory::side_tables::SideTable;
+
+/// The first broken invariant.
+#[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("chunk {}: {reason}", chunk.0)]
+pub struct Broken {
+    /// Where.
+    pub chunk: ChunkIndex,
+    /// What is wrong, with the figures.
+    pub reason: String,
+}
+
+impl Broken {
+    /// An invariant broken in `chunk`.
+    pub const fn new(chunk: ChunkIndex, reason: String) -> Self {
+        Self { chunk, reason }
+    }
+
+    /// An invariant broken at an offset.
+    pub const fn at(offset: u64, reason: String) -> Self {
+        Self { chunk: ChunkIndex::of(offset), reason }
+    }
+}
+
+/// What an audit has seen.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Summary {
+    /// Chunks in use.
+    pub chunks: u64,
+    /// Objects in use.
+    pub objects: u64,
+    /// Bytes in objects, rounding included.
+    pub bytes: u64,
+}
+
+pub(crate) fn header(header: &Header, layout: u64) -> Result<(), Broken> {
+    let broken = |reason| Err(Broken::new(ChunkIndex(0), reason));
+    if header.magic != ARENA_MAGIC {
+        return broken(format!("no arena: its first bytes are {:#x}", header.magic));
+    }
+    if header.layout != layout {
+        return broken(format!(
+            "its layout is {:#x}, this version reads {layout:#x}",
+            header.layout
+        ));
+    }
+    Ok(())
+}
+
+/// Checks the chunk table and the descriptors of every cut chunk.
+#[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+pub(crate) fn tables(arena: &Arena) -> Result<Summary, Broken> {
+    let chunks = (arena.capacity() / CHUNK_SIZE) as u32;
+    let mut summary = Summary::default();
+    let mut index = 0;
+    while index < chunks {
+        let chunk = ChunkIndex(index);
+        // SAFETY: the caller has the arena to itself, or all its locks.
+        let entry = unsafe { arena.load(chunk.entry()) };
+        index += check_entry(arena, chunk, &entry, chunks, &mut summary)?;
+    }
+    Ok(summary)
+}
+
+/// Checks one entry and what belongs to it; returns how many chunks it covers.
+fn check_entry(
+    arena: &Arena,
+    chunk: ChunkIndex,
+    entry: &ChunkEntry,
+    chunks: u32,
+    summary: &mut Summary,
+) -> Result<u32, Broken> {
+    let broken = |reason: String| Err(Broken::new(chunk, reason));
+    let Some(state) = ChunkState::from_byte(entry.state) else {
+        return broken(format!("unknown state {}", entry.state));
+    };
+    if entry.reserved != [0; 3] || entry.reserved_end != 0 {
+        return broken("reserved bytes of its table entry are not zero".into());
+    }
+    if chunk.is_table() != (state == ChunkState::Table) {
+        return broken(format!("its state is {state:?}"));
+    }
+    match state {
+        ChunkState::RunHead => {
+            check_run(arena, chunk, entry.run, chunks)?;
+            summary.chunks += u64::from(entry.run);
+            summary.objects += 1;
+            summary.bytes += u64::from(entry.run) * CHUNK_SIZE;
+            return Ok(entry.run);
+        }
+        ChunkState::RunTail => return broken("tail of a run without a head".into()),
+        _ if entry.run != 0 => return broken(format!("state {state:?} with run {}", entry.run)),
+        ChunkState::Units => check_units(arena, chunk, summary)?,
+        ChunkState::Free | ChunkState::Table => {}
+    }
+    summary.chunks += u64::from(state != ChunkState::Free);
+    Ok(1)
+}
+
+fn check_run(arena: &Arena, head: ChunkIndex, run: u32, chunks: u32) -> Result<(), Broken> {
+    if run == 0 || run > chunks - head.0 {
+        let reason = format!("a run of {run} chunks in an arena of {chunks}");
+        return Err(Broken::new(head, reason));
+    }
+    for back in 1..run {
+        let chunk = ChunkIndex(head.0 + back);
+        if chunk.is_table() {
+            let reason = format!("the run at chunk {} covers a part of the chunk table", head.0);
+            return Err(Broken::new(chunk, reason));
+        }
+        // SAFETY: the caller has the arena to itself, or all its locks.
+        let tail = unsafe { arena.load(chunk.entry()) };
+        let sound = ChunkState::from_byte(tail.state) == Some(ChunkState::RunTail)
+            && tail.run == back
+            && tail.reserved == [0; 3]
+            && tail.reserved_end == 0;
+        if !sound {
+            let reason = format!("not tail {back} of the run at chunk {}: {tail:?}", head.0);
+            return Err(Broken::new(chunk, reason));
+        }
+    }
+    Ok(())
+}
+
+fn check_units(arena: &Arena, chunk: ChunkIndex, summary: &mut Summary) -> Result<(), Broken> {
+    let broken = |reason: String| Err(Broken::new(chunk, reason));
+    // SAFETY: the caller has the arena to itself, or all its locks.
+    let head = unsafe { arena.load(chunk.head()) };
+    if (0..HEAD_UNITS).any(|unit| unit_bitmap::get(&head.free, unit)) || head.reserved != [0; 4] {
+        return broken("its head is damaged".into());
+    }
+    if unit_bitmap::count(&head.free) == UNITS_IN_CHUNK {
+        return broken("cut into units, but none is in use".into());
+    }
+    // SAFETY: as above.
+    let read = |unit| unsafe { arena.load(chunk.descriptor(unit)) };
+    let mut unit = HEAD_UNITS;
+    while unit < UNITS_PER_CHUNK {
+        let descriptor = read(unit);
+        if unit_bitmap::get(&head.free, unit) {
+            if !is_blank(&descriptor) {
+                return broken(format!("free unit {unit} is described: {descriptor:?}"));
+            }
+            unit += 1;
+            continue;
+        }
+        let units = u64::from(descriptor.units);
+        let fits = units >= 1 && unit + units <= UNITS_PER_CHUNK;
+        if !fits || (unit..unit + units).any(|u| unit_bitmap::get(&head.free, u)) {
+            return broken(format!("unit {unit}: {units} units do not fit there"));
+        }
+        let objects = match descriptor.kind {
+            k if k == UnitKind::Run as u8 => check_unit_run(chunk, unit, &descriptor, read)?,
+            k if k == UnitKind::Slab as u8 => check_slab(chunk, unit, &descriptor, read)?,
+            _ => return broken(format!("unit {unit} is in use but not described")),
+        };
+        summary.objects += objects.0;
+        summary.bytes += objects.1;
+        unit += units;
+    }
+    Ok(())
+}
+
+/// Checks a run of units; returns its one object and the bytes of that. Units inside it must be
+/// blank: who looks at a unit alone would take any other descriptor there for an object.
+fn check_unit_run(
+    chunk: ChunkIndex,
+    unit: u64,
+    run: &UnitDescriptor,
+    read: impl Fn(u64) -> UnitDescriptor,
+) -> Result<(u64, u64), Broken> {
+    let broken = |reason: String| Err(Broken::new(chunk, format!("run at unit {unit}: {reason}")));
+    if !is_only(run, UnitKind::Run, run.units) {
+        return broken(format!("more is said of it than its length: {run:?}"));
+    }
+    let units = u64::from(run.units);
+    if let Some(inside) = (unit + 1..unit + units).find(|inside| !is_blank(&read(*inside))) {
+        return broken(format!("unit {inside} inside it is described: {:?}", read(inside)));
+    }
+    Ok((1, units * UNIT_SIZE))
+}
+
+/// Whether a descriptor says its kind, these units, and nothing else.
+fn is_only(descriptor: &UnitDescriptor, kind: UnitKind, units: u16) -> bool {
+    let only = UnitDescriptor { kind: kind as u8, units, ..UnitDescriptor::NONE };
+    descriptor.as_bytes() == only.as_bytes()
+}
+
+/// Checks a slab; returns its objects and their bytes.
+fn check_slab(
+    chunk: ChunkIndex,
+    unit: u64,
+    slab: &UnitDescriptor,
+    read: impl Fn(u64) -> UnitDescriptor,
+) -> Result<(u64, u64), Broken> {
+    let broken = |reason: String| Err(Broken::new(chunk, format!("slab at unit {unit}: {reason}")));
+    let Some(class) = Class::from_index(usize::from(slab.class)) else {
+        return broken(format!("unknown size class {}", slab.class));
+    };
+    if ShardIndex::new(usize::from(slab.shard)).is_none() {
+        return broken(format!("unknown shard {}", slab.shard));
+    }
+    if u64::from(slab.units) != class.units() {
+        return broken(format!("{} units, its class has {}", slab.units, class.units()));
+    }
+    if slab.reserved != 0 || slab.reserved_end != [0; 3] {
+        return broken("reserved bytes of its descriptor are not zero".into());
+    }
+    let used = unit_bitmap::count(&slab.objects);
+    let beyond = (class.objects()..256).any(|object| unit_bitmap::get(&slab.objects, object));
+    if used != u64::from(slab.used) || used == 0 || beyond {
+        return broken(format!("{} objects counted, {used} marked", slab.used));
+    }
+    for back in 1..slab.units {
+        let tail = unit + u64::from(back);
+        if !is_only(&read(tail), UnitKind::SlabTail, back) {
+            return broken(format!("unit {tail} is not its tail"));
+        }
+    }
+    Ok((used, used * class.size()))
+}
+
+/// Lets the layers above claim each object that they reach.
+pub struct Audit<'h> {
+    arena: &'h Arena,
+    expected: Summary,
+    /// A bit for each place where an object can begin; committed as claims are made.
+    claimed: SideTable,
+    count: AtomicU64,
+}
+
+/// Words of claim bits for a chunk.
+const WORDS_PER_CHUNK: usize = (CHUNK_SIZE / (MIN_OBJECT / 2) / u32::BITS as u64) as usize;
+
+impl<'h> Audit<'h> {
+    /// Checks the tables and begins an audit; the arena stands still while it runs.
+    ///
+    /// # Errors
+    /// A table breaks an invariant, or there is no address space for the audit.
+    pub fn begin(held: &'h mut Held<'_>) -> Result<Self, Broken> {
+        assert!(held.set() == ShardSet::ALL, "an audit needs the whole arena");
+        let arena = held.arena();
+        let expected = tables(arena)?;
+        let words = index(arena.capacity() / CHUNK_SIZE) * WORDS_PER_CHUNK;
+        let claimed = SideTable::new(words).map_err(|error| {
+            let reason = format!("there is no memory to check the arena with: {error}");
+            Broken::new(ChunkIndex(0), reason)
+        })?;
+        Ok(Self { arena, expected, claimed, count: AtomicU64::new(0) })
+    }
+
+    #[cfg(test)]
+    pub(crate) const fn expect_objects(&mut self, objects: u64) {
+        self.expected.objects = objects;
+    }
+
+    /// A shard's memory, to be read.
+    pub const fn mem(&self, shard: ShardIndex) -> ReadOnly<'h> {
+        ReadOnly::new(self.arena, shard)
+    }
+
+    /// Asks the processor to fetch what a claim of the object at `at`, and then reading its first
+    /// bytes, will need. Any number may be asked for.
+    #[inline]
+    pub fn prefetch(&self, at: u64) {
+        let unit = at % CHUNK_SIZE / UNIT_SIZE;
+        self.arena.prefetch(at);
+        self.arena.prefetch(ChunkIndex::of(at).descriptor(unit).raw());
+        self.claimed.prefetch(claim_bit(at).0);
+    }
+
+    /// Claims the object of `len` bytes at `at` for `shard`; afterwards its bytes may be read.
+    ///
+    /// # Errors
+    /// There is no such object, it is another shard's, or it was claimed before.
+    pub fn claim(&self, at: u64, len: u64, shard: ShardIndex) -> Result<(), Broken> {
+        let broken = |reason| Err(Broken::at(at, reason));
+        if at.checked_add(len).is_none_or(|end| end > self.arena.capacity()) || len == 0 {
+            return Err(Broken::new(
+                ChunkIndex(0),
+                format!("a reference to {len} bytes at {at:#x}, outside the arena"),
+            ));
+        }
+        let chunk = ChunkIndex::of(at);
+        // SAFETY: the arena stands still (see `begin`).
+        let entry = unsafe { self.arena.load(chunk.entry()) };
+        let there = match ChunkState::from_byte(entry.state) {
+            Some(ChunkState::Units) => self.is_unit_object(chunk, at, len, shard),
+            Some(ChunkState::RunHead) => {
+                at == chunk.start()
+                    && len > MAX_SLAB_OBJECT
+                    && large_size(len) == u64::from(entry.run) * CHUNK_SIZE
+            }
+            _ => false,
+        };
+        if !there {
+            return broken(format!(
+                "shard {} refers to {len} bytes at {at:#x}, where it has no such object",
+                shard.get()
+            ));
+        }
+        let (word, mask) = claim_bit(at);
+        if self.claimed.word(word).fetch_or(mask, Ordering::Relaxed) & mask != 0 {
+            return broken(format!("two references to the object at {at:#x}"));
+        }
+        self.count.fetch_add(1, Ordering::Relaxed);
+        Ok(())
+    }
+
+    fn is_unit_object(&self, chunk: ChunkIndex, at: u64, len: u64, shard: ShardIndex) -> bool {
+        let mut unit = at % CHUNK_SIZE / UNIT_SIZE;
+        // SAFETY: the arena stands still (see `begin`).
+        let read = |unit| unsafe { self.arena.load(chunk.descriptor(unit)) };
+        if unit < HEAD_UNITS {
+            return false;
+        }
+        let mut descriptor = read(unit);
+        if descriptor.is(UnitKind::SlabTail) {
+            unit = unit.saturating_sub(u64::from(descriptor.units)).max(HEAD_UNITS);
+            descriptor = read(unit);
+        }
+        let within = at - chunk.start() - unit * UNIT_SIZE;
+        match Class::of(len) {
+            Some(class) => {
+                let object = within / class.size();
+                descriptor.is(UnitKind::Slab)
+                    && usize::from(descriptor.class) == class.index()
+                    && usize::from(descriptor.shard) == shard.get()
+                    && object * class.size() == within
+                    && object < class.objects()
+                    && unit_bitmap::get(&descriptor.objects, object)
+            }
+            None => {
+                descriptor.is(UnitKind::Run)
+                    && within == 0
+                    && large_size(len) == u64::from(descriptor.units) * UNIT_SIZE
+            }
+        }
+    }
+
+    /// Ends the audit.
+    ///
+    /// # Errors
+    /// An object is in use that nobody claimed, or more were claimed than are in use.
+    pub fn finish(self) -> Result<Summary, Broken> {
+        let claimed = self.count.load(Ordering::Relaxed);
+        let in_use = self.expected.objects;
+        if claimed == in_use {
+            return Ok(self.expected);
+        }
+        let Some(lost) = in_use.checked_sub(claimed) else {
+            let reason = format!("{claimed} objects are referred to, but {in_use} are in use");
+            return Err(Broken::new(ChunkIndex(0), reason));
+        };
+        let chunk = self.first_unclaimed();
+        Err(Broken::new(chunk, format!("{lost} objects are in use but nothing refers to them")))
+    }
+
+    /// The first chunk with an object that nobody claimed.
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    fn first_unclaimed(&self) -> ChunkIndex {
+        let chunks = (self.arena.capacity() / CHUNK_SIZE) as u32;
+        for index in 0..chunks {
+            let chunk = ChunkIndex(index);
+            // SAFETY: the arena stands still (see `begin`).
+            let entry = unsafe { self.arena.load(chunk.entry()) };
+            let mut here = Summary::default();
+            if entry.state != ChunkState::RunTail as u8 {
+                let _ = check_entry(self.arena, chunk, &entry, chunks, &mut here);
+            }
+            let words = index as usize * WORDS_PER_CHUNK;
+            let claimed: u64 = (words..words + WORDS_PER_CHUNK)
+                .map(|word| self.claimed.word(word).load(Ordering::Relaxed))
+                .map(|word| u64::from(word.count_ones()))
+                .sum();
+            if claimed < here.objects {
+                return chunk;
+            }
+        }
+        ChunkIndex(0)
+    }
+}
+
+/// The word and the bit in it that stand for an object at `at`.
+#[inline]
+const fn claim_bit(at: u64) -> (usize, u32) {
+    let place = at / (MIN_OBJECT / 2);
+    (index(place / u32::BITS as u64), 1 << (place % u32::BITS as u64))
+}

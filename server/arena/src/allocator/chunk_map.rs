@@ -1,0 +1,85 @@
+//! Which objects share a slab, and which slabs stand side by side: whoever frees all objects of
+//! neighbouring slabs gives their units back to everybody in one piece.
+
+use crate::Arena;
+use crate::allocator::size_classes::Class;
+use crate::layout::{ChunkIndex, ChunkState, HEAD_UNITS, UNIT_SIZE, UNITS_PER_CHUNK, UnitKind};
+use crate::locks::ShardIndex;
+use crate::memory::access::Mem;
+
+/// What a stretch of units holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Holds {
+    /// Nothing.
+    Nothing,
+    /// A slab of a shard.
+    Slab(ShardIndex),
+    /// A large object, or a part of one.
+    Run,
+}
+
+/// A stretch of units in one chunk.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Stretch {
+    /// The chunk.
+    pub chunk: ChunkIndex,
+    /// The first of its units there.
+    pub unit: u64,
+    /// How many.
+    pub units: u64,
+    /// What it holds.
+    pub holds: Holds,
+}
+
+impl Arena {
+    /// What the units of a chunk hold, from the first to the last that can hold anything; empty if
+    /// the chunk is not in use. Read without their locks: good for hints only. `None` for a chunk
+    /// that holds something else, and for one that is not there.
+    pub fn stretches(&self, chunk: ChunkIndex) -> Option<Vec<Stretch>> {
+        if chunk.start() >= self.capacity() {
+            return None;
+        }
+        match self.chunk_state(chunk) {
+            ChunkState::Units => {}
+            ChunkState::Free => return Some(Vec::new()),
+            _ => return None,
+        }
+        let mut stretches = Vec::new();
+        let mut unit = HEAD_UNITS;
+        while unit < UNITS_PER_CHUNK {
+            let (holds, units) = self.stretch_at(chunk, unit);
+            let units = units.clamp(1, UNITS_PER_CHUNK - unit);
+            stretches.push(Stretch { chunk, unit, units, holds });
+            unit += units;
+        }
+        Some(stretches)
+    }
+
+    fn stretch_at(&self, chunk: ChunkIndex, unit: u64) -> (Holds, u64) {
+        let word = self.hint(chunk.descriptor(unit).raw()).unwrap_or(0);
+        let [kind, _class, shard, _, units @ .., _, _] = word.to_le_bytes();
+        let units = u64::from(u16::from_le_bytes(units));
+        match (kind, ShardIndex::new(usize::from(shard))) {
+            (0, _) => (Holds::Nothing, 1),
+            (kind, Some(shard)) if kind == UnitKind::Slab as u8 => (Holds::Slab(shard), units),
+            _ => (Holds::Run, units),
+        }
+    }
+}
+
+impl Mem<'_> {
+    /// The objects in the slab that begins at a unit, and the bytes that each of them has; `None`
+    /// if no slab of this shard does. Only what the objects are reachable from can tell for sure.
+    pub fn slab_from(&self, chunk: ChunkIndex, unit: u64) -> Option<(Vec<u64>, u64)> {
+        if self.arena().stretch_at(chunk, unit).0 != Holds::Slab(self.shard()) {
+            return None;
+        }
+        let descriptor = self.read(chunk.descriptor(unit));
+        let class = Class::from_index(usize::from(descriptor.class))?;
+        let start = chunk.start() + unit * UNIT_SIZE;
+        let in_use =
+            |object: &u64| crate::allocator::unit_bitmap::get(&descriptor.objects, *object);
+        let objects = (0..class.objects()).filter(in_use);
+        Some((objects.map(|object| start + object * class.size()).collect(), class.size()))
+    }
+}

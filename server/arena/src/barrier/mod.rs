@@ -1,0 +1,300 @@
+//! The write barrier: the one door through which arena bytes change.
+//!
+//! Outside a checkpoint it is one load and one branch. During one it does what the isolation asks
+//! for, before the change:
+//!
+//! | isolation | file | what it does |
+//! |---|---|---|
+//! | `kernel-cow` | `cow` | touches each page first, and times the kernel's copying |
+//! | `undo-log` | `undo`, `blocks` | logs what is in each block that changes for the first time |
+//! | | `log`, `protocol` | the log, and why parent and child agree on it |
+//! | both | `guard` | finds, for tests, what has changed around the barrier |
+//! | | `bits` | sets of pages, blocks and chunks |
+//!
+//! Invariants:
+//! 1. `active` changes only at a safepoint, so it is constant while any shard is locked.
+//! 2. All that is known of pages, blocks and chunks is clear whenever `active` turns on.
+
+#![expect(unsafe_code, reason = "raw memory; see the invariants above")]
+
+mod bits;
+mod blocks;
+pub(crate) mod counters;
+pub(crate) mod cow;
+mod guard;
+mod log;
+mod protocol;
+mod undo;
+
+use std::io;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+
+use crossbeam_utils::CachePadded;
+
+use crate::Arena;
+use crate::barrier::counters::{Tally, UndoTally};
+use crate::layout::{CHUNK_SIZE, ChunkIndex, index as to_index};
+use crate::locks::Safepoint;
+use crate::memory::backing::{Backing, Isolation};
+use crate::memory::side_tables::SharedTable;
+use crate::stats::{CowFigures, Snapshot, UndoFigures};
+
+pub(crate) use bits::{bits, clear, get, ones, set};
+pub use blocks::BLOCK_SIZES;
+pub use log::{LEAST_LIMIT, MOST_LIMIT, UndoLog};
+pub(crate) use undo::Captured;
+
+/// Whether there is a barrier. A build without one shows what it costs; it cannot save beside
+/// writers.
+pub const ON: bool = cfg!(feature = "barrier");
+
+/// How a chunk stands in a checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct ChunkState {
+    /// It was in use at the fork.
+    pub at_fork: bool,
+    /// It was, and the child has written it.
+    pub dumped: bool,
+    /// Copy-on-write faults in it since the fork, or blocks captured.
+    pub heat: u64,
+}
+
+/// What the barrier does while a checkpoint runs.
+enum Way {
+    Cow(Box<cow::Cow>),
+    Undo(Box<undo::Undo>),
+}
+
+/// The barrier of one arena.
+pub struct Barrier {
+    active: AtomicBool,
+    way: Way,
+    /// Chunks in use at the fork: what the child dumps.
+    at_fork: Box<[AtomicU64]>,
+    /// What happened since the fork, by chunk; the child looks at it too.
+    heat: SharedTable<AtomicU32>,
+    /// Chunks below this one are dumped, if they were in use at the fork.
+    dumped_below: AtomicU64,
+    tally: CachePadded<Tally>,
+    undo_tally: CachePadded<UndoTally>,
+    guard: guard::Guard,
+}
+
+impl Barrier {
+    /// The barrier of an arena of `capacity` bytes.
+    ///
+    /// # Errors
+    /// The kernel refused memory for its tables.
+    pub(crate) fn new(backing: Backing, capacity: u64) -> io::Result<Self> {
+        let chunks = capacity / CHUNK_SIZE;
+        let way = match backing.isolation {
+            Isolation::KernelCow => Way::Cow(Box::new(cow::Cow::new(backing.kind, capacity)?)),
+            Isolation::UndoLog(options) => Way::Undo(Box::new(undo::Undo::new(options, capacity)?)),
+        };
+        Ok(Self {
+            active: AtomicBool::new(false),
+            way,
+            at_fork: bits(chunks),
+            heat: SharedTable::new(to_index(chunks))?,
+            dumped_below: AtomicU64::new(0),
+            tally: CachePadded::default(),
+            undo_tally: CachePadded::default(),
+            guard: guard::Guard::default(),
+        })
+    }
+
+    /// Announces a change of the `len` bytes at `at`. Whoever changes arena bytes calls this first
+    /// and holds the lock that guards them.
+    #[inline]
+    pub(crate) fn before_write(&self, arena: &Arena, at: u64, len: u64) {
+        if ON && self.active.load(Ordering::Relaxed) {
+            self.record(arena, at, len);
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn record(&self, arena: &Arena, at: u64, len: u64) {
+        if len == 0 {
+            return;
+        }
+        self.tally.written(len);
+        match &self.way {
+            Way::Cow(cow) => cow.first_touches(arena, &self.tally, &self.heat, at, len),
+            Way::Undo(undo) => {
+                let captured = undo.before_write(arena, &self.at_fork, &self.heat, at, len);
+                if captured.blocks > 0 {
+                    self.undo_tally.captured(&captured);
+                }
+            }
+        }
+    }
+
+    /// Starts recording: from now on the arena is one that a child sees.
+    pub fn begin(&self, safepoint: &Safepoint<'_>) {
+        let arena = safepoint.arena();
+        arena.pool.lock().copy_in_use(&self.at_fork);
+        if let Way::Cow(cow) = &self.way {
+            cow.begin(arena);
+        }
+        self.tally.begin();
+        self.undo_tally.begin(self.undo_log(), &self.tally);
+        let watched = self.guard.begin(arena, &self.at_fork);
+        if let Way::Undo(undo) = &self.way {
+            undo.note_all(watched);
+        }
+        self.dumped_below.store(0, Ordering::Relaxed);
+        self.active.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that the child needs its memory no more and is about to give it back.
+    pub fn child_leaves(&self) {
+        if let Way::Cow(cow) = &self.way {
+            cow.child_leaves();
+        }
+    }
+
+    /// Stops recording: the child is gone.
+    pub fn end(&self, safepoint: &Safepoint<'_>) {
+        self.active.store(false, Ordering::Relaxed);
+        self.guard.end(safepoint.arena(), |at| match &self.way {
+            Way::Cow(cow) => cow.has_touched(at),
+            Way::Undo(undo) => undo.has_captured(at),
+        });
+    }
+
+    /// Clears what is known of pages, blocks and chunks after [`Self::end`], off the safepoint
+    /// (invariant 2).
+    pub fn forget(&self) {
+        match &self.way {
+            Way::Cow(cow) => cow.forget(),
+            Way::Undo(undo) => undo.forget(),
+        }
+        for heat in self.heat.iter().filter(|heat| heat.load(Ordering::Relaxed) != 0) {
+            heat.store(0, Ordering::Relaxed);
+        }
+        self.dumped_below.store(0, Ordering::Relaxed);
+    }
+
+    /// Notes that a chunk's memory was handed back: what it gets next is not the child's.
+    pub(crate) fn unshare(&self, chunk: ChunkIndex) {
+        self.guard.forget(chunk);
+        if let Way::Cow(cow) = &self.way {
+            cow.unshare(chunk);
+        }
+    }
+
+    /// Whether the memory of a free chunk may go back to the kernel: a child that shares it must
+    /// have its copy. Asked under the pool's lock.
+    pub(crate) fn may_hand_back(&self, chunk: ChunkIndex) -> bool {
+        match &self.way {
+            Way::Undo(undo) if self.is_active() => {
+                !self.was_used(chunk) || undo.log.is_closed(chunk)
+            }
+            _ => true,
+        }
+    }
+
+    /// Whether a checkpoint is being recorded.
+    pub fn is_active(&self) -> bool {
+        self.active.load(Ordering::Relaxed)
+    }
+
+    /// The chunks that were in use at the last [`Self::begin`], lowest first. The child walks
+    /// them: no lock, no allocation.
+    pub fn chunks_at_fork(&self) -> impl Iterator<Item = ChunkIndex> {
+        ones(&self.at_fork)
+    }
+
+    /// As [`Self::chunks_at_fork`], from one on.
+    pub fn chunks_at_fork_from(&self, first: ChunkIndex) -> impl Iterator<Item = ChunkIndex> {
+        bits::ones_from(&self.at_fork, first)
+    }
+
+    /// Whether a chunk was in use at the last fork.
+    pub fn was_used(&self, chunk: ChunkIndex) -> bool {
+        get(&self.at_fork, u64::from(chunk.0))
+    }
+
+    /// The kernel-cow side, if that is how checkpoints are isolated.
+    pub(crate) fn cow(&self) -> Option<&cow::Cow> {
+        match &self.way {
+            Way::Cow(cow) => Some(cow),
+            Way::Undo(_) => None,
+        }
+    }
+
+    /// The undo log, if that is how checkpoints are isolated.
+    pub fn undo_log(&self) -> Option<&UndoLog> {
+        match &self.way {
+            Way::Cow(_) => None,
+            Way::Undo(undo) => Some(&undo.log),
+        }
+    }
+
+    /// Whether the undo log has had no room for a change: then no image can come of it.
+    pub fn has_overflowed(&self) -> bool {
+        matches!(&self.way, Way::Undo(undo) if undo.is_full())
+    }
+
+    /// How much has happened in a chunk since the fork; parent and child see the same.
+    pub fn heat(&self, chunk: ChunkIndex) -> u32 {
+        self.heat.get(chunk.0 as usize).map_or(0, |heat| heat.load(Ordering::Relaxed))
+    }
+
+    /// Notes that the child has written all chunks with numbers below this one.
+    pub fn note_dumped(&self, below: u64) {
+        if self.is_active() {
+            self.dumped_below.store(below, Ordering::Relaxed);
+        }
+    }
+
+    /// How a chunk stands in the checkpoint that runs.
+    pub(crate) fn state_of(&self, chunk: ChunkIndex) -> ChunkState {
+        let at_fork = self.was_used(chunk);
+        let dumped = match &self.way {
+            Way::Cow(_) => u64::from(chunk.0) < self.dumped_below.load(Ordering::Relaxed),
+            Way::Undo(undo) => undo.log.is_closed(chunk),
+        };
+        ChunkState { at_fork, dumped: at_fork && dumped, heat: u64::from(self.heat(chunk)) }
+    }
+
+    /// What copy-on-write has cost writers in this checkpoint, or else in the last one.
+    pub fn cost(&self) -> CowFigures {
+        self.cow().map_or_else(CowFigures::default, |cow| self.tally.since_begin(cow.page_shift()))
+    }
+
+    /// What copy-on-write has cost writers in all checkpoints.
+    pub fn total_cost(&self) -> CowFigures {
+        self.cow().map_or_else(CowFigures::default, |cow| self.tally.total(cow.page_shift()))
+    }
+
+    /// How long each fault took, in all checkpoints.
+    pub fn fault_times(&self) -> Snapshot {
+        self.tally.times()
+    }
+
+    /// What the undo log has cost writers in this checkpoint, or else in the last one.
+    pub fn undo_cost(&self) -> UndoFigures {
+        let log = self.undo_log();
+        log.map_or_else(UndoFigures::default, |_| self.undo_tally.since_begin(log, &self.tally))
+    }
+
+    /// What the undo log has cost writers in all checkpoints.
+    pub fn total_undo_cost(&self) -> UndoFigures {
+        let log = self.undo_log();
+        log.map_or_else(UndoFigures::default, |_| self.undo_tally.total(log, &self.tally))
+    }
+
+    /// How long each change took that had something captured, in all checkpoints.
+    pub fn capture_times(&self) -> Snapshot {
+        self.undo_tally.times()
+    }
+
+    /// Lets the checkpoints that begin from now on be watched for changes around the barrier, or
+    /// not; for tests. It takes a copy of the arena at each fork, and has writers announce changes
+    /// of what the child has written already: a checkpoint that is not watched is the usual one.
+    pub fn watch(&self, on: bool) {
+        self.guard.watch(on);
+    }
+}

@@ -1,0 +1,268 @@
+//! Reading an image back: chunks go in parallel straight to their places in a fresh arena.
+//!
+//! An image is untrusted: header, footer and index are checked before the first chunk is read, a
+//! chunk's checksum before it is decoded, and the arena's own tables before it is opened. What the
+//! objects mean is for the layers above to check.
+//!
+//! A save goes past the page cache, so after a crash the image is on disk only, and direct reads
+//! bring it in fastest; what the page cache has is copied from there. See
+//! docs/decisions/0002-image-io.md.
+
+use std::fs::{File, OpenOptions};
+use std::io;
+use std::ops::ControlFlow;
+use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use memmap2::MmapMut;
+use nix::libc;
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::format::{CODEC_NONE, IndexEntry, aligned};
+use super::image::{Image, ImageInfo};
+use super::{Place, RestoreError, sys};
+use crate::layout::{MIN_CAPACITY, index as to_index};
+use crate::{Arena, Backing, Blank, CHUNK_SIZE, ChunkIndex, OpenError};
+
+const CHUNK: usize = to_index(CHUNK_SIZE);
+/// More threads than this do not read faster.
+const MAX_THREADS: usize = 16;
+
+/// What a restore was.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct RestoreStats {
+    /// What the image says about itself.
+    pub image: ImageInfo,
+    /// Bytes of its chunks in memory.
+    pub raw_bytes: u64,
+    /// Threads that read it.
+    pub threads: usize,
+    /// Time in all.
+    pub duration: Duration,
+}
+
+/// Reads the image at `path` into a new arena of `capacity` bytes. `layout` is the layout hash that
+/// it must have.
+///
+/// # Errors
+/// There is no image, it is damaged or of another layout, or it does not fit.
+pub fn restore(
+    path: &Path,
+    backing: impl Into<Backing>,
+    capacity: u64,
+    layout: u64,
+    threads: usize,
+) -> Result<(Arena, RestoreStats), RestoreError> {
+    let backing = backing.into();
+    let begun = Instant::now();
+    let image = Image::open(path)?;
+    let mut info = image.info();
+    if info.layout != layout {
+        return Err(RestoreError::Version {
+            path: path.to_owned(),
+            writer: info.writer,
+            what: "memory layout",
+            found: info.layout,
+            expected: layout,
+        });
+    }
+    // A capacity beyond all bounds is refused when it is reserved.
+    let rounded = capacity.max(MIN_CAPACITY).checked_next_multiple_of(backing.kind.granularity());
+    let capacity = rounded.unwrap_or(u64::MAX);
+    let entries = read_index(&image, capacity, &mut info)?;
+    let wrap = |source| RestoreError::Arena { path: path.to_owned(), source };
+    let blank = Blank::reserve(backing, capacity).map_err(wrap)?;
+    let reader = Reader::new(path, &image.file);
+    let threads = threads.clamp(1, MAX_THREADS).min(entries.len().max(1));
+    Loading { image: &image, reader, blank: &blank, entries: &entries }.run(threads)?;
+    let arena = blank.open(layout).map_err(|source| match source {
+        OpenError::Broken(broken) => image.damaged(Place::Chunk(broken.chunk), broken.reason),
+        source => wrap(source),
+    })?;
+    let raw_bytes = entries.len() as u64 * CHUNK_SIZE;
+    Ok((arena, RestoreStats { image: info, raw_bytes, threads, duration: begun.elapsed() }))
+}
+
+/// Reads the index of an image that fits into `capacity` bytes.
+fn read_index(
+    image: &Image<'_>,
+    capacity: u64,
+    info: &mut ImageInfo,
+) -> Result<Vec<IndexEntry>, RestoreError> {
+    let too_small =
+        |needed| RestoreError::TooSmall { path: image.path.to_owned(), capacity, needed };
+    if image.chunks() > capacity / CHUNK_SIZE {
+        return Err(too_small(image.chunks().saturating_mul(CHUNK_SIZE)));
+    }
+    let mut entries = Vec::with_capacity(to_index(image.chunks()));
+    image.entries(|_, entry| {
+        info.lz4_chunks += u64::from(entry.codec != CODEC_NONE);
+        let needed = (u64::from(entry.chunk.get()) + 1) * CHUNK_SIZE;
+        info.needed_capacity = info.needed_capacity.max(needed);
+        entries.push(*entry);
+    })?;
+    if info.needed_capacity > capacity {
+        return Err(too_small(info.needed_capacity));
+    }
+    Ok(entries)
+}
+
+/// The two ways to the bytes of an image.
+struct Reader<'a> {
+    cached: &'a File,
+    /// The same file past the page cache, if the filesystem can.
+    direct: Option<File>,
+    use_direct: AtomicBool,
+    resident: Option<sys::Resident>,
+}
+
+impl<'a> Reader<'a> {
+    fn new(path: &Path, cached: &'a File) -> Self {
+        let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path);
+        // Another file may have taken the name since.
+        let direct = direct.ok().filter(|direct| is_same(direct, cached).unwrap_or(false));
+        let resident = sys::Resident::new(cached).ok();
+        Self { cached, use_direct: AtomicBool::new(direct.is_some()), direct, resident }
+    }
+
+    /// Fills `to` from `at`; address, length and offset are multiples of 4096.
+    fn read(&self, to: &mut [u8], at: u64) -> io::Result<()> {
+        let direct = self.direct.as_ref().filter(|_| self.use_direct.load(Ordering::Relaxed));
+        let Some(direct) = direct else { return self.cached.read_exact_at(to, at) };
+        if self.resident.as_ref().is_some_and(|r| r.has(to_index(at), to.len())) {
+            return self.cached.read_exact_at(to, at);
+        }
+        match direct.read_exact_at(to, at) {
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => {
+                self.use_direct.store(false, Ordering::Relaxed);
+                self.cached.read_exact_at(to, at)
+            }
+            outcome => outcome,
+        }
+    }
+}
+
+fn is_same(one: &File, other: &File) -> io::Result<bool> {
+    let (one, other) = (one.metadata()?, other.metadata()?);
+    Ok(one.dev() == other.dev() && one.ino() == other.ino())
+}
+
+/// Chunks on their way into an arena.
+struct Loading<'a> {
+    image: &'a Image<'a>,
+    reader: Reader<'a>,
+    blank: &'a Blank,
+    entries: &'a [IndexEntry],
+}
+
+/// The failure of the lowest frame, so that a damaged image always gives the same error.
+type Failed = Mutex<Option<(usize, RestoreError)>>;
+
+impl Loading<'_> {
+    fn run(&self, threads: usize) -> Result<(), RestoreError> {
+        let next = AtomicUsize::new(0);
+        let failed: Failed = Mutex::new(None);
+        let work = || self.work(&next, &failed);
+        thread::scope(|scope| {
+            for _ in 1..threads {
+                // With fewer threads it takes longer.
+                let _ = thread::Builder::new().name("restore".into()).spawn_scoped(scope, work);
+            }
+            work();
+        });
+        failed.into_inner().map_or(Ok(()), |(_, error)| Err(error))
+    }
+
+    fn work(&self, next: &AtomicUsize, failed: &Failed) {
+        let mut buffer = None;
+        loop {
+            let number = next.fetch_add(1, Ordering::Relaxed);
+            let Some(entry) = self.entries.get(number) else { return };
+            if let ControlFlow::Break(error) = self.chunk(entry, &mut buffer) {
+                let mut failed = failed.lock();
+                if failed.as_ref().is_none_or(|(lowest, _)| number < *lowest) {
+                    *failed = Some((number, error));
+                }
+                // Frames before this one are being read; those after it no longer matter.
+                next.store(self.entries.len(), Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Brings one chunk to its place.
+    fn chunk(&self, entry: &IndexEntry, buffer: &mut Option<MmapMut>) -> ControlFlow<RestoreError> {
+        let chunk = ChunkIndex(entry.chunk.get());
+        let to = match self.blank.chunk(chunk) {
+            Ok(to) => to,
+            Err(OpenError::Twice { .. }) => {
+                return self.broken(chunk, "it is there twice".into());
+            }
+            Err(source) => {
+                let path = self.image.path.to_owned();
+                return ControlFlow::Break(RestoreError::Arena { path, source });
+            }
+        };
+        if entry.codec == CODEC_NONE {
+            self.read(entry, to)?;
+            return self.check(entry, to);
+        }
+        let stored = to_index(entry.stored.get().into());
+        let buffer = match take(buffer) {
+            Ok(buffer) => buffer,
+            Err(source) => {
+                let path = self.image.path.to_owned();
+                let source = OpenError::NoMemory { chunk, source };
+                return ControlFlow::Break(RestoreError::Arena { path, source });
+            }
+        };
+        let frame = &mut buffer[..to_index(aligned(stored as u64))];
+        self.read(entry, frame)?;
+        let (frame, zeros) = frame.split_at(stored);
+        self.check(entry, frame)?;
+        if zeros.iter().any(|byte| *byte != 0) {
+            return self.broken(chunk, "the bytes after its frame are not zero".into());
+        }
+        match lz4_flex::block::decompress_into(frame, to) {
+            Ok(CHUNK) => ControlFlow::Continue(()),
+            Ok(len) => self.broken(chunk, format!("it decodes to {len} bytes")),
+            Err(error) => self.broken(chunk, format!("it cannot be decoded: {error}")),
+        }
+    }
+
+    fn read(&self, entry: &IndexEntry, to: &mut [u8]) -> ControlFlow<RestoreError> {
+        match self.reader.read(to, entry.offset.get()) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(source) => ControlFlow::Break(RestoreError::Read {
+                path: self.image.path.to_owned(),
+                place: Place::Chunk(ChunkIndex(entry.chunk.get())),
+                source,
+            }),
+        }
+    }
+
+    fn check(&self, entry: &IndexEntry, frame: &[u8]) -> ControlFlow<RestoreError> {
+        if xxh3_64(frame) == entry.checksum.get() {
+            return ControlFlow::Continue(());
+        }
+        let chunk = ChunkIndex(entry.chunk.get());
+        let at = entry.offset.get();
+        self.broken(chunk, format!("the checksum of its frame at {at} is wrong"))
+    }
+
+    fn broken(&self, chunk: ChunkIndex, reason: String) -> ControlFlow<RestoreError> {
+        ControlFlow::Break(self.image.damaged(Place::Chunk(chunk), reason))
+    }
+}
+
+/// A buffer of one chunk, aligned to pages, made when it is first needed.
+fn take(buffer: &mut Option<MmapMut>) -> io::Result<&mut MmapMut> {
+    let taken = match buffer.take() {
+        Some(buffer) => buffer,
+        None => MmapMut::map_anon(CHUNK)?,
+    };
+    Ok(buffer.insert(taken))
+}

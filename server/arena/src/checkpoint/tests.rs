@@ -1,0 +1,183 @@
+//! Saving and restoring as a whole. What is common to the tests stands here.
+
+mod damage;
+mod failures;
+mod round_trip;
+mod speed;
+mod undo;
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use tempfile::TempDir;
+
+use super::*;
+use crate::{
+    Arena, Backing, Blank, CHUNK_SIZE, ChunkIndex, Held, PageKind, ShardIndex, ShardSet,
+    layout::ChunkState,
+};
+
+const LAYOUT: u64 = 0x1234_5678_9abc_def0;
+const CREATED: u64 = 1_700_000_000_123;
+
+const OPTIONS: Options = Options {
+    codec: Codec::Lz4,
+    layout: LAYOUT,
+    created_ms: CREATED,
+    delay_per_chunk: Duration::ZERO,
+};
+
+/// A save that does not end by itself.
+const ENDLESS: Options = Options { delay_per_chunk: Duration::from_secs(3600), ..OPTIONS };
+
+#[derive(Clone, Copy, PartialEq)]
+enum Content {
+    Text,
+    Noise,
+}
+
+fn empty(backing: impl Into<Backing>, mib: u64) -> Arena {
+    Blank::reserve(backing, mib << 20).unwrap().format(LAYOUT, 42).unwrap()
+}
+
+/// An arena with objects of many sizes in all shards, about `mib` MiB of them.
+fn filled(backing: impl Into<Backing>, mib: u64, content: Content) -> Arena {
+    let arena = empty(backing, mib + mib / 4 + 32);
+    let mut random = Random(0x9e37_79b9_7f4a_7c15);
+    while arena.used_bytes() < mib << 20 {
+        let shard = ShardIndex::of_hash(random.next());
+        let len = match random.next() % 8 {
+            0 => 3 << 20,
+            1..3 => 900_000,
+            3..5 => 30_000,
+            _ => 1 + random.next() % 4000,
+        };
+        let mut held = arena.lock(ShardSet::one(shard));
+        let mut mem = held.mem(shard);
+        let at = mem.allocate(len).unwrap();
+        random.fill(mem.bytes_mut(at, len), content);
+    }
+    arena
+}
+
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0
+    }
+
+    fn fill(&mut self, bytes: &mut [u8], content: Content) {
+        const WORDS: [&[u8]; 8] = [
+            b"user:1000:",
+            b"\"name\":",
+            b"session ",
+            b"true, ",
+            b"2024-05-",
+            b"{\"id\": ",
+            b"alice",
+            b"}, ",
+        ];
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            let number = self.next();
+            let raw = number.to_le_bytes();
+            let digits = raw.map(|byte| b'0' + byte % 10);
+            let word = match content {
+                Content::Noise => &raw[..],
+                Content::Text if number & 0x300 == 0 => &digits[..7],
+                Content::Text => WORDS[(number >> 10) as usize % WORDS.len()],
+            };
+            let len = word.len().min(rest.len());
+            let (now, later) = rest.split_at_mut(len);
+            now.copy_from_slice(&word[..len]);
+            rest = later;
+        }
+    }
+}
+
+/// The chunks in use with a hash of their bytes.
+fn digest(arena: &Arena) -> Vec<(u32, u64)> {
+    digest_of(arena, &mut arena.lock(ShardSet::ALL))
+}
+
+/// The same, for whoever has locked the arena.
+fn digest_of(arena: &Arena, held: &mut Held<'_>) -> Vec<(u32, u64)> {
+    let mem = held.mem(ShardIndex::of_hash(0));
+    let chunks = (arena.capacity() / CHUNK_SIZE) as u32;
+    (0..chunks)
+        .filter(|chunk| arena.chunk_state(ChunkIndex(*chunk)) != ChunkState::Free)
+        .map(|chunk| {
+            let bytes = mem.bytes(ChunkIndex(chunk).start(), CHUNK_SIZE);
+            (chunk, xxhash_rust::xxh3::xxh3_64(bytes))
+        })
+        .collect()
+}
+
+fn target(dir: &TempDir) -> Target {
+    Target { dir: dir.path().to_owned(), filename: "dump.cow".into() }
+}
+
+fn names(dir: &Path) -> Vec<String> {
+    let mut names: Vec<String> = fs::read_dir(dir)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .collect();
+    names.sort();
+    names
+}
+
+fn fork(prepared: Prepared, arena: &Arena) -> Result<Running, SaveError> {
+    let mut held = arena.lock(ShardSet::ALL);
+    prepared.fork(&held.safepoint().unwrap())
+}
+
+/// Looks after a save as the engine does.
+struct Attendant<'a>(&'a Arena);
+
+impl Watch for Attendant<'_> {
+    fn patience(&self) -> Duration {
+        Duration::from_millis(1)
+    }
+
+    fn look(&mut self) -> Option<SaveError> {
+        let log = self.0.barrier().undo_log()?;
+        log.reclaim();
+        log.get_ready();
+        let limit = log.limit();
+        self.0.barrier().has_overflowed().then_some(SaveError::UndoLimit { limit })
+    }
+
+    fn leaves(&mut self) {
+        self.0.barrier().child_leaves();
+    }
+
+    fn gone(&mut self) {
+        end(self.0);
+    }
+}
+
+/// Ends the recording, as the engine does once the child is gone.
+fn end(arena: &Arena) {
+    let mut held = arena.lock(ShardSet::ALL);
+    arena.barrier().end(&held.safepoint().unwrap());
+    drop(held);
+    arena.barrier().forget();
+}
+
+fn save_by_fork(prepared: Prepared, arena: &Arena) -> Result<Outcome, SaveError> {
+    fork(prepared, arena)?.wait(&mut Attendant(arena))
+}
+
+fn save_here(prepared: Prepared, arena: &Arena) -> Result<Outcome, SaveError> {
+    let mut held = arena.lock(ShardSet::ALL);
+    prepared.write_here(&held.safepoint().unwrap())
+}
+
+fn restored(path: &Path, arena: &Arena) -> Arena {
+    restore(path, arena.backing(), arena.capacity(), LAYOUT, 3).unwrap().0
+}

@@ -1,0 +1,175 @@
+//! What was saved comes back, whatever the pages, the codec and the way of saving.
+
+use super::*;
+use crate::memory::pages::{self, Pool};
+use crate::{Isolation, layout_hash};
+
+fn round_trip(arena: &Arena, options: &Options) -> Outcome {
+    let dir = TempDir::new().unwrap();
+    let target = target(&dir);
+    let before = digest(arena);
+    let prepared = Prepared::new(&target, options, arena).unwrap();
+    let by_fork = save_by_fork(prepared, arena).unwrap();
+    assert_eq!(names(dir.path()), ["dump.cow"]);
+    let image = fs::read(target.path()).unwrap();
+    assert_eq!(image.len() as u64, by_fork.image_bytes);
+    assert_eq!(by_fork.chunks, before.len() as u64);
+    assert_eq!(by_fork.raw_bytes, by_fork.chunks * CHUNK_SIZE);
+    let again = restored(&target.path(), arena);
+    assert_eq!(digest(&again), before);
+    assert_eq!(again.used_bytes(), arena.used_bytes());
+    assert_eq!(again.hash_seed(), arena.hash_seed());
+
+    let prepared = Prepared::new(&target, options, arena).unwrap();
+    let here = save_here(prepared, arena).unwrap();
+    assert_eq!(here.lz4_chunks, by_fork.lz4_chunks);
+    assert_eq!(fs::read(target.path()).unwrap(), image, "both ways write the same bytes");
+    assert!(!arena.barrier().is_active());
+    by_fork
+}
+
+#[test]
+fn small_pages() {
+    let outcome = round_trip(&filled(PageKind::Small, 24, Content::Text), &OPTIONS);
+    assert_eq!(outcome.lz4_chunks, outcome.chunks);
+    assert!(outcome.image_bytes < outcome.raw_bytes);
+}
+
+#[test]
+fn transparent_huge_pages() {
+    if pages::check(PageKind::Thp.into(), 1).is_err() {
+        return;
+    }
+    let options = Options { codec: Codec::None, ..OPTIONS };
+    let outcome = round_trip(&filled(PageKind::Thp, 24, Content::Text), &options);
+    assert_eq!(outcome.lz4_chunks, 0);
+    assert_eq!(outcome.image_bytes, outcome.raw_bytes + 2 * 4096);
+}
+
+#[test]
+fn pages_of_the_hugetlb_pool() {
+    let pages = Pool::read(PageKind::Huge2Mb).map_or(0, |pool| pool.available());
+    // Two arenas of 64 MiB at once, and copies of the pages that are written during the save.
+    if pages < 80 {
+        return;
+    }
+    round_trip(&filled(PageKind::Huge2Mb, 25, Content::Text), &OPTIONS);
+}
+
+#[test]
+fn chunks_that_do_not_shrink_are_stored_as_they_are() {
+    let outcome = round_trip(&filled(PageKind::Small, 24, Content::Noise), &OPTIONS);
+    assert!(outcome.lz4_chunks > 0, "the tables shrink");
+    assert!(outcome.lz4_chunks < outcome.chunks, "noise does not");
+}
+
+#[test]
+fn an_image_holds_the_instant_of_the_fork() {
+    let arena = filled(PageKind::Small, 16, Content::Noise);
+    let dir = TempDir::new().unwrap();
+    let target = target(&dir);
+    let before = digest(&arena);
+    // The child lags behind the writers.
+    let options = Options { delay_per_chunk: Duration::from_millis(5), ..OPTIONS };
+    let running = fork(Prepared::new(&target, &options, &arena).unwrap(), &arena).unwrap();
+    assert!(running.pid() > 0);
+    let handle = running.handle();
+    for chunk in 1..arena.used_chunks() {
+        let mut held = arena.lock(ShardSet::ALL);
+        held.mem(ShardIndex::of_hash(0)).bytes_mut(chunk * CHUNK_SIZE, CHUNK_SIZE).fill(1);
+    }
+    let outcome = running.wait(&mut Attendant(&arena)).unwrap();
+    let progress = handle.progress();
+    assert_eq!(progress.phase, Phase::Done);
+    assert_eq!(progress.chunks_done, progress.chunks_total);
+    assert_eq!(progress.image_bytes, outcome.image_bytes);
+    assert_ne!(digest(&arena), before);
+    assert_eq!(digest(&restored(&target.path(), &arena)), before);
+}
+
+#[test]
+fn an_image_restores_into_a_larger_arena_of_other_pages() {
+    let arena = filled(PageKind::Small, 8, Content::Text);
+    let dir = TempDir::new().unwrap();
+    let target = target(&dir);
+    save_here(Prepared::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
+    let kind = pages::choose(1 << 40, Isolation::KernelCow).0;
+    let (again, stats) = restore(&target.path(), kind, 256 << 20, LAYOUT, 2).unwrap();
+    assert_eq!(again.used_bytes(), arena.used_bytes());
+    assert_eq!(stats.threads, 2);
+    assert_eq!(stats.image.page_kind, PageKind::Small);
+    assert_eq!(stats.image.capacity, arena.capacity());
+    // The tables hold the capacity; the rest is the same.
+    assert_eq!(digest(&again)[1..], digest(&arena)[1..]);
+}
+
+#[test]
+fn a_filesystem_without_direct_io_will_do() {
+    let Ok(dir) = TempDir::new_in("/dev/shm") else { return };
+    let target = target(&dir);
+    let arena = filled(PageKind::Small, 8, Content::Noise);
+    save_by_fork(Prepared::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
+    assert_eq!(digest(&restored(&target.path(), &arena)), digest(&arena));
+}
+
+#[test]
+fn inspecting_tells_what_a_restore_needs() {
+    let arena = filled(PageKind::Small, 8, Content::Text);
+    let dir = TempDir::new().unwrap();
+    let target = target(&dir);
+    save_here(Prepared::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
+    let info = inspect(&target.path()).unwrap();
+    assert_eq!((info.layout, info.created_ms), (LAYOUT, CREATED));
+    assert_eq!(info.chunks, arena.used_chunks());
+    assert_eq!(info.lz4_chunks, info.chunks);
+    assert_eq!(info.needed_capacity, arena.used_chunks() * CHUNK_SIZE);
+    assert!(info.writer.starts_with("cowherd "), "{}", info.writer);
+    let small = info.needed_capacity - CHUNK_SIZE;
+    let error = restore(&target.path(), PageKind::Small, small, LAYOUT, 1).err().unwrap();
+    let text = error.to_string();
+    assert!(
+        text.contains(&format!("maxmemory to at least {}mb", info.needed_capacity >> 20)),
+        "{text}"
+    );
+    restore(&target.path(), PageKind::Small, info.needed_capacity, LAYOUT, 1).unwrap();
+}
+
+/// The image of an empty arena, pinned: an older image must stay readable, or be refused by its
+/// version or layout.
+const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden-empty.cow");
+
+fn write_golden(dir: &Path) -> Vec<u8> {
+    let layout = layout_hash(&[]);
+    let arena = Blank::reserve(PageKind::Small, 8 << 20).unwrap().format(layout, 42).unwrap();
+    let target = Target { dir: dir.to_owned(), filename: "empty.cow".into() };
+    let options = Options { layout, ..OPTIONS };
+    let mut prepared = Prepared::new(&target, &options, &arena).unwrap();
+    prepared.job.header.writer = *b"cowherd golden\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
+    save_here(prepared, &arena).unwrap();
+    fs::read(target.path()).unwrap()
+}
+
+#[test]
+fn the_golden_image_is_read_and_written_alike() {
+    let golden = Path::new(GOLDEN);
+    let info = inspect(golden).unwrap();
+    assert_eq!(info.version, 1);
+    assert_eq!(info.writer, "cowherd golden");
+    assert_eq!((info.created_ms, info.page_kind), (CREATED, PageKind::Small));
+    assert_eq!((info.chunks, info.capacity), (1, 8 << 20));
+    let layout = layout_hash(&[]);
+    let (arena, _) = restore(golden, PageKind::Small, 8 << 20, layout, 1).unwrap();
+    assert_eq!((arena.used_chunks(), arena.used_bytes(), arena.hash_seed()), (1, 0, 42));
+    let dir = TempDir::new().unwrap();
+    assert_eq!(write_golden(dir.path()), fs::read(golden).unwrap());
+}
+
+/// Writes the golden image anew, after a change that is meant to change it:
+/// `cargo test -p cowherd --lib bless_the_golden_image -- --ignored`
+#[test]
+#[ignore = "overwrites the golden image"]
+fn bless_the_golden_image() {
+    let golden = Path::new(GOLDEN);
+    fs::create_dir_all(golden.parent().unwrap()).unwrap();
+    write_golden(golden.parent().unwrap());
+}

@@ -1,0 +1,216 @@
+//! Growing and splitting, shrinking and merging segments.
+//!
+//! New segments are made and filled before any reference to them is written, so that an arena that
+//! runs full changes nothing.
+
+use crate::{Mem, Offset, OutOfMemory};
+
+use super::segment::{SPLIT_AT, STEPS, Segment, buckets_at, step_for};
+use super::{Hashed, MAX_DEPTH, Root, directory_entry, prefix};
+
+/// A segment in which fewer than one slot in `SPARSE` is used becomes smaller.
+const SPARSE: u64 = 4;
+/// More buckets than this are of use only against hashes that were made to collide.
+const MAX_BUCKETS: u64 = 1024;
+
+/// Makes room for one more item in a full segment. The caller writes the root and tries again.
+#[cold]
+pub(super) fn make_room(
+    mem: &mut Mem<'_>,
+    root: &mut Root,
+    full: Segment,
+    hash: u64,
+    hashed: &impl Hashed,
+) -> Result<(), OutOfMemory> {
+    if full.is_crowded_by(mem, super::tag_of(hash)) {
+        return Err(OutOfMemory);
+    }
+    if full.buckets < SPLIT_AT {
+        let step = (0..STEPS).find(|s| buckets_at(*s) > full.buckets).unwrap_or(STEPS - 1);
+        let larger = rebuild(mem, full, buckets_at(step), full.depth)?;
+        refer(mem, root, larger, hash);
+        full.release(mem);
+        return Ok(());
+    }
+    // Items whose hashes agree in that many bits are beyond chance: a split would not part them.
+    if full.depth >= MAX_DEPTH || full.depth > root.len.max(1).ilog2() + 8 {
+        let larger = rebuild(mem, full, full.buckets * 2, full.depth)?;
+        refer(mem, root, larger, hash);
+        full.release(mem);
+        return Ok(());
+    }
+    split(mem, root, full, hash, hashed)
+}
+
+/// A segment of at least `buckets` buckets with all items of `old`.
+fn rebuild(
+    mem: &mut Mem<'_>,
+    old: Segment,
+    buckets: u64,
+    depth: u32,
+) -> Result<Segment, OutOfMemory> {
+    fill(mem, &[old], buckets, depth, |_, _| true)
+}
+
+/// A segment of at least `buckets` buckets with the items of `sources` that `accept` wants.
+fn fill(
+    mem: &mut Mem<'_>,
+    sources: &[Segment],
+    mut buckets: u64,
+    depth: u32,
+    mut accept: impl FnMut(&Mem<'_>, u64) -> bool,
+) -> Result<Segment, OutOfMemory> {
+    loop {
+        if buckets > MAX_BUCKETS {
+            return Err(OutOfMemory);
+        }
+        let empty = Segment::with_buckets(mem, buckets, depth)?;
+        let mut filled = Some(empty);
+        for source in sources {
+            filled = filled.and_then(|s| s.take_from(mem, source, &mut accept));
+        }
+        match filled {
+            Some(segment) => return Ok(segment),
+            None => empty.release(mem),
+        }
+        buckets = match (0..STEPS).find(|s| buckets_at(*s) > buckets) {
+            Some(step) => buckets_at(step),
+            None => buckets * 2,
+        };
+    }
+}
+
+fn split(
+    mem: &mut Mem<'_>,
+    root: &mut Root,
+    full: Segment,
+    hash: u64,
+    hashed: &impl Hashed,
+) -> Result<(), OutOfMemory> {
+    let depth = full.depth + 1;
+    for slot in full.slots() {
+        mem.arena().prefetch(mem.read(slot) & super::OFFSET_MASK);
+    }
+    let bit = |mem: &Mem<'_>, item| hashed.hash(mem, item) >> (64 - depth) & 1;
+    let mut ones = 0;
+    for slot in full.slots() {
+        let word = mem.read(slot);
+        if word != 0 {
+            ones += bit(mem, word & super::OFFSET_MASK);
+        }
+    }
+    let directory = if full.depth == root.depth { Some(doubled(mem, root)?) } else { None };
+    let halves = (|| {
+        let buckets = buckets_at(step_for(full.items - ones));
+        let low = fill(mem, &[full], buckets, depth, |mem, item| bit(mem, item) == 0)?;
+        let buckets = buckets_at(step_for(ones));
+        match fill(mem, &[full], buckets, depth, |mem, item| bit(mem, item) == 1) {
+            Ok(high) => Ok((low, high)),
+            Err(error) => {
+                low.release(mem);
+                Err(error)
+            }
+        }
+    })();
+    let (low, high) = match halves {
+        Ok(halves) => halves,
+        Err(error) => {
+            if let Some(directory) = directory {
+                mem.release(directory, 8 << (root.depth + 1));
+            }
+            return Err(error);
+        }
+    };
+    if let Some(directory) = directory {
+        if root.depth > 0 {
+            mem.release(root.directory, 8 << root.depth);
+        }
+        root.directory = directory;
+        root.depth += 1;
+    }
+    let side = 1 << (64 - depth);
+    refer(mem, root, low, hash & !side);
+    refer(mem, root, high, hash | side);
+    root.segments += 1;
+    full.release(mem);
+    Ok(())
+}
+
+/// A directory of twice the entries, each entry twice.
+fn doubled(mem: &mut Mem<'_>, root: &Root) -> Result<u64, OutOfMemory> {
+    let entries = 1 << root.depth;
+    let directory = mem.allocate(16 * entries)?;
+    for index in 0..entries {
+        let segment = directory_entry(mem, root, index);
+        mem.write(Offset::new(directory + index * 16), [segment, segment]);
+    }
+    Ok(directory)
+}
+
+/// Writes a segment into the directory entries that are its own.
+fn refer(mem: &mut Mem<'_>, root: &mut Root, segment: Segment, hash: u64) {
+    if root.depth == 0 {
+        root.directory = segment.at;
+        return;
+    }
+    let span = 1 << (root.depth - segment.depth);
+    let first = prefix(hash, segment.depth) << (root.depth - segment.depth);
+    for index in first..first + span {
+        mem.write(Offset::new(root.directory + index * 8), segment.at);
+    }
+}
+
+/// Makes a segment smaller, or merges it with its neighbour, if it has become sparse. An arena
+/// that is too full for that leaves things as they are.
+pub(super) fn make_dense(mem: &mut Mem<'_>, root: &mut Root, segment: Segment, hash: u64) {
+    if root.len == 0 && root.segments == 1 {
+        segment.release(mem);
+        if root.depth > 0 {
+            mem.release(root.directory, 8 << root.depth);
+        }
+        *root = Root::EMPTY;
+        return;
+    }
+    if segment.items * SPARSE > segment.buckets * super::SLOTS {
+        return;
+    }
+    let mut segment = segment;
+    while segment.depth > 0 {
+        match merge(mem, root, segment, hash) {
+            Some(merged) => segment = merged,
+            None => break,
+        }
+    }
+    if root.len == 0 && root.segments == 1 {
+        return make_dense(mem, root, segment, hash);
+    }
+    let buckets = buckets_at(step_for(segment.items));
+    if buckets < segment.buckets
+        && let Ok(smaller) = rebuild(mem, segment, buckets, segment.depth)
+    {
+        refer(mem, root, smaller, hash);
+        segment.release(mem);
+    }
+}
+
+/// Merges a segment with the other half of what was once split, if both are sparse enough.
+fn merge(mem: &mut Mem<'_>, root: &mut Root, segment: Segment, hash: u64) -> Option<Segment> {
+    let other_hash = hash ^ 1 << (64 - segment.depth);
+    let other = Segment::load(mem, directory_entry(mem, root, prefix(other_hash, root.depth)));
+    let items = segment.items + other.items;
+    if other.depth != segment.depth || items * 2 > SPLIT_AT * super::SLOTS {
+        return None;
+    }
+    let depth = segment.depth - 1;
+    let buckets = buckets_at(step_for(items));
+    let merged = fill(mem, &[segment, other], buckets, depth, |_, _| true).ok()?;
+    segment.release(mem);
+    other.release(mem);
+    root.segments -= 1;
+    if root.segments == 1 {
+        mem.release(root.directory, 8 << root.depth);
+        root.depth = 0;
+    }
+    refer(mem, root, merged, hash);
+    Some(merged)
+}

@@ -1,0 +1,303 @@
+//! Formatting an empty arena, loading chunks into one, and opening what was loaded.
+//!
+//! A [`Blank`] arena has memory but no meaning. It becomes an [`Arena`] by [`Blank::format`], or
+//! by filling chunks and [`Blank::open`], which trusts nothing: tables are audited before
+//! any index is built from them.
+
+#![expect(unsafe_code, reason = "raw memory; see the invariants above")]
+
+use std::io;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use zerocopy::FromZeros as _;
+
+use crate::Arena;
+use crate::allocator::audit::{self, Broken};
+use crate::allocator::chunk_pool::Pool;
+use crate::allocator::heap::{Heaps, unit_number};
+use crate::allocator::size_classes::{CLASSES, Class};
+use crate::barrier::{self, Barrier};
+use crate::layout::{
+    ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, GROUP_CHUNKS, HEAD_UNITS, Header,
+    LAYOUT_VERSION, MIN_CAPACITY, Offset, ROOT_SIZE, SHARDS, UNIT_SIZE, UNITS_PER_CHUNK, UnitKind,
+    index,
+};
+use crate::locks::{ShardIndex, ShardLocks};
+use crate::memory::backing::Backing;
+use crate::memory::mapping::Mapping;
+use crate::memory::pages::{PageKind, PagesError};
+
+/// The largest arena: the allocator numbers units with 32 bits.
+const MAX_CAPACITY: u64 = UNIT_SIZE << u32::BITS;
+
+const _: () = assert!(MAX_CAPACITY.is_multiple_of(PageKind::Huge1Gb.granularity()));
+
+/// Why an arena cannot be opened.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// No memory of that kind.
+    #[error(transparent)]
+    Pages(#[from] PagesError),
+    /// No address space for a side table.
+    #[error(
+        "cannot reserve memory beside the arena: {0}. Lower maxmemory or checkpoint-undo-limit, \
+         or, if vm.overcommit_memory is 2, raise vm.overcommit_ratio"
+    )]
+    SideTable(io::Error),
+    /// What was loaded breaks an invariant.
+    #[error(transparent)]
+    Broken(#[from] Broken),
+    /// More than the allocator can number.
+    #[error(
+        "an arena of {} MiB: the largest has {} MiB. Lower maxmemory; an image that asks for so \
+         much is damaged",
+        capacity >> 20, MAX_CAPACITY >> 20
+    )]
+    TooLarge {
+        /// Bytes asked for.
+        capacity: u64,
+    },
+    /// A chunk does not fit.
+    #[error(
+        "chunk {} is beyond the arena's {} MiB: it needs maxmemory of at least {} MiB",
+        chunk.0, capacity >> 20, (chunk.start() + CHUNK_SIZE) >> 20
+    )]
+    TooSmall {
+        /// The chunk.
+        chunk: ChunkIndex,
+        /// The arena's bytes.
+        capacity: u64,
+    },
+    /// A chunk was to be loaded twice.
+    #[error("chunk {} is there twice", chunk.0)]
+    Twice {
+        /// The chunk.
+        chunk: ChunkIndex,
+    },
+    /// The kernel has no page for a chunk.
+    #[error("no memory for chunk {}: {source}", chunk.0)]
+    NoMemory {
+        /// The chunk.
+        chunk: ChunkIndex,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+/// Hash of everything that gives the arena's bytes their meaning below the shard roots. `upper` is
+/// the same of the layers above.
+pub fn layout_hash(upper: &[u64]) -> u64 {
+    let mut facts = vec![
+        u64::from(LAYOUT_VERSION),
+        CHUNK_SIZE,
+        UNIT_SIZE,
+        SHARDS as u64,
+        GROUP_CHUNKS,
+        ROOT_SIZE,
+    ];
+    for index in 0..CLASSES {
+        facts.extend(Class::from_index(index).map(|c| c.size() << 8 | c.units()));
+    }
+    facts.extend_from_slice(upper);
+    let bytes: Vec<u8> = facts.iter().flat_map(|fact| fact.to_le_bytes()).collect();
+    xxhash_rust::xxh3::xxh3_64(&bytes)
+}
+
+/// An arena that has memory but no meaning yet.
+pub struct Blank {
+    arena: Arena,
+    loaded: Box<[AtomicU64]>,
+}
+
+impl Blank {
+    /// Reserves `capacity` bytes, rounded up to whole pages.
+    ///
+    /// # Errors
+    /// They are more than 32 TiB, or the machine cannot give them; the error carries the remedy.
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    pub fn reserve(backing: impl Into<Backing>, capacity: u64) -> Result<Self, OpenError> {
+        let backing = backing.into();
+        if capacity > MAX_CAPACITY {
+            return Err(OpenError::TooLarge { capacity });
+        }
+        let capacity = capacity.max(MIN_CAPACITY).next_multiple_of(backing.kind.granularity());
+        let chunks = capacity / CHUNK_SIZE;
+        let arena = Arena {
+            map: Mapping::reserve(backing, capacity)?,
+            locks: ShardLocks::new(),
+            barrier: Barrier::new(backing, capacity).map_err(OpenError::SideTable)?,
+            pool: Mutex::new(Pool::new(chunks as u32).map_err(OpenError::SideTable)?),
+            heaps: Heaps::new(capacity).map_err(OpenError::SideTable)?,
+            present: barrier::bits(chunks),
+            in_use: barrier::bits(chunks),
+            trimming: Mutex::new(()),
+            hash_seed: 0,
+        };
+        let loaded = AtomicU64::new_vec_zeroed(index(chunks.div_ceil(64)))
+            .map(Vec::into_boxed_slice)
+            .map_err(|_| OpenError::SideTable(io::ErrorKind::OutOfMemory.into()))?;
+        Ok(Self { arena, loaded })
+    }
+
+    /// Bytes in all.
+    pub const fn capacity(&self) -> u64 {
+        self.arena.capacity()
+    }
+
+    /// The bytes of a chunk, to be filled; each chunk can be asked for once, from any thread.
+    ///
+    /// # Errors
+    /// The chunk is outside, was asked for before, or the kernel has no page for it.
+    #[expect(clippy::mut_from_ref, reason = "each chunk is given out once")]
+    pub fn chunk(&self, chunk: ChunkIndex) -> Result<&mut [u8], OpenError> {
+        let capacity = self.capacity();
+        if chunk.start() + CHUNK_SIZE > capacity {
+            return Err(OpenError::TooSmall { chunk, capacity });
+        }
+        let mask = 1 << (chunk.0 % 64);
+        let before = self.loaded[chunk.0 as usize / 64].fetch_or(mask, Ordering::Relaxed);
+        if before & mask != 0 {
+            return Err(OpenError::Twice { chunk });
+        }
+        self.arena
+            .map
+            .populate(chunk.start(), CHUNK_SIZE)
+            .map_err(|source| OpenError::NoMemory { chunk, source })?;
+        let address = self.arena.address(chunk.start(), CHUNK_SIZE);
+        let len = index(CHUNK_SIZE);
+        // SAFETY: inside the mapping; nobody else has this chunk, since it is given out once and
+        // the arena is not open yet.
+        Ok(unsafe { std::slice::from_raw_parts_mut(address.as_ptr(), len) })
+    }
+
+    /// Makes it an empty arena.
+    ///
+    /// # Errors
+    /// The kernel has no page for the tables.
+    pub fn format(mut self, layout: u64, hash_seed: u64) -> Result<Arena, OpenError> {
+        let chunks = self.capacity() / CHUNK_SIZE;
+        self.chunk(ChunkIndex(0))?;
+        let header = Header { magic: ARENA_MAGIC, layout, chunks, hash_seed, reserved: [0; 4] };
+        self.set_header(header);
+        self.set_tables()?;
+        self.arena.hash_seed = hash_seed;
+        Ok(self.into_indexed())
+    }
+
+    /// Opens what was loaded, after checking the arena's own tables. The layers above check
+    /// theirs with an [`Audit`](crate::Audit).
+    ///
+    /// # Errors
+    /// A table breaks an invariant, or has another layout.
+    pub fn open(mut self, layout: u64) -> Result<Arena, OpenError> {
+        let header = self.header();
+        audit::header(&header, layout)?;
+        self.set_tables()?;
+        audit::tables(&self.arena)?;
+        for chunk in self.indexes() {
+            let used = self.entry(chunk).state != ChunkState::Free as u8;
+            if used != self.is_loaded(chunk) {
+                let is = if used { "in use but was not loaded" } else { "free but was loaded" };
+                return Err(Broken::new(chunk, format!("the chunk table says it is {is}")).into());
+            }
+        }
+        self.arena.hash_seed = header.hash_seed;
+        self.set_header(Header { chunks: self.capacity() / CHUNK_SIZE, ..header });
+        Ok(self.into_indexed())
+    }
+
+    /// Gives the first chunk of each group its part of the chunk table.
+    fn set_tables(&mut self) -> Result<(), OpenError> {
+        for chunk in self.indexes().filter(|chunk| chunk.is_table()) {
+            if !self.is_loaded(chunk) {
+                self.chunk(chunk)?;
+            }
+            let entry = self.entry(chunk);
+            if entry.state == ChunkState::Free as u8 {
+                let entry = ChunkEntry::new(ChunkState::Table, 0);
+                // SAFETY: the arena is not open yet: nobody else uses it.
+                unsafe { self.arena.store(chunk.entry(), entry) };
+            }
+        }
+        Ok(())
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    fn indexes(&self) -> impl Iterator<Item = ChunkIndex> + use<> {
+        (0..(self.capacity() / CHUNK_SIZE) as u32).map(ChunkIndex)
+    }
+
+    fn is_loaded(&self, chunk: ChunkIndex) -> bool {
+        self.loaded[chunk.0 as usize / 64].load(Ordering::Relaxed) >> (chunk.0 % 64) & 1 == 1
+    }
+
+    fn entry(&self, chunk: ChunkIndex) -> ChunkEntry {
+        // SAFETY: the arena is not open yet: nobody else uses it.
+        unsafe { self.arena.load(chunk.entry()) }
+    }
+
+    fn header(&self) -> Header {
+        // SAFETY: the arena is not open yet: nobody else uses it.
+        unsafe { self.arena.load(Offset::new(0)) }
+    }
+
+    fn set_header(&self, header: Header) {
+        // SAFETY: the arena is not open yet: nobody else uses it.
+        unsafe { self.arena.store(Offset::new(0), header) };
+    }
+
+    /// Builds the indexes from tables that are known to be sound.
+    fn into_indexed(self) -> Arena {
+        let mut pool = self.arena.pool.lock();
+        for chunk in self.indexes() {
+            let state = self.entry(chunk).state;
+            if state != ChunkState::Free as u8 {
+                pool.adopt(chunk);
+                barrier::set(&self.arena.present, u64::from(chunk.0));
+                self.arena.note_used(chunk);
+            }
+            if state == ChunkState::Units as u8 {
+                // SAFETY: the arena is not open yet: nobody else uses it.
+                let head = unsafe { self.arena.load(chunk.head()) };
+                pool.adopt_units(chunk, &head.free);
+                self.index_units(chunk);
+            } else if state == ChunkState::RunHead as u8 {
+                let run = u64::from(self.entry(chunk).run);
+                self.arena.heaps.count(OWNERLESS, run * CHUNK_SIZE);
+            }
+        }
+        drop(pool);
+        self.arena
+    }
+
+    fn index_units(&self, chunk: ChunkIndex) {
+        let mut unit = HEAD_UNITS;
+        while unit < UNITS_PER_CHUNK {
+            // SAFETY: the arena is not open yet: nobody else uses it.
+            let descriptor = unsafe { self.arena.load(chunk.descriptor(unit)) };
+            let at = unit;
+            // A free unit says nothing of its length.
+            unit += u64::from(descriptor.units).max(1);
+            if descriptor.is(UnitKind::Run) {
+                let bytes = u64::from(descriptor.units) * UNIT_SIZE;
+                self.arena.heaps.count(OWNERLESS, bytes);
+            }
+            let class = Class::from_index(usize::from(descriptor.class));
+            let shard = ShardIndex::new(usize::from(descriptor.shard));
+            let (true, Some(class), Some(shard)) = (descriptor.is(UnitKind::Slab), class, shard)
+            else {
+                continue;
+            };
+            let used = u64::from(descriptor.used);
+            self.arena.heaps.count(shard, used * class.size());
+            if used < class.objects() {
+                self.arena.heaps.link(shard, class, unit_number(chunk, at));
+            }
+        }
+    }
+}
+
+/// Large objects carry no shard: after opening their bytes are counted in shard 0, whose count may
+/// so run above its own, and others' below zero. Only the sum has a meaning.
+const OWNERLESS: ShardIndex = ShardIndex::of_hash(0);

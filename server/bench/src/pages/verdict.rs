@@ -1,0 +1,243 @@
+//! What the figures say, beside what was published.
+//!
+//! The published experiment: "There's a CoW holding up my HugePages". Its figures are those of
+//! another machine, so only ratios are compared.
+
+use serde::Serialize;
+
+use super::experiment::{Cell, Experiment, PHASES};
+use super::kind::{Kind, Pattern, Writer};
+use crate::stats::{Interval, ratio_of_means};
+
+/// Sizes from which on a process does more than start.
+const TELLING: usize = 128;
+
+/// Runs of each published cell, at the least.
+const PUBLISHED_RUNS: usize = 10;
+
+/// A published time: mean and standard deviation in milliseconds.
+pub type Published = (f64, f64);
+
+/// Size, then sparse huge, sparse small, dense huge, dense small.
+const PUBLISHED: [(usize, [Published; 4]); 4] = [
+    (1, [(10.3, 3.1), (10.3, 3.1), (12.2, 4.7), (15.1, 4.1)]),
+    (128, [(276.7, 21.7), (200.0, 4.2), (369.3, 6.3), (392.4, 6.1)]),
+    (256, [(563.2, 33.6), (383.6, 8.4), (732.2, 7.7), (784.4, 10.7)]),
+    (512, [(1161.0, 91.0), (773.3, 9.2), (1467.0, 10.0), (1577.0, 8.0)]),
+];
+
+/// What was published for a cell.
+pub fn published(kind: Kind, size: usize, pattern: Pattern) -> Option<Published> {
+    let column = match (pattern, kind) {
+        (Pattern::Sparse, Kind::Huge2Mb) => 0,
+        (Pattern::Sparse, Kind::Small) => 1,
+        (Pattern::Dense, Kind::Huge2Mb) => 2,
+        (Pattern::Dense, Kind::Small) => 3,
+        _ => return None,
+    };
+    PUBLISHED.iter().find(|(known, _)| *known == size).map(|(_, row)| row[column])
+}
+
+/// A kind beside small pages.
+#[derive(Debug, Clone, Serialize)]
+pub struct Ratio {
+    /// Which.
+    pub kind: Kind,
+    /// In units of 2 MiB.
+    pub size: usize,
+    /// What was written.
+    pub pattern: Pattern,
+    /// Who wrote.
+    pub writer: Writer,
+    /// Of whole processes.
+    pub whole: Interval,
+    /// Of the writes after the fork alone.
+    pub writes: Interval,
+    /// Of whole processes, as published.
+    pub published: Option<f64>,
+}
+
+/// All ratios to small pages.
+pub fn ratios(experiment: &Experiment) -> Vec<Ratio> {
+    let others = experiment.cells.iter().filter(|cell| cell.kind != Kind::Small);
+    others.filter_map(|cell| ratio(experiment, cell)).collect()
+}
+
+fn ratio(experiment: &Experiment, cell: &Cell) -> Option<Ratio> {
+    let Cell { kind, size, pattern, writer, .. } = *cell;
+    let small = experiment.cell(Kind::Small, size, pattern, writer)?;
+    let both = published(kind, size, pattern).zip(published(Kind::Small, size, pattern));
+    Some(Ratio {
+        kind,
+        size,
+        pattern,
+        writer,
+        whole: ratio_of_means(&cell.whole_ms(), &small.whole_ms())?,
+        writes: ratio_of_means(&cell.phase_ms(WRITES), &small.phase_ms(WRITES))?,
+        published: both.map(|(kind, small)| kind.0 / small.0),
+    })
+}
+
+const WRITES: usize = 4;
+
+const FORK: usize = 2;
+const POPULATE: usize = 1;
+
+/// Sentences: whether the published conclusion holds here and what makes the difference; then what
+/// goes beyond it.
+pub fn sentences(experiment: &Experiment) -> Vec<String> {
+    let ratios = ratios(experiment);
+    let mut said = Vec::new();
+    for (pattern, claim) in [
+        (Pattern::Sparse, "sparse writes make huge pages dearer than small ones"),
+        (Pattern::Dense, "dense writes make huge pages slightly cheaper than small ones"),
+    ] {
+        if !experiment.cells.iter().any(|cell| cell.pattern == pattern) {
+            continue;
+        }
+        let telling: Vec<&Ratio> = ratios
+            .iter()
+            .filter(|ratio| (ratio.kind, ratio.pattern) == (Kind::Huge2Mb, pattern))
+            .filter(|ratio| ratio.writer == Writer::Child && ratio.size >= TELLING)
+            .collect();
+        if telling.is_empty() {
+            said.push(format!(
+                "\"{claim}\" was not put to the test: that takes huge-2mb and small, the child \
+                 writing, and a size of at least {TELLING}."
+            ));
+            continue;
+        }
+        said.push(judged(pattern, claim, &telling));
+        if let Some(largest) = telling.last() {
+            said.extend(explained(experiment, largest));
+        }
+    }
+    said.extend(as_a_server(experiment));
+    said.extend(forks(experiment));
+    said.extend(missing(experiment));
+    let runs = experiment.cells.iter().map(|cell| cell.runs.len()).min().unwrap_or(0);
+    if runs < PUBLISHED_RUNS {
+        said.push(format!(
+            "Each cell has {runs} runs or more; the published experiment has at least \
+             {PUBLISHED_RUNS}, and intervals from fewer mean little."
+        ));
+    }
+    said
+}
+
+/// The cells of the largest size at which both sides of a comparison exist.
+fn largest(experiment: &Experiment, wanted: impl Fn(&Cell) -> bool) -> Vec<&Cell> {
+    let cells = experiment.cells.iter().filter(|cell| wanted(cell) && !cell.runs.is_empty());
+    let size = cells.clone().filter(|cell| cell.kind == Kind::Small).map(|cell| cell.size).max();
+    cells.filter(|cell| Some(cell.size) == size).collect()
+}
+
+/// The writes alone when the parent writes, kind by kind.
+fn as_a_server(experiment: &Experiment) -> Option<String> {
+    let cells = largest(experiment, |cell| {
+        (cell.pattern, cell.writer) == (Pattern::Sparse, Writer::Parent)
+    });
+    let size = cells.first()?.size;
+    let figure = |cell: &&Cell| {
+        let writes = cell.phase_ms(WRITES).iter().sum::<f64>() / cell.runs.len() as f64;
+        format!("{} {:.1} \u{b5}s", cell.kind.name(), writes * 1000.0 / size as f64)
+    };
+    let figures = cells.iter().map(figure).collect::<Vec<_>>().join(", ");
+    Some(format!(
+        "As a server does it, with the parent writing while its child stands still: one write in a \
+         2 MiB that nobody has written since the fork takes {figures} (sparse, {} MiB, means). \
+         Memory that is shared instead of private has nothing to copy.",
+        size * 2
+    ))
+}
+
+/// How long fork() takes, kind by kind.
+fn forks(experiment: &Experiment) -> Option<String> {
+    let first = experiment.cells.first()?;
+    let cells =
+        largest(experiment, |cell| (cell.pattern, cell.writer) == (first.pattern, first.writer));
+    let size = cells.first()?.size;
+    let figure = |cell: &&Cell| {
+        let fork = cell.phase_ms(FORK).iter().sum::<f64>() / cell.runs.len() as f64;
+        format!("{} {fork:.2} ms", cell.kind.name())
+    };
+    let figures = cells.iter().map(figure).collect::<Vec<_>>().join(", ");
+    Some(format!("fork() with {} MiB takes {figures} (means).", size * 2))
+}
+
+/// Pages that a child did not inherit.
+fn missing(experiment: &Experiment) -> Option<String> {
+    let counts = experiment.cells.iter().map(|cell| cell.forks_with_missing_pages);
+    let missing = counts.sum::<u64>();
+    let kinds = experiment.cells.iter().filter(|cell| cell.forks_with_missing_pages > 0);
+    let mut kinds = kinds.map(|cell| cell.kind.name()).collect::<Vec<_>>();
+    kinds.dedup();
+    (missing > 0).then(|| {
+        format!(
+            "After {missing} forks the child had not inherited every page ({}): this kernel left \
+             some out, and the child would have read zeros there. Those runs were made anew. \
+             Whoever saves memory from a child must look for that.",
+            kinds.join(", ")
+        )
+    })
+}
+
+fn judged(pattern: Pattern, claim: &str, telling: &[&Ratio]) -> String {
+    let dearer = pattern == Pattern::Sparse;
+    let is_dearer = |ratio: &Ratio| ratio.whole.low > 1.0;
+    let is_cheaper = |ratio: &Ratio| ratio.whole.high < 1.0;
+    let agrees = |ratio: &Ratio| if dearer { is_dearer(ratio) } else { is_cheaper(ratio) };
+    let against = |ratio: &Ratio| if dearer { is_cheaper(ratio) } else { is_dearer(ratio) };
+    let verdict = if telling.iter().all(|ratio| agrees(ratio)) {
+        "holds here"
+    } else if telling.iter().any(|ratio| against(ratio)) {
+        "does not hold here"
+    } else {
+        "is left open here: an interval covers 1"
+    };
+    let figure = |ratio: &&Ratio| {
+        let Interval { estimate, low, high } = ratio.whole;
+        let published = ratio.published.map_or(String::new(), |p| format!(", published {p:.2}"));
+        format!("{} MiB: {estimate:.2} [{low:.2}..{high:.2}]{published}", ratio.size * 2)
+    };
+    let figures = telling.iter().map(figure).collect::<Vec<_>>().join("; ");
+    format!("\"{claim}\" {verdict}. Whole process, huge to small with 95 % intervals: {figures}.")
+}
+
+/// Why the ratio of whole processes is what it is: each phase's part of the difference.
+fn explained(experiment: &Experiment, ratio: &Ratio) -> Option<String> {
+    let Ratio { kind, size, pattern, writer, .. } = *ratio;
+    let huge = experiment.cell(kind, size, pattern, writer)?;
+    let small = experiment.cell(Kind::Small, size, pattern, writer)?;
+    let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
+    let gap = |phase: usize| mean(huge.phase_ms(phase)) - mean(small.phase_ms(phase));
+    let whole = mean(huge.whole_ms()) - mean(small.whole_ms());
+    let mut phases = (0..PHASES.len()).collect::<Vec<_>>();
+    phases.sort_by(|a, b| gap(*b).abs().total_cmp(&gap(*a).abs()));
+    let parts = phases.iter().take(3).map(|phase| {
+        let means = (mean(huge.phase_ms(*phase)), mean(small.phase_ms(*phase)));
+        format!("{} {:+.1} ms ({:.1} against {:.1})", PHASES[*phase], gap(*phase), means.0, means.1)
+    });
+    let parts = parts.collect::<Vec<_>>().join(", ");
+    let hidden = if phases[0] == WRITES {
+        "the writes make the difference"
+    } else if phases[0] == POPULATE {
+        "what it costs to populate memory hides what the writes cost"
+    } else {
+        "another phase hides what the writes cost"
+    };
+    Some(format!(
+        "Why, at {} MiB, {}: huge pages take {whole:+.1} ms in the whole process, of that {parts}: \
+         {hidden}. The writes after the fork alone take {:.2} times as long as on small pages \
+         [{:.2}..{:.2}].",
+        size * 2,
+        pattern.name(),
+        ratio.writes.estimate,
+        ratio.writes.low,
+        ratio.writes.high,
+    ))
+}
+
+#[cfg(test)]
+#[path = "verdict_tests.rs"]
+mod tests;

@@ -1,0 +1,192 @@
+//! Strings as rows of bits: SETBIT, BITCOUNT, BITOP, BITFIELD and their kin. Bit 0 is the highest
+//! one of byte 0.
+
+mod field;
+mod find;
+mod operation;
+#[cfg(test)]
+mod tests;
+
+use crate::keyspace::Entry;
+use cowherd_resp::parse_u64;
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::notifications::Class;
+use super::span::{self, Span, index};
+use super::table::{Command, Flags, Handler, Keys};
+
+const READ: Flags = Flags::READONLY;
+const FAST_READ: Flags = Flags::READONLY.and(Flags::FAST);
+const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM);
+
+const BAD_OFFSET: Failure = Failure::new("ERR bit offset is not an integer or out of range");
+const BAD_BIT: Failure = Failure::new("ERR bit is not an integer or out of range");
+const NOT_ONE_OR_ZERO: Failure = Failure::new("ERR The bit argument must be 1 or 0.");
+
+/// Argument 2 and all after it.
+const BEHIND_OPERATION: Keys = Keys::spread(2, -1, 1);
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] = &[
+    row("setbit", 4, WRITE, setbit, "2.2.0", "Sets or clears a bit, returns what it was."),
+    row("getbit", 3, FAST_READ, getbit, "2.2.0", "Returns a bit."),
+    row("bitcount", -2, READ, bitcount, "2.6.0", "Counts the bits that are set."),
+    row("bitpos", -3, READ, bitpos, "2.8.7", "Finds the first bit that is set or clear."),
+    Command::new("bitop", -4, WRITE, BEHIND_OPERATION, operation::bitop).doc(
+        "bitmap",
+        "2.6.0",
+        "Combines values bit by bit into another key.",
+    ),
+    row("bitfield", -2, WRITE, field::bitfield, "3.2.0", "Reads and changes numbers of any width."),
+    row("bitfield_ro", -2, FAST_READ, field::bitfield_ro, "6.0.0", "Reads numbers of any width."),
+];
+
+/// A row of this family, with one key.
+const fn row(
+    name: &'static str,
+    arity: isize,
+    flags: Flags,
+    handler: Handler,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    Command::new(name, arity, flags, Keys::ONE, handler).doc("bitmap", since, summary)
+}
+
+/// The bit that argument `i` names, counted in fields of `width` bits if there are any and it
+/// begins with `#`.
+fn bit_offset(call: &Call<'_>, i: usize, width: Option<u64>) -> Result<u64, Failure> {
+    let (digits, unit) = match (call.args.at(i), width) {
+        ([b'#', digits @ ..], Some(width)) => (digits, width),
+        (digits, _) => (digits, 1),
+    };
+    parse_u64(digits)
+        .and_then(|number| number.checked_mul(unit))
+        .filter(|offset| offset / 8 < call.config.proto_max_bulk_len)
+        .ok_or(BAD_OFFSET)
+}
+
+/// Byte `at` of an entry's value, if the value is so long.
+fn byte(call: &Call<'_>, entry: &Entry, at: u64) -> Result<Option<u8>, Failure> {
+    let mut number = itoa::Buffer::new();
+    Ok(call.shards.string(entry)?.bytes(&mut number).get(index(at)).copied())
+}
+
+/// A byte's bit, 0 being the highest.
+const fn mask(bit: u64) -> u8 {
+    0x80 >> (bit % 8)
+}
+
+fn setbit(call: &mut Call<'_>) -> Answer {
+    let offset = bit_offset(call, 2, None)?;
+    let on = match call.args.at(3) {
+        b"0" => false,
+        b"1" => true,
+        _ => return Err(BAD_BIT),
+    };
+    let (db, key) = (call.session.db, call.key(1));
+    let entry = call.shards.lookup(db, &key);
+    let old = match &entry {
+        Some(entry) => byte(call, entry, offset / 8)?,
+        None => None,
+    };
+    let was = old.unwrap_or(0) & mask(offset) != 0;
+    if old.is_none() || was != on {
+        let clear = old.unwrap_or(0) & !mask(offset);
+        let new = if on { clear | mask(offset) } else { clear };
+        call.shards.write_at(db, &key, entry.as_ref(), offset / 8, &[new])?;
+        call.notify(Class::STRING, "setbit", key.bytes);
+    }
+    call.reply.integer(i64::from(was));
+    Ok(())
+}
+
+fn getbit(call: &mut Call<'_>) -> Answer {
+    let offset = bit_offset(call, 2, None)?;
+    let key = call.key(1);
+    let old = match call.shards.lookup_read(call.session.db, &key) {
+        Some(entry) => byte(call, &entry, offset / 8)?,
+        None => None,
+    };
+    call.reply.integer(i64::from(old.unwrap_or(0) & mask(offset) != 0));
+    Ok(())
+}
+
+/// Whether argument `i` says that places are bits, not bytes.
+fn counts_bits(call: &Call<'_>, i: usize) -> Result<bool, Failure> {
+    match call.args.get(i) {
+        None => Ok(false),
+        Some(_) if call.is(i, "byte") => Ok(false),
+        Some(_) if call.is(i, "bit") => Ok(true),
+        Some(_) => Err(Failure::SYNTAX),
+    }
+}
+
+/// The first and the last bit of a part of `len` bytes; `None` if there are none.
+fn bits_within(asked: Span, len: u64, in_bits: bool) -> Option<(u64, u64)> {
+    if in_bits {
+        let bits = asked.within(len * 8)?;
+        return Some((*bits.start(), *bits.end()));
+    }
+    let bytes = asked.within(len)?;
+    Some((bytes.start() * 8, bytes.end() * 8 + 7))
+}
+
+fn bitcount(call: &mut Call<'_>) -> Answer {
+    let key = call.key(1);
+    let Some(entry) = call.shards.lookup_read(call.session.db, &key) else {
+        call.reply.integer(0);
+        return Ok(());
+    };
+    let mut number = itoa::Buffer::new();
+    let bytes = call.shards.string(&entry)?.bytes(&mut number);
+    let range = match call.args.len() {
+        2 => bits_within(Span { start: 0, end: -1 }, bytes.len() as u64, false),
+        4 | 5 => {
+            let asked = Span { start: call.integer(2)?, end: call.integer(3)? };
+            if asked.is_backward() {
+                None
+            } else {
+                bits_within(asked, bytes.len() as u64, counts_bits(call, 4)?)
+            }
+        }
+        _ => return Err(Failure::SYNTAX),
+    };
+    let count = range.map_or(0, |(first, last)| find::ones_between(bytes, first, last));
+    call.reply.integer(count.cast_signed());
+    Ok(())
+}
+
+fn bitpos(call: &mut Call<'_>) -> Answer {
+    let wanted = match call.integer(2)? {
+        0 => false,
+        1 => true,
+        _ => return Err(NOT_ONE_OR_ZERO),
+    };
+    let key = call.key(1);
+    let Some(entry) = call.shards.lookup_read(call.session.db, &key) else {
+        // All bits of nothing are clear.
+        call.reply.integer(if wanted { -1 } else { 0 });
+        return Ok(());
+    };
+    let mut number = itoa::Buffer::new();
+    let bytes = call.shards.string(&entry)?.bytes(&mut number);
+    if call.args.len() > 6 {
+        return Err(Failure::SYNTAX);
+    }
+    let start = if call.args.len() > 3 { call.integer(3)? } else { 0 };
+    let in_bits = counts_bits(call, 5)?;
+    let has_end = call.args.len() > 4;
+    let end = if has_end { call.integer(4)? } else { -1 };
+    let found = match bits_within(Span { start, end }, bytes.len() as u64, in_bits) {
+        None => None,
+        Some((first, last)) => match find::first(bytes, wanted, first, last) {
+            // Without an end the clear bits behind the value count too.
+            None if !wanted && !has_end => Some(bytes.len() as u64 * 8),
+            found => found,
+        },
+    };
+    call.reply.integer(found.map_or(-1, u64::cast_signed));
+    Ok(())
+}

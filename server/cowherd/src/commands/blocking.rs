@@ -1,0 +1,176 @@
+//! How a handler waits for a key.
+//!
+//! A blocking command is written as one that does not block. Where it would answer that there is
+//! nothing, it says what to wait for:
+//!
+//! ```text
+//! fn blpop(call: &mut Call<'_>) -> Answer {
+//!     let last = call.args.len() - 1;
+//!     let timeout = call.timeout_seconds(last)?;      // the errors are Redis's
+//!     for i in 1..last {
+//!         if let Some(value) = pop(call, i)? {        // WRONGTYPE and so on
+//!             ... reply key and value
+//!             return Ok(());
+//!         }
+//!     }
+//!     let wish = Wish { kind: Kind::List, or_gone: false };
+//!     call.wait((1..last).collect(), wish, timeout, Nothing::NullArray)
+//! }
+//! ```
+//!
+//! The row has the flag `BLOCKING` and names all keys, those that the command writes to as well:
+//! their shards are locked when it runs again. What `wait` does:
+//!
+//! - The first time it queues the client for the keys, and passes up [`Effect::Block`]. The
+//!   connection then reads no further request until there is a reply.
+//! - When a key is touched (`Shards::touched`) and `wish` is met, the handler runs again, on the
+//!   thread of whoever touched it, with the same arguments, database and protocol version. If it
+//!   calls `wait` once more, the client stays where it was in the queue.
+//! - In a transaction nothing waits: the reply is `nothing` at once.
+//!
+//! So a handler must come to `wait` without having changed anything or written any reply. The
+//! timeout is parsed each time, and counts from the first.
+//!
+//! A stream command that is told to wait for entries behind the last one (`$`) gives the number
+//! that this is now to [`Call::wait_replacing`]: the argument is replaced before it is kept.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::clock;
+use cowherd_resp::{parse_f64, parse_i64};
+
+use super::call::{Call, Effect};
+use super::failure::{Answer, Failure};
+use super::promise::Wait;
+use super::session::ReplyMode;
+use super::waiting::{End, Nothing, OwnedRequest, Waiter, Wish};
+
+const NOT_A_FLOAT: Failure = Failure::new("ERR timeout is not a float or out of range");
+const NOT_AN_INTEGER: Failure = Failure::new("ERR timeout is not an integer or out of range");
+const OUT_OF_RANGE: Failure = Failure::new("ERR timeout is out of range");
+const NEGATIVE: Failure = Failure::new("ERR timeout is negative");
+
+/// How long a command waits; for ever, if there is no time.
+pub type Timeout = Option<Duration>;
+
+/// Whether a command may wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Patience {
+    /// It may.
+    #[default]
+    Some,
+    /// It may not: it stands in a transaction.
+    None,
+    /// It waits already, and is tried once more.
+    Waiting,
+}
+
+impl Call<'_> {
+    /// Argument `i` as a number of seconds, 0 for ever.
+    ///
+    /// # Errors
+    /// It is none, is negative, or is too large.
+    pub fn timeout_seconds(&self, i: usize) -> Result<Timeout, Failure> {
+        let seconds = parse_f64(self.args.at(i)).ok_or(NOT_A_FLOAT)?;
+        let milliseconds = (seconds * 1000.0).ceil();
+        if milliseconds >= i64::MAX as f64 {
+            return Err(OUT_OF_RANGE);
+        }
+        if seconds < 0.0 {
+            return Err(NEGATIVE);
+        }
+        let time = Duration::try_from_secs_f64(milliseconds / 1000.0).map_err(|_| OUT_OF_RANGE)?;
+        self.bounded(time)
+    }
+
+    /// Argument `i` as a number of milliseconds, 0 for ever.
+    ///
+    /// # Errors
+    /// It is none, is negative, or is too large.
+    pub fn timeout_milliseconds(&self, i: usize) -> Result<Timeout, Failure> {
+        let milliseconds = parse_i64(self.args.at(i)).ok_or(NOT_AN_INTEGER)?;
+        self.bounded(Duration::from_millis(u64::try_from(milliseconds).map_err(|_| NEGATIVE)?))
+    }
+
+    /// A time that ends before the wall clock does, counted from now.
+    fn bounded(&self, time: Duration) -> Result<Timeout, Failure> {
+        let milliseconds = i64::try_from(time.as_millis()).map_err(|_| OUT_OF_RANGE)?;
+        self.now.checked_add(milliseconds).ok_or(OUT_OF_RANGE)?;
+        Ok((!time.is_zero()).then_some(time))
+    }
+
+    /// Lets the client wait for one of the keys at the given positions; see the module's head.
+    ///
+    /// # Errors
+    /// None; it is the last thing that a handler does.
+    pub fn wait(
+        &mut self,
+        keys: Vec<usize>,
+        wish: Wish,
+        timeout: Timeout,
+        nothing: Nothing,
+    ) -> Answer {
+        self.wait_replacing(keys, wish, timeout, nothing, &[])
+    }
+
+    /// As [`Self::wait`]; the arguments at some positions, which ascend, are replaced before they
+    /// are kept.
+    ///
+    /// # Errors
+    /// None.
+    pub fn wait_replacing(
+        &mut self,
+        keys: Vec<usize>,
+        wish: Wish,
+        timeout: Timeout,
+        nothing: Nothing,
+        replaced: &[(usize, Vec<u8>)],
+    ) -> Answer {
+        match self.patience {
+            Patience::None => match nothing {
+                Nothing::Null => self.reply.null(),
+                Nothing::NullArray => self.reply.null_array(),
+            },
+            Patience::Waiting => self.effect = Effect::Block,
+            Patience::Some => {
+                let request = OwnedRequest::new(&self.args, replaced);
+                let waiter = Arc::new(self.waiter(request, keys, wish, timeout, nothing));
+                self.shared.waits.add(&mut self.shards, &waiter);
+                self.session.waiting = Some(Wait::Key(waiter));
+                self.effect = Effect::Block;
+            }
+        }
+        Ok(())
+    }
+
+    fn waiter(
+        &self,
+        request: OwnedRequest,
+        keys: Vec<usize>,
+        wish: Wish,
+        timeout: Timeout,
+        nothing: Nothing,
+    ) -> Waiter {
+        let (session, keyspace) = (&self.session, &self.shared.keyspace);
+        let positions = self.row.command.keys.positions(&self.args);
+        let hashes: Vec<_> = positions.map(|i| keyspace.hash(self.args.at(i))).collect();
+        let needed = hashes.iter().map(|hash| keyspace.shards_of(*hash)).collect();
+        Waiter {
+            client: Arc::clone(&session.client),
+            row: self.row.number,
+            request,
+            db: session.db,
+            no_touch: session.no_touch,
+            hashes,
+            needed,
+            ticket: self.shared.waits.ticket(),
+            until: timeout.map(|time| clock::monotonic_us().saturating_add(clock::micros(time))),
+            keys,
+            wish,
+            nothing,
+            silent: session.skipping || session.reply_mode == ReplyMode::Off,
+            end: End::default(),
+        }
+    }
+}

@@ -1,0 +1,109 @@
+//! CLIENT KILL, with an address alone or with filters.
+
+use crate::commands::call::{Call, Effect};
+use crate::commands::clients::Client;
+use crate::commands::failure::{Answer, Failure};
+use cowherd_resp::parse_i64;
+
+use super::list::Type;
+
+/// Which connections to close: those that pass every filter given.
+struct Filter<'c> {
+    id: Option<u64>,
+    address: Option<&'c [u8]>,
+    local: Option<&'c [u8]>,
+    kind: Option<Type>,
+    /// Seconds that it has lasted at least.
+    age: i64,
+    skip_own: bool,
+}
+
+/// CLIENT KILL address | filter value ...
+pub(super) fn kill(call: &mut Call<'_>) -> Answer {
+    if call.args.len() == 3 {
+        return kill_address(call);
+    }
+    let filter = Filter::read(call)?;
+    let own = call.session.client.id;
+    let mut killed = 0;
+    for client in call.shared.clients.list() {
+        if filter.passes(&client, own, call.now) {
+            end(call, &client);
+            killed += 1;
+        }
+    }
+    call.reply.integer(killed);
+    Ok(())
+}
+
+/// The old form: one connection by its address.
+fn kill_address(call: &mut Call<'_>) -> Answer {
+    let address = call.args.at(2);
+    let all = call.shared.clients.list();
+    let found = all.iter().find(|client| client.peer.as_bytes() == address && !client.is_killed());
+    let client = found.ok_or(Failure::new("ERR No such client"))?;
+    end(call, client);
+    call.reply.ok();
+    Ok(())
+}
+
+/// Ends a connection; the one that asks still gets its reply.
+fn end(call: &mut Call<'_>, client: &Client) {
+    if client.id == call.session.client.id {
+        call.effect = Effect::Close;
+    } else {
+        client.kill();
+    }
+}
+
+impl<'c> Filter<'c> {
+    fn read(call: &Call<'c>) -> Result<Self, Failure> {
+        let mut filter =
+            Self { id: None, address: None, local: None, kind: None, age: 0, skip_own: true };
+        let args = call.args;
+        let mut i = 2;
+        while i < args.len() {
+            let value = args.get(i + 1).ok_or(Failure::SYNTAX)?;
+            if call.is(i, "id") {
+                const BAD: Failure = Failure::new("ERR client-id should be greater than 0");
+                let id = parse_i64(value).filter(|id| *id > 0).ok_or(BAD)?;
+                filter.id = Some(id.unsigned_abs());
+            } else if call.is(i, "maxage") {
+                const BAD: Failure = Failure::new("ERR maxage should be greater than 0");
+                filter.age = Some(call.integer(i + 1)?).filter(|age| *age > 0).ok_or(BAD)?;
+            } else if call.is(i, "type") {
+                filter.kind = Some(Type::read(value)?);
+            } else if call.is(i, "addr") {
+                filter.address = Some(value);
+            } else if call.is(i, "laddr") {
+                filter.local = Some(value);
+            } else if call.is(i, "user") {
+                if value != b"default" {
+                    let name = String::from_utf8_lossy(value);
+                    return Err(Failure::text(format!("ERR No such user '{name}'")));
+                }
+            } else if call.is(i, "skipme") {
+                filter.skip_own = match () {
+                    () if call.is(i + 1, "yes") => true,
+                    () if call.is(i + 1, "no") => false,
+                    () => return Err(Failure::SYNTAX),
+                };
+            } else {
+                return Err(Failure::SYNTAX);
+            }
+            i += 2;
+        }
+        Ok(filter)
+    }
+
+    fn passes(&self, client: &Client, own: u64, now: i64) -> bool {
+        let lasted = now.saturating_sub(client.connected_at) / 1000;
+        self.kind.is_none_or(|kind| kind.has(client))
+            && self.id.is_none_or(|id| client.id == id)
+            && self.address.is_none_or(|address| client.peer.as_bytes() == address)
+            && self.local.is_none_or(|local| client.local.as_bytes() == local)
+            && (self.age == 0 || lasted >= self.age)
+            && !(self.skip_own && client.id == own)
+            && !client.is_killed()
+    }
+}

@@ -1,0 +1,155 @@
+//! CLIENT LIST and CLIENT INFO: a connection in one line of `name=value` pairs.
+//!
+//! The names and their order are those of Redis 7.4, because tools read them. What has no meaning
+//! here (buffers that are not counted by client) is 0.
+
+use std::fmt::Write as _;
+use std::sync::atomic::Ordering;
+
+use crate::commands::call::Call;
+use crate::commands::clients::Client;
+use crate::commands::failure::{Answer, Failure};
+use crate::commands::shared::Shared;
+use cowherd_resp::parse_i64;
+
+/// A kind of connections that a filter can name.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Type {
+    /// Those of no other kind.
+    Normal,
+    /// Those that subscribe to something.
+    Subscriber,
+    /// What no connection here is.
+    Replication,
+}
+
+impl Type {
+    /// The kind that a name means.
+    pub(super) fn read(name: &[u8]) -> Result<Self, Failure> {
+        let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
+        if is("normal") {
+            Ok(Self::Normal)
+        } else if is("pubsub") {
+            Ok(Self::Subscriber)
+        } else if ["master", "replica", "slave"].into_iter().any(is) {
+            Ok(Self::Replication)
+        } else {
+            let name = String::from_utf8_lossy(name);
+            Err(Failure::text(format!("ERR Unknown client type '{name}'")))
+        }
+    }
+
+    /// Whether a connection is of this kind.
+    pub(super) fn has(self, client: &Client) -> bool {
+        match self {
+            Self::Normal => !client.is_subscriber(),
+            Self::Subscriber => client.is_subscriber(),
+            Self::Replication => false,
+        }
+    }
+}
+
+/// CLIENT INFO.
+pub(super) fn info(call: &mut Call<'_>) -> Answer {
+    let mut text = String::new();
+    describe(&mut text, call.shared, &call.session.client, Some(&call.row.name), call.now);
+    call.reply.verbatim("txt", &text);
+    Ok(())
+}
+
+/// CLIENT LIST [TYPE type | ID id ...].
+pub(super) fn list(call: &mut Call<'_>) -> Answer {
+    let all = call.shared.clients.list();
+    let chosen = match call.args.len() {
+        2 => all,
+        4 if call.is(2, "type") => {
+            let kind = Type::read(call.args.at(3))?;
+            all.into_iter().filter(|client| kind.has(client)).collect()
+        }
+        4.. if call.is(2, "id") => {
+            let mut chosen = Vec::new();
+            for id in call.args.from(3) {
+                let id = parse_i64(id).ok_or(Failure::new("ERR Invalid client ID"))?;
+                let found = all.iter().find(|client| i64::try_from(client.id) == Ok(id));
+                chosen.extend(found.cloned());
+            }
+            chosen
+        }
+        _ => return Err(Failure::SYNTAX),
+    };
+    let mut text = String::new();
+    for client in chosen {
+        let own = (client.id == call.session.client.id).then_some(call.row.name.as_str());
+        describe(&mut text, call.shared, &client, own, call.now);
+    }
+    call.reply.verbatim("txt", &text);
+    Ok(())
+}
+
+/// Appends the line of one connection; `command` is what it runs right now, if that is known.
+fn describe(text: &mut String, shared: &Shared, client: &Client, command: Option<&str>, now: i64) {
+    let load = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
+    let seconds = |since: i64| now.saturating_sub(since).max(0) / 1000;
+    let last = || {
+        let row = usize::try_from(load(&client.last_command)).ok()?.checked_sub(1)?;
+        shared.table.rows().get(row).map(|row| row.name.as_str())
+    };
+    let names = client.names.lock().clone();
+    // Writing to a string cannot fail.
+    let _ = write!(
+        text,
+        "id={} addr={} laddr={} fd={} name={} age={} idle={} flags={} db={} ",
+        client.id,
+        client.peer,
+        client.local,
+        client.fd,
+        names.name,
+        seconds(client.connected_at),
+        seconds(client.last_active.load(Ordering::Relaxed)),
+        flags(client),
+        load(&client.db),
+    );
+    // Outside a transaction 0 is stored, and -1 shown.
+    let queued = i128::from(load(&client.queued)) - 1;
+    let (watched, queued_memory) = (load(&client.watched), load(&client.queued_memory));
+    let backlog = client.backlog();
+    let _ = write!(
+        text,
+        "sub={} psub={} ssub={} multi={queued} watch={watched} qbuf=0 qbuf-free=0 argv-mem=0 \
+         multi-mem={queued_memory} rbs=0 rbp=0 obl=0 oll={} omem={backlog} tot-mem={backlog} \
+         events={} ",
+        load(&client.channels),
+        load(&client.patterns),
+        load(&client.shard_channels),
+        u8::from(backlog > 0),
+        if backlog > 0 { "rw" } else { "r" },
+    );
+    let _ = writeln!(
+        text,
+        "cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} \
+         tot-net-out={} tot-cmds={}",
+        command.or_else(last).unwrap_or("NULL"),
+        load(&client.protocol),
+        names.library,
+        names.library_version,
+        load(&client.bytes_in),
+        load(&client.bytes_out),
+        load(&client.commands),
+    );
+}
+
+/// A letter for each property; `N` if there is none.
+fn flags(client: &Client) -> String {
+    let letters = [
+        (client.queued.load(Ordering::Relaxed) > 0, 'x'),
+        (client.watcher.is_touched(), 'd'),
+        (client.is_killed(), 'A'),
+        (client.is_subscriber(), 'P'),
+        (client.is_blocked(), 'b'),
+        (client.is_unix, 'U'),
+        (client.no_evict.load(Ordering::Relaxed), 'e'),
+        (client.no_touch.load(Ordering::Relaxed), 'T'),
+    ];
+    let set: String = letters.iter().filter(|(on, _)| *on).map(|(_, letter)| letter).collect();
+    if set.is_empty() { "N".to_owned() } else { set }
+}

@@ -1,0 +1,228 @@
+//! CLIENT: who is connected, how they are named, held up and cut off.
+
+mod kill;
+mod list;
+#[cfg(test)]
+mod tests;
+
+use std::sync::atomic::Ordering;
+
+use cowherd_resp::parse_i64;
+
+use super::call::Call;
+use super::connection::{client_name, printable};
+use super::failure::{Answer, Failure};
+use super::session::ReplyMode;
+use super::table::{Command, Flags, Keys};
+
+const PLAIN: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
+const ADMIN: Flags = PLAIN.and(Flags::ADMIN);
+/// What ends a pause must run in one.
+const PAUSING: Flags = ADMIN.and(Flags::UNPAUSED);
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] =
+    &[Command::new("client", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
+        .doc("connection", "2.4.0", "Commands about connections.")
+        .with(&[
+            sub("caching", 3, PLAIN, no_tracking, "6.0.0", "Not supported."),
+            sub("getname", 2, PLAIN, get_name, "2.6.9", "Returns this connection's name."),
+            sub("getredir", 2, PLAIN, no_tracking, "6.0.0", "Not supported."),
+            sub("help", 2, HELP, help, "5.0.0", "Lists the subcommands."),
+            sub("id", 2, PLAIN, id, "5.0.0", "Returns this connection's number."),
+            sub("info", 2, PLAIN, list::info, "6.2.0", "Describes this connection."),
+            sub("kill", -3, PAUSING, kill::kill, "2.4.0", "Closes connections."),
+            sub("list", -2, ADMIN, list::list, "2.4.0", "Describes the connections."),
+            sub("no-evict", 3, ADMIN, no_evict, "7.0.0", "Marks this connection as to be kept."),
+            sub("no-touch", 3, PLAIN, no_touch, "7.2.0", "Lets reads leave access times alone."),
+            sub("pause", -3, PAUSING, pause, "3.0.0", "Holds up commands for a while."),
+            sub("reply", 3, PLAIN, reply, "3.2.0", "Turns replies on and off."),
+            sub("setinfo", 4, PLAIN, set_info, "7.2.0", "Tells the client library's name."),
+            sub("setname", 3, PLAIN, set_name, "2.6.9", "Names this connection."),
+            sub("tracking", -3, PLAIN, no_tracking, "6.0.0", "Not supported."),
+            sub("trackinginfo", 2, PLAIN, no_tracking, "6.2.0", "Not supported."),
+            sub("unblock", -3, ADMIN, unblock, "5.0.0", "Ends the wait of a blocked client."),
+            sub("unpause", 2, PAUSING, unpause, "6.2.0", "Ends a pause."),
+        ])];
+
+const HELP: Flags = Flags::LOADING.and(Flags::STALE);
+
+const fn sub(
+    name: &'static str,
+    arity: isize,
+    flags: Flags,
+    handler: super::table::Handler,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    Command::new(name, arity, flags, Keys::NONE, handler).doc("connection", since, summary)
+}
+
+fn help(call: &mut Call<'_>) -> Answer {
+    call.help(&[
+        "GETNAME",
+        "    Returns the name of this connection.",
+        "ID",
+        "    Returns the number of this connection.",
+        "INFO",
+        "    Describes this connection.",
+        "KILL <address>",
+        "    Closes the connection from an address.",
+        "KILL <filter> <value> [<filter> <value> ...]",
+        "    Closes the connections that pass all filters: ID <number>, ADDR <address>,",
+        "    LADDR <own address>, TYPE <type>, USER <name>, MAXAGE <seconds at least>, and",
+        "    SKIPME (YES|NO), whether to spare this connection (default: yes).",
+        "LIST [TYPE <type> | ID <number> [<number> ...]]",
+        "    Describes connections, one a line.",
+        "NO-EVICT (ON|OFF)",
+        "    Marks this connection as one to keep when memory is short.",
+        "NO-TOUCH (ON|OFF)",
+        "    Whether reads of this connection leave access times alone.",
+        "PAUSE <milliseconds> [WRITE|ALL]",
+        "    Holds up commands of all clients, or those that write.",
+        "REPLY (ON|OFF|SKIP)",
+        "    Turns replies on or off, or leaves out the next one.",
+        "SETINFO (LIB-NAME|LIB-VER) <text>",
+        "    Tells name or version of the client library.",
+        "SETNAME <name>",
+        "    Names this connection.",
+        "UNBLOCK <number> [TIMEOUT|ERROR]",
+        "    Ends the wait of a blocked client.",
+        "UNPAUSE",
+        "    Ends a pause.",
+    ]);
+    Ok(())
+}
+
+/// Reads ON or OFF.
+fn switch(call: &Call<'_>, i: usize) -> Result<bool, Failure> {
+    match () {
+        () if call.is(i, "on") => Ok(true),
+        () if call.is(i, "off") => Ok(false),
+        () => Err(Failure::SYNTAX),
+    }
+}
+
+fn id(call: &mut Call<'_>) -> Answer {
+    call.reply.integer(i64::try_from(call.session.client.id).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+fn get_name(call: &mut Call<'_>) -> Answer {
+    match call.session.client.names.lock().name.as_str() {
+        "" => call.reply.null(),
+        name => call.reply.bulk_str(name),
+    }
+    Ok(())
+}
+
+fn set_name(call: &mut Call<'_>) -> Answer {
+    call.session.client.names.lock().name = client_name(call.args.at(2))?;
+    call.reply.ok();
+    Ok(())
+}
+
+fn set_info(call: &mut Call<'_>) -> Answer {
+    let option = call.text(2);
+    let (is_name, is_version) = (call.is(2, "lib-name"), call.is(2, "lib-ver"));
+    if !is_name && !is_version {
+        return Err(Failure::text(format!("ERR Unrecognized option '{option}'")));
+    }
+    let Some(value) = printable(call.args.at(3)) else {
+        return Err(Failure::text(format!(
+            "ERR {option} cannot contain spaces, newlines or special characters."
+        )));
+    };
+    let mut names = call.session.client.names.lock();
+    let field = if is_name { &mut names.library } else { &mut names.library_version };
+    *field = value;
+    drop(names);
+    call.reply.ok();
+    Ok(())
+}
+
+fn no_evict(call: &mut Call<'_>) -> Answer {
+    call.session.client.no_evict.store(switch(call, 2)?, Ordering::Relaxed);
+    call.reply.ok();
+    Ok(())
+}
+
+fn no_touch(call: &mut Call<'_>) -> Answer {
+    let on = switch(call, 2)?;
+    call.session.no_touch = on;
+    call.session.client.no_touch.store(on, Ordering::Relaxed);
+    call.reply.ok();
+    Ok(())
+}
+
+/// OFF and SKIP have no reply of their own.
+fn reply(call: &mut Call<'_>) -> Answer {
+    if call.is(2, "on") {
+        call.session.reply_mode = ReplyMode::On;
+        call.session.skipping = false;
+        call.reply.ok();
+    } else if call.is(2, "off") {
+        call.session.reply_mode = ReplyMode::Off;
+    } else if call.is(2, "skip") {
+        if call.session.reply_mode != ReplyMode::Off {
+            call.session.reply_mode = ReplyMode::SkipNext;
+        }
+    } else {
+        return Err(Failure::SYNTAX);
+    }
+    Ok(())
+}
+
+fn pause(call: &mut Call<'_>) -> Answer {
+    const BAD_TIMEOUT: Failure = Failure::new("ERR timeout is not an integer or out of range");
+    let time = parse_i64(call.args.at(2)).ok_or(BAD_TIMEOUT)?;
+    let writes_only = match call.args.len() {
+        3 => false,
+        4 if call.is(3, "all") => false,
+        4 if call.is(3, "write") => true,
+        4 => return Err(Failure::new("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+        _ => return Err(Failure::SYNTAX),
+    };
+    if time < 0 {
+        return Err(Failure::new("ERR timeout is negative"));
+    }
+    let until = call.now.checked_add(time).ok_or(BAD_TIMEOUT)?;
+    // A pause of everything that still lasts is not weakened.
+    let clients = &call.shared.clients;
+    let writes_only = writes_only && clients.paused_until(call.now, false).is_none();
+    clients.pause(until, writes_only);
+    call.reply.ok();
+    Ok(())
+}
+
+fn unpause(call: &mut Call<'_>) -> Answer {
+    call.shared.clients.unpause();
+    call.reply.ok();
+    Ok(())
+}
+
+fn unblock(call: &mut Call<'_>) -> Answer {
+    let with_error = match call.args.len() {
+        3 => false,
+        4 if call.is(3, "timeout") => false,
+        4 if call.is(3, "error") => true,
+        4 => return Err(Failure::new("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        _ => return Err(super::wrong_arity(call.row)),
+    };
+    let shared = call.shared;
+    let client = u64::try_from(call.integer(2)?).ok().and_then(|id| shared.clients.get(id));
+    let waiter = client.and_then(|client| client.waiting.lock().clone());
+    let limits = &call.config.client_output_buffer_limit;
+    let ended = waiter.is_some_and(|waiter| match with_error {
+        true => waiter.unblock(&shared.waits, &shared.keyspace, limits),
+        false => waiter.give_up(&shared.waits, &shared.keyspace, limits),
+    });
+    call.reply.integer(i64::from(ended));
+    Ok(())
+}
+
+fn no_tracking(_call: &mut Call<'_>) -> Answer {
+    Err(Failure::new(
+        "ERR client tracking is not supported; turn off client-side caching in the client",
+    ))
+}

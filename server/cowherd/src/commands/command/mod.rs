@@ -1,0 +1,206 @@
+//! COMMAND: what clients can ask about the command table.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | `entry` | one command as COMMAND INFO describes it |
+//! | `facts` | what the table does not tell: uses of keys, categories, hints |
+//! | `docs` | one command as COMMAND DOCS describes it |
+//! | `syntax` | arguments, written as one reads them, and their parser |
+
+mod docs;
+mod entry;
+mod facts;
+mod syntax;
+#[cfg(test)]
+mod tests;
+
+use cowherd_resp::{Args, Reply, glob_match};
+#[cfg(test)]
+pub use syntax::draw::{Draw, request as draw_request};
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::table::{Command, Flags, Handler, Keys, Row, Table};
+
+const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] = &[Command::new("command", -1, ALWAYS, Keys::NONE, command)
+    .doc("server", "2.8.13", "Describes all commands.")
+    .with(&[
+        sub("count", 2, count, "2.8.13", "Returns the number of commands."),
+        sub("docs", -2, docs, "7.0.0", "Returns the documentation of commands."),
+        sub("getkeys", -4, get_keys, "2.8.13", "Finds the keys in a full command."),
+        sub(
+            "getkeysandflags",
+            -4,
+            get_keys_and_flags,
+            "7.0.0",
+            "Finds the keys in a full command, and how they are used.",
+        ),
+        sub("help", 2, help, "5.0.0", "Lists the subcommands."),
+        sub("info", -2, info, "2.8.13", "Describes commands."),
+        sub("list", -2, list, "7.0.0", "Returns the names of commands."),
+    ])];
+
+const fn sub(
+    name: &'static str,
+    arity: isize,
+    handler: Handler,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    Command::new(name, arity, ALWAYS, Keys::NONE, handler).doc("server", since, summary)
+}
+
+/// The rows of commands, without those of subcommands.
+fn top(table: &Table) -> impl Iterator<Item = &Row> + Clone {
+    table.rows().iter().filter(|row| !row.name.contains('|'))
+}
+
+/// The row of a name in any case, such as `get` or `Config|Get`.
+fn by_name<'t>(table: &'t Table, name: &[u8]) -> Option<&'t Row> {
+    table.by_full_name(&str::from_utf8(name).ok()?.to_ascii_lowercase())
+}
+
+/// COMMAND alone.
+fn command(call: &mut Call<'_>) -> Answer {
+    if call.args.len() > 1 {
+        return Err(super::unknown_subcommand(&call.args));
+    }
+    all_entries(&call.shared.table, call.reply);
+    Ok(())
+}
+
+fn all_entries(table: &Table, reply: &mut Reply) {
+    reply.array(top(table).count());
+    for row in top(table) {
+        entry::write(reply, table, row);
+    }
+}
+
+fn help(call: &mut Call<'_>) -> Answer {
+    call.help(&[
+        "(none)",
+        "    Describes all commands.",
+        "COUNT",
+        "    Returns the number of commands.",
+        "DOCS [<command> ...]",
+        "    Returns the documentation of these commands, or of all.",
+        "GETKEYS <command> [<arg> ...]",
+        "    Finds the keys in a full command.",
+        "GETKEYSANDFLAGS <command> [<arg> ...]",
+        "    Finds the keys in a full command, and how they are used.",
+        "INFO [<command> ...]",
+        "    Describes these commands, or all.",
+        "LIST [FILTERBY (MODULE <name>|ACLCAT <category>|PATTERN <pattern>)]",
+        "    Returns the names of commands.",
+    ]);
+    Ok(())
+}
+
+fn count(call: &mut Call<'_>) -> Answer {
+    call.reply.integer(i64::try_from(top(&call.shared.table).count()).unwrap_or(i64::MAX));
+    Ok(())
+}
+
+fn info(call: &mut Call<'_>) -> Answer {
+    let table = &call.shared.table;
+    let names = call.args.from(2);
+    if names.is_empty() {
+        all_entries(table, call.reply);
+        return Ok(());
+    }
+    call.reply.array(names.len());
+    for name in names {
+        match by_name(table, name) {
+            Some(row) => entry::write(call.reply, table, row),
+            None => call.reply.null(),
+        }
+    }
+    Ok(())
+}
+
+fn docs(call: &mut Call<'_>) -> Answer {
+    let table = &call.shared.table;
+    let names = call.args.from(2);
+    let rows: Vec<&Row> = match names.len() {
+        0 => top(table).collect(),
+        _ => names.iter().filter_map(|name| by_name(table, name)).collect(),
+    };
+    docs::write(call.reply, table, &rows);
+    Ok(())
+}
+
+fn list(call: &mut Call<'_>) -> Answer {
+    let rows = call.shared.table.rows();
+    let chosen: Vec<&Row> = match call.args.get(4) {
+        None if call.args.len() == 2 => rows.iter().collect(),
+        Some(wanted) if call.args.len() == 5 && call.is(2, "filterby") => match () {
+            // No command comes from a module.
+            () if call.is(3, "module") => Vec::new(),
+            () if call.is(3, "aclcat") => {
+                let wanted = wanted.to_ascii_lowercase();
+                let has = |row: &&Row| {
+                    entry::categories(row).any(|category| category.as_bytes()[1..] == wanted)
+                };
+                rows.iter().filter(has).collect()
+            }
+            () if call.is(3, "pattern") => {
+                let fits = |row: &&Row| glob_match(wanted, row.name.as_bytes(), true);
+                rows.iter().filter(fits).collect()
+            }
+            () => return Err(Failure::SYNTAX),
+        },
+        _ => return Err(Failure::SYNTAX),
+    };
+    call.reply.array(chosen.len());
+    for row in chosen {
+        call.reply.bulk_str(&row.name);
+    }
+    Ok(())
+}
+
+/// The row of the command that `args` are, if it has keys.
+fn keyed<'t>(table: &'t Table, args: &Args<'_>) -> Result<&'t Row, Failure> {
+    let row = table.resolve(args).ok_or(Failure::new("ERR Invalid command specified"))?;
+    // Channels stand where keys do, and are none.
+    if !row.command.keys.are_there() || row.command.flags.has(Flags::PUBSUB) {
+        return Err(Failure::new("ERR The command has no key arguments"));
+    }
+    if !row.command.accepts(args.len()) {
+        return Err(Failure::new("ERR Invalid number of arguments specified for command"));
+    }
+    Ok(row)
+}
+
+fn get_keys(call: &mut Call<'_>) -> Answer {
+    let args = call.args.from(2);
+    let positions = keyed(&call.shared.table, &args)?.command.keys.positions(&args);
+    call.reply.array(positions.clone().count());
+    for i in positions {
+        call.reply.bulk(args.at(i));
+    }
+    Ok(())
+}
+
+fn get_keys_and_flags(call: &mut Call<'_>) -> Answer {
+    let args = call.args.from(2);
+    let row = keyed(&call.shared.table, &args)?;
+    let specs = facts::key_specs(row);
+    let keys = || {
+        let positions = |spec: &facts::KeySpec| {
+            let flags = spec.flags;
+            spec.positions(&args).map(move |i| (i, flags))
+        };
+        specs.iter().flat_map(positions)
+    };
+    call.reply.array(keys().count());
+    for (i, flags) in keys() {
+        call.reply.array(2);
+        call.reply.bulk(args.at(i));
+        call.reply.set(flags.len());
+        flags.iter().for_each(|flag| call.reply.simple(flag));
+    }
+    Ok(())
+}

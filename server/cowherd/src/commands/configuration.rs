@@ -1,0 +1,135 @@
+//! CONFIG: reading, changing and rewriting the configuration.
+
+use crate::config::{Config, SetError};
+use crate::telemetry::Figures as _;
+use cowherd_resp::glob_match;
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::shared::Shared;
+use super::table::{Command, Flags, Keys, Locks, server_sub};
+
+const ADMIN: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::LOADING).and(Flags::STALE);
+const HELP: Flags = Flags::LOADING.and(Flags::STALE);
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] =
+    &[Command::new("config", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
+        .doc("server", "2.0.0", "Commands about the configuration.")
+        .with(&[
+            server_sub("get", -3, ADMIN, get, "2.0.0", "Returns the directives that fit patterns.")
+                .locking(Locks::Own),
+            server_sub("help", 2, HELP, help, "5.0.0", "Lists the subcommands.")
+                .locking(Locks::Own),
+            server_sub("resetstat", 2, ADMIN, reset_stat, "2.0.0", "Sets the statistics to zero.")
+                .locking(Locks::Own),
+            server_sub(
+                "rewrite",
+                2,
+                ADMIN,
+                rewrite,
+                "2.8.0",
+                "Brings the configuration file up to date.",
+            )
+            .locking(Locks::Own),
+            server_sub("set", -4, ADMIN, set, "2.0.0", "Changes directives, all or none.")
+                .locking(Locks::Own),
+        ])];
+
+fn help(call: &mut Call<'_>) -> Answer {
+    call.help(&[
+        "GET <pattern> [<pattern> ...]",
+        "    Returns the directives whose names fit, and their values.",
+        "RESETSTAT",
+        "    Sets the statistics that INFO reports to zero.",
+        "REWRITE",
+        "    Brings the configuration file up to date.",
+        "SET <directive> <value> [<directive> <value> ...]",
+        "    Changes directives, all or none.",
+    ]);
+    Ok(())
+}
+
+fn get(call: &mut Call<'_>) -> Answer {
+    let patterns = call.args.from(2);
+    let fits =
+        |name: &str| patterns.iter().any(|pattern| glob_match(pattern, name.as_bytes(), true));
+    let found = call.shared.config.matching(fits);
+    call.reply.map(found.len());
+    for (name, value) in found {
+        // A name that was asked for as it is comes back as it was written.
+        let asked = patterns.iter().find(|asked| asked.eq_ignore_ascii_case(name.as_bytes()));
+        call.reply.bulk(asked.unwrap_or(name.as_bytes()));
+        call.reply.bulk_str(&value);
+    }
+    Ok(())
+}
+
+impl From<SetError> for Failure {
+    fn from(error: SetError) -> Self {
+        Self::text(error.to_string())
+    }
+}
+
+fn set(call: &mut Call<'_>) -> Answer {
+    if !call.args.len().is_multiple_of(2) {
+        return Err(Failure::SYNTAX);
+    }
+    let mut pairs = Vec::new();
+    for i in (2..call.args.len()).step_by(2) {
+        let name = str::from_utf8(call.args.at(i));
+        let name = name.map_err(|_| SetError::Unknown { name: call.text(i).into_owned() })?;
+        let value = str::from_utf8(call.args.at(i + 1));
+        let value = value.map_err(|_| refused(name, "the value must be UTF-8 text"))?;
+        pairs.push((name, value));
+    }
+    let shared = call.shared;
+    shared.config.update_if(&pairs, |old, new| {
+        check_memory(shared, old, new)?;
+        shared.apply(new);
+        Ok::<(), Failure>(())
+    })?;
+    call.reply.ok();
+    Ok(())
+}
+
+fn refused(name: &str, reason: &str) -> Failure {
+    Failure::text(format!(
+        "ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}"
+    ))
+}
+
+/// The arena cannot grow.
+fn check_memory(shared: &Shared, old: &Config, new: &Config) -> Answer {
+    let capacity = shared.keyspace.arena().capacity();
+    if new.maxmemory <= capacity || new.maxmemory == old.maxmemory {
+        return Ok(());
+    }
+    let reason = format!(
+        "the arena of {capacity} bytes was reserved at start and cannot grow; set maxmemory to {} \
+         in the configuration file and restart the server",
+        new.maxmemory
+    );
+    Err(refused("maxmemory", &reason))
+}
+
+fn rewrite(call: &mut Call<'_>) -> Answer {
+    call.shared.config.rewrite().map_err(|error| Failure::text(error.to_string()))?;
+    call.reply.ok();
+    Ok(())
+}
+
+fn reset_stat(call: &mut Call<'_>) -> Answer {
+    reset_statistics(call.shared);
+    call.reply.ok();
+    Ok(())
+}
+
+/// Sets everything to zero that is counted for statistics alone. Locks each shard in turn.
+pub fn reset_statistics(shared: &Shared) {
+    shared.telemetry.reset(&shared.figures());
+}
+
+#[cfg(test)]
+#[path = "configuration_tests.rs"]
+mod tests;

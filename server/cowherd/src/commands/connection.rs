@@ -1,0 +1,234 @@
+//! The connection itself: greeting, password, protocol version, end.
+
+use std::sync::atomic::Ordering;
+
+use cowherd_resp::{Version, parse_i64};
+
+use super::call::{Call, Effect};
+use super::failure::{Answer, Failure};
+use super::shared::REDIS_VERSION;
+use super::table::{Command, Flags, Keys};
+
+const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE).and(Flags::FAST);
+const ENTRANCE: Flags = ALWAYS.and(Flags::NOSCRIPT).and(Flags::NO_AUTH);
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("ping", -1, Flags::FAST, Keys::NONE, ping).doc(
+        "connection",
+        "1.0.0",
+        "Answers PONG, or the message.",
+    ),
+    Command::new("echo", 2, ALWAYS, Keys::NONE, echo).doc(
+        "connection",
+        "1.0.0",
+        "Returns the message.",
+    ),
+    Command::new("hello", -1, ENTRANCE, Keys::NONE, hello).doc(
+        "connection",
+        "6.0.0",
+        "Chooses the protocol version and introduces the server.",
+    ),
+    Command::new("auth", -2, ENTRANCE, Keys::NONE, auth).doc(
+        "connection",
+        "1.0.0",
+        "Gives the password.",
+    ),
+    Command::new("quit", -1, ENTRANCE.and(Flags::UNPAUSED).and(Flags::UNQUEUED), Keys::NONE, quit)
+        .doc("connection", "1.0.0", "Closes the connection."),
+    Command::new("reset", 1, ENTRANCE.and(Flags::UNQUEUED), Keys::NONE, reset).doc(
+        "connection",
+        "6.2.0",
+        "Makes the connection as if it were new.",
+    ),
+];
+
+const WRONG_PASSWORD: Failure =
+    Failure::new("WRONGPASS invalid username-password pair or user is disabled.");
+const NO_PASSWORD_SET: Failure = Failure::new(
+    "ERR AUTH <password> called without any password configured for the default user. Are you \
+     sure your configuration is correct?",
+);
+const BAD_VERSION: Failure = Failure::new("ERR Protocol version is not an integer or out of range");
+const NO_SUCH_VERSION: Failure = Failure::new("NOPROTO unsupported protocol version");
+const AUTHENTICATE_FIRST: Failure = Failure::new(
+    "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
+     <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP \
+     protocol version at the same time",
+);
+const BAD_NAME: Failure =
+    Failure::new("ERR Client names cannot contain spaces, newlines or special characters.");
+
+fn ping(call: &mut Call<'_>) -> Answer {
+    if call.session.subscriptions.is_some() && call.reply.version == Version::Resp2 {
+        return ping_as_message(call);
+    }
+    match call.args.len() {
+        1 => call.reply.simple("PONG"),
+        2 => call.reply.bulk(call.args.at(1)),
+        _ => return Err(super::wrong_arity(call.row)),
+    }
+    Ok(())
+}
+
+/// A subscriber that speaks RESP2 gets nothing but messages.
+fn ping_as_message(call: &mut Call<'_>) -> Answer {
+    if call.args.len() > 2 {
+        return Err(super::wrong_arity(call.row));
+    }
+    call.reply.array(2);
+    call.reply.bulk_str("pong");
+    call.reply.bulk(call.args.get(1).unwrap_or_default());
+    Ok(())
+}
+
+fn echo(call: &mut Call<'_>) -> Answer {
+    call.reply.bulk(call.args.at(1));
+    Ok(())
+}
+
+fn quit(call: &mut Call<'_>) -> Answer {
+    call.reply.ok();
+    call.effect = Effect::Close;
+    Ok(())
+}
+
+fn reset(call: &mut Call<'_>) -> Answer {
+    call.session.discard(&call.shared.keyspace);
+    call.shared.pubsub.leave(call.session);
+    call.session.reset(call.config.requirepass.is_none());
+    call.reply.version = Version::Resp2;
+    call.reply.simple("RESET");
+    Ok(())
+}
+
+fn auth(call: &mut Call<'_>) -> Answer {
+    let (user, password) = match call.args.len() {
+        2 if call.config.requirepass.is_none() => return Err(NO_PASSWORD_SET),
+        2 => (&b"default"[..], call.args.at(1)),
+        3 => (call.args.at(1), call.args.at(2)),
+        _ => return Err(Failure::SYNTAX),
+    };
+    check_password(call, user, password)?;
+    call.session.authenticated = true;
+    call.reply.ok();
+    Ok(())
+}
+
+/// Whether user and password are right; any password is when none is set.
+fn check_password(call: &Call<'_>, user: &[u8], password: &[u8]) -> Answer {
+    let right = match &call.config.requirepass {
+        Some(set) => same_secret(set.as_bytes(), password),
+        None => true,
+    };
+    if user == b"default" && right { Ok(()) } else { Err(WRONG_PASSWORD) }
+}
+
+/// Compares in a time that depends on the length of `given` alone, so that nobody can feel their
+/// way to the secret.
+fn same_secret(secret: &[u8], given: &[u8]) -> bool {
+    let mut different = u8::from(secret.len() != given.len());
+    for (i, byte) in given.iter().enumerate() {
+        let expected = if secret.is_empty() { 0 } else { secret[i % secret.len()] };
+        different |= std::hint::black_box(byte ^ expected);
+    }
+    std::hint::black_box(different) == 0
+}
+
+/// A name that a client may give itself.
+pub(super) fn client_name(name: &[u8]) -> Result<String, Failure> {
+    printable(name).ok_or(BAD_NAME)
+}
+
+/// The text of `bytes`, if all of them are visible ASCII.
+pub(super) fn printable(bytes: &[u8]) -> Option<String> {
+    let visible = bytes.iter().all(u8::is_ascii_graphic);
+    visible.then(|| String::from_utf8_lossy(bytes).into_owned())
+}
+
+/// What a HELLO asks for.
+#[derive(Default)]
+struct Greeting<'c> {
+    version: Option<Version>,
+    credentials: Option<(&'c [u8], &'c [u8])>,
+    name: Option<String>,
+}
+
+impl<'c> Greeting<'c> {
+    fn read(call: &Call<'c>) -> Result<Self, Failure> {
+        let args = call.args;
+        let mut greeting = Self::default();
+        let Some(version) = args.get(1) else { return Ok(greeting) };
+        greeting.version = Some(match parse_i64(version).ok_or(BAD_VERSION)? {
+            2 => Version::Resp2,
+            3 => Version::Resp3,
+            _ => return Err(NO_SUCH_VERSION),
+        });
+        let mut i = 2;
+        while i < args.len() {
+            match (args.get(i + 1), args.get(i + 2)) {
+                (Some(user), Some(password)) if call.is(i, "auth") => {
+                    greeting.credentials = Some((user, password));
+                    i += 3;
+                }
+                (Some(name), _) if call.is(i, "setname") => {
+                    greeting.name = Some(client_name(name)?);
+                    i += 2;
+                }
+                _ => {
+                    let option = call.text(i);
+                    return Err(Failure::text(format!(
+                        "ERR Syntax error in HELLO option '{option}'"
+                    )));
+                }
+            }
+        }
+        Ok(greeting)
+    }
+}
+
+fn hello(call: &mut Call<'_>) -> Answer {
+    let greeting = Greeting::read(call)?;
+    if let Some((user, password)) = greeting.credentials {
+        check_password(call, user, password)?;
+        call.session.authenticated = true;
+    }
+    if !call.session.authenticated {
+        return Err(AUTHENTICATE_FIRST);
+    }
+    let client = &call.session.client;
+    if let Some(name) = greeting.name {
+        client.names.lock().name = name;
+    }
+    if let Some(version) = greeting.version {
+        call.reply.version = version;
+    }
+    let protocol = match call.reply.version {
+        Version::Resp2 => 2,
+        Version::Resp3 => 3,
+    };
+    client.protocol.store(protocol, Ordering::Relaxed);
+
+    let id = i64::try_from(client.id).unwrap_or(i64::MAX);
+    let reply = &mut *call.reply;
+    reply.map(7);
+    for (name, value) in [("server", "redis"), ("version", REDIS_VERSION)] {
+        reply.bulk_str(name);
+        reply.bulk_str(value);
+    }
+    reply.bulk_str("proto");
+    reply.integer(if protocol == 3 { 3 } else { 2 });
+    reply.bulk_str("id");
+    reply.integer(id);
+    for (name, value) in [("mode", "standalone"), ("role", "master")] {
+        reply.bulk_str(name);
+        reply.bulk_str(value);
+    }
+    reply.bulk_str("modules");
+    reply.array(0);
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "connection_tests.rs"]
+mod tests;

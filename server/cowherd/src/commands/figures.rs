@@ -1,0 +1,96 @@
+//! The figures that only the keyspace and the connections know, for INFO and for the metrics.
+
+use std::sync::atomic::Ordering;
+
+use crate::keyspace::{CHUNK_SIZE, DATABASES};
+use crate::telemetry::{
+    ArenaFigures, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
+    MemoryFigures, OccupancyMap, ServerFigures, UndoLogFigures,
+};
+
+use super::shared::Shared;
+
+impl Figures for Shared {
+    fn figures(&self) -> InfoInputs {
+        let config = self.config.current();
+        let arena = self.keyspace.arena();
+        let stats = self.keyspace.stats();
+        let used = arena.used_bytes();
+        InfoInputs {
+            server: ServerFigures {
+                tcp_port: config.port,
+                run_id: self.run_id.clone(),
+                config_file: self
+                    .config
+                    .file()
+                    .map(|f| f.display().to_string())
+                    .unwrap_or_default(),
+                supervised: config.supervised.name().to_owned(),
+                hz: config.hz,
+                threads: config.threads,
+            },
+            clients: ClientFigures {
+                limit: u64::from(config.maxclients),
+                blocked: self.waits.clients(),
+                blocking_keys: self.waits.keys(),
+                pubsub: self.pubsub.clients(),
+                ..ClientFigures::default()
+            },
+            memory: MemoryFigures {
+                used,
+                startup: 0,
+                overhead: 0,
+                limit: self.maxmemory.load(Ordering::Relaxed),
+                policy: config.maxmemory_policy.name(),
+            },
+            counters: EngineCounters {
+                changes: stats.changes,
+                keyspace_hits: stats.hits,
+                keyspace_misses: stats.misses,
+                expired_keys: stats.expired,
+                evicted_keys: stats.evicted,
+                ..EngineCounters::default()
+            },
+            pubsub_channels: self.pubsub.channels(),
+            pubsub_patterns: self.pubsub.patterns(),
+            pubsub_shard_channels: self.pubsub.shard_channels(),
+            databases: (0..DATABASES).map(|db| self.database(db)).collect(),
+            arena: ArenaFigures {
+                pages_asked: config.arena_pages.name().to_owned(),
+                pages: arena.page_kind().name().to_owned(),
+                capacity: arena.capacity(),
+                chunk_bytes: CHUNK_SIZE,
+                used_chunks: arena.used_chunks(),
+                huge_bytes: self.sampled.huge_bytes(),
+                cow_page_bytes: arena.page_kind().cow_bytes(),
+            },
+            checkpoint_isolation: config.checkpoint_isolation.name().to_owned(),
+            cow: arena.barrier().total_cost(),
+            cow_faults: arena.barrier().fault_times(),
+            undo: arena.barrier().total_undo_cost(),
+            undo_captures: arena.barrier().capture_times(),
+            undo_log: arena.barrier().undo_log().map(|log| UndoLogFigures {
+                limit: log.limit(),
+                block_bytes: config.checkpoint_undo_block.bytes(),
+            }),
+            thp: self.sampled.thp(),
+            pool: self.sampled.pool(),
+            ..InfoInputs::default()
+        }
+    }
+
+    fn arena_map(&self, most: usize) -> OccupancyMap {
+        self.keyspace.arena().picture(most)
+    }
+}
+
+impl Shared {
+    fn database(&self, number: usize) -> DatabaseFigures {
+        DatabaseFigures {
+            number,
+            keys: self.keyspace.len(number),
+            expires: self.keyspace.expires_len(number),
+            avg_ttl_ms: self.ttl_samples[number].load(Ordering::Relaxed),
+        }
+    }
+}

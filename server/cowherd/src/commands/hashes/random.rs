@@ -1,0 +1,146 @@
+//! Fields chosen at random: HRANDFIELD.
+
+use std::collections::HashSet;
+
+use crate::commands::call::Call;
+use crate::commands::elements::bulk;
+use crate::commands::failure::{Answer, Failure};
+use crate::commands::random::{below, random};
+use crate::keyspace::{Entry, Value};
+use cowherd_resp::{Reply, Version};
+
+use super::read;
+
+const OUT_OF_RANGE: Failure = Failure::new("ERR value is out of range");
+const BELOW_RANGE: Failure = Failure::new(
+    "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+);
+/// Fields that may be asked for with repeats: what the reply takes has to be somewhere.
+const MOST_REPEATED: u64 = 1 << 24;
+
+type Pair<'s> = (Value<'s>, Value<'s>);
+
+pub(super) fn hrandfield(call: &mut Call<'_>) -> Answer {
+    if call.args.len() == 2 {
+        return one(call);
+    }
+    let count = call.integer(2)?;
+    if count == i64::MIN {
+        return Err(BELOW_RANGE);
+    }
+    let with_values = call.args.len() == 4 && call.is(3, "withvalues");
+    if call.args.len() > 3 && !with_values {
+        return Err(Failure::SYNTAX);
+    }
+    if with_values && count.unsigned_abs() > i64::MAX.unsigned_abs() / 2 {
+        return Err(OUT_OF_RANGE);
+    }
+    let entry = read(call)?;
+    let (Some(entry), 1..) = (entry, count.unsigned_abs()) else {
+        call.reply.array(0);
+        return Ok(());
+    };
+    if count > 0 {
+        different(call, &entry, count.unsigned_abs(), with_values);
+        return Ok(());
+    }
+    if count.unsigned_abs() > MOST_REPEATED {
+        return Err(OUT_OF_RANGE);
+    }
+    repeated(call, &entry, usize::try_from(count.unsigned_abs()).unwrap_or(0), with_values);
+    Ok(())
+}
+
+fn one(call: &mut Call<'_>) -> Answer {
+    let entry = read(call)?;
+    let Some(entry) = entry else {
+        call.reply.null();
+        return Ok(());
+    };
+    let shards = &call.shards;
+    let pair = shards.hash_random(&entry, random).or_else(|| {
+        let mut all = Vec::new();
+        shards.hash_each(&entry, |field, value| all.push((field, value)));
+        all.get(below(all.len().max(1))).copied()
+    });
+    match pair {
+        Some((field, _)) => bulk(call.reply, field),
+        None => call.reply.null(),
+    }
+    Ok(())
+}
+
+/// Appends the fields, and their values if they are asked for.
+fn show<'s>(reply: &mut Reply, pairs: impl ExactSizeIterator<Item = Pair<'s>>, with_values: bool) {
+    let is_nested = reply.version == Version::Resp3;
+    let flat = if with_values && !is_nested { 2 } else { 1 };
+    reply.array(pairs.len() * flat);
+    for (field, value) in pairs {
+        if with_values && is_nested {
+            reply.array(2);
+        }
+        bulk(reply, field);
+        if with_values {
+            bulk(reply, value);
+        }
+    }
+}
+
+/// Replies `count` fields, the same one perhaps more than once.
+fn repeated(call: &mut Call<'_>, entry: &Entry, count: usize, with_values: bool) {
+    let mut pairs = Vec::with_capacity(count);
+    while pairs.len() < count
+        && let Some(pair) = call.shards.hash_random(entry, random)
+    {
+        pairs.push(pair);
+    }
+    if pairs.len() < count {
+        let mut all = Vec::new();
+        call.shards.hash_each(entry, |field, value| all.push((field, value)));
+        while pairs.len() < count && !all.is_empty() {
+            pairs.push(all[below(all.len())]);
+        }
+    }
+    show(call.reply, pairs.into_iter(), with_values);
+}
+
+/// Replies `count` different fields, or all if there are not so many.
+fn different(call: &mut Call<'_>, entry: &Entry, count: u64, with_values: bool) {
+    /// With fewer than one field in so many wanted, choosing is quicker than listing all.
+    const FEW: u64 = 4;
+    let len = call.shards.hash_len(entry);
+    if count < len / FEW {
+        let mut seen = HashSet::new();
+        let mut pairs = Vec::new();
+        // Each try finds a new one with three chances in four, or more.
+        while (pairs.len() as u64) < count
+            && let Some((field, value)) = call.shards.hash_random(entry, random)
+        {
+            if seen.insert(place(field)) {
+                pairs.push((field, value));
+            }
+        }
+        if pairs.len() as u64 == count {
+            return show(call.reply, pairs.into_iter(), with_values);
+        }
+    }
+    let mut all = Vec::new();
+    call.shards.hash_each(entry, |field, value| all.push((field, value)));
+    if count < all.len() as u64 {
+        let count = usize::try_from(count).unwrap_or(all.len());
+        for i in 0..count {
+            let other = i + below(all.len() - i);
+            all.swap(i, other);
+        }
+        all.truncate(count);
+    }
+    show(call.reply, all.into_iter(), with_values);
+}
+
+/// Where a field of a large hash stands, which tells it from the others.
+fn place(field: Value<'_>) -> usize {
+    match field {
+        Value::Bytes(bytes) => bytes.as_ptr().addr(),
+        Value::Int(_) => 0,
+    }
+}

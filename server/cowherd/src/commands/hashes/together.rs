@@ -1,0 +1,165 @@
+//! Commands that read or set fields and their expiry in one: HGETDEL, HGETEX, HSETEX.
+
+use crate::commands::call::Call;
+use crate::commands::failure::{Answer, Failure};
+use crate::commands::notifications::Class;
+use crate::commands::wrong_arity;
+use crate::keyspace::{ExpireRule, Expiry};
+use cowherd_resp::parse_i64;
+
+use super::expiry::{fields_at, moment, notify};
+use super::{limits, notify_removal, show};
+
+const ONE_CONDITION: Failure =
+    Failure::new("ERR Only one of FXX or FNX arguments can be specified");
+const ONE_TIME: Failure =
+    Failure::new("ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified");
+const BAD_NUMBER: Failure = Failure::new("ERR invalid number of fields");
+
+pub(super) fn hgetdel(call: &mut Call<'_>) -> Answer {
+    let (db, key) = (call.session.db, call.key(1));
+    let entry = call.shards.hash(db, &key)?;
+    let fields = fields_at(call, 2)?;
+    // The same field may stand twice, and is there once only.
+    call.reply.array(fields.len());
+    for (i, field) in fields.iter().enumerate() {
+        let is_taken = fields.iter().take(i).any(|taken| taken == field);
+        show(call, entry.as_ref().filter(|_| !is_taken), field);
+    }
+    if let Some(entry) = entry
+        && call.shards.hash_remove(db, &key, &entry, fields.iter())? > 0
+    {
+        notify_removal(call, &key);
+    }
+    Ok(())
+}
+
+/// The moment that the option at argument `i` names with the argument behind it, if it is one.
+fn time(call: &Call<'_>, i: usize) -> Option<Result<i64, Failure>> {
+    let (unit, base) = match () {
+        () if call.is(i, "ex") => (1000, call.now),
+        () if call.is(i, "px") => (1, call.now),
+        () if call.is(i, "exat") => (1000, 0),
+        () if call.is(i, "pxat") => (1, 0),
+        () => return None,
+    };
+    Some(moment(call, i + 1, unit, base))
+}
+
+pub(super) fn hgetex(call: &mut Call<'_>) -> Answer {
+    let (db, key) = (call.session.db, call.key(1));
+    let entry = call.shards.hash(db, &key)?;
+    let (expiry, first) = match time(call, 2) {
+        Some(at) => (Expiry::At(at?), 4),
+        None if call.is(2, "persist") => (Expiry::None, 3),
+        None => (Expiry::Keep, 2),
+    };
+    let fields = fields_at(call, first)?;
+    call.reply.array(fields.len());
+    for field in fields.iter() {
+        show(call, entry.as_ref(), field);
+    }
+    let Some(entry) = entry else { return Ok(()) };
+    match expiry {
+        Expiry::Keep => {}
+        Expiry::None => {
+            let outcomes = call.shards.hash_persist(db, &key, &entry, fields.iter())?;
+            notify(call, &key, "hpersist", &outcomes);
+        }
+        Expiry::At(at) => {
+            let rule = ExpireRule::default();
+            let outcomes = call.shards.hash_expire(db, &key, &entry, fields.iter(), at, rule)?;
+            notify(call, &key, "hexpire", &outcomes);
+        }
+    }
+    Ok(())
+}
+
+/// What HSETEX was told.
+struct Options {
+    /// Only if none of the fields is there, or only if all are.
+    if_there: Option<bool>,
+    expiry: Option<Expiry>,
+    /// The first field.
+    first: usize,
+}
+
+impl Options {
+    fn parse(call: &Call<'_>) -> Result<Self, Failure> {
+        let mut options = Self { if_there: None, expiry: None, first: 0 };
+        let mut i = 2;
+        while i < call.args.len() {
+            if call.is(i, "fields") {
+                options.first = i + 2;
+                return options.check_number(call, i + 1);
+            }
+            if call.is(i, "fnx") || call.is(i, "fxx") {
+                let wanted = call.is(i, "fxx");
+                if options.if_there.replace(wanted).is_some_and(|other| other != wanted) {
+                    return Err(ONE_CONDITION);
+                }
+                i += 1;
+                continue;
+            }
+            let (expiry, len) = match time(call, i) {
+                Some(_) if call.args.len() == i + 1 => return Err(wrong_arity(call.row)),
+                Some(at) if options.expiry.is_none() => (Expiry::At(at?), 2),
+                Some(_) => (Expiry::None, 2),
+                None if call.is(i, "keepttl") => (Expiry::Keep, 1),
+                None => {
+                    let word = call.text(i);
+                    return Err(Failure::text(format!("ERR unknown argument: {word}")));
+                }
+            };
+            if options.expiry.replace(expiry).is_some() {
+                return Err(ONE_TIME);
+            }
+            i += len;
+        }
+        Err(wrong_arity(call.row))
+    }
+
+    /// Checks that there are as many pairs as argument `i` says.
+    fn check_number(self, call: &Call<'_>, i: usize) -> Result<Self, Failure> {
+        let number = call.args.get(i).and_then(parse_i64).filter(|number| *number > 0);
+        let number = usize::try_from(number.ok_or(BAD_NUMBER)?).map_err(|_| BAD_NUMBER)?;
+        let given = call.args.from(self.first).len();
+        match number.checked_mul(2) == Some(given) {
+            true => Ok(self),
+            false => Err(wrong_arity(call.row)),
+        }
+    }
+}
+
+pub(super) fn hsetex(call: &mut Call<'_>) -> Answer {
+    let options = Options::parse(call)?;
+    let (db, key, args, limits) = (call.session.db, call.key(1), call.args, limits(call));
+    let old = call.shards.hash(db, &key)?;
+    let pairs = (options.first..args.len()).step_by(2).map(|i| (args.at(i), args.at(i + 1)));
+    let mut names = pairs.clone().map(|(name, _)| name);
+    let is_there =
+        |name: &[u8]| old.as_ref().is_some_and(|old| call.shards.hash_get(old, name).is_some());
+    let may = options.if_there.is_none_or(|wanted| names.all(|name| is_there(name) == wanted));
+    if may {
+        match options.expiry.unwrap_or(Expiry::None) {
+            // They would be gone at once.
+            Expiry::At(at) if at <= call.now => {
+                if let Some(old) = old {
+                    let names = pairs.map(|(name, _)| name);
+                    if call.shards.hash_remove(db, &key, &old, names)? > 0 {
+                        notify_removal(call, &key);
+                    }
+                }
+            }
+            expiry => {
+                call.shards.hash_set(db, &key, old.as_ref(), pairs, expiry, &limits)?;
+                call.notify(Class::HASH, "hset", key.bytes);
+                if matches!(expiry, Expiry::At(_)) {
+                    call.notify(Class::HASH, "hexpire", key.bytes);
+                }
+            }
+        }
+    }
+    call.reply.integer(i64::from(may));
+    Ok(())
+}

@@ -1,0 +1,230 @@
+//! Lists: LPUSH, LPOP, LRANGE and their kin.
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | the rows; pushing and popping |
+//! | `parts` | reading, replacing, inserting and removing elements within |
+//! | `position` | LPOS |
+//! | `moving` | from one list to another |
+//! | `several` | popping from the first of several lists that has something |
+
+mod moving;
+mod parts;
+mod position;
+mod several;
+#[cfg(test)]
+mod tests;
+
+use crate::keyspace::{Entry, Key, Kind, ListEnd, ListLimits};
+use cowherd_resp::parse_i64;
+
+use super::call::Call;
+use super::elements::bulk;
+use super::failure::{Answer, Failure};
+use super::notifications::Class;
+use super::table::{Command, Flags, Handler, Keys};
+use super::wrong_arity;
+
+use moving::{blmove, brpoplpush, lmove, rpoplpush};
+use parts::{lindex, linsert, llen, lrange, lrem, lset, ltrim};
+use position::lpos;
+use several::{blmpop, blpop, brpop, lmpop};
+
+const READ: Flags = Flags::READONLY;
+const FAST_READ: Flags = Flags::READONLY.and(Flags::FAST);
+const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM);
+const PUSH: Flags = WRITE.and(Flags::FAST);
+/// Commands that take rather than give may run without memory.
+const TAKE: Flags = Flags::WRITE;
+const FAST_TAKE: Flags = Flags::WRITE.and(Flags::FAST);
+const WAIT: Flags = Flags::WRITE.and(Flags::BLOCKING);
+const WAIT_TAKE: Flags = WAIT.and(Flags::NOSCRIPT);
+const WAIT_MOVE: Flags = WAIT_TAKE.and(Flags::DENYOOM);
+
+const ONE: Keys = Keys::ONE;
+const TWO: Keys = Keys::TWO;
+/// All arguments but the last.
+const ALL_BUT_LAST: Keys = Keys::spread(1, -2, 1);
+/// As many as argument 1 or 2 says, behind it.
+const COUNTED: Keys = Keys::COUNTED;
+const COUNTED_SECOND: Keys = Keys { count: 2, ..Keys::NONE };
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] = &[
+    row("lpush", -3, PUSH, ONE, lpush, "1.0.0", "Adds elements before the first of a list."),
+    row("rpush", -3, PUSH, ONE, rpush, "1.0.0", "Adds elements behind the last of a list."),
+    row("lpushx", -3, PUSH, ONE, lpushx, "2.2.0", "Does what LPUSH does if there is a list."),
+    row("rpushx", -3, PUSH, ONE, rpushx, "2.2.0", "Does what RPUSH does if there is a list."),
+    row("lpop", -2, FAST_TAKE, ONE, lpop, "1.0.0", "Removes and returns the first elements."),
+    row("rpop", -2, FAST_TAKE, ONE, rpop, "1.0.0", "Removes and returns the last elements."),
+    row("llen", 2, FAST_READ, ONE, llen, "1.0.0", "Returns the number of elements."),
+    row("lindex", 3, READ, ONE, lindex, "1.0.0", "Returns an element by its number."),
+    row("lrange", 4, READ, ONE, lrange, "1.0.0", "Returns a range of elements."),
+    row("lpos", -3, READ, ONE, lpos, "6.0.6", "Finds elements that equal a value."),
+    row("lset", 4, WRITE, ONE, lset, "1.0.0", "Replaces an element by its number."),
+    row("linsert", 5, WRITE, ONE, linsert, "2.2.0", "Adds an element before or behind another."),
+    row("lrem", 4, TAKE, ONE, lrem, "1.0.0", "Removes elements that equal a value."),
+    row("ltrim", 4, TAKE, ONE, ltrim, "1.0.0", "Removes all elements but a range."),
+    row("lmove", 5, WRITE, TWO, lmove, "6.2.0", "Moves an element to another list."),
+    row(
+        "rpoplpush",
+        3,
+        WRITE,
+        TWO,
+        rpoplpush,
+        "1.2.0",
+        "Moves the last element to a list's front.",
+    ),
+    row("lmpop", -4, TAKE, COUNTED, lmpop, "7.0.0", "Removes elements from one of several lists."),
+    row("blpop", -3, WAIT_TAKE, ALL_BUT_LAST, blpop, "2.0.0", "Waits for a first element."),
+    row("brpop", -3, WAIT_TAKE, ALL_BUT_LAST, brpop, "2.0.0", "Waits for a last element."),
+    row("blmove", 6, WAIT_MOVE, TWO, blmove, "6.2.0", "Waits for an element to move."),
+    row("brpoplpush", 4, WAIT_MOVE, TWO, brpoplpush, "2.2.0", "Waits for a last element to move."),
+    row("blmpop", -5, WAIT, COUNTED_SECOND, blmpop, "7.0.0", "Waits to do what LMPOP does."),
+];
+
+/// A row of this family.
+const fn row(
+    name: &'static str,
+    arity: isize,
+    flags: Flags,
+    keys: Keys,
+    handler: Handler,
+    since: &'static str,
+    summary: &'static str,
+) -> Command {
+    Command::new(name, arity, flags, keys, handler).doc("list", since, summary)
+}
+
+const NOT_POSITIVE: Failure = Failure::new("ERR value is out of range, must be positive");
+
+/// When a list is no listpack any more.
+#[inline]
+pub(super) fn limits(call: &Call<'_>) -> ListLimits {
+    ListLimits::new(call.config.list_max_listpack_size)
+}
+
+/// The list of a key, to be changed.
+#[inline]
+fn list(call: &mut Call<'_>, key: &Key<'_>) -> Result<Option<Entry>, Failure> {
+    Ok(call.shards.lookup_kind(call.session.db, key, Kind::List)?)
+}
+
+/// The list of argument 1, to be read.
+#[inline]
+fn read(call: &mut Call<'_>) -> Result<Option<Entry>, Failure> {
+    let key = call.key(1);
+    Ok(call.shards.lookup_kind_read(call.session.db, &key, Kind::List)?)
+}
+
+/// Argument `i` as an end: LEFT or RIGHT.
+fn end(call: &Call<'_>, i: usize) -> Result<ListEnd, Failure> {
+    match () {
+        () if call.is(i, "left") => Ok(ListEnd::Front),
+        () if call.is(i, "right") => Ok(ListEnd::Back),
+        () => Err(Failure::SYNTAX),
+    }
+}
+
+const fn push_event(end: ListEnd) -> &'static str {
+    match end {
+        ListEnd::Front => "lpush",
+        ListEnd::Back => "rpush",
+    }
+}
+
+const fn pop_event(end: ListEnd) -> &'static str {
+    match end {
+        ListEnd::Front => "lpop",
+        ListEnd::Back => "rpop",
+    }
+}
+
+fn lpush(call: &mut Call<'_>) -> Answer {
+    push(call, ListEnd::Front, true)
+}
+
+fn rpush(call: &mut Call<'_>) -> Answer {
+    push(call, ListEnd::Back, true)
+}
+
+fn lpushx(call: &mut Call<'_>) -> Answer {
+    push(call, ListEnd::Front, false)
+}
+
+fn rpushx(call: &mut Call<'_>) -> Answer {
+    push(call, ListEnd::Back, false)
+}
+
+/// Adds the arguments from 2 on; `is_new_made`: also to a list that is not there.
+#[inline]
+fn push(call: &mut Call<'_>, end: ListEnd, is_new_made: bool) -> Answer {
+    let (db, key, limits) = (call.session.db, call.key(1), limits(call));
+    let entry = list(call, &key)?;
+    if entry.is_none() && !is_new_made {
+        call.reply.integer(0);
+        return Ok(());
+    }
+    let elements = call.args.from(2).iter();
+    let len = call.shards.list_push(db, &key, entry.as_ref(), end, elements, &limits)?;
+    call.notify(Class::LIST, push_event(end), key.bytes);
+    call.reply.integer(len.cast_signed());
+    Ok(())
+}
+
+fn lpop(call: &mut Call<'_>) -> Answer {
+    pop(call, ListEnd::Front)
+}
+
+fn rpop(call: &mut Call<'_>) -> Answer {
+    pop(call, ListEnd::Back)
+}
+
+fn pop(call: &mut Call<'_>, end: ListEnd) -> Answer {
+    let count = match call.args.len() {
+        2 => None,
+        3 => {
+            let count = parse_i64(call.args.at(2)).and_then(|count| u64::try_from(count).ok());
+            Some(count.ok_or(NOT_POSITIVE)?)
+        }
+        _ => return Err(wrong_arity(call.row)),
+    };
+    let key = call.key(1);
+    match (list(call, &key)?, count) {
+        (None, None) => call.reply.null(),
+        (None, Some(_)) => call.reply.null_array(),
+        (Some(_), Some(0)) => call.reply.array(0),
+        (Some(entry), Some(count)) => pop_some(call, &key, &entry, end, count)?,
+        (Some(entry), None) => pop_one(call, &key, &entry, end)?,
+    }
+    Ok(())
+}
+
+/// Replies the element at an end, and removes it.
+fn pop_one(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, end: ListEnd) -> Answer {
+    match call.shards.list_end(entry, end) {
+        Some(element) => bulk(call.reply, element),
+        None => call.reply.null(),
+    }
+    drop_end(call, key, entry, end, 1)
+}
+
+/// Replies up to `count` elements from an end, and removes them.
+fn pop_some(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, end: ListEnd, count: u64) -> Answer {
+    let count = count.min(call.shards.list_len(entry));
+    call.reply.array(super::span::index(count));
+    call.shards.list_from(entry, end, 0, count, |element| bulk(call.reply, element));
+    drop_end(call, key, entry, end, count)
+}
+
+/// Removes elements from an end.
+#[inline]
+fn drop_end(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, end: ListEnd, count: u64) -> Answer {
+    let (db, limits) = (call.session.db, limits(call));
+    let is_last = call.shards.list_pop(db, key, entry, end, count, &limits)?;
+    call.notify(Class::LIST, pop_event(end), key.bytes);
+    if is_last {
+        call.notify(Class::GENERIC, "del", key.bytes);
+    }
+    Ok(())
+}

@@ -1,0 +1,85 @@
+//! LPOS: the numbers of elements that equal a value.
+
+use crate::commands::call::Call;
+use crate::commands::failure::{Answer, Failure};
+use crate::keyspace::ListEnd;
+use cowherd_resp::parse_i64;
+
+use super::read;
+
+const NO_RANK: Failure = Failure::new(
+    "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use \
+     negative to start from the end of the list",
+);
+const BAD_RANK: Failure = Failure::new(
+    "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+);
+const NEGATIVE_COUNT: Failure = Failure::new("ERR COUNT can't be negative");
+const NEGATIVE_MAXLEN: Failure = Failure::new("ERR MAXLEN can't be negative");
+
+struct Options {
+    /// The first match that counts, from 1.
+    rank: u64,
+    end: ListEnd,
+    /// How many matches are wanted, and as an array.
+    count: Option<u64>,
+    /// Elements to look at.
+    most: u64,
+}
+
+impl Options {
+    fn parse(call: &Call<'_>) -> Result<Self, Failure> {
+        let mut options = Self { rank: 1, end: ListEnd::Front, count: None, most: u64::MAX };
+        let number = |i: usize, failure: Failure| -> Result<u64, Failure> {
+            let number = parse_i64(call.args.at(i)).and_then(|number| u64::try_from(number).ok());
+            let number = number.ok_or(failure)?;
+            Ok(if number == 0 { u64::MAX } else { number })
+        };
+        for i in (3..call.args.len()).step_by(2) {
+            if i + 1 == call.args.len() {
+                return Err(Failure::SYNTAX);
+            } else if call.is(i, "rank") {
+                let rank = call.integer(i + 1)?;
+                match rank {
+                    0 => return Err(NO_RANK),
+                    i64::MIN => return Err(BAD_RANK),
+                    _ => {}
+                }
+                options.rank = rank.unsigned_abs();
+                options.end = if rank < 0 { ListEnd::Back } else { ListEnd::Front };
+            } else if call.is(i, "count") {
+                options.count = Some(number(i + 1, NEGATIVE_COUNT)?);
+            } else if call.is(i, "maxlen") {
+                options.most = number(i + 1, NEGATIVE_MAXLEN)?;
+            } else {
+                return Err(Failure::SYNTAX);
+            }
+        }
+        Ok(options)
+    }
+}
+
+pub(super) fn lpos(call: &mut Call<'_>) -> Answer {
+    let Options { rank, end, count, most } = Options::parse(call)?;
+    let wanted = count.unwrap_or(1);
+    let (mut before, mut found) = (rank - 1, Vec::new());
+    if let Some(entry) = read(call)? {
+        call.shards.list_find(&entry, call.args.at(2), end, most, |index| {
+            if before > 0 {
+                before -= 1;
+                return true;
+            }
+            found.push(index);
+            (found.len() as u64) < wanted
+        });
+    }
+    if count.is_some() {
+        call.reply.array(found.len());
+    } else if found.is_empty() {
+        call.reply.null();
+    }
+    for index in found {
+        call.reply.integer(index.cast_signed());
+    }
+    Ok(())
+}

@@ -1,0 +1,178 @@
+//! What commands mean: one table of names, arities, flags, key positions and handlers; one file a
+//! family.
+//!
+//! A handler gets the arguments and the locked shards that its keys name, and writes a reply. It
+//! knows no socket and no checkpoint: what only the engine or the connection can do (save, shut
+//! down, hang up) it passes up as an [`Effect`].
+//!
+//! Invariants:
+//! 1. A handler that fails has changed nothing, and the engine replaces what it wrote by the error.
+//! 2. A handler touches only the shards that its table row lets the engine lock, or, with
+//!    [`Locks::Own`], those that it locks itself, one set at a time.
+
+mod bits;
+mod blocking;
+mod call;
+mod client;
+mod clients;
+mod command;
+mod configuration;
+mod connection;
+mod databases;
+mod debug;
+mod elements;
+mod expiry;
+mod failure;
+mod figures;
+mod first_of;
+mod hashes;
+mod info;
+mod keys;
+mod latency;
+mod lists;
+mod memory;
+mod notifications;
+mod object;
+mod outbox;
+mod promise;
+mod pubsub;
+mod random;
+#[cfg(test)]
+mod removal_tests;
+#[cfg(test)]
+mod rollback_tests;
+mod sampled;
+mod save;
+mod scan;
+mod server;
+mod session;
+mod sets;
+mod shared;
+mod slowlog;
+mod sort;
+mod sorted_sets;
+mod span;
+mod streams;
+mod strings;
+mod table;
+#[cfg(test)]
+mod testing;
+#[cfg(test)]
+mod testing_waits;
+mod transaction;
+mod waiting;
+
+pub use blocking::{Patience, Timeout};
+pub use call::{Call, Effect, SaveKind, Shutdown};
+pub use clients::{Client, Clients, Hangup, KILLED, MAIL, Names, Origin};
+#[cfg(test)]
+pub use command::{Draw, draw_request};
+pub use configuration::reset_statistics;
+pub use failure::{Answer, Failure};
+pub use notifications::Class;
+pub use promise::{Promise, Wait};
+pub use pubsub::PubSub;
+pub use session::{ReplyMode, Session};
+pub use shared::{Hooks, REDIS_VERSION, Shared};
+pub use slowlog::is_secret;
+pub use table::{Command, Flags, Handler, Keys, Locks, Row, Table};
+pub use transaction::{Queue, QueuedCommand, exec_refused};
+pub use waiting::{Nothing, Waiter, Waits, Wish};
+
+use cowherd_resp::Args;
+
+/// The rows of all families.
+pub fn all() -> impl Iterator<Item = &'static Command> {
+    strings::COMMANDS
+        .iter()
+        .chain(bits::COMMANDS)
+        .chain(lists::COMMANDS)
+        .chain(hashes::COMMANDS)
+        .chain(sorted_sets::COMMANDS)
+        .chain(sets::COMMANDS)
+        .chain(streams::COMMANDS)
+        .chain(keys::COMMANDS)
+        .chain(sort::COMMANDS)
+        .chain(expiry::COMMANDS)
+        .chain(databases::COMMANDS)
+        .chain(scan::COMMANDS)
+        .chain(object::COMMANDS)
+        .chain(transaction::COMMANDS)
+        .chain(memory::COMMANDS)
+        .chain(latency::COMMANDS)
+        .chain(slowlog::COMMANDS)
+        .chain(info::COMMANDS)
+        .chain(connection::COMMANDS)
+        .chain(pubsub::COMMANDS)
+        .chain(client::COMMANDS)
+        .chain(command::COMMANDS)
+        .chain(configuration::COMMANDS)
+        .chain(server::COMMANDS)
+        .chain(debug::COMMANDS)
+        .chain(save::COMMANDS)
+        .chain(TEST_COMMANDS)
+}
+
+#[cfg(not(test))]
+const TEST_COMMANDS: &[Command] = &[];
+#[cfg(test)]
+const TEST_COMMANDS: &[Command] = testing_waits::COMMANDS;
+
+/// The error for a request that names no command.
+pub fn unknown_command(args: &Args<'_>) -> Failure {
+    let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).into_owned();
+    let name = args.get(0).map(shown).unwrap_or_default();
+    let mut text = format!("ERR unknown command '{name}', with args beginning with: ");
+    let mut room = 128;
+    for arg in args.from(1).iter() {
+        let arg = String::from_utf8_lossy(&arg[..arg.len().min(room)]);
+        text.push_str(&format!("'{arg}' "));
+        room = usize::saturating_sub(room, arg.len() + 3);
+        if room == 0 {
+            break;
+        }
+    }
+    Failure::text(text)
+}
+
+/// The error for a request with too few or too many arguments.
+pub fn wrong_arity(row: &Row) -> Failure {
+    Failure::text(format!("ERR wrong number of arguments for '{}' command", row.name))
+}
+
+/// The handler of commands that do nothing without one of their subcommands.
+fn no_subcommand(call: &mut Call<'_>) -> Answer {
+    Err(unknown_subcommand(&call.args))
+}
+
+/// The error for a request that names no subcommand of its command.
+pub fn unknown_subcommand(args: &Args<'_>) -> Failure {
+    let shown = |i| String::from_utf8_lossy(args.get(i).unwrap_or_default()).into_owned();
+    let (name, sub) = (shown(0).to_uppercase(), shown(1));
+    Failure::text(format!("ERR unknown subcommand '{sub}'. Try {name} HELP."))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+
+    #[test]
+    fn the_documentation_lists_exactly_these_commands() {
+        let page = include_str!("../../../../docs/commands.md");
+        let listed: BTreeMap<String, &str> = page
+            .lines()
+            .filter(|line| line.starts_with("| ") && !line.starts_with("| Command"))
+            .filter_map(|line| {
+                let mut cells = line.split('|').map(str::trim).skip(1);
+                Some((cells.next()?.to_lowercase().replace(' ', "|"), cells.next()?))
+            })
+            .collect();
+        let table = Table::new(all(), &[]).unwrap();
+        let documented = table.rows().iter().filter(|row| row.command.group != "testing");
+        let rows: BTreeMap<String, &str> =
+            documented.map(|row| (row.name.clone(), row.command.since)).collect();
+        assert_eq!(listed, rows);
+    }
+}

@@ -1,0 +1,187 @@
+//! Finding keys: KEYS, SCAN, RANDOMKEY. They go from shard to shard, and lock those in which keys
+//! live that are at home in it, so that they hold nobody up for long. What is there all the time is
+//! seen; what gets another name meanwhile may be missed, as may what comes or goes.
+
+use crate::keyspace::{Keyspace, Kind, Pick, ScanCursor, ShardIndex, ShardSet};
+use cowherd_resp::{glob_match, parse_i64};
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::random::random;
+use super::table::{Command, Flags, Keys, Locks};
+
+const GROUP: &str = "generic";
+/// Keys that SCAN looks at if it is not told.
+pub(super) const COUNT: usize = 10;
+
+pub(super) const NO_CURSOR: Failure = Failure::new("ERR invalid cursor");
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] =
+    &[
+        Command::new("keys", 2, Flags::READONLY, Keys::NONE, keys).locking(Locks::Own).doc(
+            GROUP,
+            "1.0.0",
+            "Lists all keys whose names match a pattern.",
+        ),
+        Command::new("scan", -2, Flags::READONLY, Keys::NONE, scan).locking(Locks::Own).doc(
+            GROUP,
+            "2.8.0",
+            "Lists some keys, and the cursor with which the next call goes on.",
+        ),
+        Command::new("randomkey", 1, Flags::READONLY, Keys::NONE, randomkey)
+            .locking(Locks::Own)
+            .doc(GROUP, "1.0.0", "Returns a key chosen at random."),
+    ];
+
+fn keys(call: &mut Call<'_>) -> Answer {
+    let (db, pattern) = (call.session.db, call.args.at(1));
+    let list = call.reply.deferred_array();
+    let mut listed = 0;
+    let mut place = Some(ScanCursor::unpack(0));
+    while let Some(start) = place {
+        let named = |keyspace: &Keyspace| keyspace.shards_at_home(start.shard);
+        call.locked(named, |shards, reply| {
+            shards.scan(db, start.shard, start.within, usize::MAX, |key, _| {
+                if glob_match(pattern, key, false) {
+                    reply.bulk(key);
+                    listed += 1;
+                }
+            });
+        });
+        place = start.next_shard();
+    }
+    call.reply.set_array_len(list, listed);
+    Ok(())
+}
+
+/// What SCAN was told.
+struct Options<'c> {
+    count: usize,
+    pattern: Option<&'c [u8]>,
+    kind: Option<&'c [u8]>,
+}
+
+impl<'c> Options<'c> {
+    /// From argument 2 on.
+    fn parse(call: &Call<'c>) -> Result<Self, Failure> {
+        let mut options = Self { count: COUNT, pattern: None, kind: None };
+        let mut i = 2;
+        while i < call.args.len() {
+            let Some(value) = call.args.get(i + 1) else { return Err(Failure::SYNTAX) };
+            if call.is(i, "count") {
+                let count = parse_i64(value).ok_or(Failure::NOT_INTEGER)?;
+                let count = usize::try_from(count).ok().filter(|count| *count > 0);
+                options.count = count.ok_or(Failure::SYNTAX)?;
+            } else if call.is(i, "match") {
+                options.pattern = Some(value);
+            } else if call.is(i, "type") {
+                options.kind = Some(value);
+            } else {
+                return Err(Failure::SYNTAX);
+            }
+            i += 2;
+        }
+        Ok(options)
+    }
+
+    fn wants(&self, key: &[u8], kind: Kind) -> bool {
+        self.pattern.is_none_or(|pattern| glob_match(pattern, key, false))
+            && self.kind.is_none_or(|name| name.eq_ignore_ascii_case(kind.name().as_bytes()))
+    }
+}
+
+fn scan(call: &mut Call<'_>) -> Answer {
+    let cursor = parse_cursor(call.args.at(1)).ok_or(NO_CURSOR)?;
+    let options = Options::parse(call)?;
+    let db = call.session.db;
+    let start = call.reply.len();
+    let list = call.reply.deferred_array();
+    let (mut looked_at, mut listed) = (0, 0);
+    let mut next = Some(ScanCursor::unpack(cursor));
+    while let Some(place) = next
+        && looked_at < options.count
+    {
+        let least = options.count - looked_at;
+        let named = |keyspace: &Keyspace| keyspace.shards_at_home(place.shard);
+        let within = call.locked(named, |shards, reply| {
+            shards.scan(db, place.shard, place.within, least, |key, kind| {
+                looked_at += 1;
+                if options.wants(key, kind) {
+                    reply.bulk(key);
+                    listed += 1;
+                }
+            })
+        });
+        match within {
+            None => next = place.next_shard(),
+            // Enough, those that have expired included.
+            Some(within) => {
+                next = Some(ScanCursor { within, ..place });
+                break;
+            }
+        }
+    }
+    call.reply.set_array_len(list, listed);
+    // The cursor comes first and is known last.
+    let end = call.reply.len();
+    call.reply.array(2);
+    let cursor = next.map_or(0, ScanCursor::pack);
+    call.reply.bulk(itoa::Buffer::new().format(cursor).as_bytes());
+    let head = call.reply.len() - end;
+    call.reply.out[start..].rotate_right(head);
+    Ok(())
+}
+
+/// A cursor as clients may write it: with a sign, zeros in front, or nothing at all for 0.
+pub(super) fn parse_cursor(text: &[u8]) -> Option<u64> {
+    let (negative, digits) = match text {
+        [] => return Some(0),
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] => (false, digits),
+        digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let number = digits.iter().try_fold(0u64, |number, digit| {
+        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
+        number.checked_mul(10)?.checked_add(u64::from(digit))
+    })?;
+    Some(if negative { number.wrapping_neg() } else { number })
+}
+
+fn randomkey(call: &mut Call<'_>) -> Answer {
+    let (db, keyspace) = (call.session.db, &call.shared.keyspace);
+    loop {
+        let len = keyspace.len(db);
+        if len == 0 {
+            call.reply.null();
+            return Ok(());
+        }
+        // The shard of the nth key: the more keys a shard has, the more often it is chosen.
+        let mut nth = random() % len;
+        let shard = ShardIndex::all().find(|shard| {
+            let len = keyspace.shard_len(*shard, db);
+            let is_here = nth < len;
+            nth = nth.saturating_sub(len);
+            is_here
+        });
+        // None if keys have gone meanwhile.
+        let Some(shard) = shard else { continue };
+        let picked = call.locked(
+            |_| ShardSet::one(shard),
+            |shards, reply| {
+                let Pick::Key(key) = shards.pick_key(db, shard, random) else { return false };
+                reply.bulk(key);
+                true
+            },
+        );
+        if picked {
+            return Ok(());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,126 @@
+//! Members chosen at random: SPOP, SRANDMEMBER.
+
+use std::collections::HashSet;
+
+use crate::commands::call::Call;
+use crate::commands::elements::bulk;
+use crate::commands::failure::{Answer, Failure};
+use crate::commands::notifications::Class;
+use crate::commands::random::{below, random};
+use crate::keyspace::{Entry, Shards, Value};
+use cowherd_resp::parse_i64;
+
+use super::read;
+
+const OUT_OF_RANGE: Failure = Failure::new("ERR value is out of range");
+const NOT_POSITIVE: Failure = Failure::new("ERR value is out of range, must be positive");
+const BELOW_RANGE: Failure = Failure::new(
+    "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+);
+/// Members that may be asked for with repeats: what the reply takes has to be somewhere.
+const MOST_REPEATED: u64 = 1 << 24;
+
+pub(super) fn spop(call: &mut Call<'_>) -> Answer {
+    let (db, key) = (call.session.db, call.key(1));
+    let count = match call.args.len() {
+        2 => None,
+        3 => {
+            let count = parse_i64(call.args.at(2)).and_then(|count| u64::try_from(count).ok());
+            Some(count.ok_or(NOT_POSITIVE)?)
+        }
+        _ => return Err(Failure::SYNTAX),
+    };
+    let entry = call.shards.set_of(db, &key)?;
+    let (Some(entry), false) = (entry, count == Some(0)) else {
+        match count {
+            None => call.reply.null(),
+            Some(_) => call.reply.set(0),
+        }
+        return Ok(());
+    };
+    if let Some(count) = count {
+        let most = count.min(call.shards.set_len(&entry));
+        call.reply.set(usize::try_from(most).unwrap_or(usize::MAX));
+    }
+    let reply = &mut *call.reply;
+    let count = count.unwrap_or(1);
+    let gone =
+        call.shards.set_pop(db, &key, &entry, count, random, |member| bulk(reply, member))?;
+    call.notify(Class::SET, "spop", key.bytes);
+    if gone {
+        call.notify(Class::GENERIC, "del", key.bytes);
+    }
+    Ok(())
+}
+
+pub(super) fn srandmember(call: &mut Call<'_>) -> Answer {
+    if call.args.len() == 2 {
+        match read(call, 1)? {
+            Some(entry) => bulk(call.reply, call.shards.set_random(&entry, random)),
+            None => call.reply.null(),
+        }
+        return Ok(());
+    }
+    if call.args.len() > 3 {
+        return Err(Failure::SYNTAX);
+    }
+    let count = call.integer(2)?;
+    if count == i64::MIN {
+        return Err(BELOW_RANGE);
+    }
+    let entry = read(call, 1)?;
+    let (Some(entry), 1..) = (entry, count.unsigned_abs()) else {
+        call.reply.array(0);
+        return Ok(());
+    };
+    let members = match count {
+        ..0 if count.unsigned_abs() > MOST_REPEATED => return Err(OUT_OF_RANGE),
+        ..0 => repeated(&call.shards, &entry, usize::try_from(count.unsigned_abs()).unwrap_or(0)),
+        _ => different(&call.shards, &entry, count.unsigned_abs()),
+    };
+    call.reply.array(members.len());
+    members.into_iter().for_each(|member| bulk(call.reply, member));
+    Ok(())
+}
+
+fn all<'s>(shards: &'s Shards<'_>, entry: &Entry) -> Vec<Value<'s>> {
+    let mut all = Vec::new();
+    shards.set_each(entry, |member| all.push(member));
+    all
+}
+
+/// So many members, the same one perhaps more than once.
+fn repeated<'s>(shards: &'s Shards<'_>, entry: &Entry, count: usize) -> Vec<Value<'s>> {
+    if shards.set_is_large(entry) {
+        return (0..count).map(|_| shards.set_random(entry, random)).collect();
+    }
+    let all = all(shards, entry);
+    (0..count).map(|_| all[below(all.len())]).collect()
+}
+
+/// So many different members, or all if there are not so many.
+fn different<'s>(shards: &'s Shards<'_>, entry: &Entry, count: u64) -> Vec<Value<'s>> {
+    /// With fewer than one member in so many wanted, choosing is quicker than listing all.
+    const FEW: u64 = 4;
+    if shards.set_is_large(entry) && count < shards.set_len(entry) / FEW {
+        // Each try finds a new one with three chances in four, or more.
+        let (mut seen, mut members) = (HashSet::new(), Vec::new());
+        while (members.len() as u64) < count {
+            let member = shards.set_random(entry, random);
+            if seen.insert(member) {
+                members.push(member);
+            }
+        }
+        return members;
+    }
+    let mut all = all(shards, entry);
+    if count < all.len() as u64 {
+        let count = usize::try_from(count).unwrap_or(all.len());
+        for i in 0..count {
+            let other = i + below(all.len() - i);
+            all.swap(i, other);
+        }
+        all.truncate(count);
+    }
+    all
+}

@@ -1,0 +1,183 @@
+//! SLOWLOG: the commands that took long.
+
+use crate::telemetry::SlowEntry;
+use cowherd_resp::Args;
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::table::{Command, Flags, Keys, Row, server_sub as sub};
+
+const ALWAYS: Flags = Flags::ADMIN.and(Flags::LOADING).and(Flags::STALE);
+/// Entries that GET returns without a count.
+const ENTRIES: i64 = 10;
+
+const BAD_COUNT: Failure = Failure::new("ERR count should be greater than or equal to -1");
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] =
+    &[Command::new("slowlog", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
+        .doc("server", "2.2.12", "Shows the commands that took long.")
+        .with(&[
+            sub("get", -2, ALWAYS, get, "2.2.12", "Returns the newest entries."),
+            sub("len", 2, ALWAYS, len, "2.2.12", "Returns the number of entries."),
+            sub("reset", 2, ALWAYS, reset, "2.2.12", "Removes all entries."),
+            sub(
+                "help",
+                2,
+                Flags::LOADING.and(Flags::STALE),
+                help,
+                "6.2.0",
+                "Lists the subcommands.",
+            ),
+        ])];
+
+fn get(call: &mut Call<'_>) -> Answer {
+    let count = match call.args.len() {
+        2 => ENTRIES,
+        3 => call.integer(2)?,
+        _ => return Err(super::wrong_arity(call.row)),
+    };
+    let count = match count {
+        -1 => usize::MAX,
+        count => usize::try_from(count).map_err(|_| BAD_COUNT)?,
+    };
+    let entries = call.shared.telemetry.slowlog(count);
+    call.reply.array(entries.len());
+    for entry in &entries {
+        show(call, entry);
+    }
+    Ok(())
+}
+
+/// An entry has six elements, and clients insist on that: the time that went into copy-on-write, or
+/// into the undo log, is told in the manner of arguments that were left out.
+fn show(call: &mut Call<'_>, entry: &SlowEntry) {
+    let stall = entry.stall_nanos / 1000;
+    let undo_log = call.shared.keyspace.arena().barrier().undo_log().is_some();
+    let reply = &mut *call.reply;
+    reply.array(6);
+    reply.integer(entry.id.cast_signed());
+    reply.integer(entry.at_ms.div_euclid(1000));
+    reply.integer((entry.nanos / 1000).cast_signed());
+    reply.array(entry.arguments.len() + usize::from(stall > 0));
+    for argument in &entry.arguments {
+        reply.bulk(argument);
+    }
+    if stall > 0 {
+        let what = if undo_log { "capturing for the undo log" } else { "copy-on-write" };
+        reply.bulk_str(&format!("... ({stall} us of {what})"));
+    }
+    reply.bulk_str(&entry.peer);
+    reply.bulk_str(&entry.name);
+}
+
+fn len(call: &mut Call<'_>) -> Answer {
+    let length = call.shared.telemetry.slowlog_len();
+    call.reply.integer(length.cast_signed());
+    Ok(())
+}
+
+fn reset(call: &mut Call<'_>) -> Answer {
+    call.shared.telemetry.slowlog_reset();
+    call.reply.ok();
+    Ok(())
+}
+
+fn help(call: &mut Call<'_>) -> Answer {
+    call.help(&[
+        "GET [<count>]",
+        "    Returns the newest entries, 10 by default, all with -1: number, Unix time,",
+        "    microseconds, arguments, and address and name of the client.",
+        "LEN",
+        "    Returns the number of entries.",
+        "RESET",
+        "    Removes all entries.",
+    ]);
+    Ok(())
+}
+
+/// Whether argument `i` of a command must not be shown, whatever names clients call it by.
+pub fn is_secret(row: &Row, args: &Args<'_>, i: usize) -> bool {
+    let is = |i: usize, word: &str| {
+        args.get(i).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
+    };
+    match row.command.name {
+        "auth" => i > 0,
+        "hello" => (2..i).any(|at| is(at, "auth") && i - at <= 2),
+        "set" if row.name.contains('|') => i > 2 && i % 2 == 1 && is(i - 1, "requirepass"),
+        _ => false,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::testing::Bench;
+    use super::*;
+    use crate::commands::table::Table;
+    use crate::telemetry::Slow;
+    use cowherd_resp::{Batch, Limits, Parser};
+
+    /// The arguments of a line that may be shown.
+    fn shown(line: &str) -> String {
+        let mut batch = Batch::new();
+        let line = format!("{line}\r\n");
+        Parser::new().parse(line.as_bytes(), &Limits::default(), &mut batch, 1).unwrap();
+        let args = batch.request(0, line.as_bytes());
+        let renames = [("config".to_owned(), "conf".to_owned())];
+        let table = Table::new(crate::commands::all(), &renames).unwrap();
+        let row = table.resolve(&args).unwrap();
+        let shown = (0..args.len()).map(|i| match is_secret(row, &args, i) {
+            true => "-".to_owned(),
+            false => String::from_utf8_lossy(args.at(i)).into_owned(),
+        });
+        shown.collect::<Vec<_>>().join(" ")
+    }
+
+    #[test]
+    fn passwords_are_not_shown() {
+        for (line, safe) in [
+            ("AUTH geheim", "AUTH -"),
+            ("AUTH me geheim", "AUTH - -"),
+            ("HELLO 3 auth me geheim SETNAME x", "HELLO 3 auth - - SETNAME x"),
+            ("CONF SET hz 10 requirepass geheim dir x", "CONF SET hz 10 requirepass - dir x"),
+            ("CONF GET requirepass", "CONF GET requirepass"),
+            ("SET auth geheim", "SET auth geheim"),
+        ] {
+            assert_eq!(shown(line), safe);
+        }
+    }
+
+    #[test]
+    fn entries_are_shown_as_in_redis() {
+        let bench = Bench::new();
+        assert_eq!(bench.run("SLOWLOG LEN"), ":0\r\n");
+        let telemetry = &bench.shared.telemetry;
+        let recorder = telemetry.recorder(0).unwrap();
+        let slow = Slow {
+            at_ms: 1_700_000_000_999,
+            nanos: 12_345_678,
+            stall_nanos: 0,
+            peer: "127.0.0.1:5",
+            name: "",
+        };
+        recorder.slow(&slow, [b"GET".as_slice(), b"a"].into_iter());
+        let slow = Slow { nanos: 20_000_000, stall_nanos: 245_900, name: "me", ..slow };
+        recorder.slow(&slow, [b"SET".as_slice()].into_iter());
+        recorder.slow(&Slow { nanos: 9_999_999, ..slow }, [b"FAST".as_slice()].into_iter());
+        assert_eq!(bench.run("SLOWLOG LEN"), ":2\r\n");
+        assert_eq!(
+            bench.run("SLOWLOG GET 1"),
+            "*1\r\n*6\r\n:1\r\n:1700000000\r\n:20000\r\n*2\r\n$3\r\nSET\r\n\
+             $29\r\n... (245 us of copy-on-write)\r\n$11\r\n127.0.0.1:5\r\n$2\r\nme\r\n"
+        );
+        assert!(bench.run("SLOWLOG GET -1").starts_with("*2\r\n*6\r\n:1\r\n"));
+        assert_eq!(bench.run("SLOWLOG GET 0"), "*0\r\n");
+        assert_eq!(bench.run("SLOWLOG GET -2"), format!("-{}\r\n", BAD_COUNT.as_str()));
+        assert!(bench.run("SLOWLOG GET x").starts_with("-ERR value is not an integer"));
+        assert_eq!(bench.run("CONFIG SET slowlog-max-len 1"), "+OK\r\n");
+        assert_eq!(bench.run("SLOWLOG RESET"), "+OK\r\n");
+        assert_eq!(bench.run("SLOWLOG GET"), "*0\r\n");
+        assert!(bench.run("SLOWLOG HELP").contains("GET [<count>]"));
+        assert!(bench.run("SLOWLOG NO").starts_with("-ERR unknown subcommand 'NO'"));
+    }
+}

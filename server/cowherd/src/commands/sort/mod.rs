@@ -1,0 +1,241 @@
+//! SORT and SORT_RO: the elements of a list, set or sorted set in an order of their own or of other
+//! keys.
+//!
+//! Which keys `BY` and `GET` look at follows from the elements: all shards are locked.
+
+mod options;
+mod pattern;
+#[cfg(test)]
+mod tests;
+
+use std::cmp::Ordering;
+
+use crate::keyspace::{Entry, Kind};
+use cowherd_resp::parse_f64;
+
+use super::call::Call;
+use super::failure::{Answer, Failure};
+use super::lists;
+use super::notifications::Class;
+use super::table::{Command, Flags, Keys, Locks};
+
+use options::Options;
+
+/// The family's rows.
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("sort", -2, Flags::WRITE.and(Flags::DENYOOM), Keys::ONE, sort)
+        .locking(Locks::All)
+        .doc("generic", "1.0.0", "Returns elements in order, or stores them in a list."),
+    Command::new("sort_ro", -2, Flags::READONLY, Keys::ONE, sort_ro).locking(Locks::All).doc(
+        "generic",
+        "7.0.0",
+        "Returns elements in order.",
+    ),
+];
+
+const NOT_NUMBERS: Failure = Failure::new("ERR One or more scores can't be converted into double");
+
+/// An element, and what it is sorted by.
+struct Item {
+    element: Vec<u8>,
+    weight: Weight,
+}
+
+/// What an element is sorted by.
+enum Weight {
+    /// Itself, as bytes.
+    Own,
+    Number(f64),
+    /// Another key's value, as bytes, if there is one.
+    Other(Option<Vec<u8>>),
+}
+
+impl Item {
+    fn compare(&self, other: &Self) -> Ordering {
+        match (&self.weight, &other.weight) {
+            (Weight::Number(one), Weight::Number(two)) => {
+                one.total_order(*two).then_with(|| self.element.cmp(&other.element))
+            }
+            (Weight::Other(one), Weight::Other(two)) => one.cmp(two),
+            _ => self.element.cmp(&other.element),
+        }
+    }
+}
+
+/// The order of numbers that are none but NaN; the two zeros are the same.
+trait TotalOrder {
+    fn total_order(self, other: Self) -> Ordering;
+}
+
+impl TotalOrder for f64 {
+    fn total_order(self, other: Self) -> Ordering {
+        self.partial_cmp(&other).unwrap_or(Ordering::Equal)
+    }
+}
+
+fn sort(call: &mut Call<'_>) -> Answer {
+    let options = Options::parse(call, true)?;
+    run(call, &options)
+}
+
+fn sort_ro(call: &mut Call<'_>) -> Answer {
+    let options = Options::parse(call, false)?;
+    run(call, &options)
+}
+
+fn run(call: &mut Call<'_>, options: &Options) -> Answer {
+    let key = call.key(1);
+    let entry = call.shards.lookup_read(call.session.db, &key);
+    let mut order = options.order();
+    let mut items = Vec::new();
+    if let Some(entry) = entry {
+        if !matches!(entry.kind(), Kind::List | Kind::Set | Kind::SortedSet) {
+            return Err(Failure::WRONG_TYPE);
+        }
+        if order == Order::Native && entry.kind() == Kind::Set && options.store.is_some() {
+            // What is stored is to be the same whatever the order within the set.
+            order = Order::Own { alpha: true };
+        }
+        let elements = load(call, &entry, order == Order::Native && options.desc);
+        items = weigh(call, elements, order)?;
+    }
+    if order != Order::Native {
+        items.sort_by(|one, two| match options.desc {
+            true => two.compare(one),
+            false => one.compare(two),
+        });
+    }
+    let chosen = &items[options.range(items.len())];
+    match options.store {
+        Some(target) => store(call, target, options, chosen),
+        None => answer(call, options, chosen),
+    }
+}
+
+/// How elements are put in order.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Order<'c> {
+    /// They stay as they are.
+    Native,
+    /// By themselves.
+    Own { alpha: bool },
+    /// By the values that a pattern names.
+    By { pattern: &'c [u8], alpha: bool },
+}
+
+/// All elements, in the order in which they are kept, or backwards.
+fn load(call: &Call<'_>, entry: &Entry, is_backward: bool) -> Vec<Vec<u8>> {
+    let mut elements = Vec::new();
+    let mut digits = itoa::Buffer::new();
+    match entry.kind() {
+        Kind::Set => call.shards.set_each(entry, |member| {
+            elements.push(member.bytes(&mut digits).to_vec());
+        }),
+        Kind::SortedSet => {
+            let set = call.shards.sorted_set(entry);
+            set.each(0, set.len(), false, |member, _| {
+                elements.push(member.bytes(&mut digits).to_vec());
+            });
+        }
+        _ => {
+            if let Some(last) = call.shards.list_len(entry).checked_sub(1) {
+                call.shards.list_range(entry, &(0..=last), |element| {
+                    elements.push(element.bytes(&mut digits).to_vec());
+                });
+            }
+        }
+    }
+    if is_backward && entry.kind() != Kind::Set {
+        elements.reverse();
+    }
+    elements
+}
+
+/// Looks up what the elements are sorted by.
+fn weigh(
+    call: &mut Call<'_>,
+    elements: Vec<Vec<u8>>,
+    order: Order<'_>,
+) -> Result<Vec<Item>, Failure> {
+    let mut items = Vec::with_capacity(elements.len());
+    let mut are_numbers = true;
+    let mut number = |bytes: &[u8]| {
+        let number = number(bytes);
+        are_numbers &= number.is_some();
+        Weight::Number(number.unwrap_or(0.0))
+    };
+    for element in elements {
+        let weight = match order {
+            Order::Native | Order::Own { alpha: true } => Weight::Own,
+            Order::Own { alpha: false } => number(&element),
+            Order::By { pattern, alpha } => {
+                let value = pattern::look_up(call, pattern, &element);
+                match (value, alpha) {
+                    (value, true) => Weight::Other(value),
+                    (Some(value), false) => number(&value),
+                    (None, false) => Weight::Number(0.0),
+                }
+            }
+        };
+        items.push(Item { element, weight });
+    }
+    if are_numbers { Ok(items) } else { Err(NOT_NUMBERS) }
+}
+
+/// Bytes as a number, as C reads them: blanks before it are skipped, and nothing at all is 0.
+fn number(bytes: &[u8]) -> Option<f64> {
+    let blanks = bytes.iter().take_while(|byte| matches!(byte, 9..=13 | b' ')).count();
+    match &bytes[blanks..] {
+        [] if blanks == 0 => Some(0.0),
+        [] => None,
+        rest => parse_f64(rest),
+    }
+}
+
+/// Hands what is to be returned for the chosen elements to `each`, one after the other.
+fn outputs(
+    call: &mut Call<'_>,
+    options: &Options,
+    chosen: &[Item],
+    mut each: impl FnMut(&mut Call<'_>, Option<&[u8]>) -> Answer,
+) -> Answer {
+    for item in chosen {
+        if options.gets.is_empty() {
+            each(call, Some(&item.element))?;
+        }
+        for pattern in &options.gets {
+            let value = pattern::look_up(call, pattern, &item.element);
+            each(call, value.as_deref())?;
+        }
+    }
+    Ok(())
+}
+
+fn answer(call: &mut Call<'_>, options: &Options, chosen: &[Item]) -> Answer {
+    call.reply.array(chosen.len() * options.gets.len().max(1));
+    outputs(call, options, chosen, |call, value| {
+        match value {
+            Some(value) => call.reply.bulk(value),
+            None => call.reply.null(),
+        }
+        Ok(())
+    })
+}
+
+fn store(call: &mut Call<'_>, target: &[u8], options: &Options, chosen: &[Item]) -> Answer {
+    let (db, key, limits) =
+        (call.session.db, call.shared.keyspace.key(call.session.db, target), lists::limits(call));
+    let mut elements = Vec::with_capacity(chosen.len());
+    outputs(call, options, chosen, |_, value| {
+        elements.push(value.unwrap_or_default().to_vec());
+        Ok(())
+    })?;
+    if !elements.is_empty() {
+        call.shards.list_put(db, &key, &elements, &limits)?;
+        call.notify(Class::LIST, "sortstore", key.bytes);
+    } else if call.shards.remove(db, &key) {
+        call.notify(Class::GENERIC, "del", key.bytes);
+    }
+    call.reply.integer(i64::try_from(elements.len()).unwrap_or(i64::MAX));
+    Ok(())
+}

@@ -1,0 +1,101 @@
+//! Ranges of ranks, scores and members, as arguments name them.
+
+use std::ops::Range;
+
+use crate::commands::call::Call;
+use crate::commands::failure::Failure;
+use crate::keyspace::{Edge, SortedSetView};
+use cowherd_resp::parse_f64;
+
+const NO_SCORE: Failure = Failure::new("ERR min or max is not a float");
+const NO_MEMBER: Failure = Failure::new("ERR min or max not valid string range item");
+
+/// By what a range is given.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum By {
+    Rank,
+    Score,
+    Member,
+}
+
+/// A range.
+pub(super) enum Bounds<'c> {
+    /// First and last rank; below zero they count from the end.
+    Ranks(i64, i64),
+    /// Between two edges.
+    Edges(Edge<'c>, Edge<'c>),
+}
+
+impl<'c> Bounds<'c> {
+    /// From arguments `low` and `high`.
+    pub(super) fn parse(call: &Call<'c>, by: By, low: usize, high: usize) -> Result<Self, Failure> {
+        Ok(match by {
+            By::Rank => Self::Ranks(call.integer(low)?, call.integer(high)?),
+            By::Score => {
+                let edge = |i, is_behind| score_edge(call.args.at(i), is_behind);
+                Self::Edges(edge(low, false).ok_or(NO_SCORE)?, edge(high, true).ok_or(NO_SCORE)?)
+            }
+            By::Member => {
+                let edge = |i, is_behind| member_edge(call.args.at(i), is_behind);
+                Self::Edges(edge(low, false).ok_or(NO_MEMBER)?, edge(high, true).ok_or(NO_MEMBER)?)
+            }
+        })
+    }
+
+    /// The ranks of the members in it. `is_down`: given ranks count from the last member on.
+    pub(super) fn ranks(&self, view: &SortedSetView<'_>, is_down: bool) -> Range<u64> {
+        let len = view.len();
+        let range = match self {
+            Self::Ranks(first, last) => {
+                let from_front = |rank: i64| match rank {
+                    0.. => rank,
+                    _ => rank.saturating_add_unsigned(len),
+                };
+                let first = from_front(*first).max(0).unsigned_abs();
+                let end = u64::try_from(from_front(*last)).map_or(0, |last| last.saturating_add(1));
+                let range = first.min(len)..end.min(len);
+                if is_down && range.start < range.end {
+                    len - range.end..len - range.start
+                } else {
+                    range
+                }
+            }
+            Self::Edges(low, high) => view.before(low)..view.before(high),
+        };
+        range.start..range.end.max(range.start)
+    }
+}
+
+/// `5`, `(5` or `-inf`; the low edge is before what it names, the high one behind it, and the
+/// other way round if it is left out.
+fn score_edge<'c>(text: &[u8], is_high: bool) -> Option<Edge<'c>> {
+    let (text, is_left_out) = match text {
+        [b'(', rest @ ..] => (rest, true),
+        text => (text, false),
+    };
+    Some(Edge::Score { score: lenient(text)?, is_behind: is_high != is_left_out })
+}
+
+/// A number as the C library's `strtod` reads it: with blanks before it, nothing for 0, and numbers
+/// that are too large or too small as the infinity or zero nearest to them.
+fn lenient(text: &[u8]) -> Option<f64> {
+    let blanks = text.iter().take_while(|b| matches!(b, b' ' | b'\t'..=b'\r')).count();
+    let number = &text[blanks..];
+    if number.is_empty() {
+        return text.is_empty().then_some(0.0);
+    }
+    parse_f64(number)
+        .or_else(|| str::from_utf8(number).ok()?.parse().ok())
+        .filter(|score: &f64| !score.is_nan())
+}
+
+/// `[member`, `(member`, `-` or `+`.
+fn member_edge(text: &[u8], is_high: bool) -> Option<Edge<'_>> {
+    match text {
+        b"-" => Some(Edge::Start),
+        b"+" => Some(Edge::End),
+        [b'[', member @ ..] => Some(Edge::Member { member, is_behind: is_high }),
+        [b'(', member @ ..] => Some(Edge::Member { member, is_behind: !is_high }),
+        _ => None,
+    }
+}

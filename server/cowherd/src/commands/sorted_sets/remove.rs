@@ -1,0 +1,203 @@
+//! Taking members away: by name, by range, and from the ends, at once or as soon as there are some.
+
+use crate::commands::call::Call;
+use crate::commands::elements::bulk;
+use crate::commands::failure::{Answer, Failure};
+use crate::commands::first_of::{self, FirstOf};
+use crate::commands::notifications::Class;
+use crate::commands::waiting::{Nothing, Wish};
+use crate::keyspace::{Entry, Key, Kind};
+use cowherd_resp::{Version, parse_i64};
+
+use super::bounds::{Bounds, By};
+use super::lookup;
+use super::range::Members;
+
+const NOT_POSITIVE: Failure = Failure::new("ERR value is out of range, must be positive");
+
+const WISH: Wish = Wish { kind: Kind::SortedSet, or_gone: false };
+
+pub(super) fn zrem(call: &mut Call<'_>) -> Answer {
+    let (db, key) = (call.session.db, call.key(1));
+    let mut entry = lookup(call, 1)?;
+    let mut removed = 0;
+    for i in 2..call.args.len() {
+        let Some(old) = entry else { break };
+        let (was_there, left) = call.shards.remove_member(db, &key, old, call.args.at(i))?;
+        removed += i64::from(was_there);
+        entry = left;
+    }
+    if removed > 0 {
+        tell(call, "zrem", &key, entry.is_none());
+    }
+    call.reply.integer(removed);
+    Ok(())
+}
+
+pub(super) fn by_rank(call: &mut Call<'_>) -> Answer {
+    remove(call, By::Rank)
+}
+
+pub(super) fn by_score(call: &mut Call<'_>) -> Answer {
+    remove(call, By::Score)
+}
+
+pub(super) fn by_lex(call: &mut Call<'_>) -> Answer {
+    remove(call, By::Member)
+}
+
+/// Tells that members were removed, and perhaps the key with the last.
+fn tell(call: &Call<'_>, event: &str, key: &Key<'_>, is_gone: bool) {
+    call.notify(Class::SORTED_SET, event, key.bytes);
+    if is_gone {
+        call.notify(Class::GENERIC, "del", key.bytes);
+    }
+}
+
+fn remove(call: &mut Call<'_>, by: By) -> Answer {
+    let bounds = Bounds::parse(call, by, 2, 3)?;
+    let (db, key) = (call.session.db, call.key(1));
+    let mut count = 0;
+    if let Some(entry) = lookup(call, 1)? {
+        let ranks = bounds.ranks(&call.shards.sorted_set(&entry), false);
+        count = ranks.end - ranks.start;
+        let left = call.shards.remove_ranks(db, &key, entry, ranks.start, count)?;
+        if count > 0 {
+            let event = match by {
+                By::Rank => "zremrangebyrank",
+                By::Score => "zremrangebyscore",
+                By::Member => "zremrangebylex",
+            };
+            tell(call, event, &key, left.is_none());
+        }
+    }
+    call.reply.integer(count.cast_signed());
+    Ok(())
+}
+
+pub(super) fn zpopmin(call: &mut Call<'_>) -> Answer {
+    pop_one_key(call, false)
+}
+
+pub(super) fn zpopmax(call: &mut Call<'_>) -> Answer {
+    pop_one_key(call, true)
+}
+
+fn pop_one_key(call: &mut Call<'_>, is_max: bool) -> Answer {
+    let count = match call.args.len() {
+        2 => None,
+        3 => {
+            let count = parse_i64(call.args.at(2)).and_then(|count| u64::try_from(count).ok());
+            Some(count.ok_or(NOT_POSITIVE)?)
+        }
+        _ => return Err(Failure::SYNTAX),
+    };
+    let key = call.key(1);
+    let entry = lookup(call, 1)?;
+    let Some(entry) = entry.filter(|_| count != Some(0)) else {
+        call.reply.array(0);
+        return Ok(());
+    };
+    if count.is_none() && call.reply.version == Version::Resp3 {
+        // A single pair is not put into an array of pairs.
+        call.reply.array(2);
+        return pop_flat(call, &key, entry, is_max);
+    }
+    pop(call, &key, entry, is_max, count.unwrap_or(1), false)
+}
+
+/// Answers with one member and its score, in an array that has begun, and removes it.
+fn pop_flat(call: &mut Call<'_>, key: &Key<'_>, entry: Entry, is_max: bool) -> Answer {
+    let view = call.shards.sorted_set(&entry);
+    let rank = if is_max { view.len() - 1 } else { 0 };
+    view.each(rank, 1, false, |member, score| {
+        bulk(call.reply, member);
+        call.reply.double(score);
+    });
+    take(call, key, entry, is_max, rank, 1)
+}
+
+/// Removes members from one end.
+fn take(
+    call: &mut Call<'_>,
+    key: &Key<'_>,
+    entry: Entry,
+    is_max: bool,
+    rank: u64,
+    count: u64,
+) -> Answer {
+    let left = call.shards.remove_ranks(call.session.db, key, entry, rank, count)?;
+    tell(call, if is_max { "zpopmax" } else { "zpopmin" }, key, left.is_none());
+    Ok(())
+}
+
+/// Answers with members from one end and removes them.
+fn pop(
+    call: &mut Call<'_>,
+    key: &Key<'_>,
+    entry: Entry,
+    is_max: bool,
+    count: u64,
+    in_pairs: bool,
+) -> Answer {
+    let view = call.shards.sorted_set(&entry);
+    let count = count.min(view.len());
+    let (first, lowest) = match is_max {
+        true => (view.len() - 1, view.len() - count),
+        false => (0, 0),
+    };
+    let mut members = match in_pairs {
+        true => Members::pairs(call.reply, count),
+        false => Members::begin(call.reply, count, true),
+    };
+    view.each(first, count, is_max, |member, score| members.add(member, score));
+    take(call, key, entry, is_max, lowest, count)
+}
+
+fn end(call: &Call<'_>, i: usize) -> Result<bool, Failure> {
+    match () {
+        () if call.is(i, "max") => Ok(true),
+        () if call.is(i, "min") => Ok(false),
+        () => Err(Failure::SYNTAX),
+    }
+}
+
+/// Answers with the key of argument `i` and members of it; tells whether there is a sorted set.
+fn pop_first(call: &mut Call<'_>, i: usize, asked: &FirstOf<bool>) -> Result<bool, Failure> {
+    let Some(entry) = lookup(call, i)? else { return Ok(false) };
+    let key = call.key(i);
+    call.reply.array(2);
+    call.reply.bulk(key.bytes);
+    pop(call, &key, entry, asked.end, asked.count, true)?;
+    Ok(true)
+}
+
+pub(super) fn zmpop(call: &mut Call<'_>) -> Answer {
+    first_of::take(call, end, pop_first)
+}
+
+pub(super) fn bzmpop(call: &mut Call<'_>) -> Answer {
+    first_of::take_or_wait(call, end, pop_first, WISH)
+}
+
+pub(super) fn bzpopmin(call: &mut Call<'_>) -> Answer {
+    pop_or_wait(call, false)
+}
+
+pub(super) fn bzpopmax(call: &mut Call<'_>) -> Answer {
+    pop_or_wait(call, true)
+}
+
+fn pop_or_wait(call: &mut Call<'_>, is_max: bool) -> Answer {
+    let last = call.args.len() - 1;
+    let timeout = call.timeout_seconds(last)?;
+    for i in 1..last {
+        if let Some(entry) = lookup(call, i)? {
+            let key = call.key(i);
+            call.reply.array(3);
+            call.reply.bulk(key.bytes);
+            return pop_flat(call, &key, entry, is_max);
+        }
+    }
+    call.wait((1..last).collect(), WISH, timeout, Nothing::NullArray)
+}

@@ -1,0 +1,105 @@
+//! Some of the members: by chance, or one part after the other.
+
+use std::collections::HashSet;
+
+use crate::commands::call::Call;
+use crate::commands::elements::{ScanOptions, bulk, scan_cursor, scan_head};
+use crate::commands::failure::{Answer, Failure};
+use crate::commands::random::random;
+use crate::keyspace::SortedSetView;
+use cowherd_resp::format_double;
+
+use super::lookup_read;
+use super::range::Members;
+
+const OUT_OF_RANGE: Failure = Failure::new("ERR value is out of range");
+const TOO_LOW: Failure = Failure::new(
+    "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
+);
+/// No reply has more members than this.
+const MOST: u64 = 1 << 24;
+
+pub(super) fn zrandmember(call: &mut Call<'_>) -> Answer {
+    let count = match call.args.len() {
+        2 => None,
+        _ => Some(call.integer(2)?).filter(|count| *count > i64::MIN).map(Some).ok_or(TOO_LOW)?,
+    };
+    let with_scores = call.args.len() == 4 && call.is(3, "withscores");
+    if call.args.len() > 3 && !with_scores {
+        return Err(Failure::SYNTAX);
+    }
+    if with_scores && count.is_some_and(|count| count.abs() > i64::MAX / 2) {
+        return Err(OUT_OF_RANGE);
+    }
+    let entry = lookup_read(call, 1)?;
+    let Some(entry) = entry else {
+        match count {
+            Some(_) => call.reply.array(0),
+            None => call.reply.null(),
+        }
+        return Ok(());
+    };
+    let view = call.shards.sorted_set(&entry);
+    let Some(count) = count else {
+        view.each(random() % view.len(), 1, false, |member, _| bulk(call.reply, member));
+        return Ok(());
+    };
+    let (most, is_repeating) = (count.unsigned_abs(), count < 0);
+    if is_repeating && most > MOST {
+        return Err(OUT_OF_RANGE);
+    }
+    let count = if is_repeating { most } else { most.min(view.len()) };
+    let mut members = Members::begin(call.reply, count, with_scores);
+    for rank in ranks(&view, count, is_repeating) {
+        view.each(rank, 1, false, |member, score| members.add(member, score));
+    }
+    Ok(())
+}
+
+/// So many ranks by chance, all different unless they may repeat.
+fn ranks(view: &SortedSetView<'_>, count: u64, is_repeating: bool) -> Vec<u64> {
+    let len = view.len();
+    if is_repeating {
+        return (0..count).map(|_| random() % len).collect();
+    }
+    if count == len {
+        return (0..len).collect();
+    }
+    // Floyd's way: each step adds one that was not chosen yet.
+    let mut chosen = HashSet::new();
+    let mut ranks = Vec::new();
+    for last in len - count..len {
+        let rank = random() % (last + 1);
+        let rank = if chosen.contains(&rank) { last } else { rank };
+        chosen.insert(rank);
+        ranks.push(rank);
+    }
+    ranks
+}
+
+pub(super) fn zscan(call: &mut Call<'_>) -> Answer {
+    let cursor = scan_cursor(call)?;
+    let Some(entry) = lookup_read(call, 1)? else {
+        scan_head(call.reply, None);
+        call.reply.array(0);
+        return Ok(());
+    };
+    let options = ScanOptions::parse(call, false)?;
+    let start = call.reply.len();
+    let (list, mut listed) = (call.reply.deferred_array(), 0);
+    let view = call.shards.sorted_set(&entry);
+    let next = view.scan(cursor, options.count, |member, score| {
+        if options.wants(member) {
+            bulk(call.reply, member);
+            call.reply.bulk(&format_double(score));
+            listed += 2;
+        }
+    });
+    call.reply.set_array_len(list, listed);
+    // The cursor comes first and is known last.
+    let end = call.reply.len();
+    scan_head(call.reply, next);
+    let head = call.reply.len() - end;
+    call.reply.out[start..].rotate_right(head);
+    Ok(())
+}

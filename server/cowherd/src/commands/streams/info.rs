@@ -1,0 +1,210 @@
+//! XINFO.
+
+use crate::commands::call::Call;
+use crate::commands::failure::{Answer, Failure};
+use crate::keyspace::{ConsumerInfo, Entry, GroupInfo, StreamId, StreamInfo};
+use cowherd_resp::{Reply, parse_i64};
+
+use super::range::{show_entry, show_range};
+use super::{ids, read_stream, wrong_subcommand};
+
+/// The stream of argument 2.
+fn stream(call: &mut Call<'_>) -> Result<Entry, Failure> {
+    read_stream(call, 2)?.ok_or(Failure::NO_KEY)
+}
+
+fn number(reply: &mut Reply, name: &str, number: u64) {
+    reply.bulk_str(name);
+    reply.integer(number.cast_signed());
+}
+
+fn id(reply: &mut Reply, name: &str, id: StreamId) {
+    reply.bulk_str(name);
+    ids::show(reply, id);
+}
+
+fn optional(reply: &mut Reply, name: &str, number: Option<u64>) {
+    reply.bulk_str(name);
+    match number {
+        Some(number) => reply.integer(number.cast_signed()),
+        None => reply.null(),
+    }
+}
+
+/// Entries behind the last one that a group was handed, if that can be told.
+fn lag(info: &StreamInfo, group: &GroupInfo) -> Option<u64> {
+    let read = match group.read {
+        _ if info.added == 0 => return Some(0),
+        Some(read) if !info.has_holes_from(group.last) => Some(read),
+        _ => info.added_up_to(group.last),
+    };
+    read.map(|read| info.added.wrapping_sub(read))
+}
+
+/// The fields that XINFO STREAM begins with.
+fn show_head(reply: &mut Reply, info: &StreamInfo) {
+    number(reply, "length", info.length);
+    number(reply, "radix-tree-keys", info.nodes);
+    // What a radix tree of so many keys would have at most.
+    number(reply, "radix-tree-nodes", info.nodes + 1);
+    id(reply, "last-generated-id", info.last);
+    id(reply, "max-deleted-entry-id", info.deleted);
+    number(reply, "entries-added", info.added);
+    id(reply, "recorded-first-entry-id", info.first);
+}
+
+pub(super) fn xinfo_stream(call: &mut Call<'_>) -> Answer {
+    let (mut is_full, mut count) = (false, 10);
+    if call.args.len() > 3 {
+        let is_known = call.is(3, "full")
+            && (call.args.len() == 4 || call.args.len() == 6 && call.is(4, "count"));
+        if !is_known {
+            return Err(wrong_subcommand(call));
+        }
+        is_full = true;
+        if call.args.len() == 6 {
+            let given = parse_i64(call.args.at(5)).ok_or(Failure::NOT_INTEGER)?;
+            count = u64::try_from(given).unwrap_or(10);
+        }
+    }
+    let entry = stream(call)?;
+    let info = call.shards.stream_info(&entry);
+    if is_full {
+        let most = if count == 0 { u64::MAX } else { count };
+        show_full(call, &entry, &info, most);
+        return Ok(());
+    }
+    call.reply.map(10);
+    show_head(call.reply, &info);
+    number(call.reply, "groups", info.groups);
+    for (name, is_last) in [("first-entry", false), ("last-entry", true)] {
+        call.reply.bulk_str(name);
+        let mut is_there = false;
+        let reply = &mut *call.reply;
+        let (low, high) = (StreamId::MIN, StreamId::MAX);
+        call.shards.stream_range(&entry, low, high, is_last, 1, |id, fields| {
+            is_there = true;
+            show_entry(reply, id, fields);
+        });
+        if !is_there {
+            call.reply.null();
+        }
+    }
+    Ok(())
+}
+
+fn group_name(call: &mut Call<'_>, entry: &Entry, group: &GroupInfo) {
+    call.reply.bulk_str("name");
+    call.shards.group_name(entry, group.group, |name| call.reply.bulk(name));
+}
+
+fn consumer_name(call: &mut Call<'_>, entry: &Entry, consumer: &ConsumerInfo) {
+    call.reply.bulk_str("name");
+    call.shards.consumer_name(entry, consumer.consumer, |name| call.reply.bulk(name));
+}
+
+fn show_full(call: &mut Call<'_>, entry: &Entry, info: &StreamInfo, most: u64) {
+    call.reply.map(9);
+    show_head(call.reply, info);
+    call.reply.bulk_str("entries");
+    let all = (StreamId::MIN, StreamId::MAX);
+    show_range(call.reply, &call.shards, entry, all, false, most, |_| {});
+    call.reply.bulk_str("groups");
+    let groups = call.shards.stream_groups(entry);
+    call.reply.array(groups.len());
+    for group in &groups {
+        call.reply.map(7);
+        group_name(call, entry, group);
+        id(call.reply, "last-delivered-id", group.last);
+        optional(call.reply, "entries-read", group.read);
+        optional(call.reply, "lag", lag(info, group));
+        number(call.reply, "pel-count", group.pending);
+        call.reply.bulk_str("pending");
+        show_pending(call, entry, group, None, most);
+        call.reply.bulk_str("consumers");
+        let consumers = call.shards.group_consumers(entry, group.group);
+        call.reply.array(consumers.len());
+        for consumer in &consumers {
+            call.reply.map(4);
+            consumer_name(call, entry, consumer);
+            call.reply.bulk_str("seen-time");
+            call.reply.integer(consumer.seen);
+            number(call.reply, "pel-count", consumer.pending);
+            call.reply.bulk_str("pending");
+            show_pending(call, entry, group, Some(consumer), most);
+        }
+    }
+}
+
+/// Up to `most` pending entries of a group, with who has them, or of one consumer.
+fn show_pending(
+    call: &mut Call<'_>,
+    entry: &Entry,
+    group: &GroupInfo,
+    consumer: Option<&ConsumerInfo>,
+    most: u64,
+) {
+    let (list, mut count) = (call.reply.deferred_array(), 0);
+    let (shards, reply) = (&call.shards, &mut *call.reply);
+    let of = consumer.map(|consumer| consumer.consumer);
+    shards.pending_each(entry, group.group, of, StreamId::MIN, |pending| {
+        reply.array(if of.is_none() { 4 } else { 3 });
+        ids::show(reply, pending.id);
+        if of.is_none() {
+            shards.consumer_name(entry, pending.consumer, |name| reply.bulk(name));
+        }
+        reply.integer(pending.delivered_at);
+        reply.integer(pending.deliveries.cast_signed());
+        count += 1;
+        (count as u64) < most
+    });
+    call.reply.set_array_len(list, count);
+}
+
+pub(super) fn xinfo_groups(call: &mut Call<'_>) -> Answer {
+    let entry = stream(call)?;
+    let info = call.shards.stream_info(&entry);
+    let groups = call.shards.stream_groups(&entry);
+    call.reply.array(groups.len());
+    for group in &groups {
+        call.reply.map(6);
+        group_name(call, &entry, group);
+        number(call.reply, "consumers", group.consumers);
+        number(call.reply, "pending", group.pending);
+        id(call.reply, "last-delivered-id", group.last);
+        optional(call.reply, "entries-read", group.read);
+        optional(call.reply, "lag", lag(&info, group));
+    }
+    Ok(())
+}
+
+pub(super) fn xinfo_consumers(call: &mut Call<'_>) -> Answer {
+    let entry = stream(call)?;
+    let Some(group) = call.shards.stream_group(&entry, call.args.at(3)) else {
+        let (group, key) = (call.text(3), call.text(2));
+        let text = format!("NOGROUP No such consumer group '{group}' for key name '{key}'");
+        return Err(Failure::text(text));
+    };
+    let consumers = call.shards.group_consumers(&entry, group.group);
+    call.reply.array(consumers.len());
+    for consumer in &consumers {
+        call.reply.map(3);
+        consumer_name(call, &entry, consumer);
+        number(call.reply, "pending", consumer.pending);
+        call.reply.bulk_str("idle");
+        call.reply.integer(call.now.saturating_sub(consumer.seen).max(0));
+    }
+    Ok(())
+}
+
+pub(super) fn xinfo_help(call: &mut Call<'_>) -> Answer {
+    call.help(&[
+        "CONSUMERS <key> <group>",
+        "    Tells about the consumers of a group.",
+        "GROUPS <key>",
+        "    Tells about the groups of a stream.",
+        "STREAM <key> [FULL [COUNT <count>]]",
+        "    Tells about a stream.",
+    ]);
+    Ok(())
+}

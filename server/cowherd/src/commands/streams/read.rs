@@ -1,0 +1,379 @@
+//! Reading what is new, or waiting for it: XREAD, XREADGROUP.
+
+use crate::commands::blocking::{Patience, Timeout};
+use crate::commands::call::Call;
+use crate::commands::failure::{Answer, Failure};
+use crate::commands::notifications::Class;
+use crate::commands::waiting::{Nothing, Wish};
+use crate::keyspace::{Claim, Consumer, Entry, Group, GroupInfo, Kind, Prepared, StreamId};
+use cowherd_resp::{Version, parse_i64};
+
+use super::range::{show_entry, show_range};
+use super::{consumer_of, ids, read_stream};
+
+const GROUP_MISSING: Failure = Failure::new("ERR Missing GROUP option for XREADGROUP");
+const GROUP_IN_XREAD: Failure =
+    Failure::new("ERR The GROUP option is only supported by XREADGROUP. You called XREAD instead.");
+const NOACK_IN_XREAD: Failure =
+    Failure::new("ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead.");
+const UNBALANCED: Failure = Failure::new(
+    "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.",
+);
+const NEW_IN_XREAD: Failure = Failure::new(
+    "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> \
+     <consumer> option.",
+);
+/// What somebody hears who waits for a group when the stream, or the group, is gone.
+const STREAM_IS_GONE: Failure = Failure::new("UNBLOCKED the stream key no longer exists");
+const GROUP_IS_GONE: Failure =
+    Failure::new("NOGROUP the consumer group this client was blocked on no longer exists");
+const END_IN_GROUP: Failure = Failure::new(
+    "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of \
+     this consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would \
+     just return an empty result set.",
+);
+
+/// What XREAD and XREADGROUP were told.
+#[derive(Default)]
+struct Options {
+    /// Whether to wait, and how long.
+    block: Option<Timeout>,
+    /// 0 is no limit.
+    count: u64,
+    /// The argument that names the group; behind it is the consumer.
+    group: Option<usize>,
+    no_ack: bool,
+    /// The first key.
+    first: usize,
+    /// How many keys, and as many ids, there are.
+    streams: usize,
+}
+
+fn parse(call: &Call<'_>, in_group: bool) -> Result<Options, Failure> {
+    let (mut options, mut i) = (Options::default(), 1);
+    while i < call.args.len() && options.first == 0 {
+        let more = call.args.len() - i - 1;
+        if more > 0 && call.is(i, "block") {
+            options.block = Some(call.timeout_milliseconds(i + 1)?);
+            i += 2;
+        } else if more > 0 && call.is(i, "count") {
+            let count = parse_i64(call.args.at(i + 1)).ok_or(Failure::NOT_INTEGER)?;
+            options.count = u64::try_from(count).unwrap_or(0);
+            i += 2;
+        } else if more > 0 && call.is(i, "streams") {
+            if !more.is_multiple_of(2) {
+                return Err(UNBALANCED);
+            }
+            (options.first, options.streams) = (i + 1, more / 2);
+        } else if more > 1 && call.is(i, "group") {
+            if !in_group {
+                return Err(GROUP_IN_XREAD);
+            }
+            options.group = Some(i + 1);
+            i += 3;
+        } else if call.is(i, "noack") {
+            if !in_group {
+                return Err(NOACK_IN_XREAD);
+            }
+            options.no_ack = true;
+            i += 1;
+        } else {
+            return Err(Failure::SYNTAX);
+        }
+    }
+    match options.first {
+        0 => Err(Failure::SYNTAX),
+        _ if in_group && options.group.is_none() => Err(GROUP_MISSING),
+        _ => Ok(options),
+    }
+}
+
+/// The reply of some streams, which begins with the first that has something.
+struct Streams {
+    list: Option<cowherd_resp::Deferred>,
+    count: usize,
+}
+
+impl Streams {
+    const fn new() -> Self {
+        Self { list: None, count: 0 }
+    }
+
+    /// Begins the reply of one stream.
+    fn begin(&mut self, call: &mut Call<'_>, key: usize) {
+        if self.list.is_none() {
+            self.list = Some(call.reply.deferred_array());
+        }
+        self.count += 1;
+        if call.reply.version == Version::Resp2 {
+            call.reply.array(2);
+        }
+        call.reply.bulk(call.args.at(key));
+    }
+
+    /// Ends the reply; tells whether there is one.
+    fn end(self, call: &mut Call<'_>) -> bool {
+        let Some(list) = self.list else { return false };
+        match call.reply.version {
+            Version::Resp2 => call.reply.set_array_len(list, self.count),
+            Version::Resp3 => call.reply.set_map_len(list, self.count),
+        }
+        true
+    }
+}
+
+const fn most(count: u64) -> u64 {
+    if count == 0 { u64::MAX } else { count }
+}
+
+/// Ends a command that found nothing.
+fn nothing(
+    call: &mut Call<'_>,
+    options: &Options,
+    or_gone: bool,
+    ends: &[(usize, Vec<u8>)],
+) -> Answer {
+    let Some(timeout) = options.block else {
+        call.reply.null_array();
+        return Ok(());
+    };
+    let keys = (options.first..options.first + options.streams).collect();
+    let wish = Wish { kind: Kind::Stream, or_gone };
+    call.wait_replacing(keys, wish, timeout, Nothing::NullArray, ends)
+}
+
+pub(super) fn xread(call: &mut Call<'_>) -> Answer {
+    let options = parse(call, false)?;
+    // Where each is read from, and for waiting what the words are replaced by.
+    let (mut from, mut replaced) = (Vec::new(), Vec::new());
+    for key in options.first..options.first + options.streams {
+        let at = key + options.streams;
+        let entry = match read_stream(call, key) {
+            // Whoever waits for several keys is served from those that are streams.
+            Err(_) if call.patience == Patience::Waiting => None,
+            found => found?,
+        };
+        let last = entry.map_or(StreamId::MIN, |entry| call.shards.stream_len(&entry).1);
+        let id = match call.args.at(at) {
+            b"$" => last,
+            b">" => return Err(NEW_IN_XREAD),
+            id => ids::strict(id, 0)?,
+        };
+        if call.args.at(at) == b"$" {
+            replaced.push((at, last.to_string().into_bytes()));
+        }
+        from.push((entry, id));
+    }
+    let mut streams = Streams::new();
+    for (i, (entry, id)) in from.into_iter().enumerate() {
+        let (Some(entry), Some(start)) = (entry, id.next()) else { continue };
+        if has_any_from(call, &entry, start) {
+            streams.begin(call, options.first + i);
+            let range = (start, StreamId::MAX);
+            let most = most(options.count);
+            show_range(call.reply, &call.shards, &entry, range, false, most, |_| {});
+        }
+    }
+    if streams.end(call) {
+        return Ok(());
+    }
+    nothing(call, &options, false, &replaced)
+}
+
+/// Whether a stream has an entry from `start` on.
+fn has_any_from(call: &Call<'_>, entry: &Entry, start: StreamId) -> bool {
+    let (length, last) = call.shards.stream_len(entry);
+    let mut is_there = false;
+    if length > 0 && last >= start {
+        call.shards.stream_range(entry, start, StreamId::MAX, false, 1, |_, _| is_there = true);
+    }
+    is_there
+}
+
+/// A stream that a group reads.
+struct Source {
+    key: usize,
+    entry: Entry,
+    group: Group,
+    /// Where its history is read from; none for what is new.
+    history: Option<StreamId>,
+}
+
+fn sources(call: &mut Call<'_>, options: &Options, name: &[u8]) -> Result<Vec<Source>, Failure> {
+    let is_waiting = call.patience == Patience::Waiting;
+    let mut sources = Vec::with_capacity(options.streams);
+    for key in options.first..options.first + options.streams {
+        let entry = match read_stream(call, key) {
+            Err(_) | Ok(None) if is_waiting => return Err(STREAM_IS_GONE),
+            found => found?,
+        };
+        let group = entry.and_then(|entry| call.shards.stream_group(&entry, name));
+        let (Some(entry), Some(group)) = (entry, group) else {
+            if is_waiting {
+                return Err(GROUP_IS_GONE);
+            }
+            let (key, name) = (call.text(key), String::from_utf8_lossy(name));
+            return Err(Failure::text(format!(
+                "NOGROUP No such key '{key}' or consumer group '{name}' in XREADGROUP with GROUP \
+                 option"
+            )));
+        };
+        let history = match call.args.at(key + options.streams) {
+            b">" => None,
+            b"$" => return Err(END_IN_GROUP),
+            // The highest id is as good as the sign.
+            id => Some(ids::strict(id, 0)?).filter(|id| *id != StreamId::MAX),
+        };
+        sources.push(Source { key, entry, group: group.group, history });
+    }
+    Ok(sources)
+}
+
+/// What a consumer was shown of a stream.
+struct Shown {
+    source: Source,
+    consumer: Consumer,
+    /// Whether the consumer was made for it.
+    is_new: bool,
+    ids: Vec<StreamId>,
+    /// What the group was before, and what has to be undone; none for its history.
+    before: Option<(GroupInfo, Prepared)>,
+}
+
+pub(super) fn xreadgroup(call: &mut Call<'_>) -> Answer {
+    let options = parse(call, true)?;
+    let Some(at) = options.group else { return Err(GROUP_MISSING) };
+    let (name, consumer) = (call.args.at(at), call.args.at(at + 1));
+    let sources = sources(call, &options, name)?;
+    let (mut streams, mut all) = (Streams::new(), Vec::new());
+    for source in sources {
+        match read(call, source, (name, consumer), &options, &mut streams) {
+            Ok(shown) => all.extend(shown),
+            Err(failure) => {
+                all.into_iter().rev().for_each(|shown| undo(call, &shown));
+                return Err(failure);
+            }
+        }
+    }
+    all.iter().for_each(|shown| deliver(call, shown, options.no_ack));
+    if streams.end(call) {
+        return Ok(());
+    }
+    nothing(call, &options, true, &[])
+}
+
+/// Shows what a consumer asked for of one stream, if there is anything, and moves the group on.
+/// Whatever can fail is done then; see [`deliver`] for the rest.
+fn read(
+    call: &mut Call<'_>,
+    source: Source,
+    (name, consumer): (&[u8], &[u8]),
+    options: &Options,
+    streams: &mut Streams,
+) -> Result<Option<Shown>, Failure> {
+    let (entry, group) = (source.entry, source.group);
+    // The same stream may be named before, too.
+    let info = call.shards.stream_group(&entry, name).ok_or(GROUP_IS_GONE)?;
+    let Some(start) = source.history.unwrap_or(info.last).next() else { return Ok(None) };
+    if source.history.is_none() && !has_any_from(call, &entry, start) {
+        return Ok(None);
+    }
+    streams.begin(call, source.key);
+    let (consumer, is_new) = consumer_of(call, &entry, group, consumer)?;
+    if source.history.is_some() {
+        let ids = show_history(call, &entry, group, consumer, start, most(options.count));
+        return Ok(Some(Shown { source, consumer, is_new, ids, before: None }));
+    }
+    let (mut ids, most) = (Vec::new(), most(options.count));
+    let range = (start, StreamId::MAX);
+    show_range(call.reply, &call.shards, &entry, range, false, most, |id| ids.push(id));
+    let pending = if options.no_ack { &[][..] } else { &ids };
+    let prepared = match call.shards.pending_prepare(&entry, group, consumer, pending) {
+        Ok(prepared) => prepared,
+        Err(full) => {
+            if is_new {
+                call.shards.consumer_delete(&entry, group, consumer);
+            }
+            return Err(full.into());
+        }
+    };
+    move_on(call, &entry, &info, &ids);
+    Ok(Some(Shown { source, consumer, is_new, ids, before: Some((info, prepared)) }))
+}
+
+/// Lets a group have been handed some entries.
+fn move_on(call: &mut Call<'_>, entry: &Entry, group: &GroupInfo, ids: &[StreamId]) {
+    let info = call.shards.stream_info(entry);
+    let (mut last, mut read) = (group.last, group.read);
+    for id in ids {
+        read = match read {
+            Some(read) if !info.has_holes_from(*id) => Some(read + 1),
+            _ => info.added_up_to(*id),
+        };
+        last = *id;
+    }
+    call.shards.group_set(entry, group.group, last, read);
+}
+
+/// Undoes [`read`].
+fn undo(call: &mut Call<'_>, shown: &Shown) {
+    let (entry, group) = (&shown.source.entry, shown.source.group);
+    if let Some((before, prepared)) = &shown.before {
+        call.shards.pending_undo(entry, group, shown.consumer, prepared);
+        call.shards.group_set(entry, group, before.last, before.read);
+    }
+    if shown.is_new {
+        call.shards.consumer_delete(entry, group, shown.consumer);
+    }
+}
+
+/// Notes that a consumer has what it was shown.
+fn deliver(call: &mut Call<'_>, shown: &Shown, no_ack: bool) {
+    let (entry, group, consumer) = (&shown.source.entry, shown.source.group, shown.consumer);
+    if shown.is_new {
+        let key = call.key(shown.source.key);
+        call.notify(Class::STREAM, "xgroup-createconsumer", key.bytes);
+    }
+    call.shards.consumer_seen(entry, consumer);
+    let is_history = shown.before.is_none();
+    if no_ack && !is_history {
+        return;
+    }
+    for id in &shown.ids {
+        let known = call.shards.pending(entry, group, *id).filter(|_| is_history);
+        let deliveries = known.map_or(0, |pending| pending.deliveries).saturating_add(1);
+        let claim = Claim { consumer, delivered_at: call.now, deliveries };
+        call.shards.pending_set(entry, group, *id, &claim);
+    }
+}
+
+/// Shows again what is pending for a consumer, from an id on; returns those that are still there.
+fn show_history(
+    call: &mut Call<'_>,
+    entry: &Entry,
+    group: Group,
+    consumer: Consumer,
+    start: StreamId,
+    most: u64,
+) -> Vec<StreamId> {
+    let (list, mut count, mut ids) = (call.reply.deferred_array(), 0, Vec::new());
+    let (shards, reply) = (&call.shards, &mut *call.reply);
+    shards.pending_each(entry, group, Some(consumer), start, |pending| {
+        let (id, mut is_there) = (pending.id, false);
+        shards.stream_range(entry, id, id, false, 1, |id, fields| {
+            is_there = true;
+            show_entry(reply, id, fields);
+        });
+        if is_there {
+            ids.push(id);
+        } else {
+            reply.array(2);
+            ids::show(reply, id);
+            reply.null_array();
+        }
+        count += 1;
+        (count as u64) < most
+    });
+    call.reply.set_array_len(list, count);
+    ids
+}

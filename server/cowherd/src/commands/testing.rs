@@ -1,0 +1,112 @@
+//! Runs commands without a server, for the tests of the families.
+
+use std::cell::{Cell, RefCell};
+use std::sync::Arc;
+
+use crate::config::{Config, Live};
+use crate::keyspace::Keyspace;
+use cowherd_arena::{Blank, PageKind};
+use cowherd_resp::{Args, Batch, Limits, Parser, Reply, Version};
+
+use super::blocking::Patience;
+use super::call::{Call, Effect};
+use super::clients::{Hangup, Origin};
+use super::session::Session;
+use super::shared::Shared;
+
+/// A keyspace of its own, one client and a clock that stands still until it is set.
+pub(super) struct Bench {
+    /// What all connections share.
+    pub shared: Shared,
+    session: RefCell<Session>,
+    version: Cell<Version>,
+    /// Wall clock in milliseconds.
+    pub now: Cell<i64>,
+    /// What the last command passed up.
+    pub effect: RefCell<Effect>,
+}
+
+struct Nobody;
+
+impl Hangup for Nobody {
+    fn hang_up(&self) {}
+}
+
+impl Bench {
+    pub(super) fn new() -> Self {
+        Self::with(64 << 20, Config::default())
+    }
+
+    pub(super) fn with(capacity: u64, config: Config) -> Self {
+        let blank = Blank::reserve(PageKind::Small, capacity).unwrap();
+        let keyspace = Keyspace::create(blank, 1).unwrap();
+        let now = 1_700_000_000_000;
+        let shared = Shared::new(keyspace, Arc::new(Live::new(config, None)), 1, now).unwrap();
+        let origin = Origin { peer: None, local: None, path: "test".into(), fd: 7 };
+        let client = shared.clients.connect(origin, now, Arc::new(Nobody));
+        Self {
+            shared,
+            session: RefCell::new(Session::new(client, true)),
+            version: Cell::new(Version::Resp2),
+            now: Cell::new(now),
+            effect: RefCell::default(),
+        }
+    }
+
+    /// Answers in RESP3 from now on.
+    pub(super) fn resp3(self) -> Self {
+        self.version.set(Version::Resp3);
+        self
+    }
+
+    /// Forgets what a connection that ends leaves behind.
+    pub(super) fn end_session(&self) {
+        self.session.borrow_mut().discard(&self.shared.keyspace);
+    }
+
+    /// Runs a command as typed, quotes and all; returns the reply's bytes as text.
+    pub(super) fn run(&self, line: &str) -> String {
+        let mut batch = Batch::new();
+        let line = format!("{line}\r\n");
+        Parser::new().parse(line.as_bytes(), &Limits::default(), &mut batch, 1).unwrap();
+        self.run_args(batch.request(0, line.as_bytes()))
+    }
+
+    /// Runs a command given as arguments.
+    pub(super) fn run_args(&self, args: Args<'_>) -> String {
+        let mut reply = Reply::new(self.version.get());
+        let mut session = self.session.borrow_mut();
+        match self.shared.table.resolve(&args) {
+            None => reply.error(super::unknown_command(&args).as_str()),
+            Some(row) if !row.command.accepts(args.len()) => {
+                reply.error(super::wrong_arity(row).as_str());
+            }
+            Some(row) => {
+                let config = self.shared.config.current();
+                let set = row.command.shards(&self.shared.keyspace, &args, None);
+                let mut call = Call {
+                    args,
+                    reply: &mut reply,
+                    session: &mut session,
+                    shared: &self.shared,
+                    config: &config,
+                    shards: self.shared.keyspace.lock(set, self.now.get()),
+                    patience: Patience::Some,
+                    row,
+                    first_hash: None,
+                    now: self.now.get(),
+                    effect: Effect::None,
+                };
+                let answer = (row.command.handler)(&mut call);
+                *self.effect.borrow_mut() = std::mem::take(&mut call.effect);
+                drop(call);
+                if let Err(failure) = answer {
+                    reply.out.clear();
+                    reply.error(failure.as_str());
+                }
+            }
+        }
+        self.version.set(reply.version);
+        String::from_utf8_lossy(&reply.out).into_owned()
+    }
+}

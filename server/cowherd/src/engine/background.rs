@@ -1,0 +1,252 @@
+//! What goes on behind the commands, on a thread of its own: keys that expire without being asked
+//! for, memory that falls free, save points, idle clients, samples.
+//!
+//! Each step holds one shard's lock, or two, for a slice of some microseconds.
+
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::time::{Duration, Instant};
+
+use crate::clock::{self, Moment};
+use crate::commands::Shared;
+use crate::keyspace::{CleanCursors, DATABASES, Reach, Victims};
+use crate::telemetry::{Event, PoolFigures};
+use cowherd_arena::pages::{Pool, thp_setting};
+use cowherd_arena::{SHARDS, ShardIndex, ShardSet};
+
+use super::room::Room;
+use super::{Engine, Saver, serving};
+
+/// Time from one sample to the next.
+const SAMPLE: Duration = Duration::from_millis(100);
+/// Entries that one slice looks at under a lock.
+const SLICE: usize = 64;
+/// A round stops cleaning after this part of its time.
+const CLEANING_SHARE: u32 = 4;
+/// Free chunks handed back to the kernel in a round.
+const TRIM: usize = 64;
+/// After a save that failed, none is started by a save point for so long.
+const RETRY: Duration = Duration::from_secs(5);
+
+/// The background thread.
+pub struct Background {
+    stop: Sender<()>,
+    thread: Option<std::thread::JoinHandle<()>>,
+}
+
+impl Background {
+    /// Starts it.
+    ///
+    /// # Errors
+    /// There is no thread to be had.
+    pub fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
+        let (stop, stopped) = channel();
+        let engine = Arc::clone(engine);
+        let thread = std::thread::Builder::new()
+            .name("background".into())
+            .spawn(move || Rounds::new(&engine).run(&stopped))?;
+        Ok(Self { stop, thread: Some(thread) })
+    }
+
+    /// Ends it and waits for its end.
+    pub fn stop(mut self) {
+        let _ = self.stop.send(());
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+}
+
+struct Rounds<'e> {
+    shared: &'e Shared,
+    saver: &'e Saver,
+    cursors: Vec<[CleanCursors; DATABASES]>,
+    /// The shard at which cleaning goes on: a round that runs out of time must not always leave
+    /// out the same ones.
+    next_shard: usize,
+    last_try: Option<Instant>,
+    seconds: u64,
+    room: Room,
+}
+
+impl<'e> Rounds<'e> {
+    fn new(engine: &'e Engine) -> Self {
+        Self {
+            shared: &engine.shared,
+            saver: &engine.saver,
+            cursors: ShardIndex::all().map(|_| [CleanCursors::default(); DATABASES]).collect(),
+            next_shard: 0,
+            last_try: None,
+            seconds: 0,
+            room: Room::new(0),
+        }
+    }
+
+    fn run(mut self, stopped: &Receiver<()>) {
+        let (mut sampled, mut second) = (Instant::now(), Instant::now());
+        loop {
+            let period = Duration::from_secs(1) / self.shared.config.current().hz.max(1);
+            match stopped.recv_timeout(period) {
+                Err(RecvTimeoutError::Timeout) => {}
+                _ => return,
+            }
+            let begun = Instant::now();
+            self.clean(begun + period / CLEANING_SHARE);
+            self.shared.telemetry.latency_event(Event::ExpireCycle, begun.elapsed());
+            self.evict(period / CLEANING_SHARE);
+            self.forget_strays(Instant::now() + period / CLEANING_SHARE);
+            self.shared.keyspace.arena().trim(TRIM);
+            self.check_save_points();
+            if sampled.elapsed() >= SAMPLE {
+                sampled = Instant::now();
+                self.saver.sample(self.shared);
+                self.shared.relax_pressure();
+                let used = self.shared.keyspace.arena().used_bytes();
+                self.shared.telemetry.tick(clock::monotonic_us(), used);
+            }
+            if second.elapsed() >= Duration::from_secs(1) {
+                second = Instant::now();
+                self.seconds += 1;
+                self.sample_ttl();
+                self.read_machine();
+                self.close_idle_clients();
+                self.check_backlogs();
+            }
+        }
+    }
+
+    /// Removes expired keys and frees flushed databases until `deadline`.
+    fn clean(&mut self, deadline: Instant) {
+        let first = self.next_shard;
+        for shard in ShardIndex::all().cycle().skip(first).take(SHARDS) {
+            if self.shared.keyspace.needs_cleaning(shard) && !self.clean_shard(shard, deadline) {
+                self.next_shard = shard.get();
+                return;
+            }
+        }
+    }
+
+    /// Cleans one shard; tells whether there was time for all of it.
+    fn clean_shard(&mut self, shard: ShardIndex, deadline: Instant) -> bool {
+        let active = self.shared.hooks.active_expire.load(Ordering::Relaxed);
+        for db in 0..DATABASES {
+            loop {
+                let cursors = &mut self.cursors[shard.get()][db];
+                let now = if active { clock::wall_ms() } else { i64::MIN };
+                let mut shards = self.shared.keyspace.lock(ShardSet::one(shard), now);
+                let slice = shards.clean(shard, db, cursors, SLICE);
+                let ready = shards.take_ready();
+                drop(shards);
+                if !ready.is_empty() {
+                    let config = self.shared.config.current();
+                    serving::serve_later(self.shared, &config, &mut self.room, ready, now);
+                }
+                if Instant::now() > deadline {
+                    return false;
+                }
+                // Where many have expired, more will have.
+                if !slice.more_garbage && slice.expired * 10 <= slice.looked_at {
+                    break;
+                }
+            }
+        }
+        true
+    }
+
+    /// Forgets until `deadline` where keys lived that are no more.
+    fn forget_strays(&self, deadline: Instant) {
+        while self.shared.keyspace.forget_strays(SLICE) && Instant::now() < deadline {}
+    }
+
+    /// Evicts for a while if more is used than may be.
+    fn evict(&mut self, time: Duration) {
+        let config = self.shared.config.current();
+        let Some(victims) = Victims::of(config.maxmemory_policy) else { return };
+        let (limit, now) = (self.shared.limit(), clock::wall_ms());
+        let mut reach = Reach::Unlocked { space: &self.shared.keyspace, now };
+        self.room.evict(self.shared, &config, &mut reach, victims, limit, time);
+        if let Some(took) = self.room.take_took() {
+            self.shared.telemetry.latency_event(Event::EvictionCycle, took.cycle);
+        }
+    }
+
+    /// Samples how long keys have to live, a different shard each second.
+    fn sample_ttl(&self) {
+        let shard = ShardIndex::of_hash(self.seconds);
+        for (db, sample) in self.shared.ttl_samples.iter().enumerate() {
+            if self.shared.keyspace.expires_len(db) == 0 {
+                sample.store(0, Ordering::Relaxed);
+                continue;
+            }
+            let shards = self.shared.keyspace.lock(ShardSet::one(shard), clock::wall_ms());
+            let (count, sum) = shards.sample_ttl(db, shard, SLICE);
+            drop(shards);
+            if let Some(mean) = sum.checked_div(count) {
+                sample.store(mean, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Reads what the machine has of huge pages: a few files in sysfs.
+    fn read_machine(&self) {
+        let kind = self.shared.keyspace.arena().page_kind();
+        let pool = Pool::read(kind).map(|pool| PoolFigures {
+            page_bytes: kind.cow_bytes(),
+            total: pool.total,
+            free: pool.free,
+            reserved: pool.reserved,
+        });
+        let setting = thp_setting(self.shared.keyspace.arena().isolation());
+        self.shared.sampled.saw_machine(setting.unwrap_or_default(), pool);
+    }
+
+    fn check_save_points(&mut self) {
+        let config = self.shared.config.current();
+        let persistence = self.shared.telemetry.persistence();
+        if config.save.is_empty() || persistence.saving_pid().is_some() {
+            return;
+        }
+        let changes = self.shared.changes_since_last_save();
+        let since = (clock::wall_ms() - persistence.last_save_ms()).max(0);
+        let due = config.save.iter().find(|rule| {
+            changes >= rule.changes && since.unsigned_abs() >= rule.seconds.saturating_mul(1000)
+        });
+        let Some(rule) = due else { return };
+        let waits = persistence.last_save_failed()
+            && self.last_try.is_some_and(|last| last.elapsed() < RETRY);
+        if waits {
+            return;
+        }
+        self.last_try = Some(Instant::now());
+        tracing::info!("{changes} changes in {} seconds. Saving...", rule.seconds);
+        if let Err(error) = self.saver.save_in_background_and_wait() {
+            tracing::warn!("No save was started: {error}");
+        }
+    }
+
+    /// Cuts off clients that have left more unread than a soft limit allows, for too long.
+    fn check_backlogs(&self) {
+        let limits = self.shared.config.current().client_output_buffer_limit;
+        for client in self.shared.clients.list() {
+            client.check_backlog(&limits);
+        }
+    }
+
+    fn close_idle_clients(&self) {
+        let timeout = self.shared.config.current().timeout;
+        if timeout == 0 {
+            return;
+        }
+        let now = Moment::now().wall_seconds();
+        for client in self.shared.clients.list() {
+            let idle = now - client.last_active.load(Ordering::Relaxed) / 1000;
+            if client.is_subscriber() || client.is_blocked() {
+                continue;
+            }
+            if u64::try_from(idle).is_ok_and(|idle| idle > u64::from(timeout)) {
+                client.kill();
+            }
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! Opening the keyspace at start: the directory's lock, the arena's pages, the image.
+
+use std::path::Path;
+use std::time::Duration;
+
+use crate::clock::Stopwatch;
+use crate::config::{ArenaPages, CheckpointIsolation, Config, DebugCommand};
+use crate::keyspace::{Contents, Keyspace, layout_hash};
+use cowherd_arena::checkpoint::{
+    DirLock, LockError, RestoreError, RestoreStats, ignore_file_size_signal, inspect, restore,
+};
+use cowherd_arena::{Backing, Blank, Broken, Isolation, OpenError, PageKind, UndoOptions, pages};
+
+/// An image is checked in an arena this much larger than its last chunk needs.
+const CHECK_MARGIN: u64 = 4 << 20;
+
+/// Why the server cannot start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Another server uses the directory.
+    #[error(transparent)]
+    Lock(#[from] LockError),
+    /// No arena.
+    #[error(transparent)]
+    Arena(#[from] OpenError),
+    /// The image cannot be read.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The image was read, but what is in it breaks an invariant.
+    #[error(
+        "the image {path} is damaged: {broken}. It was left as it is: restore a copy of it from a \
+         backup, or move it away to start with no data"
+    )]
+    Damaged {
+        /// The image.
+        path: String,
+        /// What is broken.
+        broken: Broken,
+    },
+    /// The kernel gave no random numbers.
+    #[error("cannot read /dev/urandom for the hash seed: {0}")]
+    Random(std::io::Error),
+}
+
+/// What was opened.
+pub struct Opened {
+    /// All keys and values.
+    pub keyspace: Keyspace,
+    /// What was restored, if there was an image.
+    pub restored: Option<Restored>,
+    /// Keeps other servers out of the directory.
+    pub lock: DirLock,
+}
+
+/// What was restored.
+pub struct Restored {
+    /// How reading it went.
+    pub stats: RestoreStats,
+    /// What it holds.
+    pub contents: Contents,
+    /// Time for checking every structure in it.
+    pub verified_in: Duration,
+    /// Digest of what it holds, if asked for.
+    pub digest: Option<String>,
+}
+
+/// Opens the directory, the arena and the image that the configuration names.
+///
+/// # Errors
+/// Any of them cannot be had; the text says what to do.
+pub fn open(config: &Config) -> Result<Opened, StartError> {
+    ignore_file_size_signal();
+    let lock = DirLock::acquire(&config.dir)?;
+    for path in lock.remove_leftovers().unwrap_or_default() {
+        tracing::info!("Removed {}, left over from a save that was cut off", path.display());
+    }
+    let capacity = config.effective_maxmemory();
+    let backing = backing(config, capacity);
+    let path = config.dir.join(&config.dbfilename);
+    match restore(&path, backing, capacity, layout_hash(), config.threads) {
+        Ok((arena, stats)) => {
+            let keyspace = Keyspace::open(arena)?;
+            let digest = config.enable_debug_command != DebugCommand::No;
+            let restored = check(&keyspace, &path, stats, config.threads, digest)?;
+            Ok(Opened { keyspace, restored: Some(restored), lock })
+        }
+        Err(RestoreError::NotFound { .. }) => {
+            let blank = Blank::reserve(backing, capacity)?;
+            let keyspace = Keyspace::create(blank, random_seed()?)?;
+            Ok(Opened { keyspace, restored: None, lock })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// Restores the image at `path` into memory of its own and checks every structure in it.
+///
+/// # Errors
+/// The image is damaged, or there is no memory for it.
+pub fn check_image(path: &Path, threads: usize) -> Result<Restored, StartError> {
+    let capacity = inspect(path)?.needed_capacity + CHECK_MARGIN;
+    let (arena, stats) = restore(path, PageKind::Small, capacity, layout_hash(), threads)?;
+    check(&Keyspace::open(arena)?, path, stats, threads, true)
+}
+
+fn check(
+    keyspace: &Keyspace,
+    path: &Path,
+    stats: RestoreStats,
+    threads: usize,
+    digest: bool,
+) -> Result<Restored, StartError> {
+    let watch = Stopwatch::start();
+    let contents = keyspace
+        .verify(threads)
+        .map_err(|broken| StartError::Damaged { path: path.display().to_string(), broken })?;
+    let verified_in = Duration::from_nanos(watch.nanos());
+    let digest = digest.then(|| keyspace.lock(cowherd_arena::ShardSet::ALL, i64::MIN).digest());
+    Ok(Restored { stats, contents, verified_in, digest })
+}
+
+/// What the arena's memory is to be.
+fn backing(config: &Config, capacity: u64) -> Backing {
+    let isolation = match config.checkpoint_isolation {
+        CheckpointIsolation::KernelCow => Isolation::KernelCow,
+        CheckpointIsolation::UndoLog => Isolation::UndoLog(UndoOptions {
+            limit: config.effective_undo_limit(capacity),
+            block: config.checkpoint_undo_block.bytes(),
+        }),
+    };
+    Backing { kind: page_kind(config.arena_pages, isolation, capacity), isolation }
+}
+
+fn page_kind(wanted: ArenaPages, isolation: Isolation, capacity: u64) -> PageKind {
+    match wanted {
+        ArenaPages::Small => PageKind::Small,
+        ArenaPages::Thp => PageKind::Thp,
+        ArenaPages::Huge2Mb => PageKind::Huge2Mb,
+        ArenaPages::Huge1Gb => PageKind::Huge1Gb,
+        ArenaPages::Auto => {
+            let (kind, refused) = pages::choose(capacity, isolation);
+            match refused {
+                None => tracing::info!("arena-pages auto: {kind}"),
+                Some(why) => tracing::info!("arena-pages auto: {kind}, since {why}"),
+            }
+            kind
+        }
+    }
+}
+
+fn random_seed() -> Result<u64, StartError> {
+    use std::io::Read as _;
+    let mut bytes = [0; 8];
+    std::fs::File::open("/dev/urandom")
+        .and_then(|mut file| file.read_exact(&mut bytes))
+        .map_err(StartError::Random)?;
+    Ok(u64::from_le_bytes(bytes))
+}

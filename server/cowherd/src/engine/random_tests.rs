@@ -1,0 +1,523 @@
+//! Every command of the table, with arguments by chance, through the parser and a worker: nothing
+//! panics, every reply is well formed, and the keyspace stays whole.
+//!
+//! Most requests follow the command's syntax, with words from a small vocabulary, so that they meet
+//! each other's keys and values; some have words too many or too few, and some are words only.
+
+use std::sync::Arc;
+use std::thread::JoinHandle;
+
+use tempfile::TempDir;
+
+use crate::clock;
+use crate::commands::{Draw, KILLED, ReplyMode, draw_request};
+use crate::config::{Config, DebugCommand, Live, MaxmemoryPolicy};
+use crate::keyspace::Keyspace;
+use cowherd_arena::{Blank, PageKind};
+use cowherd_resp::{Batch, Limits, Parser, Reply, Version};
+
+use super::{Engine, Hangup, Origin, Outcome, Saver, Session, Shared, Worker};
+
+const CLIENTS: usize = 3;
+const REQUESTS: usize = 1500;
+
+/// What would stop or hold up the process, or does so with one of its words, and why.
+const LEFT_OUT: &[(&str, Option<&str>, &str)] = &[
+    ("shutdown", None, "ends the server"),
+    ("save", None, "forks, and only a process of one thread may go on after that in a test"),
+    ("bgsave", None, "as SAVE"),
+    ("debug", Some("sleep"), "sleeps with all shards locked"),
+    ("debug", Some("reload"), "saves"),
+    ("config", Some("rewrite"), "writes to the folder"),
+];
+
+const KEYS: [&str; 14] =
+    ["s1", "s2", "h1", "h2", "l1", "l2", "t1", "t2", "z1", "z2", "x1", "x2", "b1", "new"];
+const NUMBERS: [&str; 22] = [
+    "0",
+    "1",
+    "2",
+    "3",
+    "7",
+    "10",
+    "63",
+    "64",
+    "100",
+    "-1",
+    "-2",
+    "-7",
+    "1000",
+    "4294967295",
+    "4294967296",
+    "2147483648",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "-9223372036854775807",
+    "18446744073709551615",
+    "9223372036854775808",
+    "01",
+];
+const FLOATS: [&str; 16] = [
+    "0", "1", "-1", "0.5", "1e3", "-2.75", "3", "10", "inf", "-inf", "+inf", "nan", "1e400",
+    "1e-300", "0x10", "(1.5",
+];
+const TEXTS: [&str; 16] = [
+    "",
+    "a",
+    "b",
+    "c",
+    "d",
+    "field",
+    "other",
+    "12",
+    "-5",
+    "007",
+    "[a",
+    "(c",
+    "-",
+    "+",
+    "*",
+    "\0\r\n\x7f\u{fffd}",
+];
+const PATTERNS: [&str; 8] = ["*", "h*", "?1", "[a-z]1", "[^", "\\", "s\\1", "nothing"];
+const DIRECTIVES: [(&str, &str); 8] = [
+    ("hash-max-listpack-entries", "3"),
+    ("set-max-intset-entries", "2"),
+    ("zset-max-listpack-entries", "0"),
+    ("list-max-listpack-size", "2"),
+    ("list-max-listpack-size", "-2"),
+    ("notify-keyspace-events", "KEA"),
+    ("maxmemory-policy", "volatile-lru"),
+    ("maxmemory-samples", "1"),
+];
+/// Values of all types to begin with.
+const BEGIN: [&str; 16] = [
+    "SET s1 12",
+    "SET s2 value",
+    "SETRANGE b1 900 x",
+    "HSET h1 field 1 a b",
+    "HSET h2 a 1 b 2 c 3 d 4",
+    "HEXPIRE h1 1000 FIELDS 1 field",
+    "RPUSH l1 a b c",
+    "RPUSH l2 1 2 3 a a a",
+    "SADD t1 1 2 3",
+    "SADD t2 a b c 12",
+    "ZADD z1 1 a 2 b 3 c",
+    "ZADD z2 0 a 0 b 0 c 0 d",
+    "EXPIRE s2 1000",
+    "XADD x1 1-1 field a",
+    "XADD x2 5-0 a b",
+    "XGROUP CREATE x1 a 0",
+];
+
+/// Chance, and the group of the command that it draws for.
+struct Chance {
+    state: u64,
+    group: &'static str,
+}
+
+impl Chance {
+    fn one_of(&mut self, words: &[&str]) -> Vec<u8> {
+        words[self.below(words.len())].into()
+    }
+
+    fn key(&mut self) -> Vec<u8> {
+        let initial = match self.group {
+            "string" => 's',
+            "hash" => 'h',
+            "list" => 'l',
+            "set" => 't',
+            "sorted-set" => 'z',
+            "stream" => 'x',
+            "bitmap" => 'b',
+            _ => '?',
+        };
+        let fitting: Vec<&str> = KEYS.into_iter().filter(|key| key.starts_with(initial)).collect();
+        if fitting.is_empty() || self.below(6) == 0 {
+            self.one_of(&KEYS)
+        } else {
+            self.one_of(&fitting)
+        }
+    }
+
+    fn text(&mut self) -> Vec<u8> {
+        match self.below(12) {
+            0 => vec![b'x'; self.below(3000)],
+            1 => self.one_of(&NUMBERS),
+            _ => self.one_of(&TEXTS),
+        }
+    }
+
+    fn anything(&mut self) -> Vec<u8> {
+        match self.below(5) {
+            0 => self.key(),
+            1 => self.one_of(&NUMBERS),
+            2 => self.one_of(&FLOATS),
+            3 => self.one_of(&[
+                "MATCH",
+                "COUNT",
+                "LIMIT",
+                "GET",
+                "STORE",
+                "BY",
+                "FIELDS",
+                "WITHSCORES",
+            ]),
+            _ => self.text(),
+        }
+    }
+}
+
+impl Draw for Chance {
+    fn below(&mut self, bound: usize) -> usize {
+        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mixed = (self.state ^ self.state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+        (mixed ^ mixed >> 31) as usize % bound
+    }
+
+    fn word(&mut self, kind: &str, name: &str) -> Vec<u8> {
+        match (self.below(20), kind, name) {
+            (0, ..) => self.anything(),
+            (_, "key", _) => self.key(),
+            (_, _, "numkeys" | "numfields" | "db" | "index") => self.one_of(&NUMBERS[1..4]),
+            (_, _, "stop" | "end" | "start") => {
+                self.one_of(&["0", "1", "-1", "3", "-3", "(1", "+"])
+            }
+            (_, _, "timeout") => self.one_of(&["0", "0.01", "5"]),
+            (_, _, "min" | "max") if self.below(2) == 0 => self.text(),
+            (_, _, "encoding") => self.one_of(&["u8", "i16", "u63", "i64", "u64", "i0"]),
+            (_, _, "command" | "arg") => self.one_of(&["get", "zadd", "xread", "s1", "sort"]),
+            (_, "integer" | "unix-time", _) => self.one_of(&NUMBERS),
+            (_, "double", _) | (_, _, "score" | "min" | "max") => self.one_of(&FLOATS),
+            (_, "pattern", _) => self.one_of(&PATTERNS),
+            _ => self.text(),
+        }
+    }
+}
+
+struct Nobody;
+
+impl Hangup for Nobody {
+    fn hang_up(&self) {}
+}
+
+struct Client {
+    session: Session,
+    version: Version,
+    parser: Parser,
+}
+
+struct Arena {
+    engine: Arc<Engine>,
+    worker: Worker,
+    clients: Vec<Client>,
+    saver: Option<JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+impl Arena {
+    fn new(config: Config, capacity: u64) -> Self {
+        let folder = TempDir::new().unwrap();
+        let config = Config { dir: folder.path().to_owned(), save: Vec::new(), ..config };
+        let keyspace =
+            Keyspace::create(Blank::reserve(PageKind::Small, capacity).unwrap(), 1).unwrap();
+        let live = Arc::new(Live::new(config, None));
+        let shared = Arc::new(Shared::new(keyspace, live, 1, clock::wall_ms()).unwrap());
+        let (saver, thread) = Saver::start(&shared).unwrap();
+        let engine = Engine::new(shared, saver);
+        let worker =
+            Worker::new(Arc::clone(&engine), engine.shared().telemetry.recorder(0).unwrap());
+        let mut arena =
+            Self { engine, worker, clients: Vec::new(), saver: Some(thread), _folder: folder };
+        for _ in 0..CLIENTS {
+            let client = arena.connect();
+            arena.clients.push(client);
+        }
+        arena
+    }
+
+    fn connect(&self) -> Client {
+        let origin = Origin { peer: None, local: None, path: "test".into(), fd: 7 };
+        let client =
+            self.engine.shared().clients.connect(origin, clock::wall_ms(), Arc::new(Nobody));
+        let (session, version) = (Session::new(client, true), Version::Resp2);
+        Client { session, version, parser: Parser::new() }
+    }
+
+    fn reconnect(&mut self, number: usize) {
+        let new = self.connect();
+        let mut old = std::mem::replace(&mut self.clients[number], new);
+        self.worker.leave(&mut old.session);
+        self.engine.shared().clients.disconnect(&old.session.client);
+    }
+
+    /// Sends a request; returns the replies, checked, or none if the client waits.
+    fn send(&mut self, number: usize, words: &[Vec<u8>]) {
+        let shared = Arc::clone(self.engine.shared());
+        let client = &mut self.clients[number];
+        let bytes = encode(words);
+        let (mut batch, mut reply) = (Batch::new(), Reply::new(client.version));
+        let consumed = client.parser.parse(&bytes, &Limits::default(), &mut batch, 1);
+        assert_eq!(consumed, Ok(bytes.len()), "{}", show(words));
+        let before = (client.version, is_plain(&client.session));
+        let outcome = loop {
+            let outcome = self.worker.run(&mut client.session, &batch, &bytes, 0, &mut reply);
+            match outcome {
+                Outcome::Wait(..) => shared.clients.unpause(),
+                outcome => break outcome,
+            }
+        };
+        client.version = reply.version;
+        let is_resp3 = before.0 == Version::Resp3 || client.version == Version::Resp3;
+        let replies = count_values(&reply.out, is_resp3).unwrap_or_else(|problem| {
+            panic!("{}: {problem}: {:?}", show(words), String::from_utf8_lossy(&reply.out))
+        });
+        // These answer for each channel, also in a transaction.
+        let name = words[0].to_ascii_lowercase();
+        let is_subscription = name.ends_with(b"subscribe") || name == b"exec";
+        let is_plain = before.1 && is_plain(&client.session) && outcome == Outcome::Done;
+        let is_plain = is_plain && !is_subscription;
+        assert!(!is_plain || replies == 1, "{}: {replies} replies", show(words));
+        self.attend();
+        if outcome == Outcome::Close {
+            self.reconnect(number);
+        }
+    }
+
+    /// Lets clients have their messages, and ends those that were killed.
+    fn attend(&mut self) {
+        for number in 0..CLIENTS {
+            let client = &mut self.clients[number];
+            let mut mail = Vec::new();
+            client.session.client.take_mail(&mut mail);
+            count_values(&mail, client.version == Version::Resp3).unwrap();
+            if client.session.waiting.as_ref().is_some_and(|wait| wait.is_over()) {
+                client.session.waiting = None;
+            }
+            if client.session.client.signals() & KILLED != 0 {
+                self.reconnect(number);
+            }
+        }
+    }
+
+    /// Whether a client does not wait, or does no more.
+    fn is_free(&mut self, number: usize, give_up: bool) -> bool {
+        if give_up && let Some(waiter) = self.clients[number].session.waiting.clone() {
+            self.worker.time_out(&waiter);
+            self.attend();
+        }
+        self.clients[number].session.waiting.is_none()
+    }
+
+    /// Ends what a client may stay in for long, doing little: a transaction, or a subscription.
+    fn leave_mode(&mut self, number: usize) {
+        let session = &self.clients[number].session;
+        if session.queue.is_some() {
+            self.send(number, &[b"EXEC".into()]);
+        } else if !is_plain(session) {
+            self.reconnect(number);
+        }
+    }
+
+    fn end(mut self) {
+        for number in 0..CLIENTS {
+            self.reconnect(number);
+        }
+        let shared = Arc::clone(self.engine.shared());
+        shared.keyspace.verify(1).unwrap();
+        self.engine.saver().close();
+        self.saver.take().unwrap().join().unwrap();
+    }
+}
+
+/// Whether a client gets one reply for each command and nothing else.
+fn is_plain(session: &Session) -> bool {
+    session.subscriptions.is_none() && session.reply_mode == ReplyMode::On && !session.skipping
+}
+
+fn encode(words: &[Vec<u8>]) -> Vec<u8> {
+    let mut bytes = format!("*{}\r\n", words.len()).into_bytes();
+    for word in words {
+        bytes.extend_from_slice(format!("${}\r\n", word.len()).as_bytes());
+        bytes.extend_from_slice(word);
+        bytes.extend_from_slice(b"\r\n");
+    }
+    bytes
+}
+
+fn show(words: &[Vec<u8>]) -> String {
+    let shown =
+        |word: &Vec<u8>| format!("{:?}", String::from_utf8_lossy(&word[..word.len().min(80)]));
+    words.iter().map(shown).collect::<Vec<_>>().join(" ")
+}
+
+/// How many replies there are, pushed ones apart; they have to fill the bytes to the last.
+fn count_values(mut bytes: &[u8], is_resp3: bool) -> Result<usize, String> {
+    let mut count = 0;
+    while !bytes.is_empty() {
+        count += usize::from(bytes[0] != b'>');
+        bytes = skip_value(bytes, is_resp3)?;
+    }
+    Ok(count)
+}
+
+/// What follows the first reply.
+fn skip_value(bytes: &[u8], is_resp3: bool) -> Result<&[u8], String> {
+    let end = bytes.windows(2).position(|two| two == b"\r\n").ok_or("a line does not end")?;
+    let (line, mut rest) = (&bytes[..end], &bytes[end + 2..]);
+    let kind = *line.first().ok_or("an empty line")?;
+    let text = std::str::from_utf8(&line[1..]).unwrap_or_default();
+    let number = || text.parse::<i64>().map_err(|_| format!("no number: {text:?}"));
+    if !is_resp3 && !b"+-:$*".contains(&kind) {
+        return Err(format!("a type of RESP3: {}", char::from(kind)));
+    }
+    let items = match kind {
+        b'+' | b'-' | b'(' => 0,
+        b':' => number().map(|_| 0)?,
+        b',' => text.parse::<f64>().map(|_| 0).map_err(|_| format!("no double: {text:?}"))?,
+        b'#' if text == "t" || text == "f" => 0,
+        b'_' if text.is_empty() => 0,
+        b'$' | b'*' if text == "-1" => 0,
+        b'$' | b'=' => {
+            let len = usize::try_from(number()?).map_err(|_| "a length below zero")?;
+            if rest.len() < len + 2 || &rest[len..len + 2] != b"\r\n" {
+                return Err(format!("a string is not of {len} bytes"));
+            }
+            rest = &rest[len + 2..];
+            0
+        }
+        b'*' | b'~' | b'>' => usize::try_from(number()?).map_err(|_| "a length below zero")?,
+        b'%' => 2 * usize::try_from(number()?).map_err(|_| "a length below zero")?,
+        other => return Err(format!("no type: {}", char::from(other))),
+    };
+    for _ in 0..items {
+        // A message that a transaction publishes to its own client stands among the replies.
+        while is_resp3 && rest.first() == Some(&b'>') && kind != b'>' {
+            rest = skip_value(rest, is_resp3)?;
+        }
+        rest = skip_value(rest, is_resp3)?;
+    }
+    Ok(rest)
+}
+
+/// A request for any command of the table; none for those that are left out.
+fn draw(shared: &Shared, chance: &mut Chance) -> Option<Vec<Vec<u8>>> {
+    let rows = shared.table.rows();
+    let row = &rows[chance.below(rows.len())];
+    chance.group = row.command.group;
+    let mut words = draw_request(row, chance);
+    if row.name == "config|set" {
+        let (directive, value) = DIRECTIVES[chance.below(DIRECTIVES.len())];
+        words = vec![b"config".into(), b"set".into(), directive.into(), value.into()];
+    }
+    if words.len() == 1 {
+        let count = row.command.arity.unsigned_abs() - 1;
+        let more = if row.command.arity < 0 { chance.below(5) } else { 0 };
+        words.extend((0..count + more).map(|_| chance.anything()));
+        if row.command.keys.first > 0 && row.command.keys.first < words.len() {
+            words[row.command.keys.first] = chance.key();
+        }
+    }
+    let is_wrong = chance.below(12) == 0;
+    if is_wrong {
+        while chance.below(3) > 0 {
+            let at = 1 + chance.below(words.len());
+            let word = chance.anything();
+            words.insert(at.min(words.len()), word);
+        }
+        if chance.below(2) == 0 && words.len() > 1 {
+            words.remove(1 + chance.below(words.len() - 1));
+        }
+    }
+    let is_left_out = LEFT_OUT.iter().any(|(command, word, _)| {
+        words[0].eq_ignore_ascii_case(command.as_bytes())
+            && word.is_none_or(|word| words.iter().any(|w| w.eq_ignore_ascii_case(word.as_bytes())))
+    });
+    (!is_left_out).then_some(words)
+}
+
+/// Fills the arena, and makes a little room again.
+fn fill(arena: &mut Arena) {
+    let filler = |number: usize| format!("filler:{number}").into_bytes();
+    let mut number = 0;
+    for (size, count) in [(2600, 1000), (1500, 1000), (700, 2000), (100, 2000), (10, 2000)] {
+        for _ in 0..count {
+            arena.send(0, &[b"SET".into(), filler(number), vec![b'x'; size]]);
+            number += 1;
+        }
+    }
+    for freed in (0..number).step_by(50) {
+        arena.send(0, &[b"DEL".into(), filler(freed)]);
+    }
+}
+
+fn run(seed: u64, policy: Option<MaxmemoryPolicy>) {
+    let debug = DebugCommand::Yes;
+    let maxmemory_policy = policy.unwrap_or(MaxmemoryPolicy::Noeviction);
+    let config = Config { enable_debug_command: debug, maxmemory_policy, ..Config::default() };
+    let mut arena = Arena::new(config, if policy.is_some() { 8 << 20 } else { 64 << 20 });
+    let mut chance = Chance { state: seed, group: "" };
+    let shared = Arc::clone(arena.engine.shared());
+    let begin = |arena: &mut Arena| {
+        for line in BEGIN {
+            arena.send(0, &line.split(' ').map(|word| word.into()).collect::<Vec<_>>());
+        }
+    };
+    begin(&mut arena);
+    if policy.is_some() {
+        fill(&mut arena);
+    }
+    for number in 0..REQUESTS {
+        let client = chance.below(CLIENTS);
+        let give_up = chance.below(4) == 0;
+        if !arena.is_free(client, give_up) {
+            continue;
+        }
+        if number.is_multiple_of(150) && arena.clients[0].session.waiting.is_none() {
+            arena.reconnect(0);
+            begin(&mut arena);
+        }
+        if chance.below(4) == 0 {
+            arena.leave_mode(client);
+        }
+        let Some(words) = draw(&shared, &mut chance) else { continue };
+        // Within a transaction this cuts the reply of EXEC short, here as in Redis.
+        let is_cutting = words.get(1).is_some_and(|word| word.eq_ignore_ascii_case(b"reply"));
+        if !is_cutting || arena.clients[client].session.queue.is_none() {
+            arena.send(client, &words);
+        }
+    }
+    arena.end();
+}
+
+/// How often each test begins anew, with another seed.
+fn rounds() -> u64 {
+    std::env::var("COWHERD_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
+}
+
+#[test]
+fn no_request_breaks_anything() {
+    (0..rounds()).for_each(|seed| run(seed, None));
+}
+
+#[test]
+fn no_request_breaks_anything_where_memory_is_short() {
+    let policies =
+        [MaxmemoryPolicy::AllkeysLru, MaxmemoryPolicy::Noeviction, MaxmemoryPolicy::VolatileTtl];
+    for seed in 0..rounds().div_ceil(5) {
+        for policy in policies {
+            run(1 << 32 | seed, Some(policy));
+        }
+    }
+}
+
+/// Nothing is left out by a name that no command has.
+#[test]
+fn what_is_left_out_is_in_the_table() {
+    let arena = Arena::new(Config::default(), 64 << 20);
+    for (command, ..) in LEFT_OUT {
+        assert!(arena.engine.shared().table.command(command.as_bytes()).is_some(), "{command}");
+    }
+    arena.end();
+}

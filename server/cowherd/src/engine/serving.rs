@@ -1,0 +1,172 @@
+//! Serving clients that wait for keys, when a command has touched such keys.
+//!
+//! ```text
+//! worker A: lock | run LPUSH k | touched: k | run BLPOP of client 1, reply to its mail | unlock
+//! worker B:                                    client 1's connection wakes, sends its mail
+//! ```
+//!
+//! The waiters' commands run under the locks of the command that touched the key, so that nobody
+//! takes away what was meant for the first in the queue. For that a writing command locks, besides
+//! its own shards, those that the waiting commands in them need (`Waits::reach`). What shows up
+//! only afterwards (a client that began to wait meanwhile, a key that expired in the background) is
+//! served under locks of its own, right behind.
+//!
+//! Invariants:
+//! 1. A waiter's command runs only while all shards that it names are locked.
+//! 2. Of those who wait for a key, one is never tried before another that came earlier.
+
+use std::sync::Arc;
+
+use crate::commands::{Call, Effect, Failure, Patience, Session, Shared, Waiter};
+use crate::config::Config;
+use crate::keyspace::{ReadyKey, ShardSet, Shards};
+use cowherd_resp::Reply;
+
+use super::room::{Room, run_again};
+
+/// Serves those who wait for keys that were touched under `shards`, and unlocks these.
+#[cold]
+pub(super) fn serve_all(shared: &Shared, config: &Config, room: &mut Room, shards: Shards<'_>) {
+    let now = shards.now();
+    let (left, needed) = serve(shared, config, room, shards);
+    serve_with(shared, config, room, left, needed, now);
+}
+
+/// Serves those who wait for keys that were touched under `shards`. Returns the keys for which
+/// other shards have to be locked, and these.
+fn serve(
+    shared: &Shared,
+    config: &Config,
+    room: &mut Room,
+    mut shards: Shards<'_>,
+) -> (Vec<ReadyKey>, ShardSet) {
+    room.enter();
+    let (mut left, mut needed) = (Vec::new(), ShardSet::NONE);
+    while shards.has_ready() {
+        let touched = shards.take_ready();
+        for key in touched {
+            if let Err(missing) = serve_key(shared, config, room, &mut shards, &key) {
+                left.push(key);
+                needed = needed | missing;
+            }
+        }
+    }
+    (left, needed)
+}
+
+/// Serves those who wait for keys under locks of their own.
+#[cold]
+pub(super) fn serve_later(
+    shared: &Shared,
+    config: &Config,
+    room: &mut Room,
+    touched: Vec<ReadyKey>,
+    now: i64,
+) {
+    serve_with(shared, config, room, touched, ShardSet::NONE, now);
+}
+
+/// Serves those who wait for keys, under the locks of `needed` too.
+fn serve_with(
+    shared: &Shared,
+    config: &Config,
+    room: &mut Room,
+    mut touched: Vec<ReadyKey>,
+    mut needed: ShardSet,
+    now: i64,
+) {
+    let keyspace = &shared.keyspace;
+    while !touched.is_empty() {
+        let own = || {
+            let hashes = touched.iter().map(|touched| keyspace.hash(&touched.key));
+            hashes.map(|hash| keyspace.shards_of(hash)).collect()
+        };
+        let widen = |set| shared.waits.reach(set | needed);
+        let mut shards = keyspace.lock_widely(now, own, widen);
+        shards.add_ready(touched);
+        let (left, missing) = serve(shared, config, room, shards);
+        touched = left;
+        // What one key needs must not be given up for another: then there is an end.
+        needed = needed | missing;
+    }
+    // What went for want of room may have been waited for too.
+    room.serve(shared, config, now);
+}
+
+/// Serves those who wait for one key. If the locked shards are not enough for that, the error says
+/// which have to be.
+fn serve_key(
+    shared: &Shared,
+    config: &Config,
+    room: &mut Room,
+    shards: &mut Shards<'_>,
+    touched: &ReadyKey,
+) -> Result<(), ShardSet> {
+    let keyspace = &shared.keyspace;
+    let hash = keyspace.hash(&touched.key);
+    enough(shards, keyspace.shards_of(hash))?;
+    let key = keyspace.key_of(touched.db, &touched.key, hash);
+    let mut ticket = 0;
+    loop {
+        let kind = shards.peek(touched.db, &key).map(|entry| entry.kind());
+        let next = shared.waits.next(touched.db, &key, kind, ticket);
+        let Some(waiter) = next else { return Ok(()) };
+        enough(shards, waiter.shards(keyspace))?;
+        ticket = waiter.ticket;
+        try_again(shared, config, room, shards, &waiter);
+    }
+}
+
+/// Whether some shards are locked; if not, the error says which have to be.
+fn enough(shards: &Shards<'_>, needed: ShardSet) -> Result<(), ShardSet> {
+    if shards.locked().covers(needed) { Ok(()) } else { Err(needed) }
+}
+
+/// Runs a waiter's command once more. If it answers, the wait is over.
+fn try_again(
+    shared: &Shared,
+    config: &Config,
+    room: &mut Room,
+    shards: &mut Shards<'_>,
+    waiter: &Waiter,
+) {
+    let Some(held) = waiter.hold() else { return };
+    let now = shards.now();
+    let row = &shared.table.rows()[waiter.row];
+    let mut session = Session::new(Arc::clone(&waiter.client), true);
+    session.db = waiter.db;
+    let mut reply = Reply::new(waiter.client.version());
+    let lent = shards.lend();
+    let mut call = Call {
+        args: waiter.request.args(),
+        reply: &mut reply,
+        session: &mut session,
+        shared,
+        config,
+        shards: if waiter.no_touch { lent.without_touch() } else { lent },
+        patience: Patience::Waiting,
+        row,
+        first_hash: None,
+        now,
+        effect: Effect::None,
+    };
+    let mut answer = (row.command.handler)(&mut call);
+    if answer == Err(Failure::OUT_OF_MEMORY) {
+        let mut spared = waiter.hashes().to_vec();
+        spared.sort_unstable();
+        answer = run_again(&mut call, room, &spared);
+    }
+    let waits_on = answer.is_ok() && call.effect == Effect::Block;
+    let touched = call.shards.take_ready();
+    drop(call);
+    shards.add_ready(touched);
+    if waits_on {
+        return;
+    }
+    if let Err(failure) = answer {
+        reply.out.clear();
+        reply.error(failure.as_str());
+    }
+    let limits = &config.client_output_buffer_limit;
+    held.end(&shared.waits, &shared.keyspace, limits, &reply.out);
+}

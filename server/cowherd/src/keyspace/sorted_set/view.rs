@@ -1,0 +1,215 @@
+//! Reading a sorted set, however it is kept. Everything is told by rank: the number of members
+//! before one.
+
+use std::cmp::Ordering;
+
+use crate::keyspace::entry::hash;
+use crate::keyspace::shards::Entry;
+use crate::keyspace::{Shards, Value};
+use cowherd_arena::ReadOnly;
+use cowherd_arena::containers::dict::Cursor;
+use cowherd_arena::containers::packed::{self, Element, Encoded};
+use cowherd_arena::containers::tree::{Before, Behind, Entry as Ordered};
+
+use super::element::{self, ByMember};
+use super::{members_of, pair_at, pairs, scores_of};
+
+/// A place between members.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub enum Edge<'b> {
+    /// Before or behind all members with a score.
+    Score {
+        /// The score.
+        score: f64,
+        /// Behind, not before.
+        is_behind: bool,
+    },
+    /// Before or behind a member, there or not, where all scores are the same.
+    Member {
+        /// The member.
+        member: &'b [u8],
+        /// Behind, not before.
+        is_behind: bool,
+    },
+    /// Before all.
+    Start,
+    /// Behind all.
+    End,
+}
+
+enum Form<'s> {
+    /// The run.
+    Compact(&'s [u8]),
+    /// The header.
+    Large(u64),
+}
+
+/// A sorted set to be read.
+pub struct SortedSetView<'s> {
+    mem: ReadOnly<'s>,
+    form: Form<'s>,
+    len: u64,
+}
+
+impl Shards<'_> {
+    /// The sorted set of an entry.
+    #[inline]
+    pub fn sorted_set(&self, entry: &Entry) -> SortedSetView<'_> {
+        let mem = self.held.view(entry.shard);
+        if entry.shape.is_large() {
+            let header = entry.shape.header(&mem, entry.at);
+            let len = scores_of(header).len(&mem);
+            SortedSetView { mem, form: Form::Large(header), len }
+        } else {
+            let form = Form::Compact(self.run(entry));
+            SortedSetView { mem, form, len: entry.shape.count }
+        }
+    }
+}
+
+impl<'s> SortedSetView<'s> {
+    /// Number of members.
+    #[inline]
+    pub const fn len(&self) -> u64 {
+        self.len
+    }
+
+    /// Never: there is no empty sorted set.
+    pub const fn is_empty(&self) -> bool {
+        self.len == 0
+    }
+
+    /// The score of a member.
+    pub fn score(&self, member: &[u8]) -> Option<f64> {
+        match self.form {
+            Form::Compact(run) => {
+                let at = packed::find(run, &Encoded::of(member), 0, 2)?;
+                Some(pair_at(run, at).1)
+            }
+            Form::Large(header) => {
+                let hash = hash(self.mem.arena(), member);
+                let found = members_of(header).find(&self.mem, hash, &ByMember(member))?;
+                Some(element::score(&self.mem, found.item))
+            }
+        }
+    }
+
+    /// The rank and the score of a member.
+    pub fn rank(&self, member: &[u8]) -> Option<(u64, f64)> {
+        match self.form {
+            Form::Compact(run) => {
+                let mut digits = itoa::Buffer::new();
+                let found = pairs(run).zip(0..).find(|((m, _), _)| m.bytes(&mut digits) == member);
+                found.map(|((_, score), rank)| (rank, score))
+            }
+            Form::Large(header) => {
+                let score = self.score(member)?;
+                let key = element::order(score);
+                let rank = scores_of(header).find(&self.mem, key, &ByMember(member))?;
+                Some((rank, score))
+            }
+        }
+    }
+
+    /// Number of members before an edge.
+    pub fn before(&self, edge: &Edge<'_>) -> u64 {
+        match (&self.form, *edge) {
+            (_, Edge::Start) => 0,
+            (_, Edge::End) => self.len,
+            (Form::Compact(run), Edge::Score { score, is_behind }) => {
+                count_while(run, |_, one| one < score || is_behind && one == score)
+            }
+            (Form::Compact(run), Edge::Member { member, is_behind }) => {
+                let mut digits = itoa::Buffer::new();
+                count_while(run, |one, _| is_before(one.bytes(&mut digits), member, is_behind))
+            }
+            (Form::Large(header), Edge::Score { score, is_behind }) => {
+                let (tree, key) = (scores_of(*header), element::order(score));
+                match is_behind {
+                    true => tree.rank(&self.mem, key, &Behind),
+                    false => tree.rank(&self.mem, key, &Before),
+                }
+            }
+            (Form::Large(header), Edge::Member { member, is_behind }) => scores_of(*header)
+                .partition_point(&self.mem, |mem, entry| {
+                    is_before(element::member(mem, entry.item), member, is_behind)
+                }),
+        }
+    }
+
+    /// Hands `count` members to `each`, from a rank on, upwards or downwards.
+    pub fn each(&self, rank: u64, count: u64, is_down: bool, mut each: impl FnMut(Value<'s>, f64)) {
+        if rank >= self.len {
+            return;
+        }
+        let count = usize::try_from(count).unwrap_or(usize::MAX);
+        match self.form {
+            Form::Compact(run) if is_down => {
+                let mut members: Vec<_> = pairs(run).take(up_to(rank)).collect();
+                members.reverse();
+                members
+                    .into_iter()
+                    .take(count)
+                    .for_each(|(member, score)| each(member.into(), score));
+            }
+            Form::Compact(run) => {
+                let from = usize::try_from(rank).unwrap_or(usize::MAX);
+                let members = pairs(run).skip(from).take(count);
+                members.for_each(|(member, score)| each(member.into(), score));
+            }
+            Form::Large(header) => {
+                let tree = scores_of(header);
+                let mut each = |entry: Ordered| {
+                    let (member, score) = self.element(entry.item);
+                    each(Value::Bytes(member), score);
+                };
+                if is_down {
+                    tree.descending(&self.mem, rank).take(count).for_each(&mut each);
+                } else {
+                    tree.ascending(&self.mem, rank).take(count).for_each(&mut each);
+                }
+            }
+        }
+    }
+
+    fn element(&self, item: u64) -> (&'s [u8], f64) {
+        let (place, len) = element::place(&self.mem, item);
+        (self.mem.slice(place, len), element::score(&self.mem, item))
+    }
+
+    /// Hands members to `each`, from a cursor on, until at least `least` were seen or the end is
+    /// reached; returns where to go on. A compact one is handed over at once.
+    pub fn scan(
+        &self,
+        cursor: Cursor,
+        least: usize,
+        mut each: impl FnMut(Value<'s>, f64),
+    ) -> Option<Cursor> {
+        match self.form {
+            Form::Compact(run) => {
+                pairs(run).for_each(|(member, score)| each(member.into(), score));
+                None
+            }
+            Form::Large(header) => members_of(header).scan(&self.mem, cursor, least, |item| {
+                let (member, score) = self.element(item);
+                each(Value::Bytes(member), score);
+            }),
+        }
+    }
+}
+
+fn up_to(rank: u64) -> usize {
+    usize::try_from(rank).unwrap_or(usize::MAX).saturating_add(1)
+}
+
+fn is_before(one: &[u8], member: &[u8], is_behind: bool) -> bool {
+    match one.cmp(member) {
+        Ordering::Less => true,
+        Ordering::Equal => is_behind,
+        Ordering::Greater => false,
+    }
+}
+
+fn count_while(run: &[u8], mut is_before: impl FnMut(Element<'_>, f64) -> bool) -> u64 {
+    pairs(run).take_while(|(member, score)| is_before(*member, *score)).count() as u64
+}

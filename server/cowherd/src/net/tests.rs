@@ -1,0 +1,455 @@
+//! Connections against an engine of their own: over socket pairs on the test's thread, where the
+//! order of everything is known, and over real listeners.
+
+use std::io::{self, BufRead as _, BufReader, Read, Write};
+use std::net::{Shutdown, TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
+use std::path::PathBuf;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use tempfile::TempDir;
+use tokio::task::LocalSet;
+
+use crate::clock;
+use crate::commands::Client;
+use crate::config::{Config, Live};
+use crate::engine::{Engine, Origin, Saver, Shared, Worker};
+use crate::keyspace::Keyspace;
+use cowherd_arena::{Blank, PageKind};
+
+use super::connection::{Desk, READ, REQUEST_LIMIT, serve};
+use super::stream::Stream;
+use super::{Listeners, Pool, Stop};
+
+mod streams;
+mod waiting;
+
+/// Nothing here takes so long; a test that would hang fails instead.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// An engine with a small arena.
+struct House {
+    engine: Arc<Engine>,
+    saver: Option<JoinHandle<()>>,
+    _folder: TempDir,
+}
+
+impl House {
+    fn new() -> Self {
+        Self::with(|_| {})
+    }
+
+    fn with(change: impl FnOnce(&mut Config)) -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut config = Config { dir: folder.path().to_owned(), ..Config::default() };
+        config.save = Vec::new();
+        change(&mut config);
+        let blank = Blank::reserve(PageKind::Small, 64 << 20).unwrap();
+        let keyspace = Keyspace::create(blank, 1).unwrap();
+        let live = Arc::new(Live::new(config, None));
+        let shared = Arc::new(Shared::new(keyspace, live, 3, clock::wall_ms()).unwrap());
+        let (saver, thread) = Saver::start(&shared).unwrap();
+        Self { engine: Engine::new(shared, saver), saver: Some(thread), _folder: folder }
+    }
+
+    fn shared(&self) -> &Shared {
+        self.engine.shared()
+    }
+
+    /// Serves `sockets` on this thread, in this order, until all have ended.
+    fn serve(&self, request_limit: usize, sockets: Vec<UnixStream>) {
+        let recorder = self.shared().telemetry.recorder(0).unwrap();
+        let worker = Worker::new(Arc::clone(&self.engine), recorder);
+        let desk = Rc::new(std::cell::RefCell::new(Desk::new(worker, request_limit)));
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        let local = LocalSet::new();
+        local.block_on(&runtime, async {
+            tokio::task::spawn_local(Arc::clone(&desk.borrow().postbox).attend());
+            let mut tasks = Vec::new();
+            for socket in sockets {
+                socket.set_nonblocking(true).unwrap();
+                let socket = tokio::net::UnixStream::from_std(socket).unwrap();
+                let origin = Origin { peer: None, local: None, path: "test".into(), fd: 0 };
+                let served = serve(Rc::clone(&desk), Stream::Unix(socket), origin);
+                tasks.push(tokio::task::spawn_local(served));
+            }
+            for task in tasks {
+                task.await.unwrap();
+            }
+        });
+    }
+
+    /// Sends `input`, ends the sending side, and returns what comes back until the end.
+    fn exchange(&self, request_limit: usize, input: &[u8]) -> io::Result<Vec<u8>> {
+        let (ours, theirs) = pair();
+        std::thread::scope(|scope| {
+            let mut writer = ours.try_clone().unwrap();
+            scope.spawn(move || {
+                // The server may have ended the connection before.
+                let _ = writer.write_all(input);
+                let _ = writer.shutdown(Shutdown::Write);
+            });
+            let reader = scope.spawn(move || read_all(ours));
+            self.serve(request_limit, vec![theirs]);
+            reader.join().unwrap()
+        })
+    }
+
+    fn ask(&self, input: &str) -> String {
+        let bytes = self.exchange(REQUEST_LIMIT, input.as_bytes()).unwrap();
+        String::from_utf8(bytes).unwrap()
+    }
+}
+
+impl Drop for House {
+    fn drop(&mut self) {
+        // A test that failed during a save must not wait for its end.
+        if let Some(pid) = self.shared().telemetry.persistence().saving_pid() {
+            let _ =
+                nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
+        }
+        self.engine.saver().close();
+        self.saver.take().unwrap().join().unwrap();
+    }
+}
+
+/// A [`House`] with workers that serve TCP and a Unix socket.
+struct Open {
+    pool: Option<Pool>,
+    stop: Stop,
+    port: u16,
+    path: PathBuf,
+    house: House,
+}
+
+impl Open {
+    fn new() -> Self {
+        // Somebody else may take the port before it is listened on.
+        (0..10).find_map(|_| Self::try_new()).expect("a free port")
+    }
+
+    fn try_new() -> Option<Self> {
+        let mut port = 0;
+        let mut path = PathBuf::new();
+        let house = House::with(|config| {
+            port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+            path = config.dir.join("socket");
+            config.port = port;
+            config.unixsocket = Some(path.clone());
+        });
+        let listeners = Listeners::bind(&house.shared().config.current()).ok()?;
+        let recorders = (0..3).map(|i| house.shared().telemetry.recorder(i).unwrap()).collect();
+        let stop = Stop::new();
+        let pool = Pool::start(&house.engine, listeners, recorders, &stop).unwrap();
+        Some(Self { pool: Some(pool), stop, port, path, house })
+    }
+
+    fn tcp(&self) -> Talk<TcpStream> {
+        let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Talk(BufReader::new(stream))
+    }
+
+    fn unix(&self) -> Talk<UnixStream> {
+        let stream = UnixStream::connect(&self.path).unwrap();
+        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        Talk(BufReader::new(stream))
+    }
+
+    /// The connection of this name, once `is_so` of it.
+    fn client(&self, name: &str, is_so: impl Fn(&Client) -> bool) -> Arc<Client> {
+        let since = Instant::now();
+        loop {
+            let clients = self.house.shared().clients.list();
+            let found = clients.into_iter().find(|c| c.names.lock().name == name && is_so(c));
+            if let Some(client) = found {
+                return client;
+            }
+            assert!(since.elapsed() < PATIENCE, "client {name} did not get there");
+            std::thread::yield_now();
+        }
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        self.stop.stop();
+        self.pool.take().unwrap().join();
+    }
+}
+
+/// One side of a conversation in lines.
+struct Talk<S: Read>(BufReader<S>);
+
+impl<S: Read + Write> Talk<S> {
+    fn send(&mut self, line: &str) {
+        self.0.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
+    }
+
+    /// The next line of a reply, without its end; empty at the end of the connection.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).unwrap();
+        line.trim_end().to_owned()
+    }
+
+    fn ask(&mut self, line: &str) -> String {
+        self.send(line);
+        self.line()
+    }
+}
+
+fn pair() -> (UnixStream, UnixStream) {
+    let (ours, theirs) = UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    (ours, theirs)
+}
+
+fn read_all(mut stream: impl Read) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream.read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Writes `piece` again and again until the socket takes no more; how often it fitted whole.
+fn fill(stream: &mut UnixStream, piece: &[u8]) -> usize {
+    let many = piece.repeat(8192 / piece.len());
+    let mut written = 0;
+    stream.set_nonblocking(true).unwrap();
+    while let Ok(bytes) = stream.write(&many[written % many.len()..]) {
+        written += bytes;
+    }
+    stream.set_nonblocking(false).unwrap();
+    written / piece.len()
+}
+
+#[test]
+fn a_long_pipeline_is_answered_in_order() {
+    let input: String = (0..5000).map(|i| format!("ECHO {i}\r\n")).collect();
+    let mut expected = String::new();
+    for i in 0..5000 {
+        let text = i.to_string();
+        expected += &format!("${}\r\n{text}\r\n", text.len());
+    }
+    assert_eq!(House::new().ask(&input), expected);
+}
+
+#[test]
+fn nothing_behind_quit_is_answered() {
+    let house = House::new();
+    assert_eq!(house.ask("PING\r\nQUIT\r\nSET a 1\r\nPING\r\n"), "+PONG\r\n+OK\r\n");
+    assert_eq!(house.ask("EXISTS a\r\n"), ":0\r\n");
+}
+
+#[test]
+fn a_client_that_leaves_inside_a_request_is_forgotten() {
+    let house = House::new();
+    assert_eq!(house.ask("PING\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$100\r\nabc"), "+PONG\r\n");
+    assert_eq!(house.shared().clients.count(), 0);
+    assert_eq!(house.ask("EXISTS a\r\n"), ":0\r\n");
+}
+
+/// Closing a socket with unread bytes in it reset the connection: the client got an error instead
+/// of the reply that told it why.
+#[test]
+fn a_reply_survives_unread_requests() {
+    let house = House::new();
+    for (first, reply) in
+        [("QUIT\r\n", "+OK\r\n"), ("*1\r\n!\r\n", "-ERR Protocol error: expected '$', got '!'\r\n")]
+    {
+        let (mut ours, theirs) = pair();
+        ours.write_all(first.as_bytes()).unwrap();
+        // One byte more than a read takes; the rest has to stay below what is drained.
+        ours.write_all(&vec![b'\n'; READ + 1]).unwrap();
+        ours.shutdown(Shutdown::Write).unwrap();
+        house.serve(REQUEST_LIMIT, vec![theirs]);
+        assert_eq!(read_all(ours).unwrap(), reply.as_bytes(), "after {first:?}");
+    }
+}
+
+/// A request could grow as long as bytes came: a million arguments of 100 MB each.
+#[test]
+fn a_request_beyond_the_limit_ends_the_connection() {
+    let limit = 1 << 20;
+    let house = House::new();
+    let argument = [&b"$100000\r\n"[..], &[b'x'; 100_000], b"\r\n"].concat();
+    let mut input = b"PING\r\n*1000\r\n".to_vec();
+    while input.len() <= limit + 100 {
+        input.extend_from_slice(&argument);
+    }
+    input.truncate(limit + 100);
+    let reply = house.exchange(limit, &input).unwrap();
+    assert_eq!(
+        reply.escape_ascii().to_string(),
+        "+PONG\\r\\n-ERR Protocol error: too big request\\r\\n"
+    );
+    assert_eq!(house.shared().clients.count(), 0);
+}
+
+#[test]
+fn a_request_below_the_limit_is_taken_and_so_are_those_behind_it() {
+    let limit = 1 << 20;
+    let value = "v".repeat(limit - 100);
+    let set = format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n${}\r\n{value}\r\n", value.len());
+    let input = format!("{set}STRLEN a\r\n{set}PING\r\n");
+    let reply = House::new().exchange(limit, input.as_bytes()).unwrap();
+    let expected = format!("+OK\r\n:{}\r\n+OK\r\n+PONG\r\n", value.len());
+    assert_eq!(String::from_utf8(reply).unwrap(), expected);
+}
+
+/// A client whose next requests had always come already kept its worker for itself.
+#[test]
+fn a_flood_lets_others_go_first() {
+    let house = House::new();
+    let (mut flood, flooded) = pair();
+    flood.write_all(b"CLIENT REPLY OFF\r\n").unwrap();
+    let sent = fill(&mut flood, b"INCR n\r\n");
+    let per_read = READ / b"INCR n\r\n".len();
+    assert!(sent > 2 * per_read, "the socket took only {sent} requests");
+    flood.shutdown(Shutdown::Write).unwrap();
+    let (mut other, others) = pair();
+    other.write_all(b"GET n\r\n").unwrap();
+    other.shutdown(Shutdown::Write).unwrap();
+    house.serve(REQUEST_LIMIT, vec![flooded, others]);
+    let reply = String::from_utf8(read_all(other).unwrap()).unwrap();
+    let before: usize = reply.lines().nth(1).unwrap_or("0").parse().unwrap();
+    assert!(before > 0, "the flood did not come first, so this proves nothing");
+    assert!(before <= per_read, "{before} of {sent} requests ran before another client's");
+    assert_eq!(read_all(flood).unwrap(), b"");
+}
+
+#[test]
+fn a_reply_that_the_socket_does_not_take_at_once_arrives_whole() {
+    let house = House::new();
+    let len = 5 << 20;
+    let reply = house.ask(&format!("SETRANGE a {} xyz\r\nGET a\r\nPING\r\nGET a\r\n", len - 3));
+    let value = "\0".repeat(len - 3) + "xyz";
+    let bulk = format!("${len}\r\n{value}\r\n");
+    assert!(reply == format!(":{len}\r\n{bulk}+PONG\r\n{bulk}"), "{} bytes", reply.len());
+}
+
+#[test]
+fn a_client_that_leaves_too_much_unread_is_cut_off() {
+    let house = House::with(|config| config.client_output_buffer_limit.normal.hard = 1 << 20);
+    let small = house.ask("SETRANGE a 999999 x\r\nGET a\r\n");
+    assert_eq!(small.len(), ":1000000\r\n$1000000\r\n\r\n".len() + 1_000_000);
+    // A Unix socket takes a fraction of this at once.
+    let large = house.ask("SETRANGE a 7999999 x\r\nGET a\r\nSET later 1\r\n");
+    assert!(large.starts_with(":8000000\r\n$8000000\r\n"));
+    assert!(large.len() < 7_000_000, "{} bytes came", large.len());
+    assert_eq!(house.ask("EXISTS later\r\n"), ":0\r\n");
+}
+
+#[test]
+fn requests_are_counted() {
+    let house = House::new();
+    let (mut ours, theirs) = pair();
+    ours.write_all(b"PING\r\nNOSUCH\r\nPING\r\nCLIENT SETNAME me\r\nPING\r\n").unwrap();
+    std::thread::scope(|scope| {
+        let clients = &house.shared().clients;
+        let asked = scope.spawn(move || {
+            let mut talk = Talk(BufReader::new(ours));
+            for _ in 0..5 {
+                talk.line();
+            }
+            assert_eq!(talk.ask("PING"), "+PONG");
+            // Counted before its replies are sent.
+            clients.list()[0].commands.load(Ordering::Relaxed)
+        });
+        house.serve(REQUEST_LIMIT, vec![theirs]);
+        assert_eq!(asked.join().unwrap(), 6);
+    });
+}
+
+#[test]
+fn tcp_and_unix_sockets_are_served_alike() {
+    fn check(mut talk: Talk<impl Read + Write>, key: &str) {
+        assert_eq!(talk.ask("PING"), "+PONG");
+        assert_eq!(talk.ask(&format!("SETRANGE {key} 299999 x")), ":300000");
+        assert_eq!(talk.ask(&format!("GET {key}")), "$300000");
+        let mut value = vec![1; 300_002];
+        talk.0.read_exact(&mut value).unwrap();
+        assert!(value.ends_with(b"\0x\r\n"));
+        assert_eq!(talk.ask("*1\r\n$-5"), "-ERR Protocol error: invalid bulk length");
+        assert_eq!(talk.line(), "");
+    }
+    let open = Open::new();
+    check(open.tcp(), "tcp");
+    check(open.unix(), "unix");
+    assert_eq!(open.unix().ask("DBSIZE"), ":2");
+}
+
+/// A connection that waited for the end of CLIENT PAUSE saw neither CLIENT KILL nor CLIENT UNPAUSE.
+#[test]
+fn a_pause_ends_with_unpause_and_with_kill() {
+    let open = Open::new();
+    let mut admin = open.tcp();
+    let mut waits = open.tcp();
+    let mut dies = open.unix();
+    for (talk, name) in [(&mut waits as &mut dyn Named, "waits"), (&mut dies, "dies")] {
+        talk.named(name);
+    }
+    assert_eq!(admin.ask("CLIENT PAUSE 86400000 ALL"), "+OK");
+    let arrived = |name| {
+        let before = open.client(name, |_| true).bytes_in.load(Ordering::Relaxed);
+        move |client: &Client| client.bytes_in.load(Ordering::Relaxed) > before
+    };
+    let (waits_arrived, dies_arrived) = (arrived("waits"), arrived("dies"));
+    waits.send("ECHO late");
+    dies.send("SET a 1");
+    open.client("waits", waits_arrived);
+    let id = open.client("dies", dies_arrived).id;
+    assert_eq!(admin.ask(&format!("CLIENT KILL ID {id}")), ":1");
+    assert_eq!(dies.line(), "");
+    assert_eq!(admin.ask("CLIENT UNPAUSE"), "+OK");
+    assert_eq!((waits.line(), waits.line()), ("$4".to_owned(), "late".to_owned()));
+    assert_eq!(admin.ask("EXISTS a"), ":0");
+}
+
+trait Named {
+    fn named(&mut self, name: &str);
+}
+
+impl<S: Read + Write> Named for Talk<S> {
+    fn named(&mut self, name: &str) {
+        assert_eq!(self.ask(&format!("CLIENT SETNAME {name}")), "+OK");
+    }
+}
+
+/// The child of a save has the sockets too, so that closing one told the client nothing until the
+/// save had ended.
+#[test]
+fn a_connection_ends_while_a_save_runs() {
+    let open = Open::new();
+    let mut admin = open.tcp();
+    let (mut tcp, mut unix, mut killed) = (open.tcp(), open.unix(), open.tcp());
+    assert_eq!(admin.ask("SET a 1"), "+OK");
+    assert_eq!((tcp.ask("PING"), unix.ask("PING")), ("+PONG".to_owned(), "+PONG".to_owned()));
+    killed.named("killed");
+    let shared = open.house.shared();
+    // Longer than the test waits for anything.
+    shared.hooks.checkpoint_delay.store(600_000_000, Ordering::Relaxed);
+    assert_eq!(admin.ask("BGSAVE"), "+Background saving started");
+    for ended in [(tcp.ask("QUIT"), tcp.line()), (unix.ask("QUIT"), unix.line())] {
+        assert_eq!(ended, ("+OK".to_owned(), String::new()));
+    }
+    let id = open.client("killed", |_| true).id;
+    assert_eq!(admin.ask(&format!("CLIENT KILL ID {id}")), ":1");
+    assert_eq!(killed.line(), "");
+    assert!(shared.telemetry.persistence().saving_pid().is_some(), "the save ended too early");
+    assert!(admin.ask("BGSAVE CANCEL").starts_with('+'));
+}
+
+/// Ten thousand idle connections are to cost little: no buffers, and a small task.
+#[test]
+fn an_idle_connection_is_small() {
+    fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {
+        size_of::<F>()
+    }
+    let bytes = size(serve);
+    assert!(bytes < 2048, "{bytes} bytes");
+}
