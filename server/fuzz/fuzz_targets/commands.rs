@@ -9,24 +9,91 @@
 
 use std::sync::Arc;
 
-use cowherd_arena::{Blank, PageKind};
 use cowherd::clock;
 use cowherd::config::{Config, Live};
 use cowherd::engine::{Engine, Hangup, Origin, Outcome, Saver, Session, Shared, Worker};
 use cowherd::keyspace::Keyspace;
-use cowherd_resp::{Batch, Limits, Parser, Reply, Version};
+use cowherd_arena::{Blank, PageKind};
+use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 use libfuzzer_sys::fuzz_target;
 
 const LEFT_OUT: &[&str] = &["shutdown", "save", "bgsave", "debug", "config|rewrite"];
 /// Words that commands are likely to understand; keys are among them.
 const WORDS: &[&str] = &[
-    "a", "b", "c", "d", "e", "f", "", "0", "1", "2", "3", "10", "-1", "-2", "100", "1.5", "inf",
-    "nan", "(1", "[a", "-", "+", "*", "9223372036854775807", "-9223372036854775808", "4294967296",
-    "NX", "XX", "GT", "LT", "CH", "INCR", "EX", "PX", "PERSIST", "KEEPTTL", "GET", "SET", "u8",
-    "i64", "OVERFLOW", "SAT", "BYSCORE", "BYLEX", "REV", "LIMIT", "WITHSCORES", "WEIGHTS",
-    "AGGREGATE", "COUNT", "MATCH", "FIELDS", "LEFT", "RIGHT", "BEFORE", "AFTER", "STORE", "BY",
-    "ALPHA", "REPLACE", "MIN", "MAX", "MAXLEN", "STREAMS", "GROUP", "MKSTREAM", "$", ">", "0-1",
-    "1-1", "ASYNC", "LEN", "IDX", "RANK",
+    "a",
+    "b",
+    "c",
+    "d",
+    "e",
+    "f",
+    "",
+    "0",
+    "1",
+    "2",
+    "3",
+    "10",
+    "-1",
+    "-2",
+    "100",
+    "1.5",
+    "inf",
+    "nan",
+    "(1",
+    "[a",
+    "-",
+    "+",
+    "*",
+    "9223372036854775807",
+    "-9223372036854775808",
+    "4294967296",
+    "NX",
+    "XX",
+    "GT",
+    "LT",
+    "CH",
+    "INCR",
+    "EX",
+    "PX",
+    "PERSIST",
+    "KEEPTTL",
+    "GET",
+    "SET",
+    "u8",
+    "i64",
+    "OVERFLOW",
+    "SAT",
+    "BYSCORE",
+    "BYLEX",
+    "REV",
+    "LIMIT",
+    "WITHSCORES",
+    "WEIGHTS",
+    "AGGREGATE",
+    "COUNT",
+    "MATCH",
+    "FIELDS",
+    "LEFT",
+    "RIGHT",
+    "BEFORE",
+    "AFTER",
+    "STORE",
+    "BY",
+    "ALPHA",
+    "REPLACE",
+    "MIN",
+    "MAX",
+    "MAXLEN",
+    "STREAMS",
+    "GROUP",
+    "MKSTREAM",
+    "$",
+    ">",
+    "0-1",
+    "1-1",
+    "ASYNC",
+    "LEN",
+    "IDX",
+    "RANK",
 ];
 
 struct Nobody;
@@ -37,13 +104,13 @@ impl Hangup for Nobody {
 
 struct Client {
     session: Session,
-    version: Version,
+    version: ProtocolVersion,
 }
 
 fn connect(shared: &Shared) -> Client {
     let origin = Origin { peer: None, local: None, path: "fuzz".into(), fd: 7 };
     let client = shared.clients.connect(origin, clock::wall_ms(), Arc::new(Nobody));
-    Client { session: Session::new(client, true), version: Version::Resp2 }
+    Client { session: Session::new(client, true), version: ProtocolVersion::Resp2 }
 }
 
 /// Takes bytes off the front of an input.
@@ -116,8 +183,8 @@ fuzz_target!(|input: &[u8]| {
 
 /// Runs a request; what waits gives up at once, and what is closed is opened again.
 fn send(worker: &mut Worker, shared: &Shared, client: &mut Client, bytes: &[u8]) {
-    let (mut batch, mut reply) = (Batch::new(), Reply::new(client.version));
-    let consumed = Parser::new().parse(bytes, &Limits::default(), &mut batch, 1);
+    let (mut batch, mut reply) = (Batch::new(), ReplyWriter::new(client.version));
+    let consumed = RequestParser::new().parse(bytes, &RequestLimits::default(), &mut batch, 1);
     assert_eq!(consumed, Ok(bytes.len()));
     let outcome = loop {
         match worker.run(&mut client.session, &batch, bytes, 0, &mut reply) {

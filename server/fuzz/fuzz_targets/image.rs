@@ -8,9 +8,9 @@
 
 use std::sync::OnceLock;
 
+use cowherd::keyspace::{Databases, Expiry, Keyspace, Limits, layout_hash};
 use cowherd_arena::layout::ChunkState;
 use cowherd_arena::{Blank, CHUNK_SIZE, ChunkIndex, PageKind, ShardIndex, ShardSet};
-use cowherd::keyspace::{Databases, Expiry, Keyspace, Limits, layout_hash};
 use libfuzzer_sys::fuzz_target;
 
 const CAPACITY: u64 = 16 << 20;

@@ -4,7 +4,9 @@
 //! the client sends.
 #![no_main]
 
-use cowherd_resp::{Batch, Limits, Parser, ProtocolError, Reply, Version};
+use cowherd_resp::{
+    Batch, ProtocolError, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser,
+};
 use libfuzzer_sys::fuzz_target;
 
 /// The requests seen, and the error that ended the connection or the bytes that wait for more.
@@ -12,7 +14,7 @@ type Outcome = (Vec<Vec<Vec<u8>>>, Result<Vec<u8>, ProtocolError>);
 
 fuzz_target!(|input: &[u8]| {
     let [read_size, max_requests, kind, sent @ ..] = input else { return };
-    let limits = Limits {
+    let limits = RequestLimits {
         max_bulk: 1 << 20,
         max_inline: if kind & 1 == 0 { 32 } else { 1 << 20 },
         max_args: 64,
@@ -31,10 +33,10 @@ fuzz_target!(|input: &[u8]| {
 /// Buffers what arrives, takes requests in batches, drains what was consumed.
 fn connection<'a>(
     reads: impl IntoIterator<Item = &'a [u8]>,
-    limits: &Limits,
+    limits: &RequestLimits,
     max_requests: usize,
 ) -> Outcome {
-    let (mut parser, mut batch) = (Parser::new(), Batch::new());
+    let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let (mut buf, mut seen) = (Vec::new(), Vec::new());
     for read in reads {
         buf.extend_from_slice(read);
@@ -63,7 +65,7 @@ fn connection<'a>(
 
 /// An error must reach the client as one line, whatever bytes it quotes.
 fn assert_one_line(error: ProtocolError) {
-    let mut reply = Reply::new(Version::Resp2);
+    let mut reply = ReplyWriter::new(ProtocolVersion::Resp2);
     reply.protocol_error(error);
     let line = reply.out.strip_suffix(b"\r\n").expect("a reply ends its line");
     assert!(!line.iter().any(|byte| matches!(byte, b'\r' | b'\n')));

@@ -17,5 +17,5 @@ pub mod request;
 
 pub use glob::glob_match;
 pub use number::{DoubleText, format_double, parse_f64, parse_i64, parse_u64};
-pub use reply::{Deferred, Reply, Version};
-pub use request::{Args, Batch, Limits, Parser, ProtocolError, Span};
+pub use reply::{DeferredAggregate, ProtocolVersion, ReplyWriter};
+pub use request::{ArgSpan, Args, Batch, ProtocolError, RequestLimits, RequestParser};

@@ -1,6 +1,6 @@
 //! Replies, in the protocol version that the client speaks.
 //!
-//! A [`Reply`] appends to one output buffer; a pipelined batch is answered with one write of it.
+//! A [`ReplyWriter`] appends to one output buffer; a pipelined batch is answered with one write of it.
 //! Where RESP2 has no type for a thing, the thing goes out as Redis sends it: a map as an array
 //! twice as long, a double as a bulk string, null as `$-1`.
 //!
@@ -21,7 +21,7 @@ use super::request::ProtocolError;
 
 /// The protocol version of a connection; `HELLO` changes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Version {
+pub enum ProtocolVersion {
     /// What a connection starts with.
     #[default]
     Resp2,
@@ -31,19 +31,19 @@ pub enum Version {
 
 /// Appends replies to an output buffer in the connection's protocol version.
 #[derive(Debug, Default)]
-pub struct Reply {
+pub struct ReplyWriter {
     /// The bytes to send.
     pub out: Vec<u8>,
     /// What the client speaks.
-    pub version: Version,
+    pub version: ProtocolVersion,
     /// How many deferred aggregates are open.
     open: usize,
 }
 
-/// An aggregate whose length is not known yet; from [`Reply::deferred_array`].
+/// An aggregate whose length is not known yet; from [`ReplyWriter::deferred_array`].
 #[derive(Debug)]
 #[must_use = "without its length the reply is broken"]
-pub struct Deferred {
+pub struct DeferredAggregate {
     at: usize,
     depth: usize,
 }
@@ -63,10 +63,10 @@ const DIGITS: [&[u8; 4]; 10] = [
 /// Room for a marker, any 64-bit integer and two line ends.
 const HEADER_MAX: usize = 32;
 
-impl Reply {
+impl ReplyWriter {
     /// An empty output buffer.
     #[must_use]
-    pub fn new(version: Version) -> Self {
+    pub fn new(version: ProtocolVersion) -> Self {
         Self { out: Vec::new(), version, open: 0 }
     }
 
@@ -167,8 +167,8 @@ impl Reply {
     #[inline]
     pub fn null(&mut self) {
         self.out.extend_from_slice(match self.version {
-            Version::Resp2 => NULL_BULK,
-            Version::Resp3 => NULL,
+            ProtocolVersion::Resp2 => NULL_BULK,
+            ProtocolVersion::Resp3 => NULL,
         });
     }
 
@@ -176,8 +176,8 @@ impl Reply {
     #[inline]
     pub fn null_array(&mut self) {
         self.out.extend_from_slice(match self.version {
-            Version::Resp2 => NULL_ARRAY,
-            Version::Resp3 => NULL,
+            ProtocolVersion::Resp2 => NULL_ARRAY,
+            ProtocolVersion::Resp3 => NULL,
         });
     }
 
@@ -210,25 +210,25 @@ impl Reply {
     pub fn double(&mut self, value: f64) {
         let text = format_double(value);
         match self.version {
-            Version::Resp2 => self.bulk(&text),
-            Version::Resp3 => self.line(b',', &text),
+            ProtocolVersion::Resp2 => self.bulk(&text),
+            ProtocolVersion::Resp3 => self.line(b',', &text),
         }
     }
 
     /// A truth value.
     pub fn boolean(&mut self, value: bool) {
         match (self.version, value) {
-            (Version::Resp2, _) => self.integer(i64::from(value)),
-            (Version::Resp3, true) => self.out.extend_from_slice(b"#t\r\n"),
-            (Version::Resp3, false) => self.out.extend_from_slice(b"#f\r\n"),
+            (ProtocolVersion::Resp2, _) => self.integer(i64::from(value)),
+            (ProtocolVersion::Resp3, true) => self.out.extend_from_slice(b"#t\r\n"),
+            (ProtocolVersion::Resp3, false) => self.out.extend_from_slice(b"#f\r\n"),
         }
     }
 
     /// An integer of any size, as decimal text.
     pub fn big_number(&mut self, digits: &str) {
         match self.version {
-            Version::Resp2 => self.bulk_str(digits),
-            Version::Resp3 => self.line(b'(', digits.as_bytes()),
+            ProtocolVersion::Resp2 => self.bulk_str(digits),
+            ProtocolVersion::Resp3 => self.line(b'(', digits.as_bytes()),
         }
     }
 
@@ -236,8 +236,8 @@ impl Reply {
     pub fn verbatim(&mut self, format: &str, text: &str) {
         debug_assert_eq!(format.len(), 3, "the format of a verbatim string has three bytes");
         match self.version {
-            Version::Resp2 => self.bulk_str(text),
-            Version::Resp3 => {
+            ProtocolVersion::Resp2 => self.bulk_str(text),
+            ProtocolVersion::Resp3 => {
                 self.header(b'=', format.len() + 1 + text.len());
                 for part in [format, ":", text, "\r\n"] {
                     self.out.extend_from_slice(part.as_bytes());
@@ -248,29 +248,29 @@ impl Reply {
 
     /// Starts an aggregate whose length is known only at its end. Append the elements, then call
     /// one of the `set_..._len`. Several may be open; the last one opened is closed first.
-    pub fn deferred_array(&mut self) -> Deferred {
+    pub fn deferred_array(&mut self) -> DeferredAggregate {
         self.open += 1;
-        Deferred { at: self.out.len(), depth: self.open }
+        DeferredAggregate { at: self.out.len(), depth: self.open }
     }
 
     /// Makes it an array of `len` elements. Moves what was appended since by the few bytes of the
     /// header.
-    pub fn set_array_len(&mut self, deferred: Deferred, len: usize) {
+    pub fn set_array_len(&mut self, deferred: DeferredAggregate, len: usize) {
         self.insert_header(deferred, b'*', len);
     }
 
     /// Makes it a map of `len` pairs; see [`set_array_len`](Self::set_array_len).
-    pub fn set_map_len(&mut self, deferred: Deferred, len: usize) {
+    pub fn set_map_len(&mut self, deferred: DeferredAggregate, len: usize) {
         let (marker, len) = self.map_header(len);
         self.insert_header(deferred, marker, len);
     }
 
     /// Makes it a set of `len` members; see [`set_array_len`](Self::set_array_len).
-    pub fn set_set_len(&mut self, deferred: Deferred, len: usize) {
+    pub fn set_set_len(&mut self, deferred: DeferredAggregate, len: usize) {
         self.insert_header(deferred, self.marker(b'~'), len);
     }
 
-    fn insert_header(&mut self, deferred: Deferred, marker: u8, len: usize) {
+    fn insert_header(&mut self, deferred: DeferredAggregate, marker: u8, len: usize) {
         debug_assert_eq!(deferred.depth, self.open, "the last aggregate opened is closed first");
         self.open = self.open.saturating_sub(1);
         let elements_end = self.out.len();
@@ -283,16 +283,16 @@ impl Reply {
     #[inline]
     fn marker(&self, resp3: u8) -> u8 {
         match self.version {
-            Version::Resp2 => b'*',
-            Version::Resp3 => resp3,
+            ProtocolVersion::Resp2 => b'*',
+            ProtocolVersion::Resp3 => resp3,
         }
     }
 
     #[inline]
     fn map_header(&self, pairs: usize) -> (u8, usize) {
         match self.version {
-            Version::Resp2 => (b'*', 2 * pairs),
-            Version::Resp3 => (b'%', pairs),
+            ProtocolVersion::Resp2 => (b'*', 2 * pairs),
+            ProtocolVersion::Resp3 => (b'%', pairs),
         }
     }
 

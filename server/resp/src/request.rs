@@ -1,7 +1,7 @@
 //! Requests as they come off the wire.
 //!
-//! A [`Parser`] cuts a read buffer into requests and lists them in a [`Batch`]: an argument is a
-//! [`Span`] of the buffer, nothing is copied, and once both are warm nothing is allocated.
+//! A [`RequestParser`] cuts a read buffer into requests and lists them in a [`Batch`]: an argument is a
+//! [`ArgSpan`] of the buffer, nothing is copied, and once both are warm nothing is allocated.
 //!
 //! ```text
 //!  buf    *2\r\n$3\r\nGET\r\n$1\r\nk\r\n*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGE
@@ -16,7 +16,7 @@
 //!
 //! # The loop around it
 //!
-//! 1. read into the buffer; clear the batch; [`Parser::parse`];
+//! 1. read into the buffer; clear the batch; [`RequestParser::parse`];
 //! 2. run each [`Batch::request`] against the same, unchanged buffer;
 //! 3. drain the consumed bytes from the front of the buffer;
 //! 4. if any were consumed, go to 1 without reading: there may be more complete requests;
@@ -28,7 +28,7 @@ mod parser;
 use std::fmt;
 use std::ops::Index;
 
-pub use parser::Parser;
+pub use parser::RequestParser;
 use thiserror::Error;
 
 /// Spans and requests that stay allocated when one large request has passed.
@@ -37,9 +37,9 @@ const RETAINED_SPANS: usize = 16 * 1024;
 /// Unescaped bytes that stay allocated when one large inline request has passed.
 const RETAINED_UNESCAPED: usize = 64 * 1024;
 
-/// Where one argument lies, counted from the start of the buffer given to [`Parser::parse`].
+/// Where one argument lies, counted from the start of the buffer given to [`RequestParser::parse`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Span {
+pub struct ArgSpan {
     /// Offset of the first byte.
     pub start: usize,
     /// Length in bytes.
@@ -50,14 +50,14 @@ pub struct Span {
 #[derive(Clone, Copy)]
 pub struct Args<'a> {
     buf: &'a [u8],
-    spans: &'a [Span],
+    spans: &'a [ArgSpan],
 }
 
 impl<'a> Args<'a> {
     /// The arguments that `spans` cut out of `buf`. Each span must lie inside `buf`.
     #[inline]
     #[must_use]
-    pub fn new(buf: &'a [u8], spans: &'a [Span]) -> Self {
+    pub fn new(buf: &'a [u8], spans: &'a [ArgSpan]) -> Self {
         Self { buf, spans }
     }
 
@@ -107,7 +107,7 @@ impl<'a> Args<'a> {
 }
 
 #[inline]
-fn resolve<'a>(buf: &'a [u8], span: &Span) -> &'a [u8] {
+fn resolve<'a>(buf: &'a [u8], span: &ArgSpan) -> &'a [u8] {
     &buf[span.start..span.start + span.len]
 }
 
@@ -143,7 +143,7 @@ impl fmt::Debug for Args<'_> {
 #[derive(Clone, Debug)]
 pub struct ArgsIter<'a> {
     buf: &'a [u8],
-    spans: std::slice::Iter<'a, Span>,
+    spans: std::slice::Iter<'a, ArgSpan>,
 }
 
 impl<'a> Iterator for ArgsIter<'a> {
@@ -171,7 +171,7 @@ impl ExactSizeIterator for ArgsIter<'_> {}
 
 /// What a client may ask for. Claims beyond it are refused before anything is set aside for them.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct RequestLimits {
     /// Longest argument in bytes: `proto-max-bulk-len`.
     pub max_bulk: usize,
     /// Longest inline request in bytes, without its line feed.
@@ -179,12 +179,12 @@ pub struct Limits {
     /// Most arguments in one request.
     pub max_args: usize,
     /// Whether the client may run any command. Until then a request has at most 10 arguments of at
-    /// most 16384 bytes, and [`Parser::parse`] takes one request at a time, because running it may
+    /// most 16384 bytes, and [`RequestParser::parse`] takes one request at a time, because running it may
     /// be what authenticates the client.
     pub authenticated: bool,
 }
 
-impl Default for Limits {
+impl Default for RequestLimits {
     fn default() -> Self {
         Self {
             max_bulk: 512 * 1024 * 1024,
@@ -196,13 +196,13 @@ impl Default for Limits {
 }
 
 /// The bytes are no request, so the connection cannot go on. The texts are those that Redis sends;
-/// [`Reply::protocol_error`](super::Reply::protocol_error) writes them to the client.
+/// [`ReplyWriter::protocol_error`](super::ReplyWriter::protocol_error) writes them to the client.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ProtocolError {
-    /// The count behind `*` is no integer, or above [`Limits::max_args`].
+    /// The count behind `*` is no integer, or above [`RequestLimits::max_args`].
     #[error("Protocol error: invalid multibulk length")]
     InvalidMultibulkLength,
-    /// The length behind `$` is no integer, negative, or above [`Limits::max_bulk`].
+    /// The length behind `$` is no integer, negative, or above [`RequestLimits::max_bulk`].
     #[error("Protocol error: invalid bulk length")]
     InvalidBulkLength,
     /// An argument starts with this byte.
@@ -214,7 +214,7 @@ pub enum ProtocolError {
     /// The line with the length of an argument does not end.
     #[error("Protocol error: too big bulk count string")]
     BulkLengthTooLong,
-    /// An inline request is longer than [`Limits::max_inline`].
+    /// An inline request is longer than [`RequestLimits::max_inline`].
     #[error("Protocol error: too big inline request")]
     InlineTooLong,
     /// A quote of an inline request is not closed, or something follows it at once.
@@ -232,7 +232,7 @@ pub enum ProtocolError {
 /// once warm.
 #[derive(Debug, Default)]
 pub struct Batch {
-    spans: Vec<Span>,
+    spans: Vec<ArgSpan>,
     requests: Vec<Entry>,
     /// Words of the inline requests that had quotes.
     unescaped: Vec<u8>,

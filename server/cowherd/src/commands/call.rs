@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use crate::config::Config;
 use crate::keyspace::{Key, Keyspace, ShardSet, Shards};
-use cowherd_resp::{Args, Reply, parse_i64};
+use cowherd_resp::{Args, ReplyWriter, parse_i64};
 
 use super::blocking::Patience;
 use super::failure::Failure;
@@ -18,7 +18,7 @@ pub struct Call<'c> {
     /// The arguments; the name is argument 0.
     pub args: Args<'c>,
     /// Where the reply goes.
-    pub reply: &'c mut Reply,
+    pub reply: &'c mut ReplyWriter,
     /// The connection's state.
     pub session: &'c mut Session,
     /// What all connections share.
@@ -56,7 +56,7 @@ impl<'c> Call<'c> {
     pub fn locked<R>(
         &mut self,
         named: impl Fn(&Keyspace) -> ShardSet,
-        run: impl FnOnce(&mut Shards<'_>, &mut Reply) -> R,
+        run: impl FnOnce(&mut Shards<'_>, &mut ReplyWriter) -> R,
     ) -> R {
         if self.session.in_exec {
             run(&mut self.shards, self.reply)

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use cowherd_resp::{Version, parse_i64};
+use cowherd_resp::{ProtocolVersion, parse_i64};
 
 use super::call::{Call, Effect};
 use super::failure::{Answer, Failure};
@@ -60,7 +60,7 @@ const BAD_NAME: Failure =
     Failure::new("ERR Client names cannot contain spaces, newlines or special characters.");
 
 fn ping(call: &mut Call<'_>) -> Answer {
-    if call.session.subscriptions.is_some() && call.reply.version == Version::Resp2 {
+    if call.session.subscriptions.is_some() && call.reply.version == ProtocolVersion::Resp2 {
         return ping_as_message(call);
     }
     match call.args.len() {
@@ -97,7 +97,7 @@ fn reset(call: &mut Call<'_>) -> Answer {
     call.session.discard(&call.shared.keyspace);
     call.shared.pubsub.leave(call.session);
     call.session.reset(call.config.requirepass.is_none());
-    call.reply.version = Version::Resp2;
+    call.reply.version = ProtocolVersion::Resp2;
     call.reply.simple("RESET");
     Ok(())
 }
@@ -149,7 +149,7 @@ pub(super) fn printable(bytes: &[u8]) -> Option<String> {
 /// What a HELLO asks for.
 #[derive(Default)]
 struct Greeting<'c> {
-    version: Option<Version>,
+    version: Option<ProtocolVersion>,
     credentials: Option<(&'c [u8], &'c [u8])>,
     name: Option<String>,
 }
@@ -160,8 +160,8 @@ impl<'c> Greeting<'c> {
         let mut greeting = Self::default();
         let Some(version) = args.get(1) else { return Ok(greeting) };
         greeting.version = Some(match parse_i64(version).ok_or(BAD_VERSION)? {
-            2 => Version::Resp2,
-            3 => Version::Resp3,
+            2 => ProtocolVersion::Resp2,
+            3 => ProtocolVersion::Resp3,
             _ => return Err(NO_SUCH_VERSION),
         });
         let mut i = 2;
@@ -204,8 +204,8 @@ fn hello(call: &mut Call<'_>) -> Answer {
         call.reply.version = version;
     }
     let protocol = match call.reply.version {
-        Version::Resp2 => 2,
-        Version::Resp3 => 3,
+        ProtocolVersion::Resp2 => 2,
+        ProtocolVersion::Resp3 => 3,
     };
     client.protocol.store(protocol, Ordering::Relaxed);
 

@@ -3,7 +3,7 @@
 
 use crate::keyspace::Cursor;
 use crate::keyspace::Value;
-use cowherd_resp::{Reply, glob_match, parse_i64};
+use cowherd_resp::{ReplyWriter, glob_match, parse_i64};
 
 use super::call::Call;
 use super::failure::Failure;
@@ -11,7 +11,7 @@ use super::scan::{self, COUNT};
 
 /// Replies a value as a bulk string.
 #[inline]
-pub(super) fn bulk(reply: &mut Reply, value: Value<'_>) {
+pub(super) fn bulk(reply: &mut ReplyWriter, value: Value<'_>) {
     match value {
         Value::Bytes(bytes) => reply.bulk(bytes),
         Value::Int(number) => reply.bulk_integer(number),
@@ -66,7 +66,7 @@ pub(super) fn scan_cursor(call: &Call<'_>) -> Result<Cursor, Failure> {
 }
 
 /// Begins the reply of a scan: the cursor with which it goes on, 0 at the end.
-pub(super) fn scan_head(reply: &mut Reply, next: Option<Cursor>) {
+pub(super) fn scan_head(reply: &mut ReplyWriter, next: Option<Cursor>) {
     reply.array(2);
     reply.bulk(itoa::Buffer::new().format(next.map_or(0, Cursor::pack)).as_bytes());
 }

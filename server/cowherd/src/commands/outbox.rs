@@ -19,7 +19,7 @@ use parking_lot::Mutex;
 
 use crate::clock;
 use crate::config::{OutputLimit, OutputLimits};
-use cowherd_resp::{Reply, Version};
+use cowherd_resp::{ProtocolVersion, ReplyWriter};
 
 use super::clients::{Client, MAIL};
 
@@ -69,13 +69,13 @@ impl Held {
 impl Client {
     /// Appends what `write` writes to the client's mail, in the client's protocol version, and
     /// wakes its connection. A client that has left too much unread is cut off instead.
-    pub fn deliver(&self, limits: &OutputLimits, write: impl FnOnce(&mut Reply)) {
+    pub fn deliver(&self, limits: &OutputLimits, write: impl FnOnce(&mut ReplyWriter)) {
         let mut held = self.outbox.held.lock();
         if held.cut_off_at.is_some() {
             return;
         }
         let was_empty = held.mail.is_empty();
-        let mut reply = Reply::new(self.version());
+        let mut reply = ReplyWriter::new(self.version());
         reply.out = std::mem::take(&mut held.mail);
         write(&mut reply);
         held.mail = reply.out;
@@ -138,10 +138,10 @@ impl Client {
     }
 
     /// The protocol version that the client speaks.
-    pub fn version(&self) -> Version {
+    pub fn version(&self) -> ProtocolVersion {
         match self.protocol.load(Ordering::Relaxed) {
-            3 => Version::Resp3,
-            _ => Version::Resp2,
+            3 => ProtocolVersion::Resp3,
+            _ => ProtocolVersion::Resp2,
         }
     }
 

@@ -115,13 +115,15 @@ mod tests {
     use super::*;
     use crate::commands::table::Table;
     use crate::telemetry::Slow;
-    use cowherd_resp::{Batch, Limits, Parser};
+    use cowherd_resp::{Batch, RequestLimits, RequestParser};
 
     /// The arguments of a line that may be shown.
     fn shown(line: &str) -> String {
         let mut batch = Batch::new();
         let line = format!("{line}\r\n");
-        Parser::new().parse(line.as_bytes(), &Limits::default(), &mut batch, 1).unwrap();
+        RequestParser::new()
+            .parse(line.as_bytes(), &RequestLimits::default(), &mut batch, 1)
+            .unwrap();
         let args = batch.request(0, line.as_bytes());
         let renames = [("config".to_owned(), "conf".to_owned())];
         let table = Table::new(crate::commands::all(), &renames).unwrap();

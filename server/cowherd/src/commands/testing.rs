@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::config::{Config, Live};
 use crate::keyspace::Keyspace;
 use cowherd_arena::{Blank, PageKind};
-use cowherd_resp::{Args, Batch, Limits, Parser, Reply, Version};
+use cowherd_resp::{Args, Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
 use super::blocking::Patience;
 use super::call::{Call, Effect};
@@ -19,7 +19,7 @@ pub(super) struct Bench {
     /// What all connections share.
     pub shared: Shared,
     session: RefCell<Session>,
-    version: Cell<Version>,
+    version: Cell<ProtocolVersion>,
     /// Wall clock in milliseconds.
     pub now: Cell<i64>,
     /// What the last command passed up.
@@ -47,7 +47,7 @@ impl Bench {
         Self {
             shared,
             session: RefCell::new(Session::new(client, true)),
-            version: Cell::new(Version::Resp2),
+            version: Cell::new(ProtocolVersion::Resp2),
             now: Cell::new(now),
             effect: RefCell::default(),
         }
@@ -55,7 +55,7 @@ impl Bench {
 
     /// Answers in RESP3 from now on.
     pub(super) fn resp3(self) -> Self {
-        self.version.set(Version::Resp3);
+        self.version.set(ProtocolVersion::Resp3);
         self
     }
 
@@ -68,13 +68,15 @@ impl Bench {
     pub(super) fn run(&self, line: &str) -> String {
         let mut batch = Batch::new();
         let line = format!("{line}\r\n");
-        Parser::new().parse(line.as_bytes(), &Limits::default(), &mut batch, 1).unwrap();
+        RequestParser::new()
+            .parse(line.as_bytes(), &RequestLimits::default(), &mut batch, 1)
+            .unwrap();
         self.run_args(batch.request(0, line.as_bytes()))
     }
 
     /// Runs a command given as arguments.
     pub(super) fn run_args(&self, args: Args<'_>) -> String {
-        let mut reply = Reply::new(self.version.get());
+        let mut reply = ReplyWriter::new(self.version.get());
         let mut session = self.session.borrow_mut();
         match self.shared.table.resolve(&args) {
             None => reply.error(super::unknown_command(&args).as_str()),

@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use crate::keyspace::{DbIndex, Keyspace, ShardSet, Shards};
-use cowherd_resp::{Args, Span};
+use cowherd_resp::{ArgSpan, Args};
 
 use super::call::{Call, Effect};
 use super::failure::{Answer, Failure};
@@ -65,7 +65,7 @@ const ABORTED: Failure =
 #[derive(Debug, Default)]
 pub struct Queue {
     bytes: Vec<u8>,
-    spans: Vec<Span>,
+    spans: Vec<ArgSpan>,
     commands: Vec<Queued>,
     flags: Flags,
     shards: ShardSet,
@@ -110,7 +110,7 @@ impl Queue {
             self.moves = moves;
         }
         for arg in args {
-            self.spans.push(Span { start: self.bytes.len(), len: arg.len() });
+            self.spans.push(ArgSpan { start: self.bytes.len(), len: arg.len() });
             self.bytes.extend_from_slice(arg);
         }
         self.flags = self.flags | row.command.flags;
@@ -141,7 +141,7 @@ impl Queue {
     /// Bytes of memory that the queue takes.
     pub const fn memory(&self) -> usize {
         self.bytes.capacity()
-            + self.spans.capacity() * size_of::<Span>()
+            + self.spans.capacity() * size_of::<ArgSpan>()
             + self.commands.capacity() * size_of::<Queued>()
     }
 

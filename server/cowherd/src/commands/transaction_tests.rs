@@ -51,10 +51,10 @@ fn a_queue_keeps_requests_as_they_were() {
     for request in requests {
         let bytes = request.concat();
         let mut start = 0;
-        let spans: Vec<Span> = (request.iter())
+        let spans: Vec<ArgSpan> = (request.iter())
             .map(|arg| {
                 start += arg.len();
-                Span { start: start - arg.len(), len: arg.len() }
+                ArgSpan { start: start - arg.len(), len: arg.len() }
             })
             .collect();
         let args = Args::new(&bytes, &spans);
@@ -79,7 +79,7 @@ fn a_queue_keeps_requests_as_they_were() {
     assert_eq!(shard(b"k"), large);
     assert_eq!(queue.shards(table.rows(), keyspace), named | large);
     let own = table.command(b"randomkey").unwrap();
-    let args = Args::new(b"randomkey", &[Span { start: 0, len: 9 }]);
+    let args = Args::new(b"randomkey", &[ArgSpan { start: 0, len: 9 }]);
     queue.push(own, args, None, ShardSet::NONE, 0);
     assert_eq!(queue.shards(table.rows(), keyspace), ShardSet::ALL);
 }

@@ -26,7 +26,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::OutputLimits;
 use crate::keyspace::{DbIndex, Key, Keyspace, Kind, SHARDS, ShardIndex, ShardSet, Shards};
-use cowherd_resp::{Args, Span, Version};
+use cowherd_resp::{ArgSpan, Args, ProtocolVersion};
 
 use super::clients::Client;
 
@@ -59,7 +59,7 @@ impl Wish {
 #[derive(Debug)]
 pub struct OwnedRequest {
     bytes: Vec<u8>,
-    spans: Vec<Span>,
+    spans: Vec<ArgSpan>,
 }
 
 impl OwnedRequest {
@@ -70,7 +70,7 @@ impl OwnedRequest {
         let mut replaced = replaced.iter().peekable();
         for (i, arg) in args.iter().enumerate() {
             let arg = replaced.next_if(|(at, _)| *at == i).map_or(arg, |(_, other)| other);
-            request.spans.push(Span { start: request.bytes.len(), len: arg.len() });
+            request.spans.push(ArgSpan { start: request.bytes.len(), len: arg.len() });
             request.bytes.extend_from_slice(arg);
         }
         request
@@ -151,9 +151,9 @@ impl Waiter {
     pub fn give_up(&self, waits: &Waits, keyspace: &Keyspace, limits: &OutputLimits) -> bool {
         let Some(held) = self.hold() else { return false };
         let nothing = match (self.nothing, self.client.version()) {
-            (_, Version::Resp3) => &b"_\r\n"[..],
-            (Nothing::Null, Version::Resp2) => b"$-1\r\n",
-            (Nothing::NullArray, Version::Resp2) => b"*-1\r\n",
+            (_, ProtocolVersion::Resp3) => &b"_\r\n"[..],
+            (Nothing::Null, ProtocolVersion::Resp2) => b"$-1\r\n",
+            (Nothing::NullArray, ProtocolVersion::Resp2) => b"*-1\r\n",
         };
         held.end(waits, keyspace, limits, nothing);
         true

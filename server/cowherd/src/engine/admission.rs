@@ -2,7 +2,7 @@
 
 use crate::commands::{Failure, Flags, Row, Session, Shared};
 use crate::config::Config;
-use cowherd_resp::{Args, Version};
+use cowherd_resp::{Args, ProtocolVersion};
 
 const NO_AUTH: Failure = Failure::new("NOAUTH Authentication required.");
 /// What has no place in a transaction.
@@ -73,7 +73,7 @@ fn may_be_queued(row: &Row, args: &Args<'_>) -> Result<(), Failure> {
 fn admit_subscriber(session: &Session, row: &Row) -> Result<(), Failure> {
     let name = row.command.name;
     let may = name.ends_with("subscribe") || matches!(name, "ping" | "quit" | "reset");
-    if may || session.client.version() == Version::Resp3 {
+    if may || session.client.version() == ProtocolVersion::Resp3 {
         return Ok(());
     }
     Err(Failure::text(format!(

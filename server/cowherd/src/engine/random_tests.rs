@@ -14,7 +14,7 @@ use crate::commands::{Draw, KILLED, ReplyMode, draw_request};
 use crate::config::{Config, DebugCommand, Live, MaxmemoryPolicy};
 use crate::keyspace::Keyspace;
 use cowherd_arena::{Blank, PageKind};
-use cowherd_resp::{Batch, Limits, Parser, Reply, Version};
+use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
 use super::{Engine, Hangup, Origin, Outcome, Saver, Session, Shared, Worker};
 
@@ -204,8 +204,8 @@ impl Hangup for Nobody {
 
 struct Client {
     session: Session,
-    version: Version,
-    parser: Parser,
+    version: ProtocolVersion,
+    parser: RequestParser,
 }
 
 struct Arena {
@@ -241,8 +241,8 @@ impl Arena {
         let origin = Origin { peer: None, local: None, path: "test".into(), fd: 7 };
         let client =
             self.engine.shared().clients.connect(origin, clock::wall_ms(), Arc::new(Nobody));
-        let (session, version) = (Session::new(client, true), Version::Resp2);
-        Client { session, version, parser: Parser::new() }
+        let (session, version) = (Session::new(client, true), ProtocolVersion::Resp2);
+        Client { session, version, parser: RequestParser::new() }
     }
 
     fn reconnect(&mut self, number: usize) {
@@ -257,8 +257,8 @@ impl Arena {
         let shared = Arc::clone(self.engine.shared());
         let client = &mut self.clients[number];
         let bytes = encode(words);
-        let (mut batch, mut reply) = (Batch::new(), Reply::new(client.version));
-        let consumed = client.parser.parse(&bytes, &Limits::default(), &mut batch, 1);
+        let (mut batch, mut reply) = (Batch::new(), ReplyWriter::new(client.version));
+        let consumed = client.parser.parse(&bytes, &RequestLimits::default(), &mut batch, 1);
         assert_eq!(consumed, Ok(bytes.len()), "{}", show(words));
         let before = (client.version, is_plain(&client.session));
         let outcome = loop {
@@ -269,7 +269,8 @@ impl Arena {
             }
         };
         client.version = reply.version;
-        let is_resp3 = before.0 == Version::Resp3 || client.version == Version::Resp3;
+        let is_resp3 =
+            before.0 == ProtocolVersion::Resp3 || client.version == ProtocolVersion::Resp3;
         let replies = count_values(&reply.out, is_resp3).unwrap_or_else(|problem| {
             panic!("{}: {problem}: {:?}", show(words), String::from_utf8_lossy(&reply.out))
         });
@@ -291,7 +292,7 @@ impl Arena {
             let client = &mut self.clients[number];
             let mut mail = Vec::new();
             client.session.client.take_mail(&mut mail);
-            count_values(&mail, client.version == Version::Resp3).unwrap();
+            count_values(&mail, client.version == ProtocolVersion::Resp3).unwrap();
             if client.session.waiting.as_ref().is_some_and(|wait| wait.is_over()) {
                 client.session.waiting = None;
             }

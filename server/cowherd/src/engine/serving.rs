@@ -20,7 +20,7 @@ use std::sync::Arc;
 use crate::commands::{Call, Effect, Failure, Patience, Session, Shared, Waiter};
 use crate::config::Config;
 use crate::keyspace::{ReadyKey, ShardSet, Shards};
-use cowherd_resp::Reply;
+use cowherd_resp::ReplyWriter;
 
 use super::room::{Room, run_again};
 
@@ -135,7 +135,7 @@ fn try_again(
     let row = &shared.table.rows()[waiter.row];
     let mut session = Session::new(Arc::clone(&waiter.client), true);
     session.db = waiter.db;
-    let mut reply = Reply::new(waiter.client.version());
+    let mut reply = ReplyWriter::new(waiter.client.version());
     let lent = shards.lend();
     let mut call = Call {
         args: waiter.request.args(),

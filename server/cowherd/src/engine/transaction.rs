@@ -13,7 +13,7 @@ use crate::commands::{
 use crate::config::Config;
 use crate::telemetry;
 use cowherd_arena::Stalls;
-use cowherd_resp::{Args, Reply};
+use cowherd_resp::{Args, ReplyWriter};
 
 use super::Engine;
 use super::admission::NOT_INSIDE;
@@ -39,7 +39,7 @@ impl Worker {
         session: &mut Session,
         row_of_exec: &Row,
         now: i64,
-        reply: &mut Reply,
+        reply: &mut ReplyWriter,
     ) -> Ran {
         let shared = &*engine.shared;
         let mut ran = Ran { outcome: Outcome::Done, stalls: Stalls::default() };

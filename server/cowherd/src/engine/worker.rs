@@ -17,7 +17,7 @@ use crate::config::{Config, View};
 use crate::keyspace::{Reach, Shards};
 use crate::telemetry::{self, Event, Recorder, Worst};
 use cowherd_arena::{ShardSet, Stalls, take_stalls};
-use cowherd_resp::{Args, Batch, Reply};
+use cowherd_resp::{Args, Batch, ReplyWriter};
 
 use super::room::Room;
 use super::saver::Begun;
@@ -111,7 +111,7 @@ impl<'t> Turn<'t, '_> {
         &self,
         room: &mut Room,
         session: &mut Session,
-        reply: &mut Reply,
+        reply: &mut ReplyWriter,
     ) -> Option<(Answer, Effect)> {
         let Self { shared, config, row, planned, now, .. } = *self;
         let shards = self.lock();
@@ -148,7 +148,7 @@ impl<'t> Turn<'t, '_> {
         &self,
         room: &mut Room,
         session: &mut Session,
-        reply: &mut Reply,
+        reply: &mut ReplyWriter,
         start: usize,
     ) -> Option<(Answer, Effect)> {
         let Self { shared, config, planned, now, .. } = *self;
@@ -196,7 +196,7 @@ impl Worker {
         batch: &Batch,
         buffer: &[u8],
         first: usize,
-        reply: &mut Reply,
+        reply: &mut ReplyWriter,
     ) -> Outcome {
         let engine = Arc::clone(&self.engine);
         let now = clock::wall_ms();
@@ -236,7 +236,7 @@ impl Worker {
         planned: &Planned<'_>,
         now: i64,
         begun: &mut u64,
-        reply: &mut Reply,
+        reply: &mut ReplyWriter,
     ) -> Outcome {
         let shared = &*engine.shared;
         let start = reply.len();
@@ -330,7 +330,7 @@ impl Worker {
     }
 
     /// Writes the reply of the last command, for which the session had to wait.
-    pub fn reply_late(&self, session: &mut Session, promise: &Promise, reply: &mut Reply) {
+    pub fn reply_late(&self, session: &mut Session, promise: &Promise, reply: &mut ReplyWriter) {
         let start = reply.len();
         match promise.outcome() {
             Some(Ok(text)) => reply.simple(text),
@@ -354,7 +354,7 @@ impl Worker {
         session: &mut Session,
         row: Option<&Row>,
         failure: &Failure,
-        reply: &mut Reply,
+        reply: &mut ReplyWriter,
         start: usize,
     ) -> Outcome {
         let failure = match row {
@@ -423,7 +423,7 @@ pub(super) fn sum(a: Stalls, b: Stalls) -> Stalls {
 /// Takes back the reply of a client that wants none: it had switched replies off, or had asked to
 /// skip this one.
 #[inline]
-fn silence(session: &mut Session, reply: &mut Reply, start: usize) {
+fn silence(session: &mut Session, reply: &mut ReplyWriter, start: usize) {
     let silent = session.skipping || session.reply_mode == ReplyMode::Off;
     if silent && !std::mem::take(&mut session.insists) {
         reply.out.truncate(start);
@@ -432,7 +432,7 @@ fn silence(session: &mut Session, reply: &mut Reply, start: usize) {
 
 /// Does what others ask of a connection between two of its commands.
 #[cold]
-fn obey(session: &Session, signals: u8, reply: &mut Reply) -> Option<Outcome> {
+fn obey(session: &Session, signals: u8, reply: &mut ReplyWriter) -> Option<Outcome> {
     if signals & MAIL != 0 {
         session.client.take_mail(&mut reply.out);
     }
@@ -496,7 +496,7 @@ impl Engine {
         &self,
         effect: Effect,
         session: &mut Session,
-        reply: &mut Reply,
+        reply: &mut ReplyWriter,
     ) -> (Outcome, bool) {
         let answer = match effect {
             // A queue is run by a worker.

@@ -26,7 +26,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::clock;
 use crate::engine::{Client, MAIL, Origin, Outcome, Promise, Session, Wait, Worker};
-use cowherd_resp::{Batch, Limits, Parser, Reply, Version};
+use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
 use super::pending::{KEEP, Pending};
 use super::postbox::{Line, Postbox};
@@ -56,7 +56,7 @@ pub(super) struct Desk {
     request_limit: usize,
     input: Vec<u8>,
     batch: Batch,
-    reply: Reply,
+    reply: ReplyWriter,
 }
 
 impl Desk {
@@ -67,7 +67,7 @@ impl Desk {
             request_limit,
             input: vec![0; READ],
             batch: Batch::new(),
-            reply: Reply::new(Version::Resp2),
+            reply: ReplyWriter::new(ProtocolVersion::Resp2),
         }
     }
 }
@@ -77,8 +77,8 @@ struct Connection {
     stream: Stream,
     line: Arc<Line>,
     session: Session,
-    version: Version,
-    parser: Parser,
+    version: ProtocolVersion,
+    parser: RequestParser,
     /// Bytes of a request that is not complete yet.
     partial: Pending,
     /// Replies of which the socket has taken the first `sent` bytes; empty once it has taken all.
@@ -130,8 +130,8 @@ pub(super) async fn serve(desk: Rc<RefCell<Desk>>, stream: Stream, mut origin: O
         stream,
         line,
         session: client,
-        version: Version::Resp2,
-        parser: Parser::new(),
+        version: ProtocolVersion::Resp2,
+        parser: RequestParser::new(),
         partial: Pending::default(),
         unsent: Vec::new(),
         sent: 0,
@@ -367,10 +367,10 @@ impl Connection {
         }
         let next = loop {
             let config = desk.worker.config();
-            let limits = Limits {
+            let limits = RequestLimits {
                 max_bulk: usize::try_from(config.proto_max_bulk_len).unwrap_or(usize::MAX),
                 authenticated: self.session.authenticated,
-                ..Limits::default()
+                ..RequestLimits::default()
             };
             desk.batch.clear();
             let parsed = self.parser.parse(&bytes[done..], &limits, &mut desk.batch, AHEAD);
@@ -440,7 +440,7 @@ impl Connection {
     /// the bytes of those that ran.
     fn rewind(&mut self, desk: &Desk, ran: usize) -> usize {
         self.count(ran);
-        self.parser = Parser::new();
+        self.parser = RequestParser::new();
         desk.batch.end_of(ran)
     }
 

@@ -1,27 +1,27 @@
-use super::Version::{Resp2, Resp3};
+use super::ProtocolVersion::{Resp2, Resp3};
 use super::*;
 
 /// What `write` appends, in RESP2 and in RESP3.
-fn both(write: impl Fn(&mut Reply)) -> [String; 2] {
+fn both(write: impl Fn(&mut ReplyWriter)) -> [String; 2] {
     [Resp2, Resp3].map(|version| {
-        let mut reply = Reply::new(version);
+        let mut reply = ReplyWriter::new(version);
         write(&mut reply);
         assert_eq!(reply.len(), reply.out.len());
         String::from_utf8(reply.out).unwrap()
     })
 }
 
-fn assert_both(write: impl Fn(&mut Reply), resp2: &str, resp3: &str) {
+fn assert_both(write: impl Fn(&mut ReplyWriter), resp2: &str, resp3: &str) {
     assert_eq!(both(write), [resp2, resp3]);
 }
 
-fn assert_same(write: impl Fn(&mut Reply), text: &str) {
+fn assert_same(write: impl Fn(&mut ReplyWriter), text: &str) {
     assert_both(write, text, text);
 }
 
 #[test]
 fn what_both_versions_write_alike() {
-    assert_same(Reply::ok, "+OK\r\n");
+    assert_same(ReplyWriter::ok, "+OK\r\n");
     assert_same(|r| r.simple("PONG"), "+PONG\r\n");
     assert_same(|r| r.error("ERR syntax error"), "-ERR syntax error\r\n");
     assert_same(|r| r.error_bytes(b"ERR unknown 'a\r\nb'"), "-ERR unknown 'a  b'\r\n");
@@ -35,8 +35,8 @@ fn what_both_versions_write_alike() {
 
 #[test]
 fn what_resp2_has_no_type_for() {
-    assert_both(Reply::null, "$-1\r\n", "_\r\n");
-    assert_both(Reply::null_array, "*-1\r\n", "_\r\n");
+    assert_both(ReplyWriter::null, "$-1\r\n", "_\r\n");
+    assert_both(ReplyWriter::null_array, "*-1\r\n", "_\r\n");
     assert_both(|r| r.map(3), "*6\r\n", "%3\r\n");
     assert_both(|r| r.map(50), "*100\r\n", "%50\r\n");
     assert_both(|r| r.set(3), "*3\r\n", "~3\r\n");
@@ -73,7 +73,7 @@ fn bulks_of_every_length() {
 
 #[test]
 fn bulks_carry_any_bytes() {
-    let mut reply = Reply::new(Resp2);
+    let mut reply = ReplyWriter::new(Resp2);
     reply.bulk(b"\r\n\0\xff");
     assert_eq!(reply.out, b"$4\r\n\r\n\0\xff\r\n");
 }
@@ -103,7 +103,7 @@ fn deferred_lengths_go_where_the_aggregate_starts() {
 #[test]
 #[should_panic(expected = "the last aggregate opened is closed first")]
 fn deferred_lengths_close_in_order() {
-    let mut reply = Reply::new(Resp2);
+    let mut reply = ReplyWriter::new(Resp2);
     let outer = reply.deferred_array();
     let _inner = reply.deferred_array();
     reply.set_array_len(outer, 0);
@@ -111,7 +111,7 @@ fn deferred_lengths_close_in_order() {
 
 #[test]
 fn protocol_errors_quote_the_byte_as_it_came() {
-    let mut reply = Reply::new(Resp2);
+    let mut reply = ReplyWriter::new(Resp2);
     reply.protocol_error(ProtocolError::ExpectedBulk(0xff));
     reply.protocol_error(ProtocolError::ExpectedBulk(b'\r'));
     reply.protocol_error(ProtocolError::UnbalancedQuotes);
@@ -123,8 +123,8 @@ fn protocol_errors_quote_the_byte_as_it_came() {
 
 #[test]
 fn a_warm_buffer_is_not_allocated_again() {
-    let mut reply = Reply::new(Resp3);
-    let write = |reply: &mut Reply| {
+    let mut reply = ReplyWriter::new(Resp3);
+    let write = |reply: &mut ReplyWriter| {
         for i in 0..100 {
             reply.integer(i * 1_000);
             reply.bulk(&[b'x'; 100]);

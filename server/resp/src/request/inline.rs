@@ -3,7 +3,7 @@
 //! A word ends at a blank. A quoted part runs to the end of its word: `"..."` knows `\n \r \t \b \a
 //! \xHH`, and a backslash before any other byte stands for that byte; `'...'` knows only `\'`.
 
-use super::{Batch, ProtocolError, Span};
+use super::{ArgSpan, Batch, ProtocolError};
 
 /// Appends the words of `buf[start..end]`, a line without its end, to the batch's spans. Returns
 /// whether they point into the batch's side buffer.
@@ -21,7 +21,7 @@ pub(super) fn split(
     let mut at = 0;
     while let Some(first) = next_word(line, at) {
         at = line[first..].iter().position(|&b| ends_word(b)).map_or(line.len(), |n| first + n);
-        batch.spans.push(Span { start: start + first, len: at - first });
+        batch.spans.push(ArgSpan { start: start + first, len: at - first });
     }
     Ok(false)
 }
@@ -32,7 +32,7 @@ fn unescape_words(line: &[u8], batch: &mut Batch) -> Result<(), ProtocolError> {
         let start = batch.unescaped.len();
         at = unescape_word(line, first, &mut batch.unescaped)
             .ok_or(ProtocolError::UnbalancedQuotes)?;
-        batch.spans.push(Span { start, len: batch.unescaped.len() - start });
+        batch.spans.push(ArgSpan { start, len: batch.unescaped.len() - start });
     }
     Ok(())
 }

@@ -9,7 +9,7 @@
 use memchr::memchr;
 
 use super::inline;
-use super::{Batch, Limits, ProtocolError, RETAINED_SPANS, Span};
+use super::{ArgSpan, Batch, ProtocolError, RETAINED_SPANS, RequestLimits};
 use crate::number::parse_i64;
 
 /// Longest line behind `*` or `$`, marker included, carriage return not.
@@ -23,10 +23,10 @@ const UNAUTHENTICATED_BULK: usize = 16 * 1024;
 
 /// Finds requests in what has been read so far; keeps its place inside a half-received one.
 #[derive(Debug, Default)]
-pub struct Parser {
+pub struct RequestParser {
     progress: Progress,
     /// Arguments of the request in progress that are complete, counted from its first byte.
-    pub(super) spans: Vec<Span>,
+    pub(super) spans: Vec<ArgSpan>,
     consumed: usize,
     failed: Option<ProtocolError>,
 }
@@ -52,7 +52,7 @@ struct LengthLine {
     end: usize,
 }
 
-impl Parser {
+impl RequestParser {
     /// A parser at the start of a connection.
     #[must_use]
     pub fn new() -> Self {
@@ -65,7 +65,7 @@ impl Parser {
     /// Drain just these bytes before the next call, and append what was read since; the next call
     /// must see the unfinished request at the front. As long as bytes were consumed there may be
     /// more complete requests: the limit was reached, or the client is not authenticated, which
-    /// limits a call to one request (see [`Limits::authenticated`]).
+    /// limits a call to one request (see [`RequestLimits::authenticated`]).
     ///
     /// # Errors
     /// The bytes behind the complete requests are no request. These requests are in the batch all
@@ -74,7 +74,7 @@ impl Parser {
     pub fn parse(
         &mut self,
         buf: &[u8],
-        limits: &Limits,
+        limits: &RequestLimits,
         batch: &mut Batch,
         max_requests: usize,
     ) -> Result<usize, ProtocolError> {
@@ -117,7 +117,7 @@ impl Parser {
     /// How many more bytes the request in progress is known to need, so that a reader can size its
     /// buffer; 0 if unknown. `buffered` is how many bytes of it have been read.
     ///
-    /// This is what the client claims, [`Limits::max_bulk`] and a few bytes at most: a reader that
+    /// This is what the client claims, [`RequestLimits::max_bulk`] and a few bytes at most: a reader that
     /// guards its memory grows towards it in steps.
     #[must_use]
     pub fn wanted(&self, buffered: usize) -> usize {
@@ -136,7 +136,7 @@ impl Parser {
     fn multibulk(
         &mut self,
         buf: &[u8],
-        limits: &Limits,
+        limits: &RequestLimits,
         batch: &mut Batch,
     ) -> Result<Option<usize>, ProtocolError> {
         let start = self.consumed;
@@ -169,7 +169,7 @@ impl Parser {
         }
         // The request will start the next buffer: from here on, offsets count from its start.
         let received = batch.spans.drain(first..);
-        self.spans.extend(received.map(|span| Span { start: span.start - start, ..span }));
+        self.spans.extend(received.map(|span| ArgSpan { start: span.start - start, ..span }));
         progress.at -= start;
         self.progress = progress;
         Ok(None)
@@ -180,7 +180,7 @@ impl Parser {
     fn resume(
         &mut self,
         buf: &[u8],
-        limits: &Limits,
+        limits: &RequestLimits,
         batch: &mut Batch,
     ) -> Result<Option<usize>, ProtocolError> {
         if !arguments(buf, limits, &mut self.progress, &mut self.spans)? {
@@ -197,7 +197,7 @@ impl Parser {
     fn inline(
         &mut self,
         buf: &[u8],
-        limits: &Limits,
+        limits: &RequestLimits,
         batch: &mut Batch,
     ) -> Result<Option<usize>, ProtocolError> {
         let start = self.consumed;
@@ -230,9 +230,9 @@ impl Parser {
 #[inline]
 fn arguments(
     buf: &[u8],
-    limits: &Limits,
+    limits: &RequestLimits,
     progress: &mut Progress,
-    spans: &mut Vec<Span>,
+    spans: &mut Vec<ArgSpan>,
 ) -> Result<bool, ProtocolError> {
     while progress.args_left > 0 {
         let len = match progress.bulk {
@@ -246,7 +246,7 @@ fn arguments(
             progress.bulk = Some(len);
             return Ok(false);
         }
-        spans.push(Span { start: progress.at, len });
+        spans.push(ArgSpan { start: progress.at, len });
         progress.at += len + 2;
         progress.bulk = None;
         progress.args_left -= 1;
@@ -258,7 +258,7 @@ fn arguments(
 #[inline]
 fn bulk_line(
     buf: &[u8],
-    limits: &Limits,
+    limits: &RequestLimits,
     progress: &mut Progress,
 ) -> Result<Option<usize>, ProtocolError> {
     let too_long = ProtocolError::BulkLengthTooLong;

@@ -8,10 +8,10 @@ use super::*;
 /// A connection: buffers what arrives, runs batches of `max_requests`, drains what was consumed.
 fn connection<'a>(
     reads: impl IntoIterator<Item = &'a [u8]>,
-    limits: &Limits,
+    limits: &RequestLimits,
     max_requests: usize,
 ) -> (Owned, Result<Vec<u8>, ProtocolError>) {
-    let (mut parser, mut batch) = (Parser::new(), Batch::new());
+    let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let (mut buf, mut seen) = (Vec::new(), Owned::new());
     for read in reads {
         buf.extend_from_slice(read);
@@ -43,8 +43,8 @@ fn cut<'a>(input: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
 }
 
 /// Small limits, so that short inputs reach them.
-fn small_limits(authenticated: bool) -> Limits {
-    Limits { max_bulk: 40_000, max_inline: 24, max_args: 12, authenticated }
+fn small_limits(authenticated: bool) -> RequestLimits {
+    RequestLimits { max_bulk: 40_000, max_inline: 24, max_args: 12, authenticated }
 }
 
 /// Pieces of requests, right and wrong.
@@ -127,7 +127,7 @@ proptest! {
         sizes in prop::collection::vec(1..200_usize, 1..6),
     ) {
         let input: Vec<u8> = sent.iter().flat_map(|args| encode(args)).collect();
-        let (received, rest) = connection(cut(&input, &sizes), &Limits::default(), usize::MAX);
+        let (received, rest) = connection(cut(&input, &sizes), &RequestLimits::default(), usize::MAX);
         prop_assert_eq!(received, sent);
         prop_assert_eq!(rest, Ok(Vec::new()));
     }
@@ -136,7 +136,7 @@ proptest! {
 /// The lines that are too long to be met by chance.
 #[test]
 fn cuts_do_not_matter_to_endless_lines() {
-    let limits = Limits { max_inline: 70_000, ..Limits::default() };
+    let limits = RequestLimits { max_inline: 70_000, ..RequestLimits::default() };
     for filler in [65_530, 65_534, 65_535, 65_536, 65_537, 69_999, 70_000, 70_001] {
         let digits = "1".repeat(filler);
         for input in [

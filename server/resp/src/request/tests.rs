@@ -8,15 +8,15 @@ pub(super) fn owned(batch: &Batch, buf: &[u8]) -> Owned {
 }
 
 /// Parses `input` in one go.
-fn parse(input: &[u8], limits: &Limits) -> (Owned, Result<usize, ProtocolError>) {
-    let (mut parser, mut batch) = (Parser::new(), Batch::new());
+fn parse(input: &[u8], limits: &RequestLimits) -> (Owned, Result<usize, ProtocolError>) {
+    let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let result = parser.parse(input, limits, &mut batch, usize::MAX);
     (owned(&batch, input), result)
 }
 
 /// The requests in `input`, which must be complete and right.
 fn requests(input: &[u8]) -> Owned {
-    let (requests, result) = parse(input, &Limits::default());
+    let (requests, result) = parse(input, &RequestLimits::default());
     assert_eq!(result, Ok(input.len()), "{}", input.escape_ascii());
     requests
 }
@@ -26,10 +26,10 @@ fn words(words: &[&[u8]]) -> Vec<Vec<u8>> {
 }
 
 fn error(input: &[u8]) -> ProtocolError {
-    error_within(input, &Limits::default())
+    error_within(input, &RequestLimits::default())
 }
 
-fn error_within(input: &[u8], limits: &Limits) -> ProtocolError {
+fn error_within(input: &[u8], limits: &RequestLimits) -> ProtocolError {
     parse(input, limits).1.expect_err(&input.escape_ascii().to_string())
 }
 
@@ -121,7 +121,8 @@ fn errors_read_as_in_redis() {
 fn claims_at_the_limits_are_awaited() {
     for claim in ["*1048576\r\n", "*1\r\n$536870912\r\n", "*1048576\r\n$536870912\r\n"] {
         let mut batch = Batch::new();
-        let result = Parser::new().parse(claim.as_bytes(), &Limits::default(), &mut batch, 9);
+        let result =
+            RequestParser::new().parse(claim.as_bytes(), &RequestLimits::default(), &mut batch, 9);
         assert_eq!((result, batch.len()), (Ok(0), 0), "{claim:?}");
         assert_eq!(batch.spans.capacity(), 0, "nothing is set aside for a claim: {claim:?}");
     }
@@ -129,7 +130,7 @@ fn claims_at_the_limits_are_awaited() {
 
 #[test]
 fn limits_are_the_callers() {
-    let limits = Limits { max_bulk: 4, max_inline: 8, max_args: 2, authenticated: true };
+    let limits = RequestLimits { max_bulk: 4, max_inline: 8, max_args: 2, authenticated: true };
     let fits: &[u8] = b"*2\r\n$4\r\nECHO\r\n$4\r\nabcd\r\nECHO ab\r\n";
     assert_eq!(parse(fits, &limits).1, Ok(fits.len()));
     assert_eq!(error_within(b"*3\r\n", &limits), ProtocolError::InvalidMultibulkLength);
@@ -142,7 +143,7 @@ fn limits_are_the_callers() {
 
 #[test]
 fn strangers_get_little() {
-    let stranger = Limits { authenticated: false, ..Limits::default() };
+    let stranger = RequestLimits { authenticated: false, ..RequestLimits::default() };
     let error = |input| error_within(input, &stranger);
     assert_eq!(error(b"*11\r\n"), ProtocolError::UnauthenticatedMultibulkLength);
     assert_eq!(error(b"*1\r\n$16385\r\n"), ProtocolError::UnauthenticatedBulkLength);
@@ -154,8 +155,8 @@ fn strangers_get_little() {
 #[test]
 fn strangers_are_served_one_by_one() {
     let input: &[u8] = b"*2\r\n$4\r\nAUTH\r\n$1\r\nx\r\n*11\r\n";
-    let mut limits = Limits { authenticated: false, ..Limits::default() };
-    let (mut parser, mut batch) = (Parser::new(), Batch::new());
+    let mut limits = RequestLimits { authenticated: false, ..RequestLimits::default() };
+    let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let consumed = parser.parse(input, &limits, &mut batch, usize::MAX).unwrap();
     assert_eq!(owned(&batch, input), [words(&[b"AUTH", b"x"])]);
     limits.authenticated = true;
@@ -166,8 +167,8 @@ fn strangers_are_served_one_by_one() {
 #[test]
 fn requests_before_an_error_are_answered() {
     let input = b"*1\r\n$4\r\nPING\r\nECHO \"a b\"\r\n*2\r\n$1\r\nx\r\n!\r\n*1\r\n$4\r\nPING\r\n";
-    let (mut parser, mut batch) = (Parser::new(), Batch::new());
-    let limits = Limits::default();
+    let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
+    let limits = RequestLimits::default();
     let failed = Err(ProtocolError::ExpectedBulk(b'!'));
     assert_eq!(parser.parse(input, &limits, &mut batch, usize::MAX), failed);
     assert_eq!(owned(&batch, input), [words(&[b"PING"]), words(&[b"ECHO", b"a b"])]);
@@ -212,7 +213,7 @@ fn quotes_out_of_place() {
         r"E 'a\'",
     ] {
         let input = format!("PING\r\n{line}\r\n");
-        let (before, result) = parse(input.as_bytes(), &Limits::default());
+        let (before, result) = parse(input.as_bytes(), &RequestLimits::default());
         assert_eq!(result, Err(ProtocolError::UnbalancedQuotes), "{line:?}");
         assert_eq!(before, [words(&[b"PING"])], "{line:?}");
     }
@@ -220,14 +221,14 @@ fn quotes_out_of_place() {
 
 #[test]
 fn deep_pipelines_come_in_the_batches_asked_for() {
-    let (mut parser, mut batch) = (Parser::new(), Batch::new());
+    let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let mut buf: Vec<u8> = (0..10_000)
         .flat_map(|i| format!("*2\r\n$4\r\nECHO\r\n$5\r\n{i:05}\r\necho '{i}'\r\n").into_bytes())
         .collect();
     let mut seen = 0;
     loop {
         batch.clear();
-        let consumed = parser.parse(&buf, &Limits::default(), &mut batch, 128).unwrap();
+        let consumed = parser.parse(&buf, &RequestLimits::default(), &mut batch, 128).unwrap();
         if consumed == 0 {
             break;
         }
@@ -245,8 +246,8 @@ fn deep_pipelines_come_in_the_batches_asked_for() {
 
 #[test]
 fn a_large_argument_is_not_scanned_again() {
-    let limits = Limits::default();
-    let (mut parser, mut batch) = (Parser::new(), Batch::new());
+    let limits = RequestLimits::default();
+    let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let mut buf = b"*3\r\n$3\r\nSET\r\n$1\r\nk\r\n$100000\r\n".to_vec();
     let total = buf.len() + 100_002;
     assert_eq!(parser.parse(&buf, &limits, &mut batch, 9), Ok(0));
@@ -267,11 +268,11 @@ fn a_large_argument_is_not_scanned_again() {
 
 #[test]
 fn wanted_is_known_only_inside_an_argument() {
-    let limits = Limits::default();
+    let limits = RequestLimits::default();
     for (input, wanted) in
         [("*2", 0), ("*2\r\n$1", 0), ("*2\r\n$1\r\n", 9), ("*2\r\n$1\r\nx\r\n", 0), ("PING", 0)]
     {
-        let mut parser = Parser::new();
+        let mut parser = RequestParser::new();
         assert_eq!(parser.parse(input.as_bytes(), &limits, &mut Batch::new(), 9), Ok(0));
         assert_eq!(parser.wanted(input.len()), wanted, "{input:?}");
     }
@@ -280,10 +281,10 @@ fn wanted_is_known_only_inside_an_argument() {
 #[test]
 fn a_warm_batch_is_not_allocated_again() {
     let input = b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$5\r\nvalue\r\nECHO 'a b'\r\n".repeat(100);
-    let (mut parser, mut batch) = (Parser::new(), Batch::new());
+    let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let mut capacities = [(0, 0, 0); 2];
     for capacity in &mut capacities {
-        parser.parse(&input, &Limits::default(), &mut batch, usize::MAX).unwrap();
+        parser.parse(&input, &RequestLimits::default(), &mut batch, usize::MAX).unwrap();
         *capacity = (batch.spans.capacity(), batch.requests.capacity(), batch.unescaped.capacity());
         batch.clear();
     }
@@ -293,10 +294,10 @@ fn a_warm_batch_is_not_allocated_again() {
 #[test]
 fn a_giant_request_does_not_keep_its_memory() {
     let input = [b"*1000000\r\n".to_vec(), b"$0\r\n\r\n".repeat(1_000_000)].concat();
-    let (mut parser, mut batch) = (Parser::new(), Batch::new());
+    let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let half = input.len() / 2;
-    assert_eq!(parser.parse(&input[..half], &Limits::default(), &mut batch, 1), Ok(0));
-    assert_eq!(parser.parse(&input, &Limits::default(), &mut batch, 1), Ok(input.len()));
+    assert_eq!(parser.parse(&input[..half], &RequestLimits::default(), &mut batch, 1), Ok(0));
+    assert_eq!(parser.parse(&input, &RequestLimits::default(), &mut batch, 1), Ok(input.len()));
     assert_eq!(batch.request(0, &input).len(), 1_000_000);
     assert!(parser.spans.capacity() <= RETAINED_SPANS);
     batch.clear();
@@ -306,7 +307,8 @@ fn a_giant_request_does_not_keep_its_memory() {
 #[test]
 fn arguments_by_index_and_tail() {
     let buf = b"SETkeyvalue";
-    let spans = [Span { start: 0, len: 3 }, Span { start: 3, len: 3 }, Span { start: 6, len: 5 }];
+    let spans =
+        [ArgSpan { start: 0, len: 3 }, ArgSpan { start: 3, len: 3 }, ArgSpan { start: 6, len: 5 }];
     let args = Args::new(buf, &spans);
     assert_eq!((args.len(), args.is_empty()), (3, false));
     assert_eq!((args.get(2), args.get(3)), (Some(&b"value"[..]), None));

@@ -1,12 +1,12 @@
 //! One command as COMMAND DOCS describes it: a map of texts, arguments and subcommands.
 
 use crate::commands::table::{Row, Table};
-use cowherd_resp::Reply;
+use cowherd_resp::ReplyWriter;
 
 use super::syntax::{self, Argument};
 
 /// Appends a map from names to descriptions.
-pub(super) fn write(reply: &mut Reply, table: &Table, rows: &[&Row]) {
+pub(super) fn write(reply: &mut ReplyWriter, table: &Table, rows: &[&Row]) {
     reply.map(rows.len());
     for row in rows {
         reply.bulk_str(&row.name);
@@ -14,7 +14,7 @@ pub(super) fn write(reply: &mut Reply, table: &Table, rows: &[&Row]) {
     }
 }
 
-fn write_one(reply: &mut Reply, table: &Table, row: &Row) {
+fn write_one(reply: &mut ReplyWriter, table: &Table, row: &Row) {
     let command = row.command;
     let arguments = syntax::arguments(row);
     let more = usize::from(!arguments.is_empty()) + usize::from(!row.subcommands.is_empty());
@@ -35,14 +35,14 @@ fn write_one(reply: &mut Reply, table: &Table, row: &Row) {
     }
 }
 
-fn write_arguments(reply: &mut Reply, arguments: &[Argument]) {
+fn write_arguments(reply: &mut ReplyWriter, arguments: &[Argument]) {
     reply.array(arguments.len());
     for argument in arguments {
         write_argument(reply, argument);
     }
 }
 
-fn write_argument(reply: &mut Reply, argument: &Argument) {
+fn write_argument(reply: &mut ReplyWriter, argument: &Argument) {
     let flags = argument.flags();
     let optional = [
         argument.key_spec.is_some(),

@@ -5,12 +5,12 @@
 //! ```
 
 use crate::commands::table::{Flags, Row, Table};
-use cowherd_resp::Reply;
+use cowherd_resp::ReplyWriter;
 
 use super::facts::{self, KeySpec};
 
 /// Appends the description of a command.
-pub(super) fn write(reply: &mut Reply, table: &Table, row: &Row) {
+pub(super) fn write(reply: &mut ReplyWriter, table: &Table, row: &Row) {
     let command = row.command;
     reply.array(10);
     reply.bulk_str(&row.name);
@@ -33,14 +33,14 @@ pub(super) fn write(reply: &mut Reply, table: &Table, row: &Row) {
     }
 }
 
-fn words<'w>(reply: &mut Reply, words: impl Iterator<Item = &'w str>) {
+fn words<'w>(reply: &mut ReplyWriter, words: impl Iterator<Item = &'w str>) {
     let words: Vec<&str> = words.collect();
     reply.set(words.len());
     words.iter().for_each(|word| reply.simple(word));
 }
 
 /// Where keys begin that a word stands before.
-fn write_keyword(reply: &mut Reply, from: i64) {
+fn write_keyword(reply: &mut ReplyWriter, from: i64) {
     reply.map(2);
     reply.bulk_str("type");
     reply.bulk_str("keyword");
@@ -52,7 +52,7 @@ fn write_keyword(reply: &mut Reply, from: i64) {
     reply.integer(from);
 }
 
-fn write_spec(reply: &mut Reply, spec: &KeySpec) {
+fn write_spec(reply: &mut ReplyWriter, spec: &KeySpec) {
     reply.map(3);
     reply.bulk_str("flags");
     words(reply, spec.flags.iter().copied());
@@ -73,7 +73,7 @@ fn write_spec(reply: &mut Reply, spec: &KeySpec) {
     kind(reply, "range", &[("lastkey", spec.last as i64), ("keystep", step), ("limit", limit)]);
 }
 
-fn kind(reply: &mut Reply, kind: &str, numbers: &[(&str, i64)]) {
+fn kind(reply: &mut ReplyWriter, kind: &str, numbers: &[(&str, i64)]) {
     reply.map(2);
     reply.bulk_str("type");
     reply.bulk_str(kind);

@@ -14,7 +14,7 @@ mod syntax;
 #[cfg(test)]
 mod tests;
 
-use cowherd_resp::{Args, Reply, glob_match};
+use cowherd_resp::{Args, ReplyWriter, glob_match};
 #[cfg(test)]
 pub use syntax::draw::{Draw, request as draw_request};
 
@@ -72,7 +72,7 @@ fn command(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn all_entries(table: &Table, reply: &mut Reply) {
+fn all_entries(table: &Table, reply: &mut ReplyWriter) {
     reply.array(top(table).count());
     for row in top(table) {
         entry::write(reply, table, row);

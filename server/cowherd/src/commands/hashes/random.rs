@@ -7,7 +7,7 @@ use crate::commands::elements::bulk;
 use crate::commands::failure::{Answer, Failure};
 use crate::commands::random::{below, random};
 use crate::keyspace::{Entry, Value};
-use cowherd_resp::{Reply, Version};
+use cowherd_resp::{ProtocolVersion, ReplyWriter};
 
 use super::read;
 
@@ -71,8 +71,12 @@ fn one(call: &mut Call<'_>) -> Answer {
 }
 
 /// Appends the fields, and their values if they are asked for.
-fn show<'s>(reply: &mut Reply, pairs: impl ExactSizeIterator<Item = Pair<'s>>, with_values: bool) {
-    let is_nested = reply.version == Version::Resp3;
+fn show<'s>(
+    reply: &mut ReplyWriter,
+    pairs: impl ExactSizeIterator<Item = Pair<'s>>,
+    with_values: bool,
+) {
+    let is_nested = reply.version == ProtocolVersion::Resp3;
     let flat = if with_values && !is_nested { 2 } else { 1 };
     reply.array(pairs.len() * flat);
     for (field, value) in pairs {

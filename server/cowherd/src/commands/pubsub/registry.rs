@@ -21,7 +21,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, RwLock};
 
 use crate::config::OutputLimits;
-use cowherd_resp::{Reply, glob_match};
+use cowherd_resp::{ReplyWriter, glob_match};
 
 use crate::commands::clients::Client;
 use crate::commands::session::Session;
@@ -295,7 +295,7 @@ impl PubSub {
 }
 
 /// Appends an out-of-band message.
-fn write(reply: &mut Reply, parts: &[&[u8]]) {
+fn write(reply: &mut ReplyWriter, parts: &[&[u8]]) {
     reply.push(parts.len());
     parts.iter().for_each(|part| reply.bulk(part));
 }

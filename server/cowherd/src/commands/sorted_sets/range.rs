@@ -7,7 +7,7 @@ use crate::commands::elements::bulk;
 use crate::commands::failure::{Answer, Failure};
 use crate::commands::notifications::Class;
 use crate::keyspace::Value;
-use cowherd_resp::{Reply, Version};
+use cowherd_resp::{ProtocolVersion, ReplyWriter};
 
 use super::bounds::{Bounds, By};
 use super::{limits, lookup_read};
@@ -126,21 +126,21 @@ fn list(call: &mut Call<'_>, by: Option<By>, is_down: Option<bool>) -> Answer {
 
 /// A reply of members: pairs, if there are scores and the client knows RESP3; else all in one row.
 pub(super) struct Members<'r> {
-    reply: &'r mut Reply,
+    reply: &'r mut ReplyWriter,
     with_scores: bool,
     in_pairs: bool,
 }
 
 impl<'r> Members<'r> {
-    pub(super) fn begin(reply: &'r mut Reply, count: u64, with_scores: bool) -> Self {
-        let in_pairs = with_scores && reply.version == Version::Resp3;
+    pub(super) fn begin(reply: &'r mut ReplyWriter, count: u64, with_scores: bool) -> Self {
+        let in_pairs = with_scores && reply.version == ProtocolVersion::Resp3;
         let count = usize::try_from(count).unwrap_or(usize::MAX);
         reply.array(if with_scores && !in_pairs { count * 2 } else { count });
         Self { reply, with_scores, in_pairs }
     }
 
     /// In pairs, whatever the client knows.
-    pub(super) fn pairs(reply: &'r mut Reply, count: u64) -> Self {
+    pub(super) fn pairs(reply: &'r mut ReplyWriter, count: u64) -> Self {
         reply.array(usize::try_from(count).unwrap_or(usize::MAX));
         Self { reply, with_scores: true, in_pairs: true }
     }

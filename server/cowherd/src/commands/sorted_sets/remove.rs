@@ -7,7 +7,7 @@ use crate::commands::first_of::{self, FirstOf};
 use crate::commands::notifications::Class;
 use crate::commands::waiting::{Nothing, Wish};
 use crate::keyspace::{Entry, Key, Kind};
-use cowherd_resp::{Version, parse_i64};
+use cowherd_resp::{ProtocolVersion, parse_i64};
 
 use super::bounds::{Bounds, By};
 use super::lookup;
@@ -98,7 +98,7 @@ fn pop_one_key(call: &mut Call<'_>, is_max: bool) -> Answer {
         call.reply.array(0);
         return Ok(());
     };
-    if count.is_none() && call.reply.version == Version::Resp3 {
+    if count.is_none() && call.reply.version == ProtocolVersion::Resp3 {
         // A single pair is not put into an array of pairs.
         call.reply.array(2);
         return pop_flat(call, &key, entry, is_max);

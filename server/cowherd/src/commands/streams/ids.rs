@@ -2,7 +2,7 @@
 
 use crate::commands::failure::Failure;
 use crate::keyspace::StreamId;
-use cowherd_resp::{Reply, parse_u64};
+use cowherd_resp::{ReplyWriter, parse_u64};
 
 const INVALID: Failure = Failure::new("ERR Invalid stream ID specified as stream command argument");
 /// Longer ones are none.
@@ -85,7 +85,7 @@ pub(super) fn end(text: &[u8]) -> Result<StreamId, Failure> {
 }
 
 /// Replies an id.
-pub(super) fn show(reply: &mut Reply, id: StreamId) {
+pub(super) fn show(reply: &mut ReplyWriter, id: StreamId) {
     let (mut ms, mut seq) = (itoa::Buffer::new(), itoa::Buffer::new());
     let (ms, seq) = (ms.format(id.ms).as_bytes(), seq.format(id.seq).as_bytes());
     let mut text = [0; 41];

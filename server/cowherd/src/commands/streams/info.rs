@@ -3,7 +3,7 @@
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
 use crate::keyspace::{ConsumerInfo, Entry, GroupInfo, StreamId, StreamInfo};
-use cowherd_resp::{Reply, parse_i64};
+use cowherd_resp::{ReplyWriter, parse_i64};
 
 use super::range::{show_entry, show_range};
 use super::{ids, read_stream, wrong_subcommand};
@@ -13,17 +13,17 @@ fn stream(call: &mut Call<'_>) -> Result<Entry, Failure> {
     read_stream(call, 2)?.ok_or(Failure::NO_KEY)
 }
 
-fn number(reply: &mut Reply, name: &str, number: u64) {
+fn number(reply: &mut ReplyWriter, name: &str, number: u64) {
     reply.bulk_str(name);
     reply.integer(number.cast_signed());
 }
 
-fn id(reply: &mut Reply, name: &str, id: StreamId) {
+fn id(reply: &mut ReplyWriter, name: &str, id: StreamId) {
     reply.bulk_str(name);
     ids::show(reply, id);
 }
 
-fn optional(reply: &mut Reply, name: &str, number: Option<u64>) {
+fn optional(reply: &mut ReplyWriter, name: &str, number: Option<u64>) {
     reply.bulk_str(name);
     match number {
         Some(number) => reply.integer(number.cast_signed()),
@@ -42,7 +42,7 @@ fn lag(info: &StreamInfo, group: &GroupInfo) -> Option<u64> {
 }
 
 /// The fields that XINFO STREAM begins with.
-fn show_head(reply: &mut Reply, info: &StreamInfo) {
+fn show_head(reply: &mut ReplyWriter, info: &StreamInfo) {
     number(reply, "length", info.length);
     number(reply, "radix-tree-keys", info.nodes);
     // What a radix tree of so many keys would have at most.

@@ -4,12 +4,12 @@ use crate::commands::call::Call;
 use crate::commands::elements::bulk;
 use crate::commands::failure::{Answer, Failure};
 use crate::keyspace::{Entry, Fields, Shards, StreamId};
-use cowherd_resp::{Reply, parse_i64};
+use cowherd_resp::{ReplyWriter, parse_i64};
 
 use super::{ids, read_stream};
 
 /// Replies an entry: its id, and its fields and values.
-pub(super) fn show_entry(reply: &mut Reply, id: StreamId, fields: Fields<'_>) {
+pub(super) fn show_entry(reply: &mut ReplyWriter, id: StreamId, fields: Fields<'_>) {
     reply.array(2);
     ids::show(reply, id);
     reply.array(fields.len() * 2);
@@ -21,7 +21,7 @@ pub(super) fn show_entry(reply: &mut Reply, id: StreamId, fields: Fields<'_>) {
 
 /// Replies up to `most` entries from `start` to `end` as an array, and hands their ids to `shown`.
 pub(super) fn show_range(
-    reply: &mut Reply,
+    reply: &mut ReplyWriter,
     shards: &Shards<'_>,
     entry: &Entry,
     (start, end): (StreamId, StreamId),

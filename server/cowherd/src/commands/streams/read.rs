@@ -6,7 +6,7 @@ use crate::commands::failure::{Answer, Failure};
 use crate::commands::notifications::Class;
 use crate::commands::waiting::{Nothing, Wish};
 use crate::keyspace::{Claim, Consumer, Entry, Group, GroupInfo, Kind, Prepared, StreamId};
-use cowherd_resp::{Version, parse_i64};
+use cowherd_resp::{ProtocolVersion, parse_i64};
 
 use super::range::{show_entry, show_range};
 use super::{consumer_of, ids, read_stream};
@@ -90,7 +90,7 @@ fn parse(call: &Call<'_>, in_group: bool) -> Result<Options, Failure> {
 
 /// The reply of some streams, which begins with the first that has something.
 struct Streams {
-    list: Option<cowherd_resp::Deferred>,
+    list: Option<cowherd_resp::DeferredAggregate>,
     count: usize,
 }
 
@@ -105,7 +105,7 @@ impl Streams {
             self.list = Some(call.reply.deferred_array());
         }
         self.count += 1;
-        if call.reply.version == Version::Resp2 {
+        if call.reply.version == ProtocolVersion::Resp2 {
             call.reply.array(2);
         }
         call.reply.bulk(call.args.at(key));
@@ -115,8 +115,8 @@ impl Streams {
     fn end(self, call: &mut Call<'_>) -> bool {
         let Some(list) = self.list else { return false };
         match call.reply.version {
-            Version::Resp2 => call.reply.set_array_len(list, self.count),
-            Version::Resp3 => call.reply.set_map_len(list, self.count),
+            ProtocolVersion::Resp2 => call.reply.set_array_len(list, self.count),
+            ProtocolVersion::Resp3 => call.reply.set_map_len(list, self.count),
         }
         true
     }

@@ -9,7 +9,7 @@ use std::ops::RangeInclusive;
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
 use crate::keyspace::Entry;
-use cowherd_resp::Reply;
+use cowherd_resp::ReplyWriter;
 
 const NOT_STRINGS: Failure = Failure::new("ERR The specified keys must contain string values");
 const LEN_AND_IDX: Failure =
@@ -85,7 +85,7 @@ pub(super) fn lcs(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn show_matches(reply: &mut Reply, table: &Table<'_>, options: &Options) {
+fn show_matches(reply: &mut ReplyWriter, table: &Table<'_>, options: &Options) {
     reply.map(2);
     reply.bulk_str("matches");
     let matches = reply.deferred_array();
