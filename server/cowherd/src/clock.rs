@@ -48,14 +48,14 @@ pub fn micros(duration: Duration) -> u64 {
 
 /// One moment on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Moment {
+pub struct Timestamp {
     /// Milliseconds since 1970.
     pub wall_ms: i64,
     /// As [`monotonic_us`] counts.
     pub monotonic_us: u64,
 }
 
-impl Moment {
+impl Timestamp {
     /// This moment.
     pub fn now() -> Self {
         Self { wall_ms: wall_ms(), monotonic_us: monotonic_us() }
@@ -112,7 +112,7 @@ mod tests {
         assert_eq!(nanos(Duration::MAX), u64::MAX);
         assert_eq!(micros(Duration::MAX), u64::MAX);
         assert_eq!(nanos(Duration::from_micros(3)), 3000);
-        let (early, late) = (Moment::default(), Moment { wall_ms: -1, monotonic_us: 7 });
+        let (early, late) = (Timestamp::default(), Timestamp { wall_ms: -1, monotonic_us: 7 });
         assert_eq!(late.since(&early), Duration::from_micros(7));
         assert_eq!(early.since(&late), Duration::ZERO);
         assert_eq!(late.wall_seconds(), -1);

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
-use crate::clock::{self, Moment};
+use crate::clock::{self, Timestamp};
 use crate::config::{Config, Live, OomScoreAdj, Supervised};
 use crate::engine::{Background, Engine, Opened, Saver, Shared, Shutdown, open};
 use crate::net::{Listeners, Pool, Stop};
@@ -34,7 +34,7 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     let config = with_absolute_dir(config)?;
     raise_file_limit(&config);
     let listeners = Listeners::bind(&config)?;
-    let now = Moment::now();
+    let now = Timestamp::now();
     let Opened { keyspace, restored, lock } = open(&config)?;
     let live = Arc::new(Live::new(config.clone(), file));
     let shared = Shared::new(keyspace, live, config.threads + 1, clock::wall_ms())
@@ -107,7 +107,7 @@ fn tell_restored(
     config: &Config,
     telemetry: &Telemetry,
     restored: &crate::engine::Restored,
-    begun: Moment,
+    begun: Timestamp,
 ) {
     let stats = &restored.stats;
     tracing::info!(
@@ -126,7 +126,7 @@ fn tell_restored(
         digest: restored.digest.clone(),
         ..LoadReport::default()
     };
-    persistence.loading_finished(Moment::now(), report);
+    persistence.loading_finished(Timestamp::now(), report);
 }
 
 /// Lets the process open as many files as `maxclients` may need.

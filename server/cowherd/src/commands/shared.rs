@@ -3,7 +3,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
-use crate::clock::Moment;
+use crate::clock::Timestamp;
 use crate::config::{Config, Live, MaxmemoryPolicy};
 use crate::keyspace::{DATABASES, Keyspace};
 use crate::telemetry::Telemetry;
@@ -178,7 +178,7 @@ impl Shared {
     /// Changes that the last save does not hold.
     pub fn changes_since_last_save(&self) -> u64 {
         let changes = self.keyspace.stats().changes;
-        self.telemetry.persistence().view(Moment::now(), changes).changes_since_last_save
+        self.telemetry.persistence().view(Timestamp::now(), changes).changes_since_last_save
     }
 }
 

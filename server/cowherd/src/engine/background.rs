@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::time::{Duration, Instant};
 
-use crate::clock::{self, Moment};
+use crate::clock::{self, Timestamp};
 use crate::commands::Shared;
 use crate::keyspace::{CleanCursors, DATABASES, Reach, Victims};
 use crate::telemetry::{Event, PoolFigures};
@@ -238,7 +238,7 @@ impl<'e> Rounds<'e> {
         if timeout == 0 {
             return;
         }
-        let now = Moment::now().wall_seconds();
+        let now = Timestamp::now().wall_seconds();
         for client in self.shared.clients.list() {
             let idle = now - client.last_active.load(Ordering::Relaxed) / 1000;
             if client.is_subscriber() || client.is_blocked() {

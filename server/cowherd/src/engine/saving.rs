@@ -13,7 +13,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::clock::{self, Moment};
+use crate::clock::{self, Timestamp};
 use crate::commands::Shared;
 use crate::keyspace::{CHUNK_SIZE, DATABASES, Shards, layout_hash};
 use crate::telemetry::{
@@ -37,7 +37,7 @@ pub(super) struct Save<'s> {
     undo: UndoFigures,
     pages: PagesSeen,
     faults: FaultsSeen,
-    ended: Option<Moment>,
+    ended: Option<Timestamp>,
 }
 
 /// Huge pages before and after a save.
@@ -94,7 +94,7 @@ impl<'s> Save<'s> {
         }
         self.forks += 1;
         self.faults.before = minor_faults_of_others();
-        let at = Moment::now();
+        let at = Timestamp::now();
         let asked = clock::monotonic_ns();
         let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
         let locked = clock::monotonic_ns();
@@ -146,7 +146,7 @@ impl<'s> Save<'s> {
         let before = arena.survey(running.pid(), goes_on);
         let result = running.wait(&mut attendant);
         self.held_up.safepoints.extend(attendant.end);
-        self.ended = Some(Moment::now());
+        self.ended = Some(Timestamp::now());
         self.faults.after = minor_faults_of_others();
         self.cow = barrier.cost();
         self.undo = barrier.undo_cost();
@@ -165,7 +165,7 @@ impl<'s> Save<'s> {
     /// Tells log and figures how the save ended.
     pub(super) fn finish(&self, result: &Result<Outcome, SaveError>) {
         let telemetry = &self.shared.telemetry;
-        let ended = self.ended.unwrap_or_else(Moment::now);
+        let ended = self.ended.unwrap_or_else(Timestamp::now);
         let mut worst = None;
         if self.forks > 0 {
             telemetry.save_ends();
@@ -196,13 +196,13 @@ impl<'s> Save<'s> {
 pub(super) fn write_here(shared: &Shared, shards: &mut Shards<'_>) -> Result<(), SaveError> {
     let (target, options) = plan(shared);
     let start = start_of(shared, shards);
-    shared.telemetry.persistence().save_started(start, Moment::now());
+    shared.telemetry.persistence().save_started(start, Timestamp::now());
     let prepared = Prepared::new(&target, &options, shared.keyspace.arena());
     let result = prepared.and_then(|prepared| match shards.held().safepoint() {
         Some(safepoint) => prepared.write_here(&safepoint),
         None => unreachable!("all shards are locked"),
     });
-    let ended = Moment::now();
+    let ended = Timestamp::now();
     let record = shared.telemetry.persistence().save_finished(ended, |record| {
         conclude(record, &result);
     });
@@ -220,7 +220,7 @@ pub(super) fn sample(shared: &Shared, child: &Handle) {
     }
     barrier.note_dumped(progress.done_below);
     let (cow, undo) = (barrier.cost(), barrier.undo_cost());
-    shared.telemetry.persistence().save_sampled(child.pid(), Moment::now(), |record| {
+    shared.telemetry.persistence().save_sampled(child.pid(), Timestamp::now(), |record| {
         note_cost(record, cow, undo);
         record.chunks_done = progress.chunks_done;
         record.raw_bytes = progress.raw_bytes;

@@ -62,7 +62,7 @@ pub use saves::{Cause, KEPT, SaveRecord, SaveStatus, Stall};
 pub use slowlog::{Slow, SlowEntry};
 pub use workers::{CommandTotals, Recorder, Totals};
 
-use crate::clock::{self, Moment};
+use crate::clock::{self, Timestamp};
 use errors::Prefixes;
 use live::Seconds;
 use monitor::Monitor;
@@ -79,7 +79,7 @@ const PHASES: [Phase; 2] = [Phase(0), Phase(1)];
 /// All that the server counts, shared by its threads.
 #[derive(Debug)]
 pub struct Telemetry {
-    started: Moment,
+    started: Timestamp,
     /// The commands' names, by number.
     names: Box<[String]>,
     /// The commands' families, by number.
@@ -135,7 +135,7 @@ impl Telemetry {
     /// Counters for so many threads and for the commands of these names, whose places in the list
     /// are their numbers; `families` are the groups that they belong to, in the same order.
     pub fn new(threads: usize, names: Vec<String>, families: Vec<&'static str>) -> Arc<Self> {
-        let started = Moment::now();
+        let started = Timestamp::now();
         let slots = (0..threads).map(|_| CachePadded::new(Slot::new(names.len()))).collect();
         Arc::new(Self {
             started,
@@ -169,7 +169,7 @@ impl Telemetry {
     }
 
     /// When the server started.
-    pub fn started(&self) -> Moment {
+    pub fn started(&self) -> Timestamp {
         self.started
     }
 
@@ -392,7 +392,7 @@ impl Telemetry {
 
     /// CONFIG RESETSTAT: INFO counts from zero again. Metrics do not.
     pub fn reset(&self, inputs: &InfoInputs) {
-        let view = self.persistence.view(Moment::default(), 0);
+        let view = self.persistence.view(Timestamp::default(), 0);
         let zero = Zero {
             totals: self.totals(),
             commands: self.commands().map(|(number, _)| self.command(number)).collect(),

@@ -15,7 +15,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 
 use super::saves::{History, SaveRecord, SaveStatus};
-use crate::clock::{self, Moment};
+use crate::clock::{self, Timestamp};
 use cowherd_arena::stats::Steps;
 use cowherd_arena::stats::{Histogram, Snapshot};
 
@@ -62,14 +62,14 @@ pub struct LoadReport {
 #[derive(Debug, Clone)]
 struct Running {
     start: SaveStart,
-    at: Moment,
-    sampled: Moment,
+    at: Timestamp,
+    sampled: Timestamp,
 }
 
 #[derive(Debug, Default)]
 struct State {
     running: Option<Running>,
-    loading_since: Option<Moment>,
+    loading_since: Option<Timestamp>,
     /// The value of the counter of changes that the image on disk holds.
     saved_changes: u64,
     last_save_ms: i64,
@@ -132,14 +132,14 @@ pub struct Persistence {
 
 impl Persistence {
     /// The state of a server that starts now with no image.
-    pub(super) fn new(now: Moment) -> Self {
+    pub(super) fn new(now: Timestamp) -> Self {
         let persistence = Self::default();
         persistence.state.lock().last_save_ms = now.wall_ms;
         persistence
     }
 
     /// A restore begins, from an image of so many bytes.
-    pub fn loading_started(&self, total_bytes: u64, now: Moment) {
+    pub fn loading_started(&self, total_bytes: u64, now: Timestamp) {
         self.state.lock().loading_since = Some(now);
         self.loaded_bytes.store(0, Relaxed);
         self.loading_total_bytes.store(total_bytes, Relaxed);
@@ -152,7 +152,7 @@ impl Persistence {
     }
 
     /// The restore succeeded; the server serves from now on.
-    pub fn loading_finished(&self, now: Moment, report: LoadReport) {
+    pub fn loading_finished(&self, now: Timestamp, report: LoadReport) {
         let mut state = self.state.lock();
         let duration = state.loading_since.take().map_or(Duration::ZERO, |start| now.since(&start));
         state.saved_changes = report.changes;
@@ -178,7 +178,7 @@ impl Persistence {
 
     /// A save began, `at` the moment at which it asked for the first lock. If one runs already it
     /// has forked anew: it goes on with the new figures.
-    pub fn save_started(&self, start: SaveStart, at: Moment) {
+    pub fn save_started(&self, start: SaveStart, at: Timestamp) {
         let mut state = self.state.lock();
         let (number, at) = match state.running.take() {
             Some(old) => (old.start.record.number, old.at),
@@ -195,7 +195,7 @@ impl Persistence {
 
     /// What the running save has done and cost up to now; ignored if it is another's than that of
     /// the child `pid`, who may have ended since.
-    pub fn save_sampled(&self, pid: i32, now: Moment, update: impl FnOnce(&mut SaveRecord)) {
+    pub fn save_sampled(&self, pid: i32, now: Timestamp, update: impl FnOnce(&mut SaveRecord)) {
         let mut state = self.state.lock();
         if let Some(running) = state.running.as_mut().filter(|running| running.start.pid == pid) {
             running.sampled = now;
@@ -206,7 +206,11 @@ impl Persistence {
 
     /// The save is over: `finish` sets its status and its last figures; returns what is kept of
     /// it. A save that could not even start is told here too.
-    pub fn save_finished(&self, now: Moment, finish: impl FnOnce(&mut SaveRecord)) -> SaveRecord {
+    pub fn save_finished(
+        &self,
+        now: Timestamp,
+        finish: impl FnOnce(&mut SaveRecord),
+    ) -> SaveRecord {
         let mut state = self.state.lock();
         let running = state.running.take();
         let mut record = running.as_ref().map(|running| running.start.record.clone());
@@ -272,7 +276,7 @@ impl Persistence {
     }
 
     /// All there is to know at this moment. `changes` are all changes ever made.
-    pub fn view(&self, now: Moment, changes: u64) -> View {
+    pub fn view(&self, now: Timestamp, changes: u64) -> View {
         let state = self.state.lock();
         let restore = state.restore.as_ref();
         View {
@@ -357,7 +361,7 @@ pub struct View {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Loading {
     /// When it began.
-    pub since: Moment,
+    pub since: Timestamp,
     /// How long it has run.
     pub elapsed: Duration,
     /// Bytes of the image that are read.
@@ -372,7 +376,7 @@ pub struct Saving {
     /// The child's process id; 0 in the foreground.
     pub pid: i32,
     /// When it asked for the first lock.
-    pub since: Moment,
+    pub since: Timestamp,
     /// How long it has run.
     pub elapsed: Duration,
     /// How old the figures are.

@@ -1,8 +1,8 @@
 use super::*;
 
-fn at(seconds: u32) -> Moment {
+fn at(seconds: u32) -> Timestamp {
     let seconds = u64::from(seconds);
-    Moment { wall_ms: 1_000_000 + seconds as i64 * 1000, monotonic_us: seconds * 1_000_000 }
+    Timestamp { wall_ms: 1_000_000 + seconds as i64 * 1000, monotonic_us: seconds * 1_000_000 }
 }
 
 fn start(changes: u64) -> SaveStart {

@@ -85,10 +85,10 @@ fn changes_since_the_last_save_are_those_after_the_fork() {
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
     let start = SaveStart { changes: 5, ..SaveStart::default() };
-    persistence.save_started(start, Moment::now());
-    let unsaved = || persistence.view(Moment::now(), 7).changes_since_last_save;
+    persistence.save_started(start, Timestamp::now());
+    let unsaved = || persistence.view(Timestamp::now(), 7).changes_since_last_save;
     assert_eq!(unsaved(), 7);
-    persistence.save_finished(Moment::now(), |record| record.status = SaveStatus::Ok);
+    persistence.save_finished(Timestamp::now(), |record| record.status = SaveStatus::Ok);
     assert_eq!(unsaved(), 2);
 }
 

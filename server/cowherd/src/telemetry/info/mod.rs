@@ -15,7 +15,7 @@ mod sections;
 
 use super::inputs::InfoInputs;
 use super::{Telemetry, Zero};
-use crate::clock::Moment;
+use crate::clock::Timestamp;
 use page::Page;
 
 /// The version of Redis whose behaviour clients may expect.
@@ -27,7 +27,7 @@ pub const COWHERD_VERSION: &str = env!("CARGO_PKG_VERSION");
 struct Reading<'a> {
     telemetry: &'a Telemetry,
     inputs: &'a InfoInputs,
-    now: Moment,
+    now: Timestamp,
     /// Where statistics count from.
     zero: &'a Zero,
 }
@@ -85,7 +85,7 @@ impl Section {
 /// none means `default`.
 pub fn render(telemetry: &Telemetry, asked: &[&str], inputs: &InfoInputs) -> String {
     let zero = telemetry.zero.lock();
-    let reading = Reading { telemetry, inputs, now: Moment::now(), zero: &zero };
+    let reading = Reading { telemetry, inputs, now: Timestamp::now(), zero: &zero };
     let mut page = Page::default();
     for section in SECTIONS.iter().filter(|section| section.is_asked(asked)) {
         (section.write)(&mut page, &reading);

@@ -268,8 +268,8 @@ fn a_running_and_a_failed_save_are_shown() {
     persistence.forked(ForkTimes { hold_up, ..ForkTimes::default() });
     let record = SaveRecord { chunks: 4, keys: 8, ..SaveRecord::default() };
     let start = SaveStart { pid: 42, record, ..SaveStart::default() };
-    persistence.save_started(start, Moment::now());
-    persistence.save_sampled(42, Moment::now(), |record| record.chunks_done = 1);
+    persistence.save_started(start, Timestamp::now());
+    persistence.save_sampled(42, Timestamp::now(), |record| record.chunks_done = 1);
     let info = render(&telemetry, &["persistence", "stats"], &inputs());
     let running = fields(&info);
     assert_eq!(running["rdb_bgsave_in_progress"], "1");
@@ -278,7 +278,7 @@ fn a_running_and_a_failed_save_are_shown() {
     assert_eq!(running["cowherd_checkpoint_child_pid"], "42");
     assert_eq!((running["latest_fork_usec"], running["total_forks"]), ("347", "1"));
 
-    persistence.save_finished(Moment::now(), |record| {
+    persistence.save_finished(Timestamp::now(), |record| {
         record.status = SaveStatus::Failed;
         record.error = Some("disk full\nfree some".to_owned());
     });
@@ -292,13 +292,13 @@ fn a_running_and_a_failed_save_are_shown() {
 #[test]
 fn a_restore_is_shown_while_it_runs() {
     let telemetry = telemetry();
-    telemetry.persistence().loading_started(1000, Moment::now());
+    telemetry.persistence().loading_started(1000, Timestamp::now());
     telemetry.persistence().loading_progress(250);
     let info = render(&telemetry, &["persistence"], &inputs());
     let loading = fields(&info);
     assert_eq!((loading["loading"], loading["loading_loaded_perc"]), ("1", "25.00"));
     telemetry.persistence().loading_finished(
-        Moment::now(),
+        Timestamp::now(),
         LoadReport { keys_loaded: 9, digest: Some("d1".to_owned()), ..Default::default() },
     );
     let info = render(&telemetry, &["persistence"], &inputs());
@@ -312,8 +312,10 @@ fn a_restore_is_shown_while_it_runs() {
 fn a_reset_starts_statistics_over_and_keeps_states() {
     let telemetry = telemetry();
     telemetry.persistence().forked(ForkTimes::default());
-    telemetry.persistence().save_started(SaveStart::default(), Moment::now());
-    telemetry.persistence().save_finished(Moment::now(), |record| record.status = SaveStatus::Ok);
+    telemetry.persistence().save_started(SaveStart::default(), Timestamp::now());
+    telemetry
+        .persistence()
+        .save_finished(Timestamp::now(), |record| record.status = SaveStatus::Ok);
     telemetry.reset(&inputs());
     let info = render(&telemetry, &["all"], &inputs());
     let after = fields(&info);
@@ -357,8 +359,8 @@ fn each_save_has_a_line_in_the_section_of_checkpoints() {
     let ms = Duration::from_millis;
     persistence.forked(ForkTimes { wait: ms(1), fork: ms(2), hold_up: ms(4) });
     let record = SaveRecord { chunks: 4, hold_up: ms(4), ..SaveRecord::default() };
-    persistence.save_started(SaveStart { record, ..SaveStart::default() }, Moment::now());
-    persistence.save_sampled(0, Moment::now(), |record| record.chunks_done = 1);
+    persistence.save_started(SaveStart { record, ..SaveStart::default() }, Timestamp::now());
+    persistence.save_sampled(0, Timestamp::now(), |record| record.chunks_done = 1);
     let mut inputs = inputs();
     inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 9, free: 4, reserved: 1 });
     let info = render(&telemetry, &["checkpoint"], &inputs);
@@ -370,7 +372,7 @@ fn each_save_has_a_line_in_the_section_of_checkpoints() {
     assert!(running["latency_string_idle_usec"].starts_with("count=2,p50=11."));
     assert!(running["latency_string_snapshot_usec"].starts_with("count=2,p50=9."));
 
-    persistence.save_finished(Moment::now(), |record| {
+    persistence.save_finished(Timestamp::now(), |record| {
         record.status = SaveStatus::Ok;
         record.thp_splits = Some(5);
         record.cow = CowFigures { copied_bytes: 100, written_bytes: 40, ..CowFigures::default() };
@@ -403,7 +405,7 @@ fn a_save_with_an_undo_log_tells_nothing_of_copy_on_write() {
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
     let record = SaveRecord { isolation: "undo-log", ..SaveRecord::default() };
-    persistence.save_started(SaveStart { record, ..SaveStart::default() }, Moment::now());
+    persistence.save_started(SaveStart { record, ..SaveStart::default() }, Timestamp::now());
     let undo = UndoFigures {
         captures: 4,
         captured_bytes: 2048,
@@ -413,13 +415,13 @@ fn a_save_with_an_undo_log_tells_nothing_of_copy_on_write() {
         longest: Duration::from_micros(7),
         ..UndoFigures::default()
     };
-    persistence.save_sampled(0, Moment::now(), |record| record.undo = undo);
+    persistence.save_sampled(0, Timestamp::now(), |record| record.undo = undo);
     let log = UndoLogFigures { limit: 1 << 20, block_bytes: 512 };
     let checkpoint_isolation = "undo-log".to_owned();
     let inputs = InfoInputs { undo, undo_log: Some(log), checkpoint_isolation, ..inputs() };
     let info = render(&telemetry, &["persistence"], &inputs);
     assert_eq!(fields(&info)["current_cow_size"], "2048");
-    persistence.save_finished(Moment::now(), |record| {
+    persistence.save_finished(Timestamp::now(), |record| {
         record.status = SaveStatus::Ok;
         record.other_page_faults = Some(31);
         record.steps.patch = Duration::from_micros(90);

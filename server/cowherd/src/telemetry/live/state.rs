@@ -8,7 +8,7 @@ use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
 use super::seconds::Second;
-use crate::clock::Moment;
+use crate::clock::Timestamp;
 use crate::telemetry::{
     ArenaFigures, CowFigures, Figures, InfoInputs, OccupancyCell, PoolFigures, SaveRecord,
     Telemetry, ThpFigures, UndoFigures, process,
@@ -47,7 +47,7 @@ pub(super) struct Saves {
 
 pub(super) fn saves(telemetry: &Telemetry) -> Saves {
     let persistence = telemetry.persistence();
-    let running = persistence.view(Moment::now(), 0).saving;
+    let running = persistence.view(Timestamp::now(), 0).saving;
     Saves {
         running: running.map(|saving| {
             // Between two samples time goes on.
@@ -187,7 +187,7 @@ impl UndoCost {
 
 impl State {
     pub(super) fn now(telemetry: &Telemetry, figures: &dyn Figures) -> Self {
-        let now = Moment::now();
+        let now = Timestamp::now();
         let inputs = figures.figures();
         let view = telemetry.persistence().view(now, inputs.counters.changes);
         Self {

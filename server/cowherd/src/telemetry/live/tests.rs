@@ -6,7 +6,7 @@ use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
 use super::*;
-use crate::clock::Moment;
+use crate::clock::Timestamp;
 use crate::telemetry::{
     InfoInputs, OccupancyCell, OccupancyMap, SaveRecord, SaveStart, SaveStatus, UndoLogFigures,
 };
@@ -84,8 +84,8 @@ async fn each_file_of_the_page_is_served_with_a_strict_policy() {
 async fn saves_and_state_are_told_as_json() {
     let (telemetry, _, live) = live();
     let persistence = telemetry.persistence();
-    persistence.save_started(SaveStart::default(), Moment::now());
-    persistence.save_finished(Moment::now(), |record| {
+    persistence.save_started(SaveStart::default(), Timestamp::now());
+    persistence.save_finished(Timestamp::now(), |record| {
         record.status = SaveStatus::Failed;
         record.error = Some("the disk is full".to_owned());
         record.cow.copied_bytes = 4096;
@@ -94,7 +94,7 @@ async fn saves_and_state_are_told_as_json() {
         record.undo.written_bytes = 64;
         record.undo.reused_records = 7;
     });
-    persistence.save_started(SaveStart::default(), Moment::now());
+    persistence.save_started(SaveStart::default(), Timestamp::now());
     let saves: serde_json::Value =
         serde_json::from_str(&body(get(&live, "/api/saves").0).await).unwrap();
     assert_eq!(saves["running"]["number"], 2);
@@ -143,13 +143,13 @@ async fn a_listener_is_told_everything_and_then_what_changes() {
     let persistence = telemetry.persistence();
     let record = SaveRecord { chunks: 4, ..SaveRecord::default() };
     let start = SaveStart { record, ..SaveStart::default() };
-    persistence.save_started(start, Moment::now());
+    persistence.save_started(start, Timestamp::now());
     assert_eq!(next(&mut feed, "save").await["phase"], "start");
-    persistence.save_sampled(0, Moment::now(), |record| record.chunks_done = 3);
+    persistence.save_sampled(0, Timestamp::now(), |record| record.chunks_done = 3);
     let progress = next(&mut feed, "save").await;
     assert_eq!((&progress["phase"], &progress["chunks"]), (&"progress".into(), &4.into()));
     assert!(next(&mut feed, "map").await["cells"].is_string(), "looked at while a save runs");
-    persistence.save_finished(Moment::now(), |record| record.status = SaveStatus::Ok);
+    persistence.save_finished(Timestamp::now(), |record| record.status = SaveStatus::Ok);
     loop {
         let save = next(&mut feed, "save").await;
         if save["phase"] == "end" {

@@ -9,7 +9,7 @@ use super::Live;
 use super::hub::event;
 use super::seconds::Second;
 use super::state::{MapView, SaveView, State};
-use crate::clock::Moment;
+use crate::clock::Timestamp;
 use crate::telemetry::{SaveRecord, Telemetry};
 
 /// Time from one look to the next.
@@ -60,7 +60,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Of a listener who is told everything right after this.
     pub(super) fn new(telemetry: &Telemetry) -> Self {
-        let view = telemetry.persistence().view(Moment::now(), 0);
+        let view = telemetry.persistence().view(Timestamp::now(), 0);
         Self {
             seconds: telemetry.seconds_after(u64::MAX).0,
             running: view.saving.map(|saving| saving.record),
@@ -94,7 +94,7 @@ impl Watch {
             live.hub.send(&event("save", &SaveEvent { phase, save: SaveView::of(record) }));
         };
         let persistence = live.telemetry.persistence();
-        let view = persistence.view(Moment::now(), 0);
+        let view = persistence.view(Timestamp::now(), 0);
         let last = view.last.as_ref().map(key);
         if last != self.last {
             let history = persistence.history();

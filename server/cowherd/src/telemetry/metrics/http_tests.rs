@@ -2,7 +2,7 @@ use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream as StdStream};
 
 use super::*;
-use crate::clock::Moment;
+use crate::clock::Timestamp;
 use crate::telemetry::{InfoInputs, LoadReport, OccupancyMap};
 
 struct Nothing;
@@ -64,9 +64,9 @@ fn health_tells_whether_the_data_is_there() {
         (status, body)
     };
     assert_eq!(health(), (200, "ok\n".to_owned()));
-    telemetry.persistence().loading_started(1, Moment::now());
+    telemetry.persistence().loading_started(1, Timestamp::now());
     assert_eq!(health(), (503, "loading\n".to_owned()));
-    telemetry.persistence().loading_finished(Moment::now(), LoadReport::default());
+    telemetry.persistence().loading_finished(Timestamp::now(), LoadReport::default());
     assert_eq!(health(), (200, "ok\n".to_owned()));
 }
 

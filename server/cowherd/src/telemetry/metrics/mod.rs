@@ -26,7 +26,7 @@ use super::persistence::View;
 use super::process::{self, CpuTimes};
 use super::workers::{CommandTotals, Totals};
 use super::{FamilyLatency, Telemetry};
-use crate::clock::Moment;
+use crate::clock::Timestamp;
 use families::Families;
 pub use http::{MetricsError, MetricsServer, serve};
 
@@ -40,12 +40,12 @@ struct Collected<'a> {
     latency: Vec<FamilyLatency>,
     resident_bytes: u64,
     cpu: CpuTimes,
-    now: Moment,
+    now: Timestamp,
 }
 
 impl<'a> Collected<'a> {
     fn new(telemetry: &'a Telemetry, inputs: InfoInputs) -> Self {
-        let now = Moment::now();
+        let now = Timestamp::now();
         let commands = telemetry.commands().map(|(number, name)| (name, telemetry.command(number)));
         let view = telemetry.persistence().view(now, inputs.counters.changes);
         Self {

@@ -67,8 +67,8 @@ fn source() -> Source {
         ..ForkTimes::default()
     });
     let start = SaveStart { pid: 7, ..SaveStart::default() };
-    telemetry.persistence().save_started(start, Moment::now());
-    telemetry.persistence().save_finished(Moment::now(), |record| {
+    telemetry.persistence().save_started(start, Timestamp::now());
+    telemetry.persistence().save_finished(Timestamp::now(), |record| {
         record.status = SaveStatus::Ok;
         record.longest_stall = Some(Stall {
             took: std::time::Duration::from_millis(250),
@@ -83,8 +83,8 @@ fn source() -> Source {
     });
     let record = SaveRecord { chunks: 4, ..SaveRecord::default() };
     let start = SaveStart { pid: 1, record, ..SaveStart::default() };
-    telemetry.persistence().save_started(start, Moment::now());
-    telemetry.persistence().save_sampled(1, Moment::now(), |record| record.chunks_done = 1);
+    telemetry.persistence().save_started(start, Timestamp::now());
+    telemetry.persistence().save_sampled(1, Timestamp::now(), |record| record.chunks_done = 1);
     Source { telemetry, figures: Arc::new(TwoDatabases) }
 }
 
