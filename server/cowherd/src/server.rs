@@ -13,8 +13,10 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::{self, Timestamp};
 use crate::config::{Config, Live, OomScoreAdj, Supervised};
-use crate::engine::{Background, Engine, Opened, Saver, Shared, Shutdown, open};
-use crate::net::{Listeners, Pool, Stop};
+use crate::engine::{
+    BackgroundThread, CheckpointScheduler, Engine, OpenedKeyspace, Shared, Shutdown, open,
+};
+use crate::net::{Listeners, StopSignal, WorkerPool};
 use crate::telemetry::{Figures, LoadReport, Telemetry, logging, metrics};
 
 /// A second signal means it only after so long: tools send one to a process and again to its group.
@@ -35,7 +37,7 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     raise_file_limit(&config);
     let listeners = Listeners::bind(&config)?;
     let now = Timestamp::now();
-    let Opened { keyspace, restored, lock } = open(&config)?;
+    let OpenedKeyspace { keyspace, restored, lock } = open(&config)?;
     let live = Arc::new(Live::new(config.clone(), file));
     let shared = Shared::new(keyspace, live, config.threads + 1, clock::wall_ms())
         .map_err(anyhow::Error::msg)?;
@@ -46,18 +48,18 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     if let Some(restored) = restored {
         tell_restored(&config, &shared.telemetry, &restored, now);
     }
-    let (saver, saver_thread) = Saver::start(&shared)?;
+    let (saver, saver_thread) = CheckpointScheduler::start(&shared)?;
     let engine = Engine::new(Arc::clone(&shared), saver);
-    let background = Background::start(&engine)?;
+    let background = BackgroundThread::start(&engine)?;
     let addresses = listeners.addresses().join(", ");
     let recorders: Option<Vec<_>> =
         (0..=config.threads).map(|i| shared.telemetry.recorder(i)).collect();
     // A signal that comes as soon as a client is answered must find its handler.
-    let stop = Stop::new();
+    let stop = StopSignal::new();
     let stopper = stop.clone();
     engine.on_stop(move || stopper.stop());
     watch_signals(&engine)?;
-    let pool = Pool::start(&engine, listeners, recorders.unwrap_or_default(), &stop)?;
+    let pool = WorkerPool::start(&engine, listeners, recorders.unwrap_or_default(), &stop)?;
     let metrics = match config.metrics_port {
         0 => None,
         port => {
@@ -79,7 +81,7 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     notify_systemd(&config, "STOPPING=1");
     drop(metrics);
     background.stop();
-    engine.saver().close();
+    engine.checkpoint_scheduler().close();
     if saver_thread.join().is_err() {
         tracing::error!("the saver ended by a panic");
     }
@@ -106,7 +108,7 @@ fn with_absolute_dir(mut config: Config) -> anyhow::Result<Config> {
 fn tell_restored(
     config: &Config,
     telemetry: &Telemetry,
-    restored: &crate::engine::Restored,
+    restored: &crate::engine::RestoredImage,
     begun: Timestamp,
 ) {
     let stats = &restored.stats;

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use cowherd::clock;
 use cowherd::config::{Config, Live};
-use cowherd::engine::{Engine, Hangup, Origin, Outcome, Saver, Session, Shared, Worker};
+use cowherd::engine::{Engine, Hangup, Origin, BatchOutcome, CheckpointScheduler, Session, Shared, Worker};
 use cowherd::keyspace::Keyspace;
 use cowherd_arena::{Blank, PageKind};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
@@ -157,7 +157,7 @@ fuzz_target!(|input: &[u8]| {
     let keyspace = Keyspace::create(blank, 1).expect("a keyspace");
     let live = Arc::new(Live::new(config, None));
     let shared = Arc::new(Shared::new(keyspace, live, 1, clock::wall_ms()).expect("a table"));
-    let (saver, thread) = Saver::start(&shared).expect("a thread");
+    let (saver, thread) = CheckpointScheduler::start(&shared).expect("a thread");
     let engine = Engine::new(Arc::clone(&shared), saver);
     let recorder = shared.telemetry.recorder(0).expect("a recorder");
     let mut worker = Worker::new(Arc::clone(&engine), recorder);
@@ -177,7 +177,7 @@ fuzz_target!(|input: &[u8]| {
         worker.leave(&mut client.session);
     }
     shared.keyspace.verify(1).expect("a whole keyspace");
-    engine.saver().close();
+    engine.checkpoint_scheduler().close();
     thread.join().expect("the saver ends");
 });
 
@@ -188,7 +188,7 @@ fn send(worker: &mut Worker, shared: &Shared, client: &mut Client, bytes: &[u8])
     assert_eq!(consumed, Ok(bytes.len()));
     let outcome = loop {
         match worker.run(&mut client.session, &batch, bytes, 0, &mut reply) {
-            Outcome::Wait(..) => shared.clients.unpause(),
+            BatchOutcome::Wait(..) => shared.clients.unpause(),
             outcome => break outcome,
         }
     };
@@ -198,7 +198,7 @@ fn send(worker: &mut Worker, shared: &Shared, client: &mut Client, bytes: &[u8])
     }
     client.session.client.take_mail(&mut reply.out);
     assert!(reply.out.is_empty() || reply.out.ends_with(b"\r\n"));
-    if outcome == Outcome::Close || client.session.client.is_killed() {
+    if outcome == BatchOutcome::Close || client.session.client.is_killed() {
         worker.leave(&mut client.session);
         shared.clients.disconnect(&client.session.client);
         *client = connect(shared);

@@ -16,7 +16,7 @@ use cowherd_arena::pages::{Pool, thp_setting};
 use cowherd_arena::{SHARDS, ShardIndex, ShardSet};
 
 use super::room::Room;
-use super::{Engine, Saver, serving};
+use super::{CheckpointScheduler, Engine, serve_blocked};
 
 /// Time from one sample to the next.
 const SAMPLE: Duration = Duration::from_millis(100);
@@ -30,12 +30,12 @@ const TRIM: usize = 64;
 const RETRY: Duration = Duration::from_secs(5);
 
 /// The background thread.
-pub struct Background {
+pub struct BackgroundThread {
     stop: Sender<()>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
-impl Background {
+impl BackgroundThread {
     /// Starts it.
     ///
     /// # Errors
@@ -45,7 +45,7 @@ impl Background {
         let engine = Arc::clone(engine);
         let thread = std::thread::Builder::new()
             .name("background".into())
-            .spawn(move || Rounds::new(&engine).run(&stopped))?;
+            .spawn(move || MaintenanceLoop::new(&engine).run(&stopped))?;
         Ok(Self { stop, thread: Some(thread) })
     }
 
@@ -58,9 +58,9 @@ impl Background {
     }
 }
 
-struct Rounds<'e> {
+struct MaintenanceLoop<'e> {
     shared: &'e Shared,
-    saver: &'e Saver,
+    saver: &'e CheckpointScheduler,
     cursors: Vec<[CleanCursors; DATABASES]>,
     /// The shard at which cleaning goes on: a round that runs out of time must not always leave
     /// out the same ones.
@@ -70,7 +70,7 @@ struct Rounds<'e> {
     room: Room,
 }
 
-impl<'e> Rounds<'e> {
+impl<'e> MaintenanceLoop<'e> {
     fn new(engine: &'e Engine) -> Self {
         Self {
             shared: &engine.shared,
@@ -140,7 +140,7 @@ impl<'e> Rounds<'e> {
                 drop(shards);
                 if !ready.is_empty() {
                     let config = self.shared.config.current();
-                    serving::serve_later(self.shared, &config, &mut self.room, ready, now);
+                    serve_blocked::serve_later(self.shared, &config, &mut self.room, ready, now);
                 }
                 if Instant::now() > deadline {
                     return false;
@@ -220,7 +220,7 @@ impl<'e> Rounds<'e> {
         }
         self.last_try = Some(Instant::now());
         tracing::info!("{changes} changes in {} seconds. Saving...", rule.seconds);
-        if let Err(error) = self.saver.save_in_background_and_wait() {
+        if let Err(error) = self.saver.start_background_and_await_fork() {
             tracing::warn!("No save was started: {error}");
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! connection --batch--> Worker --locks, calls--> commands --> keyspace
 //!                          |
-//!                          +-- Effect::Save --> Saver --safepoint--> checkpoint
+//!                          +-- Effect::Save --> CheckpointScheduler --safepoint--> checkpoint
 //! background thread: expiry, flushed databases, free memory, save points, samples
 //! ```
 //!
@@ -14,15 +14,15 @@
 
 mod admission;
 mod background;
-mod healer;
+mod checkpoint_run;
+mod checkpoint_scheduler;
 mod open;
 #[cfg(test)]
-mod random_tests;
+mod random_request_tests;
 mod room;
-mod saver;
-mod saving;
-mod serving;
-mod slow;
+mod serve_blocked;
+mod slow_commands;
+mod thp_collapser;
 mod transaction;
 mod worker;
 
@@ -35,21 +35,21 @@ pub use crate::commands::{
     Client, Clients, Effect, Hangup, KILLED, MAIL, Origin, Promise, Session, Shared, Shutdown,
     Wait, Waiter,
 };
-pub use background::Background;
-pub use open::{Opened, Restored, StartError, check_image, open};
-pub use saver::{Begun, Saver};
-pub use worker::{Outcome, Worker};
+pub use background::BackgroundThread;
+pub use checkpoint_scheduler::{CheckpointRequest, CheckpointScheduler};
+pub use open::{OpenedKeyspace, RestoredImage, StartError, check_image, open};
+pub use worker::{BatchOutcome, Worker};
 
 /// One server's engine.
 pub struct Engine {
     shared: Arc<Shared>,
-    saver: Arc<Saver>,
+    saver: Arc<CheckpointScheduler>,
     stop: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 impl Engine {
     /// The engine for what was opened.
-    pub fn new(shared: Arc<Shared>, saver: Arc<Saver>) -> Arc<Self> {
+    pub fn new(shared: Arc<Shared>, saver: Arc<CheckpointScheduler>) -> Arc<Self> {
         Arc::new(Self { shared, saver, stop: Mutex::new(None) })
     }
 
@@ -59,7 +59,7 @@ impl Engine {
     }
 
     /// What saves.
-    pub const fn saver(&self) -> &Arc<Saver> {
+    pub const fn checkpoint_scheduler(&self) -> &Arc<CheckpointScheduler> {
         &self.saver
     }
 
@@ -84,12 +84,12 @@ impl Engine {
         if save {
             tracing::info!("Saving the final checkpoint before exiting");
         }
-        if let Err(error) = self.saver.save_finally(&self.shared, save) {
+        if let Err(error) = self.saver.checkpoint_on_shutdown(&self.shared, save) {
             if !how.force {
                 self.saver.reopen();
                 return Err(error.to_string());
             }
-            Saver::close_anyway(&self.shared);
+            CheckpointScheduler::force_close(&self.shared);
         }
         tracing::info!("Bye");
         if let Some(stop) = stop.as_ref() {

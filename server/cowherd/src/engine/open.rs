@@ -43,17 +43,17 @@ pub enum StartError {
 }
 
 /// What was opened.
-pub struct Opened {
+pub struct OpenedKeyspace {
     /// All keys and values.
     pub keyspace: Keyspace,
     /// What was restored, if there was an image.
-    pub restored: Option<Restored>,
+    pub restored: Option<RestoredImage>,
     /// Keeps other servers out of the directory.
     pub lock: DirLock,
 }
 
 /// What was restored.
-pub struct Restored {
+pub struct RestoredImage {
     /// How reading it went.
     pub stats: RestoreStats,
     /// What it holds.
@@ -68,7 +68,7 @@ pub struct Restored {
 ///
 /// # Errors
 /// Any of them cannot be had; the text says what to do.
-pub fn open(config: &Config) -> Result<Opened, StartError> {
+pub fn open(config: &Config) -> Result<OpenedKeyspace, StartError> {
     ignore_file_size_signal();
     let lock = DirLock::acquire(&config.dir)?;
     for path in lock.remove_leftovers().unwrap_or_default() {
@@ -82,12 +82,12 @@ pub fn open(config: &Config) -> Result<Opened, StartError> {
             let keyspace = Keyspace::open(arena)?;
             let digest = config.enable_debug_command != DebugCommand::No;
             let restored = check(&keyspace, &path, stats, config.threads, digest)?;
-            Ok(Opened { keyspace, restored: Some(restored), lock })
+            Ok(OpenedKeyspace { keyspace, restored: Some(restored), lock })
         }
         Err(RestoreError::NotFound { .. }) => {
             let blank = Blank::reserve(backing, capacity)?;
             let keyspace = Keyspace::create(blank, random_seed()?)?;
-            Ok(Opened { keyspace, restored: None, lock })
+            Ok(OpenedKeyspace { keyspace, restored: None, lock })
         }
         Err(error) => Err(error.into()),
     }
@@ -97,7 +97,7 @@ pub fn open(config: &Config) -> Result<Opened, StartError> {
 ///
 /// # Errors
 /// The image is damaged, or there is no memory for it.
-pub fn check_image(path: &Path, threads: usize) -> Result<Restored, StartError> {
+pub fn check_image(path: &Path, threads: usize) -> Result<RestoredImage, StartError> {
     let capacity = inspect(path)?.needed_capacity + CHECK_MARGIN;
     let (arena, stats) = restore(path, PageKind::Small, capacity, layout_hash(), threads)?;
     check(&Keyspace::open(arena)?, path, stats, threads, true)
@@ -109,14 +109,14 @@ fn check(
     stats: RestoreStats,
     threads: usize,
     digest: bool,
-) -> Result<Restored, StartError> {
+) -> Result<RestoredImage, StartError> {
     let watch = Stopwatch::start();
     let contents = keyspace
         .verify(threads)
         .map_err(|broken| StartError::Damaged { path: path.display().to_string(), broken })?;
     let verified_in = Duration::from_nanos(watch.nanos());
     let digest = digest.then(|| keyspace.lock(cowherd_arena::ShardSet::ALL, i64::MIN).digest());
-    Ok(Restored { stats, contents, verified_in, digest })
+    Ok(RestoredImage { stats, contents, verified_in, digest })
 }
 
 /// What the arena's memory is to be.

@@ -29,7 +29,7 @@ use crate::keyspace::{CHUNK_SIZE, Evictor, Reach, ShardSet, Step, UNIT_SIZE, Vic
 use cowherd_arena::take_refused;
 use cowherd_resp::Args;
 
-use super::serving;
+use super::serve_blocked;
 
 /// One command evicts for so long before it runs.
 const TIME: Duration = Duration::from_micros(500);
@@ -325,7 +325,7 @@ impl Room {
     pub(super) fn serve(&mut self, shared: &Shared, config: &Config, now: i64) {
         let ready = self.evictor.take_ready();
         if !ready.is_empty() {
-            serving::serve_later(shared, config, self, ready, now);
+            serve_blocked::serve_later(shared, config, self, ready, now);
         }
     }
 

@@ -17,15 +17,15 @@ use cowherd_resp::{Args, ReplyWriter};
 
 use super::Engine;
 use super::admission::NOT_INSIDE;
+use super::checkpoint_scheduler::BUSY;
 use super::room::run_again;
-use super::saver::BUSY;
-use super::serving;
-use super::worker::{Outcome, Worker, sum, time, with_waiting};
+use super::serve_blocked;
+use super::worker::{BatchOutcome, Worker, sum, time, with_waiting};
 
 /// How a transaction went.
-pub(super) struct Ran {
+pub(super) struct ExecOutcome {
     /// What follows.
-    pub outcome: Outcome,
+    pub outcome: BatchOutcome,
     /// What was copied on write meanwhile, already charged to its commands.
     pub stalls: Stalls,
 }
@@ -40,9 +40,9 @@ impl Worker {
         row_of_exec: &Row,
         now: i64,
         reply: &mut ReplyWriter,
-    ) -> Ran {
+    ) -> ExecOutcome {
         let shared = &*engine.shared;
-        let mut ran = Ran { outcome: Outcome::Done, stalls: Stalls::default() };
+        let mut ran = ExecOutcome { outcome: BatchOutcome::Done, stalls: Stalls::default() };
         let Some(queue) = session.take_queue() else { return ran };
         let named = || {
             let own = queue.shards(shared.table.rows(), &shared.keyspace);
@@ -52,7 +52,7 @@ impl Worker {
         let mut shards = shared.keyspace.lock_widely(now, named, widen);
         // Looked at under the locks: whoever sets it holds them all.
         if shared.closing.load(Ordering::Relaxed) {
-            ran.outcome = Outcome::Close;
+            ran.outcome = BatchOutcome::Close;
             return ran;
         }
         if session.end_watch(&mut shards) {
@@ -118,14 +118,14 @@ impl Worker {
         }
         call.session.in_exec = false;
         if call.shards.has_ready() {
-            serving::serve_all(shared, call.config, &mut self.room, call.shards);
+            serve_blocked::serve_all(shared, call.config, &mut self.room, call.shards);
         } else {
             drop(call);
         }
         self.room.serve(shared, config, now);
         if save_wanted {
             // The client was told that it is scheduled; why it does not start is in the log.
-            let _ = engine.saver.save_in_background(true, drop);
+            let _ = engine.saver.start_background(true, drop);
         }
         ran
     }
@@ -186,13 +186,13 @@ fn run_queued<'c>(
 fn settle(
     call: &mut Call<'_>,
     effect: Effect,
-    ran: &mut Ran,
+    ran: &mut ExecOutcome,
     save_wanted: &mut bool,
 ) -> Result<(), &'static str> {
     match effect {
         // Nothing waits in a transaction.
         Effect::None | Effect::RunQueue | Effect::Block => {}
-        Effect::Close => ran.outcome = Outcome::Close,
+        Effect::Close => ran.outcome = BatchOutcome::Close,
         Effect::Save(SaveKind::Background { schedule }) => {
             if !schedule && call.shared.telemetry.persistence().saving_pid().is_some() {
                 return Err(BUSY);

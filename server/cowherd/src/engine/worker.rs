@@ -19,9 +19,9 @@ use crate::telemetry::{self, Event, Recorder, Worst};
 use cowherd_arena::{ShardSet, Stalls, take_stalls};
 use cowherd_resp::{Args, Batch, ReplyWriter};
 
+use super::checkpoint_scheduler::CheckpointRequest;
 use super::room::Room;
-use super::saver::Begun;
-use super::{Engine, admission, serving, slow};
+use super::{Engine, admission, serve_blocked, slow_commands};
 
 /// Requests that are looked up and fetched together.
 const GROUP: usize = 16;
@@ -30,7 +30,7 @@ const FLUSH_AT: usize = 1 << 20;
 
 /// How a batch went.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Outcome {
+pub enum BatchOutcome {
     /// Every request has run.
     Done,
     /// Requests from this one on have not run: send the replies first.
@@ -54,7 +54,7 @@ pub struct Worker {
 
 /// A request that was looked up.
 #[derive(Clone, Copy)]
-struct Planned<'a> {
+struct ResolvedRequest<'a> {
     args: Args<'a>,
     row: Option<&'a Row>,
     /// Hash of its first key.
@@ -62,11 +62,11 @@ struct Planned<'a> {
 }
 
 /// A command that is about to run.
-struct Turn<'t, 'a> {
+struct CommandExecution<'t, 'a> {
     shared: &'t Shared,
     config: &'t Config,
     row: &'t Row,
-    planned: &'t Planned<'a>,
+    planned: &'t ResolvedRequest<'a>,
     /// The shards that it locks, if keys still live where they did after so many `moves`.
     set: ShardSet,
     moves: u64,
@@ -74,7 +74,7 @@ struct Turn<'t, 'a> {
     now: i64,
 }
 
-impl<'t> Turn<'t, '_> {
+impl<'t> CommandExecution<'t, '_> {
     /// Locks what the command needs.
     #[inline]
     fn lock(&self) -> Shards<'t> {
@@ -100,7 +100,7 @@ impl<'t> Turn<'t, '_> {
 
     /// The shards of the command's keys.
     fn named(&self) -> ShardSet {
-        let Planned { args, hash, .. } = self.planned;
+        let ResolvedRequest { args, hash, .. } = self.planned;
         self.row.command.shards(&self.shared.keyspace, args, *hash)
     }
 
@@ -136,7 +136,7 @@ impl<'t> Turn<'t, '_> {
         let answer = (row.command.handler)(&mut call);
         let effect = std::mem::take(&mut call.effect);
         if call.shards.has_ready() {
-            serving::serve_all(shared, config, room, call.shards);
+            serve_blocked::serve_all(shared, config, room, call.shards);
         }
         Some((answer, effect))
     }
@@ -197,7 +197,7 @@ impl Worker {
         buffer: &[u8],
         first: usize,
         reply: &mut ReplyWriter,
-    ) -> Outcome {
+    ) -> BatchOutcome {
         let engine = Arc::clone(&self.engine);
         let now = clock::wall_ms();
         session.client.last_active.store(now, Ordering::Relaxed);
@@ -215,17 +215,17 @@ impl Worker {
             for planned in group[..count].iter().flatten() {
                 let outcome = self.run_one(&engine, session, planned, now, &mut begun, reply);
                 match outcome {
-                    Outcome::Done => next += 1,
-                    Outcome::Wait(_, until) => return Outcome::Wait(next, until),
-                    Outcome::Blocked(_) => return Outcome::Blocked(next + 1),
+                    BatchOutcome::Done => next += 1,
+                    BatchOutcome::Wait(_, until) => return BatchOutcome::Wait(next, until),
+                    BatchOutcome::Blocked(_) => return BatchOutcome::Blocked(next + 1),
                     outcome => return outcome,
                 }
                 if reply.len() >= FLUSH_AT && next < batch.len() {
-                    return Outcome::Flush(next);
+                    return BatchOutcome::Flush(next);
                 }
             }
         }
-        Outcome::Done
+        BatchOutcome::Done
     }
 
     #[inline]
@@ -233,11 +233,11 @@ impl Worker {
         &mut self,
         engine: &Engine,
         session: &mut Session,
-        planned: &Planned<'_>,
+        planned: &ResolvedRequest<'_>,
         now: i64,
         begun: &mut u64,
         reply: &mut ReplyWriter,
-    ) -> Outcome {
+    ) -> BatchOutcome {
         let shared = &*engine.shared;
         let start = reply.len();
         let Some(row) = planned.row else {
@@ -249,7 +249,7 @@ impl Worker {
         if let Some(until) = shared.clients.paused_until(now, flags.has(Flags::WRITE))
             && !row.command.flags.has(Flags::UNPAUSED)
         {
-            return Outcome::Wait(0, until);
+            return BatchOutcome::Wait(0, until);
         }
         let queued = session.queued_bytes();
         let has_room = || self.room.is_there(shared, config, &planned.args, queued, now);
@@ -267,15 +267,15 @@ impl Worker {
             *begun = clock::monotonic_ns();
             reply.simple("QUEUED");
             silence(session, reply, start);
-            return Outcome::Done;
+            return BatchOutcome::Done;
         }
-        let turn = Turn { shared, config, row, planned, set, moves, flags, now };
+        let turn = CommandExecution { shared, config, row, planned, set, moves, flags, now };
         let Some((mut answer, mut effect)) = turn.run(&mut self.room, session, reply) else {
-            return Outcome::Close;
+            return BatchOutcome::Close;
         };
         if answer == Err(Failure::OUT_OF_MEMORY) {
             let again = turn.try_again(&mut self.room, session, reply, start);
-            let Some(again) = again else { return Outcome::Close };
+            let Some(again) = again else { return BatchOutcome::Close };
             (answer, effect) = again;
         }
         let mut failed = answer.is_err();
@@ -283,7 +283,7 @@ impl Worker {
             reply.out.truncate(start);
             reply.error(failure.as_str());
         }
-        let mut outcome = Outcome::Done;
+        let mut outcome = BatchOutcome::Done;
         let mut charged = Stalls::default();
         if effect == Effect::RunQueue {
             let ran = self.run_queue(engine, session, row, now, reply);
@@ -356,7 +356,7 @@ impl Worker {
         failure: &Failure,
         reply: &mut ReplyWriter,
         start: usize,
-    ) -> Outcome {
+    ) -> BatchOutcome {
         let failure = match row {
             Some(row) if row.command.flags.has(Flags::RUNS_QUEUE) => {
                 session.discard(&self.engine.shared.keyspace);
@@ -374,7 +374,7 @@ impl Worker {
         }
         take_skip(session);
         silence(session, reply, start);
-        Outcome::Done
+        BatchOutcome::Done
     }
 }
 
@@ -405,7 +405,7 @@ pub(super) fn time(
         }
     }
     if nanos > recorder.telemetry().slow_limit() {
-        slow::note(recorder, session, row, args, nanos, stalls);
+        slow_commands::report(recorder, session, row, args, nanos, stalls);
     }
     stalls
 }
@@ -432,11 +432,11 @@ fn silence(session: &mut Session, reply: &mut ReplyWriter, start: usize) {
 
 /// Does what others ask of a connection between two of its commands.
 #[cold]
-fn obey(session: &Session, signals: u8, reply: &mut ReplyWriter) -> Option<Outcome> {
+fn obey(session: &Session, signals: u8, reply: &mut ReplyWriter) -> Option<BatchOutcome> {
     if signals & MAIL != 0 {
         session.client.take_mail(&mut reply.out);
     }
-    (signals & KILLED != 0).then_some(Outcome::Close)
+    (signals & KILLED != 0).then_some(BatchOutcome::Close)
 }
 
 /// Notes whether the reply of the command that runs now is to be skipped; it is the only one.
@@ -449,20 +449,20 @@ fn take_skip(session: &mut Session) {
 }
 
 #[inline]
-fn plan<'a>(engine: &'a Engine, args: Args<'a>) -> Planned<'a> {
+fn plan<'a>(engine: &'a Engine, args: Args<'a>) -> ResolvedRequest<'a> {
     let row = engine.shared.table.resolve(&args);
     let hash = row
         .map(|row| row.command.keys.first)
         .filter(|first| *first > 0)
         .and_then(|first| args.get(first))
         .map(|bytes| engine.shared.keyspace.hash(bytes));
-    Planned { args, row, hash }
+    ResolvedRequest { args, row, hash }
 }
 
 /// Fetches what a group of requests will touch.
-fn fetch(engine: &Engine, session: &Session, group: &[Option<Planned<'_>>]) {
+fn fetch(engine: &Engine, session: &Session, group: &[Option<ResolvedRequest<'_>>]) {
     let space = &engine.shared.keyspace;
-    let hash = |planned: &Option<Planned<'_>>| planned.and_then(|planned| planned.hash);
+    let hash = |planned: &Option<ResolvedRequest<'_>>| planned.and_then(|planned| planned.hash);
     let mut places = [None; GROUP];
     for (place, planned) in places.iter_mut().zip(group) {
         *place = hash(planned).and_then(|hash| space.hint_segment(session.db, hash));
@@ -497,38 +497,40 @@ impl Engine {
         effect: Effect,
         session: &mut Session,
         reply: &mut ReplyWriter,
-    ) -> (Outcome, bool) {
+    ) -> (BatchOutcome, bool) {
         let answer = match effect {
             // A queue is run by a worker.
-            Effect::None | Effect::RunQueue => return (Outcome::Done, false),
-            Effect::Close => return (Outcome::Close, false),
-            Effect::Block => return (Outcome::Blocked(0), false),
+            Effect::None | Effect::RunQueue => return (BatchOutcome::Done, false),
+            Effect::Close => return (BatchOutcome::Close, false),
+            Effect::Block => return (BatchOutcome::Blocked(0), false),
             Effect::Save(SaveKind::Background { schedule }) => {
                 let promise = Promise::to(&session.client);
                 let answer = Arc::clone(&promise);
-                match self.saver.save_in_background(schedule, move |came| answer.keep(came)) {
-                    Ok(Begun::Scheduled) => Ok("Background saving scheduled".to_owned()),
+                match self.saver.start_background(schedule, move |came| answer.keep(came)) {
+                    Ok(CheckpointRequest::Scheduled) => {
+                        Ok("Background saving scheduled".to_owned())
+                    }
                     // This thread serves others until the fork is done.
-                    Ok(Begun::Asked) => {
+                    Ok(CheckpointRequest::Asked) => {
                         session.waiting = Some(Wait::Reply(promise));
-                        return (Outcome::Blocked(0), false);
+                        return (BatchOutcome::Blocked(0), false);
                     }
                     Err(error) => Err(error),
                 }
             }
             Effect::Save(SaveKind::Foreground) => {
-                self.saver.save_now(&self.shared).map(|()| "OK".to_owned())
+                self.saver.run_foreground(&self.shared).map(|()| "OK".to_owned())
             }
             Effect::Save(SaveKind::Cancel) => self.saver.cancel(&self.shared),
             Effect::Shutdown(how) => match self.shut_down(how) {
-                Ok(()) => return (Outcome::Close, false),
+                Ok(()) => return (BatchOutcome::Close, false),
                 Err(_) => Err("ERR Errors trying to SHUTDOWN. Check logs.".to_owned()),
             },
             Effect::Sleep { time, all } => {
                 let set = if all { ShardSet::ALL } else { ShardSet::NONE };
                 let _held = self.shared.keyspace.lock(set, 0);
                 std::thread::sleep(time);
-                return (Outcome::Done, false);
+                return (BatchOutcome::Done, false);
             }
             Effect::Reload => self.saver.reload(&self.shared).map(|()| "OK".to_owned()),
         };
@@ -536,6 +538,6 @@ impl Engine {
             Ok(text) => reply.simple(text),
             Err(text) => reply.error(text),
         }
-        (Outcome::Done, answer.is_err())
+        (BatchOutcome::Done, answer.is_err())
     }
 }

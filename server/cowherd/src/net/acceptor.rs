@@ -14,7 +14,7 @@ use crate::config::Config;
 use crate::engine::{Origin, Shared};
 use crate::telemetry::Recorder;
 
-use super::worker::{Delivery, Mailboxes};
+use super::worker_pool::{AcceptedSocket, WorkerQueues};
 
 const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
 const DENIED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is \
@@ -137,7 +137,7 @@ fn listen_unix(
 pub(super) struct Accepting {
     pub shared: std::sync::Arc<Shared>,
     pub recorder: Recorder,
-    pub mailboxes: Mailboxes,
+    pub mailboxes: WorkerQueues,
 }
 
 impl Accepting {
@@ -178,7 +178,7 @@ async fn accept_tcp(listener: std::net::TcpListener, accepting: &'static Accepti
         let Ok(stream) = stream.into_std() else { continue };
         tune(&stream, keepalive);
         let origin = Origin { peer: Some(peer), local, path: String::new(), fd: 0 };
-        accepting.mailboxes.deliver(Delivery::Tcp(stream, origin));
+        accepting.mailboxes.deliver(AcceptedSocket::Tcp(stream, origin));
     }
 }
 
@@ -209,7 +209,7 @@ async fn accept_unix(
         let Ok(stream) = stream.into_std() else { continue };
         let path = path.display().to_string();
         let origin = Origin { peer: None, local: None, path, fd: 0 };
-        accepting.mailboxes.deliver(Delivery::Unix(stream, origin));
+        accepting.mailboxes.deliver(AcceptedSocket::Unix(stream, origin));
     }
 }
 

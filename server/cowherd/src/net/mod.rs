@@ -13,14 +13,14 @@
 //! 4. A socket is shut down before it is closed: a checkpoint's child has it too.
 
 mod acceptor;
+mod client_socket;
 mod connection;
-mod pending;
-mod postbox;
-mod stream;
-mod worker;
+mod query_buffer;
+mod wake_queue;
+mod worker_pool;
 
 pub use acceptor::{BindError, Listeners};
-pub use worker::{Pool, Stop};
+pub use worker_pool::{StopSignal, WorkerPool};
 
 #[cfg(test)]
 mod tests;

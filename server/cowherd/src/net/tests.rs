@@ -17,28 +17,28 @@ use tokio::task::LocalSet;
 use crate::clock;
 use crate::commands::Client;
 use crate::config::{Config, Live};
-use crate::engine::{Engine, Origin, Saver, Shared, Worker};
+use crate::engine::{CheckpointScheduler, Engine, Origin, Shared, Worker};
 use crate::keyspace::Keyspace;
 use cowherd_arena::{Blank, PageKind};
 
-use super::connection::{Desk, READ, REQUEST_LIMIT, serve};
-use super::stream::Stream;
-use super::{Listeners, Pool, Stop};
+use super::client_socket::ClientSocket;
+use super::connection::{READ, REQUEST_LIMIT, WorkerContext, serve};
+use super::{Listeners, StopSignal, WorkerPool};
 
-mod streams;
-mod waiting;
+mod blocked_on_keys;
+mod blocked_on_streams;
 
 /// Nothing here takes so long; a test that would hang fails instead.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// An engine with a small arena.
-struct House {
+struct TestEngine {
     engine: Arc<Engine>,
     saver: Option<JoinHandle<()>>,
     _folder: TempDir,
 }
 
-impl House {
+impl TestEngine {
     fn new() -> Self {
         Self::with(|_| {})
     }
@@ -52,7 +52,7 @@ impl House {
         let keyspace = Keyspace::create(blank, 1).unwrap();
         let live = Arc::new(Live::new(config, None));
         let shared = Arc::new(Shared::new(keyspace, live, 3, clock::wall_ms()).unwrap());
-        let (saver, thread) = Saver::start(&shared).unwrap();
+        let (saver, thread) = CheckpointScheduler::start(&shared).unwrap();
         Self { engine: Engine::new(shared, saver), saver: Some(thread), _folder: folder }
     }
 
@@ -64,17 +64,17 @@ impl House {
     fn serve(&self, request_limit: usize, sockets: Vec<UnixStream>) {
         let recorder = self.shared().telemetry.recorder(0).unwrap();
         let worker = Worker::new(Arc::clone(&self.engine), recorder);
-        let desk = Rc::new(std::cell::RefCell::new(Desk::new(worker, request_limit)));
+        let context = Rc::new(std::cell::RefCell::new(WorkerContext::new(worker, request_limit)));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let local = LocalSet::new();
         local.block_on(&runtime, async {
-            tokio::task::spawn_local(Arc::clone(&desk.borrow().postbox).attend());
+            tokio::task::spawn_local(Arc::clone(&context.borrow().wake_queue).attend());
             let mut tasks = Vec::new();
             for socket in sockets {
                 socket.set_nonblocking(true).unwrap();
                 let socket = tokio::net::UnixStream::from_std(socket).unwrap();
                 let origin = Origin { peer: None, local: None, path: "test".into(), fd: 0 };
-                let served = serve(Rc::clone(&desk), Stream::Unix(socket), origin);
+                let served = serve(Rc::clone(&context), ClientSocket::Unix(socket), origin);
                 tasks.push(tokio::task::spawn_local(served));
             }
             for task in tasks {
@@ -105,28 +105,28 @@ impl House {
     }
 }
 
-impl Drop for House {
+impl Drop for TestEngine {
     fn drop(&mut self) {
         // A test that failed during a save must not wait for its end.
         if let Some(pid) = self.shared().telemetry.persistence().saving_pid() {
             let _ =
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
         }
-        self.engine.saver().close();
+        self.engine.checkpoint_scheduler().close();
         self.saver.take().unwrap().join().unwrap();
     }
 }
 
-/// A [`House`] with workers that serve TCP and a Unix socket.
-struct Open {
-    pool: Option<Pool>,
-    stop: Stop,
+/// A [`TestEngine`] with workers that serve TCP and a Unix socket.
+struct TestServer {
+    pool: Option<WorkerPool>,
+    stop: StopSignal,
     port: u16,
     path: PathBuf,
-    house: House,
+    house: TestEngine,
 }
 
-impl Open {
+impl TestServer {
     fn new() -> Self {
         // Somebody else may take the port before it is listened on.
         (0..10).find_map(|_| Self::try_new()).expect("a free port")
@@ -135,7 +135,7 @@ impl Open {
     fn try_new() -> Option<Self> {
         let mut port = 0;
         let mut path = PathBuf::new();
-        let house = House::with(|config| {
+        let house = TestEngine::with(|config| {
             port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             path = config.dir.join("socket");
             config.port = port;
@@ -143,21 +143,21 @@ impl Open {
         });
         let listeners = Listeners::bind(&house.shared().config.current()).ok()?;
         let recorders = (0..3).map(|i| house.shared().telemetry.recorder(i).unwrap()).collect();
-        let stop = Stop::new();
-        let pool = Pool::start(&house.engine, listeners, recorders, &stop).unwrap();
+        let stop = StopSignal::new();
+        let pool = WorkerPool::start(&house.engine, listeners, recorders, &stop).unwrap();
         Some(Self { pool: Some(pool), stop, port, path, house })
     }
 
-    fn tcp(&self) -> Talk<TcpStream> {
+    fn tcp(&self) -> TestClient<TcpStream> {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Talk(BufReader::new(stream))
+        TestClient(BufReader::new(stream))
     }
 
-    fn unix(&self) -> Talk<UnixStream> {
+    fn unix(&self) -> TestClient<UnixStream> {
         let stream = UnixStream::connect(&self.path).unwrap();
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
-        Talk(BufReader::new(stream))
+        TestClient(BufReader::new(stream))
     }
 
     /// The connection of this name, once `is_so` of it.
@@ -175,7 +175,7 @@ impl Open {
     }
 }
 
-impl Drop for Open {
+impl Drop for TestServer {
     fn drop(&mut self) {
         self.stop.stop();
         self.pool.take().unwrap().join();
@@ -183,9 +183,9 @@ impl Drop for Open {
 }
 
 /// One side of a conversation in lines.
-struct Talk<S: Read>(BufReader<S>);
+struct TestClient<S: Read>(BufReader<S>);
 
-impl<S: Read + Write> Talk<S> {
+impl<S: Read + Write> TestClient<S> {
     fn send(&mut self, line: &str) {
         self.0.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
     }
@@ -235,19 +235,19 @@ fn a_long_pipeline_is_answered_in_order() {
         let text = i.to_string();
         expected += &format!("${}\r\n{text}\r\n", text.len());
     }
-    assert_eq!(House::new().ask(&input), expected);
+    assert_eq!(TestEngine::new().ask(&input), expected);
 }
 
 #[test]
 fn nothing_behind_quit_is_answered() {
-    let house = House::new();
+    let house = TestEngine::new();
     assert_eq!(house.ask("PING\r\nQUIT\r\nSET a 1\r\nPING\r\n"), "+PONG\r\n+OK\r\n");
     assert_eq!(house.ask("EXISTS a\r\n"), ":0\r\n");
 }
 
 #[test]
 fn a_client_that_leaves_inside_a_request_is_forgotten() {
-    let house = House::new();
+    let house = TestEngine::new();
     assert_eq!(house.ask("PING\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$100\r\nabc"), "+PONG\r\n");
     assert_eq!(house.shared().clients.count(), 0);
     assert_eq!(house.ask("EXISTS a\r\n"), ":0\r\n");
@@ -257,7 +257,7 @@ fn a_client_that_leaves_inside_a_request_is_forgotten() {
 /// of the reply that told it why.
 #[test]
 fn a_reply_survives_unread_requests() {
-    let house = House::new();
+    let house = TestEngine::new();
     for (first, reply) in
         [("QUIT\r\n", "+OK\r\n"), ("*1\r\n!\r\n", "-ERR Protocol error: expected '$', got '!'\r\n")]
     {
@@ -275,7 +275,7 @@ fn a_reply_survives_unread_requests() {
 #[test]
 fn a_request_beyond_the_limit_ends_the_connection() {
     let limit = 1 << 20;
-    let house = House::new();
+    let house = TestEngine::new();
     let argument = [&b"$100000\r\n"[..], &[b'x'; 100_000], b"\r\n"].concat();
     let mut input = b"PING\r\n*1000\r\n".to_vec();
     while input.len() <= limit + 100 {
@@ -296,7 +296,7 @@ fn a_request_below_the_limit_is_taken_and_so_are_those_behind_it() {
     let value = "v".repeat(limit - 100);
     let set = format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n${}\r\n{value}\r\n", value.len());
     let input = format!("{set}STRLEN a\r\n{set}PING\r\n");
-    let reply = House::new().exchange(limit, input.as_bytes()).unwrap();
+    let reply = TestEngine::new().exchange(limit, input.as_bytes()).unwrap();
     let expected = format!("+OK\r\n:{}\r\n+OK\r\n+PONG\r\n", value.len());
     assert_eq!(String::from_utf8(reply).unwrap(), expected);
 }
@@ -304,7 +304,7 @@ fn a_request_below_the_limit_is_taken_and_so_are_those_behind_it() {
 /// A client whose next requests had always come already kept its worker for itself.
 #[test]
 fn a_flood_lets_others_go_first() {
-    let house = House::new();
+    let house = TestEngine::new();
     let (mut flood, flooded) = pair();
     flood.write_all(b"CLIENT REPLY OFF\r\n").unwrap();
     let sent = fill(&mut flood, b"INCR n\r\n");
@@ -324,7 +324,7 @@ fn a_flood_lets_others_go_first() {
 
 #[test]
 fn a_reply_that_the_socket_does_not_take_at_once_arrives_whole() {
-    let house = House::new();
+    let house = TestEngine::new();
     let len = 5 << 20;
     let reply = house.ask(&format!("SETRANGE a {} xyz\r\nGET a\r\nPING\r\nGET a\r\n", len - 3));
     let value = "\0".repeat(len - 3) + "xyz";
@@ -334,7 +334,7 @@ fn a_reply_that_the_socket_does_not_take_at_once_arrives_whole() {
 
 #[test]
 fn a_client_that_leaves_too_much_unread_is_cut_off() {
-    let house = House::with(|config| config.client_output_buffer_limit.normal.hard = 1 << 20);
+    let house = TestEngine::with(|config| config.client_output_buffer_limit.normal.hard = 1 << 20);
     let small = house.ask("SETRANGE a 999999 x\r\nGET a\r\n");
     assert_eq!(small.len(), ":1000000\r\n$1000000\r\n\r\n".len() + 1_000_000);
     // A Unix socket takes a fraction of this at once.
@@ -346,13 +346,13 @@ fn a_client_that_leaves_too_much_unread_is_cut_off() {
 
 #[test]
 fn requests_are_counted() {
-    let house = House::new();
+    let house = TestEngine::new();
     let (mut ours, theirs) = pair();
     ours.write_all(b"PING\r\nNOSUCH\r\nPING\r\nCLIENT SETNAME me\r\nPING\r\n").unwrap();
     std::thread::scope(|scope| {
         let clients = &house.shared().clients;
         let asked = scope.spawn(move || {
-            let mut talk = Talk(BufReader::new(ours));
+            let mut talk = TestClient(BufReader::new(ours));
             for _ in 0..5 {
                 talk.line();
             }
@@ -367,7 +367,7 @@ fn requests_are_counted() {
 
 #[test]
 fn tcp_and_unix_sockets_are_served_alike() {
-    fn check(mut talk: Talk<impl Read + Write>, key: &str) {
+    fn check(mut talk: TestClient<impl Read + Write>, key: &str) {
         assert_eq!(talk.ask("PING"), "+PONG");
         assert_eq!(talk.ask(&format!("SETRANGE {key} 299999 x")), ":300000");
         assert_eq!(talk.ask(&format!("GET {key}")), "$300000");
@@ -377,7 +377,7 @@ fn tcp_and_unix_sockets_are_served_alike() {
         assert_eq!(talk.ask("*1\r\n$-5"), "-ERR Protocol error: invalid bulk length");
         assert_eq!(talk.line(), "");
     }
-    let open = Open::new();
+    let open = TestServer::new();
     check(open.tcp(), "tcp");
     check(open.unix(), "unix");
     assert_eq!(open.unix().ask("DBSIZE"), ":2");
@@ -386,7 +386,7 @@ fn tcp_and_unix_sockets_are_served_alike() {
 /// A connection that waited for the end of CLIENT PAUSE saw neither CLIENT KILL nor CLIENT UNPAUSE.
 #[test]
 fn a_pause_ends_with_unpause_and_with_kill() {
-    let open = Open::new();
+    let open = TestServer::new();
     let mut admin = open.tcp();
     let mut waits = open.tcp();
     let mut dies = open.unix();
@@ -414,7 +414,7 @@ trait Named {
     fn named(&mut self, name: &str);
 }
 
-impl<S: Read + Write> Named for Talk<S> {
+impl<S: Read + Write> Named for TestClient<S> {
     fn named(&mut self, name: &str) {
         assert_eq!(self.ask(&format!("CLIENT SETNAME {name}")), "+OK");
     }
@@ -424,7 +424,7 @@ impl<S: Read + Write> Named for Talk<S> {
 /// save had ended.
 #[test]
 fn a_connection_ends_while_a_save_runs() {
-    let open = Open::new();
+    let open = TestServer::new();
     let mut admin = open.tcp();
     let (mut tcp, mut unix, mut killed) = (open.tcp(), open.unix(), open.tcp());
     assert_eq!(admin.ask("SET a 1"), "+OK");

@@ -16,7 +16,7 @@ use crate::keyspace::Keyspace;
 use cowherd_arena::{Blank, PageKind};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
-use super::{Engine, Hangup, Origin, Outcome, Saver, Session, Shared, Worker};
+use super::{BatchOutcome, CheckpointScheduler, Engine, Hangup, Origin, Session, Shared, Worker};
 
 const CLIENTS: usize = 3;
 const REQUESTS: usize = 1500;
@@ -224,7 +224,7 @@ impl Arena {
             Keyspace::create(Blank::reserve(PageKind::Small, capacity).unwrap(), 1).unwrap();
         let live = Arc::new(Live::new(config, None));
         let shared = Arc::new(Shared::new(keyspace, live, 1, clock::wall_ms()).unwrap());
-        let (saver, thread) = Saver::start(&shared).unwrap();
+        let (saver, thread) = CheckpointScheduler::start(&shared).unwrap();
         let engine = Engine::new(shared, saver);
         let worker =
             Worker::new(Arc::clone(&engine), engine.shared().telemetry.recorder(0).unwrap());
@@ -264,7 +264,7 @@ impl Arena {
         let outcome = loop {
             let outcome = self.worker.run(&mut client.session, &batch, &bytes, 0, &mut reply);
             match outcome {
-                Outcome::Wait(..) => shared.clients.unpause(),
+                BatchOutcome::Wait(..) => shared.clients.unpause(),
                 outcome => break outcome,
             }
         };
@@ -277,11 +277,11 @@ impl Arena {
         // These answer for each channel, also in a transaction.
         let name = words[0].to_ascii_lowercase();
         let is_subscription = name.ends_with(b"subscribe") || name == b"exec";
-        let is_plain = before.1 && is_plain(&client.session) && outcome == Outcome::Done;
+        let is_plain = before.1 && is_plain(&client.session) && outcome == BatchOutcome::Done;
         let is_plain = is_plain && !is_subscription;
         assert!(!is_plain || replies == 1, "{}: {replies} replies", show(words));
         self.attend();
-        if outcome == Outcome::Close {
+        if outcome == BatchOutcome::Close {
             self.reconnect(number);
         }
     }
@@ -327,7 +327,7 @@ impl Arena {
         }
         let shared = Arc::clone(self.engine.shared());
         shared.keyspace.verify(1).unwrap();
-        self.engine.saver().close();
+        self.engine.checkpoint_scheduler().close();
         self.saver.take().unwrap().join().unwrap();
     }
 }

@@ -1,13 +1,13 @@
 //! Clients that wait for entries of streams, over real sockets and on two workers.
 
-use super::Open;
+use super::TestServer;
 
 /// Lines of a reply with one entry of one field.
 const ONE: usize = 13;
 
 #[test]
 fn all_readers_get_an_entry_and_one_consumer_does() {
-    let open = Open::new();
+    let open = TestServer::new();
     let mut admin = open.tcp();
     let (mut a, mut b, mut bob, mut alice) = (open.tcp(), open.unix(), open.tcp(), open.unix());
     assert_eq!(admin.ask("XADD s 1-1 f v"), "$3");
@@ -39,7 +39,7 @@ fn all_readers_get_an_entry_and_one_consumer_does() {
 
 #[test]
 fn who_waits_for_a_group_hears_of_its_end() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut a, mut b, mut reader) = (open.tcp(), open.tcp(), open.unix(), open.tcp());
     let gone = "-UNBLOCKED the stream key no longer exists";
     let no_group = "-NOGROUP the consumer group this client was blocked on no longer exists";
@@ -71,7 +71,7 @@ fn who_waits_for_a_group_hears_of_its_end() {
 #[test]
 fn many_consumers_share_what_comes() {
     const ENTRIES: usize = 400;
-    let open = Open::new();
+    let open = TestServer::new();
     let mut admin = open.tcp();
     assert_eq!(admin.ask("XGROUP CREATE s g 0 MKSTREAM"), "+OK");
     std::thread::scope(|scope| {

@@ -14,23 +14,23 @@ use crate::engine::{Engine, Origin, Worker};
 use crate::telemetry::Recorder;
 
 use super::acceptor::{Accepting, Listeners};
-use super::connection::{Desk, REQUEST_LIMIT, serve};
-use super::stream::Stream;
+use super::client_socket::ClientSocket;
+use super::connection::{REQUEST_LIMIT, WorkerContext, serve};
 
 /// An accepted socket on its way to its worker.
-pub(super) enum Delivery {
+pub(super) enum AcceptedSocket {
     Tcp(std::net::TcpStream, Origin),
     Unix(std::os::unix::net::UnixStream, Origin),
 }
 
 /// Hands sockets to the workers in turn.
-pub(super) struct Mailboxes {
-    boxes: Vec<mpsc::UnboundedSender<Delivery>>,
+pub(super) struct WorkerQueues {
+    boxes: Vec<mpsc::UnboundedSender<AcceptedSocket>>,
     next: Cell<usize>,
 }
 
-impl Mailboxes {
-    pub(super) fn deliver(&self, delivery: Delivery) {
+impl WorkerQueues {
+    pub(super) fn deliver(&self, delivery: AcceptedSocket) {
         let next = self.next.get();
         self.next.set((next + 1) % self.boxes.len());
         // A worker that is gone is so because the server stops.
@@ -40,9 +40,9 @@ impl Mailboxes {
 
 /// Tells all workers to stop.
 #[derive(Clone)]
-pub struct Stop(Arc<watch::Sender<bool>>);
+pub struct StopSignal(Arc<watch::Sender<bool>>);
 
-impl Stop {
+impl StopSignal {
     /// Something that can be told.
     #[expect(clippy::new_without_default, reason = "it is made once, on purpose")]
     pub fn new() -> Self {
@@ -56,11 +56,11 @@ impl Stop {
 }
 
 /// The running workers.
-pub struct Pool {
+pub struct WorkerPool {
     threads: Vec<JoinHandle<()>>,
 }
 
-impl Pool {
+impl WorkerPool {
     /// Starts a worker for each of `recorders` but the last, which counts what is accepted.
     ///
     /// # Errors
@@ -69,7 +69,7 @@ impl Pool {
         engine: &Arc<Engine>,
         listeners: Listeners,
         mut recorders: Vec<Recorder>,
-        stop: &Stop,
+        stop: &StopSignal,
     ) -> io::Result<Self> {
         let acceptor = recorders.pop();
         let (boxes, mails): (Vec<_>, Vec<_>) =
@@ -97,12 +97,12 @@ impl Pool {
     }
 }
 
-type Accept = (Listeners, Recorder, Vec<mpsc::UnboundedSender<Delivery>>);
+type Accept = (Listeners, Recorder, Vec<mpsc::UnboundedSender<AcceptedSocket>>);
 
 fn work(
     engine: Arc<Engine>,
     recorder: Recorder,
-    mut mail: mpsc::UnboundedReceiver<Delivery>,
+    mut mail: mpsc::UnboundedReceiver<AcceptedSocket>,
     accept: Option<Accept>,
     mut stopped: watch::Receiver<bool>,
 ) {
@@ -113,18 +113,19 @@ fn work(
     let local = LocalSet::new();
     local.block_on(&runtime, async move {
         if let Some((listeners, recorder, boxes)) = accept {
-            let mailboxes = Mailboxes { boxes, next: Cell::new(0) };
+            let mailboxes = WorkerQueues { boxes, next: Cell::new(0) };
             let shared = Arc::clone(engine.shared());
             // Accepting goes on as long as the process does.
             listeners.accept(Box::leak(Box::new(Accepting { shared, recorder, mailboxes })));
         }
-        let desk = Rc::new(RefCell::new(Desk::new(Worker::new(engine, recorder), REQUEST_LIMIT)));
-        tokio::task::spawn_local(Arc::clone(&desk.borrow().postbox).attend());
+        let context =
+            Rc::new(RefCell::new(WorkerContext::new(Worker::new(engine, recorder), REQUEST_LIMIT)));
+        tokio::task::spawn_local(Arc::clone(&context.borrow().wake_queue).attend());
         loop {
             tokio::select! {
                 delivery = mail.recv() => match delivery.map(open) {
                     Some(Ok((stream, origin))) => {
-                        tokio::task::spawn_local(serve(Rc::clone(&desk), stream, origin));
+                        tokio::task::spawn_local(serve(Rc::clone(&context), stream, origin));
                     }
                     Some(Err(error)) => tracing::warn!("a connection was lost: {error}"),
                     None => break,
@@ -135,14 +136,14 @@ fn work(
     });
 }
 
-fn open(delivery: Delivery) -> io::Result<(Stream, Origin)> {
+fn open(delivery: AcceptedSocket) -> io::Result<(ClientSocket, Origin)> {
     Ok(match delivery {
-        Delivery::Tcp(stream, origin) => {
-            (Stream::Tcp(tokio::net::TcpStream::from_std(stream)?), origin)
+        AcceptedSocket::Tcp(stream, origin) => {
+            (ClientSocket::Tcp(tokio::net::TcpStream::from_std(stream)?), origin)
         }
-        Delivery::Unix(stream, origin) => {
+        AcceptedSocket::Unix(stream, origin) => {
             stream.set_nonblocking(true)?;
-            (Stream::Unix(tokio::net::UnixStream::from_std(stream)?), origin)
+            (ClientSocket::Unix(tokio::net::UnixStream::from_std(stream)?), origin)
         }
     })
 }

@@ -5,11 +5,11 @@ use std::io::{Read, Write};
 use std::sync::atomic::Ordering;
 use std::time::Instant;
 
-use super::{Named as _, Open, PATIENCE, Talk};
+use super::{Named as _, PATIENCE, TestClient, TestServer};
 use crate::commands::Shared;
 use crate::keyspace::ShardSet;
 
-impl Open {
+impl TestServer {
     pub(super) fn shared(&self) -> &Shared {
         self.house.shared()
     }
@@ -23,7 +23,7 @@ impl Open {
     }
 
     /// Sends a command that waits, and returns once it does.
-    pub(super) fn block<S: Read + Write>(&self, talk: &mut Talk<S>, line: &str) {
+    pub(super) fn block<S: Read + Write>(&self, talk: &mut TestClient<S>, line: &str) {
         let before = self.shared().waits.clients();
         talk.send(line);
         self.until(|shared| shared.waits.clients() > before);
@@ -35,7 +35,7 @@ impl Open {
     }
 }
 
-impl<S: Read + Write> Talk<S> {
+impl<S: Read + Write> TestClient<S> {
     /// So many lines, with blanks between them.
     pub(super) fn lines(&mut self, count: usize) -> String {
         (0..count).map(|_| self.line()).collect::<Vec<_>>().join(" ")
@@ -44,7 +44,7 @@ impl<S: Read + Write> Talk<S> {
 
 #[test]
 fn who_came_first_is_served_first() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut a, mut b, mut c) = (open.tcp(), open.tcp(), open.unix(), open.tcp());
     open.block(&mut a, "TEST.TAKE q other 0");
     open.block(&mut b, "TEST.TAKE q 0");
@@ -63,7 +63,7 @@ fn who_came_first_is_served_first() {
 /// Nobody comes between a key and the one who waits for it, not even the one who set it.
 #[test]
 fn what_is_put_goes_to_the_waiter_at_once() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut waits) = (open.tcp(), open.tcp());
     open.block(&mut waits, "TEST.TAKE q 0");
     admin.send("TEST.PUT q x\r\nEXISTS q\r\nTEST.DROP q");
@@ -73,7 +73,7 @@ fn what_is_put_goes_to_the_waiter_at_once() {
 
 #[test]
 fn one_who_is_served_may_serve_others() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut a, mut b, mut c) = (open.tcp(), open.tcp(), open.unix(), open.tcp());
     // Many keys, so that they are in many shards.
     open.block(&mut c, "TEST.TAKE k3 0");
@@ -88,7 +88,7 @@ fn one_who_is_served_may_serve_others() {
 
 #[test]
 fn requests_behind_one_that_waits_run_afterwards() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut waits) = (open.tcp(), open.tcp());
     open.block(&mut waits, "ECHO before\r\nTEST.TAKE q 0\r\nECHO after");
     assert_eq!(waits.lines(2), "$6 before");
@@ -100,7 +100,7 @@ fn requests_behind_one_that_waits_run_afterwards() {
 
 #[test]
 fn a_wait_ends_with_its_time() {
-    let open = Open::new();
+    let open = TestServer::new();
     let mut talk = open.tcp();
     assert_eq!(talk.ask("TEST.TAKE q 0.001"), "*-1");
     assert_eq!(talk.ask("TEST.MOVE q r 0.0001"), "$-1");
@@ -126,7 +126,7 @@ fn a_wait_ends_with_its_time() {
 
 #[test]
 fn others_can_end_a_wait() {
-    let open = Open::new();
+    let open = TestServer::new();
     let mut admin = open.tcp();
     let (mut a, mut b) = (open.tcp(), open.tcp());
     a.named("a");
@@ -149,7 +149,7 @@ fn others_can_end_a_wait() {
 
 #[test]
 fn who_leaves_is_not_served() {
-    let open = Open::new();
+    let open = TestServer::new();
     let mut admin = open.tcp();
     let (mut a, mut b, mut c) = (open.tcp(), open.tcp(), open.unix());
     b.named("b");
@@ -168,7 +168,7 @@ fn who_leaves_is_not_served() {
 
 #[test]
 fn a_value_of_another_kind_wakes_nobody_and_an_error_ends_the_wait() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut a, mut b) = (open.tcp(), open.tcp(), open.tcp());
     open.block(&mut a, "TEST.TAKE q 0");
     open.block(&mut b, "TEST.TAKE q 0");
@@ -180,7 +180,7 @@ fn a_value_of_another_kind_wakes_nobody_and_an_error_ends_the_wait() {
 
 #[test]
 fn the_end_of_a_key_is_told_to_those_who_asked() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut guards, mut takes) = (open.tcp(), open.tcp(), open.tcp());
     assert_eq!(admin.ask("SET g 1"), "+OK");
     open.block(&mut guards, "TEST.GUARD g 0");
@@ -194,7 +194,7 @@ fn the_end_of_a_key_is_told_to_those_who_asked() {
 
 #[test]
 fn in_a_transaction_nothing_waits_and_what_it_leaves_is_served_after_it() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut a, mut b) = (open.tcp(), open.tcp(), open.unix());
     admin.send("MULTI\r\nTEST.TAKE q 0\r\nTEST.MOVE q r 0\r\nEXEC");
     assert_eq!(admin.lines(6), "+OK +QUEUED +QUEUED *2 *-1 $-1");
@@ -214,7 +214,7 @@ fn in_a_transaction_nothing_waits_and_what_it_leaves_is_served_after_it() {
 /// A key that is renamed, copied or moved to where somebody waits is one that was put there.
 #[test]
 fn keys_that_come_from_elsewhere_are_served() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut talk) = (open.tcp(), open.tcp());
     for command in ["RENAME from q", "RENAMENX from q", "COPY from q", "SWAPDB 0 3", "SET q x"] {
         let (db, key) = if command.starts_with("SWAPDB") { (3, "q") } else { (0, "from") };
@@ -234,7 +234,7 @@ fn keys_that_come_from_elsewhere_are_served() {
 
 #[test]
 fn emptied_databases_end_the_waits_of_those_who_asked() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut guards, mut takes) = (open.tcp(), open.tcp(), open.tcp());
     for command in ["FLUSHALL", "FLUSHDB", "SWAPDB 0 5", "RENAME g other", "MOVE g 1"] {
         admin.send("FLUSHALL\r\nSET g 1");
@@ -260,7 +260,7 @@ fn emptied_databases_end_the_waits_of_those_who_asked() {
 /// Replies are off: what ends the wait is a reply too.
 #[test]
 fn a_silent_client_is_served_in_silence() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut silent) = (open.tcp(), open.tcp());
     open.block(&mut silent, "CLIENT REPLY OFF\r\nTEST.TAKE q 0\r\nCLIENT REPLY ON");
     assert_eq!(admin.ask("TEST.PUT q x"), "+OK");
@@ -271,7 +271,7 @@ fn a_silent_client_is_served_in_silence() {
 #[test]
 fn many_takers_and_givers_lose_nothing() {
     const VALUES: usize = 500;
-    let open = Open::new();
+    let open = TestServer::new();
     std::thread::scope(|scope| {
         let takers: Vec<_> = (0..4)
             .map(|taker| {
@@ -318,7 +318,7 @@ fn many_takers_and_givers_lose_nothing() {
 
 #[test]
 fn messages_reach_subscribers_on_all_workers() {
-    let open = Open::new();
+    let open = TestServer::new();
     let mut publisher = open.tcp();
     let mut subscribers: Vec<_> = (0..10).map(|_| open.tcp()).collect();
     for subscriber in &mut subscribers {
@@ -345,7 +345,7 @@ fn messages_reach_subscribers_on_all_workers() {
 
 #[test]
 fn a_subscriber_may_do_little_in_resp2_and_everything_in_resp3() {
-    let open = Open::new();
+    let open = TestServer::new();
     let mut talk = open.tcp();
     talk.send("SSUBSCRIBE s");
     assert_eq!(talk.lines(6), "*3 $10 ssubscribe $1 s :1");
@@ -367,7 +367,7 @@ fn a_subscriber_may_do_little_in_resp2_and_everything_in_resp3() {
 /// Confirmations and messages are no replies.
 #[test]
 fn a_silent_client_gets_messages() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut talk) = (open.tcp(), open.tcp());
     talk.send("CLIENT REPLY OFF\r\nSUBSCRIBE a\r\nPING");
     assert_eq!(talk.lines(6), "*3 $9 subscribe $1 a :1");
@@ -377,7 +377,7 @@ fn a_silent_client_gets_messages() {
 
 #[test]
 fn a_slow_subscriber_is_cut_off_and_the_others_go_on() {
-    let open = Open::new();
+    let open = TestServer::new();
     let mut admin = open.tcp();
     let config = &open.shared().config;
     config.update(&[("client-output-buffer-limit", "pubsub 1mb 0 0")]).unwrap();
@@ -408,7 +408,7 @@ fn a_slow_subscriber_is_cut_off_and_the_others_go_on() {
 
 #[test]
 fn members_go_to_who_waits_for_them() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut admin, mut a, mut b, mut c) = (open.tcp(), open.tcp(), open.unix(), open.tcp());
     open.block(&mut a, "BZPOPMIN other z 0");
     open.block(&mut b, "BZPOPMAX z 0");
@@ -438,7 +438,7 @@ fn members_go_to_who_waits_for_them() {
 /// all its other clients.
 #[test]
 fn who_waits_for_a_fork_holds_up_nobody_else() {
-    let open = Open::new();
+    let open = TestServer::new();
     let (mut asks, mut others) = (open.tcp(), [(); 4].map(|()| open.tcp()));
     asks.named("asks");
     let shared = open.shared();
@@ -459,7 +459,7 @@ fn who_waits_for_a_fork_holds_up_nobody_else() {
 
 #[test]
 fn a_fork_that_fails_is_told_and_counted() {
-    let open = Open::new();
+    let open = TestServer::new();
     let mut talk = open.tcp();
     std::fs::remove_dir_all(&open.shared().config.current().dir).unwrap();
     let refused = talk.ask("BGSAVE");

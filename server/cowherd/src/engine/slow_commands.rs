@@ -11,7 +11,7 @@ use cowherd_resp::Args;
 /// Notes a command that took `nanos` nanoseconds; `stalls` is what copy-on-write took of them, or
 /// the undo log.
 #[cold]
-pub(super) fn note(
+pub(super) fn report(
     recorder: &Recorder,
     session: &Session,
     row: &Row,

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! any thread                         the worker's thread
-//!   Line::wake                         postman: for each line in the box
+//!   ConnectionWaker::wake                         postman: for each line in the box
 //!     line into the box                  wake the line's task
 //!     box was empty? ring      --->
 //! ```
@@ -22,13 +22,13 @@ use crate::engine::Hangup;
 
 /// The connections of one worker that are to be woken.
 #[derive(Default)]
-pub(super) struct Postbox {
-    lines: Mutex<Vec<Arc<Line>>>,
+pub(super) struct WakeQueue {
+    lines: Mutex<Vec<Arc<ConnectionWaker>>>,
     bell: Notify,
 }
 
-impl Postbox {
-    fn put(&self, line: Arc<Line>) {
+impl WakeQueue {
+    fn put(&self, line: Arc<ConnectionWaker>) {
         let mut lines = self.lines.lock();
         let was_empty = lines.is_empty();
         lines.push(line);
@@ -54,18 +54,18 @@ impl Postbox {
 }
 
 /// How other threads reach one connection.
-pub(super) struct Line {
+pub(super) struct ConnectionWaker {
     /// The socket. The registry of clients forgets the line before the socket is closed, so that
     /// the number cannot be another socket's by then.
     fd: RawFd,
-    postbox: Arc<Postbox>,
+    wake_queue: Arc<WakeQueue>,
     waker: Mutex<Option<Waker>>,
     in_box: AtomicBool,
 }
 
-impl Line {
-    pub(super) fn new(fd: RawFd, postbox: Arc<Postbox>) -> Self {
-        Self { fd, postbox, waker: Mutex::new(None), in_box: AtomicBool::new(false) }
+impl ConnectionWaker {
+    pub(super) fn new(fd: RawFd, wake_queue: Arc<WakeQueue>) -> Self {
+        Self { fd, wake_queue, waker: Mutex::new(None), in_box: AtomicBool::new(false) }
     }
 
     /// Wakes the task of `context` from now on.
@@ -78,7 +78,7 @@ impl Line {
     }
 }
 
-impl Hangup for Line {
+impl Hangup for ConnectionWaker {
     fn hang_up(&self) {
         // It may have ended by itself.
         let _ = nix::sys::socket::shutdown(self.fd, nix::sys::socket::Shutdown::Both);
@@ -86,8 +86,8 @@ impl Hangup for Line {
 
     fn wake(self: Arc<Self>) {
         if !self.in_box.swap(true, Ordering::AcqRel) {
-            let postbox = Arc::clone(&self.postbox);
-            postbox.put(self);
+            let wake_queue = Arc::clone(&self.wake_queue);
+            wake_queue.put(self);
         }
     }
 }

@@ -17,8 +17,8 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::healer::Healer;
-use super::saving::{self, Save, plan, write_here};
+use super::checkpoint_run::{self, CheckpointRun, plan, write_here};
+use super::thp_collapser::ThpCollapser;
 use crate::clock;
 use crate::commands::Shared;
 use crate::keyspace::Keyspace;
@@ -33,7 +33,7 @@ const REFORK_PAUSE: Duration = Duration::from_millis(10);
 const CLOSED: &str = "ERR The server is shutting down";
 
 /// Starts saves, one at a time, and knows the one that runs.
-pub struct Saver {
+pub struct CheckpointScheduler {
     state: Mutex<State>,
     /// Told when `busy` ends.
     idle: Condvar,
@@ -62,14 +62,14 @@ struct Request {
 
 /// What became of the wish for a save.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Begun {
+pub enum CheckpointRequest {
     /// The saver's thread was asked for it.
     Asked,
     /// It follows the one that runs.
     Scheduled,
 }
 
-impl Saver {
+impl CheckpointScheduler {
     /// The saver of one server, and its thread, which ends when the saver is closed.
     ///
     /// # Errors
@@ -96,11 +96,11 @@ impl Saver {
     ///
     /// # Errors
     /// One runs already, or the server is shutting down.
-    pub fn save_in_background(
+    pub fn start_background(
         &self,
         schedule: bool,
         answer: impl FnOnce(Result<String, String>) + Send + 'static,
-    ) -> Result<Begun, String> {
+    ) -> Result<CheckpointRequest, String> {
         {
             let mut state = self.state.lock();
             if state.closed {
@@ -108,7 +108,7 @@ impl Saver {
             }
             if state.busy && schedule {
                 state.scheduled = true;
-                return Ok(Begun::Scheduled);
+                return Ok(CheckpointRequest::Scheduled);
             }
             if state.busy {
                 return Err(BUSY.into());
@@ -116,20 +116,20 @@ impl Saver {
             state.busy = true;
         }
         if self.ask(Request { answer: Box::new(answer) }) {
-            Ok(Begun::Asked)
+            Ok(CheckpointRequest::Asked)
         } else {
             Err(CLOSED.into())
         }
     }
 
-    /// As [`Self::save_in_background`], and waits until it has forked.
+    /// As [`Self::start_background`], and waits until it has forked.
     ///
     /// # Errors
     /// As that, or there is no child to be had.
-    pub(super) fn save_in_background_and_wait(&self) -> Result<(), String> {
+    pub(super) fn start_background_and_await_fork(&self) -> Result<(), String> {
         let (answer, answered) = sync_channel(1);
         // Whoever asks waits.
-        self.save_in_background(false, move |came| drop(answer.send(came)))?;
+        self.start_background(false, move |came| drop(answer.send(came)))?;
         answered.recv().unwrap_or_else(|_| Err(CLOSED.into())).map(drop)
     }
 
@@ -142,7 +142,7 @@ impl Saver {
     ///
     /// # Errors
     /// A save runs, or this one failed; the text is the reply.
-    pub fn save_now(&self, shared: &Shared) -> Result<(), String> {
+    pub fn run_foreground(&self, shared: &Shared) -> Result<(), String> {
         self.begin_here()?;
         let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
         let result = write_here(shared, &mut shards);
@@ -216,7 +216,11 @@ impl Saver {
 
     /// The final save, after [`Self::close_for_shutdown`]. If it succeeds no command runs any
     /// more.
-    pub(super) fn save_finally(&self, shared: &Shared, save: bool) -> Result<(), SaveError> {
+    pub(super) fn checkpoint_on_shutdown(
+        &self,
+        shared: &Shared,
+        save: bool,
+    ) -> Result<(), SaveError> {
         let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
         if save {
             write_here(shared, &mut shards)?;
@@ -226,7 +230,7 @@ impl Saver {
     }
 
     /// Lets commands run although the final save failed.
-    pub(super) fn close_anyway(shared: &Shared) {
+    pub(super) fn force_close(shared: &Shared) {
         let _shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
         shared.closing.store(true, Ordering::Relaxed);
     }
@@ -249,12 +253,12 @@ impl Saver {
     pub fn sample(&self, shared: &Shared) {
         let running = self.state.lock().running.clone();
         if let Some(child) = running {
-            saving::sample(shared, &child);
+            checkpoint_run::sample(shared, &child);
         }
     }
 
     fn serve(&self, shared: &Shared, requests: &Receiver<Request>) {
-        let mut healer = Healer::new();
+        let mut healer = ThpCollapser::new();
         if let Some(log) = shared.keyspace.arena().barrier().undo_log() {
             log.get_ready();
         }
@@ -276,7 +280,7 @@ impl Saver {
     /// One save from beginning to end; tells whether another is to follow. `answer` is told once
     /// the fork is done.
     fn save(&self, shared: &Shared, mut answer: Option<Answer>) -> bool {
-        let mut save = Save::new(shared);
+        let mut save = CheckpointRun::new(shared);
         let result = loop {
             let running = match save.fork() {
                 Ok(running) => running,
@@ -321,7 +325,7 @@ impl Saver {
 
     /// Ends a save; tells whether another is to follow. Whoever sees in the figures that it has
     /// ended can start the next one.
-    fn end(&self, save: &Save<'_>, result: &Result<Outcome, SaveError>) -> bool {
+    fn end(&self, save: &CheckpointRun<'_>, result: &Result<Outcome, SaveError>) -> bool {
         let mut state = self.state.lock();
         save.finish(result);
         state.running = None;

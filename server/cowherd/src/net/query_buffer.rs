@@ -18,12 +18,12 @@ const LITTLE: usize = 64 << 10;
 
 /// The received bytes of one connection that still matter; without memory when there are none.
 #[derive(Debug, Default)]
-pub(super) struct Pending {
+pub(super) struct QueryBuffer {
     bytes: Vec<u8>,
     start: usize,
 }
 
-impl Pending {
+impl QueryBuffer {
     /// Whether nothing waits.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
@@ -73,15 +73,15 @@ impl Pending {
 mod tests {
     use super::*;
 
-    fn filled(len: usize) -> Pending {
-        let mut pending = Pending::default();
+    fn filled(len: usize) -> QueryBuffer {
+        let mut pending = QueryBuffer::default();
         pending.append(&vec![b'x'; len]);
         pending
     }
 
     #[test]
     fn what_ran_is_forgotten_and_the_rest_stays_in_order() {
-        let mut pending = Pending::default();
+        let mut pending = QueryBuffer::default();
         pending.append(b"one");
         pending.append(b"two");
         pending.advance(2);

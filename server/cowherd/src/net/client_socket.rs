@@ -15,14 +15,14 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
 /// A connected socket.
-pub(super) enum Stream {
+pub(super) enum ClientSocket {
     /// Over TCP.
     Tcp(TcpStream),
     /// Over a Unix socket.
     Unix(UnixStream),
 }
 
-impl Stream {
+impl ClientSocket {
     /// Reads what is there, or asks to be woken when something is.
     pub(super) fn poll_read(
         &mut self,
@@ -68,14 +68,14 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for ClientSocket {
     fn drop(&mut self) {
         // The other side may have ended it already.
         let _ = self.shut_down(Shutdown::Both);
     }
 }
 
-impl AsRawFd for Stream {
+impl AsRawFd for ClientSocket {
     fn as_raw_fd(&self) -> RawFd {
         match self {
             Self::Tcp(stream) => stream.as_raw_fd(),

@@ -26,13 +26,13 @@ use cowherd_arena::checkpoint::{
 use cowherd_arena::{ChunkSet, ShardSet};
 
 /// A save in the background.
-pub(super) struct Save<'s> {
+pub(super) struct CheckpointRun<'s> {
     shared: &'s Shared,
     target: Target,
     options: Options,
     /// Forks that it has taken.
     pub(super) forks: u32,
-    held_up: HeldUp,
+    stall_windows: StallWindows,
     cow: CowFigures,
     undo: UndoFigures,
     pages: PagesSeen,
@@ -64,7 +64,7 @@ impl FaultsSeen {
     }
 }
 
-impl<'s> Save<'s> {
+impl<'s> CheckpointRun<'s> {
     /// A save with the settings of this moment.
     pub(super) fn new(shared: &'s Shared) -> Self {
         let (target, options) = plan(shared);
@@ -73,7 +73,7 @@ impl<'s> Save<'s> {
             target,
             options,
             forks: 0,
-            held_up: HeldUp::default(),
+            stall_windows: StallWindows::default(),
             cow: CowFigures::default(),
             undo: UndoFigures::default(),
             pages: PagesSeen::default(),
@@ -107,7 +107,7 @@ impl<'s> Save<'s> {
         let fork = running.fork_duration();
         drop(shards);
         let released = clock::monotonic_ns();
-        self.held_up.fork(Span(asked, released), Span(begun, begun + clock::nanos(fork)));
+        self.stall_windows.fork(Span(asked, released), Span(begun, begun + clock::nanos(fork)));
         let wait = Duration::from_nanos(locked - asked);
         let times = ForkTimes { wait, fork, hold_up: Duration::from_nanos(released - asked) };
         start.pid = running.pid();
@@ -141,11 +141,11 @@ impl<'s> Save<'s> {
         let arena = self.shared.keyspace.arena();
         let barrier = arena.barrier();
         let handle = running.handle();
-        let mut attendant = Attendant { shared: self.shared, end: None, looked: None };
+        let mut attendant = Observer { shared: self.shared, end: None, looked: None };
         let goes_on = || !handle.is_over() && attendant.look_now_and_then();
         let before = arena.survey(running.pid(), goes_on);
         let result = running.wait(&mut attendant);
-        self.held_up.safepoints.extend(attendant.end);
+        self.stall_windows.safepoints.extend(attendant.end);
         self.ended = Some(Timestamp::now());
         self.faults.after = minor_faults_of_others();
         self.cow = barrier.cost();
@@ -179,7 +179,7 @@ impl<'s> Save<'s> {
             record.other_page_faults = self.faults.without(&self.cow);
             record.longest_stall = worst.map(|worst| Stall {
                 took: Duration::from_nanos(worst.nanos),
-                cause: self.held_up.cause(&worst, record.has_undo_log()),
+                cause: self.stall_windows.cause(&worst, record.has_undo_log()),
                 command: self.shared.table.rows()[worst.command].name.clone(),
             });
             conclude(record, result);
@@ -244,14 +244,14 @@ const LOOK_AFTER_LOG: Duration = Duration::from_millis(5);
 const LOOK: Duration = Duration::from_secs(1);
 
 /// Looks after a save while its child writes.
-struct Attendant<'s> {
+struct Observer<'s> {
     shared: &'s Shared,
     /// When all clients were held up for its end.
     end: Option<Span>,
     looked: Option<Instant>,
 }
 
-impl Attendant<'_> {
+impl Observer<'_> {
     /// Looks after the save unless it has just done so, for whoever has other work meanwhile;
     /// tells whether something can still come of it.
     fn look_now_and_then(&mut self) -> bool {
@@ -264,7 +264,7 @@ impl Attendant<'_> {
     }
 }
 
-impl Watch for Attendant<'_> {
+impl Watch for Observer<'_> {
     fn patience(&self) -> Duration {
         let log = self.shared.keyspace.arena().barrier().undo_log();
         if log.is_some() { LOOK_AFTER_LOG } else { LOOK }
@@ -419,14 +419,14 @@ impl Span {
 
 /// When a save held all clients up.
 #[derive(Default)]
-struct HeldUp {
+struct StallWindows {
     /// Locks asked for, held and released.
     safepoints: Vec<Span>,
     /// The parts of those in which the kernel forked.
     forks: Vec<Span>,
 }
 
-impl HeldUp {
+impl StallWindows {
     fn fork(&mut self, safepoint: Span, fork: Span) {
         self.safepoints.push(safepoint);
         self.forks.push(fork);
@@ -455,11 +455,11 @@ mod tests {
 
     #[test]
     fn the_cause_is_what_took_most_of_the_time() {
-        let mut held_up = HeldUp::default();
-        held_up.fork(Span(1000, 1900), Span(1200, 1800));
-        held_up.safepoints.push(Span(5000, 5500));
+        let mut stall_windows = StallWindows::default();
+        stall_windows.fork(Span(1000, 1900), Span(1200, 1800));
+        stall_windows.safepoints.push(Span(5000, 5500));
         let cause = |begun_ns, nanos, stall_nanos| {
-            held_up.cause(&Worst { nanos, begun_ns, stall_nanos, command: 0 }, false)
+            stall_windows.cause(&Worst { nanos, begun_ns, stall_nanos, command: 0 }, false)
         };
         assert_eq!(cause(1100, 800, 0), Cause::Fork);
         assert_eq!(cause(900, 320, 0), Cause::Safepoint);
@@ -469,7 +469,7 @@ mod tests {
         assert_eq!(cause(1150, 1500, 0), Cause::Other);
         assert_eq!(cause(0, 0, 0), Cause::Fork, "a tie goes to what is asked for most");
         let captured = Worst { nanos: 100, begun_ns: 3000, stall_nanos: 60, command: 0 };
-        assert_eq!(held_up.cause(&captured, true), Cause::UndoCapture);
+        assert_eq!(stall_windows.cause(&captured, true), Cause::UndoCapture);
     }
 
     #[test]

@@ -22,7 +22,7 @@ const DUTY: u32 = 10;
 const PATIENCE: u32 = 8;
 
 /// What is to be made whole, and when to go on.
-pub(super) struct Healer {
+pub(super) struct ThpCollapser {
     /// Chunks to be made whole, the next one last.
     todo: Vec<ChunkIndex>,
     refusals: u32,
@@ -34,7 +34,7 @@ pub(super) struct Healer {
     next_look: Instant,
 }
 
-impl Healer {
+impl ThpCollapser {
     /// One that looks at once.
     pub(super) fn new() -> Self {
         let now = Instant::now();
@@ -128,8 +128,8 @@ impl Healer {
 mod tests {
     use super::*;
 
-    fn with_work() -> Healer {
-        let mut healer = Healer::new();
+    fn with_work() -> ThpCollapser {
+        let mut healer = ThpCollapser::new();
         healer.next_look += LOOK_EVERY;
         healer.todo = (0..20).map(ChunkIndex).collect();
         healer
@@ -157,7 +157,7 @@ mod tests {
 
     #[test]
     fn a_kernel_that_never_could_is_asked_no_more() {
-        let refuse = |healer: &mut Healer, times| {
+        let refuse = |healer: &mut ThpCollapser, times| {
             (0..times).for_each(|_| healer.learn(&refused(Errno::EINVAL)));
         };
         let mut healer = with_work();
