@@ -8,7 +8,7 @@
 
 use std::sync::OnceLock;
 
-use cowherd::keyspace::{Databases, Expiry, Keyspace, Limits, layout_hash};
+use cowherd::keyspace::{Databases, Expiry, Keyspace, CompactLimits, layout_hash};
 use cowherd_arena::layout::ChunkState;
 use cowherd_arena::{Blank, CHUNK_SIZE, ChunkIndex, PageKind, ShardIndex, ShardSet};
 use libfuzzer_sys::fuzz_target;
@@ -83,12 +83,12 @@ fn rename(space: &Keyspace) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     let fields: Vec<_> = (0..200).map(|i: u32| i.to_string().into_bytes()).collect();
     let pairs = fields.iter().map(|field| (field.as_slice(), &b"value"[..]));
-    let limits = Limits { entries: 4, value: 64 };
+    let limits = CompactLimits { entries: 4, value: 64 };
     let (from, to) = (space.key(0, b"from"), space.key(0, b"to"));
     let set = shards.hash_set(0, &from, None, pairs, Expiry::None, &limits);
     set.expect("room");
     assert_eq!(shards.rename(0, &from, &to), Ok(true));
-    assert_ne!(space.key(0, b"to").shard, to.home(), "no key is away from home");
+    assert_ne!(space.key(0, b"to").shard, to.home_shard(), "no key is away from home");
 }
 
 fn sound() -> Sound {
@@ -173,7 +173,7 @@ fn exercise(space: &Keyspace) {
         let mut shards = space.lock(ShardSet::ALL, NOW);
         shards.flush(Databases::All);
         for shard in ShardIndex::all() {
-            more |= shards.clean(shard, 0, &mut Default::default(), 1000).more_garbage;
+            more |= shards.clean(shard, 0, &mut Default::default(), 1000).more_deferred;
         }
     }
     assert_eq!(space.arena().used_bytes(), 0);

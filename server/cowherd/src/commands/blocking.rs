@@ -13,7 +13,7 @@
 //!             return Ok(());
 //!         }
 //!     }
-//!     let wish = Wish { kind: Kind::List, or_gone: false };
+//!     let wish = Wish { kind: ValueKind::List, or_gone: false };
 //!     call.wait((1..last).collect(), wish, timeout, Nothing::NullArray)
 //! }
 //! ```

@@ -99,7 +99,7 @@ fn flush(call: &mut Call<'_>, databases: Databases) -> Answer {
     };
     call.shards.flush(databases);
     if !in_slices {
-        ShardIndex::all().for_each(|shard| call.shards.free_flushed(shard));
+        ShardIndex::all().for_each(|shard| call.shards.free_all_deferred(shard));
     }
     call.reply.ok();
     Ok(())

@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use crate::config::DebugCommand;
-use crate::keyspace::{Key, ShardSet, Shards, Usage};
+use crate::keyspace::{Key, KeyUsage, ShardSet, Shards};
 use cowherd_resp::{parse_f64, parse_u64};
 
 use super::call::{Call, Effect};
@@ -180,8 +180,8 @@ fn describe(shards: &mut Shards<'_>, db: usize, key: &Key<'_>, now: i64) -> Opti
     };
     let seconds = u64::try_from(now / 1000).unwrap_or_default();
     let (lru, idle) = match shards.usage(&entry) {
-        Usage::Idle(idle) => (seconds.saturating_sub(idle) & LRU_BITS, idle),
-        Usage::Frequency(count) => (count, 0),
+        KeyUsage::Idle(idle) => (seconds.saturating_sub(idle) & LRU_BITS, idle),
+        KeyUsage::Frequency(count) => (count, 0),
     };
     Some(format!(
         "Value at:shard-{} refcount:1 encoding:{} serializedlength:{len} lru:{lru} \

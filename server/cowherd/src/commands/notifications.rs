@@ -15,7 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use parking_lot::RwLock;
 
 use crate::config::{Config, OutputLimits};
-use crate::keyspace::{DbIndex, KeyEvent};
+use crate::keyspace::{DbIndex, KeyspaceEvent};
 
 use super::call::Call;
 use super::pubsub::PubSub;
@@ -164,14 +164,14 @@ impl Shared {
     /// Publishes what the keyspace tells.
     pub(super) fn listen(&self) {
         let (pubsub, notifications) = (Arc::clone(&self.pubsub), Arc::clone(&self.notifications));
-        self.keyspace.news().set_listener(move |event, db, key| {
+        self.keyspace.events().set_listener(move |event, db, key| {
             let name = match event {
-                KeyEvent::New => "new",
-                KeyEvent::Expired => "expired",
-                KeyEvent::Missed => "keymiss",
-                KeyEvent::Evicted => "evicted",
-                KeyEvent::FieldsExpired => "hexpired",
-                KeyEvent::HashExpired => "del",
+                KeyspaceEvent::New => "new",
+                KeyspaceEvent::Expired => "expired",
+                KeyspaceEvent::Missed => "keymiss",
+                KeyspaceEvent::Evicted => "evicted",
+                KeyspaceEvent::FieldsExpired => "hexpired",
+                KeyspaceEvent::HashExpired => "del",
             };
             let limits = *notifications.limits.read();
             notifications.publish(&pubsub, &limits, name, db, key);
@@ -187,16 +187,16 @@ impl Shared {
         }
         self.notifications.classes.store(bits, Ordering::Relaxed);
         let told = [
-            (Class::NEW, KeyEvent::New),
-            (Class::EXPIRED, KeyEvent::Expired),
-            (Class::MISSED, KeyEvent::Missed),
-            (Class::EVICTED, KeyEvent::Evicted),
-            (Class::HASH, KeyEvent::FieldsExpired),
-            (Class::GENERIC, KeyEvent::HashExpired),
+            (Class::NEW, KeyspaceEvent::New),
+            (Class::EXPIRED, KeyspaceEvent::Expired),
+            (Class::MISSED, KeyspaceEvent::Missed),
+            (Class::EVICTED, KeyspaceEvent::Evicted),
+            (Class::HASH, KeyspaceEvent::FieldsExpired),
+            (Class::GENERIC, KeyspaceEvent::HashExpired),
         ];
         let wanted = told.iter().filter(|(class, _)| bits & class.0 != 0);
-        let wanted: Vec<KeyEvent> = wanted.map(|(_, event)| *event).collect();
-        self.keyspace.news().want(&wanted);
+        let wanted: Vec<KeyspaceEvent> = wanted.map(|(_, event)| *event).collect();
+        self.keyspace.events().set_enabled(&wanted);
     }
 }
 

@@ -1,6 +1,6 @@
 //! How keys are kept: OBJECT.
 
-use crate::keyspace::{Entry, Usage};
+use crate::keyspace::{Entry, KeyUsage};
 
 use super::call::Call;
 use super::failure::{Answer, Failure};
@@ -56,7 +56,7 @@ const OBJECT: &[Command] = &[
 /// The entry of the key behind the subcommand; without one, the reply is null. To ask about a key
 /// is no use of it.
 fn entry(call: &mut Call<'_>) -> Option<Entry> {
-    let entry = call.shards.peek_quietly(call.session.db, &call.key(2));
+    let entry = call.shards.peek_no_event(call.session.db, &call.key(2));
     if entry.is_none() {
         call.reply.null();
     }
@@ -72,13 +72,13 @@ fn encoding(call: &mut Call<'_>) -> Answer {
 
 fn freq(call: &mut Call<'_>) -> Answer {
     let Some(entry) = entry(call) else { return Ok(()) };
-    let Usage::Frequency(count) = call.shards.usage(&entry) else { return Err(NOT_COUNTED) };
+    let KeyUsage::Frequency(count) = call.shards.usage(&entry) else { return Err(NOT_COUNTED) };
     count_reply(call, count)
 }
 
 fn idletime(call: &mut Call<'_>) -> Answer {
     let Some(entry) = entry(call) else { return Ok(()) };
-    let Usage::Idle(seconds) = call.shards.usage(&entry) else { return Err(ONLY_COUNTED) };
+    let KeyUsage::Idle(seconds) = call.shards.usage(&entry) else { return Err(ONLY_COUNTED) };
     count_reply(call, seconds)
 }
 

@@ -8,7 +8,7 @@
 use std::fmt::Write as _;
 
 use crate::config::Config;
-use crate::keyspace::Scarcity;
+use crate::keyspace::MemoryExhauster;
 
 use super::testing::Bench;
 
@@ -118,7 +118,7 @@ fn what_removes_needs_no_memory() {
         let rich = Bench::with(16 << 20, config.clone());
         let poor = Bench::with(16 << 20, config);
         let mut random = Random(number as u64);
-        let mut scarcity = Scarcity::default();
+        let mut scarcity = MemoryExhauster::default();
         for round in 0..60 {
             for _ in 0..random.below(200) {
                 let line = grow(&mut random);
@@ -192,7 +192,7 @@ fn a_full_arena_is_emptied_element_by_element() {
                 _ => String::new(),
             };
             let element = element.lines().nth(1).unwrap_or_default();
-            let mut scarcity = Scarcity::default();
+            let mut scarcity = MemoryExhauster::default();
             scarcity.take(&bench.shared.keyspace, shard);
             let (removal, len) = match kind {
                 "h" => (format!("HDEL {key} {element}"), "HLEN"),

@@ -2,7 +2,7 @@
 //! happens or nothing.
 
 use crate::config::Config;
-use crate::keyspace::Scarcity;
+use crate::keyspace::MemoryExhauster;
 
 use super::testing::Bench;
 
@@ -86,7 +86,7 @@ fn refusals(command: &str, count: usize) -> usize {
     let before = contents(&bench);
     for refused in 0.. {
         let (largest, smallest) = (refused / 4, 3 * (refused % 4));
-        let mut scarcity = Scarcity::default();
+        let mut scarcity = MemoryExhauster::default();
         // Those of all other shards get nothing either: what is free belongs to all.
         for shard in crate::keyspace::ShardIndex::all() {
             scarcity.take(space, shard);

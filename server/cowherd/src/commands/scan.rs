@@ -2,7 +2,7 @@
 //! live that are at home in it, so that they hold nobody up for long. What is there all the time is
 //! seen; what gets another name meanwhile may be missed, as may what comes or goes.
 
-use crate::keyspace::{Keyspace, Kind, Pick, ScanCursor, ShardIndex, ShardSet};
+use crate::keyspace::{Keyspace, RandomKey, ScanCursor, ShardIndex, ShardSet, ValueKind};
 use cowherd_resp::{glob_match, parse_i64};
 
 use super::call::Call;
@@ -40,7 +40,7 @@ fn keys(call: &mut Call<'_>) -> Answer {
     let mut listed = 0;
     let mut place = Some(ScanCursor::unpack(0));
     while let Some(start) = place {
-        let named = |keyspace: &Keyspace| keyspace.shards_at_home(start.shard);
+        let named = |keyspace: &Keyspace| keyspace.shards_of_home(start.shard);
         call.locked(named, |shards, reply| {
             shards.scan(db, start.shard, start.within, usize::MAX, |key, _| {
                 if glob_match(pattern, key, false) {
@@ -85,7 +85,7 @@ impl<'c> Options<'c> {
         Ok(options)
     }
 
-    fn wants(&self, key: &[u8], kind: Kind) -> bool {
+    fn wants(&self, key: &[u8], kind: ValueKind) -> bool {
         self.pattern.is_none_or(|pattern| glob_match(pattern, key, false))
             && self.kind.is_none_or(|name| name.eq_ignore_ascii_case(kind.name().as_bytes()))
     }
@@ -103,7 +103,7 @@ fn scan(call: &mut Call<'_>) -> Answer {
         && looked_at < options.count
     {
         let least = options.count - looked_at;
-        let named = |keyspace: &Keyspace| keyspace.shards_at_home(place.shard);
+        let named = |keyspace: &Keyspace| keyspace.shards_of_home(place.shard);
         let within = call.locked(named, |shards, reply| {
             shards.scan(db, place.shard, place.within, least, |key, kind| {
                 looked_at += 1;
@@ -172,7 +172,9 @@ fn randomkey(call: &mut Call<'_>) -> Answer {
         let picked = call.locked(
             |_| ShardSet::one(shard),
             |shards, reply| {
-                let Pick::Key(key) = shards.pick_key(db, shard, random) else { return false };
+                let RandomKey::Key(key) = shards.random_key(db, shard, random) else {
+                    return false;
+                };
                 reply.bulk(key);
                 true
             },

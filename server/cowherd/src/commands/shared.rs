@@ -131,9 +131,9 @@ impl Shared {
         self.maxmemory.store(maxmemory, Ordering::Relaxed);
         let policy = config.maxmemory_policy;
         let lfu = matches!(policy, MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu);
-        self.keyspace.clocks().set_pace(config.lfu_log_factor, config.lfu_decay_time);
-        if lfu != self.keyspace.clocks().counts_uses() {
-            self.keyspace.clocks().count_uses(lfu);
+        self.keyspace.clocks().set_lfu_parameters(config.lfu_log_factor, config.lfu_decay_time);
+        if lfu != self.keyspace.clocks().is_lfu() {
+            self.keyspace.clocks().set_lfu(lfu);
         }
         self.apply_notifications(config);
         self.telemetry.set_latency_tracking(config.latency_tracking);

@@ -1,6 +1,6 @@
 //! Commands that wait for strings: what blocking commands need of the engine, without their types.
 
-use crate::keyspace::{Expiry, Kind};
+use crate::keyspace::{Expiry, ValueKind};
 
 use super::call::Call;
 use super::failure::{Answer, Failure};
@@ -73,7 +73,7 @@ fn take(call: &mut Call<'_>) -> Answer {
             return Ok(());
         }
     }
-    let wish = Wish { kind: Kind::String, or_gone: false };
+    let wish = Wish { kind: ValueKind::String, or_gone: false };
     call.wait((1..last).collect(), wish, timeout, Nothing::NullArray)
 }
 
@@ -85,7 +85,7 @@ fn move_value(call: &mut Call<'_>) -> Answer {
         call.reply.bulk(&value);
         return Ok(());
     }
-    let wish = Wish { kind: Kind::String, or_gone: false };
+    let wish = Wish { kind: ValueKind::String, or_gone: false };
     call.wait(vec![1], wish, timeout, Nothing::Null)
 }
 
@@ -95,6 +95,6 @@ fn guard(call: &mut Call<'_>) -> Answer {
     if call.shards.peek(call.session.db, &call.key(1)).is_none() {
         return Err(Failure::new("UNBLOCKED it is gone"));
     }
-    let wish = Wish { kind: Kind::String, or_gone: true };
+    let wish = Wish { kind: ValueKind::String, or_gone: true };
     call.wait(vec![1], wish, timeout, Nothing::Null)
 }

@@ -152,7 +152,7 @@ impl Queue {
 
     /// The shards of all commands, as keys live now.
     pub fn shards(&self, rows: &[Row], keyspace: &Keyspace) -> ShardSet {
-        if keyspace.moves() == self.moves {
+        if keyspace.relocations() == self.moves {
             return self.shards;
         }
         let shards = self.iter().map(|queued| {

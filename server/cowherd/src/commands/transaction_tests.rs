@@ -61,7 +61,13 @@ fn a_queue_keeps_requests_as_they_were() {
         let row = table.resolve(&args).unwrap();
         let key = args.get(row.command.keys.first).filter(|_| row.command.keys.first > 0);
         let hash = key.map(|key| keyspace.hash(key));
-        queue.push(row, args, hash, row.command.shards(keyspace, &args, hash), keyspace.moves());
+        queue.push(
+            row,
+            args,
+            hash,
+            row.command.shards(keyspace, &args, hash),
+            keyspace.relocations(),
+        );
     }
     let kept: Vec<Vec<&[u8]>> = queue.iter().map(|one| one.args.iter().collect()).collect();
     assert_eq!(kept, requests);

@@ -25,7 +25,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::OutputLimits;
-use crate::keyspace::{DbIndex, Key, Keyspace, Kind, SHARDS, ShardIndex, ShardSet, Shards};
+use crate::keyspace::{DbIndex, Key, Keyspace, SHARDS, ShardIndex, ShardSet, Shards, ValueKind};
 use cowherd_resp::{ArgSpan, Args, ProtocolVersion};
 
 use super::clients::Client;
@@ -43,14 +43,14 @@ pub enum Nothing {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Wish {
     /// The type that it has to have.
-    pub kind: Kind,
+    pub kind: ValueKind,
     /// Whether its end, or another type, matters too: the command then fails.
     pub or_gone: bool,
 }
 
 impl Wish {
     /// Whether a key with a value of type `kind`, or without one, is worth trying again.
-    fn is_met_by(self, kind: Option<Kind>) -> bool {
+    fn is_met_by(self, kind: Option<ValueKind>) -> bool {
         self.or_gone || kind == Some(self.kind)
     }
 }
@@ -279,8 +279,8 @@ impl Waits {
         let mut homes = ShardSet::NONE;
         for i in &waiter.keys {
             let key = keyspace.key(waiter.db, args.at(*i));
-            homes = homes | ShardSet::one(key.home());
-            let mut queues = self.queues[key.home().get()].lock();
+            homes = homes | ShardSet::one(key.home_shard());
+            let mut queues = self.queues[key.home_shard().get()].lock();
             let queue = queues.by_key.entry(name(waiter.db, key.bytes)).or_default();
             if queue.waiters.is_empty() {
                 self.keys.fetch_add(1, Ordering::Relaxed);
@@ -291,7 +291,7 @@ impl Waits {
             }
             queue.or_gone += usize::from(waiter.wish.or_gone);
             drop(queues);
-            shards.wait(waiter.db, &key);
+            shards.add_waiter(waiter.db, &key);
         }
         self.each_needed(homes, waiter, |count| *count += 1);
     }
@@ -312,8 +312,8 @@ impl Waits {
         let mut homes = ShardSet::NONE;
         for i in &waiter.keys {
             let key = keyspace.key(waiter.db, args.at(*i));
-            homes = homes | ShardSet::one(key.home());
-            let mut queues = self.queues[key.home().get()].lock();
+            homes = homes | ShardSet::one(key.home_shard());
+            let mut queues = self.queues[key.home_shard().get()].lock();
             let name = name(waiter.db, key.bytes);
             let Some(queue) = queues.by_key.get_mut(&name) else { continue };
             if queue.waiters.remove(&waiter.ticket).is_none() {
@@ -325,7 +325,7 @@ impl Waits {
                 self.keys.fetch_sub(1, Ordering::Relaxed);
             }
             drop(queues);
-            keyspace.stop_waiting(waiter.db, &key);
+            keyspace.remove_waiter(waiter.db, &key);
         }
         self.each_needed(homes, waiter, |count| *count -= 1);
     }
@@ -336,10 +336,10 @@ impl Waits {
         &self,
         db: DbIndex,
         key: &Key<'_>,
-        kind: Option<Kind>,
+        kind: Option<ValueKind>,
         ticket: u64,
     ) -> Option<Arc<Waiter>> {
-        let queues = self.queues[key.home().get()].lock();
+        let queues = self.queues[key.home_shard().get()].lock();
         let queue = queues.by_key.get(&name(db, key.bytes))?;
         if kind.is_none() && queue.or_gone == 0 {
             return None;

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{self, Timestamp};
 use crate::commands::Shared;
-use crate::keyspace::{CleanCursors, DATABASES, Reach, Victims};
+use crate::keyspace::{CleanCursors, DATABASES, EvictionPolicy, EvictionScope};
 use crate::telemetry::{Event, PoolFigures};
 use cowherd_arena::pages::{Pool, thp_setting};
 use cowherd_arena::{SHARDS, ShardIndex, ShardSet};
@@ -95,7 +95,7 @@ impl<'e> MaintenanceLoop<'e> {
             self.clean(begun + period / CLEANING_SHARE);
             self.shared.telemetry.latency_event(Event::ExpireCycle, begun.elapsed());
             self.evict(period / CLEANING_SHARE);
-            self.forget_strays(Instant::now() + period / CLEANING_SHARE);
+            self.prune_relocations(Instant::now() + period / CLEANING_SHARE);
             self.shared.keyspace.arena().trim(TRIM);
             self.check_save_points();
             if sampled.elapsed() >= SAMPLE {
@@ -146,7 +146,7 @@ impl<'e> MaintenanceLoop<'e> {
                     return false;
                 }
                 // Where many have expired, more will have.
-                if !slice.more_garbage && slice.expired * 10 <= slice.looked_at {
+                if !slice.more_deferred && slice.expired * 10 <= slice.looked_at {
                     break;
                 }
             }
@@ -155,16 +155,16 @@ impl<'e> MaintenanceLoop<'e> {
     }
 
     /// Forgets until `deadline` where keys lived that are no more.
-    fn forget_strays(&self, deadline: Instant) {
-        while self.shared.keyspace.forget_strays(SLICE) && Instant::now() < deadline {}
+    fn prune_relocations(&self, deadline: Instant) {
+        while self.shared.keyspace.prune_relocations(SLICE) && Instant::now() < deadline {}
     }
 
     /// Evicts for a while if more is used than may be.
     fn evict(&mut self, time: Duration) {
         let config = self.shared.config.current();
-        let Some(victims) = Victims::of(config.maxmemory_policy) else { return };
+        let Some(victims) = EvictionPolicy::of(config.maxmemory_policy) else { return };
         let (limit, now) = (self.shared.limit(), clock::wall_ms());
-        let mut reach = Reach::Unlocked { space: &self.shared.keyspace, now };
+        let mut reach = EvictionScope::Unlocked { space: &self.shared.keyspace, now };
         self.room.evict(self.shared, &config, &mut reach, victims, limit, time);
         if let Some(took) = self.room.take_took() {
             self.shared.telemetry.latency_event(Event::EvictionCycle, took.cycle);

@@ -25,7 +25,10 @@ use std::time::{Duration, Instant};
 
 use crate::commands::{Answer, Call, Effect, Failure, Shared};
 use crate::config::Config;
-use crate::keyspace::{CHUNK_SIZE, Evictor, Reach, ShardSet, Step, UNIT_SIZE, Victims, piece_for};
+use crate::keyspace::{
+    CHUNK_SIZE, EvictionPolicy, EvictionScope, EvictionStep, Evictor, ShardSet, UNIT_SIZE,
+    piece_for,
+};
 use cowherd_arena::take_refused;
 use cowherd_resp::Args;
 
@@ -91,7 +94,7 @@ impl Room {
         queued: usize,
         now: i64,
     ) -> bool {
-        let Some(victims) = Victims::of(config.maxmemory_policy) else {
+        let Some(victims) = EvictionPolicy::of(config.maxmemory_policy) else {
             return !is_full(shared);
         };
         let wanted = args.iter().map(<[u8]>::len).sum::<usize>() + queued;
@@ -110,7 +113,7 @@ impl Room {
         &mut self,
         shared: &Shared,
         config: &Config,
-        victims: Victims,
+        victims: EvictionPolicy,
         limit: u64,
         now: i64,
     ) -> bool {
@@ -122,7 +125,7 @@ impl Room {
             self.allowance = (limit - used) / (4 * config.threads.max(1) as u64);
             return true;
         }
-        let mut reach = Reach::Unlocked { space: &shared.keyspace, now };
+        let mut reach = EvictionScope::Unlocked { space: &shared.keyspace, now };
         let progress = self.evict(shared, config, &mut reach, victims, limit, TIME);
         progress || !is_full(shared)
     }
@@ -133,8 +136,8 @@ impl Room {
         &mut self,
         shared: &Shared,
         config: &Config,
-        reach: &mut Reach<'_, '_>,
-        victims: Victims,
+        reach: &mut EvictionScope<'_, '_>,
+        victims: EvictionPolicy,
         limit: u64,
         time: Duration,
     ) -> bool {
@@ -148,7 +151,7 @@ impl Room {
         loop {
             for _ in 0..STEPS {
                 let step = self.step(config, reach, ShardSet::ALL, victims);
-                if step == Step::Nothing {
+                if step == EvictionStep::Nothing {
                     self.finish(shared, config, reach, begun);
                     return progress;
                 }
@@ -173,7 +176,7 @@ impl Room {
         &mut self,
         shared: &Shared,
         config: &Config,
-        reach: &mut Reach<'_, '_>,
+        reach: &mut EvictionScope<'_, '_>,
         set: ShardSet,
         bytes: usize,
         nth: &mut u32,
@@ -192,7 +195,7 @@ impl Room {
         &mut self,
         shared: &Shared,
         config: &Config,
-        reach: &mut Reach<'_, '_>,
+        reach: &mut EvictionScope<'_, '_>,
         set: ShardSet,
         wanted: u64,
         nth: u32,
@@ -209,7 +212,7 @@ impl Room {
         if self.garbage(reach, set, nth) {
             return true;
         }
-        let Some(victims) = Victims::of(config.maxmemory_policy) else {
+        let Some(victims) = EvictionPolicy::of(config.maxmemory_policy) else {
             return self.garbage(reach, ShardSet::ALL, nth);
         };
         let mut progress = false;
@@ -231,9 +234,9 @@ impl Room {
     }
 
     /// Frees what was deleted before, more the higher `nth` is; tells whether there was any.
-    fn garbage(&mut self, reach: &mut Reach<'_, '_>, set: ShardSet, nth: u32) -> bool {
+    fn garbage(&mut self, reach: &mut EvictionScope<'_, '_>, set: ShardSet, nth: u32) -> bool {
         let most = most(nth) / MOST;
-        let slices = (0..most).take_while(|_| reach.free_garbage(set)).count();
+        let slices = (0..most).take_while(|_| reach.free_deferred(set)).count();
         self.gone(slices);
         slices > 0
     }
@@ -242,9 +245,9 @@ impl Room {
     fn keys(
         &mut self,
         config: &Config,
-        reach: &mut Reach<'_, '_>,
+        reach: &mut EvictionScope<'_, '_>,
         set: ShardSet,
-        victims: Victims,
+        victims: EvictionPolicy,
         nth: u32,
     ) -> bool {
         let count = (1 << nth.min(SLABS_FROM)) * most(nth) / MOST;
@@ -253,9 +256,9 @@ impl Room {
         let mut from = |set: ShardSet| {
             for _ in 0..count {
                 let step = self.step(config, reach, set, victims);
-                progress |= step != Step::Nothing;
+                progress |= step != EvictionStep::Nothing;
                 left = left.saturating_sub(1);
-                if left == 0 || step == Step::Nothing {
+                if left == 0 || step == EvictionStep::Nothing {
                     break;
                 }
             }
@@ -274,9 +277,9 @@ impl Room {
     fn clear(
         &mut self,
         config: &Config,
-        reach: &mut Reach<'_, '_>,
+        reach: &mut EvictionScope<'_, '_>,
         bytes: u64,
-        victims: Victims,
+        victims: EvictionPolicy,
         nth: u32,
     ) -> bool {
         let samples = config.maxmemory_samples;
@@ -293,15 +296,15 @@ impl Room {
     fn step(
         &mut self,
         config: &Config,
-        reach: &mut Reach<'_, '_>,
+        reach: &mut EvictionScope<'_, '_>,
         set: ShardSet,
-        victims: Victims,
-    ) -> Step {
+        victims: EvictionPolicy,
+    ) -> EvictionStep {
         let begun = Instant::now();
         let samples = config.maxmemory_samples;
         let step = self.evictor.evict_one(reach, set, victims, samples);
         self.took.longest = self.took.longest.max(begun.elapsed());
-        self.gone(usize::from(step != Step::Nothing));
+        self.gone(usize::from(step != EvictionStep::Nothing));
         step
     }
 
@@ -309,7 +312,13 @@ impl Room {
         self.left_within = self.left_within.saturating_sub(count as u64);
     }
 
-    fn finish(&mut self, shared: &Shared, config: &Config, reach: &Reach<'_, '_>, begun: Instant) {
+    fn finish(
+        &mut self,
+        shared: &Shared,
+        config: &Config,
+        reach: &EvictionScope<'_, '_>,
+        begun: Instant,
+    ) {
         self.took.cycle += begun.elapsed();
         if !reach.holds_locks() {
             self.serve(shared, config, reach.now());
@@ -349,7 +358,7 @@ pub(super) fn run_again(call: &mut Call<'_>, room: &mut Room, spared: &[u64]) ->
     let bytes = call.args.iter().map(<[u8]>::len).sum();
     let mut nth = 0;
     loop {
-        let mut reach = Reach::Within { shards: &mut call.shards, spared };
+        let mut reach = EvictionScope::Within { shards: &mut call.shards, spared };
         if !room.makes_way(shared, config, &mut reach, set, bytes, &mut nth) {
             return Err(Failure::OUT_OF_MEMORY);
         }

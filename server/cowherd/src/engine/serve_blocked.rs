@@ -82,7 +82,7 @@ fn serve_with(
             hashes.map(|hash| keyspace.shards_of(hash)).collect()
         };
         let widen = |set| shared.waits.reach(set | needed);
-        let mut shards = keyspace.lock_widely(now, own, widen);
+        let mut shards = keyspace.lock_with_retry(now, own, widen);
         shards.add_ready(touched);
         let (left, missing) = serve(shared, config, room, shards);
         touched = left;

@@ -49,7 +49,7 @@ impl Worker {
             own | session.watched_shards(&shared.keyspace)
         };
         let widen = |set| with_waiting(shared, queue.flags(), set);
-        let mut shards = shared.keyspace.lock_widely(now, named, widen);
+        let mut shards = shared.keyspace.lock_with_retry(now, named, widen);
         // Looked at under the locks: whoever sets it holds them all.
         if shared.closing.load(Ordering::Relaxed) {
             ran.outcome = BatchOutcome::Close;

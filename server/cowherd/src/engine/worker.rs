@@ -14,7 +14,7 @@ use crate::commands::{
     SaveKind, Session, Shared, Wait, exec_refused,
 };
 use crate::config::{Config, View};
-use crate::keyspace::{Reach, Shards};
+use crate::keyspace::{EvictionScope, Shards};
 use crate::telemetry::{self, Event, Recorder, Worst};
 use cowherd_arena::{ShardSet, Stalls, take_stalls};
 use cowherd_resp::{Args, Batch, ReplyWriter};
@@ -80,7 +80,7 @@ impl<'t> CommandExecution<'t, '_> {
     fn lock(&self) -> Shards<'t> {
         let Self { shared, set, moves, flags, now, .. } = *self;
         let shards = shared.keyspace.lock(with_waiting(shared, flags, set), now);
-        if shared.keyspace.moves() == moves {
+        if shared.keyspace.relocations() == moves {
             return shards;
         }
         self.lock_again(shards)
@@ -95,7 +95,7 @@ impl<'t> CommandExecution<'t, '_> {
         }
         drop(shards);
         let widen = |set| with_waiting(shared, flags, set);
-        shared.keyspace.lock_widely(now, || self.named(), widen)
+        shared.keyspace.lock_with_retry(now, || self.named(), widen)
     }
 
     /// The shards of the command's keys.
@@ -154,7 +154,7 @@ impl<'t> CommandExecution<'t, '_> {
         let Self { shared, config, planned, now, .. } = *self;
         let args: usize = planned.args.iter().map(<[u8]>::len).sum();
         let mut nth = 0;
-        let mut reach = Reach::Unlocked { space: &shared.keyspace, now };
+        let mut reach = EvictionScope::Unlocked { space: &shared.keyspace, now };
         while room.makes_way(shared, config, &mut reach, self.named(), args, &mut nth) {
             reply.out.truncate(start);
             let ran = self.run(room, session, reply)?;
@@ -260,7 +260,7 @@ impl Worker {
         }
         take_skip(session);
         session.client.last_command.store(row.number as u64 + 1, Ordering::Relaxed);
-        let moves = shared.keyspace.moves();
+        let moves = shared.keyspace.relocations();
         let set = row.command.shards(&shared.keyspace, &planned.args, planned.hash);
         if session.queue.is_some() && !row.command.flags.has(Flags::UNQUEUED) {
             session.enqueue(row, planned.args, planned.hash, set, moves);

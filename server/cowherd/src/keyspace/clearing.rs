@@ -12,8 +12,8 @@
 use cowherd_arena::{CHUNK_SIZE, ChunkIndex, Holds, Stretch, UNIT_SIZE, UNITS_IN_CHUNK};
 
 use super::DATABASES;
-use super::eviction::{Evictor, Victims, next};
-use super::reach::Reach;
+use super::eviction::{EvictionPolicy, Evictor, next};
+use super::reach::EvictionScope;
 
 /// Places that are looked at: some hold what nobody may evict.
 const TRIES: usize = 64;
@@ -23,9 +23,9 @@ impl Evictor {
     /// their place: of `samples` such places the one with the best victims. Returns how many went.
     pub fn evict_neighbours(
         &mut self,
-        reach: &mut Reach<'_, '_>,
+        reach: &mut EvictionScope<'_, '_>,
         bytes: u64,
-        victims: Victims,
+        victims: EvictionPolicy,
         samples: u32,
     ) -> usize {
         let mut best: Option<(u64, Vec<Stretch>)> = None;
@@ -47,7 +47,11 @@ impl Evictor {
     }
 
     /// Where some key stands that may go.
-    fn any_entry(&mut self, reach: &mut Reach<'_, '_>, victims: Victims) -> Option<u64> {
+    fn any_entry(
+        &mut self,
+        reach: &mut EvictionScope<'_, '_>,
+        victims: EvictionPolicy,
+    ) -> Option<u64> {
         let shard = self.choose_shard(reach.space(), super::ShardSet::ALL, victims)?;
         reach.with(shard, |shards| {
             let mem = shards.held.view(shard);
@@ -57,7 +61,12 @@ impl Evictor {
         })?
     }
 
-    fn clear(&mut self, reach: &mut Reach<'_, '_>, slab: &Stretch, victims: Victims) -> usize {
+    fn clear(
+        &mut self,
+        reach: &mut EvictionScope<'_, '_>,
+        slab: &Stretch,
+        victims: EvictionPolicy,
+    ) -> usize {
         let spared = reach.spared();
         let Holds::Slab(shard) = slab.holds else { return 0 };
         let gone = reach.with(shard, |shards| {
@@ -73,7 +82,7 @@ impl Evictor {
 }
 
 /// Neighbours of the entry at `at` that make room for `bytes` bytes when they have gone.
-fn place(reach: &Reach<'_, '_>, at: u64, bytes: u64) -> Option<Vec<Stretch>> {
+fn place(reach: &EvictionScope<'_, '_>, at: u64, bytes: u64) -> Option<Vec<Stretch>> {
     let arena = reach.space().arena();
     let chunk = ChunkIndex::of(at);
     let units = bytes.div_ceil(UNIT_SIZE);
@@ -103,7 +112,11 @@ fn place(reach: &Reach<'_, '_>, at: u64, bytes: u64) -> Option<Vec<Stretch>> {
 }
 
 /// The mean rank of all keys there; `None` if not all of them may go.
-fn rank(reach: &mut Reach<'_, '_>, place: &[Stretch], victims: Victims) -> Option<u64> {
+fn rank(
+    reach: &mut EvictionScope<'_, '_>,
+    place: &[Stretch],
+    victims: EvictionPolicy,
+) -> Option<u64> {
     let spared = reach.spared();
     let (mut sum, mut count) = (0u128, 0u128);
     for slab in place {

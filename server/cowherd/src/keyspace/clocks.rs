@@ -16,7 +16,7 @@ const LFU_START: u32 = 5;
 
 /// How a key was used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Usage {
+pub enum KeyUsage {
     /// Seconds since the last use.
     Idle(u64),
     /// Logarithmic count of uses, 0 to 255.
@@ -24,7 +24,7 @@ pub enum Usage {
 }
 
 /// The clocks of all entries.
-pub struct Clocks {
+pub struct AccessClocks {
     words: SideTable,
     counting: AtomicBool,
     /// How much harder each count is to reach than the one before: `lfu-log-factor`.
@@ -35,8 +35,8 @@ pub struct Clocks {
     opened: u32,
 }
 
-impl Clocks {
-    /// Clocks for an arena of `capacity` bytes that is opened at `now`.
+impl AccessClocks {
+    /// AccessClocks for an arena of `capacity` bytes that is opened at `now`.
     pub(super) fn new(capacity: u64, now: i64) -> io::Result<Self> {
         let words = usize::try_from(capacity / GRAIN).map_err(io::Error::other)?;
         Ok(Self {
@@ -49,17 +49,17 @@ impl Clocks {
     }
 
     /// Counts uses (LFU) instead of remembering the last one (LRU).
-    pub fn count_uses(&self, counting: bool) {
+    pub fn set_lfu(&self, counting: bool) {
         self.counting.store(counting, Ordering::Relaxed);
     }
 
     /// Whether uses are counted.
-    pub fn counts_uses(&self) -> bool {
+    pub fn is_lfu(&self) -> bool {
         self.counting.load(Ordering::Relaxed)
     }
 
     /// Sets how counts rise and fall, as `lfu-log-factor` and `lfu-decay-time` say.
-    pub fn set_pace(&self, log_factor: u32, decay_minutes: u32) {
+    pub fn set_lfu_parameters(&self, log_factor: u32, decay_minutes: u32) {
         self.log_factor.store(log_factor, Ordering::Relaxed);
         self.decay_minutes.store(decay_minutes, Ordering::Relaxed);
     }
@@ -77,7 +77,7 @@ impl Clocks {
     /// Starts the clock of a new entry.
     #[inline]
     pub(super) fn start(&self, entry: u64, now: i64) {
-        let word = match self.counts_uses() {
+        let word = match self.is_lfu() {
             false => seconds(now),
             true => (minutes(now) << 8) | LFU_START,
         };
@@ -89,7 +89,7 @@ impl Clocks {
     pub(super) fn touch(&self, entry: u64, now: i64) {
         let word = self.word(entry);
         let old = word.load(Ordering::Relaxed);
-        let new = match self.counts_uses() {
+        let new = match self.is_lfu() {
             false => seconds(now),
             true => self.counted(old, now),
         };
@@ -100,14 +100,14 @@ impl Clocks {
     }
 
     /// How an entry was used.
-    pub(super) fn usage(&self, entry: u64, now: i64) -> Usage {
+    pub(super) fn usage(&self, entry: u64, now: i64) -> KeyUsage {
         let word = self.word(entry).load(Ordering::Relaxed);
-        match self.counts_uses() {
+        match self.is_lfu() {
             false => {
                 let last = if word == 0 { self.opened } else { word };
-                Usage::Idle(u64::from(seconds(now).saturating_sub(last)))
+                KeyUsage::Idle(u64::from(seconds(now).saturating_sub(last)))
             }
-            true => Usage::Frequency(u64::from(self.decayed(word, now))),
+            true => KeyUsage::Frequency(u64::from(self.decayed(word, now))),
         }
     }
 
@@ -163,28 +163,28 @@ mod tests {
 
     #[test]
     fn idle_time_is_since_the_last_use() {
-        let clocks = Clocks::new(1 << 20, 0).unwrap();
+        let clocks = AccessClocks::new(1 << 20, 0).unwrap();
         clocks.start(128, 5_000);
-        assert_eq!(clocks.usage(128, 65_000), Usage::Idle(60));
+        assert_eq!(clocks.usage(128, 65_000), KeyUsage::Idle(60));
         clocks.touch(128, 60_000);
-        assert_eq!(clocks.usage(128, 65_000), Usage::Idle(5));
-        assert_eq!(clocks.usage(192, 65_000), Usage::Idle(65), "a neighbour is another");
-        let restored = Clocks::new(1 << 20, 60_000).unwrap();
-        assert_eq!(restored.usage(128, 65_000), Usage::Idle(5), "no clock yet: since the start");
+        assert_eq!(clocks.usage(128, 65_000), KeyUsage::Idle(5));
+        assert_eq!(clocks.usage(192, 65_000), KeyUsage::Idle(65), "a neighbour is another");
+        let restored = AccessClocks::new(1 << 20, 60_000).unwrap();
+        assert_eq!(restored.usage(128, 65_000), KeyUsage::Idle(5), "no clock yet: since the start");
     }
 
     #[test]
     fn counts_rise_with_use_and_fall_with_time() {
-        let clocks = Clocks::new(1 << 20, 0).unwrap();
-        clocks.count_uses(true);
+        let clocks = AccessClocks::new(1 << 20, 0).unwrap();
+        clocks.set_lfu(true);
         clocks.start(0, 60_000);
         for i in 0..2000 {
             clocks.touch(0, 60_000 + i);
         }
-        let Usage::Frequency(count) = clocks.usage(0, 62_000) else { panic!("counting") };
+        let KeyUsage::Frequency(count) = clocks.usage(0, 62_000) else { panic!("counting") };
         // A tenth more or less: about 22 after 2,000 uses.
         assert!((12..=35).contains(&count), "{count}");
-        let Usage::Frequency(later) = clocks.usage(0, 62_000 + 3 * 60_000) else { panic!() };
+        let KeyUsage::Frequency(later) = clocks.usage(0, 62_000 + 3 * 60_000) else { panic!() };
         assert_eq!(later, count - 3);
     }
 }

@@ -12,7 +12,7 @@ use std::ops::Range;
 
 use cowherd_arena::{Mem, OutOfMemory, rounded};
 
-use super::entry::{Encoding, Kind, Shape};
+use super::entry::{Encoding, Shape, ValueKind};
 use super::shards::{Entry, free_entry};
 use super::strings::room;
 use super::{DbIndex, Expiry, Key, Shards};
@@ -23,7 +23,7 @@ pub(super) const MAX_BYTES: u64 = 1 << 20;
 /// What is to be known of a new value, its bytes apart.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Description {
-    pub kind: Kind,
+    pub kind: ValueKind,
     pub form: u8,
     /// Elements, fields or members; 0 for large values.
     pub count: u64,
@@ -31,14 +31,14 @@ pub(super) struct Description {
 
 /// When a value of several elements is too large to be compact.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct CompactLimits {
     /// Elements, fields or members.
     pub entries: u64,
     /// Bytes of each.
     pub value: u64,
 }
 
-impl Limits {
+impl CompactLimits {
     /// Whether a compact value may have so many elements.
     #[inline]
     pub(super) fn allow_count(&self, count: u64) -> bool {

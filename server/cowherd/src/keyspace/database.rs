@@ -30,7 +30,7 @@ impl Databases {
 
 /// A key chosen at random.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Pick<'m> {
+pub enum RandomKey<'m> {
     /// There is none.
     Nothing,
     /// The chosen one had expired, and is gone now.
@@ -109,7 +109,7 @@ impl Shards<'_> {
     }
 
     /// Hands keys of a database whose home is a shard to `each`, about `least` of them or more if
-    /// there are so many; expired ones are left out. What [`Keyspace::shards_at_home`] names is
+    /// there are so many; expired ones are left out. What [`Keyspace::shards_of_home`] names is
     /// locked. Returns where to go on.
     pub fn scan(
         &self,
@@ -117,7 +117,7 @@ impl Shards<'_> {
         home: ShardIndex,
         cursor: Cursor,
         least: usize,
-        mut each: impl FnMut(&[u8], super::Kind),
+        mut each: impl FnMut(&[u8], super::ValueKind),
     ) -> Option<Cursor> {
         let mem = self.held.view(home);
         let mut hand_over = |mem: &Mem<'_>, at| {
@@ -126,7 +126,7 @@ impl Shards<'_> {
                 each(shape.key(mem, at), shape.kind);
             }
         };
-        if self.space.moves() == 0 {
+        if self.space.relocations() == 0 {
             return keys_of(home, db).scan(&mem, cursor, least, |at| hand_over(&mem, at));
         }
         let mut there = Vec::new();
@@ -148,20 +148,20 @@ impl Shards<'_> {
 
     /// A key of a database in one locked shard, chosen at random. If that one has expired, it is
     /// removed instead: who asks until there is an answer will get one.
-    pub fn pick_key(
+    pub fn random_key(
         &mut self,
         db: DbIndex,
         shard: ShardIndex,
         random: impl FnMut() -> u64,
-    ) -> Pick<'_> {
+    ) -> RandomKey<'_> {
         let mem = self.held.view(shard);
-        let Some(at) = keys_of(shard, db).random(&mem, random) else { return Pick::Nothing };
+        let Some(at) = keys_of(shard, db).random(&mem, random) else { return RandomKey::Nothing };
         let shape = Shape::load(&mem, at);
         if shape.expiry(&mem, at).is_some_and(|expiry| expiry <= self.now) {
             self.expire_entry(shard, db, at);
-            return Pick::Expired;
+            return RandomKey::Expired;
         }
-        Pick::Key(self.held.view(shard).slice(at + shape.key_at(), shape.key_len))
+        RandomKey::Key(self.held.view(shard).slice(at + shape.key_at(), shape.key_len))
     }
 
     /// Milliseconds to live of about `most` keys with an expiry in a locked shard: their number
@@ -187,13 +187,13 @@ fn free_garbage_slot(mem: &mut Mem<'_>, shard: ShardIndex) -> Offset<DbRoot> {
         return free;
     }
     let Some(first) = slots.next() else { unreachable!("there are garbage slots") };
-    while !free_flushed(mem, first, usize::MAX) {}
+    while !free_all_deferred(mem, first, usize::MAX) {}
     first
 }
 
 /// Frees about `most` entries of a flushed database; tells whether that was all. What the other
 /// dictionaries refer to is freed through `keys`, and only after them.
-pub(super) fn free_flushed(mem: &mut Mem<'_>, root: Offset<DbRoot>, most: usize) -> bool {
+pub(super) fn free_all_deferred(mem: &mut Mem<'_>, root: Offset<DbRoot>, most: usize) -> bool {
     Side::ALL.iter().all(|side| side.at(root).drain(mem, most, |_, _| {}))
         && keys_at(root).drain(mem, most, free_entry)
 }

@@ -10,7 +10,7 @@ use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 use cowherd_arena::ShardIndex;
 use cowherd_arena::containers::dict::Cursor;
 
-use super::entry::{Encoding, Kind, Shape};
+use super::entry::{Encoding, Shape, ValueKind};
 use super::values::{self, Digest};
 use super::{DATABASES, Shards, keys_of};
 
@@ -39,7 +39,7 @@ impl Shards<'_> {
             digest.text.push(shape.kind as u8);
             digest.add_number(shape.expiry(&mem, at).unwrap_or(i64::MIN));
             digest.add(shape.key(&mem, at));
-            if shape.kind != Kind::String {
+            if shape.kind != ValueKind::String {
                 values::digest(&mem, at, &shape, &mut digest);
             } else if shape.encoding == Encoding::Int {
                 digest.text.extend_from_slice(shape.number(&mem, at).to_string().as_bytes());

@@ -55,7 +55,7 @@ const _: () = assert!(HEAD == 12);
 /// What type a value has.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Kind {
+pub enum ValueKind {
     /// A string.
     String = 1,
     /// A list.
@@ -70,7 +70,7 @@ pub enum Kind {
     Stream = 6,
 }
 
-impl Kind {
+impl ValueKind {
     pub(super) const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::String),
@@ -142,7 +142,7 @@ struct Body {
 /// An entry's head, decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct Shape {
-    pub kind: Kind,
+    pub kind: ValueKind,
     pub encoding: Encoding,
     pub has_expiry: bool,
     /// Whether the value was changed in place: such values are never called short or a number.
@@ -222,7 +222,7 @@ impl Shape {
         };
         let shape = Self {
             held,
-            kind: Kind::from_byte(head.kind & KIND_MASK)?,
+            kind: ValueKind::from_byte(head.kind & KIND_MASK)?,
             encoding: Encoding::from_flags(head.flags)?,
             has_expiry: head.flags & HAS_EXPIRY != 0,
             was_edited: head.flags & WAS_EDITED != 0,
@@ -308,7 +308,7 @@ impl Shape {
     /// Whether the value is one of several elements, in a packed run.
     #[inline]
     pub fn is_compact(&self) -> bool {
-        self.kind != Kind::String && self.encoding != Encoding::Large
+        self.kind != ValueKind::String && self.encoding != Encoding::Large
     }
 
     /// Whether the entry belongs into a dictionary beside the keys.
@@ -316,7 +316,7 @@ impl Shape {
     pub const fn is_in(&self, side: super::Side) -> bool {
         match side {
             super::Side::Expires => self.has_expiry,
-            super::Side::Volatile => matches!(self.kind, Kind::Hash) && self.form == VOLATILE,
+            super::Side::Volatile => matches!(self.kind, ValueKind::Hash) && self.form == VOLATILE,
         }
     }
 

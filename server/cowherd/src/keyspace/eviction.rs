@@ -22,11 +22,11 @@ use crate::config::MaxmemoryPolicy;
 use cowherd_arena::containers::dict::{Dict, Hashed as _};
 use cowherd_arena::{ShardIndex, ShardSet, Stretch};
 
-use super::clocks::Usage;
+use super::clocks::KeyUsage;
 use super::entry::{ByHash, ByKey, ByPlace, Shape};
+use super::events::KeyspaceEvent;
 use super::interest::ReadyKey;
-use super::news::KeyEvent;
-use super::reach::{GARBAGE_SLICE, Reach};
+use super::reach::{EvictionScope, GARBAGE_SLICE};
 use super::shards::{Counter, Entry};
 use super::{DATABASES, DbIndex, Keyspace, Shards, expires_of, keys_of};
 
@@ -44,13 +44,13 @@ enum Ranking {
 
 /// Which keys may go, and which of them go first.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Victims {
+pub struct EvictionPolicy {
     ranking: Ranking,
     /// Only keys with an expiry.
     volatile: bool,
 }
 
-impl Victims {
+impl EvictionPolicy {
     /// The victims of a policy; none if it has none.
     pub const fn of(policy: MaxmemoryPolicy) -> Option<Self> {
         let (ranking, volatile) = match policy {
@@ -72,22 +72,22 @@ impl Victims {
     }
 
     /// The higher, the sooner it goes.
-    fn rank(self, usage: Usage, expiry: Option<i64>) -> u64 {
+    fn rank(self, usage: KeyUsage, expiry: Option<i64>) -> u64 {
         match (self.ranking, usage) {
             (Ranking::Any, _) => 0,
             (Ranking::SoonestToExpire, _) => {
                 u64::MAX - expiry.map_or(u64::MAX, |at| u64::try_from(at).unwrap_or_default())
             }
             // Right after a change of policy there may be figures of the other kind.
-            (Ranking::Oldest | Ranking::Rarest, Usage::Idle(seconds)) => seconds,
-            (Ranking::Oldest | Ranking::Rarest, Usage::Frequency(count)) => 255 - count.min(255),
+            (Ranking::Oldest | Ranking::Rarest, KeyUsage::Idle(seconds)) => seconds,
+            (Ranking::Oldest | Ranking::Rarest, KeyUsage::Frequency(count)) => 255 - count.min(255),
         }
     }
 }
 
 /// What one step of eviction did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Step {
+pub enum EvictionStep {
     /// A key was evicted.
     Evicted,
     /// Memory of keys that had expired, or were deleted before, was freed.
@@ -111,7 +111,7 @@ struct Candidate {
 pub struct Evictor {
     /// The best comes last.
     pool: Vec<Candidate>,
-    victims: Option<Victims>,
+    victims: Option<EvictionPolicy>,
     next_shard: usize,
     pub(super) random: u64,
     pub(super) ready: Vec<ReadyKey>,
@@ -132,11 +132,11 @@ impl Evictor {
     /// else.
     pub fn evict_one(
         &mut self,
-        reach: &mut Reach<'_, '_>,
+        reach: &mut EvictionScope<'_, '_>,
         set: ShardSet,
-        victims: Victims,
+        victims: EvictionPolicy,
         samples: u32,
-    ) -> Step {
+    ) -> EvictionStep {
         if self.victims != Some(victims) {
             self.pool.clear();
             self.victims = Some(victims);
@@ -145,17 +145,21 @@ impl Evictor {
         // Candidates may have gone, or were used meanwhile: then others take their place.
         for _ in 0..2 * POOL {
             let Some(shard) = self.choose_shard(reach.space(), set, victims) else {
-                return if reach.free_garbage(set) { Step::Freed } else { Step::Nothing };
+                return if reach.free_deferred(set) {
+                    EvictionStep::Freed
+                } else {
+                    EvictionStep::Nothing
+                };
             };
             self.keep_room_for(set);
             let freed = reach.with(shard, |shards| {
-                let freed = shards.free_garbage(shard, GARBAGE_SLICE)
+                let freed = shards.free_deferred(shard, GARBAGE_SLICE)
                     || self.sample(shards, shard, victims, samples, spared);
                 self.ready.append(&mut shards.take_ready());
                 freed
             });
             if freed == Some(true) {
-                return Step::Freed;
+                return EvictionStep::Freed;
             }
             let Some(best) = self.pool.iter().rposition(|candidate| set.has(candidate.shard))
             else {
@@ -168,10 +172,10 @@ impl Evictor {
                 evicted
             });
             if evicted == Some(true) {
-                return Step::Evicted;
+                return EvictionStep::Evicted;
             }
         }
-        Step::Nothing
+        EvictionStep::Nothing
     }
 
     /// Candidates of other shards, however good they are, must not keep those of the wanted ones
@@ -188,7 +192,7 @@ impl Evictor {
         &mut self,
         space: &Keyspace,
         set: ShardSet,
-        victims: Victims,
+        victims: EvictionPolicy,
     ) -> Option<ShardIndex> {
         let order = ShardIndex::all().cycle().skip(self.next_shard).take(ShardIndex::all().count());
         let shard = order
@@ -204,7 +208,7 @@ impl Evictor {
         &mut self,
         shards: &mut Shards<'_>,
         shard: ShardIndex,
-        victims: Victims,
+        victims: EvictionPolicy,
         samples: u32,
         spared: &[u64],
     ) -> bool {
@@ -265,7 +269,7 @@ impl Evictor {
 impl Shards<'_> {
     /// Removes a candidate, unless it has gone, or was used or changed so that it would not be one
     /// any more.
-    fn evict(&mut self, candidate: &Candidate, victims: Victims, spared: &[u64]) -> bool {
+    fn evict(&mut self, candidate: &Candidate, victims: EvictionPolicy, spared: &[u64]) -> bool {
         let Candidate { rank, shard, db, hash, ref key } = *candidate;
         if is_spared(spared, hash) {
             return false;
@@ -286,7 +290,7 @@ impl Shards<'_> {
 
     fn drop_victim(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
         self.count(entry.shard, Counter::Evicted, 1);
-        self.announce(KeyEvent::Evicted, db, entry.shard, entry.at);
+        self.announce(KeyspaceEvent::Evicted, db, entry.shard, entry.at);
         self.discard(db, hash, entry);
     }
 
@@ -309,7 +313,7 @@ impl Shards<'_> {
         &self,
         shard: ShardIndex,
         slab: &Stretch,
-        victims: Victims,
+        victims: EvictionPolicy,
         spared: &[u64],
     ) -> Option<(u64, Vec<(DbIndex, u64)>)> {
         let (mates, size) = self.held.view(shard).slab_from(slab.chunk, slab.unit)?;

@@ -16,8 +16,8 @@ fn name(number: u64) -> Vec<u8> {
     format!("key:{number}").into_bytes()
 }
 
-fn alone(space: &Keyspace, now: i64) -> Reach<'_, '_> {
-    Reach::Unlocked { space, now }
+fn alone(space: &Keyspace, now: i64) -> EvictionScope<'_, '_> {
+    EvictionScope::Unlocked { space, now }
 }
 
 fn set(space: &Keyspace, number: u64, expiry: Expiry, now: i64) {
@@ -37,12 +37,12 @@ fn get(space: &Keyspace, number: u64, touch: bool, now: i64) -> bool {
 }
 
 fn evict(space: &Keyspace, policy: MaxmemoryPolicy, count: usize, now: i64) -> usize {
-    let victims = Victims::of(policy).unwrap();
+    let victims = EvictionPolicy::of(policy).unwrap();
     let mut evictor = Evictor::new(1);
     (0..count)
         .take_while(|_| {
             let step = evictor.evict_one(&mut alone(space, now), ShardSet::ALL, victims, SAMPLES);
-            step == Step::Evicted
+            step == EvictionStep::Evicted
         })
         .count()
 }
@@ -55,7 +55,7 @@ const KEYS: u64 = 4000;
 fn victims_of(policy: MaxmemoryPolicy, half_volatile: bool) -> (u64, u64, u64) {
     let space = space(32);
     let lfu = matches!(policy, MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu);
-    space.clocks().count_uses(lfu);
+    space.clocks().set_lfu(lfu);
     let is_worthy = |number: u64| number.is_multiple_of(2);
     let is_volatile = |number: u64| !half_volatile || number < KEYS / 2;
     for number in 0..KEYS {
@@ -100,7 +100,7 @@ fn victims_follow_the_policy() {
     assert!(lasting.abs_diff(500) < 60, "{lasting} of 1,000 have no expiry");
     let (worthy, worthless, lasting) = victims_of(Policy::VolatileRandom, true);
     assert!(worthy.abs_diff(worthless) < 100 && lasting == 0, "{worthy} worthy, {lasting} lasting");
-    assert_eq!(Victims::of(Policy::Noeviction), None);
+    assert_eq!(EvictionPolicy::of(Policy::Noeviction), None);
 }
 
 /// The share of reads that find their key, in percent, of a cache for a tenth of the keys, of
@@ -108,8 +108,8 @@ fn victims_follow_the_policy() {
 fn hit_rate(policy: MaxmemoryPolicy) -> u64 {
     let space = space(32);
     let lfu = policy == MaxmemoryPolicy::AllkeysLfu;
-    space.clocks().count_uses(lfu);
-    let victims = Victims::of(policy).unwrap();
+    space.clocks().set_lfu(lfu);
+    let victims = EvictionPolicy::of(policy).unwrap();
     let (mut evictor, mut random) = (Evictor::new(3), 5);
     let (mut hits, mut reads) = (0, 0);
     for round in 0..100_000u64 {
@@ -164,11 +164,11 @@ fn what_has_expired_is_freed_first_and_does_not_count_as_evicted() {
     for number in 0..10 {
         set(&space, number, Expiry::At(NOW + 10), NOW);
     }
-    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = Evictor::new(1);
     let mut step =
         || evictor.evict_one(&mut alone(&space, NOW + 10), ShardSet::ALL, victims, SAMPLES);
-    while step() == Step::Freed {}
+    while step() == EvictionStep::Freed {}
     let stats = space.stats();
     assert_eq!((stats.expired, stats.evicted, space.len(0)), (10, 0, 0));
 }
@@ -181,7 +181,7 @@ fn only_the_given_shards_lose_keys() {
     }
     let shard = ShardIndex::new(5).unwrap();
     let before = space.shard_len(shard, 0);
-    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = Evictor::new(1);
     // The pool may hold candidates of other shards from before.
     evictor.evict_one(&mut alone(&space, NOW), ShardSet::ALL, victims, SAMPLES);
@@ -200,7 +200,7 @@ fn candidates_of_other_shards_do_not_hide_those_of_a_shard() {
     for number in 0..2000 {
         set(&space, number, Expiry::None, NOW);
     }
-    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     for number in 0..64 {
         let shard = ShardIndex::new(number).unwrap();
         let others = ShardIndex::all().filter(|other| *other != shard);
@@ -215,7 +215,7 @@ fn candidates_of_other_shards_do_not_hide_those_of_a_shard() {
         assert_eq!(evictor.pool.len(), POOL);
         let own =
             evictor.evict_one(&mut alone(&space, NOW), ShardSet::one(shard), victims, SAMPLES);
-        assert_eq!(own, Step::Evicted);
+        assert_eq!(own, EvictionStep::Evicted);
     }
 }
 
@@ -230,11 +230,11 @@ fn what_was_flushed_is_freed_before_a_command_is_refused() {
     drop(shards);
     let used = space.arena().used_bytes();
     assert!(used > 200_000);
-    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = Evictor::new(1);
     let mut step = || evictor.evict_one(&mut alone(&space, NOW), ShardSet::ALL, victims, SAMPLES);
-    while step() == Step::Freed {}
-    assert_eq!(step(), Step::Nothing);
+    while step() == EvictionStep::Freed {}
+    assert_eq!(step(), EvictionStep::Nothing);
     assert!(space.arena().used_bytes() < used / 10);
 }
 
@@ -244,7 +244,7 @@ fn a_slab_goes_as_a_whole_and_its_memory_is_free_for_all() {
     for number in 0..2000 {
         set(&space, number, Expiry::None, NOW);
     }
-    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = Evictor::new(1);
     let used = space.arena().used_bytes();
     let gone = evictor.evict_neighbours(&mut alone(&space, NOW), UNIT_SIZE, victims, SAMPLES);
@@ -252,7 +252,7 @@ fn a_slab_goes_as_a_whole_and_its_memory_is_free_for_all() {
     assert!(space.arena().used_bytes() < used);
     assert_eq!(space.stats().evicted, gone as u64);
     // Keys without an expiry may not go, and then neither may their slab.
-    let volatile = Victims::of(MaxmemoryPolicy::VolatileLru).unwrap();
+    let volatile = EvictionPolicy::of(MaxmemoryPolicy::VolatileLru).unwrap();
     let mut reach = alone(&space, NOW);
     assert_eq!(evictor.evict_neighbours(&mut reach, UNIT_SIZE, volatile, SAMPLES), 0);
     space.verify(1).unwrap();
@@ -268,7 +268,7 @@ fn what_needs_several_units_takes_neighbours() {
         shards.set(0, &key, &vec![b'x'; len], Expiry::None)
     };
     let filled = (0..).take_while(|number| put(&name(*number), 100).is_ok()).count() as u64;
-    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = Evictor::new(1);
     for (i, len) in [6_000, 30_000, 60_000].into_iter().enumerate() {
         let large = format!("large:{i}").into_bytes();
@@ -291,7 +291,7 @@ fn within_a_transaction_named_keys_and_shards_of_others_stay() {
     for number in 0..2000 {
         set(&space, number, Expiry::None, NOW);
     }
-    let victims = Victims::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = Evictor::new(1);
     let hash = |number: u64| space.key(0, &name(number)).hash;
     let mut spared: Vec<u64> = (0..2000).step_by(2).map(hash).collect();
@@ -300,13 +300,13 @@ fn within_a_transaction_named_keys_and_shards_of_others_stay() {
     let kept_by_other = space.shard_len(other, 0);
     let foreign = space.lock(ShardSet::one(other), NOW);
     let mut shards = space.lock(ShardSet::one(own), NOW);
-    let mut reach = Reach::Within { shards: &mut shards, spared: &spared };
+    let mut reach = EvictionScope::Within { shards: &mut shards, spared: &spared };
     // A try that met the busy shard only may find nothing.
     let mut nothing = 0;
     while nothing < 10 {
         match evictor.evict_one(&mut reach, ShardSet::ALL, victims, SAMPLES) {
-            Step::Nothing => nothing += 1,
-            Step::Evicted | Step::Freed => nothing = 0,
+            EvictionStep::Nothing => nothing += 1,
+            EvictionStep::Evicted | EvictionStep::Freed => nothing = 0,
         }
     }
     assert_eq!(evictor.evict_neighbours(&mut reach, UNIT_SIZE, victims, SAMPLES), 0);

@@ -4,7 +4,7 @@
 use cowherd_arena::containers::dict::Cursor;
 use cowherd_arena::{OutOfMemory, ShardIndex, rounded};
 
-use super::database::free_flushed;
+use super::database::free_all_deferred;
 use super::entry::{ByHash, HEAD, Shape};
 use super::shards::Entry;
 use super::{DATABASES, DbIndex, DbRoot, Key, Keyspace, Shards, Side, expires_of, garbage_of};
@@ -36,13 +36,13 @@ impl ExpireRule {
 
 /// What a slice of background work did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Slice {
+pub struct CleaningSlice {
     /// Keys with an expiry, and hashes whose fields may expire, that were looked at.
     pub looked_at: usize,
     /// Of them, those that had expired, or had fields that had.
     pub expired: usize,
     /// Whether flushed databases or deleted values are still to be freed.
-    pub more_garbage: bool,
+    pub more_deferred: bool,
 }
 
 /// Where slices of background work go on, in one database of a shard.
@@ -167,8 +167,11 @@ impl Shards<'_> {
         db: DbIndex,
         cursors: &mut CleanCursors,
         most: usize,
-    ) -> Slice {
-        let mut slice = Slice { more_garbage: self.free_garbage(shard, most), ..Slice::default() };
+    ) -> CleaningSlice {
+        let mut slice = CleaningSlice {
+            more_deferred: self.free_deferred(shard, most),
+            ..CleaningSlice::default()
+        };
         self.expire_keys(shard, db, &mut cursors.keys, most, &mut slice);
         self.expire_fields(shard, db, &mut cursors.fields, most, &mut slice);
         slice
@@ -180,7 +183,7 @@ impl Shards<'_> {
         db: DbIndex,
         cursor: &mut Cursor,
         most: usize,
-        slice: &mut Slice,
+        slice: &mut CleaningSlice,
     ) {
         if expires_of(shard, db).is_empty(&self.mem(shard)) {
             return;
@@ -217,21 +220,21 @@ impl Shards<'_> {
 
     /// Frees all entries of flushed databases, and all large values that were deleted, in one
     /// locked shard, here and now.
-    pub fn free_flushed(&mut self, shard: ShardIndex) {
-        while self.free_garbage(shard, usize::MAX) {}
+    pub fn free_all_deferred(&mut self, shard: ShardIndex) {
+        while self.free_deferred(shard, usize::MAX) {}
     }
 
     /// Frees about `most` entries of flushed databases, or as much of large values that were
     /// deleted; tells whether more is left.
-    pub fn free_garbage(&mut self, shard: ShardIndex, most: usize) -> bool {
+    pub fn free_deferred(&mut self, shard: ShardIndex, most: usize) -> bool {
         let mut mem = self.held.mem(shard);
-        if super::values::free_garbage(&mut mem, most) {
+        if super::values::free_deferred(&mut mem, most) {
             return true;
         }
         match garbage_of(shard).find(|slot| mem.read(*slot) != DbRoot::EMPTY) {
             None => false,
             Some(slot) => {
-                free_flushed(&mut mem, slot, most);
+                free_all_deferred(&mut mem, slot, most);
                 true
             }
         }

@@ -105,13 +105,13 @@ fn name(db: DbIndex, key: &Key<'_>) -> PlaceName {
 
 impl Keyspace {
     /// Ends one [`Shards::wait`]; the shard need not be locked.
-    pub fn stop_waiting(&self, db: DbIndex, key: &Key<'_>) {
+    pub fn remove_waiter(&self, db: DbIndex, key: &Key<'_>) {
         self.with_place(db, key, false, |place| place.waiting = place.waiting.saturating_sub(1));
     }
 
     /// Changes the place of a key, which is made first if `make`, and dropped if nobody is left.
     fn with_place(&self, db: DbIndex, key: &Key<'_>, make: bool, change: impl FnOnce(&mut Place)) {
-        let state = &self.stats[key.home().get()];
+        let state = &self.stats[key.home_shard().get()];
         let mut interests = state.interests.lock();
         let name = name(db, key);
         if make {
@@ -138,20 +138,20 @@ impl Shards<'_> {
     /// Tells those who are interested in a key that it has changed.
     #[inline]
     pub(super) fn tell(&mut self, db: DbIndex, key: &Key<'_>) {
-        if self.is_of_interest(key.home()) {
+        if self.has_watchers(key.home_shard()) {
             self.tell_them(db, key);
         }
     }
 
     /// Whether anybody is interested in any key of a shard.
     #[inline]
-    pub(super) fn is_of_interest(&self, shard: ShardIndex) -> bool {
+    pub(super) fn has_watchers(&self, shard: ShardIndex) -> bool {
         self.space.stats[shard.get()].get(Counter::Interests) > 0
     }
 
     /// Tells those who wait for a key, but not those who watch it.
     pub(super) fn wake(&mut self, db: DbIndex, key: &Key<'_>) {
-        if self.is_of_interest(key.home()) {
+        if self.has_watchers(key.home_shard()) {
             self.with_place(db, key, false, |place, ready| place.make_ready(ready, db, key));
         }
     }
@@ -191,7 +191,7 @@ impl Shards<'_> {
 
     /// Ends [`Self::watch`].
     pub fn unwatch(&mut self, db: DbIndex, key: &Key<'_>, watcher: &Arc<Watcher>) {
-        if self.is_of_interest(key.home()) {
+        if self.has_watchers(key.home_shard()) {
             self.with_place(db, key, false, |place, _| {
                 place.watchers.retain(|known| !Arc::ptr_eq(known, watcher));
             });
@@ -199,7 +199,7 @@ impl Shards<'_> {
     }
 
     /// Lets a key be ready whenever it is touched from now on. Calls are counted.
-    pub fn wait(&mut self, db: DbIndex, key: &Key<'_>) {
+    pub fn add_waiter(&mut self, db: DbIndex, key: &Key<'_>) {
         self.with_place(db, key, true, |place, _| place.waiting += 1);
     }
 
@@ -254,7 +254,7 @@ impl Shards<'_> {
 
     fn places_of(&self, databases: Databases) -> Vec<PlaceName> {
         let mut places = Vec::new();
-        for shard in ShardIndex::all().filter(|shard| self.is_of_interest(*shard)) {
+        for shard in ShardIndex::all().filter(|shard| self.has_watchers(*shard)) {
             let interests = self.space.stats[shard.get()].interests.lock();
             let named = interests.places.keys().filter(|(_, db, _)| databases.has(*db));
             places.extend(named.cloned());

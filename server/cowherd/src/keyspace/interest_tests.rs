@@ -26,7 +26,7 @@ fn touches(watched: &[u8], now: i64, change: impl FnOnce(&mut Shards<'_>, &Keysp
     change(&mut shards, &space);
     let touched = watcher.is_touched();
     shards.unwatch(0, &key, &watcher);
-    assert!(ShardIndex::all().all(|shard| !shards.is_of_interest(shard)));
+    assert!(ShardIndex::all().all(|shard| !shards.has_watchers(shard)));
     watcher.reset();
     shards.set(0, &key, b"later", Expiry::None).unwrap();
     assert!(!watcher.is_touched(), "told after the end");
@@ -118,9 +118,9 @@ fn a_key_is_ready_once_when_it_is_touched_while_somebody_waits() {
     let space = space();
     let mut shards = space.lock(ShardSet::ALL, NOW);
     let (a, b) = (space.key(0, b"a"), space.key(0, b"b"));
-    shards.wait(2, &a);
-    shards.wait(2, &a);
-    shards.wait(2, &b);
+    shards.add_waiter(2, &a);
+    shards.add_waiter(2, &a);
+    shards.add_waiter(2, &b);
     for key in [&b, &a, &b] {
         shards.set(0, key, b"elsewhere", Expiry::None).unwrap();
         shards.set(2, key, b"here", Expiry::None).unwrap();
@@ -131,14 +131,14 @@ fn a_key_is_ready_once_when_it_is_touched_while_somebody_waits() {
     assert!(!shards.has_ready());
     shards.remove(2, &a);
     assert_eq!(shards.take_ready(), [ready(&a)]);
-    shards.keyspace().stop_waiting(2, &a);
+    shards.keyspace().remove_waiter(2, &a);
     shards.remove(2, &a);
     shards.set(2, &a, b"again", Expiry::None).unwrap();
     assert_eq!(shards.take_ready(), [ready(&a)], "one still waits");
-    shards.keyspace().stop_waiting(2, &a);
-    shards.keyspace().stop_waiting(2, &b);
+    shards.keyspace().remove_waiter(2, &a);
+    shards.keyspace().remove_waiter(2, &b);
     shards.remove(2, &a);
     shards.remove(2, &b);
     assert!(!shards.has_ready());
-    assert!(ShardIndex::all().all(|shard| !shards.is_of_interest(shard)));
+    assert!(ShardIndex::all().all(|shard| !shards.has_watchers(shard)));
 }

@@ -39,13 +39,14 @@ mod compact;
 mod database;
 mod digest;
 mod entry;
+mod events;
 mod eviction;
 mod expiry;
 mod hash;
 mod interest;
 mod list;
 mod moving;
-mod news;
+
 mod reach;
 #[cfg(test)]
 mod scarcity;
@@ -66,30 +67,30 @@ use cowherd_arena::containers::dict::{Dict, Root};
 use cowherd_arena::layout::{ROOT_SIZE, shard_root};
 use cowherd_arena::{Arena, Blank, Offset, OpenError};
 
-pub use clocks::{Clocks, Usage};
-pub use compact::Limits;
+pub use clocks::{AccessClocks, KeyUsage};
+pub use compact::CompactLimits;
 pub use cowherd_arena::containers::dict::Cursor;
 pub use cowherd_arena::{
     CHUNK_SIZE, OutOfMemory, SHARDS, ShardIndex, ShardSet, UNIT_SIZE, piece_for,
 };
-pub use database::{Databases, Pick, ScanCursor};
-pub use entry::{Encoding, Kind};
-pub use eviction::{Evictor, Step, Victims};
+pub use database::{Databases, RandomKey, ScanCursor};
+pub use entry::{Encoding, ValueKind};
+pub use events::{KeyspaceEvent, KeyspaceEvents};
+pub use eviction::{EvictionPolicy, EvictionStep, Evictor};
 pub use expiry::{CleanCursors, ExpireRule};
-pub use hash::{Expired, FieldValue};
+pub use hash::{FieldExpiryOutcome, FieldValue};
 pub use interest::{ReadyKey, Watcher};
 pub use list::{ListEnd, ListLimits};
-pub use news::{KeyEvent, News};
-pub use reach::Reach;
+pub use reach::EvictionScope;
 #[cfg(test)]
-pub use scarcity::Scarcity;
+pub use scarcity::MemoryExhauster;
 pub use set::{MemberList, SetLimits};
 pub use shards::{Entry, Key, ShardStats, Shards};
-pub use sorted_set::{Edge, Put, SortedSetView};
+pub use sorted_set::{MemberChange, RangeBound, SortedSetView};
 use strays::Strays;
 pub use stream::{
-    Claim, Consumer, ConsumerInfo, Fields, Group, GroupInfo, Pending, Prepared, StreamId,
-    StreamInfo, StreamLimits, Trim,
+    Consumer, ConsumerInfo, Group, GroupInfo, PendingClaim, PendingEntry, PendingReservation,
+    StreamFields, StreamId, StreamInfo, StreamLimits, StreamTrim,
 };
 pub use strings::{Expiry, MAX_VALUE, StringError, Value};
 pub use values::WrongType;
@@ -201,9 +202,9 @@ pub fn layout_hash() -> u64 {
 /// All keys and values of one server.
 pub struct Keyspace {
     arena: Arena,
-    clocks: Clocks,
+    clocks: AccessClocks,
     stats: Box<[shards::ShardState; SHARDS]>,
-    news: News,
+    events: KeyspaceEvents,
     strays: Strays,
 }
 
@@ -221,10 +222,10 @@ impl Keyspace {
     /// # Errors
     /// No address space for the clocks.
     pub fn open(arena: Arena) -> Result<Self, OpenError> {
-        let clocks =
-            Clocks::new(arena.capacity(), crate::clock::wall_ms()).map_err(OpenError::SideTable)?;
+        let clocks = AccessClocks::new(arena.capacity(), crate::clock::wall_ms())
+            .map_err(OpenError::SideTable)?;
         let stats = Box::new([const { shards::ShardState::new() }; SHARDS]);
-        Ok(Self { arena, clocks, stats, news: News::new(), strays: Strays::new() })
+        Ok(Self { arena, clocks, stats, events: KeyspaceEvents::new(), strays: Strays::new() })
     }
 
     /// The arena.
@@ -233,12 +234,12 @@ impl Keyspace {
     }
 
     /// What others want to be told about keys.
-    pub const fn news(&self) -> &News {
-        &self.news
+    pub const fn events(&self) -> &KeyspaceEvents {
+        &self.events
     }
 
     /// The access clocks.
-    pub const fn clocks(&self) -> &Clocks {
+    pub const fn clocks(&self) -> &AccessClocks {
         &self.clocks
     }
 

@@ -162,7 +162,7 @@ impl Shards<'_> {
         let target = Key { shard, ..*key };
         let linked = match &old {
             Some(old) if old.shard == shard => self.relink(db, key.hash, old, at, &shape),
-            Some(_) => self.link_silently(db, &target, at, &shape),
+            Some(_) => self.link_no_event(db, &target, at, &shape),
             None => self.link(db, &target, at, &shape),
         };
         if let Err(full) = linked {
@@ -179,7 +179,7 @@ impl Shards<'_> {
                 self.unlink(db, key.hash, &old);
             }
             self.free(&old);
-            self.announce(super::KeyEvent::New, db, shard, at);
+            self.announce(super::KeyspaceEvent::New, db, shard, at);
             // The clock is that of a new key, not of the one whose place it took.
             self.space.clocks.start(at, self.now);
         }

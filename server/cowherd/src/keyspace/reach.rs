@@ -8,7 +8,7 @@ use super::{Keyspace, ShardIndex, ShardSet, Shards};
 pub(super) const GARBAGE_SLICE: usize = 256;
 
 /// Where an evictor works.
-pub enum Reach<'r, 'a> {
+pub enum EvictionScope<'r, 'a> {
     /// The caller holds no lock: each shard is locked while something is done there.
     Unlocked {
         /// The keyspace.
@@ -25,7 +25,7 @@ pub enum Reach<'r, 'a> {
     },
 }
 
-impl<'r, 'a> Reach<'r, 'a> {
+impl<'r, 'a> EvictionScope<'r, 'a> {
     /// The keyspace.
     pub fn space(&self) -> &'a Keyspace {
         match self {
@@ -76,8 +76,9 @@ impl<'r, 'a> Reach<'r, 'a> {
 
     /// Frees a slice of what was deleted before, in the first of these shards that has any; tells
     /// whether one has.
-    pub fn free_garbage(&mut self, set: ShardSet) -> bool {
-        let mut free = |shard| self.with(shard, |shards| shards.free_garbage(shard, GARBAGE_SLICE));
+    pub fn free_deferred(&mut self, set: ShardSet) -> bool {
+        let mut free =
+            |shard| self.with(shard, |shards| shards.free_deferred(shard, GARBAGE_SLICE));
         set.iter().any(|shard| free(shard) == Some(true))
     }
 }

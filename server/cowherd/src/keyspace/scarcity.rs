@@ -6,11 +6,11 @@ use super::Keyspace;
 
 /// Memory that nobody else can have.
 #[derive(Default)]
-pub struct Scarcity {
+pub struct MemoryExhauster {
     taken: Vec<(ShardIndex, u64, u64)>,
 }
 
-impl Scarcity {
+impl MemoryExhauster {
     /// Takes all that a shard could get: no command finds an object of any size there.
     pub fn take(&mut self, space: &Keyspace, shard: ShardIndex) {
         let mut shards = space.lock(ShardSet::one(shard), 0);

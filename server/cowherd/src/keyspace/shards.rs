@@ -8,9 +8,9 @@ use parking_lot::Mutex;
 use cowherd_arena::containers::dict::Found;
 use cowherd_arena::{Held, Mem, OutOfMemory, ShardIndex, ShardSet, rounded};
 
-use super::entry::{ByHash, ByKey, ByPlace, Encoding, Kind, Shape};
+use super::entry::{ByHash, ByKey, ByPlace, Encoding, Shape, ValueKind};
+use super::events::KeyspaceEvent;
 use super::interest::{Interests, ReadyKey};
-use super::news::KeyEvent;
 use super::{DbIndex, Keyspace, Side, keys_of, values};
 
 /// A key, with its hash and its shard.
@@ -106,7 +106,7 @@ pub struct Entry {
 
 impl Entry {
     /// The value's type.
-    pub const fn kind(&self) -> Kind {
+    pub const fn kind(&self) -> ValueKind {
         self.shape.kind
     }
 }
@@ -219,8 +219,8 @@ impl<'a> Shards<'a> {
     fn count_read(&self, db: DbIndex, key: &Key<'_>, found: bool) {
         let counter = if found { Counter::Hits } else { Counter::Misses };
         self.count(key.shard, counter, 1);
-        if !found && self.space.news.wants(KeyEvent::Missed) {
-            self.space.news.tell(KeyEvent::Missed, db, key.bytes);
+        if !found && self.space.events.is_enabled(KeyspaceEvent::Missed) {
+            self.space.events.emit(KeyspaceEvent::Missed, db, key.bytes);
         }
     }
 
@@ -255,7 +255,7 @@ impl<'a> Shards<'a> {
     }
 
     /// As [`Self::peek_read`], but nobody is told of a miss.
-    pub fn peek_quietly(&mut self, db: DbIndex, key: &Key<'_>) -> Option<Entry> {
+    pub fn peek_no_event(&mut self, db: DbIndex, key: &Key<'_>) -> Option<Entry> {
         let entry = self.peek(db, key);
         let counter = if entry.is_some() { Counter::Hits } else { Counter::Misses };
         self.count(key.shard, counter, 1);
@@ -268,7 +268,7 @@ impl<'a> Shards<'a> {
     }
 
     /// How an entry was used.
-    pub fn usage(&self, entry: &Entry) -> super::Usage {
+    pub fn usage(&self, entry: &Entry) -> super::KeyUsage {
         self.space.clocks.usage(entry.at, self.now)
     }
 
@@ -289,7 +289,7 @@ impl<'a> Shards<'a> {
     /// What OBJECT ENCODING answers for an entry.
     pub fn encoding_name(&self, entry: &Entry) -> &'static str {
         match entry.shape.encoding {
-            _ if entry.shape.kind != Kind::String => values::encoding_name(&entry.shape),
+            _ if entry.shape.kind != ValueKind::String => values::encoding_name(&entry.shape),
             Encoding::Int => "int",
             _ if entry.shape.value_len <= 44 && !entry.shape.was_edited => "embstr",
             _ => "raw",
@@ -314,7 +314,7 @@ impl<'a> Shards<'a> {
     #[cold]
     pub(super) fn expire(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
         self.count(entry.shard, Counter::Expired, 1);
-        self.announce(KeyEvent::Expired, db, entry.shard, entry.at);
+        self.announce(KeyspaceEvent::Expired, db, entry.shard, entry.at);
         self.discard(db, hash, entry);
     }
 
@@ -323,7 +323,7 @@ impl<'a> Shards<'a> {
         let shard = entry.shard;
         let mem = self.held.view(shard);
         let home = ShardIndex::of_hash(hash);
-        let key = self.is_of_interest(home).then(|| entry.shape.key(&mem, entry.at).to_vec());
+        let key = self.has_watchers(home).then(|| entry.shape.key(&mem, entry.at).to_vec());
         self.unlink(db, hash, entry);
         self.free(entry);
         self.changed(shard);
@@ -340,13 +340,13 @@ impl<'a> Shards<'a> {
         at: u64,
         shape: &Shape,
     ) -> Result<(), OutOfMemory> {
-        self.link_silently(db, key, at, shape)?;
-        self.announce(KeyEvent::New, db, key.shard, at);
+        self.link_no_event(db, key, at, shape)?;
+        self.announce(KeyspaceEvent::New, db, key.shard, at);
         Ok(())
     }
 
     /// As [`Self::link`], for a caller that tells of the new key itself.
-    pub(super) fn link_silently(
+    pub(super) fn link_no_event(
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
@@ -367,10 +367,10 @@ impl<'a> Shards<'a> {
 
     /// Tells who wants to know what happened to the key of the entry at `at`.
     #[inline]
-    pub(super) fn announce(&self, event: KeyEvent, db: DbIndex, shard: ShardIndex, at: u64) {
-        if self.space.news.wants(event) {
+    pub(super) fn announce(&self, event: KeyspaceEvent, db: DbIndex, shard: ShardIndex, at: u64) {
+        if self.space.events.is_enabled(event) {
             let mem = self.held.view(shard);
-            self.space.news.tell(event, db, Shape::load(&mem, at).key(&mem, at));
+            self.space.events.emit(event, db, Shape::load(&mem, at).key(&mem, at));
         }
     }
 

@@ -180,7 +180,7 @@ impl Key<'_> {
     /// The shard that its hash names. Who is interested in the key is noted there, wherever the
     /// key lives.
     #[inline]
-    pub const fn home(&self) -> ShardIndex {
+    pub const fn home_shard(&self) -> ShardIndex {
         ShardIndex::of_hash(self.hash)
     }
 }
@@ -208,19 +208,19 @@ impl Keyspace {
     /// How often keys have gone to another shard. If it is the same before [`Self::shards_of`] and
     /// after locking those, they are the right ones.
     #[inline]
-    pub fn moves(&self) -> u64 {
+    pub fn relocations(&self) -> u64 {
         self.strays.moves.load(Ordering::Acquire)
     }
 
     /// Locks the shards that `named` tells, until the result goes.
     pub fn lock_named(&self, now: i64, named: impl Fn() -> ShardSet) -> Shards<'_> {
-        self.lock_widely(now, named, |set| set)
+        self.lock_with_retry(now, named, |set| set)
     }
 
     /// Locks the shards that `named` tells, and more if `widen` adds some. What is told by means
     /// of [`Self::shards_of`] holds still once the homes are locked; if it was another before, all
     /// are locked anew.
-    pub fn lock_widely(
+    pub fn lock_with_retry(
         &self,
         now: i64,
         named: impl Fn() -> ShardSet,
@@ -236,7 +236,7 @@ impl Keyspace {
 
     /// Forgets up to `most` strays that have gone while their home was not locked, and all of
     /// flushed databases. No lock is held. Tells whether there are more.
-    pub fn forget_strays(&self, most: usize) -> bool {
+    pub fn prune_relocations(&self, most: usize) -> bool {
         let flushed = std::mem::take(&mut *self.strays.flushed.lock());
         drop(flushed);
         let mut gone = self.strays.gone.lock();
@@ -251,7 +251,7 @@ impl Keyspace {
     }
 
     /// A home, and the shards in which keys live that are at home there; perhaps some more.
-    pub fn shards_at_home(&self, home: ShardIndex) -> ShardSet {
+    pub fn shards_of_home(&self, home: ShardIndex) -> ShardSet {
         let away = self.strays.away[home.get()].load(Ordering::Relaxed);
         ShardSet::one(home) | ShardSet::of_bits(away)
     }
@@ -309,7 +309,7 @@ impl Keyspace {
             let home = ShardIndex::of_hash(hash).get();
             Err(Broken::at(shard_root(home), format!("a key of shard {home}: {reason}")))
         };
-        let may_learn = self.moves() == 0;
+        let may_learn = self.relocations() == 0;
         for (db, hash, shard) in found.iter().copied() {
             match self.strays.look_up(db, hash) {
                 Some(known) if known == shard => {}
@@ -349,15 +349,19 @@ impl Shards<'_> {
     /// Notes where a key lives that was linked just now.
     #[inline]
     pub(super) fn settle(&self, db: DbIndex, key: &Key<'_>) {
-        if key.shard != key.home() || self.space.strays.may_have(key.hash) {
+        if key.shard != key.home_shard() || self.space.strays.may_have(key.hash) {
             self.settle_somewhere(db, key);
         }
     }
 
     #[cold]
     fn settle_somewhere(&self, db: DbIndex, key: &Key<'_>) {
-        assert!(self.held.set().has(key.home()), "shard {} is not locked", key.home().get());
-        if key.shard == key.home() {
+        assert!(
+            self.held.set().has(key.home_shard()),
+            "shard {} is not locked",
+            key.home_shard().get()
+        );
+        if key.shard == key.home_shard() {
             self.space.strays.forget(db, key.hash);
         } else {
             self.space.strays.note(db, key.hash, key.shard);

@@ -7,11 +7,11 @@ use proptest::prelude::*;
 
 use super::super::eviction::next;
 use super::super::tests::{reopen, space};
-use super::super::{Databases, Expiry, Limits};
+use super::super::{CompactLimits, Databases, Expiry};
 use super::*;
 
 const NOW: i64 = 1_000;
-const LIMITS: Limits = Limits { entries: 4, value: 64 };
+const LIMITS: CompactLimits = CompactLimits { entries: 4, value: 64 };
 
 /// Sets fields `0` to `fields - 1` of a hash to `value`.
 fn set_hash(shards: &mut Shards<'_>, db: DbIndex, name: &[u8], fields: usize, value: &[u8]) {
@@ -53,11 +53,11 @@ fn a_large_value_stays_in_its_shard_and_its_name_goes_there() {
     shards.rename(0, &from, &target).unwrap();
     assert!(shards.peek(0, &from).is_none());
     let now = space.key(0, &to);
-    assert_eq!((now.shard, now.home()), (from.shard, target.home()));
+    assert_eq!((now.shard, now.home_shard()), (from.shard, target.home_shard()));
     let after = shards.peek(0, &now).unwrap();
     assert_eq!((header(&shards, &after), space.arena().used_bytes()), (was_at, used));
     drop(shards);
-    let here_and_home = ShardSet::one(now.shard) | ShardSet::one(now.home());
+    let here_and_home = ShardSet::one(now.shard) | ShardSet::one(now.home_shard());
     assert_eq!((space.shards_of(now.hash), space.strays.count()), (here_and_home, 1));
     space.verify(2).unwrap();
     // The image says all that there is to know.
@@ -80,7 +80,7 @@ fn a_small_value_comes_home() {
     assert!(shards.peek(0, &space.key(0, b"from")).unwrap().shape.is_large());
     shards.rename(0, &space.key(0, b"from"), &space.key(0, &to)).unwrap();
     drop(shards);
-    assert_eq!((space.strays.count(), space.moves()), (0, 0));
+    assert_eq!((space.strays.count(), space.relocations()), (0, 0));
     assert_eq!(hash_at(&space, 0, &to), Some((6, b"value".to_vec())));
 }
 
@@ -113,7 +113,7 @@ fn where_keys_lived_that_are_gone_is_forgotten() {
     // In the background.
     let away = make();
     assert!(space.lock(ShardSet::one(away), NOW).remove(0, &space.key(0, &to)));
-    assert!(!is_forgotten() && !space.forget_strays(1) && is_forgotten());
+    assert!(!is_forgotten() && !space.prune_relocations(1) && is_forgotten());
     // Unless it is there again.
     let away = make();
     let mut shards = space.lock(ShardSet::one(away), NOW);
@@ -122,7 +122,7 @@ fn where_keys_lived_that_are_gone_is_forgotten() {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     shards.set(0, &space.key(0, &to), b"text", Expiry::None).unwrap();
     drop(shards);
-    assert!(!space.forget_strays(1) && space.strays.count() == 1);
+    assert!(!space.prune_relocations(1) && space.strays.count() == 1);
     assert_eq!(space.key(0, &to).shard, away);
     space.verify(1).unwrap();
     // With all others.
@@ -130,7 +130,7 @@ fn where_keys_lived_that_are_gone_is_forgotten() {
     assert!(!is_forgotten());
     space.lock(ShardSet::ALL, NOW).flush(Databases::All);
     assert!(is_forgotten() && !space.strays.flushed.lock().is_empty());
-    assert!(!space.forget_strays(1) && space.strays.flushed.lock().is_empty());
+    assert!(!space.prune_relocations(1) && space.strays.flushed.lock().is_empty());
     space.verify(1).unwrap();
 }
 
@@ -155,7 +155,7 @@ fn a_key_is_found_at_home_although_another_lived_elsewhere() {
     shards.rename(0, &space.key(0, &near), &space.key(0, &to)).unwrap();
     drop(shards);
     assert_eq!(hash_at(&space, 0, &to), Some((200, b"other".to_vec())));
-    assert!(!space.forget_strays(1));
+    assert!(!space.prune_relocations(1));
     assert_eq!(hash_at(&space, 0, &to), Some((200, b"other".to_vec())));
     space.verify(1).unwrap();
 }
@@ -168,7 +168,7 @@ fn a_key_that_is_in_two_shards_is_refused() {
         let key = space.key(0, b"key");
         let mut locked = space.lock(ShardSet::ALL, NOW);
         for shard in shards {
-            let home = (key.home().get() + shard) % SHARDS;
+            let home = (key.home_shard().get() + shard) % SHARDS;
             let there = Key { shard: ShardIndex::new(home).unwrap(), ..key };
             locked.set(0, &there, b"value", Expiry::None).unwrap();
         }
@@ -195,7 +195,7 @@ fn scan(space: &Keyspace, least: usize, mut between: impl FnMut()) -> (Vec<Vec<u
     for home in ShardIndex::all() {
         let mut cursor = Some(Cursor::default());
         while let Some(from) = cursor {
-            let shards = space.lock_named(NOW, || space.shards_at_home(home));
+            let shards = space.lock_named(NOW, || space.shards_of_home(home));
             let before = seen.len();
             cursor = shards.scan(0, home, from, least, |key, _| seen.push(key.to_vec()));
             most = most.max(seen.len() - before);
@@ -385,7 +385,7 @@ fn compare(space: &Keyspace, model: &Model) {
 }
 
 fn forget(space: &Keyspace) {
-    while space.forget_strays(3) {}
+    while space.prune_relocations(3) {}
 }
 
 proptest! {
@@ -505,7 +505,7 @@ fn keys_of_one_hash_stay_in_one_shard() {
     // The value comes to where the other key is.
     shards.rename(0, &space.key(0, &from), &space.key(0, &one)).unwrap();
     let (here, there) = (space.key(0, &one), space.key(0, &other));
-    assert_eq!((here.shard, there.shard), (here.home(), here.home()));
+    assert_eq!((here.shard, there.shard), (here.home_shard(), here.home_shard()));
     drop(shards);
     assert_eq!(hash_at(&space, 0, &one), Some((100, b"value".to_vec())));
     space.verify(1).unwrap();
@@ -514,7 +514,7 @@ fn keys_of_one_hash_stay_in_one_shard() {
     assert!(shards.remove(1, &space.key(1, &other)));
     shards.rename(1, &space.key(1, &from), &space.key(1, &one)).unwrap();
     let away = space.key(1, &one).shard;
-    assert_ne!(away, here.home());
+    assert_ne!(away, here.home_shard());
     shards.set(1, &space.key(1, &other), b"more", Expiry::None).unwrap();
     assert_eq!(space.key(1, &other).shard, away);
     // Moved to database 2, and then another to where it is kept from going.

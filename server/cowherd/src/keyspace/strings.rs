@@ -3,8 +3,8 @@
 
 use cowherd_arena::{Mem, OutOfMemory, rounded};
 
-use super::entry::{Encoding, HEAD, Kind, MAX_INLINE, Shape};
-use super::news::KeyEvent;
+use super::entry::{Encoding, HEAD, MAX_INLINE, Shape, ValueKind};
+use super::events::KeyspaceEvent;
 use super::shards::Entry;
 use super::{DbIndex, Key, Shards};
 
@@ -97,7 +97,7 @@ impl Shape {
     /// The shape of an entry for a new value.
     fn of(key: &Key<'_>, new: &New<'_>, has_expiry: bool) -> Self {
         let mut shape = Self {
-            kind: Kind::String,
+            kind: ValueKind::String,
             encoding: Encoding::Inline,
             has_expiry,
             was_edited: false,
@@ -167,7 +167,7 @@ impl Shards<'_> {
     #[inline]
     pub fn string(&self, entry: &Entry) -> Result<Value<'_>, StringError> {
         let Entry { at, shape, shard, .. } = *entry;
-        if shape.kind != Kind::String {
+        if shape.kind != ValueKind::String {
             return Err(StringError::WrongType);
         }
         let mem = self.held.view(shard);
@@ -315,7 +315,7 @@ impl Shards<'_> {
                         self.swap(db, old, at);
                         Ok(())
                     }
-                    None => self.link_silently(db, &key, at, &shape),
+                    None => self.link_no_event(db, &key, at, &shape),
                 };
                 linked.map(|()| at).inspect_err(|_| {
                     super::shards::free_entry(&mut self.mem(key.shard), at);
@@ -334,7 +334,7 @@ impl Shards<'_> {
                 self.forget_aside(db, key.hash, &old);
                 self.free(&old);
             } else {
-                self.announce(super::KeyEvent::New, db, key.shard, at);
+                self.announce(super::KeyspaceEvent::New, db, key.shard, at);
             }
             self.touched(db, &key);
             set(&key);
@@ -431,7 +431,7 @@ impl Shards<'_> {
         len: u64,
     ) -> Result<Entry, StringError> {
         match old {
-            Some(old) if old.shape.kind != Kind::String => Err(StringError::WrongType),
+            Some(old) if old.shape.kind != ValueKind::String => Err(StringError::WrongType),
             Some(old) => Ok(self.editable(db, key, old, len)?),
             None => Ok(self.reserve_new(db, key, len)?),
         }
@@ -441,7 +441,7 @@ impl Shards<'_> {
     fn reserve_new(&mut self, db: DbIndex, key: &Key<'_>, len: u64) -> Result<Entry, OutOfMemory> {
         let mut mem = self.held.mem(key.shard);
         let (created, shape) = create(&mut mem, key, &New::Bytes(&[]), None)?;
-        if let Err(full) = self.link_silently(db, key, created, &shape) {
+        if let Err(full) = self.link_no_event(db, key, created, &shape) {
             super::shards::free_entry(&mut self.mem(key.shard), created);
             return Err(full);
         }
@@ -450,7 +450,7 @@ impl Shards<'_> {
             self.unlink(db, key.hash, &empty);
             self.free(&empty);
         })?;
-        self.announce(KeyEvent::New, db, key.shard, grown.at);
+        self.announce(KeyspaceEvent::New, db, key.shard, grown.at);
         Ok(grown)
     }
 
@@ -552,7 +552,7 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &New<'_>, expiry: Option<i64>)
         New::Int(_) => Encoding::Int,
         New::Bytes(_) => Encoding::Inline,
     };
-    if old.shape.kind != Kind::String
+    if old.shape.kind != ValueKind::String
         || old.shape.encoding != encoding
         || old.shape.has_expiry != expiry.is_some()
     {
@@ -581,7 +581,7 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &New<'_>, expiry: Option<i64>)
 fn overwrite_object(mem: &mut Mem<'_>, old: &Entry, bytes: &[u8], expiry: Option<i64>) -> bool {
     let (object, reserved) = old.shape.object(mem, old.at);
     let len = bytes.len() as u64;
-    if len > reserved || rounded(len) != rounded(reserved) || old.shape.kind != Kind::String {
+    if len > reserved || rounded(len) != rounded(reserved) || old.shape.kind != ValueKind::String {
         return false;
     }
     let shape = Shape { value_len: len, was_edited: false, ..old.shape };

@@ -255,7 +255,7 @@ proptest! {
             let mut more = false;
             shards.flush(Databases::All);
             for shard in ShardIndex::all() {
-                more |= shards.clean(shard, 0, &mut Default::default(), 1000).more_garbage;
+                more |= shards.clean(shard, 0, &mut Default::default(), 1000).more_deferred;
             }
             if !more {
                 break;

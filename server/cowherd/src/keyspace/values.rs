@@ -22,7 +22,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use cowherd_arena::{Audit, Broken, Mem, Offset, OutOfMemory, rounded};
 
-use super::entry::{Kind, Shape};
+use super::entry::{Shape, ValueKind};
 use super::hash::Hash;
 use super::list::List;
 use super::set::Set;
@@ -62,7 +62,7 @@ pub(super) struct Common {
 
 impl Common {
     /// The beginning of the header of a value that is in use.
-    pub const fn new(kind: Kind) -> Self {
+    pub const fn new(kind: ValueKind) -> Self {
         Self { kind: kind as u32, reserved: 0, next_garbage: 0 }
     }
 }
@@ -113,24 +113,24 @@ pub(super) trait Type {
 macro_rules! for_kind {
     ($kind:expr, $type:ident => $value:expr) => {
         match $kind {
-            Kind::String => unreachable!("a string has no elements"),
-            Kind::List => {
+            ValueKind::String => unreachable!("a string has no elements"),
+            ValueKind::List => {
                 type $type = List;
                 $value
             }
-            Kind::Hash => {
+            ValueKind::Hash => {
                 type $type = Hash;
                 $value
             }
-            Kind::Set => {
+            ValueKind::Set => {
                 type $type = Set;
                 $value
             }
-            Kind::SortedSet => {
+            ValueKind::SortedSet => {
                 type $type = SortedSet;
                 $value
             }
-            Kind::Stream => {
+            ValueKind::Stream => {
                 type $type = Stream;
                 $value
             }
@@ -160,7 +160,7 @@ pub(super) fn is_small(mem: &Mem<'_>, shape: &Shape, header: u64) -> bool {
 }
 
 /// A copy of a large value in the memory of `mem`; returns its header.
-pub(super) fn copy(mem: &mut Mem<'_>, kind: Kind, header: u64) -> Result<u64, OutOfMemory> {
+pub(super) fn copy(mem: &mut Mem<'_>, kind: ValueKind, header: u64) -> Result<u64, OutOfMemory> {
     for_kind!(kind, T => T::copy_large(mem, header))
 }
 
@@ -203,14 +203,14 @@ pub(super) fn verify_garbage(mem: &Mem<'_>, audit: &Audit<'_>) -> Result<(), Bro
     Ok(())
 }
 
-fn claim_header(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<(Kind, u64), Broken> {
+fn claim_header(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<(ValueKind, u64), Broken> {
     let len = size_of::<Common>() as u64;
     if at.checked_add(len).is_none_or(|end| end > mem.arena().capacity()) {
         return Err(Broken::at(0, format!("a value's header at {at:#x}, outside the arena")));
     }
     let common: Common = mem.read(Offset::new(at));
-    let kind = u8::try_from(common.kind).ok().and_then(Kind::from_byte);
-    let kind = kind.filter(|kind| *kind != Kind::String && common.reserved == 0);
+    let kind = u8::try_from(common.kind).ok().and_then(ValueKind::from_byte);
+    let kind = kind.filter(|kind| *kind != ValueKind::String && common.reserved == 0);
     let len = kind.map_or(0, |kind| for_kind!(kind, T => T::HEADER));
     match kind {
         Some(kind) if len > 0 => {
@@ -222,7 +222,7 @@ fn claim_header(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<(Kind, u64)
 }
 
 /// Frees a large value that nothing refers to any more: a part at once, the rest in slices later.
-pub(super) fn discard(mem: &mut Mem<'_>, kind: Kind, header: u64) {
+pub(super) fn discard(mem: &mut Mem<'_>, kind: ValueKind, header: u64) {
     if free_some(mem, kind, header, AT_ONCE) {
         return;
     }
@@ -233,14 +233,14 @@ pub(super) fn discard(mem: &mut Mem<'_>, kind: Kind, header: u64) {
 }
 
 /// Frees about `most` elements of values that were discarded; tells whether there were any.
-pub(super) fn free_garbage(mem: &mut Mem<'_>, most: usize) -> bool {
+pub(super) fn free_deferred(mem: &mut Mem<'_>, most: usize) -> bool {
     let first = garbage_value_of(mem.shard());
     let header = mem.read(first);
     if header == 0 {
         return false;
     }
     let common: Common = mem.read(Offset::new(header));
-    let kind = u8::try_from(common.kind).ok().and_then(Kind::from_byte);
+    let kind = u8::try_from(common.kind).ok().and_then(ValueKind::from_byte);
     let Some(kind) = kind else { panic!("keyspace: no kind of garbage: {common:?}") };
     if free_some(mem, kind, header, most) {
         mem.write(first, common.next_garbage);
@@ -249,7 +249,7 @@ pub(super) fn free_garbage(mem: &mut Mem<'_>, most: usize) -> bool {
 }
 
 /// Frees about `most` elements, and the header with the last; tells whether all is freed.
-fn free_some(mem: &mut Mem<'_>, kind: Kind, header: u64, most: usize) -> bool {
+fn free_some(mem: &mut Mem<'_>, kind: ValueKind, header: u64, most: usize) -> bool {
     for_kind!(kind, T => {
         let done = T::free_some(mem, header, most);
         if done {
@@ -270,7 +270,7 @@ impl Shards<'_> {
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
-        kind: Kind,
+        kind: ValueKind,
     ) -> Result<Option<Entry>, WrongType> {
         of_kind(self.lookup(db, key), kind)
     }
@@ -284,14 +284,14 @@ impl Shards<'_> {
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
-        kind: Kind,
+        kind: ValueKind,
     ) -> Result<Option<Entry>, WrongType> {
         of_kind(self.lookup_read(db, key), kind)
     }
 }
 
 #[inline]
-fn of_kind(entry: Option<Entry>, kind: Kind) -> Result<Option<Entry>, WrongType> {
+fn of_kind(entry: Option<Entry>, kind: ValueKind) -> Result<Option<Entry>, WrongType> {
     match entry {
         Some(entry) if entry.kind() != kind => Err(WrongType),
         entry => Ok(entry),

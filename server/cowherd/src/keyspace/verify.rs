@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use cowherd_arena::containers::dict::{Checked, check};
 use cowherd_arena::{Audit, Broken, Mem, Offset, SHARDS, ShardIndex, ShardSet, Summary};
 
-use super::entry::{Encoding, HEAD, Kind, Shape};
+use super::entry::{Encoding, HEAD, Shape, ValueKind};
 use super::strays::Stray;
 use super::values;
 use super::{DATABASES, DbRoot, Keyspace, MAX_VALUE, Side, db_root, garbage_of, keys_at};
@@ -206,8 +206,9 @@ fn verify_entry(
     if shape.key_len > MAX_VALUE || shape.value_len > MAX_VALUE {
         return broken(format!("key of {} and value of {}", shape.key_len, shape.value_len));
     }
-    if shape.kind == Kind::String && (shape.form, shape.count, shape.is_large()) != (0, 0, false)
-        || shape.kind != Kind::String && (shape.was_edited || shape.encoding == Encoding::Int)
+    if shape.kind == ValueKind::String
+        && (shape.form, shape.count, shape.is_large()) != (0, 0, false)
+        || shape.kind != ValueKind::String && (shape.was_edited || shape.encoding == Encoding::Int)
         || shape.is_large() && (shape.count, shape.value_len) != (0, 0)
     {
         return broken(format!("its parts do not go together: {shape:?}"));

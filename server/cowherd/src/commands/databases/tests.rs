@@ -86,7 +86,7 @@ fn flushing_frees_the_memory_before_it_answers_unless_told_otherwise() {
         let arena = bench.shared.keyspace.arena();
         assert_eq!(arena.used_bytes() == 0, at_once, "{how}");
         for shard in ShardIndex::all() {
-            bench.shared.keyspace.lock(ShardSet::one(shard), 0).free_flushed(shard);
+            bench.shared.keyspace.lock(ShardSet::one(shard), 0).free_all_deferred(shard);
         }
         assert_eq!(arena.used_bytes(), 0);
     }

@@ -3,7 +3,7 @@
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
 use crate::commands::notifications::Class;
-use crate::keyspace::{ExpireRule, Expired, Key};
+use crate::keyspace::{ExpireRule, FieldExpiryOutcome, Key};
 use cowherd_resp::{Args, parse_i64};
 
 use super::{notify_removal, read};
@@ -97,7 +97,7 @@ fn set(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
     let fields = fields(call, first, NONE_TO_CHANGE)?;
     let outcomes = match entry {
         Some(entry) => call.shards.hash_expire(db, &key, &entry, fields.iter(), at, rule)?,
-        None => vec![Expired::Missing; fields.len()],
+        None => vec![FieldExpiryOutcome::Missing; fields.len()],
     };
     notify(call, &key, "hexpire", &outcomes);
     show(call, &outcomes);
@@ -105,24 +105,29 @@ fn set(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
 }
 
 /// Tells of expiries that were changed by `event`, and of fields that are gone.
-pub(super) fn notify(call: &mut Call<'_>, key: &Key<'_>, event: &str, outcomes: &[Expired]) {
-    if outcomes.contains(&Expired::Changed) {
+pub(super) fn notify(
+    call: &mut Call<'_>,
+    key: &Key<'_>,
+    event: &str,
+    outcomes: &[FieldExpiryOutcome],
+) {
+    if outcomes.contains(&FieldExpiryOutcome::Changed) {
         call.notify(Class::HASH, event, key.bytes);
     }
-    if outcomes.contains(&Expired::Gone) {
+    if outcomes.contains(&FieldExpiryOutcome::Gone) {
         notify_removal(call, key);
     }
 }
 
-fn show(call: &mut Call<'_>, outcomes: &[Expired]) {
+fn show(call: &mut Call<'_>, outcomes: &[FieldExpiryOutcome]) {
     call.reply.array(outcomes.len());
     for outcome in outcomes {
         call.reply.integer(match outcome {
-            Expired::Missing => -2,
-            Expired::HadNone => -1,
-            Expired::Refused => 0,
-            Expired::Changed => 1,
-            Expired::Gone => 2,
+            FieldExpiryOutcome::Missing => -2,
+            FieldExpiryOutcome::HadNone => -1,
+            FieldExpiryOutcome::Refused => 0,
+            FieldExpiryOutcome::Changed => 1,
+            FieldExpiryOutcome::Gone => 2,
         });
     }
 }
@@ -133,7 +138,7 @@ pub(super) fn hpersist(call: &mut Call<'_>) -> Answer {
     let fields = fields_at(call, 2)?;
     let outcomes = match entry {
         Some(entry) => call.shards.hash_persist(db, &key, &entry, fields.iter())?,
-        None => vec![Expired::Missing; fields.len()],
+        None => vec![FieldExpiryOutcome::Missing; fields.len()],
     };
     notify(call, &key, "hpersist", &outcomes);
     show(call, &outcomes);

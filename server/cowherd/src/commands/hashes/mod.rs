@@ -17,7 +17,7 @@ mod tests;
 mod together;
 mod walk;
 
-use crate::keyspace::{Entry, Expiry, Key, Limits};
+use crate::keyspace::{CompactLimits, Entry, Expiry, Key};
 
 use super::call::Call;
 use super::elements::bulk;
@@ -85,8 +85,8 @@ const fn row(
 }
 
 /// When a hash is too large to be compact.
-fn limits(call: &Call<'_>) -> Limits {
-    Limits {
+fn limits(call: &Call<'_>) -> CompactLimits {
+    CompactLimits {
         entries: call.config.hash_max_listpack_entries,
         value: call.config.hash_max_listpack_value,
     }

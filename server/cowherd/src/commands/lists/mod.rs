@@ -15,7 +15,7 @@ mod several;
 #[cfg(test)]
 mod tests;
 
-use crate::keyspace::{Entry, Key, Kind, ListEnd, ListLimits};
+use crate::keyspace::{Entry, Key, ListEnd, ListLimits, ValueKind};
 use cowherd_resp::parse_i64;
 
 use super::call::Call;
@@ -107,14 +107,14 @@ pub(super) fn limits(call: &Call<'_>) -> ListLimits {
 /// The list of a key, to be changed.
 #[inline]
 fn list(call: &mut Call<'_>, key: &Key<'_>) -> Result<Option<Entry>, Failure> {
-    Ok(call.shards.lookup_kind(call.session.db, key, Kind::List)?)
+    Ok(call.shards.lookup_kind(call.session.db, key, ValueKind::List)?)
 }
 
 /// The list of argument 1, to be read.
 #[inline]
 fn read(call: &mut Call<'_>) -> Result<Option<Entry>, Failure> {
     let key = call.key(1);
-    Ok(call.shards.lookup_kind_read(call.session.db, &key, Kind::List)?)
+    Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::List)?)
 }
 
 /// Argument `i` as an end: LEFT or RIGHT.

@@ -5,7 +5,7 @@ use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
 use crate::commands::notifications::Class;
 use crate::commands::waiting::{Nothing, Wish};
-use crate::keyspace::{Kind, ListEnd};
+use crate::keyspace::{ListEnd, ValueKind};
 
 use super::{drop_end, end, limits, list, push_event};
 
@@ -49,7 +49,7 @@ fn move_or_wait(call: &mut Call<'_>, ends: Ends, timeout: usize) -> Answer {
         call.reply.null();
         return Ok(());
     }
-    let wish = Wish { kind: Kind::List, or_gone: false };
+    let wish = Wish { kind: ValueKind::List, or_gone: false };
     call.wait(vec![1], wish, timeout, Nothing::NullArray)
 }
 

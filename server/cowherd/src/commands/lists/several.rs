@@ -4,11 +4,11 @@ use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
 use crate::commands::first_of::{self, FirstOf};
 use crate::commands::waiting::{Nothing, Wish};
-use crate::keyspace::{Kind, ListEnd};
+use crate::keyspace::{ListEnd, ValueKind};
 
 use super::{end, list, pop_one, pop_some};
 
-const WISH: Wish = Wish { kind: Kind::List, or_gone: false };
+const WISH: Wish = Wish { kind: ValueKind::List, or_gone: false };
 
 pub(super) fn blpop(call: &mut Call<'_>) -> Answer {
     pop_or_wait(call, ListEnd::Front)

@@ -69,7 +69,7 @@ fn a_key_that_takes_anothers_place_takes_not_its_idle_time() {
 #[test]
 fn uses_are_counted_if_the_policy_wants_it() {
     let bench = Bench::new();
-    bench.shared.keyspace.clocks().count_uses(true);
+    bench.shared.keyspace.clocks().set_lfu(true);
     bench.run("SET a 1");
     assert_eq!(bench.run("OBJECT FREQ a"), ":5\r\n", "what a new key starts with");
     for _ in 0..1000 {

@@ -11,7 +11,7 @@ mod chosen;
 #[cfg(test)]
 mod tests;
 
-use crate::keyspace::{Entry, Kind, Limits, SetLimits};
+use crate::keyspace::{CompactLimits, Entry, SetLimits, ValueKind};
 
 use super::call::Call;
 use super::elements::{ScanOptions, bulk};
@@ -72,7 +72,7 @@ const fn row(
 const fn limits(call: &Call<'_>) -> SetLimits {
     SetLimits {
         ints: call.config.set_max_intset_entries,
-        run: Limits {
+        run: CompactLimits {
             entries: call.config.set_max_listpack_entries,
             value: call.config.set_max_listpack_value,
         },
@@ -83,7 +83,7 @@ const fn limits(call: &Call<'_>) -> SetLimits {
 #[inline]
 fn read(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, Failure> {
     let key = call.key(i);
-    Ok(call.shards.lookup_kind_read(call.session.db, &key, Kind::Set)?)
+    Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::Set)?)
 }
 
 fn sadd(call: &mut Call<'_>) -> Answer {

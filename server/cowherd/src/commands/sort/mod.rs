@@ -10,7 +10,7 @@ mod tests;
 
 use std::cmp::Ordering;
 
-use crate::keyspace::{Entry, Kind};
+use crate::keyspace::{Entry, ValueKind};
 use cowherd_resp::parse_f64;
 
 use super::call::Call;
@@ -89,10 +89,10 @@ fn run(call: &mut Call<'_>, options: &Options) -> Answer {
     let mut order = options.order();
     let mut items = Vec::new();
     if let Some(entry) = entry {
-        if !matches!(entry.kind(), Kind::List | Kind::Set | Kind::SortedSet) {
+        if !matches!(entry.kind(), ValueKind::List | ValueKind::Set | ValueKind::SortedSet) {
             return Err(Failure::WRONG_TYPE);
         }
-        if order == Order::Native && entry.kind() == Kind::Set && options.store.is_some() {
+        if order == Order::Native && entry.kind() == ValueKind::Set && options.store.is_some() {
             // What is stored is to be the same whatever the order within the set.
             order = Order::Own { alpha: true };
         }
@@ -128,10 +128,10 @@ fn load(call: &Call<'_>, entry: &Entry, is_backward: bool) -> Vec<Vec<u8>> {
     let mut elements = Vec::new();
     let mut digits = itoa::Buffer::new();
     match entry.kind() {
-        Kind::Set => call.shards.set_each(entry, |member| {
+        ValueKind::Set => call.shards.set_each(entry, |member| {
             elements.push(member.bytes(&mut digits).to_vec());
         }),
-        Kind::SortedSet => {
+        ValueKind::SortedSet => {
             let set = call.shards.sorted_set(entry);
             set.each(0, set.len(), false, |member, _| {
                 elements.push(member.bytes(&mut digits).to_vec());
@@ -145,7 +145,7 @@ fn load(call: &Call<'_>, entry: &Entry, is_backward: bool) -> Vec<Vec<u8>> {
             }
         }
     }
-    if is_backward && entry.kind() != Kind::Set {
+    if is_backward && entry.kind() != ValueKind::Set {
         elements.reverse();
     }
     elements

@@ -3,7 +3,7 @@
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
 use crate::commands::notifications::Class;
-use crate::keyspace::{Entry, Put};
+use crate::keyspace::{Entry, MemberChange};
 use cowherd_resp::parse_f64;
 
 use super::{limits, lookup};
@@ -131,10 +131,10 @@ fn put(call: &mut Call<'_>, rules: Rules, pairs: usize) -> Answer {
     if let Outcome::NotANumber = outcome {
         return Err(NOT_A_NUMBER);
     }
-    if put != Put::Nothing {
+    if put != MemberChange::Nothing {
         tell(call, rules);
     }
-    let counts = put == Put::Added || rules.counts_changes && put == Put::Changed;
+    let counts = put == MemberChange::Added || rules.counts_changes && put == MemberChange::Changed;
     answer(call, rules, i64::from(counts), outcome.score());
     Ok(())
 }

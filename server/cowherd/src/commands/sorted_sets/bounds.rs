@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::commands::call::Call;
 use crate::commands::failure::Failure;
-use crate::keyspace::{Edge, SortedSetView};
+use crate::keyspace::{RangeBound, SortedSetView};
 use cowherd_resp::parse_f64;
 
 const NO_SCORE: Failure = Failure::new("ERR min or max is not a float");
@@ -23,7 +23,7 @@ pub(super) enum Bounds<'c> {
     /// First and last rank; below zero they count from the end.
     Ranks(i64, i64),
     /// Between two edges.
-    Edges(Edge<'c>, Edge<'c>),
+    Edges(RangeBound<'c>, RangeBound<'c>),
 }
 
 impl<'c> Bounds<'c> {
@@ -68,12 +68,12 @@ impl<'c> Bounds<'c> {
 
 /// `5`, `(5` or `-inf`; the low edge is before what it names, the high one behind it, and the
 /// other way round if it is left out.
-fn score_edge<'c>(text: &[u8], is_high: bool) -> Option<Edge<'c>> {
+fn score_edge<'c>(text: &[u8], is_high: bool) -> Option<RangeBound<'c>> {
     let (text, is_left_out) = match text {
         [b'(', rest @ ..] => (rest, true),
         text => (text, false),
     };
-    Some(Edge::Score { score: lenient(text)?, is_behind: is_high != is_left_out })
+    Some(RangeBound::Score { score: lenient(text)?, is_behind: is_high != is_left_out })
 }
 
 /// A number as the C library's `strtod` reads it: with blanks before it, nothing for 0, and numbers
@@ -90,12 +90,12 @@ fn lenient(text: &[u8]) -> Option<f64> {
 }
 
 /// `[member`, `(member`, `-` or `+`.
-fn member_edge(text: &[u8], is_high: bool) -> Option<Edge<'_>> {
+fn member_edge(text: &[u8], is_high: bool) -> Option<RangeBound<'_>> {
     match text {
-        b"-" => Some(Edge::Start),
-        b"+" => Some(Edge::End),
-        [b'[', member @ ..] => Some(Edge::Member { member, is_behind: is_high }),
-        [b'(', member @ ..] => Some(Edge::Member { member, is_behind: !is_high }),
+        b"-" => Some(RangeBound::Start),
+        b"+" => Some(RangeBound::End),
+        [b'[', member @ ..] => Some(RangeBound::Member { member, is_behind: is_high }),
+        [b'(', member @ ..] => Some(RangeBound::Member { member, is_behind: !is_high }),
         _ => None,
     }
 }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
-use crate::keyspace::{Entry, Kind, Shards, SortedSetView, Value};
+use crate::keyspace::{Entry, Shards, SortedSetView, Value, ValueKind};
 use cowherd_resp::{parse_f64, parse_i64};
 
 use super::range::{self, store};
@@ -164,7 +164,7 @@ impl<'s> Input<'s> {
     fn new(shards: &'s Shards<'s>, entry: Option<&Entry>, weight: f64) -> Self {
         let members = match entry {
             None => Members::None,
-            Some(entry) if entry.kind() == Kind::Set => Members::Plain(shards, *entry),
+            Some(entry) if entry.kind() == ValueKind::Set => Members::Plain(shards, *entry),
             Some(entry) => Members::Scored(shards.sorted_set(entry)),
         };
         Self { members, weight }
@@ -308,7 +308,7 @@ fn combine(call: &mut Call<'_>, operation: Operation, purpose: Purpose) -> Answe
 fn source(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, Failure> {
     let key = call.key(i);
     match call.shards.lookup_read(call.session.db, &key) {
-        Some(entry) if !matches!(entry.kind(), Kind::SortedSet | Kind::Set) => {
+        Some(entry) if !matches!(entry.kind(), ValueKind::SortedSet | ValueKind::Set) => {
             Err(Failure::WRONG_TYPE)
         }
         entry => Ok(entry),

@@ -20,7 +20,7 @@ mod sample;
 #[cfg(test)]
 mod tests;
 
-use crate::keyspace::{Entry, Kind, Limits};
+use crate::keyspace::{CompactLimits, Entry, ValueKind};
 
 use super::call::Call;
 use super::failure::Failure;
@@ -200,8 +200,8 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 /// When a sorted set is too large to be compact.
-fn limits(call: &Call<'_>) -> Limits {
-    Limits {
+fn limits(call: &Call<'_>) -> CompactLimits {
+    CompactLimits {
         entries: call.config.zset_max_listpack_entries,
         value: call.config.zset_max_listpack_value,
     }
@@ -210,11 +210,11 @@ fn limits(call: &Call<'_>) -> Limits {
 /// The sorted set of argument `i`, to be read.
 fn lookup_read(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, Failure> {
     let key = call.key(i);
-    Ok(call.shards.lookup_kind_read(call.session.db, &key, Kind::SortedSet)?)
+    Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::SortedSet)?)
 }
 
 /// The sorted set of argument `i`, to be changed.
 fn lookup(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, Failure> {
     let key = call.key(i);
-    Ok(call.shards.lookup_kind(call.session.db, &key, Kind::SortedSet)?)
+    Ok(call.shards.lookup_kind(call.session.db, &key, ValueKind::SortedSet)?)
 }

@@ -6,7 +6,7 @@ use crate::commands::failure::{Answer, Failure};
 use crate::commands::first_of::{self, FirstOf};
 use crate::commands::notifications::Class;
 use crate::commands::waiting::{Nothing, Wish};
-use crate::keyspace::{Entry, Key, Kind};
+use crate::keyspace::{Entry, Key, ValueKind};
 use cowherd_resp::{ProtocolVersion, parse_i64};
 
 use super::bounds::{Bounds, By};
@@ -15,7 +15,7 @@ use super::range::Members;
 
 const NOT_POSITIVE: Failure = Failure::new("ERR value is out of range, must be positive");
 
-const WISH: Wish = Wish { kind: Kind::SortedSet, or_gone: false };
+const WISH: Wish = Wish { kind: ValueKind::SortedSet, or_gone: false };
 
 pub(super) fn zrem(call: &mut Call<'_>) -> Answer {
     let (db, key) = (call.session.db, call.key(1));

@@ -4,7 +4,7 @@ use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
 use crate::commands::notifications::Class;
 use crate::commands::wrong_arity;
-use crate::keyspace::{Entry, Key, StreamId, StreamLimits, Trim};
+use crate::keyspace::{Entry, Key, StreamId, StreamLimits, StreamTrim};
 use cowherd_resp::parse_i64;
 
 use super::ids::{self, NewId};
@@ -29,7 +29,7 @@ const NOT_ABOVE: Failure = Failure::new(
 
 /// What XADD and XTRIM were told.
 struct Options {
-    trim: Option<Trim>,
+    trim: Option<StreamTrim>,
     is_exact: bool,
     limit: u64,
     make: bool,
@@ -93,12 +93,12 @@ fn parse(call: &Call<'_>, is_add: bool) -> Result<Options, Failure> {
     Ok(options)
 }
 
-fn threshold(text: &[u8], is_length: bool) -> Result<Trim, Failure> {
+fn threshold(text: &[u8], is_length: bool) -> Result<StreamTrim, Failure> {
     if !is_length {
-        return Ok(Trim::MinId(ids::strict(text, 0)?));
+        return Ok(StreamTrim::MinId(ids::strict(text, 0)?));
     }
     let most = parse_i64(text).ok_or(Failure::NOT_INTEGER)?;
-    u64::try_from(most).map(Trim::MaxLen).map_err(|_| NEGATIVE_LENGTH)
+    u64::try_from(most).map(StreamTrim::MaxLen).map_err(|_| NEGATIVE_LENGTH)
 }
 
 /// The id for a new entry of a stream whose last one is `last`.

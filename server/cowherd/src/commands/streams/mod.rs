@@ -21,7 +21,7 @@ mod read;
 #[cfg(test)]
 mod tests;
 
-use crate::keyspace::{Consumer, Entry, Group, Kind, StreamId};
+use crate::keyspace::{Consumer, Entry, Group, StreamId, ValueKind};
 use cowherd_resp::parse_i64;
 
 use super::call::Call;
@@ -115,7 +115,7 @@ const fn row(
 #[inline]
 fn read_stream(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, Failure> {
     let key = call.key(i);
-    Ok(call.shards.lookup_kind_read(call.session.db, &key, Kind::Stream)?)
+    Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::Stream)?)
 }
 
 /// The error for a group that is not there.

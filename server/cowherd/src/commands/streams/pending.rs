@@ -3,7 +3,7 @@
 use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
 use crate::commands::notifications::Class;
-use crate::keyspace::{Claim, Consumer, Entry, GroupInfo, Pending, StreamId};
+use crate::keyspace::{Consumer, Entry, GroupInfo, PendingClaim, PendingEntry, StreamId};
 use cowherd_resp::parse_i64;
 
 use super::range::show_entry;
@@ -204,7 +204,8 @@ pub(super) fn xclaim(call: &mut Call<'_>) -> Answer {
     let (mut claimed, mut gone) = (Vec::new(), Vec::new());
     for id in wanted {
         let pending = call.shards.pending(&entry, group.group, id);
-        let is_idle = |pending: Pending| now.saturating_sub(pending.delivered_at) >= least_idle;
+        let is_idle =
+            |pending: PendingEntry| now.saturating_sub(pending.delivered_at) >= least_idle;
         if !call.shards.stream_has(&entry, id) {
             gone.push(id);
         } else if pending.map_or(options.force, is_idle) {
@@ -243,7 +244,7 @@ fn claim(
     let before = if is_new { 1 } else { pending.deliveries };
     let counted = before.saturating_add(u64::from(!options.just_id));
     let deliveries = options.retries.unwrap_or(counted);
-    let claim = Claim { consumer, delivered_at: options.time, deliveries };
+    let claim = PendingClaim { consumer, delivered_at: options.time, deliveries };
     call.shards.pending_set(entry, group.group, id, &claim);
     true
 }
@@ -308,7 +309,7 @@ pub(super) fn xautoclaim(call: &mut Call<'_>) -> Answer {
         let ids: Vec<StreamId> = claimed.iter().map(|(id, _)| *id).collect();
         let consumer = claimer(call, &entry, &group, &ids)?;
         for (id, deliveries) in &claimed {
-            let claim = Claim { consumer, delivered_at: now, deliveries: *deliveries };
+            let claim = PendingClaim { consumer, delivered_at: now, deliveries: *deliveries };
             call.shards.pending_set(&entry, group.group, *id, &claim);
         }
     }

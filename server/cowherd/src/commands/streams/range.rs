@@ -3,13 +3,13 @@
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
 use crate::commands::failure::{Answer, Failure};
-use crate::keyspace::{Entry, Fields, Shards, StreamId};
+use crate::keyspace::{Entry, Shards, StreamFields, StreamId};
 use cowherd_resp::{ReplyWriter, parse_i64};
 
 use super::{ids, read_stream};
 
 /// Replies an entry: its id, and its fields and values.
-pub(super) fn show_entry(reply: &mut ReplyWriter, id: StreamId, fields: Fields<'_>) {
+pub(super) fn show_entry(reply: &mut ReplyWriter, id: StreamId, fields: StreamFields<'_>) {
     reply.array(2);
     ids::show(reply, id);
     reply.array(fields.len() * 2);

@@ -5,7 +5,9 @@ use crate::commands::call::Call;
 use crate::commands::failure::{Answer, Failure};
 use crate::commands::notifications::Class;
 use crate::commands::waiting::{Nothing, Wish};
-use crate::keyspace::{Claim, Consumer, Entry, Group, GroupInfo, Kind, Prepared, StreamId};
+use crate::keyspace::{
+    Consumer, Entry, Group, GroupInfo, PendingClaim, PendingReservation, StreamId, ValueKind,
+};
 use cowherd_resp::{ProtocolVersion, parse_i64};
 
 use super::range::{show_entry, show_range};
@@ -138,7 +140,7 @@ fn nothing(
         return Ok(());
     };
     let keys = (options.first..options.first + options.streams).collect();
-    let wish = Wish { kind: Kind::Stream, or_gone };
+    let wish = Wish { kind: ValueKind::Stream, or_gone };
     call.wait_replacing(keys, wish, timeout, Nothing::NullArray, ends)
 }
 
@@ -237,7 +239,7 @@ struct Shown {
     is_new: bool,
     ids: Vec<StreamId>,
     /// What the group was before, and what has to be undone; none for its history.
-    before: Option<(GroupInfo, Prepared)>,
+    before: Option<(GroupInfo, PendingReservation)>,
 }
 
 pub(super) fn xreadgroup(call: &mut Call<'_>) -> Answer {
@@ -342,7 +344,7 @@ fn deliver(call: &mut Call<'_>, shown: &Shown, no_ack: bool) {
     for id in &shown.ids {
         let known = call.shards.pending(entry, group, *id).filter(|_| is_history);
         let deliveries = known.map_or(0, |pending| pending.deliveries).saturating_add(1);
-        let claim = Claim { consumer, delivered_at: call.now, deliveries };
+        let claim = PendingClaim { consumer, delivered_at: call.now, deliveries };
         call.shards.pending_set(entry, group, *id, &claim);
     }
 }

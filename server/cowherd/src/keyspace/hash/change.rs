@@ -1,7 +1,7 @@
 //! Setting and removing fields.
 
-use crate::keyspace::compact::{Description, Limits, MAX_BYTES};
-use crate::keyspace::entry::{Kind, Shape, VOLATILE, hash};
+use crate::keyspace::compact::{CompactLimits, Description, MAX_BYTES};
+use crate::keyspace::entry::{Shape, VOLATILE, ValueKind, hash};
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards};
 use cowherd_arena::OutOfMemory;
@@ -10,10 +10,10 @@ use cowherd_arena::containers::packed::Encoded;
 use super::draft::Draft;
 use super::field;
 use super::is_alive;
-use super::large::{Large, Put};
+use super::large::{FieldReplacement, Large};
 
 /// For changes that add no elements.
-pub(super) const UNLIMITED: Limits = Limits { entries: u64::MAX, value: u64::MAX };
+pub(super) const UNLIMITED: CompactLimits = CompactLimits { entries: u64::MAX, value: u64::MAX };
 
 /// What a field's expiry is after the field was set. `old`: the one of the field if it is there.
 fn expiry_after(wish: Expiry, old: Option<i64>) -> Option<i64> {
@@ -37,7 +37,7 @@ impl Shards<'_> {
         old: Option<&Entry>,
         pairs: impl Iterator<Item = (&'p [u8], &'p [u8])> + Clone,
         expiry: Expiry,
-        limits: &Limits,
+        limits: &CompactLimits,
     ) -> Result<u64, OutOfMemory> {
         let mut rest = pairs.clone();
         let Some(first) = rest.next() else { return Ok(0) };
@@ -150,7 +150,10 @@ impl Shards<'_> {
     pub(super) fn put_all(
         &mut self,
         entry: &Entry,
-        change: impl FnOnce(&mut cowherd_arena::Mem<'_>, &mut Vec<Put>) -> Result<(), OutOfMemory>,
+        change: impl FnOnce(
+            &mut cowherd_arena::Mem<'_>,
+            &mut Vec<FieldReplacement>,
+        ) -> Result<(), OutOfMemory>,
     ) -> Result<(), OutOfMemory> {
         let large = self.large_hash(entry);
         let mut mem = self.held.mem(entry.shard);
@@ -173,7 +176,7 @@ impl Shards<'_> {
         entry: &Entry,
         (name, value): (&[u8], &[u8]),
         wish: Expiry,
-        limits: &Limits,
+        limits: &CompactLimits,
     ) -> Result<Option<u64>, OutOfMemory> {
         let may = limits.allow_len(name.len()) && limits.allow_len(value.len());
         if !may || matches!(wish, Expiry::At(_)) {
@@ -220,7 +223,7 @@ impl Shards<'_> {
         old: Option<&Entry>,
         pairs: impl Iterator<Item = (&'p [u8], &'p [u8])>,
         wish: Expiry,
-        limits: &Limits,
+        limits: &CompactLimits,
     ) -> Result<u64, OutOfMemory> {
         let (mut draft, mut added) = (self.draft(old), 0);
         for (name, value) in pairs {
@@ -239,10 +242,10 @@ impl Shards<'_> {
         key: &Key<'_>,
         old: Option<&Entry>,
         draft: &mut Draft,
-        limits: &Limits,
+        limits: &CompactLimits,
     ) -> Result<(), OutOfMemory> {
         let form = if draft.is_volatile { VOLATILE } else { 0 };
-        let new = Description { kind: Kind::Hash, form, count: draft.count };
+        let new = Description { kind: ValueKind::Hash, form, count: draft.count };
         if draft.count == 0 {
             if let Some(old) = old {
                 self.unlink(db, key.hash, old);

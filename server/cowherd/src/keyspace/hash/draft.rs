@@ -1,7 +1,7 @@
 //! A compact hash that is put together before it is stored: what the changes do that touch more
 //! than one value.
 
-use crate::keyspace::compact::{Limits, MAX_BYTES};
+use crate::keyspace::compact::{CompactLimits, MAX_BYTES};
 use crate::keyspace::entry::hash;
 use cowherd_arena::containers::packed::{Encoded, next};
 use cowherd_arena::{Mem, OutOfMemory};
@@ -49,7 +49,7 @@ impl Draft {
     }
 
     /// Sets a field, which then expires or does not.
-    pub fn set(&mut self, field: &[u8], value: &[u8], expiry: Option<i64>, limits: &Limits) {
+    pub fn set(&mut self, field: &[u8], value: &[u8], expiry: Option<i64>, limits: &CompactLimits) {
         self.is_too_long |= !limits.allow_len(field.len()) || !limits.allow_len(value.len());
         if expiry.is_some() {
             self.make_volatile();
@@ -120,7 +120,7 @@ impl Draft {
     }
 
     /// The bytes, if they may be those of a compact hash.
-    pub fn compact(&mut self, limits: &Limits) -> Option<&[u8]> {
+    pub fn compact(&mut self, limits: &CompactLimits) -> Option<&[u8]> {
         let may = !self.is_too_long
             && limits.allow_count(self.count)
             && self.run.len() as u64 <= MAX_BYTES;

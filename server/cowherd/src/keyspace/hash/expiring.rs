@@ -1,8 +1,8 @@
 //! Fields that expire: setting and taking away expiries, and removing what has expired.
 
 use crate::keyspace::entry::{self, ByPlace};
-use crate::keyspace::expiry::Slice;
-use crate::keyspace::news::KeyEvent;
+use crate::keyspace::events::KeyspaceEvent;
+use crate::keyspace::expiry::CleaningSlice;
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, ExpireRule, Key, Shards, Side, keys_of};
 use cowherd_arena::containers::dict::{Cursor, Hashed as _};
@@ -11,14 +11,14 @@ use cowherd_arena::{Mem, OutOfMemory, ShardIndex};
 use super::change::UNLIMITED;
 use super::field;
 use super::is_alive;
-use super::large::Put;
+use super::large::FieldReplacement;
 
 /// Fields that are removed at most when a hash is looked up.
 const AT_ONCE: usize = 64;
 
 /// What became of a field whose expiry was to be changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Expired {
+pub enum FieldExpiryOutcome {
     /// There is no such field.
     Missing,
     /// It had no expiry that could be taken away.
@@ -45,12 +45,12 @@ impl Shards<'_> {
         fields: impl Iterator<Item = &'p [u8]> + Clone,
         at: i64,
         rule: ExpireRule,
-    ) -> Result<Vec<Expired>, OutOfMemory> {
+    ) -> Result<Vec<FieldExpiryOutcome>, OutOfMemory> {
         let is_past = at <= self.now;
         let decide = |old: Option<i64>| match () {
-            () if !rule.allows(old, at) => Expired::Refused,
-            () if is_past => Expired::Gone,
-            () => Expired::Changed,
+            () if !rule.allows(old, at) => FieldExpiryOutcome::Refused,
+            () if is_past => FieldExpiryOutcome::Gone,
+            () => FieldExpiryOutcome::Changed,
         };
         // What removes only does not make a hash one whose fields may expire.
         self.change_expiries(db, key, entry, fields, (!is_past).then_some(at), decide)
@@ -66,10 +66,10 @@ impl Shards<'_> {
         key: &Key<'_>,
         entry: &Entry,
         fields: impl Iterator<Item = &'p [u8]> + Clone,
-    ) -> Result<Vec<Expired>, OutOfMemory> {
+    ) -> Result<Vec<FieldExpiryOutcome>, OutOfMemory> {
         let decide = |old: Option<i64>| match old {
-            Some(_) => Expired::Changed,
-            None => Expired::HadNone,
+            Some(_) => FieldExpiryOutcome::Changed,
+            None => FieldExpiryOutcome::HadNone,
         };
         self.change_expiries(db, key, entry, fields, None, decide)
     }
@@ -82,8 +82,8 @@ impl Shards<'_> {
         entry: &Entry,
         fields: impl Iterator<Item = &'p [u8]> + Clone,
         expiry: Option<i64>,
-        decide: impl Fn(Option<i64>) -> Expired,
-    ) -> Result<Vec<Expired>, OutOfMemory> {
+        decide: impl Fn(Option<i64>) -> FieldExpiryOutcome,
+    ) -> Result<Vec<FieldExpiryOutcome>, OutOfMemory> {
         let outcomes = if entry.shape.is_large() {
             self.change_in_large(db, key, entry, fields, expiry, decide)?
         } else {
@@ -103,17 +103,17 @@ impl Shards<'_> {
         entry: &Entry,
         fields: impl Iterator<Item = &'p [u8]>,
         expiry: Option<i64>,
-        decide: impl Fn(Option<i64>) -> Expired,
-    ) -> Result<Vec<Expired>, OutOfMemory> {
+        decide: impl Fn(Option<i64>) -> FieldExpiryOutcome,
+    ) -> Result<Vec<FieldExpiryOutcome>, OutOfMemory> {
         let (mut draft, mut outcomes) = (self.draft(Some(entry)), Vec::new());
         for name in fields {
             let there = draft.expiry(name).filter(|old| is_alive(*old, self.now));
-            let outcome = there.map_or(Expired::Missing, &decide);
+            let outcome = there.map_or(FieldExpiryOutcome::Missing, &decide);
             match outcome {
-                Expired::Gone => {
+                FieldExpiryOutcome::Gone => {
                     draft.remove(name);
                 }
-                Expired::Changed => {
+                FieldExpiryOutcome::Changed => {
                     draft.make_volatile();
                     draft.set_expiry(name, expiry);
                 }
@@ -134,23 +134,23 @@ impl Shards<'_> {
         entry: &Entry,
         fields: impl Iterator<Item = &'p [u8]> + Clone,
         expiry: Option<i64>,
-        decide: impl Fn(Option<i64>) -> Expired,
-    ) -> Result<Vec<Expired>, OutOfMemory> {
+        decide: impl Fn(Option<i64>) -> FieldExpiryOutcome,
+    ) -> Result<Vec<FieldExpiryOutcome>, OutOfMemory> {
         let (large, now) = (self.large_hash(entry), self.now);
         let (mut outcomes, mut gone) = (Vec::new(), Vec::new());
-        let put = |mem: &mut Mem<'_>, puts: &mut Vec<Put>| {
+        let put = |mem: &mut Mem<'_>, puts: &mut Vec<FieldReplacement>| {
             for name in fields {
                 let found = large.find(mem, name).filter(|found| !gone.contains(&found.item));
                 let old = found.map(|found| {
                     (found, field::Shape::load(mem, found.item).expiry(mem, found.item))
                 });
                 let old = old.filter(|(_, old)| is_alive(*old, now));
-                let outcome = old.map_or(Expired::Missing, |(_, old)| decide(old));
+                let outcome = old.map_or(FieldExpiryOutcome::Missing, |(_, old)| decide(old));
                 match (outcome, old) {
-                    (Expired::Changed, Some((found, _))) => {
+                    (FieldExpiryOutcome::Changed, Some((found, _))) => {
                         puts.push(large.put_copy(mem, found.item, expiry)?);
                     }
-                    (Expired::Gone, Some((found, _))) => gone.push(found.item),
+                    (FieldExpiryOutcome::Gone, Some((found, _))) => gone.push(found.item),
                     _ => {}
                 }
                 outcomes.push(outcome);
@@ -223,12 +223,12 @@ impl Shards<'_> {
         };
         if removed > 0 {
             self.hash_changed(db, key, removed);
-            let news = self.space.news();
-            if news.wants(KeyEvent::FieldsExpired) {
-                news.tell(KeyEvent::FieldsExpired, db, key.bytes);
+            let events = self.space.events();
+            if events.is_enabled(KeyspaceEvent::FieldsExpired) {
+                events.emit(KeyspaceEvent::FieldsExpired, db, key.bytes);
             }
-            if !is_left && news.wants(KeyEvent::HashExpired) {
-                news.tell(KeyEvent::HashExpired, db, key.bytes);
+            if !is_left && events.is_enabled(KeyspaceEvent::HashExpired) {
+                events.emit(KeyspaceEvent::HashExpired, db, key.bytes);
             }
         }
         is_left
@@ -242,7 +242,7 @@ impl Shards<'_> {
         db: DbIndex,
         cursor: &mut Cursor,
         most: usize,
-        slice: &mut Slice,
+        slice: &mut CleaningSlice,
     ) {
         let volatile = Side::Volatile.of(shard, db);
         if volatile.is_empty(&self.held.mem(shard)) {
@@ -271,7 +271,7 @@ impl Shards<'_> {
     }
 }
 
-impl Expired {
+impl FieldExpiryOutcome {
     const fn is_change(self) -> bool {
         matches!(self, Self::Changed | Self::Gone)
     }

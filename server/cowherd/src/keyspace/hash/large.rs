@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::mem::offset_of;
 
 use crate::keyspace::MAX_VALUE;
-use crate::keyspace::entry::{ByPlace, Kind, hash};
+use crate::keyspace::entry::{ByPlace, ValueKind, hash};
 use crate::keyspace::values::{Common, Type};
 use cowherd_arena::containers::dict::{self, Cursor, Dict, Found};
 use cowherd_arena::containers::tree::{self, Ties, Tree};
@@ -24,7 +24,7 @@ pub(super) struct Large {
 
 /// A field that was put, and what it was put in place of.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Put {
+pub(super) struct FieldReplacement {
     hash: u64,
     new: u64,
     old: Option<u64>,
@@ -71,7 +71,7 @@ impl Large {
     pub fn create(mem: &mut Mem<'_>) -> Result<Self, OutOfMemory> {
         let header = mem.allocate(Hash::HEADER)?;
         let (fields, expiries) = (dict::Root::EMPTY, tree::Root::EMPTY);
-        let common = Common::new(Kind::Hash);
+        let common = Common::new(ValueKind::Hash);
         mem.write(Offset::new(header), Header { common, fields, expiries });
         Ok(Self { header })
     }
@@ -134,7 +134,7 @@ impl Large {
         expiry: Option<i64>,
         hash: u64,
         found: Option<Found>,
-    ) -> Result<Put, OutOfMemory> {
+    ) -> Result<FieldReplacement, OutOfMemory> {
         let shape = Shape {
             has_expiry: expiry.is_some(),
             name_len: name.len() as u64,
@@ -155,7 +155,7 @@ impl Large {
         mem: &mut Mem<'_>,
         source: u64,
         expiry: Option<i64>,
-    ) -> Result<Put, OutOfMemory> {
+    ) -> Result<FieldReplacement, OutOfMemory> {
         let old = Shape::load(mem, source);
         let shape = Shape { has_expiry: expiry.is_some(), ..old };
         let hash = hash(mem.arena(), old.name(mem, source));
@@ -175,7 +175,7 @@ impl Large {
         expiry: Option<i64>,
         hash: u64,
         found: Option<Found>,
-    ) -> Result<Put, OutOfMemory> {
+    ) -> Result<FieldReplacement, OutOfMemory> {
         shape.store(mem, at);
         if let Some(expiry) = expiry {
             shape.set_expiry(mem, at, expiry);
@@ -184,7 +184,7 @@ impl Large {
                 return Err(full);
             }
         }
-        let put = Put { hash, new: at, old: found.map(|found| found.item) };
+        let put = FieldReplacement { hash, new: at, old: found.map(|found| found.item) };
         match found {
             Some(found) => self.fields().replace(mem, found, at),
             None => {
@@ -198,14 +198,14 @@ impl Large {
     }
 
     /// Frees what a field was before it was put.
-    pub fn commit(self, mem: &mut Mem<'_>, put: &Put) {
+    pub fn commit(self, mem: &mut Mem<'_>, put: &FieldReplacement) {
         if let Some(old) = put.old {
             self.release(mem, old);
         }
     }
 
     /// Lets a field be what it was before it was put. Later ones are undone before.
-    pub fn undo(self, mem: &mut Mem<'_>, put: &Put) {
+    pub fn undo(self, mem: &mut Mem<'_>, put: &FieldReplacement) {
         if let Some(found) = self.fields().find(mem, put.hash, &ByPlace(put.new)) {
             match put.old {
                 Some(old) => self.fields().replace(mem, found, old),

@@ -38,13 +38,13 @@ use cowherd_arena::containers::packed::Element;
 use cowherd_arena::containers::tree;
 use cowherd_arena::{Audit, Broken, Mem, OutOfMemory};
 
-use super::entry::{Encoding, Kind, Shape, VOLATILE};
+use super::entry::{Encoding, Shape, VOLATILE, ValueKind};
 use super::shards::Entry;
 use super::values::{Common, Digest, Type, Unordered, WrongType};
 use super::{DbIndex, Key, Shards, Value};
 
 use compact::Pairs;
-pub use expiring::Expired;
+pub use expiring::FieldExpiryOutcome;
 use large::Large;
 
 /// Hashes.
@@ -160,7 +160,7 @@ impl Shards<'_> {
     /// The value is no hash.
     #[inline]
     pub fn hash(&mut self, db: DbIndex, key: &Key<'_>) -> Result<Option<Entry>, WrongType> {
-        match self.lookup_kind(db, key, Kind::Hash)? {
+        match self.lookup_kind(db, key, ValueKind::Hash)? {
             Some(entry) if entry.shape.form == VOLATILE => Ok(self.without_expired(db, key, entry)),
             entry => Ok(entry),
         }
@@ -172,7 +172,7 @@ impl Shards<'_> {
     /// The value is no hash.
     #[inline]
     pub fn hash_read(&mut self, db: DbIndex, key: &Key<'_>) -> Result<Option<Entry>, WrongType> {
-        match self.lookup_kind_read(db, key, Kind::Hash)? {
+        match self.lookup_kind_read(db, key, ValueKind::Hash)? {
             Some(entry) if entry.shape.form == VOLATILE => Ok(self.without_expired(db, key, entry)),
             entry => Ok(entry),
         }

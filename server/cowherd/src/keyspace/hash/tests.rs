@@ -7,9 +7,11 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::keyspace::tests::{reopen, space};
-use crate::keyspace::{Databases, ExpireRule, Expiry, Keyspace, Limits, ShardIndex, ShardSet};
+use crate::keyspace::{
+    CompactLimits, Databases, ExpireRule, Expiry, Keyspace, ShardIndex, ShardSet,
+};
 
-const LIMITS: Limits = Limits { entries: 12, value: 40 };
+const LIMITS: CompactLimits = CompactLimits { entries: 12, value: 40 };
 
 type Fields = BTreeMap<Vec<u8>, (Vec<u8>, Option<i64>)>;
 type Model = BTreeMap<(usize, u8), Fields>;
@@ -214,15 +216,15 @@ impl Pair {
                 outcomes.map(|outcomes| {
                     for (name, outcome) in named.iter().zip(outcomes) {
                         let expected = match model.get_mut(name) {
-                            None => Expired::Missing,
-                            Some((_, old)) if !rule.allows(*old, at) => Expired::Refused,
+                            None => FieldExpiryOutcome::Missing,
+                            Some((_, old)) if !rule.allows(*old, at) => FieldExpiryOutcome::Refused,
                             Some(_) if ttl <= 0 => {
                                 model.remove(name);
-                                Expired::Gone
+                                FieldExpiryOutcome::Gone
                             }
                             Some((_, old)) => {
                                 *old = Some(at);
-                                Expired::Changed
+                                FieldExpiryOutcome::Changed
                             }
                         };
                         assert_eq!(outcome, expected);
@@ -235,11 +237,11 @@ impl Pair {
                 shards.hash_persist(db, &key, &entry, names).map(|outcomes| {
                     for (name, outcome) in named.iter().zip(outcomes) {
                         let expected = match model.get_mut(name) {
-                            None => Expired::Missing,
-                            Some((_, None)) => Expired::HadNone,
+                            None => FieldExpiryOutcome::Missing,
+                            Some((_, None)) => FieldExpiryOutcome::HadNone,
                             Some((_, old)) => {
                                 *old = None;
-                                Expired::Changed
+                                FieldExpiryOutcome::Changed
                             }
                         };
                         assert_eq!(outcome, expected);
@@ -380,7 +382,7 @@ proptest! {
             let mut more = false;
             shards.flush(Databases::All);
             for shard in ShardIndex::all() {
-                more |= shards.clean(shard, 0, &mut Default::default(), 50).more_garbage;
+                more |= shards.clean(shard, 0, &mut Default::default(), 50).more_deferred;
             }
             drop(shards);
             if !more {
@@ -415,7 +417,7 @@ fn a_large_hash_is_freed_in_slices() {
     assert!(shards.remove(0, &key));
     assert!(space.arena().used_bytes() > full / 2, "most of it is freed later");
     let mut slices = 0;
-    while shards.free_garbage(key.shard, 100) {
+    while shards.free_deferred(key.shard, 100) {
         slices += 1;
     }
     drop(shards);
@@ -426,7 +428,7 @@ fn a_large_hash_is_freed_in_slices() {
 
 #[test]
 fn digests_do_not_depend_on_how_a_hash_is_kept() {
-    let digest = |limits: Limits, order: &[usize]| {
+    let digest = |limits: CompactLimits, order: &[usize]| {
         let space = space(16);
         let mut shards = space.lock(ShardSet::ALL, 0);
         let key = space.key(0, b"h");
@@ -439,7 +441,7 @@ fn digests_do_not_depend_on_how_a_hash_is_kept() {
         }
         shards.digest()
     };
-    let large = Limits { entries: 0, ..LIMITS };
+    let large = CompactLimits { entries: 0, ..LIMITS };
     let one = digest(LIMITS, &[1, 2, 3, 4]);
     assert_eq!(one, digest(large, &[4, 3, 2, 1]));
     assert_eq!(one, digest(LIMITS, &[3, 4, 1, 2]));
@@ -449,7 +451,7 @@ fn digests_do_not_depend_on_how_a_hash_is_kept() {
 
 #[test]
 fn fields_that_nobody_asks_for_expire_in_slices() {
-    for limits in [Limits { entries: 1000, value: 64 }, LIMITS] {
+    for limits in [CompactLimits { entries: 1000, value: 64 }, LIMITS] {
         let space = space(64);
         let key = space.key(0, b"h");
         let mut shards = space.lock(ShardSet::ALL, 0);

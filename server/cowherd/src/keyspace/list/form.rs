@@ -1,6 +1,6 @@
 //! From compact to large and back, and what clients are told of it.
 
-use crate::keyspace::entry::{Kind, Shape};
+use crate::keyspace::entry::{Shape, ValueKind};
 use crate::keyspace::shards::Entry;
 use crate::keyspace::values::{Common, Type};
 use crate::keyspace::{DbIndex, Expiry, Key, Shards};
@@ -13,7 +13,7 @@ use super::{Header, LISTPACK, List, ListLimits, QUICKLIST, SMALL_BYTES, deque_of
 /// A header of a list without elements.
 pub(super) fn create_header(mem: &mut Mem<'_>) -> Result<u64, OutOfMemory> {
     let at = mem.allocate(List::HEADER)?;
-    mem.write(Offset::new(at), Header { common: Common::new(Kind::List), root: Root::EMPTY });
+    mem.write(Offset::new(at), Header { common: Common::new(ValueKind::List), root: Root::EMPTY });
     Ok(at)
 }
 

@@ -29,7 +29,7 @@ use cowherd_arena::containers::deque::{self, Deque, Root};
 use cowherd_arena::containers::packed;
 use cowherd_arena::{Audit, Broken, Mem, Offset, OutOfMemory};
 
-use super::entry::{Kind, Shape};
+use super::entry::{Shape, ValueKind};
 use super::values::{Common, Digest, Type};
 
 /// A list that is told to be a listpack.
@@ -180,5 +180,5 @@ impl Type for List {
 
 /// What is to be known of a new list.
 const fn description(form: u8, count: u64) -> super::compact::Description {
-    super::compact::Description { kind: Kind::List, form, count }
+    super::compact::Description { kind: ValueKind::List, form, count }
 }

@@ -5,7 +5,7 @@ use std::iter::once;
 use std::ops::Range;
 
 use crate::keyspace::compact::{Description, MAX_BYTES};
-use crate::keyspace::entry::{Kind, Shape};
+use crate::keyspace::entry::{Shape, ValueKind};
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards, Value};
 use cowherd_arena::OutOfMemory;
@@ -16,7 +16,7 @@ use super::ints::{Ints, form_for, width};
 use super::large::{self, Large};
 use super::{RUN, SetLimits, value};
 
-const LARGE: Description = Description { kind: Kind::Set, form: RUN, count: 0 };
+const LARGE: Description = Description { kind: ValueKind::Set, form: RUN, count: 0 };
 
 /// Where a member is in the bytes of a compact set.
 #[inline]

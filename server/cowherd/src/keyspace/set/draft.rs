@@ -2,7 +2,7 @@
 
 use crate::keyspace::Value;
 use crate::keyspace::compact::{Description, MAX_BYTES};
-use crate::keyspace::entry::{Kind, MAX_COUNT, Shape};
+use crate::keyspace::entry::{MAX_COUNT, Shape, ValueKind};
 use cowherd_arena::containers::packed::{self, Encoded, as_number};
 
 use super::ints::{self, Ints, form_for, width};
@@ -48,7 +48,7 @@ impl Draft {
 
     /// What the entry is to say of it.
     pub const fn description(&self) -> Description {
-        Description { kind: Kind::Set, form: self.form, count: self.count }
+        Description { kind: ValueKind::Set, form: self.form, count: self.count }
     }
 
     /// Adds a member; tells whether it is new. `None` if with it the set would be a large one.
@@ -166,12 +166,12 @@ impl MemberList {
             let form = numbers.iter().map(|number| form_for(*number)).max().unwrap_or(1);
             let mut bytes = Vec::new();
             ints::write(&mut bytes, form, numbers.into_iter());
-            return Some((Description { kind: Kind::Set, form, count }, bytes));
+            return Some((Description { kind: ValueKind::Set, form, count }, bytes));
         }
         let fits = limits.run.allow_count(count)
             && limits.run.allow_len(self.longest)
             && self.run.len() as u64 <= MAX_BYTES;
-        fits.then(|| (Description { kind: Kind::Set, form: RUN, count }, self.run.clone()))
+        fits.then(|| (Description { kind: ValueKind::Set, form: RUN, count }, self.run.clone()))
     }
 }
 

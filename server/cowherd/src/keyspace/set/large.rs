@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use crate::keyspace::Value;
-use crate::keyspace::entry::{ByPlace, Kind, hash};
+use crate::keyspace::entry::{ByPlace, ValueKind, hash};
 use crate::keyspace::values::{Common, Type};
 use cowherd_arena::containers::dict::{self, Checked, Cursor, Dict, Hashed, Items};
 use cowherd_arena::containers::packed::{self, Element, Encoded};
@@ -87,7 +87,7 @@ impl Large {
     /// A set without members.
     pub fn create(mem: &mut Mem<'_>) -> Result<Self, OutOfMemory> {
         let header = mem.allocate(Set::HEADER)?;
-        let empty = Header { common: Common::new(Kind::Set), members: dict::Root::EMPTY };
+        let empty = Header { common: Common::new(ValueKind::Set), members: dict::Root::EMPTY };
         mem.write(Offset::new(header), empty);
         Ok(Self { header })
     }

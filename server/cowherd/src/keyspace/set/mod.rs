@@ -32,8 +32,8 @@ use cowherd_arena::containers::dict::{self, Cursor};
 use cowherd_arena::containers::packed::{self, Element, Encoded, as_number};
 use cowherd_arena::{Audit, Broken, Mem, OutOfMemory};
 
-use super::compact::Limits;
-use super::entry::{Kind, Shape, hash};
+use super::compact::CompactLimits;
+use super::entry::{Shape, ValueKind, hash};
 use super::shards::Entry;
 use super::values::{Common, Digest, Type, Unordered, WrongType};
 use super::{DbIndex, Key, Shards, Value};
@@ -51,7 +51,7 @@ pub struct SetLimits {
     /// The most members if all are numbers.
     pub ints: u64,
     /// What else is allowed in a packed run.
-    pub run: Limits,
+    pub run: CompactLimits,
 }
 
 /// Sets.
@@ -165,7 +165,7 @@ impl Shards<'_> {
     /// The value is no set.
     #[inline]
     pub fn set_of(&mut self, db: DbIndex, key: &Key<'_>) -> Result<Option<Entry>, WrongType> {
-        self.lookup_kind(db, key, Kind::Set)
+        self.lookup_kind(db, key, ValueKind::Set)
     }
 
     #[inline]

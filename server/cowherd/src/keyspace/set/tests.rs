@@ -49,8 +49,10 @@ fn members() -> impl Strategy<Value = Vec<Vec<u8>>> {
 }
 
 fn set_limits() -> impl Strategy<Value = SetLimits> {
-    (0u64..40, 0u64..40, 1u64..300)
-        .prop_map(|(ints, entries, value)| SetLimits { ints, run: Limits { entries, value } })
+    (0u64..40, 0u64..40, 1u64..300).prop_map(|(ints, entries, value)| SetLimits {
+        ints,
+        run: CompactLimits { entries, value },
+    })
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -232,7 +234,7 @@ fn free_all(space: &Keyspace) {
         let mut more = false;
         shards.flush(Databases::All);
         for shard in ShardIndex::all() {
-            more |= shards.clean(shard, 0, &mut Default::default(), 100).more_garbage;
+            more |= shards.clean(shard, 0, &mut Default::default(), 100).more_deferred;
         }
         if !more {
             return;
@@ -285,8 +287,8 @@ fn a_digest_does_not_tell_how_a_set_is_kept() {
         let entry = shards.set_of(0, &key).unwrap().unwrap();
         (shards.encoding_name(&entry), shards.digest())
     };
-    let few = Limits { entries: 0, value: 64 };
-    let many = Limits { entries: 100, value: 64 };
+    let few = CompactLimits { entries: 0, value: 64 };
+    let many = CompactLimits { entries: 100, value: 64 };
     let (a, ints) = digest(SetLimits { ints: 100, run: few }, &[]);
     let (b, run) = digest(SetLimits { ints: 0, run: many }, &[]);
     let (c, large) = digest(SetLimits { ints: 0, run: few }, &[]);
@@ -302,7 +304,7 @@ fn damage_is_found() {
     let check = |form: u8, count: u64, bytes: &[u8]| {
         let shape = Shape {
             held: None,
-            kind: Kind::Set,
+            kind: ValueKind::Set,
             encoding: crate::keyspace::Encoding::Inline,
             has_expiry: false,
             was_edited: false,

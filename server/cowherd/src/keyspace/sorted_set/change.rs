@@ -2,8 +2,8 @@
 
 use std::collections::HashMap;
 
-use crate::keyspace::compact::{Description, Limits, MAX_BYTES};
-use crate::keyspace::entry::{ByPlace, Kind, hash};
+use crate::keyspace::compact::{CompactLimits, Description, MAX_BYTES};
+use crate::keyspace::entry::{ByPlace, ValueKind, hash};
 use crate::keyspace::shards::Entry;
 use crate::keyspace::values::discard;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards};
@@ -15,7 +15,7 @@ use super::{members_of, pair_at, pairs, push_pair, scores_of};
 
 /// What became of a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Put {
+pub enum MemberChange {
     /// It was not there and is now.
     Added,
     /// Its score is another one now.
@@ -32,7 +32,7 @@ const ROOM_FOR_ONE: u64 = 2 << 10;
 const PIECE: u64 = 64 << 10;
 
 const fn description(count: u64) -> Description {
-    Description { kind: Kind::SortedSet, form: 0, count }
+    Description { kind: ValueKind::SortedSet, form: 0, count }
 }
 
 impl Shards<'_> {
@@ -48,20 +48,20 @@ impl Shards<'_> {
         key: &Key<'_>,
         entry: Option<Entry>,
         member: &[u8],
-        limits: &Limits,
+        limits: &CompactLimits,
         decide: impl FnOnce(Option<f64>) -> Option<f64>,
-    ) -> Result<(Option<Entry>, Put), OutOfMemory> {
+    ) -> Result<(Option<Entry>, MemberChange), OutOfMemory> {
         let Some(entry) = entry else {
-            let Some(score) = decide(None) else { return Ok((None, Put::Nothing)) };
+            let Some(score) = decide(None) else { return Ok((None, MemberChange::Nothing)) };
             let entry = self.put_pairs(db, key, None, &[(member, score)], limits, Expiry::None)?;
             self.touched(db, key);
-            return Ok((Some(entry), Put::Added));
+            return Ok((Some(entry), MemberChange::Added));
         };
         let (entry, put) = match entry.shape.is_large() {
             true => (entry, self.put_into_large(&entry, member, decide)?),
             false => self.put_into_compact(db, key, &entry, member, limits, decide)?,
         };
-        if put != Put::Nothing {
+        if put != MemberChange::Nothing {
             self.touched(db, key);
         }
         Ok((Some(entry), put))
@@ -78,7 +78,7 @@ impl Shards<'_> {
         key: &Key<'_>,
         entry: Option<Entry>,
         members: &[&[u8]],
-        limits: &Limits,
+        limits: &CompactLimits,
         mut decide: impl FnMut(usize, Option<f64>) -> Option<f64>,
     ) -> Result<(u64, u64), OutOfMemory> {
         match entry {
@@ -96,7 +96,7 @@ impl Shards<'_> {
         key: &Key<'_>,
         entry: Option<&Entry>,
         members: &[&[u8]],
-        limits: &Limits,
+        limits: &CompactLimits,
         decide: &mut impl FnMut(usize, Option<f64>) -> Option<f64>,
     ) -> Result<(u64, u64), OutOfMemory> {
         let run = entry.map(|entry| self.run(entry).to_vec()).unwrap_or_default();
@@ -156,9 +156,9 @@ impl Shards<'_> {
                 decide(i, old)
             });
             match put {
-                Ok(Put::Added) => added += 1,
-                Ok(Put::Changed) => changed += 1,
-                Ok(Put::Nothing) => continue,
+                Ok(MemberChange::Added) => added += 1,
+                Ok(MemberChange::Changed) => changed += 1,
+                Ok(MemberChange::Nothing) => continue,
                 Err(full) => {
                     self.take_back(entry, &done);
                     return Err(full);
@@ -198,24 +198,24 @@ impl Shards<'_> {
         entry: &Entry,
         member: &[u8],
         decide: impl FnOnce(Option<f64>) -> Option<f64>,
-    ) -> Result<Put, OutOfMemory> {
+    ) -> Result<MemberChange, OutOfMemory> {
         let mut mem = self.held.mem(entry.shard);
         let header = entry.shape.header(&mem, entry.at);
         let member_hash = hash(mem.arena(), member);
         let found = members_of(header).find(&mem, member_hash, &ByMember(member));
         let Some(found) = found else {
-            let Some(score) = decide(None) else { return Ok(Put::Nothing) };
+            let Some(score) = decide(None) else { return Ok(MemberChange::Nothing) };
             super::add(&mut mem, header, member, member_hash, score)?;
-            return Ok(Put::Added);
+            return Ok(MemberChange::Added);
         };
         let old = element::score(&mem, found.item);
         let Some(score) = decide(Some(old)).filter(|score| *score != old) else {
-            return Ok(Put::Nothing);
+            return Ok(MemberChange::Nothing);
         };
         let (from, to) = (element::order(old), element::order(score));
         scores_of(header).rekey(&mut mem, from, &ByMember(member), to)?;
         element::set_score(&mut mem, found.item, score);
-        Ok(Put::Changed)
+        Ok(MemberChange::Changed)
     }
 
     fn put_into_compact(
@@ -224,9 +224,9 @@ impl Shards<'_> {
         key: &Key<'_>,
         entry: &Entry,
         member: &[u8],
-        limits: &Limits,
+        limits: &CompactLimits,
         decide: impl FnOnce(Option<f64>) -> Option<f64>,
-    ) -> Result<(Entry, Put), OutOfMemory> {
+    ) -> Result<(Entry, MemberChange), OutOfMemory> {
         let run = self.run(entry);
         let old = packed::find(run, &Encoded::of(member), 0, 2).map(|at| {
             let (_, score, next) = pair_at(run, at);
@@ -234,13 +234,13 @@ impl Shards<'_> {
         });
         let old_score = old.as_ref().map(|(_, score)| *score);
         let Some(score) = decide(old_score).filter(|score| Some(*score) != old_score) else {
-            return Ok((*entry, Put::Nothing));
+            return Ok((*entry, MemberChange::Nothing));
         };
         let count = entry.shape.count + u64::from(old.is_none());
         let is_small = limits.allow_count(count)
             && limits.allow_len(member.len())
             && (run.len() + member.len()) as u64 <= MAX_BYTES;
-        let put = if old.is_some() { Put::Changed } else { Put::Added };
+        let put = if old.is_some() { MemberChange::Changed } else { MemberChange::Added };
         if !is_small && old.is_none() {
             let large = self.enlarge(db, key, entry)?;
             self.put_into_large(&large, member, |_| Some(score))?;
@@ -285,7 +285,7 @@ impl Shards<'_> {
         expiry: Expiry,
     ) -> Result<Entry, OutOfMemory> {
         let put = self.put_large(db, key, old, description(0), header, expiry);
-        put.inspect_err(|_| discard(&mut self.held.mem(key.shard), Kind::SortedSet, header))
+        put.inspect_err(|_| discard(&mut self.held.mem(key.shard), ValueKind::SortedSet, header))
     }
 
     /// Sets a key to a sorted set of these members, which are all different and in order.
@@ -295,7 +295,7 @@ impl Shards<'_> {
         key: &Key<'_>,
         old: Option<&Entry>,
         pairs: &[(&[u8], f64)],
-        limits: &Limits,
+        limits: &CompactLimits,
         expiry: Expiry,
     ) -> Result<Entry, OutOfMemory> {
         let count = pairs.len() as u64;
@@ -322,7 +322,7 @@ impl Shards<'_> {
         db: DbIndex,
         key: &Key<'_>,
         pairs: &mut [(&[u8], f64)],
-        limits: &Limits,
+        limits: &CompactLimits,
     ) -> Result<bool, OutOfMemory> {
         if pairs.is_empty() {
             return Ok(self.remove(db, key));

@@ -29,12 +29,12 @@ use cowherd_arena::containers::packed::{self, Element, Encoded};
 use cowherd_arena::containers::tree::{self, Tree};
 use cowherd_arena::{Audit, Broken, Mem, Offset, OutOfMemory, rounded};
 
-use super::entry::{Kind, Shape, hash};
+use super::entry::{Shape, ValueKind, hash};
 use super::values::{Common, Digest, Type, Unordered, discard};
 
-pub use change::Put;
+pub use change::MemberChange;
 use element::{CheckMembers, CheckOrder, Members};
-pub use view::{Edge, SortedSetView};
+pub use view::{RangeBound, SortedSetView};
 
 /// The first byte of a score that is no whole number.
 const DOUBLE: u8 = b'f';
@@ -66,7 +66,7 @@ const fn scores_of(header: u64) -> Tree {
 fn create(mem: &mut Mem<'_>) -> Result<u64, OutOfMemory> {
     let header = mem.allocate(SortedSet::HEADER)?;
     let empty = Header {
-        common: Common::new(Kind::SortedSet),
+        common: Common::new(ValueKind::SortedSet),
         members: dict::Root::EMPTY,
         scores: tree::Root::EMPTY,
     };
@@ -102,7 +102,7 @@ fn build<'p>(
     for (member, score) in pairs {
         let member_hash = hash(mem.arena(), member);
         if let Err(full) = add(mem, header, member, member_hash, score) {
-            discard(mem, Kind::SortedSet, header);
+            discard(mem, ValueKind::SortedSet, header);
             return Err(full);
         }
     }
@@ -252,7 +252,7 @@ impl Type for SortedSet {
                 let score = element::score(mem, item);
                 let member_hash = hash(mem.arena(), &member);
                 if let Err(full) = add(mem, copy, &member, member_hash, score) {
-                    discard(mem, Kind::SortedSet, copy);
+                    discard(mem, ValueKind::SortedSet, copy);
                     return Err(full);
                 }
             }

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::keyspace::tests::reopen;
-use crate::keyspace::{Keyspace, Limits, ShardSet, Shards};
+use crate::keyspace::{CompactLimits, Keyspace, ShardSet, Shards};
 use cowherd_arena::containers::dict::Cursor;
 use cowherd_arena::{Blank, PageKind};
 
@@ -18,7 +18,7 @@ type Model = [BTreeMap<Vec<u8>, f64>; KEYS];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Put(usize, Vec<u8>, f64),
+    MemberChange(usize, Vec<u8>, f64),
     PutMany(usize, u16, u16),
     Remove(usize, Vec<u8>),
     Ranks(usize, u64, u64),
@@ -26,7 +26,7 @@ enum Step {
     Delete(usize),
     Rename(usize, usize),
     Copy(usize, usize),
-    Limits(Limits),
+    Limits(CompactLimits),
     Clean,
     Reopen,
     /// Frees so many of the keys that fill the arena.
@@ -55,7 +55,7 @@ fn score() -> impl Strategy<Value = f64> {
 fn step() -> impl Strategy<Value = Step> {
     let key = 0..KEYS;
     prop_oneof![
-        20 => (key.clone(), member(), score()).prop_map(|(k, m, s)| Step::Put(k, m, s)),
+        20 => (key.clone(), member(), score()).prop_map(|(k, m, s)| Step::MemberChange(k, m, s)),
         2 => (key.clone(), 0u16..1000, 0u16..300).prop_map(|(k, at, n)| Step::PutMany(k, at, n)),
         8 => (key.clone(), member()).prop_map(|(k, m)| Step::Remove(k, m)),
         2 => (key.clone(), 0u64..50, 0u64..20).prop_map(|(k, at, n)| Step::Ranks(k, at, n)),
@@ -65,7 +65,7 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (key.clone(), key.clone()).prop_map(|(a, b)| Step::Rename(a, b)),
         1 => (key.clone(), key).prop_map(|(a, b)| Step::Copy(a, b)),
         1 => (0u64..20, 0u64..70)
-            .prop_map(|(entries, value)| Step::Limits(Limits { entries, value })),
+            .prop_map(|(entries, value)| Step::Limits(CompactLimits { entries, value })),
         1 => Just(Step::Clean),
         1 => Just(Step::Reopen),
         3 => (0usize..6).prop_map(Step::Give),
@@ -79,7 +79,7 @@ fn name(key: usize) -> Vec<u8> {
 struct Run {
     space: Keyspace,
     model: Model,
-    limits: Limits,
+    limits: CompactLimits,
     ballast: Vec<Vec<u8>>,
 }
 
@@ -90,7 +90,7 @@ impl Run {
         let mut run = Self {
             space,
             model: Model::default(),
-            limits: Limits { entries: 8, value: 64 },
+            limits: CompactLimits { entries: 8, value: 64 },
             ballast: Vec::new(),
         };
         let mut len = if is_scarce { 16_000 } else { 0 };
@@ -111,7 +111,7 @@ impl Run {
         let name = name(key);
         let key_name = space.key(0, &name);
         let mut shards = space.lock(ShardSet::ALL, NOW);
-        let entry = shards.lookup_kind(0, &key_name, Kind::SortedSet).unwrap();
+        let entry = shards.lookup_kind(0, &key_name, ValueKind::SortedSet).unwrap();
         let mut old = None;
         let put = shards.put_member(0, &key_name, entry, member, limits, |score_before| {
             old = score_before;
@@ -122,9 +122,9 @@ impl Run {
             let before = model[key].insert(member.to_vec(), score);
             assert_eq!(old, before);
             let expected = match before {
-                None => Put::Added,
-                Some(before) if before == score => Put::Nothing,
-                Some(_) => Put::Changed,
+                None => MemberChange::Added,
+                Some(before) if before == score => MemberChange::Nothing,
+                Some(_) => MemberChange::Changed,
             };
             assert_eq!(put, expected);
         }
@@ -152,7 +152,7 @@ impl Run {
 
     fn act(&mut self, step: &Step) {
         match step {
-            Step::Put(key, member, score) => return self.put(*key, member, *score),
+            Step::MemberChange(key, member, score) => return self.put(*key, member, *score),
             Step::PutMany(key, from, count) => return self.put_many(*key, *from, *count),
             Step::Limits(limits) => {
                 self.limits = *limits;
@@ -266,7 +266,7 @@ fn compare(shards: &mut Shards<'_>, space: &Keyspace, model: &Model) {
             assert_eq!(view.rank(member), Some((rank as u64, *score)));
             let before = all.partition_point(|pair| pair.1 < *score) as u64;
             let behind = all.partition_point(|pair| pair.1 <= *score) as u64;
-            let edge = |is_behind| Edge::Score { score: *score, is_behind };
+            let edge = |is_behind| RangeBound::Score { score: *score, is_behind };
             assert_eq!((view.before(&edge(false)), view.before(&edge(true))), (before, behind));
         }
         assert_eq!(view.score(b"nobody"), None);
@@ -309,7 +309,7 @@ fn the_form_does_not_matter_to_the_digest() {
         .into_iter()
         .map(|entries| {
             let mut run = Run::new(false);
-            run.limits = Limits { entries, value: 64 };
+            run.limits = CompactLimits { entries, value: 64 };
             (0..20).for_each(|n| run.put(0, format!("m{n}").as_bytes(), f64::from(n) / 2.0));
             let shards = run.space.lock(ShardSet::ALL, NOW);
             shards.digest()
@@ -322,18 +322,18 @@ fn the_form_does_not_matter_to_the_digest() {
 fn between_members_of_one_score() {
     for entries in [0, 100] {
         let mut run = Run::new(false);
-        run.limits = Limits { entries, value: 64 };
+        run.limits = CompactLimits { entries, value: 64 };
         ["a", "b", "bb", "c"].iter().for_each(|m| run.put(0, m.as_bytes(), 1.0));
         let mut shards = run.space.lock(ShardSet::ALL, NOW);
         let name = name(0);
         let entry = shards.lookup(0, &run.space.key(0, &name)).unwrap();
         let view = shards.sorted_set(&entry);
         let before = |member: &'static str, is_behind| {
-            view.before(&Edge::Member { member: member.as_bytes(), is_behind })
+            view.before(&RangeBound::Member { member: member.as_bytes(), is_behind })
         };
         assert_eq!([before("a", false), before("a", true), before("aa", true)], [0, 1, 1]);
         assert_eq!([before("bb", false), before("c", true), before("", false)], [2, 4, 0]);
-        assert_eq!([view.before(&Edge::Start), view.before(&Edge::End)], [0, 4]);
+        assert_eq!([view.before(&RangeBound::Start), view.before(&RangeBound::End)], [0, 4]);
     }
 }
 
@@ -342,7 +342,7 @@ fn between_members_of_one_score() {
 fn a_run_that_is_no_sorted_set_is_refused() {
     let shape = |count| Shape {
         held: None,
-        kind: Kind::SortedSet,
+        kind: ValueKind::SortedSet,
         encoding: crate::keyspace::Encoding::Inline,
         has_expiry: false,
         was_edited: false,

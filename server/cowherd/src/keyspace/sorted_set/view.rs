@@ -16,7 +16,7 @@ use super::{members_of, pair_at, pairs, scores_of};
 
 /// A place between members.
 #[derive(Clone, Copy, PartialEq, Debug)]
-pub enum Edge<'b> {
+pub enum RangeBound<'b> {
     /// Before or behind all members with a score.
     Score {
         /// The score.
@@ -112,25 +112,25 @@ impl<'s> SortedSetView<'s> {
     }
 
     /// Number of members before an edge.
-    pub fn before(&self, edge: &Edge<'_>) -> u64 {
+    pub fn before(&self, edge: &RangeBound<'_>) -> u64 {
         match (&self.form, *edge) {
-            (_, Edge::Start) => 0,
-            (_, Edge::End) => self.len,
-            (Form::Compact(run), Edge::Score { score, is_behind }) => {
+            (_, RangeBound::Start) => 0,
+            (_, RangeBound::End) => self.len,
+            (Form::Compact(run), RangeBound::Score { score, is_behind }) => {
                 count_while(run, |_, one| one < score || is_behind && one == score)
             }
-            (Form::Compact(run), Edge::Member { member, is_behind }) => {
+            (Form::Compact(run), RangeBound::Member { member, is_behind }) => {
                 let mut digits = itoa::Buffer::new();
                 count_while(run, |one, _| is_before(one.bytes(&mut digits), member, is_behind))
             }
-            (Form::Large(header), Edge::Score { score, is_behind }) => {
+            (Form::Large(header), RangeBound::Score { score, is_behind }) => {
                 let (tree, key) = (scores_of(*header), element::order(score));
                 match is_behind {
                     true => tree.rank(&self.mem, key, &Behind),
                     false => tree.rank(&self.mem, key, &Before),
                 }
             }
-            (Form::Large(header), Edge::Member { member, is_behind }) => scores_of(*header)
+            (Form::Large(header), RangeBound::Member { member, is_behind }) => scores_of(*header)
                 .partition_point(&self.mem, |mem, entry| {
                     is_before(element::member(mem, entry.item), member, is_behind)
                 }),

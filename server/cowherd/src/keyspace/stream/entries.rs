@@ -1,16 +1,16 @@
 //! Entries: adding, finding, deleting, trimming.
 
 use crate::keyspace::compact::Description;
-use crate::keyspace::entry::Kind;
+use crate::keyspace::entry::ValueKind;
 use crate::keyspace::shards::Entry;
 use crate::keyspace::values::Digest;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards};
 use cowherd_arena::{Mem, OutOfMemory};
 
-use super::node::{Fields, NewEntry, Node, Place, Places};
+use super::node::{NewEntry, Node, Place, Places, StreamFields};
 use super::{BySeq, Root, StreamId};
 
-const STREAM: Description = Description { kind: Kind::Stream, form: 0, count: 0 };
+const STREAM: Description = Description { kind: ValueKind::Stream, form: 0, count: 0 };
 
 /// How large a node may become; 0 is no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -23,7 +23,7 @@ pub struct StreamLimits {
 
 /// Which entries go when a stream is trimmed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Trim {
+pub enum StreamTrim {
     /// The oldest, until so many are left.
     MaxLen(u64),
     /// Those with lower ids.
@@ -229,16 +229,16 @@ fn shrink(mem: &mut Mem<'_>, root: Root, rank: u64, at: u64) {
 
 /// Trims a stream as far as whole nodes go, and to the end if `exactly`. With a `limit` above 0, no
 /// more entries than that go. Returns how many went.
-fn trim(mem: &mut Mem<'_>, root: Root, trim: Trim, exactly: bool, limit: u64) -> u64 {
+fn trim(mem: &mut Mem<'_>, root: Root, trim: StreamTrim, exactly: bool, limit: u64) -> u64 {
     let before = mem.read(root.length());
     let mut length = before;
     while let Some(first) = root.nodes().first(mem) {
         let mut node = Node::load(mem, first.item);
         let live = u64::from(node.head.live);
         let (is_done, goes) = match trim {
-            Trim::MaxLen(most) => (length <= most, length - live >= most),
-            Trim::MinId(least) if node.head.first >= least => (true, false),
-            Trim::MinId(least) => (false, all_before(mem, &node, least)),
+            StreamTrim::MaxLen(most) => (length <= most, length - live >= most),
+            StreamTrim::MinId(least) if node.head.first >= least => (true, false),
+            StreamTrim::MinId(least) => (false, all_before(mem, &node, least)),
         };
         if is_done || limit != 0 && before - length + live > limit {
             break;
@@ -269,15 +269,15 @@ fn all_before(mem: &Mem<'_>, node: &Node, id: StreamId) -> bool {
 
 /// Deletes the first entries of a node, of a stream of `length` entries, as far as they have to go;
 /// returns how many did.
-fn cut(mem: &mut Mem<'_>, node: &mut Node, trim: Trim, length: u64) -> u64 {
+fn cut(mem: &mut Mem<'_>, node: &mut Node, trim: StreamTrim, length: u64) -> u64 {
     let (mut removed, mut from) = (0, None);
     loop {
-        if matches!(trim, Trim::MaxLen(most) if length - removed <= most) {
+        if matches!(trim, StreamTrim::MaxLen(most) if length - removed <= most) {
             return removed;
         }
         let mut places = Places::new(node.bytes(mem), node.head.first).from(from);
         let Some(place) = places.find(|place| !place.is_deleted) else { return removed };
-        if matches!(trim, Trim::MinId(least) if place.id >= least) {
+        if matches!(trim, StreamTrim::MinId(least) if place.id >= least) {
             return removed;
         }
         let at = place.at;
@@ -382,7 +382,7 @@ impl Shards<'_> {
         end: StreamId,
         is_reverse: bool,
         most: u64,
-        mut each: impl FnMut(StreamId, Fields<'_>),
+        mut each: impl FnMut(StreamId, StreamFields<'_>),
     ) {
         if most == 0 || start > end {
             return;
@@ -437,7 +437,7 @@ impl Shards<'_> {
         db: DbIndex,
         key: &Key<'_>,
         entry: &Entry,
-        how: Trim,
+        how: StreamTrim,
         exactly: bool,
         limit: u64,
     ) -> u64 {

@@ -11,7 +11,7 @@ use crate::keyspace::{DbIndex, Key, Shards};
 use cowherd_arena::containers::tree::{self, Ties, Tree};
 use cowherd_arena::{Mem, Offset, OutOfMemory, rounded};
 
-use super::pending::{self, NOTE, Note, Pending};
+use super::pending::{self, NOTE, Note, PendingEntry};
 use super::{Root, StreamId};
 
 /// A group of a stream. Good until it is destroyed.
@@ -440,7 +440,7 @@ impl Shards<'_> {
         let mut mem = self.held.mem(entry.shard);
         let pending = consumer.pending().len(&mem);
         while let Some(last) = consumer.pending().last(&mem) {
-            let id = Pending::load(&mem, last.item).id;
+            let id = PendingEntry::load(&mem, last.item).id;
             pending::remove(&mut mem, group, id);
         }
         let name = consumer.name(&mem).to_vec();

@@ -40,17 +40,17 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use cowherd_arena::containers::tree::{self, Ties, Tree};
 use cowherd_arena::{Audit, Broken, Mem, Offset, OutOfMemory, rounded};
 
-use super::entry::{Kind, Shape};
+use super::entry::{Shape, ValueKind};
 use super::shards::Entry;
 use super::values::{Common, Digest, Type, WrongType};
 use super::{DbIndex, Key, Shards};
 
-pub use entries::{StreamInfo, StreamLimits, Trim};
+pub use entries::{StreamInfo, StreamLimits, StreamTrim};
 pub use groups::{Consumer, ConsumerInfo, Group, GroupInfo};
 pub use id::StreamId;
-pub use node::Fields;
 use node::Node;
-pub use pending::{Claim, Pending, Prepared};
+pub use node::StreamFields;
+pub use pending::{PendingClaim, PendingEntry, PendingReservation};
 
 /// Streams.
 pub(super) struct Stream;
@@ -132,7 +132,7 @@ impl Root {
     fn create(mem: &mut Mem<'_>) -> Result<Self, OutOfMemory> {
         let at = mem.allocate(Stream::HEADER)?;
         let header = Header {
-            common: Common::new(Kind::Stream),
+            common: Common::new(ValueKind::Stream),
             nodes: tree::Root::EMPTY,
             length: 0,
             last: StreamId::MIN,
@@ -248,7 +248,7 @@ impl Shards<'_> {
     /// The value is no stream.
     #[inline]
     pub fn stream(&mut self, db: DbIndex, key: &Key<'_>) -> Result<Option<Entry>, WrongType> {
-        self.lookup_kind(db, key, Kind::Stream)
+        self.lookup_kind(db, key, ValueKind::Stream)
     }
 
     #[inline]

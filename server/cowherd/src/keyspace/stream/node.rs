@@ -61,12 +61,12 @@ pub(super) struct Place<'b> {
     /// Where its flags are among the node's bytes.
     pub at: usize,
     pub is_deleted: bool,
-    pub fields: Fields<'b>,
+    pub fields: StreamFields<'b>,
 }
 
 /// The fields and values of an entry.
 #[derive(Clone, Copy, Debug)]
-pub struct Fields<'b> {
+pub struct StreamFields<'b> {
     bytes: &'b [u8],
     /// Where the shared fields begin, if it has those.
     shared: Option<usize>,
@@ -75,7 +75,7 @@ pub struct Fields<'b> {
     pairs: usize,
 }
 
-impl<'b> Fields<'b> {
+impl<'b> StreamFields<'b> {
     /// How many pairs there are.
     pub const fn len(&self) -> usize {
         self.pairs
@@ -193,7 +193,7 @@ impl<'b> Places<'b> {
         let own = self.at;
         let elements = if shared.is_some() { pairs } else { pairs.checked_mul(2)? };
         self.pass(elements)?;
-        let fields = Fields { bytes: self.bytes, shared, own, pairs };
+        let fields = StreamFields { bytes: self.bytes, shared, own, pairs };
         Some(Place { id, at, is_deleted: flags & DELETED != 0, fields })
     }
 }

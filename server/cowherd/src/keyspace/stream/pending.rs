@@ -26,7 +26,7 @@ const NOT_YET: i64 = -1;
 
 /// A pending entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pending {
+pub struct PendingEntry {
     /// The entry.
     pub id: StreamId,
     /// When it was last handed out, wall clock in milliseconds.
@@ -39,7 +39,7 @@ pub struct Pending {
 
 /// What claiming an entry makes of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Claim {
+pub struct PendingClaim {
     /// Who has it then.
     pub consumer: Consumer,
     /// When it was handed out.
@@ -48,7 +48,7 @@ pub struct Claim {
     pub deliveries: u64,
 }
 
-impl Pending {
+impl PendingEntry {
     /// Whether it has only been prepared.
     pub const fn is_new(&self) -> bool {
         self.delivered_at == NOT_YET
@@ -73,7 +73,7 @@ pub(super) fn find(mem: &Mem<'_>, group: Group, id: StreamId) -> Option<u64> {
 
 /// What [`Shards::pending_prepare`] did, so that it can be undone.
 #[derive(Default, Debug)]
-pub struct Prepared {
+pub struct PendingReservation {
     /// Entries that were not pending.
     new: Vec<StreamId>,
     /// Entries that are pending for another consumer.
@@ -87,7 +87,7 @@ fn prepare(
     group: Group,
     consumer: Consumer,
     id: StreamId,
-    done: &mut Prepared,
+    done: &mut PendingReservation,
 ) -> Result<(), OutOfMemory> {
     let ties = BySeq(id.seq);
     if let Some(at) = find(mem, group, id) {
@@ -119,7 +119,7 @@ pub(super) fn put(mem: &mut Mem<'_>, group: Group, note: &Note) -> Result<(), Ou
     put.inspect_err(|_| mem.release(at, NOTE))
 }
 
-fn undo(mem: &mut Mem<'_>, group: Group, consumer: Consumer, prepared: &Prepared) {
+fn undo(mem: &mut Mem<'_>, group: Group, consumer: Consumer, prepared: &PendingReservation) {
     for id in &prepared.new {
         remove(mem, group, *id);
     }
@@ -145,9 +145,9 @@ impl Shards<'_> {
     }
 
     /// The pending entry with an id.
-    pub fn pending(&self, entry: &Entry, group: Group, id: StreamId) -> Option<Pending> {
+    pub fn pending(&self, entry: &Entry, group: Group, id: StreamId) -> Option<PendingEntry> {
         let mem = self.held.view(entry.shard);
-        find(&mem, group, id).map(|at| Pending::load(&mem, at))
+        find(&mem, group, id).map(|at| PendingEntry::load(&mem, at))
     }
 
     /// Hands pending entries of a group, or of one consumer, from `start` on to `each` until it
@@ -158,13 +158,13 @@ impl Shards<'_> {
         group: Group,
         consumer: Option<Consumer>,
         start: StreamId,
-        mut each: impl FnMut(&Pending) -> bool,
+        mut each: impl FnMut(&PendingEntry) -> bool,
     ) {
         let mem = self.held.view(entry.shard);
         let tree = consumer.map_or_else(|| group.pending(), Consumer::pending);
         let from = tree.rank(&mem, start.ms, &BySeq(start.seq));
         for item in tree.ascending(&mem, from) {
-            if !each(&Pending::load(&mem, item.item)) {
+            if !each(&PendingEntry::load(&mem, item.item)) {
                 return;
             }
         }
@@ -174,7 +174,7 @@ impl Shards<'_> {
     pub fn pending_ends(&self, entry: &Entry, group: Group) -> Option<(StreamId, StreamId)> {
         let mem = self.held.view(entry.shard);
         let (first, last) = (group.pending().first(&mem)?, group.pending().last(&mem)?);
-        Some((Pending::load(&mem, first.item).id, Pending::load(&mem, last.item).id))
+        Some((PendingEntry::load(&mem, first.item).id, PendingEntry::load(&mem, last.item).id))
     }
 
     /// Makes room for entries to be pending for `consumer`: after it [`Self::pending_set`] cannot
@@ -188,9 +188,9 @@ impl Shards<'_> {
         group: Group,
         consumer: Consumer,
         ids: &[StreamId],
-    ) -> Result<Prepared, OutOfMemory> {
+    ) -> Result<PendingReservation, OutOfMemory> {
         let mut mem = self.held.mem(entry.shard);
-        let mut done = Prepared::default();
+        let mut done = PendingReservation::default();
         let mut all = ids.iter();
         let made = all.try_for_each(|id| prepare(&mut mem, group, consumer, *id, &mut done));
         made.inspect_err(|_| undo(&mut mem, group, consumer, &done))?;
@@ -203,14 +203,14 @@ impl Shards<'_> {
         entry: &Entry,
         group: Group,
         consumer: Consumer,
-        prepared: &Prepared,
+        prepared: &PendingReservation,
     ) {
         undo(&mut self.held.mem(entry.shard), group, consumer, prepared);
     }
 
     /// Gives a pending entry to a consumer that it was prepared for, or that has it. Those who
     /// watch the key hear nothing of it.
-    pub fn pending_set(&mut self, entry: &Entry, group: Group, id: StreamId, claim: &Claim) {
+    pub fn pending_set(&mut self, entry: &Entry, group: Group, id: StreamId, claim: &PendingClaim) {
         let mut mem = self.held.mem(entry.shard);
         let Some(at) = find(&mem, group, id) else { return };
         let old: Note = mem.read(Offset::new(at));

@@ -47,7 +47,7 @@ enum Step {
     Consumer(usize, u8, u8),
     DeleteConsumer(usize, u8, u8),
     Deliver(usize, u8, u8, u8),
-    Claim(usize, u8, u8, Vec<prop::sample::Index>, i64, u64),
+    PendingClaim(usize, u8, u8, Vec<prop::sample::Index>, i64, u64),
     Ack(usize, u8, Vec<prop::sample::Index>),
     Remove(usize),
     Rename(usize, usize),
@@ -96,7 +96,7 @@ fn step() -> impl Strategy<Value = Step> {
         5 => (key(), 0u8..3, 0u8..4, any::<u8>())
             .prop_map(|(k, g, c, n)| Step::Deliver(k, g, c, n)),
         3 => (key(), 0u8..3, 0u8..4, indexes(), 0i64..NOW, 0u64..9)
-            .prop_map(|(k, g, c, i, t, n)| Step::Claim(k, g, c, i, t, n)),
+            .prop_map(|(k, g, c, i, t, n)| Step::PendingClaim(k, g, c, i, t, n)),
         3 => (key(), 0u8..3, indexes()).prop_map(|(k, g, i)| Step::Ack(k, g, i)),
         1 => key().prop_map(Step::Remove),
         1 => (key(), key()).prop_map(|(a, b)| Step::Rename(a, b)),
@@ -122,7 +122,7 @@ fn borrow(pairs: &Pairs) -> impl ExactSizeIterator<Item = (&[u8], &[u8])> + Clon
     pairs.iter().map(|(field, value)| (field.as_slice(), value.as_slice()))
 }
 
-fn owned(fields: Fields<'_>) -> Pairs {
+fn owned(fields: StreamFields<'_>) -> Pairs {
     let text = |value: crate::keyspace::Value<'_>| value.bytes(&mut itoa::Buffer::new()).to_vec();
     fields.iter().map(|(field, value)| (text(field), text(value))).collect()
 }
@@ -245,7 +245,7 @@ fn change_entries(
         Step::TrimLen(_, most, exactly, limit) => {
             let (Some(entry), Some(stream)) = (entry, model) else { return };
             let limit = if *exactly { 0 } else { *limit };
-            let how = Trim::MaxLen(*most);
+            let how = StreamTrim::MaxLen(*most);
             let removed = shards.stream_trim(0, key, &entry, how, *exactly, limit);
             let over = (stream.entries.len() as u64).saturating_sub(*most);
             assert!(if *exactly { removed == over } else { removed <= over });
@@ -255,7 +255,7 @@ fn change_entries(
         Step::TrimId(_, index, exactly) => {
             let (Some(entry), Some(stream)) = (entry, model) else { return };
             let Some(id) = pick(&stream.entries, &[*index]).pop() else { return };
-            let removed = shards.stream_trim(0, key, &entry, Trim::MinId(id), *exactly, 0);
+            let removed = shards.stream_trim(0, key, &entry, StreamTrim::MinId(id), *exactly, 0);
             let over = stream.entries.range(..id).count() as u64;
             assert!(if *exactly { removed == over } else { removed <= over });
             (0..removed).for_each(|_| drop(stream.entries.pop_first()));
@@ -277,7 +277,7 @@ fn change_groups(shards: &mut Shards<'_>, key: &Key<'_>, stream: &mut ModelStrea
     | Step::Consumer(_, g, _)
     | Step::DeleteConsumer(_, g, _)
     | Step::Deliver(_, g, ..)
-    | Step::Claim(_, g, ..)
+    | Step::PendingClaim(_, g, ..)
     | Step::Ack(_, g, _)) = step
     else {
         return;
@@ -313,7 +313,7 @@ fn change_groups(shards: &mut Shards<'_>, key: &Key<'_>, stream: &mut ModelStrea
     let (Step::Consumer(_, _, c)
     | Step::DeleteConsumer(_, _, c)
     | Step::Deliver(_, _, c, _)
-    | Step::Claim(_, _, c, ..)) = step
+    | Step::PendingClaim(_, _, c, ..)) = step
     else {
         return;
     };
@@ -339,12 +339,13 @@ fn change_groups(shards: &mut Shards<'_>, key: &Key<'_>, stream: &mut ModelStrea
             let behind = model.last.next().unwrap();
             let ids: Vec<StreamId> =
                 entries.range(behind..).take(usize::from(*most)).map(|(id, _)| *id).collect();
-            let claim = Claim { consumer, delivered_at: NOW, deliveries: 1 };
+            let claim = PendingClaim { consumer, delivered_at: NOW, deliveries: 1 };
             let last = ids.last().copied();
             (ids.into_iter().map(|id| (id, claim)).collect::<Vec<_>>(), last)
         }
-        Step::Claim(_, _, _, indexes, delivered_at, deliveries) => {
-            let claim = Claim { consumer, delivered_at: *delivered_at, deliveries: *deliveries };
+        Step::PendingClaim(_, _, _, indexes, delivered_at, deliveries) => {
+            let claim =
+                PendingClaim { consumer, delivered_at: *delivered_at, deliveries: *deliveries };
             let ids = pick(entries, indexes);
             (ids.into_iter().map(|id| (id, claim)).collect(), None)
         }
@@ -352,7 +353,7 @@ fn change_groups(shards: &mut Shards<'_>, key: &Key<'_>, stream: &mut ModelStrea
     };
     let ids: Vec<StreamId> = claims.iter().map(|(id, _)| *id).collect();
     if let Ok(prepared) = shards.pending_prepare(&entry, group, consumer, &ids) {
-        if matches!(step, Step::Claim(.., deliveries) if *deliveries == UNDONE) {
+        if matches!(step, Step::PendingClaim(.., deliveries) if *deliveries == UNDONE) {
             shards.pending_undo(&entry, group, consumer, &prepared);
             return;
         }
@@ -386,7 +387,7 @@ fn run(space: &Keyspace, model: &mut Model, limits: &mut StreamLimits, step: &St
         | Step::Consumer(k, ..)
         | Step::DeleteConsumer(k, ..)
         | Step::Deliver(k, ..)
-        | Step::Claim(k, ..)
+        | Step::PendingClaim(k, ..)
         | Step::Ack(k, ..) => {
             let (first, none) = (named("group", 0), StreamId::MIN);
             if model[*k].is_none()
@@ -447,7 +448,7 @@ fn free_all(space: &Keyspace) {
         let mut more = false;
         shards.flush(Databases::All);
         for shard in ShardIndex::all() {
-            more |= shards.clean(shard, 0, &mut Default::default(), 10).more_garbage;
+            more |= shards.clean(shard, 0, &mut Default::default(), 10).more_deferred;
         }
         drop(shards);
         space.verify(1).unwrap();
@@ -533,7 +534,7 @@ fn small() -> (Keyspace, Root) {
         let consumer = shards.consumer_create(&entry, group, name).unwrap();
         let id = StreamId { ms: 1, seq };
         shards.pending_prepare(&entry, group, consumer, &[id]).unwrap();
-        let claim = Claim { consumer, delivered_at: NOW, deliveries: 1 };
+        let claim = PendingClaim { consumer, delivered_at: NOW, deliveries: 1 };
         shards.pending_set(&entry, group, id, &claim);
     }
     let root = shards.stream_root(&entry);
@@ -565,7 +566,7 @@ fn a_damaged_stream_is_named() {
     };
     let consumer: Place = |mem, root| {
         let group = Group(root.groups().first(mem).unwrap().item);
-        Pending::load(mem, group.pending().first(mem).unwrap().item).consumer.0
+        PendingEntry::load(mem, group.pending().first(mem).unwrap().item).consumer.0
     };
     assert_eq!(after(0, 0, header), "");
     for (place, at, reason) in [

@@ -47,7 +47,7 @@ const HASHES: [(&[u8], usize, bool, &str); 4] = [
     (b"large hash", 40, false, "hashtable"),
     (b"large volatile hash", 70, true, "hashtable"),
 ];
-const LIMITS: Limits = Limits { entries: 16, value: 64 };
+const LIMITS: CompactLimits = CompactLimits { entries: 16, value: 64 };
 
 /// Field `i` of a hash: its name, value and expiry.
 fn field(i: usize, is_volatile: bool) -> (Vec<u8>, Vec<u8>, Option<i64>) {
@@ -143,7 +143,7 @@ fn add_stream(space: &Keyspace) {
         let consumer = shards.consumer_create(&entry, group, name).unwrap();
         let ids: Vec<StreamId> = (from..from + READ / 2).map(|i| stream_entry(i).0).collect();
         shards.pending_prepare(&entry, group, consumer, &ids).unwrap();
-        let claim = Claim { consumer, delivered_at: NOW, deliveries: from };
+        let claim = PendingClaim { consumer, delivered_at: NOW, deliveries: from };
         ids.iter().for_each(|id| shards.pending_set(&entry, group, *id, &claim));
     }
     shards.group_set(&entry, group, stream_entry(READ).0, Some(READ));

@@ -12,7 +12,7 @@ use super::DbIndex;
 
 /// What happened to a key that no command can tell.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum KeyEvent {
+pub enum KeyspaceEvent {
     /// It was added.
     New,
     /// It expired and is gone.
@@ -27,27 +27,27 @@ pub enum KeyEvent {
     HashExpired,
 }
 
-impl KeyEvent {
+impl KeyspaceEvent {
     const fn bit(self) -> u8 {
         1 << self as u8
     }
 }
 
-type Listener = Box<dyn Fn(KeyEvent, DbIndex, &[u8]) + Send + Sync>;
+type Listener = Box<dyn Fn(KeyspaceEvent, DbIndex, &[u8]) + Send + Sync>;
 
 /// What others want to be told.
-pub struct News {
+pub struct KeyspaceEvents {
     wanted: AtomicU8,
     listener: OnceLock<Listener>,
 }
 
-impl fmt::Debug for News {
+impl fmt::Debug for KeyspaceEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("News").field("wanted", &self.wanted).finish_non_exhaustive()
+        f.debug_struct("KeyspaceEvents").field("wanted", &self.wanted).finish_non_exhaustive()
     }
 }
 
-impl News {
+impl KeyspaceEvents {
     pub(super) fn new() -> Self {
         Self { wanted: AtomicU8::new(0), listener: OnceLock::new() }
     }
@@ -55,25 +55,25 @@ impl News {
     /// Sets who is told of events, once. It is called while the key's shard is locked.
     pub fn set_listener(
         &self,
-        listener: impl Fn(KeyEvent, DbIndex, &[u8]) + Send + Sync + 'static,
+        listener: impl Fn(KeyspaceEvent, DbIndex, &[u8]) + Send + Sync + 'static,
     ) {
         // A second one is not heard.
         let _ = self.listener.set(Box::new(listener));
     }
 
     /// Chooses the events that the listener is told of.
-    pub fn want(&self, events: &[KeyEvent]) {
+    pub fn set_enabled(&self, events: &[KeyspaceEvent]) {
         let bits = events.iter().fold(0, |bits, event| bits | event.bit());
         self.wanted.store(bits, Ordering::Relaxed);
     }
 
     #[inline]
-    pub(super) fn wants(&self, event: KeyEvent) -> bool {
+    pub(super) fn is_enabled(&self, event: KeyspaceEvent) -> bool {
         self.wanted.load(Ordering::Relaxed) & event.bit() != 0
     }
 
     #[cold]
-    pub(super) fn tell(&self, event: KeyEvent, db: DbIndex, key: &[u8]) {
+    pub(super) fn emit(&self, event: KeyspaceEvent, db: DbIndex, key: &[u8]) {
         if let Some(listener) = self.listener.get() {
             listener(event, db, key);
         }
