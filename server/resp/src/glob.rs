@@ -1,24 +1,24 @@
-//! Glob patterns as `KEYS`, `SCAN MATCH`, `PSUBSCRIBE` and `CONFIG GET` understand them.
+//! Glob patterns of `KEYS`, `SCAN MATCH`, `PSUBSCRIBE` and `CONFIG GET`.
 //!
 //! | pattern | matches |
 //! |---|---|
-//! | `*` | any bytes, none included |
+//! | `*` | any number of bytes, also none |
 //! | `?` | any one byte |
 //! | `[abc]`, `[a-z]`, `[^a]` | one byte in, or not in, the class |
 //! | `\x` | the byte `x` itself |
 //!
-//! Bytes are compared, not characters. Only the last `*` passed is ever tried again, which is
-//! enough, because an earlier `*` could only move to where a later one reaches anyway. So the work
-//! is bounded by `pattern.len() * text.len()`, whatever the pattern.
+//! The matcher compares bytes, not characters. It backtracks to the last `*` only: an earlier `*`
+//! cannot reach a position that the last one does not reach too. Time is therefore bounded by
+//! `pattern.len() * text.len()` for every pattern.
 
 /// Whether the whole of `text` matches `pattern`; `nocase` folds ASCII letters.
 ///
-/// A class that is not closed ends with the pattern, a trailing backslash stands for itself, and an
-/// escaped byte inside a class is compared exactly even with `nocase`: as Redis does.
+/// As in Redis, an unclosed class ends with the pattern, a trailing backslash stands for itself,
+/// and an escaped byte inside a class is compared exactly even with `nocase`.
 #[must_use]
 pub fn glob_match(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
     let (mut p, mut t) = (0, 0);
-    // The pattern just behind the last `*`, and where in the text that was last tried.
+    // Pattern position after the last `*`, and the text position last tried for it.
     let mut retry = None;
     while let Some(&byte) = text.get(t) {
         if pattern.get(p) == Some(&b'*') {
@@ -41,7 +41,8 @@ pub fn glob_match(pattern: &[u8], text: &[u8], nocase: bool) -> bool {
     pattern[p..].iter().all(|&byte| byte == b'*')
 }
 
-/// Matches `byte` against the element at `pattern[p]`; where the next element starts if it fits.
+/// Matches `byte` against the element at `pattern[p]`; returns the start of the next element on a
+/// match.
 fn match_one(pattern: &[u8], p: usize, byte: u8, nocase: bool) -> Option<usize> {
     let (fits, next) = match pattern.get(p..)? {
         [] => return None,
@@ -53,7 +54,7 @@ fn match_one(pattern: &[u8], p: usize, byte: u8, nocase: bool) -> Option<usize> 
     fits.then_some(next)
 }
 
-/// Matches `byte` against the class whose first byte behind `[` is at `p`.
+/// Matches `byte` against the class whose first byte after `[` is at `p`.
 fn match_class(pattern: &[u8], p: usize, byte: u8, nocase: bool) -> (bool, usize) {
     let negated = pattern.get(p) == Some(&b'^');
     let mut p = p + usize::from(negated);
@@ -82,7 +83,8 @@ fn match_class(pattern: &[u8], p: usize, byte: u8, nocase: bool) -> (bool, usize
     (found != negated, p)
 }
 
-/// A range may be written backwards. It is turned round before letters are folded, as Redis does.
+/// Matches a range, which may be written backwards. As in Redis, the ends are swapped before letters
+/// are folded.
 fn in_range(from: u8, to: u8, byte: u8, nocase: bool) -> bool {
     let (low, high) = (from.min(to), from.max(to));
     if nocase {

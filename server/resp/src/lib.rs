@@ -1,20 +1,21 @@
-//! Bytes on the wire: RESP2 and RESP3 requests in, replies out.
+#![doc = include_str!("../README.md")]
 //!
-//! - [`request`] cuts a read buffer into requests without copying or allocating.
-//! - [`reply`] appends answers to an output buffer in the version the client speaks.
-//! - [`number`] and [`glob`] read and write the small texts that the protocol is full of:
-//!   integers, doubles, `KEYS` patterns.
+//! # Modules
 //!
-//! Nothing here knows a socket, a key or a command. Everything is iterative, and every length that
-//! a client claims is held against a limit before it is believed.
+//! - [`request`]: the request parser and the read loop around it.
+//! - [`reply`]: the reply writer.
+//! - [`client`]: the request writer and the reply parser.
+//! - [`number`], [`glob`]: numbers and patterns.
 #![forbid(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::cast_possible_truncation))]
 
+pub mod client;
 pub mod glob;
 pub mod number;
 pub mod reply;
 pub mod request;
 
+pub use client::{InvalidReply, Reply, ReplyScanner, parse_reply, write_request};
 pub use glob::glob_match;
 pub use number::{DoubleText, format_double, parse_f64, parse_i64, parse_u64};
 pub use reply::{DeferredAggregate, ProtocolVersion, ReplyWriter};

@@ -1,19 +1,19 @@
-//! Numbers in text, read and written to Redis's rules.
+//! Conversion between numbers and text by Redis's rules.
 //!
-//! Reading is strict: the whole text is the number, with no space around it. An integer has just
-//! one spelling (no `+`, no leading zero, no `-0`), so that a value stored as an integer prints the
-//! same bytes again. Writing needs no heap.
+//! Parsing is strict: the whole text is the number, without surrounding space. An integer has one
+//! canonical spelling (no `+`, no leading zero, no `-0`), so that a value stored as an integer
+//! prints the same bytes again. Formatting does not allocate.
 
 use std::fmt::{self, Write as _};
 use std::ops::Deref;
 
-/// Room for the longest text of a double: a sign, a point, seven zeros and 17 digits.
+/// Upper bound for the text of a double: a sign, a point, seven zeros and 17 digits.
 const DOUBLE_TEXT_MAX: usize = 32;
 
-/// Doubles up to this size that have no fraction are written as plain integers (2^62).
+/// Largest magnitude (2^62) at which a double without fraction is written as a plain integer.
 const PLAIN_INTEGER_BOUND: f64 = 4_611_686_018_427_387_904.0;
 
-/// Reads a signed integer in its one canonical spelling; `None` for anything else.
+/// Parses a signed integer in its canonical spelling; `None` for anything else.
 #[inline]
 #[must_use]
 pub fn parse_i64(text: &[u8]) -> Option<i64> {
@@ -26,7 +26,7 @@ pub fn parse_i64(text: &[u8]) -> Option<i64> {
     }
 }
 
-/// Reads an unsigned integer in its one canonical spelling; `None` for anything else.
+/// Parses an unsigned integer in its canonical spelling; `None` for anything else.
 #[inline]
 #[must_use]
 pub fn parse_u64(text: &[u8]) -> Option<u64> {
@@ -56,10 +56,10 @@ fn digit(byte: u8) -> Option<u64> {
     (digit <= 9).then_some(u64::from(digit))
 }
 
-/// Reads a double as the C library's `strtod` does, the whole text or nothing.
+/// Parses a double as the C library's `strtod` does; the whole text must be the number.
 ///
-/// Decimal and hexadecimal (`0x1p-3`) notation, `inf` and `infinity` in any case. `None` for NaN,
-/// for a number too large for a double and for one so small that it would become zero.
+/// Accepts decimal and hexadecimal (`0x1p-3`) notation, `inf` and `infinity` in any case. Returns
+/// `None` for NaN, on overflow, and on underflow to zero.
 #[must_use]
 pub fn parse_f64(text: &[u8]) -> Option<f64> {
     let text = std::str::from_utf8(text).ok()?;
@@ -77,11 +77,11 @@ pub fn parse_f64(text: &[u8]) -> Option<f64> {
     (!value.is_nan() && !overflowed && !underflowed).then_some(value)
 }
 
-/// Reads what follows `0x`: hexadecimal digits with at most one point, then perhaps `p` and a
+/// Parses the text after `0x`: hexadecimal digits with at most one point, then optionally `p` and a
 /// decimal exponent of two.
 fn parse_hex_f64(text: &[u8]) -> Option<f64> {
-    /// Below this a further hexadecimal digit still fits into the mantissa.
-    const ROOM: u64 = 1 << 60;
+    /// Below this value the mantissa has four spare bits for one more hexadecimal digit.
+    const MANTISSA_LIMIT: u64 = 1 << 60;
     let mantissa_len = text.iter().position(|b| matches!(b, b'p' | b'P')).unwrap_or(text.len());
     let (mut mantissa, mut exponent) = (0_u64, 0_i64);
     let (mut digits, mut fraction) = (0_usize, false);
@@ -92,11 +92,11 @@ fn parse_hex_f64(text: &[u8]) -> Option<f64> {
         }
         let digit = u64::from(char::from(byte).to_digit(16)?);
         digits += 1;
-        if mantissa < ROOM {
+        if mantissa < MANTISSA_LIMIT {
             mantissa = mantissa << 4 | digit;
             exponent -= if fraction { 4 } else { 0 };
         } else {
-            // The lowest bit remembers that something followed, which is all rounding asks.
+            // Sticky bit: rounding depends only on whether any dropped digit is not zero.
             mantissa |= u64::from(digit != 0);
             exponent += if fraction { 0 } else { 4 };
         }
@@ -114,9 +114,10 @@ fn parse_hex_f64(text: &[u8]) -> Option<f64> {
     (value.is_finite() && (value != 0.0 || mantissa == 0)).then_some(value)
 }
 
-/// A decimal exponent with an optional sign; absurd sizes are cut to what over- or underflows.
+/// Parses a decimal exponent with an optional sign; a huge one is clamped to a value that over- or
+/// underflows anyway.
 fn parse_exponent(text: &[u8]) -> Option<i64> {
-    const ABSURD: i64 = 1 << 40;
+    const EXPONENT_LIMIT: i64 = 1 << 40;
     let (negative, digits) = match text {
         [b'-', digits @ ..] => (true, digits),
         [b'+', digits @ ..] => (false, digits),
@@ -127,15 +128,15 @@ fn parse_exponent(text: &[u8]) -> Option<i64> {
     }
     let mut value = 0_i64;
     for byte in digits {
-        value = (value * 10 + i64::try_from(digit(*byte)?).ok()?).min(ABSURD);
+        value = (value * 10 + i64::try_from(digit(*byte)?).ok()?).min(EXPONENT_LIMIT);
     }
     Some(if negative { -value } else { value })
 }
 
-/// `value * 2^exponent`, in steps that a double can hold.
+/// Computes `value * 2^exponent` in steps, because 2^exponent alone may exceed a double.
 fn scale(mut value: f64, exponent: i64) -> f64 {
     const STEP: i32 = 512;
-    // Four thousand powers of two take any non-zero double out of range.
+    // 2^4096 takes every non-zero double out of range.
     let mut left = i32::try_from(exponent.clamp(-4096, 4096)).unwrap_or_default();
     while left != 0 {
         let step = left.clamp(-STEP, STEP);
@@ -145,7 +146,7 @@ fn scale(mut value: f64, exponent: i64) -> f64 {
     value
 }
 
-/// A double as text, on the stack.
+/// Text of a double in an inline buffer; from [`format_double`].
 #[derive(Clone, Copy)]
 pub struct DoubleText {
     bytes: [u8; DOUBLE_TEXT_MAX],
@@ -157,13 +158,13 @@ impl DoubleText {
         Self { bytes: [0; DOUBLE_TEXT_MAX], len: 0 }
     }
 
-    /// The text.
+    /// The text as ASCII bytes.
     #[must_use]
     pub fn as_bytes(&self) -> &[u8] {
         &self.bytes[..self.len]
     }
 
-    /// The text.
+    /// The text as a string slice.
     #[must_use]
     pub fn as_str(&self) -> &str {
         std::str::from_utf8(self.as_bytes()).unwrap_or_default()
@@ -204,8 +205,8 @@ impl fmt::Debug for DoubleText {
     }
 }
 
-/// Writes a double in the shortest form that reads back as the same double, laid out as Redis 7.2
-/// and later do: `3`, `3.5`, `0.00001`, `1e-7`, `1e+20`, `-0`, `inf`, `-inf`, `nan`.
+/// Formats a double in the shortest form that parses back to the same double, laid out as in Redis
+/// 7.2 and later: `3`, `3.5`, `0.00001`, `1e-7`, `1e+20`, `-0`, `inf`, `-inf`, `nan`.
 #[must_use]
 pub fn format_double(value: f64) -> DoubleText {
     let mut text = DoubleText::new();
@@ -225,13 +226,14 @@ pub fn format_double(value: f64) -> DoubleText {
     text
 }
 
-/// The general case: takes the shortest digits from the standard library, and places the point.
+/// Formats a finite double that is not a plain integer: the standard library gives the shortest
+/// digits, and this function places the point.
 fn format_fraction(value: f64, text: &mut DoubleText) {
     if value < 0.0 {
         text.push(b"-");
     }
     let mut scientific = DoubleText::new();
-    // At most 17 digits, a point and `e-324`: it always fits.
+    // At most 17 digits, a point and `e-324`: they fit.
     let _ = write!(scientific, "{:e}", value.abs());
     let mut parts = scientific.as_str().split('e');
     let mut digits = DoubleText::new();

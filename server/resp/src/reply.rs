@@ -1,8 +1,7 @@
-//! Replies, in the protocol version that the client speaks.
+//! Reply writer for RESP2 and RESP3.
 //!
-//! A [`ReplyWriter`] appends to one output buffer; a pipelined batch is answered with one write of it.
-//! Where RESP2 has no type for a thing, the thing goes out as Redis sends it: a map as an array
-//! twice as long, a double as a bulk string, null as `$-1`.
+//! A [`ReplyWriter`] appends replies to one output buffer, so that a pipelined batch needs one
+//! `write`. Types that RESP2 lacks are encoded as Redis encodes them:
 //!
 //! | | RESP2 | RESP3 |
 //! |---|---|---|
@@ -14,33 +13,33 @@
 //! | big number | `$n ..` | `(..` |
 //! | verbatim string | `$n ..` | `=n txt:..` |
 //!
-//! An aggregate's header promises so many elements; the caller has to append just as many.
+//! The header of an aggregate states its length; the caller must append exactly that many elements.
 
 use super::number::format_double;
 use super::request::ProtocolError;
 
-/// The protocol version of a connection; `HELLO` changes it.
+/// Protocol version of a connection; the command `HELLO` changes it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ProtocolVersion {
-    /// What a connection starts with.
+    /// Version of a new connection.
     #[default]
     Resp2,
-    /// After `HELLO 3`.
+    /// Version after `HELLO 3`.
     Resp3,
 }
 
 /// Appends replies to an output buffer in the connection's protocol version.
 #[derive(Debug, Default)]
 pub struct ReplyWriter {
-    /// The bytes to send.
+    /// Encoded replies that have not been sent yet.
     pub out: Vec<u8>,
-    /// What the client speaks.
+    /// Version in which replies are encoded.
     pub version: ProtocolVersion,
-    /// How many deferred aggregates are open.
+    /// Number of open deferred aggregates.
     open: usize,
 }
 
-/// An aggregate whose length is not known yet; from [`ReplyWriter::deferred_array`].
+/// Open aggregate whose length is not known yet; from [`ReplyWriter::deferred_array`].
 #[derive(Debug)]
 #[must_use = "without its length the reply is broken"]
 pub struct DeferredAggregate {
@@ -54,64 +53,64 @@ const NULL_BULK: &[u8] = b"$-1\r\n";
 const NULL_ARRAY: &[u8] = b"*-1\r\n";
 const NULL: &[u8] = b"_\r\n";
 
-/// `:0` to `:9`.
+/// Encoded integers from 0 to 9.
 const DIGITS: [&[u8; 4]; 10] = [
     b":0\r\n", b":1\r\n", b":2\r\n", b":3\r\n", b":4\r\n", b":5\r\n", b":6\r\n", b":7\r\n",
     b":8\r\n", b":9\r\n",
 ];
 
-/// Room for a marker, any 64-bit integer and two line ends.
+/// Upper bound for a marker, a 64-bit integer and two line ends.
 const HEADER_MAX: usize = 32;
 
 impl ReplyWriter {
-    /// An empty output buffer.
+    /// Creates a writer with an empty buffer.
     #[must_use]
     pub fn new(version: ProtocolVersion) -> Self {
         Self { out: Vec::new(), version, open: 0 }
     }
 
-    /// How many bytes wait to be sent.
+    /// Number of bytes in the buffer.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.out.len()
     }
 
-    /// Whether nothing waits to be sent.
+    /// Whether the buffer is empty.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.out.is_empty()
     }
 
-    /// `+OK`.
+    /// Appends `+OK`.
     #[inline]
     pub fn ok(&mut self) {
         self.out.extend_from_slice(OK);
     }
 
-    /// A simple string, such as `PONG` or `QUEUED`; it must not contain a line end.
+    /// Appends a simple string, such as `PONG` or `QUEUED`; `text` must not contain a line end.
     #[inline]
     pub fn simple(&mut self, text: &str) {
         debug_assert!(!text.contains(['\r', '\n']), "{text:?} would break the protocol");
         self.line(b'+', text.as_bytes());
     }
 
-    /// An error: its code, a space, and what is wrong (`ERR syntax error`), without the `-`. Line
-    /// ends in it become spaces.
+    /// Appends an error: code, space, description (`ERR syntax error`), without the `-`. Line ends
+    /// in `text` become spaces.
     pub fn error(&mut self, text: &str) {
         self.error_bytes(text.as_bytes());
     }
 
-    /// An error that may quote any bytes; see [`error`](Self::error).
+    /// Appends an error that may quote arbitrary bytes; see [`error`](Self::error).
     pub fn error_bytes(&mut self, text: &[u8]) {
         self.error_parts(&[text]);
     }
 
-    /// The last reply on a connection whose bytes are no request.
+    /// Appends the last reply of a connection whose input is not valid RESP.
     pub fn protocol_error(&mut self, error: ProtocolError) {
         match error {
-            // The byte is sent as it came, which need not be UTF-8.
+            // The byte is sent unchanged; it need not be UTF-8.
             ProtocolError::ExpectedBulk(byte) => {
                 self.error_parts(&[b"ERR Protocol error: expected '$', got '", &[byte], b"'"]);
             }
@@ -133,7 +132,7 @@ impl ReplyWriter {
         self.out.extend_from_slice(CRLF);
     }
 
-    /// An integer.
+    /// Appends an integer.
     #[inline]
     pub fn integer(&mut self, value: i64) {
         match usize::try_from(value).ok().and_then(|value| DIGITS.get(value)) {
@@ -142,7 +141,7 @@ impl ReplyWriter {
         }
     }
 
-    /// A bulk string.
+    /// Appends a bulk string of arbitrary bytes.
     #[inline]
     pub fn bulk(&mut self, bytes: &[u8]) {
         self.out.reserve(bytes.len() + HEADER_MAX);
@@ -151,19 +150,19 @@ impl ReplyWriter {
         self.out.extend_from_slice(CRLF);
     }
 
-    /// A bulk string.
+    /// Appends a bulk string of text.
     #[inline]
     pub fn bulk_str(&mut self, text: &str) {
         self.bulk(text.as_bytes());
     }
 
-    /// An integer as a bulk string.
+    /// Appends a bulk string that holds an integer.
     #[inline]
     pub fn bulk_integer(&mut self, value: i64) {
         self.bulk(itoa::Buffer::new().format(value).as_bytes());
     }
 
-    /// No value.
+    /// Appends null in place of a single value.
     #[inline]
     pub fn null(&mut self) {
         self.out.extend_from_slice(match self.version {
@@ -172,7 +171,7 @@ impl ReplyWriter {
         });
     }
 
-    /// No array, such as the reply of an aborted `EXEC` or a `BLPOP` that timed out.
+    /// Appends null in place of an array, as for an aborted `EXEC` or a `BLPOP` that timed out.
     #[inline]
     pub fn null_array(&mut self) {
         self.out.extend_from_slice(match self.version {
@@ -181,32 +180,32 @@ impl ReplyWriter {
         });
     }
 
-    /// Starts an array of `len` elements.
+    /// Appends the header of an array of `len` elements.
     #[inline]
     pub fn array(&mut self, len: usize) {
         self.header(b'*', len);
     }
 
-    /// Starts a map of `len` pairs: key, value, key, value.
+    /// Appends the header of a map of `len` pairs: key, value, key, value.
     #[inline]
     pub fn map(&mut self, len: usize) {
         let (marker, len) = self.map_header(len);
         self.header(marker, len);
     }
 
-    /// Starts a set of `len` members.
+    /// Appends the header of a set of `len` members.
     #[inline]
     pub fn set(&mut self, len: usize) {
         self.header(self.marker(b'~'), len);
     }
 
-    /// Starts an out-of-band message of `len` elements, its kind first.
+    /// Appends the header of a push message of `len` elements, the first of which is its kind.
     #[inline]
     pub fn push(&mut self, len: usize) {
         self.header(self.marker(b'>'), len);
     }
 
-    /// A double, in the shortest form that reads back the same; see [`format_double`].
+    /// Appends a double in its shortest form; see [`format_double`].
     pub fn double(&mut self, value: f64) {
         let text = format_double(value);
         match self.version {
@@ -215,7 +214,7 @@ impl ReplyWriter {
         }
     }
 
-    /// A truth value.
+    /// Appends a boolean.
     pub fn boolean(&mut self, value: bool) {
         match (self.version, value) {
             (ProtocolVersion::Resp2, _) => self.integer(i64::from(value)),
@@ -224,7 +223,7 @@ impl ReplyWriter {
         }
     }
 
-    /// An integer of any size, as decimal text.
+    /// Appends an integer of any size, given in decimal.
     pub fn big_number(&mut self, digits: &str) {
         match self.version {
             ProtocolVersion::Resp2 => self.bulk_str(digits),
@@ -232,7 +231,7 @@ impl ReplyWriter {
         }
     }
 
-    /// A text for people to read, as `INFO` sends; `format` is three bytes, `txt` or `mkd`.
+    /// Appends a verbatim string, as `INFO` does; `format` has three bytes, `txt` or `mkd`.
     pub fn verbatim(&mut self, format: &str, text: &str) {
         debug_assert_eq!(format.len(), 3, "the format of a verbatim string has three bytes");
         match self.version {
@@ -246,26 +245,27 @@ impl ReplyWriter {
         }
     }
 
-    /// Starts an aggregate whose length is known only at its end. Append the elements, then call
-    /// one of the `set_..._len`. Several may be open; the last one opened is closed first.
+    /// Opens an aggregate whose length is known only at its end. Append the elements, then call
+    /// one of the `set_..._len` functions. Open aggregates nest: the last one opened is closed
+    /// first.
     pub fn deferred_array(&mut self) -> DeferredAggregate {
         self.open += 1;
         DeferredAggregate { at: self.out.len(), depth: self.open }
     }
 
-    /// Makes it an array of `len` elements. Moves what was appended since by the few bytes of the
-    /// header.
+    /// Closes an aggregate as an array of `len` elements. The header is inserted before the elements,
+    /// which moves them by its few bytes.
     pub fn set_array_len(&mut self, deferred: DeferredAggregate, len: usize) {
         self.insert_header(deferred, b'*', len);
     }
 
-    /// Makes it a map of `len` pairs; see [`set_array_len`](Self::set_array_len).
+    /// Closes an aggregate as a map of `len` pairs; see [`set_array_len`](Self::set_array_len).
     pub fn set_map_len(&mut self, deferred: DeferredAggregate, len: usize) {
         let (marker, len) = self.map_header(len);
         self.insert_header(deferred, marker, len);
     }
 
-    /// Makes it a set of `len` members; see [`set_array_len`](Self::set_array_len).
+    /// Closes an aggregate as a set of `len` members; see [`set_array_len`](Self::set_array_len).
     pub fn set_set_len(&mut self, deferred: DeferredAggregate, len: usize) {
         self.insert_header(deferred, self.marker(b'~'), len);
     }
@@ -279,7 +279,7 @@ impl ReplyWriter {
         self.out[deferred.at..].rotate_right(header_len);
     }
 
-    /// The marker of an aggregate that RESP2 sends as an array.
+    /// Marker of an aggregate that RESP2 encodes as an array.
     #[inline]
     fn marker(&self, resp3: u8) -> u8 {
         match self.version {
@@ -296,7 +296,7 @@ impl ReplyWriter {
         }
     }
 
-    /// `<marker><len>\r\n`.
+    /// Appends `<marker><len>\r\n`.
     #[inline]
     fn header(&mut self, marker: u8, len: usize) {
         match u8::try_from(len) {
@@ -309,7 +309,7 @@ impl ReplyWriter {
         }
     }
 
-    /// `<marker><text>\r\n`.
+    /// Appends `<marker><text>\r\n`.
     #[inline]
     fn line(&mut self, marker: u8, text: &[u8]) {
         self.out.reserve(text.len() + 3);

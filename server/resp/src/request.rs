@@ -1,26 +1,28 @@
-//! Requests as they come off the wire.
+//! Request parser: RESP arrays and inline requests.
 //!
-//! A [`RequestParser`] cuts a read buffer into requests and lists them in a [`Batch`]: an argument is a
-//! [`ArgSpan`] of the buffer, nothing is copied, and once both are warm nothing is allocated.
+//! A [`RequestParser`] finds the complete requests in a read buffer and appends them to a [`Batch`].
+//! An argument is an [`ArgSpan`] of the buffer: parsing copies nothing, and a warm parser and batch
+//! allocate nothing.
 //!
 //! ```text
 //!  buf    *2\r\n$3\r\nGET\r\n$1\r\nk\r\n*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGE
 //!                    ~~~         ~             ~~~~   |
 //!  batch  spans     (8,3)      (17,1)         (28,4)  | consumed: drained by the caller
-//!         requests  0..2                      2..3    | what follows stays at the front of the
-//!                                                     | buffer, its state stays in the parser
+//!         requests  0..2                      2..3    | the unfinished request stays in the
+//!                                                     | buffer, its state in the parser
 //! ```
 //!
-//! An inline request with quotes cannot be read in place; the words of such a request lie in a side
-//! buffer of the batch, and its spans point there. [`Batch::request`] picks the right one.
+//! An inline request with quotes cannot be used in place: its unescaped words lie in a side buffer
+//! of the batch, and its spans point there. [`Batch::request`] selects the buffer.
 //!
-//! # The loop around it
+//! # Read loop of a connection
 //!
-//! 1. read into the buffer; clear the batch; [`RequestParser::parse`];
-//! 2. run each [`Batch::request`] against the same, unchanged buffer;
-//! 3. drain the consumed bytes from the front of the buffer;
-//! 4. if any were consumed, go to 1 without reading: there may be more complete requests;
-//! 5. on an error, run the batch as in 2, send the error, close.
+//! 1. Read into the buffer, clear the batch, call [`RequestParser::parse`].
+//! 2. Execute each [`Batch::request`] against the same, unchanged buffer.
+//! 3. Drain the consumed bytes from the front of the buffer.
+//! 4. If any bytes were consumed, go to 1 without reading: the buffer may hold more complete
+//!    requests.
+//! 5. On an error, execute the batch as in 2, send the error, close the connection.
 
 mod inline;
 mod parser;
@@ -31,22 +33,23 @@ use std::ops::Index;
 pub use parser::RequestParser;
 use thiserror::Error;
 
-/// Spans and requests that stay allocated when one large request has passed.
+/// Number of spans and requests that stay allocated after a large request, so that one client's
+/// peak does not hold memory for the life of its connection.
 const RETAINED_SPANS: usize = 16 * 1024;
 
-/// Unescaped bytes that stay allocated when one large inline request has passed.
+/// Number of unescaped bytes that stay allocated after a large inline request.
 const RETAINED_UNESCAPED: usize = 64 * 1024;
 
-/// Where one argument lies, counted from the start of the buffer given to [`RequestParser::parse`].
+/// Position of an argument in the buffer given to [`RequestParser::parse`].
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct ArgSpan {
-    /// Offset of the first byte.
+    /// Offset of the first byte from the start of the buffer.
     pub start: usize,
     /// Length in bytes.
     pub len: usize,
 }
 
-/// The arguments of one request, the command's name first; cheap to copy.
+/// Arguments of one request, the command's name first; cheap to copy.
 #[derive(Clone, Copy)]
 pub struct Args<'a> {
     buf: &'a [u8],
@@ -54,51 +57,51 @@ pub struct Args<'a> {
 }
 
 impl<'a> Args<'a> {
-    /// The arguments that `spans` cut out of `buf`. Each span must lie inside `buf`.
+    /// Creates arguments from `spans` of `buf`. Each span must lie inside `buf`.
     #[inline]
     #[must_use]
     pub fn new(buf: &'a [u8], spans: &'a [ArgSpan]) -> Self {
         Self { buf, spans }
     }
 
-    /// How many there are.
+    /// Number of arguments.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.spans.len()
     }
 
-    /// Whether there are none.
+    /// Whether the request has no arguments, which a parsed one never is.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.spans.is_empty()
     }
 
-    /// Argument `i`, if there are so many.
+    /// Argument `i`, or `None` if the request is shorter.
     #[inline]
     #[must_use]
     pub fn get(&self, i: usize) -> Option<&'a [u8]> {
         self.spans.get(i).map(|span| resolve(self.buf, span))
     }
 
-    /// Argument `i`, for as long as the buffer lives (indexing lends it only as long as `self`).
+    /// Argument `i` with the buffer's lifetime, where indexing borrows from `self`.
     ///
     /// # Panics
-    /// When there are not so many.
+    /// If the request is shorter.
     #[inline]
     #[must_use]
     pub fn at(&self, i: usize) -> &'a [u8] {
         resolve(self.buf, &self.spans[i])
     }
 
-    /// All of them in order.
+    /// Iterates over all arguments in order.
     #[inline]
     pub fn iter(&self) -> ArgsIter<'a> {
         ArgsIter { buf: self.buf, spans: self.spans.iter() }
     }
 
-    /// The arguments from `i` on; none if there are fewer.
+    /// Arguments from index `i` on; empty if the request is shorter.
     #[inline]
     #[must_use]
     pub fn from(&self, i: usize) -> Args<'a> {
@@ -139,7 +142,7 @@ impl fmt::Debug for Args<'_> {
     }
 }
 
-/// Iterates over [`Args`].
+/// Iterator over [`Args`].
 #[derive(Clone, Debug)]
 pub struct ArgsIter<'a> {
     buf: &'a [u8],
@@ -169,18 +172,19 @@ impl DoubleEndedIterator for ArgsIter<'_> {
 
 impl ExactSizeIterator for ArgsIter<'_> {}
 
-/// What a client may ask for. Claims beyond it are refused before anything is set aside for them.
+/// Limits of a request. The parser rejects a claimed length beyond a limit before it reserves memory
+/// for it.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
-    /// Longest argument in bytes: `proto-max-bulk-len`.
+    /// Longest argument in bytes: the directive `proto-max-bulk-len`.
     pub max_bulk: usize,
     /// Longest inline request in bytes, without its line feed.
     pub max_inline: usize,
     /// Most arguments in one request.
     pub max_args: usize,
-    /// Whether the client may run any command. Until then a request has at most 10 arguments of at
-    /// most 16384 bytes, and [`RequestParser::parse`] takes one request at a time, because running it may
-    /// be what authenticates the client.
+    /// Whether the client is authenticated. Before that, a request has at most 10 arguments of at
+    /// most 16384 bytes, and [`RequestParser::parse`] returns one request per call, because its
+    /// execution may authenticate the client and so change the limits for the next request.
     pub authenticated: bool,
 }
 
@@ -195,29 +199,29 @@ impl Default for RequestLimits {
     }
 }
 
-/// The bytes are no request, so the connection cannot go on. The texts are those that Redis sends;
-/// [`ReplyWriter::protocol_error`](super::ReplyWriter::protocol_error) writes them to the client.
+/// Violation of the protocol, after which the connection must be closed. The texts are those of
+/// Redis; [`ReplyWriter::protocol_error`](super::ReplyWriter::protocol_error) encodes them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
 pub enum ProtocolError {
-    /// The count behind `*` is no integer, or above [`RequestLimits::max_args`].
+    /// The count after `*` is not an integer, or exceeds [`RequestLimits::max_args`].
     #[error("Protocol error: invalid multibulk length")]
     InvalidMultibulkLength,
-    /// The length behind `$` is no integer, negative, or above [`RequestLimits::max_bulk`].
+    /// The length after `$` is not an integer, is negative, or exceeds [`RequestLimits::max_bulk`].
     #[error("Protocol error: invalid bulk length")]
     InvalidBulkLength,
-    /// An argument starts with this byte.
+    /// An argument starts with this byte instead of `$`.
     #[error("Protocol error: expected '$', got '{}'", char::from(*.0))]
     ExpectedBulk(u8),
-    /// The line with the count of arguments does not end.
+    /// The line with the number of arguments exceeds 64 KiB.
     #[error("Protocol error: too big mbulk count string")]
     MultibulkCountTooLong,
-    /// The line with the length of an argument does not end.
+    /// The line with the length of an argument exceeds 64 KiB.
     #[error("Protocol error: too big bulk count string")]
     BulkLengthTooLong,
     /// An inline request is longer than [`RequestLimits::max_inline`].
     #[error("Protocol error: too big inline request")]
     InlineTooLong,
-    /// A quote of an inline request is not closed, or something follows it at once.
+    /// A quote of an inline request is not closed, or is followed by neither blank nor line end.
     #[error("Protocol error: unbalanced quotes in request")]
     UnbalancedQuotes,
     /// More than 10 arguments before the client has authenticated.
@@ -228,34 +232,34 @@ pub enum ProtocolError {
     UnauthenticatedBulkLength,
 }
 
-/// Requests parsed out of one read buffer; reused between reads, so that parsing allocates nothing
-/// once warm.
+/// Requests found in one read buffer; reused between reads, so that a warm batch allocates nothing.
 #[derive(Debug, Default)]
 pub struct Batch {
     spans: Vec<ArgSpan>,
-    requests: Vec<Entry>,
-    /// Words of the inline requests that had quotes.
+    requests: Vec<BatchEntry>,
+    /// Words of the inline requests with quotes.
     unescaped: Vec<u8>,
 }
 
-/// One request: which spans are its arguments, and what they point into.
+/// Request in a batch: the range of its spans, and the buffer that they refer to.
 #[derive(Clone, Copy, Debug)]
-struct Entry {
+struct BatchEntry {
     first: usize,
     end: usize,
-    /// Where its bytes end in the buffer.
+    /// End of the request's bytes in the read buffer.
     bytes_end: usize,
+    /// Whether the spans refer to [`Batch::unescaped`] instead of the read buffer.
     unescaped: bool,
 }
 
 impl Batch {
-    /// An empty batch.
+    /// Creates an empty batch.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
-    /// Forgets the requests, keeps the memory, unless it has grown out of proportion.
+    /// Removes all requests and keeps the memory up to a limit.
     pub fn clear(&mut self) {
         self.spans.clear();
         self.requests.clear();
@@ -265,24 +269,24 @@ impl Batch {
         self.unescaped.shrink_to(RETAINED_UNESCAPED);
     }
 
-    /// How many requests it holds.
+    /// Number of requests.
     #[inline]
     #[must_use]
     pub fn len(&self) -> usize {
         self.requests.len()
     }
 
-    /// Whether it holds none.
+    /// Whether the batch holds no request.
     #[inline]
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.requests.is_empty()
     }
 
-    /// The arguments of request `i`, never empty; `buf` is the buffer that was parsed, unchanged.
+    /// Arguments of request `i`, never empty; `buf` is the unchanged buffer that was parsed.
     ///
     /// # Panics
-    /// When there are not so many requests.
+    /// If the batch holds fewer requests.
     #[inline]
     #[must_use]
     pub fn request<'a>(&'a self, i: usize, buf: &'a [u8]) -> Args<'a> {
@@ -291,24 +295,24 @@ impl Batch {
         Args::new(buf, &self.spans[entry.first..entry.end])
     }
 
-    /// Where the bytes of the first `requests` requests end in the buffer that was parsed.
+    /// End of the first `requests` requests in the buffer that was parsed.
     #[must_use]
     pub fn end_of(&self, requests: usize) -> usize {
         requests.checked_sub(1).map_or(0, |last| self.requests[last].bytes_end)
     }
 
-    /// Notes where the bytes of the last request end, blank lines behind it included.
+    /// Records the end of the last request, including empty requests that follow it.
     #[inline]
-    fn ends_at(&mut self, end: usize) {
+    fn set_end(&mut self, end: usize) {
         if let Some(request) = self.requests.last_mut() {
             request.bytes_end = end;
         }
     }
 
-    /// Makes a request of the spans from `first` on.
+    /// Appends a request that consists of the spans from `first` on.
     #[inline]
-    fn complete(&mut self, first: usize, unescaped: bool) {
-        self.requests.push(Entry { first, end: self.spans.len(), bytes_end: 0, unescaped });
+    fn push_request(&mut self, first: usize, unescaped: bool) {
+        self.requests.push(BatchEntry { first, end: self.spans.len(), bytes_end: 0, unescaped });
     }
 }
 

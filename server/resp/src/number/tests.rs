@@ -39,7 +39,7 @@ fn integers_have_one_spelling() {
 }
 
 #[test]
-fn unsigned_integers_reach_their_own_bound() {
+fn unsigned_integers_reach_u64_max() {
     assert_eq!(parse_u64(b"18446744073709551615"), Some(u64::MAX));
     assert_eq!(parse_u64(b"18446744073709551616"), None);
     assert_eq!(parse_u64(b"99999999999999999999"), None);
@@ -154,7 +154,7 @@ proptest! {
         prop_assert_eq!(parse_u64(unsigned.to_string().as_bytes()), Some(unsigned));
     }
 
-    /// Only the canonical spelling may be accepted: what is read must print as it was written.
+    /// Only the canonical spelling may be accepted: a parsed text must print as the same text.
     #[test]
     fn integers_print_back(text in "[-+ 0-9]{0,22}") {
         if let Some(value) = parse_i64(text.as_bytes()) {
@@ -174,7 +174,7 @@ proptest! {
     }
 
     #[test]
-    fn everyday_doubles_read_back(value in -1e12..1e12_f64, digits in 0..12_i32) {
+    fn short_decimals_read_back(value in -1e12..1e12_f64, digits in 0..12_i32) {
         let scale = 10_f64.powi(digits);
         let value = (value * scale).round() / scale;
         let text = format_double(value);

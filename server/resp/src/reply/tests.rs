@@ -1,7 +1,7 @@
 use super::ProtocolVersion::{Resp2, Resp3};
 use super::*;
 
-/// What `write` appends, in RESP2 and in RESP3.
+/// The bytes that `write` appends in RESP2 and in RESP3.
 fn both(write: impl Fn(&mut ReplyWriter)) -> [String; 2] {
     [Resp2, Resp3].map(|version| {
         let mut reply = ReplyWriter::new(version);
@@ -20,7 +20,7 @@ fn assert_same(write: impl Fn(&mut ReplyWriter), text: &str) {
 }
 
 #[test]
-fn what_both_versions_write_alike() {
+fn encodings_shared_by_both_versions() {
     assert_same(ReplyWriter::ok, "+OK\r\n");
     assert_same(|r| r.simple("PONG"), "+PONG\r\n");
     assert_same(|r| r.error("ERR syntax error"), "-ERR syntax error\r\n");
@@ -34,7 +34,7 @@ fn what_both_versions_write_alike() {
 }
 
 #[test]
-fn what_resp2_has_no_type_for() {
+fn encodings_of_types_that_resp2_lacks() {
     assert_both(ReplyWriter::null, "$-1\r\n", "_\r\n");
     assert_both(ReplyWriter::null_array, "*-1\r\n", "_\r\n");
     assert_both(|r| r.map(3), "*6\r\n", "%3\r\n");
@@ -79,7 +79,7 @@ fn bulks_carry_any_bytes() {
 }
 
 #[test]
-fn deferred_lengths_go_where_the_aggregate_starts() {
+fn deferred_headers_are_inserted_before_their_elements() {
     assert_both(
         |r| {
             r.ok();
@@ -102,7 +102,7 @@ fn deferred_lengths_go_where_the_aggregate_starts() {
 
 #[test]
 #[should_panic(expected = "the last aggregate opened is closed first")]
-fn deferred_lengths_close_in_order() {
+fn deferred_aggregates_close_in_reverse_order() {
     let mut reply = ReplyWriter::new(Resp2);
     let outer = reply.deferred_array();
     let _inner = reply.deferred_array();
@@ -110,7 +110,7 @@ fn deferred_lengths_close_in_order() {
 }
 
 #[test]
-fn protocol_errors_quote_the_byte_as_it_came() {
+fn protocol_errors_quote_the_byte_unchanged() {
     let mut reply = ReplyWriter::new(Resp2);
     reply.protocol_error(ProtocolError::ExpectedBulk(0xff));
     reply.protocol_error(ProtocolError::ExpectedBulk(b'\r'));
@@ -122,7 +122,7 @@ fn protocol_errors_quote_the_byte_as_it_came() {
 }
 
 #[test]
-fn a_warm_buffer_is_not_allocated_again() {
+fn a_warm_buffer_is_not_reallocated() {
     let mut reply = ReplyWriter::new(Resp3);
     let write = |reply: &mut ReplyWriter| {
         for i in 0..100 {

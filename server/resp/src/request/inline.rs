@@ -1,12 +1,13 @@
 //! Inline requests: a line of words, as typed into telnet.
 //!
-//! A word ends at a blank. A quoted part runs to the end of its word: `"..."` knows `\n \r \t \b \a
-//! \xHH`, and a backslash before any other byte stands for that byte; `'...'` knows only `\'`.
+//! A blank ends a word. A quoted part extends to the end of its word. The escapes of `"..."` are
+//! `\n \r \t \b \a \xHH`, and a backslash before any other byte stands for that byte; the only escape
+//! of `'...'` is `\'`.
 
 use super::{ArgSpan, Batch, ProtocolError};
 
 /// Appends the words of `buf[start..end]`, a line without its end, to the batch's spans. Returns
-/// whether they point into the batch's side buffer.
+/// whether the spans refer to the batch's side buffer.
 pub(super) fn split(
     buf: &[u8],
     start: usize,
@@ -37,27 +38,28 @@ fn unescape_words(line: &[u8], batch: &mut Batch) -> Result<(), ProtocolError> {
     Ok(())
 }
 
-/// Where the next word from `at` on starts.
+/// Start of the next word at or after `at`.
 fn next_word(line: &[u8], at: usize) -> Option<usize> {
     line[at..].iter().position(|&b| !is_space(b)).map(|blanks| at + blanks)
 }
 
-/// What may stand between words: C's `isspace`.
+/// Whether a byte separates words: C's `isspace`.
 fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// What ends a word that is not quoted: fewer bytes than may stand between words, as in Redis.
+/// Whether a byte ends an unquoted word. As in Redis, these are fewer bytes than those that separate
+/// words.
 fn ends_word(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }
 
-/// Appends the word that starts at `at`; where it ends, or `None` if a quote is out of place.
+/// Appends the word that starts at `at`; returns its end, or `None` if a quote is misplaced.
 fn unescape_word(line: &[u8], mut at: usize, out: &mut Vec<u8>) -> Option<usize> {
     while let Some(&byte) = line.get(at) {
         match byte {
-            b'"' => return closed(line, double_quoted(line, at + 1, out)?),
-            b'\'' => return closed(line, single_quoted(line, at + 1, out)?),
+            b'"' => return end_of_quoted_word(line, double_quoted(line, at + 1, out)?),
+            b'\'' => return end_of_quoted_word(line, single_quoted(line, at + 1, out)?),
             _ if ends_word(byte) => break,
             _ => out.push(byte),
         }
@@ -66,12 +68,12 @@ fn unescape_word(line: &[u8], mut at: usize, out: &mut Vec<u8>) -> Option<usize>
     Some(at)
 }
 
-/// A closing quote ends the word: a blank or the end of the line has to follow.
-fn closed(line: &[u8], at: usize) -> Option<usize> {
+/// Returns `at` if a blank or the end of the line follows a closing quote there.
+fn end_of_quoted_word(line: &[u8], at: usize) -> Option<usize> {
     line.get(at).is_none_or(|&b| is_space(b)).then_some(at)
 }
 
-/// Where the text behind the closing quote starts.
+/// Appends text up to a closing `"`; returns the offset after the quote.
 fn double_quoted(line: &[u8], mut at: usize, out: &mut Vec<u8>) -> Option<usize> {
     loop {
         let (byte, len) = match *line.get(at..)? {
@@ -88,6 +90,7 @@ fn double_quoted(line: &[u8], mut at: usize, out: &mut Vec<u8>) -> Option<usize>
     }
 }
 
+/// Appends text up to a closing `'`; returns the offset after the quote.
 fn single_quoted(line: &[u8], mut at: usize, out: &mut Vec<u8>) -> Option<usize> {
     loop {
         let (byte, len) = match *line.get(at..)? {
@@ -116,7 +119,6 @@ fn is_hex(byte: u8) -> bool {
     byte.is_ascii_hexdigit()
 }
 
-/// The value of a hexadecimal digit.
 fn hex_value(byte: u8) -> u8 {
     match byte {
         b'0'..=b'9' => byte - b'0',

@@ -1,10 +1,10 @@
-//! The incremental parser. See the parent module for the loop around it.
+//! Incremental request parser. The parent module describes the read loop.
 //!
 //! Invariants:
-//! 1. Each byte is looked at once: an unfinished request remembers how far it was understood and
-//!    how far its current line was searched. A large argument costs one comparison per read.
-//! 2. However the bytes are cut into reads, requests and error come out the same.
-//! 3. Nothing is allocated for what is merely claimed: spans grow with the arguments received.
+//! 1. Each byte is examined once: the state of an unfinished request records how far it was parsed
+//!    and how far its current line was searched. A large argument costs one comparison per read.
+//! 2. The division of the input into reads affects neither the requests nor the error.
+//! 3. A claimed length reserves no memory: the vector of spans grows with the received arguments.
 
 use memchr::memchr;
 
@@ -12,65 +12,67 @@ use super::inline;
 use super::{ArgSpan, Batch, ProtocolError, RETAINED_SPANS, RequestLimits};
 use crate::number::parse_i64;
 
-/// Longest line behind `*` or `$`, marker included, carriage return not.
+/// Longest line that starts with `*` or `$`, in bytes, with the marker and without the line end; as
+/// in Redis.
 pub(super) const MAX_LENGTH_LINE: usize = 64 * 1024;
 
-/// Most arguments of a request before authentication.
+/// Maximum number of arguments before authentication; as in Redis.
 const UNAUTHENTICATED_ARGS: usize = 10;
 
-/// Longest argument before authentication.
+/// Longest argument in bytes before authentication; as in Redis.
 const UNAUTHENTICATED_BULK: usize = 16 * 1024;
 
-/// Finds requests in what has been read so far; keeps its place inside a half-received one.
+/// Parser of one connection's requests; keeps the state of a partially received request.
 #[derive(Debug, Default)]
 pub struct RequestParser {
-    progress: Progress,
-    /// Arguments of the request in progress that are complete, counted from its first byte.
+    progress: RequestProgress,
+    /// Complete arguments of the request in progress, relative to its first byte.
     pub(super) spans: Vec<ArgSpan>,
     consumed: usize,
     failed: Option<ProtocolError>,
 }
 
-/// How far the request in progress has come.
+/// State of a partially received request.
 #[derive(Clone, Copy, Debug, Default)]
-struct Progress {
-    /// The first byte not understood yet, counted from the request's first byte.
+struct RequestProgress {
+    /// Offset of the first byte that is not parsed yet, relative to the request's first byte.
     at: usize,
-    /// How many bytes from `at` on were searched for the end of the line, in vain.
+    /// Number of bytes from `at` on that are known to hold no line end.
     searched: usize,
-    /// Arguments still to come; 0 while the count is not known.
+    /// Number of missing arguments; 0 while the count is not known.
     args_left: usize,
-    /// Length of the argument at `at`, once its `$` line has been read.
+    /// Length of the argument at `at`, once its `$` line is parsed.
     bulk: Option<usize>,
 }
 
-/// A length line that has been read.
+/// Parsed `*` or `$` line.
 struct LengthLine {
-    /// `None` if it is no integer.
+    /// `None` if the text is not an integer.
     value: Option<i64>,
-    /// Offset behind the line's end.
+    /// Offset of the byte after the line end.
     end: usize,
 }
 
 impl RequestParser {
-    /// A parser at the start of a connection.
+    /// Creates a parser for a new connection.
     #[must_use]
     pub fn new() -> Self {
         Self::default()
     }
 
     /// Appends the complete requests at the front of `buf` to `batch`, at most `max_requests`, and
-    /// returns how many bytes they and the empty requests between them take.
+    /// returns the number of bytes of these requests and of the empty requests between them.
     ///
-    /// Drain just these bytes before the next call, and append what was read since; the next call
-    /// must see the unfinished request at the front. As long as bytes were consumed there may be
-    /// more complete requests: the limit was reached, or the client is not authenticated, which
-    /// limits a call to one request (see [`RequestLimits::authenticated`]).
+    /// Drain exactly these bytes before the next call, and append newly read bytes; the next call
+    /// must find the unfinished request at the front. A call that consumed bytes may have left
+    /// complete requests in the buffer: because of `max_requests`, or because the client is not
+    /// authenticated (see [`RequestLimits::authenticated`]).
     ///
     /// # Errors
-    /// The bytes behind the complete requests are no request. These requests are in the batch all
-    /// the same and have to be answered before the error is sent and the connection closed;
-    /// [`consumed`](Self::consumed) tells where they end. Every further call fails likewise.
+    /// Returns an error if the bytes after the complete requests violate the protocol. The batch
+    /// still holds the complete requests, which must be answered before the error is sent and the
+    /// connection closed; [`consumed`](Self::consumed) is where they end. Every later call returns
+    /// the same error.
     pub fn parse(
         &mut self,
         buf: &[u8],
@@ -94,8 +96,8 @@ impl RequestParser {
             match step {
                 Ok(Some(end)) => {
                     self.consumed = end;
-                    self.progress = Progress::default();
-                    batch.ends_at(end);
+                    self.progress = RequestProgress::default();
+                    batch.set_end(end);
                 }
                 Ok(None) => break,
                 Err(error) => {
@@ -108,20 +110,20 @@ impl RequestParser {
         Ok(self.consumed)
     }
 
-    /// What the last call of [`parse`](Self::parse) consumed, also if it failed.
+    /// Number of bytes that the last call of [`parse`](Self::parse) consumed, also on an error.
     #[must_use]
     pub fn consumed(&self) -> usize {
         self.consumed
     }
 
-    /// How many more bytes the request in progress is known to need, so that a reader can size its
-    /// buffer; 0 if unknown. `buffered` is how many bytes of it have been read.
+    /// Lower bound for the number of missing bytes of the request in progress, so that a reader can
+    /// size its buffer; 0 if unknown. `buffered` is the number of its bytes in the buffer.
     ///
-    /// This is what the client claims, [`RequestLimits::max_bulk`] and a few bytes at most: a reader that
-    /// guards its memory grows towards it in steps.
+    /// The value rests on the client's claim, which is at most [`RequestLimits::max_bulk`] and a few
+    /// bytes: a reader with limited memory must grow its buffer in steps.
     #[must_use]
     pub fn wanted(&self, buffered: usize) -> usize {
-        /// `$0\r\n\r\n`
+        /// Size of `$0\r\n\r\n`.
         const SMALLEST_ARGUMENT: usize = 6;
         let Some(bulk) = self.progress.bulk else {
             return 0;
@@ -131,7 +133,7 @@ impl RequestParser {
         end.saturating_sub(buffered)
     }
 
-    /// Takes a `*` request that starts at `consumed`; where it ends, if it does.
+    /// Parses a `*` request that starts at `consumed`; returns its end if it is complete.
     #[inline]
     fn multibulk(
         &mut self,
@@ -162,12 +164,13 @@ impl RequestParser {
         }
 
         let first = batch.spans.len();
-        let mut progress = Progress { at: line.end, searched: 0, args_left: count, bulk: None };
+        let mut progress =
+            RequestProgress { at: line.end, searched: 0, args_left: count, bulk: None };
         if arguments(buf, limits, &mut progress, &mut batch.spans)? {
-            batch.complete(first, false);
+            batch.push_request(first, false);
             return Ok(Some(progress.at));
         }
-        // The request will start the next buffer: from here on, offsets count from its start.
+        // The next buffer starts with this request, so its offsets become relative to its start.
         let received = batch.spans.drain(first..);
         self.spans.extend(received.map(|span| ArgSpan { start: span.start - start, ..span }));
         progress.at -= start;
@@ -175,7 +178,7 @@ impl RequestParser {
         Ok(None)
     }
 
-    /// Goes on with the request at the front of the buffer, whose count is known.
+    /// Continues the request at the front of the buffer, whose number of arguments is known.
     #[cold]
     fn resume(
         &mut self,
@@ -189,11 +192,11 @@ impl RequestParser {
         let first = batch.spans.len();
         batch.spans.append(&mut self.spans);
         self.spans.shrink_to(RETAINED_SPANS);
-        batch.complete(first, false);
+        batch.push_request(first, false);
         Ok(Some(self.progress.at))
     }
 
-    /// Takes an inline request that starts at `consumed`; where it ends, if it does.
+    /// Parses an inline request that starts at `consumed`; returns its end if it is complete.
     fn inline(
         &mut self,
         buf: &[u8],
@@ -218,20 +221,20 @@ impl RequestParser {
         let first = batch.spans.len();
         let unescaped = inline::split(buf, start, line_end, batch)?;
         if batch.spans.len() > first {
-            batch.complete(first, unescaped);
+            batch.push_request(first, unescaped);
         }
         Ok(Some(line_feed + 1))
     }
 }
 
-/// Reads arguments from `progress.at`, an offset into `buf`, on; whether all are there.
+/// Parses arguments from `progress.at`, an offset into `buf`, on; returns whether all are complete.
 ///
-/// The two bytes behind an argument are skipped unseen, as Redis does.
+/// As in Redis, the two bytes after an argument are skipped unchecked.
 #[inline]
 fn arguments(
     buf: &[u8],
     limits: &RequestLimits,
-    progress: &mut Progress,
+    progress: &mut RequestProgress,
     spans: &mut Vec<ArgSpan>,
 ) -> Result<bool, ProtocolError> {
     while progress.args_left > 0 {
@@ -254,12 +257,13 @@ fn arguments(
     Ok(true)
 }
 
-/// Reads the `$` line at `progress.at` and moves behind it; the length, if the line is complete.
+/// Parses the `$` line at `progress.at` and advances past it; returns the length if the line is
+/// complete.
 #[inline]
 fn bulk_line(
     buf: &[u8],
     limits: &RequestLimits,
-    progress: &mut Progress,
+    progress: &mut RequestProgress,
 ) -> Result<Option<usize>, ProtocolError> {
     let too_long = ProtocolError::BulkLengthTooLong;
     let Some(line) = length_line(buf, progress.at, &mut progress.searched, too_long)? else {
@@ -282,8 +286,8 @@ fn bulk_line(
     Ok(Some(len))
 }
 
-/// Reads the line at `at`: one marker byte, an integer, two bytes of which the first is `\r`.
-/// `None` if it is not complete; `searched` then remembers how much of it was searched.
+/// Parses the line at `at`: one marker byte, an integer, two bytes of which the first is `\r`.
+/// Returns `None` if the line is incomplete; `searched` then records how much of it was searched.
 #[inline]
 fn length_line(
     buf: &[u8],
@@ -293,12 +297,12 @@ fn length_line(
 ) -> Result<Option<LengthLine>, ProtocolError> {
     match buf.get(at + 1..).and_then(short_number) {
         Some((value, len)) => Ok(Some(LengthLine { value: Some(value), end: at + 1 + len })),
-        None => any_length_line(buf, at, searched, too_long),
+        None => length_line_slow(buf, at, searched, too_long),
     }
 }
 
-/// The usual case of a length line: a complete one with a canonical number of up to nine digits.
-/// Its value, and its length with the two bytes of the line's end.
+/// Fast path of a length line: a complete line with a canonical number of up to nine digits. Returns
+/// the value, and the length of the text with the two bytes of the line end.
 #[inline]
 fn short_number(text: &[u8]) -> Option<(i64, usize)> {
     const MAX_DIGITS: usize = 9;
@@ -315,9 +319,9 @@ fn short_number(text: &[u8]) -> Option<(i64, usize)> {
     None
 }
 
-/// The other cases: incomplete, negative, long, or wrong.
+/// Slow path of a length line: incomplete, negative, long, or invalid.
 #[cold]
-fn any_length_line(
+fn length_line_slow(
     buf: &[u8],
     at: usize,
     searched: &mut usize,
@@ -337,7 +341,7 @@ fn any_length_line(
         *searched = len;
         return Ok(None);
     }
-    // A line that starts with its end has no marker, hence no number either.
+    // A line that consists of its end alone has neither marker nor number.
     let value = rest.get(1..len).and_then(parse_i64);
     Ok(Some(LengthLine { value, end: at + len + 2 }))
 }

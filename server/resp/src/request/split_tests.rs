@@ -1,11 +1,12 @@
-//! However the bytes are cut into reads, the same requests and the same error must come out.
+//! Property tests: the division of the input into reads affects neither requests nor error.
 
 use proptest::prelude::*;
 
 use super::tests::{Owned, owned};
 use super::*;
 
-/// A connection: buffers what arrives, runs batches of `max_requests`, drains what was consumed.
+/// Read loop of a connection: buffers reads, parses batches of `max_requests`, drains the consumed
+/// bytes. Returns the requests, and the error or the bytes of the unfinished request.
 fn connection<'a>(
     reads: impl IntoIterator<Item = &'a [u8]>,
     limits: &RequestLimits,
@@ -42,12 +43,12 @@ fn cut<'a>(input: &'a [u8], sizes: &[usize]) -> Vec<&'a [u8]> {
     reads
 }
 
-/// Small limits, so that short inputs reach them.
+/// Limits that short inputs reach.
 fn small_limits(authenticated: bool) -> RequestLimits {
     RequestLimits { max_bulk: 40_000, max_inline: 24, max_args: 12, authenticated }
 }
 
-/// Pieces of requests, right and wrong.
+/// Strategy for valid and invalid fragments of requests.
 fn piece() -> impl Strategy<Value = Vec<u8>> {
     let fixed: Vec<&[u8]> = vec![
         b"*1\r\n",
@@ -107,7 +108,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
 
     #[test]
-    fn cuts_do_not_matter(
+    fn the_division_into_reads_does_not_matter(
         pieces in prop::collection::vec(piece(), 0..12),
         sizes in prop::collection::vec(1..20_usize, 1..6),
         max_requests in 1..4_usize,
@@ -121,7 +122,7 @@ proptest! {
     }
 
     #[test]
-    fn what_is_encoded_is_parsed(
+    fn encoded_requests_are_parsed(
         sent in prop::collection::vec(
             prop::collection::vec(prop::collection::vec(any::<u8>(), 0..300), 1..20), 0..10),
         sizes in prop::collection::vec(1..200_usize, 1..6),
@@ -133,9 +134,9 @@ proptest! {
     }
 }
 
-/// The lines that are too long to be met by chance.
+/// Lines near 64 KiB, which the strategy above does not generate.
 #[test]
-fn cuts_do_not_matter_to_endless_lines() {
+fn the_division_of_long_lines_does_not_matter() {
     let limits = RequestLimits { max_inline: 70_000, ..RequestLimits::default() };
     for filler in [65_530, 65_534, 65_535, 65_536, 65_537, 69_999, 70_000, 70_001] {
         let digits = "1".repeat(filler);

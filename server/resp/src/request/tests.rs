@@ -7,14 +7,14 @@ pub(super) fn owned(batch: &Batch, buf: &[u8]) -> Owned {
     (0..batch.len()).map(|i| batch.request(i, buf).iter().map(<[u8]>::to_vec).collect()).collect()
 }
 
-/// Parses `input` in one go.
+/// Parses `input` with one call.
 fn parse(input: &[u8], limits: &RequestLimits) -> (Owned, Result<usize, ProtocolError>) {
     let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let result = parser.parse(input, limits, &mut batch, usize::MAX);
     (owned(&batch, input), result)
 }
 
-/// The requests in `input`, which must be complete and right.
+/// The requests in `input`, which must be complete and valid.
 fn requests(input: &[u8]) -> Owned {
     let (requests, result) = parse(input, &RequestLimits::default());
     assert_eq!(result, Ok(input.len()), "{}", input.escape_ascii());
@@ -56,14 +56,14 @@ fn empty_requests_are_skipped() {
     }
 }
 
-/// Redis looks only at the `\r` of a length line, and at neither byte behind an argument.
+/// Redis checks only the `\r` of a length line, and neither byte after an argument.
 #[test]
-fn line_ends_are_taken_on_trust() {
+fn line_ends_are_not_checked() {
     assert_eq!(requests(b"*1\rx$4\r?PING..\n"), [words(&[b"PING"])]);
 }
 
 #[test]
-fn every_wrong_request() {
+fn each_protocol_error() {
     use ProtocolError::*;
     let long = "1".repeat(parser::MAX_LENGTH_LINE + 1);
     for (input, expected) in [
@@ -100,7 +100,7 @@ fn every_wrong_request() {
 }
 
 #[test]
-fn errors_read_as_in_redis() {
+fn error_texts_are_those_of_redis() {
     use ProtocolError::*;
     for (error, text) in [
         (InvalidMultibulkLength, "invalid multibulk length"),
@@ -118,18 +118,18 @@ fn errors_read_as_in_redis() {
 }
 
 #[test]
-fn claims_at_the_limits_are_awaited() {
+fn lengths_at_the_limits_reserve_no_memory() {
     for claim in ["*1048576\r\n", "*1\r\n$536870912\r\n", "*1048576\r\n$536870912\r\n"] {
         let mut batch = Batch::new();
         let result =
             RequestParser::new().parse(claim.as_bytes(), &RequestLimits::default(), &mut batch, 9);
         assert_eq!((result, batch.len()), (Ok(0), 0), "{claim:?}");
-        assert_eq!(batch.spans.capacity(), 0, "nothing is set aside for a claim: {claim:?}");
+        assert_eq!(batch.spans.capacity(), 0, "memory reserved for a claimed length: {claim:?}");
     }
 }
 
 #[test]
-fn limits_are_the_callers() {
+fn limits_are_parameters() {
     let limits = RequestLimits { max_bulk: 4, max_inline: 8, max_args: 2, authenticated: true };
     let fits: &[u8] = b"*2\r\n$4\r\nECHO\r\n$4\r\nabcd\r\nECHO ab\r\n";
     assert_eq!(parse(fits, &limits).1, Ok(fits.len()));
@@ -142,18 +142,18 @@ fn limits_are_the_callers() {
 }
 
 #[test]
-fn strangers_get_little() {
-    let stranger = RequestLimits { authenticated: false, ..RequestLimits::default() };
-    let error = |input| error_within(input, &stranger);
+fn limits_before_authentication() {
+    let limits = RequestLimits { authenticated: false, ..RequestLimits::default() };
+    let error = |input| error_within(input, &limits);
     assert_eq!(error(b"*11\r\n"), ProtocolError::UnauthenticatedMultibulkLength);
     assert_eq!(error(b"*1\r\n$16385\r\n"), ProtocolError::UnauthenticatedBulkLength);
     assert_eq!(error(b"*1\r\n$536870913\r\n"), ProtocolError::InvalidBulkLength);
-    assert_eq!(parse(b"*10\r\n$16384\r\n", &stranger).1, Ok(0));
+    assert_eq!(parse(b"*10\r\n$16384\r\n", &limits).1, Ok(0));
 }
 
 /// A client may send AUTH and a large request in one packet.
 #[test]
-fn strangers_are_served_one_by_one() {
+fn one_request_per_call_before_authentication() {
     let input: &[u8] = b"*2\r\n$4\r\nAUTH\r\n$1\r\nx\r\n*11\r\n";
     let mut limits = RequestLimits { authenticated: false, ..RequestLimits::default() };
     let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
@@ -165,7 +165,7 @@ fn strangers_are_served_one_by_one() {
 }
 
 #[test]
-fn requests_before_an_error_are_answered() {
+fn requests_before_an_error_are_returned() {
     let input = b"*1\r\n$4\r\nPING\r\nECHO \"a b\"\r\n*2\r\n$1\r\nx\r\n!\r\n*1\r\n$4\r\nPING\r\n";
     let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let limits = RequestLimits::default();
@@ -175,7 +175,7 @@ fn requests_before_an_error_are_answered() {
     assert_eq!(parser.consumed(), b"*1\r\n$4\r\nPING\r\nECHO \"a b\"\r\n".len());
     batch.clear();
     assert_eq!(parser.parse(b"PING\r\n", &limits, &mut batch, usize::MAX), failed);
-    assert!(batch.is_empty(), "a connection does not recover");
+    assert!(batch.is_empty(), "the error is permanent");
 }
 
 #[test]
@@ -200,7 +200,7 @@ fn inline_words() {
 }
 
 #[test]
-fn quotes_out_of_place() {
+fn misplaced_quotes() {
     for line in [
         r#"""#,
         "'",
@@ -220,7 +220,7 @@ fn quotes_out_of_place() {
 }
 
 #[test]
-fn deep_pipelines_come_in_the_batches_asked_for() {
+fn a_deep_pipeline_is_parsed_in_batches() {
     let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let mut buf: Vec<u8> = (0..10_000)
         .flat_map(|i| format!("*2\r\n$4\r\nECHO\r\n$5\r\n{i:05}\r\necho '{i}'\r\n").into_bytes())
@@ -252,7 +252,7 @@ fn a_large_argument_is_not_scanned_again() {
     let total = buf.len() + 100_002;
     assert_eq!(parser.parse(&buf, &limits, &mut batch, 9), Ok(0));
     assert_eq!(parser.wanted(buf.len()), 100_002);
-    // Whatever was understood may change: it is not looked at again.
+    // The parsed part is overwritten to show that the parser does not examine it again.
     let header = buf.len();
     buf[header - 9..].fill(b'?');
     while buf.len() < total {
@@ -267,7 +267,7 @@ fn a_large_argument_is_not_scanned_again() {
 }
 
 #[test]
-fn wanted_is_known_only_inside_an_argument() {
+fn wanted_is_positive_only_inside_an_argument() {
     let limits = RequestLimits::default();
     for (input, wanted) in
         [("*2", 0), ("*2\r\n$1", 0), ("*2\r\n$1\r\n", 9), ("*2\r\n$1\r\nx\r\n", 0), ("PING", 0)]
@@ -279,7 +279,7 @@ fn wanted_is_known_only_inside_an_argument() {
 }
 
 #[test]
-fn a_warm_batch_is_not_allocated_again() {
+fn a_warm_batch_is_not_reallocated() {
     let input = b"*3\r\n$3\r\nSET\r\n$3\r\nkey\r\n$5\r\nvalue\r\nECHO 'a b'\r\n".repeat(100);
     let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let mut capacities = [(0, 0, 0); 2];
@@ -292,7 +292,7 @@ fn a_warm_batch_is_not_allocated_again() {
 }
 
 #[test]
-fn a_giant_request_does_not_keep_its_memory() {
+fn memory_of_a_giant_request_is_released() {
     let input = [b"*1000000\r\n".to_vec(), b"$0\r\n\r\n".repeat(1_000_000)].concat();
     let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let half = input.len() / 2;
