@@ -17,7 +17,7 @@ pub struct Arena {
     pub(crate) map: mapping::Mapping,
     pub(crate) locks: locks::ShardLocks,
     pub(crate) barrier: barrier::Barrier,
-    pub(crate) pool: Mutex<chunk_pool::Pool>,
+    pub(crate) pool: Mutex<chunk_pool::ChunkPool>,
     pub(crate) heaps: heap::Heaps,
     /// Chunks whose memory is there. Touching what is missing of hugetlb or shared memory takes
     /// some, or kills the process if there is none.

@@ -149,7 +149,7 @@ impl<'a> Held<'a> {
     }
 
     /// The same locked shards, for a while.
-    pub const fn lend(&mut self) -> Held<'_> {
+    pub const fn reborrow(&mut self) -> Held<'_> {
         Held { arena: self.arena, set: self.set, lent: true }
     }
 

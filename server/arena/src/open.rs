@@ -1,7 +1,7 @@
 //! Formatting an empty arena, loading chunks into one, and opening what was loaded.
 //!
-//! A [`Blank`] arena has memory but no meaning. It becomes an [`Arena`] by [`Blank::format`], or
-//! by filling chunks and [`Blank::open`], which trusts nothing: tables are audited before
+//! A [`ReservedArena`] arena has memory but no meaning. It becomes an [`Arena`] by [`ReservedArena::format`], or
+//! by filling chunks and [`ReservedArena::open`], which trusts nothing: tables are audited before
 //! any index is built from them.
 
 #![expect(unsafe_code, reason = "raw memory; see the invariants above")]
@@ -13,10 +13,10 @@ use parking_lot::Mutex;
 use zerocopy::FromZeros as _;
 
 use crate::Arena;
-use crate::allocator::audit::{self, Broken};
-use crate::allocator::chunk_pool::Pool;
+use crate::allocator::audit::{self, Corruption};
+use crate::allocator::chunk_pool::ChunkPool;
 use crate::allocator::heap::{Heaps, unit_number};
-use crate::allocator::size_classes::{CLASSES, Class};
+use crate::allocator::size_classes::{CLASSES, SizeClass};
 use crate::barrier::{self, Barrier};
 use crate::layout::{
     ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, GROUP_CHUNKS, HEAD_UNITS, Header,
@@ -47,7 +47,7 @@ pub enum OpenError {
     SideTable(io::Error),
     /// What was loaded breaks an invariant.
     #[error(transparent)]
-    Broken(#[from] Broken),
+    Corruption(#[from] Corruption),
     /// More than the allocator can number.
     #[error(
         "an arena of {} MiB: the largest has {} MiB. Lower maxmemory; an image that asks for so \
@@ -97,7 +97,7 @@ pub fn layout_hash(upper: &[u64]) -> u64 {
         ROOT_SIZE,
     ];
     for index in 0..CLASSES {
-        facts.extend(Class::from_index(index).map(|c| c.size() << 8 | c.units()));
+        facts.extend(SizeClass::from_index(index).map(|c| c.size() << 8 | c.units()));
     }
     facts.extend_from_slice(upper);
     let bytes: Vec<u8> = facts.iter().flat_map(|fact| fact.to_le_bytes()).collect();
@@ -105,13 +105,13 @@ pub fn layout_hash(upper: &[u64]) -> u64 {
 }
 
 /// An arena that has memory but no meaning yet.
-pub struct Blank {
+pub struct ReservedArena {
     arena: Arena,
     loaded: Box<[AtomicU64]>,
 }
 
-impl Blank {
-    /// Reserves `capacity` bytes, rounded up to whole pages.
+impl ReservedArena {
+    /// Reserves `capacity` bytes, allocated_size up to whole pages.
     ///
     /// # Errors
     /// They are more than 32 TiB, or the machine cannot give them; the error carries the remedy.
@@ -127,7 +127,7 @@ impl Blank {
             map: Mapping::reserve(backing, capacity)?,
             locks: ShardLocks::new(),
             barrier: Barrier::new(backing, capacity).map_err(OpenError::SideTable)?,
-            pool: Mutex::new(Pool::new(chunks as u32).map_err(OpenError::SideTable)?),
+            pool: Mutex::new(ChunkPool::new(chunks as u32).map_err(OpenError::SideTable)?),
             heaps: Heaps::new(capacity).map_err(OpenError::SideTable)?,
             present: barrier::bits(chunks),
             in_use: barrier::bits(chunks),
@@ -199,7 +199,9 @@ impl Blank {
             let used = self.entry(chunk).state != ChunkState::Free as u8;
             if used != self.is_loaded(chunk) {
                 let is = if used { "in use but was not loaded" } else { "free but was loaded" };
-                return Err(Broken::new(chunk, format!("the chunk table says it is {is}")).into());
+                return Err(
+                    Corruption::new(chunk, format!("the chunk table says it is {is}")).into()
+                );
             }
         }
         self.arena.hash_seed = header.hash_seed;
@@ -283,7 +285,7 @@ impl Blank {
                 let bytes = u64::from(descriptor.units) * UNIT_SIZE;
                 self.arena.heaps.count(OWNERLESS, bytes);
             }
-            let class = Class::from_index(usize::from(descriptor.class));
+            let class = SizeClass::from_index(usize::from(descriptor.class));
             let shard = ShardIndex::new(usize::from(descriptor.shard));
             let (true, Some(class), Some(shard)) = (descriptor.is(UnitKind::Slab), class, shard)
             else {

@@ -10,7 +10,7 @@ const PAGE: u64 = 4096;
 const MIB: u64 = 256;
 
 fn filled(kind: PageKind) -> (Arena, u64) {
-    let arena = Blank::reserve(kind, (MIB + 16) << 20).unwrap().format(7, 1).unwrap();
+    let arena = ReservedArena::reserve(kind, (MIB + 16) << 20).unwrap().format(7, 1).unwrap();
     let shard = ShardIndex::new(1).unwrap();
     let mut held = arena.lock(ShardSet::ALL);
     let at = held.mem(shard).allocate(MIB << 20).unwrap();
@@ -37,7 +37,7 @@ fn per_page(way: Way) -> (Duration, Duration) {
     let child = Child::fork(&arena, &mut held);
     let begun = Instant::now();
     if way == Way::Surveyed {
-        assert!(child.survey(&arena), "Linux 6.7 or later");
+        assert!(child.scan_child_pages(&arena), "Linux 6.7 or later");
     }
     let survey = begun.elapsed() / (MIB as u32 / 2);
     if way == Way::Bare {
@@ -86,7 +86,7 @@ fn collapses() {
     arena.barrier().end(&held.safepoint().unwrap());
     drop(held);
     let begun = Instant::now();
-    let split = arena.look(|| true).unwrap().split;
+    let split = arena.scan_pages(|| true).unwrap().split;
     println!("{} chunks are split; found in {:.2?}", split.len(), begun.elapsed());
     let mut times: Vec<Duration> = Vec::new();
     for chunk in split {

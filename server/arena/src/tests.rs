@@ -10,7 +10,7 @@ use super::*;
 const LAYOUT: u64 = 7;
 
 fn arena(mib: u64) -> Arena {
-    Blank::reserve(PageKind::Small, mib << 20).unwrap().format(LAYOUT, 1).unwrap()
+    ReservedArena::reserve(PageKind::Small, mib << 20).unwrap().format(LAYOUT, 1).unwrap()
 }
 
 fn shard(i: usize) -> ShardIndex {
@@ -19,7 +19,7 @@ fn shard(i: usize) -> ShardIndex {
 
 /// Copies every chunk in use into a fresh arena, as a restore does.
 fn reopen(old: &Arena, mib: u64) -> Result<Arena, OpenError> {
-    let blank = Blank::reserve(PageKind::Small, mib << 20).unwrap();
+    let blank = ReservedArena::reserve(PageKind::Small, mib << 20).unwrap();
     let mut held = old.lock(ShardSet::ALL);
     let safepoint = held.safepoint().unwrap();
     old.barrier().begin(&safepoint);
@@ -33,7 +33,7 @@ fn reopen(old: &Arena, mib: u64) -> Result<Arena, OpenError> {
     blank.open(LAYOUT)
 }
 
-fn audit(arena: &Arena, live: &BTreeMap<u64, (u64, usize)>) -> Result<Summary, Broken> {
+fn audit(arena: &Arena, live: &BTreeMap<u64, (u64, usize)>) -> Result<Summary, Corruption> {
     let mut held = arena.lock(ShardSet::ALL);
     let audit = Audit::begin(&mut held)?;
     for (&at, &(len, s)) in live {
@@ -77,14 +77,14 @@ proptest! {
                 prop_assert!(before.is_none_or(|(b, (l, _))| b + l <= at));
                 let after = live.range(at..).next();
                 prop_assert!(after.is_none_or(|(a, _)| at + len <= *a));
-                let lines = !rounded(len).is_multiple_of(64) || at.is_multiple_of(64);
+                let lines = !allocated_size(len).is_multiple_of(64) || at.is_multiple_of(64);
                 prop_assert!(at % 16 == 0 && lines);
                 live.insert(at, (len, s));
             }
         }
         let summary = audit(&arena, &live).unwrap();
         prop_assert_eq!(summary.bytes, arena.used_bytes());
-        prop_assert_eq!(summary.bytes, live.values().map(|(len, _)| rounded(*len)).sum::<u64>());
+        prop_assert_eq!(summary.bytes, live.values().map(|(len, _)| allocated_size(*len)).sum::<u64>());
         prop_assert_eq!(summary.chunks, arena.used_chunks());
         let again = reopen(&arena, 80).unwrap();
         prop_assert_eq!(audit(&again, &live).unwrap(), summary);
@@ -191,7 +191,7 @@ fn chunks_of(arena: &Arena) -> Vec<(ChunkIndex, Vec<u8>)> {
 }
 
 fn open_chunks(chunks: &[(ChunkIndex, Vec<u8>)], capacity: u64) -> Result<Arena, OpenError> {
-    let blank = Blank::reserve(PageKind::Small, capacity).unwrap();
+    let blank = ReservedArena::reserve(PageKind::Small, capacity).unwrap();
     for (chunk, bytes) in chunks {
         blank.chunk(*chunk)?.copy_from_slice(bytes);
     }
@@ -263,7 +263,7 @@ fn more_claims_than_objects_are_an_error() {
 #[test]
 fn an_arena_too_large_to_number_is_refused() {
     for capacity in [(32 << 40) + 1, 64 << 40, u64::MAX] {
-        let error = Blank::reserve(PageKind::Small, capacity).err().map(|e| e.to_string());
+        let error = ReservedArena::reserve(PageKind::Small, capacity).err().map(|e| e.to_string());
         assert!(error.is_some_and(|e| e.contains("the largest has 33554432 MiB")), "{capacity}");
     }
 }

@@ -13,7 +13,7 @@ use cowherd::clock;
 use cowherd::config::{Config, Live};
 use cowherd::engine::{Engine, Hangup, Origin, BatchOutcome, CheckpointScheduler, Session, Shared, Worker};
 use cowherd::keyspace::Keyspace;
-use cowherd_arena::{Blank, PageKind};
+use cowherd_arena::{ReservedArena, PageKind};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 use libfuzzer_sys::fuzz_target;
 
@@ -153,7 +153,7 @@ fuzz_target!(|input: &[u8]| {
         zset_max_listpack_entries: 2,
         ..Config::default()
     };
-    let blank = Blank::reserve(PageKind::Small, 16 << 20).expect("memory");
+    let blank = ReservedArena::reserve(PageKind::Small, 16 << 20).expect("memory");
     let keyspace = Keyspace::create(blank, 1).expect("a keyspace");
     let live = Arc::new(Live::new(config, None));
     let shared = Arc::new(Shared::new(keyspace, live, 1, clock::wall_ms()).expect("a table"));

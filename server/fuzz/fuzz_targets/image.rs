@@ -10,7 +10,7 @@ use std::sync::OnceLock;
 
 use cowherd::keyspace::{Databases, Expiry, Keyspace, CompactLimits, layout_hash};
 use cowherd_arena::layout::ChunkState;
-use cowherd_arena::{Blank, CHUNK_SIZE, ChunkIndex, PageKind, ShardIndex, ShardSet};
+use cowherd_arena::{ReservedArena, CHUNK_SIZE, ChunkIndex, PageKind, ShardIndex, ShardSet};
 use libfuzzer_sys::fuzz_target;
 
 const CAPACITY: u64 = 16 << 20;
@@ -35,7 +35,7 @@ fuzz_target!(|input: &[u8]| {
     for patch in input.chunks_exact(6).take(MOST_PATCHES) {
         apply(sound, &mut pages, patch);
     }
-    let blank = Blank::reserve(PageKind::Small, CAPACITY).expect("memory");
+    let blank = ReservedArena::reserve(PageKind::Small, CAPACITY).expect("memory");
     for chunk in &sound.chunks {
         let to = blank.chunk(*chunk).expect("each chunk once");
         for ((_, at, _), bytes) in
@@ -92,7 +92,7 @@ fn rename(space: &Keyspace) {
 }
 
 fn sound() -> Sound {
-    let blank = Blank::reserve(PageKind::Small, CAPACITY).expect("memory");
+    let blank = ReservedArena::reserve(PageKind::Small, CAPACITY).expect("memory");
     let space = Keyspace::create(blank, 7).expect("memory");
     fill(&space);
     // A large value away from its key's home, and databases that wait to be freed.

@@ -12,7 +12,7 @@ use zerocopy::IntoBytes as _;
 use crate::Arena;
 use crate::allocator::chunk_pool::is_blank;
 use crate::allocator::heap::large_size;
-use crate::allocator::size_classes::{Class, MAX_SLAB_OBJECT, MIN_OBJECT};
+use crate::allocator::size_classes::{MAX_SLAB_OBJECT, MIN_OBJECT, SizeClass};
 use crate::allocator::unit_bitmap;
 use crate::layout::{
     ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, HEAD_UNITS, Header, UNIT_SIZE,
@@ -25,14 +25,14 @@ use crate::memory::side_tables::SideTable;
 /// The first broken invariant.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("chunk {}: {reason}", chunk.0)]
-pub struct Broken {
+pub struct Corruption {
     /// Where.
     pub chunk: ChunkIndex,
     /// What is wrong, with the figures.
     pub reason: String,
 }
 
-impl Broken {
+impl Corruption {
     /// An invariant broken in `chunk`.
     pub const fn new(chunk: ChunkIndex, reason: String) -> Self {
         Self { chunk, reason }
@@ -55,8 +55,8 @@ pub struct Summary {
     pub bytes: u64,
 }
 
-pub(crate) fn header(header: &Header, layout: u64) -> Result<(), Broken> {
-    let broken = |reason| Err(Broken::new(ChunkIndex(0), reason));
+pub(crate) fn header(header: &Header, layout: u64) -> Result<(), Corruption> {
+    let broken = |reason| Err(Corruption::new(ChunkIndex(0), reason));
     if header.magic != ARENA_MAGIC {
         return broken(format!("no arena: its first bytes are {:#x}", header.magic));
     }
@@ -71,7 +71,7 @@ pub(crate) fn header(header: &Header, layout: u64) -> Result<(), Broken> {
 
 /// Checks the chunk table and the descriptors of every cut chunk.
 #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
-pub(crate) fn tables(arena: &Arena) -> Result<Summary, Broken> {
+pub(crate) fn tables(arena: &Arena) -> Result<Summary, Corruption> {
     let chunks = (arena.capacity() / CHUNK_SIZE) as u32;
     let mut summary = Summary::default();
     let mut index = 0;
@@ -91,8 +91,8 @@ fn check_entry(
     entry: &ChunkEntry,
     chunks: u32,
     summary: &mut Summary,
-) -> Result<u32, Broken> {
-    let broken = |reason: String| Err(Broken::new(chunk, reason));
+) -> Result<u32, Corruption> {
+    let broken = |reason: String| Err(Corruption::new(chunk, reason));
     let Some(state) = ChunkState::from_byte(entry.state) else {
         return broken(format!("unknown state {}", entry.state));
     };
@@ -119,16 +119,16 @@ fn check_entry(
     Ok(1)
 }
 
-fn check_run(arena: &Arena, head: ChunkIndex, run: u32, chunks: u32) -> Result<(), Broken> {
+fn check_run(arena: &Arena, head: ChunkIndex, run: u32, chunks: u32) -> Result<(), Corruption> {
     if run == 0 || run > chunks - head.0 {
         let reason = format!("a run of {run} chunks in an arena of {chunks}");
-        return Err(Broken::new(head, reason));
+        return Err(Corruption::new(head, reason));
     }
     for back in 1..run {
         let chunk = ChunkIndex(head.0 + back);
         if chunk.is_table() {
             let reason = format!("the run at chunk {} covers a part of the chunk table", head.0);
-            return Err(Broken::new(chunk, reason));
+            return Err(Corruption::new(chunk, reason));
         }
         // SAFETY: the caller has the arena to itself, or all its locks.
         let tail = unsafe { arena.load(chunk.entry()) };
@@ -138,14 +138,14 @@ fn check_run(arena: &Arena, head: ChunkIndex, run: u32, chunks: u32) -> Result<(
             && tail.reserved_end == 0;
         if !sound {
             let reason = format!("not tail {back} of the run at chunk {}: {tail:?}", head.0);
-            return Err(Broken::new(chunk, reason));
+            return Err(Corruption::new(chunk, reason));
         }
     }
     Ok(())
 }
 
-fn check_units(arena: &Arena, chunk: ChunkIndex, summary: &mut Summary) -> Result<(), Broken> {
-    let broken = |reason: String| Err(Broken::new(chunk, reason));
+fn check_units(arena: &Arena, chunk: ChunkIndex, summary: &mut Summary) -> Result<(), Corruption> {
+    let broken = |reason: String| Err(Corruption::new(chunk, reason));
     // SAFETY: the caller has the arena to itself, or all its locks.
     let head = unsafe { arena.load(chunk.head()) };
     if (0..HEAD_UNITS).any(|unit| unit_bitmap::get(&head.free, unit)) || head.reserved != [0; 4] {
@@ -190,8 +190,9 @@ fn check_unit_run(
     unit: u64,
     run: &UnitDescriptor,
     read: impl Fn(u64) -> UnitDescriptor,
-) -> Result<(u64, u64), Broken> {
-    let broken = |reason: String| Err(Broken::new(chunk, format!("run at unit {unit}: {reason}")));
+) -> Result<(u64, u64), Corruption> {
+    let broken =
+        |reason: String| Err(Corruption::new(chunk, format!("run at unit {unit}: {reason}")));
     if !is_only(run, UnitKind::Run, run.units) {
         return broken(format!("more is said of it than its length: {run:?}"));
     }
@@ -214,9 +215,10 @@ fn check_slab(
     unit: u64,
     slab: &UnitDescriptor,
     read: impl Fn(u64) -> UnitDescriptor,
-) -> Result<(u64, u64), Broken> {
-    let broken = |reason: String| Err(Broken::new(chunk, format!("slab at unit {unit}: {reason}")));
-    let Some(class) = Class::from_index(usize::from(slab.class)) else {
+) -> Result<(u64, u64), Corruption> {
+    let broken =
+        |reason: String| Err(Corruption::new(chunk, format!("slab at unit {unit}: {reason}")));
+    let Some(class) = SizeClass::from_index(usize::from(slab.class)) else {
         return broken(format!("unknown size class {}", slab.class));
     };
     if ShardIndex::new(usize::from(slab.shard)).is_none() {
@@ -259,14 +261,14 @@ impl<'h> Audit<'h> {
     ///
     /// # Errors
     /// A table breaks an invariant, or there is no address space for the audit.
-    pub fn begin(held: &'h mut Held<'_>) -> Result<Self, Broken> {
+    pub fn begin(held: &'h mut Held<'_>) -> Result<Self, Corruption> {
         assert!(held.set() == ShardSet::ALL, "an audit needs the whole arena");
         let arena = held.arena();
         let expected = tables(arena)?;
         let words = index(arena.capacity() / CHUNK_SIZE) * WORDS_PER_CHUNK;
         let claimed = SideTable::new(words).map_err(|error| {
             let reason = format!("there is no memory to check the arena with: {error}");
-            Broken::new(ChunkIndex(0), reason)
+            Corruption::new(ChunkIndex(0), reason)
         })?;
         Ok(Self { arena, expected, claimed, count: AtomicU64::new(0) })
     }
@@ -295,10 +297,10 @@ impl<'h> Audit<'h> {
     ///
     /// # Errors
     /// There is no such object, it is another shard's, or it was claimed before.
-    pub fn claim(&self, at: u64, len: u64, shard: ShardIndex) -> Result<(), Broken> {
-        let broken = |reason| Err(Broken::at(at, reason));
+    pub fn claim(&self, at: u64, len: u64, shard: ShardIndex) -> Result<(), Corruption> {
+        let broken = |reason| Err(Corruption::at(at, reason));
         if at.checked_add(len).is_none_or(|end| end > self.arena.capacity()) || len == 0 {
-            return Err(Broken::new(
+            return Err(Corruption::new(
                 ChunkIndex(0),
                 format!("a reference to {len} bytes at {at:#x}, outside the arena"),
             ));
@@ -342,7 +344,7 @@ impl<'h> Audit<'h> {
             descriptor = read(unit);
         }
         let within = at - chunk.start() - unit * UNIT_SIZE;
-        match Class::of(len) {
+        match SizeClass::of(len) {
             Some(class) => {
                 let object = within / class.size();
                 descriptor.is(UnitKind::Slab)
@@ -364,7 +366,7 @@ impl<'h> Audit<'h> {
     ///
     /// # Errors
     /// An object is in use that nobody claimed, or more were claimed than are in use.
-    pub fn finish(self) -> Result<Summary, Broken> {
+    pub fn finish(self) -> Result<Summary, Corruption> {
         let claimed = self.count.load(Ordering::Relaxed);
         let in_use = self.expected.objects;
         if claimed == in_use {
@@ -372,10 +374,10 @@ impl<'h> Audit<'h> {
         }
         let Some(lost) = in_use.checked_sub(claimed) else {
             let reason = format!("{claimed} objects are referred to, but {in_use} are in use");
-            return Err(Broken::new(ChunkIndex(0), reason));
+            return Err(Corruption::new(ChunkIndex(0), reason));
         };
         let chunk = self.first_unclaimed();
-        Err(Broken::new(chunk, format!("{lost} objects are in use but nothing refers to them")))
+        Err(Corruption::new(chunk, format!("{lost} objects are in use but nothing refers to them")))
     }
 
     /// The first chunk with an object that nobody claimed.

@@ -2,14 +2,14 @@
 //! neighbouring slabs gives their units back to everybody in one piece.
 
 use crate::Arena;
-use crate::allocator::size_classes::Class;
+use crate::allocator::size_classes::SizeClass;
 use crate::layout::{ChunkIndex, ChunkState, HEAD_UNITS, UNIT_SIZE, UNITS_PER_CHUNK, UnitKind};
 use crate::locks::ShardIndex;
 use crate::memory::access::Mem;
 
 /// What a stretch of units holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Holds {
+pub enum UnitUse {
     /// Nothing.
     Nothing,
     /// A slab of a shard.
@@ -20,7 +20,7 @@ pub enum Holds {
 
 /// A stretch of units in one chunk.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Stretch {
+pub struct UnitSpan {
     /// The chunk.
     pub chunk: ChunkIndex,
     /// The first of its units there.
@@ -28,14 +28,14 @@ pub struct Stretch {
     /// How many.
     pub units: u64,
     /// What it holds.
-    pub holds: Holds,
+    pub holds: UnitUse,
 }
 
 impl Arena {
     /// What the units of a chunk hold, from the first to the last that can hold anything; empty if
     /// the chunk is not in use. Read without their locks: good for hints only. `None` for a chunk
     /// that holds something else, and for one that is not there.
-    pub fn stretches(&self, chunk: ChunkIndex) -> Option<Vec<Stretch>> {
+    pub fn unit_spans(&self, chunk: ChunkIndex) -> Option<Vec<UnitSpan>> {
         if chunk.start() >= self.capacity() {
             return None;
         }
@@ -44,25 +44,25 @@ impl Arena {
             ChunkState::Free => return Some(Vec::new()),
             _ => return None,
         }
-        let mut stretches = Vec::new();
+        let mut unit_spans = Vec::new();
         let mut unit = HEAD_UNITS;
         while unit < UNITS_PER_CHUNK {
             let (holds, units) = self.stretch_at(chunk, unit);
             let units = units.clamp(1, UNITS_PER_CHUNK - unit);
-            stretches.push(Stretch { chunk, unit, units, holds });
+            unit_spans.push(UnitSpan { chunk, unit, units, holds });
             unit += units;
         }
-        Some(stretches)
+        Some(unit_spans)
     }
 
-    fn stretch_at(&self, chunk: ChunkIndex, unit: u64) -> (Holds, u64) {
-        let word = self.hint(chunk.descriptor(unit).raw()).unwrap_or(0);
+    fn stretch_at(&self, chunk: ChunkIndex, unit: u64) -> (UnitUse, u64) {
+        let word = self.load_racy(chunk.descriptor(unit).raw()).unwrap_or(0);
         let [kind, _class, shard, _, units @ .., _, _] = word.to_le_bytes();
         let units = u64::from(u16::from_le_bytes(units));
         match (kind, ShardIndex::new(usize::from(shard))) {
-            (0, _) => (Holds::Nothing, 1),
-            (kind, Some(shard)) if kind == UnitKind::Slab as u8 => (Holds::Slab(shard), units),
-            _ => (Holds::Run, units),
+            (0, _) => (UnitUse::Nothing, 1),
+            (kind, Some(shard)) if kind == UnitKind::Slab as u8 => (UnitUse::Slab(shard), units),
+            _ => (UnitUse::Run, units),
         }
     }
 }
@@ -71,11 +71,11 @@ impl Mem<'_> {
     /// The objects in the slab that begins at a unit, and the bytes that each of them has; `None`
     /// if no slab of this shard does. Only what the objects are reachable from can tell for sure.
     pub fn slab_from(&self, chunk: ChunkIndex, unit: u64) -> Option<(Vec<u64>, u64)> {
-        if self.arena().stretch_at(chunk, unit).0 != Holds::Slab(self.shard()) {
+        if self.arena().stretch_at(chunk, unit).0 != UnitUse::Slab(self.shard()) {
             return None;
         }
         let descriptor = self.read(chunk.descriptor(unit));
-        let class = Class::from_index(usize::from(descriptor.class))?;
+        let class = SizeClass::from_index(usize::from(descriptor.class))?;
         let start = chunk.start() + unit * UNIT_SIZE;
         let in_use =
             |object: &u64| crate::allocator::unit_bitmap::get(&descriptor.objects, *object);

@@ -38,7 +38,7 @@ const BINS: usize = 8;
 pub struct OutOfMemory;
 
 /// Indexes over the chunk table.
-pub(crate) struct Pool {
+pub(crate) struct ChunkPool {
     free: Vec<u64>,
     dirty: Vec<u64>,
     busy: Vec<u64>,
@@ -72,7 +72,7 @@ fn clear_bit(map: &mut [u64], index: u32) {
     map[index as usize / 64] &= !(1 << (index % 64));
 }
 
-impl Pool {
+impl ChunkPool {
     /// An index in which all `chunks` chunks are free and clean.
     ///
     /// # Errors
@@ -338,7 +338,7 @@ impl Arena {
     /// meanwhile, so that it always comes to an end.
     pub(crate) fn take_from_pool<T>(
         &self,
-        mut take: impl FnMut(&mut Pool) -> Result<T, OutOfMemory>,
+        mut take: impl FnMut(&mut ChunkPool) -> Result<T, OutOfMemory>,
     ) -> Result<T, OutOfMemory> {
         loop {
             let mut pool = self.pool.lock();
@@ -376,7 +376,7 @@ impl Arena {
             // A checkpoint that begins sees the chunk either with its memory or without.
             let mut pool = self.pool.lock();
             if outcome.is_ok() {
-                self.barrier.unshare(chunk);
+                self.barrier.forget_chunk(chunk);
                 released += 1;
             } else {
                 barrier::set(&self.present, u64::from(chunk.0));
@@ -395,7 +395,7 @@ impl Arena {
     }
 }
 
-impl Pool {
+impl ChunkPool {
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
     pub(crate) fn begin_release(&mut self, barrier: &Barrier) -> Option<ChunkIndex> {
         if self.dirty_count - self.busy_count <= KEEP_DIRTY {
@@ -407,7 +407,7 @@ impl Pool {
             while left != 0 {
                 let top = 63 - left.leading_zeros();
                 let chunk = ChunkIndex(word as u32 * 64 + top);
-                if barrier.may_hand_back(chunk) {
+                if barrier.may_decommit(chunk) {
                     set_bit(&mut self.busy, chunk.0);
                     self.busy_count += 1;
                     return Some(chunk);

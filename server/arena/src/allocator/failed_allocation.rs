@@ -13,6 +13,6 @@ pub(crate) fn note(len: u64) {
 
 /// Bytes of the object that was refused to the calling thread last, since it last asked. `None`: it
 /// was refused nothing, so that whatever has failed did not fail for want of room.
-pub fn take_refused() -> Option<u64> {
+pub fn take_last_failed_allocation() -> Option<u64> {
     REFUSED.take()
 }

@@ -18,7 +18,7 @@ use crossbeam_utils::CachePadded;
 use crate::Arena;
 use crate::allocator::chunk_pool::OutOfMemory;
 use crate::allocator::failed_allocation;
-use crate::allocator::size_classes::{CLASSES, Class, MAX_SLAB_OBJECT};
+use crate::allocator::size_classes::{CLASSES, MAX_SLAB_OBJECT, SizeClass};
 use crate::layout::{
     CHUNK_SIZE, ChunkIndex, SHARDS, UNIT_SIZE, UNITS_IN_CHUNK, UNITS_PER_CHUNK, UnitDescriptor,
     UnitKind, index,
@@ -41,8 +41,8 @@ pub(crate) const fn large_size(len: u64) -> u64 {
 }
 
 /// Bytes that an object of `len` bytes needs in one piece where there is no slab with room for it.
-pub const fn piece_for(len: u64) -> u64 {
-    match Class::of(len) {
+pub const fn contiguous_bytes_for(len: u64) -> u64 {
+    match SizeClass::of(len) {
         Some(class) => class.units() * UNIT_SIZE,
         None => large_size(len),
     }
@@ -79,11 +79,11 @@ impl Heaps {
         self.lists.iter().map(|l| l.used.load(Ordering::Relaxed)).fold(0, u64::wrapping_add)
     }
 
-    fn first(&self, shard: ShardIndex, class: Class) -> u32 {
+    fn first(&self, shard: ShardIndex, class: SizeClass) -> u32 {
         self.lists[shard.get()].first[class.index()].load(Ordering::Relaxed)
     }
 
-    fn set_first(&self, shard: ShardIndex, class: Class, slab: u32) {
+    fn set_first(&self, shard: ShardIndex, class: SizeClass, slab: u32) {
         self.lists[shard.get()].first[class.index()].store(slab, Ordering::Relaxed);
     }
 
@@ -110,7 +110,7 @@ impl Heaps {
     }
 
     /// Puts a slab with room at the front of its list.
-    pub(crate) fn link(&self, shard: ShardIndex, class: Class, slab: u32) {
+    pub(crate) fn link(&self, shard: ShardIndex, class: SizeClass, slab: u32) {
         let first = self.first(shard, class);
         self.set_next(slab, first);
         self.set_previous(slab, NONE);
@@ -120,7 +120,7 @@ impl Heaps {
         self.set_first(shard, class, slab);
     }
 
-    fn unlink(&self, shard: ShardIndex, class: Class, slab: u32) {
+    fn unlink(&self, shard: ShardIndex, class: SizeClass, slab: u32) {
         let (next, previous) = (self.next(slab), self.previous(slab));
         if previous == NONE {
             self.set_first(shard, class, next);
@@ -157,7 +157,7 @@ impl Mem<'_> {
     /// The arena is full.
     #[inline]
     pub fn allocate(&mut self, len: u64) -> Result<u64, OutOfMemory> {
-        match Class::of(len) {
+        match SizeClass::of(len) {
             Some(class) => self.allocate_small(class),
             None => self.allocate_large(len),
         }
@@ -168,7 +168,7 @@ impl Mem<'_> {
     /// # Panics
     /// There is no such object.
     pub fn release(&mut self, at: u64, len: u64) {
-        match Class::of(len) {
+        match SizeClass::of(len) {
             Some(class) => self.release_small(at, class),
             None => self.release_large(at, len),
         }
@@ -176,7 +176,7 @@ impl Mem<'_> {
 
     /// Hands an object to another locked shard without moving it. Only objects that are larger than
     /// [`MAX_SLAB_OBJECT`] can be: a slab belongs to its shard.
-    pub fn give(&mut self, to: ShardIndex, len: u64) {
+    pub fn transfer_ownership(&mut self, to: ShardIndex, len: u64) {
         assert!(len > MAX_SLAB_OBJECT, "arena: an object of {len} bytes belongs to its shard");
         let size = large_size(len);
         self.arena.heaps.count(self.shard, size.wrapping_neg());
@@ -184,7 +184,7 @@ impl Mem<'_> {
     }
 
     #[inline]
-    fn allocate_small(&mut self, class: Class) -> Result<u64, OutOfMemory> {
+    fn allocate_small(&mut self, class: SizeClass) -> Result<u64, OutOfMemory> {
         let slab = match self.arena.heaps.first(self.shard, class) {
             NONE => self.new_slab(class)?,
             slab => slab,
@@ -206,7 +206,7 @@ impl Mem<'_> {
     }
 
     #[cold]
-    fn new_slab(&mut self, class: Class) -> Result<u32, OutOfMemory> {
+    fn new_slab(&mut self, class: SizeClass) -> Result<u32, OutOfMemory> {
         let (chunk, unit) = self
             .arena
             .take_from_pool(|pool| pool.take_units(self.arena, class.units()))
@@ -244,7 +244,7 @@ impl Mem<'_> {
         (chunk, unit, descriptor)
     }
 
-    fn release_small(&mut self, at: u64, class: Class) {
+    fn release_small(&mut self, at: u64, class: SizeClass) {
         let (chunk, unit, mut descriptor) = self.slab_at(at);
         let start = chunk.start() + unit * UNIT_SIZE;
         let object = (at - start) / class.size();

@@ -71,9 +71,9 @@ const _: () = {
 
 /// A size class.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Class(u8);
+pub struct SizeClass(u8);
 
-impl Class {
+impl SizeClass {
     /// The class of objects of `len` bytes; `None` if they are too large for slabs.
     pub const fn of(len: u64) -> Option<Self> {
         if len > MAX_SLAB_OBJECT {
@@ -110,8 +110,8 @@ impl Class {
 }
 
 /// Bytes that an object of `len` bytes really takes.
-pub const fn rounded(len: u64) -> u64 {
-    match Class::of(len) {
+pub const fn allocated_size(len: u64) -> u64 {
+    match SizeClass::of(len) {
         Some(class) => class.size(),
         None => crate::allocator::heap::large_size(len),
     }
@@ -124,20 +124,20 @@ mod tests {
     #[test]
     fn every_length_gets_the_smallest_class_that_holds_it() {
         for len in 0..=MAX_SLAB_OBJECT {
-            let class = Class::of(len).unwrap();
+            let class = SizeClass::of(len).unwrap();
             assert!(class.size() >= len);
             if class.index() > 0 {
-                let smaller = Class::from_index(class.index() - 1).unwrap();
+                let smaller = SizeClass::from_index(class.index() - 1).unwrap();
                 assert!(smaller.size() < len, "{len} fits {}", smaller.size());
             }
         }
-        assert_eq!(Class::of(MAX_SLAB_OBJECT + 1), None);
+        assert_eq!(SizeClass::of(MAX_SLAB_OBJECT + 1), None);
     }
 
     #[test]
     fn slabs_waste_little() {
         for index in 0..CLASSES {
-            let class = Class::from_index(index).unwrap();
+            let class = SizeClass::from_index(index).unwrap();
             let bytes = class.units() * UNIT_SIZE;
             let waste = bytes - class.objects() * class.size();
             assert!(waste * 8 <= bytes, "class {} wastes {waste} of {bytes}", class.size());

@@ -15,7 +15,7 @@ const STRIPES: usize = 16;
 
 /// What copy-on-write has cost one thread.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Stalls {
+pub struct StallTimes {
     /// Pages that the kernel copied for it.
     pub faults: u64,
     /// Nanoseconds that it stood still, for those or for another thread's.
@@ -26,12 +26,12 @@ pub struct Stalls {
     pub captured: bool,
 }
 
-impl Stalls {
+impl StallTimes {
     const NONE: Self = Self { faults: 0, nanoseconds: 0, longest: 0, captured: false };
 }
 
 thread_local! {
-    static STALLS: Cell<Stalls> = const { Cell::new(Stalls::NONE) };
+    static STALLS: Cell<StallTimes> = const { Cell::new(StallTimes::NONE) };
     static STRIPE: usize = {
         static NEXT: AtomicUsize = AtomicUsize::new(0);
         NEXT.fetch_add(1, Relaxed) % STRIPES
@@ -40,13 +40,13 @@ thread_local! {
 
 /// What copy-on-write has cost the calling thread since it last asked.
 #[inline]
-pub fn take_stalls() -> Stalls {
-    STALLS.replace(Stalls::NONE)
+pub fn take_stall_times() -> StallTimes {
+    STALLS.replace(StallTimes::NONE)
 }
 
-fn charge(faults: u64, nanoseconds: u64, captured: bool) {
+fn attribute(faults: u64, nanoseconds: u64, captured: bool) {
     let stalls = STALLS.get();
-    STALLS.set(Stalls {
+    STALLS.set(StallTimes {
         faults: stalls.faults + faults,
         nanoseconds: stalls.nanoseconds + nanoseconds,
         longest: stalls.longest.max(nanoseconds),
@@ -56,7 +56,7 @@ fn charge(faults: u64, nanoseconds: u64, captured: bool) {
 
 /// The counters. They only grow; a checkpoint's share is the difference to its beginning.
 #[derive(Default)]
-pub(crate) struct Tally {
+pub(crate) struct CowCounters {
     /// Time spent waiting for others' faults.
     waited: AtomicU64,
     fresh: AtomicU64,
@@ -68,7 +68,7 @@ pub(crate) struct Tally {
     begun: Mutex<CowFigures>,
 }
 
-impl Tally {
+impl CowCounters {
     /// A checkpoint begins.
     pub(crate) fn begin(&self) {
         self.longest.store(0, Relaxed);
@@ -85,13 +85,13 @@ impl Tally {
     pub(crate) fn copied(&self, nanoseconds: u64) {
         self.longest.fetch_max(nanoseconds, Relaxed);
         self.times.record(nanoseconds);
-        charge(1, nanoseconds, false);
+        attribute(1, nanoseconds, false);
     }
 
     /// The calling thread waited for a fault of another.
     pub(crate) fn stalled(&self, nanoseconds: u64) {
         self.waited.fetch_add(nanoseconds, Relaxed);
-        charge(0, nanoseconds, false);
+        attribute(0, nanoseconds, false);
     }
 
     /// A page that held nothing was written.
@@ -141,9 +141,9 @@ impl Tally {
     }
 }
 
-/// What the undo log has cost. The counters only grow, as those of [`Tally`].
+/// What the undo log has cost. The counters only grow, as those of [`CowCounters`].
 #[derive(Default)]
-pub(crate) struct UndoTally {
+pub(crate) struct UndoCounters {
     blocks: AtomicU64,
     bytes: AtomicU64,
     /// The longest since the last [`Self::begin`].
@@ -152,9 +152,9 @@ pub(crate) struct UndoTally {
     begun: Mutex<UndoFigures>,
 }
 
-impl UndoTally {
+impl UndoCounters {
     /// A checkpoint begins.
-    pub(crate) fn begin(&self, log: Option<&UndoLog>, written: &Tally) {
+    pub(crate) fn begin(&self, log: Option<&UndoLog>, written: &CowCounters) {
         self.longest.store(0, Relaxed);
         *self.begun.lock() = self.total(log, written);
     }
@@ -165,7 +165,7 @@ impl UndoTally {
         self.bytes.fetch_add(captured.bytes, Relaxed);
         self.longest.fetch_max(captured.nanos, Relaxed);
         self.times.record(captured.nanos);
-        charge(captured.blocks, captured.nanos, true);
+        attribute(captured.blocks, captured.nanos, true);
     }
 
     /// How long each change took that had something captured.
@@ -174,7 +174,7 @@ impl UndoTally {
     }
 
     /// All since the start; what the log holds is of this moment.
-    pub(crate) fn total(&self, log: Option<&UndoLog>, written: &Tally) -> UndoFigures {
+    pub(crate) fn total(&self, log: Option<&UndoLog>, written: &CowCounters) -> UndoFigures {
         UndoFigures {
             captures: self.blocks.load(Relaxed),
             captured_bytes: self.bytes.load(Relaxed),
@@ -188,7 +188,7 @@ impl UndoTally {
     }
 
     /// What was counted since the last checkpoint began.
-    pub(crate) fn since_begin(&self, log: Option<&UndoLog>, written: &Tally) -> UndoFigures {
+    pub(crate) fn since_begin(&self, log: Option<&UndoLog>, written: &CowCounters) -> UndoFigures {
         let begun = *self.begun.lock();
         let total = self.total(log, written);
         UndoFigures {

@@ -14,14 +14,14 @@
 //! Invariants:
 //! 1. Only pages of chunks that had memory at the fork are counted, be they in use or free but not
 //!    handed back yet: others are not shared with the child.
-//! 2. A chunk is in `surveyed` only after all its bits in `resident` are set.
+//! 2. A chunk is in `scanned` only after all its bits in `resident` are set.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use super::bits::{self, clear, get, ones, set};
 use crate::Arena;
-use crate::barrier::counters::Tally;
+use crate::barrier::counters::CowCounters;
 use crate::clock;
 use crate::layout::{CHUNK_SIZE, ChunkIndex, index as to_index};
 use crate::memory::pagemap::{Page, Pagemap};
@@ -44,7 +44,7 @@ pub(crate) struct Cow {
     /// Pages that held something at the fork.
     resident: Set,
     /// Chunks of which `resident` tells.
-    surveyed: Set,
+    scanned: Set,
     /// Chunks that had memory at the fork, and still have the same: what is copied on write.
     shared: Set,
     /// Touches by others than the one who claimed the page, before that one was done.
@@ -70,7 +70,7 @@ impl Cow {
             claimed: set_of(pages)?,
             done: set_of(pages)?,
             resident: set_of(if kind.is_hugetlb() { 0 } else { pages })?,
-            surveyed: set_of(chunks)?,
+            scanned: set_of(chunks)?,
             shared: set_of(chunks)?,
             overtaken: AtomicU64::new(0),
             pagemap: pagemap.ok(),
@@ -90,17 +90,17 @@ impl Cow {
         self.leaving.store(false, Ordering::Relaxed);
     }
 
-    pub(super) fn child_leaves(&self) {
+    pub(super) fn child_exiting(&self) {
         self.leaving.store(true, Ordering::Relaxed);
     }
 
-    pub(super) fn forget(&self) {
-        for map in [&self.claimed, &self.done, &self.resident, &self.surveyed] {
+    pub(super) fn reset(&self) {
+        for map in [&self.claimed, &self.done, &self.resident, &self.scanned] {
             bits::empty(map);
         }
     }
 
-    pub(super) fn unshare(&self, chunk: ChunkIndex) {
+    pub(super) fn forget_chunk(&self, chunk: ChunkIndex) {
         clear(&self.shared, u64::from(chunk.0));
     }
 
@@ -126,10 +126,10 @@ impl Cow {
     }
 
     /// Notes that all of a chunk's pages that held something at the fork are known.
-    pub(crate) fn note_surveyed(&self, chunk: ChunkIndex) {
+    pub(crate) fn note_scanned(&self, chunk: ChunkIndex) {
         // Whoever sees the chunk sees its pages (invariant 2).
         let mask = 1 << (chunk.0 % 64);
-        self.surveyed[chunk.0 as usize / 64].fetch_or(mask, Ordering::Release);
+        self.scanned[chunk.0 as usize / 64].fetch_or(mask, Ordering::Release);
     }
 
     /// Whether the page of the byte at `at` was touched since the fork.
@@ -141,8 +141,8 @@ impl Cow {
     pub(super) fn first_touches(
         &self,
         arena: &Arena,
-        tally: &Tally,
-        heat: &[AtomicU32],
+        counters: &CowCounters,
+        write_count: &[AtomicU32],
         at: u64,
         len: u64,
     ) {
@@ -152,12 +152,12 @@ impl Cow {
             let start = page << self.page_shift;
             if !get(&self.done, page)
                 && self.shared_at_fork(start)
-                && self.first_touch(arena, tally, page, start.max(at))
+                && self.first_touch(arena, counters, page, start.max(at))
             {
                 let chunks = (1 << self.page_shift).max(CHUNK_SIZE) / CHUNK_SIZE;
                 let chunk = start / CHUNK_SIZE;
-                for heat in heat.iter().skip(to_index(chunk)).take(to_index(chunks)) {
-                    heat.fetch_add(1, Ordering::Relaxed);
+                for write_count in write_count.iter().skip(to_index(chunk)).take(to_index(chunks)) {
+                    write_count.fetch_add(1, Ordering::Relaxed);
                 }
             }
         }
@@ -165,7 +165,7 @@ impl Cow {
 
     /// Touches the page of the byte at `at`, which is shared with the child as far as is known.
     /// Tells whether the kernel copied it.
-    fn first_touch(&self, arena: &Arena, tally: &Tally, page: u64, at: u64) -> bool {
+    fn first_touch(&self, arena: &Arena, counters: &CowCounters, page: u64, at: u64) -> bool {
         let overtaken = self.overtaken.load(Ordering::SeqCst);
         let is_first = !set(&self.claimed, page);
         let found = if is_first {
@@ -182,10 +182,10 @@ impl Cow {
         let took = clock::monotonic_ns().saturating_sub(begun);
         set(&self.done, page);
         match (is_first, found) {
-            (false, _) => tally.stalled(took),
-            (true, Page::Absent) => tally.fresh(),
-            (true, Page::Private) => tally.private(),
-            (true, Page::Shared) => tally.copied(took),
+            (false, _) => counters.stalled(took),
+            (true, Page::Absent) => counters.fresh(),
+            (true, Page::Private) => counters.private(),
+            (true, Page::Shared) => counters.copied(took),
         }
         is_first && found == Page::Shared
     }
@@ -198,7 +198,7 @@ impl Cow {
                 return Page::Shared;
             }
             let chunk = at / CHUNK_SIZE;
-            let word = &self.surveyed[to_index(chunk / 64)];
+            let word = &self.scanned[to_index(chunk / 64)];
             if word.load(Ordering::Acquire) >> (chunk % 64) & 1 == 1 {
                 let held = get(&self.resident, page);
                 return if held { Page::Shared } else { Page::Absent };

@@ -5,15 +5,15 @@ use std::io::{Read as _, Write as _, pipe};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
-use super::super::ChunkState;
+use super::super::ChunkProgress;
 use super::*;
 use crate::layout::UNIT_SIZE;
-use crate::{Blank, Held, ShardIndex, ShardSet};
+use crate::{Held, ReservedArena, ShardIndex, ShardSet};
 
 const PAGE: u64 = 4096;
 
 fn arena(mib: u64) -> Arena {
-    Blank::reserve(PageKind::Small, mib << 20).unwrap().format(7, 1).unwrap()
+    ReservedArena::reserve(PageKind::Small, mib << 20).unwrap().format(7, 1).unwrap()
 }
 
 fn shard(i: usize) -> ShardIndex {
@@ -43,8 +43,8 @@ impl Child {
         }
     }
 
-    pub(crate) fn survey(&self, arena: &Arena) -> bool {
-        arena.survey(self.pid.as_raw(), || true).is_some()
+    pub(crate) fn scan_child_pages(&self, arena: &Arena) -> bool {
+        arena.scan_child_pages(self.pid.as_raw(), || true).is_some()
     }
 
     /// Lets it end.
@@ -97,12 +97,12 @@ fn the_first_write_to_each_page_is_a_fault() {
     assert_eq!(cost.written_bytes, 5002);
     assert!(cost.longest > std::time::Duration::ZERO && cost.longest <= cost.stall);
     assert_eq!(arena.barrier().fault_times().count(), 3);
-    let state = |dumped, faults| ChunkState { at_fork: true, dumped, heat: faults };
+    let state = |dumped, faults| ChunkProgress { at_fork: true, dumped, write_count: faults };
     assert_eq!(arena.barrier().state_of(ChunkIndex::of(at)), state(false, 3));
     arena.barrier().end(&held.safepoint().unwrap());
     held.mem(shard(1)).bytes_mut(at + 30_000, 1)[0] = 1;
     assert_eq!(arena.barrier().cost().faults, 3);
-    arena.barrier().forget();
+    arena.barrier().reset();
     drop(child);
     let _child = Child::fork(&arena, &mut held);
     held.mem(shard(1)).bytes_mut(at, 1)[0] = 1;
@@ -112,20 +112,20 @@ fn the_first_write_to_each_page_is_a_fault() {
 
 #[test]
 fn pages_that_held_nothing_are_not_copied() {
-    for surveyed in [false, true] {
+    for scanned in [false, true] {
         let arena = arena(32);
         let mut held = arena.lock(ShardSet::ALL);
         let at = striped(&mut held, 101);
         let child = Child::fork(&arena, &mut held);
-        if surveyed && !child.survey(&arena) {
+        if scanned && !child.scan_child_pages(&arena) {
             // Before Linux 6.7 every page is asked for alone.
             continue;
         }
         let before = arena.barrier().cost();
         write_pages(&mut held, at, 100);
         let cost = arena.barrier().cost();
-        assert_eq!(cost.faults - before.faults, 50, "surveyed: {surveyed}");
-        assert_eq!(cost.fresh_pages - before.fresh_pages, 50, "surveyed: {surveyed}");
+        assert_eq!(cost.faults - before.faults, 50, "scanned: {scanned}");
+        assert_eq!(cost.fresh_pages - before.fresh_pages, 50, "scanned: {scanned}");
         assert_eq!(cost.private_pages, 0);
         arena.barrier().end(&held.safepoint().unwrap());
     }
@@ -156,10 +156,10 @@ fn pages_that_the_child_has_let_go_of_are_not_copied() {
     let mut held = arena.lock(ShardSet::ALL);
     let at = striped(&mut held, 101);
     let mut child = Child::fork(&arena, &mut held);
-    child.survey(&arena);
+    child.scan_child_pages(&arena);
     write_pages(&mut held, at, 20);
     let before = arena.barrier().cost();
-    arena.barrier().child_leaves();
+    arena.barrier().child_exiting();
     child.end();
     write_pages(&mut held, at + 20 * PAGE, 80);
     let cost = arena.barrier().cost();
@@ -182,7 +182,7 @@ fn free_chunks_that_still_have_memory_are_copied() {
     let before = arena.barrier().cost().faults;
     held.mem(shard(1)).bytes_mut(at, 4 << 20).fill(1);
     assert_eq!(arena.barrier().cost().faults - before, 1024);
-    arena.barrier().unshare(ChunkIndex::of(at + (6 << 20)));
+    arena.barrier().forget_chunk(ChunkIndex::of(at + (6 << 20)));
     held.mem(shard(1)).bytes_mut(at + (4 << 20), 4 << 20).fill(1);
     assert_eq!(arena.barrier().cost().faults - before, 1536);
     arena.barrier().end(&held.safepoint().unwrap());
@@ -220,9 +220,9 @@ fn a_survey_can_be_broken_off() {
     let mut held = arena.lock(ShardSet::ALL);
     let at = held.mem(shard(1)).allocate(200 << 20).unwrap();
     let child = Child::fork(&arena, &mut held);
-    assert!(arena.survey(child.pid.as_raw(), || false).is_none());
-    assert!(arena.survey(-1, || true).is_none(), "there is no such process");
-    // What was not surveyed is asked for page by page.
+    assert!(arena.scan_child_pages(child.pid.as_raw(), || false).is_none());
+    assert!(arena.scan_child_pages(-1, || true).is_none(), "there is no such process");
+    // What was not scanned is asked for page by page.
     held.mem(shard(1)).bytes_mut(at + (100 << 20), PAGE)[0] = 1;
     assert!(arena.barrier().cost().fresh_pages > 0);
     arena.barrier().end(&held.safepoint().unwrap());
@@ -237,30 +237,30 @@ fn the_picture_shows_what_a_save_does() {
     let at = held.mem(shard(1)).allocate(20 << 20).unwrap();
     held.mem(shard(1)).bytes_mut(at, 20 << 20).fill(1);
     let place = (at / CHUNK_SIZE) as usize;
-    let idle = arena.picture(1000);
+    let idle = arena.occupancy_map(1000);
     assert_eq!((idle.chunks_per_cell, idle.cells.len()), (1, 32));
     assert_eq!(idle.cells.iter().filter(|cell| cell.0 == OccupancyCell::USED).count(), 11);
     let _child = Child::fork(&arena, &mut held);
     held.mem(shard(1)).bytes_mut(at + CHUNK_SIZE, 5 * PAGE).fill(2);
     arena.barrier().note_dumped(place as u64 + 2);
-    let save = arena.picture(32);
+    let save = arena.occupancy_map(32);
     let shared = OccupancyCell::USED | OccupancyCell::AT_FORK;
     assert_eq!(save.cells[place], OccupancyCell::new(shared | OccupancyCell::DUMPED, 0));
     assert_eq!(save.cells[place + 1], OccupancyCell::new(shared | OccupancyCell::DUMPED, 5));
     assert_eq!(save.cells[place + 2], OccupancyCell::new(shared, 0));
     assert_eq!(save.cells[31], OccupancyCell::default());
-    let coarse = arena.picture(5);
+    let coarse = arena.occupancy_map(5);
     assert_eq!((coarse.chunks_per_cell, coarse.cells.len()), (7, 5));
     assert_eq!(coarse.cells[0], OccupancyCell::new(shared, 5), "not all of it is dumped");
     arena.barrier().end(&held.safepoint().unwrap());
-    assert_eq!(arena.picture(1000), idle);
+    assert_eq!(arena.occupancy_map(1000), idle);
 }
 
 /// Free chunks that kept their memory lay on huge pages at the fork and are not in use afterwards:
 /// nobody has split them.
 #[test]
 fn an_idle_save_splits_nothing() {
-    let Ok(blank) = Blank::reserve(PageKind::Thp, 64 << 20) else { return };
+    let Ok(blank) = ReservedArena::reserve(PageKind::Thp, 64 << 20) else { return };
     let arena = blank.format(7, 1).unwrap();
     let mut held = arena.lock(ShardSet::ALL);
     for size in [20 << 20, 10 << 20] {
@@ -271,10 +271,10 @@ fn an_idle_save_splits_nothing() {
         }
     }
     let child = Child::fork(&arena, &mut held);
-    let Some(before) = arena.survey(child.pid.as_raw(), || true) else { return };
-    let Some(after) = arena.look(|| true) else { return };
+    let Some(before) = arena.scan_child_pages(child.pid.as_raw(), || true) else { return };
+    let Some(after) = arena.scan_pages(|| true) else { return };
     assert_eq!(arena.split_since(&before, &after.huge), 0);
     assert_eq!(before.len(), after.huge.len());
-    assert!(arena.look(|| false).is_none());
+    assert!(arena.scan_pages(|| false).is_none());
     arena.barrier().end(&held.safepoint().unwrap());
 }

@@ -11,14 +11,14 @@
 //! ```
 //!
 //! A slot holds one record. Those of a chunk form a chain; once the child is done with the chunk it
-//! leaves the chain in `spent`, from where the parent puts the slots into one of two stacks, to be
+//! leaves the chain in `retired`, from where the parent puts the slots into one of two stacks, to be
 //! taken again. `protocol` says why an image is exact; here is only where records stand.
 //!
 //! Invariants that unsafe code leans on:
 //! 1. Slots lie inside the memory, at multiples of 16, and do not overlap: what is handed out from
 //!    both ends together never exceeds the limit.
 //! 2. A slot belongs to who took it until it is published; then nobody changes it until it is
-//!    spent.
+//!    retired.
 //! 3. A stack's head carries a number that changes each time a slot is taken, so that a thread that
 //!    was held up between reading a head and exchanging it cannot bring back an old one.
 //! 4. The child takes no slot and gives none back.
@@ -49,14 +49,14 @@ pub const MOST_LIMIT: u64 = 16 << 32;
 
 /// What a slot is for.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
+enum SlotClass {
     /// A fine block.
     Fine = 0,
     /// Any other.
     Whole = 1,
 }
 
-impl Class {
+impl SlotClass {
     const ALL: [Self; 2] = [Self::Fine, Self::Whole];
 
     /// That of the block at `at`.
@@ -83,7 +83,7 @@ pub struct UndoLog {
     /// Each chunk's newest record.
     heads: SharedTable<AtomicU64>,
     /// Each chunk's records that the child needs no more.
-    spent: SharedTable<AtomicU64>,
+    retired: SharedTable<AtomicU64>,
     /// Bytes handed out, of both ends; one word that the child sees.
     taken: SharedTable<AtomicU64>,
     parents: CachePadded<Parents>,
@@ -116,7 +116,7 @@ impl UndoLog {
             limit,
             slot_bytes: blocks.sizes().map(|bytes| SLOT_HEAD + bytes),
             heads: SharedTable::new(words)?,
-            spent: SharedTable::new(words)?,
+            retired: SharedTable::new(words)?,
             taken: SharedTable::new(1)?,
             parents: CachePadded::default(),
         })
@@ -147,7 +147,7 @@ impl UndoLog {
 
     /// Whether more than half of the limit is taken: then the child does well to write the chunks
     /// first that change most.
-    pub fn runs_short(&self) -> bool {
+    pub fn above_half(&self) -> bool {
         self.taken() > self.limit / 2
     }
 
@@ -163,7 +163,7 @@ impl UndoLog {
     /// The bytes can be read, and the caller holds the lock that guards them.
     pub(super) unsafe fn capture(&self, at: u64, from: *const u8, len: u64) -> Result<(), Refused> {
         let head = &self.heads[ChunkIndex::of(at).0 as usize];
-        let class = Class::of(at);
+        let class = SlotClass::of(at);
         let Some(slot) = self.take(class) else {
             return Err(if protocol::is_closed(head) { Refused::Closed } else { Refused::Full });
         };
@@ -176,13 +176,13 @@ impl UndoLog {
         if protocol::publish(head, slot, link) {
             return Ok(());
         }
-        self.put(class, slot);
+        self.push_free(class, slot);
         Err(Refused::Closed)
     }
 
-    /// Takes a slot: a spent one, or a fresh one.
-    fn take(&self, class: Class) -> Option<u64> {
-        if let Some(slot) = self.take_again(class) {
+    /// Takes a slot: a retired one, or a fresh one.
+    fn take(&self, class: SlotClass) -> Option<u64> {
+        if let Some(slot) = self.pop_free(class) {
             self.parents.reused.fetch_add(1, Relaxed);
             return Some(slot);
         }
@@ -190,17 +190,17 @@ impl UndoLog {
         let room = self.limit - 2 * FIRST;
         let more = |taken: u64| (taken + bytes <= room).then_some(taken + bytes);
         if self.taken[0].fetch_update(Relaxed, Relaxed, more).is_err() {
-            return self.take_again(class);
+            return self.pop_free(class);
         }
         // Both ends together are within the limit now, in whatever order threads come here.
         let end = self.parents.ends[class as usize].fetch_add(bytes, Relaxed);
         Some(match class {
-            Class::Whole => FIRST + end,
-            Class::Fine => self.limit - FIRST - end - bytes,
+            SlotClass::Whole => FIRST + end,
+            SlotClass::Fine => self.limit - FIRST - end - bytes,
         })
     }
 
-    fn take_again(&self, class: Class) -> Option<u64> {
+    fn pop_free(&self, class: SlotClass) -> Option<u64> {
         let head = &self.parents.free[class as usize];
         let mut top = head.load(Acquire);
         loop {
@@ -219,7 +219,7 @@ impl UndoLog {
     }
 
     /// Gives a slot back.
-    fn put(&self, class: Class, slot: u64) {
+    fn push_free(&self, class: SlotClass, slot: u64) {
         let head = &self.parents.free[class as usize];
         let mut top = head.load(Relaxed);
         loop {
@@ -248,8 +248,8 @@ impl UndoLog {
             }
         }
         // Closed before, its records are the parent's already.
-        if let Some(spent) = self.spent.get(chunk.0 as usize).filter(|_| chain != CLOSED) {
-            spent.store(chain, Release);
+        if let Some(retired) = self.retired.get(chunk.0 as usize).filter(|_| chain != CLOSED) {
+            retired.store(chain, Release);
         }
         records
     }
@@ -268,18 +268,18 @@ impl UndoLog {
     }
 
     /// What the slot of a record is for.
-    fn class_of(&self, slot: u64) -> Class {
-        Class::of(self.word(slot + 8).load(Relaxed))
+    fn class_of(&self, slot: u64) -> SlotClass {
+        SlotClass::of(self.word(slot + 8).load(Relaxed))
     }
 
     /// Makes the slots of chunks that the child is done with free to be taken again. For one thread
     /// of the parent.
     pub fn reclaim(&self) {
-        for spent in self.spent.iter().filter(|spent| spent.load(Relaxed) != NONE) {
-            let mut slot = spent.swap(NONE, Acquire);
+        for retired in self.retired.iter().filter(|retired| retired.load(Relaxed) != NONE) {
+            let mut slot = retired.swap(NONE, Acquire);
             while slot != NONE {
                 let next = self.word(slot).load(Relaxed);
-                self.put(self.class_of(slot), slot);
+                self.push_free(self.class_of(slot), slot);
                 slot = next;
             }
         }
@@ -287,8 +287,8 @@ impl UndoLog {
 
     /// Makes memory ready ahead of the writers, who would wait for the kernel otherwise. For one
     /// thread of the parent.
-    pub fn get_ready(&self) {
-        for class in Class::ALL {
+    pub fn prefault(&self) {
+        for class in SlotClass::ALL {
             let ahead = self.ahead(class);
             let ready = self.parents.ready[class as usize].load(Relaxed);
             let wanted = self.parents.ends[class as usize].load(Relaxed) + ahead;
@@ -297,8 +297,8 @@ impl UndoLog {
                 continue;
             }
             let from = match class {
-                Class::Whole => ready,
-                Class::Fine => self.limit - wanted,
+                SlotClass::Whole => ready,
+                SlotClass::Fine => self.limit - wanted,
             };
             // Writers that come first, or alone as the kernel cannot, wait for it a page at a time.
             if self.memory.populate(to_index(from), to_index(wanted - ready)).is_ok() {
@@ -309,24 +309,24 @@ impl UndoLog {
 
     /// Bytes that are to be ready before anybody needs them: of a small log no more than a quarter,
     /// so that both ends have room.
-    fn ahead(&self, class: Class) -> u64 {
+    fn ahead(&self, class: SlotClass) -> u64 {
         AHEAD[class as usize].min(self.limit / 4 / PAGE * PAGE)
     }
 
     /// Forgets all records and gives their memory back to the kernel, but for what the next save
     /// needs ready when it begins. No child has the log, and nobody captures.
-    pub(super) fn forget(&self) {
-        for table in [&self.heads, &self.spent, &self.taken] {
+    pub(super) fn reset(&self) {
+        for table in [&self.heads, &self.retired, &self.taken] {
             super::bits::empty(table);
         }
         let parents = &self.parents;
-        let kept = Class::ALL.map(|class| {
+        let kept = SlotClass::ALL.map(|class| {
             parents.ends[class as usize].store(0, Relaxed);
             let ready = &parents.ready[class as usize];
             ready.store(ready.load(Relaxed).min(self.ahead(class)), Relaxed);
             self.ahead(class)
         });
-        let (from, len) = (kept[Class::Whole as usize], self.limit - kept[0] - kept[1]);
+        let (from, len) = (kept[SlotClass::Whole as usize], self.limit - kept[0] - kept[1]);
         // SAFETY: nobody has a slot. What the kernel does not take is written over.
         let _ = unsafe { self.memory.hand_back(to_index(from), to_index(len)) };
         for word in parents.free.iter().chain([&parents.reused]) {

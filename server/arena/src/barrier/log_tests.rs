@@ -24,9 +24,9 @@ fn capture(log: &UndoLog, at: u64, byte: u8) -> Result<(), Refused> {
 }
 
 /// The slots in a stack; nobody uses the log.
-fn stacked(log: &UndoLog, class: Class) -> Vec<u64> {
+fn stacked(log: &UndoLog, class: SlotClass) -> Vec<u64> {
     let mut slots = Vec::new();
-    while let Some(slot) = log.take_again(class) {
+    while let Some(slot) = log.pop_free(class) {
         slots.push(slot);
     }
     slots
@@ -47,7 +47,7 @@ fn a_log_is_full_at_its_limit_and_no_sooner() {
     for number in 0..SLOTS {
         assert_eq!(capture(&log, block(0, number), 1), Ok(()), "record {number} of {SLOTS}");
     }
-    assert!(log.runs_short() && log.taken() <= log.limit());
+    assert!(log.above_half() && log.taken() <= log.limit());
     assert_eq!(capture(&log, block(0, SLOTS), 1), Err(Refused::Full));
     // The child has chunk 1: there is nothing to capture, so nothing lacks room.
     log.restore(ChunkIndex(1), &mut []);
@@ -79,14 +79,14 @@ fn what_is_ready_stays_within_the_limit() {
         let log = log(limit);
         let mut last = 0;
         for number in 0.. {
-            log.get_ready();
+            log.prefault();
             assert!(log.committed() >= last && log.committed() <= limit, "{}", log.committed());
             last = log.committed();
             if capture(&log, block((number / 3000) as u32 % 8, number % 3000), 7).is_err() {
                 break;
             }
         }
-        log.forget();
+        log.reset();
         let kept = log.committed();
         assert!(kept <= limit / 2 && kept <= AHEAD[0] + AHEAD[1], "{kept} of {limit}");
         assert_eq!((log.taken(), log.reused()), (0, 0));
@@ -104,7 +104,7 @@ fn a_slot_has_one_owner() {
             let log = &log;
             scope.spawn(move || {
                 for round in 0..20_000 {
-                    let class = Class::ALL[(round % 2) as usize];
+                    let class = SlotClass::ALL[(round % 2) as usize];
                     let Some(slot) = log.take(class) else { panic!("no slot") };
                     let mine = thread << 32 | round;
                     log.word(slot + 8).store(mine, Relaxed);
@@ -112,12 +112,12 @@ fn a_slot_has_one_owner() {
                         thread::yield_now();
                     }
                     assert_eq!(log.word(slot + 8).load(Relaxed), mine, "slot {slot:#x} is shared");
-                    log.put(class, slot);
+                    log.push_free(class, slot);
                 }
             });
         }
     });
-    let slots = Class::ALL.map(|class| stacked(&log, class));
+    let slots = SlotClass::ALL.map(|class| stacked(&log, class));
     let different: HashSet<u64> = slots.iter().flatten().copied().collect();
     assert_eq!(different.len(), slots[0].len() + slots[1].len());
     assert!(slots.iter().all(|stack| stack.len() as u64 <= THREADS), "{slots:?}");
@@ -169,7 +169,7 @@ fn no_slot_is_lost_between_writers_child_and_parent() {
             writers.into_iter().for_each(|writer| writer.join().unwrap());
         });
         log.reclaim();
-        let slots = stacked(&log, Class::Whole);
+        let slots = stacked(&log, SlotClass::Whole);
         let different: HashSet<u64> = slots.iter().copied().collect();
         assert_eq!(different.len(), slots.len());
         assert_eq!(slots.len() as u64 * (SLOT_HEAD + BLOCK), log.taken(), "a slot was lost");

@@ -8,7 +8,7 @@
 //! | `kernel-cow` | `cow` | touches each page first, and times the kernel's copying |
 //! | `undo-log` | `undo`, `blocks` | logs what is in each block that changes for the first time |
 //! | | `log`, `protocol` | the log, and why parent and child agree on it |
-//! | both | `guard` | finds, for tests, what has changed around the barrier |
+//! | both | `checker` | finds, for tests, what has changed around the barrier |
 //! | | `bits` | sets of pages, blocks and chunks |
 //!
 //! Invariants:
@@ -19,9 +19,9 @@
 
 mod bits;
 mod blocks;
+mod checker;
 pub(crate) mod counters;
 pub(crate) mod cow;
-mod guard;
 mod log;
 mod protocol;
 mod undo;
@@ -32,7 +32,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use crossbeam_utils::CachePadded;
 
 use crate::Arena;
-use crate::barrier::counters::{Tally, UndoTally};
+use crate::barrier::counters::{CowCounters, UndoCounters};
 use crate::layout::{CHUNK_SIZE, ChunkIndex, index as to_index};
 use crate::locks::Safepoint;
 use crate::memory::backing::{Backing, Isolation};
@@ -50,17 +50,17 @@ pub const ON: bool = cfg!(feature = "barrier");
 
 /// How a chunk stands in a checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) struct ChunkState {
+pub(crate) struct ChunkProgress {
     /// It was in use at the fork.
     pub at_fork: bool,
     /// It was, and the child has written it.
     pub dumped: bool,
     /// Copy-on-write faults in it since the fork, or blocks captured.
-    pub heat: u64,
+    pub write_count: u64,
 }
 
 /// What the barrier does while a checkpoint runs.
-enum Way {
+enum IsolationState {
     Cow(Box<cow::Cow>),
     Undo(Box<undo::Undo>),
 }
@@ -68,16 +68,16 @@ enum Way {
 /// The barrier of one arena.
 pub struct Barrier {
     active: AtomicBool,
-    way: Way,
+    isolation: IsolationState,
     /// Chunks in use at the fork: what the child dumps.
     at_fork: Box<[AtomicU64]>,
     /// What happened since the fork, by chunk; the child looks at it too.
-    heat: SharedTable<AtomicU32>,
+    write_count: SharedTable<AtomicU32>,
     /// Chunks below this one are dumped, if they were in use at the fork.
     dumped_below: AtomicU64,
-    tally: CachePadded<Tally>,
-    undo_tally: CachePadded<UndoTally>,
-    guard: guard::Guard,
+    counters: CachePadded<CowCounters>,
+    undo_counters: CachePadded<UndoCounters>,
+    checker: checker::BarrierChecker,
 }
 
 impl Barrier {
@@ -87,19 +87,23 @@ impl Barrier {
     /// The kernel refused memory for its tables.
     pub(crate) fn new(backing: Backing, capacity: u64) -> io::Result<Self> {
         let chunks = capacity / CHUNK_SIZE;
-        let way = match backing.isolation {
-            Isolation::KernelCow => Way::Cow(Box::new(cow::Cow::new(backing.kind, capacity)?)),
-            Isolation::UndoLog(options) => Way::Undo(Box::new(undo::Undo::new(options, capacity)?)),
+        let isolation = match backing.isolation {
+            Isolation::KernelCow => {
+                IsolationState::Cow(Box::new(cow::Cow::new(backing.kind, capacity)?))
+            }
+            Isolation::UndoLog(options) => {
+                IsolationState::Undo(Box::new(undo::Undo::new(options, capacity)?))
+            }
         };
         Ok(Self {
             active: AtomicBool::new(false),
-            way,
+            isolation,
             at_fork: bits(chunks),
-            heat: SharedTable::new(to_index(chunks))?,
+            write_count: SharedTable::new(to_index(chunks))?,
             dumped_below: AtomicU64::new(0),
-            tally: CachePadded::default(),
-            undo_tally: CachePadded::default(),
-            guard: guard::Guard::default(),
+            counters: CachePadded::default(),
+            undo_counters: CachePadded::default(),
+            checker: checker::BarrierChecker::default(),
         })
     }
 
@@ -118,13 +122,15 @@ impl Barrier {
         if len == 0 {
             return;
         }
-        self.tally.written(len);
-        match &self.way {
-            Way::Cow(cow) => cow.first_touches(arena, &self.tally, &self.heat, at, len),
-            Way::Undo(undo) => {
-                let captured = undo.before_write(arena, &self.at_fork, &self.heat, at, len);
+        self.counters.written(len);
+        match &self.isolation {
+            IsolationState::Cow(cow) => {
+                cow.first_touches(arena, &self.counters, &self.write_count, at, len)
+            }
+            IsolationState::Undo(undo) => {
+                let captured = undo.before_write(arena, &self.at_fork, &self.write_count, at, len);
                 if captured.blocks > 0 {
-                    self.undo_tally.captured(&captured);
+                    self.undo_counters.captured(&captured);
                 }
             }
         }
@@ -134,13 +140,13 @@ impl Barrier {
     pub fn begin(&self, safepoint: &Safepoint<'_>) {
         let arena = safepoint.arena();
         arena.pool.lock().copy_in_use(&self.at_fork);
-        if let Way::Cow(cow) = &self.way {
+        if let IsolationState::Cow(cow) = &self.isolation {
             cow.begin(arena);
         }
-        self.tally.begin();
-        self.undo_tally.begin(self.undo_log(), &self.tally);
-        let watched = self.guard.begin(arena, &self.at_fork);
-        if let Way::Undo(undo) = &self.way {
+        self.counters.begin();
+        self.undo_counters.begin(self.undo_log(), &self.counters);
+        let watched = self.checker.begin(arena, &self.at_fork);
+        if let IsolationState::Undo(undo) = &self.isolation {
             undo.note_all(watched);
         }
         self.dumped_below.store(0, Ordering::Relaxed);
@@ -148,47 +154,49 @@ impl Barrier {
     }
 
     /// Notes that the child needs its memory no more and is about to give it back.
-    pub fn child_leaves(&self) {
-        if let Way::Cow(cow) = &self.way {
-            cow.child_leaves();
+    pub fn child_exiting(&self) {
+        if let IsolationState::Cow(cow) = &self.isolation {
+            cow.child_exiting();
         }
     }
 
     /// Stops recording: the child is gone.
     pub fn end(&self, safepoint: &Safepoint<'_>) {
         self.active.store(false, Ordering::Relaxed);
-        self.guard.end(safepoint.arena(), |at| match &self.way {
-            Way::Cow(cow) => cow.has_touched(at),
-            Way::Undo(undo) => undo.has_captured(at),
+        self.checker.end(safepoint.arena(), |at| match &self.isolation {
+            IsolationState::Cow(cow) => cow.has_touched(at),
+            IsolationState::Undo(undo) => undo.has_captured(at),
         });
     }
 
     /// Clears what is known of pages, blocks and chunks after [`Self::end`], off the safepoint
     /// (invariant 2).
-    pub fn forget(&self) {
-        match &self.way {
-            Way::Cow(cow) => cow.forget(),
-            Way::Undo(undo) => undo.forget(),
+    pub fn reset(&self) {
+        match &self.isolation {
+            IsolationState::Cow(cow) => cow.reset(),
+            IsolationState::Undo(undo) => undo.reset(),
         }
-        for heat in self.heat.iter().filter(|heat| heat.load(Ordering::Relaxed) != 0) {
-            heat.store(0, Ordering::Relaxed);
+        for write_count in
+            self.write_count.iter().filter(|write_count| write_count.load(Ordering::Relaxed) != 0)
+        {
+            write_count.store(0, Ordering::Relaxed);
         }
         self.dumped_below.store(0, Ordering::Relaxed);
     }
 
     /// Notes that a chunk's memory was handed back: what it gets next is not the child's.
-    pub(crate) fn unshare(&self, chunk: ChunkIndex) {
-        self.guard.forget(chunk);
-        if let Way::Cow(cow) = &self.way {
-            cow.unshare(chunk);
+    pub(crate) fn forget_chunk(&self, chunk: ChunkIndex) {
+        self.checker.forget(chunk);
+        if let IsolationState::Cow(cow) = &self.isolation {
+            cow.forget_chunk(chunk);
         }
     }
 
     /// Whether the memory of a free chunk may go back to the kernel: a child that shares it must
     /// have its copy. Asked under the pool's lock.
-    pub(crate) fn may_hand_back(&self, chunk: ChunkIndex) -> bool {
-        match &self.way {
-            Way::Undo(undo) if self.is_active() => {
+    pub(crate) fn may_decommit(&self, chunk: ChunkIndex) -> bool {
+        match &self.isolation {
+            IsolationState::Undo(undo) if self.is_active() => {
                 !self.was_used(chunk) || undo.log.is_closed(chunk)
             }
             _ => true,
@@ -218,28 +226,30 @@ impl Barrier {
 
     /// The kernel-cow side, if that is how checkpoints are isolated.
     pub(crate) fn cow(&self) -> Option<&cow::Cow> {
-        match &self.way {
-            Way::Cow(cow) => Some(cow),
-            Way::Undo(_) => None,
+        match &self.isolation {
+            IsolationState::Cow(cow) => Some(cow),
+            IsolationState::Undo(_) => None,
         }
     }
 
     /// The undo log, if that is how checkpoints are isolated.
     pub fn undo_log(&self) -> Option<&UndoLog> {
-        match &self.way {
-            Way::Cow(_) => None,
-            Way::Undo(undo) => Some(&undo.log),
+        match &self.isolation {
+            IsolationState::Cow(_) => None,
+            IsolationState::Undo(undo) => Some(&undo.log),
         }
     }
 
     /// Whether the undo log has had no room for a change: then no image can come of it.
     pub fn has_overflowed(&self) -> bool {
-        matches!(&self.way, Way::Undo(undo) if undo.is_full())
+        matches!(&self.isolation, IsolationState::Undo(undo) if undo.is_full())
     }
 
     /// How much has happened in a chunk since the fork; parent and child see the same.
-    pub fn heat(&self, chunk: ChunkIndex) -> u32 {
-        self.heat.get(chunk.0 as usize).map_or(0, |heat| heat.load(Ordering::Relaxed))
+    pub fn write_count(&self, chunk: ChunkIndex) -> u32 {
+        self.write_count
+            .get(chunk.0 as usize)
+            .map_or(0, |write_count| write_count.load(Ordering::Relaxed))
     }
 
     /// Notes that the child has written all chunks with numbers below this one.
@@ -250,51 +260,60 @@ impl Barrier {
     }
 
     /// How a chunk stands in the checkpoint that runs.
-    pub(crate) fn state_of(&self, chunk: ChunkIndex) -> ChunkState {
+    pub(crate) fn state_of(&self, chunk: ChunkIndex) -> ChunkProgress {
         let at_fork = self.was_used(chunk);
-        let dumped = match &self.way {
-            Way::Cow(_) => u64::from(chunk.0) < self.dumped_below.load(Ordering::Relaxed),
-            Way::Undo(undo) => undo.log.is_closed(chunk),
+        let dumped = match &self.isolation {
+            IsolationState::Cow(_) => {
+                u64::from(chunk.0) < self.dumped_below.load(Ordering::Relaxed)
+            }
+            IsolationState::Undo(undo) => undo.log.is_closed(chunk),
         };
-        ChunkState { at_fork, dumped: at_fork && dumped, heat: u64::from(self.heat(chunk)) }
+        ChunkProgress {
+            at_fork,
+            dumped: at_fork && dumped,
+            write_count: u64::from(self.write_count(chunk)),
+        }
     }
 
     /// What copy-on-write has cost writers in this checkpoint, or else in the last one.
     pub fn cost(&self) -> CowFigures {
-        self.cow().map_or_else(CowFigures::default, |cow| self.tally.since_begin(cow.page_shift()))
+        self.cow()
+            .map_or_else(CowFigures::default, |cow| self.counters.since_begin(cow.page_shift()))
     }
 
     /// What copy-on-write has cost writers in all checkpoints.
     pub fn total_cost(&self) -> CowFigures {
-        self.cow().map_or_else(CowFigures::default, |cow| self.tally.total(cow.page_shift()))
+        self.cow().map_or_else(CowFigures::default, |cow| self.counters.total(cow.page_shift()))
     }
 
     /// How long each fault took, in all checkpoints.
     pub fn fault_times(&self) -> Snapshot {
-        self.tally.times()
+        self.counters.times()
     }
 
     /// What the undo log has cost writers in this checkpoint, or else in the last one.
     pub fn undo_cost(&self) -> UndoFigures {
         let log = self.undo_log();
-        log.map_or_else(UndoFigures::default, |_| self.undo_tally.since_begin(log, &self.tally))
+        log.map_or_else(UndoFigures::default, |_| {
+            self.undo_counters.since_begin(log, &self.counters)
+        })
     }
 
     /// What the undo log has cost writers in all checkpoints.
     pub fn total_undo_cost(&self) -> UndoFigures {
         let log = self.undo_log();
-        log.map_or_else(UndoFigures::default, |_| self.undo_tally.total(log, &self.tally))
+        log.map_or_else(UndoFigures::default, |_| self.undo_counters.total(log, &self.counters))
     }
 
     /// How long each change took that had something captured, in all checkpoints.
     pub fn capture_times(&self) -> Snapshot {
-        self.undo_tally.times()
+        self.undo_counters.times()
     }
 
     /// Lets the checkpoints that begin from now on be watched for changes around the barrier, or
     /// not; for tests. It takes a copy of the arena at each fork, and has writers announce changes
     /// of what the child has written already: a checkpoint that is not watched is the usual one.
     pub fn watch(&self, on: bool) {
-        self.guard.watch(on);
+        self.checker.watch(on);
     }
 }

@@ -64,7 +64,7 @@ impl Undo {
         &self,
         arena: &Arena,
         at_fork: &[AtomicU64],
-        heat: &[AtomicU32],
+        write_count: &[AtomicU32],
         at: u64,
         len: u64,
     ) -> Captured {
@@ -80,7 +80,7 @@ impl Undo {
                 self.capture_blocks(arena, chunk, next..stop, &mut captured);
                 // A chunk has fewer than 2^32 blocks, each captured once.
                 let more = u32::try_from(captured.blocks - before).unwrap_or(u32::MAX);
-                heat[chunk.0 as usize].fetch_add(more, Ordering::Relaxed);
+                write_count[chunk.0 as usize].fetch_add(more, Ordering::Relaxed);
             }
             next = stop;
         }
@@ -130,9 +130,9 @@ impl Undo {
     }
 
     /// Clears what is known of blocks, and gives the log's memory back.
-    pub(super) fn forget(&self) {
+    pub(super) fn reset(&self) {
         bits::empty(&self.captured);
-        self.log.forget();
+        self.log.reset();
         self.full.store(false, Ordering::Relaxed);
     }
 

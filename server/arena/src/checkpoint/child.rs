@@ -21,11 +21,11 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getppid, write};
 
-use super::completion_pipe::Farewell;
+use super::completion_pipe::CompletionPipe;
 use super::quiescent_source::still;
-use super::report::{Failure, NOT_INHERITED, Report};
+use super::report::{ChildReport, NOT_INHERITED, WriterFailure};
 use super::sys;
-use super::undo_log_source::Patched;
+use super::undo_log_source::UndoLogSource;
 use super::writer::Job;
 use crate::Arena;
 
@@ -40,16 +40,16 @@ pub(super) fn run(
     job: &mut Job,
     buffer: &mut MmapMut,
     arena: &Arena,
-    report: &Report,
-    farewell: &Farewell,
+    report: &ChildReport,
+    completion: &CompletionPipe,
     parent: Pid,
 ) -> ! {
-    follow(parent);
+    set_parent_death_signal(parent);
     reset_signals();
-    step_back();
+    lower_priority();
     let written = match (arena.barrier().undo_log(), arena.file()) {
         (Some(log), Some(file)) => {
-            job.run(&mut Patched::new(arena.barrier(), log, file, buffer), report)
+            job.run(&mut UndoLogSource::new(arena.barrier(), log, file, buffer), report)
         }
         _ => write_own_copy(job, arena, report),
     };
@@ -60,12 +60,12 @@ pub(super) fn run(
             1
         }
     };
-    farewell.say();
+    completion.notify();
     exit(code)
 }
 
 /// Writes the child's own copy of a private arena.
-fn write_own_copy(job: &mut Job, arena: &Arena, report: &Report) -> Result<(), Failure> {
+fn write_own_copy(job: &mut Job, arena: &Arena, report: &ChildReport) -> Result<(), WriterFailure> {
     if let Some(missing) = first_missing(arena) {
         return Err(missing);
     }
@@ -74,9 +74,9 @@ fn write_own_copy(job: &mut Job, arena: &Arena, report: &Report) -> Result<(), F
     job.run(&mut source, report)
 }
 
-/// A fork sometimes leaves private hugetlb pages of 1 GiB out of the child (seen on Linux 6.18): it
+/// A fork sometimes child_exiting private hugetlb pages of 1 GiB out of the child (seen on Linux 6.18): it
 /// would read zeros in their place. Better no image than a wrong one.
-fn first_missing(arena: &Arena) -> Option<Failure> {
+fn first_missing(arena: &Arena) -> Option<WriterFailure> {
     if !arena.page_kind().is_hugetlb() {
         return None;
     }
@@ -91,7 +91,7 @@ fn exit(code: libc::c_int) -> ! {
 }
 
 /// Dies with the parent. The inherited sockets would otherwise keep its ports busy.
-fn follow(parent: Pid) {
+fn set_parent_death_signal(parent: Pid) {
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
     // It may have died before.
     if getppid() != parent {
@@ -113,7 +113,7 @@ fn reset_signals() {
 }
 
 /// Yields processor, disk and memory to the parent. Each step is a wish: a save goes on without.
-fn step_back() {
+fn lower_priority() {
     let _ = prctl::set_name(c"cowherd-save");
     if !sys::take_short_turns(libc::SCHED_BATCH, NICER_BY) {
         // SAFETY: a number (invariant 1).
@@ -127,11 +127,11 @@ fn step_back() {
     // One byte, not zero, also refuses a dump through a pipe (core(5)): a dump of the arena would
     // last longer than the save.
     let _ = setrlimit(Resource::RLIMIT_CORE, 1, 1);
-    let _ = die_first();
+    let _ = set_oom_score();
 }
 
 /// Asks the kernel to kill this process before any other when memory runs out.
-fn die_first() -> Result<(), Errno> {
+fn set_oom_score() -> Result<(), Errno> {
     let path = c"/proc/self/oom_score_adj";
     let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;
     write(file.as_fd(), b"1000").map(drop)

@@ -12,37 +12,37 @@ use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
 
 /// The pipe of one child.
-pub(super) struct Farewell {
-    heard: PipeReader,
-    said: Option<PipeWriter>,
+pub(super) struct CompletionPipe {
+    rx: PipeReader,
+    tx: Option<PipeWriter>,
 }
 
-impl Farewell {
+impl CompletionPipe {
     /// A pipe, to be made before the fork.
     pub(super) fn new() -> io::Result<Self> {
-        let (heard, said) = io::pipe()?;
-        Ok(Self { heard, said: Some(said) })
+        let (rx, tx) = io::pipe()?;
+        Ok(Self { rx, tx: Some(tx) })
     }
 
     /// The child's last words. Async-signal-safe.
-    pub(super) fn say(&self) {
-        if let Some(said) = &self.said {
+    pub(super) fn notify(&self) {
+        if let Some(tx) = &self.tx {
             // If nobody listens there is nobody to tell.
-            let _ = write(said.as_fd(), b".");
+            let _ = write(tx.as_fd(), b".");
         }
     }
 
     /// The parent's side after the fork: only the child holds the other end.
-    pub(super) fn only_listen(&mut self) {
-        self.said = None;
+    pub(super) fn close_tx(&mut self) {
+        self.tx = None;
     }
 
-    /// Waits for the child's last words, or its end, but no longer than `patience`; tells whether
-    /// it heard any.
-    pub(super) fn wait(&mut self, patience: Duration) -> bool {
-        let timeout = PollTimeout::try_from(patience).unwrap_or(PollTimeout::MAX);
-        let mut ears = [PollFd::new(self.heard.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut ears, timeout) {
+    /// Waits for the child's last words, or its end, but no longer than `poll_interval`; tells whether
+    /// it rx any.
+    pub(super) fn wait(&mut self, poll_interval: Duration) -> bool {
+        let timeout = PollTimeout::try_from(poll_interval).unwrap_or(PollTimeout::MAX);
+        let mut fds = [PollFd::new(self.rx.as_fd(), PollFlags::POLLIN)];
+        match poll(&mut fds, timeout) {
             Ok(0) | Err(Errno::EINTR) => false,
             // Other errors show again as silence: whoever waits reaps the child then.
             Ok(_) | Err(_) => true,
@@ -56,14 +56,14 @@ mod tests {
 
     #[test]
     fn words_and_silence_both_end_the_waiting() {
-        let patience = Duration::from_secs(60);
-        let mut farewell = Farewell::new().unwrap();
-        assert!(!farewell.wait(Duration::ZERO));
-        farewell.say();
-        assert!(farewell.wait(patience));
-        let mut silent = Farewell::new().unwrap();
-        silent.only_listen();
-        assert!(silent.wait(patience));
-        silent.say();
+        let poll_interval = Duration::from_secs(60);
+        let mut completion = CompletionPipe::new().unwrap();
+        assert!(!completion.wait(Duration::ZERO));
+        completion.notify();
+        assert!(completion.wait(poll_interval));
+        let mut silent = CompletionPipe::new().unwrap();
+        silent.close_tx();
+        assert!(silent.wait(poll_interval));
+        silent.notify();
     }
 }

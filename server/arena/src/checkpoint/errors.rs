@@ -7,12 +7,12 @@ use std::path::PathBuf;
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
 
-use crate::memory::pages::Pool;
+use crate::memory::pages::HugetlbPool;
 use crate::{Backing, ChunkIndex, OpenError, PageKind};
 
 /// Why a save failed. Nothing in memory is lost by it.
 #[derive(Debug, thiserror::Error)]
-pub enum SaveError {
+pub enum CheckpointError {
     /// The name of the image is no plain file name.
     #[error(
         "cannot save to {name:?}: the name of the image must be a file name without directories. \
@@ -159,7 +159,7 @@ fn remedy(error: &io::Error) -> &'static str {
         Errno::ENOSPC => "Free space on that filesystem, or let dir name a larger one",
         Errno::EDQUOT => "Raise the disk quota, or let dir name another filesystem",
         Errno::ENOENT | Errno::ENOTDIR => {
-            "The directory is gone: create it again, or let dir name another"
+            "The directory is child_exited: create it again, or let dir name another"
         }
         Errno::EACCES | Errno::EPERM => "Let the server's user write to that directory",
         Errno::EROFS => "That filesystem is read-only: remount it, or let dir name another",
@@ -220,7 +220,8 @@ fn killed(signal: Signal, backing: Backing, capacity: u64) -> String {
 fn pool_remedy(kind: PageKind, capacity: u64) -> String {
     let arena = capacity.div_ceil(kind.cow_bytes());
     // What is taken and promised now, the arena's own pages among it, and once more the arena.
-    let taken = Pool::read(kind).map_or(arena, |pool| pool.total.saturating_sub(pool.available()));
+    let taken =
+        HugetlbPool::read(kind).map_or(arena, |pool| pool.total.saturating_sub(pool.available()));
     let pages = taken.max(arena) + arena;
     match kind {
         PageKind::Huge1Gb => {
@@ -232,7 +233,7 @@ fn pool_remedy(kind: PageKind, capacity: u64) -> String {
 
 /// The part of an image that an error is about.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Place {
+pub enum ImageRegion {
     /// The file as a whole.
     File,
     /// The first 4096 bytes.
@@ -245,7 +246,7 @@ pub enum Place {
     Chunk(ChunkIndex),
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ImageRegion {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File => f.write_str("file"),
@@ -275,7 +276,7 @@ pub enum RestoreError {
         /// The image.
         path: PathBuf,
         /// What was read.
-        place: Place,
+        place: ImageRegion,
         /// The kernel's answer.
         source: io::Error,
     },
@@ -289,7 +290,7 @@ pub enum RestoreError {
         /// The image.
         path: PathBuf,
         /// Where.
-        place: Place,
+        place: ImageRegion,
         /// What is wrong, with the figures.
         reason: String,
     },

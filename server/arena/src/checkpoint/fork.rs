@@ -19,23 +19,23 @@ use nix::libc;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use nix::unistd::{ForkResult, fork, getpid};
 
-use super::completion_pipe::Farewell;
+use super::completion_pipe::CompletionPipe;
 use super::format::{FileHeader, MAGIC, VERSION, page_kind_byte};
 use super::quiescent_source::still;
-use super::report::Failure;
-use super::running::{Outcome, Running, publish, write_error};
+use super::report::WriterFailure;
+use super::running::{CheckpointOutcome, RunningCheckpoint, publish, write_error};
 use super::storage::{Disk, Storage};
 use super::sys::SharedReport;
-use super::undo_log_source::Patched;
+use super::undo_log_source::UndoLogSource;
 use super::writer::{Job, Output};
-use super::{Options, SaveError, Target, child};
+use super::{CheckpointError, ImageOptions, ImageTarget, child};
 use crate::barrier;
 use crate::layout::index;
 use crate::{Arena, Backing, CHUNK_SIZE, Safepoint};
 
 /// The arena that a save is of, for what errors say about it.
 #[derive(Clone, Copy)]
-pub(super) struct Subject {
+pub(super) struct ArenaInfo {
     pub backing: Backing,
     pub capacity: u64,
 }
@@ -56,68 +56,72 @@ impl Drop for TempFile {
 }
 
 /// Everything that a save needs, taken before the safepoint: file, buffers, tables, report page.
-pub struct Prepared {
+pub struct PreparedCheckpoint {
     pub(super) job: Job,
     /// Room for a chunk that is put right before it is compressed.
     buffer: MmapMut,
     pub(super) report: Arc<SharedReport>,
     pub(super) temp: TempFile,
-    pub(super) target: Target,
-    pub(super) subject: Subject,
-    pub(super) farewell: Farewell,
+    pub(super) target: ImageTarget,
+    pub(super) arena_info: ArenaInfo,
+    pub(super) completion: CompletionPipe,
 }
 
-impl Prepared {
+impl PreparedCheckpoint {
     /// Prepares a save of `arena`.
     ///
     /// # Errors
     /// The temporary file cannot be made, or there is no memory for the buffers.
-    pub fn new(target: &Target, options: &Options, arena: &Arena) -> Result<Self, SaveError> {
+    pub fn new(
+        target: &ImageTarget,
+        options: &ImageOptions,
+        arena: &Arena,
+    ) -> Result<Self, CheckpointError> {
         Self::with_storage(target, options, arena, Arc::new(Disk))
     }
 
     pub(super) fn with_storage(
-        target: &Target,
-        options: &Options,
+        target: &ImageTarget,
+        options: &ImageOptions,
         arena: &Arena,
         storage: Arc<dyn Storage>,
-    ) -> Result<Self, SaveError> {
+    ) -> Result<Self, CheckpointError> {
         let name = Path::new(&target.filename);
         if name.file_name() != Some(name.as_os_str()) {
-            return Err(SaveError::Name { name: target.filename.clone() });
+            return Err(CheckpointError::Name { name: target.filename.clone() });
         }
-        let buffers = |source| SaveError::Buffers { source };
+        let buffers = |source| CheckpointError::Buffers { source };
         let report = Arc::new(SharedReport::new().map_err(buffers)?);
-        let farewell = Farewell::new().map_err(buffers)?;
-        let subject = Subject { backing: arena.backing(), capacity: arena.capacity() };
+        let completion = CompletionPipe::new().map_err(buffers)?;
+        let arena_info = ArenaInfo { backing: arena.backing(), capacity: arena.capacity() };
         let buffer = MmapMut::map_anon(index(CHUNK_SIZE)).map_err(buffers)?;
         let path = target.dir.join(temp_name());
         let (file, direct) = create(storage.as_ref(), &path)
-            .map_err(|source| SaveError::Create { path: path.clone(), source })?;
+            .map_err(|source| CheckpointError::Create { path: path.clone(), source })?;
         let temp = TempFile { path, published: false };
         let out = Output::new(file, storage, direct);
-        let most = subject.capacity / CHUNK_SIZE;
-        let header = header(options, subject);
+        let most = arena_info.capacity / CHUNK_SIZE;
+        let header = header(options, arena_info);
         let job =
             Job::new(header, options.codec, options.delay_per_chunk, most, out).map_err(buffers)?;
         if let Some(log) = arena.barrier().undo_log() {
-            log.get_ready();
+            log.prefault();
         }
-        Ok(Self { job, buffer, report, temp, target: target.clone(), subject, farewell })
+        Ok(Self { job, buffer, report, temp, target: target.clone(), arena_info, completion })
     }
 
     /// Starts recording in the arena's barrier and forks a child that writes the image. The caller
-    /// ends the recording once the child is gone; if there is no child it is ended here.
+    /// ends the recording once the child is child_exited; if there is no child it is ended here.
     ///
     /// # Errors
     /// There is no child, or another save is being recorded.
     ///
     /// # Panics
     /// The save was prepared for another arena.
-    pub fn fork(mut self, safepoint: &Safepoint<'_>) -> Result<Running, SaveError> {
+    pub fn fork(mut self, safepoint: &Safepoint<'_>) -> Result<RunningCheckpoint, CheckpointError> {
         let arena = self.arena_of(safepoint)?;
         if !barrier::ON {
-            return Err(SaveError::NoBarrier);
+            return Err(CheckpointError::NoBarrier);
         }
         arena.barrier().begin(safepoint);
         let parent = getpid();
@@ -125,16 +129,16 @@ impl Prepared {
         let (outcome, took) = unsafe { forked() };
         match outcome {
             Ok(ForkResult::Child) => {
-                let Self { job, buffer, report, farewell, .. } = &mut self;
-                child::run(job, buffer, arena, report, farewell, parent)
+                let Self { job, buffer, report, completion, .. } = &mut self;
+                child::run(job, buffer, arena, report, completion, parent)
             }
             Ok(ForkResult::Parent { child }) => {
-                self.farewell.only_listen();
-                Ok(Running::new(self, child, took))
+                self.completion.close_tx();
+                Ok(RunningCheckpoint::new(self, child, took))
             }
             Err(errno) => {
                 arena.barrier().end(safepoint);
-                Err(SaveError::Fork { source: errno.into() })
+                Err(CheckpointError::Fork { source: errno.into() })
             }
         }
     }
@@ -147,7 +151,10 @@ impl Prepared {
     ///
     /// # Panics
     /// The save was prepared for another arena.
-    pub fn write_here(mut self, safepoint: &Safepoint<'_>) -> Result<Outcome, SaveError> {
+    pub fn write_here(
+        mut self,
+        safepoint: &Safepoint<'_>,
+    ) -> Result<CheckpointOutcome, CheckpointError> {
         let begun = Instant::now();
         let arena = self.arena_of(safepoint)?;
         let barrier = arena.barrier();
@@ -156,7 +163,7 @@ impl Prepared {
         let written = match (barrier.undo_log(), arena.file()) {
             // Read through its mapping, what was never touched would take memory.
             (Some(log), Some(file)) => {
-                let mut source = Patched::new(barrier, log, file, &mut self.buffer);
+                let mut source = UndoLogSource::new(barrier, log, file, &mut self.buffer);
                 self.job.run(&mut source, &self.report)
             }
             _ => {
@@ -166,20 +173,20 @@ impl Prepared {
             }
         };
         barrier.end(safepoint);
-        barrier.forget();
+        barrier.reset();
         match written {
             Ok(()) => publish(&mut self.temp, &self.target, self.job.out.storage.as_ref())?,
-            Err(Failure { phase, errno }) => {
+            Err(WriterFailure { phase, errno }) => {
                 return Err(write_error(phase, errno, &self.temp.path));
             }
         }
-        Ok(Outcome::new(&self.report, Duration::ZERO, begun.elapsed()))
+        Ok(CheckpointOutcome::new(&self.report, Duration::ZERO, begun.elapsed()))
     }
 
-    fn arena_of<'s>(&self, safepoint: &Safepoint<'s>) -> Result<&'s Arena, SaveError> {
+    fn arena_of<'s>(&self, safepoint: &Safepoint<'s>) -> Result<&'s Arena, CheckpointError> {
         let arena = safepoint.arena();
-        assert!(arena.capacity() == self.subject.capacity, "prepared for another arena");
-        if arena.barrier().is_active() { Err(SaveError::Busy) } else { Ok(arena) }
+        assert!(arena.capacity() == self.arena_info.capacity, "prepared for another arena");
+        if arena.barrier().is_active() { Err(CheckpointError::Busy) } else { Ok(arena) }
     }
 }
 
@@ -199,7 +206,7 @@ fn create(storage: &dyn Storage, path: &Path) -> io::Result<(std::fs::File, bool
     }
 }
 
-fn header(options: &Options, subject: Subject) -> FileHeader {
+fn header(options: &ImageOptions, arena_info: ArenaInfo) -> FileHeader {
     let mut writer = [0; 32];
     let name = concat!("cowherd ", env!("CARGO_PKG_VERSION")).as_bytes();
     for (to, from) in writer.iter_mut().zip(name) {
@@ -211,9 +218,9 @@ fn header(options: &Options, subject: Subject) -> FileHeader {
         flags: 0.into(),
         layout: options.layout.into(),
         chunk_size: CHUNK_SIZE.into(),
-        capacity: subject.capacity.into(),
+        capacity: arena_info.capacity.into(),
         created_ms: options.created_ms.into(),
-        page_kind: page_kind_byte(subject.backing.kind),
+        page_kind: page_kind_byte(arena_info.backing.kind),
         reserved: [0; 7],
         writer,
         reserved_end: [0; 4000],

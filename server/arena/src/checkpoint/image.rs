@@ -15,7 +15,7 @@ use super::format::{
     ALIGN, CODEC_LZ4, CODEC_NONE, ENTRY_LEN, FOOTER_LEN, FOOTER_MAGIC, FileHeader, Footer,
     HEADER_LEN, IndexEntry, MAGIC, MIN_LENGTH, VERSION, aligned, page_kind_from, tail_len,
 };
-use super::{Place, RestoreError};
+use super::{ImageRegion, RestoreError};
 use crate::layout::index as to_index;
 use crate::{CHUNK_SIZE, ChunkIndex, PageKind};
 
@@ -77,11 +77,15 @@ impl<'p> Image<'p> {
             io::ErrorKind::NotFound => RestoreError::NotFound { path: path.to_owned() },
             _ => RestoreError::Read { path: path.to_owned(), place, source },
         };
-        let file = File::open(path).map_err(|e| unreadable(Place::File, e))?;
-        let metadata = file.metadata().map_err(|e| unreadable(Place::File, e))?;
+        let file = File::open(path).map_err(|e| unreadable(ImageRegion::File, e))?;
+        let metadata = file.metadata().map_err(|e| unreadable(ImageRegion::File, e))?;
         if !metadata.is_file() {
             let source = io::Error::other("not a regular file");
-            return Err(RestoreError::Read { path: path.to_owned(), place: Place::File, source });
+            return Err(RestoreError::Read {
+                path: path.to_owned(),
+                place: ImageRegion::File,
+                source,
+            });
         }
         let length = metadata.len();
         if length < MIN_LENGTH {
@@ -89,16 +93,17 @@ impl<'p> Image<'p> {
                 "{length} bytes, and the shortest image has {MIN_LENGTH}: it was cut off, or it is \
                  no image"
             );
-            return Err(damaged(path, Place::File, reason));
+            return Err(damaged(path, ImageRegion::File, reason));
         }
         let mut header = FileHeader::new_zeroed();
-        file.read_exact_at(header.as_mut_bytes(), 0).map_err(|e| unreadable(Place::Header, e))?;
+        file.read_exact_at(header.as_mut_bytes(), 0)
+            .map_err(|e| unreadable(ImageRegion::Header, e))?;
         let page_kind = check_header(path, &header)?;
         let mut footer = Footer::new_zeroed();
         file.read_exact_at(footer.as_mut_bytes(), length - FOOTER_LEN)
-            .map_err(|e| unreadable(Place::Footer, e))?;
+            .map_err(|e| unreadable(ImageRegion::Footer, e))?;
         check_footer(&header, &footer, length)
-            .map_err(|reason| damaged(path, Place::Footer, reason))?;
+            .map_err(|reason| damaged(path, ImageRegion::Footer, reason))?;
         Ok(Self { path, file, header, footer, page_kind })
     }
 
@@ -129,7 +134,7 @@ impl<'p> Image<'p> {
     }
 
     /// An error about this image.
-    pub(super) fn damaged(&self, place: Place, reason: String) -> RestoreError {
+    pub(super) fn damaged(&self, place: ImageRegion, reason: String) -> RestoreError {
         damaged(self.path, place, reason)
     }
 
@@ -150,7 +155,7 @@ impl<'p> Image<'p> {
             let bytes = &mut buffer[..piece];
             self.file.read_exact_at(bytes, at).map_err(|source| RestoreError::Read {
                 path: self.path.to_owned(),
-                place: Place::Index,
+                place: ImageRegion::Index,
                 source,
             })?;
             hasher.update(bytes);
@@ -166,11 +171,11 @@ impl<'p> Image<'p> {
         }
         // If the checksum is wrong too, then that is the reason for the rest.
         if hasher.digest() != self.footer.index_checksum.get() {
-            return Err(self.damaged(Place::Index, "its checksum is wrong".into()));
+            return Err(self.damaged(ImageRegion::Index, "its checksum is wrong".into()));
         }
         if wrong.is_none() && frames.next != self.index_at() {
             let reason = format!("frames end at {}, the index begins elsewhere", frames.next);
-            return Err(self.damaged(Place::Index, reason));
+            return Err(self.damaged(ImageRegion::Index, reason));
         }
         wrong.map_or(Ok(()), Err)
     }
@@ -185,13 +190,13 @@ impl<'p> Image<'p> {
         frames.count += 1;
         if number >= self.chunks() {
             if bytes.iter().any(|byte| *byte != 0) {
-                return Err(self.damaged(Place::Index, "bytes after its last entry".into()));
+                return Err(self.damaged(ImageRegion::Index, "bytes after its last entry".into()));
             }
             return Ok(None);
         }
         let entry = IndexEntry::read_from_bytes(bytes)
-            .map_err(|_| self.damaged(Place::Index, "an entry is cut off".into()))?;
-        let place = Place::Chunk(ChunkIndex(entry.chunk.get()));
+            .map_err(|_| self.damaged(ImageRegion::Index, "an entry is cut off".into()))?;
+        let place = ImageRegion::Chunk(ChunkIndex(entry.chunk.get()));
         let broken = |reason| Err(self.damaged(place, reason));
         let stored = u64::from(entry.stored.get());
         let sound = match entry.codec {
@@ -224,7 +229,7 @@ struct Frames {
     next: u64,
 }
 
-fn damaged(path: &Path, place: Place, reason: String) -> RestoreError {
+fn damaged(path: &Path, place: ImageRegion, reason: String) -> RestoreError {
     RestoreError::Damaged { path: path.to_owned(), place, reason }
 }
 
@@ -235,7 +240,7 @@ fn writer(header: &FileHeader) -> String {
 }
 
 fn check_header(path: &Path, header: &FileHeader) -> Result<PageKind, RestoreError> {
-    let broken = |reason| Err(damaged(path, Place::Header, reason));
+    let broken = |reason| Err(damaged(path, ImageRegion::Header, reason));
     if header.magic != MAGIC {
         return broken("it does not begin as an image does".into());
     }

@@ -36,7 +36,7 @@ impl DirLock {
         Self::acquire_within(dir, PATIENCE)
     }
 
-    pub(super) fn acquire_within(dir: &Path, patience: Duration) -> Result<Self, LockError> {
+    pub(super) fn acquire_within(dir: &Path, poll_interval: Duration) -> Result<Self, LockError> {
         let path = dir.join(NAME);
         let failed = |source| LockError::Io { path: path.clone(), source };
         let mut file = OpenOptions::new()
@@ -52,7 +52,7 @@ impl DirLock {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) => {
                     let owner = owner(&mut file);
-                    if begun.elapsed() >= patience || !owner.is_some_and(is_dead) {
+                    if begun.elapsed() >= poll_interval || !owner.is_some_and(is_dead) {
                         return Err(LockError::Held { owner, path });
                     }
                     thread::sleep(PAUSE);

@@ -2,7 +2,7 @@
 //! here.
 //!
 //! ```text
-//! Prepared::new --> [ safepoint: begin recording, fork ] --> Running::wait --> image
+//! PreparedCheckpoint::new --> [ safepoint: begin recording, fork ] --> RunningCheckpoint::wait --> image
 //!   file, buffers                     |                        reap, rename,
 //!                                     +--> child: chunks       sync directory
 //!                                            --> temp file
@@ -25,7 +25,7 @@
 //! | `sys` | system calls without a safe wrapper |
 //!
 //! 1. A save is a success only after the file is durable, renamed, and its directory synced.
-//! 2. A save that fails leaves the old image and removes its temporary file.
+//! 2. A save that fails child_exiting the old image and removes its temporary file.
 //! 3. Anything read from an image is bounded before it is used.
 
 mod child;
@@ -50,19 +50,19 @@ mod writer;
 use std::path::PathBuf;
 use std::time::Duration;
 
-pub use errors::{LockError, Place, RestoreError, SaveError};
-pub use fork::Prepared;
+pub use errors::{CheckpointError, ImageRegion, LockError, RestoreError};
+pub use fork::PreparedCheckpoint;
 pub use image::{ImageInfo, inspect};
 pub use lock::DirLock;
-pub use report::{Phase, Progress};
+pub use report::{CheckpointProgress, WriterPhase};
 pub use restore::{RestoreStats, restore};
-pub use running::{Handle, Outcome, Running, Watch};
+pub use running::{CheckpointHandle, CheckpointObserver, CheckpointOutcome, RunningCheckpoint};
 pub use sys::ignore_file_size_signal;
 pub use writer::buffer_bytes;
 
 /// How chunks are stored.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Codec {
+pub enum ChunkCodec {
     /// As they are.
     None,
     /// Each as one LZ4 block; a chunk that would not shrink is stored as it is.
@@ -71,14 +71,14 @@ pub enum Codec {
 
 /// Where an image goes.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Target {
+pub struct ImageTarget {
     /// The directory, which also holds the temporary file `temp-<pid>-<n>.cow`.
     pub dir: PathBuf,
     /// Name of the image in it.
     pub filename: String,
 }
 
-impl Target {
+impl ImageTarget {
     /// The image.
     pub fn path(&self) -> PathBuf {
         self.dir.join(&self.filename)
@@ -87,9 +87,9 @@ impl Target {
 
 /// What a save is asked to do.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Options {
+pub struct ImageOptions {
     /// How chunks are stored.
-    pub codec: Codec,
+    pub codec: ChunkCodec,
     /// The arena's layout hash, for the header.
     pub layout: u64,
     /// The time for the header, in milliseconds since 1970.

@@ -1,7 +1,7 @@
 //! What a running save tells: counters in a page that the child shares with its parent.
 //!
 //! One process writes them, any thread of the other reads them; each is true by itself, and all of
-//! them are final once the child is gone.
+//! them are final once the child is child_exited.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -10,7 +10,7 @@ use crate::stats::Steps;
 
 /// How far a save is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Phase {
+pub enum WriterPhase {
     /// Nothing was written yet.
     Starting,
     /// Chunks are being written.
@@ -21,7 +21,7 @@ pub enum Phase {
     Done,
 }
 
-impl Phase {
+impl WriterPhase {
     const fn from_number(number: u64) -> Self {
         match number {
             0 => Self::Starting,
@@ -34,20 +34,20 @@ impl Phase {
 
 /// Why the writer stopped.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Failure {
-    pub phase: Phase,
+pub(super) struct WriterFailure {
+    pub phase: WriterPhase,
     pub errno: i32,
 }
 
 /// The child lacks pages that its parent had at the fork.
-pub(super) const NOT_INHERITED: Failure =
-    Failure { phase: Phase::Starting, errno: nix::libc::ENODATA };
+pub(super) const NOT_INHERITED: WriterFailure =
+    WriterFailure { phase: WriterPhase::Starting, errno: nix::libc::ENODATA };
 
 /// A snapshot of the counters of a save.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Progress {
+pub struct CheckpointProgress {
     /// How far it is.
-    pub phase: Phase,
+    pub phase: WriterPhase,
     /// Chunks to be written in all.
     pub chunks_total: u64,
     /// Chunks that the writer is done with.
@@ -67,7 +67,7 @@ pub struct Progress {
 /// The shared counters. All of them zero is a report in which nothing has happened.
 #[repr(C)]
 #[derive(Default)]
-pub(super) struct Report {
+pub(super) struct ChildReport {
     phase: AtomicU64,
     errno: AtomicU64,
     pub chunks_total: Counter,
@@ -118,29 +118,29 @@ impl Counter {
     }
 }
 
-impl Report {
-    pub(super) fn phase(&self) -> Phase {
-        Phase::from_number(self.phase.load(Ordering::Acquire))
+impl ChildReport {
+    pub(super) fn phase(&self) -> WriterPhase {
+        WriterPhase::from_number(self.phase.load(Ordering::Acquire))
     }
 
-    pub(super) fn enter(&self, phase: Phase) {
+    pub(super) fn enter(&self, phase: WriterPhase) {
         self.phase.store(phase as u64, Ordering::Release);
     }
 
     /// Leaves the reason for which the writer stops.
-    pub(super) fn fail(&self, failure: Failure) {
+    pub(super) fn fail(&self, failure: WriterFailure) {
         self.enter(failure.phase);
         self.errno.store(u64::from(failure.errno.unsigned_abs()), Ordering::Release);
     }
 
     /// The reason for which the writer stopped.
-    pub(super) fn failure(&self) -> Option<Failure> {
+    pub(super) fn failure(&self) -> Option<WriterFailure> {
         let errno = i32::try_from(self.errno.load(Ordering::Acquire)).unwrap_or(i32::MAX);
-        (errno != 0).then(|| Failure { phase: self.phase(), errno })
+        (errno != 0).then(|| WriterFailure { phase: self.phase(), errno })
     }
 
-    pub(super) fn progress(&self) -> Progress {
-        Progress {
+    pub(super) fn progress(&self) -> CheckpointProgress {
+        CheckpointProgress {
             phase: self.phase(),
             chunks_total: self.chunks_total.get(),
             chunks_done: self.chunks_done.get(),

@@ -24,9 +24,9 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::format::{CODEC_NONE, IndexEntry, aligned};
 use super::image::{Image, ImageInfo};
-use super::{Place, RestoreError, sys};
+use super::{ImageRegion, RestoreError, sys};
 use crate::layout::{MIN_CAPACITY, index as to_index};
-use crate::{Arena, Backing, Blank, CHUNK_SIZE, ChunkIndex, OpenError};
+use crate::{Arena, Backing, CHUNK_SIZE, ChunkIndex, OpenError, ReservedArena};
 
 const CHUNK: usize = to_index(CHUNK_SIZE);
 /// More threads than this do not read faster.
@@ -71,16 +71,19 @@ pub fn restore(
         });
     }
     // A capacity beyond all bounds is refused when it is reserved.
-    let rounded = capacity.max(MIN_CAPACITY).checked_next_multiple_of(backing.kind.granularity());
-    let capacity = rounded.unwrap_or(u64::MAX);
+    let allocated_size =
+        capacity.max(MIN_CAPACITY).checked_next_multiple_of(backing.kind.granularity());
+    let capacity = allocated_size.unwrap_or(u64::MAX);
     let entries = read_index(&image, capacity, &mut info)?;
     let wrap = |source| RestoreError::Arena { path: path.to_owned(), source };
-    let blank = Blank::reserve(backing, capacity).map_err(wrap)?;
+    let blank = ReservedArena::reserve(backing, capacity).map_err(wrap)?;
     let reader = Reader::new(path, &image.file);
     let threads = threads.clamp(1, MAX_THREADS).min(entries.len().max(1));
     Loading { image: &image, reader, blank: &blank, entries: &entries }.run(threads)?;
     let arena = blank.open(layout).map_err(|source| match source {
-        OpenError::Broken(broken) => image.damaged(Place::Chunk(broken.chunk), broken.reason),
+        OpenError::Corruption(broken) => {
+            image.damaged(ImageRegion::Chunk(broken.chunk), broken.reason)
+        }
         source => wrap(source),
     })?;
     let raw_bytes = entries.len() as u64 * CHUNK_SIZE;
@@ -155,7 +158,7 @@ fn is_same(one: &File, other: &File) -> io::Result<bool> {
 struct Loading<'a> {
     image: &'a Image<'a>,
     reader: Reader<'a>,
-    blank: &'a Blank,
+    blank: &'a ReservedArena,
     entries: &'a [IndexEntry],
 }
 
@@ -238,7 +241,7 @@ impl Loading<'_> {
             Ok(()) => ControlFlow::Continue(()),
             Err(source) => ControlFlow::Break(RestoreError::Read {
                 path: self.image.path.to_owned(),
-                place: Place::Chunk(ChunkIndex(entry.chunk.get())),
+                place: ImageRegion::Chunk(ChunkIndex(entry.chunk.get())),
                 source,
             }),
         }
@@ -254,7 +257,7 @@ impl Loading<'_> {
     }
 
     fn broken(&self, chunk: ChunkIndex, reason: String) -> ControlFlow<RestoreError> {
-        ControlFlow::Break(self.image.damaged(Place::Chunk(chunk), reason))
+        ControlFlow::Break(self.image.damaged(ImageRegion::Chunk(chunk), reason))
     }
 }
 

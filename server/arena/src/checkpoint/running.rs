@@ -1,7 +1,7 @@
 //! A save in the background as its parent sees it: progress, cancelling, the end, publishing.
 //!
 //! 1. The child is killed with the *thread* that forked it (`PR_SET_PDEATHSIG`, prctl(2)). So a
-//!    [`Running`] stays on that thread: it is not `Send`, and only its [`Handle`] travels.
+//!    [`RunningCheckpoint`] stays on that thread: it is not `Send`, and only its [`CheckpointHandle`] travels.
 //! 2. A process id is used only while the child is not reaped: reaping and killing exclude each
 //!    other.
 //! 3. Success is told only after rename and sync of the directory. Whatever else happens, the old
@@ -19,18 +19,18 @@ use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
-use super::fork::{Prepared, Subject, TempFile};
-use super::report::{Failure, NOT_INHERITED, Phase, Progress, Report};
+use super::fork::{ArenaInfo, PreparedCheckpoint, TempFile};
+use super::report::{CheckpointProgress, ChildReport, NOT_INHERITED, WriterFailure, WriterPhase};
 use super::storage::Storage;
 use super::sys::SharedReport;
-use super::{SaveError, Target};
-use crate::memory::pages::Pool;
+use super::{CheckpointError, ImageTarget};
+use crate::memory::pages::HugetlbPool;
 use crate::stats::Steps;
 
 /// A save that a child is writing. Dropping it kills the child.
-pub struct Running {
-    prepared: Prepared,
-    handle: Handle,
+pub struct RunningCheckpoint {
+    prepared: PreparedCheckpoint,
+    handle: CheckpointHandle,
     fork: Duration,
     begun: Instant,
     /// Keeps it on its thread (invariant 1).
@@ -38,34 +38,34 @@ pub struct Running {
 }
 
 /// Whoever looks after a save while its child writes.
-pub trait Watch {
+pub trait CheckpointObserver {
     /// How long a look may be put off.
-    fn patience(&self) -> Duration;
+    fn poll_interval(&self) -> Duration;
     /// Looks after it; an error if nothing can come of it any more.
-    fn look(&mut self) -> Option<SaveError>;
+    fn poll(&mut self) -> Option<CheckpointError>;
     /// The child is about to give its memory back.
-    fn leaves(&mut self);
+    fn child_exiting(&mut self);
     /// It shares no memory any more.
-    fn gone(&mut self);
+    fn child_exited(&mut self);
 }
 
 /// A look at a running save, from any thread.
 #[derive(Clone)]
-pub struct Handle {
+pub struct CheckpointHandle {
     pid: Pid,
     report: Arc<SharedReport>,
-    state: Arc<Mutex<State>>,
+    state: Arc<Mutex<ReapState>>,
 }
 
 #[derive(Default)]
-struct State {
+struct ReapState {
     reaped: bool,
     cancelled: bool,
 }
 
 /// What a save was.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Outcome {
+pub struct CheckpointOutcome {
     /// Chunks in the image.
     pub chunks: u64,
     /// Those of them that are compressed.
@@ -84,8 +84,8 @@ pub struct Outcome {
     pub total: Duration,
 }
 
-impl Outcome {
-    pub(super) fn new(report: &Report, fork: Duration, total: Duration) -> Self {
+impl CheckpointOutcome {
+    pub(super) fn new(report: &ChildReport, fork: Duration, total: Duration) -> Self {
         Self {
             chunks: report.chunks_done.get(),
             lz4_chunks: report.lz4_chunks.get(),
@@ -99,20 +99,20 @@ impl Outcome {
     }
 }
 
-impl Handle {
+impl CheckpointHandle {
     /// The child's process id.
     pub const fn pid(&self) -> i32 {
         self.pid.as_raw()
     }
 
     /// How far the save is.
-    pub fn progress(&self) -> Progress {
+    pub fn progress(&self) -> CheckpointProgress {
         self.report.progress()
     }
 
     /// Whether the child has done its work, well or not, and ends.
     pub fn is_over(&self) -> bool {
-        self.report.phase() == Phase::Done || self.report.failure().is_some()
+        self.report.phase() == WriterPhase::Done || self.report.failure().is_some()
     }
 
     /// Kills the child, unless it is reaped.
@@ -156,11 +156,11 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     }
 }
 
-impl Running {
-    pub(super) fn new(prepared: Prepared, pid: Pid, fork: Duration) -> Self {
+impl RunningCheckpoint {
+    pub(super) fn new(prepared: PreparedCheckpoint, pid: Pid, fork: Duration) -> Self {
         let begun = Instant::now().checked_sub(fork).unwrap_or_else(Instant::now);
         let report = Arc::clone(&prepared.report);
-        let handle = Handle { pid, report, state: Arc::default() };
+        let handle = CheckpointHandle { pid, report, state: Arc::default() };
         Self { prepared, handle, fork, begun, _stays: PhantomData }
     }
 
@@ -175,65 +175,68 @@ impl Running {
     }
 
     /// A look at it for other threads.
-    pub fn handle(&self) -> Handle {
+    pub fn handle(&self) -> CheckpointHandle {
         self.handle.clone()
     }
 
-    /// Waits for the child and publishes its image, unless `watch` finds it worthless.
+    /// Waits for the child and publishes its image, unless `watch` finds it failed.
     ///
     /// # Errors
-    /// There is no new image; the old one is kept and the temporary file is gone.
-    pub fn wait(mut self, watch: &mut impl Watch) -> Result<Outcome, SaveError> {
+    /// There is no new image; the old one is kept and the temporary file is child_exited.
+    pub fn wait(
+        mut self,
+        observer: &mut impl CheckpointObserver,
+    ) -> Result<CheckpointOutcome, CheckpointError> {
         let pid = self.pid();
-        let mut worthless = None;
-        while !self.prepared.farewell.wait(watch.patience()) {
-            worthless = worthless.or_else(|| watch.look());
-            if worthless.is_some() {
+        let mut failed = None;
+        while !self.prepared.completion.wait(observer.poll_interval()) {
+            failed = failed.or_else(|| observer.poll());
+            if failed.is_some() {
                 self.handle.kill();
             }
         }
-        watch.leaves();
+        observer.child_exiting();
         let (status, cancelled) = self.handle.reap();
-        watch.gone();
+        observer.child_exited();
         let report = &self.handle.report;
         if cancelled {
-            return Err(SaveError::Cancelled);
+            return Err(CheckpointError::Cancelled);
         }
-        let Subject { backing, capacity } = self.prepared.subject;
+        let ArenaInfo { backing, capacity } = self.prepared.arena_info;
         let kind = backing.kind;
-        if let (None, Some(WaitStatus::Signaled(_, signal, _))) = (&worthless, status) {
+        if let (None, Some(WaitStatus::Signaled(_, signal, _))) = (&failed, status) {
             // Not by us.
-            return Err(SaveError::Killed { pid, signal, backing, capacity });
+            return Err(CheckpointError::Killed { pid, signal, backing, capacity });
         }
         // Whatever the child made of it: what it saw may be wrong.
-        if let Some(why) = worthless.or_else(|| watch.look()) {
+        if let Some(why) = failed.or_else(|| observer.poll()) {
             return Err(why);
         }
         if report.failure() == Some(NOT_INHERITED) {
             // The kernel takes a page from the child when it has none for a copy.
-            if Pool::read(kind).is_some_and(|pool| pool.available() == 0) {
-                return Err(SaveError::PoolDry { pid, kind, capacity });
+            if HugetlbPool::read(kind).is_some_and(|pool| pool.available() == 0) {
+                return Err(CheckpointError::PoolDry { pid, kind, capacity });
             }
-            return Err(SaveError::NotInherited { pid, kind });
+            return Err(CheckpointError::NotInherited { pid, kind });
         }
-        if let Some(Failure { phase, errno }) = report.failure() {
+        if let Some(WriterFailure { phase, errno }) = report.failure() {
             return Err(write_error(phase, errno, &self.prepared.temp.path));
         }
         // Without a status (SIGCHLD is ignored, or another part of the process waits for every
         // child) the report alone tells.
         let ended_well = matches!(status, None | Some(WaitStatus::Exited(_, 0)));
-        if !ended_well || report.phase() != Phase::Done {
+        if !ended_well || report.phase() != WriterPhase::Done {
             let what = format!("{status:?} while {:?}", report.phase());
-            return Err(SaveError::Lost { pid, what });
+            return Err(CheckpointError::Lost { pid, what });
         }
         let storage = Arc::clone(&self.prepared.job.out.storage);
-        let Prepared { temp, target, .. } = &mut self.prepared;
+        let PreparedCheckpoint { temp, target, .. } = &mut self.prepared;
         publish(temp, target, storage.as_ref())?;
-        Ok(Outcome::new(&self.prepared.report, self.fork, self.begun.elapsed()))
+        Ok(CheckpointOutcome::new(&self.prepared.report, self.fork, self.begun.elapsed()))
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningCheckpoint {
     fn drop(&mut self) {
         if self.handle.cancel() {
             self.handle.reap();
@@ -244,19 +247,23 @@ impl Drop for Running {
 /// Puts a whole and durable temporary file in the place of the image.
 pub(super) fn publish(
     temp: &mut TempFile,
-    target: &Target,
+    target: &ImageTarget,
     storage: &dyn Storage,
-) -> Result<(), SaveError> {
+) -> Result<(), CheckpointError> {
     let image = target.path();
     if let Err(source) = storage.rename(&temp.path, &image) {
-        return Err(SaveError::Rename { from: temp.path.clone(), to: image, source });
+        return Err(CheckpointError::Rename { from: temp.path.clone(), to: image, source });
     }
     temp.published = true;
-    storage.sync_dir(&target.dir).map_err(|source| SaveError::SyncDirectory { image, source })
+    storage.sync_dir(&target.dir).map_err(|source| CheckpointError::SyncDirectory { image, source })
 }
 
 /// The error of a writer that stopped in `phase`.
-pub(super) fn write_error(phase: Phase, errno: i32, path: &Path) -> SaveError {
-    let action = if phase == Phase::Syncing { "sync" } else { "write to" };
-    SaveError::Write { action, path: path.to_owned(), source: io::Error::from_raw_os_error(errno) }
+pub(super) fn write_error(phase: WriterPhase, errno: i32, path: &Path) -> CheckpointError {
+    let action = if phase == WriterPhase::Syncing { "sync" } else { "write to" };
+    CheckpointError::Write {
+        action,
+        path: path.to_owned(),
+        source: io::Error::from_raw_os_error(errno),
+    }
 }

@@ -2,12 +2,12 @@
 //!
 //! | source | for | memory |
 //! |---|---|---|
-//! | [`Still`](super::quiescent_source::Still) | `kernel-cow` | stands still |
-//! | [`Patched`](super::undo_log_source::Patched) | `undo-log` | changes; put right in a copy |
+//! | [`QuiescentSource`](super::quiescent_source::QuiescentSource) | `kernel-cow` | stands still |
+//! | [`UndoLogSource`](super::undo_log_source::UndoLogSource) | `undo-log` | changes; put right in a copy |
 
 use nix::errno::Errno;
 
-use super::report::Report;
+use super::report::ChildReport;
 use crate::ChunkIndex;
 
 /// The chunks of one instant, each once, in an order of the source's own.
@@ -22,11 +22,12 @@ pub(super) trait ChunkSource {
     ///
     /// # Errors
     /// The kernel could not read them.
-    fn copy(&mut self, chunk: ChunkIndex, to: &mut [u8], report: &Report) -> Result<(), Errno>;
+    fn copy(&mut self, chunk: ChunkIndex, to: &mut [u8], report: &ChildReport)
+    -> Result<(), Errno>;
 
     /// The bytes that the chunk had at that instant.
     ///
     /// # Errors
     /// The kernel could not read them.
-    fn view(&mut self, chunk: ChunkIndex, report: &Report) -> Result<&[u8], Errno>;
+    fn view(&mut self, chunk: ChunkIndex, report: &ChildReport) -> Result<&[u8], Errno>;
 }

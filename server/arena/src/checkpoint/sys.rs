@@ -21,11 +21,11 @@ use nix::libc;
 use nix::sys::mman::{MapFlags, ProtFlags, mmap_anonymous, munmap};
 use nix::sys::signal::{SigHandler, Signal, signal};
 
-use super::report::Report;
+use super::report::ChildReport;
 
 const PAGE: NonZeroUsize = NonZeroUsize::new(4096).expect("not zero");
 
-const _: () = assert!(size_of::<Report>() <= PAGE.get());
+const _: () = assert!(size_of::<ChildReport>() <= PAGE.get());
 
 /// Nanoseconds for which the child keeps a processor that others want; see
 /// docs/decisions/0012-short-turns.md.
@@ -35,7 +35,7 @@ const SCHED_ATTR_SIZE: u32 = 48;
 const MOST_NICE: libc::c_int = 19;
 
 /// A report in a page that stays shared after a fork.
-pub(super) struct SharedReport(NonNull<Report>);
+pub(super) struct SharedReport(NonNull<ChildReport>);
 
 // SAFETY: the page is used through atomics only (invariant 1).
 unsafe impl Send for SharedReport {}
@@ -52,9 +52,9 @@ impl SharedReport {
 }
 
 impl Deref for SharedReport {
-    type Target = Report;
+    type Target = ChildReport;
 
-    fn deref(&self) -> &Report {
+    fn deref(&self) -> &ChildReport {
         // SAFETY: mapped, aligned, and zeros are a report (invariant 1).
         unsafe { self.0.as_ref() }
     }

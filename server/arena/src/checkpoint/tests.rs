@@ -14,22 +14,23 @@ use tempfile::TempDir;
 
 use super::*;
 use crate::{
-    Arena, Backing, Blank, CHUNK_SIZE, ChunkIndex, Held, PageKind, ShardIndex, ShardSet,
+    Arena, Backing, CHUNK_SIZE, ChunkIndex, Held, PageKind, ReservedArena, ShardIndex, ShardSet,
     layout::ChunkState,
 };
 
 const LAYOUT: u64 = 0x1234_5678_9abc_def0;
 const CREATED: u64 = 1_700_000_000_123;
 
-const OPTIONS: Options = Options {
-    codec: Codec::Lz4,
+const OPTIONS: ImageOptions = ImageOptions {
+    codec: ChunkCodec::Lz4,
     layout: LAYOUT,
     created_ms: CREATED,
     delay_per_chunk: Duration::ZERO,
 };
 
 /// A save that does not end by itself.
-const ENDLESS: Options = Options { delay_per_chunk: Duration::from_secs(3600), ..OPTIONS };
+const ENDLESS: ImageOptions =
+    ImageOptions { delay_per_chunk: Duration::from_secs(3600), ..OPTIONS };
 
 #[derive(Clone, Copy, PartialEq)]
 enum Content {
@@ -38,7 +39,7 @@ enum Content {
 }
 
 fn empty(backing: impl Into<Backing>, mib: u64) -> Arena {
-    Blank::reserve(backing, mib << 20).unwrap().format(LAYOUT, 42).unwrap()
+    ReservedArena::reserve(backing, mib << 20).unwrap().format(LAYOUT, 42).unwrap()
 }
 
 /// An arena with objects of many sizes in all shards, about `mib` MiB of them.
@@ -118,8 +119,8 @@ fn digest_of(arena: &Arena, held: &mut Held<'_>) -> Vec<(u32, u64)> {
         .collect()
 }
 
-fn target(dir: &TempDir) -> Target {
-    Target { dir: dir.path().to_owned(), filename: "dump.cow".into() }
+fn target(dir: &TempDir) -> ImageTarget {
+    ImageTarget { dir: dir.path().to_owned(), filename: "dump.cow".into() }
 }
 
 fn names(dir: &Path) -> Vec<String> {
@@ -131,7 +132,7 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-fn fork(prepared: Prepared, arena: &Arena) -> Result<Running, SaveError> {
+fn fork(prepared: PreparedCheckpoint, arena: &Arena) -> Result<RunningCheckpoint, CheckpointError> {
     let mut held = arena.lock(ShardSet::ALL);
     prepared.fork(&held.safepoint().unwrap())
 }
@@ -139,41 +140,47 @@ fn fork(prepared: Prepared, arena: &Arena) -> Result<Running, SaveError> {
 /// Looks after a save as the engine does.
 struct Attendant<'a>(&'a Arena);
 
-impl Watch for Attendant<'_> {
-    fn patience(&self) -> Duration {
+impl CheckpointObserver for Attendant<'_> {
+    fn poll_interval(&self) -> Duration {
         Duration::from_millis(1)
     }
 
-    fn look(&mut self) -> Option<SaveError> {
+    fn poll(&mut self) -> Option<CheckpointError> {
         let log = self.0.barrier().undo_log()?;
         log.reclaim();
-        log.get_ready();
+        log.prefault();
         let limit = log.limit();
-        self.0.barrier().has_overflowed().then_some(SaveError::UndoLimit { limit })
+        self.0.barrier().has_overflowed().then_some(CheckpointError::UndoLimit { limit })
     }
 
-    fn leaves(&mut self) {
-        self.0.barrier().child_leaves();
+    fn child_exiting(&mut self) {
+        self.0.barrier().child_exiting();
     }
 
-    fn gone(&mut self) {
+    fn child_exited(&mut self) {
         end(self.0);
     }
 }
 
-/// Ends the recording, as the engine does once the child is gone.
+/// Ends the recording, as the engine does once the child is child_exited.
 fn end(arena: &Arena) {
     let mut held = arena.lock(ShardSet::ALL);
     arena.barrier().end(&held.safepoint().unwrap());
     drop(held);
-    arena.barrier().forget();
+    arena.barrier().reset();
 }
 
-fn save_by_fork(prepared: Prepared, arena: &Arena) -> Result<Outcome, SaveError> {
+fn save_by_fork(
+    prepared: PreparedCheckpoint,
+    arena: &Arena,
+) -> Result<CheckpointOutcome, CheckpointError> {
     fork(prepared, arena)?.wait(&mut Attendant(arena))
 }
 
-fn save_here(prepared: Prepared, arena: &Arena) -> Result<Outcome, SaveError> {
+fn save_here(
+    prepared: PreparedCheckpoint,
+    arena: &Arena,
+) -> Result<CheckpointOutcome, CheckpointError> {
     let mut held = arena.lock(ShardSet::ALL);
     prepared.write_here(&held.safepoint().unwrap())
 }

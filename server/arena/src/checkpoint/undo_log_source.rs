@@ -14,13 +14,13 @@ use std::time::Instant;
 use memmap2::MmapMut;
 use nix::errno::Errno;
 
-use super::report::Report;
+use super::report::ChildReport;
 use super::source::ChunkSource;
 use crate::barrier::Barrier;
 use crate::{ChunkIndex, UndoLog};
 
 /// The chunks in use at the fork, each as it was then.
-pub(super) struct Patched<'a> {
+pub(super) struct UndoLogSource<'a> {
     barrier: &'a Barrier,
     log: &'a UndoLog,
     file: &'a File,
@@ -31,7 +31,7 @@ pub(super) struct Patched<'a> {
     hot: Hottest,
 }
 
-impl<'a> Patched<'a> {
+impl<'a> UndoLogSource<'a> {
     /// The chunks of an arena; `buffer` has room for one.
     pub(super) fn new(
         barrier: &'a Barrier,
@@ -49,7 +49,7 @@ impl<'a> Patched<'a> {
             return Some(chunk);
         }
         for chunk in self.barrier.chunks_at_fork().filter(|chunk| !self.log.is_closed(*chunk)) {
-            self.hot.offer(self.barrier.heat(chunk), chunk);
+            self.hot.offer(self.barrier.write_count(chunk), chunk);
         }
         self.hot.take()
     }
@@ -63,7 +63,7 @@ impl<'a> Patched<'a> {
     }
 }
 
-/// A few chunks with the most heat of all that were offered, so that one look at all of them serves
+/// A few chunks with the most write_count of all that were offered, so that one look at all of them serves
 /// several times.
 struct Hottest {
     /// The coolest first.
@@ -78,8 +78,8 @@ impl Hottest {
         self.len = 0;
     }
 
-    fn offer(&mut self, heat: u32, chunk: ChunkIndex) {
-        let mut offered = (heat, chunk);
+    fn offer(&mut self, write_count: u32, chunk: ChunkIndex) {
+        let mut offered = (write_count, chunk);
         // From the hottest down: what is hotter than a place's chunk takes the place.
         for place in self.found[..self.len].iter_mut().rev() {
             if offered.0 > place.0 {
@@ -100,24 +100,29 @@ impl Hottest {
     }
 }
 
-impl ChunkSource for Patched<'_> {
+impl ChunkSource for UndoLogSource<'_> {
     fn total(&self) -> u64 {
         self.total
     }
 
     fn next(&mut self) -> Option<ChunkIndex> {
-        if self.log.runs_short() {
+        if self.log.above_half() {
             return self.hottest();
         }
         self.hot.clear();
         self.lowest()
     }
 
-    fn copy(&mut self, chunk: ChunkIndex, to: &mut [u8], report: &Report) -> Result<(), Errno> {
+    fn copy(
+        &mut self,
+        chunk: ChunkIndex,
+        to: &mut [u8],
+        report: &ChildReport,
+    ) -> Result<(), Errno> {
         copy(self.file, self.log, chunk, to, report)
     }
 
-    fn view(&mut self, chunk: ChunkIndex, report: &Report) -> Result<&[u8], Errno> {
+    fn view(&mut self, chunk: ChunkIndex, report: &ChildReport) -> Result<&[u8], Errno> {
         copy(self.file, self.log, chunk, self.buffer, report)?;
         Ok(self.buffer)
     }
@@ -128,7 +133,7 @@ fn copy(
     log: &UndoLog,
     chunk: ChunkIndex,
     to: &mut [u8],
-    report: &Report,
+    report: &ChildReport,
 ) -> Result<(), Errno> {
     let begun = Instant::now();
     read(file, to, chunk.start())?;

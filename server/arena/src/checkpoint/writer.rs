@@ -8,7 +8,7 @@
 //!
 //! Invariants:
 //! 1. Nothing here allocates, locks, logs or panics: all buffers come from [`Job::new`], all
-//!    slices are taken by `get`, and an error is a [`Failure`], two numbers.
+//!    slices are taken by `get`, and an error is a [`WriterFailure`], two numbers.
 //! 2. The stage holds whole frames with their zeros, and so does each write: addresses, lengths and
 //!    offsets are multiples of 4096, as direct I/O asks.
 //! 3. Chunks are always copied or compressed into the stage, never written from where they lie:
@@ -26,12 +26,12 @@ use nix::errno::Errno;
 use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::IntoBytes;
 
-use super::Codec;
+use super::ChunkCodec;
 use super::format::{
     ALIGN, CODEC_LZ4, CODEC_NONE, ENTRY_LEN, FOOTER_LEN, FOOTER_MAGIC, FileHeader, Footer,
     HEADER_LEN, IndexEntry, aligned, tail_len,
 };
-use super::report::{Failure, Phase, Report};
+use super::report::{ChildReport, WriterFailure, WriterPhase};
 use super::source::ChunkSource;
 use super::storage::{self, Storage};
 use crate::layout::index as to_index;
@@ -49,7 +49,7 @@ const IMPOSSIBLE: Errno = Errno::EOVERFLOW;
 /// All that a writer needs, taken before the fork.
 pub(super) struct Job {
     pub header: FileHeader,
-    pub codec: Codec,
+    pub codec: ChunkCodec,
     pub delay: Duration,
     pub out: Output,
     stage: MmapMut,
@@ -86,7 +86,7 @@ impl Job {
     /// A job that can write up to `most` chunks.
     pub(super) fn new(
         header: FileHeader,
-        codec: Codec,
+        codec: ChunkCodec,
         delay: Duration,
         most: u64,
         out: Output,
@@ -102,22 +102,22 @@ impl Job {
     pub(super) fn run(
         &mut self,
         source: &mut impl ChunkSource,
-        report: &Report,
-    ) -> Result<(), Failure> {
+        report: &ChildReport,
+    ) -> Result<(), WriterFailure> {
         report.chunks_total.set(source.total());
         report.direct.set(u64::from(self.out.direct));
-        report.enter(Phase::Writing);
-        self.write(source, report).map_err(|errno| failure(Phase::Writing, errno))?;
+        report.enter(WriterPhase::Writing);
+        self.write(source, report).map_err(|errno| failure(WriterPhase::Writing, errno))?;
         report.direct.set(u64::from(self.out.direct));
-        report.enter(Phase::Syncing);
+        report.enter(WriterPhase::Syncing);
         let begun = Instant::now();
-        self.out.sync().map_err(|errno| failure(Phase::Syncing, errno))?;
+        self.out.sync().map_err(|errno| failure(WriterPhase::Syncing, errno))?;
         report.sync.lap(begun);
-        report.enter(Phase::Done);
+        report.enter(WriterPhase::Done);
         Ok(())
     }
 
-    fn write(&mut self, source: &mut impl ChunkSource, report: &Report) -> Result<(), Errno> {
+    fn write(&mut self, source: &mut impl ChunkSource, report: &ChildReport) -> Result<(), Errno> {
         self.header.checksum = self.header.expected_checksum().into();
         let room = self.stage.get_mut(..to_index(HEADER_LEN)).ok_or(IMPOSSIBLE)?;
         fill(room, self.header.as_bytes());
@@ -155,12 +155,12 @@ impl Job {
         &mut self,
         chunk: ChunkIndex,
         source: &mut impl ChunkSource,
-        report: &Report,
+        report: &ChildReport,
     ) -> Result<(), Errno> {
         let offset = self.end();
         let room = self.stage.get_mut(self.filled..).ok_or(IMPOSSIBLE)?;
         let (codec, stored) = match self.codec {
-            Codec::Lz4 => {
+            ChunkCodec::Lz4 => {
                 let bytes = source.view(chunk, report)?;
                 let begun = Instant::now();
                 let stored = compress(bytes, room, &mut self.table);
@@ -177,7 +177,7 @@ impl Job {
                     }
                 }
             }
-            Codec::None => {
+            ChunkCodec::None => {
                 source.copy(chunk, room.get_mut(..CHUNK).ok_or(IMPOSSIBLE)?, report)?;
                 (CODEC_NONE, CHUNK)
             }
@@ -239,7 +239,7 @@ impl Output {
         while !bytes.is_empty() {
             match self.storage.write_at(&self.file, bytes, self.at) {
                 Ok(count) => {
-                    // What a short write leaves must still be aligned.
+                    // What a short write child_exiting must still be aligned.
                     let whole = if self.direct { count / BLOCK * BLOCK } else { count };
                     if whole == 0 && !self.direct {
                         return Err(Errno::EIO);
@@ -299,6 +299,6 @@ fn errno(error: &io::Error) -> Errno {
     Errno::from_raw(error.raw_os_error().unwrap_or(Errno::EIO as i32))
 }
 
-const fn failure(phase: Phase, errno: Errno) -> Failure {
-    Failure { phase, errno: errno as i32 }
+const fn failure(phase: WriterPhase, errno: Errno) -> WriterFailure {
+    WriterFailure { phase, errno: errno as i32 }
 }

@@ -55,7 +55,7 @@ impl Arena {
     /// A word as it is at this moment, read without any lock: good for hints only, such as what to
     /// prefetch, or where it is worth a look under a lock. `None` outside the arena.
     #[inline]
-    pub fn hint(&self, at: u64) -> Option<u64> {
+    pub fn load_racy(&self, at: u64) -> Option<u64> {
         if !at.is_multiple_of(8) || at >= self.capacity() {
             return None;
         }

@@ -25,7 +25,7 @@ use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 use crate::layout::{CHUNK_SIZE, index};
 use crate::memory::backing::{Backing, Isolation};
-use crate::memory::pages::{self, PageKind, PagesError, Pool};
+use crate::memory::pages::{self, HugetlbPool, PageKind, PagesError};
 
 const MEMFD_NAME: &CStr = c"cowherd-arena";
 
@@ -224,7 +224,7 @@ fn memfd(kind: PageKind, capacity: u64) -> Result<File, PagesError> {
 
 /// The error of a mapping that the kernel refused.
 fn explain(kind: PageKind, capacity: u64, source: io::Error) -> PagesError {
-    match (source.raw_os_error(), Pool::read(kind)) {
+    match (source.raw_os_error(), HugetlbPool::read(kind)) {
         // Somebody took pages between the check and now.
         (Some(libc::ENOMEM), Some(pool)) => pages::pool_too_small(kind, capacity, pool),
         _ => PagesError::Mapping { kind, capacity, source },

@@ -57,7 +57,7 @@ impl Arena {
     }
 
     /// The state of all chunks at this moment, in at most `most` cells.
-    pub fn picture(&self, most: usize) -> OccupancyMap {
+    pub fn occupancy_map(&self, most: usize) -> OccupancyMap {
         let chunks = self.capacity() / CHUNK_SIZE;
         let chunks_per_cell = chunks.div_ceil(most.max(1) as u64).max(1);
         let starts = (0..chunks.div_ceil(chunks_per_cell)).map(|cell| cell * chunks_per_cell);
@@ -77,7 +77,7 @@ impl Arena {
             let state = self.barrier.state_of(ChunkIndex::of(chunk * CHUNK_SIZE));
             at_fork |= state.at_fork;
             dumped &= state.dumped || !state.at_fork;
-            faults += state.heat;
+            faults += state.write_count;
         }
         let bit = |is_set, bit| if is_set { bit } else { 0 };
         let bits = bit(used, OccupancyCell::USED)

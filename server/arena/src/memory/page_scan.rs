@@ -50,7 +50,7 @@ impl ChunkSet {
 
 /// How the chunks in use lie at one moment.
 #[derive(Debug)]
-pub struct PageLook {
+pub struct PageReport {
     /// Those that lie on huge pages.
     pub huge: ChunkSet,
     /// Those that do not though they could, lowest first: at least half of their pages are there.
@@ -91,10 +91,14 @@ impl Arena {
     /// held something at the fork, and returns the chunks that lay on huge pages. Stops when
     /// `goes_on` says so: a child that ends has given its pages back. `None`: the kernel does not
     /// tell, and the barrier goes on asking page by page.
-    pub fn survey(&self, child: i32, mut goes_on: impl FnMut() -> bool) -> Option<ChunkSet> {
+    pub fn scan_child_pages(
+        &self,
+        child: i32,
+        mut goes_on: impl FnMut() -> bool,
+    ) -> Option<ChunkSet> {
         let Some(cow) = self.barrier.cow() else {
             // The child shares all of it, and nobody copies or splits anything.
-            return self.look(goes_on).map(|look| look.huge);
+            return self.scan_pages(goes_on).map(|report| report.huge);
         };
         let mut huge = ChunkSet::of(self);
         if self.page_kind().is_hugetlb() {
@@ -121,7 +125,7 @@ impl Arena {
                     complete = goes_on();
                     let up_to = ChunkIndex::of(up_to - base);
                     while complete && next.0 < up_to.0 {
-                        cow.note_surveyed(next);
+                        cow.note_scanned(next);
                         next.0 += 1;
                     }
                     complete
@@ -138,13 +142,13 @@ impl Arena {
     /// Looks how the chunks in use lie. Walks the page tables of transparent huge pages, in short
     /// steps; of the others it is known. `None`: the kernel does not tell (before Linux 6.7), or
     /// `goes_on` did not want to.
-    pub fn look(&self, mut goes_on: impl FnMut() -> bool) -> Option<PageLook> {
-        let mut look = PageLook { huge: ChunkSet::of(self), split: Vec::new() };
+    pub fn scan_pages(&self, mut goes_on: impl FnMut() -> bool) -> Option<PageReport> {
+        let mut report = PageReport { huge: ChunkSet::of(self), split: Vec::new() };
         match self.page_kind() {
-            PageKind::Small => return Some(look),
+            PageKind::Small => return Some(report),
             PageKind::Huge2Mb | PageKind::Huge1Gb => {
-                ones(&self.in_use).for_each(|chunk| look.huge.add(chunk));
-                return Some(look);
+                ones(&self.in_use).for_each(|chunk| report.huge.add(chunk));
+                return Some(report);
             }
             PageKind::Thp => {}
         }
@@ -156,9 +160,9 @@ impl Arena {
             let note = |pages: crate::memory::pagemap::Resident| {
                 let (from, to) = (pages.start - base, pages.end - base);
                 if pages.huge {
-                    chunks_within(from, to).for_each(|chunk| look.huge.add(chunk));
+                    chunks_within(from, to).for_each(|chunk| report.huge.add(chunk));
                 } else {
-                    small.add(from, to, &mut look.split);
+                    small.add(from, to, &mut report.split);
                 }
             };
             let step = |_| {
@@ -171,10 +175,10 @@ impl Arena {
                 return None;
             }
         }
-        Some(look)
+        Some(report)
     }
 
-    /// Bytes of the arena that lie on huge pages, from smaps, for kernels for which [`Self::look`]
+    /// Bytes of the arena that lie on huge pages, from smaps, for kernels for which [`Self::scan_pages`]
     /// tells nothing. The kernel walks the whole arena in one go: not for a hot path.
     pub fn huge_bytes_of_old_kernels(&self) -> Option<u64> {
         pages::huge_bytes(self.map.base().as_ptr() as usize, self.map.len())

@@ -50,7 +50,7 @@ impl PageKind {
         matches!(self, Self::Huge2Mb | Self::Huge1Gb)
     }
 
-    /// What the arena's size is rounded up to.
+    /// What the arena's size is allocated_size up to.
     pub const fn granularity(self) -> u64 {
         match self {
             Self::Huge1Gb => 1 << 30,
@@ -67,7 +67,7 @@ impl fmt::Display for PageKind {
 
 /// The hugetlb pool of one page size, in pages.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Pool {
+pub struct HugetlbPool {
     /// Pages in the pool.
     pub total: u64,
     /// Pages that nobody has taken.
@@ -76,7 +76,7 @@ pub struct Pool {
     pub reserved: u64,
 }
 
-impl Pool {
+impl HugetlbPool {
     /// Reads the pool of `kind` from sysfs; `None` if the kernel has no such pool.
     pub fn read(kind: PageKind) -> Option<Self> {
         let dir = pool_dir(kind)?;
@@ -212,7 +212,7 @@ pub fn check(backing: Backing, capacity: u64) -> Result<(), PagesError> {
             (Isolation::UndoLog(_), _) => Ok(()),
         },
         PageKind::Huge2Mb | PageKind::Huge1Gb => {
-            let pool = Pool::read(kind).ok_or(PagesError::NoSuchPages { kind })?;
+            let pool = HugetlbPool::read(kind).ok_or(PagesError::NoSuchPages { kind })?;
             let needed = capacity.div_ceil(kind.cow_bytes());
             if pool.available() >= needed {
                 return Ok(());
@@ -223,7 +223,7 @@ pub fn check(backing: Backing, capacity: u64) -> Result<(), PagesError> {
 }
 
 /// The error for a pool that cannot hold `capacity` bytes.
-pub(crate) fn pool_too_small(kind: PageKind, capacity: u64, pool: Pool) -> PagesError {
+pub(crate) fn pool_too_small(kind: PageKind, capacity: u64, pool: HugetlbPool) -> PagesError {
     let needed = capacity.div_ceil(kind.cow_bytes());
     let pages = pool.total + needed.saturating_sub(pool.available());
     let remedy = match (kind, pool_dir(kind)) {
@@ -285,7 +285,7 @@ mod tests {
 
     #[test]
     fn the_remedy_counts_what_is_taken_already() {
-        let pool = Pool { total: 10, free: 4, reserved: 3 };
+        let pool = HugetlbPool { total: 10, free: 4, reserved: 3 };
         let error = pool_too_small(PageKind::Huge2Mb, 8 << 20, pool).to_string();
         assert!(error.contains("needs 4 free huge pages of 2 MiB for 8 MiB"), "{error}");
         assert!(error.contains("sysctl vm.nr_hugepages=13"), "{error}");
@@ -293,7 +293,7 @@ mod tests {
 
     #[test]
     fn one_gib_pages_have_a_remedy_of_their_own() {
-        let pool = Pool { total: 0, free: 0, reserved: 0 };
+        let pool = HugetlbPool { total: 0, free: 0, reserved: 0 };
         let error = pool_too_small(PageKind::Huge1Gb, 3 << 30, pool).to_string();
         assert!(error.contains("echo 3 > /sys/kernel/mm/hugepages/hugepages-1048576kB"), "{error}");
     }

@@ -145,7 +145,7 @@ fn pexpiretime(call: &mut Call<'_>) -> Answer {
     get(call, MILLISECOND, 0)
 }
 
-/// Replies the expiry, counted in `unit` from `base` on, rounded to the nearest.
+/// Replies the expiry, counted in `unit` from `base` on, allocated_size to the nearest.
 fn get(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
     let time = match call.shards.peek_read(call.session.db, &call.key(1)) {
         None => -2,

@@ -80,7 +80,7 @@ impl Figures for Shared {
     }
 
     fn arena_map(&self, most: usize) -> OccupancyMap {
-        self.keyspace.arena().picture(most)
+        self.keyspace.arena().occupancy_map(most)
     }
 }
 

@@ -123,7 +123,7 @@ fn age(sample: &Sample, now_s: i64) -> String {
     }
 }
 
-/// Buckets that are not empty, cumulated, by their upper border in microseconds, rounded up.
+/// Buckets that are not empty, cumulated, by their upper border in microseconds, allocated_size up.
 fn histogram(call: &mut Call<'_>) -> Answer {
     let rows = asked_for(call);
     let telemetry = &call.shared.telemetry;

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::config::{Config, Live};
 use crate::keyspace::Keyspace;
-use cowherd_arena::{Blank, PageKind};
+use cowherd_arena::{PageKind, ReservedArena};
 use cowherd_resp::{Args, Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
 use super::blocking::Patience;
@@ -38,7 +38,7 @@ impl Bench {
     }
 
     pub(super) fn with(capacity: u64, config: Config) -> Self {
-        let blank = Blank::reserve(PageKind::Small, capacity).unwrap();
+        let blank = ReservedArena::reserve(PageKind::Small, capacity).unwrap();
         let keyspace = Keyspace::create(blank, 1).unwrap();
         let now = 1_700_000_000_000;
         let shared = Shared::new(keyspace, Arc::new(Live::new(config, None)), 1, now).unwrap();

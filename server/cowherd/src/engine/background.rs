@@ -12,7 +12,7 @@ use crate::clock::{self, Timestamp};
 use crate::commands::Shared;
 use crate::keyspace::{CleanCursors, DATABASES, EvictionPolicy, EvictionScope};
 use crate::telemetry::{Event, PoolFigures};
-use cowherd_arena::pages::{Pool, thp_setting};
+use cowherd_arena::pages::{HugetlbPool, thp_setting};
 use cowherd_arena::{SHARDS, ShardIndex, ShardSet};
 
 use super::room::Room;
@@ -191,7 +191,7 @@ impl<'e> MaintenanceLoop<'e> {
     /// Reads what the machine has of huge pages: a few files in sysfs.
     fn read_machine(&self) {
         let kind = self.shared.keyspace.arena().page_kind();
-        let pool = Pool::read(kind).map(|pool| PoolFigures {
+        let pool = HugetlbPool::read(kind).map(|pool| PoolFigures {
             page_bytes: kind.cow_bytes(),
             total: pool.total,
             free: pool.free,

@@ -21,15 +21,16 @@ use crate::telemetry::{
     Worst, minor_faults_of_others,
 };
 use cowherd_arena::checkpoint::{
-    Codec, Handle, Options, Outcome, Prepared, Running, SaveError, Target, Watch, buffer_bytes,
+    CheckpointError, CheckpointHandle, CheckpointObserver, CheckpointOutcome, ChunkCodec,
+    ImageOptions, ImageTarget, PreparedCheckpoint, RunningCheckpoint, buffer_bytes,
 };
 use cowherd_arena::{ChunkSet, ShardSet};
 
 /// A save in the background.
 pub(super) struct CheckpointRun<'s> {
     shared: &'s Shared,
-    target: Target,
-    options: Options,
+    target: ImageTarget,
+    options: ImageOptions,
     /// Forks that it has taken.
     pub(super) forks: u32,
     stall_windows: StallWindows,
@@ -86,9 +87,10 @@ impl<'s> CheckpointRun<'s> {
     ///
     /// # Errors
     /// There is no child.
-    pub(super) fn fork(&mut self) -> Result<Running, SaveError> {
+    pub(super) fn fork(&mut self) -> Result<RunningCheckpoint, CheckpointError> {
         let shared = self.shared;
-        let prepared = Prepared::new(&self.target, &self.options, shared.keyspace.arena())?;
+        let prepared =
+            PreparedCheckpoint::new(&self.target, &self.options, shared.keyspace.arena())?;
         if self.forks == 0 {
             shared.telemetry.save_begins();
         }
@@ -137,21 +139,24 @@ impl<'s> CheckpointRun<'s> {
     ///
     /// # Errors
     /// There is no new image.
-    pub(super) fn wait(&mut self, running: Running) -> Result<Outcome, SaveError> {
+    pub(super) fn wait(
+        &mut self,
+        running: RunningCheckpoint,
+    ) -> Result<CheckpointOutcome, CheckpointError> {
         let arena = self.shared.keyspace.arena();
         let barrier = arena.barrier();
         let handle = running.handle();
         let mut attendant = Observer { shared: self.shared, end: None, looked: None };
         let goes_on = || !handle.is_over() && attendant.look_now_and_then();
-        let before = arena.survey(running.pid(), goes_on);
+        let before = arena.scan_child_pages(running.pid(), goes_on);
         let result = running.wait(&mut attendant);
         self.stall_windows.safepoints.extend(attendant.end);
         self.ended = Some(Timestamp::now());
         self.faults.after = minor_faults_of_others();
         self.cow = barrier.cost();
         self.undo = barrier.undo_cost();
-        barrier.forget();
-        let after = arena.look(|| true).map(|look| look.huge);
+        barrier.reset();
+        let after = arena.scan_pages(|| true).map(|look| look.huge);
         let bytes = |chunks: &ChunkSet| chunks.len() * CHUNK_SIZE;
         let both = before.as_ref().zip(after.as_ref());
         self.pages = PagesSeen {
@@ -163,7 +168,7 @@ impl<'s> CheckpointRun<'s> {
     }
 
     /// Tells log and figures how the save ended.
-    pub(super) fn finish(&self, result: &Result<Outcome, SaveError>) {
+    pub(super) fn finish(&self, result: &Result<CheckpointOutcome, CheckpointError>) {
         let telemetry = &self.shared.telemetry;
         let ended = self.ended.unwrap_or_else(Timestamp::now);
         let mut worst = None;
@@ -193,11 +198,11 @@ impl<'s> CheckpointRun<'s> {
 ///
 /// # Errors
 /// There is no new image.
-pub(super) fn write_here(shared: &Shared, shards: &mut Shards<'_>) -> Result<(), SaveError> {
+pub(super) fn write_here(shared: &Shared, shards: &mut Shards<'_>) -> Result<(), CheckpointError> {
     let (target, options) = plan(shared);
     let start = start_of(shared, shards);
     shared.telemetry.persistence().save_started(start, Timestamp::now());
-    let prepared = Prepared::new(&target, &options, shared.keyspace.arena());
+    let prepared = PreparedCheckpoint::new(&target, &options, shared.keyspace.arena());
     let result = prepared.and_then(|prepared| match shards.held().safepoint() {
         Some(safepoint) => prepared.write_here(&safepoint),
         None => unreachable!("all shards are locked"),
@@ -211,7 +216,7 @@ pub(super) fn write_here(shared: &Shared, shards: &mut Shards<'_>) -> Result<(),
 }
 
 /// Notes what a running save has done and cost by now.
-pub(super) fn sample(shared: &Shared, child: &Handle) {
+pub(super) fn sample(shared: &Shared, child: &CheckpointHandle) {
     let progress = child.progress();
     let barrier = shared.keyspace.arena().barrier();
     if !barrier.is_active() {
@@ -255,37 +260,37 @@ impl Observer<'_> {
     /// Looks after the save unless it has just done so, for whoever has other work meanwhile;
     /// tells whether something can still come of it.
     fn look_now_and_then(&mut self) -> bool {
-        if self.looked.is_some_and(|looked| looked.elapsed() < self.patience()) {
+        if self.looked.is_some_and(|looked| looked.elapsed() < self.poll_interval()) {
             return true;
         }
-        let worthless = self.look();
+        let failed = self.poll();
         self.looked = Some(Instant::now());
-        worthless.is_none()
+        failed.is_none()
     }
 }
 
-impl Watch for Observer<'_> {
-    fn patience(&self) -> Duration {
+impl CheckpointObserver for Observer<'_> {
+    fn poll_interval(&self) -> Duration {
         let log = self.shared.keyspace.arena().barrier().undo_log();
         if log.is_some() { LOOK_AFTER_LOG } else { LOOK }
     }
 
-    fn look(&mut self) -> Option<SaveError> {
+    fn poll(&mut self) -> Option<CheckpointError> {
         let barrier = self.shared.keyspace.arena().barrier();
         let log = barrier.undo_log()?;
         if barrier.has_overflowed() {
-            return Some(SaveError::UndoLimit { limit: log.limit() });
+            return Some(CheckpointError::UndoLimit { limit: log.limit() });
         }
         log.reclaim();
-        log.get_ready();
+        log.prefault();
         None
     }
 
-    fn leaves(&mut self) {
-        self.shared.keyspace.arena().barrier().child_leaves();
+    fn child_exiting(&mut self) {
+        self.shared.keyspace.arena().barrier().child_exiting();
     }
 
-    fn gone(&mut self) {
+    fn child_exited(&mut self) {
         let asked = clock::monotonic_ns();
         let mut shards = self.shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
         if let Some(safepoint) = shards.held().safepoint() {
@@ -300,12 +305,12 @@ impl Watch for Observer<'_> {
 }
 
 /// What saves write, and where to, by the settings of this moment.
-pub(super) fn plan(shared: &Shared) -> (Target, Options) {
+pub(super) fn plan(shared: &Shared) -> (ImageTarget, ImageOptions) {
     let config = shared.config.current();
-    let codec = if config.rdbcompression { Codec::Lz4 } else { Codec::None };
+    let codec = if config.rdbcompression { ChunkCodec::Lz4 } else { ChunkCodec::None };
     let delay = shared.hooks.checkpoint_delay.load(Ordering::Relaxed);
-    let target = Target { dir: config.dir.clone(), filename: config.dbfilename.clone() };
-    let options = Options {
+    let target = ImageTarget { dir: config.dir.clone(), filename: config.dbfilename.clone() };
+    let options = ImageOptions {
         codec,
         layout: layout_hash(),
         created_ms: clock::wall_ms().unsigned_abs(),
@@ -334,7 +339,7 @@ fn start_of(shared: &Shared, shards: &Shards<'_>) -> SaveStart {
     }
 }
 
-fn conclude(record: &mut SaveRecord, result: &Result<Outcome, SaveError>) {
+fn conclude(record: &mut SaveRecord, result: &Result<CheckpointOutcome, CheckpointError>) {
     match result {
         Ok(outcome) => {
             record.status = SaveStatus::Ok;
@@ -343,17 +348,17 @@ fn conclude(record: &mut SaveRecord, result: &Result<Outcome, SaveError>) {
             record.image_bytes = outcome.image_bytes;
             record.steps = outcome.steps;
         }
-        Err(SaveError::Cancelled) => record.status = SaveStatus::Cancelled,
+        Err(CheckpointError::Cancelled) => record.status = SaveStatus::Cancelled,
         Err(error) => {
             record.status = SaveStatus::Failed;
-            record.outpaced = matches!(error, SaveError::UndoLimit { .. });
+            record.outpaced = matches!(error, CheckpointError::UndoLimit { .. });
             record.error = Some(error.to_string());
         }
     }
 }
 
 /// One line for each save.
-fn log(record: &SaveRecord, target: &Target) {
+fn log(record: &SaveRecord, target: &ImageTarget) {
     let stall = record.longest_stall.as_ref();
     // Only what the isolation has; a save in the foreground needs none.
     let cow = (record.background && !record.has_undo_log()).then_some(&record.cow);

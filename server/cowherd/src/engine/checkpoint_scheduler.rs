@@ -23,10 +23,10 @@ use crate::clock;
 use crate::commands::Shared;
 use crate::keyspace::Keyspace;
 use cowherd_arena::ShardSet;
-use cowherd_arena::checkpoint::{Handle, Outcome, SaveError, restore};
+use cowherd_arena::checkpoint::{CheckpointError, CheckpointHandle, CheckpointOutcome, restore};
 
 pub(super) const BUSY: &str = "ERR Background save already in progress";
-/// Forks that one save may take: see [`SaveError::NotInherited`].
+/// Forks that one save may take: see [`CheckpointError::NotInherited`].
 const MAX_FORKS: u32 = 30;
 /// From one of them to the next: each holds all clients up.
 const REFORK_PAUSE: Duration = Duration::from_millis(10);
@@ -49,7 +49,7 @@ struct State {
     closed: bool,
     /// The save that runs was told to stop between two forks.
     cancelled: bool,
-    running: Option<Handle>,
+    running: Option<CheckpointHandle>,
 }
 
 /// Is told what to reply.
@@ -186,11 +186,11 @@ impl CheckpointScheduler {
     pub(super) fn cancel(&self, shared: &Shared) -> Result<String, String> {
         let mut state = self.state.lock();
         // Killed, the child gives its memory back without a word.
-        shared.keyspace.arena().barrier().child_leaves();
+        shared.keyspace.arena().barrier().child_exiting();
         let scheduled = std::mem::take(&mut state.scheduled);
         let forking = state.busy && !state.foreground && state.running.is_none();
         state.cancelled = forking;
-        let cancelled = forking || state.running.as_ref().is_some_and(Handle::cancel);
+        let cancelled = forking || state.running.as_ref().is_some_and(CheckpointHandle::cancel);
         if cancelled || scheduled {
             Ok("Background saving cancelled".into())
         } else {
@@ -220,7 +220,7 @@ impl CheckpointScheduler {
         &self,
         shared: &Shared,
         save: bool,
-    ) -> Result<(), SaveError> {
+    ) -> Result<(), CheckpointError> {
         let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
         if save {
             write_here(shared, &mut shards)?;
@@ -260,7 +260,7 @@ impl CheckpointScheduler {
     fn serve(&self, shared: &Shared, requests: &Receiver<Request>) {
         let mut healer = ThpCollapser::new();
         if let Some(log) = shared.keyspace.arena().barrier().undo_log() {
-            log.get_ready();
+            log.prefault();
         }
         loop {
             match requests.recv_timeout(healer.pause()) {
@@ -292,7 +292,7 @@ impl CheckpointScheduler {
             }
             match save.wait(running) {
                 // Seen at once, before anything was written; a later instant does as well.
-                Err(SaveError::NotInherited { .. })
+                Err(CheckpointError::NotInherited { .. })
                     if save.forks < MAX_FORKS && self.may_fork_again() =>
                 {
                     std::thread::sleep(REFORK_PAUSE);
@@ -308,7 +308,7 @@ impl CheckpointScheduler {
     }
 
     /// Makes the child known; ends it at once if the save was cancelled meanwhile.
-    fn set_running(&self, handle: Handle) {
+    fn set_running(&self, handle: CheckpointHandle) {
         let mut state = self.state.lock();
         if std::mem::take(&mut state.cancelled) || state.closed {
             handle.cancel();
@@ -325,7 +325,11 @@ impl CheckpointScheduler {
 
     /// Ends a save; tells whether another is to follow. Whoever sees in the figures that it has
     /// ended can start the next one.
-    fn end(&self, save: &CheckpointRun<'_>, result: &Result<Outcome, SaveError>) -> bool {
+    fn end(
+        &self,
+        save: &CheckpointRun<'_>,
+        result: &Result<CheckpointOutcome, CheckpointError>,
+    ) -> bool {
         let mut state = self.state.lock();
         save.finish(result);
         state.running = None;

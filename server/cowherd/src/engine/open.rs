@@ -9,7 +9,9 @@ use crate::keyspace::{Contents, Keyspace, layout_hash};
 use cowherd_arena::checkpoint::{
     DirLock, LockError, RestoreError, RestoreStats, ignore_file_size_signal, inspect, restore,
 };
-use cowherd_arena::{Backing, Blank, Broken, Isolation, OpenError, PageKind, UndoOptions, pages};
+use cowherd_arena::{
+    Backing, Corruption, Isolation, OpenError, PageKind, ReservedArena, UndoOptions, pages,
+};
 
 /// An image is checked in an arena this much larger than its last chunk needs.
 const CHECK_MARGIN: u64 = 4 << 20;
@@ -35,7 +37,7 @@ pub enum StartError {
         /// The image.
         path: String,
         /// What is broken.
-        broken: Broken,
+        broken: Corruption,
     },
     /// The kernel gave no random numbers.
     #[error("cannot read /dev/urandom for the hash seed: {0}")]
@@ -85,7 +87,7 @@ pub fn open(config: &Config) -> Result<OpenedKeyspace, StartError> {
             Ok(OpenedKeyspace { keyspace, restored: Some(restored), lock })
         }
         Err(RestoreError::NotFound { .. }) => {
-            let blank = Blank::reserve(backing, capacity)?;
+            let blank = ReservedArena::reserve(backing, capacity)?;
             let keyspace = Keyspace::create(blank, random_seed()?)?;
             Ok(OpenedKeyspace { keyspace, restored: None, lock })
         }

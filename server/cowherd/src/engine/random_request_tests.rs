@@ -13,7 +13,7 @@ use crate::clock;
 use crate::commands::{Draw, KILLED, ReplyMode, draw_request};
 use crate::config::{Config, DebugCommand, Live, MaxmemoryPolicy};
 use crate::keyspace::Keyspace;
-use cowherd_arena::{Blank, PageKind};
+use cowherd_arena::{PageKind, ReservedArena};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
 use super::{BatchOutcome, CheckpointScheduler, Engine, Hangup, Origin, Session, Shared, Worker};
@@ -221,7 +221,8 @@ impl Arena {
         let folder = TempDir::new().unwrap();
         let config = Config { dir: folder.path().to_owned(), save: Vec::new(), ..config };
         let keyspace =
-            Keyspace::create(Blank::reserve(PageKind::Small, capacity).unwrap(), 1).unwrap();
+            Keyspace::create(ReservedArena::reserve(PageKind::Small, capacity).unwrap(), 1)
+                .unwrap();
         let live = Arc::new(Live::new(config, None));
         let shared = Arc::new(Shared::new(keyspace, live, 1, clock::wall_ms()).unwrap());
         let (saver, thread) = CheckpointScheduler::start(&shared).unwrap();

@@ -27,9 +27,9 @@ use crate::commands::{Answer, Call, Effect, Failure, Shared};
 use crate::config::Config;
 use crate::keyspace::{
     CHUNK_SIZE, EvictionPolicy, EvictionScope, EvictionStep, Evictor, ShardSet, UNIT_SIZE,
-    piece_for,
+    contiguous_bytes_for,
 };
-use cowherd_arena::take_refused;
+use cowherd_arena::take_last_failed_allocation;
 use cowherd_resp::Args;
 
 use super::serve_blocked;
@@ -182,10 +182,10 @@ impl Room {
         nth: &mut u32,
     ) -> bool {
         // What has failed for another reason than room is not helped by eviction.
-        let Some(refused) = take_refused() else { return false };
+        let Some(refused) = take_last_failed_allocation() else { return false };
         let made = self.evict_for(shared, config, reach, set, refused.max(bytes as u64), *nth);
         *nth = nth.saturating_add(1);
-        take_refused();
+        take_last_failed_allocation();
         made
     }
 
@@ -217,7 +217,7 @@ impl Room {
         };
         let mut progress = false;
         if wanted >= LARGE || nth >= SLABS_FROM {
-            progress |= self.clear(config, reach, piece_for(wanted), victims, nth);
+            progress |= self.clear(config, reach, contiguous_bytes_for(wanted), victims, nth);
         } else {
             progress |= self.keys(config, reach, set, victims, nth);
         }

@@ -136,7 +136,7 @@ fn try_again(
     let mut session = Session::new(Arc::clone(&waiter.client), true);
     session.db = waiter.db;
     let mut reply = ReplyWriter::new(waiter.client.version());
-    let lent = shards.lend();
+    let lent = shards.reborrow();
     let mut call = Call {
         args: waiter.request.args(),
         reply: &mut reply,

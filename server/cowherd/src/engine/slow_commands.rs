@@ -5,7 +5,7 @@ use std::time::Duration;
 use crate::clock;
 use crate::commands::{Flags, Row, Session, is_secret};
 use crate::telemetry::{Event, Recorder, Slow};
-use cowherd_arena::Stalls;
+use cowherd_arena::StallTimes;
 use cowherd_resp::Args;
 
 /// Notes a command that took `nanos` nanoseconds; `stalls` is what copy-on-write took of them, or
@@ -17,7 +17,7 @@ pub(super) fn report(
     row: &Row,
     args: &Args<'_>,
     nanos: u64,
-    stalls: Stalls,
+    stalls: StallTimes,
 ) {
     let at_ms = clock::wall_ms();
     // Somebody else may be reading the names: then the entry has none.

@@ -76,7 +76,7 @@ impl ThpCollapser {
         (self.next_look, self.next_step) = (now + LOOK_EVERY, now + PAUSE);
         self.refusals = 0;
         self.todo.clear();
-        if let Some(look) = arena.look(|| !is_wanted()) {
+        if let Some(look) = arena.scan_pages(|| !is_wanted()) {
             shared.sampled.saw_huge(look.huge.len() * CHUNK_SIZE);
             if shared.config.current().arena_thp_heal && !self.hopeless {
                 self.todo = look.split;

@@ -12,7 +12,7 @@ use crate::commands::{
 };
 use crate::config::Config;
 use crate::telemetry;
-use cowherd_arena::Stalls;
+use cowherd_arena::StallTimes;
 use cowherd_resp::{Args, ReplyWriter};
 
 use super::Engine;
@@ -27,7 +27,7 @@ pub(super) struct ExecOutcome {
     /// What follows.
     pub outcome: BatchOutcome,
     /// What was copied on write meanwhile, already charged to its commands.
-    pub stalls: Stalls,
+    pub stalls: StallTimes,
 }
 
 impl Worker {
@@ -42,7 +42,7 @@ impl Worker {
         reply: &mut ReplyWriter,
     ) -> ExecOutcome {
         let shared = &*engine.shared;
-        let mut ran = ExecOutcome { outcome: BatchOutcome::Done, stalls: Stalls::default() };
+        let mut ran = ExecOutcome { outcome: BatchOutcome::Done, stalls: StallTimes::default() };
         let Some(queue) = session.take_queue() else { return ran };
         let named = || {
             let own = queue.shards(shared.table.rows(), &shared.keyspace);
@@ -95,7 +95,7 @@ impl Worker {
                 failed = true;
             }
             if telemetry::ON {
-                let none = Stalls::default();
+                let none = StallTimes::default();
                 let stalls = time(
                     &self.recorder,
                     call.session,

@@ -16,7 +16,7 @@ use crate::commands::{
 use crate::config::{Config, View};
 use crate::keyspace::{EvictionScope, Shards};
 use crate::telemetry::{self, Event, Recorder, Worst};
-use cowherd_arena::{ShardSet, Stalls, take_stalls};
+use cowherd_arena::{ShardSet, StallTimes, take_stall_times};
 use cowherd_resp::{Args, Batch, ReplyWriter};
 
 use super::checkpoint_scheduler::CheckpointRequest;
@@ -284,7 +284,7 @@ impl Worker {
             reply.error(failure.as_str());
         }
         let mut outcome = BatchOutcome::Done;
-        let mut charged = Stalls::default();
+        let mut charged = StallTimes::default();
         if effect == Effect::RunQueue {
             let ran = self.run_queue(engine, session, row, now, reply);
             (outcome, charged) = (ran.outcome, ran.stalls);
@@ -388,15 +388,15 @@ pub(super) fn time(
     args: &Args<'_>,
     begun: &mut u64,
     failed: bool,
-    charged: Stalls,
-) -> Stalls {
+    charged: StallTimes,
+) -> StallTimes {
     let ended = clock::monotonic_ns();
     let begun_ns = std::mem::replace(begun, ended);
     let nanos = ended.saturating_sub(begun_ns);
     let phase = recorder.command(row.number, nanos, failed);
     let mut stalls = charged;
     if phase.is_snapshot() {
-        stalls = sum(stalls, take_stalls());
+        stalls = sum(stalls, take_stall_times());
         // Whoever asks for the save waits for it, and knows.
         if !row.command.flags.has(Flags::ADMIN) {
             let stall_nanos = stalls.nanoseconds;
@@ -411,8 +411,8 @@ pub(super) fn time(
 }
 
 /// Both together.
-pub(super) fn sum(a: Stalls, b: Stalls) -> Stalls {
-    Stalls {
+pub(super) fn sum(a: StallTimes, b: StallTimes) -> StallTimes {
+    StallTimes {
         faults: a.faults + b.faults,
         nanoseconds: a.nanoseconds + b.nanoseconds,
         longest: a.longest.max(b.longest),

@@ -9,7 +9,7 @@
 //! Slabs that are freed here and there hardly ever lie side by side: before four units do, keys of
 //! hundreds of slabs would have gone.
 
-use cowherd_arena::{CHUNK_SIZE, ChunkIndex, Holds, Stretch, UNIT_SIZE, UNITS_IN_CHUNK};
+use cowherd_arena::{CHUNK_SIZE, ChunkIndex, UNIT_SIZE, UNITS_IN_CHUNK, UnitSpan, UnitUse};
 
 use super::DATABASES;
 use super::eviction::{EvictionPolicy, Evictor, next};
@@ -28,7 +28,7 @@ impl Evictor {
         victims: EvictionPolicy,
         samples: u32,
     ) -> usize {
-        let mut best: Option<(u64, Vec<Stretch>)> = None;
+        let mut best: Option<(u64, Vec<UnitSpan>)> = None;
         let mut found = 0;
         for _ in 0..TRIES {
             let Some(at) = self.any_entry(reach, victims) else { continue };
@@ -64,11 +64,11 @@ impl Evictor {
     fn clear(
         &mut self,
         reach: &mut EvictionScope<'_, '_>,
-        slab: &Stretch,
+        slab: &UnitSpan,
         victims: EvictionPolicy,
     ) -> usize {
         let spared = reach.spared();
-        let Holds::Slab(shard) = slab.holds else { return 0 };
+        let UnitUse::Slab(shard) = slab.holds else { return 0 };
         let gone = reach.with(shard, |shards| {
             let (_, mates) = shards.slab_victims(shard, slab, victims, spared).unwrap_or_default();
             for (db, at) in &mates {
@@ -82,7 +82,7 @@ impl Evictor {
 }
 
 /// Neighbours of the entry at `at` that make room for `bytes` bytes when they have gone.
-fn place(reach: &EvictionScope<'_, '_>, at: u64, bytes: u64) -> Option<Vec<Stretch>> {
+fn place(reach: &EvictionScope<'_, '_>, at: u64, bytes: u64) -> Option<Vec<UnitSpan>> {
     let arena = reach.space().arena();
     let chunk = ChunkIndex::of(at);
     let units = bytes.div_ceil(UNIT_SIZE);
@@ -90,37 +90,37 @@ fn place(reach: &EvictionScope<'_, '_>, at: u64, bytes: u64) -> Option<Vec<Stret
         // Whole chunks.
         let count = u32::try_from(bytes.div_ceil(CHUNK_SIZE)).ok()?;
         let chunks = (0..count).map(|i| ChunkIndex(chunk.0.saturating_add(i)));
-        let stretches = chunks.map(|chunk| arena.stretches(chunk));
-        let all: Vec<Stretch> = stretches.collect::<Option<Vec<_>>>()?.concat();
-        return all.iter().all(|stretch| stretch.holds != Holds::Run).then_some(all);
+        let unit_spans = chunks.map(|chunk| arena.unit_spans(chunk));
+        let all: Vec<UnitSpan> = unit_spans.collect::<Option<Vec<_>>>()?.concat();
+        return all.iter().all(|stretch| stretch.holds != UnitUse::Run).then_some(all);
     }
-    let stretches = arena.stretches(chunk)?;
+    let unit_spans = arena.unit_spans(chunk)?;
     let unit = at % CHUNK_SIZE / UNIT_SIZE;
     let own =
-        stretches.iter().position(|part| (part.unit..part.unit + part.units).contains(&unit))?;
-    let free = |part: &&Stretch| part.holds != Holds::Run;
+        unit_spans.iter().position(|part| (part.unit..part.unit + part.units).contains(&unit))?;
+    let free = |part: &&UnitSpan| part.holds != UnitUse::Run;
     let mut have = 0;
-    let mut enough = |part: &&Stretch| {
+    let mut enough = |part: &&UnitSpan| {
         let more = have < units;
         have += part.units;
         more
     };
-    let mut all: Vec<Stretch> =
-        stretches[own..].iter().take_while(free).take_while(&mut enough).copied().collect();
-    all.extend(stretches[..own].iter().rev().take_while(free).take_while(enough).copied());
+    let mut all: Vec<UnitSpan> =
+        unit_spans[own..].iter().take_while(free).take_while(&mut enough).copied().collect();
+    all.extend(unit_spans[..own].iter().rev().take_while(free).take_while(enough).copied());
     (all.iter().map(|part| part.units).sum::<u64>() >= units).then_some(all)
 }
 
 /// The mean rank of all keys there; `None` if not all of them may go.
 fn rank(
     reach: &mut EvictionScope<'_, '_>,
-    place: &[Stretch],
+    place: &[UnitSpan],
     victims: EvictionPolicy,
 ) -> Option<u64> {
     let spared = reach.spared();
     let (mut sum, mut count) = (0u128, 0u128);
     for slab in place {
-        let Holds::Slab(shard) = slab.holds else { continue };
+        let UnitUse::Slab(shard) = slab.holds else { continue };
         let found =
             reach.with(shard, |shards| shards.slab_victims(shard, slab, victims, spared))??;
         sum += u128::from(found.0) * found.1.len() as u128;

@@ -10,7 +10,7 @@
 
 use std::ops::Range;
 
-use cowherd_arena::{Mem, OutOfMemory, rounded};
+use cowherd_arena::{Mem, OutOfMemory, allocated_size};
 
 use super::entry::{Encoding, Shape, ValueKind};
 use super::shards::{Entry, free_entry};
@@ -297,7 +297,7 @@ fn stays(mem: &Mem<'_>, old: &Entry, shape: &mut Shape) -> bool {
         shape.encoding = Encoding::External;
         return false;
     }
-    rounded(shape.len()) == rounded(old.shape.len())
+    allocated_size(shape.len()) == allocated_size(old.shape.len())
 }
 
 /// The shape with which an entry can stay where `old` is, as it takes no more bytes, when there is
@@ -310,7 +310,7 @@ fn kept(mem: &Mem<'_>, old: &Entry, shape: Shape) -> Option<Shape> {
     if shape.is_external() {
         return (room(mem, old) >= shape.value_len).then_some(shape);
     }
-    shape.in_object(rounded(old.shape.len()))
+    shape.in_object(allocated_size(old.shape.len()))
 }
 
 /// An entry that nothing refers to yet, with room for the value of its shape, and key and expiry
@@ -344,7 +344,7 @@ fn place_beside(
 fn reserve(mem: &mut Mem<'_>, shape: &Shape, expiry: Option<i64>) -> Result<u64, OutOfMemory> {
     let at = mem.allocate(shape.len())?;
     if shape.is_external() {
-        let reserved = rounded(shape.value_len);
+        let reserved = allocated_size(shape.value_len);
         match mem.allocate(reserved) {
             Ok(object) => shape.set_object(mem, at, object, reserved),
             Err(full) => {

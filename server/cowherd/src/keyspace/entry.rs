@@ -28,7 +28,7 @@ use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use cowherd_arena::containers::dict::{Hashed, Items};
-use cowherd_arena::{Arena, Class, Mem, Offset, rounded};
+use cowherd_arena::{Arena, Mem, Offset, SizeClass, allocated_size};
 
 /// Bytes of an entry's head.
 pub(super) const HEAD: u64 = size_of::<Head>() as u64;
@@ -154,7 +154,7 @@ pub(super) struct Shape {
     pub key_len: u64,
     pub value_len: u64,
     /// The class of the entry's object, if it is larger than the entry needs.
-    pub held: Option<Class>,
+    pub held: Option<SizeClass>,
 }
 
 impl Shape {
@@ -184,9 +184,9 @@ impl Shape {
         if needed > size {
             return None;
         }
-        let held = match rounded(needed) == size {
+        let held = match allocated_size(needed) == size {
             true => None,
-            false => Some(Class::of(size).filter(|class| class.index() < HELD)?),
+            false => Some(SizeClass::of(size).filter(|class| class.index() < HELD)?),
         };
         Some(Self { held, ..self })
     }
@@ -218,7 +218,7 @@ impl Shape {
         let head: Head = mem.read(Offset::new(at));
         let held = match head.kind >> HELD_SHIFT {
             0 => None,
-            number => Some(Class::from_index(usize::from(number) - 1)?),
+            number => Some(SizeClass::from_index(usize::from(number) - 1)?),
         };
         let shape = Self {
             held,

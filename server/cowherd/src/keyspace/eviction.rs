@@ -20,7 +20,7 @@
 
 use crate::config::MaxmemoryPolicy;
 use cowherd_arena::containers::dict::{Dict, Hashed as _};
-use cowherd_arena::{ShardIndex, ShardSet, Stretch};
+use cowherd_arena::{ShardIndex, ShardSet, UnitSpan};
 
 use super::clocks::KeyUsage;
 use super::entry::{ByHash, ByKey, ByPlace, Shape};
@@ -312,7 +312,7 @@ impl Shards<'_> {
     pub(super) fn slab_victims(
         &self,
         shard: ShardIndex,
-        slab: &Stretch,
+        slab: &UnitSpan,
         victims: EvictionPolicy,
         spared: &[u64],
     ) -> Option<(u64, Vec<(DbIndex, u64)>)> {

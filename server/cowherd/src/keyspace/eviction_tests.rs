@@ -2,14 +2,14 @@
 
 use super::super::Expiry;
 use super::*;
-use crate::keyspace::{Databases, UNIT_SIZE, piece_for};
-use cowherd_arena::{Blank, PageKind};
+use crate::keyspace::{Databases, UNIT_SIZE, contiguous_bytes_for};
+use cowherd_arena::{PageKind, ReservedArena};
 
 const NOW: i64 = 10_000_000;
 const SAMPLES: u32 = 5;
 
 fn space(mib: u64) -> Keyspace {
-    Keyspace::create(Blank::reserve(PageKind::Small, mib << 20).unwrap(), 7).unwrap()
+    Keyspace::create(ReservedArena::reserve(PageKind::Small, mib << 20).unwrap(), 7).unwrap()
 }
 
 fn name(number: u64) -> Vec<u8> {
@@ -273,7 +273,7 @@ fn what_needs_several_units_takes_neighbours() {
     for (i, len) in [6_000, 30_000, 60_000].into_iter().enumerate() {
         let large = format!("large:{i}").into_bytes();
         assert!(put(&large, len).is_err(), "there is room for {len} bytes");
-        let piece = piece_for(len as u64 + 100);
+        let piece = contiguous_bytes_for(len as u64 + 100);
         let gone = evictor.evict_neighbours(&mut alone(&space, NOW), piece, victims, SAMPLES);
         // At most a slab more than there has to be at each end, of objects of 112 bytes or more.
         let most = (piece / UNIT_SIZE + 2) * (UNIT_SIZE / 112);

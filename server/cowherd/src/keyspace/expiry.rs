@@ -2,7 +2,7 @@
 //! found.
 
 use cowherd_arena::containers::dict::Cursor;
-use cowherd_arena::{OutOfMemory, ShardIndex, rounded};
+use cowherd_arena::{OutOfMemory, ShardIndex, allocated_size};
 
 use super::database::free_all_deferred;
 use super::entry::{ByHash, HEAD, Shape};
@@ -148,7 +148,7 @@ impl Shards<'_> {
         shape: Shape,
     ) -> Result<(), OutOfMemory> {
         let len = shape.len();
-        let shape = shape.in_object(rounded(entry.shape.len())).ok_or(OutOfMemory)?;
+        let shape = shape.in_object(allocated_size(entry.shape.len())).ok_or(OutOfMemory)?;
         self.reshape(db, key.hash, entry, shape)?;
         let mut mem = self.held.mem(key.shard);
         let after_head = mem.bytes_mut(entry.at + HEAD, EXPIRY as u64 + len - HEAD);
@@ -254,7 +254,7 @@ impl Keyspace {
     pub fn needs_cleaning(&self, shard: ShardIndex) -> bool {
         let expiring = (0..DATABASES)
             .any(|db| Side::ALL.iter().any(|side| self.hint_len(side.of(shard, db)) > 0));
-        let is_used = |at: u64| self.arena.hint(at) != Some(0);
+        let is_used = |at: u64| self.arena.load_racy(at) != Some(0);
         let flushed = garbage_of(shard).any(|slot| {
             is_used(slot.raw()) || Side::ALL.iter().any(|side| is_used(side.at(slot).place()))
         });

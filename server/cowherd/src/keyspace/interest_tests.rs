@@ -2,12 +2,12 @@
 
 use super::super::{ExpireRule, Expiry, Keyspace, ShardSet};
 use super::*;
-use cowherd_arena::{Blank, PageKind};
+use cowherd_arena::{PageKind, ReservedArena};
 
 const NOW: i64 = 1_000;
 
 fn space() -> Keyspace {
-    Keyspace::create(Blank::reserve(PageKind::Small, 32 << 20).unwrap(), 7).unwrap()
+    Keyspace::create(ReservedArena::reserve(PageKind::Small, 32 << 20).unwrap(), 7).unwrap()
 }
 
 /// Whether `change` touches `watched` of database 0, when a key `old` and, until 2,000, a key

@@ -65,13 +65,13 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use cowherd_arena::containers::dict::{Dict, Root};
 use cowherd_arena::layout::{ROOT_SIZE, shard_root};
-use cowherd_arena::{Arena, Blank, Offset, OpenError};
+use cowherd_arena::{Arena, Offset, OpenError, ReservedArena};
 
 pub use clocks::{AccessClocks, KeyUsage};
 pub use compact::CompactLimits;
 pub use cowherd_arena::containers::dict::Cursor;
 pub use cowherd_arena::{
-    CHUNK_SIZE, OutOfMemory, SHARDS, ShardIndex, ShardSet, UNIT_SIZE, piece_for,
+    CHUNK_SIZE, OutOfMemory, SHARDS, ShardIndex, ShardSet, UNIT_SIZE, contiguous_bytes_for,
 };
 pub use database::{Databases, RandomKey, ScanCursor};
 pub use entry::{Encoding, ValueKind};
@@ -213,7 +213,7 @@ impl Keyspace {
     ///
     /// # Errors
     /// The kernel has no page for the tables.
-    pub fn create(blank: Blank, hash_seed: u64) -> Result<Self, OpenError> {
+    pub fn create(blank: ReservedArena, hash_seed: u64) -> Result<Self, OpenError> {
         Self::open(blank.format(layout_hash(), hash_seed)?)
     }
 

@@ -48,7 +48,7 @@ impl Shards<'_> {
                 if let Handed::Object(_, len) = handed
                     && from.shard != target.shard
                 {
-                    self.mem(from.shard).give(target.shard, len);
+                    self.mem(from.shard).transfer_ownership(target.shard, len);
                 }
                 self.mem(from.shard).release(source.at, source.shape.len());
             }

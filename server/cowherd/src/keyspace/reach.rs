@@ -65,7 +65,7 @@ impl<'r, 'a> EvictionScope<'r, 'a> {
         match self {
             Self::Unlocked { space, now } => Some(act(&mut space.lock(ShardSet::one(shard), *now))),
             Self::Within { shards, .. } if shards.locked().has(shard) => {
-                Some(act(&mut shards.lend()))
+                Some(act(&mut shards.reborrow()))
             }
             Self::Within { shards, .. } => {
                 let mut other = Shards::try_lock(shards.keyspace(), shard, shards.now())?;

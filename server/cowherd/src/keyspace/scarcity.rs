@@ -1,6 +1,6 @@
 //! Takes memory away, for tests of what must not need any.
 
-use cowherd_arena::{Class, MAX_SLAB_OBJECT, ShardIndex, ShardSet};
+use cowherd_arena::{MAX_SLAB_OBJECT, ShardIndex, ShardSet, SizeClass};
 
 use super::Keyspace;
 
@@ -15,7 +15,7 @@ impl MemoryExhauster {
     pub fn take(&mut self, space: &Keyspace, shard: ShardIndex) {
         let mut shards = space.lock(ShardSet::one(shard), 0);
         let mut mem = shards.mem(shard);
-        let classes = (0..).map_while(Class::from_index).map(Class::size);
+        let classes = (0..).map_while(SizeClass::from_index).map(SizeClass::size);
         let mut sizes: Vec<u64> = classes.chain([MAX_SLAB_OBJECT + 1]).collect();
         // The largest first: what is left of them is few.
         while let Some(size) = sizes.pop() {

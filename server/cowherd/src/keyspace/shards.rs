@@ -6,7 +6,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use cowherd_arena::containers::dict::Found;
-use cowherd_arena::{Held, Mem, OutOfMemory, ShardIndex, ShardSet, rounded};
+use cowherd_arena::{Held, Mem, OutOfMemory, ShardIndex, ShardSet, allocated_size};
 
 use super::entry::{ByHash, ByKey, ByPlace, Encoding, Shape, ValueKind};
 use super::events::KeyspaceEvent;
@@ -134,9 +134,9 @@ impl<'a> Shards<'a> {
     }
 
     /// The same locked shards, for one more command.
-    pub const fn lend(&mut self) -> Shards<'_> {
+    pub const fn reborrow(&mut self) -> Shards<'_> {
         Shards {
-            held: self.held.lend(),
+            held: self.held.reborrow(),
             space: self.space,
             now: self.now,
             ready: Vec::new(),
@@ -279,11 +279,11 @@ impl<'a> Shards<'a> {
         let mem = self.held.view(entry.shard);
         let references = 1 + Side::ALL.iter().filter(|side| shape.is_in(**side)).count() as u64;
         let value = match shape.encoding {
-            Encoding::External => rounded(shape.object(&mem, at).1),
+            Encoding::External => allocated_size(shape.object(&mem, at).1),
             Encoding::Large => values::usage(&mem, &shape, shape.header(&mem, at), samples),
             Encoding::Inline | Encoding::Int => 0,
         };
-        rounded(shape.len()) + value + 12 * references
+        allocated_size(shape.len()) + value + 12 * references
     }
 
     /// What OBJECT ENCODING answers for an entry.
@@ -408,7 +408,7 @@ impl<'a> Shards<'a> {
         entry: &Entry,
         shape: Shape,
     ) -> Result<Entry, OutOfMemory> {
-        debug_assert_eq!(rounded(shape.len()), rounded(entry.shape.len()));
+        debug_assert_eq!(allocated_size(shape.len()), allocated_size(entry.shape.len()));
         let (mut mem, old) = (self.held.mem(entry.shard), entry.shape);
         insert_aside(&mut mem, db, hash, entry.at, |s| shape.is_in(s) && !old.is_in(s))?;
         remove_aside(&mut mem, db, hash, entry.at, |s| old.is_in(s) && !shape.is_in(s));

@@ -29,7 +29,7 @@ use parking_lot::Mutex;
 
 use cowherd_arena::containers::dict::{Cursor, Hashed, Items};
 use cowherd_arena::layout::shard_root;
-use cowherd_arena::{Broken, Held, Mem, SHARDS, ShardIndex, ShardSet};
+use cowherd_arena::{Corruption, Held, Mem, SHARDS, ShardIndex, ShardSet};
 
 use super::entry::{ByHash, ByKey};
 use super::{DATABASES, DbIndex, Key, Keyspace, Shards, keys_of};
@@ -304,10 +304,10 @@ impl Keyspace {
     ///
     /// # Errors
     /// A key could not be found where it is.
-    pub(super) fn learn_strays(&self, held: &Held<'_>, found: &[Stray]) -> Result<(), Broken> {
+    pub(super) fn learn_strays(&self, held: &Held<'_>, found: &[Stray]) -> Result<(), Corruption> {
         let broken = |hash: u64, reason: String| {
             let home = ShardIndex::of_hash(hash).get();
-            Err(Broken::at(shard_root(home), format!("a key of shard {home}: {reason}")))
+            Err(Corruption::at(shard_root(home), format!("a key of shard {home}: {reason}")))
         };
         let may_learn = self.relocations() == 0;
         for (db, hash, shard) in found.iter().copied() {

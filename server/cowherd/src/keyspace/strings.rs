@@ -1,7 +1,7 @@
 //! String values: numbers in their entry, short ones behind the key, long ones in an object of
 //! their own.
 
-use cowherd_arena::{Mem, OutOfMemory, rounded};
+use cowherd_arena::{Mem, OutOfMemory, allocated_size};
 
 use super::entry::{Encoding, HEAD, MAX_INLINE, Shape, ValueKind};
 use super::events::KeyspaceEvent;
@@ -486,7 +486,7 @@ impl Shards<'_> {
         }
         if shape.encoding == old.shape.encoding
             && room(&mem, old) >= len
-            && rounded(shape.len()) == rounded(old.shape.len())
+            && allocated_size(shape.len()) == allocated_size(old.shape.len())
         {
             if len > old_len {
                 let place = old.shape.value_place(&mem, old.at);
@@ -535,7 +535,7 @@ pub(super) fn room(mem: &Mem<'_>, entry: &Entry) -> u64 {
     match entry.shape.encoding {
         Encoding::External => entry.shape.object(mem, entry.at).1,
         Encoding::Int | Encoding::Large => 0,
-        Encoding::Inline => rounded(entry.shape.len()) - entry.shape.value_at(),
+        Encoding::Inline => allocated_size(entry.shape.len()) - entry.shape.value_at(),
     }
 }
 
@@ -559,7 +559,7 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &New<'_>, expiry: Option<i64>)
         return false;
     }
     let shape = Shape { value_len: new.len(), was_edited: false, held: None, ..old.shape };
-    if rounded(shape.len()) != rounded(old.shape.len()) || shape.is_too_long() {
+    if allocated_size(shape.len()) != allocated_size(old.shape.len()) || shape.is_too_long() {
         return false;
     }
     if shape != old.shape {
@@ -581,7 +581,10 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &New<'_>, expiry: Option<i64>)
 fn overwrite_object(mem: &mut Mem<'_>, old: &Entry, bytes: &[u8], expiry: Option<i64>) -> bool {
     let (object, reserved) = old.shape.object(mem, old.at);
     let len = bytes.len() as u64;
-    if len > reserved || rounded(len) != rounded(reserved) || old.shape.kind != ValueKind::String {
+    if len > reserved
+        || allocated_size(len) != allocated_size(reserved)
+        || old.shape.kind != ValueKind::String
+    {
         return false;
     }
     let shape = Shape { value_len: len, was_edited: false, ..old.shape };

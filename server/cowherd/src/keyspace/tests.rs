@@ -6,10 +6,10 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use cowherd_arena::{Blank, CHUNK_SIZE, PageKind};
+use cowherd_arena::{CHUNK_SIZE, PageKind, ReservedArena};
 
 pub(super) fn space(mib: u64) -> Keyspace {
-    Keyspace::create(Blank::reserve(PageKind::Small, mib << 20).unwrap(), 77).unwrap()
+    Keyspace::create(ReservedArena::reserve(PageKind::Small, mib << 20).unwrap(), 77).unwrap()
 }
 
 /// A keyspace in a copy of another's bytes, verified.
@@ -22,7 +22,7 @@ pub(super) fn reopen(old: &Keyspace) -> Keyspace {
 /// A keyspace in a copy of another's bytes.
 fn copy_of(old: &Keyspace) -> Keyspace {
     let arena = old.arena();
-    let blank = Blank::reserve(PageKind::Small, arena.capacity()).unwrap();
+    let blank = ReservedArena::reserve(PageKind::Small, arena.capacity()).unwrap();
     let mut held = arena.lock(ShardSet::ALL);
     let safepoint = held.safepoint().unwrap();
     arena.barrier().begin(&safepoint);
@@ -31,7 +31,7 @@ fn copy_of(old: &Keyspace) -> Keyspace {
         blank.chunk(chunk).unwrap().copy_from_slice(mem.slice(chunk.start(), CHUNK_SIZE));
     }
     arena.barrier().end(&held.safepoint().unwrap());
-    arena.barrier().forget();
+    arena.barrier().reset();
     Keyspace::open(blank.open(layout_hash()).unwrap()).unwrap()
 }
 

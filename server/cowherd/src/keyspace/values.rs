@@ -20,7 +20,7 @@
 use xxhash_rust::xxh3::xxh3_128;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use cowherd_arena::{Audit, Broken, Mem, Offset, OutOfMemory, rounded};
+use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
 use super::entry::{Shape, ValueKind};
 use super::hash::Hash;
@@ -89,7 +89,7 @@ pub(super) trait Type {
         shape: Option<&Shape>,
         header: u64,
         is_garbage: bool,
-    ) -> Result<(), Broken>;
+    ) -> Result<(), Corruption>;
 
     /// Adds what an entry's value is to a digest, no matter how it is kept.
     fn digest(mem: &Mem<'_>, at: u64, shape: &Shape, digest: &mut Digest);
@@ -150,7 +150,7 @@ pub(super) fn digest(mem: &Mem<'_>, at: u64, shape: &Shape, digest: &mut Digest)
 
 /// Bytes of a large value.
 pub(super) fn usage(mem: &Mem<'_>, shape: &Shape, header: u64, samples: usize) -> u64 {
-    for_kind!(shape.kind, T => rounded(T::HEADER) + T::usage(mem, header, samples))
+    for_kind!(shape.kind, T => allocated_size(T::HEADER) + T::usage(mem, header, samples))
 }
 
 /// Whether a large value is copied as fast as anything.
@@ -165,14 +165,14 @@ pub(super) fn copy(mem: &mut Mem<'_>, kind: ValueKind, header: u64) -> Result<u6
 }
 
 /// Checks the value of a compact entry.
-pub(super) fn verify_compact(mem: &Mem<'_>, at: u64, shape: &Shape) -> Result<(), Broken> {
+pub(super) fn verify_compact(mem: &Mem<'_>, at: u64, shape: &Shape) -> Result<(), Corruption> {
     let bytes = mem.bytes(shape.value_place(mem, at), shape.value_len);
     let outcome = match shape.count {
         0 => Err("it has no elements".into()),
         _ => for_kind!(shape.kind, T => T::verify_compact(shape, bytes)),
     };
     outcome.map_err(|reason| {
-        Broken::at(at, format!("{} in the entry at {at:#x}: {reason}", shape.kind.name()))
+        Corruption::at(at, format!("{} in the entry at {at:#x}: {reason}", shape.kind.name()))
     })
 }
 
@@ -182,17 +182,17 @@ pub(super) fn verify_large(
     audit: &Audit<'_>,
     shape: &Shape,
     header: u64,
-) -> Result<(), Broken> {
+) -> Result<(), Corruption> {
     let (kind, next) = claim_header(mem, audit, header)?;
     if kind != shape.kind || next != 0 {
         let reason = format!("the header at {header:#x} is no {}'s", shape.kind.name());
-        return Err(Broken::at(header, reason));
+        return Err(Corruption::at(header, reason));
     }
     for_kind!(kind, T => T::verify_large(mem, audit, Some(shape), header, false))
 }
 
 /// Claims and checks the values of a shard that are to be freed.
-pub(super) fn verify_garbage(mem: &Mem<'_>, audit: &Audit<'_>) -> Result<(), Broken> {
+pub(super) fn verify_garbage(mem: &Mem<'_>, audit: &Audit<'_>) -> Result<(), Corruption> {
     let mut header = mem.read(garbage_value_of(mem.shard()));
     while header != 0 {
         // A circle ends where a header is claimed twice.
@@ -203,10 +203,10 @@ pub(super) fn verify_garbage(mem: &Mem<'_>, audit: &Audit<'_>) -> Result<(), Bro
     Ok(())
 }
 
-fn claim_header(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<(ValueKind, u64), Broken> {
+fn claim_header(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<(ValueKind, u64), Corruption> {
     let len = size_of::<Common>() as u64;
     if at.checked_add(len).is_none_or(|end| end > mem.arena().capacity()) {
-        return Err(Broken::at(0, format!("a value's header at {at:#x}, outside the arena")));
+        return Err(Corruption::at(0, format!("a value's header at {at:#x}, outside the arena")));
     }
     let common: Common = mem.read(Offset::new(at));
     let kind = u8::try_from(common.kind).ok().and_then(ValueKind::from_byte);
@@ -217,7 +217,7 @@ fn claim_header(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<(ValueKind,
             audit.claim(at, len, mem.shard())?;
             Ok((kind, common.next_garbage))
         }
-        _ => Err(Broken::at(at, format!("there is no value's header at {at:#x}"))),
+        _ => Err(Corruption::at(at, format!("there is no value's header at {at:#x}"))),
     }
 }
 

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cowherd_arena::containers::dict::{Checked, check};
-use cowherd_arena::{Audit, Broken, Mem, Offset, SHARDS, ShardIndex, ShardSet, Summary};
+use cowherd_arena::{Audit, Corruption, Mem, Offset, SHARDS, ShardIndex, ShardSet, Summary};
 
 use super::entry::{Encoding, HEAD, Shape, ValueKind};
 use super::strays::Stray;
@@ -29,11 +29,11 @@ impl Keyspace {
     ///
     /// # Errors
     /// The first invariant found broken.
-    pub fn verify(&self, threads: usize) -> Result<Contents, Broken> {
+    pub fn verify(&self, threads: usize) -> Result<Contents, Corruption> {
         let mut held = self.arena.lock(ShardSet::ALL);
         let audit = Audit::begin(&mut held)?;
         let next = AtomicUsize::new(0);
-        let work = || -> Result<(Contents, Vec<Stray>), Broken> {
+        let work = || -> Result<(Contents, Vec<Stray>), Corruption> {
             let (mut contents, mut strays) = (Contents::default(), Vec::new());
             while let Some(shard) = ShardIndex::new(next.fetch_add(1, Ordering::Relaxed)) {
                 verify_shard(&audit, shard, &mut contents, &mut strays)?;
@@ -41,7 +41,7 @@ impl Keyspace {
             Ok((contents, strays))
         };
         let (mut all, mut strays) = (Contents::default(), Vec::new());
-        std::thread::scope(|scope| -> Result<(), Broken> {
+        std::thread::scope(|scope| -> Result<(), Corruption> {
             let others: Vec<_> = (1..threads.clamp(1, SHARDS)).map(|_| scope.spawn(work)).collect();
             let mut results = vec![work()];
             for other in others {
@@ -66,7 +66,7 @@ fn verify_shard(
     shard: ShardIndex,
     contents: &mut Contents,
     strays: &mut Vec<Stray>,
-) -> Result<(), Broken> {
+) -> Result<(), Corruption> {
     for db in 0..DATABASES {
         let database = verify_database(audit, shard, db_root(shard, db), false)?;
         contents.keys += database.keys;
@@ -94,7 +94,7 @@ fn verify_database(
     shard: ShardIndex,
     root: Offset<DbRoot>,
     is_garbage: bool,
-) -> Result<Found, Broken> {
+) -> Result<Found, Corruption> {
     let mem = audit.mem(shard);
     let aside = [Vec::new(), Vec::new()];
     let mut entries = Entries { mem: &mem, audit, aside, strays: Vec::new() };
@@ -112,11 +112,11 @@ fn verify_database(
         if !is_garbage && (dict.len != entries.len() as u64) {
             let reason =
                 format!("{} keys should be in {side:?}, but {} are", entries.len(), dict.len);
-            return Err(Broken::at(root.raw(), reason));
+            return Err(Corruption::at(root.raw(), reason));
         }
     }
     if !is_garbage && drained {
-        return Err(Broken::at(root.raw(), "a database that is freed in part".into()));
+        return Err(Corruption::at(root.raw(), "a database that is freed in part".into()));
     }
     Ok(Found { keys: keys.len, expiring: aside[0].len() as u64, strays })
 }
@@ -142,7 +142,7 @@ impl Checked for Entries<'_, '_> {
     }
 
     #[inline]
-    fn check(&mut self, item: u64) -> Result<u64, Broken> {
+    fn check(&mut self, item: u64) -> Result<u64, Corruption> {
         let (shape, hash) = verify_entry(self.mem, self.audit, item, self.mem.shard())?;
         for (side, entries) in Side::ALL.into_iter().zip(&mut self.aside) {
             if shape.is_in(side) {
@@ -174,11 +174,11 @@ impl Checked for Aside<'_, '_> {
         self.mem.arena().prefetch(item);
     }
 
-    fn check(&mut self, item: u64) -> Result<u64, Broken> {
+    fn check(&mut self, item: u64) -> Result<u64, Corruption> {
         if self.entries.binary_search(&item).is_err() {
             let reason =
                 format!("{:?} refers to {item:#x}, which does not belong there", self.side);
-            return Err(Broken::at(item, reason));
+            return Err(Corruption::at(item, reason));
         }
         let key = Shape::load(self.mem, item).key(self.mem, item);
         Ok(super::entry::hash(self.mem.arena(), key))
@@ -195,10 +195,10 @@ fn verify_entry(
     audit: &Audit<'_>,
     at: u64,
     shard: ShardIndex,
-) -> Result<(Shape, u64), Broken> {
-    let broken = |reason: String| Err(Broken::at(at, format!("entry at {at:#x}: {reason}")));
+) -> Result<(Shape, u64), Corruption> {
+    let broken = |reason: String| Err(Corruption::at(at, format!("entry at {at:#x}: {reason}")));
     if at.checked_add(HEAD).is_none_or(|end| end > mem.arena().capacity()) {
-        return Err(Broken::at(0, format!("an entry at {at:#x}, outside the arena")));
+        return Err(Corruption::at(0, format!("an entry at {at:#x}, outside the arena")));
     }
     let Some(shape) = Shape::decode(mem, at) else {
         return broken("unknown type or encoding".into());

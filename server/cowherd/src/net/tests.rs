@@ -19,7 +19,7 @@ use crate::commands::Client;
 use crate::config::{Config, Live};
 use crate::engine::{CheckpointScheduler, Engine, Origin, Shared, Worker};
 use crate::keyspace::Keyspace;
-use cowherd_arena::{Blank, PageKind};
+use cowherd_arena::{PageKind, ReservedArena};
 
 use super::client_socket::ClientSocket;
 use super::connection::{READ, REQUEST_LIMIT, WorkerContext, serve};
@@ -48,7 +48,7 @@ impl TestEngine {
         let mut config = Config { dir: folder.path().to_owned(), ..Config::default() };
         config.save = Vec::new();
         change(&mut config);
-        let blank = Blank::reserve(PageKind::Small, 64 << 20).unwrap();
+        let blank = ReservedArena::reserve(PageKind::Small, 64 << 20).unwrap();
         let keyspace = Keyspace::create(blank, 1).unwrap();
         let live = Arc::new(Live::new(config, None));
         let shared = Arc::new(Shared::new(keyspace, live, 3, clock::wall_ms()).unwrap());

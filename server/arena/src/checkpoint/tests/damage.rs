@@ -31,7 +31,7 @@ impl Image {
         }
         let dir = TempDir::new().unwrap();
         let at = target(&dir);
-        save_here(Prepared::new(&at, &OPTIONS, &arena).unwrap(), &arena).unwrap();
+        save_here(PreparedCheckpoint::new(&at, &OPTIONS, &arena).unwrap(), &arena).unwrap();
         let bytes = fs::read(at.path()).unwrap();
         Self { _dir: dir, path: at.path(), bytes }
     }

@@ -1,4 +1,4 @@
-//! A save that fails says why, keeps the old image and leaves nothing behind.
+//! A save that fails says why, keeps the old image and child_exiting nothing behind.
 
 use std::fs::File;
 use std::io;
@@ -12,7 +12,7 @@ use nix::unistd::Pid;
 
 use super::super::storage::{Disk, Storage};
 use super::*;
-use crate::memory::pages::Pool;
+use crate::memory::pages::HugetlbPool;
 
 /// A disk with faults.
 #[derive(Default)]
@@ -80,7 +80,7 @@ impl Storage for Faulty {
     }
 }
 
-type Save = fn(Prepared, &Arena) -> Result<Outcome, SaveError>;
+type Save = fn(PreparedCheckpoint, &Arena) -> Result<CheckpointOutcome, CheckpointError>;
 const WAYS: [Save; 2] = [save_by_fork, save_here];
 
 #[test]
@@ -120,7 +120,8 @@ fn a_disk_that_fails_is_named_and_the_old_image_stays() {
             let target = target(&dir);
             fs::write(target.path(), "the old image").unwrap();
             let prepared =
-                Prepared::with_storage(&target, &OPTIONS, &arena, faulty.clone()).unwrap();
+                PreparedCheckpoint::with_storage(&target, &OPTIONS, &arena, faulty.clone())
+                    .unwrap();
             let error = save(prepared, &arena).unwrap_err().to_string();
             for text in texts.iter().chain(&["The old image is kept"]) {
                 assert!(error.contains(text), "{text}: {error}");
@@ -138,7 +139,7 @@ fn a_directory_that_cannot_be_synced_is_no_success() {
         let dir = TempDir::new().unwrap();
         let target = target(&dir);
         let faulty = Arc::new(Faulty { sync_dir: Some(Errno::EIO), ..Faulty::default() });
-        let prepared = Prepared::with_storage(&target, &OPTIONS, &arena, faulty).unwrap();
+        let prepared = PreparedCheckpoint::with_storage(&target, &OPTIONS, &arena, faulty).unwrap();
         let error = save(prepared, &arena).unwrap_err().to_string();
         assert!(error.contains("is not durable"), "{error}");
         assert_eq!(digest(&restored(&target.path(), &arena)), digest(&arena));
@@ -162,7 +163,8 @@ fn short_and_interrupted_writes_are_completed() {
             let dir = TempDir::new().unwrap();
             let target = target(&dir);
             let prepared =
-                Prepared::with_storage(&target, &OPTIONS, &arena, faulty.clone()).unwrap();
+                PreparedCheckpoint::with_storage(&target, &OPTIONS, &arena, faulty.clone())
+                    .unwrap();
             let outcome = save(prepared, &arena).unwrap();
             if faulty.write.is_some() || faulty.create_direct.is_some() {
                 assert!(!outcome.direct);
@@ -179,11 +181,15 @@ fn a_killed_child_is_told_and_the_old_image_stays() {
     let target = target(&dir);
     fs::write(target.path(), "the old image").unwrap();
     for signal in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGBUS] {
-        let running = fork(Prepared::new(&target, &ENDLESS, &arena).unwrap(), &arena).unwrap();
+        let running =
+            fork(PreparedCheckpoint::new(&target, &ENDLESS, &arena).unwrap(), &arena).unwrap();
         kill(Pid::from_raw(running.pid()), signal).unwrap();
         let error = running.wait(&mut Attendant(&arena)).unwrap_err();
         end(&arena);
-        assert!(matches!(error, SaveError::Killed { signal: s, .. } if s == signal), "{error}");
+        assert!(
+            matches!(error, CheckpointError::Killed { signal: s, .. } if s == signal),
+            "{error}"
+        );
         assert!(error.to_string().contains(signal.as_str()), "{error}");
         assert!(error.to_string().contains("The old image is kept"), "{error}");
         assert_eq!(names(dir.path()), ["dump.cow"]);
@@ -194,7 +200,8 @@ fn a_killed_child_is_told_and_the_old_image_stays() {
 #[test]
 fn a_hugetlb_pool_that_ran_dry_is_told_with_its_remedy() {
     let error = |signal, kind: PageKind| {
-        SaveError::Killed { pid: 7, signal, backing: kind.into(), capacity: 64 << 20 }.to_string()
+        CheckpointError::Killed { pid: 7, signal, backing: kind.into(), capacity: 64 << 20 }
+            .to_string()
     };
     let text = error(Signal::SIGBUS, PageKind::Huge2Mb);
     assert!(text.contains("pool of 2 MiB huge pages ran dry"), "{text}");
@@ -212,7 +219,7 @@ fn a_hugetlb_pool_that_ran_dry_is_told_with_its_remedy() {
 #[test]
 #[ignore = "takes the whole hugetlb pool"]
 fn a_hugetlb_pool_that_really_runs_dry_kills_the_child() {
-    let pool = Pool::read(PageKind::Huge2Mb).unwrap();
+    let pool = HugetlbPool::read(PageKind::Huge2Mb).unwrap();
     let pages = pool.available();
     assert!(pages >= 8, "sysctl vm.nr_hugepages=64");
     let arena = empty(PageKind::Huge2Mb, pages * 2);
@@ -228,15 +235,15 @@ fn a_hugetlb_pool_that_really_runs_dry_kills_the_child() {
     };
     write(1);
     let dir = TempDir::new().unwrap();
-    let options = Options { delay_per_chunk: Duration::from_millis(200), ..OPTIONS };
-    let prepared = Prepared::new(&target(&dir), &options, &arena).unwrap();
+    let options = ImageOptions { delay_per_chunk: Duration::from_millis(200), ..OPTIONS };
+    let prepared = PreparedCheckpoint::new(&target(&dir), &options, &arena).unwrap();
     let running = fork(prepared, &arena).unwrap();
     write(2);
     let error = running.wait(&mut Attendant(&arena)).unwrap_err();
     end(&arena);
     let text = error.to_string();
     println!("{text}");
-    assert!(matches!(error, SaveError::Killed { .. }), "{text}");
+    assert!(matches!(error, CheckpointError::Killed { .. }), "{text}");
     assert!(text.contains("ran dry"), "{text}");
     let mut held = arena.lock(ShardSet::one(shard));
     assert!(held.mem(shard).bytes(at, len).iter().all(|byte| *byte == 2), "nothing is lost");
@@ -246,13 +253,14 @@ fn a_hugetlb_pool_that_really_runs_dry_kills_the_child() {
 fn a_save_can_be_cancelled_from_any_thread() {
     let arena = filled(PageKind::Small, 2, Content::Text);
     let dir = TempDir::new().unwrap();
-    let running = fork(Prepared::new(&target(&dir), &ENDLESS, &arena).unwrap(), &arena).unwrap();
+    let running =
+        fork(PreparedCheckpoint::new(&target(&dir), &ENDLESS, &arena).unwrap(), &arena).unwrap();
     let handle = running.handle();
     let canceller = std::thread::spawn({
         let handle = handle.clone();
         move || handle.cancel()
     });
-    assert!(matches!(running.wait(&mut Attendant(&arena)), Err(SaveError::Cancelled)));
+    assert!(matches!(running.wait(&mut Attendant(&arena)), Err(CheckpointError::Cancelled)));
     end(&arena);
     assert!(canceller.join().unwrap());
     assert!(!handle.cancel(), "it is over");
@@ -263,7 +271,8 @@ fn a_save_can_be_cancelled_from_any_thread() {
 fn dropping_a_save_ends_its_child() {
     let arena = filled(PageKind::Small, 2, Content::Text);
     let dir = TempDir::new().unwrap();
-    let running = fork(Prepared::new(&target(&dir), &ENDLESS, &arena).unwrap(), &arena).unwrap();
+    let running =
+        fork(PreparedCheckpoint::new(&target(&dir), &ENDLESS, &arena).unwrap(), &arena).unwrap();
     let handle = running.handle();
     drop(running);
     end(&arena);
@@ -279,7 +288,7 @@ fn a_child_dies_with_the_thread_that_forked_it() {
     // As after a kill -9 of the server: nobody waits, nobody kills.
     let handle = std::thread::scope(|scope| {
         let forking = scope.spawn(|| {
-            let prepared = Prepared::new(&target, &ENDLESS, &arena).unwrap();
+            let prepared = PreparedCheckpoint::new(&target, &ENDLESS, &arena).unwrap();
             let running = fork(prepared, &arena).unwrap();
             let handle = running.handle();
             // It is past its prctl once it writes.
@@ -304,7 +313,8 @@ fn a_child_dies_with_the_thread_that_forked_it() {
 fn a_child_yields_to_its_parent() {
     let arena = filled(PageKind::Small, 2, Content::Text);
     let dir = TempDir::new().unwrap();
-    let running = fork(Prepared::new(&target(&dir), &ENDLESS, &arena).unwrap(), &arena).unwrap();
+    let running =
+        fork(PreparedCheckpoint::new(&target(&dir), &ENDLESS, &arena).unwrap(), &arena).unwrap();
     while running.handle().progress().chunks_done == 0 {
         std::thread::yield_now();
     }
@@ -327,11 +337,12 @@ fn a_second_save_is_refused_while_one_runs() {
     let arena = filled(PageKind::Small, 2, Content::Text);
     let dir = TempDir::new().unwrap();
     let target = target(&dir);
-    let running = fork(Prepared::new(&target, &ENDLESS, &arena).unwrap(), &arena).unwrap();
-    let second = Prepared::new(&target, &OPTIONS, &arena).unwrap();
-    assert!(matches!(save_here(second, &arena), Err(SaveError::Busy)));
-    let third = Prepared::new(&target, &OPTIONS, &arena).unwrap();
-    assert!(matches!(fork(third, &arena), Err(SaveError::Busy)));
+    let running =
+        fork(PreparedCheckpoint::new(&target, &ENDLESS, &arena).unwrap(), &arena).unwrap();
+    let second = PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap();
+    assert!(matches!(save_here(second, &arena), Err(CheckpointError::Busy)));
+    let third = PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap();
+    assert!(matches!(fork(third, &arena), Err(CheckpointError::Busy)));
     assert!(arena.barrier().is_active(), "the first is still recorded");
     assert_eq!(names(dir.path()).len(), 1, "its file is left alone");
     drop(running);
@@ -342,13 +353,13 @@ fn a_second_save_is_refused_while_one_runs() {
 fn a_missing_directory_is_told() {
     let arena = empty(PageKind::Small, 8);
     let dir = TempDir::new().unwrap();
-    let missing = Target { dir: dir.path().join("gone"), filename: "dump.cow".into() };
-    let error = Prepared::new(&missing, &OPTIONS, &arena).err().unwrap().to_string();
+    let missing = ImageTarget { dir: dir.path().join("child_exited"), filename: "dump.cow".into() };
+    let error = PreparedCheckpoint::new(&missing, &OPTIONS, &arena).err().unwrap().to_string();
     assert!(error.contains("No such file") && error.contains("create it again"), "{error}");
     for name in ["", "..", "a/b", "/etc/passwd"] {
-        let target = Target { dir: dir.path().to_owned(), filename: name.into() };
-        let error = Prepared::new(&target, &OPTIONS, &arena).err().unwrap();
-        assert!(matches!(error, SaveError::Name { .. }), "{name}: {error}");
+        let target = ImageTarget { dir: dir.path().to_owned(), filename: name.into() };
+        let error = PreparedCheckpoint::new(&target, &OPTIONS, &arena).err().unwrap();
+        assert!(matches!(error, CheckpointError::Name { .. }), "{name}: {error}");
     }
     assert!(names(dir.path()).is_empty());
 }
@@ -357,14 +368,15 @@ fn a_missing_directory_is_told() {
 fn a_directory_that_vanishes_during_the_save_is_told() {
     let arena = filled(PageKind::Small, 2, Content::Text);
     let dir = TempDir::new().unwrap();
-    let target = Target { dir: dir.path().join("data"), filename: "dump.cow".into() };
+    let target = ImageTarget { dir: dir.path().join("data"), filename: "dump.cow".into() };
     fs::create_dir(&target.dir).unwrap();
-    let running = fork(Prepared::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
+    let running =
+        fork(PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
     fs::remove_dir_all(&target.dir).unwrap();
     let error = running.wait(&mut Attendant(&arena)).unwrap_err();
     end(&arena);
-    assert!(matches!(error, SaveError::Rename { .. }), "{error}");
-    assert!(error.to_string().contains("The directory is gone"), "{error}");
+    assert!(matches!(error, CheckpointError::Rename { .. }), "{error}");
+    assert!(error.to_string().contains("The directory is child_exited"), "{error}");
 }
 
 #[test]
@@ -389,6 +401,6 @@ fn a_directory_belongs_to_one_server() {
     assert!(matches!(&error, LockError::Held { owner: Some(999_999_999), .. }), "{error}");
     orphan.unlock().unwrap();
     DirLock::acquire(dir.path()).unwrap();
-    let error = DirLock::acquire(&dir.path().join("gone")).unwrap_err().to_string();
+    let error = DirLock::acquire(&dir.path().join("child_exited")).unwrap_err().to_string();
     assert!(error.contains("No such file"), "{error}");
 }

@@ -1,14 +1,14 @@
 //! What was saved comes back, whatever the pages, the codec and the way of saving.
 
 use super::*;
-use crate::memory::pages::{self, Pool};
+use crate::memory::pages::{self, HugetlbPool};
 use crate::{Isolation, layout_hash};
 
-fn round_trip(arena: &Arena, options: &Options) -> Outcome {
+fn round_trip(arena: &Arena, options: &ImageOptions) -> CheckpointOutcome {
     let dir = TempDir::new().unwrap();
     let target = target(&dir);
     let before = digest(arena);
-    let prepared = Prepared::new(&target, options, arena).unwrap();
+    let prepared = PreparedCheckpoint::new(&target, options, arena).unwrap();
     let by_fork = save_by_fork(prepared, arena).unwrap();
     assert_eq!(names(dir.path()), ["dump.cow"]);
     let image = fs::read(target.path()).unwrap();
@@ -20,7 +20,7 @@ fn round_trip(arena: &Arena, options: &Options) -> Outcome {
     assert_eq!(again.used_bytes(), arena.used_bytes());
     assert_eq!(again.hash_seed(), arena.hash_seed());
 
-    let prepared = Prepared::new(&target, options, arena).unwrap();
+    let prepared = PreparedCheckpoint::new(&target, options, arena).unwrap();
     let here = save_here(prepared, arena).unwrap();
     assert_eq!(here.lz4_chunks, by_fork.lz4_chunks);
     assert_eq!(fs::read(target.path()).unwrap(), image, "both ways write the same bytes");
@@ -40,7 +40,7 @@ fn transparent_huge_pages() {
     if pages::check(PageKind::Thp.into(), 1).is_err() {
         return;
     }
-    let options = Options { codec: Codec::None, ..OPTIONS };
+    let options = ImageOptions { codec: ChunkCodec::None, ..OPTIONS };
     let outcome = round_trip(&filled(PageKind::Thp, 24, Content::Text), &options);
     assert_eq!(outcome.lz4_chunks, 0);
     assert_eq!(outcome.image_bytes, outcome.raw_bytes + 2 * 4096);
@@ -48,7 +48,7 @@ fn transparent_huge_pages() {
 
 #[test]
 fn pages_of_the_hugetlb_pool() {
-    let pages = Pool::read(PageKind::Huge2Mb).map_or(0, |pool| pool.available());
+    let pages = HugetlbPool::read(PageKind::Huge2Mb).map_or(0, |pool| pool.available());
     // Two arenas of 64 MiB at once, and copies of the pages that are written during the save.
     if pages < 80 {
         return;
@@ -70,8 +70,9 @@ fn an_image_holds_the_instant_of_the_fork() {
     let target = target(&dir);
     let before = digest(&arena);
     // The child lags behind the writers.
-    let options = Options { delay_per_chunk: Duration::from_millis(5), ..OPTIONS };
-    let running = fork(Prepared::new(&target, &options, &arena).unwrap(), &arena).unwrap();
+    let options = ImageOptions { delay_per_chunk: Duration::from_millis(5), ..OPTIONS };
+    let running =
+        fork(PreparedCheckpoint::new(&target, &options, &arena).unwrap(), &arena).unwrap();
     assert!(running.pid() > 0);
     let handle = running.handle();
     for chunk in 1..arena.used_chunks() {
@@ -80,7 +81,7 @@ fn an_image_holds_the_instant_of_the_fork() {
     }
     let outcome = running.wait(&mut Attendant(&arena)).unwrap();
     let progress = handle.progress();
-    assert_eq!(progress.phase, Phase::Done);
+    assert_eq!(progress.phase, WriterPhase::Done);
     assert_eq!(progress.chunks_done, progress.chunks_total);
     assert_eq!(progress.image_bytes, outcome.image_bytes);
     assert_ne!(digest(&arena), before);
@@ -92,7 +93,7 @@ fn an_image_restores_into_a_larger_arena_of_other_pages() {
     let arena = filled(PageKind::Small, 8, Content::Text);
     let dir = TempDir::new().unwrap();
     let target = target(&dir);
-    save_here(Prepared::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
+    save_here(PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
     let kind = pages::choose(1 << 40, Isolation::KernelCow).0;
     let (again, stats) = restore(&target.path(), kind, 256 << 20, LAYOUT, 2).unwrap();
     assert_eq!(again.used_bytes(), arena.used_bytes());
@@ -108,7 +109,7 @@ fn a_filesystem_without_direct_io_will_do() {
     let Ok(dir) = TempDir::new_in("/dev/shm") else { return };
     let target = target(&dir);
     let arena = filled(PageKind::Small, 8, Content::Noise);
-    save_by_fork(Prepared::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
+    save_by_fork(PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
     assert_eq!(digest(&restored(&target.path(), &arena)), digest(&arena));
 }
 
@@ -117,7 +118,7 @@ fn inspecting_tells_what_a_restore_needs() {
     let arena = filled(PageKind::Small, 8, Content::Text);
     let dir = TempDir::new().unwrap();
     let target = target(&dir);
-    save_here(Prepared::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
+    save_here(PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
     let info = inspect(&target.path()).unwrap();
     assert_eq!((info.layout, info.created_ms), (LAYOUT, CREATED));
     assert_eq!(info.chunks, arena.used_chunks());
@@ -140,10 +141,11 @@ const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden-empty.co
 
 fn write_golden(dir: &Path) -> Vec<u8> {
     let layout = layout_hash(&[]);
-    let arena = Blank::reserve(PageKind::Small, 8 << 20).unwrap().format(layout, 42).unwrap();
-    let target = Target { dir: dir.to_owned(), filename: "empty.cow".into() };
-    let options = Options { layout, ..OPTIONS };
-    let mut prepared = Prepared::new(&target, &options, &arena).unwrap();
+    let arena =
+        ReservedArena::reserve(PageKind::Small, 8 << 20).unwrap().format(layout, 42).unwrap();
+    let target = ImageTarget { dir: dir.to_owned(), filename: "empty.cow".into() };
+    let options = ImageOptions { layout, ..OPTIONS };
+    let mut prepared = PreparedCheckpoint::new(&target, &options, &arena).unwrap();
     prepared.job.header.writer = *b"cowherd golden\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
     save_here(prepared, &arena).unwrap();
     fs::read(target.path()).unwrap()

@@ -18,12 +18,12 @@ fn a_gibibyte() {
     let rate = |bytes: u64, time: Duration| bytes as f64 / 1e6 / time.as_secs_f64();
     for (name, content) in [("noise", Content::Noise), ("text", Content::Text)] {
         let arena = filled(PageKind::Thp, 1024, content);
-        for codec in [Codec::None, Codec::Lz4] {
+        for codec in [ChunkCodec::None, ChunkCodec::Lz4] {
             let dir = TempDir::new_in(&folder).unwrap();
             let target = target(&dir);
-            let options = Options { codec, ..OPTIONS };
+            let options = ImageOptions { codec, ..OPTIONS };
             for _ in 0..3 {
-                let prepared = Prepared::new(&target, &options, &arena).unwrap();
+                let prepared = PreparedCheckpoint::new(&target, &options, &arena).unwrap();
                 let o = save_by_fork(prepared, &arena).unwrap();
                 println!(
                     "save {name} {codec:?}: {:.0} MB/s, image {:.0} MB of {:.0}, direct {}; read \

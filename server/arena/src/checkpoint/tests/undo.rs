@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
 use super::*;
-use crate::memory::pages::{self, Pool};
+use crate::memory::pages::{self, HugetlbPool};
 use crate::{BLOCK_SIZES, Isolation, SHARDS, UndoOptions};
 
 const WRITERS: u64 = 3;
@@ -102,12 +102,13 @@ impl World {
     }
 
     /// One save amid the changes; sometimes its child is killed.
-    fn round(&self, random: &mut Random, target: &Target) {
-        let codec = if random.next().is_multiple_of(4) { Codec::Lz4 } else { Codec::None };
+    fn round(&self, random: &mut Random, target: &ImageTarget) {
+        let codec =
+            if random.next().is_multiple_of(4) { ChunkCodec::Lz4 } else { ChunkCodec::None };
         let delay_per_chunk = Duration::from_micros(random.next() % 400);
-        let options = Options { codec, delay_per_chunk, ..OPTIONS };
+        let options = ImageOptions { codec, delay_per_chunk, ..OPTIONS };
         let kills = random.next().is_multiple_of(8);
-        let prepared = Prepared::new(target, &options, &self.arena).unwrap();
+        let prepared = PreparedCheckpoint::new(target, &options, &self.arena).unwrap();
         let (before, running) = {
             let mut held = self.arena.lock(ShardSet::ALL);
             let before = digest_of(&self.arena, &mut held);
@@ -125,7 +126,7 @@ impl World {
                 let again = restored(&target.path(), &self.arena);
                 assert!(digest(&again) == before, "the image is not that of the fork");
             }
-            Err(SaveError::Cancelled) if kills => {}
+            Err(CheckpointError::Cancelled) if kills => {}
             Err(error) => panic!("{error}"),
         }
     }
@@ -184,7 +185,7 @@ fn saves_of_transparent_huge_pages_are_exact() {
 #[test]
 fn saves_of_hugetlb_pages_are_exact() {
     // Two arenas of 40 MiB at once.
-    if Pool::read(PageKind::Huge2Mb).is_some_and(|pool| pool.available() >= 48) {
+    if HugetlbPool::read(PageKind::Huge2Mb).is_some_and(|pool| pool.available() >= 48) {
         saves_are_exact(PageKind::Huge2Mb, rounds());
     }
 }

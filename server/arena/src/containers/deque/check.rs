@@ -1,7 +1,7 @@
 //! A deque's invariants, checked after a restore: its bytes are untrusted until then.
 
 use crate::containers::packed;
-use crate::{Audit, Broken, Mem, Offset};
+use crate::{Audit, Corruption, Mem, Offset};
 
 use super::Root;
 use super::node::{HEAD, Node};
@@ -10,7 +10,7 @@ use super::node::{HEAD, Node};
 ///
 /// # Errors
 /// The first broken invariant.
-pub fn check(mem: &Mem<'_>, audit: &Audit<'_>, root_at: Offset<Root>) -> Result<Root, Broken> {
+pub fn check(mem: &Mem<'_>, audit: &Audit<'_>, root_at: Offset<Root>) -> Result<Root, Corruption> {
     let root = mem.read(root_at);
     let mut seen = Root::EMPTY;
     let mut next = root.first;
@@ -18,11 +18,11 @@ pub fn check(mem: &Mem<'_>, audit: &Audit<'_>, root_at: Offset<Root>) -> Result<
         let node = claim(mem, audit, next)?;
         if node.previous != seen.last {
             let reason = format!("deque: {:#x} stands behind {:#x}", node.previous, seen.last);
-            return Err(Broken::at(next, reason));
+            return Err(Corruption::at(next, reason));
         }
         if packed::check(node.run(mem)).map(|count| count as u64) != Some(node.count) {
             let reason = format!("deque: a node of {} elements is damaged", node.count);
-            return Err(Broken::at(next, reason));
+            return Err(Corruption::at(next, reason));
         }
         if seen.first == 0 {
             seen.first = next;
@@ -33,16 +33,16 @@ pub fn check(mem: &Mem<'_>, audit: &Audit<'_>, root_at: Offset<Root>) -> Result<
         next = node.next;
     }
     if seen != root {
-        return Err(Broken::at(root_at.raw(), format!("deque: {root:?}, but it is {seen:?}")));
+        return Err(Corruption::at(root_at.raw(), format!("deque: {root:?}, but it is {seen:?}")));
     }
     Ok(root)
 }
 
 /// A node that lies in the arena, is nobody else's, and has a run within its bounds.
-fn claim(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<Node, Broken> {
+fn claim(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<Node, Corruption> {
     let capacity = mem.arena().capacity();
     if !at.is_multiple_of(16) || at.checked_add(HEAD).is_none_or(|end| end > capacity) {
-        return Err(Broken::at(0, format!("deque: a node at {at:#x}, outside the arena")));
+        return Err(Corruption::at(0, format!("deque: a node at {at:#x}, outside the arena")));
     }
     let node = Node::load(mem, at);
     let is_sound = HEAD <= node.start
@@ -51,7 +51,7 @@ fn claim(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<Node, Broken> {
         && node.count > 0
         && at.checked_add(node.size).is_some_and(|end| end <= capacity);
     if !is_sound {
-        return Err(Broken::at(at, format!("deque: impossible node {node:?}")));
+        return Err(Corruption::at(at, format!("deque: impossible node {node:?}")));
     }
     audit.claim(at, node.size, mem.shard())?;
     Ok(node)

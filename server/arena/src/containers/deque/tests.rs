@@ -6,7 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::containers::packed::Encoded;
-use crate::{Arena, Audit, Blank, Broken, OutOfMemory, PageKind, ShardIndex, ShardSet};
+use crate::{Arena, Audit, Corruption, OutOfMemory, PageKind, ReservedArena, ShardIndex, ShardSet};
 
 const ROOT: Offset<Root> = Offset::new(crate::layout::shard_root(0));
 const ORDINARY: Limits = Limits { bytes: 8192, count: None };
@@ -16,14 +16,14 @@ fn deque() -> Deque {
 }
 
 fn arena(mebibytes: u64) -> Arena {
-    Blank::reserve(PageKind::Small, mebibytes << 20).unwrap().format(0, 0).unwrap()
+    ReservedArena::reserve(PageKind::Small, mebibytes << 20).unwrap().format(0, 0).unwrap()
 }
 
 fn shard() -> ShardIndex {
     ShardIndex::new(0).unwrap()
 }
 
-fn verify(arena: &Arena, ballast: &[(u64, u64)]) -> Result<Root, Broken> {
+fn verify(arena: &Arena, ballast: &[(u64, u64)]) -> Result<Root, Corruption> {
     let mut held = arena.lock(ShardSet::ALL);
     let audit = Audit::begin(&mut held)?;
     let root = check(&audit.mem(shard()), &audit, ROOT)?;

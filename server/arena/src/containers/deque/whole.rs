@@ -84,7 +84,7 @@ impl Deque {
         let (mut bytes, mut seen, mut next) = (0, 0, root.first);
         while next != 0 && (samples == 0 || seen < samples) {
             let node = Node::load(mem, next);
-            bytes += crate::rounded(node.size);
+            bytes += crate::allocated_size(node.size);
             seen += 1;
             next = node.next;
         }

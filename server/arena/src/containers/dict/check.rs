@@ -1,6 +1,6 @@
 //! A dictionary's invariants, checked after a restore: its bytes are untrusted until then.
 
-use crate::{Audit, Broken, Mem, Offset, ShardIndex};
+use crate::{Audit, Corruption, Mem, Offset, ShardIndex};
 
 use super::segment::Segment;
 use super::{MAX_DEPTH, OFFSET_BITS, OFFSET_MASK, PROBES, Root, SLOTS, prefix, tag_of};
@@ -17,7 +17,7 @@ pub trait Checked {
     ///
     /// # Errors
     /// There is no such item, or it is damaged.
-    fn check(&mut self, item: u64) -> Result<u64, Broken>;
+    fn check(&mut self, item: u64) -> Result<u64, Corruption>;
 
     /// Whether two items that were checked have the same key.
     fn is_same_key(&self, one: u64, other: u64) -> bool;
@@ -42,9 +42,10 @@ pub fn check(
     audit: &Audit<'_>,
     root_at: Offset<Root>,
     items: &mut impl Checked,
-) -> Result<Root, Broken> {
+) -> Result<Root, Corruption> {
     let root = mem.read(root_at);
-    let broken = |reason: String| Err(Broken::at(root_at.raw(), format!("dictionary: {reason}")));
+    let broken =
+        |reason: String| Err(Corruption::at(root_at.raw(), format!("dictionary: {reason}")));
     if root.directory == 0 {
         if root != Root::EMPTY {
             return broken(format!("empty, but {root:?}"));
@@ -88,14 +89,17 @@ fn claim_segment(
     audit: &Audit<'_>,
     at: u64,
     shard: ShardIndex,
-) -> Result<Segment, Broken> {
+) -> Result<Segment, Corruption> {
     if at > OFFSET_MASK || at.checked_add(8).is_none_or(|end| end > mem.arena().capacity()) {
-        return Err(Broken::at(0, format!("dictionary: a segment at {at:#x}, outside the arena")));
+        return Err(Corruption::at(
+            0,
+            format!("dictionary: a segment at {at:#x}, outside the arena"),
+        ));
     }
     let head = mem.read(Offset::<u64>::new(at));
     let segment = Segment::decode(at, head);
     if segment.buckets < 2 || head >> 24 & 0xff != 0 {
-        return Err(Broken::at(at, format!("dictionary: impossible segment head {head:#x}")));
+        return Err(Corruption::at(at, format!("dictionary: impossible segment head {head:#x}")));
     }
     audit.claim(at, segment.size(), shard)?;
     Ok(segment)
@@ -107,7 +111,7 @@ fn check_slots(
     expected_prefix: u64,
     items: &mut impl Checked,
     scratch: &mut Scratch,
-) -> Result<(), Broken> {
+) -> Result<(), Corruption> {
     let Scratch { slots, hashes, .. } = scratch;
     slots.clear();
     hashes.clear();
@@ -120,7 +124,7 @@ fn check_slots(
     if slots.len() as u64 != segment.items {
         let reason =
             format!("dictionary: a segment of {} items has {}", segment.items, slots.len());
-        return Err(Broken::at(segment.at, reason));
+        return Err(Corruption::at(segment.at, reason));
     }
     slots.iter().take(AHEAD).for_each(|(_, word)| items.prefetch(word & OFFSET_MASK));
     for (i, &(slot, word)) in slots.iter().enumerate() {
@@ -134,7 +138,7 @@ fn check_slots(
         let near = (0..PROBES.min(segment.buckets)).any(|p| segment.bucket(home + p) == bucket);
         if tag != tag_of(hash) || !near || prefix(hash, segment.depth) != expected_prefix {
             let reason = format!("dictionary: the item at {item:#x} is in the wrong place");
-            return Err(Broken::at(slot, reason));
+            return Err(Corruption::at(slot, reason));
         }
         hashes.push(hash);
     }
@@ -143,7 +147,7 @@ fn check_slots(
 
 /// Checks that no two items of a segment have the same key. Two such have the same hash, and so are
 /// in the same segment and in the same few buckets.
-fn check_unique(items: &impl Checked, scratch: &mut Scratch) -> Result<(), Broken> {
+fn check_unique(items: &impl Checked, scratch: &mut Scratch) -> Result<(), Corruption> {
     let Scratch { slots, hashes, sorted } = scratch;
     sorted.clone_from(hashes);
     sorted.sort_unstable();
@@ -158,7 +162,7 @@ fn check_unique(items: &impl Checked, scratch: &mut Scratch) -> Result<(), Broke
             if let Some((_, other)) = same[..i].iter().find(|(_, o)| items.is_same_key(*one, *o)) {
                 let reason =
                     format!("dictionary: the items at {other:#x} and {one:#x} have one key");
-                return Err(Broken::at(*one, reason));
+                return Err(Corruption::at(*one, reason));
             }
         }
     }

@@ -262,28 +262,28 @@ impl Dict {
     /// prefetch. `None` if there is nothing to fetch.
     #[inline]
     pub fn hint(self, arena: &crate::Arena, hash: u64) -> Option<u64> {
-        let directory = arena.hint(self.root.raw())?;
-        let depth = arena.hint(self.root.raw() + 16)? & 0x3f;
+        let directory = arena.load_racy(self.root.raw())?;
+        let depth = arena.load_racy(self.root.raw() + 16)? & 0x3f;
         if directory == 0 {
             return None;
         }
         let segment = if depth == 0 {
             directory
         } else {
-            arena.hint(directory.checked_add(prefix(hash, u32::try_from(depth).ok()?) * 8)?)?
+            arena.load_racy(directory.checked_add(prefix(hash, u32::try_from(depth).ok()?) * 8)?)?
         };
         Some(segment)
     }
 
     /// Number of items, read without a lock: exact when nobody writes.
     pub fn hint_len(self, arena: &crate::Arena) -> u64 {
-        arena.hint(self.root.raw() + 8).unwrap_or(0)
+        arena.load_racy(self.root.raw() + 8).unwrap_or(0)
     }
 
     /// As [`Self::hint`], from the segment on: the place of the home bucket.
     #[inline]
     pub fn hint_bucket(arena: &crate::Arena, segment: u64, hash: u64) -> Option<u64> {
-        let buckets = arena.hint(segment)? & 0xffff;
+        let buckets = arena.load_racy(segment)? & 0xffff;
         Some(segment + ((tag_of(hash) * buckets) >> 16) * 64)
     }
 
@@ -292,7 +292,7 @@ impl Dict {
     pub fn hint_item(arena: &crate::Arena, bucket: u64, hash: u64) -> Option<u64> {
         let tag = tag_of(hash);
         (0..SLOTS).find_map(|i| {
-            let word = arena.hint(bucket + i * 8)?;
+            let word = arena.load_racy(bucket + i * 8)?;
             (word >> OFFSET_BITS == tag && word & OFFSET_MASK > 64).then_some(word & OFFSET_MASK)
         })
     }

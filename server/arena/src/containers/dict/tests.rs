@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Arena, Audit, Blank, Broken, PageKind, ShardIndex, ShardSet};
+use crate::{Arena, Audit, Corruption, PageKind, ReservedArena, ShardIndex, ShardSet};
 
 const ROOT: Offset<Root> = Offset::new(crate::layout::shard_root(0));
 
@@ -36,7 +36,7 @@ fn skewed(key: u64) -> u64 {
 }
 
 fn arena() -> Arena {
-    Blank::reserve(PageKind::Small, 64 << 20).unwrap().format(0, 0).unwrap()
+    ReservedArena::reserve(PageKind::Small, 64 << 20).unwrap().format(0, 0).unwrap()
 }
 
 fn shard() -> ShardIndex {
@@ -73,7 +73,7 @@ impl Checked for Checking<'_, '_> {
         self.audit.prefetch(item);
     }
 
-    fn check(&mut self, item: u64) -> Result<u64, Broken> {
+    fn check(&mut self, item: u64) -> Result<u64, Corruption> {
         self.audit.claim(item, 32, shard())?;
         Ok((self.hash)(self.key(item)))
     }
@@ -83,7 +83,7 @@ impl Checked for Checking<'_, '_> {
     }
 }
 
-fn verify(arena: &Arena, hash: fn(u64) -> u64) -> Result<u64, Broken> {
+fn verify(arena: &Arena, hash: fn(u64) -> u64) -> Result<u64, Corruption> {
     let mut held = arena.lock(ShardSet::ALL);
     let audit = Audit::begin(&mut held)?;
     let root = check(&audit.mem(shard()), &audit, ROOT, &mut Checking { audit: &audit, hash })?;
@@ -238,7 +238,7 @@ fn draining_frees_everything_in_slices() {
 
 #[test]
 fn a_full_arena_changes_nothing() {
-    let arena = Blank::reserve(PageKind::Small, 8 << 20).unwrap().format(0, 0).unwrap();
+    let arena = ReservedArena::reserve(PageKind::Small, 8 << 20).unwrap().format(0, 0).unwrap();
     let mut held = arena.lock(ShardSet::ALL);
     let mut mem = held.mem(shard());
     while mem.allocate(8000).is_ok() {}

@@ -2,7 +2,7 @@
 
 use std::cmp::Ordering;
 
-use crate::{Audit, Broken, Mem, Offset};
+use crate::{Audit, Corruption, Mem, Offset};
 
 use super::node::{Entry, ITEM_MASK, Node, Slot};
 use super::{MAX_DEPTH, Root};
@@ -19,7 +19,7 @@ pub trait Checked {
     ///
     /// # Errors
     /// There is no such item, or it is damaged, or `key` is not its key.
-    fn check(&mut self, entry: Entry) -> Result<(), Broken>;
+    fn check(&mut self, entry: Entry) -> Result<(), Corruption>;
 
     /// How two items that were checked and have the same key are ordered.
     fn compare(&self, one: u64, other: u64) -> Ordering;
@@ -35,9 +35,9 @@ pub fn check(
     audit: &Audit<'_>,
     root_at: Offset<Root>,
     items: &mut impl Checked,
-) -> Result<Root, Broken> {
+) -> Result<Root, Corruption> {
     let root = mem.read(root_at);
-    let broken = |reason: String| Err(Broken::at(root_at.raw(), format!("tree: {reason}")));
+    let broken = |reason: String| Err(Corruption::at(root_at.raw(), format!("tree: {reason}")));
     if root.node == 0 {
         if root != Root::EMPTY {
             return broken(format!("empty, but {root:?}"));
@@ -71,38 +71,38 @@ struct Walk<'a, 'h, C> {
 impl<C: Checked> Walk<'_, '_, C> {
     /// Checks a node of this level and everything below it; returns what there is. Recursion is no
     /// deeper than [`MAX_DEPTH`].
-    fn node(&mut self, at: u64, level: u32) -> Result<Slot, Broken> {
+    fn node(&mut self, at: u64, level: u32) -> Result<Slot, Corruption> {
         let capacity = self.mem.arena().capacity();
         if at > ITEM_MASK || !at.is_multiple_of(64) || at >= capacity {
-            return Err(Broken::at(0, format!("tree: a node at {at:#x}, outside the arena")));
+            return Err(Corruption::at(0, format!("tree: a node at {at:#x}, outside the arena")));
         }
         let node = Node::read_untrusted(self.mem, at)
             .filter(|node| node.level == level && (!node.is_small() || self.is_single));
         let Some(node) = node else {
             let head = self.mem.read(Offset::<u64>::new(at));
             let reason = format!("tree: impossible head {head:#x} of a node of level {level}");
-            return Err(Broken::at(at, reason));
+            return Err(Corruption::at(at, reason));
         };
         self.audit.claim(at, node.size(), self.mem.shard())?;
         let count = if node.is_leaf() { self.leaf(&node)? } else { self.inner(&node)? };
         Ok(Slot { first: node.first_of(self.mem, 0), child: at, count })
     }
 
-    fn inner(&mut self, node: &Node) -> Result<u64, Broken> {
+    fn inner(&mut self, node: &Node) -> Result<u64, Corruption> {
         let mut count = 0;
         for index in 0..node.len {
             let said = node.slot(self.mem, index);
             let is = self.node(said.child, node.level - 1)?;
             if said != is {
                 let reason = format!("tree: a slot says {said:?}, but there is {is:?}");
-                return Err(Broken::at(node.at, reason));
+                return Err(Corruption::at(node.at, reason));
             }
             count += is.count;
         }
         Ok(count)
     }
 
-    fn leaf(&mut self, node: &Node) -> Result<u64, Broken> {
+    fn leaf(&mut self, node: &Node) -> Result<u64, Corruption> {
         for index in 0..node.len.min(AHEAD) {
             self.items.prefetch(node.entry(self.mem, index).item);
         }
@@ -119,7 +119,7 @@ impl<C: Checked> Walk<'_, '_, C> {
             });
             if !ascends {
                 let reason = format!("tree: {entry:?} is not behind {:?}", self.last);
-                return Err(Broken::at(node.at, reason));
+                return Err(Corruption::at(node.at, reason));
             }
             self.last = Some(entry);
         }

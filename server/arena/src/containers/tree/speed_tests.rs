@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::time::Instant;
 
 use super::*;
-use crate::{Blank, PageKind, ShardIndex, ShardSet};
+use crate::{PageKind, ReservedArena, ShardIndex, ShardSet};
 
 const ROOT: Offset<Root> = Offset::new(crate::layout::shard_root(0));
 const ITEMS: u64 = 1_000_000;
@@ -36,7 +36,7 @@ fn timed(name: &str, who: &str, mut work: impl FnMut(u64) -> u64) {
 #[test]
 #[ignore = "a measurement, for an optimised build"]
 fn beside_a_btreemap() {
-    let arena = Blank::reserve(PageKind::Small, 256 << 20).unwrap().format(0, 0).unwrap();
+    let arena = ReservedArena::reserve(PageKind::Small, 256 << 20).unwrap().format(0, 0).unwrap();
     let mut held = arena.lock(ShardSet::ALL);
     let mut mem = held.mem(ShardIndex::new(0).unwrap());
     let tree = Tree::at(ROOT);

@@ -4,7 +4,7 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::{Arena, Audit, Blank, Broken, PageKind, ShardIndex, ShardSet};
+use crate::{Arena, Audit, Corruption, PageKind, ReservedArena, ShardIndex, ShardSet};
 
 const ROOT: Offset<Root> = Offset::new(crate::layout::shard_root(0));
 const ITEM: u64 = 32;
@@ -14,7 +14,7 @@ fn tree() -> Tree {
 }
 
 fn arena(mebibytes: u64) -> Arena {
-    Blank::reserve(PageKind::Small, mebibytes << 20).unwrap().format(0, 0).unwrap()
+    ReservedArena::reserve(PageKind::Small, mebibytes << 20).unwrap().format(0, 0).unwrap()
 }
 
 fn shard() -> ShardIndex {
@@ -54,11 +54,11 @@ impl Checked for Checking<'_, '_> {
         self.audit.prefetch(item);
     }
 
-    fn check(&mut self, entry: Entry) -> Result<(), Broken> {
+    fn check(&mut self, entry: Entry) -> Result<(), Corruption> {
         self.audit.claim(entry.item, ITEM, shard())?;
         let key = self.audit.mem(shard()).read(Offset::<u64>::new(entry.item));
         if key != entry.key {
-            return Err(Broken::at(entry.item, "not its key".into()));
+            return Err(Corruption::at(entry.item, "not its key".into()));
         }
         Ok(())
     }
@@ -70,7 +70,7 @@ impl Checked for Checking<'_, '_> {
 }
 
 /// Checks the tree; other objects than its own are not minded if there is `ballast`.
-fn verify(arena: &Arena, ballast: &[u64]) -> Result<Root, Broken> {
+fn verify(arena: &Arena, ballast: &[u64]) -> Result<Root, Corruption> {
     let mut held = arena.lock(ShardSet::ALL);
     let audit = Audit::begin(&mut held)?;
     let root = check(&audit.mem(shard()), &audit, ROOT, &mut Checking { audit: &audit })?;

@@ -161,7 +161,7 @@ pub(super) fn hpexpiretime(call: &mut Call<'_>) -> Answer {
     get(call, MILLISECOND, 0)
 }
 
-/// Replies the expiry of fields, counted in `unit` from `base` on, rounded up.
+/// Replies the expiry of fields, counted in `unit` from `base` on, allocated_size up.
 fn get(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
     let entry = read(call)?;
     let fields = fields_at(call, 2)?;

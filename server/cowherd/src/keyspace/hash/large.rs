@@ -11,7 +11,7 @@ use crate::keyspace::entry::{ByPlace, ValueKind, hash};
 use crate::keyspace::values::{Common, Type};
 use cowherd_arena::containers::dict::{self, Cursor, Dict, Found};
 use cowherd_arena::containers::tree::{self, Ties, Tree};
-use cowherd_arena::{Audit, Broken, Mem, Offset, OutOfMemory, rounded};
+use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
 use super::field::{ByHash, ByName, HEAD, Shape};
 use super::{Hash, Header};
@@ -109,7 +109,7 @@ impl Large {
     pub fn overwrite(self, mem: &mut Mem<'_>, at: u64, value: &[u8], expiry: Option<i64>) -> bool {
         let old = Shape::load(mem, at);
         let new = Shape { value_len: value.len() as u64, ..old };
-        if old.expiry(mem, at) != expiry || rounded(new.len()) != rounded(old.len()) {
+        if old.expiry(mem, at) != expiry || allocated_size(new.len()) != allocated_size(old.len()) {
             return false;
         }
         if new != old {
@@ -271,7 +271,7 @@ impl Large {
         let (mut seen, mut bytes) = (0, 0);
         self.fields().scan(mem, Cursor::default(), least, |at| {
             seen += 1;
-            bytes += rounded(Shape::load(mem, at).len());
+            bytes += allocated_size(Shape::load(mem, at).len());
         });
         let root = self.fields().root(mem);
         let objects = (u128::from(bytes) * u128::from(root.len)).checked_div(seen).unwrap_or(0);
@@ -287,7 +287,7 @@ pub(super) fn check(
     audit: &Audit<'_>,
     header: u64,
     is_garbage: bool,
-) -> Result<bool, Broken> {
+) -> Result<bool, Corruption> {
     let large = Large::at(header);
     let mut fields = Fields { mem, audit, expiring: Vec::new() };
     let place = Offset::new(large.fields().place());
@@ -302,7 +302,7 @@ pub(super) fn check(
         let reason = format!("hash at {header:#x}: {} fields expire; {root:?}, {tree:?}", {
             expiring.len()
         });
-        return Err(Broken::at(header, reason));
+        return Err(Corruption::at(header, reason));
     }
     Ok(!expiring.is_empty())
 }
@@ -320,18 +320,21 @@ impl dict::Checked for Fields<'_, '_> {
         self.audit.prefetch(item);
     }
 
-    fn check(&mut self, item: u64) -> Result<u64, Broken> {
+    fn check(&mut self, item: u64) -> Result<u64, Corruption> {
         if item.checked_add(HEAD).is_none_or(|end| end > self.mem.arena().capacity()) {
-            return Err(Broken::at(0, format!("a field at {item:#x}, outside the arena")));
+            return Err(Corruption::at(0, format!("a field at {item:#x}, outside the arena")));
         }
         let shape = Shape::load(self.mem, item);
         if shape.name_len > MAX_VALUE || shape.value_len > MAX_VALUE {
-            return Err(Broken::at(item, format!("impossible field at {item:#x}: {shape:?}")));
+            return Err(Corruption::at(item, format!("impossible field at {item:#x}: {shape:?}")));
         }
         self.audit.claim(item, shape.len(), self.mem.shard())?;
         if let Some(expiry) = shape.expiry(self.mem, item) {
             if expiry <= 0 {
-                return Err(Broken::at(item, format!("field at {item:#x} expires at {expiry}")));
+                return Err(Corruption::at(
+                    item,
+                    format!("field at {item:#x} expires at {expiry}"),
+                ));
             }
             self.expiring.push(item);
         }
@@ -356,13 +359,13 @@ impl tree::Checked for Expiring<'_, '_> {
         self.mem.arena().prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Broken> {
+    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
         let item = entry.item;
         let is_one = self.fields.binary_search(&item).is_ok()
             && Shape::load(self.mem, item).expiry(self.mem, item).map(order) == Some(entry.key);
         match is_one {
             true => Ok(()),
-            false => Err(Broken::at(item, format!("no field at {item:#x} expires then"))),
+            false => Err(Corruption::at(item, format!("no field at {item:#x} expires then"))),
         }
     }
 

@@ -36,7 +36,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use cowherd_arena::containers::dict::{self, Cursor};
 use cowherd_arena::containers::packed::Element;
 use cowherd_arena::containers::tree;
-use cowherd_arena::{Audit, Broken, Mem, OutOfMemory};
+use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
 use super::entry::{Encoding, Shape, VOLATILE, ValueKind};
 use super::shards::Entry;
@@ -95,10 +95,10 @@ impl Type for Hash {
         shape: Option<&Shape>,
         header: u64,
         is_garbage: bool,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Corruption> {
         let expires = large::check(mem, audit, header, is_garbage)?;
         if shape.is_some_and(|shape| shape.form > VOLATILE || expires && shape.form != VOLATILE) {
-            return Err(Broken::at(header, format!("a hash of a wrong form at {header:#x}")));
+            return Err(Corruption::at(header, format!("a hash of a wrong form at {header:#x}")));
         }
         Ok(())
     }

@@ -27,7 +27,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use cowherd_arena::containers::deque::{self, Deque, Root};
 use cowherd_arena::containers::packed;
-use cowherd_arena::{Audit, Broken, Mem, Offset, OutOfMemory};
+use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory};
 
 use super::entry::{Shape, ValueKind};
 use super::values::{Common, Digest, Type};
@@ -133,15 +133,15 @@ impl Type for List {
         shape: Option<&Shape>,
         header: u64,
         is_garbage: bool,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Corruption> {
         let place = header + std::mem::offset_of!(Header, root) as u64;
         let root = deque::check(mem, audit, Offset::new(place))?;
         if root.len == 0 && !is_garbage {
-            return Err(Broken::at(header, "a list without elements".into()));
+            return Err(Corruption::at(header, "a list without elements".into()));
         }
         match shape {
             Some(shape) if shape.form > QUICKLIST => {
-                Err(Broken::at(header, format!("a list of form {}", shape.form)))
+                Err(Corruption::at(header, format!("a list of form {}", shape.form)))
             }
             _ => Ok(()),
         }

@@ -7,7 +7,7 @@ use crate::keyspace::entry::{ByPlace, ValueKind, hash};
 use crate::keyspace::values::{Common, Type};
 use cowherd_arena::containers::dict::{self, Checked, Cursor, Dict, Hashed, Items};
 use cowherd_arena::containers::packed::{self, Element, Encoded};
-use cowherd_arena::{Audit, Broken, Mem, Offset, OutOfMemory, ReadOnly, rounded};
+use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, ReadOnly, allocated_size};
 
 use super::{Header, Set};
 
@@ -180,7 +180,7 @@ impl Large {
         let (mut seen, mut bytes) = (0, 0);
         self.members().scan(mem, Cursor::default(), least, |item| {
             seen += 1;
-            bytes += rounded(size(mem, item));
+            bytes += allocated_size(size(mem, item));
         });
         let root = self.members().root(mem);
         let objects = (u128::from(bytes) * u128::from(root.len)).checked_div(seen).unwrap_or(0);
@@ -195,11 +195,11 @@ pub(super) fn check(
     audit: &Audit<'_>,
     header: u64,
     is_garbage: bool,
-) -> Result<(), Broken> {
+) -> Result<(), Corruption> {
     let place = Offset::new(Large::at(header).members().place());
     let root = dict::check(mem, audit, place, &mut Members { mem, audit })?;
     if !is_garbage && (root.len == 0 || root.drained > 0) {
-        return Err(Broken::at(header, format!("a set with {root:?}")));
+        return Err(Corruption::at(header, format!("a set with {root:?}")));
     }
     Ok(())
 }
@@ -215,14 +215,15 @@ impl Checked for Members<'_, '_> {
         self.audit.prefetch(item);
     }
 
-    fn check(&mut self, item: u64) -> Result<u64, Broken> {
+    fn check(&mut self, item: u64) -> Result<u64, Corruption> {
         let capacity = self.mem.arena().capacity();
         let is_inside = |len: u64| item.checked_add(len).is_some_and(|end| end <= capacity);
         if !is_inside(START) {
             let reason = format!("a member of a set at {item:#x}, outside the arena");
-            return Err(Broken::at(0, reason));
+            return Err(Corruption::at(0, reason));
         }
-        let damaged = || Err(Broken::at(item, format!("a damaged member of a set at {item:#x}")));
+        let damaged =
+            || Err(Corruption::at(item, format!("a damaged member of a set at {item:#x}")));
         let size = packed::size(self.mem.bytes(item, START)).map(|size| size as u64);
         let Some(size) = size.filter(|size| is_inside(*size)) else { return damaged() };
         self.audit.claim(item, size, self.mem.shard())?;

@@ -30,7 +30,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use cowherd_arena::containers::dict::{self, Cursor};
 use cowherd_arena::containers::packed::{self, Element, Encoded, as_number};
-use cowherd_arena::{Audit, Broken, Mem, OutOfMemory};
+use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
 use super::compact::CompactLimits;
 use super::entry::{Shape, ValueKind, hash};
@@ -118,9 +118,9 @@ impl Type for Set {
         shape: Option<&Shape>,
         header: u64,
         is_garbage: bool,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Corruption> {
         if shape.is_some_and(|shape| shape.form != RUN) {
-            return Err(Broken::at(header, format!("a set of a wrong form at {header:#x}")));
+            return Err(Corruption::at(header, format!("a set of a wrong form at {header:#x}")));
         }
         large::check(mem, audit, header, is_garbage)
     }

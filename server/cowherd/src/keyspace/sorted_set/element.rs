@@ -15,7 +15,7 @@ use crate::keyspace::MAX_VALUE;
 use crate::keyspace::entry::hash;
 use cowherd_arena::containers::dict::{self, Hashed};
 use cowherd_arena::containers::tree;
-use cowherd_arena::{Audit, Broken, Mem, Offset, OutOfMemory};
+use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory};
 
 /// Bytes before the length.
 const SCORE: u64 = 8;
@@ -126,19 +126,19 @@ impl dict::Checked for CheckMembers<'_, '_> {
         self.audit.prefetch(item);
     }
 
-    fn check(&mut self, item: u64) -> Result<u64, Broken> {
+    fn check(&mut self, item: u64) -> Result<u64, Corruption> {
         let capacity = self.mem.arena().capacity();
         if item.checked_add(SCORE + 5).is_none_or(|end| end > capacity) {
-            return Err(Broken::at(0, format!("a member at {item:#x}, outside the arena")));
+            return Err(Corruption::at(0, format!("a member at {item:#x}, outside the arena")));
         }
         let (_, len) = place(self.mem, item);
         let is_short = self.mem.read(Offset::<u8>::new(item + SCORE)) != LONG;
         if len > MAX_VALUE || is_short != (len < u64::from(LONG)) {
-            return Err(Broken::at(item, format!("a member of {len} bytes")));
+            return Err(Corruption::at(item, format!("a member of {len} bytes")));
         }
         self.audit.claim(item, size(len), self.mem.shard())?;
         if score(self.mem, item).is_nan() {
-            return Err(Broken::at(item, "a score that is not a number".into()));
+            return Err(Corruption::at(item, "a score that is not a number".into()));
         }
         self.seen.push(item);
         Ok(hash(self.mem.arena(), member(self.mem, item)))
@@ -161,11 +161,11 @@ impl tree::Checked for CheckOrder<'_, '_> {
         self.mem.arena().prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Broken> {
+    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
         let is_known = self.seen.binary_search(&entry.item).is_ok();
         if !is_known || order(score(self.mem, entry.item)) != entry.key {
             let reason = format!("a sorted set orders {entry:?}, which is no member of it");
-            return Err(Broken::at(entry.item, reason));
+            return Err(Corruption::at(entry.item, reason));
         }
         Ok(())
     }

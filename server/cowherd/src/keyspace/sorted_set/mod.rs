@@ -27,7 +27,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use cowherd_arena::containers::dict::{self, Dict};
 use cowherd_arena::containers::packed::{self, Element, Encoded};
 use cowherd_arena::containers::tree::{self, Tree};
-use cowherd_arena::{Audit, Broken, Mem, Offset, OutOfMemory, rounded};
+use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
 use super::entry::{Shape, ValueKind, hash};
 use super::values::{Common, Digest, Type, Unordered, discard};
@@ -199,7 +199,7 @@ impl Type for SortedSet {
         shape: Option<&Shape>,
         header: u64,
         is_garbage: bool,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Corruption> {
         let mut check = CheckMembers { mem, audit, seen: Vec::new() };
         let place = Offset::new(members_of(header).place());
         let members = dict::check(mem, audit, place, &mut check)?;
@@ -210,7 +210,7 @@ impl Type for SortedSet {
         let is_whole = members.len == scores.len && members.drained == 0 && members.len > 0;
         if !is_garbage && !is_whole || shape.is_some_and(|shape| shape.form != 0) {
             let reason = format!("a sorted set of {members:?} and {scores:?}");
-            return Err(Broken::at(header, reason));
+            return Err(Corruption::at(header, reason));
         }
         Ok(())
     }
@@ -274,7 +274,7 @@ impl Type for SortedSet {
         let len = tree.len(mem);
         let samples = if samples == 0 { len } else { len.min(samples as u64) };
         let sizes = tree.ascending(mem, 0).take(usize::try_from(samples).unwrap_or(usize::MAX));
-        let sum: u64 = sizes.map(|entry| rounded(element::size_at(mem, entry.item))).sum();
+        let sum: u64 = sizes.map(|entry| allocated_size(element::size_at(mem, entry.item))).sum();
         // A slot and its share of a leaf, well filled on average.
         let references = 12 + 24;
         sum * len / samples.max(1) + references * len

@@ -9,7 +9,7 @@ use super::*;
 use crate::keyspace::tests::reopen;
 use crate::keyspace::{CompactLimits, Keyspace, ShardSet, Shards};
 use cowherd_arena::containers::dict::Cursor;
-use cowherd_arena::{Blank, PageKind};
+use cowherd_arena::{PageKind, ReservedArena};
 
 const KEYS: usize = 3;
 const NOW: i64 = 1_000;
@@ -85,7 +85,7 @@ struct Run {
 
 impl Run {
     fn new(is_scarce: bool) -> Self {
-        let blank = Blank::reserve(PageKind::Small, 8 << 20).unwrap();
+        let blank = ReservedArena::reserve(PageKind::Small, 8 << 20).unwrap();
         let space = Keyspace::create(blank, 7).unwrap();
         let mut run = Self {
             space,

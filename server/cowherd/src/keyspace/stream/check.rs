@@ -7,15 +7,15 @@ use std::mem::offset_of;
 use crate::keyspace::MAX_VALUE;
 use cowherd_arena::containers::packed;
 use cowherd_arena::containers::tree::{self, Checked};
-use cowherd_arena::{Audit, Broken, Mem, Offset};
+use cowherd_arena::{Audit, Corruption, Mem, Offset};
 
 use super::groups::{CONSUMER, ConsumerHead, GROUP, GroupHead, name_at, name_key};
 use super::node::{HEAD, Node, Places};
 use super::pending::{NOTE, Note};
 use super::{Root, StreamId};
 
-fn broken<T>(at: u64, reason: &str) -> Result<T, Broken> {
-    Err(Broken::at(at, format!("stream: {reason} at {at:#x}")))
+fn broken<T>(at: u64, reason: &str) -> Result<T, Corruption> {
+    Err(Corruption::at(at, format!("stream: {reason} at {at:#x}")))
 }
 
 fn is_inside(mem: &Mem<'_>, at: u64, len: u64) -> bool {
@@ -28,7 +28,7 @@ pub(super) fn check(
     audit: &Audit<'_>,
     root: Root,
     is_garbage: bool,
-) -> Result<(), Broken> {
+) -> Result<(), Corruption> {
     let mut nodes = Nodes { mem, audit, live: 0, last: None, tail: 0 };
     let place = Offset::new(root.at + offset_of!(super::Header, nodes) as u64);
     tree::check(mem, audit, place, &mut nodes)?;
@@ -60,7 +60,7 @@ impl Checked for Nodes<'_, '_> {
         self.audit.prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Broken> {
+    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
         let at = entry.item;
         if !is_inside(self.mem, at, HEAD) {
             return broken(0, "a node outside the arena");
@@ -117,7 +117,7 @@ fn claim_named(
     audit: &Audit<'_>,
     entry: tree::Entry,
     head: u64,
-) -> Result<(), Broken> {
+) -> Result<(), Corruption> {
     let at = entry.item;
     if !is_inside(mem, at, head) {
         return broken(0, "a group or a consumer outside the arena");
@@ -145,7 +145,7 @@ impl Checked for Groups<'_, '_> {
         self.audit.prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Broken> {
+    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
         let (mem, audit, at) = (self.mem, self.audit, entry.item);
         claim_named(mem, audit, entry, GROUP)?;
         let mut notes = Notes { mem, audit, consumers: BTreeMap::new() };
@@ -180,7 +180,7 @@ impl Checked for Consumers<'_, '_> {
         self.audit.prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Broken> {
+    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
         let (mem, at) = (self.mem, entry.item);
         claim_named(mem, self.audit, entry, CONSUMER)?;
         let known = self.pending.remove(&at).unwrap_or_default();
@@ -210,7 +210,7 @@ impl Checked for Notes<'_, '_> {
         self.mem.arena().prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Broken> {
+    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
         if !is_inside(self.mem, entry.item, NOTE) {
             return broken(0, "a pending entry outside the arena");
         }
@@ -240,7 +240,7 @@ impl Checked for Own<'_, '_> {
         self.mem.arena().prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Broken> {
+    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
         let is_known = self.known.get(self.next) == Some(&entry.item);
         self.next += 1;
         // What is known was checked before.

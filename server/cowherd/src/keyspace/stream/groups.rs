@@ -9,7 +9,7 @@ use crate::keyspace::shards::Entry;
 use crate::keyspace::values::Digest;
 use crate::keyspace::{DbIndex, Key, Shards};
 use cowherd_arena::containers::tree::{self, Ties, Tree};
-use cowherd_arena::{Mem, Offset, OutOfMemory, rounded};
+use cowherd_arena::{Mem, Offset, OutOfMemory, allocated_size};
 
 use super::pending::{self, NOTE, Note, PendingEntry};
 use super::{Root, StreamId};
@@ -276,9 +276,9 @@ pub(super) fn usage(mem: &Mem<'_>, root: Root) -> u64 {
     /// An entry in a tree, with room for others.
     const LEAF: u64 = 24;
     let of_group = |group: Group| {
-        let own = rounded(GROUP + group.load(mem).name_len) + LEAF;
-        let of_consumer = |c: Consumer| rounded(CONSUMER + c.load(mem).name_len) + LEAF;
-        let pending = group.pending().len(mem) * (rounded(NOTE) + 2 * LEAF);
+        let own = allocated_size(GROUP + group.load(mem).name_len) + LEAF;
+        let of_consumer = |c: Consumer| allocated_size(CONSUMER + c.load(mem).name_len) + LEAF;
+        let pending = group.pending().len(mem) * (allocated_size(NOTE) + 2 * LEAF);
         own + consumers(mem, group).map(of_consumer).sum::<u64>() + pending
     };
     groups(mem, root).map(of_group).sum()

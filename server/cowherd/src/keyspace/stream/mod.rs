@@ -38,7 +38,7 @@ use std::mem::offset_of;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use cowherd_arena::containers::tree::{self, Ties, Tree};
-use cowherd_arena::{Audit, Broken, Mem, Offset, OutOfMemory, rounded};
+use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
 use super::entry::{Shape, ValueKind};
 use super::shards::Entry;
@@ -198,9 +198,9 @@ impl Type for Stream {
         shape: Option<&Shape>,
         header: u64,
         is_garbage: bool,
-    ) -> Result<(), Broken> {
+    ) -> Result<(), Corruption> {
         if shape.is_some_and(|shape| shape.form != 0) {
-            return Err(Broken::at(header, format!("a stream of a wrong form at {header:#x}")));
+            return Err(Corruption::at(header, format!("a stream of a wrong form at {header:#x}")));
         }
         check::check(mem, audit, Root { at: header }, is_garbage)
     }
@@ -233,7 +233,7 @@ impl Type for Stream {
         let (mut seen, mut bytes) = (0, 0);
         for entry in root.nodes().ascending(mem, 0).take(most) {
             seen += 1;
-            bytes += rounded(Node::load(mem, entry.item).size());
+            bytes += allocated_size(Node::load(mem, entry.item).size());
         }
         let len = root.nodes().len(mem);
         let nodes = (u128::from(bytes) * u128::from(len)).checked_div(seen).unwrap_or(0);

@@ -21,7 +21,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::keyspace::Value;
 use cowherd_arena::containers::packed::{self, Element, Encoded};
-use cowherd_arena::{Mem, Offset, OutOfMemory, rounded};
+use cowherd_arena::{Mem, Offset, OutOfMemory, allocated_size};
 
 use super::StreamId;
 
@@ -314,7 +314,7 @@ impl Node {
         entry: &NewEntry<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone>,
     ) -> Result<Self, OutOfMemory> {
         let used = narrow(entry.size(entry.id, Sharing::Founds))?;
-        let size = rounded((HEAD + u64::from(used)).max(SMALL));
+        let size = allocated_size((HEAD + u64::from(used)).max(SMALL));
         let head = Head {
             first: entry.id,
             used,
@@ -332,12 +332,12 @@ impl Node {
 
     /// Whether a copy would take less memory.
     pub fn has_spare_room(&self) -> bool {
-        rounded(HEAD + u64::from(self.head.used)) < self.size()
+        allocated_size(HEAD + u64::from(self.head.used)) < self.size()
     }
 
     /// A copy in the memory of `mem`, without room to grow.
     pub fn copy(&self, mem: &mut Mem<'_>) -> Result<Self, OutOfMemory> {
-        let size = rounded(HEAD + u64::from(self.head.used));
+        let size = allocated_size(HEAD + u64::from(self.head.used));
         let head = Head { capacity: narrow(size - HEAD)?, ..self.head };
         let copy = Self { at: mem.allocate(size)?, head };
         copy.store(mem);
@@ -369,7 +369,7 @@ impl Node {
         let mut node = *self;
         if used > u64::from(self.head.capacity) {
             let most = if most_bytes == 0 { MOST } else { most_bytes.min(MOST) };
-            let size = rounded((HEAD + used).max((2 * self.size()).min(most)));
+            let size = allocated_size((HEAD + used).max((2 * self.size()).min(most)));
             node.head.capacity = narrow(size - HEAD)?;
             node.at = mem.allocate(size)?;
             mem.copy(self.at + HEAD, node.at + HEAD, old);

@@ -9,7 +9,9 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
-use cowherd_arena::checkpoint::{Codec, Options, Prepared, Target, inspect, restore};
+use cowherd_arena::checkpoint::{
+    ChunkCodec, ImageOptions, ImageTarget, PreparedCheckpoint, inspect, restore,
+};
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/keys.cow");
 const CREATED: u64 = 1_700_000_000_123;
@@ -179,7 +181,7 @@ fn check_stream(space: &Keyspace) {
 
 /// The steps that lead to the golden image.
 fn steps() -> Keyspace {
-    let blank = Blank::reserve(PageKind::Small, 16 << 20).unwrap();
+    let blank = ReservedArena::reserve(PageKind::Small, 16 << 20).unwrap();
     let space = Keyspace::create(blank, SEED).unwrap();
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for (db, name, value, expiry, _) in expected() {
@@ -203,14 +205,14 @@ fn steps() -> Keyspace {
 /// Saves the keys into `dir` and returns the image's bytes.
 fn write_golden(dir: &Path) -> Vec<u8> {
     let space = steps();
-    let target = Target { dir: dir.to_owned(), filename: "keys.cow".into() };
-    let options = Options {
-        codec: Codec::Lz4,
+    let target = ImageTarget { dir: dir.to_owned(), filename: "keys.cow".into() };
+    let options = ImageOptions {
+        codec: ChunkCodec::Lz4,
         layout: layout_hash(),
         created_ms: CREATED,
         delay_per_chunk: Duration::ZERO,
     };
-    let prepared = Prepared::new(&target, &options, space.arena()).unwrap();
+    let prepared = PreparedCheckpoint::new(&target, &options, space.arena()).unwrap();
     let mut held = space.arena().lock(ShardSet::ALL);
     prepared.write_here(&held.safepoint().unwrap()).unwrap();
     fs::read(target.path()).unwrap()

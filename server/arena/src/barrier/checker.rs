@@ -1,4 +1,4 @@
-//! A guard against changes around the barrier, for tests: a copy of the arena from the safepoint of
+//! A checker against changes around the barrier, for tests: a copy of the arena from the safepoint of
 //! the fork, held against the arena at the end. What has changed and was not announced is found
 //! with its place, not as a wrong byte in some later image.
 
@@ -18,14 +18,14 @@ type Copies = Vec<(ChunkIndex, Box<[u8]>)>;
 
 /// Watches, or does not.
 #[derive(Default)]
-pub(super) struct Guard {
+pub(super) struct BarrierChecker {
     wanted: AtomicBool,
     /// What was wanted when the checkpoint began: it holds to its end.
     on: AtomicBool,
     copies: Mutex<Copies>,
 }
 
-impl Guard {
+impl BarrierChecker {
     /// Watches the checkpoints that begin from now on, or not.
     pub(super) fn watch(&self, on: bool) {
         self.wanted.store(on, Ordering::Relaxed);
