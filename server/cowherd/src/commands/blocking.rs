@@ -41,15 +41,15 @@ use crate::clock;
 use cowherd_resp::{parse_f64, parse_i64};
 
 use super::call::{Call, Effect};
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::promise::Wait;
 use super::session::ReplyMode;
 use super::waiting::{End, Nothing, OwnedRequest, Waiter, Wish};
 
-const NOT_A_FLOAT: Failure = Failure::new("ERR timeout is not a float or out of range");
-const NOT_AN_INTEGER: Failure = Failure::new("ERR timeout is not an integer or out of range");
-const OUT_OF_RANGE: Failure = Failure::new("ERR timeout is out of range");
-const NEGATIVE: Failure = Failure::new("ERR timeout is negative");
+const NOT_A_FLOAT: ErrorReply = ErrorReply::new("ERR timeout is not a float or out of range");
+const NOT_AN_INTEGER: ErrorReply = ErrorReply::new("ERR timeout is not an integer or out of range");
+const OUT_OF_RANGE: ErrorReply = ErrorReply::new("ERR timeout is out of range");
+const NEGATIVE: ErrorReply = ErrorReply::new("ERR timeout is negative");
 
 /// How long a command waits; for ever, if there is no time.
 pub type Timeout = Option<Duration>;
@@ -71,7 +71,7 @@ impl Call<'_> {
     ///
     /// # Errors
     /// It is none, is negative, or is too large.
-    pub fn timeout_seconds(&self, i: usize) -> Result<Timeout, Failure> {
+    pub fn timeout_seconds(&self, i: usize) -> Result<Timeout, ErrorReply> {
         let seconds = parse_f64(self.args.at(i)).ok_or(NOT_A_FLOAT)?;
         let milliseconds = (seconds * 1000.0).ceil();
         if milliseconds >= i64::MAX as f64 {
@@ -88,13 +88,13 @@ impl Call<'_> {
     ///
     /// # Errors
     /// It is none, is negative, or is too large.
-    pub fn timeout_milliseconds(&self, i: usize) -> Result<Timeout, Failure> {
+    pub fn timeout_milliseconds(&self, i: usize) -> Result<Timeout, ErrorReply> {
         let milliseconds = parse_i64(self.args.at(i)).ok_or(NOT_AN_INTEGER)?;
         self.bounded(Duration::from_millis(u64::try_from(milliseconds).map_err(|_| NEGATIVE)?))
     }
 
     /// A time that ends before the wall clock does, counted from now.
-    fn bounded(&self, time: Duration) -> Result<Timeout, Failure> {
+    fn bounded(&self, time: Duration) -> Result<Timeout, ErrorReply> {
         let milliseconds = i64::try_from(time.as_millis()).map_err(|_| OUT_OF_RANGE)?;
         self.now.checked_add(milliseconds).ok_or(OUT_OF_RANGE)?;
         Ok((!time.is_zero()).then_some(time))
@@ -110,7 +110,7 @@ impl Call<'_> {
         wish: Wish,
         timeout: Timeout,
         nothing: Nothing,
-    ) -> Answer {
+    ) -> CommandResult {
         self.wait_replacing(keys, wish, timeout, nothing, &[])
     }
 
@@ -126,7 +126,7 @@ impl Call<'_> {
         timeout: Timeout,
         nothing: Nothing,
         replaced: &[(usize, Vec<u8>)],
-    ) -> Answer {
+    ) -> CommandResult {
         match self.patience {
             Patience::None => match nothing {
                 Nothing::Null => self.reply.null(),

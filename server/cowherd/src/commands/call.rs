@@ -8,10 +8,10 @@ use crate::keyspace::{Key, Keyspace, ShardSet, Shards};
 use cowherd_resp::{Args, ReplyWriter, parse_i64};
 
 use super::blocking::Patience;
-use super::failure::Failure;
+use super::error_reply::ErrorReply;
 use super::session::Session;
 use super::shared::Shared;
-use super::table::Row;
+use super::table::CommandRow;
 
 /// One command being run. The fields are for handlers to borrow one by one.
 pub struct Call<'c> {
@@ -30,7 +30,7 @@ pub struct Call<'c> {
     /// Whether the command may wait for a key.
     pub patience: Patience,
     /// The command's row in the table.
-    pub row: &'c Row,
+    pub row: &'c CommandRow,
     /// Hash of the first key, if the engine has it already.
     pub first_hash: Option<u64>,
     /// The wall clock in milliseconds.
@@ -70,8 +70,8 @@ impl<'c> Call<'c> {
     ///
     /// # Errors
     /// It is none.
-    pub fn integer(&self, i: usize) -> Result<i64, Failure> {
-        parse_i64(self.args.at(i)).ok_or(Failure::NOT_INTEGER)
+    pub fn integer(&self, i: usize) -> Result<i64, ErrorReply> {
+        parse_i64(self.args.at(i)).ok_or(ErrorReply::NOT_INTEGER)
     }
 
     /// Whether argument `i` is `word`, whatever its case.

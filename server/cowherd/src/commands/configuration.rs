@@ -5,24 +5,27 @@ use crate::telemetry::Figures as _;
 use cowherd_resp::glob_match;
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::shared::Shared;
-use super::table::{Command, Flags, Keys, Locks, server_sub};
+use super::table::{Command, CommandFlags, KeyPositions, LockScope, server_sub};
 
-const ADMIN: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::LOADING).and(Flags::STALE);
-const HELP: Flags = Flags::LOADING.and(Flags::STALE);
+const ADMIN: CommandFlags = CommandFlags::ADMIN
+    .and(CommandFlags::NOSCRIPT)
+    .and(CommandFlags::LOADING)
+    .and(CommandFlags::STALE);
+const HELP: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] =
-    &[Command::new("config", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
+    &[Command::new("config", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
         .doc("server", "2.0.0", "Commands about the configuration.")
         .with(&[
             server_sub("get", -3, ADMIN, get, "2.0.0", "Returns the directives that fit patterns.")
-                .locking(Locks::Own),
+                .locking(LockScope::Handler),
             server_sub("help", 2, HELP, help, "5.0.0", "Lists the subcommands.")
-                .locking(Locks::Own),
+                .locking(LockScope::Handler),
             server_sub("resetstat", 2, ADMIN, reset_stat, "2.0.0", "Sets the statistics to zero.")
-                .locking(Locks::Own),
+                .locking(LockScope::Handler),
             server_sub(
                 "rewrite",
                 2,
@@ -31,12 +34,12 @@ pub(super) const COMMANDS: &[Command] =
                 "2.8.0",
                 "Brings the configuration file up to date.",
             )
-            .locking(Locks::Own),
+            .locking(LockScope::Handler),
             server_sub("set", -4, ADMIN, set, "2.0.0", "Changes directives, all or none.")
-                .locking(Locks::Own),
+                .locking(LockScope::Handler),
         ])];
 
-fn help(call: &mut Call<'_>) -> Answer {
+fn help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
         "GET <pattern> [<pattern> ...]",
         "    Returns the directives whose names fit, and their values.",
@@ -50,7 +53,7 @@ fn help(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn get(call: &mut Call<'_>) -> Answer {
+fn get(call: &mut Call<'_>) -> CommandResult {
     let patterns = call.args.from(2);
     let fits =
         |name: &str| patterns.iter().any(|pattern| glob_match(pattern, name.as_bytes(), true));
@@ -65,15 +68,15 @@ fn get(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-impl From<SetError> for Failure {
+impl From<SetError> for ErrorReply {
     fn from(error: SetError) -> Self {
         Self::text(error.to_string())
     }
 }
 
-fn set(call: &mut Call<'_>) -> Answer {
+fn set(call: &mut Call<'_>) -> CommandResult {
     if !call.args.len().is_multiple_of(2) {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     let mut pairs = Vec::new();
     for i in (2..call.args.len()).step_by(2) {
@@ -87,20 +90,20 @@ fn set(call: &mut Call<'_>) -> Answer {
     shared.config.update_if(&pairs, |old, new| {
         check_memory(shared, old, new)?;
         shared.apply(new);
-        Ok::<(), Failure>(())
+        Ok::<(), ErrorReply>(())
     })?;
     call.reply.ok();
     Ok(())
 }
 
-fn refused(name: &str, reason: &str) -> Failure {
-    Failure::text(format!(
+fn refused(name: &str, reason: &str) -> ErrorReply {
+    ErrorReply::text(format!(
         "ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}"
     ))
 }
 
 /// The arena cannot grow.
-fn check_memory(shared: &Shared, old: &Config, new: &Config) -> Answer {
+fn check_memory(shared: &Shared, old: &Config, new: &Config) -> CommandResult {
     let capacity = shared.keyspace.arena().capacity();
     if new.maxmemory <= capacity || new.maxmemory == old.maxmemory {
         return Ok(());
@@ -113,13 +116,13 @@ fn check_memory(shared: &Shared, old: &Config, new: &Config) -> Answer {
     Err(refused("maxmemory", &reason))
 }
 
-fn rewrite(call: &mut Call<'_>) -> Answer {
-    call.shared.config.rewrite().map_err(|error| Failure::text(error.to_string()))?;
+fn rewrite(call: &mut Call<'_>) -> CommandResult {
+    call.shared.config.rewrite().map_err(|error| ErrorReply::text(error.to_string()))?;
     call.reply.ok();
     Ok(())
 }
 
-fn reset_stat(call: &mut Call<'_>) -> Answer {
+fn reset_stat(call: &mut Call<'_>) -> CommandResult {
     reset_statistics(call.shared);
     call.reply.ok();
     Ok(())

@@ -1,10 +1,10 @@
 use std::sync::atomic::Ordering;
 
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 
 const MIB: u64 = 1 << 20;
 
-fn check(bench: &Bench, table: &[(&str, &str)]) {
+fn check(bench: &TestServer, table: &[(&str, &str)]) {
     for (line, reply) in table {
         assert_eq!(bench.run(line), format!("{reply}\r\n"), "{line}");
     }
@@ -12,7 +12,7 @@ fn check(bench: &Bench, table: &[(&str, &str)]) {
 
 #[test]
 fn get_takes_patterns() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     check(
         &bench,
         &[
@@ -25,12 +25,12 @@ fn get_takes_patterns() {
     let found = bench.run("CONFIG GET maxmemory*");
     assert!(found.starts_with("*6\r\n") && found.contains("maxmemory-policy"), "{found}");
     assert!(bench.run("CONFIG GET *").contains("\r\n$4\r\nsave\r\n"));
-    assert!(Bench::new().resp3().run("config get hz").starts_with("%1\r\n$2\r\nhz\r\n"));
+    assert!(TestServer::new().resp3().run("config get hz").starts_with("%1\r\n$2\r\nhz\r\n"));
 }
 
 #[test]
 fn set_changes_all_or_nothing() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     check(
         &bench,
         &[
@@ -71,7 +71,7 @@ fn set_changes_all_or_nothing() {
 
 #[test]
 fn a_password_that_is_set_counts() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     check(
         &bench,
         &[
@@ -86,7 +86,7 @@ fn a_password_that_is_set_counts() {
 
 #[test]
 fn maxmemory_shrinks_and_grows_within_the_arena() {
-    let bench = Bench::with(64 * MIB, crate::config::Config::default());
+    let bench = TestServer::with(64 * MIB, crate::config::Config::default());
     let limit = || bench.shared.maxmemory.load(Ordering::Relaxed);
     assert_eq!(limit(), 64 * MIB);
     assert_eq!(bench.run("CONFIG SET maxmemory 10mb"), "+OK\r\n");
@@ -109,7 +109,7 @@ fn maxmemory_shrinks_and_grows_within_the_arena() {
 
 #[test]
 fn a_policy_that_counts_uses_switches_the_clocks() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let counts = || bench.shared.keyspace.clocks().is_lfu();
     for (policy, expected) in [
         ("allkeys-lfu", true),
@@ -125,14 +125,14 @@ fn a_policy_that_counts_uses_switches_the_clocks() {
         maxmemory_policy: crate::config::MaxmemoryPolicy::AllkeysLfu,
         ..Default::default()
     };
-    let bench = Bench::with(64 * MIB, config);
+    let bench = TestServer::with(64 * MIB, config);
     assert!(bench.shared.keyspace.clocks().is_lfu(), "from the start, too");
     assert_eq!(bench.shared.maxmemory.load(Ordering::Relaxed), 8 * MIB);
 }
 
 #[test]
 fn statistics_start_over() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("SET k v");
     bench.run("GET k");
     bench.run("GET none");
@@ -145,7 +145,7 @@ fn statistics_start_over() {
 
 #[test]
 fn the_rest_is_refused_or_explained() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     check(
         &bench,
         &[

@@ -5,61 +5,66 @@ use std::sync::atomic::Ordering;
 use cowherd_resp::{ProtocolVersion, parse_i64};
 
 use super::call::{Call, Effect};
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::shared::REDIS_VERSION;
-use super::table::{Command, Flags, Keys};
+use super::table::{Command, CommandFlags, KeyPositions};
 
-const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE).and(Flags::FAST);
-const ENTRANCE: Flags = ALWAYS.and(Flags::NOSCRIPT).and(Flags::NO_AUTH);
+const ALWAYS: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE).and(CommandFlags::FAST);
+const ENTRANCE: CommandFlags = ALWAYS.and(CommandFlags::NOSCRIPT).and(CommandFlags::NO_AUTH);
 
 /// The family's rows.
-pub(super) const COMMANDS: &[Command] = &[
-    Command::new("ping", -1, Flags::FAST, Keys::NONE, ping).doc(
-        "connection",
-        "1.0.0",
-        "Answers PONG, or the message.",
-    ),
-    Command::new("echo", 2, ALWAYS, Keys::NONE, echo).doc(
-        "connection",
-        "1.0.0",
-        "Returns the message.",
-    ),
-    Command::new("hello", -1, ENTRANCE, Keys::NONE, hello).doc(
-        "connection",
-        "6.0.0",
-        "Chooses the protocol version and introduces the server.",
-    ),
-    Command::new("auth", -2, ENTRANCE, Keys::NONE, auth).doc(
-        "connection",
-        "1.0.0",
-        "Gives the password.",
-    ),
-    Command::new("quit", -1, ENTRANCE.and(Flags::UNPAUSED).and(Flags::UNQUEUED), Keys::NONE, quit)
+pub(super) const COMMANDS: &[Command] =
+    &[
+        Command::new("ping", -1, CommandFlags::FAST, KeyPositions::NONE, ping).doc(
+            "connection",
+            "1.0.0",
+            "Answers PONG, or the message.",
+        ),
+        Command::new("echo", 2, ALWAYS, KeyPositions::NONE, echo).doc(
+            "connection",
+            "1.0.0",
+            "Returns the message.",
+        ),
+        Command::new("hello", -1, ENTRANCE, KeyPositions::NONE, hello).doc(
+            "connection",
+            "6.0.0",
+            "Chooses the protocol version and introduces the server.",
+        ),
+        Command::new("auth", -2, ENTRANCE, KeyPositions::NONE, auth).doc(
+            "connection",
+            "1.0.0",
+            "Gives the password.",
+        ),
+        Command::new(
+            "quit",
+            -1,
+            ENTRANCE.and(CommandFlags::UNPAUSED).and(CommandFlags::UNQUEUED),
+            KeyPositions::NONE,
+            quit,
+        )
         .doc("connection", "1.0.0", "Closes the connection."),
-    Command::new("reset", 1, ENTRANCE.and(Flags::UNQUEUED), Keys::NONE, reset).doc(
-        "connection",
-        "6.2.0",
-        "Makes the connection as if it were new.",
-    ),
-];
+        Command::new("reset", 1, ENTRANCE.and(CommandFlags::UNQUEUED), KeyPositions::NONE, reset)
+            .doc("connection", "6.2.0", "Makes the connection as if it were new."),
+    ];
 
-const WRONG_PASSWORD: Failure =
-    Failure::new("WRONGPASS invalid username-password pair or user is disabled.");
-const NO_PASSWORD_SET: Failure = Failure::new(
+const WRONG_PASSWORD: ErrorReply =
+    ErrorReply::new("WRONGPASS invalid username-password pair or user is disabled.");
+const NO_PASSWORD_SET: ErrorReply = ErrorReply::new(
     "ERR AUTH <password> called without any password configured for the default user. Are you \
      sure your configuration is correct?",
 );
-const BAD_VERSION: Failure = Failure::new("ERR Protocol version is not an integer or out of range");
-const NO_SUCH_VERSION: Failure = Failure::new("NOPROTO unsupported protocol version");
-const AUTHENTICATE_FIRST: Failure = Failure::new(
+const BAD_VERSION: ErrorReply =
+    ErrorReply::new("ERR Protocol version is not an integer or out of range");
+const NO_SUCH_VERSION: ErrorReply = ErrorReply::new("NOPROTO unsupported protocol version");
+const AUTHENTICATE_FIRST: ErrorReply = ErrorReply::new(
     "NOAUTH HELLO must be called with the client already authenticated, otherwise the HELLO \
      <proto> AUTH <user> <pass> option can be used to authenticate the client and select the RESP \
      protocol version at the same time",
 );
-const BAD_NAME: Failure =
-    Failure::new("ERR Client names cannot contain spaces, newlines or special characters.");
+const BAD_NAME: ErrorReply =
+    ErrorReply::new("ERR Client names cannot contain spaces, newlines or special characters.");
 
-fn ping(call: &mut Call<'_>) -> Answer {
+fn ping(call: &mut Call<'_>) -> CommandResult {
     if call.session.subscriptions.is_some() && call.reply.version == ProtocolVersion::Resp2 {
         return ping_as_message(call);
     }
@@ -72,7 +77,7 @@ fn ping(call: &mut Call<'_>) -> Answer {
 }
 
 /// A subscriber that speaks RESP2 gets nothing but messages.
-fn ping_as_message(call: &mut Call<'_>) -> Answer {
+fn ping_as_message(call: &mut Call<'_>) -> CommandResult {
     if call.args.len() > 2 {
         return Err(super::wrong_arity(call.row));
     }
@@ -82,18 +87,18 @@ fn ping_as_message(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn echo(call: &mut Call<'_>) -> Answer {
+fn echo(call: &mut Call<'_>) -> CommandResult {
     call.reply.bulk(call.args.at(1));
     Ok(())
 }
 
-fn quit(call: &mut Call<'_>) -> Answer {
+fn quit(call: &mut Call<'_>) -> CommandResult {
     call.reply.ok();
     call.effect = Effect::Close;
     Ok(())
 }
 
-fn reset(call: &mut Call<'_>) -> Answer {
+fn reset(call: &mut Call<'_>) -> CommandResult {
     call.session.discard(&call.shared.keyspace);
     call.shared.pubsub.leave(call.session);
     call.session.reset(call.config.requirepass.is_none());
@@ -102,12 +107,12 @@ fn reset(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn auth(call: &mut Call<'_>) -> Answer {
+fn auth(call: &mut Call<'_>) -> CommandResult {
     let (user, password) = match call.args.len() {
         2 if call.config.requirepass.is_none() => return Err(NO_PASSWORD_SET),
         2 => (&b"default"[..], call.args.at(1)),
         3 => (call.args.at(1), call.args.at(2)),
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     };
     check_password(call, user, password)?;
     call.session.authenticated = true;
@@ -116,7 +121,7 @@ fn auth(call: &mut Call<'_>) -> Answer {
 }
 
 /// Whether user and password are right; any password is when none is set.
-fn check_password(call: &Call<'_>, user: &[u8], password: &[u8]) -> Answer {
+fn check_password(call: &Call<'_>, user: &[u8], password: &[u8]) -> CommandResult {
     let right = match &call.config.requirepass {
         Some(set) => same_secret(set.as_bytes(), password),
         None => true,
@@ -136,7 +141,7 @@ fn same_secret(secret: &[u8], given: &[u8]) -> bool {
 }
 
 /// A name that a client may give itself.
-pub(super) fn client_name(name: &[u8]) -> Result<String, Failure> {
+pub(super) fn client_name(name: &[u8]) -> Result<String, ErrorReply> {
     printable(name).ok_or(BAD_NAME)
 }
 
@@ -155,7 +160,7 @@ struct Greeting<'c> {
 }
 
 impl<'c> Greeting<'c> {
-    fn read(call: &Call<'c>) -> Result<Self, Failure> {
+    fn read(call: &Call<'c>) -> Result<Self, ErrorReply> {
         let args = call.args;
         let mut greeting = Self::default();
         let Some(version) = args.get(1) else { return Ok(greeting) };
@@ -177,7 +182,7 @@ impl<'c> Greeting<'c> {
                 }
                 _ => {
                     let option = call.text(i);
-                    return Err(Failure::text(format!(
+                    return Err(ErrorReply::text(format!(
                         "ERR Syntax error in HELLO option '{option}'"
                     )));
                 }
@@ -187,7 +192,7 @@ impl<'c> Greeting<'c> {
     }
 }
 
-fn hello(call: &mut Call<'_>) -> Answer {
+fn hello(call: &mut Call<'_>) -> CommandResult {
     let greeting = Greeting::read(call)?;
     if let Some((user, password)) = greeting.credentials {
         check_password(call, user, password)?;

@@ -1,17 +1,17 @@
 use super::same_secret;
 use crate::commands::call::Effect;
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 use crate::config::Config;
 
-fn check(bench: &Bench, table: &[(&str, &str)]) {
+fn check(bench: &TestServer, table: &[(&str, &str)]) {
     for (line, reply) in table {
         assert_eq!(bench.run(line), format!("{reply}\r\n"), "{line}");
     }
 }
 
-fn with_password() -> Bench {
+fn with_password() -> TestServer {
     let config = Config { requirepass: Some("secret".to_owned()), ..Config::default() };
-    let bench = Bench::with(64 << 20, config);
+    let bench = TestServer::with(64 << 20, config);
     // The bench starts as one who gave the password.
     assert_eq!(bench.run("RESET"), "+RESET\r\n");
     bench
@@ -20,7 +20,7 @@ fn with_password() -> Bench {
 #[test]
 fn ping_and_echo_answer() {
     check(
-        &Bench::new(),
+        &TestServer::new(),
         &[
             ("PING", "+PONG"),
             ("ping hello", "$5\r\nhello"),
@@ -34,7 +34,7 @@ fn ping_and_echo_answer() {
 
 #[test]
 fn quit_closes() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     assert_eq!(bench.run("QUIT"), "+OK\r\n");
     assert_eq!(bench.effect.take(), Effect::Close);
     assert_eq!(bench.run("PING"), "+PONG\r\n");
@@ -47,7 +47,7 @@ const GREETING: &str = "$6\r\nserver\r\n$5\r\nredis\r\n$7\r\nversion\r\n$5\r\n7.
 
 #[test]
 fn hello_switches_the_protocol() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let resp2 = format!("*14\r\n{}", GREETING.replace(":P", ":2"));
     let resp3 = format!("%7\r\n{}", GREETING.replace(":P", ":3"));
     assert_eq!(bench.run("HELLO"), resp2);
@@ -64,7 +64,7 @@ fn hello_switches_the_protocol() {
 
 #[test]
 fn a_bad_hello_changes_nothing() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let out_of_range = "-ERR Protocol version is not an integer or out of range";
     check(
         &bench,
@@ -108,7 +108,7 @@ fn passwords_are_checked() {
         ],
     );
     check(
-        &Bench::new(),
+        &TestServer::new(),
         &[
             (
                 "AUTH x",

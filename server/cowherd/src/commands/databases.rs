@@ -7,68 +7,63 @@ use crate::keyspace::{Databases, DbIndex};
 use cowherd_resp::parse_i64;
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
-use super::table::{Command, Flags, Keys, Locks};
+use super::error_reply::{CommandResult, ErrorReply};
+use super::table::{Command, CommandFlags, KeyPositions, LockScope};
 
-const READ: Flags = Flags::READONLY.and(Flags::FAST);
-const SWAP: Flags = Flags::WRITE.and(Flags::FAST);
-const SELECT: Flags = Flags::LOADING.and(Flags::STALE).and(Flags::FAST);
+const READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
+const SWAP: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
+const SELECT: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE).and(CommandFlags::FAST);
 
 /// There are not so many databases.
-const NO_DATABASE: Failure = Failure::new("ERR DB index is out of range");
+const NO_DATABASE: ErrorReply = ErrorReply::new("ERR DB index is out of range");
 /// A whole number, but of more than 32 bits.
-const NOT_32_BITS: Failure =
-    Failure::new("ERR value is out of range, value must between -2147483648 and 2147483647");
+const NOT_32_BITS: ErrorReply =
+    ErrorReply::new("ERR value is out of range, value must between -2147483648 and 2147483647");
 /// A key cannot be copied or moved to where it is.
-pub(super) const SAME_OBJECTS: Failure =
-    Failure::new("ERR source and destination objects are the same");
+pub(super) const SAME_OBJECTS: ErrorReply =
+    ErrorReply::new("ERR source and destination objects are the same");
 
 /// The family's rows.
-pub(super) const COMMANDS: &[Command] = &[
-    Command::new("select", 2, SELECT, Keys::NONE, select).doc(
-        "connection",
-        "1.0.0",
-        "Chooses the database that the connection works with.",
-    ),
-    // In a transaction it counts under all locks.
-    Command::new("dbsize", 1, READ, Keys::NONE, dbsize).locking(Locks::Own).doc(
-        "server",
-        "1.0.0",
-        "Counts the keys of the selected database.",
-    ),
-    Command::new("flushdb", -1, Flags::WRITE, Keys::NONE, flushdb).locking(Locks::All).doc(
-        "server",
-        "1.0.0",
-        "Deletes all keys of the selected database.",
-    ),
-    Command::new("flushall", -1, Flags::WRITE, Keys::NONE, flushall).locking(Locks::All).doc(
-        "server",
-        "1.0.0",
-        "Deletes all keys of all databases.",
-    ),
-    Command::new("swapdb", 3, SWAP, Keys::NONE, swapdb).locking(Locks::All).doc(
-        "server",
-        "4.0.0",
-        "Swaps the keys of two databases.",
-    ),
-];
+pub(super) const COMMANDS: &[Command] =
+    &[
+        Command::new("select", 2, SELECT, KeyPositions::NONE, select).doc(
+            "connection",
+            "1.0.0",
+            "Chooses the database that the connection works with.",
+        ),
+        // In a transaction it counts under all locks.
+        Command::new("dbsize", 1, READ, KeyPositions::NONE, dbsize)
+            .locking(LockScope::Handler)
+            .doc("server", "1.0.0", "Counts the keys of the selected database."),
+        Command::new("flushdb", -1, CommandFlags::WRITE, KeyPositions::NONE, flushdb)
+            .locking(LockScope::All)
+            .doc("server", "1.0.0", "Deletes all keys of the selected database."),
+        Command::new("flushall", -1, CommandFlags::WRITE, KeyPositions::NONE, flushall)
+            .locking(LockScope::All)
+            .doc("server", "1.0.0", "Deletes all keys of all databases."),
+        Command::new("swapdb", 3, SWAP, KeyPositions::NONE, swapdb).locking(LockScope::All).doc(
+            "server",
+            "4.0.0",
+            "Swaps the keys of two databases.",
+        ),
+    ];
 
 /// Argument `i` as the number of a database.
 ///
 /// # Errors
 /// It is no number, or there is no such database.
-pub(super) fn database(call: &Call<'_>, i: usize) -> Result<DbIndex, Failure> {
+pub(super) fn database(call: &Call<'_>, i: usize) -> Result<DbIndex, ErrorReply> {
     let number = call.integer(i)?;
     let number = i32::try_from(number).map_err(|_| NOT_32_BITS)?;
     in_range(call, number)
 }
 
-fn in_range(call: &Call<'_>, number: i32) -> Result<DbIndex, Failure> {
+fn in_range(call: &Call<'_>, number: i32) -> Result<DbIndex, ErrorReply> {
     let index = usize::try_from(number).ok();
     index.filter(|db| *db < call.config.databases).ok_or(NO_DATABASE)
 }
 
-fn select(call: &mut Call<'_>) -> Answer {
+fn select(call: &mut Call<'_>) -> CommandResult {
     let db = database(call, 1)?;
     call.session.db = db;
     call.session.client.db.store(db as u64, Ordering::Relaxed);
@@ -76,26 +71,26 @@ fn select(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn dbsize(call: &mut Call<'_>) -> Answer {
+fn dbsize(call: &mut Call<'_>) -> CommandResult {
     let len = call.shared.keyspace.len(call.session.db);
     call.reply.integer(i64::try_from(len).unwrap_or(i64::MAX));
     Ok(())
 }
 
-fn flushdb(call: &mut Call<'_>) -> Answer {
+fn flushdb(call: &mut Call<'_>) -> CommandResult {
     flush(call, Databases::One(call.session.db))
 }
 
-fn flushall(call: &mut Call<'_>) -> Answer {
+fn flushall(call: &mut Call<'_>) -> CommandResult {
     flush(call, Databases::All)
 }
 
-fn flush(call: &mut Call<'_>, databases: Databases) -> Answer {
+fn flush(call: &mut Call<'_>, databases: Databases) -> CommandResult {
     let in_slices = match call.args.len() {
         1 => false,
         2 if call.is(1, "sync") => false,
         2 if call.is(1, "async") => true,
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     };
     call.shards.flush(databases);
     if !in_slices {
@@ -105,13 +100,13 @@ fn flush(call: &mut Call<'_>, databases: Databases) -> Answer {
     Ok(())
 }
 
-fn swapdb(call: &mut Call<'_>) -> Answer {
+fn swapdb(call: &mut Call<'_>) -> CommandResult {
     let number = |i, failure| {
         let number = parse_i64(call.args.at(i)).and_then(|number| i32::try_from(number).ok());
         number.ok_or(failure)
     };
-    let first = number(1, Failure::new("ERR invalid first DB index"))?;
-    let second = number(2, Failure::new("ERR invalid second DB index"))?;
+    let first = number(1, ErrorReply::new("ERR invalid first DB index"))?;
+    let second = number(2, ErrorReply::new("ERR invalid second DB index"))?;
     let (first, second) = (in_range(call, first)?, in_range(call, second)?);
     if first != second {
         call.shards.swap_databases(first, second);

@@ -11,17 +11,23 @@ use cowherd_resp::{parse_f64, parse_u64};
 
 use super::call::{Call, Effect};
 use super::clients::Client;
-use super::failure::{Answer, Failure};
-use super::table::{Command, Flags, Keys, Locks};
+use super::error_reply::{CommandResult, ErrorReply};
+use super::table::{Command, CommandFlags, KeyPositions, LockScope};
 
-const ADMIN: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::LOADING).and(Flags::STALE);
+const ADMIN: CommandFlags = CommandFlags::ADMIN
+    .and(CommandFlags::NOSCRIPT)
+    .and(CommandFlags::LOADING)
+    .and(CommandFlags::STALE);
 
 /// The family's row. Each subcommand locks what it needs.
-pub(super) const COMMANDS: &[Command] = &[Command::new("debug", -2, ADMIN, Keys::NONE, debug)
-    .locking(Locks::Own)
-    .doc("server", "1.0.0", "Looks inside the server, and sets switches for tests.")];
+pub(super) const COMMANDS: &[Command] =
+    &[Command::new("debug", -2, ADMIN, KeyPositions::NONE, debug).locking(LockScope::Handler).doc(
+        "server",
+        "1.0.0",
+        "Looks inside the server, and sets switches for tests.",
+    )];
 
-const NOT_ALLOWED: Failure = Failure::new(
+const NOT_ALLOWED: ErrorReply = ErrorReply::new(
     "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you \
      can run it from a local connection, otherwise you need to set this option in the \
      configuration file, and then restart the server.",
@@ -29,7 +35,7 @@ const NOT_ALLOWED: Failure = Failure::new(
 /// The longest sleep: a day.
 const LONGEST_SLEEP: f64 = 86_400.0;
 
-fn debug(call: &mut Call<'_>) -> Answer {
+fn debug(call: &mut Call<'_>) -> CommandResult {
     let allowed = match call.config.enable_debug_command {
         DebugCommand::No => false,
         DebugCommand::Local => is_local(&call.session.client),
@@ -61,13 +67,13 @@ fn debug(call: &mut Call<'_>) -> Answer {
             call.reply.ok();
         }
         3 if call.is(1, "checkpoint-delay") => {
-            let micros = parse_u64(call.args.at(2)).ok_or(Failure::NOT_INTEGER)?;
+            let micros = parse_u64(call.args.at(2)).ok_or(ErrorReply::NOT_INTEGER)?;
             call.shared.hooks.checkpoint_delay.store(micros, Ordering::Relaxed);
             call.reply.ok();
         }
         _ => {
             let given = call.text(1);
-            return Err(Failure::text(format!(
+            return Err(ErrorReply::text(format!(
                 "ERR unknown subcommand or wrong number of arguments for '{given}'. \
                  Try DEBUG HELP."
             )));
@@ -77,11 +83,11 @@ fn debug(call: &mut Call<'_>) -> Answer {
 }
 
 /// The switch that argument 2 sets.
-fn yes_or_no(call: &Call<'_>) -> Result<bool, Failure> {
+fn yes_or_no(call: &Call<'_>) -> Result<bool, ErrorReply> {
     match () {
         () if call.is(2, "yes") => Ok(true),
         () if call.is(2, "no") => Ok(false),
-        () => Err(Failure::new("ERR argument must be 'yes' or 'no'")),
+        () => Err(ErrorReply::new("ERR argument must be 'yes' or 'no'")),
     }
 }
 
@@ -118,20 +124,22 @@ fn digest(call: &mut Call<'_>) {
     call.locked(|_| ShardSet::ALL, |shards, reply| reply.simple(&shards.digest()));
 }
 
-fn verify(call: &mut Call<'_>) -> Answer {
+fn verify(call: &mut Call<'_>) -> CommandResult {
     if call.session.in_exec {
-        return Err(Failure::new("ERR DEBUG VERIFY locks what a transaction has locked already"));
+        return Err(ErrorReply::new(
+            "ERR DEBUG VERIFY locks what a transaction has locked already",
+        ));
     }
     let broken = call.shared.keyspace.verify(call.config.threads).err();
     if let Some(broken) = broken {
-        return Err(Failure::text(format!("ERR the keyspace is damaged: {broken}")));
+        return Err(ErrorReply::text(format!("ERR the keyspace is damaged: {broken}")));
     }
     call.reply.ok();
     Ok(())
 }
 
-fn sleep(call: &mut Call<'_>) -> Answer {
-    let seconds = parse_f64(call.args.at(2)).ok_or(Failure::NOT_FLOAT)?;
+fn sleep(call: &mut Call<'_>) -> CommandResult {
+    let seconds = parse_f64(call.args.at(2)).ok_or(ErrorReply::NOT_FLOAT)?;
     let time = Duration::from_secs_f64(seconds.clamp(0.0, LONGEST_SLEEP));
     call.effect = Effect::Sleep { time, all: true };
     call.reply.ok();
@@ -139,16 +147,16 @@ fn sleep(call: &mut Call<'_>) -> Answer {
 }
 
 /// The engine writes the reply: a reload can fail.
-fn reload(call: &mut Call<'_>) -> Answer {
+fn reload(call: &mut Call<'_>) -> CommandResult {
     for i in 2..call.args.len() {
         if !["merge", "noflush", "nosave"].iter().any(|option| call.is(i, option)) {
-            return Err(Failure::new(
+            return Err(ErrorReply::new(
                 "ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.",
             ));
         }
     }
     if call.args.len() > 2 {
-        return Err(Failure::new(
+        return Err(ErrorReply::new(
             "ERR DEBUG RELOAD takes no options here: it always saves, empties and loads",
         ));
     }
@@ -158,14 +166,14 @@ fn reload(call: &mut Call<'_>) -> Answer {
 
 /// The line that Redis answers. In place of an address it tells the shard; the length is that of
 /// the value, or of its memory if it is no string.
-fn object(call: &mut Call<'_>) -> Answer {
+fn object(call: &mut Call<'_>) -> CommandResult {
     let (db, now) = (call.session.db, call.now);
     let bytes = call.args.at(2);
     let line = call.locked(
         |keyspace| keyspace.shards_of(keyspace.hash(bytes)),
         |shards, _| describe(shards, db, &shards.keyspace().key(db, bytes), now),
     );
-    call.reply.simple(&line.ok_or(Failure::NO_KEY)?);
+    call.reply.simple(&line.ok_or(ErrorReply::NO_KEY)?);
     Ok(())
 }
 

@@ -6,14 +6,14 @@ use std::time::Duration;
 use super::is_local;
 use crate::commands::call::Effect;
 use crate::commands::clients::{Clients, Hangup, Origin};
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 use crate::config::{Config, DebugCommand};
 
-fn bench(enable_debug_command: DebugCommand) -> Bench {
-    Bench::with(64 << 20, Config { enable_debug_command, ..Config::default() })
+fn bench(enable_debug_command: DebugCommand) -> TestServer {
+    TestServer::with(64 << 20, Config { enable_debug_command, ..Config::default() })
 }
 
-fn check(bench: &Bench, table: &[(&str, &str)]) {
+fn check(bench: &TestServer, table: &[(&str, &str)]) {
     for (line, reply) in table {
         assert_eq!(bench.run(line), format!("{reply}\r\n"), "{line}");
     }

@@ -6,7 +6,7 @@ use crate::keyspace::Value;
 use cowherd_resp::{ReplyWriter, glob_match, parse_i64};
 
 use super::call::Call;
-use super::failure::Failure;
+use super::error_reply::ErrorReply;
 use super::scan::{self, COUNT};
 
 /// Replies a value as a bulk string.
@@ -29,7 +29,7 @@ pub(super) struct ScanOptions<'c> {
 
 impl<'c> ScanOptions<'c> {
     /// The options from argument 3 on. `has_values`: names can be asked for alone.
-    pub fn parse(call: &Call<'c>, has_values: bool) -> Result<Self, Failure> {
+    pub fn parse(call: &Call<'c>, has_values: bool) -> Result<Self, ErrorReply> {
         let mut options = Self { count: COUNT, pattern: None, names_only: false };
         let mut i = 3;
         while i < call.args.len() {
@@ -38,15 +38,15 @@ impl<'c> ScanOptions<'c> {
                 i += 1;
                 continue;
             }
-            let Some(value) = call.args.get(i + 1) else { return Err(Failure::SYNTAX) };
+            let Some(value) = call.args.get(i + 1) else { return Err(ErrorReply::SYNTAX) };
             if call.is(i, "count") {
-                let count = parse_i64(value).ok_or(Failure::NOT_INTEGER)?;
+                let count = parse_i64(value).ok_or(ErrorReply::NOT_INTEGER)?;
                 let count = usize::try_from(count).ok().filter(|count| *count > 0);
-                options.count = count.ok_or(Failure::SYNTAX)?;
+                options.count = count.ok_or(ErrorReply::SYNTAX)?;
             } else if call.is(i, "match") {
                 options.pattern = Some(value);
             } else {
-                return Err(Failure::SYNTAX);
+                return Err(ErrorReply::SYNTAX);
             }
             i += 2;
         }
@@ -61,7 +61,7 @@ impl<'c> ScanOptions<'c> {
 }
 
 /// The cursor that argument 2 is.
-pub(super) fn scan_cursor(call: &Call<'_>) -> Result<Cursor, Failure> {
+pub(super) fn scan_cursor(call: &Call<'_>) -> Result<Cursor, ErrorReply> {
     Ok(Cursor::unpack(scan::parse_cursor(call.args.at(2)).ok_or(scan::NO_CURSOR)?))
 }
 

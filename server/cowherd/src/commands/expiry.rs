@@ -3,62 +3,63 @@
 use crate::keyspace::ExpireRule;
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::notifications::Class;
-use super::table::{Command, Flags, Keys};
+use super::table::{Command, CommandFlags, KeyPositions};
 
-const READ: Flags = Flags::READONLY.and(Flags::FAST);
-const WRITE: Flags = Flags::WRITE.and(Flags::FAST);
+const READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
 
 const GROUP: &str = "generic";
 
-const NOT_WITH_NX: Failure =
-    Failure::new("ERR NX and XX, GT or LT options at the same time are not compatible");
-const NOT_BOTH: Failure = Failure::new("ERR GT and LT options at the same time are not compatible");
+const NOT_WITH_NX: ErrorReply =
+    ErrorReply::new("ERR NX and XX, GT or LT options at the same time are not compatible");
+const NOT_BOTH: ErrorReply =
+    ErrorReply::new("ERR GT and LT options at the same time are not compatible");
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
-    Command::new("expire", -3, WRITE, Keys::ONE, expire).doc(
+    Command::new("expire", -3, WRITE, KeyPositions::ONE, expire).doc(
         GROUP,
         "1.0.0",
         "Lets a key expire in so many seconds.",
     ),
-    Command::new("pexpire", -3, WRITE, Keys::ONE, pexpire).doc(
+    Command::new("pexpire", -3, WRITE, KeyPositions::ONE, pexpire).doc(
         GROUP,
         "2.6.0",
         "Lets a key expire in so many milliseconds.",
     ),
-    Command::new("expireat", -3, WRITE, Keys::ONE, expireat).doc(
+    Command::new("expireat", -3, WRITE, KeyPositions::ONE, expireat).doc(
         GROUP,
         "1.2.0",
         "Lets a key expire at a Unix time in seconds.",
     ),
-    Command::new("pexpireat", -3, WRITE, Keys::ONE, pexpireat).doc(
+    Command::new("pexpireat", -3, WRITE, KeyPositions::ONE, pexpireat).doc(
         GROUP,
         "2.6.0",
         "Lets a key expire at a Unix time in milliseconds.",
     ),
-    Command::new("ttl", 2, READ, Keys::ONE, ttl).doc(
+    Command::new("ttl", 2, READ, KeyPositions::ONE, ttl).doc(
         GROUP,
         "1.0.0",
         "Returns the seconds until a key expires.",
     ),
-    Command::new("pttl", 2, READ, Keys::ONE, pttl).doc(
+    Command::new("pttl", 2, READ, KeyPositions::ONE, pttl).doc(
         GROUP,
         "2.6.0",
         "Returns the milliseconds until a key expires.",
     ),
-    Command::new("expiretime", 2, READ, Keys::ONE, expiretime).doc(
+    Command::new("expiretime", 2, READ, KeyPositions::ONE, expiretime).doc(
         GROUP,
         "7.0.0",
         "Returns the Unix time in seconds at which a key expires.",
     ),
-    Command::new("pexpiretime", 2, READ, Keys::ONE, pexpiretime).doc(
+    Command::new("pexpiretime", 2, READ, KeyPositions::ONE, pexpiretime).doc(
         GROUP,
         "7.0.0",
         "Returns the Unix time in milliseconds at which a key expires.",
     ),
-    Command::new("persist", 2, WRITE, Keys::ONE, persist).doc(
+    Command::new("persist", 2, WRITE, KeyPositions::ONE, persist).doc(
         GROUP,
         "2.2.0",
         "Takes a key's expiry away.",
@@ -69,30 +70,30 @@ pub(super) const COMMANDS: &[Command] = &[
 const SECOND: i64 = 1000;
 const MILLISECOND: i64 = 1;
 
-fn expire(call: &mut Call<'_>) -> Answer {
+fn expire(call: &mut Call<'_>) -> CommandResult {
     set(call, SECOND, call.now)
 }
 
-fn pexpire(call: &mut Call<'_>) -> Answer {
+fn pexpire(call: &mut Call<'_>) -> CommandResult {
     set(call, MILLISECOND, call.now)
 }
 
-fn expireat(call: &mut Call<'_>) -> Answer {
+fn expireat(call: &mut Call<'_>) -> CommandResult {
     set(call, SECOND, 0)
 }
 
-fn pexpireat(call: &mut Call<'_>) -> Answer {
+fn pexpireat(call: &mut Call<'_>) -> CommandResult {
     set(call, MILLISECOND, 0)
 }
 
 /// Sets the expiry to argument 2, counted in `unit` from `base` on.
-fn set(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
+fn set(call: &mut Call<'_>, unit: i64, base: i64) -> CommandResult {
     let rule = rule(call)?;
     let time = call.integer(2)?;
     let at = time.checked_mul(unit).and_then(|time| time.checked_add(base));
     let at = at.ok_or_else(|| {
         let name = call.row.command.name;
-        Failure::text(format!("ERR invalid expire time in '{name}' command"))
+        ErrorReply::text(format!("ERR invalid expire time in '{name}' command"))
     })?;
     let key = call.key(1);
     let set = call.shards.expire_at(call.session.db, &key, at, rule)?;
@@ -105,7 +106,7 @@ fn set(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
 }
 
 /// The conditions from argument 3 on.
-fn rule(call: &Call<'_>) -> Result<ExpireRule, Failure> {
+fn rule(call: &Call<'_>) -> Result<ExpireRule, ErrorReply> {
     let mut rule = ExpireRule::default();
     for i in 3..call.args.len() {
         let condition = match () {
@@ -115,7 +116,7 @@ fn rule(call: &Call<'_>) -> Result<ExpireRule, Failure> {
             () if call.is(i, "lt") => &mut rule.if_earlier,
             () => {
                 let option = String::from_utf8_lossy(call.args.at(i));
-                return Err(Failure::text(format!("ERR Unsupported option {option}")));
+                return Err(ErrorReply::text(format!("ERR Unsupported option {option}")));
             }
         };
         *condition = true;
@@ -129,24 +130,24 @@ fn rule(call: &Call<'_>) -> Result<ExpireRule, Failure> {
     Ok(rule)
 }
 
-fn ttl(call: &mut Call<'_>) -> Answer {
+fn ttl(call: &mut Call<'_>) -> CommandResult {
     get(call, SECOND, call.now)
 }
 
-fn pttl(call: &mut Call<'_>) -> Answer {
+fn pttl(call: &mut Call<'_>) -> CommandResult {
     get(call, MILLISECOND, call.now)
 }
 
-fn expiretime(call: &mut Call<'_>) -> Answer {
+fn expiretime(call: &mut Call<'_>) -> CommandResult {
     get(call, SECOND, 0)
 }
 
-fn pexpiretime(call: &mut Call<'_>) -> Answer {
+fn pexpiretime(call: &mut Call<'_>) -> CommandResult {
     get(call, MILLISECOND, 0)
 }
 
-/// Replies the expiry, counted in `unit` from `base` on, allocated_size to the nearest.
-fn get(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
+/// Replies the expiry, counted in `unit` from `base` on, rounded to the nearest.
+fn get(call: &mut Call<'_>, unit: i64, base: i64) -> CommandResult {
     let time = match call.shards.peek_read(call.session.db, &call.key(1)) {
         None => -2,
         Some(entry) => call.shards.expiry(&entry).map_or(-1, |at| {
@@ -158,7 +159,7 @@ fn get(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
     Ok(())
 }
 
-fn persist(call: &mut Call<'_>) -> Answer {
+fn persist(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(1);
     let had_one = call.shards.persist(call.session.db, &key)?;
     if had_one {

@@ -3,26 +3,24 @@
 use crate::telemetry::{Figures as _, info};
 
 use super::call::Call;
-use super::failure::Answer;
-use super::table::{Command, Flags, Keys};
+use super::error_reply::CommandResult;
+use super::table::{Command, CommandFlags, KeyPositions};
 
-const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
+const ALWAYS: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
 
 /// The family's rows.
-pub(super) const COMMANDS: &[Command] = &[
-    Command::new("info", -1, ALWAYS, Keys::NONE, render).doc(
-        "server",
-        "1.0.0",
-        "Returns figures about the server, by section.",
-    ),
-    Command::new("lastsave", 1, ALWAYS.and(Flags::FAST), Keys::NONE, lastsave).doc(
-        "server",
-        "1.0.0",
-        "Returns the Unix time of the last successful save.",
-    ),
-];
+pub(super) const COMMANDS: &[Command] =
+    &[
+        Command::new("info", -1, ALWAYS, KeyPositions::NONE, render).doc(
+            "server",
+            "1.0.0",
+            "Returns figures about the server, by section.",
+        ),
+        Command::new("lastsave", 1, ALWAYS.and(CommandFlags::FAST), KeyPositions::NONE, lastsave)
+            .doc("server", "1.0.0", "Returns the Unix time of the last successful save."),
+    ];
 
-fn render(call: &mut Call<'_>) -> Answer {
+fn render(call: &mut Call<'_>) -> CommandResult {
     let sections: Vec<String> =
         call.args.from(1).iter().map(|arg| String::from_utf8_lossy(arg).to_lowercase()).collect();
     let sections: Vec<&str> = sections.iter().map(String::as_str).collect();
@@ -31,18 +29,18 @@ fn render(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn lastsave(call: &mut Call<'_>) -> Answer {
+fn lastsave(call: &mut Call<'_>) -> CommandResult {
     call.reply.integer(call.shared.telemetry.persistence().last_save_ms() / 1000);
     Ok(())
 }
 
 #[cfg(test)]
 mod tests {
-    use crate::commands::testing::Bench;
+    use crate::commands::testing::TestServer;
 
     #[test]
     fn sections_can_be_chosen() {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         bench.run("SET k v EX 100");
         let all = bench.run("INFO");
         assert!(all.contains("redis_version:7.4.0\r\n") && all.contains("# Persistence\r\n"));

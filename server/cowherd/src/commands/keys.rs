@@ -3,51 +3,59 @@
 
 use super::call::Call;
 use super::databases::{SAME_OBJECTS, database};
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::notifications::Class;
-use super::table::{Command, Flags, Keys};
+use super::table::{Command, CommandFlags, KeyPositions};
 
-const READ: Flags = Flags::READONLY.and(Flags::FAST);
-const FAST_WRITE: Flags = Flags::WRITE.and(Flags::FAST);
-const COPIES: Flags = Flags::WRITE.and(Flags::DENYOOM);
+const READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
+const FAST_WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
+const COPIES: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
 
 const GROUP: &str = "generic";
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
-    Command::new("del", -2, Flags::WRITE, Keys::ALL, del).doc(GROUP, "1.0.0", "Deletes keys."),
-    Command::new("unlink", -2, FAST_WRITE, Keys::ALL, del).doc(GROUP, "4.0.0", "Deletes keys."),
-    Command::new("exists", -2, READ, Keys::ALL, exists).doc(
+    Command::new("del", -2, CommandFlags::WRITE, KeyPositions::ALL, del).doc(
+        GROUP,
+        "1.0.0",
+        "Deletes keys.",
+    ),
+    Command::new("unlink", -2, FAST_WRITE, KeyPositions::ALL, del).doc(
+        GROUP,
+        "4.0.0",
+        "Deletes keys.",
+    ),
+    Command::new("exists", -2, READ, KeyPositions::ALL, exists).doc(
         GROUP,
         "1.0.0",
         "Counts those of the given keys that are there.",
     ),
-    Command::new("type", 2, READ, Keys::ONE, type_of).doc(
+    Command::new("type", 2, READ, KeyPositions::ONE, type_of).doc(
         GROUP,
         "1.0.0",
         "Names the type of a key's value.",
     ),
-    Command::new("touch", -2, READ, Keys::ALL, touch).doc(
+    Command::new("touch", -2, READ, KeyPositions::ALL, touch).doc(
         GROUP,
         "3.2.1",
         "Counts the given keys that are there, as used just now.",
     ),
-    Command::new("rename", 3, Flags::WRITE, Keys::TWO, rename).doc(
+    Command::new("rename", 3, CommandFlags::WRITE, KeyPositions::TWO, rename).doc(
         GROUP,
         "1.0.0",
         "Gives a key another name, in place of a key that has it.",
     ),
-    Command::new("renamenx", 3, FAST_WRITE, Keys::TWO, renamenx).doc(
+    Command::new("renamenx", 3, FAST_WRITE, KeyPositions::TWO, renamenx).doc(
         GROUP,
         "1.0.0",
         "Gives a key another name, unless a key has it.",
     ),
-    Command::new("copy", -3, COPIES, Keys::TWO, copy).doc(
+    Command::new("copy", -3, COPIES, KeyPositions::TWO, copy).doc(
         GROUP,
         "6.2.0",
         "Copies a key with its value and expiry.",
     ),
-    Command::new("move", 3, FAST_WRITE, Keys::ONE, move_key).doc(
+    Command::new("move", 3, FAST_WRITE, KeyPositions::ONE, move_key).doc(
         GROUP,
         "1.0.0",
         "Moves a key to another database.",
@@ -55,7 +63,10 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 /// Replies how many of the arguments `holds` is true of.
-fn count(call: &mut Call<'_>, mut holds: impl FnMut(&mut Call<'_>, usize) -> bool) -> Answer {
+fn count(
+    call: &mut Call<'_>,
+    mut holds: impl FnMut(&mut Call<'_>, usize) -> bool,
+) -> CommandResult {
     let mut count = 0;
     for i in 1..call.args.len() {
         count += i64::from(holds(call, i));
@@ -64,7 +75,7 @@ fn count(call: &mut Call<'_>, mut holds: impl FnMut(&mut Call<'_>, usize) -> boo
     Ok(())
 }
 
-fn del(call: &mut Call<'_>) -> Answer {
+fn del(call: &mut Call<'_>) -> CommandResult {
     count(call, |call, i| {
         let key = call.key(i);
         let removed = call.shards.remove(call.session.db, &key);
@@ -75,39 +86,39 @@ fn del(call: &mut Call<'_>) -> Answer {
     })
 }
 
-fn exists(call: &mut Call<'_>) -> Answer {
+fn exists(call: &mut Call<'_>) -> CommandResult {
     count(call, |call, i| call.shards.peek_read(call.session.db, &call.key(i)).is_some())
 }
 
-fn touch(call: &mut Call<'_>) -> Answer {
+fn touch(call: &mut Call<'_>) -> CommandResult {
     // It is what the command is for, also for a client that asked to leave the clocks alone.
     call.shards.set_touch(true);
     count(call, |call, i| call.shards.lookup_read(call.session.db, &call.key(i)).is_some())
 }
 
-fn type_of(call: &mut Call<'_>) -> Answer {
+fn type_of(call: &mut Call<'_>) -> CommandResult {
     let entry = call.shards.peek_read(call.session.db, &call.key(1));
     call.reply.simple(entry.map_or("none", |entry| entry.kind().name()));
     Ok(())
 }
 
-fn rename(call: &mut Call<'_>) -> Answer {
+fn rename(call: &mut Call<'_>) -> CommandResult {
     give_name(call, true)?;
     call.reply.ok();
     Ok(())
 }
 
-fn renamenx(call: &mut Call<'_>) -> Answer {
+fn renamenx(call: &mut Call<'_>) -> CommandResult {
     let renamed = give_name(call, false)?;
     call.reply.integer(i64::from(renamed));
     Ok(())
 }
 
 /// Renames a key; tells whether it got a name that was free, or might take another's.
-fn give_name(call: &mut Call<'_>, replace: bool) -> Result<bool, Failure> {
+fn give_name(call: &mut Call<'_>, replace: bool) -> Result<bool, ErrorReply> {
     let (db, from, to) = (call.session.db, call.key(1), call.key(2));
     if call.shards.lookup(db, &from).is_none() {
-        return Err(Failure::NO_KEY);
+        return Err(ErrorReply::NO_KEY);
     }
     if from.bytes == to.bytes {
         return Ok(replace);
@@ -123,7 +134,7 @@ fn give_name(call: &mut Call<'_>, replace: bool) -> Result<bool, Failure> {
     Ok(renamed)
 }
 
-fn copy(call: &mut Call<'_>) -> Answer {
+fn copy(call: &mut Call<'_>) -> CommandResult {
     let from_db = call.session.db;
     let (mut to_db, mut replace) = (from_db, false);
     let mut i = 3;
@@ -134,7 +145,7 @@ fn copy(call: &mut Call<'_>) -> Answer {
             i += 1;
             to_db = database(call, i)?;
         } else {
-            return Err(Failure::SYNTAX);
+            return Err(ErrorReply::SYNTAX);
         }
         i += 1;
     }
@@ -152,7 +163,7 @@ fn copy(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn move_key(call: &mut Call<'_>) -> Answer {
+fn move_key(call: &mut Call<'_>) -> CommandResult {
     let (from, to) = (call.session.db, database(call, 2)?);
     if from == to {
         return Err(SAME_OBJECTS);

@@ -3,15 +3,18 @@
 use crate::telemetry::{Event, EventFigures, Sample, advice};
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::memory;
-use super::table::{Command, Flags, Keys, Row, server_sub as sub};
+use super::table::{Command, CommandFlags, CommandRow, KeyPositions, server_sub as sub};
 
-const ALWAYS: Flags = Flags::ADMIN.and(Flags::NOSCRIPT).and(Flags::LOADING).and(Flags::STALE);
+const ALWAYS: CommandFlags = CommandFlags::ADMIN
+    .and(CommandFlags::NOSCRIPT)
+    .and(CommandFlags::LOADING)
+    .and(CommandFlags::STALE);
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] =
-    &[Command::new("latency", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
+    &[Command::new("latency", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
         .doc("server", "2.8.13", "Shows what held clients up.")
         .with(&[
             sub("doctor", 2, ALWAYS, doctor, "2.8.13", "Says what to do about latency."),
@@ -23,14 +26,14 @@ pub(super) const COMMANDS: &[Command] =
             sub(
                 "help",
                 2,
-                Flags::LOADING.and(Flags::STALE),
+                CommandFlags::LOADING.and(CommandFlags::STALE),
                 help,
                 "2.8.13",
                 "Lists the subcommands.",
             ),
         ])];
 
-fn latest(call: &mut Call<'_>) -> Answer {
+fn latest(call: &mut Call<'_>) -> CommandResult {
     let events = call.shared.telemetry.latency_events();
     call.reply.array(events.len());
     for event in &events {
@@ -50,7 +53,7 @@ fn samples(call: &Call<'_>) -> Option<EventFigures> {
     call.shared.telemetry.latency_events().into_iter().find(|figures| figures.event == event)
 }
 
-fn history(call: &mut Call<'_>) -> Answer {
+fn history(call: &mut Call<'_>) -> CommandResult {
     let samples = samples(call).map(|figures| figures.samples).unwrap_or_default();
     call.reply.array(samples.len());
     for sample in samples {
@@ -61,7 +64,7 @@ fn history(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn reset(call: &mut Call<'_>) -> Answer {
+fn reset(call: &mut Call<'_>) -> CommandResult {
     let telemetry = &call.shared.telemetry;
     let named = (2..call.args.len()).filter_map(|i| Event::named(call.args.at(i)));
     let count = match call.args.len() {
@@ -72,10 +75,10 @@ fn reset(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn graph(call: &mut Call<'_>) -> Answer {
+fn graph(call: &mut Call<'_>) -> CommandResult {
     let Some(figures) = samples(call) else {
         let event = call.text(2);
-        return Err(Failure::text(format!("ERR No samples available for event '{event}'")));
+        return Err(ErrorReply::text(format!("ERR No samples available for event '{event}'")));
     };
     let picture = draw(&figures, call.now.div_euclid(1000));
     call.reply.verbatim("txt", &picture);
@@ -123,8 +126,8 @@ fn age(sample: &Sample, now_s: i64) -> String {
     }
 }
 
-/// Buckets that are not empty, cumulated, by their upper border in microseconds, allocated_size up.
-fn histogram(call: &mut Call<'_>) -> Answer {
+/// Buckets that are not empty, cumulated, by their upper border in microseconds, rounded up.
+fn histogram(call: &mut Call<'_>) -> CommandResult {
     let rows = asked_for(call);
     let telemetry = &call.shared.telemetry;
     let used = rows.iter().filter_map(|row| {
@@ -157,7 +160,7 @@ fn histogram(call: &mut Call<'_>) -> Answer {
 }
 
 /// The commands that the arguments name, with their subcommands; all without a name.
-fn asked_for<'a>(call: &Call<'a>) -> Vec<&'a Row> {
+fn asked_for<'a>(call: &Call<'a>) -> Vec<&'a CommandRow> {
     let rows = call.shared.table.rows();
     if call.args.len() == 2 {
         return rows.iter().collect();
@@ -181,13 +184,13 @@ fn microseconds(seconds: f64) -> i64 {
     micros
 }
 
-fn doctor(call: &mut Call<'_>) -> Answer {
+fn doctor(call: &mut Call<'_>) -> CommandResult {
     let text = memory::diagnosis(call, "latency", advice::on_latency);
     call.reply.verbatim("txt", &text);
     Ok(())
 }
 
-fn help(call: &mut Call<'_>) -> Answer {
+fn help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
         "DOCTOR",
         "    Says what could be better about latency, and which setting changes it.",
@@ -209,11 +212,11 @@ fn help(call: &mut Call<'_>) -> Answer {
 mod tests {
     use std::time::Duration;
 
-    use super::super::testing::Bench;
+    use super::super::testing::TestServer;
     use super::*;
 
-    fn bench() -> Bench {
-        let bench = Bench::new();
+    fn bench() -> TestServer {
+        let bench = TestServer::new();
         assert_eq!(bench.run("CONFIG SET latency-monitor-threshold 5"), "+OK\r\n");
         bench.shared.telemetry.latency_event(Event::Fork, Duration::from_millis(30));
         let recorder = bench.shared.telemetry.recorder(0).unwrap();
@@ -259,7 +262,7 @@ mod tests {
 
     #[test]
     fn histograms_are_cumulated_in_microseconds() {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         let recorder = bench.shared.telemetry.recorder(0).unwrap();
         let number = |name: &str| bench.shared.table.by_full_name(name).unwrap().number;
         for nanos in [900, 1_800, 1_850, 30_000] {
@@ -277,7 +280,7 @@ mod tests {
 
     #[test]
     fn the_doctor_speaks() {
-        let healthy = Bench::new();
+        let healthy = TestServer::new();
         assert!(healthy.run("LATENCY DOCTOR").contains("The latency monitor is off"));
         let bench = bench();
         assert!(bench.run("LATENCY DOCTOR").contains("fork: 1 seconds with spikes, 30 ms"));

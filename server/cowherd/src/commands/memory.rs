@@ -4,44 +4,48 @@ use crate::keyspace::DATABASES;
 use crate::telemetry::{Figures as _, advice};
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
-use super::table::{Command, Flags, Handler, Keys};
+use super::error_reply::{CommandResult, ErrorReply};
+use super::table::{Command, CommandFlags, Handler, KeyPositions};
 
 /// Elements by which MEMORY USAGE guesses at the others if it is not told.
 const SAMPLES: usize = 5;
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] =
-    &[Command::new("memory", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
+    &[Command::new("memory", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
         .doc("server", "4.0.0", "Tells what takes memory.")
         .with(&[
             sub("doctor", 2, doctor, "Says what to do about memory."),
             sub("malloc-stats", 2, malloc_stats, "Returns figures of the memory allocator."),
             sub("purge", 2, purge, "Hands unused memory back to the system."),
             sub("stats", 2, stats, "Returns figures of memory."),
-            Command::new("usage", -3, Flags::READONLY, Keys::SECOND, usage).doc(
+            Command::new("usage", -3, CommandFlags::READONLY, KeyPositions::SECOND, usage).doc(
                 "server",
                 "4.0.0",
                 "Returns the bytes that a key and its value take.",
             ),
-            Command::new("help", 2, Flags::LOADING.and(Flags::STALE), Keys::NONE, help).doc(
-                "server",
-                "4.0.0",
-                "Lists the subcommands.",
-            ),
+            Command::new(
+                "help",
+                2,
+                CommandFlags::LOADING.and(CommandFlags::STALE),
+                KeyPositions::NONE,
+                help,
+            )
+            .doc("server", "4.0.0", "Lists the subcommands."),
         ])];
 
 const fn sub(name: &'static str, arity: isize, handler: Handler, summary: &'static str) -> Command {
-    Command::new(name, arity, Flags::NONE, Keys::NONE, handler).doc("server", "4.0.0", summary)
+    Command::new(name, arity, CommandFlags::NONE, KeyPositions::NONE, handler)
+        .doc("server", "4.0.0", summary)
 }
 
-fn usage(call: &mut Call<'_>) -> Answer {
+fn usage(call: &mut Call<'_>) -> CommandResult {
     let (mut i, mut samples) = (3, SAMPLES);
     while i < call.args.len() {
         if !call.is(i, "samples") || i + 1 == call.args.len() {
-            return Err(Failure::SYNTAX);
+            return Err(ErrorReply::SYNTAX);
         }
-        samples = usize::try_from(call.integer(i + 1)?).map_err(|_| Failure::SYNTAX)?;
+        samples = usize::try_from(call.integer(i + 1)?).map_err(|_| ErrorReply::SYNTAX)?;
         i += 2;
     }
     match call.shards.peek(call.session.db, &call.key(2)) {
@@ -55,12 +59,12 @@ fn usage(call: &mut Call<'_>) -> Answer {
 }
 
 /// Memory is handed back in the background as it falls free: there is nothing left to do.
-fn purge(call: &mut Call<'_>) -> Answer {
+fn purge(call: &mut Call<'_>) -> CommandResult {
     call.reply.ok();
     Ok(())
 }
 
-fn malloc_stats(call: &mut Call<'_>) -> Answer {
+fn malloc_stats(call: &mut Call<'_>) -> CommandResult {
     let arena = call.shared.keyspace.arena();
     let text = format!(
         "arena_capacity_bytes:{}\narena_object_bytes:{}\narena_used_chunks:{}\n",
@@ -79,7 +83,7 @@ enum Stat {
     Word(String),
 }
 
-fn stats(call: &mut Call<'_>) -> Answer {
+fn stats(call: &mut Call<'_>) -> CommandResult {
     let figures = call.shared.figures();
     let keyspace = &call.shared.keyspace;
     let keys: u64 = (0..DATABASES).map(|db| keyspace.len(db)).sum();
@@ -164,13 +168,13 @@ pub(super) fn diagnosis(
     text
 }
 
-fn doctor(call: &mut Call<'_>) -> Answer {
+fn doctor(call: &mut Call<'_>) -> CommandResult {
     let text = diagnosis(call, "memory", advice::on_memory);
     call.reply.verbatim("txt", &text);
     Ok(())
 }
 
-fn help(call: &mut Call<'_>) -> Answer {
+fn help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
         "DOCTOR",
         "    Says what could be better about memory, and which setting changes it.",
@@ -188,12 +192,12 @@ fn help(call: &mut Call<'_>) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Bench;
+    use super::super::testing::TestServer;
     use crate::config::{ArenaPages, Config};
 
     #[test]
     fn stats_are_a_map_of_figures() {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         bench.run("SET a 1");
         let stats = bench.run("MEMORY STATS");
         assert!(stats.starts_with("*60\r\n$14\r\npeak.allocated\r\n:"), "{stats}");
@@ -206,11 +210,11 @@ mod tests {
     #[test]
     fn the_doctor_speaks() {
         let config = Config { arena_pages: ArenaPages::Small, ..Config::default() };
-        let bench = Bench::with(64 << 20, config.clone());
+        let bench = TestServer::with(64 << 20, config.clone());
         let said = bench.run("MEMORY DOCTOR");
         assert!(said.contains("Pages are small (small asked for)"), "{said}");
         assert!(said.contains("\nNothing to improve about memory"), "{said}");
-        let full = Bench::with(64 << 20, config);
+        let full = TestServer::with(64 << 20, config);
         (0..8).for_each(|key| drop(full.run(&format!("SETRANGE key:{key} 999999 x"))));
         assert_eq!(full.run("CONFIG SET maxmemory 8mb"), "+OK\r\n");
         let said = full.run("MEMORY DOCTOR");

@@ -8,7 +8,7 @@
 //! Invariants:
 //! 1. A handler that fails has changed nothing, and the engine replaces what it wrote by the error.
 //! 2. A handler touches only the shards that its table row lets the engine lock, or, with
-//!    [`Locks::Own`], those that it locks itself, one set at a time.
+//!    [`LockScope::Handler`], those that it locks itself, one set at a time.
 
 mod bits;
 mod blocking;
@@ -21,16 +21,17 @@ mod connection;
 mod databases;
 mod debug;
 mod elements;
+mod error_reply;
 mod expiry;
-mod failure;
 mod figures;
-mod first_of;
 mod hashes;
+mod index_range;
 mod info;
 mod keys;
 mod latency;
 mod lists;
 mod memory;
+mod multi_pop;
 mod notifications;
 mod object;
 mod outbox;
@@ -41,7 +42,7 @@ mod random;
 mod removal_tests;
 #[cfg(test)]
 mod rollback_tests;
-mod sampled;
+mod sampled_stats;
 mod save;
 mod scan;
 mod server;
@@ -51,7 +52,6 @@ mod shared;
 mod slowlog;
 mod sort;
 mod sorted_sets;
-mod span;
 mod streams;
 mod strings;
 mod table;
@@ -68,14 +68,16 @@ pub use clients::{Client, Clients, Hangup, KILLED, MAIL, Names, Origin};
 #[cfg(test)]
 pub use command::{Draw, draw_request};
 pub use configuration::reset_statistics;
-pub use failure::{Answer, Failure};
+pub use error_reply::{CommandResult, ErrorReply};
 pub use notifications::Class;
 pub use promise::{Promise, Wait};
 pub use pubsub::PubSub;
 pub use session::{ReplyMode, Session};
 pub use shared::{Hooks, REDIS_VERSION, Shared};
 pub use slowlog::is_secret;
-pub use table::{Command, Flags, Handler, Keys, Locks, Row, Table};
+pub use table::{
+    Command, CommandFlags, CommandRow, CommandTable, Handler, KeyPositions, LockScope,
+};
 pub use transaction::{Queue, QueuedCommand, exec_refused};
 pub use waiting::{Nothing, Waiter, Waits, Wish};
 
@@ -119,7 +121,7 @@ const TEST_COMMANDS: &[Command] = &[];
 const TEST_COMMANDS: &[Command] = testing_waits::COMMANDS;
 
 /// The error for a request that names no command.
-pub fn unknown_command(args: &Args<'_>) -> Failure {
+pub fn unknown_command(args: &Args<'_>) -> ErrorReply {
     let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).into_owned();
     let name = args.get(0).map(shown).unwrap_or_default();
     let mut text = format!("ERR unknown command '{name}', with args beginning with: ");
@@ -132,24 +134,24 @@ pub fn unknown_command(args: &Args<'_>) -> Failure {
             break;
         }
     }
-    Failure::text(text)
+    ErrorReply::text(text)
 }
 
 /// The error for a request with too few or too many arguments.
-pub fn wrong_arity(row: &Row) -> Failure {
-    Failure::text(format!("ERR wrong number of arguments for '{}' command", row.name))
+pub fn wrong_arity(row: &CommandRow) -> ErrorReply {
+    ErrorReply::text(format!("ERR wrong number of arguments for '{}' command", row.name))
 }
 
 /// The handler of commands that do nothing without one of their subcommands.
-fn no_subcommand(call: &mut Call<'_>) -> Answer {
+fn no_subcommand(call: &mut Call<'_>) -> CommandResult {
     Err(unknown_subcommand(&call.args))
 }
 
 /// The error for a request that names no subcommand of its command.
-pub fn unknown_subcommand(args: &Args<'_>) -> Failure {
+pub fn unknown_subcommand(args: &Args<'_>) -> ErrorReply {
     let shown = |i| String::from_utf8_lossy(args.get(i).unwrap_or_default()).into_owned();
     let (name, sub) = (shown(0).to_uppercase(), shown(1));
-    Failure::text(format!("ERR unknown subcommand '{sub}'. Try {name} HELP."))
+    ErrorReply::text(format!("ERR unknown subcommand '{sub}'. Try {name} HELP."))
 }
 
 #[cfg(test)]
@@ -169,7 +171,7 @@ mod tests {
                 Some((cells.next()?.to_lowercase().replace(' ', "|"), cells.next()?))
             })
             .collect();
-        let table = Table::new(all(), &[]).unwrap();
+        let table = CommandTable::new(all(), &[]).unwrap();
         let documented = table.rows().iter().filter(|row| row.command.group != "testing");
         let rows: BTreeMap<String, &str> =
             documented.map(|row| (row.name.clone(), row.command.since)).collect();

@@ -1,12 +1,12 @@
 use super::Class;
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 
 /// A bench that listens to all events, in the words of its messages.
-struct Listening(Bench);
+struct Listening(TestServer);
 
 impl Listening {
     fn to(classes: &str) -> Self {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         assert_eq!(bench.run(&format!("CONFIG SET notify-keyspace-events {classes}")), "+OK\r\n");
         bench.run("PSUBSCRIBE __key*");
         Self(bench)

@@ -3,50 +3,48 @@
 use crate::keyspace::{Entry, KeyUsage};
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
-use super::table::{Command, Flags, Keys};
+use super::error_reply::{CommandResult, ErrorReply};
+use super::table::{Command, CommandFlags, KeyPositions};
 
-const HELP: Flags = Flags::LOADING.and(Flags::STALE);
+const HELP: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
 
-const NOT_COUNTED: Failure = Failure::new(
+const NOT_COUNTED: ErrorReply = ErrorReply::new(
     "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that \
      when switching between policies at runtime LRU and LFU data will take some time to adjust.",
 );
-const ONLY_COUNTED: Failure = Failure::new(
+const ONLY_COUNTED: ErrorReply = ErrorReply::new(
     "ERR An LFU maxmemory policy is selected, idle time not tracked. Please note that when \
      switching between policies at runtime LRU and LFU data will take some time to adjust.",
 );
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] =
-    &[Command::new("object", -2, Flags::NONE, Keys::NONE, super::no_subcommand).with(OBJECT).doc(
-        "generic",
-        "2.2.3",
-        "Tells how a key's value is kept.",
-    )];
+    &[Command::new("object", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
+        .with(OBJECT)
+        .doc("generic", "2.2.3", "Tells how a key's value is kept.")];
 
 const OBJECT: &[Command] = &[
-    Command::new("encoding", 3, Flags::READONLY, Keys::SECOND, encoding).doc(
+    Command::new("encoding", 3, CommandFlags::READONLY, KeyPositions::SECOND, encoding).doc(
         "generic",
         "2.2.3",
         "Names the encoding of a key's value.",
     ),
-    Command::new("freq", 3, Flags::READONLY, Keys::SECOND, freq).doc(
+    Command::new("freq", 3, CommandFlags::READONLY, KeyPositions::SECOND, freq).doc(
         "generic",
         "4.0.0",
         "Returns a logarithmic count of a key's uses.",
     ),
-    Command::new("idletime", 3, Flags::READONLY, Keys::SECOND, idletime).doc(
+    Command::new("idletime", 3, CommandFlags::READONLY, KeyPositions::SECOND, idletime).doc(
         "generic",
         "2.2.3",
         "Returns the seconds since a key was last used.",
     ),
-    Command::new("refcount", 3, Flags::READONLY, Keys::SECOND, refcount).doc(
+    Command::new("refcount", 3, CommandFlags::READONLY, KeyPositions::SECOND, refcount).doc(
         "generic",
         "2.2.3",
         "Returns the number of references to a key's value.",
     ),
-    Command::new("help", 2, HELP, Keys::NONE, object_help).doc(
+    Command::new("help", 2, HELP, KeyPositions::NONE, object_help).doc(
         "generic",
         "6.2.0",
         "Lists the subcommands.",
@@ -63,26 +61,26 @@ fn entry(call: &mut Call<'_>) -> Option<Entry> {
     entry
 }
 
-fn encoding(call: &mut Call<'_>) -> Answer {
+fn encoding(call: &mut Call<'_>) -> CommandResult {
     if let Some(entry) = entry(call) {
         call.reply.bulk_str(call.shards.encoding_name(&entry));
     }
     Ok(())
 }
 
-fn freq(call: &mut Call<'_>) -> Answer {
+fn freq(call: &mut Call<'_>) -> CommandResult {
     let Some(entry) = entry(call) else { return Ok(()) };
     let KeyUsage::Frequency(count) = call.shards.usage(&entry) else { return Err(NOT_COUNTED) };
     count_reply(call, count)
 }
 
-fn idletime(call: &mut Call<'_>) -> Answer {
+fn idletime(call: &mut Call<'_>) -> CommandResult {
     let Some(entry) = entry(call) else { return Ok(()) };
     let KeyUsage::Idle(seconds) = call.shards.usage(&entry) else { return Err(ONLY_COUNTED) };
     count_reply(call, seconds)
 }
 
-fn refcount(call: &mut Call<'_>) -> Answer {
+fn refcount(call: &mut Call<'_>) -> CommandResult {
     if entry(call).is_some() {
         // Values are never shared.
         call.reply.integer(1);
@@ -90,12 +88,12 @@ fn refcount(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn count_reply(call: &mut Call<'_>, count: u64) -> Answer {
+fn count_reply(call: &mut Call<'_>, count: u64) -> CommandResult {
     call.reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
     Ok(())
 }
 
-fn object_help(call: &mut Call<'_>) -> Answer {
+fn object_help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
         "ENCODING <key>",
         "    Names the encoding of the key's value.",

@@ -10,7 +10,7 @@ use std::fmt::Write as _;
 use crate::config::Config;
 use crate::keyspace::MemoryExhauster;
 
-use super::testing::Bench;
+use super::testing::TestServer;
 
 /// A random number (splitmix64).
 struct Random(u64);
@@ -79,7 +79,7 @@ fn shrink(random: &mut Random) -> String {
 }
 
 /// All that can be read, the order of unordered elements apart.
-fn contents(bench: &Bench) -> String {
+fn contents(bench: &TestServer) -> String {
     let mut all = String::new();
     for key in KEYS {
         let list = bench.run(&format!("LRANGE l:{key} 0 -1"));
@@ -115,8 +115,8 @@ fn configs() -> [Config; 2] {
 #[test]
 fn what_removes_needs_no_memory() {
     for (number, config) in configs().into_iter().enumerate() {
-        let rich = Bench::with(16 << 20, config.clone());
-        let poor = Bench::with(16 << 20, config);
+        let rich = TestServer::with(16 << 20, config.clone());
+        let poor = TestServer::with(16 << 20, config);
         let mut random = Random(number as u64);
         let mut scarcity = MemoryExhauster::default();
         for round in 0..60 {
@@ -150,7 +150,7 @@ fn what_removes_needs_no_memory() {
 }
 
 /// Elements of many sizes in each kind of value, and then what fills all memory that is left.
-fn fill(bench: &Bench) -> Vec<String> {
+fn fill(bench: &TestServer) -> Vec<String> {
     let mut keys = Vec::new();
     for size in [1usize, 10, 40, 63, 100, 700] {
         for count in [2, 9, 60, 300] {
@@ -180,7 +180,7 @@ fn fill(bench: &Bench) -> Vec<String> {
 
 #[test]
 fn a_full_arena_is_emptied_element_by_element() {
-    let bench = Bench::with(16 << 20, Config::default());
+    let bench = TestServer::with(16 << 20, Config::default());
     let keys = fill(&bench);
     for key in &keys {
         let (kind, shard) = (&key[..1], bench.shared.keyspace.key(0, key.as_bytes()).shard);

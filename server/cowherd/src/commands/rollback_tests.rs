@@ -4,7 +4,7 @@
 use crate::config::Config;
 use crate::keyspace::MemoryExhauster;
 
-use super::testing::Bench;
+use super::testing::TestServer;
 
 /// Adds to each kind of value, with more elements than small values have.
 fn commands() -> Vec<String> {
@@ -39,7 +39,7 @@ fn commands() -> Vec<String> {
 }
 
 /// What there is before: compact values, or large ones, of which some elements are given anew.
-fn begin(bench: &Bench, count: usize) {
+fn begin(bench: &TestServer, count: usize) {
     for i in 0..count {
         let name = format!("element:{i}");
         for line in [
@@ -55,7 +55,7 @@ fn begin(bench: &Bench, count: usize) {
     bench.run("HEXPIRE hash 500 FIELDS 1 element:1");
 }
 
-fn contents(bench: &Bench) -> String {
+fn contents(bench: &TestServer) -> String {
     // Fields are in no order.
     let fields = bench.run("HGETALL hash");
     let mut fields: Vec<&str> = fields.lines().collect();
@@ -80,7 +80,7 @@ fn refusals(command: &str, count: usize) -> usize {
         list_max_listpack_size: 64,
         ..Config::default()
     };
-    let bench = Bench::with(8 << 20, config());
+    let bench = TestServer::with(8 << 20, config());
     begin(&bench, count);
     let space = &bench.shared.keyspace;
     let before = contents(&bench);

@@ -1,47 +1,46 @@
 //! SAVE, BGSAVE and SHUTDOWN: what is asked for; the engine does it and answers.
 
 use super::call::{Call, Effect, SaveKind, Shutdown};
-use super::failure::{Answer, Failure};
-use super::table::{Command, Flags, Keys, Locks};
+use super::error_reply::{CommandResult, ErrorReply};
+use super::table::{Command, CommandFlags, KeyPositions, LockScope};
 
-const ADMIN: Flags = Flags::ADMIN.and(Flags::NOSCRIPT);
-const STOP: Flags =
-    ADMIN.and(Flags::LOADING).and(Flags::STALE).and(Flags::NO_MULTI).and(Flags::UNPAUSED);
+const ADMIN: CommandFlags = CommandFlags::ADMIN.and(CommandFlags::NOSCRIPT);
+const STOP: CommandFlags = ADMIN
+    .and(CommandFlags::LOADING)
+    .and(CommandFlags::STALE)
+    .and(CommandFlags::NO_MULTI)
+    .and(CommandFlags::UNPAUSED);
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] =
     &[
-        Command::new("save", 1, ADMIN.and(Flags::NO_MULTI), Keys::NONE, save)
-            .locking(Locks::Own)
+        Command::new("save", 1, ADMIN.and(CommandFlags::NO_MULTI), KeyPositions::NONE, save)
+            .locking(LockScope::Handler)
             .doc("server", "1.0.0", "Writes a checkpoint while all clients wait."),
-        Command::new("bgsave", -1, ADMIN, Keys::NONE, bgsave).locking(Locks::Own).doc(
-            "server",
-            "1.0.0",
-            "Writes a checkpoint in the background.",
-        ),
-        Command::new("shutdown", -1, STOP, Keys::NONE, shutdown).locking(Locks::Own).doc(
-            "server",
-            "1.0.0",
-            "Saves, if save points are set, and stops the server.",
-        ),
+        Command::new("bgsave", -1, ADMIN, KeyPositions::NONE, bgsave)
+            .locking(LockScope::Handler)
+            .doc("server", "1.0.0", "Writes a checkpoint in the background."),
+        Command::new("shutdown", -1, STOP, KeyPositions::NONE, shutdown)
+            .locking(LockScope::Handler)
+            .doc("server", "1.0.0", "Saves, if save points are set, and stops the server."),
     ];
 
-fn save(call: &mut Call<'_>) -> Answer {
+fn save(call: &mut Call<'_>) -> CommandResult {
     call.effect = Effect::Save(SaveKind::Foreground);
     Ok(())
 }
 
-fn bgsave(call: &mut Call<'_>) -> Answer {
+fn bgsave(call: &mut Call<'_>) -> CommandResult {
     call.effect = Effect::Save(match call.args.len() {
         1 => SaveKind::Background { schedule: false },
         2 if call.is(1, "schedule") => SaveKind::Background { schedule: true },
         2 if call.is(1, "cancel") => SaveKind::Cancel,
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     });
     Ok(())
 }
 
-fn shutdown(call: &mut Call<'_>) -> Answer {
+fn shutdown(call: &mut Call<'_>) -> CommandResult {
     let mut wanted = Shutdown::default();
     let (mut save, mut no_save, mut abort, mut others) = (false, false, false, false);
     for i in 1..call.args.len() {
@@ -52,15 +51,15 @@ fn shutdown(call: &mut Call<'_>) -> Answer {
             () if call.is(i, "abort") => abort = true,
             // There are no replicas to wait for, so it is always now.
             () if call.is(i, "now") => {}
-            () => return Err(Failure::SYNTAX),
+            () => return Err(ErrorReply::SYNTAX),
         }
         others |= !call.is(i, "abort");
     }
     if (save && no_save) || (abort && others) {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     if abort {
-        return Err(Failure::new("ERR No shutdown in progress."));
+        return Err(ErrorReply::new("ERR No shutdown in progress."));
     }
     wanted.save = match (save, no_save) {
         (true, _) => Some(true),
@@ -74,16 +73,16 @@ fn shutdown(call: &mut Call<'_>) -> Answer {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::commands::testing::Bench;
+    use crate::commands::testing::TestServer;
 
     fn effect(line: &str) -> Effect {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         assert_eq!(bench.run(line), "", "{line}: the engine writes the reply");
         bench.effect.take()
     }
 
     fn error(line: &str) -> String {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         let reply = bench.run(line);
         assert_eq!(bench.effect.take(), Effect::None, "{line}");
         reply

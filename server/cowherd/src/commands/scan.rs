@@ -6,35 +6,30 @@ use crate::keyspace::{Keyspace, RandomKey, ScanCursor, ShardIndex, ShardSet, Val
 use cowherd_resp::{glob_match, parse_i64};
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::random::random;
-use super::table::{Command, Flags, Keys, Locks};
+use super::table::{Command, CommandFlags, KeyPositions, LockScope};
 
 const GROUP: &str = "generic";
 /// Keys that SCAN looks at if it is not told.
 pub(super) const COUNT: usize = 10;
 
-pub(super) const NO_CURSOR: Failure = Failure::new("ERR invalid cursor");
+pub(super) const NO_CURSOR: ErrorReply = ErrorReply::new("ERR invalid cursor");
 
 /// The family's rows.
-pub(super) const COMMANDS: &[Command] =
-    &[
-        Command::new("keys", 2, Flags::READONLY, Keys::NONE, keys).locking(Locks::Own).doc(
-            GROUP,
-            "1.0.0",
-            "Lists all keys whose names match a pattern.",
-        ),
-        Command::new("scan", -2, Flags::READONLY, Keys::NONE, scan).locking(Locks::Own).doc(
-            GROUP,
-            "2.8.0",
-            "Lists some keys, and the cursor with which the next call goes on.",
-        ),
-        Command::new("randomkey", 1, Flags::READONLY, Keys::NONE, randomkey)
-            .locking(Locks::Own)
-            .doc(GROUP, "1.0.0", "Returns a key chosen at random."),
-    ];
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("keys", 2, CommandFlags::READONLY, KeyPositions::NONE, keys)
+        .locking(LockScope::Handler)
+        .doc(GROUP, "1.0.0", "Lists all keys whose names match a pattern."),
+    Command::new("scan", -2, CommandFlags::READONLY, KeyPositions::NONE, scan)
+        .locking(LockScope::Handler)
+        .doc(GROUP, "2.8.0", "Lists some keys, and the cursor with which the next call goes on."),
+    Command::new("randomkey", 1, CommandFlags::READONLY, KeyPositions::NONE, randomkey)
+        .locking(LockScope::Handler)
+        .doc(GROUP, "1.0.0", "Returns a key chosen at random."),
+];
 
-fn keys(call: &mut Call<'_>) -> Answer {
+fn keys(call: &mut Call<'_>) -> CommandResult {
     let (db, pattern) = (call.session.db, call.args.at(1));
     let list = call.reply.deferred_array();
     let mut listed = 0;
@@ -64,21 +59,21 @@ struct Options<'c> {
 
 impl<'c> Options<'c> {
     /// From argument 2 on.
-    fn parse(call: &Call<'c>) -> Result<Self, Failure> {
+    fn parse(call: &Call<'c>) -> Result<Self, ErrorReply> {
         let mut options = Self { count: COUNT, pattern: None, kind: None };
         let mut i = 2;
         while i < call.args.len() {
-            let Some(value) = call.args.get(i + 1) else { return Err(Failure::SYNTAX) };
+            let Some(value) = call.args.get(i + 1) else { return Err(ErrorReply::SYNTAX) };
             if call.is(i, "count") {
-                let count = parse_i64(value).ok_or(Failure::NOT_INTEGER)?;
+                let count = parse_i64(value).ok_or(ErrorReply::NOT_INTEGER)?;
                 let count = usize::try_from(count).ok().filter(|count| *count > 0);
-                options.count = count.ok_or(Failure::SYNTAX)?;
+                options.count = count.ok_or(ErrorReply::SYNTAX)?;
             } else if call.is(i, "match") {
                 options.pattern = Some(value);
             } else if call.is(i, "type") {
                 options.kind = Some(value);
             } else {
-                return Err(Failure::SYNTAX);
+                return Err(ErrorReply::SYNTAX);
             }
             i += 2;
         }
@@ -91,7 +86,7 @@ impl<'c> Options<'c> {
     }
 }
 
-fn scan(call: &mut Call<'_>) -> Answer {
+fn scan(call: &mut Call<'_>) -> CommandResult {
     let cursor = parse_cursor(call.args.at(1)).ok_or(NO_CURSOR)?;
     let options = Options::parse(call)?;
     let db = call.session.db;
@@ -151,7 +146,7 @@ pub(super) fn parse_cursor(text: &[u8]) -> Option<u64> {
     Some(if negative { number.wrapping_neg() } else { number })
 }
 
-fn randomkey(call: &mut Call<'_>) -> Answer {
+fn randomkey(call: &mut Call<'_>) -> CommandResult {
     let (db, keyspace) = (call.session.db, &call.shared.keyspace);
     loop {
         let len = keyspace.len(db);

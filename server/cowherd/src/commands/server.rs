@@ -4,34 +4,37 @@
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::shared::REDIS_VERSION;
-use super::table::{Command, Flags, Handler, Keys};
+use super::table::{Command, CommandFlags, Handler, KeyPositions};
 
-const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
+const ALWAYS: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
-    Command::new("time", 1, ALWAYS.and(Flags::FAST), Keys::NONE, time).doc(
+    Command::new("time", 1, ALWAYS.and(CommandFlags::FAST), KeyPositions::NONE, time).doc(
         "server",
         "2.6.0",
         "Returns the wall clock: seconds since 1970, and microseconds.",
     ),
-    Command::new("lolwut", -1, Flags::READONLY.and(Flags::FAST), Keys::NONE, lolwut).doc(
-        "server",
-        "5.0.0",
-        "Shows a picture and the version.",
-    ),
-    Command::new("function", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
+    Command::new(
+        "lolwut",
+        -1,
+        CommandFlags::READONLY.and(CommandFlags::FAST),
+        KeyPositions::NONE,
+        lolwut,
+    )
+    .doc("server", "5.0.0", "Shows a picture and the version."),
+    Command::new("function", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
         .doc("scripting", "7.0.0", "There are no functions; FLUSH is accepted.")
         .with(&[
-            sub("flush", -2, Flags::NOSCRIPT, function_flush, "7.0.0", "Does nothing."),
+            sub("flush", -2, CommandFlags::NOSCRIPT, function_flush, "7.0.0", "Does nothing."),
             sub("help", 2, ALWAYS, flush_help, "7.0.0", "Lists the subcommands."),
         ]),
-    Command::new("script", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
+    Command::new("script", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
         .doc("scripting", "2.6.0", "There are no scripts; FLUSH is accepted.")
         .with(&[
-            sub("flush", -2, Flags::NOSCRIPT, script_flush, "2.6.0", "Does nothing."),
+            sub("flush", -2, CommandFlags::NOSCRIPT, script_flush, "2.6.0", "Does nothing."),
             sub("help", 2, ALWAYS, flush_help, "5.0.0", "Lists the subcommands."),
         ]),
 ];
@@ -39,16 +42,16 @@ pub(super) const COMMANDS: &[Command] = &[
 const fn sub(
     name: &'static str,
     arity: isize,
-    flags: Flags,
+    flags: CommandFlags,
     handler: Handler,
     since: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command::new(name, arity, flags, Keys::NONE, handler).doc("scripting", since, summary)
+    Command::new(name, arity, flags, KeyPositions::NONE, handler).doc("scripting", since, summary)
 }
 
 /// The clock itself, not the time of the batch: callers measure with it.
-fn time(call: &mut Call<'_>) -> Answer {
+fn time(call: &mut Call<'_>) -> CommandResult {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     call.reply.array(2);
     call.reply.bulk_integer(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
@@ -67,7 +70,7 @@ const COW: &str = r"
 ";
 
 /// One picture for all versions and sizes that VERSION can ask for.
-fn lolwut(call: &mut Call<'_>) -> Answer {
+fn lolwut(call: &mut Call<'_>) -> CommandResult {
     if call.is(1, "version") && call.args.len() > 2 {
         call.integer(2)?;
     }
@@ -77,16 +80,16 @@ fn lolwut(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn function_flush(call: &mut Call<'_>) -> Answer {
+fn function_flush(call: &mut Call<'_>) -> CommandResult {
     match call.args.len() {
         2 => {}
         3 if call.is(2, "sync") || call.is(2, "async") => {}
         3 => {
-            return Err(Failure::new("ERR FUNCTION FLUSH only supports SYNC|ASYNC option"));
+            return Err(ErrorReply::new("ERR FUNCTION FLUSH only supports SYNC|ASYNC option"));
         }
         _ => {
             let (name, given) = (call.text(0).to_uppercase(), call.text(1));
-            return Err(Failure::text(format!(
+            return Err(ErrorReply::text(format!(
                 "ERR unknown subcommand or wrong number of arguments for '{given}'. \
                  Try {name} HELP."
             )));
@@ -96,17 +99,17 @@ fn function_flush(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn script_flush(call: &mut Call<'_>) -> Answer {
+fn script_flush(call: &mut Call<'_>) -> CommandResult {
     match call.args.len() {
         2 => {}
         3 if call.is(2, "sync") || call.is(2, "async") => {}
-        _ => return Err(Failure::new("ERR SCRIPT FLUSH only support SYNC|ASYNC option")),
+        _ => return Err(ErrorReply::new("ERR SCRIPT FLUSH only support SYNC|ASYNC option")),
     }
     call.reply.ok();
     Ok(())
 }
 
-fn flush_help(call: &mut Call<'_>) -> Answer {
+fn flush_help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
         "FLUSH [ASYNC|SYNC]",
         "    Does nothing: scripts and functions are not supported.",
@@ -116,11 +119,11 @@ fn flush_help(call: &mut Call<'_>) -> Answer {
 
 #[cfg(test)]
 mod tests {
-    use crate::commands::testing::Bench;
+    use crate::commands::testing::TestServer;
 
     #[test]
     fn the_time_is_two_numbers() {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         let reply = bench.run("TIME");
         let lines: Vec<&str> = reply.split("\r\n").collect();
         assert_eq!((lines[0], lines.len()), ("*2", 6), "{reply}");
@@ -131,19 +134,19 @@ mod tests {
 
     #[test]
     fn the_picture_ends_with_the_version() {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         for line in ["LOLWUT", "LOLWUT VERSION 5 10 10", "LOLWUT version", "lolwut foo"] {
             let reply = bench.run(line);
             assert!(reply.contains("(oo)") && reply.contains("Redis ver. 7.4.0\n"), "{reply}");
         }
         let error = "-ERR value is not an integer or out of range\r\n";
         assert_eq!(bench.run("LOLWUT VERSION a"), error);
-        assert!(Bench::new().resp3().run("LOLWUT").contains("\r\ntxt:\n"));
+        assert!(TestServer::new().resp3().run("LOLWUT").contains("\r\ntxt:\n"));
     }
 
     #[test]
     fn what_is_not_there_is_emptied() {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         for name in ["FUNCTION", "SCRIPT"] {
             for line in ["FLUSH", "FLUSH sync", "FLUSH ASYNC"] {
                 assert_eq!(bench.run(&format!("{name} {line}")), "+OK\r\n", "{name} {line}");

@@ -12,8 +12,8 @@ use crate::telemetry::logging::Logging;
 use super::clients::Clients;
 use super::notifications::Notifications;
 use super::pubsub::PubSub;
-use super::sampled::Sampled;
-use super::table::Table;
+use super::sampled_stats::SampledStats;
+use super::table::CommandTable;
 use super::waiting::Waits;
 
 /// The version of Redis whose behaviour clients find here.
@@ -43,7 +43,7 @@ pub struct Shared {
     /// The configuration.
     pub config: Arc<Live>,
     /// The command table.
-    pub table: Table,
+    pub table: CommandTable,
     /// The connected clients.
     pub clients: Clients,
     /// Who subscribes to what.
@@ -57,7 +57,7 @@ pub struct Shared {
     /// Mean time to live of each database's keys, in milliseconds, as last sampled.
     pub ttl_samples: [AtomicU64; DATABASES],
     /// What is sampled of huge pages.
-    pub sampled: Sampled,
+    pub sampled: SampledStats,
     /// The log, so that its level can be changed.
     pub logging: OnceLock<Logging>,
     /// Switches for tests.
@@ -90,7 +90,7 @@ impl Shared {
         let renames: Vec<(String, String)> =
             current.rename_command.iter().map(|r| (r.from.clone(), r.to.clone())).collect();
         let maxmemory = AtomicU64::new(keyspace.arena().capacity());
-        let table = Table::new(super::all(), &renames)?;
+        let table = CommandTable::new(super::all(), &renames)?;
         let names = table.rows().iter().map(|row| row.name.clone()).collect();
         let families = table.rows().iter().map(|row| row.command.group).collect();
         let shared = Self {
@@ -99,7 +99,7 @@ impl Shared {
             table,
             telemetry: Telemetry::new(threads, names, families),
             ttl_samples: [const { AtomicU64::new(0) }; DATABASES],
-            sampled: Sampled::default(),
+            sampled: SampledStats::default(),
             logging: OnceLock::new(),
             clients: Clients::default(),
             pubsub: Arc::default(),

@@ -4,18 +4,19 @@ use crate::telemetry::SlowEntry;
 use cowherd_resp::Args;
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
-use super::table::{Command, Flags, Keys, Row, server_sub as sub};
+use super::error_reply::{CommandResult, ErrorReply};
+use super::table::{Command, CommandFlags, CommandRow, KeyPositions, server_sub as sub};
 
-const ALWAYS: Flags = Flags::ADMIN.and(Flags::LOADING).and(Flags::STALE);
+const ALWAYS: CommandFlags =
+    CommandFlags::ADMIN.and(CommandFlags::LOADING).and(CommandFlags::STALE);
 /// Entries that GET returns without a count.
 const ENTRIES: i64 = 10;
 
-const BAD_COUNT: Failure = Failure::new("ERR count should be greater than or equal to -1");
+const BAD_COUNT: ErrorReply = ErrorReply::new("ERR count should be greater than or equal to -1");
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] =
-    &[Command::new("slowlog", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
+    &[Command::new("slowlog", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
         .doc("server", "2.2.12", "Shows the commands that took long.")
         .with(&[
             sub("get", -2, ALWAYS, get, "2.2.12", "Returns the newest entries."),
@@ -24,14 +25,14 @@ pub(super) const COMMANDS: &[Command] =
             sub(
                 "help",
                 2,
-                Flags::LOADING.and(Flags::STALE),
+                CommandFlags::LOADING.and(CommandFlags::STALE),
                 help,
                 "6.2.0",
                 "Lists the subcommands.",
             ),
         ])];
 
-fn get(call: &mut Call<'_>) -> Answer {
+fn get(call: &mut Call<'_>) -> CommandResult {
     let count = match call.args.len() {
         2 => ENTRIES,
         3 => call.integer(2)?,
@@ -71,19 +72,19 @@ fn show(call: &mut Call<'_>, entry: &SlowEntry) {
     reply.bulk_str(&entry.name);
 }
 
-fn len(call: &mut Call<'_>) -> Answer {
+fn len(call: &mut Call<'_>) -> CommandResult {
     let length = call.shared.telemetry.slowlog_len();
     call.reply.integer(length.cast_signed());
     Ok(())
 }
 
-fn reset(call: &mut Call<'_>) -> Answer {
+fn reset(call: &mut Call<'_>) -> CommandResult {
     call.shared.telemetry.slowlog_reset();
     call.reply.ok();
     Ok(())
 }
 
-fn help(call: &mut Call<'_>) -> Answer {
+fn help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
         "GET [<count>]",
         "    Returns the newest entries, 10 by default, all with -1: number, Unix time,",
@@ -97,7 +98,7 @@ fn help(call: &mut Call<'_>) -> Answer {
 }
 
 /// Whether argument `i` of a command must not be shown, whatever names clients call it by.
-pub fn is_secret(row: &Row, args: &Args<'_>, i: usize) -> bool {
+pub fn is_secret(row: &CommandRow, args: &Args<'_>, i: usize) -> bool {
     let is = |i: usize, word: &str| {
         args.get(i).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
     };
@@ -111,9 +112,9 @@ pub fn is_secret(row: &Row, args: &Args<'_>, i: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::super::testing::Bench;
+    use super::super::testing::TestServer;
     use super::*;
-    use crate::commands::table::Table;
+    use crate::commands::table::CommandTable;
     use crate::telemetry::Slow;
     use cowherd_resp::{Batch, RequestLimits, RequestParser};
 
@@ -126,7 +127,7 @@ mod tests {
             .unwrap();
         let args = batch.request(0, line.as_bytes());
         let renames = [("config".to_owned(), "conf".to_owned())];
-        let table = Table::new(crate::commands::all(), &renames).unwrap();
+        let table = CommandTable::new(crate::commands::all(), &renames).unwrap();
         let row = table.resolve(&args).unwrap();
         let shown = (0..args.len()).map(|i| match is_secret(row, &args, i) {
             true => "-".to_owned(),
@@ -151,7 +152,7 @@ mod tests {
 
     #[test]
     fn entries_are_shown_as_in_redis() {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         assert_eq!(bench.run("SLOWLOG LEN"), ":0\r\n");
         let telemetry = &bench.shared.telemetry;
         let recorder = telemetry.recorder(0).unwrap();

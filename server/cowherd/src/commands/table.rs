@@ -8,16 +8,16 @@ use crate::keyspace::{Keyspace, ShardSet};
 use cowherd_resp::{Args, parse_u64};
 
 use super::call::Call;
-use super::failure::Answer;
+use super::error_reply::CommandResult;
 
 /// What runs a command.
-pub type Handler = fn(&mut Call<'_>) -> Answer;
+pub type Handler = fn(&mut Call<'_>) -> CommandResult;
 
 /// Properties of a command, a bit each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Flags(u32);
+pub struct CommandFlags(u32);
 
-impl Flags {
+impl CommandFlags {
     /// None.
     pub const NONE: Self = Self(0);
     /// May change keys.
@@ -64,26 +64,26 @@ impl Flags {
 
     /// The names that COMMAND INFO answers.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        const NAMES: [(Flags, &str); 13] = [
-            (Flags::WRITE, "write"),
-            (Flags::READONLY, "readonly"),
-            (Flags::DENYOOM, "denyoom"),
-            (Flags::ADMIN, "admin"),
-            (Flags::PUBSUB, "pubsub"),
-            (Flags::NOSCRIPT, "noscript"),
-            (Flags::BLOCKING, "blocking"),
-            (Flags::LOADING, "loading"),
-            (Flags::STALE, "stale"),
-            (Flags::FAST, "fast"),
-            (Flags::RUNS_QUEUE, "skip_slowlog"),
-            (Flags::NO_AUTH, "no_auth"),
-            (Flags::NO_MULTI, "no_multi"),
+        const NAMES: [(CommandFlags, &str); 13] = [
+            (CommandFlags::WRITE, "write"),
+            (CommandFlags::READONLY, "readonly"),
+            (CommandFlags::DENYOOM, "denyoom"),
+            (CommandFlags::ADMIN, "admin"),
+            (CommandFlags::PUBSUB, "pubsub"),
+            (CommandFlags::NOSCRIPT, "noscript"),
+            (CommandFlags::BLOCKING, "blocking"),
+            (CommandFlags::LOADING, "loading"),
+            (CommandFlags::STALE, "stale"),
+            (CommandFlags::FAST, "fast"),
+            (CommandFlags::RUNS_QUEUE, "skip_slowlog"),
+            (CommandFlags::NO_AUTH, "no_auth"),
+            (CommandFlags::NO_MULTI, "no_multi"),
         ];
         NAMES.into_iter().filter(move |(flag, _)| self.has(*flag)).map(|(_, name)| name)
     }
 }
 
-impl BitOr for Flags {
+impl BitOr for CommandFlags {
     type Output = Self;
 
     fn bitor(self, other: Self) -> Self {
@@ -93,7 +93,7 @@ impl BitOr for Flags {
 
 /// Where a command's keys stand among its arguments; the name is argument 0.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Keys {
+pub struct KeyPositions {
     /// The first key; 0 if there is none, or none before those that are counted.
     pub first: usize,
     /// The last key; below zero it counts from the end, -1 being the last argument.
@@ -107,7 +107,7 @@ pub struct Keys {
     pub streams: usize,
 }
 
-impl Keys {
+impl KeyPositions {
     /// No keys.
     pub const NONE: Self = Self::spread(0, 0, 0);
     /// Argument 1.
@@ -193,13 +193,13 @@ fn counted(args: &Args<'_>, at: usize) -> usize {
 
 /// Which shards the engine locks for a command.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Locks {
+pub enum LockScope {
     /// Those of its keys.
-    Keys,
+    KeyPositions,
     /// All.
     All,
     /// None: the handler locks what it needs.
-    Own,
+    Handler,
 }
 
 /// A command, or a subcommand.
@@ -211,11 +211,11 @@ pub struct Command {
     /// the least number.
     pub arity: isize,
     /// Properties.
-    pub flags: Flags,
+    pub flags: CommandFlags,
     /// Where the keys stand.
-    pub keys: Keys,
+    pub keys: KeyPositions,
     /// Which shards are locked.
-    pub locks: Locks,
+    pub locks: LockScope,
     /// What runs it.
     pub handler: Handler,
     /// Its subcommands; with these, the handler answers only what names none of them.
@@ -232,12 +232,12 @@ pub struct Command {
 pub(super) const fn server_sub(
     name: &'static str,
     arity: isize,
-    flags: Flags,
+    flags: CommandFlags,
     handler: Handler,
     since: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command::new(name, arity, flags, Keys::NONE, handler).doc("server", since, summary)
+    Command::new(name, arity, flags, KeyPositions::NONE, handler).doc("server", since, summary)
 }
 
 impl Command {
@@ -251,9 +251,9 @@ impl Command {
         first_hash: Option<u64>,
     ) -> ShardSet {
         match self.locks {
-            Locks::Own => ShardSet::NONE,
-            Locks::All => ShardSet::ALL,
-            Locks::Keys => {
+            LockScope::Handler => ShardSet::NONE,
+            LockScope::All => ShardSet::ALL,
+            LockScope::KeyPositions => {
                 let first = first_hash.map_or(ShardSet::NONE, |hash| keyspace.shards_of(hash));
                 let keys = self.keys;
                 let one = !keys.moves() && keys.last == keys.first.cast_signed();
@@ -270,8 +270,8 @@ impl Command {
     pub const fn new(
         name: &'static str,
         arity: isize,
-        flags: Flags,
-        keys: Keys,
+        flags: CommandFlags,
+        keys: KeyPositions,
         handler: Handler,
     ) -> Self {
         Self {
@@ -279,7 +279,7 @@ impl Command {
             arity,
             flags,
             keys,
-            locks: Locks::Keys,
+            locks: LockScope::KeyPositions,
             handler,
             subcommands: &[],
             group: "generic",
@@ -289,7 +289,7 @@ impl Command {
     }
 
     /// With other locks.
-    pub const fn locking(mut self, locks: Locks) -> Self {
+    pub const fn locking(mut self, locks: LockScope) -> Self {
         self.locks = locks;
         self
     }
@@ -326,7 +326,7 @@ impl Command {
 
 /// A row of the running server's table.
 #[derive(Debug)]
-pub struct Row {
+pub struct CommandRow {
     /// The command.
     pub command: &'static Command,
     /// Full name as clients know it, such as `get` or `client|list`, after any renaming.
@@ -339,8 +339,8 @@ pub struct Row {
 
 /// The table of a running server: commands by the names that clients use.
 #[derive(Debug)]
-pub struct Table {
-    rows: Vec<Row>,
+pub struct CommandTable {
+    rows: Vec<CommandRow>,
     slots: Box<[u16]>,
     by_name: HashMap<String, usize>,
 }
@@ -360,7 +360,7 @@ fn slot_of(name: &[u8]) -> usize {
     (hash >> 12) as usize % SLOTS
 }
 
-impl Table {
+impl CommandTable {
     /// The table of all `commands`, some renamed: (old name, new name or nothing).
     ///
     /// # Errors
@@ -401,7 +401,7 @@ impl Table {
     fn push(&mut self, name: String, command: &'static Command) -> usize {
         let number = self.rows.len();
         self.by_name.insert(name.clone(), number);
-        self.rows.push(Row { command, name, number, subcommands: Vec::new() });
+        self.rows.push(CommandRow { command, name, number, subcommands: Vec::new() });
         number
     }
 
@@ -414,18 +414,18 @@ impl Table {
     }
 
     /// All rows, subcommands after their commands.
-    pub fn rows(&self) -> &[Row] {
+    pub fn rows(&self) -> &[CommandRow] {
         &self.rows
     }
 
     /// The row of a full name in lower case, such as `client|list`.
-    pub fn by_full_name(&self, name: &str) -> Option<&Row> {
+    pub fn by_full_name(&self, name: &str) -> Option<&CommandRow> {
         self.by_name.get(name).map(|row| &self.rows[*row])
     }
 
     /// The row of a command's name in any case.
     #[inline]
-    pub fn command(&self, name: &[u8]) -> Option<&Row> {
+    pub fn command(&self, name: &[u8]) -> Option<&CommandRow> {
         if name.len() > MAX_NAME {
             return None;
         }
@@ -445,7 +445,7 @@ impl Table {
 
     /// The row that a request is for: the subcommand's, if it names one.
     #[inline]
-    pub fn resolve(&self, args: &Args<'_>) -> Option<&Row> {
+    pub fn resolve(&self, args: &Args<'_>) -> Option<&CommandRow> {
         let row = self.command(args.get(0)?)?;
         if row.subcommands.is_empty() {
             return Some(row);

@@ -15,7 +15,7 @@ use super::session::Session;
 use super::shared::Shared;
 
 /// A keyspace of its own, one client and a clock that stands still until it is set.
-pub(super) struct Bench {
+pub(super) struct TestServer {
     /// What all connections share.
     pub shared: Shared,
     session: RefCell<Session>,
@@ -32,7 +32,7 @@ impl Hangup for Nobody {
     fn hang_up(&self) {}
 }
 
-impl Bench {
+impl TestServer {
     pub(super) fn new() -> Self {
         Self::with(64 << 20, Config::default())
     }

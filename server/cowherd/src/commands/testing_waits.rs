@@ -3,66 +3,66 @@
 use crate::keyspace::{Expiry, ValueKind};
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
-use super::table::{Command, Flags, Handler, Keys};
+use super::error_reply::{CommandResult, ErrorReply};
+use super::table::{Command, CommandFlags, Handler, KeyPositions};
 use super::waiting::{Nothing, Wish};
 
-const KEYS: Keys = Keys::spread(1, -2, 1);
+const KEYS: KeyPositions = KeyPositions::spread(1, -2, 1);
 
 /// The rows.
 pub(super) const COMMANDS: &[Command] = &[
-    row("test.put", 3, Flags::WRITE, Keys::ONE, put),
-    row("test.drop", 2, Flags::WRITE, Keys::ONE, drop_key),
+    row("test.put", 3, CommandFlags::WRITE, KeyPositions::ONE, put),
+    row("test.drop", 2, CommandFlags::WRITE, KeyPositions::ONE, drop_key),
     row("test.take", -3, WAITS, KEYS, take),
     row("test.move", 4, WAITS, KEYS, move_value),
     row("test.guard", 3, WAITS, KEYS, guard),
 ];
 
-const WAITS: Flags = Flags::WRITE.and(Flags::BLOCKING);
+const WAITS: CommandFlags = CommandFlags::WRITE.and(CommandFlags::BLOCKING);
 
 const fn row(
     name: &'static str,
     arity: isize,
-    flags: Flags,
-    keys: Keys,
+    flags: CommandFlags,
+    keys: KeyPositions,
     handler: Handler,
 ) -> Command {
     Command::new(name, arity, flags, keys, handler).doc("testing", "1.0.0", "For tests.")
 }
 
 /// `TEST.PUT key value`
-fn put(call: &mut Call<'_>) -> Answer {
+fn put(call: &mut Call<'_>) -> CommandResult {
     store(call, 1, call.args.at(2))?;
     call.reply.ok();
     Ok(())
 }
 
-fn store(call: &mut Call<'_>, i: usize, value: &[u8]) -> Answer {
+fn store(call: &mut Call<'_>, i: usize, value: &[u8]) -> CommandResult {
     let (db, key) = (call.session.db, call.key(i));
     call.shards.set(db, &key, value, Expiry::None)?;
     Ok(())
 }
 
-fn take_value(call: &mut Call<'_>, i: usize) -> Result<Option<Vec<u8>>, Failure> {
+fn take_value(call: &mut Call<'_>, i: usize) -> Result<Option<Vec<u8>>, ErrorReply> {
     let (db, key) = (call.session.db, call.key(i));
     let Some(entry) = call.shards.lookup(db, &key) else { return Ok(None) };
     let value = call.shards.string(&entry)?.bytes(&mut itoa::Buffer::new()).to_vec();
     if value == b"wrong" {
-        return Err(Failure::WRONG_TYPE);
+        return Err(ErrorReply::WRONG_TYPE);
     }
     call.shards.remove(db, &key);
     Ok(Some(value))
 }
 
 /// `TEST.DROP key`
-fn drop_key(call: &mut Call<'_>) -> Answer {
+fn drop_key(call: &mut Call<'_>) -> CommandResult {
     let dropped = take_value(call, 1)?.is_some();
     call.reply.integer(i64::from(dropped));
     Ok(())
 }
 
 /// `TEST.TAKE key [key ...] timeout`: the first key that is there, and its value.
-fn take(call: &mut Call<'_>) -> Answer {
+fn take(call: &mut Call<'_>) -> CommandResult {
     let last = call.args.len() - 1;
     let timeout = call.timeout_seconds(last)?;
     for i in 1..last {
@@ -78,7 +78,7 @@ fn take(call: &mut Call<'_>) -> Answer {
 }
 
 /// `TEST.MOVE source destination timeout`
-fn move_value(call: &mut Call<'_>) -> Answer {
+fn move_value(call: &mut Call<'_>) -> CommandResult {
     let timeout = call.timeout_seconds(3)?;
     if let Some(value) = take_value(call, 1)? {
         store(call, 2, &value)?;
@@ -90,10 +90,10 @@ fn move_value(call: &mut Call<'_>) -> Answer {
 }
 
 /// `TEST.GUARD key timeout`: waits until a key is gone, which is an error.
-fn guard(call: &mut Call<'_>) -> Answer {
+fn guard(call: &mut Call<'_>) -> CommandResult {
     let timeout = call.timeout_milliseconds(2)?;
     if call.shards.peek(call.session.db, &call.key(1)).is_none() {
-        return Err(Failure::new("UNBLOCKED it is gone"));
+        return Err(ErrorReply::new("UNBLOCKED it is gone"));
     }
     let wish = Wish { kind: ValueKind::String, or_gone: true };
     call.wait(vec![1], wish, timeout, Nothing::Null)

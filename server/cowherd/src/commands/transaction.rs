@@ -21,32 +21,48 @@ use crate::keyspace::{DbIndex, Keyspace, ShardSet, Shards};
 use cowherd_resp::{ArgSpan, Args};
 
 use super::call::{Call, Effect};
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::session::Session;
-use super::table::{Command, Flags, Keys, Locks, Row};
+use super::table::{Command, CommandFlags, CommandRow, KeyPositions, LockScope};
 
-const PLAIN: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE).and(Flags::UNQUEUED);
-const FAST: Flags = PLAIN.and(Flags::FAST);
+const PLAIN: CommandFlags = CommandFlags::NOSCRIPT
+    .and(CommandFlags::LOADING)
+    .and(CommandFlags::STALE)
+    .and(CommandFlags::UNQUEUED);
+const FAST: CommandFlags = PLAIN.and(CommandFlags::FAST);
 /// Queued: what is watched is forgotten before the queue runs.
-const UNWATCH: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE).and(Flags::FAST);
-const EXEC: Flags = PLAIN.and(Flags::RUNS_QUEUE);
+const UNWATCH: CommandFlags = CommandFlags::NOSCRIPT
+    .and(CommandFlags::LOADING)
+    .and(CommandFlags::STALE)
+    .and(CommandFlags::FAST);
+const EXEC: CommandFlags = PLAIN.and(CommandFlags::RUNS_QUEUE);
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
-    row("multi", 1, FAST, Keys::NONE, multi, "1.2.0", "Begins a transaction.").locking(Locks::Own),
-    row("exec", 1, EXEC, Keys::NONE, exec, "1.2.0", "Runs a transaction.").locking(Locks::Own),
-    row("discard", 1, FAST, Keys::NONE, discard, "2.0.0", "Drops a transaction.")
-        .locking(Locks::Own),
-    row("watch", -2, FAST, Keys::ALL, watch, "2.2.0", "Lets EXEC fail if a key changes before."),
-    row("unwatch", 1, UNWATCH, Keys::NONE, unwatch, "2.2.0", "Forgets all watched keys.")
-        .locking(Locks::Own),
+    row("multi", 1, FAST, KeyPositions::NONE, multi, "1.2.0", "Begins a transaction.")
+        .locking(LockScope::Handler),
+    row("exec", 1, EXEC, KeyPositions::NONE, exec, "1.2.0", "Runs a transaction.")
+        .locking(LockScope::Handler),
+    row("discard", 1, FAST, KeyPositions::NONE, discard, "2.0.0", "Drops a transaction.")
+        .locking(LockScope::Handler),
+    row(
+        "watch",
+        -2,
+        FAST,
+        KeyPositions::ALL,
+        watch,
+        "2.2.0",
+        "Lets EXEC fail if a key changes before.",
+    ),
+    row("unwatch", 1, UNWATCH, KeyPositions::NONE, unwatch, "2.2.0", "Forgets all watched keys.")
+        .locking(LockScope::Handler),
 ];
 
 const fn row(
     name: &'static str,
     arity: isize,
-    flags: Flags,
-    keys: Keys,
+    flags: CommandFlags,
+    keys: KeyPositions,
     handler: super::table::Handler,
     since: &'static str,
     summary: &'static str,
@@ -54,12 +70,12 @@ const fn row(
     Command::new(name, arity, flags, keys, handler).doc("transactions", since, summary)
 }
 
-const NESTED: Failure = Failure::new("ERR MULTI calls can not be nested");
-const WATCH_INSIDE: Failure = Failure::new("ERR WATCH inside MULTI is not allowed");
-const EXEC_OUTSIDE: Failure = Failure::new("ERR EXEC without MULTI");
-const DISCARD_OUTSIDE: Failure = Failure::new("ERR DISCARD without MULTI");
-const ABORTED: Failure =
-    Failure::new("EXECABORT Transaction discarded because of previous errors.");
+const NESTED: ErrorReply = ErrorReply::new("ERR MULTI calls can not be nested");
+const WATCH_INSIDE: ErrorReply = ErrorReply::new("ERR WATCH inside MULTI is not allowed");
+const EXEC_OUTSIDE: ErrorReply = ErrorReply::new("ERR EXEC without MULTI");
+const DISCARD_OUTSIDE: ErrorReply = ErrorReply::new("ERR DISCARD without MULTI");
+const ABORTED: ErrorReply =
+    ErrorReply::new("EXECABORT Transaction discarded because of previous errors.");
 
 /// The commands that a connection has queued since MULTI.
 #[derive(Debug, Default)]
@@ -67,7 +83,7 @@ pub struct Queue {
     bytes: Vec<u8>,
     spans: Vec<ArgSpan>,
     commands: Vec<Queued>,
-    flags: Flags,
+    flags: CommandFlags,
     shards: ShardSet,
     /// How often keys had moved when the shards of the first command were found.
     moves: u64,
@@ -99,7 +115,7 @@ impl Queue {
     /// Adds a command that locks `shards`, as was planned after `moves` moves of keys.
     pub fn push(
         &mut self,
-        row: &Row,
+        row: &CommandRow,
         args: Args<'_>,
         first_hash: Option<u64>,
         shards: ShardSet,
@@ -146,12 +162,12 @@ impl Queue {
     }
 
     /// All flags that any of the commands has.
-    pub const fn flags(&self) -> Flags {
+    pub const fn flags(&self) -> CommandFlags {
         self.flags
     }
 
     /// The shards of all commands, as keys live now.
-    pub fn shards(&self, rows: &[Row], keyspace: &Keyspace) -> ShardSet {
+    pub fn shards(&self, rows: &[CommandRow], keyspace: &Keyspace) -> ShardSet {
         if keyspace.relocations() == self.moves {
             return self.shards;
         }
@@ -177,9 +193,11 @@ impl Queue {
 impl Session {
     /// The flags that decide whether a command may run: those of EXEC include those of the queue.
     #[inline]
-    pub fn flags_of(&self, command: &Command) -> Flags {
+    pub fn flags_of(&self, command: &Command) -> CommandFlags {
         match &self.queue {
-            Some(queue) if command.flags.has(Flags::RUNS_QUEUE) => command.flags | queue.flags,
+            Some(queue) if command.flags.has(CommandFlags::RUNS_QUEUE) => {
+                command.flags | queue.flags
+            }
             _ => command.flags,
         }
     }
@@ -243,7 +261,7 @@ impl Session {
     /// Queues a command that may run.
     pub fn enqueue(
         &mut self,
-        row: &Row,
+        row: &CommandRow,
         args: Args<'_>,
         first_hash: Option<u64>,
         shards: ShardSet,
@@ -258,21 +276,21 @@ impl Session {
 }
 
 /// What a queued command locks that would lock `shards`.
-const fn in_queue(row: &Row, shards: ShardSet) -> ShardSet {
+const fn in_queue(row: &CommandRow, shards: ShardSet) -> ShardSet {
     match row.command.locks {
-        Locks::Own => ShardSet::ALL,
-        Locks::Keys | Locks::All => shards,
+        LockScope::Handler => ShardSet::ALL,
+        LockScope::KeyPositions | LockScope::All => shards,
     }
 }
 
 /// The reply to an EXEC that may not run: the transaction is dropped.
-pub fn exec_refused(failure: &Failure) -> Failure {
+pub fn exec_refused(failure: &ErrorReply) -> ErrorReply {
     let reason = failure.as_str();
     let reason = reason.strip_prefix("ERR ").unwrap_or(reason);
-    Failure::text(format!("EXECABORT Transaction discarded because of: {reason}"))
+    ErrorReply::text(format!("EXECABORT Transaction discarded because of: {reason}"))
 }
 
-fn multi(call: &mut Call<'_>) -> Answer {
+fn multi(call: &mut Call<'_>) -> CommandResult {
     if call.session.queue.is_some() {
         return Err(NESTED);
     }
@@ -283,7 +301,7 @@ fn multi(call: &mut Call<'_>) -> Answer {
 }
 
 /// The engine runs the queue and writes the reply.
-fn exec(call: &mut Call<'_>) -> Answer {
+fn exec(call: &mut Call<'_>) -> CommandResult {
     match &call.session.queue {
         None => Err(EXEC_OUTSIDE),
         Some(queue) if queue.aborted => {
@@ -297,7 +315,7 @@ fn exec(call: &mut Call<'_>) -> Answer {
     }
 }
 
-fn discard(call: &mut Call<'_>) -> Answer {
+fn discard(call: &mut Call<'_>) -> CommandResult {
     if call.session.queue.is_none() {
         return Err(DISCARD_OUTSIDE);
     }
@@ -306,7 +324,7 @@ fn discard(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn watch(call: &mut Call<'_>) -> Answer {
+fn watch(call: &mut Call<'_>) -> CommandResult {
     let session = &mut *call.session;
     if session.queue.is_some() {
         return Err(WATCH_INSIDE);
@@ -328,7 +346,7 @@ fn watch(call: &mut Call<'_>) -> Answer {
 }
 
 /// In a transaction there is nothing to forget any more.
-fn unwatch(call: &mut Call<'_>) -> Answer {
+fn unwatch(call: &mut Call<'_>) -> CommandResult {
     call.session.unwatch(&call.shared.keyspace);
     call.reply.ok();
     Ok(())

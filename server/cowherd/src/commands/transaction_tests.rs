@@ -1,11 +1,11 @@
 use std::sync::atomic::Ordering;
 
 use super::*;
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 
 #[test]
 fn a_transaction_begins_once_and_ends_once() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     assert_eq!(bench.run("EXEC"), "-ERR EXEC without MULTI\r\n");
     assert_eq!(bench.run("DISCARD"), "-ERR DISCARD without MULTI\r\n");
     assert_eq!(bench.run("MULTI"), "+OK\r\n");
@@ -20,7 +20,7 @@ fn a_transaction_begins_once_and_ends_once() {
 #[test]
 fn what_is_watched_is_forgotten_in_every_way() {
     for end in ["UNWATCH", "RESET", "DISCARD"] {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         assert_eq!(bench.run("WATCH a b a"), "+OK\r\n");
         let shown = bench.run("CLIENT INFO");
         assert!(shown.contains(" multi=-1 watch=2 ") && shown.contains(" flags=U "), "{shown}");
@@ -44,7 +44,7 @@ fn what_is_watched_is_forgotten_in_every_way() {
 
 #[test]
 fn a_queue_keeps_requests_as_they_were() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let (table, keyspace) = (&bench.shared.table, &bench.shared.keyspace);
     let mut queue = Queue::default();
     let requests: [&[&[u8]]; 3] = [&[b"SET", b"k", b""], &[b"PING"], &[b"get", b"k\r\n"]];
@@ -73,7 +73,10 @@ fn a_queue_keeps_requests_as_they_were() {
     assert_eq!(kept, requests);
     assert_eq!((queue.len(), queue.bytes()), (3, 4 + 4 + 3 + 3));
     assert!(queue.memory() >= queue.bytes());
-    assert!(queue.flags().has(Flags::WRITE | Flags::READONLY) && queue.flags().has(Flags::DENYOOM));
+    assert!(
+        queue.flags().has(CommandFlags::WRITE | CommandFlags::READONLY)
+            && queue.flags().has(CommandFlags::DENYOOM)
+    );
     let shard = |key: &[u8]| ShardSet::one(keyspace.key(0, key).shard);
     let named = shard(b"k") | shard(b"k\r\n");
     assert_eq!(queue.shards(table.rows(), keyspace), named);
@@ -92,16 +95,16 @@ fn a_queue_keeps_requests_as_they_were() {
 
 #[test]
 fn a_refused_exec_tells_why() {
-    let told = |failure: &Failure| exec_refused(failure).as_str().to_owned();
-    let oom = told(&Failure::OUT_OF_MEMORY);
+    let told = |failure: &ErrorReply| exec_refused(failure).as_str().to_owned();
+    let oom = told(&ErrorReply::OUT_OF_MEMORY);
     assert!(oom.starts_with("EXECABORT Transaction discarded because of: OOM command"), "{oom}");
-    let syntax = told(&Failure::SYNTAX);
+    let syntax = told(&ErrorReply::SYNTAX);
     assert_eq!(syntax, "EXECABORT Transaction discarded because of: syntax error");
 }
 
 #[test]
 fn a_disconnected_watcher_is_not_kept() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("WATCH a b c");
     bench.end_session();
     let client = bench.shared.clients.list().remove(0);

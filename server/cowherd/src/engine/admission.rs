@@ -1,13 +1,13 @@
 //! What is asked of a request before it runs, and the words in which it is turned away.
 
-use crate::commands::{Failure, Flags, Row, Session, Shared};
+use crate::commands::{CommandFlags, CommandRow, ErrorReply, Session, Shared};
 use crate::config::Config;
 use cowherd_resp::{Args, ProtocolVersion};
 
-const NO_AUTH: Failure = Failure::new("NOAUTH Authentication required.");
+const NO_AUTH: ErrorReply = ErrorReply::new("NOAUTH Authentication required.");
 /// What has no place in a transaction.
 pub(super) const NOT_INSIDE: &str = "ERR Command not allowed inside a transaction";
-const MISCONF: Failure = Failure::new(
+const MISCONF: ErrorReply = ErrorReply::new(
     "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to \
      disk. Commands that may modify the data set are disabled, because this instance is configured \
      to report errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error \
@@ -24,26 +24,26 @@ pub(super) fn admit(
     shared: &Shared,
     config: &Config,
     session: &Session,
-    row: &Row,
-    flags: Flags,
+    row: &CommandRow,
+    flags: CommandFlags,
     args: &Args<'_>,
     has_room: impl FnOnce() -> bool,
-) -> Result<(), Failure> {
+) -> Result<(), ErrorReply> {
     let command = row.command;
     if !command.accepts(args.len()) {
         return Err(crate::commands::wrong_arity(row));
     }
-    if !session.authenticated && !command.flags.has(Flags::NO_AUTH) {
+    if !session.authenticated && !command.flags.has(CommandFlags::NO_AUTH) {
         return Err(NO_AUTH);
     }
-    let queues = session.queue.is_some() && !command.flags.has(Flags::UNQUEUED);
+    let queues = session.queue.is_some() && !command.flags.has(CommandFlags::UNQUEUED);
     if queues {
         may_be_queued(row, args)?;
     }
-    if (flags.has(Flags::DENYOOM) || queues) && !has_room() {
-        return Err(Failure::OUT_OF_MEMORY);
+    if (flags.has(CommandFlags::DENYOOM) || queues) && !has_room() {
+        return Err(ErrorReply::OUT_OF_MEMORY);
     }
-    if flags.has(Flags::WRITE)
+    if flags.has(CommandFlags::WRITE)
         && config.stop_writes_on_bgsave_error
         && !config.save.is_empty()
         && shared.telemetry.persistence().cannot_save()
@@ -57,9 +57,9 @@ pub(super) fn admit(
 }
 
 #[cold]
-fn may_be_queued(row: &Row, args: &Args<'_>) -> Result<(), Failure> {
-    if row.command.flags.has(Flags::NO_MULTI) {
-        return Err(Failure::new(NOT_INSIDE));
+fn may_be_queued(row: &CommandRow, args: &Args<'_>) -> Result<(), ErrorReply> {
+    if row.command.flags.has(CommandFlags::NO_MULTI) {
+        return Err(ErrorReply::new(NOT_INSIDE));
     }
     // A request that names no subcommand is for the command above.
     if !row.subcommands.is_empty() {
@@ -70,13 +70,13 @@ fn may_be_queued(row: &Row, args: &Args<'_>) -> Result<(), Failure> {
 
 /// A subscriber that speaks RESP2 cannot tell replies from messages: few commands are left to it.
 #[cold]
-fn admit_subscriber(session: &Session, row: &Row) -> Result<(), Failure> {
+fn admit_subscriber(session: &Session, row: &CommandRow) -> Result<(), ErrorReply> {
     let name = row.command.name;
     let may = name.ends_with("subscribe") || matches!(name, "ping" | "quit" | "reset");
     if may || session.client.version() == ProtocolVersion::Resp3 {
         return Ok(());
     }
-    Err(Failure::text(format!(
+    Err(ErrorReply::text(format!(
         "ERR Can't execute '{}': only (P|S)SUBSCRIBE / (P|S)UNSUBSCRIBE / PING / QUIT / RESET are \
          allowed in this context",
         row.name

@@ -53,11 +53,11 @@ struct State {
 }
 
 /// Is told what to reply.
-type Answer = Box<dyn FnOnce(Result<String, String>) + Send>;
+type CommandResult = Box<dyn FnOnce(Result<String, String>) + Send>;
 
 /// Asks the saver's thread for a save; the answer comes after the fork.
 struct Request {
-    answer: Answer,
+    answer: CommandResult,
 }
 
 /// What became of the wish for a save.
@@ -279,7 +279,7 @@ impl CheckpointScheduler {
 
     /// One save from beginning to end; tells whether another is to follow. `answer` is told once
     /// the fork is done.
-    fn save(&self, shared: &Shared, mut answer: Option<Answer>) -> bool {
+    fn save(&self, shared: &Shared, mut answer: Option<CommandResult>) -> bool {
         let mut save = CheckpointRun::new(shared);
         let result = loop {
             let running = match save.fork() {

@@ -23,7 +23,7 @@
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use crate::commands::{Answer, Call, Effect, Failure, Shared};
+use crate::commands::{Call, CommandResult, Effect, ErrorReply, Shared};
 use crate::config::Config;
 use crate::keyspace::{
     CHUNK_SIZE, EvictionPolicy, EvictionScope, EvictionStep, Evictor, ShardSet, UNIT_SIZE,
@@ -352,7 +352,7 @@ impl Room {
 /// changed nothing. Evicts under these locks, all keys but those of the hashes in `spared`, which
 /// are in ascending order, and runs the command again.
 #[cold]
-pub(super) fn run_again(call: &mut Call<'_>, room: &mut Room, spared: &[u64]) -> Answer {
+pub(super) fn run_again(call: &mut Call<'_>, room: &mut Room, spared: &[u64]) -> CommandResult {
     let (shared, config, start) = (call.shared, call.config, call.reply.len());
     let set = call.row.command.shards(&shared.keyspace, &call.args, call.first_hash);
     let bytes = call.args.iter().map(<[u8]>::len).sum();
@@ -360,12 +360,12 @@ pub(super) fn run_again(call: &mut Call<'_>, room: &mut Room, spared: &[u64]) ->
     loop {
         let mut reach = EvictionScope::Within { shards: &mut call.shards, spared };
         if !room.makes_way(shared, config, &mut reach, set, bytes, &mut nth) {
-            return Err(Failure::OUT_OF_MEMORY);
+            return Err(ErrorReply::OUT_OF_MEMORY);
         }
         call.effect = Effect::None;
         call.reply.out.truncate(start);
         let answer = (call.row.command.handler)(call);
-        if answer != Err(Failure::OUT_OF_MEMORY) {
+        if answer != Err(ErrorReply::OUT_OF_MEMORY) {
             return answer;
         }
     }

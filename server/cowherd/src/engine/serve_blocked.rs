@@ -17,7 +17,7 @@
 
 use std::sync::Arc;
 
-use crate::commands::{Call, Effect, Failure, Patience, Session, Shared, Waiter};
+use crate::commands::{Call, Effect, ErrorReply, Patience, Session, Shared, Waiter};
 use crate::config::Config;
 use crate::keyspace::{ReadyKey, ShardSet, Shards};
 use cowherd_resp::ReplyWriter;
@@ -151,7 +151,7 @@ fn try_again(
         effect: Effect::None,
     };
     let mut answer = (row.command.handler)(&mut call);
-    if answer == Err(Failure::OUT_OF_MEMORY) {
+    if answer == Err(ErrorReply::OUT_OF_MEMORY) {
         let mut spared = waiter.hashes().to_vec();
         spared.sort_unstable();
         answer = run_again(&mut call, room, &spared);

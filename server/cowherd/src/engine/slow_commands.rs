@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::clock;
-use crate::commands::{Flags, Row, Session, is_secret};
+use crate::commands::{CommandFlags, CommandRow, Session, is_secret};
 use crate::telemetry::{Event, Recorder, Slow};
 use cowherd_arena::StallTimes;
 use cowherd_resp::Args;
@@ -14,7 +14,7 @@ use cowherd_resp::Args;
 pub(super) fn report(
     recorder: &Recorder,
     session: &Session,
-    row: &Row,
+    row: &CommandRow,
     args: &Args<'_>,
     nanos: u64,
     stalls: StallTimes,
@@ -34,10 +34,10 @@ pub(super) fn report(
         false => args.at(i),
     });
     // Those whose queue it runs are noted one by one.
-    if !row.command.flags.has(Flags::RUNS_QUEUE) {
+    if !row.command.flags.has(CommandFlags::RUNS_QUEUE) {
         recorder.slow(&slow, shown);
     }
-    let fast = row.command.flags.has(Flags::FAST);
+    let fast = row.command.flags.has(CommandFlags::FAST);
     let event = if fast { Event::FastCommand } else { Event::Command };
     recorder.latency_event(event, at_ms, Duration::from_nanos(nanos));
     let event = if stalls.captured { Event::UndoCapture } else { Event::CowFault };

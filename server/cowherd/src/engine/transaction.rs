@@ -7,8 +7,8 @@ use std::sync::atomic::Ordering;
 
 use crate::clock;
 use crate::commands::{
-    Answer, Call, Effect, Failure, Flags, Locks, Patience, Queue, QueuedCommand, Row, SaveKind,
-    Session, Shared,
+    Call, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, LockScope, Patience, Queue,
+    QueuedCommand, SaveKind, Session, Shared,
 };
 use crate::config::Config;
 use crate::telemetry;
@@ -37,7 +37,7 @@ impl Worker {
         &mut self,
         engine: &Engine,
         session: &mut Session,
-        row_of_exec: &Row,
+        row_of_exec: &CommandRow,
         now: i64,
         reply: &mut ReplyWriter,
     ) -> ExecOutcome {
@@ -110,7 +110,7 @@ impl Worker {
             if failed {
                 self.recorder.error(&call.reply.out[start.min(call.reply.len())..]);
             }
-            if call.row.command.flags.has(Flags::ADMIN)
+            if call.row.command.flags.has(CommandFlags::ADMIN)
                 && let Some(config) = later.next()
             {
                 call.config = config.get_or_init(|| shared.config.current());
@@ -134,7 +134,7 @@ impl Worker {
 /// Room for the configurations that commands of a queue may leave behind.
 fn later_configs(shared: &Shared, queue: &Queue) -> Vec<OnceCell<Arc<Config>>> {
     let rows = shared.table.rows();
-    let changing = queue.iter().filter(|one| rows[one.row].command.flags.has(Flags::ADMIN));
+    let changing = queue.iter().filter(|one| rows[one.row].command.flags.has(CommandFlags::ADMIN));
     changing.map(|_| OnceCell::new()).collect()
 }
 
@@ -145,7 +145,7 @@ fn names(shared: &Shared, queue: &Queue) -> Vec<u64> {
     for queued in queue.iter() {
         let command = shared.table.rows()[queued.row].command;
         let hash = |bytes: &[u8]| shared.keyspace.hash(bytes);
-        if command.locks == Locks::All {
+        if command.locks == LockScope::All {
             names.extend(queued.args.iter().map(hash));
         } else {
             let keys = command.keys.positions(&queued.args);
@@ -160,7 +160,7 @@ fn names(shared: &Shared, queue: &Queue) -> Vec<u64> {
 fn run_queued<'c>(
     call: &mut Call<'c>,
     queued: &QueuedCommand<'c>,
-    again: impl FnOnce(&mut Call<'c>) -> Answer,
+    again: impl FnOnce(&mut Call<'c>) -> CommandResult,
 ) -> bool {
     call.row = &call.shared.table.rows()[queued.row];
     call.args = queued.args;
@@ -169,7 +169,7 @@ fn run_queued<'c>(
     call.session.client.last_command.store(call.row.number as u64 + 1, Ordering::Relaxed);
     let start = call.reply.len();
     let mut answer = (call.row.command.handler)(call);
-    if answer == Err(Failure::OUT_OF_MEMORY) {
+    if answer == Err(ErrorReply::OUT_OF_MEMORY) {
         call.reply.out.truncate(start);
         answer = again(call);
     }

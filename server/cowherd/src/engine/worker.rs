@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 
 use crate::clock;
 use crate::commands::{
-    Answer, Call, Effect, Failure, Flags, KILLED, MAIL, Patience, Promise, ReplyMode, Row,
-    SaveKind, Session, Shared, Wait, exec_refused,
+    Call, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, KILLED, MAIL, Patience,
+    Promise, ReplyMode, SaveKind, Session, Shared, Wait, exec_refused,
 };
 use crate::config::{Config, View};
 use crate::keyspace::{EvictionScope, Shards};
@@ -56,7 +56,7 @@ pub struct Worker {
 #[derive(Clone, Copy)]
 struct ResolvedRequest<'a> {
     args: Args<'a>,
-    row: Option<&'a Row>,
+    row: Option<&'a CommandRow>,
     /// Hash of its first key.
     hash: Option<u64>,
 }
@@ -65,12 +65,12 @@ struct ResolvedRequest<'a> {
 struct CommandExecution<'t, 'a> {
     shared: &'t Shared,
     config: &'t Config,
-    row: &'t Row,
+    row: &'t CommandRow,
     planned: &'t ResolvedRequest<'a>,
     /// The shards that it locks, if keys still live where they did after so many `moves`.
     set: ShardSet,
     moves: u64,
-    flags: Flags,
+    flags: CommandFlags,
     now: i64,
 }
 
@@ -112,7 +112,7 @@ impl<'t> CommandExecution<'t, '_> {
         room: &mut Room,
         session: &mut Session,
         reply: &mut ReplyWriter,
-    ) -> Option<(Answer, Effect)> {
+    ) -> Option<(CommandResult, Effect)> {
         let Self { shared, config, row, planned, now, .. } = *self;
         let shards = self.lock();
         // Looked at under the locks: whoever sets it holds them all.
@@ -150,7 +150,7 @@ impl<'t> CommandExecution<'t, '_> {
         session: &mut Session,
         reply: &mut ReplyWriter,
         start: usize,
-    ) -> Option<(Answer, Effect)> {
+    ) -> Option<(CommandResult, Effect)> {
         let Self { shared, config, planned, now, .. } = *self;
         let args: usize = planned.args.iter().map(<[u8]>::len).sum();
         let mut nth = 0;
@@ -158,11 +158,11 @@ impl<'t> CommandExecution<'t, '_> {
         while room.makes_way(shared, config, &mut reach, self.named(), args, &mut nth) {
             reply.out.truncate(start);
             let ran = self.run(room, session, reply)?;
-            if ran.0 != Err(Failure::OUT_OF_MEMORY) {
+            if ran.0 != Err(ErrorReply::OUT_OF_MEMORY) {
                 return Some(ran);
             }
         }
-        Some((Err(Failure::OUT_OF_MEMORY), Effect::None))
+        Some((Err(ErrorReply::OUT_OF_MEMORY), Effect::None))
     }
 }
 
@@ -246,8 +246,8 @@ impl Worker {
         };
         let flags = session.flags_of(row.command);
         let config = self.config.get();
-        if let Some(until) = shared.clients.paused_until(now, flags.has(Flags::WRITE))
-            && !row.command.flags.has(Flags::UNPAUSED)
+        if let Some(until) = shared.clients.paused_until(now, flags.has(CommandFlags::WRITE))
+            && !row.command.flags.has(CommandFlags::UNPAUSED)
         {
             return BatchOutcome::Wait(0, until);
         }
@@ -262,7 +262,7 @@ impl Worker {
         session.client.last_command.store(row.number as u64 + 1, Ordering::Relaxed);
         let moves = shared.keyspace.relocations();
         let set = row.command.shards(&shared.keyspace, &planned.args, planned.hash);
-        if session.queue.is_some() && !row.command.flags.has(Flags::UNQUEUED) {
+        if session.queue.is_some() && !row.command.flags.has(CommandFlags::UNQUEUED) {
             session.enqueue(row, planned.args, planned.hash, set, moves);
             *begun = clock::monotonic_ns();
             reply.simple("QUEUED");
@@ -273,7 +273,7 @@ impl Worker {
         let Some((mut answer, mut effect)) = turn.run(&mut self.room, session, reply) else {
             return BatchOutcome::Close;
         };
-        if answer == Err(Failure::OUT_OF_MEMORY) {
+        if answer == Err(ErrorReply::OUT_OF_MEMORY) {
             let again = turn.try_again(&mut self.room, session, reply, start);
             let Some(again) = again else { return BatchOutcome::Close };
             (answer, effect) = again;
@@ -352,13 +352,13 @@ impl Worker {
     fn refuse(
         &mut self,
         session: &mut Session,
-        row: Option<&Row>,
-        failure: &Failure,
+        row: Option<&CommandRow>,
+        failure: &ErrorReply,
         reply: &mut ReplyWriter,
         start: usize,
     ) -> BatchOutcome {
         let failure = match row {
-            Some(row) if row.command.flags.has(Flags::RUNS_QUEUE) => {
+            Some(row) if row.command.flags.has(CommandFlags::RUNS_QUEUE) => {
                 session.discard(&self.engine.shared.keyspace);
                 &exec_refused(failure)
             }
@@ -384,7 +384,7 @@ impl Worker {
 pub(super) fn time(
     recorder: &Recorder,
     session: &Session,
-    row: &Row,
+    row: &CommandRow,
     args: &Args<'_>,
     begun: &mut u64,
     failed: bool,
@@ -398,7 +398,7 @@ pub(super) fn time(
     if phase.is_snapshot() {
         stalls = sum(stalls, take_stall_times());
         // Whoever asks for the save waits for it, and knows.
-        if !row.command.flags.has(Flags::ADMIN) {
+        if !row.command.flags.has(CommandFlags::ADMIN) {
             let stall_nanos = stalls.nanoseconds;
             let worst = Worst { nanos, begun_ns, stall_nanos, command: row.number };
             recorder.command_in_save(phase, worst);
@@ -479,10 +479,10 @@ fn fetch(engine: &Engine, session: &Session, group: &[Option<ResolvedRequest<'_>
 #[inline]
 pub(super) fn with_waiting(
     shared: &crate::commands::Shared,
-    flags: Flags,
+    flags: CommandFlags,
     set: ShardSet,
 ) -> ShardSet {
-    if flags.has(Flags::WRITE) && shared.waits.clients() > 0 {
+    if flags.has(CommandFlags::WRITE) && shared.waits.clients() > 0 {
         shared.waits.reach(set)
     } else {
         set

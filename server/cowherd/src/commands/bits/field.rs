@@ -4,19 +4,19 @@
 //! afterwards.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::keyspace::Entry;
 use cowherd_resp::parse_u64;
 
 use super::{bit_offset, index};
 
-const BAD_TYPE: Failure = Failure::new(
+const BAD_TYPE: ErrorReply = ErrorReply::new(
     "ERR Invalid bitfield type. Use something like i16 u8. Note that u64 is not supported but \
      i64 is.",
 );
-const BAD_OVERFLOW: Failure = Failure::new("ERR Invalid OVERFLOW type specified");
-const ONLY_GET: Failure = Failure::new("ERR BITFIELD_RO only supports the GET subcommand");
+const BAD_OVERFLOW: ErrorReply = ErrorReply::new("ERR Invalid OVERFLOW type specified");
+const ONLY_GET: ErrorReply = ErrorReply::new("ERR BITFIELD_RO only supports the GET subcommand");
 
 /// A field: a type, and where it stands.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,7 +50,7 @@ struct Operation {
 
 impl Field {
     /// The type that argument `i` names and the offset after it.
-    fn parse(call: &Call<'_>, i: usize) -> Result<Self, Failure> {
+    fn parse(call: &Call<'_>, i: usize) -> Result<Self, ErrorReply> {
         let (signed, digits) = match call.args.at(i) {
             [b'i', digits @ ..] => (true, digits),
             [b'u', digits @ ..] => (false, digits),
@@ -133,7 +133,7 @@ impl Field {
     }
 }
 
-fn parse(call: &Call<'_>) -> Result<Vec<Operation>, Failure> {
+fn parse(call: &Call<'_>) -> Result<Vec<Operation>, ErrorReply> {
     let mut operations = Vec::new();
     let mut overflow = Overflow::Wrap;
     let mut i = 2;
@@ -153,7 +153,7 @@ fn parse(call: &Call<'_>) -> Result<Vec<Operation>, Failure> {
         let is_set = call.is(i, "set") && more >= 3;
         let is_add = call.is(i, "incrby") && more >= 3;
         if !(is_get || is_set || is_add) {
-            return Err(Failure::SYNTAX);
+            return Err(ErrorReply::SYNTAX);
         }
         let field = Field::parse(call, i + 1)?;
         let action = match (is_get, is_set) {
@@ -173,7 +173,7 @@ fn needed(operations: &[Operation]) -> Option<u64> {
     writes.map(|operation| operation.field.end()).max()
 }
 
-pub(super) fn bitfield(call: &mut Call<'_>) -> Answer {
+pub(super) fn bitfield(call: &mut Call<'_>) -> CommandResult {
     let operations = parse(call)?;
     let (db, key) = (call.session.db, call.key(1));
     let Some(len) = needed(&operations) else { return read_all(call, &operations) };
@@ -198,7 +198,7 @@ pub(super) fn bitfield(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn bitfield_ro(call: &mut Call<'_>) -> Answer {
+pub(super) fn bitfield_ro(call: &mut Call<'_>) -> CommandResult {
     let operations = parse(call)?;
     match needed(&operations) {
         None => read_all(call, &operations),
@@ -206,7 +206,7 @@ pub(super) fn bitfield_ro(call: &mut Call<'_>) -> Answer {
     }
 }
 
-fn read_all(call: &mut Call<'_>, operations: &[Operation]) -> Answer {
+fn read_all(call: &mut Call<'_>, operations: &[Operation]) -> CommandResult {
     let key = call.key(1);
     let mut number = itoa::Buffer::new();
     let bytes = match call.shards.lookup_read(call.session.db, &key) {
@@ -227,7 +227,7 @@ fn run(
     entry: &Entry,
     operation: &Operation,
     has_changed: &mut bool,
-) -> Result<Option<i64>, Failure> {
+) -> Result<Option<i64>, ErrorReply> {
     let Operation { field, action, overflow } = *operation;
     let mut digits = itoa::Buffer::new();
     let window = field.window(call.shards.string(entry)?.bytes(&mut digits));

@@ -1,6 +1,6 @@
 //! Counting and finding bits, eight bytes at a time.
 
-use super::{index, span};
+use super::{index, index_range};
 
 /// Number of bits that are set.
 fn ones(bytes: &[u8]) -> u64 {
@@ -12,7 +12,7 @@ fn ones(bytes: &[u8]) -> u64 {
 
 /// Number of bits that are set from bit `first` to bit `last`; both are there.
 pub(super) fn ones_between(bytes: &[u8], first: u64, last: u64) -> u64 {
-    let part = span::bytes(bytes, &(first / 8..=last / 8));
+    let part = index_range::bytes(bytes, &(first / 8..=last / 8));
     let before = u32::from(bytes[index(first / 8)]) >> (8 - first % 8);
     let after = bytes[index(last / 8)] & low_bits(7 - last % 8);
     ones(part) - u64::from(before.count_ones()) - u64::from(after.count_ones())
@@ -26,7 +26,7 @@ const fn low_bits(count: u64) -> u8 {
 /// The first bit from `first` to `last` that is set or clear, as `wanted`; both are there.
 pub(super) fn first(bytes: &[u8], wanted: bool, first: u64, last: u64) -> Option<u64> {
     let none = if wanted { 0x00 } else { 0xff };
-    let part = span::bytes(bytes, &(first / 8..=last / 8));
+    let part = index_range::bytes(bytes, &(first / 8..=last / 8));
     // Bits of a byte that are wanted, as ones.
     let hits = |byte: u8| byte ^ none;
     let in_first = hits(part[0]) & (0xff >> (first % 8));

@@ -11,21 +11,21 @@ use crate::keyspace::Entry;
 use cowherd_resp::parse_u64;
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
+use super::index_range::{self, IndexRange, index};
 use super::notifications::Class;
-use super::span::{self, Span, index};
-use super::table::{Command, Flags, Handler, Keys};
+use super::table::{Command, CommandFlags, Handler, KeyPositions};
 
-const READ: Flags = Flags::READONLY;
-const FAST_READ: Flags = Flags::READONLY.and(Flags::FAST);
-const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM);
+const READ: CommandFlags = CommandFlags::READONLY;
+const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
 
-const BAD_OFFSET: Failure = Failure::new("ERR bit offset is not an integer or out of range");
-const BAD_BIT: Failure = Failure::new("ERR bit is not an integer or out of range");
-const NOT_ONE_OR_ZERO: Failure = Failure::new("ERR The bit argument must be 1 or 0.");
+const BAD_OFFSET: ErrorReply = ErrorReply::new("ERR bit offset is not an integer or out of range");
+const BAD_BIT: ErrorReply = ErrorReply::new("ERR bit is not an integer or out of range");
+const NOT_ONE_OR_ZERO: ErrorReply = ErrorReply::new("ERR The bit argument must be 1 or 0.");
 
 /// Argument 2 and all after it.
-const BEHIND_OPERATION: Keys = Keys::spread(2, -1, 1);
+const BEHIND_OPERATION: KeyPositions = KeyPositions::spread(2, -1, 1);
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
@@ -46,17 +46,17 @@ pub(super) const COMMANDS: &[Command] = &[
 const fn row(
     name: &'static str,
     arity: isize,
-    flags: Flags,
+    flags: CommandFlags,
     handler: Handler,
     since: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command::new(name, arity, flags, Keys::ONE, handler).doc("bitmap", since, summary)
+    Command::new(name, arity, flags, KeyPositions::ONE, handler).doc("bitmap", since, summary)
 }
 
 /// The bit that argument `i` names, counted in fields of `width` bits if there are any and it
 /// begins with `#`.
-fn bit_offset(call: &Call<'_>, i: usize, width: Option<u64>) -> Result<u64, Failure> {
+fn bit_offset(call: &Call<'_>, i: usize, width: Option<u64>) -> Result<u64, ErrorReply> {
     let (digits, unit) = match (call.args.at(i), width) {
         ([b'#', digits @ ..], Some(width)) => (digits, width),
         (digits, _) => (digits, 1),
@@ -68,7 +68,7 @@ fn bit_offset(call: &Call<'_>, i: usize, width: Option<u64>) -> Result<u64, Fail
 }
 
 /// Byte `at` of an entry's value, if the value is so long.
-fn byte(call: &Call<'_>, entry: &Entry, at: u64) -> Result<Option<u8>, Failure> {
+fn byte(call: &Call<'_>, entry: &Entry, at: u64) -> Result<Option<u8>, ErrorReply> {
     let mut number = itoa::Buffer::new();
     Ok(call.shards.string(entry)?.bytes(&mut number).get(index(at)).copied())
 }
@@ -78,7 +78,7 @@ const fn mask(bit: u64) -> u8 {
     0x80 >> (bit % 8)
 }
 
-fn setbit(call: &mut Call<'_>) -> Answer {
+fn setbit(call: &mut Call<'_>) -> CommandResult {
     let offset = bit_offset(call, 2, None)?;
     let on = match call.args.at(3) {
         b"0" => false,
@@ -102,7 +102,7 @@ fn setbit(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn getbit(call: &mut Call<'_>) -> Answer {
+fn getbit(call: &mut Call<'_>) -> CommandResult {
     let offset = bit_offset(call, 2, None)?;
     let key = call.key(1);
     let old = match call.shards.lookup_read(call.session.db, &key) {
@@ -114,17 +114,17 @@ fn getbit(call: &mut Call<'_>) -> Answer {
 }
 
 /// Whether argument `i` says that places are bits, not bytes.
-fn counts_bits(call: &Call<'_>, i: usize) -> Result<bool, Failure> {
+fn counts_bits(call: &Call<'_>, i: usize) -> Result<bool, ErrorReply> {
     match call.args.get(i) {
         None => Ok(false),
         Some(_) if call.is(i, "byte") => Ok(false),
         Some(_) if call.is(i, "bit") => Ok(true),
-        Some(_) => Err(Failure::SYNTAX),
+        Some(_) => Err(ErrorReply::SYNTAX),
     }
 }
 
 /// The first and the last bit of a part of `len` bytes; `None` if there are none.
-fn bits_within(asked: Span, len: u64, in_bits: bool) -> Option<(u64, u64)> {
+fn bits_within(asked: IndexRange, len: u64, in_bits: bool) -> Option<(u64, u64)> {
     if in_bits {
         let bits = asked.within(len * 8)?;
         return Some((*bits.start(), *bits.end()));
@@ -133,7 +133,7 @@ fn bits_within(asked: Span, len: u64, in_bits: bool) -> Option<(u64, u64)> {
     Some((bytes.start() * 8, bytes.end() * 8 + 7))
 }
 
-fn bitcount(call: &mut Call<'_>) -> Answer {
+fn bitcount(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(1);
     let Some(entry) = call.shards.lookup_read(call.session.db, &key) else {
         call.reply.integer(0);
@@ -142,23 +142,23 @@ fn bitcount(call: &mut Call<'_>) -> Answer {
     let mut number = itoa::Buffer::new();
     let bytes = call.shards.string(&entry)?.bytes(&mut number);
     let range = match call.args.len() {
-        2 => bits_within(Span { start: 0, end: -1 }, bytes.len() as u64, false),
+        2 => bits_within(IndexRange { start: 0, end: -1 }, bytes.len() as u64, false),
         4 | 5 => {
-            let asked = Span { start: call.integer(2)?, end: call.integer(3)? };
+            let asked = IndexRange { start: call.integer(2)?, end: call.integer(3)? };
             if asked.is_backward() {
                 None
             } else {
                 bits_within(asked, bytes.len() as u64, counts_bits(call, 4)?)
             }
         }
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     };
     let count = range.map_or(0, |(first, last)| find::ones_between(bytes, first, last));
     call.reply.integer(count.cast_signed());
     Ok(())
 }
 
-fn bitpos(call: &mut Call<'_>) -> Answer {
+fn bitpos(call: &mut Call<'_>) -> CommandResult {
     let wanted = match call.integer(2)? {
         0 => false,
         1 => true,
@@ -173,13 +173,13 @@ fn bitpos(call: &mut Call<'_>) -> Answer {
     let mut number = itoa::Buffer::new();
     let bytes = call.shards.string(&entry)?.bytes(&mut number);
     if call.args.len() > 6 {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     let start = if call.args.len() > 3 { call.integer(3)? } else { 0 };
     let in_bits = counts_bits(call, 5)?;
     let has_end = call.args.len() > 4;
     let end = if has_end { call.integer(4)? } else { -1 };
-    let found = match bits_within(Span { start, end }, bytes.len() as u64, in_bits) {
+    let found = match bits_within(IndexRange { start, end }, bytes.len() as u64, in_bits) {
         None => None,
         Some((first, last)) => match find::first(bytes, wanted, first, last) {
             // Without an end the clear bits behind the value count too.

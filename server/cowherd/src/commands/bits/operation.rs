@@ -1,11 +1,12 @@
 //! BITOP.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::keyspace::Expiry;
 
-const NOT_ALONE: Failure = Failure::new("ERR BITOP NOT must be called with a single source key.");
+const NOT_ALONE: ErrorReply =
+    ErrorReply::new("ERR BITOP NOT must be called with a single source key.");
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Operation {
@@ -16,10 +17,10 @@ enum Operation {
 }
 
 impl Operation {
-    fn parse(call: &Call<'_>) -> Result<Self, Failure> {
+    fn parse(call: &Call<'_>) -> Result<Self, ErrorReply> {
         let all = [("and", Self::And), ("or", Self::Or), ("xor", Self::Xor), ("not", Self::Not)];
         let found = all.into_iter().find(|(name, _)| call.is(1, name));
-        found.map(|(_, operation)| operation).ok_or(Failure::SYNTAX)
+        found.map(|(_, operation)| operation).ok_or(ErrorReply::SYNTAX)
     }
 
     /// Combines `result` with another value; the shorter one has zeros behind.
@@ -41,7 +42,7 @@ impl Operation {
     }
 }
 
-pub(super) fn bitop(call: &mut Call<'_>) -> Answer {
+pub(super) fn bitop(call: &mut Call<'_>) -> CommandResult {
     let operation = Operation::parse(call)?;
     if operation == Operation::Not && call.args.len() != 4 {
         return Err(NOT_ALONE);

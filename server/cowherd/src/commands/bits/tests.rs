@@ -3,11 +3,11 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::COMMANDS;
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 use crate::keyspace::ShardSet;
 
 fn script(lines: &[(&str, &str)]) {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     for (line, expected) in lines {
         assert_eq!(bench.run(line), format!("{expected}\r\n"), "{line}");
     }
@@ -21,7 +21,7 @@ const BAD_TYPE: &str = "-ERR Invalid bitfield type. Use something like i16 u8. \
 
 #[test]
 fn every_command_counts_its_arguments() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     for command in COMMANDS {
         let few = vec!["1"; command.arity.unsigned_abs() - 2].join(" ");
         let error = format!("-ERR wrong number of arguments for '{}' command\r\n", command.name);
@@ -135,13 +135,13 @@ fn fields() {
         ("BITFIELD_RO none GET u8 0", "*1\r\n:0"),
         ("BITFIELD_RO f SET u8 0 1", "-ERR BITFIELD_RO only supports the GET subcommand"),
     ]);
-    assert_eq!(Bench::new().resp3().run("BITFIELD k OVERFLOW FAIL SET u2 0 4"), "*1\r\n_\r\n");
+    assert_eq!(TestServer::new().resp3().run("BITFIELD k OVERFLOW FAIL SET u2 0 4"), "*1\r\n_\r\n");
 }
 
 /// An unchanged bit or field is not written, so that a checkpoint has nothing to save for it.
 #[test]
 fn what_stays_the_same_is_no_change() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("SETRANGE k 100 x");
     let before = bench.shared.keyspace.stats().changes;
     for line in ["SETBIT k 9 0", "BITFIELD k SET u8 0 0", "BITFIELD k OVERFLOW FAIL SET u2 0 9"] {
@@ -365,7 +365,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn agrees_with_plain_bytes(steps in prop::collection::vec(step(), 1..80)) {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         let mut model = Model::new();
         for step in &steps {
             prop_assert_eq!(bench.run(&line(step)), expect(&mut model, step), "{:?}", step);

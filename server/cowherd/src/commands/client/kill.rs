@@ -2,7 +2,7 @@
 
 use crate::commands::call::{Call, Effect};
 use crate::commands::clients::Client;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use cowherd_resp::parse_i64;
 
 use super::list::Type;
@@ -19,7 +19,7 @@ struct Filter<'c> {
 }
 
 /// CLIENT KILL address | filter value ...
-pub(super) fn kill(call: &mut Call<'_>) -> Answer {
+pub(super) fn kill(call: &mut Call<'_>) -> CommandResult {
     if call.args.len() == 3 {
         return kill_address(call);
     }
@@ -37,11 +37,11 @@ pub(super) fn kill(call: &mut Call<'_>) -> Answer {
 }
 
 /// The old form: one connection by its address.
-fn kill_address(call: &mut Call<'_>) -> Answer {
+fn kill_address(call: &mut Call<'_>) -> CommandResult {
     let address = call.args.at(2);
     let all = call.shared.clients.list();
     let found = all.iter().find(|client| client.peer.as_bytes() == address && !client.is_killed());
-    let client = found.ok_or(Failure::new("ERR No such client"))?;
+    let client = found.ok_or(ErrorReply::new("ERR No such client"))?;
     end(call, client);
     call.reply.ok();
     Ok(())
@@ -57,19 +57,19 @@ fn end(call: &mut Call<'_>, client: &Client) {
 }
 
 impl<'c> Filter<'c> {
-    fn read(call: &Call<'c>) -> Result<Self, Failure> {
+    fn read(call: &Call<'c>) -> Result<Self, ErrorReply> {
         let mut filter =
             Self { id: None, address: None, local: None, kind: None, age: 0, skip_own: true };
         let args = call.args;
         let mut i = 2;
         while i < args.len() {
-            let value = args.get(i + 1).ok_or(Failure::SYNTAX)?;
+            let value = args.get(i + 1).ok_or(ErrorReply::SYNTAX)?;
             if call.is(i, "id") {
-                const BAD: Failure = Failure::new("ERR client-id should be greater than 0");
+                const BAD: ErrorReply = ErrorReply::new("ERR client-id should be greater than 0");
                 let id = parse_i64(value).filter(|id| *id > 0).ok_or(BAD)?;
                 filter.id = Some(id.unsigned_abs());
             } else if call.is(i, "maxage") {
-                const BAD: Failure = Failure::new("ERR maxage should be greater than 0");
+                const BAD: ErrorReply = ErrorReply::new("ERR maxage should be greater than 0");
                 filter.age = Some(call.integer(i + 1)?).filter(|age| *age > 0).ok_or(BAD)?;
             } else if call.is(i, "type") {
                 filter.kind = Some(Type::read(value)?);
@@ -80,16 +80,16 @@ impl<'c> Filter<'c> {
             } else if call.is(i, "user") {
                 if value != b"default" {
                     let name = String::from_utf8_lossy(value);
-                    return Err(Failure::text(format!("ERR No such user '{name}'")));
+                    return Err(ErrorReply::text(format!("ERR No such user '{name}'")));
                 }
             } else if call.is(i, "skipme") {
                 filter.skip_own = match () {
                     () if call.is(i + 1, "yes") => true,
                     () if call.is(i + 1, "no") => false,
-                    () => return Err(Failure::SYNTAX),
+                    () => return Err(ErrorReply::SYNTAX),
                 };
             } else {
-                return Err(Failure::SYNTAX);
+                return Err(ErrorReply::SYNTAX);
             }
             i += 2;
         }

@@ -8,7 +8,7 @@ use std::sync::atomic::Ordering;
 
 use crate::commands::call::Call;
 use crate::commands::clients::Client;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::shared::Shared;
 use cowherd_resp::parse_i64;
 
@@ -25,7 +25,7 @@ pub(super) enum Type {
 
 impl Type {
     /// The kind that a name means.
-    pub(super) fn read(name: &[u8]) -> Result<Self, Failure> {
+    pub(super) fn read(name: &[u8]) -> Result<Self, ErrorReply> {
         let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
         if is("normal") {
             Ok(Self::Normal)
@@ -35,7 +35,7 @@ impl Type {
             Ok(Self::Replication)
         } else {
             let name = String::from_utf8_lossy(name);
-            Err(Failure::text(format!("ERR Unknown client type '{name}'")))
+            Err(ErrorReply::text(format!("ERR Unknown client type '{name}'")))
         }
     }
 
@@ -50,7 +50,7 @@ impl Type {
 }
 
 /// CLIENT INFO.
-pub(super) fn info(call: &mut Call<'_>) -> Answer {
+pub(super) fn info(call: &mut Call<'_>) -> CommandResult {
     let mut text = String::new();
     describe(&mut text, call.shared, &call.session.client, Some(&call.row.name), call.now);
     call.reply.verbatim("txt", &text);
@@ -58,7 +58,7 @@ pub(super) fn info(call: &mut Call<'_>) -> Answer {
 }
 
 /// CLIENT LIST [TYPE type | ID id ...].
-pub(super) fn list(call: &mut Call<'_>) -> Answer {
+pub(super) fn list(call: &mut Call<'_>) -> CommandResult {
     let all = call.shared.clients.list();
     let chosen = match call.args.len() {
         2 => all,
@@ -69,13 +69,13 @@ pub(super) fn list(call: &mut Call<'_>) -> Answer {
         4.. if call.is(2, "id") => {
             let mut chosen = Vec::new();
             for id in call.args.from(3) {
-                let id = parse_i64(id).ok_or(Failure::new("ERR Invalid client ID"))?;
+                let id = parse_i64(id).ok_or(ErrorReply::new("ERR Invalid client ID"))?;
                 let found = all.iter().find(|client| i64::try_from(client.id) == Ok(id));
                 chosen.extend(found.cloned());
             }
             chosen
         }
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     };
     let mut text = String::new();
     for client in chosen {

@@ -11,18 +11,19 @@ use cowherd_resp::parse_i64;
 
 use super::call::Call;
 use super::connection::{client_name, printable};
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::session::ReplyMode;
-use super::table::{Command, Flags, Keys};
+use super::table::{Command, CommandFlags, KeyPositions};
 
-const PLAIN: Flags = Flags::NOSCRIPT.and(Flags::LOADING).and(Flags::STALE);
-const ADMIN: Flags = PLAIN.and(Flags::ADMIN);
+const PLAIN: CommandFlags =
+    CommandFlags::NOSCRIPT.and(CommandFlags::LOADING).and(CommandFlags::STALE);
+const ADMIN: CommandFlags = PLAIN.and(CommandFlags::ADMIN);
 /// What ends a pause must run in one.
-const PAUSING: Flags = ADMIN.and(Flags::UNPAUSED);
+const PAUSING: CommandFlags = ADMIN.and(CommandFlags::UNPAUSED);
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] =
-    &[Command::new("client", -2, Flags::NONE, Keys::NONE, super::no_subcommand)
+    &[Command::new("client", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
         .doc("connection", "2.4.0", "Commands about connections.")
         .with(&[
             sub("caching", 3, PLAIN, no_tracking, "6.0.0", "Not supported."),
@@ -45,20 +46,20 @@ pub(super) const COMMANDS: &[Command] =
             sub("unpause", 2, PAUSING, unpause, "6.2.0", "Ends a pause."),
         ])];
 
-const HELP: Flags = Flags::LOADING.and(Flags::STALE);
+const HELP: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
 
 const fn sub(
     name: &'static str,
     arity: isize,
-    flags: Flags,
+    flags: CommandFlags,
     handler: super::table::Handler,
     since: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command::new(name, arity, flags, Keys::NONE, handler).doc("connection", since, summary)
+    Command::new(name, arity, flags, KeyPositions::NONE, handler).doc("connection", since, summary)
 }
 
-fn help(call: &mut Call<'_>) -> Answer {
+fn help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
         "GETNAME",
         "    Returns the name of this connection.",
@@ -95,20 +96,20 @@ fn help(call: &mut Call<'_>) -> Answer {
 }
 
 /// Reads ON or OFF.
-fn switch(call: &Call<'_>, i: usize) -> Result<bool, Failure> {
+fn switch(call: &Call<'_>, i: usize) -> Result<bool, ErrorReply> {
     match () {
         () if call.is(i, "on") => Ok(true),
         () if call.is(i, "off") => Ok(false),
-        () => Err(Failure::SYNTAX),
+        () => Err(ErrorReply::SYNTAX),
     }
 }
 
-fn id(call: &mut Call<'_>) -> Answer {
+fn id(call: &mut Call<'_>) -> CommandResult {
     call.reply.integer(i64::try_from(call.session.client.id).unwrap_or(i64::MAX));
     Ok(())
 }
 
-fn get_name(call: &mut Call<'_>) -> Answer {
+fn get_name(call: &mut Call<'_>) -> CommandResult {
     match call.session.client.names.lock().name.as_str() {
         "" => call.reply.null(),
         name => call.reply.bulk_str(name),
@@ -116,20 +117,20 @@ fn get_name(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn set_name(call: &mut Call<'_>) -> Answer {
+fn set_name(call: &mut Call<'_>) -> CommandResult {
     call.session.client.names.lock().name = client_name(call.args.at(2))?;
     call.reply.ok();
     Ok(())
 }
 
-fn set_info(call: &mut Call<'_>) -> Answer {
+fn set_info(call: &mut Call<'_>) -> CommandResult {
     let option = call.text(2);
     let (is_name, is_version) = (call.is(2, "lib-name"), call.is(2, "lib-ver"));
     if !is_name && !is_version {
-        return Err(Failure::text(format!("ERR Unrecognized option '{option}'")));
+        return Err(ErrorReply::text(format!("ERR Unrecognized option '{option}'")));
     }
     let Some(value) = printable(call.args.at(3)) else {
-        return Err(Failure::text(format!(
+        return Err(ErrorReply::text(format!(
             "ERR {option} cannot contain spaces, newlines or special characters."
         )));
     };
@@ -141,13 +142,13 @@ fn set_info(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn no_evict(call: &mut Call<'_>) -> Answer {
+fn no_evict(call: &mut Call<'_>) -> CommandResult {
     call.session.client.no_evict.store(switch(call, 2)?, Ordering::Relaxed);
     call.reply.ok();
     Ok(())
 }
 
-fn no_touch(call: &mut Call<'_>) -> Answer {
+fn no_touch(call: &mut Call<'_>) -> CommandResult {
     let on = switch(call, 2)?;
     call.session.no_touch = on;
     call.session.client.no_touch.store(on, Ordering::Relaxed);
@@ -156,7 +157,7 @@ fn no_touch(call: &mut Call<'_>) -> Answer {
 }
 
 /// OFF and SKIP have no reply of their own.
-fn reply(call: &mut Call<'_>) -> Answer {
+fn reply(call: &mut Call<'_>) -> CommandResult {
     if call.is(2, "on") {
         call.session.reply_mode = ReplyMode::On;
         call.session.skipping = false;
@@ -168,23 +169,24 @@ fn reply(call: &mut Call<'_>) -> Answer {
             call.session.reply_mode = ReplyMode::SkipNext;
         }
     } else {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     Ok(())
 }
 
-fn pause(call: &mut Call<'_>) -> Answer {
-    const BAD_TIMEOUT: Failure = Failure::new("ERR timeout is not an integer or out of range");
+fn pause(call: &mut Call<'_>) -> CommandResult {
+    const BAD_TIMEOUT: ErrorReply =
+        ErrorReply::new("ERR timeout is not an integer or out of range");
     let time = parse_i64(call.args.at(2)).ok_or(BAD_TIMEOUT)?;
     let writes_only = match call.args.len() {
         3 => false,
         4 if call.is(3, "all") => false,
         4 if call.is(3, "write") => true,
-        4 => return Err(Failure::new("ERR CLIENT PAUSE mode must be WRITE or ALL")),
-        _ => return Err(Failure::SYNTAX),
+        4 => return Err(ErrorReply::new("ERR CLIENT PAUSE mode must be WRITE or ALL")),
+        _ => return Err(ErrorReply::SYNTAX),
     };
     if time < 0 {
-        return Err(Failure::new("ERR timeout is negative"));
+        return Err(ErrorReply::new("ERR timeout is negative"));
     }
     let until = call.now.checked_add(time).ok_or(BAD_TIMEOUT)?;
     // A pause of everything that still lasts is not weakened.
@@ -195,18 +197,18 @@ fn pause(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn unpause(call: &mut Call<'_>) -> Answer {
+fn unpause(call: &mut Call<'_>) -> CommandResult {
     call.shared.clients.unpause();
     call.reply.ok();
     Ok(())
 }
 
-fn unblock(call: &mut Call<'_>) -> Answer {
+fn unblock(call: &mut Call<'_>) -> CommandResult {
     let with_error = match call.args.len() {
         3 => false,
         4 if call.is(3, "timeout") => false,
         4 if call.is(3, "error") => true,
-        4 => return Err(Failure::new("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
+        4 => return Err(ErrorReply::new("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
         _ => return Err(super::wrong_arity(call.row)),
     };
     let shared = call.shared;
@@ -221,8 +223,8 @@ fn unblock(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn no_tracking(_call: &mut Call<'_>) -> Answer {
-    Err(Failure::new(
+fn no_tracking(_call: &mut Call<'_>) -> CommandResult {
+    Err(ErrorReply::new(
         "ERR client tracking is not supported; turn off client-side caching in the client",
     ))
 }

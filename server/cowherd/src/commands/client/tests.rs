@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::commands::call::Effect;
 use crate::commands::clients::{Client, Hangup, Origin};
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 
 const SYNTAX: &str = "-ERR syntax error";
 
@@ -17,14 +17,14 @@ impl Hangup for Ended {
     }
 }
 
-fn check(bench: &Bench, table: &[(&str, &str)]) {
+fn check(bench: &TestServer, table: &[(&str, &str)]) {
     for (line, reply) in table {
         assert_eq!(bench.run(line), format!("{reply}\r\n"), "{line}");
     }
 }
 
 /// Connects a client from 10.0.0.1 and a port, `age` seconds ago.
-fn connect(bench: &Bench, port: u16, age: i64) -> (Arc<Client>, Arc<Ended>) {
+fn connect(bench: &TestServer, port: u16, age: i64) -> (Arc<Client>, Arc<Ended>) {
     let ended = Arc::new(Ended::default());
     let origin = Origin {
         peer: Some(([10, 0, 0, 1], port).into()),
@@ -50,7 +50,7 @@ fn ids(reply: &str) -> Vec<&str> {
 
 #[test]
 fn a_connection_has_number_and_name() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let special = "-ERR Client names cannot contain spaces, newlines or special characters.";
     check(
         &bench,
@@ -80,7 +80,7 @@ fn a_connection_has_number_and_name() {
 
 #[test]
 fn the_line_has_the_known_fields_in_order() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let (client, _) = connect(&bench, 4000, 90);
     client.last_active.store(bench.now.get() - 2500, Ordering::Relaxed);
     client.db.store(3, Ordering::Relaxed);
@@ -103,7 +103,7 @@ fn the_line_has_the_known_fields_in_order() {
 
 #[test]
 fn a_connection_describes_itself() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let (_other, _) = connect(&bench, 4000, 0);
     let info = bench.run("CLIENT INFO");
     let info = text(&info);
@@ -118,13 +118,13 @@ fn a_connection_describes_itself() {
     bench.run("CLIENT NO-TOUCH OFF");
     assert!(bench.run("CLIENT LIST ID 1").contains(" flags=U "), "{info}");
     check(&bench, &[("CLIENT NO-EVICT x", SYNTAX), ("CLIENT NO-TOUCH x", SYNTAX)]);
-    let reply = Bench::new().resp3().run("CLIENT INFO");
+    let reply = TestServer::new().resp3().run("CLIENT INFO");
     assert!(reply.starts_with('=') && reply.contains("\r\ntxt:id=1 "), "{reply}");
 }
 
 #[test]
 fn the_list_can_be_narrowed() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let _clients: Vec<_> = (0..3).map(|i| connect(&bench, 4000 + i, 0)).collect();
     assert_eq!(ids(&bench.run("CLIENT LIST")), ["1", "2", "3", "4"]);
     assert!(bench.run("CLIENT LIST ID 2").contains(" cmd=NULL "), "it ran none yet");
@@ -148,7 +148,7 @@ fn the_list_can_be_narrowed() {
 
 #[test]
 fn an_address_is_killed() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let (client, ended) = connect(&bench, 4000, 0);
     let missing = "-ERR No such client";
     check(
@@ -168,7 +168,7 @@ fn an_address_is_killed() {
 
 #[test]
 fn filters_are_joined() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let clients: Vec<_> = (0..4).map(|i| connect(&bench, 4000 + i, 10 * i64::from(i))).collect();
     let killed = || -> Vec<u64> {
         let told = |(_, ended): &&(_, Arc<Ended>)| ended.0.load(Ordering::Relaxed) > 0;
@@ -197,7 +197,7 @@ fn filters_are_joined() {
 
 #[test]
 fn a_wrong_filter_kills_nobody() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let (client, _) = connect(&bench, 4000, 0);
     let bad_id = "-ERR client-id should be greater than 0";
     check(
@@ -220,7 +220,7 @@ fn a_wrong_filter_kills_nobody() {
 
 #[test]
 fn a_pause_holds_and_ends() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let now = bench.now.get();
     let until = |writes| bench.shared.clients.paused_until(now, writes);
     check(
@@ -246,7 +246,7 @@ fn a_pause_holds_and_ends() {
 
 #[test]
 fn replies_are_turned_off_in_silence() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     assert_eq!(bench.run("CLIENT REPLY SKIP"), "");
     assert_eq!(bench.run("client reply off"), "");
     check(&bench, &[("CLIENT REPLY ON", "+OK"), ("CLIENT REPLY foo", SYNTAX)]);
@@ -254,7 +254,7 @@ fn replies_are_turned_off_in_silence() {
 
 #[test]
 fn what_is_not_supported_says_so() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     for line in ["TRACKING ON", "CACHING yes", "GETREDIR", "TRACKINGINFO"] {
         let reply = bench.run(&format!("CLIENT {line}"));
         assert!(reply.starts_with("-ERR client tracking is not supported"), "{line}: {reply}");

@@ -1,12 +1,12 @@
 //! One command as COMMAND DOCS describes it: a map of texts, arguments and subcommands.
 
-use crate::commands::table::{Row, Table};
+use crate::commands::table::{CommandRow, CommandTable};
 use cowherd_resp::ReplyWriter;
 
 use super::syntax::{self, Argument};
 
 /// Appends a map from names to descriptions.
-pub(super) fn write(reply: &mut ReplyWriter, table: &Table, rows: &[&Row]) {
+pub(super) fn write(reply: &mut ReplyWriter, table: &CommandTable, rows: &[&CommandRow]) {
     reply.map(rows.len());
     for row in rows {
         reply.bulk_str(&row.name);
@@ -14,7 +14,7 @@ pub(super) fn write(reply: &mut ReplyWriter, table: &Table, rows: &[&Row]) {
     }
 }
 
-fn write_one(reply: &mut ReplyWriter, table: &Table, row: &Row) {
+fn write_one(reply: &mut ReplyWriter, table: &CommandTable, row: &CommandRow) {
     let command = row.command;
     let arguments = syntax::arguments(row);
     let more = usize::from(!arguments.is_empty()) + usize::from(!row.subcommands.is_empty());
@@ -30,7 +30,8 @@ fn write_one(reply: &mut ReplyWriter, table: &Table, row: &Row) {
     }
     if !row.subcommands.is_empty() {
         reply.bulk_str("subcommands");
-        let rows: Vec<&Row> = row.subcommands.iter().map(|sub| &table.rows()[*sub]).collect();
+        let rows: Vec<&CommandRow> =
+            row.subcommands.iter().map(|sub| &table.rows()[*sub]).collect();
         write(reply, table, &rows);
     }
 }

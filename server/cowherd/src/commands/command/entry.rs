@@ -4,13 +4,13 @@
 //! name, arity, flags, first key, last key, key step, categories, hints, key specs, subcommands
 //! ```
 
-use crate::commands::table::{Flags, Row, Table};
+use crate::commands::table::{CommandFlags, CommandRow, CommandTable};
 use cowherd_resp::ReplyWriter;
 
-use super::facts::{self, KeySpec};
+use super::key_specs::{self, KeySpec};
 
 /// Appends the description of a command.
-pub(super) fn write(reply: &mut ReplyWriter, table: &Table, row: &Row) {
+pub(super) fn write(reply: &mut ReplyWriter, table: &CommandTable, row: &CommandRow) {
     let command = row.command;
     reply.array(10);
     reply.bulk_str(&row.name);
@@ -21,10 +21,10 @@ pub(super) fn write(reply: &mut ReplyWriter, table: &Table, row: &Row) {
     reply.integer(command.keys.last as i64);
     reply.integer(i64::try_from(command.keys.step).unwrap_or(i64::MAX));
     words(reply, categories(row));
-    let hints = facts::hints(row);
+    let hints = key_specs::hints(row);
     reply.set(hints.len());
     hints.iter().for_each(|hint| reply.bulk_str(hint));
-    let specs = facts::key_specs(row);
+    let specs = key_specs::key_specs(row);
     reply.set(specs.len());
     specs.iter().for_each(|spec| write_spec(reply, spec));
     reply.set(row.subcommands.len());
@@ -86,20 +86,20 @@ fn kind(reply: &mut ReplyWriter, kind: &str, numbers: &[(&str, i64)]) {
 }
 
 /// The categories of a command, as access control lists name them, in Redis's order.
-pub(super) fn categories(row: &Row) -> impl Iterator<Item = &'static str> {
+pub(super) fn categories(row: &CommandRow) -> impl Iterator<Item = &'static str> {
     let command = row.command;
     let is_container = !command.subcommands.is_empty() && command.name != "command";
     let (flags, own) = match is_container {
-        true => (Flags::NONE, &[][..]),
-        false => (command.flags, facts::categories(row)),
+        true => (CommandFlags::NONE, &[][..]),
+        false => (command.flags, key_specs::categories(row)),
     };
-    let admin = flags.has(Flags::ADMIN);
-    let fast = flags.has(Flags::FAST);
+    let admin = flags.has(CommandFlags::ADMIN);
+    let fast = flags.has(CommandFlags::FAST);
     let has = move |category: &str| own.contains(&category);
     [
         ("@keyspace", has("@keyspace")),
-        ("@read", flags.has(Flags::READONLY)),
-        ("@write", flags.has(Flags::WRITE)),
+        ("@read", flags.has(CommandFlags::READONLY)),
+        ("@write", flags.has(CommandFlags::WRITE)),
         ("@set", has("@set")),
         ("@sortedset", has("@sortedset")),
         ("@list", has("@list")),
@@ -110,7 +110,7 @@ pub(super) fn categories(row: &Row) -> impl Iterator<Item = &'static str> {
         ("@admin", admin || has("@admin")),
         ("@fast", fast),
         ("@slow", !fast),
-        ("@blocking", flags.has(Flags::BLOCKING)),
+        ("@blocking", flags.has(CommandFlags::BLOCKING)),
         ("@dangerous", admin || has("@dangerous")),
         ("@connection", has("@connection")),
         ("@scripting", has("@scripting")),

@@ -3,45 +3,46 @@
 //! | file | what it holds |
 //! |---|---|
 //! | `entry` | one command as COMMAND INFO describes it |
-//! | `facts` | what the table does not tell: uses of keys, categories, hints |
+//! | `key_specs` | what the table does not tell: uses of keys, categories, hints |
 //! | `docs` | one command as COMMAND DOCS describes it |
 //! | `syntax` | arguments, written as one reads them, and their parser |
 
 mod docs;
 mod entry;
-mod facts;
+mod key_specs;
 mod syntax;
 #[cfg(test)]
 mod tests;
 
 use cowherd_resp::{Args, ReplyWriter, glob_match};
 #[cfg(test)]
-pub use syntax::draw::{Draw, request as draw_request};
+pub use syntax::generate::{Draw, request as draw_request};
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
-use super::table::{Command, Flags, Handler, Keys, Row, Table};
+use super::error_reply::{CommandResult, ErrorReply};
+use super::table::{Command, CommandFlags, CommandRow, CommandTable, Handler, KeyPositions};
 
-const ALWAYS: Flags = Flags::LOADING.and(Flags::STALE);
+const ALWAYS: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
 
 /// The family's rows.
-pub(super) const COMMANDS: &[Command] = &[Command::new("command", -1, ALWAYS, Keys::NONE, command)
-    .doc("server", "2.8.13", "Describes all commands.")
-    .with(&[
-        sub("count", 2, count, "2.8.13", "Returns the number of commands."),
-        sub("docs", -2, docs, "7.0.0", "Returns the documentation of commands."),
-        sub("getkeys", -4, get_keys, "2.8.13", "Finds the keys in a full command."),
-        sub(
-            "getkeysandflags",
-            -4,
-            get_keys_and_flags,
-            "7.0.0",
-            "Finds the keys in a full command, and how they are used.",
-        ),
-        sub("help", 2, help, "5.0.0", "Lists the subcommands."),
-        sub("info", -2, info, "2.8.13", "Describes commands."),
-        sub("list", -2, list, "7.0.0", "Returns the names of commands."),
-    ])];
+pub(super) const COMMANDS: &[Command] =
+    &[Command::new("command", -1, ALWAYS, KeyPositions::NONE, command)
+        .doc("server", "2.8.13", "Describes all commands.")
+        .with(&[
+            sub("count", 2, count, "2.8.13", "Returns the number of commands."),
+            sub("docs", -2, docs, "7.0.0", "Returns the documentation of commands."),
+            sub("getkeys", -4, get_keys, "2.8.13", "Finds the keys in a full command."),
+            sub(
+                "getkeysandflags",
+                -4,
+                get_keys_and_flags,
+                "7.0.0",
+                "Finds the keys in a full command, and how they are used.",
+            ),
+            sub("help", 2, help, "5.0.0", "Lists the subcommands."),
+            sub("info", -2, info, "2.8.13", "Describes commands."),
+            sub("list", -2, list, "7.0.0", "Returns the names of commands."),
+        ])];
 
 const fn sub(
     name: &'static str,
@@ -50,21 +51,21 @@ const fn sub(
     since: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command::new(name, arity, ALWAYS, Keys::NONE, handler).doc("server", since, summary)
+    Command::new(name, arity, ALWAYS, KeyPositions::NONE, handler).doc("server", since, summary)
 }
 
 /// The rows of commands, without those of subcommands.
-fn top(table: &Table) -> impl Iterator<Item = &Row> + Clone {
+fn top(table: &CommandTable) -> impl Iterator<Item = &CommandRow> + Clone {
     table.rows().iter().filter(|row| !row.name.contains('|'))
 }
 
 /// The row of a name in any case, such as `get` or `Config|Get`.
-fn by_name<'t>(table: &'t Table, name: &[u8]) -> Option<&'t Row> {
+fn by_name<'t>(table: &'t CommandTable, name: &[u8]) -> Option<&'t CommandRow> {
     table.by_full_name(&str::from_utf8(name).ok()?.to_ascii_lowercase())
 }
 
 /// COMMAND alone.
-fn command(call: &mut Call<'_>) -> Answer {
+fn command(call: &mut Call<'_>) -> CommandResult {
     if call.args.len() > 1 {
         return Err(super::unknown_subcommand(&call.args));
     }
@@ -72,14 +73,14 @@ fn command(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn all_entries(table: &Table, reply: &mut ReplyWriter) {
+fn all_entries(table: &CommandTable, reply: &mut ReplyWriter) {
     reply.array(top(table).count());
     for row in top(table) {
         entry::write(reply, table, row);
     }
 }
 
-fn help(call: &mut Call<'_>) -> Answer {
+fn help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
         "(none)",
         "    Describes all commands.",
@@ -99,12 +100,12 @@ fn help(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn count(call: &mut Call<'_>) -> Answer {
+fn count(call: &mut Call<'_>) -> CommandResult {
     call.reply.integer(i64::try_from(top(&call.shared.table).count()).unwrap_or(i64::MAX));
     Ok(())
 }
 
-fn info(call: &mut Call<'_>) -> Answer {
+fn info(call: &mut Call<'_>) -> CommandResult {
     let table = &call.shared.table;
     let names = call.args.from(2);
     if names.is_empty() {
@@ -121,10 +122,10 @@ fn info(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn docs(call: &mut Call<'_>) -> Answer {
+fn docs(call: &mut Call<'_>) -> CommandResult {
     let table = &call.shared.table;
     let names = call.args.from(2);
-    let rows: Vec<&Row> = match names.len() {
+    let rows: Vec<&CommandRow> = match names.len() {
         0 => top(table).collect(),
         _ => names.iter().filter_map(|name| by_name(table, name)).collect(),
     };
@@ -132,27 +133,27 @@ fn docs(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn list(call: &mut Call<'_>) -> Answer {
+fn list(call: &mut Call<'_>) -> CommandResult {
     let rows = call.shared.table.rows();
-    let chosen: Vec<&Row> = match call.args.get(4) {
+    let chosen: Vec<&CommandRow> = match call.args.get(4) {
         None if call.args.len() == 2 => rows.iter().collect(),
         Some(wanted) if call.args.len() == 5 && call.is(2, "filterby") => match () {
             // No command comes from a module.
             () if call.is(3, "module") => Vec::new(),
             () if call.is(3, "aclcat") => {
                 let wanted = wanted.to_ascii_lowercase();
-                let has = |row: &&Row| {
+                let has = |row: &&CommandRow| {
                     entry::categories(row).any(|category| category.as_bytes()[1..] == wanted)
                 };
                 rows.iter().filter(has).collect()
             }
             () if call.is(3, "pattern") => {
-                let fits = |row: &&Row| glob_match(wanted, row.name.as_bytes(), true);
+                let fits = |row: &&CommandRow| glob_match(wanted, row.name.as_bytes(), true);
                 rows.iter().filter(fits).collect()
             }
-            () => return Err(Failure::SYNTAX),
+            () => return Err(ErrorReply::SYNTAX),
         },
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     };
     call.reply.array(chosen.len());
     for row in chosen {
@@ -162,19 +163,19 @@ fn list(call: &mut Call<'_>) -> Answer {
 }
 
 /// The row of the command that `args` are, if it has keys.
-fn keyed<'t>(table: &'t Table, args: &Args<'_>) -> Result<&'t Row, Failure> {
-    let row = table.resolve(args).ok_or(Failure::new("ERR Invalid command specified"))?;
+fn keyed<'t>(table: &'t CommandTable, args: &Args<'_>) -> Result<&'t CommandRow, ErrorReply> {
+    let row = table.resolve(args).ok_or(ErrorReply::new("ERR Invalid command specified"))?;
     // Channels stand where keys do, and are none.
-    if !row.command.keys.are_there() || row.command.flags.has(Flags::PUBSUB) {
-        return Err(Failure::new("ERR The command has no key arguments"));
+    if !row.command.keys.are_there() || row.command.flags.has(CommandFlags::PUBSUB) {
+        return Err(ErrorReply::new("ERR The command has no key arguments"));
     }
     if !row.command.accepts(args.len()) {
-        return Err(Failure::new("ERR Invalid number of arguments specified for command"));
+        return Err(ErrorReply::new("ERR Invalid number of arguments specified for command"));
     }
     Ok(row)
 }
 
-fn get_keys(call: &mut Call<'_>) -> Answer {
+fn get_keys(call: &mut Call<'_>) -> CommandResult {
     let args = call.args.from(2);
     let positions = keyed(&call.shared.table, &args)?.command.keys.positions(&args);
     call.reply.array(positions.clone().count());
@@ -184,12 +185,12 @@ fn get_keys(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn get_keys_and_flags(call: &mut Call<'_>) -> Answer {
+fn get_keys_and_flags(call: &mut Call<'_>) -> CommandResult {
     let args = call.args.from(2);
     let row = keyed(&call.shared.table, &args)?;
-    let specs = facts::key_specs(row);
+    let specs = key_specs::key_specs(row);
     let keys = || {
-        let positions = |spec: &facts::KeySpec| {
+        let positions = |spec: &key_specs::KeySpec| {
             let flags = spec.flags;
             spec.positions(&args).map(move |i| (i, flags))
         };

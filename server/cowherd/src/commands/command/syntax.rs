@@ -10,13 +10,13 @@
 //! item...            as often as one likes
 //! ```
 
-use crate::commands::table::Row;
+use crate::commands::table::CommandRow;
 
-use super::facts;
+use super::key_specs;
 
 #[cfg(test)]
-#[path = "draw.rs"]
-pub mod draw;
+#[path = "generate.rs"]
+pub mod generate;
 
 /// One argument, or a group of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
@@ -95,13 +95,13 @@ fn kind_of(name: &str) -> &'static str {
 }
 
 /// The arguments of a command; none if it has none, or has subcommands.
-pub(super) fn arguments(row: &Row) -> Vec<Argument> {
-    let name = facts::known_name(row);
+pub(super) fn arguments(row: &CommandRow) -> Vec<Argument> {
+    let name = key_specs::known_name(row);
     let Some((_, line)) = SYNTAX.iter().find(|(known, _)| *known == name) else {
         return Vec::new();
     };
     let mut arguments = parse(line);
-    let specs = i64::try_from(facts::key_specs(row).len()).unwrap_or(i64::MAX);
+    let specs = i64::try_from(key_specs::key_specs(row).len()).unwrap_or(i64::MAX);
     number_keys(&mut arguments, &mut 0, specs);
     arguments
 }

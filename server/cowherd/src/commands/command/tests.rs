@@ -1,5 +1,5 @@
 use super::syntax::{Argument, SYNTAX, parse};
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 
 /// A reply, read back.
 #[derive(Clone, PartialEq, Debug)]
@@ -97,7 +97,7 @@ impl Value {
     }
 }
 
-fn ask(bench: &Bench, line: &str) -> Value {
+fn ask(bench: &TestServer, line: &str) -> Value {
     Value::read(&bench.run(line))
 }
 
@@ -109,7 +109,7 @@ const GET: &str = "*10\r\n$3\r\nget\r\n:2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:
 
 #[test]
 fn get_is_described_as_redis_does() {
-    assert_eq!(Bench::new().run("COMMAND INFO GET"), format!("*1\r\n{GET}"));
+    assert_eq!(TestServer::new().run("COMMAND INFO GET"), format!("*1\r\n{GET}"));
     let sets = GET
         .replace("*2\r\n+", "~2\r\n+")
         .replace("*3\r\n+", "~3\r\n+")
@@ -118,12 +118,12 @@ fn get_is_described_as_redis_does() {
         .replace("*6\r\n", "%3\r\n")
         .replace("*4\r\n", "%2\r\n")
         .replace("*2\r\n$", "%1\r\n$");
-    assert_eq!(Bench::new().resp3().run("COMMAND INFO get"), format!("*1\r\n{sets}"));
+    assert_eq!(TestServer::new().resp3().run("COMMAND INFO get"), format!("*1\r\n{sets}"));
 }
 
 #[test]
 fn subcommands_are_described_within_and_alone() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let reply = ask(&bench, "COMMAND INFO config nosuch Config|Get");
     let [config, missing, get] = reply.items() else { panic!("{reply:?}") };
     assert_eq!(*missing, Value::Null);
@@ -135,12 +135,12 @@ fn subcommands_are_described_within_and_alone() {
     assert_eq!(get.items()[2].texts(), ["admin", "noscript", "loading", "stale"]);
     assert_eq!(get.items()[6].texts(), ["@admin", "@slow", "@dangerous"]);
     assert!(bench.run("COMMAND INFO nosuch").ends_with("$-1\r\n"));
-    assert_eq!(Bench::new().resp3().run("COMMAND INFO nosuch"), "*1\r\n_\r\n");
+    assert_eq!(TestServer::new().resp3().run("COMMAND INFO nosuch"), "*1\r\n_\r\n");
 }
 
 #[test]
 fn every_command_is_described() {
-    for bench in [Bench::new(), Bench::new().resp3()] {
+    for bench in [TestServer::new(), TestServer::new().resp3()] {
         let count = ask(&bench, "COMMAND COUNT").int();
         let all = ask(&bench, "COMMAND");
         assert_eq!(i64::try_from(all.items().len()), Ok(count));
@@ -168,7 +168,7 @@ fn every_command_is_described() {
 
 #[test]
 fn the_list_can_be_filtered() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let list = |filter: &str| {
         let reply = ask(&bench, &format!("COMMAND LIST FILTERBY {filter}"));
         let mut names: Vec<String> = reply.texts().into_iter().map(str::to_owned).collect();
@@ -191,7 +191,7 @@ fn the_list_can_be_filtered() {
 
 #[test]
 fn docs_tell_what_an_interactive_client_shows() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let docs = ask(&bench, "COMMAND DOCS GET nosuch config|get");
     assert_eq!(docs.items().len(), 4, "the unknown is left out");
     let get = docs.get("get");
@@ -201,12 +201,12 @@ fn docs_tell_what_an_interactive_client_shows() {
     assert_eq!(fields, ("key", "key", 0));
     assert!(docs.get("config|get").find("subcommands").is_none());
     assert_eq!(bench.run("COMMAND DOCS nosuch"), "*0\r\n");
-    assert_eq!(Bench::new().resp3().run("COMMAND DOCS nosuch"), "%0\r\n");
+    assert_eq!(TestServer::new().resp3().run("COMMAND DOCS nosuch"), "%0\r\n");
 }
 
 #[test]
 fn every_command_has_docs() {
-    let bench = Bench::new().resp3();
+    let bench = TestServer::new().resp3();
     let Value::Map(all) = ask(&bench, "COMMAND DOCS") else { panic!("no map") };
     assert_eq!(i64::try_from(all.len()), Ok(ask(&bench, "COMMAND COUNT").int()));
     for (name, docs) in all {
@@ -230,7 +230,7 @@ fn every_command_has_docs() {
 
 #[test]
 fn keys_are_found() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let arity = "-ERR wrong number of arguments for 'command|getkeys' command\r\n";
     for (line, reply) in [
         ("GET a", "*1\r\n$1\r\na\r\n"),
@@ -248,13 +248,13 @@ fn keys_are_found() {
         bench.run("COMMAND GETKEYSANDFLAGS SET a b"),
         "*1\r\n*2\r\n$1\r\na\r\n*4\r\n+RW\r\n+access\r\n+update\r\n+variable_flags\r\n"
     );
-    let sets = Bench::new().resp3().run("COMMAND GETKEYSANDFLAGS GET a");
+    let sets = TestServer::new().resp3().run("COMMAND GETKEYSANDFLAGS GET a");
     assert_eq!(sets, "*1\r\n*2\r\n$1\r\na\r\n~2\r\n+RO\r\n+access\r\n");
 }
 
 #[test]
 fn what_is_not_known_is_refused() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let error = ask(&bench, "COMMAND foo bar");
     assert_eq!(error, Value::Error("ERR unknown subcommand 'foo'. Try COMMAND HELP.".to_owned()));
     let error = "-ERR wrong number of arguments for 'command|count' command\r\n";

@@ -2,7 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 use crate::config::Config;
 use crate::keyspace::{ShardIndex, ShardSet};
 
@@ -12,8 +12,8 @@ const NOT_32_BITS: &str =
     "-ERR value is out of range, value must between -2147483648 and 2147483647\r\n";
 
 /// A bench with keys in databases 0 and 1.
-fn bench() -> Bench {
-    let bench = Bench::new();
+fn bench() -> TestServer {
+    let bench = TestServer::new();
     for i in 0..300 {
         bench.run(&format!("SET k{i} zero"));
     }
@@ -26,7 +26,7 @@ fn bench() -> Bench {
     bench
 }
 
-fn sizes(bench: &Bench) -> (u64, u64) {
+fn sizes(bench: &TestServer) -> (u64, u64) {
     (bench.shared.keyspace.len(0), bench.shared.keyspace.len(1))
 }
 
@@ -54,7 +54,7 @@ fn a_connection_works_with_the_database_it_selected() {
 
 #[test]
 fn the_configuration_can_allow_fewer_databases() {
-    let bench = Bench::with(64 << 20, Config { databases: 2, ..Config::default() });
+    let bench = TestServer::with(64 << 20, Config { databases: 2, ..Config::default() });
     bench.run("SET a 1");
     assert_eq!(bench.run("SELECT 1"), OK);
     assert_eq!(bench.run("SELECT 0"), OK);

@@ -1,20 +1,20 @@
 //! The four ways to set an expiry, the four ways to ask for it, and what happens when it comes.
 
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 
 const NOT_WITH_NX: &str =
     "-ERR NX and XX, GT or LT options at the same time are not compatible\r\n";
 const NOT_BOTH: &str = "-ERR GT and LT options at the same time are not compatible\r\n";
 
 /// A bench with a key `a`, and its clock.
-fn bench() -> (Bench, i64) {
-    let bench = Bench::new();
+fn bench() -> (TestServer, i64) {
+    let bench = TestServer::new();
     bench.run("SET a 1");
     let now = bench.now.get();
     (bench, now)
 }
 
-fn advance(bench: &Bench, milliseconds: i64) {
+fn advance(bench: &TestServer, milliseconds: i64) {
     bench.now.set(bench.now.get() + milliseconds);
 }
 

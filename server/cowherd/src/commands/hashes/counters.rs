@@ -1,7 +1,7 @@
 //! Fields as numbers: HINCRBY and HINCRBYFLOAT.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::commands::strings::extended::Extended;
 use crate::keyspace::{Expiry, Value};
@@ -9,13 +9,13 @@ use cowherd_resp::parse_i64;
 
 use super::limits;
 
-const NO_INTEGER: Failure = Failure::new("ERR hash value is not an integer");
-const NO_FLOAT: Failure = Failure::new("ERR hash value is not a float");
-const OVERFLOW: Failure = Failure::new("ERR increment or decrement would overflow");
-const NOT_FINITE: Failure = Failure::new("ERR increment would produce NaN or Infinity");
-const INFINITE: Failure = Failure::new("ERR value is NaN or Infinity");
+const NO_INTEGER: ErrorReply = ErrorReply::new("ERR hash value is not an integer");
+const NO_FLOAT: ErrorReply = ErrorReply::new("ERR hash value is not a float");
+const OVERFLOW: ErrorReply = ErrorReply::new("ERR increment or decrement would overflow");
+const NOT_FINITE: ErrorReply = ErrorReply::new("ERR increment would produce NaN or Infinity");
+const INFINITE: ErrorReply = ErrorReply::new("ERR value is NaN or Infinity");
 
-pub(super) fn hincrby(call: &mut Call<'_>) -> Answer {
+pub(super) fn hincrby(call: &mut Call<'_>) -> CommandResult {
     let by = call.integer(3)?;
     let (db, key, field) = (call.session.db, call.key(1), call.args.at(2));
     let old = call.shards.hash(db, &key)?;
@@ -33,9 +33,9 @@ pub(super) fn hincrby(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn hincrbyfloat(call: &mut Call<'_>) -> Answer {
+pub(super) fn hincrbyfloat(call: &mut Call<'_>) -> CommandResult {
     let by = match Extended::parse(call.args.at(3)) {
-        None => return Err(Failure::NOT_FLOAT),
+        None => return Err(ErrorReply::NOT_FLOAT),
         Some(Extended::Infinite) => return Err(INFINITE),
         Some(by) => by,
     };

@@ -1,20 +1,21 @@
 //! When fields expire: HEXPIRE, HTTL, HPERSIST and their kin.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::keyspace::{ExpireRule, FieldExpiryOutcome, Key};
 use cowherd_resp::{Args, parse_i64};
 
 use super::{notify_removal, read};
 
-const NO_FIELDS: Failure =
-    Failure::new("ERR Mandatory argument FIELDS is missing or not at the right position");
-const OTHER_NUMBER: Failure =
-    Failure::new("ERR The `numfields` parameter must match the number of arguments");
-const NOT_POSITIVE: Failure = Failure::new("ERR Number of fields must be a positive integer");
-const NONE_TO_CHANGE: Failure = Failure::new("ERR Parameter `numFields` should be greater than 0");
-const NEGATIVE: Failure = Failure::new("ERR invalid expire time, must be >= 0");
+const NO_FIELDS: ErrorReply =
+    ErrorReply::new("ERR Mandatory argument FIELDS is missing or not at the right position");
+const OTHER_NUMBER: ErrorReply =
+    ErrorReply::new("ERR The `numfields` parameter must match the number of arguments");
+const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR Number of fields must be a positive integer");
+const NONE_TO_CHANGE: ErrorReply =
+    ErrorReply::new("ERR Parameter `numFields` should be greater than 0");
+const NEGATIVE: ErrorReply = ErrorReply::new("ERR invalid expire time, must be >= 0");
 
 /// No field expires later, in milliseconds.
 const LATEST: i64 = (1 << 46) - 1;
@@ -23,19 +24,19 @@ const LATEST: i64 = (1 << 46) - 1;
 const SECOND: i64 = 1000;
 const MILLISECOND: i64 = 1;
 
-pub(super) fn hexpire(call: &mut Call<'_>) -> Answer {
+pub(super) fn hexpire(call: &mut Call<'_>) -> CommandResult {
     set(call, SECOND, call.now)
 }
 
-pub(super) fn hpexpire(call: &mut Call<'_>) -> Answer {
+pub(super) fn hpexpire(call: &mut Call<'_>) -> CommandResult {
     set(call, MILLISECOND, call.now)
 }
 
-pub(super) fn hexpireat(call: &mut Call<'_>) -> Answer {
+pub(super) fn hexpireat(call: &mut Call<'_>) -> CommandResult {
     set(call, SECOND, 0)
 }
 
-pub(super) fn hpexpireat(call: &mut Call<'_>) -> Answer {
+pub(super) fn hpexpireat(call: &mut Call<'_>) -> CommandResult {
     set(call, MILLISECOND, 0)
 }
 
@@ -44,8 +45,8 @@ pub(super) fn hpexpireat(call: &mut Call<'_>) -> Answer {
 pub(super) fn fields<'c>(
     call: &Call<'c>,
     i: usize,
-    bad_number: Failure,
-) -> Result<Args<'c>, Failure> {
+    bad_number: ErrorReply,
+) -> Result<Args<'c>, ErrorReply> {
     if !call.is(i, "fields") {
         return Err(NO_FIELDS);
     }
@@ -59,24 +60,24 @@ pub(super) fn fields<'c>(
 }
 
 /// As [`fields`], for commands that only read or remove.
-pub(super) fn fields_at<'c>(call: &Call<'c>, i: usize) -> Result<Args<'c>, Failure> {
+pub(super) fn fields_at<'c>(call: &Call<'c>, i: usize) -> Result<Args<'c>, ErrorReply> {
     fields(call, i, NOT_POSITIVE)
 }
 
 /// The moment that argument `i` names in `unit`s from `base` on, in milliseconds since 1970.
-pub(super) fn moment(call: &Call<'_>, i: usize, unit: i64, base: i64) -> Result<i64, Failure> {
+pub(super) fn moment(call: &Call<'_>, i: usize, unit: i64, base: i64) -> Result<i64, ErrorReply> {
     let time = call.integer(i)?;
     if time < 0 {
         return Err(NEGATIVE);
     }
     let at = time.checked_mul(unit).and_then(|time| time.checked_add(base));
     at.filter(|at| *at <= LATEST).ok_or_else(|| {
-        Failure::text(format!("ERR invalid expire time in '{}' command", call.row.command.name))
+        ErrorReply::text(format!("ERR invalid expire time in '{}' command", call.row.command.name))
     })
 }
 
 /// Sets the expiry of fields to argument 2, counted in `unit` from `base` on.
-fn set(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
+fn set(call: &mut Call<'_>, unit: i64, base: i64) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let entry = call.shards.hash(db, &key)?;
     let at = moment(call, 2, unit, base)?;
@@ -132,7 +133,7 @@ fn show(call: &mut Call<'_>, outcomes: &[FieldExpiryOutcome]) {
     }
 }
 
-pub(super) fn hpersist(call: &mut Call<'_>) -> Answer {
+pub(super) fn hpersist(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let entry = call.shards.hash(db, &key)?;
     let fields = fields_at(call, 2)?;
@@ -145,24 +146,24 @@ pub(super) fn hpersist(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn httl(call: &mut Call<'_>) -> Answer {
+pub(super) fn httl(call: &mut Call<'_>) -> CommandResult {
     get(call, SECOND, call.now)
 }
 
-pub(super) fn hpttl(call: &mut Call<'_>) -> Answer {
+pub(super) fn hpttl(call: &mut Call<'_>) -> CommandResult {
     get(call, MILLISECOND, call.now)
 }
 
-pub(super) fn hexpiretime(call: &mut Call<'_>) -> Answer {
+pub(super) fn hexpiretime(call: &mut Call<'_>) -> CommandResult {
     get(call, SECOND, 0)
 }
 
-pub(super) fn hpexpiretime(call: &mut Call<'_>) -> Answer {
+pub(super) fn hpexpiretime(call: &mut Call<'_>) -> CommandResult {
     get(call, MILLISECOND, 0)
 }
 
-/// Replies the expiry of fields, counted in `unit` from `base` on, allocated_size up.
-fn get(call: &mut Call<'_>, unit: i64, base: i64) -> Answer {
+/// Replies the expiry of fields, counted in `unit` from `base` on, rounded up.
+fn get(call: &mut Call<'_>, unit: i64, base: i64) -> CommandResult {
     let entry = read(call)?;
     let fields = fields_at(call, 2)?;
     call.reply.array(fields.len());

@@ -5,25 +5,25 @@
 //! | this one | the rows, and what sets, reads and removes fields |
 //! | `counters` | fields as numbers |
 //! | `random` | fields chosen at random |
-//! | `walk` | all fields, at once or bit by bit |
+//! | `scan` | all fields, at once or bit by bit |
 //! | `expiry` | when fields expire |
-//! | `together` | commands that read or set fields and their expiry |
+//! | `ttl_multi` | commands that read or set fields and their expiry |
 
 mod counters;
 mod expiry;
 mod random;
+mod scan;
 #[cfg(test)]
 mod tests;
-mod together;
-mod walk;
+mod ttl_multi;
 
 use crate::keyspace::{CompactLimits, Entry, Expiry, Key};
 
 use super::call::Call;
 use super::elements::bulk;
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::notifications::Class;
-use super::table::{Command, Flags, Handler, Keys};
+use super::table::{Command, CommandFlags, Handler, KeyPositions};
 use super::wrong_arity;
 
 use counters::{hincrby, hincrbyfloat};
@@ -31,14 +31,14 @@ use expiry::{
     hexpire, hexpireat, hexpiretime, hpersist, hpexpire, hpexpireat, hpexpiretime, hpttl, httl,
 };
 use random::hrandfield;
-use together::{hgetdel, hgetex, hsetex};
-use walk::{hgetall, hkeys, hscan, hvals};
+use scan::{hgetall, hkeys, hscan, hvals};
+use ttl_multi::{hgetdel, hgetex, hsetex};
 
-const READ: Flags = Flags::READONLY;
-const FAST_READ: Flags = Flags::READONLY.and(Flags::FAST);
-const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM).and(Flags::FAST);
+const READ: CommandFlags = CommandFlags::READONLY;
+const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM).and(CommandFlags::FAST);
 /// Commands that take rather than give may run without memory.
-const TAKE: Flags = Flags::WRITE.and(Flags::FAST);
+const TAKE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
@@ -76,12 +76,12 @@ pub(super) const COMMANDS: &[Command] = &[
 const fn row(
     name: &'static str,
     arity: isize,
-    flags: Flags,
+    flags: CommandFlags,
     handler: Handler,
     since: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command::new(name, arity, flags, Keys::ONE, handler).doc("hash", since, summary)
+    Command::new(name, arity, flags, KeyPositions::ONE, handler).doc("hash", since, summary)
 }
 
 /// When a hash is too large to be compact.
@@ -94,14 +94,14 @@ fn limits(call: &Call<'_>) -> CompactLimits {
 
 /// The hash of argument 1, as a use that counts a hit or a miss.
 #[inline]
-fn read(call: &mut Call<'_>) -> Result<Option<Entry>, Failure> {
+fn read(call: &mut Call<'_>) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(1);
     Ok(call.shards.hash_read(call.session.db, &key)?)
 }
 
 /// Sets the fields from argument 2 on; returns how many are new.
 #[inline]
-fn set_pairs(call: &mut Call<'_>) -> Result<u64, Failure> {
+fn set_pairs(call: &mut Call<'_>) -> Result<u64, ErrorReply> {
     if !call.args.len().is_multiple_of(2) {
         return Err(wrong_arity(call.row));
     }
@@ -121,19 +121,19 @@ fn notify_removal(call: &mut Call<'_>, key: &Key<'_>) {
     }
 }
 
-fn hset(call: &mut Call<'_>) -> Answer {
+fn hset(call: &mut Call<'_>) -> CommandResult {
     let added = set_pairs(call)?;
     call.reply.integer(added.cast_signed());
     Ok(())
 }
 
-fn hmset(call: &mut Call<'_>) -> Answer {
+fn hmset(call: &mut Call<'_>) -> CommandResult {
     set_pairs(call)?;
     call.reply.ok();
     Ok(())
 }
 
-fn hsetnx(call: &mut Call<'_>) -> Answer {
+fn hsetnx(call: &mut Call<'_>) -> CommandResult {
     let (db, key, limits) = (call.session.db, call.key(1), limits(call));
     let (field, value) = (call.args.at(2), call.args.at(3));
     let old = call.shards.hash(db, &key)?;
@@ -156,14 +156,14 @@ fn show(call: &mut Call<'_>, entry: Option<&Entry>, field: &[u8]) {
     }
 }
 
-fn hget(call: &mut Call<'_>) -> Answer {
+fn hget(call: &mut Call<'_>) -> CommandResult {
     let entry = read(call)?;
     let field = call.args.at(2);
     show(call, entry.as_ref(), field);
     Ok(())
 }
 
-fn hmget(call: &mut Call<'_>) -> Answer {
+fn hmget(call: &mut Call<'_>) -> CommandResult {
     let entry = read(call)?;
     let fields = call.args.from(2);
     call.reply.array(fields.len());
@@ -173,7 +173,7 @@ fn hmget(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn hdel(call: &mut Call<'_>) -> Answer {
+fn hdel(call: &mut Call<'_>) -> CommandResult {
     let (db, key, fields) = (call.session.db, call.key(1), call.args.from(2));
     let removed = match call.shards.hash(db, &key)? {
         Some(entry) => call.shards.hash_remove(db, &key, &entry, fields.iter())?,
@@ -186,20 +186,20 @@ fn hdel(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn hexists(call: &mut Call<'_>) -> Answer {
+fn hexists(call: &mut Call<'_>) -> CommandResult {
     let (entry, field) = (read(call)?, call.args.at(2));
     let is_there = entry.is_some_and(|entry| call.shards.hash_get(&entry, field).is_some());
     call.reply.integer(i64::from(is_there));
     Ok(())
 }
 
-fn hlen(call: &mut Call<'_>) -> Answer {
+fn hlen(call: &mut Call<'_>) -> CommandResult {
     let len = read(call)?.map_or(0, |entry| call.shards.hash_len(&entry));
     call.reply.integer(len.cast_signed());
     Ok(())
 }
 
-fn hstrlen(call: &mut Call<'_>) -> Answer {
+fn hstrlen(call: &mut Call<'_>) -> CommandResult {
     let (entry, field) = (read(call)?, call.args.at(2));
     let value = entry.as_ref().and_then(|entry| call.shards.hash_get(entry, field));
     call.reply.integer(value.map_or(0, |(value, _)| value.size().cast_signed()));

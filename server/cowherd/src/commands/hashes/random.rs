@@ -4,15 +4,15 @@ use std::collections::HashSet;
 
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::random::{below, random};
 use crate::keyspace::{Entry, Value};
 use cowherd_resp::{ProtocolVersion, ReplyWriter};
 
 use super::read;
 
-const OUT_OF_RANGE: Failure = Failure::new("ERR value is out of range");
-const BELOW_RANGE: Failure = Failure::new(
+const OUT_OF_RANGE: ErrorReply = ErrorReply::new("ERR value is out of range");
+const BELOW_RANGE: ErrorReply = ErrorReply::new(
     "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
 );
 /// Fields that may be asked for with repeats: what the reply takes has to be somewhere.
@@ -20,7 +20,7 @@ const MOST_REPEATED: u64 = 1 << 24;
 
 type Pair<'s> = (Value<'s>, Value<'s>);
 
-pub(super) fn hrandfield(call: &mut Call<'_>) -> Answer {
+pub(super) fn hrandfield(call: &mut Call<'_>) -> CommandResult {
     if call.args.len() == 2 {
         return one(call);
     }
@@ -30,7 +30,7 @@ pub(super) fn hrandfield(call: &mut Call<'_>) -> Answer {
     }
     let with_values = call.args.len() == 4 && call.is(3, "withvalues");
     if call.args.len() > 3 && !with_values {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     if with_values && count.unsigned_abs() > i64::MAX.unsigned_abs() / 2 {
         return Err(OUT_OF_RANGE);
@@ -51,7 +51,7 @@ pub(super) fn hrandfield(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn one(call: &mut Call<'_>) -> Answer {
+fn one(call: &mut Call<'_>) -> CommandResult {
     let entry = read(call)?;
     let Some(entry) = entry else {
         call.reply.null();

@@ -1,9 +1,9 @@
 //! Hash commands, as clients see them. What Redis 7.0 has as well is compared with it by
 //! `client-tests`.
 
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 
-fn all(bench: &Bench, lines: &[(&str, &str)]) {
+fn all(bench: &TestServer, lines: &[(&str, &str)]) {
     for (line, expected) in lines {
         assert_eq!(bench.run(line), *expected, "{line}");
     }
@@ -17,7 +17,7 @@ fn integers(numbers: &[i64]) -> String {
 
 #[test]
 fn fields_expire() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("HSET h a 1 b 2 c 3");
     assert_eq!(bench.run("HEXPIRE h 100 FIELDS 2 a zz"), integers(&[1, -2]));
     assert_eq!(bench.run("HPEXPIRE h 100500 NX FIELDS 2 a b"), integers(&[0, 1]));
@@ -45,7 +45,7 @@ fn fields_expire() {
 #[test]
 fn the_conditions_of_hexpire_are_those_of_expire() {
     for entries in [0, 512] {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         bench.run(&format!("CONFIG SET hash-max-listpack-entries {entries}"));
         bench.run("HSET h a 1 b 2");
         let expire = |rest: &str| bench.run(&format!("HEXPIRE h {rest}"));
@@ -62,7 +62,7 @@ fn the_conditions_of_hexpire_are_those_of_expire() {
 #[test]
 fn what_sets_a_value_takes_its_expiry_away_or_keeps_it() {
     for entries in [0, 512] {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         bench.run(&format!("CONFIG SET hash-max-listpack-entries {entries}"));
         let ttl = |set: &str| {
             bench.run("HSET h f 1 g 2");
@@ -88,7 +88,7 @@ fn what_sets_a_value_takes_its_expiry_away_or_keeps_it() {
 /// The words are those of Redis 8.2.
 #[test]
 fn arguments_of_the_youngest_commands_are_checked() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("HSET h a 1 b 2");
     bench.run("SET s x");
     for (line, error) in [
@@ -130,7 +130,7 @@ fn arguments_of_the_youngest_commands_are_checked() {
 
 #[test]
 fn the_youngest_commands_read_and_set_at_once() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     all(
         &bench,
         &[
@@ -151,7 +151,7 @@ fn the_youngest_commands_read_and_set_at_once() {
 
 #[test]
 fn encodings_follow_the_limits() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let encoding = || bench.run("OBJECT ENCODING h");
     bench.run("CONFIG SET hash-max-ziplist-entries 3 hash-max-listpack-value 5");
     bench.run("HSET h a 1 b 2 c 3");
@@ -172,7 +172,7 @@ fn encodings_follow_the_limits() {
 #[test]
 fn random_fields_are_there_and_differ() {
     for entries in [0, 512] {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         bench.run(&format!("CONFIG SET hash-max-listpack-entries {entries}"));
         for i in 0..100 {
             bench.run(&format!("HSET h field:{i} {i}"));
@@ -198,7 +198,7 @@ fn random_fields_are_there_and_differ() {
 
 #[test]
 fn a_scan_sees_each_field_of_a_growing_hash() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     for i in 0..2000 {
         bench.run(&format!("HSET h field:{i} {i}"));
     }
@@ -224,7 +224,7 @@ fn a_scan_sees_each_field_of_a_growing_hash() {
 
 #[test]
 fn string_commands_refuse_a_hash() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("HSET h a 1");
     let refused = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
     for line in [

@@ -1,20 +1,20 @@
 //! Each command on keys as such, its errors included.
 
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 use crate::config::Config;
 
 const NULL: &str = "$-1\r\n";
 const SAME: &str = "-ERR source and destination objects are the same\r\n";
 const OUT_OF_RANGE: &str = "-ERR DB index is out of range\r\n";
 
-fn hits_and_misses(bench: &Bench) -> (u64, u64) {
+fn hits_and_misses(bench: &TestServer) -> (u64, u64) {
     let stats = bench.shared.keyspace.stats();
     (stats.hits, stats.misses)
 }
 
 #[test]
 fn keys_are_counted_as_often_as_they_are_named() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("SET a 1");
     bench.run("SET b 2");
     for command in ["EXISTS", "TOUCH"] {
@@ -34,7 +34,7 @@ fn keys_are_counted_as_often_as_they_are_named() {
 
 #[test]
 fn a_type_is_a_simple_string() {
-    for bench in [Bench::new(), Bench::new().resp3()] {
+    for bench in [TestServer::new(), TestServer::new().resp3()] {
         bench.run("SET a 1");
         assert_eq!(bench.run("TYPE a"), "+string\r\n");
         assert_eq!(bench.run("TYPE none"), "+none\r\n");
@@ -43,7 +43,7 @@ fn a_type_is_a_simple_string() {
 
 #[test]
 fn questions_count_as_hits_and_misses_and_changes_do_not() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let counted = [
         ("EXISTS a none", (1, 1)),
         ("TOUCH a none", (1, 1)),
@@ -66,7 +66,7 @@ fn questions_count_as_hits_and_misses_and_changes_do_not() {
 
 #[test]
 fn an_expired_key_is_not_there_for_anybody() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let lines = [
         ("DEL a", ":0\r\n"),
         ("EXISTS a", ":0\r\n"),
@@ -92,7 +92,7 @@ fn an_expired_key_is_not_there_for_anybody() {
 
 #[test]
 fn renaming_takes_value_and_expiry_along() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     // Many pairs of names, so that some share a shard and most do not.
     for i in 0..200 {
         let value = "v".repeat(i * 17);
@@ -112,7 +112,7 @@ fn renaming_takes_value_and_expiry_along() {
 
 #[test]
 fn renaming_over_a_key_ends_its_expiry() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("SET a new");
     bench.run("SET b old");
     bench.run("EXPIRE b 100");
@@ -123,7 +123,7 @@ fn renaming_over_a_key_ends_its_expiry() {
 
 #[test]
 fn a_key_may_be_renamed_to_itself() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("SET a 1");
     assert_eq!(bench.run("RENAME a a"), "+OK\r\n");
     assert_eq!(bench.run("RENAMENX a a"), ":0\r\n");
@@ -135,7 +135,7 @@ fn a_key_may_be_renamed_to_itself() {
 
 #[test]
 fn a_copy_has_value_and_expiry_and_a_life_of_its_own() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     for value in ["7".to_owned(), "short".to_owned(), "long".repeat(2000)] {
         bench.run("FLUSHALL");
         bench.run(&format!("SET a {value}"));
@@ -158,7 +158,7 @@ fn a_copy_has_value_and_expiry_and_a_life_of_its_own() {
 
 #[test]
 fn a_copy_that_makes_no_sense_is_refused() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("SET a 1");
     let lines = [
         ("COPY a a", SAME),
@@ -179,7 +179,7 @@ fn a_copy_that_makes_no_sense_is_refused() {
 
 #[test]
 fn a_copy_without_room_leaves_nothing_behind() {
-    let bench = Bench::with(16 << 20, Config::default());
+    let bench = TestServer::with(16 << 20, Config::default());
     bench.run(&format!("SET a {}", "v".repeat(60_000)));
     let full = (1..1000).find(|i| bench.run(&format!("COPY a copy{i}")) != ":1\r\n").unwrap();
     let error = "-OOM command not allowed when used memory > 'maxmemory'.\r\n";
@@ -191,7 +191,7 @@ fn a_copy_without_room_leaves_nothing_behind() {
 
 #[test]
 fn a_key_moves_to_a_database_that_has_it_not() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("SET a 1");
     bench.run("EXPIRE a 100");
     assert_eq!(bench.run("MOVE a 3"), ":1\r\n");

@@ -3,15 +3,15 @@
 //! | file | what |
 //! |---|---|
 //! | this one | the rows; pushing and popping |
-//! | `parts` | reading, replacing, inserting and removing elements within |
+//! | `range` | reading, replacing, inserting and removing elements within |
 //! | `position` | LPOS |
 //! | `moving` | from one list to another |
-//! | `several` | popping from the first of several lists that has something |
+//! | `blocking_pop` | popping from the first of several lists that has something |
 
+mod blocking_pop;
 mod moving;
-mod parts;
 mod position;
-mod several;
+mod range;
 #[cfg(test)]
 mod tests;
 
@@ -20,34 +20,34 @@ use cowherd_resp::parse_i64;
 
 use super::call::Call;
 use super::elements::bulk;
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::notifications::Class;
-use super::table::{Command, Flags, Handler, Keys};
+use super::table::{Command, CommandFlags, Handler, KeyPositions};
 use super::wrong_arity;
 
+use blocking_pop::{blmpop, blpop, brpop, lmpop};
 use moving::{blmove, brpoplpush, lmove, rpoplpush};
-use parts::{lindex, linsert, llen, lrange, lrem, lset, ltrim};
 use position::lpos;
-use several::{blmpop, blpop, brpop, lmpop};
+use range::{lindex, linsert, llen, lrange, lrem, lset, ltrim};
 
-const READ: Flags = Flags::READONLY;
-const FAST_READ: Flags = Flags::READONLY.and(Flags::FAST);
-const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM);
-const PUSH: Flags = WRITE.and(Flags::FAST);
+const READ: CommandFlags = CommandFlags::READONLY;
+const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
+const PUSH: CommandFlags = WRITE.and(CommandFlags::FAST);
 /// Commands that take rather than give may run without memory.
-const TAKE: Flags = Flags::WRITE;
-const FAST_TAKE: Flags = Flags::WRITE.and(Flags::FAST);
-const WAIT: Flags = Flags::WRITE.and(Flags::BLOCKING);
-const WAIT_TAKE: Flags = WAIT.and(Flags::NOSCRIPT);
-const WAIT_MOVE: Flags = WAIT_TAKE.and(Flags::DENYOOM);
+const TAKE: CommandFlags = CommandFlags::WRITE;
+const FAST_TAKE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
+const WAIT: CommandFlags = CommandFlags::WRITE.and(CommandFlags::BLOCKING);
+const WAIT_TAKE: CommandFlags = WAIT.and(CommandFlags::NOSCRIPT);
+const WAIT_MOVE: CommandFlags = WAIT_TAKE.and(CommandFlags::DENYOOM);
 
-const ONE: Keys = Keys::ONE;
-const TWO: Keys = Keys::TWO;
+const ONE: KeyPositions = KeyPositions::ONE;
+const TWO: KeyPositions = KeyPositions::TWO;
 /// All arguments but the last.
-const ALL_BUT_LAST: Keys = Keys::spread(1, -2, 1);
+const ALL_BUT_LAST: KeyPositions = KeyPositions::spread(1, -2, 1);
 /// As many as argument 1 or 2 says, behind it.
-const COUNTED: Keys = Keys::COUNTED;
-const COUNTED_SECOND: Keys = Keys { count: 2, ..Keys::NONE };
+const COUNTED: KeyPositions = KeyPositions::COUNTED;
+const COUNTED_SECOND: KeyPositions = KeyPositions { count: 2, ..KeyPositions::NONE };
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
@@ -87,8 +87,8 @@ pub(super) const COMMANDS: &[Command] = &[
 const fn row(
     name: &'static str,
     arity: isize,
-    flags: Flags,
-    keys: Keys,
+    flags: CommandFlags,
+    keys: KeyPositions,
     handler: Handler,
     since: &'static str,
     summary: &'static str,
@@ -96,7 +96,7 @@ const fn row(
     Command::new(name, arity, flags, keys, handler).doc("list", since, summary)
 }
 
-const NOT_POSITIVE: Failure = Failure::new("ERR value is out of range, must be positive");
+const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
 
 /// When a list is no listpack any more.
 #[inline]
@@ -106,23 +106,23 @@ pub(super) fn limits(call: &Call<'_>) -> ListLimits {
 
 /// The list of a key, to be changed.
 #[inline]
-fn list(call: &mut Call<'_>, key: &Key<'_>) -> Result<Option<Entry>, Failure> {
+fn list(call: &mut Call<'_>, key: &Key<'_>) -> Result<Option<Entry>, ErrorReply> {
     Ok(call.shards.lookup_kind(call.session.db, key, ValueKind::List)?)
 }
 
 /// The list of argument 1, to be read.
 #[inline]
-fn read(call: &mut Call<'_>) -> Result<Option<Entry>, Failure> {
+fn read(call: &mut Call<'_>) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(1);
     Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::List)?)
 }
 
 /// Argument `i` as an end: LEFT or RIGHT.
-fn end(call: &Call<'_>, i: usize) -> Result<ListEnd, Failure> {
+fn end(call: &Call<'_>, i: usize) -> Result<ListEnd, ErrorReply> {
     match () {
         () if call.is(i, "left") => Ok(ListEnd::Front),
         () if call.is(i, "right") => Ok(ListEnd::Back),
-        () => Err(Failure::SYNTAX),
+        () => Err(ErrorReply::SYNTAX),
     }
 }
 
@@ -140,25 +140,25 @@ const fn pop_event(end: ListEnd) -> &'static str {
     }
 }
 
-fn lpush(call: &mut Call<'_>) -> Answer {
+fn lpush(call: &mut Call<'_>) -> CommandResult {
     push(call, ListEnd::Front, true)
 }
 
-fn rpush(call: &mut Call<'_>) -> Answer {
+fn rpush(call: &mut Call<'_>) -> CommandResult {
     push(call, ListEnd::Back, true)
 }
 
-fn lpushx(call: &mut Call<'_>) -> Answer {
+fn lpushx(call: &mut Call<'_>) -> CommandResult {
     push(call, ListEnd::Front, false)
 }
 
-fn rpushx(call: &mut Call<'_>) -> Answer {
+fn rpushx(call: &mut Call<'_>) -> CommandResult {
     push(call, ListEnd::Back, false)
 }
 
 /// Adds the arguments from 2 on; `is_new_made`: also to a list that is not there.
 #[inline]
-fn push(call: &mut Call<'_>, end: ListEnd, is_new_made: bool) -> Answer {
+fn push(call: &mut Call<'_>, end: ListEnd, is_new_made: bool) -> CommandResult {
     let (db, key, limits) = (call.session.db, call.key(1), limits(call));
     let entry = list(call, &key)?;
     if entry.is_none() && !is_new_made {
@@ -172,15 +172,15 @@ fn push(call: &mut Call<'_>, end: ListEnd, is_new_made: bool) -> Answer {
     Ok(())
 }
 
-fn lpop(call: &mut Call<'_>) -> Answer {
+fn lpop(call: &mut Call<'_>) -> CommandResult {
     pop(call, ListEnd::Front)
 }
 
-fn rpop(call: &mut Call<'_>) -> Answer {
+fn rpop(call: &mut Call<'_>) -> CommandResult {
     pop(call, ListEnd::Back)
 }
 
-fn pop(call: &mut Call<'_>, end: ListEnd) -> Answer {
+fn pop(call: &mut Call<'_>, end: ListEnd) -> CommandResult {
     let count = match call.args.len() {
         2 => None,
         3 => {
@@ -201,7 +201,7 @@ fn pop(call: &mut Call<'_>, end: ListEnd) -> Answer {
 }
 
 /// Replies the element at an end, and removes it.
-fn pop_one(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, end: ListEnd) -> Answer {
+fn pop_one(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, end: ListEnd) -> CommandResult {
     match call.shards.list_end(entry, end) {
         Some(element) => bulk(call.reply, element),
         None => call.reply.null(),
@@ -210,16 +210,28 @@ fn pop_one(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, end: ListEnd) -> A
 }
 
 /// Replies up to `count` elements from an end, and removes them.
-fn pop_some(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, end: ListEnd, count: u64) -> Answer {
+fn pop_some(
+    call: &mut Call<'_>,
+    key: &Key<'_>,
+    entry: &Entry,
+    end: ListEnd,
+    count: u64,
+) -> CommandResult {
     let count = count.min(call.shards.list_len(entry));
-    call.reply.array(super::span::index(count));
+    call.reply.array(super::index_range::index(count));
     call.shards.list_from(entry, end, 0, count, |element| bulk(call.reply, element));
     drop_end(call, key, entry, end, count)
 }
 
 /// Removes elements from an end.
 #[inline]
-fn drop_end(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, end: ListEnd, count: u64) -> Answer {
+fn drop_end(
+    call: &mut Call<'_>,
+    key: &Key<'_>,
+    entry: &Entry,
+    end: ListEnd,
+    count: u64,
+) -> CommandResult {
     let (db, limits) = (call.session.db, limits(call));
     let is_last = call.shards.list_pop(db, key, entry, end, count, &limits)?;
     call.notify(Class::LIST, pop_event(end), key.bytes);

@@ -2,7 +2,7 @@
 
 use crate::commands::blocking::Patience;
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::commands::waiting::{Nothing, Wish};
 use crate::keyspace::{ListEnd, ValueKind};
@@ -14,32 +14,32 @@ type Ends = (ListEnd, ListEnd);
 
 const RIGHT_TO_LEFT: Ends = (ListEnd::Back, ListEnd::Front);
 
-pub(super) fn lmove(call: &mut Call<'_>) -> Answer {
+pub(super) fn lmove(call: &mut Call<'_>) -> CommandResult {
     let ends = (end(call, 3)?, end(call, 4)?);
     move_or_null(call, ends)
 }
 
-pub(super) fn rpoplpush(call: &mut Call<'_>) -> Answer {
+pub(super) fn rpoplpush(call: &mut Call<'_>) -> CommandResult {
     move_or_null(call, RIGHT_TO_LEFT)
 }
 
-pub(super) fn blmove(call: &mut Call<'_>) -> Answer {
+pub(super) fn blmove(call: &mut Call<'_>) -> CommandResult {
     let ends = (end(call, 3)?, end(call, 4)?);
     move_or_wait(call, ends, 5)
 }
 
-pub(super) fn brpoplpush(call: &mut Call<'_>) -> Answer {
+pub(super) fn brpoplpush(call: &mut Call<'_>) -> CommandResult {
     move_or_wait(call, RIGHT_TO_LEFT, 3)
 }
 
-fn move_or_null(call: &mut Call<'_>, ends: Ends) -> Answer {
+fn move_or_null(call: &mut Call<'_>, ends: Ends) -> CommandResult {
     if !move_element(call, ends)? {
         call.reply.null();
     }
     Ok(())
 }
 
-fn move_or_wait(call: &mut Call<'_>, ends: Ends, timeout: usize) -> Answer {
+fn move_or_wait(call: &mut Call<'_>, ends: Ends, timeout: usize) -> CommandResult {
     let timeout = call.timeout_seconds(timeout)?;
     if move_element(call, ends)? {
         return Ok(());
@@ -55,7 +55,7 @@ fn move_or_wait(call: &mut Call<'_>, ends: Ends, timeout: usize) -> Answer {
 
 /// Moves an element from the list of argument 1 to that of argument 2, and replies it; tells
 /// whether there was one.
-fn move_element(call: &mut Call<'_>, (from, to): Ends) -> Result<bool, Failure> {
+fn move_element(call: &mut Call<'_>, (from, to): Ends) -> Result<bool, ErrorReply> {
     let (db, limits) = (call.session.db, limits(call));
     let (source, target) = (call.key(1), call.key(2));
     let Some(entry) = list(call, &source)? else { return Ok(false) };

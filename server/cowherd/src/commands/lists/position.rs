@@ -1,21 +1,21 @@
 //! LPOS: the numbers of elements that equal a value.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::keyspace::ListEnd;
 use cowherd_resp::parse_i64;
 
 use super::read;
 
-const NO_RANK: Failure = Failure::new(
+const NO_RANK: ErrorReply = ErrorReply::new(
     "ERR RANK can't be zero: use 1 to start from the first match, 2 from the second ... or use \
      negative to start from the end of the list",
 );
-const BAD_RANK: Failure = Failure::new(
+const BAD_RANK: ErrorReply = ErrorReply::new(
     "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
 );
-const NEGATIVE_COUNT: Failure = Failure::new("ERR COUNT can't be negative");
-const NEGATIVE_MAXLEN: Failure = Failure::new("ERR MAXLEN can't be negative");
+const NEGATIVE_COUNT: ErrorReply = ErrorReply::new("ERR COUNT can't be negative");
+const NEGATIVE_MAXLEN: ErrorReply = ErrorReply::new("ERR MAXLEN can't be negative");
 
 struct Options {
     /// The first match that counts, from 1.
@@ -28,16 +28,16 @@ struct Options {
 }
 
 impl Options {
-    fn parse(call: &Call<'_>) -> Result<Self, Failure> {
+    fn parse(call: &Call<'_>) -> Result<Self, ErrorReply> {
         let mut options = Self { rank: 1, end: ListEnd::Front, count: None, most: u64::MAX };
-        let number = |i: usize, failure: Failure| -> Result<u64, Failure> {
+        let number = |i: usize, failure: ErrorReply| -> Result<u64, ErrorReply> {
             let number = parse_i64(call.args.at(i)).and_then(|number| u64::try_from(number).ok());
             let number = number.ok_or(failure)?;
             Ok(if number == 0 { u64::MAX } else { number })
         };
         for i in (3..call.args.len()).step_by(2) {
             if i + 1 == call.args.len() {
-                return Err(Failure::SYNTAX);
+                return Err(ErrorReply::SYNTAX);
             } else if call.is(i, "rank") {
                 let rank = call.integer(i + 1)?;
                 match rank {
@@ -52,14 +52,14 @@ impl Options {
             } else if call.is(i, "maxlen") {
                 options.most = number(i + 1, NEGATIVE_MAXLEN)?;
             } else {
-                return Err(Failure::SYNTAX);
+                return Err(ErrorReply::SYNTAX);
             }
         }
         Ok(options)
     }
 }
 
-pub(super) fn lpos(call: &mut Call<'_>) -> Answer {
+pub(super) fn lpos(call: &mut Call<'_>) -> CommandResult {
     let Options { rank, end, count, most } = Options::parse(call)?;
     let wanted = count.unwrap_or(1);
     let (mut before, mut found) = (rank - 1, Vec::new());

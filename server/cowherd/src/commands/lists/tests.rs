@@ -1,15 +1,15 @@
 use crate::commands::call::Effect;
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 use crate::config::Config;
 
-fn check(bench: &Bench, line: &str, expected: &str) {
+fn check(bench: &TestServer, line: &str, expected: &str) {
     let reply = bench.run(line).replace("\r\n", " ");
     assert_eq!(reply.trim_end(), expected, "{line}");
 }
 
 #[test]
 fn elements_are_pushed_and_popped_at_both_ends() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     check(&bench, "LPUSHX list a", ":0");
     check(&bench, "RPUSH list b c", ":2");
     check(&bench, "LPUSH list a z", ":4");
@@ -27,7 +27,7 @@ fn elements_are_pushed_and_popped_at_both_ends() {
 
 #[test]
 fn large_lists_are_told_to_be_quicklists() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     for _ in 0..200 {
         bench.run("RPUSH list 0123456789 0123456789 0123456789 0123456789 0123456789");
     }
@@ -41,7 +41,7 @@ fn large_lists_are_told_to_be_quicklists() {
 
 #[test]
 fn elements_within_are_found_and_changed() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("RPUSH list a b c 1 2 3 c c");
     check(&bench, "LINDEX list -1", "$1 c");
     check(&bench, "LINDEX list 99", "$-1");
@@ -63,7 +63,7 @@ fn elements_within_are_found_and_changed() {
 
 #[test]
 fn elements_move_to_other_lists_and_within_one() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("RPUSH one a b c");
     check(&bench, "LMOVE one two LEFT RIGHT", "$1 a");
     check(&bench, "RPOPLPUSH one two", "$1 c");
@@ -85,7 +85,7 @@ fn elements_move_to_other_lists_and_within_one() {
 
 #[test]
 fn who_finds_nothing_waits() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     check(&bench, "BLPOP one two 0", "");
     assert_eq!(*bench.effect.borrow(), Effect::Block);
     check(&bench, "BLMOVE one two LEFT LEFT -1", "-ERR timeout is negative");
@@ -95,7 +95,7 @@ fn who_finds_nothing_waits() {
 /// A move that finds no room for what it moves leaves both lists alone.
 #[test]
 fn without_room_nothing_is_lost() {
-    let bench = Bench::with(4 << 20, Config::default());
+    let bench = TestServer::with(4 << 20, Config::default());
     let element = "x".repeat(10_000);
     bench.run("RPUSH one first");
     let mut pushed = 0;

@@ -1,16 +1,16 @@
 //! OBJECT and MEMORY, their subcommands and what is none.
 
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 
 const NULL: &str = "$-1\r\n";
 
-fn advance(bench: &Bench, seconds: i64) {
+fn advance(bench: &TestServer, seconds: i64) {
     bench.now.set(bench.now.get() + seconds * 1000);
 }
 
 #[test]
 fn encodings_have_the_names_that_clients_know() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let cases = [
         ("12345".to_owned(), "int"),
         ("012345".to_owned(), "embstr"),
@@ -29,14 +29,14 @@ fn encodings_have_the_names_that_clients_know() {
 fn a_key_that_is_not_there_is_null() {
     let lines = ["OBJECT ENCODING", "OBJECT FREQ", "OBJECT IDLETIME", "OBJECT REFCOUNT"];
     for line in lines.iter().chain(&["MEMORY USAGE"]) {
-        assert_eq!(Bench::new().run(&format!("{line} none")), NULL, "{line}");
-        assert_eq!(Bench::new().resp3().run(&format!("{line} none")), "_\r\n", "{line}");
+        assert_eq!(TestServer::new().run(&format!("{line} none")), NULL, "{line}");
+        assert_eq!(TestServer::new().resp3().run(&format!("{line} none")), "_\r\n", "{line}");
     }
 }
 
 #[test]
 fn idle_time_is_since_the_last_use() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("SET a 1");
     advance(&bench, 60);
     for line in ["EXISTS a", "TYPE a", "TTL a", "OBJECT ENCODING a", "MEMORY USAGE a", "SCAN 0"] {
@@ -54,7 +54,7 @@ fn idle_time_is_since_the_last_use() {
 
 #[test]
 fn a_key_that_takes_anothers_place_takes_not_its_idle_time() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("SET old 1");
     advance(&bench, 1000);
     bench.run("SET a 1");
@@ -68,7 +68,7 @@ fn a_key_that_takes_anothers_place_takes_not_its_idle_time() {
 
 #[test]
 fn uses_are_counted_if_the_policy_wants_it() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.shared.keyspace.clocks().set_lfu(true);
     bench.run("SET a 1");
     assert_eq!(bench.run("OBJECT FREQ a"), ":5\r\n", "what a new key starts with");
@@ -88,7 +88,7 @@ fn uses_are_counted_if_the_policy_wants_it() {
 
 #[test]
 fn memory_usage_grows_with_key_and_value() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let usage = |key: &str, value: usize| -> u64 {
         bench.run(&format!("SET {key} {}", "v".repeat(value)));
         let reply = bench.run(&format!("MEMORY USAGE {key} SAMPLES 0"));
@@ -103,7 +103,7 @@ fn memory_usage_grows_with_key_and_value() {
 
 #[test]
 fn memory_usage_checks_its_options_first() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let lines = [
         ("none SAMPLES", "-ERR syntax error\r\n"),
         ("none FOO 1", "-ERR syntax error\r\n"),
@@ -118,7 +118,7 @@ fn memory_usage_checks_its_options_first() {
 
 #[test]
 fn the_allocator_tells_its_figures() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     assert_eq!(bench.run("MEMORY PURGE"), "+OK\r\n");
     let capacity = format!("arena_capacity_bytes:{}\n", 64 << 20);
     assert!(bench.run("MEMORY MALLOC-STATS").contains(&capacity));
@@ -128,7 +128,7 @@ fn the_allocator_tells_its_figures() {
 
 #[test]
 fn subcommands_that_are_none_are_named() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let lines = [
         ("OBJECT", "wrong number of arguments for 'object' command"),
         ("OBJECT foo", "unknown subcommand 'foo'. Try OBJECT HELP."),
@@ -148,7 +148,7 @@ fn subcommands_that_are_none_are_named() {
 
 #[test]
 fn help_names_every_subcommand() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     for command in ["object", "memory"] {
         let help = bench.run(&format!("{command} help"));
         let lines: Vec<&str> = help.trim_end().split("\r\n").collect();

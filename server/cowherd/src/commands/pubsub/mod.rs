@@ -12,27 +12,28 @@ mod tests;
 use std::sync::atomic::Ordering;
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::session::ReplyMode;
-use super::table::{Command, Flags, Keys, Locks};
+use super::table::{Command, CommandFlags, KeyPositions, LockScope};
 
 pub use registry::{Kind, PubSub, Subscriptions};
 
-const PLAIN: Flags = Flags::PUBSUB.and(Flags::LOADING).and(Flags::STALE);
-const LISTEN: Flags = PLAIN.and(Flags::NOSCRIPT);
-const FAST: Flags = PLAIN.and(Flags::FAST);
-const HELP: Flags = Flags::LOADING.and(Flags::STALE);
+const PLAIN: CommandFlags =
+    CommandFlags::PUBSUB.and(CommandFlags::LOADING).and(CommandFlags::STALE);
+const LISTEN: CommandFlags = PLAIN.and(CommandFlags::NOSCRIPT);
+const FAST: CommandFlags = PLAIN.and(CommandFlags::FAST);
+const HELP: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
 
 const GROUP: &str = "pubsub";
 
 /// The family's rows. What stands in the place of a key is a shard channel: nothing to lock.
 pub(super) const COMMANDS: &[Command] = &[
-    row("subscribe", -2, LISTEN, Keys::NONE, subscribe, "2.0.0", "Listens to channels."),
+    row("subscribe", -2, LISTEN, KeyPositions::NONE, subscribe, "2.0.0", "Listens to channels."),
     row(
         "unsubscribe",
         -1,
         LISTEN,
-        Keys::NONE,
+        KeyPositions::NONE,
         unsubscribe,
         "2.0.0",
         "Stops listening to channels.",
@@ -41,7 +42,7 @@ pub(super) const COMMANDS: &[Command] = &[
         "psubscribe",
         -2,
         LISTEN,
-        Keys::NONE,
+        KeyPositions::NONE,
         psubscribe,
         "2.0.0",
         "Listens to all channels that match patterns.",
@@ -50,103 +51,122 @@ pub(super) const COMMANDS: &[Command] = &[
         "punsubscribe",
         -1,
         LISTEN,
-        Keys::NONE,
+        KeyPositions::NONE,
         punsubscribe,
         "2.0.0",
         "Stops listening to what matches patterns.",
     ),
-    row("ssubscribe", -2, LISTEN, Keys::ALL, ssubscribe, "7.0.0", "Listens to shard channels."),
+    row(
+        "ssubscribe",
+        -2,
+        LISTEN,
+        KeyPositions::ALL,
+        ssubscribe,
+        "7.0.0",
+        "Listens to shard channels.",
+    ),
     row(
         "sunsubscribe",
         -1,
         LISTEN,
-        Keys::ALL,
+        KeyPositions::ALL,
         sunsubscribe,
         "7.0.0",
         "Stops listening to shard channels.",
     ),
-    row("publish", 3, FAST, Keys::NONE, publish, "2.0.0", "Sends a message to a channel."),
-    row("spublish", 3, FAST, Keys::ONE, spublish, "7.0.0", "Sends a message to a shard channel."),
-    row("pubsub", -2, Flags::NONE, Keys::NONE, super::no_subcommand, "2.8.0", "Tells who listens.")
-        .with(&[
-            sub(
-                "channels",
-                -2,
-                PLAIN,
-                channels,
-                "2.8.0",
-                "Lists the channels that are listened to.",
-            ),
-            sub("help", 2, HELP, help, "6.2.0", "Lists the subcommands."),
-            sub("numpat", 2, PLAIN, numpat, "2.8.0", "Counts the patterns that are listened to."),
-            sub("numsub", -2, PLAIN, numsub, "2.8.0", "Counts the listeners of channels."),
-            sub(
-                "shardchannels",
-                -2,
-                PLAIN,
-                shard_channels,
-                "7.0.0",
-                "Lists the shard channels that are listened to.",
-            ),
-            sub(
-                "shardnumsub",
-                -2,
-                PLAIN,
-                shard_numsub,
-                "7.0.0",
-                "Counts the listeners of shard channels.",
-            ),
-        ]),
+    row("publish", 3, FAST, KeyPositions::NONE, publish, "2.0.0", "Sends a message to a channel."),
+    row(
+        "spublish",
+        3,
+        FAST,
+        KeyPositions::ONE,
+        spublish,
+        "7.0.0",
+        "Sends a message to a shard channel.",
+    ),
+    row(
+        "pubsub",
+        -2,
+        CommandFlags::NONE,
+        KeyPositions::NONE,
+        super::no_subcommand,
+        "2.8.0",
+        "Tells who listens.",
+    )
+    .with(&[
+        sub("channels", -2, PLAIN, channels, "2.8.0", "Lists the channels that are listened to."),
+        sub("help", 2, HELP, help, "6.2.0", "Lists the subcommands."),
+        sub("numpat", 2, PLAIN, numpat, "2.8.0", "Counts the patterns that are listened to."),
+        sub("numsub", -2, PLAIN, numsub, "2.8.0", "Counts the listeners of channels."),
+        sub(
+            "shardchannels",
+            -2,
+            PLAIN,
+            shard_channels,
+            "7.0.0",
+            "Lists the shard channels that are listened to.",
+        ),
+        sub(
+            "shardnumsub",
+            -2,
+            PLAIN,
+            shard_numsub,
+            "7.0.0",
+            "Counts the listeners of shard channels.",
+        ),
+    ]),
 ];
 
 const fn row(
     name: &'static str,
     arity: isize,
-    flags: Flags,
-    keys: Keys,
+    flags: CommandFlags,
+    keys: KeyPositions,
     handler: super::table::Handler,
     since: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command::new(name, arity, flags, keys, handler).locking(Locks::Own).doc(GROUP, since, summary)
+    Command::new(name, arity, flags, keys, handler)
+        .locking(LockScope::Handler)
+        .doc(GROUP, since, summary)
 }
 
 const fn sub(
     name: &'static str,
     arity: isize,
-    flags: Flags,
+    flags: CommandFlags,
     handler: super::table::Handler,
     since: &'static str,
     summary: &'static str,
 ) -> Command {
-    Command::new(name, arity, flags, Keys::NONE, handler).doc(GROUP, since, summary)
+    Command::new(name, arity, flags, KeyPositions::NONE, handler).doc(GROUP, since, summary)
 }
 
-fn subscribe(call: &mut Call<'_>) -> Answer {
+fn subscribe(call: &mut Call<'_>) -> CommandResult {
     begin(call, Kind::Channel, "subscribe")
 }
 
-fn psubscribe(call: &mut Call<'_>) -> Answer {
+fn psubscribe(call: &mut Call<'_>) -> CommandResult {
     begin(call, Kind::Pattern, "psubscribe")
 }
 
-fn ssubscribe(call: &mut Call<'_>) -> Answer {
+fn ssubscribe(call: &mut Call<'_>) -> CommandResult {
     begin(call, Kind::Shard, "ssubscribe")
 }
 
-fn unsubscribe(call: &mut Call<'_>) -> Answer {
+fn unsubscribe(call: &mut Call<'_>) -> CommandResult {
     end(call, Kind::Channel, "unsubscribe")
 }
 
-fn punsubscribe(call: &mut Call<'_>) -> Answer {
+fn punsubscribe(call: &mut Call<'_>) -> CommandResult {
     end(call, Kind::Pattern, "punsubscribe")
 }
 
-fn sunsubscribe(call: &mut Call<'_>) -> Answer {
+fn sunsubscribe(call: &mut Call<'_>) -> CommandResult {
     end(call, Kind::Shard, "sunsubscribe")
 }
 
-fn begin(call: &mut Call<'_>, kind: Kind, word: &str) -> Answer {
+fn begin(call: &mut Call<'_>, kind: Kind, word: &str) -> CommandResult {
     insist(call);
     for i in 1..call.args.len() {
         let name = call.args.at(i);
@@ -157,7 +177,7 @@ fn begin(call: &mut Call<'_>, kind: Kind, word: &str) -> Answer {
 }
 
 /// What was delivered before comes before the confirmation, so that nothing follows it.
-fn end(call: &mut Call<'_>, kind: Kind, word: &str) -> Answer {
+fn end(call: &mut Call<'_>, kind: Kind, word: &str) -> CommandResult {
     insist(call);
     if call.args.len() == 1 {
         let names = PubSub::names_of(call.session, kind);
@@ -208,32 +228,32 @@ fn confirm(call: &mut Call<'_>, kind: Kind, word: &str, name: Option<&[u8]>) {
     call.reply.integer(count.cast_signed());
 }
 
-fn publish(call: &mut Call<'_>) -> Answer {
+fn publish(call: &mut Call<'_>) -> CommandResult {
     let limits = &call.config.client_output_buffer_limit;
     let copies = call.shared.pubsub.publish(limits, call.args.at(1), call.args.at(2));
     call.reply.integer(i64::try_from(copies).unwrap_or(i64::MAX));
     Ok(())
 }
 
-fn spublish(call: &mut Call<'_>) -> Answer {
+fn spublish(call: &mut Call<'_>) -> CommandResult {
     let limits = &call.config.client_output_buffer_limit;
     let copies = call.shared.pubsub.publish_shard(limits, call.args.at(1), call.args.at(2));
     call.reply.integer(i64::try_from(copies).unwrap_or(i64::MAX));
     Ok(())
 }
 
-fn channels(call: &mut Call<'_>) -> Answer {
+fn channels(call: &mut Call<'_>) -> CommandResult {
     list(call, Kind::Channel)
 }
 
-fn shard_channels(call: &mut Call<'_>) -> Answer {
+fn shard_channels(call: &mut Call<'_>) -> CommandResult {
     list(call, Kind::Shard)
 }
 
-fn list(call: &mut Call<'_>, kind: Kind) -> Answer {
+fn list(call: &mut Call<'_>, kind: Kind) -> CommandResult {
     if call.args.len() > 3 {
         let given = call.text(1);
-        return Err(Failure::text(format!(
+        return Err(ErrorReply::text(format!(
             "ERR unknown subcommand or wrong number of arguments for '{given}'. Try PUBSUB HELP."
         )));
     }
@@ -243,20 +263,20 @@ fn list(call: &mut Call<'_>, kind: Kind) -> Answer {
     Ok(())
 }
 
-fn numpat(call: &mut Call<'_>) -> Answer {
+fn numpat(call: &mut Call<'_>) -> CommandResult {
     call.reply.integer(call.shared.pubsub.patterns().cast_signed());
     Ok(())
 }
 
-fn numsub(call: &mut Call<'_>) -> Answer {
+fn numsub(call: &mut Call<'_>) -> CommandResult {
     count(call, Kind::Channel)
 }
 
-fn shard_numsub(call: &mut Call<'_>) -> Answer {
+fn shard_numsub(call: &mut Call<'_>) -> CommandResult {
     count(call, Kind::Shard)
 }
 
-fn count(call: &mut Call<'_>, kind: Kind) -> Answer {
+fn count(call: &mut Call<'_>, kind: Kind) -> CommandResult {
     let channels = call.args.from(2);
     call.reply.array(2 * channels.len());
     for channel in channels {
@@ -267,7 +287,7 @@ fn count(call: &mut Call<'_>, kind: Kind) -> Answer {
     Ok(())
 }
 
-fn help(call: &mut Call<'_>) -> Answer {
+fn help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
         "CHANNELS [<pattern>]",
         "    Lists the channels that are listened to and match a pattern (default: *).",

@@ -3,7 +3,7 @@ use std::sync::Arc;
 use super::{Kind, PubSub};
 use crate::commands::clients::{Hangup, MAIL, Origin};
 use crate::commands::session::Session;
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 use crate::config::OutputLimits;
 
 struct Nobody;
@@ -13,7 +13,7 @@ impl Hangup for Nobody {
 }
 
 /// Another connection to the bench.
-fn connect(bench: &Bench) -> Session {
+fn connect(bench: &TestServer) -> Session {
     let origin = Origin { peer: None, local: None, path: "test".into(), fd: 8 };
     Session::new(bench.shared.clients.connect(origin, 0, Arc::new(Nobody)), true)
 }
@@ -25,7 +25,7 @@ fn mail(session: &Session) -> String {
     String::from_utf8(out).unwrap()
 }
 
-fn check(bench: &Bench, table: &[(&str, &str)]) {
+fn check(bench: &TestServer, table: &[(&str, &str)]) {
     for (line, reply) in table {
         assert_eq!(bench.run(line), reply.replace(' ', "\r\n") + "\r\n", "{line}");
     }
@@ -33,7 +33,7 @@ fn check(bench: &Bench, table: &[(&str, &str)]) {
 
 #[test]
 fn subscriptions_are_confirmed_one_by_one() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     check(
         &bench,
         &[
@@ -52,7 +52,7 @@ fn subscriptions_are_confirmed_one_by_one() {
             ("PUNSUBSCRIBE", "*3 $12 punsubscribe $-1 :0"),
         ],
     );
-    let bench = Bench::new().resp3();
+    let bench = TestServer::new().resp3();
     check(&bench, &[("SUBSCRIBE a", ">3 $9 subscribe $1 a :1")]);
     check(&bench, &[("UNSUBSCRIBE", ">3 $11 unsubscribe $1 a :0")]);
     check(&bench, &[("UNSUBSCRIBE", ">3 $11 unsubscribe _ :0")]);
@@ -60,7 +60,7 @@ fn subscriptions_are_confirmed_one_by_one() {
 
 #[test]
 fn messages_come_in_the_version_of_each_subscriber() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let (mut old, mut new) = (connect(&bench), connect(&bench));
     new.client.protocol.store(3, std::sync::atomic::Ordering::Relaxed);
     let pubsub = &bench.shared.pubsub;
@@ -90,7 +90,7 @@ fn messages_come_in_the_version_of_each_subscriber() {
 /// What was published before a client stopped listening came after the confirmation of that.
 #[test]
 fn nothing_follows_the_end_of_a_subscription() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("SUBSCRIBE a");
     bench.shared.pubsub.publish(&OutputLimits::default(), b"a", b"last");
     check(&bench, &[("UNSUBSCRIBE a", "*3 $7 message $1 a $4 last *3 $11 unsubscribe $1 a :0")]);
@@ -100,7 +100,7 @@ fn nothing_follows_the_end_of_a_subscription() {
 
 #[test]
 fn pubsub_tells_who_listens() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let mut other = connect(&bench);
     let pubsub: &PubSub = &bench.shared.pubsub;
     pubsub.subscribe(&mut other, Kind::Channel, b"b1");
@@ -142,7 +142,7 @@ fn pubsub_tells_who_listens() {
 
 #[test]
 fn a_subscriber_pings_and_resets() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("SUBSCRIBE a");
     check(&bench, &[("PING", "*2 $4 pong $0 "), ("PING hi", "*2 $4 pong $2 hi")]);
     check(&bench, &[("RESET", "+RESET"), ("PING", "+PONG"), ("PUBLISH a x", ":0")]);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 
 const SYNTAX: &str = "-ERR syntax error\r\n";
 
@@ -16,7 +16,7 @@ fn elements(lines: &[&str]) -> Vec<String> {
 }
 
 /// One SCAN: the next cursor and the keys.
-fn scan(bench: &Bench, cursor: &str, options: &str) -> (String, Vec<String>) {
+fn scan(bench: &TestServer, cursor: &str, options: &str) -> (String, Vec<String>) {
     let reply = bench.run(&format!("SCAN {cursor} {options}"));
     let lines: Vec<&str> = reply.trim_end().split("\r\n").collect();
     assert_eq!(lines[0], "*2", "{reply}");
@@ -25,7 +25,7 @@ fn scan(bench: &Bench, cursor: &str, options: &str) -> (String, Vec<String>) {
 }
 
 /// All keys that a whole scan lists, and the number of calls it took.
-fn scan_all(bench: &Bench, options: &str) -> (BTreeSet<String>, usize) {
+fn scan_all(bench: &TestServer, options: &str) -> (BTreeSet<String>, usize) {
     let (mut cursor, mut seen, mut calls) = ("0".to_owned(), BTreeSet::new(), 0);
     loop {
         let (next, keys) = scan(bench, &cursor, options);
@@ -39,7 +39,7 @@ fn scan_all(bench: &Bench, options: &str) -> (BTreeSet<String>, usize) {
     }
 }
 
-fn keys(bench: &Bench, pattern: &str) -> BTreeSet<String> {
+fn keys(bench: &TestServer, pattern: &str) -> BTreeSet<String> {
     let reply = bench.run(&format!("KEYS {pattern}"));
     let listed = elements(&reply.trim_end().split("\r\n").collect::<Vec<_>>());
     let unique: BTreeSet<String> = listed.iter().cloned().collect();
@@ -51,7 +51,7 @@ fn names(prefix: &str, numbers: std::ops::Range<usize>) -> BTreeSet<String> {
     numbers.map(|i| format!("{prefix}{i}")).collect()
 }
 
-fn fill(bench: &Bench, names: &BTreeSet<String>) {
+fn fill(bench: &TestServer, names: &BTreeSet<String>) {
     for name in names {
         bench.run(&format!("SET {name} 1"));
     }
@@ -59,7 +59,7 @@ fn fill(bench: &Bench, names: &BTreeSet<String>) {
 
 #[test]
 fn a_scan_lists_every_key_whatever_its_steps() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let all = names("key:", 0..3000);
     fill(&bench, &all);
     for count in [1, 10, 333, 3000, 1_000_000] {
@@ -73,7 +73,7 @@ fn a_scan_lists_every_key_whatever_its_steps() {
 
 #[test]
 fn a_scan_goes_on_over_empty_shards() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     assert_eq!(bench.run("SCAN 0"), "*2\r\n$1\r\n0\r\n*0\r\n");
     fill(&bench, &names("k", 0..5));
     let (cursor, seen) = scan(&bench, "0", "");
@@ -87,7 +87,7 @@ fn keys_that_stay_are_listed_though_others_come_and_go() {
     let stay = names("stay:", 0..2000);
     // The tables grow, shrink, or churn while they are walked.
     for (before, added, removed) in [(0, 100, 0), (12_000, 0, 150), (4000, 60, 60)] {
-        let bench = Bench::new();
+        let bench = TestServer::new();
         fill(&bench, &stay);
         fill(&bench, &names("old:", 0..before));
         fill(&bench, &names("gone:", 0..500));
@@ -121,7 +121,7 @@ fn keys_that_stay_are_listed_though_others_come_and_go() {
 
 #[test]
 fn a_scan_lists_what_its_options_want() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     fill(&bench, &names("one:", 0..200));
     fill(&bench, &names("two:", 0..200));
     let two = names("two:", 0..200);
@@ -139,7 +139,7 @@ fn a_scan_lists_what_its_options_want() {
 
 #[test]
 fn a_scan_that_makes_no_sense_is_refused() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let cursor = "-ERR invalid cursor\r\n";
     let lines = [
         ("SCAN", "-ERR wrong number of arguments for 'scan' command\r\n"),
@@ -165,7 +165,7 @@ fn a_scan_that_makes_no_sense_is_refused() {
 
 #[test]
 fn any_number_is_some_cursor() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     fill(&bench, &names("k", 0..1000));
     for cursor in ["18446744073709551615", "-1", "+7", "007", "\"\"", "123456789012345678"] {
         let (next, _) = scan(&bench, cursor, "");
@@ -176,7 +176,7 @@ fn any_number_is_some_cursor() {
 
 #[test]
 fn keys_lists_all_that_match() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     assert_eq!(bench.run("KEYS *"), "*0\r\n");
     let all = names("key:", 0..2000);
     fill(&bench, &all);
@@ -189,7 +189,7 @@ fn keys_lists_all_that_match() {
 
 #[test]
 fn expired_keys_are_listed_by_nothing() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     fill(&bench, &names("old:", 0..300));
     fill(&bench, &names("new:", 0..3));
     for i in 0..300 {
@@ -205,7 +205,7 @@ fn expired_keys_are_listed_by_nothing() {
 
 #[test]
 fn any_key_can_be_the_random_one() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     assert_eq!(bench.run("RANDOMKEY"), "$-1\r\n");
     let all = names("k", 0..10);
     fill(&bench, &all);
@@ -220,7 +220,7 @@ fn any_key_can_be_the_random_one() {
 
 #[test]
 fn the_random_key_of_expired_ones_is_null() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     for i in 0..100 {
         bench.run(&format!("SET k{i} 1"));
         bench.run(&format!("PEXPIRE k{i} 1"));

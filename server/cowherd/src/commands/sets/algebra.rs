@@ -5,17 +5,17 @@ use std::ops::Range;
 
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::keyspace::{Entry, MemberList, Shards, Value};
 use cowherd_resp::parse_i64;
 
 use super::{limits, read};
 
-const NO_KEYS: Failure = Failure::new("ERR numkeys should be greater than 0");
-const TOO_MANY_KEYS: Failure =
-    Failure::new("ERR Number of keys can't be greater than number of args");
-const NEGATIVE_LIMIT: Failure = Failure::new("ERR LIMIT can't be negative");
+const NO_KEYS: ErrorReply = ErrorReply::new("ERR numkeys should be greater than 0");
+const TOO_MANY_KEYS: ErrorReply =
+    ErrorReply::new("ERR Number of keys can't be greater than number of args");
+const NEGATIVE_LIMIT: ErrorReply = ErrorReply::new("ERR LIMIT can't be negative");
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Operation {
@@ -25,7 +25,7 @@ enum Operation {
 }
 
 /// The sets of some keys; none for a key that is not there.
-fn sources(call: &mut Call<'_>, keys: Range<usize>) -> Result<Vec<Option<Entry>>, Failure> {
+fn sources(call: &mut Call<'_>, keys: Range<usize>) -> Result<Vec<Option<Entry>>, ErrorReply> {
     keys.map(|i| read(call, i)).collect()
 }
 
@@ -114,7 +114,7 @@ fn subtract<'s>(shards: &'s Shards<'_>, sets: &[Option<Entry>], mut each: impl F
     });
 }
 
-fn show(call: &mut Call<'_>, operation: Operation) -> Answer {
+fn show(call: &mut Call<'_>, operation: Operation) -> CommandResult {
     let sets = sources(call, 1..call.args.len())?;
     let (list, mut count) = (call.reply.deferred_array(), 0);
     compute(&call.shards, operation, &sets, |member| {
@@ -125,7 +125,7 @@ fn show(call: &mut Call<'_>, operation: Operation) -> Answer {
     Ok(())
 }
 
-fn store(call: &mut Call<'_>, operation: Operation, event: &'static str) -> Answer {
+fn store(call: &mut Call<'_>, operation: Operation, event: &'static str) -> CommandResult {
     let sets = sources(call, 2..call.args.len())?;
     let mut members = MemberList::default();
     compute(&call.shards, operation, &sets, |member| members.push(member));
@@ -140,31 +140,31 @@ fn store(call: &mut Call<'_>, operation: Operation, event: &'static str) -> Answ
     Ok(())
 }
 
-pub(super) fn sinter(call: &mut Call<'_>) -> Answer {
+pub(super) fn sinter(call: &mut Call<'_>) -> CommandResult {
     show(call, Operation::Inter)
 }
 
-pub(super) fn sunion(call: &mut Call<'_>) -> Answer {
+pub(super) fn sunion(call: &mut Call<'_>) -> CommandResult {
     show(call, Operation::Union)
 }
 
-pub(super) fn sdiff(call: &mut Call<'_>) -> Answer {
+pub(super) fn sdiff(call: &mut Call<'_>) -> CommandResult {
     show(call, Operation::Diff)
 }
 
-pub(super) fn sinterstore(call: &mut Call<'_>) -> Answer {
+pub(super) fn sinterstore(call: &mut Call<'_>) -> CommandResult {
     store(call, Operation::Inter, "sinterstore")
 }
 
-pub(super) fn sunionstore(call: &mut Call<'_>) -> Answer {
+pub(super) fn sunionstore(call: &mut Call<'_>) -> CommandResult {
     store(call, Operation::Union, "sunionstore")
 }
 
-pub(super) fn sdiffstore(call: &mut Call<'_>) -> Answer {
+pub(super) fn sdiffstore(call: &mut Call<'_>) -> CommandResult {
     store(call, Operation::Diff, "sdiffstore")
 }
 
-pub(super) fn sintercard(call: &mut Call<'_>) -> Answer {
+pub(super) fn sintercard(call: &mut Call<'_>) -> CommandResult {
     let count = parse_i64(call.args.at(1)).and_then(|count| usize::try_from(count).ok());
     let count = count.filter(|count| *count > 0).ok_or(NO_KEYS)?;
     if count > call.args.len() - 2 {
@@ -173,7 +173,7 @@ pub(super) fn sintercard(call: &mut Call<'_>) -> Answer {
     let (mut most, mut i) = (usize::MAX, 2 + count);
     while i < call.args.len() {
         let value = call.args.get(i + 1).filter(|_| call.is(i, "limit"));
-        let limit = parse_i64(value.ok_or(Failure::SYNTAX)?);
+        let limit = parse_i64(value.ok_or(ErrorReply::SYNTAX)?);
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).ok_or(NEGATIVE_LIMIT)?;
         most = if limit == 0 { usize::MAX } else { limit };
         i += 2;

@@ -3,11 +3,11 @@
 //! | file | what |
 //! |---|---|
 //! | this one | the rows, and what adds, finds, lists and removes members |
-//! | `chosen` | members chosen at random |
+//! | `random` | members chosen at random |
 //! | `algebra` | intersections, unions and differences |
 
 mod algebra;
-mod chosen;
+mod random;
 #[cfg(test)]
 mod tests;
 
@@ -15,24 +15,24 @@ use crate::keyspace::{CompactLimits, Entry, SetLimits, ValueKind};
 
 use super::call::Call;
 use super::elements::{ScanOptions, bulk};
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::notifications::Class;
 use super::scan::{NO_CURSOR, parse_cursor};
-use super::table::{Command, Flags, Handler, Keys};
+use super::table::{Command, CommandFlags, Handler, KeyPositions};
 
 use algebra::{sdiff, sdiffstore, sinter, sintercard, sinterstore, sunion, sunionstore};
-use chosen::{spop, srandmember};
+use random::{spop, srandmember};
 
-const READ: Flags = Flags::READONLY;
-const FAST_READ: Flags = Flags::READONLY.and(Flags::FAST);
-const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM);
-const FAST_WRITE: Flags = WRITE.and(Flags::FAST);
+const READ: CommandFlags = CommandFlags::READONLY;
+const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
+const FAST_WRITE: CommandFlags = WRITE.and(CommandFlags::FAST);
 /// Commands that take rather than give may run without memory.
-const TAKE: Flags = Flags::WRITE.and(Flags::FAST);
-const ONE: Keys = Keys::ONE;
-const TWO: Keys = Keys::TWO;
-const ALL: Keys = Keys::ALL;
-const COUNTED: Keys = Keys::COUNTED;
+const TAKE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
+const ONE: KeyPositions = KeyPositions::ONE;
+const TWO: KeyPositions = KeyPositions::TWO;
+const ALL: KeyPositions = KeyPositions::ALL;
+const COUNTED: KeyPositions = KeyPositions::COUNTED;
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
@@ -59,8 +59,8 @@ pub(super) const COMMANDS: &[Command] = &[
 const fn row(
     name: &'static str,
     arity: isize,
-    flags: Flags,
-    keys: Keys,
+    flags: CommandFlags,
+    keys: KeyPositions,
     handler: Handler,
     since: &'static str,
     summary: &'static str,
@@ -81,12 +81,12 @@ const fn limits(call: &Call<'_>) -> SetLimits {
 
 /// The set of argument `i`, as a use that counts a hit or a miss.
 #[inline]
-fn read(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, Failure> {
+fn read(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
     Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::Set)?)
 }
 
-fn sadd(call: &mut Call<'_>) -> Answer {
+fn sadd(call: &mut Call<'_>) -> CommandResult {
     let (db, key, limits, members) =
         (call.session.db, call.key(1), limits(call), call.args.from(2));
     let entry = call.shards.set_of(db, &key)?;
@@ -98,7 +98,7 @@ fn sadd(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn srem(call: &mut Call<'_>) -> Answer {
+fn srem(call: &mut Call<'_>) -> CommandResult {
     let (db, key, members) = (call.session.db, call.key(1), call.args.from(2));
     let Some(entry) = call.shards.set_of(db, &key)? else {
         call.reply.integer(0);
@@ -115,7 +115,7 @@ fn srem(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn smove(call: &mut Call<'_>) -> Answer {
+fn smove(call: &mut Call<'_>) -> CommandResult {
     let (db, from, to, member) = (call.session.db, call.key(1), call.key(2), call.args.at(3));
     let Some(source) = call.shards.set_of(db, &from)? else {
         call.reply.integer(0);
@@ -157,14 +157,14 @@ fn smove(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn sismember(call: &mut Call<'_>) -> Answer {
+fn sismember(call: &mut Call<'_>) -> CommandResult {
     let (entry, member) = (read(call, 1)?, call.args.at(2));
     let has = entry.is_some_and(|entry| call.shards.set_has(&entry, member));
     call.reply.integer(i64::from(has));
     Ok(())
 }
 
-fn smismember(call: &mut Call<'_>) -> Answer {
+fn smismember(call: &mut Call<'_>) -> CommandResult {
     let (entry, members) = (read(call, 1)?, call.args.from(2));
     call.reply.array(members.len());
     for member in members.iter() {
@@ -174,7 +174,7 @@ fn smismember(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn scard(call: &mut Call<'_>) -> Answer {
+fn scard(call: &mut Call<'_>) -> CommandResult {
     let len = read(call, 1)?.map_or(0, |entry| call.shards.set_len(&entry));
     call.reply.integer(len.cast_signed());
     Ok(())
@@ -189,13 +189,13 @@ fn show_all(call: &mut Call<'_>, entry: Option<&Entry>) {
     }
 }
 
-fn smembers(call: &mut Call<'_>) -> Answer {
+fn smembers(call: &mut Call<'_>) -> CommandResult {
     let entry = read(call, 1)?;
     show_all(call, entry.as_ref());
     Ok(())
 }
 
-fn sscan(call: &mut Call<'_>) -> Answer {
+fn sscan(call: &mut Call<'_>) -> CommandResult {
     let cursor = parse_cursor(call.args.at(2)).ok_or(NO_CURSOR)?;
     let Some(entry) = read(call, 1)? else {
         call.reply.array(2);

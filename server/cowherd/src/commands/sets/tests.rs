@@ -1,12 +1,12 @@
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 
-fn script(lines: &[(&str, &str)]) -> Bench {
-    let bench = Bench::new();
+fn script(lines: &[(&str, &str)]) -> TestServer {
+    let bench = TestServer::new();
     follow(&bench, lines);
     bench
 }
 
-fn follow(bench: &Bench, lines: &[(&str, &str)]) {
+fn follow(bench: &TestServer, lines: &[(&str, &str)]) {
     for (line, expected) in lines {
         assert_eq!(bench.run(line), format!("{expected}\r\n"), "{line}");
     }
@@ -102,7 +102,7 @@ fn members_come_and_go() {
             ("OBJECT ENCODING j", "$9\r\nhashtable"),
         ],
     );
-    assert_eq!(Bench::new().resp3().run("SMEMBERS none"), "~0\r\n");
+    assert_eq!(TestServer::new().resp3().run("SMEMBERS none"), "~0\r\n");
 }
 
 #[test]
@@ -185,7 +185,7 @@ fn sets_are_combined() {
 
 #[test]
 fn the_difference_is_the_same_however_it_is_made() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let numbers: Vec<String> = (0..300).map(|i| format!("m{i}")).collect();
     bench.run(&format!("SADD all {}", numbers.join(" ")));
     for i in 0..5 {

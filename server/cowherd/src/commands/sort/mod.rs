@@ -14,26 +14,31 @@ use crate::keyspace::{Entry, ValueKind};
 use cowherd_resp::parse_f64;
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::lists;
 use super::notifications::Class;
-use super::table::{Command, Flags, Keys, Locks};
+use super::table::{Command, CommandFlags, KeyPositions, LockScope};
 
 use options::Options;
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
-    Command::new("sort", -2, Flags::WRITE.and(Flags::DENYOOM), Keys::ONE, sort)
-        .locking(Locks::All)
-        .doc("generic", "1.0.0", "Returns elements in order, or stores them in a list."),
-    Command::new("sort_ro", -2, Flags::READONLY, Keys::ONE, sort_ro).locking(Locks::All).doc(
-        "generic",
-        "7.0.0",
-        "Returns elements in order.",
-    ),
+    Command::new(
+        "sort",
+        -2,
+        CommandFlags::WRITE.and(CommandFlags::DENYOOM),
+        KeyPositions::ONE,
+        sort,
+    )
+    .locking(LockScope::All)
+    .doc("generic", "1.0.0", "Returns elements in order, or stores them in a list."),
+    Command::new("sort_ro", -2, CommandFlags::READONLY, KeyPositions::ONE, sort_ro)
+        .locking(LockScope::All)
+        .doc("generic", "7.0.0", "Returns elements in order."),
 ];
 
-const NOT_NUMBERS: Failure = Failure::new("ERR One or more scores can't be converted into double");
+const NOT_NUMBERS: ErrorReply =
+    ErrorReply::new("ERR One or more scores can't be converted into double");
 
 /// An element, and what it is sorted by.
 struct Item {
@@ -73,24 +78,24 @@ impl TotalOrder for f64 {
     }
 }
 
-fn sort(call: &mut Call<'_>) -> Answer {
+fn sort(call: &mut Call<'_>) -> CommandResult {
     let options = Options::parse(call, true)?;
     run(call, &options)
 }
 
-fn sort_ro(call: &mut Call<'_>) -> Answer {
+fn sort_ro(call: &mut Call<'_>) -> CommandResult {
     let options = Options::parse(call, false)?;
     run(call, &options)
 }
 
-fn run(call: &mut Call<'_>, options: &Options) -> Answer {
+fn run(call: &mut Call<'_>, options: &Options) -> CommandResult {
     let key = call.key(1);
     let entry = call.shards.lookup_read(call.session.db, &key);
     let mut order = options.order();
     let mut items = Vec::new();
     if let Some(entry) = entry {
         if !matches!(entry.kind(), ValueKind::List | ValueKind::Set | ValueKind::SortedSet) {
-            return Err(Failure::WRONG_TYPE);
+            return Err(ErrorReply::WRONG_TYPE);
         }
         if order == Order::Native && entry.kind() == ValueKind::Set && options.store.is_some() {
             // What is stored is to be the same whatever the order within the set.
@@ -156,7 +161,7 @@ fn weigh(
     call: &mut Call<'_>,
     elements: Vec<Vec<u8>>,
     order: Order<'_>,
-) -> Result<Vec<Item>, Failure> {
+) -> Result<Vec<Item>, ErrorReply> {
     let mut items = Vec::with_capacity(elements.len());
     let mut are_numbers = true;
     let mut number = |bytes: &[u8]| {
@@ -197,8 +202,8 @@ fn outputs(
     call: &mut Call<'_>,
     options: &Options,
     chosen: &[Item],
-    mut each: impl FnMut(&mut Call<'_>, Option<&[u8]>) -> Answer,
-) -> Answer {
+    mut each: impl FnMut(&mut Call<'_>, Option<&[u8]>) -> CommandResult,
+) -> CommandResult {
     for item in chosen {
         if options.gets.is_empty() {
             each(call, Some(&item.element))?;
@@ -211,7 +216,7 @@ fn outputs(
     Ok(())
 }
 
-fn answer(call: &mut Call<'_>, options: &Options, chosen: &[Item]) -> Answer {
+fn answer(call: &mut Call<'_>, options: &Options, chosen: &[Item]) -> CommandResult {
     call.reply.array(chosen.len() * options.gets.len().max(1));
     outputs(call, options, chosen, |call, value| {
         match value {
@@ -222,7 +227,7 @@ fn answer(call: &mut Call<'_>, options: &Options, chosen: &[Item]) -> Answer {
     })
 }
 
-fn store(call: &mut Call<'_>, target: &[u8], options: &Options, chosen: &[Item]) -> Answer {
+fn store(call: &mut Call<'_>, target: &[u8], options: &Options, chosen: &[Item]) -> CommandResult {
     let (db, key, limits) =
         (call.session.db, call.shared.keyspace.key(call.session.db, target), lists::limits(call));
     let mut elements = Vec::with_capacity(chosen.len());

@@ -3,7 +3,7 @@
 use std::ops::Range;
 
 use crate::commands::call::Call;
-use crate::commands::failure::Failure;
+use crate::commands::error_reply::ErrorReply;
 
 use super::Order;
 
@@ -20,7 +20,7 @@ pub(super) struct Options<'c> {
 
 impl<'c> Options<'c> {
     /// Reads the arguments from 2 on. `may_store`: STORE is an option.
-    pub fn parse(call: &Call<'c>, may_store: bool) -> Result<Self, Failure> {
+    pub fn parse(call: &Call<'c>, may_store: bool) -> Result<Self, ErrorReply> {
         let mut options = Self {
             by: None,
             gets: Vec::new(),
@@ -51,7 +51,7 @@ impl<'c> Options<'c> {
                 options.gets.push(args.at(i + 1));
                 i += 1;
             } else {
-                return Err(Failure::SYNTAX);
+                return Err(ErrorReply::SYNTAX);
             }
             i += 1;
         }

@@ -1,12 +1,12 @@
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 
-fn check(bench: &Bench, line: &str, expected: &str) {
+fn check(bench: &TestServer, line: &str, expected: &str) {
     let reply = bench.run(line).replace("\r\n", " ");
     assert_eq!(reply.trim_end(), expected, "{line}");
 }
 
 /// The elements of a reply, without their lengths.
-fn elements(bench: &Bench, line: &str) -> Vec<String> {
+fn elements(bench: &TestServer, line: &str) -> Vec<String> {
     let reply = bench.run(line);
     let lines = reply.split("\r\n").filter(|line| !line.starts_with('*') && !line.is_empty());
     lines.filter(|line| *line == "$-1" || !line.starts_with('$')).map(str::to_owned).collect()
@@ -14,7 +14,7 @@ fn elements(bench: &Bench, line: &str) -> Vec<String> {
 
 #[test]
 fn elements_are_sorted_by_themselves() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("RPUSH list 3 10 -1 2.5 10");
     assert_eq!(elements(&bench, "SORT list"), ["-1", "2.5", "3", "10", "10"]);
     assert_eq!(elements(&bench, "SORT_RO list DESC"), ["10", "10", "3", "2.5", "-1"]);
@@ -39,7 +39,7 @@ fn elements_are_sorted_by_themselves() {
 
 #[test]
 fn elements_are_sorted_by_other_keys_and_replaced_by_others() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     bench.run("RPUSH list a b c d");
     bench.run("MSET w_a 3 w_b 1 w_c 2 name_a Anna name_c Carl");
     bench.run("HSET h_a f 1");

@@ -1,19 +1,20 @@
 //! Adding members and changing scores.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::keyspace::{Entry, MemberChange};
 use cowherd_resp::parse_f64;
 
 use super::{limits, lookup};
 
-const NX_AND_XX: Failure =
-    Failure::new("ERR XX and NX options at the same time are not compatible");
-const GT_AND_LT: Failure =
-    Failure::new("ERR GT, LT, and/or NX options at the same time are not compatible");
-const ONE_PAIR: Failure = Failure::new("ERR INCR option supports a single increment-element pair");
-const NOT_A_NUMBER: Failure = Failure::new("ERR resulting score is not a number (NaN)");
+const NX_AND_XX: ErrorReply =
+    ErrorReply::new("ERR XX and NX options at the same time are not compatible");
+const GT_AND_LT: ErrorReply =
+    ErrorReply::new("ERR GT, LT, and/or NX options at the same time are not compatible");
+const ONE_PAIR: ErrorReply =
+    ErrorReply::new("ERR INCR option supports a single increment-element pair");
+const NOT_A_NUMBER: ErrorReply = ErrorReply::new("ERR resulting score is not a number (NaN)");
 
 /// What ZADD was told.
 #[derive(Clone, Copy, Default)]
@@ -85,11 +86,11 @@ impl Rules {
     }
 }
 
-pub(super) fn zadd(call: &mut Call<'_>) -> Answer {
+pub(super) fn zadd(call: &mut Call<'_>) -> CommandResult {
     let (rules, pairs) = Rules::parse(call);
     let elements = call.args.len() - pairs;
     if elements == 0 || !elements.is_multiple_of(2) {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     if rules.nx && rules.xx {
         return Err(NX_AND_XX);
@@ -103,15 +104,15 @@ pub(super) fn zadd(call: &mut Call<'_>) -> Answer {
     put(call, rules, pairs)
 }
 
-pub(super) fn zincrby(call: &mut Call<'_>) -> Answer {
+pub(super) fn zincrby(call: &mut Call<'_>) -> CommandResult {
     put(call, Rules { adds: true, ..Rules::default() }, 2)
 }
 
 /// Puts the pairs of score and member that begin at an argument.
-fn put(call: &mut Call<'_>, rules: Rules, pairs: usize) -> Answer {
+fn put(call: &mut Call<'_>, rules: Rules, pairs: usize) -> CommandResult {
     let (db, key, limits) = (call.session.db, call.key(1), limits(call));
     for i in (pairs..call.args.len()).step_by(2) {
-        parse_f64(call.args.at(i)).ok_or(Failure::NOT_FLOAT)?;
+        parse_f64(call.args.at(i)).ok_or(ErrorReply::NOT_FLOAT)?;
     }
     let entry = lookup(call, 1)?;
     if entry.is_none() && rules.xx {
@@ -121,7 +122,7 @@ fn put(call: &mut Call<'_>, rules: Rules, pairs: usize) -> Answer {
     if call.args.len() > pairs + 2 {
         return put_several(call, rules, pairs, entry);
     }
-    let score = parse_f64(call.args.at(pairs)).ok_or(Failure::NOT_FLOAT)?;
+    let score = parse_f64(call.args.at(pairs)).ok_or(ErrorReply::NOT_FLOAT)?;
     let member = call.args.at(pairs + 1);
     let mut outcome = Outcome::Refused;
     let (_, put) = call.shards.put_member(db, &key, entry, member, &limits, |old| {
@@ -139,11 +140,16 @@ fn put(call: &mut Call<'_>, rules: Rules, pairs: usize) -> Answer {
     Ok(())
 }
 
-fn put_several(call: &mut Call<'_>, rules: Rules, pairs: usize, entry: Option<Entry>) -> Answer {
+fn put_several(
+    call: &mut Call<'_>,
+    rules: Rules,
+    pairs: usize,
+    entry: Option<Entry>,
+) -> CommandResult {
     let (db, key, limits) = (call.session.db, call.key(1), limits(call));
     let (mut scores, mut members) = (Vec::new(), Vec::new());
     for i in (pairs..call.args.len()).step_by(2) {
-        scores.push(parse_f64(call.args.at(i)).ok_or(Failure::NOT_FLOAT)?);
+        scores.push(parse_f64(call.args.at(i)).ok_or(ErrorReply::NOT_FLOAT)?);
         members.push(call.args.at(i + 1));
     }
     let decide = |i: usize, old| rules.decide(old, scores[i]).score();

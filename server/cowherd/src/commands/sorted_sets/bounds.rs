@@ -3,12 +3,12 @@
 use std::ops::Range;
 
 use crate::commands::call::Call;
-use crate::commands::failure::Failure;
+use crate::commands::error_reply::ErrorReply;
 use crate::keyspace::{RangeBound, SortedSetView};
 use cowherd_resp::parse_f64;
 
-const NO_SCORE: Failure = Failure::new("ERR min or max is not a float");
-const NO_MEMBER: Failure = Failure::new("ERR min or max not valid string range item");
+const NO_SCORE: ErrorReply = ErrorReply::new("ERR min or max is not a float");
+const NO_MEMBER: ErrorReply = ErrorReply::new("ERR min or max not valid string range item");
 
 /// By what a range is given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -28,7 +28,12 @@ pub(super) enum Bounds<'c> {
 
 impl<'c> Bounds<'c> {
     /// From arguments `low` and `high`.
-    pub(super) fn parse(call: &Call<'c>, by: By, low: usize, high: usize) -> Result<Self, Failure> {
+    pub(super) fn parse(
+        call: &Call<'c>,
+        by: By,
+        low: usize,
+        high: usize,
+    ) -> Result<Self, ErrorReply> {
         Ok(match by {
             By::Rank => Self::Ranks(call.integer(low)?, call.integer(high)?),
             By::Score => {

@@ -4,14 +4,14 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::keyspace::{Entry, Shards, SortedSetView, Value, ValueKind};
 use cowherd_resp::{parse_f64, parse_i64};
 
 use super::range::{self, store};
 
-const NO_WEIGHT: Failure = Failure::new("ERR weight value is not a float");
-const NEGATIVE_LIMIT: Failure = Failure::new("ERR LIMIT can't be negative");
+const NO_WEIGHT: ErrorReply = ErrorReply::new("ERR weight value is not a float");
+const NEGATIVE_LIMIT: ErrorReply = ErrorReply::new("ERR LIMIT can't be negative");
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Operation {
@@ -39,31 +39,31 @@ enum Purpose {
     Count,
 }
 
-pub(super) fn zunion(call: &mut Call<'_>) -> Answer {
+pub(super) fn zunion(call: &mut Call<'_>) -> CommandResult {
     combine(call, Operation::Union, Purpose::List)
 }
 
-pub(super) fn zinter(call: &mut Call<'_>) -> Answer {
+pub(super) fn zinter(call: &mut Call<'_>) -> CommandResult {
     combine(call, Operation::Intersection, Purpose::List)
 }
 
-pub(super) fn zdiff(call: &mut Call<'_>) -> Answer {
+pub(super) fn zdiff(call: &mut Call<'_>) -> CommandResult {
     combine(call, Operation::Difference, Purpose::List)
 }
 
-pub(super) fn zunionstore(call: &mut Call<'_>) -> Answer {
+pub(super) fn zunionstore(call: &mut Call<'_>) -> CommandResult {
     combine(call, Operation::Union, Purpose::Store)
 }
 
-pub(super) fn zinterstore(call: &mut Call<'_>) -> Answer {
+pub(super) fn zinterstore(call: &mut Call<'_>) -> CommandResult {
     combine(call, Operation::Intersection, Purpose::Store)
 }
 
-pub(super) fn zdiffstore(call: &mut Call<'_>) -> Answer {
+pub(super) fn zdiffstore(call: &mut Call<'_>) -> CommandResult {
     combine(call, Operation::Difference, Purpose::Store)
 }
 
-pub(super) fn zintercard(call: &mut Call<'_>) -> Answer {
+pub(super) fn zintercard(call: &mut Call<'_>) -> CommandResult {
     combine(call, Operation::Intersection, Purpose::Count)
 }
 
@@ -110,7 +110,7 @@ impl Options {
         keys: usize,
         operation: Operation,
         purpose: Purpose,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, ErrorReply> {
         let mut options = Self::default();
         let is_plain = operation != Operation::Difference && purpose != Purpose::Count;
         while i < call.args.len() {
@@ -124,7 +124,7 @@ impl Options {
                     () if call.is(i + 1, "sum") => Aggregate::Sum,
                     () if call.is(i + 1, "min") => Aggregate::Least,
                     () if call.is(i + 1, "max") => Aggregate::Most,
-                    () => return Err(Failure::SYNTAX),
+                    () => return Err(ErrorReply::SYNTAX),
                 };
                 i += 2;
             } else if purpose == Purpose::List && call.is(i, "withscores") {
@@ -135,7 +135,7 @@ impl Options {
                 options.limit = limit.ok_or(NEGATIVE_LIMIT)?;
                 i += 2;
             } else {
-                return Err(Failure::SYNTAX);
+                return Err(ErrorReply::SYNTAX);
             }
         }
         Ok(options)
@@ -252,17 +252,17 @@ fn difference<'s>(inputs: &[Input<'s>]) -> Scored<'s> {
     scored
 }
 
-fn combine(call: &mut Call<'_>, operation: Operation, purpose: Purpose) -> Answer {
+fn combine(call: &mut Call<'_>, operation: Operation, purpose: Purpose) -> CommandResult {
     let at = if purpose == Purpose::Store { 2 } else { 1 };
     let number = call.integer(at)?;
     if number < 1 {
         let name = &call.row.name;
         let text = format!("ERR at least 1 input key is needed for '{name}' command");
-        return Err(Failure::text(text));
+        return Err(ErrorReply::text(text));
     }
     let keys = usize::try_from(number).unwrap_or(usize::MAX);
     if keys > call.args.len() - at - 1 {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     let entries = (at + 1..=at + keys).map(|i| source(call, i)).collect::<Result<Vec<_>, _>>()?;
     let options = Options::parse(call, at + keys + 1, keys, operation, purpose)?;
@@ -305,11 +305,11 @@ fn combine(call: &mut Call<'_>, operation: Operation, purpose: Purpose) -> Answe
 }
 
 /// The sorted set, or the set, of argument `i`.
-fn source(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, Failure> {
+fn source(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
     match call.shards.lookup_read(call.session.db, &key) {
         Some(entry) if !matches!(entry.kind(), ValueKind::SortedSet | ValueKind::Set) => {
-            Err(Failure::WRONG_TYPE)
+            Err(ErrorReply::WRONG_TYPE)
         }
         entry => Ok(entry),
     }

@@ -4,7 +4,7 @@ use std::ops::Range;
 
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::keyspace::Value;
 use cowherd_resp::{ProtocolVersion, ReplyWriter};
@@ -12,33 +12,33 @@ use cowherd_resp::{ProtocolVersion, ReplyWriter};
 use super::bounds::{Bounds, By};
 use super::{limits, lookup_read};
 
-const LIMIT_OF_RANKS: Failure = Failure::new(
+const LIMIT_OF_RANKS: ErrorReply = ErrorReply::new(
     "ERR syntax error, LIMIT is only supported in combination with either BYSCORE or BYLEX",
 );
-const SCORES_OF_MEMBERS: Failure =
-    Failure::new("ERR syntax error, WITHSCORES not supported in combination with BYLEX");
+const SCORES_OF_MEMBERS: ErrorReply =
+    ErrorReply::new("ERR syntax error, WITHSCORES not supported in combination with BYLEX");
 
-pub(super) fn zrange(call: &mut Call<'_>) -> Answer {
+pub(super) fn zrange(call: &mut Call<'_>) -> CommandResult {
     list(call, None, None)
 }
 
-pub(super) fn zrevrange(call: &mut Call<'_>) -> Answer {
+pub(super) fn zrevrange(call: &mut Call<'_>) -> CommandResult {
     list(call, Some(By::Rank), Some(true))
 }
 
-pub(super) fn by_score(call: &mut Call<'_>) -> Answer {
+pub(super) fn by_score(call: &mut Call<'_>) -> CommandResult {
     list(call, Some(By::Score), Some(false))
 }
 
-pub(super) fn by_score_down(call: &mut Call<'_>) -> Answer {
+pub(super) fn by_score_down(call: &mut Call<'_>) -> CommandResult {
     list(call, Some(By::Score), Some(true))
 }
 
-pub(super) fn by_lex(call: &mut Call<'_>) -> Answer {
+pub(super) fn by_lex(call: &mut Call<'_>) -> CommandResult {
     list(call, Some(By::Member), Some(false))
 }
 
-pub(super) fn by_lex_down(call: &mut Call<'_>) -> Answer {
+pub(super) fn by_lex_down(call: &mut Call<'_>) -> CommandResult {
     list(call, Some(By::Member), Some(true))
 }
 
@@ -59,7 +59,7 @@ impl<'c> Asked<'c> {
         by: Option<By>,
         is_down: Option<bool>,
         is_store: bool,
-    ) -> Result<Self, Failure> {
+    ) -> Result<Self, ErrorReply> {
         let (mut by_option, mut down_option) = (by, is_down);
         let (mut with_scores, mut offset, mut limit) = (false, 0, -1);
         let mut i = key + 3;
@@ -76,7 +76,7 @@ impl<'c> Asked<'c> {
             } else if by.is_none() && call.is(i, "byscore") {
                 by_option = Some(By::Score);
             } else {
-                return Err(Failure::SYNTAX);
+                return Err(ErrorReply::SYNTAX);
             }
             i += 1;
         }
@@ -109,7 +109,7 @@ impl<'c> Asked<'c> {
     }
 }
 
-fn list(call: &mut Call<'_>, by: Option<By>, is_down: Option<bool>) -> Answer {
+fn list(call: &mut Call<'_>, by: Option<By>, is_down: Option<bool>) -> CommandResult {
     let asked = Asked::parse(call, 1, by, is_down, false)?;
     let Some(entry) = lookup_read(call, 1)? else {
         call.reply.array(0);
@@ -157,7 +157,7 @@ impl<'r> Members<'r> {
     }
 }
 
-pub(super) fn zrangestore(call: &mut Call<'_>) -> Answer {
+pub(super) fn zrangestore(call: &mut Call<'_>) -> CommandResult {
     let asked = Asked::parse(call, 2, None, None, true)?;
     let limits = limits(call);
     let mut found: Vec<(Vec<u8>, f64)> = Vec::new();
@@ -181,7 +181,7 @@ pub(super) fn zrangestore(call: &mut Call<'_>) -> Answer {
 }
 
 /// Sets the key of argument 1 to these members, answers with their number, and tells of it.
-pub(super) fn store(call: &mut Call<'_>, pairs: &mut [(&[u8], f64)], event: &str) -> Answer {
+pub(super) fn store(call: &mut Call<'_>, pairs: &mut [(&[u8], f64)], event: &str) -> CommandResult {
     let (db, to, limits) = (call.session.db, call.key(1), limits(call));
     let has_changed = call.shards.store_sorted_set(db, &to, pairs, &limits)?;
     match (has_changed, pairs.is_empty()) {

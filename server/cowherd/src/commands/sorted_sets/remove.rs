@@ -2,8 +2,8 @@
 
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
-use crate::commands::failure::{Answer, Failure};
-use crate::commands::first_of::{self, FirstOf};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
+use crate::commands::multi_pop::{self, MultiPop};
 use crate::commands::notifications::Class;
 use crate::commands::waiting::{Nothing, Wish};
 use crate::keyspace::{Entry, Key, ValueKind};
@@ -13,11 +13,11 @@ use super::bounds::{Bounds, By};
 use super::lookup;
 use super::range::Members;
 
-const NOT_POSITIVE: Failure = Failure::new("ERR value is out of range, must be positive");
+const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
 
 const WISH: Wish = Wish { kind: ValueKind::SortedSet, or_gone: false };
 
-pub(super) fn zrem(call: &mut Call<'_>) -> Answer {
+pub(super) fn zrem(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let mut entry = lookup(call, 1)?;
     let mut removed = 0;
@@ -34,15 +34,15 @@ pub(super) fn zrem(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn by_rank(call: &mut Call<'_>) -> Answer {
+pub(super) fn by_rank(call: &mut Call<'_>) -> CommandResult {
     remove(call, By::Rank)
 }
 
-pub(super) fn by_score(call: &mut Call<'_>) -> Answer {
+pub(super) fn by_score(call: &mut Call<'_>) -> CommandResult {
     remove(call, By::Score)
 }
 
-pub(super) fn by_lex(call: &mut Call<'_>) -> Answer {
+pub(super) fn by_lex(call: &mut Call<'_>) -> CommandResult {
     remove(call, By::Member)
 }
 
@@ -54,7 +54,7 @@ fn tell(call: &Call<'_>, event: &str, key: &Key<'_>, is_gone: bool) {
     }
 }
 
-fn remove(call: &mut Call<'_>, by: By) -> Answer {
+fn remove(call: &mut Call<'_>, by: By) -> CommandResult {
     let bounds = Bounds::parse(call, by, 2, 3)?;
     let (db, key) = (call.session.db, call.key(1));
     let mut count = 0;
@@ -75,22 +75,22 @@ fn remove(call: &mut Call<'_>, by: By) -> Answer {
     Ok(())
 }
 
-pub(super) fn zpopmin(call: &mut Call<'_>) -> Answer {
+pub(super) fn zpopmin(call: &mut Call<'_>) -> CommandResult {
     pop_one_key(call, false)
 }
 
-pub(super) fn zpopmax(call: &mut Call<'_>) -> Answer {
+pub(super) fn zpopmax(call: &mut Call<'_>) -> CommandResult {
     pop_one_key(call, true)
 }
 
-fn pop_one_key(call: &mut Call<'_>, is_max: bool) -> Answer {
+fn pop_one_key(call: &mut Call<'_>, is_max: bool) -> CommandResult {
     let count = match call.args.len() {
         2 => None,
         3 => {
             let count = parse_i64(call.args.at(2)).and_then(|count| u64::try_from(count).ok());
             Some(count.ok_or(NOT_POSITIVE)?)
         }
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     };
     let key = call.key(1);
     let entry = lookup(call, 1)?;
@@ -107,7 +107,7 @@ fn pop_one_key(call: &mut Call<'_>, is_max: bool) -> Answer {
 }
 
 /// Answers with one member and its score, in an array that has begun, and removes it.
-fn pop_flat(call: &mut Call<'_>, key: &Key<'_>, entry: Entry, is_max: bool) -> Answer {
+fn pop_flat(call: &mut Call<'_>, key: &Key<'_>, entry: Entry, is_max: bool) -> CommandResult {
     let view = call.shards.sorted_set(&entry);
     let rank = if is_max { view.len() - 1 } else { 0 };
     view.each(rank, 1, false, |member, score| {
@@ -125,7 +125,7 @@ fn take(
     is_max: bool,
     rank: u64,
     count: u64,
-) -> Answer {
+) -> CommandResult {
     let left = call.shards.remove_ranks(call.session.db, key, entry, rank, count)?;
     tell(call, if is_max { "zpopmax" } else { "zpopmin" }, key, left.is_none());
     Ok(())
@@ -139,7 +139,7 @@ fn pop(
     is_max: bool,
     count: u64,
     in_pairs: bool,
-) -> Answer {
+) -> CommandResult {
     let view = call.shards.sorted_set(&entry);
     let count = count.min(view.len());
     let (first, lowest) = match is_max {
@@ -154,16 +154,16 @@ fn pop(
     take(call, key, entry, is_max, lowest, count)
 }
 
-fn end(call: &Call<'_>, i: usize) -> Result<bool, Failure> {
+fn end(call: &Call<'_>, i: usize) -> Result<bool, ErrorReply> {
     match () {
         () if call.is(i, "max") => Ok(true),
         () if call.is(i, "min") => Ok(false),
-        () => Err(Failure::SYNTAX),
+        () => Err(ErrorReply::SYNTAX),
     }
 }
 
 /// Answers with the key of argument `i` and members of it; tells whether there is a sorted set.
-fn pop_first(call: &mut Call<'_>, i: usize, asked: &FirstOf<bool>) -> Result<bool, Failure> {
+fn pop_first(call: &mut Call<'_>, i: usize, asked: &MultiPop<bool>) -> Result<bool, ErrorReply> {
     let Some(entry) = lookup(call, i)? else { return Ok(false) };
     let key = call.key(i);
     call.reply.array(2);
@@ -172,23 +172,23 @@ fn pop_first(call: &mut Call<'_>, i: usize, asked: &FirstOf<bool>) -> Result<boo
     Ok(true)
 }
 
-pub(super) fn zmpop(call: &mut Call<'_>) -> Answer {
-    first_of::take(call, end, pop_first)
+pub(super) fn zmpop(call: &mut Call<'_>) -> CommandResult {
+    multi_pop::take(call, end, pop_first)
 }
 
-pub(super) fn bzmpop(call: &mut Call<'_>) -> Answer {
-    first_of::take_or_wait(call, end, pop_first, WISH)
+pub(super) fn bzmpop(call: &mut Call<'_>) -> CommandResult {
+    multi_pop::take_or_wait(call, end, pop_first, WISH)
 }
 
-pub(super) fn bzpopmin(call: &mut Call<'_>) -> Answer {
+pub(super) fn bzpopmin(call: &mut Call<'_>) -> CommandResult {
     pop_or_wait(call, false)
 }
 
-pub(super) fn bzpopmax(call: &mut Call<'_>) -> Answer {
+pub(super) fn bzpopmax(call: &mut Call<'_>) -> CommandResult {
     pop_or_wait(call, true)
 }
 
-fn pop_or_wait(call: &mut Call<'_>, is_max: bool) -> Answer {
+fn pop_or_wait(call: &mut Call<'_>, is_max: bool) -> CommandResult {
     let last = call.args.len() - 1;
     let timeout = call.timeout_seconds(last)?;
     for i in 1..last {

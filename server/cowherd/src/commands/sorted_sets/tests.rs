@@ -1,5 +1,5 @@
 use super::*;
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 use crate::config::Config;
 
 const NOT_FLOAT: &str = "-ERR value is not a valid float";
@@ -8,18 +8,18 @@ const SYNTAX: &str = "-ERR syntax error";
 const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value";
 
 /// Sorted sets of up to four members are compact.
-fn bench() -> Bench {
-    Bench::with(64 << 20, Config { zset_max_listpack_entries: 4, ..Config::default() })
+fn bench() -> TestServer {
+    TestServer::with(64 << 20, Config { zset_max_listpack_entries: 4, ..Config::default() })
 }
 
-fn follow(bench: &Bench, lines: &[(&str, &str)]) {
+fn follow(bench: &TestServer, lines: &[(&str, &str)]) {
     for (line, expected) in lines {
         assert_eq!(bench.run(line), format!("{expected}\r\n"), "{line}");
     }
 }
 
 /// The bulk strings of a reply as words.
-fn words(bench: &Bench, line: &str) -> String {
+fn words(bench: &TestServer, line: &str) -> String {
     let reply = bench.run(line);
     let words: Vec<&str> =
         reply.split("\r\n").filter(|l| !l.starts_with(['$', '*']) && !l.is_empty()).collect();

@@ -1,7 +1,7 @@
 //! Adding and trimming: XADD, XTRIM.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::commands::wrong_arity;
 use crate::keyspace::{Entry, Key, StreamId, StreamLimits, StreamTrim};
@@ -9,21 +9,23 @@ use cowherd_resp::parse_i64;
 
 use super::ids::{self, NewId};
 
-const BOTH: Failure =
-    Failure::new("ERR syntax error, MAXLEN and MINID options at the same time are not compatible");
-const NEGATIVE_LENGTH: Failure = Failure::new("ERR The MAXLEN argument must be >= 0.");
-const NEGATIVE_LIMIT: Failure = Failure::new("ERR The LIMIT argument must be >= 0.");
-const LIMIT_ALONE: Failure =
-    Failure::new("ERR syntax error, LIMIT cannot be used without specifying a trimming strategy");
-const NO_STRATEGY: Failure =
-    Failure::new("ERR syntax error, XTRIM must be called with a trimming strategy");
-const LIMIT_EXACT: Failure =
-    Failure::new("ERR syntax error, LIMIT cannot be used without the special ~ option");
-const ZERO: Failure = Failure::new("ERR The ID specified in XADD must be greater than 0-0");
-const EXHAUSTED: Failure =
-    Failure::new("ERR The stream has exhausted the last possible ID, unable to add more items");
-const LAST_NUMBER: Failure = Failure::new("ERR Elements are too large to be stored");
-const NOT_ABOVE: Failure = Failure::new(
+const BOTH: ErrorReply = ErrorReply::new(
+    "ERR syntax error, MAXLEN and MINID options at the same time are not compatible",
+);
+const NEGATIVE_LENGTH: ErrorReply = ErrorReply::new("ERR The MAXLEN argument must be >= 0.");
+const NEGATIVE_LIMIT: ErrorReply = ErrorReply::new("ERR The LIMIT argument must be >= 0.");
+const LIMIT_ALONE: ErrorReply = ErrorReply::new(
+    "ERR syntax error, LIMIT cannot be used without specifying a trimming strategy",
+);
+const NO_STRATEGY: ErrorReply =
+    ErrorReply::new("ERR syntax error, XTRIM must be called with a trimming strategy");
+const LIMIT_EXACT: ErrorReply =
+    ErrorReply::new("ERR syntax error, LIMIT cannot be used without the special ~ option");
+const ZERO: ErrorReply = ErrorReply::new("ERR The ID specified in XADD must be greater than 0-0");
+const EXHAUSTED: ErrorReply =
+    ErrorReply::new("ERR The stream has exhausted the last possible ID, unable to add more items");
+const LAST_NUMBER: ErrorReply = ErrorReply::new("ERR Elements are too large to be stored");
+const NOT_ABOVE: ErrorReply = ErrorReply::new(
     "ERR The ID specified in XADD is equal or smaller than the target stream top item",
 );
 
@@ -39,7 +41,7 @@ struct Options {
 }
 
 /// What XADD and XTRIM have in common, from argument 2 on.
-fn parse(call: &Call<'_>, is_add: bool) -> Result<Options, Failure> {
+fn parse(call: &Call<'_>, is_add: bool) -> Result<Options, ErrorReply> {
     let args = &call.args;
     let mut options =
         Options { trim: None, is_exact: true, limit: 0, make: true, id: None, next: 2 };
@@ -60,7 +62,7 @@ fn parse(call: &Call<'_>, is_add: bool) -> Result<Options, Failure> {
             options.trim = Some(threshold(args.at(i + 1), is_length)?);
             i += 2;
         } else if more > 0 && call.is(i, "limit") {
-            let most = parse_i64(args.at(i + 1)).ok_or(Failure::NOT_INTEGER)?;
+            let most = parse_i64(args.at(i + 1)).ok_or(ErrorReply::NOT_INTEGER)?;
             limit = Some(u64::try_from(most).map_err(|_| NEGATIVE_LIMIT)?);
             i += 2;
         } else if is_add && call.is(i, "nomkstream") {
@@ -71,7 +73,7 @@ fn parse(call: &Call<'_>, is_add: bool) -> Result<Options, Failure> {
             i += 1;
             break;
         } else {
-            return Err(Failure::SYNTAX);
+            return Err(ErrorReply::SYNTAX);
         }
     }
     options.next = i;
@@ -93,16 +95,16 @@ fn parse(call: &Call<'_>, is_add: bool) -> Result<Options, Failure> {
     Ok(options)
 }
 
-fn threshold(text: &[u8], is_length: bool) -> Result<StreamTrim, Failure> {
+fn threshold(text: &[u8], is_length: bool) -> Result<StreamTrim, ErrorReply> {
     if !is_length {
         return Ok(StreamTrim::MinId(ids::strict(text, 0)?));
     }
-    let most = parse_i64(text).ok_or(Failure::NOT_INTEGER)?;
+    let most = parse_i64(text).ok_or(ErrorReply::NOT_INTEGER)?;
     u64::try_from(most).map(StreamTrim::MaxLen).map_err(|_| NEGATIVE_LENGTH)
 }
 
 /// The id for a new entry of a stream whose last one is `last`.
-fn choose(id: NewId, last: StreamId, now: i64) -> Result<StreamId, Failure> {
+fn choose(id: NewId, last: StreamId, now: i64) -> Result<StreamId, ErrorReply> {
     if last == StreamId::MAX {
         return Err(EXHAUSTED);
     }
@@ -119,7 +121,7 @@ fn choose(id: NewId, last: StreamId, now: i64) -> Result<StreamId, Failure> {
     if id > last { Ok(id) } else { Err(NOT_ABOVE) }
 }
 
-pub(super) fn xadd(call: &mut Call<'_>) -> Answer {
+pub(super) fn xadd(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let options = parse(call, true)?;
     let pairs = call.args.from(options.next);
@@ -159,7 +161,7 @@ fn cut(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, options: &Options) -> 
     removed
 }
 
-pub(super) fn xtrim(call: &mut Call<'_>) -> Answer {
+pub(super) fn xtrim(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(1);
     let options = parse(call, false)?;
     let entry = call.shards.stream(call.session.db, &key)?;

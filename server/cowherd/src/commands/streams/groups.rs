@@ -1,48 +1,49 @@
 //! Groups and consumers: XGROUP, XACK.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::keyspace::{Entry, GroupInfo, StreamId};
 use cowherd_resp::parse_i64;
 
 use super::{ids, ids_from, wrong_subcommand};
 
-const BUSY: Failure = Failure::new("BUSYGROUP Consumer Group name already exists");
-const NO_STREAM: Failure = Failure::new(
+const BUSY: ErrorReply = ErrorReply::new("BUSYGROUP Consumer Group name already exists");
+const NO_STREAM: ErrorReply = ErrorReply::new(
     "ERR The XGROUP subcommand requires the key to exist. Note that for CREATE you may want to \
      use the MKSTREAM option to create an empty stream automatically.",
 );
-const NOT_POSITIVE: Failure = Failure::new("ERR value for ENTRIESREAD must be positive or -1");
+const NOT_POSITIVE: ErrorReply =
+    ErrorReply::new("ERR value for ENTRIESREAD must be positive or -1");
 
 /// The error for a group that a subcommand does not find.
-fn no_such_group(call: &Call<'_>) -> Failure {
+fn no_such_group(call: &Call<'_>) -> ErrorReply {
     let (group, key) = (call.text(3), call.text(2));
-    Failure::text(format!("NOGROUP No such consumer group '{group}' for key name '{key}'"))
+    ErrorReply::text(format!("NOGROUP No such consumer group '{group}' for key name '{key}'"))
 }
 
 /// The stream of argument 2.
-fn stream(call: &mut Call<'_>) -> Result<Entry, Failure> {
+fn stream(call: &mut Call<'_>) -> Result<Entry, ErrorReply> {
     let key = call.key(2);
     call.shards.stream(call.session.db, &key)?.ok_or(NO_STREAM)
 }
 
 /// The stream of argument 2 and its group of argument 3.
-fn group(call: &mut Call<'_>) -> Result<(Entry, GroupInfo), Failure> {
+fn group(call: &mut Call<'_>) -> Result<(Entry, GroupInfo), ErrorReply> {
     let entry = stream(call)?;
     let group = call.shards.stream_group(&entry, call.args.at(3));
     Ok((entry, group.ok_or_else(|| no_such_group(call))?))
 }
 
 /// The options behind argument 4: whether to make a stream, and how many entries were read.
-fn options(call: &Call<'_>, is_create: bool) -> Result<(bool, Option<u64>), Failure> {
+fn options(call: &Call<'_>, is_create: bool) -> Result<(bool, Option<u64>), ErrorReply> {
     let (mut make, mut read, mut i) = (false, None, 5);
     while i < call.args.len() {
         if is_create && call.is(i, "mkstream") {
             make = true;
             i += 1;
         } else if call.is(i, "entriesread") && i + 1 < call.args.len() {
-            let number = parse_i64(call.args.at(i + 1)).ok_or(Failure::NOT_INTEGER)?;
+            let number = parse_i64(call.args.at(i + 1)).ok_or(ErrorReply::NOT_INTEGER)?;
             read = match number {
                 -1 => None,
                 number => Some(u64::try_from(number).map_err(|_| NOT_POSITIVE)?),
@@ -56,14 +57,14 @@ fn options(call: &Call<'_>, is_create: bool) -> Result<(bool, Option<u64>), Fail
 }
 
 /// Argument 4: an id, or the last one.
-fn position(call: &Call<'_>, entry: Option<&Entry>) -> Result<StreamId, Failure> {
+fn position(call: &Call<'_>, entry: Option<&Entry>) -> Result<StreamId, ErrorReply> {
     match call.args.at(4) {
         b"$" => Ok(entry.map_or(StreamId::MIN, |entry| call.shards.stream_len(entry).1)),
         id => ids::strict(id, 0),
     }
 }
 
-pub(super) fn xgroup_create(call: &mut Call<'_>) -> Answer {
+pub(super) fn xgroup_create(call: &mut Call<'_>) -> CommandResult {
     let (db, key, name) = (call.session.db, call.key(2), call.args.at(3));
     let (make, read) = options(call, true)?;
     let entry = call.shards.stream(db, &key)?;
@@ -83,7 +84,7 @@ pub(super) fn xgroup_create(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn xgroup_setid(call: &mut Call<'_>) -> Answer {
+pub(super) fn xgroup_setid(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(2);
     let (_, read) = options(call, false)?;
     let (entry, group) = group(call)?;
@@ -94,7 +95,7 @@ pub(super) fn xgroup_setid(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn xgroup_destroy(call: &mut Call<'_>) -> Answer {
+pub(super) fn xgroup_destroy(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(2));
     let entry = stream(call)?;
     let is_gone = call.shards.group_destroy(db, &key, &entry, call.args.at(3));
@@ -105,7 +106,7 @@ pub(super) fn xgroup_destroy(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn xgroup_createconsumer(call: &mut Call<'_>) -> Answer {
+pub(super) fn xgroup_createconsumer(call: &mut Call<'_>) -> CommandResult {
     let (key, name) = (call.key(2), call.args.at(4));
     let (entry, group) = group(call)?;
     let is_new = call.shards.consumer(&entry, group.group, name).is_none();
@@ -117,7 +118,7 @@ pub(super) fn xgroup_createconsumer(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn xgroup_delconsumer(call: &mut Call<'_>) -> Answer {
+pub(super) fn xgroup_delconsumer(call: &mut Call<'_>) -> CommandResult {
     let (key, name) = (call.key(2), call.args.at(4));
     let (entry, group) = group(call)?;
     let mut pending = 0;
@@ -129,7 +130,7 @@ pub(super) fn xgroup_delconsumer(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn xgroup_help(call: &mut Call<'_>) -> Answer {
+pub(super) fn xgroup_help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
         "CREATE <key> <group> <id|$> [MKSTREAM] [ENTRIESREAD <n>]",
         "    Makes a group that will be handed what is behind an id.",
@@ -145,7 +146,7 @@ pub(super) fn xgroup_help(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn xack(call: &mut Call<'_>) -> Answer {
+pub(super) fn xack(call: &mut Call<'_>) -> CommandResult {
     let (db, key, name) = (call.session.db, call.key(1), call.args.at(2));
     let entry = call.shards.stream(db, &key)?;
     let group = entry.and_then(|entry| call.shards.stream_group(&entry, name));

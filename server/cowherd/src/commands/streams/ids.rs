@@ -1,10 +1,11 @@
 //! Ids as clients write them.
 
-use crate::commands::failure::Failure;
+use crate::commands::error_reply::ErrorReply;
 use crate::keyspace::StreamId;
 use cowherd_resp::{ReplyWriter, parse_u64};
 
-const INVALID: Failure = Failure::new("ERR Invalid stream ID specified as stream command argument");
+const INVALID: ErrorReply =
+    ErrorReply::new("ERR Invalid stream ID specified as stream command argument");
 /// Longer ones are none.
 const LONGEST: usize = 127;
 
@@ -33,7 +34,7 @@ fn number(text: &[u8]) -> Option<u64> {
 }
 
 /// `ms` or `ms-seq`; without a number it is `seq`.
-pub(super) fn strict(text: &[u8], seq: u64) -> Result<StreamId, Failure> {
+pub(super) fn strict(text: &[u8], seq: u64) -> Result<StreamId, ErrorReply> {
     if text.len() > LONGEST {
         return Err(INVALID);
     }
@@ -47,7 +48,7 @@ pub(super) fn strict(text: &[u8], seq: u64) -> Result<StreamId, Failure> {
 }
 
 /// As [`strict`], or `-` for the lowest and `+` for the highest.
-pub(super) fn loose(text: &[u8], seq: u64) -> Result<StreamId, Failure> {
+pub(super) fn loose(text: &[u8], seq: u64) -> Result<StreamId, ErrorReply> {
     match text {
         b"-" => Ok(StreamId::MIN),
         b"+" => Ok(StreamId::MAX),
@@ -56,7 +57,7 @@ pub(super) fn loose(text: &[u8], seq: u64) -> Result<StreamId, Failure> {
 }
 
 /// The id of a new entry.
-pub(super) fn new(text: &[u8]) -> Result<NewId, Failure> {
+pub(super) fn new(text: &[u8]) -> Result<NewId, ErrorReply> {
     if text == b"*" {
         return Ok(NewId::Auto);
     }
@@ -67,8 +68,8 @@ pub(super) fn new(text: &[u8]) -> Result<NewId, Failure> {
 }
 
 /// The lower end of a range, which a `(` excludes.
-pub(super) fn start(text: &[u8]) -> Result<StreamId, Failure> {
-    const NO_START: Failure = Failure::new("ERR invalid start ID for the interval");
+pub(super) fn start(text: &[u8]) -> Result<StreamId, ErrorReply> {
+    const NO_START: ErrorReply = ErrorReply::new("ERR invalid start ID for the interval");
     match text {
         [b'(', rest @ ..] if !rest.is_empty() => strict(rest, 0)?.next().ok_or(NO_START),
         text => loose(text, 0),
@@ -76,8 +77,8 @@ pub(super) fn start(text: &[u8]) -> Result<StreamId, Failure> {
 }
 
 /// The upper end of a range, which a `(` excludes.
-pub(super) fn end(text: &[u8]) -> Result<StreamId, Failure> {
-    const NO_END: Failure = Failure::new("ERR invalid end ID for the interval");
+pub(super) fn end(text: &[u8]) -> Result<StreamId, ErrorReply> {
+    const NO_END: ErrorReply = ErrorReply::new("ERR invalid end ID for the interval");
     match text {
         [b'(', rest @ ..] if !rest.is_empty() => strict(rest, u64::MAX)?.previous().ok_or(NO_END),
         text => loose(text, u64::MAX),

@@ -1,7 +1,7 @@
 //! XINFO.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::keyspace::{ConsumerInfo, Entry, GroupInfo, StreamId, StreamInfo};
 use cowherd_resp::{ReplyWriter, parse_i64};
 
@@ -9,8 +9,8 @@ use super::range::{show_entry, show_range};
 use super::{ids, read_stream, wrong_subcommand};
 
 /// The stream of argument 2.
-fn stream(call: &mut Call<'_>) -> Result<Entry, Failure> {
-    read_stream(call, 2)?.ok_or(Failure::NO_KEY)
+fn stream(call: &mut Call<'_>) -> Result<Entry, ErrorReply> {
+    read_stream(call, 2)?.ok_or(ErrorReply::NO_KEY)
 }
 
 fn number(reply: &mut ReplyWriter, name: &str, number: u64) {
@@ -53,7 +53,7 @@ fn show_head(reply: &mut ReplyWriter, info: &StreamInfo) {
     id(reply, "recorded-first-entry-id", info.first);
 }
 
-pub(super) fn xinfo_stream(call: &mut Call<'_>) -> Answer {
+pub(super) fn xinfo_stream(call: &mut Call<'_>) -> CommandResult {
     let (mut is_full, mut count) = (false, 10);
     if call.args.len() > 3 {
         let is_known = call.is(3, "full")
@@ -63,7 +63,7 @@ pub(super) fn xinfo_stream(call: &mut Call<'_>) -> Answer {
         }
         is_full = true;
         if call.args.len() == 6 {
-            let given = parse_i64(call.args.at(5)).ok_or(Failure::NOT_INTEGER)?;
+            let given = parse_i64(call.args.at(5)).ok_or(ErrorReply::NOT_INTEGER)?;
             count = u64::try_from(given).unwrap_or(10);
         }
     }
@@ -161,7 +161,7 @@ fn show_pending(
     call.reply.set_array_len(list, count);
 }
 
-pub(super) fn xinfo_groups(call: &mut Call<'_>) -> Answer {
+pub(super) fn xinfo_groups(call: &mut Call<'_>) -> CommandResult {
     let entry = stream(call)?;
     let info = call.shards.stream_info(&entry);
     let groups = call.shards.stream_groups(&entry);
@@ -178,12 +178,12 @@ pub(super) fn xinfo_groups(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn xinfo_consumers(call: &mut Call<'_>) -> Answer {
+pub(super) fn xinfo_consumers(call: &mut Call<'_>) -> CommandResult {
     let entry = stream(call)?;
     let Some(group) = call.shards.stream_group(&entry, call.args.at(3)) else {
         let (group, key) = (call.text(3), call.text(2));
         let text = format!("NOGROUP No such consumer group '{group}' for key name '{key}'");
-        return Err(Failure::text(text));
+        return Err(ErrorReply::text(text));
     };
     let consumers = call.shards.group_consumers(&entry, group.group);
     call.reply.array(consumers.len());
@@ -197,7 +197,7 @@ pub(super) fn xinfo_consumers(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn xinfo_help(call: &mut Call<'_>) -> Answer {
+pub(super) fn xinfo_help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
         "CONSUMERS <key> <group>",
         "    Tells about the consumers of a group.",

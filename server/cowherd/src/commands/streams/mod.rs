@@ -25,10 +25,10 @@ use crate::keyspace::{Consumer, Entry, Group, StreamId, ValueKind};
 use cowherd_resp::parse_i64;
 
 use super::call::Call;
-use super::failure::{Answer, Failure};
+use super::error_reply::{CommandResult, ErrorReply};
 use super::no_subcommand;
 use super::notifications::Class;
-use super::table::{Command, Flags, Handler, Keys};
+use super::table::{Command, CommandFlags, Handler, KeyPositions};
 
 use add::{xadd, xtrim};
 use groups::{
@@ -40,18 +40,18 @@ use pending::{xautoclaim, xclaim, xpending};
 use range::{xrange, xrevrange};
 use read::{xread, xreadgroup};
 
-const READ: Flags = Flags::READONLY;
-const FAST_READ: Flags = Flags::READONLY.and(Flags::FAST);
-const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM);
-const FAST_WRITE: Flags = WRITE.and(Flags::FAST);
+const READ: CommandFlags = CommandFlags::READONLY;
+const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
+const FAST_WRITE: CommandFlags = WRITE.and(CommandFlags::FAST);
 /// Commands that take rather than give may run without memory.
-const TAKE: Flags = Flags::WRITE;
-const FAST_TAKE: Flags = Flags::WRITE.and(Flags::FAST);
-const WAIT: Flags = Flags::READONLY.and(Flags::BLOCKING);
-const WAIT_WRITE: Flags = Flags::WRITE.and(Flags::BLOCKING);
-const HELP: Flags = Flags::LOADING.and(Flags::STALE);
-const ONE: Keys = Keys::ONE;
-const SECOND: Keys = Keys::SECOND;
+const TAKE: CommandFlags = CommandFlags::WRITE;
+const FAST_TAKE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
+const WAIT: CommandFlags = CommandFlags::READONLY.and(CommandFlags::BLOCKING);
+const WAIT_WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::BLOCKING);
+const HELP: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
+const ONE: KeyPositions = KeyPositions::ONE;
+const SECOND: KeyPositions = KeyPositions::SECOND;
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
@@ -61,12 +61,20 @@ pub(super) const COMMANDS: &[Command] = &[
     row("xlen", 2, FAST_READ, ONE, xlen, "5.0.0", "Returns the number of entries."),
     row("xrange", -4, READ, ONE, xrange, "5.0.0", "Returns entries by their ids."),
     row("xrevrange", -4, READ, ONE, xrevrange, "5.0.0", "Does so in descending order."),
-    row("xread", -4, WAIT, Keys::streams(1), xread, "5.0.0", "Returns new entries, or waits."),
+    row(
+        "xread",
+        -4,
+        WAIT,
+        KeyPositions::streams(1),
+        xread,
+        "5.0.0",
+        "Returns new entries, or waits.",
+    ),
     row(
         "xreadgroup",
         -7,
         WAIT_WRITE,
-        Keys::streams(1),
+        KeyPositions::streams(1),
         xreadgroup,
         "5.0.0",
         "Returns entries to a consumer of a group, or waits for new ones.",
@@ -76,10 +84,26 @@ pub(super) const COMMANDS: &[Command] = &[
     row("xpending", -3, READ, ONE, xpending, "5.0.0", "Lists what is pending."),
     row("xclaim", -6, FAST_TAKE, ONE, xclaim, "5.0.0", "Gives pending entries to a consumer."),
     row("xautoclaim", -6, FAST_TAKE, ONE, xautoclaim, "6.2.0", "Does so with those long idle."),
-    row("xgroup", -2, Flags::NONE, Keys::NONE, no_subcommand, "5.0.0", "Manages groups.")
-        .with(XGROUP),
-    row("xinfo", -2, Flags::NONE, Keys::NONE, no_subcommand, "5.0.0", "Tells about streams.")
-        .with(XINFO),
+    row(
+        "xgroup",
+        -2,
+        CommandFlags::NONE,
+        KeyPositions::NONE,
+        no_subcommand,
+        "5.0.0",
+        "Manages groups.",
+    )
+    .with(XGROUP),
+    row(
+        "xinfo",
+        -2,
+        CommandFlags::NONE,
+        KeyPositions::NONE,
+        no_subcommand,
+        "5.0.0",
+        "Tells about streams.",
+    )
+    .with(XINFO),
 ];
 
 const XGROUP: &[Command] = &[
@@ -88,22 +112,22 @@ const XGROUP: &[Command] = &[
     row("destroy", 4, TAKE, SECOND, xgroup_destroy, "5.0.0", "Destroys a group."),
     row("createconsumer", 5, WRITE, SECOND, xgroup_createconsumer, "6.2.0", "Makes a consumer."),
     row("delconsumer", 5, TAKE, SECOND, xgroup_delconsumer, "5.0.0", "Deletes a consumer."),
-    row("help", 2, HELP, Keys::NONE, xgroup_help, "5.0.0", "Lists the subcommands."),
+    row("help", 2, HELP, KeyPositions::NONE, xgroup_help, "5.0.0", "Lists the subcommands."),
 ];
 
 const XINFO: &[Command] = &[
     row("stream", -3, READ, SECOND, xinfo_stream, "5.0.0", "Tells about a stream."),
     row("groups", 3, READ, SECOND, xinfo_groups, "5.0.0", "Tells about a stream's groups."),
     row("consumers", 4, READ, SECOND, xinfo_consumers, "5.0.0", "Tells about consumers."),
-    row("help", 2, HELP, Keys::NONE, xinfo_help, "5.0.0", "Lists the subcommands."),
+    row("help", 2, HELP, KeyPositions::NONE, xinfo_help, "5.0.0", "Lists the subcommands."),
 ];
 
 /// A row of this family.
 const fn row(
     name: &'static str,
     arity: isize,
-    flags: Flags,
-    keys: Keys,
+    flags: CommandFlags,
+    keys: KeyPositions,
     handler: Handler,
     since: &'static str,
     summary: &'static str,
@@ -113,15 +137,15 @@ const fn row(
 
 /// The stream of argument `i`, as a use that counts a hit or a miss.
 #[inline]
-fn read_stream(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, Failure> {
+fn read_stream(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
     Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::Stream)?)
 }
 
 /// The error for a group that is not there.
-fn no_group(call: &Call<'_>, key: usize, group: usize) -> Failure {
+fn no_group(call: &Call<'_>, key: usize, group: usize) -> ErrorReply {
     let (key, group) = (call.text(key), call.text(group));
-    Failure::text(format!("NOGROUP No such key '{key}' or consumer group '{group}'"))
+    ErrorReply::text(format!("NOGROUP No such key '{key}' or consumer group '{group}'"))
 }
 
 /// The consumer of a group, and whether it was made now.
@@ -130,7 +154,7 @@ fn consumer_of(
     entry: &Entry,
     group: Group,
     name: &[u8],
-) -> Result<(Consumer, bool), Failure> {
+) -> Result<(Consumer, bool), ErrorReply> {
     match call.shards.consumer(entry, group, name) {
         Some(consumer) => Ok((consumer, false)),
         None => Ok((call.shards.consumer_create(entry, group, name)?, true)),
@@ -138,25 +162,25 @@ fn consumer_of(
 }
 
 /// The error for arguments that no form of a subcommand has.
-fn wrong_subcommand(call: &Call<'_>) -> Failure {
+fn wrong_subcommand(call: &Call<'_>) -> ErrorReply {
     let (name, given) = (call.text(0).to_uppercase(), call.text(1));
-    Failure::text(format!(
+    ErrorReply::text(format!(
         "ERR unknown subcommand or wrong number of arguments for '{given}'. Try {name} HELP."
     ))
 }
 
 /// Argument `i` and those behind it as ids.
-fn ids_from(call: &Call<'_>, i: usize) -> Result<Vec<StreamId>, Failure> {
+fn ids_from(call: &Call<'_>, i: usize) -> Result<Vec<StreamId>, ErrorReply> {
     call.args.from(i).iter().map(|id| ids::strict(id, 0)).collect()
 }
 
-fn xlen(call: &mut Call<'_>) -> Answer {
+fn xlen(call: &mut Call<'_>) -> CommandResult {
     let len = read_stream(call, 1)?.map_or(0, |entry| call.shards.stream_len(&entry).0);
     call.reply.integer(len.cast_signed());
     Ok(())
 }
 
-fn xdel(call: &mut Call<'_>) -> Answer {
+fn xdel(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let Some(entry) = call.shards.stream(db, &key)? else {
         call.reply.integer(0);
@@ -171,23 +195,24 @@ fn xdel(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn xsetid(call: &mut Call<'_>) -> Answer {
-    const BELOW_DELETED: Failure = Failure::new(
+fn xsetid(call: &mut Call<'_>) -> CommandResult {
+    const BELOW_DELETED: ErrorReply = ErrorReply::new(
         "ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id",
     );
-    const BELOW_TOP: Failure =
-        Failure::new("ERR The ID specified in XSETID is smaller than the target stream top item");
-    const BELOW_LENGTH: Failure = Failure::new(
+    const BELOW_TOP: ErrorReply = ErrorReply::new(
+        "ERR The ID specified in XSETID is smaller than the target stream top item",
+    );
+    const BELOW_LENGTH: ErrorReply = ErrorReply::new(
         "ERR The entries_added specified in XSETID is smaller than the target stream length",
     );
-    const NOT_POSITIVE: Failure = Failure::new("ERR entries_added must be positive");
+    const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR entries_added must be positive");
     let (db, key) = (call.session.db, call.key(1));
     let last = ids::strict(call.args.at(2), 0)?;
     let (mut added, mut deleted, mut i) = (None, None, 3);
     while i < call.args.len() {
-        let Some(value) = call.args.get(i + 1) else { return Err(Failure::SYNTAX) };
+        let Some(value) = call.args.get(i + 1) else { return Err(ErrorReply::SYNTAX) };
         if call.is(i, "entriesadded") {
-            let number = parse_i64(value).ok_or(Failure::NOT_INTEGER)?;
+            let number = parse_i64(value).ok_or(ErrorReply::NOT_INTEGER)?;
             added = Some(u64::try_from(number).map_err(|_| NOT_POSITIVE)?);
         } else if call.is(i, "maxdeletedid") {
             let id = ids::strict(value, 0)?;
@@ -196,11 +221,11 @@ fn xsetid(call: &mut Call<'_>) -> Answer {
             }
             deleted = Some(id);
         } else {
-            return Err(Failure::SYNTAX);
+            return Err(ErrorReply::SYNTAX);
         }
         i += 2;
     }
-    let entry = call.shards.stream(db, &key)?.ok_or(Failure::NO_KEY)?;
+    let entry = call.shards.stream(db, &key)?.ok_or(ErrorReply::NO_KEY)?;
     let info = call.shards.stream_info(&entry);
     if info.length > 0 {
         let mut top = StreamId::MIN;

@@ -1,7 +1,7 @@
 //! What was handed out and is not acknowledged: XPENDING, XCLAIM, XAUTOCLAIM.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::keyspace::{Consumer, Entry, GroupInfo, PendingClaim, PendingEntry, StreamId};
 use cowherd_resp::parse_i64;
@@ -9,22 +9,22 @@ use cowherd_resp::parse_i64;
 use super::range::show_entry;
 use super::{consumer_of, ids, no_group, read_stream};
 
-pub(super) fn xpending(call: &mut Call<'_>) -> Answer {
+pub(super) fn xpending(call: &mut Call<'_>) -> CommandResult {
     let len = call.args.len();
     let has_idle = len > 3 && call.is(3, "idle");
     let first = if has_idle { 5 } else { 3 };
     let is_summary = len == 3;
     // Whatever comes behind the consumer's name is not looked at.
     if !is_summary && (len < first + 3 || len > 9) {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     let mut range = (StreamId::MIN, StreamId::MAX);
     let (mut idle, mut count) = (0, 0);
     if !is_summary {
         if has_idle {
-            idle = parse_i64(call.args.at(4)).ok_or(Failure::NOT_INTEGER)?;
+            idle = parse_i64(call.args.at(4)).ok_or(ErrorReply::NOT_INTEGER)?;
         }
-        count = parse_i64(call.args.at(first + 2)).ok_or(Failure::NOT_INTEGER)?.max(0);
+        count = parse_i64(call.args.at(first + 2)).ok_or(ErrorReply::NOT_INTEGER)?.max(0);
         range = (ids::start(call.args.at(first))?, ids::end(call.args.at(first + 1))?);
     }
     let entry = read_stream(call, 1)?;
@@ -103,7 +103,7 @@ fn list(
 }
 
 /// The stream of argument 1 and its group of argument 2.
-fn group(call: &mut Call<'_>) -> Result<(Entry, GroupInfo), Failure> {
+fn group(call: &mut Call<'_>) -> Result<(Entry, GroupInfo), ErrorReply> {
     let key = call.key(1);
     let entry = call.shards.stream(call.session.db, &key)?;
     let group = entry.and_then(|entry| call.shards.stream_group(&entry, call.args.at(2)));
@@ -120,7 +120,7 @@ fn claimer(
     entry: &Entry,
     group: &GroupInfo,
     ids: &[StreamId],
-) -> Result<Consumer, Failure> {
+) -> Result<Consumer, ErrorReply> {
     let (key, name, group) = (call.key(1), call.args.at(3), group.group);
     let (consumer, is_new) = consumer_of(call, entry, group, name)?;
     if let Err(full) = call.shards.pending_prepare(entry, group, consumer, ids) {
@@ -145,11 +145,11 @@ struct ClaimOptions {
     last: Option<StreamId>,
 }
 
-fn claim_options(call: &Call<'_>, first: usize) -> Result<ClaimOptions, Failure> {
-    const INVALID_IDLE: Failure = Failure::new("ERR Invalid IDLE option argument for XCLAIM");
-    const INVALID_TIME: Failure = Failure::new("ERR Invalid TIME option argument for XCLAIM");
-    const INVALID_RETRIES: Failure =
-        Failure::new("ERR Invalid RETRYCOUNT option argument for XCLAIM");
+fn claim_options(call: &Call<'_>, first: usize) -> Result<ClaimOptions, ErrorReply> {
+    const INVALID_IDLE: ErrorReply = ErrorReply::new("ERR Invalid IDLE option argument for XCLAIM");
+    const INVALID_TIME: ErrorReply = ErrorReply::new("ERR Invalid TIME option argument for XCLAIM");
+    const INVALID_RETRIES: ErrorReply =
+        ErrorReply::new("ERR Invalid RETRYCOUNT option argument for XCLAIM");
     let now = call.now;
     let mut options =
         ClaimOptions { time: now, retries: None, force: false, just_id: false, last: None };
@@ -167,7 +167,7 @@ fn claim_options(call: &Call<'_>, first: usize) -> Result<ClaimOptions, Failure>
             continue;
         }
         let unknown =
-            || Failure::text(format!("ERR Unrecognized XCLAIM option '{}'", call.text(i)));
+            || ErrorReply::text(format!("ERR Unrecognized XCLAIM option '{}'", call.text(i)));
         let value = value.ok_or_else(unknown)?;
         if call.is(i, "idle") {
             options.time = now.saturating_sub(parse_i64(value).ok_or(INVALID_IDLE)?);
@@ -190,8 +190,8 @@ fn claim_options(call: &Call<'_>, first: usize) -> Result<ClaimOptions, Failure>
     Ok(options)
 }
 
-pub(super) fn xclaim(call: &mut Call<'_>) -> Answer {
-    const INVALID: Failure = Failure::new("ERR Invalid min-idle-time argument for XCLAIM");
+pub(super) fn xclaim(call: &mut Call<'_>) -> CommandResult {
+    const INVALID: ErrorReply = ErrorReply::new("ERR Invalid min-idle-time argument for XCLAIM");
     let (entry, group) = group(call)?;
     let least_idle = parse_i64(call.args.at(4)).ok_or(INVALID)?.max(0);
     // Ids up to the first argument that is none.
@@ -267,9 +267,10 @@ fn show_claimed(
     }
 }
 
-pub(super) fn xautoclaim(call: &mut Call<'_>) -> Answer {
-    const INVALID: Failure = Failure::new("ERR Invalid min-idle-time argument for XAUTOCLAIM");
-    const COUNT: Failure = Failure::new("ERR COUNT must be > 0");
+pub(super) fn xautoclaim(call: &mut Call<'_>) -> CommandResult {
+    const INVALID: ErrorReply =
+        ErrorReply::new("ERR Invalid min-idle-time argument for XAUTOCLAIM");
+    const COUNT: ErrorReply = ErrorReply::new("ERR COUNT must be > 0");
     /// Pending entries that are looked at for each that is wanted.
     const TRIES: u64 = 10;
     let least_idle = parse_i64(call.args.at(4)).ok_or(INVALID)?.max(0);
@@ -285,7 +286,7 @@ pub(super) fn xautoclaim(call: &mut Call<'_>) -> Answer {
             just_id = true;
             i += 1;
         } else {
-            return Err(Failure::SYNTAX);
+            return Err(ErrorReply::SYNTAX);
         }
     }
     let (entry, group) = group(call)?;

@@ -2,7 +2,7 @@
 
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::keyspace::{Entry, Shards, StreamFields, StreamId};
 use cowherd_resp::{ReplyWriter, parse_i64};
 
@@ -39,13 +39,13 @@ pub(super) fn show_range(
     reply.set_array_len(list, count);
 }
 
-fn range(call: &mut Call<'_>, is_reverse: bool) -> Answer {
+fn range(call: &mut Call<'_>, is_reverse: bool) -> CommandResult {
     let (from, to) = if is_reverse { (3, 2) } else { (2, 3) };
     let (start, end) = (ids::start(call.args.at(from))?, ids::end(call.args.at(to))?);
     let (mut most, mut i) = (None, 4);
     while i < call.args.len() {
         let value = call.args.get(i + 1).filter(|_| call.is(i, "count"));
-        let count = parse_i64(value.ok_or(Failure::SYNTAX)?).ok_or(Failure::NOT_INTEGER)?;
+        let count = parse_i64(value.ok_or(ErrorReply::SYNTAX)?).ok_or(ErrorReply::NOT_INTEGER)?;
         most = Some(u64::try_from(count).unwrap_or(0));
         i += 2;
     }
@@ -62,10 +62,10 @@ fn range(call: &mut Call<'_>, is_reverse: bool) -> Answer {
     Ok(())
 }
 
-pub(super) fn xrange(call: &mut Call<'_>) -> Answer {
+pub(super) fn xrange(call: &mut Call<'_>) -> CommandResult {
     range(call, false)
 }
 
-pub(super) fn xrevrange(call: &mut Call<'_>) -> Answer {
+pub(super) fn xrevrange(call: &mut Call<'_>) -> CommandResult {
     range(call, true)
 }

@@ -2,7 +2,7 @@
 
 use crate::commands::blocking::{Patience, Timeout};
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::commands::waiting::{Nothing, Wish};
 use crate::keyspace::{
@@ -13,23 +13,25 @@ use cowherd_resp::{ProtocolVersion, parse_i64};
 use super::range::{show_entry, show_range};
 use super::{consumer_of, ids, read_stream};
 
-const GROUP_MISSING: Failure = Failure::new("ERR Missing GROUP option for XREADGROUP");
-const GROUP_IN_XREAD: Failure =
-    Failure::new("ERR The GROUP option is only supported by XREADGROUP. You called XREAD instead.");
-const NOACK_IN_XREAD: Failure =
-    Failure::new("ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead.");
-const UNBALANCED: Failure = Failure::new(
+const GROUP_MISSING: ErrorReply = ErrorReply::new("ERR Missing GROUP option for XREADGROUP");
+const GROUP_IN_XREAD: ErrorReply = ErrorReply::new(
+    "ERR The GROUP option is only supported by XREADGROUP. You called XREAD instead.",
+);
+const NOACK_IN_XREAD: ErrorReply = ErrorReply::new(
+    "ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead.",
+);
+const UNBALANCED: ErrorReply = ErrorReply::new(
     "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.",
 );
-const NEW_IN_XREAD: Failure = Failure::new(
+const NEW_IN_XREAD: ErrorReply = ErrorReply::new(
     "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> \
      <consumer> option.",
 );
 /// What somebody hears who waits for a group when the stream, or the group, is gone.
-const STREAM_IS_GONE: Failure = Failure::new("UNBLOCKED the stream key no longer exists");
-const GROUP_IS_GONE: Failure =
-    Failure::new("NOGROUP the consumer group this client was blocked on no longer exists");
-const END_IN_GROUP: Failure = Failure::new(
+const STREAM_IS_GONE: ErrorReply = ErrorReply::new("UNBLOCKED the stream key no longer exists");
+const GROUP_IS_GONE: ErrorReply =
+    ErrorReply::new("NOGROUP the consumer group this client was blocked on no longer exists");
+const END_IN_GROUP: ErrorReply = ErrorReply::new(
     "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of \
      this consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would \
      just return an empty result set.",
@@ -51,7 +53,7 @@ struct Options {
     streams: usize,
 }
 
-fn parse(call: &Call<'_>, in_group: bool) -> Result<Options, Failure> {
+fn parse(call: &Call<'_>, in_group: bool) -> Result<Options, ErrorReply> {
     let (mut options, mut i) = (Options::default(), 1);
     while i < call.args.len() && options.first == 0 {
         let more = call.args.len() - i - 1;
@@ -59,7 +61,7 @@ fn parse(call: &Call<'_>, in_group: bool) -> Result<Options, Failure> {
             options.block = Some(call.timeout_milliseconds(i + 1)?);
             i += 2;
         } else if more > 0 && call.is(i, "count") {
-            let count = parse_i64(call.args.at(i + 1)).ok_or(Failure::NOT_INTEGER)?;
+            let count = parse_i64(call.args.at(i + 1)).ok_or(ErrorReply::NOT_INTEGER)?;
             options.count = u64::try_from(count).unwrap_or(0);
             i += 2;
         } else if more > 0 && call.is(i, "streams") {
@@ -80,11 +82,11 @@ fn parse(call: &Call<'_>, in_group: bool) -> Result<Options, Failure> {
             options.no_ack = true;
             i += 1;
         } else {
-            return Err(Failure::SYNTAX);
+            return Err(ErrorReply::SYNTAX);
         }
     }
     match options.first {
-        0 => Err(Failure::SYNTAX),
+        0 => Err(ErrorReply::SYNTAX),
         _ if in_group && options.group.is_none() => Err(GROUP_MISSING),
         _ => Ok(options),
     }
@@ -134,7 +136,7 @@ fn nothing(
     options: &Options,
     or_gone: bool,
     ends: &[(usize, Vec<u8>)],
-) -> Answer {
+) -> CommandResult {
     let Some(timeout) = options.block else {
         call.reply.null_array();
         return Ok(());
@@ -144,7 +146,7 @@ fn nothing(
     call.wait_replacing(keys, wish, timeout, Nothing::NullArray, ends)
 }
 
-pub(super) fn xread(call: &mut Call<'_>) -> Answer {
+pub(super) fn xread(call: &mut Call<'_>) -> CommandResult {
     let options = parse(call, false)?;
     // Where each is read from, and for waiting what the words are replaced by.
     let (mut from, mut replaced) = (Vec::new(), Vec::new());
@@ -201,7 +203,7 @@ struct Source {
     history: Option<StreamId>,
 }
 
-fn sources(call: &mut Call<'_>, options: &Options, name: &[u8]) -> Result<Vec<Source>, Failure> {
+fn sources(call: &mut Call<'_>, options: &Options, name: &[u8]) -> Result<Vec<Source>, ErrorReply> {
     let is_waiting = call.patience == Patience::Waiting;
     let mut sources = Vec::with_capacity(options.streams);
     for key in options.first..options.first + options.streams {
@@ -215,7 +217,7 @@ fn sources(call: &mut Call<'_>, options: &Options, name: &[u8]) -> Result<Vec<So
                 return Err(GROUP_IS_GONE);
             }
             let (key, name) = (call.text(key), String::from_utf8_lossy(name));
-            return Err(Failure::text(format!(
+            return Err(ErrorReply::text(format!(
                 "NOGROUP No such key '{key}' or consumer group '{name}' in XREADGROUP with GROUP \
                  option"
             )));
@@ -242,7 +244,7 @@ struct Shown {
     before: Option<(GroupInfo, PendingReservation)>,
 }
 
-pub(super) fn xreadgroup(call: &mut Call<'_>) -> Answer {
+pub(super) fn xreadgroup(call: &mut Call<'_>) -> CommandResult {
     let options = parse(call, true)?;
     let Some(at) = options.group else { return Err(GROUP_MISSING) };
     let (name, consumer) = (call.args.at(at), call.args.at(at + 1));
@@ -272,7 +274,7 @@ fn read(
     (name, consumer): (&[u8], &[u8]),
     options: &Options,
     streams: &mut Streams,
-) -> Result<Option<Shown>, Failure> {
+) -> Result<Option<Shown>, ErrorReply> {
     let (entry, group) = (source.entry, source.group);
     // The same stream may be named before, too.
     let info = call.shards.stream_group(&entry, name).ok_or(GROUP_IS_GONE)?;

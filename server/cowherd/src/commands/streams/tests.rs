@@ -1,5 +1,5 @@
 use super::*;
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 use crate::config::{Config, DebugCommand};
 
 const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -7,20 +7,20 @@ const SYNTAX: &str = "-ERR syntax error";
 const INVALID_ID: &str = "-ERR Invalid stream ID specified as stream command argument";
 
 /// Nodes have three entries.
-fn bench() -> Bench {
+fn bench() -> TestServer {
     let enable_debug_command = DebugCommand::Yes;
     let config = Config { stream_node_max_entries: 3, enable_debug_command, ..Config::default() };
-    Bench::with(64 << 20, config)
+    TestServer::with(64 << 20, config)
 }
 
-fn follow(bench: &Bench, lines: &[(&str, &str)]) {
+fn follow(bench: &TestServer, lines: &[(&str, &str)]) {
     for (line, expected) in lines {
         assert_eq!(bench.run(line), format!("{expected}\r\n"), "{line}");
     }
 }
 
 /// The texts and numbers of a reply as words.
-fn words(bench: &Bench, line: &str) -> String {
+fn words(bench: &TestServer, line: &str) -> String {
     let reply = bench.run(line);
     let words: Vec<&str> = reply
         .split("\r\n")
@@ -30,14 +30,14 @@ fn words(bench: &Bench, line: &str) -> String {
     words.join(" ")
 }
 
-fn say(bench: &Bench, lines: &[(&str, &str)]) {
+fn say(bench: &TestServer, lines: &[(&str, &str)]) {
     for (line, expected) in lines {
         assert_eq!(words(bench, line), *expected, "{line}");
     }
 }
 
 /// A stream of `count` entries 1-1, 1-2, ... and a group that begins before them.
-fn filled(count: u64) -> Bench {
+fn filled(count: u64) -> TestServer {
     let bench = bench();
     for seq in 1..=count {
         bench.run(&format!("XADD s 1-{seq} field {seq}"));
@@ -274,7 +274,7 @@ fn a_copy_is_another_stream() {
 /// What XREADGROUP, XCLAIM and the like need is found before anything changes.
 #[test]
 fn without_memory_nothing_is_handed_out() {
-    let bench = Bench::with(8 << 20, Config::default());
+    let bench = TestServer::with(8 << 20, Config::default());
     let mut ids = Vec::new();
     for seq in 1..=3000 {
         bench.run(&format!("XADD s 1-{seq} a 1"));

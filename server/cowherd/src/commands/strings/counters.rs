@@ -1,43 +1,43 @@
 //! Values as numbers: INCR and its kin.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::keyspace::{Expiry, Value};
 use cowherd_resp::parse_i64;
 
 use super::extended::Extended;
 
-const OVERFLOW: Failure = Failure::new("ERR increment or decrement would overflow");
-const DECREMENT: Failure = Failure::new("ERR decrement would overflow");
-const NOT_FINITE: Failure = Failure::new("ERR increment would produce NaN or Infinity");
+const OVERFLOW: ErrorReply = ErrorReply::new("ERR increment or decrement would overflow");
+const DECREMENT: ErrorReply = ErrorReply::new("ERR decrement would overflow");
+const NOT_FINITE: ErrorReply = ErrorReply::new("ERR increment would produce NaN or Infinity");
 
-pub(super) fn incr(call: &mut Call<'_>) -> Answer {
+pub(super) fn incr(call: &mut Call<'_>) -> CommandResult {
     add(call, 1)
 }
 
-pub(super) fn decr(call: &mut Call<'_>) -> Answer {
+pub(super) fn decr(call: &mut Call<'_>) -> CommandResult {
     add(call, -1)
 }
 
-pub(super) fn incrby(call: &mut Call<'_>) -> Answer {
+pub(super) fn incrby(call: &mut Call<'_>) -> CommandResult {
     let by = call.integer(2)?;
     add(call, by)
 }
 
-pub(super) fn decrby(call: &mut Call<'_>) -> Answer {
+pub(super) fn decrby(call: &mut Call<'_>) -> CommandResult {
     let by = call.integer(2)?.checked_neg().ok_or(DECREMENT)?;
     add(call, by)
 }
 
-fn add(call: &mut Call<'_>, by: i64) -> Answer {
+fn add(call: &mut Call<'_>, by: i64) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let old = call.shards.lookup(db, &key);
     let number = match &old {
         None => 0,
         Some(old) => match call.shards.string(old)? {
             Value::Int(number) => number,
-            Value::Bytes(text) => parse_i64(text).ok_or(Failure::NOT_INTEGER)?,
+            Value::Bytes(text) => parse_i64(text).ok_or(ErrorReply::NOT_INTEGER)?,
         },
     };
     let sum = number.checked_add(by).ok_or(OVERFLOW)?;
@@ -47,7 +47,7 @@ fn add(call: &mut Call<'_>, by: i64) -> Answer {
     Ok(())
 }
 
-pub(super) fn incrbyfloat(call: &mut Call<'_>) -> Answer {
+pub(super) fn incrbyfloat(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let old = call.shards.lookup(db, &key);
     let number = match &old {
@@ -55,10 +55,10 @@ pub(super) fn incrbyfloat(call: &mut Call<'_>) -> Answer {
         Some(old) => {
             let mut digits = itoa::Buffer::new();
             let text = call.shards.string(old)?.bytes(&mut digits);
-            Extended::parse(text).ok_or(Failure::NOT_FLOAT)?
+            Extended::parse(text).ok_or(ErrorReply::NOT_FLOAT)?
         }
     };
-    let by = Extended::parse(call.args.at(2)).ok_or(Failure::NOT_FLOAT)?;
+    let by = Extended::parse(call.args.at(2)).ok_or(ErrorReply::NOT_FLOAT)?;
     let sum = number.plus(by).text().ok_or(NOT_FINITE)?;
     call.shards.replace_text(db, &key, old.as_ref(), sum.as_bytes(), Expiry::Keep)?;
     call.notify(Class::STRING, "incrbyfloat", key.bytes);

@@ -7,15 +7,16 @@
 use std::ops::RangeInclusive;
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::keyspace::Entry;
 use cowherd_resp::ReplyWriter;
 
-const NOT_STRINGS: Failure = Failure::new("ERR The specified keys must contain string values");
-const LEN_AND_IDX: Failure =
-    Failure::new("ERR If you want both the length and indexes, please just use IDX.");
-const TOO_LARGE: Failure =
-    Failure::new("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len");
+const NOT_STRINGS: ErrorReply =
+    ErrorReply::new("ERR The specified keys must contain string values");
+const LEN_AND_IDX: ErrorReply =
+    ErrorReply::new("ERR If you want both the length and indexes, please just use IDX.");
+const TOO_LARGE: ErrorReply =
+    ErrorReply::new("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len");
 /// Bytes that clients may count on for each cell.
 const CELL: u64 = 4;
 
@@ -28,7 +29,7 @@ struct Options {
 }
 
 impl Options {
-    fn parse(call: &Call<'_>) -> Result<Self, Failure> {
+    fn parse(call: &Call<'_>) -> Result<Self, ErrorReply> {
         let mut options = Self::default();
         let mut i = 3;
         while i < call.args.len() {
@@ -42,7 +43,7 @@ impl Options {
                 i += 1;
                 options.min_match_len = usize::try_from(call.integer(i)?).unwrap_or(0);
             } else {
-                return Err(Failure::SYNTAX);
+                return Err(ErrorReply::SYNTAX);
             }
             i += 1;
         }
@@ -50,7 +51,7 @@ impl Options {
     }
 }
 
-pub(super) fn lcs(call: &mut Call<'_>) -> Answer {
+pub(super) fn lcs(call: &mut Call<'_>) -> CommandResult {
     let db = call.session.db;
     let keys = [call.key(1), call.key(2)];
     let entries = keys.map(|key| call.shards.lookup_read(db, &key));
@@ -73,7 +74,7 @@ pub(super) fn lcs(call: &mut Call<'_>) -> Answer {
         call.reply.integer(length(a, b, |_, _| {}).into());
         return Ok(());
     }
-    let table = Table::new(a, b);
+    let table = LcsTable::new(a, b);
     if options.idx {
         show_matches(call.reply, &table, &options);
     } else {
@@ -85,7 +86,7 @@ pub(super) fn lcs(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn show_matches(reply: &mut ReplyWriter, table: &Table<'_>, options: &Options) {
+fn show_matches(reply: &mut ReplyWriter, table: &LcsTable<'_>, options: &Options) {
     reply.map(2);
     reply.bulk_str("matches");
     let matches = reply.deferred_array();
@@ -133,7 +134,7 @@ fn length(a: &[u8], b: &[u8], mut up: impl FnMut(usize, usize)) -> u32 {
 }
 
 /// Where the ways lead.
-struct Table<'v> {
+struct LcsTable<'v> {
     a: &'v [u8],
     b: &'v [u8],
     up: Vec<u64>,
@@ -158,7 +159,7 @@ impl Run {
     }
 }
 
-impl<'v> Table<'v> {
+impl<'v> LcsTable<'v> {
     fn new(a: &'v [u8], b: &'v [u8]) -> Self {
         let mut up = vec![0u64; (a.len() * b.len()).div_ceil(64)];
         let len = length(a, b, |i, j| {

@@ -5,8 +5,8 @@
 //! | this one | the rows, and the two commands that matter most |
 //! | `options` | the options that SET and GETEX share, and expiry times |
 //! | `replace` | commands that set or take one value as a whole |
-//! | `many` | commands that read or set several keys |
-//! | `parts` | commands that read or change a part of a value |
+//! | `multi_key` | commands that read or set several keys |
+//! | `range` | commands that read or change a part of a value |
 //! | `counters` | values as numbers |
 //! | `extended` | the floating point numbers of INCRBYFLOAT |
 //! | `bignum` | whole numbers of any size, for these |
@@ -16,9 +16,9 @@ mod bignum;
 mod counters;
 pub(super) mod extended;
 mod lcs;
-mod many;
+mod multi_key;
 pub(super) mod options;
-mod parts;
+mod range;
 mod replace;
 #[cfg(test)]
 mod tests;
@@ -26,26 +26,26 @@ mod tests;
 use crate::keyspace::{Entry, Expiry, Value};
 
 use super::call::Call;
-use super::failure::Answer;
+use super::error_reply::CommandResult;
 use super::notifications::Class;
-use super::table::{Command, Flags, Handler, Keys};
+use super::table::{Command, CommandFlags, Handler, KeyPositions};
 
 use counters::{decr, decrby, incr, incrby, incrbyfloat};
 use lcs::lcs;
-use many::{mget, mset, msetnx};
-use parts::{append, getrange, setrange, strlen};
+use multi_key::{mget, mset, msetnx};
+use range::{append, getrange, setrange, strlen};
 use replace::{getdel, getex, getset, psetex, set_with_options, setex, setnx};
 
-const READ: Flags = Flags::READONLY;
-const FAST_READ: Flags = Flags::READONLY.and(Flags::FAST);
-const WRITE: Flags = Flags::WRITE.and(Flags::DENYOOM);
-const FAST_WRITE: Flags = WRITE.and(Flags::FAST);
-const ONE: Keys = Keys::ONE;
-const ALL: Keys = Keys::ALL;
-const PAIRS: Keys = Keys::PAIRS;
-const TWO: Keys = Keys::TWO;
+const READ: CommandFlags = CommandFlags::READONLY;
+const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
+const FAST_WRITE: CommandFlags = WRITE.and(CommandFlags::FAST);
+const ONE: KeyPositions = KeyPositions::ONE;
+const ALL: KeyPositions = KeyPositions::ALL;
+const PAIRS: KeyPositions = KeyPositions::PAIRS;
+const TWO: KeyPositions = KeyPositions::TWO;
 /// Commands that take rather than give may run without memory.
-const TAKE: Flags = Flags::WRITE.and(Flags::FAST);
+const TAKE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
 
 /// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
@@ -77,8 +77,8 @@ pub(super) const COMMANDS: &[Command] = &[
 const fn row(
     name: &'static str,
     arity: isize,
-    flags: Flags,
-    keys: Keys,
+    flags: CommandFlags,
+    keys: KeyPositions,
     handler: Handler,
     since: &'static str,
     summary: &'static str,
@@ -86,13 +86,13 @@ const fn row(
     Command::new(name, arity, flags, keys, handler).doc("string", since, summary)
 }
 
-fn get(call: &mut Call<'_>) -> Answer {
+fn get(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(1);
     let entry = call.shards.lookup_read(call.session.db, &key);
     show(call, entry.as_ref())
 }
 
-fn set(call: &mut Call<'_>) -> Answer {
+fn set(call: &mut Call<'_>) -> CommandResult {
     if call.args.len() > 3 {
         return set_with_options(call);
     }
@@ -105,7 +105,7 @@ fn set(call: &mut Call<'_>) -> Answer {
 
 /// Answers the value of an entry, or null.
 #[inline]
-fn show(call: &mut Call<'_>, entry: Option<&Entry>) -> Answer {
+fn show(call: &mut Call<'_>, entry: Option<&Entry>) -> CommandResult {
     match entry {
         None => call.reply.null(),
         Some(entry) => match call.shards.string(entry)? {

@@ -1,7 +1,7 @@
 //! The options that SET and GETEX share, and the expiry times that clients name.
 
 use crate::commands::call::Call;
-use crate::commands::failure::Failure;
+use crate::commands::error_reply::ErrorReply;
 
 /// How an expiry is given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -83,11 +83,11 @@ pub(super) struct Options {
 impl Options {
     /// The options from argument `first` on. The same one may stand twice, and the last counts;
     /// two that contradict each other may not.
-    pub fn parse(call: &Call<'_>, first: usize, command: For) -> Result<Self, Failure> {
+    pub fn parse(call: &Call<'_>, first: usize, command: For) -> Result<Self, ErrorReply> {
         let mut options = Self::default();
         let mut i = first;
         while i < call.args.len() {
-            i += options.take(call, i, command).ok_or(Failure::SYNTAX)?;
+            i += options.take(call, i, command).ok_or(ErrorReply::SYNTAX)?;
         }
         Ok(options)
     }
@@ -126,11 +126,11 @@ impl Options {
 }
 
 /// The moment that argument `i` names, wall clock in milliseconds.
-pub(super) fn moment(call: &Call<'_>, i: usize, unit: Unit) -> Result<i64, Failure> {
+pub(super) fn moment(call: &Call<'_>, i: usize, unit: Unit) -> Result<i64, ErrorReply> {
     let given = call.integer(i)?;
     let milliseconds = if unit.is_seconds() { given.checked_mul(1000) } else { Some(given) };
     let since = if unit.is_absolute() { 0 } else { call.now };
     milliseconds.filter(|ms| *ms > 0).and_then(|ms| ms.checked_add(since)).ok_or_else(|| {
-        Failure::text(format!("ERR invalid expire time in '{}' command", call.row.name))
+        ErrorReply::text(format!("ERR invalid expire time in '{}' command", call.row.name))
     })
 }

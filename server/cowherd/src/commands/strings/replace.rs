@@ -1,7 +1,7 @@
 //! Commands that set or take one value as a whole.
 
 use crate::commands::call::Call;
-use crate::commands::failure::Answer;
+use crate::commands::error_reply::CommandResult;
 use crate::commands::notifications::Class;
 use crate::keyspace::OutOfMemory;
 use crate::keyspace::{Entry, Expiry, Key};
@@ -10,7 +10,7 @@ use super::options::{Condition, For, Options, Unit, Wish, moment};
 use super::show;
 
 /// SET with more than a key and a value.
-pub(super) fn set_with_options(call: &mut Call<'_>) -> Answer {
+pub(super) fn set_with_options(call: &mut Call<'_>) -> CommandResult {
     let options = Options::parse(call, 3, For::Set)?;
     let expiry = match options.expiry {
         Wish::At(i, unit) => Expiry::At(moment(call, i, unit)?),
@@ -71,7 +71,7 @@ fn store(
     Ok(())
 }
 
-pub(super) fn setnx(call: &mut Call<'_>) -> Answer {
+pub(super) fn setnx(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(1);
     let is_new = call.shards.lookup(call.session.db, &key).is_none();
     if is_new {
@@ -81,15 +81,15 @@ pub(super) fn setnx(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn setex(call: &mut Call<'_>) -> Answer {
+pub(super) fn setex(call: &mut Call<'_>) -> CommandResult {
     set_for(call, Unit::Seconds)
 }
 
-pub(super) fn psetex(call: &mut Call<'_>) -> Answer {
+pub(super) fn psetex(call: &mut Call<'_>) -> CommandResult {
     set_for(call, Unit::Milliseconds)
 }
 
-fn set_for(call: &mut Call<'_>, unit: Unit) -> Answer {
+fn set_for(call: &mut Call<'_>, unit: Unit) -> CommandResult {
     let expiry = Expiry::At(moment(call, 2, unit)?);
     let key = call.key(1);
     call.shards.set(call.session.db, &key, call.args.at(3), expiry)?;
@@ -99,7 +99,7 @@ fn set_for(call: &mut Call<'_>, unit: Unit) -> Answer {
     Ok(())
 }
 
-pub(super) fn getset(call: &mut Call<'_>) -> Answer {
+pub(super) fn getset(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(1);
     let old = call.shards.lookup_read(call.session.db, &key);
     show(call, old.as_ref())?;
@@ -107,7 +107,7 @@ pub(super) fn getset(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn getdel(call: &mut Call<'_>) -> Answer {
+pub(super) fn getdel(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(1);
     let old = call.shards.lookup_read(call.session.db, &key);
     show(call, old.as_ref())?;
@@ -118,7 +118,7 @@ pub(super) fn getdel(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn getex(call: &mut Call<'_>) -> Answer {
+pub(super) fn getex(call: &mut Call<'_>) -> CommandResult {
     let options = Options::parse(call, 2, For::Getex)?;
     let key = call.key(1);
     let db = call.session.db;

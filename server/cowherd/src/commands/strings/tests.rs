@@ -1,23 +1,23 @@
 use super::*;
-use crate::commands::testing::Bench;
+use crate::commands::testing::TestServer;
 use crate::config::Config;
 use crate::keyspace::ShardSet;
 
 /// Runs commands in order on a fresh bench and compares the replies.
-fn script(lines: &[(&str, &str)]) -> Bench {
-    let bench = Bench::new();
+fn script(lines: &[(&str, &str)]) -> TestServer {
+    let bench = TestServer::new();
     follow(&bench, lines);
     bench
 }
 
-fn follow(bench: &Bench, lines: &[(&str, &str)]) {
+fn follow(bench: &TestServer, lines: &[(&str, &str)]) {
     for (line, expected) in lines {
         assert_eq!(bench.run(line), format!("{expected}\r\n"), "{line}");
     }
 }
 
 /// The expiry of a key of database 0; `None` if there is no such key.
-fn expiry(bench: &Bench, name: &str) -> Option<Option<i64>> {
+fn expiry(bench: &TestServer, name: &str) -> Option<Option<i64>> {
     let mut shards = bench.shared.keyspace.lock(ShardSet::ALL, bench.now.get());
     let key = bench.shared.keyspace.key(0, name.as_bytes());
     shards.peek(0, &key).map(|entry| shards.expiry(&entry))
@@ -43,12 +43,12 @@ fn values_come_back() {
         ("STRLEN n", ":3"),
         ("STRLEN none", ":0"),
     ]);
-    assert_eq!(Bench::new().resp3().run("GET none"), "_\r\n");
+    assert_eq!(TestServer::new().resp3().run("GET none"), "_\r\n");
 }
 
 #[test]
 fn every_command_counts_its_arguments() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     for command in COMMANDS {
         let name = command.name;
         let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
@@ -93,7 +93,7 @@ fn set_takes_conditions() {
 
 #[test]
 fn set_takes_expiries() {
-    let bench = Bench::new();
+    let bench = TestServer::new();
     let now = bench.now.get();
     let absolute = now + 5_000;
     let at = |line: String| {
@@ -164,7 +164,7 @@ fn several_keys_at_once() {
         ("MSETNX c 1 d 2 c 9", ":1"),
         ("MGET c d", "*2\r\n$1\r\n9\r\n$1\r\n2"),
     ]);
-    assert_eq!(Bench::new().resp3().run("MGET none"), "*1\r\n_\r\n");
+    assert_eq!(TestServer::new().resp3().run("MGET none"), "*1\r\n_\r\n");
 }
 
 #[test]
@@ -202,7 +202,7 @@ fn parts_of_values() {
 #[test]
 fn values_stay_below_the_limit() {
     let config = Config { proto_max_bulk_len: 1 << 20, ..Config::default() };
-    let bench = Bench::with(64 << 20, config);
+    let bench = TestServer::with(64 << 20, config);
     follow(
         &bench,
         &[
@@ -294,7 +294,7 @@ fn longest_common_subsequences() {
 #[test]
 fn lcs_bounds_its_memory() {
     let config = Config { proto_max_bulk_len: 1 << 20, ..Config::default() };
-    let bench = Bench::with(64 << 20, config);
+    let bench = TestServer::with(64 << 20, config);
     follow(
         &bench,
         &[
@@ -312,7 +312,7 @@ fn lcs_bounds_its_memory() {
 #[test]
 fn without_room_nothing_changes() {
     const OOM: &str = "-OOM command not allowed when used memory > 'maxmemory'.";
-    let bench = Bench::with(20 << 20, Config::default());
+    let bench = TestServer::with(20 << 20, Config::default());
     let big = "x".repeat(60_000);
     bench.run("SET small 1");
     // Sets keys until there is no room for one more.

@@ -1,12 +1,12 @@
 //! What one can ask of members and of whole sorted sets.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 
 use super::bounds::{Bounds, By};
 use super::lookup_read;
 
-pub(super) fn zcard(call: &mut Call<'_>) -> Answer {
+pub(super) fn zcard(call: &mut Call<'_>) -> CommandResult {
     let len = match lookup_read(call, 1)? {
         Some(entry) => call.shards.sorted_set(&entry).len(),
         None => 0,
@@ -15,15 +15,15 @@ pub(super) fn zcard(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn zcount(call: &mut Call<'_>) -> Answer {
+pub(super) fn zcount(call: &mut Call<'_>) -> CommandResult {
     count(call, By::Score)
 }
 
-pub(super) fn zlexcount(call: &mut Call<'_>) -> Answer {
+pub(super) fn zlexcount(call: &mut Call<'_>) -> CommandResult {
     count(call, By::Member)
 }
 
-fn count(call: &mut Call<'_>, by: By) -> Answer {
+fn count(call: &mut Call<'_>, by: By) -> CommandResult {
     let bounds = Bounds::parse(call, by, 2, 3)?;
     let count = match lookup_read(call, 1)? {
         Some(entry) => {
@@ -36,7 +36,7 @@ fn count(call: &mut Call<'_>, by: By) -> Answer {
     Ok(())
 }
 
-pub(super) fn zscore(call: &mut Call<'_>) -> Answer {
+pub(super) fn zscore(call: &mut Call<'_>) -> CommandResult {
     let entry = lookup_read(call, 1)?;
     let member = call.args.at(2);
     match entry.and_then(|entry| call.shards.sorted_set(&entry).score(member)) {
@@ -46,7 +46,7 @@ pub(super) fn zscore(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn zmscore(call: &mut Call<'_>) -> Answer {
+pub(super) fn zmscore(call: &mut Call<'_>) -> CommandResult {
     let entry = lookup_read(call, 1)?;
     call.reply.array(call.args.len() - 2);
     let view = entry.map(|entry| call.shards.sorted_set(&entry));
@@ -59,18 +59,18 @@ pub(super) fn zmscore(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn zrank(call: &mut Call<'_>) -> Answer {
+pub(super) fn zrank(call: &mut Call<'_>) -> CommandResult {
     rank(call, false)
 }
 
-pub(super) fn zrevrank(call: &mut Call<'_>) -> Answer {
+pub(super) fn zrevrank(call: &mut Call<'_>) -> CommandResult {
     rank(call, true)
 }
 
-fn rank(call: &mut Call<'_>, is_down: bool) -> Answer {
+fn rank(call: &mut Call<'_>, is_down: bool) -> CommandResult {
     let with_score = call.args.len() == 4 && call.is(3, "withscore");
     if call.args.len() > 3 && !with_score {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     let entry = lookup_read(call, 1)?;
     let view = entry.map(|entry| call.shards.sorted_set(&entry));

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::commands::call::Call;
 use crate::commands::elements::{ScanOptions, bulk, scan_cursor, scan_head};
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::random::random;
 use crate::keyspace::SortedSetView;
 use cowherd_resp::format_double;
@@ -12,21 +12,21 @@ use cowherd_resp::format_double;
 use super::lookup_read;
 use super::range::Members;
 
-const OUT_OF_RANGE: Failure = Failure::new("ERR value is out of range");
-const TOO_LOW: Failure = Failure::new(
+const OUT_OF_RANGE: ErrorReply = ErrorReply::new("ERR value is out of range");
+const TOO_LOW: ErrorReply = ErrorReply::new(
     "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
 );
 /// No reply has more members than this.
 const MOST: u64 = 1 << 24;
 
-pub(super) fn zrandmember(call: &mut Call<'_>) -> Answer {
+pub(super) fn zrandmember(call: &mut Call<'_>) -> CommandResult {
     let count = match call.args.len() {
         2 => None,
         _ => Some(call.integer(2)?).filter(|count| *count > i64::MIN).map(Some).ok_or(TOO_LOW)?,
     };
     let with_scores = call.args.len() == 4 && call.is(3, "withscores");
     if call.args.len() > 3 && !with_scores {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     if with_scores && count.is_some_and(|count| count.abs() > i64::MAX / 2) {
         return Err(OUT_OF_RANGE);
@@ -77,7 +77,7 @@ fn ranks(view: &SortedSetView<'_>, count: u64, is_repeating: bool) -> Vec<u64> {
     ranks
 }
 
-pub(super) fn zscan(call: &mut Call<'_>) -> Answer {
+pub(super) fn zscan(call: &mut Call<'_>) -> CommandResult {
     let cursor = scan_cursor(call)?;
     let Some(entry) = lookup_read(call, 1)? else {
         scan_head(call.reply, None);

@@ -1,12 +1,12 @@
 //! Commands that read or set several keys.
 
 use crate::commands::call::Call;
-use crate::commands::failure::Answer;
+use crate::commands::error_reply::CommandResult;
 use crate::commands::notifications::Class;
 use crate::commands::wrong_arity;
 use crate::keyspace::Value;
 
-pub(super) fn mget(call: &mut Call<'_>) -> Answer {
+pub(super) fn mget(call: &mut Call<'_>) -> CommandResult {
     call.reply.array(call.args.len() - 1);
     for i in 1..call.args.len() {
         let key = call.key(i);
@@ -21,7 +21,7 @@ pub(super) fn mget(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn mset(call: &mut Call<'_>) -> Answer {
+pub(super) fn mset(call: &mut Call<'_>) -> CommandResult {
     if call.args.len().is_multiple_of(2) {
         return Err(wrong_arity(call.row));
     }
@@ -30,7 +30,7 @@ pub(super) fn mset(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn msetnx(call: &mut Call<'_>) -> Answer {
+pub(super) fn msetnx(call: &mut Call<'_>) -> CommandResult {
     if call.args.len().is_multiple_of(2) {
         return Err(wrong_arity(call.row));
     }
@@ -47,7 +47,7 @@ pub(super) fn msetnx(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-fn set_pairs(call: &mut Call<'_>) -> Answer {
+fn set_pairs(call: &mut Call<'_>) -> CommandResult {
     let (args, keyspace) = (call.args, &call.shared.keyspace);
     let (db, teller) = (call.session.db, call.teller());
     let pairs = (1..args.len()).step_by(2).map(|i| (keyspace.key(db, args.at(i)), args.at(i + 1)));

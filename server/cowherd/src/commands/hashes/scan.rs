@@ -2,11 +2,11 @@
 
 use crate::commands::call::Call;
 use crate::commands::elements::{ScanOptions, bulk, scan_cursor, scan_head};
-use crate::commands::failure::Answer;
+use crate::commands::error_reply::CommandResult;
 
 use super::read;
 
-pub(super) fn hgetall(call: &mut Call<'_>) -> Answer {
+pub(super) fn hgetall(call: &mut Call<'_>) -> CommandResult {
     let Some(entry) = read(call)? else {
         call.reply.map(0);
         return Ok(());
@@ -29,15 +29,15 @@ pub(super) fn hgetall(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn hkeys(call: &mut Call<'_>) -> Answer {
+pub(super) fn hkeys(call: &mut Call<'_>) -> CommandResult {
     list(call, true)
 }
 
-pub(super) fn hvals(call: &mut Call<'_>) -> Answer {
+pub(super) fn hvals(call: &mut Call<'_>) -> CommandResult {
     list(call, false)
 }
 
-fn list(call: &mut Call<'_>, names: bool) -> Answer {
+fn list(call: &mut Call<'_>, names: bool) -> CommandResult {
     let Some(entry) = read(call)? else {
         call.reply.array(0);
         return Ok(());
@@ -51,7 +51,7 @@ fn list(call: &mut Call<'_>, names: bool) -> Answer {
     Ok(())
 }
 
-pub(super) fn hscan(call: &mut Call<'_>) -> Answer {
+pub(super) fn hscan(call: &mut Call<'_>) -> CommandResult {
     let cursor = scan_cursor(call)?;
     let Some(entry) = read(call)? else {
         scan_head(call.reply, None);

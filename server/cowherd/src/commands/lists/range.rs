@@ -3,15 +3,15 @@
 use std::ops::RangeInclusive;
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
+use crate::commands::index_range::index;
 use crate::commands::notifications::Class;
-use crate::commands::span::index;
 use crate::keyspace::{Entry, ListEnd};
 
 use super::{bulk, limits, list, read};
 
-const OUT_OF_RANGE: Failure = Failure::new("ERR index out of range");
-const NO_COUNT: Failure = Failure::new(
+const OUT_OF_RANGE: ErrorReply = ErrorReply::new("ERR index out of range");
+const NO_COUNT: ErrorReply = ErrorReply::new(
     "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
 );
 
@@ -27,14 +27,14 @@ fn within(start: i64, end: i64, len: u64) -> Option<RangeInclusive<u64>> {
     (start <= end).then_some(start..=end)
 }
 
-pub(super) fn llen(call: &mut Call<'_>) -> Answer {
+pub(super) fn llen(call: &mut Call<'_>) -> CommandResult {
     let len = read(call)?.map_or(0, |entry| call.shards.list_len(&entry));
     call.reply.integer(len.cast_signed());
     Ok(())
 }
 
 /// The number that argument 2 names, counted from the front.
-fn place(call: &Call<'_>, entry: &Entry) -> Result<Option<u64>, Failure> {
+fn place(call: &Call<'_>, entry: &Entry) -> Result<Option<u64>, ErrorReply> {
     let at = call.integer(2)?;
     Ok(match u64::try_from(at) {
         Ok(at) => Some(at),
@@ -42,7 +42,7 @@ fn place(call: &Call<'_>, entry: &Entry) -> Result<Option<u64>, Failure> {
     })
 }
 
-pub(super) fn lindex(call: &mut Call<'_>) -> Answer {
+pub(super) fn lindex(call: &mut Call<'_>) -> CommandResult {
     let Some(entry) = read(call)? else {
         call.reply.null();
         return Ok(());
@@ -55,7 +55,7 @@ pub(super) fn lindex(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn lrange(call: &mut Call<'_>) -> Answer {
+pub(super) fn lrange(call: &mut Call<'_>) -> CommandResult {
     let (start, end) = (call.integer(2)?, call.integer(3)?);
     let Some(entry) = read(call)? else {
         call.reply.array(0);
@@ -70,9 +70,9 @@ pub(super) fn lrange(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn lset(call: &mut Call<'_>) -> Answer {
+pub(super) fn lset(call: &mut Call<'_>) -> CommandResult {
     let (db, key, limits) = (call.session.db, call.key(1), limits(call));
-    let Some(entry) = list(call, &key)? else { return Err(Failure::NO_KEY) };
+    let Some(entry) = list(call, &key)? else { return Err(ErrorReply::NO_KEY) };
     let at = place(call, &entry)?.ok_or(OUT_OF_RANGE)?;
     if !call.shards.list_set(db, &key, &entry, at, call.args.at(3), &limits)? {
         return Err(OUT_OF_RANGE);
@@ -82,10 +82,10 @@ pub(super) fn lset(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn linsert(call: &mut Call<'_>) -> Answer {
+pub(super) fn linsert(call: &mut Call<'_>) -> CommandResult {
     let before = call.is(2, "before");
     if !before && !call.is(2, "after") {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     let (db, key, limits) = (call.session.db, call.key(1), limits(call));
     let Some(entry) = list(call, &key)? else {
@@ -103,7 +103,7 @@ pub(super) fn linsert(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn lrem(call: &mut Call<'_>) -> Answer {
+pub(super) fn lrem(call: &mut Call<'_>) -> CommandResult {
     let count = call.integer(2)?;
     let (end, most) = match count {
         i64::MIN => return Err(NO_COUNT),
@@ -129,7 +129,7 @@ pub(super) fn lrem(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn ltrim(call: &mut Call<'_>) -> Answer {
+pub(super) fn ltrim(call: &mut Call<'_>) -> CommandResult {
     let (start, end) = (call.integer(2)?, call.integer(3)?);
     let (db, key, limits) = (call.session.db, call.key(1), limits(call));
     if let Some(entry) = list(call, &key)? {

@@ -10,7 +10,7 @@ use crate::telemetry::{PoolFigures, ThpFigures};
 
 /// The samples.
 #[derive(Debug, Default)]
-pub struct Sampled {
+pub struct SampledStats {
     huge_bytes: AtomicU64,
     splits: AtomicU64,
     healed: AtomicU64,
@@ -24,7 +24,7 @@ struct Machine {
     pool: Option<PoolFigures>,
 }
 
-impl Sampled {
+impl SampledStats {
     /// The machine has this much of huge pages.
     pub fn saw_machine(&self, thp_setting: String, pool: Option<PoolFigures>) {
         *self.machine.lock() = Machine { thp_setting, pool };
@@ -77,7 +77,7 @@ mod tests {
     /// though all had been made whole, and LATENCY DOCTOR complained.
     #[test]
     fn what_is_healed_lies_on_huge_pages_at_once() {
-        let sampled = Sampled::default();
+        let sampled = SampledStats::default();
         sampled.saw_save(Some(CHUNK_SIZE), Some(2));
         sampled.healed_one();
         sampled.healed_one();

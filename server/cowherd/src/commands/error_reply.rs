@@ -5,13 +5,13 @@ use std::borrow::Cow;
 use crate::keyspace::{OutOfMemory, StringError, WrongType};
 
 /// What a handler returns: its reply is written already, or it failed.
-pub type Answer = Result<(), Failure>;
+pub type CommandResult = Result<(), ErrorReply>;
 
 /// The error reply of a command, without the leading `-`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Failure(Cow<'static, str>);
+pub struct ErrorReply(Cow<'static, str>);
 
-impl Failure {
+impl ErrorReply {
     /// Arguments make no sense together.
     pub const SYNTAX: Self = Self::new("ERR syntax error");
     /// An argument or a value is no whole number of 64 bits.
@@ -53,19 +53,19 @@ impl Failure {
     }
 }
 
-impl From<OutOfMemory> for Failure {
+impl From<OutOfMemory> for ErrorReply {
     fn from(_: OutOfMemory) -> Self {
         Self::OUT_OF_MEMORY
     }
 }
 
-impl From<WrongType> for Failure {
+impl From<WrongType> for ErrorReply {
     fn from(_: WrongType) -> Self {
         Self::WRONG_TYPE
     }
 }
 
-impl From<StringError> for Failure {
+impl From<StringError> for ErrorReply {
     fn from(error: StringError) -> Self {
         match error {
             StringError::Full(full) => full.into(),

@@ -1,7 +1,7 @@
 //! Commands that read or set fields and their expiry in one: HGETDEL, HGETEX, HSETEX.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::commands::wrong_arity;
 use crate::keyspace::{ExpireRule, Expiry};
@@ -10,13 +10,13 @@ use cowherd_resp::parse_i64;
 use super::expiry::{fields_at, moment, notify};
 use super::{limits, notify_removal, show};
 
-const ONE_CONDITION: Failure =
-    Failure::new("ERR Only one of FXX or FNX arguments can be specified");
-const ONE_TIME: Failure =
-    Failure::new("ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified");
-const BAD_NUMBER: Failure = Failure::new("ERR invalid number of fields");
+const ONE_CONDITION: ErrorReply =
+    ErrorReply::new("ERR Only one of FXX or FNX arguments can be specified");
+const ONE_TIME: ErrorReply =
+    ErrorReply::new("ERR Only one of EX, PX, EXAT, PXAT or KEEPTTL arguments can be specified");
+const BAD_NUMBER: ErrorReply = ErrorReply::new("ERR invalid number of fields");
 
-pub(super) fn hgetdel(call: &mut Call<'_>) -> Answer {
+pub(super) fn hgetdel(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let entry = call.shards.hash(db, &key)?;
     let fields = fields_at(call, 2)?;
@@ -35,7 +35,7 @@ pub(super) fn hgetdel(call: &mut Call<'_>) -> Answer {
 }
 
 /// The moment that the option at argument `i` names with the argument behind it, if it is one.
-fn time(call: &Call<'_>, i: usize) -> Option<Result<i64, Failure>> {
+fn time(call: &Call<'_>, i: usize) -> Option<Result<i64, ErrorReply>> {
     let (unit, base) = match () {
         () if call.is(i, "ex") => (1000, call.now),
         () if call.is(i, "px") => (1, call.now),
@@ -46,7 +46,7 @@ fn time(call: &Call<'_>, i: usize) -> Option<Result<i64, Failure>> {
     Some(moment(call, i + 1, unit, base))
 }
 
-pub(super) fn hgetex(call: &mut Call<'_>) -> Answer {
+pub(super) fn hgetex(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let entry = call.shards.hash(db, &key)?;
     let (expiry, first) = match time(call, 2) {
@@ -85,7 +85,7 @@ struct Options {
 }
 
 impl Options {
-    fn parse(call: &Call<'_>) -> Result<Self, Failure> {
+    fn parse(call: &Call<'_>) -> Result<Self, ErrorReply> {
         let mut options = Self { if_there: None, expiry: None, first: 0 };
         let mut i = 2;
         while i < call.args.len() {
@@ -108,7 +108,7 @@ impl Options {
                 None if call.is(i, "keepttl") => (Expiry::Keep, 1),
                 None => {
                     let word = call.text(i);
-                    return Err(Failure::text(format!("ERR unknown argument: {word}")));
+                    return Err(ErrorReply::text(format!("ERR unknown argument: {word}")));
                 }
             };
             if options.expiry.replace(expiry).is_some() {
@@ -120,7 +120,7 @@ impl Options {
     }
 
     /// Checks that there are as many pairs as argument `i` says.
-    fn check_number(self, call: &Call<'_>, i: usize) -> Result<Self, Failure> {
+    fn check_number(self, call: &Call<'_>, i: usize) -> Result<Self, ErrorReply> {
         let number = call.args.get(i).and_then(parse_i64).filter(|number| *number > 0);
         let number = usize::try_from(number.ok_or(BAD_NUMBER)?).map_err(|_| BAD_NUMBER)?;
         let given = call.args.from(self.first).len();
@@ -131,7 +131,7 @@ impl Options {
     }
 }
 
-pub(super) fn hsetex(call: &mut Call<'_>) -> Answer {
+pub(super) fn hsetex(call: &mut Call<'_>) -> CommandResult {
     let options = Options::parse(call)?;
     let (db, key, args, limits) = (call.session.db, call.key(1), call.args, limits(call));
     let old = call.shards.hash(db, &key)?;

@@ -1,20 +1,20 @@
 //! Commands that read or change a part of a value.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
+use crate::commands::index_range::{self, IndexRange};
 use crate::commands::notifications::Class;
-use crate::commands::span::{self, Span};
 use crate::keyspace::Expiry;
 
 /// Refuses a value of `len` bytes and `more` if that is too long.
-fn check_len(call: &Call<'_>, len: u64, more: u64) -> Result<(), Failure> {
+fn check_len(call: &Call<'_>, len: u64, more: u64) -> Result<(), ErrorReply> {
     match len.checked_add(more) {
         Some(len) if len <= call.config.proto_max_bulk_len => Ok(()),
-        _ => Err(Failure::TOO_LONG),
+        _ => Err(ErrorReply::TOO_LONG),
     }
 }
 
-pub(super) fn strlen(call: &mut Call<'_>) -> Answer {
+pub(super) fn strlen(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(1);
     let len = match call.shards.lookup_read(call.session.db, &key) {
         None => 0,
@@ -24,7 +24,7 @@ pub(super) fn strlen(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn append(call: &mut Call<'_>) -> Answer {
+pub(super) fn append(call: &mut Call<'_>) -> CommandResult {
     let (db, key, tail) = (call.session.db, call.key(1), call.args.at(2));
     let len = match call.shards.lookup(db, &key) {
         None => {
@@ -42,8 +42,8 @@ pub(super) fn append(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn setrange(call: &mut Call<'_>) -> Answer {
-    let offset = u64::try_from(call.integer(2)?).map_err(|_| Failure::OFFSET)?;
+pub(super) fn setrange(call: &mut Call<'_>) -> CommandResult {
+    let offset = u64::try_from(call.integer(2)?).map_err(|_| ErrorReply::OFFSET)?;
     let (db, key, part) = (call.session.db, call.key(1), call.args.at(3));
     let old = call.shards.lookup(db, &key);
     let len = match &old {
@@ -63,8 +63,8 @@ pub(super) fn setrange(call: &mut Call<'_>) -> Answer {
 }
 
 /// GETRANGE and SUBSTR.
-pub(super) fn getrange(call: &mut Call<'_>) -> Answer {
-    let asked = Span { start: call.integer(2)?, end: call.integer(3)? };
+pub(super) fn getrange(call: &mut Call<'_>) -> CommandResult {
+    let asked = IndexRange { start: call.integer(2)?, end: call.integer(3)? };
     let key = call.key(1);
     let Some(entry) = call.shards.lookup_read(call.session.db, &key) else {
         call.reply.bulk(b"");
@@ -73,6 +73,6 @@ pub(super) fn getrange(call: &mut Call<'_>) -> Answer {
     let mut number = itoa::Buffer::new();
     let bytes = call.shards.string(&entry)?.bytes(&mut number);
     let within = asked.within(bytes.len() as u64).filter(|_| !asked.is_backward());
-    call.reply.bulk(within.map_or(&[], |within| span::bytes(bytes, &within)));
+    call.reply.bulk(within.map_or(&[], |within| index_range::bytes(bytes, &within)));
     Ok(())
 }

@@ -4,7 +4,7 @@ use std::collections::HashSet;
 
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
-use crate::commands::failure::{Answer, Failure};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::notifications::Class;
 use crate::commands::random::{below, random};
 use crate::keyspace::{Entry, Shards, Value};
@@ -12,15 +12,15 @@ use cowherd_resp::parse_i64;
 
 use super::read;
 
-const OUT_OF_RANGE: Failure = Failure::new("ERR value is out of range");
-const NOT_POSITIVE: Failure = Failure::new("ERR value is out of range, must be positive");
-const BELOW_RANGE: Failure = Failure::new(
+const OUT_OF_RANGE: ErrorReply = ErrorReply::new("ERR value is out of range");
+const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
+const BELOW_RANGE: ErrorReply = ErrorReply::new(
     "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
 );
 /// Members that may be asked for with repeats: what the reply takes has to be somewhere.
 const MOST_REPEATED: u64 = 1 << 24;
 
-pub(super) fn spop(call: &mut Call<'_>) -> Answer {
+pub(super) fn spop(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let count = match call.args.len() {
         2 => None,
@@ -28,7 +28,7 @@ pub(super) fn spop(call: &mut Call<'_>) -> Answer {
             let count = parse_i64(call.args.at(2)).and_then(|count| u64::try_from(count).ok());
             Some(count.ok_or(NOT_POSITIVE)?)
         }
-        _ => return Err(Failure::SYNTAX),
+        _ => return Err(ErrorReply::SYNTAX),
     };
     let entry = call.shards.set_of(db, &key)?;
     let (Some(entry), false) = (entry, count == Some(0)) else {
@@ -53,7 +53,7 @@ pub(super) fn spop(call: &mut Call<'_>) -> Answer {
     Ok(())
 }
 
-pub(super) fn srandmember(call: &mut Call<'_>) -> Answer {
+pub(super) fn srandmember(call: &mut Call<'_>) -> CommandResult {
     if call.args.len() == 2 {
         match read(call, 1)? {
             Some(entry) => bulk(call.reply, call.shards.set_random(&entry, random)),
@@ -62,7 +62,7 @@ pub(super) fn srandmember(call: &mut Call<'_>) -> Answer {
         return Ok(());
     }
     if call.args.len() > 3 {
-        return Err(Failure::SYNTAX);
+        return Err(ErrorReply::SYNTAX);
     }
     let count = call.integer(2)?;
     if count == i64::MIN {

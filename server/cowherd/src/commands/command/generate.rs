@@ -1,6 +1,6 @@
 //! Arguments by chance, such as the syntax of a command allows them, for tests.
 
-use crate::commands::table::Row;
+use crate::commands::table::CommandRow;
 
 use super::{Argument, arguments};
 
@@ -15,7 +15,7 @@ pub trait Draw {
 
 /// The words of a request for a command, its name first; without what follows the name if no
 /// syntax of it is known.
-pub fn request(row: &Row, draw: &mut dyn Draw) -> Vec<Vec<u8>> {
+pub fn request(row: &CommandRow, draw: &mut dyn Draw) -> Vec<Vec<u8>> {
     let mut words: Vec<Vec<u8>> = row.name.split('|').map(|name| name.into()).collect();
     add(&arguments(row), draw, &mut words);
     words

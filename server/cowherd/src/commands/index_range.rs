@@ -4,14 +4,14 @@ use std::ops::RangeInclusive;
 
 /// The part that a client asks for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Span {
+pub(super) struct IndexRange {
     /// The first place.
     pub start: i64,
     /// The last place.
     pub end: i64,
 }
 
-impl Span {
+impl IndexRange {
     /// Whether both count from the end and the first is behind the last: empty at any length.
     pub const fn is_backward(self) -> bool {
         self.start < 0 && self.end < 0 && self.start > self.end
@@ -46,7 +46,7 @@ mod tests {
 
     #[test]
     fn counts_from_either_end() {
-        let of = |start, end| Span { start, end }.within(5);
+        let of = |start, end| IndexRange { start, end }.within(5);
         assert_eq!(of(0, -1), Some(0..=4));
         assert_eq!(of(-2, -1), Some(3..=4));
         assert_eq!(of(-100, 0), Some(0..=0));
@@ -55,7 +55,7 @@ mod tests {
         assert_eq!(of(5, 9), None);
         assert_eq!(of(i64::MIN, i64::MAX), Some(0..=4));
         assert_eq!(of(-50, -100), Some(0..=0));
-        assert!(Span { start: -50, end: -100 }.is_backward());
-        assert_eq!(Span { start: 0, end: -1 }.within(0), None);
+        assert!(IndexRange { start: -50, end: -100 }.is_backward());
+        assert_eq!(IndexRange { start: 0, end: -1 }.within(0), None);
     }
 }

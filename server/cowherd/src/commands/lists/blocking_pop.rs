@@ -1,8 +1,8 @@
 //! Popping from the first of several lists that has something, at once or as soon as one has.
 
 use crate::commands::call::Call;
-use crate::commands::failure::{Answer, Failure};
-use crate::commands::first_of::{self, FirstOf};
+use crate::commands::error_reply::{CommandResult, ErrorReply};
+use crate::commands::multi_pop::{self, MultiPop};
 use crate::commands::waiting::{Nothing, Wish};
 use crate::keyspace::{ListEnd, ValueKind};
 
@@ -10,15 +10,15 @@ use super::{end, list, pop_one, pop_some};
 
 const WISH: Wish = Wish { kind: ValueKind::List, or_gone: false };
 
-pub(super) fn blpop(call: &mut Call<'_>) -> Answer {
+pub(super) fn blpop(call: &mut Call<'_>) -> CommandResult {
     pop_or_wait(call, ListEnd::Front)
 }
 
-pub(super) fn brpop(call: &mut Call<'_>) -> Answer {
+pub(super) fn brpop(call: &mut Call<'_>) -> CommandResult {
     pop_or_wait(call, ListEnd::Back)
 }
 
-fn pop_or_wait(call: &mut Call<'_>, end: ListEnd) -> Answer {
+fn pop_or_wait(call: &mut Call<'_>, end: ListEnd) -> CommandResult {
     let last = call.args.len() - 1;
     let timeout = call.timeout_seconds(last)?;
     for i in 1..last {
@@ -33,7 +33,7 @@ fn pop_or_wait(call: &mut Call<'_>, end: ListEnd) -> Answer {
 }
 
 /// Replies the key of argument `i` and elements of it; tells whether there is a list.
-fn take(call: &mut Call<'_>, i: usize, asked: &FirstOf<ListEnd>) -> Result<bool, Failure> {
+fn take(call: &mut Call<'_>, i: usize, asked: &MultiPop<ListEnd>) -> Result<bool, ErrorReply> {
     let key = call.key(i);
     let Some(entry) = list(call, &key)? else { return Ok(false) };
     call.reply.array(2);
@@ -42,10 +42,10 @@ fn take(call: &mut Call<'_>, i: usize, asked: &FirstOf<ListEnd>) -> Result<bool,
     Ok(true)
 }
 
-pub(super) fn lmpop(call: &mut Call<'_>) -> Answer {
-    first_of::take(call, end, take)
+pub(super) fn lmpop(call: &mut Call<'_>) -> CommandResult {
+    multi_pop::take(call, end, take)
 }
 
-pub(super) fn blmpop(call: &mut Call<'_>) -> Answer {
-    first_of::take_or_wait(call, end, take, WISH)
+pub(super) fn blmpop(call: &mut Call<'_>) -> CommandResult {
+    multi_pop::take_or_wait(call, end, take, WISH)
 }

@@ -1,7 +1,7 @@
 //! What clients may ask of a command and the table does not tell: how it uses its keys, which
 //! categories its group does not imply, and hints for proxies. The words are Redis's.
 
-use crate::commands::table::{Flags, Keys, Row};
+use crate::commands::table::{CommandFlags, CommandRow, KeyPositions};
 use cowherd_resp::Args;
 
 /// Keys that a command uses in the same way.
@@ -34,9 +34,9 @@ impl KeySpec {
             back => back,
         };
         let keys = match (self.is_counted, self.is_behind_word) {
-            (_, true) => Keys::streams(self.begin),
-            (true, _) => Keys { count: self.begin, ..Keys::NONE },
-            _ => Keys::spread(self.begin, last, self.step),
+            (_, true) => KeyPositions::streams(self.begin),
+            (true, _) => KeyPositions { count: self.begin, ..KeyPositions::NONE },
+            _ => KeyPositions::spread(self.begin, last, self.step),
         };
         keys.positions(args)
     }
@@ -57,12 +57,12 @@ const CREATE: Uses = &["OW", "insert"];
 const REMOVE: Uses = &["RM", "delete"];
 
 /// The name under which facts are kept: renaming changes nothing about a command.
-pub(super) fn known_name(row: &Row) -> &str {
+pub(super) fn known_name(row: &CommandRow) -> &str {
     if row.name.contains('|') { &row.name } else { row.command.name }
 }
 
 /// How a command uses its keys.
-pub(super) fn key_specs(row: &Row) -> Vec<KeySpec> {
+pub(super) fn key_specs(row: &CommandRow) -> Vec<KeySpec> {
     let keys = row.command.keys;
     if !keys.are_there() {
         return Vec::new();
@@ -97,8 +97,8 @@ pub(super) fn key_specs(row: &Row) -> Vec<KeySpec> {
         "bitop" | "zrangestore" | "zunionstore" | "zinterstore" | "zdiffstore" | "sunionstore"
         | "sdiffstore" => (REPLACE, Some(READ)),
         "sinterstore" => (UPDATE, Some(READ)),
-        _ if row.command.flags.has(Flags::PUBSUB) => (&["not_key"], None),
-        _ if row.command.flags.has(Flags::WRITE) => (UPDATE, None),
+        _ if row.command.flags.has(CommandFlags::PUBSUB) => (&["not_key"], None),
+        _ if row.command.flags.has(CommandFlags::WRITE) => (UPDATE, None),
         _ => (READ, None),
     };
     let first_index = isize::try_from(keys.first).unwrap_or(isize::MAX);
@@ -133,7 +133,7 @@ pub(super) fn key_specs(row: &Row) -> Vec<KeySpec> {
 }
 
 /// Categories that do not follow from the flags.
-pub(super) fn categories(row: &Row) -> &'static [&'static str] {
+pub(super) fn categories(row: &CommandRow) -> &'static [&'static str] {
     match known_name(row) {
         "flushall" | "flushdb" | "swapdb" | "keys" | "restore" => &["@keyspace", "@dangerous"],
         "dbsize" => &["@keyspace"],
@@ -152,7 +152,7 @@ pub(super) fn categories(row: &Row) -> &'static [&'static str] {
             "set" => &["@set"],
             "stream" => &["@stream"],
             "connection" => &["@connection"],
-            "pubsub" if row.command.flags.has(Flags::PUBSUB) => &["@pubsub"],
+            "pubsub" if row.command.flags.has(CommandFlags::PUBSUB) => &["@pubsub"],
             "scripting" => &["@scripting"],
             "transactions" => &["@transaction"],
             _ => &[],
@@ -161,7 +161,7 @@ pub(super) fn categories(row: &Row) -> &'static [&'static str] {
 }
 
 /// Hints for clients and proxies.
-pub(super) fn hints(row: &Row) -> &'static [&'static str] {
+pub(super) fn hints(row: &CommandRow) -> &'static [&'static str] {
     const VOLATILE: &[&str] = &["nondeterministic_output"];
     const UNORDERED: &[&str] = &["nondeterministic_output_order"];
     const SUM: &[&str] = &["request_policy:multi_shard", "response_policy:agg_sum"];
