@@ -12,12 +12,12 @@ use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use tokio::signal::unix::{SignalKind, signal};
 
 use crate::clock::{self, Timestamp};
-use crate::config::{Config, Live, OomScoreAdj, Supervised};
+use crate::config::{Config, LiveConfig, OomScoreAdj, Supervised};
 use crate::engine::{
     BackgroundThread, CheckpointScheduler, Engine, OpenedKeyspace, Shared, Shutdown, open,
 };
 use crate::net::{Listeners, StopSignal, WorkerPool};
-use crate::telemetry::{Figures, LoadReport, Telemetry, logging, metrics};
+use crate::telemetry::{RestoreReport, StatsSource, Telemetry, logging, metrics};
 
 /// A second signal means it only after so long: tools send one to a process and again to its group.
 const INSIST: Duration = Duration::from_secs(2);
@@ -38,7 +38,7 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     let listeners = Listeners::bind(&config)?;
     let now = Timestamp::now();
     let OpenedKeyspace { keyspace, restored, lock } = open(&config)?;
-    let live = Arc::new(Live::new(config.clone(), file));
+    let live = Arc::new(LiveConfig::new(config.clone(), file));
     let shared = Shared::new(keyspace, live, config.threads + 1, clock::wall_ms())
         .map_err(anyhow::Error::msg)?;
     let shared = Arc::new(shared);
@@ -64,7 +64,7 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
         0 => None,
         port => {
             let address = SocketAddr::new(config.metrics_bind, port);
-            let figures = Arc::clone(&shared) as Arc<dyn Figures>;
+            let figures = Arc::clone(&shared) as Arc<dyn StatsSource>;
             Some(metrics::serve(Arc::clone(&shared.telemetry), figures, address)?)
         }
     };
@@ -122,11 +122,11 @@ fn tell_restored(
     );
     let persistence = telemetry.persistence();
     persistence.loading_started(stats.image.image_bytes, begun);
-    let report = LoadReport {
+    let report = RestoreReport {
         keys_loaded: restored.contents.keys,
         image_bytes: stats.image.image_bytes,
         digest: restored.digest.clone(),
-        ..LoadReport::default()
+        ..RestoreReport::default()
     };
     persistence.loading_finished(Timestamp::now(), report);
 }

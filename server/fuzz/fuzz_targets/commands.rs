@@ -10,7 +10,7 @@
 use std::sync::Arc;
 
 use cowherd::clock;
-use cowherd::config::{Config, Live};
+use cowherd::config::{Config, LiveConfig};
 use cowherd::engine::{Engine, Hangup, Origin, BatchOutcome, CheckpointScheduler, Session, Shared, Worker};
 use cowherd::keyspace::Keyspace;
 use cowherd_arena::{ReservedArena, PageKind};
@@ -155,7 +155,7 @@ fuzz_target!(|input: &[u8]| {
     };
     let blank = ReservedArena::reserve(PageKind::Small, 16 << 20).expect("memory");
     let keyspace = Keyspace::create(blank, 1).expect("a keyspace");
-    let live = Arc::new(Live::new(config, None));
+    let live = Arc::new(LiveConfig::new(config, None));
     let shared = Arc::new(Shared::new(keyspace, live, 1, clock::wall_ms()).expect("a table"));
     let (saver, thread) = CheckpointScheduler::start(&shared).expect("a thread");
     let engine = Engine::new(Arc::clone(&shared), saver);

@@ -8,7 +8,7 @@ use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
 use crate::barrier::{Captured, UndoLog};
-use crate::stats::{CowFigures, SharedHistogram, Snapshot, UndoFigures};
+use crate::stats::{CowStats, Distribution, SharedHistogram, UndoStats};
 
 /// Bytes written are counted at so many places, so that threads do not wait for each other.
 const STRIPES: usize = 16;
@@ -65,7 +65,7 @@ pub(crate) struct CowCounters {
     longest: AtomicU64,
     times: SharedHistogram,
     written: [CachePadded<AtomicU64>; STRIPES],
-    begun: Mutex<CowFigures>,
+    begun: Mutex<CowStats>,
 }
 
 impl CowCounters {
@@ -105,15 +105,15 @@ impl CowCounters {
     }
 
     /// How long each fault took.
-    pub(crate) fn times(&self) -> Snapshot {
+    pub(crate) fn times(&self) -> Distribution {
         self.times.snapshot()
     }
 
     /// All since the start, in pages of `1 << page_shift` bytes.
-    pub(crate) fn total(&self, page_shift: u32) -> CowFigures {
+    pub(crate) fn total(&self, page_shift: u32) -> CowStats {
         let faults = self.times.count();
         let stall = self.times.sum_nanos() + self.waited.load(Relaxed);
-        CowFigures {
+        CowStats {
             faults,
             copied_bytes: faults << page_shift,
             stall: Duration::from_nanos(stall),
@@ -125,11 +125,11 @@ impl CowCounters {
     }
 
     /// What was counted since the last checkpoint began.
-    pub(crate) fn since_begin(&self, page_shift: u32) -> CowFigures {
+    pub(crate) fn since_begin(&self, page_shift: u32) -> CowStats {
         let begun = *self.begun.lock();
         let total = self.total(page_shift);
         let faults = total.faults - begun.faults;
-        CowFigures {
+        CowStats {
             faults,
             copied_bytes: faults << page_shift,
             stall: total.stall.saturating_sub(begun.stall),
@@ -149,7 +149,7 @@ pub(crate) struct UndoCounters {
     /// The longest since the last [`Self::begin`].
     longest: AtomicU64,
     times: SharedHistogram,
-    begun: Mutex<UndoFigures>,
+    begun: Mutex<UndoStats>,
 }
 
 impl UndoCounters {
@@ -169,13 +169,13 @@ impl UndoCounters {
     }
 
     /// How long each change took that had something captured.
-    pub(crate) fn times(&self) -> Snapshot {
+    pub(crate) fn times(&self) -> Distribution {
         self.times.snapshot()
     }
 
     /// All since the start; what the log holds is of this moment.
-    pub(crate) fn total(&self, log: Option<&UndoLog>, written: &CowCounters) -> UndoFigures {
-        UndoFigures {
+    pub(crate) fn total(&self, log: Option<&UndoLog>, written: &CowCounters) -> UndoStats {
+        UndoStats {
             captures: self.blocks.load(Relaxed),
             captured_bytes: self.bytes.load(Relaxed),
             stall: Duration::from_nanos(self.times.sum_nanos()),
@@ -188,10 +188,10 @@ impl UndoCounters {
     }
 
     /// What was counted since the last checkpoint began.
-    pub(crate) fn since_begin(&self, log: Option<&UndoLog>, written: &CowCounters) -> UndoFigures {
+    pub(crate) fn since_begin(&self, log: Option<&UndoLog>, written: &CowCounters) -> UndoStats {
         let begun = *self.begun.lock();
         let total = self.total(log, written);
-        UndoFigures {
+        UndoStats {
             captures: total.captures - begun.captures,
             captured_bytes: total.captured_bytes - begun.captured_bytes,
             stall: total.stall.saturating_sub(begun.stall),

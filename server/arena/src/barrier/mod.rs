@@ -37,7 +37,7 @@ use crate::layout::{CHUNK_SIZE, ChunkIndex, index as to_index};
 use crate::locks::Safepoint;
 use crate::memory::backing::{Backing, Isolation};
 use crate::memory::side_tables::SharedTable;
-use crate::stats::{CowFigures, Snapshot, UndoFigures};
+use crate::stats::{CowStats, Distribution, UndoStats};
 
 pub(crate) use bits::{bits, clear, get, ones, set};
 pub use blocks::BLOCK_SIZES;
@@ -276,37 +276,34 @@ impl Barrier {
     }
 
     /// What copy-on-write has cost writers in this checkpoint, or else in the last one.
-    pub fn cost(&self) -> CowFigures {
-        self.cow()
-            .map_or_else(CowFigures::default, |cow| self.counters.since_begin(cow.page_shift()))
+    pub fn cost(&self) -> CowStats {
+        self.cow().map_or_else(CowStats::default, |cow| self.counters.since_begin(cow.page_shift()))
     }
 
     /// What copy-on-write has cost writers in all checkpoints.
-    pub fn total_cost(&self) -> CowFigures {
-        self.cow().map_or_else(CowFigures::default, |cow| self.counters.total(cow.page_shift()))
+    pub fn total_cost(&self) -> CowStats {
+        self.cow().map_or_else(CowStats::default, |cow| self.counters.total(cow.page_shift()))
     }
 
     /// How long each fault took, in all checkpoints.
-    pub fn fault_times(&self) -> Snapshot {
+    pub fn fault_times(&self) -> Distribution {
         self.counters.times()
     }
 
     /// What the undo log has cost writers in this checkpoint, or else in the last one.
-    pub fn undo_cost(&self) -> UndoFigures {
+    pub fn undo_cost(&self) -> UndoStats {
         let log = self.undo_log();
-        log.map_or_else(UndoFigures::default, |_| {
-            self.undo_counters.since_begin(log, &self.counters)
-        })
+        log.map_or_else(UndoStats::default, |_| self.undo_counters.since_begin(log, &self.counters))
     }
 
     /// What the undo log has cost writers in all checkpoints.
-    pub fn total_undo_cost(&self) -> UndoFigures {
+    pub fn total_undo_cost(&self) -> UndoStats {
         let log = self.undo_log();
-        log.map_or_else(UndoFigures::default, |_| self.undo_counters.total(log, &self.counters))
+        log.map_or_else(UndoStats::default, |_| self.undo_counters.total(log, &self.counters))
     }
 
     /// How long each change took that had something captured, in all checkpoints.
-    pub fn capture_times(&self) -> Snapshot {
+    pub fn capture_times(&self) -> Distribution {
         self.undo_counters.times()
     }
 

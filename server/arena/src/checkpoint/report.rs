@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::stats::Steps;
+use crate::stats::WriterTimes;
 
 /// How far a save is.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -61,7 +61,7 @@ pub struct CheckpointProgress {
     /// Bytes of the file so far.
     pub image_bytes: u64,
     /// Where the writer's time went so far.
-    pub steps: Steps,
+    pub steps: WriterTimes,
 }
 
 /// The shared counters. All of them zero is a report in which nothing has happened.
@@ -152,8 +152,8 @@ impl ChildReport {
         }
     }
 
-    pub(super) fn steps(&self) -> Steps {
-        Steps {
+    pub(super) fn steps(&self) -> WriterTimes {
+        WriterTimes {
             read: self.read.duration(),
             patch: self.patch.duration(),
             compress: self.compress.duration(),

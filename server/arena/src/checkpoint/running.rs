@@ -25,7 +25,7 @@ use super::storage::Storage;
 use super::sys::SharedReport;
 use super::{CheckpointError, ImageTarget};
 use crate::memory::pages::HugetlbPool;
-use crate::stats::Steps;
+use crate::stats::WriterTimes;
 
 /// A save that a child is writing. Dropping it kills the child.
 pub struct RunningCheckpoint {
@@ -77,7 +77,7 @@ pub struct CheckpointOutcome {
     /// Whether the page cache was left aside.
     pub direct: bool,
     /// Where the writer's time went. Compression reads chunks where they lie.
-    pub steps: Steps,
+    pub steps: WriterTimes,
     /// Time in `fork()`; zero in the foreground.
     pub fork: Duration,
     /// From the fork until the image was published.

@@ -6,7 +6,7 @@ use std::time::Duration;
 /// What copy-on-write has cost: since the start, or in one save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct CowFigures {
+pub struct CowStats {
     /// Pages that the kernel copied because they were written for the first time since the fork.
     pub faults: u64,
     /// Bytes of those pages.
@@ -28,7 +28,7 @@ pub struct CowFigures {
     pub private_pages: u64,
 }
 
-impl CowFigures {
+impl CowStats {
     /// Bytes copied for each byte written; 0 while nothing is written.
     pub fn amplification(&self) -> f64 {
         if self.written_bytes == 0 {
@@ -41,7 +41,7 @@ impl CowFigures {
 /// What the undo log has cost: since the start, or in one save.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct UndoFigures {
+pub struct UndoStats {
     /// Blocks that were captured before their first change since the fork.
     pub captures: u64,
     /// Bytes of those blocks.
@@ -65,7 +65,7 @@ pub struct UndoFigures {
     pub committed_bytes: u64,
 }
 
-impl UndoFigures {
+impl UndoStats {
     /// Bytes captured for each byte written; 0 while nothing is written.
     pub fn amplification(&self) -> f64 {
         if self.written_bytes == 0 {
@@ -78,7 +78,7 @@ impl UndoFigures {
 /// Where the writer's time went: the child's, or the server's own in a save in the foreground.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 #[cfg_attr(feature = "serde", derive(serde::Serialize))]
-pub struct Steps {
+pub struct WriterTimes {
     /// Fetching and copying chunks.
     #[cfg_attr(feature = "serde", serde(rename = "read_seconds", serialize_with = "seconds"))]
     pub read: Duration,
@@ -99,7 +99,7 @@ pub struct Steps {
     pub sync: Duration,
 }
 
-impl Steps {
+impl WriterTimes {
     /// The steps with their names.
     pub fn named(&self) -> [(&'static str, Duration); 6] {
         [

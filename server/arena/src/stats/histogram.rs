@@ -166,7 +166,7 @@ impl Histogram {
     }
 
     /// Adds what was recorded so far to a snapshot.
-    pub fn add_to(&self, snapshot: &mut Snapshot) {
+    pub fn add_to(&self, snapshot: &mut Distribution) {
         for (own, total) in self.buckets.iter().zip(snapshot.buckets.iter_mut()) {
             *total += own.load(Relaxed);
         }
@@ -175,8 +175,8 @@ impl Histogram {
     }
 
     /// What was recorded so far.
-    pub fn snapshot(&self) -> Snapshot {
-        let mut snapshot = Snapshot::default();
+    pub fn snapshot(&self) -> Distribution {
+        let mut snapshot = Distribution::default();
         self.add_to(&mut snapshot);
         snapshot
     }
@@ -184,19 +184,19 @@ impl Histogram {
 
 /// Durations as they were counted at some moment; sums of several histograms too.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Snapshot {
+pub struct Distribution {
     buckets: Box<[u64; BUCKETS]>,
     sum: u64,
     max: u64,
 }
 
-impl Default for Snapshot {
+impl Default for Distribution {
     fn default() -> Self {
         Self { buckets: Box::new([0; BUCKETS]), sum: 0, max: 0 }
     }
 }
 
-impl Snapshot {
+impl Distribution {
     /// How many durations there are.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()

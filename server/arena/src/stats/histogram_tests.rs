@@ -2,7 +2,7 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn filled(values: &[u64]) -> Snapshot {
+fn filled(values: &[u64]) -> Distribution {
     let histogram = Histogram::default();
     values.iter().for_each(|value| histogram.record(*value));
     histogram.snapshot()
@@ -47,7 +47,7 @@ fn borders_are_those_of_native_histograms() {
 
 #[test]
 fn an_empty_histogram_has_no_quantiles() {
-    let empty = Snapshot::default();
+    let empty = Distribution::default();
     assert_eq!(empty.quantile(0.5), None);
     assert_eq!(empty.exported().len(), 24);
     assert!(empty.exported().iter().all(|(_, count)| *count == 0));

@@ -4,6 +4,6 @@ mod costs;
 mod histogram;
 mod shared_histogram;
 
-pub use costs::{CowFigures, Steps, UndoFigures};
-pub use histogram::{Histogram, NativeHistogram, Snapshot, bump};
+pub use costs::{CowStats, UndoStats, WriterTimes};
+pub use histogram::{Distribution, Histogram, NativeHistogram, bump};
 pub use shared_histogram::SharedHistogram;

@@ -1,7 +1,7 @@
 //! A histogram that any thread may write to. For what is rare: each record is three atomic
 //! additions.
 
-use super::histogram::{Histogram, Snapshot};
+use super::histogram::{Distribution, Histogram};
 
 /// A histogram with any number of writers.
 #[derive(Debug, Default)]
@@ -14,7 +14,7 @@ impl SharedHistogram {
     }
 
     /// What was recorded so far.
-    pub fn snapshot(&self) -> Snapshot {
+    pub fn snapshot(&self) -> Distribution {
         self.0.snapshot()
     }
 

@@ -1,7 +1,7 @@
 //! CONFIG: reading, changing and rewriting the configuration.
 
 use crate::config::{Config, SetError};
-use crate::telemetry::Figures as _;
+use crate::telemetry::StatsSource as _;
 use cowherd_resp::glob_match;
 
 use super::call::Call;

@@ -4,20 +4,20 @@ use std::sync::atomic::Ordering;
 
 use crate::keyspace::{CHUNK_SIZE, DATABASES};
 use crate::telemetry::{
-    ArenaFigures, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
-    MemoryFigures, OccupancyMap, ServerFigures, UndoLogFigures,
+    ArenaStats, ClientStats, DatabaseStats, EngineCounters, MemoryStats, OccupancyMap, ServerInfo,
+    StatsSnapshot, StatsSource, UndoLogLimits,
 };
 
 use super::shared::Shared;
 
-impl Figures for Shared {
-    fn figures(&self) -> InfoInputs {
+impl StatsSource for Shared {
+    fn figures(&self) -> StatsSnapshot {
         let config = self.config.current();
         let arena = self.keyspace.arena();
         let stats = self.keyspace.stats();
         let used = arena.used_bytes();
-        InfoInputs {
-            server: ServerFigures {
+        StatsSnapshot {
+            server: ServerInfo {
                 tcp_port: config.port,
                 run_id: self.run_id.clone(),
                 config_file: self
@@ -29,14 +29,14 @@ impl Figures for Shared {
                 hz: config.hz,
                 threads: config.threads,
             },
-            clients: ClientFigures {
+            clients: ClientStats {
                 limit: u64::from(config.maxclients),
                 blocked: self.waits.clients(),
                 blocking_keys: self.waits.keys(),
                 pubsub: self.pubsub.clients(),
-                ..ClientFigures::default()
+                ..ClientStats::default()
             },
-            memory: MemoryFigures {
+            memory: MemoryStats {
                 used,
                 startup: 0,
                 overhead: 0,
@@ -55,7 +55,7 @@ impl Figures for Shared {
             pubsub_patterns: self.pubsub.patterns(),
             pubsub_shard_channels: self.pubsub.shard_channels(),
             databases: (0..DATABASES).map(|db| self.database(db)).collect(),
-            arena: ArenaFigures {
+            arena: ArenaStats {
                 pages_asked: config.arena_pages.name().to_owned(),
                 pages: arena.page_kind().name().to_owned(),
                 capacity: arena.capacity(),
@@ -69,13 +69,13 @@ impl Figures for Shared {
             cow_faults: arena.barrier().fault_times(),
             undo: arena.barrier().total_undo_cost(),
             undo_captures: arena.barrier().capture_times(),
-            undo_log: arena.barrier().undo_log().map(|log| UndoLogFigures {
+            undo_log: arena.barrier().undo_log().map(|log| UndoLogLimits {
                 limit: log.limit(),
                 block_bytes: config.checkpoint_undo_block.bytes(),
             }),
             thp: self.sampled.thp(),
             pool: self.sampled.pool(),
-            ..InfoInputs::default()
+            ..StatsSnapshot::default()
         }
     }
 
@@ -85,8 +85,8 @@ impl Figures for Shared {
 }
 
 impl Shared {
-    fn database(&self, number: usize) -> DatabaseFigures {
-        DatabaseFigures {
+    fn database(&self, number: usize) -> DatabaseStats {
+        DatabaseStats {
             number,
             keys: self.keyspace.len(number),
             expires: self.keyspace.expires_len(number),

@@ -1,6 +1,6 @@
 //! INFO and LASTSAVE.
 
-use crate::telemetry::{Figures as _, info};
+use crate::telemetry::{StatsSource as _, info};
 
 use super::call::Call;
 use super::error_reply::CommandResult;

@@ -1,6 +1,6 @@
 //! LATENCY: spikes by event, histograms by command, and what to do about them.
 
-use crate::telemetry::{Event, EventFigures, Sample, advice};
+use crate::telemetry::{LatencyEvent, LatencyEventHistory, LatencySample, advice};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
@@ -48,8 +48,8 @@ fn latest(call: &mut Call<'_>) -> CommandResult {
 }
 
 /// The samples of the event that argument 2 names.
-fn samples(call: &Call<'_>) -> Option<EventFigures> {
-    let event = Event::named(call.args.at(2))?;
+fn samples(call: &Call<'_>) -> Option<LatencyEventHistory> {
+    let event = LatencyEvent::named(call.args.at(2))?;
     call.shared.telemetry.latency_events().into_iter().find(|figures| figures.event == event)
 }
 
@@ -66,9 +66,12 @@ fn history(call: &mut Call<'_>) -> CommandResult {
 
 fn reset(call: &mut Call<'_>) -> CommandResult {
     let telemetry = &call.shared.telemetry;
-    let named = (2..call.args.len()).filter_map(|i| Event::named(call.args.at(i)));
+    let named = (2..call.args.len()).filter_map(|i| LatencyEvent::named(call.args.at(i)));
     let count = match call.args.len() {
-        2 => Event::ALL.into_iter().filter(|event| telemetry.reset_latency_event(*event)).count(),
+        2 => LatencyEvent::ALL
+            .into_iter()
+            .filter(|event| telemetry.reset_latency_event(*event))
+            .count(),
         _ => named.filter(|event| telemetry.reset_latency_event(*event)).count(),
     };
     call.reply.integer(i64::try_from(count).unwrap_or(i64::MAX));
@@ -90,7 +93,7 @@ const COLUMNS: usize = 80;
 const ROWS: u64 = 6;
 
 /// Draws the newest samples as bars, and under each how long ago it was, written downwards.
-fn draw(figures: &EventFigures, now_s: i64) -> String {
+fn draw(figures: &LatencyEventHistory, now_s: i64) -> String {
     let samples = &figures.samples[figures.samples.len().saturating_sub(COLUMNS)..];
     let times = || samples.iter().map(|sample| sample.ms);
     let (most, least) = (times().max().unwrap_or(0), times().min().unwrap_or(0));
@@ -117,7 +120,7 @@ fn draw(figures: &EventFigures, now_s: i64) -> String {
 }
 
 /// How long ago a sample was, in its largest unit.
-fn age(sample: &Sample, now_s: i64) -> String {
+fn age(sample: &LatencySample, now_s: i64) -> String {
     match (now_s - sample.at_s).max(0) {
         seconds @ 0..60 => format!("{seconds}s"),
         seconds @ 60..3600 => format!("{}m", seconds / 60),
@@ -218,11 +221,11 @@ mod tests {
     fn bench() -> TestServer {
         let bench = TestServer::new();
         assert_eq!(bench.run("CONFIG SET latency-monitor-threshold 5"), "+OK\r\n");
-        bench.shared.telemetry.latency_event(Event::Fork, Duration::from_millis(30));
+        bench.shared.telemetry.latency_event(LatencyEvent::Fork, Duration::from_millis(30));
         let recorder = bench.shared.telemetry.recorder(0).unwrap();
-        recorder.latency_event(Event::CowFault, 1000, Duration::from_millis(7));
-        recorder.latency_event(Event::CowFault, 2000, Duration::from_millis(4));
-        recorder.latency_event(Event::CowFault, 3000, Duration::from_millis(6));
+        recorder.latency_event(LatencyEvent::CowFault, 1000, Duration::from_millis(7));
+        recorder.latency_event(LatencyEvent::CowFault, 2000, Duration::from_millis(4));
+        recorder.latency_event(LatencyEvent::CowFault, 3000, Duration::from_millis(6));
         bench
     }
 
@@ -256,7 +259,7 @@ mod tests {
             "-ERR No samples available for event 'command'\r\n"
         );
         let ages = [0, 59, 60, 7199, 90_000]
-            .map(|ago| age(&Sample { at_s: 100_000 - ago, ms: 1 }, 100_000));
+            .map(|ago| age(&LatencySample { at_s: 100_000 - ago, ms: 1 }, 100_000));
         assert_eq!(ages, ["0s", "59s", "1m", "1h", "1d"]);
     }
 

@@ -1,7 +1,7 @@
 //! MEMORY: what takes memory, and what could be better about it.
 
 use crate::keyspace::DATABASES;
-use crate::telemetry::{Figures as _, advice};
+use crate::telemetry::{StatsSource as _, advice};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
@@ -146,10 +146,10 @@ fn stats(call: &mut Call<'_>) -> CommandResult {
 pub(super) fn diagnosis(
     call: &Call<'_>,
     about: &str,
-    ask: fn(&advice::Situation<'_>) -> Vec<String>,
+    ask: fn(&advice::AdviceInputs<'_>) -> Vec<String>,
 ) -> String {
     let telemetry = &call.shared.telemetry;
-    let situation = advice::Situation {
+    let situation = advice::AdviceInputs {
         inputs: &call.shared.figures(),
         events: &telemetry.latency_events(),
         saves: &telemetry.persistence().history(),

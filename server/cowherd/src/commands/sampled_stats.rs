@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 use parking_lot::Mutex;
 
 use crate::keyspace::CHUNK_SIZE;
-use crate::telemetry::{PoolFigures, ThpFigures};
+use crate::telemetry::{HugePoolStats, ThpStats};
 
 /// The samples.
 #[derive(Debug, Default)]
@@ -21,12 +21,12 @@ pub struct SampledStats {
 #[derive(Debug, Default)]
 struct Machine {
     thp_setting: String,
-    pool: Option<PoolFigures>,
+    pool: Option<HugePoolStats>,
 }
 
 impl SampledStats {
     /// The machine has this much of huge pages.
-    pub fn saw_machine(&self, thp_setting: String, pool: Option<PoolFigures>) {
+    pub fn saw_machine(&self, thp_setting: String, pool: Option<HugePoolStats>) {
         *self.machine.lock() = Machine { thp_setting, pool };
     }
 
@@ -55,8 +55,8 @@ impl SampledStats {
     }
 
     /// Transparent huge pages.
-    pub fn thp(&self) -> ThpFigures {
-        ThpFigures {
+    pub fn thp(&self) -> ThpStats {
+        ThpStats {
             setting: self.machine.lock().thp_setting.clone(),
             splits: self.splits.load(Relaxed),
             healed: self.healed.load(Relaxed),
@@ -64,7 +64,7 @@ impl SampledStats {
     }
 
     /// The pool that the arena is made of.
-    pub fn pool(&self) -> Option<PoolFigures> {
+    pub fn pool(&self) -> Option<HugePoolStats> {
         self.machine.lock().pool
     }
 }

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
 use crate::clock::Timestamp;
-use crate::config::{Config, Live, MaxmemoryPolicy};
+use crate::config::{Config, LiveConfig, MaxmemoryPolicy};
 use crate::keyspace::{DATABASES, Keyspace};
 use crate::telemetry::Telemetry;
 use crate::telemetry::logging::Logging;
@@ -41,7 +41,7 @@ pub struct Shared {
     /// All keys and values.
     pub keyspace: Keyspace,
     /// The configuration.
-    pub config: Arc<Live>,
+    pub config: Arc<LiveConfig>,
     /// The command table.
     pub table: CommandTable,
     /// The connected clients.
@@ -82,7 +82,7 @@ impl Shared {
     /// The configuration renames a command that does not exist.
     pub fn new(
         keyspace: Keyspace,
-        config: Arc<Live>,
+        config: Arc<LiveConfig>,
         threads: usize,
         now: i64,
     ) -> Result<Self, String> {

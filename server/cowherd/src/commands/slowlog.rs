@@ -1,6 +1,6 @@
 //! SLOWLOG: the commands that took long.
 
-use crate::telemetry::SlowEntry;
+use crate::telemetry::SlowlogEntry;
 use cowherd_resp::Args;
 
 use super::call::Call;
@@ -52,7 +52,7 @@ fn get(call: &mut Call<'_>) -> CommandResult {
 
 /// An entry has six elements, and clients insist on that: the time that went into copy-on-write, or
 /// into the undo log, is told in the manner of arguments that were left out.
-fn show(call: &mut Call<'_>, entry: &SlowEntry) {
+fn show(call: &mut Call<'_>, entry: &SlowlogEntry) {
     let stall = entry.stall_nanos / 1000;
     let undo_log = call.shared.keyspace.arena().barrier().undo_log().is_some();
     let reply = &mut *call.reply;
@@ -115,7 +115,7 @@ mod tests {
     use super::super::testing::TestServer;
     use super::*;
     use crate::commands::table::CommandTable;
-    use crate::telemetry::Slow;
+    use crate::telemetry::SlowCommand;
     use cowherd_resp::{Batch, RequestLimits, RequestParser};
 
     /// The arguments of a line that may be shown.
@@ -156,7 +156,7 @@ mod tests {
         assert_eq!(bench.run("SLOWLOG LEN"), ":0\r\n");
         let telemetry = &bench.shared.telemetry;
         let recorder = telemetry.recorder(0).unwrap();
-        let slow = Slow {
+        let slow = SlowCommand {
             at_ms: 1_700_000_000_999,
             nanos: 12_345_678,
             stall_nanos: 0,
@@ -164,9 +164,9 @@ mod tests {
             name: "",
         };
         recorder.slow(&slow, [b"GET".as_slice(), b"a"].into_iter());
-        let slow = Slow { nanos: 20_000_000, stall_nanos: 245_900, name: "me", ..slow };
+        let slow = SlowCommand { nanos: 20_000_000, stall_nanos: 245_900, name: "me", ..slow };
         recorder.slow(&slow, [b"SET".as_slice()].into_iter());
-        recorder.slow(&Slow { nanos: 9_999_999, ..slow }, [b"FAST".as_slice()].into_iter());
+        recorder.slow(&SlowCommand { nanos: 9_999_999, ..slow }, [b"FAST".as_slice()].into_iter());
         assert_eq!(bench.run("SLOWLOG LEN"), ":2\r\n");
         assert_eq!(
             bench.run("SLOWLOG GET 1"),

@@ -3,7 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
-use crate::config::{Config, Live};
+use crate::config::{Config, LiveConfig};
 use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
 use cowherd_resp::{Args, Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
@@ -41,7 +41,8 @@ impl TestServer {
         let blank = ReservedArena::reserve(PageKind::Small, capacity).unwrap();
         let keyspace = Keyspace::create(blank, 1).unwrap();
         let now = 1_700_000_000_000;
-        let shared = Shared::new(keyspace, Arc::new(Live::new(config, None)), 1, now).unwrap();
+        let shared =
+            Shared::new(keyspace, Arc::new(LiveConfig::new(config, None)), 1, now).unwrap();
         let origin = Origin { peer: None, local: None, path: "test".into(), fd: 7 };
         let client = shared.clients.connect(origin, now, Arc::new(Nobody));
         Self {

@@ -12,7 +12,7 @@
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, Place, Problem, shorten};
+use super::error::{ConfigError, ConfigLocation, ConfigProblem, shorten};
 use super::load::Loader;
 use super::table::{Config, directives};
 use super::words;
@@ -39,7 +39,7 @@ impl Config {
 
 /// An option of the command line.
 #[derive(Debug, PartialEq)]
-struct Given {
+struct CommandLineOption {
     name: String,
     values: Vec<String>,
 }
@@ -49,7 +49,7 @@ struct Given {
 struct CommandLine {
     file: Option<String>,
     standard_input: bool,
-    options: Vec<Given>,
+    options: Vec<CommandLineOption>,
 }
 
 pub(super) fn start(
@@ -62,8 +62,8 @@ pub(super) fn start(
         Some("--version" | "-v") => return Ok(Startup::Version(version())),
         _ => {}
     }
-    let line =
-        cut(args).map_err(|problem| ConfigError::At { place: Place::CommandLine, problem })?;
+    let line = cut(args)
+        .map_err(|problem| ConfigError::At { place: ConfigLocation::CommandLine, problem })?;
     let mut loader = Loader::new(base);
     let file = line.file.map(PathBuf::from);
     if let Some(file) = &file {
@@ -73,12 +73,12 @@ pub(super) fn start(
         loader.standard_input(standard_input)?;
     }
     for option in &line.options {
-        loader.directive(&option.name, &option.values, &|| Place::CommandLine)?;
+        loader.directive(&option.name, &option.values, &|| ConfigLocation::CommandLine)?;
     }
     Ok(Startup::Run(Box::new(loader.finish()), file.map(|file| base.join(file))))
 }
 
-fn cut(args: &[String]) -> Result<CommandLine, Problem> {
+fn cut(args: &[String]) -> Result<CommandLine, ConfigProblem> {
     let mut line = CommandLine::default();
     let mut rest = args;
     if let [first, tail @ ..] = args
@@ -106,18 +106,18 @@ fn cut(args: &[String]) -> Result<CommandLine, Problem> {
             option.values.push(arg.clone());
             awaits_value = false;
         } else {
-            return Err(Problem::NotAnOption { word: shorten(arg) });
+            return Err(ConfigProblem::NotAnOption { word: shorten(arg) });
         }
     }
     Ok(line)
 }
 
 /// Cuts `port` or, when name and value were quoted as one word, `port 7000`.
-fn cut_option(option: &str) -> Result<Given, Problem> {
+fn cut_option(option: &str) -> Result<CommandLineOption, ConfigProblem> {
     let mut words = words::split(option.as_bytes())?.into_iter();
     match words.next() {
-        Some(name) => Ok(Given { name, values: words.collect() }),
-        None => Err(Problem::NotAnOption { word: "--".to_owned() }),
+        Some(name) => Ok(CommandLineOption { name, values: words.collect() }),
+        None => Err(ConfigProblem::NotAnOption { word: "--".to_owned() }),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
-use super::values::{Kind, Reason, only};
+use super::values::{Reason, ValueKind, only};
 
 /// An enum that a directive's value can name.
 pub(super) trait Choice: Copy + PartialEq + 'static {
@@ -22,7 +22,7 @@ impl<T> OneOf<T> {
     }
 }
 
-impl<T: Choice> Kind for OneOf<T> {
+impl<T: Choice> ValueKind for OneOf<T> {
     type Value = T;
 
     fn read(&self, _old: &T, words: &[String], _fresh: bool) -> Result<T, Reason> {

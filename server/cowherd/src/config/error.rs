@@ -24,9 +24,9 @@ pub enum ConfigError {
     #[error("{place}: {problem}")]
     At {
         /// Where.
-        place: Place,
+        place: ConfigLocation,
         /// What.
-        problem: Problem,
+        problem: ConfigProblem,
     },
     /// The working directory is gone, so relative paths mean nothing.
     #[error("cannot find the working directory: {0}; start Cowherd from one that exists")]
@@ -35,7 +35,7 @@ pub enum ConfigError {
 
 /// Where a directive stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Place {
+pub enum ConfigLocation {
     /// In a file; lines count from 1.
     File {
         /// The file, as it was named.
@@ -52,7 +52,7 @@ pub enum Place {
     CommandLine,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ConfigLocation {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::File { path, line } => write!(out, "{}:{line}", path.display()),
@@ -64,7 +64,7 @@ impl fmt::Display for Place {
 
 /// What is wrong with a directive.
 #[derive(Debug, thiserror::Error)]
-pub enum Problem {
+pub enum ConfigProblem {
     /// No directive has this name.
     #[error("unknown directive '{name}'{}", suggestion(*.nearest))]
     Unknown {

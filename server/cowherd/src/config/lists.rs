@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::values::{Kind, Reason, parse_address, show_address};
+use super::values::{Reason, ValueKind, parse_address, show_address};
 use super::{units, words};
 
 /// The most addresses that `bind` takes, as in Redis.
@@ -28,7 +28,7 @@ impl SaveRules {
     }
 }
 
-impl Kind for SaveRules {
+impl ValueKind for SaveRules {
     type Value = Vec<SaveRule>;
     const LIST: bool = true;
 
@@ -74,7 +74,7 @@ pub struct BindAddress {
 /// `bind`: addresses, `-` before the optional ones; the empty text listens on none.
 pub(super) struct BindAddresses;
 
-impl Kind for BindAddresses {
+impl ValueKind for BindAddresses {
     type Value = Vec<BindAddress>;
     const LIST: bool = true;
 
@@ -151,7 +151,7 @@ impl OutputLimits {
 /// `client-output-buffer-limit`: class, hard, soft, seconds; classes not named keep theirs.
 pub(super) struct ClientLimits;
 
-impl Kind for ClientLimits {
+impl ValueKind for ClientLimits {
     type Value = OutputLimits;
     const LIST: bool = true;
 
@@ -221,7 +221,7 @@ pub struct OomScoreValues {
 /// `oom-score-adj-values`: three numbers.
 pub(super) struct OomScores;
 
-impl Kind for OomScores {
+impl ValueKind for OomScores {
     type Value = OomScoreValues;
     const LIST: bool = true;
 
@@ -252,7 +252,7 @@ impl Kind for OomScores {
 
 /// Another name for a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Rename {
+pub struct CommandRename {
     /// The command.
     pub from: String,
     /// Its new name; empty when the command is switched off.
@@ -262,16 +262,16 @@ pub struct Rename {
 /// `rename-command`: a command and its new name. Several lines add up.
 pub(super) struct Renames;
 
-impl Kind for Renames {
-    type Value = Vec<Rename>;
+impl ValueKind for Renames {
+    type Value = Vec<CommandRename>;
     const LIST: bool = true;
 
     fn read(
         &self,
-        old: &Vec<Rename>,
+        old: &Vec<CommandRename>,
         words: &[String],
         fresh: bool,
-    ) -> Result<Vec<Rename>, Reason> {
+    ) -> Result<Vec<CommandRename>, Reason> {
         let mut renames = if fresh { Vec::new() } else { old.clone() };
         for pair in words.chunks(2) {
             let [from, to] = pair else { return Err("wrong number of arguments".into()) };
@@ -279,17 +279,17 @@ impl Kind for Renames {
                 return Err("the command's name can't be empty".into());
             }
             renames.retain(|rename| !rename.from.eq_ignore_ascii_case(from));
-            renames.push(Rename { from: from.clone(), to: to.clone() });
+            renames.push(CommandRename { from: from.clone(), to: to.clone() });
         }
         Ok(renames)
     }
 
-    fn show(&self, value: &Vec<Rename>) -> String {
+    fn show(&self, value: &Vec<CommandRename>) -> String {
         self.lines(value).join(" ")
     }
 
-    fn lines(&self, value: &Vec<Rename>) -> Vec<String> {
-        let line = |rename: &Rename| {
+    fn lines(&self, value: &Vec<CommandRename>) -> Vec<String> {
+        let line = |rename: &CommandRename| {
             format!("{} {}", words::quote(&rename.from), words::quote(&rename.to))
         };
         value.iter().map(line).collect()

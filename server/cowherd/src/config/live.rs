@@ -1,6 +1,6 @@
 //! The configuration of the running server, shared by its threads.
 //!
-//! Writers swap in a whole new [`Config`] and then count up the generation. A [`View`] compares
+//! Writers swap in a whole new [`Config`] and then count up the generation. A [`CachedConfig`] compares
 //! one atomic number on each look and takes the lock only when it has changed.
 
 use std::path::{Path, PathBuf};
@@ -16,7 +16,7 @@ use super::unsupported::unsupported;
 
 /// The live configuration.
 #[derive(Debug)]
-pub struct Live {
+pub struct LiveConfig {
     /// Changes under the lock of `config`, after it.
     generation: AtomicU64,
     config: Mutex<Arc<Config>>,
@@ -28,7 +28,7 @@ pub struct Live {
     rewriting: Mutex<()>,
 }
 
-impl Live {
+impl LiveConfig {
     /// Shares a configuration. `file` is what CONFIG REWRITE writes to.
     pub fn new(config: Config, file: Option<PathBuf>) -> Self {
         let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
@@ -61,7 +61,7 @@ impl Live {
         self.update_if(pairs, |_, _| Ok(()))
     }
 
-    /// As [`Live::update`], if `accept` agrees; it sees the old and the new configuration, and
+    /// As [`LiveConfig::update`], if `accept` agrees; it sees the old and the new configuration, and
     /// must be quick. Nothing changes when it refuses.
     pub fn update_if<E: From<SetError>>(
         &self,
@@ -110,17 +110,17 @@ impl Live {
     }
 }
 
-/// One worker's look at a [`Live`] configuration.
+/// One worker's look at a [`LiveConfig`] configuration.
 #[derive(Debug)]
-pub struct View {
-    live: Arc<Live>,
+pub struct CachedConfig {
+    live: Arc<LiveConfig>,
     seen: u64,
     config: Arc<Config>,
 }
 
-impl View {
+impl CachedConfig {
     /// A view for one worker.
-    pub fn new(live: Arc<Live>) -> Self {
+    pub fn new(live: Arc<LiveConfig>) -> Self {
         let (seen, config) = live.snapshot();
         Self { live, seen, config }
     }
@@ -134,7 +134,7 @@ impl View {
     }
 
     /// The shared configuration behind this view.
-    pub fn live(&self) -> &Arc<Live> {
+    pub fn live(&self) -> &Arc<LiveConfig> {
         &self.live
     }
 }

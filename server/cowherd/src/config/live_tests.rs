@@ -2,8 +2,8 @@ use std::sync::Barrier;
 
 use super::*;
 
-fn live() -> Live {
-    Live::new(Config::default(), None)
+fn live() -> LiveConfig {
+    LiveConfig::new(Config::default(), None)
 }
 
 fn message(result: Result<(), SetError>) -> String {
@@ -138,7 +138,7 @@ fn matching_lists_names_and_aliases() {
 #[test]
 fn a_view_sees_each_change() {
     let live = Arc::new(live());
-    let mut view = View::new(Arc::clone(&live));
+    let mut view = CachedConfig::new(Arc::clone(&live));
     assert_eq!(view.get().timeout, 0);
     live.update(&[("timeout", "5")]).unwrap();
     assert_eq!(view.get().timeout, 5);
@@ -154,7 +154,7 @@ fn views_never_see_half_a_change() {
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
-                let mut view = View::new(Arc::clone(&live));
+                let mut view = CachedConfig::new(Arc::clone(&live));
                 start.wait();
                 let mut last = 0;
                 while last < 200 {

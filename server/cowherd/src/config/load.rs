@@ -7,9 +7,9 @@ use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, Place, Problem, shorten};
+use super::error::{ConfigError, ConfigLocation, ConfigProblem, shorten};
 use super::table::Config;
-use super::unsupported::{INCLUDE, Known};
+use super::unsupported::{INCLUDE, KnownDirective};
 use super::words;
 
 /// The longest configuration text, in bytes.
@@ -52,7 +52,7 @@ impl<'a> Loader<'a> {
     pub(super) fn file_text(&mut self, path: &Path, text: &[u8]) -> Result<(), ConfigError> {
         self.open.push(real_path(&self.base.join(path)));
         self.files += 1;
-        let place = |line| Place::File { path: path.to_owned(), line };
+        let place = |line| ConfigLocation::File { path: path.to_owned(), line };
         let result = self.text(text, &place);
         self.open.pop();
         result
@@ -60,15 +60,21 @@ impl<'a> Loader<'a> {
 
     /// Reads standard input.
     pub(super) fn standard_input(&mut self, input: impl Read) -> Result<(), ConfigError> {
-        let place = |line| Place::StandardInput { line };
-        let text = read_bounded(input)
-            .map_err(|error| ConfigError::At { place: place(1), problem: Problem::Read(error) })?;
+        let place = |line| ConfigLocation::StandardInput { line };
+        let text = read_bounded(input).map_err(|error| ConfigError::At {
+            place: place(1),
+            problem: ConfigProblem::Read(error),
+        })?;
         self.text(&text, &place)
     }
 
-    fn text(&mut self, text: &[u8], place: &dyn Fn(usize) -> Place) -> Result<(), ConfigError> {
+    fn text(
+        &mut self,
+        text: &[u8],
+        place: &dyn Fn(usize) -> ConfigLocation,
+    ) -> Result<(), ConfigError> {
         if text.len() as u64 > LONGEST_TEXT {
-            let problem = Problem::TooLong { limit: LONGEST_TEXT };
+            let problem = ConfigProblem::TooLong { limit: LONGEST_TEXT };
             return Err(ConfigError::At { place: place(1), problem });
         }
         for (line, content) in (1..).zip(text.split(|byte| *byte == b'\n')) {
@@ -87,7 +93,7 @@ impl<'a> Loader<'a> {
         &mut self,
         name: &str,
         values: &[String],
-        place: &dyn Fn() -> Place,
+        place: &dyn Fn() -> ConfigLocation,
     ) -> Result<(), ConfigError> {
         if name.eq_ignore_ascii_case(INCLUDE) {
             return self.include(values, place);
@@ -95,19 +101,22 @@ impl<'a> Loader<'a> {
         self.apply(name, values).map_err(|problem| ConfigError::At { place: place(), problem })
     }
 
-    fn apply(&mut self, name: &str, values: &[String]) -> Result<(), Problem> {
-        let Some(known) = Known::find(name) else {
-            return Err(Problem::Unknown { name: shorten(name), nearest: Known::nearest(name) });
+    fn apply(&mut self, name: &str, values: &[String]) -> Result<(), ConfigProblem> {
+        let Some(known) = KnownDirective::find(name) else {
+            return Err(ConfigProblem::Unknown {
+                name: shorten(name),
+                nearest: KnownDirective::nearest(name),
+            });
         };
         let fresh = !self.met.contains(&known.name());
         known.apply(&mut self.config, values, fresh).map_err(|reason| match known {
-            Known::Own(directive) => Problem::Value {
+            KnownDirective::Own(directive) => ConfigProblem::Value {
                 name: directive.name,
                 reason: with_comment_hint(reason.into_owned(), values),
                 shape: directive.shape(),
             },
-            Known::Foreign(foreign) => {
-                Problem::Unsupported { name: foreign.name, why: reason.into_owned() }
+            KnownDirective::Foreign(foreign) => {
+                ConfigProblem::Unsupported { name: foreign.name, why: reason.into_owned() }
             }
         })?;
         if fresh {
@@ -116,10 +125,14 @@ impl<'a> Loader<'a> {
         Ok(())
     }
 
-    fn include(&mut self, values: &[String], place: &dyn Fn() -> Place) -> Result<(), ConfigError> {
+    fn include(
+        &mut self,
+        values: &[String],
+        place: &dyn Fn() -> ConfigLocation,
+    ) -> Result<(), ConfigError> {
         let fail = |problem| ConfigError::At { place: place(), problem };
         let [path] = values else {
-            return Err(fail(Problem::Value {
+            return Err(fail(ConfigProblem::Value {
                 name: INCLUDE,
                 reason: with_comment_hint("wrong number of arguments".to_owned(), values),
                 shape: "<path>".to_owned(),
@@ -129,20 +142,21 @@ impl<'a> Loader<'a> {
         let full = self.base.join(&path);
         let real = real_path(&full);
         if self.open.contains(&real) {
-            return Err(fail(Problem::IncludeCycle { path }));
+            return Err(fail(ConfigProblem::IncludeCycle { path }));
         }
         if self.open.len() > DEEPEST_INCLUDE || self.files >= MOST_FILES {
             let (depth, files) = (DEEPEST_INCLUDE, MOST_FILES);
-            return Err(fail(Problem::IncludeLimit { depth, files }));
+            return Err(fail(ConfigProblem::IncludeLimit { depth, files }));
         }
         let text = File::open(&full).and_then(read_bounded);
-        let text = text.map_err(|error| fail(Problem::Include { path: path.clone(), error }))?;
+        let text =
+            text.map_err(|error| fail(ConfigProblem::Include { path: path.clone(), error }))?;
         self.file_text(&path, &text)
     }
 }
 
 /// Cuts a line into words; blank lines and comments have none.
-pub(super) fn split_line(line: &[u8]) -> Result<Vec<String>, Problem> {
+pub(super) fn split_line(line: &[u8]) -> Result<Vec<String>, ConfigProblem> {
     let line = line.trim_ascii();
     if line.starts_with(b"#") { Ok(Vec::new()) } else { words::split(line) }
 }

@@ -8,14 +8,14 @@
 //!        |  words, load, args           |                      |
 //!        v                              v                      v
 //!     Loader ---> table: Directive { read, show, lines } <--- rewrite
-//!                     |   one Kind per sort of value (values, choices, lists)
+//!                     |   one ValueKind per sort of value (values, choices, lists)
 //!                     v
-//!                  Config  --shared as--> Live --cached per worker--> View
+//!                  Config  --shared as--> LiveConfig --cached per worker--> CachedConfig
 //! ```
 //!
 //! Invariants:
 //! 1. What a directive shows, it reads back to the same value.
-//! 2. A [`Live`] changes all the pairs of one CONFIG SET or none.
+//! 2. A [`LiveConfig`] changes all the pairs of one CONFIG SET or none.
 //! 3. No input text makes this module panic; every file, nesting and name is bounded.
 //!
 //! The module is a leaf: it imports no other room.
@@ -43,14 +43,14 @@ pub use choices::{
     ArenaPages, CheckpointIsolation, DebugCommand, LogFormat, LogLevel, MaxmemoryPolicy,
     OomScoreAdj, Supervised, UndoBlock,
 };
-pub use error::{ConfigError, Place, Problem, RewriteError, SetError};
-pub use lists::{BindAddress, OomScoreValues, OutputLimit, OutputLimits, Rename, SaveRule};
-pub use live::{Live, View};
+pub use error::{ConfigError, ConfigLocation, ConfigProblem, RewriteError, SetError};
+pub use lists::{BindAddress, CommandRename, OomScoreValues, OutputLimit, OutputLimits, SaveRule};
+pub use live::{CachedConfig, LiveConfig};
 pub use machine::{MachineMemory, machine_memory};
 pub use table::{Config, Directive, directives};
-pub use unsupported::{Unsupported, unsupported};
+pub use unsupported::{UnsupportedDirective, unsupported};
 
-use unsupported::Known;
+use unsupported::KnownDirective;
 
 /// What `checkpoint-undo-limit 0` takes of `maxmemory`, in percent.
 pub const AUTOMATIC_UNDO_PERCENT: u64 = 25;
@@ -62,9 +62,9 @@ impl Config {
     /// A directive's value in the textual form of CONFIG GET: sizes in plain bytes, lists as one
     /// line. The name may be an alias and is matched without regard to case. None: unknown.
     pub fn get(&self, name: &str) -> Option<String> {
-        match Known::find(name)? {
-            Known::Own(directive) => Some(directive.show(self)),
-            Known::Foreign(foreign) => foreign.reported.map(str::to_owned),
+        match KnownDirective::find(name)? {
+            KnownDirective::Own(directive) => Some(directive.show(self)),
+            KnownDirective::Foreign(foreign) => foreign.reported.map(str::to_owned),
         }
     }
 
@@ -75,13 +75,13 @@ impl Config {
 
     /// Sets several directives, or none of them when one is refused.
     pub fn set_all(&mut self, pairs: &[(&str, &str)]) -> Result<(), SetError> {
-        let mut targets: Vec<Known> = Vec::with_capacity(pairs.len());
+        let mut targets: Vec<KnownDirective> = Vec::with_capacity(pairs.len());
         for (name, _) in pairs {
-            let Some(target) = Known::find(name) else {
+            let Some(target) = KnownDirective::find(name) else {
                 return Err(SetError::Unknown { name: error::shorten(name) });
             };
             let name = || error::shorten(name);
-            if let Known::Own(directive) = &target {
+            if let KnownDirective::Own(directive) = &target {
                 if directive.protected {
                     return Err(SetError::Protected { name: name() });
                 }

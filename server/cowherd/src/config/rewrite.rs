@@ -12,7 +12,7 @@ use std::io::{self, Write};
 use std::os::unix::fs::{MetadataExt, fchown};
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, Place, Problem, RewriteError};
+use super::error::{ConfigError, ConfigLocation, ConfigProblem, RewriteError};
 use super::load::{LONGEST_TEXT, Loader, split_line};
 use super::table::{Config, Directive, directives};
 
@@ -26,17 +26,17 @@ pub(super) fn rewrite(file: &Path, base: &Path, current: &Config) -> Result<(), 
     let real = file.canonicalize()?;
     let old = fs::read(&real)?;
     let fail = |problem| {
-        let place = Place::File { path: file.to_owned(), line: 1 };
+        let place = ConfigLocation::File { path: file.to_owned(), line: 1 };
         ConfigError::At { place, problem }
     };
-    let text = String::from_utf8(old).map_err(|_| fail(Problem::Encoding))?;
+    let text = String::from_utf8(old).map_err(|_| fail(ConfigProblem::Encoding))?;
     let new = updated(&text, current, |text| {
         let mut loader = Loader::new(base);
         loader.file_text(file, text.as_bytes())?;
         Ok(loader.finish())
     })?;
     if new.len() as u64 > LONGEST_TEXT {
-        return Err(fail(Problem::TooLong { limit: LONGEST_TEXT }).into());
+        return Err(fail(ConfigProblem::TooLong { limit: LONGEST_TEXT }).into());
     }
     if new != text {
         replace(&real, new.as_bytes())?;
@@ -54,7 +54,7 @@ fn updated(
     if differences.is_empty() {
         return Ok(text.to_owned());
     }
-    let mut page = Page::new(text);
+    let mut page = ConfigFile::new(text);
     for directive in differences {
         page.set(directive, current);
     }
@@ -69,11 +69,11 @@ fn differing(one: &Config, other: &Config) -> Vec<&'static Directive> {
 }
 
 /// A configuration file as lines.
-struct Page {
+struct ConfigFile {
     lines: Vec<String>,
 }
 
-impl Page {
+impl ConfigFile {
     fn new(text: &str) -> Self {
         Self { lines: text.lines().map(str::to_owned).collect() }
     }

@@ -2,7 +2,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use proptest::prelude::*;
 
-use super::super::live::Live;
+use super::super::live::LiveConfig;
 use super::super::tests::some_config;
 use super::*;
 
@@ -85,7 +85,7 @@ fn links_and_permissions_are_kept() {
     fs::set_permissions(&real, fs::Permissions::from_mode(0o640)).unwrap();
     symlink("real.conf", &link).unwrap();
 
-    let live = Live::new(loaded(&real, folder.path()), Some(link.clone()));
+    let live = LiveConfig::new(loaded(&real, folder.path()), Some(link.clone()));
     live.update(&[("hz", "30")]).unwrap();
     live.rewrite().unwrap();
     assert!(link.symlink_metadata().unwrap().is_symlink());

@@ -12,12 +12,12 @@ use super::choices::{
     OomScoreAdj, Supervised, UndoBlock,
 };
 use super::lists::{
-    BindAddress, BindAddresses, ClientLimits, OomScoreValues, OomScores, OutputLimits, Rename,
-    Renames, SaveRule, SaveRules,
+    BindAddress, BindAddresses, ClientLimits, CommandRename, OomScoreValues, OomScores,
+    OutputLimits, Renames, SaveRule, SaveRules,
 };
 use super::values::{
-    Address, FileName, Folder, KeyspaceEvents, Kind, Number, OptionalPath, Permissions, Reason,
-    Size, Text, YesNo,
+    ByteSize, DirectoryPath, FileName, IntegerRange, KeyspaceEvents, ListenAddress, OptionalPath,
+    Permissions, Reason, TextValue, ValueKind, YesNo,
 };
 use super::words;
 
@@ -144,15 +144,15 @@ macro_rules! table {
     };
 }
 
-const fn is_list<K: Kind>(_kind: &K) -> bool {
+const fn is_list<K: ValueKind>(_kind: &K) -> bool {
     K::LIST
 }
 
-const fn up_to<T>(low: T, high: T) -> Number<T>
+const fn up_to<T>(low: T, high: T) -> IntegerRange<T>
 where
     T: Copy,
 {
-    Number { low, high }
+    IntegerRange { low, high }
 }
 
 /// Redis bounds what it keeps in a C `int` by this.
@@ -181,7 +181,7 @@ table! {
         "Close a connection idle for so many seconds; 0 never does";
     "maxclients", maxclients: u32 = 10_000, up_to(1u32, u32::MAX), live,
         "The most connections at a time";
-    "requirepass", requirepass: Option<String> = None, Text, live,
+    "requirepass", requirepass: Option<String> = None, TextValue, live,
         "Password that AUTH asks for; empty for none";
     "threads" or "io-threads", threads: usize = default_threads(), up_to(1usize, 64), start,
         "Worker threads; by default one per core, 8 at most";
@@ -191,7 +191,7 @@ table! {
     "databases", databases: usize = 16, up_to(1usize, 16), start,
         "Number of databases that SELECT reaches; the image has room for 16";
     "maxmemory", maxmemory: u64 = 0,
-        Size { low: 0, high: LONG_MAX, percent: true }, live,
+        ByteSize { low: 0, high: LONG_MAX, percent: true }, live,
         "Most bytes of data; 0 takes 60 % of the memory of the machine or its cgroup";
     "maxmemory-policy", maxmemory_policy: MaxmemoryPolicy = MaxmemoryPolicy::Noeviction,
         OneOf::<MaxmemoryPolicy>::new(), live,
@@ -208,7 +208,7 @@ table! {
     "arena-thp-heal", arena_thp_heal: bool = true, YesNo, live,
         "Make transparent huge pages whole again, bit by bit, that saves have split";
     "proto-max-bulk-len", proto_max_bulk_len: u64 = 512 * MIB,
-        Size { low: MIB, high: 512 * MIB, percent: false }, live,
+        ByteSize { low: MIB, high: 512 * MIB, percent: false }, live,
         "The longest single argument of a command";
     "list-max-listpack-size" or "list-max-ziplist-size", list_max_listpack_size: i32 = -2,
         up_to(i32::MIN, i32::MAX), live,
@@ -228,7 +228,7 @@ table! {
     "set-max-listpack-value", set_max_listpack_value: u64 = 64, up_to(0u64, LONG_MAX), live,
         "So is one with a member of more bytes";
     "stream-node-max-bytes", stream_node_max_bytes: u64 = 4096,
-        Size { low: 0, high: LONG_MAX, percent: false }, live,
+        ByteSize { low: 0, high: LONG_MAX, percent: false }, live,
         "The most bytes of a stream's node, in which some entries stand together; 0 is no limit";
     "stream-node-max-entries", stream_node_max_entries: u64 = 100, up_to(0u64, LONG_MAX), live,
         "The most entries of such a node; 0 is no limit";
@@ -242,10 +242,10 @@ table! {
         up_to(0u64, LONG_MAX), live,
         "The most members of a sorted set that is kept as one run of bytes";
     "zset-max-listpack-value" or "zset-max-ziplist-value", zset_max_listpack_value: u64 = 64,
-        Size { low: 0, high: LONG_MAX, percent: false }, live,
+        ByteSize { low: 0, high: LONG_MAX, percent: false }, live,
         "The longest member, in bytes, of such a sorted set";
 
-    "dir", dir: PathBuf = PathBuf::from("./"), Folder, protected,
+    "dir", dir: PathBuf = PathBuf::from("./"), DirectoryPath, protected,
         "Directory of the image";
     "dbfilename", dbfilename: String = "dump.cow".to_owned(), FileName, protected,
         "Name of the image in dir";
@@ -261,7 +261,7 @@ table! {
             = CheckpointIsolation::UndoLog, OneOf::<CheckpointIsolation>::new(), start,
         "How a background save keeps seeing the data of one instant";
     "checkpoint-undo-limit", checkpoint_undo_limit: u64 = 0,
-        Size { low: 0, high: 64 * GIB, percent: false }, start,
+        ByteSize { low: 0, high: 64 * GIB, percent: false }, start,
         "Most memory of the undo log; a save that needs more fails. 0 takes 25 % of maxmemory";
     "checkpoint-undo-block", checkpoint_undo_block: UndoBlock = UndoBlock::B512,
         OneOf::<UndoBlock>::new(), start,
@@ -285,7 +285,7 @@ table! {
         "Keep latency histograms of each command";
     "metrics-port", metrics_port: u16 = 9121, up_to(0u16, 65535), start,
         "TCP port of the Prometheus metrics; 0 turns them off";
-    "metrics-bind", metrics_bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST), Address, start,
+    "metrics-bind", metrics_bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST), ListenAddress, start,
         "Address that serves the metrics";
 
     "supervised", supervised: Supervised = Supervised::No, OneOf::<Supervised>::new(), start,
@@ -301,7 +301,7 @@ table! {
     "enable-debug-command", enable_debug_command: DebugCommand = DebugCommand::No,
         OneOf::<DebugCommand>::new(), start,
         "Who may use DEBUG";
-    "rename-command", rename_command: Vec<Rename> = Vec::new(), Renames, start adds_up hidden,
+    "rename-command", rename_command: Vec<CommandRename> = Vec::new(), Renames, start adds_up hidden,
         "Give a command another name, or none to switch it off";
 }
 

@@ -458,7 +458,7 @@ proptest! {
     fn any_pairs_are_set_or_refused(
         pairs in proptest::collection::vec((any::<String>(), any::<String>()), 0..4),
     ) {
-        let live = Live::new(Config::default(), None);
+        let live = LiveConfig::new(Config::default(), None);
         let pairs: Vec<_> = pairs.iter().map(|(n, v)| (n.as_str(), v.as_str())).collect();
         if !pairs.is_empty() {
             prop_assert!(live.update(&pairs).is_err());

@@ -10,7 +10,7 @@ pub(super) const INCLUDE: &str = "include";
 
 /// A directive of Redis that has no field in [`Config`].
 #[derive(Debug)]
-pub struct Unsupported {
+pub struct UnsupportedDirective {
     /// Its name.
     pub name: &'static str,
     /// The values that ask for nothing Cowherd lacks.
@@ -21,8 +21,8 @@ pub struct Unsupported {
     pub why: &'static str,
 }
 
-/// The table of [`Unsupported`] directives.
-pub fn unsupported() -> &'static [Unsupported] {
+/// The table of [`UnsupportedDirective`] directives.
+pub fn unsupported() -> &'static [UnsupportedDirective] {
     TABLE
 }
 
@@ -30,64 +30,69 @@ const NO_LOG: &str =
     "append-only files are not supported; data is kept by checkpoints (see save), so set it to no";
 const NO_REPLICAS: &str = "replication is not supported; remove the line";
 
-static TABLE: &[Unsupported] = &[
-    Unsupported { name: "appendonly", accepted: &["no"], reported: Some("no"), why: NO_LOG },
-    Unsupported {
+static TABLE: &[UnsupportedDirective] = &[
+    UnsupportedDirective {
+        name: "appendonly",
+        accepted: &["no"],
+        reported: Some("no"),
+        why: NO_LOG,
+    },
+    UnsupportedDirective {
         name: "appendfsync",
         accepted: &["always", "everysec", "no"],
         reported: Some("everysec"),
         why: "argument(s) must be one of the following: everysec, always, no",
     },
-    Unsupported {
+    UnsupportedDirective {
         name: "cluster-enabled",
         accepted: &["no"],
         reported: Some("no"),
         why: "cluster mode is not supported; set it to no",
     },
-    Unsupported {
+    UnsupportedDirective {
         name: "replicaof",
         accepted: &["", "no one"],
         reported: Some(""),
         why: NO_REPLICAS,
     },
-    Unsupported {
+    UnsupportedDirective {
         name: "slaveof",
         accepted: &["", "no one"],
         reported: Some(""),
         why: NO_REPLICAS,
     },
-    Unsupported {
+    UnsupportedDirective {
         name: "tls-port",
         accepted: &["0"],
         reported: Some("0"),
         why: "TLS is not supported; set it to 0, and put a TLS proxy in front",
     },
-    Unsupported {
+    UnsupportedDirective {
         name: "loadmodule",
         accepted: &[],
         reported: None,
         why: "modules are not supported; remove the line",
     },
-    Unsupported {
+    UnsupportedDirective {
         name: "daemonize",
         accepted: &["no"],
         reported: Some("no"),
         why: "Cowherd stays in the foreground; set it to no and let systemd run the server, \
               with 'supervised systemd' here and Type=notify in the unit",
     },
-    Unsupported {
+    UnsupportedDirective {
         name: "io-threads-do-reads",
         accepted: &["yes", "no"],
         reported: None,
         why: "argument must be 'yes' or 'no'",
     },
-    Unsupported {
+    UnsupportedDirective {
         name: "user",
         accepted: &[],
         reported: None,
         why: "access control lists are not supported; use requirepass and rename-command",
     },
-    Unsupported {
+    UnsupportedDirective {
         name: "aclfile",
         accepted: &[""],
         reported: Some(""),
@@ -97,20 +102,20 @@ static TABLE: &[Unsupported] = &[
 
 /// A directive with a known name.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Known {
+pub(super) enum KnownDirective {
     /// One with a field.
     Own(&'static Directive),
     /// One without.
-    Foreign(&'static Unsupported),
+    Foreign(&'static UnsupportedDirective),
 }
 
-impl PartialEq for Known {
+impl PartialEq for KnownDirective {
     fn eq(&self, other: &Self) -> bool {
         self.name() == other.name()
     }
 }
 
-impl Known {
+impl KnownDirective {
     /// Finds a directive by name or alias, without regard to case.
     pub(super) fn find(name: &str) -> Option<Self> {
         let own = directives().iter().find(|directive| directive.is_named(name)).map(Self::Own);

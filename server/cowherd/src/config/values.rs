@@ -14,7 +14,7 @@ use super::{units, words};
 pub(super) type Reason = Cow<'static, str>;
 
 /// How values of one sort are read and written.
-pub(super) trait Kind {
+pub(super) trait ValueKind {
     /// What a field of this kind holds.
     type Value;
     /// Whether a value has several words, so that a value given as one text is cut up.
@@ -25,7 +25,7 @@ pub(super) trait Kind {
     fn read(&self, old: &Self::Value, words: &[String], fresh: bool)
     -> Result<Self::Value, Reason>;
 
-    /// The form of CONFIG GET, which [`Kind::read`] gives back.
+    /// The form of CONFIG GET, which [`ValueKind::read`] gives back.
     fn show(&self, value: &Self::Value) -> String;
 
     /// The values to write after the name in a file, one per line.
@@ -49,7 +49,7 @@ pub(super) fn only(words: &[String]) -> Result<&str, Reason> {
 /// `yes` or `no`.
 pub(super) struct YesNo;
 
-impl Kind for YesNo {
+impl ValueKind for YesNo {
     type Value = bool;
 
     fn read(&self, _old: &bool, words: &[String], _fresh: bool) -> Result<bool, Reason> {
@@ -75,12 +75,12 @@ fn between(low: impl Display, high: impl Display) -> Reason {
 }
 
 /// A decimal integer between two bounds, both included.
-pub(super) struct Number<T> {
+pub(super) struct IntegerRange<T> {
     pub(super) low: T,
     pub(super) high: T,
 }
 
-impl<T: Copy + Display + PartialOrd + TryFrom<i64>> Kind for Number<T> {
+impl<T: Copy + Display + PartialOrd + TryFrom<i64>> ValueKind for IntegerRange<T> {
     type Value = T;
 
     fn read(&self, _old: &T, words: &[String], _fresh: bool) -> Result<T, Reason> {
@@ -104,14 +104,14 @@ impl<T: Copy + Display + PartialOrd + TryFrom<i64>> Kind for Number<T> {
 }
 
 /// A number of bytes between two bounds, with units.
-pub(super) struct Size {
+pub(super) struct ByteSize {
     pub(super) low: u64,
     pub(super) high: u64,
     /// Whether a share of the machine's memory is taken too, such as `50%`.
     pub(super) percent: bool,
 }
 
-impl Size {
+impl ByteSize {
     fn percent_of_memory(&self, word: &str) -> Option<u64> {
         let percent = word.strip_suffix('%').filter(|_| self.percent)?;
         let percent: u64 = percent.parse().ok().filter(|n: &u64| n.to_string() == percent)?;
@@ -119,7 +119,7 @@ impl Size {
     }
 }
 
-impl Kind for Size {
+impl ValueKind for ByteSize {
     type Value = u64;
 
     fn read(&self, _old: &u64, words: &[String], _fresh: bool) -> Result<u64, Reason> {
@@ -147,7 +147,7 @@ impl Kind for Size {
 /// File permissions in octal.
 pub(super) struct Permissions;
 
-impl Kind for Permissions {
+impl ValueKind for Permissions {
     type Value = u32;
 
     fn read(&self, _old: &u32, words: &[String], _fresh: bool) -> Result<u32, Reason> {
@@ -168,9 +168,9 @@ impl Kind for Permissions {
 }
 
 /// A text; the empty one is None.
-pub(super) struct Text;
+pub(super) struct TextValue;
 
-impl Kind for Text {
+impl ValueKind for TextValue {
     type Value = Option<String>;
 
     fn read(
@@ -199,7 +199,7 @@ fn path_text(word: &str) -> Result<&str, Reason> {
 /// A path; the empty one is None.
 pub(super) struct OptionalPath;
 
-impl Kind for OptionalPath {
+impl ValueKind for OptionalPath {
     type Value = Option<PathBuf>;
 
     fn read(
@@ -222,9 +222,9 @@ impl Kind for OptionalPath {
 }
 
 /// A folder.
-pub(super) struct Folder;
+pub(super) struct DirectoryPath;
 
-impl Kind for Folder {
+impl ValueKind for DirectoryPath {
     type Value = PathBuf;
 
     fn read(&self, _old: &PathBuf, words: &[String], _fresh: bool) -> Result<PathBuf, Reason> {
@@ -246,7 +246,7 @@ impl Kind for Folder {
 /// The name of a file, without a path.
 pub(super) struct FileName;
 
-impl Kind for FileName {
+impl ValueKind for FileName {
     type Value = String;
 
     fn read(&self, _old: &String, words: &[String], _fresh: bool) -> Result<String, Reason> {
@@ -267,9 +267,9 @@ impl Kind for FileName {
 }
 
 /// An IP address to listen on.
-pub(super) struct Address;
+pub(super) struct ListenAddress;
 
-impl Kind for Address {
+impl ValueKind for ListenAddress {
     type Value = IpAddr;
 
     fn read(&self, _old: &IpAddr, words: &[String], _fresh: bool) -> Result<IpAddr, Reason> {
@@ -314,7 +314,7 @@ const OTHER_EVENTS: &str = "KEmn";
 /// The classes of keyspace events to publish: letters, brought into one order.
 pub(super) struct KeyspaceEvents;
 
-impl Kind for KeyspaceEvents {
+impl ValueKind for KeyspaceEvents {
     type Value = String;
 
     fn read(&self, _old: &String, words: &[String], _fresh: bool) -> Result<String, Reason> {

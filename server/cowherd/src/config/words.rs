@@ -8,10 +8,10 @@
 //!   '...'   only \' is special
 //! ```
 
-use super::error::Problem;
+use super::error::ConfigProblem;
 
 /// Cuts a line into words.
-pub(super) fn split(line: &[u8]) -> Result<Vec<String>, Problem> {
+pub(super) fn split(line: &[u8]) -> Result<Vec<String>, ConfigProblem> {
     let mut words = Vec::new();
     let mut rest = line;
     loop {
@@ -20,7 +20,7 @@ pub(super) fn split(line: &[u8]) -> Result<Vec<String>, Problem> {
             return Ok(words);
         }
         let (word, after) = take_word(rest)?;
-        words.push(String::from_utf8(word).map_err(|_| Problem::Encoding)?);
+        words.push(String::from_utf8(word).map_err(|_| ConfigProblem::Encoding)?);
         rest = after;
     }
 }
@@ -34,7 +34,7 @@ fn skip_blanks(text: &[u8]) -> &[u8] {
     &text[blanks..]
 }
 
-fn take_word(text: &[u8]) -> Result<(Vec<u8>, &[u8]), Problem> {
+fn take_word(text: &[u8]) -> Result<(Vec<u8>, &[u8]), ConfigProblem> {
     let mut word = Vec::new();
     let mut rest = text;
     while let [first, tail @ ..] = rest {
@@ -49,18 +49,18 @@ fn take_word(text: &[u8]) -> Result<(Vec<u8>, &[u8]), Problem> {
             }
         }
         return match rest.first() {
-            Some(next) if !is_blank(*next) => Err(Problem::Quotes),
+            Some(next) if !is_blank(*next) => Err(ConfigProblem::Quotes),
             _ => Ok((word, rest)),
         };
     }
     Ok((word, rest))
 }
 
-fn take_double_quoted<'a>(text: &'a [u8], word: &mut Vec<u8>) -> Result<&'a [u8], Problem> {
+fn take_double_quoted<'a>(text: &'a [u8], word: &mut Vec<u8>) -> Result<&'a [u8], ConfigProblem> {
     let mut rest = text;
     loop {
         rest = match rest {
-            [] => return Err(Problem::Quotes),
+            [] => return Err(ConfigProblem::Quotes),
             [b'"', tail @ ..] => return Ok(tail),
             [b'\\', b'x', high, low, tail @ ..]
                 if high.is_ascii_hexdigit() && low.is_ascii_hexdigit() =>
@@ -87,11 +87,11 @@ fn take_double_quoted<'a>(text: &'a [u8], word: &mut Vec<u8>) -> Result<&'a [u8]
     }
 }
 
-fn take_single_quoted<'a>(text: &'a [u8], word: &mut Vec<u8>) -> Result<&'a [u8], Problem> {
+fn take_single_quoted<'a>(text: &'a [u8], word: &mut Vec<u8>) -> Result<&'a [u8], ConfigProblem> {
     let mut rest = text;
     loop {
         rest = match rest {
-            [] => return Err(Problem::Quotes),
+            [] => return Err(ConfigProblem::Quotes),
             [b'\'', tail @ ..] => return Ok(tail),
             [b'\\', b'\'', tail @ ..] => {
                 word.push(b'\'');
@@ -162,14 +162,14 @@ mod tests {
     #[test]
     fn unbalanced_quotes_are_refused() {
         for line in [r#"a "b"#, r#"ab"cd"#, r#""ab"cd"#, "'a", r#"a\"b"#, r#""a\"#, r#"'a'"b""#] {
-            assert!(matches!(split(line.as_bytes()), Err(Problem::Quotes)), "{line}");
+            assert!(matches!(split(line.as_bytes()), Err(ConfigProblem::Quotes)), "{line}");
         }
     }
 
     #[test]
     fn bytes_that_are_no_text_are_refused() {
-        assert!(matches!(split(b"a \xff"), Err(Problem::Encoding)));
-        assert!(matches!(split(br#"a "\xff""#), Err(Problem::Encoding)));
+        assert!(matches!(split(b"a \xff"), Err(ConfigProblem::Encoding)));
+        assert!(matches!(split(br#"a "\xff""#), Err(ConfigProblem::Encoding)));
         assert_eq!(split(br#""\xc3\xa4""#).unwrap(), ["\u{e4}"]);
     }
 

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use crate::clock::{self, Timestamp};
 use crate::commands::Shared;
 use crate::keyspace::{CleanCursors, DATABASES, EvictionPolicy, EvictionScope};
-use crate::telemetry::{Event, PoolFigures};
+use crate::telemetry::{HugePoolStats, LatencyEvent};
 use cowherd_arena::pages::{HugetlbPool, thp_setting};
 use cowherd_arena::{SHARDS, ShardIndex, ShardSet};
 
@@ -93,7 +93,7 @@ impl<'e> MaintenanceLoop<'e> {
             }
             let begun = Instant::now();
             self.clean(begun + period / CLEANING_SHARE);
-            self.shared.telemetry.latency_event(Event::ExpireCycle, begun.elapsed());
+            self.shared.telemetry.latency_event(LatencyEvent::ExpireCycle, begun.elapsed());
             self.evict(period / CLEANING_SHARE);
             self.prune_relocations(Instant::now() + period / CLEANING_SHARE);
             self.shared.keyspace.arena().trim(TRIM);
@@ -167,7 +167,7 @@ impl<'e> MaintenanceLoop<'e> {
         let mut reach = EvictionScope::Unlocked { space: &self.shared.keyspace, now };
         self.room.evict(self.shared, &config, &mut reach, victims, limit, time);
         if let Some(took) = self.room.take_took() {
-            self.shared.telemetry.latency_event(Event::EvictionCycle, took.cycle);
+            self.shared.telemetry.latency_event(LatencyEvent::EvictionCycle, took.cycle);
         }
     }
 
@@ -191,7 +191,7 @@ impl<'e> MaintenanceLoop<'e> {
     /// Reads what the machine has of huge pages: a few files in sysfs.
     fn read_machine(&self) {
         let kind = self.shared.keyspace.arena().page_kind();
-        let pool = HugetlbPool::read(kind).map(|pool| PoolFigures {
+        let pool = HugetlbPool::read(kind).map(|pool| HugePoolStats {
             page_bytes: kind.cow_bytes(),
             total: pool.total,
             free: pool.free,

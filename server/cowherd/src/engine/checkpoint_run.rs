@@ -17,8 +17,8 @@ use crate::clock::{self, Timestamp};
 use crate::commands::Shared;
 use crate::keyspace::{CHUNK_SIZE, DATABASES, Shards, layout_hash};
 use crate::telemetry::{
-    Cause, CowFigures, Event, ForkTimes, SaveRecord, SaveStart, SaveStatus, Stall, UndoFigures,
-    Worst, minor_faults_of_others,
+    CheckpointRecord, CheckpointStart, CheckpointStatus, CowStats, ForkTimes, LatencyEvent,
+    LongestCommand, LongestStall, StallCause, UndoStats, minor_faults_of_others,
 };
 use cowherd_arena::checkpoint::{
     CheckpointError, CheckpointHandle, CheckpointObserver, CheckpointOutcome, ChunkCodec,
@@ -34,8 +34,8 @@ pub(super) struct CheckpointRun<'s> {
     /// Forks that it has taken.
     pub(super) forks: u32,
     stall_windows: StallWindows,
-    cow: CowFigures,
-    undo: UndoFigures,
+    cow: CowStats,
+    undo: UndoStats,
     pages: PagesSeen,
     faults: FaultsSeen,
     ended: Option<Timestamp>,
@@ -58,7 +58,7 @@ struct FaultsSeen {
 
 impl FaultsSeen {
     /// Those that came during the save, without the arena's that `cow` counts.
-    fn without(&self, cow: &CowFigures) -> Option<u64> {
+    fn without(&self, cow: &CowStats) -> Option<u64> {
         let all = self.after?.checked_sub(self.before?)?;
         // A page that two threads touch first at the same moment is a fault of both.
         Some(all.saturating_sub(cow.faults + cow.fresh_pages + cow.private_pages))
@@ -75,8 +75,8 @@ impl<'s> CheckpointRun<'s> {
             options,
             forks: 0,
             stall_windows: StallWindows::default(),
-            cow: CowFigures::default(),
-            undo: UndoFigures::default(),
+            cow: CowStats::default(),
+            undo: UndoStats::default(),
             pages: PagesSeen::default(),
             faults: FaultsSeen::default(),
             ended: None,
@@ -113,7 +113,7 @@ impl<'s> CheckpointRun<'s> {
         let wait = Duration::from_nanos(locked - asked);
         let times = ForkTimes { wait, fork, hold_up: Duration::from_nanos(released - asked) };
         start.pid = running.pid();
-        start.record = SaveRecord {
+        start.record = CheckpointRecord {
             background: true,
             safepoint_wait: times.wait,
             fork: times.fork,
@@ -124,8 +124,8 @@ impl<'s> CheckpointRun<'s> {
         let telemetry = &shared.telemetry;
         telemetry.persistence().forked(times);
         telemetry.persistence().save_started(start, at);
-        telemetry.latency_event(Event::Fork, times.fork);
-        telemetry.latency_event(Event::Safepoint, times.wait);
+        telemetry.latency_event(LatencyEvent::Fork, times.fork);
+        telemetry.latency_event(LatencyEvent::Safepoint, times.wait);
         tracing::debug!(
             pid = running.pid(),
             fork_us = clock::micros(fork),
@@ -182,7 +182,7 @@ impl<'s> CheckpointRun<'s> {
             record.huge_after_bytes = self.pages.after_bytes;
             record.thp_splits = self.pages.splits;
             record.other_page_faults = self.faults.without(&self.cow);
-            record.longest_stall = worst.map(|worst| Stall {
+            record.longest_stall = worst.map(|worst| LongestStall {
                 took: Duration::from_nanos(worst.nanos),
                 cause: self.stall_windows.cause(&worst, record.has_undo_log()),
                 command: self.shared.table.rows()[worst.command].name.clone(),
@@ -235,7 +235,7 @@ pub(super) fn sample(shared: &Shared, child: &CheckpointHandle) {
 }
 
 /// Notes what a save has cost by now, and the memory that this has taken since it was last noted.
-fn note_cost(record: &mut SaveRecord, cow: CowFigures, undo: UndoFigures) {
+fn note_cost(record: &mut CheckpointRecord, cow: CowStats, undo: UndoStats) {
     record.extra_memory_bytes += cow.copied_bytes.saturating_sub(record.cow.copied_bytes)
         + undo.committed_bytes.saturating_sub(record.undo.committed_bytes);
     record.cow = cow;
@@ -300,7 +300,7 @@ impl CheckpointObserver for Observer<'_> {
         let released = clock::monotonic_ns();
         self.end = Some(Span(asked, released));
         let took = Duration::from_nanos(released.saturating_sub(asked));
-        self.shared.telemetry.latency_event(Event::Safepoint, took);
+        self.shared.telemetry.latency_event(LatencyEvent::Safepoint, took);
     }
 }
 
@@ -320,37 +320,37 @@ pub(super) fn plan(shared: &Shared) -> (ImageTarget, ImageOptions) {
 }
 
 /// What is known of a save at its safepoint.
-fn start_of(shared: &Shared, shards: &Shards<'_>) -> SaveStart {
+fn start_of(shared: &Shared, shards: &Shards<'_>) -> CheckpointStart {
     let space = &shared.keyspace;
     let kind = space.arena().page_kind();
     let digest = shared.hooks.checkpoint_digest.load(Ordering::Relaxed);
-    SaveStart {
+    CheckpointStart {
         pid: 0,
         changes: space.stats().changes,
-        record: SaveRecord {
+        record: CheckpointRecord {
             chunks: space.arena().used_chunks(),
             keys: (0..DATABASES).map(|db| space.len(db)).sum(),
             pages: kind.name(),
             isolation: shared.config.current().checkpoint_isolation.name(),
             page_bytes: kind.cow_bytes(),
-            ..SaveRecord::default()
+            ..CheckpointRecord::default()
         },
         digest: digest.then(|| shards.digest()),
     }
 }
 
-fn conclude(record: &mut SaveRecord, result: &Result<CheckpointOutcome, CheckpointError>) {
+fn conclude(record: &mut CheckpointRecord, result: &Result<CheckpointOutcome, CheckpointError>) {
     match result {
         Ok(outcome) => {
-            record.status = SaveStatus::Ok;
+            record.status = CheckpointStatus::Ok;
             record.chunks_done = outcome.chunks;
             record.raw_bytes = outcome.raw_bytes;
             record.image_bytes = outcome.image_bytes;
             record.steps = outcome.steps;
         }
-        Err(CheckpointError::Cancelled) => record.status = SaveStatus::Cancelled,
+        Err(CheckpointError::Cancelled) => record.status = CheckpointStatus::Cancelled,
         Err(error) => {
-            record.status = SaveStatus::Failed;
+            record.status = CheckpointStatus::Failed;
             record.outpaced = matches!(error, CheckpointError::UndoLimit { .. });
             record.error = Some(error.to_string());
         }
@@ -358,7 +358,7 @@ fn conclude(record: &mut SaveRecord, result: &Result<CheckpointOutcome, Checkpoi
 }
 
 /// One line for each save.
-fn log(record: &SaveRecord, target: &ImageTarget) {
+fn log(record: &CheckpointRecord, target: &ImageTarget) {
     let stall = record.longest_stall.as_ref();
     // Only what the isolation has; a save in the foreground needs none.
     let cow = (record.background && !record.has_undo_log()).then_some(&record.cow);
@@ -396,8 +396,8 @@ fn log(record: &SaveRecord, target: &ImageTarget) {
         };
     }
     match (record.status, &record.error) {
-        (SaveStatus::Failed, Some(error)) => line!(error, "Checkpoint failed: {error}"),
-        (SaveStatus::Cancelled, _) => line!(info, "Checkpoint cancelled"),
+        (CheckpointStatus::Failed, Some(error)) => line!(error, "Checkpoint failed: {error}"),
+        (CheckpointStatus::Cancelled, _) => line!(info, "Checkpoint cancelled"),
         _ => line!(info, "Checkpoint saved"),
     }
 }
@@ -438,19 +438,25 @@ impl StallWindows {
     }
 
     /// What took most of a command's time; `undo_log` tells what its stalls were.
-    fn cause(&self, worst: &Worst, undo_log: bool) -> Cause {
+    fn cause(&self, worst: &LongestCommand, undo_log: bool) -> StallCause {
         let command = Span(worst.begun_ns, worst.begun_ns + worst.nanos);
         let common = |spans: &[Span]| spans.iter().map(|span| span.overlap(command)).sum::<u64>();
         let fork = common(&self.forks);
         let safepoint = common(&self.safepoints).saturating_sub(fork);
         let other = worst.nanos.saturating_sub(fork + safepoint + worst.stall_nanos);
         let shares = [
-            (other, Cause::Other),
-            (worst.stall_nanos, if undo_log { Cause::UndoCapture } else { Cause::CowFault }),
-            (safepoint, Cause::Safepoint),
-            (fork, Cause::Fork),
+            (other, StallCause::Other),
+            (
+                worst.stall_nanos,
+                if undo_log { StallCause::UndoCapture } else { StallCause::CowFault },
+            ),
+            (safepoint, StallCause::Safepoint),
+            (fork, StallCause::Fork),
         ];
-        shares.into_iter().max_by_key(|(share, _)| *share).map_or(Cause::Other, |(_, cause)| cause)
+        shares
+            .into_iter()
+            .max_by_key(|(share, _)| *share)
+            .map_or(StallCause::Other, |(_, cause)| cause)
     }
 }
 
@@ -464,25 +470,25 @@ mod tests {
         stall_windows.fork(Span(1000, 1900), Span(1200, 1800));
         stall_windows.safepoints.push(Span(5000, 5500));
         let cause = |begun_ns, nanos, stall_nanos| {
-            stall_windows.cause(&Worst { nanos, begun_ns, stall_nanos, command: 0 }, false)
+            stall_windows.cause(&LongestCommand { nanos, begun_ns, stall_nanos, command: 0 }, false)
         };
-        assert_eq!(cause(1100, 800, 0), Cause::Fork);
-        assert_eq!(cause(900, 320, 0), Cause::Safepoint);
-        assert_eq!(cause(5100, 420, 10), Cause::Safepoint);
-        assert_eq!(cause(3000, 100, 60), Cause::CowFault);
-        assert_eq!(cause(3000, 100, 40), Cause::Other);
-        assert_eq!(cause(1150, 1500, 0), Cause::Other);
-        assert_eq!(cause(0, 0, 0), Cause::Fork, "a tie goes to what is asked for most");
-        let captured = Worst { nanos: 100, begun_ns: 3000, stall_nanos: 60, command: 0 };
-        assert_eq!(stall_windows.cause(&captured, true), Cause::UndoCapture);
+        assert_eq!(cause(1100, 800, 0), StallCause::Fork);
+        assert_eq!(cause(900, 320, 0), StallCause::Safepoint);
+        assert_eq!(cause(5100, 420, 10), StallCause::Safepoint);
+        assert_eq!(cause(3000, 100, 60), StallCause::CowFault);
+        assert_eq!(cause(3000, 100, 40), StallCause::Other);
+        assert_eq!(cause(1150, 1500, 0), StallCause::Other);
+        assert_eq!(cause(0, 0, 0), StallCause::Fork, "a tie goes to what is asked for most");
+        let captured = LongestCommand { nanos: 100, begun_ns: 3000, stall_nanos: 60, command: 0 };
+        assert_eq!(stall_windows.cause(&captured, true), StallCause::UndoCapture);
     }
 
     #[test]
     fn other_faults_are_those_that_copy_on_write_does_not_count() {
         let seen = FaultsSeen { before: Some(100), after: Some(150) };
-        let cow = CowFigures { faults: 20, fresh_pages: 10, ..CowFigures::default() };
+        let cow = CowStats { faults: 20, fresh_pages: 10, ..CowStats::default() };
         assert_eq!(seen.without(&cow), Some(20));
-        assert_eq!(seen.without(&CowFigures { faults: 60, ..cow }), Some(0));
+        assert_eq!(seen.without(&CowStats { faults: 60, ..cow }), Some(0));
         assert_eq!(FaultsSeen { after: None, ..seen }.without(&cow), None);
     }
 

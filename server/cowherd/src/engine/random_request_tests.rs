@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::clock;
 use crate::commands::{Draw, KILLED, ReplyMode, draw_request};
-use crate::config::{Config, DebugCommand, Live, MaxmemoryPolicy};
+use crate::config::{Config, DebugCommand, LiveConfig, MaxmemoryPolicy};
 use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
@@ -223,7 +223,7 @@ impl Arena {
         let keyspace =
             Keyspace::create(ReservedArena::reserve(PageKind::Small, capacity).unwrap(), 1)
                 .unwrap();
-        let live = Arc::new(Live::new(config, None));
+        let live = Arc::new(LiveConfig::new(config, None));
         let shared = Arc::new(Shared::new(keyspace, live, 1, clock::wall_ms()).unwrap());
         let (saver, thread) = CheckpointScheduler::start(&shared).unwrap();
         let engine = Engine::new(shared, saver);

@@ -36,7 +36,7 @@ use super::serve_blocked;
 
 /// One command evicts for so long before it runs.
 const TIME: Duration = Duration::from_micros(500);
-/// Steps between two looks at the clock.
+/// WriterTimes between two looks at the clock.
 const STEPS: usize = 8;
 /// From this retry on, neighbouring slabs go: values of another size are wanted than there were.
 const SLABS_FROM: u32 = 5;

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::clock;
 use crate::commands::{CommandFlags, CommandRow, Session, is_secret};
-use crate::telemetry::{Event, Recorder, Slow};
+use crate::telemetry::{LatencyEvent, Recorder, SlowCommand};
 use cowherd_arena::StallTimes;
 use cowherd_resp::Args;
 
@@ -22,7 +22,7 @@ pub(super) fn report(
     let at_ms = clock::wall_ms();
     // Somebody else may be reading the names: then the entry has none.
     let names = session.client.names.try_lock();
-    let slow = Slow {
+    let slow = SlowCommand {
         at_ms,
         nanos,
         stall_nanos: stalls.nanoseconds,
@@ -38,8 +38,8 @@ pub(super) fn report(
         recorder.slow(&slow, shown);
     }
     let fast = row.command.flags.has(CommandFlags::FAST);
-    let event = if fast { Event::FastCommand } else { Event::Command };
+    let event = if fast { LatencyEvent::FastCommand } else { LatencyEvent::Command };
     recorder.latency_event(event, at_ms, Duration::from_nanos(nanos));
-    let event = if stalls.captured { Event::UndoCapture } else { Event::CowFault };
+    let event = if stalls.captured { LatencyEvent::UndoCapture } else { LatencyEvent::CowFault };
     recorder.latency_event(event, at_ms, Duration::from_nanos(stalls.longest));
 }

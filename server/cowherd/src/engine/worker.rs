@@ -13,9 +13,9 @@ use crate::commands::{
     Call, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, KILLED, MAIL, Patience,
     Promise, ReplyMode, SaveKind, Session, Shared, Wait, exec_refused,
 };
-use crate::config::{Config, View};
+use crate::config::{CachedConfig, Config};
 use crate::keyspace::{EvictionScope, Shards};
-use crate::telemetry::{self, Event, Recorder, Worst};
+use crate::telemetry::{self, LatencyEvent, LongestCommand, Recorder};
 use cowherd_arena::{ShardSet, StallTimes, take_stall_times};
 use cowherd_resp::{Args, Batch, ReplyWriter};
 
@@ -47,7 +47,7 @@ pub enum BatchOutcome {
 /// Runs requests on one thread.
 pub struct Worker {
     engine: Arc<Engine>,
-    pub(super) config: View,
+    pub(super) config: CachedConfig,
     pub(super) recorder: Recorder,
     pub(super) room: Room,
 }
@@ -169,7 +169,7 @@ impl<'t> CommandExecution<'t, '_> {
 impl Worker {
     /// The worker of one thread.
     pub fn new(engine: Arc<Engine>, recorder: Recorder) -> Self {
-        let config = View::new(Arc::clone(&engine.shared.config));
+        let config = CachedConfig::new(Arc::clone(&engine.shared.config));
         let room = Room::new(clock::monotonic_ns());
         Self { engine, config, recorder, room }
     }
@@ -294,8 +294,8 @@ impl Worker {
             failed |= answered.1;
         }
         if let Some(took) = self.room.take_took() {
-            self.recorder.latency_event(Event::EvictionCycle, now, took.cycle);
-            self.recorder.latency_event(Event::EvictionDel, now, took.longest);
+            self.recorder.latency_event(LatencyEvent::EvictionCycle, now, took.cycle);
+            self.recorder.latency_event(LatencyEvent::EvictionDel, now, took.longest);
         }
         if telemetry::ON {
             time(&self.recorder, session, row, &planned.args, begun, failed, charged);
@@ -400,7 +400,7 @@ pub(super) fn time(
         // Whoever asks for the save waits for it, and knows.
         if !row.command.flags.has(CommandFlags::ADMIN) {
             let stall_nanos = stalls.nanoseconds;
-            let worst = Worst { nanos, begun_ns, stall_nanos, command: row.number };
+            let worst = LongestCommand { nanos, begun_ns, stall_nanos, command: row.number };
             recorder.command_in_save(phase, worst);
         }
     }

@@ -16,7 +16,7 @@ use tokio::task::LocalSet;
 
 use crate::clock;
 use crate::commands::Client;
-use crate::config::{Config, Live};
+use crate::config::{Config, LiveConfig};
 use crate::engine::{CheckpointScheduler, Engine, Origin, Shared, Worker};
 use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
@@ -50,7 +50,7 @@ impl TestEngine {
         change(&mut config);
         let blank = ReservedArena::reserve(PageKind::Small, 64 << 20).unwrap();
         let keyspace = Keyspace::create(blank, 1).unwrap();
-        let live = Arc::new(Live::new(config, None));
+        let live = Arc::new(LiveConfig::new(config, None));
         let shared = Arc::new(Shared::new(keyspace, live, 3, clock::wall_ms()).unwrap());
         let (saver, thread) = CheckpointScheduler::start(&shared).unwrap();
         Self { engine: Engine::new(shared, saver), saver: Some(thread), _folder: folder }

@@ -3,19 +3,19 @@
 
 use std::time::Duration;
 
-use super::inputs::InfoInputs;
-use super::monitor::{Event, EventFigures};
-use super::saves::{Cause, SaveRecord, SaveStatus};
+use super::inputs::StatsSnapshot;
+use super::monitor::{LatencyEvent, LatencyEventHistory};
+use super::saves::{CheckpointRecord, CheckpointStatus, StallCause};
 
 /// What the doctors look at.
 #[derive(Debug, Clone)]
-pub struct Situation<'a> {
+pub struct AdviceInputs<'a> {
     /// The engine's figures.
-    pub inputs: &'a InfoInputs,
+    pub inputs: &'a StatsSnapshot,
     /// The events that the latency monitor has recorded.
-    pub events: &'a [EventFigures],
+    pub events: &'a [LatencyEventHistory],
     /// The last saves, the oldest first.
-    pub saves: &'a [SaveRecord],
+    pub saves: &'a [CheckpointRecord],
     /// The setting `latency-monitor-threshold`.
     pub threshold_ms: u64,
     /// Whether split huge pages are made whole (`arena-thp-heal`).
@@ -30,10 +30,10 @@ const NOTICEABLE: Duration = Duration::from_millis(5);
 const FEW_HUGE: f64 = 0.8;
 const GIB: f64 = (1_u64 << 30) as f64;
 
-type Remark = fn(&Situation<'_>) -> Option<String>;
+type Remark = fn(&AdviceInputs<'_>) -> Option<String>;
 
 /// What the remarks rest on: isolation, pages asked for and there, transparent huge pages, pool.
-pub fn on_pages(situation: &Situation<'_>) -> String {
+pub fn on_pages(situation: &AdviceInputs<'_>) -> String {
     let inputs = situation.inputs;
     let (arena, mib) = (&inputs.arena, |bytes: u64| bytes >> 20);
     let used = arena.used_chunks * arena.chunk_bytes;
@@ -65,7 +65,7 @@ pub fn on_pages(situation: &Situation<'_>) -> String {
 }
 
 /// What could be better about latency.
-pub fn on_latency(situation: &Situation<'_>) -> Vec<String> {
+pub fn on_latency(situation: &AdviceInputs<'_>) -> Vec<String> {
     let general: [Remark; 11] = [
         monitor_off,
         slow_fork,
@@ -86,7 +86,7 @@ pub fn on_latency(situation: &Situation<'_>) -> Vec<String> {
 }
 
 /// What could be better about memory.
-pub fn on_memory(situation: &Situation<'_>) -> Vec<String> {
+pub fn on_memory(situation: &AdviceInputs<'_>) -> Vec<String> {
     let general: [Remark; 8] = [
         nearly_full,
         undo_log_was_full,
@@ -100,30 +100,30 @@ pub fn on_memory(situation: &Situation<'_>) -> Vec<String> {
     general.iter().filter_map(|remark| remark(situation)).collect()
 }
 
-fn event(situation: &Situation<'_>, figures: &EventFigures) -> String {
+fn event(situation: &AdviceInputs<'_>, figures: &LatencyEventHistory) -> String {
     let count = figures.samples.len();
     let sum: u64 = figures.samples.iter().map(|sample| sample.ms).sum();
     let mean = sum as f64 / count.max(1) as f64;
     let advice = match figures.event {
-        Event::Fork => "See the remarks on pages, if there are any.",
-        Event::Safepoint => {
+        LatencyEvent::Fork => "See the remarks on pages, if there are any.",
+        LatencyEvent::Safepoint => {
             "A save waits until no command runs: SLOWLOG GET shows which ones take long."
         }
-        Event::CowFault => "The larger the page, the longer its copy.",
-        Event::UndoCapture => {
+        LatencyEvent::CowFault => "The larger the page, the longer its copy.",
+        LatencyEvent::UndoCapture => {
             "A change captures all blocks that it touches first: the larger the value that is \
              overwritten, the longer it takes."
         }
-        Event::Command | Event::FastCommand if situation.inputs.has_undo_log() => {
+        LatencyEvent::Command | LatencyEvent::FastCommand if situation.inputs.has_undo_log() => {
             "SLOWLOG GET shows the commands, and how much of their time the undo log took."
         }
-        Event::Command | Event::FastCommand => {
+        LatencyEvent::Command | LatencyEvent::FastCommand => {
             "SLOWLOG GET shows the commands, and how much of their time was copy-on-write."
         }
-        Event::ExpireCycle => {
+        LatencyEvent::ExpireCycle => {
             "Many keys expire at once: spread their times, or raise hz for smaller rounds."
         }
-        Event::EvictionCycle | Event::EvictionDel => {
+        LatencyEvent::EvictionCycle | LatencyEvent::EvictionDel => {
             "Writes wait for keys to be evicted: raise maxmemory, or let keys expire sooner."
         }
     };
@@ -134,7 +134,7 @@ fn event(situation: &Situation<'_>, figures: &EventFigures) -> String {
     )
 }
 
-fn monitor_off(situation: &Situation<'_>) -> Option<String> {
+fn monitor_off(situation: &AdviceInputs<'_>) -> Option<String> {
     (situation.threshold_ms == 0).then(|| {
         "The latency monitor is off, so spikes are not recorded. CONFIG SET \
          latency-monitor-threshold 10 records those of 10 ms and more."
@@ -142,7 +142,7 @@ fn monitor_off(situation: &Situation<'_>) -> Option<String> {
     })
 }
 
-fn slow_fork(situation: &Situation<'_>) -> Option<String> {
+fn slow_fork(situation: &AdviceInputs<'_>) -> Option<String> {
     let last = last_save(situation)?;
     (last.fork >= NOTICEABLE).then(|| {
         let bytes = (last.chunks * situation.inputs.arena.chunk_bytes) as f64;
@@ -174,7 +174,7 @@ fn slow_fork(situation: &Situation<'_>) -> Option<String> {
     })
 }
 
-fn slow_safepoint(situation: &Situation<'_>) -> Option<String> {
+fn slow_safepoint(situation: &AdviceInputs<'_>) -> Option<String> {
     let last = last_save(situation)?;
     (last.safepoint_wait >= NOTICEABLE).then(|| {
         format!(
@@ -185,7 +185,7 @@ fn slow_safepoint(situation: &Situation<'_>) -> Option<String> {
     })
 }
 
-fn large_copies(situation: &Situation<'_>) -> Option<String> {
+fn large_copies(situation: &AdviceInputs<'_>) -> Option<String> {
     let cow = &situation.inputs.cow;
     let page = situation.inputs.arena.cow_page_bytes;
     (page > 4096 && cow.faults > 0).then(|| {
@@ -203,10 +203,11 @@ fn large_copies(situation: &Situation<'_>) -> Option<String> {
     })
 }
 
-fn long_stalls(situation: &Situation<'_>) -> Option<String> {
+fn long_stalls(situation: &AdviceInputs<'_>) -> Option<String> {
     let last = last_save(situation)?;
     let stall = last.longest_stall.as_ref();
-    let longest = stall.filter(|stall| stall.cause == Cause::CowFault && stall.took >= NOTICEABLE);
+    let longest =
+        stall.filter(|stall| stall.cause == StallCause::CowFault && stall.took >= NOTICEABLE);
     // Of one core.
     let much = last.cow.stall * 10 > last.duration;
     (last.cow.faults > 0 && (much || longest.is_some())).then(|| {
@@ -224,11 +225,11 @@ fn long_stalls(situation: &Situation<'_>) -> Option<String> {
     })
 }
 
-fn undo_log_was_full(situation: &Situation<'_>) -> Option<String> {
+fn undo_log_was_full(situation: &AdviceInputs<'_>) -> Option<String> {
     let log = situation.inputs.undo_log?;
-    let was_full = |save: &&SaveRecord| {
+    let was_full = |save: &&CheckpointRecord| {
         let told = save.error.as_ref().is_some_and(|error| error.contains("checkpoint-undo-limit"));
-        save.status == SaveStatus::Failed && told
+        save.status == CheckpointStatus::Failed && told
     };
     situation.saves.iter().rev().find(was_full).map(|save| {
         format!(
@@ -240,9 +241,9 @@ fn undo_log_was_full(situation: &Situation<'_>) -> Option<String> {
     })
 }
 
-fn undo_log_nearly_full(situation: &Situation<'_>) -> Option<String> {
+fn undo_log_nearly_full(situation: &AdviceInputs<'_>) -> Option<String> {
     let log = situation.inputs.undo_log?;
-    let ended = situation.saves.iter().filter(|save| save.status == SaveStatus::Ok);
+    let ended = situation.saves.iter().filter(|save| save.status == CheckpointStatus::Ok);
     let most = ended.max_by_key(|save| save.undo.log_bytes)?;
     (most.undo.log_bytes > log.limit / 2).then(|| {
         format!(
@@ -255,11 +256,11 @@ fn undo_log_nearly_full(situation: &Situation<'_>) -> Option<String> {
     })
 }
 
-fn last_save<'a>(situation: &Situation<'a>) -> Option<&'a SaveRecord> {
+fn last_save<'a>(situation: &AdviceInputs<'a>) -> Option<&'a CheckpointRecord> {
     situation.saves.iter().rev().find(|save| save.background)
 }
 
-fn other_pages(situation: &Situation<'_>) -> Option<String> {
+fn other_pages(situation: &AdviceInputs<'_>) -> Option<String> {
     let arena = &situation.inputs.arena;
     let auto = arena.pages_asked == "auto";
     (auto && arena.pages == "small").then(|| {
@@ -275,7 +276,7 @@ fn other_pages(situation: &Situation<'_>) -> Option<String> {
     })
 }
 
-fn thp_off(situation: &Situation<'_>) -> Option<String> {
+fn thp_off(situation: &AdviceInputs<'_>) -> Option<String> {
     let (arena, setting) = (&situation.inputs.arena, &situation.inputs.thp.setting);
     if arena.pages == "huge-2mb" || arena.pages == "huge-1gb" {
         return None;
@@ -301,7 +302,7 @@ fn thp_off(situation: &Situation<'_>) -> Option<String> {
     Some(told.to_owned())
 }
 
-fn few_huge(situation: &Situation<'_>) -> Option<String> {
+fn few_huge(situation: &AdviceInputs<'_>) -> Option<String> {
     let arena = &situation.inputs.arena;
     let used = arena.used_chunks * arena.chunk_bytes;
     let share = arena.huge_bytes as f64 / used.max(1) as f64;
@@ -323,7 +324,7 @@ fn few_huge(situation: &Situation<'_>) -> Option<String> {
     })
 }
 
-fn nearly_full(situation: &Situation<'_>) -> Option<String> {
+fn nearly_full(situation: &AdviceInputs<'_>) -> Option<String> {
     let (arena, memory) = (&situation.inputs.arena, &situation.inputs.memory);
     let limit = if memory.limit == 0 { arena.capacity } else { memory.limit };
     let share = memory.used as f64 / limit.max(1) as f64;
@@ -337,7 +338,7 @@ fn nearly_full(situation: &Situation<'_>) -> Option<String> {
     })
 }
 
-fn small_pool(situation: &Situation<'_>) -> Option<String> {
+fn small_pool(situation: &AdviceInputs<'_>) -> Option<String> {
     let (pool, arena) = (situation.inputs.pool?, &situation.inputs.arena);
     if situation.inputs.has_undo_log() {
         let needed = arena.capacity.div_ceil(pool.page_bytes.max(1));
@@ -362,7 +363,7 @@ fn small_pool(situation: &Situation<'_>) -> Option<String> {
     })
 }
 
-fn costly_saves(situation: &Situation<'_>) -> Option<String> {
+fn costly_saves(situation: &AdviceInputs<'_>) -> Option<String> {
     let last = last_save(situation)?;
     let used = last.chunks * situation.inputs.arena.chunk_bytes;
     (used > 0 && last.extra_memory_bytes * 2 > used).then(|| {

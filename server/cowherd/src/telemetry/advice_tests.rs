@@ -1,11 +1,12 @@
 use super::super::{
-    ArenaFigures, CowFigures, MemoryFigures, PoolFigures, Sample, Stall, ThpFigures, UndoLogFigures,
+    ArenaStats, CowStats, HugePoolStats, LatencySample, LongestStall, MemoryStats, ThpStats,
+    UndoLogLimits,
 };
 use super::*;
 
-fn inputs(pages: &str) -> InfoInputs {
-    InfoInputs {
-        arena: ArenaFigures {
+fn inputs(pages: &str) -> StatsSnapshot {
+    StatsSnapshot {
+        arena: ArenaStats {
             pages_asked: pages.to_owned(),
             pages: pages.to_owned(),
             capacity: 1 << 30,
@@ -14,32 +15,37 @@ fn inputs(pages: &str) -> InfoInputs {
             huge_bytes: 200 << 20,
             cow_page_bytes: 4096,
         },
-        memory: MemoryFigures { used: 100 << 20, ..MemoryFigures::default() },
+        memory: MemoryStats { used: 100 << 20, ..MemoryStats::default() },
         checkpoint_isolation: "kernel-cow".to_owned(),
-        thp: ThpFigures { setting: "madvise".to_owned(), splits: 3, healed: 0 },
-        ..InfoInputs::default()
+        thp: ThpStats { setting: "madvise".to_owned(), splits: 3, healed: 0 },
+        ..StatsSnapshot::default()
     }
 }
 
-fn undo_inputs(pages: &str) -> InfoInputs {
-    InfoInputs {
+fn undo_inputs(pages: &str) -> StatsSnapshot {
+    StatsSnapshot {
         checkpoint_isolation: "undo-log".to_owned(),
-        undo_log: Some(UndoLogFigures { limit: 100 << 20, block_bytes: 512 }),
-        thp: ThpFigures { setting: "advise".to_owned(), ..ThpFigures::default() },
+        undo_log: Some(UndoLogLimits { limit: 100 << 20, block_bytes: 512 }),
+        thp: ThpStats { setting: "advise".to_owned(), ..ThpStats::default() },
         ..inputs(pages)
     }
 }
 
-fn undo_save() -> SaveRecord {
-    SaveRecord { isolation: "undo-log", status: SaveStatus::Ok, number: 7, ..save() }
+fn undo_save() -> CheckpointRecord {
+    CheckpointRecord { isolation: "undo-log", status: CheckpointStatus::Ok, number: 7, ..save() }
 }
 
-fn save() -> SaveRecord {
-    SaveRecord { background: true, pages: "small", chunks: 100, ..SaveRecord::default() }
+fn save() -> CheckpointRecord {
+    CheckpointRecord {
+        background: true,
+        pages: "small",
+        chunks: 100,
+        ..CheckpointRecord::default()
+    }
 }
 
-fn remarks(inputs: &InfoInputs, saves: &[SaveRecord]) -> (String, String) {
-    let situation = Situation {
+fn remarks(inputs: &StatsSnapshot, saves: &[CheckpointRecord]) -> (String, String) {
+    let situation = AdviceInputs {
         inputs,
         events: &[],
         saves,
@@ -63,8 +69,8 @@ fn a_healthy_server_gets_no_remark() {
 #[test]
 fn what_the_pages_are_is_told_first() {
     let mut inputs = inputs("huge-2mb");
-    inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 200, free: 120, reserved: 90 });
-    let situation = Situation {
+    inputs.pool = Some(HugePoolStats { page_bytes: 2 << 20, total: 200, free: 120, reserved: 90 });
+    let situation = AdviceInputs {
         inputs: &inputs,
         events: &[],
         saves: &[],
@@ -80,7 +86,7 @@ fn what_the_pages_are_is_told_first() {
     );
     let inputs = undo_inputs("thp");
     assert_eq!(
-        on_pages(&Situation { inputs: &inputs, ..situation }),
+        on_pages(&AdviceInputs { inputs: &inputs, ..situation }),
         "Saves isolate by undo-log, blocks are 512 bytes, the log 100 MiB at most. Pages are thp \
          (thp asked for), 200 of the 200 MiB in use are huge; transparent huge pages are set to \
          advise for shared memory."
@@ -90,10 +96,10 @@ fn what_the_pages_are_is_told_first() {
 #[test]
 fn each_event_is_described() {
     let inputs = inputs("thp");
-    let samples = [4, 8].map(|ms| Sample { at_s: 1, ms }).to_vec();
-    for event in Event::ALL {
-        let events = [EventFigures { event, samples: samples.clone(), max_ms: 9 }];
-        let situation = Situation {
+    let samples = [4, 8].map(|ms| LatencySample { at_s: 1, ms }).to_vec();
+    for event in LatencyEvent::ALL {
+        let events = [LatencyEventHistory { event, samples: samples.clone(), max_ms: 9 }];
+        let situation = AdviceInputs {
             inputs: &inputs,
             events: &events,
             saves: &[],
@@ -110,17 +116,17 @@ fn each_event_is_described() {
 
 #[test]
 fn slow_forks_depend_on_the_pages() {
-    let slow = SaveRecord { fork: Duration::from_millis(40), ..save() };
+    let slow = CheckpointRecord { fork: Duration::from_millis(40), ..save() };
     let (found, _) = remarks(&inputs("small"), std::slice::from_ref(&slow));
     assert!(found.contains("40.0 ms for 0.2 GiB on small pages: arena-pages thp"), "{found}");
-    let on_thp = |huge| SaveRecord { pages: "thp", huge_before_bytes: huge, ..slow.clone() };
+    let on_thp = |huge| CheckpointRecord { pages: "thp", huge_before_bytes: huge, ..slow.clone() };
     let (found, _) = remarks(&inputs("thp"), &[on_thp(Some(190 << 20))]);
     assert!(found.contains("are large already"), "{found}");
     let (found, _) = remarks(&inputs("thp"), &[on_thp(Some(50 << 20))]);
     assert!(found.contains("only 25 % of it lay on huge pages"), "{found}");
     let (found, _) = remarks(&inputs("thp"), &[on_thp(None)]);
     assert!(found.contains("are large already"), "not known: {found}");
-    let waited = SaveRecord { safepoint_wait: Duration::from_millis(7), ..save() };
+    let waited = CheckpointRecord { safepoint_wait: Duration::from_millis(7), ..save() };
     let (found, _) = remarks(&inputs("thp"), &[waited]);
     assert!(found.contains("waited 7.0 ms"), "{found}");
 }
@@ -129,21 +135,21 @@ fn slow_forks_depend_on_the_pages() {
 fn large_pages_and_small_pools_are_named() {
     let mut inputs = inputs("huge-2mb");
     inputs.arena.cow_page_bytes = 2 << 20;
-    inputs.cow = CowFigures {
+    inputs.cow = CowStats {
         faults: 9,
         copied_bytes: 900,
         written_bytes: 3,
         longest: Duration::from_millis(2),
-        ..CowFigures::default()
+        ..CowStats::default()
     };
-    inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 200, free: 120, reserved: 90 });
+    inputs.pool = Some(HugePoolStats { page_bytes: 2 << 20, total: 200, free: 120, reserved: 90 });
     let (latency, memory) = remarks(&inputs, &[]);
     assert!(latency.contains("2048 KiB"), "{latency}");
     assert!(latency.contains("9 faults, 2.0 ms the longest, 300.0 bytes"), "{latency}");
     for said in [&latency, &memory] {
         assert!(said.contains("30 free pages") && said.contains("by 70 pages"), "{said}");
     }
-    inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 200, free: 100, reserved: 0 });
+    inputs.pool = Some(HugePoolStats { page_bytes: 2 << 20, total: 200, free: 100, reserved: 0 });
     assert_eq!(remarks(&inputs, &[]).1, "");
 }
 
@@ -168,7 +174,7 @@ fn transparent_huge_pages_are_looked_at() {
 fn full_memory_and_costly_saves_are_named() {
     let mut full = inputs("thp");
     full.memory.used = 1020 << 20;
-    let costly = SaveRecord { extra_memory_bytes: 150 << 20, ..save() };
+    let costly = CheckpointRecord { extra_memory_bytes: 150 << 20, ..save() };
     let (_, memory) = remarks(&full, &[costly]);
     assert!(memory.contains("100 % of maxmemory"), "{memory}");
     assert!(memory.contains("0.1 GiB beyond the 0.2 GiB"), "{memory}");
@@ -176,17 +182,17 @@ fn full_memory_and_costly_saves_are_named() {
 
 #[test]
 fn where_copies_hurt_the_undo_log_is_named() {
-    let cow = CowFigures { faults: 9, stall: Duration::from_millis(150), ..CowFigures::default() };
-    let hurt = SaveRecord { cow, duration: Duration::from_secs(1), ..save() };
+    let cow = CowStats { faults: 9, stall: Duration::from_millis(150), ..CowStats::default() };
+    let hurt = CheckpointRecord { cow, duration: Duration::from_secs(1), ..save() };
     let (found, _) = remarks(&inputs("small"), std::slice::from_ref(&hurt));
     assert!(found.contains("1.0 s clients stood still for 150.0 ms in all while"), "{found}");
     assert!(found.contains("checkpoint-isolation undo-log has no such faults"), "{found}");
-    let calm = SaveRecord { duration: Duration::from_secs(2), ..hurt };
+    let calm = CheckpointRecord { duration: Duration::from_secs(2), ..hurt };
     assert_eq!(remarks(&inputs("small"), std::slice::from_ref(&calm)).0, "");
     let took = Duration::from_millis(6);
-    let stall = Stall { took, cause: Cause::CowFault, command: "set".to_owned() };
+    let stall = LongestStall { took, cause: StallCause::CowFault, command: "set".to_owned() };
     let (found, _) =
-        remarks(&inputs("small"), &[SaveRecord { longest_stall: Some(stall), ..calm }]);
+        remarks(&inputs("small"), &[CheckpointRecord { longest_stall: Some(stall), ..calm }]);
     assert!(found.contains("copied pages, set for 6.0 ms."), "{found}");
 }
 
@@ -202,11 +208,11 @@ fn an_undo_log_that_is_too_small_is_named() {
     assert_eq!(remarks(&undo_inputs("thp"), &[half]).0, "");
 
     let error = Some("the undo log reached its limit: raise checkpoint-undo-limit".to_owned());
-    let full = SaveRecord { status: SaveStatus::Failed, error, ..undo_save() };
+    let full = CheckpointRecord { status: CheckpointStatus::Failed, error, ..undo_save() };
     let (latency, memory) = remarks(&undo_inputs("thp"), std::slice::from_ref(&full));
     assert_eq!(latency, memory);
     assert!(latency.contains("Save 7 failed since its undo log"), "{latency}");
-    let full = SaveRecord { error: Some("no space left".to_owned()), ..full };
+    let full = CheckpointRecord { error: Some("no space left".to_owned()), ..full };
     assert_eq!(remarks(&undo_inputs("thp"), &[full]).0, "", "another reason");
 }
 
@@ -214,8 +220,8 @@ fn an_undo_log_that_is_too_small_is_named() {
 fn nothing_is_said_of_copies_where_there_is_an_undo_log() {
     let mut inputs = undo_inputs("huge-2mb");
     inputs.arena.cow_page_bytes = 2 << 20;
-    inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 500, free: 0, reserved: 0 });
-    let mut slow = SaveRecord { fork: Duration::from_millis(40), ..undo_save() };
+    inputs.pool = Some(HugePoolStats { page_bytes: 2 << 20, total: 500, free: 0, reserved: 0 });
+    let mut slow = CheckpointRecord { fork: Duration::from_millis(40), ..undo_save() };
     slow.extra_memory_bytes = 150 << 20;
     slow.undo.captures = 4000;
     let (latency, memory) = remarks(&inputs, std::slice::from_ref(&slow));
@@ -224,7 +230,7 @@ fn nothing_is_said_of_copies_where_there_is_an_undo_log() {
         latency.contains("500 pages and the arena needs 512") && latency.contains("by 12 pages")
     );
     assert!(memory.contains("since 4000 blocks were written"), "{memory}");
-    inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 512, free: 0, reserved: 0 });
+    inputs.pool = Some(HugePoolStats { page_bytes: 2 << 20, total: 512, free: 0, reserved: 0 });
     let (_, enough) = remarks(&inputs, &[]);
     assert_eq!(enough, "");
 
@@ -238,12 +244,12 @@ fn nothing_is_said_of_copies_where_there_is_an_undo_log() {
     never.thp.setting = "never".to_owned();
     let (at_first, _) = remarks(&never, &[]);
     assert!(at_first.contains("fresh memory lies on small pages"), "{at_first}");
-    let events = Event::ALL.map(|event| {
-        let samples = vec![Sample { at_s: 1, ms: 4 }];
-        EventFigures { event, samples, max_ms: 9 }
+    let events = LatencyEvent::ALL.map(|event| {
+        let samples = vec![LatencySample { at_s: 1, ms: 4 }];
+        LatencyEventHistory { event, samples, max_ms: 9 }
     });
-    let told = events.iter().filter(|figures| figures.event != Event::CowFault);
-    let situation = Situation {
+    let told = events.iter().filter(|figures| figures.event != LatencyEvent::CowFault);
+    let situation = AdviceInputs {
         inputs: &inputs,
         events: &told.cloned().collect::<Vec<_>>(),
         saves: &[slow],

@@ -16,19 +16,19 @@ const LONGEST: usize = 32;
 
 /// The words seen so far.
 #[derive(Debug)]
-pub(super) struct Prefixes {
+pub(super) struct ErrorPrefixes {
     words: [OnceLock<Box<str>>; PREFIXES],
     /// Held while a word is added, so that none is added twice.
     adding: Mutex<()>,
 }
 
-impl Default for Prefixes {
+impl Default for ErrorPrefixes {
     fn default() -> Self {
         Self { words: [const { OnceLock::new() }; PREFIXES], adding: Mutex::new(()) }
     }
 }
 
-impl Prefixes {
+impl ErrorPrefixes {
     /// The counter of an error reply, given as its text with or without the leading minus.
     pub(super) fn counter_of(&self, reply: &[u8]) -> usize {
         let word = first_word(reply);
@@ -82,7 +82,7 @@ mod tests {
 
     #[test]
     fn words_keep_their_counters_and_are_bounded() {
-        let prefixes = Prefixes::default();
+        let prefixes = ErrorPrefixes::default();
         for number in 0..PREFIXES {
             assert_eq!(prefixes.counter_of(format!("E{number} x").as_bytes()), number);
         }
@@ -94,7 +94,7 @@ mod tests {
 
     #[test]
     fn threads_agree_on_counters() {
-        let prefixes = Prefixes::default();
+        let prefixes = ErrorPrefixes::default();
         let ask = || (0..100).map(|n| prefixes.counter_of(format!("W{n}").as_bytes())).collect();
         let answers: Vec<Vec<usize>> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4).map(|_| scope.spawn(ask)).collect();

@@ -1,13 +1,13 @@
 //! What telemetry cannot know itself: the figures that the engine hands in for each reading.
 
 use cowherd_arena::memory::occupancy::OccupancyMap;
-use cowherd_arena::stats::{CowFigures, Snapshot, UndoFigures};
+use cowherd_arena::stats::{CowStats, Distribution, UndoStats};
 
 /// Gives the engine's figures of this moment. Must be quick and never wait for a command: it is
 /// called for each INFO and each scrape.
-pub trait Figures: Send + Sync {
+pub trait StatsSource: Send + Sync {
     /// The figures of this moment.
-    fn figures(&self) -> InfoInputs;
+    fn figures(&self) -> StatsSnapshot;
 
     /// The state of the arena's chunks, in at most `most` cells.
     fn arena_map(&self, most: usize) -> OccupancyMap;
@@ -15,13 +15,13 @@ pub trait Figures: Send + Sync {
 
 /// The engine's figures of one moment.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct InfoInputs {
+pub struct StatsSnapshot {
     /// The server's settings and names.
-    pub server: ServerFigures,
+    pub server: ServerInfo,
     /// The clients.
-    pub clients: ClientFigures,
+    pub clients: ClientStats,
     /// Memory for data.
-    pub memory: MemoryFigures,
+    pub memory: MemoryStats,
     /// Counters of the keyspace.
     pub counters: EngineCounters,
     /// Share of keys that are expired but still there, in percent.
@@ -33,28 +33,28 @@ pub struct InfoInputs {
     /// Shard channels with subscribers.
     pub pubsub_shard_channels: u64,
     /// The databases; empty ones may be left out.
-    pub databases: Vec<DatabaseFigures>,
+    pub databases: Vec<DatabaseStats>,
     /// The arena.
-    pub arena: ArenaFigures,
+    pub arena: ArenaStats,
     /// How checkpoints see one instant, such as `kernel-cow`.
     pub checkpoint_isolation: String,
     /// What copy-on-write has cost since the start.
-    pub cow: CowFigures,
+    pub cow: CowStats,
     /// How long each copy-on-write fault took, since the start.
-    pub cow_faults: Snapshot,
+    pub cow_faults: Distribution,
     /// What the undo log has cost since the start; what it holds now.
-    pub undo: UndoFigures,
+    pub undo: UndoStats,
     /// How long each change took that had blocks captured, since the start.
-    pub undo_captures: Snapshot,
+    pub undo_captures: Distribution,
     /// What the undo log is to be, if saves isolate by one.
-    pub undo_log: Option<UndoLogFigures>,
+    pub undo_log: Option<UndoLogLimits>,
     /// Transparent huge pages.
-    pub thp: ThpFigures,
+    pub thp: ThpStats,
     /// The pool of huge pages that the arena is made of, if it is.
-    pub pool: Option<PoolFigures>,
+    pub pool: Option<HugePoolStats>,
 }
 
-impl InfoInputs {
+impl StatsSnapshot {
     /// Whether saves isolate by an undo log, so that nothing is copied on write.
     pub const fn has_undo_log(&self) -> bool {
         self.undo_log.is_some()
@@ -63,7 +63,7 @@ impl InfoInputs {
 
 /// What an undo log is to be.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct UndoLogFigures {
+pub struct UndoLogLimits {
     /// Bytes that it may take.
     pub limit: u64,
     /// Bytes of a block.
@@ -72,7 +72,7 @@ pub struct UndoLogFigures {
 
 /// Transparent huge pages under the arena.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ThpFigures {
+pub struct ThpStats {
     /// The machine's setting: `always`, `madvise` or `never`; empty if the kernel has none.
     pub setting: String,
     /// Huge pages that writers have split during saves.
@@ -83,7 +83,7 @@ pub struct ThpFigures {
 
 /// A pool of hugetlb pages, of the whole machine.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct PoolFigures {
+pub struct HugePoolStats {
     /// Bytes of a page.
     pub page_bytes: u64,
     /// Pages there are.
@@ -96,7 +96,7 @@ pub struct PoolFigures {
 
 /// The server's settings and names.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct ServerFigures {
+pub struct ServerInfo {
     /// Port for clients; 0 for none.
     pub tcp_port: u16,
     /// 40 hexadecimal digits, new with each start.
@@ -113,7 +113,7 @@ pub struct ServerFigures {
 
 /// The clients.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct ClientFigures {
+pub struct ClientStats {
     /// The most connections at a time.
     pub limit: u64,
     /// Clients in a blocking command.
@@ -138,7 +138,7 @@ pub struct ClientFigures {
 
 /// Memory for data, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Default)]
-pub struct MemoryFigures {
+pub struct MemoryStats {
     /// In use now, overhead included.
     pub used: u64,
     /// In use right after an empty start.
@@ -190,7 +190,7 @@ impl EngineCounters {
 
 /// One database.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct DatabaseFigures {
+pub struct DatabaseStats {
     /// Its number.
     pub number: usize,
     /// Its keys.
@@ -203,7 +203,7 @@ pub struct DatabaseFigures {
 
 /// The arena.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct ArenaFigures {
+pub struct ArenaStats {
     /// The setting `arena-pages`.
     pub pages_asked: String,
     /// What it is made of.

@@ -18,7 +18,7 @@ use zerocopy::FromZeros;
 
 /// The notes of one thread.
 #[derive(Debug)]
-pub(super) struct Mailbox<T> {
+pub(super) struct RingBuffer<T> {
     halves: [Mutex<Half<T>>; 2],
     lost: AtomicU64,
 }
@@ -30,7 +30,7 @@ struct Half<T> {
     written: u64,
 }
 
-impl<T: FromZeros> Mailbox<T> {
+impl<T: FromZeros> RingBuffer<T> {
     /// A mailbox for twice so many notes.
     pub(super) fn new(capacity: usize) -> Self {
         let half = || {
@@ -80,7 +80,7 @@ impl<T> Half<T> {
 mod tests {
     use super::*;
 
-    fn notes(mailbox: &Mailbox<u64>) -> (Vec<u64>, u64) {
+    fn notes(mailbox: &RingBuffer<u64>) -> (Vec<u64>, u64) {
         let mut notes = Vec::new();
         let forgotten = mailbox.empty(|note| notes.push(*note));
         (notes, forgotten)
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn the_newest_notes_stay() {
-        let mailbox = Mailbox::new(3);
+        let mailbox = RingBuffer::new(3);
         assert_eq!(notes(&mailbox), (vec![], 0));
         (0..5).for_each(|number| mailbox.leave(|note| *note = number));
         assert_eq!(notes(&mailbox), (vec![2, 3, 4], 2));
@@ -98,7 +98,7 @@ mod tests {
 
     #[test]
     fn a_writer_never_waits_for_a_reader() {
-        let mailbox = Mailbox::new(3);
+        let mailbox = RingBuffer::new(3);
         let reading = mailbox.halves[0].lock();
         mailbox.leave(|note| *note = 1);
         let second = mailbox.halves[1].lock();
@@ -109,7 +109,7 @@ mod tests {
 
     #[test]
     fn nothing_is_read_twice_or_unnoticed() {
-        let mailbox = Mailbox::new(8);
+        let mailbox = RingBuffer::new(8);
         let mut seen = Vec::new();
         let mut forgotten = 0;
         std::thread::scope(|scope| {

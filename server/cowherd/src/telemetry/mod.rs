@@ -5,7 +5,7 @@
 //!   worker 0 -- Recorder --> slot 0 --.
 //!   worker 1 -- Recorder --> slot 1 --+-- summed on reading --> info     INFO
 //!   engine --- events ----> Persistence --'                '--> metrics  /metrics, /healthz
-//!   engine --- Figures (on reading) ------------------------'--> live     the page, /events
+//!   engine --- StatsSource (on reading) ------------------------'--> live     the page, /events
 //! ```
 //!
 //! Invariants:
@@ -45,36 +45,37 @@ use parking_lot::Mutex;
 
 pub use cowherd_arena::memory::occupancy::{OccupancyCell, OccupancyMap};
 pub use cowherd_arena::stats::{
-    CowFigures, Histogram, NativeHistogram, SharedHistogram, Snapshot, Steps, UndoFigures,
+    CowStats, Distribution, Histogram, NativeHistogram, SharedHistogram, UndoStats, WriterTimes,
 };
 pub use inputs::{
-    ArenaFigures, ClientFigures, DatabaseFigures, EngineCounters, Figures, InfoInputs,
-    MemoryFigures, PoolFigures, ServerFigures, ThpFigures, UndoLogFigures,
+    ArenaStats, ClientStats, DatabaseStats, EngineCounters, HugePoolStats, MemoryStats, ServerInfo,
+    StatsSnapshot, StatsSource, ThpStats, UndoLogLimits,
 };
-pub use monitor::{Event, EventFigures, Sample};
+pub use monitor::{LatencyEvent, LatencyEventHistory, LatencySample};
 pub use persistence::{
-    ForkTimes, LoadReport, Loading, Persistence, SaveStart, SaveTotals, Saving, View,
+    CheckpointStart, CheckpointTotals, ForkTimes, Persistence, PersistenceStatus, RestoreReport,
+    RunningCheckpoint, RunningRestore,
 };
-pub use phase::{Phase, Worst};
+pub use phase::{CheckpointEpoch, LongestCommand};
 pub use process::{minor_faults_of_others, resident_bytes};
 pub use rates::Rates;
-pub use saves::{Cause, KEPT, SaveRecord, SaveStatus, Stall};
-pub use slowlog::{Slow, SlowEntry};
-pub use workers::{CommandTotals, Recorder, Totals};
+pub use saves::{CheckpointRecord, CheckpointStatus, KEPT, LongestStall, StallCause};
+pub use slowlog::{SlowCommand, SlowlogEntry};
+pub use workers::{CommandTotals, Recorder, ServerTotals};
 
 use crate::clock::{self, Timestamp};
-use errors::Prefixes;
-use live::Seconds;
-use monitor::Monitor;
+use errors::ErrorPrefixes;
+use live::SecondHistory;
+use monitor::LatencyMonitor;
 use phase::PhaseCounter;
-use rates::Sampler;
+use rates::RateSampler;
 use slowlog::SlowLog;
 use workers::Slot;
 
 /// Whether commands are counted and timed at all. Off only to measure what that costs.
 pub const ON: bool = cfg!(feature = "telemetry");
 
-const PHASES: [Phase; 2] = [Phase(0), Phase(1)];
+const PHASES: [CheckpointEpoch; 2] = [CheckpointEpoch(0), CheckpointEpoch(1)];
 
 /// All that the server counts, shared by its threads.
 #[derive(Debug)]
@@ -85,7 +86,7 @@ pub struct Telemetry {
     /// The commands' families, by number.
     families: Box<[&'static str]>,
     slots: Box<[CachePadded<Slot>]>,
-    prefixes: Prefixes,
+    prefixes: ErrorPrefixes,
     latency_tracking: AtomicBool,
     phase: PhaseCounter,
     /// Commands above so many nanoseconds are looked at closely.
@@ -93,11 +94,11 @@ pub struct Telemetry {
     /// Commands from so many microseconds on are logged; below 0: none.
     slower_than: AtomicI64,
     slow_log: SlowLog,
-    monitor: Monitor,
+    monitor: LatencyMonitor,
     peak_memory: AtomicU64,
-    sampler: Mutex<Sampler>,
-    seconds: Mutex<Seconds>,
-    zero: Mutex<Zero>,
+    sampler: Mutex<RateSampler>,
+    seconds: Mutex<SecondHistory>,
+    zero: Mutex<Baseline>,
     persistence: Persistence,
 }
 
@@ -107,24 +108,24 @@ pub struct FamilyLatency {
     /// Its name, such as `string`.
     pub family: &'static str,
     /// While no save ran.
-    pub idle: Snapshot,
+    pub idle: Distribution,
     /// While one did.
-    pub snapshot: Snapshot,
+    pub snapshot: Distribution,
 }
 
 impl FamilyLatency {
     /// Both, with the names of their phases.
-    pub const fn by_phase(&self) -> [(&'static str, &Snapshot); 2] {
+    pub const fn by_phase(&self) -> [(&'static str, &Distribution); 2] {
         [("idle", &self.idle), ("snapshot", &self.snapshot)]
     }
 }
 
 /// Where INFO counts from: the counters at the last CONFIG RESETSTAT.
 #[derive(Debug, Default)]
-struct Zero {
-    totals: Totals,
+struct Baseline {
+    totals: ServerTotals,
     commands: Vec<CommandTotals>,
-    latencies: Vec<Option<Snapshot>>,
+    latencies: Vec<Option<Distribution>>,
     errors: Vec<u64>,
     engine: EngineCounters,
     saves: u64,
@@ -142,13 +143,13 @@ impl Telemetry {
             names: names.into(),
             families: families.into(),
             slots,
-            prefixes: Prefixes::default(),
+            prefixes: ErrorPrefixes::default(),
             latency_tracking: AtomicBool::new(true),
             phase: PhaseCounter::default(),
             slow_limit: AtomicU64::new(u64::MAX),
             slower_than: AtomicI64::new(-1),
             slow_log: SlowLog::default(),
-            monitor: Monitor::default(),
+            monitor: LatencyMonitor::default(),
             peak_memory: AtomicU64::new(0),
             sampler: Mutex::default(),
             seconds: Mutex::default(),
@@ -206,8 +207,8 @@ impl Telemetry {
     }
 
     /// Sums over all threads since the start.
-    pub fn totals(&self) -> Totals {
-        let mut totals = Totals::default();
+    pub fn totals(&self) -> ServerTotals {
+        let mut totals = ServerTotals::default();
         self.slots.iter().for_each(|slot| slot.add_to(&mut totals));
         totals
     }
@@ -220,7 +221,7 @@ impl Telemetry {
     }
 
     /// A command's statistics and latencies since the last [`Self::reset`].
-    pub fn command_since_reset(&self, number: usize) -> (CommandTotals, Option<Snapshot>) {
+    pub fn command_since_reset(&self, number: usize) -> (CommandTotals, Option<Distribution>) {
         let zero = self.zero.lock();
         let (mut totals, mut latency) = (self.command(number), self.latency(number));
         if let Some(zero) = zero.commands.get(number) {
@@ -233,8 +234,8 @@ impl Telemetry {
     }
 
     /// A command's latencies since the start; None when none was ever counted.
-    pub fn latency(&self, number: usize) -> Option<Snapshot> {
-        let mut latency = Snapshot::default();
+    pub fn latency(&self, number: usize) -> Option<Distribution> {
+        let mut latency = Distribution::default();
         let mut used = false;
         for slot in &self.slots {
             for phase in PHASES {
@@ -246,7 +247,7 @@ impl Telemetry {
 
     /// Latencies since the start by the commands' families, those that were used, by name.
     pub fn latency_by_family(&self) -> Vec<FamilyLatency> {
-        let mut families: BTreeMap<&'static str, [Snapshot; 2]> = BTreeMap::new();
+        let mut families: BTreeMap<&'static str, [Distribution; 2]> = BTreeMap::new();
         for (number, family) in self.families.iter().enumerate() {
             for slot in &self.slots {
                 if slot.has_latency(number) {
@@ -264,8 +265,8 @@ impl Telemetry {
     }
 
     /// All commands' latencies since the start together.
-    pub fn latency_of_all(&self) -> Snapshot {
-        let mut latency = Snapshot::default();
+    pub fn latency_of_all(&self) -> Distribution {
+        let mut latency = Distribution::default();
         for slot in &self.slots {
             for (number, _) in self.commands() {
                 for phase in PHASES {
@@ -278,7 +279,7 @@ impl Telemetry {
 
     /// What goes on at this moment.
     #[inline]
-    pub fn phase(&self) -> Phase {
+    pub fn phase(&self) -> CheckpointEpoch {
         self.phase.now()
     }
 
@@ -293,7 +294,7 @@ impl Telemetry {
     }
 
     /// The command that kept a client waiting longest in the save that runs or ran last.
-    pub fn worst(&self) -> Option<Worst> {
+    pub fn worst(&self) -> Option<LongestCommand> {
         let save = self.phase.save();
         self.slots.iter().filter_map(|slot| slot.worst(save)).max_by_key(|worst| worst.nanos)
     }
@@ -316,24 +317,24 @@ impl Telemetry {
     }
 
     /// Something held clients up. Not for threads that run commands: it takes a lock.
-    pub fn latency_event(&self, event: Event, took: Duration) {
+    pub fn latency_event(&self, event: LatencyEvent, took: Duration) {
         self.monitor.record(self.monitor.spike(event, clock::wall_ms(), took));
     }
 
     /// The events that were recorded by now.
-    pub fn latency_events(&self) -> Vec<EventFigures> {
+    pub fn latency_events(&self) -> Vec<LatencyEventHistory> {
         self.monitor.collect(self.slots.iter().map(|slot| &slot.spikes));
         self.monitor.events()
     }
 
     /// Forgets an event; tells whether there was something to forget.
-    pub fn reset_latency_event(&self, event: Event) -> bool {
+    pub fn reset_latency_event(&self, event: LatencyEvent) -> bool {
         self.monitor.collect(self.slots.iter().map(|slot| &slot.spikes));
         self.monitor.reset(event)
     }
 
     /// The newest entries of the slow log, so many at most.
-    pub fn slowlog(&self, count: usize) -> Vec<SlowEntry> {
+    pub fn slowlog(&self, count: usize) -> Vec<SlowlogEntry> {
         self.collect_slow();
         self.slow_log.newest(count)
     }
@@ -391,9 +392,9 @@ impl Telemetry {
     }
 
     /// CONFIG RESETSTAT: INFO counts from zero again. Metrics do not.
-    pub fn reset(&self, inputs: &InfoInputs) {
+    pub fn reset(&self, inputs: &StatsSnapshot) {
         let view = self.persistence.view(Timestamp::default(), 0);
-        let zero = Zero {
+        let zero = Baseline {
             totals: self.totals(),
             commands: self.commands().map(|(number, _)| self.command(number)).collect(),
             latencies: self.commands().map(|(number, _)| self.latency(number)).collect(),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use zerocopy::FromZeros;
 
-use super::mailbox::Mailbox;
+use super::mailbox::RingBuffer;
 
 /// Samples that a series keeps.
 pub const SAMPLES: usize = 160;
@@ -16,7 +16,7 @@ const NOTES: usize = 64;
 
 /// What can hold clients up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Event {
+pub enum LatencyEvent {
     /// The kernel forked.
     Fork,
     /// A save waited until no command ran, at its fork or at its end.
@@ -37,7 +37,7 @@ pub enum Event {
     EvictionDel,
 }
 
-impl Event {
+impl LatencyEvent {
     /// All of them.
     pub const ALL: [Self; 9] = [
         Self::Fork,
@@ -73,11 +73,11 @@ impl Event {
 }
 
 /// Notes of spikes by one thread.
-pub(super) type SpikeNotes = Mailbox<Spike>;
+pub(super) type SpikeNotes = RingBuffer<Spike>;
 
 /// Room for the notes of one thread.
 pub(super) fn spike_notes() -> SpikeNotes {
-    Mailbox::new(NOTES)
+    RingBuffer::new(NOTES)
 }
 
 /// A spike as its thread notes it.
@@ -90,7 +90,7 @@ pub(super) struct Spike {
 
 /// The worst of one second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sample {
+pub struct LatencySample {
     /// The second since 1970.
     pub at_s: i64,
     /// Milliseconds.
@@ -99,30 +99,30 @@ pub struct Sample {
 
 /// What was recorded of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct EventFigures {
+pub struct LatencyEventHistory {
     /// The event.
-    pub event: Event,
+    pub event: LatencyEvent,
     /// The samples, the oldest first; there is one at least.
-    pub samples: Vec<Sample>,
+    pub samples: Vec<LatencySample>,
     /// The longest since the start or the last reset, in milliseconds.
     pub max_ms: u64,
 }
 
-impl EventFigures {
+impl LatencyEventHistory {
     /// The last sample.
-    pub fn latest(&self) -> Sample {
-        self.samples.last().copied().unwrap_or(Sample { at_s: 0, ms: 0 })
+    pub fn latest(&self) -> LatencySample {
+        self.samples.last().copied().unwrap_or(LatencySample { at_s: 0, ms: 0 })
     }
 }
 
 #[derive(Debug, Default)]
-struct Series {
-    samples: VecDeque<Sample>,
+struct EventSamples {
+    samples: VecDeque<LatencySample>,
     max_ms: u64,
 }
 
-impl Series {
-    fn add(&mut self, sample: Sample) {
+impl EventSamples {
+    fn add(&mut self, sample: LatencySample) {
         self.max_ms = self.max_ms.max(sample.ms);
         match self.samples.back_mut() {
             // Threads may be a little behind each other.
@@ -139,20 +139,20 @@ impl Series {
 
 /// The monitor.
 #[derive(Debug, Default)]
-pub(super) struct Monitor {
-    /// Zero: nothing is recorded.
+pub(super) struct LatencyMonitor {
+    /// Baseline: nothing is recorded.
     threshold_ms: AtomicU64,
-    series: Mutex<[Series; Event::ALL.len()]>,
+    series: Mutex<[EventSamples; LatencyEvent::ALL.len()]>,
 }
 
-impl Monitor {
+impl LatencyMonitor {
     /// Records spikes of so many milliseconds from now on; 0: none.
     pub(super) fn set_threshold(&self, ms: u64) {
         self.threshold_ms.store(ms, Relaxed);
     }
 
     /// A spike worth recording.
-    pub(super) fn spike(&self, event: Event, at_ms: i64, took: Duration) -> Option<Spike> {
+    pub(super) fn spike(&self, event: LatencyEvent, at_ms: i64, took: Duration) -> Option<Spike> {
         let threshold = self.threshold_ms.load(Relaxed);
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
         let at_s = at_ms.div_euclid(1000);
@@ -164,7 +164,7 @@ impl Monitor {
         let mut series = self.series.lock();
         for spike in spikes {
             if let Some(series) = series.get_mut(spike.event) {
-                series.add(Sample { at_s: spike.at_s, ms: spike.ms });
+                series.add(LatencySample { at_s: spike.at_s, ms: spike.ms });
             }
         }
     }
@@ -180,11 +180,11 @@ impl Monitor {
     }
 
     /// The events that were recorded.
-    pub(super) fn events(&self) -> Vec<EventFigures> {
+    pub(super) fn events(&self) -> Vec<LatencyEventHistory> {
         let series = self.series.lock();
-        let each = Event::ALL.into_iter().zip(series.iter());
+        let each = LatencyEvent::ALL.into_iter().zip(series.iter());
         let used = each.filter(|(_, series)| !series.samples.is_empty());
-        used.map(|(event, series)| EventFigures {
+        used.map(|(event, series)| LatencyEventHistory {
             event,
             samples: series.samples.iter().copied().collect(),
             max_ms: series.max_ms,
@@ -193,7 +193,7 @@ impl Monitor {
     }
 
     /// Forgets an event; tells whether there was something to forget.
-    pub(super) fn reset(&self, event: Event) -> bool {
+    pub(super) fn reset(&self, event: LatencyEvent) -> bool {
         let mut series = self.series.lock();
         let series = series.get_mut(event as usize).map(std::mem::take);
         series.is_some_and(|series| !series.samples.is_empty())
@@ -204,47 +204,53 @@ impl Monitor {
 mod tests {
     use super::*;
 
-    fn at(monitor: &Monitor, event: Event, at_ms: i64, ms: u64) {
+    fn at(monitor: &LatencyMonitor, event: LatencyEvent, at_ms: i64, ms: u64) {
         monitor.record(monitor.spike(event, at_ms, Duration::from_millis(ms)));
     }
 
     #[test]
     fn only_spikes_above_the_threshold_are_recorded() {
-        let monitor = Monitor::default();
-        at(&monitor, Event::Fork, 1000, 500);
+        let monitor = LatencyMonitor::default();
+        at(&monitor, LatencyEvent::Fork, 1000, 500);
         assert!(monitor.events().is_empty(), "off");
         monitor.set_threshold(10);
-        at(&monitor, Event::Fork, 1000, 9);
+        at(&monitor, LatencyEvent::Fork, 1000, 9);
         assert!(monitor.events().is_empty());
-        at(&monitor, Event::Fork, 1000, 10);
-        assert_eq!(monitor.events()[0].latest(), Sample { at_s: 1, ms: 10 });
+        at(&monitor, LatencyEvent::Fork, 1000, 10);
+        assert_eq!(monitor.events()[0].latest(), LatencySample { at_s: 1, ms: 10 });
     }
 
     #[test]
     fn a_second_has_one_sample_and_160_are_kept() {
-        let monitor = Monitor::default();
+        let monitor = LatencyMonitor::default();
         monitor.set_threshold(1);
         for (at_ms, ms) in [(1000, 5), (1900, 9), (1999, 7), (2000, 3)] {
-            at(&monitor, Event::CowFault, at_ms, ms);
+            at(&monitor, LatencyEvent::CowFault, at_ms, ms);
         }
         let events = monitor.events();
-        assert_eq!((events.len(), events[0].event, events[0].max_ms), (1, Event::CowFault, 9));
-        assert_eq!(events[0].samples, [Sample { at_s: 1, ms: 9 }, Sample { at_s: 2, ms: 3 }]);
-        (3..300).for_each(|second| at(&monitor, Event::CowFault, second * 1000, 1));
+        assert_eq!(
+            (events.len(), events[0].event, events[0].max_ms),
+            (1, LatencyEvent::CowFault, 9)
+        );
+        assert_eq!(
+            events[0].samples,
+            [LatencySample { at_s: 1, ms: 9 }, LatencySample { at_s: 2, ms: 3 }]
+        );
+        (3..300).for_each(|second| at(&monitor, LatencyEvent::CowFault, second * 1000, 1));
         let events = monitor.events();
         assert_eq!((events[0].samples.len(), events[0].samples[0].at_s), (SAMPLES, 140));
         assert_eq!(events[0].max_ms, 9);
-        assert!(monitor.reset(Event::CowFault) && !monitor.reset(Event::CowFault));
+        assert!(monitor.reset(LatencyEvent::CowFault) && !monitor.reset(LatencyEvent::CowFault));
         assert!(monitor.events().is_empty());
     }
 
     #[test]
     fn threads_notes_come_in_the_order_of_time() {
-        let monitor = Monitor::default();
+        let monitor = LatencyMonitor::default();
         monitor.set_threshold(1);
         let threads = [spike_notes(), spike_notes()];
         for (thread, at_ms) in [(0, 3000), (1, 1000), (1, 2000)] {
-            let spike = monitor.spike(Event::Command, at_ms, Duration::from_millis(4));
+            let spike = monitor.spike(LatencyEvent::Command, at_ms, Duration::from_millis(4));
             threads[thread].leave(|note| *note = spike.unwrap());
         }
         monitor.collect(threads.iter());
@@ -254,9 +260,9 @@ mod tests {
 
     #[test]
     fn names_are_found() {
-        for event in Event::ALL {
-            assert_eq!(Event::named(event.name().to_uppercase().as_bytes()), Some(event));
+        for event in LatencyEvent::ALL {
+            assert_eq!(LatencyEvent::named(event.name().to_uppercase().as_bytes()), Some(event));
         }
-        assert_eq!(Event::named(b"aof-write"), None);
+        assert_eq!(LatencyEvent::named(b"aof-write"), None);
     }
 }

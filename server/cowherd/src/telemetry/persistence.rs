@@ -1,6 +1,6 @@
 //! The state of saving and restoring, as INFO, the metrics and the live page show it.
 //!
-//! The engine tells events, named after what happened; readers take a [`View`].
+//! The engine tells events, named after what happened; readers take a [`PersistenceStatus`].
 //!
 //! Invariants:
 //! 1. The lock is held for a few moves only. Nothing a command waits for holds it, and a forked
@@ -14,14 +14,14 @@ use std::time::Duration;
 
 use parking_lot::Mutex;
 
-use super::saves::{History, SaveRecord, SaveStatus};
+use super::saves::{CheckpointRecord, CheckpointStatus, History};
 use crate::clock::{self, Timestamp};
-use cowherd_arena::stats::Steps;
-use cowherd_arena::stats::{Histogram, Snapshot};
+use cowherd_arena::stats::WriterTimes;
+use cowherd_arena::stats::{Distribution, Histogram};
 
 /// A save begins: what is known at the fork.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct SaveStart {
+pub struct CheckpointStart {
     /// The child's process id; 0 for a save in the foreground.
     pub pid: i32,
     /// All changes ever made, read inside the safepoint.
@@ -29,7 +29,7 @@ pub struct SaveStart {
     /// A digest of the data, taken inside the safepoint; for tests.
     pub digest: Option<String>,
     /// The figures there are; number, time and status are filled in here.
-    pub record: SaveRecord,
+    pub record: CheckpointRecord,
 }
 
 /// How long a fork held up the clients, and with what.
@@ -45,7 +45,7 @@ pub struct ForkTimes {
 
 /// What a restore reports.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct LoadReport {
+pub struct RestoreReport {
     /// Keys restored.
     pub keys_loaded: u64,
     /// Keys dropped because their time was over.
@@ -61,7 +61,7 @@ pub struct LoadReport {
 /// A save that runs.
 #[derive(Debug, Clone)]
 struct Running {
-    start: SaveStart,
+    start: CheckpointStart,
     at: Timestamp,
     sampled: Timestamp,
 }
@@ -80,33 +80,33 @@ struct State {
     last_undo: u64,
     last_digest: Option<String>,
     image_bytes: u64,
-    totals: SaveTotals,
+    totals: CheckpointTotals,
     history: History,
     latest_fork: ForkTimes,
-    restore: Option<(LoadReport, Duration)>,
+    restore: Option<(RestoreReport, Duration)>,
 }
 
 /// Sums over all saves since the start.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct SaveTotals {
+pub struct CheckpointTotals {
     /// Saves begun.
     pub begun: u64,
     /// Saves that failed.
     pub failed: u64,
     /// Where the writers' time went.
-    pub steps: Steps,
+    pub steps: WriterTimes,
     /// Bytes of memory written.
     pub raw_bytes: u64,
     /// Bytes of the images.
     pub image_bytes: u64,
     /// Records of undo logs that were written where an older one had stood.
     pub undo_reused_records: u64,
-    /// See [`SaveRecord::other_page_faults`].
+    /// See [`CheckpointRecord::other_page_faults`].
     pub other_page_faults: u64,
 }
 
-impl SaveTotals {
-    fn add(&mut self, record: &SaveRecord) {
+impl CheckpointTotals {
+    fn add(&mut self, record: &CheckpointRecord) {
         self.steps = self.steps.plus(&record.steps);
         self.raw_bytes += record.raw_bytes;
         self.image_bytes += record.image_bytes;
@@ -152,7 +152,7 @@ impl Persistence {
     }
 
     /// The restore succeeded; the server serves from now on.
-    pub fn loading_finished(&self, now: Timestamp, report: LoadReport) {
+    pub fn loading_finished(&self, now: Timestamp, report: RestoreReport) {
         let mut state = self.state.lock();
         let duration = state.loading_since.take().map_or(Duration::ZERO, |start| now.since(&start));
         state.saved_changes = report.changes;
@@ -178,7 +178,7 @@ impl Persistence {
 
     /// A save began, `at` the moment at which it asked for the first lock. If one runs already it
     /// has forked anew: it goes on with the new figures.
-    pub fn save_started(&self, start: SaveStart, at: Timestamp) {
+    pub fn save_started(&self, start: CheckpointStart, at: Timestamp) {
         let mut state = self.state.lock();
         let (number, at) = match state.running.take() {
             Some(old) => (old.start.record.number, old.at),
@@ -195,7 +195,12 @@ impl Persistence {
 
     /// What the running save has done and cost up to now; ignored if it is another's than that of
     /// the child `pid`, who may have ended since.
-    pub fn save_sampled(&self, pid: i32, now: Timestamp, update: impl FnOnce(&mut SaveRecord)) {
+    pub fn save_sampled(
+        &self,
+        pid: i32,
+        now: Timestamp,
+        update: impl FnOnce(&mut CheckpointRecord),
+    ) {
         let mut state = self.state.lock();
         if let Some(running) = state.running.as_mut().filter(|running| running.start.pid == pid) {
             running.sampled = now;
@@ -209,17 +214,19 @@ impl Persistence {
     pub fn save_finished(
         &self,
         now: Timestamp,
-        finish: impl FnOnce(&mut SaveRecord),
-    ) -> SaveRecord {
+        finish: impl FnOnce(&mut CheckpointRecord),
+    ) -> CheckpointRecord {
         let mut state = self.state.lock();
         let running = state.running.take();
         let mut record = running.as_ref().map(|running| running.start.record.clone());
-        let record = record
-            .get_or_insert_with(|| SaveRecord { started_ms: now.wall_ms, ..SaveRecord::default() });
+        let record = record.get_or_insert_with(|| CheckpointRecord {
+            started_ms: now.wall_ms,
+            ..CheckpointRecord::default()
+        });
         record.duration = running.as_ref().map_or(Duration::ZERO, |one| now.since(&one.at));
         finish(record);
         match record.status {
-            SaveStatus::Ok => {
+            CheckpointStatus::Ok => {
                 state.last_save_ms = now.wall_ms;
                 state.image_bytes = record.image_bytes;
                 if let Some(Running { start, .. }) = &running {
@@ -227,11 +234,11 @@ impl Persistence {
                     state.last_digest.clone_from(&start.digest);
                 }
             }
-            SaveStatus::Failed => state.totals.failed += 1,
-            SaveStatus::Cancelled | SaveStatus::Running => {}
+            CheckpointStatus::Failed => state.totals.failed += 1,
+            CheckpointStatus::Cancelled | CheckpointStatus::Running => {}
         }
-        if record.status != SaveStatus::Cancelled {
-            state.last_failed = record.status != SaveStatus::Ok;
+        if record.status != CheckpointStatus::Cancelled {
+            state.last_failed = record.status != CheckpointStatus::Ok;
             // Writers that were faster than the save tell nothing of whether the disk takes one.
             if !record.outpaced {
                 self.cannot_save.store(state.last_failed, Relaxed);
@@ -249,7 +256,7 @@ impl Persistence {
     }
 
     /// The last saves that have ended, the oldest first.
-    pub fn history(&self) -> Vec<SaveRecord> {
+    pub fn history(&self) -> Vec<CheckpointRecord> {
         self.state.lock().history.list()
     }
 
@@ -276,17 +283,17 @@ impl Persistence {
     }
 
     /// All there is to know at this moment. `changes` are all changes ever made.
-    pub fn view(&self, now: Timestamp, changes: u64) -> View {
+    pub fn view(&self, now: Timestamp, changes: u64) -> PersistenceStatus {
         let state = self.state.lock();
         let restore = state.restore.as_ref();
-        View {
-            loading: state.loading_since.map(|since| Loading {
+        PersistenceStatus {
+            loading: state.loading_since.map(|since| RunningRestore {
                 since,
                 elapsed: now.since(&since),
                 loaded_bytes: self.loaded_bytes.load(Relaxed),
                 total_bytes: self.loading_total_bytes.load(Relaxed),
             }),
-            saving: state.running.as_ref().map(|running| Saving {
+            saving: state.running.as_ref().map(|running| RunningCheckpoint {
                 pid: running.start.pid,
                 since: running.at,
                 elapsed: now.since(&running.at),
@@ -316,11 +323,11 @@ impl Persistence {
 
 /// What a [`Persistence`] knew at one moment.
 #[derive(Debug, Clone, PartialEq, Default)]
-pub struct View {
+pub struct PersistenceStatus {
     /// The restore that runs.
-    pub loading: Option<Loading>,
+    pub loading: Option<RunningRestore>,
     /// The save that runs.
-    pub saving: Option<Saving>,
+    pub saving: Option<RunningCheckpoint>,
     /// Changes that the last save does not hold.
     pub changes_since_last_save: u64,
     /// When the last save succeeded, or when the server started; milliseconds since 1970.
@@ -338,28 +345,28 @@ pub struct View {
     /// The digest taken at the fork of the last save that succeeded.
     pub last_digest: Option<String>,
     /// The last save that ended, however it did.
-    pub last: Option<SaveRecord>,
+    pub last: Option<CheckpointRecord>,
     /// Size of the image on disk.
     pub image_bytes: u64,
     /// Sums over all saves.
-    pub totals: SaveTotals,
+    pub totals: CheckpointTotals,
     /// How long the last fork held up the clients.
     pub latest_fork: ForkTimes,
     /// How long forks held up the clients.
-    pub hold_ups: Snapshot,
+    pub hold_ups: Distribution,
     /// How much of it was waiting for the safepoint.
-    pub waits: Snapshot,
+    pub waits: Distribution,
     /// How much of it was `fork(2)`.
-    pub forks: Snapshot,
+    pub forks: Distribution,
     /// The restore at the start; zeros when there was none.
-    pub restored: LoadReport,
+    pub restored: RestoreReport,
     /// How long that restore took; None when there was none.
     pub restore_duration: Option<Duration>,
 }
 
 /// A restore that runs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Loading {
+pub struct RunningRestore {
     /// When it began.
     pub since: Timestamp,
     /// How long it has run.
@@ -372,7 +379,7 @@ pub struct Loading {
 
 /// A save that runs.
 #[derive(Debug, Clone, PartialEq)]
-pub struct Saving {
+pub struct RunningCheckpoint {
     /// The child's process id; 0 in the foreground.
     pub pid: i32,
     /// When it asked for the first lock.
@@ -382,10 +389,10 @@ pub struct Saving {
     /// How old the figures are.
     pub age: Duration,
     /// Its figures so far.
-    pub record: SaveRecord,
+    pub record: CheckpointRecord,
 }
 
-impl Saving {
+impl RunningCheckpoint {
     /// The share that is written, 0 to 1.
     pub fn progress(&self) -> f64 {
         if self.record.chunks == 0 {

@@ -5,32 +5,32 @@ fn at(seconds: u32) -> Timestamp {
     Timestamp { wall_ms: 1_000_000 + seconds as i64 * 1000, monotonic_us: seconds * 1_000_000 }
 }
 
-fn start(changes: u64) -> SaveStart {
+fn start(changes: u64) -> CheckpointStart {
     let digest = Some(format!("digest-{changes}"));
-    let record = SaveRecord { chunks: 8, keys: 100, ..SaveRecord::default() };
-    SaveStart { pid: 42, changes, digest, record }
+    let record = CheckpointRecord { chunks: 8, keys: 100, ..CheckpointRecord::default() };
+    CheckpointStart { pid: 42, changes, digest, record }
 }
 
 fn times(micros: u64) -> ForkTimes {
     ForkTimes { hold_up: Duration::from_micros(micros), ..ForkTimes::default() }
 }
 
-fn succeed(image_bytes: u64, cow_bytes: u64) -> impl FnOnce(&mut SaveRecord) {
+fn succeed(image_bytes: u64, cow_bytes: u64) -> impl FnOnce(&mut CheckpointRecord) {
     move |record| {
-        record.status = SaveStatus::Ok;
+        record.status = CheckpointStatus::Ok;
         record.image_bytes = image_bytes;
         record.cow.copied_bytes = cow_bytes;
     }
 }
 
-fn fail(error: &str) -> impl FnOnce(&mut SaveRecord) {
+fn fail(error: &str) -> impl FnOnce(&mut CheckpointRecord) {
     move |record| {
-        record.status = SaveStatus::Failed;
+        record.status = CheckpointStatus::Failed;
         record.error = Some(error.to_owned());
     }
 }
 
-fn copied(bytes: u64) -> impl FnOnce(&mut SaveRecord) {
+fn copied(bytes: u64) -> impl FnOnce(&mut CheckpointRecord) {
     move |record| record.cow.copied_bytes = bytes
 }
 
@@ -80,7 +80,7 @@ fn what_an_undo_log_captured_is_told_apart_from_copies() {
     for _ in 0..2 {
         persistence.save_started(start(10), at(1));
         persistence.save_finished(at(2), |record| {
-            record.status = SaveStatus::Ok;
+            record.status = CheckpointStatus::Ok;
             record.undo.captured_bytes = 512;
             record.undo.reused_records = 3;
             record.other_page_faults = Some(40);
@@ -127,10 +127,10 @@ fn a_save_that_writers_outpaced_says_nothing_of_the_disk() {
         });
         (persistence.last_save_failed(), persistence.cannot_save())
     };
-    assert_eq!(save(1, SaveStatus::Failed, true), (true, false));
-    assert_eq!(save(3, SaveStatus::Failed, false), (true, true));
-    assert_eq!(save(5, SaveStatus::Failed, true), (true, true), "the disk may still be full");
-    assert_eq!(save(7, SaveStatus::Ok, false), (false, false));
+    assert_eq!(save(1, CheckpointStatus::Failed, true), (true, false));
+    assert_eq!(save(3, CheckpointStatus::Failed, false), (true, true));
+    assert_eq!(save(5, CheckpointStatus::Failed, true), (true, true), "the disk may still be full");
+    assert_eq!(save(7, CheckpointStatus::Ok, false), (false, false));
 }
 
 #[test]
@@ -154,7 +154,7 @@ fn a_restore_is_followed() {
 
     let digest = Some("abc".to_owned());
     let report =
-        LoadReport { keys_loaded: 9, keys_expired: 2, image_bytes: 1000, changes: 11, digest };
+        RestoreReport { keys_loaded: 9, keys_expired: 2, image_bytes: 1000, changes: 11, digest };
     persistence.loading_finished(at(6), report.clone());
     let view = persistence.view(at(7), 11);
     assert!(!persistence.is_loading());
@@ -165,7 +165,7 @@ fn a_restore_is_followed() {
 #[test]
 fn progress_without_chunks_is_no_division_by_zero() {
     let persistence = Persistence::new(at(0));
-    persistence.save_started(SaveStart::default(), at(0));
+    persistence.save_started(CheckpointStart::default(), at(0));
     let saving = persistence.view(at(0), 0).saving.unwrap();
     assert_eq!((saving.progress(), saving.keys_done()), (0.0, 0));
 }
@@ -174,20 +174,20 @@ fn progress_without_chunks_is_no_division_by_zero() {
 fn a_save_that_is_called_off_is_remembered_and_changes_nothing_else() {
     let persistence = Persistence::new(at(0));
     persistence.save_started(start(10), at(1));
-    persistence.save_finished(at(3), |record| record.status = SaveStatus::Cancelled);
+    persistence.save_finished(at(3), |record| record.status = CheckpointStatus::Cancelled);
     let view = persistence.view(at(4), 10);
     assert_eq!((view.changes_since_last_save, view.last_duration), (10, None));
     assert!(!view.last_save_failed && view.saving.is_none());
     let last = view.last.unwrap();
     assert_eq!((last.number, last.duration), (1, Duration::from_secs(2)));
-    assert_eq!(last.status, SaveStatus::Cancelled);
+    assert_eq!(last.status, CheckpointStatus::Cancelled);
 }
 
 #[test]
 fn a_save_that_forks_again_stays_one_save() {
     let persistence = Persistence::new(at(0));
     persistence.save_started(start(10), at(1));
-    persistence.save_started(SaveStart { pid: 43, ..start(12) }, at(2));
+    persistence.save_started(CheckpointStart { pid: 43, ..start(12) }, at(2));
     assert_eq!(persistence.saving_pid(), Some(43));
     let record = persistence.save_finished(at(5), succeed(1, 0));
     assert_eq!((record.number, record.duration), (1, Duration::from_secs(4)));

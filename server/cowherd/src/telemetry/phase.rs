@@ -5,9 +5,9 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, fence};
 
 /// What goes on: an odd number while a save runs, each save its own.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Phase(pub(super) u64);
+pub struct CheckpointEpoch(pub(super) u64);
 
-impl Phase {
+impl CheckpointEpoch {
     /// Whether a save runs.
     #[inline]
     pub const fn is_snapshot(self) -> bool {
@@ -27,8 +27,8 @@ pub(super) struct PhaseCounter(AtomicU64);
 impl PhaseCounter {
     /// What goes on at this moment.
     #[inline]
-    pub(super) fn now(&self) -> Phase {
-        Phase(self.0.load(Relaxed))
+    pub(super) fn now(&self) -> CheckpointEpoch {
+        CheckpointEpoch(self.0.load(Relaxed))
     }
 
     /// Goes on to the next phase.
@@ -44,7 +44,7 @@ impl PhaseCounter {
 
 /// The command that kept a client waiting longest.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Worst {
+pub struct LongestCommand {
     /// How long, in nanoseconds.
     pub nanos: u64,
     /// When it began, as [`crate::clock::monotonic_ns`] counts.
@@ -60,7 +60,7 @@ pub struct Worst {
 /// A sequence lock: the writer makes `sequence` odd, writes, and makes it even; a reader that saw
 /// it odd, or saw it change, reads again.
 #[derive(Debug, Default)]
-pub(super) struct WorstCell {
+pub(super) struct LongestCommandCell {
     sequence: AtomicU64,
     save: AtomicU64,
     nanos: AtomicU64,
@@ -69,17 +69,17 @@ pub(super) struct WorstCell {
     command: AtomicUsize,
 }
 
-impl WorstCell {
+impl LongestCommandCell {
     /// A command of a save has ended.
     #[inline]
-    pub(super) fn note(&self, save: u64, worst: Worst) {
+    pub(super) fn note(&self, save: u64, worst: LongestCommand) {
         if worst.nanos > self.nanos.load(Relaxed) || self.save.load(Relaxed) != save {
             self.write(save, worst);
         }
     }
 
     #[cold]
-    fn write(&self, save: u64, worst: Worst) {
+    fn write(&self, save: u64, worst: LongestCommand) {
         let sequence = self.sequence.load(Relaxed);
         self.sequence.store(sequence + 1, Relaxed);
         fence(Release);
@@ -92,11 +92,11 @@ impl WorstCell {
     }
 
     /// The worst of a save, if there was a command.
-    pub(super) fn read(&self, save: u64) -> Option<Worst> {
+    pub(super) fn read(&self, save: u64) -> Option<LongestCommand> {
         loop {
             let before = self.sequence.load(Acquire);
             let of = self.save.load(Relaxed);
-            let worst = Worst {
+            let worst = LongestCommand {
                 nanos: self.nanos.load(Relaxed),
                 begun_ns: self.begun_ns.load(Relaxed),
                 stall_nanos: self.stall_nanos.load(Relaxed),
@@ -115,13 +115,13 @@ impl WorstCell {
 mod tests {
     use super::*;
 
-    fn worst(nanos: u64) -> Worst {
-        Worst { nanos, begun_ns: nanos, stall_nanos: nanos, command: nanos as usize }
+    fn worst(nanos: u64) -> LongestCommand {
+        LongestCommand { nanos, begun_ns: nanos, stall_nanos: nanos, command: nanos as usize }
     }
 
     #[test]
     fn each_save_has_its_own_worst() {
-        let cell = WorstCell::default();
+        let cell = LongestCommandCell::default();
         assert_eq!(cell.read(1), None);
         [5, 9, 7].into_iter().for_each(|nanos| cell.note(1, worst(nanos)));
         assert_eq!(cell.read(1), Some(worst(9)));
@@ -131,7 +131,7 @@ mod tests {
 
     #[test]
     fn readers_never_see_a_mixture() {
-        let cell = WorstCell::default();
+        let cell = LongestCommandCell::default();
         std::thread::scope(|scope| {
             scope.spawn(|| (1..200_000).for_each(|nanos| cell.note(1, worst(nanos))));
             let mut last = 0;

@@ -26,13 +26,13 @@ impl Rates {
 
 /// A ring of samples.
 #[derive(Debug, Default)]
-pub(super) struct Sampler {
+pub(super) struct RateSampler {
     last: Option<(u64, Rates)>,
     samples: [Rates; SAMPLES],
     next: usize,
 }
 
-impl Sampler {
+impl RateSampler {
     /// Takes a sample of the counters.
     pub(super) fn sample(&mut self, now_us: u64, counters: Rates) {
         if let Some((last_us, last)) = self.last {
@@ -74,7 +74,7 @@ mod tests {
 
     #[test]
     fn a_steady_rate_is_reached_after_all_samples() {
-        let mut sampler = Sampler::default();
+        let mut sampler = RateSampler::default();
         for tick in 0..=8 {
             sampler.sample(tick * 100_000, counters(tick * 50));
         }
@@ -89,7 +89,7 @@ mod tests {
 
     #[test]
     fn clocks_and_counters_that_stand_still_or_go_back_are_harmless() {
-        let mut sampler = Sampler::default();
+        let mut sampler = RateSampler::default();
         sampler.sample(100, counters(7));
         sampler.sample(100, counters(9));
         sampler.sample(50, counters(9));

@@ -6,7 +6,7 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use cowherd_arena::stats::{CowFigures, Steps, UndoFigures};
+use cowherd_arena::stats::{CowStats, UndoStats, WriterTimes};
 use serde::{Serialize, Serializer};
 
 use crate::config::CheckpointIsolation;
@@ -17,7 +17,7 @@ pub const KEPT: usize = 64;
 /// How a save ended, or that it has not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum SaveStatus {
+pub enum CheckpointStatus {
     /// It runs.
     #[default]
     Running,
@@ -29,7 +29,7 @@ pub enum SaveStatus {
     Cancelled,
 }
 
-impl SaveStatus {
+impl CheckpointStatus {
     /// As INFO and the metrics name it.
     pub const fn name(self) -> &'static str {
         match self {
@@ -44,7 +44,7 @@ impl SaveStatus {
 /// What made a command slow: that which took most of its time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize)]
 #[serde(rename_all = "kebab-case")]
-pub enum Cause {
+pub enum StallCause {
     /// It waited until the saver had locked everything, or let go of it.
     Safepoint,
     /// It waited while the kernel forked.
@@ -58,7 +58,7 @@ pub enum Cause {
     Other,
 }
 
-impl Cause {
+impl StallCause {
     /// All of them.
     pub const ALL: [Self; 5] =
         [Self::Safepoint, Self::Fork, Self::CowFault, Self::UndoCapture, Self::Other];
@@ -78,19 +78,19 @@ impl Cause {
 /// The longest that a client waited for one command while a save ran. Commands for administrators,
 /// such as the BGSAVE that waits for its own fork, are left out.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize)]
-pub struct Stall {
+pub struct LongestStall {
     /// How long.
     #[serde(rename = "seconds", serialize_with = "seconds")]
     pub took: Duration,
     /// What took most of it.
-    pub cause: Cause,
+    pub cause: StallCause,
     /// The command, in lower case.
     pub command: String,
 }
 
 /// One save.
 #[derive(Debug, Clone, PartialEq, Default, Serialize)]
-pub struct SaveRecord {
+pub struct CheckpointRecord {
     /// 1 for the first since the start of the process.
     pub number: u64,
     /// When it began, in milliseconds since 1970.
@@ -98,7 +98,7 @@ pub struct SaveRecord {
     /// Whether a child wrote it.
     pub background: bool,
     /// How it ended.
-    pub status: SaveStatus,
+    pub status: CheckpointStatus,
     /// Why it failed.
     pub error: Option<String>,
     /// Whether it failed since writers changed more than the undo log may hold.
@@ -128,17 +128,17 @@ pub struct SaveRecord {
     #[serde(rename = "duration_seconds", serialize_with = "seconds")]
     pub duration: Duration,
     /// Where the writer's time went.
-    pub steps: Steps,
+    pub steps: WriterTimes,
     /// Bytes of the chunks written, as they lie in memory.
     pub raw_bytes: u64,
     /// Bytes of the image.
     pub image_bytes: u64,
     /// What copy-on-write cost.
-    pub cow: CowFigures,
+    pub cow: CowStats,
     /// What the undo log cost.
-    pub undo: UndoFigures,
+    pub undo: UndoStats,
     /// The longest wait of a client; none if no command ran.
-    pub longest_stall: Option<Stall>,
+    pub longest_stall: Option<LongestStall>,
     /// Bytes of the arena on huge pages at the fork.
     pub huge_before_bytes: Option<u64>,
     /// Bytes of the arena on huge pages at the end.
@@ -149,11 +149,11 @@ pub struct SaveRecord {
     /// page tables and its buffers.
     pub extra_memory_bytes: u64,
     /// Minor page faults of the server's threads, without the saver's, from asking for the first
-    /// lock until the child was gone, less those of the arena that [`CowFigures`] count.
+    /// lock until the child was gone, less those of the arena that [`CowStats`] count.
     pub other_page_faults: Option<u64>,
 }
 
-impl SaveRecord {
+impl CheckpointRecord {
     /// Whether the child saw one instant by an undo log.
     pub fn has_undo_log(&self) -> bool {
         self.isolation == CheckpointIsolation::UndoLog.name()
@@ -179,11 +179,11 @@ impl SaveRecord {
 
 /// The last saves, the oldest first.
 #[derive(Debug, Default)]
-pub(super) struct History(VecDeque<SaveRecord>);
+pub(super) struct History(VecDeque<CheckpointRecord>);
 
 impl History {
     /// Remembers a save that has ended.
-    pub(super) fn push(&mut self, record: SaveRecord) {
+    pub(super) fn push(&mut self, record: CheckpointRecord) {
         if self.0.len() == KEPT {
             self.0.pop_front();
         }
@@ -191,12 +191,12 @@ impl History {
     }
 
     /// The last one.
-    pub(super) fn last(&self) -> Option<&SaveRecord> {
+    pub(super) fn last(&self) -> Option<&CheckpointRecord> {
         self.0.back()
     }
 
     /// All that are remembered, the oldest first.
-    pub(super) fn list(&self) -> Vec<SaveRecord> {
+    pub(super) fn list(&self) -> Vec<CheckpointRecord> {
         self.0.iter().cloned().collect()
     }
 }

@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 use zerocopy::FromZeros;
 
-use super::mailbox::Mailbox;
+use super::mailbox::RingBuffer;
 
 /// Arguments that an entry keeps, and bytes of each: as Redis does.
 const ARGUMENTS: usize = 32;
@@ -19,16 +19,16 @@ const NAME_BYTES: usize = 64;
 const NOTES: usize = 128;
 
 /// Notes of slow commands by one thread.
-pub(super) type SlowNotes = Mailbox<Note>;
+pub(super) type SlowNotes = RingBuffer<SlowCommandSlot>;
 
 /// Room for the notes of one thread.
 pub(super) fn slow_notes() -> SlowNotes {
-    Mailbox::new(NOTES)
+    RingBuffer::new(NOTES)
 }
 
 /// A slow command as its thread notes it.
 #[derive(Debug, FromZeros)]
-pub(super) struct Note {
+pub(super) struct SlowCommandSlot {
     at_ms: i64,
     nanos: u64,
     stall_nanos: u64,
@@ -67,7 +67,7 @@ fn fill(to: &mut [u8], from: &[u8]) -> usize {
 
 /// A command that was slow.
 #[derive(Debug, Clone, Copy)]
-pub struct Slow<'a> {
+pub struct SlowCommand<'a> {
     /// When it ended, in milliseconds since 1970.
     pub at_ms: i64,
     /// How long it took, in nanoseconds.
@@ -80,11 +80,11 @@ pub struct Slow<'a> {
     pub name: &'a str,
 }
 
-impl Note {
+impl SlowCommandSlot {
     /// Takes down a command with its arguments. Allocates nothing.
     pub(super) fn take_down<'a>(
         &mut self,
-        slow: &Slow<'_>,
+        slow: &SlowCommand<'_>,
         arguments: impl ExactSizeIterator<Item = &'a [u8]>,
     ) {
         (self.at_ms, self.nanos, self.stall_nanos) = (slow.at_ms, slow.nanos, slow.stall_nanos);
@@ -126,7 +126,7 @@ impl Note {
 
 /// An entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlowEntry {
+pub struct SlowlogEntry {
     /// Its number, never used twice.
     pub id: u64,
     /// When the command ended, in milliseconds since 1970.
@@ -149,7 +149,7 @@ pub(super) struct SlowLog {
     limit: AtomicUsize,
     total: AtomicU64,
     /// The newest first.
-    entries: Mutex<VecDeque<SlowEntry>>,
+    entries: Mutex<VecDeque<SlowlogEntry>>,
 }
 
 impl SlowLog {
@@ -166,7 +166,7 @@ impl SlowLog {
         let mut id = self.total.load(Relaxed);
         for notes in threads {
             id += notes.empty(|note| {
-                new.push(SlowEntry {
+                new.push(SlowlogEntry {
                     id: 0,
                     at_ms: note.at_ms,
                     nanos: note.nanos,
@@ -179,7 +179,7 @@ impl SlowLog {
         }
         new.sort_by_key(|entry| entry.at_ms);
         for entry in new {
-            entries.push_front(SlowEntry { id, ..entry });
+            entries.push_front(SlowlogEntry { id, ..entry });
             id += 1;
         }
         self.total.store(id, Relaxed);
@@ -187,7 +187,7 @@ impl SlowLog {
     }
 
     /// The newest entries, so many at most.
-    pub(super) fn newest(&self, count: usize) -> Vec<SlowEntry> {
+    pub(super) fn newest(&self, count: usize) -> Vec<SlowlogEntry> {
         self.entries.lock().iter().take(count).cloned().collect()
     }
 
@@ -211,10 +211,10 @@ impl SlowLog {
 mod tests {
     use super::*;
 
-    const SLOW: Slow<'_> =
-        Slow { at_ms: 5, nanos: 7, stall_nanos: 3, peer: "127.0.0.1:9", name: "me" };
+    const SLOW: SlowCommand<'_> =
+        SlowCommand { at_ms: 5, nanos: 7, stall_nanos: 3, peer: "127.0.0.1:9", name: "me" };
 
-    fn note(notes: &SlowNotes, slow: &Slow<'_>, arguments: &[&[u8]]) {
+    fn note(notes: &SlowNotes, slow: &SlowCommand<'_>, arguments: &[&[u8]]) {
         notes.leave(|note| note.take_down(slow, arguments.iter().copied()));
     }
 
@@ -224,8 +224,8 @@ mod tests {
         log.set_limit(10);
         let long = [b'x'; 131];
         note(&notes, &SLOW, &[b"SET", &long, b""]);
-        note(&notes, &Slow { at_ms: 6, ..SLOW }, &[b"a".as_slice(); 32]);
-        note(&notes, &Slow { at_ms: 7, ..SLOW }, &[b"a".as_slice(); 40]);
+        note(&notes, &SlowCommand { at_ms: 6, ..SLOW }, &[b"a".as_slice(); 32]);
+        note(&notes, &SlowCommand { at_ms: 7, ..SLOW }, &[b"a".as_slice(); 40]);
         log.collect([&notes].into_iter());
         let entries = log.newest(10);
         assert_eq!(entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [2, 1, 0]);
@@ -245,7 +245,7 @@ mod tests {
         log.set_limit(3);
         let threads = [slow_notes(), slow_notes()];
         for (thread, at_ms) in [(0, 1), (0, 4), (1, 2), (1, 3)] {
-            note(&threads[thread], &Slow { at_ms, ..SLOW }, &[b"GET"]);
+            note(&threads[thread], &SlowCommand { at_ms, ..SLOW }, &[b"GET"]);
         }
         log.collect(threads.iter());
         let times =

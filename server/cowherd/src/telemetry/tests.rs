@@ -84,11 +84,11 @@ fn rates_and_peak_follow_the_ticks() {
 fn changes_since_the_last_save_are_those_after_the_fork() {
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
-    let start = SaveStart { changes: 5, ..SaveStart::default() };
+    let start = CheckpointStart { changes: 5, ..CheckpointStart::default() };
     persistence.save_started(start, Timestamp::now());
     let unsaved = || persistence.view(Timestamp::now(), 7).changes_since_last_save;
     assert_eq!(unsaved(), 7);
-    persistence.save_finished(Timestamp::now(), |record| record.status = SaveStatus::Ok);
+    persistence.save_finished(Timestamp::now(), |record| record.status = CheckpointStatus::Ok);
     assert_eq!(unsaved(), 2);
 }
 
@@ -102,9 +102,9 @@ fn latencies_are_apart_by_family_and_phase() {
     telemetry.save_begins();
     let phase = recorders[1].command(1, 5000, false);
     assert!(phase.is_snapshot());
-    let worst = Worst { nanos: 5000, begun_ns: 7, stall_nanos: 4000, command: 1 };
+    let worst = LongestCommand { nanos: 5000, begun_ns: 7, stall_nanos: 4000, command: 1 };
     recorders[1].command_in_save(phase, worst);
-    recorders[0].command_in_save(phase, Worst { nanos: 4999, ..worst });
+    recorders[0].command_in_save(phase, LongestCommand { nanos: 4999, ..worst });
     recorders[0].command(2, 200, false);
     telemetry.save_ends();
     recorders[0].command(2, 300, false);

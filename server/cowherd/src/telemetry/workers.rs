@@ -21,10 +21,10 @@ use std::time::Duration;
 
 use super::Telemetry;
 use super::errors::COUNTERS;
-use super::monitor::{Event, SpikeNotes, spike_notes};
-use super::phase::{Phase, Worst, WorstCell};
-use super::slowlog::{Slow, SlowNotes, slow_notes};
-use cowherd_arena::stats::{Histogram, Snapshot, bump};
+use super::monitor::{LatencyEvent, SpikeNotes, spike_notes};
+use super::phase::{CheckpointEpoch, LongestCommand, LongestCommandCell};
+use super::slowlog::{SlowCommand, SlowNotes, slow_notes};
+use cowherd_arena::stats::{Distribution, Histogram, bump};
 
 /// What one thread counts.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ pub(super) struct Slot {
     writes: AtomicU64,
     /// The longest command since it was last taken, in nanoseconds.
     longest: AtomicU64,
-    worst: WorstCell,
+    worst: LongestCommandCell,
     pub(super) slow: SlowNotes,
     pub(super) spikes: SpikeNotes,
     commands: Box<[Command]>,
@@ -88,7 +88,7 @@ impl Slot {
             reads: AtomicU64::new(0),
             writes: AtomicU64::new(0),
             longest: AtomicU64::new(0),
-            worst: WorstCell::default(),
+            worst: LongestCommandCell::default(),
             slow: slow_notes(),
             spikes: spike_notes(),
             commands: (0..commands).map(|_| Command::default()).collect(),
@@ -96,7 +96,7 @@ impl Slot {
         }
     }
 
-    pub(super) fn add_to(&self, totals: &mut Totals) {
+    pub(super) fn add_to(&self, totals: &mut ServerTotals) {
         totals.connections_received += self.connections_received.load(Relaxed);
         totals.connections_rejected += self.connections_rejected.load(Relaxed);
         totals.clients_opened += self.clients_opened.load(Relaxed);
@@ -121,8 +121,8 @@ impl Slot {
     pub(super) fn add_latency_to(
         &self,
         command: usize,
-        phase: Phase,
-        latency: &mut Snapshot,
+        phase: CheckpointEpoch,
+        latency: &mut Distribution,
     ) -> bool {
         let command = self.commands.get(command);
         let own = command.and_then(|command| command.latency[phase.index()].get());
@@ -144,7 +144,7 @@ impl Slot {
     }
 
     /// The worst command of a save.
-    pub(super) fn worst(&self, save: u64) -> Option<Worst> {
+    pub(super) fn worst(&self, save: u64) -> Option<LongestCommand> {
         self.worst.read(save)
     }
 
@@ -155,7 +155,7 @@ impl Slot {
 
 /// Sums over all threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Totals {
+pub struct ServerTotals {
     /// Connections accepted.
     pub connections_received: u64,
     /// Connections turned away, for lack of a place.
@@ -178,7 +178,7 @@ pub struct Totals {
     pub errors: u64,
 }
 
-impl Totals {
+impl ServerTotals {
     /// Clients being served now.
     pub fn clients(&self) -> u64 {
         self.clients_opened.saturating_sub(self.clients_closed)
@@ -302,7 +302,7 @@ impl Recorder {
     /// # Panics
     /// When there is no such command.
     #[inline]
-    pub fn command(&self, number: usize, nanos: u64, failed: bool) -> Phase {
+    pub fn command(&self, number: usize, nanos: u64, failed: bool) -> CheckpointEpoch {
         let phase = self.telemetry.phase();
         let slot = self.slot();
         let command = &slot.commands[number];
@@ -324,13 +324,17 @@ impl Recorder {
 
     /// A command was executed while a save ran.
     #[inline]
-    pub fn command_in_save(&self, phase: Phase, command: Worst) {
+    pub fn command_in_save(&self, phase: CheckpointEpoch, command: LongestCommand) {
         self.slot().worst.note(phase.0, command);
     }
 
     /// A command was slow: notes it for the slow log, if it was slow enough. Takes no lock that is
     /// held for long, and allocates nothing.
-    pub fn slow<'a>(&self, slow: &Slow<'_>, arguments: impl ExactSizeIterator<Item = &'a [u8]>) {
+    pub fn slow<'a>(
+        &self,
+        slow: &SlowCommand<'_>,
+        arguments: impl ExactSizeIterator<Item = &'a [u8]>,
+    ) {
         let limit = u64::try_from(self.telemetry.slower_than.load(Relaxed));
         if limit.is_ok_and(|limit| slow.nanos / 1000 >= limit) {
             self.slot().slow.leave(|note| note.take_down(slow, arguments));
@@ -339,7 +343,7 @@ impl Recorder {
 
     /// Something held a client of this thread up: notes it for the latency monitor, if it was
     /// long enough.
-    pub fn latency_event(&self, event: Event, at_ms: i64, took: Duration) {
+    pub fn latency_event(&self, event: LatencyEvent, at_ms: i64, took: Duration) {
         if let Some(spike) = self.telemetry.monitor.spike(event, at_ms, took) {
             self.slot().spikes.leave(|note| *note = spike);
         }

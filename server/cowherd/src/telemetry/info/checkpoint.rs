@@ -8,12 +8,12 @@
 use std::fmt::Write as _;
 use std::time::Duration;
 
-use super::Reading;
-use super::page::Page;
+use super::InfoContext;
+use super::page::InfoWriter;
 use crate::clock;
-use crate::telemetry::{CowFigures, SaveRecord, Snapshot, UndoFigures, View};
+use crate::telemetry::{CheckpointRecord, CowStats, Distribution, PersistenceStatus, UndoStats};
 
-pub(super) fn checkpoint(page: &mut Page, reading: &Reading<'_>) {
+pub(super) fn checkpoint(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     let view = reading.persistence();
     page.section("Checkpoint");
     pages(page, reading);
@@ -28,7 +28,7 @@ pub(super) fn checkpoint(page: &mut Page, reading: &Reading<'_>) {
     }
 }
 
-fn pages(page: &mut Page, reading: &Reading<'_>) {
+fn pages(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     let inputs = reading.inputs;
     let (arena, thp) = (&inputs.arena, &inputs.thp);
     page.field("isolation", &inputs.checkpoint_isolation);
@@ -57,7 +57,7 @@ fn pages(page: &mut Page, reading: &Reading<'_>) {
     }
 }
 
-fn totals(page: &mut Page, reading: &Reading<'_>, view: &View) {
+fn totals(page: &mut InfoWriter, reading: &InfoContext<'_>, view: &PersistenceStatus) {
     page.field("saves", view.totals.begun);
     page.field("saves_failed", view.totals.failed);
     page.field("save_raw_bytes", view.totals.raw_bytes);
@@ -84,7 +84,7 @@ fn totals(page: &mut Page, reading: &Reading<'_>, view: &View) {
 }
 
 /// How long commands take, by family, while no save runs and while one does.
-fn latencies(page: &mut Page, reading: &Reading<'_>) {
+fn latencies(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     for latency in reading.telemetry.latency_by_family() {
         for (phase, times) in latency.by_phase() {
             if times.count() > 0 {
@@ -96,14 +96,14 @@ fn latencies(page: &mut Page, reading: &Reading<'_>) {
 }
 
 /// How many there were and how long they took.
-fn quantiles(times: &Snapshot) -> String {
+fn quantiles(times: &Distribution) -> String {
     let micros = |quantile| times.quantile(quantile).unwrap_or(0) as f64 / 1e3;
     let (half, p99, p999, most) = (micros(0.5), micros(0.99), micros(0.999), micros(1.0));
     let count = times.count();
     format!("count={count},p50={half:.3},p99={p99:.3},p99.9={p999:.3},max={most:.3}")
 }
 
-fn cow_figures(line: &mut String, cow: &CowFigures) {
+fn cow_figures(line: &mut String, cow: &CowStats) {
     // Writing to a String cannot fail.
     let _ = write!(
         line,
@@ -120,7 +120,7 @@ fn cow_figures(line: &mut String, cow: &CowFigures) {
     );
 }
 
-fn undo_figures(line: &mut String, undo: &UndoFigures) {
+fn undo_figures(line: &mut String, undo: &UndoStats) {
     // Writing to a String cannot fail.
     let _ = write!(
         line,
@@ -139,7 +139,7 @@ fn undo_figures(line: &mut String, undo: &UndoFigures) {
 }
 
 /// A save in one line.
-fn line(record: &SaveRecord) -> String {
+fn line(record: &CheckpointRecord) -> String {
     let mut line = format!("status={},started_ms={}", record.status.name(), record.started_ms);
     let mut add = |name: &str, value: u64| {
         // Writing to a String cannot fail.

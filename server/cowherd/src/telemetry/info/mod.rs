@@ -13,10 +13,10 @@ mod checkpoint;
 mod page;
 mod sections;
 
-use super::inputs::InfoInputs;
-use super::{Telemetry, Zero};
+use super::inputs::StatsSnapshot;
+use super::{Baseline, Telemetry};
 use crate::clock::Timestamp;
-use page::Page;
+use page::InfoWriter;
 
 /// The version of Redis whose behaviour clients may expect.
 pub const REDIS_VERSION: &str = "7.4.0";
@@ -24,27 +24,31 @@ pub const REDIS_VERSION: &str = "7.4.0";
 pub const COWHERD_VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// All that a section may read.
-struct Reading<'a> {
+struct InfoContext<'a> {
     telemetry: &'a Telemetry,
-    inputs: &'a InfoInputs,
+    inputs: &'a StatsSnapshot,
     now: Timestamp,
     /// Where statistics count from.
-    zero: &'a Zero,
+    zero: &'a Baseline,
 }
 
 /// A section: its name in lower case, whether plain INFO shows it, and how it is written.
-struct Section {
+struct InfoSection {
     name: &'static str,
     default: bool,
-    write: fn(&mut Page, &Reading<'_>),
+    write: fn(&mut InfoWriter, &InfoContext<'_>),
 }
 
-const fn section(name: &'static str, default: bool, write: fn(&mut Page, &Reading<'_>)) -> Section {
-    Section { name, default, write }
+const fn section(
+    name: &'static str,
+    default: bool,
+    write: fn(&mut InfoWriter, &InfoContext<'_>),
+) -> InfoSection {
+    InfoSection { name, default, write }
 }
 
 /// The sections in the order they are shown.
-const SECTIONS: [Section; 14] = [
+const SECTIONS: [InfoSection; 14] = [
     section("server", true, sections::server),
     section("clients", true, sections::clients),
     section("memory", true, sections::memory),
@@ -61,14 +65,14 @@ const SECTIONS: [Section; 14] = [
     section("checkpoint", false, checkpoint::checkpoint),
 ];
 
-impl Reading<'_> {
+impl InfoContext<'_> {
     /// The state of saving and restoring.
-    fn persistence(&self) -> super::View {
+    fn persistence(&self) -> super::PersistenceStatus {
         self.telemetry.persistence.view(self.now, self.inputs.counters.changes)
     }
 }
 
-impl Section {
+impl InfoSection {
     /// Whether a request asks for this section. Unknown names ask for none.
     fn is_asked(&self, asked: &[&str]) -> bool {
         asked.is_empty() && self.default
@@ -83,10 +87,10 @@ impl Section {
 
 /// The reply to INFO with these arguments: section names, `default`, `all` or `everything`;
 /// none means `default`.
-pub fn render(telemetry: &Telemetry, asked: &[&str], inputs: &InfoInputs) -> String {
+pub fn render(telemetry: &Telemetry, asked: &[&str], inputs: &StatsSnapshot) -> String {
     let zero = telemetry.zero.lock();
-    let reading = Reading { telemetry, inputs, now: Timestamp::now(), zero: &zero };
-    let mut page = Page::default();
+    let reading = InfoContext { telemetry, inputs, now: Timestamp::now(), zero: &zero };
+    let mut page = InfoWriter::default();
     for section in SECTIONS.iter().filter(|section| section.is_asked(asked)) {
         (section.write)(&mut page, &reading);
     }

@@ -4,9 +4,9 @@ use std::fmt::{Display, Write};
 
 /// A reply to INFO that is being written.
 #[derive(Default)]
-pub(super) struct Page(String);
+pub(super) struct InfoWriter(String);
 
-impl Page {
+impl InfoWriter {
     /// Begins a section.
     pub(super) fn section(&mut self, title: &str) {
         let gap = if self.0.is_empty() { "" } else { "\r\n" };
@@ -38,7 +38,7 @@ impl Page {
 
     /// A number of bytes in a readable form.
     pub(super) fn human(&mut self, name: &str, bytes: u64) {
-        self.field(format_args!("{name}_human"), Human(bytes));
+        self.field(format_args!("{name}_human"), HumanBytes(bytes));
     }
 
     fn write(&mut self, text: std::fmt::Arguments<'_>) {
@@ -53,9 +53,9 @@ impl Page {
 }
 
 /// Bytes in units of 1024 with two decimals.
-struct Human(u64);
+struct HumanBytes(u64);
 
-impl Display for Human {
+impl Display for HumanBytes {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         if self.0 < 1024 {
             return write!(out, "{}B", self.0);
@@ -88,7 +88,7 @@ mod tests {
 
     #[test]
     fn bytes_read_as_in_redis() {
-        let human = |bytes| Human(bytes).to_string();
+        let human = |bytes| HumanBytes(bytes).to_string();
         assert_eq!(human(0), "0B");
         assert_eq!(human(1023), "1023B");
         assert_eq!(human(990_688), "967.47K");
@@ -99,7 +99,7 @@ mod tests {
 
     #[test]
     fn sections_are_set_apart_and_values_stay_on_their_line() {
-        let mut page = Page::default();
+        let mut page = InfoWriter::default();
         page.section("One");
         page.field("error", "no\r\n# Fake\nspace");
         page.section("Two");

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nix::sys::utsname::uname;
 
-use super::page::{Page, percent, ratio};
-use super::{COWHERD_VERSION, REDIS_VERSION, Reading};
-use crate::telemetry::persistence::{Loading, View};
+use super::page::{InfoWriter, percent, ratio};
+use super::{COWHERD_VERSION, InfoContext, REDIS_VERSION};
+use crate::telemetry::persistence::{PersistenceStatus, RunningRestore};
 use crate::telemetry::process;
 
 /// No replication: an id of zeros.
@@ -14,7 +14,7 @@ const NO_REPLICATION_ID: &str = "0000000000000000000000000000000000000000";
 /// The lowest 24 bits of a clock in seconds.
 const LRU_CLOCK_MASK: i64 = (1 << 24) - 1;
 
-pub(super) fn server(page: &mut Page, reading: &Reading<'_>) {
+pub(super) fn server(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     let server = &reading.inputs.server;
     let now = reading.now;
     let uptime = now.since(&reading.telemetry.started()).as_secs();
@@ -56,7 +56,7 @@ fn operating_system() -> String {
         .join(" ")
 }
 
-pub(super) fn clients(page: &mut Page, reading: &Reading<'_>) {
+pub(super) fn clients(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     let clients = &reading.inputs.clients;
     page.section("Clients");
     page.field("connected_clients", reading.telemetry.totals().clients());
@@ -74,7 +74,7 @@ pub(super) fn clients(page: &mut Page, reading: &Reading<'_>) {
     page.field("total_blocking_keys_on_nokey", 0);
 }
 
-pub(super) fn memory(page: &mut Page, reading: &Reading<'_>) {
+pub(super) fn memory(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     let memory = &reading.inputs.memory;
     let arena = &reading.inputs.arena;
     let resident = process::resident_bytes();
@@ -142,7 +142,7 @@ fn word(failed: bool) -> &'static str {
     if failed { "err" } else { "ok" }
 }
 
-pub(super) fn persistence(page: &mut Page, reading: &Reading<'_>) {
+pub(super) fn persistence(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     let view = reading.persistence();
     let saving = view.saving.as_ref();
     page.section("Persistence");
@@ -180,7 +180,7 @@ pub(super) fn persistence(page: &mut Page, reading: &Reading<'_>) {
     own_persistence(page, reading, &view);
 }
 
-fn loading_progress(page: &mut Page, loading: &Loading) {
+fn loading_progress(page: &mut InfoWriter, loading: &RunningRestore) {
     let left = loading.total_bytes.saturating_sub(loading.loaded_bytes);
     // At the pace so far; Redis says 1 second as long as there is no pace.
     let pace = loading.loaded_bytes.checked_div(loading.elapsed.as_secs()).unwrap_or(0);
@@ -193,7 +193,7 @@ fn loading_progress(page: &mut Page, loading: &Loading) {
     page.field("loading_eta_seconds", left.checked_div(pace).unwrap_or(1));
 }
 
-fn own_persistence(page: &mut Page, reading: &Reading<'_>, view: &View) {
+fn own_persistence(page: &mut InfoWriter, reading: &InfoContext<'_>, view: &PersistenceStatus) {
     let saving = view.saving.as_ref();
     page.field("cowherd_checkpoint_isolation", &reading.inputs.checkpoint_isolation);
     page.field("cowherd_checkpoint_child_pid", saving.map_or(0, |saving| saving.pid));
@@ -213,7 +213,7 @@ fn own_persistence(page: &mut Page, reading: &Reading<'_>, view: &View) {
     page.field("cowherd_restored_digest", view.restored.digest.as_deref().unwrap_or(""));
 }
 
-pub(super) fn stats(page: &mut Page, reading: &Reading<'_>) {
+pub(super) fn stats(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     let totals = reading.telemetry.totals().since(&reading.zero.totals);
     let engine = reading.inputs.counters.since(&reading.zero.engine);
     let rates = reading.telemetry.rates();
@@ -261,7 +261,7 @@ pub(super) fn stats(page: &mut Page, reading: &Reading<'_>) {
     page.zeros(&["reply_buffer_shrinks", "reply_buffer_expands"]);
 }
 
-pub(super) fn replication(page: &mut Page, _reading: &Reading<'_>) {
+pub(super) fn replication(page: &mut InfoWriter, _reading: &InfoContext<'_>) {
     page.section("Replication");
     page.field("role", "master");
     page.field("connected_slaves", 0);
@@ -274,7 +274,7 @@ pub(super) fn replication(page: &mut Page, _reading: &Reading<'_>) {
     page.zeros(&["repl_backlog_first_byte_offset", "repl_backlog_histlen"]);
 }
 
-pub(super) fn cpu(page: &mut Page, _reading: &Reading<'_>) {
+pub(super) fn cpu(page: &mut InfoWriter, _reading: &InfoContext<'_>) {
     let times = process::cpu_times();
     page.section("CPU");
     let mut field = |name: &str, time: Duration| {
@@ -288,11 +288,11 @@ pub(super) fn cpu(page: &mut Page, _reading: &Reading<'_>) {
     field("used_cpu_user_main_thread", times.main_thread.user);
 }
 
-pub(super) fn modules(page: &mut Page, _reading: &Reading<'_>) {
+pub(super) fn modules(page: &mut InfoWriter, _reading: &InfoContext<'_>) {
     page.section("Modules");
 }
 
-pub(super) fn command_stats(page: &mut Page, reading: &Reading<'_>) {
+pub(super) fn command_stats(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     page.section("Commandstats");
     for (number, name) in reading.telemetry.commands() {
         let zero = reading.zero.commands.get(number).copied().unwrap_or_default();
@@ -312,14 +312,14 @@ pub(super) fn command_stats(page: &mut Page, reading: &Reading<'_>) {
     }
 }
 
-pub(super) fn error_stats(page: &mut Page, reading: &Reading<'_>) {
+pub(super) fn error_stats(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     page.section("Errorstats");
     for (word, count) in reading.telemetry.errors_since(&reading.zero.errors) {
         page.field(format_args!("errorstat_{word}"), format_args!("count={count}"));
     }
 }
 
-pub(super) fn latency_stats(page: &mut Page, reading: &Reading<'_>) {
+pub(super) fn latency_stats(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     page.section("Latencystats");
     for (number, name) in reading.telemetry.commands() {
         let Some(mut latency) = reading.telemetry.latency(number) else { continue };
@@ -337,12 +337,12 @@ pub(super) fn latency_stats(page: &mut Page, reading: &Reading<'_>) {
     }
 }
 
-pub(super) fn cluster(page: &mut Page, _reading: &Reading<'_>) {
+pub(super) fn cluster(page: &mut InfoWriter, _reading: &InfoContext<'_>) {
     page.section("Cluster");
     page.field("cluster_enabled", 0);
 }
 
-pub(super) fn keyspace(page: &mut Page, reading: &Reading<'_>) {
+pub(super) fn keyspace(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     page.section("Keyspace");
     let databases = reading.inputs.databases.iter().filter(|database| database.keys > 0);
     for database in databases {

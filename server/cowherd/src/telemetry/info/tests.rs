@@ -4,8 +4,8 @@ use std::time::Duration;
 
 use super::*;
 use crate::telemetry::{
-    ArenaFigures, ClientFigures, DatabaseFigures, EngineCounters, ForkTimes, LoadReport,
-    MemoryFigures, SaveRecord, SaveStart, SaveStatus, ServerFigures,
+    ArenaStats, CheckpointRecord, CheckpointStart, CheckpointStatus, ClientStats, DatabaseStats,
+    EngineCounters, ForkTimes, MemoryStats, RestoreReport, ServerInfo,
 };
 
 /// What Redis 7.0 shows, section by section and in its order; the last section is ours.
@@ -101,9 +101,9 @@ const REDIS: &[(&str, &str)] = &[
 const LATER: &str = "pubsub_clients watching_clients total_watched_keys total_blocking_keys \
                      total_blocking_keys_on_nokey";
 
-fn inputs() -> InfoInputs {
-    InfoInputs {
-        server: ServerFigures {
+fn inputs() -> StatsSnapshot {
+    StatsSnapshot {
+        server: ServerInfo {
             tcp_port: 6379,
             run_id: "a".repeat(40),
             config_file: "/etc/cowherd.conf".to_owned(),
@@ -111,8 +111,8 @@ fn inputs() -> InfoInputs {
             hz: 10,
             threads: 2,
         },
-        clients: ClientFigures { limit: 10_000, blocked: 1, ..ClientFigures::default() },
-        memory: MemoryFigures {
+        clients: ClientStats { limit: 10_000, blocked: 1, ..ClientStats::default() },
+        memory: MemoryStats {
             used: 1 << 20,
             startup: 1 << 10,
             overhead: 1 << 18,
@@ -121,11 +121,11 @@ fn inputs() -> InfoInputs {
         },
         counters: EngineCounters { keyspace_hits: 5, evicted_keys: 4, ..Default::default() },
         databases: vec![
-            DatabaseFigures { number: 0, keys: 3, expires: 1, avg_ttl_ms: 77 },
-            DatabaseFigures { number: 1, ..DatabaseFigures::default() },
-            DatabaseFigures { number: 3, keys: 1, expires: 0, avg_ttl_ms: 0 },
+            DatabaseStats { number: 0, keys: 3, expires: 1, avg_ttl_ms: 77 },
+            DatabaseStats { number: 1, ..DatabaseStats::default() },
+            DatabaseStats { number: 3, keys: 1, expires: 0, avg_ttl_ms: 0 },
         ],
-        arena: ArenaFigures {
+        arena: ArenaStats {
             cow_page_bytes: 4096,
             pages_asked: "auto".to_owned(),
             pages: "small".to_owned(),
@@ -135,7 +135,7 @@ fn inputs() -> InfoInputs {
             huge_bytes: 0,
         },
         checkpoint_isolation: "kernel-cow".to_owned(),
-        ..InfoInputs::default()
+        ..StatsSnapshot::default()
     }
 }
 
@@ -266,8 +266,8 @@ fn a_running_and_a_failed_save_are_shown() {
     let persistence = telemetry.persistence();
     let hold_up = Duration::from_micros(347);
     persistence.forked(ForkTimes { hold_up, ..ForkTimes::default() });
-    let record = SaveRecord { chunks: 4, keys: 8, ..SaveRecord::default() };
-    let start = SaveStart { pid: 42, record, ..SaveStart::default() };
+    let record = CheckpointRecord { chunks: 4, keys: 8, ..CheckpointRecord::default() };
+    let start = CheckpointStart { pid: 42, record, ..CheckpointStart::default() };
     persistence.save_started(start, Timestamp::now());
     persistence.save_sampled(42, Timestamp::now(), |record| record.chunks_done = 1);
     let info = render(&telemetry, &["persistence", "stats"], &inputs());
@@ -279,7 +279,7 @@ fn a_running_and_a_failed_save_are_shown() {
     assert_eq!((running["latest_fork_usec"], running["total_forks"]), ("347", "1"));
 
     persistence.save_finished(Timestamp::now(), |record| {
-        record.status = SaveStatus::Failed;
+        record.status = CheckpointStatus::Failed;
         record.error = Some("disk full\nfree some".to_owned());
     });
     let info = render(&telemetry, &["persistence"], &inputs());
@@ -299,7 +299,7 @@ fn a_restore_is_shown_while_it_runs() {
     assert_eq!((loading["loading"], loading["loading_loaded_perc"]), ("1", "25.00"));
     telemetry.persistence().loading_finished(
         Timestamp::now(),
-        LoadReport { keys_loaded: 9, digest: Some("d1".to_owned()), ..Default::default() },
+        RestoreReport { keys_loaded: 9, digest: Some("d1".to_owned()), ..Default::default() },
     );
     let info = render(&telemetry, &["persistence"], &inputs());
     let loaded = fields(&info);
@@ -312,10 +312,10 @@ fn a_restore_is_shown_while_it_runs() {
 fn a_reset_starts_statistics_over_and_keeps_states() {
     let telemetry = telemetry();
     telemetry.persistence().forked(ForkTimes::default());
-    telemetry.persistence().save_started(SaveStart::default(), Timestamp::now());
+    telemetry.persistence().save_started(CheckpointStart::default(), Timestamp::now());
     telemetry
         .persistence()
-        .save_finished(Timestamp::now(), |record| record.status = SaveStatus::Ok);
+        .save_finished(Timestamp::now(), |record| record.status = CheckpointStatus::Ok);
     telemetry.reset(&inputs());
     let info = render(&telemetry, &["all"], &inputs());
     let after = fields(&info);
@@ -348,7 +348,7 @@ fn a_reset_starts_statistics_over_and_keeps_states() {
 
 #[test]
 fn each_save_has_a_line_in_the_section_of_checkpoints() {
-    use crate::telemetry::{Cause, CowFigures, PoolFigures, Stall};
+    use crate::telemetry::{CowStats, HugePoolStats, LongestStall, StallCause};
 
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
@@ -358,11 +358,12 @@ fn each_save_has_a_line_in_the_section_of_checkpoints() {
     recorder.command(0, 9000, false);
     let ms = Duration::from_millis;
     persistence.forked(ForkTimes { wait: ms(1), fork: ms(2), hold_up: ms(4) });
-    let record = SaveRecord { chunks: 4, hold_up: ms(4), ..SaveRecord::default() };
-    persistence.save_started(SaveStart { record, ..SaveStart::default() }, Timestamp::now());
+    let record = CheckpointRecord { chunks: 4, hold_up: ms(4), ..CheckpointRecord::default() };
+    persistence
+        .save_started(CheckpointStart { record, ..CheckpointStart::default() }, Timestamp::now());
     persistence.save_sampled(0, Timestamp::now(), |record| record.chunks_done = 1);
     let mut inputs = inputs();
-    inputs.pool = Some(PoolFigures { page_bytes: 2 << 20, total: 9, free: 4, reserved: 1 });
+    inputs.pool = Some(HugePoolStats { page_bytes: 2 << 20, total: 9, free: 4, reserved: 1 });
     let info = render(&telemetry, &["checkpoint"], &inputs);
     let running = fields(&info);
     assert_eq!(running["save_progress_percent"], "25.00");
@@ -373,11 +374,12 @@ fn each_save_has_a_line_in_the_section_of_checkpoints() {
     assert!(running["latency_string_snapshot_usec"].starts_with("count=2,p50=9."));
 
     persistence.save_finished(Timestamp::now(), |record| {
-        record.status = SaveStatus::Ok;
+        record.status = CheckpointStatus::Ok;
         record.thp_splits = Some(5);
-        record.cow = CowFigures { copied_bytes: 100, written_bytes: 40, ..CowFigures::default() };
+        record.cow = CowStats { copied_bytes: 100, written_bytes: 40, ..CowStats::default() };
         let command = "set".to_owned();
-        record.longest_stall = Some(Stall { took: ms(3), cause: Cause::CowFault, command });
+        record.longest_stall =
+            Some(LongestStall { took: ms(3), cause: StallCause::CowFault, command });
     });
     let info = render(&telemetry, &["checkpoint"], &inputs);
     let ended = fields(&info);
@@ -400,29 +402,30 @@ fn each_save_has_a_line_in_the_section_of_checkpoints() {
 
 #[test]
 fn a_save_with_an_undo_log_tells_nothing_of_copy_on_write() {
-    use crate::telemetry::{UndoFigures, UndoLogFigures};
+    use crate::telemetry::{UndoLogLimits, UndoStats};
 
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
-    let record = SaveRecord { isolation: "undo-log", ..SaveRecord::default() };
-    persistence.save_started(SaveStart { record, ..SaveStart::default() }, Timestamp::now());
-    let undo = UndoFigures {
+    let record = CheckpointRecord { isolation: "undo-log", ..CheckpointRecord::default() };
+    persistence
+        .save_started(CheckpointStart { record, ..CheckpointStart::default() }, Timestamp::now());
+    let undo = UndoStats {
         captures: 4,
         captured_bytes: 2048,
         written_bytes: 100,
         log_bytes: 2112,
         reused_records: 2,
         longest: Duration::from_micros(7),
-        ..UndoFigures::default()
+        ..UndoStats::default()
     };
     persistence.save_sampled(0, Timestamp::now(), |record| record.undo = undo);
-    let log = UndoLogFigures { limit: 1 << 20, block_bytes: 512 };
+    let log = UndoLogLimits { limit: 1 << 20, block_bytes: 512 };
     let checkpoint_isolation = "undo-log".to_owned();
-    let inputs = InfoInputs { undo, undo_log: Some(log), checkpoint_isolation, ..inputs() };
+    let inputs = StatsSnapshot { undo, undo_log: Some(log), checkpoint_isolation, ..inputs() };
     let info = render(&telemetry, &["persistence"], &inputs);
     assert_eq!(fields(&info)["current_cow_size"], "2048");
     persistence.save_finished(Timestamp::now(), |record| {
-        record.status = SaveStatus::Ok;
+        record.status = CheckpointStatus::Ok;
         record.other_page_faults = Some(31);
         record.steps.patch = Duration::from_micros(90);
     });

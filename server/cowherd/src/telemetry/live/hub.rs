@@ -44,7 +44,7 @@ pub(super) struct Hub {
 
 impl Hub {
     /// Lets one more listen, who is sent `first` before anything else. None: there are too many.
-    pub(super) fn join(&self, first: impl FnOnce() -> Bytes) -> Option<(Feed, LetGo)> {
+    pub(super) fn join(&self, first: impl FnOnce() -> Bytes) -> Option<(Feed, Disconnected)> {
         let mut listeners = self.listeners.lock();
         listeners.retain(|listener| !listener.events.is_closed());
         if listeners.len() == LISTENERS {
@@ -85,7 +85,7 @@ impl Hub {
 }
 
 /// Resolves when a listener was let go.
-pub type LetGo = oneshot::Receiver<()>;
+pub type Disconnected = oneshot::Receiver<()>;
 
 /// The body of an answer that goes on until the listener goes or is let go.
 #[derive(Debug)]

@@ -26,10 +26,10 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use parking_lot::Mutex;
 
-use super::{Figures, Telemetry};
-pub use hub::LetGo;
+use super::{StatsSource, Telemetry};
+pub use hub::Disconnected;
 use hub::{Feed, Hub};
-pub(super) use seconds::Seconds;
+pub(super) use seconds::SecondHistory;
 use watch::Watch;
 
 /// The body of an answer: whole, or one that goes on.
@@ -44,16 +44,16 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
                       frame-ancestors 'none'";
 
 /// What answers for the page.
-pub struct Live {
+pub struct LivePage {
     telemetry: Arc<Telemetry>,
-    figures: Arc<dyn Figures>,
+    figures: Arc<dyn StatsSource>,
     hub: Hub,
     watch: Mutex<Watch>,
 }
 
-impl Live {
-    /// Figures from these two.
-    pub fn new(telemetry: Arc<Telemetry>, figures: Arc<dyn Figures>) -> Self {
+impl LivePage {
+    /// StatsSource from these two.
+    pub fn new(telemetry: Arc<Telemetry>, figures: Arc<dyn StatsSource>) -> Self {
         Self { telemetry, figures, hub: Hub::default(), watch: Mutex::default() }
     }
 
@@ -73,7 +73,7 @@ impl Live {
         &self,
         method: &Method,
         path: &str,
-    ) -> Option<(Response<Payload>, Option<LetGo>)> {
+    ) -> Option<(Response<Payload>, Option<Disconnected>)> {
         let response = match path {
             "/events" if method == Method::GET => return Some(self.listen()),
             "/events" => whole(StatusCode::OK, EVENTS, Bytes::new()),
@@ -87,7 +87,7 @@ impl Live {
         Some((response, None))
     }
 
-    fn listen(&self) -> (Response<Payload>, Option<LetGo>) {
+    fn listen(&self) -> (Response<Payload>, Option<Disconnected>) {
         if !self.hub.is_heard() {
             *self.watch.lock() = Watch::new(&self.telemetry);
         }
@@ -105,9 +105,9 @@ impl Live {
     }
 }
 
-impl std::fmt::Debug for Live {
+impl std::fmt::Debug for LivePage {
     fn fmt(&self, out: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        out.debug_struct("Live").field("hub", &self.hub).finish_non_exhaustive()
+        out.debug_struct("LivePage").field("hub", &self.hub).finish_non_exhaustive()
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use serde::{Serialize, Serializer};
 
 use crate::clock;
-use crate::telemetry::{Snapshot, Telemetry};
+use crate::telemetry::{Distribution, Telemetry};
 
 /// Seconds that are remembered.
 pub const KEPT_SECONDS: usize = 600;
@@ -18,7 +18,7 @@ const SECOND_US: u64 = 1_000_000 - 50_000;
 
 /// One second. Durations are those of commands; `None` when no command was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Second {
+pub struct SecondStats {
     /// Its end, in milliseconds since 1970.
     pub at_ms: i64,
     /// Commands executed in a second.
@@ -37,14 +37,14 @@ pub struct Second {
     pub max: Option<Duration>,
 }
 
-impl Second {
+impl SecondStats {
     /// A second that has `passed` since the last one, in which commands took as long as `latency`
     /// says and the slowest `max_nanos`, 0 if that is not known.
     fn new(
         at_ms: i64,
         passed: Duration,
         commands: u64,
-        latency: &Snapshot,
+        latency: &Distribution,
         max_nanos: u64,
     ) -> Self {
         let max = match max_nanos {
@@ -69,8 +69,8 @@ impl Second {
 
 /// The last seconds and what the next one is counted from.
 #[derive(Debug, Default)]
-pub(in crate::telemetry) struct Seconds {
-    ring: VecDeque<Second>,
+pub(in crate::telemetry) struct SecondHistory {
+    ring: VecDeque<SecondStats>,
     /// Seconds there have been.
     count: u64,
     begun: Option<Begun>,
@@ -81,17 +81,17 @@ pub(in crate::telemetry) struct Seconds {
 struct Begun {
     at_us: u64,
     commands: u64,
-    latency: Snapshot,
+    latency: Distribution,
 }
 
-impl Seconds {
+impl SecondHistory {
     /// Ends the running second if it has lasted long enough. `read` gives the latencies since the
     /// start, and the longest of late.
     pub(in crate::telemetry) fn tick(
         &mut self,
         now_us: u64,
         commands: u64,
-        read: impl FnOnce() -> (Snapshot, u64),
+        read: impl FnOnce() -> (Distribution, u64),
     ) {
         let due = self.begun.as_ref().is_none_or(|begun| now_us >= begun.at_us + SECOND_US);
         if !due {
@@ -102,12 +102,12 @@ impl Seconds {
             let passed = Duration::from_micros(now_us - begun.at_us);
             let ran = commands.saturating_sub(begun.commands);
             let took = latency.since(&begun.latency);
-            self.push(Second::new(clock::wall_ms(), passed, ran, &took, max_nanos));
+            self.push(SecondStats::new(clock::wall_ms(), passed, ran, &took, max_nanos));
         }
         self.begun = Some(Begun { at_us: now_us, commands, latency });
     }
 
-    fn push(&mut self, second: Second) {
+    fn push(&mut self, second: SecondStats) {
         if self.ring.len() == KEPT_SECONDS {
             self.ring.pop_front();
         }
@@ -117,7 +117,7 @@ impl Seconds {
 
     /// How many seconds there have been, and those after the first `known` that are remembered,
     /// the oldest first.
-    fn after(&self, known: u64) -> (u64, Vec<Second>) {
+    fn after(&self, known: u64) -> (u64, Vec<SecondStats>) {
         let new = usize::try_from(self.count.saturating_sub(known)).unwrap_or(usize::MAX);
         let skipped = self.ring.len().saturating_sub(new);
         (self.count, self.ring.iter().skip(skipped).copied().collect())
@@ -127,7 +127,7 @@ impl Seconds {
 impl Telemetry {
     /// How many seconds there have been since the start, and those after the first `known`, the
     /// oldest first; of them the last [`KEPT_SECONDS`].
-    pub(super) fn seconds_after(&self, known: u64) -> (u64, Vec<Second>) {
+    pub(super) fn seconds_after(&self, known: u64) -> (u64, Vec<SecondStats>) {
         self.seconds.lock().after(known)
     }
 }
@@ -142,7 +142,12 @@ mod tests {
     use crate::telemetry::Histogram;
 
     /// Ticks ten times a second for so many seconds; in each, `latency` is what was measured.
-    fn run(seconds: &mut Seconds, count: u64, from_us: u64, each: impl Fn(u64) -> (Snapshot, u64)) {
+    fn run(
+        seconds: &mut SecondHistory,
+        count: u64,
+        from_us: u64,
+        each: impl Fn(u64) -> (Distribution, u64),
+    ) {
         for tick in 0..count * 10 {
             let now = from_us + tick * 100_000;
             seconds.tick(now, (now / 100_000) * 7, || each(now / 1_000_000));
@@ -152,7 +157,7 @@ mod tests {
     #[test]
     fn a_second_tells_only_of_its_own_commands() {
         let histogram = Histogram::default();
-        let mut seconds = Seconds::default();
+        let mut seconds = SecondHistory::default();
         histogram.record(1_000_000);
         seconds.tick(0, 100, || (histogram.snapshot(), 1_000_000));
         (0..990).for_each(|_| histogram.record(1024));
@@ -175,7 +180,7 @@ mod tests {
     #[test]
     fn no_percentile_is_above_the_longest() {
         let histogram = Histogram::default();
-        let mut seconds = Seconds::default();
+        let mut seconds = SecondHistory::default();
         seconds.tick(0, 0, || (histogram.snapshot(), 0));
         histogram.record(1_100_000);
         seconds.tick(1_000_000, 1, || (histogram.snapshot(), 1_100_000));
@@ -186,8 +191,8 @@ mod tests {
 
     #[test]
     fn ten_minutes_are_kept_and_told_from_any_point_on() {
-        let mut seconds = Seconds::default();
-        run(&mut seconds, 701, 0, |_| (Snapshot::default(), 0));
+        let mut seconds = SecondHistory::default();
+        run(&mut seconds, 701, 0, |_| (Distribution::default(), 0));
         let (count, all) = seconds.after(0);
         assert_eq!((count, all.len()), (700, KEPT_SECONDS));
         assert!(all.iter().all(|second| second.commands_per_second == 70.0));

@@ -7,11 +7,11 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde::Serialize;
 
-use super::seconds::Second;
+use super::seconds::SecondStats;
 use crate::clock::Timestamp;
 use crate::telemetry::{
-    ArenaFigures, CowFigures, Figures, InfoInputs, OccupancyCell, PoolFigures, SaveRecord,
-    Telemetry, ThpFigures, UndoFigures, process,
+    ArenaStats, CheckpointRecord, CowStats, HugePoolStats, OccupancyCell, StatsSnapshot,
+    StatsSource, Telemetry, ThpStats, UndoStats, process,
 };
 
 /// The most cells of a map.
@@ -21,13 +21,13 @@ const CELLS: usize = 4096;
 #[derive(Debug, Serialize)]
 pub(super) struct Hello {
     state: State,
-    seconds: Vec<Second>,
+    seconds: Vec<SecondStats>,
     saves: Saves,
     map: MapView,
 }
 
 impl Hello {
-    pub(super) fn now(telemetry: &Telemetry, figures: &dyn Figures) -> Self {
+    pub(super) fn now(telemetry: &Telemetry, figures: &dyn StatsSource) -> Self {
         Self {
             state: State::now(telemetry, figures),
             seconds: telemetry.seconds_after(0).1,
@@ -51,7 +51,7 @@ pub(super) fn saves(telemetry: &Telemetry) -> Saves {
     Saves {
         running: running.map(|saving| {
             // Between two samples time goes on.
-            let record = SaveRecord { duration: saving.elapsed, ..saving.record };
+            let record = CheckpointRecord { duration: saving.elapsed, ..saving.record };
             SaveView::new(Owned(record))
         }),
         ended: persistence.history().into_iter().map(|one| SaveView::new(Owned(one))).collect(),
@@ -62,14 +62,14 @@ pub(super) fn saves(telemetry: &Telemetry) -> Saves {
 #[derive(Debug, Serialize)]
 pub(super) struct SaveView<'a> {
     #[serde(flatten)]
-    record: Cow<'a, SaveRecord>,
+    record: Cow<'a, CheckpointRecord>,
     cow_amplification: f64,
     undo_amplification: f64,
     bytes_per_second: f64,
 }
 
 impl<'a> SaveView<'a> {
-    fn new(record: Cow<'a, SaveRecord>) -> Self {
+    fn new(record: Cow<'a, CheckpointRecord>) -> Self {
         Self {
             cow_amplification: record.cow.amplification(),
             undo_amplification: record.undo.amplification(),
@@ -78,7 +78,7 @@ impl<'a> SaveView<'a> {
         }
     }
 
-    pub(super) fn of(record: &'a SaveRecord) -> Self {
+    pub(super) fn of(record: &'a CheckpointRecord) -> Self {
         Self::new(Borrowed(record))
     }
 }
@@ -92,7 +92,7 @@ pub(super) struct MapView {
 }
 
 impl MapView {
-    pub(super) fn now(figures: &dyn Figures) -> Self {
+    pub(super) fn now(figures: &dyn StatsSource) -> Self {
         let map = figures.arena_map(CELLS);
         let bytes: Vec<u8> = map.cells.iter().map(|OccupancyCell(bits)| *bits).collect();
         Self { chunks_per_cell: map.chunks_per_cell, cells: STANDARD.encode(bytes) }
@@ -159,7 +159,7 @@ struct Pool {
 #[derive(Debug, Serialize)]
 struct CowCost {
     #[serde(flatten)]
-    figures: CowFigures,
+    figures: CowStats,
     amplification: f64,
 }
 
@@ -169,24 +169,24 @@ struct UndoCost {
     block_bytes: u64,
     limit_bytes: u64,
     #[serde(flatten)]
-    figures: UndoFigures,
+    figures: UndoStats,
     amplification: f64,
 }
 
 impl UndoCost {
-    fn new(inputs: &InfoInputs, reused_records: u64) -> Option<Self> {
+    fn new(inputs: &StatsSnapshot, reused_records: u64) -> Option<Self> {
         let log = inputs.undo_log?;
         Some(Self {
             block_bytes: log.block_bytes,
             limit_bytes: log.limit,
-            figures: UndoFigures { reused_records, ..inputs.undo },
+            figures: UndoStats { reused_records, ..inputs.undo },
             amplification: inputs.undo.amplification(),
         })
     }
 }
 
 impl State {
-    pub(super) fn now(telemetry: &Telemetry, figures: &dyn Figures) -> Self {
+    pub(super) fn now(telemetry: &Telemetry, figures: &dyn StatsSource) -> Self {
         let now = Timestamp::now();
         let inputs = figures.figures();
         let view = telemetry.persistence().view(now, inputs.counters.changes);
@@ -217,8 +217,8 @@ impl State {
     }
 }
 
-impl From<ArenaFigures> for Arena {
-    fn from(figures: ArenaFigures) -> Self {
+impl From<ArenaStats> for Arena {
+    fn from(figures: ArenaStats) -> Self {
         Self {
             pages_asked: figures.pages_asked,
             pages: figures.pages,
@@ -231,14 +231,14 @@ impl From<ArenaFigures> for Arena {
     }
 }
 
-impl From<ThpFigures> for Thp {
-    fn from(figures: ThpFigures) -> Self {
+impl From<ThpStats> for Thp {
+    fn from(figures: ThpStats) -> Self {
         Self { setting: figures.setting, splits: figures.splits, healed: figures.healed }
     }
 }
 
-impl From<PoolFigures> for Pool {
-    fn from(figures: PoolFigures) -> Self {
+impl From<HugePoolStats> for Pool {
+    fn from(figures: HugePoolStats) -> Self {
         Self {
             page_bytes: figures.page_bytes,
             total: figures.total,

@@ -8,17 +8,18 @@ use tokio::time::timeout;
 use super::*;
 use crate::clock::Timestamp;
 use crate::telemetry::{
-    InfoInputs, OccupancyCell, OccupancyMap, SaveRecord, SaveStart, SaveStatus, UndoLogFigures,
+    CheckpointRecord, CheckpointStart, CheckpointStatus, OccupancyCell, OccupancyMap,
+    StatsSnapshot, UndoLogLimits,
 };
 
-/// Figures that count how often somebody asks for the map.
+/// StatsSource that count how often somebody asks for the map.
 #[derive(Default)]
 struct Counting(AtomicUsize);
 
-impl Figures for Counting {
-    fn figures(&self) -> InfoInputs {
-        let undo_log = Some(UndoLogFigures { limit: 4096, block_bytes: 512 });
-        InfoInputs { undo_log, ..InfoInputs::default() }
+impl StatsSource for Counting {
+    fn figures(&self) -> StatsSnapshot {
+        let undo_log = Some(UndoLogLimits { limit: 4096, block_bytes: 512 });
+        StatsSnapshot { undo_log, ..StatsSnapshot::default() }
     }
 
     fn arena_map(&self, most: usize) -> OccupancyMap {
@@ -29,15 +30,15 @@ impl Figures for Counting {
     }
 }
 
-fn live() -> (Arc<Telemetry>, Arc<Counting>, Arc<Live>) {
+fn live() -> (Arc<Telemetry>, Arc<Counting>, Arc<LivePage>) {
     let telemetry = Telemetry::new(1, vec!["get".to_owned()], vec!["string"]);
     let figures = Arc::new(Counting::default());
-    let dynamic = Arc::clone(&figures) as Arc<dyn Figures>;
-    let live = Arc::new(Live::new(Arc::clone(&telemetry), dynamic));
+    let dynamic = Arc::clone(&figures) as Arc<dyn StatsSource>;
+    let live = Arc::new(LivePage::new(Arc::clone(&telemetry), dynamic));
     (telemetry, figures, live)
 }
 
-fn get(live: &Live, path: &str) -> (Response<Payload>, Option<LetGo>) {
+fn get(live: &LivePage, path: &str) -> (Response<Payload>, Option<Disconnected>) {
     live.answer(&Method::GET, path).unwrap()
 }
 
@@ -84,9 +85,9 @@ async fn each_file_of_the_page_is_served_with_a_strict_policy() {
 async fn saves_and_state_are_told_as_json() {
     let (telemetry, _, live) = live();
     let persistence = telemetry.persistence();
-    persistence.save_started(SaveStart::default(), Timestamp::now());
+    persistence.save_started(CheckpointStart::default(), Timestamp::now());
     persistence.save_finished(Timestamp::now(), |record| {
-        record.status = SaveStatus::Failed;
+        record.status = CheckpointStatus::Failed;
         record.error = Some("the disk is full".to_owned());
         record.cow.copied_bytes = 4096;
         record.cow.written_bytes = 64;
@@ -94,7 +95,7 @@ async fn saves_and_state_are_told_as_json() {
         record.undo.written_bytes = 64;
         record.undo.reused_records = 7;
     });
-    persistence.save_started(SaveStart::default(), Timestamp::now());
+    persistence.save_started(CheckpointStart::default(), Timestamp::now());
     let saves: serde_json::Value =
         serde_json::from_str(&body(get(&live, "/api/saves").0).await).unwrap();
     assert_eq!(saves["running"]["number"], 2);
@@ -141,15 +142,15 @@ async fn a_listener_is_told_everything_and_then_what_changes() {
     assert_eq!(second["state"]["keys"], 0);
 
     let persistence = telemetry.persistence();
-    let record = SaveRecord { chunks: 4, ..SaveRecord::default() };
-    let start = SaveStart { record, ..SaveStart::default() };
+    let record = CheckpointRecord { chunks: 4, ..CheckpointRecord::default() };
+    let start = CheckpointStart { record, ..CheckpointStart::default() };
     persistence.save_started(start, Timestamp::now());
     assert_eq!(next(&mut feed, "save").await["phase"], "start");
     persistence.save_sampled(0, Timestamp::now(), |record| record.chunks_done = 3);
     let progress = next(&mut feed, "save").await;
     assert_eq!((&progress["phase"], &progress["chunks"]), (&"progress".into(), &4.into()));
     assert!(next(&mut feed, "map").await["cells"].is_string(), "looked at while a save runs");
-    persistence.save_finished(Timestamp::now(), |record| record.status = SaveStatus::Ok);
+    persistence.save_finished(Timestamp::now(), |record| record.status = CheckpointStatus::Ok);
     loop {
         let save = next(&mut feed, "save").await;
         if save["phase"] == "end" {

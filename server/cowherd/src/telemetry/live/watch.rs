@@ -5,12 +5,12 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::Live;
+use super::LivePage;
 use super::hub::event;
-use super::seconds::Second;
+use super::seconds::SecondStats;
 use super::state::{MapView, SaveView, State};
 use crate::clock::Timestamp;
-use crate::telemetry::{SaveRecord, Telemetry};
+use crate::telemetry::{CheckpointRecord, Telemetry};
 
 /// Time from one look to the next.
 const LOOK: Duration = Duration::from_millis(100);
@@ -20,7 +20,7 @@ const IDLE_MAP: Duration = Duration::from_secs(1);
 /// The event `second`.
 #[derive(Serialize)]
 struct SecondEvent<'a> {
-    second: &'a Second,
+    second: &'a SecondStats,
     state: &'a State,
 }
 
@@ -33,7 +33,7 @@ struct SaveEvent<'a> {
 }
 
 /// Looks while somebody listens; never ends.
-pub(super) async fn run(live: &Live) {
+pub(super) async fn run(live: &LivePage) {
     loop {
         live.hub.heard().await;
         let mut ticks = interval(LOOK);
@@ -50,7 +50,7 @@ pub(super) async fn run(live: &Live) {
 #[derive(Debug, Default)]
 pub(super) struct Watch {
     seconds: u64,
-    running: Option<SaveRecord>,
+    running: Option<CheckpointRecord>,
     /// Number and start of the last save that has ended.
     last: Option<(u64, i64)>,
     map: Option<MapView>,
@@ -70,14 +70,14 @@ impl Watch {
         }
     }
 
-    fn look(&mut self, live: &Live) {
+    fn look(&mut self, live: &LivePage) {
         self.look_at_seconds(live);
         let was_running = self.running.is_some();
         self.look_at_saves(live);
         self.look_at_map(live, was_running);
     }
 
-    fn look_at_seconds(&mut self, live: &Live) {
+    fn look_at_seconds(&mut self, live: &LivePage) {
         let (count, new) = live.telemetry.seconds_after(self.seconds);
         self.seconds = count;
         if new.is_empty() {
@@ -89,8 +89,8 @@ impl Watch {
         }
     }
 
-    fn look_at_saves(&mut self, live: &Live) {
-        let send = |phase, record: &SaveRecord| {
+    fn look_at_saves(&mut self, live: &LivePage) {
+        let send = |phase, record: &CheckpointRecord| {
             live.hub.send(&event("save", &SaveEvent { phase, save: SaveView::of(record) }));
         };
         let persistence = live.telemetry.persistence();
@@ -105,10 +105,10 @@ impl Watch {
         }
         let running = view.saving.map(|saving| {
             // Between two samples time goes on.
-            SaveRecord { duration: saving.elapsed, ..saving.record }
+            CheckpointRecord { duration: saving.elapsed, ..saving.record }
         });
         if let Some(record) = &running {
-            let is_same = |old: &SaveRecord| old.number == record.number;
+            let is_same = |old: &CheckpointRecord| old.number == record.number;
             let phase =
                 if self.running.as_ref().is_some_and(is_same) { "progress" } else { "start" };
             send(phase, record);
@@ -117,7 +117,7 @@ impl Watch {
     }
 
     /// Looks once more when a save has just ended, so that its traces go.
-    fn look_at_map(&mut self, live: &Live, was_running: bool) {
+    fn look_at_map(&mut self, live: &LivePage, was_running: bool) {
         let busy = was_running || self.running.is_some();
         let rests = self.map_looked.is_some_and(|looked| looked.elapsed() < IDLE_MAP);
         if rests && !busy {
@@ -132,6 +132,6 @@ impl Watch {
     }
 }
 
-fn key(record: &SaveRecord) -> (u64, i64) {
+fn key(record: &CheckpointRecord) -> (u64, i64) {
     (record.number, record.started_ms)
 }

@@ -1,10 +1,10 @@
 //! Families of metrics as they are collected, before any form is chosen.
 
-use crate::telemetry::Snapshot;
+use crate::telemetry::Distribution;
 
 /// What a family measures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Kind {
+pub(super) enum MetricKind {
     /// It only grows; its name ends in `_total`.
     Counter,
     /// It goes up and down.
@@ -13,7 +13,7 @@ pub(super) enum Kind {
     Histogram,
 }
 
-impl Kind {
+impl MetricKind {
     /// As the text forms call it.
     pub(super) const fn name(self) -> &'static str {
         match self {
@@ -30,15 +30,15 @@ pub(super) struct Family {
     /// The full name, a counter's `_total` included.
     pub name: &'static str,
     pub help: &'static str,
-    pub kind: Kind,
-    pub series: Vec<Series>,
+    pub kind: MetricKind,
+    pub series: Vec<MetricSeries>,
 }
 
 impl Family {
     /// The name without a counter's `_total`.
     pub(super) fn stem(&self) -> &'static str {
         match self.kind {
-            Kind::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
+            MetricKind::Counter => self.name.strip_suffix("_total").unwrap_or(self.name),
             _ => self.name,
         }
     }
@@ -53,38 +53,38 @@ impl Family {
 
 /// One series of a family.
 #[derive(Debug)]
-pub(super) struct Series {
+pub(super) struct MetricSeries {
     pub labels: Vec<(&'static str, String)>,
-    pub value: Value,
+    pub value: MetricValue,
 }
 
 /// What a series says at this moment.
 #[derive(Debug)]
-pub(super) enum Value {
+pub(super) enum MetricValue {
     Number(f64),
-    Durations(Box<Snapshot>),
+    Durations(Box<Distribution>),
 }
 
 /// What can stand behind a series.
-pub(super) trait Figure {
-    fn value(self) -> Value;
+pub(super) trait IntoMetricValue {
+    fn value(self) -> MetricValue;
 }
 
-impl Figure for u64 {
-    fn value(self) -> Value {
-        Value::Number(self as f64)
+impl IntoMetricValue for u64 {
+    fn value(self) -> MetricValue {
+        MetricValue::Number(self as f64)
     }
 }
 
-impl Figure for f64 {
-    fn value(self) -> Value {
-        Value::Number(self)
+impl IntoMetricValue for f64 {
+    fn value(self) -> MetricValue {
+        MetricValue::Number(self)
     }
 }
 
-impl Figure for Snapshot {
-    fn value(self) -> Value {
-        Value::Durations(Box::new(self))
+impl IntoMetricValue for Distribution {
+    fn value(self) -> MetricValue {
+        MetricValue::Durations(Box::new(self))
     }
 }
 
@@ -96,33 +96,48 @@ pub(super) type Labelled<'a, const N: usize, F> = ([(&'static str, &'a str); N],
 pub(super) struct Families(pub Vec<Family>);
 
 impl Families {
-    pub(super) fn gauge(&mut self, name: &'static str, help: &'static str, value: impl Figure) {
+    pub(super) fn gauge(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        value: impl IntoMetricValue,
+    ) {
         self.gauges(name, help, [([], value)]);
     }
 
-    pub(super) fn gauges<'a, const N: usize, F: Figure>(
+    pub(super) fn gauges<'a, const N: usize, F: IntoMetricValue>(
         &mut self,
         name: &'static str,
         help: &'static str,
         series: impl IntoIterator<Item = Labelled<'a, N, F>>,
     ) {
-        self.add(name, help, Kind::Gauge, series);
+        self.add(name, help, MetricKind::Gauge, series);
     }
 
-    pub(super) fn counter(&mut self, name: &'static str, help: &'static str, value: impl Figure) {
+    pub(super) fn counter(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        value: impl IntoMetricValue,
+    ) {
         self.counters(name, help, [([], value)]);
     }
 
-    pub(super) fn counters<'a, const N: usize, F: Figure>(
+    pub(super) fn counters<'a, const N: usize, F: IntoMetricValue>(
         &mut self,
         name: &'static str,
         help: &'static str,
         series: impl IntoIterator<Item = Labelled<'a, N, F>>,
     ) {
-        self.add(name, help, Kind::Counter, series);
+        self.add(name, help, MetricKind::Counter, series);
     }
 
-    pub(super) fn histogram(&mut self, name: &'static str, help: &'static str, times: &Snapshot) {
+    pub(super) fn histogram(
+        &mut self,
+        name: &'static str,
+        help: &'static str,
+        times: &Distribution,
+    ) {
         self.histograms(name, help, [([], times.clone())]);
     }
 
@@ -130,24 +145,24 @@ impl Families {
         &mut self,
         name: &'static str,
         help: &'static str,
-        series: impl IntoIterator<Item = Labelled<'a, N, Snapshot>>,
+        series: impl IntoIterator<Item = Labelled<'a, N, Distribution>>,
     ) {
-        self.add(name, help, Kind::Histogram, series);
+        self.add(name, help, MetricKind::Histogram, series);
     }
 
     /// Adds a family, unless it has no series.
-    fn add<'a, const N: usize, F: Figure>(
+    fn add<'a, const N: usize, F: IntoMetricValue>(
         &mut self,
         name: &'static str,
         help: &'static str,
-        kind: Kind,
+        kind: MetricKind,
         series: impl IntoIterator<Item = Labelled<'a, N, F>>,
     ) {
-        let series = series.into_iter().map(|(labels, figure)| Series {
+        let series = series.into_iter().map(|(labels, figure)| MetricSeries {
             labels: labels.map(|(label, value)| (label, value.to_owned())).to_vec(),
             value: figure.value(),
         });
-        let series: Vec<Series> = series.collect();
+        let series: Vec<MetricSeries> = series.collect();
         if !series.is_empty() {
             self.0.push(Family { name, help, kind, series });
         }

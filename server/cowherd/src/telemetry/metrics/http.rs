@@ -32,8 +32,8 @@ use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
 use super::{Format, Source};
-use crate::telemetry::live::{LetGo, Live, Payload};
-use crate::telemetry::{Figures, Telemetry};
+use crate::telemetry::live::{Disconnected, LivePage, Payload};
+use crate::telemetry::{StatsSource, Telemetry};
 
 /// Connections served at a time.
 const CONNECTIONS: usize = 64;
@@ -102,7 +102,7 @@ impl Drop for MetricsServer {
 /// Listens on an address and serves from now on. Port 0 takes any that is free.
 pub fn serve(
     telemetry: Arc<Telemetry>,
-    figures: Arc<dyn Figures>,
+    figures: Arc<dyn StatsSource>,
     address: SocketAddr,
 ) -> Result<MetricsServer, MetricsError> {
     let refused = |source| MetricsError::Listen { address, source };
@@ -117,7 +117,7 @@ pub fn serve(
         let _inside = runtime.enter();
         TcpListener::from_std(listener).map_err(refused)?
     };
-    let live = Arc::new(Live::new(Arc::clone(&telemetry), Arc::clone(&figures)));
+    let live = Arc::new(LivePage::new(Arc::clone(&telemetry), Arc::clone(&figures)));
     let routes = Arc::new(Routes { source: Source { telemetry, figures }, live });
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new()
@@ -194,7 +194,7 @@ fn connection(
 
 /// Goes on with a listener's connection until it ends, or is let go and still does not end.
 async fn until<C: Future>(
-    let_go: LetGo,
+    let_go: Disconnected,
     mut connection: Pin<&mut C>,
 ) -> Result<C::Output, Elapsed> {
     tokio::select! {
@@ -206,12 +206,12 @@ async fn until<C: Future>(
 /// What there is to ask for.
 struct Routes {
     source: Source,
-    live: Arc<Live>,
+    live: Arc<LivePage>,
 }
 
 impl Routes {
     /// The answer, and what tells that it has to end if it goes on by itself.
-    fn answer(&self, request: &Request<Incoming>) -> (Response<Payload>, Option<LetGo>) {
+    fn answer(&self, request: &Request<Incoming>) -> (Response<Payload>, Option<Disconnected>) {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let status = StatusCode::METHOD_NOT_ALLOWED;
             let mut refusal = response(status, PLAIN, "only GET and HEAD\n");

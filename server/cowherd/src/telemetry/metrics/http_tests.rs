@@ -3,13 +3,13 @@ use std::net::{Ipv4Addr, TcpStream as StdStream};
 
 use super::*;
 use crate::clock::Timestamp;
-use crate::telemetry::{InfoInputs, LoadReport, OccupancyMap};
+use crate::telemetry::{OccupancyMap, RestoreReport, StatsSnapshot};
 
 struct Nothing;
 
-impl Figures for Nothing {
-    fn figures(&self) -> InfoInputs {
-        InfoInputs::default()
+impl StatsSource for Nothing {
+    fn figures(&self) -> StatsSnapshot {
+        StatsSnapshot::default()
     }
 
     fn arena_map(&self, _most: usize) -> OccupancyMap {
@@ -66,7 +66,7 @@ fn health_tells_whether_the_data_is_there() {
     assert_eq!(health(), (200, "ok\n".to_owned()));
     telemetry.persistence().loading_started(1, Timestamp::now());
     assert_eq!(health(), (503, "loading\n".to_owned()));
-    telemetry.persistence().loading_finished(Timestamp::now(), LoadReport::default());
+    telemetry.persistence().loading_finished(Timestamp::now(), RestoreReport::default());
     assert_eq!(health(), (200, "ok\n".to_owned()));
 }
 

@@ -2,7 +2,7 @@
 
 use super::Collected;
 use super::families::Families;
-use crate::telemetry::{Cause, SaveRecord};
+use crate::telemetry::{CheckpointRecord, StallCause};
 
 pub(super) fn emit(out: &mut Families, collected: &Collected<'_>) {
     last_save(out, collected);
@@ -44,7 +44,7 @@ fn last_save(out: &mut Families, collected: &Collected<'_>) {
 }
 
 /// What is known of the last save that ended, however it did.
-fn counts(out: &mut Families, last: &SaveRecord) {
+fn counts(out: &mut Families, last: &CheckpointRecord) {
     let (cow, undo) = (&last.cow, &last.undo);
     for (name, help, value) in [
         ("cowherd_last_save_cow_faults", "Pages copied during the last save", cow.faults),
@@ -73,7 +73,7 @@ fn counts(out: &mut Families, last: &SaveRecord) {
     }
 }
 
-fn durations(out: &mut Families, last: &SaveRecord) {
+fn durations(out: &mut Families, last: &CheckpointRecord) {
     let (cow, undo) = (&last.cow, &last.undo);
     for (name, help, value) in [
         (
@@ -132,7 +132,7 @@ fn durations(out: &mut Families, last: &SaveRecord) {
     );
 }
 
-fn causes(out: &mut Families, last: &SaveRecord) {
+fn causes(out: &mut Families, last: &CheckpointRecord) {
     let stall = last.longest_stall.as_ref();
     let share = |cause| {
         stall.filter(|stall| stall.cause == cause).map_or(0.0, |stall| stall.took.as_secs_f64())
@@ -140,11 +140,11 @@ fn causes(out: &mut Families, last: &SaveRecord) {
     out.gauges(
         "cowherd_last_save_longest_stall_seconds",
         "The longest that a client waited for one command during it, under what caused it",
-        Cause::ALL.map(|cause| ([("cause", cause.name())], share(cause))),
+        StallCause::ALL.map(|cause| ([("cause", cause.name())], share(cause))),
     );
 }
 
-fn pages(out: &mut Families, last: &SaveRecord) {
+fn pages(out: &mut Families, last: &CheckpointRecord) {
     for (name, help, value) in [
         (
             "cowherd_last_save_huge_before_bytes",

@@ -7,7 +7,7 @@
 //!       text: OpenMetrics 1.0.0 or Prometheus 0.0.4; protobuf: with native histograms <--'
 //! ```
 //!
-//! A scrape sums counters and asks the engine for its [`Figures`]; it walks no data.
+//! A scrape sums counters and asks the engine for its [`StatsSource`]; it walks no data.
 
 mod checkpoints;
 mod compatible;
@@ -21,10 +21,10 @@ mod text;
 use std::fmt;
 use std::sync::Arc;
 
-use super::inputs::{Figures, InfoInputs};
-use super::persistence::View;
+use super::inputs::{StatsSnapshot, StatsSource};
+use super::persistence::PersistenceStatus;
 use super::process::{self, CpuTimes};
-use super::workers::{CommandTotals, Totals};
+use super::workers::{CommandTotals, ServerTotals};
 use super::{FamilyLatency, Telemetry};
 use crate::clock::Timestamp;
 use families::Families;
@@ -33,9 +33,9 @@ pub use http::{MetricsError, MetricsServer, serve};
 /// All that one scrape tells.
 struct Collected<'a> {
     telemetry: &'a Telemetry,
-    inputs: InfoInputs,
-    totals: Totals,
-    view: View,
+    inputs: StatsSnapshot,
+    totals: ServerTotals,
+    view: PersistenceStatus,
     commands: Vec<(&'a str, CommandTotals)>,
     latency: Vec<FamilyLatency>,
     resident_bytes: u64,
@@ -44,7 +44,7 @@ struct Collected<'a> {
 }
 
 impl<'a> Collected<'a> {
-    fn new(telemetry: &'a Telemetry, inputs: InfoInputs) -> Self {
+    fn new(telemetry: &'a Telemetry, inputs: StatsSnapshot) -> Self {
         let now = Timestamp::now();
         let commands = telemetry.commands().map(|(number, name)| (name, telemetry.command(number)));
         let view = telemetry.persistence().view(now, inputs.counters.changes);
@@ -65,7 +65,7 @@ impl<'a> Collected<'a> {
 /// Where metrics come from.
 struct Source {
     telemetry: Arc<Telemetry>,
-    figures: Arc<dyn Figures>,
+    figures: Arc<dyn StatsSource>,
 }
 
 impl fmt::Debug for Source {

@@ -7,8 +7,8 @@
 
 use prost::Message as _;
 
-use super::families::{Families, Family, Kind, Series, Value};
-use crate::telemetry::Snapshot;
+use super::families::{Families, Family, MetricKind, MetricSeries, MetricValue};
+use crate::telemetry::Distribution;
 
 #[derive(Clone, PartialEq, prost::Message)]
 pub(super) struct MetricFamily {
@@ -16,7 +16,7 @@ pub(super) struct MetricFamily {
     pub name: String,
     #[prost(string, tag = "2")]
     pub help: String,
-    /// Zero is a counter, and has to be there all the same.
+    /// Baseline is a counter, and has to be there all the same.
     #[prost(int32, optional, tag = "3")]
     pub kind: Option<i32>,
     #[prost(message, repeated, tag = "4")]
@@ -97,9 +97,9 @@ pub(super) fn delimited(families: &Families) -> Vec<u8> {
 
 fn message(family: &Family) -> MetricFamily {
     let kind = match family.kind {
-        Kind::Counter => 0,
-        Kind::Gauge => 1,
-        Kind::Histogram => 4,
+        MetricKind::Counter => 0,
+        MetricKind::Gauge => 1,
+        MetricKind::Histogram => 4,
     };
     MetricFamily {
         name: family.name.to_owned(),
@@ -110,17 +110,17 @@ fn message(family: &Family) -> MetricFamily {
     }
 }
 
-fn metric(kind: Kind, series: &Series) -> Metric {
+fn metric(kind: MetricKind, series: &MetricSeries) -> Metric {
     let label =
         |(name, value): &(&str, String)| Label { name: (*name).to_owned(), value: value.clone() };
     let mut metric =
         Metric { labels: series.labels.iter().map(label).collect(), ..Metric::default() };
     match &series.value {
-        Value::Durations(times) => metric.histogram = Some(durations(times)),
-        Value::Number(value) => {
+        MetricValue::Durations(times) => metric.histogram = Some(durations(times)),
+        MetricValue::Number(value) => {
             let number = Some(Number { value: Some(*value) });
             match kind {
-                Kind::Counter => metric.counter = number,
+                MetricKind::Counter => metric.counter = number,
                 _ => metric.gauge = number,
             }
         }
@@ -128,7 +128,7 @@ fn metric(kind: Kind, series: &Series) -> Metric {
     metric
 }
 
-fn durations(times: &Snapshot) -> Durations {
+fn durations(times: &Distribution) -> Durations {
     let mut below = 0;
     let buckets = times.exported().into_iter().map(|(bound, count)| {
         below += count;

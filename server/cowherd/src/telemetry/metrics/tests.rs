@@ -4,8 +4,9 @@ use std::process::{Command, Stdio};
 
 use super::*;
 use crate::telemetry::{
-    ArenaFigures, Cause, DatabaseFigures, Event, ForkTimes, Histogram, OccupancyMap, PoolFigures,
-    SaveRecord, SaveStart, SaveStatus, Snapshot, Stall, ThpFigures, UndoFigures, UndoLogFigures,
+    ArenaStats, CheckpointRecord, CheckpointStart, CheckpointStatus, DatabaseStats, Distribution,
+    ForkTimes, Histogram, HugePoolStats, LatencyEvent, LongestStall, OccupancyMap, StallCause,
+    ThpStats, UndoLogLimits, UndoStats,
 };
 
 /// The catalogue that the metrics are held against.
@@ -13,18 +14,18 @@ const CATALOGUE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../..
 
 struct TwoDatabases;
 
-impl Figures for TwoDatabases {
-    fn figures(&self) -> InfoInputs {
-        let database = |number| DatabaseFigures { number, keys: 3, expires: 2, avg_ttl_ms: 1500 };
-        InfoInputs {
+impl StatsSource for TwoDatabases {
+    fn figures(&self) -> StatsSnapshot {
+        let database = |number| DatabaseStats { number, keys: 3, expires: 2, avg_ttl_ms: 1500 };
+        StatsSnapshot {
             databases: vec![database(0), database(7)],
-            arena: ArenaFigures { cow_page_bytes: 2 << 20, ..ArenaFigures::default() },
-            thp: ThpFigures { setting: "madvise".to_owned(), splits: 1, healed: 1 },
-            pool: Some(PoolFigures { page_bytes: 2 << 20, total: 9, free: 4, reserved: 1 }),
-            undo: UndoFigures { captures: 5, captured_bytes: 2500, written_bytes: 100, ..UNDO },
+            arena: ArenaStats { cow_page_bytes: 2 << 20, ..ArenaStats::default() },
+            thp: ThpStats { setting: "madvise".to_owned(), splits: 1, healed: 1 },
+            pool: Some(HugePoolStats { page_bytes: 2 << 20, total: 9, free: 4, reserved: 1 }),
+            undo: UndoStats { captures: 5, captured_bytes: 2500, written_bytes: 100, ..UNDO },
             undo_captures: captures(),
-            undo_log: Some(UndoLogFigures { limit: 1 << 20, block_bytes: 512 }),
-            ..InfoInputs::default()
+            undo_log: Some(UndoLogLimits { limit: 1 << 20, block_bytes: 512 }),
+            ..StatsSnapshot::default()
         }
     }
 
@@ -33,7 +34,7 @@ impl Figures for TwoDatabases {
     }
 }
 
-const UNDO: UndoFigures = UndoFigures {
+const UNDO: UndoStats = UndoStats {
     captures: 3,
     captured_bytes: 1500,
     stall: std::time::Duration::from_millis(2),
@@ -45,7 +46,7 @@ const UNDO: UndoFigures = UndoFigures {
 };
 
 /// Two captures, of 1 and 1.5 us.
-fn captures() -> Snapshot {
+fn captures() -> Distribution {
     let times = Histogram::default();
     [1000, 1500].into_iter().for_each(|nanos| times.record(nanos));
     times.snapshot()
@@ -61,18 +62,18 @@ fn source() -> Source {
     }
     recorder.error(b"-ERR no");
     telemetry.set_slow(0, 10, 1);
-    telemetry.latency_event(Event::Fork, std::time::Duration::from_millis(3));
+    telemetry.latency_event(LatencyEvent::Fork, std::time::Duration::from_millis(3));
     telemetry.persistence().forked(ForkTimes {
         hold_up: std::time::Duration::from_micros(100),
         ..ForkTimes::default()
     });
-    let start = SaveStart { pid: 7, ..SaveStart::default() };
+    let start = CheckpointStart { pid: 7, ..CheckpointStart::default() };
     telemetry.persistence().save_started(start, Timestamp::now());
     telemetry.persistence().save_finished(Timestamp::now(), |record| {
-        record.status = SaveStatus::Ok;
-        record.longest_stall = Some(Stall {
+        record.status = CheckpointStatus::Ok;
+        record.longest_stall = Some(LongestStall {
             took: std::time::Duration::from_millis(250),
-            cause: Cause::CowFault,
+            cause: StallCause::CowFault,
             command: "set".to_owned(),
         });
         record.huge_before_bytes = Some(4 << 20);
@@ -81,8 +82,8 @@ fn source() -> Source {
         record.other_page_faults = Some(9);
         record.undo = UNDO;
     });
-    let record = SaveRecord { chunks: 4, ..SaveRecord::default() };
-    let start = SaveStart { pid: 1, record, ..SaveStart::default() };
+    let record = CheckpointRecord { chunks: 4, ..CheckpointRecord::default() };
+    let start = CheckpointStart { pid: 1, record, ..CheckpointStart::default() };
     telemetry.persistence().save_started(start, Timestamp::now());
     telemetry.persistence().save_sampled(1, Timestamp::now(), |record| record.chunks_done = 1);
     Source { telemetry, figures: Arc::new(TwoDatabases) }
@@ -245,7 +246,7 @@ fn the_accept_header_is_weighed() {
         ("text/plain;version=0.0.4", Format::Plain),
         (open, Format::OpenMetrics),
         ("application/openmetrics-text; version=1.0.0; charset=utf-8", Format::OpenMetrics),
-        ("Application/OpenMetrics-Text;Q=0.5, text/plain;q=0.2", Format::OpenMetrics),
+        ("Application/OpenMetrics-TextWriter;Q=0.5, text/plain;q=0.2", Format::OpenMetrics),
         ("application/openmetrics-text;q=0.2,text/plain;q=0.75", Format::Plain),
         ("application/openmetrics-text;q=0", Format::Plain),
         ("application/openmetrics-text;q=0.000,*/*", Format::Plain),

@@ -11,12 +11,12 @@
 
 use std::fmt::Write as _;
 
-use super::families::{Families, Family, Series, Value};
-use crate::telemetry::Snapshot;
+use super::families::{Families, Family, MetricSeries, MetricValue};
+use crate::telemetry::Distribution;
 
 /// OpenMetrics 1.0.0.
 pub(super) fn openmetrics(families: &Families) -> String {
-    let mut text = Text::default();
+    let mut text = TextWriter::default();
     for family in &families.0 {
         text.head(family, family.stem());
         if let Some(unit) = family.unit() {
@@ -30,7 +30,7 @@ pub(super) fn openmetrics(families: &Families) -> String {
 
 /// Prometheus 0.0.4.
 pub(super) fn plain(families: &Families) -> String {
-    let mut text = Text::default();
+    let mut text = TextWriter::default();
     for family in &families.0 {
         text.head(family, family.name);
         text.samples(family);
@@ -39,9 +39,9 @@ pub(super) fn plain(families: &Families) -> String {
 }
 
 #[derive(Default)]
-struct Text(String);
+struct TextWriter(String);
 
-impl Text {
+impl TextWriter {
     fn parts(&mut self, parts: &[&str]) {
         parts.iter().for_each(|part| self.0.push_str(part));
     }
@@ -55,13 +55,13 @@ impl Text {
     fn samples(&mut self, family: &Family) {
         for series in &family.series {
             match &series.value {
-                Value::Number(value) => self.sample(family.name, "", series, None, *value),
-                Value::Durations(times) => self.durations(family.name, series, times),
+                MetricValue::Number(value) => self.sample(family.name, "", series, None, *value),
+                MetricValue::Durations(times) => self.durations(family.name, series, times),
             }
         }
     }
 
-    fn durations(&mut self, name: &str, series: &Series, times: &Snapshot) {
+    fn durations(&mut self, name: &str, series: &MetricSeries, times: &Distribution) {
         let mut below = 0;
         for (bound, count) in times.exported() {
             below += count;
@@ -71,7 +71,14 @@ impl Text {
         self.sample(name, "_count", series, None, below as f64);
     }
 
-    fn sample(&mut self, name: &str, suffix: &str, series: &Series, le: Option<f64>, value: f64) {
+    fn sample(
+        &mut self,
+        name: &str,
+        suffix: &str,
+        series: &MetricSeries,
+        le: Option<f64>,
+        value: f64,
+    ) {
         self.parts(&[name, suffix]);
         let mut separator = "{";
         for (label, value) in &series.labels {
@@ -132,9 +139,9 @@ mod tests {
         families
     }
 
-    impl crate::telemetry::metrics::families::Figure for i32 {
-        fn value(self) -> Value {
-            Value::Number(f64::from(self))
+    impl crate::telemetry::metrics::families::IntoMetricValue for i32 {
+        fn value(self) -> MetricValue {
+            MetricValue::Number(f64::from(self))
         }
     }
 
