@@ -174,7 +174,7 @@ fuzz_target!(|input: &[u8]| {
         send(&mut worker, &shared, &mut clients[client], &encode(&words));
     }
     for client in &mut clients {
-        worker.leave(&mut client.session);
+        worker.close_session(&mut client.session);
     }
     shared.keyspace.verify(1).expect("a whole keyspace");
     engine.checkpoint_scheduler().close();
@@ -188,7 +188,7 @@ fn send(worker: &mut Worker, shared: &Shared, client: &mut Client, bytes: &[u8])
     assert_eq!(consumed, Ok(bytes.len()));
     let outcome = loop {
         match worker.run(&mut client.session, &batch, bytes, 0, &mut reply) {
-            BatchOutcome::Wait(..) => shared.clients.unpause(),
+            BatchOutcome::Paused(..) => shared.clients.unpause(),
             outcome => break outcome,
         }
     };
@@ -199,7 +199,7 @@ fn send(worker: &mut Worker, shared: &Shared, client: &mut Client, bytes: &[u8])
     client.session.client.take_mail(&mut reply.out);
     assert!(reply.out.is_empty() || reply.out.ends_with(b"\r\n"));
     if outcome == BatchOutcome::Close || client.session.client.is_killed() {
-        worker.leave(&mut client.session);
+        worker.close_session(&mut client.session);
         shared.clients.disconnect(&client.session.client);
         *client = connect(shared);
     }

@@ -249,7 +249,7 @@ impl Arena {
     fn reconnect(&mut self, number: usize) {
         let new = self.connect();
         let mut old = std::mem::replace(&mut self.clients[number], new);
-        self.worker.leave(&mut old.session);
+        self.worker.close_session(&mut old.session);
         self.engine.shared().clients.disconnect(&old.session.client);
     }
 
@@ -265,7 +265,7 @@ impl Arena {
         let outcome = loop {
             let outcome = self.worker.run(&mut client.session, &batch, &bytes, 0, &mut reply);
             match outcome {
-                BatchOutcome::Wait(..) => shared.clients.unpause(),
+                BatchOutcome::Paused(..) => shared.clients.unpause(),
                 outcome => break outcome,
             }
         };

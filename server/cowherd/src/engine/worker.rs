@@ -36,7 +36,7 @@ pub enum BatchOutcome {
     /// Requests from this one on have not run: send the replies first.
     Flush(usize),
     /// Requests from this one on have to wait until a wall clock time in milliseconds.
-    Wait(usize, i64),
+    Paused(usize, i64),
     /// Requests from this one on have to wait until the one before it has its reply: see
     /// [`Session::waiting`].
     Blocked(usize),
@@ -216,7 +216,7 @@ impl Worker {
                 let outcome = self.run_one(&engine, session, planned, now, &mut begun, reply);
                 match outcome {
                     BatchOutcome::Done => next += 1,
-                    BatchOutcome::Wait(_, until) => return BatchOutcome::Wait(next, until),
+                    BatchOutcome::Paused(_, until) => return BatchOutcome::Paused(next, until),
                     BatchOutcome::Blocked(_) => return BatchOutcome::Blocked(next + 1),
                     outcome => return outcome,
                 }
@@ -249,7 +249,7 @@ impl Worker {
         if let Some(until) = shared.clients.paused_until(now, flags.has(CommandFlags::WRITE))
             && !row.command.flags.has(CommandFlags::UNPAUSED)
         {
-            return BatchOutcome::Wait(0, until);
+            return BatchOutcome::Paused(0, until);
         }
         let queued = session.queued_bytes();
         let has_room = || self.room.is_there(shared, config, &planned.args, queued, now);
@@ -311,7 +311,7 @@ impl Worker {
     }
 
     /// Ends what others keep of a connection that has ended.
-    pub fn leave(&self, session: &mut Session) {
+    pub fn close_session(&self, session: &mut Session) {
         let shared = &*self.engine.shared;
         session.discard(&shared.keyspace);
         shared.pubsub.leave(session);
@@ -330,7 +330,12 @@ impl Worker {
     }
 
     /// Writes the reply of the last command, for which the session had to wait.
-    pub fn reply_late(&self, session: &mut Session, promise: &Promise, reply: &mut ReplyWriter) {
+    pub fn write_deferred_reply(
+        &self,
+        session: &mut Session,
+        promise: &Promise,
+        reply: &mut ReplyWriter,
+    ) {
         let start = reply.len();
         match promise.outcome() {
             Some(Ok(text)) => reply.simple(text),

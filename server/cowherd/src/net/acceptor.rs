@@ -1,4 +1,7 @@
-//! Listening, and handing accepted sockets to the workers in turn.
+//! The acceptor: listening sockets, admission of new connections, and dispatch to the workers.
+//!
+//! A connection beyond `maxclients`, or a remote one in protected mode, gets one error line and is
+//! closed before any worker sees the socket.
 
 use std::fs;
 use std::io;
@@ -14,53 +17,41 @@ use crate::config::Config;
 use crate::engine::{Origin, Shared};
 use crate::telemetry::Recorder;
 
-use super::worker_pool::{AcceptedSocket, WorkerQueues};
+use super::handoff::{AcceptedSocket, RoundRobin};
 
-const FULL: &[u8] = b"-ERR max number of clients reached\r\n";
-const DENIED: &[u8] = b"-DENIED Redis is running in protected mode because protected mode is \
+const MAX_CLIENTS_REACHED: &[u8] = b"-ERR max number of clients reached\r\n";
+const PROTECTED_MODE: &[u8] =
+    b"-DENIED Redis is running in protected mode because protected mode is \
 enabled and no password is set for the default user. In this mode connections are only accepted \
 from the loopback interface. To connect from other computers, set a password with requirepass, or \
 set protected-mode to no if the network is trusted.\r\n";
 
 /// Why the server cannot listen.
 #[derive(Debug, thiserror::Error)]
-pub enum BindError {
-    /// An address cannot be used.
+pub(crate) enum BindError {
     #[error(
         "cannot listen on {address}; is another server running there? Choose another address with \
          --port or --bind"
     )]
-    Tcp {
-        /// The address.
-        address: SocketAddr,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// A Unix socket cannot be made.
+    Tcp { address: SocketAddr, source: io::Error },
     #[error("cannot listen on the Unix socket {path}")]
-    Unix {
-        /// The socket's path.
-        path: PathBuf,
-        /// The kernel's answer.
-        source: io::Error,
-    },
-    /// There is nothing to listen on.
+    Unix { path: PathBuf, source: io::Error },
     #[error("there is nothing to listen on: port is 0 and no unixsocket is set")]
-    Nothing,
+    NoListener,
 }
 
 /// The sockets that the server listens on.
-pub struct Listeners {
+pub(crate) struct Listeners {
     tcp: Vec<std::net::TcpListener>,
     unix: Option<(std::os::unix::net::UnixListener, PathBuf)>,
 }
 
 impl Listeners {
-    /// Listens where the configuration says.
+    /// Listens on the addresses of `bind` and on `unixsocket`.
     ///
     /// # Errors
-    /// An address that is not optional cannot be used.
-    pub fn bind(config: &Config) -> Result<Self, BindError> {
+    /// An address without the prefix `-` (optional) cannot be bound, or nothing is configured.
+    pub(crate) fn bind(config: &Config) -> Result<Self, BindError> {
         let mut tcp = Vec::new();
         if config.port != 0 {
             for bind in &config.bind {
@@ -77,24 +68,24 @@ impl Listeners {
             None => None,
         };
         if tcp.is_empty() && unix.is_none() {
-            return Err(BindError::Nothing);
+            return Err(BindError::NoListener);
         }
         Ok(Self { tcp, unix })
     }
 
-    /// Where it listens, for the log.
-    pub fn addresses(&self) -> Vec<String> {
+    /// The bound addresses, for the log.
+    pub(crate) fn addresses(&self) -> Vec<String> {
         let tcp = self.tcp.iter().filter_map(|l| l.local_addr().ok()).map(|a| a.to_string());
         tcp.chain(self.unix.iter().map(|(_, path)| path.display().to_string())).collect()
     }
 
-    /// Accepts connections and hands them out, until the runtime ends.
-    pub(super) fn accept(self, shared: &'static Accepting) {
+    /// Spawns one accepting task for each listener; the tasks end with the runtime.
+    pub(super) fn accept(self, acceptor: &'static Acceptor) {
         for listener in self.tcp {
-            tokio::task::spawn_local(accept_tcp(listener, shared));
+            tokio::task::spawn_local(accept_tcp(listener, acceptor));
         }
         if let Some((listener, path)) = self.unix {
-            tokio::task::spawn_local(accept_unix(listener, path, shared));
+            tokio::task::spawn_local(accept_unix(listener, path, acceptor));
         }
     }
 }
@@ -120,7 +111,8 @@ fn listen_unix(
     config: &Config,
 ) -> Result<std::os::unix::net::UnixListener, BindError> {
     let failed = |source| BindError::Unix { path: path.clone(), source };
-    // A socket that a server left behind when it was killed.
+    // A killed server leaves its socket file behind, and bind fails while the file exists. A file
+    // that accepts connections belongs to a live server and stays.
     if std::os::unix::net::UnixStream::connect(path).is_err() {
         let _ = fs::remove_file(path);
     }
@@ -133,26 +125,26 @@ fn listen_unix(
     Ok(listener)
 }
 
-/// What accepting needs.
-pub(super) struct Accepting {
+/// What the accepting tasks share.
+pub(super) struct Acceptor {
     pub shared: std::sync::Arc<Shared>,
     pub recorder: Recorder,
-    pub mailboxes: WorkerQueues,
+    pub workers: RoundRobin,
 }
 
-impl Accepting {
-    /// Why a connection from `peer` is turned away, if it is.
+impl Acceptor {
+    /// The error line for a connection from `peer` that is rejected; `None` admits it.
     fn refusal(&self, peer: Option<IpAddr>) -> Option<&'static [u8]> {
         let config = self.shared.config.current();
         let is_remote = peer.is_some_and(|peer| !peer.to_canonical().is_loopback());
         if is_remote && config.protected_mode && config.requirepass.is_none() {
-            return Some(DENIED);
+            return Some(PROTECTED_MODE);
         }
-        (self.shared.clients.count() >= u64::from(config.maxclients)).then_some(FULL)
+        (self.shared.clients.count() >= u64::from(config.maxclients)).then_some(MAX_CLIENTS_REACHED)
     }
 }
 
-async fn accept_tcp(listener: std::net::TcpListener, accepting: &'static Accepting) {
+async fn accept_tcp(listener: std::net::TcpListener, acceptor: &'static Acceptor) {
     let listener = match TcpListener::from_std(listener) {
         Ok(listener) => listener,
         Err(error) => return tracing::error!("cannot accept connections: {error}"),
@@ -165,27 +157,27 @@ async fn accept_tcp(listener: std::net::TcpListener, accepting: &'static Accepti
                 continue;
             }
         };
-        accepting.recorder.connection_received();
-        if let Some(refusal) = accepting.refusal(Some(peer.ip())) {
-            accepting.recorder.connection_rejected();
-            // The kernel takes a line at once, or the client is gone.
+        acceptor.recorder.connection_received();
+        if let Some(refusal) = acceptor.refusal(Some(peer.ip())) {
+            acceptor.recorder.connection_rejected();
+            // A fresh socket's send buffer takes the line at once, unless the client has left.
             let _ = stream.try_write(refusal);
             let _ = SockRef::from(&stream).shutdown(Shutdown::Both);
             continue;
         }
-        let keepalive = accepting.shared.config.current().tcp_keepalive;
+        let keepalive = acceptor.shared.config.current().tcp_keepalive;
         let local = stream.local_addr().ok();
         let Ok(stream) = stream.into_std() else { continue };
         tune(&stream, keepalive);
         let origin = Origin { peer: Some(peer), local, path: String::new(), fd: 0 };
-        accepting.mailboxes.deliver(AcceptedSocket::Tcp(stream, origin));
+        acceptor.workers.dispatch(AcceptedSocket::Tcp(stream, origin));
     }
 }
 
 async fn accept_unix(
     listener: std::os::unix::net::UnixListener,
     path: PathBuf,
-    accepting: &'static Accepting,
+    acceptor: &'static Acceptor,
 ) {
     let listener = match UnixListener::from_std(listener) {
         Ok(listener) => listener,
@@ -199,9 +191,9 @@ async fn accept_unix(
                 continue;
             }
         };
-        accepting.recorder.connection_received();
-        if let Some(refusal) = accepting.refusal(None) {
-            accepting.recorder.connection_rejected();
+        acceptor.recorder.connection_received();
+        if let Some(refusal) = acceptor.refusal(None) {
+            acceptor.recorder.connection_rejected();
             let _ = stream.try_write(refusal);
             let _ = SockRef::from(&stream).shutdown(Shutdown::Both);
             continue;
@@ -209,18 +201,19 @@ async fn accept_unix(
         let Ok(stream) = stream.into_std() else { continue };
         let path = path.display().to_string();
         let origin = Origin { peer: None, local: None, path, fd: 0 };
-        accepting.mailboxes.deliver(AcceptedSocket::Unix(stream, origin));
+        acceptor.workers.dispatch(AcceptedSocket::Unix(stream, origin));
     }
 }
 
-/// Accepting fails when there are no file descriptors left; trying again at once would spin.
+/// Waits a moment after a failed accept. Without file descriptors the connection stays in the
+/// backlog, so an immediate retry would spin.
 async fn pause_after(error: &io::Error) {
     tracing::warn!("accepting a connection failed: {error}");
     tokio::time::sleep(Duration::from_millis(20)).await;
 }
 
 fn tune(stream: &std::net::TcpStream, keepalive: u32) {
-    // Slower or less robust without, not wrong.
+    // Both options are optimisations: a failure costs latency or dead-peer detection only.
     let _ = stream.set_nodelay(true);
     if keepalive > 0 {
         let idle = Duration::from_secs(u64::from(keepalive));

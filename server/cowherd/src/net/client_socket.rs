@@ -1,7 +1,7 @@
-//! TCP and Unix sockets, as one.
+//! A client's socket, TCP or Unix, behind one type.
 //!
-//! Invariant: a socket is shut down before it is closed. The child of a checkpoint has inherited
-//! it, and as long as that runs, closing alone would not tell the other side.
+//! Invariant: a socket is shut down before it is closed. The child of a running checkpoint has
+//! inherited the file descriptor, so closing alone would not end the connection for the peer.
 
 use std::io;
 use std::net::Shutdown;
@@ -14,28 +14,26 @@ use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A connected socket.
+/// A connected socket, registered with the worker's runtime.
 pub(super) enum ClientSocket {
-    /// Over TCP.
     Tcp(TcpStream),
-    /// Over a Unix socket.
     Unix(UnixStream),
 }
 
 impl ClientSocket {
-    /// Reads what is there, or asks to be woken when something is.
+    /// Reads available bytes, or registers the task of `cx` for readability.
     pub(super) fn poll_read(
         &mut self,
-        context: &mut Context<'_>,
+        cx: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
         match self {
-            Self::Tcp(stream) => Pin::new(stream).poll_read(context, buffer),
-            Self::Unix(stream) => Pin::new(stream).poll_read(context, buffer),
+            Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buffer),
+            Self::Unix(stream) => Pin::new(stream).poll_read(cx, buffer),
         }
     }
 
-    /// Waits for bytes and appends them to `buffer`, as many as it has room for.
+    /// Waits for bytes and appends them to `buffer`, up to its remaining capacity.
     pub(super) async fn read_buf(&mut self, buffer: &mut impl BufMut) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.read_buf(buffer).await,
@@ -43,7 +41,7 @@ impl ClientSocket {
         }
     }
 
-    /// Writes as much as the socket takes now.
+    /// Writes as many bytes as the send buffer takes without blocking.
     pub(super) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
@@ -51,7 +49,7 @@ impl ClientSocket {
         }
     }
 
-    /// Ends one direction or both, for every process that has the socket.
+    /// Shuts down one direction or both, for every process that holds the socket.
     pub(super) fn shut_down(&self, how: Shutdown) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => SockRef::from(stream).shutdown(how),
@@ -59,7 +57,7 @@ impl ClientSocket {
         }
     }
 
-    /// Waits until the socket takes more.
+    /// Waits until the send buffer has space.
     pub(super) async fn writable(&self) -> io::Result<()> {
         match self {
             Self::Tcp(stream) => stream.writable().await,
@@ -70,7 +68,7 @@ impl ClientSocket {
 
 impl Drop for ClientSocket {
     fn drop(&mut self) {
-        // The other side may have ended it already.
+        // Fails if the peer has closed the connection already.
         let _ = self.shut_down(Shutdown::Both);
     }
 }

@@ -1,12 +1,17 @@
-//! One connection: bytes in, requests to the engine, replies out.
+//! One connection: reads requests, passes them to the worker in batches, writes replies.
 //!
-//! A read goes into a buffer that all connections of a worker share, and replies are written from
-//! another such buffer: a connection keeps bytes of its own only while a request is incomplete or
-//! the socket does not take a reply.
+//! ```text
+//!          shared by the worker's connections          own, usually empty
+//! read --> WorkerContext::input ----- incomplete ----> Connection::query_buffer
+//! write <- WorkerContext::reply ----- not taken -----> Connection::unsent
+//! ```
 //!
-//! A connection that the server ends, after QUIT or bytes that are no request, says so, and then
-//! waits a moment for the other side to do the same: closing a socket with unread bytes in it
-//! resets the connection and destroys replies on their way.
+//! A connection owns buffer memory only while a request is incomplete or the socket has not taken a
+//! reply, so that ten thousand idle connections cost no buffers.
+//!
+//! When the server ends a connection (QUIT, a protocol error), it shuts down the sending side and
+//! lingers until the peer has closed too: closing a socket with unread bytes in its receive buffer
+//! makes the kernel send RST, which destroys replies that are still on their way.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -29,30 +34,30 @@ use crate::engine::{BatchOutcome, Client, MAIL, Origin, Promise, Session, Wait, 
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
 use super::client_socket::ClientSocket;
-use super::query_buffer::{KEEP, QueryBuffer};
+use super::query_buffer::{MAX_IDLE_CAPACITY, QueryBuffer};
 use super::wake_queue::{ConnectionWaker, WakeQueue};
 
-/// Bytes that one read takes at most, unless a larger argument is announced.
-pub(super) const READ: usize = 64 << 10;
-/// Requests that are parsed ahead of running.
-const AHEAD: usize = 1024;
-/// A request that is announced as large gets room in steps of this size.
-const GROW: usize = 1 << 20;
-/// Most bytes of one request, as Redis's client-query-buffer-limit has it by default.
+/// Bytes that one read takes at most, unless the parser has announced a larger argument.
+pub(super) const READ_SIZE: usize = 64 << 10;
+/// Requests that are parsed before the first of them runs.
+const MAX_BATCH: usize = 1024;
+/// Largest step by which the query buffer grows for a request that is announced as large: memory is
+/// committed as bytes arrive, not as the client announces them.
+const GROWTH_STEP: usize = 1 << 20;
+/// Most bytes of one request: the default of Redis's `client-query-buffer-limit`.
 pub(super) const REQUEST_LIMIT: usize = 1 << 30;
-/// How often a connection that has to wait looks whether it still has to.
-const LOOK: Duration = Duration::from_millis(10);
-/// What a connection that the server ends may still send, and for how long.
+/// Period at which a connection held by CLIENT PAUSE checks for the end of the pause. Nothing
+/// notifies a connection of CLIENT UNPAUSE.
+const PAUSE_POLL: Duration = Duration::from_millis(10);
+/// Most bytes that a lingering connection discards.
 const LINGER_BYTES: usize = 64 << 10;
-const LINGER: Duration = Duration::from_secs(1);
+/// Longest time that a connection lingers.
+const LINGER_TIME: Duration = Duration::from_secs(1);
 
 /// What the connections of one worker share.
 pub(super) struct WorkerContext {
-    /// Runs requests.
     pub worker: Worker,
-    /// Where other threads leave word for the connections.
     pub wake_queue: Arc<WakeQueue>,
-    /// Most bytes of one request.
     request_limit: usize,
     input: Vec<u8>,
     batch: Batch,
@@ -65,88 +70,93 @@ impl WorkerContext {
             worker,
             wake_queue: Arc::default(),
             request_limit,
-            input: vec![0; READ],
+            input: vec![0; READ_SIZE],
             batch: Batch::new(),
             reply: ReplyWriter::new(ProtocolVersion::Resp2),
         }
     }
 }
 
-/// What a connection keeps between reads.
+/// The state of a connection between reads.
 struct Connection {
-    stream: ClientSocket,
-    line: Arc<ConnectionWaker>,
+    socket: ClientSocket,
+    waker: Arc<ConnectionWaker>,
     session: Session,
     version: ProtocolVersion,
     parser: RequestParser,
-    /// Bytes of a request that is not complete yet.
-    partial: QueryBuffer,
-    /// Replies of which the socket has taken the first `sent` bytes; empty once it has taken all.
+    /// An incomplete request, or requests that wait behind a blocked one.
+    query_buffer: QueryBuffer,
+    /// Replies of which the socket has taken the first `sent` bytes; empty once all are taken.
     unsent: Vec<u8>,
     sent: usize,
 }
 
-/// What follows after some requests were run.
+/// What a connection does after a batch.
 enum NextStep {
+    /// Reads more requests.
     Read,
+    /// Runs the rest of what was received, after the other connections had a turn.
     Continue,
-    Wait(i64),
-    /// Until a command has its reply that comes later.
-    Blocked,
+    /// Waits for the end of the CLIENT PAUSE that lasts until this wall-clock time in milliseconds.
+    AwaitPauseEnd(i64),
+    /// Waits for the reply of the command that ran last.
+    AwaitReply,
+    /// Closes the connection and lingers.
     Close,
-    CutOff,
+    /// Closes the connection at once: its unread replies exceed the limit.
+    OutputLimit,
 }
 
-/// What a connection was woken for.
+/// Why a connection woke up.
 enum Wakeup {
-    /// So many bytes were received; none, if the other side has ended the connection.
+    /// This many bytes were received; zero means that the peer has closed its sending side.
     Bytes(usize),
-    /// Its signals have changed.
+    /// Another thread has set a signal of the client.
     Signal,
 }
 
-/// Who ended a connection.
+/// How a connection is closed.
 #[derive(PartialEq, Eq)]
 enum CloseMode {
-    /// The server, in agreement with the client: replies are on their way.
-    Server,
-    /// The client, or another one's CLIENT KILL, or a limit.
-    Force,
+    /// By the server, with replies on their way: lingers.
+    Linger,
+    /// By the peer, CLIENT KILL or a limit: closes at once.
+    Immediate,
 }
 
-/// Serves a connection until it ends.
+/// Serves one connection from accept to close.
 pub(super) async fn serve(
     context: Rc<RefCell<WorkerContext>>,
-    stream: ClientSocket,
+    socket: ClientSocket,
     mut origin: Origin,
 ) {
-    origin.fd = stream.as_raw_fd();
-    let (client, shared, line) = {
+    origin.fd = socket.as_raw_fd();
+    let (session, shared, waker) = {
         let mut context = context.borrow_mut();
-        let line = Arc::new(ConnectionWaker::new(origin.fd, Arc::clone(&context.wake_queue)));
+        let waker = Arc::new(ConnectionWaker::new(origin.fd, Arc::clone(&context.wake_queue)));
         let authenticated = context.worker.config().requirepass.is_none();
         let shared = Arc::clone(context.worker.engine().shared());
         context.worker.recorder().client_opened();
-        let client = shared.clients.connect(origin, clock::wall_ms(), Arc::clone(&line) as _);
-        (Session::new(client, authenticated), shared, line)
+        let client = shared.clients.connect(origin, clock::wall_ms(), Arc::clone(&waker) as _);
+        (Session::new(client, authenticated), shared, waker)
     };
     let mut connection = Connection {
-        stream,
-        line,
-        session: client,
+        socket,
+        waker,
+        session,
         version: ProtocolVersion::Resp2,
         parser: RequestParser::new(),
-        partial: QueryBuffer::default(),
+        query_buffer: QueryBuffer::default(),
         unsent: Vec::new(),
         sent: 0,
     };
-    // After an error nothing can be told to the other side.
-    let ended_by = connection.run(&context).await.unwrap_or(CloseMode::Force);
-    connection.tell_if_cut_off();
+    // After an I/O error the peer cannot be reached, so lingering is pointless.
+    let close_mode = connection.run(&context).await.unwrap_or(CloseMode::Immediate);
+    connection.log_output_limit();
     shared.clients.disconnect(&connection.session.client);
-    context.borrow().worker.leave(&mut connection.session);
+    context.borrow().worker.close_session(&mut connection.session);
     context.borrow().worker.recorder().client_closed();
-    if ended_by == CloseMode::Server {
+    if close_mode == CloseMode::Linger {
         connection.linger(&context).await;
     }
 }
@@ -154,59 +164,60 @@ pub(super) async fn serve(
 impl Connection {
     async fn run(&mut self, context: &RefCell<WorkerContext>) -> io::Result<CloseMode> {
         loop {
-            let word = self.receive(context).await?;
+            let wakeup = self.receive(context).await?;
             if self.session.client.is_killed() {
-                return Ok(CloseMode::Force);
+                return Ok(CloseMode::Immediate);
             }
-            let (bytes, mut next) = match word {
-                Wakeup::Bytes(0) => return Ok(CloseMode::Force),
-                Wakeup::Bytes(bytes) => (bytes, self.answer(context, bytes)),
-                Wakeup::Signal => (0, self.send_mail(context)),
+            let (bytes, mut next) = match wakeup {
+                Wakeup::Bytes(0) => return Ok(CloseMode::Immediate),
+                Wakeup::Bytes(bytes) => (bytes, self.process_input(context, bytes)),
+                Wakeup::Signal => (0, self.send_pending_output(context)),
             };
             loop {
                 self.send(context).await?;
                 next = match next {
                     NextStep::Read => break,
-                    NextStep::Close => return Ok(CloseMode::Server),
-                    NextStep::CutOff => return Ok(CloseMode::Force),
+                    NextStep::Close => return Ok(CloseMode::Linger),
+                    NextStep::OutputLimit => return Ok(CloseMode::Immediate),
                     NextStep::Continue => {
                         yield_now().await;
-                        self.go_on(context)
+                        self.resume(context)
                     }
-                    NextStep::Wait(until) => {
-                        if !self.wait(context, until).await {
-                            return Ok(CloseMode::Force);
+                    NextStep::AwaitPauseEnd(until) => {
+                        if !self.await_pause_end(context, until).await {
+                            return Ok(CloseMode::Immediate);
                         }
-                        self.go_on(context)
+                        self.resume(context)
                     }
-                    NextStep::Blocked => match self.wait_for_reply(context).await? {
-                        Some(ended_by) => return Ok(ended_by),
-                        None => self.go_on(context),
+                    NextStep::AwaitReply => match self.await_reply(context).await? {
+                        Some(close_mode) => return Ok(close_mode),
+                        None => self.resume(context),
                     },
                 };
             }
-            // There may be more at once: the others of this worker come first.
-            if bytes == 0 || bytes >= READ {
+            // A full read suggests that more bytes are ready: the worker's other connections run
+            // first (invariant 3 of `net`).
+            if bytes == 0 || bytes >= READ_SIZE {
                 yield_now().await;
             }
         }
     }
 
-    /// Waits for bytes, into the worker's buffer or behind those of an incomplete request; or for
-    /// a signal.
+    /// Waits for bytes or a signal. Bytes go to the worker's buffer, or to the query buffer behind
+    /// an incomplete request.
     async fn receive(&mut self, context: &RefCell<WorkerContext>) -> io::Result<Wakeup> {
-        let (client, line) = (&self.session.client, &self.line);
-        if self.partial.is_empty() {
-            return or_signal(client, line, read_shared(&mut self.stream, context)).await;
+        let (client, waker) = (&self.session.client, &self.waker);
+        if self.query_buffer.is_empty() {
+            return read_or_signal(client, waker, read_shared(&mut self.socket, context)).await;
         }
-        let wanted = self.parser.wanted(self.partial.len()).clamp(READ, GROW);
-        let mut room = self.partial.room(wanted);
-        or_signal(client, line, self.stream.read_buf(&mut room)).await
+        let wanted = self.parser.wanted(self.query_buffer.len()).clamp(READ_SIZE, GROWTH_STEP);
+        let mut space = self.query_buffer.space(wanted);
+        read_or_signal(client, waker, self.socket.read_buf(&mut space)).await
     }
 
-    /// Waits until the command that ran last has its reply; what else others send is sent
-    /// meanwhile, and what the client sends is kept. `Some` if the connection has ended.
-    async fn wait_for_reply(
+    /// Waits until the blocked command has its reply. Meanwhile pending output is sent and received
+    /// bytes are appended to the query buffer. `Some` if the connection is to be closed.
+    async fn await_reply(
         &mut self,
         context: &RefCell<WorkerContext>,
     ) -> io::Result<Option<CloseMode>> {
@@ -214,22 +225,22 @@ impl Connection {
         loop {
             let signals = self.session.client.signals();
             if self.session.client.is_killed() {
-                return Ok(Some(CloseMode::Force));
+                return Ok(Some(CloseMode::Immediate));
             }
             if let Wait::Reply(promise) = &wait
                 && wait.is_over()
             {
                 self.session.waiting = None;
-                if !self.reply_late(&mut context.borrow_mut(), promise) {
-                    return Ok(Some(CloseMode::Force));
+                if !self.send_deferred_reply(&mut context.borrow_mut(), promise) {
+                    return Ok(Some(CloseMode::Immediate));
                 }
                 self.send(context).await?;
                 return Ok(None);
             }
-            // Served, a wait for a key has its reply in the mail.
+            // The reply of a command that was blocked on a key arrives as pending output.
             if signals & MAIL != 0 {
-                if matches!(self.send_mail(context), NextStep::CutOff) {
-                    return Ok(Some(CloseMode::Force));
+                if matches!(self.send_pending_output(context), NextStep::OutputLimit) {
+                    return Ok(Some(CloseMode::Immediate));
                 }
                 self.send(context).await?;
                 yield_now().await;
@@ -237,9 +248,9 @@ impl Connection {
                 self.session.waiting = None;
                 return Ok(None);
             } else {
-                match self.wait_once(context, &wait).await? {
+                match self.await_wakeup(context, &wait).await? {
                     None => context.borrow_mut().worker.time_out(&wait),
-                    Some(Wakeup::Bytes(0)) => return Ok(Some(CloseMode::Force)),
+                    Some(Wakeup::Bytes(0)) => return Ok(Some(CloseMode::Immediate)),
                     Some(Wakeup::Bytes(bytes)) => {
                         self.count_received(&mut context.borrow_mut(), bytes)
                     }
@@ -249,48 +260,49 @@ impl Connection {
         }
     }
 
-    /// Waits for a signal, or for bytes that are kept; nothing, once the time is over.
-    async fn wait_once(
+    /// Waits for a signal or for bytes, which are appended to the query buffer; `None` at the
+    /// timeout of `wait`.
+    async fn await_wakeup(
         &mut self,
         context: &RefCell<WorkerContext>,
         wait: &Wait,
     ) -> io::Result<Option<Wakeup>> {
         let is_over = poll_fn(|cx| {
-            self.line.listen(cx);
+            self.waker.register(cx);
             let woken = wait.is_over() || self.session.client.signals() != 0;
             if woken { Poll::Ready(()) } else { Poll::Pending }
         });
-        let left = wait.until().map(|until| until.saturating_sub(clock::monotonic_us()));
-        let time_is_over = async {
-            match left {
+        let remaining = wait.until().map(|until| until.saturating_sub(clock::monotonic_us()));
+        let timeout = async {
+            match remaining {
                 Some(micros) => sleep(Duration::from_micros(micros)).await,
                 None => std::future::pending().await,
             }
         };
-        let has_room = self.partial.len() <= context.borrow().request_limit;
+        let below_limit = self.query_buffer.len() <= context.borrow().request_limit;
         tokio::select! {
             biased;
             () = is_over => Ok(Some(Wakeup::Signal)),
-            read = read_shared(&mut self.stream, context), if has_room => {
+            read = read_shared(&mut self.socket, context), if below_limit => {
                 let bytes = read?;
-                self.partial.append(&context.borrow().input[..bytes]);
+                self.query_buffer.append(&context.borrow().input[..bytes]);
                 Ok(Some(Wakeup::Bytes(bytes)))
             }
-            () = time_is_over => Ok(None),
+            () = timeout => Ok(None),
         }
     }
 
-    /// Waits while the pause until `until` lasts; false if the connection was killed meanwhile.
-    async fn wait(&self, context: &RefCell<WorkerContext>, until: i64) -> bool {
+    /// Waits while the CLIENT PAUSE until `until` lasts; false if the client was killed meanwhile.
+    async fn await_pause_end(&self, context: &RefCell<WorkerContext>, until: i64) -> bool {
         let shared = Arc::clone(context.borrow().worker.engine().shared());
-        let lasts = || {
+        let remaining = || {
             let now = clock::wall_ms();
-            // A pause that was ended or replaced is none to wait for.
+            // Another end means that CLIENT UNPAUSE or a new CLIENT PAUSE came meanwhile.
             let lasts = shared.clients.paused_until(now, true) == Some(until);
             lasts.then(|| Duration::from_millis(until.saturating_sub(now).unsigned_abs()))
         };
-        while let Some(left) = lasts() {
-            sleep(left.min(LOOK)).await;
+        while let Some(remaining) = remaining() {
+            sleep(remaining.min(PAUSE_POLL)).await;
             if self.session.client.is_killed() {
                 return false;
             }
@@ -298,35 +310,35 @@ impl Connection {
         true
     }
 
-    /// Says that nothing more comes, and takes what the other side had on its way.
+    /// Shuts down the sending side and discards what the peer still sends, within limits.
     async fn linger(&mut self, context: &RefCell<WorkerContext>) {
-        if self.stream.shut_down(Shutdown::Write).is_err() {
+        if self.socket.shut_down(Shutdown::Write).is_err() {
             return;
         }
         let drain = async {
-            let mut left = LINGER_BYTES;
-            while let Ok(bytes @ 1..) = read_shared(&mut self.stream, context).await {
-                left = left.saturating_sub(bytes);
-                if left == 0 {
+            let mut budget = LINGER_BYTES;
+            while let Ok(bytes @ 1..) = read_shared(&mut self.socket, context).await {
+                budget = budget.saturating_sub(bytes);
+                if budget == 0 {
                     break;
                 }
             }
         };
-        // Who takes longer than that has had time to read the replies.
-        let _ = timeout(LINGER, drain).await;
+        // After this time the peer has had the chance to read the replies.
+        let _ = timeout(LINGER_TIME, drain).await;
     }
 
-    /// Answers the `bytes` that were just received.
-    fn answer(&mut self, context: &RefCell<WorkerContext>, bytes: usize) -> NextStep {
+    /// Runs the requests in the `bytes` that were just received.
+    fn process_input(&mut self, context: &RefCell<WorkerContext>, bytes: usize) -> NextStep {
         let context = &mut *context.borrow_mut();
         self.count_received(context, bytes);
-        if !self.partial.is_empty() {
-            return self.answer_partial(context);
+        if !self.query_buffer.is_empty() {
+            return self.process_query_buffer(context);
         }
         let input = std::mem::take(&mut context.input);
         let (consumed, next) = self.parse_and_run(context, &input[..bytes]);
         if consumed < bytes {
-            self.partial.append(&input[consumed..bytes]);
+            self.query_buffer.append(&input[consumed..bytes]);
         }
         context.input = input;
         next
@@ -339,42 +351,47 @@ impl Connection {
         received.store(received.load(Ordering::Relaxed) + bytes as u64, Ordering::Relaxed);
     }
 
-    /// Sends what others have left for the client.
+    /// Sends pending output: messages and replies that other threads pushed for the client.
     #[cold]
-    fn send_mail(&mut self, context: &RefCell<WorkerContext>) -> NextStep {
+    fn send_pending_output(&mut self, context: &RefCell<WorkerContext>) -> NextStep {
         let context = &mut *context.borrow_mut();
         context.reply.out.clear();
         self.session.client.take_mail(&mut context.reply.out);
-        if self.hand_over(context) { NextStep::Read } else { NextStep::CutOff }
+        if self.write_reply(context) { NextStep::Read } else { NextStep::OutputLimit }
     }
 
-    /// Sends the reply that was promised; false if the client has left too much unread.
-    fn reply_late(&mut self, context: &mut WorkerContext, promise: &Promise) -> bool {
+    /// Sends a deferred reply; false if the output limit is exceeded.
+    fn send_deferred_reply(&mut self, context: &mut WorkerContext, promise: &Promise) -> bool {
         context.reply.out.clear();
-        context.worker.reply_late(&mut self.session, promise, &mut context.reply);
-        self.hand_over(context)
+        context.worker.write_deferred_reply(&mut self.session, promise, &mut context.reply);
+        self.write_reply(context)
     }
 
-    fn answer_partial(&mut self, context: &mut WorkerContext) -> NextStep {
-        let partial = std::mem::take(&mut self.partial);
-        let (consumed, next) = self.parse_and_run(context, partial.as_slice());
-        self.partial = partial;
-        self.partial.advance(consumed);
+    fn process_query_buffer(&mut self, context: &mut WorkerContext) -> NextStep {
+        // Taken out for the call, which borrows the connection mutably.
+        let buffer = std::mem::take(&mut self.query_buffer);
+        let (consumed, next) = self.parse_and_run(context, buffer.as_slice());
+        self.query_buffer = buffer;
+        self.query_buffer.advance(consumed);
         next
     }
 
-    /// Goes on with requests that were received but not run.
-    fn go_on(&mut self, context: &RefCell<WorkerContext>) -> NextStep {
+    /// Runs requests that were received but have not run.
+    fn resume(&mut self, context: &RefCell<WorkerContext>) -> NextStep {
         let context = &mut *context.borrow_mut();
-        if self.partial.is_empty() { NextStep::Read } else { self.answer_partial(context) }
+        if self.query_buffer.is_empty() {
+            NextStep::Read
+        } else {
+            self.process_query_buffer(context)
+        }
     }
 
-    /// Runs all complete requests in `bytes`; returns how many bytes they took.
+    /// Runs the complete requests in `bytes`; returns how many bytes were consumed.
     fn parse_and_run(&mut self, context: &mut WorkerContext, bytes: &[u8]) -> (usize, NextStep) {
         let mut done = 0;
         context.reply.out.clear();
         context.reply.version = self.version;
-        // What was delivered before these requests came is sent before their replies.
+        // Messages pushed before these requests arrived precede their replies.
         if self.session.client.signals() & MAIL != 0 {
             self.session.client.take_mail(&mut context.reply.out);
         }
@@ -386,9 +403,9 @@ impl Connection {
                 ..RequestLimits::default()
             };
             context.batch.clear();
-            let parsed = self.parser.parse(&bytes[done..], &limits, &mut context.batch, AHEAD);
+            let parsed = self.parser.parse(&bytes[done..], &limits, &mut context.batch, MAX_BATCH);
             if parsed == Ok(0) {
-                break self.keep_incomplete(context, bytes.len() - done);
+                break self.check_request_limit(context, bytes.len() - done);
             }
             let outcome = context.worker.run(
                 &mut self.session,
@@ -399,10 +416,10 @@ impl Connection {
             );
             match (outcome, parsed) {
                 (BatchOutcome::Done, Ok(consumed)) => {
-                    self.count(context.batch.len());
+                    self.count_commands(context.batch.len());
                     done += consumed;
                     if done == bytes.len() || self.session.queued_bytes() > context.request_limit {
-                        break self.keep_incomplete(context, 0);
+                        break self.check_request_limit(context, 0);
                     }
                 }
                 (BatchOutcome::Done, Err(error)) => {
@@ -416,22 +433,22 @@ impl Connection {
                 }
                 (BatchOutcome::Blocked(ran), _) => {
                     done += self.rewind(context, ran);
-                    break NextStep::Blocked;
+                    break NextStep::AwaitReply;
                 }
-                (BatchOutcome::Wait(ran, until), _) => {
+                (BatchOutcome::Paused(ran, until), _) => {
                     done += self.rewind(context, ran);
-                    break NextStep::Wait(until);
+                    break NextStep::AwaitPauseEnd(until);
                 }
             }
         };
         self.version = context.reply.version;
-        if self.hand_over(context) { (done, next) } else { (done, NextStep::CutOff) }
+        if self.write_reply(context) { (done, next) } else { (done, NextStep::OutputLimit) }
     }
 
-    /// What follows when `bytes` of an incomplete request were received, or none.
+    /// Closes the connection if `bytes` of an incomplete request, together with the commands queued
+    /// by MULTI, exceed the limit of one request.
     #[inline]
-    fn keep_incomplete(&self, context: &mut WorkerContext, bytes: usize) -> NextStep {
-        // What is queued has not run either.
+    fn check_request_limit(&self, context: &mut WorkerContext, bytes: usize) -> NextStep {
         let bytes = bytes + self.session.queued_bytes();
         if bytes <= context.request_limit {
             return NextStep::Read;
@@ -447,43 +464,43 @@ impl Connection {
         NextStep::Close
     }
 
-    /// Counts requests that have run.
     #[inline]
-    fn count(&self, ran: usize) {
+    fn count_commands(&self, ran: usize) {
         let counter = &self.session.client.commands;
         counter.store(counter.load(Ordering::Relaxed) + ran as u64, Ordering::Relaxed);
     }
 
-    /// Forgets what was parsed behind the first `ran` requests: it is parsed again later. Returns
+    /// Discards the parsed requests behind the first `ran`, which are parsed again later. Returns
     /// the bytes of those that ran.
     fn rewind(&mut self, context: &WorkerContext, ran: usize) -> usize {
-        self.count(ran);
+        self.count_commands(ran);
         self.parser = RequestParser::new();
         context.batch.end_of(ran)
     }
 
-    /// Sends the replies as far as the socket takes them and keeps the rest; false if that is more
-    /// than a client may leave unread.
-    fn hand_over(&mut self, context: &mut WorkerContext) -> bool {
+    /// Writes the worker's reply buffer to the socket and keeps what the socket does not take; false
+    /// if the rest exceeds the output limit.
+    ///
+    /// Requires that `unsent` is empty.
+    fn write_reply(&mut self, context: &mut WorkerContext) -> bool {
         let out = &mut context.reply.out;
         if out.is_empty() {
             return true;
         }
         let total = out.len();
-        // All earlier ones were sent before these were made. An error shows again when the rest is
-        // written.
-        let sent = self.stream.try_write(out).unwrap_or(0);
+        // An error reappears when `send` writes the rest.
+        let sent = self.socket.try_write(out).unwrap_or(0);
         context.worker.recorder().socket_written(total as u64);
         let counter = &self.session.client.bytes_out;
         counter.store(counter.load(Ordering::Relaxed) + total as u64, Ordering::Relaxed);
         let fits = sent == total || self.keep_unsent(context, sent);
-        if context.reply.out.capacity() > KEEP {
+        if context.reply.out.capacity() > MAX_IDLE_CAPACITY {
             context.reply.out = Vec::new();
         }
         fits
     }
 
-    /// Keeps the replies behind the first `sent` bytes; false if they are more than is allowed.
+    /// Keeps the replies behind the first `sent` bytes; false if they exceed the output limit.
     #[cold]
     fn keep_unsent(&mut self, context: &mut WorkerContext, sent: usize) -> bool {
         let unsent = context.reply.out.len() - sent;
@@ -491,7 +508,7 @@ impl Connection {
         if !self.session.client.set_unsent(limits, unsent as u64) {
             return false;
         }
-        if unsent > READ {
+        if unsent > READ_SIZE {
             self.unsent = std::mem::take(&mut context.reply.out);
             self.sent = sent;
         } else {
@@ -500,8 +517,8 @@ impl Connection {
         true
     }
 
-    /// Logs that the client has left too much unread, if that is why it ends.
-    fn tell_if_cut_off(&self) {
+    /// Logs a client that exceeded its output limit.
+    fn log_output_limit(&self) {
         let client = &self.session.client;
         if let Some(bytes) = client.cut_off_at() {
             tracing::warn!(
@@ -513,19 +530,19 @@ impl Connection {
         }
     }
 
-    /// Waits until the socket has taken all replies.
+    /// Writes the unsent replies; returns once the socket has taken all of them.
     async fn send(&mut self, context: &RefCell<WorkerContext>) -> io::Result<()> {
         if self.unsent.is_empty() {
             return Ok(());
         }
         while self.sent < self.unsent.len() {
-            self.stream.writable().await?;
-            match self.stream.try_write(&self.unsent[self.sent..]) {
+            self.socket.writable().await?;
+            match self.socket.try_write(&self.unsent[self.sent..]) {
                 Ok(bytes) => {
                     self.sent += bytes;
-                    let left = (self.unsent.len() - self.sent) as u64;
+                    let unsent = (self.unsent.len() - self.sent) as u64;
                     let limits = context.borrow_mut().worker.config().client_output_buffer_limit;
-                    self.session.client.set_unsent(&limits, left);
+                    self.session.client.set_unsent(&limits, unsent);
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) => return Err(error),
@@ -537,10 +554,10 @@ impl Connection {
     }
 }
 
-/// Waits for `read`, or for a signal of the client's.
-async fn or_signal(
+/// Waits for `read` or for a signal of the client.
+async fn read_or_signal(
     client: &Client,
-    line: &ConnectionWaker,
+    waker: &ConnectionWaker,
     read: impl Future<Output = io::Result<usize>>,
 ) -> io::Result<Wakeup> {
     let mut read = pin!(read);
@@ -548,23 +565,24 @@ async fn or_signal(
         if let Poll::Ready(bytes) = read.as_mut().poll(cx) {
             return Poll::Ready(bytes.map(Wakeup::Bytes));
         }
-        line.listen(cx);
-        // Whoever signals wakes afterwards, so that either this or the waker sees it.
+        waker.register(cx);
+        // Signals are set before the waker is called and read after it is registered, so no signal
+        // is lost between the two.
         if client.signals() == 0 { Poll::Pending } else { Poll::Ready(Ok(Wakeup::Signal)) }
     })
     .await
 }
 
-/// Waits for bytes, into the worker's buffer.
+/// Reads into the worker's buffer. The buffer is borrowed only while the read is polled, so that
+/// other connections can use the buffer between polls.
 async fn read_shared(
-    stream: &mut ClientSocket,
+    socket: &mut ClientSocket,
     context: &RefCell<WorkerContext>,
 ) -> io::Result<usize> {
     poll_fn(|cx| {
         let input = &mut context.borrow_mut().input;
         let mut buffer = ReadBuf::new(input);
-        let outcome = stream.poll_read(cx, &mut buffer);
-        outcome.map_ok(|()| buffer.filled().len())
+        socket.poll_read(cx, &mut buffer).map_ok(|()| buffer.filled().len())
     })
     .await
 }

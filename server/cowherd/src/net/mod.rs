@@ -1,26 +1,34 @@
-//! Sockets: accepting connections, and moving bytes between them and the engine.
+//! Network front end: accepts connections and moves bytes between sockets and the engine.
 //!
-//! Every worker is a thread with a runtime of its own; a connection stays on the worker that it was
-//! given to. One acceptor hands sockets out in turn.
+//! ```text
+//! listeners -> acceptor -> handoff -> worker 0..n: one task per connection
+//!                                       read -> parse -> engine::Worker::run -> write
+//! ```
+//!
+//! Each worker is one thread with a single-threaded runtime. A connection stays on its worker for
+//! its whole life, so that the buffers of [`connection`] need no lock. The acceptor is a task on the
+//! first worker's runtime and deals sockets out round robin.
 //!
 //! Invariants:
-//! 1. No lock of the keyspace is held across an await: the engine is called and returns between
-//!    two of them.
-//! 2. What a connection sends is bounded before it is kept: by the parser's limits, by the limit of
-//!    one request's bytes, and by reading no more before what was read has been answered.
-//! 3. A connection that has more to run lets the others of its worker go first, after each read
+//! 1. No keyspace lock is held across an await: every call into the engine returns before the next
+//!    await.
+//! 2. Memory per connection is bounded: by the parser's limits, by the limit on the bytes of one
+//!    request, and because a connection reads nothing more before the engine has run what was read.
+//! 3. A connection with more requests yields to the other connections of its worker after each read
 //!    that filled the buffer and after each megabyte of replies.
-//! 4. A socket is shut down before it is closed: a checkpoint's child has it too.
+//! 4. A socket is shut down before it is closed, because the child of a running checkpoint holds a
+//!    copy of the file descriptor.
 
 mod acceptor;
 mod client_socket;
 mod connection;
+mod handoff;
 mod query_buffer;
 mod wake_queue;
 mod worker_pool;
 
-pub use acceptor::{BindError, Listeners};
-pub use worker_pool::{StopSignal, WorkerPool};
+pub(crate) use acceptor::Listeners;
+pub(crate) use worker_pool::{StopSignal, WorkerPool};
 
 #[cfg(test)]
 mod tests;

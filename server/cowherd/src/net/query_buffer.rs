@@ -1,22 +1,23 @@
-//! Bytes that were received and not run yet: an incomplete request, or requests that wait.
+//! The query buffer of a connection: received bytes that have not run yet, which are an incomplete
+//! request or requests behind a blocked one.
 //!
 //! ```text
-//! bytes   | ran already | waits to be completed or run | room for the next read |
-//!         0           start                           len                   capacity
+//! bytes   | ran already | waits to be completed or run | space for the next read |
+//!         0           start                           len                    capacity
 //! ```
 //!
-//! Invariant: once bytes are taken from the front and little is left, the memory that a large
-//! request needed is given back.
+//! Invariant: when bytes are consumed and at most [`SMALL_REST`] remain, the memory that a large
+//! request needed is freed.
 
 use bytes::BufMut;
 use bytes::buf::Limit;
 
-/// A buffer larger than this is not kept for the little that a large request left in it.
-pub(super) const KEEP: usize = 256 << 10;
-/// What counts as little.
-const LITTLE: usize = 64 << 10;
+/// Largest capacity that an almost empty buffer may keep.
+pub(super) const MAX_IDLE_CAPACITY: usize = 256 << 10;
+/// A rest of up to this many bytes is moved out of a large buffer; more is not worth the copy.
+const SMALL_REST: usize = 64 << 10;
 
-/// The received bytes of one connection that still matter; without memory when there are none.
+/// Received bytes of one connection that have not run; owns no memory while empty.
 #[derive(Debug, Default)]
 pub(super) struct QueryBuffer {
     bytes: Vec<u8>,
@@ -24,29 +25,25 @@ pub(super) struct QueryBuffer {
 }
 
 impl QueryBuffer {
-    /// Whether nothing waits.
     #[inline]
     pub(super) fn is_empty(&self) -> bool {
         self.start == self.bytes.len()
     }
 
-    /// How many bytes wait.
     pub(super) fn len(&self) -> usize {
         self.bytes.len() - self.start
     }
 
-    /// The bytes that wait.
     pub(super) fn as_slice(&self) -> &[u8] {
         &self.bytes[self.start..]
     }
 
-    /// Adds what was received behind them.
     pub(super) fn append(&mut self, bytes: &[u8]) {
         self.bytes.extend_from_slice(bytes);
     }
 
-    /// Room behind them for `wanted` bytes and no more.
-    pub(super) fn room(&mut self, wanted: usize) -> Limit<&mut Vec<u8>> {
+    /// Space at the end for a read of at most `wanted` bytes.
+    pub(super) fn space(&mut self, wanted: usize) -> Limit<&mut Vec<u8>> {
         if self.start > 0 {
             self.bytes.drain(..self.start);
             self.start = 0;
@@ -55,7 +52,7 @@ impl QueryBuffer {
         (&mut self.bytes).limit(wanted)
     }
 
-    /// Forgets the first `count` bytes: they have run.
+    /// Consumes the first `count` bytes.
     pub(super) fn advance(&mut self, count: usize) {
         if count == 0 {
             return;
@@ -63,7 +60,7 @@ impl QueryBuffer {
         self.start += count;
         if self.is_empty() {
             *self = Self::default();
-        } else if self.bytes.capacity() > KEEP && self.len() <= LITTLE {
+        } else if self.bytes.capacity() > MAX_IDLE_CAPACITY && self.len() <= SMALL_REST {
             *self = Self { bytes: self.as_slice().to_vec(), start: 0 };
         }
     }
@@ -74,45 +71,45 @@ mod tests {
     use super::*;
 
     fn filled(len: usize) -> QueryBuffer {
-        let mut pending = QueryBuffer::default();
-        pending.append(&vec![b'x'; len]);
-        pending
+        let mut buffer = QueryBuffer::default();
+        buffer.append(&vec![b'x'; len]);
+        buffer
     }
 
     #[test]
-    fn what_ran_is_forgotten_and_the_rest_stays_in_order() {
-        let mut pending = QueryBuffer::default();
-        pending.append(b"one");
-        pending.append(b"two");
-        pending.advance(2);
-        assert_eq!((pending.as_slice(), pending.len()), (&b"etwo"[..], 4));
-        pending.room(10).put_slice(b"three");
-        assert_eq!(pending.as_slice(), b"etwothree");
-        assert_eq!(pending.room(10).remaining_mut(), 10);
-        pending.advance(9);
-        assert!(pending.is_empty());
-        assert_eq!(pending.bytes.capacity(), 0);
+    fn advance_drops_what_ran_and_keeps_the_rest_in_order() {
+        let mut buffer = QueryBuffer::default();
+        buffer.append(b"one");
+        buffer.append(b"two");
+        buffer.advance(2);
+        assert_eq!((buffer.as_slice(), buffer.len()), (&b"etwo"[..], 4));
+        buffer.space(10).put_slice(b"three");
+        assert_eq!(buffer.as_slice(), b"etwothree");
+        assert_eq!(buffer.space(10).remaining_mut(), 10);
+        buffer.advance(9);
+        assert!(buffer.is_empty());
+        assert_eq!(buffer.bytes.capacity(), 0);
     }
 
     /// The buffer of a large request was kept as long as a byte of the next one was in it: a
     /// connection could hold half a gigabyte for ever.
     #[test]
     fn a_large_buffer_is_not_kept_for_a_small_rest() {
-        let mut pending = filled(8 << 20);
-        pending.append(b"*1\r\n");
-        pending.advance(4 << 20);
-        assert!(pending.bytes.capacity() >= 8 << 20, "copied while much was left");
-        pending.advance(4 << 20);
-        assert_eq!(pending.as_slice(), b"*1\r\n");
-        assert!(pending.bytes.capacity() <= KEEP, "{}", pending.bytes.capacity());
+        let mut buffer = filled(8 << 20);
+        buffer.append(b"*1\r\n");
+        buffer.advance(4 << 20);
+        assert!(buffer.bytes.capacity() >= 8 << 20, "copied while much was left");
+        buffer.advance(4 << 20);
+        assert_eq!(buffer.as_slice(), b"*1\r\n");
+        assert!(buffer.bytes.capacity() <= MAX_IDLE_CAPACITY, "{}", buffer.bytes.capacity());
     }
 
     #[test]
-    fn a_growing_request_is_not_copied_for_nothing() {
-        let mut pending = filled(100);
-        pending.bytes.reserve(1 << 20);
-        let before = pending.bytes.as_ptr();
-        pending.advance(0);
-        assert_eq!(pending.bytes.as_ptr(), before);
+    fn advance_by_zero_does_not_copy_a_growing_request() {
+        let mut buffer = filled(100);
+        buffer.bytes.reserve(1 << 20);
+        let before = buffer.bytes.as_ptr();
+        buffer.advance(0);
+        assert_eq!(buffer.bytes.as_ptr(), before);
     }
 }

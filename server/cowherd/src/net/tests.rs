@@ -1,5 +1,5 @@
-//! Connections against an engine of their own: over socket pairs on the test's thread, where the
-//! order of everything is known, and over real listeners.
+//! Tests of connections against an engine without a server process: over socket pairs on the test's
+//! thread, where the order of events is fixed, and over real listeners.
 
 use std::io::{self, BufRead as _, BufReader, Read, Write};
 use std::net::{Shutdown, TcpListener, TcpStream};
@@ -22,19 +22,19 @@ use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
 
 use super::client_socket::ClientSocket;
-use super::connection::{READ, REQUEST_LIMIT, WorkerContext, serve};
+use super::connection::{READ_SIZE, REQUEST_LIMIT, WorkerContext, serve};
 use super::{Listeners, StopSignal, WorkerPool};
 
 mod blocked_on_keys;
 mod blocked_on_streams;
 
-/// Nothing here takes so long; a test that would hang fails instead.
-const PATIENCE: Duration = Duration::from_secs(30);
+/// No operation here takes this long, so a test that would hang fails instead.
+const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// An engine with a small arena.
 struct TestEngine {
     engine: Arc<Engine>,
-    saver: Option<JoinHandle<()>>,
+    checkpoint_thread: Option<JoinHandle<()>>,
     _folder: TempDir,
 }
 
@@ -52,15 +52,16 @@ impl TestEngine {
         let keyspace = Keyspace::create(blank, 1).unwrap();
         let live = Arc::new(LiveConfig::new(config, None));
         let shared = Arc::new(Shared::new(keyspace, live, 3, clock::wall_ms()).unwrap());
-        let (saver, thread) = CheckpointScheduler::start(&shared).unwrap();
-        Self { engine: Engine::new(shared, saver), saver: Some(thread), _folder: folder }
+        let (scheduler, thread) = CheckpointScheduler::start(&shared).unwrap();
+        let engine = Engine::new(shared, scheduler);
+        Self { engine, checkpoint_thread: Some(thread), _folder: folder }
     }
 
     fn shared(&self) -> &Shared {
         self.engine.shared()
     }
 
-    /// Serves `sockets` on this thread, in this order, until all have ended.
+    /// Serves `sockets` on this thread, in this order, until all are closed.
     fn serve(&self, request_limit: usize, sockets: Vec<UnixStream>) {
         let recorder = self.shared().telemetry.recorder(0).unwrap();
         let worker = Worker::new(Arc::clone(&self.engine), recorder);
@@ -68,7 +69,7 @@ impl TestEngine {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let local = LocalSet::new();
         local.block_on(&runtime, async {
-            tokio::task::spawn_local(Arc::clone(&context.borrow().wake_queue).attend());
+            tokio::task::spawn_local(Arc::clone(&context.borrow().wake_queue).run());
             let mut tasks = Vec::new();
             for socket in sockets {
                 socket.set_nonblocking(true).unwrap();
@@ -83,13 +84,13 @@ impl TestEngine {
         });
     }
 
-    /// Sends `input`, ends the sending side, and returns what comes back until the end.
+    /// Sends `input`, shuts down the sending side, and returns all bytes up to the end of file.
     fn exchange(&self, request_limit: usize, input: &[u8]) -> io::Result<Vec<u8>> {
         let (ours, theirs) = pair();
         std::thread::scope(|scope| {
             let mut writer = ours.try_clone().unwrap();
             scope.spawn(move || {
-                // The server may have ended the connection before.
+                // The server may have closed the connection already.
                 let _ = writer.write_all(input);
                 let _ = writer.shutdown(Shutdown::Write);
             });
@@ -107,69 +108,69 @@ impl TestEngine {
 
 impl Drop for TestEngine {
     fn drop(&mut self) {
-        // A test that failed during a save must not wait for its end.
+        // A test that fails during a checkpoint must not wait for the child.
         if let Some(pid) = self.shared().telemetry.persistence().saving_pid() {
             let _ =
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
         }
         self.engine.checkpoint_scheduler().close();
-        self.saver.take().unwrap().join().unwrap();
+        self.checkpoint_thread.take().unwrap().join().unwrap();
     }
 }
 
-/// A [`TestEngine`] with workers that serve TCP and a Unix socket.
+/// A [`TestEngine`] with two workers that serve TCP and a Unix socket.
 struct TestServer {
     pool: Option<WorkerPool>,
     stop: StopSignal,
     port: u16,
     path: PathBuf,
-    house: TestEngine,
+    engine: TestEngine,
 }
 
 impl TestServer {
     fn new() -> Self {
-        // Somebody else may take the port before it is listened on.
+        // Another process may take the free port before this one listens on it.
         (0..10).find_map(|_| Self::try_new()).expect("a free port")
     }
 
     fn try_new() -> Option<Self> {
         let mut port = 0;
         let mut path = PathBuf::new();
-        let house = TestEngine::with(|config| {
+        let engine = TestEngine::with(|config| {
             port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
             path = config.dir.join("socket");
             config.port = port;
             config.unixsocket = Some(path.clone());
         });
-        let listeners = Listeners::bind(&house.shared().config.current()).ok()?;
-        let recorders = (0..3).map(|i| house.shared().telemetry.recorder(i).unwrap()).collect();
+        let listeners = Listeners::bind(&engine.shared().config.current()).ok()?;
+        let recorders = (0..3).map(|i| engine.shared().telemetry.recorder(i).unwrap()).collect();
         let stop = StopSignal::new();
-        let pool = WorkerPool::start(&house.engine, listeners, recorders, &stop).unwrap();
-        Some(Self { pool: Some(pool), stop, port, path, house })
+        let pool = WorkerPool::start(&engine.engine, listeners, recorders, &stop).unwrap();
+        Some(Self { pool: Some(pool), stop, port, path, engine })
     }
 
     fn tcp(&self) -> TestClient<TcpStream> {
         let stream = TcpStream::connect(("127.0.0.1", self.port)).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         TestClient(BufReader::new(stream))
     }
 
     fn unix(&self) -> TestClient<UnixStream> {
         let stream = UnixStream::connect(&self.path).unwrap();
-        stream.set_read_timeout(Some(PATIENCE)).unwrap();
+        stream.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
         TestClient(BufReader::new(stream))
     }
 
-    /// The connection of this name, once `is_so` of it.
-    fn client(&self, name: &str, is_so: impl Fn(&Client) -> bool) -> Arc<Client> {
+    /// Waits until the client called `name` satisfies `holds`.
+    fn client(&self, name: &str, holds: impl Fn(&Client) -> bool) -> Arc<Client> {
         let since = Instant::now();
         loop {
-            let clients = self.house.shared().clients.list();
-            let found = clients.into_iter().find(|c| c.names.lock().name == name && is_so(c));
+            let clients = self.engine.shared().clients.list();
+            let found = clients.into_iter().find(|c| c.names.lock().name == name && holds(c));
             if let Some(client) = found {
                 return client;
             }
-            assert!(since.elapsed() < PATIENCE, "client {name} did not get there");
+            assert!(since.elapsed() < TEST_TIMEOUT, "client {name} did not get there");
             std::thread::yield_now();
         }
     }
@@ -182,7 +183,7 @@ impl Drop for TestServer {
     }
 }
 
-/// One side of a conversation in lines.
+/// The client side of a connection, which exchanges lines.
 struct TestClient<S: Read>(BufReader<S>);
 
 impl<S: Read + Write> TestClient<S> {
@@ -190,7 +191,7 @@ impl<S: Read + Write> TestClient<S> {
         self.0.get_mut().write_all(format!("{line}\r\n").as_bytes()).unwrap();
     }
 
-    /// The next line of a reply, without its end; empty at the end of the connection.
+    /// The next line of a reply, without CRLF; empty at the end of file.
     fn line(&mut self) -> String {
         let mut line = String::new();
         self.0.read_line(&mut line).unwrap();
@@ -205,7 +206,7 @@ impl<S: Read + Write> TestClient<S> {
 
 fn pair() -> (UnixStream, UnixStream) {
     let (ours, theirs) = UnixStream::pair().unwrap();
-    ours.set_read_timeout(Some(PATIENCE)).unwrap();
+    ours.set_read_timeout(Some(TEST_TIMEOUT)).unwrap();
     (ours, theirs)
 }
 
@@ -215,7 +216,7 @@ fn read_all(mut stream: impl Read) -> io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Writes `piece` again and again until the socket takes no more; how often it fitted whole.
+/// Writes `piece` repeatedly until the send buffer is full; returns the number of complete pieces.
 fn fill(stream: &mut UnixStream, piece: &[u8]) -> usize {
     let many = piece.repeat(8192 / piece.len());
     let mut written = 0;
@@ -239,59 +240,59 @@ fn a_long_pipeline_is_answered_in_order() {
 }
 
 #[test]
-fn nothing_behind_quit_is_answered() {
-    let house = TestEngine::new();
-    assert_eq!(house.ask("PING\r\nQUIT\r\nSET a 1\r\nPING\r\n"), "+PONG\r\n+OK\r\n");
-    assert_eq!(house.ask("EXISTS a\r\n"), ":0\r\n");
+fn requests_behind_quit_do_not_run() {
+    let engine = TestEngine::new();
+    assert_eq!(engine.ask("PING\r\nQUIT\r\nSET a 1\r\nPING\r\n"), "+PONG\r\n+OK\r\n");
+    assert_eq!(engine.ask("EXISTS a\r\n"), ":0\r\n");
 }
 
 #[test]
-fn a_client_that_leaves_inside_a_request_is_forgotten() {
-    let house = TestEngine::new();
-    assert_eq!(house.ask("PING\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$100\r\nabc"), "+PONG\r\n");
-    assert_eq!(house.shared().clients.count(), 0);
-    assert_eq!(house.ask("EXISTS a\r\n"), ":0\r\n");
+fn a_client_that_disconnects_inside_a_request_is_removed() {
+    let engine = TestEngine::new();
+    assert_eq!(engine.ask("PING\r\n*3\r\n$3\r\nSET\r\n$1\r\na\r\n$100\r\nabc"), "+PONG\r\n");
+    assert_eq!(engine.shared().clients.count(), 0);
+    assert_eq!(engine.ask("EXISTS a\r\n"), ":0\r\n");
 }
 
-/// Closing a socket with unread bytes in it reset the connection: the client got an error instead
-/// of the reply that told it why.
+/// Closing a socket with unread bytes reset the connection: the client got ECONNRESET instead of
+/// the error reply.
 #[test]
 fn a_reply_survives_unread_requests() {
-    let house = TestEngine::new();
+    let engine = TestEngine::new();
     for (first, reply) in
         [("QUIT\r\n", "+OK\r\n"), ("*1\r\n!\r\n", "-ERR Protocol error: expected '$', got '!'\r\n")]
     {
         let (mut ours, theirs) = pair();
         ours.write_all(first.as_bytes()).unwrap();
-        // One byte more than a read takes; the rest has to stay below what is drained.
-        ours.write_all(&vec![b'\n'; READ + 1]).unwrap();
+        // One byte more than a read takes, and less than the connection discards while lingering.
+        ours.write_all(&vec![b'\n'; READ_SIZE + 1]).unwrap();
         ours.shutdown(Shutdown::Write).unwrap();
-        house.serve(REQUEST_LIMIT, vec![theirs]);
+        engine.serve(REQUEST_LIMIT, vec![theirs]);
         assert_eq!(read_all(ours).unwrap(), reply.as_bytes(), "after {first:?}");
     }
 }
 
-/// A request could grow as long as bytes came: a million arguments of 100 MB each.
+/// The size of a request was not limited: a million arguments of 100 MB each were buffered.
 #[test]
-fn a_request_beyond_the_limit_ends_the_connection() {
+fn a_request_beyond_the_limit_closes_the_connection() {
     let limit = 1 << 20;
-    let house = TestEngine::new();
+    let engine = TestEngine::new();
     let argument = [&b"$100000\r\n"[..], &[b'x'; 100_000], b"\r\n"].concat();
     let mut input = b"PING\r\n*1000\r\n".to_vec();
     while input.len() <= limit + 100 {
         input.extend_from_slice(&argument);
     }
     input.truncate(limit + 100);
-    let reply = house.exchange(limit, &input).unwrap();
+    let reply = engine.exchange(limit, &input).unwrap();
     assert_eq!(
         reply.escape_ascii().to_string(),
         "+PONG\\r\\n-ERR Protocol error: too big request\\r\\n"
     );
-    assert_eq!(house.shared().clients.count(), 0);
+    assert_eq!(engine.shared().clients.count(), 0);
 }
 
 #[test]
-fn a_request_below_the_limit_is_taken_and_so_are_those_behind_it() {
+fn a_request_below_the_limit_runs_and_so_do_those_behind_it() {
     let limit = 1 << 20;
     let value = "v".repeat(limit - 100);
     let set = format!("*3\r\n$3\r\nSET\r\n$1\r\na\r\n${}\r\n{value}\r\n", value.len());
@@ -301,108 +302,108 @@ fn a_request_below_the_limit_is_taken_and_so_are_those_behind_it() {
     assert_eq!(String::from_utf8(reply).unwrap(), expected);
 }
 
-/// A client whose next requests had always come already kept its worker for itself.
+/// A client whose next requests had always arrived already starved the other clients of its worker.
 #[test]
-fn a_flood_lets_others_go_first() {
-    let house = TestEngine::new();
+fn a_flooding_client_does_not_starve_others() {
+    let engine = TestEngine::new();
     let (mut flood, flooded) = pair();
     flood.write_all(b"CLIENT REPLY OFF\r\n").unwrap();
     let sent = fill(&mut flood, b"INCR n\r\n");
-    let per_read = READ / b"INCR n\r\n".len();
+    let per_read = READ_SIZE / b"INCR n\r\n".len();
     assert!(sent > 2 * per_read, "the socket took only {sent} requests");
     flood.shutdown(Shutdown::Write).unwrap();
     let (mut other, others) = pair();
     other.write_all(b"GET n\r\n").unwrap();
     other.shutdown(Shutdown::Write).unwrap();
-    house.serve(REQUEST_LIMIT, vec![flooded, others]);
+    engine.serve(REQUEST_LIMIT, vec![flooded, others]);
     let reply = String::from_utf8(read_all(other).unwrap()).unwrap();
     let before: usize = reply.lines().nth(1).unwrap_or("0").parse().unwrap();
-    assert!(before > 0, "the flood did not come first, so this proves nothing");
+    assert!(before > 0, "the flood did not run first, so the test proves nothing");
     assert!(before <= per_read, "{before} of {sent} requests ran before another client's");
     assert_eq!(read_all(flood).unwrap(), b"");
 }
 
 #[test]
-fn a_reply_that_the_socket_does_not_take_at_once_arrives_whole() {
-    let house = TestEngine::new();
+fn a_reply_larger_than_the_send_buffer_arrives_complete() {
+    let engine = TestEngine::new();
     let len = 5 << 20;
-    let reply = house.ask(&format!("SETRANGE a {} xyz\r\nGET a\r\nPING\r\nGET a\r\n", len - 3));
+    let reply = engine.ask(&format!("SETRANGE a {} xyz\r\nGET a\r\nPING\r\nGET a\r\n", len - 3));
     let value = "\0".repeat(len - 3) + "xyz";
     let bulk = format!("${len}\r\n{value}\r\n");
     assert!(reply == format!(":{len}\r\n{bulk}+PONG\r\n{bulk}"), "{} bytes", reply.len());
 }
 
 #[test]
-fn a_client_that_leaves_too_much_unread_is_cut_off() {
-    let house = TestEngine::with(|config| config.client_output_buffer_limit.normal.hard = 1 << 20);
-    let small = house.ask("SETRANGE a 999999 x\r\nGET a\r\n");
+fn a_client_beyond_its_output_limit_is_disconnected() {
+    let engine = TestEngine::with(|config| config.client_output_buffer_limit.normal.hard = 1 << 20);
+    let small = engine.ask("SETRANGE a 999999 x\r\nGET a\r\n");
     assert_eq!(small.len(), ":1000000\r\n$1000000\r\n\r\n".len() + 1_000_000);
-    // A Unix socket takes a fraction of this at once.
-    let large = house.ask("SETRANGE a 7999999 x\r\nGET a\r\nSET later 1\r\n");
+    // The send buffer of a Unix socket holds a fraction of this reply.
+    let large = engine.ask("SETRANGE a 7999999 x\r\nGET a\r\nSET later 1\r\n");
     assert!(large.starts_with(":8000000\r\n$8000000\r\n"));
     assert!(large.len() < 7_000_000, "{} bytes came", large.len());
-    assert_eq!(house.ask("EXISTS later\r\n"), ":0\r\n");
+    assert_eq!(engine.ask("EXISTS later\r\n"), ":0\r\n");
 }
 
 #[test]
 fn requests_are_counted() {
-    let house = TestEngine::new();
+    let engine = TestEngine::new();
     let (mut ours, theirs) = pair();
     ours.write_all(b"PING\r\nNOSUCH\r\nPING\r\nCLIENT SETNAME me\r\nPING\r\n").unwrap();
     std::thread::scope(|scope| {
-        let clients = &house.shared().clients;
-        let asked = scope.spawn(move || {
-            let mut talk = TestClient(BufReader::new(ours));
+        let clients = &engine.shared().clients;
+        let counted = scope.spawn(move || {
+            let mut client = TestClient(BufReader::new(ours));
             for _ in 0..5 {
-                talk.line();
+                client.line();
             }
-            assert_eq!(talk.ask("PING"), "+PONG");
-            // Counted before its replies are sent.
+            assert_eq!(client.ask("PING"), "+PONG");
+            // A command is counted before its reply is sent.
             clients.list()[0].commands.load(Ordering::Relaxed)
         });
-        house.serve(REQUEST_LIMIT, vec![theirs]);
-        assert_eq!(asked.join().unwrap(), 6);
+        engine.serve(REQUEST_LIMIT, vec![theirs]);
+        assert_eq!(counted.join().unwrap(), 6);
     });
 }
 
 #[test]
 fn tcp_and_unix_sockets_are_served_alike() {
-    fn check(mut talk: TestClient<impl Read + Write>, key: &str) {
-        assert_eq!(talk.ask("PING"), "+PONG");
-        assert_eq!(talk.ask(&format!("SETRANGE {key} 299999 x")), ":300000");
-        assert_eq!(talk.ask(&format!("GET {key}")), "$300000");
+    fn check(mut client: TestClient<impl Read + Write>, key: &str) {
+        assert_eq!(client.ask("PING"), "+PONG");
+        assert_eq!(client.ask(&format!("SETRANGE {key} 299999 x")), ":300000");
+        assert_eq!(client.ask(&format!("GET {key}")), "$300000");
         let mut value = vec![1; 300_002];
-        talk.0.read_exact(&mut value).unwrap();
+        client.0.read_exact(&mut value).unwrap();
         assert!(value.ends_with(b"\0x\r\n"));
-        assert_eq!(talk.ask("*1\r\n$-5"), "-ERR Protocol error: invalid bulk length");
-        assert_eq!(talk.line(), "");
+        assert_eq!(client.ask("*1\r\n$-5"), "-ERR Protocol error: invalid bulk length");
+        assert_eq!(client.line(), "");
     }
-    let open = TestServer::new();
-    check(open.tcp(), "tcp");
-    check(open.unix(), "unix");
-    assert_eq!(open.unix().ask("DBSIZE"), ":2");
+    let server = TestServer::new();
+    check(server.tcp(), "tcp");
+    check(server.unix(), "unix");
+    assert_eq!(server.unix().ask("DBSIZE"), ":2");
 }
 
-/// A connection that waited for the end of CLIENT PAUSE saw neither CLIENT KILL nor CLIENT UNPAUSE.
+/// A connection held by CLIENT PAUSE ignored CLIENT KILL and CLIENT UNPAUSE.
 #[test]
 fn a_pause_ends_with_unpause_and_with_kill() {
-    let open = TestServer::new();
-    let mut admin = open.tcp();
-    let mut waits = open.tcp();
-    let mut dies = open.unix();
-    for (talk, name) in [(&mut waits as &mut dyn Named, "waits"), (&mut dies, "dies")] {
-        talk.named(name);
+    let server = TestServer::new();
+    let mut admin = server.tcp();
+    let mut waits = server.tcp();
+    let mut dies = server.unix();
+    for (client, name) in [(&mut waits as &mut dyn Named, "waits"), (&mut dies, "dies")] {
+        client.named(name);
     }
     assert_eq!(admin.ask("CLIENT PAUSE 86400000 ALL"), "+OK");
     let arrived = |name| {
-        let before = open.client(name, |_| true).bytes_in.load(Ordering::Relaxed);
+        let before = server.client(name, |_| true).bytes_in.load(Ordering::Relaxed);
         move |client: &Client| client.bytes_in.load(Ordering::Relaxed) > before
     };
     let (waits_arrived, dies_arrived) = (arrived("waits"), arrived("dies"));
     waits.send("ECHO late");
     dies.send("SET a 1");
-    open.client("waits", waits_arrived);
-    let id = open.client("dies", dies_arrived).id;
+    server.client("waits", waits_arrived);
+    let id = server.client("dies", dies_arrived).id;
     assert_eq!(admin.ask(&format!("CLIENT KILL ID {id}")), ":1");
     assert_eq!(dies.line(), "");
     assert_eq!(admin.ask("CLIENT UNPAUSE"), "+OK");
@@ -420,31 +421,34 @@ impl<S: Read + Write> Named for TestClient<S> {
     }
 }
 
-/// The child of a save has the sockets too, so that closing one told the client nothing until the
-/// save had ended.
+/// The child of a checkpoint holds copies of the sockets, so that closing one did not end the
+/// connection for the client until the child had exited.
 #[test]
-fn a_connection_ends_while_a_save_runs() {
-    let open = TestServer::new();
-    let mut admin = open.tcp();
-    let (mut tcp, mut unix, mut killed) = (open.tcp(), open.unix(), open.tcp());
+fn a_connection_closes_while_a_checkpoint_runs() {
+    let server = TestServer::new();
+    let mut admin = server.tcp();
+    let (mut tcp, mut unix, mut killed) = (server.tcp(), server.unix(), server.tcp());
     assert_eq!(admin.ask("SET a 1"), "+OK");
     assert_eq!((tcp.ask("PING"), unix.ask("PING")), ("+PONG".to_owned(), "+PONG".to_owned()));
     killed.named("killed");
-    let shared = open.house.shared();
-    // Longer than the test waits for anything.
+    let shared = server.engine.shared();
+    // Longer than any timeout of the test.
     shared.hooks.checkpoint_delay.store(600_000_000, Ordering::Relaxed);
     assert_eq!(admin.ask("BGSAVE"), "+Background saving started");
     for ended in [(tcp.ask("QUIT"), tcp.line()), (unix.ask("QUIT"), unix.line())] {
         assert_eq!(ended, ("+OK".to_owned(), String::new()));
     }
-    let id = open.client("killed", |_| true).id;
+    let id = server.client("killed", |_| true).id;
     assert_eq!(admin.ask(&format!("CLIENT KILL ID {id}")), ":1");
     assert_eq!(killed.line(), "");
-    assert!(shared.telemetry.persistence().saving_pid().is_some(), "the save ended too early");
+    assert!(
+        shared.telemetry.persistence().saving_pid().is_some(),
+        "the checkpoint ended too early"
+    );
     assert!(admin.ask("BGSAVE CANCEL").starts_with('+'));
 }
 
-/// Ten thousand idle connections are to cost little: no buffers, and a small task.
+/// An idle connection costs a small task and no buffers, so that ten thousand of them fit.
 #[test]
 fn an_idle_connection_is_small() {
     fn size<A, B, C, F>(_: impl Fn(A, B, C) -> F) -> usize {

@@ -1,14 +1,14 @@
-//! Waking connections from other threads.
+//! Wakes connections from other threads.
 //!
 //! ```text
-//! any thread                         the worker's thread
-//!   ConnectionWaker::wake                         postman: for each line in the box
-//!     line into the box                  wake the line's task
-//!     box was empty? ring      --->
+//! any thread                              the worker's thread
+//!   ConnectionWaker::wake                 WakeQueue::run: for each waker in the queue
+//!     push the waker into the queue         wake the connection's task
+//!     queue was empty? notify     --->
 //! ```
 //!
-//! A worker that sleeps is woken once for all of its connections that have mail, not once for
-//! each: that takes a system call.
+//! The queue batches: a sleeping worker is woken by one system call for all of its connections that
+//! have pending output, not by one for each connection.
 
 use std::os::fd::RawFd;
 use std::sync::Arc;
@@ -23,71 +23,72 @@ use crate::engine::Hangup;
 /// The connections of one worker that are to be woken.
 #[derive(Default)]
 pub(super) struct WakeQueue {
-    lines: Mutex<Vec<Arc<ConnectionWaker>>>,
-    bell: Notify,
+    wakers: Mutex<Vec<Arc<ConnectionWaker>>>,
+    notify: Notify,
 }
 
 impl WakeQueue {
-    fn put(&self, line: Arc<ConnectionWaker>) {
-        let mut lines = self.lines.lock();
-        let was_empty = lines.is_empty();
-        lines.push(line);
-        drop(lines);
+    fn push(&self, waker: Arc<ConnectionWaker>) {
+        let mut wakers = self.wakers.lock();
+        let was_empty = wakers.is_empty();
+        wakers.push(waker);
+        drop(wakers);
         if was_empty {
-            self.bell.notify_one();
+            self.notify.notify_one();
         }
     }
 
-    /// Wakes the connections, until the runtime ends.
-    pub(super) async fn attend(self: Arc<Self>) {
+    /// Wakes queued connections until the runtime ends. Runs as a task of the worker.
+    pub(super) async fn run(self: Arc<Self>) {
         loop {
-            self.bell.notified().await;
-            let lines = std::mem::take(&mut *self.lines.lock());
-            for line in lines {
-                line.in_box.store(false, Ordering::Release);
-                if let Some(waker) = &*line.waker.lock() {
-                    waker.wake_by_ref();
+            self.notify.notified().await;
+            let wakers = std::mem::take(&mut *self.wakers.lock());
+            for waker in wakers {
+                // Cleared before the wake: a later `wake` queues again and cannot be lost.
+                waker.queued.store(false, Ordering::Release);
+                if let Some(task) = &*waker.task.lock() {
+                    task.wake_by_ref();
                 }
             }
         }
     }
 }
 
-/// How other threads reach one connection.
+/// Wakes or shuts down one connection from any thread.
 pub(super) struct ConnectionWaker {
-    /// The socket. The registry of clients forgets the line before the socket is closed, so that
-    /// the number cannot be another socket's by then.
+    /// The socket. The client registry drops its reference to this value before the socket is
+    /// closed, so the kernel cannot have reused the number for another socket.
     fd: RawFd,
-    wake_queue: Arc<WakeQueue>,
-    waker: Mutex<Option<Waker>>,
-    in_box: AtomicBool,
+    queue: Arc<WakeQueue>,
+    task: Mutex<Option<Waker>>,
+    queued: AtomicBool,
 }
 
 impl ConnectionWaker {
-    pub(super) fn new(fd: RawFd, wake_queue: Arc<WakeQueue>) -> Self {
-        Self { fd, wake_queue, waker: Mutex::new(None), in_box: AtomicBool::new(false) }
+    pub(super) fn new(fd: RawFd, queue: Arc<WakeQueue>) -> Self {
+        Self { fd, queue, task: Mutex::new(None), queued: AtomicBool::new(false) }
     }
 
-    /// Wakes the task of `context` from now on.
-    pub(super) fn listen(&self, context: &Context<'_>) {
-        let mut waker = self.waker.lock();
-        match &*waker {
-            Some(known) if known.will_wake(context.waker()) => {}
-            _ => *waker = Some(context.waker().clone()),
+    /// Makes [`Hangup::wake`] wake the task of `cx` from now on.
+    pub(super) fn register(&self, cx: &Context<'_>) {
+        let mut task = self.task.lock();
+        match &*task {
+            Some(known) if known.will_wake(cx.waker()) => {}
+            _ => *task = Some(cx.waker().clone()),
         }
     }
 }
 
 impl Hangup for ConnectionWaker {
     fn hang_up(&self) {
-        // It may have ended by itself.
+        // Fails if the peer has closed the connection, which is as good.
         let _ = nix::sys::socket::shutdown(self.fd, nix::sys::socket::Shutdown::Both);
     }
 
     fn wake(self: Arc<Self>) {
-        if !self.in_box.swap(true, Ordering::AcqRel) {
-            let wake_queue = Arc::clone(&self.wake_queue);
-            wake_queue.put(self);
+        if !self.queued.swap(true, Ordering::AcqRel) {
+            let queue = Arc::clone(&self.queue);
+            queue.push(self);
         }
     }
 }
