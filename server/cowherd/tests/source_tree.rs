@@ -9,8 +9,9 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("main", &["server", "engine", "config", "telemetry", "clock"]),
     ("server", &["net", "engine", "config", "telemetry", "clock"]),
     ("net", &["engine", "config", "telemetry", "clock"]),
-    ("engine", &["commands", "keyspace", "config", "telemetry", "clock"]),
-    ("commands", &["keyspace", "config", "telemetry", "clock"]),
+    ("engine", &["commands", "clients", "keyspace", "config", "telemetry", "clock"]),
+    ("commands", &["clients", "keyspace", "config", "telemetry", "clock"]),
+    ("clients", &["keyspace", "config", "telemetry", "clock"]),
     ("keyspace", &["config", "telemetry", "clock"]),
     ("telemetry", &["config", "clock"]),
 ];
@@ -18,7 +19,7 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// Which rooms of `server/cowherd/src` may name each other crate of the workspace.
 const CRATES: &[(&str, &[&str])] = &[
     ("cowherd_arena", &["server", "engine", "keyspace", "telemetry", "clock"]),
-    ("cowherd_resp", &["net", "engine", "commands"]),
+    ("cowherd_resp", &["net", "engine", "commands", "clients"]),
 ];
 
 /// Single files that may use one more room or crate, and why.

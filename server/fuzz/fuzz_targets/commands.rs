@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use cowherd::clock;
 use cowherd::config::{Config, LiveConfig};
-use cowherd::engine::{Engine, Hangup, Origin, BatchOutcome, CheckpointScheduler, Session, Shared, Worker};
+use cowherd::engine::{Engine, ConnectionHandle, Origin, BatchOutcome, CheckpointScheduler, Session, Shared, Worker};
 use cowherd::keyspace::Keyspace;
 use cowherd_arena::{ReservedArena, PageKind};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
@@ -98,8 +98,8 @@ const WORDS: &[&str] = &[
 
 struct Nobody;
 
-impl Hangup for Nobody {
-    fn hang_up(&self) {}
+impl ConnectionHandle for Nobody {
+    fn close(&self) {}
 }
 
 struct Client {
@@ -193,10 +193,10 @@ fn send(worker: &mut Worker, shared: &Shared, client: &mut Client, bytes: &[u8])
         }
     };
     client.version = reply.version;
-    if let Some(waiter) = client.session.waiting.take() {
+    if let Some(waiter) = client.session.pending_reply.take() {
         worker.time_out(&waiter);
     }
-    client.session.client.take_mail(&mut reply.out);
+    client.session.client.drain_output(&mut reply.out);
     assert!(reply.out.is_empty() || reply.out.ends_with(b"\r\n"));
     if outcome == BatchOutcome::Close || client.session.client.is_killed() {
         worker.close_session(&mut client.session);

@@ -13,8 +13,8 @@
 //!             return Ok(());
 //!         }
 //!     }
-//!     let wish = Wish { kind: ValueKind::List, or_gone: false };
-//!     call.wait((1..last).collect(), wish, timeout, Nothing::NullArray)
+//!     let condition = WakeCondition { kind: ValueKind::List, wake_on_delete: false };
+//!     call.wait((1..last).collect(), condition, timeout, TimeoutReply::NullArray)
 //! }
 //! ```
 //!
@@ -23,10 +23,10 @@
 //!
 //! - The first time it queues the client for the keys, and passes up [`Effect::Block`]. The
 //!   connection then reads no further request until there is a reply.
-//! - When a key is touched (`Shards::touched`) and `wish` is met, the handler runs again, on the
-//!   thread of whoever touched it, with the same arguments, database and protocol version. If it
-//!   calls `wait` once more, the client stays where it was in the queue.
-//! - In a transaction nothing waits: the reply is `nothing` at once.
+//! - When a key is touched (`Shards::touched`) and `condition` is met, the handler runs again, on
+//!   the thread that touched the key, with the same arguments, database and protocol version. If
+//!   the handler calls `wait` once more, the client keeps its place in the queue.
+//! - In a transaction nothing waits: the reply is `timeout_reply` at once.
 //!
 //! So a handler must come to `wait` without having changed anything or written any reply. The
 //! timeout is parsed each time, and counts from the first.
@@ -37,14 +37,15 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use crate::clients::{
+    BlockedClient, BlockingMode, End, OwnedRequest, PendingReply, ReplyMode, TimeoutReply,
+    WakeCondition,
+};
 use crate::clock;
 use cowherd_resp::{parse_f64, parse_i64};
 
 use super::call::{Call, Effect};
 use super::error_reply::{CommandResult, ErrorReply};
-use super::promise::Wait;
-use super::session::ReplyMode;
-use super::waiting::{End, Nothing, OwnedRequest, Waiter, Wish};
 
 const NOT_A_FLOAT: ErrorReply = ErrorReply::new("ERR timeout is not a float or out of range");
 const NOT_AN_INTEGER: ErrorReply = ErrorReply::new("ERR timeout is not an integer or out of range");
@@ -53,18 +54,6 @@ const NEGATIVE: ErrorReply = ErrorReply::new("ERR timeout is negative");
 
 /// How long a command waits; for ever, if there is no time.
 pub type Timeout = Option<Duration>;
-
-/// Whether a command may wait.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum Patience {
-    /// It may.
-    #[default]
-    Some,
-    /// It may not: it stands in a transaction.
-    None,
-    /// It waits already, and is tried once more.
-    Waiting,
-}
 
 impl Call<'_> {
     /// Argument `i` as a number of seconds, 0 for ever.
@@ -107,11 +96,11 @@ impl Call<'_> {
     pub fn wait(
         &mut self,
         keys: Vec<usize>,
-        wish: Wish,
+        condition: WakeCondition,
         timeout: Timeout,
-        nothing: Nothing,
+        timeout_reply: TimeoutReply,
     ) -> CommandResult {
-        self.wait_replacing(keys, wish, timeout, nothing, &[])
+        self.wait_replacing(keys, condition, timeout, timeout_reply, &[])
     }
 
     /// As [`Self::wait`]; the arguments at some positions, which ascend, are replaced before they
@@ -122,22 +111,23 @@ impl Call<'_> {
     pub fn wait_replacing(
         &mut self,
         keys: Vec<usize>,
-        wish: Wish,
+        condition: WakeCondition,
         timeout: Timeout,
-        nothing: Nothing,
+        timeout_reply: TimeoutReply,
         replaced: &[(usize, Vec<u8>)],
     ) -> CommandResult {
-        match self.patience {
-            Patience::None => match nothing {
-                Nothing::Null => self.reply.null(),
-                Nothing::NullArray => self.reply.null_array(),
+        match self.blocking_mode {
+            BlockingMode::Denied => match timeout_reply {
+                TimeoutReply::Null => self.reply.null(),
+                TimeoutReply::NullArray => self.reply.null_array(),
             },
-            Patience::Waiting => self.effect = Effect::Block,
-            Patience::Some => {
+            BlockingMode::Retrying => self.effect = Effect::Block,
+            BlockingMode::Allowed => {
                 let request = OwnedRequest::new(&self.args, replaced);
-                let waiter = Arc::new(self.waiter(request, keys, wish, timeout, nothing));
-                self.shared.waits.add(&mut self.shards, &waiter);
-                self.session.waiting = Some(Wait::Key(waiter));
+                let waiter =
+                    Arc::new(self.waiter(request, keys, condition, timeout, timeout_reply));
+                self.shared.blocked_clients.add(&mut self.shards, &waiter);
+                self.session.pending_reply = Some(PendingReply::Blocked(waiter));
                 self.effect = Effect::Block;
             }
         }
@@ -148,15 +138,15 @@ impl Call<'_> {
         &self,
         request: OwnedRequest,
         keys: Vec<usize>,
-        wish: Wish,
+        condition: WakeCondition,
         timeout: Timeout,
-        nothing: Nothing,
-    ) -> Waiter {
+        timeout_reply: TimeoutReply,
+    ) -> BlockedClient {
         let (session, keyspace) = (&self.session, &self.shared.keyspace);
         let positions = self.row.command.keys.positions(&self.args);
         let hashes: Vec<_> = positions.map(|i| keyspace.hash(self.args.at(i))).collect();
         let needed = hashes.iter().map(|hash| keyspace.shards_of(*hash)).collect();
-        Waiter {
+        BlockedClient {
             client: Arc::clone(&session.client),
             row: self.row.number,
             request,
@@ -164,12 +154,12 @@ impl Call<'_> {
             no_touch: session.no_touch,
             hashes,
             needed,
-            ticket: self.shared.waits.ticket(),
+            ticket: self.shared.blocked_clients.ticket(),
             until: timeout.map(|time| clock::monotonic_us().saturating_add(clock::micros(time))),
             keys,
-            wish,
-            nothing,
-            silent: session.skipping || session.reply_mode == ReplyMode::Off,
+            condition,
+            timeout_reply,
+            silent: session.skip_reply || session.reply_mode == ReplyMode::Off,
             end: End::default(),
         }
     }

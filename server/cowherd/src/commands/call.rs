@@ -7,11 +7,11 @@ use crate::config::Config;
 use crate::keyspace::{Key, Keyspace, ShardSet, Shards};
 use cowherd_resp::{Args, ReplyWriter, parse_i64};
 
-use super::blocking::Patience;
 use super::error_reply::ErrorReply;
-use super::session::Session;
 use super::shared::Shared;
 use super::table::CommandRow;
+use crate::clients::BlockingMode;
+use crate::clients::Session;
 
 /// One command being run. The fields are for handlers to borrow one by one.
 pub struct Call<'c> {
@@ -28,7 +28,7 @@ pub struct Call<'c> {
     /// The shards of the command's keys, locked; with them there may be more.
     pub shards: Shards<'c>,
     /// Whether the command may wait for a key.
-    pub patience: Patience,
+    pub blocking_mode: BlockingMode,
     /// The command's row in the table.
     pub row: &'c CommandRow,
     /// Hash of the first key, if the engine has it already.

@@ -10,9 +10,9 @@ use crate::keyspace::{Key, KeyUsage, ShardSet, Shards};
 use cowherd_resp::{parse_f64, parse_u64};
 
 use super::call::{Call, Effect};
-use super::clients::Client;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, KeyPositions, LockScope};
+use crate::clients::Client;
 
 const ADMIN: CommandFlags = CommandFlags::ADMIN
     .and(CommandFlags::NOSCRIPT)

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use super::is_local;
+use crate::clients::{ClientRegistry, ConnectionHandle, Origin};
 use crate::commands::call::Effect;
-use crate::commands::clients::{Clients, Hangup, Origin};
 use crate::commands::testing::TestServer;
 use crate::config::{Config, DebugCommand};
 
@@ -21,8 +21,8 @@ fn check(bench: &TestServer, table: &[(&str, &str)]) {
 
 struct Nobody;
 
-impl Hangup for Nobody {
-    fn hang_up(&self) {}
+impl ConnectionHandle for Nobody {
+    fn close(&self) {}
 }
 
 #[test]
@@ -40,7 +40,7 @@ fn it_is_off_until_it_is_enabled() {
 
 #[test]
 fn local_is_this_machine() {
-    let clients = Clients::default();
+    let clients = ClientRegistry::default();
     for (peer, local) in [
         ("127.0.0.1:80", true),
         ("127.9.9.9:80", true),

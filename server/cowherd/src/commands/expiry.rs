@@ -4,8 +4,8 @@ use crate::keyspace::ExpireRule;
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::notifications::Class;
 use super::table::{Command, CommandFlags, KeyPositions};
+use crate::clients::EventClass;
 
 const READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
 const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
@@ -99,7 +99,7 @@ fn set(call: &mut Call<'_>, unit: i64, base: i64) -> CommandResult {
     let set = call.shards.expire_at(call.session.db, &key, at, rule)?;
     if set {
         let event = if at <= call.now { "del" } else { "expire" };
-        call.notify(Class::GENERIC, event, key.bytes);
+        call.notify(EventClass::GENERIC, event, key.bytes);
     }
     call.reply.integer(i64::from(set));
     Ok(())
@@ -163,7 +163,7 @@ fn persist(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(1);
     let had_one = call.shards.persist(call.session.db, &key)?;
     if had_one {
-        call.notify(Class::GENERIC, "persist", key.bytes);
+        call.notify(EventClass::GENERIC, "persist", key.bytes);
     }
     call.reply.integer(i64::from(had_one));
     Ok(())

@@ -31,8 +31,8 @@ impl StatsSource for Shared {
             },
             clients: ClientStats {
                 limit: u64::from(config.maxclients),
-                blocked: self.waits.clients(),
-                blocking_keys: self.waits.keys(),
+                blocked: self.blocked_clients.count(),
+                blocking_keys: self.blocked_clients.keys(),
                 pubsub: self.pubsub.clients(),
                 ..ClientStats::default()
             },

@@ -4,8 +4,8 @@
 use super::call::Call;
 use super::databases::{SAME_OBJECTS, database};
 use super::error_reply::{CommandResult, ErrorReply};
-use super::notifications::Class;
 use super::table::{Command, CommandFlags, KeyPositions};
+use crate::clients::EventClass;
 
 const READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
 const FAST_WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
@@ -80,7 +80,7 @@ fn del(call: &mut Call<'_>) -> CommandResult {
         let key = call.key(i);
         let removed = call.shards.remove(call.session.db, &key);
         if removed {
-            call.notify(Class::GENERIC, "del", key.bytes);
+            call.notify(EventClass::GENERIC, "del", key.bytes);
         }
         removed
     })
@@ -128,8 +128,8 @@ fn give_name(call: &mut Call<'_>, replace: bool) -> Result<bool, ErrorReply> {
     }
     let renamed = call.shards.rename(db, &from, &to)?;
     if renamed {
-        call.notify(Class::GENERIC, "rename_from", from.bytes);
-        call.notify(Class::GENERIC, "rename_to", to.bytes);
+        call.notify(EventClass::GENERIC, "rename_from", from.bytes);
+        call.notify(EventClass::GENERIC, "rename_to", to.bytes);
     }
     Ok(renamed)
 }
@@ -157,7 +157,7 @@ fn copy(call: &mut Call<'_>) -> CommandResult {
         && (replace || call.shards.peek(to_db, &to).is_none())
         && call.shards.copy(from_db, &from, to_db, &to)?;
     if copied {
-        call.notify_in(to_db, Class::GENERIC, "copy_to", to.bytes);
+        call.notify_in(to_db, EventClass::GENERIC, "copy_to", to.bytes);
     }
     call.reply.integer(i64::from(copied));
     Ok(())
@@ -171,8 +171,8 @@ fn move_key(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(1);
     let moved = call.shards.move_key(from, &key, to)?;
     if moved {
-        call.notify_in(from, Class::GENERIC, "move_from", key.bytes);
-        call.notify_in(to, Class::GENERIC, "move_to", key.bytes);
+        call.notify_in(from, EventClass::GENERIC, "move_from", key.bytes);
+        call.notify_in(to, EventClass::GENERIC, "move_to", key.bytes);
     }
     call.reply.integer(i64::from(moved));
     Ok(())

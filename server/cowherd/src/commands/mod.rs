@@ -14,7 +14,6 @@ mod bits;
 mod blocking;
 mod call;
 mod client;
-mod clients;
 mod command;
 mod configuration;
 mod connection;
@@ -34,8 +33,6 @@ mod memory;
 mod multi_pop;
 mod notifications;
 mod object;
-mod outbox;
-mod promise;
 mod pubsub;
 mod random;
 #[cfg(test)]
@@ -46,7 +43,6 @@ mod sampled_stats;
 mod save;
 mod scan;
 mod server;
-mod session;
 mod sets;
 mod shared;
 mod slowlog;
@@ -60,26 +56,19 @@ mod testing;
 #[cfg(test)]
 mod testing_waits;
 mod transaction;
-mod waiting;
 
-pub use blocking::{Patience, Timeout};
+pub use blocking::Timeout;
 pub use call::{Call, Effect, SaveKind, Shutdown};
-pub use clients::{Client, Clients, Hangup, KILLED, MAIL, Names, Origin};
 #[cfg(test)]
 pub use command::{Draw, draw_request};
 pub use configuration::reset_statistics;
 pub use error_reply::{CommandResult, ErrorReply};
-pub use notifications::Class;
-pub use promise::{Promise, Wait};
-pub use pubsub::PubSub;
-pub use session::{ReplyMode, Session};
 pub use shared::{Hooks, REDIS_VERSION, Shared};
 pub use slowlog::is_secret;
 pub use table::{
     Command, CommandFlags, CommandRow, CommandTable, Handler, KeyPositions, LockScope,
 };
-pub use transaction::{Queue, QueuedCommand, exec_refused};
-pub use waiting::{Nothing, Waiter, Waits, Wish};
+pub use transaction::{exec_refused, queue_flags, queue_shards};
 
 use cowherd_resp::Args;
 

@@ -7,7 +7,7 @@ use cowherd_resp::parse_i64;
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::waiting::{Nothing, Wish};
+use crate::clients::{TimeoutReply, WakeCondition};
 
 const NO_KEYS: ErrorReply = ErrorReply::new("ERR numkeys should be greater than 0");
 const NO_COUNT: ErrorReply = ErrorReply::new("ERR count should be greater than 0");
@@ -77,12 +77,12 @@ pub(super) fn take_or_wait<E>(
     call: &mut Call<'_>,
     end: ParseEnd<E>,
     take: Take<E>,
-    wish: Wish,
+    condition: WakeCondition,
 ) -> CommandResult {
     let asked = MultiPop::parse(call, 2, end)?;
     let timeout = call.timeout_seconds(1)?;
     if asked.take(call, take)? {
         return Ok(());
     }
-    call.wait(asked.keys.collect(), wish, timeout, Nothing::NullArray)
+    call.wait(asked.keys.collect(), condition, timeout, TimeoutReply::NullArray)
 }

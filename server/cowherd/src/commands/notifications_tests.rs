@@ -1,4 +1,3 @@
-use super::Class;
 use crate::commands::testing::TestServer;
 
 /// A bench that listens to all events, in the words of its messages.
@@ -18,7 +17,7 @@ impl Listening {
         assert!(!reply.starts_with('-'), "{line}: {reply}");
         let client = self.0.shared.clients.list().remove(0);
         let mut mail = Vec::new();
-        client.take_mail(&mut mail);
+        client.drain_output(&mut mail);
         let mail = String::from_utf8(mail).unwrap();
         let words: Vec<&str> = mail.split("\r\n").collect();
         let messages = words.chunks(9).filter(|message| message.len() == 9);
@@ -31,16 +30,6 @@ fn check(classes: &str, table: &[(&str, &[&str])]) {
     for (line, events) in table {
         assert_eq!(listening.events(line), *events, "{line}");
     }
-}
-
-#[test]
-fn letters_name_classes() {
-    assert_eq!(Class::read(""), 0);
-    assert_eq!(Class::read("KEA"), Class::read("KEg$lshzxet"));
-    assert_eq!(Class::read("d"), 0, "no module is there to tell of its keys");
-    let all = Class::LETTERS.iter().fold(0, |all, (_, class)| all | class.0);
-    assert_eq!(Class::read("KEAmn"), all);
-    assert_eq!(all.count_ones(), 13);
 }
 
 #[test]

@@ -3,18 +3,15 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use crate::clients::{BlockedClients, ClientRegistry, Notifications, PubSub};
 use crate::clock::Timestamp;
 use crate::config::{Config, LiveConfig, MaxmemoryPolicy};
 use crate::keyspace::{DATABASES, Keyspace};
 use crate::telemetry::Telemetry;
 use crate::telemetry::logging::Logging;
 
-use super::clients::Clients;
-use super::notifications::Notifications;
-use super::pubsub::PubSub;
 use super::sampled_stats::SampledStats;
 use super::table::CommandTable;
-use super::waiting::Waits;
 
 /// The version of Redis whose behaviour clients find here.
 pub const REDIS_VERSION: &str = "7.4.0";
@@ -45,13 +42,13 @@ pub struct Shared {
     /// The command table.
     pub table: CommandTable,
     /// The connected clients.
-    pub clients: Clients,
+    pub clients: ClientRegistry,
     /// Who subscribes to what.
     pub pubsub: Arc<PubSub>,
     /// Which keyspace events are published.
     pub notifications: Arc<Notifications>,
     /// The clients whose command waits for a key.
-    pub waits: Waits,
+    pub blocked_clients: BlockedClients,
     /// What the server counts.
     pub telemetry: Arc<Telemetry>,
     /// Mean time to live of each database's keys, in milliseconds, as last sampled.
@@ -101,10 +98,10 @@ impl Shared {
             ttl_samples: [const { AtomicU64::new(0) }; DATABASES],
             sampled: SampledStats::default(),
             logging: OnceLock::new(),
-            clients: Clients::default(),
+            clients: ClientRegistry::default(),
             pubsub: Arc::default(),
             notifications: Arc::default(),
-            waits: Waits::default(),
+            blocked_clients: BlockedClients::default(),
             hooks: Hooks {
                 active_expire: AtomicBool::new(true),
                 checkpoint_digest: AtomicBool::new(false),
@@ -116,7 +113,7 @@ impl Shared {
             run_id: run_id(now),
             started_at: now,
         };
-        shared.listen();
+        shared.notifications.attach(&shared.keyspace, &shared.pubsub);
         shared.apply(&current);
         Ok(shared)
     }
@@ -135,7 +132,7 @@ impl Shared {
         if lfu != self.keyspace.clocks().is_lfu() {
             self.keyspace.clocks().set_lfu(lfu);
         }
-        self.apply_notifications(config);
+        self.notifications.apply(config, &self.keyspace);
         self.telemetry.set_latency_tracking(config.latency_tracking);
         self.telemetry.set_slow(
             config.slowlog_log_slower_than,

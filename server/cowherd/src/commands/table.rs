@@ -52,6 +52,16 @@ impl CommandFlags {
     /// Runs what was queued: needs what that needs, and is not slow itself.
     pub const RUNS_QUEUE: Self = Self(1 << 12);
 
+    /// These as bits.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// The flags of bits that [`Self::bits`] returned.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits)
+    }
+
     /// Whether all of `other` are among these.
     pub const fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -8,11 +8,11 @@ use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
 use cowherd_resp::{Args, Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
-use super::blocking::Patience;
 use super::call::{Call, Effect};
-use super::clients::{Hangup, Origin};
-use super::session::Session;
 use super::shared::Shared;
+use crate::clients::BlockingMode;
+use crate::clients::Session;
+use crate::clients::{ConnectionHandle, Origin};
 
 /// A keyspace of its own, one client and a clock that stands still until it is set.
 pub(super) struct TestServer {
@@ -28,8 +28,8 @@ pub(super) struct TestServer {
 
 struct Nobody;
 
-impl Hangup for Nobody {
-    fn hang_up(&self) {}
+impl ConnectionHandle for Nobody {
+    fn close(&self) {}
 }
 
 impl TestServer {
@@ -94,7 +94,7 @@ impl TestServer {
                     shared: &self.shared,
                     config: &config,
                     shards: self.shared.keyspace.lock(set, self.now.get()),
-                    patience: Patience::Some,
+                    blocking_mode: BlockingMode::Allowed,
                     row,
                     first_hash: None,
                     now: self.now.get(),

@@ -5,7 +5,7 @@ use crate::keyspace::{Expiry, ValueKind};
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, Handler, KeyPositions};
-use super::waiting::{Nothing, Wish};
+use crate::clients::{TimeoutReply, WakeCondition};
 
 const KEYS: KeyPositions = KeyPositions::spread(1, -2, 1);
 
@@ -73,8 +73,8 @@ fn take(call: &mut Call<'_>) -> CommandResult {
             return Ok(());
         }
     }
-    let wish = Wish { kind: ValueKind::String, or_gone: false };
-    call.wait((1..last).collect(), wish, timeout, Nothing::NullArray)
+    let condition = WakeCondition { kind: ValueKind::String, wake_on_delete: false };
+    call.wait((1..last).collect(), condition, timeout, TimeoutReply::NullArray)
 }
 
 /// `TEST.MOVE source destination timeout`
@@ -85,8 +85,8 @@ fn move_value(call: &mut Call<'_>) -> CommandResult {
         call.reply.bulk(&value);
         return Ok(());
     }
-    let wish = Wish { kind: ValueKind::String, or_gone: false };
-    call.wait(vec![1], wish, timeout, Nothing::Null)
+    let condition = WakeCondition { kind: ValueKind::String, wake_on_delete: false };
+    call.wait(vec![1], condition, timeout, TimeoutReply::Null)
 }
 
 /// `TEST.GUARD key timeout`: waits until a key is gone, which is an error.
@@ -95,6 +95,6 @@ fn guard(call: &mut Call<'_>) -> CommandResult {
     if call.shards.peek(call.session.db, &call.key(1)).is_none() {
         return Err(ErrorReply::new("UNBLOCKED it is gone"));
     }
-    let wish = Wish { kind: ValueKind::String, or_gone: true };
-    call.wait(vec![1], wish, timeout, Nothing::Null)
+    let condition = WakeCondition { kind: ValueKind::String, wake_on_delete: true };
+    call.wait(vec![1], condition, timeout, TimeoutReply::Null)
 }

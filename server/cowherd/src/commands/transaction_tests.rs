@@ -1,5 +1,7 @@
 use std::sync::atomic::Ordering;
 
+use cowherd_resp::ArgSpan;
+
 use super::*;
 use crate::commands::testing::TestServer;
 
@@ -46,7 +48,12 @@ fn what_is_watched_is_forgotten_in_every_way() {
 fn a_queue_keeps_requests_as_they_were() {
     let bench = TestServer::new();
     let (table, keyspace) = (&bench.shared.table, &bench.shared.keyspace);
-    let mut queue = Queue::default();
+    let mut queue = CommandQueue::default();
+    let moves = keyspace.relocations();
+    let push = |queue: &mut CommandQueue, row: &CommandRow, args: &Args<'_>, first_hash, shards| {
+        let command = QueuedCommand { row: row.number, args: *args, first_hash };
+        queue.push(command, row.command.flags.bits(), in_queue(row, shards), moves);
+    };
     let requests: [&[&[u8]]; 3] = [&[b"SET", b"k", b""], &[b"PING"], &[b"get", b"k\r\n"]];
     for request in requests {
         let bytes = request.concat();
@@ -61,36 +68,30 @@ fn a_queue_keeps_requests_as_they_were() {
         let row = table.resolve(&args).unwrap();
         let key = args.get(row.command.keys.first).filter(|_| row.command.keys.first > 0);
         let hash = key.map(|key| keyspace.hash(key));
-        queue.push(
-            row,
-            args,
-            hash,
-            row.command.shards(keyspace, &args, hash),
-            keyspace.relocations(),
-        );
+        push(&mut queue, row, &args, hash, row.command.shards(keyspace, &args, hash));
     }
     let kept: Vec<Vec<&[u8]>> = queue.iter().map(|one| one.args.iter().collect()).collect();
     assert_eq!(kept, requests);
     assert_eq!((queue.len(), queue.bytes()), (3, 4 + 4 + 3 + 3));
     assert!(queue.memory() >= queue.bytes());
     assert!(
-        queue.flags().has(CommandFlags::WRITE | CommandFlags::READONLY)
-            && queue.flags().has(CommandFlags::DENYOOM)
+        queue_flags(&queue)
+            .has(CommandFlags::WRITE | CommandFlags::READONLY | CommandFlags::DENYOOM)
     );
     let shard = |key: &[u8]| ShardSet::one(keyspace.key(0, key).shard);
     let named = shard(b"k") | shard(b"k\r\n");
-    assert_eq!(queue.shards(table.rows(), keyspace), named);
+    assert_eq!(queue_shards(&queue, table.rows(), keyspace), named);
     // The key goes to another shard before EXEC.
     bench.run(&format!("HSET large field {}", "x".repeat(20_000)));
     let large = shard(b"large");
     assert!(named | large != named);
     bench.run("RENAME large k");
     assert_eq!(shard(b"k"), large);
-    assert_eq!(queue.shards(table.rows(), keyspace), named | large);
+    assert_eq!(queue_shards(&queue, table.rows(), keyspace), named | large);
     let own = table.command(b"randomkey").unwrap();
     let args = Args::new(b"randomkey", &[ArgSpan { start: 0, len: 9 }]);
-    queue.push(own, args, None, ShardSet::NONE, 0);
-    assert_eq!(queue.shards(table.rows(), keyspace), ShardSet::ALL);
+    push(&mut queue, own, &args, None, ShardSet::NONE);
+    assert_eq!(queue_shards(&queue, table.rows(), keyspace), ShardSet::ALL);
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! What is asked of a request before it runs, and the words in which it is turned away.
 
-use crate::commands::{CommandFlags, CommandRow, ErrorReply, Session, Shared};
+use crate::clients::Session;
+use crate::commands::{CommandFlags, CommandRow, ErrorReply, Shared};
 use crate::config::Config;
 use cowherd_resp::{Args, ProtocolVersion};
 

@@ -31,10 +31,11 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-pub use crate::commands::{
-    Client, Clients, Effect, Hangup, KILLED, MAIL, Origin, Promise, Session, Shared, Shutdown,
-    Wait, Waiter,
+pub use crate::clients::{
+    Client, ClientRegistry, ConnectionHandle, DeferredReply, KILLED, OUTPUT_PENDING, Origin,
+    PendingReply, Session,
 };
+pub use crate::commands::{Effect, Shared, Shutdown};
 pub use background::BackgroundThread;
 pub use checkpoint_scheduler::{CheckpointRequest, CheckpointScheduler};
 pub use open::{OpenedKeyspace, RestoredImage, StartError, check_image, open};

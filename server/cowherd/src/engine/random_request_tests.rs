@@ -9,14 +9,17 @@ use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 
+use crate::clients::{KILLED, ReplyMode};
 use crate::clock;
-use crate::commands::{Draw, KILLED, ReplyMode, draw_request};
+use crate::commands::{Draw, draw_request};
 use crate::config::{Config, DebugCommand, LiveConfig, MaxmemoryPolicy};
 use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
-use super::{BatchOutcome, CheckpointScheduler, Engine, Hangup, Origin, Session, Shared, Worker};
+use super::{
+    BatchOutcome, CheckpointScheduler, ConnectionHandle, Engine, Origin, Session, Shared, Worker,
+};
 
 const CLIENTS: usize = 3;
 const REQUESTS: usize = 1500;
@@ -198,8 +201,8 @@ impl Draw for Chance {
 
 struct Nobody;
 
-impl Hangup for Nobody {
-    fn hang_up(&self) {}
+impl ConnectionHandle for Nobody {
+    fn close(&self) {}
 }
 
 struct Client {
@@ -292,10 +295,10 @@ impl Arena {
         for number in 0..CLIENTS {
             let client = &mut self.clients[number];
             let mut mail = Vec::new();
-            client.session.client.take_mail(&mut mail);
+            client.session.client.drain_output(&mut mail);
             count_values(&mail, client.version == ProtocolVersion::Resp3).unwrap();
-            if client.session.waiting.as_ref().is_some_and(|wait| wait.is_over()) {
-                client.session.waiting = None;
+            if client.session.pending_reply.as_ref().is_some_and(|wait| wait.is_over()) {
+                client.session.pending_reply = None;
             }
             if client.session.client.signals() & KILLED != 0 {
                 self.reconnect(number);
@@ -305,11 +308,11 @@ impl Arena {
 
     /// Whether a client does not wait, or does no more.
     fn is_free(&mut self, number: usize, give_up: bool) -> bool {
-        if give_up && let Some(waiter) = self.clients[number].session.waiting.clone() {
+        if give_up && let Some(waiter) = self.clients[number].session.pending_reply.clone() {
             self.worker.time_out(&waiter);
             self.attend();
         }
-        self.clients[number].session.waiting.is_none()
+        self.clients[number].session.pending_reply.is_none()
     }
 
     /// Ends what a client may stay in for long, doing little: a transaction, or a subscription.
@@ -335,7 +338,7 @@ impl Arena {
 
 /// Whether a client gets one reply for each command and nothing else.
 fn is_plain(session: &Session) -> bool {
-    session.subscriptions.is_none() && session.reply_mode == ReplyMode::On && !session.skipping
+    session.subscriptions.is_none() && session.reply_mode == ReplyMode::On && !session.skip_reply
 }
 
 fn encode(words: &[Vec<u8>]) -> Vec<u8> {
@@ -476,7 +479,7 @@ fn run(seed: u64, policy: Option<MaxmemoryPolicy>) {
         if !arena.is_free(client, give_up) {
             continue;
         }
-        if number.is_multiple_of(150) && arena.clients[0].session.waiting.is_none() {
+        if number.is_multiple_of(150) && arena.clients[0].session.pending_reply.is_none() {
             arena.reconnect(0);
             begin(&mut arena);
         }

@@ -7,9 +7,9 @@
 //!
 //! The waiters' commands run under the locks of the command that touched the key, so that nobody
 //! takes away what was meant for the first in the queue. For that a writing command locks, besides
-//! its own shards, those that the waiting commands in them need (`Waits::reach`). What shows up
-//! only afterwards (a client that began to wait meanwhile, a key that expired in the background) is
-//! served under locks of its own, right behind.
+//! its own shards, those that the waiting commands in them need (`BlockedClients::reach`). What
+//! shows up only afterwards (a client that began to wait meanwhile, a key that expired in the
+//! background) is served under locks of its own, right behind.
 //!
 //! Invariants:
 //! 1. A waiter's command runs only while all shards that it names are locked.
@@ -17,7 +17,8 @@
 
 use std::sync::Arc;
 
-use crate::commands::{Call, Effect, ErrorReply, Patience, Session, Shared, Waiter};
+use crate::clients::{BlockedClient, BlockingMode, Session};
+use crate::commands::{Call, Effect, ErrorReply, Shared};
 use crate::config::Config;
 use crate::keyspace::{ReadyKey, ShardSet, Shards};
 use cowherd_resp::ReplyWriter;
@@ -81,7 +82,7 @@ fn serve_with(
             let hashes = touched.iter().map(|touched| keyspace.hash(&touched.key));
             hashes.map(|hash| keyspace.shards_of(hash)).collect()
         };
-        let widen = |set| shared.waits.reach(set | needed);
+        let widen = |set| shared.blocked_clients.reach(set | needed);
         let mut shards = keyspace.lock_with_retry(now, own, widen);
         shards.add_ready(touched);
         let (left, missing) = serve(shared, config, room, shards);
@@ -109,7 +110,7 @@ fn serve_key(
     let mut ticket = 0;
     loop {
         let kind = shards.peek(touched.db, &key).map(|entry| entry.kind());
-        let next = shared.waits.next(touched.db, &key, kind, ticket);
+        let next = shared.blocked_clients.next(touched.db, &key, kind, ticket);
         let Some(waiter) = next else { return Ok(()) };
         enough(shards, waiter.shards(keyspace))?;
         ticket = waiter.ticket;
@@ -128,7 +129,7 @@ fn try_again(
     config: &Config,
     room: &mut Room,
     shards: &mut Shards<'_>,
-    waiter: &Waiter,
+    waiter: &BlockedClient,
 ) {
     let Some(held) = waiter.hold() else { return };
     let now = shards.now();
@@ -144,7 +145,7 @@ fn try_again(
         shared,
         config,
         shards: if waiter.no_touch { lent.without_touch() } else { lent },
-        patience: Patience::Waiting,
+        blocking_mode: BlockingMode::Retrying,
         row,
         first_hash: None,
         now,
@@ -168,5 +169,5 @@ fn try_again(
         reply.error(failure.as_str());
     }
     let limits = &config.client_output_buffer_limit;
-    held.end(&shared.waits, &shared.keyspace, limits, &reply.out);
+    held.end(&shared.blocked_clients, &shared.keyspace, limits, &reply.out);
 }

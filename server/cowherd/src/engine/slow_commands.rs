@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
+use crate::clients::Session;
 use crate::clock;
-use crate::commands::{CommandFlags, CommandRow, Session, is_secret};
+use crate::commands::{CommandFlags, CommandRow, is_secret};
 use crate::telemetry::{LatencyEvent, Recorder, SlowCommand};
 use cowherd_arena::StallTimes;
 use cowherd_resp::Args;

@@ -5,10 +5,11 @@ use std::cell::OnceCell;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::clients::{BlockingMode, CommandQueue, QueuedCommand, Session};
 use crate::clock;
 use crate::commands::{
-    Call, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, LockScope, Patience, Queue,
-    QueuedCommand, SaveKind, Session, Shared,
+    Call, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, LockScope, SaveKind, Shared,
+    queue_flags, queue_shards,
 };
 use crate::config::Config;
 use crate::telemetry;
@@ -45,10 +46,10 @@ impl Worker {
         let mut ran = ExecOutcome { outcome: BatchOutcome::Done, stalls: StallTimes::default() };
         let Some(queue) = session.take_queue() else { return ran };
         let named = || {
-            let own = queue.shards(shared.table.rows(), &shared.keyspace);
+            let own = queue_shards(&queue, shared.table.rows(), &shared.keyspace);
             own | session.watched_shards(&shared.keyspace)
         };
-        let widen = |set| with_waiting(shared, queue.flags(), set);
+        let widen = |set| with_waiting(shared, queue_flags(&queue), set);
         let mut shards = shared.keyspace.lock_with_retry(now, named, widen);
         // Looked at under the locks: whoever sets it holds them all.
         if shared.closing.load(Ordering::Relaxed) {
@@ -74,7 +75,7 @@ impl Worker {
             shared,
             config,
             shards,
-            patience: Patience::None,
+            blocking_mode: BlockingMode::Denied,
             row: row_of_exec,
             first_hash: None,
             now,
@@ -132,7 +133,7 @@ impl Worker {
 }
 
 /// Room for the configurations that commands of a queue may leave behind.
-fn later_configs(shared: &Shared, queue: &Queue) -> Vec<OnceCell<Arc<Config>>> {
+fn later_configs(shared: &Shared, queue: &CommandQueue) -> Vec<OnceCell<Arc<Config>>> {
     let rows = shared.table.rows();
     let changing = queue.iter().filter(|one| rows[one.row].command.flags.has(CommandFlags::ADMIN));
     changing.map(|_| OnceCell::new()).collect()
@@ -140,7 +141,7 @@ fn later_configs(shared: &Shared, queue: &Queue) -> Vec<OnceCell<Arc<Config>>> {
 
 /// Hashes of all keys that a queue names, in ascending order. What locks all shards may name keys
 /// anywhere among its arguments.
-fn names(shared: &Shared, queue: &Queue) -> Vec<u64> {
+fn names(shared: &Shared, queue: &CommandQueue) -> Vec<u64> {
     let mut names = Vec::new();
     for queued in queue.iter() {
         let command = shared.table.rows()[queued.row].command;

@@ -8,10 +8,13 @@
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::clients::{
+    BlockingMode, DeferredReply, KILLED, OUTPUT_PENDING, PendingReply, ReplyMode, Session,
+};
 use crate::clock;
 use crate::commands::{
-    Call, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, KILLED, MAIL, Patience,
-    Promise, ReplyMode, SaveKind, Session, Shared, Wait, exec_refused,
+    Call, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, SaveKind, Shared,
+    exec_refused,
 };
 use crate::config::{CachedConfig, Config};
 use crate::keyspace::{EvictionScope, Shards};
@@ -38,7 +41,7 @@ pub enum BatchOutcome {
     /// Requests from this one on have to wait until a wall clock time in milliseconds.
     Paused(usize, i64),
     /// Requests from this one on have to wait until the one before it has its reply: see
-    /// [`Session::waiting`].
+    /// [`Session::pending_reply`].
     Blocked(usize),
     /// Send the replies and close the connection.
     Close,
@@ -127,7 +130,7 @@ impl<'t> CommandExecution<'t, '_> {
             shared,
             config,
             shards,
-            patience: Patience::Some,
+            blocking_mode: BlockingMode::Allowed,
             row,
             first_hash: planned.hash,
             now,
@@ -266,7 +269,7 @@ impl Worker {
             session.enqueue(row, planned.args, planned.hash, set, moves);
             *begun = clock::monotonic_ns();
             reply.simple("QUEUED");
-            silence(session, reply, start);
+            suppress_reply(session, reply, start);
             return BatchOutcome::Done;
         }
         let turn = CommandExecution { shared, config, row, planned, set, moves, flags, now };
@@ -303,10 +306,10 @@ impl Worker {
         if failed {
             self.recorder.error(&reply.out[start.min(reply.len())..]);
         }
-        silence(session, reply, start);
+        suppress_reply(session, reply, start);
         match session.client.signals() {
             0 => outcome,
-            signals => obey(session, signals, reply).unwrap_or(outcome),
+            signals => apply_signals(session, signals, reply).unwrap_or(outcome),
         }
     }
 
@@ -315,17 +318,17 @@ impl Worker {
         let shared = &*self.engine.shared;
         session.discard(&shared.keyspace);
         shared.pubsub.leave(session);
-        if let Some(Wait::Key(waiter)) = session.waiting.take() {
-            waiter.forget(&shared.waits, &shared.keyspace);
+        if let Some(PendingReply::Blocked(waiter)) = session.pending_reply.take() {
+            waiter.forget(&shared.blocked_clients, &shared.keyspace);
         }
     }
 
     /// Ends a wait whose time is over, unless it has ended already.
-    pub fn time_out(&mut self, wait: &Wait) {
+    pub fn time_out(&mut self, wait: &PendingReply) {
         let limits = self.config.get().client_output_buffer_limit;
         let shared = &*self.engine.shared;
-        if let Wait::Key(waiter) = wait {
-            waiter.give_up(&shared.waits, &shared.keyspace, &limits);
+        if let PendingReply::Blocked(waiter) = wait {
+            waiter.time_out(&shared.blocked_clients, &shared.keyspace, &limits);
         }
     }
 
@@ -333,7 +336,7 @@ impl Worker {
     pub fn write_deferred_reply(
         &self,
         session: &mut Session,
-        promise: &Promise,
+        promise: &DeferredReply,
         reply: &mut ReplyWriter,
     ) {
         let start = reply.len();
@@ -350,7 +353,7 @@ impl Worker {
             }
             None => {}
         }
-        silence(session, reply, start);
+        suppress_reply(session, reply, start);
     }
 
     #[cold]
@@ -378,7 +381,7 @@ impl Worker {
             self.recorder.rejected(row.number);
         }
         take_skip(session);
-        silence(session, reply, start);
+        suppress_reply(session, reply, start);
         BatchOutcome::Done
     }
 }
@@ -428,18 +431,18 @@ pub(super) fn sum(a: StallTimes, b: StallTimes) -> StallTimes {
 /// Takes back the reply of a client that wants none: it had switched replies off, or had asked to
 /// skip this one.
 #[inline]
-fn silence(session: &mut Session, reply: &mut ReplyWriter, start: usize) {
-    let silent = session.skipping || session.reply_mode == ReplyMode::Off;
-    if silent && !std::mem::take(&mut session.insists) {
+fn suppress_reply(session: &mut Session, reply: &mut ReplyWriter, start: usize) {
+    let silent = session.skip_reply || session.reply_mode == ReplyMode::Off;
+    if silent && !std::mem::take(&mut session.bypass_reply_off) {
         reply.out.truncate(start);
     }
 }
 
 /// Does what others ask of a connection between two of its commands.
 #[cold]
-fn obey(session: &Session, signals: u8, reply: &mut ReplyWriter) -> Option<BatchOutcome> {
-    if signals & MAIL != 0 {
-        session.client.take_mail(&mut reply.out);
+fn apply_signals(session: &Session, signals: u8, reply: &mut ReplyWriter) -> Option<BatchOutcome> {
+    if signals & OUTPUT_PENDING != 0 {
+        session.client.drain_output(&mut reply.out);
     }
     (signals & KILLED != 0).then_some(BatchOutcome::Close)
 }
@@ -447,8 +450,8 @@ fn obey(session: &Session, signals: u8, reply: &mut ReplyWriter) -> Option<Batch
 /// Notes whether the reply of the command that runs now is to be skipped; it is the only one.
 #[inline]
 fn take_skip(session: &mut Session) {
-    session.skipping = session.reply_mode == ReplyMode::SkipNext;
-    if session.skipping {
+    session.skip_reply = session.reply_mode == ReplyMode::SkipNext;
+    if session.skip_reply {
         session.reply_mode = ReplyMode::On;
     }
 }
@@ -487,8 +490,8 @@ pub(super) fn with_waiting(
     flags: CommandFlags,
     set: ShardSet,
 ) -> ShardSet {
-    if flags.has(CommandFlags::WRITE) && shared.waits.clients() > 0 {
-        shared.waits.reach(set)
+    if flags.has(CommandFlags::WRITE) && shared.blocked_clients.count() > 0 {
+        shared.blocked_clients.reach(set)
     } else {
         set
     }
@@ -509,15 +512,15 @@ impl Engine {
             Effect::Close => return (BatchOutcome::Close, false),
             Effect::Block => return (BatchOutcome::Blocked(0), false),
             Effect::Save(SaveKind::Background { schedule }) => {
-                let promise = Promise::to(&session.client);
+                let promise = DeferredReply::new(&session.client);
                 let answer = Arc::clone(&promise);
-                match self.saver.start_background(schedule, move |came| answer.keep(came)) {
+                match self.saver.start_background(schedule, move |came| answer.complete(came)) {
                     Ok(CheckpointRequest::Scheduled) => {
                         Ok("Background saving scheduled".to_owned())
                     }
                     // This thread serves others until the fork is done.
                     Ok(CheckpointRequest::Asked) => {
-                        session.waiting = Some(Wait::Reply(promise));
+                        session.pending_reply = Some(PendingReply::Deferred(promise));
                         return (BatchOutcome::Blocked(0), false);
                     }
                     Err(error) => Err(error),

@@ -30,7 +30,9 @@ use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
 use crate::clock;
-use crate::engine::{BatchOutcome, Client, MAIL, Origin, Promise, Session, Wait, Worker};
+use crate::engine::{
+    BatchOutcome, Client, DeferredReply, OUTPUT_PENDING, Origin, PendingReply, Session, Worker,
+};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
 use super::client_socket::ClientSocket;
@@ -221,16 +223,16 @@ impl Connection {
         &mut self,
         context: &RefCell<WorkerContext>,
     ) -> io::Result<Option<CloseMode>> {
-        let Some(wait) = self.session.waiting.clone() else { return Ok(None) };
+        let Some(wait) = self.session.pending_reply.clone() else { return Ok(None) };
         loop {
             let signals = self.session.client.signals();
             if self.session.client.is_killed() {
                 return Ok(Some(CloseMode::Immediate));
             }
-            if let Wait::Reply(promise) = &wait
+            if let PendingReply::Deferred(promise) = &wait
                 && wait.is_over()
             {
-                self.session.waiting = None;
+                self.session.pending_reply = None;
                 if !self.send_deferred_reply(&mut context.borrow_mut(), promise) {
                     return Ok(Some(CloseMode::Immediate));
                 }
@@ -238,14 +240,14 @@ impl Connection {
                 return Ok(None);
             }
             // The reply of a command that was blocked on a key arrives as pending output.
-            if signals & MAIL != 0 {
+            if signals & OUTPUT_PENDING != 0 {
                 if matches!(self.send_pending_output(context), NextStep::OutputLimit) {
                     return Ok(Some(CloseMode::Immediate));
                 }
                 self.send(context).await?;
                 yield_now().await;
             } else if wait.is_over() {
-                self.session.waiting = None;
+                self.session.pending_reply = None;
                 return Ok(None);
             } else {
                 match self.await_wakeup(context, &wait).await? {
@@ -265,7 +267,7 @@ impl Connection {
     async fn await_wakeup(
         &mut self,
         context: &RefCell<WorkerContext>,
-        wait: &Wait,
+        wait: &PendingReply,
     ) -> io::Result<Option<Wakeup>> {
         let is_over = poll_fn(|cx| {
             self.waker.register(cx);
@@ -356,12 +358,16 @@ impl Connection {
     fn send_pending_output(&mut self, context: &RefCell<WorkerContext>) -> NextStep {
         let context = &mut *context.borrow_mut();
         context.reply.out.clear();
-        self.session.client.take_mail(&mut context.reply.out);
+        self.session.client.drain_output(&mut context.reply.out);
         if self.write_reply(context) { NextStep::Read } else { NextStep::OutputLimit }
     }
 
     /// Sends a deferred reply; false if the output limit is exceeded.
-    fn send_deferred_reply(&mut self, context: &mut WorkerContext, promise: &Promise) -> bool {
+    fn send_deferred_reply(
+        &mut self,
+        context: &mut WorkerContext,
+        promise: &DeferredReply,
+    ) -> bool {
         context.reply.out.clear();
         context.worker.write_deferred_reply(&mut self.session, promise, &mut context.reply);
         self.write_reply(context)
@@ -392,8 +398,8 @@ impl Connection {
         context.reply.out.clear();
         context.reply.version = self.version;
         // Messages pushed before these requests arrived precede their replies.
-        if self.session.client.signals() & MAIL != 0 {
-            self.session.client.take_mail(&mut context.reply.out);
+        if self.session.client.signals() & OUTPUT_PENDING != 0 {
+            self.session.client.drain_output(&mut context.reply.out);
         }
         let next = loop {
             let config = context.worker.config();

@@ -15,9 +15,8 @@ use tempfile::TempDir;
 use tokio::task::LocalSet;
 
 use crate::clock;
-use crate::commands::Client;
 use crate::config::{Config, LiveConfig};
-use crate::engine::{CheckpointScheduler, Engine, Origin, Shared, Worker};
+use crate::engine::{CheckpointScheduler, Client, Engine, Origin, Shared, Worker};
 use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
 

@@ -18,7 +18,7 @@ use std::task::{Context, Waker};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::engine::Hangup;
+use crate::engine::ConnectionHandle;
 
 /// The connections of one worker that are to be woken.
 #[derive(Default)]
@@ -79,8 +79,8 @@ impl ConnectionWaker {
     }
 }
 
-impl Hangup for ConnectionWaker {
-    fn hang_up(&self) {
+impl ConnectionHandle for ConnectionWaker {
+    fn close(&self) {
         // Fails if the peer has closed the connection, which is as good.
         let _ = nix::sys::socket::shutdown(self.fd, nix::sys::socket::Shutdown::Both);
     }

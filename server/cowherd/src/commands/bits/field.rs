@@ -3,9 +3,9 @@
 //! All arithmetic is done in 128 bits, where nothing overflows, and brought into the type's range
 //! afterwards.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::keyspace::Entry;
 use cowherd_resp::parse_u64;
 
@@ -193,7 +193,7 @@ pub(super) fn bitfield(call: &mut Call<'_>) -> CommandResult {
         }
     }
     if changed {
-        call.notify(Class::STRING, "setbit", key.bytes);
+        call.notify(EventClass::STRING, "setbit", key.bytes);
     }
     Ok(())
 }

@@ -13,8 +13,8 @@ use cowherd_resp::parse_u64;
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::index_range::{self, IndexRange, index};
-use super::notifications::Class;
 use super::table::{Command, CommandFlags, Handler, KeyPositions};
+use crate::clients::EventClass;
 
 const READ: CommandFlags = CommandFlags::READONLY;
 const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
@@ -96,7 +96,7 @@ fn setbit(call: &mut Call<'_>) -> CommandResult {
         let clear = old.unwrap_or(0) & !mask(offset);
         let new = if on { clear | mask(offset) } else { clear };
         call.shards.write_at(db, &key, entry.as_ref(), offset / 8, &[new])?;
-        call.notify(Class::STRING, "setbit", key.bytes);
+        call.notify(EventClass::STRING, "setbit", key.bytes);
     }
     call.reply.integer(i64::from(was));
     Ok(())

@@ -1,8 +1,8 @@
 //! BITOP.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::keyspace::Expiry;
 
 const NOT_ALONE: ErrorReply =
@@ -68,11 +68,11 @@ pub(super) fn bitop(call: &mut Call<'_>) -> CommandResult {
     let target = call.key(2);
     if result.is_empty() {
         if call.shards.remove(db, &target) {
-            call.notify(Class::GENERIC, "del", target.bytes);
+            call.notify(EventClass::GENERIC, "del", target.bytes);
         }
     } else {
         call.shards.set(db, &target, &result, Expiry::None)?;
-        call.notify(Class::STRING, "set", target.bytes);
+        call.notify(EventClass::STRING, "set", target.bytes);
     }
     call.reply.integer(result.len() as i64);
     Ok(())

@@ -1,7 +1,7 @@
 //! CLIENT KILL, with an address alone or with filters.
 
+use crate::clients::Client;
 use crate::commands::call::{Call, Effect};
-use crate::commands::clients::Client;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use cowherd_resp::parse_i64;
 

@@ -6,8 +6,8 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
+use crate::clients::Client;
 use crate::commands::call::Call;
-use crate::commands::clients::Client;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::shared::Shared;
 use cowherd_resp::parse_i64;

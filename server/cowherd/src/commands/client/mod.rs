@@ -12,8 +12,8 @@ use cowherd_resp::parse_i64;
 use super::call::Call;
 use super::connection::{client_name, printable};
 use super::error_reply::{CommandResult, ErrorReply};
-use super::session::ReplyMode;
 use super::table::{Command, CommandFlags, KeyPositions};
+use crate::clients::ReplyMode;
 
 const PLAIN: CommandFlags =
     CommandFlags::NOSCRIPT.and(CommandFlags::LOADING).and(CommandFlags::STALE);
@@ -160,7 +160,7 @@ fn no_touch(call: &mut Call<'_>) -> CommandResult {
 fn reply(call: &mut Call<'_>) -> CommandResult {
     if call.is(2, "on") {
         call.session.reply_mode = ReplyMode::On;
-        call.session.skipping = false;
+        call.session.skip_reply = false;
         call.reply.ok();
     } else if call.is(2, "off") {
         call.session.reply_mode = ReplyMode::Off;
@@ -216,8 +216,8 @@ fn unblock(call: &mut Call<'_>) -> CommandResult {
     let waiter = client.and_then(|client| client.waiting.lock().clone());
     let limits = &call.config.client_output_buffer_limit;
     let ended = waiter.is_some_and(|waiter| match with_error {
-        true => waiter.unblock(&shared.waits, &shared.keyspace, limits),
-        false => waiter.give_up(&shared.waits, &shared.keyspace, limits),
+        true => waiter.unblock(&shared.blocked_clients, &shared.keyspace, limits),
+        false => waiter.time_out(&shared.blocked_clients, &shared.keyspace, limits),
     });
     call.reply.integer(i64::from(ended));
     Ok(())

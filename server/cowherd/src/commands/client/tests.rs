@@ -1,8 +1,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crate::clients::{Client, ConnectionHandle, Origin};
 use crate::commands::call::Effect;
-use crate::commands::clients::{Client, Hangup, Origin};
 use crate::commands::testing::TestServer;
 
 const SYNTAX: &str = "-ERR syntax error";
@@ -11,8 +11,8 @@ const SYNTAX: &str = "-ERR syntax error";
 #[derive(Default)]
 struct Ended(AtomicU64);
 
-impl Hangup for Ended {
-    fn hang_up(&self) {
+impl ConnectionHandle for Ended {
+    fn close(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
 }
@@ -32,7 +32,7 @@ fn connect(bench: &TestServer, port: u16, age: i64) -> (Arc<Client>, Arc<Ended>)
         path: String::new(),
         fd: i32::from(port),
     };
-    let hangup: Arc<dyn Hangup> = Arc::clone(&ended) as _;
+    let hangup: Arc<dyn ConnectionHandle> = Arc::clone(&ended) as _;
     (bench.shared.clients.connect(origin, bench.now.get() - age * 1000, hangup), ended)
 }
 

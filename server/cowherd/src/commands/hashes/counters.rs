@@ -1,8 +1,8 @@
 //! Fields as numbers: HINCRBY and HINCRBYFLOAT.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::commands::strings::extended::Extended;
 use crate::keyspace::{Expiry, Value};
 use cowherd_resp::parse_i64;
@@ -28,7 +28,7 @@ pub(super) fn hincrby(call: &mut Call<'_>) -> CommandResult {
     let (mut digits, limits) = (itoa::Buffer::new(), limits(call));
     let pair = std::iter::once((field, digits.format(sum).as_bytes()));
     call.shards.hash_set(db, &key, old.as_ref(), pair, Expiry::Keep, &limits)?;
-    call.notify(Class::HASH, "hincrby", key.bytes);
+    call.notify(EventClass::HASH, "hincrby", key.bytes);
     call.reply.integer(sum);
     Ok(())
 }
@@ -50,7 +50,7 @@ pub(super) fn hincrbyfloat(call: &mut Call<'_>) -> CommandResult {
     let sum = number.plus(by).text().ok_or(NOT_FINITE)?;
     let (pair, limits) = (std::iter::once((field, sum.as_bytes())), limits(call));
     call.shards.hash_set(db, &key, old.as_ref(), pair, Expiry::Keep, &limits)?;
-    call.notify(Class::HASH, "hincrbyfloat", key.bytes);
+    call.notify(EventClass::HASH, "hincrbyfloat", key.bytes);
     call.reply.bulk_str(&sum);
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! When fields expire: HEXPIRE, HTTL, HPERSIST and their kin.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::keyspace::{ExpireRule, FieldExpiryOutcome, Key};
 use cowherd_resp::{Args, parse_i64};
 
@@ -113,7 +113,7 @@ pub(super) fn notify(
     outcomes: &[FieldExpiryOutcome],
 ) {
     if outcomes.contains(&FieldExpiryOutcome::Changed) {
-        call.notify(Class::HASH, event, key.bytes);
+        call.notify(EventClass::HASH, event, key.bytes);
     }
     if outcomes.contains(&FieldExpiryOutcome::Gone) {
         notify_removal(call, key);

@@ -22,9 +22,9 @@ use crate::keyspace::{CompactLimits, Entry, Expiry, Key};
 use super::call::Call;
 use super::elements::bulk;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::notifications::Class;
 use super::table::{Command, CommandFlags, Handler, KeyPositions};
 use super::wrong_arity;
+use crate::clients::EventClass;
 
 use counters::{hincrby, hincrbyfloat};
 use expiry::{
@@ -109,15 +109,15 @@ fn set_pairs(call: &mut Call<'_>) -> Result<u64, ErrorReply> {
     let old = call.shards.hash(db, &key)?;
     let pairs = (2..args.len()).step_by(2).map(|i| (args.at(i), args.at(i + 1)));
     let added = call.shards.hash_set(db, &key, old.as_ref(), pairs, Expiry::None, &limits)?;
-    call.notify(Class::HASH, "hset", key.bytes);
+    call.notify(EventClass::HASH, "hset", key.bytes);
     Ok(added)
 }
 
 /// Tells that fields were removed, and that the key is gone if they were the last.
 fn notify_removal(call: &mut Call<'_>, key: &Key<'_>) {
-    call.notify(Class::HASH, "hdel", key.bytes);
+    call.notify(EventClass::HASH, "hdel", key.bytes);
     if call.shards.peek(call.session.db, key).is_none() {
-        call.notify(Class::GENERIC, "del", key.bytes);
+        call.notify(EventClass::GENERIC, "del", key.bytes);
     }
 }
 
@@ -141,7 +141,7 @@ fn hsetnx(call: &mut Call<'_>) -> CommandResult {
     if is_new {
         let pair = std::iter::once((field, value));
         call.shards.hash_set(db, &key, old.as_ref(), pair, Expiry::None, &limits)?;
-        call.notify(Class::HASH, "hset", key.bytes);
+        call.notify(EventClass::HASH, "hset", key.bytes);
     }
     call.reply.integer(i64::from(is_new));
     Ok(())

@@ -1,8 +1,8 @@
 //! Commands that read or set fields and their expiry in one: HGETDEL, HGETEX, HSETEX.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::commands::wrong_arity;
 use crate::keyspace::{ExpireRule, Expiry};
 use cowherd_resp::parse_i64;
@@ -153,9 +153,9 @@ pub(super) fn hsetex(call: &mut Call<'_>) -> CommandResult {
             }
             expiry => {
                 call.shards.hash_set(db, &key, old.as_ref(), pairs, expiry, &limits)?;
-                call.notify(Class::HASH, "hset", key.bytes);
+                call.notify(EventClass::HASH, "hset", key.bytes);
                 if matches!(expiry, Expiry::At(_)) {
-                    call.notify(Class::HASH, "hexpire", key.bytes);
+                    call.notify(EventClass::HASH, "hexpire", key.bytes);
                 }
             }
         }

@@ -1,14 +1,14 @@
 //! Popping from the first of several lists that has something, at once or as soon as one has.
 
+use crate::clients::{TimeoutReply, WakeCondition};
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::multi_pop::{self, MultiPop};
-use crate::commands::waiting::{Nothing, Wish};
 use crate::keyspace::{ListEnd, ValueKind};
 
 use super::{end, list, pop_one, pop_some};
 
-const WISH: Wish = Wish { kind: ValueKind::List, or_gone: false };
+const CONDITION: WakeCondition = WakeCondition { kind: ValueKind::List, wake_on_delete: false };
 
 pub(super) fn blpop(call: &mut Call<'_>) -> CommandResult {
     pop_or_wait(call, ListEnd::Front)
@@ -29,7 +29,7 @@ fn pop_or_wait(call: &mut Call<'_>, end: ListEnd) -> CommandResult {
             return pop_one(call, &key, &entry, end);
         }
     }
-    call.wait((1..last).collect(), WISH, timeout, Nothing::NullArray)
+    call.wait((1..last).collect(), CONDITION, timeout, TimeoutReply::NullArray)
 }
 
 /// Replies the key of argument `i` and elements of it; tells whether there is a list.
@@ -47,5 +47,5 @@ pub(super) fn lmpop(call: &mut Call<'_>) -> CommandResult {
 }
 
 pub(super) fn blmpop(call: &mut Call<'_>) -> CommandResult {
-    multi_pop::take_or_wait(call, end, take, WISH)
+    multi_pop::take_or_wait(call, end, take, CONDITION)
 }

@@ -21,9 +21,9 @@ use cowherd_resp::parse_i64;
 use super::call::Call;
 use super::elements::bulk;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::notifications::Class;
 use super::table::{Command, CommandFlags, Handler, KeyPositions};
 use super::wrong_arity;
+use crate::clients::EventClass;
 
 use blocking_pop::{blmpop, blpop, brpop, lmpop};
 use moving::{blmove, brpoplpush, lmove, rpoplpush};
@@ -167,7 +167,7 @@ fn push(call: &mut Call<'_>, end: ListEnd, is_new_made: bool) -> CommandResult {
     }
     let elements = call.args.from(2).iter();
     let len = call.shards.list_push(db, &key, entry.as_ref(), end, elements, &limits)?;
-    call.notify(Class::LIST, push_event(end), key.bytes);
+    call.notify(EventClass::LIST, push_event(end), key.bytes);
     call.reply.integer(len.cast_signed());
     Ok(())
 }
@@ -234,9 +234,9 @@ fn drop_end(
 ) -> CommandResult {
     let (db, limits) = (call.session.db, limits(call));
     let is_last = call.shards.list_pop(db, key, entry, end, count, &limits)?;
-    call.notify(Class::LIST, pop_event(end), key.bytes);
+    call.notify(EventClass::LIST, pop_event(end), key.bytes);
     if is_last {
-        call.notify(Class::GENERIC, "del", key.bytes);
+        call.notify(EventClass::GENERIC, "del", key.bytes);
     }
     Ok(())
 }

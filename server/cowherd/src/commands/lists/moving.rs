@@ -1,10 +1,10 @@
 //! From one list to another, or from one end of a list to the other.
 
-use crate::commands::blocking::Patience;
+use crate::clients::BlockingMode;
+use crate::clients::EventClass;
+use crate::clients::{TimeoutReply, WakeCondition};
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
-use crate::commands::waiting::{Nothing, Wish};
 use crate::keyspace::{ListEnd, ValueKind};
 
 use super::{drop_end, end, limits, list, push_event};
@@ -44,13 +44,13 @@ fn move_or_wait(call: &mut Call<'_>, ends: Ends, timeout: usize) -> CommandResul
     if move_element(call, ends)? {
         return Ok(());
     }
-    if call.patience == Patience::None {
+    if call.blocking_mode == BlockingMode::Denied {
         // Who waits in vain is told so by another reply.
         call.reply.null();
         return Ok(());
     }
-    let wish = Wish { kind: ValueKind::List, or_gone: false };
-    call.wait(vec![1], wish, timeout, Nothing::NullArray)
+    let condition = WakeCondition { kind: ValueKind::List, wake_on_delete: false };
+    call.wait(vec![1], condition, timeout, TimeoutReply::NullArray)
 }
 
 /// Moves an element from the list of argument 1 to that of argument 2, and replies it; tells
@@ -65,7 +65,7 @@ fn move_element(call: &mut Call<'_>, (from, to): Ends) -> Result<bool, ErrorRepl
     let Some(element) = element else { return Ok(false) };
     let one = [&element[..]];
     call.shards.list_push(db, &target, old.as_ref(), to, one.into_iter(), &limits)?;
-    call.notify(Class::LIST, push_event(to), target.bytes);
+    call.notify(EventClass::LIST, push_event(to), target.bytes);
     // The push may have moved the entry. What is pushed to the end that the element is to go from
     // equals it, so that it does not matter which of the two goes.
     let taken = match list(call, &source)? {

@@ -2,10 +2,10 @@
 
 use std::ops::RangeInclusive;
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::index_range::index;
-use crate::commands::notifications::Class;
 use crate::keyspace::{Entry, ListEnd};
 
 use super::{bulk, limits, list, read};
@@ -77,7 +77,7 @@ pub(super) fn lset(call: &mut Call<'_>) -> CommandResult {
     if !call.shards.list_set(db, &key, &entry, at, call.args.at(3), &limits)? {
         return Err(OUT_OF_RANGE);
     }
-    call.notify(Class::LIST, "lset", key.bytes);
+    call.notify(EventClass::LIST, "lset", key.bytes);
     call.reply.ok();
     Ok(())
 }
@@ -95,7 +95,7 @@ pub(super) fn linsert(call: &mut Call<'_>) -> CommandResult {
     let (pivot, element) = (call.args.at(3), call.args.at(4));
     match call.shards.list_insert(db, &key, &entry, (pivot, before), element, &limits)? {
         Some(len) => {
-            call.notify(Class::LIST, "linsert", key.bytes);
+            call.notify(EventClass::LIST, "linsert", key.bytes);
             call.reply.integer(len.cast_signed());
         }
         None => call.reply.integer(-1),
@@ -120,10 +120,10 @@ pub(super) fn lrem(call: &mut Call<'_>) -> CommandResult {
     let element = call.args.at(3);
     let removed = call.shards.list_remove(db, &key, &entry, element, (end, most), &limits)?;
     if removed > 0 {
-        call.notify(Class::LIST, "lrem", key.bytes);
+        call.notify(EventClass::LIST, "lrem", key.bytes);
     }
     if removed == len {
-        call.notify(Class::GENERIC, "del", key.bytes);
+        call.notify(EventClass::GENERIC, "del", key.bytes);
     }
     call.reply.integer(removed.cast_signed());
     Ok(())
@@ -139,9 +139,9 @@ pub(super) fn ltrim(call: &mut Call<'_>) -> CommandResult {
             None => (len, 0),
         };
         let is_gone = call.shards.list_trim(db, &key, &entry, ends, &limits)?;
-        call.notify(Class::LIST, "ltrim", key.bytes);
+        call.notify(EventClass::LIST, "ltrim", key.bytes);
         if is_gone {
-            call.notify(Class::GENERIC, "del", key.bytes);
+            call.notify(EventClass::GENERIC, "del", key.bytes);
         }
     }
     call.reply.ok();

@@ -5,7 +5,6 @@
 //! in its mail (`outbox`) and comes behind the reply of the command that it is running, all of EXEC
 //! included, also if it has published that itself.
 
-mod registry;
 #[cfg(test)]
 mod tests;
 
@@ -13,10 +12,8 @@ use std::sync::atomic::Ordering;
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::session::ReplyMode;
 use super::table::{Command, CommandFlags, KeyPositions, LockScope};
-
-pub use registry::{Kind, PubSub, Subscriptions};
+use crate::clients::{OUTPUT_PENDING, PubSub, ReplyMode, SubscriptionKind};
 
 const PLAIN: CommandFlags =
     CommandFlags::PUBSUB.and(CommandFlags::LOADING).and(CommandFlags::STALE);
@@ -143,30 +140,30 @@ const fn sub(
 }
 
 fn subscribe(call: &mut Call<'_>) -> CommandResult {
-    begin(call, Kind::Channel, "subscribe")
+    begin(call, SubscriptionKind::Channel, "subscribe")
 }
 
 fn psubscribe(call: &mut Call<'_>) -> CommandResult {
-    begin(call, Kind::Pattern, "psubscribe")
+    begin(call, SubscriptionKind::Pattern, "psubscribe")
 }
 
 fn ssubscribe(call: &mut Call<'_>) -> CommandResult {
-    begin(call, Kind::Shard, "ssubscribe")
+    begin(call, SubscriptionKind::Shard, "ssubscribe")
 }
 
 fn unsubscribe(call: &mut Call<'_>) -> CommandResult {
-    end(call, Kind::Channel, "unsubscribe")
+    end(call, SubscriptionKind::Channel, "unsubscribe")
 }
 
 fn punsubscribe(call: &mut Call<'_>) -> CommandResult {
-    end(call, Kind::Pattern, "punsubscribe")
+    end(call, SubscriptionKind::Pattern, "punsubscribe")
 }
 
 fn sunsubscribe(call: &mut Call<'_>) -> CommandResult {
-    end(call, Kind::Shard, "sunsubscribe")
+    end(call, SubscriptionKind::Shard, "sunsubscribe")
 }
 
-fn begin(call: &mut Call<'_>, kind: Kind, word: &str) -> CommandResult {
+fn begin(call: &mut Call<'_>, kind: SubscriptionKind, word: &str) -> CommandResult {
     insist(call);
     for i in 1..call.args.len() {
         let name = call.args.at(i);
@@ -177,7 +174,7 @@ fn begin(call: &mut Call<'_>, kind: Kind, word: &str) -> CommandResult {
 }
 
 /// What was delivered before comes before the confirmation, so that nothing follows it.
-fn end(call: &mut Call<'_>, kind: Kind, word: &str) -> CommandResult {
+fn end(call: &mut Call<'_>, kind: SubscriptionKind, word: &str) -> CommandResult {
     insist(call);
     if call.args.len() == 1 {
         let names = PubSub::names_of(call.session, kind);
@@ -186,38 +183,40 @@ fn end(call: &mut Call<'_>, kind: Kind, word: &str) -> CommandResult {
         }
         for name in names {
             call.shared.pubsub.unsubscribe(call.session, kind, &name);
-            take_mail(call);
+            drain_output(call);
             confirm(call, kind, word, Some(&name));
         }
     }
     for i in 1..call.args.len() {
         let name = call.args.at(i);
         call.shared.pubsub.unsubscribe(call.session, kind, name);
-        take_mail(call);
+        drain_output(call);
         confirm(call, kind, word, Some(name));
     }
     Ok(())
 }
 
-fn take_mail(call: &mut Call<'_>) {
+fn drain_output(call: &mut Call<'_>) {
     // Within the array of EXEC there is no place for messages.
-    if !call.session.in_exec && call.session.client.signals() & super::clients::MAIL != 0 {
-        call.session.client.take_mail(&mut call.reply.out);
+    if !call.session.in_exec && call.session.client.signals() & OUTPUT_PENDING != 0 {
+        call.session.client.drain_output(&mut call.reply.out);
     }
 }
 
 /// Lets the confirmations be sent even if the client wants no replies.
 fn insist(call: &mut Call<'_>) {
-    let silent = call.session.skipping || call.session.reply_mode == ReplyMode::Off;
-    call.session.insists = silent;
+    let silent = call.session.skip_reply || call.session.reply_mode == ReplyMode::Off;
+    call.session.bypass_reply_off = silent;
 }
 
-fn confirm(call: &mut Call<'_>, kind: Kind, word: &str, name: Option<&[u8]>) {
+fn confirm(call: &mut Call<'_>, kind: SubscriptionKind, word: &str, name: Option<&[u8]>) {
     let client = &call.session.client;
     let load = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
     let count = match kind {
-        Kind::Channel | Kind::Pattern => load(&client.channels) + load(&client.patterns),
-        Kind::Shard => load(&client.shard_channels),
+        SubscriptionKind::Channel | SubscriptionKind::Pattern => {
+            load(&client.channels) + load(&client.patterns)
+        }
+        SubscriptionKind::Shard => load(&client.shard_channels),
     };
     call.reply.push(3);
     call.reply.bulk_str(word);
@@ -243,14 +242,14 @@ fn spublish(call: &mut Call<'_>) -> CommandResult {
 }
 
 fn channels(call: &mut Call<'_>) -> CommandResult {
-    list(call, Kind::Channel)
+    list(call, SubscriptionKind::Channel)
 }
 
 fn shard_channels(call: &mut Call<'_>) -> CommandResult {
-    list(call, Kind::Shard)
+    list(call, SubscriptionKind::Shard)
 }
 
-fn list(call: &mut Call<'_>, kind: Kind) -> CommandResult {
+fn list(call: &mut Call<'_>, kind: SubscriptionKind) -> CommandResult {
     if call.args.len() > 3 {
         let given = call.text(1);
         return Err(ErrorReply::text(format!(
@@ -269,14 +268,14 @@ fn numpat(call: &mut Call<'_>) -> CommandResult {
 }
 
 fn numsub(call: &mut Call<'_>) -> CommandResult {
-    count(call, Kind::Channel)
+    count(call, SubscriptionKind::Channel)
 }
 
 fn shard_numsub(call: &mut Call<'_>) -> CommandResult {
-    count(call, Kind::Shard)
+    count(call, SubscriptionKind::Shard)
 }
 
-fn count(call: &mut Call<'_>, kind: Kind) -> CommandResult {
+fn count(call: &mut Call<'_>, kind: SubscriptionKind) -> CommandResult {
     let channels = call.args.from(2);
     call.reply.array(2 * channels.len());
     for channel in channels {

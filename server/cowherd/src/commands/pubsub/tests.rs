@@ -1,15 +1,15 @@
 use std::sync::Arc;
 
-use super::{Kind, PubSub};
-use crate::commands::clients::{Hangup, MAIL, Origin};
-use crate::commands::session::Session;
+use crate::clients::Session;
+use crate::clients::{ConnectionHandle, OUTPUT_PENDING, Origin};
+use crate::clients::{PubSub, SubscriptionKind};
 use crate::commands::testing::TestServer;
 use crate::config::OutputLimits;
 
 struct Nobody;
 
-impl Hangup for Nobody {
-    fn hang_up(&self) {}
+impl ConnectionHandle for Nobody {
+    fn close(&self) {}
 }
 
 /// Another connection to the bench.
@@ -21,7 +21,7 @@ fn connect(bench: &TestServer) -> Session {
 /// What others have delivered.
 fn mail(session: &Session) -> String {
     let mut out = Vec::new();
-    session.client.take_mail(&mut out);
+    session.client.drain_output(&mut out);
     String::from_utf8(out).unwrap()
 }
 
@@ -65,9 +65,9 @@ fn messages_come_in_the_version_of_each_subscriber() {
     new.client.protocol.store(3, std::sync::atomic::Ordering::Relaxed);
     let pubsub = &bench.shared.pubsub;
     for session in [&mut old, &mut new] {
-        pubsub.subscribe(session, Kind::Channel, b"news");
-        pubsub.subscribe(session, Kind::Pattern, b"n?ws");
-        pubsub.subscribe(session, Kind::Shard, b"news");
+        pubsub.subscribe(session, SubscriptionKind::Channel, b"news");
+        pubsub.subscribe(session, SubscriptionKind::Pattern, b"n?ws");
+        pubsub.subscribe(session, SubscriptionKind::Shard, b"news");
     }
     assert_eq!(bench.run("PUBLISH news hello"), ":4\r\n");
     assert_eq!(bench.run("SPUBLISH news s"), ":2\r\n");
@@ -77,11 +77,11 @@ fn messages_come_in_the_version_of_each_subscriber() {
                     *3\r\n$8\r\nsmessage\r\n$4\r\nnews\r\n$1\r\ns\r\n";
     assert_eq!(mail(&old), expected);
     assert_eq!(mail(&new), expected.replace('*', ">"));
-    pubsub.unsubscribe(&mut old, Kind::Channel, b"news");
+    pubsub.unsubscribe(&mut old, SubscriptionKind::Channel, b"news");
     pubsub.leave(&mut new);
     assert_eq!(bench.run("PUBLISH news x"), ":1\r\n");
     assert!(mail(&old).starts_with("*4\r\n$8\r\npmessage\r\n"));
-    assert_eq!(new.client.signals() & MAIL, 0);
+    assert_eq!(new.client.signals() & OUTPUT_PENDING, 0);
     pubsub.leave(&mut old);
     let counts = (pubsub.clients(), pubsub.channels(), pubsub.patterns(), pubsub.shard_channels());
     assert_eq!(counts, (0, 0, 0, 0));
@@ -103,8 +103,8 @@ fn pubsub_tells_who_listens() {
     let bench = TestServer::new();
     let mut other = connect(&bench);
     let pubsub: &PubSub = &bench.shared.pubsub;
-    pubsub.subscribe(&mut other, Kind::Channel, b"b1");
-    pubsub.subscribe(&mut other, Kind::Shard, b"s1");
+    pubsub.subscribe(&mut other, SubscriptionKind::Channel, b"b1");
+    pubsub.subscribe(&mut other, SubscriptionKind::Shard, b"s1");
     bench.run("SUBSCRIBE b1 c");
     bench.run("PSUBSCRIBE * b*");
     check(

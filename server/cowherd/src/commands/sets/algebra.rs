@@ -3,10 +3,10 @@
 use std::collections::HashSet;
 use std::ops::Range;
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::keyspace::{Entry, MemberList, Shards, Value};
 use cowherd_resp::parse_i64;
 
@@ -132,9 +132,9 @@ fn store(call: &mut Call<'_>, operation: Operation, event: &'static str) -> Comm
     let (db, key, limits) = (call.session.db, call.key(1), limits(call));
     let changed = call.shards.set_store(db, &key, &members, &limits)?;
     if !members.is_empty() {
-        call.notify(Class::SET, event, key.bytes);
+        call.notify(EventClass::SET, event, key.bytes);
     } else if changed {
-        call.notify(Class::GENERIC, "del", key.bytes);
+        call.notify(EventClass::GENERIC, "del", key.bytes);
     }
     call.reply.integer(members.len().cast_signed());
     Ok(())

@@ -16,9 +16,9 @@ use crate::keyspace::{CompactLimits, Entry, SetLimits, ValueKind};
 use super::call::Call;
 use super::elements::{ScanOptions, bulk};
 use super::error_reply::{CommandResult, ErrorReply};
-use super::notifications::Class;
 use super::scan::{NO_CURSOR, parse_cursor};
 use super::table::{Command, CommandFlags, Handler, KeyPositions};
+use crate::clients::EventClass;
 
 use algebra::{sdiff, sdiffstore, sinter, sintercard, sinterstore, sunion, sunionstore};
 use random::{spop, srandmember};
@@ -92,7 +92,7 @@ fn sadd(call: &mut Call<'_>) -> CommandResult {
     let entry = call.shards.set_of(db, &key)?;
     let added = call.shards.set_add(db, &key, entry.as_ref(), members.iter(), &limits)?;
     if added > 0 {
-        call.notify(Class::SET, "sadd", key.bytes);
+        call.notify(EventClass::SET, "sadd", key.bytes);
     }
     call.reply.integer(added.cast_signed());
     Ok(())
@@ -106,10 +106,10 @@ fn srem(call: &mut Call<'_>) -> CommandResult {
     };
     let (removed, gone) = call.shards.set_remove(db, &key, &entry, members.iter())?;
     if removed > 0 {
-        call.notify(Class::SET, "srem", key.bytes);
+        call.notify(EventClass::SET, "srem", key.bytes);
     }
     if gone {
-        call.notify(Class::GENERIC, "del", key.bytes);
+        call.notify(EventClass::GENERIC, "del", key.bytes);
     }
     call.reply.integer(removed.cast_signed());
     Ok(())
@@ -146,12 +146,12 @@ fn smove(call: &mut Call<'_>) -> CommandResult {
             return Err(full.into());
         }
     };
-    call.notify(Class::SET, "srem", from.bytes);
+    call.notify(EventClass::SET, "srem", from.bytes);
     if gone {
-        call.notify(Class::GENERIC, "del", from.bytes);
+        call.notify(EventClass::GENERIC, "del", from.bytes);
     }
     if added > 0 {
-        call.notify(Class::SET, "sadd", to.bytes);
+        call.notify(EventClass::SET, "sadd", to.bytes);
     }
     call.reply.integer(1);
     Ok(())

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::commands::random::{below, random};
 use crate::keyspace::{Entry, Shards, Value};
 use cowherd_resp::parse_i64;
@@ -46,9 +46,9 @@ pub(super) fn spop(call: &mut Call<'_>) -> CommandResult {
     let count = count.unwrap_or(1);
     let gone =
         call.shards.set_pop(db, &key, &entry, count, random, |member| bulk(reply, member))?;
-    call.notify(Class::SET, "spop", key.bytes);
+    call.notify(EventClass::SET, "spop", key.bytes);
     if gone {
-        call.notify(Class::GENERIC, "del", key.bytes);
+        call.notify(EventClass::GENERIC, "del", key.bytes);
     }
     Ok(())
 }

@@ -16,8 +16,8 @@ use cowherd_resp::parse_f64;
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::lists;
-use super::notifications::Class;
 use super::table::{Command, CommandFlags, KeyPositions, LockScope};
+use crate::clients::EventClass;
 
 use options::Options;
 
@@ -237,9 +237,9 @@ fn store(call: &mut Call<'_>, target: &[u8], options: &Options, chosen: &[Item])
     })?;
     if !elements.is_empty() {
         call.shards.list_put(db, &key, &elements, &limits)?;
-        call.notify(Class::LIST, "sortstore", key.bytes);
+        call.notify(EventClass::LIST, "sortstore", key.bytes);
     } else if call.shards.remove(db, &key) {
-        call.notify(Class::GENERIC, "del", key.bytes);
+        call.notify(EventClass::GENERIC, "del", key.bytes);
     }
     call.reply.integer(i64::try_from(elements.len()).unwrap_or(i64::MAX));
     Ok(())

@@ -1,8 +1,8 @@
 //! Adding members and changing scores.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::keyspace::{Entry, MemberChange};
 use cowherd_resp::parse_f64;
 
@@ -164,7 +164,7 @@ fn put_several(
 
 fn tell(call: &Call<'_>, rules: Rules) {
     let event = if rules.adds { "zincr" } else { "zadd" };
-    call.notify(Class::SORTED_SET, event, call.args.at(1));
+    call.notify(EventClass::SORTED_SET, event, call.args.at(1));
 }
 
 fn answer(call: &mut Call<'_>, rules: Rules, counted: i64, result: Option<f64>) {

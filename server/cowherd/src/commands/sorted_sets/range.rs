@@ -2,10 +2,10 @@
 
 use std::ops::Range;
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::keyspace::Value;
 use cowherd_resp::{ProtocolVersion, ReplyWriter};
 
@@ -185,8 +185,8 @@ pub(super) fn store(call: &mut Call<'_>, pairs: &mut [(&[u8], f64)], event: &str
     let (db, to, limits) = (call.session.db, call.key(1), limits(call));
     let has_changed = call.shards.store_sorted_set(db, &to, pairs, &limits)?;
     match (has_changed, pairs.is_empty()) {
-        (true, true) => call.notify(Class::GENERIC, "del", to.bytes),
-        (true, false) => call.notify(Class::SORTED_SET, event, to.bytes),
+        (true, true) => call.notify(EventClass::GENERIC, "del", to.bytes),
+        (true, false) => call.notify(EventClass::SORTED_SET, event, to.bytes),
         (false, _) => {}
     }
     call.reply.integer(i64::try_from(pairs.len()).unwrap_or(i64::MAX));

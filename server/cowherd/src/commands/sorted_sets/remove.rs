@@ -1,11 +1,11 @@
 //! Taking members away: by name, by range, and from the ends, at once or as soon as there are some.
 
+use crate::clients::EventClass;
+use crate::clients::{TimeoutReply, WakeCondition};
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::multi_pop::{self, MultiPop};
-use crate::commands::notifications::Class;
-use crate::commands::waiting::{Nothing, Wish};
 use crate::keyspace::{Entry, Key, ValueKind};
 use cowherd_resp::{ProtocolVersion, parse_i64};
 
@@ -15,7 +15,8 @@ use super::range::Members;
 
 const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
 
-const WISH: Wish = Wish { kind: ValueKind::SortedSet, or_gone: false };
+const CONDITION: WakeCondition =
+    WakeCondition { kind: ValueKind::SortedSet, wake_on_delete: false };
 
 pub(super) fn zrem(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
@@ -48,9 +49,9 @@ pub(super) fn by_lex(call: &mut Call<'_>) -> CommandResult {
 
 /// Tells that members were removed, and perhaps the key with the last.
 fn tell(call: &Call<'_>, event: &str, key: &Key<'_>, is_gone: bool) {
-    call.notify(Class::SORTED_SET, event, key.bytes);
+    call.notify(EventClass::SORTED_SET, event, key.bytes);
     if is_gone {
-        call.notify(Class::GENERIC, "del", key.bytes);
+        call.notify(EventClass::GENERIC, "del", key.bytes);
     }
 }
 
@@ -177,7 +178,7 @@ pub(super) fn zmpop(call: &mut Call<'_>) -> CommandResult {
 }
 
 pub(super) fn bzmpop(call: &mut Call<'_>) -> CommandResult {
-    multi_pop::take_or_wait(call, end, pop_first, WISH)
+    multi_pop::take_or_wait(call, end, pop_first, CONDITION)
 }
 
 pub(super) fn bzpopmin(call: &mut Call<'_>) -> CommandResult {
@@ -199,5 +200,5 @@ fn pop_or_wait(call: &mut Call<'_>, is_max: bool) -> CommandResult {
             return pop_flat(call, &key, entry, is_max);
         }
     }
-    call.wait((1..last).collect(), WISH, timeout, Nothing::NullArray)
+    call.wait((1..last).collect(), CONDITION, timeout, TimeoutReply::NullArray)
 }

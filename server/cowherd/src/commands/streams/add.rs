@@ -1,8 +1,8 @@
 //! Adding and trimming: XADD, XTRIM.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::commands::wrong_arity;
 use crate::keyspace::{Entry, Key, StreamId, StreamLimits, StreamTrim};
 use cowherd_resp::parse_i64;
@@ -144,7 +144,7 @@ pub(super) fn xadd(call: &mut Call<'_>) -> CommandResult {
     };
     let pairs = (0..pairs.len() / 2).map(|i| (pairs.at(2 * i), pairs.at(2 * i + 1)));
     let entry = call.shards.stream_add(db, &key, entry.as_ref(), id, pairs, &limits)?;
-    call.notify(Class::STREAM, "xadd", key.bytes);
+    call.notify(EventClass::STREAM, "xadd", key.bytes);
     cut(call, &key, &entry, &options);
     ids::show(call.reply, id);
     Ok(())
@@ -156,7 +156,7 @@ fn cut(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, options: &Options) -> 
     let db = call.session.db;
     let removed = call.shards.stream_trim(db, key, entry, trim, options.is_exact, options.limit);
     if removed > 0 {
-        call.notify(Class::STREAM, "xtrim", key.bytes);
+        call.notify(EventClass::STREAM, "xtrim", key.bytes);
     }
     removed
 }

@@ -1,8 +1,8 @@
 //! Groups and consumers: XGROUP, XACK.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::keyspace::{Entry, GroupInfo, StreamId};
 use cowherd_resp::parse_i64;
 
@@ -79,7 +79,7 @@ pub(super) fn xgroup_create(call: &mut Call<'_>) -> CommandResult {
         Some(entry) => call.shards.group_create(&entry, name, last, read)?,
         None => call.shards.stream_create(db, &key, name, last, read)?,
     }
-    call.notify(Class::STREAM, "xgroup-create", key.bytes);
+    call.notify(EventClass::STREAM, "xgroup-create", key.bytes);
     call.reply.ok();
     Ok(())
 }
@@ -90,7 +90,7 @@ pub(super) fn xgroup_setid(call: &mut Call<'_>) -> CommandResult {
     let (entry, group) = group(call)?;
     let last = position(call, Some(&entry))?;
     call.shards.group_set(&entry, group.group, last, read);
-    call.notify(Class::STREAM, "xgroup-setid", key.bytes);
+    call.notify(EventClass::STREAM, "xgroup-setid", key.bytes);
     call.reply.ok();
     Ok(())
 }
@@ -100,7 +100,7 @@ pub(super) fn xgroup_destroy(call: &mut Call<'_>) -> CommandResult {
     let entry = stream(call)?;
     let is_gone = call.shards.group_destroy(db, &key, &entry, call.args.at(3));
     if is_gone {
-        call.notify(Class::STREAM, "xgroup-destroy", key.bytes);
+        call.notify(EventClass::STREAM, "xgroup-destroy", key.bytes);
     }
     call.reply.integer(i64::from(is_gone));
     Ok(())
@@ -112,7 +112,7 @@ pub(super) fn xgroup_createconsumer(call: &mut Call<'_>) -> CommandResult {
     let is_new = call.shards.consumer(&entry, group.group, name).is_none();
     if is_new {
         call.shards.consumer_create(&entry, group.group, name)?;
-        call.notify(Class::STREAM, "xgroup-createconsumer", key.bytes);
+        call.notify(EventClass::STREAM, "xgroup-createconsumer", key.bytes);
     }
     call.reply.integer(i64::from(is_new));
     Ok(())
@@ -124,7 +124,7 @@ pub(super) fn xgroup_delconsumer(call: &mut Call<'_>) -> CommandResult {
     let mut pending = 0;
     if let Some(consumer) = call.shards.consumer(&entry, group.group, name) {
         pending = call.shards.consumer_delete(&entry, group.group, consumer);
-        call.notify(Class::STREAM, "xgroup-delconsumer", key.bytes);
+        call.notify(EventClass::STREAM, "xgroup-delconsumer", key.bytes);
     }
     call.reply.integer(pending.cast_signed());
     Ok(())

@@ -27,8 +27,8 @@ use cowherd_resp::parse_i64;
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::no_subcommand;
-use super::notifications::Class;
 use super::table::{Command, CommandFlags, Handler, KeyPositions};
+use crate::clients::EventClass;
 
 use add::{xadd, xtrim};
 use groups::{
@@ -189,7 +189,7 @@ fn xdel(call: &mut Call<'_>) -> CommandResult {
     let ids = ids_from(call, 2)?;
     let removed = call.shards.stream_delete(db, &key, &entry, ids.into_iter());
     if removed > 0 {
-        call.notify(Class::STREAM, "xdel", key.bytes);
+        call.notify(EventClass::STREAM, "xdel", key.bytes);
     }
     call.reply.integer(removed.cast_signed());
     Ok(())
@@ -238,7 +238,7 @@ fn xsetid(call: &mut Call<'_>) -> CommandResult {
         }
     }
     call.shards.stream_set_last(&entry, last, added, deleted);
-    call.notify(Class::STREAM, "xsetid", key.bytes);
+    call.notify(EventClass::STREAM, "xsetid", key.bytes);
     call.reply.ok();
     Ok(())
 }

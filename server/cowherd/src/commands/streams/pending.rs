@@ -1,8 +1,8 @@
 //! What was handed out and is not acknowledged: XPENDING, XCLAIM, XAUTOCLAIM.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::keyspace::{Consumer, Entry, GroupInfo, PendingClaim, PendingEntry, StreamId};
 use cowherd_resp::parse_i64;
 
@@ -130,7 +130,7 @@ fn claimer(
         return Err(full.into());
     }
     if is_new {
-        call.notify(Class::STREAM, "xgroup-createconsumer", key.bytes);
+        call.notify(EventClass::STREAM, "xgroup-createconsumer", key.bytes);
     }
     call.shards.consumer_seen(entry, consumer);
     Ok(consumer)

@@ -1,10 +1,11 @@
 //! Reading what is new, or waiting for it: XREAD, XREADGROUP.
 
-use crate::commands::blocking::{Patience, Timeout};
+use crate::clients::BlockingMode;
+use crate::clients::EventClass;
+use crate::clients::{TimeoutReply, WakeCondition};
+use crate::commands::blocking::Timeout;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
-use crate::commands::waiting::{Nothing, Wish};
 use crate::keyspace::{
     Consumer, Entry, Group, GroupInfo, PendingClaim, PendingReservation, StreamId, ValueKind,
 };
@@ -134,7 +135,7 @@ const fn most(count: u64) -> u64 {
 fn nothing(
     call: &mut Call<'_>,
     options: &Options,
-    or_gone: bool,
+    wake_on_delete: bool,
     ends: &[(usize, Vec<u8>)],
 ) -> CommandResult {
     let Some(timeout) = options.block else {
@@ -142,8 +143,8 @@ fn nothing(
         return Ok(());
     };
     let keys = (options.first..options.first + options.streams).collect();
-    let wish = Wish { kind: ValueKind::Stream, or_gone };
-    call.wait_replacing(keys, wish, timeout, Nothing::NullArray, ends)
+    let condition = WakeCondition { kind: ValueKind::Stream, wake_on_delete };
+    call.wait_replacing(keys, condition, timeout, TimeoutReply::NullArray, ends)
 }
 
 pub(super) fn xread(call: &mut Call<'_>) -> CommandResult {
@@ -154,7 +155,7 @@ pub(super) fn xread(call: &mut Call<'_>) -> CommandResult {
         let at = key + options.streams;
         let entry = match read_stream(call, key) {
             // Whoever waits for several keys is served from those that are streams.
-            Err(_) if call.patience == Patience::Waiting => None,
+            Err(_) if call.blocking_mode == BlockingMode::Retrying => None,
             found => found?,
         };
         let last = entry.map_or(StreamId::MIN, |entry| call.shards.stream_len(&entry).1);
@@ -204,7 +205,7 @@ struct Source {
 }
 
 fn sources(call: &mut Call<'_>, options: &Options, name: &[u8]) -> Result<Vec<Source>, ErrorReply> {
-    let is_waiting = call.patience == Patience::Waiting;
+    let is_waiting = call.blocking_mode == BlockingMode::Retrying;
     let mut sources = Vec::with_capacity(options.streams);
     for key in options.first..options.first + options.streams {
         let entry = match read_stream(call, key) {
@@ -336,7 +337,7 @@ fn deliver(call: &mut Call<'_>, shown: &Shown, no_ack: bool) {
     let (entry, group, consumer) = (&shown.source.entry, shown.source.group, shown.consumer);
     if shown.is_new {
         let key = call.key(shown.source.key);
-        call.notify(Class::STREAM, "xgroup-createconsumer", key.bytes);
+        call.notify(EventClass::STREAM, "xgroup-createconsumer", key.bytes);
     }
     call.shards.consumer_seen(entry, consumer);
     let is_history = shown.before.is_none();

@@ -1,8 +1,8 @@
 //! Values as numbers: INCR and its kin.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::notifications::Class;
 use crate::keyspace::{Expiry, Value};
 use cowherd_resp::parse_i64;
 
@@ -42,7 +42,7 @@ fn add(call: &mut Call<'_>, by: i64) -> CommandResult {
     };
     let sum = number.checked_add(by).ok_or(OVERFLOW)?;
     call.shards.replace_number(db, &key, old.as_ref(), sum, Expiry::Keep)?;
-    call.notify(Class::STRING, "incrby", key.bytes);
+    call.notify(EventClass::STRING, "incrby", key.bytes);
     call.reply.integer(sum);
     Ok(())
 }
@@ -61,7 +61,7 @@ pub(super) fn incrbyfloat(call: &mut Call<'_>) -> CommandResult {
     let by = Extended::parse(call.args.at(2)).ok_or(ErrorReply::NOT_FLOAT)?;
     let sum = number.plus(by).text().ok_or(NOT_FINITE)?;
     call.shards.replace_text(db, &key, old.as_ref(), sum.as_bytes(), Expiry::Keep)?;
-    call.notify(Class::STRING, "incrbyfloat", key.bytes);
+    call.notify(EventClass::STRING, "incrbyfloat", key.bytes);
     call.reply.bulk_str(&sum);
     Ok(())
 }

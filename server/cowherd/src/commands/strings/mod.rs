@@ -27,8 +27,8 @@ use crate::keyspace::{Entry, Expiry, Value};
 
 use super::call::Call;
 use super::error_reply::CommandResult;
-use super::notifications::Class;
 use super::table::{Command, CommandFlags, Handler, KeyPositions};
+use crate::clients::EventClass;
 
 use counters::{decr, decrby, incr, incrby, incrbyfloat};
 use lcs::lcs;
@@ -98,7 +98,7 @@ fn set(call: &mut Call<'_>) -> CommandResult {
     }
     let key = call.key(1);
     call.shards.set(call.session.db, &key, call.args.at(2), Expiry::None)?;
-    call.notify(Class::STRING, "set", key.bytes);
+    call.notify(EventClass::STRING, "set", key.bytes);
     call.reply.ok();
     Ok(())
 }

@@ -1,8 +1,8 @@
 //! Commands that read or set several keys.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::CommandResult;
-use crate::commands::notifications::Class;
 use crate::commands::wrong_arity;
 use crate::keyspace::Value;
 
@@ -49,8 +49,9 @@ pub(super) fn msetnx(call: &mut Call<'_>) -> CommandResult {
 
 fn set_pairs(call: &mut Call<'_>) -> CommandResult {
     let (args, keyspace) = (call.args, &call.shared.keyspace);
-    let (db, teller) = (call.session.db, call.teller());
+    let (db, event_sink) = (call.session.db, call.event_sink());
     let pairs = (1..args.len()).step_by(2).map(|i| (keyspace.key(db, args.at(i)), args.at(i + 1)));
-    call.shards.set_all(db, pairs, |key| teller.notify(db, Class::STRING, "set", key.bytes))?;
+    call.shards
+        .set_all(db, pairs, |key| event_sink.notify(db, EventClass::STRING, "set", key.bytes))?;
     Ok(())
 }

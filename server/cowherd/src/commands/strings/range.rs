@@ -1,9 +1,9 @@
 //! Commands that read or change a part of a value.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::index_range::{self, IndexRange};
-use crate::commands::notifications::Class;
 use crate::keyspace::Expiry;
 
 /// Refuses a value of `len` bytes and `more` if that is too long.
@@ -37,7 +37,7 @@ pub(super) fn append(call: &mut Call<'_>) -> CommandResult {
             call.shards.write_at(db, &key, Some(&old), len, tail)?
         }
     };
-    call.notify(Class::STRING, "append", key.bytes);
+    call.notify(EventClass::STRING, "append", key.bytes);
     call.reply.integer(len.cast_signed());
     Ok(())
 }
@@ -55,7 +55,7 @@ pub(super) fn setrange(call: &mut Call<'_>) -> CommandResult {
     } else {
         check_len(call, offset, part.len() as u64)?;
         let len = call.shards.write_at(db, &key, old.as_ref(), offset, part)?;
-        call.notify(Class::STRING, "setrange", key.bytes);
+        call.notify(EventClass::STRING, "setrange", key.bytes);
         len
     };
     call.reply.integer(len.cast_signed());

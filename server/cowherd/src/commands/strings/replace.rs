@@ -1,8 +1,8 @@
 //! Commands that set or take one value as a whole.
 
+use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::CommandResult;
-use crate::commands::notifications::Class;
 use crate::keyspace::OutOfMemory;
 use crate::keyspace::{Entry, Expiry, Key};
 
@@ -54,17 +54,17 @@ fn store(
         Expiry::At(at) if at <= call.now => {
             // In Redis the key is there until somebody looks for it.
             if !call.shards.remove(call.session.db, key) {
-                call.notify(Class::NEW, "new", key.bytes);
+                call.notify(EventClass::NEW, "new", key.bytes);
             }
-            call.notify(Class::STRING, "set", key.bytes);
-            call.notify(Class::GENERIC, "expire", key.bytes);
-            call.notify(Class::EXPIRED, "expired", key.bytes);
+            call.notify(EventClass::STRING, "set", key.bytes);
+            call.notify(EventClass::GENERIC, "expire", key.bytes);
+            call.notify(EventClass::EXPIRED, "expired", key.bytes);
         }
         _ => {
             call.shards.replace(call.session.db, key, old, call.args.at(value), expiry)?;
-            call.notify(Class::STRING, "set", key.bytes);
+            call.notify(EventClass::STRING, "set", key.bytes);
             if matches!(expiry, Expiry::At(_)) {
-                call.notify(Class::GENERIC, "expire", key.bytes);
+                call.notify(EventClass::GENERIC, "expire", key.bytes);
             }
         }
     }
@@ -93,8 +93,8 @@ fn set_for(call: &mut Call<'_>, unit: Unit) -> CommandResult {
     let expiry = Expiry::At(moment(call, 2, unit)?);
     let key = call.key(1);
     call.shards.set(call.session.db, &key, call.args.at(3), expiry)?;
-    call.notify(Class::STRING, "set", key.bytes);
-    call.notify(Class::GENERIC, "expire", key.bytes);
+    call.notify(EventClass::STRING, "set", key.bytes);
+    call.notify(EventClass::GENERIC, "expire", key.bytes);
     call.reply.ok();
     Ok(())
 }
@@ -113,7 +113,7 @@ pub(super) fn getdel(call: &mut Call<'_>) -> CommandResult {
     show(call, old.as_ref())?;
     if old.is_some() {
         call.shards.remove(call.session.db, &key);
-        call.notify(Class::GENERIC, "del", key.bytes);
+        call.notify(EventClass::GENERIC, "del", key.bytes);
     }
     Ok(())
 }
@@ -132,16 +132,16 @@ pub(super) fn getex(call: &mut Call<'_>) -> CommandResult {
             let at = moment(call, i, unit)?;
             if at <= call.now {
                 call.shards.remove(db, &key);
-                call.notify(Class::GENERIC, "del", key.bytes);
+                call.notify(EventClass::GENERIC, "del", key.bytes);
             } else {
                 call.shards.set_expiry(db, &key, &entry, Some(at))?;
-                call.notify(Class::GENERIC, "expire", key.bytes);
+                call.notify(EventClass::GENERIC, "expire", key.bytes);
             }
         }
         Wish::Persist => {
             if call.shards.expiry(&entry).is_some() {
                 call.shards.set_expiry(db, &key, &entry, None)?;
-                call.notify(Class::GENERIC, "persist", key.bytes);
+                call.notify(EventClass::GENERIC, "persist", key.bytes);
             }
         }
         Wish::Unsaid | Wish::Keep => {}

@@ -24,13 +24,13 @@ impl TestServer {
 
     /// Sends a blocking command and returns once its client is blocked.
     pub(super) fn block<S: Read + Write>(&self, client: &mut TestClient<S>, line: &str) {
-        let before = self.shared().waits.clients();
+        let before = self.shared().blocked_clients.count();
         client.send(line);
-        self.wait_until(|shared| shared.waits.clients() > before);
+        self.wait_until(|shared| shared.blocked_clients.count() > before);
     }
 
     pub(super) fn assert_none_blocked(&self) {
-        let waits = &self.shared().waits;
+        let waits = &self.shared().blocked_clients;
         assert_eq!((waits.clients(), waits.keys()), (0, 0));
     }
 }
@@ -50,7 +50,7 @@ fn clients_are_served_in_the_order_in_which_they_blocked() {
     server.block(&mut a, "TEST.TAKE q other 0");
     server.block(&mut b, "TEST.TAKE q 0");
     server.block(&mut c, "TEST.TAKE other q 0");
-    assert_eq!(server.shared().waits.keys(), 2);
+    assert_eq!(server.shared().blocked_clients.keys(), 2);
     for value in 1..=3 {
         assert_eq!(admin.ask(&format!("TEST.PUT q {value}")), "+OK");
     }
@@ -160,10 +160,10 @@ fn a_disconnected_client_is_not_served() {
     server.block(&mut b, "TEST.TAKE q 0");
     server.block(&mut c, "TEST.TAKE q 0");
     drop(a);
-    server.wait_until(|shared| shared.waits.clients() == 2);
+    server.wait_until(|shared| shared.blocked_clients.count() == 2);
     let id = server.client("b", |_| true).id;
     assert_eq!(admin.ask(&format!("CLIENT KILL ID {id}")), ":1");
-    server.wait_until(|shared| shared.waits.clients() == 1);
+    server.wait_until(|shared| shared.blocked_clients.count() == 1);
     assert_eq!(admin.ask("TEST.PUT q x"), "+OK");
     assert_eq!(c.lines(5), "*2 $1 q $1 x");
     server.assert_none_blocked();
@@ -189,10 +189,10 @@ fn deleting_a_key_unblocks_the_clients_that_wait_for_its_deletion() {
     server.block(&mut guards, "TEST.GUARD g 0");
     server.block(&mut takes, "TEST.TAKE other 0");
     assert_eq!(admin.ask("TEST.PUT g 2"), "+OK");
-    assert_eq!(server.shared().waits.clients(), 2, "it is still there");
+    assert_eq!(server.shared().blocked_clients.count(), 2, "it is still there");
     assert_eq!(admin.ask("TEST.DROP g"), ":1");
     assert_eq!(guards.line(), "-UNBLOCKED it is gone");
-    assert_eq!(server.shared().waits.clients(), 1);
+    assert_eq!(server.shared().blocked_clients.count(), 1);
 }
 
 #[test]
@@ -206,7 +206,7 @@ fn blocking_commands_in_a_transaction_time_out_and_its_keys_are_served_afterward
     // A key that the transaction deletes again wakes no client.
     admin.send("MULTI\r\nTEST.PUT q 1\r\nTEST.DROP q\r\nEXEC");
     assert_eq!(admin.lines(6), "+OK +QUEUED +QUEUED *2 +OK :1");
-    assert_eq!(server.shared().waits.clients(), 2);
+    assert_eq!(server.shared().blocked_clients.count(), 2);
     admin.send("MULTI\r\nTEST.PUT q 2\r\nTEST.PUT other 3\r\nEXISTS q other\r\nEXEC");
     assert_eq!(admin.lines(8), "+OK +QUEUED +QUEUED +QUEUED *3 +OK +OK :2");
     assert_eq!((a.lines(5), b.lines(5)), ("*2 $1 q $1 2".into(), "*2 $5 other $1 3".into()));
@@ -255,7 +255,7 @@ fn emptied_databases_unblock_the_clients_that_wait_for_deletion() {
     assert_eq!(guards.line(), "-UNBLOCKED it is gone");
     server.block(&mut takes, "TEST.TAKE q 0");
     assert_eq!(admin.ask("FLUSHALL"), "+OK");
-    assert_eq!(server.shared().waits.clients(), 1);
+    assert_eq!(server.shared().blocked_clients.count(), 1);
     assert_eq!(admin.ask("SET q 1"), "+OK");
     assert_eq!(takes.lines(5), "*2 $1 q $1 1");
 }
@@ -298,7 +298,7 @@ fn concurrent_producers_and_blocked_consumers_lose_no_value() {
                 scope.spawn(move || {
                     for n in 0..VALUES {
                         // With two blocked clients, no producer overwrites its previous value.
-                        server.wait_until(|shared| shared.waits.clients() >= 2);
+                        server.wait_until(|shared| shared.blocked_clients.count() >= 2);
                         assert_eq!(client.ask(&format!("TEST.PUT q{giver} {giver}{n:03}")), "+OK");
                     }
                 })
@@ -307,7 +307,7 @@ fn concurrent_producers_and_blocked_consumers_lose_no_value() {
         givers.into_iter().for_each(|giver| giver.join().unwrap());
         let mut client = server.tcp();
         for left in (0..4).rev() {
-            server.wait_until(|shared| shared.waits.clients() == left + 1);
+            server.wait_until(|shared| shared.blocked_clients.count() == left + 1);
             assert_eq!(client.ask("TEST.PUT q0 end"), "+OK");
         }
         let mut taken: Vec<String> =

@@ -21,7 +21,7 @@ fn an_entry_goes_to_all_readers_and_to_one_consumer_of_a_group() {
     // Neither a value of another type nor an entry deleted in the same transaction wakes a client.
     admin.send("SET other 1\r\nDEL other\r\nMULTI\r\nXADD s 2-1 f v\r\nXDEL s 2-1\r\nEXEC");
     assert_eq!(admin.lines(9), "+OK :1 +OK +QUEUED +QUEUED *2 $3 2-1 :1");
-    assert_eq!(server.shared().waits.clients(), 4);
+    assert_eq!(server.shared().blocked_clients.count(), 4);
     admin.send("XADD s 3-1 f v");
     assert_eq!(admin.lines(2), "$3 3-1");
     let reply = "*1 *2 $1 s *1 *2 $3 3-1 *2 $1 f $1 v";
@@ -29,7 +29,7 @@ fn an_entry_goes_to_all_readers_and_to_one_consumer_of_a_group() {
         (a.lines(ENTRY_LINES), b.lines(ENTRY_LINES), bob.lines(ENTRY_LINES)),
         (reply.into(), reply.into(), reply.into())
     );
-    assert_eq!(server.shared().waits.clients(), 1);
+    assert_eq!(server.shared().blocked_clients.count(), 1);
     admin.send("XADD s 3-2 f v");
     assert_eq!(admin.lines(2), "$3 3-2");
     assert_eq!(alice.lines(ENTRY_LINES), reply.replace("3-1", "3-2"));
@@ -60,7 +60,7 @@ fn blocked_consumers_are_unblocked_when_their_group_is_deleted() {
         server.block(&mut reader, "XREAD BLOCK 0 STREAMS s $");
         admin.ask(end);
         assert_eq!((a.line(), b.line()), (error.into(), error.into()), "{end}");
-        assert_eq!(server.shared().waits.clients(), 1, "{end}");
+        assert_eq!(server.shared().blocked_clients.count(), 1, "{end}");
         assert_eq!(admin.ask("DEL s").len(), 2);
         admin.send("XADD s 1-1 f v");
         assert_eq!(admin.lines(2), "$3 1-1");

@@ -5,7 +5,7 @@
 //! ```text
 //! home of the key: { (db, key) -> waiter, waiter, ... }      first come, first served
 //!
-//!           Waiter { request, keys, until, end }  <---- Client.waiting, Session.waiting
+//!           BlockedClient { request, keys, until, end }  <---- Client.waiting, Session.waiting
 //! ```
 //!
 //! Whoever touches a key runs the waiters' commands again, in the order of the queue, before the
@@ -28,11 +28,23 @@ use crate::config::OutputLimits;
 use crate::keyspace::{DbIndex, Key, Keyspace, SHARDS, ShardIndex, ShardSet, Shards, ValueKind};
 use cowherd_resp::{ArgSpan, Args, ProtocolVersion};
 
-use super::clients::Client;
+use super::client::Client;
+
+/// Whether a command may wait.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum BlockingMode {
+    /// It may.
+    #[default]
+    Allowed,
+    /// It may not: it stands in a transaction.
+    Denied,
+    /// It waits already, and is tried once more.
+    Retrying,
+}
 
 /// What a command answers that has waited in vain.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Nothing {
+pub enum TimeoutReply {
     /// No value.
     Null,
     /// No array.
@@ -41,17 +53,17 @@ pub enum Nothing {
 
 /// Which change of a key can end a wait.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Wish {
+pub struct WakeCondition {
     /// The type that it has to have.
     pub kind: ValueKind,
     /// Whether its end, or another type, matters too: the command then fails.
-    pub or_gone: bool,
+    pub wake_on_delete: bool,
 }
 
-impl Wish {
+impl WakeCondition {
     /// Whether a key with a value of type `kind`, or without one, is worth trying again.
     fn is_met_by(self, kind: Option<ValueKind>) -> bool {
-        self.or_gone || kind == Some(self.kind)
+        self.wake_on_delete || kind == Some(self.kind)
     }
 }
 
@@ -83,7 +95,7 @@ impl OwnedRequest {
 }
 
 /// One waiting client.
-pub struct Waiter {
+pub struct BlockedClient {
     /// Who waits.
     pub client: Arc<Client>,
     /// Row of its command in the table.
@@ -95,37 +107,37 @@ pub struct Waiter {
     /// Whether its reads leave the access clocks alone.
     pub no_touch: bool,
     /// Hashes of all keys that the command names.
-    pub(super) hashes: Vec<u64>,
+    pub(crate) hashes: Vec<u64>,
     /// The shards that they were in when it began to wait.
-    pub(super) needed: ShardSet,
+    pub(crate) needed: ShardSet,
     /// Its place among all who wait: the lower is served first.
     pub ticket: u64,
     /// When it has waited long enough, monotonic microseconds; never, if there is none.
     pub until: Option<u64>,
     /// Positions of the keys that it waits for.
-    pub(super) keys: Vec<usize>,
-    pub(super) wish: Wish,
-    pub(super) nothing: Nothing,
+    pub(crate) keys: Vec<usize>,
+    pub(crate) condition: WakeCondition,
+    pub(crate) timeout_reply: TimeoutReply,
     /// Whether it wants no reply.
-    pub(super) silent: bool,
-    pub(super) end: End,
+    pub(crate) silent: bool,
+    pub(crate) end: End,
 }
 
 /// How a wait ends: once.
 #[derive(Default)]
-pub(super) struct End {
+pub(crate) struct End {
     turn: Mutex<()>,
     /// Changes under `turn`.
     done: AtomicBool,
 }
 
-impl fmt::Debug for Waiter {
+impl fmt::Debug for BlockedClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Waiter").field("client", &self.client.id).finish_non_exhaustive()
+        f.debug_struct("BlockedClient").field("client", &self.client.id).finish_non_exhaustive()
     }
 }
 
-impl Waiter {
+impl BlockedClient {
     /// The shards of all keys that its command names.
     pub fn shards(&self, keyspace: &Keyspace) -> ShardSet {
         self.hashes.iter().map(|hash| keyspace.shards_of(*hash)).collect()
@@ -142,25 +154,35 @@ impl Waiter {
     }
 
     /// The waiter for as long as it waits: nobody else can end its wait meanwhile.
-    pub fn hold(&self) -> Option<HeldWaiter<'_>> {
+    pub fn hold(&self) -> Option<BlockedClientGuard<'_>> {
         let turn = self.end.turn.lock();
-        (!self.is_done()).then_some(HeldWaiter { waiter: self, _turn: turn })
+        (!self.is_done()).then_some(BlockedClientGuard { waiter: self, _turn: turn })
     }
 
     /// Ends the wait as if the time were over; false if it has ended already.
-    pub fn give_up(&self, waits: &Waits, keyspace: &Keyspace, limits: &OutputLimits) -> bool {
+    pub fn time_out(
+        &self,
+        waits: &BlockedClients,
+        keyspace: &Keyspace,
+        limits: &OutputLimits,
+    ) -> bool {
         let Some(held) = self.hold() else { return false };
-        let nothing = match (self.nothing, self.client.version()) {
+        let timeout_reply = match (self.timeout_reply, self.client.version()) {
             (_, ProtocolVersion::Resp3) => &b"_\r\n"[..],
-            (Nothing::Null, ProtocolVersion::Resp2) => b"$-1\r\n",
-            (Nothing::NullArray, ProtocolVersion::Resp2) => b"*-1\r\n",
+            (TimeoutReply::Null, ProtocolVersion::Resp2) => b"$-1\r\n",
+            (TimeoutReply::NullArray, ProtocolVersion::Resp2) => b"*-1\r\n",
         };
-        held.end(waits, keyspace, limits, nothing);
+        held.end(waits, keyspace, limits, timeout_reply);
         true
     }
 
     /// Ends the wait with an error; false if it has ended already.
-    pub fn unblock(&self, waits: &Waits, keyspace: &Keyspace, limits: &OutputLimits) -> bool {
+    pub fn unblock(
+        &self,
+        waits: &BlockedClients,
+        keyspace: &Keyspace,
+        limits: &OutputLimits,
+    ) -> bool {
         const UNBLOCKED: &[u8] = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
         let Some(held) = self.hold() else { return false };
         held.end(waits, keyspace, limits, UNBLOCKED);
@@ -168,7 +190,7 @@ impl Waiter {
     }
 
     /// Ends the wait of a client that has gone.
-    pub fn forget(&self, waits: &Waits, keyspace: &Keyspace) {
+    pub fn forget(&self, waits: &BlockedClients, keyspace: &Keyspace) {
         if let Some(held) = self.hold() {
             held.leave(waits, keyspace);
         }
@@ -176,24 +198,30 @@ impl Waiter {
 }
 
 /// A waiter that still waits, held so that its wait can be ended.
-pub struct HeldWaiter<'w> {
-    waiter: &'w Waiter,
+pub struct BlockedClientGuard<'w> {
+    waiter: &'w BlockedClient,
     _turn: MutexGuard<'w, ()>,
 }
 
-impl HeldWaiter<'_> {
+impl BlockedClientGuard<'_> {
     /// Ends the wait with a reply.
-    pub fn end(self, waits: &Waits, keyspace: &Keyspace, limits: &OutputLimits, reply: &[u8]) {
+    pub fn end(
+        self,
+        waits: &BlockedClients,
+        keyspace: &Keyspace,
+        limits: &OutputLimits,
+        reply: &[u8],
+    ) {
         let waiter = self.waiter;
         // The mail comes first: whoever sees that the wait is over finds it.
         if !waiter.silent {
-            waiter.client.deliver(limits, |mail| mail.out.extend_from_slice(reply));
+            waiter.client.push_output(limits, |mail| mail.out.extend_from_slice(reply));
         }
         self.leave(waits, keyspace);
         waiter.client.wake();
     }
 
-    fn leave(self, waits: &Waits, keyspace: &Keyspace) {
+    fn leave(self, waits: &BlockedClients, keyspace: &Keyspace) {
         self.waiter.end.done.store(true, Ordering::Release);
         waits.remove(keyspace, self.waiter);
         *self.waiter.client.waiting.lock() = None;
@@ -213,9 +241,9 @@ fn name(db: DbIndex, key: &[u8]) -> Name {
 /// Who waits for one key, in the order of their tickets.
 #[derive(Default)]
 struct Queue {
-    waiters: BTreeMap<u64, Arc<Waiter>>,
-    /// How many of them wish to know when the key is gone.
-    or_gone: usize,
+    waiters: BTreeMap<u64, Arc<BlockedClient>>,
+    /// How many of them condition to know when the key is gone.
+    wake_on_delete: usize,
 }
 
 /// Who waits for keys of one home.
@@ -232,7 +260,7 @@ impl Default for Queues {
 }
 
 /// Everybody who waits.
-pub struct Waits {
+pub struct BlockedClients {
     /// One a shard.
     queues: Vec<Mutex<Queues>>,
     tickets: AtomicU64,
@@ -240,7 +268,7 @@ pub struct Waits {
     keys: AtomicU64,
 }
 
-impl Default for Waits {
+impl Default for BlockedClients {
     fn default() -> Self {
         Self {
             queues: ShardIndex::all().map(|_| Mutex::default()).collect(),
@@ -251,10 +279,10 @@ impl Default for Waits {
     }
 }
 
-impl Waits {
+impl BlockedClients {
     /// Clients that wait.
     #[inline]
-    pub fn clients(&self) -> u64 {
+    pub fn count(&self) -> u64 {
         self.clients.load(Ordering::Relaxed)
     }
 
@@ -264,12 +292,12 @@ impl Waits {
     }
 
     /// The place of the next one who waits.
-    pub(super) fn ticket(&self) -> u64 {
+    pub(crate) fn ticket(&self) -> u64 {
         self.tickets.fetch_add(1, Ordering::Relaxed) + 1
     }
 
     /// Queues a waiter for its keys, behind those that wait already; all their shards are locked.
-    pub fn add(&self, shards: &mut Shards<'_>, waiter: &Arc<Waiter>) {
+    pub fn add(&self, shards: &mut Shards<'_>, waiter: &Arc<BlockedClient>) {
         let keyspace = shards.keyspace();
         // Nobody may end the wait before it is queued everywhere.
         let _turn = waiter.end.turn.lock();
@@ -289,7 +317,7 @@ impl Waits {
             if queue.waiters.insert(waiter.ticket, Arc::clone(waiter)).is_some() {
                 continue;
             }
-            queue.or_gone += usize::from(waiter.wish.or_gone);
+            queue.wake_on_delete += usize::from(waiter.condition.wake_on_delete);
             drop(queues);
             shards.add_waiter(waiter.db, &key);
         }
@@ -297,7 +325,7 @@ impl Waits {
     }
 
     /// In the queues of some homes, changes the counts of all shards that a waiter needs.
-    fn each_needed(&self, homes: ShardSet, waiter: &Waiter, change: impl Fn(&mut u64)) {
+    fn each_needed(&self, homes: ShardSet, waiter: &BlockedClient, change: impl Fn(&mut u64)) {
         for home in homes.iter() {
             let mut queues = self.queues[home.get()].lock();
             for needed in waiter.needed.iter() {
@@ -306,7 +334,7 @@ impl Waits {
         }
     }
 
-    fn remove(&self, keyspace: &Keyspace, waiter: &Waiter) {
+    fn remove(&self, keyspace: &Keyspace, waiter: &BlockedClient) {
         self.clients.fetch_sub(1, Ordering::Relaxed);
         let args = waiter.request.args();
         let mut homes = ShardSet::NONE;
@@ -319,7 +347,7 @@ impl Waits {
             if queue.waiters.remove(&waiter.ticket).is_none() {
                 continue;
             }
-            queue.or_gone -= usize::from(waiter.wish.or_gone);
+            queue.wake_on_delete -= usize::from(waiter.condition.wake_on_delete);
             if queue.waiters.is_empty() {
                 queues.by_key.remove(&name);
                 self.keys.fetch_sub(1, Ordering::Relaxed);
@@ -338,14 +366,14 @@ impl Waits {
         key: &Key<'_>,
         kind: Option<ValueKind>,
         ticket: u64,
-    ) -> Option<Arc<Waiter>> {
+    ) -> Option<Arc<BlockedClient>> {
         let queues = self.queues[key.home_shard().get()].lock();
         let queue = queues.by_key.get(&name(db, key.bytes))?;
-        if kind.is_none() && queue.or_gone == 0 {
+        if kind.is_none() && queue.wake_on_delete == 0 {
             return None;
         }
         let mut behind = queue.waiters.range(ticket + 1..).map(|(_, waiter)| waiter);
-        behind.find(|waiter| waiter.wish.is_met_by(kind)).cloned()
+        behind.find(|waiter| waiter.condition.is_met_by(kind)).cloned()
     }
 
     /// `set`, and the shards that the commands need which wait for keys of it, and so on: with

@@ -23,8 +23,8 @@ use parking_lot::{Mutex, RwLock};
 use crate::config::OutputLimits;
 use cowherd_resp::{ReplyWriter, glob_match};
 
-use crate::commands::clients::Client;
-use crate::commands::session::Session;
+use super::client::Client;
+use super::session::Session;
 
 /// Parts of a space of channels, so that publishers of different channels do not meet.
 const PARTS: usize = 64;
@@ -34,7 +34,7 @@ type Subscribers = Vec<Arc<Client>>;
 
 /// Kinds of subscriptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Kind {
+pub enum SubscriptionKind {
     /// To a channel.
     Channel,
     /// To all channels that a pattern matches.
@@ -43,7 +43,7 @@ pub enum Kind {
     Shard,
 }
 
-impl Kind {
+impl SubscriptionKind {
     /// All.
     pub const ALL: [Self; 3] = [Self::Channel, Self::Pattern, Self::Shard];
 }
@@ -57,11 +57,11 @@ pub struct Subscriptions {
 }
 
 impl Subscriptions {
-    fn of(&mut self, kind: Kind) -> &mut BTreeSet<Name> {
+    fn of(&mut self, kind: SubscriptionKind) -> &mut BTreeSet<Name> {
         match kind {
-            Kind::Channel => &mut self.channels,
-            Kind::Pattern => &mut self.patterns,
-            Kind::Shard => &mut self.shard_channels,
+            SubscriptionKind::Channel => &mut self.channels,
+            SubscriptionKind::Pattern => &mut self.patterns,
+            SubscriptionKind::Shard => &mut self.shard_channels,
         }
     }
 
@@ -149,7 +149,7 @@ pub struct PubSub {
 
 impl PubSub {
     /// Subscribes a connection, unless it does already.
-    pub fn subscribe(&self, session: &mut Session, kind: Kind, name: &[u8]) {
+    pub fn subscribe(&self, session: &mut Session, kind: SubscriptionKind, name: &[u8]) {
         let first = session.subscriptions.is_none();
         let subscriptions = session.subscriptions.get_or_insert_default();
         if !subscriptions.of(kind).insert(name.into()) {
@@ -160,9 +160,9 @@ impl PubSub {
         }
         count(session, kind);
         match kind {
-            Kind::Channel => self.channels.add(name, &session.client),
-            Kind::Shard => self.shard_channels.add(name, &session.client),
-            Kind::Pattern => {
+            SubscriptionKind::Channel => self.channels.add(name, &session.client),
+            SubscriptionKind::Shard => self.shard_channels.add(name, &session.client),
+            SubscriptionKind::Pattern => {
                 let mut patterns = self.patterns.write();
                 patterns.entry(name.into()).or_default().push(Arc::clone(&session.client));
                 self.patterns_len.store(patterns.len() as u64, Ordering::Relaxed);
@@ -171,7 +171,7 @@ impl PubSub {
     }
 
     /// Ends a subscription, if there is such. No message of it is delivered afterwards.
-    pub fn unsubscribe(&self, session: &mut Session, kind: Kind, name: &[u8]) {
+    pub fn unsubscribe(&self, session: &mut Session, kind: SubscriptionKind, name: &[u8]) {
         let Some(subscriptions) = &mut session.subscriptions else { return };
         if !subscriptions.of(kind).remove(name) {
             return;
@@ -182,9 +182,9 @@ impl PubSub {
         }
         count(session, kind);
         match kind {
-            Kind::Channel => self.channels.remove(name, &session.client),
-            Kind::Shard => self.shard_channels.remove(name, &session.client),
-            Kind::Pattern => {
+            SubscriptionKind::Channel => self.channels.remove(name, &session.client),
+            SubscriptionKind::Shard => self.shard_channels.remove(name, &session.client),
+            SubscriptionKind::Pattern => {
                 let mut patterns = self.patterns.write();
                 if let Some(subscribers) = patterns.get_mut(name) {
                     forget(subscribers, &session.client);
@@ -199,7 +199,7 @@ impl PubSub {
 
     /// Ends all subscriptions of a connection.
     pub fn leave(&self, session: &mut Session) {
-        for kind in Kind::ALL {
+        for kind in SubscriptionKind::ALL {
             for name in Self::names_of(session, kind) {
                 self.unsubscribe(session, kind, &name);
             }
@@ -207,7 +207,7 @@ impl PubSub {
     }
 
     /// What a connection subscribes to.
-    pub fn names_of(session: &mut Session, kind: Kind) -> Vec<Name> {
+    pub fn names_of(session: &mut Session, kind: SubscriptionKind) -> Vec<Name> {
         let subscriptions = session.subscriptions.as_mut();
         subscriptions.map_or(Vec::new(), |all| all.of(kind).iter().cloned().collect())
     }
@@ -217,7 +217,7 @@ impl PubSub {
     pub fn publish(&self, limits: &OutputLimits, channel: &[u8], message: &[u8]) -> usize {
         self.channels.hold(channel, |subscribers| {
             for client in subscribers {
-                client.deliver(limits, |reply| write(reply, &[b"message", channel, message]));
+                client.push_output(limits, |reply| write(reply, &[b"message", channel, message]));
             }
             let mut copies = subscribers.len();
             if self.patterns_len.load(Ordering::Relaxed) > 0 {
@@ -233,7 +233,7 @@ impl PubSub {
             if glob_match(pattern, channel, false) {
                 for client in subscribers {
                     let parts = [b"pmessage", &pattern[..], channel, message];
-                    client.deliver(limits, |reply| write(reply, &parts));
+                    client.push_output(limits, |reply| write(reply, &parts));
                 }
                 copies += subscribers.len();
             }
@@ -245,7 +245,7 @@ impl PubSub {
     pub fn publish_shard(&self, limits: &OutputLimits, channel: &[u8], message: &[u8]) -> usize {
         self.shard_channels.hold(channel, |subscribers| {
             for client in subscribers {
-                client.deliver(limits, |reply| write(reply, &[b"smessage", channel, message]));
+                client.push_output(limits, |reply| write(reply, &[b"smessage", channel, message]));
             }
             subscribers.len()
         })
@@ -258,17 +258,17 @@ impl PubSub {
     }
 
     /// Channels, or shard channels, that somebody subscribes to.
-    pub fn active(&self, kind: Kind, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
+    pub fn active(&self, kind: SubscriptionKind, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
         match kind {
-            Kind::Shard => self.shard_channels.names(pattern),
+            SubscriptionKind::Shard => self.shard_channels.names(pattern),
             _ => self.channels.names(pattern),
         }
     }
 
     /// Number of subscribers of a channel or shard channel, those of patterns left out.
-    pub fn subscribers(&self, kind: Kind, channel: &[u8]) -> usize {
+    pub fn subscribers(&self, kind: SubscriptionKind, channel: &[u8]) -> usize {
         match kind {
-            Kind::Shard => self.shard_channels.hold(channel, <[_]>::len),
+            SubscriptionKind::Shard => self.shard_channels.hold(channel, <[_]>::len),
             _ => self.channels.hold(channel, <[_]>::len),
         }
     }
@@ -301,13 +301,13 @@ fn write(reply: &mut ReplyWriter, parts: &[&[u8]]) {
 }
 
 /// Shows others how many subscriptions of a kind a connection has.
-fn count(session: &mut Session, kind: Kind) {
+fn count(session: &mut Session, kind: SubscriptionKind) {
     let len = session.subscriptions.as_mut().map_or(0, |all| all.of(kind).len());
     let client = &session.client;
     let figure = match kind {
-        Kind::Channel => &client.channels,
-        Kind::Pattern => &client.patterns,
-        Kind::Shard => &client.shard_channels,
+        SubscriptionKind::Channel => &client.channels,
+        SubscriptionKind::Pattern => &client.patterns,
+        SubscriptionKind::Shard => &client.shard_channels,
     };
     figure.store(len as u64, Ordering::Relaxed);
 }

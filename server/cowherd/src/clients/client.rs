@@ -9,13 +9,13 @@ use parking_lot::Mutex;
 
 use crate::keyspace::Watcher;
 
-use super::outbox::Outbox;
-use super::waiting::Waiter;
+use super::blocked::BlockedClient;
+use super::output::Outbox;
 
 /// Reaches a connection from another thread.
-pub trait Hangup: Send + Sync {
+pub trait ConnectionHandle: Send + Sync {
     /// Ends the connection as soon as it can.
-    fn hang_up(&self);
+    fn close(&self);
 
     /// Makes the connection look at its signals.
     fn wake(self: Arc<Self>) {}
@@ -24,7 +24,7 @@ pub trait Hangup: Send + Sync {
 /// A signal: the connection is to end.
 pub const KILLED: u8 = 1;
 /// A signal: there is mail in the outbox.
-pub const MAIL: u8 = 1 << 1;
+pub const OUTPUT_PENDING: u8 = 1 << 1;
 
 /// What others can see of one connection. Its own thread writes with plain stores.
 pub struct Client {
@@ -67,7 +67,7 @@ pub struct Client {
     /// Whether one of them was touched.
     pub watcher: Arc<Watcher>,
     /// Names that the client gave.
-    pub names: Mutex<Names>,
+    pub names: Mutex<ClientNames>,
     /// Channels it subscribes to.
     pub channels: AtomicU64,
     /// Patterns it subscribes to.
@@ -77,15 +77,15 @@ pub struct Client {
     /// What other threads send to it.
     pub(super) outbox: Outbox,
     /// What it waits for, if a command of its waits.
-    pub(super) waiting: Mutex<Option<Arc<Waiter>>>,
+    pub(crate) waiting: Mutex<Option<Arc<BlockedClient>>>,
     /// What its connection is to look at; a bit each.
     signals: AtomicU8,
-    hangup: Mutex<Option<Arc<dyn Hangup>>>,
+    hangup: Mutex<Option<Arc<dyn ConnectionHandle>>>,
 }
 
 /// Names that a client gave.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
-pub struct Names {
+pub struct ClientNames {
     /// CLIENT SETNAME.
     pub name: String,
     /// CLIENT SETINFO LIB-NAME.
@@ -105,7 +105,7 @@ impl Client {
     pub fn kill(&self) {
         self.signal(KILLED);
         if let Some(hangup) = self.hangup.lock().as_ref() {
-            hangup.hang_up();
+            hangup.close();
         }
     }
 
@@ -151,7 +151,7 @@ impl Client {
 
 /// All connected clients.
 #[derive(Default)]
-pub struct Clients {
+pub struct ClientRegistry {
     all: Mutex<BTreeMap<u64, Arc<Client>>>,
     next_id: AtomicU64,
     count: AtomicU64,
@@ -178,9 +178,14 @@ pub struct Origin {
     pub fd: i32,
 }
 
-impl Clients {
+impl ClientRegistry {
     /// Registers a new connection.
-    pub fn connect(&self, origin: Origin, now: i64, hangup: Arc<dyn Hangup>) -> Arc<Client> {
+    pub fn connect(
+        &self,
+        origin: Origin,
+        now: i64,
+        hangup: Arc<dyn ConnectionHandle>,
+    ) -> Arc<Client> {
         let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
         let name = |address: Option<SocketAddr>| match address {
             Some(address) => address.to_string(),
@@ -206,7 +211,7 @@ impl Clients {
             queued_memory: AtomicU64::new(0),
             watched: AtomicU64::new(0),
             watcher: Arc::default(),
-            names: Mutex::new(Names::default()),
+            names: Mutex::new(ClientNames::default()),
             channels: AtomicU64::new(0),
             patterns: AtomicU64::new(0),
             shard_channels: AtomicU64::new(0),

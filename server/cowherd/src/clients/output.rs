@@ -3,12 +3,12 @@
 //! ```text
 //! publisher, any thread                     the connection's own thread
 //!   deliver: append to the mail               after each command, and when woken:
-//!   first bytes? set the signal, wake  --->     take_mail: behind the replies so far
+//!   first bytes? set the signal, wake  --->     drain_output: behind the replies so far
 //!   over the limit? cut off                     what the socket does not take is `unsent`
 //! ```
 //!
 //! Invariants:
-//! 1. `MAIL` is among a client's signals exactly if its mail is not empty.
+//! 1. `OUTPUT_PENDING` is among a client's signals exactly if its mail is not empty.
 //! 2. Mail is sent in the order in which it was delivered.
 //! 3. Mail and unsent replies together stay within the limit of the client's class, or the client
 //!    is cut off and its mail forgotten.
@@ -21,7 +21,7 @@ use crate::clock;
 use crate::config::{OutputLimit, OutputLimits};
 use cowherd_resp::{ProtocolVersion, ReplyWriter};
 
-use super::clients::{Client, MAIL};
+use super::client::{Client, OUTPUT_PENDING};
 
 /// Room that the mail keeps while it is empty.
 const KEEP: usize = 16 << 10;
@@ -69,7 +69,7 @@ impl Held {
 impl Client {
     /// Appends what `write` writes to the client's mail, in the client's protocol version, and
     /// wakes its connection. A client that has left too much unread is cut off instead.
-    pub fn deliver(&self, limits: &OutputLimits, write: impl FnOnce(&mut ReplyWriter)) {
+    pub fn push_output(&self, limits: &OutputLimits, write: impl FnOnce(&mut ReplyWriter)) {
         let mut held = self.outbox.held.lock();
         if held.cut_off_at.is_some() {
             return;
@@ -89,7 +89,7 @@ impl Client {
         }
         self.outbox.backlog.store(held.total(), Ordering::Relaxed);
         if was_empty {
-            self.signal(MAIL);
+            self.signal(OUTPUT_PENDING);
         }
         drop(held);
         if was_empty {
@@ -99,13 +99,13 @@ impl Client {
 
     /// Moves the mail behind the replies in `out`.
     #[cold]
-    pub fn take_mail(&self, out: &mut Vec<u8>) {
+    pub fn drain_output(&self, out: &mut Vec<u8>) {
         let mut held = self.outbox.held.lock();
         out.extend_from_slice(&held.mail);
         held.mail.clear();
         held.mail.shrink_to(KEEP);
         self.outbox.backlog.store(held.unsent, Ordering::Relaxed);
-        self.unsignal(MAIL);
+        self.unsignal(OUTPUT_PENDING);
     }
 
     /// Notes that `bytes` of replies wait for the socket; false if the client is cut off for that.
@@ -158,7 +158,7 @@ impl Client {
     fn cut_off(&self, held: &mut Held) {
         held.cut_off_at = Some(held.total());
         held.mail = Vec::new();
-        self.unsignal(MAIL);
+        self.unsignal(OUTPUT_PENDING);
     }
 }
 
@@ -168,7 +168,7 @@ mod tests {
     use std::sync::atomic::AtomicU64;
 
     use super::*;
-    use crate::commands::clients::{Clients, Hangup, Origin};
+    use crate::clients::{ClientRegistry, ConnectionHandle, Origin};
 
     #[derive(Default)]
     struct Line {
@@ -176,8 +176,8 @@ mod tests {
         ended: AtomicU64,
     }
 
-    impl Hangup for Line {
-        fn hang_up(&self) {
+    impl ConnectionHandle for Line {
+        fn close(&self) {
             self.ended.fetch_add(1, Ordering::Relaxed);
         }
 
@@ -189,8 +189,8 @@ mod tests {
     fn connect() -> (Arc<Client>, Arc<Line>) {
         let line = Arc::new(Line::default());
         let origin = Origin { peer: None, local: None, path: "test".into(), fd: 7 };
-        let hangup: Arc<dyn Hangup> = Arc::clone(&line) as _;
-        (Clients::default().connect(origin, 0, hangup), line)
+        let hangup: Arc<dyn ConnectionHandle> = Arc::clone(&line) as _;
+        (ClientRegistry::default().connect(origin, 0, hangup), line)
     }
 
     fn limits(hard: u64, soft: u64, soft_seconds: u64) -> OutputLimits {
@@ -203,15 +203,15 @@ mod tests {
         let (client, line) = connect();
         let limits = limits(0, 0, 0);
         for text in ["a", "b", "c"] {
-            client.deliver(&limits, |reply| reply.simple(text));
+            client.push_output(&limits, |reply| reply.simple(text));
         }
         assert_eq!(line.woken.load(Ordering::Relaxed), 1);
-        assert_eq!((client.signals(), client.backlog()), (MAIL, 12));
+        assert_eq!((client.signals(), client.backlog()), (OUTPUT_PENDING, 12));
         let mut out = b"+first\r\n".to_vec();
-        client.take_mail(&mut out);
+        client.drain_output(&mut out);
         assert_eq!(out, b"+first\r\n+a\r\n+b\r\n+c\r\n");
         assert_eq!((client.signals(), client.backlog()), (0, 0));
-        client.deliver(&limits, |reply| reply.simple("d"));
+        client.push_output(&limits, |reply| reply.simple("d"));
         assert_eq!(line.woken.load(Ordering::Relaxed), 2);
     }
 
@@ -220,14 +220,14 @@ mod tests {
         let (client, line) = connect();
         let limits = limits(20, 0, 0);
         assert!(client.set_unsent(&limits, 12));
-        client.deliver(&limits, |reply| reply.simple("12345"));
+        client.push_output(&limits, |reply| reply.simple("12345"));
         assert_eq!((client.backlog(), client.is_killed()), (20, false));
-        client.deliver(&limits, |reply| reply.simple("x"));
+        client.push_output(&limits, |reply| reply.simple("x"));
         assert!(client.is_killed());
         assert_eq!(line.ended.load(Ordering::Relaxed), 1);
         let mut out = Vec::new();
-        client.deliver(&limits, |reply| reply.simple("y"));
-        client.take_mail(&mut out);
+        client.push_output(&limits, |reply| reply.simple("y"));
+        client.drain_output(&mut out);
         assert_eq!(out, b"", "nothing is kept for a client that was cut off");
     }
 

@@ -1,0 +1,203 @@
+//! Keyspace notifications: what commands do to keys, published as messages.
+//!
+//! ```text
+//! __keyspace@<db>__:<key>     the name of the event     if notify-keyspace-events has K
+//! __keyevent@<db>__:<event>   the key                   if it has E
+//! ```
+//!
+//! A handler calls `Call::notify` once what it did is done, with the event's name in Redis. What
+//! no handler sees (keys that are new, expire or are missed) the keyspace tells through its
+//! listener (`keyspace/news`).
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use parking_lot::RwLock;
+
+use crate::config::{Config, OutputLimits};
+use crate::keyspace::{DbIndex, Keyspace, KeyspaceEvent};
+
+use super::pubsub::PubSub;
+
+/// A class of events, a bit each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct EventClass(u32);
+
+impl EventClass {
+    /// `K`: publish to the channels of keys.
+    const KEYSPACE: Self = Self(1);
+    /// `E`: publish to the channels of events.
+    const KEYEVENT: Self = Self(1 << 1);
+    /// `g`: commands for keys of any type, such as DEL and RENAME.
+    pub const GENERIC: Self = Self(1 << 2);
+    /// `$`: strings.
+    pub const STRING: Self = Self(1 << 3);
+    /// `l`: lists.
+    pub const LIST: Self = Self(1 << 4);
+    /// `s`: sets.
+    pub const SET: Self = Self(1 << 5);
+    /// `h`: hashes.
+    pub const HASH: Self = Self(1 << 6);
+    /// `z`: sorted sets.
+    pub const SORTED_SET: Self = Self(1 << 7);
+    /// `x`: keys that expired.
+    pub const EXPIRED: Self = Self(1 << 8);
+    /// `e`: keys that were evicted.
+    pub const EVICTED: Self = Self(1 << 9);
+    /// `t`: streams.
+    pub const STREAM: Self = Self(1 << 10);
+    /// `m`: keys that were looked for in vain; not in `A`.
+    pub const MISSED: Self = Self(1 << 11);
+    /// `n`: keys that are new; not in `A`.
+    pub const NEW: Self = Self(1 << 12);
+
+    const LETTERS: [(char, Self); 13] = [
+        ('K', Self::KEYSPACE),
+        ('E', Self::KEYEVENT),
+        ('g', Self::GENERIC),
+        ('$', Self::STRING),
+        ('l', Self::LIST),
+        ('s', Self::SET),
+        ('h', Self::HASH),
+        ('z', Self::SORTED_SET),
+        ('x', Self::EXPIRED),
+        ('e', Self::EVICTED),
+        ('t', Self::STREAM),
+        ('m', Self::MISSED),
+        ('n', Self::NEW),
+    ];
+
+    /// The classes that letters name, as bits. `A` is all of the others but `m` and `n`.
+    fn read(letters: &str) -> u32 {
+        let bits = |letter: char| match letter {
+            'A' => Self::LETTERS[2..11].iter().map(|(_, class)| class.0).sum(),
+            letter => {
+                let found = Self::LETTERS.iter().find(|(known, _)| *known == letter);
+                found.map_or(0, |(_, class)| class.0)
+            }
+        };
+        letters.chars().fold(0, |all, letter| all | bits(letter))
+    }
+}
+
+/// Which events are published.
+#[derive(Debug, Default)]
+pub struct Notifications {
+    /// The classes, as bits; none unless there is a channel to publish to.
+    classes: AtomicU32,
+    /// What subscribers may leave unread, for events that no command tells.
+    limits: RwLock<OutputLimits>,
+}
+
+impl Notifications {
+    #[inline]
+    fn wants(&self, class: EventClass) -> bool {
+        self.classes.load(Ordering::Relaxed) & class.0 != 0
+    }
+
+    /// Publishes an event.
+    #[cold]
+    fn publish(
+        &self,
+        pubsub: &PubSub,
+        limits: &OutputLimits,
+        event: &str,
+        db: DbIndex,
+        key: &[u8],
+    ) {
+        if !pubsub.has_listeners() {
+            return;
+        }
+        if self.wants(EventClass::KEYSPACE) {
+            let mut channel = format!("__keyspace@{db}__:").into_bytes();
+            channel.extend_from_slice(key);
+            pubsub.publish(limits, &channel, event.as_bytes());
+        }
+        if self.wants(EventClass::KEYEVENT) {
+            let channel = format!("__keyevent@{db}__:{event}");
+            pubsub.publish(limits, channel.as_bytes(), key);
+        }
+    }
+}
+
+/// Publishes keyspace events for a command.
+#[derive(Clone, Copy)]
+pub struct EventSink<'c> {
+    notifications: &'c Notifications,
+    pubsub: &'c PubSub,
+    limits: &'c OutputLimits,
+}
+
+impl<'c> EventSink<'c> {
+    /// A sink that publishes through `pubsub`.
+    pub const fn new(
+        notifications: &'c Notifications,
+        pubsub: &'c PubSub,
+        limits: &'c OutputLimits,
+    ) -> Self {
+        Self { notifications, pubsub, limits }
+    }
+
+    /// Publishes that something happened to a key.
+    #[inline]
+    pub fn notify(self, db: DbIndex, class: EventClass, event: &str, key: &[u8]) {
+        if self.notifications.wants(class) {
+            self.notifications.publish(self.pubsub, self.limits, event, db, key);
+        }
+    }
+}
+
+impl Notifications {
+    /// Publishes the keyspace's own events through `pubsub`, from now on.
+    pub fn attach(self: &Arc<Self>, keyspace: &Keyspace, pubsub: &Arc<PubSub>) {
+        let (pubsub, notifications) = (Arc::clone(pubsub), Arc::clone(self));
+        keyspace.events().set_listener(move |event, db, key| {
+            let name = match event {
+                KeyspaceEvent::New => "new",
+                KeyspaceEvent::Expired => "expired",
+                KeyspaceEvent::Missed => "keymiss",
+                KeyspaceEvent::Evicted => "evicted",
+                KeyspaceEvent::FieldsExpired => "hexpired",
+                KeyspaceEvent::HashExpired => "del",
+            };
+            let limits = *notifications.limits.read();
+            notifications.publish(&pubsub, &limits, name, db, key);
+        });
+    }
+
+    /// Brings the events that are published in line with the configuration.
+    pub fn apply(&self, config: &Config, keyspace: &Keyspace) {
+        *self.limits.write() = config.client_output_buffer_limit;
+        let mut bits = EventClass::read(&config.notify_keyspace_events);
+        if bits & (EventClass::KEYSPACE.0 | EventClass::KEYEVENT.0) == 0 {
+            bits = 0;
+        }
+        self.classes.store(bits, Ordering::Relaxed);
+        let told = [
+            (EventClass::NEW, KeyspaceEvent::New),
+            (EventClass::EXPIRED, KeyspaceEvent::Expired),
+            (EventClass::MISSED, KeyspaceEvent::Missed),
+            (EventClass::EVICTED, KeyspaceEvent::Evicted),
+            (EventClass::HASH, KeyspaceEvent::FieldsExpired),
+            (EventClass::GENERIC, KeyspaceEvent::HashExpired),
+        ];
+        let wanted = told.iter().filter(|(class, _)| bits & class.0 != 0);
+        let wanted: Vec<KeyspaceEvent> = wanted.map(|(_, event)| *event).collect();
+        keyspace.events().set_enabled(&wanted);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn letters_name_classes() {
+        assert_eq!(EventClass::read(""), 0);
+        assert_eq!(EventClass::read("KEA"), EventClass::read("KEg$lshzxet"));
+        assert_eq!(EventClass::read("d"), 0, "no module is there to tell of its keys");
+        let all = EventClass::LETTERS.iter().fold(0, |all, (_, class)| all | class.0);
+        assert_eq!(EventClass::read("KEAmn"), all);
+        assert_eq!(all.count_ones(), 13);
+    }
+}
