@@ -31,7 +31,7 @@ impl TestServer {
 
     pub(super) fn assert_none_blocked(&self) {
         let waits = &self.shared().blocked_clients;
-        assert_eq!((waits.clients(), waits.keys()), (0, 0));
+        assert_eq!((waits.count(), waits.keys()), (0, 0));
     }
 }
 
