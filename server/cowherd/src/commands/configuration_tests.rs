@@ -1,5 +1,3 @@
-use std::sync::atomic::Ordering;
-
 use crate::commands::testing::TestServer;
 
 const MIB: u64 = 1 << 20;
@@ -87,7 +85,7 @@ fn a_password_that_is_set_counts() {
 #[test]
 fn maxmemory_shrinks_and_grows_within_the_arena() {
     let bench = TestServer::with(64 * MIB, crate::config::Config::default());
-    let limit = || bench.shared.maxmemory.load(Ordering::Relaxed);
+    let limit = || bench.shared.keyspace.memory_limit().maxmemory();
     assert_eq!(limit(), 64 * MIB);
     assert_eq!(bench.run("CONFIG SET maxmemory 10mb"), "+OK\r\n");
     assert_eq!(limit(), 10 * MIB);
@@ -127,7 +125,7 @@ fn a_policy_that_counts_uses_switches_the_clocks() {
     };
     let bench = TestServer::with(64 * MIB, config);
     assert!(bench.shared.keyspace.clocks().is_lfu(), "from the start, too");
-    assert_eq!(bench.shared.maxmemory.load(Ordering::Relaxed), 8 * MIB);
+    assert_eq!(bench.shared.keyspace.memory_limit().maxmemory(), 8 * MIB);
 }
 
 #[test]

@@ -40,7 +40,7 @@ impl StatsSource for Shared {
                 used,
                 startup: 0,
                 overhead: 0,
-                limit: self.maxmemory.load(Ordering::Relaxed),
+                limit: self.keyspace.memory_limit().maxmemory(),
                 policy: config.maxmemory_policy.name(),
             },
             counters: EngineCounters {

@@ -12,15 +12,11 @@ use crate::keyspace::MemoryExhauster;
 
 use super::testing::TestServer;
 
-/// A random number (splitmix64).
-struct Random(u64);
+struct Random(fastrand::Rng);
 
 impl Random {
     fn below(&mut self, bound: u64) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.0 ^ self.0 >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) % bound
+        self.0.u64(..bound)
     }
 
     fn one_of<'w>(&mut self, words: &[&'w str]) -> &'w str {
@@ -117,7 +113,7 @@ fn what_removes_needs_no_memory() {
     for (number, config) in configs().into_iter().enumerate() {
         let rich = TestServer::with(16 << 20, config.clone());
         let poor = TestServer::with(16 << 20, config);
-        let mut random = Random(number as u64);
+        let mut random = Random(fastrand::Rng::with_seed(number as u64));
         let mut scarcity = MemoryExhauster::default();
         for round in 0..60 {
             for _ in 0..random.below(200) {

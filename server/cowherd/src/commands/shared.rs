@@ -1,6 +1,6 @@
 //! What all connections share: the keyspace, the configuration, the clients, the figures.
 
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
 
 use crate::clients::{BlockedClients, ClientRegistry, Notifications, PubSub};
@@ -15,11 +15,6 @@ use super::table::CommandTable;
 
 /// The version of Redis whose behaviour clients find here.
 pub const REDIS_VERSION: &str = "7.4.0";
-
-/// The part of the memory in use that is kept free once the arena was full.
-const PRESSURE_STEP: u64 = 64;
-/// The part of it that is used again at each [`Shared::relax_pressure`].
-const PRESSURE_FADES: u64 = 4096;
 
 /// Switches that tests set through DEBUG.
 #[derive(Debug)]
@@ -59,10 +54,6 @@ pub struct Shared {
     pub logging: OnceLock<Logging>,
     /// Switches for tests.
     pub hooks: Hooks,
-    /// Bytes in use above which the arena is likely to refuse memory, as far as is known.
-    pub pressure: AtomicU64,
-    /// Bytes that the keyspace may take: the arena's size, or less if `maxmemory` was lowered.
-    pub maxmemory: AtomicU64,
     /// Set when the final image is taken: from then on no command runs, so that nothing is
     /// acknowledged that is not in it.
     pub closing: AtomicBool,
@@ -86,7 +77,6 @@ impl Shared {
         let current = config.current();
         let renames: Vec<(String, String)> =
             current.rename_command.iter().map(|r| (r.from.clone(), r.to.clone())).collect();
-        let maxmemory = AtomicU64::new(keyspace.arena().capacity());
         let table = CommandTable::new(super::all(), &renames)?;
         let names = table.rows().iter().map(|row| row.name.clone()).collect();
         let families = table.rows().iter().map(|row| row.command.group).collect();
@@ -107,8 +97,6 @@ impl Shared {
                 checkpoint_digest: AtomicBool::new(false),
                 checkpoint_delay: AtomicU64::new(0),
             },
-            pressure: AtomicU64::new(u64::MAX),
-            maxmemory,
             closing: AtomicBool::new(false),
             run_id: run_id(now),
             started_at: now,
@@ -125,7 +113,7 @@ impl Shared {
             0 => capacity,
             bytes => bytes.min(capacity),
         };
-        self.maxmemory.store(maxmemory, Ordering::Relaxed);
+        self.keyspace.memory_limit().set_maxmemory(maxmemory);
         let policy = config.maxmemory_policy;
         let lfu = matches!(policy, MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu);
         self.keyspace.clocks().set_lfu_parameters(config.lfu_log_factor, config.lfu_decay_time);
@@ -146,32 +134,6 @@ impl Shared {
 }
 
 impl Shared {
-    /// Bytes in use above which keys are evicted.
-    pub fn limit(&self) -> u64 {
-        self.maxmemory.load(Ordering::Relaxed).min(self.pressure.load(Ordering::Relaxed))
-    }
-
-    /// Learns that the arena refuses memory with as much in use as now.
-    pub fn learn_pressure(&self) {
-        let used = self.keyspace.arena().used_bytes();
-        self.pressure.fetch_min(used - used / PRESSURE_STEP, Ordering::Relaxed);
-    }
-
-    /// Forgets a little of that: what is kept changes, and so does what fits.
-    pub fn relax_pressure(&self) {
-        let learned = self.pressure.load(Ordering::Relaxed);
-        if learned <= self.keyspace.arena().capacity() {
-            let relaxed = learned + learned / PRESSURE_FADES;
-            // What another thread learns meanwhile counts more.
-            let _ = self.pressure.compare_exchange(
-                learned,
-                relaxed,
-                Ordering::Relaxed,
-                Ordering::Relaxed,
-            );
-        }
-    }
-
     /// Changes that the last save does not hold.
     pub fn changes_since_last_save(&self) -> u64 {
         let changes = self.keyspace.stats().changes;

@@ -10,12 +10,11 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{self, Timestamp};
 use crate::commands::Shared;
-use crate::keyspace::{CleanCursors, DATABASES, EvictionPolicy, EvictionScope};
+use crate::keyspace::{CleanCursors, DATABASES, Reclaimer};
 use crate::telemetry::{HugePoolStats, LatencyEvent};
 use cowherd_arena::pages::{HugetlbPool, thp_setting};
 use cowherd_arena::{SHARDS, ShardIndex, ShardSet};
 
-use super::room::Room;
 use super::{CheckpointScheduler, Engine, serve_blocked};
 
 /// Time from one sample to the next.
@@ -67,7 +66,7 @@ struct MaintenanceLoop<'e> {
     next_shard: usize,
     last_try: Option<Instant>,
     seconds: u64,
-    room: Room,
+    reclaimer: Reclaimer,
 }
 
 impl<'e> MaintenanceLoop<'e> {
@@ -79,7 +78,7 @@ impl<'e> MaintenanceLoop<'e> {
             next_shard: 0,
             last_try: None,
             seconds: 0,
-            room: Room::new(0),
+            reclaimer: Reclaimer::new(0),
         }
     }
 
@@ -101,7 +100,8 @@ impl<'e> MaintenanceLoop<'e> {
             if sampled.elapsed() >= SAMPLE {
                 sampled = Instant::now();
                 self.saver.sample(self.shared);
-                self.shared.relax_pressure();
+                let space = &self.shared.keyspace;
+                space.memory_limit().relax_pressure(space.arena());
                 let used = self.shared.keyspace.arena().used_bytes();
                 self.shared.telemetry.tick(clock::monotonic_us(), used);
             }
@@ -140,7 +140,13 @@ impl<'e> MaintenanceLoop<'e> {
                 drop(shards);
                 if !ready.is_empty() {
                     let config = self.shared.config.current();
-                    serve_blocked::serve_later(self.shared, &config, &mut self.room, ready, now);
+                    serve_blocked::serve_later(
+                        self.shared,
+                        &config,
+                        &mut self.reclaimer,
+                        ready,
+                        now,
+                    );
                 }
                 if Instant::now() > deadline {
                     return false;
@@ -162,11 +168,10 @@ impl<'e> MaintenanceLoop<'e> {
     /// Evicts for a while if more is used than may be.
     fn evict(&mut self, time: Duration) {
         let config = self.shared.config.current();
-        let Some(victims) = EvictionPolicy::of(config.maxmemory_policy) else { return };
-        let (limit, now) = (self.shared.limit(), clock::wall_ms());
-        let mut reach = EvictionScope::Unlocked { space: &self.shared.keyspace, now };
-        self.room.evict(self.shared, &config, &mut reach, victims, limit, time);
-        if let Some(took) = self.room.take_took() {
+        let now = clock::wall_ms();
+        self.reclaimer.evict_to_limit(&self.shared.keyspace, &config, now, time);
+        serve_blocked::serve_evicted(self.shared, &config, &mut self.reclaimer, now);
+        if let Some(took) = self.reclaimer.take_time() {
             self.shared.telemetry.latency_event(LatencyEvent::EvictionCycle, took.cycle);
         }
     }

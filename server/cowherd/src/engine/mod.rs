@@ -19,7 +19,7 @@ mod checkpoint_scheduler;
 mod open;
 #[cfg(test)]
 mod random_request_tests;
-mod room;
+mod retry;
 mod serve_blocked;
 mod slow_commands;
 mod thp_collapser;

@@ -115,7 +115,7 @@ const BEGIN: [&str; 16] = [
 
 /// Chance, and the group of the command that it draws for.
 struct Chance {
-    state: u64,
+    random: fastrand::Rng,
     group: &'static str,
 }
 
@@ -173,10 +173,7 @@ impl Chance {
 
 impl Draw for Chance {
     fn below(&mut self, bound: usize) -> usize {
-        self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mixed = (self.state ^ self.state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
-        (mixed ^ mixed >> 31) as usize % bound
+        self.random.usize(..bound)
     }
 
     fn word(&mut self, kind: &str, name: &str) -> Vec<u8> {
@@ -462,7 +459,7 @@ fn run(seed: u64, policy: Option<MaxmemoryPolicy>) {
     let maxmemory_policy = policy.unwrap_or(MaxmemoryPolicy::Noeviction);
     let config = Config { enable_debug_command: debug, maxmemory_policy, ..Config::default() };
     let mut arena = Arena::new(config, if policy.is_some() { 8 << 20 } else { 64 << 20 });
-    let mut chance = Chance { state: seed, group: "" };
+    let mut chance = Chance { random: fastrand::Rng::with_seed(seed), group: "" };
     let shared = Arc::clone(arena.engine.shared());
     let begin = |arena: &mut Arena| {
         for line in BEGIN {

@@ -20,17 +20,22 @@ use std::sync::Arc;
 use crate::clients::{BlockedClient, BlockingMode, Session};
 use crate::commands::{Call, Effect, ErrorReply, Shared};
 use crate::config::Config;
-use crate::keyspace::{ReadyKey, ShardSet, Shards};
+use crate::keyspace::{ReadyKey, Reclaimer, ShardSet, Shards};
 use cowherd_resp::ReplyWriter;
 
-use super::room::{Room, run_again};
+use super::retry::retry_under_locks;
 
 /// Serves those who wait for keys that were touched under `shards`, and unlocks these.
 #[cold]
-pub(super) fn serve_all(shared: &Shared, config: &Config, room: &mut Room, shards: Shards<'_>) {
+pub(super) fn serve_all(
+    shared: &Shared,
+    config: &Config,
+    reclaimer: &mut Reclaimer,
+    shards: Shards<'_>,
+) {
     let now = shards.now();
-    let (left, needed) = serve(shared, config, room, shards);
-    serve_with(shared, config, room, left, needed, now);
+    let (left, needed) = serve(shared, config, reclaimer, shards);
+    serve_with(shared, config, reclaimer, left, needed, now);
 }
 
 /// Serves those who wait for keys that were touched under `shards`. Returns the keys for which
@@ -38,15 +43,15 @@ pub(super) fn serve_all(shared: &Shared, config: &Config, room: &mut Room, shard
 fn serve(
     shared: &Shared,
     config: &Config,
-    room: &mut Room,
+    reclaimer: &mut Reclaimer,
     mut shards: Shards<'_>,
 ) -> (Vec<ReadyKey>, ShardSet) {
-    room.enter();
+    reclaimer.reset_locked_budget();
     let (mut left, mut needed) = (Vec::new(), ShardSet::NONE);
     while shards.has_ready() {
         let touched = shards.take_ready();
         for key in touched {
-            if let Err(missing) = serve_key(shared, config, room, &mut shards, &key) {
+            if let Err(missing) = serve_key(shared, config, reclaimer, &mut shards, &key) {
                 left.push(key);
                 needed = needed | missing;
             }
@@ -60,38 +65,52 @@ fn serve(
 pub(super) fn serve_later(
     shared: &Shared,
     config: &Config,
-    room: &mut Room,
+    reclaimer: &mut Reclaimer,
     touched: Vec<ReadyKey>,
     now: i64,
 ) {
-    serve_with(shared, config, room, touched, ShardSet::NONE, now);
+    serve_with(shared, config, reclaimer, touched, ShardSet::NONE, now);
+}
+
+/// Serves the clients that wait for keys which eviction has removed. No lock is held.
+#[cold]
+pub(super) fn serve_evicted(shared: &Shared, config: &Config, reclaimer: &mut Reclaimer, now: i64) {
+    let evicted = reclaimer.take_ready();
+    serve_later(shared, config, reclaimer, evicted, now);
 }
 
 /// Serves those who wait for keys, under the locks of `needed` too.
 fn serve_with(
     shared: &Shared,
     config: &Config,
-    room: &mut Room,
+    reclaimer: &mut Reclaimer,
     mut touched: Vec<ReadyKey>,
     mut needed: ShardSet,
     now: i64,
 ) {
     let keyspace = &shared.keyspace;
-    while !touched.is_empty() {
-        let own = || {
-            let hashes = touched.iter().map(|touched| keyspace.hash(&touched.key));
-            hashes.map(|hash| keyspace.shards_of(hash)).collect()
-        };
-        let widen = |set| shared.blocked_clients.reach(set | needed);
-        let mut shards = keyspace.lock_with_retry(now, own, widen);
-        shards.add_ready(touched);
-        let (left, missing) = serve(shared, config, room, shards);
-        touched = left;
-        // What one key needs must not be given up for another: then there is an end.
-        needed = needed | missing;
+    loop {
+        while !touched.is_empty() {
+            let own = || {
+                let hashes = touched.iter().map(|touched| keyspace.hash(&touched.key));
+                hashes.map(|hash| keyspace.shards_of(hash)).collect()
+            };
+            let widen = |set| shared.blocked_clients.reach(set | needed);
+            let mut shards = keyspace.lock_with_retry(now, own, widen);
+            shards.add_ready(touched);
+            let (left, missing) = serve(shared, config, reclaimer, shards);
+            touched = left;
+            // The set only grows, so that the loop ends: what one key needs stays locked while
+            // another is served.
+            needed = needed | missing;
+        }
+        // Eviction under these locks may have removed keys for which clients wait.
+        touched = reclaimer.take_ready();
+        if touched.is_empty() {
+            return;
+        }
+        needed = ShardSet::NONE;
     }
-    // What went for want of room may have been waited for too.
-    room.serve(shared, config, now);
 }
 
 /// Serves those who wait for one key. If the locked shards are not enough for that, the error says
@@ -99,7 +118,7 @@ fn serve_with(
 fn serve_key(
     shared: &Shared,
     config: &Config,
-    room: &mut Room,
+    reclaimer: &mut Reclaimer,
     shards: &mut Shards<'_>,
     touched: &ReadyKey,
 ) -> Result<(), ShardSet> {
@@ -114,7 +133,7 @@ fn serve_key(
         let Some(waiter) = next else { return Ok(()) };
         enough(shards, waiter.shards(keyspace))?;
         ticket = waiter.ticket;
-        try_again(shared, config, room, shards, &waiter);
+        try_again(shared, config, reclaimer, shards, &waiter);
     }
 }
 
@@ -127,7 +146,7 @@ fn enough(shards: &Shards<'_>, needed: ShardSet) -> Result<(), ShardSet> {
 fn try_again(
     shared: &Shared,
     config: &Config,
-    room: &mut Room,
+    reclaimer: &mut Reclaimer,
     shards: &mut Shards<'_>,
     waiter: &BlockedClient,
 ) {
@@ -155,7 +174,7 @@ fn try_again(
     if answer == Err(ErrorReply::OUT_OF_MEMORY) {
         let mut spared = waiter.hashes().to_vec();
         spared.sort_unstable();
-        answer = run_again(&mut call, room, &spared);
+        answer = retry_under_locks(&mut call, reclaimer, &spared);
     }
     let waits_on = answer.is_ok() && call.effect == Effect::Block;
     let touched = call.shards.take_ready();

@@ -19,7 +19,7 @@ use cowherd_resp::{Args, ReplyWriter};
 use super::Engine;
 use super::admission::NOT_INSIDE;
 use super::checkpoint_scheduler::BUSY;
-use super::room::run_again;
+use super::retry::retry_under_locks;
 use super::serve_blocked;
 use super::worker::{BatchOutcome, Worker, sum, time, with_waiting};
 
@@ -61,7 +61,7 @@ impl Worker {
             return ran;
         }
         let config = self.config.get();
-        self.room.enter();
+        self.reclaimer.reset_locked_budget();
         session.in_exec = true;
         let mut save_wanted = false;
         let later = later_configs(shared, &queue);
@@ -85,7 +85,11 @@ impl Worker {
         for queued in queue.iter() {
             let start = call.reply.len();
             let mut failed = run_queued(&mut call, &queued, |call| {
-                run_again(call, &mut self.room, spared.get_or_init(|| names(shared, &queue)))
+                retry_under_locks(
+                    call,
+                    &mut self.reclaimer,
+                    spared.get_or_init(|| names(shared, &queue)),
+                )
             });
             let effect = std::mem::take(&mut call.effect);
             if effect != Effect::None
@@ -119,11 +123,11 @@ impl Worker {
         }
         call.session.in_exec = false;
         if call.shards.has_ready() {
-            serve_blocked::serve_all(shared, call.config, &mut self.room, call.shards);
+            serve_blocked::serve_all(shared, call.config, &mut self.reclaimer, call.shards);
         } else {
             drop(call);
         }
-        self.room.serve(shared, config, now);
+        serve_blocked::serve_evicted(shared, config, &mut self.reclaimer, now);
         if save_wanted {
             // The client was told that it is scheduled; why it does not start is in the log.
             let _ = engine.saver.start_background(true, drop);

@@ -17,13 +17,12 @@ use crate::commands::{
     exec_refused,
 };
 use crate::config::{CachedConfig, Config};
-use crate::keyspace::{EvictionScope, Shards};
+use crate::keyspace::{EvictionScope, Reclaimer, Shards};
 use crate::telemetry::{self, LatencyEvent, LongestCommand, Recorder};
 use cowherd_arena::{ShardSet, StallTimes, take_stall_times};
 use cowherd_resp::{Args, Batch, ReplyWriter};
 
 use super::checkpoint_scheduler::CheckpointRequest;
-use super::room::Room;
 use super::{Engine, admission, serve_blocked, slow_commands};
 
 /// Requests that are looked up and fetched together.
@@ -52,7 +51,7 @@ pub struct Worker {
     engine: Arc<Engine>,
     pub(super) config: CachedConfig,
     pub(super) recorder: Recorder,
-    pub(super) room: Room,
+    pub(super) reclaimer: Reclaimer,
 }
 
 /// A request that was looked up.
@@ -112,7 +111,7 @@ impl<'t> CommandExecution<'t, '_> {
     #[inline]
     fn run(
         &self,
-        room: &mut Room,
+        reclaimer: &mut Reclaimer,
         session: &mut Session,
         reply: &mut ReplyWriter,
     ) -> Option<(CommandResult, Effect)> {
@@ -139,7 +138,7 @@ impl<'t> CommandExecution<'t, '_> {
         let answer = (row.command.handler)(&mut call);
         let effect = std::mem::take(&mut call.effect);
         if call.shards.has_ready() {
-            serve_blocked::serve_all(shared, config, room, call.shards);
+            serve_blocked::serve_all(shared, config, reclaimer, call.shards);
         }
         Some((answer, effect))
     }
@@ -149,18 +148,19 @@ impl<'t> CommandExecution<'t, '_> {
     #[cold]
     fn try_again(
         &self,
-        room: &mut Room,
+        reclaimer: &mut Reclaimer,
         session: &mut Session,
         reply: &mut ReplyWriter,
         start: usize,
     ) -> Option<(CommandResult, Effect)> {
         let Self { shared, config, planned, now, .. } = *self;
         let args: usize = planned.args.iter().map(<[u8]>::len).sum();
-        let mut nth = 0;
-        let mut reach = EvictionScope::Unlocked { space: &shared.keyspace, now };
-        while room.makes_way(shared, config, &mut reach, self.named(), args, &mut nth) {
+        let mut attempt = 0;
+        let mut scope = EvictionScope::Unlocked { space: &shared.keyspace, now };
+        while reclaimer.reclaim_for(config, &mut scope, self.named(), args, &mut attempt) {
+            serve_blocked::serve_evicted(shared, config, reclaimer, now);
             reply.out.truncate(start);
-            let ran = self.run(room, session, reply)?;
+            let ran = self.run(reclaimer, session, reply)?;
             if ran.0 != Err(ErrorReply::OUT_OF_MEMORY) {
                 return Some(ran);
             }
@@ -173,8 +173,8 @@ impl Worker {
     /// The worker of one thread.
     pub fn new(engine: Arc<Engine>, recorder: Recorder) -> Self {
         let config = CachedConfig::new(Arc::clone(&engine.shared.config));
-        let room = Room::new(clock::monotonic_ns());
-        Self { engine, config, recorder, room }
+        let reclaimer = Reclaimer::new(clock::monotonic_ns());
+        Self { engine, config, recorder, reclaimer }
     }
 
     /// The engine.
@@ -255,9 +255,13 @@ impl Worker {
             return BatchOutcome::Paused(0, until);
         }
         let queued = session.queued_bytes();
-        let has_room = || self.room.is_there(shared, config, &planned.args, queued, now);
+        let bytes = || planned.args.iter().map(<[u8]>::len).sum::<usize>() + queued;
+        let has_capacity = || self.reclaimer.has_capacity(&shared.keyspace, config, bytes, now);
         let admitted =
-            admission::admit(shared, config, session, row, flags, &planned.args, has_room);
+            admission::admit(shared, config, session, row, flags, &planned.args, has_capacity);
+        if self.reclaimer.has_ready() {
+            serve_blocked::serve_evicted(shared, config, &mut self.reclaimer, now);
+        }
         if let Err(failure) = admitted {
             return self.refuse(session, Some(row), &failure, reply, start);
         }
@@ -273,11 +277,11 @@ impl Worker {
             return BatchOutcome::Done;
         }
         let turn = CommandExecution { shared, config, row, planned, set, moves, flags, now };
-        let Some((mut answer, mut effect)) = turn.run(&mut self.room, session, reply) else {
+        let Some((mut answer, mut effect)) = turn.run(&mut self.reclaimer, session, reply) else {
             return BatchOutcome::Close;
         };
         if answer == Err(ErrorReply::OUT_OF_MEMORY) {
-            let again = turn.try_again(&mut self.room, session, reply, start);
+            let again = turn.try_again(&mut self.reclaimer, session, reply, start);
             let Some(again) = again else { return BatchOutcome::Close };
             (answer, effect) = again;
         }
@@ -296,7 +300,7 @@ impl Worker {
             outcome = answered.0;
             failed |= answered.1;
         }
-        if let Some(took) = self.room.take_took() {
+        if let Some(took) = self.reclaimer.take_time() {
             self.recorder.latency_event(LatencyEvent::EvictionCycle, now, took.cycle);
             self.recorder.latency_event(LatencyEvent::EvictionDel, now, took.longest);
         }

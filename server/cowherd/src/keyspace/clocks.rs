@@ -4,7 +4,6 @@
 //! An entry's clock is the word of its first byte. Entries below 64 bytes may share one: the
 //! clocks steer eviction, which is approximate anyhow.
 
-use std::cell::Cell;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
@@ -125,7 +124,7 @@ impl AccessClocks {
         let count = self.decayed(word, now);
         let above = u64::from(count.saturating_sub(LFU_START));
         let one_in = above * u64::from(self.log_factor.load(Ordering::Relaxed)) + 1;
-        let rises = count < 255 && random().is_multiple_of(one_in);
+        let rises = count < 255 && fastrand::u64(..).is_multiple_of(one_in);
         (minutes(now) << 8) | (count + u32::from(rises))
     }
 
@@ -144,17 +143,6 @@ fn seconds(now: i64) -> u32 {
 
 fn minutes(now: i64) -> u32 {
     (seconds(now) / 60) & 0xffff
-}
-
-/// A random number; each thread draws its own.
-fn random() -> u64 {
-    thread_local! {
-        static STATE: Cell<u64> = const { Cell::new(0) };
-    }
-    let mut state = STATE.get();
-    let drawn = super::eviction::next(&mut state);
-    STATE.set(state);
-    drawn
 }
 
 #[cfg(test)]

@@ -33,7 +33,6 @@
 //! 3. On `OutOfMemory` nothing has changed.
 //! 4. A value of several elements is never empty, but for streams.
 
-mod clearing;
 mod clocks;
 mod compact;
 mod database;
@@ -47,15 +46,14 @@ mod interest;
 mod list;
 mod moving;
 
-mod reach;
-#[cfg(test)]
-mod scarcity;
 mod set;
 mod shards;
 mod sorted_set;
 mod strays;
 mod stream;
 mod strings;
+#[cfg(test)]
+mod testing;
 #[cfg(test)]
 mod tests;
 mod values;
@@ -76,14 +74,11 @@ pub use cowherd_arena::{
 pub use database::{Databases, RandomKey, ScanCursor};
 pub use entry::{Encoding, ValueKind};
 pub use events::{KeyspaceEvent, KeyspaceEvents};
-pub use eviction::{EvictionPolicy, EvictionStep, Evictor};
+pub use eviction::{EvictionScope, EvictionTime, MemoryLimit, Reclaimer};
 pub use expiry::{CleanCursors, ExpireRule};
 pub use hash::{FieldExpiryOutcome, FieldValue};
 pub use interest::{ReadyKey, Watcher};
 pub use list::{ListEnd, ListLimits};
-pub use reach::EvictionScope;
-#[cfg(test)]
-pub use scarcity::MemoryExhauster;
 pub use set::{MemberList, SetLimits};
 pub use shards::{Entry, Key, ShardStats, Shards};
 pub use sorted_set::{MemberChange, RangeBound, SortedSetView};
@@ -93,6 +88,8 @@ pub use stream::{
     StreamFields, StreamId, StreamInfo, StreamLimits, StreamTrim,
 };
 pub use strings::{Expiry, MAX_VALUE, StringError, Value};
+#[cfg(test)]
+pub use testing::MemoryExhauster;
 pub use values::WrongType;
 pub use verify::Contents;
 
@@ -206,6 +203,7 @@ pub struct Keyspace {
     stats: Box<[shards::ShardState; SHARDS]>,
     events: KeyspaceEvents,
     strays: Strays,
+    memory_limit: MemoryLimit,
 }
 
 impl Keyspace {
@@ -224,8 +222,16 @@ impl Keyspace {
     pub fn open(arena: Arena) -> Result<Self, OpenError> {
         let clocks = AccessClocks::new(arena.capacity(), crate::clock::wall_ms())
             .map_err(OpenError::SideTable)?;
+        let memory_limit = MemoryLimit::new(arena.capacity());
         let stats = Box::new([const { shards::ShardState::new() }; SHARDS]);
-        Ok(Self { arena, clocks, stats, events: KeyspaceEvents::new(), strays: Strays::new() })
+        Ok(Self {
+            arena,
+            clocks,
+            stats,
+            events: KeyspaceEvents::new(),
+            strays: Strays::new(),
+            memory_limit,
+        })
     }
 
     /// The arena.
@@ -236,6 +242,11 @@ impl Keyspace {
     /// What others want to be told about keys.
     pub const fn events(&self) -> &KeyspaceEvents {
         &self.events
+    }
+
+    /// How many bytes may be in use before keys are evicted.
+    pub const fn memory_limit(&self) -> &MemoryLimit {
+        &self.memory_limit
     }
 
     /// The access clocks.

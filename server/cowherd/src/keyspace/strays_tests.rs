@@ -5,7 +5,6 @@ use std::sync::atomic::AtomicU64;
 
 use proptest::prelude::*;
 
-use super::super::eviction::next;
 use super::super::tests::{reopen, space};
 use super::super::{CompactLimits, Databases, Expiry};
 use super::*;
@@ -238,7 +237,7 @@ fn a_scan_sees_many_strays_of_one_home_a_few_at_a_time() {
 
 #[test]
 fn a_scan_sees_what_is_there_from_first_to_last() {
-    let (space, mut seed) = (space(256), 1);
+    let (space, mut generator) = (space(256), fastrand::Rng::with_seed(1));
     let names: Vec<_> = (0..400).map(|i| format!("name:{i}").into_bytes()).collect();
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for name in &names {
@@ -248,7 +247,7 @@ fn a_scan_sees_what_is_there_from_first_to_last() {
     let mut strays = 0;
     for least in [1, 3, 50] {
         let (seen, _) = scan(&space, least, || {
-            let random = next(&mut seed);
+            let random = generator.u64(..);
             let name = &names[random as usize % names.len()];
             let mut shards = space.lock(ShardSet::ALL, NOW);
             match random >> 32 & 3 {
@@ -426,9 +425,9 @@ fn threads_find_every_key_while_it_moves() {
     }
     let (rises, renames) = (AtomicU64::new(0), AtomicU64::new(0));
     let work = |thread: u64| {
-        let mut seed = thread;
+        let mut generator = fastrand::Rng::with_seed(thread);
         for turn in 0..TURNS {
-            let random = next(&mut seed);
+            let random = generator.u64(..);
             let (a, b) = (name((random % NAMES) as u8), name((random / NAMES % NAMES) as u8));
             let hashes = [space.hash(&a), space.hash(&b)];
             let plan = || space.shards_of(hashes[0]) | space.shards_of(hashes[1]);

@@ -1,6 +1,7 @@
 //! String values: numbers in their entry, short ones behind the key, long ones in an object of
 //! their own.
 
+use cowherd_arena::containers::packed::as_number;
 use cowherd_arena::{Mem, OutOfMemory, allocated_size};
 
 use super::entry::{Encoding, HEAD, MAX_INLINE, Shape, ValueKind};
@@ -81,16 +82,6 @@ impl New<'_> {
             Self::Bytes(bytes) => bytes.len() as u64,
         }
     }
-}
-
-/// The number that `bytes` are the one way to write, if they are.
-fn as_number(bytes: &[u8]) -> Option<i64> {
-    if bytes.is_empty() || bytes.len() > 20 {
-        return None;
-    }
-    let text = str::from_utf8(bytes).ok()?;
-    let number: i64 = text.parse().ok()?;
-    (itoa::Buffer::new().format(number) == text).then_some(number)
 }
 
 impl Shape {

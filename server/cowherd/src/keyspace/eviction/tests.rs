@@ -1,9 +1,14 @@
-//! Who is evicted: statistics with fixed seeds.
+//! Which keys are evicted: statistics with fixed seeds.
 
-use super::super::Expiry;
-use super::*;
-use crate::keyspace::{Databases, UNIT_SIZE, contiguous_bytes_for};
-use cowherd_arena::{PageKind, ReservedArena};
+use crate::config::MaxmemoryPolicy;
+use crate::keyspace::{Databases, Expiry, Keyspace};
+use cowherd_arena::{
+    PageKind, ReservedArena, ShardIndex, ShardSet, UNIT_SIZE, contiguous_bytes_for,
+};
+
+use super::policy::EvictionPolicy;
+use super::sampling::{EvictionStep, Evictor, POOL_SIZE};
+use super::scope::EvictionScope;
 
 const NOW: i64 = 10_000_000;
 const SAMPLES: u32 = 5;
@@ -18,6 +23,10 @@ fn name(number: u64) -> Vec<u8> {
 
 fn alone(space: &Keyspace, now: i64) -> EvictionScope<'_, '_> {
     EvictionScope::Unlocked { space, now }
+}
+
+fn evictor(seed: u64) -> Evictor {
+    Evictor::new(fastrand::Rng::with_seed(seed))
 }
 
 fn set(space: &Keyspace, number: u64, expiry: Expiry, now: i64) {
@@ -38,7 +47,7 @@ fn get(space: &Keyspace, number: u64, touch: bool, now: i64) -> bool {
 
 fn evict(space: &Keyspace, policy: MaxmemoryPolicy, count: usize, now: i64) -> usize {
     let victims = EvictionPolicy::of(policy).unwrap();
-    let mut evictor = Evictor::new(1);
+    let mut evictor = evictor(1);
     (0..count)
         .take_while(|_| {
             let step = evictor.evict_one(&mut alone(space, now), ShardSet::ALL, victims, SAMPLES);
@@ -110,12 +119,12 @@ fn hit_rate(policy: MaxmemoryPolicy) -> u64 {
     let lfu = policy == MaxmemoryPolicy::AllkeysLfu;
     space.clocks().set_lfu(lfu);
     let victims = EvictionPolicy::of(policy).unwrap();
-    let (mut evictor, mut random) = (Evictor::new(3), 5);
+    let (mut evictor, mut random) = (evictor(3), fastrand::Rng::with_seed(5));
     let (mut hits, mut reads) = (0, 0);
     for round in 0..100_000u64 {
         // Twenty reads a second; the fourth power makes a tenth of the keys get half of them.
         let now = NOW + i64::try_from(round).unwrap() * 50;
-        let drawn = next(&mut random) % 10_000;
+        let drawn = random.u64(..10_000);
         let number = drawn.pow(4) / 10_000u64.pow(3);
         let hit = get(&space, number, true, now);
         if round >= 50_000 {
@@ -165,7 +174,7 @@ fn what_has_expired_is_freed_first_and_does_not_count_as_evicted() {
         set(&space, number, Expiry::At(NOW + 10), NOW);
     }
     let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
-    let mut evictor = Evictor::new(1);
+    let mut evictor = evictor(1);
     let mut step =
         || evictor.evict_one(&mut alone(&space, NOW + 10), ShardSet::ALL, victims, SAMPLES);
     while step() == EvictionStep::Freed {}
@@ -182,7 +191,7 @@ fn only_the_given_shards_lose_keys() {
     let shard = ShardIndex::new(5).unwrap();
     let before = space.shard_len(shard, 0);
     let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
-    let mut evictor = Evictor::new(1);
+    let mut evictor = evictor(1);
     // The pool may hold candidates of other shards from before.
     evictor.evict_one(&mut alone(&space, NOW), ShardSet::ALL, victims, SAMPLES);
     for _ in 0..1000 {
@@ -205,14 +214,14 @@ fn candidates_of_other_shards_do_not_hide_those_of_a_shard() {
         let shard = ShardIndex::new(number).unwrap();
         let others = ShardIndex::all().filter(|other| *other != shard);
         let others = others.map(ShardSet::one).collect();
-        let mut evictor = Evictor::new(1);
-        evictor.victims = Some(victims);
+        let mut evictor = evictor(1);
+        evictor.policy = Some(victims);
         let mut shards = space.lock(others, NOW);
         for other in others.iter() {
             evictor.sample(&mut shards, other, victims, SAMPLES, &[]);
         }
         drop(shards);
-        assert_eq!(evictor.pool.len(), POOL);
+        assert_eq!(evictor.pool.len(), POOL_SIZE);
         let own =
             evictor.evict_one(&mut alone(&space, NOW), ShardSet::one(shard), victims, SAMPLES);
         assert_eq!(own, EvictionStep::Evicted);
@@ -231,7 +240,7 @@ fn what_was_flushed_is_freed_before_a_command_is_refused() {
     let used = space.arena().used_bytes();
     assert!(used > 200_000);
     let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
-    let mut evictor = Evictor::new(1);
+    let mut evictor = evictor(1);
     let mut step = || evictor.evict_one(&mut alone(&space, NOW), ShardSet::ALL, victims, SAMPLES);
     while step() == EvictionStep::Freed {}
     assert_eq!(step(), EvictionStep::Nothing);
@@ -245,16 +254,16 @@ fn a_slab_goes_as_a_whole_and_its_memory_is_free_for_all() {
         set(&space, number, Expiry::None, NOW);
     }
     let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
-    let mut evictor = Evictor::new(1);
+    let mut evictor = evictor(1);
     let used = space.arena().used_bytes();
-    let gone = evictor.evict_neighbours(&mut alone(&space, NOW), UNIT_SIZE, victims, SAMPLES);
+    let gone = evictor.evict_slabs(&mut alone(&space, NOW), UNIT_SIZE, victims, SAMPLES);
     assert!(gone > 0 && space.len(0) == 2000 - gone as u64);
     assert!(space.arena().used_bytes() < used);
     assert_eq!(space.stats().evicted, gone as u64);
     // Keys without an expiry may not go, and then neither may their slab.
     let volatile = EvictionPolicy::of(MaxmemoryPolicy::VolatileLru).unwrap();
     let mut reach = alone(&space, NOW);
-    assert_eq!(evictor.evict_neighbours(&mut reach, UNIT_SIZE, volatile, SAMPLES), 0);
+    assert_eq!(evictor.evict_slabs(&mut reach, UNIT_SIZE, volatile, SAMPLES), 0);
     space.verify(1).unwrap();
 }
 
@@ -269,17 +278,17 @@ fn what_needs_several_units_takes_neighbours() {
     };
     let filled = (0..).take_while(|number| put(&name(*number), 100).is_ok()).count() as u64;
     let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
-    let mut evictor = Evictor::new(1);
+    let mut evictor = evictor(1);
     for (i, len) in [6_000, 30_000, 60_000].into_iter().enumerate() {
         let large = format!("large:{i}").into_bytes();
         assert!(put(&large, len).is_err(), "there is room for {len} bytes");
         let piece = contiguous_bytes_for(len as u64 + 100);
-        let gone = evictor.evict_neighbours(&mut alone(&space, NOW), piece, victims, SAMPLES);
+        let gone = evictor.evict_slabs(&mut alone(&space, NOW), piece, victims, SAMPLES);
         // At most a slab more than there has to be at each end, of objects of 112 bytes or more.
         let most = (piece / UNIT_SIZE + 2) * (UNIT_SIZE / 112);
         assert!(gone > 0 && gone as u64 <= most, "{gone} of {filled} went for {len} bytes");
         // What refers to a large value is an object of its own.
-        evictor.evict_neighbours(&mut alone(&space, NOW), UNIT_SIZE, victims, SAMPLES);
+        evictor.evict_slabs(&mut alone(&space, NOW), UNIT_SIZE, victims, SAMPLES);
         put(&large, len).unwrap();
     }
     space.verify(1).unwrap();
@@ -292,7 +301,7 @@ fn within_a_transaction_named_keys_and_shards_of_others_stay() {
         set(&space, number, Expiry::None, NOW);
     }
     let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
-    let mut evictor = Evictor::new(1);
+    let mut evictor = evictor(1);
     let hash = |number: u64| space.key(0, &name(number)).hash;
     let mut spared: Vec<u64> = (0..2000).step_by(2).map(hash).collect();
     spared.sort_unstable();
@@ -309,7 +318,7 @@ fn within_a_transaction_named_keys_and_shards_of_others_stay() {
             EvictionStep::Evicted | EvictionStep::Freed => nothing = 0,
         }
     }
-    assert_eq!(evictor.evict_neighbours(&mut reach, UNIT_SIZE, victims, SAMPLES), 0);
+    assert_eq!(evictor.evict_slabs(&mut reach, UNIT_SIZE, victims, SAMPLES), 0);
     drop(shards);
     drop(foreign);
     assert_eq!(space.shard_len(other, 0), kept_by_other);

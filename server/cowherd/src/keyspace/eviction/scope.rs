@@ -1,26 +1,27 @@
-//! How an evictor gets at a shard: with no lock held, or under locks that others have a part in.
+//! The eviction scope: under which locks an evictor works.
 //!
-//! Invariant: whoever holds locks waits for no other. A shard of somebody else's is passed over.
+//! Invariant: a thread that holds locks waits for no other lock. A shard that another thread holds
+//! is passed over.
 
-use super::{Keyspace, ShardIndex, ShardSet, Shards};
+use crate::keyspace::{Keyspace, ShardIndex, ShardSet, Shards};
 
-/// Entries, or as much of large values, of what was deleted before that are freed in one step.
-pub(super) const GARBAGE_SLICE: usize = 256;
+/// Entries, or elements of large values, that are freed of the lazy-free list in one step.
+pub(super) const LAZY_FREE_SLICE: usize = 256;
 
-/// Where an evictor works.
+/// Which locks the caller of an evictor holds.
 pub enum EvictionScope<'r, 'a> {
-    /// The caller holds no lock: each shard is locked while something is done there.
+    /// None: each shard is locked while the evictor works there.
     Unlocked {
         /// The keyspace.
         space: &'a Keyspace,
         /// The wall clock in milliseconds.
         now: i64,
     },
-    /// The caller holds some shards; others are of use if they are free at that moment.
+    /// Some shards; the evictor also works in others that it can lock without waiting.
     Within {
-        /// Those that it holds.
+        /// The caller's locks.
         shards: &'r mut Shards<'a>,
-        /// Hashes of the keys that stay whatever they are worth, in ascending order.
+        /// Hashes of the keys that must not be evicted, in ascending order.
         spared: &'r [u64],
     },
 }
@@ -34,20 +35,12 @@ impl<'r, 'a> EvictionScope<'r, 'a> {
         }
     }
 
-    /// The wall clock in milliseconds.
-    pub fn now(&self) -> i64 {
-        match self {
-            Self::Unlocked { now, .. } => *now,
-            Self::Within { shards, .. } => shards.now(),
-        }
-    }
-
     /// Whether the caller holds locks.
-    pub const fn holds_locks(&self) -> bool {
+    pub(super) const fn holds_locks(&self) -> bool {
         matches!(self, Self::Within { .. })
     }
 
-    /// Hashes of the keys that stay, in ascending order.
+    /// Hashes of the keys that must not be evicted, in ascending order.
     pub(super) const fn spared(&self) -> &'r [u64] {
         match self {
             Self::Unlocked { .. } => &[],
@@ -55,8 +48,8 @@ impl<'r, 'a> EvictionScope<'r, 'a> {
         }
     }
 
-    /// Does something under the lock of a shard; `None` if somebody else holds it and the caller
-    /// must not wait.
+    /// Calls `act` under the lock of a shard; `None` if another thread holds that lock and the
+    /// caller must not wait.
     pub(super) fn with<T>(
         &mut self,
         shard: ShardIndex,
@@ -74,11 +67,16 @@ impl<'r, 'a> EvictionScope<'r, 'a> {
         }
     }
 
-    /// Frees a slice of what was deleted before, in the first of these shards that has any; tells
-    /// whether one has.
-    pub fn free_deferred(&mut self, set: ShardSet) -> bool {
+    /// Frees a slice of the lazy-free list of the first of these shards whose list is not empty;
+    /// tells whether there was one.
+    pub(super) fn free_deferred(&mut self, set: ShardSet) -> bool {
         let mut free =
-            |shard| self.with(shard, |shards| shards.free_deferred(shard, GARBAGE_SLICE));
+            |shard| self.with(shard, |shards| shards.free_deferred(shard, LAZY_FREE_SLICE));
         set.iter().any(|shard| free(shard) == Some(true))
     }
+}
+
+/// Whether a key of this hash must not be evicted; `spared` is in ascending order.
+pub(super) fn is_spared(spared: &[u64], hash: u64) -> bool {
+    spared.binary_search(&hash).is_ok()
 }
