@@ -1,7 +1,7 @@
-//! Line charts as SVG, readable by day and by night.
+//! Line charts as SVG for light and dark color schemes.
 //!
-//! The drawing library writes fixed colours. Each ink is drawn in a colour of its own, and a style
-//! sheet inside the SVG gives that colour its look for a light or a dark surface.
+//! The drawing library emits fixed colors. Each color of the palette is therefore drawn as a unique
+//! placeholder color, which a style sheet inside the SVG replaces according to the color scheme.
 
 use std::ops::Range;
 
@@ -10,14 +10,17 @@ use plotters::prelude::*;
 
 const SIZE: (u32, u32) = (860, 380);
 const FONT: &str = "sans-serif";
-/// Where the first line of the legend stands, how far the next is below it, and how wide a letter
-/// is, about.
+/// Layout of the legend in pixels: top of the first line, distance of lines, average width of a
+/// letter.
 const LEGEND: (i32, i32, i32) = (32, 18, 7);
-/// A line with no more points than this shows each of them.
+/// A series with at most this many points marks each of them.
 const FEW_POINTS: usize = 12;
 
-/// The colours of lines by day and by night; each can be told from its neighbours without hue.
-const INKS: [(&str, &str); 8] = [
+/// Color in the light and in the dark scheme.
+type SchemeColor = (&'static str, &'static str);
+
+/// Colors of series. Neighbors differ in lightness too, for readers who cannot tell the hues.
+const PALETTE: [SchemeColor; 8] = [
     ("#0b63b0", "#6cb6ff"),
     ("#c2410c", "#ff9f5a"),
     ("#15803d", "#5fd38a"),
@@ -27,109 +30,110 @@ const INKS: [(&str, &str); 8] = [
     ("#0f766e", "#56d3c9"),
     ("#475569", "#a8b3c2"),
 ];
-/// What is no line: the grid, the text, the shade of a save.
-const GRID: (&str, &str) = ("#dfe3e8", "#343a42");
-const TEXT: (&str, &str) = ("#39424e", "#c3cad3");
-const SHADE: (&str, &str) = ("#d5efe6", "#16382f");
+/// Colors of the grid, the text, and the shade of a checkpoint.
+const GRID: SchemeColor = ("#dfe3e8", "#343a42");
+const TEXT: SchemeColor = ("#39424e", "#c3cad3");
+const SHADE: SchemeColor = ("#d5efe6", "#16382f");
 
-/// The colours that stand for them in the drawing.
-const GRID_SIGN: RGBColor = RGBColor(1, 0, 1);
-const TEXT_SIGN: RGBColor = RGBColor(1, 0, 2);
-const SHADE_SIGN: RGBColor = RGBColor(1, 0, 3);
+/// Placeholder colors of the drawing, which differ from those of [`placeholder`].
+const GRID_PLACEHOLDER: RGBColor = RGBColor(1, 0, 1);
+const TEXT_PLACEHOLDER: RGBColor = RGBColor(1, 0, 2);
+const SHADE_PLACEHOLDER: RGBColor = RGBColor(1, 0, 3);
 
-fn ink_sign(ink: usize) -> RGBColor {
-    RGBColor(2, 0, u8::try_from(ink % INKS.len()).unwrap_or(0))
+/// Placeholder of a color of the palette.
+fn placeholder(color: usize) -> RGBColor {
+    RGBColor(2, 0, u8::try_from(color % PALETTE.len()).unwrap_or(0))
 }
 
-/// How values lie on an axis.
+/// Scale of an axis.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Scale {
-    /// As they are.
+    /// Linear.
     Linear,
-    /// Each tenfold as wide as the next; values below the range are drawn at its edge.
+    /// Decimal logarithm; values below the range are drawn at its lower end.
     Log,
 }
 
-/// An axis.
+/// Axis of a chart.
 #[derive(Debug, Clone)]
 pub struct Axis {
-    /// What it shows, with its unit.
+    /// Title of the axis.
     pub label: String,
-    /// How values lie on it.
+    /// Scale of the axis.
     pub scale: Scale,
-    /// From where to where, in its values; a logarithmic one covers whole tenfolds.
+    /// Range in values; a logarithmic axis is extended to whole powers of ten.
     pub range: Range<f64>,
-    /// A value as people read it.
+    /// Formats the value at a tick.
     pub format: fn(f64) -> String,
 }
 
 impl Axis {
-    fn place(&self, value: f64) -> f64 {
+    fn position(&self, value: f64) -> f64 {
         match self.scale {
             Scale::Linear => value,
             Scale::Log => value.max(self.range.start).log10(),
         }
     }
 
-    fn placed(&self) -> Range<f64> {
+    fn positions(&self) -> Range<f64> {
         match self.scale {
             Scale::Linear => self.range.clone(),
             Scale::Log => self.range.start.log10().floor()..self.range.end.log10().ceil(),
         }
     }
 
-    fn label_of(&self, place: f64) -> String {
+    fn label_of(&self, position: f64) -> String {
         match self.scale {
-            Scale::Linear => (self.format)(place),
-            Scale::Log if (place - place.round()).abs() > 0.01 => String::new(),
-            Scale::Log => (self.format)(10_f64.powf(place)),
+            Scale::Linear => (self.format)(position),
+            Scale::Log if (position - position.round()).abs() > 0.01 => String::new(),
+            Scale::Log => (self.format)(10_f64.powf(position)),
         }
     }
 
     fn labels(&self) -> usize {
-        let placed = self.placed();
+        let positions = self.positions();
         match self.scale {
             Scale::Linear => 7,
             #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a few")]
-            Scale::Log => (placed.end - placed.start) as usize + 1,
+            Scale::Log => (positions.end - positions.start) as usize + 1,
         }
     }
 }
 
-/// A line, or dots.
+/// Series of points, drawn as a line or as dots.
 #[derive(Debug, Clone)]
 pub struct Series {
-    /// Its name in the legend.
+    /// Name in the legend.
     pub name: String,
-    /// Which ink, counted from 0.
-    pub ink: usize,
-    /// Dots instead of a line.
+    /// Index into the palette, modulo its length.
+    pub color: usize,
+    /// Whether to draw dots instead of a line.
     pub dots: bool,
-    /// Its points.
+    /// Points as (x, y).
     pub points: Vec<(f64, f64)>,
 }
 
-/// A chart.
+/// Chart with one x and one y axis.
 #[derive(Debug, Clone)]
 pub struct Chart {
-    /// One line above it.
+    /// Line above the chart.
     pub title: String,
-    /// To the right.
+    /// Horizontal axis.
     pub x: Axis,
-    /// Upwards.
+    /// Vertical axis.
     pub y: Axis,
-    /// From where to where on the x axis something is shaded.
+    /// Shaded range of the x axis.
     pub shaded: Option<Range<f64>>,
-    /// Strips at the foot, one above the other, in an ink and from where to where on the x axis.
+    /// Strips at the bottom, one above the other: color and range of the x axis.
     pub strips: Vec<(usize, Range<f64>)>,
-    /// What is drawn, the first at the bottom.
+    /// Series, the first at the back.
     pub series: Vec<Series>,
 }
 
-/// Draws it as a whole SVG document.
+/// Renders a chart as an SVG document.
 ///
 /// # Errors
-/// When the drawing library gives up; it says why.
+/// Returns the error of the drawing library.
 pub fn svg(chart: &Chart) -> Result<String> {
     let mut drawn = String::new();
     draw(chart, &mut drawn).map_err(|error| anyhow!("cannot draw '{}': {error}", chart.title))?;
@@ -141,7 +145,7 @@ pub fn svg(chart: &Chart) -> Result<String> {
 
 fn draw(chart: &Chart, into: &mut String) -> Result<(), Box<dyn std::error::Error>> {
     let root = SVGBackend::with_string(into, SIZE).into_drawing_area();
-    let text = |size: u32| (FONT, size).into_font().color(&TEXT_SIGN);
+    let text = |size: u32| (FONT, size).into_font().color(&TEXT_PLACEHOLDER);
     root.draw(&Text::new(chart.title.clone(), (8, 6), text(17)))?;
     let foot = legend(chart, &root)?;
     let (x, y) = (&chart.x, &chart.y);
@@ -151,17 +155,17 @@ fn draw(chart: &Chart, into: &mut String) -> Result<(), Box<dyn std::error::Erro
         .margin_top(u32::try_from(foot)? + 8)
         .x_label_area_size(46)
         .y_label_area_size(78)
-        .build_cartesian_2d(x.placed(), y.placed())?;
+        .build_cartesian_2d(x.positions(), y.positions())?;
     if let Some(range) = &chart.shaded {
-        let (low, high) = (y.placed().start, y.placed().end);
-        let corners = [(x.place(range.start), low), (x.place(range.end), high)];
-        canvas.draw_series([Rectangle::new(corners, SHADE_SIGN.filled())])?;
+        let (low, high) = (y.positions().start, y.positions().end);
+        let corners = [(x.position(range.start), low), (x.position(range.end), high)];
+        canvas.draw_series([Rectangle::new(corners, SHADE_PLACEHOLDER.filled())])?;
     }
     canvas
         .configure_mesh()
         .light_line_style(TRANSPARENT)
-        .bold_line_style(GRID_SIGN)
-        .axis_style(GRID_SIGN)
+        .bold_line_style(GRID_PLACEHOLDER)
+        .axis_style(GRID_PLACEHOLDER)
         .x_desc(x.label.as_str())
         .y_desc(y.label.as_str())
         .x_labels(x.labels().max(9))
@@ -172,31 +176,33 @@ fn draw(chart: &Chart, into: &mut String) -> Result<(), Box<dyn std::error::Erro
         .axis_desc_style(text(14))
         .draw()?;
     for series in &chart.series {
-        let sign = ink_sign(series.ink);
-        let points = || series.points.iter().map(|(a, b)| (x.place(*a), y.place(*b)));
+        let color = placeholder(series.color);
+        let points = || series.points.iter().map(|(a, b)| (x.position(*a), y.position(*b)));
         let few = series.points.len() <= FEW_POINTS;
         if !series.dots {
-            canvas.draw_series(LineSeries::new(points(), sign.stroke_width(2)))?;
+            canvas.draw_series(LineSeries::new(points(), color.stroke_width(2)))?;
         } else if few {
-            canvas.draw_series(points().map(|p| TriangleMarker::new(p, 6, sign.filled())))?;
+            canvas.draw_series(points().map(|p| TriangleMarker::new(p, 6, color.filled())))?;
         }
         if few != series.dots {
             let radius = if few { 3 } else { 2 };
-            canvas.draw_series(points().map(|p| Circle::new(p, radius, sign.filled())))?;
+            canvas.draw_series(points().map(|p| Circle::new(p, radius, color.filled())))?;
         }
     }
-    let (low, high) = (y.placed().start, y.placed().end);
-    for (step, (ink, range)) in chart.strips.iter().rev().enumerate() {
+    let (low, high) = (y.positions().start, y.positions().end);
+    for (step, (color, range)) in chart.strips.iter().rev().enumerate() {
         let bottom = low + (high - low) * (0.01 + 0.024 * step as f64);
-        let corners =
-            [(x.place(range.start), bottom), (x.place(range.end), bottom + (high - low) * 0.014)];
-        canvas.draw_series([Rectangle::new(corners, ink_sign(*ink).filled())])?;
+        let corners = [
+            (x.position(range.start), bottom),
+            (x.position(range.end), bottom + (high - low) * 0.014),
+        ];
+        canvas.draw_series([Rectangle::new(corners, placeholder(*color).filled())])?;
     }
     root.present()?;
     Ok(())
 }
 
-/// Draws the names of the series, as many in a line as find room; where the last line ends.
+/// Draws the names of the series, as many per line as fit; returns the bottom of the last line.
 fn legend(
     chart: &Chart,
     root: &DrawingArea<SVGBackend<'_>, plotters::coord::Shift>,
@@ -207,7 +213,7 @@ fn legend(
         if left + width > i32::try_from(SIZE.0)? && left > 8 {
             (left, top) = (8, top + LEGEND.1);
         }
-        let font = (FONT, 14).into_font().color(&ink_sign(series.ink));
+        let font = (FONT, 14).into_font().color(&placeholder(series.color));
         let few = series.points.len() <= FEW_POINTS;
         let mark = match (series.dots, few) {
             (false, _) => "\u{2014}",
@@ -220,26 +226,31 @@ fn legend(
     Ok(top + LEGEND.1)
 }
 
-/// The looks of all signs, by day and by night.
+/// Style sheet that replaces the placeholders.
 fn style() -> String {
-    let hex = |sign: RGBColor| format!("#{:02X}{:02X}{:02X}", sign.0, sign.1, sign.2);
-    let mut signs = vec![(hex(GRID_SIGN), GRID), (hex(TEXT_SIGN), TEXT), (hex(SHADE_SIGN), SHADE)];
-    signs.extend(INKS.iter().enumerate().map(|(ink, looks)| (hex(ink_sign(ink)), *looks)));
-    let rules = |look: fn(&(&'static str, &'static str)) -> &'static str| {
-        let rule = |(sign, looks): &(String, (&'static str, &'static str))| {
-            let colour = look(looks);
-            format!("[fill='{sign}' i]{{fill:{colour}}}[stroke='{sign}' i]{{stroke:{colour}}}")
+    let hex = |color: RGBColor| format!("#{:02X}{:02X}{:02X}", color.0, color.1, color.2);
+    let mut colors = vec![
+        (hex(GRID_PLACEHOLDER), GRID),
+        (hex(TEXT_PLACEHOLDER), TEXT),
+        (hex(SHADE_PLACEHOLDER), SHADE),
+    ];
+    let palette = PALETTE.iter().enumerate();
+    colors.extend(palette.map(|(index, color)| (hex(placeholder(index)), *color)));
+    let rules = |scheme: fn(&SchemeColor) -> &'static str| {
+        let rule = |(hex, color): &(String, SchemeColor)| {
+            let color = scheme(color);
+            format!("[fill='{hex}' i]{{fill:{color}}}[stroke='{hex}' i]{{stroke:{color}}}")
         };
-        signs.iter().map(rule).collect::<String>()
+        colors.iter().map(rule).collect::<String>()
     };
-    let (day, night) = (rules(|looks| looks.0), rules(|looks| looks.1));
+    let (light, dark) = (rules(|color| color.0), rules(|color| color.1));
     format!(
-        "<style>text{{font-family:system-ui,sans-serif}}{day}\
-         @media (prefers-color-scheme:dark){{{night}}}</style>"
+        "<style>text{{font-family:system-ui,sans-serif}}{light}\
+         @media (prefers-color-scheme:dark){{{dark}}}</style>"
     )
 }
 
-/// Microseconds as people read them on an axis: `10 ms`.
+/// Formats microseconds for an axis: `10 ms`.
 pub fn microseconds(value: f64) -> String {
     if value >= 1e6 {
         format!("{} s", value / 1e6)
@@ -268,12 +279,12 @@ mod tests {
             y: axis("latency", Scale::Log, 10.0..100_000.0),
             shaded: Some(10.0..20.0),
             strips: vec![(1, 10.0..20.0)],
-            series: vec![Series { name: "p99".to_owned(), ink: 1, dots: false, points }],
+            series: vec![Series { name: "p99".to_owned(), color: 1, dots: false, points }],
         }
     }
 
     #[test]
-    fn a_chart_is_one_well_formed_svg_with_its_style_line_and_shade() {
+    fn a_chart_is_one_svg_with_style_line_and_shade() {
         let svg = svg(&chart()).unwrap();
         assert!(svg.starts_with("<svg ") && svg.trim_end().ends_with("</svg>"), "{svg}");
         assert_eq!(svg.matches("<style>").count(), 1);
@@ -287,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn a_legend_takes_as_many_lines_as_it_needs() {
+    fn a_long_legend_has_several_lines() {
         let mut chart = chart();
         let one = svg(&chart).unwrap();
         let name = "a name of some length".to_owned();
@@ -300,10 +311,10 @@ mod tests {
     }
 
     #[test]
-    fn a_logarithmic_axis_covers_whole_tenfolds() {
+    fn a_logarithmic_axis_covers_whole_powers_of_ten() {
         let axis = chart().y;
-        assert_eq!(axis.placed(), 1.0..5.0);
-        assert_eq!((axis.place(1000.0), axis.place(0.0)), (3.0, 1.0));
+        assert_eq!(axis.positions(), 1.0..5.0);
+        assert_eq!((axis.position(1000.0), axis.position(0.0)), (3.0, 1.0));
         assert_eq!(axis.label_of(2.5), "");
     }
 }

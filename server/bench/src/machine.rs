@@ -1,35 +1,35 @@
-//! What the figures were measured on: a figure without its machine says little.
+//! Description of the machine under test, which every report shows beside its results.
 
 use std::fs;
 use std::path::Path;
 
 use serde::Serialize;
 
-/// The machine, its kernel and its settings of memory.
+/// Hardware, kernel and memory settings of a machine.
 #[derive(Debug, Clone, Serialize)]
 pub struct Machine {
-    /// When this was read, in UTC: `2026-11-24`.
+    /// Date in UTC: `2026-11-24`.
     pub date: String,
-    /// The version of this program.
+    /// Version of this program.
     pub cowherd: &'static str,
-    /// The processor's name.
+    /// Model name of the processor.
     pub processor: String,
-    /// Processors that this process may use.
+    /// Number of processors that this process may use.
     pub cores: usize,
-    /// Bytes of memory.
+    /// Size of main memory in bytes.
     pub memory_bytes: u64,
-    /// `Linux 6.18.0 x86_64`.
+    /// Kernel and architecture: `Linux 6.18.0 x86_64`.
     pub kernel: String,
-    /// `Debian GNU/Linux 12 (bookworm)`.
+    /// Distribution: `Debian GNU/Linux 12 (bookworm)`.
     pub system: String,
-    /// Whether a hypervisor runs it.
+    /// Whether the machine is a virtual one.
     pub virtual_machine: bool,
-    /// `enabled` of transparent huge pages, the word in brackets.
+    /// Selected word of the setting `transparent_hugepage/enabled`.
     pub thp: String,
 }
 
 impl Machine {
-    /// Reads it; what cannot be read is `unknown` or zero.
+    /// Reads the description from the kernel; an unreadable item is `unknown` or zero.
     pub fn read() -> Self {
         let cpuinfo = text("/proc/cpuinfo");
         let release = text("/etc/os-release");
@@ -61,7 +61,7 @@ impl Machine {
         }
     }
 
-    /// One line for a terminal or a caption.
+    /// Formats the description as one line.
     pub fn line(&self) -> String {
         format!(
             "{}; {}, {} cores{}, {:.0} GiB; {}; {}; THP {}; cowherd {}",
@@ -78,12 +78,12 @@ impl Machine {
     }
 }
 
-/// A file of the kernel's, empty when it cannot be read.
+/// Content of a kernel file; empty if unreadable.
 pub fn text(path: &str) -> String {
     fs::read_to_string(path).unwrap_or_default()
 }
 
-/// The word in brackets of a setting like `always [madvise] never`.
+/// Selected word of a setting like `always [madvise] never`.
 pub fn bracketed(path: impl AsRef<Path>) -> Option<String> {
     let text = fs::read_to_string(path).ok()?;
     let (_, after) = text.split_once('[')?;

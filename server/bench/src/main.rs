@@ -1,28 +1,27 @@
-//! `cowherd-bench`: evidence about copy-on-write and checkpoints, on anyone's own machine.
+//! `cowherd-bench`: benchmarks of copy-on-write and of checkpoints.
 //!
-//! | module | what it does |
+//! | module | content |
 //! |---|---|
-//! | [`pages`] | the experiment: what a fork and the writes after it cost on each kind of page |
-//! | [`snapshot`] | what clients of a Redis-compatible server feel while it saves |
-//! | [`sheet`], [`charts`], [`report`] | tables, line charts, one HTML page |
-//! | [`machine`] | what the figures were measured on |
-//! | [`settings`], [`undo`] | pools and page settings; what is put back, also at Ctrl-C |
+//! | [`pages`] | cost of a fork and of the writes after it, for each kind of page |
+//! | [`snapshot`] | latency of a Redis-compatible server during a checkpoint |
+//! | [`table`], [`charts`], [`report`] | tables, line charts, HTML page |
+//! | [`machine`] | description of the machine under test |
+//! | [`settings`], [`cleanup`] | kernel settings, and their restoration, also after a signal |
 //! | [`stats`] | means, spreads, quantiles, confidence intervals |
 //!
-//! These are tools, not the server: they may allocate, print and take their time, except where a
-//! module says that it measures.
+//! Only code inside a measurement is optimized; the rest may allocate and print.
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::cast_possible_truncation))]
 
 mod charts;
+mod cleanup;
 mod machine;
 mod pages;
 mod report;
 mod settings;
-mod sheet;
 mod snapshot;
 mod stats;
-mod undo;
+mod table;
 
 use std::process::ExitCode;
 
@@ -30,24 +29,24 @@ use clap::{Parser, Subcommand};
 
 #[derive(Debug, Parser)]
 #[command(name = "cowherd-bench", about = "Measures copy-on-write and checkpoints", version)]
-struct Arguments {
+struct CommandLine {
     #[command(subcommand)]
     bench: Bench,
 }
 
 #[derive(Debug, Subcommand)]
 enum Bench {
-    /// What a fork and the writes after it cost, on each kind of page
-    Pages(pages::Arguments),
-    /// One run of that experiment, timed by it from outside
+    /// Cost of a fork and of the writes after it, for each kind of page
+    Pages(pages::PagesArguments),
+    /// One process of that experiment
     #[command(hide = true)]
-    PagesProcess(pages::process::Arguments),
-    /// What clients of a Redis-compatible server feel while it saves
-    Snapshot(Box<snapshot::Arguments>),
+    PagesProcess(pages::process::RunArguments),
+    /// Latency of a Redis-compatible server during a checkpoint
+    Snapshot(Box<snapshot::SnapshotArguments>),
 }
 
 fn main() -> ExitCode {
-    let outcome = match Arguments::parse().bench {
+    let outcome = match CommandLine::parse().bench {
         Bench::Pages(arguments) => pages::run(&arguments),
         Bench::PagesProcess(arguments) => pages::process::run(&arguments),
         Bench::Snapshot(arguments) => snapshot::run(&arguments),

@@ -1,4 +1,4 @@
-//! Where results go: files, the terminal, one HTML page that needs nothing from outside.
+//! Output of results: files, the terminal, and a self-contained HTML page.
 
 use std::fmt::Write as _;
 use std::fs;
@@ -7,12 +7,12 @@ use std::path::Path;
 use anyhow::{Context as _, Result};
 
 use super::machine::Machine;
-use super::sheet::Sheet;
+use super::table::Table;
 
-/// Writes a text to a file, or to the terminal when the path is `-`; nowhere when there is none.
+/// Writes `text` to a file, to the terminal if the path is `-`, or nowhere if there is no path.
 ///
 /// # Errors
-/// When the file cannot be written.
+/// Returns an error if the file cannot be written.
 pub fn write(path: Option<&Path>, text: &str) -> Result<()> {
     match path {
         None => {}
@@ -24,15 +24,15 @@ pub fn write(path: Option<&Path>, text: &str) -> Result<()> {
     Ok(())
 }
 
-/// A page that grows from top to bottom.
+/// HTML page that is built from top to bottom.
 #[derive(Debug)]
-pub struct Page {
+pub struct HtmlPage {
     body: String,
     title: String,
 }
 
-impl Page {
-    /// A page with its title and the machine below it.
+impl HtmlPage {
+    /// Creates a page with a title and a line about the machine.
     pub fn new(title: &str, machine: &Machine) -> Self {
         let mut page = Self { body: String::new(), title: title.to_owned() };
         page.put(&format!("<h1>{}</h1>", escaped(title)));
@@ -45,26 +45,25 @@ impl Page {
         self.body.push('\n');
     }
 
-    /// A heading and a paragraph below it.
+    /// Appends a heading and a paragraph.
     pub fn section(&mut self, title: &str, text: &str) {
         self.put(&format!("<h2>{}</h2><p>{}</p>", escaped(title), escaped(text)));
     }
 
-    /// A chart; one can scroll to its right end on a narrow screen.
+    /// Appends a chart, which scrolls horizontally on a narrow screen.
     pub fn svg(&mut self, svg: &str) {
         self.put(&format!("<figure>{svg}</figure>"));
     }
 
-    /// A list of sentences.
+    /// Appends a list of sentences.
     pub fn list(&mut self, sentences: &[String]) {
         let items = sentences.iter().map(|sentence| format!("<li>{}</li>", escaped(sentence)));
         self.put(&format!("<ul>{}</ul>", items.collect::<String>()));
     }
 
-    /// A table; one can scroll to its right end on a narrow screen. The first cell of each row
-    /// names it.
-    pub fn sheet(&mut self, sheet: &Sheet) {
-        let Sheet { title, head, rows } = sheet;
+    /// Appends a table, which scrolls horizontally on a narrow screen.
+    pub fn table(&mut self, table: &Table) {
+        let Table { title, head, rows } = table;
         let caption = escaped(title);
         let mut html = format!("<div class=scroll><table><caption>{caption}</caption><thead><tr>");
         for title in head {
@@ -84,7 +83,7 @@ impl Page {
         self.put(&html);
     }
 
-    /// The whole document.
+    /// Completes the document.
     pub fn finish(self) -> String {
         format!(
             "<!doctype html>\n<html lang=en><head><meta charset=utf-8>\n<meta name=viewport \
@@ -96,7 +95,7 @@ impl Page {
     }
 }
 
-/// Escaped, the lines below the first small.
+/// Escapes a cell's text; lines after the first are set small.
 fn lines(text: &str) -> String {
     let (first, more) = text.split_once('\n').unwrap_or((text, ""));
     let more = escaped(more).replace('\n', "<br>");
@@ -104,7 +103,7 @@ fn lines(text: &str) -> String {
     format!("{}{more}", escaped(first))
 }
 
-/// A whole number with its thousands set apart: `1,500,000`.
+/// Formats an integer with thousands separators: `1,500,000`.
 pub fn thousands(number: u64) -> String {
     let digits = number.to_string();
     let mut apart = String::new();
@@ -117,7 +116,7 @@ pub fn thousands(number: u64) -> String {
     apart
 }
 
-/// A text as it must stand in HTML.
+/// Escapes a text for HTML.
 pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
@@ -145,11 +144,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_page_is_whole_and_names_no_outside_host() {
-        let mut page = Page::new("A <title>", &Machine::read());
+    fn a_page_is_complete_and_refers_to_no_other_host() {
+        let mut page = HtmlPage::new("A <title>", &Machine::read());
         page.section("One & two", "Text.");
         let rows = vec![vec!["a\"b".to_owned(), "1 us\n[1..2]".to_owned()]];
-        page.sheet(&Sheet { title: "Latency".to_owned(), head: vec!["server", "p99"], rows });
+        page.table(&Table { title: "Latency".to_owned(), head: vec!["server", "p99"], rows });
         let html = page.finish();
         assert!(html.starts_with("<!doctype html>") && html.ends_with("</html>\n"));
         assert!(html.contains("<h1>A &lt;title&gt;</h1>") && html.contains("a&quot;b"));
@@ -159,13 +158,13 @@ mod tests {
     }
 
     #[test]
-    fn thousands_are_set_apart() {
+    fn thousands_separators() {
         let apart = [0, 999, 1000, 1_500_000].map(thousands);
         assert_eq!(apart, ["0", "999", "1,000", "1,500,000"]);
     }
 
     #[test]
-    fn a_file_that_cannot_be_written_is_named() {
+    fn a_write_error_names_the_file() {
         let error = write(Some(Path::new("/no/such/folder/x")), "text").unwrap_err();
         assert!(format!("{error:#}").contains("/no/such/folder/x"), "{error:#}");
     }

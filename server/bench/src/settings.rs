@@ -1,35 +1,35 @@
-//! Settings of the kernel that a benchmark may change, and puts back: hugetlb pools, sizes of
-//! transparent huge pages.
+//! Kernel settings that a benchmark may change and restores afterwards: hugetlb pools and the sizes
+//! of transparent huge pages.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, Result};
 
+use super::cleanup::{Cleanup, CleanupStep};
 use super::machine::bracketed;
-use super::undo::{self, Undo};
 
-/// Where the settings of transparent huge pages are.
+/// Folder with the settings of transparent huge pages.
 pub const THP: &str = "/sys/kernel/mm/transparent_hugepage";
 
-/// A hugetlb pool.
+/// Hugetlb pool of one page size.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub struct Pool {
+pub struct HugePool {
     kib: usize,
 }
 
-impl Pool {
-    /// Pages of 2 MiB.
+impl HugePool {
+    /// Pool of 2 MiB pages.
     pub const MIB_2: Self = Self { kib: 2048 };
-    /// Pages of 1 GiB.
+    /// Pool of 1 GiB pages.
     pub const GIB_1: Self = Self { kib: 1 << 20 };
 
     fn file(self, name: &str) -> PathBuf {
         PathBuf::from(format!("/sys/kernel/mm/hugepages/hugepages-{}kB/{name}", self.kib))
     }
 
-    /// Pages in it, and of them those that are free and not promised to anyone; zero where the
-    /// kernel has no such pool.
+    /// Number of pages in the pool, and of those that are free and not reserved; zero if the kernel
+    /// has no such pool.
     pub fn pages(self) -> (usize, usize) {
         let read = |name| {
             let text = fs::read_to_string(self.file(name)).unwrap_or_default();
@@ -39,46 +39,47 @@ impl Pool {
         (read("nr_hugepages"), free.saturating_sub(read("resv_hugepages")))
     }
 
-    /// The command that brings the pool to so many pages.
+    /// Shell command that resizes the pool to `pages`.
     pub fn command(self, pages: usize) -> String {
         let mib = pages * self.kib / 1024;
         format!("echo {pages} > {} ({mib} MiB)", self.file("nr_hugepages").display())
     }
 
-    /// Enlarges it until so many are free, or the kernel finds no more; put back when dropped.
+    /// Enlarges the pool until `need` pages are free or the kernel finds no more. Dropping the
+    /// result restores the size.
     ///
     /// # Errors
-    /// When the setting cannot be written: that takes root.
-    pub fn ensure_free(self, need: usize) -> Result<Undo> {
+    /// Returns an error if the setting cannot be written, which requires root.
+    pub fn ensure_free(self, need: usize) -> Result<Cleanup> {
         let (all, free) = self.pages();
         let path = self.file("nr_hugepages");
         let missing = need.saturating_sub(free);
-        let mut undo = Undo::begin();
+        let mut cleanup = Cleanup::new();
         if missing > 0 {
-            change(&mut undo, &path, &all.to_string(), &(all + missing).to_string())?;
+            change(&mut cleanup, &path, &all.to_string(), &(all + missing).to_string())?;
         }
-        Ok(undo)
+        Ok(cleanup)
     }
 }
 
-/// Lets the kernel give transparent huge pages of 64 KiB and of no other size; put back when
-/// dropped.
+/// Enables transparent huge pages of 64 KiB and disables those of 2 MiB. Dropping the result
+/// restores both settings.
 ///
 /// # Errors
-/// When a setting cannot be written: that takes root.
-pub fn only_64kb_pages() -> Result<Undo> {
-    let mut undo = Undo::begin();
+/// Returns an error if a setting cannot be written, which requires root.
+pub fn only_64kb_pages() -> Result<Cleanup> {
+    let mut cleanup = Cleanup::new();
     for (size, word) in [("hugepages-2048kB", "never"), ("hugepages-64kB", "madvise")] {
         let path = PathBuf::from(format!("{THP}/{size}/enabled"));
         let old = bracketed(&path).with_context(|| format!("cannot read {}", path.display()))?;
-        change(&mut undo, &path, &old, word)?;
+        change(&mut cleanup, &path, &old, word)?;
     }
-    Ok(undo)
+    Ok(cleanup)
 }
 
-fn change(undo: &mut Undo, path: &Path, old: &str, new: &str) -> Result<()> {
-    let written =
-        undo.after(undo::Step::Setting(path.to_owned(), old.to_owned()), || fs::write(path, new));
+fn change(cleanup: &mut Cleanup, path: &Path, old: &str, new: &str) -> Result<()> {
+    let written = cleanup
+        .guard(CleanupStep::Setting(path.to_owned(), old.to_owned()), || fs::write(path, new));
     written.with_context(|| format!("cannot write {new} to {}; are you root?", path.display()))
 }
 
@@ -87,22 +88,22 @@ mod tests {
     use super::*;
 
     #[test]
-    fn changes_are_put_back_backwards_to_what_they_were() {
+    fn dropping_restores_the_first_value() {
         let folder = tempfile::tempdir().unwrap();
         let file = folder.path().join("setting");
         fs::write(&file, "1").unwrap();
-        let mut undo = Undo::begin();
-        change(&mut undo, &file, "1", "2").unwrap();
-        change(&mut undo, &file, "2", "3").unwrap();
+        let mut cleanup = Cleanup::new();
+        change(&mut cleanup, &file, "1", "2").unwrap();
+        change(&mut cleanup, &file, "2", "3").unwrap();
         assert_eq!(fs::read_to_string(&file).unwrap(), "3");
-        drop(undo);
+        drop(cleanup);
         assert_eq!(fs::read_to_string(&file).unwrap(), "1");
     }
 
     #[test]
-    fn a_pool_names_the_command_that_fills_it() {
+    fn command_that_resizes_a_pool() {
         assert_eq!(
-            Pool::MIB_2.command(1024),
+            HugePool::MIB_2.command(1024),
             "echo 1024 > /sys/kernel/mm/hugepages/hugepages-2048kB/nr_hugepages (2048 MiB)"
         );
     }

@@ -1,31 +1,31 @@
-//! Means, spreads, quantiles and confidence intervals.
+//! Statistics of samples: mean, spread, quantiles and confidence intervals.
 
 use rand::rngs::SmallRng;
 use rand::{RngExt as _, SeedableRng as _};
 use serde::Serialize;
 
-/// Samples that the bootstrap draws.
+/// Number of bootstrap resamples.
 const RESAMPLES: usize = 4000;
 
-/// A sample of one quantity, in its own unit.
+/// Summary of a sample, in the unit of its values.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Summary {
-    /// How many were measured.
+    /// Number of values.
     pub count: usize,
     /// Arithmetic mean.
     pub mean: f64,
     /// Standard deviation of the sample (n - 1); 0 for a single value.
     pub sd: f64,
-    /// The least.
+    /// Minimum.
     pub min: f64,
-    /// The middle one, or the mean of the middle two.
+    /// Median; the mean of the middle two values of an even number.
     pub median: f64,
-    /// The most.
+    /// Maximum.
     pub max: f64,
 }
 
 impl Summary {
-    /// Sums up; `None` when there is nothing.
+    /// Summarizes values; `None` if there are none.
     pub fn of(values: &[f64]) -> Option<Self> {
         let mut sorted = values.to_vec();
         sorted.sort_by(f64::total_cmp);
@@ -39,20 +39,20 @@ impl Summary {
     }
 }
 
-/// An estimate with its confidence interval of 95 %.
+/// Estimate with its 95 % confidence interval.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Interval {
-    /// The estimate itself.
+    /// Point estimate.
     pub estimate: f64,
-    /// 2.5 % of the resampled estimates lie below.
+    /// Lower bound: the 2.5 % quantile of the resampled estimates.
     pub low: f64,
-    /// 2.5 % of them lie above.
+    /// Upper bound: the 97.5 % quantile of the resampled estimates.
     pub high: f64,
 }
 
-/// The mean of `above` divided by that of `below`, with the percentile bootstrap's interval
-/// (Efron, "Bootstrap methods: another look at the jackknife", 1979). The same values give the same
-/// interval. `None` when either is empty.
+/// Ratio of the mean of `above` to the mean of `below`, with the interval of the percentile
+/// bootstrap (Efron, "Bootstrap methods: another look at the jackknife", 1979). Deterministic.
+/// `None` if either sample is empty.
 pub fn ratio_of_means(above: &[f64], below: &[f64]) -> Option<Interval> {
     if above.is_empty() || below.is_empty() {
         return None;
@@ -72,7 +72,7 @@ pub fn ratio_of_means(above: &[f64], below: &[f64]) -> Option<Interval> {
     })
 }
 
-/// The least value that at least the share `q` of `sorted` does not exceed; `None` of nothing.
+/// Quantile `q` of sorted values by the nearest-rank method; `None` if there are none.
 pub fn quantile<T: Copy>(sorted: &[T], q: f64) -> Option<T> {
     #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "0..=len")]
     let rank = (q * sorted.len() as f64).ceil() as usize;
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_summary_is_what_one_computes_by_hand() {
+    fn summary_of_known_values() {
         let summary = Summary::of(&[4.0, 2.0, 9.0, 5.0]).unwrap();
         assert_eq!((summary.mean, summary.min, summary.median, summary.max), (5.0, 2.0, 4.5, 9.0));
         assert!((summary.sd - (26.0_f64 / 3.0).sqrt()).abs() < 1e-12);
@@ -97,7 +97,7 @@ mod tests {
     }
 
     #[test]
-    fn a_quantile_is_a_value_that_was_measured() {
+    fn quantiles_by_nearest_rank() {
         let values: Vec<u64> = (1..=1000).collect();
         assert_eq!(quantile(&values, 0.5), Some(500));
         assert_eq!(quantile(&values, 0.999), Some(999));
@@ -107,7 +107,7 @@ mod tests {
     }
 
     #[test]
-    fn an_interval_holds_the_true_ratio_and_shrinks_with_the_noise() {
+    fn an_interval_contains_the_true_ratio_and_shrinks_with_the_noise() {
         let near = |centre: f64, noise: f64| {
             let steps = (0..20).map(f64::from);
             steps.map(|i| centre + noise * (i - 9.5) / 9.5).collect::<Vec<_>>()

@@ -8,7 +8,7 @@
 
 use std::sync::OnceLock;
 
-use cowherd::keyspace::{Databases, Expiry, Keyspace, CompactLimits, layout_hash};
+use cowherd::keyspace::{CompactLimits, Databases, Expiry, Keyspace, layout_hash};
 use cowherd_arena::layout::ChunkState;
 use cowherd_arena::{ReservedArena, CHUNK_SIZE, ChunkIndex, PageKind, ShardIndex, ShardSet};
 use libfuzzer_sys::fuzz_target;

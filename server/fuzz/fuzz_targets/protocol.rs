@@ -1,24 +1,26 @@
-//! Requests: parses the input in one read and in many; requests, error and rest must be the same.
+//! Fuzz target of the request parser and the reply parser. Both parse the input in one read and in
+//! many, and must give the same result.
 //!
-//! The first three bytes of an input choose how it is cut and which limits hold; the rest is what
-//! the client sends.
+//! The first three bytes of an input select the size of reads, the size of batches, and the limits;
+//! the rest is sent by the peer.
 #![no_main]
 
 use cowherd_resp::{
-    Batch, ProtocolError, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser,
+    Batch, ProtocolError, ProtocolVersion, ReplyScanner, ReplyWriter, RequestLimits, RequestParser,
+    parse_reply,
 };
 use libfuzzer_sys::fuzz_target;
 
-/// The requests seen, and the error that ended the connection or the bytes that wait for more.
-type Outcome = (Vec<Vec<Vec<u8>>>, Result<Vec<u8>, ProtocolError>);
+/// Parsed requests, and the error of the connection or the bytes of an unfinished request.
+type ParsedInput = (Vec<Vec<Vec<u8>>>, Result<Vec<u8>, ProtocolError>);
 
 fuzz_target!(|input: &[u8]| {
-    let [read_size, max_requests, kind, sent @ ..] = input else { return };
+    let [read_size, max_requests, flags, sent @ ..] = input else { return };
     let limits = RequestLimits {
         max_bulk: 1 << 20,
-        max_inline: if kind & 1 == 0 { 32 } else { 1 << 20 },
+        max_inline: if flags & 1 == 0 { 32 } else { 1 << 20 },
         max_args: 64,
-        authenticated: kind & 2 == 0,
+        authenticated: flags & 2 == 0,
     };
     let read_size = usize::from(*read_size).max(1);
     let max_requests = usize::from(*max_requests).max(1);
@@ -28,14 +30,15 @@ fuzz_target!(|input: &[u8]| {
     assert_eq!(parts, whole);
     let bytes = connection(sent.chunks(1), &limits, usize::MAX);
     assert_eq!(bytes, whole);
+    scan_reply(sent, read_size);
 });
 
-/// Buffers what arrives, takes requests in batches, drains what was consumed.
+/// Read loop of a connection: buffers reads, parses batches, drains the consumed bytes.
 fn connection<'a>(
     reads: impl IntoIterator<Item = &'a [u8]>,
     limits: &RequestLimits,
     max_requests: usize,
-) -> Outcome {
+) -> ParsedInput {
     let (mut parser, mut batch) = (RequestParser::new(), Batch::new());
     let (mut buf, mut seen) = (Vec::new(), Vec::new());
     for read in reads {
@@ -63,7 +66,22 @@ fn connection<'a>(
     (seen, Ok(buf))
 }
 
-/// An error must reach the client as one line, whatever bytes it quotes.
+/// Finds the end of a reply in reads of `read_size`, and compares it with that of the parsed reply.
+fn scan_reply(sent: &[u8], read_size: usize) {
+    let mut scanner = ReplyScanner::new();
+    let mut end = Ok(None);
+    let mut received = 0;
+    while received < sent.len() && end == Ok(None) {
+        received = (received + read_size).min(sent.len());
+        end = scanner.scan(&sent[..received]);
+    }
+    // The scanner accepts more: it checks neither the texts of lines nor the depth.
+    if let Ok(Some((_, length))) = parse_reply(sent) {
+        assert_eq!(end, Ok(Some(length)));
+    }
+}
+
+/// An error must be encoded as one line, whatever bytes it quotes.
 fn assert_one_line(error: ProtocolError) {
     let mut reply = ReplyWriter::new(ProtocolVersion::Resp2);
     reply.protocol_error(error);

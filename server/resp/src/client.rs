@@ -106,10 +106,10 @@ pub fn parse_reply(input: &[u8]) -> Result<Option<(Reply<'_>, usize)>, InvalidRe
 enum ReplyHead<'a> {
     /// Type that consists of one line: marker and text.
     Line(u8, &'a [u8]),
-    /// Type with a length in bytes: marker and payload, `None` for null.
+    /// Type with a length in bytes: marker and payload, `None` for the null bulk string.
     Blob(u8, Option<&'a [u8]>),
-    /// Type with a number of elements: marker and number, `None` for null. A map and an attribute
-    /// count key and value.
+    /// Type with a number of elements: marker and number, `None` for the null array. A map and an
+    /// attribute count key and value.
     Aggregate(u8, Option<u64>),
 }
 
@@ -128,7 +128,7 @@ fn parse_head(
         line.strip_suffix(b"\r").and_then(<[u8]>::split_first).ok_or_else(invalid)?;
     let line_end = at + line.len() + 1;
     let count = || match parse_i64(text) {
-        Some(-1) => Ok(None),
+        Some(-1) if matches!(marker, b'$' | b'*') => Ok(None),
         Some(count) => u64::try_from(count).map(Some).map_err(|_| invalid()),
         None => Err(invalid()),
     };

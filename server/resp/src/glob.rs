@@ -83,8 +83,8 @@ fn match_class(pattern: &[u8], p: usize, byte: u8, nocase: bool) -> (bool, usize
     (found != negated, p)
 }
 
-/// Matches a range, which may be written backwards. As in Redis, the ends are swapped before letters
-/// are folded.
+/// Matches a range, which may be written backwards. As in Redis, the ends are swapped before
+/// letters are folded.
 fn in_range(from: u8, to: u8, byte: u8, nocase: bool) -> bool {
     let (low, high) = (from.min(to), from.max(to));
     if nocase {

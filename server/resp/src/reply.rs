@@ -253,8 +253,8 @@ impl ReplyWriter {
         DeferredAggregate { at: self.out.len(), depth: self.open }
     }
 
-    /// Closes an aggregate as an array of `len` elements. The header is inserted before the elements,
-    /// which moves them by its few bytes.
+    /// Closes an aggregate as an array of `len` elements. The header is inserted before the
+    /// elements, which moves them by its few bytes.
     pub fn set_array_len(&mut self, deferred: DeferredAggregate, len: usize) {
         self.insert_header(deferred, b'*', len);
     }

@@ -1,8 +1,8 @@
 //! Request parser: RESP arrays and inline requests.
 //!
-//! A [`RequestParser`] finds the complete requests in a read buffer and appends them to a [`Batch`].
-//! An argument is an [`ArgSpan`] of the buffer: parsing copies nothing, and a warm parser and batch
-//! allocate nothing.
+//! A [`RequestParser`] finds the complete requests in a read buffer and appends them to a
+//! [`Batch`]. An argument is an [`ArgSpan`] of the buffer: parsing copies nothing, and a warm
+//! parser and batch allocate nothing.
 //!
 //! ```text
 //!  buf    *2\r\n$3\r\nGET\r\n$1\r\nk\r\n*1\r\n$4\r\nPING\r\n*2\r\n$3\r\nGE
@@ -172,8 +172,8 @@ impl DoubleEndedIterator for ArgsIter<'_> {
 
 impl ExactSizeIterator for ArgsIter<'_> {}
 
-/// Limits of a request. The parser rejects a claimed length beyond a limit before it reserves memory
-/// for it.
+/// Limits of a request. The parser rejects a claimed length beyond a limit before it reserves
+/// memory for it.
 #[derive(Clone, Copy, Debug)]
 pub struct RequestLimits {
     /// Longest argument in bytes: the directive `proto-max-bulk-len`.

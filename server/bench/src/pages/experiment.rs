@@ -1,4 +1,5 @@
-//! All runs of all cells, in turns: what varies with the hour hits every cell alike.
+//! Execution of the experiment: all runs of all cells. Cells take turns, so that slow changes of
+//! the machine affect all of them alike.
 
 use std::process::{Command, Stdio};
 
@@ -6,89 +7,89 @@ use anyhow::{Context as _, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use super::Arguments;
-use super::kind::{Kind, Pattern, UNIT, Writer};
-use super::process::{Distribution, Told, Writes, now};
+use super::PagesArguments;
+use super::parameters::{MemoryKind, UNIT, WritePattern, Writer};
+use super::process::{RunReport, WriteLatency, WriteReport, now};
+use crate::cleanup::{self, Cleanup, CleanupStep};
 use crate::machine::Machine;
 use crate::settings;
 use crate::stats::Summary;
-use crate::undo::{self, Step, Undo};
 
-/// Names of the phases, in their order.
+/// Names of the phases, in order.
 pub const PHASES: [&str; 6] = ["start", "populate", "fork", "hand over", "writes", "exit"];
 
-/// So often a run is tried anew whose child did not inherit every page.
+/// Maximum number of attempts at a run, which fails if the child did not inherit every page.
 const TRIES: usize = 100;
 
-/// Everything that was found out.
+/// Results of all cells.
 #[derive(Debug, Clone, Serialize)]
 pub struct Experiment {
-    /// What it ran on.
+    /// Machine under test.
     pub machine: Machine,
-    /// One for each combination, ordered by writer, pattern, size and kind.
+    /// One cell per combination, ordered by writer, pattern, size and kind.
     pub cells: Vec<Cell>,
-    /// For each kind: which share of the memory lay on its pages.
-    pub really: Vec<(Kind, f64)>,
-    /// What could not be measured, and what would change that.
+    /// Share of a mapping that lay on pages of its kind, from 0 to 1, for each kind.
+    pub page_share: Vec<(MemoryKind, f64)>,
+    /// Cells that could not be measured: reason and remedy.
     pub left_out: Vec<String>,
 }
 
-/// One combination.
+/// Results of one combination of parameters.
 #[derive(Debug, Clone, Serialize)]
 pub struct Cell {
-    /// How memory was mapped.
-    pub kind: Kind,
-    /// How much, in units of 2 MiB.
+    /// Kind of the mapping.
+    pub kind: MemoryKind,
+    /// Size in units of 2 MiB.
     pub size: usize,
-    /// What was written after the fork.
-    pub pattern: Pattern,
-    /// Who wrote.
+    /// Addresses that were written after the fork.
+    pub pattern: WritePattern,
+    /// Process that wrote.
     pub writer: Writer,
-    /// Its runs.
+    /// Runs without a timer per write.
     pub runs: Vec<Run>,
-    /// Runs that were left out because the child did not inherit every page.
+    /// Number of discarded runs whose child did not inherit every page.
     pub forks_with_missing_pages: u64,
-    /// Why runs failed.
+    /// Errors of failed runs.
     pub failed: Vec<String>,
-    /// Single writes, of extra runs that timed each; one entry a run.
-    pub each: Vec<Distribution>,
+    /// Latency of single writes, one entry per run that timed each write.
+    pub each: Vec<WriteLatency>,
 }
 
-/// One run. Times in milliseconds.
+/// Durations of one run in milliseconds.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Run {
-    /// From before the process was started until it was gone.
+    /// Lifetime of the process, from before its start until it was waited for.
     pub whole_ms: f64,
-    /// The phases of [`PHASES`]; they add up to the whole.
+    /// Durations of the phases of [`PHASES`], which add up to the lifetime.
     pub phases_ms: [f64; 6],
-    /// Minor page faults of the writer while it wrote.
+    /// Minor page faults of the writing process during the writes.
     pub faults: u64,
 }
 
 impl Cell {
-    /// Notes how a run went. The first run of a cell only warms up.
-    fn take(&mut self, outcome: Result<(Run, Told)>, counts: bool) {
+    /// Records the outcome of a run, unless the run only warms up.
+    fn record(&mut self, outcome: Result<(Run, RunReport)>, warm_up: bool) {
         match outcome {
             Err(error) => self.failed.push(format!("{error:#}")),
-            Ok((_, Told { writes: Writes { each: Some(distribution), .. }, .. })) => {
+            Ok((_, RunReport { writes: WriteReport { each: Some(distribution), .. }, .. })) => {
                 self.each.push(distribution);
             }
-            Ok((run, _)) if counts => self.runs.push(run),
+            Ok((run, _)) if !warm_up => self.runs.push(run),
             Ok(_) => {}
         }
     }
 
-    /// The whole times of all runs.
+    /// Lifetimes of all runs in milliseconds.
     pub fn whole_ms(&self) -> Vec<f64> {
         self.runs.iter().map(|run| run.whole_ms).collect()
     }
 
-    /// The times of one phase in all runs.
+    /// Durations of one phase in all runs, in milliseconds.
     pub fn phase_ms(&self, phase: usize) -> Vec<f64> {
         self.runs.iter().map(|run| run.phases_ms[phase]).collect()
     }
 
-    /// The middle of the runs' faults.
+    /// Median number of page faults.
     pub fn faults(&self) -> f64 {
         let faults = self.runs.iter().map(|run| run.faults as f64).collect::<Vec<_>>();
         Summary::of(&faults).map_or(0.0, |summary| summary.median)
@@ -96,8 +97,14 @@ impl Cell {
 }
 
 impl Experiment {
-    /// A cell, if it was measured.
-    pub fn cell(&self, kind: Kind, size: usize, pattern: Pattern, writer: Writer) -> Option<&Cell> {
+    /// Finds a cell with at least one run.
+    pub fn cell(
+        &self,
+        kind: MemoryKind,
+        size: usize,
+        pattern: WritePattern,
+        writer: Writer,
+    ) -> Option<&Cell> {
         let wanted = |cell: &&Cell| {
             (cell.kind, cell.size, cell.pattern, cell.writer) == (kind, size, pattern, writer)
                 && !cell.runs.is_empty()
@@ -106,12 +113,12 @@ impl Experiment {
     }
 }
 
-/// Measures everything that was asked for and can be had.
+/// Runs all requested cells that the machine supports.
 ///
 /// # Errors
-/// When a run fails in a way that makes the rest worthless.
-pub fn measure(arguments: &Arguments) -> Result<Experiment> {
-    undo::at_signals()?;
+/// Returns an error if no cell can be measured.
+pub fn measure(arguments: &PagesArguments) -> Result<Experiment> {
+    cleanup::run_on_signals()?;
     let machine = Machine::read();
     let mut left_out = Vec::new();
     let (kinds, _pools) = available(arguments, &mut left_out)?;
@@ -122,14 +129,14 @@ pub fn measure(arguments: &Arguments) -> Result<Experiment> {
     let progress = ProgressBar::new((rounds * cells.len() + kinds.len()) as u64);
     let style = "{elapsed_precise} [{bar:24}] {pos}/{len} {msg}";
     progress.set_style(ProgressStyle::with_template(style)?);
-    let mut really = Vec::new();
+    let mut page_share = Vec::new();
     for (kind, _) in kinds {
         let size = arguments.sizes.iter().copied().filter(|size| kind.fits(*size)).min();
         let size = size.context("a kind without a size")?;
-        match run(kind, size, Pattern::None, Writer::Parent, Some("--look")) {
-            Ok((_, told)) => {
-                let bytes = told.really_bytes.unwrap_or(0) as f64;
-                really.push((kind, bytes / (size * UNIT) as f64));
+        match run(kind, size, WritePattern::None, Writer::Parent, Some("--check-pages")) {
+            Ok((_, report)) => {
+                let bytes = report.bytes_on_pages.unwrap_or(0) as f64;
+                page_share.push((kind, bytes / (size * UNIT) as f64));
             }
             Err(error) => left_out.push(format!("{error:#}")),
         }
@@ -139,9 +146,9 @@ pub fn measure(arguments: &Arguments) -> Result<Experiment> {
         for cell in &mut cells {
             progress.set_message(format!("{} {}", cell.kind.name(), cell.pattern.name()));
             let each = round > runs;
-            if !each || cell.pattern != Pattern::None {
-                let outcome = whole_run(cell, each.then_some("--each"));
-                cell.take(outcome, round > 0);
+            if !each || cell.pattern != WritePattern::None {
+                let outcome = complete_run(cell, each.then_some("--time-each"));
+                cell.record(outcome, round == 0);
             }
             progress.inc(1);
         }
@@ -153,10 +160,10 @@ pub fn measure(arguments: &Arguments) -> Result<Experiment> {
         cells.iter().flat_map(|cell| &cell.failed).next().map_or("", String::as_str)
     );
     left_out.extend(cells.iter().filter_map(failures));
-    Ok(Experiment { machine, cells, really, left_out })
+    Ok(Experiment { machine, cells, page_share, left_out })
 }
 
-/// What to say of a cell in which runs failed.
+/// Sentence about a cell with failed runs.
 fn failures(cell: &Cell) -> Option<String> {
     let why = cell.failed.first()?;
     let Cell { kind, size, pattern, writer, failed, .. } = cell;
@@ -165,23 +172,23 @@ fn failures(cell: &Cell) -> Option<String> {
     Some(format!("{count} runs of {kind}, {size} x 2 MiB, {pattern}, {writer}: {why}"))
 }
 
-/// A kind that can be had, up to a size.
-type Available = (Kind, usize);
+/// Kind that the machine supports, and its largest size.
+type AvailableKind = (MemoryKind, usize);
 
-/// The kinds that can be had, and the changes that make it so.
+/// Determines the kinds that the machine supports; enlarges pools if allowed.
 fn available(
-    arguments: &Arguments,
+    arguments: &PagesArguments,
     left_out: &mut Vec<String>,
-) -> Result<(Vec<Available>, Vec<Undo>)> {
+) -> Result<(Vec<AvailableKind>, Vec<Cleanup>)> {
     let (mut kinds, mut changes) = (Vec::new(), Vec::new());
-    let written = arguments.patterns.iter().any(|pattern| *pattern != Pattern::None);
+    let written = arguments.patterns.iter().any(|pattern| *pattern != WritePattern::None);
     for kind in arguments.kinds.iter().copied() {
         let sizes = arguments.sizes.iter().copied().filter(|size| kind.fits(*size));
         let Some(most) = sizes.clone().max() else {
             left_out.push(format!("{}: only for whole GiB, so for sizes like 512", kind.name()));
             continue;
         };
-        if let Some(why) = kind.refused(arguments.set_mthp) {
+        if let Some(why) = kind.unavailable(arguments.set_mthp) {
             left_out.push(format!("{}: {why}", kind.name()));
             continue;
         }
@@ -190,7 +197,7 @@ fn available(
             continue;
         };
         if arguments.set_pool {
-            // Whatever is dropped first must be the newest.
+            // A vector drops its elements in order, and the newest change must be reverted first.
             changes.insert(0, pool.ensure_free(need)?);
         }
         let (all, free) = pool.pages();
@@ -210,12 +217,12 @@ fn available(
     Ok((kinds, changes))
 }
 
-fn cells(arguments: &Arguments, kinds: &[Available]) -> Vec<Cell> {
+fn cells(arguments: &PagesArguments, kinds: &[AvailableKind]) -> Vec<Cell> {
     let mut cells = Vec::new();
     for writer in &arguments.writers {
         for pattern in &arguments.patterns {
             for size in &arguments.sizes {
-                let fits = |(kind, most): &&Available| kind.fits(*size) && size <= most;
+                let fits = |(kind, most): &&AvailableKind| kind.fits(*size) && size <= most;
                 for (kind, _) in kinds.iter().filter(fits) {
                     cells.push(Cell {
                         kind: *kind,
@@ -234,53 +241,54 @@ fn cells(arguments: &Arguments, kinds: &[Available]) -> Vec<Cell> {
     cells
 }
 
-/// One run whose child inherited everything.
-fn whole_run(cell: &mut Cell, option: Option<&str>) -> Result<(Run, Told)> {
+/// Repeats a run until its child has inherited every page.
+fn complete_run(cell: &mut Cell, option: Option<&str>) -> Result<(Run, RunReport)> {
     for _ in 0..TRIES {
-        let (run, told) = run(cell.kind, cell.size, cell.pattern, cell.writer, option)?;
-        if told.writes.missing == 0 {
-            return Ok((run, told));
+        let (run, report) = run(cell.kind, cell.size, cell.pattern, cell.writer, option)?;
+        if report.writes.missing == 0 {
+            return Ok((run, report));
         }
         cell.forks_with_missing_pages += 1;
     }
     bail!("{}: no child of {TRIES} had inherited every page", cell.kind.name())
 }
 
-/// One process from its start to its end.
+/// Starts one process of the experiment and waits for its end.
 fn run(
-    kind: Kind,
+    kind: MemoryKind,
     size: usize,
-    pattern: Pattern,
+    pattern: WritePattern,
     writer: Writer,
     option: Option<&str>,
-) -> Result<(Run, Told)> {
-    let _pages = if kind == Kind::Mthp { Some(settings::only_64kb_pages()?) } else { None };
+) -> Result<(Run, RunReport)> {
+    let _pages = if kind == MemoryKind::Mthp { Some(settings::only_64kb_pages()?) } else { None };
     let mut command = Command::new(std::env::current_exe()?);
     command.args(["pages-process", "--kind", kind.name(), "--size", &size.to_string()]);
     command.args(["--pattern", pattern.name(), "--writer", writer.name()]).args(option);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     let begin = now()?;
-    let mut undo = Undo::begin();
-    let process = undo.start(Step::Process, || {
+    let mut cleanup = Cleanup::new();
+    let process = cleanup.start_process(CleanupStep::Process, || {
         let process = command.spawn().context("cannot start a process of the experiment")?;
         let id = process.id();
         Ok((process, id))
     })?;
     let output = process.wait_with_output()?;
     let end = now()?;
-    undo.processes_ended();
+    cleanup.forget_processes();
     if !output.status.success() {
-        let said = String::from_utf8_lossy(&output.stderr);
-        bail!("{} of {size} x 2 MiB: {} {}", kind.name(), output.status, said.trim());
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        bail!("{} of {size} x 2 MiB: {} {}", kind.name(), output.status, stderr.trim());
     }
-    let told: Told = serde_json::from_slice(&output.stdout).context("a run told nothing")?;
-    let borders =
-        [begin, told.up, told.populated, told.forked, told.writes.begin, told.writes.end, end];
+    let report: RunReport =
+        serde_json::from_slice(&output.stdout).context("a run printed no report")?;
+    let RunReport { up, populated, forked, ref writes, .. } = report;
+    let boundaries = [begin, up, populated, forked, writes.begin, writes.end, end];
     let mut phases_ms = [0.0; 6];
-    for (phase, pair) in phases_ms.iter_mut().zip(borders.windows(2)) {
-        // Below zero where a child begins to write before the fork has returned in the parent.
+    for (phase, pair) in phases_ms.iter_mut().zip(boundaries.windows(2)) {
+        // Negative if the child begins to write before the fork has returned in the parent.
         *phase = (pair[1] as f64 - pair[0] as f64) / 1e6;
     }
     let whole_ms = (end - begin) as f64 / 1e6;
-    Ok((Run { whole_ms, phases_ms, faults: told.writes.faults }, told))
+    Ok((Run { whole_ms, phases_ms, faults: writes.faults }, report))
 }

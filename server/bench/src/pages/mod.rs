@@ -1,27 +1,28 @@
-//! `cowherd bench pages`: what a fork and the writes after it cost on each kind of page.
+//! `cowherd bench pages`: cost of a fork and of the writes after it, for each kind of page.
 //!
-//! The experiment was published as "There's a CoW holding up my HugePages": memory is populated,
-//! the process forks, and one side writes a byte in each 2 MiB (sparse) or in each 4 KiB (dense)
-//! while the other holds still; the whole process is timed. Here it is repeated to the letter on
-//! private pages of 4 KiB and on private hugetlb pages of 2 MiB, with the child writing; beyond
-//! that with more kinds of pages, with the parent writing, and with the phases and the single
-//! writes timed.
+//! The experiment was published as "There's a CoW holding up my HugePages": a process populates
+//! memory and forks; then parent or child writes one byte per 2 MiB (sparse) or per 4 KiB (dense)
+//! while the other process waits; the lifetime of the whole process is measured. This module
+//! repeats the published experiment (private pages of 4 KiB, private hugetlb pages of 2 MiB, the
+//! child writes) and extends it to more kinds of pages, to writes by the parent, and to the
+//! durations of the phases and of single writes.
 //!
 //! ```text
-//!   experiment   all cells in turns; starts ...
-//!     process      ... one process a run: map, populate, fork, write
-//!       memory       mappings of each kind
-//!   verdict      ratios beside the published ones, in words
-//!   tables, plots
+//!   experiment       runs all cells in turns, and starts ...
+//!     process          ... one process per run: map, populate, fork, write
+//!       memory           mapping of each kind
+//!   parameters       kind of memory, write pattern, writing process
+//!   conclusions      ratios beside the published ones, in sentences
+//!   tables, plots    output
 //! ```
 
+mod conclusions;
 mod experiment;
-mod kind;
 mod memory;
+mod parameters;
 mod plots;
 pub mod process;
 mod tables;
-mod verdict;
 
 use std::fs;
 use std::path::PathBuf;
@@ -31,11 +32,11 @@ use serde::Serialize;
 
 use super::report;
 use experiment::Experiment;
-use kind::{Kind, Pattern, Writer};
+use parameters::{MemoryKind, WritePattern, Writer};
 
-/// What `cowherd bench pages` is asked to do.
+/// Arguments of `cowherd bench pages`.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Arguments {
+pub struct PagesArguments {
     /// Runs of each cell
     #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(1..))]
     runs: u16,
@@ -47,13 +48,13 @@ pub struct Arguments {
     sizes: Vec<usize>,
     /// Kinds of memory
     #[arg(long, value_enum, value_delimiter = ',', default_values_t = DEFAULT_KINDS)]
-    kinds: Vec<Kind>,
+    kinds: Vec<MemoryKind>,
     /// What is written after the fork
     #[arg(
         long, value_enum, value_delimiter = ',',
-        default_values_t = [Pattern::Sparse, Pattern::Dense]
+        default_values_t = [WritePattern::Sparse, WritePattern::Dense]
     )]
-    patterns: Vec<Pattern>,
+    patterns: Vec<WritePattern>,
     /// Who writes after the fork
     #[arg(
         long, value_enum, value_delimiter = ',',
@@ -77,14 +78,14 @@ pub struct Arguments {
     csv: Option<PathBuf>,
 }
 
-const DEFAULT_KINDS: [Kind; 7] = [
-    Kind::Small,
-    Kind::Thp,
-    Kind::Mthp,
-    Kind::Huge2Mb,
-    Kind::Huge1Gb,
-    Kind::SharedSmall,
-    Kind::Shared2Mb,
+const DEFAULT_KINDS: [MemoryKind; 7] = [
+    MemoryKind::Small,
+    MemoryKind::Thp,
+    MemoryKind::Mthp,
+    MemoryKind::Huge2Mb,
+    MemoryKind::Huge1Gb,
+    MemoryKind::SharedSmall,
+    MemoryKind::Shared2Mb,
 ];
 
 fn size(text: &str) -> Result<usize, String> {
@@ -92,21 +93,21 @@ fn size(text: &str) -> Result<usize, String> {
     parsed.ok_or_else(|| format!("'{text}' is no size between 1 and {}", 1 << 20))
 }
 
-/// The experiment with what follows from it.
+/// Content of `pages.json`.
 #[derive(Serialize)]
-struct Outcome<'a> {
+struct PagesReport<'a> {
     experiment: &'a Experiment,
-    ratios: Vec<verdict::Ratio>,
-    verdict: &'a [String],
+    ratios: Vec<conclusions::Ratio>,
+    conclusions: &'a [String],
 }
 
-/// Measures, prints tables and verdict, writes what was asked for.
+/// Runs the experiment, prints tables and conclusions, writes the requested files.
 ///
 /// # Errors
-/// When nothing can be measured, or a file cannot be written.
-pub fn run(arguments: &Arguments) -> Result<()> {
+/// Returns an error if nothing can be measured or a file cannot be written.
+pub fn run(arguments: &PagesArguments) -> Result<()> {
     let experiment = experiment::measure(arguments)?;
-    let sentences = verdict::sentences(&experiment);
+    let sentences = conclusions::sentences(&experiment);
     println!("{}", tables::text(&experiment));
     for sentence in &sentences {
         println!("{sentence}");
@@ -114,9 +115,9 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     for left_out in &experiment.left_out {
         println!("Left out: {left_out}");
     }
-    let ratios = verdict::ratios(&experiment);
-    let outcome = Outcome { experiment: &experiment, ratios, verdict: &sentences };
-    let json = serde_json::to_string_pretty(&outcome)?;
+    let ratios = conclusions::ratios(&experiment);
+    let report = PagesReport { experiment: &experiment, ratios, conclusions: &sentences };
+    let json = serde_json::to_string_pretty(&report)?;
     let csv = tables::csv(&experiment)?;
     report::write(arguments.json.as_deref(), &json)?;
     report::write(arguments.csv.as_deref(), &csv)?;

@@ -1,29 +1,30 @@
-//! The report: the verdict, the whole process by size, the tables.
+//! HTML report of the experiment: conclusions, charts by size, tables.
 
 use std::fs;
 use std::path::Path;
 
 use anyhow::{Context as _, Result};
 
-use super::Arguments;
+use super::PagesArguments;
+use super::conclusions::{published, sentences};
 use super::experiment::Experiment;
-use super::kind::{Kind, Pattern, Writer};
-use super::tables::{self, Part};
-use super::verdict::{published, sentences};
+use super::parameters::{MemoryKind, WritePattern, Writer};
+use super::tables::{self, CellGroup};
 use crate::charts::{Axis, Chart, Scale, Series, svg};
-use crate::report::Page;
+use crate::report::HtmlPage;
 use crate::stats::Summary;
 
 const FORK: usize = 2;
 const WRITES: usize = 4;
 
-/// Writes `pages.html`, and each chart as an SVG of its own.
+/// Writes `pages.html` and one SVG file per chart.
 ///
 /// # Errors
-/// When a file cannot be written.
-pub fn write(experiment: &Experiment, arguments: &Arguments, folder: &Path) -> Result<()> {
-    let mut page = Page::new("What copy-on-write costs on each kind of page", &experiment.machine);
-    page.section("What it says", "");
+/// Returns an error if a file cannot be written.
+pub fn write(experiment: &Experiment, arguments: &PagesArguments, folder: &Path) -> Result<()> {
+    let mut page =
+        HtmlPage::new("What copy-on-write costs on each kind of page", &experiment.machine);
+    page.section("Conclusions", "");
     page.list(&sentences(experiment));
     page.section(
         "The experiment",
@@ -36,33 +37,33 @@ pub fn write(experiment: &Experiment, arguments: &Arguments, folder: &Path) -> R
             arguments.runs, arguments.fault_runs
         ),
     );
-    page.list(&[tables::really(experiment), experiment.left_out.clone()].concat());
-    for part in tables::parts(experiment) {
-        page.section(&part.title(), "");
-        let charts: &[_] = match part.pattern {
-            Pattern::None => &[("fork", Some(FORK))],
+    page.list(&[tables::page_shares(experiment), experiment.left_out.clone()].concat());
+    for group in tables::cell_groups(experiment) {
+        page.section(&group.title(), "");
+        let charts: &[_] = match group.pattern {
+            WritePattern::None => &[("fork", Some(FORK))],
             _ => &[("writes", Some(WRITES)), ("whole", None)],
         };
         for (what, phase) in charts {
-            let drawn = svg(&by_size(experiment, &part, *phase))?;
-            let name = format!("{what}-{}-{}.svg", part.pattern.name(), part.writer.name());
+            let drawn = svg(&by_size(experiment, &group, *phase))?;
+            let name = format!("{what}-{}-{}.svg", group.pattern.name(), group.writer.name());
             let path = folder.join(name);
             fs::write(&path, &drawn).with_context(|| format!("cannot write {}", path.display()))?;
             page.svg(&drawn);
         }
-        for sheet in part.sheets() {
-            page.sheet(&sheet);
+        for table in group.tables() {
+            page.table(&table);
         }
     }
     let path = folder.join("pages.html");
     fs::write(&path, page.finish()).with_context(|| format!("cannot write {}", path.display()))
 }
 
-/// Mean time by size, a line a kind: of the whole process, or of one phase.
-fn by_size(experiment: &Experiment, part: &Part<'_>, phase: Option<usize>) -> Chart {
-    let (pattern, writer, kinds) = (part.pattern, part.writer, part.kinds());
+/// Chart of the mean duration by size, one line per kind: of one phase, or of the whole process.
+fn by_size(experiment: &Experiment, group: &CellGroup<'_>, phase: Option<usize>) -> Chart {
+    let (pattern, writer, kinds) = (group.pattern, group.writer, group.kinds());
     let mut series = Vec::new();
-    for (ink, kind) in kinds.iter().enumerate() {
+    for (color, kind) in kinds.iter().enumerate() {
         let cells = experiment
             .cells
             .iter()
@@ -72,18 +73,18 @@ fn by_size(experiment: &Experiment, part: &Part<'_>, phase: Option<usize>) -> Ch
             Some(((cell.size * 2) as f64, Summary::of(&values)?.mean))
         };
         let points = cells.filter_map(point).collect();
-        series.push(Series { name: kind.name().to_owned(), ink, dots: false, points });
+        series.push(Series { name: kind.name().to_owned(), color, dots: false, points });
     }
-    if phase.is_none() && writer == Writer::Child && pattern != Pattern::None {
+    if phase.is_none() && writer == Writer::Child && pattern != WritePattern::None {
         for (kind, name) in
-            [(Kind::Huge2Mb, "huge-2mb, published"), (Kind::Small, "small, published")]
+            [(MemoryKind::Huge2Mb, "huge-2mb, published"), (MemoryKind::Small, "small, published")]
         {
-            let ink = kinds.iter().position(|known| *known == kind).unwrap_or(7);
+            let color = kinds.iter().position(|known| *known == kind).unwrap_or(7);
             let points = [1, 128, 256, 512]
                 .into_iter()
                 .filter_map(|size| Some(((size * 2) as f64, published(kind, size, pattern)?.0)));
             let points = points.collect();
-            series.push(Series { name: name.to_owned(), ink, dots: true, points });
+            series.push(Series { name: name.to_owned(), color, dots: true, points });
         }
     }
     let points = || series.iter().flat_map(|series| &series.points);

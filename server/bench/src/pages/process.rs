@@ -1,12 +1,12 @@
-//! One run: a process that maps, populates, forks, lets one side write, and ends.
+//! One run of the experiment: a process that maps, populates, forks, writes, and ends.
 //!
 //! ```text
 //!   parent   map, write every byte | fork |  writes, if it is the writer  | wait | end
 //!   child                             '-> |  writes, if it is the writer  | end
 //! ```
 //!
-//! Who does not write is held still by a pipe, so that every page is still shared when it is
-//! written. Invariant: this process has one thread, so the child may do whatever its parent could.
+//! The process that does not write blocks on a pipe, so that every page is still shared when it is
+//! written. Invariant: this process has one thread, so the child may call any function.
 #![expect(unsafe_code, reason = "the experiment is a fork")]
 
 use std::fs::File;
@@ -20,105 +20,106 @@ use nix::time::{ClockId, clock_gettime};
 use nix::unistd::{ForkResult, fork, pipe};
 use serde::{Deserialize, Serialize};
 
-use super::kind::{Kind, Pattern, UNIT, Writer};
 use super::memory::Region;
+use super::parameters::{MemoryKind, UNIT, WritePattern, Writer};
 use cowherd_arena::clock::monotonic_ns;
 
-/// The slowest write that is told apart, in nanoseconds.
-const SLOWEST: u64 = 60_000_000_000;
+/// Upper bound of the histogram of writes, in nanoseconds.
+const MAX_WRITE_NS: u64 = 60_000_000_000;
 
-/// What one run is to do.
+/// Arguments of one run.
 #[derive(Debug, Clone, clap::Args)]
-pub struct Arguments {
-    /// How memory is mapped
+pub struct RunArguments {
+    /// Kind of the mapping
     #[arg(long, value_enum)]
-    pub kind: Kind,
-    /// How much of it, in units of 2 MiB
+    pub kind: MemoryKind,
+    /// Size in units of 2 MiB
     #[arg(long)]
     pub size: usize,
-    /// What is written
+    /// Addresses that are written
     #[arg(long, value_enum)]
-    pub pattern: Pattern,
-    /// Who writes
+    pub pattern: WritePattern,
+    /// Process that writes
     #[arg(long, value_enum)]
     pub writer: Writer,
-    /// Time every write alone
+    /// Time each write
     #[arg(long)]
-    pub each: bool,
-    /// Look up which pages are really there
+    pub time_each: bool,
+    /// Determine how much memory lies on pages of the kind
     #[arg(long)]
-    pub look: bool,
+    pub check_pages: bool,
 }
 
-/// What the writer saw.
+/// Measurements of the writing process.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Writes {
-    /// When it began, in nanoseconds of CLOCK_MONOTONIC.
+pub struct WriteReport {
+    /// Time of the first write, in nanoseconds of CLOCK_MONOTONIC.
     pub begin: u64,
-    /// When it ended.
+    /// Time after the last write.
     pub end: u64,
-    /// Its minor page faults meanwhile.
+    /// Minor page faults during the writes.
     pub faults: u64,
-    /// Each write, if they were timed.
-    pub each: Option<Distribution>,
-    /// Pages that the child did not inherit, if it is hugetlb memory. Linux 6.18 sometimes leaves
-    /// one of 1 GiB out; a run with one says nothing about copying.
+    /// Latency of single writes, if timed.
+    pub each: Option<WriteLatency>,
+    /// Number of hugetlb pages that the child did not inherit. Linux 6.18 sometimes omits a page of
+    /// 1 GiB; such a run is no measurement of copying.
     pub missing: usize,
 }
 
-/// Times of single writes, in microseconds.
+/// Latency of single writes in microseconds.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Distribution {
-    /// How many writes.
+pub struct WriteLatency {
+    /// Number of writes.
     pub count: u64,
-    /// Their mean.
+    /// Mean.
     pub mean_us: f64,
-    /// Half of them took no longer.
+    /// Median.
     pub p50_us: f64,
-    /// 99 % took no longer.
+    /// 99th percentile.
     pub p99_us: f64,
-    /// 99.9 % took no longer.
+    /// 99.9th percentile.
     pub p999_us: f64,
-    /// The slowest.
+    /// Maximum.
     pub max_us: f64,
 }
 
-/// What a run tells whoever started it, as a line of JSON. Times in nanoseconds of CLOCK_MONOTONIC.
+/// Report that a run prints as a line of JSON. Times are nanoseconds of CLOCK_MONOTONIC.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Told {
-    /// The process was up.
+pub struct RunReport {
+    /// Start of `main`.
     pub up: u64,
-    /// Every byte was written once.
+    /// End of the first writes.
     pub populated: u64,
-    /// The fork had returned in the parent.
+    /// Return of `fork` in the parent.
     pub forked: u64,
-    /// The writes.
-    pub writes: Writes,
-    /// Bytes of the region on pages of its kind, if they were looked up.
-    pub really_bytes: Option<u64>,
+    /// Measurements of the writes after the fork.
+    pub writes: WriteReport,
+    /// Bytes of the mapping that lie on pages of its kind, if requested.
+    pub bytes_on_pages: Option<u64>,
 }
 
-/// Nanoseconds of CLOCK_MONOTONIC, which all processes share.
+/// Reads CLOCK_MONOTONIC, which is the same in all processes, in nanoseconds.
 ///
 /// # Errors
-/// Never on Linux.
+/// Returns the error of `clock_gettime`, which cannot fail on Linux.
 pub fn now() -> Result<u64> {
     let time = clock_gettime(ClockId::CLOCK_MONOTONIC)?;
     Ok(u64::try_from(time.tv_sec())? * 1_000_000_000 + u64::try_from(time.tv_nsec())?)
 }
 
-/// Does the run and prints what it has to tell.
+/// Executes the run and prints its report.
 ///
 /// # Errors
-/// When memory of this kind cannot be had, or the child dies of it.
-pub fn run(arguments: &Arguments) -> Result<()> {
+/// Returns an error if the memory cannot be mapped or the child fails.
+pub fn run(arguments: &RunArguments) -> Result<()> {
     let up = now()?;
     let before = mthp_allocations();
     let mut region = Region::map(arguments.kind, arguments.size * UNIT)?;
     region.fill();
     let populated = now()?;
-    let really_bytes = arguments.look.then(|| really(arguments.kind, &region, before));
-    // Made before the fork, or its memory would count as faults.
+    let bytes_on_pages =
+        arguments.check_pages.then(|| bytes_on_pages(arguments.kind, &region, before));
+    // Created before the fork, so that page faults of its memory are not counted.
     let mut writes = Vec::new();
     let (hold, release) = pipe()?;
     let (read, write) = pipe()?;
@@ -126,20 +127,20 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     let child = match unsafe { fork() }.context("cannot fork")? {
         ForkResult::Child => {
             drop((release, read));
-            let told = match arguments.writer {
+            let report = match arguments.writer {
                 Writer::Child => {
-                    let missing = region.missing(arguments.kind)?;
-                    let writes = Writes { missing, ..write_all(&mut region, arguments)? };
+                    let missing = region.missing_pages(arguments.kind)?;
+                    let writes = WriteReport { missing, ..write_all(&mut region, arguments)? };
                     serde_json::to_vec(&writes)?
                 }
                 Writer::Parent => {
-                    let missing = region.missing(arguments.kind)?;
-                    // Returns when the parent lets go of the other end.
+                    let missing = region.missing_pages(arguments.kind)?;
+                    // Returns when the parent closes the other end.
                     File::from(hold).read_to_end(&mut Vec::new())?;
                     serde_json::to_vec(&missing)?
                 }
             };
-            File::from(write).write_all(&told)?;
+            File::from(write).write_all(&report)?;
             std::process::exit(0);
         }
         ForkResult::Parent { child } => child,
@@ -154,31 +155,35 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     File::from(read).read_to_end(&mut writes)?;
     match waitpid(child, None)? {
         WaitStatus::Exited(_, 0) => {}
-        status => bail!(
-            "the child ended with {status:?}; a hugetlb pool that runs dry kills it by SIGBUS"
-        ),
+        status => {
+            bail!("the child ended with {status:?}; an exhausted hugetlb pool kills it by SIGBUS")
+        }
     }
     let writes = match own {
-        Some(own) => Writes {
-            missing: serde_json::from_slice(&writes).context("the child told nothing")?,
+        Some(own) => WriteReport {
+            missing: serde_json::from_slice(&writes).context("the child sent no report")?,
             ..own
         },
-        None => serde_json::from_slice(&writes).context("the child told nothing")?,
+        None => serde_json::from_slice(&writes).context("the child sent no report")?,
     };
-    println!("{}", serde_json::to_string(&Told { up, populated, forked, writes, really_bytes })?);
+    println!(
+        "{}",
+        serde_json::to_string(&RunReport { up, populated, forked, writes, bytes_on_pages })?
+    );
     Ok(())
 }
 
-fn write_all(region: &mut Region, arguments: &Arguments) -> Result<Writes> {
-    // Pages of 1 GiB are more than was asked for: only that much is written.
+fn write_all(region: &mut Region, arguments: &RunArguments) -> Result<WriteReport> {
+    // A mapping of 1 GiB pages may be larger than requested.
     let bytes = region.bytes().min(arguments.size * UNIT);
     let offsets = arguments.pattern.offsets(bytes);
     let faults = || getrusage(UsageWho::RUSAGE_SELF).map(|usage| usage.minor_page_faults());
-    let mut each = Histogram::<u64>::new_with_bounds(1, SLOWEST, 3)?;
+    let mut each = Histogram::<u64>::new_with_bounds(1, MAX_WRITE_NS, 3)?;
+    // The first call calibrates the clock.
     monotonic_ns();
     let faults_before = faults()?;
     let begin = now()?;
-    if arguments.each {
+    if arguments.time_each {
         for offset in offsets {
             let before = monotonic_ns();
             region.touch(offset);
@@ -192,7 +197,7 @@ fn write_all(region: &mut Region, arguments: &Arguments) -> Result<Writes> {
     let end = now()?;
     let faults = u64::try_from(faults()? - faults_before)?;
     let us = |nanoseconds: u64| nanoseconds as f64 / 1000.0;
-    let each = (arguments.each && !each.is_empty()).then(|| Distribution {
+    let each = (arguments.time_each && !each.is_empty()).then(|| WriteLatency {
         count: each.len(),
         mean_us: each.mean() / 1000.0,
         p50_us: us(each.value_at_quantile(0.5)),
@@ -201,12 +206,12 @@ fn write_all(region: &mut Region, arguments: &Arguments) -> Result<Writes> {
         max_us: us(each.max()),
     });
     ensure!(begin <= end, "the clock went backwards");
-    Ok(Writes { begin, end, faults, each, missing: 0 })
+    Ok(WriteReport { begin, end, faults, each, missing: 0 })
 }
 
-/// Bytes of the region that lie on pages of its kind.
-fn really(kind: Kind, region: &Region, mthp_before: u64) -> u64 {
-    if kind == Kind::Mthp {
+/// Bytes of the region that lie on pages of its kind, from `smaps`.
+fn bytes_on_pages(kind: MemoryKind, region: &Region, mthp_before: u64) -> u64 {
+    if kind == MemoryKind::Mthp {
         return (mthp_allocations() - mthp_before) * (64 << 10);
     }
     let smaps = std::fs::read_to_string("/proc/self/smaps").unwrap_or_default();
@@ -223,14 +228,15 @@ fn really(kind: Kind, region: &Region, mthp_before: u64) -> u64 {
     }
     let field = |name: &str| bytes.get(name).copied().unwrap_or(0);
     match kind {
-        Kind::Small => field("Rss") - field("AnonHugePages"),
-        Kind::SharedSmall => field("Rss") - field("ShmemPmdMapped"),
-        Kind::Thp => field("AnonHugePages"),
-        // A memfd's pages that one process maps count as private, whatever the mapping.
+        MemoryKind::Small => field("Rss") - field("AnonHugePages"),
+        MemoryKind::SharedSmall => field("Rss") - field("ShmemPmdMapped"),
+        MemoryKind::Thp => field("AnonHugePages"),
+        // Pages of a memfd that one process maps count as private, even if the mapping is shared.
         _ => field("Private_Hugetlb") + field("Shared_Hugetlb"),
     }
 }
 
+/// Number of 64 KiB pages that the kernel has allocated since boot.
 fn mthp_allocations() -> u64 {
     let path = format!("{}/hugepages-64kB/stats/anon_fault_alloc", crate::settings::THP);
     let text = std::fs::read_to_string(path).unwrap_or_default();

@@ -1,99 +1,100 @@
-//! The experiment as tables: for the terminal, for the report, as CSV.
+//! Tables of the experiment for the terminal and the report, and CSV.
 
 use anyhow::Result;
 
+use super::conclusions::{Ratio, published, ratios};
 use super::experiment::{Cell, Experiment, PHASES};
-use super::kind::{Kind, Pattern, Writer};
-use super::process::Distribution;
-use super::verdict::{Ratio, published, ratios};
-use crate::sheet::{self, Sheet};
+use super::parameters::{MemoryKind, WritePattern, Writer};
+use super::process::WriteLatency;
 use crate::stats::{Interval, Summary};
+use crate::table::{self, Table};
 
-/// What belongs together: one side writes one pattern.
+/// Cells with the same pattern and the same writing process.
 #[derive(Debug, Clone, Copy)]
-pub struct Part<'a> {
+pub struct CellGroup<'a> {
     experiment: &'a Experiment,
-    /// What is written.
-    pub pattern: Pattern,
-    /// Who writes.
+    /// Addresses that are written.
+    pub pattern: WritePattern,
+    /// Process that writes.
     pub writer: Writer,
 }
 
-/// All parts, as they were measured.
-pub fn parts(experiment: &Experiment) -> Vec<Part<'_>> {
-    let mut parts: Vec<Part<'_>> = Vec::new();
+/// Groups in the order of measurement.
+pub fn cell_groups(experiment: &Experiment) -> Vec<CellGroup<'_>> {
+    let mut groups: Vec<CellGroup<'_>> = Vec::new();
     for Cell { pattern, writer, .. } in &experiment.cells {
         let (pattern, writer) = (*pattern, *writer);
-        if !parts.iter().any(|part| (part.pattern, part.writer) == (pattern, writer)) {
-            parts.push(Part { experiment, pattern, writer });
+        if !groups.iter().any(|group| (group.pattern, group.writer) == (pattern, writer)) {
+            groups.push(CellGroup { experiment, pattern, writer });
         }
     }
-    parts
+    groups
 }
 
-/// The text of all tables.
+/// All tables as text.
 pub fn text(experiment: &Experiment) -> String {
     let mut text = format!("{}\n", experiment.machine.line());
-    for sentence in really(experiment) {
+    for sentence in page_shares(experiment) {
         text.push_str(&format!("{sentence}\n"));
     }
-    for part in parts(experiment) {
-        text.push_str(&format!("\n== {}\n", part.title()));
-        for sheet in part.sheets() {
-            text.push_str(&format!("\n{}", sheet.text()));
+    for group in cell_groups(experiment) {
+        text.push_str(&format!("\n== {}\n", group.title()));
+        for table in group.tables() {
+            text.push_str(&format!("\n{}", table.text()));
         }
     }
     text
 }
 
-/// The same as Markdown.
+/// All tables as Markdown.
 pub fn markdown(experiment: &Experiment) -> String {
-    let part =
-        |part: Part<'_>| format!("## {}\n\n{}", part.title(), sheet::markdown(&part.sheets()));
-    let parts = parts(experiment).into_iter().map(part).collect::<String>();
-    format!("{}\n\n{parts}", experiment.machine.line())
+    let section = |group: CellGroup<'_>| {
+        format!("## {}\n\n{}", group.title(), table::markdown(&group.tables()))
+    };
+    let sections = cell_groups(experiment).into_iter().map(section).collect::<String>();
+    format!("{}\n\n{sections}", experiment.machine.line())
 }
 
-/// Which kinds did not get the pages that they are named for.
-pub fn really(experiment: &Experiment) -> Vec<String> {
-    let short = experiment.really.iter().filter(|(_, share)| *share < 0.995);
-    let sentence = |(kind, share): &(Kind, f64)| {
+/// Sentences about kinds whose mapping did not lie on their pages.
+pub fn page_shares(experiment: &Experiment) -> Vec<String> {
+    let short = experiment.page_share.iter().filter(|(_, share)| *share < 0.995);
+    let sentence = |(kind, share): &(MemoryKind, f64)| {
         format!("Only {:.0} % of {} lay on such pages.", share * 100.0, kind.name())
     };
     short.map(sentence).collect()
 }
 
-impl Part<'_> {
-    /// `Sparse writes by the child`.
+impl CellGroup<'_> {
+    /// Title of the group.
     pub fn title(&self) -> String {
         let by = self.writer.name();
         match self.pattern {
-            Pattern::Sparse => format!("Sparse writes by the {by}: one byte in each 2 MiB"),
-            Pattern::Dense => format!("Dense writes by the {by}: one byte in each 4 KiB"),
-            Pattern::None => "The fork alone: nothing is written".to_owned(),
+            WritePattern::Sparse => format!("Sparse writes by the {by}: one byte in each 2 MiB"),
+            WritePattern::Dense => format!("Dense writes by the {by}: one byte in each 4 KiB"),
+            WritePattern::None => "The fork alone: nothing is written".to_owned(),
         }
     }
 
-    /// Its tables.
-    pub fn sheets(&self) -> Vec<Sheet> {
-        let mut sheets = vec![self.whole()];
-        let written = self.pattern != Pattern::None;
-        if written && self.kinds().contains(&Kind::Small) && self.kinds().len() > 1 {
-            sheets.push(
+    /// Tables of the group.
+    pub fn tables(&self) -> Vec<Table> {
+        let mut tables = vec![self.whole()];
+        let written = self.pattern != WritePattern::None;
+        if written && self.kinds().contains(&MemoryKind::Small) && self.kinds().len() > 1 {
+            tables.push(
                 self.ratios("Whole process beside small: ratio of means", |ratio| ratio.whole),
             );
-            sheets.push(
+            tables.push(
                 self.ratios("Writes alone beside small: ratio of means", |ratio| ratio.writes),
             );
         }
         if !written {
-            sheets.push(self.forks());
+            tables.push(self.forks());
         }
-        sheets.push(self.phases());
+        tables.push(self.phases());
         if written && self.cells().any(|cell| !cell.each.is_empty()) {
-            sheets.push(self.writes());
+            tables.push(self.writes());
         }
-        sheets
+        tables
     }
 
     fn cells(&self) -> impl Iterator<Item = &Cell> {
@@ -104,8 +105,8 @@ impl Part<'_> {
             .filter(move |cell| (cell.pattern, cell.writer) == wanted && !cell.runs.is_empty())
     }
 
-    /// The kinds that were measured.
-    pub fn kinds(&self) -> Vec<Kind> {
+    /// Kinds that were measured.
+    pub fn kinds(&self) -> Vec<MemoryKind> {
         let mut kinds = self.cells().map(|cell| cell.kind).collect::<Vec<_>>();
         kinds.sort_unstable();
         kinds.dedup();
@@ -119,12 +120,16 @@ impl Part<'_> {
         sizes
     }
 
-    fn cell(&self, kind: Kind, size: usize) -> Option<&Cell> {
+    fn cell(&self, kind: MemoryKind, size: usize) -> Option<&Cell> {
         self.experiment.cell(kind, size, self.pattern, self.writer)
     }
 
-    /// A row for each size, a column for each kind.
-    fn by_size(&self, kinds: &[Kind], value: impl Fn(&Cell) -> Option<String>) -> Vec<Vec<String>> {
+    /// Rows by size, columns by kind.
+    fn by_size(
+        &self,
+        kinds: &[MemoryKind],
+        value: impl Fn(&Cell) -> Option<String>,
+    ) -> Vec<Vec<String>> {
         let row = |size: usize| {
             let cells = kinds.iter().map(|kind| {
                 let value = self.cell(*kind, size).and_then(&value);
@@ -135,12 +140,12 @@ impl Part<'_> {
         self.sizes().into_iter().map(row).collect()
     }
 
-    /// As published: the child writes.
+    /// Whether the published experiment has this group.
     fn is_published(&self) -> bool {
-        self.writer == Writer::Child && self.pattern != Pattern::None
+        self.writer == Writer::Child && self.pattern != WritePattern::None
     }
 
-    fn whole(&self) -> Sheet {
+    fn whole(&self) -> Table {
         let kinds = self.kinds();
         let mut head = vec!["memory"];
         head.extend(kinds.iter().map(|kind| kind.name()));
@@ -148,28 +153,29 @@ impl Part<'_> {
         if self.is_published() {
             head.extend(["published huge", "published small"]);
             for (row, size) in rows.iter_mut().zip(self.sizes()) {
-                row.extend([Kind::Huge2Mb, Kind::Small].map(|kind| {
-                    let told = published(kind, size, self.pattern);
-                    told.map_or_else(|| "-".to_owned(), |(mean, sd)| format!("{mean} \u{b1} {sd}"))
+                row.extend([MemoryKind::Huge2Mb, MemoryKind::Small].map(|kind| {
+                    let published = published(kind, size, self.pattern);
+                    published
+                        .map_or_else(|| "-".to_owned(), |(mean, sd)| format!("{mean} \u{b1} {sd}"))
                 }));
             }
         }
         let title =
             "Whole process in ms: mean \u{b1} standard deviation, least and most".to_owned();
-        Sheet { title, head, rows }
+        Table { title, head, rows }
     }
 
-    fn forks(&self) -> Sheet {
+    fn forks(&self) -> Table {
         let kinds = self.kinds();
         let mut head = vec!["memory"];
         head.extend(kinds.iter().map(|kind| kind.name()));
         let rows = self.by_size(&kinds, |cell| mean_and_range(&cell.phase_ms(FORK)));
         let title = "fork() in ms: mean \u{b1} standard deviation, least and most".to_owned();
-        Sheet { title, head, rows }
+        Table { title, head, rows }
     }
 
-    fn ratios(&self, title: &str, value: fn(&Ratio) -> Interval) -> Sheet {
-        let kinds = self.kinds().into_iter().filter(|kind| *kind != Kind::Small);
+    fn ratios(&self, title: &str, value: fn(&Ratio) -> Interval) -> Table {
+        let kinds = self.kinds().into_iter().filter(|kind| *kind != MemoryKind::Small);
         let kinds = kinds.collect::<Vec<_>>();
         let whole = title.starts_with("Whole");
         let all = ratios(self.experiment);
@@ -188,22 +194,23 @@ impl Part<'_> {
         if self.is_published() && whole {
             head.push("huge-2mb, published");
             for (row, size) in rows.iter_mut().zip(self.sizes()) {
-                let told = self.cell(Kind::Huge2Mb, size).and_then(of);
-                let told = told.and_then(|ratio| ratio.published);
-                row.push(told.map_or_else(|| "-".to_owned(), digits));
+                let ratio = self.cell(MemoryKind::Huge2Mb, size).and_then(of);
+                let published = ratio.and_then(|ratio| ratio.published);
+                row.push(published.map_or_else(|| "-".to_owned(), digits));
             }
         }
-        Sheet { title: format!("{title}, interval of 95 %"), head, rows }
+        Table { title: format!("{title}, interval of 95 %"), head, rows }
     }
 
-    /// The cells of the largest size of each kind.
+    /// Cells of the largest size of each kind.
     fn largest(&self) -> Vec<&Cell> {
-        let largest =
-            |kind: Kind| self.cells().filter(|cell| cell.kind == kind).max_by_key(|cell| cell.size);
+        let largest = |kind: MemoryKind| {
+            self.cells().filter(|cell| cell.kind == kind).max_by_key(|cell| cell.size)
+        };
         self.kinds().into_iter().filter_map(largest).collect()
     }
 
-    fn phases(&self) -> Sheet {
+    fn phases(&self) -> Table {
         let row = |cell: &&Cell| {
             let mean = |phase| Summary::of(&cell.phase_ms(phase)).map_or(0.0, |all| all.mean);
             let phases = (0..PHASES.len()).map(|phase| format!("{:.2}", mean(phase)));
@@ -212,12 +219,12 @@ impl Part<'_> {
         let mut head = vec!["largest memory"];
         head.extend(PHASES);
         let rows = self.largest().iter().map(row).collect();
-        Sheet { title: "Phases of the process in ms: means".to_owned(), head, rows }
+        Table { title: "Phases of the process in ms: means".to_owned(), head, rows }
     }
 
-    fn writes(&self) -> Sheet {
+    fn writes(&self) -> Table {
         let row = |cell: &&Cell| {
-            let median = |value: fn(&Distribution) -> f64| {
+            let median = |value: fn(&WriteLatency) -> f64| {
                 let values = cell.each.iter().map(value).collect::<Vec<_>>();
                 let summary = Summary::of(&values);
                 summary.map_or_else(|| "-".to_owned(), |summary| digits(summary.median))
@@ -233,7 +240,7 @@ impl Part<'_> {
                 median(|each| each.max_us),
             ]
         };
-        Sheet {
+        Table {
             title: "Single writes after the fork in \u{b5}s: medians of the runs that time each"
                 .to_owned(),
             head: vec!["largest memory", "writes", "faults", "mean", "p50", "p99", "p99.9", "max"],
@@ -253,22 +260,22 @@ fn mean_and_range(values: &[f64]) -> Option<String> {
     Some(format!("{} \u{b1} {}\n{}..{}", digits(mean), digits(sd), digits(min), digits(max)))
 }
 
-/// Some three digits that count, and no more than three behind the point.
+/// Formats about three significant digits, with at most three decimal places.
 fn digits(value: f64) -> String {
-    let behind = match value {
+    let decimals = match value {
         0.0 => 0,
         0.0..0.1 => 3,
         0.1..10.0 => 2,
         10.0..100.0 => 1,
         _ => 0,
     };
-    format!("{value:.behind$}")
+    format!("{value:.decimals$}")
 }
 
-/// One line a cell with everything.
+/// CSV with one line per cell.
 ///
 /// # Errors
-/// Never in fact: it is written to memory.
+/// Returns the error of the CSV writer, which cannot fail on a vector.
 pub fn csv(experiment: &Experiment) -> Result<String> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let heads = ["kind", "size_mib", "pattern", "writer", "runs", "mean_ms", "sd_ms", "min_ms"];
@@ -288,8 +295,8 @@ pub fn csv(experiment: &Experiment) -> Result<String> {
         ];
         let Summary { mean, sd, min, median, max, .. } = summary;
         row.extend([mean, sd, min, median, max].map(|value| value.to_string()));
-        let told = published(cell.kind, cell.size, cell.pattern);
-        row.push(told.map_or(String::new(), |(mean, _)| mean.to_string()));
+        let published = published(cell.kind, cell.size, cell.pattern);
+        row.push(published.map_or(String::new(), |(mean, _)| mean.to_string()));
         row.push(cell.faults().to_string());
         let mean = |phase| Summary::of(&cell.phase_ms(phase)).map_or(0.0, |summary| summary.mean);
         row.extend((0..PHASES.len()).map(|phase| mean(phase).to_string()));

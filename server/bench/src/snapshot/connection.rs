@@ -1,33 +1,37 @@
-//! One connection of the load: requests wait in order for their replies, nothing ever blocks.
+//! Non-blocking connection of the load generator, with a queue of requests that await their reply.
 //!
-//! Invariant: the server answers in the order of the requests, so that the reply at hand belongs to
-//! the oldest request that waits.
+//! Invariant: the server answers in the order of the requests, so the next reply belongs to the
+//! oldest pending request.
 
 use std::collections::VecDeque;
 use std::io::{self, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::time::Duration;
 
-use super::resp::{self, NotResp, Reply};
+use cowherd_resp::{InvalidReply, Reply, parse_reply, write_request};
 
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-const FIRST_INPUT: usize = 64 << 10;
+/// Initial size of the input buffer, which doubles while a reply does not fit.
+const INPUT_SIZE: usize = 64 << 10;
 
-/// Why a connection is of no more use.
+/// Failure of a connection.
 #[derive(Debug, thiserror::Error)]
-pub enum Lost {
-    /// The server closed it.
+pub enum ConnectionError {
+    /// The server closed the connection.
     #[error("the server closed the connection")]
     Closed,
-    /// The kernel reports an error.
+    /// I/O error.
     #[error("the connection failed: {0}")]
     Failed(#[from] io::Error),
-    /// What arrives is no RESP.
+    /// The input is not RESP.
     #[error(transparent)]
-    NotResp(#[from] NotResp),
+    Invalid(#[from] InvalidReply),
+    /// A reply arrived while no request was pending.
+    #[error("the server sent a reply without a request")]
+    Unsolicited,
 }
 
-/// A connection, with `T` for each request that waits for its reply.
+/// Connection with a value of type `T` for each pending request.
 #[derive(Debug)]
 pub struct Connection<T> {
     stream: TcpStream,
@@ -35,24 +39,24 @@ pub struct Connection<T> {
     written: usize,
     input: Vec<u8>,
     filled: usize,
-    waiting: VecDeque<T>,
+    pending: VecDeque<T>,
 }
 
 impl<T> Connection<T> {
-    /// Connects, and says the password if there is one.
+    /// Connects, and authenticates if there is a password.
     ///
     /// # Errors
-    /// When nobody listens there, or the password is wrong.
-    pub fn open(address: SocketAddr, password: Option<&str>) -> Result<Self, Lost> {
+    /// Returns an error if the connection or the authentication fails.
+    pub fn open(address: SocketAddr, password: Option<&str>) -> Result<Self, ConnectionError> {
         let stream = TcpStream::connect_timeout(&address, CONNECT_TIMEOUT)?;
         stream.set_nodelay(true)?;
         let mut connection = Self {
             stream,
             output: Vec::new(),
             written: 0,
-            input: vec![0; FIRST_INPUT],
+            input: vec![0; INPUT_SIZE],
             filled: 0,
-            waiting: VecDeque::new(),
+            pending: VecDeque::new(),
         };
         if let Some(password) = password {
             connection.authenticate(password)?;
@@ -61,8 +65,8 @@ impl<T> Connection<T> {
         Ok(connection)
     }
 
-    fn authenticate(&mut self, password: &str) -> Result<(), Lost> {
-        resp::request(&mut self.output, &[b"AUTH", password.as_bytes()]);
+    fn authenticate(&mut self, password: &str) -> Result<(), ConnectionError> {
+        write_request(&mut self.output, &[b"AUTH", password.as_bytes()]);
         self.stream.write_all(&self.output)?;
         self.output.clear();
         self.stream.set_read_timeout(Some(CONNECT_TIMEOUT))?;
@@ -71,39 +75,39 @@ impl<T> Connection<T> {
         if answer[..length].starts_with(b"+OK") {
             return Ok(());
         }
-        let said = String::from_utf8_lossy(&answer[..length]).trim_end().to_owned();
-        Err(Lost::Failed(io::Error::other(format!("AUTH was answered {said}"))))
+        let answer = String::from_utf8_lossy(&answer[..length]).trim_end().to_owned();
+        Err(ConnectionError::Failed(io::Error::other(format!("AUTH was answered {answer}"))))
     }
 
-    /// The socket, to be polled.
+    /// Socket, for epoll.
     pub fn stream(&self) -> &TcpStream {
         &self.stream
     }
 
-    /// Requests without a reply, the oldest first.
-    pub fn waiting(&self) -> &VecDeque<T> {
-        &self.waiting
+    /// Pending requests, the oldest first.
+    pub fn pending(&self) -> &VecDeque<T> {
+        &self.pending
     }
 
-    /// The same, to be marked.
-    pub fn waiting_mut(&mut self) -> impl Iterator<Item = &mut T> {
-        self.waiting.iter_mut()
+    /// Mutable access to the pending requests, the oldest first.
+    pub fn pending_mut(&mut self) -> impl Iterator<Item = &mut T> {
+        self.pending.iter_mut()
     }
 
-    /// Queues a request; [`Connection::flush`] sends it.
-    pub fn queue(&mut self, words: &[&[u8]], waiting: T) {
-        resp::request(&mut self.output, words);
-        self.waiting.push_back(waiting);
+    /// Buffers a request, which [`Connection::flush`] sends.
+    pub fn queue(&mut self, words: &[&[u8]], request: T) {
+        write_request(&mut self.output, words);
+        self.pending.push_back(request);
     }
 
-    /// Sends as much as the kernel takes.
+    /// Sends buffered requests until the socket would block.
     ///
     /// # Errors
-    /// When the connection is lost.
-    pub fn flush(&mut self) -> Result<(), Lost> {
+    /// Returns an error if the connection is lost.
+    pub fn flush(&mut self) -> Result<(), ConnectionError> {
         while self.written < self.output.len() {
             match self.stream.write(&self.output[self.written..]) {
-                Ok(0) => return Err(Lost::Closed),
+                Ok(0) => return Err(ConnectionError::Closed),
                 Ok(count) => self.written += count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
@@ -115,15 +119,15 @@ impl<T> Connection<T> {
         Ok(())
     }
 
-    /// Takes in what has arrived and hands each reply on with its request.
+    /// Reads until the socket would block, and calls `take` for each reply with its request.
     ///
     /// # Errors
-    /// When the connection is lost, or what arrives is no reply to anything.
-    pub fn receive(&mut self, mut take: impl FnMut(T, &Reply<'_>)) -> Result<(), Lost> {
+    /// Returns an error if the connection is lost or the input is invalid.
+    pub fn receive(&mut self, mut take: impl FnMut(T, &Reply<'_>)) -> Result<(), ConnectionError> {
         loop {
-            let room = self.input.len() - self.filled;
+            let free = self.input.len() - self.filled;
             let count = match self.stream.read(&mut self.input[self.filled..]) {
-                Ok(0) => return Err(Lost::Closed),
+                Ok(0) => return Err(ConnectionError::Closed),
                 Ok(count) => count,
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Ok(()),
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
@@ -131,11 +135,11 @@ impl<T> Connection<T> {
             };
             self.filled += count;
             let mut taken = 0;
-            while let Some((reply, length)) = resp::reply(&self.input[taken..self.filled])? {
+            while let Some((reply, length)) = parse_reply(&self.input[taken..self.filled])? {
                 taken += length;
-                match self.waiting.pop_front() {
-                    Some(waiting) => take(waiting, &reply),
-                    None => return Err(NotResp(b"a reply that nobody asked for".to_vec()).into()),
+                match self.pending.pop_front() {
+                    Some(request) => take(request, &reply),
+                    None => return Err(ConnectionError::Unsolicited),
                 }
             }
             self.input.copy_within(taken..self.filled, 0);
@@ -143,7 +147,7 @@ impl<T> Connection<T> {
             if self.filled == self.input.len() {
                 self.input.resize(2 * self.filled, 0);
             }
-            if count < room {
+            if count < free {
                 return Ok(());
             }
         }

@@ -1,20 +1,20 @@
-//! The open-loop load, and the save in its midst: one thread that sends, receives and keeps time.
+//! Open-loop load generator that triggers a checkpoint: one thread sends, receives and keeps time.
 //!
 //! ```text
 //!   warm-up | before              | during            | after
-//!   --------+---------------------+-------------------+-----------------> requests, at one rate
-//!                             BGSAVE sent         INFO says: done
+//!   --------+---------------------+-------------------+-----------------> requests, constant rate
+//!                             BGSAVE sent         INFO reports the end
 //! ```
 //!
-//! A request is due at a moment that the rate alone sets, whatever the server does, and its latency
-//! counts from that moment: a stall delays every request that falls due in it, and each of them
-//! says so. (Gil Tene calls the mistake of a load generator that waits "coordinated omission".)
+//! The rate alone determines the due time of a request, and latency counts from the due time. A
+//! stall therefore shows in every request that was due during the stall; a load generator that
+//! waits for replies before it sends would hide most of it ("coordinated omission", Gil Tene).
 //!
 //! Invariants:
-//! 1. Each request that falls due is sent, however late, and ends as exactly one of: a sample, an
-//!    error, or unanswered.
-//! 2. While requests are due within a millisecond, nothing here sleeps: the thread keeps its core
-//!    busy. How late it was itself stands in each sample as `lag`.
+//! 1. Each due request is sent, however late, and ends as exactly one of: a sample, an error, or
+//!    unanswered.
+//! 2. The thread does not sleep while a request is due within a millisecond. The field `lag` of a
+//!    sample is the delay between due time and sending.
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -23,131 +23,135 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, bail};
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
-use super::connection::{Connection, Lost};
-use super::memory::{Memory, Sampler};
-use super::resp::Reply;
-use super::schedule::{Pace, Requests};
+use super::connection::{Connection, ConnectionError};
+use super::memory::{MemorySample, MemorySampler};
+use super::workload::{RateSchedule, RequestGenerator};
 use cowherd_arena::clock::monotonic_ns;
+use cowherd_resp::Reply;
 
 const MILLISECOND: u64 = 1_000_000;
-/// How often the server is asked whether the save has ended.
-const ASK_EVERY: u64 = 20 * MILLISECOND;
-/// How often memory is looked at.
-const MEMORY_EVERY: u64 = 100 * MILLISECOND;
-/// How often late requests are looked for, and lost connections made anew.
-const HOUSEKEEPING_EVERY: u64 = 10 * MILLISECOND;
-/// Requests that are sent before replies are looked for again.
-const BURST: usize = 512;
-/// Samples that are made room for beyond those that are sure to come: of a save of so many seconds.
-const EXPECTED_SAVE: u64 = 60;
+/// Interval of the queries for the end of the checkpoint.
+const POLL_INTERVAL: u64 = 20 * MILLISECOND;
+/// Interval of memory samples.
+const MEMORY_INTERVAL: u64 = 100 * MILLISECOND;
+/// Interval at which late requests are counted and lost connections reopened.
+const HOUSEKEEPING_INTERVAL: u64 = 10 * MILLISECOND;
+/// Maximum number of requests that are sent between two receptions.
+const MAX_BURST: usize = 512;
+/// Assumed duration of a checkpoint in seconds, for which sample memory is allocated in advance.
+const EXPECTED_CHECKPOINT_SECONDS: u64 = 60;
 
-/// What load, for how long.
+/// Parameters of a load.
 #[derive(Debug, Clone)]
-pub struct Plan {
-    /// Where the server listens.
+pub struct LoadPlan {
+    /// Address of the server.
     pub address: SocketAddr,
-    /// Its password.
+    /// Password of the server.
     pub password: Option<String>,
-    /// Its process, when it runs on this machine.
+    /// Process id of the server, if it runs on this machine.
     pub process: Option<i32>,
-    /// How many connections carry the requests.
+    /// Number of connections.
     pub connections: usize,
-    /// Requests a second.
+    /// Requests per second.
     pub rate: u64,
-    /// Time before anything counts.
+    /// Duration of the load before the measurement.
     pub warm_up: Duration,
-    /// Time measured before the save, and again after it.
+    /// Duration of the measurement before the checkpoint, and after it.
     pub duration: Duration,
-    /// When a request is late enough to be called timed out.
+    /// Latency from which a request counts as late.
     pub timeout: Duration,
-    /// When a save is given up.
+    /// Maximum duration of the checkpoint.
     pub longest_save: Duration,
 }
 
-/// One request that was answered. All times in nanoseconds of one clock.
+/// Answered request. Times are nanoseconds of one clock.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Sample {
-    /// When it was due.
+pub struct LatencySample {
+    /// Due time.
     pub due: u64,
-    /// How long after that its reply was there.
+    /// Time from due time to reply.
     pub latency: u64,
-    /// Of it, how long the load generator itself was late.
+    /// Time from due time to sending, a part of `latency`.
     pub lag: u64,
 }
 
-/// When what happened, by the same clock.
+/// Times between the phases, of the same clock.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Marks {
-    /// The warm-up was over.
+pub struct PhaseTimes {
+    /// End of the warm-up.
     pub measured_from: u64,
-    /// BGSAVE was sent.
+    /// Sending of BGSAVE.
     pub save_sent: u64,
-    /// Its reply was there.
+    /// Reply to BGSAVE.
     pub save_replied: u64,
-    /// The server said that no save runs any more.
+    /// INFO reported the end of the checkpoint.
     pub save_ended: u64,
-    /// No more requests were due.
+    /// Due time of the last request.
     pub ended: u64,
 }
 
-/// What was measured.
+/// Measurements of a load.
 #[derive(Debug, Default)]
-pub struct Record {
-    /// The requests that were answered, in the order of their replies.
-    pub samples: Vec<Sample>,
-    /// The moments between the phases.
-    pub marks: Marks,
-    /// Requests that fell due.
+pub struct LoadRecord {
+    /// Answered requests, in the order of their replies.
+    pub samples: Vec<LatencySample>,
+    /// Times between the phases.
+    pub marks: PhaseTimes,
+    /// Number of due requests.
     pub requests: u64,
-    /// Requests that failed, by what the server or the kernel said.
+    /// Number of failed requests by error text.
     pub errors: BTreeMap<String, u64>,
-    /// Answers that came later than the timeout; they are among the samples too.
+    /// Number of requests not answered within the timeout; an answer still becomes a sample.
     pub late: u64,
-    /// Requests that were never answered.
+    /// Number of requests without reply.
     pub unanswered: u64,
-    /// Memory over time.
-    pub memory: Vec<Memory>,
+    /// Memory use over time.
+    pub memory: Vec<MemorySample>,
 }
 
-/// A request under way.
+/// Request that awaits its reply.
 #[derive(Debug)]
-struct Waiting {
+struct PendingRequest {
     due: u64,
     lag: u64,
     late: bool,
 }
 
-/// What the control connection waits for.
+/// Pending request of the control connection.
 #[derive(Debug, PartialEq)]
-enum Asked {
-    Save,
-    Progress,
+enum ControlRequest {
+    Bgsave,
+    Info,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq)]
-enum Stage {
+enum LoadStage {
     Before,
-    Saving,
+    Checkpoint,
     After,
     Draining,
     Done,
 }
 
-/// Runs the plan to its end.
+/// Executes a plan. Calls `progress` with the name of each phase.
 ///
-/// # Errors
-/// When the server cannot be reached, refuses BGSAVE, does not end it in time, or goes away.
-pub fn run(plan: &Plan, requests: &mut Requests, told: impl Fn(&str)) -> Result<Record> {
-    let mut load = Load::open(plan, requests)?;
-    told("before the save");
+/// # Errors Returns an error if the server cannot be reached, refuses BGSAVE, exceeds the time
+/// limit, or closes the control connection.
+pub fn run(
+    plan: &LoadPlan,
+    requests: &mut RequestGenerator,
+    progress: impl Fn(&str),
+) -> Result<LoadRecord> {
+    let mut load = LoadGenerator::open(plan, requests)?;
+    progress("before the checkpoint");
     let mut stage = load.stage;
-    while stage != Stage::Done {
-        load.turn()?;
+    while stage != LoadStage::Done {
+        load.step()?;
         if load.stage != stage {
             stage = load.stage;
             match stage {
-                Stage::Saving => told("during the save"),
-                Stage::After => told("after the save"),
+                LoadStage::Checkpoint => progress("during the checkpoint"),
+                LoadStage::After => progress("after the checkpoint"),
                 _ => {}
             }
         }
@@ -155,25 +159,26 @@ pub fn run(plan: &Plan, requests: &mut Requests, told: impl Fn(&str)) -> Result<
     Ok(load.record)
 }
 
-struct Load<'a> {
-    plan: &'a Plan,
-    requests: &'a mut Requests,
+struct LoadGenerator<'a> {
+    plan: &'a LoadPlan,
+    requests: &'a mut RequestGenerator,
     epoll: Epoll,
-    connections: Vec<Option<Connection<Waiting>>>,
-    control: Connection<Asked>,
-    pace: Pace,
+    connections: Vec<Option<Connection<PendingRequest>>>,
+    control: Connection<ControlRequest>,
+    schedule: RateSchedule,
+    /// Index of the connection for the next request.
     next: usize,
-    stage: Stage,
-    record: Record,
-    sampler: Sampler,
-    ask_at: u64,
+    stage: LoadStage,
+    record: LoadRecord,
+    sampler: MemorySampler,
+    poll_at: u64,
     memory_at: u64,
     housekeeping_at: u64,
     events: Vec<EpollEvent>,
 }
 
-impl<'a> Load<'a> {
-    fn open(plan: &'a Plan, requests: &'a mut Requests) -> Result<Self> {
+impl<'a> LoadGenerator<'a> {
+    fn open(plan: &'a LoadPlan, requests: &'a mut RequestGenerator) -> Result<Self> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let cannot = || format!("cannot connect to {}", plan.address);
         let password = plan.password.as_deref();
@@ -185,49 +190,55 @@ impl<'a> Load<'a> {
             watch(&epoll, &connection, index)?;
             connections.push(Some(connection));
         }
-        let sure = (plan.warm_up + 2 * plan.duration).as_secs() + EXPECTED_SAVE;
+        let seconds = (plan.warm_up + 2 * plan.duration).as_secs() + EXPECTED_CHECKPOINT_SECONDS;
         let mut samples = Vec::new();
-        // Written once, so that no page of it is missing later.
-        samples.resize(usize::try_from(sure * plan.rate)?, Sample { due: 1, latency: 1, lag: 1 });
+        // Written in advance, so that recording a sample causes no page fault.
+        samples.resize(
+            usize::try_from(seconds * plan.rate)?,
+            LatencySample { due: 1, latency: 1, lag: 1 },
+        );
         samples.clear();
         let begin = monotonic_ns();
-        let marks = Marks { measured_from: begin + nanoseconds(plan.warm_up), ..Marks::default() };
+        let marks = PhaseTimes {
+            measured_from: begin + nanoseconds(plan.warm_up),
+            ..PhaseTimes::default()
+        };
         Ok(Self {
             plan,
             requests,
             epoll,
             connections,
             control,
-            pace: Pace::new(begin, plan.rate),
+            schedule: RateSchedule::new(begin, plan.rate),
             next: 0,
-            stage: Stage::Before,
-            record: Record { samples, marks, ..Record::default() },
-            sampler: Sampler::new(plan.process),
-            ask_at: 0,
+            stage: LoadStage::Before,
+            record: LoadRecord { samples, marks, ..LoadRecord::default() },
+            sampler: MemorySampler::new(plan.process),
+            poll_at: 0,
             memory_at: begin,
             housekeeping_at: begin,
             events: vec![EpollEvent::empty(); 256],
         })
     }
 
-    /// Sends what is due, does what the time asks for, takes in what has arrived.
-    fn turn(&mut self) -> Result<()> {
+    /// Sends due requests, executes due periodic work, and receives replies.
+    fn step(&mut self) -> Result<()> {
         let now = monotonic_ns();
-        if self.sending() {
+        if self.is_sending() {
             self.send(now);
         }
         self.advance(now)?;
         self.receive()
     }
 
-    fn sending(&self) -> bool {
-        !matches!(self.stage, Stage::Draining | Stage::Done)
+    fn is_sending(&self) -> bool {
+        !matches!(self.stage, LoadStage::Draining | LoadStage::Done)
     }
 
-    /// When the last request is due, as far as that is known.
+    /// Due time of the last request; `u64::MAX` while unknown.
     fn end(&self) -> u64 {
         match self.stage {
-            Stage::Before | Stage::Saving => u64::MAX,
+            LoadStage::Before | LoadStage::Checkpoint => u64::MAX,
             _ => self.record.marks.save_ended + nanoseconds(self.plan.duration),
         }
     }
@@ -236,16 +247,17 @@ impl<'a> Load<'a> {
         let first = self.next;
         let mut sent = 0;
         let end = self.end();
-        while sent < BURST && self.pace.next_due() <= now && self.pace.next_due() < end {
-            let due = self.pace.next_due();
-            self.pace.advance();
+        while sent < MAX_BURST && self.schedule.next_due() <= now && self.schedule.next_due() < end
+        {
+            let due = self.schedule.next_due();
+            self.schedule.advance();
             self.record.requests += 1;
-            let waiting = Waiting { due, lag: now - due, late: false };
+            let request = PendingRequest { due, lag: now - due, late: false };
             let index = self.next;
             self.next = (self.next + 1) % self.connections.len();
             sent += 1;
             match &mut self.connections[index] {
-                Some(connection) => self.requests.next(|words| connection.queue(words, waiting)),
+                Some(connection) => self.requests.next(|words| connection.queue(words, request)),
                 None => count(&mut self.record.errors, "not sent: the connection is lost", 1),
             }
         }
@@ -261,78 +273,84 @@ impl<'a> Load<'a> {
         }
     }
 
-    /// What a lost connection had under way are errors.
-    fn lose(&mut self, index: usize, why: &Lost) {
+    /// Drops a connection and counts its pending requests as errors.
+    fn lose(&mut self, index: usize, error: &ConnectionError) {
         if let Some(connection) = self.connections[index].take() {
-            let waiting = connection.waiting().len() as u64;
-            count(&mut self.record.errors, &why.to_string(), waiting);
+            let pending = connection.pending().len() as u64;
+            count(&mut self.record.errors, &error.to_string(), pending);
         }
     }
 
     fn advance(&mut self, now: u64) -> Result<()> {
         if now >= self.memory_at {
-            self.memory_at = now + MEMORY_EVERY;
-            // Times of the clock fit: it counts from the start of this process.
+            self.memory_at = now + MEMORY_INTERVAL;
+            // Times count from the start of this process, so they fit.
             let at_us = i64::try_from(now / 1000)?;
             self.record.memory.push(self.sampler.sample(at_us));
         }
         if now >= self.housekeeping_at {
-            self.housekeeping_at = now + HOUSEKEEPING_EVERY;
-            self.keep_house(now);
+            self.housekeeping_at = now + HOUSEKEEPING_INTERVAL;
+            self.housekeeping(now);
         }
         let (duration, end) = (nanoseconds(self.plan.duration), self.end());
         let marks = &mut self.record.marks;
         match self.stage {
-            Stage::Before if now >= marks.measured_from + duration => {
+            LoadStage::Before if now >= marks.measured_from + duration => {
                 marks.save_sent = now;
-                self.stage = Stage::Saving;
-                self.ask(&[b"BGSAVE"], Asked::Save)?;
+                self.stage = LoadStage::Checkpoint;
+                self.send_control(&[b"BGSAVE"], ControlRequest::Bgsave)?;
             }
-            Stage::Saving if now >= marks.save_sent + nanoseconds(self.plan.longest_save) => bail!(
-                "the save has not ended after {:?}; give it longer with --longest-save",
-                self.plan.longest_save
-            ),
-            Stage::Saving if marks.save_replied != 0 && now >= self.ask_at => {
-                self.ask_at = now + ASK_EVERY;
-                if self.control.waiting().is_empty() {
-                    self.ask(&[b"INFO", b"persistence"], Asked::Progress)?;
+            LoadStage::Checkpoint
+                if now >= marks.save_sent + nanoseconds(self.plan.longest_save) =>
+            {
+                bail!(
+                    "the checkpoint has not ended after {:?}; give it longer with --longest-save",
+                    self.plan.longest_save
+                )
+            }
+            LoadStage::Checkpoint if marks.save_replied != 0 && now >= self.poll_at => {
+                self.poll_at = now + POLL_INTERVAL;
+                if self.control.pending().is_empty() {
+                    self.send_control(&[b"INFO", b"persistence"], ControlRequest::Info)?;
                 }
             }
-            // Not by the clock alone: what was due before the end is sent, however late it is.
-            Stage::After if now >= end && self.pace.next_due() >= end => {
+            // Time alone is not enough: invariant 1 requires that all due requests are sent.
+            LoadStage::After if now >= end && self.schedule.next_due() >= end => {
                 marks.ended = end;
-                self.stage = Stage::Draining;
+                self.stage = LoadStage::Draining;
             }
-            Stage::Draining => self.drain(now),
+            LoadStage::Draining => self.drain(now),
             _ => {}
         }
         Ok(())
     }
 
-    fn ask(&mut self, words: &[&[u8]], asked: Asked) -> Result<()> {
-        self.control.queue(words, asked);
-        self.control.flush().context("lost the connection that asks the server to save")
+    fn send_control(&mut self, words: &[&[u8]], request: ControlRequest) -> Result<()> {
+        self.control.queue(words, request);
+        self.control.flush().context("lost the control connection")
     }
 
     fn drain(&mut self, now: u64) {
-        let waiting = self.connections.iter().flatten().map(|c| c.waiting().len()).sum::<usize>();
-        if waiting == 0 || now >= self.record.marks.ended + nanoseconds(self.plan.timeout) {
-            self.record.unanswered = waiting as u64;
-            self.stage = Stage::Done;
+        let pending = self.connections.iter().flatten().map(|c| c.pending().len()).sum::<usize>();
+        if pending == 0 || now >= self.record.marks.ended + nanoseconds(self.plan.timeout) {
+            self.record.unanswered = pending as u64;
+            self.stage = LoadStage::Done;
         }
     }
 
-    fn keep_house(&mut self, now: u64) {
+    /// Counts late requests and reopens lost connections.
+    fn housekeeping(&mut self, now: u64) {
         let timeout = nanoseconds(self.plan.timeout);
         for connection in self.connections.iter_mut().flatten() {
-            let overdue = connection.waiting_mut().take_while(|w| w.due + timeout <= now);
-            for waiting in overdue.filter(|waiting| !waiting.late) {
-                waiting.late = true;
+            let overdue =
+                connection.pending_mut().take_while(|request| request.due + timeout <= now);
+            for request in overdue.filter(|request| !request.late) {
+                request.late = true;
                 self.record.late += 1;
             }
         }
         for index in 0..self.connections.len() {
-            if self.connections[index].is_none() && self.sending() {
+            if self.connections[index].is_none() && self.is_sending() {
                 let opened = Connection::open(self.plan.address, self.plan.password.as_deref());
                 self.connections[index] =
                     opened.ok().filter(|c| watch(&self.epoll, c, index).is_ok());
@@ -342,8 +360,11 @@ impl<'a> Load<'a> {
 
     fn receive(&mut self) -> Result<()> {
         let now = monotonic_ns();
-        let idle =
-            if self.sending() { self.pace.next_due().saturating_sub(now) } else { MILLISECOND };
+        let idle = if self.is_sending() {
+            self.schedule.next_due().saturating_sub(now)
+        } else {
+            MILLISECOND
+        };
         let wait = u16::try_from((idle / MILLISECOND).min(10)).unwrap_or(0);
         let ready = match self.epoll.wait(&mut self.events, EpollTimeout::from(wait)) {
             Ok(ready) => ready,
@@ -354,7 +375,7 @@ impl<'a> Load<'a> {
             let (index, flags) = (self.events[event].data(), self.events[event].events());
             let index = usize::try_from(index)?;
             if index == self.connections.len() {
-                self.hear_control()?;
+                self.receive_control()?;
                 continue;
             }
             if flags.contains(EpollFlags::EPOLLOUT) {
@@ -362,13 +383,13 @@ impl<'a> Load<'a> {
             }
             let Some(connection) = &mut self.connections[index] else { continue };
             let record = &mut self.record;
-            let received = connection.receive(|waiting, reply| {
+            let received = connection.receive(|request, reply| {
                 if let Reply::Error(text) = reply {
                     count(&mut record.errors, &String::from_utf8_lossy(text), 1);
                     return;
                 }
-                let latency = monotonic_ns() - waiting.due;
-                record.samples.push(Sample { due: waiting.due, latency, lag: waiting.lag });
+                let latency = monotonic_ns() - request.due;
+                record.samples.push(LatencySample { due: request.due, latency, lag: request.lag });
             });
             if let Err(error) = received {
                 self.lose(index, &error);
@@ -377,45 +398,46 @@ impl<'a> Load<'a> {
         Ok(())
     }
 
-    fn hear_control(&mut self) -> Result<()> {
+    fn receive_control(&mut self) -> Result<()> {
         let (marks, stage) = (&mut self.record.marks, &mut self.stage);
         let mut refused = None;
-        let heard = self.control.receive(|asked, reply| {
+        let received = self.control.receive(|request, reply| {
             let now = monotonic_ns();
-            match (asked, reply) {
+            match (request, reply) {
                 (_, Reply::Error(text)) => {
                     refused = Some(String::from_utf8_lossy(text).into_owned())
                 }
-                (Asked::Save, _) => marks.save_replied = now,
-                (Asked::Progress, Reply::Bulk(Some(text))) if ended(text) => {
+                (ControlRequest::Bgsave, _) => marks.save_replied = now,
+                (ControlRequest::Info, Reply::Bulk(text)) if reports_no_checkpoint(text) => {
                     marks.save_ended = now;
-                    *stage = Stage::After;
+                    *stage = LoadStage::After;
                 }
-                (Asked::Progress, _) => {}
+                (ControlRequest::Info, _) => {}
             }
         });
-        heard.context("the server went away while it saved")?;
+        received.context("lost the control connection during the checkpoint")?;
         match refused {
-            Some(text) => bail!("the server refused to save: {text}"),
+            Some(text) => bail!("the server refused BGSAVE: {text}"),
             None => Ok(()),
         }
     }
 }
 
-/// Whether INFO says that no save runs.
-fn ended(info: &[u8]) -> bool {
+/// Whether INFO reports that no checkpoint runs.
+fn reports_no_checkpoint(info: &[u8]) -> bool {
     memchr::memmem::find(info, b"rdb_bgsave_in_progress:0").is_some()
 }
 
+/// Registers a connection for edge-triggered events that carry its index.
 fn watch<T>(epoll: &Epoll, connection: &Connection<T>, index: usize) -> Result<()> {
     let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT | EpollFlags::EPOLLET;
     epoll.add(connection.stream(), EpollEvent::new(flags, index as u64))?;
     Ok(())
 }
 
-fn count(errors: &mut BTreeMap<String, u64>, what: &str, times: u64) {
+fn count(errors: &mut BTreeMap<String, u64>, error: &str, times: u64) {
     if times > 0 {
-        *errors.entry(what.to_owned()).or_insert(0) += times;
+        *errors.entry(error.to_owned()).or_insert(0) += times;
     }
 }
 

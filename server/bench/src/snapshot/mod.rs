@@ -1,26 +1,26 @@
-//! `cowherd bench snapshot`: what clients of a Redis-compatible server feel while it saves.
+//! `cowherd bench snapshot`: latency of a Redis-compatible server during a checkpoint.
 //!
 //! ```text
-//!   target, spawn        which server: one that runs, or ours and its peers in turns
-//!   schedule             what is sent, and when
-//!   load ------------->  the open-loop load, BGSAVE in its midst
-//!     connection, resp   one socket; the bytes on it
-//!     memory             of the machine and of the server, over time
-//!   figures              percentiles by phase, medians over rounds
-//!   tables, plots        for the terminal and for a report
+//!   target, spawn    server under test: a running one, or Cowherd and its peers in turns
+//!   client           blocking client, which fills and queries the server
+//!   workload         requests and their due times
+//!   load             open-loop load generator, which sends BGSAVE
+//!     connection       non-blocking connection
+//!     memory           memory use over time
+//!   results          percentiles by phase, medians over rounds
+//!   tables, plots    output
 //! ```
 
+mod client;
 mod connection;
-mod control;
-mod figures;
 mod load;
 mod memory;
 mod plots;
-mod resp;
-mod schedule;
+mod results;
 mod spawn;
 mod tables;
 mod target;
+mod workload;
 
 use std::fs;
 use std::path::PathBuf;
@@ -30,20 +30,20 @@ use anyhow::{Context as _, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
+use super::cleanup::{self, Cleanup};
 use super::machine::Machine;
 use super::report;
-use super::undo::{self, Undo};
-use figures::Round;
-use schedule::{Keys, Mix, Requests};
-use target::{Identity, Target};
+use results::Round;
+use target::{ServerIdentity, Target};
+use workload::{KeyDistribution, RequestGenerator, RequestMix};
 
-/// Requests that one measurement may remember; each takes 24 bytes.
-const MOST_REQUESTS: u64 = 100_000_000;
+/// Maximum number of requests per round; a sample takes 24 bytes.
+const MAX_REQUESTS: u64 = 100_000_000;
 
-/// What `cowherd bench snapshot` is asked to do.
+/// Arguments of `cowherd bench snapshot`.
 #[derive(Debug, Clone, clap::Args, Serialize)]
 #[command(after_help = "Without --target and --spawn it measures the server on 127.0.0.1:6379.")]
-pub struct Arguments {
+pub struct SnapshotArguments {
     /// Servers to measure, in turn: HOST:PORT, or a port on this machine
     #[arg(long, value_name = "HOST:PORT", num_args = 1.., conflicts_with = "spawn")]
     pub target: Vec<String>,
@@ -57,7 +57,7 @@ pub struct Arguments {
     /// With --spawn: page kinds of Cowherd
     #[arg(long, value_name = "KIND", value_delimiter = ',', default_values = spawn::PAGES)]
     pub pages: Vec<String>,
-    /// With --spawn: how Cowherd isolates a save
+    /// With --spawn: how Cowherd isolates a checkpoint
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_values = spawn::ISOLATIONS)]
     pub isolation: Vec<String>,
     /// With --spawn, as root: enlarge hugetlb pools as needed, and put them back
@@ -78,19 +78,19 @@ pub struct Arguments {
     /// Bytes of a value
     #[arg(long, default_value_t = 512)]
     pub value_size: usize,
-    /// Requests a second
+    /// Requests per second
     #[arg(long, default_value_t = 20_000, value_parser = rate)]
     pub rate: u64,
-    /// Connections that carry them
+    /// Connections of the load
     #[arg(long, default_value_t = 50, value_parser = connections)]
     pub connections: usize,
-    /// SETs to GETs
+    /// Ratio of SETs to GETs
     #[arg(long, default_value = "1:0", value_name = "SET:GET")]
-    pub mix: Mix,
-    /// Which keys are drawn
-    #[arg(long, value_enum, default_value_t = Keys::Uniform)]
-    pub distribution: Keys,
-    /// Seconds measured before the save, and again after it
+    pub mix: RequestMix,
+    /// Distribution of keys
+    #[arg(long, value_enum, default_value_t = KeyDistribution::Uniform)]
+    pub distribution: KeyDistribution,
+    /// Seconds measured before the checkpoint, and again after it
     #[arg(long, default_value = "5", value_name = "SECONDS", value_parser = seconds)]
     pub duration: Duration,
     /// Seconds of load before anything is measured
@@ -99,7 +99,7 @@ pub struct Arguments {
     /// Seconds after which an answer counts as late
     #[arg(long, default_value = "10", value_name = "SECONDS", value_parser = seconds)]
     pub timeout: Duration,
-    /// Seconds after which a save is given up
+    /// Seconds after which the test fails because the checkpoint has not ended
     #[arg(long, default_value = "300", value_name = "SECONDS", value_parser = seconds)]
     pub longest_save: Duration,
     /// How often each server is measured; the servers take turns
@@ -141,44 +141,44 @@ fn connections(text: &str) -> Result<usize, String> {
     parsed.ok_or_else(|| format!("'{text}' is no number of connections between 1 and 10000"))
 }
 
-/// A server and its rounds.
+/// Results of one server.
 #[derive(Debug, Serialize)]
-pub struct Measured {
-    /// What tables and plots call it.
+pub struct ServerResult {
+    /// Name in tables and plots.
     pub name: String,
-    /// What it said it is.
-    pub identity: Option<Identity>,
-    /// One after the other; fewer than asked for when some failed.
+    /// Identity reported by the server.
+    pub identity: Option<ServerIdentity>,
+    /// Successful rounds in order.
     pub rounds: Vec<Round>,
-    /// Why rounds failed.
+    /// Errors of failed rounds.
     pub failed: Vec<String>,
 }
 
-/// Everything that a run found out.
+/// Results of all servers.
 #[derive(Debug, Serialize)]
 pub struct Comparison {
-    /// What it ran on.
+    /// Machine under test.
     pub machine: Machine,
-    /// What was asked for.
-    pub arguments: Arguments,
-    /// The servers, in the order in which they were named.
-    pub servers: Vec<Measured>,
+    /// Arguments of the run.
+    pub arguments: SnapshotArguments,
+    /// Results by server, in the order of the arguments.
+    pub servers: Vec<ServerResult>,
 }
 
-/// Measures, prints the tables, writes what was asked for.
+/// Measures all servers, prints the tables, writes the requested files.
 ///
 /// # Errors
-/// When no server could be measured, or a file cannot be written.
-pub fn run(arguments: &Arguments) -> Result<()> {
+/// Returns an error if no server could be measured or a file cannot be written.
+pub fn run(arguments: &SnapshotArguments) -> Result<()> {
     ensure!(arguments.value_size <= 512 << 20, "a value has at most 512 MiB");
     let seconds = (arguments.warm_up + 2 * arguments.duration).as_secs() + 60;
     ensure!(
-        seconds.saturating_mul(arguments.rate) <= MOST_REQUESTS,
-        "that would be more than {MOST_REQUESTS} requests to remember; lower --rate or --duration"
+        seconds.saturating_mul(arguments.rate) <= MAX_REQUESTS,
+        "that would be more than {MAX_REQUESTS} requests in memory; lower --rate or --duration"
     );
-    undo::at_signals()?;
+    cleanup::run_on_signals()?;
     let comparison = measure(arguments)?;
-    println!("{}", tables::all(&comparison));
+    println!("{}", tables::text(&comparison));
     let json = serde_json::to_string_pretty(&comparison)?;
     let csv = tables::csv(&comparison)?;
     report::write(arguments.json.as_deref(), &json)?;
@@ -199,26 +199,26 @@ pub fn run(arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// One thing to measure: a server that runs, or one to be started for each round.
-enum Subject {
+/// Server under test: a running one, or one that is started for each round.
+enum TestedServer {
     Running(Target),
     Candidate(spawn::Candidate),
 }
 
-fn measure(arguments: &Arguments) -> Result<Comparison> {
-    // Read before this thread is pinned, or there would be one processor only.
+fn measure(arguments: &SnapshotArguments) -> Result<Comparison> {
+    // Read before this thread is pinned, which reduces the number of available processors.
     let machine = Machine::read();
-    let subjects = subjects(arguments)?;
-    let _pools = pools(arguments)?;
+    let tested_servers = tested_servers(arguments)?;
+    let _pools = enlarge_pools(arguments)?;
     let (server_cpus, load_cpus) = spawn::processors(&arguments.server_cpus, &arguments.load_cpus)?;
-    // Servers that are started here get processors of their own.
+    // The load must not share processors with the servers that are started below.
     spawn::pin(&load_cpus)?;
-    let progress = ProgressBar::new(arguments.rounds * subjects.len() as u64);
+    let progress = ProgressBar::new(arguments.rounds * tested_servers.len() as u64);
     let style = "{elapsed_precise} [{bar:24}] {pos}/{len} {msg}";
     progress.set_style(ProgressStyle::with_template(style)?);
-    let mut servers: Vec<Measured> = subjects
+    let mut servers: Vec<ServerResult> = tested_servers
         .iter()
-        .map(|(name, _)| Measured {
+        .map(|(name, _)| ServerResult {
             name: name.clone(),
             identity: None,
             rounds: Vec::new(),
@@ -226,12 +226,12 @@ fn measure(arguments: &Arguments) -> Result<Comparison> {
         })
         .collect();
     for round in 0..arguments.rounds {
-        for turn in 0..subjects.len() {
-            // Whoever comes first does so in one round only.
-            let index = (turn + usize::try_from(round)?) % subjects.len();
-            let (name, subject) = &subjects[index];
+        for turn in 0..tested_servers.len() {
+            // Each round starts with another server.
+            let index = (turn + usize::try_from(round)?) % tested_servers.len();
+            let (name, server) = &tested_servers[index];
             let title = format!("{name}, round {} of {}", round + 1, arguments.rounds);
-            match one_round(arguments, subject, &server_cpus, &progress, &title) {
+            match one_round(arguments, server, &server_cpus, &progress, &title) {
                 Ok((identity, measured)) => {
                     servers[index].identity = Some(identity);
                     servers[index].rounds.push(measured);
@@ -248,8 +248,8 @@ fn measure(arguments: &Arguments) -> Result<Comparison> {
     Ok(Comparison { machine, arguments: arguments.clone(), servers })
 }
 
-/// Hugetlb pages for a server and for the copies that its save may need.
-fn pools(arguments: &Arguments) -> Result<Vec<Undo>> {
+/// Enlarges the hugetlb pools for a server and the copies during its checkpoint, if allowed.
+fn enlarge_pools(arguments: &SnapshotArguments) -> Result<Vec<Cleanup>> {
     let mut changes = Vec::new();
     if arguments.spawn && arguments.set_pool {
         for (pool, pages) in spawn::pool_pages(arguments) {
@@ -259,10 +259,13 @@ fn pools(arguments: &Arguments) -> Result<Vec<Undo>> {
     Ok(changes)
 }
 
-fn subjects(arguments: &Arguments) -> Result<Vec<(String, Subject)>> {
+fn tested_servers(arguments: &SnapshotArguments) -> Result<Vec<(String, TestedServer)>> {
     if arguments.spawn {
         let found = spawn::candidates(arguments)?;
-        return Ok(found.into_iter().map(|c| (c.name.clone(), Subject::Candidate(c))).collect());
+        return Ok(found
+            .into_iter()
+            .map(|c| (c.name.clone(), TestedServer::Candidate(c)))
+            .collect());
     }
     let mut targets = arguments.target.clone();
     if targets.is_empty() {
@@ -270,39 +273,39 @@ fn subjects(arguments: &Arguments) -> Result<Vec<(String, Subject)>> {
     }
     let parse = |text: &String| {
         let target = Target::parse(text, arguments.password.as_deref())?;
-        Ok((text.clone(), Subject::Running(target)))
+        Ok((text.clone(), TestedServer::Running(target)))
     };
     targets.iter().map(parse).collect()
 }
 
 fn one_round(
-    arguments: &Arguments,
-    subject: &Subject,
+    arguments: &SnapshotArguments,
+    server: &TestedServer,
     cpus: &[usize],
     progress: &ProgressBar,
     title: &str,
-) -> Result<(Identity, Round)> {
+) -> Result<(ServerIdentity, Round)> {
     progress.set_message(format!("{title}: starting"));
-    let spawned = match subject {
-        Subject::Running(_) => None,
-        Subject::Candidate(candidate) => Some(candidate.start(&arguments.work, cpus)?),
+    let spawned = match server {
+        TestedServer::Running(_) => None,
+        TestedServer::Candidate(candidate) => Some(candidate.start(&arguments.work, cpus)?),
     };
-    let target = match (&spawned, subject) {
+    let target = match (&spawned, server) {
         (Some(spawned), _) => &spawned.target,
-        (None, Subject::Running(target)) => target,
-        (None, Subject::Candidate(_)) => anyhow::bail!("it was not started"),
+        (None, TestedServer::Running(target)) => target,
+        (None, TestedServer::Candidate(_)) => anyhow::bail!("it was not started"),
     };
-    let Arguments { keys, value_size, mix, distribution, .. } = *arguments;
-    let mut requests = Requests::new(keys, value_size, mix, distribution);
+    let SnapshotArguments { keys, value_size, mix, distribution, .. } = *arguments;
+    let mut requests = RequestGenerator::new(keys, value_size, mix, distribution);
     target.fill(&mut requests, keys, |done| {
         if done % 65_536 == 0 {
             progress.set_message(format!("{title}: {} % of the keys", done * 100 / keys));
         }
     })?;
-    // Read when it is full, so that it names the pages that are really there.
+    // Identified after filling, so that INFO reports the actual page kind.
     let identity = target.identify()?;
-    let told = |phase: &str| progress.set_message(format!("{title}: {phase}"));
-    let round = target.measure(arguments, identity.process, &mut requests, told)?;
+    let show_phase = |phase: &str| progress.set_message(format!("{title}: {phase}"));
+    let round = target.measure(arguments, identity.process, &mut requests, show_phase)?;
     Ok((identity, round))
 }
 

@@ -1,4 +1,4 @@
-//! Servers of our own, each in a clean folder, all pinned alike.
+//! Servers that the benchmark starts: each in an empty folder, all pinned to the same processors.
 
 use std::fs::{self, File};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener};
@@ -11,45 +11,47 @@ use anyhow::{Context as _, Result, bail};
 use nix::sched::{CpuSet, sched_getaffinity, sched_setaffinity};
 use nix::unistd::Pid;
 
-use super::Arguments;
+use super::SnapshotArguments;
 use super::target::Target;
-use crate::settings::Pool;
-use crate::undo::{Step, Undo};
+use crate::cleanup::{Cleanup, CleanupStep};
+use crate::settings::HugePool;
 
-/// Peers that are taken when the path has them.
+/// Programs of peers, which are measured if found on the path.
 const PEERS: [&str; 3] = ["redis-server", "valkey-server", "keydb-server"];
-/// Page kinds that Cowherd is started with.
+/// Default page kinds of Cowherd.
 pub const PAGES: [&str; 3] = ["small", "thp", "huge-2mb"];
-/// How it isolates a save, unless asked for otherwise.
+/// Default checkpoint isolations of Cowherd.
 pub const ISOLATIONS: [&str; 2] = ["kernel-cow", "undo-log"];
-const STARTUP: Duration = Duration::from_secs(30);
-/// Bytes of a key, its entry and its place in the tables, on the generous side.
-const OVERHEAD: u64 = 160;
-const LEAST_MEMORY: u64 = 256 << 20;
+/// Time limit for the first reply of a started server.
+const STARTUP_TIMEOUT: Duration = Duration::from_secs(30);
+/// Upper estimate of the bytes of a key with its entry and its slot in the tables.
+const KEY_OVERHEAD: u64 = 160;
+/// Lower bound of `maxmemory`.
+const MIN_MEMORY: u64 = 256 << 20;
 const MIB: u64 = 1 << 20;
 
-/// A server that can be started.
+/// Server that can be started.
 #[derive(Debug, Clone)]
 pub struct Candidate {
-    /// What tables call it: `cowherd small kernel-cow`, `redis-server`.
+    /// Name in tables: `cowherd small kernel-cow`, `redis-server`.
     pub name: String,
     program: PathBuf,
     options: Vec<String>,
 }
 
-/// Finds everything that can be compared: Cowherd in each page kind and isolation, and the peers
-/// on the path or named.
+/// Lists the servers to compare: Cowherd with each page kind and isolation, peers on the path, and
+/// the servers named in the arguments.
 ///
 /// # Errors
-/// When a named one is not there.
-pub fn candidates(arguments: &Arguments) -> Result<Vec<Candidate>> {
+/// Returns an error if a program does not exist.
+pub fn candidates(arguments: &SnapshotArguments) -> Result<Vec<Candidate>> {
     let mut found = Vec::new();
     let own = cowherd()?;
-    let memory = memory(arguments);
+    let max_memory = max_memory(arguments);
     for pages in &arguments.pages {
         for isolation in &arguments.isolation {
             let options = [
-                ("--maxmemory", memory.to_string()),
+                ("--maxmemory", max_memory.to_string()),
                 ("--arena-pages", pages.clone()),
                 ("--checkpoint-isolation", isolation.clone()),
                 ("--metrics-port", "0".to_owned()),
@@ -79,7 +81,7 @@ pub fn candidates(arguments: &Arguments) -> Result<Vec<Candidate>> {
     Ok(found)
 }
 
-/// `cowherd`, beside this program or on the path.
+/// Path of `cowherd`, in the folder of this program or on the path.
 fn cowherd() -> Result<PathBuf> {
     let own = std::env::current_exe().context("cannot find this program itself")?;
     let beside = own.with_file_name("cowherd");
@@ -87,22 +89,22 @@ fn cowherd() -> Result<PathBuf> {
         return Ok(beside);
     }
     on_path("cowherd").context(
-        "the server stands neither beside cowherd-bench nor on the path. \
+        "there is no cowherd beside cowherd-bench or on the path. \
          Build it with: cargo build --release -p cowherd",
     )
 }
 
-/// Bytes of `maxmemory` for Cowherd.
-fn memory(arguments: &Arguments) -> u64 {
-    let need = arguments.keys * (arguments.value_size as u64 + OVERHEAD);
-    (need + need / 2).max(LEAST_MEMORY).next_multiple_of(2 * MIB)
+/// Value of `maxmemory` for Cowherd in bytes.
+fn max_memory(arguments: &SnapshotArguments) -> u64 {
+    let need = arguments.keys * (arguments.value_size as u64 + KEY_OVERHEAD);
+    (need + need / 2).max(MIN_MEMORY).next_multiple_of(2 * MIB)
 }
 
-/// The pools that Cowherd's page kinds need, each with its pages: twice the memory, since a private
-/// page is copied while a save runs.
-pub fn pool_pages(arguments: &Arguments) -> Vec<(Pool, usize)> {
-    let pages = |bytes: u64| usize::try_from(2 * memory(arguments).div_ceil(bytes)).ok();
-    let kinds = [("huge-2mb", Pool::MIB_2, 2 * MIB), ("huge-1gb", Pool::GIB_1, 1024 * MIB)];
+/// Hugetlb pools of the requested page kinds with the number of pages needed: twice `maxmemory`,
+/// because a private page may be copied during a checkpoint.
+pub fn pool_pages(arguments: &SnapshotArguments) -> Vec<(HugePool, usize)> {
+    let pages = |bytes: u64| usize::try_from(2 * max_memory(arguments).div_ceil(bytes)).ok();
+    let kinds = [("huge-2mb", HugePool::MIB_2, 2 * MIB), ("huge-1gb", HugePool::GIB_1, 1024 * MIB)];
     let asked = kinds.iter().filter(|(kind, _, _)| arguments.pages.iter().any(|p| p == kind));
     asked.filter_map(|(_, pool, bytes)| Some((*pool, pages(*bytes)?))).collect()
 }
@@ -112,25 +114,26 @@ fn on_path(name: &str) -> Option<PathBuf> {
     std::env::split_paths(&path).map(|folder| folder.join(name)).find(|file| file.is_file())
 }
 
-/// A server that runs; it is killed with its children and its folder removed when this is dropped.
+/// Running server. Dropping it kills the server and its children and removes the folder.
 #[derive(Debug)]
-pub struct Spawned {
+pub struct SpawnedServer {
     process: Child,
-    undo: Undo,
-    /// Where it listens.
+    cleanup: Cleanup,
+    /// Address of the server.
     pub target: Target,
 }
 
 impl Candidate {
-    /// Starts it on a free port, in a new folder below `below`, on these processors.
+    /// Starts the server on a free port, in a new folder below `below`, pinned to `cpus`.
     ///
     /// # Errors
-    /// When it does not come up; what it wrote is in the message.
-    pub fn start(&self, below: &Path, cpus: &[usize]) -> Result<Spawned> {
+    /// Returns an error with the server's output if the server does not answer in time.
+    pub fn start(&self, below: &Path, cpus: &[usize]) -> Result<SpawnedServer> {
         let port = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()?.port();
         let folder = below.join(format!("cowherd-bench-{}-{port}", std::process::id()));
-        let mut undo = Undo::begin();
-        undo.after(Step::Folder(folder.clone()), || fs::create_dir_all(&folder))
+        let mut cleanup = Cleanup::new();
+        cleanup
+            .guard(CleanupStep::Folder(folder.clone()), || fs::create_dir_all(&folder))
             .with_context(|| format!("cannot create the folder {}", folder.display()))?;
         let log = folder.join("log");
         let output = File::create(&log)?;
@@ -139,7 +142,7 @@ impl Candidate {
         command.arg("--dir").arg(&folder).args(["--loglevel", "warning"]).args(&self.options);
         command.stdin(Stdio::null()).stderr(output.try_clone()?).stdout(output);
         command.process_group(0);
-        let process = undo.start(Step::Group, || {
+        let process = cleanup.start_process(CleanupStep::Group, || {
             let process = pinned(cpus, || command.spawn())?
                 .with_context(|| format!("cannot start {}", self.program.display()))?;
             let id = process.id();
@@ -147,8 +150,8 @@ impl Candidate {
         })?;
         let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let target = Target { address, password: None };
-        let mut spawned = Spawned { process, undo, target };
-        let deadline = Instant::now() + STARTUP;
+        let mut spawned = SpawnedServer { process, cleanup, target };
+        let deadline = Instant::now() + STARTUP_TIMEOUT;
         loop {
             let answers = spawned.target.client().and_then(|mut client| client.text(&["PING"]));
             if answers.is_ok() {
@@ -156,35 +159,35 @@ impl Candidate {
             }
             let ended = spawned.process.try_wait()?;
             if ended.is_some() {
-                spawned.undo.processes_ended();
+                spawned.cleanup.forget_processes();
             }
             if ended.is_some() || Instant::now() > deadline {
-                let said = fs::read_to_string(&log).unwrap_or_default();
-                bail!("{} did not come up: {}", self.name, said.trim());
+                let log = fs::read_to_string(&log).unwrap_or_default();
+                bail!("{} did not come up: {}", self.name, log.trim());
             }
             std::thread::sleep(Duration::from_millis(20));
         }
     }
 }
 
-/// The processors for servers and for the load: the load takes the last that there is, the servers
-/// the others. With one alone they share it.
+/// Processors for the servers and for the load. By default the load takes the last processor and
+/// the servers the others; a single processor is shared.
 ///
 /// # Errors
-/// When a list is no list, or names a processor that this process may not use.
+/// Returns an error if a list is malformed or names a processor that this process may not use.
 pub fn processors(servers: &str, load: &str) -> Result<(Vec<usize>, Vec<usize>)> {
     let allowed = sched_getaffinity(Pid::from_raw(0))?;
     let all: Vec<usize> =
         (0..CpuSet::count()).filter(|cpu| allowed.is_set(*cpu).unwrap_or(false)).collect();
     let (last, others) = all.split_last().context("no processor to run on")?;
     let default_servers = if others.is_empty() { &all } else { others };
-    let servers = list(servers, default_servers, &all)?;
-    let load = list(load, &[*last], &all)?;
+    let servers = parse_cpu_list(servers, default_servers, &all)?;
+    let load = parse_cpu_list(load, &[*last], &all)?;
     Ok((servers, load))
 }
 
-/// `auto`, or numbers and ranges: `0`, `2-5`, `0,2-3`.
-fn list(text: &str, default: &[usize], all: &[usize]) -> Result<Vec<usize>> {
+/// Parses `auto`, or numbers and ranges: `0`, `2-5`, `0,2-3`.
+fn parse_cpu_list(text: &str, default: &[usize], all: &[usize]) -> Result<Vec<usize>> {
     if text == "auto" {
         return Ok(default.to_vec());
     }
@@ -202,10 +205,10 @@ fn list(text: &str, default: &[usize], all: &[usize]) -> Result<Vec<usize>> {
     Ok(found)
 }
 
-/// Lets this thread run on these processors only.
+/// Pins this thread to processors.
 ///
 /// # Errors
-/// When the kernel refuses.
+/// Returns the error of `sched_setaffinity`.
 pub fn pin(cpus: &[usize]) -> Result<()> {
     let mut set = CpuSet::new();
     for cpu in cpus {
@@ -214,7 +217,7 @@ pub fn pin(cpus: &[usize]) -> Result<()> {
     sched_setaffinity(Pid::from_raw(0), &set).context("cannot pin to processors")
 }
 
-/// Does something while this thread is pinned; processes started in it stay so.
+/// Executes `act` while this thread is pinned. Processes that `act` starts stay pinned.
 fn pinned<T>(cpus: &[usize], act: impl FnOnce() -> T) -> Result<T> {
     let before = sched_getaffinity(Pid::from_raw(0))?;
     pin(cpus)?;
@@ -228,12 +231,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn lists_of_processors_are_read_and_checked() {
+    fn lists_of_processors_are_parsed_and_checked() {
         let all = [0, 1, 2, 3];
-        assert_eq!(list("auto", &[3], &all).unwrap(), [3]);
-        assert_eq!(list("0,2-3", &[3], &all).unwrap(), [0, 2, 3]);
+        assert_eq!(parse_cpu_list("auto", &[3], &all).unwrap(), [3]);
+        assert_eq!(parse_cpu_list("0,2-3", &[3], &all).unwrap(), [0, 2, 3]);
         for wrong in ["", "x", "1-", "4", "0-9"] {
-            assert!(list(wrong, &[3], &all).is_err(), "{wrong}");
+            assert!(parse_cpu_list(wrong, &[3], &all).is_err(), "{wrong}");
         }
     }
 }

@@ -1,18 +1,18 @@
-//! What the terminal and the report show, and the same as CSV.
+//! Tables and remarks for the terminal and the report, and CSV.
 
 use anyhow::Result;
 
-use super::figures::{FIGURES, Figure, PHASES, Round, over_rounds};
-use super::{Comparison, Measured};
+use super::results::{PHASES, ROUND_METRICS, Round, RoundMetric, summarize};
+use super::{Comparison, ServerResult};
 use crate::report::thousands;
-use crate::sheet::{self, Sheet};
 use crate::stats::Summary;
+use crate::table::{self, Table};
 
-/// The whole text.
-pub fn all(comparison: &Comparison) -> String {
-    let mut text = format!("{}\n{}\n", comparison.machine.line(), asked(comparison));
-    for sheet in sheets(comparison) {
-        text.push_str(&format!("\n{}", sheet.text()));
+/// All tables and remarks as text.
+pub fn text(comparison: &Comparison) -> String {
+    let mut text = format!("{}\n{}\n", comparison.machine.line(), describe_load(comparison));
+    for table in tables(comparison) {
+        text.push_str(&format!("\n{}", table.text()));
     }
     for sentence in remarks(comparison) {
         text.push_str(&format!("{sentence}\n"));
@@ -20,83 +20,87 @@ pub fn all(comparison: &Comparison) -> String {
     text
 }
 
-/// The same as Markdown.
+/// All tables and remarks as Markdown.
 pub fn markdown(comparison: &Comparison) -> String {
-    let tables = sheet::markdown(&sheets(comparison));
+    let tables = table::markdown(&tables(comparison));
     let remarks = remarks(comparison).join("\n\n");
-    format!("{}\n\n{}\n\n{tables}{remarks}\n", comparison.machine.line(), asked(comparison))
+    format!("{}\n\n{}\n\n{tables}{remarks}\n", comparison.machine.line(), describe_load(comparison))
 }
 
-/// What the load was.
-fn asked(comparison: &Comparison) -> String {
-    let asked = &comparison.arguments;
+/// Sentence about the parameters of the load.
+fn describe_load(comparison: &Comparison) -> String {
+    let arguments = &comparison.arguments;
     format!(
         "{} keys of {} bytes, {} requests/s over {} connections, SET:GET {}, {}; medians of the \
          rounds, and below them the least and the most",
-        thousands(asked.keys),
-        asked.value_size,
-        thousands(asked.rate),
-        asked.connections,
-        asked.mix,
-        if asked.spawn { "servers pinned alike" } else { "servers as they are" },
+        thousands(arguments.keys),
+        arguments.value_size,
+        thousands(arguments.rate),
+        arguments.connections,
+        arguments.mix,
+        if arguments.spawn { "servers pinned alike" } else { "servers as they are" },
     )
 }
 
-/// All tables: latency, the save, the load generator's own.
-pub fn sheets(comparison: &Comparison) -> Vec<Sheet> {
+/// Tables of the latency, of the checkpoint, and of the load generator.
+pub fn tables(comparison: &Comparison) -> Vec<Table> {
     let servers = &comparison.servers;
     let measured = servers.iter().filter(|server| !server.rounds.is_empty()).collect::<Vec<_>>();
     if measured.is_empty() {
         return Vec::new();
     }
-    vec![latency(&measured), save(&measured), load(&measured)]
+    vec![latency(&measured), checkpoint(&measured), load(&measured)]
 }
 
-fn latency(servers: &[&Measured]) -> Sheet {
+fn latency(servers: &[&ServerResult]) -> Table {
     let mut rows = Vec::new();
     for server in servers {
         for (index, phase) in PHASES.into_iter().enumerate() {
             let mut row = vec![if index == 0 { title(server) } else { String::new() }];
             row.push(phase.to_owned());
-            for figure in ["p50", "p99", "p99.9", "p99.99", "max", "rate"] {
-                row.push(shown(server, &format!("{phase}_{figure}")));
+            for metric in ["p50", "p99", "p99.9", "p99.99", "max", "rate"] {
+                row.push(metric_cell(server, &format!("{phase}_{metric}")));
             }
             rows.push(row);
         }
     }
-    Sheet {
-        title: "Latency, counted from the moment at which a request was due".to_owned(),
+    Table {
+        title: "Latency, counted from the due time of a request".to_owned(),
         head: vec!["server", "phase", "p50", "p99", "p99.9", "p99.99", "max", "answers/s"],
         rows,
     }
 }
 
-fn figures(servers: &[&Measured], title: &str, figures: &[(&'static str, &str)]) -> Sheet {
+fn metrics_table(
+    servers: &[&ServerResult],
+    title: &str,
+    metrics: &[(&'static str, &str)],
+) -> Table {
     let mut head = vec!["server"];
-    head.extend(figures.iter().map(|(title, _)| *title));
-    let row = |server: &&Measured| {
-        let figures = figures.iter().map(|(_, name)| shown(server, name));
-        std::iter::once(self::title(server)).chain(figures).collect()
+    head.extend(metrics.iter().map(|(title, _)| *title));
+    let row = |server: &&ServerResult| {
+        let cells = metrics.iter().map(|(_, name)| metric_cell(server, name));
+        std::iter::once(self::title(server)).chain(cells).collect()
     };
-    Sheet { title: title.to_owned(), head, rows: servers.iter().map(row).collect() }
+    Table { title: title.to_owned(), head, rows: servers.iter().map(row).collect() }
 }
 
-fn save(servers: &[&Measured]) -> Sheet {
+fn checkpoint(servers: &[&ServerResult]) -> Table {
     let columns = [
         ("BGSAVE's reply", "bgsave_reply"),
         ("fork", "fork"),
-        ("save", "save"),
+        ("checkpoint", "save"),
         ("more on machine", "extra_host"),
         ("more in processes", "extra_processes"),
-        ("copied, it says", "reported_cow"),
+        ("copied, reported", "reported_cow"),
         ("image", "image"),
     ];
-    let title = "The save: times, and memory beyond what was in use before it; what parent and \
-                 child share counts twice in processes";
-    figures(servers, title, &columns)
+    let title = "The checkpoint: times, and memory beyond the use before it; pages shared by \
+                 parent and child count twice in processes";
+    metrics_table(servers, title, &columns)
 }
 
-fn load(servers: &[&Measured]) -> Sheet {
+fn load(servers: &[&ServerResult]) -> Table {
     let columns = [
         ("requests", "requests"),
         ("errors", "errors"),
@@ -106,22 +110,21 @@ fn load(servers: &[&Measured]) -> Sheet {
         ("max", "own_lag_max"),
     ];
     let title = "The load: requests that went wrong, and how late the load generator itself was";
-    figures(servers, title, &columns)
+    metrics_table(servers, title, &columns)
 }
 
-/// What a reader must know beside the tables: the one figure, failures, whether the load itself was
-/// late.
+/// Remarks beside the tables: the main result, failures, delays of the load generator.
 pub fn remarks(comparison: &Comparison) -> Vec<String> {
     let servers = &comparison.servers;
     let measured = servers.iter().filter(|server| !server.rounds.is_empty()).collect::<Vec<_>>();
-    let mut said = Vec::new();
-    said.extend(felt(&measured));
-    said.extend(schedule(&measured));
+    let mut remarks = Vec::new();
+    remarks.extend(main_result(&measured));
+    remarks.extend(generator_delays(&measured));
     for server in servers {
         for (index, round) in server.rounds.iter().enumerate() {
             let failures = round.failures();
             if failures > 0 {
-                said.push(format!(
+                remarks.push(format!(
                     "{}, round {}: {failures} requests failed: {:?}, {} unanswered.",
                     server.name,
                     index + 1,
@@ -131,32 +134,33 @@ pub fn remarks(comparison: &Comparison) -> Vec<String> {
             }
         }
         let failed = server.failed.iter();
-        said.extend(failed.map(|reason| format!("{}: not measured: {reason}", server.name)));
+        remarks.extend(failed.map(|reason| format!("{}: not measured: {reason}", server.name)));
     }
-    said
+    remarks
 }
 
-/// What clients felt, in one sentence.
-fn felt(servers: &[&Measured]) -> Option<String> {
-    let median = |server: &Measured, name: &str| {
-        let summary = over_rounds(&server.rounds, name);
+/// Latency during the checkpoint in one sentence.
+fn main_result(servers: &[&ServerResult]) -> Option<String> {
+    let median = |server: &ServerResult, name: &str| {
+        let summary = summarize(&server.rounds, name);
         summary.map_or_else(|| "-".to_owned(), |summary| with_unit(summary.median, "us"))
     };
-    let figure = |server: &&Measured| {
+    let figure = |server: &&ServerResult| {
         let (during, before) = (median(server, "during_p99.9"), median(server, "before_p99.9"));
         format!("{} {during} ({before})", server.name)
     };
     let figures = servers.iter().map(figure).collect::<Vec<_>>().join(", ");
     (!servers.is_empty()).then(|| {
         format!(
-            "99.9 % of the requests during the save (before it) took no longer than: {figures}."
+            "99.9 % of the requests during the checkpoint (before it) took no longer than: \
+             {figures}."
         )
     })
 }
 
-/// Whether the load generator kept to its schedule.
-fn schedule(servers: &[&Measured]) -> Option<String> {
-    let late = |server: &&Measured| {
+/// Sentence about rounds in which the load generator did not keep its schedule.
+fn generator_delays(servers: &[&ServerResult]) -> Option<String> {
+    let late = |server: &&ServerResult| {
         let rounds = server.rounds.iter().filter(|round| round.off_schedule().next().is_some());
         let rounds = rounds.count();
         let mut phases = server.rounds.iter().flat_map(Round::off_schedule).collect::<Vec<_>>();
@@ -164,7 +168,11 @@ fn schedule(servers: &[&Measured]) -> Option<String> {
         phases.dedup();
         (rounds > 0).then(|| {
             let of = server.rounds.len();
-            format!("{} in {rounds} of {of} rounds ({} the save)", server.name, phases.join(", "))
+            format!(
+                "{} in {rounds} of {of} rounds ({} the checkpoint)",
+                server.name,
+                phases.join(", ")
+            )
         })
     };
     let late = servers.iter().filter_map(late).collect::<Vec<_>>();
@@ -181,9 +189,9 @@ fn schedule(servers: &[&Measured]) -> Option<String> {
     }
 }
 
-/// `redis-server (redis 7.0.15)`, `cowherd thp kernel-cow (cowherd 0.1.0)`; with what Cowherd says
-/// of its pages where the name does not.
-pub fn title(server: &Measured) -> String {
+/// Title of a server: `redis-server (redis 7.0.15)`, `cowherd thp kernel-cow (cowherd 0.1.0)`; with
+/// Cowherd's page kind and isolation unless the name contains them.
+pub fn title(server: &ServerResult) -> String {
     let Some(identity) = &server.identity else { return server.name.clone() };
     let details = &identity.details;
     let known = details.is_empty() || server.name.ends_with(&details.replace(", ", " "));
@@ -191,10 +199,10 @@ pub fn title(server: &Measured) -> String {
     format!("{} ({} {}{details})", server.name, identity.kind, identity.version)
 }
 
-/// A figure of a server: the median, and below it the range when there are several rounds.
-fn shown(server: &Measured, name: &str) -> String {
-    let figure = FIGURES.iter().find(|(known, _, _)| *known == name);
-    let (Some((_, unit, _)), Some(summary)) = (figure, over_rounds(&server.rounds, name)) else {
+/// Cell with a metric of a server: the median, and on a second line the range over several rounds.
+fn metric_cell(server: &ServerResult, name: &str) -> String {
+    let metric = ROUND_METRICS.iter().find(|(known, _, _)| *known == name);
+    let (Some((_, unit, _)), Some(summary)) = (metric, summarize(&server.rounds, name)) else {
         return "-".to_owned();
     };
     let Summary { min, median, max, count, .. } = summary;
@@ -204,7 +212,7 @@ fn shown(server: &Measured, name: &str) -> String {
     format!("{}\n{}..{}", with_unit(median, unit), with_unit(min, unit), with_unit(max, unit))
 }
 
-/// Three digits that count, and a unit that people read: `35.2 ms`.
+/// Formats three significant digits with a scaled unit: `35.2 ms`.
 fn with_unit(value: f64, unit: &str) -> String {
     let scaled = |steps: &[(f64, &str)]| {
         let (size, name) = steps.iter().rfind(|(size, _)| value >= *size).unwrap_or(&steps[0]);
@@ -222,19 +230,19 @@ fn with_unit(value: f64, unit: &str) -> String {
     }
 }
 
-/// One line a round with every figure.
+/// CSV with one line per round and one column per metric.
 ///
 /// # Errors
-/// Never in fact: it is written to memory.
+/// Returns the error of the CSV writer, which cannot fail on a vector.
 pub fn csv(comparison: &Comparison) -> Result<String> {
     let mut writer = csv::Writer::from_writer(Vec::new());
-    let unit = |(name, unit, _): &Figure| match *unit {
+    let unit = |(name, unit, _): &RoundMetric| match *unit {
         "" => (*name).to_owned(),
         "/s" => format!("{name}_per_second"),
         unit => format!("{name}_{unit}"),
     };
     let heads = ["server", "version", "round"].map(str::to_owned).into_iter();
-    writer.write_record(heads.chain(FIGURES.iter().map(unit)))?;
+    writer.write_record(heads.chain(ROUND_METRICS.iter().map(unit)))?;
     for server in &comparison.servers {
         let version = server.identity.as_ref().map(|i| format!("{} {}", i.kind, i.version));
         for (index, round) in server.rounds.iter().enumerate() {
@@ -244,8 +252,8 @@ pub fn csv(comparison: &Comparison) -> Result<String> {
                 (index + 1).to_string(),
             ];
             let value =
-                |(_, _, read): &Figure| read(round).map_or(String::new(), |v| v.to_string());
-            row.extend(FIGURES.iter().map(value));
+                |(_, _, read): &RoundMetric| read(round).map_or(String::new(), |v| v.to_string());
+            row.extend(ROUND_METRICS.iter().map(value));
             writer.write_record(row)?;
         }
     }

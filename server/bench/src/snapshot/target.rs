@@ -1,4 +1,4 @@
-//! A server to be measured: what it says about itself, before and after.
+//! Address of a server under test, and the operations of a round: identify, fill, measure.
 
 use std::net::{SocketAddr, ToSocketAddrs as _};
 use std::path::Path;
@@ -6,39 +6,39 @@ use std::path::Path;
 use anyhow::{Context as _, Result, bail, ensure};
 use serde::Serialize;
 
-use super::Arguments;
-use super::control::Client;
-use super::figures::Round;
-use super::load::{self, Plan};
-use super::schedule::Requests;
+use super::SnapshotArguments;
+use super::client::BlockingClient;
+use super::load::{self, LoadPlan};
+use super::results::Round;
+use super::workload::RequestGenerator;
 
-/// What kind of server answers.
+/// Identity of a server, from INFO.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Identity {
-    /// `cowherd`, `valkey`, `redis`.
+pub struct ServerIdentity {
+    /// Software: `cowherd`, `valkey` or `redis`.
     pub kind: String,
-    /// Its own version.
+    /// Version of the software.
     pub version: String,
-    /// Cowherd's pages as they really are, and its isolation; empty for others.
+    /// Actual page kind and isolation of Cowherd; empty for other servers.
     pub details: String,
-    /// Its process, when it runs on this machine.
+    /// Process id, if the server runs on this machine.
     pub process: Option<i32>,
 }
 
-/// Where to find a server.
+/// Address and password of a server.
 #[derive(Debug, Clone)]
 pub struct Target {
-    /// Its address.
+    /// Address of the server.
     pub address: SocketAddr,
-    /// Its password.
+    /// Password of the server.
     pub password: Option<String>,
 }
 
 impl Target {
-    /// Reads `HOST:PORT`, or a port on this machine.
+    /// Parses `HOST:PORT`, or a port on this machine.
     ///
     /// # Errors
-    /// When it is neither, or the host has no address.
+    /// Returns an error if the text is neither, or the host cannot be resolved.
     pub fn parse(text: &str, password: Option<&str>) -> Result<Self> {
         let full = if text.contains(':') { text.to_owned() } else { format!("127.0.0.1:{text}") };
         let addresses = full.to_socket_addrs();
@@ -48,19 +48,19 @@ impl Target {
         Ok(Self { address, password: password.map(str::to_owned) })
     }
 
-    /// A connection that waits for its answers.
+    /// Opens a blocking connection.
     ///
     /// # Errors
-    /// When nobody listens there.
-    pub fn client(&self) -> Result<Client> {
-        Client::open(self.address, self.password.as_deref())
+    /// Returns an error if the connection or the authentication fails.
+    pub fn client(&self) -> Result<BlockingClient> {
+        BlockingClient::open(self.address, self.password.as_deref())
     }
 
-    /// Asks what it is.
+    /// Queries the identity of the server.
     ///
     /// # Errors
-    /// When it does not answer.
-    pub fn identify(&self) -> Result<Identity> {
+    /// Returns an error if the server does not answer.
+    pub fn identify(&self) -> Result<ServerIdentity> {
         let mut client = self.client()?;
         let info = client.info("everything")?;
         let field = |name: &str| info.get(name).cloned();
@@ -77,16 +77,26 @@ impl Target {
         Ok(Self::identity(kind, version, details, process))
     }
 
-    fn identity(kind: String, version: String, details: String, process: Option<i32>) -> Identity {
-        Identity { kind, version, details, process }
+    fn identity(
+        kind: String,
+        version: String,
+        details: String,
+        process: Option<i32>,
+    ) -> ServerIdentity {
+        ServerIdentity { kind, version, details, process }
     }
 
-    /// Makes sure that the keys are there: fills an empty server, takes one that this filled
-    /// before, and leaves every other alone.
+    /// Fills an empty server with the keys of the test. A server filled by an earlier call stays
+    /// unchanged. Calls `progress` with the number of keys created.
     ///
     /// # Errors
-    /// When it holds other data.
-    pub fn fill(&self, requests: &mut Requests, keys: u64, told: impl Fn(u64)) -> Result<()> {
+    /// Returns an error if the server holds other data, which the load would overwrite.
+    pub fn fill(
+        &self,
+        requests: &mut RequestGenerator,
+        keys: u64,
+        progress: impl Fn(u64),
+    ) -> Result<()> {
         let mut client = self.client()?;
         let found = client.text(&["DBSIZE"])?.parse::<u64>()?;
         let last = format!("key:{:012}", keys - 1);
@@ -99,7 +109,7 @@ impl Target {
              name an empty server, or empty this one first",
             self.address
         );
-        client.fill(requests, keys, told)?;
+        client.fill(requests, keys, progress)?;
         let found = client.text(&["DBSIZE"])?.parse::<u64>()?;
         ensure!(
             found == keys,
@@ -109,22 +119,22 @@ impl Target {
         Ok(())
     }
 
-    /// Measures one save under load.
+    /// Measures one checkpoint under load. Calls `progress` with the name of each phase.
     ///
     /// # Errors
-    /// When the server refuses, or goes away.
+    /// Returns an error if the load or the checkpoint fails.
     pub fn measure(
         &self,
-        arguments: &Arguments,
+        arguments: &SnapshotArguments,
         process: Option<i32>,
-        requests: &mut Requests,
-        told: impl Fn(&str),
+        requests: &mut RequestGenerator,
+        progress: impl Fn(&str),
     ) -> Result<Round> {
         let mut client = self.client()?;
         if client.info("persistence")?.get("rdb_bgsave_in_progress").is_some_and(|n| n != "0") {
-            bail!("a save is already running on {}; try again after it", self.address);
+            bail!("a checkpoint is already running on {}; try again later", self.address);
         }
-        let plan = Plan {
+        let plan = LoadPlan {
             address: self.address,
             password: self.password.clone(),
             process,
@@ -135,7 +145,7 @@ impl Target {
             timeout: arguments.timeout,
             longest_save: arguments.longest_save,
         };
-        let record = load::run(&plan, requests, told)?;
+        let record = load::run(&plan, requests, progress)?;
         let mut round = Round::of(record);
         let info = client.info("everything")?;
         let number = |name: &str| info.get(name).and_then(|text| text.parse::<u64>().ok());
@@ -148,7 +158,7 @@ impl Target {
             let file = client.directive("dbfilename").ok()??;
             std::fs::metadata(Path::new(&folder).join(file)).ok().map(|file| file.len())
         });
-        ensure!(round.saved, "the save of {} failed; its log says why", self.address);
+        ensure!(round.saved, "the checkpoint of {} failed; see its log", self.address);
         Ok(round)
     }
 }

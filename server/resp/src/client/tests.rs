@@ -60,6 +60,8 @@ fn invalid_input() {
         b",x\r\n",
         b"_x\r\n",
         b"$-2\r\n",
+        b"%-1\r\n",
+        b"|-1\r\n",
         b"$x\r\n",
         b"$1\r\nabc",
         b"=2\r\nab\r\n",

@@ -1,8 +1,8 @@
 //! Inline requests: a line of words, as typed into telnet.
 //!
 //! A blank ends a word. A quoted part extends to the end of its word. The escapes of `"..."` are
-//! `\n \r \t \b \a \xHH`, and a backslash before any other byte stands for that byte; the only escape
-//! of `'...'` is `\'`.
+//! `\n \r \t \b \a \xHH`, and a backslash before any other byte stands for that byte; the only
+//! escape of `'...'` is `\'`.
 
 use super::{ArgSpan, Batch, ProtocolError};
 
@@ -48,8 +48,8 @@ fn is_space(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t'..=b'\r')
 }
 
-/// Whether a byte ends an unquoted word. As in Redis, these are fewer bytes than those that separate
-/// words.
+/// Whether a byte ends an unquoted word. As in Redis, these are fewer bytes than those that
+/// separate words.
 fn ends_word(byte: u8) -> bool {
     matches!(byte, b' ' | b'\t' | b'\n' | b'\r')
 }

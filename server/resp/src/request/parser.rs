@@ -119,8 +119,8 @@ impl RequestParser {
     /// Lower bound for the number of missing bytes of the request in progress, so that a reader can
     /// size its buffer; 0 if unknown. `buffered` is the number of its bytes in the buffer.
     ///
-    /// The value rests on the client's claim, which is at most [`RequestLimits::max_bulk`] and a few
-    /// bytes: a reader with limited memory must grow its buffer in steps.
+    /// The value rests on the client's claim, which is at most [`RequestLimits::max_bulk`] and a
+    /// few bytes: a reader with limited memory must grow its buffer in steps.
     #[must_use]
     pub fn wanted(&self, buffered: usize) -> usize {
         /// Size of `$0\r\n\r\n`.
@@ -301,8 +301,8 @@ fn length_line(
     }
 }
 
-/// Fast path of a length line: a complete line with a canonical number of up to nine digits. Returns
-/// the value, and the length of the text with the two bytes of the line end.
+/// Fast path of a length line: a complete line with a canonical number of up to nine digits.
+/// Returns the value, and the length of the text with the two bytes of the line end.
 #[inline]
 fn short_number(text: &[u8]) -> Option<(i64, usize)> {
     const MAX_DIGITS: usize = 9;

@@ -27,7 +27,7 @@ fn connection<'a>(
             }
         }
         let wanted = parser.wanted(buf.len());
-        assert!(wanted == 0 || !buf.is_empty(), "only a request in progress wants bytes");
+        assert!(wanted == 0 || !buf.is_empty(), "bytes wanted without a request in progress");
     }
     (seen, Ok(buf))
 }
@@ -128,7 +128,8 @@ proptest! {
         sizes in prop::collection::vec(1..200_usize, 1..6),
     ) {
         let input: Vec<u8> = sent.iter().flat_map(|args| encode(args)).collect();
-        let (received, rest) = connection(cut(&input, &sizes), &RequestLimits::default(), usize::MAX);
+        let limits = RequestLimits::default();
+        let (received, rest) = connection(cut(&input, &sizes), &limits, usize::MAX);
         prop_assert_eq!(received, sent);
         prop_assert_eq!(rest, Ok(Vec::new()));
     }

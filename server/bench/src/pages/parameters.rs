@@ -1,21 +1,22 @@
-//! The kinds of memory that are compared, and what each needs of the machine.
+//! Parameters of a cell of the experiment: kind of memory, write pattern, writing process.
 
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::settings::{Pool, THP};
+use crate::settings::{HugePool, THP};
 
-/// The experiment's unit: a size of N means N times these bytes.
+/// Unit of sizes in bytes: a size of N means N x 2 MiB.
 pub const UNIT: usize = 2 << 20;
+/// Units in 1 GiB.
 const GIB_UNITS: usize = 512;
 
-/// How memory is mapped.
+/// Kind of a mapping.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize,
 )]
 #[serde(rename_all = "kebab-case")]
-pub enum Kind {
+pub enum MemoryKind {
     /// Anonymous and private, pages of 4 KiB
     Small,
     /// Anonymous and private, transparent huge pages of 2 MiB
@@ -40,8 +41,8 @@ pub enum Kind {
     Shared2Mb,
 }
 
-impl Kind {
-    /// As options and tables write it.
+impl MemoryKind {
+    /// Name in options and tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Small => "small",
@@ -54,32 +55,32 @@ impl Kind {
         }
     }
 
-    /// The pool that its pages come from, and how many of them a run of `size` takes at most: those
-    /// of the mapping, and for a private one that is `written` after the fork as many copies.
-    pub fn pool_pages(self, size: usize, written: bool) -> Option<(Pool, usize)> {
+    /// Pool of the pages, and the maximum number of pages that a run of `size` takes: those of the
+    /// mapping, and as many copies of a private mapping that is `written` after the fork.
+    pub fn pool_pages(self, size: usize, written: bool) -> Option<(HugePool, usize)> {
         let times = if written { 2 } else { 1 };
         match self {
-            Self::Huge2Mb => Some((Pool::MIB_2, times * size)),
-            Self::Shared2Mb => Some((Pool::MIB_2, size)),
-            Self::Huge1Gb => Some((Pool::GIB_1, times * size.div_ceil(GIB_UNITS))),
+            Self::Huge2Mb => Some((HugePool::MIB_2, times * size)),
+            Self::Shared2Mb => Some((HugePool::MIB_2, size)),
+            Self::Huge1Gb => Some((HugePool::GIB_1, times * size.div_ceil(GIB_UNITS))),
             Self::Small | Self::Thp | Self::Mthp | Self::SharedSmall => None,
         }
     }
 
-    /// Whether a run of `size` makes sense: pages of 1 GiB come whole.
+    /// Whether `size` is a multiple of the page size.
     pub fn fits(self, size: usize) -> bool {
         self != Self::Huge1Gb || size.is_multiple_of(GIB_UNITS)
     }
 
-    /// Why the kernel cannot give such memory as it is set up; `None` when it can.
-    pub fn refused(self, may_set: bool) -> Option<String> {
+    /// Reason why the kernel's settings rule out this kind; `None` if they do not.
+    pub fn unavailable(self, may_set: bool) -> Option<String> {
         let enabled = |size: &str| crate::machine::bracketed(format!("{THP}/{size}enabled"));
         match self {
             Self::Thp if enabled("").is_none_or(|word| word == "never") => {
                 Some(format!("transparent huge pages are off: echo madvise > {THP}/enabled"))
             }
             Self::Mthp if !Path::new(&format!("{THP}/hugepages-64kB")).exists() => {
-                Some("this kernel knows no transparent huge pages of 64 KiB (Linux 6.8)".to_owned())
+                Some("this kernel has no transparent huge pages of 64 KiB (Linux 6.8)".to_owned())
             }
             Self::Mthp if !may_set => Some(
                 "it needs 64 KiB pages on and 2 MiB pages off while it runs: --set-mthp as root \
@@ -91,12 +92,12 @@ impl Kind {
     }
 }
 
-/// What is written after the fork.
+/// Set of addresses that are written after the fork.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize,
 )]
 #[serde(rename_all = "lowercase")]
-pub enum Pattern {
+pub enum WritePattern {
     /// One byte of each 2 MiB
     Sparse,
     /// One byte of each 4 KiB
@@ -105,8 +106,8 @@ pub enum Pattern {
     None,
 }
 
-impl Pattern {
-    /// As options and tables write it.
+impl WritePattern {
+    /// Name in options and tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Sparse => "sparse",
@@ -115,7 +116,7 @@ impl Pattern {
         }
     }
 
-    /// Where it writes within so many bytes.
+    /// Offsets that are written within `bytes` bytes.
     pub fn offsets(self, bytes: usize) -> impl Iterator<Item = usize> {
         let (end, stride) = match self {
             Self::Sparse => (bytes, UNIT),
@@ -126,7 +127,7 @@ impl Pattern {
     }
 }
 
-/// Who writes after the fork.
+/// Process that writes after the fork.
 #[derive(
     Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, clap::ValueEnum, Serialize, Deserialize,
 )]
@@ -134,12 +135,12 @@ impl Pattern {
 pub enum Writer {
     /// The child, as in the published experiment
     Child,
-    /// The parent, as a server does while its child saves
+    /// The parent, as in a server during a checkpoint
     Parent,
 }
 
 impl Writer {
-    /// As options and tables write it.
+    /// Name in options and tables.
     pub fn name(self) -> &'static str {
         match self {
             Self::Child => "child",
@@ -153,19 +154,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_private_kind_needs_its_memory_twice_when_it_is_written() {
-        assert_eq!(Kind::Huge2Mb.pool_pages(512, true), Some((Pool::MIB_2, 1024)));
-        assert_eq!(Kind::Huge2Mb.pool_pages(512, false), Some((Pool::MIB_2, 512)));
-        assert_eq!(Kind::Shared2Mb.pool_pages(512, true), Some((Pool::MIB_2, 512)));
-        assert_eq!(Kind::Huge1Gb.pool_pages(1024, true), Some((Pool::GIB_1, 4)));
-        assert_eq!(Kind::Thp.pool_pages(512, true), None);
-        assert!(Kind::Huge1Gb.fits(1024) && !Kind::Huge1Gb.fits(256));
+    fn a_written_private_mapping_needs_twice_its_pages() {
+        assert_eq!(MemoryKind::Huge2Mb.pool_pages(512, true), Some((HugePool::MIB_2, 1024)));
+        assert_eq!(MemoryKind::Huge2Mb.pool_pages(512, false), Some((HugePool::MIB_2, 512)));
+        assert_eq!(MemoryKind::Shared2Mb.pool_pages(512, true), Some((HugePool::MIB_2, 512)));
+        assert_eq!(MemoryKind::Huge1Gb.pool_pages(1024, true), Some((HugePool::GIB_1, 4)));
+        assert_eq!(MemoryKind::Thp.pool_pages(512, true), None);
+        assert!(MemoryKind::Huge1Gb.fits(1024) && !MemoryKind::Huge1Gb.fits(256));
     }
 
     #[test]
-    fn patterns_write_once_in_each_of_their_steps() {
-        assert_eq!(Pattern::Sparse.offsets(3 * UNIT).collect::<Vec<_>>(), [0, UNIT, 2 * UNIT]);
-        assert_eq!(Pattern::Dense.offsets(3 * UNIT).count(), 3 * 512);
-        assert_eq!(Pattern::None.offsets(3 * UNIT).count(), 0);
+    fn offsets_of_each_pattern() {
+        assert_eq!(WritePattern::Sparse.offsets(3 * UNIT).collect::<Vec<_>>(), [0, UNIT, 2 * UNIT]);
+        assert_eq!(WritePattern::Dense.offsets(3 * UNIT).count(), 3 * 512);
+        assert_eq!(WritePattern::None.offsets(3 * UNIT).count(), 0);
     }
 }

@@ -1,110 +1,111 @@
-//! From single requests to figures: percentiles by phase, latency over time, medians of rounds.
+//! Results of a round: percentiles by phase, latency over time; medians over rounds.
 //!
-//! Which phase a request belongs to: *before* when its reply was there before BGSAVE was sent;
-//! *after* when it fell due after the save had ended; else *during*. So a request that was under
-//! way when the server forked belongs to the save that held it up.
+//! A request belongs to phase *before* if its reply arrived before BGSAVE was sent, to *after* if
+//! it was due after the end of the checkpoint, else to *during*. So a request in flight at the fork
+//! belongs to the checkpoint that delayed it.
 
 use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::load::{Marks, Record, Sample};
-use super::memory::Memory;
+use super::load::{LatencySample, LoadRecord, PhaseTimes};
+use super::memory::MemorySample;
 use crate::stats::{Summary, quantile};
 
-/// Width of a slice of the timeline, in nanoseconds.
-const SLICE: u64 = 50_000_000;
-/// Points of a percentile curve for each tenfold of rarity.
+/// Width of a slice of the timeline in nanoseconds.
+const SLICE_NS: u64 = 50_000_000;
+/// Points of a percentile curve per decade.
 const CURVE_STEPS: i32 = 10;
-/// The rarest point of a curve: one in 10^6.
-const CURVE_TENFOLDS: i32 = 6;
+/// Decades of a percentile curve: the last point is one request in 10^6.
+const CURVE_DECADES: i32 = 6;
 
-/// Names of the phases, in their order.
+/// Names of the phases, in order.
 pub const PHASES: [&str; 3] = ["before", "during", "after"];
 
-/// What clients felt in one phase.
+/// Latency and throughput in one phase.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
-pub struct Phase {
-    /// Requests answered.
+pub struct PhaseStats {
+    /// Number of answered requests.
     pub requests: u64,
-    /// Requests answered in a second.
+    /// Answered requests per second.
     pub rate: f64,
-    /// Latency in microseconds: half of the requests took no longer.
+    /// Median latency in microseconds.
     pub p50_us: f64,
-    /// 99 % took no longer.
+    /// 99th percentile of latency.
     pub p99_us: f64,
-    /// 99.9 % took no longer.
+    /// 99.9th percentile of latency.
     pub p999_us: f64,
-    /// 99.99 % took no longer.
+    /// 99.99th percentile of latency.
     pub p9999_us: f64,
-    /// The slowest.
+    /// Maximum latency.
     pub max_us: f64,
-    /// Of the load generator's own lateness: 99.9 % were sent no later after they were due.
+    /// 99.9th percentile of the delay between due time and sending, which the load generator
+    /// causes.
     pub own_lag_p999_us: f64,
-    /// The most of it.
+    /// Maximum of that delay.
     pub own_lag_max_us: f64,
-    /// The share of requests that took longer, and the latency in microseconds: falling shares.
+    /// Percentile curve: share of slower requests, in falling order, and latency in microseconds.
     pub curve: Vec<(f64, f64)>,
 }
 
-/// Latency in a slice of 50 ms, by when the requests were due.
+/// Latency of the requests that were due in a slice of 50 ms.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct Slice {
-    /// The middle of the slice, in seconds since BGSAVE was sent.
+pub struct TimelineSlice {
+    /// Middle of the slice, in seconds since BGSAVE was sent.
     pub at: f64,
-    /// Requests due in it.
+    /// Number of requests.
     pub requests: u64,
-    /// Percentiles in microseconds.
+    /// Median latency in microseconds.
     pub p50_us: f64,
-    /// See [`Phase`].
+    /// 99th percentile of latency.
     pub p99_us: f64,
-    /// See [`Phase`].
+    /// 99.9th percentile of latency.
     pub p999_us: f64,
-    /// The slowest.
+    /// Maximum latency.
     pub max_us: f64,
 }
 
-/// One round with one server.
+/// Results of one round with one server.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Round {
-    /// Before, during, after.
-    pub phases: [Phase; 3],
-    /// From sending BGSAVE to its reply.
+    /// Phases before, during and after the checkpoint.
+    pub phases: [PhaseStats; 3],
+    /// Latency of BGSAVE.
     pub bgsave_reply_us: f64,
-    /// What the server says its fork took; `None` when it says nothing.
+    /// Duration of the fork as reported by the server.
     pub fork_us: Option<f64>,
-    /// From sending BGSAVE to the server saying that it is done; known to 20 ms.
+    /// Time from sending BGSAVE until INFO reported the end of the checkpoint; accurate to 20 ms.
     pub save_seconds: f64,
-    /// Whether the server says that the save worked.
+    /// Whether the server reported success.
     pub saved: bool,
-    /// Size of the file, or what the server says about it.
+    /// Size of the image, from the file or as reported by the server.
     pub image_bytes: Option<u64>,
-    /// The most memory of the machine during the save, beyond what was in use right before; looked
-    /// at ten times a second.
+    /// Peak memory use of the machine during the checkpoint minus the use just before; sampled ten
+    /// times per second.
     pub extra_host_bytes: u64,
-    /// The same of the server's processes.
+    /// Peak of the server's processes, likewise.
     pub extra_processes_bytes: u64,
-    /// What the server says it copied (`rdb_last_cow_size`).
+    /// Copied bytes as reported by the server (`rdb_last_cow_size`).
     pub reported_cow_bytes: Option<u64>,
-    /// Requests that fell due.
+    /// Number of due requests.
     pub requests: u64,
-    /// Requests that failed, by what was said.
+    /// Number of failed requests by error text.
     pub errors: BTreeMap<String, u64>,
-    /// Replies after the timeout.
+    /// Number of replies after the timeout.
     pub late: u64,
-    /// Requests never answered.
+    /// Number of requests without reply.
     pub unanswered: u64,
     /// Latency over time.
-    pub timeline: Vec<Slice>,
+    pub timeline: Vec<TimelineSlice>,
     /// Memory over time.
-    pub memory: Vec<Memory>,
+    pub memory: Vec<MemorySample>,
 }
 
 impl Round {
-    /// Sums up what was recorded; what only the server knows is still missing.
-    pub fn of(record: Record) -> Self {
+    /// Evaluates a record. The fields that the server reports are left empty.
+    pub fn of(record: LoadRecord) -> Self {
         let marks = record.marks;
-        let mut phases: [Vec<Sample>; 3] = Default::default();
+        let mut phases: [Vec<LatencySample>; 3] = Default::default();
         for sample in &record.samples {
             if sample.due >= marks.measured_from {
                 phases[phase_of(sample, &marks)].push(*sample);
@@ -116,9 +117,9 @@ impl Round {
             marks.ended - marks.save_ended,
         ];
         let mut lengths = lengths.into_iter();
-        let phases = phases.map(|samples| Phase::of(&samples, lengths.next().unwrap_or(1)));
+        let phases = phases.map(|samples| PhaseStats::of(&samples, lengths.next().unwrap_or(1)));
         let memory = relative(record.memory, marks.save_sent);
-        let extra = |bytes: fn(&Memory) -> u64| extra(&memory, &marks, bytes);
+        let extra = |bytes: fn(&MemorySample) -> u64| extra(&memory, &marks, bytes);
         Self {
             phases,
             bgsave_reply_us: microseconds(marks.save_replied - marks.save_sent),
@@ -135,21 +136,21 @@ impl Round {
         }
     }
 
-    /// The phases in which the load generator's own lateness may be a good part of what it
-    /// measured: at the 99.9th percentile more than a quarter of the latency.
+    /// Phases in which the load generator's own delay distorts the result: its 99.9th percentile
+    /// exceeds a quarter of that of the latency.
     pub fn off_schedule(&self) -> impl Iterator<Item = &'static str> {
-        let late = |phase: &Phase| phase.own_lag_p999_us > phase.p999_us / 4.0;
+        let late = |phase: &PhaseStats| phase.own_lag_p999_us > phase.p999_us / 4.0;
         let phases = PHASES.iter().zip(&self.phases);
         phases.filter(move |(_, phase)| late(phase)).map(|(name, _)| *name)
     }
 
-    /// Requests without a proper answer.
+    /// Number of requests that failed or were not answered.
     pub fn failures(&self) -> u64 {
         self.errors.values().sum::<u64>() + self.unanswered
     }
 }
 
-fn phase_of(sample: &Sample, marks: &Marks) -> usize {
+fn phase_of(sample: &LatencySample, marks: &PhaseTimes) -> usize {
     if sample.due >= marks.save_ended {
         2
     } else {
@@ -157,8 +158,8 @@ fn phase_of(sample: &Sample, marks: &Marks) -> usize {
     }
 }
 
-impl Phase {
-    fn of(samples: &[Sample], nanoseconds: u64) -> Self {
+impl PhaseStats {
+    fn of(samples: &[LatencySample], nanoseconds: u64) -> Self {
         let mut latencies = samples.iter().map(|sample| sample.latency).collect::<Vec<_>>();
         latencies.sort_unstable();
         let mut lags = samples.iter().map(|sample| sample.lag).collect::<Vec<_>>();
@@ -179,28 +180,28 @@ impl Phase {
     }
 }
 
-/// Points that are spread evenly over a scale on which each tenfold of rarity is as wide, as far as
-/// there are requests enough to tell.
+/// Percentile curve with points at equal distances on a logarithmic scale, as far as the number of
+/// requests supports them.
 fn curve(sorted: &[u64]) -> Vec<(f64, f64)> {
-    let shares = (0..=CURVE_TENFOLDS * CURVE_STEPS)
+    let shares = (0..=CURVE_DECADES * CURVE_STEPS)
         .map(|step| 10_f64.powf(-f64::from(step) / f64::from(CURVE_STEPS)))
         .filter(|share| share * sorted.len() as f64 >= 1.0);
     let point = |share: f64| Some((share, microseconds(quantile(sorted, 1.0 - share)?)));
     shares.filter_map(point).collect()
 }
 
-fn timeline(samples: &[Sample], marks: &Marks) -> Vec<Slice> {
+fn timeline(samples: &[LatencySample], marks: &PhaseTimes) -> Vec<TimelineSlice> {
     let mut slices: BTreeMap<i64, Vec<u64>> = BTreeMap::new();
     for sample in samples.iter().filter(|sample| sample.due >= marks.measured_from) {
-        // The clock counts from the start of this process: its times fit.
+        // Times count from the start of this process, so they fit.
         let since = sample.due.cast_signed() - marks.save_sent.cast_signed();
-        slices.entry(since.div_euclid(SLICE.cast_signed())).or_default().push(sample.latency);
+        slices.entry(since.div_euclid(SLICE_NS.cast_signed())).or_default().push(sample.latency);
     }
     let slice = |(index, mut latencies): (i64, Vec<u64>)| {
         latencies.sort_unstable();
         let at = |q| quantile(&latencies, q).map_or(0.0, microseconds);
-        Slice {
-            at: (index as f64 + 0.5) * SLICE as f64 / 1e9,
+        TimelineSlice {
+            at: (index as f64 + 0.5) * SLICE_NS as f64 / 1e9,
             requests: latencies.len() as u64,
             p50_us: at(0.5),
             p99_us: at(0.99),
@@ -211,19 +212,19 @@ fn timeline(samples: &[Sample], marks: &Marks) -> Vec<Slice> {
     slices.into_iter().map(slice).collect()
 }
 
-/// The same with times relative to the save.
-fn relative(mut memory: Vec<Memory>, save_sent: u64) -> Vec<Memory> {
-    for moment in &mut memory {
-        moment.at_us -= (save_sent / 1000).cast_signed();
+/// Makes times relative to the sending of BGSAVE.
+fn relative(mut memory: Vec<MemorySample>, save_sent: u64) -> Vec<MemorySample> {
+    for sample in &mut memory {
+        sample.at_us -= (save_sent / 1000).cast_signed();
     }
     memory
 }
 
-/// The most during the save, beyond the last before it.
-fn extra(memory: &[Memory], marks: &Marks, bytes: fn(&Memory) -> u64) -> u64 {
+/// Maximum during the checkpoint minus the last value before it.
+fn extra(memory: &[MemorySample], marks: &PhaseTimes, bytes: fn(&MemorySample) -> u64) -> u64 {
     let end = ((marks.save_ended - marks.save_sent) / 1000).cast_signed();
-    let before = memory.iter().rfind(|moment| moment.at_us < 0).map_or(0, bytes);
-    let during = memory.iter().filter(|moment| (0..=end).contains(&moment.at_us)).map(bytes);
+    let before = memory.iter().rfind(|sample| sample.at_us < 0).map_or(0, bytes);
+    let during = memory.iter().filter(|sample| (0..=end).contains(&sample.at_us)).map(bytes);
     during.max().unwrap_or(0).saturating_sub(before)
 }
 
@@ -231,11 +232,11 @@ fn microseconds(nanoseconds: u64) -> f64 {
     nanoseconds as f64 / 1000.0
 }
 
-/// What is told of each round and summed up over rounds: its name, its unit, and where it stands.
-pub type Figure = (&'static str, &'static str, fn(&Round) -> Option<f64>);
+/// Metric of a round: name, unit, and getter.
+pub type RoundMetric = (&'static str, &'static str, fn(&Round) -> Option<f64>);
 
-/// All of them, in the order of the tables.
-pub const FIGURES: &[Figure] = &[
+/// All metrics in the order of the CSV columns.
+pub const ROUND_METRICS: &[RoundMetric] = &[
     ("before_p50", "us", |round| Some(round.phases[0].p50_us)),
     ("before_p99", "us", |round| Some(round.phases[0].p99_us)),
     ("before_p99.9", "us", |round| Some(round.phases[0].p999_us)),
@@ -273,9 +274,9 @@ pub const FIGURES: &[Figure] = &[
     ("unanswered", "", |round| Some(round.unanswered as f64)),
 ];
 
-/// A figure by its name, summed up over rounds; `None` when no round has it.
-pub fn over_rounds(rounds: &[Round], name: &str) -> Option<Summary> {
-    let (_, _, read) = FIGURES.iter().find(|(known, _, _)| *known == name)?;
+/// Summary of a metric over rounds; `None` if no round has a value.
+pub fn summarize(rounds: &[Round], name: &str) -> Option<Summary> {
+    let (_, _, read) = ROUND_METRICS.iter().find(|(known, _, _)| *known == name)?;
     Summary::of(&rounds.iter().filter_map(read).collect::<Vec<_>>())
 }
 
@@ -285,8 +286,8 @@ mod tests {
 
     const MS: u64 = 1_000_000;
 
-    fn marks() -> Marks {
-        Marks {
+    fn marks() -> PhaseTimes {
+        PhaseTimes {
             measured_from: 100 * MS,
             save_sent: 1100 * MS,
             save_replied: 1150 * MS,
@@ -295,12 +296,12 @@ mod tests {
         }
     }
 
-    fn sample(due_ms: u64, latency_us: u64) -> Sample {
-        Sample { due: due_ms * MS, latency: latency_us * 1000, lag: 0 }
+    fn sample(due_ms: u64, latency_us: u64) -> LatencySample {
+        LatencySample { due: due_ms * MS, latency: latency_us * 1000, lag: 0 }
     }
 
     #[test]
-    fn a_request_belongs_to_the_save_that_held_it_up() {
+    fn a_request_belongs_to_the_checkpoint_that_delayed_it() {
         let cases = [
             (sample(1099, 500), 0),
             (sample(1099, 1001), 1),
@@ -314,11 +315,11 @@ mod tests {
     }
 
     #[test]
-    fn a_round_tells_rates_percentiles_and_times() {
+    fn rates_percentiles_and_times_of_a_round() {
         // One request a millisecond: 100 us, and 40 ms each in the 50 ms after the fork.
         let latency = |ms: u64| if (1100..1150).contains(&ms) { 40_000 } else { 100 };
         let samples = (0..3100).map(|ms| sample(ms, latency(ms))).collect();
-        let round = Round::of(Record { samples, marks: marks(), ..Record::default() });
+        let round = Round::of(LoadRecord { samples, marks: marks(), ..LoadRecord::default() });
         let [before, during, after] = &round.phases;
         assert_eq!((before.requests, during.requests, after.requests), (1000, 1000, 1000));
         assert!((before.rate - 1000.0).abs() < 1e-6, "{}", before.rate);
@@ -333,29 +334,29 @@ mod tests {
     }
 
     #[test]
-    fn a_load_that_is_late_itself_says_so() {
-        let late = |ms: u64| Sample { lag: 60_000, ..sample(ms, 100) };
-        let on_time = |ms: u64| Sample { lag: 10_000, ..sample(ms, 100) };
+    fn delays_of_the_load_generator_are_reported() {
+        let late = |ms: u64| LatencySample { lag: 60_000, ..sample(ms, 100) };
+        let on_time = |ms: u64| LatencySample { lag: 10_000, ..sample(ms, 100) };
         let samples = (100..1000).map(late).chain((1100..2000).map(on_time)).collect();
-        let round = Round::of(Record { samples, marks: marks(), ..Record::default() });
+        let round = Round::of(LoadRecord { samples, marks: marks(), ..LoadRecord::default() });
         assert_eq!(round.off_schedule().collect::<Vec<_>>(), ["before"]);
         assert_eq!((round.phases[0].own_lag_max_us, round.phases[1].own_lag_p999_us), (60.0, 10.0));
     }
 
     #[test]
-    fn extra_memory_is_what_the_save_added() {
-        let at = |ms: u64, host_bytes| Memory {
+    fn extra_memory_is_the_increase_during_the_checkpoint() {
+        let at = |ms: u64, host_bytes| MemorySample {
             at_us: i64::try_from(ms * 1000).unwrap(),
             host_bytes,
             hugetlb_bytes: 0,
             processes_bytes: 0,
         };
         let memory = vec![at(900, 90), at(1000, 100), at(1200, 150), at(1900, 170), at(2200, 400)];
-        let round = Round::of(Record { memory, marks: marks(), ..Record::default() });
+        let round = Round::of(LoadRecord { memory, marks: marks(), ..LoadRecord::default() });
         assert_eq!(round.extra_host_bytes, 70);
         assert_eq!(round.memory[0].at_us, -200_000);
-        let summed = over_rounds(&[round.clone(), round], "extra_host").unwrap();
+        let summed = summarize(&[round.clone(), round], "extra_host").unwrap();
         assert_eq!((summed.count, summed.median), (2, 70.0));
-        assert!(over_rounds(&[], "extra_host").is_none());
+        assert!(summarize(&[], "extra_host").is_none());
     }
 }

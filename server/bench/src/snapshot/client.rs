@@ -1,4 +1,4 @@
-//! A plain, blocking client: to learn what a server is, to fill it, to ask it afterwards.
+//! Blocking client, which identifies a server, fills it, and queries it after the measurement.
 
 use std::collections::HashMap;
 use std::io::{Read as _, Write as _};
@@ -7,32 +7,32 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail, ensure};
 
-use super::resp::{self, Reply};
-use super::schedule::Requests;
+use super::workload::RequestGenerator;
+use cowherd_resp::{Reply, parse_reply, write_request};
 
-/// How long a server may take for any one answer; loading an image takes its time.
-const PATIENCE: Duration = Duration::from_secs(60);
-/// Requests that are sent before their replies are read.
-const BATCH: u64 = 256;
+/// Timeout of a reply, long enough for a server that loads an image.
+const REPLY_TIMEOUT: Duration = Duration::from_secs(60);
+/// Number of requests that are sent before their replies are read.
+const PIPELINE_DEPTH: u64 = 256;
 
-/// A connection that waits for each answer.
+/// Connection that blocks until each reply.
 #[derive(Debug)]
-pub struct Client {
+pub struct BlockingClient {
     stream: TcpStream,
     input: Vec<u8>,
     filled: usize,
 }
 
-impl Client {
-    /// Connects, and says the password if there is one.
+impl BlockingClient {
+    /// Connects, and authenticates if there is a password.
     ///
     /// # Errors
-    /// When nobody listens there, or the password is wrong.
+    /// Returns an error if the connection or the authentication fails.
     pub fn open(address: SocketAddr, password: Option<&str>) -> Result<Self> {
         let stream = TcpStream::connect_timeout(&address, Duration::from_secs(5))
             .with_context(|| format!("cannot connect to {address}; is a server running there?"))?;
         stream.set_nodelay(true)?;
-        stream.set_read_timeout(Some(PATIENCE))?;
+        stream.set_read_timeout(Some(REPLY_TIMEOUT))?;
         let mut client = Self { stream, input: vec![0; 64 << 10], filled: 0 };
         if let Some(password) = password {
             client.text(&["AUTH", password])?;
@@ -40,62 +40,67 @@ impl Client {
         Ok(client)
     }
 
-    /// Sends a command; its reply as text.
+    /// Executes a command and returns the reply as text: strings and numbers, joined by spaces.
     ///
     /// # Errors
-    /// When the server answers with an error, or not at all.
+    /// Returns an error if the server replies with one, or not in time.
     pub fn text(&mut self, words: &[&str]) -> Result<String> {
-        let bytes = words.iter().map(|word| word.as_bytes()).collect::<Vec<_>>();
         let mut request = Vec::new();
-        resp::request(&mut request, &bytes);
+        write_request(&mut request, words);
         self.stream.write_all(&request)?;
-        self.receive(|reply| flat(reply).join(" "))
+        self.receive(|reply| flatten(reply).join(" "))
             .with_context(|| format!("the server did not carry out {}", words.join(" ")))
     }
 
-    /// The fields of INFO, of one section or of all.
+    /// Fields of a section of INFO.
     ///
     /// # Errors
-    /// As for any command.
+    /// As [`text`](Self::text).
     pub fn info(&mut self, section: &str) -> Result<HashMap<String, String>> {
         let text = self.text(&["INFO", section])?;
         let fields = text.lines().filter_map(|line| line.trim_end().split_once(':'));
         Ok(fields.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// The value of a directive; `None` when the server does not know it.
+    /// Value of a directive, or `None` if the server does not know the directive.
     ///
     /// # Errors
-    /// As for any command.
+    /// As [`text`](Self::text).
     pub fn directive(&mut self, name: &str) -> Result<Option<String>> {
         let answer = self.text(&["CONFIG", "GET", name])?;
         Ok(answer.split_once(' ').map(|(_, value)| value.to_owned()))
     }
 
-    /// Creates the keys from 0 to `keys`, and tells how far it has come.
+    /// Creates the keys from 0 to `keys`; calls `progress` with the number of keys created.
     ///
     /// # Errors
-    /// When the server refuses one.
-    pub fn fill(&mut self, requests: &mut Requests, keys: u64, told: impl Fn(u64)) -> Result<()> {
+    /// Returns an error if the server refuses a key.
+    pub fn fill(
+        &mut self,
+        requests: &mut RequestGenerator,
+        keys: u64,
+        progress: impl Fn(u64),
+    ) -> Result<()> {
         let mut output = Vec::new();
-        for first in (0..keys).step_by(usize::try_from(BATCH)?) {
-            let last = keys.min(first + BATCH);
+        for first in (0..keys).step_by(usize::try_from(PIPELINE_DEPTH)?) {
+            let last = keys.min(first + PIPELINE_DEPTH);
             output.clear();
             for index in first..last {
-                requests.set(index, |words| resp::request(&mut output, words));
+                requests.set(index, |words| write_request(&mut output, words));
             }
             self.stream.write_all(&output)?;
             for _ in first..last {
                 self.receive(|_| ()).context("the server refused a key while it was filled")?;
             }
-            told(last);
+            progress(last);
         }
         Ok(())
     }
 
+    /// Receives one reply and passes it to `take`.
     fn receive<T>(&mut self, take: impl FnOnce(&Reply<'_>) -> T) -> Result<T> {
         loop {
-            if let Some((reply, length)) = resp::reply(&self.input[..self.filled])? {
+            if let Some((reply, length)) = parse_reply(&self.input[..self.filled])? {
                 if let Reply::Error(text) = reply {
                     bail!("it answered: {}", String::from_utf8_lossy(text));
                 }
@@ -114,13 +119,14 @@ impl Client {
     }
 }
 
-/// The strings of a reply, one after the other.
-fn flat(reply: &Reply<'_>) -> Vec<String> {
+/// Strings and numbers of a reply in order, without nulls.
+fn flatten(reply: &Reply<'_>) -> Vec<String> {
     match reply {
-        Reply::Line(text) | Reply::Error(text) | Reply::Bulk(Some(text)) => {
-            vec![String::from_utf8_lossy(text).into_owned()]
+        Reply::Integer(number) => vec![number.to_string()],
+        Reply::Array(items) => items.iter().flat_map(flatten).collect(),
+        reply => {
+            let text = reply.as_bytes().map(|text| String::from_utf8_lossy(text).into_owned());
+            text.into_iter().collect()
         }
-        Reply::Bulk(None) => Vec::new(),
-        Reply::Array(items) => items.iter().flat_map(flat).collect(),
     }
 }

@@ -1,11 +1,11 @@
-//! What has to be undone when a benchmark ends, also by a signal: settings that were changed,
-//! servers and folders that were made.
+//! Cleanup at the end of a benchmark, also after a signal: restores settings, kills servers,
+//! removes folders.
 //!
 //! Invariants:
-//! 1. A step is on the list before what it undoes is done, and the list stays locked meanwhile. So
-//!    whoever goes through the list finds nothing half done.
-//! 2. Steps are undone backwards.
-//! 3. After a signal the list stays locked until the process is gone: nothing is done any more.
+//! 1. A step is on the list before the action that it reverts, and the list stays locked during the
+//!    action. A concurrent cleanup therefore finds no action half done.
+//! 2. Steps run in reverse order.
+//! 3. After a signal the list stays locked until the process has ended: no action starts any more.
 
 use std::fs;
 use std::path::PathBuf;
@@ -16,54 +16,54 @@ use nix::sys::signal::{SigSet, Signal, kill, killpg};
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 
-/// Something to be undone, and how.
+/// Reversal of one action.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Step {
-    /// A file of the kernel's gets this text again.
+pub enum CleanupStep {
+    /// Writes the text to a settings file of the kernel.
     Setting(PathBuf, String),
-    /// A process that was started here is killed.
+    /// Kills a child process.
     Process(u32),
-    /// The same with all processes of the group that it leads.
+    /// Kills the process group that a child process leads.
     Group(u32),
-    /// A folder is removed with everything in it.
+    /// Removes a folder and its content.
     Folder(PathBuf),
 }
 
-/// All steps, each with the number of the [`Undo`] that it belongs to.
-static STEPS: Mutex<(u64, Vec<(u64, Step)>)> = Mutex::new((0, Vec::new()));
+/// The last number given to a [`Cleanup`], and all pending steps with the number of their owner.
+static STEPS: Mutex<(u64, Vec<(u64, CleanupStep)>)> = Mutex::new((0, Vec::new()));
 
-fn steps() -> MutexGuard<'static, (u64, Vec<(u64, Step)>)> {
+fn steps() -> MutexGuard<'static, (u64, Vec<(u64, CleanupStep)>)> {
     STEPS.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Steps that are undone when this is dropped.
+/// Owner of cleanup steps, which run when the owner is dropped.
 #[derive(Debug)]
-pub struct Undo {
+pub struct Cleanup {
     number: u64,
 }
 
-impl Undo {
-    /// Nothing to undo yet.
-    pub fn begin() -> Self {
+impl Cleanup {
+    /// Creates an owner without steps.
+    pub fn new() -> Self {
         let mut steps = steps();
         steps.0 += 1;
         Self { number: steps.0 }
     }
 
-    /// Does something that `step` undoes.
-    pub fn after<T>(&mut self, step: Step, act: impl FnOnce() -> T) -> T {
+    /// Registers `step`, then executes the action that `step` reverts.
+    pub fn guard<T>(&mut self, step: CleanupStep, act: impl FnOnce() -> T) -> T {
         let mut steps = steps();
         steps.1.push((self.number, step));
         act()
     }
 
-    /// Starts a process that is to be killed if this is dropped before it was waited for.
+    /// Starts a process and registers the step that kills it.
     ///
     /// # Errors
-    /// When it does not start.
-    pub fn start<T>(
+    /// Returns the error of `spawn`.
+    pub fn start_process<T>(
         &mut self,
-        step: fn(u32) -> Step,
+        step: fn(u32) -> CleanupStep,
         spawn: impl FnOnce() -> Result<(T, u32)>,
     ) -> Result<T> {
         let mut steps = steps();
@@ -72,42 +72,43 @@ impl Undo {
         Ok(process)
     }
 
-    /// Its processes have ended and were waited for.
-    pub fn processes_ended(&mut self) {
+    /// Removes the steps of processes that have been waited for, whose ids the kernel may reuse.
+    pub fn forget_processes(&mut self) {
         let mut steps = steps();
-        let is_process = |step: &Step| matches!(step, Step::Process(_) | Step::Group(_));
+        let is_process =
+            |step: &CleanupStep| matches!(step, CleanupStep::Process(_) | CleanupStep::Group(_));
         steps.1.retain(|(number, step)| *number != self.number || !is_process(step));
     }
 }
 
-impl Drop for Undo {
+impl Drop for Cleanup {
     fn drop(&mut self) {
         let mut steps = steps();
         let (own, others) = std::mem::take(&mut steps.1)
             .into_iter()
             .partition::<Vec<_>, _>(|(number, _)| *number == self.number);
         steps.1 = others;
-        own.into_iter().rev().for_each(|(_, step)| undo(&step));
+        own.into_iter().rev().for_each(|(_, step)| execute(&step));
     }
 }
 
-fn undo(step: &Step) {
+fn execute(step: &CleanupStep) {
     let pid = |id: &u32| Pid::from_raw(i32::try_from(*id).unwrap_or(i32::MAX));
     match step {
-        Step::Setting(path, old) => {
+        CleanupStep::Setting(path, old) => {
             if let Err(error) = fs::write(path, old) {
                 eprintln!("cannot put {} back to {old}: {error}", path.display());
             }
         }
-        Step::Process(id) => {
+        CleanupStep::Process(id) => {
             let _ = kill(pid(id), Signal::SIGKILL);
             let _ = waitpid(pid(id), None);
         }
-        Step::Group(id) => {
+        CleanupStep::Group(id) => {
             let _ = killpg(pid(id), Signal::SIGKILL);
             let _ = waitpid(pid(id), None);
         }
-        Step::Folder(path) => {
+        CleanupStep::Folder(path) => {
             if let Err(error) = fs::remove_dir_all(path)
                 && error.kind() != std::io::ErrorKind::NotFound
             {
@@ -117,12 +118,12 @@ fn undo(step: &Step) {
     }
 }
 
-/// From here on a signal undoes everything before it ends the program. To be called before any
-/// other thread starts.
+/// Makes SIGINT, SIGTERM and SIGHUP run all pending steps before they end the program. Must be
+/// called before any other thread starts, because threads inherit the blocked signals.
 ///
 /// # Errors
-/// When the kernel refuses.
-pub fn at_signals() -> Result<()> {
+/// Returns an error if the signals cannot be blocked or the thread cannot start.
+pub fn run_on_signals() -> Result<()> {
     let mut signals = SigSet::empty();
     for signal in [Signal::SIGINT, Signal::SIGTERM, Signal::SIGHUP] {
         signals.add(signal);
@@ -130,10 +131,10 @@ pub fn at_signals() -> Result<()> {
     signals.thread_block()?;
     let wait = move || {
         if let Ok(signal) = signals.wait() {
-            // Held to the end: invariant 3.
+            // Locked until the exit: invariant 3.
             let mut steps = steps();
             while let Some((_, step)) = steps.1.pop() {
-                undo(&step);
+                execute(&step);
             }
             std::process::exit(128 + signal as i32);
         }
@@ -150,30 +151,30 @@ mod tests {
     use super::*;
 
     #[test]
-    #[expect(clippy::zombie_processes, reason = "dropping the undo waits for it")]
-    fn a_group_and_its_folder_are_gone_when_dropped() {
+    #[expect(clippy::zombie_processes, reason = "dropping the cleanup waits")]
+    fn dropping_kills_the_group_and_removes_the_folder() {
         let parent = tempfile::tempdir().unwrap();
         let folder = parent.path().join("made");
-        let mut undo = Undo::begin();
-        undo.after(Step::Folder(folder.clone()), || fs::create_dir(&folder)).unwrap();
+        let mut cleanup = Cleanup::new();
+        cleanup.guard(CleanupStep::Folder(folder.clone()), || fs::create_dir(&folder)).unwrap();
         let spawn = || {
             let child = Command::new("sleep").arg("60").process_group(0).spawn()?;
             let id = child.id();
             Ok((child, id))
         };
-        let child = undo.start(Step::Group, spawn).unwrap();
-        drop(undo);
+        let child = cleanup.start_process(CleanupStep::Group, spawn).unwrap();
+        drop(cleanup);
         assert!(!folder.exists());
         let leader = Pid::from_raw(i32::try_from(child.id()).unwrap());
         assert_eq!(kill(leader, None), Err(nix::errno::Errno::ESRCH));
     }
 
     #[test]
-    fn processes_that_have_ended_are_forgotten() {
-        let mut undo = Undo::begin();
-        // No process has this number.
-        undo.start(Step::Process, || Ok(((), u32::MAX))).unwrap();
-        undo.processes_ended();
-        assert!(steps().1.iter().all(|(number, _)| *number != undo.number));
+    fn steps_of_ended_processes_are_removed() {
+        let mut cleanup = Cleanup::new();
+        // No process has this id.
+        cleanup.start_process(CleanupStep::Process, || Ok(((), u32::MAX))).unwrap();
+        cleanup.forget_processes();
+        assert!(steps().1.iter().all(|(number, _)| *number != cleanup.number));
     }
 }

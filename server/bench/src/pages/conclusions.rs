@@ -1,24 +1,24 @@
-//! What the figures say, beside what was published.
+//! Conclusions from the results, beside the published ones.
 //!
-//! The published experiment: "There's a CoW holding up my HugePages". Its figures are those of
-//! another machine, so only ratios are compared.
+//! The published experiment is "There's a CoW holding up my HugePages". It ran on another machine,
+//! so only ratios are compared.
 
 use serde::Serialize;
 
 use super::experiment::{Cell, Experiment, PHASES};
-use super::kind::{Kind, Pattern, Writer};
+use super::parameters::{MemoryKind, WritePattern, Writer};
 use crate::stats::{Interval, ratio_of_means};
 
-/// Sizes from which on a process does more than start.
-const TELLING: usize = 128;
+/// Smallest size at which the start of the process does not dominate its lifetime.
+const MIN_CONCLUSIVE_SIZE: usize = 128;
 
-/// Runs of each published cell, at the least.
+/// Minimum number of runs of each published cell.
 const PUBLISHED_RUNS: usize = 10;
 
-/// A published time: mean and standard deviation in milliseconds.
+/// Published duration: mean and standard deviation in milliseconds.
 pub type Published = (f64, f64);
 
-/// Size, then sparse huge, sparse small, dense huge, dense small.
+/// Size, and the durations of sparse huge, sparse small, dense huge, dense small.
 const PUBLISHED: [(usize, [Published; 4]); 4] = [
     (1, [(10.3, 3.1), (10.3, 3.1), (12.2, 4.7), (15.1, 4.1)]),
     (128, [(276.7, 21.7), (200.0, 4.2), (369.3, 6.3), (392.4, 6.1)]),
@@ -26,47 +26,47 @@ const PUBLISHED: [(usize, [Published; 4]); 4] = [
     (512, [(1161.0, 91.0), (773.3, 9.2), (1467.0, 10.0), (1577.0, 8.0)]),
 ];
 
-/// What was published for a cell.
-pub fn published(kind: Kind, size: usize, pattern: Pattern) -> Option<Published> {
+/// Published duration of a cell.
+pub fn published(kind: MemoryKind, size: usize, pattern: WritePattern) -> Option<Published> {
     let column = match (pattern, kind) {
-        (Pattern::Sparse, Kind::Huge2Mb) => 0,
-        (Pattern::Sparse, Kind::Small) => 1,
-        (Pattern::Dense, Kind::Huge2Mb) => 2,
-        (Pattern::Dense, Kind::Small) => 3,
+        (WritePattern::Sparse, MemoryKind::Huge2Mb) => 0,
+        (WritePattern::Sparse, MemoryKind::Small) => 1,
+        (WritePattern::Dense, MemoryKind::Huge2Mb) => 2,
+        (WritePattern::Dense, MemoryKind::Small) => 3,
         _ => return None,
     };
     PUBLISHED.iter().find(|(known, _)| *known == size).map(|(_, row)| row[column])
 }
 
-/// A kind beside small pages.
+/// Ratio of a kind to small pages.
 #[derive(Debug, Clone, Serialize)]
 pub struct Ratio {
-    /// Which.
-    pub kind: Kind,
-    /// In units of 2 MiB.
+    /// Kind of the numerator.
+    pub kind: MemoryKind,
+    /// Size in units of 2 MiB.
     pub size: usize,
-    /// What was written.
-    pub pattern: Pattern,
-    /// Who wrote.
+    /// Addresses that were written.
+    pub pattern: WritePattern,
+    /// Process that wrote.
     pub writer: Writer,
-    /// Of whole processes.
+    /// Ratio of the lifetimes of the process.
     pub whole: Interval,
-    /// Of the writes after the fork alone.
+    /// Ratio of the durations of the writes after the fork.
     pub writes: Interval,
-    /// Of whole processes, as published.
+    /// Published ratio of the lifetimes.
     pub published: Option<f64>,
 }
 
-/// All ratios to small pages.
+/// Ratios of all cells to the corresponding cells of small pages.
 pub fn ratios(experiment: &Experiment) -> Vec<Ratio> {
-    let others = experiment.cells.iter().filter(|cell| cell.kind != Kind::Small);
+    let others = experiment.cells.iter().filter(|cell| cell.kind != MemoryKind::Small);
     others.filter_map(|cell| ratio(experiment, cell)).collect()
 }
 
 fn ratio(experiment: &Experiment, cell: &Cell) -> Option<Ratio> {
     let Cell { kind, size, pattern, writer, .. } = *cell;
-    let small = experiment.cell(Kind::Small, size, pattern, writer)?;
-    let both = published(kind, size, pattern).zip(published(Kind::Small, size, pattern));
+    let small = experiment.cell(MemoryKind::Small, size, pattern, writer)?;
+    let both = published(kind, size, pattern).zip(published(MemoryKind::Small, size, pattern));
     Some(Ratio {
         kind,
         size,
@@ -78,64 +78,65 @@ fn ratio(experiment: &Experiment, cell: &Cell) -> Option<Ratio> {
     })
 }
 
+// Indices into `PHASES`.
+const POPULATE: usize = 1;
+const FORK: usize = 2;
 const WRITES: usize = 4;
 
-const FORK: usize = 2;
-const POPULATE: usize = 1;
-
-/// Sentences: whether the published conclusion holds here and what makes the difference; then what
-/// goes beyond it.
+/// Sentences: whether the published conclusions hold on this machine and why, then conclusions from
+/// the extended experiment.
 pub fn sentences(experiment: &Experiment) -> Vec<String> {
     let ratios = ratios(experiment);
-    let mut said = Vec::new();
+    let mut sentences = Vec::new();
     for (pattern, claim) in [
-        (Pattern::Sparse, "sparse writes make huge pages dearer than small ones"),
-        (Pattern::Dense, "dense writes make huge pages slightly cheaper than small ones"),
+        (WritePattern::Sparse, "sparse writes make huge pages dearer than small ones"),
+        (WritePattern::Dense, "dense writes make huge pages slightly cheaper than small ones"),
     ] {
         if !experiment.cells.iter().any(|cell| cell.pattern == pattern) {
             continue;
         }
-        let telling: Vec<&Ratio> = ratios
+        let conclusive: Vec<&Ratio> = ratios
             .iter()
-            .filter(|ratio| (ratio.kind, ratio.pattern) == (Kind::Huge2Mb, pattern))
-            .filter(|ratio| ratio.writer == Writer::Child && ratio.size >= TELLING)
+            .filter(|ratio| (ratio.kind, ratio.pattern) == (MemoryKind::Huge2Mb, pattern))
+            .filter(|ratio| ratio.writer == Writer::Child && ratio.size >= MIN_CONCLUSIVE_SIZE)
             .collect();
-        if telling.is_empty() {
-            said.push(format!(
+        if conclusive.is_empty() {
+            sentences.push(format!(
                 "\"{claim}\" was not put to the test: that takes huge-2mb and small, the child \
-                 writing, and a size of at least {TELLING}."
+                 writing, and a size of at least {MIN_CONCLUSIVE_SIZE}."
             ));
             continue;
         }
-        said.push(judged(pattern, claim, &telling));
-        if let Some(largest) = telling.last() {
-            said.extend(explained(experiment, largest));
+        sentences.push(compare_with_published(pattern, claim, &conclusive));
+        if let Some(largest) = conclusive.last() {
+            sentences.extend(explain_ratio(experiment, largest));
         }
     }
-    said.extend(as_a_server(experiment));
-    said.extend(forks(experiment));
-    said.extend(missing(experiment));
+    sentences.extend(writes_by_the_parent(experiment));
+    sentences.extend(fork_durations(experiment));
+    sentences.extend(missing_pages(experiment));
     let runs = experiment.cells.iter().map(|cell| cell.runs.len()).min().unwrap_or(0);
     if runs < PUBLISHED_RUNS {
-        said.push(format!(
+        sentences.push(format!(
             "Each cell has {runs} runs or more; the published experiment has at least \
              {PUBLISHED_RUNS}, and intervals from fewer mean little."
         ));
     }
-    said
+    sentences
 }
 
-/// The cells of the largest size at which both sides of a comparison exist.
+/// Cells of the largest size for which small pages were measured too.
 fn largest(experiment: &Experiment, wanted: impl Fn(&Cell) -> bool) -> Vec<&Cell> {
     let cells = experiment.cells.iter().filter(|cell| wanted(cell) && !cell.runs.is_empty());
-    let size = cells.clone().filter(|cell| cell.kind == Kind::Small).map(|cell| cell.size).max();
+    let size =
+        cells.clone().filter(|cell| cell.kind == MemoryKind::Small).map(|cell| cell.size).max();
     cells.filter(|cell| Some(cell.size) == size).collect()
 }
 
-/// The writes alone when the parent writes, kind by kind.
-fn as_a_server(experiment: &Experiment) -> Option<String> {
+/// Duration of a write by the parent, as in a server, for each kind.
+fn writes_by_the_parent(experiment: &Experiment) -> Option<String> {
     let cells = largest(experiment, |cell| {
-        (cell.pattern, cell.writer) == (Pattern::Sparse, Writer::Parent)
+        (cell.pattern, cell.writer) == (WritePattern::Sparse, Writer::Parent)
     });
     let size = cells.first()?.size;
     let figure = |cell: &&Cell| {
@@ -145,14 +146,14 @@ fn as_a_server(experiment: &Experiment) -> Option<String> {
     let figures = cells.iter().map(figure).collect::<Vec<_>>().join(", ");
     Some(format!(
         "As a server does it, with the parent writing while its child stands still: one write in a \
-         2 MiB that nobody has written since the fork takes {figures} (sparse, {} MiB, means). \
+         2 MiB that was not written since the fork takes {figures} (sparse, {} MiB, means). \
          Memory that is shared instead of private has nothing to copy.",
         size * 2
     ))
 }
 
-/// How long fork() takes, kind by kind.
-fn forks(experiment: &Experiment) -> Option<String> {
+/// Duration of fork() for each kind.
+fn fork_durations(experiment: &Experiment) -> Option<String> {
     let first = experiment.cells.first()?;
     let cells =
         largest(experiment, |cell| (cell.pattern, cell.writer) == (first.pattern, first.writer));
@@ -165,8 +166,8 @@ fn forks(experiment: &Experiment) -> Option<String> {
     Some(format!("fork() with {} MiB takes {figures} (means).", size * 2))
 }
 
-/// Pages that a child did not inherit.
-fn missing(experiment: &Experiment) -> Option<String> {
+/// Forks whose child did not inherit every page.
+fn missing_pages(experiment: &Experiment) -> Option<String> {
     let counts = experiment.cells.iter().map(|cell| cell.forks_with_missing_pages);
     let missing = counts.sum::<u64>();
     let kinds = experiment.cells.iter().filter(|cell| cell.forks_with_missing_pages > 0);
@@ -175,22 +176,23 @@ fn missing(experiment: &Experiment) -> Option<String> {
     (missing > 0).then(|| {
         format!(
             "After {missing} forks the child had not inherited every page ({}): this kernel left \
-             some out, and the child would have read zeros there. Those runs were made anew. \
-             Whoever saves memory from a child must look for that.",
+             some out, and the child would have read zeros there. Those runs were repeated. A \
+             program that saves memory from a child must check for missing pages.",
             kinds.join(", ")
         )
     })
 }
 
-fn judged(pattern: Pattern, claim: &str, telling: &[&Ratio]) -> String {
-    let dearer = pattern == Pattern::Sparse;
+/// Whether the measured ratios support a published claim.
+fn compare_with_published(pattern: WritePattern, claim: &str, conclusive: &[&Ratio]) -> String {
+    let dearer = pattern == WritePattern::Sparse;
     let is_dearer = |ratio: &Ratio| ratio.whole.low > 1.0;
     let is_cheaper = |ratio: &Ratio| ratio.whole.high < 1.0;
     let agrees = |ratio: &Ratio| if dearer { is_dearer(ratio) } else { is_cheaper(ratio) };
     let against = |ratio: &Ratio| if dearer { is_cheaper(ratio) } else { is_dearer(ratio) };
-    let verdict = if telling.iter().all(|ratio| agrees(ratio)) {
+    let conclusion = if conclusive.iter().all(|ratio| agrees(ratio)) {
         "holds here"
-    } else if telling.iter().any(|ratio| against(ratio)) {
+    } else if conclusive.iter().any(|ratio| against(ratio)) {
         "does not hold here"
     } else {
         "is left open here: an interval covers 1"
@@ -200,15 +202,17 @@ fn judged(pattern: Pattern, claim: &str, telling: &[&Ratio]) -> String {
         let published = ratio.published.map_or(String::new(), |p| format!(", published {p:.2}"));
         format!("{} MiB: {estimate:.2} [{low:.2}..{high:.2}]{published}", ratio.size * 2)
     };
-    let figures = telling.iter().map(figure).collect::<Vec<_>>().join("; ");
-    format!("\"{claim}\" {verdict}. Whole process, huge to small with 95 % intervals: {figures}.")
+    let figures = conclusive.iter().map(figure).collect::<Vec<_>>().join("; ");
+    format!(
+        "\"{claim}\" {conclusion}. Whole process, huge to small with 95 % intervals: {figures}."
+    )
 }
 
-/// Why the ratio of whole processes is what it is: each phase's part of the difference.
-fn explained(experiment: &Experiment, ratio: &Ratio) -> Option<String> {
+/// Explains a ratio of lifetimes by the contribution of each phase.
+fn explain_ratio(experiment: &Experiment, ratio: &Ratio) -> Option<String> {
     let Ratio { kind, size, pattern, writer, .. } = *ratio;
     let huge = experiment.cell(kind, size, pattern, writer)?;
-    let small = experiment.cell(Kind::Small, size, pattern, writer)?;
+    let small = experiment.cell(MemoryKind::Small, size, pattern, writer)?;
     let mean = |values: Vec<f64>| values.iter().sum::<f64>() / values.len() as f64;
     let gap = |phase: usize| mean(huge.phase_ms(phase)) - mean(small.phase_ms(phase));
     let whole = mean(huge.whole_ms()) - mean(small.whole_ms());
@@ -239,5 +243,5 @@ fn explained(experiment: &Experiment, ratio: &Ratio) -> Option<String> {
 }
 
 #[cfg(test)]
-#[path = "verdict_tests.rs"]
+#[path = "conclusions_tests.rs"]
 mod tests;

@@ -1,4 +1,4 @@
-//! What is sent and when: a constant rate, keys by lot, values that cannot be compressed.
+//! Workload: requests with random keys and incompressible values, due at a constant rate.
 
 use std::fmt;
 use std::io::Write as _;
@@ -9,22 +9,22 @@ use rand::{Rng as _, RngExt as _, SeedableRng as _};
 use rand_distr::{Distribution as _, Zipf};
 use serde::Serialize;
 
-/// Random bytes that values are cut from.
-const POOL: usize = 1 << 20;
-/// The exponent of YCSB's zipfian keys (Cooper et al., "Benchmarking Cloud Serving Systems with
+/// Size of the buffer of random bytes from which values are taken.
+const VALUE_POOL: usize = 1 << 20;
+/// Exponent of YCSB's zipfian distribution (Cooper et al., "Benchmarking Cloud Serving Systems with
 /// YCSB", 2010).
 const ZIPF_EXPONENT: f64 = 0.99;
 
-/// How many SETs come to how many GETs.
+/// Ratio of SETs to GETs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
-pub struct Mix {
-    /// Parts that write.
+pub struct RequestMix {
+    /// Weight of SET.
     pub set: u32,
-    /// Parts that read.
+    /// Weight of GET.
     pub get: u32,
 }
 
-impl FromStr for Mix {
+impl FromStr for RequestMix {
     type Err = String;
 
     fn from_str(text: &str) -> Result<Self, String> {
@@ -36,106 +36,116 @@ impl FromStr for Mix {
     }
 }
 
-impl fmt::Display for Mix {
+impl fmt::Display for RequestMix {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.set, self.get)
     }
 }
 
-/// Which keys are drawn.
+/// Distribution of keys.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum, Serialize)]
 #[serde(rename_all = "lowercase")]
-pub enum Keys {
-    /// All alike
+pub enum KeyDistribution {
+    /// All keys alike
     Uniform,
-    /// A few of them most of the time (exponent 0.99, as in YCSB)
+    /// A few keys most of the time (exponent 0.99, as in YCSB)
     Zipf,
 }
 
-/// Draws one request after another; the same numbers give the same requests.
+/// Generator of requests, deterministic for the same parameters.
 #[derive(Debug)]
-pub struct Requests {
+pub struct RequestGenerator {
     random: SmallRng,
     keys: u64,
     zipf: Option<Zipf<f64>>,
-    mix: Mix,
+    mix: RequestMix,
     value_size: usize,
-    pool: Vec<u8>,
+    value_pool: Vec<u8>,
     key: Vec<u8>,
 }
 
-impl Requests {
-    /// Requests for `keys` keys and values of `value_size` bytes.
-    pub fn new(keys: u64, value_size: usize, mix: Mix, distribution: Keys) -> Self {
+impl RequestGenerator {
+    /// Creates a generator for `keys` keys and values of `value_size` bytes.
+    pub fn new(
+        keys: u64,
+        value_size: usize,
+        mix: RequestMix,
+        distribution: KeyDistribution,
+    ) -> Self {
         let mut random = SmallRng::seed_from_u64(42);
-        let mut pool = vec![0; POOL + value_size];
-        random.fill_bytes(&mut pool);
+        let mut value_pool = vec![0; VALUE_POOL + value_size];
+        random.fill_bytes(&mut value_pool);
         let zipf = match distribution {
-            Keys::Uniform => None,
-            Keys::Zipf => Zipf::new(keys as f64, ZIPF_EXPONENT).ok(),
+            KeyDistribution::Uniform => None,
+            KeyDistribution::Zipf => Zipf::new(keys as f64, ZIPF_EXPONENT).ok(),
         };
-        Self { random, keys, zipf, mix, value_size, pool, key: Vec::with_capacity(32) }
+        Self { random, keys, zipf, mix, value_size, value_pool, key: Vec::with_capacity(32) }
     }
 
-    /// Makes the next request of the mix, and hands its words on.
+    /// Passes the arguments of the next request to `send`.
     pub fn next(&mut self, send: impl FnOnce(&[&[u8]])) {
         let index = match &self.zipf {
             None => self.random.random_range(0..self.keys),
-            // Ranks are spread over the keyspace, or the hot keys would be neighbours in memory.
+            // Ranks are scattered, or the hot keys would be neighbors in memory.
             Some(zipf) => scatter(rank(zipf.sample(&mut self.random)), self.keys),
         };
         if self.random.random_range(0..self.mix.set + self.mix.get) < self.mix.set {
             return self.set(index, send);
         }
-        self.name(index);
+        self.set_key(index);
         send(&[b"GET", &self.key]);
     }
 
-    /// The SET that first creates a key.
+    /// Passes the arguments of a SET of key `index` to `send`.
     pub fn set(&mut self, index: u64, send: impl FnOnce(&[&[u8]])) {
-        self.name(index);
-        let at = self.random.random_range(0..POOL);
-        send(&[b"SET", &self.key, &self.pool[at..at + self.value_size]]);
+        self.set_key(index);
+        let at = self.random.random_range(0..VALUE_POOL);
+        send(&[b"SET", &self.key, &self.value_pool[at..at + self.value_size]]);
     }
 
-    fn name(&mut self, index: u64) {
+    fn set_key(&mut self, index: u64) {
         self.key.clear();
         // Writing to a vector cannot fail.
         let _ = write!(self.key, "key:{index:012}");
     }
 }
 
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "from 1 to the keys")]
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "from 1 to the number of keys"
+)]
 fn rank(drawn: f64) -> u64 {
     drawn as u64 - 1
 }
 
-/// A number below `below` for each rank, neighbours far apart (Knuth's multiplicative hashing).
+/// Maps ranks to numbers below `below`, neighbors far apart (Knuth's multiplicative hashing).
 fn scatter(rank: u64, below: u64) -> u64 {
     rank.wrapping_mul(0x9E37_79B9_7F4A_7C15).rotate_right(17) % below
 }
 
-/// When requests are due: one every `1 / rate` seconds, without drift.
+/// Schedule of a constant rate: request `n` is due `n / rate` seconds after the begin, so that
+/// rounding errors do not accumulate.
 #[derive(Debug, Clone, Copy)]
-pub struct Pace {
+pub struct RateSchedule {
     begin: u64,
     rate: u64,
     count: u64,
 }
 
-impl Pace {
-    /// `rate` requests a second from `begin` on, in nanoseconds.
+impl RateSchedule {
+    /// Creates a schedule of `rate` requests per second from `begin`, in nanoseconds, on.
     pub fn new(begin: u64, rate: u64) -> Self {
         Self { begin, rate, count: 0 }
     }
 
-    /// When the next request is due, in nanoseconds.
+    /// Due time of the next request in nanoseconds.
     pub fn next_due(&self) -> u64 {
         let since = u128::from(self.count) * 1_000_000_000 / u128::from(self.rate);
         self.begin + u64::try_from(since).unwrap_or(u64::MAX - self.begin)
     }
 
-    /// It has been sent.
+    /// Advances past the next request.
     pub fn advance(&mut self) {
         self.count += 1;
     }
@@ -146,12 +156,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_pace_neither_drifts_nor_bunches() {
-        let mut pace = Pace::new(500, 60_000);
+    fn due_times_neither_drift_nor_bunch() {
+        let mut schedule = RateSchedule::new(500, 60_000);
         let dues: Vec<u64> = (0..60_001)
             .map(|_| {
-                let due = pace.next_due();
-                pace.advance();
+                let due = schedule.next_due();
+                schedule.advance();
                 due
             })
             .collect();
@@ -160,12 +170,13 @@ mod tests {
     }
 
     #[test]
-    fn mixes_are_parsed_and_kept() {
-        assert_eq!("1:9".parse(), Ok(Mix { set: 1, get: 9 }));
+    fn mixes_are_parsed_and_followed() {
+        assert_eq!("1:9".parse(), Ok(RequestMix { set: 1, get: 9 }));
         for wrong in ["", "1", "0:0", "a:1", "-1:2", "1:2:3", "4294967295:1"] {
-            assert!(wrong.parse::<Mix>().is_err(), "{wrong}");
+            assert!(wrong.parse::<RequestMix>().is_err(), "{wrong}");
         }
-        let mut requests = Requests::new(1000, 8, Mix { set: 1, get: 3 }, Keys::Uniform);
+        let mut requests =
+            RequestGenerator::new(1000, 8, RequestMix { set: 1, get: 3 }, KeyDistribution::Uniform);
         let mut sets = 0;
         for _ in 0..10_000 {
             requests.next(|words| sets += usize::from(words[0] == b"SET" && words.len() == 3));
@@ -174,8 +185,9 @@ mod tests {
     }
 
     #[test]
-    fn zipf_prefers_a_few_keys_and_stays_in_range() {
-        let mut requests = Requests::new(1000, 8, Mix { set: 1, get: 0 }, Keys::Zipf);
+    fn zipf_prefers_few_keys_and_stays_in_range() {
+        let mut requests =
+            RequestGenerator::new(1000, 8, RequestMix { set: 1, get: 0 }, KeyDistribution::Zipf);
         let mut counts = std::collections::HashMap::new();
         for _ in 0..10_000 {
             requests.next(|words| *counts.entry(words[1].to_vec()).or_insert(0) += 1);
