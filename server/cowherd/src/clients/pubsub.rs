@@ -113,7 +113,7 @@ impl Channels {
         }
     }
 
-    /// UnitUse a channel while `with` uses its subscribers.
+    /// Holds a channel while `with` uses its subscribers.
     fn hold<T>(&self, channel: &[u8], with: impl FnOnce(&[Arc<Client>]) -> T) -> T {
         let part = self.part(channel).lock();
         with(part.get(channel).map_or(&[], Vec::as_slice))

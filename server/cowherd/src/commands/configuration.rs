@@ -7,37 +7,38 @@ use cowherd_resp::glob_match;
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::shared::Shared;
-use super::table::{Command, CommandFlags, KeyPositions, LockScope, server_sub};
+use super::table::{Command, CommandFlags, CommandGroup, LockScope};
 
 const ADMIN: CommandFlags = CommandFlags::ADMIN
-    .and(CommandFlags::NOSCRIPT)
-    .and(CommandFlags::LOADING)
-    .and(CommandFlags::STALE);
-const HELP: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
+    .with(CommandFlags::NOSCRIPT)
+    .with(CommandFlags::LOADING)
+    .with(CommandFlags::STALE);
+const HELP: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] =
-    &[Command::new("config", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
-        .doc("server", "2.0.0", "Commands about the configuration.")
-        .with(&[
-            server_sub("get", -3, ADMIN, get, "2.0.0", "Returns the directives that fit patterns.")
-                .locking(LockScope::Handler),
-            server_sub("help", 2, HELP, help, "5.0.0", "Lists the subcommands.")
-                .locking(LockScope::Handler),
-            server_sub("resetstat", 2, ADMIN, reset_stat, "2.0.0", "Sets the statistics to zero.")
-                .locking(LockScope::Handler),
-            server_sub(
-                "rewrite",
-                2,
-                ADMIN,
-                rewrite,
-                "2.8.0",
-                "Brings the configuration file up to date.",
-            )
+const GROUP: CommandGroup = CommandGroup::Server;
+
+pub(super) const COMMANDS: &[Command] = &[Command::container("config")
+    .doc(GROUP, "2.0.0", "Commands about the configuration.")
+    .subcommands(&[
+        Command::new("get", -3, ADMIN, get)
+            .doc(GROUP, "2.0.0", "Returns the directives that fit patterns.")
+            .syntax("pattern...")
             .locking(LockScope::Handler),
-            server_sub("set", -4, ADMIN, set, "2.0.0", "Changes directives, all or none.")
-                .locking(LockScope::Handler),
-        ])];
+        Command::new("help", 2, HELP, help)
+            .doc(GROUP, "5.0.0", "Lists the subcommands.")
+            .locking(LockScope::Handler),
+        Command::new("resetstat", 2, ADMIN, reset_stat)
+            .doc(GROUP, "2.0.0", "Sets the statistics to zero.")
+            .locking(LockScope::Handler),
+        Command::new("rewrite", 2, ADMIN, rewrite)
+            .doc(GROUP, "2.8.0", "Brings the configuration file up to date.")
+            .locking(LockScope::Handler),
+        Command::new("set", -4, ADMIN, set)
+            .doc(GROUP, "2.0.0", "Changes directives, all or none.")
+            .syntax("(directive value)...")
+            .locking(LockScope::Handler)
+            .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+    ])];
 
 fn help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[

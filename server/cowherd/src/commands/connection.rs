@@ -7,45 +7,41 @@ use cowherd_resp::{ProtocolVersion, parse_i64};
 use super::call::{Call, Effect};
 use super::error_reply::{CommandResult, ErrorReply};
 use super::shared::REDIS_VERSION;
-use super::table::{Command, CommandFlags, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup};
 
-const ALWAYS: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE).and(CommandFlags::FAST);
-const ENTRANCE: CommandFlags = ALWAYS.and(CommandFlags::NOSCRIPT).and(CommandFlags::NO_AUTH);
+const ALWAYS: CommandFlags =
+    CommandFlags::LOADING.with(CommandFlags::STALE).with(CommandFlags::FAST);
+const ENTRANCE: CommandFlags = ALWAYS.with(CommandFlags::NOSCRIPT).with(CommandFlags::NO_AUTH);
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] =
-    &[
-        Command::new("ping", -1, CommandFlags::FAST, KeyPositions::NONE, ping).doc(
-            "connection",
-            "1.0.0",
-            "Answers PONG, or the message.",
-        ),
-        Command::new("echo", 2, ALWAYS, KeyPositions::NONE, echo).doc(
-            "connection",
-            "1.0.0",
-            "Returns the message.",
-        ),
-        Command::new("hello", -1, ENTRANCE, KeyPositions::NONE, hello).doc(
-            "connection",
-            "6.0.0",
-            "Chooses the protocol version and introduces the server.",
-        ),
-        Command::new("auth", -2, ENTRANCE, KeyPositions::NONE, auth).doc(
-            "connection",
-            "1.0.0",
-            "Gives the password.",
-        ),
-        Command::new(
-            "quit",
-            -1,
-            ENTRANCE.and(CommandFlags::UNPAUSED).and(CommandFlags::UNQUEUED),
-            KeyPositions::NONE,
-            quit,
-        )
-        .doc("connection", "1.0.0", "Closes the connection."),
-        Command::new("reset", 1, ENTRANCE.and(CommandFlags::UNQUEUED), KeyPositions::NONE, reset)
-            .doc("connection", "6.2.0", "Makes the connection as if it were new."),
-    ];
+const GROUP: CommandGroup = CommandGroup::Connection;
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("ping", -1, CommandFlags::FAST, ping)
+        .doc(GROUP, "1.0.0", "Answers PONG, or the message.")
+        .syntax("[message]")
+        .hints(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    Command::new("echo", 2, ALWAYS, echo)
+        .doc(GROUP, "1.0.0", "Returns the message.")
+        .syntax("message"),
+    Command::new("hello", -1, ENTRANCE, hello)
+        .doc(GROUP, "6.0.0", "Chooses the protocol version and introduces the server.")
+        .syntax("[protover [AUTH username password] [SETNAME name]]"),
+    Command::new("auth", -2, ENTRANCE, auth)
+        .doc(GROUP, "1.0.0", "Gives the password.")
+        .syntax("[username] password"),
+    Command::new(
+        "quit",
+        -1,
+        ENTRANCE.with(CommandFlags::UNPAUSED).with(CommandFlags::UNQUEUED),
+        quit,
+    )
+    .doc(GROUP, "1.0.0", "Closes the connection."),
+    Command::new("reset", 1, ENTRANCE.with(CommandFlags::UNQUEUED), reset).doc(
+        GROUP,
+        "6.2.0",
+        "Makes the connection as if it were new.",
+    ),
+];
 
 const WRONG_PASSWORD: ErrorReply =
     ErrorReply::new("WRONGPASS invalid username-password pair or user is disabled.");
@@ -71,7 +67,7 @@ fn ping(call: &mut Call<'_>) -> CommandResult {
     match call.args.len() {
         1 => call.reply.simple("PONG"),
         2 => call.reply.bulk(call.args.at(1)),
-        _ => return Err(super::wrong_arity(call.row)),
+        _ => return Err(call.row.wrong_arity()),
     }
     Ok(())
 }
@@ -79,7 +75,7 @@ fn ping(call: &mut Call<'_>) -> CommandResult {
 /// A subscriber that speaks RESP2 gets nothing but messages.
 fn ping_as_message(call: &mut Call<'_>) -> CommandResult {
     if call.args.len() > 2 {
-        return Err(super::wrong_arity(call.row));
+        return Err(call.row.wrong_arity());
     }
     call.reply.array(2);
     call.reply.bulk_str("pong");

@@ -8,11 +8,12 @@ use cowherd_resp::parse_i64;
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, KeyPositions, LockScope};
+use super::table::{Command, CommandFlags, CommandGroup, LockScope};
 
-const READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
-const SWAP: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
-const SELECT: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE).and(CommandFlags::FAST);
+const READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
+const SWAP: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
+const SELECT: CommandFlags =
+    CommandFlags::LOADING.with(CommandFlags::STALE).with(CommandFlags::FAST);
 
 /// There are not so many databases.
 const NO_DATABASE: ErrorReply = ErrorReply::new("ERR DB index is out of range");
@@ -23,30 +24,38 @@ const NOT_32_BITS: ErrorReply =
 pub(super) const SAME_OBJECTS: ErrorReply =
     ErrorReply::new("ERR source and destination objects are the same");
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] =
-    &[
-        Command::new("select", 2, SELECT, KeyPositions::NONE, select).doc(
-            "connection",
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("select", 2, SELECT, select)
+        .doc(
+            CommandGroup::Connection,
             "1.0.0",
             "Chooses the database that the connection works with.",
-        ),
-        // In a transaction it counts under all locks.
-        Command::new("dbsize", 1, READ, KeyPositions::NONE, dbsize)
-            .locking(LockScope::Handler)
-            .doc("server", "1.0.0", "Counts the keys of the selected database."),
-        Command::new("flushdb", -1, CommandFlags::WRITE, KeyPositions::NONE, flushdb)
-            .locking(LockScope::All)
-            .doc("server", "1.0.0", "Deletes all keys of the selected database."),
-        Command::new("flushall", -1, CommandFlags::WRITE, KeyPositions::NONE, flushall)
-            .locking(LockScope::All)
-            .doc("server", "1.0.0", "Deletes all keys of all databases."),
-        Command::new("swapdb", 3, SWAP, KeyPositions::NONE, swapdb).locking(LockScope::All).doc(
-            "server",
-            "4.0.0",
-            "Swaps the keys of two databases.",
-        ),
-    ];
+        )
+        .syntax("index"),
+    // In a transaction it counts under all locks.
+    Command::new("dbsize", 1, READ, dbsize)
+        .doc(CommandGroup::Server, "1.0.0", "Counts the keys of the selected database.")
+        .locking(LockScope::Handler)
+        .categories(&["@keyspace"])
+        .hints(&["request_policy:all_shards", "response_policy:agg_sum"]),
+    Command::new("flushdb", -1, CommandFlags::WRITE, flushdb)
+        .doc(CommandGroup::Server, "1.0.0", "Deletes all keys of the selected database.")
+        .syntax("[ASYNC|SYNC]")
+        .locking(LockScope::All)
+        .categories(&["@keyspace", "@dangerous"])
+        .hints(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    Command::new("flushall", -1, CommandFlags::WRITE, flushall)
+        .doc(CommandGroup::Server, "1.0.0", "Deletes all keys of all databases.")
+        .syntax("[ASYNC|SYNC]")
+        .locking(LockScope::All)
+        .categories(&["@keyspace", "@dangerous"])
+        .hints(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+    Command::new("swapdb", 3, SWAP, swapdb)
+        .doc(CommandGroup::Server, "4.0.0", "Swaps the keys of two databases.")
+        .syntax("index1 index2")
+        .locking(LockScope::All)
+        .categories(&["@keyspace", "@dangerous"]),
+];
 
 /// Argument `i` as the number of a database.
 ///

@@ -11,21 +11,25 @@ use cowherd_resp::{parse_f64, parse_u64};
 
 use super::call::{Call, Effect};
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, KeyPositions, LockScope};
+use super::table::{Command, CommandFlags, CommandGroup, LockScope};
 use crate::clients::Client;
 
 const ADMIN: CommandFlags = CommandFlags::ADMIN
-    .and(CommandFlags::NOSCRIPT)
-    .and(CommandFlags::LOADING)
-    .and(CommandFlags::STALE);
+    .with(CommandFlags::NOSCRIPT)
+    .with(CommandFlags::LOADING)
+    .with(CommandFlags::STALE);
 
-/// The family's row. Each subcommand locks what it needs.
-pub(super) const COMMANDS: &[Command] =
-    &[Command::new("debug", -2, ADMIN, KeyPositions::NONE, debug).locking(LockScope::Handler).doc(
-        "server",
-        "1.0.0",
-        "Looks inside the server, and sets switches for tests.",
-    )];
+const GROUP: CommandGroup = CommandGroup::Server;
+
+/// Each subcommand locks what it needs.
+pub(super) const COMMANDS: &[Command] = &[Command::new("debug", -2, ADMIN, debug)
+    .doc(GROUP, "1.0.0", "Looks inside the server, and sets switches for tests.")
+    .syntax(
+        "(CHECKPOINT-DELAY microseconds:integer|CHECKPOINT-DIGEST (YES|NO)|CHECKPOINT-WATCH \
+             (YES|NO)|DIGEST|HELP|OBJECT key|RELOAD|SET-ACTIVE-EXPIRE on:integer\
+             |SLEEP seconds:double|VERIFY)",
+    )
+    .locking(LockScope::Handler)];
 
 const NOT_ALLOWED: ErrorReply = ErrorReply::new(
     "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you \

@@ -4,66 +4,58 @@ use crate::keyspace::ExpireRule;
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use crate::clients::EventClass;
 
-const READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
-const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
+const READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 
-const GROUP: &str = "generic";
+const GROUP: CommandGroup = CommandGroup::Generic;
 
 const NOT_WITH_NX: ErrorReply =
     ErrorReply::new("ERR NX and XX, GT or LT options at the same time are not compatible");
 const NOT_BOTH: ErrorReply =
     ErrorReply::new("ERR GT and LT options at the same time are not compatible");
 
-/// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
-    Command::new("expire", -3, WRITE, KeyPositions::ONE, expire).doc(
-        GROUP,
-        "1.0.0",
-        "Lets a key expire in so many seconds.",
-    ),
-    Command::new("pexpire", -3, WRITE, KeyPositions::ONE, pexpire).doc(
-        GROUP,
-        "2.6.0",
-        "Lets a key expire in so many milliseconds.",
-    ),
-    Command::new("expireat", -3, WRITE, KeyPositions::ONE, expireat).doc(
-        GROUP,
-        "1.2.0",
-        "Lets a key expire at a Unix time in seconds.",
-    ),
-    Command::new("pexpireat", -3, WRITE, KeyPositions::ONE, pexpireat).doc(
-        GROUP,
-        "2.6.0",
-        "Lets a key expire at a Unix time in milliseconds.",
-    ),
-    Command::new("ttl", 2, READ, KeyPositions::ONE, ttl).doc(
-        GROUP,
-        "1.0.0",
-        "Returns the seconds until a key expires.",
-    ),
-    Command::new("pttl", 2, READ, KeyPositions::ONE, pttl).doc(
-        GROUP,
-        "2.6.0",
-        "Returns the milliseconds until a key expires.",
-    ),
-    Command::new("expiretime", 2, READ, KeyPositions::ONE, expiretime).doc(
-        GROUP,
-        "7.0.0",
-        "Returns the Unix time in seconds at which a key expires.",
-    ),
-    Command::new("pexpiretime", 2, READ, KeyPositions::ONE, pexpiretime).doc(
-        GROUP,
-        "7.0.0",
-        "Returns the Unix time in milliseconds at which a key expires.",
-    ),
-    Command::new("persist", 2, WRITE, KeyPositions::ONE, persist).doc(
-        GROUP,
-        "2.2.0",
-        "Takes a key's expiry away.",
-    ),
+    Command::new("expire", -3, WRITE, expire)
+        .doc(GROUP, "1.0.0", "Lets a key expire in so many seconds.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key seconds [NX|XX|GT|LT]"),
+    Command::new("pexpire", -3, WRITE, pexpire)
+        .doc(GROUP, "2.6.0", "Lets a key expire in so many milliseconds.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key milliseconds [NX|XX|GT|LT]"),
+    Command::new("expireat", -3, WRITE, expireat)
+        .doc(GROUP, "1.2.0", "Lets a key expire at a Unix time in seconds.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key unix-time-seconds [NX|XX|GT|LT]"),
+    Command::new("pexpireat", -3, WRITE, pexpireat)
+        .doc(GROUP, "2.6.0", "Lets a key expire at a Unix time in milliseconds.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key unix-time-milliseconds [NX|XX|GT|LT]"),
+    Command::new("ttl", 2, READ, ttl)
+        .doc(GROUP, "1.0.0", "Returns the seconds until a key expires.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key")
+        .hints(&["nondeterministic_output"]),
+    Command::new("pttl", 2, READ, pttl)
+        .doc(GROUP, "2.6.0", "Returns the milliseconds until a key expires.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key")
+        .hints(&["nondeterministic_output"]),
+    Command::new("expiretime", 2, READ, expiretime)
+        .doc(GROUP, "7.0.0", "Returns the Unix time in seconds at which a key expires.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key"),
+    Command::new("pexpiretime", 2, READ, pexpiretime)
+        .doc(GROUP, "7.0.0", "Returns the Unix time in milliseconds at which a key expires.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key"),
+    Command::new("persist", 2, WRITE, persist)
+        .doc(GROUP, "2.2.0", "Takes a key's expiry away.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key"),
 ];
 
 /// Milliseconds.

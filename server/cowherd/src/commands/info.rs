@@ -4,21 +4,27 @@ use crate::telemetry::{StatsSource as _, info};
 
 use super::call::Call;
 use super::error_reply::CommandResult;
-use super::table::{Command, CommandFlags, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup};
 
-const ALWAYS: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
+const ALWAYS: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] =
-    &[
-        Command::new("info", -1, ALWAYS, KeyPositions::NONE, render).doc(
-            "server",
-            "1.0.0",
-            "Returns figures about the server, by section.",
-        ),
-        Command::new("lastsave", 1, ALWAYS.and(CommandFlags::FAST), KeyPositions::NONE, lastsave)
-            .doc("server", "1.0.0", "Returns the Unix time of the last successful save."),
-    ];
+const GROUP: CommandGroup = CommandGroup::Server;
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("info", -1, ALWAYS, render)
+        .doc(GROUP, "1.0.0", "Returns figures about the server, by section.")
+        .syntax("[section...]")
+        .categories(&["@dangerous"])
+        .hints(&[
+            "nondeterministic_output",
+            "request_policy:all_shards",
+            "response_policy:special",
+        ]),
+    Command::new("lastsave", 1, ALWAYS.with(CommandFlags::FAST), lastsave)
+        .doc(GROUP, "1.0.0", "Returns the Unix time of the last successful save.")
+        .categories(&["@admin", "@dangerous"])
+        .hints(&["nondeterministic_output"]),
+];
 
 fn render(call: &mut Call<'_>) -> CommandResult {
     let sections: Vec<String> =

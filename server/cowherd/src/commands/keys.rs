@@ -4,62 +4,59 @@
 use super::call::Call;
 use super::databases::{SAME_OBJECTS, database};
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use crate::clients::EventClass;
 
-const READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
-const FAST_WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
-const COPIES: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
+const READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
+const FAST_WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
+const COPIES: CommandFlags = CommandFlags::WRITE.with(CommandFlags::DENYOOM);
 
-const GROUP: &str = "generic";
+const GROUP: CommandGroup = CommandGroup::Generic;
 
-/// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
-    Command::new("del", -2, CommandFlags::WRITE, KeyPositions::ALL, del).doc(
-        GROUP,
-        "1.0.0",
-        "Deletes keys.",
-    ),
-    Command::new("unlink", -2, FAST_WRITE, KeyPositions::ALL, del).doc(
-        GROUP,
-        "4.0.0",
-        "Deletes keys.",
-    ),
-    Command::new("exists", -2, READ, KeyPositions::ALL, exists).doc(
-        GROUP,
-        "1.0.0",
-        "Counts those of the given keys that are there.",
-    ),
-    Command::new("type", 2, READ, KeyPositions::ONE, type_of).doc(
-        GROUP,
-        "1.0.0",
-        "Names the type of a key's value.",
-    ),
-    Command::new("touch", -2, READ, KeyPositions::ALL, touch).doc(
-        GROUP,
-        "3.2.1",
-        "Counts the given keys that are there, as used just now.",
-    ),
-    Command::new("rename", 3, CommandFlags::WRITE, KeyPositions::TWO, rename).doc(
-        GROUP,
-        "1.0.0",
-        "Gives a key another name, in place of a key that has it.",
-    ),
-    Command::new("renamenx", 3, FAST_WRITE, KeyPositions::TWO, renamenx).doc(
-        GROUP,
-        "1.0.0",
-        "Gives a key another name, unless a key has it.",
-    ),
-    Command::new("copy", -3, COPIES, KeyPositions::TWO, copy).doc(
-        GROUP,
-        "6.2.0",
-        "Copies a key with its value and expiry.",
-    ),
-    Command::new("move", 3, FAST_WRITE, KeyPositions::ONE, move_key).doc(
-        GROUP,
-        "1.0.0",
-        "Moves a key to another database.",
-    ),
+    Command::new("del", -2, CommandFlags::WRITE, del)
+        .doc(GROUP, "1.0.0", "Deletes keys.")
+        .keys(KeyPositions::ALL, KeyUse::REMOVE)
+        .syntax("key...")
+        .hints(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    Command::new("unlink", -2, FAST_WRITE, del)
+        .doc(GROUP, "4.0.0", "Deletes keys.")
+        .keys(KeyPositions::ALL, KeyUse::REMOVE)
+        .syntax("key...")
+        .hints(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    Command::new("exists", -2, READ, exists)
+        .doc(GROUP, "1.0.0", "Counts those of the given keys that are there.")
+        .keys(KeyPositions::ALL, KeyUse::INSPECT)
+        .syntax("key...")
+        .hints(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    Command::new("type", 2, READ, type_of)
+        .doc(GROUP, "1.0.0", "Names the type of a key's value.")
+        .keys(KeyPositions::ONE, KeyUse::INSPECT)
+        .syntax("key"),
+    Command::new("touch", -2, READ, touch)
+        .doc(GROUP, "3.2.1", "Counts the given keys that are there, as used just now.")
+        .keys(KeyPositions::ALL, KeyUse::INSPECT)
+        .syntax("key...")
+        .hints(&["request_policy:multi_shard", "response_policy:agg_sum"]),
+    Command::new("rename", 3, CommandFlags::WRITE, rename)
+        .doc(GROUP, "1.0.0", "Gives a key another name, in place of a key that has it.")
+        .keys(KeyPositions::TWO, KeyUse::POP)
+        .other_keys(KeyUse::OVERWRITE)
+        .syntax("key newkey"),
+    Command::new("renamenx", 3, FAST_WRITE, renamenx)
+        .doc(GROUP, "1.0.0", "Gives a key another name, unless a key has it.")
+        .keys(KeyPositions::TWO, KeyUse::POP)
+        .other_keys(KeyUse::CREATE)
+        .syntax("key newkey"),
+    Command::new("copy", -3, COPIES, copy)
+        .doc(GROUP, "6.2.0", "Copies a key with its value and expiry.")
+        .keys(KeyPositions::TWO, KeyUse::READ)
+        .other_keys(KeyUse::OVERWRITE)
+        .syntax("source destination [DB index] [REPLACE]"),
+    Command::new("move", 3, FAST_WRITE, move_key)
+        .doc(GROUP, "1.0.0", "Moves a key to another database.")
+        .keys(KeyPositions::ONE, KeyUse::READ_UPDATE)
+        .syntax("key db:integer"),
 ];
 
 /// Replies how many of the arguments `holds` is true of.

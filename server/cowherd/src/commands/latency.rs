@@ -5,33 +5,47 @@ use crate::telemetry::{LatencyEvent, LatencyEventHistory, LatencySample, advice}
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::memory;
-use super::table::{Command, CommandFlags, CommandRow, KeyPositions, server_sub as sub};
+use super::table::{Command, CommandFlags, CommandGroup, CommandRow};
 
 const ALWAYS: CommandFlags = CommandFlags::ADMIN
-    .and(CommandFlags::NOSCRIPT)
-    .and(CommandFlags::LOADING)
-    .and(CommandFlags::STALE);
+    .with(CommandFlags::NOSCRIPT)
+    .with(CommandFlags::LOADING)
+    .with(CommandFlags::STALE);
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] =
-    &[Command::new("latency", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
-        .doc("server", "2.8.13", "Shows what held clients up.")
-        .with(&[
-            sub("doctor", 2, ALWAYS, doctor, "2.8.13", "Says what to do about latency."),
-            sub("graph", 3, ALWAYS, graph, "2.8.13", "Draws an event's samples."),
-            sub("histogram", -2, ALWAYS, histogram, "7.0.0", "Returns the latencies of commands."),
-            sub("history", 3, ALWAYS, history, "2.8.13", "Returns an event's samples."),
-            sub("latest", 2, ALWAYS, latest, "2.8.13", "Returns the last sample of each event."),
-            sub("reset", -2, ALWAYS, reset, "2.8.13", "Forgets samples."),
-            sub(
-                "help",
-                2,
-                CommandFlags::LOADING.and(CommandFlags::STALE),
-                help,
-                "2.8.13",
-                "Lists the subcommands.",
-            ),
-        ])];
+const GROUP: CommandGroup = CommandGroup::Server;
+
+pub(super) const COMMANDS: &[Command] = &[Command::container("latency")
+    .doc(GROUP, "2.8.13", "Shows what held clients up.")
+    .subcommands(&[
+        Command::new("doctor", 2, ALWAYS, doctor).doc(
+            GROUP,
+            "2.8.13",
+            "Says what to do about latency.",
+        ),
+        Command::new("graph", 3, ALWAYS, graph)
+            .doc(GROUP, "2.8.13", "Draws an event's samples.")
+            .syntax("event"),
+        Command::new("histogram", -2, ALWAYS, histogram)
+            .doc(GROUP, "7.0.0", "Returns the latencies of commands.")
+            .syntax("[command...]"),
+        Command::new("history", 3, ALWAYS, history)
+            .doc(GROUP, "2.8.13", "Returns an event's samples.")
+            .syntax("event"),
+        Command::new("latest", 2, ALWAYS, latest).doc(
+            GROUP,
+            "2.8.13",
+            "Returns the last sample of each event.",
+        ),
+        Command::new("reset", -2, ALWAYS, reset)
+            .doc(GROUP, "2.8.13", "Forgets samples.")
+            .syntax("[event...]")
+            .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        Command::new("help", 2, CommandFlags::LOADING.with(CommandFlags::STALE), help).doc(
+            GROUP,
+            "2.8.13",
+            "Lists the subcommands.",
+        ),
+    ])];
 
 fn latest(call: &mut Call<'_>) -> CommandResult {
     let events = call.shared.telemetry.latency_events();

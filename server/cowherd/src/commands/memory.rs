@@ -5,39 +5,45 @@ use crate::telemetry::{StatsSource as _, advice};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, Handler, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 
 /// Elements by which MEMORY USAGE guesses at the others if it is not told.
 const SAMPLES: usize = 5;
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] =
-    &[Command::new("memory", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
-        .doc("server", "4.0.0", "Tells what takes memory.")
-        .with(&[
-            sub("doctor", 2, doctor, "Says what to do about memory."),
-            sub("malloc-stats", 2, malloc_stats, "Returns figures of the memory allocator."),
-            sub("purge", 2, purge, "Hands unused memory back to the system."),
-            sub("stats", 2, stats, "Returns figures of memory."),
-            Command::new("usage", -3, CommandFlags::READONLY, KeyPositions::SECOND, usage).doc(
-                "server",
-                "4.0.0",
-                "Returns the bytes that a key and its value take.",
-            ),
-            Command::new(
-                "help",
-                2,
-                CommandFlags::LOADING.and(CommandFlags::STALE),
-                KeyPositions::NONE,
-                help,
-            )
-            .doc("server", "4.0.0", "Lists the subcommands."),
-        ])];
+const GROUP: CommandGroup = CommandGroup::Server;
 
-const fn sub(name: &'static str, arity: isize, handler: Handler, summary: &'static str) -> Command {
-    Command::new(name, arity, CommandFlags::NONE, KeyPositions::NONE, handler)
-        .doc("server", "4.0.0", summary)
-}
+pub(super) const COMMANDS: &[Command] =
+    &[Command::container("memory").doc(GROUP, "4.0.0", "Tells what takes memory.").subcommands(&[
+        Command::new("doctor", 2, CommandFlags::NONE, doctor).doc(
+            GROUP,
+            "4.0.0",
+            "Says what to do about memory.",
+        ),
+        Command::new("malloc-stats", 2, CommandFlags::NONE, malloc_stats).doc(
+            GROUP,
+            "4.0.0",
+            "Returns figures of the memory allocator.",
+        ),
+        Command::new("purge", 2, CommandFlags::NONE, purge).doc(
+            GROUP,
+            "4.0.0",
+            "Hands unused memory back to the system.",
+        ),
+        Command::new("stats", 2, CommandFlags::NONE, stats).doc(
+            GROUP,
+            "4.0.0",
+            "Returns figures of memory.",
+        ),
+        Command::new("usage", -3, CommandFlags::READONLY, usage)
+            .doc(GROUP, "4.0.0", "Returns the bytes that a key and its value take.")
+            .keys(KeyPositions::SECOND, KeyUse::INSPECT)
+            .syntax("key [SAMPLES count]"),
+        Command::new("help", 2, CommandFlags::LOADING.with(CommandFlags::STALE), help).doc(
+            GROUP,
+            "4.0.0",
+            "Lists the subcommands.",
+        ),
+    ])];
 
 fn usage(call: &mut Call<'_>) -> CommandResult {
     let (mut i, mut samples) = (3, SAMPLES);

@@ -60,17 +60,15 @@ mod transaction;
 pub use blocking::Timeout;
 pub use call::{Call, Effect, SaveKind, Shutdown};
 #[cfg(test)]
-pub use command::{Draw, draw_request};
+pub use command::{ArgumentChooser, generate_request};
 pub use configuration::reset_statistics;
 pub use error_reply::{CommandResult, ErrorReply};
 pub use shared::{Hooks, REDIS_VERSION, Shared};
 pub use slowlog::is_secret;
 pub use table::{
-    Command, CommandFlags, CommandRow, CommandTable, Handler, KeyPositions, LockScope,
+    Command, CommandFlags, CommandGroup, CommandRow, CommandTable, Handler, KeyPositions, LockScope,
 };
 pub use transaction::{exec_refused, queue_flags, queue_shards};
-
-use cowherd_resp::Args;
 
 /// The rows of all families.
 pub fn all() -> impl Iterator<Item = &'static Command> {
@@ -109,40 +107,6 @@ const TEST_COMMANDS: &[Command] = &[];
 #[cfg(test)]
 const TEST_COMMANDS: &[Command] = testing_waits::COMMANDS;
 
-/// The error for a request that names no command.
-pub fn unknown_command(args: &Args<'_>) -> ErrorReply {
-    let shown = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(128)]).into_owned();
-    let name = args.get(0).map(shown).unwrap_or_default();
-    let mut text = format!("ERR unknown command '{name}', with args beginning with: ");
-    let mut room = 128;
-    for arg in args.from(1).iter() {
-        let arg = String::from_utf8_lossy(&arg[..arg.len().min(room)]);
-        text.push_str(&format!("'{arg}' "));
-        room = usize::saturating_sub(room, arg.len() + 3);
-        if room == 0 {
-            break;
-        }
-    }
-    ErrorReply::text(text)
-}
-
-/// The error for a request with too few or too many arguments.
-pub fn wrong_arity(row: &CommandRow) -> ErrorReply {
-    ErrorReply::text(format!("ERR wrong number of arguments for '{}' command", row.name))
-}
-
-/// The handler of commands that do nothing without one of their subcommands.
-fn no_subcommand(call: &mut Call<'_>) -> CommandResult {
-    Err(unknown_subcommand(&call.args))
-}
-
-/// The error for a request that names no subcommand of its command.
-pub fn unknown_subcommand(args: &Args<'_>) -> ErrorReply {
-    let shown = |i| String::from_utf8_lossy(args.get(i).unwrap_or_default()).into_owned();
-    let (name, sub) = (shown(0).to_uppercase(), shown(1));
-    ErrorReply::text(format!("ERR unknown subcommand '{sub}'. Try {name} HELP."))
-}
-
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
@@ -161,7 +125,8 @@ mod tests {
             })
             .collect();
         let table = CommandTable::new(all(), &[]).unwrap();
-        let documented = table.rows().iter().filter(|row| row.command.group != "testing");
+        let documented =
+            table.rows().iter().filter(|row| row.command.group != CommandGroup::Testing);
         let rows: BTreeMap<String, &str> =
             documented.map(|row| (row.name.clone(), row.command.since)).collect();
         assert_eq!(listed, rows);

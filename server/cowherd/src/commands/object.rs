@@ -4,9 +4,9 @@ use crate::keyspace::{Entry, KeyUsage};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 
-const HELP: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
+const HELP: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
 const NOT_COUNTED: ErrorReply = ErrorReply::new(
     "ERR An LFU maxmemory policy is not selected, access frequency not tracked. Please note that \
@@ -17,38 +17,34 @@ const ONLY_COUNTED: ErrorReply = ErrorReply::new(
      switching between policies at runtime LRU and LFU data will take some time to adjust.",
 );
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] =
-    &[Command::new("object", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
-        .with(OBJECT)
-        .doc("generic", "2.2.3", "Tells how a key's value is kept.")];
+const GROUP: CommandGroup = CommandGroup::Generic;
+
+pub(super) const COMMANDS: &[Command] = &[Command::container("object")
+    .doc(GROUP, "2.2.3", "Tells how a key's value is kept.")
+    .subcommands(OBJECT)];
 
 const OBJECT: &[Command] = &[
-    Command::new("encoding", 3, CommandFlags::READONLY, KeyPositions::SECOND, encoding).doc(
-        "generic",
-        "2.2.3",
-        "Names the encoding of a key's value.",
-    ),
-    Command::new("freq", 3, CommandFlags::READONLY, KeyPositions::SECOND, freq).doc(
-        "generic",
-        "4.0.0",
-        "Returns a logarithmic count of a key's uses.",
-    ),
-    Command::new("idletime", 3, CommandFlags::READONLY, KeyPositions::SECOND, idletime).doc(
-        "generic",
-        "2.2.3",
-        "Returns the seconds since a key was last used.",
-    ),
-    Command::new("refcount", 3, CommandFlags::READONLY, KeyPositions::SECOND, refcount).doc(
-        "generic",
-        "2.2.3",
-        "Returns the number of references to a key's value.",
-    ),
-    Command::new("help", 2, HELP, KeyPositions::NONE, object_help).doc(
-        "generic",
-        "6.2.0",
-        "Lists the subcommands.",
-    ),
+    Command::new("encoding", 3, CommandFlags::READONLY, encoding)
+        .doc(GROUP, "2.2.3", "Names the encoding of a key's value.")
+        .keys(KeyPositions::SECOND, KeyUse::INSPECT)
+        .syntax("key")
+        .hints(&["nondeterministic_output"]),
+    Command::new("freq", 3, CommandFlags::READONLY, freq)
+        .doc(GROUP, "4.0.0", "Returns a logarithmic count of a key's uses.")
+        .keys(KeyPositions::SECOND, KeyUse::INSPECT)
+        .syntax("key")
+        .hints(&["nondeterministic_output"]),
+    Command::new("idletime", 3, CommandFlags::READONLY, idletime)
+        .doc(GROUP, "2.2.3", "Returns the seconds since a key was last used.")
+        .keys(KeyPositions::SECOND, KeyUse::INSPECT)
+        .syntax("key")
+        .hints(&["nondeterministic_output"]),
+    Command::new("refcount", 3, CommandFlags::READONLY, refcount)
+        .doc(GROUP, "2.2.3", "Returns the number of references to a key's value.")
+        .keys(KeyPositions::SECOND, KeyUse::INSPECT)
+        .syntax("key")
+        .hints(&["nondeterministic_output"]),
+    Command::new("help", 2, HELP, object_help).doc(GROUP, "6.2.0", "Lists the subcommands."),
 ];
 
 /// The entry of the key behind the subcommand; without one, the reply is null. To ask about a key

@@ -2,28 +2,30 @@
 
 use super::call::{Call, Effect, SaveKind, Shutdown};
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, KeyPositions, LockScope};
+use super::table::{Command, CommandFlags, CommandGroup, LockScope};
 
-const ADMIN: CommandFlags = CommandFlags::ADMIN.and(CommandFlags::NOSCRIPT);
+const ADMIN: CommandFlags = CommandFlags::ADMIN.with(CommandFlags::NOSCRIPT);
 const STOP: CommandFlags = ADMIN
-    .and(CommandFlags::LOADING)
-    .and(CommandFlags::STALE)
-    .and(CommandFlags::NO_MULTI)
-    .and(CommandFlags::UNPAUSED);
+    .with(CommandFlags::LOADING)
+    .with(CommandFlags::STALE)
+    .with(CommandFlags::NO_MULTI)
+    .with(CommandFlags::UNPAUSED);
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] =
-    &[
-        Command::new("save", 1, ADMIN.and(CommandFlags::NO_MULTI), KeyPositions::NONE, save)
-            .locking(LockScope::Handler)
-            .doc("server", "1.0.0", "Writes a checkpoint while all clients wait."),
-        Command::new("bgsave", -1, ADMIN, KeyPositions::NONE, bgsave)
-            .locking(LockScope::Handler)
-            .doc("server", "1.0.0", "Writes a checkpoint in the background."),
-        Command::new("shutdown", -1, STOP, KeyPositions::NONE, shutdown)
-            .locking(LockScope::Handler)
-            .doc("server", "1.0.0", "Saves, if save points are set, and stops the server."),
-    ];
+const GROUP: CommandGroup = CommandGroup::Server;
+
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("save", 1, ADMIN.with(CommandFlags::NO_MULTI), save)
+        .doc(GROUP, "1.0.0", "Writes a checkpoint while all clients wait.")
+        .locking(LockScope::Handler),
+    Command::new("bgsave", -1, ADMIN, bgsave)
+        .doc(GROUP, "1.0.0", "Writes a checkpoint in the background.")
+        .syntax("[SCHEDULE|CANCEL]")
+        .locking(LockScope::Handler),
+    Command::new("shutdown", -1, STOP, shutdown)
+        .doc(GROUP, "1.0.0", "Saves, if save points are set, and stops the server.")
+        .syntax("[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]")
+        .locking(LockScope::Handler),
+];
 
 fn save(call: &mut Call<'_>) -> CommandResult {
     call.effect = Effect::Save(SaveKind::Foreground);

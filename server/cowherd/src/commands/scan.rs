@@ -8,25 +8,30 @@ use cowherd_resp::{glob_match, parse_i64};
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::random::random;
-use super::table::{Command, CommandFlags, KeyPositions, LockScope};
+use super::table::{Command, CommandFlags, CommandGroup, LockScope};
 
-const GROUP: &str = "generic";
+const GROUP: CommandGroup = CommandGroup::Generic;
 /// Keys that SCAN looks at if it is not told.
 pub(super) const COUNT: usize = 10;
 
 pub(super) const NO_CURSOR: ErrorReply = ErrorReply::new("ERR invalid cursor");
 
-/// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
-    Command::new("keys", 2, CommandFlags::READONLY, KeyPositions::NONE, keys)
+    Command::new("keys", 2, CommandFlags::READONLY, keys)
+        .doc(GROUP, "1.0.0", "Lists all keys whose names match a pattern.")
+        .syntax("pattern")
         .locking(LockScope::Handler)
-        .doc(GROUP, "1.0.0", "Lists all keys whose names match a pattern."),
-    Command::new("scan", -2, CommandFlags::READONLY, KeyPositions::NONE, scan)
+        .categories(&["@keyspace", "@dangerous"])
+        .hints(&["request_policy:all_shards", "nondeterministic_output_order"]),
+    Command::new("scan", -2, CommandFlags::READONLY, scan)
+        .doc(GROUP, "2.8.0", "Lists some keys, and the cursor with which the next call goes on.")
+        .syntax("cursor [MATCH pattern] [COUNT count] [TYPE type]")
         .locking(LockScope::Handler)
-        .doc(GROUP, "2.8.0", "Lists some keys, and the cursor with which the next call goes on."),
-    Command::new("randomkey", 1, CommandFlags::READONLY, KeyPositions::NONE, randomkey)
+        .hints(&["nondeterministic_output", "request_policy:special"]),
+    Command::new("randomkey", 1, CommandFlags::READONLY, randomkey)
+        .doc(GROUP, "1.0.0", "Returns a key chosen at random.")
         .locking(LockScope::Handler)
-        .doc(GROUP, "1.0.0", "Returns a key chosen at random."),
+        .hints(&["request_policy:all_shards", "nondeterministic_output"]),
 ];
 
 fn keys(call: &mut Call<'_>) -> CommandResult {

@@ -6,49 +6,50 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::shared::REDIS_VERSION;
-use super::table::{Command, CommandFlags, Handler, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup};
 
-const ALWAYS: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
+const ALWAYS: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
-/// The family's rows.
+const GROUP: CommandGroup = CommandGroup::Scripting;
+
 pub(super) const COMMANDS: &[Command] = &[
-    Command::new("time", 1, ALWAYS.and(CommandFlags::FAST), KeyPositions::NONE, time).doc(
-        "server",
-        "2.6.0",
-        "Returns the wall clock: seconds since 1970, and microseconds.",
-    ),
-    Command::new(
-        "lolwut",
-        -1,
-        CommandFlags::READONLY.and(CommandFlags::FAST),
-        KeyPositions::NONE,
-        lolwut,
-    )
-    .doc("server", "5.0.0", "Shows a picture and the version."),
-    Command::new("function", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
-        .doc("scripting", "7.0.0", "There are no functions; FLUSH is accepted.")
-        .with(&[
-            sub("flush", -2, CommandFlags::NOSCRIPT, function_flush, "7.0.0", "Does nothing."),
-            sub("help", 2, ALWAYS, flush_help, "7.0.0", "Lists the subcommands."),
+    Command::new("time", 1, ALWAYS.with(CommandFlags::FAST), time)
+        .doc(
+            CommandGroup::Server,
+            "2.6.0",
+            "Returns the wall clock: seconds since 1970, and microseconds.",
+        )
+        .hints(&["nondeterministic_output"]),
+    Command::new("lolwut", -1, CommandFlags::READONLY.with(CommandFlags::FAST), lolwut)
+        .doc(CommandGroup::Server, "5.0.0", "Shows a picture and the version.")
+        .syntax("[VERSION version]"),
+    Command::container("function")
+        .doc(GROUP, "7.0.0", "There are no functions; FLUSH is accepted.")
+        .subcommands(&[
+            Command::new("flush", -2, CommandFlags::NOSCRIPT, function_flush)
+                .doc(GROUP, "7.0.0", "Does nothing.")
+                .syntax("[ASYNC|SYNC]")
+                .hints(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+            Command::new("help", 2, ALWAYS, flush_help).doc(
+                GROUP,
+                "7.0.0",
+                "Lists the subcommands.",
+            ),
         ]),
-    Command::new("script", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
-        .doc("scripting", "2.6.0", "There are no scripts; FLUSH is accepted.")
-        .with(&[
-            sub("flush", -2, CommandFlags::NOSCRIPT, script_flush, "2.6.0", "Does nothing."),
-            sub("help", 2, ALWAYS, flush_help, "5.0.0", "Lists the subcommands."),
+    Command::container("script")
+        .doc(GROUP, "2.6.0", "There are no scripts; FLUSH is accepted.")
+        .subcommands(&[
+            Command::new("flush", -2, CommandFlags::NOSCRIPT, script_flush)
+                .doc(GROUP, "2.6.0", "Does nothing.")
+                .syntax("[ASYNC|SYNC]")
+                .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+            Command::new("help", 2, ALWAYS, flush_help).doc(
+                GROUP,
+                "5.0.0",
+                "Lists the subcommands.",
+            ),
         ]),
 ];
-
-const fn sub(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    handler: Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, KeyPositions::NONE, handler).doc("scripting", since, summary)
-}
 
 /// The clock itself, not the time of the batch: callers measure with it.
 fn time(call: &mut Call<'_>) -> CommandResult {

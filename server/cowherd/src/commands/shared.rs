@@ -79,7 +79,7 @@ impl Shared {
             current.rename_command.iter().map(|r| (r.from.clone(), r.to.clone())).collect();
         let table = CommandTable::new(super::all(), &renames)?;
         let names = table.rows().iter().map(|row| row.name.clone()).collect();
-        let families = table.rows().iter().map(|row| row.command.group).collect();
+        let families = table.rows().iter().map(|row| row.command.group.name()).collect();
         let shared = Self {
             keyspace,
             config,

@@ -5,38 +5,39 @@ use cowherd_resp::Args;
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, CommandRow, KeyPositions, server_sub as sub};
+use super::table::{Command, CommandFlags, CommandGroup, CommandRow};
 
 const ALWAYS: CommandFlags =
-    CommandFlags::ADMIN.and(CommandFlags::LOADING).and(CommandFlags::STALE);
+    CommandFlags::ADMIN.with(CommandFlags::LOADING).with(CommandFlags::STALE);
 /// Entries that GET returns without a count.
 const ENTRIES: i64 = 10;
 
 const BAD_COUNT: ErrorReply = ErrorReply::new("ERR count should be greater than or equal to -1");
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] =
-    &[Command::new("slowlog", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
-        .doc("server", "2.2.12", "Shows the commands that took long.")
-        .with(&[
-            sub("get", -2, ALWAYS, get, "2.2.12", "Returns the newest entries."),
-            sub("len", 2, ALWAYS, len, "2.2.12", "Returns the number of entries."),
-            sub("reset", 2, ALWAYS, reset, "2.2.12", "Removes all entries."),
-            sub(
-                "help",
-                2,
-                CommandFlags::LOADING.and(CommandFlags::STALE),
-                help,
-                "6.2.0",
-                "Lists the subcommands.",
-            ),
-        ])];
+const GROUP: CommandGroup = CommandGroup::Server;
+
+pub(super) const COMMANDS: &[Command] = &[Command::container("slowlog")
+    .doc(GROUP, "2.2.12", "Shows the commands that took long.")
+    .subcommands(&[
+        Command::new("get", -2, ALWAYS, get)
+            .doc(GROUP, "2.2.12", "Returns the newest entries.")
+            .syntax("[count]"),
+        Command::new("len", 2, ALWAYS, len).doc(GROUP, "2.2.12", "Returns the number of entries."),
+        Command::new("reset", 2, ALWAYS, reset)
+            .doc(GROUP, "2.2.12", "Removes all entries.")
+            .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+        Command::new("help", 2, CommandFlags::LOADING.with(CommandFlags::STALE), help).doc(
+            GROUP,
+            "6.2.0",
+            "Lists the subcommands.",
+        ),
+    ])];
 
 fn get(call: &mut Call<'_>) -> CommandResult {
     let count = match call.args.len() {
         2 => ENTRIES,
         3 => call.integer(2)?,
-        _ => return Err(super::wrong_arity(call.row)),
+        _ => return Err(call.row.wrong_arity()),
     };
     let count = match count {
         -1 => usize::MAX,

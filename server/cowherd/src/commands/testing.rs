@@ -80,9 +80,9 @@ impl TestServer {
         let mut reply = ReplyWriter::new(self.version.get());
         let mut session = self.session.borrow_mut();
         match self.shared.table.resolve(&args) {
-            None => reply.error(super::unknown_command(&args).as_str()),
+            None => reply.error(super::error_reply::ErrorReply::unknown_command(&args).as_str()),
             Some(row) if !row.command.accepts(args.len()) => {
-                reply.error(super::wrong_arity(row).as_str());
+                reply.error(row.wrong_arity().as_str());
             }
             Some(row) => {
                 let config = self.shared.config.current();

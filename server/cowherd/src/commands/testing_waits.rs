@@ -4,31 +4,32 @@ use crate::keyspace::{Expiry, ValueKind};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, Handler, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use crate::clients::{TimeoutReply, WakeCondition};
 
 const KEYS: KeyPositions = KeyPositions::spread(1, -2, 1);
 
-/// The rows.
+const GROUP: CommandGroup = CommandGroup::Testing;
+
 pub(super) const COMMANDS: &[Command] = &[
-    row("test.put", 3, CommandFlags::WRITE, KeyPositions::ONE, put),
-    row("test.drop", 2, CommandFlags::WRITE, KeyPositions::ONE, drop_key),
-    row("test.take", -3, WAITS, KEYS, take),
-    row("test.move", 4, WAITS, KEYS, move_value),
-    row("test.guard", 3, WAITS, KEYS, guard),
+    Command::new("test.put", 3, CommandFlags::WRITE, put)
+        .doc(GROUP, "1.0.0", "For tests.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE),
+    Command::new("test.drop", 2, CommandFlags::WRITE, drop_key)
+        .doc(GROUP, "1.0.0", "For tests.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE),
+    Command::new("test.take", -3, WAITS, take)
+        .doc(GROUP, "1.0.0", "For tests.")
+        .keys(KEYS, KeyUse::UPDATE),
+    Command::new("test.move", 4, WAITS, move_value)
+        .doc(GROUP, "1.0.0", "For tests.")
+        .keys(KEYS, KeyUse::UPDATE),
+    Command::new("test.guard", 3, WAITS, guard)
+        .doc(GROUP, "1.0.0", "For tests.")
+        .keys(KEYS, KeyUse::UPDATE),
 ];
 
-const WAITS: CommandFlags = CommandFlags::WRITE.and(CommandFlags::BLOCKING);
-
-const fn row(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    keys: KeyPositions,
-    handler: Handler,
-) -> Command {
-    Command::new(name, arity, flags, keys, handler).doc("testing", "1.0.0", "For tests.")
-}
+const WAITS: CommandFlags = CommandFlags::WRITE.with(CommandFlags::BLOCKING);
 
 /// `TEST.PUT key value`
 fn put(call: &mut Call<'_>) -> CommandResult {

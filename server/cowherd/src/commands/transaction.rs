@@ -21,53 +21,42 @@ use cowherd_resp::Args;
 
 use super::call::{Call, Effect};
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, CommandRow, KeyPositions, LockScope};
+use super::table::{
+    Command, CommandFlags, CommandGroup, CommandRow, KeyPositions, KeyUse, LockScope,
+};
 use crate::clients::{CommandQueue, QueuedCommand, Session};
 
 const PLAIN: CommandFlags = CommandFlags::NOSCRIPT
-    .and(CommandFlags::LOADING)
-    .and(CommandFlags::STALE)
-    .and(CommandFlags::UNQUEUED);
-const FAST: CommandFlags = PLAIN.and(CommandFlags::FAST);
+    .with(CommandFlags::LOADING)
+    .with(CommandFlags::STALE)
+    .with(CommandFlags::UNQUEUED);
+const FAST: CommandFlags = PLAIN.with(CommandFlags::FAST);
 /// Queued: what is watched is forgotten before the queue runs.
 const UNWATCH: CommandFlags = CommandFlags::NOSCRIPT
-    .and(CommandFlags::LOADING)
-    .and(CommandFlags::STALE)
-    .and(CommandFlags::FAST);
-const EXEC: CommandFlags = PLAIN.and(CommandFlags::RUNS_QUEUE);
+    .with(CommandFlags::LOADING)
+    .with(CommandFlags::STALE)
+    .with(CommandFlags::FAST);
+const EXEC: CommandFlags = PLAIN.with(CommandFlags::RUNS_QUEUE);
 
-/// The family's rows.
+const GROUP: CommandGroup = CommandGroup::Transactions;
+
 pub(super) const COMMANDS: &[Command] = &[
-    row("multi", 1, FAST, KeyPositions::NONE, multi, "1.2.0", "Begins a transaction.")
+    Command::new("multi", 1, FAST, multi)
+        .doc(GROUP, "1.2.0", "Begins a transaction.")
         .locking(LockScope::Handler),
-    row("exec", 1, EXEC, KeyPositions::NONE, exec, "1.2.0", "Runs a transaction.")
+    Command::new("exec", 1, EXEC, exec)
+        .doc(GROUP, "1.2.0", "Runs a transaction.")
         .locking(LockScope::Handler),
-    row("discard", 1, FAST, KeyPositions::NONE, discard, "2.0.0", "Drops a transaction.")
+    Command::new("discard", 1, FAST, discard)
+        .doc(GROUP, "2.0.0", "Drops a transaction.")
         .locking(LockScope::Handler),
-    row(
-        "watch",
-        -2,
-        FAST,
-        KeyPositions::ALL,
-        watch,
-        "2.2.0",
-        "Lets EXEC fail if a key changes before.",
-    ),
-    row("unwatch", 1, UNWATCH, KeyPositions::NONE, unwatch, "2.2.0", "Forgets all watched keys.")
+    Command::new("watch", -2, FAST, watch)
+        .doc(GROUP, "2.2.0", "Lets EXEC fail if a key changes before.")
+        .keys(KeyPositions::ALL, KeyUse::READ),
+    Command::new("unwatch", 1, UNWATCH, unwatch)
+        .doc(GROUP, "2.2.0", "Forgets all watched keys.")
         .locking(LockScope::Handler),
 ];
-
-const fn row(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    keys: KeyPositions,
-    handler: super::table::Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, keys, handler).doc("transactions", since, summary)
-}
 
 const NESTED: ErrorReply = ErrorReply::new("ERR MULTI calls can not be nested");
 const WATCH_INSIDE: ErrorReply = ErrorReply::new("ERR WATCH inside MULTI is not allowed");
@@ -81,7 +70,7 @@ impl Session {
     #[inline]
     pub fn flags_of(&self, command: &Command) -> CommandFlags {
         match &self.queue {
-            Some(queue) if command.flags.has(CommandFlags::RUNS_QUEUE) => {
+            Some(queue) if command.flags.contains(CommandFlags::RUNS_QUEUE) => {
                 command.flags | queue_flags(queue)
             }
             _ => command.flags,
@@ -120,7 +109,7 @@ pub fn queue_shards(queue: &CommandQueue, rows: &[CommandRow], keyspace: &Keyspa
 const fn in_queue(row: &CommandRow, shards: ShardSet) -> ShardSet {
     match row.command.locks {
         LockScope::Handler => ShardSet::ALL,
-        LockScope::KeyPositions | LockScope::All => shards,
+        LockScope::Keys | LockScope::All => shards,
     }
 }
 

@@ -76,7 +76,7 @@ fn a_queue_keeps_requests_as_they_were() {
     assert!(queue.memory() >= queue.bytes());
     assert!(
         queue_flags(&queue)
-            .has(CommandFlags::WRITE | CommandFlags::READONLY | CommandFlags::DENYOOM)
+            .contains(CommandFlags::WRITE | CommandFlags::READONLY | CommandFlags::DENYOOM)
     );
     let shard = |key: &[u8]| ShardSet::one(keyspace.key(0, key).shard);
     let named = shard(b"k") | shard(b"k\r\n");

@@ -32,19 +32,19 @@ pub(super) fn admit(
 ) -> Result<(), ErrorReply> {
     let command = row.command;
     if !command.accepts(args.len()) {
-        return Err(crate::commands::wrong_arity(row));
+        return Err(row.wrong_arity());
     }
-    if !session.authenticated && !command.flags.has(CommandFlags::NO_AUTH) {
+    if !session.authenticated && !command.flags.contains(CommandFlags::NO_AUTH) {
         return Err(NO_AUTH);
     }
-    let queues = session.queue.is_some() && !command.flags.has(CommandFlags::UNQUEUED);
+    let queues = session.queue.is_some() && !command.flags.contains(CommandFlags::UNQUEUED);
     if queues {
         may_be_queued(row, args)?;
     }
-    if (flags.has(CommandFlags::DENYOOM) || queues) && !has_room() {
+    if (flags.contains(CommandFlags::DENYOOM) || queues) && !has_room() {
         return Err(ErrorReply::OUT_OF_MEMORY);
     }
-    if flags.has(CommandFlags::WRITE)
+    if flags.contains(CommandFlags::WRITE)
         && config.stop_writes_on_bgsave_error
         && !config.save.is_empty()
         && shared.telemetry.persistence().cannot_save()
@@ -59,12 +59,12 @@ pub(super) fn admit(
 
 #[cold]
 fn may_be_queued(row: &CommandRow, args: &Args<'_>) -> Result<(), ErrorReply> {
-    if row.command.flags.has(CommandFlags::NO_MULTI) {
+    if row.command.flags.contains(CommandFlags::NO_MULTI) {
         return Err(ErrorReply::new(NOT_INSIDE));
     }
     // A request that names no subcommand is for the command above.
     if !row.subcommands.is_empty() {
-        return Err(crate::commands::unknown_subcommand(args));
+        return Err(crate::commands::ErrorReply::unknown_subcommand(args));
     }
     Ok(())
 }

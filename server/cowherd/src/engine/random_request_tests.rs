@@ -11,7 +11,7 @@ use tempfile::TempDir;
 
 use crate::clients::{KILLED, ReplyMode};
 use crate::clock;
-use crate::commands::{Draw, draw_request};
+use crate::commands::{ArgumentChooser, generate_request};
 use crate::config::{Config, DebugCommand, LiveConfig, MaxmemoryPolicy};
 use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
@@ -171,7 +171,7 @@ impl Chance {
     }
 }
 
-impl Draw for Chance {
+impl ArgumentChooser for Chance {
     fn below(&mut self, bound: usize) -> usize {
         self.random.usize(..bound)
     }
@@ -407,8 +407,8 @@ fn skip_value(bytes: &[u8], is_resp3: bool) -> Result<&[u8], String> {
 fn draw(shared: &Shared, chance: &mut Chance) -> Option<Vec<Vec<u8>>> {
     let rows = shared.table.rows();
     let row = &rows[chance.below(rows.len())];
-    chance.group = row.command.group;
-    let mut words = draw_request(row, chance);
+    chance.group = row.command.group.name();
+    let mut words = generate_request(row, chance);
     if row.name == "config|set" {
         let (directive, value) = DIRECTIVES[chance.below(DIRECTIVES.len())];
         words = vec![b"config".into(), b"set".into(), directive.into(), value.into()];

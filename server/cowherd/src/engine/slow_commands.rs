@@ -35,10 +35,10 @@ pub(super) fn report(
         false => args.at(i),
     });
     // Those whose queue it runs are noted one by one.
-    if !row.command.flags.has(CommandFlags::RUNS_QUEUE) {
+    if !row.command.flags.contains(CommandFlags::RUNS_QUEUE) {
         recorder.slow(&slow, shown);
     }
-    let fast = row.command.flags.has(CommandFlags::FAST);
+    let fast = row.command.flags.contains(CommandFlags::FAST);
     let event = if fast { LatencyEvent::FastCommand } else { LatencyEvent::Command };
     recorder.latency_event(event, at_ms, Duration::from_nanos(nanos));
     let event = if stalls.captured { LatencyEvent::UndoCapture } else { LatencyEvent::CowFault };

@@ -115,7 +115,7 @@ impl Worker {
             if failed {
                 self.recorder.error(&call.reply.out[start.min(call.reply.len())..]);
             }
-            if call.row.command.flags.has(CommandFlags::ADMIN)
+            if call.row.command.flags.contains(CommandFlags::ADMIN)
                 && let Some(config) = later.next()
             {
                 call.config = config.get_or_init(|| shared.config.current());
@@ -139,7 +139,8 @@ impl Worker {
 /// Room for the configurations that commands of a queue may leave behind.
 fn later_configs(shared: &Shared, queue: &CommandQueue) -> Vec<OnceCell<Arc<Config>>> {
     let rows = shared.table.rows();
-    let changing = queue.iter().filter(|one| rows[one.row].command.flags.has(CommandFlags::ADMIN));
+    let changing =
+        queue.iter().filter(|one| rows[one.row].command.flags.contains(CommandFlags::ADMIN));
     changing.map(|_| OnceCell::new()).collect()
 }
 

@@ -244,13 +244,13 @@ impl Worker {
         let shared = &*engine.shared;
         let start = reply.len();
         let Some(row) = planned.row else {
-            let failure = crate::commands::unknown_command(&planned.args);
+            let failure = crate::commands::ErrorReply::unknown_command(&planned.args);
             return self.refuse(session, None, &failure, reply, start);
         };
         let flags = session.flags_of(row.command);
         let config = self.config.get();
-        if let Some(until) = shared.clients.paused_until(now, flags.has(CommandFlags::WRITE))
-            && !row.command.flags.has(CommandFlags::UNPAUSED)
+        if let Some(until) = shared.clients.paused_until(now, flags.contains(CommandFlags::WRITE))
+            && !row.command.flags.contains(CommandFlags::UNPAUSED)
         {
             return BatchOutcome::Paused(0, until);
         }
@@ -269,7 +269,7 @@ impl Worker {
         session.client.last_command.store(row.number as u64 + 1, Ordering::Relaxed);
         let moves = shared.keyspace.relocations();
         let set = row.command.shards(&shared.keyspace, &planned.args, planned.hash);
-        if session.queue.is_some() && !row.command.flags.has(CommandFlags::UNQUEUED) {
+        if session.queue.is_some() && !row.command.flags.contains(CommandFlags::UNQUEUED) {
             session.enqueue(row, planned.args, planned.hash, set, moves);
             *begun = clock::monotonic_ns();
             reply.simple("QUEUED");
@@ -370,7 +370,7 @@ impl Worker {
         start: usize,
     ) -> BatchOutcome {
         let failure = match row {
-            Some(row) if row.command.flags.has(CommandFlags::RUNS_QUEUE) => {
+            Some(row) if row.command.flags.contains(CommandFlags::RUNS_QUEUE) => {
                 session.discard(&self.engine.shared.keyspace);
                 &exec_refused(failure)
             }
@@ -410,7 +410,7 @@ pub(super) fn time(
     if phase.is_snapshot() {
         stalls = sum(stalls, take_stall_times());
         // Whoever asks for the save waits for it, and knows.
-        if !row.command.flags.has(CommandFlags::ADMIN) {
+        if !row.command.flags.contains(CommandFlags::ADMIN) {
             let stall_nanos = stalls.nanoseconds;
             let worst = LongestCommand { nanos, begun_ns, stall_nanos, command: row.number };
             recorder.command_in_save(phase, worst);
@@ -494,7 +494,7 @@ pub(super) fn with_waiting(
     flags: CommandFlags,
     set: ShardSet,
 ) -> ShardSet {
-    if flags.has(CommandFlags::WRITE) && shared.blocked_clients.count() > 0 {
+    if flags.contains(CommandFlags::WRITE) && shared.blocked_clients.count() > 0 {
         shared.blocked_clients.reach(set)
     } else {
         set

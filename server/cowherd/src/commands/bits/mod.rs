@@ -13,12 +13,12 @@ use cowherd_resp::parse_u64;
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::index_range::{self, IndexRange, index};
-use super::table::{Command, CommandFlags, Handler, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use crate::clients::EventClass;
 
 const READ: CommandFlags = CommandFlags::READONLY;
-const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
-const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
+const FAST_READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::DENYOOM);
 
 const BAD_OFFSET: ErrorReply = ErrorReply::new("ERR bit offset is not an integer or out of range");
 const BAD_BIT: ErrorReply = ErrorReply::new("ERR bit is not an integer or out of range");
@@ -27,32 +27,42 @@ const NOT_ONE_OR_ZERO: ErrorReply = ErrorReply::new("ERR The bit argument must b
 /// Argument 2 and all after it.
 const BEHIND_OPERATION: KeyPositions = KeyPositions::spread(2, -1, 1);
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] = &[
-    row("setbit", 4, WRITE, setbit, "2.2.0", "Sets or clears a bit, returns what it was."),
-    row("getbit", 3, FAST_READ, getbit, "2.2.0", "Returns a bit."),
-    row("bitcount", -2, READ, bitcount, "2.6.0", "Counts the bits that are set."),
-    row("bitpos", -3, READ, bitpos, "2.8.7", "Finds the first bit that is set or clear."),
-    Command::new("bitop", -4, WRITE, BEHIND_OPERATION, operation::bitop).doc(
-        "bitmap",
-        "2.6.0",
-        "Combines values bit by bit into another key.",
-    ),
-    row("bitfield", -2, WRITE, field::bitfield, "3.2.0", "Reads and changes numbers of any width."),
-    row("bitfield_ro", -2, FAST_READ, field::bitfield_ro, "6.0.0", "Reads numbers of any width."),
-];
+const GROUP: CommandGroup = CommandGroup::Bitmap;
 
-/// A row of this family, with one key.
-const fn row(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    handler: Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, KeyPositions::ONE, handler).doc("bitmap", since, summary)
-}
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("setbit", 4, WRITE, setbit)
+        .doc(GROUP, "2.2.0", "Sets or clears a bit, returns what it was.")
+        .keys(KeyPositions::ONE, KeyUse::READ_UPDATE)
+        .syntax("key offset value:integer"),
+    Command::new("getbit", 3, FAST_READ, getbit)
+        .doc(GROUP, "2.2.0", "Returns a bit.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key offset"),
+    Command::new("bitcount", -2, READ, bitcount)
+        .doc(GROUP, "2.6.0", "Counts the bits that are set.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key [start end [BYTE|BIT]]"),
+    Command::new("bitpos", -3, READ, bitpos)
+        .doc(GROUP, "2.8.7", "Finds the first bit that is set or clear.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key bit [start [end [BYTE|BIT]]]"),
+    Command::new("bitop", -4, WRITE, operation::bitop)
+        .doc(GROUP, "2.6.0", "Combines values bit by bit into another key.")
+        .keys(BEHIND_OPERATION, KeyUse::OVERWRITE)
+        .other_keys(KeyUse::READ)
+        .syntax("(AND|OR|XOR|NOT) destkey key..."),
+    Command::new("bitfield", -2, WRITE, field::bitfield)
+        .doc(GROUP, "3.2.0", "Reads and changes numbers of any width.")
+        .keys(KeyPositions::ONE, KeyUse::READ_UPDATE_VARIES)
+        .syntax(
+            "key [(GET encoding offset|SET encoding offset value:integer\
+             |INCRBY encoding offset increment|OVERFLOW (WRAP|SAT|FAIL))...]",
+        ),
+    Command::new("bitfield_ro", -2, FAST_READ, field::bitfield_ro)
+        .doc(GROUP, "6.0.0", "Reads numbers of any width.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key [(GET encoding offset)...]"),
+];
 
 /// The bit that argument `i` names, counted in fields of `width` bits if there are any and it
 /// begins with `#`.

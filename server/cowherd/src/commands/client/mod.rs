@@ -12,52 +12,69 @@ use cowherd_resp::parse_i64;
 use super::call::Call;
 use super::connection::{client_name, printable};
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup};
 use crate::clients::ReplyMode;
 
 const PLAIN: CommandFlags =
-    CommandFlags::NOSCRIPT.and(CommandFlags::LOADING).and(CommandFlags::STALE);
-const ADMIN: CommandFlags = PLAIN.and(CommandFlags::ADMIN);
+    CommandFlags::NOSCRIPT.with(CommandFlags::LOADING).with(CommandFlags::STALE);
+const ADMIN: CommandFlags = PLAIN.with(CommandFlags::ADMIN);
 /// What ends a pause must run in one.
-const PAUSING: CommandFlags = ADMIN.and(CommandFlags::UNPAUSED);
+const PAUSING: CommandFlags = ADMIN.with(CommandFlags::UNPAUSED);
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] =
-    &[Command::new("client", -2, CommandFlags::NONE, KeyPositions::NONE, super::no_subcommand)
-        .doc("connection", "2.4.0", "Commands about connections.")
-        .with(&[
-            sub("caching", 3, PLAIN, no_tracking, "6.0.0", "Not supported."),
-            sub("getname", 2, PLAIN, get_name, "2.6.9", "Returns this connection's name."),
-            sub("getredir", 2, PLAIN, no_tracking, "6.0.0", "Not supported."),
-            sub("help", 2, HELP, help, "5.0.0", "Lists the subcommands."),
-            sub("id", 2, PLAIN, id, "5.0.0", "Returns this connection's number."),
-            sub("info", 2, PLAIN, list::info, "6.2.0", "Describes this connection."),
-            sub("kill", -3, PAUSING, kill::kill, "2.4.0", "Closes connections."),
-            sub("list", -2, ADMIN, list::list, "2.4.0", "Describes the connections."),
-            sub("no-evict", 3, ADMIN, no_evict, "7.0.0", "Marks this connection as to be kept."),
-            sub("no-touch", 3, PLAIN, no_touch, "7.2.0", "Lets reads leave access times alone."),
-            sub("pause", -3, PAUSING, pause, "3.0.0", "UnitUse up commands for a while."),
-            sub("reply", 3, PLAIN, reply, "3.2.0", "Turns replies on and off."),
-            sub("setinfo", 4, PLAIN, set_info, "7.2.0", "Tells the client library's name."),
-            sub("setname", 3, PLAIN, set_name, "2.6.9", "Names this connection."),
-            sub("tracking", -3, PLAIN, no_tracking, "6.0.0", "Not supported."),
-            sub("trackinginfo", 2, PLAIN, no_tracking, "6.2.0", "Not supported."),
-            sub("unblock", -3, ADMIN, unblock, "5.0.0", "Ends the wait of a blocked client."),
-            sub("unpause", 2, PAUSING, unpause, "6.2.0", "Ends a pause."),
-        ])];
+const GROUP: CommandGroup = CommandGroup::Connection;
 
-const HELP: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
+pub(super) const COMMANDS: &[Command] = &[Command::container("client")
+    .doc(GROUP, "2.4.0", "Commands about connections.")
+    .subcommands(&[
+        Command::new("caching", 3, PLAIN, no_tracking).doc(GROUP, "6.0.0", "Not supported."),
+        Command::new("getname", 2, PLAIN, get_name).doc(
+            GROUP,
+            "2.6.9",
+            "Returns this connection's name.",
+        ),
+        Command::new("getredir", 2, PLAIN, no_tracking).doc(GROUP, "6.0.0", "Not supported."),
+        Command::new("help", 2, HELP, help).doc(GROUP, "5.0.0", "Lists the subcommands."),
+        Command::new("id", 2, PLAIN, id).doc(GROUP, "5.0.0", "Returns this connection's number."),
+        Command::new("info", 2, PLAIN, list::info)
+            .doc(GROUP, "6.2.0", "Describes this connection.")
+            .hints(&["nondeterministic_output"]),
+        Command::new("kill", -3, PAUSING, kill::kill)
+            .doc(GROUP, "2.4.0", "Closes connections.")
+            .syntax(
+                "(address|(ID client-id|TYPE (NORMAL|MASTER|REPLICA|PUBSUB)|USER username\
+             |ADDR address|LADDR address|SKIPME (YES|NO)|MAXAGE seconds)...)",
+            ),
+        Command::new("list", -2, ADMIN, list::list)
+            .doc(GROUP, "2.4.0", "Describes the connections.")
+            .syntax("[TYPE (NORMAL|MASTER|REPLICA|PUBSUB)|ID client-id...]")
+            .hints(&["nondeterministic_output"]),
+        Command::new("no-evict", 3, ADMIN, no_evict)
+            .doc(GROUP, "7.0.0", "Marks this connection as to be kept.")
+            .syntax("(ON|OFF)"),
+        Command::new("no-touch", 3, PLAIN, no_touch)
+            .doc(GROUP, "7.2.0", "Lets reads leave access times alone.")
+            .syntax("(ON|OFF)"),
+        Command::new("pause", -3, PAUSING, pause)
+            .doc(GROUP, "3.0.0", "Holds up commands for a while.")
+            .syntax("milliseconds [WRITE|ALL]"),
+        Command::new("reply", 3, PLAIN, reply)
+            .doc(GROUP, "3.2.0", "Turns replies on and off.")
+            .syntax("(ON|OFF|SKIP)"),
+        Command::new("setinfo", 4, PLAIN, set_info)
+            .doc(GROUP, "7.2.0", "Tells the client library's name.")
+            .syntax("(LIB-NAME name|LIB-VER version:string)"),
+        Command::new("setname", 3, PLAIN, set_name)
+            .doc(GROUP, "2.6.9", "Names this connection.")
+            .syntax("name"),
+        Command::new("tracking", -3, PLAIN, no_tracking).doc(GROUP, "6.0.0", "Not supported."),
+        Command::new("trackinginfo", 2, PLAIN, no_tracking).doc(GROUP, "6.2.0", "Not supported."),
+        Command::new("unblock", -3, ADMIN, unblock)
+            .doc(GROUP, "5.0.0", "Ends the wait of a blocked client.")
+            .syntax("client-id [TIMEOUT|ERROR]"),
+        Command::new("unpause", 2, PAUSING, unpause).doc(GROUP, "6.2.0", "Ends a pause."),
+    ])];
 
-const fn sub(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    handler: super::table::Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, KeyPositions::NONE, handler).doc("connection", since, summary)
-}
+const HELP: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
 fn help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
@@ -80,7 +97,7 @@ fn help(call: &mut Call<'_>) -> CommandResult {
         "NO-TOUCH (ON|OFF)",
         "    Whether reads of this connection leave access times alone.",
         "PAUSE <milliseconds> [WRITE|ALL]",
-        "    UnitUse up commands of all clients, or those that write.",
+        "    Holds up commands of all clients, or those that write.",
         "REPLY (ON|OFF|SKIP)",
         "    Turns replies on or off, or leaves out the next one.",
         "SETINFO (LIB-NAME|LIB-VER) <text>",
@@ -209,7 +226,7 @@ fn unblock(call: &mut Call<'_>) -> CommandResult {
         4 if call.is(3, "timeout") => false,
         4 if call.is(3, "error") => true,
         4 => return Err(ErrorReply::new("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
-        _ => return Err(super::wrong_arity(call.row)),
+        _ => return Err(call.row.wrong_arity()),
     };
     let shared = call.shared;
     let client = u64::try_from(call.integer(2)?).ok().and_then(|id| shared.clients.get(id));

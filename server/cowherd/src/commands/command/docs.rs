@@ -16,10 +16,11 @@ pub(super) fn write(reply: &mut ReplyWriter, table: &CommandTable, rows: &[&Comm
 
 fn write_one(reply: &mut ReplyWriter, table: &CommandTable, row: &CommandRow) {
     let command = row.command;
-    let arguments = syntax::arguments(row);
+    let arguments = syntax::arguments(command);
     let more = usize::from(!arguments.is_empty()) + usize::from(!row.subcommands.is_empty());
     reply.map(3 + more);
-    let texts = [("summary", command.summary), ("since", command.since), ("group", command.group)];
+    let texts =
+        [("summary", command.summary), ("since", command.since), ("group", command.group.name())];
     for (name, text) in texts {
         reply.bulk_str(name);
         reply.bulk_str(text);

@@ -4,10 +4,10 @@
 //! name, arity, flags, first key, last key, key step, categories, hints, key specs, subcommands
 //! ```
 
-use crate::commands::table::{CommandFlags, CommandRow, CommandTable};
+use crate::commands::table::{Command, CommandFlags, CommandRow, CommandTable};
 use cowherd_resp::ReplyWriter;
 
-use super::key_specs::{self, KeySpec};
+use super::key_specs::{KeyRange, KeySpec, key_specs};
 
 /// Appends the description of a command.
 pub(super) fn write(reply: &mut ReplyWriter, table: &CommandTable, row: &CommandRow) {
@@ -15,16 +15,15 @@ pub(super) fn write(reply: &mut ReplyWriter, table: &CommandTable, row: &Command
     reply.array(10);
     reply.bulk_str(&row.name);
     reply.integer(command.arity as i64);
-    let moves = command.keys.moves().then_some("movablekeys");
+    let moves = command.keys.is_movable().then_some("movablekeys");
     words(reply, command.flags.names().chain(moves));
     reply.integer(i64::try_from(command.keys.first).unwrap_or(i64::MAX));
     reply.integer(command.keys.last as i64);
     reply.integer(i64::try_from(command.keys.step).unwrap_or(i64::MAX));
-    words(reply, categories(row));
-    let hints = key_specs::hints(row);
-    reply.set(hints.len());
-    hints.iter().for_each(|hint| reply.bulk_str(hint));
-    let specs = key_specs::key_specs(row);
+    words(reply, categories(command));
+    reply.set(command.hints.len());
+    command.hints.iter().for_each(|hint| reply.bulk_str(hint));
+    let specs = key_specs(command);
     reply.set(specs.len());
     specs.iter().for_each(|spec| write_spec(reply, spec));
     reply.set(row.subcommands.len());
@@ -39,7 +38,35 @@ fn words<'w>(reply: &mut ReplyWriter, words: impl Iterator<Item = &'w str>) {
     words.iter().for_each(|word| reply.simple(word));
 }
 
-/// Where keys begin that a word stands before.
+fn write_spec(reply: &mut ReplyWriter, spec: &KeySpec) {
+    let number = |index: usize| i64::try_from(index).unwrap_or(i64::MAX);
+    reply.map(3);
+    reply.bulk_str("flags");
+    words(reply, spec.key_use.flags().iter().copied());
+    reply.bulk_str("begin_search");
+    match spec.range {
+        KeyRange::Index { begin, .. } | KeyRange::Counted { begin } => {
+            typed(reply, "index", &[("index", number(begin))]);
+        }
+        KeyRange::Streams { begin } => write_keyword(reply, number(begin)),
+    }
+    reply.bulk_str("find_keys");
+    match spec.range {
+        KeyRange::Index { last, step, .. } => {
+            let range = [("lastkey", last as i64), ("keystep", number(step)), ("limit", 0)];
+            typed(reply, "range", &range);
+        }
+        KeyRange::Counted { .. } => {
+            typed(reply, "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)]);
+        }
+        // A limit of 2: the keys are the first half of the remaining arguments.
+        KeyRange::Streams { .. } => {
+            typed(reply, "range", &[("lastkey", -1), ("keystep", 1), ("limit", 2)]);
+        }
+    }
+}
+
+/// Appends a search for the word STREAMS from argument `from` on.
 fn write_keyword(reply: &mut ReplyWriter, from: i64) {
     reply.map(2);
     reply.bulk_str("type");
@@ -52,28 +79,7 @@ fn write_keyword(reply: &mut ReplyWriter, from: i64) {
     reply.integer(from);
 }
 
-fn write_spec(reply: &mut ReplyWriter, spec: &KeySpec) {
-    reply.map(3);
-    reply.bulk_str("flags");
-    words(reply, spec.flags.iter().copied());
-    reply.bulk_str("begin_search");
-    let begin = i64::try_from(spec.begin).unwrap_or(i64::MAX);
-    if spec.is_behind_word {
-        write_keyword(reply, begin);
-    } else {
-        kind(reply, "index", &[("index", begin)]);
-    }
-    reply.bulk_str("find_keys");
-    let step = i64::try_from(spec.step).unwrap_or(i64::MAX);
-    if spec.is_counted {
-        kind(reply, "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", step)]);
-        return;
-    }
-    let limit = if spec.is_behind_word { 2 } else { 0 };
-    kind(reply, "range", &[("lastkey", spec.last as i64), ("keystep", step), ("limit", limit)]);
-}
-
-fn kind(reply: &mut ReplyWriter, kind: &str, numbers: &[(&str, i64)]) {
+fn typed(reply: &mut ReplyWriter, kind: &str, numbers: &[(&str, i64)]) {
     reply.map(2);
     reply.bulk_str("type");
     reply.bulk_str(kind);
@@ -85,32 +91,27 @@ fn kind(reply: &mut ReplyWriter, kind: &str, numbers: &[(&str, i64)]) {
     }
 }
 
-/// The categories of a command, as access control lists name them, in Redis's order.
-pub(super) fn categories(row: &CommandRow) -> impl Iterator<Item = &'static str> {
-    let command = row.command;
-    let is_container = !command.subcommands.is_empty() && command.name != "command";
-    let (flags, own) = match is_container {
-        true => (CommandFlags::NONE, &[][..]),
-        false => (command.flags, key_specs::categories(row)),
-    };
-    let admin = flags.has(CommandFlags::ADMIN);
-    let fast = flags.has(CommandFlags::FAST);
+/// The ACL categories of a command, in Redis's order.
+pub(super) fn categories(command: &Command) -> impl Iterator<Item = &'static str> {
+    let (flags, own) = (command.flags, command.acl_categories());
+    let admin = flags.contains(CommandFlags::ADMIN);
+    let fast = flags.contains(CommandFlags::FAST);
     let has = move |category: &str| own.contains(&category);
     [
         ("@keyspace", has("@keyspace")),
-        ("@read", flags.has(CommandFlags::READONLY)),
-        ("@write", flags.has(CommandFlags::WRITE)),
+        ("@read", flags.contains(CommandFlags::READONLY)),
+        ("@write", flags.contains(CommandFlags::WRITE)),
         ("@set", has("@set")),
         ("@sortedset", has("@sortedset")),
         ("@list", has("@list")),
         ("@string", has("@string")),
         ("@bitmap", has("@bitmap")),
         ("@stream", has("@stream")),
-        ("@pubsub", has("@pubsub")),
+        ("@pubsub", flags.contains(CommandFlags::PUBSUB)),
         ("@admin", admin || has("@admin")),
         ("@fast", fast),
         ("@slow", !fast),
-        ("@blocking", flags.has(CommandFlags::BLOCKING)),
+        ("@blocking", flags.contains(CommandFlags::BLOCKING)),
         ("@dangerous", admin || has("@dangerous")),
         ("@connection", has("@connection")),
         ("@scripting", has("@scripting")),

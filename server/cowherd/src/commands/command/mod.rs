@@ -16,43 +16,53 @@ mod tests;
 
 use cowherd_resp::{Args, ReplyWriter, glob_match};
 #[cfg(test)]
-pub use syntax::generate::{Draw, request as draw_request};
+pub use syntax::generate::{ArgumentChooser, generate_request};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, CommandRow, CommandTable, Handler, KeyPositions};
+use key_specs::{KeySpec, key_specs};
 
-const ALWAYS: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
+use super::table::{Command, CommandFlags, CommandGroup, CommandRow, CommandTable};
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] =
-    &[Command::new("command", -1, ALWAYS, KeyPositions::NONE, command)
-        .doc("server", "2.8.13", "Describes all commands.")
-        .with(&[
-            sub("count", 2, count, "2.8.13", "Returns the number of commands."),
-            sub("docs", -2, docs, "7.0.0", "Returns the documentation of commands."),
-            sub("getkeys", -4, get_keys, "2.8.13", "Finds the keys in a full command."),
-            sub(
-                "getkeysandflags",
-                -4,
-                get_keys_and_flags,
-                "7.0.0",
-                "Finds the keys in a full command, and how they are used.",
-            ),
-            sub("help", 2, help, "5.0.0", "Lists the subcommands."),
-            sub("info", -2, info, "2.8.13", "Describes commands."),
-            sub("list", -2, list, "7.0.0", "Returns the names of commands."),
-        ])];
+const ALWAYS: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
-const fn sub(
-    name: &'static str,
-    arity: isize,
-    handler: Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, ALWAYS, KeyPositions::NONE, handler).doc("server", since, summary)
-}
+const GROUP: CommandGroup = CommandGroup::Server;
+
+pub(super) const COMMANDS: &[Command] = &[Command::new("command", -1, ALWAYS, command)
+    .doc(GROUP, "2.8.13", "Describes all commands.")
+    .categories(&["@connection"])
+    .hints(&["nondeterministic_output_order"])
+    .subcommands(&[
+        Command::new("count", 2, ALWAYS, count)
+            .doc(GROUP, "2.8.13", "Returns the number of commands.")
+            .categories(&["@connection"]),
+        Command::new("docs", -2, ALWAYS, docs)
+            .doc(GROUP, "7.0.0", "Returns the documentation of commands.")
+            .syntax("[command...]")
+            .categories(&["@connection"])
+            .hints(&["nondeterministic_output_order"]),
+        Command::new("getkeys", -4, ALWAYS, get_keys)
+            .doc(GROUP, "2.8.13", "Finds the keys in a full command.")
+            .syntax("command [arg...]")
+            .categories(&["@connection"]),
+        Command::new("getkeysandflags", -4, ALWAYS, get_keys_and_flags)
+            .doc(GROUP, "7.0.0", "Finds the keys in a full command, and how they are used.")
+            .syntax("command [arg...]")
+            .categories(&["@connection"]),
+        Command::new("help", 2, ALWAYS, help)
+            .doc(GROUP, "5.0.0", "Lists the subcommands.")
+            .categories(&["@connection"]),
+        Command::new("info", -2, ALWAYS, info)
+            .doc(GROUP, "2.8.13", "Describes commands.")
+            .syntax("[command...]")
+            .categories(&["@connection"])
+            .hints(&["nondeterministic_output_order"]),
+        Command::new("list", -2, ALWAYS, list)
+            .doc(GROUP, "7.0.0", "Returns the names of commands.")
+            .syntax("[FILTERBY (MODULE name|ACLCAT category|PATTERN pattern)]")
+            .categories(&["@connection"])
+            .hints(&["nondeterministic_output_order"]),
+    ])];
 
 /// The rows of commands, without those of subcommands.
 fn top(table: &CommandTable) -> impl Iterator<Item = &CommandRow> + Clone {
@@ -67,7 +77,7 @@ fn by_name<'t>(table: &'t CommandTable, name: &[u8]) -> Option<&'t CommandRow> {
 /// COMMAND alone.
 fn command(call: &mut Call<'_>) -> CommandResult {
     if call.args.len() > 1 {
-        return Err(super::unknown_subcommand(&call.args));
+        return Err(super::error_reply::ErrorReply::unknown_subcommand(&call.args));
     }
     all_entries(&call.shared.table, call.reply);
     Ok(())
@@ -143,7 +153,8 @@ fn list(call: &mut Call<'_>) -> CommandResult {
             () if call.is(3, "aclcat") => {
                 let wanted = wanted.to_ascii_lowercase();
                 let has = |row: &&CommandRow| {
-                    entry::categories(row).any(|category| category.as_bytes()[1..] == wanted)
+                    entry::categories(row.command)
+                        .any(|category| category.as_bytes()[1..] == wanted)
                 };
                 rows.iter().filter(has).collect()
             }
@@ -166,7 +177,7 @@ fn list(call: &mut Call<'_>) -> CommandResult {
 fn keyed<'t>(table: &'t CommandTable, args: &Args<'_>) -> Result<&'t CommandRow, ErrorReply> {
     let row = table.resolve(args).ok_or(ErrorReply::new("ERR Invalid command specified"))?;
     // Channels stand where keys do, and are none.
-    if !row.command.keys.are_there() || row.command.flags.has(CommandFlags::PUBSUB) {
+    if !row.command.keys.has_keys() || row.command.flags.contains(CommandFlags::PUBSUB) {
         return Err(ErrorReply::new("ERR The command has no key arguments"));
     }
     if !row.command.accepts(args.len()) {
@@ -188,10 +199,10 @@ fn get_keys(call: &mut Call<'_>) -> CommandResult {
 fn get_keys_and_flags(call: &mut Call<'_>) -> CommandResult {
     let args = call.args.from(2);
     let row = keyed(&call.shared.table, &args)?;
-    let specs = key_specs::key_specs(row);
+    let specs = key_specs(row.command);
     let keys = || {
-        let positions = |spec: &key_specs::KeySpec| {
-            let flags = spec.flags;
+        let positions = |spec: &KeySpec| {
+            let flags = spec.key_use.flags();
             spec.positions(&args).map(move |i| (i, flags))
         };
         specs.iter().flat_map(positions)

@@ -22,8 +22,7 @@ use crate::keyspace::{CompactLimits, Entry, Expiry, Key};
 use super::call::Call;
 use super::elements::bulk;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, Handler, KeyPositions};
-use super::wrong_arity;
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use crate::clients::EventClass;
 
 use counters::{hincrby, hincrbyfloat};
@@ -35,54 +34,134 @@ use scan::{hgetall, hkeys, hscan, hvals};
 use ttl_multi::{hgetdel, hgetex, hsetex};
 
 const READ: CommandFlags = CommandFlags::READONLY;
-const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
-const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM).and(CommandFlags::FAST);
+const FAST_READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
+const WRITE: CommandFlags =
+    CommandFlags::WRITE.with(CommandFlags::DENYOOM).with(CommandFlags::FAST);
 /// Commands that take rather than give may run without memory.
-const TAKE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
+const TAKE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 
-/// The family's rows.
+const GROUP: CommandGroup = CommandGroup::Hash;
+
 pub(super) const COMMANDS: &[Command] = &[
-    row("hset", -4, WRITE, hset, "2.0.0", "Sets fields of a hash."),
-    row("hsetnx", 4, WRITE, hsetnx, "2.0.0", "Sets a field that is new."),
-    row("hmset", -4, WRITE, hmset, "2.0.0", "Sets fields of a hash."),
-    row("hget", 3, FAST_READ, hget, "2.0.0", "Returns the value of a field."),
-    row("hmget", -3, FAST_READ, hmget, "2.0.0", "Returns the values of fields."),
-    row("hdel", -3, TAKE, hdel, "2.0.0", "Removes fields, and the key with the last one."),
-    row("hexists", 3, FAST_READ, hexists, "2.0.0", "Tells whether there is a field."),
-    row("hlen", 2, FAST_READ, hlen, "2.0.0", "Returns the number of fields."),
-    row("hstrlen", 3, FAST_READ, hstrlen, "3.2.0", "Returns the length of a field's value."),
-    row("hincrby", 4, WRITE, hincrby, "2.0.0", "Adds to a whole number in a field."),
-    row("hincrbyfloat", 4, WRITE, hincrbyfloat, "2.6.0", "Adds to a number in a field."),
-    row("hgetall", 2, READ, hgetall, "2.0.0", "Returns all fields with their values."),
-    row("hkeys", 2, READ, hkeys, "2.0.0", "Returns all fields."),
-    row("hvals", 2, READ, hvals, "2.0.0", "Returns all values."),
-    row("hscan", -3, READ, hscan, "2.8.0", "Returns some fields, and how to go on."),
-    row("hrandfield", -2, READ, hrandfield, "6.2.0", "Returns fields chosen at random."),
-    row("hexpire", -6, TAKE, hexpire, "7.4.0", "Lets fields expire in so many seconds."),
-    row("hpexpire", -6, TAKE, hpexpire, "7.4.0", "Lets fields expire in so many ms."),
-    row("hexpireat", -6, TAKE, hexpireat, "7.4.0", "Lets fields expire at a time in seconds."),
-    row("hpexpireat", -6, TAKE, hpexpireat, "7.4.0", "Lets fields expire at a time in ms."),
-    row("httl", -5, FAST_READ, httl, "7.4.0", "Returns the seconds until fields expire."),
-    row("hpttl", -5, FAST_READ, hpttl, "7.4.0", "Returns the ms until fields expire."),
-    row("hexpiretime", -5, FAST_READ, hexpiretime, "7.4.0", "Returns when fields expire, in s."),
-    row("hpexpiretime", -5, FAST_READ, hpexpiretime, "7.4.0", "Returns when fields expire, in ms."),
-    row("hpersist", -5, TAKE, hpersist, "7.4.0", "Takes the expiry of fields away."),
-    row("hgetdel", -5, TAKE, hgetdel, "8.0.0", "Returns fields' values and removes them."),
-    row("hgetex", -5, TAKE, hgetex, "8.0.0", "Returns fields' values, changes their expiry."),
-    row("hsetex", -6, WRITE, hsetex, "8.0.0", "Sets fields and their expiry."),
+    Command::new("hset", -4, WRITE, hset)
+        .doc(GROUP, "2.0.0", "Sets fields of a hash.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key (field value)..."),
+    Command::new("hsetnx", 4, WRITE, hsetnx)
+        .doc(GROUP, "2.0.0", "Sets a field that is new.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key field value"),
+    Command::new("hmset", -4, WRITE, hmset)
+        .doc(GROUP, "2.0.0", "Sets fields of a hash.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key (field value)..."),
+    Command::new("hget", 3, FAST_READ, hget)
+        .doc(GROUP, "2.0.0", "Returns the value of a field.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key field"),
+    Command::new("hmget", -3, FAST_READ, hmget)
+        .doc(GROUP, "2.0.0", "Returns the values of fields.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key field..."),
+    Command::new("hdel", -3, TAKE, hdel)
+        .doc(GROUP, "2.0.0", "Removes fields, and the key with the last one.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key field..."),
+    Command::new("hexists", 3, FAST_READ, hexists)
+        .doc(GROUP, "2.0.0", "Tells whether there is a field.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key field"),
+    Command::new("hlen", 2, FAST_READ, hlen)
+        .doc(GROUP, "2.0.0", "Returns the number of fields.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key"),
+    Command::new("hstrlen", 3, FAST_READ, hstrlen)
+        .doc(GROUP, "3.2.0", "Returns the length of a field's value.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key field"),
+    Command::new("hincrby", 4, WRITE, hincrby)
+        .doc(GROUP, "2.0.0", "Adds to a whole number in a field.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key field increment"),
+    Command::new("hincrbyfloat", 4, WRITE, hincrbyfloat)
+        .doc(GROUP, "2.6.0", "Adds to a number in a field.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key field increment:double"),
+    Command::new("hgetall", 2, READ, hgetall)
+        .doc(GROUP, "2.0.0", "Returns all fields with their values.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key"),
+    Command::new("hkeys", 2, READ, hkeys)
+        .doc(GROUP, "2.0.0", "Returns all fields.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key"),
+    Command::new("hvals", 2, READ, hvals)
+        .doc(GROUP, "2.0.0", "Returns all values.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key"),
+    Command::new("hscan", -3, READ, hscan)
+        .doc(GROUP, "2.8.0", "Returns some fields, and how to go on.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key cursor [MATCH pattern] [COUNT count] [NOVALUES]"),
+    Command::new("hrandfield", -2, READ, hrandfield)
+        .doc(GROUP, "6.2.0", "Returns fields chosen at random.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key [count [WITHVALUES]]"),
+    Command::new("hexpire", -6, TAKE, hexpire)
+        .doc(GROUP, "7.4.0", "Lets fields expire in so many seconds.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key seconds [NX|XX|GT|LT] FIELDS numfields:integer field..."),
+    Command::new("hpexpire", -6, TAKE, hpexpire)
+        .doc(GROUP, "7.4.0", "Lets fields expire in so many ms.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key milliseconds [NX|XX|GT|LT] FIELDS numfields:integer field..."),
+    Command::new("hexpireat", -6, TAKE, hexpireat)
+        .doc(GROUP, "7.4.0", "Lets fields expire at a time in seconds.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key unix-time-seconds [NX|XX|GT|LT] FIELDS numfields:integer field..."),
+    Command::new("hpexpireat", -6, TAKE, hpexpireat)
+        .doc(GROUP, "7.4.0", "Lets fields expire at a time in ms.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key unix-time-milliseconds [NX|XX|GT|LT] FIELDS numfields:integer field..."),
+    Command::new("httl", -5, FAST_READ, httl)
+        .doc(GROUP, "7.4.0", "Returns the seconds until fields expire.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key FIELDS numfields:integer field..."),
+    Command::new("hpttl", -5, FAST_READ, hpttl)
+        .doc(GROUP, "7.4.0", "Returns the ms until fields expire.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key FIELDS numfields:integer field..."),
+    Command::new("hexpiretime", -5, FAST_READ, hexpiretime)
+        .doc(GROUP, "7.4.0", "Returns when fields expire, in s.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key FIELDS numfields:integer field..."),
+    Command::new("hpexpiretime", -5, FAST_READ, hpexpiretime)
+        .doc(GROUP, "7.4.0", "Returns when fields expire, in ms.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key FIELDS numfields:integer field..."),
+    Command::new("hpersist", -5, TAKE, hpersist)
+        .doc(GROUP, "7.4.0", "Takes the expiry of fields away.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key FIELDS numfields:integer field..."),
+    Command::new("hgetdel", -5, TAKE, hgetdel)
+        .doc(GROUP, "8.0.0", "Returns fields' values and removes them.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key FIELDS numfields:integer field..."),
+    Command::new("hgetex", -5, TAKE, hgetex)
+        .doc(GROUP, "8.0.0", "Returns fields' values, changes their expiry.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax(
+            "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds\
+             |PERSIST] FIELDS numfields:integer field...",
+        ),
+    Command::new("hsetex", -6, WRITE, hsetex)
+        .doc(GROUP, "8.0.0", "Sets fields and their expiry.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax(
+            "key [FNX|FXX] [EX seconds|PX milliseconds|EXAT unix-time-seconds\
+             |PXAT unix-time-milliseconds|KEEPTTL] FIELDS numfields:integer (field value)...",
+        ),
 ];
-
-/// A row of this family.
-const fn row(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    handler: Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, KeyPositions::ONE, handler).doc("hash", since, summary)
-}
 
 /// When a hash is too large to be compact.
 fn limits(call: &Call<'_>) -> CompactLimits {
@@ -103,7 +182,7 @@ fn read(call: &mut Call<'_>) -> Result<Option<Entry>, ErrorReply> {
 #[inline]
 fn set_pairs(call: &mut Call<'_>) -> Result<u64, ErrorReply> {
     if !call.args.len().is_multiple_of(2) {
-        return Err(wrong_arity(call.row));
+        return Err(call.row.wrong_arity());
     }
     let (db, key, args, limits) = (call.session.db, call.key(1), call.args, limits(call));
     let old = call.shards.hash(db, &key)?;

@@ -3,7 +3,6 @@
 use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::wrong_arity;
 use crate::keyspace::{ExpireRule, Expiry};
 use cowherd_resp::parse_i64;
 
@@ -102,7 +101,7 @@ impl Options {
                 continue;
             }
             let (expiry, len) = match time(call, i) {
-                Some(_) if call.args.len() == i + 1 => return Err(wrong_arity(call.row)),
+                Some(_) if call.args.len() == i + 1 => return Err(call.row.wrong_arity()),
                 Some(at) if options.expiry.is_none() => (Expiry::At(at?), 2),
                 Some(_) => (Expiry::None, 2),
                 None if call.is(i, "keepttl") => (Expiry::Keep, 1),
@@ -116,7 +115,7 @@ impl Options {
             }
             i += len;
         }
-        Err(wrong_arity(call.row))
+        Err(call.row.wrong_arity())
     }
 
     /// Checks that there are as many pairs as argument `i` says.
@@ -126,7 +125,7 @@ impl Options {
         let given = call.args.from(self.first).len();
         match number.checked_mul(2) == Some(given) {
             true => Ok(self),
-            false => Err(wrong_arity(call.row)),
+            false => Err(call.row.wrong_arity()),
         }
     }
 }

@@ -21,8 +21,7 @@ use cowherd_resp::parse_i64;
 use super::call::Call;
 use super::elements::bulk;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, Handler, KeyPositions};
-use super::wrong_arity;
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use crate::clients::EventClass;
 
 use blocking_pop::{blmpop, blpop, brpop, lmpop};
@@ -31,15 +30,15 @@ use position::lpos;
 use range::{lindex, linsert, llen, lrange, lrem, lset, ltrim};
 
 const READ: CommandFlags = CommandFlags::READONLY;
-const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
-const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
-const PUSH: CommandFlags = WRITE.and(CommandFlags::FAST);
+const FAST_READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::DENYOOM);
+const PUSH: CommandFlags = WRITE.with(CommandFlags::FAST);
 /// Commands that take rather than give may run without memory.
 const TAKE: CommandFlags = CommandFlags::WRITE;
-const FAST_TAKE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
-const WAIT: CommandFlags = CommandFlags::WRITE.and(CommandFlags::BLOCKING);
-const WAIT_TAKE: CommandFlags = WAIT.and(CommandFlags::NOSCRIPT);
-const WAIT_MOVE: CommandFlags = WAIT_TAKE.and(CommandFlags::DENYOOM);
+const FAST_TAKE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
+const WAIT: CommandFlags = CommandFlags::WRITE.with(CommandFlags::BLOCKING);
+const WAIT_TAKE: CommandFlags = WAIT.with(CommandFlags::NOSCRIPT);
+const WAIT_MOVE: CommandFlags = WAIT_TAKE.with(CommandFlags::DENYOOM);
 
 const ONE: KeyPositions = KeyPositions::ONE;
 const TWO: KeyPositions = KeyPositions::TWO;
@@ -49,52 +48,102 @@ const ALL_BUT_LAST: KeyPositions = KeyPositions::spread(1, -2, 1);
 const COUNTED: KeyPositions = KeyPositions::COUNTED;
 const COUNTED_SECOND: KeyPositions = KeyPositions { count: 2, ..KeyPositions::NONE };
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] = &[
-    row("lpush", -3, PUSH, ONE, lpush, "1.0.0", "Adds elements before the first of a list."),
-    row("rpush", -3, PUSH, ONE, rpush, "1.0.0", "Adds elements behind the last of a list."),
-    row("lpushx", -3, PUSH, ONE, lpushx, "2.2.0", "Does what LPUSH does if there is a list."),
-    row("rpushx", -3, PUSH, ONE, rpushx, "2.2.0", "Does what RPUSH does if there is a list."),
-    row("lpop", -2, FAST_TAKE, ONE, lpop, "1.0.0", "Removes and returns the first elements."),
-    row("rpop", -2, FAST_TAKE, ONE, rpop, "1.0.0", "Removes and returns the last elements."),
-    row("llen", 2, FAST_READ, ONE, llen, "1.0.0", "Returns the number of elements."),
-    row("lindex", 3, READ, ONE, lindex, "1.0.0", "Returns an element by its number."),
-    row("lrange", 4, READ, ONE, lrange, "1.0.0", "Returns a range of elements."),
-    row("lpos", -3, READ, ONE, lpos, "6.0.6", "Finds elements that equal a value."),
-    row("lset", 4, WRITE, ONE, lset, "1.0.0", "Replaces an element by its number."),
-    row("linsert", 5, WRITE, ONE, linsert, "2.2.0", "Adds an element before or behind another."),
-    row("lrem", 4, TAKE, ONE, lrem, "1.0.0", "Removes elements that equal a value."),
-    row("ltrim", 4, TAKE, ONE, ltrim, "1.0.0", "Removes all elements but a range."),
-    row("lmove", 5, WRITE, TWO, lmove, "6.2.0", "Moves an element to another list."),
-    row(
-        "rpoplpush",
-        3,
-        WRITE,
-        TWO,
-        rpoplpush,
-        "1.2.0",
-        "Moves the last element to a list's front.",
-    ),
-    row("lmpop", -4, TAKE, COUNTED, lmpop, "7.0.0", "Removes elements from one of several lists."),
-    row("blpop", -3, WAIT_TAKE, ALL_BUT_LAST, blpop, "2.0.0", "Waits for a first element."),
-    row("brpop", -3, WAIT_TAKE, ALL_BUT_LAST, brpop, "2.0.0", "Waits for a last element."),
-    row("blmove", 6, WAIT_MOVE, TWO, blmove, "6.2.0", "Waits for an element to move."),
-    row("brpoplpush", 4, WAIT_MOVE, TWO, brpoplpush, "2.2.0", "Waits for a last element to move."),
-    row("blmpop", -5, WAIT, COUNTED_SECOND, blmpop, "7.0.0", "Waits to do what LMPOP does."),
-];
+const GROUP: CommandGroup = CommandGroup::List;
 
-/// A row of this family.
-const fn row(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    keys: KeyPositions,
-    handler: Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, keys, handler).doc("list", since, summary)
-}
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("lpush", -3, PUSH, lpush)
+        .doc(GROUP, "1.0.0", "Adds elements before the first of a list.")
+        .keys(ONE, KeyUse::INSERT)
+        .syntax("key element..."),
+    Command::new("rpush", -3, PUSH, rpush)
+        .doc(GROUP, "1.0.0", "Adds elements behind the last of a list.")
+        .keys(ONE, KeyUse::INSERT)
+        .syntax("key element..."),
+    Command::new("lpushx", -3, PUSH, lpushx)
+        .doc(GROUP, "2.2.0", "Does what LPUSH does if there is a list.")
+        .keys(ONE, KeyUse::INSERT)
+        .syntax("key element..."),
+    Command::new("rpushx", -3, PUSH, rpushx)
+        .doc(GROUP, "2.2.0", "Does what RPUSH does if there is a list.")
+        .keys(ONE, KeyUse::INSERT)
+        .syntax("key element..."),
+    Command::new("lpop", -2, FAST_TAKE, lpop)
+        .doc(GROUP, "1.0.0", "Removes and returns the first elements.")
+        .keys(ONE, KeyUse::POP)
+        .syntax("key [count]"),
+    Command::new("rpop", -2, FAST_TAKE, rpop)
+        .doc(GROUP, "1.0.0", "Removes and returns the last elements.")
+        .keys(ONE, KeyUse::POP)
+        .syntax("key [count]"),
+    Command::new("llen", 2, FAST_READ, llen)
+        .doc(GROUP, "1.0.0", "Returns the number of elements.")
+        .keys(ONE, KeyUse::INSPECT)
+        .syntax("key"),
+    Command::new("lindex", 3, READ, lindex)
+        .doc(GROUP, "1.0.0", "Returns an element by its number.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key index"),
+    Command::new("lrange", 4, READ, lrange)
+        .doc(GROUP, "1.0.0", "Returns a range of elements.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key start stop:integer"),
+    Command::new("lpos", -3, READ, lpos)
+        .doc(GROUP, "6.0.6", "Finds elements that equal a value.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key element [RANK rank:integer] [COUNT num-matches:integer] [MAXLEN len:integer]"),
+    Command::new("lset", 4, WRITE, lset)
+        .doc(GROUP, "1.0.0", "Replaces an element by its number.")
+        .keys(ONE, KeyUse::UPDATE)
+        .syntax("key index element"),
+    Command::new("linsert", 5, WRITE, linsert)
+        .doc(GROUP, "2.2.0", "Adds an element before or behind another.")
+        .keys(ONE, KeyUse::INSERT)
+        .syntax("key (BEFORE|AFTER) pivot element"),
+    Command::new("lrem", 4, TAKE, lrem)
+        .doc(GROUP, "1.0.0", "Removes elements that equal a value.")
+        .keys(ONE, KeyUse::DELETE)
+        .syntax("key count element"),
+    Command::new("ltrim", 4, TAKE, ltrim)
+        .doc(GROUP, "1.0.0", "Removes all elements but a range.")
+        .keys(ONE, KeyUse::DELETE)
+        .syntax("key start stop:integer"),
+    Command::new("lmove", 5, WRITE, lmove)
+        .doc(GROUP, "6.2.0", "Moves an element to another list.")
+        .keys(TWO, KeyUse::POP)
+        .other_keys(KeyUse::INSERT)
+        .syntax("source destination (LEFT|RIGHT) (LEFT|RIGHT)"),
+    Command::new("rpoplpush", 3, WRITE, rpoplpush)
+        .doc(GROUP, "1.2.0", "Moves the last element to a list's front.")
+        .keys(TWO, KeyUse::POP)
+        .other_keys(KeyUse::INSERT)
+        .syntax("source destination"),
+    Command::new("lmpop", -4, TAKE, lmpop)
+        .doc(GROUP, "7.0.0", "Removes elements from one of several lists.")
+        .keys(COUNTED, KeyUse::POP)
+        .syntax("numkeys:integer key... (LEFT|RIGHT) [COUNT count]"),
+    Command::new("blpop", -3, WAIT_TAKE, blpop)
+        .doc(GROUP, "2.0.0", "Waits for a first element.")
+        .keys(ALL_BUT_LAST, KeyUse::POP)
+        .syntax("key... timeout:double"),
+    Command::new("brpop", -3, WAIT_TAKE, brpop)
+        .doc(GROUP, "2.0.0", "Waits for a last element.")
+        .keys(ALL_BUT_LAST, KeyUse::POP)
+        .syntax("key... timeout:double"),
+    Command::new("blmove", 6, WAIT_MOVE, blmove)
+        .doc(GROUP, "6.2.0", "Waits for an element to move.")
+        .keys(TWO, KeyUse::POP)
+        .other_keys(KeyUse::INSERT)
+        .syntax("source destination (LEFT|RIGHT) (LEFT|RIGHT) timeout:double"),
+    Command::new("brpoplpush", 4, WAIT_MOVE, brpoplpush)
+        .doc(GROUP, "2.2.0", "Waits for a last element to move.")
+        .keys(TWO, KeyUse::POP)
+        .other_keys(KeyUse::INSERT)
+        .syntax("source destination timeout:double"),
+    Command::new("blmpop", -5, WAIT, blmpop)
+        .doc(GROUP, "7.0.0", "Waits to do what LMPOP does.")
+        .keys(COUNTED_SECOND, KeyUse::POP)
+        .syntax("timeout:double numkeys:integer key... (LEFT|RIGHT) [COUNT count]"),
+];
 
 const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
 
@@ -187,7 +236,7 @@ fn pop(call: &mut Call<'_>, end: ListEnd) -> CommandResult {
             let count = parse_i64(call.args.at(2)).and_then(|count| u64::try_from(count).ok());
             Some(count.ok_or(NOT_POSITIVE)?)
         }
-        _ => return Err(wrong_arity(call.row)),
+        _ => return Err(call.row.wrong_arity()),
     };
     let key = call.key(1);
     match (list(call, &key)?, count) {

@@ -12,132 +12,75 @@ use std::sync::atomic::Ordering;
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, KeyPositions, LockScope};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse, LockScope};
 use crate::clients::{OUTPUT_PENDING, PubSub, ReplyMode, SubscriptionKind};
 
 const PLAIN: CommandFlags =
-    CommandFlags::PUBSUB.and(CommandFlags::LOADING).and(CommandFlags::STALE);
-const LISTEN: CommandFlags = PLAIN.and(CommandFlags::NOSCRIPT);
-const FAST: CommandFlags = PLAIN.and(CommandFlags::FAST);
-const HELP: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
+    CommandFlags::PUBSUB.with(CommandFlags::LOADING).with(CommandFlags::STALE);
+const LISTEN: CommandFlags = PLAIN.with(CommandFlags::NOSCRIPT);
+const FAST: CommandFlags = PLAIN.with(CommandFlags::FAST);
+const HELP: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
-const GROUP: &str = "pubsub";
+const GROUP: CommandGroup = CommandGroup::PubSub;
 
-/// The family's rows. What stands in the place of a key is a shard channel: nothing to lock.
+/// What stands in the place of a key is a shard channel: nothing to lock.
 pub(super) const COMMANDS: &[Command] = &[
-    row("subscribe", -2, LISTEN, KeyPositions::NONE, subscribe, "2.0.0", "Listens to channels."),
-    row(
-        "unsubscribe",
-        -1,
-        LISTEN,
-        KeyPositions::NONE,
-        unsubscribe,
-        "2.0.0",
-        "Stops listening to channels.",
-    ),
-    row(
-        "psubscribe",
-        -2,
-        LISTEN,
-        KeyPositions::NONE,
-        psubscribe,
-        "2.0.0",
-        "Listens to all channels that match patterns.",
-    ),
-    row(
-        "punsubscribe",
-        -1,
-        LISTEN,
-        KeyPositions::NONE,
-        punsubscribe,
-        "2.0.0",
-        "Stops listening to what matches patterns.",
-    ),
-    row(
-        "ssubscribe",
-        -2,
-        LISTEN,
-        KeyPositions::ALL,
-        ssubscribe,
-        "7.0.0",
-        "Listens to shard channels.",
-    ),
-    row(
-        "sunsubscribe",
-        -1,
-        LISTEN,
-        KeyPositions::ALL,
-        sunsubscribe,
-        "7.0.0",
-        "Stops listening to shard channels.",
-    ),
-    row("publish", 3, FAST, KeyPositions::NONE, publish, "2.0.0", "Sends a message to a channel."),
-    row(
-        "spublish",
-        3,
-        FAST,
-        KeyPositions::ONE,
-        spublish,
-        "7.0.0",
-        "Sends a message to a shard channel.",
-    ),
-    row(
-        "pubsub",
-        -2,
-        CommandFlags::NONE,
-        KeyPositions::NONE,
-        super::no_subcommand,
-        "2.8.0",
-        "Tells who listens.",
-    )
-    .with(&[
-        sub("channels", -2, PLAIN, channels, "2.8.0", "Lists the channels that are listened to."),
-        sub("help", 2, HELP, help, "6.2.0", "Lists the subcommands."),
-        sub("numpat", 2, PLAIN, numpat, "2.8.0", "Counts the patterns that are listened to."),
-        sub("numsub", -2, PLAIN, numsub, "2.8.0", "Counts the listeners of channels."),
-        sub(
-            "shardchannels",
-            -2,
-            PLAIN,
-            shard_channels,
-            "7.0.0",
-            "Lists the shard channels that are listened to.",
+    Command::new("subscribe", -2, LISTEN, subscribe)
+        .doc(GROUP, "2.0.0", "Listens to channels.")
+        .syntax("channel...")
+        .locking(LockScope::Handler),
+    Command::new("unsubscribe", -1, LISTEN, unsubscribe)
+        .doc(GROUP, "2.0.0", "Stops listening to channels.")
+        .syntax("[channel...]")
+        .locking(LockScope::Handler),
+    Command::new("psubscribe", -2, LISTEN, psubscribe)
+        .doc(GROUP, "2.0.0", "Listens to all channels that match patterns.")
+        .syntax("pattern...")
+        .locking(LockScope::Handler),
+    Command::new("punsubscribe", -1, LISTEN, punsubscribe)
+        .doc(GROUP, "2.0.0", "Stops listening to what matches patterns.")
+        .syntax("[pattern...]")
+        .locking(LockScope::Handler),
+    Command::new("ssubscribe", -2, LISTEN, ssubscribe)
+        .doc(GROUP, "7.0.0", "Listens to shard channels.")
+        .keys(KeyPositions::ALL, KeyUse::NOT_KEY)
+        .syntax("shardchannel...")
+        .locking(LockScope::Handler),
+    Command::new("sunsubscribe", -1, LISTEN, sunsubscribe)
+        .doc(GROUP, "7.0.0", "Stops listening to shard channels.")
+        .keys(KeyPositions::ALL, KeyUse::NOT_KEY)
+        .syntax("[shardchannel...]")
+        .locking(LockScope::Handler),
+    Command::new("publish", 3, FAST, publish)
+        .doc(GROUP, "2.0.0", "Sends a message to a channel.")
+        .syntax("channel message")
+        .locking(LockScope::Handler),
+    Command::new("spublish", 3, FAST, spublish)
+        .doc(GROUP, "7.0.0", "Sends a message to a shard channel.")
+        .keys(KeyPositions::ONE, KeyUse::NOT_KEY)
+        .syntax("shardchannel message")
+        .locking(LockScope::Handler),
+    Command::container("pubsub").doc(GROUP, "2.8.0", "Tells who listens.").subcommands(&[
+        Command::new("channels", -2, PLAIN, channels)
+            .doc(GROUP, "2.8.0", "Lists the channels that are listened to.")
+            .syntax("[pattern]"),
+        Command::new("help", 2, HELP, help).doc(GROUP, "6.2.0", "Lists the subcommands."),
+        Command::new("numpat", 2, PLAIN, numpat).doc(
+            GROUP,
+            "2.8.0",
+            "Counts the patterns that are listened to.",
         ),
-        sub(
-            "shardnumsub",
-            -2,
-            PLAIN,
-            shard_numsub,
-            "7.0.0",
-            "Counts the listeners of shard channels.",
-        ),
+        Command::new("numsub", -2, PLAIN, numsub)
+            .doc(GROUP, "2.8.0", "Counts the listeners of channels.")
+            .syntax("[channel...]"),
+        Command::new("shardchannels", -2, PLAIN, shard_channels)
+            .doc(GROUP, "7.0.0", "Lists the shard channels that are listened to.")
+            .syntax("[pattern]"),
+        Command::new("shardnumsub", -2, PLAIN, shard_numsub)
+            .doc(GROUP, "7.0.0", "Counts the listeners of shard channels.")
+            .syntax("[shardchannel...]"),
     ]),
 ];
-
-const fn row(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    keys: KeyPositions,
-    handler: super::table::Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, keys, handler)
-        .locking(LockScope::Handler)
-        .doc(GROUP, since, summary)
-}
-
-const fn sub(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    handler: super::table::Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, KeyPositions::NONE, handler).doc(GROUP, since, summary)
-}
 
 fn subscribe(call: &mut Call<'_>) -> CommandResult {
     begin(call, SubscriptionKind::Channel, "subscribe")

@@ -17,56 +17,106 @@ use super::call::Call;
 use super::elements::{ScanOptions, bulk};
 use super::error_reply::{CommandResult, ErrorReply};
 use super::scan::{NO_CURSOR, parse_cursor};
-use super::table::{Command, CommandFlags, Handler, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use crate::clients::EventClass;
 
 use algebra::{sdiff, sdiffstore, sinter, sintercard, sinterstore, sunion, sunionstore};
 use random::{spop, srandmember};
 
 const READ: CommandFlags = CommandFlags::READONLY;
-const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
-const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
-const FAST_WRITE: CommandFlags = WRITE.and(CommandFlags::FAST);
+const FAST_READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::DENYOOM);
+const FAST_WRITE: CommandFlags = WRITE.with(CommandFlags::FAST);
 /// Commands that take rather than give may run without memory.
-const TAKE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
+const TAKE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 const ONE: KeyPositions = KeyPositions::ONE;
 const TWO: KeyPositions = KeyPositions::TWO;
 const ALL: KeyPositions = KeyPositions::ALL;
 const COUNTED: KeyPositions = KeyPositions::COUNTED;
 
-/// The family's rows.
-pub(super) const COMMANDS: &[Command] = &[
-    row("sadd", -3, FAST_WRITE, ONE, sadd, "1.0.0", "Adds members to a set."),
-    row("srem", -3, TAKE, ONE, srem, "1.0.0", "Removes members of a set."),
-    row("smove", 4, TAKE, TWO, smove, "1.0.0", "Moves a member from one set to another."),
-    row("sismember", 3, FAST_READ, ONE, sismember, "1.0.0", "Tells whether a set has a member."),
-    row("smismember", -3, FAST_READ, ONE, smismember, "6.2.0", "Tells which members a set has."),
-    row("scard", 2, FAST_READ, ONE, scard, "1.0.0", "Returns the number of members."),
-    row("smembers", 2, READ, ONE, smembers, "1.0.0", "Returns all members of a set."),
-    row("sscan", -3, READ, ONE, sscan, "2.8.0", "Returns some members, and how to go on."),
-    row("spop", -2, TAKE, ONE, spop, "1.0.0", "Removes members chosen at random."),
-    row("srandmember", -2, READ, ONE, srandmember, "1.0.0", "Returns members chosen at random."),
-    row("sinter", -2, READ, ALL, sinter, "1.0.0", "Returns what is in all of several sets."),
-    row("sintercard", -3, READ, COUNTED, sintercard, "7.0.0", "Counts what is in all sets."),
-    row("sinterstore", -3, WRITE, ALL, sinterstore, "1.0.0", "Stores what is in all sets."),
-    row("sunion", -2, READ, ALL, sunion, "1.0.0", "Returns what is in any of several sets."),
-    row("sunionstore", -3, WRITE, ALL, sunionstore, "1.0.0", "Stores what is in any set."),
-    row("sdiff", -2, READ, ALL, sdiff, "1.0.0", "Returns what is in the first set alone."),
-    row("sdiffstore", -3, WRITE, ALL, sdiffstore, "1.0.0", "Stores what is in the first alone."),
-];
+const GROUP: CommandGroup = CommandGroup::Set;
 
-/// A row of this family.
-const fn row(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    keys: KeyPositions,
-    handler: Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, keys, handler).doc("set", since, summary)
-}
+pub(super) const COMMANDS: &[Command] = &[
+    Command::new("sadd", -3, FAST_WRITE, sadd)
+        .doc(GROUP, "1.0.0", "Adds members to a set.")
+        .keys(ONE, KeyUse::INSERT)
+        .syntax("key member..."),
+    Command::new("srem", -3, TAKE, srem)
+        .doc(GROUP, "1.0.0", "Removes members of a set.")
+        .keys(ONE, KeyUse::DELETE)
+        .syntax("key member..."),
+    Command::new("smove", 4, TAKE, smove)
+        .doc(GROUP, "1.0.0", "Moves a member from one set to another.")
+        .keys(TWO, KeyUse::POP)
+        .other_keys(KeyUse::INSERT)
+        .syntax("source:key destination:key member"),
+    Command::new("sismember", 3, FAST_READ, sismember)
+        .doc(GROUP, "1.0.0", "Tells whether a set has a member.")
+        .keys(ONE, KeyUse::INSPECT)
+        .syntax("key member"),
+    Command::new("smismember", -3, FAST_READ, smismember)
+        .doc(GROUP, "6.2.0", "Tells which members a set has.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key member..."),
+    Command::new("scard", 2, FAST_READ, scard)
+        .doc(GROUP, "1.0.0", "Returns the number of members.")
+        .keys(ONE, KeyUse::INSPECT)
+        .syntax("key"),
+    Command::new("smembers", 2, READ, smembers)
+        .doc(GROUP, "1.0.0", "Returns all members of a set.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key")
+        .hints(&["nondeterministic_output_order"]),
+    Command::new("sscan", -3, READ, sscan)
+        .doc(GROUP, "2.8.0", "Returns some members, and how to go on.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key cursor [MATCH pattern] [COUNT count]")
+        .hints(&["nondeterministic_output"]),
+    Command::new("spop", -2, TAKE, spop)
+        .doc(GROUP, "1.0.0", "Removes members chosen at random.")
+        .keys(ONE, KeyUse::POP)
+        .syntax("key [count:integer]")
+        .hints(&["nondeterministic_output"]),
+    Command::new("srandmember", -2, READ, srandmember)
+        .doc(GROUP, "1.0.0", "Returns members chosen at random.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key [count:integer]")
+        .hints(&["nondeterministic_output"]),
+    Command::new("sinter", -2, READ, sinter)
+        .doc(GROUP, "1.0.0", "Returns what is in all of several sets.")
+        .keys(ALL, KeyUse::READ)
+        .syntax("key...")
+        .hints(&["nondeterministic_output_order"]),
+    Command::new("sintercard", -3, READ, sintercard)
+        .doc(GROUP, "7.0.0", "Counts what is in all sets.")
+        .keys(COUNTED, KeyUse::READ)
+        .syntax("numkeys:integer key... [LIMIT limit:integer]"),
+    Command::new("sinterstore", -3, WRITE, sinterstore)
+        .doc(GROUP, "1.0.0", "Stores what is in all sets.")
+        .keys(ALL, KeyUse::UPDATE)
+        .other_keys(KeyUse::READ)
+        .syntax("destination:key key..."),
+    Command::new("sunion", -2, READ, sunion)
+        .doc(GROUP, "1.0.0", "Returns what is in any of several sets.")
+        .keys(ALL, KeyUse::READ)
+        .syntax("key...")
+        .hints(&["nondeterministic_output_order"]),
+    Command::new("sunionstore", -3, WRITE, sunionstore)
+        .doc(GROUP, "1.0.0", "Stores what is in any set.")
+        .keys(ALL, KeyUse::OVERWRITE)
+        .other_keys(KeyUse::READ)
+        .syntax("destination:key key..."),
+    Command::new("sdiff", -2, READ, sdiff)
+        .doc(GROUP, "1.0.0", "Returns what is in the first set alone.")
+        .keys(ALL, KeyUse::READ)
+        .syntax("key...")
+        .hints(&["nondeterministic_output_order"]),
+    Command::new("sdiffstore", -3, WRITE, sdiffstore)
+        .doc(GROUP, "1.0.0", "Stores what is in the first alone.")
+        .keys(ALL, KeyUse::OVERWRITE)
+        .other_keys(KeyUse::READ)
+        .syntax("destination:key key..."),
+];
 
 /// When a set is too large to be compact.
 const fn limits(call: &Call<'_>) -> SetLimits {

@@ -16,25 +16,32 @@ use cowherd_resp::parse_f64;
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::lists;
-use super::table::{Command, CommandFlags, KeyPositions, LockScope};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse, LockScope};
 use crate::clients::EventClass;
 
 use options::Options;
 
-/// The family's rows.
+const GROUP: CommandGroup = CommandGroup::Generic;
+
 pub(super) const COMMANDS: &[Command] = &[
-    Command::new(
-        "sort",
-        -2,
-        CommandFlags::WRITE.and(CommandFlags::DENYOOM),
-        KeyPositions::ONE,
-        sort,
-    )
-    .locking(LockScope::All)
-    .doc("generic", "1.0.0", "Returns elements in order, or stores them in a list."),
-    Command::new("sort_ro", -2, CommandFlags::READONLY, KeyPositions::ONE, sort_ro)
+    Command::new("sort", -2, CommandFlags::WRITE.with(CommandFlags::DENYOOM), sort)
+        .doc(GROUP, "1.0.0", "Returns elements in order, or stores them in a list.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax(
+            "key [BY by-pattern:pattern] [LIMIT offset count] [GET get-pattern:pattern]... [ASC\
+             |DESC] [ALPHA] [STORE destination]",
+        )
         .locking(LockScope::All)
-        .doc("generic", "7.0.0", "Returns elements in order."),
+        .categories(&["@set", "@sortedset", "@list", "@dangerous"]),
+    Command::new("sort_ro", -2, CommandFlags::READONLY, sort_ro)
+        .doc(GROUP, "7.0.0", "Returns elements in order.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax(
+            "key [BY by-pattern:pattern] [LIMIT offset count] [GET get-pattern:pattern]... [ASC\
+             |DESC] [ALPHA]",
+        )
+        .locking(LockScope::All)
+        .categories(&["@set", "@sortedset", "@list", "@dangerous"]),
 ];
 
 const NOT_NUMBERS: ErrorReply =

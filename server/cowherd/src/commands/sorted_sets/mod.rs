@@ -24,187 +24,184 @@ use crate::keyspace::{CompactLimits, Entry, ValueKind};
 
 use super::call::Call;
 use super::error_reply::ErrorReply;
-use super::table::{Command, CommandFlags, Handler, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 
-const GROUP: &str = "sorted-set";
+const GROUP: CommandGroup = CommandGroup::SortedSet;
 const READ: CommandFlags = CommandFlags::READONLY;
-const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
-const FAST_WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
-const STORE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
-const FAST_STORE: CommandFlags = STORE.and(CommandFlags::FAST);
-
-/// A command on one key.
-const fn one(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    handler: Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, KeyPositions::ONE, handler).doc(GROUP, since, summary)
-}
-
-/// A command on several keys.
-const fn several(
-    name: &'static str,
-    arity: isize,
-    keys: KeyPositions,
-    (flags, handler): (CommandFlags, Handler),
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, keys, handler).doc(GROUP, since, summary)
-}
+const FAST_READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
+const FAST_WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
+const STORE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::DENYOOM);
+const FAST_STORE: CommandFlags = STORE.with(CommandFlags::FAST);
 
 const WAIT: CommandFlags =
-    CommandFlags::WRITE.and(CommandFlags::NOSCRIPT).and(CommandFlags::BLOCKING);
+    CommandFlags::WRITE.with(CommandFlags::NOSCRIPT).with(CommandFlags::BLOCKING);
 const ALL_BUT_LAST: KeyPositions = KeyPositions::spread(1, -2, 1);
 const COUNTED: KeyPositions = KeyPositions::COUNTED;
 const INTO: KeyPositions = KeyPositions::ONE_AND_COUNTED;
 
-/// The family's rows.
 pub(super) const COMMANDS: &[Command] = &[
-    one("zadd", -4, FAST_STORE, add::zadd, "1.2.0", "Adds members, or changes their scores."),
-    one("zincrby", 4, FAST_STORE, add::zincrby, "1.2.0", "Adds to the score of a member."),
-    one("zcard", 2, FAST_READ, rank::zcard, "1.2.0", "Counts the members."),
-    one("zcount", 4, FAST_READ, rank::zcount, "2.0.0", "Counts the members in a range of scores."),
-    one("zlexcount", 4, FAST_READ, rank::zlexcount, "2.8.9", "Counts the members between two."),
-    one("zscore", 3, FAST_READ, rank::zscore, "1.2.0", "Returns the score of a member."),
-    one("zmscore", -3, FAST_READ, rank::zmscore, "6.2.0", "Returns the scores of members."),
-    one("zrank", -3, FAST_READ, rank::zrank, "2.0.0", "Returns how many members are before one."),
-    one("zrevrank", -3, FAST_READ, rank::zrevrank, "2.0.0", "Counts the members behind one."),
-    one("zrange", -4, READ, range::zrange, "1.2.0", "Lists the members in a range."),
-    one("zrevrange", -4, READ, range::zrevrange, "1.2.0", "Lists members, the last ones first."),
-    one("zrangebyscore", -4, READ, range::by_score, "1.0.5", "Lists members by their scores."),
-    one(
-        "zrevrangebyscore",
-        -4,
-        READ,
-        range::by_score_down,
-        "2.2.0",
-        "Lists members by their scores, the last ones first.",
-    ),
-    one("zrangebylex", -4, READ, range::by_lex, "2.8.9", "Lists the members between two."),
-    one(
-        "zrevrangebylex",
-        -4,
-        READ,
-        range::by_lex_down,
-        "2.8.9",
-        "Lists the members between two, the last ones first.",
-    ),
-    several(
-        "zrangestore",
-        -5,
-        KeyPositions::TWO,
-        (STORE, range::zrangestore),
-        "6.2.0",
-        "Stores the members in a range in another key.",
-    ),
-    one("zrem", -3, FAST_WRITE, remove::zrem, "1.2.0", "Removes members."),
-    one(
-        "zremrangebyrank",
-        4,
-        CommandFlags::WRITE,
-        remove::by_rank,
-        "2.0.0",
-        "Removes the members in a range of ranks.",
-    ),
-    one(
-        "zremrangebyscore",
-        4,
-        CommandFlags::WRITE,
-        remove::by_score,
-        "1.2.0",
-        "Removes the members in a range of scores.",
-    ),
-    one(
-        "zremrangebylex",
-        4,
-        CommandFlags::WRITE,
-        remove::by_lex,
-        "2.8.9",
-        "Removes those between two.",
-    ),
-    one("zpopmin", -2, FAST_WRITE, remove::zpopmin, "5.0.0", "Takes the first members away."),
-    one("zpopmax", -2, FAST_WRITE, remove::zpopmax, "5.0.0", "Takes the last members away."),
-    several(
-        "zmpop",
-        -4,
-        COUNTED,
-        (CommandFlags::WRITE, remove::zmpop),
-        "7.0.0",
-        "Takes members away from the first key that has some.",
-    ),
-    several(
-        "bzpopmin",
-        -3,
-        ALL_BUT_LAST,
-        (WAIT.and(CommandFlags::FAST), remove::bzpopmin),
-        "5.0.0",
-        "Takes the first member away, as soon as there is one.",
-    ),
-    several(
-        "bzpopmax",
-        -3,
-        ALL_BUT_LAST,
-        (WAIT.and(CommandFlags::FAST), remove::bzpopmax),
-        "5.0.0",
-        "Takes the last member away, as soon as there is one.",
-    ),
-    several(
-        "bzmpop",
-        -5,
-        KeyPositions { count: 2, ..KeyPositions::NONE },
-        (CommandFlags::WRITE.and(CommandFlags::BLOCKING), remove::bzmpop),
-        "7.0.0",
-        "Takes members away from the first key that has some, as soon as one has.",
-    ),
-    several("zunion", -3, COUNTED, (READ, combine::zunion), "6.2.0", "Lists what is in any key."),
-    several("zinter", -3, COUNTED, (READ, combine::zinter), "6.2.0", "Lists what is in all keys."),
-    several(
-        "zdiff",
-        -3,
-        COUNTED,
-        (READ, combine::zdiff),
-        "6.2.0",
-        "Lists what is in the first key only.",
-    ),
-    several(
-        "zunionstore",
-        -4,
-        INTO,
-        (STORE, combine::zunionstore),
-        "2.0.0",
-        "Stores what is in any key.",
-    ),
-    several(
-        "zinterstore",
-        -4,
-        INTO,
-        (STORE, combine::zinterstore),
-        "2.0.0",
-        "Stores what is in all keys.",
-    ),
-    several(
-        "zdiffstore",
-        -4,
-        INTO,
-        (STORE, combine::zdiffstore),
-        "6.2.0",
-        "Stores what is in the first key only.",
-    ),
-    several(
-        "zintercard",
-        -3,
-        COUNTED,
-        (READ, combine::zintercard),
-        "7.0.0",
-        "Counts what is in all keys.",
-    ),
-    one("zrandmember", -2, READ, random::zrandmember, "6.2.0", "Returns members by chance."),
-    one("zscan", -3, READ, random::zscan, "2.8.0", "Lists some members, and where to go on."),
+    Command::new("zadd", -4, FAST_STORE, add::zadd)
+        .doc(GROUP, "1.2.0", "Adds members, or changes their scores.")
+        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .syntax("key [NX|XX] [GT|LT] [CH] [INCR] (score member)..."),
+    Command::new("zincrby", 4, FAST_STORE, add::zincrby)
+        .doc(GROUP, "1.2.0", "Adds to the score of a member.")
+        .keys(KeyPositions::ONE, KeyUse::READ_UPDATE)
+        .syntax("key increment member"),
+    Command::new("zcard", 2, FAST_READ, rank::zcard)
+        .doc(GROUP, "1.2.0", "Counts the members.")
+        .keys(KeyPositions::ONE, KeyUse::INSPECT)
+        .syntax("key"),
+    Command::new("zcount", 4, FAST_READ, rank::zcount)
+        .doc(GROUP, "2.0.0", "Counts the members in a range of scores.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key min:double max:double"),
+    Command::new("zlexcount", 4, FAST_READ, rank::zlexcount)
+        .doc(GROUP, "2.8.9", "Counts the members between two.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key min max"),
+    Command::new("zscore", 3, FAST_READ, rank::zscore)
+        .doc(GROUP, "1.2.0", "Returns the score of a member.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key member"),
+    Command::new("zmscore", -3, FAST_READ, rank::zmscore)
+        .doc(GROUP, "6.2.0", "Returns the scores of members.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key member..."),
+    Command::new("zrank", -3, FAST_READ, rank::zrank)
+        .doc(GROUP, "2.0.0", "Returns how many members are before one.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key member [WITHSCORE]"),
+    Command::new("zrevrank", -3, FAST_READ, rank::zrevrank)
+        .doc(GROUP, "2.0.0", "Counts the members behind one.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key member [WITHSCORE]"),
+    Command::new("zrange", -4, READ, range::zrange)
+        .doc(GROUP, "1.2.0", "Lists the members in a range.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key start:string stop [BYSCORE|BYLEX] [REV] [LIMIT offset count] [WITHSCORES]"),
+    Command::new("zrevrange", -4, READ, range::zrevrange)
+        .doc(GROUP, "1.2.0", "Lists members, the last ones first.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key start stop:integer [WITHSCORES]"),
+    Command::new("zrangebyscore", -4, READ, range::by_score)
+        .doc(GROUP, "1.0.5", "Lists members by their scores.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key min:double max:double [WITHSCORES] [LIMIT offset count]"),
+    Command::new("zrevrangebyscore", -4, READ, range::by_score_down)
+        .doc(GROUP, "2.2.0", "Lists members by their scores, the last ones first.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key max:double min:double [WITHSCORES] [LIMIT offset count]"),
+    Command::new("zrangebylex", -4, READ, range::by_lex)
+        .doc(GROUP, "2.8.9", "Lists the members between two.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key min max [LIMIT offset count]"),
+    Command::new("zrevrangebylex", -4, READ, range::by_lex_down)
+        .doc(GROUP, "2.8.9", "Lists the members between two, the last ones first.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key max min [LIMIT offset count]"),
+    Command::new("zrangestore", -5, STORE, range::zrangestore)
+        .doc(GROUP, "6.2.0", "Stores the members in a range in another key.")
+        .keys(KeyPositions::TWO, KeyUse::OVERWRITE)
+        .other_keys(KeyUse::READ)
+        .syntax("dst:key src:key min max [BYSCORE|BYLEX] [REV] [LIMIT offset count]"),
+    Command::new("zrem", -3, FAST_WRITE, remove::zrem)
+        .doc(GROUP, "1.2.0", "Removes members.")
+        .keys(KeyPositions::ONE, KeyUse::DELETE)
+        .syntax("key member..."),
+    Command::new("zremrangebyrank", 4, CommandFlags::WRITE, remove::by_rank)
+        .doc(GROUP, "2.0.0", "Removes the members in a range of ranks.")
+        .keys(KeyPositions::ONE, KeyUse::DELETE)
+        .syntax("key start stop:integer"),
+    Command::new("zremrangebyscore", 4, CommandFlags::WRITE, remove::by_score)
+        .doc(GROUP, "1.2.0", "Removes the members in a range of scores.")
+        .keys(KeyPositions::ONE, KeyUse::DELETE)
+        .syntax("key min:double max:double"),
+    Command::new("zremrangebylex", 4, CommandFlags::WRITE, remove::by_lex)
+        .doc(GROUP, "2.8.9", "Removes those between two.")
+        .keys(KeyPositions::ONE, KeyUse::DELETE)
+        .syntax("key min max"),
+    Command::new("zpopmin", -2, FAST_WRITE, remove::zpopmin)
+        .doc(GROUP, "5.0.0", "Takes the first members away.")
+        .keys(KeyPositions::ONE, KeyUse::POP)
+        .syntax("key [count]"),
+    Command::new("zpopmax", -2, FAST_WRITE, remove::zpopmax)
+        .doc(GROUP, "5.0.0", "Takes the last members away.")
+        .keys(KeyPositions::ONE, KeyUse::POP)
+        .syntax("key [count]"),
+    Command::new("zmpop", -4, CommandFlags::WRITE, remove::zmpop)
+        .doc(GROUP, "7.0.0", "Takes members away from the first key that has some.")
+        .keys(COUNTED, KeyUse::POP)
+        .syntax("numkeys:integer key... (MIN|MAX) [COUNT count]"),
+    Command::new("bzpopmin", -3, WAIT.with(CommandFlags::FAST), remove::bzpopmin)
+        .doc(GROUP, "5.0.0", "Takes the first member away, as soon as there is one.")
+        .keys(ALL_BUT_LAST, KeyUse::POP)
+        .syntax("key... timeout:double"),
+    Command::new("bzpopmax", -3, WAIT.with(CommandFlags::FAST), remove::bzpopmax)
+        .doc(GROUP, "5.0.0", "Takes the last member away, as soon as there is one.")
+        .keys(ALL_BUT_LAST, KeyUse::POP)
+        .syntax("key... timeout:double"),
+    Command::new("bzmpop", -5, CommandFlags::WRITE.with(CommandFlags::BLOCKING), remove::bzmpop)
+        .doc(
+            GROUP,
+            "7.0.0",
+            "Takes members away from the first key that has some, as soon as one has.",
+        )
+        .keys(KeyPositions { count: 2, ..KeyPositions::NONE }, KeyUse::POP)
+        .syntax("timeout:double numkeys:integer key... (MIN|MAX) [COUNT count]"),
+    Command::new("zunion", -3, READ, combine::zunion)
+        .doc(GROUP, "6.2.0", "Lists what is in any key.")
+        .keys(COUNTED, KeyUse::READ)
+        .syntax(
+            "numkeys:integer key... [WEIGHTS weight:integer...] [AGGREGATE (SUM|MIN|MAX)] \
+             [WITHSCORES]",
+        ),
+    Command::new("zinter", -3, READ, combine::zinter)
+        .doc(GROUP, "6.2.0", "Lists what is in all keys.")
+        .keys(COUNTED, KeyUse::READ)
+        .syntax(
+            "numkeys:integer key... [WEIGHTS weight:integer...] [AGGREGATE (SUM|MIN|MAX)] \
+             [WITHSCORES]",
+        ),
+    Command::new("zdiff", -3, READ, combine::zdiff)
+        .doc(GROUP, "6.2.0", "Lists what is in the first key only.")
+        .keys(COUNTED, KeyUse::READ)
+        .syntax("numkeys:integer key... [WITHSCORES]"),
+    Command::new("zunionstore", -4, STORE, combine::zunionstore)
+        .doc(GROUP, "2.0.0", "Stores what is in any key.")
+        .keys(INTO, KeyUse::OVERWRITE)
+        .other_keys(KeyUse::READ)
+        .syntax(
+            "destination numkeys:integer key... [WEIGHTS weight:integer...] [AGGREGATE (SUM|MIN\
+             |MAX)]",
+        ),
+    Command::new("zinterstore", -4, STORE, combine::zinterstore)
+        .doc(GROUP, "2.0.0", "Stores what is in all keys.")
+        .keys(INTO, KeyUse::OVERWRITE)
+        .other_keys(KeyUse::READ)
+        .syntax(
+            "destination numkeys:integer key... [WEIGHTS weight:integer...] [AGGREGATE (SUM|MIN\
+             |MAX)]",
+        ),
+    Command::new("zdiffstore", -4, STORE, combine::zdiffstore)
+        .doc(GROUP, "6.2.0", "Stores what is in the first key only.")
+        .keys(INTO, KeyUse::OVERWRITE)
+        .other_keys(KeyUse::READ)
+        .syntax("destination numkeys:integer key..."),
+    Command::new("zintercard", -3, READ, combine::zintercard)
+        .doc(GROUP, "7.0.0", "Counts what is in all keys.")
+        .keys(COUNTED, KeyUse::READ)
+        .syntax("numkeys:integer key... [LIMIT limit:integer]"),
+    Command::new("zrandmember", -2, READ, random::zrandmember)
+        .doc(GROUP, "6.2.0", "Returns members by chance.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key [count [WITHSCORES]]")
+        .hints(&["nondeterministic_output"]),
+    Command::new("zscan", -3, READ, random::zscan)
+        .doc(GROUP, "2.8.0", "Lists some members, and where to go on.")
+        .keys(KeyPositions::ONE, KeyUse::READ)
+        .syntax("key cursor [MATCH pattern] [COUNT count]")
+        .hints(&["nondeterministic_output"]),
 ];
 
 /// When a sorted set is too large to be compact.

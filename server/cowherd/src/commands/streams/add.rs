@@ -3,7 +3,6 @@
 use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::commands::wrong_arity;
 use crate::keyspace::{Entry, Key, StreamId, StreamLimits, StreamTrim};
 use cowherd_resp::parse_i64;
 
@@ -126,7 +125,7 @@ pub(super) fn xadd(call: &mut Call<'_>) -> CommandResult {
     let options = parse(call, true)?;
     let pairs = call.args.from(options.next);
     let (Some(id), false) = (options.id, pairs.len() < 2 || pairs.len() % 2 == 1) else {
-        return Err(wrong_arity(call.row));
+        return Err(call.row.wrong_arity());
     };
     if id == NewId::Given(StreamId::MIN) {
         return Err(ZERO);

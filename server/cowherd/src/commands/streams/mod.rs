@@ -26,8 +26,7 @@ use cowherd_resp::parse_i64;
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::no_subcommand;
-use super::table::{Command, CommandFlags, Handler, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use crate::clients::EventClass;
 
 use add::{xadd, xtrim};
@@ -41,99 +40,125 @@ use range::{xrange, xrevrange};
 use read::{xread, xreadgroup};
 
 const READ: CommandFlags = CommandFlags::READONLY;
-const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
-const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
-const FAST_WRITE: CommandFlags = WRITE.and(CommandFlags::FAST);
+const FAST_READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::DENYOOM);
+const FAST_WRITE: CommandFlags = WRITE.with(CommandFlags::FAST);
 /// Commands that take rather than give may run without memory.
 const TAKE: CommandFlags = CommandFlags::WRITE;
-const FAST_TAKE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
-const WAIT: CommandFlags = CommandFlags::READONLY.and(CommandFlags::BLOCKING);
-const WAIT_WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::BLOCKING);
-const HELP: CommandFlags = CommandFlags::LOADING.and(CommandFlags::STALE);
+const FAST_TAKE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
+const WAIT: CommandFlags = CommandFlags::READONLY.with(CommandFlags::BLOCKING);
+const WAIT_WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::BLOCKING);
+const HELP: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 const ONE: KeyPositions = KeyPositions::ONE;
 const SECOND: KeyPositions = KeyPositions::SECOND;
 
-/// The family's rows.
+const GROUP: CommandGroup = CommandGroup::Stream;
+
 pub(super) const COMMANDS: &[Command] = &[
-    row("xadd", -5, FAST_WRITE, ONE, xadd, "5.0.0", "Adds an entry to a stream."),
-    row("xtrim", -4, TAKE, ONE, xtrim, "5.0.0", "Removes the oldest entries."),
-    row("xdel", -3, FAST_TAKE, ONE, xdel, "5.0.0", "Removes entries by their ids."),
-    row("xlen", 2, FAST_READ, ONE, xlen, "5.0.0", "Returns the number of entries."),
-    row("xrange", -4, READ, ONE, xrange, "5.0.0", "Returns entries by their ids."),
-    row("xrevrange", -4, READ, ONE, xrevrange, "5.0.0", "Does so in descending order."),
-    row(
-        "xread",
-        -4,
-        WAIT,
-        KeyPositions::streams(1),
-        xread,
-        "5.0.0",
-        "Returns new entries, or waits.",
-    ),
-    row(
-        "xreadgroup",
-        -7,
-        WAIT_WRITE,
-        KeyPositions::streams(1),
-        xreadgroup,
-        "5.0.0",
-        "Returns entries to a consumer of a group, or waits for new ones.",
-    ),
-    row("xsetid", -3, FAST_WRITE, ONE, xsetid, "5.0.0", "Sets the highest id of a stream."),
-    row("xack", -4, FAST_TAKE, ONE, xack, "5.0.0", "Ends that entries are pending."),
-    row("xpending", -3, READ, ONE, xpending, "5.0.0", "Lists what is pending."),
-    row("xclaim", -6, FAST_TAKE, ONE, xclaim, "5.0.0", "Gives pending entries to a consumer."),
-    row("xautoclaim", -6, FAST_TAKE, ONE, xautoclaim, "6.2.0", "Does so with those long idle."),
-    row(
-        "xgroup",
-        -2,
-        CommandFlags::NONE,
-        KeyPositions::NONE,
-        no_subcommand,
-        "5.0.0",
-        "Manages groups.",
-    )
-    .with(XGROUP),
-    row(
-        "xinfo",
-        -2,
-        CommandFlags::NONE,
-        KeyPositions::NONE,
-        no_subcommand,
-        "5.0.0",
-        "Tells about streams.",
-    )
-    .with(XINFO),
+    Command::new("xadd", -5, FAST_WRITE, xadd)
+        .doc(GROUP, "5.0.0", "Adds an entry to a stream.")
+        .keys(ONE, KeyUse::UPDATE)
+        .syntax(
+            "key [NOMKSTREAM] [(MAXLEN|MINID) [=|~] threshold [LIMIT count]] (*|id) \
+             (field value)...",
+        ),
+    Command::new("xtrim", -4, TAKE, xtrim)
+        .doc(GROUP, "5.0.0", "Removes the oldest entries.")
+        .keys(ONE, KeyUse::DELETE)
+        .syntax("key (MAXLEN|MINID) [=|~] threshold [LIMIT count]"),
+    Command::new("xdel", -3, FAST_TAKE, xdel)
+        .doc(GROUP, "5.0.0", "Removes entries by their ids.")
+        .keys(ONE, KeyUse::DELETE)
+        .syntax("key id..."),
+    Command::new("xlen", 2, FAST_READ, xlen)
+        .doc(GROUP, "5.0.0", "Returns the number of entries.")
+        .keys(ONE, KeyUse::INSPECT)
+        .syntax("key"),
+    Command::new("xrange", -4, READ, xrange)
+        .doc(GROUP, "5.0.0", "Returns entries by their ids.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key start end [COUNT count]"),
+    Command::new("xrevrange", -4, READ, xrevrange)
+        .doc(GROUP, "5.0.0", "Does so in descending order.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key end start [COUNT count]"),
+    Command::new("xread", -4, WAIT, xread)
+        .doc(GROUP, "5.0.0", "Returns new entries, or waits.")
+        .keys(KeyPositions::streams(1), KeyUse::READ)
+        .syntax("[COUNT count] [BLOCK milliseconds] STREAMS key... id..."),
+    Command::new("xreadgroup", -7, WAIT_WRITE, xreadgroup)
+        .doc(GROUP, "5.0.0", "Returns entries to a consumer of a group, or waits for new ones.")
+        .keys(KeyPositions::streams(1), KeyUse::READ)
+        .syntax(
+            "GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] \
+             STREAMS key... id...",
+        ),
+    Command::new("xsetid", -3, FAST_WRITE, xsetid)
+        .doc(GROUP, "5.0.0", "Sets the highest id of a stream.")
+        .keys(ONE, KeyUse::UPDATE)
+        .syntax("key last-id [ENTRIESADDED entries-added:integer] [MAXDELETEDID max-deleted-id]"),
+    Command::new("xack", -4, FAST_TAKE, xack)
+        .doc(GROUP, "5.0.0", "Ends that entries are pending.")
+        .keys(ONE, KeyUse::UPDATE)
+        .syntax("key group id..."),
+    Command::new("xpending", -3, READ, xpending)
+        .doc(GROUP, "5.0.0", "Lists what is pending.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key group [[IDLE min-idle-time] start end count [consumer]]"),
+    Command::new("xclaim", -6, FAST_TAKE, xclaim)
+        .doc(GROUP, "5.0.0", "Gives pending entries to a consumer.")
+        .keys(ONE, KeyUse::UPDATE)
+        .syntax(
+            "key group consumer min-idle-time id... [IDLE ms] [TIME unix-time-milliseconds] \
+             [RETRYCOUNT count] [FORCE] [JUSTID] [LASTID lastid]",
+        ),
+    Command::new("xautoclaim", -6, FAST_TAKE, xautoclaim)
+        .doc(GROUP, "6.2.0", "Does so with those long idle.")
+        .keys(ONE, KeyUse::DELETE)
+        .syntax("key group consumer min-idle-time start [COUNT count] [JUSTID]"),
+    Command::container("xgroup").doc(GROUP, "5.0.0", "Manages groups.").subcommands(XGROUP),
+    Command::container("xinfo").doc(GROUP, "5.0.0", "Tells about streams.").subcommands(XINFO),
 ];
 
 const XGROUP: &[Command] = &[
-    row("create", -5, WRITE, SECOND, xgroup_create, "5.0.0", "Makes a group."),
-    row("setid", -5, TAKE, SECOND, xgroup_setid, "5.0.0", "Sets what a group was handed last."),
-    row("destroy", 4, TAKE, SECOND, xgroup_destroy, "5.0.0", "Destroys a group."),
-    row("createconsumer", 5, WRITE, SECOND, xgroup_createconsumer, "6.2.0", "Makes a consumer."),
-    row("delconsumer", 5, TAKE, SECOND, xgroup_delconsumer, "5.0.0", "Deletes a consumer."),
-    row("help", 2, HELP, KeyPositions::NONE, xgroup_help, "5.0.0", "Lists the subcommands."),
+    Command::new("create", -5, WRITE, xgroup_create)
+        .doc(GROUP, "5.0.0", "Makes a group.")
+        .keys(SECOND, KeyUse::INSERT)
+        .syntax("key group (id|$) [MKSTREAM] [ENTRIESREAD entries-read:integer]"),
+    Command::new("setid", -5, TAKE, xgroup_setid)
+        .doc(GROUP, "5.0.0", "Sets what a group was handed last.")
+        .keys(SECOND, KeyUse::UPDATE)
+        .syntax("key group (id|$) [ENTRIESREAD entries-read:integer]"),
+    Command::new("destroy", 4, TAKE, xgroup_destroy)
+        .doc(GROUP, "5.0.0", "Destroys a group.")
+        .keys(SECOND, KeyUse::DELETE)
+        .syntax("key group"),
+    Command::new("createconsumer", 5, WRITE, xgroup_createconsumer)
+        .doc(GROUP, "6.2.0", "Makes a consumer.")
+        .keys(SECOND, KeyUse::INSERT)
+        .syntax("key group consumer"),
+    Command::new("delconsumer", 5, TAKE, xgroup_delconsumer)
+        .doc(GROUP, "5.0.0", "Deletes a consumer.")
+        .keys(SECOND, KeyUse::DELETE)
+        .syntax("key group consumer"),
+    Command::new("help", 2, HELP, xgroup_help).doc(GROUP, "5.0.0", "Lists the subcommands."),
 ];
 
 const XINFO: &[Command] = &[
-    row("stream", -3, READ, SECOND, xinfo_stream, "5.0.0", "Tells about a stream."),
-    row("groups", 3, READ, SECOND, xinfo_groups, "5.0.0", "Tells about a stream's groups."),
-    row("consumers", 4, READ, SECOND, xinfo_consumers, "5.0.0", "Tells about consumers."),
-    row("help", 2, HELP, KeyPositions::NONE, xinfo_help, "5.0.0", "Lists the subcommands."),
+    Command::new("stream", -3, READ, xinfo_stream)
+        .doc(GROUP, "5.0.0", "Tells about a stream.")
+        .keys(SECOND, KeyUse::READ)
+        .syntax("key [FULL [COUNT count]]"),
+    Command::new("groups", 3, READ, xinfo_groups)
+        .doc(GROUP, "5.0.0", "Tells about a stream's groups.")
+        .keys(SECOND, KeyUse::READ)
+        .syntax("key"),
+    Command::new("consumers", 4, READ, xinfo_consumers)
+        .doc(GROUP, "5.0.0", "Tells about consumers.")
+        .keys(SECOND, KeyUse::READ)
+        .syntax("key group"),
+    Command::new("help", 2, HELP, xinfo_help).doc(GROUP, "5.0.0", "Lists the subcommands."),
 ];
-
-/// A row of this family.
-const fn row(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    keys: KeyPositions,
-    handler: Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, keys, handler).doc("stream", since, summary)
-}
 
 /// The stream of argument `i`, as a use that counts a hit or a miss.
 #[inline]

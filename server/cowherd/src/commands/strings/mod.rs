@@ -27,7 +27,7 @@ use crate::keyspace::{Entry, Expiry, Value};
 
 use super::call::Call;
 use super::error_reply::CommandResult;
-use super::table::{Command, CommandFlags, Handler, KeyPositions};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use crate::clients::EventClass;
 
 use counters::{decr, decrby, incr, incrby, incrbyfloat};
@@ -37,54 +37,117 @@ use range::{append, getrange, setrange, strlen};
 use replace::{getdel, getex, getset, psetex, set_with_options, setex, setnx};
 
 const READ: CommandFlags = CommandFlags::READONLY;
-const FAST_READ: CommandFlags = CommandFlags::READONLY.and(CommandFlags::FAST);
-const WRITE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::DENYOOM);
-const FAST_WRITE: CommandFlags = WRITE.and(CommandFlags::FAST);
+const FAST_READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
+const WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::DENYOOM);
+const FAST_WRITE: CommandFlags = WRITE.with(CommandFlags::FAST);
 const ONE: KeyPositions = KeyPositions::ONE;
 const ALL: KeyPositions = KeyPositions::ALL;
 const PAIRS: KeyPositions = KeyPositions::PAIRS;
 const TWO: KeyPositions = KeyPositions::TWO;
 /// Commands that take rather than give may run without memory.
-const TAKE: CommandFlags = CommandFlags::WRITE.and(CommandFlags::FAST);
+const TAKE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 
-/// The family's rows.
+const GROUP: CommandGroup = CommandGroup::String;
+
 pub(super) const COMMANDS: &[Command] = &[
-    row("get", 2, FAST_READ, ONE, get, "1.0.0", "Returns the value of a key."),
-    row("set", -3, WRITE, ONE, set, "1.0.0", "Sets a key, with expiry and conditions."),
-    row("setnx", 3, FAST_WRITE, ONE, setnx, "1.0.0", "Sets a key that is new."),
-    row("setex", 4, WRITE, ONE, setex, "2.0.0", "Sets a value that expires, in seconds."),
-    row("psetex", 4, WRITE, ONE, psetex, "2.6.0", "Sets a value that expires, in ms."),
-    row("getset", 3, FAST_WRITE, ONE, getset, "1.0.0", "Sets a key, returns the old value."),
-    row("getex", -2, TAKE, ONE, getex, "6.2.0", "Returns a value and changes its expiry."),
-    row("getdel", 2, TAKE, ONE, getdel, "6.2.0", "Returns a value and deletes its key."),
-    row("mget", -2, FAST_READ, ALL, mget, "1.0.0", "Returns the values of several keys."),
-    row("mset", -3, WRITE, PAIRS, mset, "1.0.1", "Sets several keys, all or none."),
-    row("msetnx", -3, WRITE, PAIRS, msetnx, "1.0.1", "Sets several keys, all or none, if new."),
-    row("append", 3, FAST_WRITE, ONE, append, "2.0.0", "Adds to the end of a value."),
-    row("strlen", 2, FAST_READ, ONE, strlen, "2.2.0", "Returns the length of a value."),
-    row("setrange", 4, WRITE, ONE, setrange, "2.2.0", "Overwrites a part of a value."),
-    row("getrange", 4, READ, ONE, getrange, "2.4.0", "Returns a part of a value."),
-    row("substr", 4, READ, ONE, getrange, "1.0.0", "Does what GETRANGE does."),
-    row("incr", 2, FAST_WRITE, ONE, incr, "1.0.0", "Adds one to a whole number."),
-    row("decr", 2, FAST_WRITE, ONE, decr, "1.0.0", "Takes one from a whole number."),
-    row("incrby", 3, FAST_WRITE, ONE, incrby, "1.0.0", "Adds to a whole number."),
-    row("decrby", 3, FAST_WRITE, ONE, decrby, "1.0.0", "Takes from a whole number."),
-    row("incrbyfloat", 3, FAST_WRITE, ONE, incrbyfloat, "2.6.0", "Adds to a number."),
-    row("lcs", -3, READ, TWO, lcs, "7.0.0", "Finds what two values have in common."),
+    Command::new("get", 2, FAST_READ, get)
+        .doc(GROUP, "1.0.0", "Returns the value of a key.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key"),
+    Command::new("set", -3, WRITE, set)
+        .doc(GROUP, "1.0.0", "Sets a key, with expiry and conditions.")
+        .keys(ONE, KeyUse::READ_UPDATE_VARIES)
+        .syntax(
+            "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds\
+             |PXAT unix-time-milliseconds|KEEPTTL]",
+        ),
+    Command::new("setnx", 3, FAST_WRITE, setnx)
+        .doc(GROUP, "1.0.0", "Sets a key that is new.")
+        .keys(ONE, KeyUse::CREATE)
+        .syntax("key value"),
+    Command::new("setex", 4, WRITE, setex)
+        .doc(GROUP, "2.0.0", "Sets a value that expires, in seconds.")
+        .keys(ONE, KeyUse::OVERWRITE)
+        .syntax("key seconds value"),
+    Command::new("psetex", 4, WRITE, psetex)
+        .doc(GROUP, "2.6.0", "Sets a value that expires, in ms.")
+        .keys(ONE, KeyUse::OVERWRITE)
+        .syntax("key milliseconds value"),
+    Command::new("getset", 3, FAST_WRITE, getset)
+        .doc(GROUP, "1.0.0", "Sets a key, returns the old value.")
+        .keys(ONE, KeyUse::READ_UPDATE)
+        .syntax("key value"),
+    Command::new("getex", -2, TAKE, getex)
+        .doc(GROUP, "6.2.0", "Returns a value and changes its expiry.")
+        .keys(ONE, KeyUse::READ_UPDATE)
+        .syntax(
+            "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds\
+             |PERSIST]",
+        ),
+    Command::new("getdel", 2, TAKE, getdel)
+        .doc(GROUP, "6.2.0", "Returns a value and deletes its key.")
+        .keys(ONE, KeyUse::POP)
+        .syntax("key"),
+    Command::new("mget", -2, FAST_READ, mget)
+        .doc(GROUP, "1.0.0", "Returns the values of several keys.")
+        .keys(ALL, KeyUse::READ)
+        .syntax("key...")
+        .hints(&["request_policy:multi_shard"]),
+    Command::new("mset", -3, WRITE, mset)
+        .doc(GROUP, "1.0.1", "Sets several keys, all or none.")
+        .keys(PAIRS, KeyUse::OVERWRITE)
+        .syntax("(key value)...")
+        .hints(&["request_policy:multi_shard", "response_policy:all_succeeded"]),
+    Command::new("msetnx", -3, WRITE, msetnx)
+        .doc(GROUP, "1.0.1", "Sets several keys, all or none, if new.")
+        .keys(PAIRS, KeyUse::CREATE)
+        .syntax("(key value)...")
+        .hints(&["request_policy:multi_shard", "response_policy:agg_min"]),
+    Command::new("append", 3, FAST_WRITE, append)
+        .doc(GROUP, "2.0.0", "Adds to the end of a value.")
+        .keys(ONE, KeyUse::INSERT)
+        .syntax("key value"),
+    Command::new("strlen", 2, FAST_READ, strlen)
+        .doc(GROUP, "2.2.0", "Returns the length of a value.")
+        .keys(ONE, KeyUse::INSPECT)
+        .syntax("key"),
+    Command::new("setrange", 4, WRITE, setrange)
+        .doc(GROUP, "2.2.0", "Overwrites a part of a value.")
+        .keys(ONE, KeyUse::UPDATE)
+        .syntax("key offset value"),
+    Command::new("getrange", 4, READ, getrange)
+        .doc(GROUP, "2.4.0", "Returns a part of a value.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key start end"),
+    Command::new("substr", 4, READ, getrange)
+        .doc(GROUP, "1.0.0", "Does what GETRANGE does.")
+        .keys(ONE, KeyUse::READ)
+        .syntax("key start end"),
+    Command::new("incr", 2, FAST_WRITE, incr)
+        .doc(GROUP, "1.0.0", "Adds one to a whole number.")
+        .keys(ONE, KeyUse::READ_UPDATE)
+        .syntax("key"),
+    Command::new("decr", 2, FAST_WRITE, decr)
+        .doc(GROUP, "1.0.0", "Takes one from a whole number.")
+        .keys(ONE, KeyUse::READ_UPDATE)
+        .syntax("key"),
+    Command::new("incrby", 3, FAST_WRITE, incrby)
+        .doc(GROUP, "1.0.0", "Adds to a whole number.")
+        .keys(ONE, KeyUse::READ_UPDATE)
+        .syntax("key increment"),
+    Command::new("decrby", 3, FAST_WRITE, decrby)
+        .doc(GROUP, "1.0.0", "Takes from a whole number.")
+        .keys(ONE, KeyUse::READ_UPDATE)
+        .syntax("key decrement"),
+    Command::new("incrbyfloat", 3, FAST_WRITE, incrbyfloat)
+        .doc(GROUP, "2.6.0", "Adds to a number.")
+        .keys(ONE, KeyUse::READ_UPDATE)
+        .syntax("key increment:double"),
+    Command::new("lcs", -3, READ, lcs)
+        .doc(GROUP, "7.0.0", "Finds what two values have in common.")
+        .keys(TWO, KeyUse::READ)
+        .syntax("key1 key2 [LEN] [IDX] [MINMATCHLEN min-match-len] [WITHMATCHLEN]"),
 ];
-
-/// A row of this family.
-const fn row(
-    name: &'static str,
-    arity: isize,
-    flags: CommandFlags,
-    keys: KeyPositions,
-    handler: Handler,
-    since: &'static str,
-    summary: &'static str,
-) -> Command {
-    Command::new(name, arity, flags, keys, handler).doc("string", since, summary)
-}
 
 fn get(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(1);

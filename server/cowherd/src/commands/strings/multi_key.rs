@@ -3,7 +3,6 @@
 use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::CommandResult;
-use crate::commands::wrong_arity;
 use crate::keyspace::Value;
 
 pub(super) fn mget(call: &mut Call<'_>) -> CommandResult {
@@ -23,7 +22,7 @@ pub(super) fn mget(call: &mut Call<'_>) -> CommandResult {
 
 pub(super) fn mset(call: &mut Call<'_>) -> CommandResult {
     if call.args.len().is_multiple_of(2) {
-        return Err(wrong_arity(call.row));
+        return Err(call.row.wrong_arity());
     }
     set_pairs(call)?;
     call.reply.ok();
@@ -32,7 +31,7 @@ pub(super) fn mset(call: &mut Call<'_>) -> CommandResult {
 
 pub(super) fn msetnx(call: &mut Call<'_>) -> CommandResult {
     if call.args.len().is_multiple_of(2) {
-        return Err(wrong_arity(call.row));
+        return Err(call.row.wrong_arity());
     }
     let keys = (1..call.args.len()).step_by(2);
     for i in keys {

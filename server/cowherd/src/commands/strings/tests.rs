@@ -1,4 +1,5 @@
 use super::*;
+use crate::commands::table::CommandGroup;
 use crate::commands::testing::TestServer;
 use crate::config::Config;
 use crate::keyspace::ShardSet;
@@ -59,7 +60,7 @@ fn every_command_counts_its_arguments() {
             let many = vec!["1"; least].join(" ");
             assert_eq!(bench.run(&format!("{name} {many}")), error);
         }
-        assert!(!command.summary.is_empty() && command.group == "string");
+        assert!(!command.summary.is_empty() && command.group == CommandGroup::String);
     }
 }
 

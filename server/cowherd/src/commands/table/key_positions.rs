@@ -1,0 +1,146 @@
+//! Which arguments of a command are keys, and how the command uses them.
+
+use std::ops::Range;
+
+use cowherd_resp::{Args, parse_u64};
+
+/// The positions of a command's keys among its arguments; the command's name is argument 0.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyPositions {
+    /// The first key; 0 if there is none, or none before the counted ones.
+    pub first: usize,
+    /// The last key; negative values count from the end, -1 being the last argument.
+    pub last: isize,
+    /// The distance from one key to the next.
+    pub step: usize,
+    /// The argument that holds the number of keys that follow it (`numkeys`); 0 if there is none.
+    pub count: usize,
+    /// The first argument that may be the word STREAMS; 0 if the command has none. The first half
+    /// of the arguments after the word are keys.
+    pub streams: usize,
+}
+
+impl KeyPositions {
+    /// No keys.
+    pub const NONE: Self = Self::spread(0, 0, 0);
+    /// Argument 1.
+    pub const ONE: Self = Self::spread(1, 1, 1);
+    /// Arguments 1 and 2.
+    pub const TWO: Self = Self::spread(1, 2, 1);
+    /// All arguments.
+    pub const ALL: Self = Self::spread(1, -1, 1);
+    /// All arguments but the last.
+    pub const ALL_BUT_LAST: Self = Self::spread(1, -2, 1);
+    /// Every other argument from 1 on.
+    pub const PAIRS: Self = Self::spread(1, -1, 2);
+    /// Argument 2, after a subcommand.
+    pub const SECOND: Self = Self::spread(2, 2, 1);
+    /// The arguments after argument 1, which holds their number.
+    pub const COUNTED: Self = Self { count: 1, ..Self::NONE };
+    /// The arguments after argument 2, which holds their number.
+    pub const COUNTED_SECOND: Self = Self { count: 2, ..Self::NONE };
+    /// Argument 1, and the arguments after argument 2, which holds their number.
+    pub const ONE_AND_COUNTED: Self = Self { count: 2, ..Self::ONE };
+
+    /// From `first` to `last` in steps.
+    pub const fn spread(first: usize, last: isize, step: usize) -> Self {
+        Self { first, last, step, count: 0, streams: 0 }
+    }
+
+    /// The keys after the word STREAMS, before which the options of XREAD and XREADGROUP stand from
+    /// argument `from` on.
+    pub const fn streams(from: usize) -> Self {
+        Self { streams: from, ..Self::NONE }
+    }
+
+    /// Whether the command can have keys.
+    #[inline]
+    pub const fn has_keys(self) -> bool {
+        self.first != 0 || self.is_movable()
+    }
+
+    /// Whether the positions depend on the values of arguments.
+    #[inline]
+    pub const fn is_movable(self) -> bool {
+        self.count != 0 || self.streams != 0
+    }
+
+    /// The positions of the keys among `args`. There are no counted keys if their number is no
+    /// number, or larger than the number of arguments.
+    #[inline]
+    pub fn positions(self, args: &Args<'_>) -> impl Iterator<Item = usize> + Clone + use<> {
+        let len = args.len();
+        let last = match self.last {
+            last if last >= 0 => last.unsigned_abs().min(len.saturating_sub(1)),
+            back => len.saturating_sub(back.unsigned_abs()),
+        };
+        let end = if self.first == 0 { 0 } else { last + 1 };
+        let counted = match (self.count, self.streams) {
+            (0, 0) => 0..0,
+            (0, from) => streams(args, from),
+            (count, _) => count + 1..count + 1 + counted(args, count),
+        };
+        (self.first..end).step_by(self.step.max(1)).chain(counted)
+    }
+}
+
+/// The first half of the arguments after the word STREAMS, where that is no value of an option. The
+/// shard locks depend on this range, so the parser must agree exactly with the option parsers of
+/// the handlers.
+fn streams(args: &Args<'_>, from: usize) -> Range<usize> {
+    let mut i = from;
+    while let Some(word) = args.get(i) {
+        let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
+        match () {
+            () if is(b"streams") => return i + 1..i + 1 + (args.len() - i - 1) / 2,
+            () if is(b"block") || is(b"count") => i += 2,
+            () if is(b"group") => i += 3,
+            () if is(b"noack") => i += 1,
+            () => break,
+        }
+    }
+    0..0
+}
+
+/// The number in argument `at`, or 0 if fewer arguments than that follow.
+fn counted(args: &Args<'_>, at: usize) -> usize {
+    let rest = args.len().saturating_sub(at + 1);
+    let number = args.get(at).and_then(parse_u64).and_then(|number| usize::try_from(number).ok());
+    number.filter(|number| *number <= rest).unwrap_or(0)
+}
+
+/// How a command uses a key, as the flags of Redis's key specs.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyUse(&'static [&'static str]);
+
+impl KeyUse {
+    /// Returns data of the value.
+    pub const READ: Self = Self(&["RO", "access"]);
+    /// Returns metadata only: existence, type, length.
+    pub const INSPECT: Self = Self(&["RO"]);
+    /// Changes data of the value.
+    pub const UPDATE: Self = Self(&["RW", "update"]);
+    /// Returns data of the value and changes it.
+    pub const READ_UPDATE: Self = Self(&["RW", "access", "update"]);
+    /// As [`Self::READ_UPDATE`]; some options make it a write without a read, or a plain read.
+    pub const READ_UPDATE_VARIES: Self = Self(&["RW", "access", "update", "variable_flags"]);
+    /// Adds data to the value.
+    pub const INSERT: Self = Self(&["RW", "insert"]);
+    /// Returns data of the value and removes it.
+    pub const POP: Self = Self(&["RW", "access", "delete"]);
+    /// Removes data of the value.
+    pub const DELETE: Self = Self(&["RW", "delete"]);
+    /// Replaces the value.
+    pub const OVERWRITE: Self = Self(&["OW", "update"]);
+    /// Sets the value of a new key.
+    pub const CREATE: Self = Self(&["OW", "insert"]);
+    /// Removes the key.
+    pub const REMOVE: Self = Self(&["RM", "delete"]);
+    /// No key: a channel.
+    pub const NOT_KEY: Self = Self(&["not_key"]);
+
+    /// The names of the flags.
+    pub const fn flags(self) -> &'static [&'static str] {
+        self.0
+    }
+}
