@@ -334,7 +334,7 @@ impl Server {
         self.info_field(field)?.with_context(|| format!("INFO has no field {field}"))
     }
 
-    /// The figures of one line of `INFO checkpoint`, such as `save_1`.
+    /// The figures of one line of `INFO checkpoint`, such as `checkpoint_1`.
     ///
     /// # Errors
     /// When there is no such line.

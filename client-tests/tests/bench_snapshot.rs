@@ -152,7 +152,11 @@ fn a_save_without_end_is_given_up() -> TestResult {
     let port = server.port().to_string();
     let outcome = bench(&["--rounds", "1", "--target", &port, "--longest-save", "0.2"])?;
     ensure!(!outcome.status.success());
-    ensure!(outcome.stderr.contains("the checkpoint has not ended after 200ms"), "{}", outcome.stderr);
+    ensure!(
+        outcome.stderr.contains("the checkpoint has not ended after 200ms"),
+        "{}",
+        outcome.stderr
+    );
     Ok(())
 }
 

@@ -191,7 +191,7 @@ fn split_huge_pages_are_counted_and_made_whole() -> TestResult {
     if thp_is_off() {
         skip!("transparent huge pages are off in this kernel");
     }
-    let server = server_with("thp", 128).arg("--arena-thp-heal", "no").start()?;
+    let server = server_with("thp", 128).arg("--arena-thp-collapse", "no").start()?;
     load(&server, 0, 20_000)?;
     let whole = kernel::largest_mapping(server.pid())?.huge;
     ensure!(whole >= 64 << 20, "only {whole} bytes on huge pages: is memory short?");
@@ -200,19 +200,19 @@ fn split_huge_pages_are_counted_and_made_whole() -> TestResult {
     server.text(&["BGSAVE", "CANCEL"])?;
     server.wait_saved()?.ok();
     let split = kernel::largest_mapping(server.pid())?.huge;
-    let save = server.checkpoint("save_1")?;
+    let save = server.checkpoint("checkpoint_1")?;
     let figure = |name: &str| -> Result<u64> { Ok(save[name].parse()?) };
     ensure!(figure("huge_before_bytes")? == whole, "{save:?}, not {whole}");
     ensure!(figure("huge_after_bytes")? == split, "{save:?}, not {split}");
     ensure!(figure("thp_splits")? << 21 == whole - split, "{save:?}, not {whole} - {split}");
     ensure!(split < whole, "nothing was split");
 
-    server.text(&["CONFIG", "SET", "arena-thp-heal", "yes"])?;
+    server.text(&["CONFIG", "SET", "arena-thp-collapse", "yes"])?;
     server.delay_saves(0)?;
     server.bgsave_and_wait()?;
     let healed = || Ok(kernel::largest_mapping(server.pid())?.huge >= whole);
     wait_until(healed, DEADLINE, "the huge pages to be whole again")?;
-    let healed = format!("\nthp_healed:{}\r", figure("thp_splits")?);
+    let healed = format!("\nthp_collapsed:{}\r", figure("thp_splits")?);
     let huge = format!("\narena_huge_bytes:{whole}\r");
     let counted = || {
         let told = server.text(&["INFO", "checkpoint"])?;

@@ -78,7 +78,7 @@ fn the_longest_stall_of_a_save_has_its_cause() -> TestResult {
     // On a busy machine another command may have waited longer, for the processor.
     for number in 1..=20 {
         write_into_a_save(&server)?;
-        let save = server.checkpoint(&format!("save_{number}"))?;
+        let save = server.checkpoint(&format!("checkpoint_{number}"))?;
         ensure!(save["status"] == "cancelled", "{save:?}");
         ensure!(save["longest_stall_usec"].parse::<u64>()? >= 1024, "{save:?}");
         eprintln!("{}: {}", save["longest_stall_usec"], save["longest_stall_cause"]);

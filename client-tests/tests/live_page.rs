@@ -19,13 +19,13 @@ const WATCH: &str = "
     const map = document.getElementById('map');
     const before = map.toDataURL();
     const look = () => {
-        if (!document.getElementById('save-now').textContent.startsWith('Save 1 runs')) return;
+        if (!document.getElementById('checkpoint-now').textContent.startsWith('Checkpoint 1 runs')) return;
         seen.add('text');
-        if (Number(document.getElementById('save-bar').getAttribute('aria-valuenow')) > 0) {
+        if (Number(document.getElementById('checkpoint-bar').getAttribute('aria-valuenow')) > 0) {
             seen.add('bar');
         }
         if (document.querySelector('#table tbody tr.running')) seen.add('row');
-        if (document.querySelector('.saves rect.running')) seen.add('shade');
+        if (document.querySelector('.checkpoints rect.running')) seen.add('shade');
         if (map.toDataURL() !== before) seen.add('map');
     };
     new MutationObserver(look).observe(document.body, {
@@ -78,8 +78,8 @@ fn shows_a_save(isolation: &str, legend: &str, column: &str, costs: &str) -> Tes
     let server = Server::builder().arg("--checkpoint-isolation", isolation).start()?;
     browser.open(&address(&server))?;
     browser.wait_for(&format!("{LINK} === 'live'"))?;
-    browser.wait_for("!document.getElementById('saves-empty').hidden")?;
-    let hint = browser.run(&format!("return {}", text_of("#saves-empty")))?;
+    browser.wait_for("!document.getElementById('checkpoints-empty').hidden")?;
+    let hint = browser.run(&format!("return {}", text_of("#checkpoints-empty")))?;
     let command = format!("redis-cli -p {} BGSAVE", server.port());
     ensure!(hint.as_str().is_some_and(|hint| hint.contains(&command)), "{hint}");
 
@@ -117,7 +117,8 @@ fn shows_a_save(isolation: &str, legend: &str, column: &str, costs: &str) -> Tes
         );
     }
     // The picture of the save gives way to that of the quiet arena.
-    browser.wait_for(&format!("{}.startsWith('No save runs')", text_of("#save-now")))?;
+    browser
+        .wait_for(&format!("{}.startsWith('No checkpoint runs')", text_of("#checkpoint-now")))?;
 
     expect_calm_console(&browser)?;
     let requested = browser.requested()?;
@@ -134,7 +135,7 @@ fn speaks_of(browser: &Browser, legend: &str, column: &str, costs: &str) -> Resu
         "return [{}, {}, {}, {}];",
         text_of("#legend .heat"),
         text_of("#head-number"),
-        text_of("#facts"),
+        text_of("#memory-panel"),
         text_of("main")
     ))?;
     let text = |i: usize| said[i].as_str().unwrap_or_default().to_lowercase();

@@ -210,7 +210,7 @@ fn prometheus_scrapes_and_answers_what_the_dashboard_asks() -> TestResult {
     let server = busy_server("kernel-cow")?;
     let prometheus = Prometheus::start(&server, &[])?;
     prometheus.wait_for("cowherd_cow_faults_total > 0")?;
-    for phase in ["idle", "snapshot"] {
+    for phase in ["idle", "checkpoint"] {
         let query = format!(
             "cowherd_command_duration_seconds_count{{family=\"string\",phase=\"{phase}\"}} > 0"
         );

@@ -106,7 +106,7 @@ fn writers_meet_no_fault(server: &Server, keys: u64) -> TestResult {
     )?;
     server.text(&["BGSAVE", "CANCEL"])?;
     server.wait_saved()?.ok();
-    let save = server.checkpoint("save_1")?;
+    let save = server.checkpoint("checkpoint_1")?;
     are_consistent(&save)?;
     ensure!(save["status"] == "cancelled" && save["captured_bytes"] == captured, "{save:?}");
     let (log, records) = (figure(&save, "log_bytes")?, figure(&save, "captures")?);
@@ -154,18 +154,18 @@ fn a_save_that_succeeds_tells_what_it_captured_everywhere() -> TestResult {
     server.bgsave()?;
     change(&server, 4000)?;
     server.wait_saved()?.map_err(anyhow::Error::msg)?;
-    let save = server.checkpoint("save_1")?;
+    let save = server.checkpoint("checkpoint_1")?;
     are_consistent(&save)?;
     ensure!(save["status"] == "ok" && figure(&save, "patch_usec")? > 0, "{save:?}");
     ensure!(server.info("rdb_last_cow_size")? == save["captured_bytes"], "{save:?}");
 
     let (_, page) = http::get(server.metrics_port(), "/metrics")?;
     for (metric, name) in [
-        ("cowherd_last_save_undo_captures", "captures"),
-        ("cowherd_last_save_undo_captured_bytes", "captured_bytes"),
-        ("cowherd_last_save_undo_log_bytes", "log_bytes"),
-        ("cowherd_last_save_undo_reused_records", "reused_records"),
-        ("cowherd_last_save_other_page_faults", "other_page_faults"),
+        ("cowherd_last_checkpoint_undo_captures", "captures"),
+        ("cowherd_last_checkpoint_undo_captured_bytes", "captured_bytes"),
+        ("cowherd_last_checkpoint_undo_log_bytes", "log_bytes"),
+        ("cowherd_last_checkpoint_undo_reused_records", "reused_records"),
+        ("cowherd_last_checkpoint_other_page_faults", "other_page_faults"),
         ("cowherd_undo_captures_total", "captures"),
         ("cowherd_undo_captured_bytes_total", "captured_bytes"),
         ("redis_rdb_last_cow_size_bytes", "captured_bytes"),
@@ -173,10 +173,10 @@ fn a_save_that_succeeds_tells_what_it_captured_everywhere() -> TestResult {
         let line = format!("\n{metric} {}\n", save[name]);
         ensure!(page.contains(&line), "no {line:?} in {page}");
     }
-    for line in ["cowherd_last_save_cow_faults 0", "cowherd_cow_stall_seconds_total 0"] {
+    for line in ["cowherd_last_checkpoint_cow_faults 0", "cowherd_cow_stall_seconds_total 0"] {
         ensure!(page.contains(line), "no {line} in {page}");
     }
-    let (_, saves) = http::get(server.metrics_port(), "/api/saves")?;
+    let (_, saves) = http::get(server.metrics_port(), "/api/checkpoints")?;
     let saves: serde_json::Value = serde_json::from_str(&saves)?;
     let ended = &saves["ended"][0];
     let captures = figure(&save, "captures")?;
@@ -214,7 +214,7 @@ fn captures_that_hold_a_client_up_are_named() -> TestResult {
         server.text(&["SETRANGE", "large", "0", &large])?;
         server.text(&["BGSAVE", "CANCEL"])?;
         server.wait_saved()?.ok();
-        let save = server.checkpoint(&format!("save_{}", causes.len() + 1))?;
+        let save = server.checkpoint(&format!("checkpoint_{}", causes.len() + 1))?;
         causes.push(save["longest_stall_cause"].clone());
     }
 
@@ -254,7 +254,7 @@ fn a_log_that_is_full_fails_the_save_and_the_doctors_say_so() -> TestResult {
     change(&server, 8000)?;
     let failed = server.wait_saved()?.err().context("the save should have failed")?;
     ensure!(failed.contains("checkpoint-undo-limit"), "{failed}");
-    let save = server.checkpoint("save_1")?;
+    let save = server.checkpoint("checkpoint_1")?;
     ensure!(save["status"] == "failed" && figure(&save, "log_bytes")? <= 1 << 20, "{save:?}");
     ensure!(server.info("rdb_last_bgsave_status")? == "err");
     // The disk is as good as before: nobody is turned away, though there are save points.

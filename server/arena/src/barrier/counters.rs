@@ -106,7 +106,7 @@ impl CowCounters {
 
     /// How long each fault took.
     pub(crate) fn times(&self) -> Distribution {
-        self.times.snapshot()
+        self.times.distribution()
     }
 
     /// All since the start, in pages of `1 << page_shift` bytes.
@@ -170,7 +170,7 @@ impl UndoCounters {
 
     /// How long each change took that had something captured.
     pub(crate) fn times(&self) -> Distribution {
-        self.times.snapshot()
+        self.times.distribution()
     }
 
     /// All since the start; what the log holds is of this moment.

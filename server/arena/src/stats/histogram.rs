@@ -175,7 +175,7 @@ impl Histogram {
     }
 
     /// What was recorded so far.
-    pub fn snapshot(&self) -> Distribution {
+    pub fn distribution(&self) -> Distribution {
         let mut snapshot = Distribution::default();
         self.add_to(&mut snapshot);
         snapshot

@@ -5,7 +5,7 @@ use super::*;
 fn filled(values: &[u64]) -> Distribution {
     let histogram = Histogram::default();
     values.iter().for_each(|value| histogram.record(*value));
-    histogram.snapshot()
+    histogram.distribution()
 }
 
 /// Durations as they are: as likely short as long.
@@ -75,9 +75,9 @@ fn exported_buckets_have_exact_borders() {
 fn a_difference_forgets_the_old_maximum() {
     let histogram = Histogram::default();
     histogram.record(5_000_000);
-    let earlier = histogram.snapshot();
+    let earlier = histogram.distribution();
     (0..3).for_each(|_| histogram.record(700));
-    let since = histogram.snapshot().since(&earlier);
+    let since = histogram.distribution().since(&earlier);
     assert_eq!((since.count(), since.sum_nanos()), (3, 2100));
     let highest = since.quantile(1.0).unwrap();
     assert!((700..=787).contains(&highest), "{highest}");

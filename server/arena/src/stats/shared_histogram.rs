@@ -14,8 +14,8 @@ impl SharedHistogram {
     }
 
     /// What was recorded so far.
-    pub fn snapshot(&self) -> Distribution {
-        self.0.snapshot()
+    pub fn distribution(&self) -> Distribution {
+        self.0.distribution()
     }
 
     /// How many durations there are.

@@ -131,7 +131,7 @@ fn reset_stat(call: &mut Call<'_>) -> CommandResult {
 
 /// Sets everything to zero that is counted for statistics alone. Locks each shard in turn.
 pub fn reset_statistics(shared: &Shared) {
-    shared.telemetry.reset(&shared.figures());
+    shared.telemetry.reset(&shared.stats_snapshot());
 }
 
 #[cfg(test)]

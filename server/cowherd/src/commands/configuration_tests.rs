@@ -138,7 +138,7 @@ fn statistics_start_over() {
     assert!(counted("keyspace_hits:1\r\n") && counted("keyspace_misses:1\r\n"));
     assert_eq!(bench.run("CONFIG RESETSTAT"), "+OK\r\n");
     assert!(counted("keyspace_hits:0\r\n") && counted("keyspace_misses:0\r\n"));
-    assert_eq!(bench.shared.changes_since_last_save(), 1, "that is no statistic");
+    assert_eq!(bench.shared.changes_since_checkpoint(), 1, "that is no statistic");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use crate::telemetry::{
 use super::shared::Shared;
 
 impl StatsSource for Shared {
-    fn figures(&self) -> StatsSnapshot {
+    fn stats_snapshot(&self) -> StatsSnapshot {
         let config = self.config.current();
         let arena = self.keyspace.arena();
         let stats = self.keyspace.stats();
@@ -79,8 +79,8 @@ impl StatsSource for Shared {
         }
     }
 
-    fn arena_map(&self, most: usize) -> OccupancyMap {
-        self.keyspace.arena().occupancy_map(most)
+    fn occupancy_map(&self, max_cells: usize) -> OccupancyMap {
+        self.keyspace.arena().occupancy_map(max_cells)
     }
 }
 

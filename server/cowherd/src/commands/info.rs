@@ -30,13 +30,13 @@ fn render(call: &mut Call<'_>) -> CommandResult {
     let sections: Vec<String> =
         call.args.from(1).iter().map(|arg| String::from_utf8_lossy(arg).to_lowercase()).collect();
     let sections: Vec<&str> = sections.iter().map(String::as_str).collect();
-    let text = info::render(&call.shared.telemetry, &sections, &call.shared.figures());
+    let text = info::render(&call.shared.telemetry, &sections, &call.shared.stats_snapshot());
     call.reply.verbatim("txt", &text);
     Ok(())
 }
 
 fn lastsave(call: &mut Call<'_>) -> CommandResult {
-    call.reply.integer(call.shared.telemetry.persistence().last_save_ms() / 1000);
+    call.reply.integer(call.shared.telemetry.persistence().last_checkpoint_ms() / 1000);
     Ok(())
 }
 

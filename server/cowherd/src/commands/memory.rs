@@ -90,7 +90,7 @@ enum Stat {
 }
 
 fn stats(call: &mut Call<'_>) -> CommandResult {
-    let figures = call.shared.figures();
+    let figures = call.shared.stats_snapshot();
     let keyspace = &call.shared.keyspace;
     let keys: u64 = (0..DATABASES).map(|db| keyspace.len(db)).sum();
     let used = figures.memory.used;
@@ -156,11 +156,11 @@ pub(super) fn diagnosis(
 ) -> String {
     let telemetry = &call.shared.telemetry;
     let situation = advice::AdviceInputs {
-        inputs: &call.shared.figures(),
+        inputs: &call.shared.stats_snapshot(),
         events: &telemetry.latency_events(),
         saves: &telemetry.persistence().history(),
         threshold_ms: call.config.latency_monitor_threshold,
-        heals: call.config.arena_thp_heal,
+        collapses_thp: call.config.arena_thp_collapse,
         peak_memory: telemetry.peak_memory(),
     };
     let mut text = advice::on_pages(&situation) + "\n";

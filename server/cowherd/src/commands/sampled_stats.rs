@@ -13,7 +13,7 @@ use crate::telemetry::{HugePoolStats, ThpStats};
 pub struct SampledStats {
     huge_bytes: AtomicU64,
     splits: AtomicU64,
-    healed: AtomicU64,
+    collapsed: AtomicU64,
     machine: Mutex<Machine>,
 }
 
@@ -46,7 +46,7 @@ impl SampledStats {
     /// A chunk that did not lie on a huge page when that was last looked at does now.
     pub fn healed_one(&self) {
         self.huge_bytes.fetch_add(CHUNK_SIZE, Relaxed);
-        self.healed.fetch_add(1, Relaxed);
+        self.collapsed.fetch_add(1, Relaxed);
     }
 
     /// Bytes of the arena that lie on huge pages, as last looked at and healed since.
@@ -59,7 +59,7 @@ impl SampledStats {
         ThpStats {
             setting: self.machine.lock().thp_setting.clone(),
             splits: self.splits.load(Relaxed),
-            healed: self.healed.load(Relaxed),
+            collapsed: self.collapsed.load(Relaxed),
         }
     }
 
@@ -82,7 +82,7 @@ mod tests {
         sampled.healed_one();
         sampled.healed_one();
         assert_eq!(sampled.huge_bytes(), 3 * CHUNK_SIZE);
-        assert_eq!((sampled.thp().splits, sampled.thp().healed), (2, 2));
+        assert_eq!((sampled.thp().splits, sampled.thp().collapsed), (2, 2));
         sampled.saw_save(None, None);
         assert_eq!(sampled.huge_bytes(), 3 * CHUNK_SIZE, "not known");
         sampled.saw_huge(CHUNK_SIZE);

@@ -135,9 +135,9 @@ impl Shared {
 
 impl Shared {
     /// Changes that the last save does not hold.
-    pub fn changes_since_last_save(&self) -> u64 {
+    pub fn changes_since_checkpoint(&self) -> u64 {
         let changes = self.keyspace.stats().changes;
-        self.telemetry.persistence().view(Timestamp::now(), changes).changes_since_last_save
+        self.telemetry.persistence().status(Timestamp::now(), changes).changes_since_checkpoint
     }
 }
 

@@ -205,7 +205,7 @@ table! {
     "arena-pages", arena_pages: ArenaPages = ArenaPages::Auto,
         OneOf::<ArenaPages>::new(), start,
         "Kind of memory pages that hold the data; auto takes the best there is";
-    "arena-thp-heal", arena_thp_heal: bool = true, YesNo, live,
+    "arena-thp-collapse", arena_thp_collapse: bool = true, YesNo, live,
         "Make transparent huge pages whole again, bit by bit, that saves have split";
     "proto-max-bulk-len", proto_max_bulk_len: u64 = 512 * MIB,
         ByteSize { low: MIB, high: 512 * MIB, percent: false }, live,

@@ -24,7 +24,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("maxmemory-policy", &["allkeys-lru", "volatile-ttl"]),
     ("maxmemory-samples", &["10"]),
     ("arena-pages", &["small", "thp", "huge-2mb", "huge-1gb"]),
-    ("arena-thp-heal", &["no"]),
+    ("arena-thp-collapse", &["no"]),
     ("set-max-intset-entries", &["100"]),
     ("set-max-listpack-entries", &["100"]),
     ("lfu-log-factor", &["0", "20"]),

@@ -47,7 +47,7 @@ pub(super) fn admit(
     if flags.contains(CommandFlags::WRITE)
         && config.stop_writes_on_bgsave_error
         && !config.save.is_empty()
-        && shared.telemetry.persistence().cannot_save()
+        && shared.telemetry.persistence().writes_are_unsafe()
     {
         return Err(MISCONF);
     }

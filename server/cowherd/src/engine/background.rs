@@ -209,16 +209,16 @@ impl<'e> MaintenanceLoop<'e> {
     fn check_save_points(&mut self) {
         let config = self.shared.config.current();
         let persistence = self.shared.telemetry.persistence();
-        if config.save.is_empty() || persistence.saving_pid().is_some() {
+        if config.save.is_empty() || persistence.checkpoint_pid().is_some() {
             return;
         }
-        let changes = self.shared.changes_since_last_save();
-        let since = (clock::wall_ms() - persistence.last_save_ms()).max(0);
+        let changes = self.shared.changes_since_checkpoint();
+        let since = (clock::wall_ms() - persistence.last_checkpoint_ms()).max(0);
         let due = config.save.iter().find(|rule| {
             changes >= rule.changes && since.unsigned_abs() >= rule.seconds.saturating_mul(1000)
         });
         let Some(rule) = due else { return };
-        let waits = persistence.last_save_failed()
+        let waits = persistence.last_checkpoint_failed()
             && self.last_try.is_some_and(|last| last.elapsed() < RETRY);
         if waits {
             return;

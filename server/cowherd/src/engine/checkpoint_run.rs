@@ -4,7 +4,7 @@
 //!   asked     locked   forked  released                 child leaves   gone
 //!     |--wait---|--fork--|--------|  survey, samples, ... ----|---------|--wait--| ended
 //!     '------- held up ----------'                                   '-safepoint-'
-//!     save_begins                                                          save_ends
+//!     checkpoint_begins                                                          checkpoint_ends
 //! ```
 //!
 //! Invariant: the barrier records from a fork to the safepoint after its child is gone, and what it
@@ -18,7 +18,7 @@ use crate::commands::Shared;
 use crate::keyspace::{CHUNK_SIZE, DATABASES, Shards, layout_hash};
 use crate::telemetry::{
     CheckpointRecord, CheckpointStart, CheckpointStatus, CowStats, ForkTimes, LatencyEvent,
-    LongestCommand, LongestStall, StallCause, UndoStats, minor_faults_of_others,
+    LongestCommand, LongestStall, StallCause, UndoStats, minor_faults_of_other_threads,
 };
 use cowherd_arena::checkpoint::{
     CheckpointError, CheckpointHandle, CheckpointObserver, CheckpointOutcome, ChunkCodec,
@@ -92,10 +92,10 @@ impl<'s> CheckpointRun<'s> {
         let prepared =
             PreparedCheckpoint::new(&self.target, &self.options, shared.keyspace.arena())?;
         if self.forks == 0 {
-            shared.telemetry.save_begins();
+            shared.telemetry.checkpoint_begins();
         }
         self.forks += 1;
-        self.faults.before = minor_faults_of_others();
+        self.faults.before = minor_faults_of_other_threads();
         let at = Timestamp::now();
         let asked = clock::monotonic_ns();
         let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
@@ -122,8 +122,8 @@ impl<'s> CheckpointRun<'s> {
             ..start.record
         };
         let telemetry = &shared.telemetry;
-        telemetry.persistence().forked(times);
-        telemetry.persistence().save_started(start, at);
+        telemetry.persistence().fork_finished(times);
+        telemetry.persistence().checkpoint_started(start, at);
         telemetry.latency_event(LatencyEvent::Fork, times.fork);
         telemetry.latency_event(LatencyEvent::Safepoint, times.wait);
         tracing::debug!(
@@ -152,7 +152,7 @@ impl<'s> CheckpointRun<'s> {
         let result = running.wait(&mut attendant);
         self.stall_windows.safepoints.extend(attendant.end);
         self.ended = Some(Timestamp::now());
-        self.faults.after = minor_faults_of_others();
+        self.faults.after = minor_faults_of_other_threads();
         self.cow = barrier.cost();
         self.undo = barrier.undo_cost();
         barrier.reset();
@@ -173,10 +173,10 @@ impl<'s> CheckpointRun<'s> {
         let ended = self.ended.unwrap_or_else(Timestamp::now);
         let mut worst = None;
         if self.forks > 0 {
-            telemetry.save_ends();
-            worst = telemetry.worst();
+            telemetry.checkpoint_ends();
+            worst = telemetry.longest_command();
         }
-        let record = telemetry.persistence().save_finished(ended, |record| {
+        let record = telemetry.persistence().checkpoint_finished(ended, |record| {
             note_cost(record, self.cow, self.undo);
             record.huge_before_bytes = self.pages.before_bytes;
             record.huge_after_bytes = self.pages.after_bytes;
@@ -201,14 +201,14 @@ impl<'s> CheckpointRun<'s> {
 pub(super) fn write_here(shared: &Shared, shards: &mut Shards<'_>) -> Result<(), CheckpointError> {
     let (target, options) = plan(shared);
     let start = start_of(shared, shards);
-    shared.telemetry.persistence().save_started(start, Timestamp::now());
+    shared.telemetry.persistence().checkpoint_started(start, Timestamp::now());
     let prepared = PreparedCheckpoint::new(&target, &options, shared.keyspace.arena());
     let result = prepared.and_then(|prepared| match shards.held().safepoint() {
         Some(safepoint) => prepared.write_here(&safepoint),
         None => unreachable!("all shards are locked"),
     });
     let ended = Timestamp::now();
-    let record = shared.telemetry.persistence().save_finished(ended, |record| {
+    let record = shared.telemetry.persistence().checkpoint_finished(ended, |record| {
         conclude(record, &result);
     });
     log(&record, &target);
@@ -225,7 +225,7 @@ pub(super) fn sample(shared: &Shared, child: &CheckpointHandle) {
     }
     barrier.note_dumped(progress.done_below);
     let (cow, undo) = (barrier.cost(), barrier.undo_cost());
-    shared.telemetry.persistence().save_sampled(child.pid(), Timestamp::now(), |record| {
+    shared.telemetry.persistence().checkpoint_sampled(child.pid(), Timestamp::now(), |record| {
         note_cost(record, cow, undo);
         record.chunks_done = progress.chunks_done;
         record.raw_bytes = progress.raw_bytes;

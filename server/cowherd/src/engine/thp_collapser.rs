@@ -78,7 +78,7 @@ impl ThpCollapser {
         self.todo.clear();
         if let Some(look) = arena.scan_pages(|| !is_wanted()) {
             shared.sampled.saw_huge(look.huge.len() * CHUNK_SIZE);
-            if shared.config.current().arena_thp_heal && !self.hopeless {
+            if shared.config.current().arena_thp_collapse && !self.hopeless {
                 self.todo = look.split;
                 self.todo.reverse();
             }
@@ -88,7 +88,7 @@ impl ThpCollapser {
     }
 
     fn heal(&mut self, shared: &Shared, chunk: ChunkIndex) {
-        if !shared.config.current().arena_thp_heal {
+        if !shared.config.current().arena_thp_collapse {
             self.todo.clear();
             return;
         }

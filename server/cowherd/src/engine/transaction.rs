@@ -99,7 +99,7 @@ impl Worker {
                 call.reply.error(text);
                 failed = true;
             }
-            if telemetry::ON {
+            if telemetry::ENABLED {
                 let none = StallTimes::default();
                 let stalls = time(
                     &self.recorder,
@@ -200,7 +200,7 @@ fn settle(
         Effect::None | Effect::RunQueue | Effect::Block => {}
         Effect::Close => ran.outcome = BatchOutcome::Close,
         Effect::Save(SaveKind::Background { schedule }) => {
-            if !schedule && call.shared.telemetry.persistence().saving_pid().is_some() {
+            if !schedule && call.shared.telemetry.persistence().checkpoint_pid().is_some() {
                 return Err(BUSY);
             }
             *save_wanted = true;

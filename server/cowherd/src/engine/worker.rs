@@ -304,7 +304,7 @@ impl Worker {
             self.recorder.latency_event(LatencyEvent::EvictionCycle, now, took.cycle);
             self.recorder.latency_event(LatencyEvent::EvictionDel, now, took.longest);
         }
-        if telemetry::ON {
+        if telemetry::ENABLED {
             time(&self.recorder, session, row, &planned.args, begun, failed, charged);
         }
         if failed {
@@ -407,13 +407,13 @@ pub(super) fn time(
     let nanos = ended.saturating_sub(begun_ns);
     let phase = recorder.command(row.number, nanos, failed);
     let mut stalls = charged;
-    if phase.is_snapshot() {
+    if phase.is_checkpoint() {
         stalls = sum(stalls, take_stall_times());
         // Whoever asks for the save waits for it, and knows.
         if !row.command.flags.contains(CommandFlags::ADMIN) {
             let stall_nanos = stalls.nanoseconds;
             let worst = LongestCommand { nanos, begun_ns, stall_nanos, command: row.number };
-            recorder.command_in_save(phase, worst);
+            recorder.command_in_checkpoint(phase, worst);
         }
     }
     if nanos > recorder.telemetry().slow_limit() {

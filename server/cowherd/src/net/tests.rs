@@ -108,7 +108,7 @@ impl TestEngine {
 impl Drop for TestEngine {
     fn drop(&mut self) {
         // A test that fails during a checkpoint must not wait for the child.
-        if let Some(pid) = self.shared().telemetry.persistence().saving_pid() {
+        if let Some(pid) = self.shared().telemetry.persistence().checkpoint_pid() {
             let _ =
                 nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid), nix::sys::signal::SIGKILL);
         }
@@ -441,7 +441,7 @@ fn a_connection_closes_while_a_checkpoint_runs() {
     assert_eq!(admin.ask(&format!("CLIENT KILL ID {id}")), ":1");
     assert_eq!(killed.line(), "");
     assert!(
-        shared.telemetry.persistence().saving_pid().is_some(),
+        shared.telemetry.persistence().checkpoint_pid().is_some(),
         "the checkpoint ended too early"
     );
     assert!(admin.ask("BGSAVE CANCEL").starts_with('+'));

@@ -18,8 +18,8 @@ pub struct AdviceInputs<'a> {
     pub saves: &'a [CheckpointRecord],
     /// The setting `latency-monitor-threshold`.
     pub threshold_ms: u64,
-    /// Whether split huge pages are made whole (`arena-thp-heal`).
-    pub heals: bool,
+    /// Whether split huge pages are made whole (`arena-thp-collapse`).
+    pub collapses_thp: bool,
     /// The most memory that was in use, in bytes.
     pub peak_memory: u64,
 }
@@ -158,7 +158,7 @@ fn slow_fork(situation: &AdviceInputs<'_>) -> Option<String> {
             (_, Some(share)) => format!(
                 "only {:.0} % of it lay on huge pages, and the others' page tables are what takes \
                  time. Leave more time between saves, so that split pages are made whole \
-                 (arena-thp-heal), or take arena-pages huge-2mb, which are never split",
+                 (arena-thp-collapse), or take arena-pages huge-2mb, which are never split",
                 share * 100.0
             ),
             _ => "the arena's pages are large already: look for other processes that take the \
@@ -285,7 +285,7 @@ fn thp_off(situation: &AdviceInputs<'_>) -> Option<String> {
     let told = match setting.as_str() {
         "never" if is_shared && arena.pages == "thp" => {
             "Transparent huge pages are set to never for shared memory: fresh memory lies on small \
-             pages until arena-thp-heal makes it whole. To get huge ones at once, run: echo advise \
+             pages until arena-thp-collapse makes it whole. To get huge ones at once, run: echo advise \
              > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
         }
         "never" | "deny" if is_shared => {
@@ -307,11 +307,11 @@ fn few_huge(situation: &AdviceInputs<'_>) -> Option<String> {
     let used = arena.used_chunks * arena.chunk_bytes;
     let share = arena.huge_bytes as f64 / used.max(1) as f64;
     (arena.pages == "thp" && share < FEW_HUGE).then(|| {
-        let advice = if situation.heals {
+        let advice = if situation.collapses_thp {
             "They are being made whole; if this stays, memory is short or fragmented: look at \
              /sys/kernel/mm/transparent_hugepage/defrag"
         } else {
-            "CONFIG SET arena-thp-heal yes makes split ones whole"
+            "CONFIG SET arena-thp-collapse yes makes split ones whole"
         };
         let splits = match situation.inputs.thp.splits {
             0 => String::new(),

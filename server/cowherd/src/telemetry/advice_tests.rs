@@ -17,7 +17,7 @@ fn inputs(pages: &str) -> StatsSnapshot {
         },
         memory: MemoryStats { used: 100 << 20, ..MemoryStats::default() },
         checkpoint_isolation: "kernel-cow".to_owned(),
-        thp: ThpStats { setting: "madvise".to_owned(), splits: 3, healed: 0 },
+        thp: ThpStats { setting: "madvise".to_owned(), splits: 3, collapsed: 0 },
         ..StatsSnapshot::default()
     }
 }
@@ -50,7 +50,7 @@ fn remarks(inputs: &StatsSnapshot, saves: &[CheckpointRecord]) -> (String, Strin
         events: &[],
         saves,
         threshold_ms: 10,
-        heals: false,
+        collapses_thp: false,
         peak_memory: 1 << 30,
     };
     (on_latency(&situation).join("\n"), on_memory(&situation).join("\n"))
@@ -75,7 +75,7 @@ fn what_the_pages_are_is_told_first() {
         events: &[],
         saves: &[],
         threshold_ms: 0,
-        heals: true,
+        collapses_thp: true,
         peak_memory: 0,
     };
     assert_eq!(
@@ -104,7 +104,7 @@ fn each_event_is_described() {
             events: &events,
             saves: &[],
             threshold_ms: 0,
-            heals: true,
+            collapses_thp: true,
             peak_memory: 0,
         };
         let found = on_latency(&situation);
@@ -158,7 +158,10 @@ fn transparent_huge_pages_are_looked_at() {
     let mut few = inputs("thp");
     few.arena.huge_bytes = 100 << 20;
     let (latency, memory) = remarks(&few, &[]);
-    assert!(latency.contains("Only 50 %") && latency.contains("arena-thp-heal yes"), "{latency}");
+    assert!(
+        latency.contains("Only 50 %") && latency.contains("arena-thp-collapse yes"),
+        "{latency}"
+    );
     assert_eq!(latency, memory);
     let mut off = inputs("small");
     off.thp.setting = "never".to_owned();
@@ -254,7 +257,7 @@ fn nothing_is_said_of_copies_where_there_is_an_undo_log() {
         events: &told.cloned().collect::<Vec<_>>(),
         saves: &[slow],
         threshold_ms: 10,
-        heals: false,
+        collapses_thp: false,
         peak_memory: 0,
     };
     let said = [on_latency(&situation), on_memory(&situation), vec![on_pages(&situation)]].concat();

@@ -7,10 +7,10 @@ use cowherd_arena::stats::{CowStats, Distribution, UndoStats};
 /// called for each INFO and each scrape.
 pub trait StatsSource: Send + Sync {
     /// The figures of this moment.
-    fn figures(&self) -> StatsSnapshot;
+    fn stats_snapshot(&self) -> StatsSnapshot;
 
     /// The state of the arena's chunks, in at most `most` cells.
-    fn arena_map(&self, most: usize) -> OccupancyMap;
+    fn occupancy_map(&self, max_cells: usize) -> OccupancyMap;
 }
 
 /// The engine's figures of one moment.
@@ -78,7 +78,7 @@ pub struct ThpStats {
     /// Huge pages that writers have split during saves.
     pub splits: u64,
     /// Huge pages made whole again.
-    pub healed: u64,
+    pub collapsed: u64,
 }
 
 /// A pool of hugetlb pages, of the whole machine.

@@ -41,7 +41,7 @@ impl<T: FromZeros> RingBuffer<T> {
     }
 
     /// Leaves a note; `write` gets an old one, to be overwritten in all its fields.
-    pub(super) fn leave(&self, write: impl FnOnce(&mut T)) {
+    pub(super) fn push(&self, write: impl FnOnce(&mut T)) {
         let free = self.halves.iter().find_map(Mutex::try_lock);
         let Some(mut half) = free.filter(|half| !half.notes.is_empty()) else {
             self.lost.fetch_add(1, Relaxed);
@@ -55,7 +55,7 @@ impl<T: FromZeros> RingBuffer<T> {
 
     /// Reads all notes, the oldest of each half first, and forgets them; returns how many were
     /// forgotten before.
-    pub(super) fn empty(&self, mut read: impl FnMut(&T)) -> u64 {
+    pub(super) fn drain(&self, mut read: impl FnMut(&T)) -> u64 {
         let mut forgotten = self.lost.swap(0, Relaxed);
         for half in &self.halves {
             let mut half = half.lock();
@@ -82,7 +82,7 @@ mod tests {
 
     fn notes(mailbox: &RingBuffer<u64>) -> (Vec<u64>, u64) {
         let mut notes = Vec::new();
-        let forgotten = mailbox.empty(|note| notes.push(*note));
+        let forgotten = mailbox.drain(|note| notes.push(*note));
         (notes, forgotten)
     }
 
@@ -90,9 +90,9 @@ mod tests {
     fn the_newest_notes_stay() {
         let mailbox = RingBuffer::new(3);
         assert_eq!(notes(&mailbox), (vec![], 0));
-        (0..5).for_each(|number| mailbox.leave(|note| *note = number));
+        (0..5).for_each(|number| mailbox.push(|note| *note = number));
         assert_eq!(notes(&mailbox), (vec![2, 3, 4], 2));
-        mailbox.leave(|note| *note = 9);
+        mailbox.push(|note| *note = 9);
         assert_eq!(notes(&mailbox), (vec![9], 0));
     }
 
@@ -100,9 +100,9 @@ mod tests {
     fn a_writer_never_waits_for_a_reader() {
         let mailbox = RingBuffer::new(3);
         let reading = mailbox.halves[0].lock();
-        mailbox.leave(|note| *note = 1);
+        mailbox.push(|note| *note = 1);
         let second = mailbox.halves[1].lock();
-        mailbox.leave(|note| *note = 2);
+        mailbox.push(|note| *note = 2);
         drop((reading, second));
         assert_eq!(notes(&mailbox), (vec![1], 1));
     }
@@ -114,13 +114,13 @@ mod tests {
         let mut forgotten = 0;
         std::thread::scope(|scope| {
             let writer = scope.spawn(|| {
-                (1..=50_000_u64).for_each(|number| mailbox.leave(|note| *note = number));
+                (1..=50_000_u64).for_each(|number| mailbox.push(|note| *note = number));
             });
             while !writer.is_finished() {
-                forgotten += mailbox.empty(|note| seen.push(*note));
+                forgotten += mailbox.drain(|note| seen.push(*note));
             }
         });
-        forgotten += mailbox.empty(|note| seen.push(*note));
+        forgotten += mailbox.drain(|note| seen.push(*note));
         assert_eq!(seen.len() as u64 + forgotten, 50_000);
         let count = seen.len();
         seen.sort_unstable();

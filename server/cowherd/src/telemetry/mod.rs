@@ -57,7 +57,7 @@ pub use persistence::{
     RunningCheckpoint, RunningRestore,
 };
 pub use phase::{CheckpointEpoch, LongestCommand};
-pub use process::{minor_faults_of_others, resident_bytes};
+pub use process::{minor_faults_of_other_threads, resident_bytes};
 pub use rates::Rates;
 pub use saves::{CheckpointRecord, CheckpointStatus, KEPT, LongestStall, StallCause};
 pub use slowlog::{SlowCommand, SlowlogEntry};
@@ -73,7 +73,7 @@ use slowlog::SlowLog;
 use workers::Slot;
 
 /// Whether commands are counted and timed at all. Off only to measure what that costs.
-pub const ON: bool = cfg!(feature = "telemetry");
+pub const ENABLED: bool = cfg!(feature = "telemetry");
 
 const PHASES: [CheckpointEpoch; 2] = [CheckpointEpoch(0), CheckpointEpoch(1)];
 
@@ -110,13 +110,13 @@ pub struct FamilyLatency {
     /// While no save ran.
     pub idle: Distribution,
     /// While one did.
-    pub snapshot: Distribution,
+    pub checkpoint: Distribution,
 }
 
 impl FamilyLatency {
     /// Both, with the names of their phases.
     pub const fn by_phase(&self) -> [(&'static str, &Distribution); 2] {
-        [("idle", &self.idle), ("snapshot", &self.snapshot)]
+        [("idle", &self.idle), ("checkpoint", &self.checkpoint)]
     }
 }
 
@@ -260,7 +260,7 @@ impl Telemetry {
         }
         let families = families.into_iter();
         families
-            .map(|(family, [idle, snapshot])| FamilyLatency { family, idle, snapshot })
+            .map(|(family, [idle, checkpoint])| FamilyLatency { family, idle, checkpoint })
             .collect()
     }
 
@@ -284,19 +284,22 @@ impl Telemetry {
     }
 
     /// A save is about to ask for its first lock. It begins without a worst command.
-    pub fn save_begins(&self) {
+    pub fn checkpoint_begins(&self) {
         self.phase.advance();
     }
 
     /// The save is over, its last lock released.
-    pub fn save_ends(&self) {
+    pub fn checkpoint_ends(&self) {
         self.phase.advance();
     }
 
     /// The command that kept a client waiting longest in the save that runs or ran last.
-    pub fn worst(&self) -> Option<LongestCommand> {
+    pub fn longest_command(&self) -> Option<LongestCommand> {
         let save = self.phase.save();
-        self.slots.iter().filter_map(|slot| slot.worst(save)).max_by_key(|worst| worst.nanos)
+        self.slots
+            .iter()
+            .filter_map(|slot| slot.longest_command_of(save))
+            .max_by_key(|worst| worst.nanos)
     }
 
     /// The longest command since this was last asked, in nanoseconds. For one reader.
@@ -393,7 +396,7 @@ impl Telemetry {
 
     /// CONFIG RESETSTAT: INFO counts from zero again. Metrics do not.
     pub fn reset(&self, inputs: &StatsSnapshot) {
-        let view = self.persistence.view(Timestamp::default(), 0);
+        let view = self.persistence.status(Timestamp::default(), 0);
         let zero = Baseline {
             totals: self.totals(),
             commands: self.commands().map(|(number, _)| self.command(number)).collect(),

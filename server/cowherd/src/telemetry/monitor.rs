@@ -173,7 +173,7 @@ impl LatencyMonitor {
     pub(super) fn collect<'a>(&self, threads: impl Iterator<Item = &'a SpikeNotes>) {
         let mut spikes = Vec::new();
         for notes in threads {
-            notes.empty(|spike| spikes.push(*spike));
+            notes.drain(|spike| spikes.push(*spike));
         }
         spikes.sort_by_key(|spike| spike.at_s);
         self.record(spikes);
@@ -251,7 +251,7 @@ mod tests {
         let threads = [spike_notes(), spike_notes()];
         for (thread, at_ms) in [(0, 3000), (1, 1000), (1, 2000)] {
             let spike = monitor.spike(LatencyEvent::Command, at_ms, Duration::from_millis(4));
-            threads[thread].leave(|note| *note = spike.unwrap());
+            threads[thread].push(|note| *note = spike.unwrap());
         }
         monitor.collect(threads.iter());
         let seconds: Vec<i64> = monitor.events()[0].samples.iter().map(|s| s.at_s).collect();

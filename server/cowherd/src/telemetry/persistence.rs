@@ -72,7 +72,7 @@ struct State {
     loading_since: Option<Timestamp>,
     /// The value of the counter of changes that the image on disk holds.
     saved_changes: u64,
-    last_save_ms: i64,
+    last_checkpoint_ms: i64,
     last_error: Option<String>,
     last_failed: bool,
     last_duration: Option<Duration>,
@@ -122,7 +122,7 @@ pub struct Persistence {
     loaded_bytes: AtomicU64,
     loading_total_bytes: AtomicU64,
     /// Asked for at each write: not behind the lock.
-    cannot_save: AtomicBool,
+    writes_are_unsafe: AtomicBool,
     state: Mutex<State>,
     /// Written under the lock of `state`, as the two that follow.
     hold_ups: Histogram,
@@ -134,7 +134,7 @@ impl Persistence {
     /// The state of a server that starts now with no image.
     pub(super) fn new(now: Timestamp) -> Self {
         let persistence = Self::default();
-        persistence.state.lock().last_save_ms = now.wall_ms;
+        persistence.state.lock().last_checkpoint_ms = now.wall_ms;
         persistence
     }
 
@@ -168,7 +168,7 @@ impl Persistence {
     }
 
     /// A fork was made.
-    pub fn forked(&self, times: ForkTimes) {
+    pub fn fork_finished(&self, times: ForkTimes) {
         let mut state = self.state.lock();
         state.latest_fork = times;
         self.hold_ups.record(clock::nanos(times.hold_up));
@@ -178,7 +178,7 @@ impl Persistence {
 
     /// A save began, `at` the moment at which it asked for the first lock. If one runs already it
     /// has forked anew: it goes on with the new figures.
-    pub fn save_started(&self, start: CheckpointStart, at: Timestamp) {
+    pub fn checkpoint_started(&self, start: CheckpointStart, at: Timestamp) {
         let mut state = self.state.lock();
         let (number, at) = match state.running.take() {
             Some(old) => (old.start.record.number, old.at),
@@ -195,7 +195,7 @@ impl Persistence {
 
     /// What the running save has done and cost up to now; ignored if it is another's than that of
     /// the child `pid`, who may have ended since.
-    pub fn save_sampled(
+    pub fn checkpoint_sampled(
         &self,
         pid: i32,
         now: Timestamp,
@@ -211,7 +211,7 @@ impl Persistence {
 
     /// The save is over: `finish` sets its status and its last figures; returns what is kept of
     /// it. A save that could not even start is told here too.
-    pub fn save_finished(
+    pub fn checkpoint_finished(
         &self,
         now: Timestamp,
         finish: impl FnOnce(&mut CheckpointRecord),
@@ -227,7 +227,7 @@ impl Persistence {
         finish(record);
         match record.status {
             CheckpointStatus::Ok => {
-                state.last_save_ms = now.wall_ms;
+                state.last_checkpoint_ms = now.wall_ms;
                 state.image_bytes = record.image_bytes;
                 if let Some(Running { start, .. }) = &running {
                     state.saved_changes = start.changes;
@@ -241,7 +241,7 @@ impl Persistence {
             state.last_failed = record.status != CheckpointStatus::Ok;
             // Writers that were faster than the save tell nothing of whether the disk takes one.
             if !record.outpaced {
-                self.cannot_save.store(state.last_failed, Relaxed);
+                self.writes_are_unsafe.store(state.last_failed, Relaxed);
             }
             state.last_error.clone_from(&record.error);
             if running.is_some() {
@@ -261,29 +261,29 @@ impl Persistence {
     }
 
     /// Whether the last save failed.
-    pub fn last_save_failed(&self) -> bool {
+    pub fn last_checkpoint_failed(&self) -> bool {
         self.state.lock().last_failed
     }
 
     /// Whether the last save failed, those left out that writers outpaced; writes may be refused
     /// then.
     #[inline]
-    pub fn cannot_save(&self) -> bool {
-        self.cannot_save.load(Relaxed)
+    pub fn writes_are_unsafe(&self) -> bool {
+        self.writes_are_unsafe.load(Relaxed)
     }
 
     /// The child that saves, if one does.
-    pub fn saving_pid(&self) -> Option<i32> {
+    pub fn checkpoint_pid(&self) -> Option<i32> {
         self.state.lock().running.as_ref().map(|running| running.start.pid)
     }
 
     /// When the last save succeeded, in milliseconds since 1970 (LASTSAVE).
-    pub fn last_save_ms(&self) -> i64 {
-        self.state.lock().last_save_ms
+    pub fn last_checkpoint_ms(&self) -> i64 {
+        self.state.lock().last_checkpoint_ms
     }
 
     /// All there is to know at this moment. `changes` are all changes ever made.
-    pub fn view(&self, now: Timestamp, changes: u64) -> PersistenceStatus {
+    pub fn status(&self, now: Timestamp, changes: u64) -> PersistenceStatus {
         let state = self.state.lock();
         let restore = state.restore.as_ref();
         PersistenceStatus {
@@ -300,9 +300,9 @@ impl Persistence {
                 age: now.since(&running.sampled),
                 record: running.start.record.clone(),
             }),
-            changes_since_last_save: changes.saturating_sub(state.saved_changes),
-            last_save_ms: state.last_save_ms,
-            last_save_failed: state.last_failed,
+            changes_since_checkpoint: changes.saturating_sub(state.saved_changes),
+            last_checkpoint_ms: state.last_checkpoint_ms,
+            last_checkpoint_failed: state.last_failed,
             last_error: state.last_error.clone(),
             last_duration: state.last_duration,
             last_cow_bytes: state.last_cow,
@@ -312,9 +312,9 @@ impl Persistence {
             image_bytes: state.image_bytes,
             totals: state.totals,
             latest_fork: state.latest_fork,
-            hold_ups: self.hold_ups.snapshot(),
-            waits: self.waits.snapshot(),
-            forks: self.forks.snapshot(),
+            hold_ups: self.hold_ups.distribution(),
+            waits: self.waits.distribution(),
+            forks: self.forks.distribution(),
             restored: restore.map(|(report, _)| report.clone()).unwrap_or_default(),
             restore_duration: restore.map(|(_, duration)| *duration),
         }
@@ -329,11 +329,11 @@ pub struct PersistenceStatus {
     /// The save that runs.
     pub saving: Option<RunningCheckpoint>,
     /// Changes that the last save does not hold.
-    pub changes_since_last_save: u64,
+    pub changes_since_checkpoint: u64,
     /// When the last save succeeded, or when the server started; milliseconds since 1970.
-    pub last_save_ms: i64,
+    pub last_checkpoint_ms: i64,
     /// Whether the last save failed.
-    pub last_save_failed: bool,
+    pub last_checkpoint_failed: bool,
     /// Why the last save failed; None when it succeeded.
     pub last_error: Option<String>,
     /// How long the last save took that began and was not called off.

@@ -10,13 +10,13 @@ pub struct CheckpointEpoch(pub(super) u64);
 impl CheckpointEpoch {
     /// Whether a save runs.
     #[inline]
-    pub const fn is_snapshot(self) -> bool {
+    pub const fn is_checkpoint(self) -> bool {
         self.0 % 2 == 1
     }
 
     #[inline]
     pub(super) const fn index(self) -> usize {
-        if self.is_snapshot() { 1 } else { 0 }
+        if self.is_checkpoint() { 1 } else { 0 }
     }
 }
 
@@ -148,12 +148,12 @@ mod tests {
     #[test]
     fn phases_alternate() {
         let counter = PhaseCounter::default();
-        assert!(!counter.now().is_snapshot());
+        assert!(!counter.now().is_checkpoint());
         counter.advance();
-        assert!(counter.now().is_snapshot());
+        assert!(counter.now().is_checkpoint());
         assert_eq!(counter.save(), 1);
         counter.advance();
-        assert!(!counter.now().is_snapshot());
+        assert!(!counter.now().is_checkpoint());
         assert_eq!(counter.save(), 1);
         counter.advance();
         assert_eq!((counter.now().0, counter.save()), (3, 3));

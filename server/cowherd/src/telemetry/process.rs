@@ -74,7 +74,7 @@ fn usage(who: UsageWho) -> CpuTime {
 }
 
 /// Minor page faults of this process's threads, but for the calling one, since their start.
-pub fn minor_faults_of_others() -> Option<u64> {
+pub fn minor_faults_of_other_threads() -> Option<u64> {
     let faults = |who| u64::try_from(getrusage(who).ok()?.minor_page_faults()).ok();
     // In this order: the second never misses what the first has.
     let own = faults(UsageWho::RUSAGE_THREAD)?;
@@ -118,9 +118,12 @@ mod tests {
             let pages = vec![1_u8; 4 << 20];
             std::hint::black_box(&pages);
         };
-        let before = minor_faults_of_others().unwrap();
+        let before = minor_faults_of_other_threads().unwrap();
         std::thread::spawn(fault).join().unwrap();
-        assert!(minor_faults_of_others().unwrap() > before, "those of a thread that is gone too");
+        assert!(
+            minor_faults_of_other_threads().unwrap() > before,
+            "those of a thread that is gone too"
+        );
     }
 
     #[test]

@@ -165,7 +165,7 @@ impl SlowLog {
         let mut new = Vec::new();
         let mut id = self.total.load(Relaxed);
         for notes in threads {
-            id += notes.empty(|note| {
+            id += notes.drain(|note| {
                 new.push(SlowlogEntry {
                     id: 0,
                     at_ms: note.at_ms,
@@ -215,7 +215,7 @@ mod tests {
         SlowCommand { at_ms: 5, nanos: 7, stall_nanos: 3, peer: "127.0.0.1:9", name: "me" };
 
     fn note(notes: &SlowNotes, slow: &SlowCommand<'_>, arguments: &[&[u8]]) {
-        notes.leave(|note| note.take_down(slow, arguments.iter().copied()));
+        notes.push(|note| note.take_down(slow, arguments.iter().copied()));
     }
 
     #[test]

@@ -85,10 +85,11 @@ fn changes_since_the_last_save_are_those_after_the_fork() {
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
     let start = CheckpointStart { changes: 5, ..CheckpointStart::default() };
-    persistence.save_started(start, Timestamp::now());
-    let unsaved = || persistence.view(Timestamp::now(), 7).changes_since_last_save;
+    persistence.checkpoint_started(start, Timestamp::now());
+    let unsaved = || persistence.status(Timestamp::now(), 7).changes_since_checkpoint;
     assert_eq!(unsaved(), 7);
-    persistence.save_finished(Timestamp::now(), |record| record.status = CheckpointStatus::Ok);
+    persistence
+        .checkpoint_finished(Timestamp::now(), |record| record.status = CheckpointStatus::Ok);
     assert_eq!(unsaved(), 2);
 }
 
@@ -98,26 +99,26 @@ fn latencies_are_apart_by_family_and_phase() {
     let telemetry =
         Telemetry::new(2, names.to_vec(), vec!["string", "string", "generic", "connection"]);
     let recorders = [0, 1].map(|thread| telemetry.recorder(thread).unwrap());
-    assert!(!recorders[0].command(0, 100, false).is_snapshot());
-    telemetry.save_begins();
+    assert!(!recorders[0].command(0, 100, false).is_checkpoint());
+    telemetry.checkpoint_begins();
     let phase = recorders[1].command(1, 5000, false);
-    assert!(phase.is_snapshot());
+    assert!(phase.is_checkpoint());
     let worst = LongestCommand { nanos: 5000, begun_ns: 7, stall_nanos: 4000, command: 1 };
-    recorders[1].command_in_save(phase, worst);
-    recorders[0].command_in_save(phase, LongestCommand { nanos: 4999, ..worst });
+    recorders[1].command_in_checkpoint(phase, worst);
+    recorders[0].command_in_checkpoint(phase, LongestCommand { nanos: 4999, ..worst });
     recorders[0].command(2, 200, false);
-    telemetry.save_ends();
+    telemetry.checkpoint_ends();
     recorders[0].command(2, 300, false);
     let counts: Vec<_> = telemetry
         .latency_by_family()
         .iter()
-        .map(|one| (one.family, one.idle.count(), one.snapshot.count()))
+        .map(|one| (one.family, one.idle.count(), one.checkpoint.count()))
         .collect();
     assert_eq!(counts, [("generic", 1, 1), ("string", 1, 1)]);
     assert_eq!(telemetry.latency_of_all().count(), 4);
     assert_eq!(telemetry.latency(2).unwrap().count(), 2);
-    assert_eq!(telemetry.worst(), Some(worst));
+    assert_eq!(telemetry.longest_command(), Some(worst));
     assert_eq!((telemetry.take_longest(), telemetry.take_longest()), (5000, 0));
-    telemetry.save_begins();
-    assert_eq!(telemetry.worst(), None, "each save begins anew");
+    telemetry.checkpoint_begins();
+    assert_eq!(telemetry.longest_command(), None, "each save begins anew");
 }

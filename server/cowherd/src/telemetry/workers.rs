@@ -144,7 +144,7 @@ impl Slot {
     }
 
     /// The worst command of a save.
-    pub(super) fn worst(&self, save: u64) -> Option<LongestCommand> {
+    pub(super) fn longest_command_of(&self, save: u64) -> Option<LongestCommand> {
         self.worst.read(save)
     }
 
@@ -324,7 +324,7 @@ impl Recorder {
 
     /// A command was executed while a save ran.
     #[inline]
-    pub fn command_in_save(&self, phase: CheckpointEpoch, command: LongestCommand) {
+    pub fn command_in_checkpoint(&self, phase: CheckpointEpoch, command: LongestCommand) {
         self.slot().worst.note(phase.0, command);
     }
 
@@ -337,7 +337,7 @@ impl Recorder {
     ) {
         let limit = u64::try_from(self.telemetry.slower_than.load(Relaxed));
         if limit.is_ok_and(|limit| slow.nanos / 1000 >= limit) {
-            self.slot().slow.leave(|note| note.take_down(slow, arguments));
+            self.slot().slow.push(|note| note.take_down(slow, arguments));
         }
     }
 
@@ -345,7 +345,7 @@ impl Recorder {
     /// long enough.
     pub fn latency_event(&self, event: LatencyEvent, at_ms: i64, took: Duration) {
         if let Some(spike) = self.telemetry.monitor.spike(event, at_ms, took) {
-            self.slot().spikes.leave(|note| *note = spike);
+            self.slot().spikes.push(|note| *note = spike);
         }
     }
 

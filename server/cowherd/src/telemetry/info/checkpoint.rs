@@ -20,11 +20,11 @@ pub(super) fn checkpoint(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     totals(page, reading, &view);
     latencies(page, reading);
     if let Some(saving) = &view.saving {
-        page.field("save_progress_percent", format_args!("{:.2}", saving.progress() * 100.0));
-        page.field("save_current", line(&saving.record));
+        page.field("checkpoint_progress_percent", format_args!("{:.2}", saving.progress() * 100.0));
+        page.field("checkpoint_current", line(&saving.record));
     }
     for record in reading.telemetry.persistence().history().iter().rev() {
-        page.field(format_args!("save_{}", record.number), line(record));
+        page.field(format_args!("checkpoint_{}", record.number), line(record));
     }
 }
 
@@ -45,7 +45,7 @@ fn pages(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     page.field("arena_huge_bytes", arena.huge_bytes);
     page.field("thp_setting", &thp.setting);
     page.field("thp_splits", thp.splits);
-    page.field("thp_healed", thp.healed);
+    page.field("thp_collapsed", thp.collapsed);
     if let Some(pool) = inputs.pool {
         page.field(
             "pool",
@@ -58,12 +58,12 @@ fn pages(page: &mut InfoWriter, reading: &InfoContext<'_>) {
 }
 
 fn totals(page: &mut InfoWriter, reading: &InfoContext<'_>, view: &PersistenceStatus) {
-    page.field("saves", view.totals.begun);
-    page.field("saves_failed", view.totals.failed);
-    page.field("save_raw_bytes", view.totals.raw_bytes);
-    page.field("save_image_bytes", view.totals.image_bytes);
+    page.field("checkpoints", view.totals.begun);
+    page.field("checkpoints_failed", view.totals.failed);
+    page.field("checkpoint_raw_bytes", view.totals.raw_bytes);
+    page.field("checkpoint_image_bytes", view.totals.image_bytes);
     for (step, took) in view.totals.steps.named() {
-        page.field(format_args!("save_{step}_usec"), clock::micros(took));
+        page.field(format_args!("checkpoint_{step}_usec"), clock::micros(took));
     }
     page.field("fork_usec", quantiles(&view.forks));
     page.field("fork_safepoint_wait_usec", quantiles(&view.waits));

@@ -68,7 +68,7 @@ const SECTIONS: [InfoSection; 14] = [
 impl InfoContext<'_> {
     /// The state of saving and restoring.
     fn persistence(&self) -> super::PersistenceStatus {
-        self.telemetry.persistence.view(self.now, self.inputs.counters.changes)
+        self.telemetry.persistence.status(self.now, self.inputs.counters.changes)
     }
 }
 

@@ -157,10 +157,10 @@ pub(super) fn persistence(page: &mut InfoWriter, reading: &InfoContext<'_>) {
     page.field("current_fork_perc", two_decimals(done));
     page.field("current_save_keys_processed", saving.map_or(0, |saving| saving.keys_done()));
     page.field("current_save_keys_total", saving.map_or(0, |saving| saving.record.keys));
-    page.field("rdb_changes_since_last_save", view.changes_since_last_save);
+    page.field("rdb_changes_since_last_save", view.changes_since_checkpoint);
     page.field("rdb_bgsave_in_progress", u8::from(saving.is_some()));
-    page.field("rdb_last_save_time", view.last_save_ms.div_euclid(1000));
-    page.field("rdb_last_bgsave_status", word(view.last_save_failed));
+    page.field("rdb_last_save_time", view.last_checkpoint_ms.div_euclid(1000));
+    page.field("rdb_last_bgsave_status", word(view.last_checkpoint_failed));
     page.field("rdb_last_bgsave_time_sec", seconds(view.last_duration));
     page.field("rdb_current_bgsave_time_sec", seconds(saving.map(|saving| saving.elapsed)));
     page.field("rdb_saves", view.totals.begun.saturating_sub(reading.zero.saves));

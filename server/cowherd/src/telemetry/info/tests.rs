@@ -90,9 +90,9 @@ const REDIS: &[(&str, &str)] = &[
     (
         "Checkpoint",
         "isolation pages_asked pages cow_page_bytes arena_used_bytes arena_huge_bytes \
-         thp_setting thp_splits thp_healed saves saves_failed save_raw_bytes save_image_bytes \
-         save_read_usec save_patch_usec save_compress_usec save_checksum_usec save_write_usec \
-         save_sync_usec fork_usec fork_safepoint_wait_usec fork_hold_up_usec other_page_faults \
+         thp_setting thp_splits thp_collapsed checkpoints checkpoints_failed checkpoint_raw_bytes checkpoint_image_bytes \
+         checkpoint_read_usec checkpoint_patch_usec checkpoint_compress_usec checkpoint_checksum_usec checkpoint_write_usec \
+         checkpoint_sync_usec fork_usec fork_safepoint_wait_usec fork_hold_up_usec other_page_faults \
          cow cow_fault_usec latency_string_idle_usec",
     ),
 ];
@@ -265,11 +265,11 @@ fn a_running_and_a_failed_save_are_shown() {
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
     let hold_up = Duration::from_micros(347);
-    persistence.forked(ForkTimes { hold_up, ..ForkTimes::default() });
+    persistence.fork_finished(ForkTimes { hold_up, ..ForkTimes::default() });
     let record = CheckpointRecord { chunks: 4, keys: 8, ..CheckpointRecord::default() };
     let start = CheckpointStart { pid: 42, record, ..CheckpointStart::default() };
-    persistence.save_started(start, Timestamp::now());
-    persistence.save_sampled(42, Timestamp::now(), |record| record.chunks_done = 1);
+    persistence.checkpoint_started(start, Timestamp::now());
+    persistence.checkpoint_sampled(42, Timestamp::now(), |record| record.chunks_done = 1);
     let info = render(&telemetry, &["persistence", "stats"], &inputs());
     let running = fields(&info);
     assert_eq!(running["rdb_bgsave_in_progress"], "1");
@@ -278,7 +278,7 @@ fn a_running_and_a_failed_save_are_shown() {
     assert_eq!(running["cowherd_checkpoint_child_pid"], "42");
     assert_eq!((running["latest_fork_usec"], running["total_forks"]), ("347", "1"));
 
-    persistence.save_finished(Timestamp::now(), |record| {
+    persistence.checkpoint_finished(Timestamp::now(), |record| {
         record.status = CheckpointStatus::Failed;
         record.error = Some("disk full\nfree some".to_owned());
     });
@@ -311,11 +311,11 @@ fn a_restore_is_shown_while_it_runs() {
 #[test]
 fn a_reset_starts_statistics_over_and_keeps_states() {
     let telemetry = telemetry();
-    telemetry.persistence().forked(ForkTimes::default());
-    telemetry.persistence().save_started(CheckpointStart::default(), Timestamp::now());
+    telemetry.persistence().fork_finished(ForkTimes::default());
+    telemetry.persistence().checkpoint_started(CheckpointStart::default(), Timestamp::now());
     telemetry
         .persistence()
-        .save_finished(Timestamp::now(), |record| record.status = CheckpointStatus::Ok);
+        .checkpoint_finished(Timestamp::now(), |record| record.status = CheckpointStatus::Ok);
     telemetry.reset(&inputs());
     let info = render(&telemetry, &["all"], &inputs());
     let after = fields(&info);
@@ -353,27 +353,29 @@ fn each_save_has_a_line_in_the_section_of_checkpoints() {
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
     let recorder = telemetry.recorder(0).unwrap();
-    telemetry.save_begins();
+    telemetry.checkpoint_begins();
     recorder.command(0, 9000, false);
     recorder.command(0, 9000, false);
     let ms = Duration::from_millis;
-    persistence.forked(ForkTimes { wait: ms(1), fork: ms(2), hold_up: ms(4) });
+    persistence.fork_finished(ForkTimes { wait: ms(1), fork: ms(2), hold_up: ms(4) });
     let record = CheckpointRecord { chunks: 4, hold_up: ms(4), ..CheckpointRecord::default() };
-    persistence
-        .save_started(CheckpointStart { record, ..CheckpointStart::default() }, Timestamp::now());
-    persistence.save_sampled(0, Timestamp::now(), |record| record.chunks_done = 1);
+    persistence.checkpoint_started(
+        CheckpointStart { record, ..CheckpointStart::default() },
+        Timestamp::now(),
+    );
+    persistence.checkpoint_sampled(0, Timestamp::now(), |record| record.chunks_done = 1);
     let mut inputs = inputs();
     inputs.pool = Some(HugePoolStats { page_bytes: 2 << 20, total: 9, free: 4, reserved: 1 });
     let info = render(&telemetry, &["checkpoint"], &inputs);
     let running = fields(&info);
-    assert_eq!(running["save_progress_percent"], "25.00");
-    assert!(running["save_current"].starts_with("status=running,"));
+    assert_eq!(running["checkpoint_progress_percent"], "25.00");
+    assert!(running["checkpoint_current"].starts_with("status=running,"));
     assert_eq!(running["pool"], "page_bytes=2097152,total=9,free=4,reserved=1");
     assert!(running["fork_hold_up_usec"].starts_with("count=1,p50="));
     assert!(running["latency_string_idle_usec"].starts_with("count=2,p50=11."));
-    assert!(running["latency_string_snapshot_usec"].starts_with("count=2,p50=9."));
+    assert!(running["latency_string_checkpoint_usec"].starts_with("count=2,p50=9."));
 
-    persistence.save_finished(Timestamp::now(), |record| {
+    persistence.checkpoint_finished(Timestamp::now(), |record| {
         record.status = CheckpointStatus::Ok;
         record.thp_splits = Some(5);
         record.cow = CowStats { copied_bytes: 100, written_bytes: 40, ..CowStats::default() };
@@ -383,9 +385,9 @@ fn each_save_has_a_line_in_the_section_of_checkpoints() {
     });
     let info = render(&telemetry, &["checkpoint"], &inputs);
     let ended = fields(&info);
-    assert!(!ended.contains_key("save_current"));
+    assert!(!ended.contains_key("checkpoint_current"));
     let save: HashMap<&str, &str> =
-        ended["save_1"].split(',').filter_map(|pair| pair.split_once('=')).collect();
+        ended["checkpoint_1"].split(',').filter_map(|pair| pair.split_once('=')).collect();
     for (name, value) in [
         ("status", "ok"),
         ("hold_up_usec", "4000"),
@@ -407,8 +409,10 @@ fn a_save_with_an_undo_log_tells_nothing_of_copy_on_write() {
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
     let record = CheckpointRecord { isolation: "undo-log", ..CheckpointRecord::default() };
-    persistence
-        .save_started(CheckpointStart { record, ..CheckpointStart::default() }, Timestamp::now());
+    persistence.checkpoint_started(
+        CheckpointStart { record, ..CheckpointStart::default() },
+        Timestamp::now(),
+    );
     let undo = UndoStats {
         captures: 4,
         captured_bytes: 2048,
@@ -418,13 +422,13 @@ fn a_save_with_an_undo_log_tells_nothing_of_copy_on_write() {
         longest: Duration::from_micros(7),
         ..UndoStats::default()
     };
-    persistence.save_sampled(0, Timestamp::now(), |record| record.undo = undo);
+    persistence.checkpoint_sampled(0, Timestamp::now(), |record| record.undo = undo);
     let log = UndoLogLimits { limit: 1 << 20, block_bytes: 512 };
     let checkpoint_isolation = "undo-log".to_owned();
     let inputs = StatsSnapshot { undo, undo_log: Some(log), checkpoint_isolation, ..inputs() };
     let info = render(&telemetry, &["persistence"], &inputs);
     assert_eq!(fields(&info)["current_cow_size"], "2048");
-    persistence.save_finished(Timestamp::now(), |record| {
+    persistence.checkpoint_finished(Timestamp::now(), |record| {
         record.status = CheckpointStatus::Ok;
         record.other_page_faults = Some(31);
         record.steps.patch = Duration::from_micros(90);
@@ -437,9 +441,9 @@ fn a_save_with_an_undo_log_tells_nothing_of_copy_on_write() {
                    stall_usec=0,longest_capture_usec=7,log_bytes=2112,committed_bytes=0,\
                    reused_records=2";
     assert_eq!(ended["undo"], figures);
-    assert!(ended["save_1"].ends_with(figures), "{}", ended["save_1"]);
-    assert!(ended["save_1"].contains(",patch_usec=90,"), "{}", ended["save_1"]);
-    assert!(ended["save_1"].contains(",other_page_faults=31,"), "{}", ended["save_1"]);
+    assert!(ended["checkpoint_1"].ends_with(figures), "{}", ended["checkpoint_1"]);
+    assert!(ended["checkpoint_1"].contains(",patch_usec=90,"), "{}", ended["checkpoint_1"]);
+    assert!(ended["checkpoint_1"].contains(",other_page_faults=31,"), "{}", ended["checkpoint_1"]);
     assert_eq!((ended["undo_limit_bytes"], ended["undo_block_bytes"]), ("1048576", "512"));
     assert!(ended["undo_capture_usec"].starts_with("count=0,"));
     assert_eq!(ended["other_page_faults"], "31");

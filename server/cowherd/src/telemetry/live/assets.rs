@@ -22,9 +22,9 @@ const ASSETS: [Asset; 9] = [
     asset("/live/icon.svg", SVG, include_str!("assets/icon.svg")),
     asset("/live/page.js", SCRIPT, include_str!("assets/page.js")),
     asset("/live/chart.js", SCRIPT, include_str!("assets/chart.js")),
-    asset("/live/arena.js", SCRIPT, include_str!("assets/arena.js")),
-    asset("/live/saves.js", SCRIPT, include_str!("assets/saves.js")),
-    asset("/live/facts.js", SCRIPT, include_str!("assets/facts.js")),
+    asset("/live/occupancy_map.js", SCRIPT, include_str!("assets/occupancy_map.js")),
+    asset("/live/checkpoints.js", SCRIPT, include_str!("assets/checkpoints.js")),
+    asset("/live/memory.js", SCRIPT, include_str!("assets/memory.js")),
     asset("/live/format.js", SCRIPT, include_str!("assets/format.js")),
 ];
 

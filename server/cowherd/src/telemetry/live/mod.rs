@@ -5,7 +5,7 @@
 //!                                      |
 //!   metrics thread: watch ---- looks 10 times a second, only while somebody listens
 //!                     |                |
-//!                     |-- state --- JSON shapes; also GET /api/state, /api/saves
+//!                     |-- state --- JSON shapes; also GET /api/state, /api/checkpoints
 //!                     '-- hub ----- GET /events: hello, second, map, save
 //!   assets: GET /, /live/...
 //! ```
@@ -46,15 +46,15 @@ const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; i
 /// What answers for the page.
 pub struct LivePage {
     telemetry: Arc<Telemetry>,
-    figures: Arc<dyn StatsSource>,
+    stats_source: Arc<dyn StatsSource>,
     hub: Hub,
     watch: Mutex<Watch>,
 }
 
 impl LivePage {
     /// StatsSource from these two.
-    pub fn new(telemetry: Arc<Telemetry>, figures: Arc<dyn StatsSource>) -> Self {
-        Self { telemetry, figures, hub: Hub::default(), watch: Mutex::default() }
+    pub fn new(telemetry: Arc<Telemetry>, stats_source: Arc<dyn StatsSource>) -> Self {
+        Self { telemetry, stats_source, hub: Hub::default(), watch: Mutex::default() }
     }
 
     /// Sends events to all who listen; never ends.
@@ -77,8 +77,8 @@ impl LivePage {
         let response = match path {
             "/events" if method == Method::GET => return Some(self.listen()),
             "/events" => whole(StatusCode::OK, EVENTS, Bytes::new()),
-            "/api/state" => json(&state::State::now(&self.telemetry, &*self.figures)),
-            "/api/saves" => json(&state::saves(&self.telemetry)),
+            "/api/state" => json(&state::State::now(&self.telemetry, &*self.stats_source)),
+            "/api/checkpoints" => json(&state::saves(&self.telemetry)),
             _ => {
                 let asset = assets::find(path)?;
                 whole(StatusCode::OK, asset.content_type, asset.text.into())
@@ -91,7 +91,8 @@ impl LivePage {
         if !self.hub.is_heard() {
             *self.watch.lock() = Watch::new(&self.telemetry);
         }
-        let hello = || hub::event("hello", &state::Hello::now(&self.telemetry, &*self.figures));
+        let hello =
+            || hub::event("hello", &state::Hello::now(&self.telemetry, &*self.stats_source));
         match self.hub.join(hello) {
             Some((feed, let_go)) => {
                 (answer(StatusCode::OK, EVENTS, Either::Right(feed)), Some(let_go))

@@ -159,13 +159,13 @@ mod tests {
         let histogram = Histogram::default();
         let mut seconds = SecondHistory::default();
         histogram.record(1_000_000);
-        seconds.tick(0, 100, || (histogram.snapshot(), 1_000_000));
+        seconds.tick(0, 100, || (histogram.distribution(), 1_000_000));
         (0..990).for_each(|_| histogram.record(1024));
         (0..9).for_each(|_| histogram.record(65_536));
         histogram.record(3_000_000);
         seconds.tick(500_000, 600, || unreachable!("the second is not over"));
-        seconds.tick(1_000_000, 1100, || (histogram.snapshot(), 3_000_000));
-        seconds.tick(2_000_000, 1100, || (histogram.snapshot(), 0));
+        seconds.tick(1_000_000, 1100, || (histogram.distribution(), 3_000_000));
+        seconds.tick(2_000_000, 1100, || (histogram.distribution(), 0));
         let (count, list) = seconds.after(0);
         assert_eq!((count, list.len()), (2, 2));
         let micros = |duration: Option<Duration>| duration.map(|it| it.as_nanos() / 1000);
@@ -181,9 +181,9 @@ mod tests {
     fn no_percentile_is_above_the_longest() {
         let histogram = Histogram::default();
         let mut seconds = SecondHistory::default();
-        seconds.tick(0, 0, || (histogram.snapshot(), 0));
+        seconds.tick(0, 0, || (histogram.distribution(), 0));
         histogram.record(1_100_000);
-        seconds.tick(1_000_000, 1, || (histogram.snapshot(), 1_100_000));
+        seconds.tick(1_000_000, 1, || (histogram.distribution(), 1_100_000));
         let (_, list) = seconds.after(0);
         let exact = Some(Duration::from_micros(1100));
         assert_eq!((list[0].p50, list[0].p999, list[0].max), (exact, exact, exact));

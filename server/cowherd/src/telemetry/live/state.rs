@@ -27,12 +27,12 @@ pub(super) struct Hello {
 }
 
 impl Hello {
-    pub(super) fn now(telemetry: &Telemetry, figures: &dyn StatsSource) -> Self {
+    pub(super) fn now(telemetry: &Telemetry, stats_source: &dyn StatsSource) -> Self {
         Self {
-            state: State::now(telemetry, figures),
+            state: State::now(telemetry, stats_source),
             seconds: telemetry.seconds_after(0).1,
             saves: saves(telemetry),
-            map: MapView::now(figures),
+            map: MapView::now(stats_source),
         }
     }
 }
@@ -47,7 +47,7 @@ pub(super) struct Saves {
 
 pub(super) fn saves(telemetry: &Telemetry) -> Saves {
     let persistence = telemetry.persistence();
-    let running = persistence.view(Timestamp::now(), 0).saving;
+    let running = persistence.status(Timestamp::now(), 0).saving;
     Saves {
         running: running.map(|saving| {
             // Between two samples time goes on.
@@ -92,8 +92,8 @@ pub(super) struct MapView {
 }
 
 impl MapView {
-    pub(super) fn now(figures: &dyn StatsSource) -> Self {
-        let map = figures.arena_map(CELLS);
+    pub(super) fn now(stats_source: &dyn StatsSource) -> Self {
+        let map = stats_source.occupancy_map(CELLS);
         let bytes: Vec<u8> = map.cells.iter().map(|OccupancyCell(bits)| *bits).collect();
         Self { chunks_per_cell: map.chunks_per_cell, cells: STANDARD.encode(bytes) }
     }
@@ -109,8 +109,8 @@ pub(super) struct State {
     threads: usize,
     clients: u64,
     keys: u64,
-    changes_since_last_save: u64,
-    last_save_ms: i64,
+    changes_since_checkpoint: u64,
+    last_checkpoint_ms: i64,
     arena: Arena,
     isolation: String,
     memory: Memory,
@@ -144,7 +144,7 @@ struct Memory {
 struct Thp {
     setting: String,
     splits: u64,
-    healed: u64,
+    collapsed: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -186,10 +186,10 @@ impl UndoCost {
 }
 
 impl State {
-    pub(super) fn now(telemetry: &Telemetry, figures: &dyn StatsSource) -> Self {
+    pub(super) fn now(telemetry: &Telemetry, stats_source: &dyn StatsSource) -> Self {
         let now = Timestamp::now();
-        let inputs = figures.figures();
-        let view = telemetry.persistence().view(now, inputs.counters.changes);
+        let inputs = stats_source.stats_snapshot();
+        let view = telemetry.persistence().status(now, inputs.counters.changes);
         Self {
             version: env!("CARGO_PKG_VERSION"),
             now_ms: now.wall_ms,
@@ -198,8 +198,8 @@ impl State {
             threads: inputs.server.threads,
             clients: telemetry.totals().clients(),
             keys: inputs.databases.iter().map(|database| database.keys).sum(),
-            changes_since_last_save: view.changes_since_last_save,
-            last_save_ms: view.last_save_ms,
+            changes_since_checkpoint: view.changes_since_checkpoint,
+            last_checkpoint_ms: view.last_checkpoint_ms,
             memory: Memory {
                 used_bytes: inputs.memory.used,
                 peak_bytes: telemetry.peak_memory().max(inputs.memory.used),
@@ -233,7 +233,7 @@ impl From<ArenaStats> for Arena {
 
 impl From<ThpStats> for Thp {
     fn from(figures: ThpStats) -> Self {
-        Self { setting: figures.setting, splits: figures.splits, healed: figures.healed }
+        Self { setting: figures.setting, splits: figures.splits, collapsed: figures.collapsed }
     }
 }
 

@@ -17,13 +17,13 @@ use crate::telemetry::{
 struct Counting(AtomicUsize);
 
 impl StatsSource for Counting {
-    fn figures(&self) -> StatsSnapshot {
+    fn stats_snapshot(&self) -> StatsSnapshot {
         let undo_log = Some(UndoLogLimits { limit: 4096, block_bytes: 512 });
         StatsSnapshot { undo_log, ..StatsSnapshot::default() }
     }
 
-    fn arena_map(&self, most: usize) -> OccupancyMap {
-        assert!(most >= 2);
+    fn occupancy_map(&self, max_cells: usize) -> OccupancyMap {
+        assert!(max_cells >= 2);
         let looks = self.0.fetch_add(1, Relaxed);
         let heat = OccupancyCell::new(OccupancyCell::USED | OccupancyCell::AT_FORK, looks as u64);
         OccupancyMap { chunks_per_cell: 3, cells: vec![heat, OccupancyCell(0)] }
@@ -85,8 +85,8 @@ async fn each_file_of_the_page_is_served_with_a_strict_policy() {
 async fn saves_and_state_are_told_as_json() {
     let (telemetry, _, live) = live();
     let persistence = telemetry.persistence();
-    persistence.save_started(CheckpointStart::default(), Timestamp::now());
-    persistence.save_finished(Timestamp::now(), |record| {
+    persistence.checkpoint_started(CheckpointStart::default(), Timestamp::now());
+    persistence.checkpoint_finished(Timestamp::now(), |record| {
         record.status = CheckpointStatus::Failed;
         record.error = Some("the disk is full".to_owned());
         record.cow.copied_bytes = 4096;
@@ -95,9 +95,9 @@ async fn saves_and_state_are_told_as_json() {
         record.undo.written_bytes = 64;
         record.undo.reused_records = 7;
     });
-    persistence.save_started(CheckpointStart::default(), Timestamp::now());
+    persistence.checkpoint_started(CheckpointStart::default(), Timestamp::now());
     let saves: serde_json::Value =
-        serde_json::from_str(&body(get(&live, "/api/saves").0).await).unwrap();
+        serde_json::from_str(&body(get(&live, "/api/checkpoints").0).await).unwrap();
     assert_eq!(saves["running"]["number"], 2);
     assert_eq!(saves["ended"][0]["status"], "failed");
     assert_eq!(saves["ended"][0]["error"], "the disk is full");
@@ -144,13 +144,14 @@ async fn a_listener_is_told_everything_and_then_what_changes() {
     let persistence = telemetry.persistence();
     let record = CheckpointRecord { chunks: 4, ..CheckpointRecord::default() };
     let start = CheckpointStart { record, ..CheckpointStart::default() };
-    persistence.save_started(start, Timestamp::now());
+    persistence.checkpoint_started(start, Timestamp::now());
     assert_eq!(next(&mut feed, "save").await["phase"], "start");
-    persistence.save_sampled(0, Timestamp::now(), |record| record.chunks_done = 3);
+    persistence.checkpoint_sampled(0, Timestamp::now(), |record| record.chunks_done = 3);
     let progress = next(&mut feed, "save").await;
     assert_eq!((&progress["phase"], &progress["chunks"]), (&"progress".into(), &4.into()));
     assert!(next(&mut feed, "map").await["cells"].is_string(), "looked at while a save runs");
-    persistence.save_finished(Timestamp::now(), |record| record.status = CheckpointStatus::Ok);
+    persistence
+        .checkpoint_finished(Timestamp::now(), |record| record.status = CheckpointStatus::Ok);
     loop {
         let save = next(&mut feed, "save").await;
         if save["phase"] == "end" {

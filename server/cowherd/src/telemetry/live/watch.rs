@@ -60,7 +60,7 @@ pub(super) struct Watch {
 impl Watch {
     /// Of a listener who is told everything right after this.
     pub(super) fn new(telemetry: &Telemetry) -> Self {
-        let view = telemetry.persistence().view(Timestamp::now(), 0);
+        let view = telemetry.persistence().status(Timestamp::now(), 0);
         Self {
             seconds: telemetry.seconds_after(u64::MAX).0,
             running: view.saving.map(|saving| saving.record),
@@ -83,7 +83,7 @@ impl Watch {
         if new.is_empty() {
             return;
         }
-        let state = State::now(&live.telemetry, &*live.figures);
+        let state = State::now(&live.telemetry, &*live.stats_source);
         for second in &new {
             live.hub.send(&event("second", &SecondEvent { second, state: &state }));
         }
@@ -94,7 +94,7 @@ impl Watch {
             live.hub.send(&event("save", &SaveEvent { phase, save: SaveView::of(record) }));
         };
         let persistence = live.telemetry.persistence();
-        let view = persistence.view(Timestamp::now(), 0);
+        let view = persistence.status(Timestamp::now(), 0);
         let last = view.last.as_ref().map(key);
         if last != self.last {
             let history = persistence.history();
@@ -124,7 +124,7 @@ impl Watch {
             return;
         }
         self.map_looked = Some(Instant::now());
-        let map = MapView::now(&*live.figures);
+        let map = MapView::now(&*live.stats_source);
         if self.map.as_ref() != Some(&map) {
             live.hub.send(&event("map", &map));
             self.map = Some(map);

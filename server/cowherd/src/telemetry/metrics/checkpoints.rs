@@ -1,5 +1,5 @@
 //! Our own metrics of saves and of what copy-on-write and the undo log cost: `cowherd_cow_*`,
-//! `cowherd_undo_*`, `cowherd_fork_*`, `cowherd_save_*`, and the pages behind them.
+//! `cowherd_undo_*`, `cowherd_fork_*`, `cowherd_checkpoint_*`, and the pages behind them.
 //! Those of one save, the last, are in `last_save`.
 
 use super::Collected;
@@ -119,69 +119,77 @@ fn forks(out: &mut Families, collected: &Collected<'_>) {
 
 fn saves(out: &mut Families, collected: &Collected<'_>) {
     let (view, totals) = (&collected.view, &collected.view.totals);
-    out.counter("cowherd_saves_total", "Saves begun", totals.begun);
-    out.counter("cowherd_saves_failed_total", "Saves that failed", totals.failed);
+    out.counter("cowherd_checkpoints_total", "Saves begun", totals.begun);
+    out.counter("cowherd_checkpoints_failed_total", "Saves that failed", totals.failed);
     out.counters(
-        "cowherd_save_steps_seconds_total",
+        "cowherd_checkpoint_steps_seconds_total",
         "Where the time of those went that wrote images",
         totals.steps.named().map(|(step, took)| ([("step", step)], took.as_secs_f64())),
     );
     out.counter(
-        "cowherd_save_raw_bytes_total",
+        "cowherd_checkpoint_raw_bytes_total",
         "Bytes of memory that saves wrote",
         totals.raw_bytes,
     );
-    out.counter("cowherd_save_image_bytes_total", "Bytes of their images", totals.image_bytes);
     out.counter(
-        "cowherd_save_other_page_faults_total",
+        "cowherd_checkpoint_image_bytes_total",
+        "Bytes of their images",
+        totals.image_bytes,
+    );
+    out.counter(
+        "cowherd_checkpoint_other_page_faults_total",
         "Minor page faults of the server's threads during saves that cowherd_cow_* does not count",
         totals.other_page_faults,
     );
     out.gauge("cowherd_image_bytes", "Size of the image on disk", view.image_bytes);
     out.gauge(
-        "cowherd_unsaved_changes",
+        "cowherd_changes_since_checkpoint",
         "Changes that the last save does not hold",
-        view.changes_since_last_save,
+        view.changes_since_checkpoint,
     );
 }
 
 fn running_save(out: &mut Families, collected: &Collected<'_>) {
     let saving = collected.view.saving.as_ref();
     let record = saving.map(|saving| saving.record.clone()).unwrap_or_default();
-    out.gauge("cowherd_save_running", "1 while a save runs", u64::from(saving.is_some()));
+    out.gauge("cowherd_checkpoint_running", "1 while a save runs", u64::from(saving.is_some()));
     out.gauge(
-        "cowherd_save_progress_ratio",
+        "cowherd_checkpoint_progress_ratio",
         "Share of the chunks that the running save has written",
         saving.map_or(0.0, |saving| saving.progress()),
     );
     out.gauge(
-        "cowherd_save_elapsed_seconds",
+        "cowherd_checkpoint_elapsed_seconds",
         "How long the running save has taken",
         saving.map_or(0.0, |saving| saving.elapsed.as_secs_f64()),
     );
     out.gauge(
-        "cowherd_save_cow_bytes",
+        "cowherd_checkpoint_cow_bytes",
         "Bytes copied so far because they changed during the running save",
         record.cow.copied_bytes,
     );
     out.gauge(
-        "cowherd_save_cow_faults",
+        "cowherd_checkpoint_cow_faults",
         "Pages copied so far because they changed during the running save",
         record.cow.faults,
     );
     out.gauge(
-        "cowherd_save_undo_captures",
+        "cowherd_checkpoint_undo_captures",
         "Blocks captured so far in the running save",
         record.undo.captures,
     );
-    out.gauge("cowherd_save_undo_captured_bytes", "Bytes of them", record.undo.captured_bytes);
     out.gauge(
-        "cowherd_save_undo_log_bytes",
+        "cowherd_checkpoint_undo_captured_bytes",
+        "Bytes of them",
+        record.undo.captured_bytes,
+    );
+    out.gauge(
+        "cowherd_checkpoint_undo_log_bytes",
         "High water of the running save's undo log",
         record.undo.log_bytes,
     );
     out.gauge(
-        "cowherd_save_extra_memory_bytes",
+        "cowherd_checkpoint_extra_memory_bytes",
         "Memory that the running save has taken beyond what the server had",
         record.extra_memory_bytes,
     );
@@ -198,7 +206,7 @@ fn pages(out: &mut Families, collected: &Collected<'_>) {
     }
     let splits = thp.splits;
     out.counter("cowherd_thp_splits_total", "Huge pages that writers split in saves", splits);
-    out.counter("cowherd_thp_healed_total", "Huge pages made whole again", thp.healed);
+    out.counter("cowherd_thp_collapsed_total", "Huge pages made whole again", thp.collapsed);
     let Some(pool) = pool else { return };
     let size = pool.page_bytes.to_string();
     let state = |state, pages| ([("page_size", size.as_str()), ("state", state)], pages);

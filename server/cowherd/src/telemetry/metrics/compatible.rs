@@ -101,16 +101,16 @@ fn persistence(out: &mut Families, collected: &Collected<'_>) {
     out.gauge(
         "redis_rdb_changes_since_last_save",
         "Changes that the last save does not hold",
-        view.changes_since_last_save,
+        view.changes_since_checkpoint,
     );
     let running = u64::from(saving.is_some());
     out.gauge("redis_rdb_bgsave_in_progress", "1 while a save runs", running);
     out.gauge(
         "redis_rdb_last_save_timestamp_seconds",
         "When the last save succeeded, since 1970",
-        view.last_save_ms.div_euclid(1000) as f64,
+        view.last_checkpoint_ms.div_euclid(1000) as f64,
     );
-    let succeeded = u64::from(!view.last_save_failed);
+    let succeeded = u64::from(!view.last_checkpoint_failed);
     out.gauge("redis_rdb_last_bgsave_status", "1 unless the last save failed", succeeded);
     out.gauge(
         "redis_rdb_last_bgsave_duration_sec",

@@ -102,7 +102,7 @@ impl Drop for MetricsServer {
 /// Listens on an address and serves from now on. Port 0 takes any that is free.
 pub fn serve(
     telemetry: Arc<Telemetry>,
-    figures: Arc<dyn StatsSource>,
+    stats_source: Arc<dyn StatsSource>,
     address: SocketAddr,
 ) -> Result<MetricsServer, MetricsError> {
     let refused = |source| MetricsError::Listen { address, source };
@@ -117,8 +117,8 @@ pub fn serve(
         let _inside = runtime.enter();
         TcpListener::from_std(listener).map_err(refused)?
     };
-    let live = Arc::new(LivePage::new(Arc::clone(&telemetry), Arc::clone(&figures)));
-    let routes = Arc::new(Routes { source: Source { telemetry, figures }, live });
+    let live = Arc::new(LivePage::new(Arc::clone(&telemetry), Arc::clone(&stats_source)));
+    let routes = Arc::new(Routes { source: Source { telemetry, stats_source }, live });
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("metrics".to_owned())

@@ -8,11 +8,11 @@ use crate::telemetry::{OccupancyMap, RestoreReport, StatsSnapshot};
 struct Nothing;
 
 impl StatsSource for Nothing {
-    fn figures(&self) -> StatsSnapshot {
+    fn stats_snapshot(&self) -> StatsSnapshot {
         StatsSnapshot::default()
     }
 
-    fn arena_map(&self, _most: usize) -> OccupancyMap {
+    fn occupancy_map(&self, _max_cells: usize) -> OccupancyMap {
         OccupancyMap::default()
     }
 }

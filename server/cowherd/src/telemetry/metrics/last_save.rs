@@ -1,4 +1,4 @@
-//! Our own metrics of the last save: `cowherd_last_save_*`.
+//! Our own metrics of the last save: `cowherd_last_checkpoint_*`.
 
 use super::Collected;
 use super::families::Families;
@@ -17,27 +17,27 @@ pub(super) fn emit(out: &mut Families, collected: &Collected<'_>) {
 fn last_save(out: &mut Families, collected: &Collected<'_>) {
     let view = &collected.view;
     out.gauge(
-        "cowherd_last_save_success",
+        "cowherd_last_checkpoint_success",
         "1 unless the last save failed",
-        u64::from(!view.last_save_failed),
+        u64::from(!view.last_checkpoint_failed),
     );
     out.gauge(
-        "cowherd_last_save_timestamp_seconds",
+        "cowherd_last_checkpoint_timestamp_seconds",
         "When the last save succeeded (or the server started), since 1970",
-        view.last_save_ms as f64 / 1e3,
+        view.last_checkpoint_ms as f64 / 1e3,
     );
     out.gauge(
-        "cowherd_last_save_duration_seconds",
+        "cowherd_last_checkpoint_duration_seconds",
         "How long the last save took",
         view.last_duration.unwrap_or_default().as_secs_f64(),
     );
     out.gauge(
-        "cowherd_last_save_cow_bytes",
+        "cowherd_last_checkpoint_cow_bytes",
         "Bytes that the kernel copied because they changed during the last save",
         view.last_cow_bytes,
     );
     out.gauge(
-        "cowherd_last_save_undo_captured_bytes",
+        "cowherd_last_checkpoint_undo_captured_bytes",
         "Bytes that the undo log captured because they changed during the last save",
         view.last_undo_bytes,
     );
@@ -47,24 +47,24 @@ fn last_save(out: &mut Families, collected: &Collected<'_>) {
 fn counts(out: &mut Families, last: &CheckpointRecord) {
     let (cow, undo) = (&last.cow, &last.undo);
     for (name, help, value) in [
-        ("cowherd_last_save_cow_faults", "Pages copied during the last save", cow.faults),
-        ("cowherd_last_save_written_bytes", "Bytes written during it", last.written_bytes()),
-        ("cowherd_last_save_raw_bytes", "Bytes of memory that it wrote", last.raw_bytes),
-        ("cowherd_last_save_image_bytes", "Bytes of its image", last.image_bytes),
+        ("cowherd_last_checkpoint_cow_faults", "Pages copied during the last save", cow.faults),
+        ("cowherd_last_checkpoint_written_bytes", "Bytes written during it", last.written_bytes()),
+        ("cowherd_last_checkpoint_raw_bytes", "Bytes of memory that it wrote", last.raw_bytes),
+        ("cowherd_last_checkpoint_image_bytes", "Bytes of its image", last.image_bytes),
         (
-            "cowherd_last_save_extra_memory_bytes",
+            "cowherd_last_checkpoint_extra_memory_bytes",
             "The most memory that it took beyond what the server had",
             last.extra_memory_bytes,
         ),
-        ("cowherd_last_save_undo_captures", "Blocks captured during it", undo.captures),
-        ("cowherd_last_save_undo_log_bytes", "High water of its undo log", undo.log_bytes),
+        ("cowherd_last_checkpoint_undo_captures", "Blocks captured during it", undo.captures),
+        ("cowherd_last_checkpoint_undo_log_bytes", "High water of its undo log", undo.log_bytes),
         (
-            "cowherd_last_save_undo_committed_bytes",
+            "cowherd_last_checkpoint_undo_committed_bytes",
             "Memory that its undo log took, what was made ready ahead of its use included",
             undo.committed_bytes,
         ),
         (
-            "cowherd_last_save_undo_reused_records",
+            "cowherd_last_checkpoint_undo_reused_records",
             "Records written where an older one had stood",
             undo.reused_records,
         ),
@@ -77,48 +77,48 @@ fn durations(out: &mut Families, last: &CheckpointRecord) {
     let (cow, undo) = (&last.cow, &last.undo);
     for (name, help, value) in [
         (
-            "cowherd_last_save_cow_stall_seconds",
+            "cowherd_last_checkpoint_cow_stall_seconds",
             "Time that writers stood still during it",
             cow.stall.as_secs_f64(),
         ),
         (
-            "cowherd_last_save_cow_longest_fault_seconds",
+            "cowherd_last_checkpoint_cow_longest_fault_seconds",
             "The longest copy-on-write fault during it",
             cow.longest.as_secs_f64(),
         ),
         (
-            "cowherd_last_save_cow_amplification_ratio",
+            "cowherd_last_checkpoint_cow_amplification_ratio",
             "Bytes copied for each byte written during it",
             cow.amplification(),
         ),
         (
-            "cowherd_last_save_undo_stall_seconds",
+            "cowherd_last_checkpoint_undo_stall_seconds",
             "Time that writers spent on capturing during it",
             undo.stall.as_secs_f64(),
         ),
         (
-            "cowherd_last_save_undo_longest_capture_seconds",
+            "cowherd_last_checkpoint_undo_longest_capture_seconds",
             "The longest that one change spent on capturing during it",
             undo.longest.as_secs_f64(),
         ),
         (
-            "cowherd_last_save_undo_amplification_ratio",
+            "cowherd_last_checkpoint_undo_amplification_ratio",
             "Bytes captured for each byte written during it",
             undo.amplification(),
         ),
         (
-            "cowherd_last_save_bytes_per_second",
+            "cowherd_last_checkpoint_bytes_per_second",
             "Bytes of memory that it wrote in a second",
             last.bytes_per_second(),
         ),
         (
-            "cowherd_last_save_safepoint_wait_seconds",
+            "cowherd_last_checkpoint_safepoint_wait_seconds",
             "How long it waited for the safepoint",
             last.safepoint_wait.as_secs_f64(),
         ),
-        ("cowherd_last_save_fork_seconds", "How long fork(2) took", last.fork.as_secs_f64()),
+        ("cowherd_last_checkpoint_fork_seconds", "How long fork(2) took", last.fork.as_secs_f64()),
         (
-            "cowherd_last_save_hold_up_seconds",
+            "cowherd_last_checkpoint_hold_up_seconds",
             "How long its fork held up the clients",
             last.hold_up.as_secs_f64(),
         ),
@@ -126,7 +126,7 @@ fn durations(out: &mut Families, last: &CheckpointRecord) {
         out.gauge(name, help, value);
     }
     out.gauges(
-        "cowherd_last_save_step_seconds",
+        "cowherd_last_checkpoint_step_seconds",
         "Where the time of its writer went",
         last.steps.named().map(|(step, took)| ([("step", step)], took.as_secs_f64())),
     );
@@ -138,7 +138,7 @@ fn causes(out: &mut Families, last: &CheckpointRecord) {
         stall.filter(|stall| stall.cause == cause).map_or(0.0, |stall| stall.took.as_secs_f64())
     };
     out.gauges(
-        "cowherd_last_save_longest_stall_seconds",
+        "cowherd_last_checkpoint_longest_stall_seconds",
         "The longest that a client waited for one command during it, under what caused it",
         StallCause::ALL.map(|cause| ([("cause", cause.name())], share(cause))),
     );
@@ -147,22 +147,22 @@ fn causes(out: &mut Families, last: &CheckpointRecord) {
 fn pages(out: &mut Families, last: &CheckpointRecord) {
     for (name, help, value) in [
         (
-            "cowherd_last_save_huge_before_bytes",
+            "cowherd_last_checkpoint_huge_before_bytes",
             "Bytes of the arena on huge pages at its fork",
             last.huge_before_bytes,
         ),
         (
-            "cowherd_last_save_huge_after_bytes",
+            "cowherd_last_checkpoint_huge_after_bytes",
             "Bytes of the arena on huge pages at its end",
             last.huge_after_bytes,
         ),
         (
-            "cowherd_last_save_thp_splits",
+            "cowherd_last_checkpoint_thp_splits",
             "Transparent huge pages that writers split during it",
             last.thp_splits,
         ),
         (
-            "cowherd_last_save_other_page_faults",
+            "cowherd_last_checkpoint_other_page_faults",
             "Minor page faults of the server's threads during it that cowherd_cow_* does not count",
             last.other_page_faults,
         ),

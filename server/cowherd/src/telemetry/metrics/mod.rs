@@ -47,7 +47,7 @@ impl<'a> Collected<'a> {
     fn new(telemetry: &'a Telemetry, inputs: StatsSnapshot) -> Self {
         let now = Timestamp::now();
         let commands = telemetry.commands().map(|(number, name)| (name, telemetry.command(number)));
-        let view = telemetry.persistence().view(now, inputs.counters.changes);
+        let view = telemetry.persistence().status(now, inputs.counters.changes);
         Self {
             telemetry,
             inputs,
@@ -65,7 +65,7 @@ impl<'a> Collected<'a> {
 /// Where metrics come from.
 struct Source {
     telemetry: Arc<Telemetry>,
-    figures: Arc<dyn StatsSource>,
+    stats_source: Arc<dyn StatsSource>,
 }
 
 impl fmt::Debug for Source {
@@ -76,7 +76,7 @@ impl fmt::Debug for Source {
 
 impl Source {
     fn collect(&self) -> Families {
-        let collected = Collected::new(&self.telemetry, self.figures.figures());
+        let collected = Collected::new(&self.telemetry, self.stats_source.stats_snapshot());
         let mut families = Families::default();
         own::emit(&mut families, &collected);
         checkpoints::emit(&mut families, &collected);

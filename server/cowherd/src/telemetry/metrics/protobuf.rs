@@ -212,7 +212,7 @@ mod tests {
         let mut families = Families::default();
         families.counters("a_bytes_total", "Bytes", [([("x", "y")], 7_u64)]);
         families.gauge("b_ratio", "Share", 0.5);
-        families.histogram("t_seconds", "Time", &times.snapshot());
+        families.histogram("t_seconds", "Time", &times.distribution());
         let read = decode(&delimited(&families));
         let heads: Vec<_> =
             read.iter().map(|f| (f.name.as_str(), f.kind.unwrap(), f.unit.as_str())).collect();

@@ -15,12 +15,12 @@ const CATALOGUE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../..
 struct TwoDatabases;
 
 impl StatsSource for TwoDatabases {
-    fn figures(&self) -> StatsSnapshot {
+    fn stats_snapshot(&self) -> StatsSnapshot {
         let database = |number| DatabaseStats { number, keys: 3, expires: 2, avg_ttl_ms: 1500 };
         StatsSnapshot {
             databases: vec![database(0), database(7)],
             arena: ArenaStats { cow_page_bytes: 2 << 20, ..ArenaStats::default() },
-            thp: ThpStats { setting: "madvise".to_owned(), splits: 1, healed: 1 },
+            thp: ThpStats { setting: "madvise".to_owned(), splits: 1, collapsed: 1 },
             pool: Some(HugePoolStats { page_bytes: 2 << 20, total: 9, free: 4, reserved: 1 }),
             undo: UndoStats { captures: 5, captured_bytes: 2500, written_bytes: 100, ..UNDO },
             undo_captures: captures(),
@@ -29,7 +29,7 @@ impl StatsSource for TwoDatabases {
         }
     }
 
-    fn arena_map(&self, _most: usize) -> OccupancyMap {
+    fn occupancy_map(&self, _max_cells: usize) -> OccupancyMap {
         OccupancyMap::default()
     }
 }
@@ -49,7 +49,7 @@ const UNDO: UndoStats = UndoStats {
 fn captures() -> Distribution {
     let times = Histogram::default();
     [1000, 1500].into_iter().for_each(|nanos| times.record(nanos));
-    times.snapshot()
+    times.distribution()
 }
 
 /// A source with at least one series in each family.
@@ -63,13 +63,13 @@ fn source() -> Source {
     recorder.error(b"-ERR no");
     telemetry.set_slow(0, 10, 1);
     telemetry.latency_event(LatencyEvent::Fork, std::time::Duration::from_millis(3));
-    telemetry.persistence().forked(ForkTimes {
+    telemetry.persistence().fork_finished(ForkTimes {
         hold_up: std::time::Duration::from_micros(100),
         ..ForkTimes::default()
     });
     let start = CheckpointStart { pid: 7, ..CheckpointStart::default() };
-    telemetry.persistence().save_started(start, Timestamp::now());
-    telemetry.persistence().save_finished(Timestamp::now(), |record| {
+    telemetry.persistence().checkpoint_started(start, Timestamp::now());
+    telemetry.persistence().checkpoint_finished(Timestamp::now(), |record| {
         record.status = CheckpointStatus::Ok;
         record.longest_stall = Some(LongestStall {
             took: std::time::Duration::from_millis(250),
@@ -84,9 +84,11 @@ fn source() -> Source {
     });
     let record = CheckpointRecord { chunks: 4, ..CheckpointRecord::default() };
     let start = CheckpointStart { pid: 1, record, ..CheckpointStart::default() };
-    telemetry.persistence().save_started(start, Timestamp::now());
-    telemetry.persistence().save_sampled(1, Timestamp::now(), |record| record.chunks_done = 1);
-    Source { telemetry, figures: Arc::new(TwoDatabases) }
+    telemetry.persistence().checkpoint_started(start, Timestamp::now());
+    telemetry
+        .persistence()
+        .checkpoint_sampled(1, Timestamp::now(), |record| record.chunks_done = 1);
+    Source { telemetry, stats_source: Arc::new(TwoDatabases) }
 }
 
 fn plain() -> String {
@@ -190,26 +192,26 @@ fn values_and_labels_are_written() {
         "cowherd_commands_failed_total{command=\"get\"} 1",
         "cowherd_errors_total{error=\"ERR\"} 1",
         "cowherd_keys{db=\"db7\"} 3",
-        "cowherd_save_progress_ratio 0.25",
+        "cowherd_checkpoint_progress_ratio 0.25",
         "cowherd_command_duration_seconds_bucket{family=\"string\",phase=\"idle\",le=\"+Inf\"} 4",
         "cowherd_command_duration_seconds_count{family=\"string\",phase=\"idle\"} 4",
-        "cowherd_last_save_longest_stall_seconds{cause=\"cow-fault\"} 0.25",
-        "cowherd_last_save_longest_stall_seconds{cause=\"fork\"} 0",
-        "cowherd_last_save_longest_stall_seconds{cause=\"undo-capture\"} 0",
+        "cowherd_last_checkpoint_longest_stall_seconds{cause=\"cow-fault\"} 0.25",
+        "cowherd_last_checkpoint_longest_stall_seconds{cause=\"fork\"} 0",
+        "cowherd_last_checkpoint_longest_stall_seconds{cause=\"undo-capture\"} 0",
         "cowherd_undo_captures_total 5",
         "cowherd_undo_amplification_ratio 25",
         "cowherd_undo_limit_bytes 1048576",
         "cowherd_undo_block_bytes 512",
         "cowherd_undo_reused_records_total 1",
         "cowherd_undo_capture_duration_seconds_count 2",
-        "cowherd_last_save_undo_captures 3",
-        "cowherd_last_save_undo_log_bytes 1548",
-        "cowherd_last_save_undo_amplification_ratio 5",
-        "cowherd_last_save_undo_stall_seconds 0.002",
-        "cowherd_last_save_written_bytes 300",
-        "cowherd_last_save_other_page_faults 9",
-        "cowherd_save_other_page_faults_total 9",
-        "cowherd_last_save_cow_bytes 0",
+        "cowherd_last_checkpoint_undo_captures 3",
+        "cowherd_last_checkpoint_undo_log_bytes 1548",
+        "cowherd_last_checkpoint_undo_amplification_ratio 5",
+        "cowherd_last_checkpoint_undo_stall_seconds 0.002",
+        "cowherd_last_checkpoint_written_bytes 300",
+        "cowherd_last_checkpoint_other_page_faults 9",
+        "cowherd_checkpoint_other_page_faults_total 9",
+        "cowherd_last_checkpoint_cow_bytes 0",
         "redis_rdb_last_cow_size_bytes 1500",
         "cowherd_latency_event_max_seconds{event=\"fork\"} 0.003",
         "cowherd_hugetlb_pool_pages{page_size=\"2097152\",state=\"used\"} 5",
@@ -246,7 +248,7 @@ fn the_accept_header_is_weighed() {
         ("text/plain;version=0.0.4", Format::Plain),
         (open, Format::OpenMetrics),
         ("application/openmetrics-text; version=1.0.0; charset=utf-8", Format::OpenMetrics),
-        ("Application/OpenMetrics-TextWriter;Q=0.5, text/plain;q=0.2", Format::OpenMetrics),
+        ("Application/OpenMetrics-Text;Q=0.5, text/plain;q=0.2", Format::OpenMetrics),
         ("application/openmetrics-text;q=0.2,text/plain;q=0.75", Format::Plain),
         ("application/openmetrics-text;q=0", Format::Plain),
         ("application/openmetrics-text;q=0.000,*/*", Format::Plain),

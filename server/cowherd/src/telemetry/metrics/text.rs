@@ -168,7 +168,7 @@ mod tests {
         let all = [2_000, 2_100, 1_000_000_000, 90_000_000_000];
         all.iter().for_each(|nanos| times.record(*nanos));
         let mut families = Families::default();
-        families.histogram("t_seconds", "Time", &times.snapshot());
+        families.histogram("t_seconds", "Time", &times.distribution());
         let text = plain(&families);
         let count = |line: &str| text.lines().filter(|found| *found == line).count();
         assert_eq!(count("t_seconds_bucket{le=\"1.0\"} 3"), 1, "{text}");

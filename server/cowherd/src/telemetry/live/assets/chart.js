@@ -1,6 +1,6 @@
 // Latency and rate over time: one drawing in SVG, renewed once a second.
 
-import { byId, count, duration, make, makeSvg, say, time } from "./format.js";
+import { byId, count, duration, make, makeSvg, setText, time } from "./format.js";
 
 const KEPT = 600;
 const GAP_MS = 2600;
@@ -16,7 +16,7 @@ const RATE_GAP = 30;
 // The least that the scale of durations spans: a microsecond to a millisecond.
 const DECADES = [-6, -3];
 
-// A path through the points; null lifts the pen.
+// An SVG path through the points; a null point leaves a gap.
 function line(points) {
   let pen = "M";
   let path = "";
@@ -59,7 +59,7 @@ function roundUp(value) {
 export class Chart {
   constructor() {
     this.seconds = [];
-    this.saves = [];
+    this.checkpoints = [];
     // Minutes shown, once somebody has chosen; the index of the second pointed at.
     this.chosen = null;
     this.cursor = null;
@@ -89,15 +89,17 @@ export class Chart {
   }
 
   // Drawn together with the next second, at the latest.
-  setSaves(saves) {
-    const changed = saves.length !== this.saves.length;
-    this.saves = saves;
+  setCheckpoints(checkpoints) {
+    const changed = checkpoints.length !== this.checkpoints.length;
+    this.checkpoints = checkpoints;
     if (changed) this.draw();
   }
 
   build() {
     const layer = (name) => makeSvg("g", { class: name });
-    this.layers = { saves: layer("saves"), grid: layer("grid"), labels: layer("labels") };
+    this.layers = {
+      checkpoints: layer("checkpoints"), grid: layer("grid"), labels: layer("labels"),
+    };
     this.area = makeSvg("path", { class: "band" });
     this.rate = makeSvg("path", { class: "rate" });
     this.lines = new Map([...SERIES].reverse().map(({ name }) => {
@@ -105,7 +107,7 @@ export class Chart {
     }));
     this.pointer = makeSvg("g", { class: "pointer" });
     this.svg = makeSvg("svg", { "aria-hidden": "true", focusable: "false" },
-      this.layers.saves, this.layers.grid, this.area, this.rate, ...this.lines.values(),
+      this.layers.checkpoints, this.layers.grid, this.area, this.rate, ...this.lines.values(),
       this.layers.labels, this.pointer);
     this.root.append(this.svg);
   }
@@ -174,7 +176,7 @@ export class Chart {
   moveTo(index) {
     this.cursor = index;
     this.drawPointer();
-    this.tell();
+    this.showFigures();
   }
 
   // Minutes shown: the fewest that hold all there is, unless somebody has chosen.
@@ -236,10 +238,10 @@ export class Chart {
     this.svg.setAttribute("height", frame.height);
     this.drawGrid(low, high);
     if (!shown.some((second) => second.max_seconds)) this.drawNothing();
-    this.drawSaves();
+    this.drawCheckpoints();
     this.drawLines(shown);
     this.drawPointer();
-    this.tell();
+    this.showFigures();
     for (const button of this.buttons) {
       button.setAttribute("aria-pressed", Number(button.dataset.minutes) === this.minutes());
     }
@@ -288,33 +290,34 @@ export class Chart {
     return value >= 1e4 ? `${value / 1e3}k` : count(value);
   }
 
-  drawSaves() {
+  drawCheckpoints() {
     const { frame } = this;
     const [left, right] = [MARGIN.left, frame.width - MARGIN.right];
     const shapes = [];
     let free = -Infinity;
-    for (const save of this.saves) {
-      const until = save.status === "running"
-        ? Math.max(frame.end, save.started_ms + save.duration_seconds * 1000)
-        : save.started_ms + save.duration_seconds * 1000;
-      if (until < frame.start || save.started_ms > frame.end) continue;
-      const x0 = Math.max(left, frame.x(save.started_ms));
+    for (const checkpoint of this.checkpoints) {
+      const until = checkpoint.status === "running"
+        ? Math.max(frame.end, checkpoint.started_ms + checkpoint.duration_seconds * 1000)
+        : checkpoint.started_ms + checkpoint.duration_seconds * 1000;
+      if (until < frame.start || checkpoint.started_ms > frame.end) continue;
+      const x0 = Math.max(left, frame.x(checkpoint.started_ms));
       const x1 = Math.min(right, Math.max(x0 + 2, frame.x(until)));
       shapes.push(makeSvg("rect", {
-        x: x0.toFixed(1), y: MARGIN.top, class: save.status,
+        x: x0.toFixed(1), y: MARGIN.top, class: checkpoint.status,
         width: Math.max(1, x1 - x0).toFixed(1), height: frame.floor - MARGIN.top,
       }));
-      const isWhole = ["ok", "running"].includes(save.status);
-      const label = isWhole ? `save ${save.number}` : `${save.number} ${save.status}`;
+      const isWhole = ["ok", "running"].includes(checkpoint.status);
+      const { number, status } = checkpoint;
+      const label = isWhole ? `checkpoint ${number}` : `${number} ${status}`;
       const wide = label.length * 7.5;
       const x = Math.min(x0, right + MARGIN.right - wide);
       if (x >= free) {
-        const place = { x: x.toFixed(1), y: MARGIN.top - 7, class: save.status };
+        const place = { x: x.toFixed(1), y: MARGIN.top - 7, class: checkpoint.status };
         shapes.push(makeSvg("text", place, label));
         free = x + wide + 6;
       }
     }
-    this.layers.saves.replaceChildren(...shapes);
+    this.layers.checkpoints.replaceChildren(...shapes);
   }
 
   drawLines(shown) {
@@ -375,25 +378,26 @@ export class Chart {
     );
   }
 
-  saveAt(ms) {
-    const until = (save) => save.started_ms + save.duration_seconds * 1000;
-    return this.saves.find((save) => {
-      return save.started_ms <= ms && (save.status === "running" || ms - 1000 <= until(save));
+  checkpointAt(ms) {
+    const until = (checkpoint) => checkpoint.started_ms + checkpoint.duration_seconds * 1000;
+    return this.checkpoints.find((checkpoint) => {
+      return checkpoint.started_ms <= ms
+        && (checkpoint.status === "running" || ms - 1000 <= until(checkpoint));
     });
   }
 
-  tell() {
+  showFigures() {
     const last = this.seconds.length - 1;
     const index = this.cursor ?? last;
     const second = this.seconds[index];
-    const save = second && this.saveAt(second.at_ms);
-    const during = save ? `save ${save.number}` : "no save";
+    const checkpoint = second && this.checkpointAt(second.at_ms);
+    const during = checkpoint ? `checkpoint ${checkpoint.number}` : "no checkpoint";
     const when = this.cursor === null ? "now" : second ? time(second.at_ms) : "–";
-    say(this.values.get("when"), second ? `${when}, ${during}` : "–");
+    setText(this.values.get("when"), second ? `${when}, ${during}` : "–");
     for (const { name, field } of SERIES) {
-      say(this.values.get(name), second ? duration(second[field]) : "–");
+      setText(this.values.get(name), second ? duration(second[field]) : "–");
     }
-    say(this.values.get("rate"), second ? count(second.commands_per_second) : "–");
+    setText(this.values.get("rate"), second ? count(second.commands_per_second) : "–");
     if (!second) return;
     const ago = Math.round((this.seconds[last].at_ms - second.at_ms) / 1000);
     const figures = SERIES.map(({ name, field }) => `${name} ${duration(second[field])}`);

@@ -88,6 +88,6 @@ export function byId(id) {
 }
 
 // Writes only what is new, so that nothing is laid out in vain.
-export function say(element, text) {
+export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }

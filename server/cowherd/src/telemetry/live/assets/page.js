@@ -1,25 +1,25 @@
-// Listens to the server and hands what it tells to the parts of the page.
+// Receives the server's events and passes their data to the parts of the page.
 
-import { Arena } from "./arena.js";
+import { OccupancyMap } from "./occupancy_map.js";
 import { Chart } from "./chart.js";
-import { Facts } from "./facts.js";
-import { Saves } from "./saves.js";
-import { byId, bytes, count, counted, duration, say } from "./format.js";
+import { MemoryPanel } from "./memory.js";
+import { Checkpoints } from "./checkpoints.js";
+import { byId, bytes, count, counted, duration, setText } from "./format.js";
 
-const SILENCE_MS = 4000;
+const SILENCE_LIMIT_MS = 4000;
 const RETRY_MS = 3000;
 
 const chart = new Chart();
-const arena = new Arena();
-const saves = new Saves();
-const facts = new Facts();
+const occupancyMap = new OccupancyMap();
+const checkpoints = new Checkpoints();
+const memoryPanel = new MemoryPanel();
 
-let heardAt = 0;
+let lastEventAt = 0;
 let latest = null;
 
 function showState(state) {
   latest = state;
-  say(byId("version"), state.version);
+  setText(byId("version"), state.version);
   const { used_bytes: used, limit_bytes: limit } = state.memory;
   const words = [
     `port ${state.port}`,
@@ -29,70 +29,70 @@ function showState(state) {
     `up ${duration(state.uptime_seconds)}`,
   ];
   const spans = byId("summary").children;
-  words.forEach((text, i) => say(spans[i], text));
+  words.forEach((text, i) => setText(spans[i], text));
   const port = state.port && state.port !== 6379 ? ` -p ${state.port}` : "";
-  say(byId("bgsave"), `redis-cli${port} BGSAVE`);
-  arena.setState(state);
-  saves.setState(state);
-  facts.setState(state);
+  setText(byId("bgsave"), `redis-cli${port} BGSAVE`);
+  occupancyMap.setState(state);
+  checkpoints.setState(state);
+  memoryPanel.setState(state);
 }
 
-function showSaves() {
-  chart.setSaves(saves.all());
-  arena.setSave(saves.running, saves.ended.at(-1), latest);
+function showCheckpoints() {
+  chart.setCheckpoints(checkpoints.all());
+  occupancyMap.setCheckpoint(checkpoints.running, checkpoints.ended.at(-1), latest);
 }
 
-function announce(save) {
-  const end = save.status === "ok" ? `ended after ${duration(save.duration_seconds)}` : save.status;
-  say(byId("announcer"), save.status === "running"
-    ? `Save ${save.number} has begun` : `Save ${save.number} ${end}`);
+function announce(checkpoint) {
+  const { number, status } = checkpoint;
+  const end = status === "ok" ? `ended after ${duration(checkpoint.duration_seconds)}` : status;
+  setText(byId("announcer"), `Checkpoint ${number} ${status === "running" ? "has begun" : end}`);
 }
 
 function link(state, text) {
   byId("link").dataset.state = state;
-  say(byId("link"), text);
+  setText(byId("link"), text);
 }
 
-const heard = {
+const handlers = {
   hello(data) {
     showState(data.state);
-    saves.set(data.saves);
+    checkpoints.set(data.checkpoints);
     chart.setSeconds(data.seconds);
-    arena.setMap(data.map);
-    showSaves();
+    occupancyMap.setMap(data.map);
+    showCheckpoints();
   },
   second(data) {
     showState(data.state);
     chart.addSecond(data.second);
-    showSaves();
+    showCheckpoints();
   },
   map(data) {
-    arena.setMap(data);
+    occupancyMap.setMap(data);
   },
-  save(data) {
+  checkpoint(data) {
     if (data.phase === "end") {
-      saves.end(data);
+      checkpoints.end(data);
       announce(data);
     } else {
       if (data.phase === "start") announce(data);
-      saves.progress(data);
+      checkpoints.progress(data);
     }
-    showSaves();
+    showCheckpoints();
   },
 };
 
 function listen() {
   const source = new EventSource("/events");
-  for (const [name, handle] of Object.entries(heard)) {
+  for (const [name, handle] of Object.entries(handlers)) {
     source.addEventListener(name, (event) => {
-      heardAt = performance.now();
+      lastEventAt = performance.now();
       link("live", "live");
       handle(JSON.parse(event.data));
     });
   }
   source.addEventListener("error", () => {
-    link("lost", heardAt ? "connection lost, reconnecting" : "no connection, trying again");
-    // The browser tries again by itself, but not after an answer that is no stream.
+    link("lost", lastEventAt ? "connection lost, reconnecting" : "no connection, trying again");
+    // EventSource reconnects by itself, but not after a response that is no event stream.
     if (source.readyState !== EventSource.CLOSED) return;
     link("lost", "turned away: are too many pages open? trying again");
     setTimeout(listen, RETRY_MS);
@@ -100,11 +100,11 @@ function listen() {
 }
 
 setInterval(() => {
-  const silence = performance.now() - heardAt;
-  if (byId("link").dataset.state === "live" && silence > SILENCE_MS) {
+  const silence = performance.now() - lastEventAt;
+  if (byId("link").dataset.state === "live" && silence > SILENCE_LIMIT_MS) {
     link("lost", `silent for ${count(silence / 1000)} s`);
-  } else if (silence > SILENCE_MS && byId("link").textContent.startsWith("silent")) {
-    say(byId("link"), `silent for ${count(silence / 1000)} s`);
+  } else if (silence > SILENCE_LIMIT_MS && byId("link").textContent.startsWith("silent")) {
+    setText(byId("link"), `silent for ${count(silence / 1000)} s`);
   }
 }, 1000);
 

@@ -1,6 +1,6 @@
 // Pages, isolation, pool and memory, in words and a few bars.
 
-import { byId, bytes, count, duration, make, percent, ratio, say } from "./format.js";
+import { byId, bytes, count, duration, make, percent, ratio, setText } from "./format.js";
 
 const ISOLATION = {
   "kernel-cow": "the kernel copies each page that is written first after the fork",
@@ -9,13 +9,13 @@ const ISOLATION = {
 
 const MEANING = "What pages the arena asked for and which it really has: they decide how";
 
-export class Facts {
+export class MemoryPanel {
   constructor() {
     this.groups = new Map();
   }
 
   setState(state) {
-    say(byId("pages-meaning"), state.undo ? `${MEANING} fast it is read and written.`
+    setText(byId("pages-meaning"), state.undo ? `${MEANING} fast it is read and written.`
       : `${MEANING} much one copy-on-write fault costs.`);
     this.pages(state);
     this.thp(state);
@@ -31,7 +31,7 @@ export class Facts {
     if (!group) {
       group = { list: make("dl"), values: new Map() };
       this.groups.set(title, group);
-      byId("facts").append(make("div", {}, make("h3", {}, title), group.list));
+      byId("memory-panel").append(make("div", {}, make("h3", {}, title), group.list));
     }
     for (const name of group.values.keys()) {
       if (!rows.some(([row]) => row === name)) {
@@ -54,7 +54,7 @@ export class Facts {
       group.values.set(name, value);
       group.list.append(value.row);
     }
-    say(value.text, text);
+    setText(value.text, text);
     if (value.bar) value.bar.style.transform = `scaleX(${Math.min(1, share)})`;
   }
 
@@ -77,7 +77,7 @@ export class Facts {
     this.group("Transparent huge pages", [
       ["setting", thp.setting ? `${thp.setting}${where}` : "not in this kernel"],
       ...(undo ? [] : [["split by writers", count(thp.splits)]]),
-      ["made whole again", count(thp.healed)],
+      ["collapsed again", count(thp.collapsed)],
     ]);
   }
 

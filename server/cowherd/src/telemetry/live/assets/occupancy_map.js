@@ -1,26 +1,26 @@
-// A map of the arena: one small square for each cell, painted on a canvas.
+// The occupancy map of the arena: one small square for each cell, painted on a canvas.
 
-import { hasUndoLog } from "./saves.js";
-import { byId, bytes, count, counted, duration, make, percent, say } from "./format.js";
+import { hasUndoLog } from "./checkpoints.js";
+import { byId, bytes, count, counted, duration, make, percent, setText } from "./format.js";
 
-const [USED, AT_FORK, DUMPED] = [1, 2, 4];
+const [USED, AT_FORK, WRITTEN] = [1, 2, 4];
 const HEATS = 15;
 const PITCHES = [22, 20, 18, 16, 14, 12, 11, 10, 9, 8, 7, 6, 5, 4];
 const FEWEST = 64;
-// How long the last picture of a save that has ended stays.
-const LINGER_MS = 4000;
+// How long the last map of a checkpoint stays after its end.
+const HOLD_MAP_MS = 4000;
 
-// What the isolation of a save does to the data that clients change meanwhile.
+// What the isolation of a checkpoint does to the data that clients change meanwhile.
 const COW = {
-  meaning: "All data lives in this memory; a save sweeps through it and writes it out, and wherever "
-    + "a client writes first after the fork, the kernel must first copy a page.",
+  meaning: "All data lives in this memory. A checkpoint reads it from start to end and writes it "
+    + "to the image; the first write to a page after the fork makes the kernel copy that page.",
   legend: "pages copied since the fork (larger: more)",
   done: "copied",
 };
 const UNDO = {
-  meaning: "All data lives in this memory, which a save shares; it sweeps through it and writes it "
-    + "out, and wherever a client changes a block that is not written yet, the old bytes first go "
-    + "into the undo log.",
+  meaning: "All data lives in this memory, which a checkpoint shares, reads from start to end and "
+    + "writes to the image; before a client changes a block that is not written yet, the old bytes "
+    + "go into the undo log.",
   legend: "blocks captured since the fork (larger: more)",
   done: "captured",
 };
@@ -38,7 +38,7 @@ function mix(from, to, share) {
   return `rgb(${one.map((part, i) => Math.round(part + (other[i] - part) * share))})`;
 }
 
-export class Arena {
+export class OccupancyMap {
   constructor() {
     this.canvas = byId("map");
     this.context = this.canvas.getContext("2d");
@@ -47,7 +47,7 @@ export class Arena {
     this.state = null;
     this.running = null;
     this.last = null;
-    this.lingers = null;
+    this.heldMap = null;
     this.cursor = null;
     this.byKey = false;
     this.words = COW;
@@ -89,10 +89,10 @@ export class Arena {
     const items = [
       ["free", "free"],
       ["used", "in use"],
-      ["written", "in use, already written by the save"],
+      ["written", "in use, already written by the checkpoint"],
       ["heat", this.words.legend],
-      ["fresh", "new since the fork, not in this save"],
-      ["freed", "freed since the fork, kept for the save"],
+      ["fresh", "new since the fork, not in this checkpoint"],
+      ["freed", "freed since the fork, kept for the checkpoint"],
     ];
     byId("legend").replaceChildren(...items.map(([kind, label]) => {
       return make("li", { class: kind }, make("i", { "aria-hidden": "true" }), label);
@@ -105,82 +105,83 @@ export class Arena {
     if (words !== this.words) {
       this.words = words;
       this.buildLegend();
-      this.tellSave();
+      this.showCheckpointState();
     }
-    say(byId("arena-meaning"), words.meaning);
-    this.summarise();
+    setText(byId("arena-meaning"), words.meaning);
+    this.showSummary();
     this.explain();
   }
 
   setMap(map) {
     const cells = decode(map.cells);
     this.perCell = map.chunks_per_cell;
-    const ofSave = (some) => some.some((cell) => cell & AT_FORK);
-    if (!this.lingers && ofSave(this.cells) && !ofSave(cells)) {
-      // The picture stays for a moment, so that a short save can be seen too.
-      this.lingers = { timer: setTimeout(() => this.show(this.lingers.next), LINGER_MS) };
+    const ofCheckpoint = (some) => some.some((cell) => cell & AT_FORK);
+    if (!this.heldMap && ofCheckpoint(this.cells) && !ofCheckpoint(cells)) {
+      // The map stays for a moment, so that a short checkpoint can be seen too.
+      this.heldMap = { timer: setTimeout(() => this.show(this.heldMap.next), HOLD_MAP_MS) };
     }
-    if (this.lingers && !ofSave(cells)) this.lingers.next = cells;
+    if (this.heldMap && !ofCheckpoint(cells)) this.heldMap.next = cells;
     else this.show(cells);
   }
 
   show(cells) {
-    if (this.lingers) clearTimeout(this.lingers.timer);
-    this.lingers = null;
+    if (this.heldMap) clearTimeout(this.heldMap.timer);
+    this.heldMap = null;
     this.cells = cells;
-    this.tellSave();
+    this.showCheckpointState();
     this.draw();
-    this.summarise();
+    this.showSummary();
     this.explain();
   }
 
-  setSave(running, last) {
+  setCheckpoint(running, last) {
     this.running = running;
     this.last = last;
-    this.tellSave();
+    this.showCheckpointState();
   }
 
-  tellSave() {
+  showCheckpointState() {
     const { running, last } = this;
-    const bar = byId("save-bar");
-    const line = byId("save-now");
+    const bar = byId("checkpoint-bar");
+    const line = byId("checkpoint-now");
     bar.hidden = !running;
     document.title = "Cowherd";
     if (running) {
       const share = running.chunks ? Math.min(1, running.chunks_done / running.chunks) : 0;
-      document.title = `${percent(share)} saved, Cowherd`;
+      document.title = `${percent(share)} written, Cowherd`;
       bar.firstElementChild.style.transform = `scaleX(${share})`;
       bar.setAttribute("aria-valuenow", Math.round(share * 100));
-      say(line, `Save ${running.number} runs: ${percent(share)} written after `
+      setText(line, `Checkpoint ${running.number} runs: ${percent(share)} written after `
         + `${duration(running.duration_seconds)}; ${this.copied(running)}.`);
-    } else if (last && this.lingers) {
-      say(line, `Save ${last.number} has just ended; this is how it left the arena: `
+    } else if (last && this.heldMap) {
+      setText(line, `Checkpoint ${last.number} has just ended; this is how it left the arena: `
         + `${this.copied(last)}.`);
     } else if (last) {
-      say(line, `No save runs. The last, number ${last.number}, `
+      setText(line, `No checkpoint runs. The last, number ${last.number}, `
         + `${last.status === "ok" ? "took" : `${last.status} after`} `
         + `${duration(last.duration_seconds)}; ${this.copied(last)}.`);
     } else {
-      say(line, "No save has run yet.");
+      setText(line, "No checkpoint has run yet.");
     }
   }
 
-  copied(save) {
-    if (hasUndoLog(save)) {
-      const { captures, captured_bytes: size, log_bytes: log } = save.undo;
+  copied(checkpoint) {
+    if (hasUndoLog(checkpoint)) {
+      const { captures, captured_bytes: size, log_bytes: log } = checkpoint.undo;
       if (!captures) return "nothing was captured";
       return `${counted(captures, "block")} captured (${bytes(size)}; the log came to `
         + `${bytes(log)})`;
     }
-    if (!save.cow.faults) return "no page was copied";
-    return `${counted(save.cow.faults, "page")} copied (${bytes(save.cow.copied_bytes)})`;
+    const { faults, copied_bytes: size } = checkpoint.cow;
+    if (!faults) return "no page was copied";
+    return `${counted(faults, "page")} copied (${bytes(size)})`;
   }
 
-  summarise() {
+  showSummary() {
     if (!this.state) return;
     const { used_chunks: used, capacity_bytes: capacity, chunk_bytes: chunk } = this.state.arena;
     const total = Math.floor(capacity / chunk);
-    say(byId("arena-summary"), `${count(used)} of ${counted(total, "chunk")} in use, `
+    setText(byId("arena-summary"), `${count(used)} of ${counted(total, "chunk")} in use, `
       + `${bytes(chunk)} each`);
   }
 
@@ -191,7 +192,7 @@ export class Arena {
     return Math.min(Math.ceil(last / step) * step, this.cells.length);
   }
 
-  // The largest squares with which the map stays as low as a hand.
+  // The largest squares with which the map is at most about 300 pixels high.
   layout() {
     const shown = this.drawn();
     const width = this.canvas.parentElement.clientWidth;
@@ -218,7 +219,7 @@ export class Arena {
     this.context.clearRect(0, 0, width, height);
     for (let i = 0; i < grid.shown; i += 1) this.paint(i);
     this.paintCursor();
-    this.tellRest();
+    this.showUndrawn();
   }
 
   place(index) {
@@ -233,9 +234,9 @@ export class Arena {
     const [x, y] = this.place(index);
     const size = pitch - (pitch > 6 ? 2 : 1);
     const [used, atFork] = [cell & USED, cell & AT_FORK];
-    const isFresh = used && !atFork && this.isSaving();
+    const isFresh = used && !atFork && this.isCheckpointing();
     context.fillStyle = !used && !atFork ? colours.free
-      : cell & DUMPED ? colours.written : colours.used;
+      : cell & WRITTEN ? colours.written : colours.used;
     if (!used && atFork) context.fillStyle = colours.freed;
     if (isFresh) context.fillStyle = colours.fresh;
     context.fillRect(x, y, size, size);
@@ -248,8 +249,8 @@ export class Arena {
     context.fillRect(x + edge, y + edge, inner, inner);
   }
 
-  isSaving() {
-    return this.running !== null || this.lingers !== null;
+  isCheckpointing() {
+    return this.running !== null || this.heldMap !== null;
   }
 
   paintCursor() {
@@ -261,13 +262,13 @@ export class Arena {
     this.context.strokeRect(x + 1, y + 1, size - 2, size - 2);
   }
 
-  tellRest() {
+  showUndrawn() {
     const rest = this.cells.length - this.grid.shown;
     const chunk = this.state?.arena.chunk_bytes ?? 0;
     const cell = this.perCell > 1 ? `One square stands for ${this.perCell} chunks. ` : "";
     const more = rest > 0
       ? `Not drawn: ${bytes(rest * this.perCell * chunk)} more, all of it free.` : "";
-    say(byId("map-rest"), cell + more);
+    setText(byId("map-rest"), cell + more);
     this.canvas.setAttribute("aria-valuemax", Math.max(0, this.grid.shown - 1));
   }
 
@@ -293,7 +294,7 @@ export class Arena {
   }
 
   moveTo(index, byKey) {
-    // The mouse passing by does not take the cell from the keyboard.
+    // A pointer that leaves the map does not clear a cell chosen by keyboard.
     if (index === null && !byKey && this.byKey && document.activeElement === this.canvas) return;
     this.byKey = byKey;
     this.cursor = index;
@@ -303,12 +304,11 @@ export class Arena {
 
   explain() {
     if (this.cursor === null || this.cursor >= this.cells.length) {
-      say(byId("cell"), "Point at a cell, or use the arrow keys on the map, to learn what happens "
-        + "there.");
+      setText(byId("cell"), "Point at a cell, or use the arrow keys on the map, to see its state.");
       return;
     }
     const text = this.meaning(this.cursor);
-    say(byId("cell"), text);
+    setText(byId("cell"), text);
     this.canvas.setAttribute("aria-valuenow", this.cursor);
     this.canvas.setAttribute("aria-valuetext", text);
   }
@@ -320,17 +320,17 @@ export class Arena {
     const many = this.perCell > 1 ? `s ${count(first)} to ${count(last)}` : ` ${count(first)}`;
     const chunk = this.state?.arena.chunk_bytes ?? 0;
     const where = `, ${bytes(first * chunk)} from the start`;
-    const [used, atFork, dumped] = [USED, AT_FORK, DUMPED].map((bit) => (cell & bit) !== 0);
+    const [used, atFork, written] = [USED, AT_FORK, WRITTEN].map((bit) => (cell & bit) !== 0);
     const uses = used ? "in use" : "free";
-    let save = "";
-    if (this.isSaving()) {
-      if (atFork && dumped) save = "; the save has written it";
-      else if (atFork) save = "; the save has yet to write it";
-      else if (used) save = "; not in use at the fork, so this save leaves it out";
-      if (!used && atFork) save += ", though its data is gone by now";
+    let checkpoint = "";
+    if (this.isCheckpointing()) {
+      if (atFork && written) checkpoint = "; the checkpoint has written it";
+      else if (atFork) checkpoint = "; the checkpoint has yet to write it";
+      else if (used) checkpoint = "; not in use at the fork, so this checkpoint leaves it out";
+      if (!used && atFork) checkpoint += ", though its data is gone by now";
     }
     const changed = used || atFork ? this.changed(heat(cell)) : "";
-    return `Chunk${many}${where}: ${uses}${save}${changed}.`;
+    return `Chunk${many}${where}: ${uses}${checkpoint}${changed}.`;
   }
 
   // How much of a cell was copied or captured.
@@ -338,7 +338,7 @@ export class Arena {
     const { undo, arena } = this.state ?? {};
     const unit = undo ? "block" : "page";
     const { done } = this.words;
-    if (warmth === 0) return this.isSaving() ? `; no ${unit} of it was ${done}` : "";
+    if (warmth === 0) return this.isCheckpointing() ? `; no ${unit} of it was ${done}` : "";
     const size = undo ? ` of ${bytes(undo.block_bytes)}`
       : arena ? ` of ${bytes(arena.cow_page_bytes)}` : "";
     const [low, high] = [2 ** (warmth - 1), 2 ** warmth - 1];
