@@ -187,7 +187,7 @@ fn send(worker: &mut Worker, shared: &Shared, client: &mut Client, bytes: &[u8])
     let consumed = RequestParser::new().parse(bytes, &RequestLimits::default(), &mut batch, 1);
     assert_eq!(consumed, Ok(bytes.len()));
     let outcome = loop {
-        match worker.run(&mut client.session, &batch, bytes, 0, &mut reply) {
+        match worker.run(&mut client.session, &batch, bytes, &mut reply) {
             BatchOutcome::Paused(..) => shared.clients.unpause(),
             outcome => break outcome,
         }

@@ -1,4 +1,5 @@
-//! What is asked of a request before it runs, and the words in which it is turned away.
+//! Admission control: the checks that a request passes before it runs or is queued, and their error
+//! replies.
 
 use crate::clients::Session;
 use crate::commands::{CommandFlags, CommandRow, ErrorReply, Shared};
@@ -6,8 +7,8 @@ use crate::config::Config;
 use cowherd_resp::{Args, ProtocolVersion};
 
 const NO_AUTH: ErrorReply = ErrorReply::new("NOAUTH Authentication required.");
-/// What has no place in a transaction.
-pub(super) const NOT_INSIDE: &str = "ERR Command not allowed inside a transaction";
+/// The error reply for a command that a transaction cannot contain.
+pub(super) const NOT_IN_TRANSACTION: &str = "ERR Command not allowed inside a transaction";
 const MISCONF: ErrorReply = ErrorReply::new(
     "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to \
      disk. Commands that may modify the data set are disabled, because this instance is configured \
@@ -15,11 +16,12 @@ const MISCONF: ErrorReply = ErrorReply::new(
      option). Please check the Redis logs for details about the RDB error.",
 );
 
-/// Whether a request may run, or, in a transaction, be queued. `flags` are those of the command, or
-/// of all that it runs; `has_room` is asked if it may need memory.
+/// Checks whether a request may run or, in a transaction, be queued. `flags` are those of the
+/// command, for EXEC those of all queued commands. `has_capacity` is called only for a request that
+/// may need memory, because the call may evict.
 ///
 /// # Errors
-/// The reply that turns it away.
+/// The error reply that rejects the request.
 #[inline]
 pub(super) fn admit(
     shared: &Shared,
@@ -28,7 +30,7 @@ pub(super) fn admit(
     row: &CommandRow,
     flags: CommandFlags,
     args: &Args<'_>,
-    has_room: impl FnOnce() -> bool,
+    has_capacity: impl FnOnce() -> bool,
 ) -> Result<(), ErrorReply> {
     let command = row.command;
     if !command.accepts(args.len()) {
@@ -39,9 +41,9 @@ pub(super) fn admit(
     }
     let queues = session.queue.is_some() && !command.flags.contains(CommandFlags::UNQUEUED);
     if queues {
-        may_be_queued(row, args)?;
+        check_queueable(row, args)?;
     }
-    if (flags.contains(CommandFlags::DENYOOM) || queues) && !has_room() {
+    if (flags.contains(CommandFlags::DENYOOM) || queues) && !has_capacity() {
         return Err(ErrorReply::OUT_OF_MEMORY);
     }
     if flags.contains(CommandFlags::WRITE)
@@ -52,26 +54,27 @@ pub(super) fn admit(
         return Err(MISCONF);
     }
     if session.subscriptions.is_some() {
-        return admit_subscriber(session, row);
+        return check_subscriber(session, row);
     }
     Ok(())
 }
 
 #[cold]
-fn may_be_queued(row: &CommandRow, args: &Args<'_>) -> Result<(), ErrorReply> {
+fn check_queueable(row: &CommandRow, args: &Args<'_>) -> Result<(), ErrorReply> {
     if row.command.flags.contains(CommandFlags::NO_MULTI) {
-        return Err(ErrorReply::new(NOT_INSIDE));
+        return Err(ErrorReply::new(NOT_IN_TRANSACTION));
     }
-    // A request that names no subcommand is for the command above.
+    // `row` is a container command: the request names none of its subcommands.
     if !row.subcommands.is_empty() {
-        return Err(crate::commands::ErrorReply::unknown_subcommand(args));
+        return Err(ErrorReply::unknown_subcommand(args));
     }
     Ok(())
 }
 
-/// A subscriber that speaks RESP2 cannot tell replies from messages: few commands are left to it.
+/// Rejects all but a few commands from a RESP2 subscriber, since RESP2 does not distinguish replies
+/// from messages.
 #[cold]
-fn admit_subscriber(session: &Session, row: &CommandRow) -> Result<(), ErrorReply> {
+fn check_subscriber(session: &Session, row: &CommandRow) -> Result<(), ErrorReply> {
     let name = row.command.name;
     let may = name.ends_with("subscribe") || matches!(name, "ping" | "quit" | "reset");
     if may || session.client.version() == ProtocolVersion::Resp3 {

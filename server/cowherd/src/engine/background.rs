@@ -1,7 +1,8 @@
-//! What goes on behind the commands, on a thread of its own: keys that expire without being asked
-//! for, memory that falls free, save points, idle clients, samples.
+//! The background thread: active expiry, eviction, freeing of flushed databases and unused chunks,
+//! save points, idle clients, telemetry samples.
 //!
-//! Each step holds one shard's lock, or two, for a slice of some microseconds.
+//! The thread runs `hz` cycles a second. Each step holds the lock of one shard, or of two, for a
+//! slice of some microseconds, so that commands do not wait noticeably.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,29 +18,26 @@ use cowherd_arena::{SHARDS, ShardIndex, ShardSet};
 
 use super::{CheckpointScheduler, Engine, serve_blocked};
 
-/// Time from one sample to the next.
-const SAMPLE: Duration = Duration::from_millis(100);
-/// Entries that one slice looks at under a lock.
-const SLICE: usize = 64;
-/// A round stops cleaning after this part of its time.
-const CLEANING_SHARE: u32 = 4;
-/// Free chunks handed back to the kernel in a round.
-const TRIM: usize = 64;
-/// After a save that failed, none is started by a save point for so long.
-const RETRY: Duration = Duration::from_secs(5);
+const SAMPLE_INTERVAL: Duration = Duration::from_millis(100);
+/// Entries that one slice visits under a lock.
+const SLICE_ENTRIES: usize = 64;
+/// Each kind of cleaning takes at most one part in this many of a cycle's period.
+const CLEANING_DIVISOR: u32 = 4;
+/// Most free chunks that one cycle returns to the kernel: each takes a system call.
+const TRIM_CHUNKS: usize = 64;
+/// Shortest time from a failed checkpoint to the next one that a save point starts.
+const RETRY_DELAY: Duration = Duration::from_secs(5);
 
-/// The background thread.
-pub struct BackgroundThread {
+/// The running background thread.
+pub(crate) struct BackgroundThread {
     stop: Sender<()>,
     thread: Option<std::thread::JoinHandle<()>>,
 }
 
 impl BackgroundThread {
-    /// Starts it.
-    ///
     /// # Errors
-    /// There is no thread to be had.
-    pub fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
+    /// The kernel refuses a thread.
+    pub(crate) fn start(engine: &Arc<Engine>) -> std::io::Result<Self> {
         let (stop, stopped) = channel();
         let engine = Arc::clone(engine);
         let thread = std::thread::Builder::new()
@@ -48,8 +46,8 @@ impl BackgroundThread {
         Ok(Self { stop, thread: Some(thread) })
     }
 
-    /// Ends it and waits for its end.
-    pub fn stop(mut self) {
+    /// Stops the thread and waits for its end.
+    pub(crate) fn stop(mut self) {
         let _ = self.stop.send(());
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
@@ -59,12 +57,12 @@ impl BackgroundThread {
 
 struct MaintenanceLoop<'e> {
     shared: &'e Shared,
-    saver: &'e CheckpointScheduler,
+    checkpoint_scheduler: &'e CheckpointScheduler,
     cursors: Vec<[CleanCursors; DATABASES]>,
-    /// The shard at which cleaning goes on: a round that runs out of time must not always leave
-    /// out the same ones.
+    /// The shard at which cleaning resumes, so that cycles that run out of time do not always skip
+    /// the same shards.
     next_shard: usize,
-    last_try: Option<Instant>,
+    last_save_point: Option<Instant>,
     seconds: u64,
     reclaimer: Reclaimer,
 }
@@ -73,10 +71,10 @@ impl<'e> MaintenanceLoop<'e> {
     fn new(engine: &'e Engine) -> Self {
         Self {
             shared: &engine.shared,
-            saver: &engine.saver,
+            checkpoint_scheduler: &engine.checkpoint_scheduler,
             cursors: ShardIndex::all().map(|_| [CleanCursors::default(); DATABASES]).collect(),
             next_shard: 0,
-            last_try: None,
+            last_save_point: None,
             seconds: 0,
             reclaimer: Reclaimer::new(0),
         }
@@ -91,15 +89,15 @@ impl<'e> MaintenanceLoop<'e> {
                 _ => return,
             }
             let begun = Instant::now();
-            self.clean(begun + period / CLEANING_SHARE);
+            self.clean(begun + period / CLEANING_DIVISOR);
             self.shared.telemetry.latency_event(LatencyEvent::ExpireCycle, begun.elapsed());
-            self.evict(period / CLEANING_SHARE);
-            self.prune_relocations(Instant::now() + period / CLEANING_SHARE);
-            self.shared.keyspace.arena().trim(TRIM);
+            self.evict(period / CLEANING_DIVISOR);
+            self.prune_relocations(Instant::now() + period / CLEANING_DIVISOR);
+            self.shared.keyspace.arena().trim(TRIM_CHUNKS);
             self.check_save_points();
-            if sampled.elapsed() >= SAMPLE {
+            if sampled.elapsed() >= SAMPLE_INTERVAL {
                 sampled = Instant::now();
-                self.saver.sample(self.shared);
+                self.checkpoint_scheduler.sample(self.shared);
                 let space = &self.shared.keyspace;
                 space.memory_limit().relax_pressure(space.arena());
                 let used = self.shared.keyspace.arena().used_bytes();
@@ -127,7 +125,7 @@ impl<'e> MaintenanceLoop<'e> {
         }
     }
 
-    /// Cleans one shard; tells whether there was time for all of it.
+    /// Cleans one shard; false if `deadline` passed before its end.
     fn clean_shard(&mut self, shard: ShardIndex, deadline: Instant) -> bool {
         let active = self.shared.hooks.active_expire.load(Ordering::Relaxed);
         for db in 0..DATABASES {
@@ -135,12 +133,12 @@ impl<'e> MaintenanceLoop<'e> {
                 let cursors = &mut self.cursors[shard.get()][db];
                 let now = if active { clock::wall_ms() } else { i64::MIN };
                 let mut shards = self.shared.keyspace.lock(ShardSet::one(shard), now);
-                let slice = shards.clean(shard, db, cursors, SLICE);
+                let slice = shards.clean(shard, db, cursors, SLICE_ENTRIES);
                 let ready = shards.take_ready();
                 drop(shards);
                 if !ready.is_empty() {
                     let config = self.shared.config.current();
-                    serve_blocked::serve_later(
+                    serve_blocked::serve_ready(
                         self.shared,
                         &config,
                         &mut self.reclaimer,
@@ -151,7 +149,7 @@ impl<'e> MaintenanceLoop<'e> {
                 if Instant::now() > deadline {
                     return false;
                 }
-                // Where many have expired, more will have.
+                // More than a tenth of a slice expired: the next slice will find more.
                 if !slice.more_deferred && slice.expired * 10 <= slice.looked_at {
                     break;
                 }
@@ -160,12 +158,12 @@ impl<'e> MaintenanceLoop<'e> {
         true
     }
 
-    /// Forgets until `deadline` where keys lived that are no more.
+    /// Removes forwarding entries of deleted keys until `deadline`.
     fn prune_relocations(&self, deadline: Instant) {
-        while self.shared.keyspace.prune_relocations(SLICE) && Instant::now() < deadline {}
+        while self.shared.keyspace.prune_relocations(SLICE_ENTRIES) && Instant::now() < deadline {}
     }
 
-    /// Evicts for a while if more is used than may be.
+    /// Evicts for at most `time` if more memory is used than the limit.
     fn evict(&mut self, time: Duration) {
         let config = self.shared.config.current();
         let now = clock::wall_ms();
@@ -176,7 +174,7 @@ impl<'e> MaintenanceLoop<'e> {
         }
     }
 
-    /// Samples how long keys have to live, a different shard each second.
+    /// Samples the keys' time to live, in a different shard each second.
     fn sample_ttl(&self) {
         let shard = ShardIndex::of_hash(self.seconds);
         for (db, sample) in self.shared.ttl_samples.iter().enumerate() {
@@ -185,7 +183,7 @@ impl<'e> MaintenanceLoop<'e> {
                 continue;
             }
             let shards = self.shared.keyspace.lock(ShardSet::one(shard), clock::wall_ms());
-            let (count, sum) = shards.sample_ttl(db, shard, SLICE);
+            let (count, sum) = shards.sample_ttl(db, shard, SLICE_ENTRIES);
             drop(shards);
             if let Some(mean) = sum.checked_div(count) {
                 sample.store(mean, Ordering::Relaxed);
@@ -193,7 +191,7 @@ impl<'e> MaintenanceLoop<'e> {
         }
     }
 
-    /// Reads what the machine has of huge pages: a few files in sysfs.
+    /// Reads the machine's huge-page pool and THP setting from sysfs.
     fn read_machine(&self) {
         let kind = self.shared.keyspace.arena().page_kind();
         let pool = HugetlbPool::read(kind).map(|pool| HugePoolStats {
@@ -219,18 +217,18 @@ impl<'e> MaintenanceLoop<'e> {
         });
         let Some(rule) = due else { return };
         let waits = persistence.last_checkpoint_failed()
-            && self.last_try.is_some_and(|last| last.elapsed() < RETRY);
+            && self.last_save_point.is_some_and(|last| last.elapsed() < RETRY_DELAY);
         if waits {
             return;
         }
-        self.last_try = Some(Instant::now());
+        self.last_save_point = Some(Instant::now());
         tracing::info!("{changes} changes in {} seconds. Saving...", rule.seconds);
-        if let Err(error) = self.saver.start_background_and_await_fork() {
+        if let Err(error) = self.checkpoint_scheduler.start_background_and_await_fork() {
             tracing::warn!("No save was started: {error}");
         }
     }
 
-    /// Cuts off clients that have left more unread than a soft limit allows, for too long.
+    /// Disconnects clients whose unread output has exceeded the soft limit for too long.
     fn check_backlogs(&self) {
         let limits = self.shared.config.current().client_output_buffer_limit;
         for client in self.shared.clients.list() {

@@ -1,14 +1,14 @@
-//! One save, from the safepoint to the record of what it did and what it cost.
+//! One background checkpoint, from its safepoint to the record of its results and costs.
 //!
 //! ```text
-//!   asked     locked   forked  released                 child leaves   gone
-//!     |--wait---|--fork--|--------|  survey, samples, ... ----|---------|--wait--| ended
-//!     '------- held up ----------'                                   '-safepoint-'
-//!     checkpoint_begins                                                          checkpoint_ends
+//!   requested locked   forked  released           child exiting  exited
+//!     |--wait---|--fork--|--------|  page scan, samples ----|------|--wait--| ended
+//!     '------- stalled -----------'                                'stalled-'
+//!   checkpoint_begins                                                 checkpoint_ends
 //! ```
 //!
-//! Invariant: the barrier records from a fork to the safepoint after its child is gone, and what it
-//! knows of pages is cleared before the next fork.
+//! Invariant: the write barrier records from a fork to the safepoint after the child's exit, and
+//! its page state is reset before the next fork.
 
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -26,49 +26,50 @@ use cowherd_arena::checkpoint::{
 };
 use cowherd_arena::{ChunkSet, ShardSet};
 
-/// A save in the background.
+/// A background checkpoint.
 pub(super) struct CheckpointRun<'s> {
     shared: &'s Shared,
     target: ImageTarget,
     options: ImageOptions,
-    /// Forks that it has taken.
+    /// Forks so far.
     pub(super) forks: u32,
     stall_windows: StallWindows,
     cow: CowStats,
     undo: UndoStats,
-    pages: PagesSeen,
-    faults: FaultsSeen,
+    pages: HugePageUsage,
+    faults: MinorFaults,
     ended: Option<Timestamp>,
 }
 
-/// Huge pages before and after a save.
+/// Huge-page usage before and after a checkpoint.
 #[derive(Default)]
-struct PagesSeen {
+struct HugePageUsage {
     before_bytes: Option<u64>,
     after_bytes: Option<u64>,
     splits: Option<u64>,
 }
 
-/// Minor page faults of all threads but the saver's, which surveys and makes memory ready.
+/// Minor page faults of all threads but the checkpoint thread, whose faults come from page scans
+/// and from prefaulting the undo log.
 #[derive(Default)]
-struct FaultsSeen {
+struct MinorFaults {
     before: Option<u64>,
     after: Option<u64>,
 }
 
-impl FaultsSeen {
-    /// Those that came during the save, without the arena's that `cow` counts.
-    fn without(&self, cow: &CowStats) -> Option<u64> {
+impl MinorFaults {
+    /// Faults during the checkpoint outside of the arena, whose faults `cow` counts.
+    fn outside_arena(&self, cow: &CowStats) -> Option<u64> {
         let all = self.after?.checked_sub(self.before?)?;
-        // A page that two threads touch first at the same moment is a fault of both.
+        // Saturates: two threads that touch a page first at the same time are both counted.
         Some(all.saturating_sub(cow.faults + cow.fresh_pages + cow.private_pages))
     }
 }
 
 impl<'s> CheckpointRun<'s> {
-    /// A save with the settings of this moment.
+    /// Prepares a checkpoint with the current settings.
     pub(super) fn new(shared: &'s Shared) -> Self {
-        let (target, options) = plan(shared);
+        let (target, options) = image_settings(shared);
         Self {
             shared,
             target,
@@ -77,8 +78,8 @@ impl<'s> CheckpointRun<'s> {
             stall_windows: StallWindows::default(),
             cow: CowStats::default(),
             undo: UndoStats::default(),
-            pages: PagesSeen::default(),
-            faults: FaultsSeen::default(),
+            pages: HugePageUsage::default(),
+            faults: MinorFaults::default(),
             ended: None,
         }
     }
@@ -86,7 +87,7 @@ impl<'s> CheckpointRun<'s> {
     /// Forks at the safepoint.
     ///
     /// # Errors
-    /// There is no child.
+    /// There is no child: memory, the temporary file or `fork` failed.
     pub(super) fn fork(&mut self) -> Result<RunningCheckpoint, CheckpointError> {
         let shared = self.shared;
         let prepared =
@@ -97,10 +98,10 @@ impl<'s> CheckpointRun<'s> {
         self.forks += 1;
         self.faults.before = minor_faults_of_other_threads();
         let at = Timestamp::now();
-        let asked = clock::monotonic_ns();
+        let requested = clock::monotonic_ns();
         let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
         let locked = clock::monotonic_ns();
-        let mut start = start_of(shared, &shards);
+        let mut start = start_record(shared, &shards);
         let begun = clock::monotonic_ns();
         let running = match shards.held().safepoint() {
             Some(safepoint) => prepared.fork(&safepoint)?,
@@ -109,9 +110,10 @@ impl<'s> CheckpointRun<'s> {
         let fork = running.fork_duration();
         drop(shards);
         let released = clock::monotonic_ns();
-        self.stall_windows.fork(Span(asked, released), Span(begun, begun + clock::nanos(fork)));
-        let wait = Duration::from_nanos(locked - asked);
-        let times = ForkTimes { wait, fork, hold_up: Duration::from_nanos(released - asked) };
+        self.stall_windows
+            .fork(Interval(requested, released), Interval(begun, begun + clock::nanos(fork)));
+        let wait = Duration::from_nanos(locked - requested);
+        let times = ForkTimes { wait, fork, hold_up: Duration::from_nanos(released - requested) };
         start.pid = running.pid();
         start.record = CheckpointRecord {
             background: true,
@@ -135,7 +137,7 @@ impl<'s> CheckpointRun<'s> {
         Ok(running)
     }
 
-    /// Finds out what the child shares, and waits for its end.
+    /// Waits for the child's exit; meanwhile scans which huge pages it shares.
     ///
     /// # Errors
     /// There is no new image.
@@ -146,20 +148,20 @@ impl<'s> CheckpointRun<'s> {
         let arena = self.shared.keyspace.arena();
         let barrier = arena.barrier();
         let handle = running.handle();
-        let mut attendant = Observer { shared: self.shared, end: None, looked: None };
-        let goes_on = || !handle.is_over() && attendant.look_now_and_then();
-        let before = arena.scan_child_pages(running.pid(), goes_on);
-        let result = running.wait(&mut attendant);
-        self.stall_windows.safepoints.extend(attendant.end);
+        let mut observer = Observer { shared: self.shared, end: None, polled: None };
+        let keep_scanning = || !handle.is_over() && observer.poll_if_due();
+        let before = arena.scan_child_pages(running.pid(), keep_scanning);
+        let result = running.wait(&mut observer);
+        self.stall_windows.safepoints.extend(observer.end);
         self.ended = Some(Timestamp::now());
         self.faults.after = minor_faults_of_other_threads();
         self.cow = barrier.cost();
         self.undo = barrier.undo_cost();
         barrier.reset();
-        let after = arena.scan_pages(|| true).map(|look| look.huge);
+        let after = arena.scan_pages(|| true).map(|report| report.huge);
         let bytes = |chunks: &ChunkSet| chunks.len() * CHUNK_SIZE;
         let both = before.as_ref().zip(after.as_ref());
-        self.pages = PagesSeen {
+        self.pages = HugePageUsage {
             splits: both.map(|(before, after)| arena.split_since(before, after)),
             before_bytes: before.as_ref().map(bytes),
             after_bytes: after.as_ref().map(bytes),
@@ -167,40 +169,43 @@ impl<'s> CheckpointRun<'s> {
         result
     }
 
-    /// Tells log and figures how the save ended.
+    /// Records the result and the costs in telemetry and in the log.
     pub(super) fn finish(&self, result: &Result<CheckpointOutcome, CheckpointError>) {
         let telemetry = &self.shared.telemetry;
         let ended = self.ended.unwrap_or_else(Timestamp::now);
-        let mut worst = None;
+        let mut longest = None;
         if self.forks > 0 {
             telemetry.checkpoint_ends();
-            worst = telemetry.longest_command();
+            longest = telemetry.longest_command();
         }
         let record = telemetry.persistence().checkpoint_finished(ended, |record| {
-            note_cost(record, self.cow, self.undo);
+            record_costs(record, self.cow, self.undo);
             record.huge_before_bytes = self.pages.before_bytes;
             record.huge_after_bytes = self.pages.after_bytes;
             record.thp_splits = self.pages.splits;
-            record.other_page_faults = self.faults.without(&self.cow);
-            record.longest_stall = worst.map(|worst| LongestStall {
-                took: Duration::from_nanos(worst.nanos),
-                cause: self.stall_windows.cause(&worst, record.has_undo_log()),
-                command: self.shared.table.rows()[worst.command].name.clone(),
+            record.other_page_faults = self.faults.outside_arena(&self.cow);
+            record.longest_stall = longest.map(|longest| LongestStall {
+                took: Duration::from_nanos(longest.nanos),
+                cause: self.stall_windows.cause(&longest, record.has_undo_log()),
+                command: self.shared.table.rows()[longest.command].name.clone(),
             });
-            conclude(record, result);
+            record_result(record, result);
         });
         self.shared.sampled.saw_save(self.pages.after_bytes, self.pages.splits);
         log(&record, &self.target);
     }
 }
 
-/// Writes an image on this thread, while all shards are locked.
+/// Writes an image on the calling thread. Requires that `shards` are all shards.
 ///
 /// # Errors
 /// There is no new image.
-pub(super) fn write_here(shared: &Shared, shards: &mut Shards<'_>) -> Result<(), CheckpointError> {
-    let (target, options) = plan(shared);
-    let start = start_of(shared, shards);
+pub(super) fn write_in_foreground(
+    shared: &Shared,
+    shards: &mut Shards<'_>,
+) -> Result<(), CheckpointError> {
+    let (target, options) = image_settings(shared);
+    let start = start_record(shared, shards);
     shared.telemetry.persistence().checkpoint_started(start, Timestamp::now());
     let prepared = PreparedCheckpoint::new(&target, &options, shared.keyspace.arena());
     let result = prepared.and_then(|prepared| match shards.held().safepoint() {
@@ -209,24 +214,24 @@ pub(super) fn write_here(shared: &Shared, shards: &mut Shards<'_>) -> Result<(),
     });
     let ended = Timestamp::now();
     let record = shared.telemetry.persistence().checkpoint_finished(ended, |record| {
-        conclude(record, &result);
+        record_result(record, &result);
     });
     log(&record, &target);
     result.map(|_| ())
 }
 
-/// Notes what a running save has done and cost by now.
+/// Records the progress and the costs of a running checkpoint.
 pub(super) fn sample(shared: &Shared, child: &CheckpointHandle) {
     let progress = child.progress();
     let barrier = shared.keyspace.arena().barrier();
     if !barrier.is_active() {
-        // The save is ending: its last figures are taken there.
+        // The checkpoint is ending, and its end records the final values.
         return;
     }
     barrier.note_dumped(progress.done_below);
     let (cow, undo) = (barrier.cost(), barrier.undo_cost());
     shared.telemetry.persistence().checkpoint_sampled(child.pid(), Timestamp::now(), |record| {
-        note_cost(record, cow, undo);
+        record_costs(record, cow, undo);
         record.chunks_done = progress.chunks_done;
         record.raw_bytes = progress.raw_bytes;
         record.image_bytes = progress.image_bytes;
@@ -234,37 +239,36 @@ pub(super) fn sample(shared: &Shared, child: &CheckpointHandle) {
     });
 }
 
-/// Notes what a save has cost by now, and the memory that this has taken since it was last noted.
-fn note_cost(record: &mut CheckpointRecord, cow: CowStats, undo: UndoStats) {
+/// Updates the costs in `record`, and adds the memory that they took since the last update.
+fn record_costs(record: &mut CheckpointRecord, cow: CowStats, undo: UndoStats) {
     record.extra_memory_bytes += cow.copied_bytes.saturating_sub(record.cow.copied_bytes)
         + undo.committed_bytes.saturating_sub(record.undo.committed_bytes);
     record.cow = cow;
     record.undo = undo;
 }
 
-/// How often an undo log is looked after: its spent records are taken back and its memory is made
-/// ready faster than writers can use it up.
-const LOOK_AFTER_LOG: Duration = Duration::from_millis(5);
-/// How often the save of an arena without one is looked at.
-const LOOK: Duration = Duration::from_secs(1);
+/// Poll interval with an undo log: short enough to reclaim retired records and prefault log memory
+/// faster than writers use memory up.
+const UNDO_LOG_POLL: Duration = Duration::from_millis(5);
+/// Poll interval without an undo log, where a poll has nothing to do.
+const COW_POLL: Duration = Duration::from_secs(1);
 
-/// Looks after a save while its child writes.
+/// Maintains the write barrier while the child of a checkpoint writes.
 struct Observer<'s> {
     shared: &'s Shared,
-    /// When all clients were held up for its end.
-    end: Option<Span>,
-    looked: Option<Instant>,
+    /// The safepoint at which the barrier stopped recording.
+    end: Option<Interval>,
+    polled: Option<Instant>,
 }
 
 impl Observer<'_> {
-    /// Looks after the save unless it has just done so, for whoever has other work meanwhile;
-    /// tells whether something can still come of it.
-    fn look_now_and_then(&mut self) -> bool {
-        if self.looked.is_some_and(|looked| looked.elapsed() < self.poll_interval()) {
+    /// Polls if the poll interval is over; false once the checkpoint has failed.
+    fn poll_if_due(&mut self) -> bool {
+        if self.polled.is_some_and(|polled| polled.elapsed() < self.poll_interval()) {
             return true;
         }
         let failed = self.poll();
-        self.looked = Some(Instant::now());
+        self.polled = Some(Instant::now());
         failed.is_none()
     }
 }
@@ -272,7 +276,7 @@ impl Observer<'_> {
 impl CheckpointObserver for Observer<'_> {
     fn poll_interval(&self) -> Duration {
         let log = self.shared.keyspace.arena().barrier().undo_log();
-        if log.is_some() { LOOK_AFTER_LOG } else { LOOK }
+        if log.is_some() { UNDO_LOG_POLL } else { COW_POLL }
     }
 
     fn poll(&mut self) -> Option<CheckpointError> {
@@ -291,21 +295,21 @@ impl CheckpointObserver for Observer<'_> {
     }
 
     fn child_exited(&mut self) {
-        let asked = clock::monotonic_ns();
+        let requested = clock::monotonic_ns();
         let mut shards = self.shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
         if let Some(safepoint) = shards.held().safepoint() {
             self.shared.keyspace.arena().barrier().end(&safepoint);
         }
         drop(shards);
         let released = clock::monotonic_ns();
-        self.end = Some(Span(asked, released));
-        let took = Duration::from_nanos(released.saturating_sub(asked));
+        self.end = Some(Interval(requested, released));
+        let took = Duration::from_nanos(released.saturating_sub(requested));
         self.shared.telemetry.latency_event(LatencyEvent::Safepoint, took);
     }
 }
 
-/// What saves write, and where to, by the settings of this moment.
-pub(super) fn plan(shared: &Shared) -> (ImageTarget, ImageOptions) {
+/// The image's target and options by the current configuration.
+pub(super) fn image_settings(shared: &Shared) -> (ImageTarget, ImageOptions) {
     let config = shared.config.current();
     let codec = if config.rdbcompression { ChunkCodec::Lz4 } else { ChunkCodec::None };
     let delay = shared.hooks.checkpoint_delay.load(Ordering::Relaxed);
@@ -319,8 +323,8 @@ pub(super) fn plan(shared: &Shared) -> (ImageTarget, ImageOptions) {
     (target, options)
 }
 
-/// What is known of a save at its safepoint.
-fn start_of(shared: &Shared, shards: &Shards<'_>) -> CheckpointStart {
+/// The record of a checkpoint at its safepoint.
+fn start_record(shared: &Shared, shards: &Shards<'_>) -> CheckpointStart {
     let space = &shared.keyspace;
     let kind = space.arena().page_kind();
     let digest = shared.hooks.checkpoint_digest.load(Ordering::Relaxed);
@@ -339,7 +343,10 @@ fn start_of(shared: &Shared, shards: &Shards<'_>) -> CheckpointStart {
     }
 }
 
-fn conclude(record: &mut CheckpointRecord, result: &Result<CheckpointOutcome, CheckpointError>) {
+fn record_result(
+    record: &mut CheckpointRecord,
+    result: &Result<CheckpointOutcome, CheckpointError>,
+) {
     match result {
         Ok(outcome) => {
             record.status = CheckpointStatus::Ok;
@@ -357,10 +364,10 @@ fn conclude(record: &mut CheckpointRecord, result: &Result<CheckpointOutcome, Ch
     }
 }
 
-/// One line for each save.
+/// Writes one log line for the checkpoint.
 fn log(record: &CheckpointRecord, target: &ImageTarget) {
     let stall = record.longest_stall.as_ref();
-    // Only what the isolation has; a save in the foreground needs none.
+    // Fields of the other isolation are left out; a foreground checkpoint has neither.
     let cow = (record.background && !record.has_undo_log()).then_some(&record.cow);
     let undo = (record.background && record.has_undo_log()).then_some(&record.undo);
     let hundredths = |ratio: f64| (ratio * 100.0).round() / 100.0;
@@ -402,7 +409,7 @@ fn log(record: &CheckpointRecord, target: &ImageTarget) {
     }
 }
 
-/// Bytes of a process's page tables: what the kernel copied for it at the fork.
+/// Bytes of a process's page tables, which the kernel copied at the fork.
 fn page_table_bytes(pid: i32) -> u64 {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
     let kib = status.lines().find_map(|line| {
@@ -411,43 +418,45 @@ fn page_table_bytes(pid: i32) -> u64 {
     kib.unwrap_or(0) << 10
 }
 
-/// From one moment to another, as [`clock::monotonic_ns`] counts.
+/// Begin and end on the clock of [`clock::monotonic_ns`].
 #[derive(Clone, Copy)]
-struct Span(u64, u64);
+struct Interval(u64, u64);
 
-impl Span {
-    /// Nanoseconds that two have in common.
+impl Interval {
+    /// Nanoseconds that both intervals cover.
     fn overlap(self, other: Self) -> u64 {
         self.1.min(other.1).saturating_sub(self.0.max(other.0))
     }
 }
 
-/// When a save held all clients up.
+/// The intervals in which a checkpoint stalled all clients.
 #[derive(Default)]
 struct StallWindows {
-    /// Locks asked for, held and released.
-    safepoints: Vec<Span>,
-    /// The parts of those in which the kernel forked.
-    forks: Vec<Span>,
+    /// From the request for all locks to their release.
+    safepoints: Vec<Interval>,
+    /// The parts of the safepoints in which the kernel forked.
+    forks: Vec<Interval>,
 }
 
 impl StallWindows {
-    fn fork(&mut self, safepoint: Span, fork: Span) {
+    fn fork(&mut self, safepoint: Interval, fork: Interval) {
         self.safepoints.push(safepoint);
         self.forks.push(fork);
     }
 
-    /// What took most of a command's time; `undo_log` tells what its stalls were.
-    fn cause(&self, worst: &LongestCommand, undo_log: bool) -> StallCause {
-        let command = Span(worst.begun_ns, worst.begun_ns + worst.nanos);
-        let common = |spans: &[Span]| spans.iter().map(|span| span.overlap(command)).sum::<u64>();
+    /// What took most of a command's time. With `undo_log`, write-barrier stalls are undo captures,
+    /// otherwise copy-on-write faults.
+    fn cause(&self, longest: &LongestCommand, undo_log: bool) -> StallCause {
+        let command = Interval(longest.begun_ns, longest.begun_ns + longest.nanos);
+        let common =
+            |spans: &[Interval]| spans.iter().map(|span| span.overlap(command)).sum::<u64>();
         let fork = common(&self.forks);
         let safepoint = common(&self.safepoints).saturating_sub(fork);
-        let other = worst.nanos.saturating_sub(fork + safepoint + worst.stall_nanos);
+        let other = longest.nanos.saturating_sub(fork + safepoint + longest.stall_nanos);
         let shares = [
             (other, StallCause::Other),
             (
-                worst.stall_nanos,
+                longest.stall_nanos,
                 if undo_log { StallCause::UndoCapture } else { StallCause::CowFault },
             ),
             (safepoint, StallCause::Safepoint),
@@ -465,10 +474,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_cause_is_what_took_most_of_the_time() {
+    fn the_cause_is_the_largest_share_of_the_time() {
         let mut stall_windows = StallWindows::default();
-        stall_windows.fork(Span(1000, 1900), Span(1200, 1800));
-        stall_windows.safepoints.push(Span(5000, 5500));
+        stall_windows.fork(Interval(1000, 1900), Interval(1200, 1800));
+        stall_windows.safepoints.push(Interval(5000, 5500));
         let cause = |begun_ns, nanos, stall_nanos| {
             stall_windows.cause(&LongestCommand { nanos, begun_ns, stall_nanos, command: 0 }, false)
         };
@@ -478,22 +487,22 @@ mod tests {
         assert_eq!(cause(3000, 100, 60), StallCause::CowFault);
         assert_eq!(cause(3000, 100, 40), StallCause::Other);
         assert_eq!(cause(1150, 1500, 0), StallCause::Other);
-        assert_eq!(cause(0, 0, 0), StallCause::Fork, "a tie goes to what is asked for most");
+        assert_eq!(cause(0, 0, 0), StallCause::Fork, "a tie goes to the last share in the list");
         let captured = LongestCommand { nanos: 100, begun_ns: 3000, stall_nanos: 60, command: 0 };
         assert_eq!(stall_windows.cause(&captured, true), StallCause::UndoCapture);
     }
 
     #[test]
-    fn other_faults_are_those_that_copy_on_write_does_not_count() {
-        let seen = FaultsSeen { before: Some(100), after: Some(150) };
+    fn outside_arena_subtracts_the_faults_of_the_arena() {
+        let faults = MinorFaults { before: Some(100), after: Some(150) };
         let cow = CowStats { faults: 20, fresh_pages: 10, ..CowStats::default() };
-        assert_eq!(seen.without(&cow), Some(20));
-        assert_eq!(seen.without(&CowStats { faults: 60, ..cow }), Some(0));
-        assert_eq!(FaultsSeen { after: None, ..seen }.without(&cow), None);
+        assert_eq!(faults.outside_arena(&cow), Some(20));
+        assert_eq!(faults.outside_arena(&CowStats { faults: 60, ..cow }), Some(0));
+        assert_eq!(MinorFaults { after: None, ..faults }.outside_arena(&cow), None);
     }
 
     #[test]
-    fn page_tables_are_read_of_a_process_that_lives() {
+    fn page_table_bytes_of_a_dead_process_are_zero() {
         assert!(page_table_bytes(std::process::id().cast_signed()) >= 4096);
         assert_eq!(page_table_bytes(-1), 0);
     }

@@ -1,14 +1,15 @@
-//! Saving: who may, when, and what became of it.
+//! The checkpoint scheduler: admits checkpoints one at a time and owns the thread that forks.
 //!
-//! One thread forks and waits for its children, since a child dies with the thread that forked it.
-//! Others ask it through a channel and get an answer once the fork is done, so that a client that
-//! reads `Background saving started` knows that everything it wrote before is in the image.
+//! One thread forks and waits for its children, since a child is killed with the thread that forked
+//! it (`PR_SET_PDEATHSIG`). Other threads send requests through a channel; the answer comes after
+//! the fork, so that a client that reads `Background saving started` knows that the image will hold
+//! everything it wrote before. Between checkpoints the thread collapses split huge pages.
 //!
 //! Invariants:
-//! 1. At most one save runs: whoever starts one has set `busy` before.
-//! 2. The barrier records exactly while a child runs.
-//! 3. Once the final save of a shutdown is taken, no command runs any more: `Shared::closing` is
-//!    set before the safepoint ends.
+//! 1. At most one checkpoint runs: `SchedulerState::busy` is set before one starts.
+//! 2. The write barrier records exactly while a child runs.
+//! 3. No command runs after the last checkpoint of a shutdown: `Shared::closing` is set before the
+//!    safepoint ends.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -17,7 +18,7 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::checkpoint_run::{self, CheckpointRun, plan, write_here};
+use super::checkpoint_run::{self, CheckpointRun, image_settings, write_in_foreground};
 use super::thp_collapser::ThpCollapser;
 use crate::clock;
 use crate::commands::Shared;
@@ -26,80 +27,80 @@ use cowherd_arena::ShardSet;
 use cowherd_arena::checkpoint::{CheckpointError, CheckpointHandle, CheckpointOutcome, restore};
 
 pub(super) const BUSY: &str = "ERR Background save already in progress";
-/// Forks that one save may take: see [`CheckpointError::NotInherited`].
-const MAX_FORKS: u32 = 30;
-/// From one of them to the next: each holds all clients up.
-const REFORK_PAUSE: Duration = Duration::from_millis(10);
 const CLOSED: &str = "ERR The server is shutting down";
+/// Most forks of one checkpoint: see [`CheckpointError::NotInherited`].
+const MAX_FORKS: u32 = 30;
+/// Pause before a repeated fork, because each fork stalls all clients.
+const REFORK_PAUSE: Duration = Duration::from_millis(10);
+/// Period at which a shutdown cancels again: a child that is forked after the first cancellation
+/// does not notify `idle`.
+const CANCEL_POLL: Duration = Duration::from_millis(20);
 
-/// Starts saves, one at a time, and knows the one that runs.
-pub struct CheckpointScheduler {
-    state: Mutex<State>,
-    /// Told when `busy` ends.
+/// Starts checkpoints, one at a time, and gives access to the running one.
+pub(crate) struct CheckpointScheduler {
+    state: Mutex<SchedulerState>,
+    /// Notified when `busy` is cleared.
     idle: Condvar,
-    requests: Mutex<Option<Sender<Request>>>,
+    /// `None` once the scheduler is closed, which ends the thread.
+    requests: Mutex<Option<Sender<OnFork>>>,
 }
 
 #[derive(Default)]
-struct State {
+struct SchedulerState {
     busy: bool,
-    /// The save that runs is one that everybody waits for: nobody can cancel it.
+    /// The running checkpoint holds all shards, so it cannot be cancelled.
     foreground: bool,
+    /// Another background checkpoint follows the running one.
     scheduled: bool,
     closed: bool,
-    /// The save that runs was told to stop between two forks.
+    /// The running checkpoint was cancelled while it had no child.
     cancelled: bool,
     running: Option<CheckpointHandle>,
 }
 
-/// Is told what to reply.
-type CommandResult = Box<dyn FnOnce(Result<String, String>) + Send>;
+/// Called once a background checkpoint has forked or failed to, with the reply for the client.
+type OnFork = Box<dyn FnOnce(Result<String, String>) + Send>;
 
-/// Asks the saver's thread for a save; the answer comes after the fork.
-struct Request {
-    answer: CommandResult,
-}
-
-/// What became of the wish for a save.
+/// How the scheduler accepted a request for a background checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum CheckpointRequest {
-    /// The saver's thread was asked for it.
-    Asked,
-    /// It follows the one that runs.
+pub(crate) enum CheckpointRequest {
+    /// The checkpoint starts now; the answer comes after its fork.
+    Accepted,
+    /// The checkpoint starts after the running one.
     Scheduled,
 }
 
 impl CheckpointScheduler {
-    /// The saver of one server, and its thread, which ends when the saver is closed.
+    /// Creates the scheduler and starts its thread, which ends after [`Self::close`].
     ///
     /// # Errors
-    /// There is no thread to be had.
-    pub fn start(
+    /// The kernel refuses a thread.
+    pub(crate) fn start(
         shared: &Arc<Shared>,
     ) -> std::io::Result<(Arc<Self>, std::thread::JoinHandle<()>)> {
         let (sender, receiver) = channel();
-        let saver = Arc::new(Self {
+        let scheduler = Arc::new(Self {
             state: Mutex::default(),
             idle: Condvar::new(),
             requests: Mutex::new(Some(sender)),
         });
-        let (this, shared) = (Arc::clone(&saver), Arc::clone(shared));
+        let (this, shared) = (Arc::clone(&scheduler), Arc::clone(shared));
         let thread = std::thread::Builder::new()
-            .name("saver".into())
-            .spawn(move || this.serve(&shared, &receiver))?;
-        Ok((saver, thread))
+            .name("checkpoint".into())
+            .spawn(move || this.run(&shared, &receiver))?;
+        Ok((scheduler, thread))
     }
 
-    /// Starts a save in the background, or after the one that runs if `schedule`. Once it has
-    /// forked, or could not, `answer` is told what to reply; it is not called for one that is
-    /// scheduled.
+    /// Starts a background checkpoint or, if one runs and `schedule` is set, schedules the next.
+    /// Once the started checkpoint has forked, or failed to, `on_fork` is called with the reply; a
+    /// scheduled checkpoint does not call it.
     ///
     /// # Errors
-    /// One runs already, or the server is shutting down.
-    pub fn start_background(
+    /// A checkpoint runs already, or the server is shutting down; the text is the reply.
+    pub(crate) fn start_background(
         &self,
         schedule: bool,
-        answer: impl FnOnce(Result<String, String>) + Send + 'static,
+        on_fork: impl FnOnce(Result<String, String>) + Send + 'static,
     ) -> Result<CheckpointRequest, String> {
         {
             let mut state = self.state.lock();
@@ -115,44 +116,43 @@ impl CheckpointScheduler {
             }
             state.busy = true;
         }
-        if self.ask(Request { answer: Box::new(answer) }) {
-            Ok(CheckpointRequest::Asked)
+        if self.send(Box::new(on_fork)) {
+            Ok(CheckpointRequest::Accepted)
         } else {
             Err(CLOSED.into())
         }
     }
 
-    /// As [`Self::start_background`], and waits until it has forked.
+    /// Starts a background checkpoint and waits for its fork.
     ///
     /// # Errors
-    /// As that, or there is no child to be had.
+    /// As [`Self::start_background`], or the fork failed.
     pub(super) fn start_background_and_await_fork(&self) -> Result<(), String> {
-        let (answer, answered) = sync_channel(1);
-        // Whoever asks waits.
-        self.start_background(false, move |came| drop(answer.send(came)))?;
-        answered.recv().unwrap_or_else(|_| Err(CLOSED.into())).map(drop)
+        let (sender, receiver) = sync_channel(1);
+        self.start_background(false, move |result| drop(sender.send(result)))?;
+        receiver.recv().unwrap_or_else(|_| Err(CLOSED.into())).map(drop)
     }
 
-    /// Hands a request to the saver's thread; tells whether there is one.
-    fn ask(&self, request: Request) -> bool {
-        self.requests.lock().as_ref().is_some_and(|requests| requests.send(request).is_ok())
+    /// Sends a request to the thread; false once the scheduler is closed.
+    fn send(&self, on_fork: OnFork) -> bool {
+        self.requests.lock().as_ref().is_some_and(|requests| requests.send(on_fork).is_ok())
     }
 
-    /// Saves here and now, while everybody waits.
+    /// Runs a checkpoint on the calling thread with all shards locked.
     ///
     /// # Errors
-    /// A save runs, or this one failed; the text is the reply.
-    pub fn run_foreground(&self, shared: &Shared) -> Result<(), String> {
-        self.begin_here()?;
+    /// A checkpoint runs already, or this one failed; the text is the reply.
+    pub(crate) fn run_foreground(&self, shared: &Shared) -> Result<(), String> {
+        self.begin_foreground()?;
         let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
-        let result = write_here(shared, &mut shards);
+        let result = write_in_foreground(shared, &mut shards);
         drop(shards);
-        self.end_here();
+        self.end_foreground();
         result.map_err(|error| format!("ERR {error}"))
     }
 
-    /// Reserves the right to save on this thread.
-    fn begin_here(&self) -> Result<(), String> {
+    /// Sets `busy` for a checkpoint on the calling thread.
+    fn begin_foreground(&self) -> Result<(), String> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(CLOSED.into());
@@ -165,27 +165,25 @@ impl CheckpointScheduler {
         Ok(())
     }
 
-    /// Gives it back, or passes it on to a save that was scheduled meanwhile.
-    fn end_here(&self) {
+    /// Clears `busy`, or passes it on to a checkpoint that was scheduled meanwhile.
+    fn end_foreground(&self) {
         let mut state = self.state.lock();
         state.foreground = false;
-        if std::mem::take(&mut state.scheduled) && !state.closed {
-            // Nobody waits for the answer: the schedule was answered already.
-            if self.ask(Request { answer: Box::new(drop) }) {
-                return;
-            }
+        // The client that scheduled the checkpoint has its reply already.
+        if std::mem::take(&mut state.scheduled) && !state.closed && self.send(Box::new(drop)) {
+            return;
         }
         state.busy = false;
         self.idle.notify_all();
     }
 
-    /// Stops the save that runs, and forgets the one that is scheduled.
+    /// Cancels the running background checkpoint and the scheduled one.
     ///
     /// # Errors
-    /// There is none.
+    /// There is neither; the text is the reply.
     pub(super) fn cancel(&self, shared: &Shared) -> Result<String, String> {
         let mut state = self.state.lock();
-        // Killed, the child gives its memory back without a word.
+        // A killed child frees its memory without a notice through the completion pipe.
         shared.keyspace.arena().barrier().child_exiting();
         let scheduled = std::mem::take(&mut state.scheduled);
         let forking = state.busy && !state.foreground && state.running.is_none();
@@ -198,7 +196,7 @@ impl CheckpointScheduler {
         }
     }
 
-    /// Stops the save that runs and lets no other start; from then on the caller alone may save.
+    /// Cancels the running checkpoint and rejects new ones; afterwards only the caller may run one.
     pub(super) fn close_for_shutdown(&self) {
         let mut state = self.state.lock();
         state.closed = true;
@@ -207,15 +205,17 @@ impl CheckpointScheduler {
             if let Some(handle) = &state.running {
                 handle.cancel();
             }
-            // A child may be forked only after the look at it: look again now and then.
-            self.idle.wait_for(&mut state, Duration::from_millis(20));
+            self.idle.wait_for(&mut state, CANCEL_POLL);
         }
         state.busy = true;
         state.foreground = true;
     }
 
-    /// The final save, after [`Self::close_for_shutdown`]. If it succeeds no command runs any
-    /// more.
+    /// Runs the last checkpoint, if `save` is set, and stops all commands. Requires
+    /// [`Self::close_for_shutdown`].
+    ///
+    /// # Errors
+    /// The checkpoint failed; commands still run.
     pub(super) fn checkpoint_on_shutdown(
         &self,
         shared: &Shared,
@@ -223,19 +223,19 @@ impl CheckpointScheduler {
     ) -> Result<(), CheckpointError> {
         let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
         if save {
-            write_here(shared, &mut shards)?;
+            write_in_foreground(shared, &mut shards)?;
         }
         shared.closing.store(true, Ordering::Relaxed);
         Ok(())
     }
 
-    /// Lets commands run although the final save failed.
+    /// Stops all commands although the last checkpoint failed.
     pub(super) fn force_close(shared: &Shared) {
         let _shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
         shared.closing.store(true, Ordering::Relaxed);
     }
 
-    /// Lets saves start again.
+    /// Admits checkpoints again after a shutdown that failed.
     pub(super) fn reopen(&self) {
         let mut state = self.state.lock();
         state.closed = false;
@@ -244,70 +244,70 @@ impl CheckpointScheduler {
         self.idle.notify_all();
     }
 
-    /// Ends the saver's thread.
-    pub fn close(&self) {
+    /// Ends the scheduler's thread.
+    pub(crate) fn close(&self) {
         self.requests.lock().take();
     }
 
-    /// Takes samples of the save that runs.
-    pub fn sample(&self, shared: &Shared) {
+    /// Records the progress and the cost of the running checkpoint, if there is one.
+    pub(super) fn sample(&self, shared: &Shared) {
         let running = self.state.lock().running.clone();
         if let Some(child) = running {
             checkpoint_run::sample(shared, &child);
         }
     }
 
-    fn serve(&self, shared: &Shared, requests: &Receiver<Request>) {
-        let mut healer = ThpCollapser::new();
+    fn run(&self, shared: &Shared, requests: &Receiver<OnFork>) {
+        let mut collapser = ThpCollapser::new();
         if let Some(log) = shared.keyspace.arena().barrier().undo_log() {
             log.prefault();
         }
         loop {
-            match requests.recv_timeout(healer.pause()) {
-                Ok(request) => {
-                    let mut answer = Some(request.answer);
-                    while self.save(shared, answer.take()) {}
-                    healer.look_soon();
+            match requests.recv_timeout(collapser.idle_time()) {
+                Ok(on_fork) => {
+                    let mut on_fork = Some(on_fork);
+                    while self.run_background(shared, on_fork.take()) {}
+                    collapser.rescan();
                 }
                 Err(RecvTimeoutError::Timeout) => {
-                    healer.step(shared, || self.state.lock().busy);
+                    collapser.step(shared, || self.state.lock().busy);
                 }
                 Err(RecvTimeoutError::Disconnected) => return,
             }
         }
     }
 
-    /// One save from beginning to end; tells whether another is to follow. `answer` is told once
-    /// the fork is done.
-    fn save(&self, shared: &Shared, mut answer: Option<CommandResult>) -> bool {
-        let mut save = CheckpointRun::new(shared);
+    /// Runs one background checkpoint; returns whether another is scheduled.
+    fn run_background(&self, shared: &Shared, mut on_fork: Option<OnFork>) -> bool {
+        let mut run = CheckpointRun::new(shared);
         let result = loop {
-            let running = match save.fork() {
+            let running = match run.fork() {
                 Ok(running) => running,
                 Err(error) => break Err(error),
             };
             self.set_running(running.handle());
-            if let Some(answer) = answer.take() {
-                answer(Ok("Background saving started".into()));
+            if let Some(on_fork) = on_fork.take() {
+                on_fork(Ok("Background saving started".into()));
             }
-            match save.wait(running) {
-                // Seen at once, before anything was written; a later instant does as well.
+            match run.wait(running) {
+                // The child detects this before it writes anything, and a later safepoint serves
+                // as well.
                 Err(CheckpointError::NotInherited { .. })
-                    if save.forks < MAX_FORKS && self.may_fork_again() =>
+                    if run.forks < MAX_FORKS && self.may_fork_again() =>
                 {
                     std::thread::sleep(REFORK_PAUSE);
                 }
                 result => break result,
             }
         };
-        let again = self.end(&save, &result);
-        if let (Err(error), Some(answer)) = (result, answer) {
-            answer(Err(format!("ERR {error}")));
+        let again = self.finish(&run, &result);
+        if let (Err(error), Some(on_fork)) = (result, on_fork) {
+            on_fork(Err(format!("ERR {error}")));
         }
         again
     }
 
-    /// Makes the child known; ends it at once if the save was cancelled meanwhile.
+    /// Publishes the child's handle, and cancels the child if a cancellation came during the fork.
     fn set_running(&self, handle: CheckpointHandle) {
         let mut state = self.state.lock();
         if std::mem::take(&mut state.cancelled) || state.closed {
@@ -316,22 +316,22 @@ impl CheckpointScheduler {
         state.running = Some(handle);
     }
 
-    /// Whether a save whose child was of no use may fork once more.
+    /// Removes the handle of a failed child; returns whether the checkpoint may fork again.
     fn may_fork_again(&self) -> bool {
         let mut state = self.state.lock();
         state.running = None;
         !state.closed
     }
 
-    /// Ends a save; tells whether another is to follow. Whoever sees in the figures that it has
-    /// ended can start the next one.
-    fn end(
+    /// Ends a checkpoint; returns whether another is scheduled.
+    fn finish(
         &self,
-        save: &CheckpointRun<'_>,
+        run: &CheckpointRun<'_>,
         result: &Result<CheckpointOutcome, CheckpointError>,
     ) -> bool {
         let mut state = self.state.lock();
-        save.finish(result);
+        // Under the lock: a client that sees the end in INFO can start the next checkpoint.
+        run.finish(result);
         state.running = None;
         state.cancelled = false;
         let again = std::mem::take(&mut state.scheduled) && !state.closed;
@@ -342,22 +342,25 @@ impl CheckpointScheduler {
         again
     }
 
-    /// DEBUG RELOAD: saves, restores the image beside what is there, and compares the two.
-    pub(super) fn reload(&self, shared: &Shared) -> Result<(), String> {
-        self.begin_here()?;
+    /// DEBUG RELOAD: writes an image, restores it into a second arena and compares the digests.
+    ///
+    /// # Errors
+    /// Any of these steps failed; the text is the reply.
+    pub(super) fn debug_reload(&self, shared: &Shared) -> Result<(), String> {
+        self.begin_foreground()?;
         let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
-        let saved = write_here(shared, &mut shards);
-        self.end_here();
-        saved.map_err(|error| format!("ERR {error}"))?;
-        let (target, options) = plan(shared);
-        let here = shards.digest();
+        let written = write_in_foreground(shared, &mut shards);
+        self.end_foreground();
+        written.map_err(|error| format!("ERR {error}"))?;
+        let (target, options) = image_settings(shared);
+        let digest = shards.digest();
         let arena = shared.keyspace.arena();
         let kind = cowherd_arena::PageKind::Small;
-        let there = restore(&target.path(), kind, arena.capacity(), options.layout, 2)
+        let (restored, _) = restore(&target.path(), kind, arena.capacity(), options.layout, 2)
             .map_err(|error| format!("ERR {error}"))?;
-        let again = Keyspace::open(there.0).map_err(|error| format!("ERR {error}"))?;
-        again.verify(2).map_err(|broken| format!("ERR {broken}"))?;
-        if again.lock(ShardSet::ALL, 0).digest() == here {
+        let restored = Keyspace::open(restored).map_err(|error| format!("ERR {error}"))?;
+        restored.verify(2).map_err(|broken| format!("ERR {broken}"))?;
+        if restored.lock(ShardSet::ALL, 0).digest() == digest {
             Ok(())
         } else {
             Err("ERR what was restored is not what was saved".into())

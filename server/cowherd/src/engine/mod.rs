@@ -1,28 +1,29 @@
-//! The engine: runs commands against the keyspace, keeps the safepoint, saves and restores.
+//! The engine: runs requests against the keyspace, takes checkpoints and restores them.
 //!
 //! ```text
-//! connection --batch--> Worker --locks, calls--> commands --> keyspace
-//!                          |
-//!                          +-- Effect::Save --> CheckpointScheduler --safepoint--> checkpoint
-//! background thread: expiry, flushed databases, free memory, save points, samples
+//! connection -- batch --> Worker -- locks, calls --> commands --> keyspace
+//!                           |
+//!                           +-- Effect::Save --> CheckpointScheduler -- safepoint --> checkpoint
+//! background thread: expiry, eviction, freeing of memory, save points, samples
 //! ```
 //!
 //! Invariants:
-//! 1. A worker locks the shards that a command's row and keys name, in one call, and holds them
-//!    for that command only; never while it waits for anything.
-//! 2. Only the saver forks, and only at the safepoint: all shards locked.
+//! 1. A worker locks the shards that a command's row and keys name in one call, and holds them for
+//!    that command or transaction only, never while it waits for a client.
+//! 2. Only the checkpoint scheduler forks, and only at a safepoint, with all shards locked.
 
 mod admission;
 mod background;
 mod checkpoint_run;
 mod checkpoint_scheduler;
+mod effects;
 mod open;
 #[cfg(test)]
 mod random_request_tests;
 mod retry;
 mod serve_blocked;
-mod slow_commands;
 mod thp_collapser;
+mod timing;
 mod transaction;
 mod worker;
 
@@ -31,69 +32,70 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-pub use crate::clients::{
-    Client, ClientRegistry, ConnectionHandle, DeferredReply, KILLED, OUTPUT_PENDING, Origin,
-    PendingReply, Session,
+pub(crate) use crate::clients::{
+    Client, ConnectionHandle, DeferredReply, OUTPUT_PENDING, Origin, PendingReply, Session,
 };
-pub use crate::commands::{Effect, Shared, Shutdown};
-pub use background::BackgroundThread;
-pub use checkpoint_scheduler::{CheckpointRequest, CheckpointScheduler};
-pub use open::{OpenedKeyspace, RestoredImage, StartError, check_image, open};
-pub use worker::{BatchOutcome, Worker};
+pub(crate) use crate::commands::{Shared, Shutdown};
+pub(crate) use background::BackgroundThread;
+pub(crate) use checkpoint_scheduler::CheckpointScheduler;
+pub(crate) use effects::BatchOutcome;
+pub(crate) use open::{OpenedKeyspace, open};
+pub use open::{RestoredImage, StartError, check_image};
+pub(crate) use worker::Worker;
 
-/// One server's engine.
-pub struct Engine {
+/// The engine of one server.
+pub(crate) struct Engine {
     shared: Arc<Shared>,
-    saver: Arc<CheckpointScheduler>,
-    stop: Mutex<Option<Box<dyn Fn() + Send>>>,
+    checkpoint_scheduler: Arc<CheckpointScheduler>,
+    on_stop: Mutex<Option<Box<dyn Fn() + Send>>>,
 }
 
 impl Engine {
-    /// The engine for what was opened.
-    pub fn new(shared: Arc<Shared>, saver: Arc<CheckpointScheduler>) -> Arc<Self> {
-        Arc::new(Self { shared, saver, stop: Mutex::new(None) })
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        checkpoint_scheduler: Arc<CheckpointScheduler>,
+    ) -> Arc<Self> {
+        Arc::new(Self { shared, checkpoint_scheduler, on_stop: Mutex::new(None) })
     }
 
-    /// What all connections share.
-    pub const fn shared(&self) -> &Arc<Shared> {
+    pub(crate) const fn shared(&self) -> &Arc<Shared> {
         &self.shared
     }
 
-    /// What saves.
-    pub const fn checkpoint_scheduler(&self) -> &Arc<CheckpointScheduler> {
-        &self.saver
+    pub(crate) const fn checkpoint_scheduler(&self) -> &Arc<CheckpointScheduler> {
+        &self.checkpoint_scheduler
     }
 
-    /// Sets what ends the server once a shutdown was decided.
-    pub fn on_stop(&self, stop: impl Fn() + Send + 'static) {
-        *self.stop.lock() = Some(Box::new(stop));
+    /// Sets the callback that stops the server at the end of [`Self::shut_down`].
+    pub(crate) fn on_stop(&self, stop: impl Fn() + Send + 'static) {
+        *self.on_stop.lock() = Some(Box::new(stop));
     }
 
-    /// Saves as asked for, and then ends the server. Nothing that was acknowledged before is
-    /// missing in the image, and nothing is acknowledged after it. A second caller waits for the
-    /// first.
+    /// Takes the last checkpoint, if `options` or the save points ask for one, and stops the
+    /// server. The image holds every acknowledged write, and no command is acknowledged afterwards.
+    /// A concurrent call waits for the first.
     ///
     /// # Errors
-    /// The save failed and the shutdown was not forced: the server goes on.
-    pub fn shut_down(&self, how: Shutdown) -> Result<(), String> {
-        let stop = self.stop.lock();
+    /// The checkpoint failed and the shutdown was not forced: the server continues.
+    pub(crate) fn shut_down(&self, options: Shutdown) -> Result<(), String> {
+        let on_stop = self.on_stop.lock();
         if self.shared.closing.load(Ordering::Relaxed) {
             return Ok(());
         }
-        let save = how.save.unwrap_or(!self.shared.config.current().save.is_empty());
-        self.saver.close_for_shutdown();
+        let save = options.save.unwrap_or(!self.shared.config.current().save.is_empty());
+        self.checkpoint_scheduler.close_for_shutdown();
         if save {
             tracing::info!("Saving the final checkpoint before exiting");
         }
-        if let Err(error) = self.saver.checkpoint_on_shutdown(&self.shared, save) {
-            if !how.force {
-                self.saver.reopen();
+        if let Err(error) = self.checkpoint_scheduler.checkpoint_on_shutdown(&self.shared, save) {
+            if !options.force {
+                self.checkpoint_scheduler.reopen();
                 return Err(error.to_string());
             }
             CheckpointScheduler::force_close(&self.shared);
         }
         tracing::info!("Bye");
-        if let Some(stop) = stop.as_ref() {
+        if let Some(stop) = on_stop.as_ref() {
             stop();
         }
         Ok(())

@@ -1,4 +1,4 @@
-//! Opening the keyspace at start: the directory's lock, the arena's pages, the image.
+//! Opens the keyspace at start: locks the directory, reserves the arena, restores the image.
 
 use std::path::Path;
 use std::time::Duration;
@@ -13,7 +13,7 @@ use cowherd_arena::{
     Backing, Corruption, Isolation, OpenError, PageKind, ReservedArena, UndoOptions, pages,
 };
 
-/// An image is checked in an arena this much larger than its last chunk needs.
+/// `cowherd check` restores into an arena this much larger than the image needs.
 const CHECK_MARGIN: u64 = 4 << 20;
 
 /// Why the server cannot start.
@@ -39,38 +39,37 @@ pub enum StartError {
         /// What is broken.
         broken: Corruption,
     },
-    /// The kernel gave no random numbers.
+    /// The kernel returned no random numbers.
     #[error("cannot read /dev/urandom for the hash seed: {0}")]
     Random(std::io::Error),
 }
 
-/// What was opened.
-pub struct OpenedKeyspace {
-    /// All keys and values.
+/// An open keyspace and its directory.
+pub(crate) struct OpenedKeyspace {
     pub keyspace: Keyspace,
-    /// What was restored, if there was an image.
+    /// `None` if there was no image.
     pub restored: Option<RestoredImage>,
-    /// Keeps other servers out of the directory.
+    /// Keeps other servers out of the directory until dropped.
     pub lock: DirLock,
 }
 
-/// What was restored.
+/// A restored and verified image.
 pub struct RestoredImage {
-    /// How reading it went.
+    /// Sizes, writer and duration of the restore.
     pub stats: RestoreStats,
-    /// What it holds.
+    /// Numbers of keys, chunks and objects.
     pub contents: Contents,
-    /// Time for checking every structure in it.
+    /// Time for verifying every structure.
     pub verified_in: Duration,
-    /// Digest of what it holds, if asked for.
+    /// Digest of all keys and values, if requested.
     pub digest: Option<String>,
 }
 
 /// Opens the directory, the arena and the image that the configuration names.
 ///
 /// # Errors
-/// Any of them cannot be had; the text says what to do.
-pub fn open(config: &Config) -> Result<OpenedKeyspace, StartError> {
+/// Any of them is unavailable or damaged; the text says what to do.
+pub(crate) fn open(config: &Config) -> Result<OpenedKeyspace, StartError> {
     ignore_file_size_signal();
     let lock = DirLock::acquire(&config.dir)?;
     for path in lock.remove_leftovers().unwrap_or_default() {
@@ -83,7 +82,7 @@ pub fn open(config: &Config) -> Result<OpenedKeyspace, StartError> {
         Ok((arena, stats)) => {
             let keyspace = Keyspace::open(arena)?;
             let digest = config.enable_debug_command != DebugCommand::No;
-            let restored = check(&keyspace, &path, stats, config.threads, digest)?;
+            let restored = verify(&keyspace, &path, stats, config.threads, digest)?;
             Ok(OpenedKeyspace { keyspace, restored: Some(restored), lock })
         }
         Err(RestoreError::NotFound { .. }) => {
@@ -95,17 +94,17 @@ pub fn open(config: &Config) -> Result<OpenedKeyspace, StartError> {
     }
 }
 
-/// Restores the image at `path` into memory of its own and checks every structure in it.
+/// Restores the image at `path` into a separate arena and verifies every structure.
 ///
 /// # Errors
 /// The image is damaged, or there is no memory for it.
 pub fn check_image(path: &Path, threads: usize) -> Result<RestoredImage, StartError> {
     let capacity = inspect(path)?.needed_capacity + CHECK_MARGIN;
     let (arena, stats) = restore(path, PageKind::Small, capacity, layout_hash(), threads)?;
-    check(&Keyspace::open(arena)?, path, stats, threads, true)
+    verify(&Keyspace::open(arena)?, path, stats, threads, true)
 }
 
-fn check(
+fn verify(
     keyspace: &Keyspace,
     path: &Path,
     stats: RestoreStats,
@@ -121,7 +120,7 @@ fn check(
     Ok(RestoredImage { stats, contents, verified_in, digest })
 }
 
-/// What the arena's memory is to be.
+/// The arena's page kind and isolation by the configuration.
 fn backing(config: &Config, capacity: u64) -> Backing {
     let isolation = match config.checkpoint_isolation {
         CheckpointIsolation::KernelCow => Isolation::KernelCow,

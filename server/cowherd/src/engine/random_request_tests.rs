@@ -263,7 +263,7 @@ impl Arena {
         assert_eq!(consumed, Ok(bytes.len()), "{}", show(words));
         let before = (client.version, is_plain(&client.session));
         let outcome = loop {
-            let outcome = self.worker.run(&mut client.session, &batch, &bytes, 0, &mut reply);
+            let outcome = self.worker.run(&mut client.session, &batch, &bytes, &mut reply);
             match outcome {
                 BatchOutcome::Paused(..) => shared.clients.unpause(),
                 outcome => break outcome,

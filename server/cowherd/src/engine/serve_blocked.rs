@@ -1,169 +1,183 @@
-//! Serving clients that wait for keys, when a command has touched such keys.
+//! Serves clients that are blocked on keys, after a command has written such keys.
 //!
 //! ```text
-//! worker A: lock | run LPUSH k | touched: k | run BLPOP of client 1, reply to its mail | unlock
-//! worker B:                                    client 1's connection wakes, sends its mail
+//! worker A: lock | run LPUSH k | ready: k | retry BLPOP of client 1 -> pending output | unlock
+//! worker B:                                 client 1's connection wakes and sends its output
 //! ```
 //!
-//! The waiters' commands run under the locks of the command that touched the key, so that nobody
-//! takes away what was meant for the first in the queue. For that a writing command locks, besides
-//! its own shards, those that the waiting commands in them need (`BlockedClients::reach`). What
-//! shows up only afterwards (a client that began to wait meanwhile, a key that expired in the
-//! background) is served under locks of its own, right behind.
+//! A blocked command is retried under the locks of the command that wrote the key, so that no third
+//! command can take the value before the first client in the key's queue. A writing command
+//! therefore locks, besides its own shards, the shards that blocked commands on them need
+//! ([`shards_to_lock`]). A key that becomes ready without such locks (a client blocked meanwhile,
+//! a key expired in the background) is served directly afterwards, under locks of its own.
 //!
 //! Invariants:
-//! 1. A waiter's command runs only while all shards that it names are locked.
-//! 2. Of those who wait for a key, one is never tried before another that came earlier.
+//! 1. A blocked command is retried only while all shards that it names are locked.
+//! 2. Clients blocked on the same key are retried in the order in which they blocked.
 
 use std::sync::Arc;
 
 use crate::clients::{BlockedClient, BlockingMode, Session};
-use crate::commands::{Call, Effect, ErrorReply, Shared};
+use crate::commands::{Call, CommandFlags, Effect, ErrorReply, Shared};
 use crate::config::Config;
 use crate::keyspace::{ReadyKey, Reclaimer, ShardSet, Shards};
 use cowherd_resp::ReplyWriter;
 
 use super::retry::retry_under_locks;
 
-/// Serves those who wait for keys that were touched under `shards`, and unlocks these.
+/// The shards to lock for a command that names `set`: a writing command also locks the shards that
+/// the clients blocked on `set` need.
+#[inline]
+pub(super) fn shards_to_lock(shared: &Shared, flags: CommandFlags, set: ShardSet) -> ShardSet {
+    if flags.contains(CommandFlags::WRITE) && shared.blocked_clients.count() > 0 {
+        shared.blocked_clients.reach(set)
+    } else {
+        set
+    }
+}
+
+/// Serves the clients blocked on keys that became ready under `shards`, and unlocks the shards.
 #[cold]
-pub(super) fn serve_all(
+pub(super) fn serve_and_unlock(
     shared: &Shared,
     config: &Config,
     reclaimer: &mut Reclaimer,
     shards: Shards<'_>,
 ) {
     let now = shards.now();
-    let (left, needed) = serve(shared, config, reclaimer, shards);
-    serve_with(shared, config, reclaimer, left, needed, now);
+    let (remaining, needed) = serve_locked(shared, config, reclaimer, shards);
+    lock_and_serve(shared, config, reclaimer, remaining, needed, now);
 }
 
-/// Serves those who wait for keys that were touched under `shards`. Returns the keys for which
-/// other shards have to be locked, and these.
-fn serve(
+/// Serves the clients blocked on the ready keys of `shards`. Returns the keys that need further
+/// shards, and these shards.
+fn serve_locked(
     shared: &Shared,
     config: &Config,
     reclaimer: &mut Reclaimer,
     mut shards: Shards<'_>,
 ) -> (Vec<ReadyKey>, ShardSet) {
     reclaimer.reset_locked_budget();
-    let (mut left, mut needed) = (Vec::new(), ShardSet::NONE);
+    let (mut remaining, mut needed) = (Vec::new(), ShardSet::NONE);
     while shards.has_ready() {
-        let touched = shards.take_ready();
-        for key in touched {
+        for key in shards.take_ready() {
             if let Err(missing) = serve_key(shared, config, reclaimer, &mut shards, &key) {
-                left.push(key);
+                remaining.push(key);
                 needed = needed | missing;
             }
         }
     }
-    (left, needed)
+    (remaining, needed)
 }
 
-/// Serves those who wait for keys under locks of their own.
+/// Serves the clients blocked on the `ready` keys. Requires that the calling thread holds no shard
+/// lock.
 #[cold]
-pub(super) fn serve_later(
+pub(super) fn serve_ready(
     shared: &Shared,
     config: &Config,
     reclaimer: &mut Reclaimer,
-    touched: Vec<ReadyKey>,
+    ready: Vec<ReadyKey>,
     now: i64,
 ) {
-    serve_with(shared, config, reclaimer, touched, ShardSet::NONE, now);
+    lock_and_serve(shared, config, reclaimer, ready, ShardSet::NONE, now);
 }
 
-/// Serves the clients that wait for keys which eviction has removed. No lock is held.
+/// Serves the clients blocked on keys that `reclaimer` has evicted. Requires that the calling
+/// thread holds no shard lock.
 #[cold]
 pub(super) fn serve_evicted(shared: &Shared, config: &Config, reclaimer: &mut Reclaimer, now: i64) {
     let evicted = reclaimer.take_ready();
-    serve_later(shared, config, reclaimer, evicted, now);
+    serve_ready(shared, config, reclaimer, evicted, now);
 }
 
-/// Serves those who wait for keys, under the locks of `needed` too.
-fn serve_with(
+/// Locks the shards of the `ready` keys and `needed`, and serves, until no key remains.
+fn lock_and_serve(
     shared: &Shared,
     config: &Config,
     reclaimer: &mut Reclaimer,
-    mut touched: Vec<ReadyKey>,
+    mut ready: Vec<ReadyKey>,
     mut needed: ShardSet,
     now: i64,
 ) {
     let keyspace = &shared.keyspace;
     loop {
-        while !touched.is_empty() {
+        while !ready.is_empty() {
             let own = || {
-                let hashes = touched.iter().map(|touched| keyspace.hash(&touched.key));
+                let hashes = ready.iter().map(|ready| keyspace.hash(&ready.key));
                 hashes.map(|hash| keyspace.shards_of(hash)).collect()
             };
             let widen = |set| shared.blocked_clients.reach(set | needed);
             let mut shards = keyspace.lock_with_retry(now, own, widen);
-            shards.add_ready(touched);
-            let (left, missing) = serve(shared, config, reclaimer, shards);
-            touched = left;
-            // The set only grows, so that the loop ends: what one key needs stays locked while
-            // another is served.
+            shards.add_ready(ready);
+            let missing;
+            (ready, missing) = serve_locked(shared, config, reclaimer, shards);
+            // The set only grows, which bounds the number of rounds: the shards that one key needs
+            // stay locked while another is served.
             needed = needed | missing;
         }
-        // Eviction under these locks may have removed keys for which clients wait.
-        touched = reclaimer.take_ready();
-        if touched.is_empty() {
+        // The retried commands may have evicted keys on which clients are blocked.
+        ready = reclaimer.take_ready();
+        if ready.is_empty() {
             return;
         }
         needed = ShardSet::NONE;
     }
 }
 
-/// Serves those who wait for one key. If the locked shards are not enough for that, the error says
-/// which have to be.
+/// Serves the clients blocked on one ready key.
+///
+/// # Errors
+/// The shards that must be locked, if `shards` do not cover them.
 fn serve_key(
     shared: &Shared,
     config: &Config,
     reclaimer: &mut Reclaimer,
     shards: &mut Shards<'_>,
-    touched: &ReadyKey,
+    ready: &ReadyKey,
 ) -> Result<(), ShardSet> {
     let keyspace = &shared.keyspace;
-    let hash = keyspace.hash(&touched.key);
-    enough(shards, keyspace.shards_of(hash))?;
-    let key = keyspace.key_of(touched.db, &touched.key, hash);
-    let mut ticket = 0;
+    let hash = keyspace.hash(&ready.key);
+    require_locked(shards, keyspace.shards_of(hash))?;
+    let key = keyspace.key_of(ready.db, &ready.key, hash);
+    let mut last = 0;
     loop {
-        let kind = shards.peek(touched.db, &key).map(|entry| entry.kind());
-        let next = shared.blocked_clients.next(touched.db, &key, kind, ticket);
-        let Some(waiter) = next else { return Ok(()) };
-        enough(shards, waiter.shards(keyspace))?;
-        ticket = waiter.ticket;
-        try_again(shared, config, reclaimer, shards, &waiter);
+        let kind = shards.peek(ready.db, &key).map(|entry| entry.kind());
+        let next = shared.blocked_clients.next(ready.db, &key, kind, last);
+        let Some(blocked) = next else { return Ok(()) };
+        require_locked(shards, blocked.shards(keyspace))?;
+        last = blocked.ticket;
+        retry(shared, config, reclaimer, shards, &blocked);
     }
 }
 
-/// Whether some shards are locked; if not, the error says which have to be.
-fn enough(shards: &Shards<'_>, needed: ShardSet) -> Result<(), ShardSet> {
+/// Returns `needed` as the error unless `shards` cover it.
+fn require_locked(shards: &Shards<'_>, needed: ShardSet) -> Result<(), ShardSet> {
     if shards.locked().covers(needed) { Ok(()) } else { Err(needed) }
 }
 
-/// Runs a waiter's command once more. If it answers, the wait is over.
-fn try_again(
+/// Runs a blocked command once more and unblocks its client if the command replies.
+fn retry(
     shared: &Shared,
     config: &Config,
     reclaimer: &mut Reclaimer,
     shards: &mut Shards<'_>,
-    waiter: &BlockedClient,
+    blocked: &BlockedClient,
 ) {
-    let Some(held) = waiter.hold() else { return };
+    let Some(held) = blocked.hold() else { return };
     let now = shards.now();
-    let row = &shared.table.rows()[waiter.row];
-    let mut session = Session::new(Arc::clone(&waiter.client), true);
-    session.db = waiter.db;
-    let mut reply = ReplyWriter::new(waiter.client.version());
+    let row = &shared.table.rows()[blocked.row];
+    let mut session = Session::new(Arc::clone(&blocked.client), true);
+    session.db = blocked.db;
+    let mut reply = ReplyWriter::new(blocked.client.version());
     let lent = shards.reborrow();
     let mut call = Call {
-        args: waiter.request.args(),
+        args: blocked.request.args(),
         reply: &mut reply,
         session: &mut session,
         shared,
         config,
-        shards: if waiter.no_touch { lent.without_touch() } else { lent },
+        shards: if blocked.no_touch { lent.without_touch() } else { lent },
         blocking_mode: BlockingMode::Retrying,
         row,
         first_hash: None,
@@ -172,15 +186,15 @@ fn try_again(
     };
     let mut answer = (row.command.handler)(&mut call);
     if answer == Err(ErrorReply::OUT_OF_MEMORY) {
-        let mut spared = waiter.hashes().to_vec();
+        let mut spared = blocked.hashes().to_vec();
         spared.sort_unstable();
         answer = retry_under_locks(&mut call, reclaimer, &spared);
     }
-    let waits_on = answer.is_ok() && call.effect == Effect::Block;
-    let touched = call.shards.take_ready();
+    let still_blocked = answer.is_ok() && call.effect == Effect::Block;
+    let ready = call.shards.take_ready();
     drop(call);
-    shards.add_ready(touched);
-    if waits_on {
+    shards.add_ready(ready);
+    if still_blocked {
         return;
     }
     if let Err(failure) = answer {

@@ -1,7 +1,9 @@
-//! Makes huge pages whole again that writers split during a save: one chunk at a time, with pauses
-//! nine times as long as the work, so that at most a tenth of the time somebody may wait for it.
+//! The THP collapser: collapses huge pages that copy-on-write has split during a checkpoint.
 //!
-//! The saver's thread does it while no save runs: walking page tables delays a fork.
+//! It collapses one chunk at a time with `MADV_COLLAPSE` and pauses nine times as long as the
+//! collapse took, because the kernel may make other threads wait meanwhile: at most a tenth of the
+//! time. The checkpoint scheduler's thread runs it while no checkpoint runs, since page-table walks
+//! delay a fork.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -12,114 +14,116 @@ use crate::commands::Shared;
 use crate::keyspace::CHUNK_SIZE;
 use cowherd_arena::ChunkIndex;
 
-/// From one look at the page tables to the next.
-const LOOK_EVERY: Duration = Duration::from_secs(60);
-/// The shortest pause after a chunk.
-const PAUSE: Duration = Duration::from_millis(5);
-/// Of the time, at most one part in so many is spent.
-const DUTY: u32 = 10;
-/// So many refusals in a row end the work until the next look: there is no memory.
-const PATIENCE: u32 = 8;
+/// Period of page-table scans.
+const SCAN_INTERVAL: Duration = Duration::from_secs(60);
+/// Shortest pause after a chunk.
+const MIN_PAUSE: Duration = Duration::from_millis(5);
+/// Collapsing takes at most one part in this many of the time.
+const DUTY_DIVISOR: u32 = 10;
+/// This many refusals in a row end the work until the next scan: the kernel has no free huge page.
+const MAX_REFUSALS: u32 = 8;
 
-/// What is to be made whole, and when to go on.
+/// The chunks to be collapsed, and the time of the next step.
 pub(super) struct ThpCollapser {
-    /// Chunks to be made whole, the next one last.
-    todo: Vec<ChunkIndex>,
+    /// Split chunks, the next one last.
+    pending: Vec<ChunkIndex>,
     refusals: u32,
-    /// It has worked once.
-    works: bool,
-    /// The kernel has no way to do it.
-    hopeless: bool,
+    /// A collapse has succeeded, so the kernel supports `MADV_COLLAPSE`.
+    supported: bool,
+    /// The kernel does not support `MADV_COLLAPSE`.
+    unsupported: bool,
     next_step: Instant,
-    next_look: Instant,
+    next_scan: Instant,
 }
 
 impl ThpCollapser {
-    /// One that looks at once.
+    /// Creates a collapser that scans in its first step.
     pub(super) fn new() -> Self {
         let now = Instant::now();
         Self {
-            todo: Vec::new(),
+            pending: Vec::new(),
             refusals: 0,
-            works: false,
-            hopeless: false,
+            supported: false,
+            unsupported: false,
             next_step: now,
-            next_look: now,
+            next_scan: now,
         }
     }
 
-    /// How long there is nothing to do.
-    pub(super) fn pause(&self) -> Duration {
-        let next = if self.todo.is_empty() { self.next_look } else { self.next_step };
+    /// Time until the next step is due.
+    pub(super) fn idle_time(&self) -> Duration {
+        let next = if self.pending.is_empty() { self.next_scan } else { self.next_step };
         next.saturating_duration_since(Instant::now())
     }
 
-    /// A save has ended: there may be work.
-    pub(super) fn look_soon(&mut self) {
-        self.next_look = Instant::now();
-        self.todo.clear();
+    /// Makes the next step scan: a checkpoint has ended and may have split pages.
+    pub(super) fn rescan(&mut self) {
+        self.next_scan = Instant::now();
+        self.pending.clear();
     }
 
-    /// Looks, or makes one chunk whole. A look ends early once `is_wanted` says that somebody asks
-    /// for a save.
-    pub(super) fn step(&mut self, shared: &Shared, is_wanted: impl Fn() -> bool) {
-        if Instant::now() >= self.next_look {
-            self.look(shared, is_wanted);
-        } else if let Some(chunk) = self.todo.pop() {
-            self.heal(shared, chunk);
+    /// Scans or collapses one chunk, whichever is due. `is_cancelled` ends a scan early, for a
+    /// checkpoint that was requested meanwhile.
+    pub(super) fn step(&mut self, shared: &Shared, is_cancelled: impl Fn() -> bool) {
+        if Instant::now() >= self.next_scan {
+            self.scan(shared, is_cancelled);
+        } else if let Some(chunk) = self.pending.pop() {
+            self.collapse(shared, chunk);
         }
     }
 
-    fn look(&mut self, shared: &Shared, is_wanted: impl Fn() -> bool) {
+    fn scan(&mut self, shared: &Shared, is_cancelled: impl Fn() -> bool) {
         let arena = shared.keyspace.arena();
         let now = Instant::now();
-        (self.next_look, self.next_step) = (now + LOOK_EVERY, now + PAUSE);
+        (self.next_scan, self.next_step) = (now + SCAN_INTERVAL, now + MIN_PAUSE);
         self.refusals = 0;
-        self.todo.clear();
-        if let Some(look) = arena.scan_pages(|| !is_wanted()) {
-            shared.sampled.saw_huge(look.huge.len() * CHUNK_SIZE);
-            if shared.config.current().arena_thp_collapse && !self.hopeless {
-                self.todo = look.split;
-                self.todo.reverse();
+        self.pending.clear();
+        if let Some(report) = arena.scan_pages(|| !is_cancelled()) {
+            shared.sampled.saw_huge(report.huge.len() * CHUNK_SIZE);
+            if shared.config.current().arena_thp_collapse && !self.unsupported {
+                self.pending = report.split;
+                self.pending.reverse();
             }
-        } else if !is_wanted() {
+        } else if !is_cancelled() {
             shared.sampled.saw_huge(arena.huge_bytes_of_old_kernels().unwrap_or(0));
         }
     }
 
-    fn heal(&mut self, shared: &Shared, chunk: ChunkIndex) {
+    fn collapse(&mut self, shared: &Shared, chunk: ChunkIndex) {
         if !shared.config.current().arena_thp_collapse {
-            self.todo.clear();
+            self.pending.clear();
             return;
         }
         let begun = Instant::now();
-        let outcome = shared.keyspace.arena().collapse(chunk);
+        let result = shared.keyspace.arena().collapse(chunk);
         let took = begun.elapsed();
-        if let Ok(true) = outcome {
+        if let Ok(true) = result {
             shared.sampled.healed_one();
         }
-        self.learn(&outcome);
-        self.next_step = Instant::now() + PAUSE.max(took * (DUTY - 1));
+        self.record(&result);
+        self.next_step = Instant::now() + MIN_PAUSE.max(took * (DUTY_DIVISOR - 1));
     }
 
-    /// Goes on, waits for better times, or gives up, by how a chunk went.
-    fn learn(&mut self, outcome: &io::Result<bool>) {
-        let Err(error) = outcome else {
+    /// Counts refusals; too many in a row drop the pending chunks, and for ever if the kernel has
+    /// never collapsed any.
+    fn record(&mut self, result: &io::Result<bool>) {
+        let Err(error) = result else {
             self.refusals = 0;
-            self.works |= matches!(outcome, Ok(true));
+            self.supported |= matches!(result, Ok(true));
             return;
         };
         self.refusals += 1;
-        if self.refusals < PATIENCE {
+        if self.refusals < MAX_REFUSALS {
             return;
         }
-        self.todo.clear();
-        // A single chunk may be refused like that too, for example as nothing of it is there.
-        if error.raw_os_error() == Some(Errno::EINVAL as i32) && !self.works {
+        self.pending.clear();
+        // EINVAL also stands for a single chunk that cannot be collapsed, for example because none
+        // of its pages is present.
+        if error.raw_os_error() == Some(Errno::EINVAL as i32) && !self.supported {
             tracing::warn!(
-                "The kernel does not make split huge pages whole (MADV_COLLAPSE, Linux 6.1)"
+                "The kernel does not collapse split huge pages (MADV_COLLAPSE, Linux 6.1)"
             );
-            self.hopeless = true;
+            self.unsupported = true;
         }
     }
 }
@@ -128,11 +132,11 @@ impl ThpCollapser {
 mod tests {
     use super::*;
 
-    fn with_work() -> ThpCollapser {
-        let mut healer = ThpCollapser::new();
-        healer.next_look += LOOK_EVERY;
-        healer.todo = (0..20).map(ChunkIndex).collect();
-        healer
+    fn with_pending_chunks() -> ThpCollapser {
+        let mut collapser = ThpCollapser::new();
+        collapser.next_scan += SCAN_INTERVAL;
+        collapser.pending = (0..20).map(ChunkIndex).collect();
+        collapser
     }
 
     fn refused(errno: Errno) -> io::Result<bool> {
@@ -140,42 +144,42 @@ mod tests {
     }
 
     #[test]
-    fn refusals_in_a_row_end_the_work_until_the_next_look() {
-        let mut healer = with_work();
-        for _ in 1..PATIENCE {
-            healer.learn(&refused(Errno::EAGAIN));
+    fn refusals_in_a_row_end_the_work_until_the_next_scan() {
+        let mut collapser = with_pending_chunks();
+        for _ in 1..MAX_REFUSALS {
+            collapser.record(&refused(Errno::EAGAIN));
         }
-        healer.learn(&Ok(true));
-        for _ in 1..PATIENCE {
-            healer.learn(&refused(Errno::ENOMEM));
+        collapser.record(&Ok(true));
+        for _ in 1..MAX_REFUSALS {
+            collapser.record(&refused(Errno::ENOMEM));
         }
-        assert_eq!(healer.todo.len(), 20, "a success in between starts the count anew");
-        healer.learn(&refused(Errno::ENOMEM));
-        assert!(healer.todo.is_empty() && !healer.hopeless);
-        assert!(healer.pause() > PAUSE, "nothing to do until the next look");
+        assert_eq!(collapser.pending.len(), 20, "a success resets the count");
+        collapser.record(&refused(Errno::ENOMEM));
+        assert!(collapser.pending.is_empty() && !collapser.unsupported);
+        assert!(collapser.idle_time() > MIN_PAUSE, "nothing to do until the next scan");
     }
 
     #[test]
-    fn a_kernel_that_never_could_is_asked_no_more() {
-        let refuse = |healer: &mut ThpCollapser, times| {
-            (0..times).for_each(|_| healer.learn(&refused(Errno::EINVAL)));
+    fn a_kernel_that_never_collapsed_is_not_tried_again() {
+        let refuse = |collapser: &mut ThpCollapser, times| {
+            (0..times).for_each(|_| collapser.record(&refused(Errno::EINVAL)));
         };
-        let mut healer = with_work();
-        refuse(&mut healer, PATIENCE - 1);
-        assert!(!healer.hopeless && healer.todo.len() == 20, "it may be the chunks");
-        refuse(&mut healer, 1);
-        assert!(healer.hopeless && healer.todo.is_empty());
-        let mut healer = with_work();
-        healer.learn(&Ok(true));
-        refuse(&mut healer, PATIENCE);
-        assert!(!healer.hopeless && healer.todo.is_empty(), "it has worked before");
+        let mut collapser = with_pending_chunks();
+        refuse(&mut collapser, MAX_REFUSALS - 1);
+        assert!(!collapser.unsupported && collapser.pending.len() == 20, "it may be the chunks");
+        refuse(&mut collapser, 1);
+        assert!(collapser.unsupported && collapser.pending.is_empty());
+        let mut collapser = with_pending_chunks();
+        collapser.record(&Ok(true));
+        refuse(&mut collapser, MAX_REFUSALS);
+        assert!(!collapser.unsupported && collapser.pending.is_empty(), "it has worked before");
     }
 
     #[test]
-    fn a_save_calls_for_a_look() {
-        let mut healer = with_work();
-        healer.look_soon();
-        assert!(healer.todo.is_empty());
-        assert_eq!(healer.pause(), Duration::ZERO);
+    fn the_end_of_a_checkpoint_makes_a_scan_due() {
+        let mut collapser = with_pending_chunks();
+        collapser.rescan();
+        assert!(collapser.pending.is_empty());
+        assert_eq!(collapser.idle_time(), Duration::ZERO);
     }
 }

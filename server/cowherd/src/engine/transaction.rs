@@ -1,5 +1,7 @@
-//! Runs what a connection has queued since MULTI: under the locks of all its shards, taken in one
-//! call, so that nobody sees a part of it, the safepoint included.
+//! EXEC: runs the commands that a client has queued since MULTI.
+//!
+//! A transaction locks the shards of all its commands in one call and unlocks them after the last,
+//! so that neither other clients nor a checkpoint's safepoint see an intermediate state.
 
 use std::cell::OnceCell;
 use std::sync::Arc;
@@ -11,132 +13,146 @@ use crate::commands::{
     Call, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, LockScope, SaveKind, Shared,
     queue_flags, queue_shards,
 };
-use crate::config::Config;
-use crate::telemetry;
+use crate::config::{CachedConfig, Config};
+use crate::keyspace::Reclaimer;
+use crate::telemetry::{self, Recorder};
 use cowherd_arena::StallTimes;
 use cowherd_resp::{Args, ReplyWriter};
 
 use super::Engine;
-use super::admission::NOT_INSIDE;
+use super::admission::NOT_IN_TRANSACTION;
 use super::checkpoint_scheduler::BUSY;
+use super::effects::BatchOutcome;
 use super::retry::retry_under_locks;
 use super::serve_blocked;
-use super::worker::{BatchOutcome, Worker, sum, time, with_waiting};
+use super::timing::{record_command, sum_stalls};
 
-/// How a transaction went.
+/// What EXEC uses of its worker.
+pub(super) struct ExecContext<'w> {
+    pub engine: &'w Engine,
+    pub config: &'w mut CachedConfig,
+    pub recorder: &'w Recorder,
+    pub reclaimer: &'w mut Reclaimer,
+}
+
+/// How a transaction ended.
 pub(super) struct ExecOutcome {
-    /// What follows.
+    /// What the connection does next.
     pub outcome: BatchOutcome,
-    /// What was copied on write meanwhile, already charged to its commands.
+    /// Write-barrier stalls of the transaction, already attributed to its commands.
     pub stalls: StallTimes,
 }
 
-impl Worker {
-    /// Runs the queue of a session and writes the reply of EXEC.
-    #[cold]
-    pub(super) fn run_queue(
-        &mut self,
-        engine: &Engine,
-        session: &mut Session,
-        row_of_exec: &CommandRow,
-        now: i64,
-        reply: &mut ReplyWriter,
-    ) -> ExecOutcome {
-        let shared = &*engine.shared;
-        let mut ran = ExecOutcome { outcome: BatchOutcome::Done, stalls: StallTimes::default() };
-        let Some(queue) = session.take_queue() else { return ran };
-        let named = || {
-            let own = queue_shards(&queue, shared.table.rows(), &shared.keyspace);
-            own | session.watched_shards(&shared.keyspace)
-        };
-        let widen = |set| with_waiting(shared, queue_flags(&queue), set);
-        let mut shards = shared.keyspace.lock_with_retry(now, named, widen);
-        // Looked at under the locks: whoever sets it holds them all.
-        if shared.closing.load(Ordering::Relaxed) {
-            ran.outcome = BatchOutcome::Close;
-            return ran;
-        }
-        if session.end_watch(&mut shards) {
-            reply.null_array();
-            return ran;
-        }
-        let config = self.config.get();
-        self.reclaimer.reset_locked_budget();
-        session.in_exec = true;
-        let mut save_wanted = false;
-        let later = later_configs(shared, &queue);
-        let mut later = later.iter();
-        let mut begun = clock::monotonic_ns();
-        reply.array(queue.len());
-        let mut call = Call {
-            args: Args::new(&[], &[]),
-            reply,
-            session,
-            shared,
-            config,
-            shards,
-            blocking_mode: BlockingMode::Denied,
-            row: row_of_exec,
-            first_hash: None,
-            now,
-            effect: Effect::None,
-        };
-        let spared = OnceCell::new();
-        for queued in queue.iter() {
-            let start = call.reply.len();
-            let mut failed = run_queued(&mut call, &queued, |call| {
-                retry_under_locks(
-                    call,
-                    &mut self.reclaimer,
-                    spared.get_or_init(|| names(shared, &queue)),
-                )
-            });
-            let effect = std::mem::take(&mut call.effect);
-            if effect != Effect::None
-                && let Err(text) = settle(&mut call, effect, &mut ran, &mut save_wanted)
-            {
-                call.reply.out.truncate(start);
-                call.reply.error(text);
-                failed = true;
-            }
-            if telemetry::ENABLED {
-                let none = StallTimes::default();
-                let stalls = time(
-                    &self.recorder,
-                    call.session,
-                    call.row,
-                    &call.args,
-                    &mut begun,
-                    failed,
-                    none,
-                );
-                ran.stalls = sum(ran.stalls, stalls);
-            }
-            if failed {
-                self.recorder.error(&call.reply.out[start.min(call.reply.len())..]);
-            }
-            if call.row.command.flags.contains(CommandFlags::ADMIN)
-                && let Some(config) = later.next()
-            {
-                call.config = config.get_or_init(|| shared.config.current());
-            }
-        }
-        call.session.in_exec = false;
-        if call.shards.has_ready() {
-            serve_blocked::serve_all(shared, call.config, &mut self.reclaimer, call.shards);
-        } else {
-            drop(call);
-        }
-        serve_blocked::serve_evicted(shared, config, &mut self.reclaimer, now);
-        if save_wanted {
-            // The client was told that it is scheduled; why it does not start is in the log.
-            let _ = engine.saver.start_background(true, drop);
-        }
-        ran
+/// Runs the queue of `session` and writes the reply of EXEC, whose row is `row_of_exec`.
+#[cold]
+pub(super) fn exec(
+    context: &mut ExecContext<'_>,
+    session: &mut Session,
+    row_of_exec: &CommandRow,
+    now: i64,
+    reply: &mut ReplyWriter,
+) -> ExecOutcome {
+    let shared = &*context.engine.shared;
+    let mut exec = ExecOutcome { outcome: BatchOutcome::Done, stalls: StallTimes::default() };
+    let Some(queue) = session.take_queue() else { return exec };
+    let named = || {
+        let own = queue_shards(&queue, shared.table.rows(), &shared.keyspace);
+        own | session.watched_shards(&shared.keyspace)
+    };
+    let widen = |set| serve_blocked::shards_to_lock(shared, queue_flags(&queue), set);
+    let mut shards = shared.keyspace.lock_with_retry(now, named, widen);
+    // Read under the locks: `closing` is set with all shards locked.
+    if shared.closing.load(Ordering::Relaxed) {
+        exec.outcome = BatchOutcome::Close;
+        return exec;
     }
+    if session.end_watch(&mut shards) {
+        reply.null_array();
+        return exec;
+    }
+    let config = context.config.get();
+    context.reclaimer.reset_locked_budget();
+    session.in_exec = true;
+    let later = later_configs(shared, &queue);
+    reply.array(queue.len());
+    let mut call = Call {
+        args: Args::new(&[], &[]),
+        reply,
+        session,
+        shared,
+        config,
+        shards,
+        blocking_mode: BlockingMode::Denied,
+        row: row_of_exec,
+        first_hash: None,
+        now,
+        effect: Effect::None,
+    };
+    let (recorder, reclaimer) = (context.recorder, &mut *context.reclaimer);
+    let wants_checkpoint = run_commands(&mut call, &queue, &later, recorder, reclaimer, &mut exec);
+    call.session.in_exec = false;
+    if call.shards.has_ready() {
+        serve_blocked::serve_and_unlock(shared, call.config, context.reclaimer, call.shards);
+    } else {
+        drop(call);
+    }
+    serve_blocked::serve_evicted(shared, config, context.reclaimer, now);
+    if wants_checkpoint {
+        // The reply said that the checkpoint is scheduled; the log says why one does not start.
+        let _ = context.engine.checkpoint_scheduler.start_background(true, drop);
+    }
+    exec
 }
 
-/// Room for the configurations that commands of a queue may leave behind.
+/// Runs the commands of `queue`; returns whether one of them asked for a background checkpoint.
+fn run_commands<'c>(
+    call: &mut Call<'c>,
+    queue: &'c CommandQueue,
+    later: &'c [OnceCell<Arc<Config>>],
+    recorder: &Recorder,
+    reclaimer: &mut Reclaimer,
+    exec: &mut ExecOutcome,
+) -> bool {
+    let shared = call.shared;
+    let mut wants_checkpoint = false;
+    let mut later = later.iter();
+    let mut begun = clock::monotonic_ns();
+    let spared = OnceCell::new();
+    for queued in queue.iter() {
+        let start = call.reply.len();
+        let mut failed = run_queued(call, &queued, |call| {
+            retry_under_locks(call, reclaimer, spared.get_or_init(|| named_hashes(shared, queue)))
+        });
+        let effect = std::mem::take(&mut call.effect);
+        if effect != Effect::None
+            && let Err(text) =
+                apply_effect_in_transaction(call, effect, exec, &mut wants_checkpoint)
+        {
+            call.reply.out.truncate(start);
+            call.reply.error(text);
+            failed = true;
+        }
+        if telemetry::ENABLED {
+            let none = StallTimes::default();
+            let (session, row) = (&*call.session, call.row);
+            let stalls =
+                record_command(recorder, session, row, &call.args, &mut begun, failed, none);
+            exec.stalls = sum_stalls(exec.stalls, stalls);
+        }
+        if failed {
+            recorder.error(&call.reply.out[start.min(call.reply.len())..]);
+        }
+        if call.row.command.flags.contains(CommandFlags::ADMIN)
+            && let Some(config) = later.next()
+        {
+            call.config = config.get_or_init(|| shared.config.current());
+        }
+    }
+    wants_checkpoint
+}
+
+/// One empty cell for each command of the queue that may change the configuration. The commands
+/// behind it borrow the new configuration from the cell.
 fn later_configs(shared: &Shared, queue: &CommandQueue) -> Vec<OnceCell<Arc<Config>>> {
     let rows = shared.table.rows();
     let changing =
@@ -144,29 +160,30 @@ fn later_configs(shared: &Shared, queue: &CommandQueue) -> Vec<OnceCell<Arc<Conf
     changing.map(|_| OnceCell::new()).collect()
 }
 
-/// Hashes of all keys that a queue names, in ascending order. What locks all shards may name keys
-/// anywhere among its arguments.
-fn names(shared: &Shared, queue: &CommandQueue) -> Vec<u64> {
-    let mut names = Vec::new();
+/// Hashes of all keys that the queue names, in ascending order. For a command that locks all
+/// shards, every argument counts as a key, since its keys may stand anywhere.
+fn named_hashes(shared: &Shared, queue: &CommandQueue) -> Vec<u64> {
+    let mut hashes = Vec::new();
     for queued in queue.iter() {
         let command = shared.table.rows()[queued.row].command;
         let hash = |bytes: &[u8]| shared.keyspace.hash(bytes);
         if command.locks == LockScope::All {
-            names.extend(queued.args.iter().map(hash));
+            hashes.extend(queued.args.iter().map(hash));
         } else {
             let keys = command.keys.positions(&queued.args);
-            names.extend(keys.filter_map(|i| queued.args.get(i)).map(hash));
+            hashes.extend(keys.filter_map(|i| queued.args.get(i)).map(hash));
         }
     }
-    names.sort_unstable();
-    names
+    hashes.sort_unstable();
+    hashes
 }
 
-/// Runs one command of a queue, `again` if the arena had no memory for it; tells whether it failed.
+/// Runs one command of a queue, and `retry` if the arena had no memory for the command; returns
+/// whether it failed.
 fn run_queued<'c>(
     call: &mut Call<'c>,
     queued: &QueuedCommand<'c>,
-    again: impl FnOnce(&mut Call<'c>) -> CommandResult,
+    retry: impl FnOnce(&mut Call<'c>) -> CommandResult,
 ) -> bool {
     call.row = &call.shared.table.rows()[queued.row];
     call.args = queued.args;
@@ -177,7 +194,7 @@ fn run_queued<'c>(
     let mut answer = (call.row.command.handler)(call);
     if answer == Err(ErrorReply::OUT_OF_MEMORY) {
         call.reply.out.truncate(start);
-        answer = again(call);
+        answer = retry(call);
     }
     if let Err(failure) = &answer {
         call.effect = Effect::None;
@@ -187,29 +204,32 @@ fn run_queued<'c>(
     answer.is_err()
 }
 
-/// Does what can be done of an effect while locks are held, and answers if that is due.
+/// Applies an effect while locks are held, or postpones it to the end of the transaction.
+///
+/// # Errors
+/// The error reply for an effect that a transaction cannot have.
 #[cold]
-fn settle(
+fn apply_effect_in_transaction(
     call: &mut Call<'_>,
     effect: Effect,
-    ran: &mut ExecOutcome,
-    save_wanted: &mut bool,
+    exec: &mut ExecOutcome,
+    wants_checkpoint: &mut bool,
 ) -> Result<(), &'static str> {
     match effect {
-        // Nothing waits in a transaction.
+        // A blocking command in a transaction times out at once.
         Effect::None | Effect::RunQueue | Effect::Block => {}
-        Effect::Close => ran.outcome = BatchOutcome::Close,
+        Effect::Close => exec.outcome = BatchOutcome::Close,
         Effect::Save(SaveKind::Background { schedule }) => {
             if !schedule && call.shared.telemetry.persistence().checkpoint_pid().is_some() {
                 return Err(BUSY);
             }
-            *save_wanted = true;
+            *wants_checkpoint = true;
             call.reply.simple("Background saving scheduled");
         }
         Effect::Sleep { time, .. } => std::thread::sleep(time),
         Effect::Save(SaveKind::Foreground | SaveKind::Cancel)
         | Effect::Shutdown(_)
-        | Effect::Reload => return Err(NOT_INSIDE),
+        | Effect::Reload => return Err(NOT_IN_TRANSACTION),
     }
     Ok(())
 }

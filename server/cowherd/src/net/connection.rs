@@ -417,7 +417,6 @@ impl Connection {
                 &mut self.session,
                 &context.batch,
                 &bytes[done..],
-                0,
                 &mut context.reply,
             );
             match (outcome, parsed) {

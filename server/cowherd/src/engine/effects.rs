@@ -1,0 +1,86 @@
+//! Applies the effects that command handlers return: handlers run under shard locks and must not
+//! fork, stop the server or wait, so they return an [`Effect`] for the engine.
+
+use std::sync::Arc;
+
+use crate::clients::{DeferredReply, PendingReply, Session};
+use crate::commands::{Effect, SaveKind};
+use cowherd_arena::ShardSet;
+use cowherd_resp::ReplyWriter;
+
+use super::Engine;
+use super::checkpoint_scheduler::CheckpointRequest;
+
+/// How a batch of requests ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum BatchOutcome {
+    /// Every request has run.
+    Done,
+    /// Requests from this index on have not run: send the replies first.
+    Flush(usize),
+    /// Requests from this index on are held by CLIENT PAUSE until this wall-clock time in
+    /// milliseconds.
+    Paused(usize, i64),
+    /// Requests from this index on wait until the one before has its reply: see
+    /// [`Session::pending_reply`].
+    Blocked(usize),
+    /// Send the replies and close the connection.
+    Close,
+}
+
+impl Engine {
+    /// Applies the effect of a command and writes its reply; returns what follows and whether the
+    /// command failed. Requires that the calling thread holds no shard lock.
+    #[cold]
+    pub(super) fn apply_effect(
+        &self,
+        effect: Effect,
+        session: &mut Session,
+        reply: &mut ReplyWriter,
+    ) -> (BatchOutcome, bool) {
+        let answer = match effect {
+            // `transaction` runs queues.
+            Effect::None | Effect::RunQueue => return (BatchOutcome::Done, false),
+            Effect::Close => return (BatchOutcome::Close, false),
+            Effect::Block => return (BatchOutcome::Blocked(0), false),
+            Effect::Save(SaveKind::Background { schedule }) => {
+                let deferred = DeferredReply::new(&session.client);
+                let answer = Arc::clone(&deferred);
+                let forked = move |result| answer.complete(result);
+                match self.checkpoint_scheduler.start_background(schedule, forked) {
+                    Ok(CheckpointRequest::Scheduled) => {
+                        Ok("Background saving scheduled".to_owned())
+                    }
+                    // The reply is deferred until the fork, and the worker goes on meanwhile.
+                    Ok(CheckpointRequest::Accepted) => {
+                        session.pending_reply = Some(PendingReply::Deferred(deferred));
+                        return (BatchOutcome::Blocked(0), false);
+                    }
+                    Err(error) => Err(error),
+                }
+            }
+            Effect::Save(SaveKind::Foreground) => {
+                self.checkpoint_scheduler.run_foreground(&self.shared).map(|()| "OK".to_owned())
+            }
+            Effect::Save(SaveKind::Cancel) => self.checkpoint_scheduler.cancel(&self.shared),
+            Effect::Shutdown(options) => match self.shut_down(options) {
+                Ok(()) => return (BatchOutcome::Close, false),
+                Err(_) => Err("ERR Errors trying to SHUTDOWN. Check logs.".to_owned()),
+            },
+            Effect::Sleep { time, all } => {
+                let set = if all { ShardSet::ALL } else { ShardSet::NONE };
+                let _shards = self.shared.keyspace.lock(set, 0);
+                std::thread::sleep(time);
+                return (BatchOutcome::Done, false);
+            }
+            Effect::Reload => {
+                self.checkpoint_scheduler.debug_reload(&self.shared).map(|()| "OK".to_owned())
+            }
+        };
+        match &answer {
+            Ok(text) => reply.simple(text),
+            Err(text) => reply.error(text),
+        }
+        (BatchOutcome::Done, answer.is_err())
+    }
+}
