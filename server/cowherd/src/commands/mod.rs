@@ -1,14 +1,21 @@
-//! What commands mean: one table of names, arities, flags, key positions and handlers; one file a
-//! family.
+//! The commands: a table with one row per command, and the handlers, one file or folder per family.
 //!
-//! A handler gets the arguments and the locked shards that its keys name, and writes a reply. It
-//! knows no socket and no checkpoint: what only the engine or the connection can do (save, shut
-//! down, hang up) it passes up as an [`Effect`].
+//! A handler gets the arguments and the locked shards of its keys, and writes a reply. A handler
+//! uses neither sockets nor checkpoints: actions of the engine or the connection (save, shut down,
+//! close) are returned as an [`Effect`].
 //!
 //! Invariants:
-//! 1. A handler that fails has changed nothing, and the engine replaces what it wrote by the error.
+//! 1. A handler that fails has changed nothing, and the engine replaces its reply by the error.
 //! 2. A handler touches only the shards that its table row lets the engine lock, or, with
 //!    [`LockScope::Handler`], those that it locks itself, one set at a time.
+//!
+//! To add a command:
+//! 1. Add a row to the `COMMANDS` of its family. [`Command`] lists the parts of a row.
+//! 2. Write the handler, in the same file or beside it.
+//! 3. Add the command to its table in docs/commands.md.
+//! 4. Test it in the family's `tests`: replies, errors, key types, events.
+//!
+//! A new family is also chained in [`all`].
 
 mod bits;
 mod blocking;
@@ -70,7 +77,7 @@ pub use table::{
 };
 pub use transaction::{exec_refused, queue_flags, queue_shards};
 
-/// The rows of all families.
+/// The rows of all commands.
 pub fn all() -> impl Iterator<Item = &'static Command> {
     strings::COMMANDS
         .iter()
@@ -114,7 +121,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_documentation_lists_exactly_these_commands() {
+    fn docs_commands_md_lists_every_command() {
         let page = include_str!("../../../../docs/commands.md");
         let listed: BTreeMap<String, &str> = page
             .lines()

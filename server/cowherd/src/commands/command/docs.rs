@@ -1,4 +1,4 @@
-//! One command as COMMAND DOCS describes it: a map of texts, arguments and subcommands.
+//! The reply of COMMAND DOCS for one command: a map of texts, arguments and subcommands.
 
 use crate::commands::table::{CommandRow, CommandTable};
 use cowherd_resp::ReplyWriter;

@@ -1,4 +1,4 @@
-//! One command as COMMAND and COMMAND INFO describe it: an array of ten.
+//! The reply of COMMAND and COMMAND INFO for one command: an array of ten elements.
 //!
 //! ```text
 //! name, arity, flags, first key, last key, key step, categories, hints, key specs, subcommands

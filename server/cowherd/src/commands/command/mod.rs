@@ -1,11 +1,12 @@
-//! COMMAND: what clients can ask about the command table.
+//! COMMAND: queries of the command table.
 //!
 //! | file | what it holds |
 //! |---|---|
-//! | `entry` | one command as COMMAND INFO describes it |
-//! | `key_specs` | what the table does not tell: uses of keys, categories, hints |
-//! | `docs` | one command as COMMAND DOCS describes it |
-//! | `syntax` | arguments, written as one reads them, and their parser |
+//! | `entry` | the reply of COMMAND INFO for one command |
+//! | `key_specs` | a command's keys, grouped by how they are used |
+//! | `docs` | the reply of COMMAND DOCS for one command |
+//! | `syntax` | the notation for arguments, and its parser |
+//! | `generate` | random requests that fit a syntax, for tests |
 
 mod docs;
 mod entry;
@@ -20,9 +21,9 @@ pub use syntax::generate::{ArgumentChooser, generate_request};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use key_specs::{KeySpec, key_specs};
-
 use super::table::{Command, CommandFlags, CommandGroup, CommandRow, CommandTable};
+
+use key_specs::{KeySpec, key_specs};
 
 const ALWAYS: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
@@ -74,10 +75,10 @@ fn by_name<'t>(table: &'t CommandTable, name: &[u8]) -> Option<&'t CommandRow> {
     table.by_full_name(&str::from_utf8(name).ok()?.to_ascii_lowercase())
 }
 
-/// COMMAND alone.
+/// COMMAND without a subcommand.
 fn command(call: &mut Call<'_>) -> CommandResult {
     if call.args.len() > 1 {
-        return Err(super::error_reply::ErrorReply::unknown_subcommand(&call.args));
+        return Err(ErrorReply::unknown_subcommand(&call.args));
     }
     all_entries(&call.shared.table, call.reply);
     Ok(())
@@ -145,7 +146,7 @@ fn docs(call: &mut Call<'_>) -> CommandResult {
 
 fn list(call: &mut Call<'_>) -> CommandResult {
     let rows = call.shared.table.rows();
-    let chosen: Vec<&CommandRow> = match call.args.get(4) {
+    let listed: Vec<&CommandRow> = match call.args.get(4) {
         None if call.args.len() == 2 => rows.iter().collect(),
         Some(wanted) if call.args.len() == 5 && call.is(2, "filterby") => match () {
             // No command comes from a module.
@@ -166,17 +167,20 @@ fn list(call: &mut Call<'_>) -> CommandResult {
         },
         _ => return Err(ErrorReply::SYNTAX),
     };
-    call.reply.array(chosen.len());
-    for row in chosen {
+    call.reply.array(listed.len());
+    for row in listed {
         call.reply.bulk_str(&row.name);
     }
     Ok(())
 }
 
-/// The row of the command that `args` are, if it has keys.
-fn keyed<'t>(table: &'t CommandTable, args: &Args<'_>) -> Result<&'t CommandRow, ErrorReply> {
+/// The row of the full command in `args`, which must have keys.
+fn row_with_keys<'t>(
+    table: &'t CommandTable,
+    args: &Args<'_>,
+) -> Result<&'t CommandRow, ErrorReply> {
     let row = table.resolve(args).ok_or(ErrorReply::new("ERR Invalid command specified"))?;
-    // Channels stand where keys do, and are none.
+    // Shard channels are at key positions, but are no keys.
     if !row.command.keys.has_keys() || row.command.flags.contains(CommandFlags::PUBSUB) {
         return Err(ErrorReply::new("ERR The command has no key arguments"));
     }
@@ -188,7 +192,7 @@ fn keyed<'t>(table: &'t CommandTable, args: &Args<'_>) -> Result<&'t CommandRow,
 
 fn get_keys(call: &mut Call<'_>) -> CommandResult {
     let args = call.args.from(2);
-    let positions = keyed(&call.shared.table, &args)?.command.keys.positions(&args);
+    let positions = row_with_keys(&call.shared.table, &args)?.command.keys.positions(&args);
     call.reply.array(positions.clone().count());
     for i in positions {
         call.reply.bulk(args.at(i));
@@ -198,7 +202,7 @@ fn get_keys(call: &mut Call<'_>) -> CommandResult {
 
 fn get_keys_and_flags(call: &mut Call<'_>) -> CommandResult {
     let args = call.args.from(2);
-    let row = keyed(&call.shared.table, &args)?;
+    let row = row_with_keys(&call.shared.table, &args)?;
     let specs = key_specs(row.command);
     let keys = || {
         let positions = |spec: &KeySpec| {

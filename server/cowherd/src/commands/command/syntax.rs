@@ -1,13 +1,13 @@
-//! The arguments of commands, written as a manual writes them, and the parser that turns such a
-//! line into what COMMAND DOCS answers.
+//! The notation for the arguments of a command, as manuals use it, and the parser that turns a line
+//! of it into the arguments of COMMAND DOCS.
 //!
 //! ```text
-//! key                an argument; its name tells its type, unless `name:type` does
-//! NX ~               a word or a sign to be typed as it is
-//! EX seconds         an argument, or several, behind such a word
-//! [..] (..)          a group that may be left out, or not
-//! a|b                one of them, in a group
-//! item...            as often as one likes
+//! key                an argument; its type follows from the name, unless `name:type` gives it
+//! NX ~               a token: a literal word or sign
+//! EX seconds         a token and the arguments that belong to it
+//! [..] (..)          an optional group, a required group
+//! a|b                alternatives, within a group
+//! item...            one or more
 //! ```
 
 use crate::commands::table::Command;
@@ -21,24 +21,24 @@ pub mod generate;
 /// One argument, or a group of them.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub(super) struct Argument {
-    /// Name; of a group, those of its parts.
+    /// The name; for a group, the names of its parts.
     pub name: String,
-    /// The word before it, or, if there is nothing else, the argument itself.
+    /// The literal word before the argument, or instead of one.
     pub token: Option<String>,
-    /// Which key spec of the command it belongs to.
+    /// The index of the command's key spec that the argument belongs to.
     pub key_spec: Option<i64>,
-    /// What it consists of, if it is a group.
+    /// The members of a group.
     pub parts: Vec<Argument>,
     optional: bool,
     multiple: bool,
-    /// Whether just one of the parts is given.
+    /// Whether exactly one of the parts is given.
     choice: bool,
-    /// The type, if it is no group.
+    /// The type; `None` for a group.
     plain: Option<&'static str>,
 }
 
 impl Argument {
-    /// Its type.
+    /// The type for COMMAND DOCS.
     pub(super) fn kind(&self) -> &'static str {
         match (self.plain, self.choice) {
             (Some(plain), _) => plain,
@@ -47,7 +47,7 @@ impl Argument {
         }
     }
 
-    /// Its properties.
+    /// The flags for COMMAND DOCS.
     pub(super) fn flags(&self) -> Vec<&'static str> {
         let flags = [(self.optional, "optional"), (self.multiple, "multiple")];
         flags.into_iter().filter_map(|(set, name)| set.then_some(name)).collect()
@@ -58,7 +58,7 @@ impl Argument {
         Self { name, parts, choice, ..Self::default() }
     }
 
-    /// A name, with or without a type.
+    /// The argument `name` or `name:type`.
     fn named(word: &str) -> Self {
         let (name, kind) = match word.split_once(':') {
             Some((name, kind)) => (name, KINDS.iter().find(|known| **known == kind)),
@@ -68,8 +68,8 @@ impl Argument {
         Self { name: name.to_owned(), plain: Some(plain), ..Self::default() }
     }
 
-    /// A word to be typed, and what follows it.
-    fn behind(token: &str, mut rest: Vec<Self>) -> Self {
+    /// A token, and the arguments that follow it.
+    fn with_token(token: &str, mut rest: Vec<Self>) -> Self {
         let mut argument = match rest.len() {
             0 => Self { name: token.to_lowercase(), plain: Some("pure-token"), ..Self::default() },
             1 if !rest[0].optional && rest[0].token.is_none() => rest.remove(0),
@@ -102,8 +102,7 @@ pub(super) fn arguments(command: &Command) -> Vec<Argument> {
     arguments
 }
 
-/// Tells each key which spec it belongs to: the first to the first, and so on, all others to the
-/// last.
+/// Assigns key specs to keys: the first to the first, and so on, the last to all others.
 fn number_keys(arguments: &mut [Argument], next: &mut i64, specs: i64) {
     for argument in arguments {
         if argument.plain == Some("key") && specs > 0 {
@@ -114,7 +113,7 @@ fn number_keys(arguments: &mut [Argument], next: &mut i64, specs: i64) {
     }
 }
 
-/// Reads a line.
+/// Parses a line.
 pub(super) fn parse(line: &str) -> Vec<Argument> {
     let mut spaced = line.replace("...", " ... ");
     for mark in ["[", "]", "(", ")", "|"] {
@@ -124,7 +123,7 @@ pub(super) fn parse(line: &str) -> Vec<Argument> {
     sequence(&mut words.as_slice())
 }
 
-/// Reads items up to the end of their group.
+/// Parses items up to the end of their group.
 fn sequence(words: &mut &[&str]) -> Vec<Argument> {
     let mut items: Vec<Argument> = Vec::new();
     while let [word, rest @ ..] = *words {
@@ -145,7 +144,7 @@ fn sequence(words: &mut &[&str]) -> Vec<Argument> {
             }
             word if word.starts_with(|c: char| c.is_ascii_uppercase() || "=~*$".contains(c)) => {
                 *words = rest;
-                Argument::behind(word, sequence(words))
+                Argument::with_token(word, sequence(words))
             }
             word => {
                 *words = rest;
@@ -157,7 +156,7 @@ fn sequence(words: &mut &[&str]) -> Vec<Argument> {
     items
 }
 
-/// Reads a group and the mark that ends it.
+/// Parses a group and the bracket that closes it.
 fn alternatives(words: &mut &[&str]) -> Argument {
     let mut choices = Vec::new();
     loop {

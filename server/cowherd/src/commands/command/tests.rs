@@ -2,7 +2,7 @@ use super::syntax::{Argument, parse};
 use crate::commands::table::CommandTable;
 use crate::commands::testing::TestServer;
 
-/// A reply, read back.
+/// A parsed reply.
 #[derive(Clone, PartialEq, Debug)]
 enum Value {
     Null,
@@ -55,7 +55,7 @@ impl Value {
                 rest = after;
                 Self::Map(items.chunks(2).map(|p| (p[0].clone(), p[1].clone())).collect())
             }
-            other => panic!("what is {other}?"),
+            other => panic!("unknown type {other}"),
         };
         (value, rest)
     }
@@ -191,7 +191,7 @@ fn the_list_can_be_filtered() {
 }
 
 #[test]
-fn docs_tell_what_an_interactive_client_shows() {
+fn docs_have_texts_and_arguments() {
     let bench = TestServer::new();
     let docs = ask(&bench, "COMMAND DOCS GET nosuch config|get");
     assert_eq!(docs.items().len(), 4, "the unknown is left out");
@@ -254,7 +254,7 @@ fn keys_are_found() {
 }
 
 #[test]
-fn what_is_not_known_is_refused() {
+fn unknown_subcommands_are_refused() {
     let bench = TestServer::new();
     let error = ask(&bench, "COMMAND foo bar");
     assert_eq!(error, Value::Error("ERR unknown subcommand 'foo'. Try COMMAND HELP.".to_owned()));
@@ -263,7 +263,7 @@ fn what_is_not_known_is_refused() {
     assert!(ask(&bench, "command HELP").texts()[0].starts_with("COMMAND <subcommand> "));
 }
 
-/// Writes arguments as a manual does, with every group in marks.
+/// Writes arguments in the notation, with brackets around every group.
 fn written(arguments: &[Argument]) -> String {
     arguments.iter().map(written_one).collect::<Vec<_>>().join(" ")
 }
@@ -288,7 +288,7 @@ fn written_one(argument: &Argument) -> String {
 }
 
 #[test]
-fn a_syntax_line_is_read_as_it_is_meant() {
+fn syntax_lines_parse_to_arguments() {
     for (line, meaning) in [
         ("key", "key"),
         ("(key value)...", "(key value)..."),

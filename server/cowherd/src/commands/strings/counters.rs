@@ -1,4 +1,4 @@
-//! Values as numbers: INCR and its kin.
+//! Values as numbers: INCR, DECR, INCRBY, DECRBY and INCRBYFLOAT.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;

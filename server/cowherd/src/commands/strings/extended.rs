@@ -1,52 +1,51 @@
-//! The numbers of INCRBYFLOAT: the 80-bit floating point of x86, computed in integers.
+//! The numbers of INCRBYFLOAT: the 80-bit floating-point format of x86, computed with integers.
 //!
-//! Clients have always seen sums in this format, rounded to 17 decimals: 0.1 and 0.2 make 0.3. A
-//! double, or a decimal of any other width, gives other last digits. So the format is computed
-//! here to the bit, on every machine: parsing, adding and printing round half to even, as the
-//! processor and the C library do.
+//! Redis replies sums in this format, rounded to 17 decimals: 0.1 + 0.2 = 0.3. A double, or a
+//! decimal of any other width, gives other last digits. This module computes the format bit by bit
+//! on every machine: parsing, addition and printing round half to even, as the processor and the C
+//! library do.
 //!
-//! A number is `mantissa * 2^exponent` with the mantissa's top bit set. Numbers so small that the
-//! format gives them fewer bits are kept with all of them: nothing of that shows in 17 decimals.
+//! A number is `mantissa * 2^exponent` with the top bit of the mantissa set. Denormal numbers keep
+//! all 64 bits of the mantissa, since the difference is far below 17 decimals.
 
 use std::fmt::Write as _;
 
-use super::bignum::Big;
+use super::biguint::BigUint;
 
-/// Longer texts are no numbers.
+/// A longer text is no number in Redis either.
 const MAX_TEXT: usize = 5119;
-/// Decimals printed.
+/// The decimals of a printed number.
 const DECIMALS: usize = 17;
 const ONE: u128 = 100_000_000_000_000_000;
-/// All numbers are below two to this power.
+/// Finite numbers are below two to this power.
 const TOP: i64 = 16_384;
 /// Numbers below two to this power round to zero.
 const BOTTOM: i64 = -16_446;
-/// Numbers with more digits before the point are too large, with more zeros after it too small.
-const ABSURD: i64 = 5_000;
+/// Bound of the decimal exponent, beyond which a number is too large or too small in any case.
+const MAX_DECIMAL_EXPONENT: i64 = 5_000;
 
 /// A number of 80 bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(in crate::commands) enum Extended {
-    /// Infinite, of either sign: no sum with it is of use.
+    /// Infinity of either sign: a sum with infinity is an error.
     Infinite,
     /// `mantissa * 2^exponent`, or its negative.
     Finite {
-        /// Whether it is below zero.
+        /// The sign.
         negative: bool,
         /// The top bit is set, unless the number is zero.
         mantissa: u64,
-        /// Power of two.
+        /// The power of two.
         exponent: i64,
     },
 }
 
 impl Extended {
-    /// Nothing.
+    /// Positive zero.
     pub const ZERO: Self = Self::Finite { negative: false, mantissa: 0, exponent: 0 };
 
-    /// Reads what `strtold` reads, the whole text or nothing: decimal and hexadecimal notation and
-    /// infinity. `None` as well for what is too large for the format, or so small that it would be
-    /// zero.
+    /// Parses the notations of `strtold`, decimal, hexadecimal and infinity, up to the end of the
+    /// text. Returns `None` also for numbers that overflow the format or underflow to zero.
     pub fn parse(text: &[u8]) -> Option<Self> {
         if text.len() > MAX_TEXT {
             return None;
@@ -78,8 +77,7 @@ impl Extended {
                 Finite { negative, mantissa: high, exponent },
                 Finite { negative: other, mantissa: low, exponent: low_exponent },
             ) => {
-                // Below the bits of the sum there are 62 more, and in the last of them one that
-                // remembers what fell off.
+                // The sum has 62 more bits below the mantissa; the last one is the sticky bit.
                 let high = u128::from(high) << 62;
                 let low = shifted(u128::from(low) << 62, exponent.abs_diff(low_exponent));
                 let (negative, bits) = match negative == other {
@@ -98,7 +96,7 @@ impl Extended {
         if width == 0 {
             return Self::ZERO;
         }
-        // The top 64 bits, and behind them all others.
+        // The top 64 bits, and all others below them.
         let aligned = bits << bits.leading_zeros();
         let mut exponent = exponent + width - 64;
         let [mut mantissa, rest] = halves(aligned);
@@ -115,13 +113,13 @@ impl Extended {
         }
     }
 
-    /// With 17 decimals at most and no exponent; `None` if it is infinite.
+    /// The number with at most 17 decimals and no exponent; `None` for infinity.
     pub fn text(self) -> Option<String> {
         let Self::Finite { negative, mantissa, exponent } = self else { return None };
         let magnitude = if exponent <= 0 {
             fraction_text(mantissa, exponent.unsigned_abs())
         } else {
-            let mut whole = Big::from(mantissa);
+            let mut whole = BigUint::from(mantissa);
             whole.shift(exponent.unsigned_abs());
             whole.text()
         };
@@ -130,7 +128,7 @@ impl Extended {
     }
 }
 
-/// `bits >> by`, with the last bit set if any bit that fell off was.
+/// `bits >> by`, with the last bit set if any bit that was shifted out is set (a sticky bit).
 fn shifted(bits: u128, by: u64) -> u128 {
     match u32::try_from(by).ok().and_then(|by| bits.checked_shr(by)) {
         Some(left) => left | u128::from(left << by != bits),
@@ -138,12 +136,12 @@ fn shifted(bits: u128, by: u64) -> u128 {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "that is the point")]
+#[expect(clippy::cast_possible_truncation, reason = "splits the number")]
 const fn halves(bits: u128) -> [u64; 2] {
     [(bits >> 64) as u64, bits as u64]
 }
 
-/// `mantissa / 2^shift` with 17 decimals, without the zeros at the end.
+/// `mantissa / 2^shift` with 17 decimals, without trailing zeros.
 fn fraction_text(mantissa: u64, shift: u64) -> String {
     // Below 2^121.
     let scaled = u128::from(mantissa) * ONE;
@@ -157,19 +155,19 @@ fn fraction_text(mantissa: u64, shift: u64) -> String {
         }
     };
     let mut text = String::new();
-    // A string takes all there is.
+    // Writing to a string cannot fail.
     let _ = write!(text, "{}.{:0DECIMALS$}", units / ONE, units % ONE);
     text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
     text
 }
 
-/// Digits with at most one point among them, and what follows.
+/// Digits with at most one decimal point, and the rest of the text.
 struct Digits<'t> {
     /// All digits as one number.
-    number: Big,
-    /// Digits from the first that is not zero on.
+    number: BigUint,
+    /// The number of digits from the first nonzero one on.
     significant: i64,
-    /// Digits behind the point.
+    /// The number of digits after the decimal point.
     decimals: i64,
     rest: &'t [u8],
 }
@@ -177,7 +175,7 @@ struct Digits<'t> {
 impl<'t> Digits<'t> {
     fn parse(text: &'t [u8], base: u8) -> Option<Self> {
         let digit = |byte: u8| char::from(byte).to_digit(base.into());
-        let (mut number, mut significant, mut decimals) = (Big::from(0), 0, 0);
+        let (mut number, mut significant, mut decimals) = (BigUint::from(0), 0, 0);
         let (mut has_point, mut len, mut end) = (false, 0, text.len());
         for (i, byte) in text.iter().enumerate() {
             if *byte == b'.' && !has_point {
@@ -195,8 +193,8 @@ impl<'t> Digits<'t> {
         (len > 0).then_some(Self { number, significant, decimals, rest: &text[end..] })
     }
 
-    /// The exponent behind the digits, which starts with `mark`, if there is one; what else
-    /// follows makes it no number. Absurd sizes are cut.
+    /// The exponent after the digits, which starts with `mark`; 0 if the text ends there. Any other
+    /// text makes the number invalid. Huge exponents are capped.
     fn exponent(&self, mark: u8) -> Option<i64> {
         let [first, rest @ ..] = self.rest else { return Some(0) };
         let (sign, digits) = match rest {
@@ -222,10 +220,10 @@ fn parse_decimal(negative: bool, text: &[u8]) -> Option<Extended> {
     if digits.significant == 0 {
         return Some(Extended::ZERO);
     }
-    if (digits.significant + scale).abs() > ABSURD {
+    if (digits.significant + scale).abs() > MAX_DECIMAL_EXPONENT {
         return None;
     }
-    let mut divisor = Big::from(1);
+    let mut divisor = BigUint::from(1);
     if scale >= 0 {
         digits.number.times_power_of_ten(scale.unsigned_abs());
     } else {
@@ -240,16 +238,16 @@ fn parse_hex(negative: bool, text: &[u8]) -> Option<Extended> {
     if digits.significant == 0 {
         return Some(Extended::ZERO);
     }
-    quotient(negative, digits.number, Big::from(1), exponent)
+    quotient(negative, digits.number, BigUint::from(1), exponent)
 }
 
 /// `number / divisor * 2^exponent`, rounded; neither is zero.
-fn quotient(negative: bool, number: Big, divisor: Big, exponent: i64) -> Option<Extended> {
-    /// Bits of the quotient, or one less; two more than a mantissa has would do.
+fn quotient(negative: bool, number: BigUint, divisor: BigUint, exponent: i64) -> Option<Extended> {
+    /// Bits of the quotient, or one less. Rounding needs two more than the mantissa has.
     const BITS: i64 = 68;
     let (mut rest, mut divisor) = (number, divisor);
-    // Scales either until the quotient has so many bits, and the divisor by as many more, so that
-    // the first bit of the quotient is whether it fits.
+    // Scales one of both until the quotient has so many bits, then the divisor by that number, so
+    // that each step of the long division yields the next bit.
     let scale = BITS - 1 - (rest.width() - divisor.width());
     if scale >= 0 {
         rest.shift(scale.unsigned_abs());
@@ -263,7 +261,7 @@ fn quotient(negative: bool, number: Big, divisor: Big, exponent: i64) -> Option<
         bits = bits << 1 | u128::from(fits);
         rest.shift(1);
     }
-    // One bit more remembers whether something is left.
+    // The sticky bit: whether there is a remainder.
     let bits = bits << 1 | u128::from(!rest.is_zero());
     let exponent = exponent - scale - 1;
     let top = exponent + i64::from(128 - bits.leading_zeros());
@@ -288,7 +286,7 @@ mod tests {
 
     /// As redis-server 7.0.15 on x86-64 answers.
     #[test]
-    fn sums_are_those_of_the_format() {
+    fn sums_equal_those_of_redis() {
         for (a, b, expected) in [
             ("0.1", "0.2", "0.3"),
             ("10.50", "0.1", "10.6"),

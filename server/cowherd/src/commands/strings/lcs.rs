@@ -1,8 +1,8 @@
 //! LCS: the longest common subsequence of two values.
 //!
-//! The usual table of lengths is kept one row at a time. To walk back through it one bit a cell is
-//! enough: whether the way leads up (the first value gets shorter) or left; where the two bytes
-//! are equal it leads both ways, which the values themselves tell.
+//! Dynamic programming over a matrix of lengths, of which only one row is kept. The backtrack needs
+//! one bit per cell: whether the path goes up (the first value gets shorter) or left. In cells with
+//! equal bytes the path is diagonal; these are found by comparing the values again.
 
 use std::ops::RangeInclusive;
 
@@ -17,18 +17,18 @@ const LEN_AND_IDX: ErrorReply =
     ErrorReply::new("ERR If you want both the length and indexes, please just use IDX.");
 const TOO_LARGE: ErrorReply =
     ErrorReply::new("ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len");
-/// Bytes that clients may count on for each cell.
+/// Bytes of a cell in Redis, by which the size limit is counted.
 const CELL: u64 = 4;
 
 #[derive(Default)]
-struct Options {
+struct LcsOptions {
     len: bool,
     idx: bool,
     with_match_len: bool,
     min_match_len: usize,
 }
 
-impl Options {
+impl LcsOptions {
     fn parse(call: &Call<'_>) -> Result<Self, ErrorReply> {
         let mut options = Self::default();
         let mut i = 3;
@@ -63,7 +63,7 @@ pub(super) fn lcs(call: &mut Call<'_>) -> CommandResult {
         Some(entry) => shards.string(entry).map(Some).map_err(|_| NOT_STRINGS),
     };
     let (a, b) = (value(&entries[0])?, value(&entries[1])?);
-    let options = Options::parse(call)?;
+    let options = LcsOptions::parse(call)?;
     let a = a.map_or(&[][..], |value| value.bytes(number_a));
     let b = b.map_or(&[][..], |value| value.bytes(number_b));
     let cells = (a.len() as u64 + 1) * (b.len() as u64 + 1);
@@ -74,7 +74,7 @@ pub(super) fn lcs(call: &mut Call<'_>) -> CommandResult {
         call.reply.integer(length(a, b, |_, _| {}).into());
         return Ok(());
     }
-    let table = LcsTable::new(a, b);
+    let table = LcsMatrix::new(a, b);
     if options.idx {
         show_matches(call.reply, &table, &options);
     } else {
@@ -86,7 +86,7 @@ pub(super) fn lcs(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-fn show_matches(reply: &mut ReplyWriter, table: &LcsTable<'_>, options: &Options) {
+fn show_matches(reply: &mut ReplyWriter, table: &LcsMatrix<'_>, options: &LcsOptions) {
     reply.map(2);
     reply.bulk_str("matches");
     let matches = reply.deferred_array();
@@ -111,10 +111,10 @@ fn show_matches(reply: &mut ReplyWriter, table: &LcsTable<'_>, options: &Options
     reply.integer(table.len.into());
 }
 
-/// The length of the longest common subsequence. Hands cells from which the way leads up to `up`,
-/// by row and column.
+/// The length of the longest common subsequence. Calls `up` with the row and the column of each
+/// cell from which the path goes up.
 fn length(a: &[u8], b: &[u8], mut up: impl FnMut(usize, usize)) -> u32 {
-    // Column `j` of the row before, then of this one.
+    // Holds the previous row, and up to the current column this one.
     let mut row = vec![0u32; b.len() + 1];
     for (i, byte) in a.iter().enumerate() {
         let (mut diagonal, mut left) = (0, 0);
@@ -133,23 +133,23 @@ fn length(a: &[u8], b: &[u8], mut up: impl FnMut(usize, usize)) -> u32 {
     row[b.len()]
 }
 
-/// Where the ways lead.
-struct LcsTable<'v> {
+/// The directions of the path, a bit per cell.
+struct LcsMatrix<'v> {
     a: &'v [u8],
     b: &'v [u8],
     up: Vec<u64>,
     len: u32,
 }
 
-/// Bytes that follow each other in both values.
+/// A run of equal bytes in both values.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Run {
+struct CommonRun {
     a: usize,
     b: usize,
     len: usize,
 }
 
-impl Run {
+impl CommonRun {
     const fn in_a(&self) -> RangeInclusive<usize> {
         self.a..=self.a + self.len - 1
     }
@@ -159,7 +159,7 @@ impl Run {
     }
 }
 
-impl<'v> LcsTable<'v> {
+impl<'v> LcsMatrix<'v> {
     fn new(a: &'v [u8], b: &'v [u8]) -> Self {
         let mut up = vec![0u64; (a.len() * b.len()).div_ceil(64)];
         let len = length(a, b, |i, j| {
@@ -169,13 +169,13 @@ impl<'v> LcsTable<'v> {
         Self { a, b, up, len }
     }
 
-    fn leads_up(&self, i: usize, j: usize) -> bool {
+    fn goes_up(&self, i: usize, j: usize) -> bool {
         let cell = i * self.b.len() + j;
         self.up[cell / 64] >> (cell % 64) & 1 == 1
     }
 
-    /// Hands all runs to `each`, the last one first.
-    fn runs(&self, mut each: impl FnMut(Run)) {
+    /// Calls `each` with all runs, the last one first.
+    fn runs(&self, mut each: impl FnMut(CommonRun)) {
         let (mut i, mut j) = (self.a.len(), self.b.len());
         while i > 0 && j > 0 {
             let mut len = 0;
@@ -183,8 +183,8 @@ impl<'v> LcsTable<'v> {
                 (i, j, len) = (i - 1, j - 1, len + 1);
             }
             if len > 0 {
-                each(Run { a: i, b: j, len });
-            } else if self.leads_up(i - 1, j - 1) {
+                each(CommonRun { a: i, b: j, len });
+            } else if self.goes_up(i - 1, j - 1) {
                 i -= 1;
             } else {
                 j -= 1;

@@ -1,25 +1,25 @@
-//! Strings: GET, SET and their kin.
+//! String commands.
 //!
-//! | file | what |
+//! | file | what it holds |
 //! |---|---|
-//! | this one | the rows, and the two commands that matter most |
-//! | `options` | the options that SET and GETEX share, and expiry times |
-//! | `replace` | commands that set or take one value as a whole |
-//! | `multi_key` | commands that read or set several keys |
-//! | `range` | commands that read or change a part of a value |
-//! | `counters` | values as numbers |
-//! | `extended` | the floating point numbers of INCRBYFLOAT |
-//! | `bignum` | whole numbers of any size, for these |
-//! | `lcs` | what two values have in common |
+//! | this one | the rows, GET, and SET without options |
+//! | `set_options` | the options of SET and GETEX, and expiry times |
+//! | `replace` | commands that set, replace or remove the value of one key |
+//! | `multi_key` | MGET, MSET, MSETNX |
+//! | `range` | commands on the length or a part of a value |
+//! | `counters` | values as numbers: INCR and others |
+//! | `extended` | the 80-bit floating-point numbers of INCRBYFLOAT |
+//! | `biguint` | unsigned integers of any size, for `extended` |
+//! | `lcs` | LCS |
 
-mod bignum;
+mod biguint;
 mod counters;
 pub(super) mod extended;
 mod lcs;
 mod multi_key;
-pub(super) mod options;
 mod range;
 mod replace;
+pub(super) mod set_options;
 #[cfg(test)]
 mod tests;
 
@@ -44,7 +44,7 @@ const ONE: KeyPositions = KeyPositions::ONE;
 const ALL: KeyPositions = KeyPositions::ALL;
 const PAIRS: KeyPositions = KeyPositions::PAIRS;
 const TWO: KeyPositions = KeyPositions::TWO;
-/// Commands that take rather than give may run without memory.
+/// For commands that allocate little or nothing, and may run when memory is full.
 const TAKE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 
 const GROUP: CommandGroup = CommandGroup::String;
@@ -166,7 +166,7 @@ fn set(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Answers the value of an entry, or null.
+/// Replies the value of an entry, or null.
 #[inline]
 fn show(call: &mut Call<'_>, entry: Option<&Entry>) -> CommandResult {
     match entry {

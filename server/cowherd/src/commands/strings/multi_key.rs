@@ -1,4 +1,4 @@
-//! Commands that read or set several keys.
+//! MGET, MSET and MSETNX.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
@@ -10,7 +10,7 @@ pub(super) fn mget(call: &mut Call<'_>) -> CommandResult {
     for i in 1..call.args.len() {
         let key = call.key(i);
         let entry = call.shards.lookup_read(call.session.db, &key);
-        // A value of another type is as good as none.
+        // A key of another type counts as missing.
         match entry.and_then(|entry| call.shards.string(&entry).ok()) {
             None => call.reply.null(),
             Some(Value::Bytes(bytes)) => call.reply.bulk(bytes),

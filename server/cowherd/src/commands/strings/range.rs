@@ -1,4 +1,4 @@
-//! Commands that read or change a part of a value.
+//! Commands on the length or a part of a value.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
@@ -6,7 +6,7 @@ use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::index_range::{self, IndexRange};
 use crate::keyspace::Expiry;
 
-/// Refuses a value of `len` bytes and `more` if that is too long.
+/// Checks the length of a value of `len` bytes and `more`.
 fn check_len(call: &Call<'_>, len: u64, more: u64) -> Result<(), ErrorReply> {
     match len.checked_add(more) {
         Some(len) if len <= call.config.proto_max_bulk_len => Ok(()),

@@ -1,4 +1,4 @@
-//! Commands that set or take one value as a whole.
+//! Commands that set, replace or remove the value of one key.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
@@ -6,16 +6,18 @@ use crate::commands::error_reply::CommandResult;
 use crate::keyspace::OutOfMemory;
 use crate::keyspace::{Entry, Expiry, Key};
 
-use super::options::{Condition, For, Options, Unit, Wish, moment};
+use super::set_options::{
+    ExpiryChange, ExpiryUnit, OptionsOf, SetCondition, SetOptions, expiry_time,
+};
 use super::show;
 
-/// SET with more than a key and a value.
+/// SET with options.
 pub(super) fn set_with_options(call: &mut Call<'_>) -> CommandResult {
-    let options = Options::parse(call, 3, For::Set)?;
+    let options = SetOptions::parse(call, 3, OptionsOf::Set)?;
     let expiry = match options.expiry {
-        Wish::At(i, unit) => Expiry::At(moment(call, i, unit)?),
-        Wish::Keep => Expiry::Keep,
-        Wish::Unsaid | Wish::Persist => Expiry::None,
+        ExpiryChange::At(i, unit) => Expiry::At(expiry_time(call, i, unit)?),
+        ExpiryChange::Keep => Expiry::Keep,
+        ExpiryChange::Default | ExpiryChange::Persist => Expiry::None,
     };
     let key = call.key(1);
     let old = if options.get {
@@ -26,9 +28,9 @@ pub(super) fn set_with_options(call: &mut Call<'_>) -> CommandResult {
         call.shards.lookup(call.session.db, &key)
     };
     let allowed = match options.condition {
-        Condition::Always => true,
-        Condition::IfAbsent => old.is_none(),
-        Condition::IfPresent => old.is_some(),
+        SetCondition::Always => true,
+        SetCondition::IfAbsent => old.is_none(),
+        SetCondition::IfPresent => old.is_some(),
     };
     if allowed {
         store(call, &key, old.as_ref(), 2, expiry)?;
@@ -41,8 +43,8 @@ pub(super) fn set_with_options(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Sets a key that was looked up to argument `value`. If the value would have expired already,
-/// the key is gone instead.
+/// Sets a key to argument `value`; `old` is the key's entry. A value that has expired already is not
+/// stored, and the key is removed.
 fn store(
     call: &mut Call<'_>,
     key: &Key<'_>,
@@ -52,7 +54,7 @@ fn store(
 ) -> Result<(), OutOfMemory> {
     match expiry {
         Expiry::At(at) if at <= call.now => {
-            // In Redis the key is there until somebody looks for it.
+            // In Redis the key exists until the next access to it.
             if !call.shards.remove(call.session.db, key) {
                 call.notify(EventClass::NEW, "new", key.bytes);
             }
@@ -82,15 +84,15 @@ pub(super) fn setnx(call: &mut Call<'_>) -> CommandResult {
 }
 
 pub(super) fn setex(call: &mut Call<'_>) -> CommandResult {
-    set_for(call, Unit::Seconds)
+    set_for(call, ExpiryUnit::Seconds)
 }
 
 pub(super) fn psetex(call: &mut Call<'_>) -> CommandResult {
-    set_for(call, Unit::Milliseconds)
+    set_for(call, ExpiryUnit::Milliseconds)
 }
 
-fn set_for(call: &mut Call<'_>, unit: Unit) -> CommandResult {
-    let expiry = Expiry::At(moment(call, 2, unit)?);
+fn set_for(call: &mut Call<'_>, unit: ExpiryUnit) -> CommandResult {
+    let expiry = Expiry::At(expiry_time(call, 2, unit)?);
     let key = call.key(1);
     call.shards.set(call.session.db, &key, call.args.at(3), expiry)?;
     call.notify(EventClass::STRING, "set", key.bytes);
@@ -119,7 +121,7 @@ pub(super) fn getdel(call: &mut Call<'_>) -> CommandResult {
 }
 
 pub(super) fn getex(call: &mut Call<'_>) -> CommandResult {
-    let options = Options::parse(call, 2, For::Getex)?;
+    let options = SetOptions::parse(call, 2, OptionsOf::Getex)?;
     let key = call.key(1);
     let db = call.session.db;
     let Some(entry) = call.shards.lookup_read(db, &key) else {
@@ -128,8 +130,8 @@ pub(super) fn getex(call: &mut Call<'_>) -> CommandResult {
     };
     show(call, Some(&entry))?;
     match options.expiry {
-        Wish::At(i, unit) => {
-            let at = moment(call, i, unit)?;
+        ExpiryChange::At(i, unit) => {
+            let at = expiry_time(call, i, unit)?;
             if at <= call.now {
                 call.shards.remove(db, &key);
                 call.notify(EventClass::GENERIC, "del", key.bytes);
@@ -138,13 +140,13 @@ pub(super) fn getex(call: &mut Call<'_>) -> CommandResult {
                 call.notify(EventClass::GENERIC, "expire", key.bytes);
             }
         }
-        Wish::Persist => {
+        ExpiryChange::Persist => {
             if call.shards.expiry(&entry).is_some() {
                 call.shards.set_expiry(db, &key, &entry, None)?;
                 call.notify(EventClass::GENERIC, "persist", key.bytes);
             }
         }
-        Wish::Unsaid | Wish::Keep => {}
+        ExpiryChange::Default | ExpiryChange::Keep => {}
     }
     Ok(())
 }

@@ -4,7 +4,7 @@ use crate::commands::testing::TestServer;
 use crate::config::Config;
 use crate::keyspace::ShardSet;
 
-/// Runs commands in order on a fresh bench and compares the replies.
+/// Runs commands in order on a new server and compares the replies.
 fn script(lines: &[(&str, &str)]) -> TestServer {
     let bench = TestServer::new();
     follow(&bench, lines);
@@ -30,7 +30,7 @@ const SYNTAX: &str = "-ERR syntax error";
 const TOO_LONG: &str = "-ERR string exceeds maximum allowed size (proto-max-bulk-len)";
 
 #[test]
-fn values_come_back() {
+fn get_returns_what_set_stored() {
     script(&[
         ("SET k v", "+OK"),
         ("GET k", "$1\r\nv"),
@@ -119,7 +119,7 @@ fn set_takes_expiries() {
 }
 
 #[test]
-fn absurd_expiries_are_refused() {
+fn expiries_out_of_range_are_refused() {
     let bench = script(&[("SET k old", "+OK")]);
     let max = i64::MAX;
     for (line, name) in [
@@ -154,7 +154,7 @@ fn getex_changes_the_expiry() {
 }
 
 #[test]
-fn several_keys_at_once() {
+fn mget_mset_msetnx() {
     script(&[
         ("MSET a 1 b two a 3", "+OK"),
         ("MGET a none b", "*3\r\n$1\r\n3\r\n$-1\r\n$3\r\ntwo"),
@@ -169,7 +169,7 @@ fn several_keys_at_once() {
 }
 
 #[test]
-fn parts_of_values() {
+fn append_setrange_getrange_strlen() {
     script(&[
         ("APPEND k 12", ":2"),
         ("APPEND k 3", ":3"),
@@ -218,7 +218,7 @@ fn values_stay_below_the_limit() {
 }
 
 #[test]
-fn counters_count() {
+fn integer_counters() {
     script(&[
         ("INCR k", ":1"),
         ("INCRBY k 41", ":42"),
@@ -242,7 +242,7 @@ fn counters_count() {
 }
 
 #[test]
-fn counters_count_in_fractions() {
+fn incrbyfloat_adds_fractions() {
     script(&[
         ("INCRBYFLOAT k 0.1", "$3\r\n0.1"),
         ("INCRBYFLOAT k 0.2", "$3\r\n0.3"),
@@ -311,12 +311,12 @@ fn lcs_bounds_its_memory() {
 }
 
 #[test]
-fn without_room_nothing_changes() {
+fn without_memory_nothing_changes() {
     const OOM: &str = "-OOM command not allowed when used memory > 'maxmemory'.";
     let bench = TestServer::with(20 << 20, Config::default());
     let big = "x".repeat(60_000);
     bench.run("SET small 1");
-    // Sets keys until there is no room for one more.
+    // Sets keys until there is no memory for one more.
     let full = (0..600).find(|i| {
         let reply = bench.run(&format!("MSET small {i} new{i} {big}"));
         reply.strip_suffix("\r\n") == Some(OOM)

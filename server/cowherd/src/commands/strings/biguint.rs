@@ -1,13 +1,14 @@
-//! Whole numbers of any size, as far as reading and printing floating point needs them.
+//! Unsigned integers of any size, with the operations that parsing and printing of floating-point
+//! numbers need.
 
-/// A whole number, 64 bits a limb, the lowest first, without zeros at the end.
+/// An unsigned integer in limbs of 64 bits, the lowest first, without leading zero limbs.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub(super) struct Big(Vec<u64>);
+pub(super) struct BigUint(Vec<u64>);
 
-/// The largest power of ten in a limb, and its exponent.
+/// The largest power of ten that fits a limb, and its exponent.
 const TEN_POWER: (u64, usize) = (10_000_000_000_000_000_000, 19);
 
-impl From<u64> for Big {
+impl From<u64> for BigUint {
     fn from(number: u64) -> Self {
         let mut big = Self(vec![number]);
         big.trim();
@@ -15,30 +16,29 @@ impl From<u64> for Big {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "the lower half, and what carries")]
+#[expect(clippy::cast_possible_truncation, reason = "the lower half and the carry")]
 const fn split(wide: u128) -> (u64, u64) {
     (wide as u64, (wide >> 64) as u64)
 }
 
-impl Big {
+impl BigUint {
     fn trim(&mut self) {
         while self.0.last() == Some(&0) {
             self.0.pop();
         }
     }
 
-    /// Whether it is zero.
     pub fn is_zero(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// Number of its bits.
+    /// The number of bits without leading zeros.
     pub fn width(&self) -> i64 {
         let top = self.0.last().map_or(0, |limb| 64 - i64::from(limb.leading_zeros()));
         top + 64 * (self.0.len() as i64 - 1).max(0)
     }
 
-    /// Multiplies it by `by` and adds `more`.
+    /// Multiplies by `by` and adds `more`.
     pub fn multiply_add(&mut self, by: u64, more: u64) {
         let mut carry = more;
         for limb in &mut self.0 {
@@ -49,7 +49,7 @@ impl Big {
         }
     }
 
-    /// Multiplies it by a power of ten.
+    /// Multiplies by ten to the power of `power`.
     pub fn times_power_of_ten(&mut self, mut power: u64) {
         while power > 0 {
             let step = power.min(TEN_POWER.1 as u64);
@@ -58,7 +58,7 @@ impl Big {
         }
     }
 
-    /// Multiplies it by two to the power of `by`.
+    /// Multiplies by two to the power of `by`.
     pub fn shift(&mut self, by: u64) {
         if self.is_zero() {
             return;
@@ -70,7 +70,7 @@ impl Big {
         self.0.splice(0..0, std::iter::repeat_n(0, limbs));
     }
 
-    /// Takes `other` from it, unless `other` is larger; tells whether it did.
+    /// Subtracts `other` unless it is larger; returns whether it was subtracted.
     pub fn subtract_if_fits(&mut self, other: &Self) -> bool {
         if self.0.len() < other.0.len()
             || self.0.len() == other.0.len() && self.0.iter().rev().lt(other.0.iter().rev())
@@ -87,7 +87,7 @@ impl Big {
         true
     }
 
-    /// Its decimal digits.
+    /// The decimal digits.
     pub fn text(mut self) -> String {
         // Groups of 19 digits, the last one first.
         let mut groups = Vec::new();
@@ -114,23 +114,23 @@ mod tests {
     use super::*;
 
     #[test]
-    fn computes_as_by_hand() {
-        let mut big = Big::from(1);
+    fn arithmetic() {
+        let mut big = BigUint::from(1);
         big.times_power_of_ten(40);
         assert_eq!(big.clone().text(), format!("1{}", "0".repeat(40)));
         assert_eq!(big.width(), 133);
         big.multiply_add(3, 7);
         assert_eq!(big.clone().text(), format!("3{}7", "0".repeat(39)));
-        let mut two = Big::from(2);
+        let mut two = BigUint::from(2);
         two.shift(128);
         assert_eq!(two.clone().text(), "680564733841876926926749214863536422912");
         assert!(!two.subtract_if_fits(&big));
         let mut less = two.clone();
-        assert!(less.subtract_if_fits(&Big::from(1)));
+        assert!(less.subtract_if_fits(&BigUint::from(1)));
         assert_eq!(less.clone().text(), "680564733841876926926749214863536422911");
         assert!(two.subtract_if_fits(&less));
-        assert_eq!(two, Big::from(1));
-        assert!(two.subtract_if_fits(&Big::from(1)) && two.is_zero());
+        assert_eq!(two, BigUint::from(1));
+        assert!(two.subtract_if_fits(&BigUint::from(1)) && two.is_zero());
         assert_eq!((two.width(), two.text().as_str()), (0, "0"));
     }
 }
