@@ -1,5 +1,5 @@
-//! A headless Chromium, driven through chromedriver by WebDriver (W3C) and Chromium's own
-//! DevTools commands. Both programs come with Debian's package chromium-driver.
+//! Headless Chromium, controlled through chromedriver by WebDriver (W3C) and Chromium's DevTools
+//! commands. Debian's package chromium-driver contains both programs.
 
 use crate::{ports, tools, wait::wait_until};
 use anyhow::{Context, Result, ensure};
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// A browser with one empty page; gone when dropped.
+/// Browser with one page; dropping it ends the browser.
 #[derive(Debug)]
 pub struct Browser {
     driver: Child,
@@ -22,10 +22,11 @@ pub struct Browser {
 }
 
 impl Browser {
-    /// Starts one. `Ok(Err(reason))`, fit for [`skip!`](crate::skip), when it is not installed.
+    /// Starts a browser. Returns `Ok(Err(reason))`, for [`skip!`](crate::skip), if none is
+    /// installed.
     ///
     /// # Errors
-    /// When it is installed, but does not start.
+    /// Returns an error if an installed browser does not start.
     pub fn start() -> Result<Result<Self, String>> {
         for program in ["chromedriver", "chromium"] {
             if tools::find(program).is_none() {
@@ -54,7 +55,7 @@ impl Browser {
         let wanted = json!({"capabilities": {"alwaysMatch": {
             "browserName": "chrome",
             "goog:loggingPrefs": {"browser": "ALL", "performance": "ALL"},
-            // Its sandbox does not work for root, its shared memory not in small containers.
+            // Chromium's sandbox fails for root, and its use of /dev/shm in small containers.
             "goog:chromeOptions": {"args": [
                 "--headless=new", "--no-sandbox", "--disable-dev-shm-usage", "--disable-gpu",
                 "--hide-scrollbars",
@@ -69,35 +70,35 @@ impl Browser {
     /// Loads a page.
     ///
     /// # Errors
-    /// When it cannot be loaded.
+    /// Returns an error if the page cannot be loaded.
     pub fn open(&self, url: &str) -> Result<()> {
         self.post("/url", &json!({"url": url})).map(drop)
     }
 
-    /// Runs the body of a JavaScript function in the page; what it returns.
+    /// Runs the body of a JavaScript function in the page and returns its result.
     ///
     /// # Errors
-    /// When it throws.
+    /// Returns an error if the script throws.
     pub fn run(&self, script: &str) -> Result<Value> {
         self.post("/execute/sync", &json!({"script": script, "args": []}))
     }
 
-    /// Waits until the JavaScript expression is true in the page.
+    /// Waits until a JavaScript expression is true in the page.
     ///
     /// # Errors
-    /// When it throws, or stays false.
+    /// Returns an error if the expression throws or stays false for 30 s.
     pub fn wait_for(&self, expression: &str) -> Result<()> {
         let script = format!("return Boolean({expression});");
         wait_until(|| Ok(self.run(&script)? == true), DEADLINE, expression)
     }
 
-    /// Presses a key, by its JavaScript name (`"ArrowLeft"`), on what has the focus.
+    /// Presses a key, given by its JavaScript name (`"ArrowLeft"`), on the focused element.
     ///
     /// # Errors
-    /// When the browser refuses.
+    /// Returns the error of the browser.
     pub fn press(&self, key: &str) -> Result<()> {
         for kind in ["keyDown", "keyUp"] {
-            // Windows' number of the key: Chromium moves the focus by it.
+            // Chromium moves the focus by the key code of Windows.
             let number = if key == "Tab" { 9 } else { 0 };
             let event = json!({
                 "type": kind, "key": key, "code": key, "windowsVirtualKeyCode": number,
@@ -107,10 +108,10 @@ impl Browser {
         Ok(())
     }
 
-    /// Makes the page as large as a screen of so many CSS pixels.
+    /// Sets the size of the screen in CSS pixels.
     ///
     /// # Errors
-    /// When the browser refuses.
+    /// Returns the error of the browser.
     pub fn resize(&self, width: u32, height: u32) -> Result<()> {
         let screen = json!({
             "width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 500,
@@ -118,20 +119,19 @@ impl Browser {
         self.devtools("Emulation.setDeviceMetricsOverride", &screen).map(drop)
     }
 
-    /// Prefers a feature of the reader's, such as `prefers-color-scheme`: `dark`.
+    /// Sets a preference of the user, such as `prefers-color-scheme`: `dark`.
     ///
     /// # Errors
-    /// When the browser refuses.
+    /// Returns the error of the browser.
     pub fn prefer(&self, feature: &str, value: &str) -> Result<()> {
         let media = json!({"features": [{"name": feature, "value": value}]});
         self.devtools("Emulation.setEmulatedMedia", &media).map(drop)
     }
 
-    /// What pages have written to the console, with what the browser itself complained of, since
-    /// this was last asked.
+    /// Console messages of pages and of the browser since the last call.
     ///
     /// # Errors
-    /// When the browser does not answer.
+    /// Returns an error if the browser does not answer.
     pub fn console(&self) -> Result<Vec<String>> {
         let entries = self.post("/se/log", &json!({"type": "browser"}))?;
         let entries = entries.as_array().cloned().unwrap_or_default();
@@ -141,10 +141,10 @@ impl Browser {
             .collect())
     }
 
-    /// The addresses that pages have asked for since this was last asked.
+    /// Addresses requested by pages since the last call.
     ///
     /// # Errors
-    /// When the browser does not answer.
+    /// Returns an error if the browser does not answer.
     pub fn requested(&self) -> Result<Vec<String>> {
         let entries = self.post("/se/log", &json!({"type": "performance"}))?;
         let mut addresses = Vec::new();
@@ -167,7 +167,7 @@ impl Browser {
         self.call("POST", &format!("{}{path}", self.session), Some(body))
     }
 
-    /// One call of WebDriver: HTTP with JSON both ways.
+    /// Executes one WebDriver command: HTTP with JSON in both directions.
     fn call(&self, method: &str, path: &str, body: Option<&Value>) -> Result<Value> {
         let body = body.map(Value::to_string).unwrap_or_default();
         let mut stream = TcpStream::connect(("127.0.0.1", self.port))?;
@@ -186,7 +186,7 @@ impl Browser {
     }
 }
 
-/// The status line and the body. The driver leaves the connection open after them.
+/// Reads status line and body. The driver does not close the connection after the body.
 fn read_answer(mut reader: impl BufRead) -> Result<(String, Vec<u8>)> {
     let mut status = String::new();
     reader.read_line(&mut status)?;
@@ -208,7 +208,7 @@ fn read_answer(mut reader: impl BufRead) -> Result<(String, Vec<u8>)> {
 
 impl Drop for Browser {
     fn drop(&mut self) {
-        // Ends Chromium, which chromedriver does not take along when it is killed.
+        // Ends Chromium, which survives the kill of chromedriver.
         drop(self.call("DELETE", &self.session, None));
         drop(self.driver.kill());
         drop(self.driver.wait());

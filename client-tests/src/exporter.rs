@@ -1,4 +1,4 @@
-//! Debian's redis_exporter, and what it makes of a server.
+//! Debian's redis_exporter.
 
 use crate::wait::wait_until;
 use crate::{http, ports};
@@ -8,10 +8,10 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// The page of metrics that an exporter makes of the server on `port`.
+/// Runs an exporter for the server on `port` and returns its page of metrics.
 ///
 /// # Errors
-/// When there is no exporter, or it shows no page before the deadline.
+/// Returns an error if the exporter does not start or shows no page within 30 s.
 pub fn page(port: u16) -> Result<String> {
     let own = ports::free()?;
     let mut exporter = Command::new("prometheus-redis-exporter")

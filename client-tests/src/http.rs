@@ -1,4 +1,4 @@
-//! Plain HTTP to servers on this machine.
+//! HTTP client for servers on this machine.
 
 use anyhow::{Context, Result};
 use std::io::{Read as _, Write as _};
@@ -7,13 +7,13 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// GETs a page; returns the status line and the body.
+/// Requests a page; returns the status line and the body.
 ///
 /// # Errors
-/// When nobody listens, or the answer is no HTTP.
+/// Returns an error if the connection fails or the answer is not HTTP.
 pub fn get(port: u16, path: &str) -> Result<(String, String)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))
-        .with_context(|| format!("nobody listens on port {port}"))?;
+        .with_context(|| format!("no server listens on port {port}"))?;
     stream.set_read_timeout(Some(DEADLINE))?;
     write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n")?;
     let mut answer = Vec::new();
@@ -24,7 +24,7 @@ pub fn get(port: u16, path: &str) -> Result<(String, String)> {
     Ok((status, body.to_owned()))
 }
 
-/// A text as a part of a query: everything but letters and digits is written in hexadecimal.
+/// Percent-encodes a text for a query: all bytes but letters and digits.
 #[must_use]
 pub fn encoded(text: &str) -> String {
     let byte = |byte: u8| match byte {

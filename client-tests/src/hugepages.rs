@@ -1,7 +1,8 @@
-//! A claim on the machine's hugetlb pool.
+//! Exclusive use of the machine's hugetlb pools.
 //!
-//! Tests that need huge pages run one after the other, also across processes: what one of them has
-//! seen free, no other takes away. `./test` fills the pool before the tests and empties it after.
+//! Tests that need huge pages exclude each other, also across processes, so that free pages stay
+//! free until the test uses them. `./test` fills the pools before the tests and restores them
+//! afterwards.
 
 use crate::wait::wait_until;
 use anyhow::{Context, Result};
@@ -9,9 +10,10 @@ use std::fs::File;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(20);
+/// Time limit for pages to become free, or for the kernel to resize a pool.
+const POOL_TIMEOUT: Duration = Duration::from_secs(20);
 
-/// A size of huge page.
+/// Size of a huge page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PageSize {
     /// 2 MiB.
@@ -28,17 +30,17 @@ impl PageSize {
         }
     }
 
-    /// One figure of the pool, as `free_hugepages` or `nr_hugepages`.
+    /// Reads a counter of the pool, such as `free_hugepages` or `nr_hugepages`.
     ///
     /// # Errors
-    /// When this kernel has no such pool.
+    /// Returns an error if the kernel has no such pool.
     pub fn figure(self, name: &str) -> Result<u64> {
         let path = format!("{}/{name}", self.folder());
         let text = std::fs::read_to_string(&path).with_context(|| path.clone())?;
         text.trim().parse().with_context(|| path)
     }
 
-    /// Pages that no process holds or has reserved.
+    /// Number of pages that are neither in use nor reserved.
     #[must_use]
     pub fn available(self) -> u64 {
         let free = self.figure("free_hugepages").unwrap_or(0);
@@ -46,38 +48,38 @@ impl PageSize {
     }
 }
 
-/// The right to use the pool, held until it is dropped.
+/// Exclusive use of the pools until dropped.
 #[derive(Debug)]
-pub struct Claim {
+pub struct PoolClaim {
     _file: File,
     _thread: MutexGuard<'static, ()>,
 }
 
 static THREADS: Mutex<()> = Mutex::new(());
 
-/// Waits for the other users of the pool, then claims it when `pages` are free.
+/// Waits for other users of the pools, then claims them if `pages` are free.
 ///
-/// Returns `Ok(Err(reason))`, fit for [`skip!`](crate::skip), when there are too few.
+/// Returns `Ok(Err(reason))`, for [`skip!`](crate::skip), if too few are free.
 ///
 /// # Errors
-/// When the lock file cannot be used.
-pub fn claim(size: PageSize, pages: u64) -> Result<Result<Claim, String>> {
+/// Returns an error if the lock file cannot be used.
+pub fn claim(size: PageSize, pages: u64) -> Result<Result<PoolClaim, String>> {
     let thread = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
     let path = std::env::temp_dir().join("cowherd-tests-hugepages.lock");
     let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
     file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
-    // A process that was killed may hold its pages for a moment longer.
+    // The pages of a killed process are not free at once.
     if size.figure("nr_hugepages").is_ok_and(|all| all >= pages) {
-        drop(wait_until(|| Ok(size.available() >= pages), PATIENCE, "free pages"));
+        drop(wait_until(|| Ok(size.available() >= pages), POOL_TIMEOUT, "free pages"));
     }
     let free = size.available();
     if free < pages {
         return Ok(Err(format!("needs {pages} free pages of {size:?}, the pool has {free}")));
     }
-    Ok(Ok(Claim { _file: file, _thread: thread }))
+    Ok(Ok(PoolClaim { _file: file, _thread: thread }))
 }
 
-/// Changes how many pages the pool has, and puts the old number back when dropped.
+/// Changed size of a pool; dropping it restores the old size.
 #[derive(Debug)]
 pub struct PoolSize {
     size: PageSize,
@@ -85,10 +87,10 @@ pub struct PoolSize {
 }
 
 impl PoolSize {
-    /// Sets the pool to `pages`; the caller holds the [`Claim`].
+    /// Resizes the pool to `pages`. The caller must hold a [`PoolClaim`].
     ///
     /// # Errors
-    /// When this process is not root, or the kernel did not follow.
+    /// Returns an error if this process is not root or the kernel does not reach the size.
     pub fn set(size: PageSize, pages: u64) -> Result<Self> {
         let guard = Self { size, before: size.figure("nr_hugepages")? };
         set(size, pages)?;
@@ -99,16 +101,16 @@ impl PoolSize {
 impl Drop for PoolSize {
     fn drop(&mut self) {
         if let Err(error) = set(self.size, self.before) {
-            eprintln!("cannot put the pool back: {error:#}");
+            eprintln!("cannot restore the pool: {error:#}");
         }
     }
 }
 
-/// Where memory is scattered the kernel finds some pages each time.
+/// Resizes a pool by repeated requests: in fragmented memory each request yields only some pages.
 fn set(size: PageSize, pages: u64) -> Result<()> {
     let follows = || {
         std::fs::write(format!("{}/nr_hugepages", size.folder()), pages.to_string())?;
         Ok(size.figure("nr_hugepages")? == pages)
     };
-    wait_until(follows, PATIENCE, &format!("{pages} pages of {size:?} in the pool"))
+    wait_until(follows, POOL_TIMEOUT, &format!("{pages} pages of {size:?} in the pool"))
 }

@@ -1,13 +1,13 @@
-//! What the kernel counts of a process: page faults of its threads, and the memory behind its
-//! largest mapping, which is the arena.
+//! Counters of the kernel for a process: page faults of threads, and the memory of the largest
+//! mapping, which is the arena.
 
 use anyhow::{Context, Result};
 use std::fs::read_to_string;
 
-/// Minor page faults of the threads whose names begin with `name`, since they started.
+/// Minor page faults of the threads whose names begin with `name`, since their start.
 ///
 /// # Errors
-/// When the process is gone.
+/// Returns an error if the process has ended.
 pub fn faults_of_threads(pid: u32, name: &str) -> Result<u64> {
     let mut faults = 0;
     for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
@@ -21,19 +21,19 @@ pub fn faults_of_threads(pid: u32, name: &str) -> Result<u64> {
     Ok(faults)
 }
 
-/// Bytes of the largest mapping of a process, by kind.
+/// Memory of a mapping in bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Mapping {
-    /// Bytes in pages that no other process has.
+    /// Bytes in pages that no other process maps.
     pub private: u64,
-    /// Bytes on huge pages, transparent or from the pool.
+    /// Bytes on huge pages, transparent or hugetlb.
     pub huge: u64,
 }
 
-/// The largest mapping of a process, from smaps.
+/// Memory of the largest mapping of a process, from smaps.
 ///
 /// # Errors
-/// When the process is gone.
+/// Returns an error if the process has ended.
 pub fn largest_mapping(pid: u32) -> Result<Mapping> {
     let smaps = read_to_string(format!("/proc/{pid}/smaps"))?;
     let (mut largest, mut size) = (Mapping::default(), 0);

@@ -1,26 +1,31 @@
-//! Starts the real server in a folder of its own and talks to it.
+//! Library of the client tests, which start the built server in a folder of its own and send
+//! commands to it.
 //!
-//! | module | what it gives |
+//! | module | content |
 //! |---|---|
+//! | [`binaries`] | the binaries under test |
 //! | [`server`] | a running server: start, kill, restart, INFO, BGSAVE |
-//! | [`peer`] | Debian's redis-server beside it, to compare with |
-//! | [`wire`] | a bare RESP connection that keeps each reply's very bytes |
-//! | [`wait`] | waiting for something to become true, with a deadline |
-//! | [`browser`] | a headless Chromium, to look at the live page |
-//! | [`tools`] | the programs the tests run, and what is missing here |
-//! | [`docker`] | a Docker daemon of our own |
+//! | [`peer`] | a running redis-server, for comparisons |
+//! | [`wire`] | a RESP connection that keeps the exact bytes of replies |
+//! | [`wait`] | waiting for a condition, with a deadline |
+//! | [`browser`] | a headless Chromium for the live page |
+//! | [`tools`] | running programs, and reporting of skipped tests |
+//! | [`docker`] | a Docker daemon in a folder of its own |
 //! | [`exporter`] | Debian's redis_exporter |
-//! | [`http`] | plain HTTP |
-//! | [`kernel`] | what the kernel counts of a process |
-//! | [`hugepages`] | a claim on the machine's hugetlb pool |
-//! | [`volume`] | a small filesystem that can be filled to the brim |
-//! | [`load`] | clients that write as fast as they can |
+//! | [`http`] | HTTP GET |
+//! | [`kernel`] | page faults and mappings of a process, from /proc |
+//! | [`hugepages`] | exclusive use of the machine's hugetlb pools |
+//! | [`volume`] | a small filesystem that a test can fill |
+//! | [`load`] | writers that run concurrently with a test |
+//! | [`mix`] | random commands for those writers |
 //! | [`random`] | repeatable random numbers |
+//! | [`times`] | comparison of replies that contain times |
 //! | [`ports`] | free TCP ports |
 //!
-//! A test that cannot run on this machine says so with [`skip!`], never in silence.
+//! A test that cannot run on this machine reports that by [`skip!`].
 #![deny(unsafe_code)]
 
+pub mod binaries;
 pub mod browser;
 pub mod docker;
 pub mod exporter;
@@ -39,12 +44,13 @@ pub mod volume;
 pub mod wait;
 pub mod wire;
 
-/// What a test returns: the error is printed with its whole chain.
+/// Result of a test; the error is printed with its chain of causes.
 pub type TestResult = anyhow::Result<()>;
 
-/// Leaves the test, and reports it as left out: `skip!("no root: cannot mount")`.
+/// Returns from the test and reports the test as skipped: `skip!("no root: cannot mount")`.
 ///
-/// The reason goes to standard error and, as one line, to the file that `COWHERD_SKIPPED` names.
+/// The reason is written to standard error and, as one line, to the file named by
+/// `COWHERD_SKIPPED`.
 #[macro_export]
 macro_rules! skip {
     ($($reason:tt)*) => {{
@@ -53,7 +59,7 @@ macro_rules! skip {
     }};
 }
 
-/// How often a test that draws lots is repeated: `COWHERD_TEST_ROUNDS`, else 100.
+/// Number of rounds of a randomized test: `COWHERD_TEST_ROUNDS`, else 100.
 #[must_use]
 pub fn rounds() -> u64 {
     std::env::var("COWHERD_TEST_ROUNDS").ok().and_then(|n| n.parse().ok()).unwrap_or(100)

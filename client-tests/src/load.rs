@@ -1,34 +1,34 @@
-//! Writers that change the keyspace as fast as they can, until they are told to stop or the server
-//! dies under them.
+//! Writers that change the keyspace as fast as they can, until a test stops them or the server
+//! ends.
 //!
-//! Database 0 belongs to the [`mixed`] writers, database 1 to the [`staircase`] writer.
+//! The [`mixed`] writers use database 0, the [`staircase`] writer uses database 1.
 
-use crate::mix::Mix;
+use crate::mix::CommandMix;
 use crate::random::Random;
-use crate::wire::{Raw, encode, show};
+use crate::wire::{RawConnection, encode, show};
 use anyhow::{Context, Result, ensure};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::time::Duration;
 
-/// How many commands are sent before their replies are read.
+/// Number of commands that are sent before their replies are read.
 const PIPELINE: usize = 32;
-/// Steps of the staircase: with 64 shards, most of them hold some.
+/// Number of steps of the staircase, enough for most of the 64 shards to hold some.
 pub const STEPS: usize = 128;
 
-/// What the writers and their test share.
+/// State shared by the writers and their test.
 #[derive(Debug, Default)]
-pub struct Signals {
-    /// Tells the writers to end.
+pub struct WriterControl {
+    /// Set to stop the writers.
     pub stop: AtomicBool,
-    /// Batches written so far, by all writers.
+    /// Number of batches written by all writers.
     pub batches: AtomicU64,
 }
 
-impl Signals {
-    /// Waits until the writers have written `batches` more, so that a test acts amid writes.
+impl WriterControl {
+    /// Waits until the writers have written `batches` more, so that a test acts during writes.
     ///
     /// # Errors
-    /// When they do not get there within 20 s.
+    /// Returns an error after 20 s.
     pub fn wait_for(&self, batches: u64) -> Result<()> {
         let goal = self.batches.load(Relaxed) + batches;
         let written = || Ok(self.batches.load(Relaxed) >= goal);
@@ -36,13 +36,17 @@ impl Signals {
     }
 }
 
-/// Sends batches until told to stop, or until the connection ends.
+/// Sends batches until the test stops the writer or the connection ends.
 ///
 /// # Errors
-/// When the server answers with an error.
-fn write(port: u16, signals: &Signals, mut batch: impl FnMut() -> Vec<Vec<Vec<u8>>>) -> Result<()> {
-    // The server may be killed at any moment: then there is nothing more to do.
-    let Ok(mut raw) = Raw::connect(port) else { return Ok(()) };
+/// Returns an error if a reply is an error.
+fn write(
+    port: u16,
+    signals: &WriterControl,
+    mut batch: impl FnMut() -> Vec<Vec<Vec<u8>>>,
+) -> Result<()> {
+    // The test may kill the server at any time, which ends the writer.
+    let Ok(mut raw) = RawConnection::connect(port) else { return Ok(()) };
     while !signals.stop.load(Relaxed) {
         let commands = batch();
         let bytes = commands.iter().flat_map(|command| encode(command)).collect::<Vec<u8>>();
@@ -59,7 +63,7 @@ fn write(port: u16, signals: &Signals, mut batch: impl FnMut() -> Vec<Vec<Vec<u8
     Ok(())
 }
 
-/// Whether a command failed, or one of a transaction.
+/// Whether a reply is an error, or contains an error of a transaction's command.
 fn is_error(reply: &[u8]) -> bool {
     let has = |error: &[u8]| reply.windows(error.len()).any(|part| part == error);
     reply.starts_with(b"-") || reply.starts_with(b"*") && (has(b"\r\n-ERR ") || has(b"\r\n-OOM "))
@@ -69,15 +73,15 @@ fn command(words: &[&[u8]]) -> Vec<Vec<u8>> {
     words.iter().map(|word| word.to_vec()).collect()
 }
 
-/// Changes keys of all types in all ways, in database 0: see [`Mix`].
+/// Writes random commands of [`CommandMix`] to database 0.
 ///
 /// # Errors
-/// When the server answers with an error.
-pub fn mixed(port: u16, writer: u64, random: Random, signals: &Signals) -> Result<()> {
-    let Ok(mut raw) = Raw::connect(port) else { return Ok(()) };
+/// Returns an error if a reply is an error.
+pub fn mixed(port: u16, writer: u64, random: Random, signals: &WriterControl) -> Result<()> {
+    let Ok(mut raw) = RawConnection::connect(port) else { return Ok(()) };
     let Ok(known) = raw.exchange(&["COMMAND", "INFO", "XADD"]) else { return Ok(()) };
     let has_streams = known.windows(4).any(|word| word == b"xadd");
-    let mut mix = Mix::new(writer, random, has_streams);
+    let mut mix = CommandMix::new(writer, random, has_streams);
     write(port, signals, || {
         let mut batch = Vec::with_capacity(PIPELINE);
         while batch.len() < PIPELINE {
@@ -87,13 +91,13 @@ pub fn mixed(port: u16, writer: u64, random: Random, signals: &Signals) -> Resul
     })
 }
 
-/// Writes 1 to every step in turn, then 2 to every step, and so on, in database 1.
+/// Writes `first` to each step in turn, then `first + 1`, and so on, in database 1.
 ///
-/// At any one instant the first steps hold n and the others n - 1: see [`check_staircase`].
+/// At any instant the first steps hold n and the others n - 1; see [`check_staircase`].
 ///
 /// # Errors
-/// When the server answers with an error.
-pub fn staircase(port: u16, first: u64, signals: &Signals) -> Result<()> {
+/// Returns an error if a reply is an error.
+pub fn staircase(port: u16, first: u64, signals: &WriterControl) -> Result<()> {
     let mut height = first;
     write(port, signals, || {
         let value = height.to_string().into_bytes();
@@ -110,13 +114,13 @@ fn step_key(step: usize) -> String {
 
 /// Checks that the staircase shows one instant, and returns its height.
 ///
-/// This proof of a snapshot's consistency leans on no digest: a step that is higher than the one
-/// before it was written later than something that is missing. After a `FLUSHALL` those steps are
-/// missing that were not written since: the oldest.
+/// This check of snapshot isolation does not depend on the server's digest: a step that is higher
+/// than the step before it was written later than a write that is missing. After `FLUSHALL` the
+/// oldest steps are missing, those not written since.
 ///
 /// # Errors
-/// When it shows two instants, naming the steps.
-pub fn check_staircase(raw: &mut Raw) -> Result<u64> {
+/// Returns an error with the steps if they show two instants.
+pub fn check_staircase(raw: &mut RawConnection) -> Result<u64> {
     raw.call(&["SELECT", "1"])?;
     let mut heights = Vec::new();
     for step in 0..STEPS {
@@ -130,8 +134,8 @@ pub fn check_staircase(raw: &mut Raw) -> Result<u64> {
     Ok(heights.iter().copied().max().unwrap_or_default())
 }
 
-/// Whether the steps are what they are when step `last` was the last that was written; 0 is one
-/// that is missing.
+/// Whether the heights are those of an instant at which step `last` was written last; 0 stands for
+/// a missing step.
 fn is_instant(heights: &[u64], last: usize) -> bool {
     let top = heights[last];
     let by_age = (last + 1..STEPS).map(|step| (step, top.saturating_sub(1)));
@@ -145,7 +149,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn an_instant_is_told_from_two() {
+    fn one_instant_is_distinguished_from_two() {
         let stairs = |last: usize, missing: std::ops::Range<usize>| {
             let mut heights: Vec<u64> = (0..STEPS).map(|step| 6 - u64::from(step > last)).collect();
             heights[missing].fill(0);
@@ -155,7 +159,7 @@ mod tests {
         assert!(is_one(&stairs(40, 0..0)) && is_one(&stairs(STEPS - 1, 0..0)));
         assert!(is_one(&stairs(40, 41..STEPS)) && is_one(&stairs(40, 41..60)));
         assert!(is_one(&vec![0; STEPS]));
-        // Something older than what is missing.
+        // Steps that are older than a missing step.
         assert!(!is_one(&stairs(40, 0..20)) && !is_one(&stairs(40, 60..70)));
         let mut higher = stairs(40, 0..0);
         higher[50] = 6;

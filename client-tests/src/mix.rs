@@ -1,25 +1,26 @@
-//! A mix of commands that change keys of every type in every way: values grow and shrink, change
-//! between their compact and their large forms, expire, move, go one by one and all at once.
+//! Random commands that change keys of all types: values grow and shrink, change between compact
+//! and large encodings, expire, move, and are deleted one by one and all at once.
 //!
-//! No command of it fails, whatever came before: a key's name tells its type. And no key or field
-//! expires while a test runs, so that two digests stay comparable: what is given an expiry has a
-//! long one, one in the past, or, within a transaction, a short one that is taken away again.
+//! No command fails, whatever precedes it, because the name of a key determines its type. No key or
+//! field expires while a test runs, so that digests stay comparable: expiry times are far in the
+//! future, in the past, or, within a transaction, near and removed again.
 
 use crate::random::Random;
 
-/// The words of a command.
+/// Arguments of a command.
 pub type Command = Vec<Vec<u8>>;
 
-/// Keys of each kind per writer.
+/// Number of keys per kind and writer.
 const KEYS: u64 = 40;
-/// The largest string that `SET` writes.
-const LARGEST: u64 = 20 << 10;
+/// Length limit of the strings that `SET` writes.
+const MAX_STRING: u64 = 20 << 10;
+/// Time to live in seconds that outlasts every test.
 const FAR_SECONDS: u64 = 1_000_000;
 
-/// One way to keep data: its name, and a command that changes a key of it.
-type Kind = (&'static str, fn(&mut Random, &[u8]) -> Command);
+/// Kind of value: name, and generator of a command that changes a key of this kind.
+type ValueKind = (&'static str, fn(&mut Random, &[u8]) -> Command);
 
-const KINDS: [Kind; 7] = [
+const KINDS: [ValueKind; 7] = [
     ("text", text),
     ("counter", counter),
     ("hash", hash),
@@ -28,26 +29,26 @@ const KINDS: [Kind; 7] = [
     ("zset", sorted_set),
     ("stream", stream),
 ];
-/// Kinds of servers that know no streams.
+/// Number of kinds on a server without streams.
 const WITHOUT_STREAMS: usize = KINDS.len() - 1;
 
-/// What one writer writes.
+/// Generator of the commands of one writer.
 #[derive(Debug)]
-pub struct Mix {
+pub struct CommandMix {
     writer: u64,
     random: Random,
     kinds: usize,
 }
 
-impl Mix {
-    /// The mix of one of several writers, none of which uses the keys of another. `streams`:
-    /// whether the server has them.
+impl CommandMix {
+    /// Creates the generator of a writer. Writers use separate keys. `streams` states whether the
+    /// server supports streams.
     #[must_use]
     pub const fn new(writer: u64, random: Random, streams: bool) -> Self {
         Self { writer, random, kinds: if streams { KINDS.len() } else { WITHOUT_STREAMS } }
     }
 
-    /// Adds a command to a batch, or a whole transaction.
+    /// Appends a command or a transaction to a batch.
     pub fn add_to(&mut self, batch: &mut Vec<Command>) {
         let kind = self.random.below(self.kinds as u64);
         let number = self.random.below(KEYS);
@@ -71,7 +72,8 @@ impl Mix {
                 transaction(batch, [change, created, rename]);
             }
             660..720 => {
-                // Nobody sees the short life of the key: a save holds all of this or nothing.
+                // A checkpoint contains all of the transaction or nothing, so never the short
+                // expiry.
                 let create = create(kind, &key);
                 let (soon, forever) =
                     (words(&[b"PEXPIRE", &key, b"1"]), words(&[b"PERSIST", &key]));
@@ -110,7 +112,7 @@ fn change(random: &mut Random, kind: u64, key: &[u8]) -> Command {
     KINDS[usize::try_from(kind).unwrap_or_default()].1(random, key)
 }
 
-/// A command after which there is a key of a kind.
+/// Command after which a key of a kind exists.
 fn create(kind: u64, key: &[u8]) -> Command {
     match KINDS[usize::try_from(kind).unwrap_or_default()].0 {
         "hash" => words(&[b"HSET", key, b"created", b"yes"]),
@@ -122,7 +124,7 @@ fn create(kind: u64, key: &[u8]) -> Command {
     }
 }
 
-/// An element of a value of several: a number, a word, or something long.
+/// Element of a collection: a number, a word, or a long string.
 fn element(random: &mut Random) -> Vec<u8> {
     match random.below(20) {
         0..8 => random.below(60).to_string().into_bytes(),
@@ -134,8 +136,8 @@ fn element(random: &mut Random) -> Vec<u8> {
     }
 }
 
-/// A command with some elements behind its words; rarely with so many that a compact value becomes
-/// a large one at once.
+/// Command with elements after its first words; rarely with so many that a compact value becomes a
+/// large one at once.
 fn with_elements(random: &mut Random, start: &[&[u8]]) -> Command {
     let mut command = words(start);
     let count = if random.below(40) == 0 { 200 } else { 1 + random.below(4) };
@@ -147,9 +149,9 @@ fn number(random: &mut Random, below: u64) -> Vec<u8> {
     random.below(below).to_string().into_bytes()
 }
 
-/// All ways to change a string, with values of 0 to 20 KB.
+/// Changes of a string, with values of 0 to 20 KiB.
 fn text(random: &mut Random, key: &[u8]) -> Command {
-    let length = if random.below(2) == 0 { random.below(100) } else { random.below(LARGEST) };
+    let length = if random.below(2) == 0 { random.below(100) } else { random.below(MAX_STRING) };
     match random.below(10) {
         0..6 => words(&[b"SET", key, &random.bytes(length)]),
         6 => words(&[b"SET", key, &random.bytes(length), b"EX", b"1000000"]),
@@ -157,7 +159,7 @@ fn text(random: &mut Random, key: &[u8]) -> Command {
             let more = random.below(300);
             words(&[b"APPEND", key, &random.bytes(more)])
         }
-        8 => words(&[b"SETRANGE", key, &number(random, LARGEST), b"range"]),
+        8 => words(&[b"SETRANGE", key, &number(random, MAX_STRING), b"range"]),
         _ => words(&[b"MSET", key, b"together", &[key, b":too"].concat(), b"together"]),
     }
 }
@@ -166,7 +168,7 @@ fn counter(random: &mut Random, key: &[u8]) -> Command {
     words(&[b"INCRBY", key, &number(random, 1000)])
 }
 
-/// Fields come, change, go and get expiries; what is removed may be most of them.
+/// Changes of fields and of their expiry times; a removal may cover most fields.
 fn hash(random: &mut Random, key: &[u8]) -> Command {
     let field = element(random);
     let far = (FAR_SECONDS + random.below(1000)).to_string();
@@ -195,7 +197,7 @@ fn list(random: &mut Random, key: &[u8]) -> Command {
         7 => words(&[b"LREM", key, b"1", &element(random)]),
         8 => words(&[b"LINSERT", key, b"BEFORE", &element(random), &element(random)]),
         9 => words(&[b"LMOVE", key, key, b"LEFT", b"RIGHT"]),
-        // Long ones become short at once.
+        // A long list becomes short at once.
         10 => words(&[b"LTRIM", key, b"0", &number(random, 300)]),
         _ => words(&[b"LTRIM", key, &number(random, 20), b"-1"]),
     }

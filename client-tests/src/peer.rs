@@ -1,11 +1,11 @@
-//! Debian's redis-server beside ours, to compare with.
+//! Debian's redis-server, for comparisons.
 
-use crate::{ports, tools, wait::wait_until, wire::Raw};
+use crate::{ports, tools, wait::wait_until, wire::RawConnection};
 use anyhow::{Context, Result};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
-/// A running redis-server, stopped when dropped.
+/// Running redis-server; dropping it kills the server.
 #[derive(Debug)]
 pub struct Peer {
     process: Child,
@@ -14,10 +14,11 @@ pub struct Peer {
 }
 
 impl Peer {
-    /// Starts it on a free port, saving nothing; `None` when it is not installed.
+    /// Starts redis-server on a free port without save points. Returns `None` if it is not
+    /// installed.
     ///
     /// # Errors
-    /// When it does not come up.
+    /// Returns an error if the server does not answer within 20 s.
     pub fn start() -> Result<Option<Self>> {
         let Some(program) = tools::find("redis-server") else {
             return Ok(None);
@@ -33,17 +34,18 @@ impl Peer {
             .spawn()
             .context("cannot start redis-server")?;
         let peer = Self { process, port, _folder: folder };
-        let ready = || Ok(Raw::connect(port).and_then(|mut raw| raw.text(&["PING"])).is_ok());
+        let ready =
+            || Ok(RawConnection::connect(port).and_then(|mut raw| raw.text(&["PING"])).is_ok());
         wait_until(ready, Duration::from_secs(20), "redis-server to answer")?;
         Ok(Some(peer))
     }
 
-    /// A new connection to it.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// When it has gone.
-    pub fn raw(&self) -> Result<Raw> {
-        Raw::connect(self.port)
+    /// Returns an error if the server has ended.
+    pub fn raw(&self) -> Result<RawConnection> {
+        RawConnection::connect(self.port)
     }
 }
 

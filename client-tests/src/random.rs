@@ -1,17 +1,17 @@
-//! Repeatable random numbers: a test prints its seed, and `COWHERD_TEST_SEED` brings it back.
+//! Repeatable random numbers: a test prints its seed, and `COWHERD_TEST_SEED` sets the seed.
 
-/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): small, and good enough to draw test cases.
+/// SplitMix64 (Steele, Lea and Flood, OOPSLA 2014): small, and good enough for test cases.
 #[derive(Clone, Debug)]
 pub struct Random(u64);
 
 impl Random {
-    /// The stream that belongs to `seed`.
+    /// Creates the generator of a seed.
     #[must_use]
     pub const fn new(seed: u64) -> Self {
         Self(seed)
     }
 
-    /// The next 64 bits.
+    /// Returns the next 64 bits.
     pub const fn next(&mut self) -> u64 {
         self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
         let mut mixed = self.0;
@@ -20,12 +20,12 @@ impl Random {
         mixed ^ (mixed >> 31)
     }
 
-    /// A number in `0..limit`; `limit` must not be 0.
+    /// Returns a number in `0..limit`; `limit` must not be 0.
     pub const fn below(&mut self, limit: u64) -> u64 {
         self.next() % limit
     }
 
-    /// `length` bytes of any value.
+    /// Returns `length` random bytes.
     pub fn bytes(&mut self, length: u64) -> Vec<u8> {
         let mut bytes = Vec::new();
         while (bytes.len() as u64) < length {
@@ -36,7 +36,7 @@ impl Random {
     }
 }
 
-/// The seed of this run, printed so that a failure can be repeated.
+/// Seed of this run, which is printed so that a failure can be repeated.
 #[must_use]
 pub fn seed() -> u64 {
     let given = std::env::var("COWHERD_TEST_SEED").ok().and_then(|text| text.parse().ok());

@@ -1,7 +1,6 @@
-//! A running Cowherd: the program under test, started as a user would start it.
+//! Running server under test, started by its command line.
 
-use crate::tools::{self, Outcome};
-use crate::{ports, wait::wait_until, wire::Raw};
+use crate::{binaries, ports, tools, wait::wait_until, wire::RawConnection};
 use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::Signal;
 use std::collections::HashMap;
@@ -12,62 +11,22 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+/// Time limit for the start and the end of a server.
 const DEADLINE: Duration = Duration::from_secs(30);
-/// Enough for a slowed-down save of the largest arena that the tests use.
-const SAVE_DEADLINE: Duration = Duration::from_secs(120);
-/// The image's name in the data folder.
+/// Time limit for a delayed checkpoint of the largest arena in the tests.
+const CHECKPOINT_DEADLINE: Duration = Duration::from_secs(120);
+/// Name of the image in the data folder.
 pub const IMAGE: &str = "dump.cow";
 
-/// The program under test: `COWHERD_BIN`, else `cowherd` in the profile's folder of this test.
-///
-/// # Errors
-/// When it was not built; the message says how.
-pub fn binary() -> Result<PathBuf> {
-    let path = if let Some(path) = std::env::var_os("COWHERD_BIN") {
-        PathBuf::from(path)
-    } else {
-        // target/<profile>/deps/<this test>
-        let test = std::env::current_exe()?;
-        let folder = test.parent().and_then(Path::parent).context("this test has no folder")?;
-        folder.join("cowherd")
-    };
-    ensure!(
-        path.is_file(),
-        "the server is not built: there is no {}. Build it with `cargo build -p cowherd` and the \
-         profile of this test, or name a binary in COWHERD_BIN",
-        path.display()
-    );
-    Ok(path)
-}
-
-/// Runs `cowherd` with these arguments to its end, as for its subcommands.
-///
-/// # Errors
-/// When it is not built or does not end.
-pub fn run<A: AsRef<std::ffi::OsStr>>(arguments: &[A]) -> Result<Outcome> {
-    run_within(arguments, DEADLINE)
-}
-
-/// As [`run`], for what takes its time.
-///
-/// # Errors
-/// When it was not built, cannot run, or takes too long.
-pub fn run_within<A: AsRef<std::ffi::OsStr>>(
-    arguments: &[A],
-    deadline: Duration,
-) -> Result<Outcome> {
-    tools::run(Command::new(binary()?).args(arguments), b"", deadline)
-}
-
-/// What to start.
+/// Command line of a server.
 #[derive(Clone, Debug)]
-pub struct Builder {
+pub struct ServerBuilder {
     arguments: Vec<(String, String)>,
     folder: Option<PathBuf>,
 }
 
-impl Builder {
-    /// Sets a directive (`"--threads"`, `"4"`), in place of an earlier value.
+impl ServerBuilder {
+    /// Sets a directive (`"--threads"`, `"4"`); replaces an earlier value.
     #[must_use]
     pub fn arg(mut self, name: &str, value: &str) -> Self {
         self.arguments.retain(|(known, _)| known != name);
@@ -85,17 +44,17 @@ impl Builder {
     /// Starts the server and waits until it answers.
     ///
     /// # Errors
-    /// When it is not built, exits, or does not answer; with the end of its log.
+    /// Returns an error with the log if the server exits or does not answer.
     pub fn start(self) -> Result<Server> {
         let mut server = Server::spawn(self)?;
         server.wait_ready_or_move()?;
         Ok(server)
     }
 
-    /// Starts a server that must refuse to run: waits for its end, returns status and log.
+    /// Starts a server that must exit by itself; returns its exit status and log.
     ///
     /// # Errors
-    /// When it does run.
+    /// Returns an error if the server keeps running.
     pub fn start_refused(self) -> Result<(ExitStatus, String)> {
         let mut server = Server::spawn(self)?;
         let status = tools::wait(&mut server.process, DEADLINE)?;
@@ -104,23 +63,24 @@ impl Builder {
     }
 }
 
-/// A server process with its data folder; killed when dropped.
+/// Server process with its data folder; dropping it kills the process.
 #[derive(Debug)]
 pub struct Server {
-    builder: Builder,
+    builder: ServerBuilder,
     process: Child,
     port: u16,
     metrics_port: u16,
     folder: PathBuf,
-    control: Mutex<Option<Raw>>,
-    /// Holds the log, and the data unless the builder names another folder.
+    control: Mutex<Option<RawConnection>>,
+    /// Folder of the log, and of the data unless the builder names another one.
     scratch: tempfile::TempDir,
 }
 
 impl Server {
-    /// A server for tests: loopback, no save points, `DEBUG` allowed, small and two threads.
+    /// Command line of a small server for tests: loopback, no save points, `DEBUG` enabled, two
+    /// threads.
     #[must_use]
-    pub fn builder() -> Builder {
+    pub fn builder() -> ServerBuilder {
         let arguments = [
             ("--bind", "127.0.0.1"),
             ("--save", ""),
@@ -130,18 +90,18 @@ impl Server {
             ("--threads", "2"),
         ];
         let arguments = arguments.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Builder { arguments, folder: None }
+        ServerBuilder { arguments, folder: None }
     }
 
-    /// As [`Self::builder`], started.
+    /// Starts a server with the command line of [`Self::builder`].
     ///
     /// # Errors
-    /// As [`Builder::start`].
+    /// As [`ServerBuilder::start`].
     pub fn start() -> Result<Self> {
         Self::builder().start()
     }
 
-    fn spawn(builder: Builder) -> Result<Self> {
+    fn spawn(builder: ServerBuilder) -> Result<Self> {
         let scratch = tempfile::tempdir()?;
         let folder = match &builder.folder {
             Some(folder) => folder.clone(),
@@ -164,7 +124,7 @@ impl Server {
             if let Some(status) = self.process.try_wait()? {
                 bail!("the server did not start: {status}; its log:\n{}", self.log());
             }
-            match Raw::connect(self.port).and_then(|mut raw| raw.text(&["PING"])) {
+            match RawConnection::connect(self.port).and_then(|mut raw| raw.text(&["PING"])) {
                 Ok(_) => return Ok(()),
                 Err(error) if start.elapsed() > DEADLINE => {
                     let log = self.log();
@@ -175,10 +135,10 @@ impl Server {
         }
     }
 
-    /// Kills the server if it still runs, and starts it anew on the same folder.
+    /// Kills the server if it still runs, and starts it again on the same folder.
     ///
     /// # Errors
-    /// As [`Builder::start`].
+    /// As [`ServerBuilder::start`].
     pub fn restart(&mut self) -> Result<()> {
         self.kill9()?;
         self.respawn()?;
@@ -194,7 +154,8 @@ impl Server {
         Ok(())
     }
 
-    /// Waits for the first answer; moves to other ports when somebody else was faster to take ours.
+    /// Waits for the first answer; starts the server on other ports if another process has bound
+    /// one of its ports meanwhile.
     fn wait_ready_or_move(&mut self) -> Result<()> {
         for _ in 0..5 {
             match self.wait_ready() {
@@ -210,94 +171,95 @@ impl Server {
     /// Kills the server with SIGKILL and waits for its end.
     ///
     /// # Errors
-    /// When the process cannot be waited for.
+    /// Returns the error of `kill` or `waitpid`.
     pub fn kill9(&mut self) -> Result<()> {
-        self.forget_control();
+        self.close_control();
         self.process.kill()?;
         self.process.wait()?;
         Ok(())
     }
 
-    /// Asks the server to stop with SIGTERM and returns how it ended.
+    /// Sends SIGTERM to the server and waits for its end.
     ///
     /// # Errors
-    /// When it does not end.
+    /// Returns an error if the server does not end within 30 s.
     pub fn terminate(&mut self) -> Result<ExitStatus> {
         tools::signal(self.pid(), Signal::SIGTERM)?;
         self.wait_exit()
     }
 
-    /// Waits until the server has ended by itself.
+    /// Waits until the server ends by itself.
     ///
     /// # Errors
-    /// When it does not end.
+    /// Returns an error if the server does not end within 30 s.
     pub fn wait_exit(&mut self) -> Result<ExitStatus> {
-        self.forget_control();
+        self.close_control();
         match tools::wait(&mut self.process, DEADLINE)? {
             Some(status) => Ok(status),
             None => bail!("the server did not end within {DEADLINE:?}; its log:\n{}", self.log()),
         }
     }
 
-    /// The server's process id.
+    /// Process id.
     #[must_use]
     pub fn pid(&self) -> u32 {
         self.process.id()
     }
 
-    /// The port that clients use.
+    /// Port for clients.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// The port of `/metrics` and `/healthz`.
+    /// Port of `/metrics` and `/healthz`.
     #[must_use]
     pub const fn metrics_port(&self) -> u16 {
         self.metrics_port
     }
 
-    /// The data folder.
+    /// Data folder.
     #[must_use]
     pub fn folder(&self) -> &Path {
         &self.folder
     }
 
-    /// The image's path.
+    /// Path of the image.
     #[must_use]
     pub fn image(&self) -> PathBuf {
         self.folder.join(IMAGE)
     }
 
-    /// What the server wrote to standard output and error since the first start.
+    /// Standard output and error of the server since the first start.
     #[must_use]
     pub fn log(&self) -> String {
         let bytes = std::fs::read(self.scratch.path().join("log")).unwrap_or_default();
         String::from_utf8_lossy(&bytes).into_owned()
     }
 
-    /// A new bare connection.
+    /// Opens a connection.
     ///
     /// # Errors
-    /// When the server has gone.
-    pub fn raw(&self) -> Result<Raw> {
-        Raw::connect(self.port)
+    /// Returns an error if the server has ended.
+    pub fn raw(&self) -> Result<RawConnection> {
+        RawConnection::connect(self.port)
     }
 
-    /// A new connection of redis-rs.
+    /// Opens a connection of redis-rs.
     ///
     /// # Errors
-    /// When the server has gone or the handshake fails.
+    /// Returns an error if the server has ended or the handshake fails.
     pub fn connection(&self) -> Result<redis::Connection> {
         let client = redis::Client::open(format!("redis://127.0.0.1:{}/", self.port))?;
         Ok(client.get_connection()?)
     }
 
-    /// Runs `work` on a connection that all helpers here share.
+    /// Runs `work` on the connection that the methods below share. After an error the next call
+    /// opens a new connection.
     ///
     /// # Errors
-    /// The work's own; then the connection is opened anew next time.
-    pub fn control<T>(&self, work: impl FnOnce(&mut Raw) -> Result<T>) -> Result<T> {
+    /// Returns the error of `work`.
+    pub fn control<T>(&self, work: impl FnOnce(&mut RawConnection) -> Result<T>) -> Result<T> {
         let mut slot = self.control.lock().unwrap_or_else(PoisonError::into_inner);
         let mut raw = match slot.take() {
             Some(raw) => raw,
@@ -308,36 +270,36 @@ impl Server {
         Ok(result)
     }
 
-    /// Sends one command and returns its reply, which must be text.
+    /// Sends one command whose reply is text.
     ///
     /// # Errors
-    /// An error reply, or a lost connection.
+    /// Returns an error reply as an error, or an error if the connection is lost.
     pub fn text(&self, arguments: &[&str]) -> Result<String> {
         self.control(|raw| raw.text(arguments)).with_context(|| arguments.join(" "))
     }
 
-    /// One field of `INFO`, `None` when there is no such field.
+    /// Value of a field of `INFO`, or `None` if there is no such field.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// Returns an error if the server does not answer.
     pub fn info_field(&self, field: &str) -> Result<Option<String>> {
         let info = self.text(&["INFO"])?;
         let mut lines = info.lines().filter_map(|line| line.split_once(':'));
         Ok(lines.find(|(name, _)| *name == field).map(|(_, value)| value.to_owned()))
     }
 
-    /// One field of `INFO`, which must be there.
+    /// Value of a field of `INFO`.
     ///
     /// # Errors
-    /// When it is not, or the server does not answer.
+    /// Returns an error if there is no such field or the server does not answer.
     pub fn info(&self, field: &str) -> Result<String> {
         self.info_field(field)?.with_context(|| format!("INFO has no field {field}"))
     }
 
-    /// The figures of one line of `INFO checkpoint`, such as `checkpoint_1`.
+    /// Name-value pairs of one line of `INFO checkpoint`, such as `checkpoint_1`.
     ///
     /// # Errors
-    /// When there is no such line.
+    /// Returns an error if there is no such line.
     pub fn checkpoint(&self, line: &str) -> Result<HashMap<String, String>> {
         let info = self.text(&["INFO", "checkpoint"])?;
         let mut lines = info.lines().filter_map(|line| line.split_once(':'));
@@ -347,10 +309,10 @@ impl Server {
         Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// The digest of the whole keyspace now.
+    /// Digest of the keyspace.
     ///
     /// # Errors
-    /// When the reply is not 40 hexadecimal digits.
+    /// Returns an error if the reply is not 40 hexadecimal digits.
     pub fn digest(&self) -> Result<String> {
         let digest = self.text(&["DEBUG", "DIGEST"])?;
         let hex = digest.len() == 40 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
@@ -358,30 +320,30 @@ impl Server {
         Ok(digest)
     }
 
-    /// Starts a save in a child.
+    /// Starts a checkpoint in the background.
     ///
     /// # Errors
-    /// When the server refuses.
+    /// Returns an error if the server refuses.
     pub fn bgsave(&self) -> Result<()> {
         let reply = self.text(&["BGSAVE"])?;
         ensure!(reply.starts_with("Background saving started"), "BGSAVE says {reply:?}");
         Ok(())
     }
 
-    /// Is a child saving now?
+    /// Whether a checkpoint runs.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// Returns an error if the server does not answer.
     pub fn is_saving(&self) -> Result<bool> {
         Ok(self.info("rdb_bgsave_in_progress")? != "0")
     }
 
-    /// Waits until no child is saving; `Ok(Err(reason))` when the last save failed.
+    /// Waits until no checkpoint runs. Returns `Ok(Err(reason))` if the last one failed.
     ///
     /// # Errors
-    /// When the server does not answer, or the save does not end.
+    /// Returns an error if the server does not answer or the checkpoint does not end.
     pub fn wait_saved(&self) -> Result<Result<(), String>> {
-        wait_until(|| Ok(!self.is_saving()?), SAVE_DEADLINE, "the save to end")?;
+        wait_until(|| Ok(!self.is_saving()?), CHECKPOINT_DEADLINE, "the checkpoint to end")?;
         if self.info("rdb_last_bgsave_status")? == "ok" {
             return Ok(Ok(()));
         }
@@ -389,49 +351,49 @@ impl Server {
         Ok(Err(reason.unwrap_or_default()))
     }
 
-    /// Saves, and waits for success.
+    /// Writes a checkpoint in the background and waits for its success.
     ///
     /// # Errors
-    /// When the save fails, with its reason and the log.
+    /// Returns an error with reason and log if the checkpoint fails.
     pub fn bgsave_and_wait(&self) -> Result<()> {
         self.bgsave()?;
         match self.wait_saved()? {
             Ok(()) => Ok(()),
-            Err(reason) => bail!("the save failed: {reason}; the log:\n{}", self.log()),
+            Err(reason) => bail!("the checkpoint failed: {reason}; the log:\n{}", self.log()),
         }
     }
 
-    /// Makes the child sleep after each chunk, so that a test can meet it at work.
+    /// Makes the child sleep after each chunk, so that a test can act during a checkpoint.
     ///
     /// # Errors
-    /// When the server refuses.
-    pub fn delay_saves(&self, microseconds_per_chunk: u64) -> Result<()> {
+    /// Returns an error if the server refuses.
+    pub fn delay_checkpoints(&self, microseconds_per_chunk: u64) -> Result<()> {
         let delay = microseconds_per_chunk.to_string();
         self.text(&["DEBUG", "CHECKPOINT-DELAY", &delay]).map(drop)
     }
 
-    /// The process that saves now, if one does.
+    /// Process id of the child that writes a checkpoint, if one does.
     ///
     /// # Errors
-    /// When the server does not answer.
+    /// Returns an error if the server does not answer.
     pub fn child_pid(&self) -> Result<Option<u32>> {
         let pid = self.info("cowherd_checkpoint_child_pid")?.parse::<i64>()?;
         Ok(u32::try_from(pid).ok().filter(|pid| *pid > 0))
     }
 
-    fn forget_control(&self) {
+    fn close_control(&self) {
         *self.control.lock().unwrap_or_else(PoisonError::into_inner) = None;
     }
 }
 
 fn spawn_process(
-    builder: &Builder,
+    builder: &ServerBuilder,
     folder: &Path,
     port: u16,
     metrics_port: u16,
     log: File,
 ) -> Result<Child> {
-    let mut command = Command::new(binary()?);
+    let mut command = Command::new(binaries::cowherd()?);
     let given = |name| builder.arguments.iter().any(|(known, _)| known == name);
     for (name, port) in [("--port", port), ("--metrics-port", metrics_port)] {
         if !given(name) {
@@ -446,16 +408,16 @@ fn spawn_process(
     command.spawn().with_context(|| format!("cannot start {command:?}"))
 }
 
-/// Did the process end by its own decision with this code, not by a signal?
+/// Checks that a process exited with `code`, neither by a signal nor by a panic.
 ///
 /// # Errors
-/// When it did not; the error shows what it wrote.
-pub fn expect_code(status: ExitStatus, code: i32, wrote: &str) -> Result<()> {
+/// Returns an error with the output of the process if it did not.
+pub fn expect_code(status: ExitStatus, code: i32, output: &str) -> Result<()> {
     if let Some(signal) = status.signal() {
-        bail!("died of signal {signal}, but should exit with {code}; it wrote:\n{wrote}");
+        bail!("died of signal {signal}, but should exit with {code}; it wrote:\n{output}");
     }
-    ensure!(status.code() == Some(code), "{status}, expected {code}; it wrote:\n{wrote}");
-    ensure!(!wrote.contains("panicked at"), "it panicked:\n{wrote}");
+    ensure!(status.code() == Some(code), "{status}, expected {code}; it wrote:\n{output}");
+    ensure!(!output.contains("panicked at"), "it panicked:\n{output}");
     Ok(())
 }
 
@@ -463,7 +425,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         drop(self.process.kill());
         drop(self.process.wait());
-        // The test runner shows this only when the test fails.
+        // The test harness shows this only if the test fails.
         let log = self.log();
         let lines = log.lines().collect::<Vec<_>>();
         let tail = lines[lines.len().saturating_sub(60)..].join("\n");

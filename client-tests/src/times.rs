@@ -1,24 +1,24 @@
-//! Comparing replies that tell times.
+//! Comparison of replies that contain times.
 
 use anyhow::{Result, ensure};
 use redis::Value;
 
 use crate::wire::show;
 
-/// How far two servers' times may be apart, in milliseconds.
-const NEAR: u64 = 20_000;
+/// Allowed difference between times of two servers in milliseconds.
+const TOLERANCE_MS: u64 = 20_000;
 
-/// Whether two numbers differ by `range` at most; negative ones are codes, and must be the same.
+/// Whether two numbers differ by at most `range`. Negative numbers are codes and must be equal.
 #[must_use]
 pub const fn are_near(one: i64, other: i64, range: u64) -> bool {
     one == other || one.abs_diff(other) <= range && (one < 0) == (other < 0)
 }
 
-/// Compares what streams tell about consumers and pending entries: all but times and idle times is
-/// the same.
+/// Compares replies about consumers and pending entries of streams: all values but times and idle
+/// times must be equal.
 ///
 /// # Errors
-/// It is not; or a reply is none.
+/// Returns an error if the replies differ or cannot be parsed.
 pub fn same_but_for_times(redis: &[u8], cowherd: &[u8]) -> Result<()> {
     let both = (redis::parse_redis_value(redis)?, redis::parse_redis_value(cowherd)?);
     ensure!(
@@ -36,7 +36,7 @@ fn are_same_but_for_times(redis: &Value, cowherd: &Value) -> bool {
         _ => false,
     };
     let compare = |one: &Value, other: &Value, is_time: bool| match (one, other) {
-        (Value::Int(one), Value::Int(other)) if is_time => are_near(*one, *other, NEAR),
+        (Value::Int(one), Value::Int(other)) if is_time => are_near(*one, *other, TOLERANCE_MS),
         _ => are_same_but_for_times(one, other),
     };
     match (redis, cowherd) {
@@ -48,7 +48,7 @@ fn are_same_but_for_times(redis: &Value, cowherd: &Value) -> bool {
             one.len() == other.len() && pairs.all(same)
         }
         (Value::Array(one), Value::Array(other)) => {
-            // A pending entry ends with its time and how often it was delivered.
+            // A pending entry ends with its idle time and its number of deliveries.
             let ends = |i: usize| i + 2 == one.len() && matches!(one[i + 1], Value::Int(_));
             let is_time = |i: usize| ends(i) || i > 0 && is_time(&one[i - 1]);
             let same = |i: usize| compare(&one[i], &other[i], is_time(i));

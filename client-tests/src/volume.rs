@@ -1,4 +1,4 @@
-//! A small filesystem of its own, so that a test can fill it to the brim.
+//! Small filesystem that a test can fill.
 
 use crate::tools;
 use anyhow::{Result, ensure};
@@ -9,29 +9,29 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(30);
 
-/// What kind of filesystem to make.
+/// Kind of a filesystem.
 #[derive(Clone, Copy, Debug)]
-pub enum Kind {
-    /// ext4 in a file, mounted through a loop device.
+pub enum FilesystemKind {
+    /// ext4 in a file, on a loop device.
     Ext4,
     /// tmpfs with a size limit.
     Tmpfs,
 }
 
-/// A mounted filesystem, unmounted when dropped.
+/// Mounted filesystem; dropping it unmounts the filesystem.
 #[derive(Debug)]
 pub struct Volume {
     folder: tempfile::TempDir,
 }
 
 impl Volume {
-    /// Makes and mounts a filesystem of about `megabytes`.
+    /// Creates and mounts a filesystem of about `megabytes`.
     ///
-    /// Returns `Ok(Err(reason))`, fit for [`skip!`](crate::skip), where this machine cannot.
+    /// Returns `Ok(Err(reason))`, for [`skip!`](crate::skip), if this machine cannot mount it.
     ///
     /// # Errors
-    /// When the files for it cannot be made.
-    pub fn mount(kind: Kind, megabytes: u64) -> Result<Result<Self, String>> {
+    /// Returns an error if the files for the filesystem cannot be created.
+    pub fn mount(kind: FilesystemKind, megabytes: u64) -> Result<Result<Self, String>> {
         if !tools::is_root() {
             return Ok(Err(format!("no root: cannot mount {kind:?}")));
         }
@@ -40,14 +40,14 @@ impl Volume {
         std::fs::create_dir(&target)?;
         let mut mount = Command::new("mount");
         match kind {
-            Kind::Tmpfs => {
+            FilesystemKind::Tmpfs => {
                 mount.args(["-t", "tmpfs", "-o", &format!("size={megabytes}m"), "cowherd-test"]);
             }
-            Kind::Ext4 => {
+            FilesystemKind::Ext4 => {
                 let image = folder.path().join("image");
                 std::fs::File::create(&image)?.set_len(megabytes << 20)?;
                 let mut mkfs = Command::new("mkfs.ext4");
-                // No journal and no reserved blocks: nearly all of it is for the test.
+                // Without journal and reserved blocks, nearly all space is available to the test.
                 mkfs.args(["-q", "-O", "^has_journal", "-m", "0"]).arg(&image);
                 if let Err(reason) = tools::run(&mut mkfs, b"", DEADLINE)?.success() {
                     return Ok(Err(format!("mkfs.ext4 failed: {reason}")));
@@ -62,16 +62,17 @@ impl Volume {
         })
     }
 
-    /// The folder where it is mounted.
+    /// Mount point.
     #[must_use]
     pub fn path(&self) -> PathBuf {
         self.folder.path().join("mounted")
     }
 
-    /// Writes a file until nothing more fits, then gives back `spare` bytes of it. Returns it.
+    /// Fills the filesystem with one file, then shortens the file by `spare` bytes. Returns its
+    /// path.
     ///
     /// # Errors
-    /// When the file cannot be made, or the volume would not fill.
+    /// Returns an error if the file cannot be created, or if 1 GiB does not fill the filesystem.
     pub fn fill(&self, spare: u64) -> Result<PathBuf> {
         let path = self.path().join("ballast");
         let mut file = std::fs::File::create(&path)?;
@@ -90,7 +91,7 @@ impl Drop for Volume {
     fn drop(&mut self) {
         let path = self.path();
         if !unmount(&path, &[]) {
-            // A process that a failed test left behind may still hold it.
+            // A process that a failed test left behind may still use the filesystem.
             unmount(&path, &["-l"]);
         }
     }

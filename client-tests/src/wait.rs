@@ -1,15 +1,15 @@
-//! Waiting for something to become true, with a deadline instead of a guess.
+//! Waiting for a condition, with a deadline instead of a fixed sleep.
 
-use crate::wire::{Raw, encode};
+use crate::wire::{RawConnection, encode};
 use anyhow::{Context, Result, bail};
 use std::time::{Duration, Instant};
 
 const POLL: Duration = Duration::from_millis(5);
 
-/// Asks `condition` every few milliseconds until it is true.
+/// Evaluates `condition` every few milliseconds until it is true.
 ///
 /// # Errors
-/// The condition's own, or, once `deadline` has passed, one that names `what` was waited for.
+/// Returns the condition's error, or, after `deadline`, an error that contains `what`.
 pub fn wait_until(
     mut condition: impl FnMut() -> Result<bool>,
     deadline: Duration,
@@ -25,28 +25,28 @@ pub fn wait_until(
     Ok(())
 }
 
-/// Clients that wait for keys, as the server counts them.
+/// Number of blocked clients, as counted by the server.
 ///
 /// # Errors
-/// The server does not tell.
-pub fn waiting(raw: &mut Raw) -> Result<usize> {
+/// Returns an error if INFO lacks the number.
+pub fn blocked_clients(raw: &mut RawConnection) -> Result<usize> {
     let info = raw.text(&["INFO", "clients"])?;
     let line = info.lines().find_map(|line| line.strip_prefix("blocked_clients:"));
     Ok(line.context("no number of blocked clients")?.parse()?)
 }
 
-/// Sends a command that waits for a key, and returns once the server has counted it. No other
-/// client may begin or end to wait meanwhile.
+/// Sends a blocking command, and returns once the server counts its client as blocked. The number
+/// of blocked clients must not change otherwise meanwhile.
 ///
 /// # Errors
-/// The connection is lost, or `deadline` has passed.
-pub fn send_and_wait<A: AsRef<[u8]>>(
-    raw: &mut Raw,
+/// Returns an error if the connection is lost or `deadline` has passed.
+pub fn send_blocking<A: AsRef<[u8]>>(
+    raw: &mut RawConnection,
     words: &[A],
-    admin: &mut Raw,
+    admin: &mut RawConnection,
     deadline: Duration,
 ) -> Result<()> {
-    let before = waiting(admin)?;
+    let before = blocked_clients(admin)?;
     raw.send(&encode(words))?;
-    wait_until(|| Ok(waiting(admin)? > before), deadline, "a client that waits")
+    wait_until(|| Ok(blocked_clients(admin)? > before), deadline, "a blocked client")
 }

@@ -1,111 +1,111 @@
-//! A bare RESP connection: it adds nothing of its own, and keeps each reply's very bytes.
+//! RESP connection that adds no commands of its own and keeps the exact bytes of replies.
 
 use anyhow::{Context, Result, bail, ensure};
+use cowherd_resp::{ReplyScanner, write_request};
 use redis::Value;
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{Read, Write};
 use std::net::{Shutdown, TcpStream};
 use std::time::Duration;
 
+/// Timeout of a read or write.
 const TIMEOUT: Duration = Duration::from_secs(20);
-const LONGEST_LINE: u64 = 1 << 20;
+/// Initial size of the input buffer, which doubles while a reply does not fit.
+const INPUT_SIZE: usize = 8 << 10;
 
-/// One connection.
+/// Connection to a server on this machine.
 #[derive(Debug)]
-pub struct Raw {
-    reader: BufReader<TcpStream>,
+pub struct RawConnection {
+    stream: TcpStream,
+    input: Vec<u8>,
+    /// Range of `input` that holds received bytes of unread replies.
+    start: usize,
+    end: usize,
 }
 
-impl Raw {
-    /// Connects to 127.0.0.1.
+impl RawConnection {
+    /// Connects to a port of 127.0.0.1.
     ///
     /// # Errors
-    /// When nobody listens there.
+    /// Returns an error if the connection fails.
     pub fn connect(port: u16) -> Result<Self> {
         let stream = TcpStream::connect(("127.0.0.1", port))
             .with_context(|| format!("cannot connect to port {port}"))?;
         stream.set_nodelay(true)?;
         stream.set_read_timeout(Some(TIMEOUT))?;
         stream.set_write_timeout(Some(TIMEOUT))?;
-        Ok(Self { reader: BufReader::new(stream) })
+        Ok(Self { stream, input: vec![0; INPUT_SIZE], start: 0, end: 0 })
     }
 
-    /// Sends bytes as they are.
+    /// Sends bytes unchanged.
     ///
     /// # Errors
-    /// When the connection is gone or stuck.
+    /// Returns an error if the connection is lost or blocked for 20 s.
     pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        Ok(self.reader.get_mut().write_all(bytes)?)
+        Ok(self.stream.write_all(bytes)?)
     }
 
-    /// Says that nothing more will be sent.
+    /// Shuts down the sending direction.
     ///
     /// # Errors
-    /// When the connection is gone.
+    /// Returns an error if the connection is lost.
     pub fn finish_sending(&self) -> Result<()> {
-        Ok(self.reader.get_ref().shutdown(Shutdown::Write)?)
+        Ok(self.stream.shutdown(Shutdown::Write)?)
     }
 
-    /// Another handle on the same socket, to write from another thread.
+    /// Duplicates the socket, so that another thread can write.
     ///
     /// # Errors
-    /// When no file descriptor is left.
+    /// Returns an error if no file descriptor is left.
     pub fn writer(&self) -> Result<TcpStream> {
-        Ok(self.reader.get_ref().try_clone()?)
+        Ok(self.stream.try_clone()?)
     }
 
-    /// The bytes of one whole reply, however deeply nested.
+    /// Reads one reply with all nested elements, and returns its bytes.
     ///
     /// # Errors
-    /// When the connection ends, stays silent for 20 s, or sends what is not RESP.
+    /// Returns an error if the connection ends, nothing arrives for 20 s, or the input is not RESP.
     pub fn read_reply(&mut self) -> Result<Vec<u8>> {
-        let mut reply = Vec::new();
-        let mut missing = 1_u64;
-        while missing > 0 {
-            missing -= 1;
-            missing += self.read_frame(&mut reply)?;
-        }
-        Ok(reply)
-    }
-
-    /// Reads one frame without its elements; returns how many of those follow.
-    fn read_frame(&mut self, reply: &mut Vec<u8>) -> Result<u64> {
-        let start = reply.len();
-        (&mut self.reader).take(LONGEST_LINE).read_until(b'\n', reply)?;
-        let line = &reply[start..];
-        ensure!(!line.is_empty(), "the server closed the connection");
-        let Some(body) = line.strip_suffix(b"\r\n") else {
-            bail!("a reply's line has no end: {:?}", show(line));
-        };
-        let count = || -> Result<Option<u64>> {
-            let text = std::str::from_utf8(&body[1..])?;
-            Ok(if text == "-1" { None } else { Some(text.parse().context(text.to_owned())?) })
-        };
-        match body.first() {
-            Some(b'+' | b'-' | b':' | b'_' | b'#' | b',' | b'(') => Ok(0),
-            Some(b'*' | b'~' | b'>') => Ok(count()?.unwrap_or(0)),
-            Some(b'%') => Ok(2 * count()?.unwrap_or(0)),
-            // Attributes come before the reply that they belong to.
-            Some(b'|') => Ok(2 * count()?.unwrap_or(0) + 1),
-            Some(b'$' | b'=' | b'!') => {
-                if let Some(length) = count()? {
-                    let wanted = length + 2;
-                    let got = (&mut self.reader).take(wanted).read_to_end(reply)?;
-                    ensure!(got as u64 == wanted, "the connection ended inside a bulk string");
-                    ensure!(reply.ends_with(b"\r\n"), "a bulk string has no end");
-                }
-                Ok(0)
+        let mut scanner = ReplyScanner::new();
+        loop {
+            let received = &self.input[self.start..self.end];
+            if let Some(length) = scanner.scan(received)? {
+                let reply = received[..length].to_vec();
+                self.start += length;
+                return Ok(reply);
             }
-            _ => bail!("not RESP: {:?}", show(line)),
+            ensure!(self.fill()? > 0, "the server closed the connection {}", {
+                let received = &self.input[self.start..self.end];
+                if received.is_empty() {
+                    "before a reply".to_owned()
+                } else {
+                    format!("within a reply: {:?}", show(received))
+                }
+            });
         }
     }
 
-    /// Everything until the server closes the connection (a reset counts as closing).
+    /// Reads once into the input buffer; returns the number of bytes.
+    fn fill(&mut self) -> Result<usize> {
+        if self.end == self.input.len() {
+            self.input.copy_within(self.start..self.end, 0);
+            (self.start, self.end) = (0, self.end - self.start);
+            if self.end > self.input.len() / 2 {
+                self.input.resize(2 * self.input.len(), 0);
+            }
+        }
+        let count = self.stream.read(&mut self.input[self.end..])?;
+        self.end += count;
+        Ok(count)
+    }
+
+    /// Reads until the server closes the connection, also by a reset.
     ///
     /// # Errors
-    /// When the server keeps it open and silent for 20 s.
+    /// Returns an error if the server keeps the connection open and silent for 20 s.
     pub fn read_to_end(&mut self) -> Result<Vec<u8>> {
-        let mut bytes = Vec::new();
-        match self.reader.read_to_end(&mut bytes) {
+        let mut bytes = self.input[self.start..self.end].to_vec();
+        self.start = self.end;
+        match self.stream.read_to_end(&mut bytes) {
             Err(error) if error.kind() != std::io::ErrorKind::ConnectionReset => {
                 Err(error).with_context(|| format!("after {:?}", show(&bytes)))
             }
@@ -122,10 +122,10 @@ impl Raw {
         self.read_reply()
     }
 
-    /// Sends one command and returns its reply as a value; an error reply is an error.
+    /// Sends one command and returns its reply as a value.
     ///
     /// # Errors
-    /// The server's, or as [`Self::read_reply`].
+    /// Returns an error reply as an error; else as [`Self::read_reply`].
     pub fn call<A: AsRef<[u8]>>(&mut self, arguments: &[A]) -> Result<Value> {
         let reply = self.exchange(arguments)?;
         if let Some(b'-' | b'!') = reply.first() {
@@ -135,7 +135,7 @@ impl Raw {
         redis::parse_redis_value(&reply).with_context(what)?.extract_error().with_context(what)
     }
 
-    /// As [`Self::call`], for replies that are text.
+    /// Sends one command whose reply is text.
     ///
     /// # Errors
     /// As [`Self::call`].
@@ -143,7 +143,7 @@ impl Raw {
         Ok(redis::from_redis_value(self.call(arguments)?)?)
     }
 
-    /// As [`Self::call`], for replies that are numbers.
+    /// Sends one command whose reply is an integer.
     ///
     /// # Errors
     /// As [`Self::call`].
@@ -151,7 +151,7 @@ impl Raw {
         Ok(redis::from_redis_value(self.call(arguments)?)?)
     }
 
-    /// As [`Self::call`], for bytes that may be missing.
+    /// Sends one command whose reply is a string or null.
     ///
     /// # Errors
     /// As [`Self::call`].
@@ -160,20 +160,15 @@ impl Raw {
     }
 }
 
-/// A command as an array of bulk strings.
+/// Encodes a command as an array of bulk strings.
 #[must_use]
 pub fn encode<A: AsRef<[u8]>>(arguments: &[A]) -> Vec<u8> {
-    let mut bytes = format!("*{}\r\n", arguments.len()).into_bytes();
-    for argument in arguments {
-        let argument = argument.as_ref();
-        bytes.extend_from_slice(format!("${}\r\n", argument.len()).as_bytes());
-        bytes.extend_from_slice(argument);
-        bytes.extend_from_slice(b"\r\n");
-    }
+    let mut bytes = Vec::new();
+    write_request(&mut bytes, arguments);
     bytes
 }
 
-/// Bytes made readable: all but printable ASCII is escaped, and long ones are cut.
+/// Escapes all bytes but printable ASCII, and truncates long input, for messages.
 #[must_use]
 pub fn show(bytes: &[u8]) -> String {
     let mut text = bytes[..bytes.len().min(600)].escape_ascii().to_string();

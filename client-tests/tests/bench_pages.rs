@@ -1,8 +1,8 @@
-//! `cowherd bench pages`, and what both benchmarks put back when they are stopped.
+//! `cowherd-bench pages`, and the cleanup of both benchmarks after a signal.
 
 use anyhow::{Context as _, Result, ensure};
+use client_tests::binaries::{cowherd_bench, run_cowherd, run_cowherd_bench};
 use client_tests::hugepages::{PageSize, claim};
-use client_tests::server::{binary, run_within};
 use client_tests::wait::wait_until;
 use client_tests::{TestResult, skip, tools};
 use nix::sys::signal::Signal;
@@ -12,11 +12,12 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(600);
 
-fn bench(more: &[&str]) -> Result<tools::Outcome> {
-    run_within(&[&["bench", "pages", "--runs", "2", "--fault-runs", "1"], more].concat(), DEADLINE)
+fn bench(more: &[&str]) -> Result<tools::ProgramOutput> {
+    let arguments = [&["pages", "--runs", "2", "--fault-runs", "1"], more].concat();
+    run_cowherd_bench(&arguments, DEADLINE)
 }
 
-/// The cell of these names.
+/// Finds the cell with these parameters.
 fn cell<'a>(result: &'a Value, kind: &str, pattern: &str, writer: &str) -> Result<&'a Value> {
     let cells = result["experiment"]["cells"].as_array().context("no cells")?;
     let wanted = |cell: &&Value| {
@@ -35,7 +36,7 @@ fn faults(cell: &Value) -> Result<u64> {
 fn each_write_after_a_fork_faults_once_on_private_memory() -> TestResult {
     let folder = tempfile::tempdir()?;
     let report = folder.path().join("report");
-    let told = bench(&[
+    let output = bench(&[
         "--kinds",
         "small,shared-small",
         "--sizes",
@@ -44,9 +45,9 @@ fn each_write_after_a_fork_faults_once_on_private_memory() -> TestResult {
         &report.display().to_string(),
     ])?
     .success()?;
-    ensure!(told.contains("Sparse writes by the child"), "{told}");
-    ensure!(told.contains("was not put to the test"), "{told}");
-    ensure!(told.contains("published huge"), "{told}");
+    ensure!(output.contains("Sparse writes by the child"), "{output}");
+    ensure!(output.contains("was not put to the test"), "{output}");
+    ensure!(output.contains("published huge"), "{output}");
 
     let read = |name: &str| std::fs::read_to_string(report.join(name));
     let result: Value = serde_json::from_str(&read("pages.json")?)?;
@@ -59,7 +60,7 @@ fn each_write_after_a_fork_faults_once_on_private_memory() -> TestResult {
         ensure!(cell["each"][0]["count"] == writes, "{cell}");
         let faults = faults(cell)?;
         if cell["kind"] == "small" {
-            // A page of the stack or of the program may come on top.
+            // Pages of the stack or of the program may fault too.
             ensure!((writes..writes + 16).contains(&faults), "{cell}");
         } else if cell["writer"] == "parent" {
             ensure!(faults < 16, "shared memory has nothing to copy: {cell}");
@@ -68,7 +69,7 @@ fn each_write_after_a_fork_faults_once_on_private_memory() -> TestResult {
             let phases = run["phases_ms"].as_array().context("no phases")?;
             let sum = phases.iter().filter_map(Value::as_f64).sum::<f64>();
             let whole = run["whole_ms"].as_f64().context("no whole")?;
-            ensure!((sum - whole).abs() < 0.001, "the phases are the whole: {run}");
+            ensure!((sum - whole).abs() < 0.001, "the phases do not add up: {run}");
         }
     }
     ensure!(read("pages.csv")?.lines().count() == 1 + cells.len());
@@ -79,8 +80,9 @@ fn each_write_after_a_fork_faults_once_on_private_memory() -> TestResult {
 }
 
 #[test]
-fn a_pool_that_is_too_small_is_named_with_its_remedy() -> TestResult {
-    let outcome = bench(&["--kinds", "huge-2mb", "--sizes", "1000000"])?;
+fn a_pool_that_is_too_small_is_reported_with_the_remedy() -> TestResult {
+    // Through the server's command line, which the other tests bypass.
+    let outcome = run_cowherd(&["bench", "pages", "--kinds", "huge-2mb", "--sizes", "1000000"])?;
     ensure!(!outcome.status.success());
     ensure!(outcome.stderr.contains("needs 2000000 free pages in the pool"), "{}", outcome.stderr);
     ensure!(outcome.stderr.contains("hugepages-2048kB/nr_hugepages"), "{}", outcome.stderr);
@@ -88,7 +90,7 @@ fn a_pool_that_is_too_small_is_named_with_its_remedy() -> TestResult {
 }
 
 #[test]
-fn a_pool_is_enlarged_and_put_back() -> TestResult {
+fn a_pool_is_enlarged_and_restored() -> TestResult {
     if !tools::is_root() {
         skip!("only root may set the pool");
     }
@@ -98,7 +100,7 @@ fn a_pool_is_enlarged_and_put_back() -> TestResult {
     };
     let before = PageSize::Huge2M.figure("nr_hugepages")?;
     let size = (PageSize::Huge2M.available() / 2 + 4).to_string();
-    let told = bench(&[
+    let output = bench(&[
         "--set-pool",
         "--kinds",
         "small,huge-2mb,shared-2mb",
@@ -111,7 +113,7 @@ fn a_pool_is_enlarged_and_put_back() -> TestResult {
     ])?
     .success()?;
     ensure!(PageSize::Huge2M.figure("nr_hugepages")? == before);
-    let json = &told[told.find("\n{").context("no JSON")?..];
+    let json = &output[output.find("\n{").context("no JSON")?..];
     let result: Value = serde_json::from_str(json)?;
     if result["experiment"]["left_out"].as_array().is_some_and(|left_out| !left_out.is_empty()) {
         skip!("the kernel found no huge pages: {}", result["experiment"]["left_out"]);
@@ -124,17 +126,17 @@ fn a_pool_is_enlarged_and_put_back() -> TestResult {
     Ok(())
 }
 
-/// A benchmark that runs until it is stopped.
-struct Running(Child);
+/// Benchmark that runs until a signal stops it.
+struct RunningBench(Child);
 
-impl Running {
+impl RunningBench {
     fn start(arguments: &[&str]) -> Result<Self> {
-        let mut command = Command::new(binary()?);
-        command.arg("bench").args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
+        let mut command = Command::new(cowherd_bench()?);
+        command.args(arguments).stdout(Stdio::null()).stderr(Stdio::null());
         Ok(Self(command.spawn()?))
     }
 
-    /// Sends a signal; its exit code.
+    /// Sends a signal and returns the exit code.
     fn stop(mut self, signal: Signal) -> Result<i32> {
         tools::signal(self.0.id(), signal)?;
         let status = tools::wait(&mut self.0, DEADLINE)?.context("it does not end")?;
@@ -142,16 +144,16 @@ impl Running {
     }
 }
 
-impl Drop for Running {
+impl Drop for RunningBench {
     fn drop(&mut self) {
-        // It has ended already, unless the test failed.
+        // The process still runs only if the test failed.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
 }
 
 #[test]
-fn a_pool_is_put_back_after_an_interrupt() -> TestResult {
+fn a_pool_is_restored_after_an_interrupt() -> TestResult {
     if !tools::is_root() {
         skip!("only root may set the pool");
     }
@@ -164,7 +166,7 @@ fn a_pool_is_put_back_after_an_interrupt() -> TestResult {
     let size = (PageSize::Huge2M.available() / 2 + 4).to_string();
     let endless =
         ["pages", "--set-pool", "--kinds", "huge-2mb", "--sizes", &size, "--runs", "60000"];
-    let running = Running::start(&endless)?;
+    let running = RunningBench::start(&endless)?;
     wait_until(|| Ok(figure()? > before), DEADLINE, "a larger pool")?;
     ensure!(running.stop(Signal::SIGINT)? == 128 + 2);
     ensure!(figure()? == before, "{} instead of {before}", figure()?);
@@ -172,12 +174,12 @@ fn a_pool_is_put_back_after_an_interrupt() -> TestResult {
 }
 
 #[test]
-fn servers_and_their_folders_are_gone_after_a_signal() -> TestResult {
+fn servers_and_their_folders_are_removed_after_a_signal() -> TestResult {
     let folder = tempfile::tempdir()?;
     let work = folder.path().display().to_string();
     let endless = ["snapshot", "--spawn", "--no-peers", "--pages", "small", "--keys", "1000"];
     let more = ["--duration", "3600", "--rate", "100", "--work", &work];
-    let running = Running::start(&[&endless[..], &more].concat())?;
+    let running = RunningBench::start(&[&endless[..], &more].concat())?;
     let servers = || -> Result<Vec<u32>> {
         let children = format!("/proc/{0}/task/{0}/children", running.0.id());
         let children = std::fs::read_to_string(children)?;

@@ -1,16 +1,17 @@
-//! `cowherd bench snapshot` against real servers.
+//! `cowherd-bench snapshot` against real servers.
 
 use anyhow::{Context as _, Result, ensure};
+use client_tests::binaries::run_cowherd_bench;
 use client_tests::browser::Browser;
-use client_tests::server::{Server, run_within};
+use client_tests::server::Server;
 use client_tests::{TestResult, skip, tools};
 use serde_json::Value;
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(600);
 
-const SMALL: [&str; 14] = [
-    "bench",
+/// Arguments of a short test.
+const SMALL: [&str; 13] = [
     "snapshot",
     "--keys",
     "5000",
@@ -26,8 +27,8 @@ const SMALL: [&str; 14] = [
     "0.1",
 ];
 
-fn bench(more: &[&str]) -> Result<tools::Outcome> {
-    run_within(&[&SMALL[..], more].concat(), DEADLINE)
+fn bench(more: &[&str]) -> Result<tools::ProgramOutput> {
+    run_cowherd_bench(&[&SMALL[..], more].concat(), DEADLINE)
 }
 
 fn number(value: &Value, path: &str) -> Result<f64> {
@@ -45,13 +46,13 @@ fn cowherd_and_its_peer_are_started_and_compared() -> TestResult {
     let work = folder.path().display().to_string();
     let peer = format!("peer={}", peer.display());
     let options = ["--spawn", "--no-peers", "--pages", "small,thp", "--server", &peer];
-    let places = ["--rounds", "2", "--work", &work, "--report", &report_text];
-    let told = bench(&[&options[..], &places].concat())?.success()?;
+    let outputs = ["--rounds", "2", "--work", &work, "--report", &report_text];
+    let output = bench(&[&options[..], &outputs].concat())?.success()?;
     ensure!(
-        told.contains("cowherd thp kernel-cow")
-            && told.contains("cowherd thp undo-log")
-            && told.contains("peer (redis"),
-        "{told}"
+        output.contains("cowherd thp kernel-cow")
+            && output.contains("cowherd thp undo-log")
+            && output.contains("peer (redis"),
+        "{output}"
     );
 
     let json = std::fs::read_to_string(report.join("snapshot.json"))?;
@@ -68,8 +69,8 @@ fn cowherd_and_its_peer_are_started_and_compared() -> TestResult {
     let csv = std::fs::read_to_string(report.join("snapshot.csv"))?;
     ensure!(csv.lines().count() == 1 + 5 * 2, "{csv}");
     let left = std::fs::read_dir(folder.path())?.count();
-    ensure!(left == 1, "the servers' folders are gone, only the report is left: {left}");
-    looks_well(&report.join("snapshot.html").display().to_string())
+    ensure!(left == 1, "{left} entries are left, not only the report");
+    check_page(&report.join("snapshot.html").display().to_string())
 }
 
 fn check_round(round: &Value) -> TestResult {
@@ -78,7 +79,7 @@ fn check_round(round: &Value) -> TestResult {
     ensure!(number(round, "/unanswered")? == 0.0);
     ensure!(number(round, "/fork_us")? > 0.0 && number(round, "/save_seconds")? > 0.0);
     ensure!(number(round, "/bgsave_reply_us")? >= number(round, "/fork_us")? * 0.5);
-    // 5,000 values of 64 bytes that cannot be compressed.
+    // 5,000 incompressible values of 64 bytes.
     ensure!(number(round, "/image_bytes")? > 5000.0 * 64.0);
     let mut answered = 0.0;
     for phase in 0..3 {
@@ -88,13 +89,13 @@ fn check_round(round: &Value) -> TestResult {
         ensure!(latencies.is_sorted() && latencies[0] > 0.0, "{latencies:?}");
         answered += at("requests")?;
     }
-    // Those of the warm-up are left out, and nothing else.
+    // Only the requests of the warm-up are left out.
     let (requests, warm_up) = (number(round, "/requests")?, 0.1 * 2000.0);
     ensure!((requests - warm_up - answered).abs() <= 1.0, "{requests} {answered}");
     Ok(())
 }
 
-fn looks_well(page: &str) -> TestResult {
+fn check_page(page: &str) -> TestResult {
     let browser = match Browser::start()? {
         Ok(browser) => browser,
         Err(missing) => skip!("{missing}"),
@@ -103,11 +104,14 @@ fn looks_well(page: &str) -> TestResult {
     browser.wait_for("document.querySelectorAll('figure svg').length >= 8")?;
     let lines = browser.run("return document.querySelectorAll('svg polyline').length")?;
     ensure!(lines.as_u64().is_some_and(|lines| lines > 20), "{lines}");
-    let ink = "return getComputedStyle(document.querySelector('svg text')).fill";
+    let text_color = "return getComputedStyle(document.querySelector('svg text')).fill";
     browser.prefer("prefers-color-scheme", "light")?;
-    let by_day = browser.run(ink)?;
+    let light = browser.run(text_color)?;
     browser.prefer("prefers-color-scheme", "dark")?;
-    ensure!(browser.run(ink)? != by_day, "by night the ink is another than {by_day}");
+    ensure!(
+        browser.run(text_color)? != light,
+        "the text has the same color in both schemes: {light}"
+    );
     let console = browser.console()?;
     ensure!(console.is_empty(), "{console:?}");
     let outside = browser.requested()?;
@@ -116,7 +120,7 @@ fn looks_well(page: &str) -> TestResult {
 }
 
 #[test]
-fn a_server_with_data_of_its_own_is_left_alone() -> TestResult {
+fn a_server_with_other_data_is_not_changed() -> TestResult {
     let server = Server::start()?;
     server.text(&["SET", "mine", "precious"])?;
     let outcome = bench(&["--rounds", "1", "--target", &server.port().to_string()])?;
@@ -131,11 +135,11 @@ fn a_server_with_data_of_its_own_is_left_alone() -> TestResult {
 }
 
 #[test]
-fn a_running_server_is_measured_again_and_again() -> TestResult {
+fn a_running_server_is_measured_several_times() -> TestResult {
     let server = Server::start()?;
     let port = server.port().to_string();
-    let told = bench(&["--rounds", "2", "--target", &port, "--json", "-"])?.success()?;
-    let json = &told[told.find("\n{").context("no JSON")?..];
+    let output = bench(&["--rounds", "2", "--target", &port, "--json", "-"])?.success()?;
+    let json = &output[output.find("\n{").context("no JSON")?..];
     let result: Value = serde_json::from_str(json)?;
     ensure!(number(&result, "/servers/0/identity/process")? == f64::from(server.pid()));
     for round in result["servers"][0]["rounds"].as_array().context("no rounds")? {
@@ -146,9 +150,9 @@ fn a_running_server_is_measured_again_and_again() -> TestResult {
 }
 
 #[test]
-fn a_save_without_end_is_given_up() -> TestResult {
+fn a_checkpoint_without_end_fails_the_test() -> TestResult {
     let server = Server::start()?;
-    server.delay_saves(60_000_000)?;
+    server.delay_checkpoints(60_000_000)?;
     let port = server.port().to_string();
     let outcome = bench(&["--rounds", "1", "--target", &port, "--longest-save", "0.2"])?;
     ensure!(!outcome.status.success());
@@ -161,17 +165,17 @@ fn a_save_without_end_is_given_up() -> TestResult {
 }
 
 #[test]
-fn what_cannot_be_measured_is_said() -> TestResult {
+fn errors_name_their_cause() -> TestResult {
     let cases: [(&[&str], &str); 4] = [
         (&["--target", "127.0.0.1:1"], "is a server running there?"),
         (&["--mix", "0:0"], "is no mix"),
         (&["--rate", "0"], "--rate"),
         (&["--spawn", "--server", "x=/no/such/server"], "there is no program /no/such/server"),
     ];
-    for (options, said) in cases {
+    for (options, message) in cases {
         let outcome = bench(&[&["--rounds", "1"], options].concat())?;
         ensure!(!outcome.status.success(), "{options:?}");
-        ensure!(outcome.stderr.contains(said), "{options:?}: {}", outcome.stderr);
+        ensure!(outcome.stderr.contains(message), "{options:?}: {}", outcome.stderr);
     }
     Ok(())
 }

@@ -1,6 +1,7 @@
 //! The programs and libraries that people already use: each must work as against Redis.
 
 use anyhow::{Context, Result, ensure};
+use client_tests::binaries::run_cowherd;
 use client_tests::server::Server;
 use client_tests::wire::encode;
 use client_tests::{TestResult, exporter, http, skip, tools};
@@ -325,10 +326,10 @@ fn redis_exporter_reads_the_server() -> TestResult {
 fn cowherd_ping_tells_whether_a_server_answers() -> TestResult {
     let mut server = Server::start()?;
     let port = server.port().to_string();
-    let outcome = client_tests::server::run(&["ping", "--port", &port])?;
+    let outcome = run_cowherd(&["ping", "--port", &port])?;
     ensure!(outcome.status.success(), "{outcome:?}");
     server.kill9()?;
-    let outcome = client_tests::server::run(&["ping", "--port", &port])?;
+    let outcome = run_cowherd(&["ping", "--port", &port])?;
     ensure!(outcome.status.code() == Some(1), "{outcome:?}");
     ensure!(!outcome.stderr.trim().is_empty(), "a failed ping says nothing");
     Ok(())

@@ -8,7 +8,7 @@ use anyhow::{Context as _, Result, ensure};
 use client_tests::hugepages::{self, PageSize};
 use client_tests::kernel::{self, Mapping};
 use client_tests::random::{self, Random};
-use client_tests::server::{Builder, Server};
+use client_tests::server::{Server, ServerBuilder};
 use client_tests::wait::wait_until;
 use client_tests::{TestResult, skip};
 use std::time::Duration;
@@ -18,7 +18,7 @@ const VALUE: u64 = 4000;
 const HELD: u64 = 3600 * 1_000_000;
 const DEADLINE: Duration = Duration::from_secs(60);
 
-fn server_with(pages: &str, megabytes: u64) -> Builder {
+fn server_with(pages: &str, megabytes: u64) -> ServerBuilder {
     Server::builder()
         .arg("--checkpoint-isolation", "kernel-cow")
         .arg("--arena-pages", pages)
@@ -93,7 +93,7 @@ fn agree(what: &str, counted: u64, kernel: u64) -> TestResult {
 
 /// Starts a save whose child stays where it is, and waits until it has begun.
 fn hold_a_save(server: &Server) -> TestResult {
-    server.delay_saves(HELD)?;
+    server.delay_checkpoints(HELD)?;
     server.bgsave()?;
     let begun = || Ok(server.info("cowherd_checkpoint_chunks_done")? != "0");
     wait_until(begun, DEADLINE, "the child to write")
@@ -208,7 +208,7 @@ fn split_huge_pages_are_counted_and_made_whole() -> TestResult {
     ensure!(split < whole, "nothing was split");
 
     server.text(&["CONFIG", "SET", "arena-thp-collapse", "yes"])?;
-    server.delay_saves(0)?;
+    server.delay_checkpoints(0)?;
     server.bgsave_and_wait()?;
     let healed = || Ok(kernel::largest_mapping(server.pid())?.huge >= whole);
     wait_until(healed, DEADLINE, "the huge pages to be whole again")?;

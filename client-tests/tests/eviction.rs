@@ -4,8 +4,8 @@ use anyhow::{Result, ensure};
 use client_tests::TestResult;
 use client_tests::random::Random;
 use client_tests::server::Server;
-use client_tests::wait::{send_and_wait, wait_until};
-use client_tests::wire::{Raw, encode, show};
+use client_tests::wait::{send_blocking, wait_until};
+use client_tests::wire::{RawConnection, encode, show};
 use std::time::Duration;
 
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -22,7 +22,7 @@ fn server(policy: &str) -> Result<Server> {
 
 /// Sends commands, many at a time, and returns how many were refused for want of memory. Other
 /// errors are errors.
-fn send_all(raw: &mut Raw, commands: impl Iterator<Item = Vec<Vec<u8>>>) -> Result<u64> {
+fn send_all(raw: &mut RawConnection, commands: impl Iterator<Item = Vec<Vec<u8>>>) -> Result<u64> {
     let commands: Vec<Vec<Vec<u8>>> = commands.collect();
     let mut refused = 0;
     for batch in commands.chunks(64) {
@@ -248,7 +248,7 @@ fn who_waits_is_served_in_a_full_arena() -> TestResult {
         let (from, to) = (format!("from:{number}"), format!("to:{number}"));
         let mut waiter = server.raw()?;
         let words = ["BLMOVE", &from, &to, "LEFT", "RIGHT", "0"];
-        send_and_wait(&mut waiter, &words, &mut raw, PATIENCE)?;
+        send_blocking(&mut waiter, &words, &mut raw, PATIENCE)?;
         ensure!(raw.number(&["RPUSH", &from, &value])? == 1);
         let reply = waiter.read_reply()?;
         refused += usize::from(reply == OOM);

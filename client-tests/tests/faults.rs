@@ -3,10 +3,11 @@
 //! old image.
 
 use anyhow::{Context, Result, bail, ensure};
+use client_tests::binaries::{self, run_cowherd};
 use client_tests::hugepages::{self, PageSize, PoolSize};
 use client_tests::random::{self, Random};
-use client_tests::server::{Server, binary, expect_code, run};
-use client_tests::volume::{Kind, Volume};
+use client_tests::server::{Server, expect_code};
+use client_tests::volume::{FilesystemKind, Volume};
 use client_tests::wire::encode;
 use client_tests::{TestResult, ports, rounds, skip, tools, wait::wait_until};
 use nix::sys::signal::Signal;
@@ -55,7 +56,7 @@ fn temporary_files(folder: &Path) -> Result<Vec<String>> {
 }
 
 fn check_image(server: &Server) -> TestResult {
-    let outcome = run(&["check".as_ref(), server.image().as_os_str()])?;
+    let outcome = run_cowherd(&["check".as_ref(), server.image().as_os_str()])?;
     expect_code(outcome.status, 0, &outcome.stderr)
 }
 
@@ -69,7 +70,7 @@ fn a_killed_child_is_reported_and_the_next_save_works() -> TestResult {
     for _ in 0..rounds().div_ceil(5).max(4) {
         let image = std::fs::read(server.image())?;
         // Some 30 chunks: the child works for about 150 ms.
-        server.delay_saves(5000)?;
+        server.delay_checkpoints(5000)?;
         server.text(&["INCR", "rounds"])?;
         server.bgsave()?;
         let Some(child) = server.child_pid()? else { continue };
@@ -88,7 +89,7 @@ fn a_killed_child_is_reported_and_the_next_save_works() -> TestResult {
         ensure!(reason.contains(&child.to_string()), "the child is not named: {reason:?}");
         ensure!(std::fs::read(server.image())? == image, "a failed save changed the image");
         ensure!(temporary_files(server.folder())?.is_empty(), "a failed save left its file");
-        server.delay_saves(0)?;
+        server.delay_checkpoints(0)?;
         server.bgsave_and_wait()?;
         check_image(&server)?;
     }
@@ -106,7 +107,7 @@ fn killing_the_server_amid_a_save_leaves_a_whole_image_and_no_orphan() -> TestRe
     for number in 0..rounds().div_ceil(10) {
         fill(&server, &mut random, 2, 100_000)?;
         let newer = server.digest()?;
-        server.delay_saves(3000)?;
+        server.delay_checkpoints(3000)?;
         server.bgsave()?;
         let child = server.child_pid()?;
         thread::sleep(Duration::from_micros(random.below(100_000)));
@@ -127,7 +128,7 @@ fn killing_the_server_amid_a_save_leaves_a_whole_image_and_no_orphan() -> TestRe
 }
 
 /// A save to a full disk, and what comes after.
-fn fill_the_disk(kind: Kind) -> TestResult {
+fn fill_the_disk(kind: FilesystemKind) -> TestResult {
     let volume = match Volume::mount(kind, 96)? {
         Ok(volume) => volume,
         Err(reason) => skip!("{reason}"),
@@ -157,12 +158,12 @@ fn fill_the_disk(kind: Kind) -> TestResult {
 
 #[test]
 fn a_full_ext4_fails_the_save_and_nothing_else() -> TestResult {
-    fill_the_disk(Kind::Ext4)
+    fill_the_disk(FilesystemKind::Ext4)
 }
 
 #[test]
 fn a_full_tmpfs_fails_the_save_and_nothing_else() -> TestResult {
-    fill_the_disk(Kind::Tmpfs)
+    fill_the_disk(FilesystemKind::Tmpfs)
 }
 
 #[test]
@@ -211,7 +212,7 @@ fn a_limit_of_file_sizes_fails_saves_and_nothing_else() -> TestResult {
 fn an_arena_over_the_limit_of_file_sizes_is_refused() -> TestResult {
     let folder = tempfile::tempdir()?;
     let mut limited = Command::new("prlimit");
-    limited.arg("--fsize=1000000").arg(binary()?).args(["--metrics-port", "0"]);
+    limited.arg("--fsize=1000000").arg(binaries::cowherd()?).args(["--metrics-port", "0"]);
     limited.args(["--port", &ports::free()?.to_string()]);
     limited.args(["--arena-pages", "small", "--maxmemory", "64mb"]);
     let outcome = tools::run(limited.arg("--dir").arg(folder.path()), b"", SOON)?;
@@ -292,7 +293,7 @@ fn a_dry_pool_fails_the_save_and_nothing_else() -> TestResult {
         .start()?;
     let mut random = Random::new(random::seed());
     fill(&server, &mut random, VALUES, SIZE)?;
-    server.delay_saves(500_000)?;
+    server.delay_checkpoints(500_000)?;
     server.bgsave()?;
     let mut raw = server.raw()?;
     let value = random.bytes(SIZE);
@@ -309,7 +310,7 @@ fn a_dry_pool_fails_the_save_and_nothing_else() -> TestResult {
         ensure!(kept.as_deref() == Some(&value), "value {number} is lost");
     }
     ensure!(raw.text(&["SET", "still", "serving"])? == "OK");
-    server.delay_saves(0)?;
+    server.delay_checkpoints(0)?;
     let wide = PoolSize::set(size, taken + 2 * 64 + 3)?;
     server.bgsave_and_wait()?;
     check_image(&server)?;
@@ -321,7 +322,7 @@ fn a_dry_pool_fails_the_save_and_nothing_else() -> TestResult {
 
 /// Changes every value of `fill` while a save is slow; returns how the save went.
 fn change_all(server: &Server, values: u64, size: u64) -> Result<Result<(), String>> {
-    server.delay_saves(20_000)?;
+    server.delay_checkpoints(20_000)?;
     server.bgsave()?;
     let mut raw = server.raw()?;
     let value = Random::new(random::seed()).bytes(size);
@@ -333,7 +334,7 @@ fn change_all(server: &Server, values: u64, size: u64) -> Result<Result<(), Stri
         let kept = raw.bytes(&["GET".to_owned(), format!("filled:{number}")])?;
         ensure!(kept.as_deref() == Some(&value), "value {number} is lost");
     }
-    server.delay_saves(0)?;
+    server.delay_checkpoints(0)?;
     Ok(saved)
 }
 
@@ -483,7 +484,7 @@ fn sigterm_does_not_save_without_save_points() -> TestResult {
 fn sigterm_amid_a_save_saves_the_latest() -> TestResult {
     let mut server = Server::builder().arg("--save", "3600 1000000").start()?;
     fill(&server, &mut Random::new(random::seed()), 20, 1 << 20)?;
-    server.delay_saves(50_000)?;
+    server.delay_checkpoints(50_000)?;
     server.bgsave()?;
     let child = server.child_pid()?.context("no child is saving")?;
     server.text(&["SET", "latest", "value"])?;

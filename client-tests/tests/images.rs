@@ -2,8 +2,9 @@
 //! and a starting server say so in one line, exit with 1, and leave the file as it was.
 
 use anyhow::{Context, Result, ensure};
+use client_tests::binaries::run_cowherd;
 use client_tests::random::{self, Random};
-use client_tests::server::{IMAGE, Server, expect_code, run};
+use client_tests::server::{IMAGE, Server, expect_code};
 use client_tests::{TestResult, rounds};
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -43,7 +44,7 @@ fn make_image() -> Result<Vec<u8>> {
 fn check_refuses(folder: &Path, bytes: &[u8]) -> Result<()> {
     let path = folder.join(IMAGE);
     std::fs::write(&path, bytes)?;
-    let outcome = run(&["check".as_ref(), path.as_os_str()])?;
+    let outcome = run_cowherd(&["check".as_ref(), path.as_os_str()])?;
     expect_code(outcome.status, 1, &format!("{}{}", outcome.stdout, outcome.stderr))?;
     let lines = outcome.stderr.lines().filter(|line| !line.trim().is_empty()).count();
     ensure!(lines == 1, "not one line, but {lines}:\n{}", outcome.stderr);
@@ -91,7 +92,7 @@ fn a_sound_image_is_accepted() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join(IMAGE);
     std::fs::write(&path, sound_image()?)?;
-    let outcome = run(&["check".as_ref(), path.as_os_str()])?;
+    let outcome = run_cowherd(&["check".as_ref(), path.as_os_str()])?;
     expect_code(outcome.status, 0, &outcome.stderr)?;
     ensure!(!outcome.stdout.trim().is_empty(), "no summary");
     ensure!(std::fs::read(&path)? == sound_image()?, "the file was changed");
@@ -234,7 +235,7 @@ fn check_says_what_it_cannot_read() -> TestResult {
     let folder = tempfile::tempdir()?;
     let missing = folder.path().join("no-such-file.cow");
     for path in [missing.as_path(), folder.path()] {
-        let outcome = run(&["check".as_ref(), path.as_os_str()])?;
+        let outcome = run_cowherd(&["check".as_ref(), path.as_os_str()])?;
         expect_code(outcome.status, 1, &outcome.stderr)?;
         let named = outcome.stderr.contains(&*path.to_string_lossy());
         ensure!(named, "the file is not named: {}", outcome.stderr);

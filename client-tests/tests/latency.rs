@@ -1,7 +1,7 @@
 //! What held clients up: SLOWLOG, LATENCY, the longest stall of a save; asked of the real server.
 
 use anyhow::{Context as _, Result, bail, ensure};
-use client_tests::server::{Builder, Server};
+use client_tests::server::{Server, ServerBuilder};
 use client_tests::wait::wait_until;
 use client_tests::{TestResult, exporter, http, skip, tools};
 use redis::Value;
@@ -11,7 +11,7 @@ const DEADLINE: Duration = Duration::from_secs(60);
 /// Copying its pages takes far longer than any other command of these tests.
 const LARGE: usize = 16 << 20;
 
-fn builder() -> Builder {
+fn builder() -> ServerBuilder {
     Server::builder()
         .arg("--checkpoint-isolation", "kernel-cow")
         .arg("--arena-pages", "small")
@@ -31,7 +31,7 @@ type Entry = (u64, u64, u64, Vec<String>, String, String);
 /// Overwrites a large value while a child is held that shares its pages.
 fn write_into_a_save(server: &Server) -> TestResult {
     server.text(&["SET", "large", &"x".repeat(LARGE)])?;
-    server.delay_saves(3600 * 1_000_000)?;
+    server.delay_checkpoints(3600 * 1_000_000)?;
     server.bgsave()?;
     let begun = || Ok(server.info("cowherd_checkpoint_chunks_done")? != "0");
     wait_until(begun, DEADLINE, "the child to write")?;

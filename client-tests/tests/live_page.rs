@@ -90,7 +90,7 @@ fn shows_a_save(isolation: &str, legend: &str, column: &str, costs: &str) -> Tes
 
     browser.run(WATCH)?;
     // Ten chunks or more: the save lasts for some of the page's seconds.
-    server.delay_saves(300_000)?;
+    server.delay_checkpoints(300_000)?;
     server.bgsave()?;
     server.text(&["SET", "key:1", "written while the save runs"])?;
     if let Err(reason) = server.wait_saved()? {

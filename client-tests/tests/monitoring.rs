@@ -193,7 +193,7 @@ fn busy_server(isolation: &str) -> Result<Server> {
     for key in 0..200 {
         server.text(&["SET", &format!("key:{key}"), "value"])?;
     }
-    server.delay_saves(300_000)?;
+    server.delay_checkpoints(300_000)?;
     server.bgsave()?;
     for key in 0..200 {
         server.text(&["SET", &format!("key:{key}"), "other"])?;

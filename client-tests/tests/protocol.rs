@@ -2,7 +2,7 @@
 
 use anyhow::{Context, Result, ensure};
 use client_tests::server::Server;
-use client_tests::wire::{Raw, encode, show};
+use client_tests::wire::{RawConnection, encode, show};
 use client_tests::{TestResult, random};
 use std::io::Write;
 
@@ -20,7 +20,7 @@ const CONVERSATION: &[(&[u8], &[u8])] = &[
     (b"*2\r\n$3\r\nDEL\r\n$3\r\nk\r\n\r\n*2\r\n$3\r\nDEL\r\n$3\r\na b\r\n", b":1\r\n:1\r\n"),
 ];
 
-fn expect(raw: &mut Raw, expected: &[u8]) -> Result<()> {
+fn expect(raw: &mut RawConnection, expected: &[u8]) -> Result<()> {
     let mut got = Vec::new();
     while got.len() < expected.len() {
         got.extend(raw.read_reply().with_context(|| format!("after {:?}", show(&got)))?);

@@ -8,7 +8,7 @@
 use anyhow::{Context, Result, ensure};
 use client_tests::peer::Peer;
 use client_tests::server::Server;
-use client_tests::wire::{Raw, encode, show};
+use client_tests::wire::{RawConnection, encode, show};
 use client_tests::{TestResult, skip, wait::wait_until};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const EVENTS: &str = include_str!("peer/events.txt");
 const DEADLINE: Duration = Duration::from_secs(20);
 
 /// What a connection receives until the answer to a PING with this word.
-fn until_pong(raw: &mut Raw, word: &str) -> Result<Vec<String>> {
+fn until_pong(raw: &mut RawConnection, word: &str) -> Result<Vec<String>> {
     raw.send(&encode(&["PING", word]))?;
     let mut received = Vec::new();
     loop {
@@ -34,7 +34,7 @@ fn arguments(command: &str) -> Vec<&str> {
 }
 
 /// What each command of the conversation brings about, line by line.
-fn converse(connect: &dyn Fn() -> Result<Raw>, protocol: &str) -> Result<Vec<String>> {
+fn converse(connect: &dyn Fn() -> Result<RawConnection>, protocol: &str) -> Result<Vec<String>> {
     let mut raws = [connect()?, connect()?, connect()?];
     for raw in &mut raws {
         raw.call(&["HELLO", protocol])?;
@@ -74,7 +74,7 @@ fn conversations_are_those_of_redis() -> TestResult {
 }
 
 /// The events of each command of the script.
-fn events(connect: &dyn Fn() -> Result<Raw>) -> Result<Vec<String>> {
+fn events(connect: &dyn Fn() -> Result<RawConnection>) -> Result<Vec<String>> {
     let (mut listener, mut raw) = (connect()?, connect()?);
     raw.call(&["CONFIG", "SET", "notify-keyspace-events", "KEAmn"])?;
     listener.exchange(&["PSUBSCRIBE", "__key*__:*"])?;
@@ -114,7 +114,7 @@ fn events_are_those_of_redis() -> TestResult {
 fn values_that_have_expired_are_told_of_as_in_redis() -> TestResult {
     let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
     let server = Server::start()?;
-    let told = |(mut listener, mut raw): (Raw, Raw)| -> Result<String> {
+    let told = |(mut listener, mut raw): (RawConnection, RawConnection)| -> Result<String> {
         raw.call(&["CONFIG", "SET", "notify-keyspace-events", "KEAn"])?;
         listener.exchange(&["PSUBSCRIBE", "__key*__:*"])?;
         let mut notes = Vec::new();
@@ -270,12 +270,12 @@ fn every_subscriber_sees_each_publishers_order_and_all_see_the_same() -> TestRes
 }
 
 /// The connection of this name is in the list of clients.
-fn is_there(raw: &mut Raw, name: &str) -> Result<bool> {
+fn is_there(raw: &mut RawConnection, name: &str) -> Result<bool> {
     Ok(raw.text(&["CLIENT", "LIST"])?.contains(&format!(" name={name} ")))
 }
 
 /// Reads what is left until the connection ends.
-fn ends(raw: &mut Raw) -> Result<usize> {
+fn ends(raw: &mut RawConnection) -> Result<usize> {
     Ok(raw.read_to_end()?.len())
 }
 

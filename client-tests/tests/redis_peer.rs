@@ -18,7 +18,7 @@ use anyhow::{Context, Result, bail, ensure};
 use client_tests::peer::Peer;
 use client_tests::server::Server;
 use client_tests::times::{are_near, same_but_for_times};
-use client_tests::wire::{Raw, show};
+use client_tests::wire::{RawConnection, show};
 use client_tests::{TestResult, skip, wait::wait_until};
 use redis::Value;
 use std::collections::BTreeSet;
@@ -120,8 +120,8 @@ fn every_allowed_difference_is_still_asked_for() -> TestResult {
 
 /// A connection to each server.
 struct Pair {
-    redis: Raw,
-    cowherd: Raw,
+    redis: RawConnection,
+    cowherd: RawConnection,
 }
 
 type Arguments = Vec<Vec<u8>>;
@@ -325,7 +325,7 @@ fn elements(reply: &[u8]) -> Result<Vec<String>> {
 }
 
 /// Follows a scan to its end and returns all that it found.
-fn scan(raw: &mut Raw, arguments: &Arguments) -> Result<BTreeSet<String>> {
+fn scan(raw: &mut RawConnection, arguments: &Arguments) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let mut cursor = b"0".to_vec();
     for _ in 0..10_000 {

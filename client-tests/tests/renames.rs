@@ -5,8 +5,8 @@ use anyhow::{Result, ensure};
 use client_tests::TestResult;
 use client_tests::random::{self, Random};
 use client_tests::server::Server;
-use client_tests::wait::{send_and_wait, wait_until, waiting};
-use client_tests::wire::{Raw, encode, show};
+use client_tests::wait::{blocked_clients, send_blocking, wait_until};
+use client_tests::wire::{RawConnection, encode, show};
 use redis::Value;
 use std::sync::atomic::{AtomicBool, AtomicI64, Ordering::Relaxed};
 use std::thread;
@@ -130,13 +130,13 @@ fn counters_that_change_their_names_lose_no_count() -> TestResult {
 }
 
 /// Sends a request that waits.
-fn wait(server: &Server, words: &[&str]) -> Result<Raw> {
+fn wait(server: &Server, words: &[&str]) -> Result<RawConnection> {
     let mut raw = server.raw()?;
-    send_and_wait(&mut raw, words, &mut server.raw()?, PATIENCE)?;
+    send_blocking(&mut raw, words, &mut server.raw()?, PATIENCE)?;
     Ok(raw)
 }
 
-fn expect(raw: &mut Raw, wanted: &str) -> TestResult {
+fn expect(raw: &mut RawConnection, wanted: &str) -> TestResult {
     let heard = show(&raw.read_reply()?);
     ensure!(heard == wanted, "heard {heard}, not {wanted}");
     Ok(())
@@ -228,7 +228,7 @@ fn who_waits_for_several_keys_holds_nobody_up() -> TestResult {
         }
         Ok(())
     })?;
-    ensure!(waiting(&mut raw)? == waiters.len());
+    ensure!(blocked_clients(&mut raw)? == waiters.len());
     raw.call(&["XADD", "key", "1152921504606846976-1", "field", "value"])?;
     for waiter in &mut waiters {
         let heard = show(&waiter.read_reply()?);

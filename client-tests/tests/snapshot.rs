@@ -6,10 +6,10 @@
 
 use anyhow::{Context, Result, bail, ensure};
 use client_tests::hugepages::{self, PageSize};
-use client_tests::load::{self, Signals};
+use client_tests::load::{self, WriterControl};
 use client_tests::random::{self, Random};
-use client_tests::server::{Builder, Server};
-use client_tests::wire::{Raw, show};
+use client_tests::server::{Server, ServerBuilder};
+use client_tests::wire::{RawConnection, show};
 use client_tests::{TestResult, rounds, skip};
 use std::collections::BTreeMap;
 use std::sync::atomic::Ordering::Relaxed;
@@ -17,7 +17,7 @@ use std::thread;
 
 const WRITERS: u64 = 8;
 
-fn server_with(pages: &str, isolation: &str, megabytes: u64) -> Builder {
+fn server_with(pages: &str, isolation: &str, megabytes: u64) -> ServerBuilder {
     Server::builder()
         .arg("--checkpoint-isolation", isolation)
         .arg("--arena-pages", pages)
@@ -32,7 +32,7 @@ fn server_with(pages: &str, isolation: &str, megabytes: u64) -> Builder {
 
 /// One round: writes, a save amid them, SIGKILL amid them, a restart, the comparison.
 fn round(server: &mut Server, random: &mut Random, height: &mut u64) -> Result<()> {
-    let signals = Signals::default();
+    let signals = WriterControl::default();
     let port = server.port();
     let first = *height + 1;
     let digest = thread::scope(|scope| {
@@ -58,13 +58,17 @@ fn round(server: &mut Server, random: &mut Random, height: &mut u64) -> Result<(
 }
 
 /// Saves at a random moment, kills the server at another, returns the digest of the save.
-fn save_and_kill(server: &mut Server, random: &mut Random, signals: &Signals) -> Result<String> {
+fn save_and_kill(
+    server: &mut Server,
+    random: &mut Random,
+    signals: &WriterControl,
+) -> Result<String> {
     server.text(&["DEBUG", "CHECKPOINT-DIGEST", "yes"])?;
     // Watched, the server ends itself if anything changes around the write barrier; but then
     // writers also announce what the child has already, which they never do otherwise.
     let watched = if random.below(2) == 0 { "yes" } else { "no" };
     server.text(&["DEBUG", "CHECKPOINT-WATCH", watched])?;
-    server.delay_saves(random.below(1500))?;
+    server.delay_checkpoints(random.below(1500))?;
     signals.wait_for(1 + random.below(60))?;
     server.bgsave_and_wait()?;
     let digest = server.info("cowherd_last_checkpoint_digest")?;
@@ -74,7 +78,7 @@ fn save_and_kill(server: &mut Server, random: &mut Random, signals: &Signals) ->
     Ok(digest)
 }
 
-fn many_rounds(builder: Builder) -> TestResult {
+fn many_rounds(builder: ServerBuilder) -> TestResult {
     let mut random = Random::new(random::seed());
     let mut server = builder.start()?;
     let (mut height, mut highest) = (0, 0);
@@ -159,7 +163,7 @@ fn shared_pages_of_1_gib_restore_the_instant_of_the_save() -> TestResult {
 type Contents = BTreeMap<Vec<u8>, (Vec<u8>, i64)>;
 
 /// A key's value, as the server writes it.
-fn value(raw: &mut Raw, key: &[u8]) -> Result<Vec<u8>> {
+fn value(raw: &mut RawConnection, key: &[u8]) -> Result<Vec<u8>> {
     let kind = raw.exchange(&[b"TYPE", key])?;
     let value = match kind.as_slice() {
         b"+string\r\n" => raw.exchange(&[b"GET", key])?,
@@ -173,7 +177,7 @@ fn value(raw: &mut Raw, key: &[u8]) -> Result<Vec<u8>> {
     Ok([kind, value].concat())
 }
 
-fn contents(raw: &mut Raw, database: u8) -> Result<Contents> {
+fn contents(raw: &mut RawConnection, database: u8) -> Result<Contents> {
     raw.call(&["SELECT", &database.to_string()])?;
     let keys: Vec<Vec<u8>> = redis::from_redis_value(raw.call(&["KEYS", "*"])?)?;
     let mut contents = BTreeMap::new();
@@ -188,7 +192,7 @@ fn contents(raw: &mut Raw, database: u8) -> Result<Contents> {
 #[test]
 fn a_quiet_server_comes_back_key_by_key() -> TestResult {
     let mut server = server_with("small", "undo-log", 128).start()?;
-    let signals = Signals::default();
+    let signals = WriterControl::default();
     let port = server.port();
     let mut random = Random::new(random::seed());
     thread::scope(|scope| {

@@ -8,8 +8,8 @@
 use anyhow::{Context, Result, ensure};
 use client_tests::peer::Peer;
 use client_tests::server::Server;
-use client_tests::wait::send_and_wait;
-use client_tests::wire::{Raw, show};
+use client_tests::wait::send_blocking;
+use client_tests::wire::{RawConnection, show};
 use client_tests::{TestResult, skip};
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ const SCRIPT: &str = include_str!("peer/stream_waiters.txt");
 const PATIENCE: Duration = Duration::from_secs(20);
 
 struct Waiter {
-    raw: Raw,
+    raw: RawConnection,
     id: String,
     line: String,
 }
@@ -26,16 +26,16 @@ fn words(line: &str) -> Vec<&str> {
     line.split_whitespace().collect()
 }
 
-fn wait(connect: &dyn Fn() -> Result<Raw>, protocol: &str, line: &str) -> Result<Waiter> {
+fn wait(connect: &dyn Fn() -> Result<RawConnection>, protocol: &str, line: &str) -> Result<Waiter> {
     let (mut admin, mut raw) = (connect()?, connect()?);
     raw.call(&["HELLO", protocol])?;
     let id = raw.number(&["CLIENT", "ID"])?.to_string();
-    send_and_wait(&mut raw, &words(line), &mut admin, PATIENCE).context(line.to_owned())?;
+    send_blocking(&mut raw, &words(line), &mut admin, PATIENCE).context(line.to_owned())?;
     Ok(Waiter { raw, id, line: line.to_owned() })
 }
 
 /// All that is said, by line.
-fn converse(connect: &dyn Fn() -> Result<Raw>, protocol: &str) -> Result<Vec<String>> {
+fn converse(connect: &dyn Fn() -> Result<RawConnection>, protocol: &str) -> Result<Vec<String>> {
     let mut admin = connect()?;
     let (mut notes, mut waiters, mut section): (_, Vec<Waiter>, _) = (Vec::new(), Vec::new(), "");
     for line in SCRIPT.lines().chain(["## end"]).filter(|line| !line.is_empty()) {

@@ -5,7 +5,7 @@ use anyhow::{Context, Result, ensure};
 use client_tests::TestResult;
 use client_tests::random::{self, Random};
 use client_tests::server::Server;
-use client_tests::wire::{Raw, encode, show};
+use client_tests::wire::{RawConnection, encode, show};
 use redis::Value;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -262,7 +262,7 @@ fn account(number: u64) -> String {
     format!("account:{number}")
 }
 
-fn sum(raw: &mut Raw) -> Result<i64> {
+fn sum(raw: &mut RawConnection) -> Result<i64> {
     let keys = (0..ACCOUNTS).map(account);
     let request: Vec<String> = std::iter::once("MGET".to_owned()).chain(keys).collect();
     let values: Vec<i64> = redis::from_redis_value(raw.call(&request)?)?;
@@ -272,7 +272,7 @@ fn sum(raw: &mut Raw) -> Result<i64> {
 /// Moves money until told to stop, or until the server is gone: every other time only if nobody
 /// touched the accounts since their balance was read.
 fn transfer(port: u16, mut random: Random, stop: &AtomicBool, done: &AtomicU64) -> Result<()> {
-    let Ok(mut raw) = Raw::connect(port) else { return Ok(()) };
+    let Ok(mut raw) = RawConnection::connect(port) else { return Ok(()) };
     while !stop.load(Relaxed) {
         let (from, to) = (account(random.below(ACCOUNTS)), account(random.below(ACCOUNTS)));
         let amount = (1 + random.below(50)).to_string();
@@ -309,7 +309,7 @@ fn transfer(port: u16, mut random: Random, stop: &AtomicBool, done: &AtomicU64) 
 
 /// Reads all accounts at once, over and over.
 fn audit(port: u16, stop: &AtomicBool) -> Result<()> {
-    let Ok(mut raw) = Raw::connect(port) else { return Ok(()) };
+    let Ok(mut raw) = RawConnection::connect(port) else { return Ok(()) };
     while !stop.load(Relaxed) {
         let Ok(total) = sum(&mut raw) else { return Ok(()) };
         ensure!(
@@ -365,7 +365,7 @@ fn save_amid(server: &mut Server, done: &AtomicU64) -> Result<String> {
         let reached = || Ok(done.load(Relaxed) >= goal);
         client_tests::wait::wait_until(reached, std::time::Duration::from_secs(20), "transfers")
     };
-    server.delay_saves(500)?;
+    server.delay_checkpoints(500)?;
     wait_for(200)?;
     server.bgsave_and_wait()?;
     let digest = server.info("cowherd_last_checkpoint_digest")?;
@@ -375,7 +375,7 @@ fn save_amid(server: &mut Server, done: &AtomicU64) -> Result<String> {
 }
 
 /// Sends requests in one write and returns all replies as one text.
-fn conversation(raw: &mut Raw, requests: &[&str]) -> Result<String> {
+fn conversation(raw: &mut RawConnection, requests: &[&str]) -> Result<String> {
     let words: Vec<Vec<&str>> =
         requests.iter().map(|request| request.split(' ').collect()).collect();
     raw.send(&words.iter().flat_map(|request| encode(request)).collect::<Vec<u8>>())?;

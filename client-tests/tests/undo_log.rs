@@ -4,7 +4,7 @@
 use anyhow::{Context as _, Result, ensure};
 use client_tests::hugepages::{self, PageSize};
 use client_tests::kernel;
-use client_tests::server::{Builder, Server};
+use client_tests::server::{Server, ServerBuilder};
 use client_tests::wait::wait_until;
 use client_tests::{TestResult, http, skip};
 use redis::Value;
@@ -17,7 +17,7 @@ const HELD: u64 = 3600 * 1_000_000;
 const DEADLINE: Duration = Duration::from_secs(60);
 const PAGE: u64 = 4096;
 
-fn builder(pages: &str) -> Builder {
+fn builder(pages: &str) -> ServerBuilder {
     Server::builder()
         .arg("--checkpoint-isolation", "undo-log")
         .arg("--arena-pages", pages)
@@ -51,7 +51,7 @@ fn change(server: &Server, keys: u64) -> TestResult {
 
 /// Starts a save whose child stays where it is, and waits until it has begun.
 fn hold_a_save(server: &Server) -> TestResult {
-    server.delay_saves(HELD)?;
+    server.delay_checkpoints(HELD)?;
     server.bgsave()?;
     let begun = || Ok(server.info("cowherd_checkpoint_chunks_done")? != "0");
     wait_until(begun, DEADLINE, "the child to write")
@@ -150,7 +150,7 @@ fn writers_on_huge_pages_meet_no_fault_with_a_pool_of_one_arena() -> TestResult 
 fn a_save_that_succeeds_tells_what_it_captured_everywhere() -> TestResult {
     let server = builder("small").arg("--maxmemory", "64mb").start()?;
     load(&server, 4000)?;
-    server.delay_saves(1_000_000)?;
+    server.delay_checkpoints(1_000_000)?;
     server.bgsave()?;
     change(&server, 4000)?;
     server.wait_saved()?.map_err(anyhow::Error::msg)?;
@@ -249,7 +249,7 @@ fn a_log_that_is_full_fails_the_save_and_the_doctors_say_so() -> TestResult {
         .arg("--save", "3600 1000000")
         .start()?;
     load(&server, 8000)?;
-    server.delay_saves(HELD)?;
+    server.delay_checkpoints(HELD)?;
     server.bgsave()?;
     change(&server, 8000)?;
     let failed = server.wait_saved()?.err().context("the save should have failed")?;

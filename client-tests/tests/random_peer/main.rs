@@ -8,7 +8,7 @@ use client_tests::peer::Peer;
 use client_tests::random::{Random, seed};
 use client_tests::server::Server;
 use client_tests::times::same_but_for_times;
-use client_tests::wire::{Raw, show};
+use client_tests::wire::{RawConnection, show};
 use client_tests::{TestResult, rounds, skip};
 
 mod streams;
@@ -204,7 +204,7 @@ const UNORDERED: [(&str, usize); 7] = [
     ("HGETALL", 2),
 ];
 
-fn same(both: &mut [Raw; 2], arguments: &Arguments) -> Result<()> {
+fn same(both: &mut [RawConnection; 2], arguments: &Arguments) -> Result<()> {
     let mut replies = Vec::new();
     for raw in both {
         let reply = raw.exchange(arguments)?;
