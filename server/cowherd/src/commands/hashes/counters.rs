@@ -1,4 +1,4 @@
-//! Fields as numbers: HINCRBY and HINCRBYFLOAT.
+//! HINCRBY and HINCRBYFLOAT: fields as numbers.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;

@@ -1,4 +1,4 @@
-//! When fields expire: HEXPIRE, HTTL, HPERSIST and their kin.
+//! Expiry of fields: HEXPIRE, HTTL, HPERSIST and their variants.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
@@ -17,10 +17,10 @@ const NONE_TO_CHANGE: ErrorReply =
     ErrorReply::new("ERR Parameter `numFields` should be greater than 0");
 const NEGATIVE: ErrorReply = ErrorReply::new("ERR invalid expire time, must be >= 0");
 
-/// No field expires later, in milliseconds.
+/// The latest expiry of a field, as in Redis: a Unix time of 46 bits in milliseconds.
 const LATEST: i64 = (1 << 46) - 1;
 
-/// Milliseconds.
+/// Units in milliseconds.
 const SECOND: i64 = 1000;
 const MILLISECOND: i64 = 1;
 
@@ -40,8 +40,8 @@ pub(super) fn hpexpireat(call: &mut Call<'_>) -> CommandResult {
     set(call, MILLISECOND, 0)
 }
 
-/// The fields behind the word at argument `i`: their number, and just so many. `bad_number` is what
-/// is said of a number that is none.
+/// The fields after `FIELDS numfields` at argument `i`. `bad_number` is the error for a `numfields`
+/// that is no positive integer.
 pub(super) fn fields<'c>(
     call: &Call<'c>,
     i: usize,
@@ -59,13 +59,18 @@ pub(super) fn fields<'c>(
     }
 }
 
-/// As [`fields`], for commands that only read or remove.
+/// As [`fields`], with the error of commands that set no expiry.
 pub(super) fn fields_at<'c>(call: &Call<'c>, i: usize) -> Result<Args<'c>, ErrorReply> {
     fields(call, i, NOT_POSITIVE)
 }
 
-/// The moment that argument `i` names in `unit`s from `base` on, in milliseconds since 1970.
-pub(super) fn moment(call: &Call<'_>, i: usize, unit: i64, base: i64) -> Result<i64, ErrorReply> {
+/// The time in argument `i`, counted in `unit`s from `base` on, as a Unix time in milliseconds.
+pub(super) fn expiry_time(
+    call: &Call<'_>,
+    i: usize,
+    unit: i64,
+    base: i64,
+) -> Result<i64, ErrorReply> {
     let time = call.integer(i)?;
     if time < 0 {
         return Err(NEGATIVE);
@@ -80,7 +85,7 @@ pub(super) fn moment(call: &Call<'_>, i: usize, unit: i64, base: i64) -> Result<
 fn set(call: &mut Call<'_>, unit: i64, base: i64) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let entry = call.shards.hash(db, &key)?;
-    let at = moment(call, 2, unit, base)?;
+    let at = expiry_time(call, 2, unit, base)?;
     let mut rule = ExpireRule::default();
     let condition = match () {
         () if call.is(3, "nx") => Some(&mut rule.if_none),
@@ -105,7 +110,7 @@ fn set(call: &mut Call<'_>, unit: i64, base: i64) -> CommandResult {
     Ok(())
 }
 
-/// Tells of expiries that were changed by `event`, and of fields that are gone.
+/// Emits `event` if an expiry has changed, and the event of removed fields.
 pub(super) fn notify(
     call: &mut Call<'_>,
     key: &Key<'_>,

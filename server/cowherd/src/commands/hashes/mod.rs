@@ -1,13 +1,13 @@
-//! Hashes: HSET, HGET and their kin.
+//! Hash commands.
 //!
-//! | file | what |
+//! | file | what it holds |
 //! |---|---|
-//! | this one | the rows, and what sets, reads and removes fields |
-//! | `counters` | fields as numbers |
-//! | `random` | fields chosen at random |
-//! | `scan` | all fields, at once or bit by bit |
-//! | `expiry` | when fields expire |
-//! | `ttl_multi` | commands that read or set fields and their expiry |
+//! | this one | the rows, and commands that set, read and remove fields |
+//! | `counters` | HINCRBY, HINCRBYFLOAT |
+//! | `random` | HRANDFIELD |
+//! | `scan` | HGETALL, HKEYS, HVALS, HSCAN |
+//! | `expiry` | expiry of fields: HEXPIRE, HTTL, HPERSIST and others |
+//! | `ttl_multi` | HGETDEL, HGETEX, HSETEX: values and expiry of several fields |
 
 mod counters;
 mod expiry;
@@ -37,7 +37,7 @@ const READ: CommandFlags = CommandFlags::READONLY;
 const FAST_READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
 const WRITE: CommandFlags =
     CommandFlags::WRITE.with(CommandFlags::DENYOOM).with(CommandFlags::FAST);
-/// Commands that take rather than give may run without memory.
+/// For commands that free more than they allocate, and may run when memory is full.
 const TAKE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 
 const GROUP: CommandGroup = CommandGroup::Hash;
@@ -163,7 +163,7 @@ pub(super) const COMMANDS: &[Command] = &[
         ),
 ];
 
-/// When a hash is too large to be compact.
+/// The limits of the compact encoding.
 fn limits(call: &Call<'_>) -> CompactLimits {
     CompactLimits {
         entries: call.config.hash_max_listpack_entries,
@@ -171,14 +171,14 @@ fn limits(call: &Call<'_>) -> CompactLimits {
     }
 }
 
-/// The hash of argument 1, as a use that counts a hit or a miss.
+/// The hash of argument 1; counts a hit or a miss.
 #[inline]
 fn read(call: &mut Call<'_>) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(1);
     Ok(call.shards.hash_read(call.session.db, &key)?)
 }
 
-/// Sets the fields from argument 2 on; returns how many are new.
+/// Sets the fields from argument 2 on; returns the number of new fields.
 #[inline]
 fn set_pairs(call: &mut Call<'_>) -> Result<u64, ErrorReply> {
     if !call.args.len().is_multiple_of(2) {
@@ -192,7 +192,7 @@ fn set_pairs(call: &mut Call<'_>) -> Result<u64, ErrorReply> {
     Ok(added)
 }
 
-/// Tells that fields were removed, and that the key is gone if they were the last.
+/// Emits the event of removed fields, and that of the key if these were the last.
 fn notify_removal(call: &mut Call<'_>, key: &Key<'_>) {
     call.notify(EventClass::HASH, "hdel", key.bytes);
     if call.shards.peek(call.session.db, key).is_none() {

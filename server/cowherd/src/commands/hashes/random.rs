@@ -1,4 +1,4 @@
-//! Fields chosen at random: HRANDFIELD.
+//! HRANDFIELD: random fields.
 
 use std::collections::HashSet;
 
@@ -15,8 +15,8 @@ const OUT_OF_RANGE: ErrorReply = ErrorReply::new("ERR value is out of range");
 const BELOW_RANGE: ErrorReply = ErrorReply::new(
     "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
 );
-/// Fields that may be asked for with repeats: what the reply takes has to be somewhere.
-const MOST_REPEATED: u64 = 1 << 24;
+/// The largest count with repetitions, which bounds the memory of the reply.
+const MAX_REPEATED: u64 = 1 << 24;
 
 type Pair<'s> = (Value<'s>, Value<'s>);
 
@@ -44,7 +44,7 @@ pub(super) fn hrandfield(call: &mut Call<'_>) -> CommandResult {
         different(call, &entry, count.unsigned_abs(), with_values);
         return Ok(());
     }
-    if count.unsigned_abs() > MOST_REPEATED {
+    if count.unsigned_abs() > MAX_REPEATED {
         return Err(OUT_OF_RANGE);
     }
     repeated(call, &entry, usize::try_from(count.unsigned_abs()).unwrap_or(0), with_values);
@@ -70,7 +70,7 @@ fn one(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Appends the fields, and their values if they are asked for.
+/// Replies the fields, and their values if requested.
 fn show<'s>(
     reply: &mut ReplyWriter,
     pairs: impl ExactSizeIterator<Item = Pair<'s>>,
@@ -90,7 +90,7 @@ fn show<'s>(
     }
 }
 
-/// Replies `count` fields, the same one perhaps more than once.
+/// Replies `count` random fields, with repetitions.
 fn repeated(call: &mut Call<'_>, entry: &Entry, count: usize, with_values: bool) {
     let mut pairs = Vec::with_capacity(count);
     while pairs.len() < count
@@ -108,19 +108,19 @@ fn repeated(call: &mut Call<'_>, entry: &Entry, count: usize, with_values: bool)
     show(call.reply, pairs.into_iter(), with_values);
 }
 
-/// Replies `count` different fields, or all if there are not so many.
+/// Replies `count` distinct random fields, or all if there are fewer.
 fn different(call: &mut Call<'_>, entry: &Entry, count: u64, with_values: bool) {
-    /// With fewer than one field in so many wanted, choosing is quicker than listing all.
-    const FEW: u64 = 4;
+    /// Up to this fraction of the fields, rejection sampling is faster than listing all.
+    const SAMPLED_FRACTION: u64 = 4;
     let len = call.shards.hash_len(entry);
-    if count < len / FEW {
+    if count < len / SAMPLED_FRACTION {
         let mut seen = HashSet::new();
         let mut pairs = Vec::new();
-        // Each try finds a new one with three chances in four, or more.
+        // Each draw is new with a probability of at least three quarters.
         while (pairs.len() as u64) < count
             && let Some((field, value)) = call.shards.hash_random(entry, random)
         {
-            if seen.insert(place(field)) {
+            if seen.insert(field_address(field)) {
                 pairs.push((field, value));
             }
         }
@@ -141,8 +141,8 @@ fn different(call: &mut Call<'_>, entry: &Entry, count: u64, with_values: bool) 
     show(call.reply, all.into_iter(), with_values);
 }
 
-/// Where a field of a large hash stands, which tells it from the others.
-fn place(field: Value<'_>) -> usize {
+/// The address of a field of a large hash, which identifies the field.
+fn field_address(field: Value<'_>) -> usize {
     match field {
         Value::Bytes(bytes) => bytes.as_ptr().addr(),
         Value::Int(_) => 0,

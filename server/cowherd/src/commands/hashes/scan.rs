@@ -1,4 +1,4 @@
-//! All fields, at once or bit by bit: HGETALL, HKEYS, HVALS, HSCAN.
+//! Iteration over all fields: HGETALL, HKEYS, HVALS, HSCAN.
 
 use crate::commands::call::Call;
 use crate::commands::elements::{ScanOptions, bulk, scan_cursor, scan_head};
@@ -73,7 +73,7 @@ pub(super) fn hscan(call: &mut Call<'_>) -> CommandResult {
         }
     });
     call.reply.set_array_len(array, len);
-    // The cursor comes first and is known last.
+    // The cursor precedes the elements, but is known only after the scan.
     let end = call.reply.len();
     scan_head(call.reply, next);
     let head = call.reply.len() - end;

@@ -1,4 +1,4 @@
-//! Commands that read or set fields and their expiry in one: HGETDEL, HGETEX, HSETEX.
+//! Commands on the values and the expiry of several fields: HGETDEL, HGETEX, HSETEX.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
@@ -6,7 +6,7 @@ use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::keyspace::{ExpireRule, Expiry};
 use cowherd_resp::parse_i64;
 
-use super::expiry::{fields_at, moment, notify};
+use super::expiry::{expiry_time, fields_at, notify};
 use super::{limits, notify_removal, show};
 
 const ONE_CONDITION: ErrorReply =
@@ -19,7 +19,7 @@ pub(super) fn hgetdel(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let entry = call.shards.hash(db, &key)?;
     let fields = fields_at(call, 2)?;
-    // The same field may stand twice, and is there once only.
+    // A repeated field is missing from its second occurrence on.
     call.reply.array(fields.len());
     for (i, field) in fields.iter().enumerate() {
         let is_taken = fields.iter().take(i).any(|taken| taken == field);
@@ -33,8 +33,8 @@ pub(super) fn hgetdel(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The moment that the option at argument `i` names with the argument behind it, if it is one.
-fn time(call: &Call<'_>, i: usize) -> Option<Result<i64, ErrorReply>> {
+/// The expiry time of the option at argument `i`; `None` if that is no option of a time.
+fn time_option(call: &Call<'_>, i: usize) -> Option<Result<i64, ErrorReply>> {
     let (unit, base) = match () {
         () if call.is(i, "ex") => (1000, call.now),
         () if call.is(i, "px") => (1, call.now),
@@ -42,13 +42,13 @@ fn time(call: &Call<'_>, i: usize) -> Option<Result<i64, ErrorReply>> {
         () if call.is(i, "pxat") => (1, 0),
         () => return None,
     };
-    Some(moment(call, i + 1, unit, base))
+    Some(expiry_time(call, i + 1, unit, base))
 }
 
 pub(super) fn hgetex(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let entry = call.shards.hash(db, &key)?;
-    let (expiry, first) = match time(call, 2) {
+    let (expiry, first) = match time_option(call, 2) {
         Some(at) => (Expiry::At(at?), 4),
         None if call.is(2, "persist") => (Expiry::None, 3),
         None => (Expiry::Keep, 2),
@@ -74,18 +74,17 @@ pub(super) fn hgetex(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// What HSETEX was told.
-struct Options {
-    /// Only if none of the fields is there, or only if all are.
-    if_there: Option<bool>,
+struct HsetexOptions {
+    /// FXX: all fields must exist (`true`); FNX: none may exist (`false`).
+    require_present: Option<bool>,
     expiry: Option<Expiry>,
-    /// The first field.
+    /// The argument of the first field.
     first: usize,
 }
 
-impl Options {
+impl HsetexOptions {
     fn parse(call: &Call<'_>) -> Result<Self, ErrorReply> {
-        let mut options = Self { if_there: None, expiry: None, first: 0 };
+        let mut options = Self { require_present: None, expiry: None, first: 0 };
         let mut i = 2;
         while i < call.args.len() {
             if call.is(i, "fields") {
@@ -94,13 +93,13 @@ impl Options {
             }
             if call.is(i, "fnx") || call.is(i, "fxx") {
                 let wanted = call.is(i, "fxx");
-                if options.if_there.replace(wanted).is_some_and(|other| other != wanted) {
+                if options.require_present.replace(wanted).is_some_and(|other| other != wanted) {
                     return Err(ONE_CONDITION);
                 }
                 i += 1;
                 continue;
             }
-            let (expiry, len) = match time(call, i) {
+            let (expiry, len) = match time_option(call, i) {
                 Some(_) if call.args.len() == i + 1 => return Err(call.row.wrong_arity()),
                 Some(at) if options.expiry.is_none() => (Expiry::At(at?), 2),
                 Some(_) => (Expiry::None, 2),
@@ -118,7 +117,7 @@ impl Options {
         Err(call.row.wrong_arity())
     }
 
-    /// Checks that there are as many pairs as argument `i` says.
+    /// Checks that the number of pairs equals argument `i`.
     fn check_number(self, call: &Call<'_>, i: usize) -> Result<Self, ErrorReply> {
         let number = call.args.get(i).and_then(parse_i64).filter(|number| *number > 0);
         let number = usize::try_from(number.ok_or(BAD_NUMBER)?).map_err(|_| BAD_NUMBER)?;
@@ -131,17 +130,18 @@ impl Options {
 }
 
 pub(super) fn hsetex(call: &mut Call<'_>) -> CommandResult {
-    let options = Options::parse(call)?;
+    let options = HsetexOptions::parse(call)?;
     let (db, key, args, limits) = (call.session.db, call.key(1), call.args, limits(call));
     let old = call.shards.hash(db, &key)?;
     let pairs = (options.first..args.len()).step_by(2).map(|i| (args.at(i), args.at(i + 1)));
     let mut names = pairs.clone().map(|(name, _)| name);
     let is_there =
         |name: &[u8]| old.as_ref().is_some_and(|old| call.shards.hash_get(old, name).is_some());
-    let may = options.if_there.is_none_or(|wanted| names.all(|name| is_there(name) == wanted));
+    let may =
+        options.require_present.is_none_or(|wanted| names.all(|name| is_there(name) == wanted));
     if may {
         match options.expiry.unwrap_or(Expiry::None) {
-            // They would be gone at once.
+            // The fields would expire at once.
             Expiry::At(at) if at <= call.now => {
                 if let Some(old) = old {
                     let names = pairs.map(|(name, _)| name);

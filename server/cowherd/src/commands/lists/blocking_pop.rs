@@ -1,4 +1,4 @@
-//! Popping from the first of several lists that has something, at once or as soon as one has.
+//! Pops from the first nonempty list of several, some of which block: BLPOP, BRPOP, LMPOP, BLMPOP.
 
 use crate::clients::{TimeoutReply, WakeCondition};
 use crate::commands::call::Call;
@@ -32,8 +32,8 @@ fn pop_or_wait(call: &mut Call<'_>, end: ListEnd) -> CommandResult {
     call.wait((1..last).collect(), CONDITION, timeout, TimeoutReply::NullArray)
 }
 
-/// Replies the key of argument `i` and elements of it; tells whether there is a list.
-fn take(call: &mut Call<'_>, i: usize, asked: &MultiPop<ListEnd>) -> Result<bool, ErrorReply> {
+/// Pops from the list of argument `i` and replies key and elements; returns whether the list exists.
+fn pop_from(call: &mut Call<'_>, i: usize, asked: &MultiPop<ListEnd>) -> Result<bool, ErrorReply> {
     let key = call.key(i);
     let Some(entry) = list(call, &key)? else { return Ok(false) };
     call.reply.array(2);
@@ -43,9 +43,9 @@ fn take(call: &mut Call<'_>, i: usize, asked: &MultiPop<ListEnd>) -> Result<bool
 }
 
 pub(super) fn lmpop(call: &mut Call<'_>) -> CommandResult {
-    multi_pop::take(call, end, take)
+    multi_pop::take(call, end, pop_from)
 }
 
 pub(super) fn blmpop(call: &mut Call<'_>) -> CommandResult {
-    multi_pop::take_or_wait(call, end, take, CONDITION)
+    multi_pop::take_or_wait(call, end, pop_from, CONDITION)
 }

@@ -1,12 +1,12 @@
-//! Lists: LPUSH, LPOP, LRANGE and their kin.
+//! List commands.
 //!
-//! | file | what |
+//! | file | what it holds |
 //! |---|---|
-//! | this one | the rows; pushing and popping |
-//! | `range` | reading, replacing, inserting and removing elements within |
+//! | this one | the rows; LPUSH, LPOP and their variants |
+//! | `range` | commands on elements by index or value: LRANGE, LSET, LINSERT, LREM and others |
 //! | `position` | LPOS |
-//! | `moving` | from one list to another |
-//! | `blocking_pop` | popping from the first of several lists that has something |
+//! | `moving` | LMOVE, RPOPLPUSH and their blocking variants |
+//! | `blocking_pop` | pops from the first nonempty list: BLPOP, BRPOP, LMPOP, BLMPOP |
 
 mod blocking_pop;
 mod moving;
@@ -33,7 +33,7 @@ const READ: CommandFlags = CommandFlags::READONLY;
 const FAST_READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
 const WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::DENYOOM);
 const PUSH: CommandFlags = WRITE.with(CommandFlags::FAST);
-/// Commands that take rather than give may run without memory.
+/// For commands that free more than they allocate, and may run when memory is full.
 const TAKE: CommandFlags = CommandFlags::WRITE;
 const FAST_TAKE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 const WAIT: CommandFlags = CommandFlags::WRITE.with(CommandFlags::BLOCKING);
@@ -42,11 +42,9 @@ const WAIT_MOVE: CommandFlags = WAIT_TAKE.with(CommandFlags::DENYOOM);
 
 const ONE: KeyPositions = KeyPositions::ONE;
 const TWO: KeyPositions = KeyPositions::TWO;
-/// All arguments but the last.
-const ALL_BUT_LAST: KeyPositions = KeyPositions::spread(1, -2, 1);
-/// As many as argument 1 or 2 says, behind it.
+const ALL_BUT_LAST: KeyPositions = KeyPositions::ALL_BUT_LAST;
 const COUNTED: KeyPositions = KeyPositions::COUNTED;
-const COUNTED_SECOND: KeyPositions = KeyPositions { count: 2, ..KeyPositions::NONE };
+const COUNTED_SECOND: KeyPositions = KeyPositions::COUNTED_SECOND;
 
 const GROUP: CommandGroup = CommandGroup::List;
 
@@ -147,26 +145,26 @@ pub(super) const COMMANDS: &[Command] = &[
 
 const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
 
-/// When a list is no listpack any more.
+/// The limits of the compact encoding.
 #[inline]
 pub(super) fn limits(call: &Call<'_>) -> ListLimits {
     ListLimits::new(call.config.list_max_listpack_size)
 }
 
-/// The list of a key, to be changed.
+/// The list of a key, for a command that changes it.
 #[inline]
 fn list(call: &mut Call<'_>, key: &Key<'_>) -> Result<Option<Entry>, ErrorReply> {
     Ok(call.shards.lookup_kind(call.session.db, key, ValueKind::List)?)
 }
 
-/// The list of argument 1, to be read.
+/// The list of argument 1; counts a hit or a miss.
 #[inline]
 fn read(call: &mut Call<'_>) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(1);
     Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::List)?)
 }
 
-/// Argument `i` as an end: LEFT or RIGHT.
+/// The end that argument `i` names, LEFT or RIGHT.
 fn end(call: &Call<'_>, i: usize) -> Result<ListEnd, ErrorReply> {
     match () {
         () if call.is(i, "left") => Ok(ListEnd::Front),
@@ -205,12 +203,12 @@ fn rpushx(call: &mut Call<'_>) -> CommandResult {
     push(call, ListEnd::Back, false)
 }
 
-/// Adds the arguments from 2 on; `is_new_made`: also to a list that is not there.
+/// Pushes the arguments from 2 on. `creates`: a missing list is created.
 #[inline]
-fn push(call: &mut Call<'_>, end: ListEnd, is_new_made: bool) -> CommandResult {
+fn push(call: &mut Call<'_>, end: ListEnd, creates: bool) -> CommandResult {
     let (db, key, limits) = (call.session.db, call.key(1), limits(call));
     let entry = list(call, &key)?;
-    if entry.is_none() && !is_new_made {
+    if entry.is_none() && !creates {
         call.reply.integer(0);
         return Ok(());
     }
@@ -249,7 +247,7 @@ fn pop(call: &mut Call<'_>, end: ListEnd) -> CommandResult {
     Ok(())
 }
 
-/// Replies the element at an end, and removes it.
+/// Pops one element and replies it.
 fn pop_one(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, end: ListEnd) -> CommandResult {
     match call.shards.list_end(entry, end) {
         Some(element) => bulk(call.reply, element),
@@ -258,7 +256,7 @@ fn pop_one(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, end: ListEnd) -> C
     drop_end(call, key, entry, end, 1)
 }
 
-/// Replies up to `count` elements from an end, and removes them.
+/// Pops up to `count` elements and replies them.
 fn pop_some(
     call: &mut Call<'_>,
     key: &Key<'_>,
@@ -272,7 +270,7 @@ fn pop_some(
     drop_end(call, key, entry, end, count)
 }
 
-/// Removes elements from an end.
+/// Removes elements from an end; emits the events.
 #[inline]
 fn drop_end(
     call: &mut Call<'_>,

@@ -1,4 +1,4 @@
-//! From one list to another, or from one end of a list to the other.
+//! Moves of an element from one list to another, or between the ends of a list.
 
 use crate::clients::BlockingMode;
 use crate::clients::EventClass;
@@ -9,7 +9,7 @@ use crate::keyspace::{ListEnd, ValueKind};
 
 use super::{drop_end, end, limits, list, push_event};
 
-/// From which end to which.
+/// The ends to pop from and to push to.
 type Ends = (ListEnd, ListEnd);
 
 const RIGHT_TO_LEFT: Ends = (ListEnd::Back, ListEnd::Front);
@@ -45,7 +45,7 @@ fn move_or_wait(call: &mut Call<'_>, ends: Ends, timeout: usize) -> CommandResul
         return Ok(());
     }
     if call.blocking_mode == BlockingMode::Denied {
-        // Who waits in vain is told so by another reply.
+        // The reply of a timeout would be a null array.
         call.reply.null();
         return Ok(());
     }
@@ -53,8 +53,8 @@ fn move_or_wait(call: &mut Call<'_>, ends: Ends, timeout: usize) -> CommandResul
     call.wait(vec![1], condition, timeout, TimeoutReply::NullArray)
 }
 
-/// Moves an element from the list of argument 1 to that of argument 2, and replies it; tells
-/// whether there was one.
+/// Moves an element from the list of argument 1 to that of argument 2, and replies the element;
+/// returns whether there was one.
 fn move_element(call: &mut Call<'_>, (from, to): Ends) -> Result<bool, ErrorReply> {
     let (db, limits) = (call.session.db, limits(call));
     let (source, target) = (call.key(1), call.key(2));
@@ -66,17 +66,17 @@ fn move_element(call: &mut Call<'_>, (from, to): Ends) -> Result<bool, ErrorRepl
     let one = [&element[..]];
     call.shards.list_push(db, &target, old.as_ref(), to, one.into_iter(), &limits)?;
     call.notify(EventClass::LIST, push_event(to), target.bytes);
-    // The push may have moved the entry. What is pushed to the end that the element is to go from
-    // equals it, so that it does not matter which of the two goes.
+    // The push may have moved the entry. If source and target are the same end of one list, the
+    // pushed element equals the one to pop, so that popping either gives the same list.
     let taken = match list(call, &source)? {
         Some(entry) => drop_end(call, &source, &entry, from, 1),
         None => Ok(()),
     };
-    if let Err(failure) = taken {
+    if let Err(error) = taken {
         if let Some(entry) = list(call, &target)? {
             call.shards.list_pop(db, &target, &entry, to, 1, &limits)?;
         }
-        return Err(failure);
+        return Err(error);
     }
     call.reply.bulk(&element);
     Ok(true)

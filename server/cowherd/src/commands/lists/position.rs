@@ -1,4 +1,4 @@
-//! LPOS: the numbers of elements that equal a value.
+//! LPOS: the indexes of elements that equal a value.
 
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
@@ -17,22 +17,22 @@ const BAD_RANK: ErrorReply = ErrorReply::new(
 const NEGATIVE_COUNT: ErrorReply = ErrorReply::new("ERR COUNT can't be negative");
 const NEGATIVE_MAXLEN: ErrorReply = ErrorReply::new("ERR MAXLEN can't be negative");
 
-struct Options {
-    /// The first match that counts, from 1.
+struct LposOptions {
+    /// The number of the first reported match, from 1.
     rank: u64,
     end: ListEnd,
-    /// How many matches are wanted, and as an array.
+    /// The number of matches to reply as an array; `None`: one match, not in an array.
     count: Option<u64>,
-    /// Elements to look at.
-    most: u64,
+    /// The number of elements to compare.
+    max_len: u64,
 }
 
-impl Options {
+impl LposOptions {
     fn parse(call: &Call<'_>) -> Result<Self, ErrorReply> {
-        let mut options = Self { rank: 1, end: ListEnd::Front, count: None, most: u64::MAX };
-        let number = |i: usize, failure: ErrorReply| -> Result<u64, ErrorReply> {
+        let mut options = Self { rank: 1, end: ListEnd::Front, count: None, max_len: u64::MAX };
+        let number = |i: usize, error: ErrorReply| -> Result<u64, ErrorReply> {
             let number = parse_i64(call.args.at(i)).and_then(|number| u64::try_from(number).ok());
-            let number = number.ok_or(failure)?;
+            let number = number.ok_or(error)?;
             Ok(if number == 0 { u64::MAX } else { number })
         };
         for i in (3..call.args.len()).step_by(2) {
@@ -50,7 +50,7 @@ impl Options {
             } else if call.is(i, "count") {
                 options.count = Some(number(i + 1, NEGATIVE_COUNT)?);
             } else if call.is(i, "maxlen") {
-                options.most = number(i + 1, NEGATIVE_MAXLEN)?;
+                options.max_len = number(i + 1, NEGATIVE_MAXLEN)?;
             } else {
                 return Err(ErrorReply::SYNTAX);
             }
@@ -60,11 +60,11 @@ impl Options {
 }
 
 pub(super) fn lpos(call: &mut Call<'_>) -> CommandResult {
-    let Options { rank, end, count, most } = Options::parse(call)?;
+    let LposOptions { rank, end, count, max_len } = LposOptions::parse(call)?;
     let wanted = count.unwrap_or(1);
     let (mut before, mut found) = (rank - 1, Vec::new());
     if let Some(entry) = read(call)? {
-        call.shards.list_find(&entry, call.args.at(2), end, most, |index| {
+        call.shards.list_find(&entry, call.args.at(2), end, max_len, |index| {
             if before > 0 {
                 before -= 1;
                 return true;

@@ -1,4 +1,4 @@
-//! Reading, replacing, inserting and removing elements within a list.
+//! Commands on elements by index or value: LINDEX, LRANGE, LSET, LINSERT, LREM, LTRIM, and LLEN.
 
 use std::ops::RangeInclusive;
 
@@ -15,15 +15,15 @@ const NO_COUNT: ErrorReply = ErrorReply::new(
     "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
 );
 
-/// What there is of a range as clients give it: both ends included, below zero counted from the
-/// back.
+/// The part of a range that exists in a list of `len` elements. Both ends are included, and negative
+/// ones count from the back.
 fn within(start: i64, end: i64, len: u64) -> Option<RangeInclusive<u64>> {
-    let place = |at: i64| match at {
+    let from_front = |at: i64| match at {
         0.. => Some(at.unsigned_abs()),
         back => len.checked_sub(back.unsigned_abs()),
     };
-    let start = place(start).unwrap_or(0);
-    let end = place(end)?.min(len.checked_sub(1)?);
+    let start = from_front(start).unwrap_or(0);
+    let end = from_front(end)?.min(len.checked_sub(1)?);
     (start <= end).then_some(start..=end)
 }
 
@@ -33,8 +33,8 @@ pub(super) fn llen(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The number that argument 2 names, counted from the front.
-fn place(call: &Call<'_>, entry: &Entry) -> Result<Option<u64>, ErrorReply> {
+/// The index in argument 2, counted from the front; `None` before the first element.
+fn list_index(call: &Call<'_>, entry: &Entry) -> Result<Option<u64>, ErrorReply> {
     let at = call.integer(2)?;
     Ok(match u64::try_from(at) {
         Ok(at) => Some(at),
@@ -47,7 +47,7 @@ pub(super) fn lindex(call: &mut Call<'_>) -> CommandResult {
         call.reply.null();
         return Ok(());
     };
-    let at = place(call, &entry)?;
+    let at = list_index(call, &entry)?;
     match at.and_then(|at| call.shards.list_get(&entry, at)) {
         Some(element) => bulk(call.reply, element),
         None => call.reply.null(),
@@ -73,7 +73,7 @@ pub(super) fn lrange(call: &mut Call<'_>) -> CommandResult {
 pub(super) fn lset(call: &mut Call<'_>) -> CommandResult {
     let (db, key, limits) = (call.session.db, call.key(1), limits(call));
     let Some(entry) = list(call, &key)? else { return Err(ErrorReply::NO_KEY) };
-    let at = place(call, &entry)?.ok_or(OUT_OF_RANGE)?;
+    let at = list_index(call, &entry)?.ok_or(OUT_OF_RANGE)?;
     if !call.shards.list_set(db, &key, &entry, at, call.args.at(3), &limits)? {
         return Err(OUT_OF_RANGE);
     }

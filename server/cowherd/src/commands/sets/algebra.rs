@@ -18,54 +18,54 @@ const TOO_MANY_KEYS: ErrorReply =
 const NEGATIVE_LIMIT: ErrorReply = ErrorReply::new("ERR LIMIT can't be negative");
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Operation {
+enum SetOperation {
     Inter,
     Union,
     Diff,
 }
 
-/// The sets of some keys; none for a key that is not there.
+/// The sets of some keys; `None` for a missing key.
 fn sources(call: &mut Call<'_>, keys: Range<usize>) -> Result<Vec<Option<Entry>>, ErrorReply> {
     keys.map(|i| read(call, i)).collect()
 }
 
-/// Hands each member of the result to `each`, once.
+/// Calls `each` once with each member of the result.
 fn compute<'s>(
     shards: &'s Shards<'_>,
-    operation: Operation,
+    operation: SetOperation,
     sets: &[Option<Entry>],
     each: impl FnMut(Value<'s>),
 ) {
     match operation {
-        Operation::Inter => intersect(shards, sets, usize::MAX, each),
-        Operation::Union => unite(shards, sets, each),
-        Operation::Diff => subtract(shards, sets, each),
+        SetOperation::Inter => intersect(shards, sets, usize::MAX, each),
+        SetOperation::Union => unite(shards, sets, each),
+        SetOperation::Diff => subtract(shards, sets, each),
     }
 }
 
-/// Hands what is in all sets to `each`, until there were `most`.
+/// Calls `each` with at most `max` of the members that are in all sets.
 fn intersect<'s>(
     shards: &'s Shards<'_>,
     sets: &[Option<Entry>],
-    most: usize,
+    max: usize,
     mut each: impl FnMut(Value<'s>),
 ) {
-    /// Members that are looked at before it is asked whether there are enough.
+    /// Members that are tested before the next check of the limit.
     const STEP: usize = 64;
     let Some(mut sets) = sets.iter().copied().collect::<Option<Vec<Entry>>>() else { return };
-    // The smallest is walked through.
+    // Iterates over the smallest set.
     sets.sort_by_key(|set| shards.set_len(set));
     let Some((first, others)) = sets.split_first() else { return };
-    let step = if most == usize::MAX { usize::MAX } else { STEP };
+    let step = if max == usize::MAX { usize::MAX } else { STEP };
     let (mut cursor, mut found) = (0, 0);
     loop {
         cursor = shards.set_scan(first, cursor, step, |member| {
-            if found < most && others.iter().all(|set| shards.set_has_value(set, member)) {
+            if found < max && others.iter().all(|set| shards.set_has_value(set, member)) {
                 found += 1;
                 each(member);
             }
         });
-        if cursor == 0 || found >= most {
+        if cursor == 0 || found >= max {
             return;
         }
     }
@@ -91,9 +91,9 @@ fn subtract<'s>(shards: &'s Shards<'_>, sets: &[Option<Entry>], mut each: impl F
     let mut others: Vec<&Entry> = others.iter().flatten().collect();
     let len = |set: &Entry| shards.set_len(set);
     let total: u64 = others.iter().map(|set| len(set)).sum();
-    // To look each member up in each set, or to gather all that is in those.
+    // Either looks up each member in each other set, or collects the members of the other sets.
     if len(first).saturating_mul(others.len() as u64) / 2 <= total {
-        // A large set is the likeliest to have a member.
+        // The largest set is the likeliest to contain a member.
         others.sort_by_key(|set| std::cmp::Reverse(len(set)));
         return shards.set_each(first, |member| {
             if !others.iter().any(|set| shards.set_has_value(set, member)) {
@@ -114,7 +114,7 @@ fn subtract<'s>(shards: &'s Shards<'_>, sets: &[Option<Entry>], mut each: impl F
     });
 }
 
-fn show(call: &mut Call<'_>, operation: Operation) -> CommandResult {
+fn show(call: &mut Call<'_>, operation: SetOperation) -> CommandResult {
     let sets = sources(call, 1..call.args.len())?;
     let (list, mut count) = (call.reply.deferred_array(), 0);
     compute(&call.shards, operation, &sets, |member| {
@@ -125,7 +125,7 @@ fn show(call: &mut Call<'_>, operation: Operation) -> CommandResult {
     Ok(())
 }
 
-fn store(call: &mut Call<'_>, operation: Operation, event: &'static str) -> CommandResult {
+fn store(call: &mut Call<'_>, operation: SetOperation, event: &'static str) -> CommandResult {
     let sets = sources(call, 2..call.args.len())?;
     let mut members = MemberList::default();
     compute(&call.shards, operation, &sets, |member| members.push(member));
@@ -141,27 +141,27 @@ fn store(call: &mut Call<'_>, operation: Operation, event: &'static str) -> Comm
 }
 
 pub(super) fn sinter(call: &mut Call<'_>) -> CommandResult {
-    show(call, Operation::Inter)
+    show(call, SetOperation::Inter)
 }
 
 pub(super) fn sunion(call: &mut Call<'_>) -> CommandResult {
-    show(call, Operation::Union)
+    show(call, SetOperation::Union)
 }
 
 pub(super) fn sdiff(call: &mut Call<'_>) -> CommandResult {
-    show(call, Operation::Diff)
+    show(call, SetOperation::Diff)
 }
 
 pub(super) fn sinterstore(call: &mut Call<'_>) -> CommandResult {
-    store(call, Operation::Inter, "sinterstore")
+    store(call, SetOperation::Inter, "sinterstore")
 }
 
 pub(super) fn sunionstore(call: &mut Call<'_>) -> CommandResult {
-    store(call, Operation::Union, "sunionstore")
+    store(call, SetOperation::Union, "sunionstore")
 }
 
 pub(super) fn sdiffstore(call: &mut Call<'_>) -> CommandResult {
-    store(call, Operation::Diff, "sdiffstore")
+    store(call, SetOperation::Diff, "sdiffstore")
 }
 
 pub(super) fn sintercard(call: &mut Call<'_>) -> CommandResult {
@@ -170,17 +170,17 @@ pub(super) fn sintercard(call: &mut Call<'_>) -> CommandResult {
     if count > call.args.len() - 2 {
         return Err(TOO_MANY_KEYS);
     }
-    let (mut most, mut i) = (usize::MAX, 2 + count);
+    let (mut max, mut i) = (usize::MAX, 2 + count);
     while i < call.args.len() {
         let value = call.args.get(i + 1).filter(|_| call.is(i, "limit"));
         let limit = parse_i64(value.ok_or(ErrorReply::SYNTAX)?);
         let limit = limit.and_then(|limit| usize::try_from(limit).ok()).ok_or(NEGATIVE_LIMIT)?;
-        most = if limit == 0 { usize::MAX } else { limit };
+        max = if limit == 0 { usize::MAX } else { limit };
         i += 2;
     }
     let sets = sources(call, 2..2 + count)?;
     let mut found = 0;
-    intersect(&call.shards, &sets, most, |_| found += 1);
+    intersect(&call.shards, &sets, max, |_| found += 1);
     call.reply.integer(found);
     Ok(())
 }

@@ -1,9 +1,9 @@
-//! Sets: SADD, SMEMBERS and their kin.
+//! Set commands.
 //!
-//! | file | what |
+//! | file | what it holds |
 //! |---|---|
-//! | this one | the rows, and what adds, finds, lists and removes members |
-//! | `random` | members chosen at random |
+//! | this one | the rows, and commands that add, find, list and remove members |
+//! | `random` | SPOP, SRANDMEMBER |
 //! | `algebra` | intersections, unions and differences |
 
 mod algebra;
@@ -27,7 +27,7 @@ const READ: CommandFlags = CommandFlags::READONLY;
 const FAST_READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
 const WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::DENYOOM);
 const FAST_WRITE: CommandFlags = WRITE.with(CommandFlags::FAST);
-/// Commands that take rather than give may run without memory.
+/// For commands that free more than they allocate, and may run when memory is full.
 const TAKE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 const ONE: KeyPositions = KeyPositions::ONE;
 const TWO: KeyPositions = KeyPositions::TWO;
@@ -118,7 +118,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .syntax("destination:key key..."),
 ];
 
-/// When a set is too large to be compact.
+/// The limits of the compact encodings.
 const fn limits(call: &Call<'_>) -> SetLimits {
     SetLimits {
         ints: call.config.set_max_intset_entries,
@@ -129,7 +129,7 @@ const fn limits(call: &Call<'_>) -> SetLimits {
     }
 }
 
-/// The set of argument `i`, as a use that counts a hit or a miss.
+/// The set of argument `i`; counts a hit or a miss.
 #[inline]
 fn read(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
@@ -182,7 +182,7 @@ fn smove(call: &mut Call<'_>) -> CommandResult {
     }
     let (limits, member) = (limits(call), std::iter::once(member));
     let added = call.shards.set_add(db, &to, target.as_ref(), member.clone(), &limits)?;
-    // Adding the new key may have moved the old one's slot.
+    // Creating the destination may have moved the slot of the source.
     let source = call.shards.set_of(db, &from)?.unwrap_or(source);
     let removed = call.shards.set_remove(db, &from, &source, member.clone());
     let (_, gone) = match removed {

@@ -1,4 +1,4 @@
-//! Members chosen at random: SPOP, SRANDMEMBER.
+//! SPOP and SRANDMEMBER: random members.
 
 use std::collections::HashSet;
 
@@ -17,8 +17,8 @@ const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, mus
 const BELOW_RANGE: ErrorReply = ErrorReply::new(
     "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
 );
-/// Members that may be asked for with repeats: what the reply takes has to be somewhere.
-const MOST_REPEATED: u64 = 1 << 24;
+/// The largest count with repetitions, which bounds the memory of the reply.
+const MAX_REPEATED: u64 = 1 << 24;
 
 pub(super) fn spop(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
@@ -74,7 +74,7 @@ pub(super) fn srandmember(call: &mut Call<'_>) -> CommandResult {
         return Ok(());
     };
     let members = match count {
-        ..0 if count.unsigned_abs() > MOST_REPEATED => return Err(OUT_OF_RANGE),
+        ..0 if count.unsigned_abs() > MAX_REPEATED => return Err(OUT_OF_RANGE),
         ..0 => repeated(&call.shards, &entry, usize::try_from(count.unsigned_abs()).unwrap_or(0)),
         _ => different(&call.shards, &entry, count.unsigned_abs()),
     };
@@ -89,7 +89,7 @@ fn all<'s>(shards: &'s Shards<'_>, entry: &Entry) -> Vec<Value<'s>> {
     all
 }
 
-/// So many members, the same one perhaps more than once.
+/// `count` random members, with repetitions.
 fn repeated<'s>(shards: &'s Shards<'_>, entry: &Entry, count: usize) -> Vec<Value<'s>> {
     if shards.set_is_large(entry) {
         return (0..count).map(|_| shards.set_random(entry, random)).collect();
@@ -98,12 +98,12 @@ fn repeated<'s>(shards: &'s Shards<'_>, entry: &Entry, count: usize) -> Vec<Valu
     (0..count).map(|_| all[below(all.len())]).collect()
 }
 
-/// So many different members, or all if there are not so many.
+/// `count` distinct random members, or all if there are fewer.
 fn different<'s>(shards: &'s Shards<'_>, entry: &Entry, count: u64) -> Vec<Value<'s>> {
-    /// With fewer than one member in so many wanted, choosing is quicker than listing all.
-    const FEW: u64 = 4;
-    if shards.set_is_large(entry) && count < shards.set_len(entry) / FEW {
-        // Each try finds a new one with three chances in four, or more.
+    /// Up to this fraction of the members, rejection sampling is faster than listing all.
+    const SAMPLED_FRACTION: u64 = 4;
+    if shards.set_is_large(entry) && count < shards.set_len(entry) / SAMPLED_FRACTION {
+        // Each draw is new with a probability of at least three quarters.
         let (mut seen, mut members) = (HashSet::new(), Vec::new());
         while (members.len() as u64) < count {
             let member = shards.set_random(entry, random);

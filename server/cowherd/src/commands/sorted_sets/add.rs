@@ -1,4 +1,4 @@
-//! Adding members and changing scores.
+//! ZADD and ZINCRBY.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
@@ -16,9 +16,9 @@ const ONE_PAIR: ErrorReply =
     ErrorReply::new("ERR INCR option supports a single increment-element pair");
 const NOT_A_NUMBER: ErrorReply = ErrorReply::new("ERR resulting score is not a number (NaN)");
 
-/// What ZADD was told.
+/// The options of ZADD.
 #[derive(Clone, Copy, Default)]
-struct Rules {
+struct AddRules {
     nx: bool,
     xx: bool,
     gt: bool,
@@ -27,18 +27,18 @@ struct Rules {
     adds: bool,
 }
 
-/// What the rules make of a member.
+/// The effect of the options on a member.
 #[derive(Clone, Copy)]
-enum Outcome {
-    /// It gets this score, which may be the one that it has.
+enum AddOutcome {
+    /// The member gets this score, which may equal the old one.
     Score(f64),
-    /// It stays as it is.
+    /// The member does not change.
     Refused,
     /// The sum is not a number.
     NotANumber,
 }
 
-impl Outcome {
+impl AddOutcome {
     const fn score(self) -> Option<f64> {
         match self {
             Self::Score(score) => Some(score),
@@ -47,8 +47,8 @@ impl Outcome {
     }
 }
 
-impl Rules {
-    /// Reads options from argument 2 on; returns where the pairs begin.
+impl AddRules {
+    /// The options from argument 2 on, and the argument of the first pair.
     fn parse(call: &Call<'_>) -> (Self, usize) {
         let mut rules = Self::default();
         let mut i = 2;
@@ -68,26 +68,26 @@ impl Rules {
         (rules, i)
     }
 
-    fn decide(&self, old: Option<f64>, score: f64) -> Outcome {
+    fn decide(&self, old: Option<f64>, score: f64) -> AddOutcome {
         let Some(old) = old else {
-            return if self.xx { Outcome::Refused } else { Outcome::Score(score) };
+            return if self.xx { AddOutcome::Refused } else { AddOutcome::Score(score) };
         };
         if self.nx {
-            return Outcome::Refused;
+            return AddOutcome::Refused;
         }
         let score = if self.adds { old + score } else { score };
         if score.is_nan() {
-            return Outcome::NotANumber;
+            return AddOutcome::NotANumber;
         }
         if self.gt && score <= old || self.lt && score >= old {
-            return Outcome::Refused;
+            return AddOutcome::Refused;
         }
-        Outcome::Score(score)
+        AddOutcome::Score(score)
     }
 }
 
 pub(super) fn zadd(call: &mut Call<'_>) -> CommandResult {
-    let (rules, pairs) = Rules::parse(call);
+    let (rules, pairs) = AddRules::parse(call);
     let elements = call.args.len() - pairs;
     if elements == 0 || !elements.is_multiple_of(2) {
         return Err(ErrorReply::SYNTAX);
@@ -105,18 +105,18 @@ pub(super) fn zadd(call: &mut Call<'_>) -> CommandResult {
 }
 
 pub(super) fn zincrby(call: &mut Call<'_>) -> CommandResult {
-    put(call, Rules { adds: true, ..Rules::default() }, 2)
+    put(call, AddRules { adds: true, ..AddRules::default() }, 2)
 }
 
-/// Puts the pairs of score and member that begin at an argument.
-fn put(call: &mut Call<'_>, rules: Rules, pairs: usize) -> CommandResult {
+/// Adds the pairs of score and member from argument `pairs` on.
+fn put(call: &mut Call<'_>, rules: AddRules, pairs: usize) -> CommandResult {
     let (db, key, limits) = (call.session.db, call.key(1), limits(call));
     for i in (pairs..call.args.len()).step_by(2) {
         parse_f64(call.args.at(i)).ok_or(ErrorReply::NOT_FLOAT)?;
     }
     let entry = lookup(call, 1)?;
     if entry.is_none() && rules.xx {
-        answer(call, rules, 0, None);
+        reply(call, rules, 0, None);
         return Ok(());
     }
     if call.args.len() > pairs + 2 {
@@ -124,25 +124,25 @@ fn put(call: &mut Call<'_>, rules: Rules, pairs: usize) -> CommandResult {
     }
     let score = parse_f64(call.args.at(pairs)).ok_or(ErrorReply::NOT_FLOAT)?;
     let member = call.args.at(pairs + 1);
-    let mut outcome = Outcome::Refused;
+    let mut outcome = AddOutcome::Refused;
     let (_, put) = call.shards.put_member(db, &key, entry, member, &limits, |old| {
         outcome = rules.decide(old, score);
         outcome.score()
     })?;
-    if let Outcome::NotANumber = outcome {
+    if let AddOutcome::NotANumber = outcome {
         return Err(NOT_A_NUMBER);
     }
     if put != MemberChange::Nothing {
-        tell(call, rules);
+        notify(call, rules);
     }
     let counts = put == MemberChange::Added || rules.counts_changes && put == MemberChange::Changed;
-    answer(call, rules, i64::from(counts), outcome.score());
+    reply(call, rules, i64::from(counts), outcome.score());
     Ok(())
 }
 
 fn put_several(
     call: &mut Call<'_>,
-    rules: Rules,
+    rules: AddRules,
     pairs: usize,
     entry: Option<Entry>,
 ) -> CommandResult {
@@ -155,19 +155,19 @@ fn put_several(
     let decide = |i: usize, old| rules.decide(old, scores[i]).score();
     let (added, changed) = call.shards.put_members(db, &key, entry, &members, &limits, decide)?;
     if added + changed > 0 {
-        tell(call, rules);
+        notify(call, rules);
     }
     let counted = if rules.counts_changes { added + changed } else { added };
-    answer(call, rules, counted.cast_signed(), None);
+    reply(call, rules, counted.cast_signed(), None);
     Ok(())
 }
 
-fn tell(call: &Call<'_>, rules: Rules) {
+fn notify(call: &Call<'_>, rules: AddRules) {
     let event = if rules.adds { "zincr" } else { "zadd" };
     call.notify(EventClass::SORTED_SET, event, call.args.at(1));
 }
 
-fn answer(call: &mut Call<'_>, rules: Rules, counted: i64, result: Option<f64>) {
+fn reply(call: &mut Call<'_>, rules: AddRules, counted: i64, result: Option<f64>) {
     match result {
         _ if !rules.adds => call.reply.integer(counted),
         Some(score) => call.reply.double(score),

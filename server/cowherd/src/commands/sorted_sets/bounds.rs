@@ -1,4 +1,4 @@
-//! Ranges of ranks, scores and members, as arguments name them.
+//! Ranges of ranks, scores or members, as given in arguments.
 
 use std::ops::Range;
 
@@ -10,45 +10,46 @@ use cowherd_resp::parse_f64;
 const NO_SCORE: ErrorReply = ErrorReply::new("ERR min or max is not a float");
 const NO_MEMBER: ErrorReply = ErrorReply::new("ERR min or max not valid string range item");
 
-/// By what a range is given.
+/// The quantity in which a range is given.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum By {
+pub(super) enum RangeKind {
     Rank,
     Score,
     Member,
 }
 
-/// A range.
-pub(super) enum Bounds<'c> {
-    /// First and last rank; below zero they count from the end.
+/// The bounds of a range of members.
+pub(super) enum RankBounds<'c> {
+    /// The first and the last rank; negative ranks count from the end.
     Ranks(i64, i64),
-    /// Between two edges.
+    /// Two positions between members.
     Edges(RangeBound<'c>, RangeBound<'c>),
 }
 
-impl<'c> Bounds<'c> {
-    /// From arguments `low` and `high`.
+impl<'c> RankBounds<'c> {
+    /// The bounds in arguments `low` and `high`.
     pub(super) fn parse(
         call: &Call<'c>,
-        by: By,
+        kind: RangeKind,
         low: usize,
         high: usize,
     ) -> Result<Self, ErrorReply> {
-        Ok(match by {
-            By::Rank => Self::Ranks(call.integer(low)?, call.integer(high)?),
-            By::Score => {
+        Ok(match kind {
+            RangeKind::Rank => Self::Ranks(call.integer(low)?, call.integer(high)?),
+            RangeKind::Score => {
                 let edge = |i, is_behind| score_edge(call.args.at(i), is_behind);
                 Self::Edges(edge(low, false).ok_or(NO_SCORE)?, edge(high, true).ok_or(NO_SCORE)?)
             }
-            By::Member => {
+            RangeKind::Member => {
                 let edge = |i, is_behind| member_edge(call.args.at(i), is_behind);
                 Self::Edges(edge(low, false).ok_or(NO_MEMBER)?, edge(high, true).ok_or(NO_MEMBER)?)
             }
         })
     }
 
-    /// The ranks of the members in it. `is_down`: given ranks count from the last member on.
-    pub(super) fn ranks(&self, view: &SortedSetView<'_>, is_down: bool) -> Range<u64> {
+    /// The ranks of the members between the bounds. `reverse`: [`Self::Ranks`] counts from the last
+    /// member on.
+    pub(super) fn ranks(&self, view: &SortedSetView<'_>, reverse: bool) -> Range<u64> {
         let len = view.len();
         let range = match self {
             Self::Ranks(first, last) => {
@@ -59,7 +60,7 @@ impl<'c> Bounds<'c> {
                 let first = from_front(*first).max(0).unsigned_abs();
                 let end = u64::try_from(from_front(*last)).map_or(0, |last| last.saturating_add(1));
                 let range = first.min(len)..end.min(len);
-                if is_down && range.start < range.end {
+                if reverse && range.start < range.end {
                     len - range.end..len - range.start
                 } else {
                     range
@@ -71,19 +72,19 @@ impl<'c> Bounds<'c> {
     }
 }
 
-/// `5`, `(5` or `-inf`; the low edge is before what it names, the high one behind it, and the
-/// other way round if it is left out.
+/// `5`, `(5` or `-inf`. A low bound is before its score and a high one behind; an exclusive bound
+/// the other way round.
 fn score_edge<'c>(text: &[u8], is_high: bool) -> Option<RangeBound<'c>> {
-    let (text, is_left_out) = match text {
+    let (text, is_exclusive) = match text {
         [b'(', rest @ ..] => (rest, true),
         text => (text, false),
     };
-    Some(RangeBound::Score { score: lenient(text)?, is_behind: is_high != is_left_out })
+    Some(RangeBound::Score { score: parse_score(text)?, is_behind: is_high != is_exclusive })
 }
 
-/// A number as the C library's `strtod` reads it: with blanks before it, nothing for 0, and numbers
-/// that are too large or too small as the infinity or zero nearest to them.
-fn lenient(text: &[u8]) -> Option<f64> {
+/// Parses a number as `strtod` does: leading blanks are allowed, an empty text is 0, and a number out
+/// of range becomes infinity or zero.
+fn parse_score(text: &[u8]) -> Option<f64> {
     let blanks = text.iter().take_while(|b| matches!(b, b' ' | b'\t'..=b'\r')).count();
     let number = &text[blanks..];
     if number.is_empty() {

@@ -1,4 +1,4 @@
-//! Unions, intersections and differences of sorted sets, and of sets.
+//! Unions, intersections and differences of sorted sets and of sets.
 
 use std::borrow::Cow;
 use std::collections::HashMap;
@@ -14,14 +14,14 @@ const NO_WEIGHT: ErrorReply = ErrorReply::new("ERR weight value is not a float")
 const NEGATIVE_LIMIT: ErrorReply = ErrorReply::new("ERR LIMIT can't be negative");
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Operation {
+enum CombineOperation {
     Union,
     Intersection,
     Difference,
 }
 
-impl Operation {
-    /// What is told of a key that gets the result.
+impl CombineOperation {
+    /// The event of the destination key.
     const fn event(self) -> &'static str {
         match self {
             Self::Union => "zunionstore",
@@ -31,43 +31,43 @@ impl Operation {
     }
 }
 
-/// What is to be done with the result.
+/// The use of the result.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Purpose {
+enum CombineResult {
     List,
     Store,
     Count,
 }
 
 pub(super) fn zunion(call: &mut Call<'_>) -> CommandResult {
-    combine(call, Operation::Union, Purpose::List)
+    combine(call, CombineOperation::Union, CombineResult::List)
 }
 
 pub(super) fn zinter(call: &mut Call<'_>) -> CommandResult {
-    combine(call, Operation::Intersection, Purpose::List)
+    combine(call, CombineOperation::Intersection, CombineResult::List)
 }
 
 pub(super) fn zdiff(call: &mut Call<'_>) -> CommandResult {
-    combine(call, Operation::Difference, Purpose::List)
+    combine(call, CombineOperation::Difference, CombineResult::List)
 }
 
 pub(super) fn zunionstore(call: &mut Call<'_>) -> CommandResult {
-    combine(call, Operation::Union, Purpose::Store)
+    combine(call, CombineOperation::Union, CombineResult::Store)
 }
 
 pub(super) fn zinterstore(call: &mut Call<'_>) -> CommandResult {
-    combine(call, Operation::Intersection, Purpose::Store)
+    combine(call, CombineOperation::Intersection, CombineResult::Store)
 }
 
 pub(super) fn zdiffstore(call: &mut Call<'_>) -> CommandResult {
-    combine(call, Operation::Difference, Purpose::Store)
+    combine(call, CombineOperation::Difference, CombineResult::Store)
 }
 
 pub(super) fn zintercard(call: &mut Call<'_>) -> CommandResult {
-    combine(call, Operation::Intersection, Purpose::Count)
+    combine(call, CombineOperation::Intersection, CombineResult::Count)
 }
 
-/// How scores of one member are put together.
+/// AGGREGATE: how the scores of a member are combined.
 #[derive(Clone, Copy, PartialEq, Eq, Default)]
 enum Aggregate {
     #[default]
@@ -77,10 +77,10 @@ enum Aggregate {
 }
 
 impl Aggregate {
-    /// `one` and `other`, which counts for nothing if it is not a number and not added.
+    /// The combination of two scores. Comparisons ignore an `other` that is NaN.
     fn join(self, one: f64, other: f64) -> f64 {
         match self {
-            // Infinities of both signs come to nothing.
+            // The sum of infinities of both signs is 0.
             Self::Sum => or_zero(one + other),
             Self::Least if other < one => other,
             Self::Most if other > one => other,
@@ -94,25 +94,25 @@ const fn or_zero(score: f64) -> f64 {
 }
 
 #[derive(Default)]
-struct Options {
-    /// One a key, or none at all.
+struct CombineOptions {
+    /// One weight per key, or none at all.
     weights: Vec<f64>,
     aggregate: Aggregate,
     with_scores: bool,
     limit: u64,
 }
 
-impl Options {
-    /// Reads what follows the keys, from argument `i` on.
+impl CombineOptions {
+    /// The options after the keys, from argument `i` on.
     fn parse(
         call: &Call<'_>,
         mut i: usize,
         keys: usize,
-        operation: Operation,
-        purpose: Purpose,
+        operation: CombineOperation,
+        purpose: CombineResult,
     ) -> Result<Self, ErrorReply> {
         let mut options = Self::default();
-        let is_plain = operation != Operation::Difference && purpose != Purpose::Count;
+        let is_plain = operation != CombineOperation::Difference && purpose != CombineResult::Count;
         while i < call.args.len() {
             let left = call.args.len() - i;
             if is_plain && left > keys && call.is(i, "weights") {
@@ -127,10 +127,10 @@ impl Options {
                     () => return Err(ErrorReply::SYNTAX),
                 };
                 i += 2;
-            } else if purpose == Purpose::List && call.is(i, "withscores") {
+            } else if purpose == CombineResult::List && call.is(i, "withscores") {
                 options.with_scores = true;
                 i += 1;
-            } else if purpose == Purpose::Count && left > 1 && call.is(i, "limit") {
+            } else if purpose == CombineResult::Count && left > 1 && call.is(i, "limit") {
                 let limit = parse_i64(call.args.at(i + 1)).and_then(|n| u64::try_from(n).ok());
                 options.limit = limit.ok_or(NEGATIVE_LIMIT)?;
                 i += 2;
@@ -146,44 +146,44 @@ impl Options {
     }
 }
 
-/// What one of the keys holds.
-enum Members<'s> {
+/// The members of an input.
+enum InputMembers<'s> {
     None,
     Scored(SortedSetView<'s>),
-    /// A set: each member has the score 1.
+    /// A set, whose members have the score 1.
     Plain(&'s Shards<'s>, Entry),
 }
 
-/// One of the keys.
-struct Input<'s> {
-    members: Members<'s>,
+/// The value of one of the keys, with its weight.
+struct CombineInput<'s> {
+    members: InputMembers<'s>,
     weight: f64,
 }
 
-impl<'s> Input<'s> {
+impl<'s> CombineInput<'s> {
     fn new(shards: &'s Shards<'s>, entry: Option<&Entry>, weight: f64) -> Self {
         let members = match entry {
-            None => Members::None,
-            Some(entry) if entry.kind() == ValueKind::Set => Members::Plain(shards, *entry),
-            Some(entry) => Members::Scored(shards.sorted_set(entry)),
+            None => InputMembers::None,
+            Some(entry) if entry.kind() == ValueKind::Set => InputMembers::Plain(shards, *entry),
+            Some(entry) => InputMembers::Scored(shards.sorted_set(entry)),
         };
         Self { members, weight }
     }
 
     fn len(&self) -> u64 {
         match &self.members {
-            Members::None => 0,
-            Members::Scored(view) => view.len(),
-            Members::Plain(shards, entry) => shards.set_len(entry),
+            InputMembers::None => 0,
+            InputMembers::Scored(view) => view.len(),
+            InputMembers::Plain(shards, entry) => shards.set_len(entry),
         }
     }
 
-    /// The score of a member, weighed; not a number if an infinity was to count for nothing.
+    /// The weighted score of a member. The product of an infinity and a weight of 0 is NaN.
     fn score(&self, member: &[u8]) -> Option<f64> {
         let score = match &self.members {
-            Members::None => None,
-            Members::Scored(view) => view.score(member),
-            Members::Plain(shards, entry) => shards.set_has(entry, member).then_some(1.0),
+            InputMembers::None => None,
+            InputMembers::Scored(view) => view.score(member),
+            InputMembers::Plain(shards, entry) => shards.set_has(entry, member).then_some(1.0),
         };
         score.map(|score| score * self.weight)
     }
@@ -191,9 +191,11 @@ impl<'s> Input<'s> {
     fn each(&self, mut each: impl FnMut(Cow<'s, [u8]>, f64)) {
         let mut each = |member, score: f64| each(owned(member), or_zero(score * self.weight));
         match &self.members {
-            Members::None => {}
-            Members::Scored(view) => view.each(0, view.len(), false, each),
-            Members::Plain(shards, entry) => shards.set_each(entry, |member| each(member, 1.0)),
+            InputMembers::None => {}
+            InputMembers::Scored(view) => view.each(0, view.len(), false, each),
+            InputMembers::Plain(shards, entry) => {
+                shards.set_each(entry, |member| each(member, 1.0))
+            }
         }
     }
 }
@@ -207,8 +209,8 @@ fn owned(member: Value<'_>) -> Cow<'_, [u8]> {
 
 type Scored<'s> = Vec<(Cow<'s, [u8]>, f64)>;
 
-/// What is in any of the inputs.
-fn union<'s>(inputs: &[Input<'s>], aggregate: Aggregate) -> Scored<'s> {
+/// The members of any input.
+fn union<'s>(inputs: &[CombineInput<'s>], aggregate: Aggregate) -> Scored<'s> {
     let mut places: HashMap<Cow<'s, [u8]>, usize> = HashMap::new();
     let mut scored: Scored<'s> = Vec::new();
     for input in inputs {
@@ -223,13 +225,13 @@ fn union<'s>(inputs: &[Input<'s>], aggregate: Aggregate) -> Scored<'s> {
     scored
 }
 
-/// What is in all of the inputs, `most` at most.
-fn intersection<'s>(inputs: &[Input<'s>], aggregate: Aggregate, most: usize) -> Scored<'s> {
+/// At most `most` of the members that are in all inputs.
+fn intersection<'s>(inputs: &[CombineInput<'s>], aggregate: Aggregate, most: usize) -> Scored<'s> {
     let mut scored = Vec::new();
     let Some((first, others)) = inputs.split_first() else { return scored };
     first.each(|member, score| {
         if scored.len() < most {
-            let join = |score, input: &Input<'_>| {
+            let join = |score, input: &CombineInput<'_>| {
                 input.score(&member).map(|other| aggregate.join(score, other))
             };
             if let Some(score) = others.iter().try_fold(score, join) {
@@ -240,8 +242,8 @@ fn intersection<'s>(inputs: &[Input<'s>], aggregate: Aggregate, most: usize) -> 
     scored
 }
 
-/// What is in the first input only.
-fn difference<'s>(inputs: &[Input<'s>]) -> Scored<'s> {
+/// The members of the first input that are in no other.
+fn difference<'s>(inputs: &[CombineInput<'s>]) -> Scored<'s> {
     let mut scored = Vec::new();
     let Some((first, others)) = inputs.split_first() else { return scored };
     first.each(|member, score| {
@@ -252,8 +254,12 @@ fn difference<'s>(inputs: &[Input<'s>]) -> Scored<'s> {
     scored
 }
 
-fn combine(call: &mut Call<'_>, operation: Operation, purpose: Purpose) -> CommandResult {
-    let at = if purpose == Purpose::Store { 2 } else { 1 };
+fn combine(
+    call: &mut Call<'_>,
+    operation: CombineOperation,
+    purpose: CombineResult,
+) -> CommandResult {
+    let at = if purpose == CombineResult::Store { 2 } else { 1 };
     let number = call.integer(at)?;
     if number < 1 {
         let name = &call.row.name;
@@ -265,35 +271,35 @@ fn combine(call: &mut Call<'_>, operation: Operation, purpose: Purpose) -> Comma
         return Err(ErrorReply::SYNTAX);
     }
     let entries = (at + 1..=at + keys).map(|i| source(call, i)).collect::<Result<Vec<_>, _>>()?;
-    let options = Options::parse(call, at + keys + 1, keys, operation, purpose)?;
-    let mut inputs: Vec<Input<'_>> = entries
+    let options = CombineOptions::parse(call, at + keys + 1, keys, operation, purpose)?;
+    let mut inputs: Vec<CombineInput<'_>> = entries
         .iter()
         .enumerate()
-        .map(|(i, entry)| Input::new(&call.shards, entry.as_ref(), options.weight(i)))
+        .map(|(i, entry)| CombineInput::new(&call.shards, entry.as_ref(), options.weight(i)))
         .collect();
-    if operation != Operation::Difference {
-        inputs.sort_by_key(Input::len);
+    if operation != CombineOperation::Difference {
+        inputs.sort_by_key(CombineInput::len);
     }
     let most = match options.limit {
         0 => usize::MAX,
         limit => usize::try_from(limit).unwrap_or(usize::MAX),
     };
     let mut scored = match operation {
-        Operation::Union => union(&inputs, options.aggregate),
-        Operation::Intersection => intersection(&inputs, options.aggregate, most),
-        Operation::Difference => difference(&inputs),
+        CombineOperation::Union => union(&inputs, options.aggregate),
+        CombineOperation::Intersection => intersection(&inputs, options.aggregate, most),
+        CombineOperation::Difference => difference(&inputs),
     };
     match purpose {
-        Purpose::Count => call.reply.integer(i64::try_from(scored.len()).unwrap_or(i64::MAX)),
-        Purpose::List => {
+        CombineResult::Count => call.reply.integer(i64::try_from(scored.len()).unwrap_or(i64::MAX)),
+        CombineResult::List => {
             scored.sort_unstable_by(|a, b| {
                 (a.1 + 0.0).total_cmp(&(b.1 + 0.0)).then_with(|| a.0.cmp(&b.0))
             });
             let mut members =
-                range::Members::begin(call.reply, scored.len() as u64, options.with_scores);
+                range::MemberReply::begin(call.reply, scored.len() as u64, options.with_scores);
             scored.iter().for_each(|(member, score)| members.add(Value::Bytes(member), *score));
         }
-        Purpose::Store => {
+        CombineResult::Store => {
             let scored: Vec<(Vec<u8>, f64)> =
                 scored.into_iter().map(|(member, score)| (member.into_owned(), score)).collect();
             drop(inputs);

@@ -1,12 +1,12 @@
-//! Sorted sets: members in the order of their scores.
+//! Sorted set commands.
 //!
-//! | file | commands |
+//! | file | what it holds |
 //! |---|---|
 //! | `add` | ZADD, ZINCRBY |
-//! | `rank` | what one can ask of members and of whole sorted sets |
-//! | `bounds` | the ranges that arguments name |
-//! | `range` | ZRANGE and its kin, ZRANGESTORE |
-//! | `remove` | ZREM and its kin, ZPOPMIN, ZPOPMAX, ZMPOP, BZPOPMIN, BZPOPMAX, BZMPOP |
+//! | `rank` | ranks, scores and counts of members |
+//! | `bounds` | ranges in arguments |
+//! | `range` | ZRANGE, ZRANGESTORE and the older range commands |
+//! | `remove` | ZREM, ZREMRANGEBY*, and the pops: ZPOPMIN, ZMPOP, BZPOPMIN and others |
 //! | `combine` | unions, intersections, differences |
 //! | `random` | ZRANDMEMBER, ZSCAN |
 
@@ -35,7 +35,7 @@ const FAST_STORE: CommandFlags = STORE.with(CommandFlags::FAST);
 
 const WAIT: CommandFlags =
     CommandFlags::WRITE.with(CommandFlags::NOSCRIPT).with(CommandFlags::BLOCKING);
-const ALL_BUT_LAST: KeyPositions = KeyPositions::spread(1, -2, 1);
+const ALL_BUT_LAST: KeyPositions = KeyPositions::ALL_BUT_LAST;
 const COUNTED: KeyPositions = KeyPositions::COUNTED;
 const INTO: KeyPositions = KeyPositions::ONE_AND_COUNTED;
 
@@ -147,7 +147,7 @@ pub(super) const COMMANDS: &[Command] = &[
             "7.0.0",
             "Takes members away from the first key that has some, as soon as one has.",
         )
-        .keys(KeyPositions { count: 2, ..KeyPositions::NONE }, KeyUse::POP)
+        .keys(KeyPositions::COUNTED_SECOND, KeyUse::POP)
         .syntax("timeout:double numkeys:integer key... (MIN|MAX) [COUNT count]"),
     Command::new("zunion", -3, READ, combine::zunion)
         .doc(GROUP, "6.2.0", "Lists what is in any key.")
@@ -204,7 +204,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .hints(&["nondeterministic_output"]),
 ];
 
-/// When a sorted set is too large to be compact.
+/// The limits of the compact encoding.
 fn limits(call: &Call<'_>) -> CompactLimits {
     CompactLimits {
         entries: call.config.zset_max_listpack_entries,
@@ -212,13 +212,13 @@ fn limits(call: &Call<'_>) -> CompactLimits {
     }
 }
 
-/// The sorted set of argument `i`, to be read.
+/// The sorted set of argument `i`; counts a hit or a miss.
 fn lookup_read(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
     Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::SortedSet)?)
 }
 
-/// The sorted set of argument `i`, to be changed.
+/// The sorted set of argument `i`, for a command that changes it.
 fn lookup(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
     Ok(call.shards.lookup_kind(call.session.db, &key, ValueKind::SortedSet)?)

@@ -1,4 +1,4 @@
-//! Some of the members: by chance, or one part after the other.
+//! ZRANDMEMBER and ZSCAN.
 
 use std::collections::HashSet;
 
@@ -10,14 +10,14 @@ use crate::keyspace::SortedSetView;
 use cowherd_resp::format_double;
 
 use super::lookup_read;
-use super::range::Members;
+use super::range::MemberReply;
 
 const OUT_OF_RANGE: ErrorReply = ErrorReply::new("ERR value is out of range");
 const TOO_LOW: ErrorReply = ErrorReply::new(
     "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
 );
-/// No reply has more members than this.
-const MOST: u64 = 1 << 24;
+/// The largest count with repetitions, which bounds the memory of the reply.
+const MAX_REPEATED: u64 = 1 << 24;
 
 pub(super) fn zrandmember(call: &mut Call<'_>) -> CommandResult {
     let count = match call.args.len() {
@@ -45,18 +45,18 @@ pub(super) fn zrandmember(call: &mut Call<'_>) -> CommandResult {
         return Ok(());
     };
     let (most, is_repeating) = (count.unsigned_abs(), count < 0);
-    if is_repeating && most > MOST {
+    if is_repeating && most > MAX_REPEATED {
         return Err(OUT_OF_RANGE);
     }
     let count = if is_repeating { most } else { most.min(view.len()) };
-    let mut members = Members::begin(call.reply, count, with_scores);
+    let mut members = MemberReply::begin(call.reply, count, with_scores);
     for rank in ranks(&view, count, is_repeating) {
         view.each(rank, 1, false, |member, score| members.add(member, score));
     }
     Ok(())
 }
 
-/// So many ranks by chance, all different unless they may repeat.
+/// `count` random ranks, distinct unless `is_repeating`.
 fn ranks(view: &SortedSetView<'_>, count: u64, is_repeating: bool) -> Vec<u64> {
     let len = view.len();
     if is_repeating {
@@ -65,7 +65,7 @@ fn ranks(view: &SortedSetView<'_>, count: u64, is_repeating: bool) -> Vec<u64> {
     if count == len {
         return (0..len).collect();
     }
-    // Floyd's way: each step adds one that was not chosen yet.
+    // Floyd's sampling algorithm: each step adds a rank that was not chosen before.
     let mut chosen = HashSet::new();
     let mut ranks = Vec::new();
     for last in len - count..len {
@@ -96,7 +96,7 @@ pub(super) fn zscan(call: &mut Call<'_>) -> CommandResult {
         }
     });
     call.reply.set_array_len(list, listed);
-    // The cursor comes first and is known last.
+    // The cursor precedes the elements, but is known only after the scan.
     let end = call.reply.len();
     scan_head(call.reply, next);
     let head = call.reply.len() - end;

@@ -1,4 +1,4 @@
-//! ZRANGE in all its forms, and those that came before it.
+//! ZRANGE, ZRANGESTORE and the older range commands.
 
 use std::ops::Range;
 
@@ -9,7 +9,7 @@ use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::keyspace::Value;
 use cowherd_resp::{ProtocolVersion, ReplyWriter};
 
-use super::bounds::{Bounds, By};
+use super::bounds::{RangeKind, RankBounds};
 use super::{limits, lookup_read};
 
 const LIMIT_OF_RANKS: ErrorReply = ErrorReply::new(
@@ -23,44 +23,45 @@ pub(super) fn zrange(call: &mut Call<'_>) -> CommandResult {
 }
 
 pub(super) fn zrevrange(call: &mut Call<'_>) -> CommandResult {
-    list(call, Some(By::Rank), Some(true))
+    list(call, Some(RangeKind::Rank), Some(true))
 }
 
 pub(super) fn by_score(call: &mut Call<'_>) -> CommandResult {
-    list(call, Some(By::Score), Some(false))
+    list(call, Some(RangeKind::Score), Some(false))
 }
 
 pub(super) fn by_score_down(call: &mut Call<'_>) -> CommandResult {
-    list(call, Some(By::Score), Some(true))
+    list(call, Some(RangeKind::Score), Some(true))
 }
 
 pub(super) fn by_lex(call: &mut Call<'_>) -> CommandResult {
-    list(call, Some(By::Member), Some(false))
+    list(call, Some(RangeKind::Member), Some(false))
 }
 
 pub(super) fn by_lex_down(call: &mut Call<'_>) -> CommandResult {
-    list(call, Some(By::Member), Some(true))
+    list(call, Some(RangeKind::Member), Some(true))
 }
 
-/// What a command was told.
-struct Asked<'c> {
-    bounds: Bounds<'c>,
-    is_down: bool,
+/// The arguments of a range command.
+struct RangeQuery<'c> {
+    bounds: RankBounds<'c>,
+    reverse: bool,
     with_scores: bool,
     offset: i64,
     limit: i64,
 }
 
-impl<'c> Asked<'c> {
-    /// Reads the arguments behind a key; what is none is for options to say.
+impl<'c> RangeQuery<'c> {
+    /// The arguments after the key. `kind` and `reverse` are `None` for commands that have options
+    /// for them.
     fn parse(
         call: &Call<'c>,
         key: usize,
-        by: Option<By>,
-        is_down: Option<bool>,
+        kind: Option<RangeKind>,
+        reverse: Option<bool>,
         is_store: bool,
     ) -> Result<Self, ErrorReply> {
-        let (mut by_option, mut down_option) = (by, is_down);
+        let (mut kind_option, mut reverse_option) = (kind, reverse);
         let (mut with_scores, mut offset, mut limit) = (false, 0, -1);
         let mut i = key + 3;
         while i < call.args.len() {
@@ -69,39 +70,40 @@ impl<'c> Asked<'c> {
             } else if call.is(i, "limit") && i + 2 < call.args.len() {
                 (offset, limit) = (call.integer(i + 1)?, call.integer(i + 2)?);
                 i += 2;
-            } else if is_down.is_none() && call.is(i, "rev") {
-                down_option = Some(true);
-            } else if by.is_none() && call.is(i, "bylex") {
-                by_option = Some(By::Member);
-            } else if by.is_none() && call.is(i, "byscore") {
-                by_option = Some(By::Score);
+            } else if reverse.is_none() && call.is(i, "rev") {
+                reverse_option = Some(true);
+            } else if kind.is_none() && call.is(i, "bylex") {
+                kind_option = Some(RangeKind::Member);
+            } else if kind.is_none() && call.is(i, "byscore") {
+                kind_option = Some(RangeKind::Score);
             } else {
                 return Err(ErrorReply::SYNTAX);
             }
             i += 1;
         }
-        let (by, is_down) = (by_option.unwrap_or(By::Rank), down_option.unwrap_or(false));
-        if by == By::Rank && limit != -1 {
+        let (kind, reverse) =
+            (kind_option.unwrap_or(RangeKind::Rank), reverse_option.unwrap_or(false));
+        if kind == RangeKind::Rank && limit != -1 {
             return Err(LIMIT_OF_RANKS);
         }
-        if by == By::Member && with_scores {
+        if kind == RangeKind::Member && with_scores {
             return Err(SCORES_OF_MEMBERS);
         }
-        let (low, high) = match by {
-            By::Score | By::Member if is_down => (key + 2, key + 1),
+        let (low, high) = match kind {
+            RangeKind::Score | RangeKind::Member if reverse => (key + 2, key + 1),
             _ => (key + 1, key + 2),
         };
-        let bounds = Bounds::parse(call, by, low, high)?;
-        Ok(Self { bounds, is_down, with_scores, offset, limit })
+        let bounds = RankBounds::parse(call, kind, low, high)?;
+        Ok(Self { bounds, reverse, with_scores, offset, limit })
     }
 
-    /// What the limit leaves of ranks.
+    /// The part of `ranks` within LIMIT.
     fn limited(&self, ranks: Range<u64>) -> Range<u64> {
-        let Bounds::Edges(..) = self.bounds else { return ranks };
+        let RankBounds::Edges(..) = self.bounds else { return ranks };
         let len = ranks.end - ranks.start;
         let skipped = u64::try_from(self.offset).unwrap_or(u64::MAX).min(len);
         let count = u64::try_from(self.limit).unwrap_or(u64::MAX).min(len - skipped);
-        if self.is_down {
+        if self.reverse {
             ranks.end - skipped - count..ranks.end - skipped
         } else {
             ranks.start + skipped..ranks.start + skipped + count
@@ -109,29 +111,29 @@ impl<'c> Asked<'c> {
     }
 }
 
-fn list(call: &mut Call<'_>, by: Option<By>, is_down: Option<bool>) -> CommandResult {
-    let asked = Asked::parse(call, 1, by, is_down, false)?;
+fn list(call: &mut Call<'_>, kind: Option<RangeKind>, reverse: Option<bool>) -> CommandResult {
+    let query = RangeQuery::parse(call, 1, kind, reverse, false)?;
     let Some(entry) = lookup_read(call, 1)? else {
         call.reply.array(0);
         return Ok(());
     };
     let view = call.shards.sorted_set(&entry);
-    let ranks = asked.limited(asked.bounds.ranks(&view, asked.is_down));
+    let ranks = query.limited(query.bounds.ranks(&view, query.reverse));
     let count = ranks.end - ranks.start;
-    let first = if asked.is_down { ranks.end.saturating_sub(1) } else { ranks.start };
-    let mut members = Members::begin(call.reply, count, asked.with_scores);
-    view.each(first, count, asked.is_down, |member, score| members.add(member, score));
+    let first = if query.reverse { ranks.end.saturating_sub(1) } else { ranks.start };
+    let mut members = MemberReply::begin(call.reply, count, query.with_scores);
+    view.each(first, count, query.reverse, |member, score| members.add(member, score));
     Ok(())
 }
 
-/// A reply of members: pairs, if there are scores and the client knows RESP3; else all in one row.
-pub(super) struct Members<'r> {
+/// Writes a reply of members: an array of pairs with scores in RESP3, otherwise a flat array.
+pub(super) struct MemberReply<'r> {
     reply: &'r mut ReplyWriter,
     with_scores: bool,
     in_pairs: bool,
 }
 
-impl<'r> Members<'r> {
+impl<'r> MemberReply<'r> {
     pub(super) fn begin(reply: &'r mut ReplyWriter, count: u64, with_scores: bool) -> Self {
         let in_pairs = with_scores && reply.version == ProtocolVersion::Resp3;
         let count = usize::try_from(count).unwrap_or(usize::MAX);
@@ -139,7 +141,7 @@ impl<'r> Members<'r> {
         Self { reply, with_scores, in_pairs }
     }
 
-    /// In pairs, whatever the client knows.
+    /// An array of pairs in both protocols.
     pub(super) fn pairs(reply: &'r mut ReplyWriter, count: u64) -> Self {
         reply.array(usize::try_from(count).unwrap_or(usize::MAX));
         Self { reply, with_scores: true, in_pairs: true }
@@ -158,18 +160,19 @@ impl<'r> Members<'r> {
 }
 
 pub(super) fn zrangestore(call: &mut Call<'_>) -> CommandResult {
-    let asked = Asked::parse(call, 2, None, None, true)?;
+    let query = RangeQuery::parse(call, 2, None, None, true)?;
     let limits = limits(call);
     let mut found: Vec<(Vec<u8>, f64)> = Vec::new();
     if let Some(entry) = lookup_read(call, 2)? {
         let view = call.shards.sorted_set(&entry);
-        let ranks = asked.limited(asked.bounds.ranks(&view, asked.is_down));
+        let ranks = query.limited(query.bounds.ranks(&view, query.reverse));
         let count = ranks.end - ranks.start;
-        let first = if asked.is_down { ranks.end.saturating_sub(1) } else { ranks.start };
-        // As in Redis, a result that is not known beforehand to be long begins as a compact one, in
-        // which a zero loses its sign, until it has too many members or one that is too long.
-        let mut is_compact = matches!(asked.bounds, Bounds::Edges(..)) || count <= limits.entries;
-        view.each(first, count, asked.is_down, |member, score| {
+        let first = if query.reverse { ranks.end.saturating_sub(1) } else { ranks.start };
+        // As in Redis, a result of unknown length is compact at first. There a zero loses its sign,
+        // until the result exceeds a limit of the compact encoding.
+        let mut is_compact =
+            matches!(query.bounds, RankBounds::Edges(..)) || count <= limits.entries;
+        view.each(first, count, query.reverse, |member, score| {
             let member = member.bytes(&mut itoa::Buffer::new()).to_vec();
             is_compact &= (found.len() as u64) < limits.entries;
             is_compact &= member.len() as u64 <= limits.value;
@@ -180,7 +183,7 @@ pub(super) fn zrangestore(call: &mut Call<'_>) -> CommandResult {
     store(call, &mut pairs, "zrangestore")
 }
 
-/// Sets the key of argument 1 to these members, answers with their number, and tells of it.
+/// Stores these members in the key of argument 1; replies their number and emits the event.
 pub(super) fn store(call: &mut Call<'_>, pairs: &mut [(&[u8], f64)], event: &str) -> CommandResult {
     let (db, to, limits) = (call.session.db, call.key(1), limits(call));
     let has_changed = call.shards.store_sorted_set(db, &to, pairs, &limits)?;

@@ -1,9 +1,9 @@
-//! What one can ask of members and of whole sorted sets.
+//! Ranks, scores and counts of members.
 
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 
-use super::bounds::{Bounds, By};
+use super::bounds::{RangeKind, RankBounds};
 use super::lookup_read;
 
 pub(super) fn zcard(call: &mut Call<'_>) -> CommandResult {
@@ -16,15 +16,15 @@ pub(super) fn zcard(call: &mut Call<'_>) -> CommandResult {
 }
 
 pub(super) fn zcount(call: &mut Call<'_>) -> CommandResult {
-    count(call, By::Score)
+    count(call, RangeKind::Score)
 }
 
 pub(super) fn zlexcount(call: &mut Call<'_>) -> CommandResult {
-    count(call, By::Member)
+    count(call, RangeKind::Member)
 }
 
-fn count(call: &mut Call<'_>, by: By) -> CommandResult {
-    let bounds = Bounds::parse(call, by, 2, 3)?;
+fn count(call: &mut Call<'_>, kind: RangeKind) -> CommandResult {
+    let bounds = RankBounds::parse(call, kind, 2, 3)?;
     let count = match lookup_read(call, 1)? {
         Some(entry) => {
             let ranks = bounds.ranks(&call.shards.sorted_set(&entry), false);
@@ -67,7 +67,7 @@ pub(super) fn zrevrank(call: &mut Call<'_>) -> CommandResult {
     rank(call, true)
 }
 
-fn rank(call: &mut Call<'_>, is_down: bool) -> CommandResult {
+fn rank(call: &mut Call<'_>, reverse: bool) -> CommandResult {
     let with_score = call.args.len() == 4 && call.is(3, "withscore");
     if call.args.len() > 3 && !with_score {
         return Err(ErrorReply::SYNTAX);
@@ -76,7 +76,7 @@ fn rank(call: &mut Call<'_>, is_down: bool) -> CommandResult {
     let view = entry.map(|entry| call.shards.sorted_set(&entry));
     let found = view.and_then(|view| {
         let (rank, score) = view.rank(call.args.at(2))?;
-        Some((if is_down { view.len() - 1 - rank } else { rank }, score))
+        Some((if reverse { view.len() - 1 - rank } else { rank }, score))
     });
     match found {
         None if with_score => call.reply.null_array(),

@@ -1,4 +1,4 @@
-//! Taking members away: by name, by range, and from the ends, at once or as soon as there are some.
+//! Removal of members: by name, by range, and pops from the ends, some of which block.
 
 use crate::clients::EventClass;
 use crate::clients::{TimeoutReply, WakeCondition};
@@ -9,9 +9,9 @@ use crate::commands::multi_pop::{self, MultiPop};
 use crate::keyspace::{Entry, Key, ValueKind};
 use cowherd_resp::{ProtocolVersion, parse_i64};
 
-use super::bounds::{Bounds, By};
+use super::bounds::{RangeKind, RankBounds};
 use super::lookup;
-use super::range::Members;
+use super::range::MemberReply;
 
 const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
 
@@ -29,34 +29,34 @@ pub(super) fn zrem(call: &mut Call<'_>) -> CommandResult {
         entry = left;
     }
     if removed > 0 {
-        tell(call, "zrem", &key, entry.is_none());
+        notify(call, "zrem", &key, entry.is_none());
     }
     call.reply.integer(removed);
     Ok(())
 }
 
 pub(super) fn by_rank(call: &mut Call<'_>) -> CommandResult {
-    remove(call, By::Rank)
+    remove(call, RangeKind::Rank)
 }
 
 pub(super) fn by_score(call: &mut Call<'_>) -> CommandResult {
-    remove(call, By::Score)
+    remove(call, RangeKind::Score)
 }
 
 pub(super) fn by_lex(call: &mut Call<'_>) -> CommandResult {
-    remove(call, By::Member)
+    remove(call, RangeKind::Member)
 }
 
-/// Tells that members were removed, and perhaps the key with the last.
-fn tell(call: &Call<'_>, event: &str, key: &Key<'_>, is_gone: bool) {
+/// Emits the event of removed members, and that of the key if these were the last.
+fn notify(call: &Call<'_>, event: &str, key: &Key<'_>, is_gone: bool) {
     call.notify(EventClass::SORTED_SET, event, key.bytes);
     if is_gone {
         call.notify(EventClass::GENERIC, "del", key.bytes);
     }
 }
 
-fn remove(call: &mut Call<'_>, by: By) -> CommandResult {
-    let bounds = Bounds::parse(call, by, 2, 3)?;
+fn remove(call: &mut Call<'_>, kind: RangeKind) -> CommandResult {
+    let bounds = RankBounds::parse(call, kind, 2, 3)?;
     let (db, key) = (call.session.db, call.key(1));
     let mut count = 0;
     if let Some(entry) = lookup(call, 1)? {
@@ -64,12 +64,12 @@ fn remove(call: &mut Call<'_>, by: By) -> CommandResult {
         count = ranks.end - ranks.start;
         let left = call.shards.remove_ranks(db, &key, entry, ranks.start, count)?;
         if count > 0 {
-            let event = match by {
-                By::Rank => "zremrangebyrank",
-                By::Score => "zremrangebyscore",
-                By::Member => "zremrangebylex",
+            let event = match kind {
+                RangeKind::Rank => "zremrangebyrank",
+                RangeKind::Score => "zremrangebyscore",
+                RangeKind::Member => "zremrangebylex",
             };
-            tell(call, event, &key, left.is_none());
+            notify(call, event, &key, left.is_none());
         }
     }
     call.reply.integer(count.cast_signed());
@@ -100,14 +100,14 @@ fn pop_one_key(call: &mut Call<'_>, is_max: bool) -> CommandResult {
         return Ok(());
     };
     if count.is_none() && call.reply.version == ProtocolVersion::Resp3 {
-        // A single pair is not put into an array of pairs.
+        // In RESP3, the reply without a count is one pair, not an array of pairs.
         call.reply.array(2);
         return pop_flat(call, &key, entry, is_max);
     }
     pop(call, &key, entry, is_max, count.unwrap_or(1), false)
 }
 
-/// Answers with one member and its score, in an array that has begun, and removes it.
+/// Pops one member, and appends it and its score to an array whose header is written.
 fn pop_flat(call: &mut Call<'_>, key: &Key<'_>, entry: Entry, is_max: bool) -> CommandResult {
     let view = call.shards.sorted_set(&entry);
     let rank = if is_max { view.len() - 1 } else { 0 };
@@ -115,11 +115,11 @@ fn pop_flat(call: &mut Call<'_>, key: &Key<'_>, entry: Entry, is_max: bool) -> C
         bulk(call.reply, member);
         call.reply.double(score);
     });
-    take(call, key, entry, is_max, rank, 1)
+    remove_end(call, key, entry, is_max, rank, 1)
 }
 
-/// Removes members from one end.
-fn take(
+/// Removes members from an end; emits the events.
+fn remove_end(
     call: &mut Call<'_>,
     key: &Key<'_>,
     entry: Entry,
@@ -128,11 +128,11 @@ fn take(
     count: u64,
 ) -> CommandResult {
     let left = call.shards.remove_ranks(call.session.db, key, entry, rank, count)?;
-    tell(call, if is_max { "zpopmax" } else { "zpopmin" }, key, left.is_none());
+    notify(call, if is_max { "zpopmax" } else { "zpopmin" }, key, left.is_none());
     Ok(())
 }
 
-/// Answers with members from one end and removes them.
+/// Pops members from an end and replies them.
 fn pop(
     call: &mut Call<'_>,
     key: &Key<'_>,
@@ -148,11 +148,11 @@ fn pop(
         false => (0, 0),
     };
     let mut members = match in_pairs {
-        true => Members::pairs(call.reply, count),
-        false => Members::begin(call.reply, count, true),
+        true => MemberReply::pairs(call.reply, count),
+        false => MemberReply::begin(call.reply, count, true),
     };
     view.each(first, count, is_max, |member, score| members.add(member, score));
-    take(call, key, entry, is_max, lowest, count)
+    remove_end(call, key, entry, is_max, lowest, count)
 }
 
 fn end(call: &Call<'_>, i: usize) -> Result<bool, ErrorReply> {
@@ -163,22 +163,22 @@ fn end(call: &Call<'_>, i: usize) -> Result<bool, ErrorReply> {
     }
 }
 
-/// Answers with the key of argument `i` and members of it; tells whether there is a sorted set.
-fn pop_first(call: &mut Call<'_>, i: usize, asked: &MultiPop<bool>) -> Result<bool, ErrorReply> {
+/// Pops from the sorted set of argument `i` and replies key and members; returns whether it exists.
+fn pop_from(call: &mut Call<'_>, i: usize, pop_args: &MultiPop<bool>) -> Result<bool, ErrorReply> {
     let Some(entry) = lookup(call, i)? else { return Ok(false) };
     let key = call.key(i);
     call.reply.array(2);
     call.reply.bulk(key.bytes);
-    pop(call, &key, entry, asked.end, asked.count, true)?;
+    pop(call, &key, entry, pop_args.end, pop_args.count, true)?;
     Ok(true)
 }
 
 pub(super) fn zmpop(call: &mut Call<'_>) -> CommandResult {
-    multi_pop::take(call, end, pop_first)
+    multi_pop::take(call, end, pop_from)
 }
 
 pub(super) fn bzmpop(call: &mut Call<'_>) -> CommandResult {
-    multi_pop::take_or_wait(call, end, pop_first, CONDITION)
+    multi_pop::take_or_wait(call, end, pop_from, CONDITION)
 }
 
 pub(super) fn bzpopmin(call: &mut Call<'_>) -> CommandResult {

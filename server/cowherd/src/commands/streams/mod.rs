@@ -43,7 +43,7 @@ const READ: CommandFlags = CommandFlags::READONLY;
 const FAST_READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
 const WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::DENYOOM);
 const FAST_WRITE: CommandFlags = WRITE.with(CommandFlags::FAST);
-/// Commands that take rather than give may run without memory.
+/// For commands that free more than they allocate, and may run when memory is full.
 const TAKE: CommandFlags = CommandFlags::WRITE;
 const FAST_TAKE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 const WAIT: CommandFlags = CommandFlags::READONLY.with(CommandFlags::BLOCKING);

@@ -44,7 +44,7 @@ const ONE: KeyPositions = KeyPositions::ONE;
 const ALL: KeyPositions = KeyPositions::ALL;
 const PAIRS: KeyPositions = KeyPositions::PAIRS;
 const TWO: KeyPositions = KeyPositions::TWO;
-/// For commands that allocate little or nothing, and may run when memory is full.
+/// For commands that free more than they allocate, and may run when memory is full.
 const TAKE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 
 const GROUP: CommandGroup = CommandGroup::String;
