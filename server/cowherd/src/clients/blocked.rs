@@ -1,26 +1,40 @@
-//! Clients whose command waits for a key.
+//! Clients whose command waits for a key (BLPOP, XREAD BLOCK and their kin).
 //!
-//! A waiting client holds no thread and no lock. What it has are places in the queues of its keys:
+//! A blocked client holds no thread and no lock. It has an entry in the table, under a sequence
+//! number, and that number in the queue of each of its keys:
 //!
 //! ```text
-//! home of the key: { (db, key) -> waiter, waiter, ... }      first come, first served
+//! table:  sequence -> BlockedClient { client, request, keys, deadline }       owns the entry
+//! home shard of a key:  { (db, key) -> 7, 12, 31 }        sequence numbers, served in this order
 //!
-//!           BlockedClient { request, keys, until, end }  <---- Client.waiting, Session.waiting
+//! Client.blocked, Session.pending_reply: the sequence number                  refer to the entry
 //! ```
 //!
-//! Whoever touches a key runs the waiters' commands again, in the order of the queue, before the
-//! key's shard is unlocked (`engine/serving`): nobody can come between. See `blocking` for how a
-//! handler waits.
+//! The thread that changes a key runs the commands of the clients in the key's queue again, in
+//! order, before it unlocks the key's shard (`engine/serve_blocked`): no other command comes
+//! between. `commands/blocking` tells how a handler blocks.
+//!
+//! An entry ends once, under the lock of its [`WaitState`], whichever comes first: its command
+//! replies, the deadline passes, CLIENT UNBLOCK, or the client disconnects. All but the first find
+//! the entry by sequence number, and do nothing if it has ended.
 //!
 //! Invariants:
-//! 1. A waiter is queued while the shards of all its keys are locked.
-//! 2. It ends once, in its `turn`: served, out of time, unblocked or gone.
-//! 3. Locks are taken in the order shards, turn, queue, mail.
+//! 1. An entry is added while the shards of all its keys are locked.
+//! 2. A sequence number in a queue has an entry in the table: the entry is added to the table first
+//!    and removed from there last.
+//! 3. `Client::blocked_sequence` is the number of the client's entry until the entry ends. A client
+//!    has one entry at most, since it runs no further command while it has one.
+//! 4. The reply is in the client's output buffer before `Client::blocked_sequence` changes, so the
+//!    reply precedes those of the requests behind.
+//! 5. Locks are taken in the order shards, wait state, queues of a home shard, part of the table.
+//!    The output buffer is locked under the wait state only.
 
+use std::array;
 use std::collections::{BTreeMap, HashMap};
 use std::fmt;
+use std::ops::Bound;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard};
 
@@ -29,45 +43,60 @@ use crate::keyspace::{DbIndex, Key, Keyspace, SHARDS, ShardIndex, ShardSet, Shar
 use cowherd_resp::{ArgSpan, Args, ProtocolVersion};
 
 use super::client::Client;
+use super::deferred::PendingReply;
 
-/// Whether a command may wait.
+/// Number of locks over the table, so that clients that block at once on different keys seldom
+/// contend: each holds its lock for one operation of a hash map.
+const PARTS: usize = 16;
+
+/// Whether a command may block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum BlockingMode {
-    /// It may.
+    /// The command may block.
     #[default]
     Allowed,
-    /// It may not: it stands in a transaction.
+    /// The command is part of a transaction: it replies as if its timeout had passed.
     Denied,
-    /// It waits already, and is tried once more.
+    /// The client is blocked, and its command runs again.
     Retrying,
 }
 
-/// What a command answers that has waited in vain.
+/// The reply of a command whose timeout has passed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimeoutReply {
-    /// No value.
+    /// The null bulk string of RESP2, null in RESP3.
     Null,
-    /// No array.
+    /// The null array of RESP2, null in RESP3.
     NullArray,
 }
 
-/// Which change of a key can end a wait.
+impl TimeoutReply {
+    const fn encode(self, version: ProtocolVersion) -> &'static [u8] {
+        match (self, version) {
+            (_, ProtocolVersion::Resp3) => b"_\r\n",
+            (Self::Null, ProtocolVersion::Resp2) => b"$-1\r\n",
+            (Self::NullArray, ProtocolVersion::Resp2) => b"*-1\r\n",
+        }
+    }
+}
+
+/// The change of a key after which a blocked command runs again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct WakeCondition {
-    /// The type that it has to have.
+    /// The type that the key's value has to have.
     pub kind: ValueKind,
-    /// Whether its end, or another type, matters too: the command then fails.
+    /// Whether the command runs as well when the key is gone or has another type: it fails then.
     pub wake_on_delete: bool,
 }
 
 impl WakeCondition {
-    /// Whether a key with a value of type `kind`, or without one, is worth trying again.
+    /// Whether the command runs again for a key with a value of type `kind`, or without a value.
     fn is_met_by(self, kind: Option<ValueKind>) -> bool {
         self.wake_on_delete || kind == Some(self.kind)
     }
 }
 
-/// A request that outlives the buffer it came in.
+/// A copy of a request, which outlives the read buffer that the request came in.
 #[derive(Debug)]
 pub struct OwnedRequest {
     bytes: Vec<u8>,
@@ -75,8 +104,7 @@ pub struct OwnedRequest {
 }
 
 impl OwnedRequest {
-    /// A copy of a request, some of its arguments replaced: those at these positions, which
-    /// ascend.
+    /// Copies a request. Arguments at the ascending positions in `replaced` are replaced.
     pub fn new(args: &Args<'_>, replaced: &[(usize, Vec<u8>)]) -> Self {
         let mut request = Self { bytes: Vec::new(), spans: Vec::with_capacity(args.len()) };
         let mut replaced = replaced.iter().peekable();
@@ -88,47 +116,45 @@ impl OwnedRequest {
         request
     }
 
-    /// Its arguments.
+    /// The arguments; the name is argument 0.
     pub fn args(&self) -> Args<'_> {
         Args::new(&self.bytes, &self.spans)
     }
 }
 
-/// One waiting client.
+/// The entry of a blocked client: what is needed to run its command again.
 pub struct BlockedClient {
-    /// Who waits.
+    /// The client.
     pub client: Arc<Client>,
-    /// Row of its command in the table.
+    /// Row of the command in the command table.
     pub row: usize,
     /// The command.
     pub request: OwnedRequest,
-    /// The selected database.
+    /// The database that was selected.
     pub db: DbIndex,
-    /// Whether its reads leave the access clocks alone.
+    /// Whether reads leave the access clocks unchanged.
     pub no_touch: bool,
     /// Hashes of all keys that the command names.
-    pub(crate) hashes: Vec<u64>,
-    /// The shards that they were in when it began to wait.
+    pub hashes: Vec<u64>,
+    /// Order among all blocked clients: of two that wait for a key, the lower is served first.
+    pub sequence: u64,
+    /// When the command times out, monotonic microseconds; `None` for never.
+    pub deadline: Option<u64>,
+    /// The shards of all keys that the command names, as they were when it blocked.
     pub(crate) needed: ShardSet,
-    /// Its place among all who wait: the lower is served first.
-    pub ticket: u64,
-    /// When it has waited long enough, monotonic microseconds; never, if there is none.
-    pub until: Option<u64>,
-    /// Positions of the keys that it waits for.
+    /// Positions of the keys whose change can wake the client.
     pub(crate) keys: Vec<usize>,
     pub(crate) condition: WakeCondition,
     pub(crate) timeout_reply: TimeoutReply,
-    /// Whether it wants no reply.
-    pub(crate) silent: bool,
-    pub(crate) end: End,
+    /// CLIENT REPLY: whether the reply is not sent.
+    pub(crate) is_reply_off: bool,
+    pub(crate) state: WaitState,
 }
 
-/// How a wait ends: once.
+/// Whether a wait has ended. Whoever ends or serves it holds the lock meanwhile.
 #[derive(Default)]
-pub(crate) struct End {
-    turn: Mutex<()>,
-    /// Changes under `turn`.
-    done: AtomicBool,
+pub(crate) struct WaitState {
+    ended: Mutex<bool>,
 }
 
 impl fmt::Debug for BlockedClient {
@@ -138,256 +164,267 @@ impl fmt::Debug for BlockedClient {
 }
 
 impl BlockedClient {
-    /// The shards of all keys that its command names.
+    /// The shards of all keys that the command names, as the keys live now.
     pub fn shards(&self, keyspace: &Keyspace) -> ShardSet {
         self.hashes.iter().map(|hash| keyspace.shards_of(*hash)).collect()
     }
 
-    /// Hashes of all keys that its command names.
-    pub fn hashes(&self) -> &[u64] {
-        &self.hashes
-    }
-
-    /// Whether its wait has ended.
-    pub fn is_done(&self) -> bool {
-        self.end.done.load(Ordering::Acquire)
-    }
-
-    /// The waiter for as long as it waits: nobody else can end its wait meanwhile.
-    pub fn hold(&self) -> Option<BlockedClientGuard<'_>> {
-        let turn = self.end.turn.lock();
-        (!self.is_done()).then_some(BlockedClientGuard { waiter: self, _turn: turn })
-    }
-
-    /// Ends the wait as if the time were over; false if it has ended already.
-    pub fn time_out(
-        &self,
-        waits: &BlockedClients,
-        keyspace: &Keyspace,
-        limits: &OutputLimits,
-    ) -> bool {
-        let Some(held) = self.hold() else { return false };
-        let timeout_reply = match (self.timeout_reply, self.client.version()) {
-            (_, ProtocolVersion::Resp3) => &b"_\r\n"[..],
-            (TimeoutReply::Null, ProtocolVersion::Resp2) => b"$-1\r\n",
-            (TimeoutReply::NullArray, ProtocolVersion::Resp2) => b"*-1\r\n",
-        };
-        held.end(waits, keyspace, limits, timeout_reply);
-        true
-    }
-
-    /// Ends the wait with an error; false if it has ended already.
-    pub fn unblock(
-        &self,
-        waits: &BlockedClients,
-        keyspace: &Keyspace,
-        limits: &OutputLimits,
-    ) -> bool {
-        const UNBLOCKED: &[u8] = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
-        let Some(held) = self.hold() else { return false };
-        held.end(waits, keyspace, limits, UNBLOCKED);
-        true
-    }
-
-    /// Ends the wait of a client that has gone.
-    pub fn forget(&self, waits: &BlockedClients, keyspace: &Keyspace) {
-        if let Some(held) = self.hold() {
-            held.leave(waits, keyspace);
-        }
+    /// Locks the wait, so that no other thread can end it; `None` if it has ended.
+    pub fn lock(&self) -> Option<BlockedClientGuard<'_>> {
+        let ended = self.state.ended.lock();
+        (!*ended).then_some(BlockedClientGuard { blocked: self, ended })
     }
 }
 
-/// A waiter that still waits, held so that its wait can be ended.
-pub struct BlockedClientGuard<'w> {
-    waiter: &'w BlockedClient,
-    _turn: MutexGuard<'w, ()>,
+/// A blocked client whose wait is locked.
+pub struct BlockedClientGuard<'b> {
+    blocked: &'b BlockedClient,
+    ended: MutexGuard<'b, bool>,
 }
 
 impl BlockedClientGuard<'_> {
     /// Ends the wait with a reply.
-    pub fn end(
+    pub fn reply(
         self,
-        waits: &BlockedClients,
+        table: &BlockedClients,
         keyspace: &Keyspace,
         limits: &OutputLimits,
         reply: &[u8],
     ) {
-        let waiter = self.waiter;
-        // The mail comes first: whoever sees that the wait is over finds it.
-        if !waiter.silent {
-            waiter.client.push_output(limits, |mail| mail.out.extend_from_slice(reply));
+        let blocked = self.blocked;
+        if !blocked.is_reply_off {
+            blocked.client.push_output(limits, |pending| pending.out.extend_from_slice(reply));
         }
-        self.leave(waits, keyspace);
-        waiter.client.wake();
+        self.end(table, keyspace);
+        // The push has woken the connection before the wait was over; and without a reply there was
+        // no push.
+        blocked.client.wake();
     }
 
-    fn leave(self, waits: &BlockedClients, keyspace: &Keyspace) {
-        self.waiter.end.done.store(true, Ordering::Release);
-        waits.remove(keyspace, self.waiter);
-        *self.waiter.client.waiting.lock() = None;
+    /// Ends the wait without a reply.
+    fn end(mut self, table: &BlockedClients, keyspace: &Keyspace) {
+        *self.ended = true;
+        // The connection may run the next requests from here on, and block again: the entry that is
+        // removed below is found by its own sequence number.
+        self.blocked.client.set_blocked_sequence(None);
+        table.remove(keyspace, self.blocked);
     }
 }
 
-/// A key in a database.
-type Name = Vec<u8>;
+/// A database and a key.
+type QueueName = Vec<u8>;
 
-fn name(db: DbIndex, key: &[u8]) -> Name {
+fn queue_name(db: DbIndex, key: &[u8]) -> QueueName {
     let mut name = Vec::with_capacity(key.len() + 1);
     name.push(db.to_le_bytes()[0]);
     name.extend_from_slice(key);
     name
 }
 
-/// Who waits for one key, in the order of their tickets.
+/// The clients that wait for one key, in the order of their sequence numbers.
 #[derive(Default)]
-struct Queue {
-    waiters: BTreeMap<u64, Arc<BlockedClient>>,
-    /// How many of them condition to know when the key is gone.
+struct KeyQueue {
+    waiting: BTreeMap<u64, WakeCondition>,
+    /// Number of conditions with `wake_on_delete`.
     wake_on_delete: usize,
 }
 
-/// Who waits for keys of one home.
-struct Queues {
-    by_key: HashMap<Name, Queue>,
-    /// For each shard, how many commands wait here that need it too.
+/// The queues of the keys of one home shard.
+struct ShardQueues {
+    by_key: HashMap<QueueName, KeyQueue>,
+    /// For each shard, the number of commands in these queues that need the shard.
     needed: [u64; SHARDS],
 }
 
-impl Default for Queues {
+impl Default for ShardQueues {
     fn default() -> Self {
         Self { by_key: HashMap::new(), needed: [0; SHARDS] }
     }
 }
 
-/// Everybody who waits.
+/// All blocked clients.
 pub struct BlockedClients {
-    /// One a shard.
-    queues: Vec<Mutex<Queues>>,
-    tickets: AtomicU64,
-    clients: AtomicU64,
+    table: [Mutex<HashMap<u64, Arc<BlockedClient>>>; PARTS],
+    /// By home shard.
+    queues: Vec<Mutex<ShardQueues>>,
+    last_sequence: AtomicU64,
+    count: AtomicU64,
     keys: AtomicU64,
 }
 
 impl Default for BlockedClients {
     fn default() -> Self {
         Self {
+            table: array::from_fn(|_| Mutex::default()),
             queues: ShardIndex::all().map(|_| Mutex::default()).collect(),
-            tickets: AtomicU64::new(0),
-            clients: AtomicU64::new(0),
+            last_sequence: AtomicU64::new(0),
+            count: AtomicU64::new(0),
             keys: AtomicU64::new(0),
         }
     }
 }
 
 impl BlockedClients {
-    /// Clients that wait.
+    /// Number of blocked clients.
     #[inline]
     pub fn count(&self) -> u64 {
-        self.clients.load(Ordering::Relaxed)
+        self.count.load(Ordering::Relaxed)
     }
 
-    /// Keys that are waited for.
+    /// Number of keys that clients wait for.
     pub fn keys(&self) -> u64 {
         self.keys.load(Ordering::Relaxed)
     }
 
-    /// The place of the next one who waits.
-    pub(crate) fn ticket(&self) -> u64 {
-        self.tickets.fetch_add(1, Ordering::Relaxed) + 1
+    /// The sequence number of the next entry.
+    pub fn next_sequence(&self) -> u64 {
+        self.last_sequence.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// Queues a waiter for its keys, behind those that wait already; all their shards are locked.
-    pub fn add(&self, shards: &mut Shards<'_>, waiter: &Arc<BlockedClient>) {
+    fn part(&self, sequence: u64) -> &Mutex<HashMap<u64, Arc<BlockedClient>>> {
+        &self.table[(sequence % PARTS as u64) as usize]
+    }
+
+    fn get(&self, sequence: u64) -> Option<Arc<BlockedClient>> {
+        self.part(sequence).lock().get(&sequence).cloned()
+    }
+
+    /// Adds a client to the ends of the queues of its keys, whose shards are all locked. Returns
+    /// what the client's session waits for.
+    pub fn add(&self, shards: &mut Shards<'_>, blocked: BlockedClient) -> PendingReply {
         let keyspace = shards.keyspace();
-        // Nobody may end the wait before it is queued everywhere.
-        let _turn = waiter.end.turn.lock();
-        *waiter.client.waiting.lock() = Some(Arc::clone(waiter));
-        self.clients.fetch_add(1, Ordering::Relaxed);
-        let args = waiter.request.args();
+        let BlockedClient { sequence, deadline, .. } = blocked;
+        let blocked = Arc::new(blocked);
+        // The wait must not end before it is in all queues.
+        let _ended = blocked.state.ended.lock();
+        self.count.fetch_add(1, Ordering::Relaxed);
+        self.part(sequence).lock().insert(sequence, Arc::clone(&blocked));
+        blocked.client.set_blocked_sequence(Some(sequence));
+        let args = blocked.request.args();
         let mut homes = ShardSet::NONE;
-        for i in &waiter.keys {
-            let key = keyspace.key(waiter.db, args.at(*i));
-            homes = homes | ShardSet::one(key.home_shard());
-            let mut queues = self.queues[key.home_shard().get()].lock();
-            let queue = queues.by_key.entry(name(waiter.db, key.bytes)).or_default();
-            if queue.waiters.is_empty() {
+        for i in &blocked.keys {
+            let key = keyspace.key(blocked.db, args.at(*i));
+            let home = key.home_shard();
+            homes = homes | ShardSet::one(home);
+            let mut queues = self.queues[home.get()].lock();
+            let queue = queues.by_key.entry(queue_name(blocked.db, key.bytes)).or_default();
+            if queue.waiting.is_empty() {
                 self.keys.fetch_add(1, Ordering::Relaxed);
             }
-            // The same key may be named twice.
-            if queue.waiters.insert(waiter.ticket, Arc::clone(waiter)).is_some() {
+            // A command may name a key twice.
+            if queue.waiting.insert(sequence, blocked.condition).is_some() {
                 continue;
             }
-            queue.wake_on_delete += usize::from(waiter.condition.wake_on_delete);
+            queue.wake_on_delete += usize::from(blocked.condition.wake_on_delete);
             drop(queues);
-            shards.add_waiter(waiter.db, &key);
+            shards.add_waiter(blocked.db, &key);
         }
-        self.each_needed(homes, waiter, |count| *count += 1);
+        self.adjust_needed(homes, &blocked, |count| *count += 1);
+        PendingReply::Blocked { sequence, deadline }
     }
 
-    /// In the queues of some homes, changes the counts of all shards that a waiter needs.
-    fn each_needed(&self, homes: ShardSet, waiter: &BlockedClient, change: impl Fn(&mut u64)) {
+    /// Changes the counts of the shards that a command needs, in the queues of `homes`.
+    fn adjust_needed(&self, homes: ShardSet, blocked: &BlockedClient, change: impl Fn(&mut u64)) {
         for home in homes.iter() {
             let mut queues = self.queues[home.get()].lock();
-            for needed in waiter.needed.iter() {
+            for needed in blocked.needed.iter() {
                 change(&mut queues.needed[needed.get()]);
             }
         }
     }
 
-    fn remove(&self, keyspace: &Keyspace, waiter: &BlockedClient) {
-        self.clients.fetch_sub(1, Ordering::Relaxed);
-        let args = waiter.request.args();
+    fn remove(&self, keyspace: &Keyspace, blocked: &BlockedClient) {
+        self.count.fetch_sub(1, Ordering::Relaxed);
+        let args = blocked.request.args();
         let mut homes = ShardSet::NONE;
-        for i in &waiter.keys {
-            let key = keyspace.key(waiter.db, args.at(*i));
-            homes = homes | ShardSet::one(key.home_shard());
-            let mut queues = self.queues[key.home_shard().get()].lock();
-            let name = name(waiter.db, key.bytes);
+        for i in &blocked.keys {
+            let key = keyspace.key(blocked.db, args.at(*i));
+            let home = key.home_shard();
+            homes = homes | ShardSet::one(home);
+            let mut queues = self.queues[home.get()].lock();
+            let name = queue_name(blocked.db, key.bytes);
             let Some(queue) = queues.by_key.get_mut(&name) else { continue };
-            if queue.waiters.remove(&waiter.ticket).is_none() {
+            if queue.waiting.remove(&blocked.sequence).is_none() {
                 continue;
             }
-            queue.wake_on_delete -= usize::from(waiter.condition.wake_on_delete);
-            if queue.waiters.is_empty() {
+            queue.wake_on_delete -= usize::from(blocked.condition.wake_on_delete);
+            if queue.waiting.is_empty() {
                 queues.by_key.remove(&name);
                 self.keys.fetch_sub(1, Ordering::Relaxed);
             }
             drop(queues);
-            keyspace.remove_waiter(waiter.db, &key);
+            keyspace.remove_waiter(blocked.db, &key);
         }
-        self.each_needed(homes, waiter, |count| *count -= 1);
+        self.adjust_needed(homes, blocked, |count| *count -= 1);
+        self.part(blocked.sequence).lock().remove(&blocked.sequence);
     }
 
-    /// Of those who wait for a key, the first behind `ticket` who could be served when its value
-    /// has type `kind`, or when it has none.
-    pub fn next(
+    /// Replies as if the deadline had passed; false if the wait has ended already.
+    pub fn time_out(&self, sequence: u64, keyspace: &Keyspace, limits: &OutputLimits) -> bool {
+        self.end_with(sequence, keyspace, limits, |blocked| {
+            blocked.timeout_reply.encode(blocked.client.version())
+        })
+    }
+
+    /// CLIENT UNBLOCK with ERROR; false if the wait has ended already.
+    pub fn unblock(&self, sequence: u64, keyspace: &Keyspace, limits: &OutputLimits) -> bool {
+        const UNBLOCKED: &[u8] = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
+        self.end_with(sequence, keyspace, limits, |_| UNBLOCKED)
+    }
+
+    fn end_with(
+        &self,
+        sequence: u64,
+        keyspace: &Keyspace,
+        limits: &OutputLimits,
+        reply: impl FnOnce(&BlockedClient) -> &'static [u8],
+    ) -> bool {
+        let Some(blocked) = self.get(sequence) else { return false };
+        let Some(guard) = blocked.lock() else { return false };
+        guard.reply(self, keyspace, limits, reply(&blocked));
+        true
+    }
+
+    /// Ends the wait of a client that has disconnected, unless it has ended already.
+    pub fn cancel(&self, sequence: u64, keyspace: &Keyspace) {
+        if let Some(blocked) = self.get(sequence)
+            && let Some(guard) = blocked.lock()
+        {
+            guard.end(self, keyspace);
+        }
+    }
+
+    /// The first client after the sequence number `after` that waits for a key and whose condition
+    /// is met by a value of type `kind`, or by no value.
+    pub fn next_ready(
         &self,
         db: DbIndex,
         key: &Key<'_>,
         kind: Option<ValueKind>,
-        ticket: u64,
+        after: u64,
     ) -> Option<Arc<BlockedClient>> {
         let queues = self.queues[key.home_shard().get()].lock();
-        let queue = queues.by_key.get(&name(db, key.bytes))?;
+        let queue = queues.by_key.get(&queue_name(db, key.bytes))?;
         if kind.is_none() && queue.wake_on_delete == 0 {
             return None;
         }
-        let mut behind = queue.waiters.range(ticket + 1..).map(|(_, waiter)| waiter);
-        behind.find(|waiter| waiter.condition.is_met_by(kind)).cloned()
+        let mut waiting = queue.waiting.range((Bound::Excluded(after), Bound::Unbounded));
+        let ready = waiting.find(|(_, condition)| condition.is_met_by(kind));
+        ready.and_then(|(sequence, _)| self.get(*sequence))
     }
 
-    /// `set`, and the shards that the commands need which wait for keys of it, and so on: with
-    /// these locked, all that a change in `set` can set off can be served at once, but for what
-    /// needs a key that has gone to another shard since.
-    pub fn reach(&self, set: ShardSet) -> ShardSet {
-        let (mut reached, mut looked_at) = (set, ShardSet::NONE);
-        while reached != looked_at {
-            let new = reached.iter().filter(|shard| !looked_at.has(*shard));
+    /// The transitive closure of `set` under "a command that waits for a key of this home shard
+    /// needs that shard": with these shards locked, all commands that a change in `set` can wake
+    /// are served at once, except those with a key that was relocated since they blocked.
+    pub fn lock_closure(&self, set: ShardSet) -> ShardSet {
+        let (mut closure, mut visited) = (set, ShardSet::NONE);
+        while closure != visited {
+            let new = closure.iter().filter(|shard| !visited.has(*shard));
             let needed: ShardSet = new.map(|shard| self.needed(shard)).collect();
-            looked_at = reached;
-            reached = reached | needed;
+            visited = closure;
+            closure = closure | needed;
         }
-        reached
+        closure
     }
 
     fn needed(&self, home: ShardIndex) -> ShardSet {

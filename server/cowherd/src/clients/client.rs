@@ -1,89 +1,100 @@
-//! The connected clients, as other connections see them: CLIENT LIST, CLIENT KILL, CLIENT PAUSE.
+//! A client as other threads see it: counters, signals, pending output, and the handle by which
+//! they wake or close its connection.
+//!
+//! Only the connection's own thread writes the counters, so it does so with plain loads and stores;
+//! readers see each counter whole, but not all of one moment.
 
-use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use crate::config::{OutputLimit, OutputLimits};
 use crate::keyspace::Watcher;
+use cowherd_resp::{ProtocolVersion, ReplyWriter};
 
-use super::blocked::BlockedClient;
-use super::output::Outbox;
+use super::output_buffer::{OutputBuffer, PushOutcome};
+use super::signals::{KILLED, Signals};
 
 /// Reaches a connection from another thread.
 pub trait ConnectionHandle: Send + Sync {
-    /// Ends the connection as soon as it can.
+    /// Ends the connection as soon as possible.
     fn close(&self);
 
-    /// Makes the connection look at its signals.
+    /// Makes the connection check its signals and its pending reply.
     fn wake(self: Arc<Self>) {}
 }
 
-/// A signal: the connection is to end.
-pub const KILLED: u8 = 1;
-/// A signal: there is mail in the outbox.
-pub const OUTPUT_PENDING: u8 = 1 << 1;
+/// Where a connection comes from.
+pub struct Origin {
+    /// Address of the client; `None` for a Unix socket.
+    pub peer: Option<SocketAddr>,
+    /// Address of the server; `None` for a Unix socket.
+    pub local: Option<SocketAddr>,
+    /// Path of the Unix socket.
+    pub path: String,
+    /// File descriptor.
+    pub fd: i32,
+}
 
-/// What others can see of one connection. Its own thread writes with plain stores.
+/// The state of one connection that other threads see.
 pub struct Client {
-    /// Number, never used twice.
+    /// Unique number, never reused.
     pub id: u64,
-    /// The other end, or the path of a Unix socket and `:0`.
+    /// Address of the client, or the path of a Unix socket and `:0`.
     pub peer: String,
-    /// Our end.
+    /// Address of the server, likewise.
     pub local: String,
     /// File descriptor.
     pub fd: i32,
-    /// When it connected, wall clock in milliseconds.
+    /// Time of the connect, wall clock in milliseconds.
     pub connected_at: i64,
-    /// Whether it came through a Unix socket.
+    /// Whether the connection is a Unix socket.
     pub is_unix: bool,
-    /// When it last sent a command, wall clock in milliseconds.
+    /// Time of the last request, wall clock in milliseconds.
     pub last_active: AtomicI64,
-    /// Row of its last command in the command table, plus one; 0 before the first.
+    /// Row of the last command in the command table, plus one; 0 before the first.
     pub last_command: AtomicU64,
     /// Selected database.
     pub db: AtomicU64,
     /// Protocol version, 2 or 3.
     pub protocol: AtomicU64,
-    /// Commands run.
+    /// Number of commands run.
     pub commands: AtomicU64,
     /// Bytes received.
     pub bytes_in: AtomicU64,
     /// Bytes sent.
     pub bytes_out: AtomicU64,
-    /// Whether CLIENT NO-EVICT is on.
+    /// CLIENT NO-EVICT.
     pub no_evict: AtomicBool,
-    /// Whether CLIENT NO-TOUCH is on.
+    /// CLIENT NO-TOUCH.
     pub no_touch: AtomicBool,
-    /// Commands that it has queued since MULTI, plus one; 0 outside a transaction.
+    /// Number of commands queued since MULTI, plus one; 0 outside a transaction.
     pub queued: AtomicU64,
-    /// Bytes of memory that they take.
+    /// Bytes of memory of the command queue.
     pub queued_memory: AtomicU64,
-    /// Keys that it watches.
+    /// Number of watched keys.
     pub watched: AtomicU64,
-    /// Whether one of them was touched.
+    /// Whether one of the watched keys was touched.
     pub watcher: Arc<Watcher>,
-    /// Names that the client gave.
+    /// Names that the client has set.
     pub names: Mutex<ClientNames>,
-    /// Channels it subscribes to.
+    /// Number of channels that the client subscribes to.
     pub channels: AtomicU64,
-    /// Patterns it subscribes to.
+    /// Number of patterns that the client subscribes to.
     pub patterns: AtomicU64,
-    /// Shard channels it subscribes to.
+    /// Number of shard channels that the client subscribes to.
     pub shard_channels: AtomicU64,
-    /// What other threads send to it.
-    pub(super) outbox: Outbox,
-    /// What it waits for, if a command of its waits.
-    pub(crate) waiting: Mutex<Option<Arc<BlockedClient>>>,
-    /// What its connection is to look at; a bit each.
-    signals: AtomicU8,
-    hangup: Mutex<Option<Arc<dyn ConnectionHandle>>>,
+    output: OutputBuffer,
+    /// Sequence number of the client's entry in `BlockedClients`; 0 if the client is not blocked.
+    blocked: AtomicU64,
+    signals: Signals,
+    /// `None` once the connection has ended.
+    handle: Mutex<Option<Arc<dyn ConnectionHandle>>>,
 }
 
-/// Names that a client gave.
+/// Names that a client has set.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
 pub struct ClientNames {
     /// CLIENT SETNAME.
@@ -101,97 +112,18 @@ impl std::fmt::Debug for Client {
 }
 
 impl Client {
-    /// Ends the connection; a connection that ends itself is told to after its reply.
-    pub fn kill(&self) {
-        self.signal(KILLED);
-        if let Some(hangup) = self.hangup.lock().as_ref() {
-            hangup.close();
-        }
-    }
-
-    /// Whether it was told to end.
-    pub fn is_killed(&self) -> bool {
-        self.signals() & KILLED != 0
-    }
-
-    /// What its connection is to look at.
-    #[inline]
-    pub fn signals(&self) -> u8 {
-        self.signals.load(Ordering::Acquire)
-    }
-
-    pub(super) fn signal(&self, signal: u8) {
-        self.signals.fetch_or(signal, Ordering::AcqRel);
-    }
-
-    pub(super) fn unsignal(&self, signal: u8) {
-        self.signals.fetch_and(!signal, Ordering::AcqRel);
-    }
-
-    /// Makes its connection look at its signals.
-    pub(super) fn wake(&self) {
-        let hangup = self.hangup.lock().clone();
-        if let Some(hangup) = hangup {
-            hangup.wake();
-        }
-    }
-
-    /// Whether it subscribes to anything.
-    pub fn is_subscriber(&self) -> bool {
-        [&self.channels, &self.patterns, &self.shard_channels]
-            .iter()
-            .any(|count| count.load(Ordering::Relaxed) > 0)
-    }
-
-    /// Whether a command of its waits.
-    pub fn is_blocked(&self) -> bool {
-        self.waiting.lock().is_some()
-    }
-}
-
-/// All connected clients.
-#[derive(Default)]
-pub struct ClientRegistry {
-    all: Mutex<BTreeMap<u64, Arc<Client>>>,
-    next_id: AtomicU64,
-    count: AtomicU64,
-    pause: Pause,
-}
-
-/// Until when clients have to wait.
-#[derive(Default)]
-struct Pause {
-    /// Wall clock in milliseconds; 0 if they do not.
-    until: AtomicI64,
-    writes_only: AtomicBool,
-}
-
-/// Where a connection comes from.
-pub struct Origin {
-    /// The other end; none for a Unix socket.
-    pub peer: Option<SocketAddr>,
-    /// Our end; none for a Unix socket.
-    pub local: Option<SocketAddr>,
-    /// Path of the Unix socket.
-    pub path: String,
-    /// File descriptor.
-    pub fd: i32,
-}
-
-impl ClientRegistry {
-    /// Registers a new connection.
-    pub fn connect(
-        &self,
-        origin: Origin,
+    /// A client that has just connected.
+    pub(super) fn new(
+        id: u64,
+        origin: &Origin,
         now: i64,
-        hangup: Arc<dyn ConnectionHandle>,
-    ) -> Arc<Client> {
-        let id = self.next_id.fetch_add(1, Ordering::Relaxed) + 1;
+        handle: Arc<dyn ConnectionHandle>,
+    ) -> Self {
         let name = |address: Option<SocketAddr>| match address {
             Some(address) => address.to_string(),
             None => format!("{}:0", origin.path),
         };
-        let client = Arc::new(Client {
+        Self {
             id,
             peer: name(origin.peer),
             local: name(origin.local),
@@ -211,60 +143,189 @@ impl ClientRegistry {
             queued_memory: AtomicU64::new(0),
             watched: AtomicU64::new(0),
             watcher: Arc::default(),
-            names: Mutex::new(ClientNames::default()),
+            names: Mutex::default(),
             channels: AtomicU64::new(0),
             patterns: AtomicU64::new(0),
             shard_channels: AtomicU64::new(0),
-            outbox: Outbox::default(),
-            waiting: Mutex::new(None),
-            signals: AtomicU8::new(0),
-            hangup: Mutex::new(Some(hangup)),
-        });
-        self.all.lock().insert(id, Arc::clone(&client));
-        self.count.fetch_add(1, Ordering::Relaxed);
-        client
-    }
-
-    /// Forgets a connection that has ended.
-    pub fn disconnect(&self, client: &Client) {
-        *client.hangup.lock() = None;
-        if self.all.lock().remove(&client.id).is_some() {
-            self.count.fetch_sub(1, Ordering::Relaxed);
+            output: OutputBuffer::default(),
+            blocked: AtomicU64::new(0),
+            signals: Signals::default(),
+            handle: Mutex::new(Some(handle)),
         }
     }
 
-    /// A connection by its number.
-    pub fn get(&self, id: u64) -> Option<Arc<Client>> {
-        self.all.lock().get(&id).cloned()
+    /// Closes the connection. No further command of the client runs.
+    pub fn kill(&self) {
+        self.signals.set(KILLED);
+        if let Some(handle) = self.handle.lock().as_ref() {
+            handle.close();
+        }
     }
 
-    /// Number of connections.
-    pub fn count(&self) -> u64 {
-        self.count.load(Ordering::Relaxed)
+    /// Whether the client was killed.
+    pub fn is_killed(&self) -> bool {
+        self.signals() & KILLED != 0
     }
 
-    /// All connections in the order of their numbers.
-    pub fn list(&self) -> Vec<Arc<Client>> {
-        self.all.lock().values().cloned().collect()
-    }
-
-    /// Lets clients wait until `until` (wall clock, milliseconds), or only those that want to
-    /// write. A longer pause is not made shorter.
-    pub fn pause(&self, until: i64, writes_only: bool) {
-        self.pause.until.fetch_max(until, Ordering::Relaxed);
-        self.pause.writes_only.store(writes_only, Ordering::Relaxed);
-    }
-
-    /// Ends the pause.
-    pub fn unpause(&self) {
-        self.pause.until.store(0, Ordering::Relaxed);
-    }
-
-    /// Until when a command has to wait, if it has to: `writes` if it may change keys.
+    /// The signal bits that are set.
     #[inline]
-    pub fn paused_until(&self, now: i64, writes: bool) -> Option<i64> {
-        let until = self.pause.until.load(Ordering::Relaxed);
-        let waits = until > now && (writes || !self.pause.writes_only.load(Ordering::Relaxed));
-        waits.then_some(until)
+    pub fn signals(&self) -> u8 {
+        self.signals.get()
+    }
+
+    /// Makes the connection check its signals and its pending reply.
+    pub(super) fn wake(&self) {
+        let handle = self.handle.lock().clone();
+        if let Some(handle) = handle {
+            handle.wake();
+        }
+    }
+
+    /// Drops the handle, since the connection has ended.
+    pub(super) fn detach_handle(&self) {
+        *self.handle.lock() = None;
+    }
+
+    /// Whether the client has any subscription.
+    pub fn is_subscriber(&self) -> bool {
+        [&self.channels, &self.patterns, &self.shard_channels]
+            .iter()
+            .any(|count| count.load(Ordering::Relaxed) > 0)
+    }
+
+    /// Whether a command of the client waits for a key.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked_sequence().is_some()
+    }
+
+    /// Key of the client's entry in `BlockedClients`.
+    pub fn blocked_sequence(&self) -> Option<u64> {
+        let sequence = self.blocked.load(Ordering::Acquire);
+        (sequence != 0).then_some(sequence)
+    }
+
+    /// Sets or clears the key of the client's entry in `BlockedClients`. All that was pushed before
+    /// is visible to a thread that sees the new value.
+    pub(super) fn set_blocked_sequence(&self, sequence: Option<u64>) {
+        self.blocked.store(sequence.unwrap_or(0), Ordering::Release);
+    }
+
+    /// The protocol version that the client has chosen.
+    pub fn version(&self) -> ProtocolVersion {
+        match self.protocol.load(Ordering::Relaxed) {
+            3 => ProtocolVersion::Resp3,
+            _ => ProtocolVersion::Resp2,
+        }
+    }
+
+    fn limit<'l>(&self, limits: &'l OutputLimits) -> &'l OutputLimit {
+        if self.is_subscriber() { &limits.pubsub } else { &limits.normal }
+    }
+
+    /// Appends what `write` writes to the pending output, in the client's protocol version, and
+    /// wakes the connection. Kills the client instead if the output limit is exceeded.
+    pub fn push_output(&self, limits: &OutputLimits, write: impl FnOnce(&mut ReplyWriter)) {
+        let limit = self.limit(limits);
+        match self.output.push(&self.signals, limit, self.version(), write) {
+            PushOutcome::Done => {}
+            PushOutcome::First => self.wake(),
+            PushOutcome::Overflow => self.kill(),
+        }
+    }
+
+    /// Moves the pending output to the end of the replies in `out`.
+    #[cold]
+    pub fn drain_output(&self, out: &mut Vec<u8>) {
+        self.output.drain(&self.signals, out);
+    }
+
+    /// Sets the number of reply bytes that the socket has not taken; false if the output limit is
+    /// exceeded, so that the connection has to end.
+    pub fn set_unsent(&self, limits: &OutputLimits, bytes: u64) -> bool {
+        self.output.set_unsent(&self.signals, self.limit(limits), bytes)
+    }
+
+    /// Kills the client if it has exceeded its soft output limit for too long.
+    pub fn check_output_limit(&self, limits: &OutputLimits) {
+        if self.output.check(&self.signals, self.limit(limits)) {
+            self.kill();
+        }
+    }
+
+    /// Bytes that the client has not read yet, as far as the server knows.
+    pub fn backlog(&self) -> u64 {
+        self.output.backlog()
+    }
+
+    /// Backlog in bytes when the output limit was exceeded; `None` if it never was.
+    pub fn output_overflow(&self) -> Option<u64> {
+        self.output.overflow_bytes()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::signals::OUTPUT_PENDING;
+    use super::*;
+
+    #[derive(Default)]
+    struct CountingHandle {
+        woken: AtomicU64,
+        closed: AtomicU64,
+    }
+
+    impl ConnectionHandle for CountingHandle {
+        fn close(&self) {
+            self.closed.fetch_add(1, Ordering::Relaxed);
+        }
+
+        fn wake(self: Arc<Self>) {
+            self.woken.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    fn connect() -> (Client, Arc<CountingHandle>) {
+        let handle = Arc::new(CountingHandle::default());
+        let origin = Origin { peer: None, local: None, path: "test".into(), fd: 7 };
+        (Client::new(1, &origin, 0, Arc::clone(&handle) as _), handle)
+    }
+
+    fn hard_limit(hard: u64) -> OutputLimits {
+        let normal = OutputLimit { hard, soft: 0, soft_seconds: 0 };
+        OutputLimits { normal, ..OutputLimits::default() }
+    }
+
+    #[test]
+    fn pending_output_keeps_its_order_and_wakes_once() {
+        let (client, handle) = connect();
+        let limits = hard_limit(0);
+        for text in ["a", "b", "c"] {
+            client.push_output(&limits, |reply| reply.simple(text));
+        }
+        assert_eq!(handle.woken.load(Ordering::Relaxed), 1);
+        assert_eq!((client.signals(), client.backlog()), (OUTPUT_PENDING, 12));
+        let mut out = b"+first\r\n".to_vec();
+        client.drain_output(&mut out);
+        assert_eq!(out, b"+first\r\n+a\r\n+b\r\n+c\r\n");
+        assert_eq!((client.signals(), client.backlog()), (0, 0));
+        client.push_output(&limits, |reply| reply.simple("d"));
+        assert_eq!(handle.woken.load(Ordering::Relaxed), 2);
+    }
+
+    #[test]
+    fn pending_output_and_unsent_replies_count_together() {
+        let (client, handle) = connect();
+        let limits = hard_limit(20);
+        assert!(client.set_unsent(&limits, 12));
+        client.push_output(&limits, |reply| reply.simple("12345"));
+        assert_eq!((client.backlog(), client.is_killed()), (20, false));
+        client.push_output(&limits, |reply| reply.simple("x"));
+        assert!(client.is_killed());
+        assert_eq!(client.output_overflow(), Some(24));
+        assert_eq!(handle.closed.load(Ordering::Relaxed), 1);
+        let mut out = Vec::new();
+        client.push_output(&limits, |reply| reply.simple("y"));
+        client.drain_output(&mut out);
+        assert_eq!(out, b"", "an overflown buffer keeps nothing");
     }
 }

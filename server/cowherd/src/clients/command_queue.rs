@@ -1,14 +1,16 @@
-//! The commands that a connection has queued since MULTI, and the keys that it watches.
+//! The commands that a connection has queued since MULTI, and the type of its watched keys.
 //!
-//! Invariant: `CommandQueue::shards` returns the shards of all queued commands' keys. They are
-//! computed again if keys have moved to other shards meanwhile.
+//! Requests are copied into one buffer, since the read buffer they came in is reused.
+//!
+//! Invariant: [`CommandQueue::shards`] returns the shards of all queued commands' keys. They are
+//! computed again if keys have been relocated to other shards since the first command was queued.
 
 use std::collections::BTreeSet;
 
 use crate::keyspace::{DbIndex, Keyspace, ShardSet};
 use cowherd_resp::{ArgSpan, Args};
 
-/// Keys that a connection watches.
+/// The keys that a connection watches.
 pub(super) type WatchedKeys = BTreeSet<(DbIndex, Box<[u8]>)>;
 
 /// The commands that a connection has queued since MULTI.
@@ -17,41 +19,45 @@ pub struct CommandQueue {
     bytes: Vec<u8>,
     spans: Vec<ArgSpan>,
     commands: Vec<QueueEntry>,
-    /// Union of the flags of all commands, as bits that the command table defines.
     flags: u32,
     shards: ShardSet,
-    /// How often keys had moved when the shards of the first command were found.
-    moves: u64,
-    /// A command was refused: EXEC will be too.
+    /// The keyspace's relocation count when the shards of the first command were computed.
+    relocations: u64,
     aborted: bool,
 }
 
 #[derive(Clone, Copy, Debug)]
 struct QueueEntry {
     row: usize,
-    /// Where its spans end; they begin where those of the one before end.
+    /// End of the entry's range in `spans`; the range begins at the end of the entry before.
     end: usize,
-    /// Hash of its first key.
     first_hash: Option<u64>,
 }
 
 /// A queued command.
 #[derive(Clone, Copy, Debug)]
 pub struct QueuedCommand<'q> {
-    /// Number of its row in the table.
+    /// Number of its row in the command table.
     pub row: usize,
-    /// Its arguments.
+    /// The arguments; the name is argument 0.
     pub args: Args<'q>,
-    /// Hash of its first key.
+    /// Hash of the first key.
     pub first_hash: Option<u64>,
 }
 
 impl CommandQueue {
-    /// Adds a command that locks `shards`, as was planned after `moves` moves of keys.
-    pub fn push(&mut self, command: QueuedCommand<'_>, flags: u32, shards: ShardSet, moves: u64) {
-        // What was planned first counts: it may be out of date first.
+    /// Appends a command with the given flag bits, which locks `shards`, as computed when the
+    /// keyspace had counted `relocations`.
+    pub fn push(
+        &mut self,
+        command: QueuedCommand<'_>,
+        flags: u32,
+        shards: ShardSet,
+        relocations: u64,
+    ) {
+        // The count of the first command is the oldest: it is out of date first.
         if self.commands.is_empty() {
-            self.moves = moves;
+            self.relocations = relocations;
         }
         for arg in command.args {
             self.spans.push(ArgSpan { start: self.bytes.len(), len: arg.len() });
@@ -59,16 +65,18 @@ impl CommandQueue {
         }
         self.flags |= flags;
         self.shards = self.shards | shards;
-        self.commands.push(QueueEntry {
-            row: command.row,
-            end: self.spans.len(),
-            first_hash: command.first_hash,
-        });
+        let QueuedCommand { row, first_hash, .. } = command;
+        self.commands.push(QueueEntry { row, end: self.spans.len(), first_hash });
     }
 
-    /// Notes that a command was refused.
+    /// Marks the transaction as aborted because a command was refused.
     pub const fn abort(&mut self) {
         self.aborted = true;
+    }
+
+    /// Whether a command was refused, so that EXEC has to fail.
+    pub const fn is_aborted(&self) -> bool {
+        self.aborted
     }
 
     /// Number of commands.
@@ -81,35 +89,30 @@ impl CommandQueue {
         self.commands.is_empty()
     }
 
-    /// Bytes of all arguments.
+    /// Total size of all arguments in bytes.
     pub const fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
-    /// Bytes of memory that the queue takes.
+    /// Bytes of memory that the queue has allocated.
     pub const fn memory(&self) -> usize {
         self.bytes.capacity()
             + self.spans.capacity() * size_of::<ArgSpan>()
             + self.commands.capacity() * size_of::<QueueEntry>()
     }
 
-    /// Whether a command was refused, so that EXEC has to fail.
-    pub const fn is_aborted(&self) -> bool {
-        self.aborted
-    }
-
-    /// Union of the flags of all commands, as bits that the command table defines.
+    /// Union of the flag bits of all commands.
     pub const fn flag_bits(&self) -> u32 {
         self.flags
     }
 
-    /// The shards of all commands, as keys live now. `shards_of` computes those of one command.
+    /// The shards that all commands lock now. `shards_of` computes those of one command.
     pub fn shards(
         &self,
         keyspace: &Keyspace,
         shards_of: impl FnMut(QueuedCommand<'_>) -> ShardSet,
     ) -> ShardSet {
-        if keyspace.relocations() == self.moves {
+        if keyspace.relocations() == self.relocations {
             return self.shards;
         }
         self.iter().map(shards_of).collect()
@@ -118,11 +121,11 @@ impl CommandQueue {
     /// The commands in order.
     pub fn iter(&self) -> impl Iterator<Item = QueuedCommand<'_>> {
         let mut begin = 0;
-        self.commands.iter().map(move |queued| {
-            let spans = &self.spans[begin..queued.end];
-            begin = queued.end;
+        self.commands.iter().map(move |entry| {
+            let spans = &self.spans[begin..entry.end];
+            begin = entry.end;
             let args = Args::new(&self.bytes, spans);
-            QueuedCommand { row: queued.row, args, first_hash: queued.first_hash }
+            QueuedCommand { row: entry.row, args, first_hash: entry.first_hash }
         })
     }
 }

@@ -1,9 +1,14 @@
-//! Replies that come later: what a connection waits for while its thread serves others.
+//! Replies that arrive after the command has run, while the connection's thread serves other
+//! clients.
+//!
+//! A [`DeferredReply`] is a one-shot cell: the thread that does the work completes the cell and
+//! wakes the connection, which writes the reply itself. The reply of a command that waits for a key
+//! takes another way: the thread that changes the key pushes the reply to the client's output
+//! buffer (`blocked`).
 
 use std::fmt;
 use std::sync::{Arc, OnceLock};
 
-use super::blocked::BlockedClient;
 use super::client::Client;
 
 /// A reply that another thread owes a client: a status, or an error with its code.
@@ -19,47 +24,52 @@ impl fmt::Debug for DeferredReply {
 }
 
 impl DeferredReply {
-    /// A promise to `client`.
+    /// A reply to `client` that is not complete yet.
     pub fn new(client: &Arc<Client>) -> Arc<Self> {
         Arc::new(Self { client: Arc::clone(client), outcome: OnceLock::new() })
     }
 
-    /// Keeps it: only the first outcome counts.
+    /// Sets the outcome and wakes the connection. Later calls have no effect.
     pub fn complete(&self, outcome: Result<String, String>) {
-        // The client may have gone; then nobody looks.
+        // Harmless if the connection has ended: its handle is detached.
         if self.outcome.set(outcome).is_ok() {
             self.client.wake();
         }
     }
 
-    /// What came of it, once it is kept.
+    /// The outcome, once complete.
     pub fn outcome(&self) -> Option<&Result<String, String>> {
         self.outcome.get()
     }
 }
 
-/// What a connection waits for before it goes on with the requests behind.
+/// A reply that a connection waits for before it runs the requests behind.
 #[derive(Clone, Debug)]
 pub enum PendingReply {
-    /// A key; whoever serves it delivers the reply.
-    Blocked(Arc<BlockedClient>),
+    /// The reply of a blocked command, which arrives in the client's output buffer.
+    Blocked {
+        /// Key of the entry in `BlockedClients`.
+        sequence: u64,
+        /// When the command times out, monotonic microseconds; `None` for never.
+        deadline: Option<u64>,
+    },
     /// A reply that the connection writes itself.
     Deferred(Arc<DeferredReply>),
 }
 
 impl PendingReply {
-    /// Whether the wait is over.
-    pub fn is_over(&self) -> bool {
+    /// Whether the wait is over. `client` is the client of the session that waits.
+    pub fn is_over(&self, client: &Client) -> bool {
         match self {
-            Self::Blocked(waiter) => waiter.is_done(),
-            Self::Deferred(promise) => promise.outcome().is_some(),
+            Self::Blocked { sequence, .. } => client.blocked_sequence() != Some(*sequence),
+            Self::Deferred(reply) => reply.outcome().is_some(),
         }
     }
 
-    /// When it has waited long enough, monotonic microseconds; never, if there is none.
-    pub fn until(&self) -> Option<u64> {
+    /// When the wait times out, monotonic microseconds; `None` for never.
+    pub const fn deadline(&self) -> Option<u64> {
         match self {
-            Self::Blocked(waiter) => waiter.until,
+            Self::Blocked { deadline, .. } => *deadline,
             Self::Deferred(_) => None,
         }
     }

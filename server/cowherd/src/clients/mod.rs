@@ -1,32 +1,63 @@
-//! Clients: what the server keeps of each connection, outside the arena.
+//! Clients: the state of each connection that is not a key, and all ways in which one client
+//! reaches another. Nothing here is in the arena: clients end with the process.
+//!
+//! ```text
+//! worker thread of the connection             any other thread
+//!   Session --Arc--> Client <--Arc-- ClientRegistry: CLIENT LIST, KILL, PAUSE
+//!                    | output buffer <-- push -- PubSub, Notifications, BlockedClients
+//!                    | signals, wake <-- complete -- DeferredReply
+//!                    | blocked entry: a sequence number, the key of BlockedClients
+//! ```
 //!
 //! | file | content |
 //! |---|---|
-//! | `session` | state that only the connection's own thread uses |
-//! | `client` | state that other threads see, signals, the registry of clients |
-//! | `output` | output that other threads have pushed, and the output buffer limits |
-//! | `command_queue` | the commands queued since MULTI |
-//! | `pubsub` | channels, patterns and their subscribers |
+//! | `session` | `Session`: state that only the connection's own thread uses |
+//! | `command_queue` | `CommandQueue`: the commands queued since MULTI |
+//! | `subscriptions` | `Subscriptions`: the channels and patterns of one connection |
+//! | `deferred` | `DeferredReply`, `PendingReply`: replies that arrive after the command has run |
+//! | `client` | `Client`: the state that other threads see; `ConnectionHandle` |
+//! | `signals` | signal bits of a client |
+//! | `output_buffer` | output pushed by other threads, and the output buffer limits |
+//! | `registry` | `ClientRegistry`: all connected clients, CLIENT PAUSE |
+//! | `pubsub` | `PubSub`: channels, patterns and their subscribers |
 //! | `notifications` | keyspace events published as messages |
-//! | `blocked` | clients whose command waits for a key |
-//! | `deferred` | replies that another thread completes |
+//! | `blocked` | `BlockedClients`: clients whose command waits for a key |
+//!
+//! Invariants:
+//! 1. This module does not know commands. A command is the number of its row in the command table,
+//!    and its properties are bits that the table defines; `commands` holds what needs a `Call`.
+//! 2. Only the connection's own thread holds its [`Session`]. Other threads hold a [`Client`], whose
+//!    counters are written by the connection's thread alone.
+//! 3. Ownership has no cycle: `Session`, `ClientRegistry`, `PubSub`, `BlockedClient` and
+//!    `DeferredReply` own a `Client`; a `Client` owns none of them. It refers to its entry in
+//!    [`BlockedClients`] by sequence number.
+//! 4. Locks are taken in this order, and no thread waits for anything else while it holds one:
+//!    shards of the keyspace; the state of a blocked client; the queues of one home shard; a part of
+//!    the table of blocked clients; a part of the channels; the patterns; an output buffer. The
+//!    registry, names and the connection handle are leaves: nothing is locked under them.
 
 mod blocked;
 mod client;
 mod command_queue;
 mod deferred;
 mod notifications;
-mod output;
+mod output_buffer;
 mod pubsub;
+mod registry;
 mod session;
+mod signals;
+mod subscriptions;
 
-pub(crate) use blocked::End;
+pub(crate) use blocked::WaitState;
 pub use blocked::{
     BlockedClient, BlockedClients, BlockingMode, OwnedRequest, TimeoutReply, WakeCondition,
 };
-pub use client::{Client, ClientRegistry, ConnectionHandle, KILLED, OUTPUT_PENDING, Origin};
+pub use client::{Client, ConnectionHandle, Origin};
 pub use command_queue::{CommandQueue, QueuedCommand};
 pub use deferred::{DeferredReply, PendingReply};
 pub use notifications::{EventClass, EventSink, Notifications};
-pub use pubsub::{PubSub, SubscriptionKind};
+pub use pubsub::PubSub;
+pub use registry::ClientRegistry;
 pub use session::{ReplyMode, Session};
+pub use signals::{KILLED, OUTPUT_PENDING};
+pub use subscriptions::SubscriptionKind;

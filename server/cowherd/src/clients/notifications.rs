@@ -1,13 +1,15 @@
-//! Keyspace notifications: what commands do to keys, published as messages.
+//! Keyspace notifications: events of keys, published as messages.
 //!
 //! ```text
 //! __keyspace@<db>__:<key>     the name of the event     if notify-keyspace-events has K
 //! __keyevent@<db>__:<event>   the key                   if it has E
 //! ```
 //!
-//! A handler calls `Call::notify` once what it did is done, with the event's name in Redis. What
-//! no handler sees (keys that are new, expire or are missed) the keyspace tells through its
-//! listener (`keyspace/news`).
+//! Handlers publish the events of their commands through an [`EventSink`]. The events that no
+//! handler sees (keys that are new, expire, are evicted or missed) come from the keyspace, through
+//! the listener that [`Notifications::attach`] sets.
+//!
+//! An event of a class that is not enabled costs one relaxed load.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -19,14 +21,14 @@ use crate::keyspace::{DbIndex, Keyspace, KeyspaceEvent};
 
 use super::pubsub::PubSub;
 
-/// A class of events, a bit each.
+/// A class of events, or one of the two kinds of channels: one bit each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct EventClass(u32);
 
 impl EventClass {
-    /// `K`: publish to the channels of keys.
+    /// `K`: publish to the channel of the key.
     const KEYSPACE: Self = Self(1);
-    /// `E`: publish to the channels of events.
+    /// `E`: publish to the channel of the event.
     const KEYEVENT: Self = Self(1 << 1);
     /// `g`: commands for keys of any type, such as DEL and RENAME.
     pub const GENERIC: Self = Self(1 << 2);
@@ -40,15 +42,15 @@ impl EventClass {
     pub const HASH: Self = Self(1 << 6);
     /// `z`: sorted sets.
     pub const SORTED_SET: Self = Self(1 << 7);
-    /// `x`: keys that expired.
+    /// `x`: expired keys.
     pub const EXPIRED: Self = Self(1 << 8);
-    /// `e`: keys that were evicted.
+    /// `e`: evicted keys.
     pub const EVICTED: Self = Self(1 << 9);
     /// `t`: streams.
     pub const STREAM: Self = Self(1 << 10);
-    /// `m`: keys that were looked for in vain; not in `A`.
+    /// `m`: reads of keys that do not exist; not in `A`.
     pub const MISSED: Self = Self(1 << 11);
-    /// `n`: keys that are new; not in `A`.
+    /// `n`: new keys; not in `A`.
     pub const NEW: Self = Self(1 << 12);
 
     const LETTERS: [(char, Self); 13] = [
@@ -67,9 +69,11 @@ impl EventClass {
         ('n', Self::NEW),
     ];
 
-    /// The classes that letters name, as bits. `A` is all of the others but `m` and `n`.
+    /// The bits of the classes that the letters of `notify-keyspace-events` name. `A` names all
+    /// classes of events but `m` and `n`. Unknown letters name none.
     fn read(letters: &str) -> u32 {
         let bits = |letter: char| match letter {
+            // Without `K` and `E` in front, and `m` and `n` at the end.
             'A' => Self::LETTERS[2..11].iter().map(|(_, class)| class.0).sum(),
             letter => {
                 let found = Self::LETTERS.iter().find(|(known, _)| *known == letter);
@@ -80,22 +84,22 @@ impl EventClass {
     }
 }
 
-/// Which events are published.
+/// The configuration of notifications.
 #[derive(Debug, Default)]
 pub struct Notifications {
-    /// The classes, as bits; none unless there is a channel to publish to.
+    /// Bits of the enabled classes; 0 if no kind of channel is enabled.
     classes: AtomicU32,
-    /// What subscribers may leave unread, for events that no command tells.
+    /// The output limits for events that come from the keyspace, where no command has a copy of
+    /// the configuration.
     limits: RwLock<OutputLimits>,
 }
 
 impl Notifications {
     #[inline]
-    fn wants(&self, class: EventClass) -> bool {
+    fn is_enabled(&self, class: EventClass) -> bool {
         self.classes.load(Ordering::Relaxed) & class.0 != 0
     }
 
-    /// Publishes an event.
     #[cold]
     fn publish(
         &self,
@@ -108,19 +112,57 @@ impl Notifications {
         if !pubsub.has_listeners() {
             return;
         }
-        if self.wants(EventClass::KEYSPACE) {
+        if self.is_enabled(EventClass::KEYSPACE) {
             let mut channel = format!("__keyspace@{db}__:").into_bytes();
             channel.extend_from_slice(key);
             pubsub.publish(limits, &channel, event.as_bytes());
         }
-        if self.wants(EventClass::KEYEVENT) {
+        if self.is_enabled(EventClass::KEYEVENT) {
             let channel = format!("__keyevent@{db}__:{event}");
             pubsub.publish(limits, channel.as_bytes(), key);
         }
     }
+
+    /// Publishes the keyspace's own events through `pubsub` from now on. Called once.
+    pub fn attach(self: &Arc<Self>, keyspace: &Keyspace, pubsub: &Arc<PubSub>) {
+        let (pubsub, notifications) = (Arc::clone(pubsub), Arc::clone(self));
+        keyspace.events().set_listener(move |event, db, key| {
+            let name = match event {
+                KeyspaceEvent::New => "new",
+                KeyspaceEvent::Expired => "expired",
+                KeyspaceEvent::Missed => "keymiss",
+                KeyspaceEvent::Evicted => "evicted",
+                KeyspaceEvent::FieldsExpired => "hexpired",
+                KeyspaceEvent::HashExpired => "del",
+            };
+            let limits = *notifications.limits.read();
+            notifications.publish(&pubsub, &limits, name, db, key);
+        });
+    }
+
+    /// Applies `notify-keyspace-events` and the output limits of a configuration.
+    pub fn apply(&self, config: &Config, keyspace: &Keyspace) {
+        *self.limits.write() = config.client_output_buffer_limit;
+        let mut bits = EventClass::read(&config.notify_keyspace_events);
+        if bits & (EventClass::KEYSPACE.0 | EventClass::KEYEVENT.0) == 0 {
+            bits = 0;
+        }
+        self.classes.store(bits, Ordering::Relaxed);
+        let classes = [
+            (EventClass::NEW, KeyspaceEvent::New),
+            (EventClass::EXPIRED, KeyspaceEvent::Expired),
+            (EventClass::MISSED, KeyspaceEvent::Missed),
+            (EventClass::EVICTED, KeyspaceEvent::Evicted),
+            (EventClass::HASH, KeyspaceEvent::FieldsExpired),
+            (EventClass::GENERIC, KeyspaceEvent::HashExpired),
+        ];
+        let enabled = classes.iter().filter(|(class, _)| bits & class.0 != 0);
+        let enabled: Vec<KeyspaceEvent> = enabled.map(|(_, event)| *event).collect();
+        keyspace.events().set_enabled(&enabled);
+    }
 }
 
-/// Publishes keyspace events for a command.
+/// What is needed to publish the events of a command: the borrowed parts of a `Call`.
 #[derive(Clone, Copy)]
 pub struct EventSink<'c> {
     notifications: &'c Notifications,
@@ -138,52 +180,12 @@ impl<'c> EventSink<'c> {
         Self { notifications, pubsub, limits }
     }
 
-    /// Publishes that something happened to a key.
+    /// Publishes an event of a key, if its class is enabled.
     #[inline]
     pub fn notify(self, db: DbIndex, class: EventClass, event: &str, key: &[u8]) {
-        if self.notifications.wants(class) {
+        if self.notifications.is_enabled(class) {
             self.notifications.publish(self.pubsub, self.limits, event, db, key);
         }
-    }
-}
-
-impl Notifications {
-    /// Publishes the keyspace's own events through `pubsub`, from now on.
-    pub fn attach(self: &Arc<Self>, keyspace: &Keyspace, pubsub: &Arc<PubSub>) {
-        let (pubsub, notifications) = (Arc::clone(pubsub), Arc::clone(self));
-        keyspace.events().set_listener(move |event, db, key| {
-            let name = match event {
-                KeyspaceEvent::New => "new",
-                KeyspaceEvent::Expired => "expired",
-                KeyspaceEvent::Missed => "keymiss",
-                KeyspaceEvent::Evicted => "evicted",
-                KeyspaceEvent::FieldsExpired => "hexpired",
-                KeyspaceEvent::HashExpired => "del",
-            };
-            let limits = *notifications.limits.read();
-            notifications.publish(&pubsub, &limits, name, db, key);
-        });
-    }
-
-    /// Brings the events that are published in line with the configuration.
-    pub fn apply(&self, config: &Config, keyspace: &Keyspace) {
-        *self.limits.write() = config.client_output_buffer_limit;
-        let mut bits = EventClass::read(&config.notify_keyspace_events);
-        if bits & (EventClass::KEYSPACE.0 | EventClass::KEYEVENT.0) == 0 {
-            bits = 0;
-        }
-        self.classes.store(bits, Ordering::Relaxed);
-        let told = [
-            (EventClass::NEW, KeyspaceEvent::New),
-            (EventClass::EXPIRED, KeyspaceEvent::Expired),
-            (EventClass::MISSED, KeyspaceEvent::Missed),
-            (EventClass::EVICTED, KeyspaceEvent::Evicted),
-            (EventClass::HASH, KeyspaceEvent::FieldsExpired),
-            (EventClass::GENERIC, KeyspaceEvent::HashExpired),
-        ];
-        let wanted = told.iter().filter(|(class, _)| bits & class.0 != 0);
-        let wanted: Vec<KeyspaceEvent> = wanted.map(|(_, event)| *event).collect();
-        keyspace.events().set_enabled(&wanted);
     }
 }
 
@@ -192,10 +194,10 @@ mod tests {
     use super::*;
 
     #[test]
-    fn letters_name_classes() {
+    fn letters_name_event_classes() {
         assert_eq!(EventClass::read(""), 0);
         assert_eq!(EventClass::read("KEA"), EventClass::read("KEg$lshzxet"));
-        assert_eq!(EventClass::read("d"), 0, "no module is there to tell of its keys");
+        assert_eq!(EventClass::read("d"), 0, "there are no modules");
         let all = EventClass::LETTERS.iter().fold(0, |all, (_, class)| all | class.0);
         assert_eq!(EventClass::read("KEAmn"), all);
         assert_eq!(all.count_ones(), 13);

@@ -1,4 +1,7 @@
-//! What a connection remembers between commands.
+//! The state of a connection between two commands, which only the connection's own thread uses.
+//!
+//! Invariant: `Session::watched` lists exactly the keys for which the client's watcher is
+//! registered in the keyspace, except those that were touched.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -8,70 +11,71 @@ use crate::keyspace::{DbIndex, Keyspace, ShardSet, Shards};
 use super::client::Client;
 use super::command_queue::{CommandQueue, QueuedCommand, WatchedKeys};
 use super::deferred::PendingReply;
-use super::pubsub::Subscriptions;
+use super::subscriptions::{SubscriptionKind, Subscriptions};
 
-/// Whether replies are sent.
+/// CLIENT REPLY: whether replies are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum ReplyMode {
-    /// They are.
+    /// Every reply is sent.
     #[default]
     On,
-    /// They are not.
+    /// No reply is sent.
     Off,
-    /// CLIENT REPLY SKIP was just run: the next one is not.
+    /// The reply of the next command is not sent: CLIENT REPLY SKIP has just run.
     SkipNext,
 }
 
-/// What a connection remembers.
+/// The state of a connection between two commands.
 #[derive(Debug)]
 pub struct Session {
     /// The selected database.
     pub db: DbIndex,
-    /// Whether commands are allowed: a password was given or is not needed.
+    /// Whether the client has given the password, or none is needed.
     pub authenticated: bool,
     /// Whether replies are sent.
     pub reply_mode: ReplyMode,
-    /// Whether the reply of the command that runs now is not sent; CLIENT REPLY ON ends that too.
+    /// Whether the reply of the running command is skipped. CLIENT REPLY ON clears the flag.
     pub skip_reply: bool,
-    /// Whether its reads leave the access clocks alone.
-    pub no_touch: bool,
-    /// What was queued since MULTI; none outside a transaction.
-    pub queue: Option<Box<CommandQueue>>,
-    /// The keys that it watches.
-    pub watched: WatchedKeys,
-    /// Whether EXEC runs: then nothing may wait.
-    pub in_exec: bool,
-    /// Whether what the command that runs now writes is sent even so: it is no reply.
+    /// Whether the running command's output is sent in spite of `reply_mode` and `skip_reply`:
+    /// confirmations of subscriptions are messages, not replies.
     pub bypass_reply_off: bool,
-    /// What it subscribes to; none if it is no subscriber.
+    /// CLIENT NO-TOUCH: whether reads leave the access clocks unchanged.
+    pub no_touch: bool,
+    /// The commands queued since MULTI; `None` outside a transaction.
+    pub queue: Option<Box<CommandQueue>>,
+    /// The keys that the connection watches.
+    pub watched: WatchedKeys,
+    /// Whether EXEC runs, so that no command may block or lock shards of its own.
+    pub in_exec: bool,
+    /// `None` without any subscription.
     pub subscriptions: Option<Box<Subscriptions>>,
-    /// What its last command waits for.
+    /// The reply that the requests behind have to wait for.
     pub pending_reply: Option<PendingReply>,
-    /// What others can see of it.
+    /// The state that other threads see.
     pub client: Arc<Client>,
 }
 
 impl Session {
-    /// A new connection's.
+    /// The session of a new connection.
     pub const fn new(client: Arc<Client>, authenticated: bool) -> Self {
         Self {
             db: 0,
             authenticated,
             reply_mode: ReplyMode::On,
             skip_reply: false,
+            bypass_reply_off: false,
             no_touch: false,
             queue: None,
             watched: WatchedKeys::new(),
             in_exec: false,
-            bypass_reply_off: false,
             subscriptions: None,
             pending_reply: None,
             client,
         }
     }
 
-    /// Everything as a new connection has it; its number and library names stay. It must not
-    /// subscribe to anything any more, nor queue or watch: see [`Self::discard`].
+    /// RESET: back to the state of a new connection, except for the client's number and library
+    /// names. The caller ends subscriptions and the transaction first; see [`Self::discard`].
     pub fn reset(&mut self, authenticated: bool) {
         let client = Arc::clone(&self.client);
         client.db.store(0, Ordering::Relaxed);
@@ -82,22 +86,43 @@ impl Session {
         *self = Self::new(client, authenticated);
     }
 
-    /// Bytes of the requests that are queued.
+    /// Whether the reply of the running command is not sent.
+    #[inline]
+    pub fn is_reply_off(&self) -> bool {
+        self.skip_reply || self.reply_mode == ReplyMode::Off
+    }
+
+    /// Total size of the queued requests in bytes.
     pub fn queued_bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.bytes())
     }
 
-    /// Ends queueing; no lock is held. Watched keys are forgotten too.
-    pub fn discard(&mut self, keyspace: &Keyspace) {
-        self.take_queue();
-        self.unwatch(keyspace);
+    /// Appends a command to the queue, if there is one; see [`CommandQueue::push`].
+    pub fn push_queued(
+        &mut self,
+        command: QueuedCommand<'_>,
+        flags: u32,
+        shards: ShardSet,
+        relocations: u64,
+    ) {
+        if let Some(queue) = &mut self.queue {
+            queue.push(command, flags, shards, relocations);
+            self.client.queued.store(queue.len() as u64 + 1, Ordering::Relaxed);
+            self.client.queued_memory.store(queue.memory() as u64, Ordering::Relaxed);
+        }
     }
 
-    /// Takes the queue.
+    /// Takes the queue, which ends the transaction.
     pub fn take_queue(&mut self) -> Option<Box<CommandQueue>> {
         self.client.queued.store(0, Ordering::Relaxed);
         self.client.queued_memory.store(0, Ordering::Relaxed);
         self.queue.take()
+    }
+
+    /// Drops the queue and unwatches all keys. The caller holds no shard.
+    pub fn discard(&mut self, keyspace: &Keyspace) {
+        self.take_queue();
+        self.unwatch(keyspace);
     }
 
     /// The shards of all watched keys.
@@ -105,51 +130,42 @@ impl Session {
         self.watched.iter().map(|(_, key)| keyspace.shards_of(keyspace.hash(key))).collect()
     }
 
-    /// Forgets all watched keys; no lock is held.
+    /// Unwatches all keys. The caller holds no shard.
     pub fn unwatch(&mut self, keyspace: &Keyspace) {
         if self.watched.is_empty() {
             return;
         }
         for (db, key) in std::mem::take(&mut self.watched) {
             let hash = keyspace.hash(&key);
-            // Whether it has expired meanwhile is of no interest any more.
+            // The earliest time: whether the key has expired makes no difference any more.
             let mut shards = keyspace.lock_named(i64::MIN, || keyspace.shards_of(hash));
             shards.unwatch(db, &keyspace.key_of(db, &key, hash), &self.client.watcher);
         }
-        self.forget_touches();
+        self.reset_watcher();
     }
 
-    /// Forgets all watched keys; their shards are locked. Tells whether any was touched, or has
-    /// expired, since it was watched.
+    /// Unwatches all keys, whose shards are locked. Returns whether any of them was touched or has
+    /// expired since it was watched.
     pub fn end_watch(&mut self, shards: &mut Shards<'_>) -> bool {
         for (db, key) in std::mem::take(&mut self.watched) {
             let key = shards.keyspace().key(db, &key);
-            // Finds that it has expired, if it has, and that is a touch.
+            // Removes the key if it has expired, which touches the watcher.
             shards.peek(db, &key);
             shards.unwatch(db, &key, &self.client.watcher);
         }
         let touched = self.client.watcher.is_touched();
-        self.forget_touches();
+        self.reset_watcher();
         touched
     }
 
-    fn forget_touches(&self) {
+    fn reset_watcher(&self) {
         self.client.watcher.reset();
         self.client.watched.store(0, Ordering::Relaxed);
     }
 
-    /// Adds a command to the queue, if there is one; see [`CommandQueue::push`].
-    pub fn push_queued(
-        &mut self,
-        command: QueuedCommand<'_>,
-        flags: u32,
-        shards: ShardSet,
-        moves: u64,
-    ) {
-        if let Some(queue) = &mut self.queue {
-            queue.push(command, flags, shards, moves);
-            self.client.queued.store(queue.len() as u64 + 1, Ordering::Relaxed);
-            self.client.queued_memory.store(queue.memory() as u64, Ordering::Relaxed);
-        }
+    /// The names of all subscriptions of a kind.
+    pub fn subscription_names(&self, kind: SubscriptionKind) -> Vec<Box<[u8]>> {
+        let subscriptions = self.subscriptions.as_ref();
+        subscriptions.map_or(Vec::new(), |all| all.of(kind).iter().cloned().collect())
     }
 }

@@ -38,8 +38,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::clients::{
-    BlockedClient, BlockingMode, End, OwnedRequest, PendingReply, ReplyMode, TimeoutReply,
-    WakeCondition,
+    BlockedClient, BlockingMode, OwnedRequest, TimeoutReply, WaitState, WakeCondition,
 };
 use crate::clock;
 use cowherd_resp::{parse_f64, parse_i64};
@@ -124,17 +123,16 @@ impl Call<'_> {
             BlockingMode::Retrying => self.effect = Effect::Block,
             BlockingMode::Allowed => {
                 let request = OwnedRequest::new(&self.args, replaced);
-                let waiter =
-                    Arc::new(self.waiter(request, keys, condition, timeout, timeout_reply));
-                self.shared.blocked_clients.add(&mut self.shards, &waiter);
-                self.session.pending_reply = Some(PendingReply::Blocked(waiter));
+                let blocked = self.blocked_client(request, keys, condition, timeout, timeout_reply);
+                let pending = self.shared.blocked_clients.add(&mut self.shards, blocked);
+                self.session.pending_reply = Some(pending);
                 self.effect = Effect::Block;
             }
         }
         Ok(())
     }
 
-    fn waiter(
+    fn blocked_client(
         &self,
         request: OwnedRequest,
         keys: Vec<usize>,
@@ -154,13 +152,13 @@ impl Call<'_> {
             no_touch: session.no_touch,
             hashes,
             needed,
-            ticket: self.shared.blocked_clients.ticket(),
-            until: timeout.map(|time| clock::monotonic_us().saturating_add(clock::micros(time))),
+            sequence: self.shared.blocked_clients.next_sequence(),
+            deadline: timeout.map(|time| clock::monotonic_us().saturating_add(clock::micros(time))),
             keys,
             condition,
             timeout_reply,
-            silent: session.skip_reply || session.reply_mode == ReplyMode::Off,
-            end: End::default(),
+            is_reply_off: session.is_reply_off(),
+            state: WaitState::default(),
         }
     }
 }

@@ -232,7 +232,7 @@ impl<'e> MaintenanceLoop<'e> {
     fn check_backlogs(&self) {
         let limits = self.shared.config.current().client_output_buffer_limit;
         for client in self.shared.clients.list() {
-            client.check_backlog(&limits);
+            client.check_output_limit(&limits);
         }
     }
 

@@ -294,7 +294,12 @@ impl Arena {
             let mut mail = Vec::new();
             client.session.client.drain_output(&mut mail);
             count_values(&mail, client.version == ProtocolVersion::Resp3).unwrap();
-            if client.session.pending_reply.as_ref().is_some_and(|wait| wait.is_over()) {
+            if client
+                .session
+                .pending_reply
+                .as_ref()
+                .is_some_and(|wait| wait.is_over(&client.session.client))
+            {
                 client.session.pending_reply = None;
             }
             if client.session.client.signals() & KILLED != 0 {

@@ -30,7 +30,7 @@ use super::retry::retry_under_locks;
 #[inline]
 pub(super) fn shards_to_lock(shared: &Shared, flags: CommandFlags, set: ShardSet) -> ShardSet {
     if flags.contains(CommandFlags::WRITE) && shared.blocked_clients.count() > 0 {
-        shared.blocked_clients.reach(set)
+        shared.blocked_clients.lock_closure(set)
     } else {
         set
     }
@@ -107,7 +107,7 @@ fn lock_and_serve(
                 let hashes = ready.iter().map(|ready| keyspace.hash(&ready.key));
                 hashes.map(|hash| keyspace.shards_of(hash)).collect()
             };
-            let widen = |set| shared.blocked_clients.reach(set | needed);
+            let widen = |set| shared.blocked_clients.lock_closure(set | needed);
             let mut shards = keyspace.lock_with_retry(now, own, widen);
             shards.add_ready(ready);
             let missing;
@@ -143,10 +143,10 @@ fn serve_key(
     let mut last = 0;
     loop {
         let kind = shards.peek(ready.db, &key).map(|entry| entry.kind());
-        let next = shared.blocked_clients.next(ready.db, &key, kind, last);
+        let next = shared.blocked_clients.next_ready(ready.db, &key, kind, last);
         let Some(blocked) = next else { return Ok(()) };
         require_locked(shards, blocked.shards(keyspace))?;
-        last = blocked.ticket;
+        last = blocked.sequence;
         retry(shared, config, reclaimer, shards, &blocked);
     }
 }
@@ -164,7 +164,7 @@ fn retry(
     shards: &mut Shards<'_>,
     blocked: &BlockedClient,
 ) {
-    let Some(held) = blocked.hold() else { return };
+    let Some(held) = blocked.lock() else { return };
     let now = shards.now();
     let row = &shared.table.rows()[blocked.row];
     let mut session = Session::new(Arc::clone(&blocked.client), true);
@@ -186,7 +186,7 @@ fn retry(
     };
     let mut answer = (row.command.handler)(&mut call);
     if answer == Err(ErrorReply::OUT_OF_MEMORY) {
-        let mut spared = blocked.hashes().to_vec();
+        let mut spared = blocked.hashes.clone();
         spared.sort_unstable();
         answer = retry_under_locks(&mut call, reclaimer, &spared);
     }
@@ -202,5 +202,5 @@ fn retry(
         reply.error(failure.as_str());
     }
     let limits = &config.client_output_buffer_limit;
-    held.end(&shared.blocked_clients, &shared.keyspace, limits, &reply.out);
+    held.reply(&shared.blocked_clients, &shared.keyspace, limits, &reply.out);
 }

@@ -327,9 +327,9 @@ impl Worker {
     pub(crate) fn close_session(&self, session: &mut Session) {
         let shared = &*self.engine.shared;
         session.discard(&shared.keyspace);
-        shared.pubsub.leave(session);
-        if let Some(PendingReply::Blocked(waiter)) = session.pending_reply.take() {
-            waiter.forget(&shared.blocked_clients, &shared.keyspace);
+        shared.pubsub.unsubscribe_all(session);
+        if let Some(PendingReply::Blocked { sequence, .. }) = session.pending_reply.take() {
+            shared.blocked_clients.cancel(sequence, &shared.keyspace);
         }
     }
 
@@ -337,8 +337,8 @@ impl Worker {
     pub(crate) fn time_out(&mut self, wait: &PendingReply) {
         let limits = self.config.get().client_output_buffer_limit;
         let shared = &*self.engine.shared;
-        if let PendingReply::Blocked(waiter) = wait {
-            waiter.time_out(&shared.blocked_clients, &shared.keyspace, &limits);
+        if let PendingReply::Blocked { sequence, .. } = wait {
+            shared.blocked_clients.time_out(*sequence, &shared.keyspace, &limits);
         }
     }
 

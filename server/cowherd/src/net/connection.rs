@@ -230,7 +230,7 @@ impl Connection {
                 return Ok(Some(CloseMode::Immediate));
             }
             if let PendingReply::Deferred(promise) = &wait
-                && wait.is_over()
+                && wait.is_over(&self.session.client)
             {
                 self.session.pending_reply = None;
                 if !self.send_deferred_reply(&mut context.borrow_mut(), promise) {
@@ -246,7 +246,7 @@ impl Connection {
                 }
                 self.send(context).await?;
                 yield_now().await;
-            } else if wait.is_over() {
+            } else if wait.is_over(&self.session.client) {
                 self.session.pending_reply = None;
                 return Ok(None);
             } else {
@@ -271,10 +271,11 @@ impl Connection {
     ) -> io::Result<Option<Wakeup>> {
         let is_over = poll_fn(|cx| {
             self.waker.register(cx);
-            let woken = wait.is_over() || self.session.client.signals() != 0;
+            let woken = wait.is_over(&self.session.client) || self.session.client.signals() != 0;
             if woken { Poll::Ready(()) } else { Poll::Pending }
         });
-        let remaining = wait.until().map(|until| until.saturating_sub(clock::monotonic_us()));
+        let remaining =
+            wait.deadline().map(|deadline| deadline.saturating_sub(clock::monotonic_us()));
         let timeout = async {
             match remaining {
                 Some(micros) => sleep(Duration::from_micros(micros)).await,
@@ -525,7 +526,7 @@ impl Connection {
     /// Logs a client that exceeded its output limit.
     fn log_output_limit(&self) {
         let client = &self.session.client;
-        if let Some(bytes) = client.cut_off_at() {
+        if let Some(bytes) = client.output_overflow() {
             tracing::warn!(
                 "Closing client {} at {}: {bytes} bytes wait to be read, more than \
                  client-output-buffer-limit allows",

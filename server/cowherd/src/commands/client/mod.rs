@@ -230,11 +230,11 @@ fn unblock(call: &mut Call<'_>) -> CommandResult {
     };
     let shared = call.shared;
     let client = u64::try_from(call.integer(2)?).ok().and_then(|id| shared.clients.get(id));
-    let waiter = client.and_then(|client| client.waiting.lock().clone());
+    let sequence = client.and_then(|client| client.blocked_sequence());
     let limits = &call.config.client_output_buffer_limit;
-    let ended = waiter.is_some_and(|waiter| match with_error {
-        true => waiter.unblock(&shared.blocked_clients, &shared.keyspace, limits),
-        false => waiter.time_out(&shared.blocked_clients, &shared.keyspace, limits),
+    let ended = sequence.is_some_and(|sequence| match with_error {
+        true => shared.blocked_clients.unblock(sequence, &shared.keyspace, limits),
+        false => shared.blocked_clients.time_out(sequence, &shared.keyspace, limits),
     });
     call.reply.integer(i64::from(ended));
     Ok(())

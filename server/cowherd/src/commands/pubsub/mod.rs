@@ -13,7 +13,7 @@ use std::sync::atomic::Ordering;
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse, LockScope};
-use crate::clients::{OUTPUT_PENDING, PubSub, ReplyMode, SubscriptionKind};
+use crate::clients::{OUTPUT_PENDING, SubscriptionKind};
 
 const PLAIN: CommandFlags =
     CommandFlags::PUBSUB.with(CommandFlags::LOADING).with(CommandFlags::STALE);
@@ -120,7 +120,7 @@ fn begin(call: &mut Call<'_>, kind: SubscriptionKind, word: &str) -> CommandResu
 fn end(call: &mut Call<'_>, kind: SubscriptionKind, word: &str) -> CommandResult {
     insist(call);
     if call.args.len() == 1 {
-        let names = PubSub::names_of(call.session, kind);
+        let names = call.session.subscription_names(kind);
         if names.is_empty() {
             confirm(call, kind, word, None);
         }
@@ -148,8 +148,7 @@ fn drain_output(call: &mut Call<'_>) {
 
 /// Lets the confirmations be sent even if the client wants no replies.
 fn insist(call: &mut Call<'_>) {
-    let silent = call.session.skip_reply || call.session.reply_mode == ReplyMode::Off;
-    call.session.bypass_reply_off = silent;
+    call.session.bypass_reply_off = call.session.is_reply_off();
 }
 
 fn confirm(call: &mut Call<'_>, kind: SubscriptionKind, word: &str, name: Option<&[u8]>) {

@@ -78,11 +78,11 @@ fn messages_come_in_the_version_of_each_subscriber() {
     assert_eq!(mail(&old), expected);
     assert_eq!(mail(&new), expected.replace('*', ">"));
     pubsub.unsubscribe(&mut old, SubscriptionKind::Channel, b"news");
-    pubsub.leave(&mut new);
+    pubsub.unsubscribe_all(&mut new);
     assert_eq!(bench.run("PUBLISH news x"), ":1\r\n");
     assert!(mail(&old).starts_with("*4\r\n$8\r\npmessage\r\n"));
     assert_eq!(new.client.signals() & OUTPUT_PENDING, 0);
-    pubsub.leave(&mut old);
+    pubsub.unsubscribe_all(&mut old);
     let counts = (pubsub.clients(), pubsub.channels(), pubsub.patterns(), pubsub.shard_channels());
     assert_eq!(counts, (0, 0, 0, 0));
 }
