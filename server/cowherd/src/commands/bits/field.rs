@@ -1,7 +1,7 @@
-//! BITFIELD: numbers of 1 to 64 bits at any bit of a value.
+//! BITFIELD and BITFIELD_RO: integers of 1 to 64 bits at any bit offset of a value.
 //!
-//! All arithmetic is done in 128 bits, where nothing overflows, and brought into the type's range
-//! afterwards.
+//! The arithmetic is done in 128 bits, where nothing overflows, and the result is then brought into
+//! the range of the type.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
@@ -18,15 +18,15 @@ const BAD_TYPE: ErrorReply = ErrorReply::new(
 const BAD_OVERFLOW: ErrorReply = ErrorReply::new("ERR Invalid OVERFLOW type specified");
 const ONLY_GET: ErrorReply = ErrorReply::new("ERR BITFIELD_RO only supports the GET subcommand");
 
-/// A field: a type, and where it stands.
+/// An integer type and its offset in bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Field {
+struct BitField {
     signed: bool,
     bits: u64,
     offset: u64,
 }
 
-/// What happens to a number that does not fit.
+/// The handling of a number out of range.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Overflow {
     Wrap,
@@ -35,21 +35,21 @@ enum Overflow {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Action {
+enum FieldAction {
     Get,
     Set(i64),
     Add(i64),
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-struct Operation {
-    field: Field,
-    action: Action,
+struct FieldOperation {
+    field: BitField,
+    action: FieldAction,
     overflow: Overflow,
 }
 
-impl Field {
-    /// The type that argument `i` names and the offset after it.
+impl BitField {
+    /// The type in argument `i` and the offset in the next one.
     fn parse(call: &Call<'_>, i: usize) -> Result<Self, ErrorReply> {
         let (signed, digits) = match call.args.at(i) {
             [b'i', digits @ ..] => (true, digits),
@@ -63,7 +63,7 @@ impl Field {
         Ok(Self { signed, bits, offset })
     }
 
-    /// Bytes that a value needs to have all of it.
+    /// The length of the shortest value that contains the field, in bytes.
     const fn end(self) -> u64 {
         (self.offset + self.bits).div_ceil(8)
     }
@@ -76,7 +76,7 @@ impl Field {
         (1 << self.bits) - 1
     }
 
-    /// Bits below it in its window.
+    /// The number of bits below the field in its window.
     const fn shift(self) -> u64 {
         self.end() * 8 - self.offset - self.bits
     }
@@ -89,14 +89,14 @@ impl Field {
         }
     }
 
-    /// The bytes that it touches as one number; bytes that are not there are zero.
+    /// The window: the bytes that the field touches, as one number. Missing bytes are zero.
     fn window(self, bytes: &[u8]) -> u128 {
         (self.first_byte()..self.end()).fold(0, |window, at| {
             window << 8 | u128::from(bytes.get(index(at)).copied().unwrap_or(0))
         })
     }
 
-    /// Its number in a window.
+    /// The number in a window.
     const fn read(self, window: u128) -> i128 {
         self.wrap((window >> self.shift() & self.mask()).cast_signed())
     }
@@ -107,14 +107,14 @@ impl Field {
         window & !(self.mask() << self.shift()) | bits << self.shift()
     }
 
-    /// The number that the lowest bits of another one are.
+    /// The number with the same lowest bits that is in range.
     const fn wrap(self, number: i128) -> i128 {
         let unused = 128 - self.bits;
         let top = number.cast_unsigned() << unused;
         if self.signed { top.cast_signed() >> unused } else { (top >> unused).cast_signed() }
     }
 
-    /// Brings a number into the range; `None` if it must not be.
+    /// The number in range; `None` for [`Overflow::Fail`].
     fn fit(self, number: i128, overflow: Overflow) -> Option<i128> {
         let (low, high) = self.range();
         if (low..=high).contains(&number) {
@@ -127,13 +127,13 @@ impl Field {
         }
     }
 
-    /// A number that a client gave for it; below zero it is a large one if there is no sign.
+    /// A number from an argument; for an unsigned type, a negative one wraps to a large one.
     fn given(self, number: i64) -> i128 {
         if self.signed { number.into() } else { number.cast_unsigned().into() }
     }
 }
 
-fn parse(call: &Call<'_>) -> Result<Vec<Operation>, ErrorReply> {
+fn parse(call: &Call<'_>) -> Result<Vec<FieldOperation>, ErrorReply> {
     let mut operations = Vec::new();
     let mut overflow = Overflow::Wrap;
     let mut i = 2;
@@ -155,21 +155,21 @@ fn parse(call: &Call<'_>) -> Result<Vec<Operation>, ErrorReply> {
         if !(is_get || is_set || is_add) {
             return Err(ErrorReply::SYNTAX);
         }
-        let field = Field::parse(call, i + 1)?;
+        let field = BitField::parse(call, i + 1)?;
         let action = match (is_get, is_set) {
-            (true, _) => Action::Get,
-            (_, true) => Action::Set(call.integer(i + 3)?),
-            _ => Action::Add(call.integer(i + 3)?),
+            (true, _) => FieldAction::Get,
+            (_, true) => FieldAction::Set(call.integer(i + 3)?),
+            _ => FieldAction::Add(call.integer(i + 3)?),
         };
-        operations.push(Operation { field, action, overflow });
+        operations.push(FieldOperation { field, action, overflow });
         i += if is_get { 3 } else { 4 };
     }
     Ok(operations)
 }
 
-/// Bytes that the operations need to write; `None` if they only read.
-fn needed(operations: &[Operation]) -> Option<u64> {
-    let writes = operations.iter().filter(|operation| operation.action != Action::Get);
+/// The length in bytes that the value needs for the writes; `None` if there are none.
+fn needed(operations: &[FieldOperation]) -> Option<u64> {
+    let writes = operations.iter().filter(|operation| operation.action != FieldAction::Get);
     writes.map(|operation| operation.field.end()).max()
 }
 
@@ -182,7 +182,7 @@ pub(super) fn bitfield(call: &mut Call<'_>) -> CommandResult {
         Some(old) => call.shards.string(old)?.size() < len,
         None => true,
     };
-    // All memory is got here, so that what follows cannot fail halfway.
+    // Allocates all memory first, so that the operations cannot fail halfway.
     let entry = call.shards.grow(db, &key, old.as_ref(), len)?;
     let mut changed = grows;
     call.reply.array(operations.len());
@@ -206,7 +206,7 @@ pub(super) fn bitfield_ro(call: &mut Call<'_>) -> CommandResult {
     }
 }
 
-fn read_all(call: &mut Call<'_>, operations: &[Operation]) -> CommandResult {
+fn read_all(call: &mut Call<'_>, operations: &[FieldOperation]) -> CommandResult {
     let key = call.key(1);
     let mut number = itoa::Buffer::new();
     let bytes = match call.shards.lookup_read(call.session.db, &key) {
@@ -214,32 +214,32 @@ fn read_all(call: &mut Call<'_>, operations: &[Operation]) -> CommandResult {
         None => &[],
     };
     call.reply.array(operations.len());
-    for Operation { field, .. } in operations {
-        call.reply.integer(answer(field.read(field.window(bytes))));
+    for FieldOperation { field, .. } in operations {
+        call.reply.integer(reply_value(field.read(field.window(bytes))));
     }
     Ok(())
 }
 
-/// Runs one operation on an entry that was grown for it; returns the reply, and notes if a byte
-/// has changed.
+/// Runs one operation on an entry of sufficient length. Returns the reply, and sets `has_changed` if
+/// a byte has changed.
 fn run(
     call: &mut Call<'_>,
     entry: &Entry,
-    operation: &Operation,
+    operation: &FieldOperation,
     has_changed: &mut bool,
 ) -> Result<Option<i64>, ErrorReply> {
-    let Operation { field, action, overflow } = *operation;
+    let FieldOperation { field, action, overflow } = *operation;
     let mut digits = itoa::Buffer::new();
     let window = field.window(call.shards.string(entry)?.bytes(&mut digits));
     let old = field.read(window);
     let wanted = match action {
-        Action::Get => return Ok(Some(answer(old))),
-        Action::Set(number) => field.given(number),
-        Action::Add(by) => old + i128::from(by),
+        FieldAction::Get => return Ok(Some(reply_value(old))),
+        FieldAction::Set(number) => field.given(number),
+        FieldAction::Add(by) => old + i128::from(by),
     };
     let Some(new) = field.fit(wanted, overflow) else { return Ok(None) };
     let changed = field.write(window, new);
-    // Only bytes that differ are written.
+    // Writes only the bytes that differ.
     let touched = index(field.end() - field.first_byte());
     let before = &window.to_be_bytes()[size_of::<u128>() - touched..];
     let after = &changed.to_be_bytes()[size_of::<u128>() - touched..];
@@ -254,11 +254,11 @@ fn run(
             &after[first..=last],
         );
     }
-    Ok(Some(answer(if matches!(action, Action::Set(_)) { old } else { new })))
+    Ok(Some(reply_value(if matches!(action, FieldAction::Set(_)) { old } else { new })))
 }
 
-/// All numbers of fields fit: unsigned ones have 63 bits at most.
+/// The number as a reply; unsigned fields have at most 63 bits.
 #[expect(clippy::cast_possible_truncation, reason = "at most 64 bits with the sign")]
-const fn answer(number: i128) -> i64 {
+const fn reply_value(number: i128) -> i64 {
     number as i64
 }

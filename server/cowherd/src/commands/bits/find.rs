@@ -1,8 +1,8 @@
-//! Counting and finding bits, eight bytes at a time.
+//! Counting and searching bits, eight bytes at a time.
 
 use super::{index, index_range};
 
-/// Number of bits that are set.
+/// The number of set bits.
 fn ones(bytes: &[u8]) -> u64 {
     let (words, rest) = bytes.as_chunks::<8>();
     let of_words: u64 =
@@ -10,7 +10,7 @@ fn ones(bytes: &[u8]) -> u64 {
     of_words + rest.iter().map(|byte| u64::from(byte.count_ones())).sum::<u64>()
 }
 
-/// Number of bits that are set from bit `first` to bit `last`; both are there.
+/// The number of set bits from bit `first` to bit `last`, which must exist.
 pub(super) fn ones_between(bytes: &[u8], first: u64, last: u64) -> u64 {
     let part = index_range::bytes(bytes, &(first / 8..=last / 8));
     let before = u32::from(bytes[index(first / 8)]) >> (8 - first % 8);
@@ -18,16 +18,16 @@ pub(super) fn ones_between(bytes: &[u8], first: u64, last: u64) -> u64 {
     ones(part) - u64::from(before.count_ones()) - u64::from(after.count_ones())
 }
 
-/// A byte whose lowest `count` bits are set, below 8.
+/// A byte whose lowest `count` bits are set; `count` is below 8.
 const fn low_bits(count: u64) -> u8 {
     (1 << count) - 1
 }
 
-/// The first bit from `first` to `last` that is set or clear, as `wanted`; both are there.
+/// The first bit equal to `wanted` from `first` to `last`, which must exist.
 pub(super) fn first(bytes: &[u8], wanted: bool, first: u64, last: u64) -> Option<u64> {
     let none = if wanted { 0x00 } else { 0xff };
     let part = index_range::bytes(bytes, &(first / 8..=last / 8));
-    // Bits of a byte that are wanted, as ones.
+    // The bits of a byte that equal `wanted`, as ones.
     let hits = |byte: u8| byte ^ none;
     let in_first = hits(part[0]) & (0xff >> (first % 8));
     let (at, byte) = if in_first != 0 {
@@ -40,7 +40,7 @@ pub(super) fn first(bytes: &[u8], wanted: bool, first: u64, last: u64) -> Option
     (bit <= last).then_some(bit)
 }
 
-/// The first byte that is not `byte`.
+/// The index of the first byte that differs from `byte`.
 fn other_byte(bytes: &[u8], byte: u8) -> Option<usize> {
     let (words, _) = bytes.as_chunks::<8>();
     let skipped = words.iter().take_while(|word| **word == [byte; 8]).count() * 8;

@@ -1,5 +1,11 @@
-//! Strings as rows of bits: SETBIT, BITCOUNT, BITOP, BITFIELD and their kin. Bit 0 is the highest
-//! one of byte 0.
+//! Bitmap commands on strings. Bit 0 is the highest bit of byte 0.
+//!
+//! | file | what it holds |
+//! |---|---|
+//! | this one | the rows, SETBIT, GETBIT, BITCOUNT, BITPOS |
+//! | `find` | counting and searching bits |
+//! | `operation` | BITOP |
+//! | `field` | BITFIELD, BITFIELD_RO |
 
 mod field;
 mod find;
@@ -24,8 +30,8 @@ const BAD_OFFSET: ErrorReply = ErrorReply::new("ERR bit offset is not an integer
 const BAD_BIT: ErrorReply = ErrorReply::new("ERR bit is not an integer or out of range");
 const NOT_ONE_OR_ZERO: ErrorReply = ErrorReply::new("ERR The bit argument must be 1 or 0.");
 
-/// Argument 2 and all after it.
-const BEHIND_OPERATION: KeyPositions = KeyPositions::spread(2, -1, 1);
+/// All arguments after the operation.
+const AFTER_OPERATION: KeyPositions = KeyPositions::spread(2, -1, 1);
 
 const GROUP: CommandGroup = CommandGroup::Bitmap;
 
@@ -48,7 +54,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .syntax("key bit [start [end [BYTE|BIT]]]"),
     Command::new("bitop", -4, WRITE, operation::bitop)
         .doc(GROUP, "2.6.0", "Combines values bit by bit into another key.")
-        .keys(BEHIND_OPERATION, KeyUse::OVERWRITE)
+        .keys(AFTER_OPERATION, KeyUse::OVERWRITE)
         .other_keys(KeyUse::READ)
         .syntax("(AND|OR|XOR|NOT) destkey key..."),
     Command::new("bitfield", -2, WRITE, field::bitfield)
@@ -64,8 +70,8 @@ pub(super) const COMMANDS: &[Command] = &[
         .syntax("key [(GET encoding offset)...]"),
 ];
 
-/// The bit that argument `i` names, counted in fields of `width` bits if there are any and it
-/// begins with `#`.
+/// The bit offset in argument `i`. With a `width`, an offset that begins with `#` is a multiple of
+/// it.
 fn bit_offset(call: &Call<'_>, i: usize, width: Option<u64>) -> Result<u64, ErrorReply> {
     let (digits, unit) = match (call.args.at(i), width) {
         ([b'#', digits @ ..], Some(width)) => (digits, width),
@@ -77,13 +83,13 @@ fn bit_offset(call: &Call<'_>, i: usize, width: Option<u64>) -> Result<u64, Erro
         .ok_or(BAD_OFFSET)
 }
 
-/// Byte `at` of an entry's value, if the value is so long.
+/// Byte `at` of an entry's value; `None` behind the end.
 fn byte(call: &Call<'_>, entry: &Entry, at: u64) -> Result<Option<u8>, ErrorReply> {
     let mut number = itoa::Buffer::new();
     Ok(call.shards.string(entry)?.bytes(&mut number).get(index(at)).copied())
 }
 
-/// A byte's bit, 0 being the highest.
+/// The mask of a bit within its byte.
 const fn mask(bit: u64) -> u8 {
     0x80 >> (bit % 8)
 }
@@ -123,7 +129,7 @@ fn getbit(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Whether argument `i` says that places are bits, not bytes.
+/// Whether the unit in argument `i` is BIT and not BYTE.
 fn counts_bits(call: &Call<'_>, i: usize) -> Result<bool, ErrorReply> {
     match call.args.get(i) {
         None => Ok(false),
@@ -133,13 +139,13 @@ fn counts_bits(call: &Call<'_>, i: usize) -> Result<bool, ErrorReply> {
     }
 }
 
-/// The first and the last bit of a part of `len` bytes; `None` if there are none.
-fn bits_within(asked: IndexRange, len: u64, in_bits: bool) -> Option<(u64, u64)> {
+/// The first and the last bit of a range within `len` bytes; `None` if it is empty.
+fn bits_within(range: IndexRange, len: u64, in_bits: bool) -> Option<(u64, u64)> {
     if in_bits {
-        let bits = asked.within(len * 8)?;
+        let bits = range.within(len * 8)?;
         return Some((*bits.start(), *bits.end()));
     }
-    let bytes = asked.within(len)?;
+    let bytes = range.within(len)?;
     Some((bytes.start() * 8, bytes.end() * 8 + 7))
 }
 
@@ -154,11 +160,11 @@ fn bitcount(call: &mut Call<'_>) -> CommandResult {
     let range = match call.args.len() {
         2 => bits_within(IndexRange { start: 0, end: -1 }, bytes.len() as u64, false),
         4 | 5 => {
-            let asked = IndexRange { start: call.integer(2)?, end: call.integer(3)? };
-            if asked.is_backward() {
+            let range = IndexRange { start: call.integer(2)?, end: call.integer(3)? };
+            if range.is_backward() {
                 None
             } else {
-                bits_within(asked, bytes.len() as u64, counts_bits(call, 4)?)
+                bits_within(range, bytes.len() as u64, counts_bits(call, 4)?)
             }
         }
         _ => return Err(ErrorReply::SYNTAX),
@@ -176,7 +182,7 @@ fn bitpos(call: &mut Call<'_>) -> CommandResult {
     };
     let key = call.key(1);
     let Some(entry) = call.shards.lookup_read(call.session.db, &key) else {
-        // All bits of nothing are clear.
+        // A missing key counts as clear bits.
         call.reply.integer(if wanted { -1 } else { 0 });
         return Ok(());
     };
@@ -192,7 +198,7 @@ fn bitpos(call: &mut Call<'_>) -> CommandResult {
     let found = match bits_within(IndexRange { start, end }, bytes.len() as u64, in_bits) {
         None => None,
         Some((first, last)) => match find::first(bytes, wanted, first, last) {
-            // Without an end the clear bits behind the value count too.
+            // Without an end argument, the value is followed by clear bits.
             None if !wanted && !has_end => Some(bytes.len() as u64 * 8),
             found => found,
         },

@@ -1,4 +1,4 @@
-//! BITOP.
+//! BITOP: bitwise operations between values.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
@@ -9,21 +9,21 @@ const NOT_ALONE: ErrorReply =
     ErrorReply::new("ERR BITOP NOT must be called with a single source key.");
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-enum Operation {
+enum BitOperation {
     And,
     Or,
     Xor,
     Not,
 }
 
-impl Operation {
+impl BitOperation {
     fn parse(call: &Call<'_>) -> Result<Self, ErrorReply> {
         let all = [("and", Self::And), ("or", Self::Or), ("xor", Self::Xor), ("not", Self::Not)];
         let found = all.into_iter().find(|(name, _)| call.is(1, name));
         found.map(|(_, operation)| operation).ok_or(ErrorReply::SYNTAX)
     }
 
-    /// Combines `result` with another value; the shorter one has zeros behind.
+    /// Combines `result` with another value; the shorter one is padded with zeros.
     fn apply(self, result: &mut Vec<u8>, value: &[u8]) {
         if result.len() < value.len() {
             result.resize(value.len(), 0);
@@ -43,8 +43,8 @@ impl Operation {
 }
 
 pub(super) fn bitop(call: &mut Call<'_>) -> CommandResult {
-    let operation = Operation::parse(call)?;
-    if operation == Operation::Not && call.args.len() != 4 {
+    let operation = BitOperation::parse(call)?;
+    if operation == BitOperation::Not && call.args.len() != 4 {
         return Err(NOT_ALONE);
     }
     let db = call.session.db;
@@ -62,7 +62,7 @@ pub(super) fn bitop(call: &mut Call<'_>) -> CommandResult {
             operation.apply(&mut result, value);
         }
     }
-    if operation == Operation::Not {
+    if operation == BitOperation::Not {
         result.iter_mut().for_each(|byte| *byte = !*byte);
     }
     let target = call.key(2);

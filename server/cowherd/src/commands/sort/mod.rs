@@ -1,7 +1,7 @@
-//! SORT and SORT_RO: the elements of a list, set or sorted set in an order of their own or of other
-//! keys.
+//! SORT and SORT_RO: the elements of a list, set or sorted set, sorted by themselves or by the values
+//! of other keys.
 //!
-//! Which keys `BY` and `GET` look at follows from the elements: all shards are locked.
+//! The keys that BY and GET read depend on the elements, so that all shards are locked.
 
 mod options;
 mod pattern;
@@ -19,7 +19,7 @@ use super::lists;
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse, LockScope};
 use crate::clients::EventClass;
 
-use options::Options;
+use options::SortOptions;
 
 const GROUP: CommandGroup = CommandGroup::Generic;
 
@@ -47,34 +47,34 @@ pub(super) const COMMANDS: &[Command] = &[
 const NOT_NUMBERS: ErrorReply =
     ErrorReply::new("ERR One or more scores can't be converted into double");
 
-/// An element, and what it is sorted by.
-struct Item {
+/// An element with its sort key.
+struct SortItem {
     element: Vec<u8>,
-    weight: Weight,
+    weight: SortWeight,
 }
 
-/// What an element is sorted by.
-enum Weight {
-    /// Itself, as bytes.
+/// The sort key of an element.
+enum SortWeight {
+    /// The bytes of the element.
     Own,
     Number(f64),
-    /// Another key's value, as bytes, if there is one.
+    /// The bytes of another key's value, if it exists.
     Other(Option<Vec<u8>>),
 }
 
-impl Item {
+impl SortItem {
     fn compare(&self, other: &Self) -> Ordering {
         match (&self.weight, &other.weight) {
-            (Weight::Number(one), Weight::Number(two)) => {
+            (SortWeight::Number(one), SortWeight::Number(two)) => {
                 one.total_order(*two).then_with(|| self.element.cmp(&other.element))
             }
-            (Weight::Other(one), Weight::Other(two)) => one.cmp(two),
+            (SortWeight::Other(one), SortWeight::Other(two)) => one.cmp(two),
             _ => self.element.cmp(&other.element),
         }
     }
 }
 
-/// The order of numbers that are none but NaN; the two zeros are the same.
+/// The order of numbers without NaN; both zeros are equal.
 trait TotalOrder {
     fn total_order(self, other: Self) -> Ordering;
 }
@@ -86,16 +86,16 @@ impl TotalOrder for f64 {
 }
 
 fn sort(call: &mut Call<'_>) -> CommandResult {
-    let options = Options::parse(call, true)?;
+    let options = SortOptions::parse(call, true)?;
     run(call, &options)
 }
 
 fn sort_ro(call: &mut Call<'_>) -> CommandResult {
-    let options = Options::parse(call, false)?;
+    let options = SortOptions::parse(call, false)?;
     run(call, &options)
 }
 
-fn run(call: &mut Call<'_>, options: &Options) -> CommandResult {
+fn run(call: &mut Call<'_>, options: &SortOptions) -> CommandResult {
     let key = call.key(1);
     let entry = call.shards.lookup_read(call.session.db, &key);
     let mut order = options.order();
@@ -104,38 +104,38 @@ fn run(call: &mut Call<'_>, options: &Options) -> CommandResult {
         if !matches!(entry.kind(), ValueKind::List | ValueKind::Set | ValueKind::SortedSet) {
             return Err(ErrorReply::WRONG_TYPE);
         }
-        if order == Order::Native && entry.kind() == ValueKind::Set && options.store.is_some() {
-            // What is stored is to be the same whatever the order within the set.
-            order = Order::Own { alpha: true };
+        if order == SortOrder::Native && entry.kind() == ValueKind::Set && options.store.is_some() {
+            // A stored result must not depend on the order within the set.
+            order = SortOrder::Own { alpha: true };
         }
-        let elements = load(call, &entry, order == Order::Native && options.desc);
+        let elements = load(call, &entry, order == SortOrder::Native && options.desc);
         items = weigh(call, elements, order)?;
     }
-    if order != Order::Native {
+    if order != SortOrder::Native {
         items.sort_by(|one, two| match options.desc {
             true => two.compare(one),
             false => one.compare(two),
         });
     }
-    let chosen = &items[options.range(items.len())];
+    let selected = &items[options.range(items.len())];
     match options.store {
-        Some(target) => store(call, target, options, chosen),
-        None => answer(call, options, chosen),
+        Some(target) => store(call, target, options, selected),
+        None => answer(call, options, selected),
     }
 }
 
-/// How elements are put in order.
+/// The order of the elements.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Order<'c> {
-    /// They stay as they are.
+enum SortOrder<'c> {
+    /// BY with a pattern without a star: unsorted.
     Native,
-    /// By themselves.
+    /// By the elements.
     Own { alpha: bool },
-    /// By the values that a pattern names.
+    /// BY: by the values of a pattern.
     By { pattern: &'c [u8], alpha: bool },
 }
 
-/// All elements, in the order in which they are kept, or backwards.
+/// All elements in the order of the value, or in reverse.
 fn load(call: &Call<'_>, entry: &Entry, is_backward: bool) -> Vec<Vec<u8>> {
     let mut elements = Vec::new();
     let mut digits = itoa::Buffer::new();
@@ -163,38 +163,38 @@ fn load(call: &Call<'_>, entry: &Entry, is_backward: bool) -> Vec<Vec<u8>> {
     elements
 }
 
-/// Looks up what the elements are sorted by.
+/// Determines the sort keys.
 fn weigh(
     call: &mut Call<'_>,
     elements: Vec<Vec<u8>>,
-    order: Order<'_>,
-) -> Result<Vec<Item>, ErrorReply> {
+    order: SortOrder<'_>,
+) -> Result<Vec<SortItem>, ErrorReply> {
     let mut items = Vec::with_capacity(elements.len());
     let mut are_numbers = true;
     let mut number = |bytes: &[u8]| {
         let number = number(bytes);
         are_numbers &= number.is_some();
-        Weight::Number(number.unwrap_or(0.0))
+        SortWeight::Number(number.unwrap_or(0.0))
     };
     for element in elements {
         let weight = match order {
-            Order::Native | Order::Own { alpha: true } => Weight::Own,
-            Order::Own { alpha: false } => number(&element),
-            Order::By { pattern, alpha } => {
+            SortOrder::Native | SortOrder::Own { alpha: true } => SortWeight::Own,
+            SortOrder::Own { alpha: false } => number(&element),
+            SortOrder::By { pattern, alpha } => {
                 let value = pattern::look_up(call, pattern, &element);
                 match (value, alpha) {
-                    (value, true) => Weight::Other(value),
+                    (value, true) => SortWeight::Other(value),
                     (Some(value), false) => number(&value),
-                    (None, false) => Weight::Number(0.0),
+                    (None, false) => SortWeight::Number(0.0),
                 }
             }
         };
-        items.push(Item { element, weight });
+        items.push(SortItem { element, weight });
     }
     if are_numbers { Ok(items) } else { Err(NOT_NUMBERS) }
 }
 
-/// Bytes as a number, as C reads them: blanks before it are skipped, and nothing at all is 0.
+/// Parses a number as `strtod` does: leading blanks are skipped, and an empty text is 0.
 fn number(bytes: &[u8]) -> Option<f64> {
     let blanks = bytes.iter().take_while(|byte| matches!(byte, 9..=13 | b' ')).count();
     match &bytes[blanks..] {
@@ -204,14 +204,14 @@ fn number(bytes: &[u8]) -> Option<f64> {
     }
 }
 
-/// Hands what is to be returned for the chosen elements to `each`, one after the other.
+/// Calls `each` with the values to return for the selected elements, in order.
 fn outputs(
     call: &mut Call<'_>,
-    options: &Options,
-    chosen: &[Item],
+    options: &SortOptions,
+    selected: &[SortItem],
     mut each: impl FnMut(&mut Call<'_>, Option<&[u8]>) -> CommandResult,
 ) -> CommandResult {
-    for item in chosen {
+    for item in selected {
         if options.gets.is_empty() {
             each(call, Some(&item.element))?;
         }
@@ -223,9 +223,9 @@ fn outputs(
     Ok(())
 }
 
-fn answer(call: &mut Call<'_>, options: &Options, chosen: &[Item]) -> CommandResult {
-    call.reply.array(chosen.len() * options.gets.len().max(1));
-    outputs(call, options, chosen, |call, value| {
+fn answer(call: &mut Call<'_>, options: &SortOptions, selected: &[SortItem]) -> CommandResult {
+    call.reply.array(selected.len() * options.gets.len().max(1));
+    outputs(call, options, selected, |call, value| {
         match value {
             Some(value) => call.reply.bulk(value),
             None => call.reply.null(),
@@ -234,11 +234,16 @@ fn answer(call: &mut Call<'_>, options: &Options, chosen: &[Item]) -> CommandRes
     })
 }
 
-fn store(call: &mut Call<'_>, target: &[u8], options: &Options, chosen: &[Item]) -> CommandResult {
+fn store(
+    call: &mut Call<'_>,
+    target: &[u8],
+    options: &SortOptions,
+    selected: &[SortItem],
+) -> CommandResult {
     let (db, key, limits) =
         (call.session.db, call.shared.keyspace.key(call.session.db, target), lists::limits(call));
-    let mut elements = Vec::with_capacity(chosen.len());
-    outputs(call, options, chosen, |_, value| {
+    let mut elements = Vec::with_capacity(selected.len());
+    outputs(call, options, selected, |_, value| {
         elements.push(value.unwrap_or_default().to_vec());
         Ok(())
     })?;

@@ -5,21 +5,21 @@ use std::ops::Range;
 use crate::commands::call::Call;
 use crate::commands::error_reply::ErrorReply;
 
-use super::Order;
+use super::SortOrder;
 
-pub(super) struct Options<'c> {
+pub(super) struct SortOptions<'c> {
     by: Option<&'c [u8]>,
-    /// What to return for each element, if not the element itself.
+    /// GET: the patterns to return for each element; if empty, the element itself.
     pub gets: Vec<&'c [u8]>,
     limit: Option<(i64, i64)>,
     pub desc: bool,
     alpha: bool,
-    /// The key to store the elements in.
+    /// STORE: the destination key.
     pub store: Option<&'c [u8]>,
 }
 
-impl<'c> Options<'c> {
-    /// Reads the arguments from 2 on. `may_store`: STORE is an option.
+impl<'c> SortOptions<'c> {
+    /// The options from argument 2 on. `may_store`: STORE is allowed.
     pub fn parse(call: &Call<'c>, may_store: bool) -> Result<Self, ErrorReply> {
         let mut options = Self {
             by: None,
@@ -58,21 +58,21 @@ impl<'c> Options<'c> {
         Ok(options)
     }
 
-    /// How elements are put in order: by a pattern that names the same for all of them, not at all.
-    pub fn order(&self) -> Order<'c> {
+    /// The order of the elements. A BY pattern without a star means unsorted.
+    pub fn order(&self) -> SortOrder<'c> {
         let alpha = self.alpha;
         match self.by {
-            None => Order::Own { alpha },
-            Some(pattern) if pattern.contains(&b'*') => Order::By { pattern, alpha },
-            Some(_) => Order::Native,
+            None => SortOrder::Own { alpha },
+            Some(pattern) if pattern.contains(&b'*') => SortOrder::By { pattern, alpha },
+            Some(_) => SortOrder::Native,
         }
     }
 
-    /// Which of so many elements are wanted.
+    /// The indexes of the elements within LIMIT.
     pub fn range(&self, len: usize) -> Range<usize> {
         let Some((start, count)) = self.limit else { return 0..len };
         let start = usize::try_from(start).unwrap_or(0).min(len);
-        // Below zero means all.
+        // A negative count means all.
         let count = usize::try_from(count).unwrap_or(len).min(len - start);
         start..start + count
     }
@@ -83,9 +83,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_limit_is_within_what_there_is() {
+    fn limit_is_clamped_to_the_length() {
         let range = |limit| {
-            let options = Options {
+            let options = SortOptions {
                 by: None,
                 gets: Vec::new(),
                 limit: Some(limit),

@@ -1,15 +1,15 @@
-//! What `BY` and `GET` name for an element.
+//! The patterns of BY and GET.
 //!
 //! ```text
-//! weight_*         the string of the key in which the element stands for the star
-//! object_*->name   a field of the hash of such a key
+//! weight_*         the string of the key whose name has the element in place of the star
+//! object_*->name   a field of the hash of that key
 //! #                the element itself
 //! ```
 
 use crate::commands::call::Call;
 use crate::keyspace::ValueKind;
 
-/// What a pattern names for an element; nothing if it has no star, or there is no such value.
+/// The value of a pattern for an element; `None` without a star or without such a value.
 pub(super) fn look_up(call: &mut Call<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u8>> {
     if pattern == b"#" {
         return Some(element.to_vec());

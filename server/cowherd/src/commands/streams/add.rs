@@ -1,4 +1,4 @@
-//! Adding and trimming: XADD, XTRIM.
+//! XADD and XTRIM.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
@@ -28,22 +28,22 @@ const NOT_ABOVE: ErrorReply = ErrorReply::new(
     "ERR The ID specified in XADD is equal or smaller than the target stream top item",
 );
 
-/// What XADD and XTRIM were told.
-struct Options {
+/// The options of XADD and XTRIM.
+struct AddOptions {
     trim: Option<StreamTrim>,
     is_exact: bool,
     limit: u64,
-    make: bool,
+    create: bool,
     id: Option<NewId>,
-    /// The argument behind them.
+    /// The first argument after the options and the id.
     next: usize,
 }
 
-/// What XADD and XTRIM have in common, from argument 2 on.
-fn parse(call: &Call<'_>, is_add: bool) -> Result<Options, ErrorReply> {
+/// The options from argument 2 on, and the id of XADD.
+fn parse(call: &Call<'_>, is_add: bool) -> Result<AddOptions, ErrorReply> {
     let args = &call.args;
     let mut options =
-        Options { trim: None, is_exact: true, limit: 0, make: true, id: None, next: 2 };
+        AddOptions { trim: None, is_exact: true, limit: 0, create: true, id: None, next: 2 };
     let (mut limit, mut i) = (None, 2);
     while i < args.len() {
         let more = args.len() - 1 - i;
@@ -61,11 +61,11 @@ fn parse(call: &Call<'_>, is_add: bool) -> Result<Options, ErrorReply> {
             options.trim = Some(threshold(args.at(i + 1), is_length)?);
             i += 2;
         } else if more > 0 && call.is(i, "limit") {
-            let most = parse_i64(args.at(i + 1)).ok_or(ErrorReply::NOT_INTEGER)?;
-            limit = Some(u64::try_from(most).map_err(|_| NEGATIVE_LIMIT)?);
+            let max = parse_i64(args.at(i + 1)).ok_or(ErrorReply::NOT_INTEGER)?;
+            limit = Some(u64::try_from(max).map_err(|_| NEGATIVE_LIMIT)?);
             i += 2;
         } else if is_add && call.is(i, "nomkstream") {
-            options.make = false;
+            options.create = false;
             i += 1;
         } else if is_add {
             options.id = Some(ids::new(args.at(i))?);
@@ -84,7 +84,7 @@ fn parse(call: &Call<'_>, is_add: bool) -> Result<Options, ErrorReply> {
         _ => {}
     }
     if !options.is_exact {
-        // So that it takes no longer than it would with a hundred nodes.
+        // The default of Redis: the entries of a hundred nodes.
         let usual = match call.config.stream_node_max_entries.saturating_mul(100) {
             0 => 10_000,
             entries => entries.min(1_000_000),
@@ -98,11 +98,11 @@ fn threshold(text: &[u8], is_length: bool) -> Result<StreamTrim, ErrorReply> {
     if !is_length {
         return Ok(StreamTrim::MinId(ids::strict(text, 0)?));
     }
-    let most = parse_i64(text).ok_or(ErrorReply::NOT_INTEGER)?;
-    u64::try_from(most).map(StreamTrim::MaxLen).map_err(|_| NEGATIVE_LENGTH)
+    let max = parse_i64(text).ok_or(ErrorReply::NOT_INTEGER)?;
+    u64::try_from(max).map(StreamTrim::MaxLen).map_err(|_| NEGATIVE_LENGTH)
 }
 
-/// The id for a new entry of a stream whose last one is `last`.
+/// The id for a new entry of a stream whose last id is `last`.
 fn choose(id: NewId, last: StreamId, now: i64) -> Result<StreamId, ErrorReply> {
     if last == StreamId::MAX {
         return Err(EXHAUSTED);
@@ -131,7 +131,7 @@ pub(super) fn xadd(call: &mut Call<'_>) -> CommandResult {
         return Err(ZERO);
     }
     let entry = call.shards.stream(db, &key)?;
-    if entry.is_none() && !options.make {
+    if entry.is_none() && !options.create {
         call.reply.null();
         return Ok(());
     }
@@ -144,13 +144,13 @@ pub(super) fn xadd(call: &mut Call<'_>) -> CommandResult {
     let pairs = (0..pairs.len() / 2).map(|i| (pairs.at(2 * i), pairs.at(2 * i + 1)));
     let entry = call.shards.stream_add(db, &key, entry.as_ref(), id, pairs, &limits)?;
     call.notify(EventClass::STREAM, "xadd", key.bytes);
-    cut(call, &key, &entry, &options);
+    trim_stream(call, &key, &entry, &options);
     ids::show(call.reply, id);
     Ok(())
 }
 
-/// Trims; returns how many entries went.
-fn cut(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, options: &Options) -> u64 {
+/// Trims the stream as the options say; returns the number of removed entries.
+fn trim_stream(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, options: &AddOptions) -> u64 {
     let Some(trim) = options.trim else { return 0 };
     let db = call.session.db;
     let removed = call.shards.stream_trim(db, key, entry, trim, options.is_exact, options.limit);
@@ -164,7 +164,7 @@ pub(super) fn xtrim(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(1);
     let options = parse(call, false)?;
     let entry = call.shards.stream(call.session.db, &key)?;
-    let removed = entry.map_or(0, |entry| cut(call, &key, &entry, &options));
+    let removed = entry.map_or(0, |entry| trim_stream(call, &key, &entry, &options));
     call.reply.integer(removed.cast_signed());
     Ok(())
 }

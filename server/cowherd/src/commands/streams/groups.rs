@@ -1,4 +1,4 @@
-//! Groups and consumers: XGROUP, XACK.
+//! XGROUP and XACK: groups and consumers.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
@@ -16,7 +16,7 @@ const NO_STREAM: ErrorReply = ErrorReply::new(
 const NOT_POSITIVE: ErrorReply =
     ErrorReply::new("ERR value for ENTRIESREAD must be positive or -1");
 
-/// The error for a group that a subcommand does not find.
+/// The error of a subcommand for a missing group.
 fn no_such_group(call: &Call<'_>) -> ErrorReply {
     let (group, key) = (call.text(3), call.text(2));
     ErrorReply::text(format!("NOGROUP No such consumer group '{group}' for key name '{key}'"))
@@ -35,7 +35,7 @@ fn group(call: &mut Call<'_>) -> Result<(Entry, GroupInfo), ErrorReply> {
     Ok((entry, group.ok_or_else(|| no_such_group(call))?))
 }
 
-/// The options behind argument 4: whether to make a stream, and how many entries were read.
+/// The options after argument 4: MKSTREAM and ENTRIESREAD.
 fn options(call: &Call<'_>, is_create: bool) -> Result<(bool, Option<u64>), ErrorReply> {
     let (mut make, mut read, mut i) = (false, None, 5);
     while i < call.args.len() {
@@ -56,7 +56,7 @@ fn options(call: &Call<'_>, is_create: bool) -> Result<(bool, Option<u64>), Erro
     Ok((make, read))
 }
 
-/// Argument 4: an id, or the last one.
+/// The id in argument 4; `$` is the last one.
 fn position(call: &Call<'_>, entry: Option<&Entry>) -> Result<StreamId, ErrorReply> {
     match call.args.at(4) {
         b"$" => Ok(entry.map_or(StreamId::MIN, |entry| call.shards.stream_len(entry).1)),

@@ -1,4 +1,4 @@
-//! Ids as clients write them.
+//! Entry ids in arguments and replies.
 
 use crate::commands::error_reply::ErrorReply;
 use crate::keyspace::StreamId;
@@ -6,21 +6,21 @@ use cowherd_resp::{ReplyWriter, parse_u64};
 
 const INVALID: ErrorReply =
     ErrorReply::new("ERR Invalid stream ID specified as stream command argument");
-/// Longer ones are none.
-const LONGEST: usize = 127;
+/// The longest text of an id that Redis accepts.
+const MAX_TEXT: usize = 127;
 
-/// An id of which the number may be left to be chosen.
+/// The id argument of XADD.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum NewId {
-    /// All is to be chosen.
+    /// `*`: time and sequence number are generated.
     Auto,
-    /// The number is.
+    /// `ms-*`: the sequence number is generated.
     Numbered(u64),
-    /// Nothing is.
+    /// A complete id.
     Given(StreamId),
 }
 
-/// A number of an id, which may have zeros, and a plus or blanks, before it.
+/// Parses a part of an id, which may have leading blanks, a plus sign and leading zeros.
 fn number(text: &[u8]) -> Option<u64> {
     parse_u64(text).or_else(|| {
         let text = text.trim_ascii_start();
@@ -33,9 +33,9 @@ fn number(text: &[u8]) -> Option<u64> {
     })
 }
 
-/// `ms` or `ms-seq`; without a number it is `seq`.
+/// Parses `ms-seq`, or `ms` with `seq` as the default.
 pub(super) fn strict(text: &[u8], seq: u64) -> Result<StreamId, ErrorReply> {
-    if text.len() > LONGEST {
+    if text.len() > MAX_TEXT {
         return Err(INVALID);
     }
     let (ms, rest) = match text.iter().position(|byte| *byte == b'-') {
@@ -47,7 +47,7 @@ pub(super) fn strict(text: &[u8], seq: u64) -> Result<StreamId, ErrorReply> {
     Ok(StreamId { ms, seq })
 }
 
-/// As [`strict`], or `-` for the lowest and `+` for the highest.
+/// As [`strict`], and `-` for the lowest and `+` for the highest id.
 pub(super) fn loose(text: &[u8], seq: u64) -> Result<StreamId, ErrorReply> {
     match text {
         b"-" => Ok(StreamId::MIN),
@@ -56,18 +56,18 @@ pub(super) fn loose(text: &[u8], seq: u64) -> Result<StreamId, ErrorReply> {
     }
 }
 
-/// The id of a new entry.
+/// Parses the id argument of XADD.
 pub(super) fn new(text: &[u8]) -> Result<NewId, ErrorReply> {
     if text == b"*" {
         return Ok(NewId::Auto);
     }
     match text.strip_suffix(b"-*") {
-        Some(ms) if text.len() <= LONGEST => number(ms).map(NewId::Numbered).ok_or(INVALID),
+        Some(ms) if text.len() <= MAX_TEXT => number(ms).map(NewId::Numbered).ok_or(INVALID),
         _ => strict(text, 0).map(NewId::Given),
     }
 }
 
-/// The lower end of a range, which a `(` excludes.
+/// Parses the lower bound of a range, exclusive after `(`.
 pub(super) fn start(text: &[u8]) -> Result<StreamId, ErrorReply> {
     const NO_START: ErrorReply = ErrorReply::new("ERR invalid start ID for the interval");
     match text {
@@ -76,7 +76,7 @@ pub(super) fn start(text: &[u8]) -> Result<StreamId, ErrorReply> {
     }
 }
 
-/// The upper end of a range, which a `(` excludes.
+/// Parses the upper bound of a range, exclusive after `(`.
 pub(super) fn end(text: &[u8]) -> Result<StreamId, ErrorReply> {
     const NO_END: ErrorReply = ErrorReply::new("ERR invalid end ID for the interval");
     match text {

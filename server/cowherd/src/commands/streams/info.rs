@@ -1,4 +1,4 @@
-//! XINFO.
+//! XINFO: streams, groups and consumers.
 
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
@@ -31,7 +31,7 @@ fn optional(reply: &mut ReplyWriter, name: &str, number: Option<u64>) {
     }
 }
 
-/// Entries behind the last one that a group was handed, if that can be told.
+/// The number of entries that were not delivered to the group, if it can be determined.
 fn lag(info: &StreamInfo, group: &GroupInfo) -> Option<u64> {
     let read = match group.read {
         _ if info.added == 0 => return Some(0),
@@ -41,11 +41,11 @@ fn lag(info: &StreamInfo, group: &GroupInfo) -> Option<u64> {
     read.map(|read| info.added.wrapping_sub(read))
 }
 
-/// The fields that XINFO STREAM begins with.
+/// Appends the fields that both forms of XINFO STREAM share.
 fn show_head(reply: &mut ReplyWriter, info: &StreamInfo) {
     number(reply, "length", info.length);
     number(reply, "radix-tree-keys", info.nodes);
-    // What a radix tree of so many keys would have at most.
+    // The most nodes that a radix tree with this number of keys has.
     number(reply, "radix-tree-nodes", info.nodes + 1);
     id(reply, "last-generated-id", info.last);
     id(reply, "max-deleted-entry-id", info.deleted);
@@ -136,7 +136,7 @@ fn show_full(call: &mut Call<'_>, entry: &Entry, info: &StreamInfo, most: u64) {
     }
 }
 
-/// Up to `most` pending entries of a group, with who has them, or of one consumer.
+/// Appends up to `most` pending entries of a consumer, or of the whole group with the consumers.
 fn show_pending(
     call: &mut Call<'_>,
     entry: &Entry,

@@ -1,14 +1,14 @@
-//! Streams: XADD, XREAD and their kin.
+//! Stream commands.
 //!
-//! | file | what |
+//! | file | what it holds |
 //! |---|---|
-//! | this one | the rows, and what is small |
-//! | `ids` | ids as clients write them |
-//! | `add` | adding and trimming |
-//! | `range` | entries by their ids, and replies of entries |
-//! | `read` | XREAD and XREADGROUP, which may wait |
-//! | `groups` | groups and consumers |
-//! | `pending` | what was handed out and is not acknowledged |
+//! | this one | the rows, XLEN, XDEL, XSETID |
+//! | `ids` | entry ids in arguments and replies |
+//! | `add` | XADD, XTRIM |
+//! | `range` | XRANGE, XREVRANGE, and replies of entries |
+//! | `read` | XREAD, XREADGROUP |
+//! | `groups` | XGROUP, XACK |
+//! | `pending` | pending entries: XPENDING, XCLAIM, XAUTOCLAIM |
 //! | `info` | XINFO |
 
 mod add;
@@ -160,20 +160,20 @@ const XINFO: &[Command] = &[
     Command::new("help", 2, HELP, xinfo_help).doc(GROUP, "5.0.0", "Lists the subcommands."),
 ];
 
-/// The stream of argument `i`, as a use that counts a hit or a miss.
+/// The stream of argument `i`; counts a hit or a miss.
 #[inline]
 fn read_stream(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
     Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::Stream)?)
 }
 
-/// The error for a group that is not there.
+/// The error for a missing group.
 fn no_group(call: &Call<'_>, key: usize, group: usize) -> ErrorReply {
     let (key, group) = (call.text(key), call.text(group));
     ErrorReply::text(format!("NOGROUP No such key '{key}' or consumer group '{group}'"))
 }
 
-/// The consumer of a group, and whether it was made now.
+/// The consumer of a group, created if missing, and whether it was created.
 fn consumer_of(
     call: &mut Call<'_>,
     entry: &Entry,
@@ -186,7 +186,7 @@ fn consumer_of(
     }
 }
 
-/// The error for arguments that no form of a subcommand has.
+/// The error for a wrong number of arguments of a subcommand.
 fn wrong_subcommand(call: &Call<'_>) -> ErrorReply {
     let (name, given) = (call.text(0).to_uppercase(), call.text(1));
     ErrorReply::text(format!(
@@ -194,7 +194,7 @@ fn wrong_subcommand(call: &Call<'_>) -> ErrorReply {
     ))
 }
 
-/// Argument `i` and those behind it as ids.
+/// The ids in argument `i` and all that follow.
 fn ids_from(call: &Call<'_>, i: usize) -> Result<Vec<StreamId>, ErrorReply> {
     call.args.from(i).iter().map(|id| ids::strict(id, 0)).collect()
 }

@@ -1,4 +1,4 @@
-//! What was handed out and is not acknowledged: XPENDING, XCLAIM, XAUTOCLAIM.
+//! Pending entries, which were delivered and are not acknowledged: XPENDING, XCLAIM, XAUTOCLAIM.
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
@@ -14,7 +14,7 @@ pub(super) fn xpending(call: &mut Call<'_>) -> CommandResult {
     let has_idle = len > 3 && call.is(3, "idle");
     let first = if has_idle { 5 } else { 3 };
     let is_summary = len == 3;
-    // Whatever comes behind the consumer's name is not looked at.
+    // Arguments after the consumer's name are ignored, as in Redis.
     if !is_summary && (len < first + 3 || len > 9) {
         return Err(ErrorReply::SYNTAX);
     }
@@ -113,8 +113,8 @@ fn group(call: &mut Call<'_>) -> Result<(Entry, GroupInfo), ErrorReply> {
     }
 }
 
-/// The consumer of argument 3, who is made if need be, with room for entries to be pending for it:
-/// what follows cannot fail.
+/// The consumer of argument 3, created if missing, with memory reserved for `ids` as pending entries,
+/// so that the steps that follow cannot fail.
 fn claimer(
     call: &mut Call<'_>,
     entry: &Entry,
@@ -136,7 +136,7 @@ fn claimer(
     Ok(consumer)
 }
 
-/// What XCLAIM was told behind the ids.
+/// The options of XCLAIM.
 struct ClaimOptions {
     time: i64,
     retries: Option<u64>,
@@ -148,7 +148,7 @@ struct ClaimOptions {
 fn claim_options(call: &Call<'_>, first: usize) -> Result<ClaimOptions, ErrorReply> {
     const INVALID_IDLE: ErrorReply = ErrorReply::new("ERR Invalid IDLE option argument for XCLAIM");
     const INVALID_TIME: ErrorReply = ErrorReply::new("ERR Invalid TIME option argument for XCLAIM");
-    const INVALID_RETRIES: ErrorReply =
+    const INVALID_REEXAMINED_PER_ENTRY: ErrorReply =
         ErrorReply::new("ERR Invalid RETRYCOUNT option argument for XCLAIM");
     let now = call.now;
     let mut options =
@@ -174,7 +174,7 @@ fn claim_options(call: &Call<'_>, first: usize) -> Result<ClaimOptions, ErrorRep
         } else if call.is(i, "time") {
             options.time = parse_i64(value).ok_or(INVALID_TIME)?;
         } else if call.is(i, "retrycount") {
-            let count = parse_i64(value).ok_or(INVALID_RETRIES)?;
+            let count = parse_i64(value).ok_or(INVALID_REEXAMINED_PER_ENTRY)?;
             options.retries = u64::try_from(count).ok();
         } else if call.is(i, "lastid") {
             options.last = Some(ids::strict(value, 0)?);
@@ -183,7 +183,7 @@ fn claim_options(call: &Call<'_>, first: usize) -> Result<ClaimOptions, ErrorRep
         }
         i += 2;
     }
-    // A time to come, or before all times, is now.
+    // A time in the future or before 1970 counts as now.
     if options.time < 0 || options.time > now {
         options.time = now;
     }
@@ -194,7 +194,7 @@ pub(super) fn xclaim(call: &mut Call<'_>) -> CommandResult {
     const INVALID: ErrorReply = ErrorReply::new("ERR Invalid min-idle-time argument for XCLAIM");
     let (entry, group) = group(call)?;
     let least_idle = parse_i64(call.args.at(4)).ok_or(INVALID)?.max(0);
-    // Ids up to the first argument that is none.
+    // The ids end at the first argument that is no id.
     let mut wanted = Vec::new();
     while let Some(Ok(id)) = call.args.get(5 + wanted.len()).map(|id| ids::strict(id, 0)) {
         wanted.push(id);
@@ -214,7 +214,7 @@ pub(super) fn xclaim(call: &mut Call<'_>) -> CommandResult {
     }
     if !claimed.is_empty() {
         let consumer = claimer(call, &entry, &group, &claimed)?;
-        // The same entry may be claimed twice, if it need not be idle.
+        // A repeated id is claimed once, unless no idle time is required.
         claimed.retain(|id| claim(call, &entry, &group, consumer, *id, least_idle, &options));
     }
     call.shards.pending_remove(&entry, group.group, gone.into_iter());
@@ -226,7 +226,7 @@ pub(super) fn xclaim(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Gives an entry to the consumer, unless it has become too young; tells whether it did.
+/// Assigns an entry to the consumer unless its idle time is too short; returns whether it did.
 fn claim(
     call: &mut Call<'_>,
     entry: &Entry,
@@ -271,8 +271,8 @@ pub(super) fn xautoclaim(call: &mut Call<'_>) -> CommandResult {
     const INVALID: ErrorReply =
         ErrorReply::new("ERR Invalid min-idle-time argument for XAUTOCLAIM");
     const COUNT: ErrorReply = ErrorReply::new("ERR COUNT must be > 0");
-    /// Pending entries that are looked at for each that is wanted.
-    const TRIES: u64 = 10;
+    /// Pending entries to examine for each requested one, as in Redis.
+    const EXAMINED_PER_ENTRY: u64 = 10;
     let least_idle = parse_i64(call.args.at(4)).ok_or(INVALID)?.max(0);
     let start = ids::start(call.args.at(5))?;
     let (mut most, mut just_id, mut i) = (100, false, 6);
@@ -291,7 +291,8 @@ pub(super) fn xautoclaim(call: &mut Call<'_>) -> CommandResult {
     }
     let (entry, group) = group(call)?;
     let (mut claimed, mut gone) = (Vec::new(), Vec::new());
-    let (mut tries, mut next, now) = (most.saturating_mul(TRIES), StreamId::MIN, call.now);
+    let (mut tries, mut next, now) =
+        (most.saturating_mul(EXAMINED_PER_ENTRY), StreamId::MIN, call.now);
     call.shards.pending_each(&entry, group.group, None, start, |pending| {
         let id = pending.id;
         if tries == 0 || (claimed.len() + gone.len()) as u64 == most {

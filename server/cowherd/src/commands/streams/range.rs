@@ -1,4 +1,4 @@
-//! Entries by their ids: XRANGE, XREVRANGE.
+//! XRANGE and XREVRANGE, and replies of entries.
 
 use crate::commands::call::Call;
 use crate::commands::elements::bulk;
@@ -8,7 +8,7 @@ use cowherd_resp::{ReplyWriter, parse_i64};
 
 use super::{ids, read_stream};
 
-/// Replies an entry: its id, and its fields and values.
+/// Appends an entry: the id, then the fields and values.
 pub(super) fn show_entry(reply: &mut ReplyWriter, id: StreamId, fields: StreamFields<'_>) {
     reply.array(2);
     ids::show(reply, id);
@@ -19,7 +19,7 @@ pub(super) fn show_entry(reply: &mut ReplyWriter, id: StreamId, fields: StreamFi
     }
 }
 
-/// Replies up to `most` entries from `start` to `end` as an array, and hands their ids to `shown`.
+/// Appends up to `most` entries from `start` to `end` as an array; calls `shown` with their ids.
 pub(super) fn show_range(
     reply: &mut ReplyWriter,
     shards: &Shards<'_>,

@@ -1,4 +1,4 @@
-//! Reading what is new, or waiting for it: XREAD, XREADGROUP.
+//! XREAD and XREADGROUP, which may block.
 
 use crate::clients::BlockingMode;
 use crate::clients::EventClass;
@@ -28,7 +28,7 @@ const NEW_IN_XREAD: ErrorReply = ErrorReply::new(
     "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> \
      <consumer> option.",
 );
-/// What somebody hears who waits for a group when the stream, or the group, is gone.
+/// The errors for a client that is blocked on a group when the stream or the group is deleted.
 const STREAM_IS_GONE: ErrorReply = ErrorReply::new("UNBLOCKED the stream key no longer exists");
 const GROUP_IS_GONE: ErrorReply =
     ErrorReply::new("NOGROUP the consumer group this client was blocked on no longer exists");
@@ -38,24 +38,24 @@ const END_IN_GROUP: ErrorReply = ErrorReply::new(
      just return an empty result set.",
 );
 
-/// What XREAD and XREADGROUP were told.
+/// The options of XREAD and XREADGROUP.
 #[derive(Default)]
-struct Options {
-    /// Whether to wait, and how long.
+struct ReadOptions {
+    /// BLOCK: whether to block, and the timeout.
     block: Option<Timeout>,
-    /// 0 is no limit.
+    /// The largest number of entries per stream; 0: no limit.
     count: u64,
-    /// The argument that names the group; behind it is the consumer.
+    /// The argument with the group; the consumer follows it.
     group: Option<usize>,
     no_ack: bool,
-    /// The first key.
+    /// The argument of the first key.
     first: usize,
-    /// How many keys, and as many ids, there are.
+    /// The number of keys, which equals the number of ids.
     streams: usize,
 }
 
-fn parse(call: &Call<'_>, in_group: bool) -> Result<Options, ErrorReply> {
-    let (mut options, mut i) = (Options::default(), 1);
+fn parse(call: &Call<'_>, in_group: bool) -> Result<ReadOptions, ErrorReply> {
+    let (mut options, mut i) = (ReadOptions::default(), 1);
     while i < call.args.len() && options.first == 0 {
         let more = call.args.len() - i - 1;
         if more > 0 && call.is(i, "block") {
@@ -93,13 +93,13 @@ fn parse(call: &Call<'_>, in_group: bool) -> Result<Options, ErrorReply> {
     }
 }
 
-/// The reply of some streams, which begins with the first that has something.
-struct Streams {
+/// Writes a reply of streams with entries. Nothing is written before the first stream.
+struct StreamsReply {
     list: Option<cowherd_resp::DeferredAggregate>,
     count: usize,
 }
 
-impl Streams {
+impl StreamsReply {
     const fn new() -> Self {
         Self { list: None, count: 0 }
     }
@@ -116,7 +116,7 @@ impl Streams {
         call.reply.bulk(call.args.at(key));
     }
 
-    /// Ends the reply; tells whether there is one.
+    /// Ends the reply; returns whether there is one.
     fn end(self, call: &mut Call<'_>) -> bool {
         let Some(list) = self.list else { return false };
         match call.reply.version {
@@ -131,10 +131,10 @@ const fn most(count: u64) -> u64 {
     if count == 0 { u64::MAX } else { count }
 }
 
-/// Ends a command that found nothing.
-fn nothing(
+/// Blocks the client, or replies null without BLOCK. `ends` replaces `$` in the request.
+fn block_or_null(
     call: &mut Call<'_>,
-    options: &Options,
+    options: &ReadOptions,
     wake_on_delete: bool,
     ends: &[(usize, Vec<u8>)],
 ) -> CommandResult {
@@ -149,12 +149,13 @@ fn nothing(
 
 pub(super) fn xread(call: &mut Call<'_>) -> CommandResult {
     let options = parse(call, false)?;
-    // Where each is read from, and for waiting what the words are replaced by.
+    // The entry and the id to read after, per key; and the ids that replace `$` when the request
+    // is retried.
     let (mut from, mut replaced) = (Vec::new(), Vec::new());
     for key in options.first..options.first + options.streams {
         let at = key + options.streams;
         let entry = match read_stream(call, key) {
-            // Whoever waits for several keys is served from those that are streams.
+            // A blocked client is served from the keys that hold streams.
             Err(_) if call.blocking_mode == BlockingMode::Retrying => None,
             found => found?,
         };
@@ -169,7 +170,7 @@ pub(super) fn xread(call: &mut Call<'_>) -> CommandResult {
         }
         from.push((entry, id));
     }
-    let mut streams = Streams::new();
+    let mut streams = StreamsReply::new();
     for (i, (entry, id)) in from.into_iter().enumerate() {
         let (Some(entry), Some(start)) = (entry, id.next()) else { continue };
         if has_any_from(call, &entry, start) {
@@ -182,7 +183,7 @@ pub(super) fn xread(call: &mut Call<'_>) -> CommandResult {
     if streams.end(call) {
         return Ok(());
     }
-    nothing(call, &options, false, &replaced)
+    block_or_null(call, &options, false, &replaced)
 }
 
 /// Whether a stream has an entry from `start` on.
@@ -195,18 +196,22 @@ fn has_any_from(call: &Call<'_>, entry: &Entry, start: StreamId) -> bool {
     is_there
 }
 
-/// A stream that a group reads.
-struct Source {
+/// A key of XREADGROUP.
+struct GroupRead {
     key: usize,
     entry: Entry,
     group: Group,
-    /// Where its history is read from; none for what is new.
+    /// The id to read pending entries after; `None`: new entries are read.
     history: Option<StreamId>,
 }
 
-fn sources(call: &mut Call<'_>, options: &Options, name: &[u8]) -> Result<Vec<Source>, ErrorReply> {
+fn group_reads(
+    call: &mut Call<'_>,
+    options: &ReadOptions,
+    name: &[u8],
+) -> Result<Vec<GroupRead>, ErrorReply> {
     let is_waiting = call.blocking_mode == BlockingMode::Retrying;
-    let mut sources = Vec::with_capacity(options.streams);
+    let mut group_reads = Vec::with_capacity(options.streams);
     for key in options.first..options.first + options.streams {
         let entry = match read_stream(call, key) {
             Err(_) | Ok(None) if is_waiting => return Err(STREAM_IS_GONE),
@@ -226,22 +231,22 @@ fn sources(call: &mut Call<'_>, options: &Options, name: &[u8]) -> Result<Vec<So
         let history = match call.args.at(key + options.streams) {
             b">" => None,
             b"$" => return Err(END_IN_GROUP),
-            // The highest id is as good as the sign.
+            // The highest id means the same as `>`.
             id => Some(ids::strict(id, 0)?).filter(|id| *id != StreamId::MAX),
         };
-        sources.push(Source { key, entry, group: group.group, history });
+        group_reads.push(GroupRead { key, entry, group: group.group, history });
     }
-    Ok(sources)
+    Ok(group_reads)
 }
 
-/// What a consumer was shown of a stream.
-struct Shown {
-    source: Source,
+/// The entries of a stream that were written to the reply for a consumer.
+struct Delivery {
+    group_read: GroupRead,
     consumer: Consumer,
-    /// Whether the consumer was made for it.
+    /// Whether the consumer was created by this command.
     is_new: bool,
     ids: Vec<StreamId>,
-    /// What the group was before, and what has to be undone; none for its history.
+    /// The state of the group before, and the reservation to undo; `None` for pending entries.
     before: Option<(GroupInfo, PendingReservation)>,
 }
 
@@ -249,45 +254,45 @@ pub(super) fn xreadgroup(call: &mut Call<'_>) -> CommandResult {
     let options = parse(call, true)?;
     let Some(at) = options.group else { return Err(GROUP_MISSING) };
     let (name, consumer) = (call.args.at(at), call.args.at(at + 1));
-    let sources = sources(call, &options, name)?;
-    let (mut streams, mut all) = (Streams::new(), Vec::new());
-    for source in sources {
-        match read(call, source, (name, consumer), &options, &mut streams) {
-            Ok(shown) => all.extend(shown),
-            Err(failure) => {
-                all.into_iter().rev().for_each(|shown| undo(call, &shown));
-                return Err(failure);
+    let group_reads = group_reads(call, &options, name)?;
+    let (mut streams, mut all) = (StreamsReply::new(), Vec::new());
+    for group_read in group_reads {
+        match read(call, group_read, (name, consumer), &options, &mut streams) {
+            Ok(delivery) => all.extend(delivery),
+            Err(error) => {
+                all.into_iter().rev().for_each(|delivery| undo(call, &delivery));
+                return Err(error);
             }
         }
     }
-    all.iter().for_each(|shown| deliver(call, shown, options.no_ack));
+    all.iter().for_each(|delivery| commit(call, delivery, options.no_ack));
     if streams.end(call) {
         return Ok(());
     }
-    nothing(call, &options, true, &[])
+    block_or_null(call, &options, true, &[])
 }
 
-/// Shows what a consumer asked for of one stream, if there is anything, and moves the group on.
-/// Whatever can fail is done then; see [`deliver`] for the rest.
+/// Writes the entries of one stream that a consumer reads, if there are any, and advances the group.
+/// All steps that can fail are done here; [`commit`] does the others.
 fn read(
     call: &mut Call<'_>,
-    source: Source,
+    group_read: GroupRead,
     (name, consumer): (&[u8], &[u8]),
-    options: &Options,
-    streams: &mut Streams,
-) -> Result<Option<Shown>, ErrorReply> {
-    let (entry, group) = (source.entry, source.group);
-    // The same stream may be named before, too.
+    options: &ReadOptions,
+    streams: &mut StreamsReply,
+) -> Result<Option<Delivery>, ErrorReply> {
+    let (entry, group) = (group_read.entry, group_read.group);
+    // The same stream may be among the keys before.
     let info = call.shards.stream_group(&entry, name).ok_or(GROUP_IS_GONE)?;
-    let Some(start) = source.history.unwrap_or(info.last).next() else { return Ok(None) };
-    if source.history.is_none() && !has_any_from(call, &entry, start) {
+    let Some(start) = group_read.history.unwrap_or(info.last).next() else { return Ok(None) };
+    if group_read.history.is_none() && !has_any_from(call, &entry, start) {
         return Ok(None);
     }
-    streams.begin(call, source.key);
+    streams.begin(call, group_read.key);
     let (consumer, is_new) = consumer_of(call, &entry, group, consumer)?;
-    if source.history.is_some() {
+    if group_read.history.is_some() {
         let ids = show_history(call, &entry, group, consumer, start, most(options.count));
-        return Ok(Some(Shown { source, consumer, is_new, ids, before: None }));
+        return Ok(Some(Delivery { group_read, consumer, is_new, ids, before: None }));
     }
     let (mut ids, most) = (Vec::new(), most(options.count));
     let range = (start, StreamId::MAX);
@@ -302,12 +307,12 @@ fn read(
             return Err(full.into());
         }
     };
-    move_on(call, &entry, &info, &ids);
-    Ok(Some(Shown { source, consumer, is_new, ids, before: Some((info, prepared)) }))
+    advance_group(call, &entry, &info, &ids);
+    Ok(Some(Delivery { group_read, consumer, is_new, ids, before: Some((info, prepared)) }))
 }
 
-/// Lets a group have been handed some entries.
-fn move_on(call: &mut Call<'_>, entry: &Entry, group: &GroupInfo, ids: &[StreamId]) {
+/// Sets the last delivered id and the number of read entries of a group after `ids`.
+fn advance_group(call: &mut Call<'_>, entry: &Entry, group: &GroupInfo, ids: &[StreamId]) {
     let info = call.shards.stream_info(entry);
     let (mut last, mut read) = (group.last, group.read);
     for id in ids {
@@ -321,30 +326,31 @@ fn move_on(call: &mut Call<'_>, entry: &Entry, group: &GroupInfo, ids: &[StreamI
 }
 
 /// Undoes [`read`].
-fn undo(call: &mut Call<'_>, shown: &Shown) {
-    let (entry, group) = (&shown.source.entry, shown.source.group);
-    if let Some((before, prepared)) = &shown.before {
-        call.shards.pending_undo(entry, group, shown.consumer, prepared);
+fn undo(call: &mut Call<'_>, delivery: &Delivery) {
+    let (entry, group) = (&delivery.group_read.entry, delivery.group_read.group);
+    if let Some((before, prepared)) = &delivery.before {
+        call.shards.pending_undo(entry, group, delivery.consumer, prepared);
         call.shards.group_set(entry, group, before.last, before.read);
     }
-    if shown.is_new {
-        call.shards.consumer_delete(entry, group, shown.consumer);
+    if delivery.is_new {
+        call.shards.consumer_delete(entry, group, delivery.consumer);
     }
 }
 
-/// Notes that a consumer has what it was shown.
-fn deliver(call: &mut Call<'_>, shown: &Shown, no_ack: bool) {
-    let (entry, group, consumer) = (&shown.source.entry, shown.source.group, shown.consumer);
-    if shown.is_new {
-        let key = call.key(shown.source.key);
+/// Records the entries as pending for the consumer.
+fn commit(call: &mut Call<'_>, delivery: &Delivery, no_ack: bool) {
+    let (entry, group, consumer) =
+        (&delivery.group_read.entry, delivery.group_read.group, delivery.consumer);
+    if delivery.is_new {
+        let key = call.key(delivery.group_read.key);
         call.notify(EventClass::STREAM, "xgroup-createconsumer", key.bytes);
     }
     call.shards.consumer_seen(entry, consumer);
-    let is_history = shown.before.is_none();
+    let is_history = delivery.before.is_none();
     if no_ack && !is_history {
         return;
     }
-    for id in &shown.ids {
+    for id in &delivery.ids {
         let known = call.shards.pending(entry, group, *id).filter(|_| is_history);
         let deliveries = known.map_or(0, |pending| pending.deliveries).saturating_add(1);
         let claim = PendingClaim { consumer, delivered_at: call.now, deliveries };
@@ -352,7 +358,7 @@ fn deliver(call: &mut Call<'_>, shown: &Shown, no_ack: bool) {
     }
 }
 
-/// Shows again what is pending for a consumer, from an id on; returns those that are still there.
+/// Appends the pending entries of a consumer from an id on; returns those that still exist.
 fn show_history(
     call: &mut Call<'_>,
     entry: &Entry,
