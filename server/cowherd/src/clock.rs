@@ -1,21 +1,21 @@
-//! Time: the wall clock for what people and images read, the monotonic clock for durations.
+//! Clocks: the wall clock for expiry times, logs and images, the monotonic clock for durations.
 //!
 //! Invariants:
-//! 1. A duration is never the difference of two wall-clock times, which may jump.
-//! 2. Nothing here panics: a clock before 1970 reads as a negative time, overflow saturates.
+//! 1. A duration is never the difference of two wall-clock times, since the wall clock may jump.
+//! 2. No function panics: a time before 1970 is negative, and overflow saturates.
 
 use std::sync::OnceLock;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-pub use cowherd_arena::clock::monotonic_ns;
+pub(crate) use cowherd_arena::clock::monotonic_ns;
 
 /// Milliseconds since 1970 by the wall clock (CLOCK_REALTIME).
-pub fn wall_ms() -> i64 {
+pub(crate) fn wall_ms() -> i64 {
     since_1970(|duration| duration.as_millis())
 }
 
 /// Microseconds since 1970 by the wall clock (CLOCK_REALTIME).
-pub fn wall_us() -> i64 {
+pub(crate) fn wall_us() -> i64 {
     since_1970(|duration| duration.as_micros())
 }
 
@@ -26,8 +26,8 @@ fn since_1970(count: impl Fn(Duration) -> u128) -> i64 {
     }
 }
 
-/// Microseconds by the monotonic clock, counted from some moment early in this process.
-pub fn monotonic_us() -> u64 {
+/// Microseconds by the monotonic clock, counted from the first call in this process.
+pub(crate) fn monotonic_us() -> u64 {
     micros(origin().elapsed())
 }
 
@@ -36,54 +36,54 @@ fn origin() -> Instant {
     *ORIGIN.get_or_init(Instant::now)
 }
 
-/// A duration in whole nanoseconds; 584 years and more are `u64::MAX`.
-pub fn nanos(duration: Duration) -> u64 {
+/// A duration in whole nanoseconds; saturates after 584 years.
+pub(crate) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX)
 }
 
-/// A duration in whole microseconds.
-pub fn micros(duration: Duration) -> u64 {
+/// A duration in whole microseconds; saturates.
+pub(crate) fn micros(duration: Duration) -> u64 {
     u64::try_from(duration.as_micros()).unwrap_or(u64::MAX)
 }
 
-/// One moment on both clocks.
+/// One point in time on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct Timestamp {
     /// Milliseconds since 1970.
     pub wall_ms: i64,
-    /// As [`monotonic_us`] counts.
+    /// Microseconds on the clock of [`monotonic_us`].
     pub monotonic_us: u64,
 }
 
 impl Timestamp {
-    /// This moment.
-    pub fn now() -> Self {
+    /// The current time.
+    pub(crate) fn now() -> Self {
         Self { wall_ms: wall_ms(), monotonic_us: monotonic_us() }
     }
 
-    /// The time from an earlier moment to this one, by the monotonic clock; zero if it is later.
-    pub fn since(&self, earlier: &Self) -> Duration {
+    /// The duration from `earlier` to `self` by the monotonic clock; zero if `earlier` is later.
+    pub(crate) fn since(&self, earlier: &Self) -> Duration {
         Duration::from_micros(self.monotonic_us.saturating_sub(earlier.monotonic_us))
     }
 
     /// Whole seconds since 1970, allocated_size down.
-    pub fn wall_seconds(&self) -> i64 {
+    pub(crate) fn wall_seconds(&self) -> i64 {
         self.wall_ms.div_euclid(1000)
     }
 }
 
-/// Measures how long something takes.
+/// Measures a duration by the monotonic clock.
 #[derive(Debug, Clone, Copy)]
-pub struct Stopwatch(Instant);
+pub(crate) struct Stopwatch(Instant);
 
 impl Stopwatch {
     /// Starts measuring.
-    pub fn start() -> Self {
+    pub(crate) fn start() -> Self {
         Self(Instant::now())
     }
 
     /// Nanoseconds since the start.
-    pub fn nanos(&self) -> u64 {
+    pub(crate) fn nanos(&self) -> u64 {
         nanos(self.0.elapsed())
     }
 }

@@ -1,93 +1,138 @@
-//! The `cowherd` binary: a server, and the tools around it.
+//! The `cowherd` binary: the server and its subcommands.
+#![cfg_attr(test, allow(clippy::unwrap_used))]
 
 use std::io::{Read as _, Write as _};
-use std::path::Path;
-use std::process::ExitCode;
+use std::net::{Ipv4Addr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode};
 use std::time::Duration;
 
-use cowherd::config::{Config, Startup};
+const DEFAULT_PORT: u16 = 6379;
+const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
-    let outcome = match args.first().map(String::as_str) {
+    let result = match args.first().map(String::as_str) {
         Some("bench") => bench(&args[1..]),
         Some("check") => check(&args[1..]),
         Some("ping") => ping(&args[1..]),
-        _ => serve(args),
+        _ => cowherd::serve(args.into_iter()),
     };
-    match outcome {
+    match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("cowherd: {}", in_full(&error));
+            eprintln!("cowherd: {}", with_causes(&error));
             ExitCode::FAILURE
         }
     }
 }
 
-/// An error with its causes, but for those that it tells itself.
-fn in_full(error: &anyhow::Error) -> String {
-    error.chain().skip(1).fold(error.to_string(), |told, cause| {
+/// The text of an error and of those causes that the text does not quote already.
+fn with_causes(error: &anyhow::Error) -> String {
+    error.chain().skip(1).fold(error.to_string(), |text, cause| {
         let cause = cause.to_string();
-        if told.contains(&cause) { told } else { format!("{told}: {cause}") }
+        if text.contains(&cause) { text } else { format!("{text}: {cause}") }
     })
 }
 
-fn serve(args: Vec<String>) -> anyhow::Result<()> {
-    match Config::from_args(args.into_iter())? {
-        Startup::Help(text) | Startup::Version(text) => {
-            print!("{text}");
-            Ok(())
-        }
-        Startup::Run(config, file) => cowherd::server::run(*config, file),
-    }
-}
-
-/// `cowherd check FILE`: reads an image and checks everything in it.
+/// `cowherd check FILE`: restores an image into a separate arena and verifies every structure.
 fn check(args: &[String]) -> anyhow::Result<()> {
     let [path] = args else { anyhow::bail!("usage: cowherd check FILE") };
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    let restored = cowherd::engine::check_image(Path::new(path), threads)?;
-    let (stats, contents) = (&restored.stats, &restored.contents);
-    println!("{path}: whole");
-    println!("written by     {}", stats.image.writer);
-    println!("keys           {} ({} with an expiry)", contents.keys, contents.expires);
-    println!("chunks         {}", contents.arena.chunks);
-    println!("objects        {} ({} bytes)", contents.arena.objects, contents.arena.bytes);
-    println!("image          {} bytes", stats.image.image_bytes);
-    println!("digest         {}", restored.digest.unwrap_or_default());
-    println!("read in        {:.3} s", stats.duration.as_secs_f64());
-    println!("verified in    {:.3} s", restored.verified_in.as_secs_f64());
+    let report = cowherd::check_image(Path::new(path))?;
+    print!("{path}: whole\n{report}");
     Ok(())
 }
 
-/// `cowherd ping [--port N]`: whether a server answers on this machine.
+/// `cowherd ping [--port N]`: checks whether a server answers on this machine.
 fn ping(args: &[String]) -> anyhow::Result<()> {
+    const USAGE: &str = "usage: cowherd ping [--port N]";
     let port = match args {
-        [] => 6379,
-        [flag, port] if flag == "--port" => port.parse()?,
-        _ => anyhow::bail!("usage: cowherd ping [--port N]"),
+        [] => DEFAULT_PORT,
+        [flag, port] if flag == "--port" => {
+            port.parse().map_err(|_| anyhow::anyhow!("{port:?} is not a port; {USAGE}"))?
+        }
+        _ => anyhow::bail!(USAGE),
     };
-    let mut stream = std::net::TcpStream::connect(("127.0.0.1", port))?;
-    stream.set_read_timeout(Some(Duration::from_secs(2)))?;
+    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port))
+        .map_err(|error| anyhow::anyhow!("no server answers on port {port}: {error}"))?;
+    stream.set_read_timeout(Some(PING_TIMEOUT))?;
     stream.write_all(b"PING\r\n")?;
     let mut answer = [0; 5];
     stream.read_exact(&mut answer)?;
-    // A server with a password answers -NOAUTH, and is alive.
+    // A server with a password answers -NOAUTH, which shows that the server runs.
     anyhow::ensure!(&answer == b"+PONG" || &answer == b"-NOAU", "the server does not answer PING");
     Ok(())
 }
 
-/// `cowherd bench ...`: runs `cowherd-bench`, which stands beside this program or on the path.
+/// `cowherd bench ...`: replaces this process by `cowherd-bench`.
 fn bench(args: &[String]) -> anyhow::Result<()> {
+    Err(exec(&bench_program(std::env::current_exe().ok().as_deref()), args))
+}
+
+const BENCH: &str = "cowherd-bench";
+
+/// The `cowherd-bench` beside the running program or, if there is none, the one on the PATH.
+fn bench_program(current: Option<&Path>) -> PathBuf {
+    let beside = current.map(|program| program.with_file_name(BENCH));
+    beside.filter(|program| program.is_file()).unwrap_or_else(|| BENCH.into())
+}
+
+/// Replaces this process by `program`; returns only the error of a failure.
+fn exec(program: &Path, args: &[String]) -> anyhow::Error {
     use std::os::unix::process::CommandExt as _;
-    const NAME: &str = "cowherd-bench";
-    let beside = std::env::current_exe().ok().map(|program| program.with_file_name(NAME));
-    let program = beside.filter(|program| program.is_file()).unwrap_or_else(|| NAME.into());
-    let error = std::process::Command::new(&program).args(args).exec();
-    anyhow::ensure!(
-        error.kind() != std::io::ErrorKind::NotFound,
-        "the benchmarks are a program of their own, {NAME}, which stands neither beside cowherd \
-         nor on the path. Build it with: cargo build --release -p {NAME}"
-    );
-    Err(anyhow::Error::new(error).context(format!("cannot run {}", program.display())))
+    let error = Command::new(program).args(args).exec();
+    if error.kind() == std::io::ErrorKind::NotFound {
+        return anyhow::anyhow!(
+            "the benchmarks are a program of their own, {BENCH}, which is neither beside cowherd \
+             nor on the PATH. Build it with: cargo build --release -p {BENCH}"
+        );
+    }
+    anyhow::Error::new(error).context(format!("cannot run {}", program.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(words: &[&str]) -> Vec<String> {
+        words.iter().map(|word| (*word).to_owned()).collect()
+    }
+
+    #[test]
+    fn usage_errors_name_the_usage() {
+        for words in [&[][..], &["a", "b"]] {
+            let error = check(&strings(words)).unwrap_err().to_string();
+            assert_eq!(error, "usage: cowherd check FILE");
+        }
+        for words in [&["7000"][..], &["--port"], &["--port", "70000"], &["--port", "x"]] {
+            let error = ping(&strings(words)).unwrap_err().to_string();
+            assert!(error.ends_with("usage: cowherd ping [--port N]"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_bench_program_names_the_build_command() {
+        let error = exec(Path::new("/nonexistent/cowherd-bench"), &[]).to_string();
+        assert!(error.ends_with("cargo build --release -p cowherd-bench"), "{error}");
+        let error = with_causes(&exec(Path::new("/dev/null"), &[]));
+        assert!(error.starts_with("cannot run /dev/null: "), "{error}");
+    }
+
+    #[test]
+    fn the_bench_program_beside_the_server_is_preferred() {
+        let folder = tempfile::TempDir::new().unwrap();
+        let current = folder.path().join("cowherd");
+        assert_eq!(bench_program(Some(&current)), Path::new(BENCH));
+        std::fs::write(folder.path().join(BENCH), "").unwrap();
+        assert_eq!(bench_program(Some(&current)), folder.path().join(BENCH));
+        assert_eq!(bench_program(None), Path::new(BENCH));
+    }
+
+    #[test]
+    fn causes_that_the_error_quotes_are_not_repeated() {
+        let error = anyhow::anyhow!("inner").context("outer");
+        assert_eq!(with_causes(&error), "outer: inner");
+        let error = anyhow::anyhow!("inner").context("outer because of inner");
+        assert_eq!(with_causes(&error), "outer because of inner");
+    }
 }

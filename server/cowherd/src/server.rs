@@ -1,4 +1,5 @@
-//! One server, from its configuration to its end.
+//! Life cycle of the server: starts the parts in their order, serves until a shutdown, stops the
+//! parts in reverse. Also what the process has of its own: signals, limits, pid file, systemd.
 
 use std::net::SocketAddr;
 use std::os::linux::net::SocketAddrExt as _;
@@ -19,16 +20,17 @@ use crate::engine::{
 use crate::net::{Listeners, StopSignal, WorkerPool};
 use crate::telemetry::{RestoreReport, StatsSource, Telemetry, logging, metrics};
 
-/// A second signal means it only after so long: tools send one to a process and again to its group.
-const INSIST: Duration = Duration::from_secs(2);
-/// Files that are open besides clients' sockets: listeners, event loops, the log, a save.
+/// A second signal within this time is ignored: some tools signal a process and then its group.
+const SIGNAL_DEBOUNCE: Duration = Duration::from_secs(2);
+/// File descriptors besides the clients' sockets: listeners, event loops, the log, an image.
 const OTHER_FILES: u64 = 64;
 
-/// Runs a server until it is told to stop.
+/// Runs a server until a client or a signal stops it. `file` is the configuration file, which
+/// CONFIG REWRITE changes.
 ///
 /// # Errors
-/// It cannot start; the text says what to do.
-pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<()> {
+/// The server cannot start; the text says what to do.
+pub(crate) fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<()> {
     let logging = logging::init(&config)?;
     for note in config.notes() {
         tracing::warn!("{note}");
@@ -36,25 +38,25 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     let config = with_absolute_dir(config)?;
     raise_file_limit(&config);
     let listeners = Listeners::bind(&config)?;
-    let now = Timestamp::now();
+    let restore_began = Timestamp::now();
     let OpenedKeyspace { keyspace, restored, lock } = open(&config)?;
     let live = Arc::new(LiveConfig::new(config.clone(), file));
     let shared = Shared::new(keyspace, live, config.threads + 1, clock::wall_ms())
         .map_err(anyhow::Error::msg)?;
     let shared = Arc::new(shared);
-    // Nobody else has set it: `shared` is new.
+    // Cannot fail: `shared` is new.
     let _ = shared.logging.set(logging);
     set_oom_score(&config);
     if let Some(restored) = restored {
-        tell_restored(&config, &shared.telemetry, &restored, now);
+        report_restored(&config, &shared.telemetry, &restored, restore_began);
     }
-    let (saver, saver_thread) = CheckpointScheduler::start(&shared)?;
-    let engine = Engine::new(Arc::clone(&shared), saver);
+    let (checkpoint_scheduler, checkpoint_thread) = CheckpointScheduler::start(&shared)?;
+    let engine = Engine::new(Arc::clone(&shared), checkpoint_scheduler);
     let background = BackgroundThread::start(&engine)?;
     let addresses = listeners.addresses().join(", ");
     let recorders: Option<Vec<_>> =
         (0..=config.threads).map(|i| shared.telemetry.recorder(i)).collect();
-    // A signal that comes as soon as a client is answered must find its handler.
+    // Before the workers start: a client that has a reply may send a signal at once.
     let stop = StopSignal::new();
     let stopper = stop.clone();
     engine.on_stop(move || stopper.stop());
@@ -64,8 +66,8 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
         0 => None,
         port => {
             let address = SocketAddr::new(config.metrics_bind, port);
-            let figures = Arc::clone(&shared) as Arc<dyn StatsSource>;
-            Some(metrics::serve(Arc::clone(&shared.telemetry), figures, address)?)
+            let stats = Arc::clone(&shared) as Arc<dyn StatsSource>;
+            Some(metrics::serve(Arc::clone(&shared.telemetry), stats, address)?)
         }
     };
     write_pid_file(&config);
@@ -82,8 +84,8 @@ pub fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<(
     drop(metrics);
     background.stop();
     engine.checkpoint_scheduler().close();
-    if saver_thread.join().is_err() {
-        tracing::error!("the saver ended by a panic");
+    if checkpoint_thread.join().is_err() {
+        tracing::error!("the checkpoint thread ended by a panic");
     }
     if let Some(path) = &config.pidfile {
         let _ = std::fs::remove_file(path);
@@ -105,11 +107,11 @@ fn with_absolute_dir(mut config: Config) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn tell_restored(
+fn report_restored(
     config: &Config,
     telemetry: &Telemetry,
     restored: &crate::engine::RestoredImage,
-    begun: Timestamp,
+    begun_at: Timestamp,
 ) {
     let stats = &restored.stats;
     tracing::info!(
@@ -121,7 +123,7 @@ fn tell_restored(
         config.dir.join(&config.dbfilename).display()
     );
     let persistence = telemetry.persistence();
-    persistence.loading_started(stats.image.image_bytes, begun);
+    persistence.loading_started(stats.image.image_bytes, begun_at);
     let report = RestoreReport {
         keys_loaded: restored.contents.keys,
         image_bytes: stats.image.image_bytes,
@@ -131,7 +133,7 @@ fn tell_restored(
     persistence.loading_finished(Timestamp::now(), report);
 }
 
-/// Lets the process open as many files as `maxclients` may need.
+/// Raises the soft limit on open files to what `maxclients` needs, as far as the hard limit permits.
 fn raise_file_limit(config: &Config) {
     let wanted = u64::from(config.maxclients) + OTHER_FILES;
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };
@@ -150,10 +152,10 @@ fn raise_file_limit(config: &Config) {
     }
 }
 
-/// Tells systemd how far the server is (sd_notify(3)), if it asked to be told.
+/// Notifies systemd of the server's state (sd_notify(3)), if `supervised` says so.
 fn notify_systemd(config: &Config, state: &str) {
-    let asked = matches!(config.supervised, Supervised::Systemd | Supervised::Auto);
-    let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|_| asked) else { return };
+    let enabled = matches!(config.supervised, Supervised::Systemd | Supervised::Auto);
+    let Some(path) = std::env::var_os("NOTIFY_SOCKET").filter(|_| enabled) else { return };
     let sent = UnixDatagram::unbound().and_then(|socket| match path.as_encoded_bytes() {
         [b'@', name @ ..] => {
             socket.send_to_addr(state.as_bytes(), &SocketAddrUnix::from_abstract_name(name)?)
@@ -165,16 +167,17 @@ fn notify_systemd(config: &Config, state: &str) {
     }
 }
 
-/// Makes the kernel's OOM killer take this process later or sooner than others, if asked to. A
-/// checkpoint's child always goes first.
+/// Sets the process's OOM score by `oom-score-adj`. A checkpoint's child raises its own score, so
+/// that the OOM killer takes the child first.
 fn set_oom_score(config: &Config) {
     let path = "/proc/self/oom_score_adj";
     let score = match config.oom_score_adj {
         OomScoreAdj::No => return,
         OomScoreAdj::Absolute => config.oom_score_adj_values.server,
         OomScoreAdj::Relative => {
-            let now = std::fs::read_to_string(path).ok().and_then(|text| text.trim().parse().ok());
-            now.unwrap_or(0) + config.oom_score_adj_values.server
+            let inherited = std::fs::read_to_string(path).ok();
+            let inherited = inherited.and_then(|text| text.trim().parse().ok());
+            inherited.unwrap_or(0) + config.oom_score_adj_values.server
         }
     };
     if let Err(error) = std::fs::write(path, score.clamp(-1000, 1000).to_string()) {
@@ -190,8 +193,8 @@ fn write_pid_file(config: &Config) {
     }
 }
 
-/// SIGTERM and SIGINT shut the server down as SHUTDOWN does; a second one while that goes on ends
-/// it at once, without a save.
+/// Starts the thread that handles SIGTERM and SIGINT: the first signal shuts the server down like
+/// SHUTDOWN, a second one during the shutdown exits at once without a checkpoint.
 fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
     let engine = Arc::clone(engine);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -204,20 +207,22 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
             };
             let _ = ready.send(());
             let stopping = Arc::new(AtomicBool::new(false));
-            let mut asked = Instant::now();
+            let mut first = Instant::now();
             loop {
                 tokio::select! {
                     _ = terminate.recv() => {}
                     _ = interrupt.recv() => {}
                 }
-                if stopping.load(Ordering::Relaxed) && asked.elapsed() < INSIST {
+                if stopping.load(Ordering::Relaxed) && first.elapsed() < SIGNAL_DEBOUNCE {
                     continue;
                 }
                 if stopping.swap(true, Ordering::Relaxed) {
-                    tracing::warn!("A second signal: the server ends at once, without a save");
+                    tracing::warn!(
+                        "A second signal: the server ends at once, without a checkpoint"
+                    );
                     std::process::exit(1);
                 }
-                asked = Instant::now();
+                first = Instant::now();
                 tracing::info!("A signal asks the server to stop");
                 shut_down(Arc::clone(&engine), Arc::clone(&stopping));
             }
@@ -227,20 +232,20 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Shuts down on a thread of its own, so that signals are still seen.
+/// Shuts down on a thread of its own, so that a second signal is handled meanwhile.
 fn shut_down(engine: Arc<Engine>, stopping: Arc<AtomicBool>) {
-    let asked = Arc::clone(&stopping);
+    let spawn_failed = Arc::clone(&stopping);
     let spawned = std::thread::Builder::new().name("shutdown".into()).spawn(move || {
         if engine.shut_down(Shutdown::default()).is_err() {
             stopping.store(false, Ordering::Relaxed);
             tracing::error!(
-                "The server goes on, so that nothing is lost. Mend what keeps it from saving, or \
-                 use SHUTDOWN NOSAVE"
+                "The server continues, so that no data is lost. Fix the cause of the failed \
+                 checkpoint, or use SHUTDOWN NOSAVE"
             );
         }
     });
     if let Err(error) = spawned {
-        asked.store(false, Ordering::Relaxed);
+        spawn_failed.store(false, Ordering::Relaxed);
         tracing::error!("cannot shut down: {error}");
     }
 }

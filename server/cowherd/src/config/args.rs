@@ -153,6 +153,8 @@ Usage:
   cowherd [FILE] [--directive value ...] [-]
   cowherd -                     read the configuration from standard input
   cowherd check FILE            check an image
+  cowherd ping [--port N]       check whether a server answers on this machine
+  cowherd bench ...             run the benchmarks (cowherd-bench)
   cowherd --help | --version
 
 FILE is written like redis.conf: a directive and its values per line, # before a comment.

@@ -224,7 +224,7 @@ impl<'e> MaintenanceLoop<'e> {
         self.last_save_point = Some(Instant::now());
         tracing::info!("{changes} changes in {} seconds. Saving...", rule.seconds);
         if let Err(error) = self.checkpoint_scheduler.start_background_and_await_fork() {
-            tracing::warn!("No save was started: {error}");
+            tracing::warn!("No checkpoint was started: {error}");
         }
     }
 

@@ -39,8 +39,7 @@ pub(crate) use crate::commands::{Shared, Shutdown};
 pub(crate) use background::BackgroundThread;
 pub(crate) use checkpoint_scheduler::CheckpointScheduler;
 pub(crate) use effects::BatchOutcome;
-pub(crate) use open::{OpenedKeyspace, open};
-pub use open::{RestoredImage, StartError, check_image};
+pub(crate) use open::{OpenedKeyspace, RestoredImage, check_image, open};
 pub(crate) use worker::Worker;
 
 /// The engine of one server.

@@ -1,5 +1,6 @@
 //! Opens the keyspace at start: locks the directory, reserves the arena, restores the image.
 
+use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
@@ -18,28 +19,19 @@ const CHECK_MARGIN: u64 = 4 << 20;
 
 /// Why the server cannot start.
 #[derive(Debug, thiserror::Error)]
-pub enum StartError {
-    /// Another server uses the directory.
+pub(crate) enum StartError {
     #[error(transparent)]
     Lock(#[from] LockError),
-    /// No arena.
     #[error(transparent)]
     Arena(#[from] OpenError),
-    /// The image cannot be read.
     #[error(transparent)]
     Restore(#[from] RestoreError),
-    /// The image was read, but what is in it breaks an invariant.
+    /// The image was read, but a structure in it breaks an invariant.
     #[error(
         "the image {path} is damaged: {broken}. It was left as it is: restore a copy of it from a \
          backup, or move it away to start with no data"
     )]
-    Damaged {
-        /// The image.
-        path: String,
-        /// What is broken.
-        broken: Corruption,
-    },
-    /// The kernel returned no random numbers.
+    Damaged { path: String, broken: Corruption },
     #[error("cannot read /dev/urandom for the hash seed: {0}")]
     Random(std::io::Error),
 }
@@ -54,7 +46,7 @@ pub(crate) struct OpenedKeyspace {
 }
 
 /// A restored and verified image.
-pub struct RestoredImage {
+pub(crate) struct RestoredImage {
     /// Sizes, writer and duration of the restore.
     pub stats: RestoreStats,
     /// Numbers of keys, chunks and objects.
@@ -63,6 +55,21 @@ pub struct RestoredImage {
     pub verified_in: Duration,
     /// Digest of all keys and values, if requested.
     pub digest: Option<String>,
+}
+
+/// The report of `cowherd check`.
+impl fmt::Display for RestoredImage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { stats, contents, verified_in, digest } = self;
+        writeln!(f, "written by     {}", stats.image.writer)?;
+        writeln!(f, "keys           {} ({} with an expiry)", contents.keys, contents.expires)?;
+        writeln!(f, "chunks         {}", contents.arena.chunks)?;
+        writeln!(f, "objects        {} ({} bytes)", contents.arena.objects, contents.arena.bytes)?;
+        writeln!(f, "image          {} bytes", stats.image.image_bytes)?;
+        writeln!(f, "digest         {}", digest.as_deref().unwrap_or_default())?;
+        writeln!(f, "read in        {:.3} s", stats.duration.as_secs_f64())?;
+        writeln!(f, "verified in    {:.3} s", verified_in.as_secs_f64())
+    }
 }
 
 /// Opens the directory, the arena and the image that the configuration names.
@@ -98,7 +105,7 @@ pub(crate) fn open(config: &Config) -> Result<OpenedKeyspace, StartError> {
 ///
 /// # Errors
 /// The image is damaged, or there is no memory for it.
-pub fn check_image(path: &Path, threads: usize) -> Result<RestoredImage, StartError> {
+pub(crate) fn check_image(path: &Path, threads: usize) -> Result<RestoredImage, StartError> {
     let capacity = inspect(path)?.needed_capacity + CHECK_MARGIN;
     let (arena, stats) = restore(path, PageKind::Small, capacity, layout_hash(), threads)?;
     verify(&Keyspace::open(arena)?, path, stats, threads, true)
