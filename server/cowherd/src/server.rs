@@ -15,7 +15,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::clock::{self, Timestamp};
 use crate::config::{Config, LiveConfig, OomScoreAdj, Supervised};
 use crate::engine::{
-    BackgroundThread, CheckpointScheduler, Engine, OpenedKeyspace, Shared, Shutdown, open,
+    BackgroundThread, CheckpointScheduler, Engine, OpenedKeyspace, Shared, ShutdownOptions, open,
 };
 use crate::net::{Listeners, StopSignal, WorkerPool};
 use crate::telemetry::{RestoreReport, StatsSource, Telemetry, logging, metrics};
@@ -236,7 +236,7 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
 fn shut_down(engine: Arc<Engine>, stopping: Arc<AtomicBool>) {
     let spawn_failed = Arc::clone(&stopping);
     let spawned = std::thread::Builder::new().name("shutdown".into()).spawn(move || {
-        if engine.shut_down(Shutdown::default()).is_err() {
+        if engine.shut_down(ShutdownOptions::default()).is_err() {
             stopping.store(false, Ordering::Relaxed);
             tracing::error!(
                 "The server continues, so that no data is lost. Fix the cause of the failed \

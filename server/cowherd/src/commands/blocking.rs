@@ -1,12 +1,12 @@
-//! How a handler waits for a key.
+//! How a handler blocks its client until a key changes.
 //!
-//! A blocking command is written as one that does not block. Where it would answer that there is
-//! nothing, it says what to wait for:
+//! A blocking command is written like one that does not block. Where the reply would be empty, the
+//! handler names the keys and the change to wait for:
 //!
 //! ```text
-//! fn blpop(call: &mut Call<'_>) -> Answer {
+//! fn blpop(call: &mut Call<'_>) -> CommandResult {
 //!     let last = call.args.len() - 1;
-//!     let timeout = call.timeout_seconds(last)?;      // the errors are Redis's
+//!     let timeout = call.timeout_seconds(last)?;
 //!     for i in 1..last {
 //!         if let Some(value) = pop(call, i)? {        // WRONGTYPE and so on
 //!             ... reply key and value
@@ -18,21 +18,24 @@
 //! }
 //! ```
 //!
-//! The row has the flag `BLOCKING` and names all keys, those that the command writes to as well:
-//! their shards are locked when it runs again. What `wait` does:
+//! The row has the flag `BLOCKING` and names all keys, including those that the command writes:
+//! their shards are locked when the handler runs again. What `wait` does depends on
+//! [`BlockingMode`]:
 //!
-//! - The first time it queues the client for the keys, and passes up [`Effect::Block`]. The
-//!   connection then reads no further request until there is a reply.
-//! - When a key is touched (`Shards::touched`) and `condition` is met, the handler runs again, on
-//!   the thread that touched the key, with the same arguments, database and protocol version. If
-//!   the handler calls `wait` once more, the client keeps its place in the queue.
-//! - In a transaction nothing waits: the reply is `timeout_reply` at once.
+//! - `Allowed`: `wait` adds the client to the queues of the keys and sets [`Effect::Block`]. The
+//!   connection runs no further request before the reply. When a key is written and `condition` is
+//!   met, the handler runs again on the thread of the writer, with the same arguments, database and
+//!   protocol version.
+//! - `Retrying`: the handler runs again. A second `wait` leaves the client at its place in the
+//!   queues.
+//! - `Denied`: in a transaction `wait` replies `timeout_reply` at once.
 //!
-//! So a handler must come to `wait` without having changed anything or written any reply. The
-//! timeout is parsed each time, and counts from the first.
+//! A handler calls `wait` before it changes or replies anything. The timeout argument is parsed in
+//! each run, but the deadline is that of the first.
 //!
-//! A stream command that is told to wait for entries behind the last one (`$`) gives the number
-//! that this is now to [`Call::wait_replacing`]: the argument is replaced before it is kept.
+//! XREAD with the ID `$` waits for entries after the last one at the time of the command. The
+//! handler passes that ID to [`Call::wait_replacing`], which replaces the argument in the copy of
+//! the request.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -51,14 +54,14 @@ const NOT_AN_INTEGER: ErrorReply = ErrorReply::new("ERR timeout is not an intege
 const OUT_OF_RANGE: ErrorReply = ErrorReply::new("ERR timeout is out of range");
 const NEGATIVE: ErrorReply = ErrorReply::new("ERR timeout is negative");
 
-/// How long a command waits; for ever, if there is no time.
+/// How long a command blocks; `None` for ever.
 pub type Timeout = Option<Duration>;
 
 impl Call<'_> {
-    /// Argument `i` as a number of seconds, 0 for ever.
+    /// Argument `i` as a timeout in seconds; 0 means for ever.
     ///
     /// # Errors
-    /// It is none, is negative, or is too large.
+    /// The argument is not a number, is negative, or is too large.
     pub fn timeout_seconds(&self, i: usize) -> Result<Timeout, ErrorReply> {
         let seconds = parse_f64(self.args.at(i)).ok_or(NOT_A_FLOAT)?;
         let milliseconds = (seconds * 1000.0).ceil();
@@ -69,29 +72,32 @@ impl Call<'_> {
             return Err(NEGATIVE);
         }
         let time = Duration::try_from_secs_f64(milliseconds / 1000.0).map_err(|_| OUT_OF_RANGE)?;
-        self.bounded(time)
+        self.checked_timeout(time)
     }
 
-    /// Argument `i` as a number of milliseconds, 0 for ever.
+    /// Argument `i` as a timeout in milliseconds; 0 means for ever.
     ///
     /// # Errors
-    /// It is none, is negative, or is too large.
+    /// The argument is not an integer, is negative, or is too large.
     pub fn timeout_milliseconds(&self, i: usize) -> Result<Timeout, ErrorReply> {
         let milliseconds = parse_i64(self.args.at(i)).ok_or(NOT_AN_INTEGER)?;
-        self.bounded(Duration::from_millis(u64::try_from(milliseconds).map_err(|_| NEGATIVE)?))
+        self.checked_timeout(Duration::from_millis(
+            u64::try_from(milliseconds).map_err(|_| NEGATIVE)?,
+        ))
     }
 
-    /// A time that ends before the wall clock does, counted from now.
-    fn bounded(&self, time: Duration) -> Result<Timeout, ErrorReply> {
+    /// A timeout whose end is a valid wall clock time in milliseconds.
+    fn checked_timeout(&self, time: Duration) -> Result<Timeout, ErrorReply> {
         let milliseconds = i64::try_from(time.as_millis()).map_err(|_| OUT_OF_RANGE)?;
         self.now.checked_add(milliseconds).ok_or(OUT_OF_RANGE)?;
         Ok((!time.is_zero()).then_some(time))
     }
 
-    /// Lets the client wait for one of the keys at the given positions; see the module's head.
+    /// Blocks the client until one of the keys at the given positions changes; see the head of this
+    /// file.
     ///
     /// # Errors
-    /// None; it is the last thing that a handler does.
+    /// Never; the result is that of the handler.
     pub fn wait(
         &mut self,
         keys: Vec<usize>,
@@ -102,11 +108,11 @@ impl Call<'_> {
         self.wait_replacing(keys, condition, timeout, timeout_reply, &[])
     }
 
-    /// As [`Self::wait`]; the arguments at some positions, which ascend, are replaced before they
-    /// are kept.
+    /// As [`Self::wait`]; arguments at the ascending positions in `replaced` are replaced in the
+    /// copy of the request.
     ///
     /// # Errors
-    /// None.
+    /// Never.
     pub fn wait_replacing(
         &mut self,
         keys: Vec<usize>,

@@ -1,8 +1,9 @@
-//! One command being run: what a handler gets, and what it can pass up.
+//! One command being run: what a handler gets, and the effects that it can ask for.
 
 use std::borrow::Cow;
 use std::time::Duration;
 
+use crate::clients::{BlockingMode, Session};
 use crate::config::Config;
 use crate::keyspace::{Key, Keyspace, ShardSet, Shards};
 use cowherd_resp::{Args, ReplyWriter, parse_i64};
@@ -10,32 +11,30 @@ use cowherd_resp::{Args, ReplyWriter, parse_i64};
 use super::error_reply::ErrorReply;
 use super::shared::Shared;
 use super::table::CommandRow;
-use crate::clients::BlockingMode;
-use crate::clients::Session;
 
-/// One command being run. The fields are for handlers to borrow one by one.
+/// One command being run. The fields are public so that handlers borrow them one by one.
 pub struct Call<'c> {
     /// The arguments; the name is argument 0.
     pub args: Args<'c>,
-    /// Where the reply goes.
+    /// The writer of the reply.
     pub reply: &'c mut ReplyWriter,
-    /// The connection's state.
+    /// The session of the connection.
     pub session: &'c mut Session,
-    /// What all connections share.
+    /// The state that all connections share.
     pub shared: &'c Shared,
-    /// The configuration as it was when the batch began.
+    /// The configuration at the begin of the batch.
     pub config: &'c Config,
-    /// The shards of the command's keys, locked; with them there may be more.
+    /// The locked shards: those of the command's keys, and possibly more.
     pub shards: Shards<'c>,
-    /// Whether the command may wait for a key.
+    /// Whether the command may block.
     pub blocking_mode: BlockingMode,
     /// The command's row in the table.
     pub row: &'c CommandRow,
-    /// Hash of the first key, if the engine has it already.
+    /// Hash of the first key, if the engine has computed it.
     pub first_hash: Option<u64>,
     /// The wall clock in milliseconds.
     pub now: i64,
-    /// What only the engine or the connection can do.
+    /// What the engine does after the handler; set by the handler.
     pub effect: Effect,
 }
 
@@ -50,9 +49,10 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// Runs something with some shards locked: here and now, or already if this is part of a
-    /// transaction. For commands whose row lets the engine lock nothing. What the keyspace says of
-    /// where keys live holds still then.
+    /// Calls `run` with the shards that `named` returns locked, for commands with
+    /// [`LockScope::Handler`](super::table::LockScope). In a transaction all shards that its
+    /// commands need are locked already. Under the locks the keys that `named` looked at stay in
+    /// these shards.
     pub fn locked<R>(
         &mut self,
         named: impl Fn(&Keyspace) -> ShardSet,
@@ -66,27 +66,27 @@ impl<'c> Call<'c> {
         }
     }
 
-    /// Argument `i` as a whole number.
+    /// Argument `i` as an integer.
     ///
     /// # Errors
-    /// It is none.
+    /// The argument is not an integer, or does not fit 64 bits.
     pub fn integer(&self, i: usize) -> Result<i64, ErrorReply> {
         parse_i64(self.args.at(i)).ok_or(ErrorReply::NOT_INTEGER)
     }
 
-    /// Whether argument `i` is `word`, whatever its case.
+    /// Whether argument `i` is `word`, in any case.
     pub fn is(&self, i: usize, word: &str) -> bool {
         self.args.get(i).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
     }
 
-    /// Argument `i` as text; bytes that are none become replacement characters. Empty if there is
-    /// no such argument.
+    /// Argument `i` as text, for messages: invalid UTF-8 becomes replacement characters. Empty if
+    /// there is no such argument.
     pub fn text(&self, i: usize) -> Cow<'c, str> {
         String::from_utf8_lossy(self.args.get(i).unwrap_or_default())
     }
 
-    /// Answers HELP of a command with subcommands: a head, `lines`, and HELP itself. A line that
-    /// explains is indented by four blanks.
+    /// Replies to HELP of a container command: a heading, `lines`, and HELP itself. Explanations are
+    /// indented by four blanks.
     pub fn help(&mut self, lines: &[&str]) {
         let name = self.text(0).to_uppercase();
         self.reply.array(lines.len() + 3);
@@ -98,52 +98,53 @@ impl<'c> Call<'c> {
     }
 }
 
-/// What a handler asks of those above it. The reply of a save or a shutdown is theirs too.
+/// What a handler asks the engine or the connection to do. The engine also writes the reply of a
+/// checkpoint, a shutdown and EXEC.
 #[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub enum Effect {
-    /// Nothing.
+    /// No effect.
     #[default]
     None,
-    /// Close the connection once the reply is sent.
+    /// Close the connection after the reply is sent.
     Close,
-    /// Run nothing more of this connection before its wait has ended; see `blocking`.
+    /// Run no further request of this connection before the pending reply; see `blocking`.
     Block,
-    /// Write a checkpoint.
-    Save(SaveKind),
+    /// Take or cancel a checkpoint.
+    Checkpoint(CheckpointAction),
     /// Stop the server.
-    Shutdown(Shutdown),
-    /// Hold up this connection for a while; with every shard locked, if `all`.
+    Shutdown(ShutdownOptions),
+    /// DEBUG SLEEP: block the worker thread.
     Sleep {
-        /// How long.
+        /// Time to sleep.
         time: Duration,
-        /// Hold up everybody.
+        /// Whether all shards are locked meanwhile, so that no client is served.
         all: bool,
     },
-    /// Save, forget everything and load it again.
+    /// DEBUG RELOAD: take a checkpoint, drop the keyspace and restore the image.
     Reload,
-    /// Run the commands that the session has queued.
+    /// Run the queued commands of the session.
     RunQueue,
 }
 
-/// How to write a checkpoint.
+/// What to do about a checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SaveKind {
-    /// Here and now, while all clients wait.
+pub enum CheckpointAction {
+    /// SAVE: take a checkpoint while no command runs.
     Foreground,
-    /// By a child.
+    /// BGSAVE: take a checkpoint in a child process.
     Background {
-        /// If a save is running, start when it ends.
+        /// Whether to start later if a checkpoint is running, instead of an error.
         schedule: bool,
     },
-    /// Stop the child that is running.
+    /// BGSAVE CANCEL: stop the running child.
     Cancel,
 }
 
-/// How to stop the server.
+/// The options of SHUTDOWN.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Shutdown {
-    /// Save first, do not, or, if there is no word on it, as the save points are set.
+pub struct ShutdownOptions {
+    /// SAVE or NOSAVE; `None` takes a checkpoint if any save point is configured.
     pub save: Option<bool>,
-    /// Stop even if the save fails.
+    /// FORCE: stop even if the checkpoint fails.
     pub force: bool,
 }

@@ -9,6 +9,12 @@
 //! 2. A handler touches only the shards that its table row lets the engine lock, or, with
 //!    [`LockScope::Handler`], those that it locks itself, one set at a time.
 //!
+//! Imports between the files have one cycle: `table` holds the handlers, a handler takes a [`Call`],
+//! a `Call` lends [`Shared`], and `Shared` holds the `table`. To cut the cycle the table would have
+//! to store handlers of an erased type, which costs an indirection and the type check of each
+//! command. Everything else is in layers: `blocking`, `notifications` and the families are above the
+//! three files, and only this file names all families.
+//!
 //! To add a command:
 //! 1. Add a row to the `COMMANDS` of its family. [`Command`] lists the parts of a row.
 //! 2. Write the handler, in the same file or beside it.
@@ -64,18 +70,42 @@ mod testing;
 mod testing_waits;
 mod transaction;
 
+use std::sync::Arc;
+
+use crate::config::LiveConfig;
+use crate::keyspace::Keyspace;
+
 pub use blocking::Timeout;
-pub use call::{Call, Effect, SaveKind, Shutdown};
+pub use call::{Call, CheckpointAction, Effect, ShutdownOptions};
 #[cfg(test)]
 pub use command::{ArgumentChooser, generate_request};
 pub use configuration::reset_statistics;
 pub use error_reply::{CommandResult, ErrorReply};
-pub use shared::{Hooks, REDIS_VERSION, Shared};
+pub use shared::{REDIS_VERSION, Shared};
 pub use slowlog::is_secret;
 pub use table::{
     Command, CommandFlags, CommandGroup, CommandRow, CommandTable, Handler, KeyPositions, LockScope,
 };
 pub use transaction::{exec_refused, queue_flags, queue_shards};
+
+impl Shared {
+    /// The state of a server that starts at `now`. The telemetry counts `threads` threads apart.
+    ///
+    /// # Errors
+    /// `rename-command` names an unknown command, or a name in use.
+    pub fn new(
+        keyspace: Keyspace,
+        config: Arc<LiveConfig>,
+        threads: usize,
+        now: i64,
+    ) -> Result<Self, String> {
+        let current = config.current();
+        let renames: Vec<(String, String)> =
+            current.rename_command.iter().map(|r| (r.from.clone(), r.to.clone())).collect();
+        let table = CommandTable::new(all(), &renames)?;
+        Ok(Self::with_table(keyspace, config, table, threads, now))
+    }
+}
 
 /// The rows of all commands.
 pub fn all() -> impl Iterator<Item = &'static Command> {

@@ -1,7 +1,7 @@
 //! Keyspace notifications on the side of a handler.
 //!
 //! A handler calls [`Call::notify`] after its change, with the event's name in Redis. Events that
-//! no handler sees (keys that are new, expire or are missed) come from the keyspace; see
+//! no handler sees (keys that are new, expire, are evicted or missed) come from the keyspace; see
 //! `clients/notifications`.
 
 use crate::clients::{EventClass, EventSink};
@@ -10,7 +10,7 @@ use crate::keyspace::DbIndex;
 use super::call::Call;
 
 impl<'c> Call<'c> {
-    /// Publishes that something happened to a key of the selected database.
+    /// Publishes an event of a key in the selected database.
     #[inline]
     pub fn notify(&self, class: EventClass, event: &str, key: &[u8]) {
         self.notify_in(self.session.db, class, event, key);
@@ -22,7 +22,7 @@ impl<'c> Call<'c> {
         self.event_sink().notify(db, class, event, key);
     }
 
-    /// What [`Self::notify`] needs, for callers that borrow other fields.
+    /// The sink of [`Self::notify`], for closures that run while other fields are borrowed.
     #[inline]
     pub fn event_sink(&self) -> EventSink<'c> {
         let shared = self.shared;

@@ -1,6 +1,6 @@
 //! SAVE, BGSAVE and SHUTDOWN: what is asked for; the engine does it and answers.
 
-use super::call::{Call, Effect, SaveKind, Shutdown};
+use super::call::{Call, CheckpointAction, Effect, ShutdownOptions};
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, LockScope};
 
@@ -28,22 +28,22 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 fn save(call: &mut Call<'_>) -> CommandResult {
-    call.effect = Effect::Save(SaveKind::Foreground);
+    call.effect = Effect::Checkpoint(CheckpointAction::Foreground);
     Ok(())
 }
 
 fn bgsave(call: &mut Call<'_>) -> CommandResult {
-    call.effect = Effect::Save(match call.args.len() {
-        1 => SaveKind::Background { schedule: false },
-        2 if call.is(1, "schedule") => SaveKind::Background { schedule: true },
-        2 if call.is(1, "cancel") => SaveKind::Cancel,
+    call.effect = Effect::Checkpoint(match call.args.len() {
+        1 => CheckpointAction::Background { schedule: false },
+        2 if call.is(1, "schedule") => CheckpointAction::Background { schedule: true },
+        2 if call.is(1, "cancel") => CheckpointAction::Cancel,
         _ => return Err(ErrorReply::SYNTAX),
     });
     Ok(())
 }
 
 fn shutdown(call: &mut Call<'_>) -> CommandResult {
-    let mut wanted = Shutdown::default();
+    let mut wanted = ShutdownOptions::default();
     let (mut save, mut no_save, mut abort, mut others) = (false, false, false, false);
     for i in 1..call.args.len() {
         match () {
@@ -92,13 +92,16 @@ mod tests {
 
     #[test]
     fn saves_are_passed_up() {
-        assert_eq!(effect("SAVE"), Effect::Save(SaveKind::Foreground));
-        assert_eq!(effect("BGSAVE"), Effect::Save(SaveKind::Background { schedule: false }));
+        assert_eq!(effect("SAVE"), Effect::Checkpoint(CheckpointAction::Foreground));
+        assert_eq!(
+            effect("BGSAVE"),
+            Effect::Checkpoint(CheckpointAction::Background { schedule: false })
+        );
         assert_eq!(
             effect("bgsave SCHEDULE"),
-            Effect::Save(SaveKind::Background { schedule: true })
+            Effect::Checkpoint(CheckpointAction::Background { schedule: true })
         );
-        assert_eq!(effect("BGSAVE cancel"), Effect::Save(SaveKind::Cancel));
+        assert_eq!(effect("BGSAVE cancel"), Effect::Checkpoint(CheckpointAction::Cancel));
         assert_eq!(error("SAVE x"), "-ERR wrong number of arguments for 'save' command\r\n");
         for line in ["BGSAVE foo", "BGSAVE SCHEDULE x"] {
             assert_eq!(error(line), "-ERR syntax error\r\n", "{line}");
@@ -107,7 +110,7 @@ mod tests {
 
     #[test]
     fn shutdown_knows_what_to_do_with_the_data() {
-        let stop = |save, force| Effect::Shutdown(Shutdown { save, force });
+        let stop = |save, force| Effect::Shutdown(ShutdownOptions { save, force });
         assert_eq!(effect("SHUTDOWN"), stop(None, false));
         assert_eq!(effect("SHUTDOWN NOSAVE now"), stop(Some(false), false));
         assert_eq!(effect("SHUTDOWN force SAVE"), stop(Some(true), true));

@@ -1,4 +1,4 @@
-//! What all connections share: the keyspace, the configuration, the clients, the figures.
+//! The state that all connections share.
 
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::sync::{Arc, OnceLock};
@@ -13,71 +13,68 @@ use crate::telemetry::logging::Logging;
 use super::sampled_stats::SampledStats;
 use super::table::CommandTable;
 
-/// The version of Redis whose behaviour clients find here.
+/// The Redis version that the server is compatible with, and reports.
 pub const REDIS_VERSION: &str = "7.4.0";
 
-/// Switches that tests set through DEBUG.
+/// Switches of DEBUG, for tests.
 #[derive(Debug)]
-pub struct Hooks {
-    /// Whether expired keys are looked for (DEBUG SET-ACTIVE-EXPIRE).
+pub struct DebugHooks {
+    /// Whether the background thread removes expired keys (DEBUG SET-ACTIVE-EXPIRE).
     pub active_expire: AtomicBool,
-    /// Whether each save computes the digest of the keyspace inside its safepoint (DEBUG
+    /// Whether each checkpoint computes the digest of the keyspace inside its safepoint (DEBUG
     /// CHECKPOINT-DIGEST).
     pub checkpoint_digest: AtomicBool,
-    /// Microseconds that a checkpoint's child sleeps after each chunk (DEBUG CHECKPOINT-DELAY).
+    /// Microseconds that the child of a checkpoint sleeps after each chunk (DEBUG
+    /// CHECKPOINT-DELAY).
     pub checkpoint_delay: AtomicU64,
 }
 
-/// What all connections share.
+/// The state that all connections share.
 pub struct Shared {
-    /// All keys and values.
+    /// The keys and values.
     pub keyspace: Keyspace,
-    /// The configuration.
+    /// The running configuration.
     pub config: Arc<LiveConfig>,
     /// The command table.
     pub table: CommandTable,
     /// The connected clients.
     pub clients: ClientRegistry,
-    /// Who subscribes to what.
+    /// Channels, patterns and their subscribers.
     pub pubsub: Arc<PubSub>,
-    /// Which keyspace events are published.
+    /// The configuration of keyspace notifications.
     pub notifications: Arc<Notifications>,
-    /// The clients whose command waits for a key.
+    /// The clients that are blocked on keys.
     pub blocked_clients: BlockedClients,
-    /// What the server counts.
+    /// Counters and histograms.
     pub telemetry: Arc<Telemetry>,
-    /// Mean time to live of each database's keys, in milliseconds, as last sampled.
+    /// Mean time to live of the keys of each database, in milliseconds, as last sampled.
     pub ttl_samples: [AtomicU64; DATABASES],
-    /// What is sampled of huge pages.
+    /// Samples of the huge page pool and of the arena.
     pub sampled: SampledStats,
-    /// The log, so that its level can be changed.
+    /// The log, whose level the configuration sets.
     pub logging: OnceLock<Logging>,
-    /// Switches for tests.
-    pub hooks: Hooks,
-    /// Set when the final image is taken: from then on no command runs, so that nothing is
-    /// acknowledged that is not in it.
+    /// Switches of DEBUG, for tests.
+    pub hooks: DebugHooks,
+    /// Set under all locks before the final checkpoint: from then on no command runs, so that every
+    /// acknowledged write is in the image.
     pub closing: AtomicBool,
-    /// Forty random hexadecimal digits that name this run of the server.
+    /// Forty random hexadecimal digits that identify this process, for INFO.
     pub run_id: String,
-    /// When the server started, wall clock in milliseconds.
+    /// Start time of the server, wall clock in milliseconds.
     pub started_at: i64,
 }
 
 impl Shared {
-    /// What a server that starts at `now` shares; `threads` of it count.
-    ///
-    /// # Errors
-    /// The configuration renames a command that does not exist.
-    pub fn new(
+    /// The state of a server that starts at `now` with a command table. The telemetry counts
+    /// `threads` threads apart.
+    pub(super) fn with_table(
         keyspace: Keyspace,
         config: Arc<LiveConfig>,
+        table: CommandTable,
         threads: usize,
         now: i64,
-    ) -> Result<Self, String> {
+    ) -> Self {
         let current = config.current();
-        let renames: Vec<(String, String)> =
-            current.rename_command.iter().map(|r| (r.from.clone(), r.to.clone())).collect();
-        let table = CommandTable::new(super::all(), &renames)?;
         let names = table.rows().iter().map(|row| row.name.clone()).collect();
         let families = table.rows().iter().map(|row| row.command.group.name()).collect();
         let shared = Self {
@@ -92,7 +89,7 @@ impl Shared {
             pubsub: Arc::default(),
             notifications: Arc::default(),
             blocked_clients: BlockedClients::default(),
-            hooks: Hooks {
+            hooks: DebugHooks {
                 active_expire: AtomicBool::new(true),
                 checkpoint_digest: AtomicBool::new(false),
                 checkpoint_delay: AtomicU64::new(0),
@@ -103,10 +100,10 @@ impl Shared {
         };
         shared.notifications.attach(&shared.keyspace, &shared.pubsub);
         shared.apply(&current);
-        Ok(shared)
+        shared
     }
 
-    /// Brings what follows from the configuration in line with it.
+    /// Applies a configuration to the parts of the state that depend on it.
     pub fn apply(&self, config: &Config) {
         let capacity = self.keyspace.arena().capacity();
         let maxmemory = match config.maxmemory {
@@ -131,17 +128,16 @@ impl Shared {
             logging.set_level(config.loglevel);
         }
     }
-}
 
-impl Shared {
-    /// Changes that the last save does not hold.
+    /// Number of changes since the last checkpoint.
     pub fn changes_since_checkpoint(&self) -> u64 {
         let changes = self.keyspace.stats().changes;
         self.telemetry.persistence().status(Timestamp::now(), changes).changes_since_checkpoint
     }
 }
 
-/// Forty hexadecimal digits from the kernel's random numbers.
+/// Forty hexadecimal digits from the kernel's random numbers, or from the start time and the
+/// process number where /dev/urandom cannot be read.
 fn run_id(now: i64) -> String {
     let mut bytes = [0u8; 20];
     let random = std::fs::File::open("/dev/urandom")

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use crate::clients::{DeferredReply, PendingReply, Session};
-use crate::commands::{Effect, SaveKind};
+use crate::commands::{CheckpointAction, Effect};
 use cowherd_arena::ShardSet;
 use cowherd_resp::ReplyWriter;
 
@@ -43,7 +43,7 @@ impl Engine {
             Effect::None | Effect::RunQueue => return (BatchOutcome::Done, false),
             Effect::Close => return (BatchOutcome::Close, false),
             Effect::Block => return (BatchOutcome::Blocked(0), false),
-            Effect::Save(SaveKind::Background { schedule }) => {
+            Effect::Checkpoint(CheckpointAction::Background { schedule }) => {
                 let deferred = DeferredReply::new(&session.client);
                 let answer = Arc::clone(&deferred);
                 let forked = move |result| answer.complete(result);
@@ -59,10 +59,12 @@ impl Engine {
                     Err(error) => Err(error),
                 }
             }
-            Effect::Save(SaveKind::Foreground) => {
+            Effect::Checkpoint(CheckpointAction::Foreground) => {
                 self.checkpoint_scheduler.run_foreground(&self.shared).map(|()| "OK".to_owned())
             }
-            Effect::Save(SaveKind::Cancel) => self.checkpoint_scheduler.cancel(&self.shared),
+            Effect::Checkpoint(CheckpointAction::Cancel) => {
+                self.checkpoint_scheduler.cancel(&self.shared)
+            }
             Effect::Shutdown(options) => match self.shut_down(options) {
                 Ok(()) => return (BatchOutcome::Close, false),
                 Err(_) => Err("ERR Errors trying to SHUTDOWN. Check logs.".to_owned()),

@@ -3,7 +3,7 @@
 //! ```text
 //! connection -- batch --> Worker -- locks, calls --> commands --> keyspace
 //!                           |
-//!                           +-- Effect::Save --> CheckpointScheduler -- safepoint --> checkpoint
+//!                           +-- Effect::Checkpoint --> CheckpointScheduler -- safepoint --> checkpoint
 //! background thread: expiry, eviction, freeing of memory, save points, samples
 //! ```
 //!
@@ -35,7 +35,7 @@ use parking_lot::Mutex;
 pub(crate) use crate::clients::{
     Client, ConnectionHandle, DeferredReply, OUTPUT_PENDING, Origin, PendingReply, Session,
 };
-pub(crate) use crate::commands::{Shared, Shutdown};
+pub(crate) use crate::commands::{Shared, ShutdownOptions};
 pub(crate) use background::BackgroundThread;
 pub(crate) use checkpoint_scheduler::CheckpointScheduler;
 pub(crate) use effects::BatchOutcome;
@@ -76,7 +76,7 @@ impl Engine {
     ///
     /// # Errors
     /// The checkpoint failed and the shutdown was not forced: the server continues.
-    pub(crate) fn shut_down(&self, options: Shutdown) -> Result<(), String> {
+    pub(crate) fn shut_down(&self, options: ShutdownOptions) -> Result<(), String> {
         let on_stop = self.on_stop.lock();
         if self.shared.closing.load(Ordering::Relaxed) {
             return Ok(());

@@ -10,8 +10,8 @@ use std::sync::atomic::Ordering;
 use crate::clients::{BlockingMode, CommandQueue, QueuedCommand, Session};
 use crate::clock;
 use crate::commands::{
-    Call, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, LockScope, SaveKind, Shared,
-    queue_flags, queue_shards,
+    Call, CheckpointAction, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, LockScope,
+    Shared, queue_flags, queue_shards,
 };
 use crate::config::{CachedConfig, Config};
 use crate::keyspace::Reclaimer;
@@ -219,7 +219,7 @@ fn apply_effect_in_transaction(
         // A blocking command in a transaction times out at once.
         Effect::None | Effect::RunQueue | Effect::Block => {}
         Effect::Close => exec.outcome = BatchOutcome::Close,
-        Effect::Save(SaveKind::Background { schedule }) => {
+        Effect::Checkpoint(CheckpointAction::Background { schedule }) => {
             if !schedule && call.shared.telemetry.persistence().checkpoint_pid().is_some() {
                 return Err(BUSY);
             }
@@ -227,7 +227,7 @@ fn apply_effect_in_transaction(
             call.reply.simple("Background saving scheduled");
         }
         Effect::Sleep { time, .. } => std::thread::sleep(time),
-        Effect::Save(SaveKind::Foreground | SaveKind::Cancel)
+        Effect::Checkpoint(CheckpointAction::Foreground | CheckpointAction::Cancel)
         | Effect::Shutdown(_)
         | Effect::Reload => return Err(NOT_IN_TRANSACTION),
     }
