@@ -1,4 +1,4 @@
-//! CONFIG: reading, changing and rewriting the configuration.
+//! CONFIG: reads, changes and rewrites the configuration.
 
 use crate::config::{Config, SetError};
 use crate::telemetry::StatsSource as _;
@@ -61,7 +61,7 @@ fn get(call: &mut Call<'_>) -> CommandResult {
     let found = call.shared.config.matching(fits);
     call.reply.map(found.len());
     for (name, value) in found {
-        // A name that was asked for as it is comes back as it was written.
+        // As in Redis, a pattern that is a plain name is replied as the client spelled it.
         let asked = patterns.iter().find(|asked| asked.eq_ignore_ascii_case(name.as_bytes()));
         call.reply.bulk(asked.unwrap_or(name.as_bytes()));
         call.reply.bulk_str(&value);
@@ -103,7 +103,7 @@ fn refused(name: &str, reason: &str) -> ErrorReply {
     ))
 }
 
-/// The arena cannot grow.
+/// Checks that `maxmemory` does not exceed the arena, which cannot grow.
 fn check_memory(shared: &Shared, old: &Config, new: &Config) -> CommandResult {
     let capacity = shared.keyspace.arena().capacity();
     if new.maxmemory <= capacity || new.maxmemory == old.maxmemory {
@@ -129,7 +129,7 @@ fn reset_stat(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Sets everything to zero that is counted for statistics alone. Locks each shard in turn.
+/// Sets all statistics to zero. Locks each shard in turn.
 pub fn reset_statistics(shared: &Shared) {
     shared.telemetry.reset(&shared.stats_snapshot());
 }

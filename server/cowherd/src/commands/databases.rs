@@ -1,4 +1,4 @@
-//! Whole databases: selecting, counting, emptying and swapping them.
+//! SELECT, DBSIZE, FLUSHDB, FLUSHALL and SWAPDB.
 
 use std::sync::atomic::Ordering;
 
@@ -15,12 +15,9 @@ const SWAP: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 const SELECT: CommandFlags =
     CommandFlags::LOADING.with(CommandFlags::STALE).with(CommandFlags::FAST);
 
-/// There are not so many databases.
 const NO_DATABASE: ErrorReply = ErrorReply::new("ERR DB index is out of range");
-/// A whole number, but of more than 32 bits.
 const NOT_32_BITS: ErrorReply =
     ErrorReply::new("ERR value is out of range, value must between -2147483648 and 2147483647");
-/// A key cannot be copied or moved to where it is.
 pub(super) const SAME_OBJECTS: ErrorReply =
     ErrorReply::new("ERR source and destination objects are the same");
 
@@ -32,7 +29,7 @@ pub(super) const COMMANDS: &[Command] = &[
             "Chooses the database that the connection works with.",
         )
         .syntax("index"),
-    // In a transaction it counts under all locks.
+    // Within a transaction, which holds the locks, DBSIZE counts under all of them.
     Command::new("dbsize", 1, READ, dbsize)
         .doc(CommandGroup::Server, "1.0.0", "Counts the keys of the selected database.")
         .locking(LockScope::Handler)
@@ -57,10 +54,10 @@ pub(super) const COMMANDS: &[Command] = &[
         .categories(&["@keyspace", "@dangerous"]),
 ];
 
-/// Argument `i` as the number of a database.
+/// The database number in argument `i`.
 ///
 /// # Errors
-/// It is no number, or there is no such database.
+/// The argument is no integer, or there is no such database.
 pub(super) fn database(call: &Call<'_>, i: usize) -> Result<DbIndex, ErrorReply> {
     let number = call.integer(i)?;
     let number = i32::try_from(number).map_err(|_| NOT_32_BITS)?;

@@ -1,5 +1,5 @@
-//! DEBUG: looking inside, and switches for tests. Who may use it is the business of
-//! `enable-debug-command`.
+//! DEBUG: inspection of the server, and switches for tests. The directive `enable-debug-command`
+//! controls access.
 
 use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
@@ -21,7 +21,6 @@ const ADMIN: CommandFlags = CommandFlags::ADMIN
 
 const GROUP: CommandGroup = CommandGroup::Server;
 
-/// Each subcommand locks what it needs.
 pub(super) const COMMANDS: &[Command] = &[Command::new("debug", -2, ADMIN, debug)
     .doc(GROUP, "1.0.0", "Looks inside the server, and sets switches for tests.")
     .syntax(
@@ -36,7 +35,7 @@ const NOT_ALLOWED: ErrorReply = ErrorReply::new(
      can run it from a local connection, otherwise you need to set this option in the \
      configuration file, and then restart the server.",
 );
-/// The longest sleep: a day.
+/// A day in seconds.
 const LONGEST_SLEEP: f64 = 86_400.0;
 
 fn debug(call: &mut Call<'_>) -> CommandResult {
@@ -86,7 +85,7 @@ fn debug(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The switch that argument 2 sets.
+/// The value of a switch, YES or NO in argument 2.
 fn yes_or_no(call: &Call<'_>) -> Result<bool, ErrorReply> {
     match () {
         () if call.is(2, "yes") => Ok(true),
@@ -95,7 +94,7 @@ fn yes_or_no(call: &Call<'_>) -> Result<bool, ErrorReply> {
     }
 }
 
-/// Whether a client runs on this machine.
+/// Whether a client is connected by a Unix socket or from a loopback address.
 fn is_local(client: &Client) -> bool {
     let loopback = |peer: SocketAddr| peer.ip().to_canonical().is_loopback();
     client.is_unix || client.peer.parse().is_ok_and(loopback)
@@ -150,7 +149,7 @@ fn sleep(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The engine writes the reply: a reload can fail.
+/// The engine reloads and writes the reply, since a reload can fail.
 fn reload(call: &mut Call<'_>) -> CommandResult {
     for i in 2..call.args.len() {
         if !["merge", "noflush", "nosave"].iter().any(|option| call.is(i, option)) {
@@ -168,8 +167,8 @@ fn reload(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The line that Redis answers. In place of an address it tells the shard; the length is that of
-/// the value, or of its memory if it is no string.
+/// Replies the line of Redis, with the shard in place of an address. `serializedlength` is the length
+/// of a string, or the memory usage of another value.
 fn object(call: &mut Call<'_>) -> CommandResult {
     let (db, now) = (call.session.db, call.now);
     let bytes = call.args.at(2);
@@ -182,7 +181,7 @@ fn object(call: &mut Call<'_>) -> CommandResult {
 }
 
 fn describe(shards: &mut Shards<'_>, db: usize, key: &Key<'_>, now: i64) -> Option<String> {
-    /// The clock of Redis has so many bits.
+    /// The mask of the 24 bits of the LRU clock of Redis.
     const LRU_BITS: u64 = (1 << 24) - 1;
     let entry = shards.peek(db, key)?;
     let mut number = itoa::Buffer::new();

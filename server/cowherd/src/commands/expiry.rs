@@ -1,4 +1,4 @@
-//! Expiry: EXPIRE, TTL, PERSIST and their kin.
+//! Expiry of keys: EXPIRE, TTL, PERSIST and variants.
 
 use crate::keyspace::ExpireRule;
 
@@ -58,7 +58,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .syntax("key"),
 ];
 
-/// Milliseconds.
+/// Units in milliseconds.
 const SECOND: i64 = 1000;
 const MILLISECOND: i64 = 1;
 
@@ -78,7 +78,7 @@ fn pexpireat(call: &mut Call<'_>) -> CommandResult {
     set(call, MILLISECOND, 0)
 }
 
-/// Sets the expiry to argument 2, counted in `unit` from `base` on.
+/// Sets the expiry to the time in argument 2, in `unit`s from `base` on.
 fn set(call: &mut Call<'_>, unit: i64, base: i64) -> CommandResult {
     let rule = rule(call)?;
     let time = call.integer(2)?;
@@ -138,7 +138,7 @@ fn pexpiretime(call: &mut Call<'_>) -> CommandResult {
     get(call, MILLISECOND, 0)
 }
 
-/// Replies the expiry, counted in `unit` from `base` on, rounded to the nearest.
+/// Replies the expiry in `unit`s from `base` on, rounded to the nearest.
 fn get(call: &mut Call<'_>, unit: i64, base: i64) -> CommandResult {
     let time = match call.shards.peek_read(call.session.db, &call.key(1)) {
         None => -2,

@@ -1,23 +1,24 @@
-//! First and last place as clients give them: both included, below zero counted from the end.
+//! Index ranges in arguments: both bounds are included, and negative ones count from the end.
 
 use std::ops::RangeInclusive;
 
-/// The part that a client asks for.
+/// A range of indexes as given in a request.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct IndexRange {
-    /// The first place.
+    /// The first index.
     pub start: i64,
-    /// The last place.
+    /// The last index.
     pub end: i64,
 }
 
 impl IndexRange {
-    /// Whether both count from the end and the first is behind the last: empty at any length.
+    /// Whether both bounds count from the end and the first is behind the last, so that the range is
+    /// empty at any length.
     pub const fn is_backward(self) -> bool {
         self.start < 0 && self.end < 0 && self.start > self.end
     }
 
-    /// What of it there is among `len` places; `None` if nothing.
+    /// The part of the range that exists within `len` elements; `None` if it is empty.
     pub fn within(self, len: u64) -> Option<RangeInclusive<u64>> {
         let from_start = |at: i64| match u64::try_from(at) {
             Ok(at) => at,
@@ -29,15 +30,15 @@ impl IndexRange {
     }
 }
 
-/// The bytes at such places, which are among them.
-pub(super) fn bytes<'b>(bytes: &'b [u8], places: &RangeInclusive<u64>) -> &'b [u8] {
-    &bytes[index(*places.start())..=index(*places.end())]
+/// The bytes of a range, which must exist.
+pub(super) fn bytes<'b>(bytes: &'b [u8], range: &RangeInclusive<u64>) -> &'b [u8] {
+    &bytes[index(*range.start())..=index(*range.end())]
 }
 
-/// A place in a value as an index; values are at most 512 MB.
+/// An offset in a value as an index; values have at most 512 MB.
 #[expect(clippy::cast_possible_truncation, reason = "64-bit machines only")]
-pub(super) const fn index(place: u64) -> usize {
-    place as usize
+pub(super) const fn index(offset: u64) -> usize {
+    offset as usize
 }
 
 #[cfg(test)]
@@ -45,7 +46,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn counts_from_either_end() {
+    fn negative_bounds_count_from_the_end() {
         let of = |start, end| IndexRange { start, end }.within(5);
         assert_eq!(of(0, -1), Some(0..=4));
         assert_eq!(of(-2, -1), Some(3..=4));

@@ -1,5 +1,4 @@
-//! Single keys, whatever their values: whether they are there, deleting and renaming them, copying
-//! and moving them to other databases.
+//! Commands on keys of any type: DEL, EXISTS, TYPE, TOUCH, RENAME, COPY, MOVE and variants.
 
 use super::call::Call;
 use super::databases::{SAME_OBJECTS, database};
@@ -59,7 +58,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .syntax("key db:integer"),
 ];
 
-/// Replies how many of the arguments `holds` is true of.
+/// Replies the number of arguments for which `holds` is true.
 fn count(
     call: &mut Call<'_>,
     mut holds: impl FnMut(&mut Call<'_>, usize) -> bool,
@@ -88,7 +87,7 @@ fn exists(call: &mut Call<'_>) -> CommandResult {
 }
 
 fn touch(call: &mut Call<'_>) -> CommandResult {
-    // It is what the command is for, also for a client that asked to leave the clocks alone.
+    // TOUCH updates the access clock also for a client with CLIENT NO-TOUCH on.
     call.shards.set_touch(true);
     count(call, |call, i| call.shards.lookup_read(call.session.db, &call.key(i)).is_some())
 }
@@ -100,19 +99,19 @@ fn type_of(call: &mut Call<'_>) -> CommandResult {
 }
 
 fn rename(call: &mut Call<'_>) -> CommandResult {
-    give_name(call, true)?;
+    rename_key(call, true)?;
     call.reply.ok();
     Ok(())
 }
 
 fn renamenx(call: &mut Call<'_>) -> CommandResult {
-    let renamed = give_name(call, false)?;
+    let renamed = rename_key(call, false)?;
     call.reply.integer(i64::from(renamed));
     Ok(())
 }
 
-/// Renames a key; tells whether it got a name that was free, or might take another's.
-fn give_name(call: &mut Call<'_>, replace: bool) -> Result<bool, ErrorReply> {
+/// Renames a key. Returns false if the new name is in use and `replace` is not set.
+fn rename_key(call: &mut Call<'_>, replace: bool) -> Result<bool, ErrorReply> {
     let (db, from, to) = (call.session.db, call.key(1), call.key(2));
     if call.shards.lookup(db, &from).is_none() {
         return Err(ErrorReply::NO_KEY);

@@ -1,4 +1,4 @@
-//! LATENCY: spikes by event, histograms by command, and what to do about them.
+//! LATENCY: latency spikes by event, histograms by command, and advice.
 
 use crate::telemetry::{LatencyEvent, LatencyEventHistory, LatencySample, advice};
 
@@ -97,43 +97,43 @@ fn graph(call: &mut Call<'_>) -> CommandResult {
         let event = call.text(2);
         return Err(ErrorReply::text(format!("ERR No samples available for event '{event}'")));
     };
-    let picture = draw(&figures, call.now.div_euclid(1000));
-    call.reply.verbatim("txt", &picture);
+    let graph = plot(&figures, call.now.div_euclid(1000));
+    call.reply.verbatim("txt", &graph);
     Ok(())
 }
 
-/// Columns and rows of a graph.
+/// The size of a graph in characters.
 const COLUMNS: usize = 80;
 const ROWS: u64 = 6;
 
-/// Draws the newest samples as bars, and under each how long ago it was, written downwards.
-fn draw(figures: &LatencyEventHistory, now_s: i64) -> String {
+/// Plots the newest samples as bars, with the age of each written downwards below.
+fn plot(figures: &LatencyEventHistory, now_s: i64) -> String {
     let samples = &figures.samples[figures.samples.len().saturating_sub(COLUMNS)..];
     let times = || samples.iter().map(|sample| sample.ms);
     let (most, least) = (times().max().unwrap_or(0), times().min().unwrap_or(0));
     let name = figures.event.name();
-    let mut picture =
+    let mut graph =
         format!("{name}: {least} to {most} ms; the longest ever {} ms\n", figures.max_ms);
     for row in (1..=ROWS).rev() {
-        // Two steps to a row: a half bar is drawn low.
+        // A row has two steps; a dot is half a row.
         let bar = |ms: u64| match (ms * ROWS * 2).div_ceil(most.max(1)) {
             height if height >= row * 2 => '|',
             height if height + 1 == row * 2 => '.',
             _ => ' ',
         };
-        picture.push_str(times().map(bar).collect::<String>().trim_end());
-        picture.push('\n');
+        graph.push_str(times().map(bar).collect::<String>().trim_end());
+        graph.push('\n');
     }
     let ages: Vec<String> = samples.iter().map(|sample| age(sample, now_s)).collect();
     for line in 0..ages.iter().map(String::len).max().unwrap_or(0) {
         let letter = |age: &String| age.as_bytes().get(line).map_or(' ', |byte| char::from(*byte));
-        picture.push_str(ages.iter().map(letter).collect::<String>().trim_end());
-        picture.push('\n');
+        graph.push_str(ages.iter().map(letter).collect::<String>().trim_end());
+        graph.push('\n');
     }
-    picture
+    graph
 }
 
-/// How long ago a sample was, in its largest unit.
+/// The age of a sample in its largest unit.
 fn age(sample: &LatencySample, now_s: i64) -> String {
     match (now_s - sample.at_s).max(0) {
         seconds @ 0..60 => format!("{seconds}s"),
@@ -143,9 +143,9 @@ fn age(sample: &LatencySample, now_s: i64) -> String {
     }
 }
 
-/// Buckets that are not empty, cumulated, by their upper border in microseconds, rounded up.
+/// Replies the nonempty buckets as cumulative counts by upper bound in microseconds, rounded up.
 fn histogram(call: &mut Call<'_>) -> CommandResult {
-    let rows = asked_for(call);
+    let rows = requested_rows(call);
     let telemetry = &call.shared.telemetry;
     let used = rows.iter().filter_map(|row| {
         let (totals, latency) = telemetry.command_since_reset(row.number);
@@ -176,8 +176,8 @@ fn histogram(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The commands that the arguments name, with their subcommands; all without a name.
-fn asked_for<'a>(call: &Call<'a>) -> Vec<&'a CommandRow> {
+/// The commands in the arguments with their subcommands; all commands without arguments.
+fn requested_rows<'a>(call: &Call<'a>) -> Vec<&'a CommandRow> {
     let rows = call.shared.table.rows();
     if call.args.len() == 2 {
         return rows.iter().collect();
@@ -191,11 +191,10 @@ fn asked_for<'a>(call: &Call<'a>) -> Vec<&'a CommandRow> {
         .collect()
 }
 
-/// Whole microseconds that are not less than so many seconds; the rest has no border but a large
-/// number.
+/// Seconds as microseconds, rounded up. The infinite bound of the last bucket becomes `i64::MAX`.
 fn microseconds(seconds: f64) -> i64 {
     let micros = (seconds * 1e6).ceil();
-    // Borders are 2^2 s at most.
+    // Finite bounds are at most 4 s.
     #[expect(clippy::cast_possible_truncation, reason = "casting floats saturates")]
     let micros = micros as i64;
     micros
@@ -244,7 +243,7 @@ mod tests {
     }
 
     #[test]
-    fn events_are_listed_and_forgotten() {
+    fn events_are_listed_and_reset() {
         let bench = bench();
         let latest = bench.run("LATENCY LATEST");
         assert!(latest.starts_with("*2\r\n*4\r\n$4\r\nfork\r\n:"), "{latest}");
@@ -262,7 +261,7 @@ mod tests {
     }
 
     #[test]
-    fn samples_are_drawn() {
+    fn graph_plots_samples() {
         let bench = bench();
         bench.now.set(5000);
         let graph = bench.run("LATENCY GRAPH cow-fault");
@@ -278,7 +277,7 @@ mod tests {
     }
 
     #[test]
-    fn histograms_are_cumulated_in_microseconds() {
+    fn histograms_are_cumulative_in_microseconds() {
         let bench = TestServer::new();
         let recorder = bench.shared.telemetry.recorder(0).unwrap();
         let number = |name: &str| bench.shared.table.by_full_name(name).unwrap().number;
@@ -296,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn the_doctor_speaks() {
+    fn doctor_reports_spikes() {
         let healthy = TestServer::new();
         assert!(healthy.run("LATENCY DOCTOR").contains("The latency monitor is off"));
         let bench = bench();

@@ -1,4 +1,4 @@
-//! MEMORY: what takes memory, and what could be better about it.
+//! MEMORY: memory usage of keys and of the server, and advice.
 
 use crate::keyspace::DATABASES;
 use crate::telemetry::{StatsSource as _, advice};
@@ -7,7 +7,7 @@ use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 
-/// Elements by which MEMORY USAGE guesses at the others if it is not told.
+/// The default SAMPLES of MEMORY USAGE: the elements from which the size of the others is estimated.
 const SAMPLES: usize = 5;
 
 const GROUP: CommandGroup = CommandGroup::Server;
@@ -64,7 +64,7 @@ fn usage(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Memory is handed back in the background as it falls free: there is nothing left to do.
+/// Does nothing, since free memory is returned to the system in the background.
 fn purge(call: &mut Call<'_>) -> CommandResult {
     call.reply.ok();
     Ok(())
@@ -82,8 +82,8 @@ fn malloc_stats(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// A figure of MEMORY STATS.
-enum Stat {
+/// A value of MEMORY STATS.
+enum MemoryStat {
     Count(u64),
     Share(f64),
     Word(String),
@@ -100,55 +100,55 @@ fn stats(call: &mut Call<'_>) -> CommandResult {
     let chunk = figures.arena.chunk_bytes;
     let in_use = figures.arena.used_chunks * chunk;
     let kept_for_saves = if figures.has_undo_log() {
-        ("undo.captured.bytes", Stat::Count(figures.undo.captured_bytes))
+        ("undo.captured.bytes", MemoryStat::Count(figures.undo.captured_bytes))
     } else {
-        ("cow.copied.bytes", Stat::Count(figures.cow.copied_bytes))
+        ("cow.copied.bytes", MemoryStat::Count(figures.cow.copied_bytes))
     };
     let stats = [
-        ("peak.allocated", Stat::Count(peak)),
-        ("total.allocated", Stat::Count(used)),
-        ("startup.allocated", Stat::Count(figures.memory.startup)),
-        ("replication.backlog", Stat::Count(0)),
-        ("clients.slaves", Stat::Count(0)),
-        ("clients.normal", Stat::Count(figures.clients.memory)),
-        ("cluster.links", Stat::Count(0)),
-        ("aof.buffer", Stat::Count(0)),
-        ("lua.caches", Stat::Count(0)),
-        ("functions.caches", Stat::Count(0)),
-        ("overhead.total", Stat::Count(figures.memory.overhead)),
-        ("keys.count", Stat::Count(keys)),
-        ("keys.bytes-per-key", Stat::Count(used.checked_div(keys).unwrap_or(0))),
-        ("dataset.bytes", Stat::Count(used.saturating_sub(figures.memory.overhead))),
-        ("dataset.percentage", Stat::Share(100.0)),
-        ("peak.percentage", Stat::Share(ratio(used, peak) * 100.0)),
-        ("allocator.allocated", Stat::Count(used)),
-        ("allocator.active", Stat::Count(in_use)),
-        ("allocator.resident", Stat::Count(resident)),
-        ("allocator-fragmentation.ratio", Stat::Share(ratio(in_use, used))),
-        ("allocator-fragmentation.bytes", Stat::Count(in_use.saturating_sub(used))),
-        ("allocator-rss.ratio", Stat::Share(ratio(resident, in_use))),
-        ("allocator-rss.bytes", Stat::Count(resident.saturating_sub(in_use))),
-        ("fragmentation", Stat::Share(ratio(resident, used))),
-        ("fragmentation.bytes", Stat::Count(resident.saturating_sub(used))),
-        ("arena.pages", Stat::Word(figures.arena.pages)),
-        ("arena.capacity", Stat::Count(figures.arena.capacity)),
-        ("arena.chunks", Stat::Count(figures.arena.used_chunks)),
-        ("arena.huge.bytes", Stat::Count(figures.arena.huge_bytes)),
+        ("peak.allocated", MemoryStat::Count(peak)),
+        ("total.allocated", MemoryStat::Count(used)),
+        ("startup.allocated", MemoryStat::Count(figures.memory.startup)),
+        ("replication.backlog", MemoryStat::Count(0)),
+        ("clients.slaves", MemoryStat::Count(0)),
+        ("clients.normal", MemoryStat::Count(figures.clients.memory)),
+        ("cluster.links", MemoryStat::Count(0)),
+        ("aof.buffer", MemoryStat::Count(0)),
+        ("lua.caches", MemoryStat::Count(0)),
+        ("functions.caches", MemoryStat::Count(0)),
+        ("overhead.total", MemoryStat::Count(figures.memory.overhead)),
+        ("keys.count", MemoryStat::Count(keys)),
+        ("keys.bytes-per-key", MemoryStat::Count(used.checked_div(keys).unwrap_or(0))),
+        ("dataset.bytes", MemoryStat::Count(used.saturating_sub(figures.memory.overhead))),
+        ("dataset.percentage", MemoryStat::Share(100.0)),
+        ("peak.percentage", MemoryStat::Share(ratio(used, peak) * 100.0)),
+        ("allocator.allocated", MemoryStat::Count(used)),
+        ("allocator.active", MemoryStat::Count(in_use)),
+        ("allocator.resident", MemoryStat::Count(resident)),
+        ("allocator-fragmentation.ratio", MemoryStat::Share(ratio(in_use, used))),
+        ("allocator-fragmentation.bytes", MemoryStat::Count(in_use.saturating_sub(used))),
+        ("allocator-rss.ratio", MemoryStat::Share(ratio(resident, in_use))),
+        ("allocator-rss.bytes", MemoryStat::Count(resident.saturating_sub(in_use))),
+        ("fragmentation", MemoryStat::Share(ratio(resident, used))),
+        ("fragmentation.bytes", MemoryStat::Count(resident.saturating_sub(used))),
+        ("arena.pages", MemoryStat::Word(figures.arena.pages)),
+        ("arena.capacity", MemoryStat::Count(figures.arena.capacity)),
+        ("arena.chunks", MemoryStat::Count(figures.arena.used_chunks)),
+        ("arena.huge.bytes", MemoryStat::Count(figures.arena.huge_bytes)),
         kept_for_saves,
     ];
     call.reply.map(stats.len());
     for (name, stat) in stats {
         call.reply.bulk_str(name);
         match stat {
-            Stat::Count(count) => call.reply.integer(count.cast_signed()),
-            Stat::Share(share) => call.reply.double(share),
-            Stat::Word(word) => call.reply.bulk_str(&word),
+            MemoryStat::Count(count) => call.reply.integer(count.cast_signed()),
+            MemoryStat::Share(share) => call.reply.double(share),
+            MemoryStat::Word(word) => call.reply.bulk_str(&word),
         }
     }
     Ok(())
 }
 
-/// A doctor's answer: how things are, and what could be better about them.
+/// The text of MEMORY DOCTOR and LATENCY DOCTOR: the state of the pages, and advice from `ask`.
 pub(super) fn diagnosis(
     call: &Call<'_>,
     about: &str,
@@ -202,7 +202,7 @@ mod tests {
     use crate::config::{ArenaPages, Config};
 
     #[test]
-    fn stats_are_a_map_of_figures() {
+    fn stats_is_a_map() {
         let bench = TestServer::new();
         bench.run("SET a 1");
         let stats = bench.run("MEMORY STATS");
@@ -214,7 +214,7 @@ mod tests {
     }
 
     #[test]
-    fn the_doctor_speaks() {
+    fn doctor_reports_findings() {
         let config = Config { arena_pages: ArenaPages::Small, ..Config::default() };
         let bench = TestServer::with(64 << 20, config.clone());
         let said = bench.run("MEMORY DOCTOR");

@@ -32,11 +32,12 @@ mod configuration;
 mod connection;
 mod databases;
 mod debug;
-mod elements;
+mod element_scan;
 mod error_reply;
 mod expiry;
-mod figures;
+
 mod hashes;
+mod huge_page_samples;
 mod index_range;
 mod info;
 mod keys;
@@ -52,7 +53,7 @@ mod random;
 mod removal_tests;
 #[cfg(test)]
 mod rollback_tests;
-mod sampled_stats;
+
 mod save;
 mod scan;
 mod server;
@@ -61,14 +62,16 @@ mod shared;
 mod slowlog;
 mod sort;
 mod sorted_sets;
+mod stats_source;
 mod streams;
 mod strings;
 mod table;
 #[cfg(test)]
 mod testing;
 #[cfg(test)]
-mod testing_waits;
+mod testing_blocking;
 mod transaction;
+mod value_reply;
 
 use std::sync::Arc;
 
@@ -142,7 +145,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
 #[cfg(not(test))]
 const TEST_COMMANDS: &[Command] = &[];
 #[cfg(test)]
-const TEST_COMMANDS: &[Command] = testing_waits::COMMANDS;
+const TEST_COMMANDS: &[Command] = testing_blocking::COMMANDS;
 
 #[cfg(test)]
 mod tests {

@@ -1,5 +1,4 @@
-//! Taking elements from the first of several keys that has some, at once or as soon as one has:
-//! LMPOP, ZMPOP and their blocking kin.
+//! Pops from the first nonempty key of several: what LMPOP, ZMPOP, BLMPOP and BZMPOP have in common.
 
 use std::ops::Range;
 
@@ -12,51 +11,52 @@ use crate::clients::{TimeoutReply, WakeCondition};
 const NO_KEYS: ErrorReply = ErrorReply::new("ERR numkeys should be greater than 0");
 const NO_COUNT: ErrorReply = ErrorReply::new("ERR count should be greater than 0");
 
-/// What such a command is asked for.
+/// The arguments of such a command; `E` is the type of an end.
 pub(super) struct MultiPop<E> {
-    /// Positions of the keys.
+    /// The positions of the keys.
     keys: Range<usize>,
-    /// From which end elements are taken.
+    /// The end to pop from.
     pub end: E,
-    /// How many, at most.
+    /// The largest number of elements to pop.
     pub count: u64,
 }
 
-/// Reads an end from an argument.
+/// Parses an end.
 type ParseEnd<E> = fn(&Call<'_>, usize) -> Result<E, ErrorReply>;
-/// Answers with the key of an argument and what it takes from there; tells whether there is any.
-type Take<E> = fn(&mut Call<'_>, usize, &MultiPop<E>) -> Result<bool, ErrorReply>;
+/// Pops from the key of an argument and replies key and elements; returns whether the key exists.
+type PopFrom<E> = fn(&mut Call<'_>, usize, &MultiPop<E>) -> Result<bool, ErrorReply>;
 
-/// Argument `i` as a number above zero.
-fn positive(call: &Call<'_>, i: usize, failure: ErrorReply) -> Result<u64, ErrorReply> {
+/// The positive number in argument `i`.
+fn positive(call: &Call<'_>, i: usize, error: ErrorReply) -> Result<u64, ErrorReply> {
     let number = parse_i64(call.args.at(i)).and_then(|number| u64::try_from(number).ok());
-    number.filter(|number| *number > 0).ok_or(failure)
+    number.filter(|number| *number > 0).ok_or(error)
 }
 
 impl<E> MultiPop<E> {
-    /// Reads `numkeys key [key ...] END [COUNT count]`, the first of which is argument `at`.
+    /// Parses `numkeys key [key ...] END [COUNT count]` from argument `at` on.
     fn parse(call: &Call<'_>, at: usize, end: ParseEnd<E>) -> Result<Self, ErrorReply> {
         let number = positive(call, at, NO_KEYS)?;
         let number = usize::try_from(number).unwrap_or(usize::MAX);
-        let behind = number.checked_add(at + 1).filter(|behind| *behind < call.args.len());
-        let behind = behind.ok_or(ErrorReply::SYNTAX)?;
-        let end = end(call, behind)?;
-        let count = match call.args.len() - behind {
+        let after_keys =
+            number.checked_add(at + 1).filter(|after_keys| *after_keys < call.args.len());
+        let after_keys = after_keys.ok_or(ErrorReply::SYNTAX)?;
+        let end = end(call, after_keys)?;
+        let count = match call.args.len() - after_keys {
             1 => 1,
-            3 if call.is(behind + 1, "count") => positive(call, behind + 2, NO_COUNT)?,
-            // The number is looked at before what is behind it.
-            4.. if call.is(behind + 1, "count") => {
-                positive(call, behind + 2, NO_COUNT)?;
+            3 if call.is(after_keys + 1, "count") => positive(call, after_keys + 2, NO_COUNT)?,
+            // As in Redis, a wrong count is reported before a surplus argument.
+            4.. if call.is(after_keys + 1, "count") => {
+                positive(call, after_keys + 2, NO_COUNT)?;
                 return Err(ErrorReply::SYNTAX);
             }
             _ => return Err(ErrorReply::SYNTAX),
         };
-        Ok(Self { keys: at + 1..behind, end, count })
+        Ok(Self { keys: at + 1..after_keys, end, count })
     }
 
-    fn take(&self, call: &mut Call<'_>, take: Take<E>) -> Result<bool, ErrorReply> {
+    fn pop(&self, call: &mut Call<'_>, pop_from: PopFrom<E>) -> Result<bool, ErrorReply> {
         for i in self.keys.clone() {
-            if take(call, i, self)? {
+            if pop_from(call, i, self)? {
                 return Ok(true);
             }
         }
@@ -64,25 +64,29 @@ impl<E> MultiPop<E> {
     }
 }
 
-/// Takes at once, or answers that there is nothing.
-pub(super) fn take<E>(call: &mut Call<'_>, end: ParseEnd<E>, take: Take<E>) -> CommandResult {
-    if !MultiPop::parse(call, 1, end)?.take(call, take)? {
+/// Pops, or replies null.
+pub(super) fn pop_or_null<E>(
+    call: &mut Call<'_>,
+    end: ParseEnd<E>,
+    pop_from: PopFrom<E>,
+) -> CommandResult {
+    if !MultiPop::parse(call, 1, end)?.pop(call, pop_from)? {
         call.reply.null_array();
     }
     Ok(())
 }
 
-/// Takes at once, or waits until there is something; the timeout is argument 1.
-pub(super) fn take_or_wait<E>(
+/// Pops, or blocks until a key has elements; the timeout is argument 1.
+pub(super) fn pop_or_block<E>(
     call: &mut Call<'_>,
     end: ParseEnd<E>,
-    take: Take<E>,
+    pop_from: PopFrom<E>,
     condition: WakeCondition,
 ) -> CommandResult {
-    let asked = MultiPop::parse(call, 2, end)?;
+    let args = MultiPop::parse(call, 2, end)?;
     let timeout = call.timeout_seconds(1)?;
-    if asked.take(call, take)? {
+    if args.pop(call, pop_from)? {
         return Ok(());
     }
-    call.wait(asked.keys.collect(), condition, timeout, TimeoutReply::NullArray)
+    call.wait(args.keys.collect(), condition, timeout, TimeoutReply::NullArray)
 }

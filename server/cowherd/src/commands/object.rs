@@ -1,4 +1,4 @@
-//! How keys are kept: OBJECT.
+//! OBJECT: the encoding and the usage of keys.
 
 use crate::keyspace::{Entry, KeyUsage};
 
@@ -47,8 +47,8 @@ const OBJECT: &[Command] = &[
     Command::new("help", 2, HELP, object_help).doc(GROUP, "6.2.0", "Lists the subcommands."),
 ];
 
-/// The entry of the key behind the subcommand; without one, the reply is null. To ask about a key
-/// is no use of it.
+/// The entry of the key in argument 2; replies null if it is missing. The lookup is not counted as an
+/// access.
 fn entry(call: &mut Call<'_>) -> Option<Entry> {
     let entry = call.shards.peek_no_event(call.session.db, &call.key(2));
     if entry.is_none() {
@@ -78,7 +78,7 @@ fn idletime(call: &mut Call<'_>) -> CommandResult {
 
 fn refcount(call: &mut Call<'_>) -> CommandResult {
     if entry(call).is_some() {
-        // Values are never shared.
+        // Values are never shared between keys.
         call.reply.integer(1);
     }
     Ok(())

@@ -1,4 +1,4 @@
-//! Random numbers for commands that choose.
+//! Random numbers for commands that return random elements.
 
 /// A random number of the thread's generator, which is seeded by the system.
 pub(super) fn random() -> u64 {

@@ -1,4 +1,4 @@
-//! SAVE, BGSAVE and SHUTDOWN: what is asked for; the engine does it and answers.
+//! SAVE, BGSAVE and SHUTDOWN: their arguments. The engine executes them and replies.
 
 use super::call::{Call, CheckpointAction, Effect, ShutdownOptions};
 use super::error_reply::{CommandResult, ErrorReply};
@@ -51,7 +51,7 @@ fn shutdown(call: &mut Call<'_>) -> CommandResult {
             () if call.is(i, "nosave") => no_save = true,
             () if call.is(i, "force") => wanted.force = true,
             () if call.is(i, "abort") => abort = true,
-            // There are no replicas to wait for, so it is always now.
+            // Without replicas, there is nothing to wait for.
             () if call.is(i, "now") => {}
             () => return Err(ErrorReply::SYNTAX),
         }
@@ -91,7 +91,7 @@ mod tests {
     }
 
     #[test]
-    fn saves_are_passed_up() {
+    fn saves_become_effects() {
         assert_eq!(effect("SAVE"), Effect::Checkpoint(CheckpointAction::Foreground));
         assert_eq!(
             effect("BGSAVE"),
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn shutdown_knows_what_to_do_with_the_data() {
+    fn shutdown_parses_save_and_nosave() {
         let stop = |save, force| Effect::Shutdown(ShutdownOptions { save, force });
         assert_eq!(effect("SHUTDOWN"), stop(None, false));
         assert_eq!(effect("SHUTDOWN NOSAVE now"), stop(Some(false), false));

@@ -1,6 +1,8 @@
-//! Finding keys: KEYS, SCAN, RANDOMKEY. They go from shard to shard, and lock those in which keys
-//! live that are at home in it, so that they hold nobody up for long. What is there all the time is
-//! seen; what gets another name meanwhile may be missed, as may what comes or goes.
+//! KEYS, SCAN and RANDOMKEY.
+//!
+//! The handlers visit one home shard after the other, and lock only the shards in which its keys
+//! live. A key that exists during the whole call is visited; a key that is created, deleted or
+//! renamed meanwhile may be missed.
 
 use crate::keyspace::{Keyspace, RandomKey, ScanCursor, ShardIndex, ShardSet, ValueKind};
 use cowherd_resp::{glob_match, parse_i64};
@@ -11,7 +13,7 @@ use super::random::random;
 use super::table::{Command, CommandFlags, CommandGroup, LockScope};
 
 const GROUP: CommandGroup = CommandGroup::Generic;
-/// Keys that SCAN looks at if it is not told.
+/// The default COUNT of SCAN.
 pub(super) const COUNT: usize = 10;
 
 pub(super) const NO_CURSOR: ErrorReply = ErrorReply::new("ERR invalid cursor");
@@ -55,15 +57,15 @@ fn keys(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// What SCAN was told.
-struct Options<'c> {
+/// The options of SCAN.
+struct KeyScanOptions<'c> {
     count: usize,
     pattern: Option<&'c [u8]>,
     kind: Option<&'c [u8]>,
 }
 
-impl<'c> Options<'c> {
-    /// From argument 2 on.
+impl<'c> KeyScanOptions<'c> {
+    /// The options from argument 2 on.
     fn parse(call: &Call<'c>) -> Result<Self, ErrorReply> {
         let mut options = Self { count: COUNT, pattern: None, kind: None };
         let mut i = 2;
@@ -85,7 +87,7 @@ impl<'c> Options<'c> {
         Ok(options)
     }
 
-    fn wants(&self, key: &[u8], kind: ValueKind) -> bool {
+    fn matches(&self, key: &[u8], kind: ValueKind) -> bool {
         self.pattern.is_none_or(|pattern| glob_match(pattern, key, false))
             && self.kind.is_none_or(|name| name.eq_ignore_ascii_case(kind.name().as_bytes()))
     }
@@ -93,21 +95,21 @@ impl<'c> Options<'c> {
 
 fn scan(call: &mut Call<'_>) -> CommandResult {
     let cursor = parse_cursor(call.args.at(1)).ok_or(NO_CURSOR)?;
-    let options = Options::parse(call)?;
+    let options = KeyScanOptions::parse(call)?;
     let db = call.session.db;
     let start = call.reply.len();
     let list = call.reply.deferred_array();
-    let (mut looked_at, mut listed) = (0, 0);
+    let (mut visited, mut listed) = (0, 0);
     let mut next = Some(ScanCursor::unpack(cursor));
     while let Some(place) = next
-        && looked_at < options.count
+        && visited < options.count
     {
-        let least = options.count - looked_at;
+        let least = options.count - visited;
         let named = |keyspace: &Keyspace| keyspace.shards_of_home(place.shard);
         let within = call.locked(named, |shards, reply| {
             shards.scan(db, place.shard, place.within, least, |key, kind| {
-                looked_at += 1;
-                if options.wants(key, kind) {
+                visited += 1;
+                if options.matches(key, kind) {
                     reply.bulk(key);
                     listed += 1;
                 }
@@ -115,7 +117,7 @@ fn scan(call: &mut Call<'_>) -> CommandResult {
         });
         match within {
             None => next = place.next_shard(),
-            // Enough, those that have expired included.
+            // Enough keys were visited, expired ones included.
             Some(within) => {
                 next = Some(ScanCursor { within, ..place });
                 break;
@@ -123,7 +125,7 @@ fn scan(call: &mut Call<'_>) -> CommandResult {
         }
     }
     call.reply.set_array_len(list, listed);
-    // The cursor comes first and is known last.
+    // The cursor precedes the keys, but is known only after the scan.
     let end = call.reply.len();
     call.reply.array(2);
     let cursor = next.map_or(0, ScanCursor::pack);
@@ -133,7 +135,7 @@ fn scan(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// A cursor as clients may write it: with a sign, zeros in front, or nothing at all for 0.
+/// Parses a cursor as Redis does: a sign and leading zeros are allowed, and an empty text is 0.
 pub(super) fn parse_cursor(text: &[u8]) -> Option<u64> {
     let (negative, digits) = match text {
         [] => return Some(0),
@@ -159,7 +161,7 @@ fn randomkey(call: &mut Call<'_>) -> CommandResult {
             call.reply.null();
             return Ok(());
         }
-        // The shard of the nth key: the more keys a shard has, the more often it is chosen.
+        // The shard of the nth key, so that the probability of a shard is proportional to its keys.
         let mut nth = random() % len;
         let shard = ShardIndex::all().find(|shard| {
             let len = keyspace.shard_len(*shard, db);
@@ -167,7 +169,7 @@ fn randomkey(call: &mut Call<'_>) -> CommandResult {
             nth = nth.saturating_sub(len);
             is_here
         });
-        // None if keys have gone meanwhile.
+        // No shard if keys were deleted meanwhile.
         let Some(shard) = shard else { continue };
         let picked = call.locked(
             |_| ShardSet::one(shard),

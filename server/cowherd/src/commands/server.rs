@@ -1,5 +1,4 @@
-//! Small answers of the server as a whole: the time, a picture, and the emptying of caches that
-//! it does not have.
+//! TIME, LOLWUT, and the FLUSH subcommands of FUNCTION and SCRIPT, which do nothing.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -51,7 +50,7 @@ pub(super) const COMMANDS: &[Command] = &[
         ]),
 ];
 
-/// The clock itself, not the time of the batch: callers measure with it.
+/// Reads the clock instead of the time of the batch, since clients measure with TIME.
 fn time(call: &mut Call<'_>) -> CommandResult {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     call.reply.array(2);
@@ -70,7 +69,7 @@ const COW: &str = r"
 
 ";
 
-/// One picture for all versions and sizes that VERSION can ask for.
+/// Replies the same picture for all versions and sizes.
 fn lolwut(call: &mut Call<'_>) -> CommandResult {
     if call.is(1, "version") && call.args.len() > 2 {
         call.integer(2)?;
@@ -123,7 +122,7 @@ mod tests {
     use crate::commands::testing::TestServer;
 
     #[test]
-    fn the_time_is_two_numbers() {
+    fn time_replies_two_numbers() {
         let bench = TestServer::new();
         let reply = bench.run("TIME");
         let lines: Vec<&str> = reply.split("\r\n").collect();
@@ -134,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn the_picture_ends_with_the_version() {
+    fn lolwut_ends_with_the_version() {
         let bench = TestServer::new();
         for line in ["LOLWUT", "LOLWUT VERSION 5 10 10", "LOLWUT version", "lolwut foo"] {
             let reply = bench.run(line);
@@ -146,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_there_is_emptied() {
+    fn flush_is_accepted() {
         let bench = TestServer::new();
         for name in ["FUNCTION", "SCRIPT"] {
             for line in ["FLUSH", "FLUSH sync", "FLUSH ASYNC"] {

@@ -10,7 +10,7 @@ use crate::keyspace::{DATABASES, Keyspace};
 use crate::telemetry::Telemetry;
 use crate::telemetry::logging::Logging;
 
-use super::sampled_stats::SampledStats;
+use super::huge_page_samples::HugePageSamples;
 use super::table::CommandTable;
 
 /// The Redis version that the server is compatible with, and reports.
@@ -50,7 +50,7 @@ pub struct Shared {
     /// Mean time to live of the keys of each database, in milliseconds, as last sampled.
     pub ttl_samples: [AtomicU64; DATABASES],
     /// Samples of the huge page pool and of the arena.
-    pub sampled: SampledStats,
+    pub sampled: HugePageSamples,
     /// The log, whose level the configuration sets.
     pub logging: OnceLock<Logging>,
     /// Switches of DEBUG, for tests.
@@ -83,7 +83,7 @@ impl Shared {
             table,
             telemetry: Telemetry::new(threads, names, families),
             ttl_samples: [const { AtomicU64::new(0) }; DATABASES],
-            sampled: SampledStats::default(),
+            sampled: HugePageSamples::default(),
             logging: OnceLock::new(),
             clients: ClientRegistry::default(),
             pubsub: Arc::default(),

@@ -1,4 +1,4 @@
-//! SLOWLOG: the commands that took long.
+//! SLOWLOG: the log of slow commands.
 
 use crate::telemetry::SlowlogEntry;
 use cowherd_resp::Args;
@@ -9,7 +9,7 @@ use super::table::{Command, CommandFlags, CommandGroup, CommandRow};
 
 const ALWAYS: CommandFlags =
     CommandFlags::ADMIN.with(CommandFlags::LOADING).with(CommandFlags::STALE);
-/// Entries that GET returns without a count.
+/// The default count of SLOWLOG GET.
 const ENTRIES: i64 = 10;
 
 const BAD_COUNT: ErrorReply = ErrorReply::new("ERR count should be greater than or equal to -1");
@@ -51,8 +51,8 @@ fn get(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// An entry has six elements, and clients insist on that: the time that went into copy-on-write, or
-/// into the undo log, is told in the manner of arguments that were left out.
+/// Replies an entry. Clients require exactly six elements, so that the time spent on copy-on-write or
+/// in the undo log is appended to the arguments, as Redis does for omitted arguments.
 fn show(call: &mut Call<'_>, entry: &SlowlogEntry) {
     let stall = entry.stall_nanos / 1000;
     let undo_log = call.shared.keyspace.arena().barrier().undo_log().is_some();
@@ -98,7 +98,7 @@ fn help(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Whether argument `i` of a command must not be shown, whatever names clients call it by.
+/// Whether argument `i` is a password and must not be logged; renamed commands are recognized.
 pub fn is_secret(row: &CommandRow, args: &Args<'_>, i: usize) -> bool {
     let is = |i: usize, word: &str| {
         args.get(i).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
@@ -119,7 +119,7 @@ mod tests {
     use crate::telemetry::SlowCommand;
     use cowherd_resp::{Batch, RequestLimits, RequestParser};
 
-    /// The arguments of a line that may be shown.
+    /// A line with its secret arguments replaced by dashes.
     fn shown(line: &str) -> String {
         let mut batch = Batch::new();
         let line = format!("{line}\r\n");
@@ -138,7 +138,7 @@ mod tests {
     }
 
     #[test]
-    fn passwords_are_not_shown() {
+    fn passwords_are_secret() {
         for (line, safe) in [
             ("AUTH geheim", "AUTH -"),
             ("AUTH me geheim", "AUTH - -"),

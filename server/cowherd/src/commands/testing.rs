@@ -1,4 +1,4 @@
-//! Runs commands without a server, for the tests of the families.
+//! A server without sockets and threads, for the unit tests of commands.
 
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
@@ -14,21 +14,21 @@ use crate::clients::BlockingMode;
 use crate::clients::Session;
 use crate::clients::{ConnectionHandle, Origin};
 
-/// A keyspace of its own, one client and a clock that stands still until it is set.
+/// A keyspace, one client and a clock that is set by hand.
 pub(super) struct TestServer {
-    /// What all connections share.
+    /// The state that all connections share.
     pub shared: Shared,
     session: RefCell<Session>,
     version: Cell<ProtocolVersion>,
-    /// Wall clock in milliseconds.
+    /// The wall clock in milliseconds.
     pub now: Cell<i64>,
-    /// What the last command passed up.
+    /// The effect of the last command.
     pub effect: RefCell<Effect>,
 }
 
-struct Nobody;
+struct NoConnection;
 
-impl ConnectionHandle for Nobody {
+impl ConnectionHandle for NoConnection {
     fn close(&self) {}
 }
 
@@ -44,7 +44,7 @@ impl TestServer {
         let shared =
             Shared::new(keyspace, Arc::new(LiveConfig::new(config, None)), 1, now).unwrap();
         let origin = Origin { peer: None, local: None, path: "test".into(), fd: 7 };
-        let client = shared.clients.connect(origin, now, Arc::new(Nobody));
+        let client = shared.clients.connect(origin, now, Arc::new(NoConnection));
         Self {
             shared,
             session: RefCell::new(Session::new(client, true)),
@@ -54,18 +54,18 @@ impl TestServer {
         }
     }
 
-    /// Answers in RESP3 from now on.
+    /// Switches to RESP3.
     pub(super) fn resp3(self) -> Self {
         self.version.set(ProtocolVersion::Resp3);
         self
     }
 
-    /// Forgets what a connection that ends leaves behind.
+    /// Ends the session of the client.
     pub(super) fn end_session(&self) {
         self.session.borrow_mut().discard(&self.shared.keyspace);
     }
 
-    /// Runs a command as typed, quotes and all; returns the reply's bytes as text.
+    /// Runs an inline command, which may have quotes; returns the bytes of the reply as text.
     pub(super) fn run(&self, line: &str) -> String {
         let mut batch = Batch::new();
         let line = format!("{line}\r\n");

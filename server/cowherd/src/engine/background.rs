@@ -201,7 +201,7 @@ impl<'e> MaintenanceLoop<'e> {
             reserved: pool.reserved,
         });
         let setting = thp_setting(self.shared.keyspace.arena().isolation());
-        self.shared.sampled.saw_machine(setting.unwrap_or_default(), pool);
+        self.shared.sampled.set_host(setting.unwrap_or_default(), pool);
     }
 
     fn check_save_points(&mut self) {

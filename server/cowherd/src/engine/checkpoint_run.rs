@@ -191,7 +191,7 @@ impl<'s> CheckpointRun<'s> {
             });
             record_result(record, result);
         });
-        self.shared.sampled.saw_save(self.pages.after_bytes, self.pages.splits);
+        self.shared.sampled.add_checkpoint(self.pages.after_bytes, self.pages.splits);
         log(&record, &self.target);
     }
 }

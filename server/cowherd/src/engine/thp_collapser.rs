@@ -79,13 +79,13 @@ impl ThpCollapser {
         self.refusals = 0;
         self.pending.clear();
         if let Some(report) = arena.scan_pages(|| !is_cancelled()) {
-            shared.sampled.saw_huge(report.huge.len() * CHUNK_SIZE);
+            shared.sampled.set_huge_bytes(report.huge.len() * CHUNK_SIZE);
             if shared.config.current().arena_thp_collapse && !self.unsupported {
                 self.pending = report.split;
                 self.pending.reverse();
             }
         } else if !is_cancelled() {
-            shared.sampled.saw_huge(arena.huge_bytes_of_old_kernels().unwrap_or(0));
+            shared.sampled.set_huge_bytes(arena.huge_bytes_of_old_kernels().unwrap_or(0));
         }
     }
 
@@ -98,7 +98,7 @@ impl ThpCollapser {
         let result = shared.keyspace.arena().collapse(chunk);
         let took = begun.elapsed();
         if let Ok(true) = result {
-            shared.sampled.healed_one();
+            shared.sampled.count_collapse();
         }
         self.record(&result);
         self.next_step = Instant::now() + MIN_PAUSE.max(took * (DUTY_DIVISOR - 1));

@@ -81,7 +81,7 @@ pub(super) fn expiry_time(
     })
 }
 
-/// Sets the expiry of fields to argument 2, counted in `unit` from `base` on.
+/// Sets the expiry of fields to the time in argument 2, in `unit`s from `base` on.
 fn set(call: &mut Call<'_>, unit: i64, base: i64) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));
     let entry = call.shards.hash(db, &key)?;
@@ -167,7 +167,7 @@ pub(super) fn hpexpiretime(call: &mut Call<'_>) -> CommandResult {
     get(call, MILLISECOND, 0)
 }
 
-/// Replies the expiry of fields, counted in `unit` from `base` on, rounded up.
+/// Replies the expiry of fields in `unit`s from `base` on, rounded up.
 fn get(call: &mut Call<'_>, unit: i64, base: i64) -> CommandResult {
     let entry = read(call)?;
     let fields = fields_at(call, 2)?;

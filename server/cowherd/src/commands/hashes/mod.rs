@@ -20,9 +20,9 @@ mod ttl_multi;
 use crate::keyspace::{CompactLimits, Entry, Expiry, Key};
 
 use super::call::Call;
-use super::elements::bulk;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
+use super::value_reply::bulk_value;
 use crate::clients::EventClass;
 
 use counters::{hincrby, hincrbyfloat};
@@ -230,7 +230,7 @@ fn hsetnx(call: &mut Call<'_>) -> CommandResult {
 #[inline]
 fn show(call: &mut Call<'_>, entry: Option<&Entry>, field: &[u8]) {
     match entry.and_then(|entry| call.shards.hash_get(entry, field)) {
-        Some((value, _)) => bulk(call.reply, value),
+        Some((value, _)) => bulk_value(call.reply, value),
         None => call.reply.null(),
     }
 }

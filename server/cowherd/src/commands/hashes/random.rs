@@ -3,9 +3,9 @@
 use std::collections::HashSet;
 
 use crate::commands::call::Call;
-use crate::commands::elements::bulk;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::random::{below, random};
+use crate::commands::value_reply::bulk_value;
 use crate::keyspace::{Entry, Value};
 use cowherd_resp::{ProtocolVersion, ReplyWriter};
 
@@ -64,7 +64,7 @@ fn one(call: &mut Call<'_>) -> CommandResult {
         all.get(below(all.len().max(1))).copied()
     });
     match pair {
-        Some((field, _)) => bulk(call.reply, field),
+        Some((field, _)) => bulk_value(call.reply, field),
         None => call.reply.null(),
     }
     Ok(())
@@ -83,9 +83,9 @@ fn show<'s>(
         if with_values && is_nested {
             reply.array(2);
         }
-        bulk(reply, field);
+        bulk_value(reply, field);
         if with_values {
-            bulk(reply, value);
+            bulk_value(reply, value);
         }
     }
 }

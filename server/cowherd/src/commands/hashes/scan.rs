@@ -1,8 +1,9 @@
 //! Iteration over all fields: HGETALL, HKEYS, HVALS, HSCAN.
 
 use crate::commands::call::Call;
-use crate::commands::elements::{ScanOptions, bulk, scan_cursor, scan_head};
+use crate::commands::element_scan::{ElementScanOptions, scan_cursor, scan_head};
 use crate::commands::error_reply::CommandResult;
+use crate::commands::value_reply::bulk_value;
 
 use super::read;
 
@@ -14,15 +15,15 @@ pub(super) fn hgetall(call: &mut Call<'_>) -> CommandResult {
     if let Some(len) = call.shards.hash_exact_len(&entry) {
         call.reply.map(len);
         call.shards.hash_each(&entry, |field, value| {
-            bulk(call.reply, field);
-            bulk(call.reply, value);
+            bulk_value(call.reply, field);
+            bulk_value(call.reply, value);
         });
         return Ok(());
     }
     let (map, mut len) = (call.reply.deferred_array(), 0);
     call.shards.hash_each(&entry, |field, value| {
-        bulk(call.reply, field);
-        bulk(call.reply, value);
+        bulk_value(call.reply, field);
+        bulk_value(call.reply, value);
         len += 1;
     });
     call.reply.set_map_len(map, len);
@@ -44,7 +45,7 @@ fn list(call: &mut Call<'_>, names: bool) -> CommandResult {
     };
     let (array, mut len) = (call.reply.deferred_array(), 0);
     call.shards.hash_each(&entry, |field, value| {
-        bulk(call.reply, if names { field } else { value });
+        bulk_value(call.reply, if names { field } else { value });
         len += 1;
     });
     call.reply.set_array_len(array, len);
@@ -58,17 +59,17 @@ pub(super) fn hscan(call: &mut Call<'_>) -> CommandResult {
         call.reply.array(0);
         return Ok(());
     };
-    let options = ScanOptions::parse(call, true)?;
+    let options = ElementScanOptions::parse(call, true)?;
     let start = call.reply.len();
     let (array, mut len) = (call.reply.deferred_array(), 0);
     let next = call.shards.hash_scan(&entry, cursor, options.count, |field, value| {
-        if !options.wants(field) {
+        if !options.matches(field) {
             return;
         }
-        bulk(call.reply, field);
+        bulk_value(call.reply, field);
         len += 1;
         if !options.names_only {
-            bulk(call.reply, value);
+            bulk_value(call.reply, value);
             len += 1;
         }
     });

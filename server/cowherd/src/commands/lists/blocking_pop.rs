@@ -11,14 +11,14 @@ use super::{end, list, pop_one, pop_some};
 const CONDITION: WakeCondition = WakeCondition { kind: ValueKind::List, wake_on_delete: false };
 
 pub(super) fn blpop(call: &mut Call<'_>) -> CommandResult {
-    pop_or_wait(call, ListEnd::Front)
+    pop_or_block(call, ListEnd::Front)
 }
 
 pub(super) fn brpop(call: &mut Call<'_>) -> CommandResult {
-    pop_or_wait(call, ListEnd::Back)
+    pop_or_block(call, ListEnd::Back)
 }
 
-fn pop_or_wait(call: &mut Call<'_>, end: ListEnd) -> CommandResult {
+fn pop_or_block(call: &mut Call<'_>, end: ListEnd) -> CommandResult {
     let last = call.args.len() - 1;
     let timeout = call.timeout_seconds(last)?;
     for i in 1..last {
@@ -43,9 +43,9 @@ fn pop_from(call: &mut Call<'_>, i: usize, asked: &MultiPop<ListEnd>) -> Result<
 }
 
 pub(super) fn lmpop(call: &mut Call<'_>) -> CommandResult {
-    multi_pop::take(call, end, pop_from)
+    multi_pop::pop_or_null(call, end, pop_from)
 }
 
 pub(super) fn blmpop(call: &mut Call<'_>) -> CommandResult {
-    multi_pop::take_or_wait(call, end, pop_from, CONDITION)
+    multi_pop::pop_or_block(call, end, pop_from, CONDITION)
 }

@@ -19,9 +19,9 @@ use crate::keyspace::{Entry, Key, ListEnd, ListLimits, ValueKind};
 use cowherd_resp::parse_i64;
 
 use super::call::Call;
-use super::elements::bulk;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
+use super::value_reply::bulk_value;
 use crate::clients::EventClass;
 
 use blocking_pop::{blmpop, blpop, brpop, lmpop};
@@ -250,7 +250,7 @@ fn pop(call: &mut Call<'_>, end: ListEnd) -> CommandResult {
 /// Pops one element and replies it.
 fn pop_one(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, end: ListEnd) -> CommandResult {
     match call.shards.list_end(entry, end) {
-        Some(element) => bulk(call.reply, element),
+        Some(element) => bulk_value(call.reply, element),
         None => call.reply.null(),
     }
     drop_end(call, key, entry, end, 1)
@@ -266,7 +266,7 @@ fn pop_some(
 ) -> CommandResult {
     let count = count.min(call.shards.list_len(entry));
     call.reply.array(super::index_range::index(count));
-    call.shards.list_from(entry, end, 0, count, |element| bulk(call.reply, element));
+    call.shards.list_from(entry, end, 0, count, |element| bulk_value(call.reply, element));
     drop_end(call, key, entry, end, count)
 }
 

@@ -25,11 +25,11 @@ pub(super) fn rpoplpush(call: &mut Call<'_>) -> CommandResult {
 
 pub(super) fn blmove(call: &mut Call<'_>) -> CommandResult {
     let ends = (end(call, 3)?, end(call, 4)?);
-    move_or_wait(call, ends, 5)
+    move_or_block(call, ends, 5)
 }
 
 pub(super) fn brpoplpush(call: &mut Call<'_>) -> CommandResult {
-    move_or_wait(call, RIGHT_TO_LEFT, 3)
+    move_or_block(call, RIGHT_TO_LEFT, 3)
 }
 
 fn move_or_null(call: &mut Call<'_>, ends: Ends) -> CommandResult {
@@ -39,7 +39,7 @@ fn move_or_null(call: &mut Call<'_>, ends: Ends) -> CommandResult {
     Ok(())
 }
 
-fn move_or_wait(call: &mut Call<'_>, ends: Ends, timeout: usize) -> CommandResult {
+fn move_or_block(call: &mut Call<'_>, ends: Ends, timeout: usize) -> CommandResult {
     let timeout = call.timeout_seconds(timeout)?;
     if move_element(call, ends)? {
         return Ok(());

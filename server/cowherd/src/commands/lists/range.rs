@@ -6,9 +6,10 @@ use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::index_range::index;
+use crate::commands::value_reply::bulk_value;
 use crate::keyspace::{Entry, ListEnd};
 
-use super::{bulk, limits, list, read};
+use super::{limits, list, read};
 
 const OUT_OF_RANGE: ErrorReply = ErrorReply::new("ERR index out of range");
 const NO_COUNT: ErrorReply = ErrorReply::new(
@@ -49,7 +50,7 @@ pub(super) fn lindex(call: &mut Call<'_>) -> CommandResult {
     };
     let at = list_index(call, &entry)?;
     match at.and_then(|at| call.shards.list_get(&entry, at)) {
-        Some(element) => bulk(call.reply, element),
+        Some(element) => bulk_value(call.reply, element),
         None => call.reply.null(),
     }
     Ok(())
@@ -66,7 +67,7 @@ pub(super) fn lrange(call: &mut Call<'_>) -> CommandResult {
         return Ok(());
     };
     call.reply.array(index(range.end() - range.start() + 1));
-    call.shards.list_range(&entry, &range, |element| bulk(call.reply, element));
+    call.shards.list_range(&entry, &range, |element| bulk_value(call.reply, element));
     Ok(())
 }
 

@@ -5,8 +5,8 @@ use std::ops::Range;
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
-use crate::commands::elements::bulk;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
+use crate::commands::value_reply::bulk_value;
 use crate::keyspace::{Entry, MemberList, Shards, Value};
 use cowherd_resp::parse_i64;
 
@@ -118,7 +118,7 @@ fn show(call: &mut Call<'_>, operation: SetOperation) -> CommandResult {
     let sets = sources(call, 1..call.args.len())?;
     let (list, mut count) = (call.reply.deferred_array(), 0);
     compute(&call.shards, operation, &sets, |member| {
-        bulk(call.reply, member);
+        bulk_value(call.reply, member);
         count += 1;
     });
     call.reply.set_set_len(list, count);

@@ -14,10 +14,11 @@ mod tests;
 use crate::keyspace::{CompactLimits, Entry, SetLimits, ValueKind};
 
 use super::call::Call;
-use super::elements::{ScanOptions, bulk};
+use super::element_scan::ElementScanOptions;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::scan::{NO_CURSOR, parse_cursor};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
+use super::value_reply::bulk_value;
 use crate::clients::EventClass;
 
 use algebra::{sdiff, sdiffstore, sinter, sintercard, sinterstore, sunion, sunionstore};
@@ -235,7 +236,7 @@ fn show_all(call: &mut Call<'_>, entry: Option<&Entry>) {
     let len = entry.map_or(0, |entry| call.shards.set_len(entry));
     call.reply.set(usize::try_from(len).unwrap_or(usize::MAX));
     if let Some(entry) = entry {
-        call.shards.set_each(entry, |member| bulk(call.reply, member));
+        call.shards.set_each(entry, |member| bulk_value(call.reply, member));
     }
 }
 
@@ -253,16 +254,16 @@ fn sscan(call: &mut Call<'_>) -> CommandResult {
         call.reply.array(0);
         return Ok(());
     };
-    let options = ScanOptions::parse(call, false)?;
+    let options = ElementScanOptions::parse(call, false)?;
     let mut found = Vec::new();
     let next = call.shards.set_scan(&entry, cursor, options.count, |member| {
-        if options.wants(member) {
+        if options.matches(member) {
             found.push(member);
         }
     });
     call.reply.array(2);
     call.reply.bulk(itoa::Buffer::new().format(next).as_bytes());
     call.reply.array(found.len());
-    found.into_iter().for_each(|member| bulk(call.reply, member));
+    found.into_iter().for_each(|member| bulk_value(call.reply, member));
     Ok(())
 }

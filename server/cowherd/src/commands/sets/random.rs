@@ -4,9 +4,9 @@ use std::collections::HashSet;
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
-use crate::commands::elements::bulk;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::random::{below, random};
+use crate::commands::value_reply::bulk_value;
 use crate::keyspace::{Entry, Shards, Value};
 use cowherd_resp::parse_i64;
 
@@ -45,7 +45,7 @@ pub(super) fn spop(call: &mut Call<'_>) -> CommandResult {
     let reply = &mut *call.reply;
     let count = count.unwrap_or(1);
     let gone =
-        call.shards.set_pop(db, &key, &entry, count, random, |member| bulk(reply, member))?;
+        call.shards.set_pop(db, &key, &entry, count, random, |member| bulk_value(reply, member))?;
     call.notify(EventClass::SET, "spop", key.bytes);
     if gone {
         call.notify(EventClass::GENERIC, "del", key.bytes);
@@ -56,7 +56,7 @@ pub(super) fn spop(call: &mut Call<'_>) -> CommandResult {
 pub(super) fn srandmember(call: &mut Call<'_>) -> CommandResult {
     if call.args.len() == 2 {
         match read(call, 1)? {
-            Some(entry) => bulk(call.reply, call.shards.set_random(&entry, random)),
+            Some(entry) => bulk_value(call.reply, call.shards.set_random(&entry, random)),
             None => call.reply.null(),
         }
         return Ok(());
@@ -79,7 +79,7 @@ pub(super) fn srandmember(call: &mut Call<'_>) -> CommandResult {
         _ => different(&call.shards, &entry, count.unsigned_abs()),
     };
     call.reply.array(members.len());
-    members.into_iter().for_each(|member| bulk(call.reply, member));
+    members.into_iter().for_each(|member| bulk_value(call.reply, member));
     Ok(())
 }
 

@@ -3,9 +3,10 @@
 use std::collections::HashSet;
 
 use crate::commands::call::Call;
-use crate::commands::elements::{ScanOptions, bulk, scan_cursor, scan_head};
+use crate::commands::element_scan::{ElementScanOptions, scan_cursor, scan_head};
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::random::random;
+use crate::commands::value_reply::bulk_value;
 use crate::keyspace::SortedSetView;
 use cowherd_resp::format_double;
 
@@ -41,7 +42,7 @@ pub(super) fn zrandmember(call: &mut Call<'_>) -> CommandResult {
     };
     let view = call.shards.sorted_set(&entry);
     let Some(count) = count else {
-        view.each(random() % view.len(), 1, false, |member, _| bulk(call.reply, member));
+        view.each(random() % view.len(), 1, false, |member, _| bulk_value(call.reply, member));
         return Ok(());
     };
     let (most, is_repeating) = (count.unsigned_abs(), count < 0);
@@ -84,13 +85,13 @@ pub(super) fn zscan(call: &mut Call<'_>) -> CommandResult {
         call.reply.array(0);
         return Ok(());
     };
-    let options = ScanOptions::parse(call, false)?;
+    let options = ElementScanOptions::parse(call, false)?;
     let start = call.reply.len();
     let (list, mut listed) = (call.reply.deferred_array(), 0);
     let view = call.shards.sorted_set(&entry);
     let next = view.scan(cursor, options.count, |member, score| {
-        if options.wants(member) {
-            bulk(call.reply, member);
+        if options.matches(member) {
+            bulk_value(call.reply, member);
             call.reply.bulk(&format_double(score));
             listed += 2;
         }

@@ -4,8 +4,8 @@ use std::ops::Range;
 
 use crate::clients::EventClass;
 use crate::commands::call::Call;
-use crate::commands::elements::bulk;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
+use crate::commands::value_reply::bulk_value;
 use crate::keyspace::Value;
 use cowherd_resp::{ProtocolVersion, ReplyWriter};
 
@@ -152,7 +152,7 @@ impl<'r> MemberReply<'r> {
         if self.in_pairs {
             self.reply.array(2);
         }
-        bulk(self.reply, member);
+        bulk_value(self.reply, member);
         if self.with_scores {
             self.reply.double(score);
         }

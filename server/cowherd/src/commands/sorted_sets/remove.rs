@@ -3,9 +3,9 @@
 use crate::clients::EventClass;
 use crate::clients::{TimeoutReply, WakeCondition};
 use crate::commands::call::Call;
-use crate::commands::elements::bulk;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::multi_pop::{self, MultiPop};
+use crate::commands::value_reply::bulk_value;
 use crate::keyspace::{Entry, Key, ValueKind};
 use cowherd_resp::{ProtocolVersion, parse_i64};
 
@@ -112,7 +112,7 @@ fn pop_flat(call: &mut Call<'_>, key: &Key<'_>, entry: Entry, is_max: bool) -> C
     let view = call.shards.sorted_set(&entry);
     let rank = if is_max { view.len() - 1 } else { 0 };
     view.each(rank, 1, false, |member, score| {
-        bulk(call.reply, member);
+        bulk_value(call.reply, member);
         call.reply.double(score);
     });
     remove_end(call, key, entry, is_max, rank, 1)
@@ -174,22 +174,22 @@ fn pop_from(call: &mut Call<'_>, i: usize, pop_args: &MultiPop<bool>) -> Result<
 }
 
 pub(super) fn zmpop(call: &mut Call<'_>) -> CommandResult {
-    multi_pop::take(call, end, pop_from)
+    multi_pop::pop_or_null(call, end, pop_from)
 }
 
 pub(super) fn bzmpop(call: &mut Call<'_>) -> CommandResult {
-    multi_pop::take_or_wait(call, end, pop_from, CONDITION)
+    multi_pop::pop_or_block(call, end, pop_from, CONDITION)
 }
 
 pub(super) fn bzpopmin(call: &mut Call<'_>) -> CommandResult {
-    pop_or_wait(call, false)
+    pop_or_block(call, false)
 }
 
 pub(super) fn bzpopmax(call: &mut Call<'_>) -> CommandResult {
-    pop_or_wait(call, true)
+    pop_or_block(call, true)
 }
 
-fn pop_or_wait(call: &mut Call<'_>, is_max: bool) -> CommandResult {
+fn pop_or_block(call: &mut Call<'_>, is_max: bool) -> CommandResult {
     let last = call.args.len() - 1;
     let timeout = call.timeout_seconds(last)?;
     for i in 1..last {

@@ -1,8 +1,8 @@
 //! XRANGE and XREVRANGE, and replies of entries.
 
 use crate::commands::call::Call;
-use crate::commands::elements::bulk;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
+use crate::commands::value_reply::bulk_value;
 use crate::keyspace::{Entry, Shards, StreamFields, StreamId};
 use cowherd_resp::{ReplyWriter, parse_i64};
 
@@ -14,8 +14,8 @@ pub(super) fn show_entry(reply: &mut ReplyWriter, id: StreamId, fields: StreamFi
     ids::show(reply, id);
     reply.array(fields.len() * 2);
     for (field, value) in fields.iter() {
-        bulk(reply, field);
-        bulk(reply, value);
+        bulk_value(reply, field);
+        bulk_value(reply, value);
     }
 }
 

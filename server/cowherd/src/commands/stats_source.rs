@@ -1,4 +1,4 @@
-//! The figures that only the keyspace and the connections know, for INFO and for the metrics.
+//! The statistics of keyspace and connections, for INFO and the metrics.
 
 use std::sync::atomic::Ordering;
 

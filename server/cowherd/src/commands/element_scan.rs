@@ -1,5 +1,4 @@
-//! What commands on fields, members and elements have in common: replies of values, limits, and the
-//! options of HSCAN, SSCAN and ZSCAN.
+//! The arguments and the reply header of HSCAN, SSCAN and ZSCAN.
 
 use crate::keyspace::Cursor;
 use crate::keyspace::Value;
@@ -9,26 +8,17 @@ use super::call::Call;
 use super::error_reply::ErrorReply;
 use super::scan::{self, COUNT};
 
-/// Replies a value as a bulk string.
-#[inline]
-pub(super) fn bulk(reply: &mut ReplyWriter, value: Value<'_>) {
-    match value {
-        Value::Bytes(bytes) => reply.bulk(bytes),
-        Value::Int(number) => reply.bulk_integer(number),
-    }
-}
-
-/// What a scan of one key's elements was told.
-pub(super) struct ScanOptions<'c> {
-    /// Elements to look at.
+/// The options of a scan of the elements of one key.
+pub(super) struct ElementScanOptions<'c> {
+    /// COUNT: the number of elements to visit.
     pub count: usize,
     pattern: Option<&'c [u8]>,
-    /// Whether only the names are wanted.
+    /// NOVALUES: only names are replied.
     pub names_only: bool,
 }
 
-impl<'c> ScanOptions<'c> {
-    /// The options from argument 3 on. `has_values`: names can be asked for alone.
+impl<'c> ElementScanOptions<'c> {
+    /// The options from argument 3 on. `has_values`: NOVALUES is allowed.
     pub fn parse(call: &Call<'c>, has_values: bool) -> Result<Self, ErrorReply> {
         let mut options = Self { count: COUNT, pattern: None, names_only: false };
         let mut i = 3;
@@ -53,19 +43,19 @@ impl<'c> ScanOptions<'c> {
         Ok(options)
     }
 
-    /// Whether a name matches.
-    pub fn wants(&self, name: Value<'_>) -> bool {
+    /// Whether a name matches the pattern.
+    pub fn matches(&self, name: Value<'_>) -> bool {
         self.pattern
             .is_none_or(|pattern| glob_match(pattern, name.bytes(&mut itoa::Buffer::new()), false))
     }
 }
 
-/// The cursor that argument 2 is.
+/// The cursor in argument 2.
 pub(super) fn scan_cursor(call: &Call<'_>) -> Result<Cursor, ErrorReply> {
     Ok(Cursor::unpack(scan::parse_cursor(call.args.at(2)).ok_or(scan::NO_CURSOR)?))
 }
 
-/// Begins the reply of a scan: the cursor with which it goes on, 0 at the end.
+/// Appends the header of a scan reply with the cursor of the next call, 0 at the end.
 pub(super) fn scan_head(reply: &mut ReplyWriter, next: Option<Cursor>) {
     reply.array(2);
     reply.bulk(itoa::Buffer::new().format(next.map_or(0, Cursor::pack)).as_bytes());

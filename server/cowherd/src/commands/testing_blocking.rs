@@ -1,4 +1,4 @@
-//! Commands that wait for strings: what blocking commands need of the engine, without their types.
+//! Blocking commands on strings for tests of the engine, which need no blocking command of a real type.
 
 use crate::keyspace::{Expiry, ValueKind};
 
@@ -62,7 +62,7 @@ fn drop_key(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// `TEST.TAKE key [key ...] timeout`: the first key that is there, and its value.
+/// `TEST.TAKE key [key ...] timeout`: pops the first existing key, or blocks.
 fn take(call: &mut Call<'_>) -> CommandResult {
     let last = call.args.len() - 1;
     let timeout = call.timeout_seconds(last)?;
@@ -90,7 +90,7 @@ fn move_value(call: &mut Call<'_>) -> CommandResult {
     call.wait(vec![1], condition, timeout, TimeoutReply::Null)
 }
 
-/// `TEST.GUARD key timeout`: waits until a key is gone, which is an error.
+/// `TEST.GUARD key timeout`: blocks until the key is deleted, and fails then.
 fn guard(call: &mut Call<'_>) -> CommandResult {
     let timeout = call.timeout_milliseconds(2)?;
     if call.shards.peek(call.session.db, &call.key(1)).is_none() {
