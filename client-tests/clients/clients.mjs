@@ -1,4 +1,4 @@
-// What both Node.js scripts share: where the libraries are, and which port to talk to.
+// Shared by both Node.js scripts: folder of the libraries, and port of the server.
 import { createRequire } from "node:module";
 import { join } from "node:path";
 

@@ -1,4 +1,4 @@
-// Talks to the server through ioredis, as an application would.
+// Uses the server through ioredis, as an application does.
 import { assert, port, require } from "./clients.mjs";
 
 const { Redis } = require("ioredis");

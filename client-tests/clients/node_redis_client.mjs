@@ -1,4 +1,4 @@
-// Talks to the server through node-redis, as an application would.
+// Uses the server through node-redis, as an application does.
 import { assert, port, require } from "./clients.mjs";
 
 const { createClient } = require("redis");

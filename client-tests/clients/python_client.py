@@ -1,4 +1,4 @@
-"""Talks to the server on the port given as argument through redis-py, as an application would."""
+"""Uses the server on the port given as argument through redis-py, as an application does."""
 
 import sys
 
@@ -174,11 +174,11 @@ def check_streams(client):
     except redis.ResponseError as error:
         assert "NOGROUP" in str(error), error
     else:
-        raise AssertionError("a group that is gone was read")
+        raise AssertionError("a deleted group was read")
 
 
 def entries(found, key):
-    """The ids of what was read from a stream, in either protocol."""
+    """Ids of the entries read from a stream, in either protocol."""
     if isinstance(found, dict):
         rows = found[key.encode()]
         rows = rows[0] if rows and isinstance(rows[0], list) else rows

@@ -1,5 +1,5 @@
-//! A Docker daemon of the tests' own, in a folder of its own, with an image of Debian made on the
-//! spot: nothing is pulled, and a daemon that runs already is left alone.
+//! Docker daemon in a folder of its own, with base images made from Debian's packages. Nothing is
+//! pulled from a registry of images, and a daemon that already runs is not used.
 
 use crate::{tools, wait::wait_until};
 use anyhow::{Context, Result};
@@ -7,24 +7,26 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+/// Time limit for the start and the end of the daemon.
 const DEADLINE: Duration = Duration::from_secs(60);
-/// For what installs packages, or compiles.
-const LONG: Duration = Duration::from_secs(900);
+/// Time limit for a command, which may install packages or compile.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(900);
 
-/// What the image of `rust` needs besides Debian's base: a linker, and trust in registries.
+/// Packages of the base image besides Debian's minimum: a linker, and certificates for registries.
 const PACKAGES: &str = "gcc,libc6-dev,ca-certificates";
 
-/// A running daemon; ends when dropped, and all of its containers with it.
+/// Running daemon; dropping it ends the daemon and removes its containers.
 pub struct Docker {
     daemon: Child,
     folder: tempfile::TempDir,
 }
 
 impl Docker {
-    /// Starts one. `Ok(Err(reason))`, fit for [`skip!`](crate::skip), where it cannot run.
+    /// Starts a daemon. Returns `Ok(Err(reason))`, for [`skip!`](crate::skip), if none can run
+    /// here.
     ///
     /// # Errors
-    /// When it should run, but does not.
+    /// Returns an error with the daemon's log if the daemon does not answer.
     pub fn start() -> Result<Result<Self, String>> {
         if !tools::is_root() {
             return Ok(Err("no root: dockerd cannot run".into()));
@@ -45,7 +47,7 @@ impl Docker {
             .arg("--pidfile")
             .arg(path("pid"))
             .arg(format!("--host=unix://{}", path("socket").display()))
-            // The machine's network stays as it is: containers have none, or the machine's.
+            // No change to the machine's network: a container has none, or that of the machine.
             .args(["--bridge=none", "--iptables=false", "--ip-forward=false"])
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
@@ -58,7 +60,7 @@ impl Docker {
         Ok(Ok(docker))
     }
 
-    /// The end of the daemon's log.
+    /// Last lines of the daemon's log.
     #[must_use]
     pub fn log(&self) -> String {
         let log = std::fs::read_to_string(self.folder.path().join("log")).unwrap_or_default();
@@ -67,7 +69,7 @@ impl Docker {
     }
 
     fn command(&self) -> Command {
-        // Debian's own client, which has BuildKit built in.
+        // Debian's client, which contains BuildKit.
         let debian = Path::new("/usr/bin/docker");
         let mut command = Command::new(if debian.is_file() { debian } else { "docker".as_ref() });
         command
@@ -76,34 +78,35 @@ impl Docker {
         command
     }
 
-    /// Runs `docker` with these arguments; what it wrote to standard output.
+    /// Runs `docker` with these arguments and returns its standard output.
     ///
     /// # Errors
-    /// When it fails, with all that it wrote.
+    /// Returns an error with all output if the command fails.
     pub fn run(&self, arguments: &[&str]) -> Result<String> {
         let mut command = self.command();
-        let outcome = tools::run(command.args(arguments), b"", LONG)?;
+        let outcome = tools::run(command.args(arguments), b"", COMMAND_DEADLINE)?;
         Ok(outcome.success().with_context(|| arguments.join(" "))?.trim().to_owned())
     }
 
-    /// Makes the two images that a Dockerfile for Rust on Debian begins with, of this machine's
-    /// toolchain and of packages from the network.
+    /// Makes the base images of a Dockerfile for Rust on Debian, from packages of the network and
+    /// this machine's toolchain.
     ///
     /// # Errors
-    /// When there is no network, or no room.
+    /// Returns an error if the packages cannot be downloaded or the disk is full.
     pub fn make_base_images(&self, debian: &str, rust: &str) -> Result<()> {
         let root = self.folder.path().join("root");
         let mut debootstrap = Command::new("debootstrap");
         debootstrap.arg("--variant=minbase").arg(format!("--include={PACKAGES}"));
         debootstrap.arg("bookworm").arg(&root);
-        tools::run(&mut debootstrap, b"", LONG)?.success()?;
+        tools::run(&mut debootstrap, b"", COMMAND_DEADLINE)?.success()?;
         self.import(&root, debian, &[])?;
-        let sysroot = tools::run(Command::new("rustc").args(["--print", "sysroot"]), b"", LONG)?;
+        let sysroot =
+            tools::run(Command::new("rustc").args(["--print", "sysroot"]), b"", COMMAND_DEADLINE)?;
         let sysroot = PathBuf::from(sysroot.success()?.trim());
         let mut copy = Command::new("cp");
         copy.arg("-a").args([sysroot.join("bin"), sysroot.join("lib")]).arg(root.join("usr/local"));
-        tools::run(&mut copy, b"", LONG)?.success()?;
-        // Whoever signs for the registries here signs for them there.
+        tools::run(&mut copy, b"", COMMAND_DEADLINE)?.success()?;
+        // The registries of this machine may need certificates that Debian's package lacks.
         std::fs::copy(
             "/etc/ssl/certs/ca-certificates.crt",
             root.join("etc/ssl/certs/ca-certificates.crt"),
@@ -117,7 +120,7 @@ impl Docker {
         Ok(())
     }
 
-    /// Makes an image of a folder.
+    /// Imports a folder as an image.
     fn import(&self, root: &Path, tag: &str, changes: &[&str]) -> Result<()> {
         let mut tar = Command::new("tar")
             .arg("-C")
@@ -143,7 +146,7 @@ impl Drop for Docker {
         for container in containers.lines() {
             drop(self.run(&["rm", "-f", container]));
         }
-        // It takes its own containerd, and its mounts, with it.
+        // On SIGTERM the daemon ends its containerd and unmounts its folders.
         drop(tools::signal(self.daemon.id(), nix::sys::signal::Signal::SIGTERM));
         if !matches!(tools::wait(&mut self.daemon, DEADLINE), Ok(Some(_))) {
             drop(self.daemon.kill());

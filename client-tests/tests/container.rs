@@ -1,4 +1,4 @@
-//! The image of docker/Dockerfile, really built and run.
+//! The image of docker/Dockerfile: build, checkpoints in a volume, huge pages.
 
 use anyhow::{Result, ensure};
 use client_tests::docker::Docker;
@@ -11,7 +11,7 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// A container of the image, without a network: clients use a socket in its volume.
+/// Container of the image, without network: clients use a socket in its volume.
 struct Container<'d> {
     docker: &'d Docker,
     name: &'static str,
@@ -47,15 +47,15 @@ impl<'d> Container<'d> {
         Ok(tools::run(&mut command, b"", DEADLINE)?.success()?.trim().to_owned())
     }
 
-    fn save(&self) -> Result<()> {
+    fn checkpoint(&self) -> Result<()> {
         self.cli(&["BGSAVE"])?;
-        let saved = || Ok(self.cli(&["INFO", "persistence"])?.contains("bgsave_in_progress:0"));
-        wait_until(saved, DEADLINE, "the save to end")
+        let ended = || Ok(self.cli(&["INFO", "persistence"])?.contains("bgsave_in_progress:0"));
+        wait_until(ended, DEADLINE, "the checkpoint to end")
     }
 }
 
 #[test]
-fn the_image_is_built_and_keeps_its_data() -> TestResult {
+fn the_image_is_built_and_its_server_keeps_data() -> TestResult {
     if tools::find("redis-cli").is_none() {
         skip!("there is no redis-cli on PATH");
     }
@@ -71,18 +71,24 @@ fn the_image_is_built_and_keeps_its_data() -> TestResult {
     docker.make_base_images(debian, rust)?;
     let tree = tools::package_file("..").display().to_string();
     let file = tools::package_file("../docker/Dockerfile").display().to_string();
-    docker.run(&["build", "--network", "host", "-t", "cowherd", "-f", &file, &tree])?;
-    keeps_its_data(&docker)?;
-    takes_huge_pages(&docker)
+    // All steps of the Dockerfile run; only the optimization differs from a release.
+    let mut build = vec!["build", "--network", "host", "--build-arg", "PROFILE=unoptimized"];
+    build.extend(["-t", "cowherd", "-f", &file, &tree]);
+    docker.run(&build)?;
+    check_persistence(&docker)?;
+    check_huge_pages(&docker)
 }
 
-/// As an ordinary user, healthy, with an image in its volume that a stop and a kill leave whole.
-fn keeps_its_data(docker: &Docker) -> TestResult {
+/// The server runs as an ordinary user, and its checkpoints survive a stop and a kill.
+fn check_persistence(docker: &Docker) -> TestResult {
     let container =
         Container::start(docker, "plain", &["--save", "3600 1", "--maxmemory", "64mb"])?;
-    ensure!(docker.run(&["exec", "plain", "id", "-u"])? == "6379", "it runs as somebody else");
+    ensure!(
+        docker.run(&["exec", "plain", "id", "-u"])? == "6379",
+        "the server runs as another user"
+    );
     ensure!(container.cli(&["SET", "key", "first"])? == "OK");
-    container.save()?;
+    container.checkpoint()?;
     ensure!(container.volume.join("dump.cow").is_file(), "no image in the volume");
     ensure!(container.cli(&["SET", "key", "second"])? == "OK");
     docker.run(&["stop", "plain"])?;
@@ -93,28 +99,28 @@ fn keeps_its_data(docker: &Docker) -> TestResult {
     );
     docker.run(&["start", "plain"])?;
     container.wait_until_healthy()?;
-    ensure!(container.cli(&["GET", "key"])? == "second", "the last save is lost");
+    ensure!(container.cli(&["GET", "key"])? == "second", "the last checkpoint is lost");
     ensure!(container.cli(&["SET", "key", "third"])? == "OK");
     docker.run(&["kill", "plain"])?;
     docker.run(&["start", "plain"])?;
     container.wait_until_healthy()?;
-    ensure!(container.cli(&["GET", "key"])? == "second", "a kill leaves the last save");
-    // What the page tables tell is told in there too.
-    container.save()?;
+    ensure!(container.cli(&["GET", "key"])? == "second", "a kill has damaged the last checkpoint");
+    // The server can read its page tables in a container too.
+    container.checkpoint()?;
     let save = container.cli(&["INFO", "checkpoint"])?;
     ensure!(save.contains("huge_before_bytes="), "{save}");
     Ok(())
 }
 
-/// The machine's pool serves containers too, without any privilege.
-fn takes_huge_pages(docker: &Docker) -> TestResult {
+/// A container can use the machine's hugetlb pool without privileges.
+fn check_huge_pages(docker: &Docker) -> TestResult {
     match hugepages::claim(PageSize::Huge2M, 2 * 32 + 8)? {
         Ok(_claim) => {
             let arguments = ["--arena-pages", "huge-2mb", "--maxmemory", "64mb", "--save", ""];
             let container = Container::start(docker, "huge", &arguments)?;
             let memory = container.cli(&["INFO", "memory"])?;
             ensure!(memory.contains("cowherd_arena_pages:huge-2mb"), "{memory}");
-            container.save()?;
+            container.checkpoint()?;
             docker.run(&["rm", "-f", "huge"])?;
             Ok(())
         }

@@ -1,16 +1,16 @@
 #!/usr/bin/env bash
-# Checkpoint figures, on this machine and this disk:
-#   dump     MB/s of BGSAVE for about 2 GiB, beside dd of the same size to the same disk
-#   restore  seconds to start with 3,000,000 keys of 512 bytes, beside redis-server with its RDB
-#   fork     latest_fork_usec for 1, 2, 4 and 8 GiB in each page kind (hugetlb kinds if root; KINDS names
-#            some of them, SIZES some sizes)
+# Speed of checkpoints on this machine and disk:
+#   write    MB/s of BGSAVE for about 2 GiB, beside dd of the same size to the same disk
+#   restore  seconds to start with 3,000,000 keys of 512 bytes, beside redis-server with an RDB file
+#   fork     latest_fork_usec for 1, 2, 4 and 8 GiB in each page kind (hugetlb kinds need root)
 #
-# ISOLATION names another checkpoint-isolation than undo-log, COWHERD_BIN another binary.
+# KINDS and SIZES select page kinds and sizes of fork, ISOLATION another checkpoint-isolation than
+# undo-log, COWHERD_BIN another binary.
 #
-#   cargo build --release && server/benches/checkpoint_speed.sh [dump|restore|fork ...]
+#   cargo build --release && server/benches/checkpoint_speed.sh [write|restore|fork ...]
 set -euo pipefail
 cd "$(dirname "$0")/../.."
-[ $# -gt 0 ] || set -- dump restore fork
+[ $# -gt 0 ] || set -- write restore fork
 bin=$(realpath "${COWHERD_BIN:-target/release/cowherd}")
 dir=$(mktemp -d -p "${BENCH_DIR:-$PWD/target}")
 pool=$(cat /proc/sys/vm/nr_hugepages)
@@ -39,7 +39,7 @@ start() { # start BINARY ARGS...
 }
 cowherd() { start "$bin" --metrics-port 0 --maxmemory "${1:-6gb}" --arena-pages "${2:-thp}" --threads 2 \
     --checkpoint-isolation "${ISOLATION:-undo-log}"; }
-fill() { # fill KEYS BYTES: values that do not compress
+fill() { # fill KEYS BYTES: incompressible values
     seq -f '%012.0f' 0 $(($1 - 1)) | awk -v n="$2" 'BEGIN {
             srand(7); for (i = 0; i < 256; i++) { s = ""; while (length(s) < n)
                 s = s sprintf("%08x", rand() * 4294967295); v[i] = substr(s, 1, n) } }
@@ -55,7 +55,7 @@ bgsave() {
 seconds() { date +%s.%N; }
 calc() { echo "scale=${2:-2}; $1" | bc; }
 
-dump() {
+write() {
     cowherd
     fill 3600000 512
     for round in 1 2 3; do
@@ -70,7 +70,7 @@ dump() {
         dd if=/dev/zero of="$dir/dd" bs=2M count=$((bytes / 2097152)) oflag=direct conv=fsync 2>/dev/null
         t2=$(seconds)
         rm -f "$dir/dd"
-        echo "dump round $round: image $((bytes >> 20)) MiB in $took s," \
+        echo "write round $round: image $((bytes >> 20)) MiB in $took s," \
             "$(calc "$bytes / 1000000 / $took") MB/s; dd $(calc "$bytes / 1000000 / ($t1 - $t0)") MB/s," \
             "dd oflag=direct $(calc "$bytes / 1000000 / ($t2 - $t1)") MB/s"
     done
@@ -82,9 +82,9 @@ restore() {
     fill 3000000 512
     bgsave
     stop
-    for cache in 'as left' dropped; do
+    for cache in kept dropped; do
         for _ in 1 2 3; do
-            [ "$cache" = 'as left' ] || { sync; echo 3 >/proc/sys/vm/drop_caches; }
+            [ "$cache" = kept ] || { sync; echo 3 >/proc/sys/vm/drop_caches; }
             t0=$(seconds)
             cowherd
             t1=$(seconds)
@@ -111,7 +111,7 @@ restore() {
 fork() {
     for kind in ${KINDS:-small thp huge-2mb huge-1gb}; do
         for gib in ${SIZES:-1 2 4 8}; do
-            # With their heads, so many values take an eighth more.
+            # Headers and tables take about an eighth of the values' size.
             needed=$((gib * 9 / 8 + 1))
             capacity=${needed}gb
             case $kind in
@@ -119,7 +119,7 @@ fork() {
             huge-1gb)
                 echo $needed >$gib_pool 2>/dev/null || true
                 if [ "$(cat $gib_pool 2>/dev/null || echo 0)" -lt $needed ]; then
-                    echo "fork $kind, $gib GiB: the machine gives no $needed pages"
+                    echo "fork $kind, $gib GiB: the machine has no $needed pages"
                     continue
                 fi
                 ;;

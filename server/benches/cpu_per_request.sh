@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Server CPU time per request, side by side with redis-server: SET and GET of 64 bytes over
-# 1,000,000 random keys of 16 bytes, without pipelining and with 16 and 64 requests a write.
-# Each server is pinned to core 0 with one thread, the load generator to core 1; rounds alternate.
+# CPU time of the server per request, beside redis-server: SET and GET of 64 bytes over 1,000,000
+# random keys of 16 bytes, without pipelining and with 16 and 64 requests per write. Each server is
+# pinned to core 0 with one thread, the load generator to core 1; the servers take turns.
 #
 #   cargo build --release && server/benches/cpu_per_request.sh [ROUNDS]
 #
-# Prints the median of the rounds in microseconds of server CPU (user + system) a request, the
-# spread, the ratio of the medians, and resident memory after loading.
+# Prints the median of the rounds in microseconds of server CPU time (user + system) per request, the
+# range, the ratio of the medians, and resident memory after loading.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 rounds=${1:-5}
@@ -30,7 +30,7 @@ key=key:__rand_int__ # redis-benchmark writes twelve digits: 16 bytes
 value=$(head -c 64 /dev/zero | tr '\0' x)
 before_c=$(rss $cowherd) before_o=$(rss $other)
 for port in 7601 7602; do
-    # Every key once: SET over a sequence would need more than redis-benchmark has, so load by pipe.
+    # Loaded by redis-cli --pipe, because redis-benchmark cannot set each key of a sequence once.
     seq -f '%012.0f' 0 999999 | awk -v v="$value" \
         '{printf "*3\r\n$3\r\nSET\r\n$16\r\nkey:%s\r\n$64\r\n%s\r\n", $1, v}' |
         redis-cli -p $port --pipe >/dev/null
@@ -39,7 +39,7 @@ printf 'resident bytes a key: cowherd %.1f, %s %.1f\n' \
     "$(echo "($(rss $cowherd) - 0 * $before_c) * 1024 / 1000000" | bc -l)" "$peer" \
     "$(echo "($(rss $other) - 0 * $before_o) * 1024 / 1000000" | bc -l)"
 
-# measure PORT PID PIPELINE COMMAND...: microseconds of server CPU a request
+# measure PORT PID PIPELINE COMMAND...: microseconds of server CPU time per request
 measure() {
     local port=$1 pid=$2 depth=$3
     shift 3

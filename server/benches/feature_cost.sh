@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# What telemetry or the write barrier costs while no save runs: processor time per request with it and with
-# it compiled out, in turns; and, if valgrind is there, the instructions of a request outside the kernel, which
-# no noise touches.
+# Cost of telemetry or of the write barrier while no checkpoint runs: CPU time per request with the feature
+# and with it compiled out, in turns; and, if valgrind is installed, instructions per request outside the
+# kernel, which do not vary between runs.
 #
 #   server/benches/feature_cost.sh telemetry|barrier [ROUNDS]
 #
-# Needs redis-benchmark and two cores: the server runs on core 0, the load on core 1. With ROUNDS 0 it only counts
-# instructions.
+# Needs redis-benchmark and two cores: the server runs on core 0, the load on core 1. With ROUNDS 0 the script
+# only counts instructions.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 
@@ -26,21 +26,21 @@ SERVER=
 trap '[ -z "$SERVER" ] || kill -9 "$SERVER" 2>/dev/null; rm -rf "$WORK"' EXIT
 
 cargo build --release -q -p cowherd && cp target/release/cowherd "$WORK/with"
-# In a folder of its own, or the server that is left in target/release would be the wrong one.
+# In a separate target folder, so that target/release keeps the server with all features.
 cargo build --release -q -p cowherd --no-default-features --features $OTHERS --target-dir target/without
 cp target/without/release/cowherd "$WORK/without"
 
-# Processor time of a process in ticks of 10 ms.
+# CPU time of a process in ticks of 10 ms.
 ticks() { awk '{ sub(/.*\) /, ""); print $12 + $13 }' "/proc/$1/stat"; }
 
-# Nanoseconds of processor time for each request of a kind, by one of the two builds.
+# Nanoseconds of CPU time per request of a kind, for one of the two builds.
 measure() {
     local build=$1 kind=$2 before after
     taskset -c 0 "$WORK/$build" --port "$PORT" --metrics-port 0 --threads 1 --save "" \
         --dir "$WORK" --maxmemory 256mb --arena-pages small --loglevel warning >"$WORK/log" 2>&1 &
     SERVER=$!
     until redis-cli -p "$PORT" ping >/dev/null 2>&1; do sleep 0.02; done
-    # Keys and buffers are there before it counts.
+    # Creates keys and buffers before the measurement.
     taskset -c 1 redis-benchmark -p "$PORT" -q -t set -n 200000 -r 100000 -P 16 -d 64 >/dev/null
     before=$(ticks $SERVER)
     taskset -c 1 redis-benchmark -p "$PORT" -q -t "$kind" -n "$REQUESTS" -r 100000 -P 16 -d 64 \
@@ -52,7 +52,7 @@ measure() {
     echo $(((after - before) * 10000000 / REQUESTS))
 }
 
-# Instructions of each request of a kind, by one of the two builds.
+# Instructions per request of a kind, for one of the two builds.
 instructions() {
     local build=$1 kind=$2 requests=40000
     valgrind -q --tool=callgrind --callgrind-out-file="$WORK/callgrind" "$WORK/$build" --port "$PORT" \
@@ -86,7 +86,7 @@ for kind in set get; do
     ((ROUNDS)) || break
     : >"$WORK/with.$kind" && : >"$WORK/without.$kind" && : >"$WORK/ratio.$kind"
     for ((round = 0; round < ROUNDS; round++)); do
-        # Whoever comes first does so in every other round only.
+        # The builds alternate in coming first.
         order="with without"
         ((round % 2)) && order="without with"
         for build in $order; do measure $build $kind >>"$WORK/$build.$kind"; done

@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""How long single commands on large values hold up everybody, beside redis-server.
+"""Delays caused by single commands on large values, beside redis-server.
 
     cargo build --release && server/benches/large_values.py [--elements N] [--rounds N]
 
-For each type: the longest command while it grows and shrinks element by element, RENAME to other
-names, COPY, UNLINK and DEL of it, and what another client waits meanwhile. Times of single commands
-are those that a client sees, on one connection; the longest of a growth is what SLOWLOG says. Of
-each figure the median of all rounds. --peer and --binary name other servers. Needs two cores: the
-servers are on core 0, this on core 1.
+For each type: the longest command while a value grows and shrinks element by element; RENAME, COPY,
+UNLINK and DEL of the value; and the delay of another client after UNLINK and DEL. Times of single
+commands are measured by the client; the longest command of a growth is taken from SLOWLOG. Prints
+the median of all rounds. --peer and --binary select other servers. Needs two cores: the servers run
+on core 0, the client on core 1.
 """
 
 import argparse
@@ -40,7 +40,7 @@ SHRINK = {
 
 
 class Client:
-    """A connection that can wait for single replies."""
+    """Connection with blocking commands and pipelines."""
 
     def __init__(self):
         self.socket = socket.create_connection(("127.0.0.1", PORT))
@@ -79,7 +79,7 @@ def request(words):
 
 
 def longest(client):
-    """Milliseconds of the slowest command since the last time."""
+    """Milliseconds of the slowest command since the last call."""
     entries = client.ask("SLOWLOG", "GET", "-1")
     client.ask("SLOWLOG", "RESET")
     small = [int(entry[2]) for entry in entries if entry[3][0] != b"SLOWLOG"]
@@ -93,12 +93,12 @@ def each(client, command, elements):
 
 
 def others(client):
-    """The longest that somebody else waits during the next hundred commands."""
+    """Longest of the next hundred commands of another client, in milliseconds."""
     return max(client.milliseconds("PING") for _ in range(100))
 
 
 def measure(command, elements):
-    """All figures of one server, by what was done and to which type."""
+    """All times of one server, by action and type."""
     figures = {}
     with tempfile.TemporaryDirectory() as folder:
         slowlog = ["--slowlog-log-slower-than", "100", "--slowlog-max-len", "100000"]

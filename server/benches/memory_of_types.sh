@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # Memory of a million small hashes, and of a list, a set, a sorted set and a stream of a million elements, beside
-# redis-server: what the process has in memory more than before it was loaded, and what it says itself.
+# redis-server: the growth of the process's memory, and the growth that the server reports.
 #
 #   cargo build --release && server/benches/memory_of_types.sh
 #
-# PEER names another redis-server, COWHERD_BIN another binary, COUNT another number.
+# PEER selects another redis-server, COWHERD_BIN another binary, COUNT another number.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 count=${COUNT:-1000000}
@@ -23,11 +23,11 @@ start() {
         sleep 0.02
     done
 }
-# Without the program's own text, which is read in as it is used.
+# Without the program's text, which is paged in on use.
 resident() { awk '/RssAnon|RssShmem|HugetlbPages/ { kib += $2 } END { print kib * 1024 }' "/proc/$server/status"; }
 used() { redis-cli -p 7621 info memory | tr -d '\r' | awk -F: '$1 == "used_memory" { print $2 }'; }
 
-# The requests that make a type, as inline commands turned into RESP.
+# Requests that fill a type, converted from words to RESP.
 requests() {
     seq 0 $((count - 1)) | case $1 in
     hashes) awk '{ printf "HSET user:%d name n%d age %d mail m%d@example.com city c%d visits %d\n",
@@ -39,12 +39,12 @@ requests() {
     esac | awk '{ printf "*%d\r\n", NF; for (i = 1; i <= NF; i++) printf "$%d\r\n%s\r\n", length($i), $i }'
 }
 
-# measure KIND COMMAND...: bytes more in memory, and bytes that the server counts
+# measure KIND COMMAND...: growth of memory in bytes, and growth reported by the server
 measure() {
     local kind=$1 before_r before_u
     shift
     start "$@"
-    # Buffers of connections come once, whatever is in them.
+    # Creates the connection buffers before the measurement.
     seq 100000 | sed 's/.*/PING/' | redis-cli -p 7621 --pipe >/dev/null
     before_r=$(resident) before_u=$(used)
     requests "$kind" | redis-cli -p 7621 --pipe >/dev/null
@@ -53,7 +53,7 @@ measure() {
 }
 
 echo "$("$peer" --version | cut -d' ' -f3) beside cowherd, kernel $(uname -r), $count each"
-printf '%-12s %14s %14s %7s %14s %14s\n' kind 'cowherd MB' "${peer##*/} MB" ratio 'its count' "${peer##*/}'s"
+printf '%-12s %14s %14s %7s %14s %14s\n' kind 'cowherd MB' "${peer##*/} MB" ratio 'reported' "${peer##*/}"
 for kind in hashes list set 'sorted set' stream; do
     c=$(measure "$kind" "${COWHERD_BIN:-target/release/cowherd}" --metrics-port 0 --maxmemory 2gb \
         ${COWHERD_ARGS:-})

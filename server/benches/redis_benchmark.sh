@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Server CPU time per request in each test of redis-benchmark, side by side with redis-server, without pipelining
-# and with 16 requests a write. Each server is pinned to core 0 with one thread, the load to core 1; the two take
-# turns within each round.
+# CPU time of the server per request in each test of redis-benchmark, beside redis-server, without pipelining and
+# with 16 requests per write. Each server is pinned to core 0 with one thread, the load to core 1; the servers
+# take turns within each round.
 #
 #   cargo build --release && server/benches/redis_benchmark.sh [ROUNDS]
 #
-# Prints, for each test, the medians in microseconds (user + system) and the ratio of the medians. TESTS names some
-# of the tests (set get ...), DEPTHS some depths, PEER another redis-server, COWHERD_BIN another binary.
+# Prints, for each test, the medians in microseconds (user + system) and the ratio of the medians. TESTS selects
+# tests (set get ...), DEPTHS depths, PEER another redis-server, COWHERD_BIN another binary.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 rounds=${1:-5}
@@ -28,11 +28,11 @@ key=key:__rand_int__ # redis-benchmark writes twelve digits
 mset=()
 for _ in 1 2 3 4 5 6 7 8 9 10; do mset+=("$key" xxx); done
 
-# What a test of redis-benchmark sends: NAME REQUESTS COMMAND...
+# request TEST: sets `line` to the command of a test
 request() {
     case $1 in
-    set) line=(SET $key xxx) ;;
-    get) line=(GET $key) ;;
+    set) line=(SET "$key" xxx) ;;
+    get) line=(GET "$key") ;;
     incr) line=(INCR counter:__rand_int__) ;;
     lpush) line=(LPUSH mylist xxx) ;;
     rpush) line=(RPUSH mylist xxx) ;;
@@ -46,12 +46,12 @@ request() {
     lrange_*) line=(LRANGE mylist 0 $((${1#lrange_} - 1))) ;;
     mset) line=(MSET "${mset[@]}") ;;
     xadd) line=(XADD mystream '*' myfield xxx) ;;
-    # The two tests that are no command line.
+    # The two tests that redis-benchmark cannot send as a command line.
     ping_*) line=(-t "$1") ;;
     esac
 }
 
-# How many requests a test makes without pipelining; with it, four times as many.
+# count TEST: number of requests without pipelining; with pipelining, four times as many
 count() {
     case $1 in
     lrange_100) echo 40000 ;;
@@ -61,10 +61,10 @@ count() {
     esac
 }
 
-# Nanoseconds of CPU of all threads of a process.
+# CPU time of all threads of a process in nanoseconds.
 nanos() { cat /proc/"$1"/task/*/schedstat | awk '{ sum += $1 } END { print sum }'; }
 
-# measure PORT PID DEPTH TEST: microseconds of server CPU a request
+# measure PORT PID DEPTH TEST: microseconds of server CPU time per request
 measure() {
     local port=$1 pid=$2 depth=$3 test=$4 n line start
     n=$(count "$test")
@@ -81,14 +81,14 @@ measure() {
 
 median() { sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'; }
 
-# In an order in which each finds what it reads or takes away.
+# Tests that read or remove follow those that create.
 tests=${TESTS:-ping_inline ping_mbulk set get incr lpush rpush lrange_100 lrange_300 lrange_500 lrange_600 lpop rpop
     sadd spop hset zadd zpopmin mset xadd}
 depths=${DEPTHS:-1 16}
 for ((round = 1; round <= rounds; round++)); do
     for port in 7601 7602; do
         redis-cli -p $port flushall >/dev/null
-        # Lists to read and to pop from, whichever tests were asked for.
+        # Creates the list for tests that read or pop, even if no selected test creates it.
         taskset -c 1 redis-benchmark -p $port -n 2000 -q RPUSH mylist xxx >/dev/null
     done
     for depth in $depths; do

@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""What a scrape does to commands: their times under full load, in turns with and without somebody
-who scrapes ten times a second.
+"""Effect of scrapes on commands: times of commands under full load, in turns with and without ten
+scrapes per second.
 
     server/benches/scrape_delay.py [--rounds N] [--keys N] [--scrapes-per-second N] [--binary PATH]
 
-The server holds a million keys in an arena of 10 GiB. The times are those that the server itself
-measures (INFO latencystats, LATENCY HISTOGRAM). Needs redis-benchmark and two cores: server on core
-0, load and scraper on core 1.
+The server holds a million keys in an arena of 10 GiB, and measures the times itself (LATENCY
+HISTOGRAM). Needs redis-benchmark and two cores: the server runs on core 0, load and scraper on core
+1.
 """
 
 import argparse
@@ -24,7 +24,7 @@ ROOT = os.path.join(os.path.dirname(os.path.abspath(__file__)), "..", "..")
 
 
 def ask(*words):
-    """One command; the reply as bytes, read until the server has nothing more to say."""
+    """Executes one command and returns the bytes of the reply, followed by that of QUIT."""
     with socket.create_connection(("127.0.0.1", PORT)) as stream:
         request = b"*%d\r\n" % len(words)
         for word in (w.encode() for w in words):
@@ -37,7 +37,7 @@ def ask(*words):
 
 
 def histogram():
-    """Calls of GET and SET by the microseconds that they stayed below, not cumulated."""
+    """Number of calls of GET and SET by upper bound in microseconds, not cumulative."""
     lines = ask("LATENCY", "HISTOGRAM", "get", "set").split(b"\r\n")
     numbers = [int(line[1:]) for line in lines if line.startswith(b":")]
     counts = {}
@@ -50,7 +50,7 @@ def histogram():
 
 
 def quantile(counts, share):
-    """The border that this share of all calls stays below."""
+    """Upper bound of this share of all calls."""
     left = share * sum(counts.values())
     for border in sorted(counts):
         left -= counts[border]
@@ -77,7 +77,7 @@ def scrape_until(stop, per_second, times):
 
 
 def measure(scrapes_per_second, requests):
-    """p99.9 and p99.99 in microseconds, and calls above 122 us of a million."""
+    """p99.9 and p99.99 in microseconds, calls above 122 us per million, maximum, time of a scrape."""
     times, stop = [], threading.Event()
     ask("CONFIG", "RESETSTAT")
     scraper = threading.Thread(target=scrape_until, args=(stop, scrapes_per_second or 1, times))

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# What each size of the undo log's blocks costs: clients' latency during a save, what was captured, and the
-# memory of the log. The sizes take turns; `cowherd ... undo-log` is that of 512 bytes.
+# Cost of each block size of the undo log: latency during a checkpoint, captured bytes, and memory of the log.
+# The sizes take turns; `cowherd ... undo-log` has blocks of 512 bytes.
 #
 #   cargo build --release && server/benches/undo_blocks.sh [ROUNDS] [PAGES]
 set -euo pipefail

@@ -11,6 +11,8 @@ const DEFAULT_PORT: u16 = 6379;
 const PING_TIMEOUT: Duration = Duration::from_secs(2);
 
 fn main() -> ExitCode {
+    #[cfg(panic = "unwind")]
+    abort_on_panic();
     let args: Vec<String> = std::env::args().skip(1).collect();
     let result = match args.first().map(String::as_str) {
         Some("bench") => bench(&args[1..]),
@@ -25,6 +27,17 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// Makes a panic in any thread end the process, as `panic = "abort"` does in a release. The profile
+/// of the tests unwinds, so that the server and the test programs share the compiled crates.
+#[cfg(panic = "unwind")]
+fn abort_on_panic() {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        report(panic);
+        std::process::abort();
+    }));
 }
 
 /// The text of an error and of those causes that the text does not quote already.

@@ -1,17 +1,17 @@
 #!/usr/bin/env bash
-# Makes the tables of docs/benchmarks.md about saves and pages, as root on a quiet machine:
-#   experiment  what copy-on-write costs on each kind of page, as published and beyond
-#   snapshot    what clients feel during BGSAVE at 20,000 and 60,000 SET/s, beside peers
+# Produces the tables of docs/benchmarks.md about checkpoints and pages, as root on an idle machine:
+#   experiment  cost of copy-on-write on each kind of page
+#   snapshot    latency during BGSAVE at 20,000 and 60,000 SET/s, beside peers
 #   fork        fork() from 1 to 8 GiB on each kind of page
 #
-#   cargo build --release && server/benches/saves_and_pages.sh [--quick] [experiment|snapshot|fork ...]
+#   cargo build --release && server/benches/checkpoints_and_pages.sh [--quick] [experiment|snapshot|fork ...]
 #
-# --quick takes two minutes and shows that everything runs; its figures mean nothing. Results stand
-# in target/tables: a folder for each command, in it the report (pages.html or snapshot.html), the
-# tables as Markdown (.md), every figure (.json, .csv), the terminal's text and the command itself.
-# COWHERD_BIN names another binary, ISOLATION other isolations than the default (a list with commas).
+# --quick takes two minutes and only checks that everything runs. Results are written to
+# target/tables, one folder per command: the report (pages.html or snapshot.html), the tables as
+# Markdown (.md), all figures (.json, .csv), the terminal output and the command itself. COWHERD_BIN
+# selects another binary, ISOLATION other isolations than the default (separated by commas).
 set -uo pipefail
-cd "$(dirname "$0")/../.."
+cd "$(dirname "$0")/../.." || exit
 bin=${COWHERD_BIN:-target/release/cowherd}
 out=${CARGO_TARGET_DIR:-target}/tables
 quick=no
@@ -26,12 +26,12 @@ if [ ! -x "$bin" ]; then
     exit 1
 fi
 if [ "$(id -u)" != 0 ]; then
-    echo "setting hugetlb pools takes root" >&2
+    echo "resizing hugetlb pools requires root" >&2
     exit 1
 fi
 failed=()
 
-# bench NAME ARGUMENTS...: one command with its results in a folder of its own.
+# bench NAME ARGUMENTS...: runs a command with its results in the folder NAME
 bench() {
     local name=$1 begun=$SECONDS
     shift
@@ -69,8 +69,8 @@ snapshot() {
     done
 }
 
-# Kinds that take their memory from different pools are measured one after the other, so that the
-# machine need not hold all pools at once.
+# Kinds of different pools are measured in separate commands, so that the machine need not hold all
+# pools at once.
 fork() {
     local kinds size=(--runs 5 --sizes 512,1024,2048,4096)
     [ $quick = no ] || size=(--runs 1 --sizes 8,512)
@@ -85,7 +85,7 @@ for part in "$@"; do
     case $part in
         experiment | snapshot | fork) "$part" ;;
         *)
-            echo "'$part' is none of experiment, snapshot and fork" >&2
+            echo "unknown part '$part'; use experiment, snapshot or fork" >&2
             exit 2
             ;;
     esac
