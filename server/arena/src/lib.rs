@@ -5,35 +5,43 @@
 
 mod allocator;
 mod arena;
+#[expect(unsafe_code, reason = "raw memory; the file lists its invariants")]
+mod backing_store;
 pub mod barrier;
+mod bits;
 pub mod checkpoint;
 pub mod clock;
 pub mod containers;
 pub mod layout;
-mod locks;
-pub mod memory;
-mod open;
+mod memory;
+mod reader_epochs;
+mod shard;
 #[cfg(test)]
 mod speed_tests;
 pub mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use allocator::audit::{Audit, Corruption, Summary};
-pub use allocator::chunk_map::{UnitSpan, UnitUse};
 pub use allocator::chunk_pool::OutOfMemory;
 pub use allocator::failed_allocation::take_last_failed_allocation;
-pub use allocator::heap::contiguous_bytes_for;
-pub use allocator::size_classes::{MAX_SLAB_OBJECT, SizeClass, allocated_size};
+pub use allocator::size_classes::{
+    MAX_SLAB_OBJECT, SizeClass, allocated_size, contiguous_bytes_for,
+};
 pub use arena::Arena;
+pub use arena::audit::{Audit, AuditSummary, Corruption};
+pub use arena::chunk_map::{UnitSpan, UnitUse};
+pub use arena::held::Held;
+pub use arena::mem::{Mem, ReadOnly};
+pub use arena::occupancy::{OccupancyCell, OccupancyMap};
+pub use arena::open::{OpenError, ReservedArena, layout_hash};
+pub use arena::page_scan::{ChunkSet, PageReport};
+pub use arena::racy::RacyView;
+pub use arena::recording::{FinishedRecording, Recording};
+pub use arena::safepoint::Safepoint;
 pub use barrier::counters::{StallTimes, take_stall_times};
-pub use barrier::{BLOCK_SIZES, LEAST_LIMIT, MOST_LIMIT, UndoLog};
+pub use barrier::{BLOCK_SIZES, MAX_LIMIT, MIN_LIMIT, UndoLog};
 pub use layout::{CHUNK_SIZE, ChunkIndex, Offset, SHARDS, UNIT_SIZE, UNITS_IN_CHUNK};
-pub use locks::{Held, Safepoint, ShardIndex, ShardSet};
-pub use memory::access::{Mem, ReadOnly};
-pub use memory::backing::{Backing, Isolation, UndoOptions};
-pub use memory::page_scan::{ChunkSet, PageReport};
 pub use memory::pages;
-pub use memory::pages::{PageKind, PagesError};
+pub use memory::pages::{Backing, Isolation, PageKind, PagesError, UndoOptions};
 pub use memory::side_tables::SideTable;
-pub use open::{OpenError, ReservedArena, layout_hash};
+pub use shard::{ShardIndex, ShardSet};

@@ -3,6 +3,7 @@
 
 use std::time::{Duration, Instant};
 
+use crate::arena::recording::steps;
 use super::*;
 use crate::barrier::cow::tests::Child;
 
@@ -41,7 +42,7 @@ fn per_page(way: Way) -> (Duration, Duration) {
     }
     let survey = begun.elapsed() / (MIB as u32 / 2);
     if way == Way::Bare {
-        arena.barrier().end(&held.safepoint().unwrap());
+        steps::end(&arena, &mut held);
     }
     let pages = (MIB << 20) / PAGE;
     let mut mem = held.mem(ShardIndex::new(1).unwrap());
@@ -51,7 +52,7 @@ fn per_page(way: Way) -> (Duration, Duration) {
     }
     let took = begun.elapsed() / pages as u32;
     drop(child);
-    arena.barrier().end(&held.safepoint().unwrap());
+    steps::end(&arena, &mut held);
     (took, survey)
 }
 
@@ -83,7 +84,7 @@ fn collapses() {
         mem.bytes_mut(at + chunk * CHUNK_SIZE, 1)[0] = 2;
     }
     drop(child);
-    arena.barrier().end(&held.safepoint().unwrap());
+    steps::end(&arena, &mut held);
     drop(held);
     let begun = Instant::now();
     let split = arena.scan_pages(|| true).unwrap().split;

@@ -17,23 +17,27 @@ fn shard(i: usize) -> ShardIndex {
     ShardIndex::new(i).unwrap()
 }
 
+/// The bytes of a chunk; the caller holds all locks.
+fn chunk_bytes(arena: &Arena, chunk: ChunkIndex) -> &[u8] {
+    let address = arena.store.address(chunk.start(), CHUNK_SIZE);
+    // SAFETY: a chunk in use, whose shards the caller has locked.
+    unsafe { std::slice::from_raw_parts(address.as_ptr(), CHUNK_SIZE as usize) }
+}
+
 /// Copies every chunk in use into a fresh arena, as a restore does.
 fn reopen(old: &Arena, mib: u64) -> Result<Arena, OpenError> {
     let blank = ReservedArena::reserve(PageKind::Small, mib << 20).unwrap();
     let mut held = old.lock(ShardSet::ALL);
     let safepoint = held.safepoint().unwrap();
-    old.barrier().begin(&safepoint);
+    let recording = Recording::begin(old, &safepoint).unwrap();
     for chunk in old.barrier().chunks_at_fork() {
-        let address = old.chunk_address(chunk);
-        // SAFETY: all locks are held.
-        let bytes = unsafe { std::slice::from_raw_parts(address, CHUNK_SIZE as usize) };
-        blank.chunk(chunk)?.copy_from_slice(bytes);
+        blank.chunk(chunk)?.copy_from_slice(chunk_bytes(old, chunk));
     }
-    old.barrier().end(&safepoint);
+    drop(recording.finish(&safepoint));
     blank.open(LAYOUT)
 }
 
-fn audit(arena: &Arena, live: &BTreeMap<u64, (u64, usize)>) -> Result<Summary, Corruption> {
+fn audit(arena: &Arena, live: &BTreeMap<u64, (u64, usize)>) -> Result<AuditSummary, Corruption> {
     let mut held = arena.lock(ShardSet::ALL);
     let audit = Audit::begin(&mut held)?;
     for (&at, &(len, s)) in live {
@@ -148,7 +152,7 @@ fn damaged_tables_are_named() {
         ("unknown shard 64", CHUNK_SIZE + 2 * 64 + 2, &[64]),
     ];
     for (reason, at, bytes) in damages {
-        let arena = arena(16);
+        let arena = arena(16).without_owner_checks();
         let mut held = arena.lock(ShardSet::ALL);
         held.mem(shard(5)).allocate(100).unwrap();
         held.mem(shard(5)).bytes_mut(at, bytes.len() as u64).copy_from_slice(bytes);
@@ -180,13 +184,12 @@ fn claims_must_agree_with_the_allocator() {
 
 /// The chunks in use with their bytes, to be forged.
 fn chunks_of(arena: &Arena) -> Vec<(ChunkIndex, Vec<u8>)> {
-    let mut held = arena.lock(ShardSet::ALL);
-    let mem = held.mem(shard(0));
+    let _held = arena.lock(ShardSet::ALL);
     let chunks = (arena.capacity() / CHUNK_SIZE) as u32;
     (0..chunks)
         .map(ChunkIndex)
         .filter(|chunk| arena.chunk_state(*chunk) != layout::ChunkState::Free)
-        .map(|chunk| (chunk, mem.bytes(chunk.start(), CHUNK_SIZE).to_vec()))
+        .map(|chunk| (chunk, chunk_bytes(arena, chunk).to_vec()))
         .collect()
 }
 
@@ -277,11 +280,11 @@ fn an_allocation_waits_for_the_trimmer() {
     let at = held.mem(shard(0)).allocate(30 << 20).unwrap();
     held.mem(shard(0)).release(at, 30 << 20);
     drop(held);
-    let trimmed = arena.pool.lock().begin_release(&arena.barrier).unwrap();
+    let trimmed = arena.pool.lock().begin_release(&arena.store.barrier).unwrap();
     let mut attempts = 0;
     let taken = arena.take_from_pool(|pool| {
         attempts += 1;
-        let taken = pool.take_run(&arena, 15);
+        let taken = pool.take_run(&arena.store, 15);
         if taken.is_err() {
             // What the trimmer does a moment later.
             pool.end_release(trimmed, true);
@@ -291,7 +294,7 @@ fn an_allocation_waits_for_the_trimmer() {
     assert_eq!((taken, attempts), (Ok(ChunkIndex(1)), 2));
     let full = arena.take_from_pool(|pool| {
         attempts += 1;
-        pool.take_run(&arena, 1)
+        pool.take_run(&arena.store, 1)
     });
     assert_eq!((full, attempts), (Err(OutOfMemory), 3), "a full arena is full at once");
 }

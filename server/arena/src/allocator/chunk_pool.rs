@@ -17,15 +17,14 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use zerocopy::{FromZeros, IntoBytes as _};
 
 use crate::allocator::unit_bitmap;
+use crate::backing_store::BackingStore;
 use crate::barrier::Barrier;
+use crate::bits;
 use crate::layout::{
     CHUNK_SIZE, ChunkEntry, ChunkHead, ChunkIndex, ChunkState, HEAD_UNITS, UNITS_IN_CHUNK,
     UNITS_PER_CHUNK, UnitDescriptor,
 };
-use crate::{Arena, barrier};
 
-/// Time for unlocked readers to be done with a chunk whose memory is handed back.
-const GRACE: std::time::Duration = std::time::Duration::from_millis(2);
 /// Free chunks whose memory is kept for the next taker instead of being handed back.
 const KEEP_DIRTY: u64 = 8;
 /// No chunk: chunk 0 holds a table and is never in a bin.
@@ -130,11 +129,11 @@ impl ChunkPool {
     }
 
     /// Takes `count` neighbouring chunks, the lowest that are free.
-    fn take(&mut self, arena: &Arena, count: u32) -> Result<ChunkIndex, OutOfMemory> {
+    fn take(&mut self, store: &BackingStore, count: u32) -> Result<ChunkIndex, OutOfMemory> {
         let first = self.find(count).ok_or(OutOfMemory)?;
         for chunk in first..first + count {
             if !bit(&self.dirty, chunk) {
-                arena
+                store
                     .map
                     .populate(ChunkIndex(chunk).start(), CHUNK_SIZE)
                     .map_err(|_| OutOfMemory)?;
@@ -146,8 +145,8 @@ impl ChunkPool {
             clear_bit(&mut self.free, chunk);
             clear_bit(&mut self.dirty, chunk);
             self.dirty_count -= 1;
-            barrier::set(&arena.present, u64::from(chunk));
-            arena.note_used(ChunkIndex(chunk));
+            bits::set(&store.present, u64::from(chunk));
+            store.set_in_use(ChunkIndex(chunk));
         }
         Ok(ChunkIndex(first))
     }
@@ -185,9 +184,9 @@ impl ChunkPool {
         None
     }
 
-    fn put_back(&mut self, arena: &Arena, first: ChunkIndex, count: u32) {
+    fn put_back(&mut self, store: &BackingStore, first: ChunkIndex, count: u32) {
         for chunk in first.0..first.0 + count {
-            barrier::clear(&arena.in_use, u64::from(chunk));
+            bits::clear(&store.in_use, u64::from(chunk));
             set_bit(&mut self.free, chunk);
             set_bit(&mut self.dirty, chunk);
         }
@@ -229,7 +228,7 @@ impl ChunkPool {
     }
 
     /// A cut chunk with `units` free neighbouring units.
-    fn with_room(&self, arena: &Arena, units: u64) -> Option<ChunkIndex> {
+    fn with_room(&self, store: &BackingStore, units: u64) -> Option<ChunkIndex> {
         let sure = units.next_power_of_two().ilog2() as usize;
         let perhaps = units.ilog2() as usize;
         if perhaps < sure {
@@ -239,7 +238,7 @@ impl ChunkPool {
                     break;
                 }
                 // SAFETY: heads of cut chunks are guarded by the pool's lock (invariant 1).
-                let head = unsafe { arena.load(ChunkIndex(next).head()) };
+                let head = unsafe { store.load(ChunkIndex(next).head()) };
                 if unit_bitmap::longest(&head.free) >= units {
                     return Some(ChunkIndex(next));
                 }
@@ -252,146 +251,84 @@ impl ChunkPool {
     /// Takes `units` neighbouring units; returns the chunk and the first unit's number.
     pub(crate) fn take_units(
         &mut self,
-        arena: &Arena,
+        store: &BackingStore,
         units: u64,
     ) -> Result<(ChunkIndex, u64), OutOfMemory> {
-        let chunk = match self.with_room(arena, units) {
+        let chunk = match self.with_room(store, units) {
             Some(chunk) => chunk,
-            None => self.cut(arena)?,
+            None => self.cut(store)?,
         };
         // SAFETY: heads of cut chunks are guarded by the pool's lock (invariant 1).
-        let mut head = unsafe { arena.load(chunk.head()) };
-        let unit = unit_bitmap::find(&head.free, units).ok_or(OutOfMemory)?;
+        let mut head = unsafe { store.load(chunk.head()) };
+        let unit = unit_bitmap::find(&head.free, units)
+            .expect("invariant: a chunk in this bin has a free run of so many units");
         unit_bitmap::clear(&mut head.free, unit, units);
         // SAFETY: as above.
-        unsafe { arena.store(chunk.head(), head) };
+        unsafe { store.store(chunk.head(), head) };
         self.refile(chunk, &head.free);
         Ok((chunk, unit))
     }
 
     /// Cuts a fresh chunk into units.
-    fn cut(&mut self, arena: &Arena) -> Result<ChunkIndex, OutOfMemory> {
-        let chunk = self.take(arena, 1)?;
+    fn cut(&mut self, store: &BackingStore) -> Result<ChunkIndex, OutOfMemory> {
+        let chunk = self.take(store, 1)?;
         let mut free = [u64::MAX; 4];
         unit_bitmap::clear(&mut free, 0, HEAD_UNITS);
         for unit in 1..UNITS_PER_CHUNK {
             // SAFETY: the chunk was free: nobody else knows it yet.
-            unsafe { arena.store(chunk.descriptor(unit), UnitDescriptor::NONE) };
+            unsafe { store.store(chunk.descriptor(unit), UnitDescriptor::NONE) };
         }
         // SAFETY: as above.
-        unsafe { arena.store(chunk.head(), ChunkHead { free, reserved: [0; 4] }) };
+        unsafe { store.store(chunk.head(), ChunkHead { free, reserved: [0; 4] }) };
         // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
-        unsafe { arena.store(chunk.entry(), ChunkEntry::new(ChunkState::Units, 0)) };
+        unsafe { store.store(chunk.entry(), ChunkEntry::new(ChunkState::Units, 0)) };
         self.refile(chunk, &free);
         Ok(chunk)
     }
 
     /// Takes units back; a chunk with no unit in use falls free.
-    pub(crate) fn put_units(&mut self, arena: &Arena, chunk: ChunkIndex, unit: u64, units: u64) {
+    pub(crate) fn put_units(&mut self, store: &BackingStore, chunk: ChunkIndex, unit: u64, units: u64) {
         // SAFETY: heads of cut chunks are guarded by the pool's lock (invariant 1).
-        let mut head = unsafe { arena.load(chunk.head()) };
+        let mut head = unsafe { store.load(chunk.head()) };
         unit_bitmap::set(&mut head.free, unit, units);
         if unit_bitmap::count(&head.free) == UNITS_IN_CHUNK {
             self.unlink(chunk);
             // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
-            unsafe { arena.store(chunk.entry(), ChunkEntry::new(ChunkState::Free, 0)) };
-            self.put_back(arena, chunk, 1);
+            unsafe { store.store(chunk.entry(), ChunkEntry::new(ChunkState::Free, 0)) };
+            self.put_back(store, chunk, 1);
             return;
         }
         // SAFETY: as above.
-        unsafe { arena.store(chunk.head(), head) };
+        unsafe { store.store(chunk.head(), head) };
         self.refile(chunk, &head.free);
     }
 
     /// Takes a run of whole chunks for one object.
     pub(crate) fn take_run(
         &mut self,
-        arena: &Arena,
+        store: &BackingStore,
         count: u32,
     ) -> Result<ChunkIndex, OutOfMemory> {
-        let first = self.take(arena, count)?;
+        let first = self.take(store, count)?;
         for i in 0..count {
             let entry = match i {
                 0 => ChunkEntry::new(ChunkState::RunHead, count),
                 back => ChunkEntry::new(ChunkState::RunTail, back),
             };
             // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
-            unsafe { arena.store(ChunkIndex(first.0 + i).entry(), entry) };
+            unsafe { store.store(ChunkIndex(first.0 + i).entry(), entry) };
         }
         Ok(first)
     }
 
     /// Takes a run of whole chunks back.
-    pub(crate) fn put_run(&mut self, arena: &Arena, first: ChunkIndex, count: u32) {
+    pub(crate) fn put_run(&mut self, store: &BackingStore, first: ChunkIndex, count: u32) {
         for i in 0..count {
             let entry = ChunkEntry::new(ChunkState::Free, 0);
             // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
-            unsafe { arena.store(ChunkIndex(first.0 + i).entry(), entry) };
+            unsafe { store.store(ChunkIndex(first.0 + i).entry(), entry) };
         }
-        self.put_back(arena, first, count);
-    }
-}
-
-impl Arena {
-    /// Takes chunks or units from the pool. A chunk that the trimmer is giving back at that moment
-    /// is free and yet cannot be had: who finds no room then tries again. The trimmer holds no lock
-    /// meanwhile, so that it always comes to an end.
-    pub(crate) fn take_from_pool<T>(
-        &self,
-        mut take: impl FnMut(&mut ChunkPool) -> Result<T, OutOfMemory>,
-    ) -> Result<T, OutOfMemory> {
-        loop {
-            let mut pool = self.pool.lock();
-            let trimming = pool.busy_count > 0;
-            match take(&mut pool) {
-                Err(OutOfMemory) if trimming => {}
-                outcome => return outcome,
-            }
-            drop(pool);
-            std::thread::yield_now();
-        }
-    }
-
-    /// Hands the memory of up to `most` free chunks back to the kernel; returns how many it handed
-    /// back. A system call a chunk: for a background thread, never for a command.
-    pub fn trim(&self, most: usize) -> usize {
-        if self.map.kind() == crate::PageKind::Huge1Gb {
-            return 0;
-        }
-        let _alone = self.trimming.lock();
-        let mut chunks = Vec::new();
-        while chunks.len() < most {
-            let Some(chunk) = self.pool.lock().begin_release(&self.barrier) else { break };
-            barrier::clear(&self.present, u64::from(chunk.0));
-            chunks.push(chunk);
-        }
-        if self.map.reading_takes_memory() && !chunks.is_empty() {
-            // Whoever looked at `present` before may be about to read.
-            std::thread::sleep(GRACE);
-        }
-        let mut released = 0;
-        for chunk in chunks {
-            // SAFETY: the chunk is free, and being busy it is handed to nobody (pool invariant 2).
-            let outcome = unsafe { self.map.release(chunk.start(), CHUNK_SIZE) };
-            // A checkpoint that begins sees the chunk either with its memory or without.
-            let mut pool = self.pool.lock();
-            if outcome.is_ok() {
-                self.barrier.forget_chunk(chunk);
-                released += 1;
-            } else {
-                barrier::set(&self.present, u64::from(chunk.0));
-            }
-            pool.end_release(chunk, outcome.is_ok());
-        }
-        released
-    }
-
-    /// How a chunk is used at this moment.
-    pub fn chunk_state(&self, chunk: ChunkIndex) -> ChunkState {
-        let _guard = self.pool.lock();
-        // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
-        let entry = unsafe { self.load(chunk.entry()) };
-        ChunkState::from_byte(entry.state).unwrap_or(ChunkState::Free)
+        self.put_back(store, first, count);
     }
 }
 
@@ -416,6 +353,11 @@ impl ChunkPool {
             }
         }
         None
+    }
+
+    /// Whether the memory of a chunk is being returned.
+    pub(crate) const fn is_releasing(&self) -> bool {
+        self.busy_count > 0
     }
 
     pub(crate) fn end_release(&mut self, chunk: ChunkIndex, released: bool) {

@@ -1,12 +1,17 @@
-//! The allocator: chunks of the pool are cut into units, units into slabs of one size class, for
-//! one shard each; larger objects are runs of units or of chunks.
+//! The allocator's parts below a locked shard: size classes, the pool of chunks and units, and the
+//! lists of slabs.
+//!
+//! | file | content |
+//! |---|---|
+//! | `size_classes` | sizes of small objects, units of their slabs, sizes of large objects |
+//! | `unit_bitmap` | bitmaps of the 256 units of a chunk |
+//! | `chunk_pool` | whole chunks and runs of units, shared by all shards |
+//! | `slab_lists` | slabs with a free object, by shard and class |
+//! | `failed_allocation` | the size that the arena last refused to the calling thread |
 
-#![expect(unsafe_code, reason = "raw memory; see the invariants above")]
-
-pub(crate) mod audit;
-pub(crate) mod chunk_map;
+#[expect(unsafe_code, reason = "tables in raw memory; the file lists its invariants")]
 pub(crate) mod chunk_pool;
 pub(crate) mod failed_allocation;
-pub(crate) mod heap;
 pub(crate) mod size_classes;
-mod unit_bitmap;
+pub(crate) mod slab_lists;
+pub(crate) mod unit_bitmap;

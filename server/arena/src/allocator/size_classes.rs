@@ -4,7 +4,7 @@
 //! Invariants: a slab has at most 256 objects (its bitmap); class sizes are multiples of 16, and
 //! objects whose class is a multiple of 64 bytes begin on a cache line.
 
-use crate::layout::{UNIT_SIZE, index};
+use crate::layout::{CHUNK_SIZE, UNIT_SIZE, UNITS_IN_CHUNK, index};
 
 /// Bytes of the smallest class.
 pub const MIN_OBJECT: u64 = 32;
@@ -109,11 +109,31 @@ impl SizeClass {
     }
 }
 
+/// The longest object that shares a chunk with others.
+pub(crate) const MAX_RUN_OBJECT: u64 = UNITS_IN_CHUNK * UNIT_SIZE;
+
+/// Bytes that a large object of `len` bytes really takes.
+pub(crate) const fn large_size(len: u64) -> u64 {
+    if len <= MAX_RUN_OBJECT {
+        len.div_ceil(UNIT_SIZE) * UNIT_SIZE
+    } else {
+        len.div_ceil(CHUNK_SIZE) * CHUNK_SIZE
+    }
+}
+
+/// Bytes that an object of `len` bytes needs in one piece where there is no slab with room for it.
+pub const fn contiguous_bytes_for(len: u64) -> u64 {
+    match SizeClass::of(len) {
+        Some(class) => class.units() * UNIT_SIZE,
+        None => large_size(len),
+    }
+}
+
 /// Bytes that an object of `len` bytes really takes.
 pub const fn allocated_size(len: u64) -> u64 {
     match SizeClass::of(len) {
         Some(class) => class.size(),
-        None => crate::allocator::heap::large_size(len),
+        None => large_size(len),
     }
 }
 

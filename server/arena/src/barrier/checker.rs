@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::bits::ones;
-use crate::Arena;
+use crate::bits;
+use crate::memory::mapping::Mapping;
 use crate::layout::{CHUNK_SIZE, ChunkIndex, index};
 
 /// Bytes that are compared at once: no block and no page is smaller.
@@ -27,23 +27,23 @@ pub(super) struct BarrierChecker {
 
 impl BarrierChecker {
     /// Watches the checkpoints that begin from now on, or not.
-    pub(super) fn watch(&self, on: bool) {
+    pub(super) fn set(&self, on: bool) {
         self.wanted.store(on, Ordering::Relaxed);
     }
 
     /// Copies the chunks in use, if it is to watch; tells whether it does. The arena stands still.
-    pub(super) fn begin(&self, arena: &Arena, at_fork: &[AtomicU64]) -> bool {
+    pub(super) fn begin(&self, map: &Mapping, at_fork: &[AtomicU64]) -> bool {
         let on = self.wanted.load(Ordering::Relaxed);
         self.on.store(on, Ordering::Relaxed);
         if on {
-            let copy = |chunk| (chunk, chunk_bytes(arena, chunk).into());
-            *self.copies.lock() = ones(at_fork).map(copy).collect();
+            let copy = |chunk| (chunk, chunk_bytes(map, chunk).into());
+            *self.copies.lock() = bits::ones(at_fork).map(copy).collect();
         }
         on
     }
 
     /// A chunk's memory was handed back: what it holds next is another's.
-    pub(super) fn forget(&self, chunk: ChunkIndex) {
+    pub(super) fn forget_chunk(&self, chunk: ChunkIndex) {
         if self.on.load(Ordering::Relaxed) {
             self.copies.lock().retain(|(copied, _)| *copied != chunk);
         }
@@ -53,13 +53,13 @@ impl BarrierChecker {
     ///
     /// # Panics
     /// Something has changed that `announced` knows nothing of.
-    pub(super) fn end(&self, arena: &Arena, announced: impl Fn(u64) -> bool) {
+    pub(super) fn end(&self, map: &Mapping, in_use: &[AtomicU64], announced: impl Fn(u64) -> bool) {
         for (chunk, before) in self.copies.lock().drain(..) {
             // What fell free may have been handed back.
-            if !super::get(&arena.in_use, u64::from(chunk.0)) {
+            if !bits::get(in_use, u64::from(chunk.0)) {
                 continue;
             }
-            let now = chunk_bytes(arena, chunk);
+            let now = chunk_bytes(map, chunk);
             for (i, (old, new)) in before.chunks(GRAIN).zip(now.chunks(GRAIN)).enumerate() {
                 let at = chunk.start() + (i * GRAIN) as u64;
                 assert!(
@@ -71,8 +71,8 @@ impl BarrierChecker {
     }
 }
 
-fn chunk_bytes(arena: &Arena, chunk: ChunkIndex) -> &[u8] {
-    let address = arena.chunk_address(chunk);
+fn chunk_bytes(map: &Mapping, chunk: ChunkIndex) -> &[u8] {
+    let address = map.address(chunk.start(), CHUNK_SIZE).as_ptr();
     // SAFETY: a chunk of the arena; the caller is at a safepoint, so that nobody changes it.
     unsafe { std::slice::from_raw_parts(address, index(CHUNK_SIZE)) }
 }

@@ -7,8 +7,9 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-use crate::barrier::{Captured, UndoLog};
-use crate::stats::{CowStats, Distribution, SharedHistogram, UndoStats};
+use super::log::UndoLog;
+use super::undo::Captured;
+use crate::stats::{CowStats, SharedHistogram, Distribution, UndoStats};
 
 /// Bytes written are counted at so many places, so that threads do not wait for each other.
 const STRIPES: usize = 16;
@@ -182,7 +183,7 @@ impl UndoCounters {
             longest: Duration::from_nanos(self.times.max()),
             written_bytes: written.total(0).written_bytes,
             reused_records: log.map_or(0, UndoLog::reused),
-            log_bytes: log.map_or(0, UndoLog::taken),
+            log_bytes: log.map_or(0, UndoLog::allocated),
             committed_bytes: log.map_or(0, UndoLog::committed),
         }
     }

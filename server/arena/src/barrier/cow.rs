@@ -19,11 +19,11 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::bits::{self, clear, get, ones, set};
-use crate::Arena;
+use crate::bits::{self, clear, get, ones, set};
 use crate::barrier::counters::CowCounters;
 use crate::clock;
 use crate::layout::{CHUNK_SIZE, ChunkIndex, index as to_index};
+use crate::memory::mapping::Mapping;
 use crate::memory::pagemap::{Page, Pagemap};
 use crate::memory::pages::PageKind;
 use crate::memory::side_tables::SideTable;
@@ -81,9 +81,9 @@ impl Cow {
         self.page_shift
     }
 
-    pub(super) fn begin(&self, arena: &Arena) {
-        arena.pool.lock().copy_resident(&self.shared);
-        if arena.page_kind() == PageKind::Huge1Gb {
+    pub(super) fn begin(&self, kind: PageKind, fill_resident: impl FnOnce(&[AtomicU64])) {
+        fill_resident(&self.shared);
+        if kind == PageKind::Huge1Gb {
             // All of them were taken at start, and are never handed back.
             self.shared.iter().for_each(|word| word.store(u64::MAX, Ordering::Relaxed));
         }
@@ -140,7 +140,7 @@ impl Cow {
     /// Touches the pages of the `len` bytes at `at`, unless they are private already.
     pub(super) fn first_touches(
         &self,
-        arena: &Arena,
+        map: &Mapping,
         counters: &CowCounters,
         write_count: &[AtomicU32],
         at: u64,
@@ -152,7 +152,7 @@ impl Cow {
             let start = page << self.page_shift;
             if !get(&self.done, page)
                 && self.shared_at_fork(start)
-                && self.first_touch(arena, counters, page, start.max(at))
+                && self.first_touch(map, counters, page, start.max(at))
             {
                 let chunks = (1 << self.page_shift).max(CHUNK_SIZE) / CHUNK_SIZE;
                 let chunk = start / CHUNK_SIZE;
@@ -165,11 +165,11 @@ impl Cow {
 
     /// Touches the page of the byte at `at`, which is shared with the child as far as is known.
     /// Tells whether the kernel copied it.
-    fn first_touch(&self, arena: &Arena, counters: &CowCounters, page: u64, at: u64) -> bool {
+    fn first_touch(&self, map: &Mapping, counters: &CowCounters, page: u64, at: u64) -> bool {
         let overtaken = self.overtaken.load(Ordering::SeqCst);
         let is_first = !set(&self.claimed, page);
         let found = if is_first {
-            let found = self.look(arena, page, at);
+            let found = self.page_state(map, page, at);
             // Another writer may have made it private between the claim and the look.
             let sure = found != Page::Private || self.overtaken.load(Ordering::SeqCst) == overtaken;
             if sure { found } else { Page::Shared }
@@ -178,7 +178,7 @@ impl Cow {
             Page::Shared
         };
         let begun = clock::monotonic_ns();
-        touch(arena, at);
+        touch(map, at);
         let took = clock::monotonic_ns().saturating_sub(begun);
         set(&self.done, page);
         match (is_first, found) {
@@ -192,7 +192,7 @@ impl Cow {
 
     /// How a page of a chunk that had memory at the fork stands. A chunk on a hugetlb page is one
     /// page, or a part of one, and there since it was taken; of others the survey tells.
-    fn look(&self, arena: &Arena, page: u64, at: u64) -> Page {
+    fn page_state(&self, map: &Mapping, page: u64, at: u64) -> Page {
         if !self.leaving.load(Ordering::Relaxed) {
             if self.hugetlb {
                 return Page::Shared;
@@ -204,7 +204,7 @@ impl Cow {
                 return if held { Page::Shared } else { Page::Absent };
             }
         }
-        let address = arena.address(at, 1).as_ptr() as u64;
+        let address = map.address(at, 1).as_ptr() as u64;
         let asked = self.pagemap.as_ref().map(|pagemap| pagemap.page(address));
         asked.and_then(Result::ok).unwrap_or(Page::Shared)
     }
@@ -221,8 +221,8 @@ impl Cow {
 /// its neighbours on the page may be another shard's. Volatile, since an optimiser knows that an
 /// atomic `|= 0` changes nothing, and leaves it out: the page would be copied later, and by whoever
 /// comes, untimed.
-fn touch(arena: &Arena, at: u64) {
-    let address = arena.address(at, 1).as_ptr();
+fn touch(map: &Mapping, at: u64) {
+    let address = map.address(at, 1).as_ptr();
     // SAFETY: a byte inside the arena; the caller holds the lock that guards it.
     let byte = unsafe { address.read_volatile() };
     // SAFETY: as above.

@@ -5,10 +5,11 @@ use std::io::{Read as _, Write as _, pipe};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
+use crate::arena::recording::steps;
 use super::super::ChunkProgress;
 use super::*;
 use crate::layout::UNIT_SIZE;
-use crate::{Held, ReservedArena, ShardIndex, ShardSet};
+use crate::{Arena, Held, ReservedArena, ShardIndex, ShardSet};
 
 const PAGE: u64 = 4096;
 
@@ -29,7 +30,7 @@ pub(crate) struct Child {
 impl Child {
     /// Forks at the safepoint, with the barrier on.
     pub(crate) fn fork(arena: &Arena, held: &mut Held<'_>) -> Self {
-        arena.barrier().begin(&held.safepoint().unwrap());
+        steps::begin(arena, held);
         let (mut wait, hold) = pipe().unwrap();
         // SAFETY: the child reads from a pipe and ends: async-signal-safe.
         match unsafe { fork() }.unwrap() {
@@ -97,9 +98,9 @@ fn the_first_write_to_each_page_is_a_fault() {
     assert_eq!(cost.written_bytes, 5002);
     assert!(cost.longest > std::time::Duration::ZERO && cost.longest <= cost.stall);
     assert_eq!(arena.barrier().fault_times().count(), 3);
-    let state = |dumped, faults| ChunkProgress { at_fork: true, dumped, write_count: faults };
-    assert_eq!(arena.barrier().state_of(ChunkIndex::of(at)), state(false, 3));
-    arena.barrier().end(&held.safepoint().unwrap());
+    let state = |written, faults| ChunkProgress { at_fork: true, written, write_count: faults };
+    assert_eq!(arena.barrier().progress_of(ChunkIndex::of(at)), state(false, 3));
+    steps::end(&arena, &mut held);
     held.mem(shard(1)).bytes_mut(at + 30_000, 1)[0] = 1;
     assert_eq!(arena.barrier().cost().faults, 3);
     arena.barrier().reset();
@@ -107,7 +108,7 @@ fn the_first_write_to_each_page_is_a_fault() {
     let _child = Child::fork(&arena, &mut held);
     held.mem(shard(1)).bytes_mut(at, 1)[0] = 1;
     assert_eq!((arena.barrier().cost().faults, arena.barrier().total_cost().faults), (1, 4));
-    arena.barrier().end(&held.safepoint().unwrap());
+    steps::end(&arena, &mut held);
 }
 
 #[test]
@@ -127,7 +128,7 @@ fn pages_that_held_nothing_are_not_copied() {
         assert_eq!(cost.faults - before.faults, 50, "scanned: {scanned}");
         assert_eq!(cost.fresh_pages - before.fresh_pages, 50, "scanned: {scanned}");
         assert_eq!(cost.private_pages, 0);
-        arena.barrier().end(&held.safepoint().unwrap());
+        steps::end(&arena, &mut held);
     }
 }
 
@@ -165,7 +166,7 @@ fn pages_that_the_child_has_let_go_of_are_not_copied() {
     let cost = arena.barrier().cost();
     assert_eq!((cost.faults, cost.private_pages), (before.faults, 40));
     assert_eq!(cost.fresh_pages - before.fresh_pages, 40);
-    arena.barrier().end(&held.safepoint().unwrap());
+    steps::end(&arena, &mut held);
 }
 
 /// Chunks that fall free keep their memory for a while, and a child shares that too: writing to one
@@ -185,7 +186,7 @@ fn free_chunks_that_still_have_memory_are_copied() {
     arena.barrier().forget_chunk(ChunkIndex::of(at + (6 << 20)));
     held.mem(shard(1)).bytes_mut(at + (4 << 20), 4 << 20).fill(1);
     assert_eq!(arena.barrier().cost().faults - before, 1536);
-    arena.barrier().end(&held.safepoint().unwrap());
+    steps::end(&arena, &mut held);
 }
 
 /// Objects of several shards lie on one page: whoever writes second waits for the first one's
@@ -203,7 +204,7 @@ fn writers_of_one_page_count_one_fault() {
             let arena = &arena;
             scope.spawn(move || {
                 for page in 0..255 {
-                    arena.barrier().before_write(arena, at + page * PAGE + writer * 64, 8);
+                    arena.barrier().before_write(&arena.store.map, at + page * PAGE + writer * 64, 8);
                 }
             });
         }
@@ -211,7 +212,7 @@ fn writers_of_one_page_count_one_fault() {
     let cost = arena.barrier().cost();
     assert_eq!(cost.faults - before.faults, 255);
     assert_eq!(cost.written_bytes - before.written_bytes, 4 * 255 * 8);
-    arena.barrier().end(&held.safepoint().unwrap());
+    steps::end(&arena, &mut held);
 }
 
 #[test]
@@ -225,12 +226,12 @@ fn a_survey_can_be_broken_off() {
     // What was not scanned is asked for page by page.
     held.mem(shard(1)).bytes_mut(at + (100 << 20), PAGE)[0] = 1;
     assert!(arena.barrier().cost().fresh_pages > 0);
-    arena.barrier().end(&held.safepoint().unwrap());
+    steps::end(&arena, &mut held);
 }
 
 #[test]
 fn the_picture_shows_what_a_save_does() {
-    use crate::memory::occupancy::OccupancyCell;
+    use crate::arena::occupancy::OccupancyCell;
 
     let arena = arena(64);
     let mut held = arena.lock(ShardSet::ALL);
@@ -242,17 +243,17 @@ fn the_picture_shows_what_a_save_does() {
     assert_eq!(idle.cells.iter().filter(|cell| cell.0 == OccupancyCell::USED).count(), 11);
     let _child = Child::fork(&arena, &mut held);
     held.mem(shard(1)).bytes_mut(at + CHUNK_SIZE, 5 * PAGE).fill(2);
-    arena.barrier().note_dumped(place as u64 + 2);
+    arena.barrier().note_written(place as u64 + 2);
     let save = arena.occupancy_map(32);
     let shared = OccupancyCell::USED | OccupancyCell::AT_FORK;
-    assert_eq!(save.cells[place], OccupancyCell::new(shared | OccupancyCell::DUMPED, 0));
-    assert_eq!(save.cells[place + 1], OccupancyCell::new(shared | OccupancyCell::DUMPED, 5));
+    assert_eq!(save.cells[place], OccupancyCell::new(shared | OccupancyCell::WRITTEN, 0));
+    assert_eq!(save.cells[place + 1], OccupancyCell::new(shared | OccupancyCell::WRITTEN, 5));
     assert_eq!(save.cells[place + 2], OccupancyCell::new(shared, 0));
     assert_eq!(save.cells[31], OccupancyCell::default());
     let coarse = arena.occupancy_map(5);
     assert_eq!((coarse.chunks_per_cell, coarse.cells.len()), (7, 5));
-    assert_eq!(coarse.cells[0], OccupancyCell::new(shared, 5), "not all of it is dumped");
-    arena.barrier().end(&held.safepoint().unwrap());
+    assert_eq!(coarse.cells[0], OccupancyCell::new(shared, 5), "not all of it is written");
+    steps::end(&arena, &mut held);
     assert_eq!(arena.occupancy_map(1000), idle);
 }
 
@@ -276,5 +277,5 @@ fn an_idle_save_splits_nothing() {
     assert_eq!(arena.split_since(&before, &after.huge), 0);
     assert_eq!(before.len(), after.huge.len());
     assert!(arena.scan_pages(|| false).is_none());
-    arena.barrier().end(&held.safepoint().unwrap());
+    steps::end(&arena, &mut held);
 }

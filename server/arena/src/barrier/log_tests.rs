@@ -2,11 +2,14 @@ use std::collections::HashSet;
 use std::sync::atomic::AtomicBool;
 use std::thread;
 
+use super::super::blocks::FINE_BYTES;
+use super::super::records::MIN_LIMIT;
 use super::*;
+use crate::layout::CHUNK_SIZE;
 
 const BLOCK: u64 = 512;
 /// Slots of whole blocks in a log of the least size.
-const SLOTS: u64 = (LEAST_LIMIT - 2 * FIRST) / (SLOT_HEAD + BLOCK);
+const SLOTS: u64 = (MIN_LIMIT - 2 * FIRST) / (SLOT_HEAD + BLOCK);
 
 fn log(limit: u64) -> UndoLog {
     UndoLog::new(limit, 8, Blocks::of(BLOCK)).unwrap()
@@ -17,7 +20,7 @@ fn block(chunk: u32, number: u64) -> u64 {
     ChunkIndex(chunk).start() + FINE_BYTES.next_multiple_of(BLOCK) + number * BLOCK
 }
 
-fn capture(log: &UndoLog, at: u64, byte: u8) -> Result<(), Refused> {
+fn capture(log: &UndoLog, at: u64, byte: u8) -> Result<(), NotCaptured> {
     let bytes = [byte; BLOCK as usize];
     // SAFETY: a block of bytes that nobody changes.
     unsafe { log.capture(at, bytes.as_ptr(), BLOCK) }
@@ -47,11 +50,11 @@ fn a_log_is_full_at_its_limit_and_no_sooner() {
     for number in 0..SLOTS {
         assert_eq!(capture(&log, block(0, number), 1), Ok(()), "record {number} of {SLOTS}");
     }
-    assert!(log.above_half() && log.taken() <= log.limit());
-    assert_eq!(capture(&log, block(0, SLOTS), 1), Err(Refused::Full));
+    assert!(log.records().above_half() && log.allocated() <= log.limit());
+    assert_eq!(capture(&log, block(0, SLOTS), 1), Err(NotCaptured::Full));
     // The child has chunk 1: there is nothing to capture, so nothing lacks room.
-    log.restore(ChunkIndex(1), &mut []);
-    assert_eq!(capture(&log, block(1, 0), 1), Err(Refused::Closed));
+    log.records().restore(ChunkIndex(1), &mut []);
+    assert_eq!(capture(&log, block(1, 0), 1), Err(NotCaptured::Closed));
 }
 
 #[test]
@@ -63,19 +66,19 @@ fn records_of_a_chunk_that_is_written_are_taken_again() {
             assert_eq!(capture(&log, block(chunk, number), 1 + chunk as u8), Ok(()));
         }
         copy.fill(0);
-        assert_eq!(log.restore(ChunkIndex(chunk), &mut copy), SLOTS);
+        assert_eq!(log.records().restore(ChunkIndex(chunk), &mut copy), SLOTS);
         let restored = copy.iter().filter(|byte| **byte == 1 + chunk as u8).count() as u64;
         assert_eq!(restored, SLOTS * BLOCK);
         // Closing it again changes nothing.
-        assert_eq!(log.restore(ChunkIndex(chunk), &mut copy), 0);
+        assert_eq!(log.records().restore(ChunkIndex(chunk), &mut copy), 0);
         log.reclaim();
     }
-    assert_eq!((log.reused(), log.taken()), (7 * SLOTS, SLOTS * (SLOT_HEAD + BLOCK)));
+    assert_eq!((log.reused(), log.allocated()), (7 * SLOTS, SLOTS * (SLOT_HEAD + BLOCK)));
 }
 
 #[test]
 fn what_is_ready_stays_within_the_limit() {
-    for limit in [LEAST_LIMIT, 3 << 20, 64 << 20] {
+    for limit in [MIN_LIMIT, 3 << 20, 64 << 20] {
         let log = log(limit);
         let mut last = 0;
         for number in 0.. {
@@ -89,7 +92,7 @@ fn what_is_ready_stays_within_the_limit() {
         log.reset();
         let kept = log.committed();
         assert!(kept <= limit / 2 && kept <= AHEAD[0] + AHEAD[1], "{kept} of {limit}");
-        assert_eq!((log.taken(), log.reused()), (0, 0));
+        assert_eq!((log.allocated(), log.reused()), (0, 0));
         assert_eq!(capture(&log, block(0, 0), 7), Ok(()));
     }
 }
@@ -107,11 +110,11 @@ fn a_slot_has_one_owner() {
                     let class = SlotClass::ALL[(round % 2) as usize];
                     let Some(slot) = log.take(class) else { panic!("no slot") };
                     let mine = thread << 32 | round;
-                    log.word(slot + 8).store(mine, Relaxed);
+                    log.records().word(slot + 8).store(mine, Relaxed);
                     if round % 16 == 0 {
                         thread::yield_now();
                     }
-                    assert_eq!(log.word(slot + 8).load(Relaxed), mine, "slot {slot:#x} is shared");
+                    assert_eq!(log.records().word(slot + 8).load(Relaxed), mine, "slot {slot:#x} is shared");
                     log.push_free(class, slot);
                 }
             });
@@ -122,8 +125,8 @@ fn a_slot_has_one_owner() {
     assert_eq!(different.len(), slots[0].len() + slots[1].len());
     assert!(slots.iter().all(|stack| stack.len() as u64 <= THREADS), "{slots:?}");
     let bytes =
-        slots[0].len() as u64 * log.slot_bytes[0] + slots[1].len() as u64 * log.slot_bytes[1];
-    assert_eq!(bytes, log.taken(), "a slot was lost");
+        slots[0].len() as u64 * log.records().slot_bytes(SlotClass::Fine) + slots[1].len() as u64 * log.records().slot_bytes(SlotClass::Whole);
+    assert_eq!(bytes, log.allocated(), "a slot was lost");
 }
 
 /// Writers capture while a child closes chunks and the parent takes their records back: each slot
@@ -143,7 +146,7 @@ fn no_slot_is_lost_between_writers_child_and_parent() {
                         for (chunk, i) in captures {
                             let at = block(chunk, i * 3 + writer);
                             let outcome = capture(log, at, (at / BLOCK % 251) as u8);
-                            assert_ne!(outcome, Err(Refused::Full));
+                            assert_ne!(outcome, Err(NotCaptured::Full));
                         }
                     })
                 })
@@ -159,7 +162,7 @@ fn no_slot_is_lost_between_writers_child_and_parent() {
             for chunk in 0..8 {
                 thread::yield_now();
                 copy.fill(255);
-                log.restore(ChunkIndex(chunk), &mut copy);
+                log.records().restore(ChunkIndex(chunk), &mut copy);
                 for (i, bytes) in copy.chunks(BLOCK as usize).enumerate() {
                     let right = ((ChunkIndex(chunk).start() / BLOCK + i as u64) % 251) as u8;
                     let whole = bytes.iter().all(|byte| *byte == right);
@@ -172,6 +175,6 @@ fn no_slot_is_lost_between_writers_child_and_parent() {
         let slots = stacked(&log, SlotClass::Whole);
         let different: HashSet<u64> = slots.iter().copied().collect();
         assert_eq!(different.len(), slots.len());
-        assert_eq!(slots.len() as u64 * (SLOT_HEAD + BLOCK), log.taken(), "a slot was lost");
+        assert_eq!(slots.len() as u64 * (SLOT_HEAD + BLOCK), log.allocated(), "a slot was lost");
     }
 }

@@ -1,29 +1,35 @@
-//! The write barrier: the one door through which arena bytes change.
+//! The write barrier: every change of arena bytes announces itself here first.
 //!
-//! Outside a checkpoint it is one load and one branch. During one it does what the isolation asks
-//! for, before the change:
+//! Outside a checkpoint the barrier is one load and one branch. During a checkpoint it acts before
+//! the change, as the isolation demands:
 //!
-//! | isolation | file | what it does |
+//! | isolation | file | action |
 //! |---|---|---|
-//! | `kernel-cow` | `cow` | touches each page first, and times the kernel's copying |
-//! | `undo-log` | `undo`, `blocks` | logs what is in each block that changes for the first time |
-//! | | `log`, `protocol` | the log, and why parent and child agree on it |
-//! | both | `checker` | finds, for tests, what has changed around the barrier |
-//! | | `bits` | sets of pages, blocks and chunks |
+//! | `kernel-cow` | `cow` | touches each page first and times the kernel's copy |
+//! | `undo-log` | `undo`, `blocks` | captures each block that changes for the first time |
+//! | | `log`, `records`, `slot_stack`, `protocol` | the log: its slots and records, and the proof of its memory orders |
+//! | both | `child_view` | what a forked child may use |
+//! | | `counters` | the cost, in all and for each thread |
+//! | | `checker` | for tests: finds changes that were not announced |
+//!
+//! The barrier works on the [`Mapping`]; it does not know shards or the allocator. A
+//! [`Recording`](crate::Recording) begins and ends its work at safepoints.
 //!
 //! Invariants:
 //! 1. `active` changes only at a safepoint, so it is constant while any shard is locked.
-//! 2. All that is known of pages, blocks and chunks is clear whenever `active` turns on.
+//! 2. All state of pages, blocks and chunks is clear when `active` turns on.
 
-#![expect(unsafe_code, reason = "raw memory; see the invariants above")]
+#![expect(unsafe_code, reason = "raw memory; each file lists its invariants")]
 
-mod bits;
 mod blocks;
 mod checker;
+mod child_view;
 pub(crate) mod counters;
 pub(crate) mod cow;
 mod log;
 mod protocol;
+mod records;
+mod slot_stack;
 mod undo;
 
 use std::io;
@@ -31,35 +37,36 @@ use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crossbeam_utils::CachePadded;
 
-use crate::Arena;
-use crate::barrier::counters::{CowCounters, UndoCounters};
+use crate::bits;
 use crate::layout::{CHUNK_SIZE, ChunkIndex, index as to_index};
-use crate::locks::Safepoint;
-use crate::memory::backing::{Backing, Isolation};
+use crate::memory::mapping::Mapping;
+use crate::memory::pages::{Backing, Isolation};
 use crate::memory::side_tables::SharedTable;
 use crate::stats::{CowStats, Distribution, UndoStats};
+use counters::{CowCounters, UndoCounters};
 
-pub(crate) use bits::{bits, clear, get, ones, set};
 pub use blocks::BLOCK_SIZES;
-pub use log::{LEAST_LIMIT, MOST_LIMIT, UndoLog};
-pub(crate) use undo::Captured;
+pub(crate) use child_view::ChildView;
+pub use log::UndoLog;
+pub use records::{MAX_LIMIT, MIN_LIMIT};
+pub(crate) use records::Records;
 
-/// Whether there is a barrier. A build without one shows what it costs; it cannot save beside
-/// writers.
+/// Whether the barrier is compiled in. A build without it measures its cost and cannot checkpoint in
+/// the background.
 pub const ON: bool = cfg!(feature = "barrier");
 
-/// How a chunk stands in a checkpoint.
+/// A chunk's progress through a checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct ChunkProgress {
-    /// It was in use at the fork.
+    /// In use at the fork.
     pub at_fork: bool,
-    /// It was, and the child has written it.
-    pub dumped: bool,
-    /// Copy-on-write faults in it since the fork, or blocks captured.
+    /// In use at the fork, and written by the child.
+    pub written: bool,
+    /// Copy-on-write faults since the fork, or blocks captured.
     pub write_count: u64,
 }
 
-/// What the barrier does while a checkpoint runs.
+/// State of the isolation of an arena.
 enum IsolationState {
     Cow(Box<cow::Cow>),
     Undo(Box<undo::Undo>),
@@ -69,13 +76,13 @@ enum IsolationState {
 pub struct Barrier {
     active: AtomicBool,
     isolation: IsolationState,
-    /// Chunks in use at the fork: what the child dumps.
+    /// Chunks in use at the fork: those that the child writes.
     at_fork: Box<[AtomicU64]>,
-    /// What happened since the fork, by chunk; the child looks at it too.
-    write_count: SharedTable<AtomicU32>,
-    /// Chunks below this one are dumped, if they were in use at the fork.
-    dumped_below: AtomicU64,
-    counters: CachePadded<CowCounters>,
+    /// By chunk: faults or captures since the fork; the child reads it too.
+    write_counts: SharedTable<AtomicU32>,
+    /// With `kernel-cow`: chunks below this number are written, if they were in use at the fork.
+    written_below: AtomicU64,
+    cow_counters: CachePadded<CowCounters>,
     undo_counters: CachePadded<UndoCounters>,
     checker: checker::BarrierChecker,
 }
@@ -98,37 +105,36 @@ impl Barrier {
         Ok(Self {
             active: AtomicBool::new(false),
             isolation,
-            at_fork: bits(chunks),
-            write_count: SharedTable::new(to_index(chunks))?,
-            dumped_below: AtomicU64::new(0),
-            counters: CachePadded::default(),
+            at_fork: bits::bits(chunks),
+            write_counts: SharedTable::new(to_index(chunks))?,
+            written_below: AtomicU64::new(0),
+            cow_counters: CachePadded::default(),
             undo_counters: CachePadded::default(),
             checker: checker::BarrierChecker::default(),
         })
     }
 
-    /// Announces a change of the `len` bytes at `at`. Whoever changes arena bytes calls this first
-    /// and holds the lock that guards them.
+    /// Announces a change of `len` bytes at `at`. The caller holds the lock that guards the bytes.
     #[inline]
-    pub(crate) fn before_write(&self, arena: &Arena, at: u64, len: u64) {
+    pub(crate) fn before_write(&self, map: &Mapping, at: u64, len: u64) {
         if ON && self.active.load(Ordering::Relaxed) {
-            self.record(arena, at, len);
+            self.record(map, at, len);
         }
     }
 
     #[cold]
     #[inline(never)]
-    fn record(&self, arena: &Arena, at: u64, len: u64) {
+    fn record(&self, map: &Mapping, at: u64, len: u64) {
         if len == 0 {
             return;
         }
-        self.counters.written(len);
+        self.cow_counters.written(len);
         match &self.isolation {
             IsolationState::Cow(cow) => {
-                cow.first_touches(arena, &self.counters, &self.write_count, at, len)
+                cow.first_touches(map, &self.cow_counters, &self.write_counts, at, len);
             }
             IsolationState::Undo(undo) => {
-                let captured = undo.before_write(arena, &self.at_fork, &self.write_count, at, len);
+                let captured = undo.before_write(map, &self.at_fork, &self.write_counts, at, len);
                 if captured.blocks > 0 {
                     self.undo_counters.captured(&captured);
                 }
@@ -136,68 +142,77 @@ impl Barrier {
         }
     }
 
-    /// Starts recording: from now on the arena is one that a child sees.
-    pub fn begin(&self, safepoint: &Safepoint<'_>) {
-        let arena = safepoint.arena();
-        arena.pool.lock().copy_in_use(&self.at_fork);
+    /// Starts recording at a safepoint. `fill_in_use` and `fill_resident` write the sets of chunks
+    /// in use and of chunks with memory.
+    pub(crate) fn begin(
+        &self,
+        map: &Mapping,
+        fill_in_use: impl FnOnce(&[AtomicU64]),
+        fill_resident: impl FnOnce(&[AtomicU64]),
+    ) {
+        fill_in_use(&self.at_fork);
         if let IsolationState::Cow(cow) = &self.isolation {
-            cow.begin(arena);
+            cow.begin(map.kind(), fill_resident);
         }
-        self.counters.begin();
-        self.undo_counters.begin(self.undo_log(), &self.counters);
-        let watched = self.checker.begin(arena, &self.at_fork);
+        self.cow_counters.begin();
+        self.undo_counters.begin(self.undo_log(), &self.cow_counters);
+        let checked = self.checker.begin(map, &self.at_fork);
         if let IsolationState::Undo(undo) = &self.isolation {
-            undo.note_all(watched);
+            undo.note_all(checked);
         }
-        self.dumped_below.store(0, Ordering::Relaxed);
+        self.written_below.store(0, Ordering::Relaxed);
         self.active.store(true, Ordering::Relaxed);
     }
 
-    /// Notes that the child needs its memory no more and is about to give it back.
-    pub fn child_exiting(&self) {
+    /// What a child forked during a recording may use.
+    pub(crate) fn child_view<'a>(&'a self, map: &'a Mapping) -> ChildView<'a> {
+        let records = self.undo_log().map(UndoLog::records);
+        ChildView::new(map, &self.at_fork, &self.write_counts, records)
+    }
+
+    /// The child is about to return its memory: pages may become private.
+    pub(crate) fn child_exiting(&self) {
         if let IsolationState::Cow(cow) = &self.isolation {
             cow.child_exiting();
         }
     }
 
-    /// Stops recording: the child is gone.
-    pub fn end(&self, safepoint: &Safepoint<'_>) {
+    /// Stops recording at a safepoint; `in_use` is the set of chunks in use now.
+    pub(crate) fn end(&self, map: &Mapping, in_use: &[AtomicU64]) {
         self.active.store(false, Ordering::Relaxed);
-        self.checker.end(safepoint.arena(), |at| match &self.isolation {
+        self.checker.end(map, in_use, |at| match &self.isolation {
             IsolationState::Cow(cow) => cow.has_touched(at),
             IsolationState::Undo(undo) => undo.has_captured(at),
         });
     }
 
-    /// Clears what is known of pages, blocks and chunks after [`Self::end`], off the safepoint
+    /// Clears the state of pages, blocks and chunks after [`Self::end`], outside the safepoint
     /// (invariant 2).
-    pub fn reset(&self) {
+    pub(crate) fn reset(&self) {
         match &self.isolation {
             IsolationState::Cow(cow) => cow.reset(),
             IsolationState::Undo(undo) => undo.reset(),
         }
-        for write_count in
-            self.write_count.iter().filter(|write_count| write_count.load(Ordering::Relaxed) != 0)
-        {
-            write_count.store(0, Ordering::Relaxed);
+        for count in self.write_counts.iter().filter(|count| count.load(Ordering::Relaxed) != 0) {
+            count.store(0, Ordering::Relaxed);
         }
-        self.dumped_below.store(0, Ordering::Relaxed);
+        self.written_below.store(0, Ordering::Relaxed);
     }
 
-    /// Notes that a chunk's memory was handed back: what it gets next is not the child's.
+    /// A chunk's memory was returned to the kernel: the memory that it gets next is not the child's.
     pub(crate) fn forget_chunk(&self, chunk: ChunkIndex) {
-        self.checker.forget(chunk);
+        self.checker.forget_chunk(chunk);
         if let IsolationState::Cow(cow) = &self.isolation {
             cow.forget_chunk(chunk);
         }
     }
 
-    /// Whether the memory of a free chunk may go back to the kernel: a child that shares it must
-    /// have its copy. Asked under the pool's lock.
+    /// Whether the memory of a free chunk may be returned to the kernel: a child that shares it must
+    /// have its copy. Called under the pool's lock.
     pub(crate) fn may_decommit(&self, chunk: ChunkIndex) -> bool {
         match &self.isolation {
             IsolationState::Undo(undo) if self.is_active() => {
-                !self.was_used(chunk) || undo.log.is_closed(chunk)
+                !self.was_in_use(chunk) || undo.log.records().is_closed(chunk)
             }
             _ => true,
         }
@@ -208,23 +223,17 @@ impl Barrier {
         self.active.load(Ordering::Relaxed)
     }
 
-    /// The chunks that were in use at the last [`Self::begin`], lowest first. The child walks
-    /// them: no lock, no allocation.
+    /// The chunks in use at the last fork, lowest first.
     pub fn chunks_at_fork(&self) -> impl Iterator<Item = ChunkIndex> {
-        ones(&self.at_fork)
-    }
-
-    /// As [`Self::chunks_at_fork`], from one on.
-    pub fn chunks_at_fork_from(&self, first: ChunkIndex) -> impl Iterator<Item = ChunkIndex> {
-        bits::ones_from(&self.at_fork, first)
+        bits::ones(&self.at_fork)
     }
 
     /// Whether a chunk was in use at the last fork.
-    pub fn was_used(&self, chunk: ChunkIndex) -> bool {
-        get(&self.at_fork, u64::from(chunk.0))
+    pub fn was_in_use(&self, chunk: ChunkIndex) -> bool {
+        bits::get(&self.at_fork, u64::from(chunk.0))
     }
 
-    /// The kernel-cow side, if that is how checkpoints are isolated.
+    /// The `kernel-cow` state, with that isolation.
     pub(crate) fn cow(&self) -> Option<&cow::Cow> {
         match &self.isolation {
             IsolationState::Cow(cow) => Some(cow),
@@ -232,7 +241,7 @@ impl Barrier {
         }
     }
 
-    /// The undo log, if that is how checkpoints are isolated.
+    /// The undo log, with that isolation.
     pub fn undo_log(&self) -> Option<&UndoLog> {
         match &self.isolation {
             IsolationState::Cow(_) => None,
@@ -240,77 +249,72 @@ impl Barrier {
         }
     }
 
-    /// Whether the undo log has had no room for a change: then no image can come of it.
+    /// Whether a capture found the undo log full: the running checkpoint cannot produce an image.
     pub fn has_overflowed(&self) -> bool {
         matches!(&self.isolation, IsolationState::Undo(undo) if undo.is_full())
     }
 
-    /// How much has happened in a chunk since the fork; parent and child see the same.
-    pub fn write_count(&self, chunk: ChunkIndex) -> u32 {
-        self.write_count
-            .get(chunk.0 as usize)
-            .map_or(0, |write_count| write_count.load(Ordering::Relaxed))
-    }
-
-    /// Notes that the child has written all chunks with numbers below this one.
-    pub fn note_dumped(&self, below: u64) {
+    /// The child has written all chunks with numbers below this one (`kernel-cow`).
+    pub fn note_written(&self, below: u64) {
         if self.is_active() {
-            self.dumped_below.store(below, Ordering::Relaxed);
+            self.written_below.store(below, Ordering::Relaxed);
         }
     }
 
-    /// How a chunk stands in the checkpoint that runs.
-    pub(crate) fn state_of(&self, chunk: ChunkIndex) -> ChunkProgress {
-        let at_fork = self.was_used(chunk);
-        let dumped = match &self.isolation {
+    /// A chunk's progress through the running checkpoint.
+    pub(crate) fn progress_of(&self, chunk: ChunkIndex) -> ChunkProgress {
+        let at_fork = self.was_in_use(chunk);
+        let written = match &self.isolation {
             IsolationState::Cow(_) => {
-                u64::from(chunk.0) < self.dumped_below.load(Ordering::Relaxed)
+                u64::from(chunk.0) < self.written_below.load(Ordering::Relaxed)
             }
-            IsolationState::Undo(undo) => undo.log.is_closed(chunk),
+            IsolationState::Undo(undo) => undo.log.records().is_closed(chunk),
         };
-        ChunkProgress {
-            at_fork,
-            dumped: at_fork && dumped,
-            write_count: u64::from(self.write_count(chunk)),
-        }
+        let count = self.write_counts.get(chunk.0 as usize);
+        let write_count = count.map_or(0, |count| u64::from(count.load(Ordering::Relaxed)));
+        ChunkProgress { at_fork, written: at_fork && written, write_count }
     }
 
-    /// What copy-on-write has cost writers in this checkpoint, or else in the last one.
+    /// Cost of copy-on-write in the running checkpoint, or else in the last one.
     pub fn cost(&self) -> CowStats {
-        self.cow().map_or_else(CowStats::default, |cow| self.counters.since_begin(cow.page_shift()))
+        let page_shift = self.cow().map(cow::Cow::page_shift);
+        page_shift.map_or_else(CowStats::default, |shift| self.cow_counters.since_begin(shift))
     }
 
-    /// What copy-on-write has cost writers in all checkpoints.
+    /// Cost of copy-on-write in all checkpoints.
     pub fn total_cost(&self) -> CowStats {
-        self.cow().map_or_else(CowStats::default, |cow| self.counters.total(cow.page_shift()))
+        let page_shift = self.cow().map(cow::Cow::page_shift);
+        page_shift.map_or_else(CowStats::default, |shift| self.cow_counters.total(shift))
     }
 
-    /// How long each fault took, in all checkpoints.
+    /// Durations of all copy-on-write faults.
     pub fn fault_times(&self) -> Distribution {
-        self.counters.times()
+        self.cow_counters.times()
     }
 
-    /// What the undo log has cost writers in this checkpoint, or else in the last one.
+    /// Cost of the undo log in the running checkpoint, or else in the last one.
     pub fn undo_cost(&self) -> UndoStats {
         let log = self.undo_log();
-        log.map_or_else(UndoStats::default, |_| self.undo_counters.since_begin(log, &self.counters))
+        let cost = |_| self.undo_counters.since_begin(log, &self.cow_counters);
+        log.map_or_else(UndoStats::default, cost)
     }
 
-    /// What the undo log has cost writers in all checkpoints.
+    /// Cost of the undo log in all checkpoints.
     pub fn total_undo_cost(&self) -> UndoStats {
         let log = self.undo_log();
-        log.map_or_else(UndoStats::default, |_| self.undo_counters.total(log, &self.counters))
+        let cost = |_| self.undo_counters.total(log, &self.cow_counters);
+        log.map_or_else(UndoStats::default, cost)
     }
 
-    /// How long each change took that had something captured, in all checkpoints.
+    /// Durations of all changes that captured a block.
     pub fn capture_times(&self) -> Distribution {
         self.undo_counters.times()
     }
 
-    /// Lets the checkpoints that begin from now on be watched for changes around the barrier, or
-    /// not; for tests. It takes a copy of the arena at each fork, and has writers announce changes
-    /// of what the child has written already: a checkpoint that is not watched is the usual one.
-    pub fn watch(&self, on: bool) {
-        self.checker.watch(on);
+    /// Turns the checker on or off for checkpoints that begin from now on; for tests. The checker
+    /// copies the arena at each fork and lets writers announce changes of chunks that the child has
+    /// written already.
+    pub fn set_checker(&self, on: bool) {
+        self.checker.set(on);
     }
 }

@@ -10,13 +10,14 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use super::bits;
+use crate::bits;
 use super::blocks::Blocks;
-use super::log::{Refused, UndoLog};
-use crate::Arena;
+use super::log::UndoLog;
+use super::records::NotCaptured;
 use crate::clock;
 use crate::layout::{CHUNK_SIZE, ChunkIndex};
-use crate::memory::backing::UndoOptions;
+use crate::memory::mapping::Mapping;
+use crate::memory::pages::UndoOptions;
 use crate::memory::side_tables::SideTable;
 
 /// What one change has had captured.
@@ -62,7 +63,7 @@ impl Undo {
     /// Captures what is to be captured before the `len` bytes at `at` change.
     pub(super) fn before_write(
         &self,
-        arena: &Arena,
+        map: &Mapping,
         at_fork: &[AtomicU64],
         write_count: &[AtomicU32],
         at: u64,
@@ -75,9 +76,9 @@ impl Undo {
             let chunk = ChunkIndex::of(next);
             let stop = end.min(chunk.start() + CHUNK_SIZE);
             let notes_all = self.notes_all.load(Ordering::Relaxed);
-            if bits::get(at_fork, u64::from(chunk.0)) && (notes_all || !self.log.is_closed(chunk)) {
+            if bits::get(at_fork, u64::from(chunk.0)) && (notes_all || !self.log.records().is_closed(chunk)) {
                 let before = captured.blocks;
-                self.capture_blocks(arena, chunk, next..stop, &mut captured);
+                self.capture_blocks(map, chunk, next..stop, &mut captured);
                 // A chunk has fewer than 2^32 blocks, each captured once.
                 let more = u32::try_from(captured.blocks - before).unwrap_or(u32::MAX);
                 write_count[chunk.0 as usize].fetch_add(more, Ordering::Relaxed);
@@ -90,7 +91,7 @@ impl Undo {
     /// Captures the blocks of one chunk that a range of the arena touches.
     fn capture_blocks(
         &self,
-        arena: &Arena,
+        map: &Mapping,
         chunk: ChunkIndex,
         range: std::ops::Range<u64>,
         captured: &mut Captured,
@@ -107,7 +108,7 @@ impl Undo {
                 continue;
             }
             begun = begun.or_else(|| Some(clock::monotonic_ns()));
-            let from = arena.address(at, block.len).as_ptr();
+            let from = map.address(at, block.len).as_ptr();
             // SAFETY: inside the arena; whoever changes a byte of the block holds the lock that
             // guards all of it (invariant 1).
             match unsafe { self.log.capture(at, from, block.len) } {
@@ -115,9 +116,9 @@ impl Undo {
                     captured.blocks += 1;
                     captured.bytes += block.len;
                 }
-                Err(Refused::Closed) if self.notes_all.load(Ordering::Relaxed) => {}
-                Err(Refused::Closed) => break,
-                Err(Refused::Full) => {
+                Err(NotCaptured::Closed) if self.notes_all.load(Ordering::Relaxed) => {}
+                Err(NotCaptured::Closed) => break,
+                Err(NotCaptured::Full) => {
                     self.full.store(true, Ordering::Release);
                     break;
                 }

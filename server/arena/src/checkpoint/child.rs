@@ -1,15 +1,18 @@
-//! The forked child: it lowers itself, writes the image, and ends.
+//! The forked child: it lowers its priority, writes the image, and ends.
 //!
-//! Invariants that unsafe code leans on:
+//! Invariants that unsafe code cites:
 //! 1. The child has one thread, and memory as it was at the fork. Locks of other threads may be
 //!    held for ever, so only async-signal-safe calls are made: nothing allocates, locks, logs,
-//!    unwinds or drops, and the end is `_exit`.
-//! 2. A signal is handled by default or not at all: a handler of the parent's would write to pipes
+//!    unwinds or drops, and the end is `_exit`. A panic aborts before its message is formatted.
+//! 2. A signal has its default action or is ignored: a handler of the parent would write to pipes
 //!    that parent and child share.
+//! 3. The child names only what it has: a [`ChildView`], not the arena.
 
 #![expect(unsafe_code, reason = "the child of a fork; invariants above")]
 
 use std::os::fd::AsFd;
+use std::sync::Once;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use memmap2::MmapMut;
 use nix::errno::Errno;
@@ -22,12 +25,12 @@ use nix::sys::stat::Mode;
 use nix::unistd::{Pid, getppid, write};
 
 use super::completion_pipe::CompletionPipe;
-use super::quiescent_source::still;
+use super::quiescent_source::QuiescentSource;
 use super::report::{ChildReport, NOT_INHERITED, WriterFailure};
 use super::sys;
 use super::undo_log_source::UndoLogSource;
 use super::writer::Job;
-use crate::Arena;
+use crate::barrier::ChildView;
 
 /// Added to the niceness of the parent.
 const NICER_BY: libc::c_int = 10;
@@ -35,23 +38,42 @@ const NICER_BY: libc::c_int = 10;
 const IO_PRIORITY: libc::c_int = 2 << 13 | 7;
 const IOPRIO_WHO_PROCESS: libc::c_int = 1;
 
+/// Whether this process is the child of a checkpoint's fork.
+static IS_CHILD: AtomicBool = AtomicBool::new(false);
+
+/// Makes every panic in a child abort at once, before a message is formatted or a lock is taken.
+/// To be called before the fork; panics of the parent are handled as before.
+pub(super) fn install_panic_hook() {
+    static INSTALLED: Once = Once::new();
+    INSTALLED.call_once(|| {
+        let previous = std::panic::take_hook();
+        std::panic::set_hook(Box::new(move |info| {
+            if IS_CHILD.load(Ordering::Relaxed) {
+                std::process::abort();
+            }
+            previous(info);
+        }));
+    });
+}
+
 /// All that the child does.
 pub(super) fn run(
     job: &mut Job,
     buffer: &mut MmapMut,
-    arena: &Arena,
+    view: ChildView<'_>,
     report: &ChildReport,
     completion: &CompletionPipe,
     parent: Pid,
 ) -> ! {
+    IS_CHILD.store(true, Ordering::Relaxed);
     set_parent_death_signal(parent);
     reset_signals();
     lower_priority();
-    let written = match (arena.barrier().undo_log(), arena.file()) {
-        (Some(log), Some(file)) => {
-            job.run(&mut UndoLogSource::new(arena.barrier(), log, file, buffer), report)
+    let written = match view.shared_memory() {
+        Some((records, file)) => {
+            job.run(&mut UndoLogSource::new(view, records, file, buffer), report)
         }
-        _ => write_own_copy(job, arena, report),
+        None => write_own_copy(job, view, report),
     };
     let code = match written {
         Ok(()) => 0,
@@ -65,23 +87,26 @@ pub(super) fn run(
 }
 
 /// Writes the child's own copy of a private arena.
-fn write_own_copy(job: &mut Job, arena: &Arena, report: &ChildReport) -> Result<(), WriterFailure> {
-    if let Some(missing) = first_missing(arena) {
+fn write_own_copy(
+    job: &mut Job,
+    view: ChildView<'_>,
+    report: &ChildReport,
+) -> Result<(), WriterFailure> {
+    if let Some(missing) = first_missing(view) {
         return Err(missing);
     }
-    // SAFETY: the child's own copy of the arena, which only it could change.
-    let mut source = unsafe { still(arena) };
+    // SAFETY: the child's own copy of the arena, which only the child could change.
+    let mut source = unsafe { QuiescentSource::new(view) };
     job.run(&mut source, report)
 }
 
-/// A fork sometimes child_exiting private hugetlb pages of 1 GiB out of the child (seen on Linux 6.18): it
-/// would read zeros in their place. Better no image than a wrong one.
-fn first_missing(arena: &Arena) -> Option<WriterFailure> {
-    if !arena.page_kind().is_hugetlb() {
+/// A fork sometimes leaves private hugetlb pages of 1 GiB out of the child (seen on Linux 6.18),
+/// which would read zeros in their place: a failed checkpoint instead of a wrong image.
+fn first_missing(view: ChildView<'_>) -> Option<WriterFailure> {
+    if !view.page_kind().is_hugetlb() {
         return None;
     }
-    let mut chunks = arena.barrier().chunks_at_fork();
-    let missing = chunks.any(|chunk| !sys::is_mapped(arena.chunk_address(chunk)));
+    let missing = view.chunks().any(|chunk| !sys::is_mapped(view.chunk_address(chunk)));
     missing.then_some(NOT_INHERITED)
 }
 
@@ -90,10 +115,10 @@ fn exit(code: libc::c_int) -> ! {
     unsafe { libc::_exit(code) }
 }
 
-/// Dies with the parent. The inherited sockets would otherwise keep its ports busy.
+/// Ends with the parent: the inherited sockets would otherwise keep its ports busy.
 fn set_parent_death_signal(parent: Pid) {
     let _ = prctl::set_pdeathsig(Signal::SIGKILL);
-    // It may have died before.
+    // The parent may have ended before.
     if getppid() != parent {
         exit(1);
     }
@@ -112,7 +137,7 @@ fn reset_signals() {
     let _ = SigSet::empty().thread_set_mask();
 }
 
-/// Yields processor, disk and memory to the parent. Each step is a wish: a save goes on without.
+/// Lowers the priority for processor, disk and memory. Each call may fail: the checkpoint goes on.
 fn lower_priority() {
     let _ = prctl::set_name(c"cowherd-save");
     if !sys::take_short_turns(libc::SCHED_BATCH, NICER_BY) {
@@ -124,13 +149,13 @@ fn lower_priority() {
     }
     // SAFETY: numbers (invariant 1).
     let _ = unsafe { libc::syscall(libc::SYS_ioprio_set, IOPRIO_WHO_PROCESS, 0, IO_PRIORITY) };
-    // One byte, not zero, also refuses a dump through a pipe (core(5)): a dump of the arena would
-    // last longer than the save.
+    // One byte, not zero, also refuses a core file through a pipe (core(5)): one of the arena would
+    // take longer than the checkpoint.
     let _ = setrlimit(Resource::RLIMIT_CORE, 1, 1);
     let _ = set_oom_score();
 }
 
-/// Asks the kernel to kill this process before any other when memory runs out.
+/// Makes this process the out-of-memory killer's first choice.
 fn set_oom_score() -> Result<(), Errno> {
     let path = c"/proc/self/oom_score_adj";
     let file = open(path, OFlag::O_WRONLY | OFlag::O_CLOEXEC, Mode::empty())?;

@@ -1,32 +1,33 @@
-//! Checkpoints: how the bytes of an arena survive. Bytes are copied; what they mean is not known
-//! here.
+//! Checkpoints: images of an arena, written by a forked child or in the foreground, and restored.
+//! Bytes are copied; their meaning is not known here.
 //!
 //! ```text
-//! PreparedCheckpoint::new --> [ safepoint: begin recording, fork ] --> RunningCheckpoint::wait --> image
-//!   file, buffers                     |                        reap, rename,
-//!                                     +--> child: chunks       sync directory
-//!                                            --> temp file
+//! PreparedCheckpoint::new --> [ safepoint: recording, fork ] --> RunningCheckpoint::wait --> image
+//!   file, buffers                        |                         reap, rename,
+//!                                        '--> child: chunks        sync directory
+//!                                               --> temporary file
 //! ```
 //!
-//! | file | what it holds |
+//! | file | content |
 //! |---|---|
-//! | `fork` | preparing a save, the fork, saving in the foreground |
-//! | `child` | what the child does |
-//! | `source`, `still`, `patched` | where the writer's chunks come from |
+//! | `fork` | preparation, the fork, the foreground checkpoint |
+//! | `child` | the child's process: priorities, signals, the image, the end |
+//! | `running` | the parent's side: progress, cancellation, the child's end |
+//! | `publish` | the temporary file and its rename to the image |
+//! | `source`, `quiescent_source`, `undo_log_source` | where the writer's chunks come from |
 //! | `writer` | chunks in, file out |
-//! | `storage` | the seam to the disk |
-//! | `report` | counters that child and parent share |
-//! | `running` | waiting, cancelling, publishing |
-//! | `format` | the file, byte by byte |
+//! | `storage` | the disk, replaceable in tests |
+//! | `report`, `completion_pipe` | counters and a signal from the child to its parent |
+//! | `format` | the image format, byte by byte |
 //! | `image` | reading and checking header, index and footer |
 //! | `restore` | reading chunks into an arena |
-//! | `lock` | one server a directory |
-//! | `errors` | what went wrong, what it means, what to do |
+//! | `lock` | one process for a directory |
+//! | `errors` | errors: what happened, what it means, what to do |
 //! | `sys` | system calls without a safe wrapper |
 //!
-//! 1. A save is a success only after the file is durable, renamed, and its directory synced.
-//! 2. A save that fails child_exiting the old image and removes its temporary file.
-//! 3. Anything read from an image is bounded before it is used.
+//! 1. A checkpoint is a success only after the file is durable, renamed, and its directory synced.
+//! 2. A checkpoint that fails leaves the old image and removes its temporary file.
+//! 3. Every length and offset of an image is bounded before it is used.
 
 mod child;
 mod completion_pipe;
@@ -35,6 +36,7 @@ mod fork;
 mod format;
 mod image;
 mod lock;
+mod publish;
 mod quiescent_source;
 mod report;
 mod restore;

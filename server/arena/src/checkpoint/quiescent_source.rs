@@ -1,7 +1,7 @@
-//! Chunks in memory that stands still.
+//! `QuiescentSource`: chunks of memory that does not change.
 //!
-//! Invariant that unsafe code leans on: the memory behind a [`QuiescentSource`] is a child's own copy of a
-//! private mapping, or every shard is locked for as long as it is used.
+//! Invariant that unsafe code cites: the memory behind a [`QuiescentSource`] is the child's own copy
+//! of a private mapping, or every shard is locked while the source is used.
 
 #![expect(unsafe_code, reason = "reads the arena without its locks; invariant above")]
 
@@ -12,43 +12,38 @@ use nix::errno::Errno;
 use super::report::ChildReport;
 use super::source::ChunkSource;
 use super::writer::fill;
-use crate::layout::index;
-use crate::{Arena, CHUNK_SIZE, ChunkIndex};
+use crate::barrier::ChildView;
+use crate::layout::{CHUNK_SIZE, ChunkIndex, index};
 
-/// The chunks in use at the last fork, lowest first.
-pub(super) struct QuiescentSource<'a, I> {
-    arena: &'a Arena,
-    chunks: I,
-    total: u64,
+/// The chunks in use at the fork, lowest first.
+pub(super) struct QuiescentSource<'a> {
+    view: ChildView<'a>,
+    /// Chunks below this number are written.
+    next: u32,
 }
 
-/// The chunks of an arena.
-///
-/// # Safety
-/// The memory stands still (see the invariant).
-pub(super) unsafe fn still(
-    arena: &Arena,
-) -> QuiescentSource<'_, impl Iterator<Item = ChunkIndex> + use<'_>> {
-    let chunks = arena.barrier().chunks_at_fork();
-    let total = arena.barrier().chunks_at_fork().count() as u64;
-    QuiescentSource { arena, chunks, total }
+impl<'a> QuiescentSource<'a> {
+    /// The chunks of an arena.
+    ///
+    /// # Safety
+    /// The memory does not change (see the invariant).
+    pub(super) const unsafe fn new(view: ChildView<'a>) -> Self {
+        Self { view, next: 0 }
+    }
 }
 
-impl<I: Iterator<Item = ChunkIndex>> ChunkSource for QuiescentSource<'_, I> {
+impl ChunkSource for QuiescentSource<'_> {
     fn total(&self) -> u64 {
-        self.total
+        self.view.chunk_count()
     }
 
     fn next(&mut self) -> Option<ChunkIndex> {
-        self.chunks.next()
+        let chunk = self.view.chunks_from(ChunkIndex(self.next)).next()?;
+        self.next = chunk.0 + 1;
+        Some(chunk)
     }
 
-    fn copy(
-        &mut self,
-        chunk: ChunkIndex,
-        to: &mut [u8],
-        report: &ChildReport,
-    ) -> Result<(), Errno> {
+    fn copy(&mut self, chunk: ChunkIndex, to: &mut [u8], report: &ChildReport) -> Result<(), Errno> {
         let begun = Instant::now();
         fill(to, self.view(chunk, report)?);
         report.read.lap(begun);
@@ -56,8 +51,8 @@ impl<I: Iterator<Item = ChunkIndex>> ChunkSource for QuiescentSource<'_, I> {
     }
 
     fn view(&mut self, chunk: ChunkIndex, _report: &ChildReport) -> Result<&[u8], Errno> {
-        let address = self.arena.chunk_address(chunk);
-        // SAFETY: a chunk of the arena, whose bytes stand still.
+        let address = self.view.chunk_address(chunk);
+        // SAFETY: a chunk of the arena, whose bytes do not change.
         Ok(unsafe { std::slice::from_raw_parts(address, index(CHUNK_SIZE)) })
     }
 }

@@ -1,55 +1,77 @@
-//! A save in the background as its parent sees it: progress, cancelling, the end, publishing.
+//! `RunningCheckpoint`: a background checkpoint as its parent sees it: progress, cancellation, the
+//! end, publication.
 //!
-//! 1. The child is killed with the *thread* that forked it (`PR_SET_PDEATHSIG`, prctl(2)). So a
-//!    [`RunningCheckpoint`] stays on that thread: it is not `Send`, and only its [`CheckpointHandle`] travels.
+//! 1. The kernel kills the child when the *thread* that forked it ends (`PR_SET_PDEATHSIG`,
+//!    prctl(2)). So a [`RunningCheckpoint`] stays on that thread: it is not `Send`; other threads
+//!    get a [`CheckpointHandle`].
 //! 2. A process id is used only while the child is not reaped: reaping and killing exclude each
 //!    other.
-//! 3. Success is told only after rename and sync of the directory. Whatever else happens, the old
-//!    image stays and the temporary file goes.
+//! 3. Success is reported only after the rename and the sync of the directory. In every other case
+//!    the old image stays and the temporary file is removed.
 
-use std::io;
 use std::marker::PhantomData;
-use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use memmap2::MmapMut;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use parking_lot::Mutex;
 
-use super::fork::{ArenaInfo, PreparedCheckpoint, TempFile};
+use super::completion_pipe::CompletionPipe;
+use super::publish::TempFile;
 use super::report::{CheckpointProgress, ChildReport, NOT_INHERITED, WriterFailure, WriterPhase};
-use super::storage::Storage;
 use super::sys::SharedReport;
+use super::writer::Job;
 use super::{CheckpointError, ImageTarget};
-use crate::memory::pages::HugetlbPool;
+use crate::Recording;
+use crate::memory::pages::{Backing, HugetlbPool};
 use crate::stats::WriterTimes;
 
-/// A save that a child is writing. Dropping it kills the child.
-pub struct RunningCheckpoint {
-    prepared: PreparedCheckpoint,
+/// The arena of a checkpoint, for the texts of errors.
+#[derive(Clone, Copy)]
+pub(super) struct ArenaInfo {
+    pub backing: Backing,
+    pub capacity: u64,
+}
+
+/// What the parent keeps of a prepared checkpoint while the child writes.
+pub(super) struct Resources {
+    pub job: Job,
+    pub _buffer: MmapMut,
+    pub report: Arc<SharedReport>,
+    pub temp: TempFile,
+    pub target: ImageTarget,
+    pub completion: CompletionPipe,
+    pub arena: ArenaInfo,
+}
+
+/// A checkpoint whose image a child is writing. Dropping it kills the child and ends the recording.
+pub struct RunningCheckpoint<'a> {
+    resources: Resources,
     handle: CheckpointHandle,
+    recording: Option<Recording<'a>>,
     fork: Duration,
     begun: Instant,
-    /// Keeps it on its thread (invariant 1).
-    _stays: PhantomData<*const ()>,
+    /// Invariant 1.
+    not_send: PhantomData<*const ()>,
 }
 
-/// Whoever looks after a save while its child writes.
-pub trait CheckpointObserver {
-    /// How long a look may be put off.
+/// Callbacks while a child writes.
+pub trait CheckpointObserver<'a> {
+    /// The longest time between two calls of [`Self::poll`].
     fn poll_interval(&self) -> Duration;
-    /// Looks after it; an error if nothing can come of it any more.
+    /// Work that the running checkpoint needs; an error if the checkpoint can only fail.
     fn poll(&mut self) -> Option<CheckpointError>;
-    /// The child is about to give its memory back.
+    /// The child is about to return its memory.
     fn child_exiting(&mut self);
-    /// It shares no memory any more.
-    fn child_exited(&mut self);
+    /// The child has ended: the observer finishes the recording at a safepoint.
+    fn child_exited(&mut self, recording: Recording<'a>);
 }
 
-/// A look at a running save, from any thread.
+/// A running checkpoint for other threads.
 #[derive(Clone)]
 pub struct CheckpointHandle {
     pid: Pid,
@@ -63,20 +85,20 @@ struct ReapState {
     cancelled: bool,
 }
 
-/// What a save was.
+/// Figures of a checkpoint that has ended well.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CheckpointOutcome {
     /// Chunks in the image.
     pub chunks: u64,
-    /// Those of them that are compressed.
+    /// Compressed chunks among them.
     pub lz4_chunks: u64,
     /// Bytes of the image.
     pub image_bytes: u64,
-    /// Bytes of its chunks in memory.
+    /// Bytes of the chunks in memory.
     pub raw_bytes: u64,
-    /// Whether the page cache was left aside.
+    /// Whether the image was written past the page cache.
     pub direct: bool,
-    /// Where the writer's time went. Compression reads chunks where they lie.
+    /// Time that the writer spent on each step. Compression reads chunks where they lie.
     pub steps: WriterTimes,
     /// Time in `fork()`; zero in the foreground.
     pub fork: Duration,
@@ -105,12 +127,12 @@ impl CheckpointHandle {
         self.pid.as_raw()
     }
 
-    /// How far the save is.
+    /// The counters of the child.
     pub fn progress(&self) -> CheckpointProgress {
         self.report.progress()
     }
 
-    /// Whether the child has done its work, well or not, and ends.
+    /// Whether the child has finished its work, well or not, and is ending.
     pub fn is_over(&self) -> bool {
         self.report.phase() == WriterPhase::Done || self.report.failure().is_some()
     }
@@ -124,7 +146,7 @@ impl CheckpointHandle {
         }
     }
 
-    /// Kills the child; returns whether the save now ends as cancelled.
+    /// Kills the child; returns whether the checkpoint now ends as cancelled.
     pub fn cancel(&self) -> bool {
         let mut state = self.state.lock();
         if state.reaped {
@@ -136,7 +158,7 @@ impl CheckpointHandle {
         true
     }
 
-    /// Waits for the child to end, and reaps it; `None` if somebody else did.
+    /// Waits for the end of the child and reaps it; `None` if another part of the process did.
     fn reap(&self) -> (Option<WaitStatus>, bool) {
         let ended =
             retry(|| waitid(Id::Pid(self.pid), WaitPidFlag::WEXITED | WaitPidFlag::WNOWAIT));
@@ -156,12 +178,18 @@ fn retry<T>(mut call: impl FnMut() -> Result<T, Errno>) -> Result<T, Errno> {
     }
 }
 
-impl RunningCheckpoint {
-    pub(super) fn new(prepared: PreparedCheckpoint, pid: Pid, fork: Duration) -> Self {
+impl<'a> RunningCheckpoint<'a> {
+    pub(super) fn new(
+        pid: Pid,
+        fork: Duration,
+        recording: Recording<'a>,
+        resources: Resources,
+    ) -> Self {
         let begun = Instant::now().checked_sub(fork).unwrap_or_else(Instant::now);
-        let report = Arc::clone(&prepared.report);
+        let report = Arc::clone(&resources.report);
         let handle = CheckpointHandle { pid, report, state: Arc::default() };
-        Self { prepared, handle, fork, begun, _stays: PhantomData }
+        let recording = Some(recording);
+        Self { resources, handle, recording, fork, begun, not_send: PhantomData }
     }
 
     /// The child's process id.
@@ -169,27 +197,27 @@ impl RunningCheckpoint {
         self.handle.pid()
     }
 
-    /// How long `fork()` took.
+    /// Time in `fork()`.
     pub const fn fork_duration(&self) -> Duration {
         self.fork
     }
 
-    /// A look at it for other threads.
+    /// A handle for other threads.
     pub fn handle(&self) -> CheckpointHandle {
         self.handle.clone()
     }
 
-    /// Waits for the child and publishes its image, unless `watch` finds it failed.
+    /// Waits for the end of the child and publishes its image, unless `observer` finds that the
+    /// checkpoint has failed.
     ///
     /// # Errors
-    /// There is no new image; the old one is kept and the temporary file is child_exited.
+    /// There is no new image; the old one is kept and the temporary file is removed.
     pub fn wait(
         mut self,
-        observer: &mut impl CheckpointObserver,
+        observer: &mut impl CheckpointObserver<'a>,
     ) -> Result<CheckpointOutcome, CheckpointError> {
-        let pid = self.pid();
         let mut failed = None;
-        while !self.prepared.completion.wait(observer.poll_interval()) {
+        while !self.resources.completion.wait(observer.poll_interval()) {
             failed = failed.or_else(|| observer.poll());
             if failed.is_some() {
                 self.handle.kill();
@@ -197,18 +225,34 @@ impl RunningCheckpoint {
         }
         observer.child_exiting();
         let (status, cancelled) = self.handle.reap();
-        observer.child_exited();
-        let report = &self.handle.report;
+        if let Some(recording) = self.recording.take() {
+            observer.child_exited(recording);
+        }
         if cancelled {
             return Err(CheckpointError::Cancelled);
         }
-        let ArenaInfo { backing, capacity } = self.prepared.arena_info;
+        self.check_end(status, failed, observer)?;
+        let Resources { temp, target, job, report, .. } = &mut self.resources;
+        temp.publish(target, job.out.storage.as_ref())?;
+        Ok(CheckpointOutcome::new(report, self.fork, self.begun.elapsed()))
+    }
+
+    /// Checks that the child has written a complete image.
+    fn check_end(
+        &self,
+        status: Option<WaitStatus>,
+        failed: Option<CheckpointError>,
+        observer: &mut impl CheckpointObserver<'a>,
+    ) -> Result<(), CheckpointError> {
+        let pid = self.pid();
+        let report = &self.handle.report;
+        let ArenaInfo { backing, capacity } = self.resources.arena;
         let kind = backing.kind;
         if let (None, Some(WaitStatus::Signaled(_, signal, _))) = (&failed, status) {
-            // Not by us.
+            // Not by this process.
             return Err(CheckpointError::Killed { pid, signal, backing, capacity });
         }
-        // Whatever the child made of it: what it saw may be wrong.
+        // Whatever the child has written: what it saw may be wrong.
         if let Some(why) = failed.or_else(|| observer.poll()) {
             return Err(why);
         }
@@ -220,50 +264,24 @@ impl RunningCheckpoint {
             return Err(CheckpointError::NotInherited { pid, kind });
         }
         if let Some(WriterFailure { phase, errno }) = report.failure() {
-            return Err(write_error(phase, errno, &self.prepared.temp.path));
+            return Err(self.resources.temp.write_error(phase, errno));
         }
         // Without a status (SIGCHLD is ignored, or another part of the process waits for every
-        // child) the report alone tells.
+        // child) only the report tells the outcome.
         let ended_well = matches!(status, None | Some(WaitStatus::Exited(_, 0)));
         if !ended_well || report.phase() != WriterPhase::Done {
             let what = format!("{status:?} while {:?}", report.phase());
             return Err(CheckpointError::Lost { pid, what });
         }
-        let storage = Arc::clone(&self.prepared.job.out.storage);
-        let PreparedCheckpoint { temp, target, .. } = &mut self.prepared;
-        publish(temp, target, storage.as_ref())?;
-        Ok(CheckpointOutcome::new(&self.prepared.report, self.fork, self.begun.elapsed()))
+        Ok(())
     }
 }
 
-impl Drop for RunningCheckpoint {
+impl Drop for RunningCheckpoint<'_> {
     fn drop(&mut self) {
+        // The recording, if it is still there, ends after this: the child must be gone first.
         if self.handle.cancel() {
             self.handle.reap();
         }
-    }
-}
-
-/// Puts a whole and durable temporary file in the place of the image.
-pub(super) fn publish(
-    temp: &mut TempFile,
-    target: &ImageTarget,
-    storage: &dyn Storage,
-) -> Result<(), CheckpointError> {
-    let image = target.path();
-    if let Err(source) = storage.rename(&temp.path, &image) {
-        return Err(CheckpointError::Rename { from: temp.path.clone(), to: image, source });
-    }
-    temp.published = true;
-    storage.sync_dir(&target.dir).map_err(|source| CheckpointError::SyncDirectory { image, source })
-}
-
-/// The error of a writer that stopped in `phase`.
-pub(super) fn write_error(phase: WriterPhase, errno: i32, path: &Path) -> CheckpointError {
-    let action = if phase == WriterPhase::Syncing { "sync" } else { "write to" };
-    CheckpointError::Write {
-        action,
-        path: path.to_owned(),
-        source: io::Error::from_raw_os_error(errno),
     }
 }

@@ -1,16 +1,16 @@
-//! Where the writer's chunks come from: the isolation decides what lies behind it.
+//! `ChunkSource`: where the image writer's chunks come from.
 //!
-//! | source | for | memory |
+//! | source | isolation | memory |
 //! |---|---|---|
-//! | [`QuiescentSource`](super::quiescent_source::QuiescentSource) | `kernel-cow` | stands still |
-//! | [`UndoLogSource`](super::undo_log_source::UndoLogSource) | `undo-log` | changes; put right in a copy |
+//! | [`QuiescentSource`](super::quiescent_source::QuiescentSource) | `kernel-cow` | does not change |
+//! | [`UndoLogSource`](super::undo_log_source::UndoLogSource) | `undo-log` | changes; a copy is patched from the undo log |
 
 use nix::errno::Errno;
 
 use super::report::ChildReport;
-use crate::ChunkIndex;
+use crate::layout::ChunkIndex;
 
-/// The chunks of one instant, each once, in an order of the source's own.
+/// The chunks of one instant, each once, in an order that the source chooses.
 pub(super) trait ChunkSource {
     /// Chunks in all.
     fn total(&self) -> u64;
@@ -22,8 +22,7 @@ pub(super) trait ChunkSource {
     ///
     /// # Errors
     /// The kernel could not read them.
-    fn copy(&mut self, chunk: ChunkIndex, to: &mut [u8], report: &ChildReport)
-    -> Result<(), Errno>;
+    fn copy(&mut self, chunk: ChunkIndex, to: &mut [u8], report: &ChildReport) -> Result<(), Errno>;
 
     /// The bytes that the chunk had at that instant.
     ///

@@ -13,6 +13,7 @@ use std::time::Duration;
 use tempfile::TempDir;
 
 use super::*;
+use crate::Recording;
 use crate::{
     Arena, Backing, CHUNK_SIZE, ChunkIndex, Held, PageKind, ReservedArena, ShardIndex, ShardSet,
     layout::ChunkState,
@@ -106,15 +107,22 @@ fn digest(arena: &Arena) -> Vec<(u32, u64)> {
     digest_of(arena, &mut arena.lock(ShardSet::ALL))
 }
 
-/// The same, for whoever has locked the arena.
+/// The bytes of a chunk of an arena that does not change.
+#[expect(unsafe_code, reason = "reads a chunk as a whole")]
+fn chunk_bytes(arena: &Arena, chunk: ChunkIndex) -> &[u8] {
+    let address = arena.store.address(chunk.start(), CHUNK_SIZE);
+    // SAFETY: a chunk in use, whose shards the caller has locked.
+    unsafe { std::slice::from_raw_parts(address.as_ptr(), CHUNK_SIZE as usize) }
+}
+
+/// The same, with all locks held.
 fn digest_of(arena: &Arena, held: &mut Held<'_>) -> Vec<(u32, u64)> {
-    let mem = held.mem(ShardIndex::of_hash(0));
+    assert!(held.safepoint().is_some());
     let chunks = (arena.capacity() / CHUNK_SIZE) as u32;
     (0..chunks)
         .filter(|chunk| arena.chunk_state(ChunkIndex(*chunk)) != ChunkState::Free)
         .map(|chunk| {
-            let bytes = mem.bytes(ChunkIndex(chunk).start(), CHUNK_SIZE);
-            (chunk, xxhash_rust::xxh3::xxh3_64(bytes))
+            (chunk, xxhash_rust::xxh3::xxh3_64(chunk_bytes(arena, ChunkIndex(chunk))))
         })
         .collect()
 }
@@ -132,15 +140,18 @@ fn names(dir: &Path) -> Vec<String> {
     names
 }
 
-fn fork(prepared: PreparedCheckpoint, arena: &Arena) -> Result<RunningCheckpoint, CheckpointError> {
+fn fork<'a>(
+    prepared: PreparedCheckpoint<'a>,
+    arena: &'a Arena,
+) -> Result<RunningCheckpoint<'a>, CheckpointError> {
     let mut held = arena.lock(ShardSet::ALL);
     prepared.fork(&held.safepoint().unwrap())
 }
 
-/// Looks after a save as the engine does.
-struct Attendant<'a>(&'a Arena);
+/// Observes a checkpoint as a server does.
+struct Observer<'a>(&'a Arena);
 
-impl CheckpointObserver for Attendant<'_> {
+impl<'a> CheckpointObserver<'a> for Observer<'a> {
     fn poll_interval(&self) -> Duration {
         Duration::from_millis(1)
     }
@@ -157,28 +168,23 @@ impl CheckpointObserver for Attendant<'_> {
         self.0.barrier().child_exiting();
     }
 
-    fn child_exited(&mut self) {
-        end(self.0);
+    fn child_exited(&mut self, recording: Recording<'a>) {
+        let mut held = self.0.lock(ShardSet::ALL);
+        let finished = recording.finish(&held.safepoint().unwrap());
+        drop(held);
+        drop(finished);
     }
 }
 
-/// Ends the recording, as the engine does once the child is child_exited.
-fn end(arena: &Arena) {
-    let mut held = arena.lock(ShardSet::ALL);
-    arena.barrier().end(&held.safepoint().unwrap());
-    drop(held);
-    arena.barrier().reset();
-}
-
 fn save_by_fork(
-    prepared: PreparedCheckpoint,
+    prepared: PreparedCheckpoint<'_>,
     arena: &Arena,
 ) -> Result<CheckpointOutcome, CheckpointError> {
-    fork(prepared, arena)?.wait(&mut Attendant(arena))
+    fork(prepared, arena)?.wait(&mut Observer(arena))
 }
 
 fn save_here(
-    prepared: PreparedCheckpoint,
+    prepared: PreparedCheckpoint<'_>,
     arena: &Arena,
 ) -> Result<CheckpointOutcome, CheckpointError> {
     let mut held = arena.lock(ShardSet::ALL);

@@ -1,9 +1,9 @@
-//! Chunks of memory that the parent goes on changing: each is copied, and then put right from the
-//! undo log.
+//! `UndoLogSource`: chunks of memory that the parent goes on changing. Each chunk is copied, and the
+//! copy is patched from the undo log.
 //!
-//! The copy is read through the arena's file, not through its mapping. The kernel then does the
-//! reading of bytes that another process may be writing; a page that was never touched reads as
-//! zeros without being committed; and the child's page tables need not be filled.
+//! The copy is read through the arena's file, not through its mapping: the kernel reads the bytes
+//! that another process may be writing, a page that was never touched reads as zeros without being
+//! committed, and the child's page tables need not be filled.
 //!
 //! Nothing here allocates, locks, logs or panics: it runs in the child of a fork.
 
@@ -16,62 +16,59 @@ use nix::errno::Errno;
 
 use super::report::ChildReport;
 use super::source::ChunkSource;
-use crate::barrier::Barrier;
-use crate::{ChunkIndex, UndoLog};
+use crate::barrier::{ChildView, Records};
+use crate::layout::ChunkIndex;
 
-/// The chunks in use at the fork, each as it was then.
+/// The chunks in use at the fork, each as it was at that instant.
 pub(super) struct UndoLogSource<'a> {
-    barrier: &'a Barrier,
-    log: &'a UndoLog,
+    view: ChildView<'a>,
+    records: &'a Records,
     file: &'a File,
     buffer: &'a mut MmapMut,
-    total: u64,
-    /// Chunks below this one are written.
+    /// Chunks below this number are written.
     next: u32,
-    hot: Hottest,
+    most_written: MostWritten,
 }
 
 impl<'a> UndoLogSource<'a> {
     /// The chunks of an arena; `buffer` has room for one.
-    pub(super) fn new(
-        barrier: &'a Barrier,
-        log: &'a UndoLog,
+    pub(super) const fn new(
+        view: ChildView<'a>,
+        records: &'a Records,
         file: &'a File,
         buffer: &'a mut MmapMut,
     ) -> Self {
-        let total = barrier.chunks_at_fork().count() as u64;
-        Self { barrier, log, file, buffer, total, next: 0, hot: Hottest::NONE }
+        Self { view, records, file, buffer, next: 0, most_written: MostWritten::NONE }
     }
 
-    /// One of the chunks that were changed most, of those that are still to be written.
-    fn hottest(&mut self) -> Option<ChunkIndex> {
-        if let Some(chunk) = self.hot.take() {
+    /// One of the chunks with the most captures, of those that are not written yet.
+    fn next_most_written(&mut self) -> Option<ChunkIndex> {
+        if let Some(chunk) = self.most_written.pop() {
             return Some(chunk);
         }
-        for chunk in self.barrier.chunks_at_fork().filter(|chunk| !self.log.is_closed(*chunk)) {
-            self.hot.offer(self.barrier.write_count(chunk), chunk);
+        for chunk in self.view.chunks().filter(|chunk| !self.records.is_closed(*chunk)) {
+            self.most_written.offer(self.view.write_count(chunk), chunk);
         }
-        self.hot.take()
+        self.most_written.pop()
     }
 
-    fn lowest(&mut self) -> Option<ChunkIndex> {
-        let from = ChunkIndex(self.next);
-        let mut rest = self.barrier.chunks_at_fork_from(from);
-        let chunk = rest.find(|chunk| !self.log.is_closed(*chunk))?;
+    fn next_lowest(&mut self) -> Option<ChunkIndex> {
+        let mut rest = self.view.chunks_from(ChunkIndex(self.next));
+        let chunk = rest.find(|chunk| !self.records.is_closed(*chunk))?;
         self.next = chunk.0;
         Some(chunk)
     }
 }
 
-/// A few chunks with the most write_count of all that were offered, so that one look at all of them serves
-/// several times.
-struct Hottest {
-    /// The coolest first.
+/// The chunks with the highest write counts of all that were offered: one pass over the chunks
+/// serves several calls.
+struct MostWritten {
+    /// The lowest count first.
     found: [(u32, ChunkIndex); 16],
     len: usize,
 }
 
-impl Hottest {
+impl MostWritten {
     const NONE: Self = Self { found: [(0, ChunkIndex(0)); 16], len: 0 };
 
     fn clear(&mut self) {
@@ -80,7 +77,7 @@ impl Hottest {
 
     fn offer(&mut self, write_count: u32, chunk: ChunkIndex) {
         let mut offered = (write_count, chunk);
-        // From the hottest down: what is hotter than a place's chunk takes the place.
+        // From the highest down: a higher count takes the place of a lower one.
         for place in self.found[..self.len].iter_mut().rev() {
             if offered.0 > place.0 {
                 std::mem::swap(&mut offered, place);
@@ -93,8 +90,8 @@ impl Hottest {
         }
     }
 
-    /// The hottest of them.
-    fn take(&mut self) -> Option<ChunkIndex> {
+    /// Removes the chunk with the highest count.
+    fn pop(&mut self) -> Option<ChunkIndex> {
         self.len = self.len.checked_sub(1)?;
         self.found.get(self.len).map(|(_, chunk)| *chunk)
     }
@@ -102,15 +99,15 @@ impl Hottest {
 
 impl ChunkSource for UndoLogSource<'_> {
     fn total(&self) -> u64 {
-        self.total
+        self.view.chunk_count()
     }
 
     fn next(&mut self) -> Option<ChunkIndex> {
-        if self.log.above_half() {
-            return self.hottest();
+        if self.records.above_half() {
+            return self.next_most_written();
         }
-        self.hot.clear();
-        self.lowest()
+        self.most_written.clear();
+        self.next_lowest()
     }
 
     fn copy(
@@ -119,18 +116,18 @@ impl ChunkSource for UndoLogSource<'_> {
         to: &mut [u8],
         report: &ChildReport,
     ) -> Result<(), Errno> {
-        copy(self.file, self.log, chunk, to, report)
+        copy(self.file, self.records, chunk, to, report)
     }
 
     fn view(&mut self, chunk: ChunkIndex, report: &ChildReport) -> Result<&[u8], Errno> {
-        copy(self.file, self.log, chunk, self.buffer, report)?;
+        copy(self.file, self.records, chunk, self.buffer, report)?;
         Ok(self.buffer)
     }
 }
 
 fn copy(
     file: &File,
-    log: &UndoLog,
+    records: &Records,
     chunk: ChunkIndex,
     to: &mut [u8],
     report: &ChildReport,
@@ -138,7 +135,7 @@ fn copy(
     let begun = Instant::now();
     read(file, to, chunk.start())?;
     let begun = report.read.lap(begun);
-    report.patched.add(log.restore(chunk, to));
+    report.patched.add(records.restore(chunk, to));
     report.patch.lap(begun);
     Ok(())
 }
@@ -163,16 +160,16 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_hottest_of_many_come_hottest_first() {
+    fn chunks_come_by_descending_write_count() {
         for many in [0_u32, 1, 15, 16, 17, 100] {
-            let mut hot = Hottest::NONE;
+            let mut most = MostWritten::NONE;
             for i in 0..many {
-                hot.offer(i * 37 % 101, ChunkIndex(i));
+                most.offer(i * 37 % 101, ChunkIndex(i));
             }
             let mut wanted: Vec<u32> = (0..many).collect();
             wanted.sort_by_key(|i| std::cmp::Reverse(i * 37 % 101));
             wanted.truncate(16);
-            let taken: Vec<u32> = std::iter::from_fn(|| hot.take()).map(|chunk| chunk.0).collect();
+            let taken: Vec<u32> = std::iter::from_fn(|| most.pop()).map(|chunk| chunk.0).collect();
             assert_eq!(taken, wanted, "of {many}");
         }
     }

@@ -9,8 +9,9 @@
 //! Invariants that unsafe code in the arena leans on:
 //! 1. `base` is valid for reads and writes of `len` bytes for as long as the mapping lives, is
 //!    aligned to 2 MiB, and never moves.
-//! 2. Nobody else knows the address: every access goes through the arena.
-//! 3. Nobody else has the file but the children of this process, who only read it.
+//! 2. The address is private to this crate: every access goes through the backing store.
+//! 3. Only this process and its children have the file; its size is sealed, and the children only
+//!    read it.
 
 use std::ffi::CStr;
 use std::fs::File;
@@ -19,13 +20,14 @@ use std::num::NonZeroUsize;
 use std::ptr::NonNull;
 
 use memmap2::{Advice, MmapMut, MmapOptions, UncheckedAdvice};
+use nix::fcntl::{FcntlArg, SealFlag, fcntl};
 use nix::libc;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::mman::{MapFlags, ProtFlags, mmap};
 
 use crate::layout::{CHUNK_SIZE, index};
-use crate::memory::backing::{Backing, Isolation};
-use crate::memory::pages::{self, HugetlbPool, PageKind, PagesError};
+use crate::memory::pages::{self, Backing, HugetlbPool, Isolation, PageKind, PagesError};
+use crate::memory::prefetch::prefetch_line;
 
 const MEMFD_NAME: &CStr = c"cowherd-arena";
 
@@ -95,8 +97,33 @@ impl Mapping {
     }
 
     /// Address of the first byte.
-    pub const fn base(&self) -> NonNull<u8> {
+    pub(crate) const fn base(&self) -> NonNull<u8> {
         self.base
+    }
+
+    /// Address of `len` bytes at `at`.
+    ///
+    /// # Panics
+    /// They are outside the mapping.
+    #[inline]
+    pub(crate) fn address(&self, at: u64, len: u64) -> NonNull<u8> {
+        match at.checked_add(len) {
+            Some(end) if end <= self.len => {}
+            _ => outside(at, len, self.len),
+        }
+        // SAFETY: `at` is inside the mapping, as just checked (invariant 1).
+        unsafe { self.base.add(index(at)) }
+    }
+
+    /// Asks the processor to fetch the cache line at `at`; offsets outside do nothing.
+    #[inline]
+    pub(crate) fn prefetch(&self, at: u64) {
+        if at >= self.len {
+            return;
+        }
+        // SAFETY: inside the mapping, as just checked.
+        let address = unsafe { self.base.add(index(at)) };
+        prefetch_line(address.as_ptr());
     }
 
     /// Bytes.
@@ -121,7 +148,7 @@ impl Mapping {
 
     /// The file that a shared mapping is of, for a child to read: what is missing reads as zeros
     /// and takes no memory.
-    pub const fn file(&self) -> Option<&File> {
+    pub(crate) const fn file(&self) -> Option<&File> {
         self.file.as_ref()
     }
 
@@ -181,6 +208,12 @@ impl Mapping {
     }
 }
 
+#[cold]
+#[inline(never)]
+fn outside(at: u64, len: u64, capacity: u64) -> ! {
+    panic!("arena: {len} bytes at {at:#x} are outside its {capacity} bytes")
+}
+
 /// Private memory of `len` bytes, and how far into it the first multiple of `align` is.
 fn reservation(len: usize, align: usize) -> io::Result<(MmapMut, usize)> {
     let map = MmapOptions::new().len(len + align).no_reserve_swap().map_anon()?;
@@ -210,11 +243,17 @@ fn memfd(kind: PageKind, capacity: u64) -> Result<File, PagesError> {
         PageKind::Huge2Mb => MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_2MB,
         PageKind::Huge1Gb => MFdFlags::MFD_HUGETLB | MFdFlags::MFD_HUGE_1GB,
     };
-    let fd = memfd_create(MEMFD_NAME, MFdFlags::MFD_CLOEXEC | pages)
-        .map_err(|errno| refused(errno.into()))?;
+    let flags = MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING | pages;
+    let fd = memfd_create(MEMFD_NAME, flags).map_err(|errno| refused(errno.into()))?;
     let file = File::from(fd);
     match file.set_len(capacity) {
-        Ok(()) => Ok(file),
+        Ok(()) => {
+            // A file that shrank would turn loads and stores into SIGBUS. Handing memory back
+            // punches holes, which these seals allow.
+            let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+            fcntl(&file, FcntlArg::F_ADD_SEALS(seals)).map_err(|errno| refused(errno.into()))?;
+            Ok(file)
+        }
         Err(error) if error.raw_os_error() == Some(libc::EFBIG) => {
             Err(PagesError::FileTooLarge { capacity })
         }

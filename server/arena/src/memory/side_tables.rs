@@ -74,7 +74,7 @@ impl<W: Word> SideTable<W> {
     #[inline]
     pub fn prefetch(&self, index: usize) {
         if let Some(word) = self.get(index) {
-            crate::memory::access::prefetch_line(std::ptr::from_ref(word).cast());
+            crate::memory::prefetch::prefetch_line(std::ptr::from_ref(word).cast());
         }
     }
 

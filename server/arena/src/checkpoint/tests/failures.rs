@@ -184,8 +184,7 @@ fn a_killed_child_is_told_and_the_old_image_stays() {
         let running =
             fork(PreparedCheckpoint::new(&target, &ENDLESS, &arena).unwrap(), &arena).unwrap();
         kill(Pid::from_raw(running.pid()), signal).unwrap();
-        let error = running.wait(&mut Attendant(&arena)).unwrap_err();
-        end(&arena);
+        let error = running.wait(&mut Observer(&arena)).unwrap_err();
         assert!(
             matches!(error, CheckpointError::Killed { signal: s, .. } if s == signal),
             "{error}"
@@ -239,8 +238,7 @@ fn a_hugetlb_pool_that_really_runs_dry_kills_the_child() {
     let prepared = PreparedCheckpoint::new(&target(&dir), &options, &arena).unwrap();
     let running = fork(prepared, &arena).unwrap();
     write(2);
-    let error = running.wait(&mut Attendant(&arena)).unwrap_err();
-    end(&arena);
+    let error = running.wait(&mut Observer(&arena)).unwrap_err();
     let text = error.to_string();
     println!("{text}");
     assert!(matches!(error, CheckpointError::Killed { .. }), "{text}");
@@ -260,8 +258,7 @@ fn a_save_can_be_cancelled_from_any_thread() {
         let handle = handle.clone();
         move || handle.cancel()
     });
-    assert!(matches!(running.wait(&mut Attendant(&arena)), Err(CheckpointError::Cancelled)));
-    end(&arena);
+    assert!(matches!(running.wait(&mut Observer(&arena)), Err(CheckpointError::Cancelled)));
     assert!(canceller.join().unwrap());
     assert!(!handle.cancel(), "it is over");
     assert!(names(dir.path()).is_empty());
@@ -275,7 +272,7 @@ fn dropping_a_save_ends_its_child() {
         fork(PreparedCheckpoint::new(&target(&dir), &ENDLESS, &arena).unwrap(), &arena).unwrap();
     let handle = running.handle();
     drop(running);
-    end(&arena);
+    assert!(!arena.barrier().is_active(), "the recording has ended");
     assert!(!handle.cancel(), "reaped");
     assert!(names(dir.path()).is_empty());
 }
@@ -306,7 +303,6 @@ fn a_child_dies_with_the_thread_that_forked_it() {
         matches!(status, nix::sys::wait::WaitStatus::Signaled(_, Signal::SIGKILL, _)),
         "{status:?}"
     );
-    end(&arena);
 }
 
 #[test]
@@ -329,7 +325,7 @@ fn a_child_yields_to_its_parent() {
     assert_eq!(fields[41 - 3], "3", "{stat}");
     assert!(proc("status").lines().any(|line| line == "SigBlk:\t0000000000000000"));
     drop(running);
-    end(&arena);
+    assert!(!arena.barrier().is_active(), "the recording has ended");
 }
 
 #[test]
@@ -346,7 +342,7 @@ fn a_second_save_is_refused_while_one_runs() {
     assert!(arena.barrier().is_active(), "the first is still recorded");
     assert_eq!(names(dir.path()).len(), 1, "its file is left alone");
     drop(running);
-    end(&arena);
+    assert!(!arena.barrier().is_active(), "the recording has ended");
 }
 
 #[test]
@@ -373,8 +369,7 @@ fn a_directory_that_vanishes_during_the_save_is_told() {
     let running =
         fork(PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
     fs::remove_dir_all(&target.dir).unwrap();
-    let error = running.wait(&mut Attendant(&arena)).unwrap_err();
-    end(&arena);
+    let error = running.wait(&mut Observer(&arena)).unwrap_err();
     assert!(matches!(error, CheckpointError::Rename { .. }), "{error}");
     assert!(error.to_string().contains("The directory is child_exited"), "{error}");
 }

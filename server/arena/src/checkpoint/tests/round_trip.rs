@@ -79,7 +79,7 @@ fn an_image_holds_the_instant_of_the_fork() {
         let mut held = arena.lock(ShardSet::ALL);
         held.mem(ShardIndex::of_hash(0)).bytes_mut(chunk * CHUNK_SIZE, CHUNK_SIZE).fill(1);
     }
-    let outcome = running.wait(&mut Attendant(&arena)).unwrap();
+    let outcome = running.wait(&mut Observer(&arena)).unwrap();
     let progress = handle.progress();
     assert_eq!(progress.phase, WriterPhase::Done);
     assert_eq!(progress.chunks_done, progress.chunks_total);

@@ -121,7 +121,7 @@ impl World {
             }
             running.handle().cancel();
         }
-        match running.wait(&mut Attendant(&self.arena)) {
+        match running.wait(&mut Observer(&self.arena)) {
             Ok(_) => {
                 let again = restored(&target.path(), &self.arena);
                 assert!(digest(&again) == before, "the image is not that of the fork");
@@ -161,7 +161,7 @@ fn saves_are_exact(kind: PageKind, rounds: u64) {
             let _stop = Stop(&world.stop);
             let mut random = Random(block);
             for round in 0..rounds {
-                world.arena.barrier().watch(round % 2 == 1);
+                world.arena.barrier().set_checker(round % 2 == 1);
                 world.round(&mut random, &target);
             }
         });

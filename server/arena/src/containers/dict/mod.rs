@@ -40,7 +40,7 @@ mod tests;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use crate::{Mem, Offset, OutOfMemory};
+use crate::{Mem, Offset, OutOfMemory, RacyView};
 
 pub use check::{Checked, check};
 pub use scan::Cursor;
@@ -258,41 +258,42 @@ impl Dict {
         true
     }
 
-    /// The place of the bucket that an item with this hash would be in, from unlocked hints: for a
-    /// prefetch. `None` if there is nothing to fetch.
+    /// The segment that an item with this hash would be in, from unlocked hints: for a prefetch.
+    /// `None` if there is nothing to fetch.
     #[inline]
-    pub fn hint(self, arena: &crate::Arena, hash: u64) -> Option<u64> {
-        let directory = arena.load_racy(self.root.raw())?;
-        let depth = arena.load_racy(self.root.raw() + 16)? & 0x3f;
+    pub fn racy_segment(self, view: &RacyView<'_>, hash: u64) -> Option<u64> {
+        let directory = view.load_racy(self.root.raw())?;
+        let depth = view.load_racy(self.root.raw() + 16)? & 0x3f;
         if directory == 0 {
             return None;
         }
         let segment = if depth == 0 {
             directory
         } else {
-            arena.load_racy(directory.checked_add(prefix(hash, u32::try_from(depth).ok()?) * 8)?)?
+            view.load_racy(directory.checked_add(prefix(hash, u32::try_from(depth).ok()?) * 8)?)?
         };
         Some(segment)
     }
 
-    /// Number of items, read without a lock: exact when nobody writes.
-    pub fn hint_len(self, arena: &crate::Arena) -> u64 {
-        arena.load_racy(self.root.raw() + 8).unwrap_or(0)
+    /// Number of items of a dictionary whose root stands in a shard's root, read without a lock:
+    /// exact while no thread writes.
+    pub fn racy_len(self, arena: &crate::Arena) -> u64 {
+        arena.load_root_racy(self.root.raw() + 8).unwrap_or(0)
     }
 
-    /// As [`Self::hint`], from the segment on: the place of the home bucket.
+    /// The home bucket of a hash in a segment from [`Self::racy_segment`].
     #[inline]
-    pub fn hint_bucket(arena: &crate::Arena, segment: u64, hash: u64) -> Option<u64> {
-        let buckets = arena.load_racy(segment)? & 0xffff;
+    pub fn racy_bucket(view: &RacyView<'_>, segment: u64, hash: u64) -> Option<u64> {
+        let buckets = view.load_racy(segment)? & 0xffff;
         Some(segment + ((tag_of(hash) * buckets) >> 16) * 64)
     }
 
-    /// As [`Self::hint`], from the bucket on: the place of the item that is probably looked for.
+    /// The item with the tag of a hash in a bucket from [`Self::racy_bucket`].
     #[inline]
-    pub fn hint_item(arena: &crate::Arena, bucket: u64, hash: u64) -> Option<u64> {
+    pub fn racy_item(view: &RacyView<'_>, bucket: u64, hash: u64) -> Option<u64> {
         let tag = tag_of(hash);
         (0..SLOTS).find_map(|i| {
-            let word = arena.load_racy(bucket + i * 8)?;
+            let word = view.load_racy(bucket + i * 8)?;
             (word >> OFFSET_BITS == tag && word & OFFSET_MASK > 64).then_some(word & OFFSET_MASK)
         })
     }

@@ -8,8 +8,8 @@
 
 use std::io;
 
-use crate::Arena;
-use crate::barrier::{get, ones};
+use super::Arena;
+use crate::bits::{get, ones};
 use crate::layout::{CHUNK_SIZE, ChunkIndex};
 use crate::memory::pagemap::Pagemap;
 use crate::memory::pages::{self, PageKind};
@@ -20,7 +20,7 @@ pub struct ChunkSet(Vec<u64>);
 
 impl ChunkSet {
     fn of(arena: &Arena) -> Self {
-        Self(vec![0; arena.in_use.len()])
+        Self(vec![0; arena.store.in_use.len()])
     }
 
     fn add(&mut self, chunk: ChunkIndex) {
@@ -96,17 +96,17 @@ impl Arena {
         child: i32,
         mut goes_on: impl FnMut() -> bool,
     ) -> Option<ChunkSet> {
-        let Some(cow) = self.barrier.cow() else {
+        let Some(cow) = self.store.barrier.cow() else {
             // The child shares all of it, and nobody copies or splits anything.
             return self.scan_pages(goes_on).map(|report| report.huge);
         };
         let mut huge = ChunkSet::of(self);
         if self.page_kind().is_hugetlb() {
-            self.barrier.chunks_at_fork().for_each(|chunk| huge.add(chunk));
+            self.store.barrier.chunks_at_fork().for_each(|chunk| huge.add(chunk));
             return Some(huge);
         }
         let pagemap = Pagemap::of(child).ok()?;
-        let base = self.map.base().as_ptr() as u64;
+        let base = self.store.map.base().as_ptr() as u64;
         let mut complete = true;
         for (first, end) in runs(cow.shared_chunks()) {
             let mut next = first;
@@ -117,7 +117,7 @@ impl Arena {
                     let (from, to) = (pages.start - base, pages.end - base);
                     cow.note_resident(from, to);
                     if pages.huge {
-                        let used = chunks_within(from, to).filter(|c| self.barrier.was_used(*c));
+                        let used = chunks_within(from, to).filter(|c| self.store.barrier.was_in_use(*c));
                         used.for_each(|chunk| huge.add(chunk));
                     }
                 },
@@ -147,15 +147,15 @@ impl Arena {
         match self.page_kind() {
             PageKind::Small => return Some(report),
             PageKind::Huge2Mb | PageKind::Huge1Gb => {
-                ones(&self.in_use).for_each(|chunk| report.huge.add(chunk));
+                ones(&self.store.in_use).for_each(|chunk| report.huge.add(chunk));
                 return Some(report);
             }
             PageKind::Thp => {}
         }
         let pagemap = Pagemap::own().ok()?;
-        let base = self.map.base().as_ptr() as u64;
+        let base = self.store.map.base().as_ptr() as u64;
         let mut complete = true;
-        for (first, end) in runs(ones(&self.in_use)) {
+        for (first, end) in runs(ones(&self.store.in_use)) {
             let mut small = SmallPages::default();
             let note = |pages: crate::memory::pagemap::Resident| {
                 let (from, to) = (pages.start - base, pages.end - base);
@@ -181,7 +181,7 @@ impl Arena {
     /// Bytes of the arena that lie on huge pages, from smaps, for kernels for which [`Self::scan_pages`]
     /// tells nothing. The kernel walks the whole arena in one go: not for a hot path.
     pub fn huge_bytes_of_old_kernels(&self) -> Option<u64> {
-        pages::huge_bytes(self.map.base().as_ptr() as usize, self.map.len())
+        pages::huge_bytes(self.store.map.base().as_ptr() as usize, self.store.map.len())
     }
 
     /// Of the chunks that lay on huge pages at the last fork, how many do no more though they have
@@ -189,8 +189,8 @@ impl Arena {
     pub fn split_since(&self, before: &ChunkSet, after: &ChunkSet) -> u64 {
         let lost = before.chunks().filter(|chunk| !after.has(*chunk));
         let kept = |chunk: &ChunkIndex| {
-            let kept = self.barrier.cow().is_none_or(|cow| cow.shares(*chunk));
-            kept && get(&self.in_use, u64::from(chunk.0))
+            let kept = self.store.barrier.cow().is_none_or(|cow| cow.shares(*chunk));
+            kept && get(&self.store.in_use, u64::from(chunk.0))
         };
         lost.filter(kept).count() as u64
     }
@@ -203,10 +203,10 @@ impl Arena {
     /// `MADV_COLLAPSE` (`EINVAL`, before Linux 6.1).
     pub fn collapse(&self, chunk: ChunkIndex) -> io::Result<bool> {
         let _aside = self.trimming.lock();
-        if !get(&self.in_use, u64::from(chunk.0)) {
+        if !get(&self.store.in_use, u64::from(chunk.0)) {
             return Ok(false);
         }
-        self.map.collapse(chunk.start(), CHUNK_SIZE).map(|()| true)
+        self.store.map.collapse(chunk.start(), CHUNK_SIZE).map(|()| true)
     }
 }
 

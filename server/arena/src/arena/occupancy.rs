@@ -3,8 +3,8 @@
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::Arena;
-use crate::barrier::{get, set};
+use super::Arena;
+use crate::bits;
 use crate::layout::{CHUNK_SIZE, ChunkIndex};
 
 /// A picture of the arena: one cell for each run of so many chunks.
@@ -20,7 +20,7 @@ pub struct OccupancyMap {
 ///
 /// ```text
 ///   bit  0      1           2         4..=7
-///        used   at fork     dumped    heat: 0, or 1 + log2 of the copy-on-write faults, or the
+///        used   at fork     written    heat: 0, or 1 + log2 of the copy-on-write faults, or the
 ///                                     blocks captured, since the fork, 15 at most
 /// ```
 ///
@@ -35,7 +35,7 @@ impl OccupancyCell {
     /// Any of its chunks was in use at the fork.
     pub const AT_FORK: u8 = 1 << 1;
     /// All that were in use at the fork are written.
-    pub const DUMPED: u8 = 1 << 2;
+    pub const WRITTEN: u8 = 1 << 2;
     const HEAT_SHIFT: u32 = 4;
 
     /// A cell with these bits, and so many faults or captures since the fork.
@@ -46,14 +46,9 @@ impl OccupancyCell {
 }
 
 impl Arena {
-    /// Notes that a chunk is in use from now on.
-    pub(crate) fn note_used(&self, chunk: ChunkIndex) {
-        set(&self.in_use, u64::from(chunk.0));
-    }
-
     /// Chunks in use, those of the tables included.
     pub fn used_chunks(&self) -> u64 {
-        self.in_use.iter().map(|word| u64::from(word.load(Relaxed).count_ones())).sum()
+        self.store.in_use.iter().map(|word| u64::from(word.load(Relaxed).count_ones())).sum()
     }
 
     /// The state of all chunks at this moment, in at most `most` cells.
@@ -67,22 +62,22 @@ impl Arena {
 
     /// What a run of chunks looks like together.
     fn cell(&self, chunks: Range<u64>) -> OccupancyCell {
-        let saving = self.barrier.is_active();
-        let (mut used, mut at_fork, mut dumped, mut faults) = (false, false, true, 0);
+        let saving = self.store.barrier.is_active();
+        let (mut used, mut at_fork, mut written, mut faults) = (false, false, true, 0);
         for chunk in chunks {
-            used |= get(&self.in_use, chunk);
+            used |= bits::get(&self.store.in_use, chunk);
             if !saving {
                 continue;
             }
-            let state = self.barrier.state_of(ChunkIndex::of(chunk * CHUNK_SIZE));
+            let state = self.store.barrier.progress_of(ChunkIndex::of(chunk * CHUNK_SIZE));
             at_fork |= state.at_fork;
-            dumped &= state.dumped || !state.at_fork;
+            written &= state.written || !state.at_fork;
             faults += state.write_count;
         }
         let bit = |is_set, bit| if is_set { bit } else { 0 };
         let bits = bit(used, OccupancyCell::USED)
             | bit(at_fork, OccupancyCell::AT_FORK)
-            | bit(at_fork && dumped, OccupancyCell::DUMPED);
+            | bit(at_fork && written, OccupancyCell::WRITTEN);
         OccupancyCell::new(bits, faults)
     }
 }

@@ -9,17 +9,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::IntoBytes as _;
 
-use crate::Arena;
+use super::Arena;
+use super::held::Held;
+use super::mem::ReadOnly;
 use crate::allocator::chunk_pool::is_blank;
-use crate::allocator::heap::large_size;
-use crate::allocator::size_classes::{MAX_SLAB_OBJECT, MIN_OBJECT, SizeClass};
+use crate::allocator::size_classes::{MAX_SLAB_OBJECT, MIN_OBJECT, SizeClass, large_size};
 use crate::allocator::unit_bitmap;
 use crate::layout::{
     ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, HEAD_UNITS, Header, UNIT_SIZE,
     UNITS_IN_CHUNK, UNITS_PER_CHUNK, UnitDescriptor, UnitKind, index,
 };
-use crate::locks::{Held, ShardIndex, ShardSet};
-use crate::memory::access::ReadOnly;
+use crate::shard::{ShardIndex, ShardSet};
 use crate::memory::side_tables::SideTable;
 
 /// The first broken invariant.
@@ -46,7 +46,7 @@ impl Corruption {
 
 /// What an audit has seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Summary {
+pub struct AuditSummary {
     /// Chunks in use.
     pub chunks: u64,
     /// Objects in use.
@@ -71,14 +71,14 @@ pub(crate) fn header(header: &Header, layout: u64) -> Result<(), Corruption> {
 
 /// Checks the chunk table and the descriptors of every cut chunk.
 #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
-pub(crate) fn tables(arena: &Arena) -> Result<Summary, Corruption> {
+pub(crate) fn tables(arena: &Arena) -> Result<AuditSummary, Corruption> {
     let chunks = (arena.capacity() / CHUNK_SIZE) as u32;
-    let mut summary = Summary::default();
+    let mut summary = AuditSummary::default();
     let mut index = 0;
     while index < chunks {
         let chunk = ChunkIndex(index);
         // SAFETY: the caller has the arena to itself, or all its locks.
-        let entry = unsafe { arena.load(chunk.entry()) };
+        let entry = unsafe { arena.store.load(chunk.entry()) };
         index += check_entry(arena, chunk, &entry, chunks, &mut summary)?;
     }
     Ok(summary)
@@ -90,7 +90,7 @@ fn check_entry(
     chunk: ChunkIndex,
     entry: &ChunkEntry,
     chunks: u32,
-    summary: &mut Summary,
+    summary: &mut AuditSummary,
 ) -> Result<u32, Corruption> {
     let broken = |reason: String| Err(Corruption::new(chunk, reason));
     let Some(state) = ChunkState::from_byte(entry.state) else {
@@ -131,7 +131,7 @@ fn check_run(arena: &Arena, head: ChunkIndex, run: u32, chunks: u32) -> Result<(
             return Err(Corruption::new(chunk, reason));
         }
         // SAFETY: the caller has the arena to itself, or all its locks.
-        let tail = unsafe { arena.load(chunk.entry()) };
+        let tail = unsafe { arena.store.load(chunk.entry()) };
         let sound = ChunkState::from_byte(tail.state) == Some(ChunkState::RunTail)
             && tail.run == back
             && tail.reserved == [0; 3]
@@ -144,10 +144,10 @@ fn check_run(arena: &Arena, head: ChunkIndex, run: u32, chunks: u32) -> Result<(
     Ok(())
 }
 
-fn check_units(arena: &Arena, chunk: ChunkIndex, summary: &mut Summary) -> Result<(), Corruption> {
+fn check_units(arena: &Arena, chunk: ChunkIndex, summary: &mut AuditSummary) -> Result<(), Corruption> {
     let broken = |reason: String| Err(Corruption::new(chunk, reason));
     // SAFETY: the caller has the arena to itself, or all its locks.
-    let head = unsafe { arena.load(chunk.head()) };
+    let head = unsafe { arena.store.load(chunk.head()) };
     if (0..HEAD_UNITS).any(|unit| unit_bitmap::get(&head.free, unit)) || head.reserved != [0; 4] {
         return broken("its head is damaged".into());
     }
@@ -155,7 +155,7 @@ fn check_units(arena: &Arena, chunk: ChunkIndex, summary: &mut Summary) -> Resul
         return broken("cut into units, but none is in use".into());
     }
     // SAFETY: as above.
-    let read = |unit| unsafe { arena.load(chunk.descriptor(unit)) };
+    let read = |unit| unsafe { arena.store.load(chunk.descriptor(unit)) };
     let mut unit = HEAD_UNITS;
     while unit < UNITS_PER_CHUNK {
         let descriptor = read(unit);
@@ -247,7 +247,7 @@ fn check_slab(
 /// Lets the layers above claim each object that they reach.
 pub struct Audit<'h> {
     arena: &'h Arena,
-    expected: Summary,
+    expected: AuditSummary,
     /// A bit for each place where an object can begin; committed as claims are made.
     claimed: SideTable,
     count: AtomicU64,
@@ -270,6 +270,7 @@ impl<'h> Audit<'h> {
             let reason = format!("there is no memory to check the arena with: {error}");
             Corruption::new(ChunkIndex(0), reason)
         })?;
+        arena.owners.suspend(true);
         Ok(Self { arena, expected, claimed, count: AtomicU64::new(0) })
     }
 
@@ -307,7 +308,7 @@ impl<'h> Audit<'h> {
         }
         let chunk = ChunkIndex::of(at);
         // SAFETY: the arena stands still (see `begin`).
-        let entry = unsafe { self.arena.load(chunk.entry()) };
+        let entry = unsafe { self.arena.store.load(chunk.entry()) };
         let there = match ChunkState::from_byte(entry.state) {
             Some(ChunkState::Units) => self.is_unit_object(chunk, at, len, shard),
             Some(ChunkState::RunHead) => {
@@ -328,13 +329,17 @@ impl<'h> Audit<'h> {
             return broken(format!("two references to the object at {at:#x}"));
         }
         self.count.fetch_add(1, Ordering::Relaxed);
+        if len > MAX_SLAB_OBJECT {
+            // Only now is the owner of a run known.
+            self.arena.owners.set(at, large_size(len), shard);
+        }
         Ok(())
     }
 
     fn is_unit_object(&self, chunk: ChunkIndex, at: u64, len: u64, shard: ShardIndex) -> bool {
         let mut unit = at % CHUNK_SIZE / UNIT_SIZE;
         // SAFETY: the arena stands still (see `begin`).
-        let read = |unit| unsafe { self.arena.load(chunk.descriptor(unit)) };
+        let read = |unit| unsafe { self.arena.store.load(chunk.descriptor(unit)) };
         if unit < HEAD_UNITS {
             return false;
         }
@@ -366,7 +371,7 @@ impl<'h> Audit<'h> {
     ///
     /// # Errors
     /// An object is in use that nobody claimed, or more were claimed than are in use.
-    pub fn finish(self) -> Result<Summary, Corruption> {
+    pub fn finish(self) -> Result<AuditSummary, Corruption> {
         let claimed = self.count.load(Ordering::Relaxed);
         let in_use = self.expected.objects;
         if claimed == in_use {
@@ -387,8 +392,8 @@ impl<'h> Audit<'h> {
         for index in 0..chunks {
             let chunk = ChunkIndex(index);
             // SAFETY: the arena stands still (see `begin`).
-            let entry = unsafe { self.arena.load(chunk.entry()) };
-            let mut here = Summary::default();
+            let entry = unsafe { self.arena.store.load(chunk.entry()) };
+            let mut here = AuditSummary::default();
             if entry.state != ChunkState::RunTail as u8 {
                 let _ = check_entry(self.arena, chunk, &entry, chunks, &mut here);
             }
@@ -410,4 +415,10 @@ impl<'h> Audit<'h> {
 const fn claim_bit(at: u64) -> (usize, u32) {
     let place = at / (MIN_OBJECT / 2);
     (index(place / u32::BITS as u64), 1 << (place % u32::BITS as u64))
+}
+
+impl Drop for Audit<'_> {
+    fn drop(&mut self) {
+        self.arena.owners.suspend(false);
+    }
 }

@@ -12,20 +12,23 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::Mutex;
 use zerocopy::FromZeros as _;
 
-use crate::Arena;
-use crate::allocator::audit::{self, Corruption};
+use super::Arena;
+use super::audit::{self, Corruption};
 use crate::allocator::chunk_pool::ChunkPool;
-use crate::allocator::heap::{Heaps, unit_number};
+use crate::allocator::slab_lists::{SlabLists, unit_number};
+use crate::backing_store::BackingStore;
+use crate::bits;
+use crate::reader_epochs::ReaderEpochs;
 use crate::allocator::size_classes::{CLASSES, SizeClass};
-use crate::barrier::{self, Barrier};
 use crate::layout::{
     ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, GROUP_CHUNKS, HEAD_UNITS, Header,
     LAYOUT_VERSION, MIN_CAPACITY, Offset, ROOT_SIZE, SHARDS, UNIT_SIZE, UNITS_PER_CHUNK, UnitKind,
     index,
 };
-use crate::locks::{ShardIndex, ShardLocks};
-use crate::memory::backing::Backing;
-use crate::memory::mapping::Mapping;
+use super::owners::UnitOwners;
+use super::shard_locks::ShardLocks;
+use crate::shard::ShardIndex;
+use crate::memory::pages::Backing;
 use crate::memory::pages::{PageKind, PagesError};
 
 /// The largest arena: the allocator numbers units with 32 bits.
@@ -124,13 +127,12 @@ impl ReservedArena {
         let capacity = capacity.max(MIN_CAPACITY).next_multiple_of(backing.kind.granularity());
         let chunks = capacity / CHUNK_SIZE;
         let arena = Arena {
-            map: Mapping::reserve(backing, capacity)?,
+            store: BackingStore::reserve(backing, capacity)?.map_err(OpenError::SideTable)?,
             locks: ShardLocks::new(),
-            barrier: Barrier::new(backing, capacity).map_err(OpenError::SideTable)?,
             pool: Mutex::new(ChunkPool::new(chunks as u32).map_err(OpenError::SideTable)?),
-            heaps: Heaps::new(capacity).map_err(OpenError::SideTable)?,
-            present: barrier::bits(chunks),
-            in_use: barrier::bits(chunks),
+            slabs: SlabLists::new(capacity).map_err(OpenError::SideTable)?,
+            owners: UnitOwners::new(capacity).map_err(OpenError::SideTable)?,
+            epochs: ReaderEpochs::default(),
             trimming: Mutex::new(()),
             hash_seed: 0,
         };
@@ -161,10 +163,11 @@ impl ReservedArena {
             return Err(OpenError::Twice { chunk });
         }
         self.arena
+            .store
             .map
             .populate(chunk.start(), CHUNK_SIZE)
             .map_err(|source| OpenError::NoMemory { chunk, source })?;
-        let address = self.arena.address(chunk.start(), CHUNK_SIZE);
+        let address = self.arena.store.address(chunk.start(), CHUNK_SIZE);
         let len = index(CHUNK_SIZE);
         // SAFETY: inside the mapping; nobody else has this chunk, since it is given out once and
         // the arena is not open yet.
@@ -219,7 +222,7 @@ impl ReservedArena {
             if entry.state == ChunkState::Free as u8 {
                 let entry = ChunkEntry::new(ChunkState::Table, 0);
                 // SAFETY: the arena is not open yet: nobody else uses it.
-                unsafe { self.arena.store(chunk.entry(), entry) };
+                unsafe { self.arena.store.store(chunk.entry(), entry) };
             }
         }
         Ok(())
@@ -236,17 +239,17 @@ impl ReservedArena {
 
     fn entry(&self, chunk: ChunkIndex) -> ChunkEntry {
         // SAFETY: the arena is not open yet: nobody else uses it.
-        unsafe { self.arena.load(chunk.entry()) }
+        unsafe { self.arena.store.load(chunk.entry()) }
     }
 
     fn header(&self) -> Header {
         // SAFETY: the arena is not open yet: nobody else uses it.
-        unsafe { self.arena.load(Offset::new(0)) }
+        unsafe { self.arena.store.load(Offset::new(0)) }
     }
 
     fn set_header(&self, header: Header) {
         // SAFETY: the arena is not open yet: nobody else uses it.
-        unsafe { self.arena.store(Offset::new(0), header) };
+        unsafe { self.arena.store.store(Offset::new(0), header) };
     }
 
     /// Builds the indexes from tables that are known to be sound.
@@ -256,17 +259,19 @@ impl ReservedArena {
             let state = self.entry(chunk).state;
             if state != ChunkState::Free as u8 {
                 pool.adopt(chunk);
-                barrier::set(&self.arena.present, u64::from(chunk.0));
-                self.arena.note_used(chunk);
+                bits::set(&self.arena.store.present, u64::from(chunk.0));
+                self.arena.store.set_in_use(chunk);
             }
             if state == ChunkState::Units as u8 {
                 // SAFETY: the arena is not open yet: nobody else uses it.
-                let head = unsafe { self.arena.load(chunk.head()) };
+                let head = unsafe { self.arena.store.load(chunk.head()) };
                 pool.adopt_units(chunk, &head.free);
+                self.arena.owners.set_descriptors(chunk);
                 self.index_units(chunk);
             } else if state == ChunkState::RunHead as u8 {
                 let run = u64::from(self.entry(chunk).run);
-                self.arena.heaps.count(OWNERLESS, run * CHUNK_SIZE);
+                self.arena.slabs.count(OWNERLESS, run * CHUNK_SIZE);
+                self.arena.owners.set_unknown(chunk.start(), run * CHUNK_SIZE);
             }
         }
         drop(pool);
@@ -277,13 +282,14 @@ impl ReservedArena {
         let mut unit = HEAD_UNITS;
         while unit < UNITS_PER_CHUNK {
             // SAFETY: the arena is not open yet: nobody else uses it.
-            let descriptor = unsafe { self.arena.load(chunk.descriptor(unit)) };
+            let descriptor = unsafe { self.arena.store.load(chunk.descriptor(unit)) };
             let at = unit;
             // A free unit says nothing of its length.
             unit += u64::from(descriptor.units).max(1);
             if descriptor.is(UnitKind::Run) {
                 let bytes = u64::from(descriptor.units) * UNIT_SIZE;
-                self.arena.heaps.count(OWNERLESS, bytes);
+                self.arena.slabs.count(OWNERLESS, bytes);
+                self.arena.owners.set_unknown(chunk.start() + at * UNIT_SIZE, bytes);
             }
             let class = SizeClass::from_index(usize::from(descriptor.class));
             let shard = ShardIndex::new(usize::from(descriptor.shard));
@@ -291,10 +297,12 @@ impl ReservedArena {
             else {
                 continue;
             };
+            let start = chunk.start() + at * UNIT_SIZE;
+            self.arena.owners.set(start, class.units() * UNIT_SIZE, shard);
             let used = u64::from(descriptor.used);
-            self.arena.heaps.count(shard, used * class.size());
+            self.arena.slabs.count(shard, used * class.size());
             if used < class.objects() {
-                self.arena.heaps.link(shard, class, unit_number(chunk, at));
+                self.arena.slabs.link(shard, class, unit_number(chunk, at));
             }
         }
     }

@@ -1,11 +1,12 @@
 //! Which objects share a slab, and which slabs stand side by side: whoever frees all objects of
 //! neighbouring slabs gives their units back to everybody in one piece.
 
-use crate::Arena;
+use super::Arena;
+use super::racy::RacyView;
 use crate::allocator::size_classes::SizeClass;
 use crate::layout::{ChunkIndex, ChunkState, HEAD_UNITS, UNIT_SIZE, UNITS_PER_CHUNK, UnitKind};
-use crate::locks::ShardIndex;
-use crate::memory::access::Mem;
+use crate::shard::ShardIndex;
+use super::mem::Mem;
 
 /// What a stretch of units holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -44,26 +45,28 @@ impl Arena {
             ChunkState::Free => return Some(Vec::new()),
             _ => return None,
         }
+        let view = self.racy();
         let mut unit_spans = Vec::new();
         let mut unit = HEAD_UNITS;
         while unit < UNITS_PER_CHUNK {
-            let (holds, units) = self.stretch_at(chunk, unit);
+            let (holds, units) = unit_use_at(&view, chunk, unit);
             let units = units.clamp(1, UNITS_PER_CHUNK - unit);
             unit_spans.push(UnitSpan { chunk, unit, units, holds });
             unit += units;
         }
         Some(unit_spans)
     }
+}
 
-    fn stretch_at(&self, chunk: ChunkIndex, unit: u64) -> (UnitUse, u64) {
-        let word = self.load_racy(chunk.descriptor(unit).raw()).unwrap_or(0);
-        let [kind, _class, shard, _, units @ .., _, _] = word.to_le_bytes();
-        let units = u64::from(u16::from_le_bytes(units));
-        match (kind, ShardIndex::new(usize::from(shard))) {
-            (0, _) => (UnitUse::Nothing, 1),
-            (kind, Some(shard)) if kind == UnitKind::Slab as u8 => (UnitUse::Slab(shard), units),
-            _ => (UnitUse::Run, units),
-        }
+/// What the unit begins, and how many units that has; a hint.
+fn unit_use_at(view: &RacyView<'_>, chunk: ChunkIndex, unit: u64) -> (UnitUse, u64) {
+    let word = view.load_racy(chunk.descriptor(unit).raw()).unwrap_or(0);
+    let [kind, _class, shard, _, units @ .., _, _] = word.to_le_bytes();
+    let units = u64::from(u16::from_le_bytes(units));
+    match (kind, ShardIndex::new(usize::from(shard))) {
+        (0, _) => (UnitUse::Nothing, 1),
+        (kind, Some(shard)) if kind == UnitKind::Slab as u8 => (UnitUse::Slab(shard), units),
+        _ => (UnitUse::Run, units),
     }
 }
 
@@ -71,7 +74,7 @@ impl Mem<'_> {
     /// The objects in the slab that begins at a unit, and the bytes that each of them has; `None`
     /// if no slab of this shard does. Only what the objects are reachable from can tell for sure.
     pub fn slab_from(&self, chunk: ChunkIndex, unit: u64) -> Option<(Vec<u64>, u64)> {
-        if self.arena().stretch_at(chunk, unit).0 != UnitUse::Slab(self.shard()) {
+        if unit_use_at(&self.arena().racy(), chunk, unit).0 != UnitUse::Slab(self.shard()) {
             return None;
         }
         let descriptor = self.read(chunk.descriptor(unit));

@@ -1,0 +1,228 @@
+//! The allocator of objects: slabs of size classes for small objects, runs of units for middling
+//! ones, runs of chunks for large ones.
+//!
+//! A slab belongs to one shard and is found through that shard's list of slabs with a free object.
+//! Allocating and freeing write to the slab's descriptor only, never to the objects.
+//!
+//! Invariants:
+//! 1. A slab has at least one object in use; an empty slab returns to the pool at once.
+//! 2. An object's class, or the size of its run, follows from its length alone: a release gives the
+//!    length, and the descriptor must agree.
+
+use super::mem::Mem;
+use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory};
+use crate::allocator::failed_allocation;
+use crate::allocator::size_classes::{MAX_RUN_OBJECT, MAX_SLAB_OBJECT, SizeClass, large_size};
+use crate::allocator::unit_bitmap;
+use crate::allocator::slab_lists::{NONE, split_unit_number, unit_number};
+use crate::layout::{CHUNK_SIZE, ChunkIndex, ChunkState, UNIT_SIZE, UnitDescriptor, UnitKind};
+use crate::shard::ShardIndex;
+
+impl Mem<'_> {
+    /// Takes `len` bytes, whose content is undefined; returns their offset, which is a multiple
+    /// of 16, and of 64 if the class of `len` is. Nothing has changed on error.
+    ///
+    /// # Errors
+    /// The arena is full.
+    #[inline]
+    pub fn allocate(&mut self, len: u64) -> Result<u64, OutOfMemory> {
+        match SizeClass::of(len) {
+            Some(class) => self.allocate_small(class),
+            None => self.allocate_large(len),
+        }
+    }
+
+    /// Gives back the object of `len` bytes at `at`.
+    ///
+    /// # Panics
+    /// There is no such object.
+    pub fn release(&mut self, at: u64, len: u64) {
+        match SizeClass::of(len) {
+            Some(class) => self.release_small(at, class),
+            None => self.release_large(at, len),
+        }
+    }
+
+    /// Transfers the object of `len` bytes at `at` to another locked shard without moving it. Only
+    /// objects larger than [`MAX_SLAB_OBJECT`] can be transferred: a slab belongs to its shard.
+    ///
+    /// # Panics
+    /// The object is smaller.
+    pub fn transfer_ownership(&mut self, at: u64, to: ShardIndex, len: u64) {
+        assert!(len > MAX_SLAB_OBJECT, "arena: an object of {len} bytes belongs to its shard");
+        let size = large_size(len);
+        self.arena.slabs.count(self.shard, size.wrapping_neg());
+        self.arena.slabs.count(to, size);
+        self.arena.owners.check(at, size, self.shard);
+        self.arena.owners.set(at, size, to);
+    }
+
+    #[inline]
+    fn allocate_small(&mut self, class: SizeClass) -> Result<u64, OutOfMemory> {
+        let slab = match self.arena.slabs.first(self.shard, class) {
+            NONE => self.new_slab(class)?,
+            slab => slab,
+        };
+        let (chunk, unit) = split_unit_number(slab);
+        let at = chunk.descriptor(unit);
+        let mut descriptor = self.read(at);
+        let object = first_clear(&descriptor.objects)
+            .filter(|object| *object < class.objects())
+            .unwrap_or_else(|| panic!("arena: slab {slab} is in the list but has no room"));
+        set(&mut descriptor.objects, object);
+        descriptor.used += 1;
+        self.write(at, descriptor);
+        if u64::from(descriptor.used) == class.objects() {
+            self.arena.slabs.unlink(self.shard, class, slab);
+        }
+        self.arena.slabs.count(self.shard, class.size());
+        Ok(u64::from(slab) * UNIT_SIZE + object * class.size())
+    }
+
+    #[cold]
+    fn new_slab(&mut self, class: SizeClass) -> Result<u32, OutOfMemory> {
+        let (chunk, unit) = self
+            .arena
+            .take_from_pool(|pool| pool.take_units(&self.arena.store, class.units()))
+            .inspect_err(|_| failed_allocation::note(class.size()))?;
+        let start = chunk.start() + unit * UNIT_SIZE;
+        self.arena.owners.set_descriptors(chunk);
+        self.arena.owners.set(start, class.units() * UNIT_SIZE, self.shard);
+        let head = UnitDescriptor {
+            kind: UnitKind::Slab as u8,
+            class: class.index().to_le_bytes()[0],
+            shard: self.shard.get().to_le_bytes()[0],
+            units: small(class.units()),
+            ..UnitDescriptor::NONE
+        };
+        self.write(chunk.descriptor(unit), head);
+        for back in 1..class.units() {
+            let tail = UnitDescriptor {
+                kind: UnitKind::SlabTail as u8,
+                units: small(back),
+                ..UnitDescriptor::NONE
+            };
+            self.write(chunk.descriptor(unit + back), tail);
+        }
+        let slab = unit_number(chunk, unit);
+        self.arena.slabs.link(self.shard, class, slab);
+        Ok(slab)
+    }
+
+    /// The chunk, the first unit and the descriptor of the slab in which `at` lies.
+    fn slab_at(&self, at: u64) -> (ChunkIndex, u64, UnitDescriptor) {
+        let chunk = ChunkIndex::of(at);
+        let mut unit = at % CHUNK_SIZE / UNIT_SIZE;
+        let mut descriptor = self.read(chunk.descriptor(unit));
+        if descriptor.is(UnitKind::SlabTail) {
+            unit -= u64::from(descriptor.units).min(unit);
+            descriptor = self.read(chunk.descriptor(unit));
+        }
+        (chunk, unit, descriptor)
+    }
+
+    fn release_small(&mut self, at: u64, class: SizeClass) {
+        let (chunk, unit, mut descriptor) = self.slab_at(at);
+        let start = chunk.start() + unit * UNIT_SIZE;
+        let object = (at - start) / class.size();
+        let agrees = descriptor.is(UnitKind::Slab)
+            && usize::from(descriptor.class) == class.index()
+            && usize::from(descriptor.shard) == self.shard.get()
+            && (at - start).is_multiple_of(class.size())
+            && unit_bitmap::get(&descriptor.objects, object);
+        assert!(agrees, "arena: no object of {} bytes at {at:#x}: {descriptor:?}", class.size());
+        let slab = unit_number(chunk, unit);
+        let was_full = u64::from(descriptor.used) == class.objects();
+        self.arena.slabs.count(self.shard, class.size().wrapping_neg());
+        if descriptor.used == 1 {
+            if !was_full {
+                self.arena.slabs.unlink(self.shard, class, slab);
+            }
+            for i in 0..class.units() {
+                self.write(chunk.descriptor(unit + i), UnitDescriptor::NONE);
+            }
+            self.arena.owners.clear(start, class.units() * UNIT_SIZE);
+            self.arena.pool.lock().put_units(&self.arena.store, chunk, unit, class.units());
+            return;
+        }
+        unit_bitmap::clear(&mut descriptor.objects, object, 1);
+        descriptor.used -= 1;
+        self.write(chunk.descriptor(unit), descriptor);
+        if was_full {
+            self.arena.slabs.link(self.shard, class, slab);
+        }
+    }
+
+    fn allocate_large(&mut self, len: u64) -> Result<u64, OutOfMemory> {
+        self.take_large(len).inspect_err(|_| failed_allocation::note(len))
+    }
+
+    fn take_large(&mut self, len: u64) -> Result<u64, OutOfMemory> {
+        let size = large_size(len);
+        let at = if len <= MAX_RUN_OBJECT {
+            let units = size / UNIT_SIZE;
+            let (chunk, unit) =
+                self.arena.take_from_pool(|pool| pool.take_units(&self.arena.store, units))?;
+            let at = chunk.start() + unit * UNIT_SIZE;
+            self.arena.owners.set_descriptors(chunk);
+            self.arena.owners.set(at, size, self.shard);
+            let head = UnitDescriptor {
+                kind: UnitKind::Run as u8,
+                units: small(units),
+                ..UnitDescriptor::NONE
+            };
+            self.write(chunk.descriptor(unit), head);
+            at
+        } else {
+            // More chunks than the largest arena has.
+            let count = u32::try_from(size / CHUNK_SIZE).map_err(|_| OutOfMemory)?;
+            let take = |pool: &mut ChunkPool| pool.take_run(&self.arena.store, count);
+            let at = self.arena.take_from_pool(take)?.start();
+            self.arena.owners.set(at, size, self.shard);
+            at
+        };
+        self.arena.slabs.count(self.shard, size);
+        Ok(at)
+    }
+
+    fn release_large(&mut self, at: u64, len: u64) {
+        let size = large_size(len);
+        let chunk = ChunkIndex::of(at);
+        self.arena.slabs.count(self.shard, size.wrapping_neg());
+        if len <= MAX_RUN_OBJECT {
+            let unit = at % CHUNK_SIZE / UNIT_SIZE;
+            let descriptor = self.read(chunk.descriptor(unit));
+            let agrees = descriptor.is(UnitKind::Run)
+                && u64::from(descriptor.units) == size / UNIT_SIZE
+                && at.is_multiple_of(UNIT_SIZE);
+            assert!(agrees, "arena: no run of {size} bytes at {at:#x}: {descriptor:?}");
+            self.write(chunk.descriptor(unit), UnitDescriptor::NONE);
+            self.arena.owners.clear(at, size);
+            self.arena.pool.lock().put_units(&self.arena.store, chunk, unit, size / UNIT_SIZE);
+        } else {
+            let entry = self.read(chunk.entry());
+            let count = entry.run;
+            let agrees = entry.state == ChunkState::RunHead as u8
+                && u64::from(count) == size / CHUNK_SIZE
+                && at.is_multiple_of(CHUNK_SIZE);
+            assert!(agrees, "arena: no run of {size} bytes at {at:#x}: {entry:?}");
+            self.arena.owners.clear(at, size);
+            self.arena.pool.lock().put_run(&self.arena.store, chunk, count);
+        }
+    }
+}
+
+fn set(objects: &mut [u64; 4], object: u64) {
+    unit_bitmap::set(objects, object, 1);
+}
+
+#[expect(clippy::cast_possible_truncation, reason = "at most 256 units")]
+const fn small(units: u64) -> u16 {
+    units as u16
+}
+
+fn first_clear(objects: &[u64; 4]) -> Option<u64> {
+    let word = objects.iter().position(|word| *word != u64::MAX)?;
+    Some(word as u64 * 64 + u64::from(objects[word].trailing_ones()))
+}
+

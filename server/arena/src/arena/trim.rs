@@ -1,0 +1,74 @@
+//! Taking from the chunk pool, and returning the memory of free chunks to the kernel.
+//!
+//! Invariant that unsafe code cites: a chunk whose memory is returned is free and *busy* (nobody
+//! can take it), and every reader that may have found it present has left its read section.
+
+use super::Arena;
+use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory};
+use crate::bits;
+use crate::layout::{CHUNK_SIZE, ChunkIndex, ChunkState};
+use crate::memory::pages::PageKind;
+
+impl Arena {
+    /// Takes chunks or units from the pool. A chunk whose memory is being returned is free and yet
+    /// cannot be taken: a caller that finds no other tries again. The trimming thread holds no lock
+    /// in that state, so it always comes to an end.
+    pub(crate) fn take_from_pool<T>(
+        &self,
+        mut take: impl FnMut(&mut ChunkPool) -> Result<T, OutOfMemory>,
+    ) -> Result<T, OutOfMemory> {
+        loop {
+            let mut pool = self.pool.lock();
+            let trimming = pool.is_releasing();
+            match take(&mut pool) {
+                Err(OutOfMemory) if trimming => {}
+                outcome => return outcome,
+            }
+            drop(pool);
+            std::thread::yield_now();
+        }
+    }
+
+    /// Returns the memory of up to `most` free chunks to the kernel; returns their number. One
+    /// system call a chunk: for a background thread, never for a command.
+    pub fn trim(&self, most: usize) -> usize {
+        let store = &self.store;
+        if store.map.kind() == PageKind::Huge1Gb {
+            return 0;
+        }
+        let _excludes_collapse = self.trimming.lock();
+        let mut chunks = Vec::new();
+        while chunks.len() < most {
+            let Some(chunk) = self.pool.lock().begin_release(&store.barrier) else { break };
+            bits::clear(&store.present, u64::from(chunk.0));
+            chunks.push(chunk);
+        }
+        if chunks.is_empty() {
+            return 0;
+        }
+        self.epochs.wait_for_readers();
+        let mut released = 0;
+        for chunk in chunks {
+            // SAFETY: the chunk is free and busy, and no reader is left (see the invariant).
+            let outcome = unsafe { store.map.release(chunk.start(), CHUNK_SIZE) };
+            // A checkpoint that begins sees the chunk either with its memory or without.
+            let mut pool = self.pool.lock();
+            if outcome.is_ok() {
+                store.barrier.forget_chunk(chunk);
+                released += 1;
+            } else {
+                bits::set(&store.present, u64::from(chunk.0));
+            }
+            pool.end_release(chunk, outcome.is_ok());
+        }
+        released
+    }
+
+    /// How a chunk is used at this moment.
+    pub fn chunk_state(&self, chunk: ChunkIndex) -> ChunkState {
+        let _guard = self.pool.lock();
+        // SAFETY: chunk entries are guarded by the pool's lock.
+        let entry = unsafe { self.store.load(chunk.entry()) };
+        ChunkState::from_byte(entry.state).unwrap_or(ChunkState::Free)
+    }
+}
