@@ -3,8 +3,8 @@
 
 use std::time::{Duration, Instant};
 
-use crate::arena::recording::steps;
 use super::*;
+use crate::arena::recording::steps;
 use crate::barrier::cow::tests::Child;
 
 const PAGE: u64 = 4096;

@@ -1,5 +1,4 @@
 //! The arena as a whole: allocation against a plain model, audits, re-opening.
-#![expect(unsafe_code, reason = "reads raw chunks")]
 
 use std::collections::BTreeMap;
 
@@ -17,23 +16,14 @@ fn shard(i: usize) -> ShardIndex {
     ShardIndex::new(i).unwrap()
 }
 
-/// The bytes of a chunk; the caller holds all locks.
-fn chunk_bytes(arena: &Arena, chunk: ChunkIndex) -> &[u8] {
-    let address = arena.store.address(chunk.start(), CHUNK_SIZE);
-    // SAFETY: a chunk in use, whose shards the caller has locked.
-    unsafe { std::slice::from_raw_parts(address.as_ptr(), CHUNK_SIZE as usize) }
-}
-
 /// Copies every chunk in use into a fresh arena, as a restore does.
 fn reopen(old: &Arena, mib: u64) -> Result<Arena, OpenError> {
     let blank = ReservedArena::reserve(PageKind::Small, mib << 20).unwrap();
     let mut held = old.lock(ShardSet::ALL);
     let safepoint = held.safepoint().unwrap();
-    let recording = Recording::begin(old, &safepoint).unwrap();
-    for chunk in old.barrier().chunks_at_fork() {
-        blank.chunk(chunk)?.copy_from_slice(chunk_bytes(old, chunk));
+    for (chunk, bytes) in safepoint.chunks() {
+        blank.chunk(chunk)?.copy_from_slice(bytes);
     }
-    drop(recording.finish(&safepoint));
     blank.open(LAYOUT)
 }
 
@@ -184,13 +174,9 @@ fn claims_must_agree_with_the_allocator() {
 
 /// The chunks in use with their bytes, to be forged.
 fn chunks_of(arena: &Arena) -> Vec<(ChunkIndex, Vec<u8>)> {
-    let _held = arena.lock(ShardSet::ALL);
-    let chunks = (arena.capacity() / CHUNK_SIZE) as u32;
-    (0..chunks)
-        .map(ChunkIndex)
-        .filter(|chunk| arena.chunk_state(*chunk) != layout::ChunkState::Free)
-        .map(|chunk| (chunk, chunk_bytes(arena, chunk).to_vec()))
-        .collect()
+    let mut held = arena.lock(ShardSet::ALL);
+    let safepoint = held.safepoint().unwrap();
+    safepoint.chunks().map(|(chunk, bytes)| (chunk, bytes.to_vec())).collect()
 }
 
 fn open_chunks(chunks: &[(ChunkIndex, Vec<u8>)], capacity: u64) -> Result<Arena, OpenError> {

@@ -287,7 +287,13 @@ impl ChunkPool {
     }
 
     /// Takes units back; a chunk with no unit in use falls free.
-    pub(crate) fn put_units(&mut self, store: &BackingStore, chunk: ChunkIndex, unit: u64, units: u64) {
+    pub(crate) fn put_units(
+        &mut self,
+        store: &BackingStore,
+        chunk: ChunkIndex,
+        unit: u64,
+        units: u64,
+    ) {
         // SAFETY: heads of cut chunks are guarded by the pool's lock (invariant 1).
         let mut head = unsafe { store.load(chunk.head()) };
         unit_bitmap::set(&mut head.free, unit, units);

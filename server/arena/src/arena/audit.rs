@@ -19,8 +19,8 @@ use crate::layout::{
     ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, HEAD_UNITS, Header, UNIT_SIZE,
     UNITS_IN_CHUNK, UNITS_PER_CHUNK, UnitDescriptor, UnitKind, index,
 };
-use crate::shard::{ShardIndex, ShardSet};
 use crate::memory::side_tables::SideTable;
+use crate::shard::{ShardIndex, ShardSet};
 
 /// The first broken invariant.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -144,7 +144,11 @@ fn check_run(arena: &Arena, head: ChunkIndex, run: u32, chunks: u32) -> Result<(
     Ok(())
 }
 
-fn check_units(arena: &Arena, chunk: ChunkIndex, summary: &mut AuditSummary) -> Result<(), Corruption> {
+fn check_units(
+    arena: &Arena,
+    chunk: ChunkIndex,
+    summary: &mut AuditSummary,
+) -> Result<(), Corruption> {
     let broken = |reason: String| Err(Corruption::new(chunk, reason));
     // SAFETY: the caller has the arena to itself, or all its locks.
     let head = unsafe { arena.store.load(chunk.head()) };

@@ -2,11 +2,11 @@
 //! neighbouring slabs gives their units back to everybody in one piece.
 
 use super::Arena;
+use super::mem::Mem;
 use super::racy::RacyView;
 use crate::allocator::size_classes::SizeClass;
 use crate::layout::{ChunkIndex, ChunkState, HEAD_UNITS, UNIT_SIZE, UNITS_PER_CHUNK, UnitKind};
 use crate::shard::ShardIndex;
-use super::mem::Mem;
 
 /// What a stretch of units holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

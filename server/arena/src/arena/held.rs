@@ -13,9 +13,9 @@
 
 use std::marker::PhantomData;
 
+use super::Arena;
 use super::mem::{Mem, ReadOnly};
 use super::safepoint::Safepoint;
-use super::Arena;
 use crate::shard::{ShardIndex, ShardSet};
 
 /// The locked shards of one command. Everything that touches the arena starts here.
@@ -52,7 +52,12 @@ impl<'a> Held<'a> {
     pub(crate) fn try_lock(arena: &'a Arena, shard: ShardIndex) -> Option<Self> {
         // One that has not locked its shards must not be made: it would unlock them (invariant 1).
         let locked = arena.locks.try_lock(shard);
-        locked.then(|| Self { arena, set: ShardSet::one(shard), lent: false, not_send: PhantomData })
+        locked.then(|| Self {
+            arena,
+            set: ShardSet::one(shard),
+            lent: false,
+            not_send: PhantomData,
+        })
     }
 
     /// The same locked shards, for a while.
@@ -108,4 +113,3 @@ impl Drop for Held<'_> {
         }
     }
 }
-

@@ -13,8 +13,8 @@ use super::mem::Mem;
 use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory};
 use crate::allocator::failed_allocation;
 use crate::allocator::size_classes::{MAX_RUN_OBJECT, MAX_SLAB_OBJECT, SizeClass, large_size};
-use crate::allocator::unit_bitmap;
 use crate::allocator::slab_lists::{NONE, split_unit_number, unit_number};
+use crate::allocator::unit_bitmap;
 use crate::layout::{CHUNK_SIZE, ChunkIndex, ChunkState, UNIT_SIZE, UnitDescriptor, UnitKind};
 use crate::shard::ShardIndex;
 
@@ -225,4 +225,3 @@ fn first_clear(objects: &[u64; 4]) -> Option<u64> {
     let word = objects.iter().position(|word| *word != u64::MAX)?;
     Some(word as u64 * 64 + u64::from(objects[word].trailing_ones()))
 }
-

@@ -14,22 +14,22 @@ use zerocopy::FromZeros as _;
 
 use super::Arena;
 use super::audit::{self, Corruption};
+use super::owners::UnitOwners;
+use super::shard_locks::ShardLocks;
 use crate::allocator::chunk_pool::ChunkPool;
+use crate::allocator::size_classes::{CLASSES, SizeClass};
 use crate::allocator::slab_lists::{SlabLists, unit_number};
 use crate::backing_store::BackingStore;
 use crate::bits;
-use crate::reader_epochs::ReaderEpochs;
-use crate::allocator::size_classes::{CLASSES, SizeClass};
 use crate::layout::{
     ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, GROUP_CHUNKS, HEAD_UNITS, Header,
     LAYOUT_VERSION, MIN_CAPACITY, Offset, ROOT_SIZE, SHARDS, UNIT_SIZE, UNITS_PER_CHUNK, UnitKind,
     index,
 };
-use super::owners::UnitOwners;
-use super::shard_locks::ShardLocks;
-use crate::shard::ShardIndex;
 use crate::memory::pages::Backing;
 use crate::memory::pages::{PageKind, PagesError};
+use crate::reader_epochs::ReaderEpochs;
+use crate::shard::ShardIndex;
 
 /// The largest arena: the allocator numbers units with 32 bits.
 const MAX_CAPACITY: u64 = UNIT_SIZE << u32::BITS;

@@ -117,7 +117,8 @@ impl Arena {
                     let (from, to) = (pages.start - base, pages.end - base);
                     cow.note_resident(from, to);
                     if pages.huge {
-                        let used = chunks_within(from, to).filter(|c| self.store.barrier.was_in_use(*c));
+                        let used =
+                            chunks_within(from, to).filter(|c| self.store.barrier.was_in_use(*c));
                         used.for_each(|chunk| huge.add(chunk));
                     }
                 },

@@ -7,8 +7,8 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use crate::bits;
-use crate::memory::mapping::Mapping;
 use crate::layout::{CHUNK_SIZE, ChunkIndex, index};
+use crate::memory::mapping::Mapping;
 
 /// Bytes that are compared at once: no block and no page is smaller.
 const GRAIN: usize = 64;

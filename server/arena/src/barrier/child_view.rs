@@ -38,7 +38,10 @@ impl<'a> ChildView<'a> {
     }
 
     /// The chunks in use at the fork, lowest first, from one on.
-    pub(crate) fn chunks_from(self, first: ChunkIndex) -> impl Iterator<Item = ChunkIndex> + use<'a> {
+    pub(crate) fn chunks_from(
+        self,
+        first: ChunkIndex,
+    ) -> impl Iterator<Item = ChunkIndex> + use<'a> {
         bits::ones_from(self.at_fork, first)
     }
 

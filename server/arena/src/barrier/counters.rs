@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 
 use super::log::UndoLog;
 use super::undo::Captured;
-use crate::stats::{CowStats, SharedHistogram, Distribution, UndoStats};
+use crate::stats::{CowStats, Distribution, SharedHistogram, UndoStats};
 
 /// Bytes written are counted at so many places, so that threads do not wait for each other.
 const STRIPES: usize = 16;

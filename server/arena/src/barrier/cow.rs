@@ -19,8 +19,8 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use crate::bits::{self, clear, get, ones, set};
 use crate::barrier::counters::CowCounters;
+use crate::bits::{self, clear, get, ones, set};
 use crate::clock;
 use crate::layout::{CHUNK_SIZE, ChunkIndex, index as to_index};
 use crate::memory::mapping::Mapping;

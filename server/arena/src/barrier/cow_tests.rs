@@ -5,9 +5,9 @@ use std::io::{Read as _, Write as _, pipe};
 use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 
-use crate::arena::recording::steps;
 use super::super::ChunkProgress;
 use super::*;
+use crate::arena::recording::steps;
 use crate::layout::UNIT_SIZE;
 use crate::{Arena, Held, ReservedArena, ShardIndex, ShardSet};
 
@@ -204,7 +204,11 @@ fn writers_of_one_page_count_one_fault() {
             let arena = &arena;
             scope.spawn(move || {
                 for page in 0..255 {
-                    arena.barrier().before_write(&arena.store.map, at + page * PAGE + writer * 64, 8);
+                    arena.barrier().before_write(
+                        &arena.store.map,
+                        at + page * PAGE + writer * 64,
+                        8,
+                    );
                 }
             });
         }

@@ -114,7 +114,11 @@ fn a_slot_has_one_owner() {
                     if round % 16 == 0 {
                         thread::yield_now();
                     }
-                    assert_eq!(log.records().word(slot + 8).load(Relaxed), mine, "slot {slot:#x} is shared");
+                    assert_eq!(
+                        log.records().word(slot + 8).load(Relaxed),
+                        mine,
+                        "slot {slot:#x} is shared"
+                    );
                     log.push_free(class, slot);
                 }
             });
@@ -124,8 +128,8 @@ fn a_slot_has_one_owner() {
     let different: HashSet<u64> = slots.iter().flatten().copied().collect();
     assert_eq!(different.len(), slots[0].len() + slots[1].len());
     assert!(slots.iter().all(|stack| stack.len() as u64 <= THREADS), "{slots:?}");
-    let bytes =
-        slots[0].len() as u64 * log.records().slot_bytes(SlotClass::Fine) + slots[1].len() as u64 * log.records().slot_bytes(SlotClass::Whole);
+    let bytes = slots[0].len() as u64 * log.records().slot_bytes(SlotClass::Fine)
+        + slots[1].len() as u64 * log.records().slot_bytes(SlotClass::Whole);
     assert_eq!(bytes, log.allocated(), "a slot was lost");
 }
 

@@ -48,8 +48,8 @@ use counters::{CowCounters, UndoCounters};
 pub use blocks::BLOCK_SIZES;
 pub(crate) use child_view::ChildView;
 pub use log::UndoLog;
-pub use records::{MAX_LIMIT, MIN_LIMIT};
 pub(crate) use records::Records;
+pub use records::{MAX_LIMIT, MIN_LIMIT};
 
 /// Whether the barrier is compiled in. A build without it measures its cost and cannot checkpoint in
 /// the background.
@@ -171,7 +171,7 @@ impl Barrier {
     }
 
     /// The child is about to return its memory: pages may become private.
-    pub(crate) fn child_exiting(&self) {
+    pub fn child_exiting(&self) {
         if let IsolationState::Cow(cow) = &self.isolation {
             cow.child_exiting();
         }

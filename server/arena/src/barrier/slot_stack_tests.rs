@@ -70,7 +70,13 @@ impl Word for Unnumbered<'_> {
         self.0.swap(value, order)
     }
 
-    fn exchange(&self, old: u64, new: u64, success: Ordering, failure: Ordering) -> Result<u64, u64> {
+    fn exchange(
+        &self,
+        old: u64,
+        new: u64,
+        success: Ordering,
+        failure: Ordering,
+    ) -> Result<u64, u64> {
         self.0.compare_exchange(old & SLOT, new & SLOT, success, failure)
     }
 }

@@ -10,10 +10,10 @@
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
-use crate::bits;
 use super::blocks::Blocks;
 use super::log::UndoLog;
 use super::records::NotCaptured;
+use crate::bits;
 use crate::clock;
 use crate::layout::{CHUNK_SIZE, ChunkIndex};
 use crate::memory::mapping::Mapping;
@@ -76,7 +76,9 @@ impl Undo {
             let chunk = ChunkIndex::of(next);
             let stop = end.min(chunk.start() + CHUNK_SIZE);
             let notes_all = self.notes_all.load(Ordering::Relaxed);
-            if bits::get(at_fork, u64::from(chunk.0)) && (notes_all || !self.log.records().is_closed(chunk)) {
+            if bits::get(at_fork, u64::from(chunk.0))
+                && (notes_all || !self.log.records().is_closed(chunk))
+            {
                 let before = captured.blocks;
                 self.capture_blocks(map, chunk, next..stop, &mut captured);
                 // A chunk has fewer than 2^32 blocks, each captured once.

@@ -86,7 +86,10 @@ impl<'a> PreparedCheckpoint<'a> {
     ///
     /// # Panics
     /// The safepoint is of another arena.
-    pub fn fork(mut self, safepoint: &Safepoint<'_>) -> Result<RunningCheckpoint<'a>, CheckpointError> {
+    pub fn fork(
+        mut self,
+        safepoint: &Safepoint<'_>,
+    ) -> Result<RunningCheckpoint<'a>, CheckpointError> {
         if !barrier::ON {
             return Err(CheckpointError::NoBarrier);
         }
@@ -105,8 +108,7 @@ impl<'a> PreparedCheckpoint<'a> {
                 completion.close_tx();
                 let arena = ArenaInfo { backing: arena.backing(), capacity: arena.capacity() };
                 let _buffer = buffer;
-                let resources =
-                    Resources { job, _buffer, report, temp, target, completion, arena };
+                let resources = Resources { job, _buffer, report, temp, target, completion, arena };
                 Ok(RunningCheckpoint::new(child, took, recording, resources))
             }
             Err(errno) => {

@@ -43,7 +43,12 @@ impl ChunkSource for QuiescentSource<'_> {
         Some(chunk)
     }
 
-    fn copy(&mut self, chunk: ChunkIndex, to: &mut [u8], report: &ChildReport) -> Result<(), Errno> {
+    fn copy(
+        &mut self,
+        chunk: ChunkIndex,
+        to: &mut [u8],
+        report: &ChildReport,
+    ) -> Result<(), Errno> {
         let begun = Instant::now();
         fill(to, self.view(chunk, report)?);
         report.read.lap(begun);

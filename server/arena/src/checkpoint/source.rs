@@ -22,7 +22,8 @@ pub(super) trait ChunkSource {
     ///
     /// # Errors
     /// The kernel could not read them.
-    fn copy(&mut self, chunk: ChunkIndex, to: &mut [u8], report: &ChildReport) -> Result<(), Errno>;
+    fn copy(&mut self, chunk: ChunkIndex, to: &mut [u8], report: &ChildReport)
+    -> Result<(), Errno>;
 
     /// The bytes that the chunk had at that instant.
     ///

@@ -16,7 +16,6 @@ use super::*;
 use crate::Recording;
 use crate::{
     Arena, Backing, CHUNK_SIZE, ChunkIndex, Held, PageKind, ReservedArena, ShardIndex, ShardSet,
-    layout::ChunkState,
 };
 
 const LAYOUT: u64 = 0x1234_5678_9abc_def0;
@@ -104,27 +103,14 @@ impl Random {
 
 /// The chunks in use with a hash of their bytes.
 fn digest(arena: &Arena) -> Vec<(u32, u64)> {
-    digest_of(arena, &mut arena.lock(ShardSet::ALL))
-}
-
-/// The bytes of a chunk of an arena that does not change.
-#[expect(unsafe_code, reason = "reads a chunk as a whole")]
-fn chunk_bytes(arena: &Arena, chunk: ChunkIndex) -> &[u8] {
-    let address = arena.store.address(chunk.start(), CHUNK_SIZE);
-    // SAFETY: a chunk in use, whose shards the caller has locked.
-    unsafe { std::slice::from_raw_parts(address.as_ptr(), CHUNK_SIZE as usize) }
+    digest_of(&mut arena.lock(ShardSet::ALL))
 }
 
 /// The same, with all locks held.
-fn digest_of(arena: &Arena, held: &mut Held<'_>) -> Vec<(u32, u64)> {
-    assert!(held.safepoint().is_some());
-    let chunks = (arena.capacity() / CHUNK_SIZE) as u32;
-    (0..chunks)
-        .filter(|chunk| arena.chunk_state(ChunkIndex(*chunk)) != ChunkState::Free)
-        .map(|chunk| {
-            (chunk, xxhash_rust::xxh3::xxh3_64(chunk_bytes(arena, ChunkIndex(chunk))))
-        })
-        .collect()
+fn digest_of(held: &mut Held<'_>) -> Vec<(u32, u64)> {
+    let safepoint = held.safepoint().unwrap();
+    let hash = |(chunk, bytes): (ChunkIndex, &[u8])| (chunk.0, xxhash_rust::xxh3::xxh3_64(bytes));
+    safepoint.chunks().map(hash).collect()
 }
 
 fn target(dir: &TempDir) -> ImageTarget {

@@ -66,7 +66,7 @@ fn debug(call: &mut Call<'_>) -> CommandResult {
         }
         3 if call.is(1, "checkpoint-watch") => {
             let on = yes_or_no(call)?;
-            call.shared.keyspace.arena().barrier().watch(on);
+            call.shared.keyspace.arena().barrier().set_checker(on);
             call.reply.ok();
         }
         3 if call.is(1, "checkpoint-delay") => {

@@ -24,7 +24,7 @@ use cowherd_arena::checkpoint::{
     CheckpointError, CheckpointHandle, CheckpointObserver, CheckpointOutcome, ChunkCodec,
     ImageOptions, ImageTarget, PreparedCheckpoint, RunningCheckpoint, buffer_bytes,
 };
-use cowherd_arena::{ChunkSet, ShardSet};
+use cowherd_arena::{ChunkSet, FinishedRecording, Recording, ShardSet};
 
 /// A background checkpoint.
 pub(super) struct CheckpointRun<'s> {
@@ -88,7 +88,7 @@ impl<'s> CheckpointRun<'s> {
     ///
     /// # Errors
     /// There is no child: memory, the temporary file or `fork` failed.
-    pub(super) fn fork(&mut self) -> Result<RunningCheckpoint, CheckpointError> {
+    pub(super) fn fork(&mut self) -> Result<RunningCheckpoint<'s>, CheckpointError> {
         let shared = self.shared;
         let prepared =
             PreparedCheckpoint::new(&self.target, &self.options, shared.keyspace.arena())?;
@@ -143,21 +143,22 @@ impl<'s> CheckpointRun<'s> {
     /// There is no new image.
     pub(super) fn wait(
         &mut self,
-        running: RunningCheckpoint,
+        running: RunningCheckpoint<'s>,
     ) -> Result<CheckpointOutcome, CheckpointError> {
         let arena = self.shared.keyspace.arena();
-        let barrier = arena.barrier();
         let handle = running.handle();
-        let mut observer = Observer { shared: self.shared, end: None, polled: None };
+        let mut observer =
+            Observer { shared: self.shared, end: None, polled: None, finished: None };
         let keep_scanning = || !handle.is_over() && observer.poll_if_due();
         let before = arena.scan_child_pages(running.pid(), keep_scanning);
         let result = running.wait(&mut observer);
         self.stall_windows.safepoints.extend(observer.end);
         self.ended = Some(Timestamp::now());
         self.faults.after = minor_faults_of_other_threads();
-        self.cow = barrier.cost();
-        self.undo = barrier.undo_cost();
-        barrier.reset();
+        if let Some(finished) = observer.finished {
+            self.cow = finished.cow_cost();
+            self.undo = finished.undo_cost();
+        }
         let after = arena.scan_pages(|| true).map(|report| report.huge);
         let bytes = |chunks: &ChunkSet| chunks.len() * CHUNK_SIZE;
         let both = before.as_ref().zip(after.as_ref());
@@ -228,7 +229,7 @@ pub(super) fn sample(shared: &Shared, child: &CheckpointHandle) {
         // The checkpoint is ending, and its end records the final values.
         return;
     }
-    barrier.note_dumped(progress.done_below);
+    barrier.note_written(progress.done_below);
     let (cow, undo) = (barrier.cost(), barrier.undo_cost());
     shared.telemetry.persistence().checkpoint_sampled(child.pid(), Timestamp::now(), |record| {
         record_costs(record, cow, undo);
@@ -259,6 +260,8 @@ struct Observer<'s> {
     /// The safepoint at which the barrier stopped recording.
     end: Option<Interval>,
     polled: Option<Instant>,
+    /// The recording after the child's exit: its costs are read before it is reset.
+    finished: Option<FinishedRecording<'s>>,
 }
 
 impl Observer<'_> {
@@ -273,7 +276,7 @@ impl Observer<'_> {
     }
 }
 
-impl CheckpointObserver for Observer<'_> {
+impl<'s> CheckpointObserver<'s> for Observer<'s> {
     fn poll_interval(&self) -> Duration {
         let log = self.shared.keyspace.arena().barrier().undo_log();
         if log.is_some() { UNDO_LOG_POLL } else { COW_POLL }
@@ -294,12 +297,11 @@ impl CheckpointObserver for Observer<'_> {
         self.shared.keyspace.arena().barrier().child_exiting();
     }
 
-    fn child_exited(&mut self) {
+    fn child_exited(&mut self, recording: Recording<'s>) {
         let requested = clock::monotonic_ns();
         let mut shards = self.shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
-        if let Some(safepoint) = shards.held().safepoint() {
-            self.shared.keyspace.arena().barrier().end(&safepoint);
-        }
+        let safepoint = shards.held().safepoint().expect("invariant: every shard is locked");
+        self.finished = Some(recording.finish(&safepoint));
         drop(shards);
         let released = clock::monotonic_ns();
         self.end = Some(Interval(requested, released));

@@ -439,14 +439,17 @@ fn resolve<'a>(engine: &'a Engine, args: Args<'a>) -> ResolvedRequest<'a> {
 fn prefetch(engine: &Engine, session: &Session, group: &[Option<ResolvedRequest<'_>>]) {
     let space = &engine.shared.keyspace;
     let hash = |request: &Option<ResolvedRequest<'_>>| request.and_then(|request| request.hash);
+    let view = space.racy();
     let mut places = [None; PREFETCH_GROUP];
     for (place, request) in places.iter_mut().zip(group) {
-        *place = hash(request).and_then(|hash| space.hint_segment(session.db, hash));
+        *place = hash(request).and_then(|hash| space.prefetch_segment(&view, session.db, hash));
     }
     for (place, request) in places.iter_mut().zip(group) {
-        *place = hash(request).zip(*place).and_then(|(hash, at)| space.hint_bucket(at, hash));
+        *place =
+            hash(request).zip(*place).and_then(|(hash, at)| space.prefetch_bucket(&view, at, hash));
     }
     for (place, request) in places.iter_mut().zip(group) {
-        *place = hash(request).zip(*place).and_then(|(hash, at)| space.hint_entry(at, hash));
+        *place =
+            hash(request).zip(*place).and_then(|(hash, at)| space.prefetch_entry(&view, at, hash));
     }
 }

@@ -1,7 +1,7 @@
 //! Whole databases: flushing, swapping, scanning, choosing at random.
 
 use cowherd_arena::containers::dict::{Cursor, Dict, Hashed};
-use cowherd_arena::{Mem, Offset, ShardIndex};
+use cowherd_arena::{Mem, Offset, RacyView, ShardIndex};
 
 use super::entry::{ByHash, Shape};
 use super::shards::{Counter, free_entry};
@@ -204,27 +204,32 @@ impl Keyspace {
         self.hint_len(keys_of(shard, db))
     }
 
-    /// What to fetch first for a key: the directory of its shard's dictionary. `None` if there is
-    /// nothing to fetch.
+    /// Enters a read section for prefetches.
     #[inline]
-    pub fn hint_segment(&self, db: DbIndex, hash: u64) -> Option<u64> {
-        let segment = keys_of(ShardIndex::of_hash(hash), db).hint(&self.arena, hash)?;
+    pub fn racy(&self) -> RacyView<'_> {
+        self.arena.racy()
+    }
+
+    /// Prefetches the segment of a key's hash; returns its offset, `None` if there is none.
+    #[inline]
+    pub fn prefetch_segment(&self, view: &RacyView<'_>, db: DbIndex, hash: u64) -> Option<u64> {
+        let segment = keys_of(ShardIndex::of_hash(hash), db).racy_segment(view, hash)?;
         self.arena.prefetch(segment);
         Some(segment)
     }
 
-    /// What to fetch next, from the segment on: the bucket.
+    /// Prefetches the bucket of a hash in a segment from [`Self::prefetch_segment`].
     #[inline]
-    pub fn hint_bucket(&self, segment: u64, hash: u64) -> Option<u64> {
-        let bucket = Dict::hint_bucket(&self.arena, segment, hash)?;
+    pub fn prefetch_bucket(&self, view: &RacyView<'_>, segment: u64, hash: u64) -> Option<u64> {
+        let bucket = Dict::racy_bucket(view, segment, hash)?;
         self.arena.prefetch(bucket);
         Some(bucket)
     }
 
-    /// What to fetch last, from the bucket on: the entry.
+    /// Prefetches the entry of a hash in a bucket from [`Self::prefetch_bucket`].
     #[inline]
-    pub fn hint_entry(&self, bucket: u64, hash: u64) -> Option<u64> {
-        let entry = Dict::hint_item(&self.arena, bucket, hash)?;
+    pub fn prefetch_entry(&self, view: &RacyView<'_>, bucket: u64, hash: u64) -> Option<u64> {
+        let entry = Dict::racy_item(view, bucket, hash)?;
         self.arena.prefetch(entry);
         self.arena.prefetch(entry + 64);
         self.clocks.prefetch(entry);

@@ -254,7 +254,7 @@ impl Keyspace {
     pub fn needs_cleaning(&self, shard: ShardIndex) -> bool {
         let expiring = (0..DATABASES)
             .any(|db| Side::ALL.iter().any(|side| self.hint_len(side.of(shard, db)) > 0));
-        let is_used = |at: u64| self.arena.load_racy(at) != Some(0);
+        let is_used = |at: u64| self.arena.load_root_racy(at) != Some(0);
         let flushed = garbage_of(shard).any(|slot| {
             is_used(slot.raw()) || Side::ALL.iter().any(|side| is_used(side.at(slot).place()))
         });

@@ -289,6 +289,6 @@ impl Keyspace {
     }
 
     fn hint_len(&self, dict: Dict) -> u64 {
-        dict.hint_len(&self.arena)
+        dict.racy_len(&self.arena)
     }
 }

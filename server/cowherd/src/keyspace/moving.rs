@@ -45,10 +45,10 @@ impl Shards<'_> {
             if handed == Handed::Nothing {
                 self.free(&source);
             } else {
-                if let Handed::Object(_, len) = handed
+                if let Handed::Object(at, len) = handed
                     && from.shard != target.shard
                 {
-                    self.mem(from.shard).transfer_ownership(target.shard, len);
+                    self.mem(from.shard).transfer_ownership(at, target.shard, len);
                 }
                 self.mem(from.shard).release(source.at, source.shape.len());
             }

@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::*;
-use cowherd_arena::{CHUNK_SIZE, PageKind, ReservedArena};
+use cowherd_arena::{PageKind, ReservedArena};
 
 pub(super) fn space(mib: u64) -> Keyspace {
     Keyspace::create(ReservedArena::reserve(PageKind::Small, mib << 20).unwrap(), 77).unwrap()
@@ -25,13 +25,9 @@ fn copy_of(old: &Keyspace) -> Keyspace {
     let blank = ReservedArena::reserve(PageKind::Small, arena.capacity()).unwrap();
     let mut held = arena.lock(ShardSet::ALL);
     let safepoint = held.safepoint().unwrap();
-    arena.barrier().begin(&safepoint);
-    for chunk in arena.barrier().chunks_at_fork() {
-        let mem = held.view(ShardIndex::of_hash(0));
-        blank.chunk(chunk).unwrap().copy_from_slice(mem.slice(chunk.start(), CHUNK_SIZE));
+    for (chunk, bytes) in safepoint.chunks() {
+        blank.chunk(chunk).unwrap().copy_from_slice(bytes);
     }
-    arena.barrier().end(&held.safepoint().unwrap());
-    arena.barrier().reset();
     Keyspace::open(blank.open(layout_hash()).unwrap()).unwrap()
 }
 

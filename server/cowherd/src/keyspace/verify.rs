@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cowherd_arena::containers::dict::{Checked, check};
-use cowherd_arena::{Audit, Corruption, Mem, Offset, SHARDS, ShardIndex, ShardSet, Summary};
+use cowherd_arena::{Audit, AuditSummary, Corruption, Mem, Offset, SHARDS, ShardIndex, ShardSet};
 
 use super::entry::{Encoding, HEAD, Shape, ValueKind};
 use super::strays::Stray;
@@ -20,7 +20,7 @@ pub struct Contents {
     /// Keys with an expiry.
     pub expires: u64,
     /// What the arena holds.
-    pub arena: Summary,
+    pub arena: AuditSummary,
 }
 
 impl Keyspace {

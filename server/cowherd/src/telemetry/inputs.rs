@@ -1,6 +1,6 @@
 //! What telemetry cannot know itself: the figures that the engine hands in for each reading.
 
-use cowherd_arena::memory::occupancy::OccupancyMap;
+use cowherd_arena::OccupancyMap;
 use cowherd_arena::stats::{CowStats, Distribution, UndoStats};
 
 /// Gives the engine's figures of this moment. Must be quick and never wait for a command: it is

@@ -43,10 +43,10 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-pub use cowherd_arena::memory::occupancy::{OccupancyCell, OccupancyMap};
 pub use cowherd_arena::stats::{
     CowStats, Distribution, Histogram, NativeHistogram, SharedHistogram, UndoStats, WriterTimes,
 };
+pub use cowherd_arena::{OccupancyCell, OccupancyMap};
 pub use inputs::{
     ArenaStats, ClientStats, DatabaseStats, EngineCounters, HugePoolStats, MemoryStats, ServerInfo,
     StatsSnapshot, StatsSource, ThpStats, UndoLogLimits,

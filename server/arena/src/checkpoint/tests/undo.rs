@@ -111,7 +111,7 @@ impl World {
         let prepared = PreparedCheckpoint::new(target, &options, &self.arena).unwrap();
         let (before, running) = {
             let mut held = self.arena.lock(ShardSet::ALL);
-            let before = digest_of(&self.arena, &mut held);
+            let before = digest_of(&mut held);
             (before, prepared.fork(&held.safepoint().unwrap()).unwrap())
         };
         if kills {
