@@ -48,7 +48,7 @@ pub(crate) fn micros(duration: Duration) -> u64 {
 
 /// One point in time on both clocks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Timestamp {
+pub(crate) struct Timestamp {
     /// Milliseconds since 1970.
     pub wall_ms: i64,
     /// Microseconds on the clock of [`monotonic_us`].

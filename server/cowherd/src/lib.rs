@@ -7,13 +7,13 @@
 
 mod clients;
 mod clock;
-pub mod commands;
-pub mod config;
+mod commands;
+mod config;
 mod engine;
-pub mod keyspace;
+mod keyspace;
 mod net;
 mod server;
-pub mod telemetry;
+mod telemetry;
 
 #[cfg(any(test, feature = "fuzzing"))]
 #[doc(hidden)]

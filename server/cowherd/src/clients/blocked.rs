@@ -65,6 +65,7 @@ pub enum BlockingMode {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum TimeoutReply {
     /// The null bulk string of RESP2, null in RESP3.
+    #[cfg_attr(not(test), expect(dead_code, reason = "no blocking command replies so yet"))]
     Null,
     /// The null array of RESP2, null in RESP3.
     NullArray,

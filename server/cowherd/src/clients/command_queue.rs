@@ -84,11 +84,6 @@ impl CommandQueue {
         self.commands.len()
     }
 
-    /// Whether there is no command.
-    pub const fn is_empty(&self) -> bool {
-        self.commands.is_empty()
-    }
-
     /// Total size of all arguments in bytes.
     pub const fn bytes(&self) -> usize {
         self.bytes.len()

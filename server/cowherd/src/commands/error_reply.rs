@@ -73,11 +73,6 @@ impl ErrorReply {
     pub fn as_str(&self) -> &str {
         &self.0
     }
-
-    /// The error code: the first word.
-    pub fn code(&self) -> &str {
-        self.0.split(' ').next().unwrap_or_default()
-    }
 }
 
 impl From<OutOfMemory> for ErrorReply {

@@ -78,17 +78,15 @@ use std::sync::Arc;
 use crate::config::LiveConfig;
 use crate::keyspace::Keyspace;
 
-pub use blocking::Timeout;
 pub use call::{Call, CheckpointAction, Effect, ShutdownOptions};
 #[cfg(test)]
 pub use command::{ArgumentChooser, generate_request};
-pub use configuration::reset_statistics;
 pub use error_reply::{CommandResult, ErrorReply};
-pub use shared::{REDIS_VERSION, Shared};
+pub use shared::Shared;
 pub use slowlog::is_secret;
-pub use table::{
-    Command, CommandFlags, CommandGroup, CommandRow, CommandTable, Handler, KeyPositions, LockScope,
-};
+#[cfg(test)]
+pub use table::CommandGroup;
+pub use table::{Command, CommandFlags, CommandRow, CommandTable, LockScope};
 pub use transaction::{exec_refused, queue_flags, queue_shards};
 
 impl Shared {

@@ -60,8 +60,6 @@ pub struct Shared {
     pub closing: AtomicBool,
     /// Forty random hexadecimal digits that identify this process, for INFO.
     pub run_id: String,
-    /// Start time of the server, wall clock in milliseconds.
-    pub started_at: i64,
 }
 
 impl Shared {
@@ -96,7 +94,6 @@ impl Shared {
             },
             closing: AtomicBool::new(false),
             run_id: run_id(now),
-            started_at: now,
         };
         shared.notifications.attach(&shared.keyspace, &shared.pubsub);
         shared.apply(&current);

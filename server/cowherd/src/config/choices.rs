@@ -77,6 +77,7 @@ macro_rules! choices {
 
         impl $type {
             /// The word that names this choice in a configuration.
+            #[allow(dead_code, reason = "not every choice is shown by its name")]
             pub fn name(self) -> &'static str {
                 Named::name(self)
             }

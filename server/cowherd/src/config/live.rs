@@ -56,6 +56,7 @@ impl LiveConfig {
         self.file.as_deref()
     }
 
+    #[cfg(test)]
     /// CONFIG SET: changes all the pairs, or none.
     pub fn update(&self, pairs: &[(&str, &str)]) -> Result<(), SetError> {
         self.update_if(pairs, |_, _| Ok(()))
@@ -131,11 +132,6 @@ impl CachedConfig {
             (self.seen, self.config) = self.live.snapshot();
         }
         &self.config
-    }
-
-    /// The shared configuration behind this view.
-    pub fn live(&self) -> &Arc<LiveConfig> {
-        &self.live
     }
 }
 

@@ -41,14 +41,17 @@ mod tests;
 pub use args::Startup;
 pub use choices::{
     ArenaPages, CheckpointIsolation, DebugCommand, LogFormat, LogLevel, MaxmemoryPolicy,
-    OomScoreAdj, Supervised, UndoBlock,
+    OomScoreAdj, Supervised,
 };
-pub use error::{ConfigError, ConfigLocation, ConfigProblem, RewriteError, SetError};
-pub use lists::{BindAddress, CommandRename, OomScoreValues, OutputLimit, OutputLimits, SaveRule};
+pub use error::SetError;
+pub use lists::{OutputLimit, OutputLimits};
 pub use live::{CachedConfig, LiveConfig};
-pub use machine::{MachineMemory, machine_memory};
-pub use table::{Config, Directive, directives};
-pub use unsupported::{UnsupportedDirective, unsupported};
+pub use machine::machine_memory;
+pub use table::Config;
+#[cfg(test)]
+pub use table::{Directive, directives};
+#[cfg(test)]
+pub use unsupported::unsupported;
 
 use unsupported::KnownDirective;
 
@@ -59,6 +62,7 @@ pub const AUTOMATIC_UNDO_PERCENT: u64 = 25;
 pub const AUTOMATIC_MEMORY_PERCENT: u64 = 60;
 
 impl Config {
+    #[cfg(test)]
     /// A directive's value in the textual form of CONFIG GET: sizes in plain bytes, lists as one
     /// line. The name may be an alias and is matched without regard to case. None: unknown.
     pub fn get(&self, name: &str) -> Option<String> {
@@ -68,6 +72,7 @@ impl Config {
         }
     }
 
+    #[cfg(test)]
     /// Sets one directive under the rules of CONFIG SET: only what may change at run time.
     pub fn set(&mut self, name: &str, value: &str) -> Result<(), SetError> {
         self.set_all(&[(name, value)])

@@ -68,19 +68,19 @@ use cowherd_arena::{Arena, Offset, OpenError, ReservedArena};
 pub use clocks::{AccessClocks, KeyUsage};
 pub use compact::CompactLimits;
 pub use cowherd_arena::containers::dict::Cursor;
-pub use cowherd_arena::{
-    CHUNK_SIZE, OutOfMemory, SHARDS, ShardIndex, ShardSet, UNIT_SIZE, contiguous_bytes_for,
-};
+pub use cowherd_arena::{CHUNK_SIZE, OutOfMemory, SHARDS, ShardIndex, ShardSet};
 pub use database::{Databases, RandomKey, ScanCursor};
-pub use entry::{Encoding, ValueKind};
+#[cfg(test)]
+pub use entry::Encoding;
+pub use entry::ValueKind;
 pub use events::{KeyspaceEvent, KeyspaceEvents};
-pub use eviction::{EvictionScope, EvictionTime, MemoryLimit, Reclaimer};
+pub use eviction::{EvictionScope, MemoryLimit, Reclaimer};
 pub use expiry::{CleanCursors, ExpireRule};
-pub use hash::{FieldExpiryOutcome, FieldValue};
+pub use hash::FieldExpiryOutcome;
 pub use interest::{ReadyKey, Watcher};
 pub use list::{ListEnd, ListLimits};
 pub use set::{MemberList, SetLimits};
-pub use shards::{Entry, Key, ShardStats, Shards};
+pub use shards::{Entry, Key, Shards};
 pub use sorted_set::{MemberChange, RangeBound, SortedSetView};
 use strays::Strays;
 pub use stream::{
@@ -273,6 +273,7 @@ impl Keyspace {
         ShardIndex::all().map(|shard| self.hint_len(keys_of(shard, db))).sum()
     }
 
+    #[cfg(test)]
     /// Whether no database has a key.
     pub fn is_empty(&self) -> bool {
         (0..DATABASES).all(|db| self.len(db) == 0)
@@ -283,6 +284,7 @@ impl Keyspace {
         ShardIndex::all().map(|shard| self.hint_len(expires_of(shard, db))).sum()
     }
 
+    #[cfg(test)]
     /// Number of hashes whose fields may expire in a database.
     pub fn volatile_len(&self, db: DbIndex) -> u64 {
         ShardIndex::all().map(|shard| self.hint_len(Side::Volatile.of(shard, db))).sum()

@@ -262,11 +262,6 @@ impl<'a> Shards<'a> {
         entry
     }
 
-    /// Whether a key is there.
-    pub fn exists(&mut self, db: DbIndex, key: &Key<'_>) -> bool {
-        self.lookup_read(db, key).is_some()
-    }
-
     /// How an entry was used.
     pub fn usage(&self, entry: &Entry) -> super::KeyUsage {
         self.space.clocks.usage(entry.at, self.now)

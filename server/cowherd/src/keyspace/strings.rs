@@ -185,21 +185,6 @@ impl Shards<'_> {
         self.put(db, key, old.as_ref(), new, expiry)
     }
 
-    /// Sets a key to a number. Counts as one change.
-    ///
-    /// # Errors
-    /// The arena is full; nothing has changed.
-    pub fn set_number(
-        &mut self,
-        db: DbIndex,
-        key: &Key<'_>,
-        number: i64,
-        expiry: Expiry,
-    ) -> Result<(), OutOfMemory> {
-        let old = self.peek(db, key);
-        self.put(db, key, old.as_ref(), New::Int(number), expiry)
-    }
-
     /// As [`Self::set`], for a key that was looked up already.
     ///
     /// # Errors

@@ -43,23 +43,20 @@ use std::time::Duration;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
-pub use cowherd_arena::stats::{
-    CowStats, Distribution, Histogram, NativeHistogram, SharedHistogram, UndoStats, WriterTimes,
-};
+#[cfg(test)]
+pub use cowherd_arena::stats::Histogram;
+pub use cowherd_arena::stats::{CowStats, Distribution, UndoStats};
 pub use cowherd_arena::{OccupancyCell, OccupancyMap};
 pub use inputs::{
     ArenaStats, ClientStats, DatabaseStats, EngineCounters, HugePoolStats, MemoryStats, ServerInfo,
     StatsSnapshot, StatsSource, ThpStats, UndoLogLimits,
 };
 pub use monitor::{LatencyEvent, LatencyEventHistory, LatencySample};
-pub use persistence::{
-    CheckpointStart, CheckpointTotals, ForkTimes, Persistence, PersistenceStatus, RestoreReport,
-    RunningCheckpoint, RunningRestore,
-};
+pub use persistence::{CheckpointStart, ForkTimes, Persistence, PersistenceStatus, RestoreReport};
 pub use phase::{CheckpointEpoch, LongestCommand};
 pub use process::{minor_faults_of_other_threads, resident_bytes};
 pub use rates::Rates;
-pub use saves::{CheckpointRecord, CheckpointStatus, KEPT, LongestStall, StallCause};
+pub use saves::{CheckpointRecord, CheckpointStatus, LongestStall, StallCause};
 pub use slowlog::{SlowCommand, SlowlogEntry};
 pub use workers::{CommandTotals, Recorder, ServerTotals};
 

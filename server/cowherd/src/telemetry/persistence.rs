@@ -146,6 +146,7 @@ impl Persistence {
         self.loading.store(true, Release);
     }
 
+    #[cfg(test)]
     /// So many bytes of the image are read; from any thread.
     pub fn loading_progress(&self, bytes: u64) {
         self.loaded_bytes.store(bytes, Relaxed);

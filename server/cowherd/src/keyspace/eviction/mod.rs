@@ -36,5 +36,5 @@ mod slab_eviction;
 mod tests;
 
 pub use limit::MemoryLimit;
-pub use reclaim::{EvictionTime, Reclaimer};
+pub use reclaim::Reclaimer;
 pub use scope::EvictionScope;

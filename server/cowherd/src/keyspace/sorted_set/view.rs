@@ -74,6 +74,7 @@ impl<'s> SortedSetView<'s> {
         self.len
     }
 
+    #[cfg(test)]
     /// Never: there is no empty sorted set.
     pub const fn is_empty(&self) -> bool {
         self.len == 0

@@ -70,17 +70,20 @@ pub enum MetricsError {
 /// The running server of metrics. Dropping it stops it.
 #[derive(Debug)]
 pub struct MetricsServer {
+    #[cfg_attr(not(test), expect(dead_code, reason = "only tests bind port 0"))]
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
 }
 
 impl MetricsServer {
+    #[cfg(test)]
     /// Where it listens.
     pub fn address(&self) -> SocketAddr {
         self.address
     }
 
+    #[cfg(test)]
     /// Takes no more requests, finishes those under way (for a second at most), and returns when
     /// the thread is gone.
     pub fn stop(self) {

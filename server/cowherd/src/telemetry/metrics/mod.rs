@@ -28,7 +28,7 @@ use super::workers::{CommandTotals, ServerTotals};
 use super::{FamilyLatency, Telemetry};
 use crate::clock::Timestamp;
 use families::Families;
-pub use http::{MetricsError, MetricsServer, serve};
+pub use http::serve;
 
 /// All that one scrape tells.
 struct Collected<'a> {
