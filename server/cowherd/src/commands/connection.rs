@@ -1,4 +1,4 @@
-//! The connection itself: greeting, password, protocol version, end.
+//! Commands about the own connection: PING, ECHO, HELLO, AUTH, QUIT, RESET.
 
 use std::sync::atomic::Ordering;
 
@@ -11,7 +11,7 @@ use super::table::{Command, CommandFlags, CommandGroup};
 
 const ALWAYS: CommandFlags =
     CommandFlags::LOADING.with(CommandFlags::STALE).with(CommandFlags::FAST);
-const ENTRANCE: CommandFlags = ALWAYS.with(CommandFlags::NOSCRIPT).with(CommandFlags::NO_AUTH);
+const BEFORE_AUTH: CommandFlags = ALWAYS.with(CommandFlags::NOSCRIPT).with(CommandFlags::NO_AUTH);
 
 const GROUP: CommandGroup = CommandGroup::Connection;
 
@@ -23,20 +23,20 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("echo", 2, ALWAYS, echo)
         .doc(GROUP, "1.0.0", "Returns the message.")
         .syntax("message"),
-    Command::new("hello", -1, ENTRANCE, hello)
+    Command::new("hello", -1, BEFORE_AUTH, hello)
         .doc(GROUP, "6.0.0", "Chooses the protocol version and introduces the server.")
         .syntax("[protover [AUTH username password] [SETNAME name]]"),
-    Command::new("auth", -2, ENTRANCE, auth)
+    Command::new("auth", -2, BEFORE_AUTH, auth)
         .doc(GROUP, "1.0.0", "Gives the password.")
         .syntax("[username] password"),
     Command::new(
         "quit",
         -1,
-        ENTRANCE.with(CommandFlags::UNPAUSED).with(CommandFlags::UNQUEUED),
+        BEFORE_AUTH.with(CommandFlags::UNPAUSED).with(CommandFlags::UNQUEUED),
         quit,
     )
     .doc(GROUP, "1.0.0", "Closes the connection."),
-    Command::new("reset", 1, ENTRANCE.with(CommandFlags::UNQUEUED), reset).doc(
+    Command::new("reset", 1, BEFORE_AUTH.with(CommandFlags::UNQUEUED), reset).doc(
         GROUP,
         "6.2.0",
         "Makes the connection as if it were new.",
@@ -72,7 +72,7 @@ fn ping(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// A subscriber that speaks RESP2 gets nothing but messages.
+/// A RESP2 subscriber tells replies from messages only by their form, so the reply is a message.
 fn ping_as_message(call: &mut Call<'_>) -> CommandResult {
     if call.args.len() > 2 {
         return Err(call.row.wrong_arity());
@@ -116,18 +116,18 @@ fn auth(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Whether user and password are right; any password is when none is set.
+/// Checks user and password. Any password is right when none is set.
 fn check_password(call: &Call<'_>, user: &[u8], password: &[u8]) -> CommandResult {
     let right = match &call.config.requirepass {
-        Some(set) => same_secret(set.as_bytes(), password),
+        Some(set) => secrets_equal(set.as_bytes(), password),
         None => true,
     };
     if user == b"default" && right { Ok(()) } else { Err(WRONG_PASSWORD) }
 }
 
-/// Compares in a time that depends on the length of `given` alone, so that nobody can feel their
-/// way to the secret.
-fn same_secret(secret: &[u8], given: &[u8]) -> bool {
+/// Compares in a time that depends on the length of `given` alone, so that the time of a reply
+/// tells nothing about the secret.
+fn secrets_equal(secret: &[u8], given: &[u8]) -> bool {
     let mut different = u8::from(secret.len() != given.len());
     for (i, byte) in given.iter().enumerate() {
         let expected = if secret.is_empty() { 0 } else { secret[i % secret.len()] };
@@ -136,31 +136,31 @@ fn same_secret(secret: &[u8], given: &[u8]) -> bool {
     std::hint::black_box(different) == 0
 }
 
-/// A name that a client may give itself.
+/// The argument of CLIENT SETNAME or HELLO SETNAME, checked.
 pub(super) fn client_name(name: &[u8]) -> Result<String, ErrorReply> {
     printable(name).ok_or(BAD_NAME)
 }
 
-/// The text of `bytes`, if all of them are visible ASCII.
+/// `bytes` as text; `None` unless all are visible ASCII characters.
 pub(super) fn printable(bytes: &[u8]) -> Option<String> {
     let visible = bytes.iter().all(u8::is_ascii_graphic);
     visible.then(|| String::from_utf8_lossy(bytes).into_owned())
 }
 
-/// What a HELLO asks for.
+/// The arguments of HELLO.
 #[derive(Default)]
-struct Greeting<'c> {
+struct HelloOptions<'c> {
     version: Option<ProtocolVersion>,
     credentials: Option<(&'c [u8], &'c [u8])>,
     name: Option<String>,
 }
 
-impl<'c> Greeting<'c> {
+impl<'c> HelloOptions<'c> {
     fn read(call: &Call<'c>) -> Result<Self, ErrorReply> {
         let args = call.args;
-        let mut greeting = Self::default();
-        let Some(version) = args.get(1) else { return Ok(greeting) };
-        greeting.version = Some(match parse_i64(version).ok_or(BAD_VERSION)? {
+        let mut options = Self::default();
+        let Some(version) = args.get(1) else { return Ok(options) };
+        options.version = Some(match parse_i64(version).ok_or(BAD_VERSION)? {
             2 => ProtocolVersion::Resp2,
             3 => ProtocolVersion::Resp3,
             _ => return Err(NO_SUCH_VERSION),
@@ -169,11 +169,11 @@ impl<'c> Greeting<'c> {
         while i < args.len() {
             match (args.get(i + 1), args.get(i + 2)) {
                 (Some(user), Some(password)) if call.is(i, "auth") => {
-                    greeting.credentials = Some((user, password));
+                    options.credentials = Some((user, password));
                     i += 3;
                 }
                 (Some(name), _) if call.is(i, "setname") => {
-                    greeting.name = Some(client_name(name)?);
+                    options.name = Some(client_name(name)?);
                     i += 2;
                 }
                 _ => {
@@ -184,13 +184,13 @@ impl<'c> Greeting<'c> {
                 }
             }
         }
-        Ok(greeting)
+        Ok(options)
     }
 }
 
 fn hello(call: &mut Call<'_>) -> CommandResult {
-    let greeting = Greeting::read(call)?;
-    if let Some((user, password)) = greeting.credentials {
+    let options = HelloOptions::read(call)?;
+    if let Some((user, password)) = options.credentials {
         check_password(call, user, password)?;
         call.session.authenticated = true;
     }
@@ -198,10 +198,10 @@ fn hello(call: &mut Call<'_>) -> CommandResult {
         return Err(AUTHENTICATE_FIRST);
     }
     let client = &call.session.client;
-    if let Some(name) = greeting.name {
+    if let Some(name) = options.name {
         client.names.lock().name = name;
     }
-    if let Some(version) = greeting.version {
+    if let Some(version) = options.version {
         call.reply.version = version;
     }
     let protocol = match call.reply.version {

@@ -1,4 +1,4 @@
-use super::same_secret;
+use super::secrets_equal;
 use crate::commands::call::Effect;
 use crate::commands::testing::TestServer;
 use crate::config::Config;
@@ -12,7 +12,7 @@ fn check(bench: &TestServer, table: &[(&str, &str)]) {
 fn with_password() -> TestServer {
     let config = Config { requirepass: Some("secret".to_owned()), ..Config::default() };
     let bench = TestServer::with(64 << 20, config);
-    // The bench starts as one who gave the password.
+    // The client of a test server is authenticated at first.
     assert_eq!(bench.run("RESET"), "+RESET\r\n");
     bench
 }
@@ -138,9 +138,9 @@ fn hello_wants_the_password() {
 
 #[test]
 fn secrets_are_compared_as_a_whole() {
-    assert!(same_secret(b"abc", b"abc"));
-    assert!(same_secret(b"", b""));
+    assert!(secrets_equal(b"abc", b"abc"));
+    assert!(secrets_equal(b"", b""));
     for (secret, given) in [("abc", "abd"), ("abc", "ab"), ("ab", "abab"), ("a", ""), ("", "a")] {
-        assert!(!same_secret(secret.as_bytes(), given.as_bytes()), "{secret} {given}");
+        assert!(!secrets_equal(secret.as_bytes(), given.as_bytes()), "{secret} {given}");
     }
 }

@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
+use crate::clients::Client;
 use crate::config::DebugCommand;
 use crate::keyspace::{Key, KeyUsage, ShardSet, Shards};
 use cowherd_resp::{parse_f64, parse_u64};
@@ -12,7 +13,6 @@ use cowherd_resp::{parse_f64, parse_u64};
 use super::call::{Call, Effect};
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, LockScope};
-use crate::clients::Client;
 
 const ADMIN: CommandFlags = CommandFlags::ADMIN
     .with(CommandFlags::NOSCRIPT)

@@ -19,9 +19,9 @@ fn check(bench: &TestServer, table: &[(&str, &str)]) {
     }
 }
 
-struct Nobody;
+struct NoConnection;
 
-impl ConnectionHandle for Nobody {
+impl ConnectionHandle for NoConnection {
     fn close(&self) {}
 }
 
@@ -52,7 +52,7 @@ fn local_is_this_machine() {
     ] {
         let address: SocketAddr = peer.parse().unwrap();
         let origin = Origin { peer: Some(address), local: None, path: String::new(), fd: 3 };
-        let client = clients.connect(origin, 0, Arc::new(Nobody));
+        let client = clients.connect(origin, 0, Arc::new(NoConnection));
         assert_eq!(is_local(&client), local, "{peer}");
     }
 }

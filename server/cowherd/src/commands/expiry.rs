@@ -1,11 +1,11 @@
 //! Expiry of keys: EXPIRE, TTL, PERSIST and variants.
 
+use crate::clients::EventClass;
 use crate::keyspace::ExpireRule;
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
-use crate::clients::EventClass;
 
 const READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
 const WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);

@@ -1,10 +1,11 @@
 //! Commands on keys of any type: DEL, EXISTS, TYPE, TOUCH, RENAME, COPY, MOVE and variants.
 
+use crate::clients::EventClass;
+
 use super::call::Call;
 use super::databases::{SAME_OBJECTS, database};
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
-use crate::clients::EventClass;
 
 const READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);
 const FAST_WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);

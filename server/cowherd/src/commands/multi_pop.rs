@@ -2,11 +2,11 @@
 
 use std::ops::Range;
 
+use crate::clients::{TimeoutReply, WakeCondition};
 use cowherd_resp::parse_i64;
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use crate::clients::{TimeoutReply, WakeCondition};
 
 const NO_KEYS: ErrorReply = ErrorReply::new("ERR numkeys should be greater than 0");
 const NO_COUNT: ErrorReply = ErrorReply::new("ERR count should be greater than 0");

@@ -1,9 +1,9 @@
 use crate::commands::testing::TestServer;
 
-/// A bench that listens to all events, in the words of its messages.
-struct Listening(TestServer);
+/// A test server whose client subscribes to all events.
+struct Subscriber(TestServer);
 
-impl Listening {
+impl Subscriber {
     fn to(classes: &str) -> Self {
         let bench = TestServer::new();
         assert_eq!(bench.run(&format!("CONFIG SET notify-keyspace-events {classes}")), "+OK\r\n");
@@ -16,24 +16,24 @@ impl Listening {
         let reply = self.0.run(line);
         assert!(!reply.starts_with('-'), "{line}: {reply}");
         let client = self.0.shared.clients.list().remove(0);
-        let mut mail = Vec::new();
-        client.drain_output(&mut mail);
-        let mail = String::from_utf8(mail).unwrap();
-        let words: Vec<&str> = mail.split("\r\n").collect();
+        let mut pending = Vec::new();
+        client.drain_output(&mut pending);
+        let pending = String::from_utf8(pending).unwrap();
+        let words: Vec<&str> = pending.split("\r\n").collect();
         let messages = words.chunks(9).filter(|message| message.len() == 9);
         messages.map(|message| format!("{} {}", &message[6][5..], message[8])).collect()
     }
 }
 
 fn check(classes: &str, table: &[(&str, &[&str])]) {
-    let listening = Listening::to(classes);
+    let subscriber = Subscriber::to(classes);
     for (line, events) in table {
-        assert_eq!(listening.events(line), *events, "{line}");
+        assert_eq!(subscriber.events(line), *events, "{line}");
     }
 }
 
 #[test]
-fn strings_tell_what_happens_to_them() {
+fn string_commands_publish_events() {
     check(
         "E$g",
         &[
@@ -67,7 +67,7 @@ fn strings_tell_what_happens_to_them() {
 }
 
 #[test]
-fn keys_tell_what_happens_to_them() {
+fn key_commands_publish_events() {
     check(
         "KEA",
         &[
@@ -105,8 +105,8 @@ fn keys_tell_what_happens_to_them() {
 }
 
 #[test]
-fn the_keyspace_tells_what_no_command_does() {
-    let listening = Listening::to("Exmn");
+fn the_keyspace_publishes_expiry_misses_and_new_keys() {
+    let subscriber = Subscriber::to("Exmn");
     for (line, events) in [
         ("SET a 1 PX 10", &["event@0__:new a"][..]),
         ("SET a 2 PX 10", &[]),
@@ -117,14 +117,14 @@ fn the_keyspace_tells_what_no_command_does() {
         ("COPY m a REPLACE", &["event@0__:new a"]),
         ("EXPIRE a 1", &[]),
     ] {
-        assert_eq!(listening.events(line), events, "{line}");
+        assert_eq!(subscriber.events(line), events, "{line}");
     }
-    listening.0.now.set(listening.0.now.get() + 1000);
-    assert_eq!(listening.events("SET a 3"), ["event@0__:expired a", "event@0__:new a"]);
+    subscriber.0.now.set(subscriber.0.now.get() + 1000);
+    assert_eq!(subscriber.events("SET a 3"), ["event@0__:expired a", "event@0__:new a"]);
 }
 
 #[test]
-fn nothing_is_told_without_a_channel_or_a_class() {
+fn events_need_a_channel_and_a_class() {
     for classes in ["''", "A", "KE", "Kl"] {
         check(classes, &[("SET a 1", &[]), ("DEL a", &[])]);
     }

@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::sync::Arc;
 
+use crate::clients::{BlockingMode, ConnectionHandle, Origin, Session};
 use crate::config::{Config, LiveConfig};
 use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
@@ -10,9 +11,6 @@ use cowherd_resp::{Args, Batch, ProtocolVersion, ReplyWriter, RequestLimits, Req
 
 use super::call::{Call, Effect};
 use super::shared::Shared;
-use crate::clients::BlockingMode;
-use crate::clients::Session;
-use crate::clients::{ConnectionHandle, Origin};
 
 /// A keyspace, one client and a clock that is set by hand.
 pub(super) struct TestServer {

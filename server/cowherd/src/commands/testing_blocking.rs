@@ -1,11 +1,11 @@
 //! Blocking commands on strings for tests of the engine, which need no blocking command of a real type.
 
+use crate::clients::{TimeoutReply, WakeCondition};
 use crate::keyspace::{Expiry, ValueKind};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
-use crate::clients::{TimeoutReply, WakeCondition};
 
 const KEYS: KeyPositions = KeyPositions::spread(1, -2, 1);
 

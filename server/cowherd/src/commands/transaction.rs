@@ -3,19 +3,21 @@
 //! ```text
 //! MULTI --> a queue in the session --> requests are checked and queued --> EXEC
 //!                                                                           |
-//!   the engine: locks the shards of all queued and all watched keys, looks  |
+//!   the engine: locks the shards of all queued and all watched keys, checks |
 //!   whether a watched key was touched, runs the queue, unlocks  <-----------+
 //! ```
 //!
-//! Invariants:
-//! 1. `queue_shards` are the shards of all queued commands' keys; all of them, if one of the
-//!    commands chooses its shards itself. They are found again if keys have moved meanwhile.
-//! 2. What `Session::watched` lists is exactly what the session's watcher is registered for, but
-//!    for keys that were touched.
+//! The queue itself ([`CommandQueue`]) knows rows by number and flags as bits; this file maps them
+//! to the command table.
+//!
+//! Invariant: [`queue_shards`] covers all shards that the queued commands touch. A command that
+//! locks shards itself ([`LockScope::Handler`]) counts with all shards, since its handler finds them
+//! locked in a transaction.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
+use crate::clients::{CommandQueue, QueuedCommand, Session};
 use crate::keyspace::{Keyspace, ShardSet};
 use cowherd_resp::Args;
 
@@ -24,14 +26,13 @@ use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{
     Command, CommandFlags, CommandGroup, CommandRow, KeyPositions, KeyUse, LockScope,
 };
-use crate::clients::{CommandQueue, QueuedCommand, Session};
 
 const PLAIN: CommandFlags = CommandFlags::NOSCRIPT
     .with(CommandFlags::LOADING)
     .with(CommandFlags::STALE)
     .with(CommandFlags::UNQUEUED);
 const FAST: CommandFlags = PLAIN.with(CommandFlags::FAST);
-/// Queued: what is watched is forgotten before the queue runs.
+/// Queued, unlike the rest of the family: EXEC unwatches all keys before it runs the queue.
 const UNWATCH: CommandFlags = CommandFlags::NOSCRIPT
     .with(CommandFlags::LOADING)
     .with(CommandFlags::STALE)
@@ -66,7 +67,7 @@ const ABORTED: ErrorReply =
     ErrorReply::new("EXECABORT Transaction discarded because of previous errors.");
 
 impl Session {
-    /// The flags that decide whether a command may run: those of EXEC include those of the queue.
+    /// The flags by which a command is admitted. Those of EXEC include the flags of the queue.
     #[inline]
     pub fn flags_of(&self, command: &Command) -> CommandFlags {
         match &self.queue {
@@ -77,22 +78,27 @@ impl Session {
         }
     }
 
-    /// Queues a command that may run, and that would lock `shards`, as was planned after `moves`
-    /// moves of keys.
+    /// Queues an admitted command, which would lock `shards`, as computed when the keyspace had
+    /// counted `relocations`.
     pub fn enqueue(
         &mut self,
         row: &CommandRow,
         args: Args<'_>,
         first_hash: Option<u64>,
         shards: ShardSet,
-        moves: u64,
+        relocations: u64,
     ) {
         let command = QueuedCommand { row: row.number, args, first_hash };
-        self.push_queued(command, row.command.flags.bits(), in_queue(row, shards), moves);
+        self.push_queued(
+            command,
+            row.command.flags.bits(),
+            shards_in_queue(row, shards),
+            relocations,
+        );
     }
 }
 
-/// The flags of all commands in a queue.
+/// Union of the flags of all commands in a queue.
 pub fn queue_flags(queue: &CommandQueue) -> CommandFlags {
     CommandFlags::from_bits(queue.flag_bits())
 }
@@ -101,21 +107,21 @@ pub fn queue_flags(queue: &CommandQueue) -> CommandFlags {
 pub fn queue_shards(queue: &CommandQueue, rows: &[CommandRow], keyspace: &Keyspace) -> ShardSet {
     queue.shards(keyspace, |queued| {
         let row = &rows[queued.row];
-        in_queue(row, row.command.shards(keyspace, &queued.args, queued.first_hash))
+        shards_in_queue(row, row.command.shards(keyspace, &queued.args, queued.first_hash))
     })
 }
 
-/// What a queued command locks that would lock `shards`.
-const fn in_queue(row: &CommandRow, shards: ShardSet) -> ShardSet {
+/// The shards that EXEC locks for a command which alone would lock `shards`.
+const fn shards_in_queue(row: &CommandRow, shards: ShardSet) -> ShardSet {
     match row.command.locks {
         LockScope::Handler => ShardSet::ALL,
         LockScope::Keys | LockScope::All => shards,
     }
 }
 
-/// The reply to an EXEC that may not run: the transaction is dropped.
-pub fn exec_refused(failure: &ErrorReply) -> ErrorReply {
-    let reason = failure.as_str();
+/// The reply to an EXEC that is not admitted because of `error`.
+pub fn exec_refused(error: &ErrorReply) -> ErrorReply {
+    let reason = error.as_str();
     let reason = reason.strip_prefix("ERR ").unwrap_or(reason);
     ErrorReply::text(format!("EXECABORT Transaction discarded because of: {reason}"))
 }
@@ -161,7 +167,7 @@ fn watch(call: &mut Call<'_>) -> CommandResult {
     }
     let watcher = Arc::clone(&session.client.watcher);
     for i in call.row.command.keys.positions(&call.args) {
-        // EXEC fails already: there is nothing more to look out for.
+        // EXEC will fail anyway: no further key needs to be watched.
         if watcher.is_touched() {
             break;
         }
@@ -175,7 +181,7 @@ fn watch(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// In a transaction there is nothing to forget any more.
+/// Without effect in a transaction: EXEC has unwatched all keys.
 fn unwatch(call: &mut Call<'_>) -> CommandResult {
     call.session.unwatch(&call.shared.keyspace);
     call.reply.ok();

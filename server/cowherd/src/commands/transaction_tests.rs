@@ -20,7 +20,7 @@ fn a_transaction_begins_once_and_ends_once() {
 }
 
 #[test]
-fn what_is_watched_is_forgotten_in_every_way() {
+fn every_end_of_a_transaction_unwatches_all_keys() {
     for end in ["UNWATCH", "RESET", "DISCARD"] {
         let bench = TestServer::new();
         assert_eq!(bench.run("WATCH a b a"), "+OK\r\n");
@@ -49,10 +49,10 @@ fn a_queue_keeps_requests_as_they_were() {
     let bench = TestServer::new();
     let (table, keyspace) = (&bench.shared.table, &bench.shared.keyspace);
     let mut queue = CommandQueue::default();
-    let moves = keyspace.relocations();
+    let relocations = keyspace.relocations();
     let push = |queue: &mut CommandQueue, row: &CommandRow, args: &Args<'_>, first_hash, shards| {
         let command = QueuedCommand { row: row.number, args: *args, first_hash };
-        queue.push(command, row.command.flags.bits(), in_queue(row, shards), moves);
+        queue.push(command, row.command.flags.bits(), shards_in_queue(row, shards), relocations);
     };
     let requests: [&[&[u8]]; 3] = [&[b"SET", b"k", b""], &[b"PING"], &[b"get", b"k\r\n"]];
     for request in requests {
@@ -81,7 +81,7 @@ fn a_queue_keeps_requests_as_they_were() {
     let shard = |key: &[u8]| ShardSet::one(keyspace.key(0, key).shard);
     let named = shard(b"k") | shard(b"k\r\n");
     assert_eq!(queue_shards(&queue, table.rows(), keyspace), named);
-    // The key goes to another shard before EXEC.
+    // The key is relocated to another shard before EXEC.
     bench.run(&format!("HSET large field {}", "x".repeat(20_000)));
     let large = shard(b"large");
     assert!(named | large != named);
@@ -95,8 +95,8 @@ fn a_queue_keeps_requests_as_they_were() {
 }
 
 #[test]
-fn a_refused_exec_tells_why() {
-    let told = |failure: &ErrorReply| exec_refused(failure).as_str().to_owned();
+fn a_refused_exec_replies_the_reason() {
+    let told = |error: &ErrorReply| exec_refused(error).as_str().to_owned();
     let oom = told(&ErrorReply::OUT_OF_MEMORY);
     assert!(oom.starts_with("EXECABORT Transaction discarded because of: OOM command"), "{oom}");
     let syntax = told(&ErrorReply::SYNTAX);

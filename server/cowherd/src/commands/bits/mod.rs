@@ -13,6 +13,7 @@ mod operation;
 #[cfg(test)]
 mod tests;
 
+use crate::clients::EventClass;
 use crate::keyspace::Entry;
 use cowherd_resp::parse_u64;
 
@@ -20,7 +21,6 @@ use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::index_range::{self, IndexRange, index};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
-use crate::clients::EventClass;
 
 const READ: CommandFlags = CommandFlags::READONLY;
 const FAST_READ: CommandFlags = CommandFlags::READONLY.with(CommandFlags::FAST);

@@ -1,34 +1,34 @@
-//! CLIENT KILL, with an address alone or with filters.
+//! CLIENT KILL, by an address alone or by filters.
 
 use crate::clients::Client;
 use crate::commands::call::{Call, Effect};
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use cowherd_resp::parse_i64;
 
-use super::list::Type;
+use super::list::ClientType;
 
-/// Which connections to close: those that pass every filter given.
-struct Filter<'c> {
+/// The filters of CLIENT KILL. A connection is closed if it passes all that are set.
+struct KillFilter<'c> {
     id: Option<u64>,
     address: Option<&'c [u8]>,
     local: Option<&'c [u8]>,
-    kind: Option<Type>,
-    /// Seconds that it has lasted at least.
+    kind: Option<ClientType>,
+    /// Least age in seconds; 0 for any.
     age: i64,
     skip_own: bool,
 }
 
-/// CLIENT KILL address | filter value ...
+/// `CLIENT KILL address` or `CLIENT KILL filter value ...`
 pub(super) fn kill(call: &mut Call<'_>) -> CommandResult {
     if call.args.len() == 3 {
         return kill_address(call);
     }
-    let filter = Filter::read(call)?;
+    let filter = KillFilter::parse(call)?;
     let own = call.session.client.id;
     let mut killed = 0;
     for client in call.shared.clients.list() {
         if filter.passes(&client, own, call.now) {
-            end(call, &client);
+            close(call, &client);
             killed += 1;
         }
     }
@@ -36,19 +36,19 @@ pub(super) fn kill(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The old form: one connection by its address.
+/// The old form, `CLIENT KILL address`.
 fn kill_address(call: &mut Call<'_>) -> CommandResult {
     let address = call.args.at(2);
     let all = call.shared.clients.list();
     let found = all.iter().find(|client| client.peer.as_bytes() == address && !client.is_killed());
     let client = found.ok_or(ErrorReply::new("ERR No such client"))?;
-    end(call, client);
+    close(call, client);
     call.reply.ok();
     Ok(())
 }
 
-/// Ends a connection; the one that asks still gets its reply.
-fn end(call: &mut Call<'_>, client: &Client) {
+/// Closes a connection; the own one after the reply.
+fn close(call: &mut Call<'_>, client: &Client) {
     if client.id == call.session.client.id {
         call.effect = Effect::Close;
     } else {
@@ -56,8 +56,8 @@ fn end(call: &mut Call<'_>, client: &Client) {
     }
 }
 
-impl<'c> Filter<'c> {
-    fn read(call: &Call<'c>) -> Result<Self, ErrorReply> {
+impl<'c> KillFilter<'c> {
+    fn parse(call: &Call<'c>) -> Result<Self, ErrorReply> {
         let mut filter =
             Self { id: None, address: None, local: None, kind: None, age: 0, skip_own: true };
         let args = call.args;
@@ -72,7 +72,7 @@ impl<'c> Filter<'c> {
                 const BAD: ErrorReply = ErrorReply::new("ERR maxage should be greater than 0");
                 filter.age = Some(call.integer(i + 1)?).filter(|age| *age > 0).ok_or(BAD)?;
             } else if call.is(i, "type") {
-                filter.kind = Some(Type::read(value)?);
+                filter.kind = Some(ClientType::parse(value)?);
             } else if call.is(i, "addr") {
                 filter.address = Some(value);
             } else if call.is(i, "laddr") {
@@ -98,7 +98,7 @@ impl<'c> Filter<'c> {
 
     fn passes(&self, client: &Client, own: u64, now: i64) -> bool {
         let lasted = now.saturating_sub(client.connected_at) / 1000;
-        self.kind.is_none_or(|kind| kind.has(client))
+        self.kind.is_none_or(|kind| kind.matches(client))
             && self.id.is_none_or(|id| client.id == id)
             && self.address.is_none_or(|address| client.peer.as_bytes() == address)
             && self.local.is_none_or(|local| client.local.as_bytes() == local)

@@ -1,7 +1,7 @@
-//! CLIENT LIST and CLIENT INFO: a connection in one line of `name=value` pairs.
+//! CLIENT LIST and CLIENT INFO: one line of `name=value` pairs per connection.
 //!
-//! The names and their order are those of Redis 7.4, because tools read them. What has no meaning
-//! here (buffers that are not counted by client) is 0.
+//! The names and their order are those of Redis 7.4, because tools parse them. Fields without a
+//! meaning here are 0: Cowherd does not count query buffers by client.
 
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
@@ -12,20 +12,19 @@ use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::shared::Shared;
 use cowherd_resp::parse_i64;
 
-/// A kind of connections that a filter can name.
+/// A type of connections, as filters name it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Type {
-    /// Those of no other kind.
+pub(super) enum ClientType {
+    /// Any connection but subscribers.
     Normal,
-    /// Those that subscribe to something.
+    /// A connection with subscriptions.
     Subscriber,
-    /// What no connection here is.
+    /// A master or replica: there are none.
     Replication,
 }
 
-impl Type {
-    /// The kind that a name means.
-    pub(super) fn read(name: &[u8]) -> Result<Self, ErrorReply> {
+impl ClientType {
+    pub(super) fn parse(name: &[u8]) -> Result<Self, ErrorReply> {
         let is = |word: &str| name.eq_ignore_ascii_case(word.as_bytes());
         if is("normal") {
             Ok(Self::Normal)
@@ -39,8 +38,7 @@ impl Type {
         }
     }
 
-    /// Whether a connection is of this kind.
-    pub(super) fn has(self, client: &Client) -> bool {
+    pub(super) fn matches(self, client: &Client) -> bool {
         match self {
             Self::Normal => !client.is_subscriber(),
             Self::Subscriber => client.is_subscriber(),
@@ -49,7 +47,7 @@ impl Type {
     }
 }
 
-/// CLIENT INFO.
+/// `CLIENT INFO`
 pub(super) fn info(call: &mut Call<'_>) -> CommandResult {
     let mut text = String::new();
     describe(&mut text, call.shared, &call.session.client, Some(&call.row.name), call.now);
@@ -57,14 +55,14 @@ pub(super) fn info(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// CLIENT LIST [TYPE type | ID id ...].
+/// `CLIENT LIST [TYPE type | ID id ...]`
 pub(super) fn list(call: &mut Call<'_>) -> CommandResult {
     let all = call.shared.clients.list();
     let chosen = match call.args.len() {
         2 => all,
         4 if call.is(2, "type") => {
-            let kind = Type::read(call.args.at(3))?;
-            all.into_iter().filter(|client| kind.has(client)).collect()
+            let kind = ClientType::parse(call.args.at(3))?;
+            all.into_iter().filter(|client| kind.matches(client)).collect()
         }
         4.. if call.is(2, "id") => {
             let mut chosen = Vec::new();
@@ -86,9 +84,10 @@ pub(super) fn list(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Appends the line of one connection; `command` is what it runs right now, if that is known.
+/// Appends the line of one connection. `command` is the running command of the own connection;
+/// other connections are shown with their last command.
 fn describe(text: &mut String, shared: &Shared, client: &Client, command: Option<&str>, now: i64) {
-    let load = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
+    let load = |counter: &std::sync::atomic::AtomicU64| counter.load(Ordering::Relaxed);
     let seconds = |since: i64| now.saturating_sub(since).max(0) / 1000;
     let last = || {
         let row = usize::try_from(load(&client.last_command)).ok()?.checked_sub(1)?;
@@ -109,7 +108,7 @@ fn describe(text: &mut String, shared: &Shared, client: &Client, command: Option
         flags(client),
         load(&client.db),
     );
-    // Outside a transaction 0 is stored, and -1 shown.
+    // The counter is 0 outside a transaction, where Redis shows -1.
     let queued = i128::from(load(&client.queued)) - 1;
     let (watched, queued_memory) = (load(&client.watched), load(&client.queued_memory));
     let backlog = client.backlog();
@@ -138,7 +137,7 @@ fn describe(text: &mut String, shared: &Shared, client: &Client, command: Option
     );
 }
 
-/// A letter for each property; `N` if there is none.
+/// One letter per property; `N` for none.
 fn flags(client: &Client) -> String {
     let letters = [
         (client.queued.load(Ordering::Relaxed) > 0, 'x'),

@@ -1,4 +1,4 @@
-//! CLIENT: who is connected, how they are named, held up and cut off.
+//! CLIENT: lists, names, pauses, unblocks and closes connections.
 
 mod kill;
 mod list;
@@ -7,18 +7,18 @@ mod tests;
 
 use std::sync::atomic::Ordering;
 
+use crate::clients::ReplyMode;
 use cowherd_resp::parse_i64;
 
 use super::call::Call;
 use super::connection::{client_name, printable};
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup};
-use crate::clients::ReplyMode;
 
 const PLAIN: CommandFlags =
     CommandFlags::NOSCRIPT.with(CommandFlags::LOADING).with(CommandFlags::STALE);
 const ADMIN: CommandFlags = PLAIN.with(CommandFlags::ADMIN);
-/// What ends a pause must run in one.
+/// Runs during a pause too: otherwise no command could end or shorten one.
 const PAUSING: CommandFlags = ADMIN.with(CommandFlags::UNPAUSED);
 
 const GROUP: CommandGroup = CommandGroup::Connection;
@@ -112,8 +112,8 @@ fn help(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Reads ON or OFF.
-fn switch(call: &Call<'_>, i: usize) -> Result<bool, ErrorReply> {
+/// Parses ON or OFF.
+fn parse_switch(call: &Call<'_>, i: usize) -> Result<bool, ErrorReply> {
     match () {
         () if call.is(i, "on") => Ok(true),
         () if call.is(i, "off") => Ok(false),
@@ -160,20 +160,20 @@ fn set_info(call: &mut Call<'_>) -> CommandResult {
 }
 
 fn no_evict(call: &mut Call<'_>) -> CommandResult {
-    call.session.client.no_evict.store(switch(call, 2)?, Ordering::Relaxed);
+    call.session.client.no_evict.store(parse_switch(call, 2)?, Ordering::Relaxed);
     call.reply.ok();
     Ok(())
 }
 
 fn no_touch(call: &mut Call<'_>) -> CommandResult {
-    let on = switch(call, 2)?;
+    let on = parse_switch(call, 2)?;
     call.session.no_touch = on;
     call.session.client.no_touch.store(on, Ordering::Relaxed);
     call.reply.ok();
     Ok(())
 }
 
-/// OFF and SKIP have no reply of their own.
+/// OFF and SKIP themselves have no reply.
 fn reply(call: &mut Call<'_>) -> CommandResult {
     if call.is(2, "on") {
         call.session.reply_mode = ReplyMode::On;
@@ -206,7 +206,7 @@ fn pause(call: &mut Call<'_>) -> CommandResult {
         return Err(ErrorReply::new("ERR timeout is negative"));
     }
     let until = call.now.checked_add(time).ok_or(BAD_TIMEOUT)?;
-    // A pause of everything that still lasts is not weakened.
+    // A pause of all commands is not reduced to one of writes while it lasts.
     let clients = &call.shared.clients;
     let writes_only = writes_only && clients.paused_until(call.now, false).is_none();
     clients.pause(until, writes_only);

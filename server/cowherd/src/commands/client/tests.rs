@@ -7,11 +7,11 @@ use crate::commands::testing::TestServer;
 
 const SYNTAX: &str = "-ERR syntax error";
 
-/// Counts how often a connection was told to end.
+/// Counts how often a connection was closed.
 #[derive(Default)]
-struct Ended(AtomicU64);
+struct CountingHandle(AtomicU64);
 
-impl ConnectionHandle for Ended {
+impl ConnectionHandle for CountingHandle {
     fn close(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
     }
@@ -24,16 +24,16 @@ fn check(bench: &TestServer, table: &[(&str, &str)]) {
 }
 
 /// Connects a client from 10.0.0.1 and a port, `age` seconds ago.
-fn connect(bench: &TestServer, port: u16, age: i64) -> (Arc<Client>, Arc<Ended>) {
-    let ended = Arc::new(Ended::default());
+fn connect(bench: &TestServer, port: u16, age: i64) -> (Arc<Client>, Arc<CountingHandle>) {
+    let ended = Arc::new(CountingHandle::default());
     let origin = Origin {
         peer: Some(([10, 0, 0, 1], port).into()),
         local: Some(([10, 0, 0, 2], 6379).into()),
         path: String::new(),
         fd: i32::from(port),
     };
-    let hangup: Arc<dyn ConnectionHandle> = Arc::clone(&ended) as _;
-    (bench.shared.clients.connect(origin, bench.now.get() - age * 1000, hangup), ended)
+    let handle: Arc<dyn ConnectionHandle> = Arc::clone(&ended) as _;
+    (bench.shared.clients.connect(origin, bench.now.get() - age * 1000, handle), ended)
 }
 
 /// The text of a bulk string.
@@ -171,7 +171,7 @@ fn filters_are_joined() {
     let bench = TestServer::new();
     let clients: Vec<_> = (0..4).map(|i| connect(&bench, 4000 + i, 10 * i64::from(i))).collect();
     let killed = || -> Vec<u64> {
-        let told = |(_, ended): &&(_, Arc<Ended>)| ended.0.load(Ordering::Relaxed) > 0;
+        let told = |(_, ended): &&(_, Arc<CountingHandle>)| ended.0.load(Ordering::Relaxed) > 0;
         clients.iter().filter(told).map(|(client, _)| client.id).collect()
     };
     check(

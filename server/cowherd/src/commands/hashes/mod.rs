@@ -17,13 +17,13 @@ mod scan;
 mod tests;
 mod ttl_multi;
 
+use crate::clients::{EventClass};
 use crate::keyspace::{CompactLimits, Entry, Expiry, Key};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use super::value_reply::bulk_value;
-use crate::clients::EventClass;
 
 use counters::{hincrby, hincrbyfloat};
 use expiry::{

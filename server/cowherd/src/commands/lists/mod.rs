@@ -15,6 +15,7 @@ mod range;
 #[cfg(test)]
 mod tests;
 
+use crate::clients::{EventClass};
 use crate::keyspace::{Entry, Key, ListEnd, ListLimits, ValueKind};
 use cowherd_resp::parse_i64;
 
@@ -22,7 +23,6 @@ use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use super::value_reply::bulk_value;
-use crate::clients::EventClass;
 
 use blocking_pop::{blmpop, blpop, brpop, lmpop};
 use moving::{blmove, brpoplpush, lmove, rpoplpush};

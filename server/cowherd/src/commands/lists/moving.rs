@@ -1,8 +1,6 @@
 //! Moves of an element from one list to another, or between the ends of a list.
 
-use crate::clients::BlockingMode;
-use crate::clients::EventClass;
-use crate::clients::{TimeoutReply, WakeCondition};
+use crate::clients::{BlockingMode, EventClass, TimeoutReply, WakeCondition};
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::keyspace::{ListEnd, ValueKind};

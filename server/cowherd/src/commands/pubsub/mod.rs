@@ -1,19 +1,20 @@
-//! Publish and subscribe: messages from any client to all that listen at the moment.
+//! Publish/subscribe: SUBSCRIBE, PUBLISH and their kin. The registry is in `clients/pubsub`.
 //!
-//! A subscription is confirmed by an out-of-band message in place of a reply, one for each channel;
-//! those are sent even to a client that has switched replies off. What was published to a client is
-//! in its mail (`outbox`) and comes behind the reply of the command that it is running, all of EXEC
-//! included, also if it has published that itself.
+//! Each channel that a command subscribes to is confirmed by an out-of-band message instead of a
+//! reply; the messages are sent even after CLIENT REPLY OFF. A message that is published to a client
+//! while its command runs is in the client's output buffer, and follows the command's reply (in a
+//! transaction the reply of EXEC), even if the client itself has published it.
 
 #[cfg(test)]
 mod tests;
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::clients::{OUTPUT_PENDING, SubscriptionKind};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse, LockScope};
-use crate::clients::{OUTPUT_PENDING, SubscriptionKind};
 
 const PLAIN: CommandFlags =
     CommandFlags::PUBSUB.with(CommandFlags::LOADING).with(CommandFlags::STALE);
@@ -23,7 +24,7 @@ const HELP: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
 const GROUP: CommandGroup = CommandGroup::PubSub;
 
-/// What stands in the place of a key is a shard channel: nothing to lock.
+/// The key positions of the shard channel commands name channels, so no shard is locked for them.
 pub(super) const COMMANDS: &[Command] = &[
     Command::new("subscribe", -2, LISTEN, subscribe)
         .doc(GROUP, "2.0.0", "Listens to channels.")
@@ -83,31 +84,31 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 fn subscribe(call: &mut Call<'_>) -> CommandResult {
-    begin(call, SubscriptionKind::Channel, "subscribe")
+    add(call, SubscriptionKind::Channel, "subscribe")
 }
 
 fn psubscribe(call: &mut Call<'_>) -> CommandResult {
-    begin(call, SubscriptionKind::Pattern, "psubscribe")
+    add(call, SubscriptionKind::Pattern, "psubscribe")
 }
 
 fn ssubscribe(call: &mut Call<'_>) -> CommandResult {
-    begin(call, SubscriptionKind::Shard, "ssubscribe")
+    add(call, SubscriptionKind::Shard, "ssubscribe")
 }
 
 fn unsubscribe(call: &mut Call<'_>) -> CommandResult {
-    end(call, SubscriptionKind::Channel, "unsubscribe")
+    remove(call, SubscriptionKind::Channel, "unsubscribe")
 }
 
 fn punsubscribe(call: &mut Call<'_>) -> CommandResult {
-    end(call, SubscriptionKind::Pattern, "punsubscribe")
+    remove(call, SubscriptionKind::Pattern, "punsubscribe")
 }
 
 fn sunsubscribe(call: &mut Call<'_>) -> CommandResult {
-    end(call, SubscriptionKind::Shard, "sunsubscribe")
+    remove(call, SubscriptionKind::Shard, "sunsubscribe")
 }
 
-fn begin(call: &mut Call<'_>, kind: SubscriptionKind, word: &str) -> CommandResult {
-    insist(call);
+fn add(call: &mut Call<'_>, kind: SubscriptionKind, word: &str) -> CommandResult {
+    bypass_reply_off(call);
     for i in 1..call.args.len() {
         let name = call.args.at(i);
         call.shared.pubsub.subscribe(call.session, kind, name);
@@ -116,9 +117,10 @@ fn begin(call: &mut Call<'_>, kind: SubscriptionKind, word: &str) -> CommandResu
     Ok(())
 }
 
-/// What was delivered before comes before the confirmation, so that nothing follows it.
-fn end(call: &mut Call<'_>, kind: SubscriptionKind, word: &str) -> CommandResult {
-    insist(call);
+/// Messages that were pushed before an unsubscription precede its confirmation, so that no message
+/// of the channel follows it.
+fn remove(call: &mut Call<'_>, kind: SubscriptionKind, word: &str) -> CommandResult {
+    bypass_reply_off(call);
     if call.args.len() == 1 {
         let names = call.session.subscription_names(kind);
         if names.is_empty() {
@@ -140,20 +142,20 @@ fn end(call: &mut Call<'_>, kind: SubscriptionKind, word: &str) -> CommandResult
 }
 
 fn drain_output(call: &mut Call<'_>) {
-    // Within the array of EXEC there is no place for messages.
+    // The array that EXEC replies must not contain messages.
     if !call.session.in_exec && call.session.client.signals() & OUTPUT_PENDING != 0 {
         call.session.client.drain_output(&mut call.reply.out);
     }
 }
 
-/// Lets the confirmations be sent even if the client wants no replies.
-fn insist(call: &mut Call<'_>) {
+/// Has the confirmations sent even if replies are switched off.
+fn bypass_reply_off(call: &mut Call<'_>) {
     call.session.bypass_reply_off = call.session.is_reply_off();
 }
 
 fn confirm(call: &mut Call<'_>, kind: SubscriptionKind, word: &str, name: Option<&[u8]>) {
     let client = &call.session.client;
-    let load = |figure: &std::sync::atomic::AtomicU64| figure.load(Ordering::Relaxed);
+    let load = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
     let count = match kind {
         SubscriptionKind::Channel | SubscriptionKind::Pattern => {
             load(&client.channels) + load(&client.patterns)

@@ -1,25 +1,23 @@
 use std::sync::Arc;
 
-use crate::clients::Session;
-use crate::clients::{ConnectionHandle, OUTPUT_PENDING, Origin};
-use crate::clients::{PubSub, SubscriptionKind};
+use crate::clients::{ConnectionHandle, OUTPUT_PENDING, Origin, PubSub, Session, SubscriptionKind};
 use crate::commands::testing::TestServer;
 use crate::config::OutputLimits;
 
-struct Nobody;
+struct NoConnection;
 
-impl ConnectionHandle for Nobody {
+impl ConnectionHandle for NoConnection {
     fn close(&self) {}
 }
 
-/// Another connection to the bench.
+/// Connects another client.
 fn connect(bench: &TestServer) -> Session {
     let origin = Origin { peer: None, local: None, path: "test".into(), fd: 8 };
-    Session::new(bench.shared.clients.connect(origin, 0, Arc::new(Nobody)), true)
+    Session::new(bench.shared.clients.connect(origin, 0, Arc::new(NoConnection)), true)
 }
 
-/// What others have delivered.
-fn mail(session: &Session) -> String {
+/// Drains the pending output.
+fn pending(session: &Session) -> String {
     let mut out = Vec::new();
     session.client.drain_output(&mut out);
     String::from_utf8(out).unwrap()
@@ -75,21 +73,21 @@ fn messages_come_in_the_version_of_each_subscriber() {
     let expected = "*3\r\n$7\r\nmessage\r\n$4\r\nnews\r\n$5\r\nhello\r\n\
                     *4\r\n$8\r\npmessage\r\n$4\r\nn?ws\r\n$4\r\nnews\r\n$5\r\nhello\r\n\
                     *3\r\n$8\r\nsmessage\r\n$4\r\nnews\r\n$1\r\ns\r\n";
-    assert_eq!(mail(&old), expected);
-    assert_eq!(mail(&new), expected.replace('*', ">"));
+    assert_eq!(pending(&old), expected);
+    assert_eq!(pending(&new), expected.replace('*', ">"));
     pubsub.unsubscribe(&mut old, SubscriptionKind::Channel, b"news");
     pubsub.unsubscribe_all(&mut new);
     assert_eq!(bench.run("PUBLISH news x"), ":1\r\n");
-    assert!(mail(&old).starts_with("*4\r\n$8\r\npmessage\r\n"));
+    assert!(pending(&old).starts_with("*4\r\n$8\r\npmessage\r\n"));
     assert_eq!(new.client.signals() & OUTPUT_PENDING, 0);
     pubsub.unsubscribe_all(&mut old);
     let counts = (pubsub.clients(), pubsub.channels(), pubsub.patterns(), pubsub.shard_channels());
     assert_eq!(counts, (0, 0, 0, 0));
 }
 
-/// What was published before a client stopped listening came after the confirmation of that.
+/// Regression: a message that was published before the unsubscription followed its confirmation.
 #[test]
-fn nothing_follows_the_end_of_a_subscription() {
+fn no_message_follows_an_unsubscription() {
     let bench = TestServer::new();
     bench.run("SUBSCRIBE a");
     bench.shared.pubsub.publish(&OutputLimits::default(), b"a", b"last");

@@ -11,6 +11,7 @@ mod random;
 #[cfg(test)]
 mod tests;
 
+use crate::clients::{EventClass};
 use crate::keyspace::{CompactLimits, Entry, SetLimits, ValueKind};
 
 use super::call::Call;
@@ -19,7 +20,6 @@ use super::error_reply::{CommandResult, ErrorReply};
 use super::scan::{NO_CURSOR, parse_cursor};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use super::value_reply::bulk_value;
-use crate::clients::EventClass;
 
 use algebra::{sdiff, sdiffstore, sinter, sintercard, sinterstore, sunion, sunionstore};
 use random::{spop, srandmember};

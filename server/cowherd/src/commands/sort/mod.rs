@@ -10,6 +10,7 @@ mod tests;
 
 use std::cmp::Ordering;
 
+use crate::clients::EventClass;
 use crate::keyspace::{Entry, ValueKind};
 use cowherd_resp::parse_f64;
 
@@ -17,7 +18,6 @@ use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::lists;
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse, LockScope};
-use crate::clients::EventClass;
 
 use options::SortOptions;
 

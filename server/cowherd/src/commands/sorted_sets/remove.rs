@@ -1,7 +1,6 @@
 //! Removal of members: by name, by range, and pops from the ends, some of which block.
 
-use crate::clients::EventClass;
-use crate::clients::{TimeoutReply, WakeCondition};
+use crate::clients::{EventClass, TimeoutReply, WakeCondition};
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::multi_pop::{self, MultiPop};

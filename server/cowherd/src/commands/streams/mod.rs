@@ -21,13 +21,13 @@ mod read;
 #[cfg(test)]
 mod tests;
 
+use crate::clients::EventClass;
 use crate::keyspace::{Consumer, Entry, Group, StreamId, ValueKind};
 use cowherd_resp::parse_i64;
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
-use crate::clients::EventClass;
 
 use add::{xadd, xtrim};
 use groups::{

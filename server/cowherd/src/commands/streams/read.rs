@@ -1,8 +1,6 @@
 //! XREAD and XREADGROUP, which may block.
 
-use crate::clients::BlockingMode;
-use crate::clients::EventClass;
-use crate::clients::{TimeoutReply, WakeCondition};
+use crate::clients::{BlockingMode, EventClass, TimeoutReply, WakeCondition};
 use crate::commands::blocking::Timeout;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};

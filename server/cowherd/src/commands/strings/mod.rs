@@ -23,12 +23,12 @@ pub(super) mod set_options;
 #[cfg(test)]
 mod tests;
 
+use crate::clients::EventClass;
 use crate::keyspace::{Entry, Expiry, Value};
 
 use super::call::Call;
 use super::error_reply::CommandResult;
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
-use crate::clients::EventClass;
 
 use counters::{decr, decrby, incr, incrby, incrbyfloat};
 use lcs::lcs;
