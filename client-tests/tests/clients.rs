@@ -1,4 +1,4 @@
-//! The programs and libraries that people already use: each must work as against Redis.
+//! Compatibility with existing programs and client libraries of Redis.
 
 use anyhow::{Context, Result, ensure};
 use client_tests::binaries::run_cowherd;
@@ -13,15 +13,16 @@ use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Runs a program that takes `-p PORT`, and returns what it wrote.
+/// Runs a program with `-p PORT` and returns its standard output.
 fn with_port(program: &str, server: &Server, arguments: &[&str], input: &[u8]) -> Result<String> {
     let mut command = Command::new(program);
     command.args(["-p", &server.port().to_string()]).args(arguments);
     let outcome = tools::run(&mut command, input, DEADLINE)?;
-    ensure!(outcome.stderr.is_empty(), "{command:?} complains: {}", outcome.stderr);
+    ensure!(outcome.stderr.is_empty(), "{command:?}: {}", outcome.stderr);
     outcome.success().with_context(|| format!("{command:?}"))
 }
 
+/// Skips the test if a program is not installed.
 macro_rules! need {
     ($program:literal) => {
         if tools::find($program).is_none() {
@@ -111,7 +112,7 @@ fn redis_cli_stat_prints_its_lines() -> TestResult {
 }
 
 #[test]
-fn redis_cli_walks_the_keys() -> TestResult {
+fn redis_cli_scans_the_keys() -> TestResult {
     need!("redis-cli");
     let server = Server::start()?;
     for n in 0..500 {
@@ -161,12 +162,12 @@ fn redis_benchmark_finishes() -> TestResult {
         }
         ensure!(!wrote.contains("Error"), "{wrote}");
     }
-    // 10,000 increments each time: none was lost.
+    // 10,000 increments per run.
     ensure!(server.text(&["GET", "counter:__rand_int__"])? == "30000");
     Ok(())
 }
 
-/// Runs one of `client-tests/clients/` and expects its last word.
+/// Runs a script of `client-tests/clients/`, whose output must end with `expected`.
 fn run_script(interpreter: &str, script: &str, server: &Server, expected: &str) -> Result<()> {
     let folder = tools::client_tools();
     let mut command = Command::new(interpreter);
@@ -234,14 +235,14 @@ fn redis_rs_works_in_both_protocols() -> TestResult {
         ensure!(pipeline.query::<Vec<i32>>(&mut connection)? == (0..1000).collect::<Vec<_>>());
         let keys = connection.scan_match("p:*")?.collect::<Result<HashSet<String>, _>>()?;
         ensure!(keys.len() == 1000, "SCAN found {}", keys.len());
-        redis_rs_knows_the_types(&mut connection)?;
+        redis_rs_uses_all_types(&mut connection)?;
         let error = connection.incr::<_, _, i64>("key", 1).err().context("INCR of bytes worked")?;
         ensure!(error.to_string().contains("not an integer"), "{error}");
     }
     Ok(())
 }
 
-fn redis_rs_knows_the_types(connection: &mut redis::Connection) -> TestResult {
+fn redis_rs_uses_all_types(connection: &mut redis::Connection) -> TestResult {
     let () = connection.hset_multiple("hash", &[("a", 1), ("b", 2)])?;
     let fields: HashMap<String, i64> = connection.hgetall("hash")?;
     ensure!(fields == HashMap::from([("a".into(), 1), ("b".into(), 2)]));
@@ -281,24 +282,24 @@ fn prometheus_accepts_the_metrics() -> TestResult {
         ensure!(page.lines().any(|line| line == name), "no {name} in:\n{page}");
     }
     ensure!(page.lines().any(|line| line.starts_with("cowherd_")), "{page}");
-    // The names of redis_exporter are given and do not pass the linter; ours have to.
-    let ours = page.lines().filter(|line| {
+    // Only names of Cowherd must pass the linter; those of redis_exporter do not.
+    let own = page.lines().filter(|line| {
         let name = line.trim_start_matches("# HELP ").trim_start_matches("# TYPE ");
         name.starts_with("cowherd_")
     });
-    let ours = ours.collect::<Vec<_>>().join("\n") + "\n";
+    let own = own.collect::<Vec<_>>().join("\n") + "\n";
     let mut promtool = Command::new("promtool");
     promtool.args(["check", "metrics"]);
-    let outcome = tools::run(&mut promtool, ours.as_bytes(), DEADLINE)?;
+    let outcome = tools::run(&mut promtool, own.as_bytes(), DEADLINE)?;
     ensure!(outcome.status.success() && outcome.stderr.is_empty(), "{}", outcome.stderr);
-    // Whatever its names, the whole page has to parse. Lint alone exits with 3.
+    // The whole page must parse. Exit code 3 stands for complaints of the linter.
     let outcome = tools::run(&mut promtool, page.as_bytes(), DEADLINE)?;
     ensure!(matches!(outcome.status.code(), Some(0 | 3)), "{}\n{page}", outcome.stderr);
     Ok(())
 }
 
 #[test]
-fn the_health_page_says_ok() -> TestResult {
+fn the_health_page_returns_200() -> TestResult {
     let server = Server::start()?;
     let (status, _) = http::get(server.metrics_port(), "/healthz")?;
     ensure!(status.contains(" 200 "), "{status}");
@@ -323,7 +324,7 @@ fn redis_exporter_reads_the_server() -> TestResult {
 }
 
 #[test]
-fn cowherd_ping_tells_whether_a_server_answers() -> TestResult {
+fn cowherd_ping_fails_without_a_server() -> TestResult {
     let mut server = Server::start()?;
     let port = server.port().to_string();
     let outcome = run_cowherd(&["ping", "--port", &port])?;
@@ -331,6 +332,6 @@ fn cowherd_ping_tells_whether_a_server_answers() -> TestResult {
     server.kill9()?;
     let outcome = run_cowherd(&["ping", "--port", &port])?;
     ensure!(outcome.status.code() == Some(1), "{outcome:?}");
-    ensure!(!outcome.stderr.trim().is_empty(), "a failed ping says nothing");
+    ensure!(!outcome.stderr.trim().is_empty(), "a failed ping prints no error");
     Ok(())
 }

@@ -1,8 +1,8 @@
-//! What the server counts of copy-on-write is what the kernel counts.
+//! Comparison of the server's copy-on-write counters with those of the kernel.
 //!
-//! While a child is held in the middle of a save, writers write. A page that the kernel copied is
-//! then private in the child's page tables (its smaps), and was one minor fault of a worker; a
-//! hugetlb page was taken from the pool.
+//! Writers write while a child is delayed in a checkpoint. A page that the kernel has copied is
+//! private in the child's page tables (smaps) and has caused one minor fault of a worker; a hugetlb
+//! page has been taken from the pool.
 
 use anyhow::{Context as _, Result, ensure};
 use client_tests::hugepages::{self, PageSize};
@@ -14,8 +14,8 @@ use client_tests::{TestResult, skip};
 use std::time::Duration;
 
 const VALUE: u64 = 4000;
-/// The child sleeps so long after its first chunk.
-const HELD: u64 = 3600 * 1_000_000;
+/// Delay of the child after each chunk in microseconds, longer than any test.
+const ENDLESS_DELAY: u64 = 3600 * 1_000_000;
 const DEADLINE: Duration = Duration::from_secs(60);
 
 fn server_with(pages: &str, megabytes: u64) -> ServerBuilder {
@@ -45,7 +45,7 @@ fn load(server: &Server, from: u64, to: u64) -> TestResult {
     Ok(())
 }
 
-/// Changes 8 bytes of so many random values in place.
+/// Changes 8 bytes in place of `times` random values.
 fn write(server: &Server, random: &mut Random, keys: u64, times: u64) -> TestResult {
     let mut connection = server.connection()?;
     for _ in 0..times.div_ceil(500) {
@@ -59,16 +59,16 @@ fn write(server: &Server, random: &mut Random, keys: u64, times: u64) -> TestRes
     Ok(())
 }
 
-/// What the kernel knows of a save.
+/// Counters of the kernel during a checkpoint.
 #[derive(Clone, Copy, Debug)]
-struct Kernel {
+struct KernelCounters {
     worker_faults: u64,
     child: Mapping,
     pool_free: u64,
 }
 
-impl Kernel {
-    fn look(server: &Server, pool: Option<PageSize>) -> Result<Self> {
+impl KernelCounters {
+    fn read(server: &Server, pool: Option<PageSize>) -> Result<Self> {
         let child = server.child_pid()?.context("no save runs")?;
         Ok(Self {
             worker_faults: kernel::faults_of_threads(server.pid(), "worker-")?,
@@ -78,55 +78,57 @@ impl Kernel {
     }
 }
 
-fn ours(server: &Server, name: &str) -> Result<u64> {
+/// Counter of the server.
+fn server_counter(server: &Server, name: &str) -> Result<u64> {
     let cow = server.checkpoint("cow")?;
     cow.get(name).with_context(|| format!("no {name}"))?.parse().context("not a number")
 }
 
-/// Whether two counts differ by at most two in a hundred.
-fn agree(what: &str, counted: u64, kernel: u64) -> TestResult {
+/// Checks that two counters differ by at most 2 %.
+fn compare(what: &str, counted: u64, kernel: u64) -> TestResult {
     eprintln!("{what}: counted {counted}, the kernel {kernel}");
     ensure!(counted > 0, "{what}: nothing was counted");
     ensure!(counted.abs_diff(kernel) * 50 <= kernel, "{what}: counted {counted}, not {kernel}");
     Ok(())
 }
 
-/// Starts a save whose child stays where it is, and waits until it has begun.
-fn hold_a_save(server: &Server) -> TestResult {
-    server.delay_checkpoints(HELD)?;
+/// Starts a checkpoint that does not end, and waits for its first chunk.
+fn start_endless_checkpoint(server: &Server) -> TestResult {
+    server.delay_checkpoints(ENDLESS_DELAY)?;
     server.bgsave()?;
     let begun = || Ok(server.info("cowherd_checkpoint_chunks_done")? != "0");
     wait_until(begun, DEADLINE, "the child to write")
 }
 
-/// Writes during a save, and compares.
-fn counts_are_the_kernels(server: &Server, keys: u64, pool: Option<PageSize>) -> TestResult {
+/// Writes during a checkpoint, and compares the counters.
+fn compare_with_kernel(server: &Server, keys: u64, pool: Option<PageSize>) -> TestResult {
     let mut random = Random::new(random::seed());
     load(server, 0, keys)?;
-    hold_a_save(server)?;
-    let before = Kernel::look(server, pool)?;
-    let old = (ours(server, "faults")?, ours(server, "copied_bytes")?);
+    start_endless_checkpoint(server)?;
+    let before = KernelCounters::read(server, pool)?;
+    let old = (server_counter(server, "faults")?, server_counter(server, "copied_bytes")?);
     write(server, &mut random, keys, 2 * keys)?;
-    let after = Kernel::look(server, pool)?;
-    let faults = ours(server, "faults")? - old.0;
-    let copied = ours(server, "copied_bytes")? - old.1;
-    agree("bytes copied", copied, after.child.private - before.child.private)?;
+    let after = KernelCounters::read(server, pool)?;
+    let faults = server_counter(server, "faults")? - old.0;
+    let copied = server_counter(server, "copied_bytes")? - old.1;
+    compare("bytes copied", copied, after.child.private - before.child.private)?;
     match pool {
-        Some(_) => agree("huge pages copied", faults, before.pool_free - after.pool_free)?,
+        Some(_) => compare("huge pages copied", faults, before.pool_free - after.pool_free)?,
         None => {
             let kernel = after.worker_faults - before.worker_faults;
-            agree("faults", faults, kernel)?;
+            compare("faults", faults, kernel)?;
         }
     }
-    let (fresh, private) = (ours(server, "fresh_pages")?, ours(server, "private_pages")?);
+    let (fresh, private) =
+        (server_counter(server, "fresh_pages")?, server_counter(server, "private_pages")?);
     ensure!(private == 0, "{private} pages counted as private while the child shares them all");
     ensure!(fresh * 50 <= faults.max(50), "{fresh} pages counted as fresh, of {faults}");
     let line = server.checkpoint("cow_fault_usec")?;
     let timed: u64 = line["count"].parse()?;
-    ensure!(timed == ours(server, "faults")?, "{timed} faults were timed");
-    // No processor enters the kernel, copies a page and returns in less: if it seems so, the page
-    // was not copied when the clock ran.
-    let mean = ours(server, "stall_usec")? * 1000 / timed;
+    ensure!(timed == server_counter(server, "faults")?, "{timed} faults were timed");
+    // No processor enters the kernel, copies a page and returns in less time, so a shorter mean would
+    // show that the page was not copied while the clock ran.
+    let mean = server_counter(server, "stall_usec")? * 1000 / timed;
     ensure!(mean > 250, "a fault took {mean} ns in the mean");
     server.text(&["BGSAVE", "CANCEL"])?;
     Ok(())
@@ -134,7 +136,7 @@ fn counts_are_the_kernels(server: &Server, keys: u64, pool: Option<PageSize>) ->
 
 #[test]
 fn small_pages_agree_with_the_kernel() -> TestResult {
-    counts_are_the_kernels(&server_with("small", 128).start()?, 20_000, None)
+    compare_with_kernel(&server_with("small", 128).start()?, 20_000, None)
 }
 
 #[test]
@@ -142,7 +144,7 @@ fn transparent_huge_pages_agree_with_the_kernel() -> TestResult {
     if thp_is_off() {
         skip!("transparent huge pages are off in this kernel");
     }
-    counts_are_the_kernels(&server_with("thp", 128).start()?, 20_000, None)
+    compare_with_kernel(&server_with("thp", 128).start()?, 20_000, None)
 }
 
 #[test]
@@ -150,7 +152,7 @@ fn huge_pages_of_2_mib_agree_with_the_kernel() -> TestResult {
     let size = PageSize::Huge2M;
     match hugepages::claim(size, 2 * 64 + 8)? {
         Ok(_claim) => {
-            counts_are_the_kernels(&server_with("huge-2mb", 128).start()?, 20_000, Some(size))
+            compare_with_kernel(&server_with("huge-2mb", 128).start()?, 20_000, Some(size))
         }
         Err(reason) => skip!("{reason}"),
     }
@@ -161,27 +163,30 @@ fn huge_pages_of_1_gib_agree_with_the_kernel() -> TestResult {
     let size = PageSize::Huge1G;
     match hugepages::claim(size, 2)? {
         Ok(_claim) => {
-            counts_are_the_kernels(&server_with("huge-1gb", 1024).start()?, 2000, Some(size))
+            compare_with_kernel(&server_with("huge-1gb", 1024).start()?, 2000, Some(size))
         }
         Err(reason) => skip!("{reason}"),
     }
 }
 
-/// New keys go to memory that held nothing at the fork: the kernel brings zeros, copies nothing.
+/// New keys use pages that did not exist at the fork: the kernel maps zeros and copies nothing.
 #[test]
-fn pages_that_were_fresh_are_not_counted_as_copied() -> TestResult {
+fn fresh_pages_are_not_counted_as_copied() -> TestResult {
     let server = server_with("small", 256).start()?;
     load(&server, 0, 5000)?;
-    hold_a_save(&server)?;
-    let before = Kernel::look(&server, None)?;
+    start_endless_checkpoint(&server)?;
+    let before = KernelCounters::read(&server, None)?;
     load(&server, 5000, 25_000)?;
-    let after = Kernel::look(&server, None)?;
+    let after = KernelCounters::read(&server, None)?;
     let copied = after.child.private - before.child.private;
-    agree("bytes copied", ours(&server, "copied_bytes")?, copied)?;
-    let fresh = ours(&server, "fresh_pages")?;
+    compare("bytes copied", server_counter(&server, "copied_bytes")?, copied)?;
+    let fresh = server_counter(&server, "fresh_pages")?;
     let faults = after.worker_faults - before.worker_faults;
     ensure!(fresh > 0, "no page was fresh");
-    ensure!(fresh + ours(&server, "faults")? <= faults, "{fresh} fresh, {faults} faults in all");
+    ensure!(
+        fresh + server_counter(&server, "faults")? <= faults,
+        "{fresh} fresh, {faults} faults in all"
+    );
     Ok(())
 }
 
@@ -195,7 +200,7 @@ fn split_huge_pages_are_counted_and_made_whole() -> TestResult {
     load(&server, 0, 20_000)?;
     let whole = kernel::largest_mapping(server.pid())?.huge;
     ensure!(whole >= 64 << 20, "only {whole} bytes on huge pages: is memory short?");
-    hold_a_save(&server)?;
+    start_endless_checkpoint(&server)?;
     write(&server, &mut Random::new(random::seed()), 10_000, 3000)?;
     server.text(&["BGSAVE", "CANCEL"])?;
     server.wait_saved()?.ok();

@@ -1,4 +1,4 @@
-//! What happens when memory is short, as `maxmemory-policy` says.
+//! Behavior at the memory limit by `maxmemory-policy`.
 
 use anyhow::{Result, ensure};
 use client_tests::TestResult;
@@ -8,8 +8,8 @@ use client_tests::wait::{send_blocking, wait_until};
 use client_tests::wire::{RawConnection, encode, show};
 use std::time::Duration;
 
-const PATIENCE: Duration = Duration::from_secs(20);
-/// The whole arena, and the limit.
+const DEADLINE: Duration = Duration::from_secs(20);
+/// Size of the arena, which is the memory limit.
 const MEGABYTES: u64 = 48;
 const OOM: &[u8] = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n";
 
@@ -20,8 +20,8 @@ fn server(policy: &str) -> Result<Server> {
         .start()
 }
 
-/// Sends commands, many at a time, and returns how many were refused for want of memory. Other
-/// errors are errors.
+/// Sends commands in pipelines, and returns how many failed with OOM. Other errors are returned as
+/// errors.
 fn send_all(raw: &mut RawConnection, commands: impl Iterator<Item = Vec<Vec<u8>>>) -> Result<u64> {
     let commands: Vec<Vec<Vec<u8>>> = commands.collect();
     let mut refused = 0;
@@ -53,7 +53,7 @@ fn number(server: &Server, field: &str) -> Result<u64> {
 }
 
 #[test]
-fn writes_go_on_with_every_policy_that_evicts() -> TestResult {
+fn writes_succeed_with_every_evicting_policy() -> TestResult {
     let policies = [
         "volatile-lru",
         "volatile-lfu",
@@ -71,13 +71,13 @@ fn writes_go_on_with_every_policy_that_evicts() -> TestResult {
         let refused =
             send_all(&mut raw, (0..keys).map(|key| set(&format!("key:{key}"), 900, true)))?;
         ensure!(refused == 0, "{policy}: {refused} of {keys} writes were refused");
-        // Keys may still go in the background, between the two readings.
+        // Background eviction may remove keys between the two readings.
         let mut kept = 0;
         let agree = || {
             kept = u64::try_from(raw.number(&["DBSIZE"])?)?;
             Ok(number(&server, "evicted_keys")? + kept == keys + 1)
         };
-        wait_until(agree, PATIENCE, &format!("{policy}: keys that were evicted or are left"))?;
+        wait_until(agree, DEADLINE, &format!("{policy}: keys that were evicted or are left"))?;
         ensure!(kept * 900 > MEGABYTES * 500_000, "{policy}: only {kept} keys are left");
         ensure!(number(&server, "used_memory")? <= MEGABYTES << 20);
         if policy.starts_with("volatile") {
@@ -89,7 +89,7 @@ fn writes_go_on_with_every_policy_that_evicts() -> TestResult {
 }
 
 #[test]
-fn without_a_key_that_may_go_writes_are_refused() -> TestResult {
+fn writes_are_refused_without_an_evictable_key() -> TestResult {
     for policy in ["noeviction", "volatile-lru", "volatile-random", "volatile-ttl"] {
         let server = server(policy)?;
         let mut raw = server.raw()?;
@@ -101,7 +101,7 @@ fn without_a_key_that_may_go_writes_are_refused() -> TestResult {
         ensure!(number(&server, "evicted_keys")? == 0, "{policy} has evicted");
         let kept = u64::try_from(raw.number(&["DBSIZE"])?)?;
         ensure!(kept + refused == keys, "{policy}: {kept} keys are left");
-        // What gives rather than takes still runs.
+        // Commands that free or only read memory still run.
         ensure!(raw.number(&["DEL", "key:0"])? == 1 && raw.bytes(&["GET", "key:1"])?.is_some());
     }
     Ok(())
@@ -115,7 +115,7 @@ fn a_lower_limit_is_reached_without_a_write() -> TestResult {
     ensure!(number(&server, "used_memory")? > 25 << 20);
     server.text(&["CONFIG", "SET", "maxmemory", "10mb"])?;
     let reached = || Ok(number(&server, "used_memory")? <= 10 << 20);
-    wait_until(reached, PATIENCE, "eviction")?;
+    wait_until(reached, DEADLINE, "eviction")?;
     ensure!(raw.number(&["DBSIZE"])? > 5_000, "far more has gone than had to");
     ensure!(send_all(&mut raw, (0..5_000).map(|key| set(&format!("new:{key}"), 900, false)))? == 0);
     ensure!(number(&server, "used_memory")? <= 11 << 20);
@@ -127,7 +127,7 @@ fn a_lower_limit_is_reached_without_a_write() -> TestResult {
 }
 
 #[test]
-fn values_of_other_sizes_find_room() -> TestResult {
+fn eviction_makes_space_for_other_sizes() -> TestResult {
     let server = server("allkeys-lru")?;
     let mut raw = server.raw()?;
     let mut random = Random::new(1);
@@ -146,10 +146,10 @@ fn values_of_other_sizes_find_room() -> TestResult {
     Ok(())
 }
 
-/// Memory was made for the sizes that a transaction began with: in a full arena nearly every other
-/// command of it was refused, since nobody could evict while its locks were held.
+/// Memory was reclaimed only for the sizes at the start of a transaction: in a full arena nearly every
+/// other command of the transaction was refused, because no eviction ran while its locks were held.
 #[test]
-fn transactions_find_room_too() -> TestResult {
+fn eviction_makes_space_for_transactions() -> TestResult {
     let server = server("allkeys-lru")?;
     let mut raw = server.raw()?;
     let keys = MEGABYTES * 10_000;
@@ -182,7 +182,7 @@ fn transactions_find_room_too() -> TestResult {
 }
 
 #[test]
-fn what_is_used_often_survives_a_flood() -> TestResult {
+fn frequently_used_keys_survive_a_flood() -> TestResult {
     let server = server("allkeys-lfu")?;
     let mut raw = server.raw()?;
     let hot: Vec<String> = (0..500).map(|number| format!("hot:{number}")).collect();
@@ -215,9 +215,9 @@ fn eviction_is_published() -> TestResult {
     Ok(())
 }
 
-/// All keys of all databases went, and then the command was refused all the same.
+/// All keys of all databases were evicted for a command that was then refused all the same.
 #[test]
-fn what_can_never_fit_takes_no_key_away() -> TestResult {
+fn a_command_beyond_the_limit_evicts_no_key() -> TestResult {
     let server = server("allkeys-lru")?;
     let mut raw = server.raw()?;
     send_all(&mut raw, (0..5_000).map(|key| set(&format!("key:{key}"), 900, false)))?;
@@ -227,16 +227,16 @@ fn what_can_never_fit_takes_no_key_away() -> TestResult {
         ensure!(raw.exchange(command)? == OOM, "{command:?}");
     }
     ensure!(number(&server, "evicted_keys")? == 0 && raw.number(&["DBSIZE"])? == 5_000);
-    // Nor is the arena taken for full.
+    // The arena is not considered full afterwards.
     send_all(&mut raw, (0..5_000).map(|key| set(&format!("more:{key}"), 900, false)))?;
     ensure!(number(&server, "evicted_keys")? == 0 && raw.number(&["DBSIZE"])? == 10_000);
     Ok(())
 }
 
-/// Who waits has been told that there is nothing yet: its command must not be refused afterwards,
-/// when another brings something for which keys have to go.
+/// A command that blocks has been accepted: it must not be refused afterwards, when a write of another
+/// client wakes it and requires eviction.
 #[test]
-fn who_waits_is_served_in_a_full_arena() -> TestResult {
+fn blocked_clients_are_served_in_a_full_arena() -> TestResult {
     const WAITERS: usize = 300;
     let server = server("allkeys-lru")?;
     let mut raw = server.raw()?;
@@ -248,13 +248,13 @@ fn who_waits_is_served_in_a_full_arena() -> TestResult {
         let (from, to) = (format!("from:{number}"), format!("to:{number}"));
         let mut waiter = server.raw()?;
         let words = ["BLMOVE", &from, &to, "LEFT", "RIGHT", "0"];
-        send_blocking(&mut waiter, &words, &mut raw, PATIENCE)?;
+        send_blocking(&mut waiter, &words, &mut raw, DEADLINE)?;
         ensure!(raw.number(&["RPUSH", &from, &value])? == 1);
         let reply = waiter.read_reply()?;
         refused += usize::from(reply == OOM);
         ensure!(reply == OOM || reply.ends_with(b"xx\r\n"), "{}", show(&reply));
     }
-    ensure!(refused == 0, "{refused} of {WAITERS} clients were refused after they had waited");
+    ensure!(refused == 0, "{refused} of {WAITERS} blocked clients were refused");
     server.text(&["DEBUG", "VERIFY"])?;
     Ok(())
 }

@@ -1,6 +1,5 @@
-//! What goes wrong in real life, done on purpose: killed processes, full disks, lost folders, a dry
-//! pool of huge pages. In each case the server goes on or stops cleanly, says why, and keeps the
-//! old image.
+//! Injected faults: killed processes, full disks, removed folders, an exhausted pool of huge pages. In
+//! each case the server continues or exits cleanly, reports the reason, and keeps the old image.
 
 use anyhow::{Context, Result, bail, ensure};
 use client_tests::binaries::{self, run_cowherd};
@@ -16,9 +15,9 @@ use std::process::Command;
 use std::thread;
 use std::time::Duration;
 
-const SOON: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(60);
 
-/// Stores `count` values of `size` bytes that no compression makes smaller.
+/// Stores `count` incompressible values of `size` bytes.
 fn fill(server: &Server, random: &mut Random, count: u64, size: u64) -> TestResult {
     let mut raw = server.raw()?;
     for number in 0..count {
@@ -28,19 +27,19 @@ fn fill(server: &Server, random: &mut Random, count: u64, size: u64) -> TestResu
     Ok(())
 }
 
-/// Saves; the save must fail, now or later. Returns the reason that the server gives.
-fn save_must_fail(server: &Server) -> Result<String> {
-    // Some reasons are known before the fork: then BGSAVE itself is refused.
+/// Requests a checkpoint, which must fail. Returns the reason that the server reports.
+fn checkpoint_must_fail(server: &Server) -> Result<String> {
+    // BGSAVE itself fails for a reason that is known before the fork.
     if server.bgsave().is_ok()
         && let Ok(()) = server.wait_saved()?
     {
-        bail!("the save worked");
+        bail!("the checkpoint succeeded");
     }
-    ensure!(server.info("rdb_last_bgsave_status")? == "err", "INFO hides that the save failed");
+    ensure!(server.info("rdb_last_bgsave_status")? == "err", "INFO does not report the failure");
     let reason = server.info("cowherd_last_checkpoint_error")?;
-    ensure!(!reason.is_empty(), "the save failed without a reason");
+    ensure!(!reason.is_empty(), "the checkpoint failed without a reason");
     let is_logged = || Ok(server.log().contains(&reason));
-    wait_until(is_logged, SOON, &format!("the log to tell the reason {reason:?}"))?;
+    wait_until(is_logged, DEADLINE, &format!("the log to contain the reason {reason:?}"))?;
     Ok(reason)
 }
 
@@ -61,7 +60,7 @@ fn check_image(server: &Server) -> TestResult {
 }
 
 #[test]
-fn a_killed_child_is_reported_and_the_next_save_works() -> TestResult {
+fn a_killed_child_is_reported_and_the_next_checkpoint_works() -> TestResult {
     let server = Server::start()?;
     let mut random = Random::new(random::seed());
     fill(&server, &mut random, 60, 1 << 20)?;
@@ -69,7 +68,7 @@ fn a_killed_child_is_reported_and_the_next_save_works() -> TestResult {
     let mut killed = 0;
     for _ in 0..rounds().div_ceil(5).max(4) {
         let image = std::fs::read(server.image())?;
-        // Some 30 chunks: the child works for about 150 ms.
+        // About 30 chunks: the child runs for about 150 ms.
         server.delay_checkpoints(5000)?;
         server.text(&["INCR", "rounds"])?;
         server.bgsave()?;
@@ -78,27 +77,27 @@ fn a_killed_child_is_reported_and_the_next_save_works() -> TestResult {
         if !server.is_saving()? || tools::signal(child, Signal::SIGKILL).is_err() {
             continue;
         }
-        wait_until(|| Ok(!server.is_saving()?), SOON, "the report of the child's death")?;
+        wait_until(|| Ok(!server.is_saving()?), DEADLINE, "the report of the child's death")?;
         if server.info("rdb_last_bgsave_status")? == "ok" {
-            // The signal met a child that had already written everything.
+            // The child had already written the image when the signal arrived.
             continue;
         }
         killed += 1;
         let reason = server.info("cowherd_last_checkpoint_error")?;
         ensure!(reason.contains("SIGKILL"), "the signal is not named: {reason:?}");
         ensure!(reason.contains(&child.to_string()), "the child is not named: {reason:?}");
-        ensure!(std::fs::read(server.image())? == image, "a failed save changed the image");
-        ensure!(temporary_files(server.folder())?.is_empty(), "a failed save left its file");
+        ensure!(std::fs::read(server.image())? == image, "a failed checkpoint changed the image");
+        ensure!(temporary_files(server.folder())?.is_empty(), "a failed checkpoint left its file");
         server.delay_checkpoints(0)?;
         server.bgsave_and_wait()?;
         check_image(&server)?;
     }
-    ensure!(killed > 0, "no child was ever met alive");
+    ensure!(killed > 0, "every child ended before its signal");
     Ok(())
 }
 
 #[test]
-fn killing_the_server_amid_a_save_leaves_a_whole_image_and_no_orphan() -> TestResult {
+fn killing_the_server_during_a_checkpoint_leaves_a_valid_image_and_no_orphan() -> TestResult {
     let mut server = Server::start()?;
     let mut random = Random::new(random::seed());
     fill(&server, &mut random, 40, 1 << 20)?;
@@ -113,7 +112,7 @@ fn killing_the_server_amid_a_save_leaves_a_whole_image_and_no_orphan() -> TestRe
         thread::sleep(Duration::from_micros(random.below(100_000)));
         server.kill9()?;
         if let Some(child) = child {
-            wait_until(|| Ok(!tools::is_running(child)), SOON, "the orphaned child to end")?;
+            wait_until(|| Ok(!tools::is_running(child)), DEADLINE, "the orphaned child to end")?;
         }
         check_image(&server)?;
         server.restart()?;
@@ -122,13 +121,13 @@ fn killing_the_server_amid_a_save_leaves_a_whole_image_and_no_orphan() -> TestRe
         ensure!(whole, "round {number}: restored neither the old nor the new data");
         saved = restored;
         let left = temporary_files(server.folder())?;
-        ensure!(left.is_empty(), "files of dead saves are left: {left:?}");
+        ensure!(left.is_empty(), "temporary files are left: {left:?}");
     }
     Ok(())
 }
 
-/// A save to a full disk, and what comes after.
-fn fill_the_disk(kind: FilesystemKind) -> TestResult {
+/// Checkpoints to a full disk must fail, and work again after space is freed.
+fn checkpoint_to_full_disk(kind: FilesystemKind) -> TestResult {
     let volume = match Volume::mount(kind, 96)? {
         Ok(volume) => volume,
         Err(reason) => skip!("{reason}"),
@@ -141,10 +140,10 @@ fn fill_the_disk(kind: FilesystemKind) -> TestResult {
     let ballast = volume.fill(3 << 20)?;
     server.text(&["SET", "after", "the disk is full"])?;
     for _ in 0..3 {
-        let reason = save_must_fail(&server)?;
-        ensure!(reason.contains("No space left on device"), "not the true reason: {reason:?}");
-        ensure!(std::fs::read(server.image())? == old, "a failed save changed the image");
-        ensure!(temporary_files(server.folder())?.is_empty(), "a failed save left its file");
+        let reason = checkpoint_must_fail(&server)?;
+        ensure!(reason.contains("No space left on device"), "not the actual reason: {reason:?}");
+        ensure!(std::fs::read(server.image())? == old, "a failed checkpoint changed the image");
+        ensure!(temporary_files(server.folder())?.is_empty(), "a failed checkpoint left its file");
         ensure!(server.text(&["INCR", "still serving"]).is_ok());
     }
     std::fs::remove_file(ballast)?;
@@ -157,22 +156,22 @@ fn fill_the_disk(kind: FilesystemKind) -> TestResult {
 }
 
 #[test]
-fn a_full_ext4_fails_the_save_and_nothing_else() -> TestResult {
-    fill_the_disk(FilesystemKind::Ext4)
+fn a_full_ext4_fails_only_the_checkpoint() -> TestResult {
+    checkpoint_to_full_disk(FilesystemKind::Ext4)
 }
 
 #[test]
-fn a_full_tmpfs_fails_the_save_and_nothing_else() -> TestResult {
-    fill_the_disk(FilesystemKind::Tmpfs)
+fn a_full_tmpfs_fails_only_the_checkpoint() -> TestResult {
+    checkpoint_to_full_disk(FilesystemKind::Tmpfs)
 }
 
 #[test]
-fn a_removed_folder_fails_the_save_until_it_is_back() -> TestResult {
+fn a_removed_folder_fails_checkpoints_until_it_exists_again() -> TestResult {
     let server = Server::start()?;
     server.text(&["SET", "key", "value"])?;
     std::fs::remove_dir_all(server.folder())?;
-    let reason = save_must_fail(&server)?;
-    ensure!(reason.contains("No such file or directory"), "not the true reason: {reason:?}");
+    let reason = checkpoint_must_fail(&server)?;
+    ensure!(reason.contains("No such file or directory"), "not the actual reason: {reason:?}");
     ensure!(server.text(&["GET", "key"])? == "value");
     std::fs::create_dir(server.folder())?;
     server.bgsave_and_wait()?;
@@ -182,13 +181,14 @@ fn a_removed_folder_fails_the_save_until_it_is_back() -> TestResult {
 fn limit_files(server: &Server, bytes: &str) -> TestResult {
     let pid = server.pid().to_string();
     let mut limit = Command::new("prlimit");
-    let outcome = tools::run(limit.args(["--pid", &pid, &format!("--fsize={bytes}")]), b"", SOON)?;
+    let outcome =
+        tools::run(limit.args(["--pid", &pid, &format!("--fsize={bytes}")]), b"", DEADLINE)?;
     expect_code(outcome.status, 0, &outcome.stderr)
 }
 
-/// The signal that comes with this limit ends a process which does not ask for an error instead.
+/// SIGXFSZ, which the kernel sends at this limit, ends a process that does not ignore it.
 #[test]
-fn a_limit_of_file_sizes_fails_saves_and_nothing_else() -> TestResult {
+fn a_limit_of_file_sizes_fails_only_checkpoints() -> TestResult {
     for isolation in ["kernel-cow", "undo-log"] {
         let server = Server::builder().arg("--checkpoint-isolation", isolation).start()?;
         fill(&server, &mut Random::new(random::seed()), 64, 100_000)?;
@@ -198,8 +198,8 @@ fn a_limit_of_file_sizes_fails_saves_and_nothing_else() -> TestResult {
         let mut raw = server.raw()?;
         let refused = String::from_utf8_lossy(&raw.exchange(&["SAVE"])?).into_owned();
         ensure!(refused.starts_with("-ERR ") && refused.contains("File too large"), "{refused}");
-        let reason = save_must_fail(&server)?;
-        ensure!(reason.contains("File too large"), "not the true reason: {reason:?}");
+        let reason = checkpoint_must_fail(&server)?;
+        ensure!(reason.contains("File too large"), "not the actual reason: {reason:?}");
         check_image(&server)?;
         limit_files(&server, "unlimited")?;
         server.bgsave_and_wait()?;
@@ -215,7 +215,7 @@ fn an_arena_over_the_limit_of_file_sizes_is_refused() -> TestResult {
     limited.arg("--fsize=1000000").arg(binaries::cowherd()?).args(["--metrics-port", "0"]);
     limited.args(["--port", &ports::free()?.to_string()]);
     limited.args(["--arena-pages", "small", "--maxmemory", "64mb"]);
-    let outcome = tools::run(limited.arg("--dir").arg(folder.path()), b"", SOON)?;
+    let outcome = tools::run(limited.arg("--dir").arg(folder.path()), b"", DEADLINE)?;
     expect_code(outcome.status, 1, &outcome.stderr)?;
     for word in ["64 MiB", "ulimit -f", "LimitFSIZE", "kernel-cow"] {
         ensure!(outcome.stderr.contains(word), "no {word} in {}", outcome.stderr);
@@ -224,17 +224,17 @@ fn an_arena_over_the_limit_of_file_sizes_is_refused() -> TestResult {
 }
 
 #[test]
-fn writes_stop_while_saves_fail() -> TestResult {
+fn writes_are_refused_while_checkpoints_fail() -> TestResult {
     let server = Server::builder().arg("--save", "3600 1000000").start()?;
     server.text(&["SET", "key", "value"])?;
     std::fs::remove_dir_all(server.folder())?;
-    save_must_fail(&server)?;
+    checkpoint_must_fail(&server)?;
     let mut raw = server.raw()?;
     for write in [&["SET", "key", "new"][..], &["DEL", "key"], &["INCR", "n"], &["FLUSHALL"]] {
         let reply = raw.exchange(write)?;
         ensure!(reply.starts_with(b"-MISCONF "), "{write:?}: {:?}", reply.escape_ascii());
     }
-    // What changes nothing, and what helps the operator, still works.
+    // Commands that write nothing, and those of the operator, still work.
     ensure!(raw.text(&["GET", "key"])? == "value");
     ensure!(raw.text(&["CONFIG", "SET", "stop-writes-on-bgsave-error", "no"])? == "OK");
     ensure!(raw.text(&["SET", "key", "new"])? == "OK");
@@ -270,10 +270,10 @@ fn a_taken_port_refuses() -> TestResult {
     Ok(())
 }
 
-/// 64 pages of arena, and a pool that can copy only a few of them.
+/// The arena has 64 pages, and the pool only a few more for copies.
 #[test]
-fn a_dry_pool_fails_the_save_and_nothing_else() -> TestResult {
-    // Two to a chunk of 2 MiB, and 58 of the arena's 64 chunks.
+fn an_exhausted_pool_fails_only_the_checkpoint() -> TestResult {
+    // Two values per chunk of 2 MiB, in 58 of the arena's 64 chunks.
     const VALUES: u64 = 116;
     const SIZE: u64 = 900 << 10;
     let size = PageSize::Huge2M;
@@ -297,14 +297,14 @@ fn a_dry_pool_fails_the_save_and_nothing_else() -> TestResult {
     server.bgsave()?;
     let mut raw = server.raw()?;
     let value = random.bytes(SIZE);
-    // The child needs half a minute for its chunks; this touches them all before.
+    // The child needs half a minute for its chunks; this touches all of them earlier.
     for number in 0..VALUES {
         raw.call(&[b"SETRANGE", format!("filled:{number}").as_bytes(), b"0", &value])?;
     }
     let Err(reason) = server.wait_saved()? else {
-        bail!("the save worked, though the pool could not copy what it needs")
+        bail!("the checkpoint succeeded, although the pool could not copy what it needs")
     };
-    ensure!(reason.contains("pool"), "not the true reason: {reason:?}");
+    ensure!(reason.contains("pool"), "not the actual reason: {reason:?}");
     for number in 0..VALUES {
         let kept = raw.bytes(&["GET".to_owned(), format!("filled:{number}")])?;
         ensure!(kept.as_deref() == Some(&value), "value {number} is lost");
@@ -320,7 +320,7 @@ fn a_dry_pool_fails_the_save_and_nothing_else() -> TestResult {
     Ok(())
 }
 
-/// Changes every value of `fill` while a save is slow; returns how the save went.
+/// Changes every value of `fill` during a slow checkpoint; returns the result of the checkpoint.
 fn change_all(server: &Server, values: u64, size: u64) -> Result<Result<(), String>> {
     server.delay_checkpoints(20_000)?;
     server.bgsave()?;
@@ -339,13 +339,15 @@ fn change_all(server: &Server, values: u64, size: u64) -> Result<Result<(), Stri
 }
 
 #[test]
-fn a_full_undo_log_fails_the_save_and_nothing_else() -> TestResult {
+fn a_full_undo_log_fails_only_the_checkpoint() -> TestResult {
     const VALUES: u64 = 60;
     const SIZE: u64 = 900 << 10;
     let server = Server::builder().arg("--checkpoint-undo-limit", "8mb").start()?;
     fill(&server, &mut Random::new(random::seed()), VALUES, SIZE)?;
     let saved = change_all(&server, VALUES, SIZE)?;
-    let Err(reason) = saved else { bail!("the save worked, though the log could not hold it") };
+    let Err(reason) = saved else {
+        bail!("the checkpoint succeeded, although the log could not hold it")
+    };
     ensure!(reason.contains("the undo log reached its limit of 8 MiB"), "{reason:?}");
     ensure!(reason.contains("checkpoint-undo-limit"), "no remedy: {reason:?}");
     let mut raw = server.raw()?;
@@ -354,7 +356,7 @@ fn a_full_undo_log_fails_the_save_and_nothing_else() -> TestResult {
     check_image(&server)
 }
 
-/// The pool holds the arena once: nothing is copied, so that is enough.
+/// A pool as large as the arena suffices, because an undo log copies no pages.
 #[test]
 fn an_undo_log_needs_no_page_of_the_pool() -> TestResult {
     const VALUES: u64 = 116;
@@ -402,20 +404,20 @@ fn a_pool_that_is_too_small_refuses_the_start() -> TestResult {
 }
 
 #[test]
-fn sigterm_saves_when_there_are_save_points() -> TestResult {
+fn sigterm_writes_a_checkpoint_with_save_points() -> TestResult {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
         let mut server = Server::builder().arg("--save", "3600 1000000").start()?;
         server.text(&["SET", "key", "value"])?;
         tools::signal(server.pid(), signal)?;
         expect_code(server.wait_exit()?, 0, &server.log())?;
         server.restart()?;
-        ensure!(server.text(&["GET", "key"])? == "value", "{signal} did not save");
+        ensure!(server.text(&["GET", "key"])? == "value", "{signal} wrote no checkpoint");
     }
     Ok(())
 }
 
-/// `timeout` and others send a signal to a process and again to its group: the second one came
-/// while the last image was being written, and was taken for a wish to end without it.
+/// `timeout` sends a signal to a process and again to its group: the second signal arrived while the
+/// last image was being written, and was interpreted as a request to exit without the image.
 #[test]
 fn two_signals_at_once_are_one() -> TestResult {
     let mut server = Server::builder().arg("--save", "3600 1000000").start()?;
@@ -430,10 +432,10 @@ fn two_signals_at_once_are_one() -> TestResult {
     Ok(())
 }
 
-/// The last image was written, the locks let go, and only then were the workers told to stop: what
-/// they answered in between was in no image.
+/// The last image was written and the locks were released before the workers stopped: commands that
+/// they answered in between were in no image.
 #[test]
-fn what_was_answered_before_the_end_is_saved() -> TestResult {
+fn the_last_image_contains_all_answered_commands() -> TestResult {
     const CLIENTS: usize = 4;
     for _ in 0..rounds().div_ceil(10) {
         let mut server = Server::builder().arg("--save", "3600 1000000").start()?;
@@ -446,7 +448,7 @@ fn what_was_answered_before_the_end_is_saved() -> TestResult {
             clients.push(thread::spawn(move || {
                 let key = format!("counter:{number}");
                 let mut answered = 0;
-                // Until the server goes.
+                // Until the server ends.
                 while let Ok(value) = raw.number(&["INCR", &key]) {
                     answered = value;
                     if answered == 100 {
@@ -472,7 +474,7 @@ fn what_was_answered_before_the_end_is_saved() -> TestResult {
 }
 
 #[test]
-fn sigterm_does_not_save_without_save_points() -> TestResult {
+fn sigterm_writes_no_checkpoint_without_save_points() -> TestResult {
     let mut server = Server::start()?;
     server.text(&["SET", "key", "value"])?;
     expect_code(server.terminate()?, 0, &server.log())?;
@@ -481,23 +483,23 @@ fn sigterm_does_not_save_without_save_points() -> TestResult {
 }
 
 #[test]
-fn sigterm_amid_a_save_saves_the_latest() -> TestResult {
+fn sigterm_during_a_checkpoint_writes_the_latest_state() -> TestResult {
     let mut server = Server::builder().arg("--save", "3600 1000000").start()?;
     fill(&server, &mut Random::new(random::seed()), 20, 1 << 20)?;
     server.delay_checkpoints(50_000)?;
     server.bgsave()?;
-    let child = server.child_pid()?.context("no child is saving")?;
+    let child = server.child_pid()?.context("no checkpoint runs")?;
     server.text(&["SET", "latest", "value"])?;
     let digest = server.digest()?;
     expect_code(server.terminate()?, 0, &server.log())?;
-    wait_until(|| Ok(!tools::is_running(child)), SOON, "the child to end")?;
+    wait_until(|| Ok(!tools::is_running(child)), DEADLINE, "the child to end")?;
     server.restart()?;
     ensure!(server.digest()? == digest, "the latest write is lost");
     Ok(())
 }
 
 #[test]
-fn shutdown_saves_as_it_is_told() -> TestResult {
+fn shutdown_obeys_its_option() -> TestResult {
     for (option, save) in [("NOSAVE", false), ("SAVE", true)] {
         let mut server = Server::start()?;
         server.text(&["SET", "key", "value"])?;
@@ -511,14 +513,14 @@ fn shutdown_saves_as_it_is_told() -> TestResult {
 }
 
 #[test]
-fn a_save_point_saves_by_itself() -> TestResult {
+fn a_save_point_triggers_a_checkpoint() -> TestResult {
     let mut server = Server::builder().arg("--save", "1 3").start()?;
     for _ in 0..3 {
         server.text(&["INCR", "count"])?;
     }
     let image = server.image();
-    wait_until(|| Ok(image.exists()), Duration::from_secs(20), "the save point to save")?;
-    wait_until(|| Ok(!server.is_saving()?), SOON, "the save to end")?;
+    wait_until(|| Ok(image.exists()), Duration::from_secs(20), "the checkpoint of the save point")?;
+    wait_until(|| Ok(!server.is_saving()?), DEADLINE, "the checkpoint to end")?;
     server.restart()?;
     ensure!(server.text(&["GET", "count"])? == "3");
     Ok(())

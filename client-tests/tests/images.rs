@@ -1,5 +1,5 @@
-//! An image is untrusted input: whatever byte is changed and wherever it is cut, `cowherd check`
-//! and a starting server say so in one line, exit with 1, and leave the file as it was.
+//! Damaged images: for every changed byte and every truncation, `cowherd check` and a starting server
+//! report the damage in one line, exit with 1, and leave the file unchanged.
 
 use anyhow::{Context, Result, ensure};
 use client_tests::binaries::run_cowherd;
@@ -10,18 +10,18 @@ use std::collections::BTreeSet;
 use std::path::Path;
 use std::sync::OnceLock;
 
-/// The header, each frame, the index and the footer begin at a multiple of this.
+/// Alignment of the header, each frame, the index and the footer.
 const BLOCK: usize = 4096;
 
-/// The bytes of a sound image with all that an arena can hold, made once for all tests.
-fn sound_image() -> Result<&'static [u8]> {
-    static SOUND: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
-    let made = SOUND.get_or_init(|| make_image().map_err(|error| format!("{error:#}")));
+/// Bytes of a valid image with all kinds of objects, created once for all tests.
+fn valid_image() -> Result<&'static [u8]> {
+    static VALID: OnceLock<Result<Vec<u8>, String>> = OnceLock::new();
+    let made = VALID.get_or_init(|| make_image().map_err(|error| format!("{error:#}")));
     made.as_deref().map_err(|error| anyhow::anyhow!("{error}"))
 }
 
 fn make_image() -> Result<Vec<u8>> {
-    // Compressed, so that the file is small and each of its blocks is tried.
+    // Compressed, so that the file is small enough to damage each of its blocks.
     let builder = Server::builder().arg("--maxmemory", "64mb").arg("--rdbcompression", "yes");
     let server = builder.start()?;
     let mut random = Random::new(1);
@@ -40,7 +40,7 @@ fn make_image() -> Result<Vec<u8>> {
     Ok(std::fs::read(server.image())?)
 }
 
-/// Writes `bytes` as an image into `folder`; `cowherd check` must refuse it in one line.
+/// Writes `bytes` as an image into `folder`; `cowherd check` must refuse the image in one line.
 fn check_refuses(folder: &Path, bytes: &[u8]) -> Result<()> {
     let path = folder.join(IMAGE);
     std::fs::write(&path, bytes)?;
@@ -53,7 +53,7 @@ fn check_refuses(folder: &Path, bytes: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// A server in `folder` must refuse to start, naming the image, and leave it alone.
+/// Writes `bytes` as an image into `folder`; a server must refuse to start, and name the image.
 fn start_refuses(folder: &Path, bytes: &[u8]) -> Result<()> {
     let path = folder.join(IMAGE);
     std::fs::write(&path, bytes)?;
@@ -69,7 +69,7 @@ fn pick(random: &mut Random, limit: usize) -> Result<usize> {
     Ok(usize::try_from(random.below(limit as u64))?)
 }
 
-/// `image` with one byte changed, and in how far.
+/// `image` with one byte changed, and a description of the change.
 fn flipped(image: &[u8], at: usize, random: &mut Random) -> Result<(Vec<u8>, String)> {
     let mut bytes = image.to_vec();
     let change = u8::try_from(1 + random.below(255))?;
@@ -77,37 +77,37 @@ fn flipped(image: &[u8], at: usize, random: &mut Random) -> Result<(Vec<u8>, Str
     Ok((bytes, format!("byte {at} of {} changed by {change:#04x}", image.len())))
 }
 
-/// Is this the run that takes its time?
+/// Whether the full number of damages is tested.
 fn thorough() -> bool {
     rounds() >= 100
 }
 
-/// From one block that is damaged to the next; not all of them where time is short.
+/// Distance of damaged blocks in bytes.
 fn stride() -> usize {
     if thorough() { BLOCK } else { 37 * BLOCK }
 }
 
 #[test]
-fn a_sound_image_is_accepted() -> TestResult {
+fn a_valid_image_is_accepted() -> TestResult {
     let folder = tempfile::tempdir()?;
     let path = folder.path().join(IMAGE);
-    std::fs::write(&path, sound_image()?)?;
+    std::fs::write(&path, valid_image()?)?;
     let outcome = run_cowherd(&["check".as_ref(), path.as_os_str()])?;
     expect_code(outcome.status, 0, &outcome.stderr)?;
     ensure!(!outcome.stdout.trim().is_empty(), "no summary");
-    ensure!(std::fs::read(&path)? == sound_image()?, "the file was changed");
+    ensure!(std::fs::read(&path)? == valid_image()?, "the file was changed");
     let server = Server::builder().arg("--maxmemory", "64mb").dir(folder.path()).start()?;
     ensure!(server.text(&["DBSIZE"])? == "2004");
     Ok(())
 }
 
 #[test]
-fn a_changed_byte_anywhere_is_found() -> TestResult {
-    let image = sound_image()?;
+fn each_changed_byte_is_detected() -> TestResult {
+    let image = valid_image()?;
     let folder = tempfile::tempdir()?;
     let mut random = Random::new(random::seed());
     let mut places = BTreeSet::new();
-    // The header's fields one by one; then of each block its ends and some in between.
+    // Each byte of the header; of each block its ends and some bytes in between.
     places.extend((0..BLOCK).step_by(if thorough() { 1 } else { 97 }));
     places.extend(0..if thorough() { 0 } else { 24 });
     places.extend(image.len().saturating_sub(64)..image.len());
@@ -129,8 +129,8 @@ fn a_changed_byte_anywhere_is_found() -> TestResult {
 }
 
 #[test]
-fn an_image_cut_anywhere_is_found() -> TestResult {
-    let image = sound_image()?;
+fn each_truncation_is_detected() -> TestResult {
+    let image = valid_image()?;
     let folder = tempfile::tempdir()?;
     let mut random = Random::new(random::seed());
     let mut lengths = BTreeSet::new();
@@ -149,7 +149,7 @@ fn an_image_cut_anywhere_is_found() -> TestResult {
     Ok(())
 }
 
-/// Damages of other kinds, each with its name.
+/// Other damages, with their names.
 fn other_damages(image: &[u8], random: &mut Random) -> Vec<(&'static str, Vec<u8>)> {
     let mut longer = image.to_vec();
     longer.push(0);
@@ -177,16 +177,16 @@ fn other_damages(image: &[u8], random: &mut Random) -> Vec<(&'static str, Vec<u8
         ("an RDB file", b"REDIS0011\xfa\x09redis-ver\x057.4.0\xff".to_vec()),
         ("text", b"save the cows\n".repeat(1000)),
     ];
-    // Equal blocks change nothing when they are swapped.
+    // Swapping equal blocks is no damage.
     damages.retain(|(_, bytes)| bytes != image);
     damages
 }
 
 #[test]
-fn other_damages_are_found() -> TestResult {
+fn other_damages_are_detected() -> TestResult {
     let folder = tempfile::tempdir()?;
     let mut random = Random::new(random::seed());
-    for (what, bytes) in other_damages(sound_image()?, &mut random) {
+    for (what, bytes) in other_damages(valid_image()?, &mut random) {
         check_refuses(folder.path(), &bytes).context(what)?;
     }
     Ok(())
@@ -194,7 +194,7 @@ fn other_damages_are_found() -> TestResult {
 
 #[test]
 fn a_server_does_not_start_on_a_damaged_image() -> TestResult {
-    let image = sound_image()?;
+    let image = valid_image()?;
     let folder = tempfile::tempdir()?;
     let mut random = Random::new(random::seed());
     for (what, bytes) in other_damages(image, &mut random) {
@@ -208,7 +208,7 @@ fn a_server_does_not_start_on_a_damaged_image() -> TestResult {
         let what = format!("cut to {length} of {} bytes", image.len());
         start_refuses(folder.path(), &image[..length]).context(what)?;
     }
-    // The sound one is taken, in the same folder.
+    // A valid image in the same folder is accepted.
     std::fs::write(folder.path().join(IMAGE), image)?;
     let server = Server::builder().arg("--maxmemory", "64mb").dir(folder.path()).start()?;
     ensure!(server.text(&["GET", "key:1"])? == "compressible ");
@@ -231,7 +231,7 @@ fn an_image_larger_than_maxmemory_is_refused() -> TestResult {
 }
 
 #[test]
-fn check_says_what_it_cannot_read() -> TestResult {
+fn check_names_an_unreadable_file() -> TestResult {
     let folder = tempfile::tempdir()?;
     let missing = folder.path().join("no-such-file.cow");
     for path in [missing.as_path(), folder.path()] {

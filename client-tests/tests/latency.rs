@@ -1,4 +1,4 @@
-//! What held clients up: SLOWLOG, LATENCY, the longest stall of a save; asked of the real server.
+//! Diagnosis of delays: SLOWLOG, LATENCY, and the longest stall of a checkpoint.
 
 use anyhow::{Context as _, Result, bail, ensure};
 use client_tests::server::{Server, ServerBuilder};
@@ -8,7 +8,7 @@ use redis::Value;
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(60);
-/// Copying its pages takes far longer than any other command of these tests.
+/// Size of a value whose pages take longer to copy than any other command of these tests.
 const LARGE: usize = 16 << 20;
 
 fn builder() -> ServerBuilder {
@@ -25,11 +25,11 @@ fn query<T: redis::FromRedisValue>(server: &Server, words: &[&str]) -> Result<T>
     Ok(command.query(&mut connection)?)
 }
 
-/// An entry of the slow log: number, time, microseconds, arguments, address, name.
+/// Entry of the slow log: number, time, microseconds, arguments, address, name.
 type Entry = (u64, u64, u64, Vec<String>, String, String);
 
-/// Overwrites a large value while a child is held that shares its pages.
-fn write_into_a_save(server: &Server) -> TestResult {
+/// Overwrites a large value while a child shares its pages.
+fn write_during_checkpoint(server: &Server) -> TestResult {
     server.text(&["SET", "large", &"x".repeat(LARGE)])?;
     server.delay_checkpoints(3600 * 1_000_000)?;
     server.bgsave()?;
@@ -42,27 +42,27 @@ fn write_into_a_save(server: &Server) -> TestResult {
 }
 
 #[test]
-fn slow_commands_tell_their_share_of_copy_on_write() -> TestResult {
+fn slow_log_entries_contain_the_time_of_copy_on_write() -> TestResult {
     let server = builder()
         .arg("--slowlog-log-slower-than", "0")
         .arg("--slowlog-max-len", "100000")
         .start()?;
-    write_into_a_save(&server)?;
+    write_during_checkpoint(&server)?;
     let entries: Vec<Value> = query(&server, &["SLOWLOG", "GET", "-1"])?;
     for entry in &entries {
         let elements = entry.as_sequence().map_or(0, <[Value]>::len);
-        ensure!(elements == 6, "{elements} elements: clients insist on six");
+        ensure!(elements == 6, "{elements} elements: clients expect six");
     }
     let entries: Vec<Entry> = query(&server, &["SLOWLOG", "GET", "-1"])?;
     let (_, _, micros, arguments, address, _) = entries
         .iter()
         .find(|(_, _, _, arguments, _, _)| arguments[0] == "SETRANGE")
         .context("SETRANGE is not in the slow log")?;
-    let told = arguments.last().context("no arguments")?;
+    let text = arguments.last().context("no arguments")?;
     let cow =
-        told.strip_prefix("... (").and_then(|rest| rest.strip_suffix(" us of copy-on-write)"));
-    let cow: u64 = cow.with_context(|| told.clone())?.parse()?;
-    // 4096 pages, none of them copied in no time.
+        text.strip_prefix("... (").and_then(|rest| rest.strip_suffix(" us of copy-on-write)"));
+    let cow: u64 = cow.with_context(|| text.clone())?.parse()?;
+    // 4096 pages, at more than 0.25 us each.
     ensure!(cow >= 1024 && cow <= *micros, "{cow} of {micros} us");
     ensure!(arguments[3].ends_with("more bytes)"), "{}", arguments[3]);
     ensure!(address.starts_with("127.0.0.1:"), "{address}");
@@ -75,9 +75,9 @@ fn slow_commands_tell_their_share_of_copy_on_write() -> TestResult {
 #[test]
 fn the_longest_stall_of_a_save_has_its_cause() -> TestResult {
     let server = builder().start()?;
-    // On a busy machine another command may have waited longer, for the processor.
+    // On a busy machine another command may have been delayed longer by the scheduler.
     for number in 1..=20 {
-        write_into_a_save(&server)?;
+        write_during_checkpoint(&server)?;
         let save = server.checkpoint(&format!("checkpoint_{number}"))?;
         ensure!(save["status"] == "cancelled", "{save:?}");
         ensure!(save["longest_stall_usec"].parse::<u64>()? >= 1024, "{save:?}");
@@ -91,7 +91,7 @@ fn the_longest_stall_of_a_save_has_its_cause() -> TestResult {
 
 #[test]
 fn events_are_recorded_and_the_exporter_reads_them() -> TestResult {
-    // So slow that on a busy machine nothing else is.
+    // A threshold that no other command reaches on a busy machine.
     let server = builder()
         .arg("--latency-monitor-threshold", "400")
         .arg("--slowlog-log-slower-than", "400000")

@@ -1,5 +1,4 @@
-//! The live page, in a real browser: it draws what the server does, asks nobody else for anything,
-//! fits on a phone and can be used without a mouse.
+//! The live page in a browser: content, no requests to other hosts, small screens, use by keyboard.
 
 use anyhow::{Context, Result, ensure};
 use client_tests::browser::Browser;
@@ -9,11 +8,11 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-/// Points of the line that shows half of the commands.
+/// Number of points of the median line.
 const POINTS: &str =
     "(document.querySelector('.line.p50').getAttribute('d') || '').split(/[ML]/).length - 1";
-/// Notes what is seen of a running save, however briefly: the page takes each event in a step of
-/// its own, and this looks after each step.
+/// Script that records which parts of the page show a running checkpoint. The page handles each event
+/// in a step of its own, and the observer runs after each step, so that no state is missed.
 const WATCH: &str = "
     window.seen = new Set();
     const map = document.getElementById('map');
@@ -32,7 +31,7 @@ const WATCH: &str = "
         subtree: true, childList: true, characterData: true, attributes: true,
     });
 ";
-/// What the status at the top says.
+/// Status at the top of the page.
 const LINK: &str = "document.getElementById('link').dataset.state";
 
 fn text_of(selector: &str) -> String {
@@ -43,7 +42,7 @@ fn address(server: &Server) -> String {
     format!("http://127.0.0.1:{}/", server.metrics_port())
 }
 
-/// Some thousand keys of 4 KiB, so that a save has some chunks to write.
+/// Sets thousands of keys of 4 KiB, so that a checkpoint has several chunks.
 fn fill(server: &Server) -> Result<()> {
     let value = "x".repeat(4096);
     for key in 0..4000 {
@@ -52,25 +51,25 @@ fn fill(server: &Server) -> Result<()> {
     Ok(())
 }
 
-fn expect_calm_console(browser: &Browser) -> Result<()> {
-    let said = browser.console()?;
-    ensure!(said.is_empty(), "the console says {said:#?}");
+fn expect_empty_console(browser: &Browser) -> Result<()> {
+    let messages = browser.console()?;
+    ensure!(messages.is_empty(), "messages on the console: {messages:#?}");
     Ok(())
 }
 
 #[test]
-fn the_page_shows_latency_a_save_and_its_record() -> TestResult {
-    shows_a_save("kernel-cow", "pages copied since the fork", "Faults", "copy-on-write")
+fn the_page_shows_latency_and_a_checkpoint() -> TestResult {
+    shows_a_checkpoint("kernel-cow", "pages copied since the fork", "Faults", "copy-on-write")
 }
 
 #[test]
 fn the_page_shows_what_an_undo_log_captures() -> TestResult {
-    shows_a_save("undo-log", "blocks captured since the fork", "Captures", "undo log")
+    shows_a_checkpoint("undo-log", "blocks captured since the fork", "Captures", "undo log")
 }
 
-/// Watches a save: `legend` says what is coloured, `column` is counted in the table, and `costs` is
-/// what the facts are about.
-fn shows_a_save(isolation: &str, legend: &str, column: &str, costs: &str) -> TestResult {
+/// Observes a checkpoint. `legend` names the colored pages, `column` is the counter in the table, and
+/// `costs` the subject of the facts.
+fn shows_a_checkpoint(isolation: &str, legend: &str, column: &str, costs: &str) -> TestResult {
     let browser = match Browser::start()? {
         Ok(browser) => browser,
         Err(reason) => skip!("{reason}"),
@@ -85,11 +84,11 @@ fn shows_a_save(isolation: &str, legend: &str, column: &str, costs: &str) -> Tes
 
     fill(&server)?;
     browser.wait_for(&format!("{POINTS} >= 1"))?;
-    // A second with commands follows one without: the line goes on when there are new ones.
+    // A second without commands interrupts the line until there are new commands.
     browser.wait_for("document.querySelector('.chart .rate').getAttribute('d') !== ''")?;
 
     browser.run(WATCH)?;
-    // Ten chunks or more: the save lasts for some of the page's seconds.
+    // At least ten chunks: the checkpoint takes several updates of the page.
     server.delay_checkpoints(300_000)?;
     server.bgsave()?;
     server.text(&["SET", "key:1", "written while the save runs"])?;
@@ -108,7 +107,7 @@ fn shows_a_save(isolation: &str, legend: &str, column: &str, costs: &str) -> Tes
     ensure!(cell("No.") == Some("1"), "{cells}");
     ensure!(cell("Image").is_some_and(|image| image.ends_with("MiB")), "{cells}");
     ensure!(cell(column).is_some_and(|count| count != "0"), "{cells}");
-    speaks_of(&browser, legend, column, costs)?;
+    check_terms(&browser, legend, column, costs)?;
     let seen = browser.run("return [...seen];")?;
     for sight in ["text", "bar", "row", "shade", "map"] {
         ensure!(
@@ -116,11 +115,11 @@ fn shows_a_save(isolation: &str, legend: &str, column: &str, costs: &str) -> Tes
             "{sight}: {seen}"
         );
     }
-    // The picture of the save gives way to that of the quiet arena.
+    // After the checkpoint the page shows the idle arena again.
     browser
         .wait_for(&format!("{}.startsWith('No checkpoint runs')", text_of("#checkpoint-now")))?;
 
-    expect_calm_console(&browser)?;
+    expect_empty_console(&browser)?;
     let requested = browser.requested()?;
     ensure!(requested.iter().any(|url| url.ends_with("/events")), "{requested:?}");
     let own = address(&server);
@@ -129,20 +128,20 @@ fn shows_a_save(isolation: &str, legend: &str, column: &str, costs: &str) -> Tes
     Ok(())
 }
 
-/// Whether the page's words are those of the isolation, and none of the other's.
-fn speaks_of(browser: &Browser, legend: &str, column: &str, costs: &str) -> Result<()> {
-    let said = browser.run(&format!(
+/// Checks that the page uses the terms of the isolation, and none of the other one.
+fn check_terms(browser: &Browser, legend: &str, column: &str, costs: &str) -> Result<()> {
+    let texts = browser.run(&format!(
         "return [{}, {}, {}, {}];",
         text_of("#legend .heat"),
         text_of("#head-number"),
         text_of("#memory-panel"),
         text_of("main")
     ))?;
-    let text = |i: usize| said[i].as_str().unwrap_or_default().to_lowercase();
-    ensure!(text(0).starts_with(legend) && text(1) == column.to_lowercase(), "{said}");
-    ensure!(text(2).contains(&format!("{costs} since the start")), "{said}");
+    let text = |i: usize| texts[i].as_str().unwrap_or_default().to_lowercase();
+    ensure!(text(0).starts_with(legend) && text(1) == column.to_lowercase(), "{texts}");
+    ensure!(text(2).contains(&format!("{costs} since the start")), "{texts}");
     let foreign = if costs == "undo log" { "copy-on-write" } else { "captured" };
-    ensure!(!text(3).contains(foreign), "{foreign}: {said}");
+    ensure!(!text(3).contains(foreign), "{foreign}: {texts}");
     Ok(())
 }
 
@@ -153,7 +152,7 @@ fn a_failed_save_shows_its_error() -> TestResult {
         Err(reason) => skip!("{reason}"),
     };
     let server = Server::start()?;
-    // Its name is taken by something that cannot be replaced by a file.
+    // A folder with the name of the image, which a file cannot replace.
     std::fs::create_dir_all(server.image().join("in the way"))?;
     server.bgsave()?;
     ensure!(server.wait_saved()?.is_err(), "the save should have failed");
@@ -162,11 +161,11 @@ fn a_failed_save_shows_its_error() -> TestResult {
     let error = browser.run(&format!("return {}", text_of("#table tr.error")))?;
     let error = error.as_str().context("no text")?;
     ensure!(error.contains("dump.cow"), "{error:?}");
-    expect_calm_console(&browser)
+    expect_empty_console(&browser)
 }
 
 #[test]
-fn the_page_fits_any_screen_and_follows_the_readers_wishes() -> TestResult {
+fn the_page_fits_any_screen_and_color_scheme() -> TestResult {
     fits_any_screen("kernel-cow")
 }
 
@@ -206,11 +205,11 @@ fn fits_any_screen(isolation: &str) -> TestResult {
     let dark = browser.run(paper)?;
     ensure!(light != dark, "the page is as light as before: {dark}");
     browser.wait_for("document.getElementById('map').toDataURL() !== window.lightMap")?;
-    expect_calm_console(&browser)
+    expect_empty_console(&browser)
 }
 
 #[test]
-fn the_keyboard_reaches_everything() -> TestResult {
+fn all_controls_are_reachable_by_keyboard() -> TestResult {
     let browser = match Browser::start()? {
         Ok(browser) => browser,
         Err(reason) => skip!("{reason}"),
@@ -229,7 +228,7 @@ fn the_keyboard_reaches_everything() -> TestResult {
              return one === document.body ? null : [one.id || one.textContent, \
              style.outlineStyle];",
         )?;
-        // After the last one the focus leaves the page.
+        // After the last element the focus leaves the page.
         if focus.is_null() || reached.len() > 30 {
             break;
         }
@@ -258,11 +257,11 @@ fn the_keyboard_reaches_everything() -> TestResult {
     for name in ["1 min", "3 min", "10 min", "chart", "map", "/metrics"] {
         ensure!(reached.iter().any(|one| one == name), "{name} is not among {reached:?}");
     }
-    expect_calm_console(&browser)
+    expect_empty_console(&browser)
 }
 
 #[test]
-fn the_page_says_that_the_server_is_gone_and_comes_back_with_it() -> TestResult {
+fn the_page_reports_the_loss_of_the_server_and_reconnects() -> TestResult {
     let browser = match Browser::start()? {
         Ok(browser) => browser,
         Err(reason) => skip!("{reason}"),
@@ -277,7 +276,7 @@ fn the_page_says_that_the_server_is_gone_and_comes_back_with_it() -> TestResult 
     browser.wait_for(&format!("{LINK} === 'live'"))
 }
 
-/// Asks for the stream of events; the status line, and what reads on.
+/// Requests the stream of events; returns the status line and the reader.
 fn listen(port: u16) -> Result<(String, BufReader<TcpStream>)> {
     let mut stream = TcpStream::connect(("127.0.0.1", port))?;
     stream.set_read_timeout(Some(Duration::from_secs(60)))?;
@@ -289,7 +288,7 @@ fn listen(port: u16) -> Result<(String, BufReader<TcpStream>)> {
 }
 
 #[test]
-fn listeners_stay_are_limited_and_end_with_the_server() -> TestResult {
+fn event_streams_stay_open_are_limited_and_end_with_the_server() -> TestResult {
     let mut server = Server::start()?;
     let port = server.metrics_port();
     let mut listeners = Vec::new();
@@ -300,13 +299,13 @@ fn listeners_stay_are_limited_and_end_with_the_server() -> TestResult {
     }
     let (refused, _) = listen(port)?;
     ensure!(refused.contains("503"), "{refused}");
-    // A scrape gets a place still.
+    // A scrape still gets a connection.
     let mut scrape = TcpStream::connect(("127.0.0.1", port))?;
     scrape.write_all(b"GET /metrics HTTP/1.1\r\nHost: localhost\r\n\r\n")?;
     let mut metrics = String::new();
     scrape.read_to_string(&mut metrics)?;
     ensure!(metrics.contains("cowherd_"), "{metrics}");
-    // Other connections are cut off after 30 s.
+    // Other connections are closed after 30 s.
     let first = listeners.first_mut().context("no listener")?;
     let mut seconds = 0;
     let mut line = String::new();

@@ -1,5 +1,4 @@
-//! A real Prometheus scrapes the real server with the files of docker/, whose alerts and dashboard
-//! ask for metrics that exist.
+//! Prometheus with the configuration of docker/: scrapes, alerts, and the queries of the dashboard.
 
 use anyhow::{Context as _, Result, ensure};
 use client_tests::server::Server;
@@ -23,7 +22,7 @@ fn dashboard() -> Result<Value> {
     Ok(serde_json::from_str(&text)?)
 }
 
-/// Every query of a dashboard: those of its panels, its annotations and its variables.
+/// All queries of a dashboard: of panels, annotations and variables.
 fn queries(dashboard: &Value) -> Vec<String> {
     let list = |value: &Value| value.as_array().cloned().unwrap_or_default();
     let text = |value: &Value| value.as_str().map(str::to_owned);
@@ -40,39 +39,40 @@ fn queries(dashboard: &Value) -> Vec<String> {
     queries
 }
 
-/// A query with Grafana's variables filled in.
-fn filled_in(query: &str) -> String {
+/// Replaces Grafana's variables in a query.
+fn substitute_variables(query: &str) -> String {
     [("$__rate_interval", "1m"), ("$__range", "30m"), ("$instance", ".*")]
         .iter()
         .fold(query.to_owned(), |query, (variable, value)| query.replace(variable, value))
 }
 
-/// The families that a query or a rule names.
+/// Metric families in a query or rule.
 fn families(text: &str) -> BTreeSet<String> {
     let is_part = |char: char| char.is_ascii_alphanumeric() || char == '_';
     let words = text.split(|char| !is_part(char));
-    let ours = words.filter(|word| word.starts_with("cowherd_") || word.starts_with("redis_"));
-    ours.map(|name| {
-        let parts = ["_bucket", "_sum", "_count"];
-        parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name).to_owned()
-    })
-    .collect()
+    let metrics = words.filter(|word| word.starts_with("cowherd_") || word.starts_with("redis_"));
+    metrics
+        .map(|name| {
+            let parts = ["_bucket", "_sum", "_count"];
+            parts.iter().find_map(|part| name.strip_suffix(part)).unwrap_or(name).to_owned()
+        })
+        .collect()
 }
 
-/// The families that a page of metrics has.
+/// Metric families of the server's page.
 fn scraped(server: &Server) -> Result<BTreeSet<String>> {
     let (_, page) = http::get(server.metrics_port(), "/metrics")?;
     let types = page.lines().filter_map(|line| line.strip_prefix("# TYPE "));
     Ok(types.filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
 }
 
-/// Those that only an arena on huge pages has.
+/// Whether only an arena on hugetlb pages has a family.
 fn is_of_pools(name: &str) -> bool {
     name.starts_with("cowherd_hugetlb_pool_")
 }
 
 #[test]
-fn dashboard_and_alerts_ask_for_metrics_that_exist() -> TestResult {
+fn metrics_of_dashboard_and_alerts_exist() -> TestResult {
     let server = Server::start()?;
     server.text(&["SET", "key", "value"])?;
     ensure!(server.text(&["NO-SUCH-COMMAND"]).is_err());
@@ -88,7 +88,7 @@ fn dashboard_and_alerts_ask_for_metrics_that_exist() -> TestResult {
     ensure!(asked.len() > 30, "only {asked:?}");
     for name in asked {
         ensure!(catalogue.contains(&format!("| `{name}` |")), "{name} is not in docs/metrics.md");
-        ensure!(there.contains(&name) || is_of_pools(&name), "the server does not give {name}");
+        ensure!(there.contains(&name) || is_of_pools(&name), "the server has no {name}");
     }
     Ok(())
 }
@@ -114,7 +114,7 @@ fn each_alert_fires_when_it_should() -> TestResult {
     Ok(())
 }
 
-/// A Prometheus that runs until it is dropped.
+/// Running Prometheus; dropping it kills the process.
 struct Prometheus {
     process: Child,
     port: u16,
@@ -122,8 +122,8 @@ struct Prometheus {
 }
 
 impl Prometheus {
-    /// Starts one with the configuration of docker/, but for the server's address and the time
-    /// between scrapes.
+    /// Starts Prometheus with the configuration of docker/, except for the server's address and the
+    /// intervals.
     fn start(server: &Server, features: &[&str]) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let given = fs::read_to_string(file("prometheus/prometheus.yml"))?;
@@ -159,13 +159,13 @@ impl Prometheus {
         Ok(serde_json::from_str::<Value>(&body)?["data"].clone())
     }
 
-    /// The series that answer a query now.
+    /// Current result of a query.
     fn query(&self, query: &str) -> Result<Value> {
         let found = self.get(&format!("/api/v1/query?query={}", http::encoded(query)))?;
         Ok(found["result"].clone())
     }
 
-    /// The series that answer a query, once there are any.
+    /// Result of a query, as soon as there is one.
     fn wait_for(&self, query: &str) -> Result<Value> {
         let mut found = Value::Null;
         let has = || {
@@ -184,7 +184,8 @@ impl Drop for Prometheus {
     }
 }
 
-/// Commands in and outside a save, so that every family has something to show.
+/// Server that has executed commands during a checkpoint and outside, so that all families have
+/// values.
 fn busy_server(isolation: &str) -> Result<Server> {
     let server = Server::builder()
         .arg("--slowlog-log-slower-than", "0")
@@ -203,7 +204,7 @@ fn busy_server(isolation: &str) -> Result<Server> {
 }
 
 #[test]
-fn prometheus_scrapes_and_answers_what_the_dashboard_asks() -> TestResult {
+fn prometheus_answers_the_queries_of_the_dashboard() -> TestResult {
     if tools::find("prometheus").is_none() {
         skip!("there is no prometheus on PATH");
     }
@@ -217,7 +218,7 @@ fn prometheus_scrapes_and_answers_what_the_dashboard_asks() -> TestResult {
         prometheus.wait_for(&query)?;
     }
     for query in queries(&dashboard()?) {
-        let query = filled_in(&query);
+        let query = substitute_variables(&query);
         prometheus.query(&query).with_context(|| query.clone())?;
         let may_be_empty = ["rate(", "increase(", " == 1", " > 0", "hugetlb"];
         if !may_be_empty.iter().any(|part| query.contains(part)) {
@@ -236,7 +237,7 @@ fn prometheus_scrapes_and_answers_what_the_dashboard_asks() -> TestResult {
 }
 
 #[test]
-fn histograms_are_native_where_prometheus_asks_for_them() -> TestResult {
+fn prometheus_scrapes_native_histograms() -> TestResult {
     if tools::find("prometheus").is_none() {
         skip!("there is no prometheus on PATH");
     }
@@ -259,12 +260,12 @@ fn histograms_are_native_where_prometheus_asks_for_them() -> TestResult {
 }
 
 #[test]
-fn a_save_is_one_line_of_json() -> TestResult {
+fn a_checkpoint_is_logged_as_one_line_of_json() -> TestResult {
     logs_one_line("kernel-cow", "cow_faults", "undo_captures")?;
     logs_one_line("undo-log", "undo_captures", "cow_faults")
 }
 
-/// The line of a save has figures of its isolation, and none of the other.
+/// Checks that the log line of a checkpoint has figures of its isolation, and none of the other one.
 fn logs_one_line(isolation: &str, own: &str, other: &str) -> TestResult {
     let server = Server::builder()
         .arg("--log-format", "json")

@@ -1,4 +1,4 @@
-//! The protocol as a socket sees it: split anywhere, malformed, huge, pipelined, inline.
+//! RESP over a socket: divided, malformed, huge, pipelined and inline requests.
 
 use anyhow::{Context, Result, ensure};
 use client_tests::server::Server;
@@ -6,7 +6,7 @@ use client_tests::wire::{RawConnection, encode, show};
 use client_tests::{TestResult, random};
 use std::io::Write;
 
-/// Requests and their replies, in RESP2, on a connection that has stored nothing before.
+/// Requests and their RESP2 replies on an empty server.
 const CONVERSATION: &[(&[u8], &[u8])] = &[
     (b"PING\r\n", b"+PONG\r\n"),
     (b"*2\r\n$4\r\nPING\r\n$2\r\nhi\r\n", b"$2\r\nhi\r\n"),
@@ -29,7 +29,7 @@ fn expect(raw: &mut RawConnection, expected: &[u8]) -> Result<()> {
     Ok(())
 }
 
-/// Sends one malformed request: the server answers with this error, then closes.
+/// Sends a malformed request; the server must answer with this error and close the connection.
 fn expect_close(server: &Server, request: &[u8], reply: &[u8]) -> Result<()> {
     let mut raw = server.raw()?;
     raw.send(request)?;
@@ -39,7 +39,7 @@ fn expect_close(server: &Server, request: &[u8], reply: &[u8]) -> Result<()> {
 }
 
 #[test]
-fn a_conversation_may_be_cut_at_every_byte() -> TestResult {
+fn requests_divided_at_every_byte() -> TestResult {
     let server = Server::start()?;
     let requests = CONVERSATION.iter().flat_map(|(request, _)| *request).copied();
     let replies = CONVERSATION.iter().flat_map(|(_, reply)| *reply).copied();
@@ -47,7 +47,7 @@ fn a_conversation_may_be_cut_at_every_byte() -> TestResult {
     for cut in 0..=requests.len() {
         let mut raw = server.raw()?;
         raw.send(&requests[..cut])?;
-        // A reply from another connection: by then the server has most likely seen the first part.
+        // After a reply on another connection the server has most likely read the first part.
         server.text(&["PING"])?;
         raw.send(&requests[cut..])?;
         expect(&mut raw, &replies).with_context(|| format!("cut after {cut} bytes"))?;
@@ -56,7 +56,7 @@ fn a_conversation_may_be_cut_at_every_byte() -> TestResult {
 }
 
 #[test]
-fn a_conversation_may_come_byte_by_byte() -> TestResult {
+fn requests_byte_by_byte() -> TestResult {
     let server = Server::start()?;
     let mut raw = server.raw()?;
     for (request, reply) in CONVERSATION {
@@ -82,7 +82,7 @@ fn a_malformed_request_gets_an_error_and_the_connection_closes() -> TestResult {
         (b"*1\r\n$536870913\r\n", b"-ERR Protocol error: invalid bulk length\r\n"),
         (b"SET \"k v\r\n", b"-ERR Protocol error: unbalanced quotes in request\r\n"),
         (b"SET 'k'v\r\n", b"-ERR Protocol error: unbalanced quotes in request\r\n"),
-        // What came before the error is answered; what comes after it is not.
+        // Requests before the error are answered, those after it are not.
         (b"PING\r\n*x\r\nPING\r\n", b"+PONG\r\n-ERR Protocol error: invalid multibulk length\r\n"),
     ];
     for (request, reply) in cases {
@@ -95,7 +95,7 @@ fn a_malformed_request_gets_an_error_and_the_connection_closes() -> TestResult {
 #[test]
 fn a_line_without_an_end_is_bounded() -> TestResult {
     let server = Server::start()?;
-    // One byte more than is allowed: all of it is read, so that no reset can overtake the error.
+    // One byte more than allowed: the server reads all of it, so that no reset overtakes the error.
     let long = vec![b'a'; (1 << 20) + 1];
     expect_close(&server, &long, b"-ERR Protocol error: too big inline request\r\n")?;
     for (start, what) in [("*", "mbulk count"), ("*1\r\n$", "bulk count")] {
@@ -107,7 +107,7 @@ fn a_line_without_an_end_is_bounded() -> TestResult {
 }
 
 #[test]
-fn a_promised_array_costs_no_memory() -> TestResult {
+fn an_announced_array_takes_no_memory() -> TestResult {
     let server = Server::start()?;
     let before = resident_bytes(server.pid())?;
     let mut waiting = Vec::new();
@@ -117,12 +117,12 @@ fn a_promised_array_costs_no_memory() -> TestResult {
         raw.send(b"*1048576\r\n$536870912\r\n")?;
         waiting.push(raw);
     }
-    // The same workers answer this one after they have read those.
+    // The workers have read those requests before they answer these.
     for _ in 0..10 {
         ensure!(server.raw()?.text(&["PING"])? == "PONG");
     }
     let grown = resident_bytes(server.pid())?.saturating_sub(before);
-    ensure!(grown < 256 << 20, "50 empty promises cost {grown} bytes");
+    ensure!(grown < 256 << 20, "50 announcements took {grown} bytes");
     Ok(())
 }
 
@@ -152,18 +152,18 @@ fn a_big_pipeline_is_answered_in_order() -> TestResult {
         ensure!(raw.read_reply()? == b"+OK\r\n", "reply to SET {n}");
         let (reply, value) = (raw.read_reply()?, n.to_string());
         let expected = format!("${}\r\n{value}\r\n", value.len());
-        ensure!(reply == expected.as_bytes(), "GET {n} says {:?}", show(&reply));
+        ensure!(reply == expected.as_bytes(), "GET {n} replies {:?}", show(&reply));
     }
     sender.join().map_err(|_| anyhow::anyhow!("the sender panicked"))?
 }
 
 #[test]
-fn a_client_that_does_not_read_is_served_when_it_does() -> TestResult {
+fn a_client_that_does_not_read_delays_no_other() -> TestResult {
     let server = Server::start()?;
     let mut raw = server.raw()?;
     let value = random::Random::new(7).bytes(1 << 20);
     raw.call(&[b"SET".as_slice(), b"big", &value])?;
-    // 64 MB of replies fit into no socket buffer: the server has to wait, others must not.
+    // 64 MB of replies exceed the socket buffer: the server must wait without blocking others.
     raw.send(&encode(&["GET", "big"]).repeat(64))?;
     for _ in 0..10 {
         ensure!(server.raw()?.text(&["PING"])? == "PONG");
@@ -200,24 +200,24 @@ fn hello_switches_the_protocol() -> TestResult {
     let mut raw = server.raw()?;
     ensure!(raw.exchange(&["GET", "none"])? == b"$-1\r\n");
     let reply = raw.exchange(&["HELLO", "3"])?;
-    ensure!(reply.starts_with(b"%"), "HELLO 3 says {:?}", show(&reply));
+    ensure!(reply.starts_with(b"%"), "HELLO 3 replies {:?}", show(&reply));
     ensure!(raw.exchange(&["GET", "none"])? == b"_\r\n");
     let reply = raw.exchange(&["HELLO"])?;
-    ensure!(reply.starts_with(b"%"), "HELLO says {:?}", show(&reply));
+    ensure!(reply.starts_with(b"%"), "HELLO replies {:?}", show(&reply));
     let reply = raw.exchange(&["HELLO", "2"])?;
-    ensure!(reply.starts_with(b"*"), "HELLO 2 says {:?}", show(&reply));
+    ensure!(reply.starts_with(b"*"), "HELLO 2 replies {:?}", show(&reply));
     ensure!(raw.exchange(&["GET", "none"])? == b"$-1\r\n");
     for wrong in ["1", "4", "-1"] {
         let reply = raw.exchange(&["HELLO", wrong])?;
         ensure!(reply == b"-NOPROTO unsupported protocol version\r\n", "{:?}", show(&reply));
     }
-    // A refused HELLO leaves the connection as it was.
+    // A refused HELLO does not change the connection.
     ensure!(raw.exchange(&["GET", "none"])? == b"$-1\r\n");
     Ok(())
 }
 
 #[test]
-fn hello_reports_what_clients_look_for() -> TestResult {
+fn hello_reports_the_fields_that_clients_read() -> TestResult {
     let server = Server::start()?;
     let mut raw = server.raw()?;
     let reply = raw.call(&["HELLO", "3", "SETNAME", "me"])?;
@@ -230,8 +230,8 @@ fn hello_reports_what_clients_look_for() -> TestResult {
     Ok(())
 }
 
-/// The answer of CLIENT REPLY ON was swallowed by the SKIP before it, and a client that waited for
-/// it read everything one reply late.
+/// A SKIP suppressed the answer of the following CLIENT REPLY ON, and a client that waited for the
+/// answer read every later reply too late.
 #[test]
 fn replies_can_be_switched_off_and_skipped() -> TestResult {
     let server = Server::start()?;
@@ -251,7 +251,7 @@ fn replies_can_be_switched_off_and_skipped() -> TestResult {
 }
 
 #[test]
-fn quit_and_a_half_closed_socket_end_politely() -> TestResult {
+fn quit_and_a_half_closed_socket_get_their_replies() -> TestResult {
     let server = Server::start()?;
     let mut raw = server.raw()?;
     raw.send(b"PING\r\nQUIT\r\nPING\r\n")?;
@@ -266,7 +266,7 @@ fn quit_and_a_half_closed_socket_end_politely() -> TestResult {
 }
 
 #[test]
-fn a_command_cut_off_by_the_client_is_not_run() -> TestResult {
+fn a_truncated_command_is_not_executed() -> TestResult {
     let server = Server::start()?;
     let mut raw = server.raw()?;
     raw.send(b"*3\r\n$3\r\nSET\r\n$3\r\ncut\r\n$5\r\nhal")?;
@@ -277,7 +277,7 @@ fn a_command_cut_off_by_the_client_is_not_run() -> TestResult {
 }
 
 #[test]
-fn too_many_clients_are_told_so() -> TestResult {
+fn clients_beyond_the_limit_are_refused() -> TestResult {
     let server = Server::builder().arg("--maxclients", "10").start()?;
     let mut held = Vec::new();
     let refused = loop {
@@ -286,7 +286,7 @@ fn too_many_clients_are_told_so() -> TestResult {
         match reply {
             Ok(reply) if reply == b"+PONG\r\n" => held.push(raw),
             Ok(reply) => break reply,
-            // Closed before our PING was read: the error may be lost with the reset.
+            // The server closed the socket before it read PING, and the reset may discard the error.
             Err(_) => break Vec::new(),
         }
         ensure!(held.len() <= 10, "{} clients got in", held.len());

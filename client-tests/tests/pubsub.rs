@@ -1,9 +1,9 @@
-//! Messages from one client to others: their order, in both protocols, beside Debian's
-//! redis-server; keyspace events; clients that do not read.
+//! Publish/subscribe and keyspace events: order of messages in both protocols, compared with Debian's
+//! redis-server; clients that do not read.
 //!
-//! A conversation stands in `peer/pubsub.txt`, one command a line: the connection that sends it,
-//! and the command. After each, every connection sends a PING with a word of its own and collects
-//! what comes before the answer: so it is known what came because of the command.
+//! `peer/pubsub.txt` contains a conversation with one command per line: the sending connection and
+//! the command. After each command every connection sends a PING with a unique argument, and
+//! collects the messages before the answer, which are those that the command caused.
 
 use anyhow::{Context, Result, ensure};
 use client_tests::peer::Peer;
@@ -16,7 +16,7 @@ const CONVERSATION: &str = include_str!("peer/pubsub.txt");
 const EVENTS: &str = include_str!("peer/events.txt");
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// What a connection receives until the answer to a PING with this word.
+/// Sends a PING with this argument, and returns the messages before its answer.
 fn until_pong(raw: &mut RawConnection, word: &str) -> Result<Vec<String>> {
     raw.send(&encode(&["PING", word]))?;
     let mut received = Vec::new();
@@ -33,8 +33,11 @@ fn arguments(command: &str) -> Vec<&str> {
     command.split(' ').map(|word| if word == "''" { "" } else { word }).collect()
 }
 
-/// What each command of the conversation brings about, line by line.
-fn converse(connect: &dyn Fn() -> Result<RawConnection>, protocol: &str) -> Result<Vec<String>> {
+/// Runs the conversation. Returns the messages to each connection, by command.
+fn run_conversation(
+    connect: &dyn Fn() -> Result<RawConnection>,
+    protocol: &str,
+) -> Result<Vec<String>> {
     let mut raws = [connect()?, connect()?, connect()?];
     for raw in &mut raws {
         raw.call(&["HELLO", protocol])?;
@@ -42,14 +45,17 @@ fn converse(connect: &dyn Fn() -> Result<RawConnection>, protocol: &str) -> Resu
     let mut notes = Vec::new();
     let lines = CONVERSATION.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     for (number, line) in lines.enumerate() {
-        let (who, command) = line.split_once(' ').context("no command")?;
-        let sender = ["a", "b", "c"].iter().position(|name| *name == who).context("nobody")?;
+        let (name, command) = line.split_once(' ').context("no command")?;
+        let sender = ["a", "b", "c"]
+            .iter()
+            .position(|known| *known == name)
+            .context("unknown connection")?;
         raws[sender].send(&encode(&arguments(command)))?;
-        // The sender first: what it did has happened once it is answered.
+        // The sender first: its answer shows that the command has been executed.
         for index in [sender, (sender + 1) % 3, (sender + 2) % 3] {
             let mut received = until_pong(&mut raws[index], &format!("pong{number}"))?;
             if command.starts_with("PUBLISH") {
-                // Which of several patterns comes first is chance.
+                // The order of messages of several patterns is not defined.
                 received.sort();
             }
             notes.push(format!("{line}\n    {}: {}", ["a", "b", "c"][index], received.join(" ")));
@@ -63,8 +69,8 @@ fn conversations_are_those_of_redis() -> TestResult {
     let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
     let server = Server::start()?;
     for protocol in ["2", "3"] {
-        let redis = converse(&|| peer.raw(), protocol)?;
-        let cowherd = converse(&|| server.raw(), protocol)?;
+        let redis = run_conversation(&|| peer.raw(), protocol)?;
+        let cowherd = run_conversation(&|| server.raw(), protocol)?;
         ensure!(redis.len() > 100, "only {} notes", redis.len());
         for (redis, cowherd) in redis.iter().zip(&cowherd) {
             ensure!(redis == cowherd, "RESP{protocol}\nredis:   {redis}\ncowherd: {cowherd}");
@@ -73,7 +79,7 @@ fn conversations_are_those_of_redis() -> TestResult {
     Ok(())
 }
 
-/// The events of each command of the script.
+/// Events of each command of the script.
 fn events(connect: &dyn Fn() -> Result<RawConnection>) -> Result<Vec<String>> {
     let (mut listener, mut raw) = (connect()?, connect()?);
     raw.call(&["CONFIG", "SET", "notify-keyspace-events", "KEAmn"])?;
@@ -108,13 +114,13 @@ fn events_are_those_of_redis() -> TestResult {
     Ok(())
 }
 
-/// In Redis a value that is set with an expiry in the past is there until somebody looks for it; in
-/// Cowherd it is gone at once, and the same is told.
+/// In Redis a value that is set with an expiry in the past exists until its next access; Cowherd
+/// deletes the value at once. The events must be the same.
 #[test]
-fn values_that_have_expired_are_told_of_as_in_redis() -> TestResult {
+fn events_of_values_set_as_expired_are_those_of_redis() -> TestResult {
     let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
     let server = Server::start()?;
-    let told = |(mut listener, mut raw): (RawConnection, RawConnection)| -> Result<String> {
+    let events = |(mut listener, mut raw): (RawConnection, RawConnection)| -> Result<String> {
         raw.call(&["CONFIG", "SET", "notify-keyspace-events", "KEAn"])?;
         listener.exchange(&["PSUBSCRIBE", "__key*__:*"])?;
         let mut notes = Vec::new();
@@ -133,16 +139,16 @@ fn values_that_have_expired_are_told_of_as_in_redis() -> TestResult {
         notes.extend(until_pong(&mut listener, "end")?);
         Ok(notes.join("\n"))
     };
-    let redis = told((peer.raw()?, peer.raw()?))?;
-    let cowherd = told((server.raw()?, server.raw()?))?;
+    let redis = events((peer.raw()?, peer.raw()?))?;
+    let cowherd = events((server.raw()?, server.raw()?))?;
     ensure!(redis == cowherd, "redis:\n{redis}\ncowherd:\n{cowherd}");
     Ok(())
 }
 
-/// A subscriber that publishes to itself: messages come behind the reply, and behind all of EXEC,
-/// as they do since Redis 7.2.
+/// A subscriber that publishes to itself receives the message after the reply, and after the complete
+/// reply of EXEC, as since Redis 7.2.
 #[test]
-fn own_messages_come_behind_the_reply() -> TestResult {
+fn own_messages_follow_the_reply() -> TestResult {
     let server = Server::start()?;
     let mut raw = server.raw()?;
     raw.call(&["HELLO", "3"])?;
@@ -171,7 +177,7 @@ fn own_messages_come_behind_the_reply() -> TestResult {
         ("SSUBSCRIBE s", vec![listens("ssubscribe", "s", 1)]),
         ("SPUBLISH s text", vec![one.clone(), message(["smessage", "s", "text"])]),
         ("PUBLISH other text", vec![none]),
-        // No reply, but what was published.
+        // Without reply, but with the message.
         ("CLIENT REPLY SKIP\nPUBLISH c text", vec![own.clone()]),
         ("SUBSCRIBE __keyevent@0__:sadd", vec![listens("subscribe", events, 2)]),
         ("SADD set member", vec![one, event.clone()]),
@@ -193,15 +199,15 @@ fn own_messages_come_behind_the_reply() -> TestResult {
         for line in lines.lines() {
             raw.send(&encode(&arguments(line)))?;
         }
-        let heard = until_pong(&mut raw, "pong")?;
-        ensure!(heard == wanted, "{lines}: {heard:#?}, not {wanted:#?}");
+        let received = until_pong(&mut raw, "pong")?;
+        ensure!(received == wanted, "{lines}: {received:#?}, not {wanted:#?}");
     }
     Ok(())
 }
 
-/// Keys that nobody asks for expire in the background; who listens is told even so.
+/// Keys that no command accesses expire in the background, which publishes events too.
 #[test]
-fn keys_that_expire_by_themselves_are_told() -> TestResult {
+fn background_expiry_publishes_events() -> TestResult {
     let server = Server::start()?;
     let (mut listener, mut raw) = (server.raw()?, server.raw()?);
     raw.call(&["CONFIG", "SET", "notify-keyspace-events", "Ex"])?;
@@ -221,7 +227,7 @@ fn keys_that_expire_by_themselves_are_told() -> TestResult {
 }
 
 #[test]
-fn every_subscriber_sees_each_publishers_order_and_all_see_the_same() -> TestResult {
+fn all_subscribers_receive_the_same_order() -> TestResult {
     const SUBSCRIBERS: usize = 200;
     const MESSAGES: usize = 300;
     let server = Server::start()?;
@@ -269,18 +275,18 @@ fn every_subscriber_sees_each_publishers_order_and_all_see_the_same() -> TestRes
     Ok(())
 }
 
-/// The connection of this name is in the list of clients.
-fn is_there(raw: &mut RawConnection, name: &str) -> Result<bool> {
+/// Whether the list of clients contains a connection of this name.
+fn is_connected(raw: &mut RawConnection, name: &str) -> Result<bool> {
     Ok(raw.text(&["CLIENT", "LIST"])?.contains(&format!(" name={name} ")))
 }
 
-/// Reads what is left until the connection ends.
-fn ends(raw: &mut RawConnection) -> Result<usize> {
+/// Reads until the connection ends; returns the number of bytes.
+fn read_until_closed(raw: &mut RawConnection) -> Result<usize> {
     Ok(raw.read_to_end()?.len())
 }
 
 #[test]
-fn a_subscriber_that_does_not_read_is_cut_off_at_its_limit() -> TestResult {
+fn a_subscriber_that_does_not_read_is_disconnected_at_its_limit() -> TestResult {
     let server = Server::start()?;
     let (mut slow, mut quick, mut raw) = (server.raw()?, server.raw()?, server.raw()?);
     raw.call(&["CONFIG", "SET", "client-output-buffer-limit", "pubsub 4mb 0 0"])?;
@@ -296,18 +302,18 @@ fn a_subscriber_that_does_not_read_is_cut_off_at_its_limit() -> TestResult {
         ensure!(sent < 1000, "{sent} messages wait to be read");
     }
     quick.read_reply()?;
-    ensure!(sent > 40, "cut off after {sent} messages");
-    let read = ends(&mut slow)?;
+    ensure!(sent > 40, "disconnected after {sent} messages");
+    let read = read_until_closed(&mut slow)?;
     ensure!(read < sent * message.len(), "nothing was lost");
-    ensure!(!is_there(&mut raw, "slow")?, "it is still in the list");
+    ensure!(!is_connected(&mut raw, "slow")?, "the client is still in the list");
     ensure!(raw.number(&["PUBLISH", "news", "last"])? == 1);
     ensure!(show(&quick.read_reply()?).ends_with("last\\r\\n"));
     Ok(())
 }
 
-/// Only a client that has exceeded its soft limit for the whole time is cut off, subscriber or not.
+/// Only a client that exceeds its soft limit for the whole time is disconnected, subscriber or not.
 #[test]
-fn a_soft_limit_cuts_off_after_its_time() -> TestResult {
+fn a_soft_limit_disconnects_after_its_time() -> TestResult {
     let server = Server::start()?;
     let mut raw = server.raw()?;
     let limits = "normal 0 1mb 5 pubsub 0 1mb 5";
@@ -323,15 +329,16 @@ fn a_soft_limit_cuts_off_after_its_time() -> TestResult {
         raw.call(&["PUBLISH", "news", &message])?;
     }
     for name in ["subscriber", "reader"] {
-        ensure!(is_there(&mut raw, name)?, "{name} was cut off at once");
+        ensure!(is_connected(&mut raw, name)?, "{name} was disconnected at once");
     }
     for name in ["subscriber", "reader"] {
-        wait_until(|| Ok(!is_there(&mut raw, name)?), DEADLINE, "a client to be cut off")?;
+        wait_until(|| Ok(!is_connected(&mut raw, name)?), DEADLINE, "a client to be disconnected")?;
     }
-    ensure!(ends(&mut subscriber)? < 20_000_000);
-    ensure!(ends(&mut reader)? < 20_000_000);
-    let told = || server.log().matches("more than client-output-buffer-limit allows").count();
-    wait_until(|| Ok(told() == 2), DEADLINE, "two lines in the log")?;
+    ensure!(read_until_closed(&mut subscriber)? < 20_000_000);
+    ensure!(read_until_closed(&mut reader)? < 20_000_000);
+    let disconnections =
+        || server.log().matches("more than client-output-buffer-limit allows").count();
+    wait_until(|| Ok(disconnections() == 2), DEADLINE, "two lines in the log")?;
     Ok(())
 }
 
@@ -359,8 +366,8 @@ fn subscribers_can_be_listed_and_closed() -> TestResult {
     }
     ensure!(raw.number(&["CLIENT", "KILL", "TYPE", "pubsub"])? == 3);
     for subscriber in &mut subscribers {
-        ends(subscriber)?;
+        read_until_closed(subscriber)?;
     }
-    wait_until(|| Ok(server.info("pubsub_clients")? == "0"), DEADLINE, "all to be gone")?;
+    wait_until(|| Ok(server.info("pubsub_clients")? == "0"), DEADLINE, "all clients to end")?;
     Ok(())
 }
