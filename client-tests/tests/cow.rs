@@ -126,8 +126,8 @@ fn compare_with_kernel(server: &Server, keys: u64, pool: Option<PageSize>) -> Te
     let line = server.checkpoint("cow_fault_usec")?;
     let timed: u64 = line["count"].parse()?;
     ensure!(timed == server_counter(server, "faults")?, "{timed} faults were timed");
-    // No processor enters the kernel, copies a page and returns in less time, so a shorter mean would
-    // show that the page was not copied while the clock ran.
+    // No processor enters the kernel, copies a page and returns in less time, so a shorter mean
+    // would show that the page was not copied while the clock ran.
     let mean = server_counter(server, "stall_usec")? * 1000 / timed;
     ensure!(mean > 250, "a fault took {mean} ns in the mean");
     server.text(&["BGSAVE", "CANCEL"])?;

@@ -146,8 +146,9 @@ fn eviction_makes_space_for_other_sizes() -> TestResult {
     Ok(())
 }
 
-/// Memory was reclaimed only for the sizes at the start of a transaction: in a full arena nearly every
-/// other command of the transaction was refused, because no eviction ran while its locks were held.
+/// Memory was reclaimed only for the sizes at the start of a transaction: in a full arena nearly
+/// every other command of the transaction was refused, because no eviction ran while its locks were
+/// held.
 #[test]
 fn eviction_makes_space_for_transactions() -> TestResult {
     let server = server("allkeys-lru")?;
@@ -233,8 +234,8 @@ fn a_command_beyond_the_limit_evicts_no_key() -> TestResult {
     Ok(())
 }
 
-/// A command that blocks has been accepted: it must not be refused afterwards, when a write of another
-/// client wakes it and requires eviction.
+/// A command that blocks has been accepted: it must not be refused afterwards, when a write of
+/// another client wakes it and requires eviction.
 #[test]
 fn blocked_clients_are_served_in_a_full_arena() -> TestResult {
     const WAITERS: usize = 300;

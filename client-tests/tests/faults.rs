@@ -1,5 +1,5 @@
-//! Injected faults: killed processes, full disks, removed folders, an exhausted pool of huge pages. In
-//! each case the server continues or exits cleanly, reports the reason, and keeps the old image.
+//! Injected faults: killed processes, full disks, removed folders, an exhausted pool of huge pages.
+//! In each case the server continues or exits cleanly, reports the reason, and keeps the old image.
 
 use anyhow::{Context, Result, bail, ensure};
 use client_tests::binaries::{self, run_cowherd};
@@ -416,8 +416,8 @@ fn sigterm_writes_a_checkpoint_with_save_points() -> TestResult {
     Ok(())
 }
 
-/// `timeout` sends a signal to a process and again to its group: the second signal arrived while the
-/// last image was being written, and was interpreted as a request to exit without the image.
+/// `timeout` sends a signal to a process and again to its group: the second signal arrived while
+/// the last image was being written, and was interpreted as a request to exit without the image.
 #[test]
 fn two_signals_at_once_are_one() -> TestResult {
     let mut server = Server::builder().arg("--save", "3600 1000000").start()?;

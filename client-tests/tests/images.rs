@@ -1,5 +1,5 @@
-//! Damaged images: for every changed byte and every truncation, `cowherd check` and a starting server
-//! report the damage in one line, exit with 1, and leave the file unchanged.
+//! Damaged images: for every changed byte and every truncation, `cowherd check` and a starting
+//! server report the damage in one line, exit with 1, and leave the file unchanged.
 
 use anyhow::{Context, Result, ensure};
 use client_tests::binaries::run_cowherd;

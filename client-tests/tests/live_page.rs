@@ -11,8 +11,8 @@ use std::time::Duration;
 /// Number of points of the median line.
 const POINTS: &str =
     "(document.querySelector('.line.p50').getAttribute('d') || '').split(/[ML]/).length - 1";
-/// Script that records which parts of the page show a running checkpoint. The page handles each event
-/// in a step of its own, and the observer runs after each step, so that no state is missed.
+/// Script that records which parts of the page show a running checkpoint. The page handles each
+/// event in a step of its own, and the observer runs after each step, so that no state is missed.
 const WATCH: &str = "
     window.seen = new Set();
     const map = document.getElementById('map');
@@ -67,8 +67,8 @@ fn the_page_shows_what_an_undo_log_captures() -> TestResult {
     shows_a_checkpoint("undo-log", "blocks captured since the fork", "Captures", "undo log")
 }
 
-/// Observes a checkpoint. `legend` names the colored pages, `column` is the counter in the table, and
-/// `costs` the subject of the facts.
+/// Observes a checkpoint. `legend` names the colored pages, `column` is the counter in the table,
+/// and `costs` the subject of the facts.
 fn shows_a_checkpoint(isolation: &str, legend: &str, column: &str, costs: &str) -> TestResult {
     let browser = match Browser::start()? {
         Ok(browser) => browser,

@@ -265,7 +265,8 @@ fn a_checkpoint_is_logged_as_one_line_of_json() -> TestResult {
     logs_one_line("undo-log", "undo_captures", "cow_faults")
 }
 
-/// Checks that the log line of a checkpoint has figures of its isolation, and none of the other one.
+/// Checks that the log line of a checkpoint has figures of its isolation, and none of the other
+/// one.
 fn logs_one_line(isolation: &str, own: &str, other: &str) -> TestResult {
     let server = Server::builder()
         .arg("--log-format", "json")

@@ -286,7 +286,8 @@ fn clients_beyond_the_limit_are_refused() -> TestResult {
         match reply {
             Ok(reply) if reply == b"+PONG\r\n" => held.push(raw),
             Ok(reply) => break reply,
-            // The server closed the socket before it read PING, and the reset may discard the error.
+            // The server closed the socket before it read PING, and the reset may discard the
+            // error.
             Err(_) => break Vec::new(),
         }
         ensure!(held.len() <= 10, "{} clients got in", held.len());

@@ -1,5 +1,5 @@
-//! Publish/subscribe and keyspace events: order of messages in both protocols, compared with Debian's
-//! redis-server; clients that do not read.
+//! Publish/subscribe and keyspace events: order of messages in both protocols, compared with
+//! Debian's redis-server; clients that do not read.
 //!
 //! `peer/pubsub.txt` contains a conversation with one command per line: the sending connection and
 //! the command. After each command every connection sends a PING with a unique argument, and
@@ -145,8 +145,8 @@ fn events_of_values_set_as_expired_are_those_of_redis() -> TestResult {
     Ok(())
 }
 
-/// A subscriber that publishes to itself receives the message after the reply, and after the complete
-/// reply of EXEC, as since Redis 7.2.
+/// A subscriber that publishes to itself receives the message after the reply, and after the
+/// complete reply of EXEC, as since Redis 7.2.
 #[test]
 fn own_messages_follow_the_reply() -> TestResult {
     let server = Server::start()?;

@@ -1,17 +1,18 @@
-//! The same commands for Debian's redis-server and for Cowherd: every reply must be the same, byte
-//! by byte, in RESP2 and RESP3, and so must the keyspace be after each section.
+//! Comparison with Debian's redis-server: for the same commands, the bytes of each reply must be
+//! equal, in RESP2 and RESP3, and so must the keyspace after each section.
 //!
-//! The commands stand in `peer/*.txt`, one a line, with the quotes of redis-cli. A line that begins
-//! with `##` opens a section on two empty servers. A word before a command relaxes the comparison:
+//! `peer/*.txt` contain the commands, one per line, with the quotes of redis-cli. A line that
+//! begins with `##` opens a section on two empty servers. A word before a command relaxes the
+//! comparison:
 //!
 //! | word | meaning |
 //! |---|---|
-//! | `near N:` | both reply a number, and the two differ by N at most |
-//! | `times:` | the replies are the same but for times and idle times, which are near |
-//! | `unordered:` | both reply the same elements, in any order |
-//! | `shape:` | the replies are of the same type |
-//! | `scan:` | the whole walk with these arguments after the cursor finds the same |
-//! | `gone:` | repeated until the reply is null or 0, which both must come to |
+//! | `near N:` | both replies are numbers that differ by at most N |
+//! | `times:` | the replies are equal except for times and idle times, which are close |
+//! | `unordered:` | the replies have the same elements, in any order |
+//! | `shape:` | the replies have the same type |
+//! | `scan:` | a complete scan with these arguments after the cursor finds the same |
+//! | `gone:` | the command is repeated until the reply of each server is null or 0 |
 //! | `eachkey:` | the command is sent once for each key, in order of the keys |
 
 use anyhow::{Context, Result, bail, ensure};
@@ -24,7 +25,7 @@ use redis::Value;
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-/// Commands whose replies may differ, and why. They are sent all the same.
+/// Commands whose replies may differ, with the reason. They are sent nevertheless.
 const ALLOWED: &[(&str, &str)] = &[
     ("HELLO", "names the server, its version and the connection"),
     ("HELLO 2", "names the server, its version and the connection"),
@@ -99,7 +100,7 @@ fn transactions_behave_as_in_redis() -> TestResult {
 }
 
 #[test]
-fn every_allowed_difference_is_still_asked_for() -> TestResult {
+fn every_allowed_difference_occurs_in_a_script() -> TestResult {
     let scripts = [
         KEYS_SCRIPT,
         STRINGS_SCRIPT,
@@ -118,7 +119,7 @@ fn every_allowed_difference_is_still_asked_for() -> TestResult {
     Ok(())
 }
 
-/// A connection to each server.
+/// One connection to each server.
 struct Pair {
     redis: RawConnection,
     cowherd: RawConnection,
@@ -142,7 +143,7 @@ fn compare(script: &str) -> TestResult {
             };
             if let Some(title) = line.strip_prefix("##") {
                 if let Err(problem) = pair.same_state() {
-                    note(problem.context("another state at the end of the section"));
+                    note(problem.context("the states differ at the end of the section"));
                 }
                 pair = Pair::connect(&peer, &server, protocol)?;
                 section = title.trim().to_owned();
@@ -161,7 +162,7 @@ fn compare(script: &str) -> TestResult {
 }
 
 impl Pair {
-    /// New connections to both servers, which forget all that they hold.
+    /// Opens connections to both servers, and deletes all keys.
     fn connect(peer: &Peer, server: &Server, protocol: &str) -> Result<Self> {
         let mut pair = Self { redis: peer.raw()?, cowherd: server.raw()? };
         for raw in [&mut pair.redis, &mut pair.cowherd] {
@@ -222,7 +223,7 @@ impl Pair {
         Ok(())
     }
 
-    /// The keys of the selected database, which must be the same on both sides.
+    /// Keys of the selected database, which must be equal on both servers.
     fn keys(&mut self) -> Result<BTreeSet<Vec<u8>>> {
         let redis: BTreeSet<Vec<u8>> = redis::from_redis_value(self.redis.call(&["KEYS", "*"])?)?;
         let cowherd = redis::from_redis_value(self.cowherd.call(&["KEYS", "*"])?)?;
@@ -243,7 +244,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Compares what the first two databases hold: keys, types, values, deadlines.
+    /// Compares the first two databases: keys, types, values, expiry times.
     fn same_state(&mut self) -> Result<()> {
         for database in ["0", "1"] {
             for raw in [&mut self.redis, &mut self.cowherd] {
@@ -262,7 +263,7 @@ impl Pair {
         Ok(())
     }
 
-    /// Compares the value of a key of this type, and how it is kept.
+    /// Compares the value of a key of this type, and its encoding.
     fn same_value(&mut self, kind: &str, key: &[u8]) -> Result<()> {
         let command: &[&[u8]] = match kind {
             "list" => &[b"LRANGE", key, b"0", b"-1"],
@@ -282,7 +283,7 @@ impl Pair {
             let (redis, cowherd) = self.both(&[&b"XINFO"[..], b"GROUPS", key])?;
             same(&show(&redis), || Ok(show(&cowherd)))?;
         }
-        // Redis 7.0 has sets of other kinds; and strings, whose history counts, are not compared.
+        // Encodings of sets differ in Redis 7.0, and those of strings depend on their history.
         if matches!(kind, "hash" | "zset") {
             let (redis, cowherd) = self.both(&[&b"OBJECT"[..], b"ENCODING", key])?;
             same(&show(&redis), || Ok(show(&cowherd)))?;
@@ -324,7 +325,7 @@ fn elements(reply: &[u8]) -> Result<Vec<String>> {
     Ok(elements)
 }
 
-/// Follows a scan to its end and returns all that it found.
+/// Scans to the end and returns all elements.
 fn scan(raw: &mut RawConnection, arguments: &Arguments) -> Result<BTreeSet<String>> {
     let mut found = BTreeSet::new();
     let mut cursor = b"0".to_vec();

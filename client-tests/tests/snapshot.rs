@@ -1,8 +1,9 @@
-//! A save shows the keyspace of one instant, whatever is written meanwhile.
+//! Snapshot isolation: a checkpoint contains the keyspace of one instant, regardless of concurrent
+//! writes.
 //!
-//! The proof: writers never pause; the server computes a digest inside the safepoint of each save;
-//! it is killed with SIGKILL; what the next start restores must have that very digest. And beside
-//! the digest, the staircase of `load.rs`, which the server knows nothing of.
+//! Writers never pause; the server computes a digest in the safepoint of each checkpoint; the test
+//! kills the server with SIGKILL; the keyspace that the next start restores must have this digest.
+//! The staircase of `load.rs` is a second check, independent of the server's digest.
 
 use anyhow::{Context, Result, bail, ensure};
 use client_tests::hugepages::{self, PageSize};
@@ -23,14 +24,14 @@ fn server_with(pages: &str, isolation: &str, megabytes: u64) -> ServerBuilder {
         .arg("--arena-pages", pages)
         .arg("--maxmemory", &format!("{megabytes}mb"))
         .arg("--maxmemory-policy", "noeviction")
-        // Low enough that values change their form all the time.
+        // Low limits, so that values change their encoding often.
         .arg("--hash-max-listpack-entries", "16")
         .arg("--set-max-listpack-entries", "16")
         .arg("--set-max-intset-entries", "16")
         .arg("--zset-max-listpack-entries", "16")
 }
 
-/// One round: writes, a save amid them, SIGKILL amid them, a restart, the comparison.
+/// One round: checkpoint and SIGKILL during writes, restart, comparison.
 fn round(server: &mut Server, random: &mut Random, height: &mut u64) -> Result<()> {
     let signals = WriterControl::default();
     let port = server.port();
@@ -43,7 +44,7 @@ fn round(server: &mut Server, random: &mut Random, height: &mut u64) -> Result<(
             writers.push(scope.spawn(move || load::mixed(port, writer, stream, signals)));
         }
         writers.push(scope.spawn(|| load::staircase(port, first, &signals)));
-        let digest = save_and_kill(server, random, &signals);
+        let digest = checkpoint_and_kill(server, random, &signals);
         signals.stop.store(true, Relaxed);
         for writer in writers {
             writer.join().map_err(|_| anyhow::anyhow!("a writer panicked"))??;
@@ -57,22 +58,22 @@ fn round(server: &mut Server, random: &mut Random, height: &mut u64) -> Result<(
     Ok(())
 }
 
-/// Saves at a random moment, kills the server at another, returns the digest of the save.
-fn save_and_kill(
+/// Writes a checkpoint and kills the server, both at random times; returns the checkpoint's digest.
+fn checkpoint_and_kill(
     server: &mut Server,
     random: &mut Random,
     signals: &WriterControl,
 ) -> Result<String> {
     server.text(&["DEBUG", "CHECKPOINT-DIGEST", "yes"])?;
-    // Watched, the server ends itself if anything changes around the write barrier; but then
-    // writers also announce what the child has already, which they never do otherwise.
-    let watched = if random.below(2) == 0 { "yes" } else { "no" };
-    server.text(&["DEBUG", "CHECKPOINT-WATCH", watched])?;
+    // With the barrier checker, the server aborts on a write that bypasses the barrier; but writers
+    // then also capture blocks that the child has already written, which they do not otherwise.
+    let checked = if random.below(2) == 0 { "yes" } else { "no" };
+    server.text(&["DEBUG", "CHECKPOINT-WATCH", checked])?;
     server.delay_checkpoints(random.below(1500))?;
     signals.wait_for(1 + random.below(60))?;
     server.bgsave_and_wait()?;
     let digest = server.info("cowherd_last_checkpoint_digest")?;
-    ensure!(digest.len() == 40, "no digest of the save: {digest:?}");
+    ensure!(digest.len() == 40, "no digest of the checkpoint: {digest:?}");
     signals.wait_for(random.below(20))?;
     server.kill9()?;
     Ok(digest)
@@ -84,10 +85,10 @@ fn many_rounds(builder: ServerBuilder) -> TestResult {
     let (mut height, mut highest) = (0, 0);
     for number in 1..=rounds() {
         round(&mut server, &mut random, &mut height).with_context(|| format!("round {number}"))?;
-        // A save may come just when all was flushed.
+        // A checkpoint may follow a FLUSHALL immediately.
         highest = highest.max(height);
     }
-    ensure!(highest > 0, "the staircase was never in a save");
+    ensure!(highest > 0, "no checkpoint contained the staircase");
     Ok(())
 }
 
@@ -97,12 +98,12 @@ fn thp_are_off(file: &str, off: &str) -> bool {
 }
 
 #[test]
-fn copied_small_pages_restore_the_instant_of_the_save() -> TestResult {
+fn copied_small_pages_restore_the_instant_of_the_checkpoint() -> TestResult {
     many_rounds(server_with("small", "kernel-cow", 128))
 }
 
 #[test]
-fn copied_transparent_huge_pages_restore_the_instant_of_the_save() -> TestResult {
+fn copied_transparent_huge_pages_restore_the_instant_of_the_checkpoint() -> TestResult {
     if thp_are_off("enabled", "[never]") {
         skip!("transparent huge pages are off in this kernel");
     }
@@ -110,8 +111,8 @@ fn copied_transparent_huge_pages_restore_the_instant_of_the_save() -> TestResult
 }
 
 #[test]
-fn copied_pages_of_2_mib_restore_the_instant_of_the_save() -> TestResult {
-    // Copy-on-write may need every page of the arena twice.
+fn copied_pages_of_2_mib_restore_the_instant_of_the_checkpoint() -> TestResult {
+    // Copy-on-write may copy every page of the arena.
     match hugepages::claim(PageSize::Huge2M, 2 * 64 + 8)? {
         Ok(_claim) => many_rounds(server_with("huge-2mb", "kernel-cow", 128)),
         Err(reason) => skip!("{reason}"),
@@ -119,7 +120,7 @@ fn copied_pages_of_2_mib_restore_the_instant_of_the_save() -> TestResult {
 }
 
 #[test]
-fn copied_pages_of_1_gib_restore_the_instant_of_the_save() -> TestResult {
+fn copied_pages_of_1_gib_restore_the_instant_of_the_checkpoint() -> TestResult {
     match hugepages::claim(PageSize::Huge1G, 2)? {
         Ok(_claim) => many_rounds(server_with("huge-1gb", "kernel-cow", 1024)),
         Err(reason) => skip!("{reason}"),
@@ -127,12 +128,12 @@ fn copied_pages_of_1_gib_restore_the_instant_of_the_save() -> TestResult {
 }
 
 #[test]
-fn shared_small_pages_restore_the_instant_of_the_save() -> TestResult {
+fn shared_small_pages_restore_the_instant_of_the_checkpoint() -> TestResult {
     many_rounds(server_with("small", "undo-log", 128))
 }
 
 #[test]
-fn shared_transparent_huge_pages_restore_the_instant_of_the_save() -> TestResult {
+fn shared_transparent_huge_pages_restore_the_instant_of_the_checkpoint() -> TestResult {
     if thp_are_off("shmem_enabled", "[deny]") {
         skip!("transparent huge pages are denied to shared memory");
     }
@@ -140,7 +141,7 @@ fn shared_transparent_huge_pages_restore_the_instant_of_the_save() -> TestResult
 }
 
 #[test]
-fn shared_pages_of_2_mib_restore_the_instant_of_the_save() -> TestResult {
+fn shared_pages_of_2_mib_restore_the_instant_of_the_checkpoint() -> TestResult {
     match hugepages::claim(PageSize::Huge2M, 64)? {
         Ok(_claim) => many_rounds(
             server_with("huge-2mb", "undo-log", 128).arg("--checkpoint-undo-block", "256"),
@@ -150,7 +151,7 @@ fn shared_pages_of_2_mib_restore_the_instant_of_the_save() -> TestResult {
 }
 
 #[test]
-fn shared_pages_of_1_gib_restore_the_instant_of_the_save() -> TestResult {
+fn shared_pages_of_1_gib_restore_the_instant_of_the_checkpoint() -> TestResult {
     match hugepages::claim(PageSize::Huge1G, 1)? {
         Ok(_claim) => many_rounds(
             server_with("huge-1gb", "undo-log", 1024).arg("--checkpoint-undo-block", "4096"),
@@ -159,10 +160,10 @@ fn shared_pages_of_1_gib_restore_the_instant_of_the_save() -> TestResult {
     }
 }
 
-/// Each key with its value and the time when it expires.
+/// Keys with their values and expiry times.
 type Contents = BTreeMap<Vec<u8>, (Vec<u8>, i64)>;
 
-/// A key's value, as the server writes it.
+/// Value of a key, as the bytes of the server's replies.
 fn value(raw: &mut RawConnection, key: &[u8]) -> Result<Vec<u8>> {
     let kind = raw.exchange(&[b"TYPE", key])?;
     let value = match kind.as_slice() {
@@ -190,7 +191,7 @@ fn contents(raw: &mut RawConnection, database: u8) -> Result<Contents> {
 }
 
 #[test]
-fn a_quiet_server_comes_back_key_by_key() -> TestResult {
+fn all_keys_of_an_idle_server_are_restored() -> TestResult {
     let mut server = server_with("small", "undo-log", 128).start()?;
     let signals = WriterControl::default();
     let port = server.port();
@@ -210,7 +211,7 @@ fn a_quiet_server_comes_back_key_by_key() -> TestResult {
     ensure!(!before[0].is_empty() && before[1].len() == load::STEPS);
     let digest = server.digest()?;
     server.bgsave_and_wait()?;
-    ensure!(server.digest()? == digest, "a save changed the data");
+    ensure!(server.digest()? == digest, "a checkpoint changed the data");
     server.restart()?;
     let mut raw = server.raw()?;
     ensure!(before == [contents(&mut raw, 0)?, contents(&mut raw, 1)?], "restored other data");
@@ -219,7 +220,7 @@ fn a_quiet_server_comes_back_key_by_key() -> TestResult {
 }
 
 #[test]
-fn the_digest_tells_states_apart() -> TestResult {
+fn different_states_have_different_digests() -> TestResult {
     let server = Server::start()?;
     let mut seen = vec![server.digest()?];
     let steps: &[&[&str]] = &[
@@ -237,7 +238,7 @@ fn the_digest_tells_states_apart() -> TestResult {
         server.text(step)?;
         seen.push(server.digest()?);
     }
-    // Only these are the same state: empty at both ends, and 22 before EXPIRE and after PERSIST.
+    // Only these states are equal: empty at both ends, and 22 before EXPIRE and after PERSIST.
     for (one, first) in seen.iter().enumerate() {
         for (other, second) in seen.iter().enumerate().skip(one + 1) {
             let same = matches!((one, other), (0, 9) | (3, 5));
@@ -248,14 +249,14 @@ fn the_digest_tells_states_apart() -> TestResult {
 }
 
 #[test]
-fn a_deadline_is_kept_across_a_restart() -> TestResult {
+fn expiry_times_survive_a_restart() -> TestResult {
     let mut server = Server::start()?;
     server.text(&["SET", "later", "value", "PX", "5000000"])?;
     let deadline = server.text(&["PEXPIRETIME", "later"])?;
     server.text(&["SET", "soon", "value", "PX", "300"])?;
     server.bgsave_and_wait()?;
     server.kill9()?;
-    // The deadline passes while no server runs.
+    // The key expires while no server runs.
     thread::sleep(std::time::Duration::from_millis(350));
     server.restart()?;
     ensure!(server.text(&["EXISTS", "soon"])? == "0", "an expired key came back");
@@ -264,17 +265,17 @@ fn a_deadline_is_kept_across_a_restart() -> TestResult {
 }
 
 #[test]
-fn a_save_can_follow_a_save() -> TestResult {
+fn checkpoints_can_follow_each_other() -> TestResult {
     let mut server = Server::start()?;
     for number in 0..20 {
         server.text(&["SET", "number", &number.to_string()])?;
         server.bgsave_and_wait()?;
         ensure!(server.info("rdb_changes_since_last_save")? == "0");
     }
-    server.text(&["SET", "number", "saved in front"])?;
+    server.text(&["SET", "number", "saved in the foreground"])?;
     ensure!(server.text(&["SAVE"])? == "OK");
     server.text(&["SET", "number", "never saved"])?;
     server.restart()?;
-    ensure!(server.text(&["GET", "number"])? == "saved in front");
+    ensure!(server.text(&["GET", "number"])? == "saved in the foreground");
     Ok(())
 }

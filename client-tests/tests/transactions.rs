@@ -1,5 +1,5 @@
-//! Transactions on several connections: against a model, against saves, and what is counted of
-//! them.
+//! Transactions on several connections: compared with a model, during checkpoints, and their
+//! counters.
 
 use anyhow::{Context, Result, ensure};
 use client_tests::TestResult;
@@ -11,16 +11,16 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::thread;
 
-/// Keys of the model, and its connections.
+/// Numbers of keys and connections of the model.
 const KEYS: u64 = 6;
 const CONNECTIONS: u64 = 4;
 
 type Databases = [BTreeMap<String, String>; 2];
 type Name = (usize, String);
 
-/// A connection as the model knows it.
+/// State of a connection in the model.
 #[derive(Default)]
-struct Connection {
+struct ModelConnection {
     db: usize,
     watched: BTreeSet<Name>,
     is_dirty: bool,
@@ -28,8 +28,8 @@ struct Connection {
     is_aborted: bool,
 }
 
-impl Connection {
-    fn forget(&mut self) {
+impl ModelConnection {
+    fn unwatch(&mut self) {
         self.watched.clear();
         self.is_dirty = false;
     }
@@ -37,15 +37,15 @@ impl Connection {
     fn end(&mut self) {
         self.queue = None;
         self.is_aborted = false;
-        self.forget();
+        self.unwatch();
     }
 }
 
-/// What Redis is, without the network.
+/// Model of Redis.
 #[derive(Default)]
 struct Model {
     databases: Databases,
-    connections: Vec<Connection>,
+    connections: Vec<ModelConnection>,
 }
 
 const OK: &str = "+OK\r\n";
@@ -63,15 +63,15 @@ impl Model {
         }
     }
 
-    /// Runs a command outside a queue.
-    fn run(&mut self, who: usize, command: &[String]) -> String {
-        let db = self.connections[who].db;
+    /// Executes a command.
+    fn run(&mut self, number: usize, command: &[String]) -> String {
+        let db = self.connections[number].db;
         let arg = |i: usize| command[i].as_str();
         match arg(0) {
             "GET" => bulk(self.databases[db].get(arg(1))),
             "DBSIZE" => format!(":{}\r\n", self.databases[db].len()),
             "SELECT" => {
-                self.connections[who].db = arg(1).parse().expect("a number");
+                self.connections[number].db = arg(1).parse().expect("a number");
                 OK.into()
             }
             "SET" => {
@@ -125,14 +125,14 @@ impl Model {
                 OK.into()
             }
             "WATCH" => {
-                let connection = &mut self.connections[who];
+                let connection = &mut self.connections[number];
                 if !connection.is_dirty {
                     connection.watched.extend(command[1..].iter().map(|key| (db, key.clone())));
                 }
                 OK.into()
             }
             "UNWATCH" => {
-                self.connections[who].forget();
+                self.connections[number].unwatch();
                 OK.into()
             }
             other => unreachable!("the model has no {other}"),
@@ -145,9 +145,9 @@ impl Model {
         }
     }
 
-    /// The reply to a command.
-    fn reply(&mut self, who: usize, command: &[String]) -> String {
-        let connection = &mut self.connections[who];
+    /// Reply to a command, which may be queued.
+    fn reply(&mut self, number: usize, command: &[String]) -> String {
+        let connection = &mut self.connections[number];
         match (command[0].as_str(), connection.queue.is_some()) {
             ("MULTI", false) => {
                 connection.queue = Some(Vec::new());
@@ -161,7 +161,7 @@ impl Model {
                 connection.end();
                 OK.into()
             }
-            ("EXEC", true) => self.exec(who),
+            ("EXEC", true) => self.exec(number),
             ("GET", is_queued) if command.len() == 1 => {
                 connection.is_aborted |= is_queued;
                 "-ERR wrong number of arguments for 'get' command\r\n".into()
@@ -170,12 +170,12 @@ impl Model {
                 connection.queue.get_or_insert_default().push(command.to_vec());
                 "+QUEUED\r\n".into()
             }
-            (_, false) => self.run(who, command),
+            (_, false) => self.run(number, command),
         }
     }
 
-    fn exec(&mut self, who: usize) -> String {
-        let connection = &mut self.connections[who];
+    fn exec(&mut self, number: usize) -> String {
+        let connection = &mut self.connections[number];
         let (is_aborted, is_dirty) = (connection.is_aborted, connection.is_dirty);
         let queue = connection.queue.take().unwrap_or_default();
         connection.end();
@@ -187,7 +187,7 @@ impl Model {
         }
         let mut reply = format!("*{}\r\n", queue.len());
         for command in queue {
-            reply.push_str(&self.run(who, &command));
+            reply.push_str(&self.run(number, &command));
         }
         reply
     }
@@ -226,16 +226,16 @@ fn interleaved_transactions_behave_as_a_model() -> TestResult {
     let mut raws = Vec::new();
     for _ in 0..CONNECTIONS {
         raws.push(server.raw()?);
-        model.connections.push(Connection::default());
+        model.connections.push(ModelConnection::default());
     }
     let mut history: Vec<String> = Vec::new();
     let (mut ran, mut failed) = (0, 0);
     for _ in 0..40_000 {
-        let who = usize::try_from(random.below(CONNECTIONS))?;
+        let number = usize::try_from(random.below(CONNECTIONS))?;
         let command = draw(&mut random);
-        let wanted = model.reply(who, &command);
-        let got = raws[who].exchange(&command)?;
-        history.push(format!("{who}: {}", command.join(" ")));
+        let wanted = model.reply(number, &command);
+        let got = raws[number].exchange(&command)?;
+        history.push(format!("{number}: {}", command.join(" ")));
         let last = history.len().saturating_sub(60);
         ensure!(
             got == wanted.as_bytes(),
@@ -254,7 +254,7 @@ fn interleaved_transactions_behave_as_a_model() -> TestResult {
     Ok(())
 }
 
-/// Accounts in as many shards as there are, nearly, and what each of them starts with.
+/// Number of accounts, enough for nearly all shards, and the balance at the start.
 const ACCOUNTS: u64 = 100;
 const START: i64 = 1000;
 
@@ -269,8 +269,8 @@ fn sum(raw: &mut RawConnection) -> Result<i64> {
     Ok(values.into_iter().sum())
 }
 
-/// Moves money until told to stop, or until the server is gone: every other time only if nobody
-/// touched the accounts since their balance was read.
+/// Transfers amounts until stopped or until the server ends; every other time by WATCH, only if no
+/// other client has changed the accounts since their balances were read.
 fn transfer(port: u16, mut random: Random, stop: &AtomicBool, done: &AtomicU64) -> Result<()> {
     let Ok(mut raw) = RawConnection::connect(port) else { return Ok(()) };
     while !stop.load(Relaxed) {
@@ -307,7 +307,7 @@ fn transfer(port: u16, mut random: Random, stop: &AtomicBool, done: &AtomicU64) 
     Ok(())
 }
 
-/// Reads all accounts at once, over and over.
+/// Reads all accounts with one command, repeatedly.
 fn audit(port: u16, stop: &AtomicBool) -> Result<()> {
     let Ok(mut raw) = RawConnection::connect(port) else { return Ok(()) };
     while !stop.load(Relaxed) {
@@ -321,7 +321,7 @@ fn audit(port: u16, stop: &AtomicBool) -> Result<()> {
 }
 
 #[test]
-fn a_save_holds_all_of_a_transfer_or_nothing() -> TestResult {
+fn a_checkpoint_contains_only_complete_transfers() -> TestResult {
     let mut random = Random::new(random::seed());
     let mut server = Server::builder().arg("--maxmemory", "64mb").start()?;
     for number in 0..ACCOUNTS {
@@ -339,7 +339,7 @@ fn a_save_holds_all_of_a_transfer_or_nothing() -> TestResult {
                 threads.push(scope.spawn(move || transfer(port, stream, stop, done)));
             }
             threads.push(scope.spawn(|| audit(port, &stop)));
-            let digest = save_amid(&mut server, &done);
+            let digest = checkpoint_during_transfers(&mut server, &done);
             stop.store(true, Relaxed);
             for thread in threads {
                 thread.join().map_err(|_| anyhow::anyhow!("a thread panicked"))??;
@@ -358,8 +358,9 @@ fn a_save_holds_all_of_a_transfer_or_nothing() -> TestResult {
     Ok(())
 }
 
-/// Saves amid transfers, kills the server amid them, returns the digest of the save.
-fn save_amid(server: &mut Server, done: &AtomicU64) -> Result<String> {
+/// Writes a checkpoint and kills the server, both during transfers; returns the checkpoint's
+/// digest.
+fn checkpoint_during_transfers(server: &mut Server, done: &AtomicU64) -> Result<String> {
     let wait_for = |transfers: u64| {
         let goal = done.load(Relaxed) + transfers;
         let reached = || Ok(done.load(Relaxed) >= goal);
@@ -375,7 +376,7 @@ fn save_amid(server: &mut Server, done: &AtomicU64) -> Result<String> {
 }
 
 /// Sends requests in one write and returns all replies as one text.
-fn conversation(raw: &mut RawConnection, requests: &[&str]) -> Result<String> {
+fn pipeline(raw: &mut RawConnection, requests: &[&str]) -> Result<String> {
     let words: Vec<Vec<&str>> =
         requests.iter().map(|request| request.split(' ').collect()).collect();
     raw.send(&words.iter().flat_map(|request| encode(request)).collect::<Vec<u8>>())?;
@@ -387,16 +388,16 @@ fn conversation(raw: &mut RawConnection, requests: &[&str]) -> Result<String> {
 }
 
 #[test]
-fn queued_commands_are_counted_when_they_run() -> TestResult {
+fn queued_commands_are_counted_on_execution() -> TestResult {
     let server = Server::start()?;
     let mut raw = server.raw()?;
-    conversation(&mut raw, &["CONFIG SET slowlog-log-slower-than 0", "CONFIG RESETSTAT"])?;
+    pipeline(&mut raw, &["CONFIG SET slowlog-log-slower-than 0", "CONFIG RESETSTAT"])?;
     raw.call(&["SLOWLOG", "RESET"])?;
     let requests = ["MULTI", "SET a x", "INCR a", "GET", "DISCARD", "MULTI", "SET a x", "INCR a"];
-    conversation(&mut raw, &requests)?;
+    pipeline(&mut raw, &requests)?;
     let counted = server.text(&["INFO", "commandstats"])?;
     ensure!(!counted.contains("cmdstat_set:"), "counted before it ran: {counted}");
-    let replies = conversation(&mut raw, &["EXEC"])?;
+    let replies = pipeline(&mut raw, &["EXEC"])?;
     ensure!(replies == "*2\r\n+OK\r\n-ERR value is not an integer or out of range\r\n");
     raw.call(&["CONFIG", "SET", "slowlog-log-slower-than", "-1"])?;
     let counted = server.text(&["INFO", "commandstats"])?;
@@ -436,30 +437,30 @@ fn a_transaction_is_refused_as_its_commands_are() -> TestResult {
     let server = Server::builder().arg("--maxmemory", "32mb").start()?;
     let mut raw = server.raw()?;
     raw.call(&["SET", "big".to_owned().as_str(), &"x".repeat(100_000)])?;
-    conversation(&mut raw, &["MULTI", "SET a 1"])?;
+    pipeline(&mut raw, &["MULTI", "SET a 1"])?;
     server.text(&["CONFIG", "SET", "maxmemory", "1"])?;
     let oom = "OOM command not allowed when used memory > 'maxmemory'.";
-    let replies = conversation(&mut raw, &["EXEC", "EXEC"])?;
+    let replies = pipeline(&mut raw, &["EXEC", "EXEC"])?;
     let wanted = format!(
         "-EXECABORT Transaction discarded because of: {oom}\r\n-ERR EXEC without MULTI\r\n"
     );
     ensure!(replies == wanted, "{replies}");
-    let replies = conversation(&mut raw, &["MULTI", "GET big", "DISCARD", "GET none"])?;
+    let replies = pipeline(&mut raw, &["MULTI", "GET big", "DISCARD", "GET none"])?;
     ensure!(replies == format!("+OK\r\n-{oom}\r\n+OK\r\n$-1\r\n"), "{replies}");
     server.text(&["CONFIG", "SET", "maxmemory", "32mb"])?;
-    let replies = conversation(&mut raw, &["MULTI", "SET a 1", "EXEC"])?;
+    let replies = pipeline(&mut raw, &["MULTI", "SET a 1", "EXEC"])?;
     ensure!(replies == "+OK\r\n+QUEUED\r\n*1\r\n+OK\r\n", "{replies}");
     Ok(())
 }
 
 #[test]
-fn a_save_that_a_transaction_asks_for_starts_behind_it() -> TestResult {
+fn a_checkpoint_requested_in_a_transaction_starts_after_it() -> TestResult {
     let server = Server::start()?;
     let mut raw = server.raw()?;
-    let replies = conversation(&mut raw, &["MULTI", "SET a 1", "BGSAVE", "INCR a", "EXEC"])?;
+    let replies = pipeline(&mut raw, &["MULTI", "SET a 1", "BGSAVE", "INCR a", "EXEC"])?;
     let wanted = "*3\r\n+OK\r\n+Background saving scheduled\r\n:2\r\n";
     ensure!(replies.ends_with(wanted), "{replies}");
-    // It was asked for when the reply was written, and forks when its thread comes to it.
+    // The request precedes the reply, but the checkpoint's thread forks later.
     let begun = || Ok(server.info("rdb_saves")? == "1");
     client_tests::wait::wait_until(begun, std::time::Duration::from_secs(20), "the fork")?;
     server.wait_saved()?.map_err(anyhow::Error::msg)?;
@@ -483,11 +484,11 @@ fn words(line: &str) -> Vec<&str> {
 }
 
 #[test]
-fn a_connection_that_ends_leaves_nothing_behind() -> TestResult {
+fn a_closed_connection_leaves_no_watches_or_commands() -> TestResult {
     let server = Server::start()?;
     for _ in 0..50 {
         let mut raw = server.raw()?;
-        conversation(&mut raw, &["WATCH a b c", "MULTI", "SET a 1"])?;
+        pipeline(&mut raw, &["WATCH a b c", "MULTI", "SET a 1"])?;
     }
     let mut raw = server.raw()?;
     let gone = || Ok(!server.text(&["CLIENT", "LIST"])?.contains("watch=3"));

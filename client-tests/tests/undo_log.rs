@@ -1,5 +1,5 @@
-//! What the server tells of an undo log: blocks captured, never a page copied, and the kernel
-//! agrees; what held clients up is told as what it was.
+//! Counters of the undo log: captured blocks and no copied pages, compared with the kernel's
+//! counters; the reported causes of delays.
 
 use anyhow::{Context as _, Result, ensure};
 use client_tests::hugepages::{self, PageSize};
@@ -12,8 +12,8 @@ use std::collections::HashMap;
 use std::time::Duration;
 
 const VALUE: usize = 4000;
-/// The child sleeps so long after its first chunk.
-const HELD: u64 = 3600 * 1_000_000;
+/// Delay of the child after each chunk in microseconds, longer than any test.
+const ENDLESS_DELAY: u64 = 3600 * 1_000_000;
 const DEADLINE: Duration = Duration::from_secs(60);
 const PAGE: u64 = 4096;
 
@@ -24,7 +24,7 @@ fn builder(pages: &str) -> ServerBuilder {
         .arg("--save", "")
 }
 
-/// Sends one command a key, many at a time.
+/// Sends one command per key, in pipelines.
 fn each(server: &Server, keys: u64, command: impl Fn(&mut redis::Pipeline, String)) -> TestResult {
     let mut connection = server.connection()?;
     for first in (0..keys).step_by(500) {
@@ -42,16 +42,16 @@ fn load(server: &Server, keys: u64) -> TestResult {
     })
 }
 
-/// Changes 8 bytes of each value: so many writes, each to another page or two.
+/// Changes 8 bytes of each value, so that each write changes another page or two.
 fn change(server: &Server, keys: u64) -> TestResult {
     each(server, keys, |pipe, key| {
         pipe.cmd("SETRANGE").arg(key).arg(0).arg("12345678").ignore();
     })
 }
 
-/// Starts a save whose child stays where it is, and waits until it has begun.
-fn hold_a_save(server: &Server) -> TestResult {
-    server.delay_checkpoints(HELD)?;
+/// Starts a checkpoint that does not end, and waits for its first chunk.
+fn start_endless_checkpoint(server: &Server) -> TestResult {
+    server.delay_checkpoints(ENDLESS_DELAY)?;
     server.bgsave()?;
     let begun = || Ok(server.info("cowherd_checkpoint_chunks_done")? != "0");
     wait_until(begun, DEADLINE, "the child to write")
@@ -61,33 +61,33 @@ fn figure(line: &HashMap<String, String>, name: &str) -> Result<u64> {
     line.get(name).with_context(|| format!("no {name} in {line:?}"))?.parse().context("a number")
 }
 
-/// Figures of a save or of all that must fit together.
-fn are_consistent(line: &HashMap<String, String>) -> TestResult {
+/// Checks that the figures of a checkpoint, or of all, are consistent.
+fn check_consistency(line: &HashMap<String, String>) -> TestResult {
     let (captures, captured) = (figure(line, "captures")?, figure(line, "captured_bytes")?);
     ensure!(captures > 0, "nothing was captured: {line:?}");
     ensure!((64..=2 << 20).contains(&(captured / captures)), "blocks of no size: {line:?}");
     let written = figure(line, "written_bytes")?;
-    let told: f64 = line["amplification"].parse()?;
-    ensure!((told - captured as f64 / written as f64).abs() < 0.01, "{line:?}");
+    let amplification: f64 = line["amplification"].parse()?;
+    ensure!((amplification - captured as f64 / written as f64).abs() < 0.01, "{line:?}");
     ensure!(!line.contains_key("faults") && !line.contains_key("copied_bytes"), "{line:?}");
     Ok(())
 }
 
-/// Writes to so many pages of the arena while the child shares them: no page of it faults.
-fn writers_meet_no_fault(server: &Server, keys: u64) -> TestResult {
+/// Writes to `keys` pages of the arena while the child shares them, which must cause no page fault.
+fn check_faults_of_writers(server: &Server, keys: u64) -> TestResult {
     load(server, keys)?;
-    hold_a_save(server)?;
-    // The first commands after the fork touch heap and stacks, which are copied on write.
+    start_endless_checkpoint(server)?;
+    // The first commands after the fork write heap and stacks, which are copied on write.
     change(server, 100)?;
     let before = kernel::faults_of_threads(server.pid(), "worker-")?;
     change(server, keys)?;
     let faults = kernel::faults_of_threads(server.pid(), "worker-")? - before;
     let running = server.checkpoint("undo")?;
-    are_consistent(&running)?;
+    check_consistency(&running)?;
     let captures = figure(&running, "captures")?;
     ensure!(captures * 2 > keys, "only {captures} captures for {keys} writes");
     ensure!(figure(&running, "written_bytes")? >= 8 * keys, "{running:?}");
-    // Memory of the log that was not made ready in time, and little else.
+    // Only pages of the log that were not prefaulted in time, and few others, may fault.
     let log = figure(&running, "log_bytes")?.div_ceil(PAGE);
     eprintln!(
         "{faults} faults of writers for {keys} pages, {captures} captures, {log} pages of log"
@@ -97,7 +97,7 @@ fn writers_meet_no_fault(server: &Server, keys: u64) -> TestResult {
     let timed = figure(&server.checkpoint("undo_capture_usec")?, "count")?;
     ensure!(timed > 0 && timed <= captures, "{timed} changes captured {captures} blocks");
     let info = server.text(&["INFO", "checkpoint"])?;
-    ensure!(!info.contains("cow"), "there is no copy-on-write to tell of: {info}");
+    ensure!(!info.contains("cow"), "figures of copy-on-write: {info}");
     let captured = running["captured_bytes"].clone();
     wait_until(
         || Ok(server.info("current_cow_size")? == captured),
@@ -107,7 +107,7 @@ fn writers_meet_no_fault(server: &Server, keys: u64) -> TestResult {
     server.text(&["BGSAVE", "CANCEL"])?;
     server.wait_saved()?.ok();
     let save = server.checkpoint("checkpoint_1")?;
-    are_consistent(&save)?;
+    check_consistency(&save)?;
     ensure!(save["status"] == "cancelled" && save["captured_bytes"] == captured, "{save:?}");
     let (log, records) = (figure(&save, "log_bytes")?, figure(&save, "captures")?);
     ensure!(
@@ -122,32 +122,32 @@ fn writers_meet_no_fault(server: &Server, keys: u64) -> TestResult {
 }
 
 #[test]
-fn writers_on_small_pages_meet_no_fault() -> TestResult {
-    writers_meet_no_fault(&builder("small").arg("--maxmemory", "128mb").start()?, 20_000)
+fn writers_on_small_pages_cause_no_faults() -> TestResult {
+    check_faults_of_writers(&builder("small").arg("--maxmemory", "128mb").start()?, 20_000)
 }
 
 #[test]
-fn writers_on_transparent_huge_pages_meet_no_fault() -> TestResult {
+fn writers_on_transparent_huge_pages_cause_no_faults() -> TestResult {
     let setting = "/sys/kernel/mm/transparent_hugepage/shmem_enabled";
     if std::fs::read_to_string(setting).map_or(true, |modes| modes.contains("[deny]")) {
         skip!("transparent huge pages are denied to shared memory");
     }
-    writers_meet_no_fault(&builder("thp").arg("--maxmemory", "128mb").start()?, 20_000)
+    check_faults_of_writers(&builder("thp").arg("--maxmemory", "128mb").start()?, 20_000)
 }
 
 #[test]
-fn writers_on_huge_pages_meet_no_fault_with_a_pool_of_one_arena() -> TestResult {
+fn writers_on_huge_pages_cause_no_faults_with_a_pool_of_one_arena() -> TestResult {
     match hugepages::claim(PageSize::Huge2M, 64)? {
         Ok(_claim) => {
             let server = builder("huge-2mb").arg("--maxmemory", "128mb").start()?;
-            writers_meet_no_fault(&server, 20_000)
+            check_faults_of_writers(&server, 20_000)
         }
         Err(reason) => skip!("{reason}"),
     }
 }
 
 #[test]
-fn a_save_that_succeeds_tells_what_it_captured_everywhere() -> TestResult {
+fn all_outputs_report_the_captures_of_a_checkpoint() -> TestResult {
     let server = builder("small").arg("--maxmemory", "64mb").start()?;
     load(&server, 4000)?;
     server.delay_checkpoints(1_000_000)?;
@@ -155,7 +155,7 @@ fn a_save_that_succeeds_tells_what_it_captured_everywhere() -> TestResult {
     change(&server, 4000)?;
     server.wait_saved()?.map_err(anyhow::Error::msg)?;
     let save = server.checkpoint("checkpoint_1")?;
-    are_consistent(&save)?;
+    check_consistency(&save)?;
     ensure!(save["status"] == "ok" && figure(&save, "patch_usec")? > 0, "{save:?}");
     ensure!(server.info("rdb_last_cow_size")? == save["captured_bytes"], "{save:?}");
 
@@ -188,16 +188,16 @@ fn a_save_that_succeeds_tells_what_it_captured_everywhere() -> TestResult {
     ensure!(line.contains("undo_captures=") && line.contains("undo_log_bytes="), "{line}");
     ensure!(!line.contains("cow_"), "{line}");
     let (_, decimals) = line.split_once("undo_amplification=").context("no amplification")?;
-    let decimals = decimals.split(' ').next().and_then(|told| told.split_once('.'));
+    let decimals = decimals.split(' ').next().and_then(|text| text.split_once('.'));
     ensure!(decimals.is_none_or(|(_, decimals)| decimals.len() <= 2), "{line}");
     Ok(())
 }
 
-/// An entry of the slow log: number, time, microseconds, arguments, address, name.
+/// Entry of the slow log: number, time, microseconds, arguments, address, name.
 type Entry = (u64, u64, u64, Vec<String>, String, String);
 
 #[test]
-fn captures_that_hold_a_client_up_are_named() -> TestResult {
+fn captures_are_reported_as_the_cause_of_delays() -> TestResult {
     let server = builder("small")
         .arg("--maxmemory", "512mb")
         .arg("--checkpoint-undo-limit", "256mb")
@@ -206,11 +206,11 @@ fn captures_that_hold_a_client_up_are_named() -> TestResult {
         .start()?;
     let large = "x".repeat(64 << 20);
     server.text(&["SET", "large", &large])?;
-    // On a busy machine another command may have waited longer, for the processor.
+    // On a busy machine another command may have been delayed longer by the scheduler.
     let mut causes = Vec::new();
     while causes.last().is_none_or(|cause| cause != "undo-capture") {
         ensure!(causes.len() < 10, "{causes:?}");
-        hold_a_save(&server)?;
+        start_endless_checkpoint(&server)?;
         server.text(&["SETRANGE", "large", "0", &large])?;
         server.text(&["BGSAVE", "CANCEL"])?;
         server.wait_saved()?.ok();
@@ -226,10 +226,10 @@ fn captures_that_hold_a_client_up_are_named() -> TestResult {
     ensure!(latest.iter().all(|event| event.0 != "cow-fault"), "{latest:?}");
     let entries: Vec<Entry> = redis::cmd("SLOWLOG").arg("GET").arg(-1).query(&mut connection)?;
     let entry = entries.iter().find(|entry| entry.3[0] == "SETRANGE").context("no entry")?;
-    let told = entry.3.last().context("no arguments")?;
-    let micros = told.strip_prefix("... (");
+    let text = entry.3.last().context("no arguments")?;
+    let micros = text.strip_prefix("... (");
     let micros = micros.and_then(|rest| rest.strip_suffix(" us of capturing for the undo log)"));
-    let micros: u64 = micros.with_context(|| told.clone())?.parse()?;
+    let micros: u64 = micros.with_context(|| text.clone())?.parse()?;
     ensure!(micros >= 1000 && micros <= entry.2, "{micros} of {} us", entry.2);
     let advice: String = redis::cmd("LATENCY").arg("DOCTOR").query(&mut connection)?;
     ensure!(advice.contains("Saves isolate by undo-log"), "{advice}");
@@ -242,14 +242,14 @@ fn captures_that_hold_a_client_up_are_named() -> TestResult {
 }
 
 #[test]
-fn a_log_that_is_full_fails_the_save_and_the_doctors_say_so() -> TestResult {
+fn a_full_log_fails_the_checkpoint_and_the_doctors_report_it() -> TestResult {
     let server = builder("small")
         .arg("--maxmemory", "64mb")
         .arg("--checkpoint-undo-limit", "1mb")
         .arg("--save", "3600 1000000")
         .start()?;
     load(&server, 8000)?;
-    server.delay_checkpoints(HELD)?;
+    server.delay_checkpoints(ENDLESS_DELAY)?;
     server.bgsave()?;
     change(&server, 8000)?;
     let failed = server.wait_saved()?.err().context("the save should have failed")?;
@@ -257,12 +257,12 @@ fn a_log_that_is_full_fails_the_save_and_the_doctors_say_so() -> TestResult {
     let save = server.checkpoint("checkpoint_1")?;
     ensure!(save["status"] == "failed" && figure(&save, "log_bytes")? <= 1 << 20, "{save:?}");
     ensure!(server.info("rdb_last_bgsave_status")? == "err");
-    // The disk is as good as before: nobody is turned away, though there are save points.
+    // The disk is not at fault, so writes are accepted although there are save points.
     change(&server, 100)?;
     for doctor in ["LATENCY", "MEMORY"] {
-        let told: Value = redis::cmd(doctor).arg("DOCTOR").query(&mut server.connection()?)?;
-        let told = format!("{told:?}");
-        ensure!(told.contains("Raise checkpoint-undo-limit"), "{told}");
+        let advice: Value = redis::cmd(doctor).arg("DOCTOR").query(&mut server.connection()?)?;
+        let advice = format!("{advice:?}");
+        ensure!(advice.contains("Raise checkpoint-undo-limit"), "{advice}");
     }
     Ok(())
 }

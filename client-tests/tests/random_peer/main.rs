@@ -1,7 +1,7 @@
-//! Random commands, sound and unsound, to Debian's redis-server and to Cowherd: every reply must be
-//! the same, whichever way values are kept. Scores are such that Redis 7.0 writes them as later
-//! versions do. Where the order of elements means nothing, replies are compared sorted; what is
-//! chosen at random is not asked for.
+//! Comparison with Debian's redis-server by random commands, valid and invalid: each reply must be
+//! equal, for every encoding of values. Scores are such that Redis 7.0 formats them as later
+//! versions do. Replies without a defined order are sorted before the comparison; commands with
+//! random replies are not sent.
 
 use anyhow::{Context as _, Result, ensure};
 use client_tests::peer::Peer;
@@ -17,7 +17,7 @@ mod words;
 use streams::stream_command;
 use words::{Arguments, Line, Words};
 
-/// Commands of each kind and setting, for each of the rounds of a run.
+/// Number of commands per type, setting and round.
 const COMMANDS: u64 = 60;
 
 fn sorted_set_command(words: &mut Words) -> Arguments {
@@ -128,7 +128,7 @@ fn hash_command(words: &mut Words) -> Arguments {
         15 => line.chosen(&["HLEN", "TYPE", "TTL", "EXISTS", "GET"]).key(),
         16 => line.chosen(&["HEXISTS", "HSTRLEN"]).key().several(1, Words::member),
         17..=18 => line.add("HINCRBY").key().several(1, Words::member).several(1, Words::rank),
-        // Sums that Redis 7.0 writes as later versions do.
+        // Sums that Redis 7.0 formats as later versions do.
         19 => line.add("HINCRBYFLOAT").key().add("float").chosen(&["0.5", "-0.25", "1", "x", ""]),
         20 => line.add("HGETALL").key(),
         21 => line.chosen(&["HKEYS", "HVALS"]).key(),
@@ -161,10 +161,10 @@ fn set_command(words: &mut Words) -> Arguments {
     line.line
 }
 
-/// How values are kept: a limit of each kind, from nothing to what is usual.
+/// Protocol and limit of the compact encoding, from none to the default.
 const LIMITS: [(&str, &str); 4] = [("2", "8"), ("3", "8"), ("2", "128"), ("3", "0")];
 
-/// Sends the same to both, and compares.
+/// Sends the same commands to both servers, and compares the replies.
 fn compare(next: fn(&mut Words) -> Arguments, limits: &[&str], before: &[&[&str]]) -> TestResult {
     let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
     let server = Server::start()?;
@@ -193,7 +193,7 @@ fn compare(next: fn(&mut Words) -> Arguments, limits: &[&str], before: &[&[&str]
     Ok(())
 }
 
-/// Commands whose replies are in no order, and how many of the elements belong together.
+/// Commands whose replies have no defined order, with the number of elements per group.
 const UNORDERED: [(&str, usize); 7] = [
     ("SMEMBERS", 1),
     ("SUNION", 1),
@@ -210,12 +210,12 @@ fn same(both: &mut [RawConnection; 2], arguments: &Arguments) -> Result<()> {
         let reply = raw.exchange(arguments)?;
         let unordered = UNORDERED.iter().find(|(name, _)| arguments[0] == name.as_bytes());
         replies.push(match unordered {
-            Some((_, together)) => sorted(&reply, *together),
+            Some((_, group)) => sorted(&reply, *group),
             None => reply,
         });
     }
     let line = || arguments.iter().map(|word| show(word)).collect::<Vec<_>>().join(" ");
-    // What tells times is told by streams.
+    // Only replies about streams contain times.
     if replies[0] != replies[1] && arguments[0].starts_with(b"X") {
         return same_but_for_times(&replies[0], &replies[1]).with_context(line);
     }
@@ -229,14 +229,13 @@ fn same(both: &mut [RawConnection; 2], arguments: &Arguments) -> Result<()> {
     Ok(())
 }
 
-/// A flat reply of bulk strings in which groups of some elements are in order; any other reply as
-/// it is.
-fn sorted(reply: &[u8], together: usize) -> Vec<u8> {
+/// Sorts the groups of elements of a flat reply of bulk strings; returns other replies unchanged.
+fn sorted(reply: &[u8], group: usize) -> Vec<u8> {
     let mut lines = reply.split_inclusive(|byte| *byte == b'\n');
     let head = lines.next().unwrap_or_default();
-    // No word of these tests has a line end.
+    // No argument of these tests contains a line end.
     let lines: Vec<&[u8]> = lines.collect();
-    let mut groups: Vec<Vec<u8>> = lines.chunks(2 * together).map(<[&[u8]]>::concat).collect();
+    let mut groups: Vec<Vec<u8>> = lines.chunks(2 * group).map(<[&[u8]]>::concat).collect();
     groups.sort_unstable();
     [head, &groups.concat()].concat()
 }

@@ -1,8 +1,8 @@
-//! Words drawn by chance, and commands put together of them.
+//! Random arguments, and commands built from them.
 
 use client_tests::random::Random;
 
-/// Chooses words by chance.
+/// Generator of random arguments.
 pub struct Words {
     pub random: Random,
 }
@@ -70,7 +70,7 @@ impl Words {
         }
     }
 
-    /// The id of a new entry: mostly above those that are there.
+    /// Id of a new entry, usually above the existing ones.
     pub fn new_id(&mut self) -> String {
         match self.random.below(20) {
             0..=2 => self.id(),
@@ -109,7 +109,7 @@ impl Words {
     }
 }
 
-/// A command put together word by word.
+/// Builder of a command.
 pub struct Line<'w> {
     pub words: &'w mut Words,
     pub line: Arguments,
@@ -163,7 +163,7 @@ impl Line<'_> {
         self.add(name).add(value)
     }
 
-    /// A stream and a group of it.
+    /// Appends a stream and a group.
     pub fn grouped(self) -> Self {
         let (stream, group) = (self.words.stream(), self.words.group());
         self.add(stream).add(group)
@@ -203,7 +203,7 @@ impl Line<'_> {
         line.perhaps(20, "FORCE").perhaps(20, "JUSTID")
     }
 
-    /// One or two streams, and from where each is read.
+    /// Appends one or two streams, and the id after which each is read.
     pub fn streams(self, new: &str) -> Self {
         let mut line = self.add("STREAMS");
         let count = line.words.number(1, 2);
@@ -218,7 +218,7 @@ impl Line<'_> {
         line
     }
 
-    /// Names and values, rarely one word too many.
+    /// Appends names and values, rarely with one argument too many.
     pub fn fields(mut self) -> Self {
         for _ in 0..self.words.number(1, 4) {
             self = self.twice(Words::member);
@@ -234,14 +234,14 @@ impl Line<'_> {
         self
     }
 
-    /// A number of keys and keys, mostly as many.
+    /// Appends a number of keys and keys, usually as many.
     pub fn counted_keys(mut self, weights: bool) -> Self {
         let count = self.words.number(1, 3);
-        let said = match self.words.chance(94) {
+        let stated = match self.words.chance(94) {
             true => count.to_string(),
             false => self.words.one(&["0", "-1", "x", "9", ""]).to_owned(),
         };
-        self = self.add(said);
+        self = self.add(stated);
         for _ in 0..count {
             self = self.key();
         }
