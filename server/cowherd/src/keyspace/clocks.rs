@@ -1,19 +1,20 @@
-//! Access clocks: when, or how often, a key was used. They stand beside the arena, one word for
-//! each 64 bytes of it, so that reading a key dirties no page that a checkpoint shares.
+//! Access clocks: when, or how often, a key was used.
 //!
-//! An entry's clock is the word of its first byte. Entries below 64 bytes may share one: the
-//! clocks steer eviction, which is approximate anyhow.
+//! The clocks stand beside the arena, one word for each 64 bytes of it, so that reading a key
+//! dirties no page that a checkpoint shares. The clock of an entry is the word of its first byte.
+//! Entries below 64 bytes may share a clock: eviction, which reads the clocks, is approximate.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use cowherd_arena::SideTable;
 
+/// Bytes of the arena for each clock: most entries are longer.
 const GRAIN: u64 = 64;
-/// A new key starts with this count, so that it is not evicted before it could be used again.
+/// The count of a new key, as in Redis: above 0, so that the key is not evicted at once.
 const LFU_START: u32 = 5;
 
-/// How a key was used.
+/// When, or how often, a key was used.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeyUsage {
     /// Seconds since the last use.
@@ -25,12 +26,13 @@ pub enum KeyUsage {
 /// The clocks of all entries.
 pub struct AccessClocks {
     words: SideTable,
-    counting: AtomicBool,
-    /// How much harder each count is to reach than the one before: `lfu-log-factor`.
+    /// Whether uses are counted (LFU) or the time of the last one is stored (LRU).
+    is_lfu: AtomicBool,
+    /// `lfu-log-factor`: how much less likely each further use is counted.
     log_factor: AtomicU32,
-    /// Minutes without a use that cost a count; 0 if none do: `lfu-decay-time`.
+    /// `lfu-decay-time`: minutes without a use after which the count falls by one; 0 for never.
     decay_minutes: AtomicU32,
-    /// Entries that were restored have no clock: they count as used when the server started.
+    /// When the server started, in seconds: the last use of restored entries, which have no clock.
     opened: u32,
 }
 
@@ -40,37 +42,37 @@ impl AccessClocks {
         let words = usize::try_from(capacity / GRAIN).map_err(io::Error::other)?;
         Ok(Self {
             words: SideTable::new(words)?,
-            counting: AtomicBool::new(false),
+            is_lfu: AtomicBool::new(false),
             log_factor: AtomicU32::new(10),
             decay_minutes: AtomicU32::new(1),
             opened: seconds(now),
         })
     }
 
-    /// Counts uses (LFU) instead of remembering the last one (LRU).
-    pub fn set_lfu(&self, counting: bool) {
-        self.counting.store(counting, Ordering::Relaxed);
+    /// Sets whether uses are counted (LFU) or the time of the last one is stored (LRU).
+    pub fn set_lfu(&self, is_lfu: bool) {
+        self.is_lfu.store(is_lfu, Ordering::Relaxed);
     }
 
     /// Whether uses are counted.
     pub fn is_lfu(&self) -> bool {
-        self.counting.load(Ordering::Relaxed)
+        self.is_lfu.load(Ordering::Relaxed)
     }
 
-    /// Sets how counts rise and fall, as `lfu-log-factor` and `lfu-decay-time` say.
+    /// Sets `lfu-log-factor` and `lfu-decay-time`.
     pub fn set_lfu_parameters(&self, log_factor: u32, decay_minutes: u32) {
         self.log_factor.store(log_factor, Ordering::Relaxed);
         self.decay_minutes.store(decay_minutes, Ordering::Relaxed);
     }
 
     fn word(&self, entry: u64) -> &std::sync::atomic::AtomicU32 {
-        self.words.word(usize::try_from(entry / GRAIN).unwrap_or(usize::MAX))
+        self.words.word(index(entry))
     }
 
-    /// Asks the processor to fetch an entry's clock.
+    /// Prefetches the clock of an entry.
     #[inline]
     pub(super) fn prefetch(&self, entry: u64) {
-        self.words.prefetch(usize::try_from(entry / GRAIN).unwrap_or(usize::MAX));
+        self.words.prefetch(index(entry));
     }
 
     /// Starts the clock of a new entry.
@@ -83,7 +85,7 @@ impl AccessClocks {
         self.word(entry).store(word, Ordering::Relaxed);
     }
 
-    /// Notes a use of an entry.
+    /// Updates the clock of an entry that is used.
     #[inline]
     pub(super) fn touch(&self, entry: u64, now: i64) {
         let word = self.word(entry);
@@ -92,13 +94,13 @@ impl AccessClocks {
             false => seconds(now),
             true => self.counted(old, now),
         };
-        // Most uses change nothing: leave the cache line clean.
+        // Most uses change nothing: then the cache line stays clean.
         if new != old {
             word.store(new, Ordering::Relaxed);
         }
     }
 
-    /// How an entry was used.
+    /// When, or how often, an entry was used.
     pub(super) fn usage(&self, entry: u64, now: i64) -> KeyUsage {
         let word = self.word(entry).load(Ordering::Relaxed);
         match self.is_lfu() {
@@ -110,16 +112,16 @@ impl AccessClocks {
         }
     }
 
-    /// The count of `word`, less one for each span of time without a use.
+    /// The count in `word` at `now`: one less for each `lfu-decay-time` without a use.
     fn decayed(&self, word: u32, now: i64) -> u32 {
         let elapsed = minutes(now).wrapping_sub(word >> 8) & 0xffff;
-        // A clock that is ahead was set by a thread whose minute began sooner.
+        // Another thread, whose batch began later, may have set the clock to a later minute.
         let elapsed = if elapsed > 0x7fff { 0 } else { elapsed };
         let lost = elapsed.checked_div(self.decay_minutes.load(Ordering::Relaxed));
         (word & 0xff).saturating_sub(lost.unwrap_or(0))
     }
 
-    /// One use more: the higher the count, the less likely it rises.
+    /// The word after one more use: the higher the count, the less likely it rises.
     fn counted(&self, word: u32, now: i64) -> u32 {
         let count = self.decayed(word, now);
         let above = u64::from(count.saturating_sub(LFU_START));
@@ -128,11 +130,18 @@ impl AccessClocks {
         (minutes(now) << 8) | (count + u32::from(rises))
     }
 
-    /// Takes an entry's clock along when the entry moves.
-    pub(super) fn follow(&self, from: u64, to: u64) {
+    /// Copies the clock of an entry that moves.
+    pub(super) fn copy(&self, from: u64, to: u64) {
         let word = self.word(from).load(Ordering::Relaxed);
         self.word(to).store(word, Ordering::Relaxed);
     }
+}
+
+/// The index of an entry's word.
+#[inline]
+#[expect(clippy::cast_possible_truncation, reason = "an arena's size fits usize")]
+const fn index(entry: u64) -> usize {
+    (entry / GRAIN) as usize
 }
 
 #[expect(clippy::cast_possible_truncation, reason = "seconds fit 32 bits until 2106")]

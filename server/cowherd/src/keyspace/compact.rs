@@ -1,58 +1,57 @@
-//! Compact values: few small elements in one run of bytes, kept as a string value is: behind the
-//! key, or in an object of its own.
+//! Compact collections: few small elements in one packed run, which is stored as a string is: behind
+//! the key, or in an object of its own.
 //!
-//! What the bytes mean is known to the kinds. Here they are put, replaced and spliced. Whoever
-//! changes a value puts together what is to be there from pieces that are in no arena; then either
-//! all of it is there or, if there is no room, nothing has changed.
+//! What the bytes mean is up to each type. This file writes, replaces and splices them. A change is
+//! assembled from pieces outside the arena first; then either all of it is written or, if memory is
+//! short, nothing has changed.
 //!
 //! Invariant: a value that becomes shorter needs no memory. It moves to a smaller object if there
-//! is one, and else stays in the one that it has. So nothing that only removes can fail.
+//! is memory for one, and otherwise stays in its object. So a command that only removes elements
+//! cannot fail.
 
 use std::ops::Range;
 
 use cowherd_arena::{Mem, OutOfMemory, allocated_size};
 
-use super::entry::{Encoding, Shape, ValueKind};
-use super::shards::{Entry, free_entry};
-use super::strings::room;
-use super::{DbIndex, Expiry, Key, Shards};
+use super::entry::{EntryHeader, MAX_COUNT, ValueKind, ValueStorage};
+use super::shards::Entry;
+use super::{DbIndex, Expiry, Key, Shards, values};
 
-/// A compact value has no more bytes than this, whatever the limits of its elements are.
+/// The most bytes of a compact collection, whatever its limits: each change may move all of them.
 pub(super) const MAX_BYTES: u64 = 1 << 20;
 
-/// What is to be known of a new value, its bytes apart.
+/// A new collection without its bytes: what its entry's header says of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Description {
+pub(super) struct ValueDescription {
     pub kind: ValueKind,
-    pub form: u8,
+    pub encoding: u8,
     /// Elements, fields or members; 0 for large values.
     pub count: u64,
 }
 
-/// When a value of several elements is too large to be compact.
+/// The limits of compact collections of a type, as configured.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CompactLimits {
-    /// Elements, fields or members.
+    /// The most elements, fields or members.
     pub entries: u64,
-    /// Bytes of each.
+    /// The most bytes of an element.
     pub value: u64,
 }
 
 impl CompactLimits {
-    /// Whether a compact value may have so many elements.
+    /// Whether a compact collection may have so many elements.
     #[inline]
     pub(super) fn allow_count(&self, count: u64) -> bool {
-        count <= self.entries.min(super::entry::MAX_COUNT)
+        count <= self.entries.min(MAX_COUNT)
     }
 
-    /// Whether an element of a compact value may have so many bytes.
+    /// Whether an element of a compact collection may have so many bytes.
     #[inline]
     pub(super) const fn allow_len(&self, len: usize) -> bool {
         len as u64 <= self.value
     }
 }
 
-/// Bytes of all pieces.
 fn total(pieces: &[&[u8]]) -> u64 {
     pieces.iter().map(|piece| piece.len() as u64).sum()
 }
@@ -70,12 +69,12 @@ impl Shards<'_> {
     /// The bytes of a compact entry.
     #[inline]
     pub(super) fn run(&self, entry: &Entry) -> &[u8] {
-        debug_assert!(entry.shape.is_compact());
+        debug_assert!(entry.head.is_compact());
         let mem = self.held.view(entry.shard);
-        mem.slice(entry.shape.value_place(&mem, entry.at), entry.shape.value_len)
+        mem.slice(entry.head.value_offset(&mem, entry.at), entry.head.value_len)
     }
 
-    /// Sets a key to a compact value, whatever it was before.
+    /// Sets a key to a compact collection, whatever its value was.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -84,110 +83,74 @@ impl Shards<'_> {
         db: DbIndex,
         key: &Key<'_>,
         old: Option<&Entry>,
-        new: Description,
+        new: ValueDescription,
         pieces: &[&[u8]],
         expiry: Expiry,
     ) -> Result<Entry, OutOfMemory> {
-        let expiry = self.resolve(old, expiry);
+        let expiry = self.resolve_expiry(old, expiry);
         let mut mem = self.held.mem(key.shard);
-        let mut shape = shape_of(key, new, expiry.is_some());
-        shape.value_len = total(pieces);
-        let at = match place(&mut mem, &mut shape, key.bytes, expiry) {
+        let mut head = header_for(key, new, expiry.is_some());
+        head.value_len = total(pieces);
+        let at = match allocate(&mut mem, &mut head, key.bytes, expiry) {
             Ok(at) => at,
             Err(full) => {
-                let Some(old) = old.filter(|old| old.shape.is_compact()) else { return Err(full) };
-                let Some(shape) = kept(&mem, old, shape) else { return Err(full) };
-                return self.put_in_place(db, key, old, shape, pieces, expiry);
+                let Some(old) = old.filter(|old| old.head.is_compact()) else { return Err(full) };
+                let Some(head) = header_in_place(&mem, old, head) else { return Err(full) };
+                return self.put_in_place(db, key, old, head, pieces, expiry);
             }
         };
-        let value = shape.value_place(&mem, at);
-        write_pieces(mem.bytes_mut(value, shape.value_len), pieces);
-        self.install(db, key, old, at, shape)
+        let value = head.value_offset(&mem, at);
+        write_pieces(mem.bytes_mut(value, head.value_len), pieces);
+        self.install(db, key, old, at, head)?;
+        Ok(self.installed(db, key, old, at, head))
     }
 
-    /// Writes a compact value over another one, which has the same key and an expiry if this has.
+    /// Writes a compact collection over another one in its object.
     fn put_in_place(
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
         old: &Entry,
-        shape: Shape,
+        head: EntryHeader,
         pieces: &[&[u8]],
         expiry: Option<i64>,
     ) -> Result<Entry, OutOfMemory> {
-        let entry = self.reshape(db, key.hash, old, shape)?;
+        let entry = self.rewrite_header(db, key.hash, old, head)?;
         let mut mem = self.held.mem(key.shard);
         if let Some(expiry) = expiry {
-            shape.set_expiry(&mut mem, entry.at, expiry);
+            head.set_expiry(&mut mem, entry.at, expiry);
         }
-        let value = shape.value_place(&mem, entry.at);
-        write_pieces(mem.bytes_mut(value, shape.value_len), pieces);
+        let value = head.value_offset(&mem, entry.at);
+        write_pieces(mem.bytes_mut(value, head.value_len), pieces);
         Ok(entry)
     }
 
-    /// Lets a key refer to a new large value by its header, whatever it was before.
+    /// Sets a key to a large collection by its header, whatever its value was.
     ///
     /// # Errors
-    /// The arena is full; nothing has changed, and the header is the caller's still.
+    /// The arena is full; nothing has changed, and the new value is freed.
     pub(super) fn put_large(
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
         old: Option<&Entry>,
-        new: Description,
+        new: ValueDescription,
         header: u64,
         expiry: Expiry,
     ) -> Result<Entry, OutOfMemory> {
-        let expiry = self.resolve(old, expiry);
+        let expiry = self.resolve_expiry(old, expiry);
         let mut mem = self.held.mem(key.shard);
-        let mut shape = shape_of(key, new, expiry.is_some());
-        shape.encoding = Encoding::Large;
-        let at = place(&mut mem, &mut shape, key.bytes, expiry)?;
-        shape.set_header(&mut mem, at, header);
-        self.install(db, key, old, at, shape)
+        let mut head = header_for(key, new, expiry.is_some());
+        head.storage = ValueStorage::Large;
+        let at = allocate(&mut mem, &mut head, key.bytes, expiry)
+            .inspect_err(|_| values::free_large(&mut mem, new.kind, header))?;
+        head.set_large_header(&mut mem, at, header);
+        self.install(db, key, old, at, head)?;
+        Ok(self.installed(db, key, old, at, head))
     }
 
-    fn resolve(&self, old: Option<&Entry>, expiry: Expiry) -> Option<i64> {
-        match expiry {
-            Expiry::Keep => old.and_then(|old| self.expiry(old)),
-            Expiry::None => None,
-            Expiry::At(at) => Some(at),
-        }
-    }
-
-    /// Links a new entry in place of what the key had. On error it is freed, but not what a large
-    /// one refers to.
-    fn install(
-        &mut self,
-        db: DbIndex,
-        key: &Key<'_>,
-        old: Option<&Entry>,
-        at: u64,
-        shape: Shape,
-    ) -> Result<Entry, OutOfMemory> {
-        let linked = match old {
-            Some(old) => self.relink(db, key.hash, old, at, &shape),
-            None => self.link(db, key, at, &shape),
-        };
-        if let Err(full) = linked {
-            let mut mem = self.mem(key.shard);
-            if shape.is_large() {
-                mem.release(at, shape.len());
-            } else {
-                free_entry(&mut mem, at);
-            }
-            return Err(full);
-        }
-        if let Some(old) = old {
-            self.free(old);
-            return Ok(Entry { at, shape, found: old.found.replaced(at), shard: key.shard });
-        }
-        // The dictionary does not say where it put the new item.
-        self.find(db, key).ok_or(OutOfMemory)
-    }
-
-    /// Replaces a part of a compact entry's bytes; the entry has `count` elements afterwards. What
-    /// is before that part and behind it stays, and so does the key's expiry.
+    /// Replaces a part of a compact collection's bytes; the collection has `count` elements
+    /// afterwards. The bytes before and behind that part stay, and so does the key's expiry.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -201,48 +164,51 @@ impl Shards<'_> {
         count: u64,
     ) -> Result<Entry, OutOfMemory> {
         let mut mem = self.held.mem(old.shard);
-        let cut = Cut { start: part.start as u64, end: part.end as u64, new: total(pieces) };
-        debug_assert!(old.shape.is_compact() && cut.end <= old.shape.value_len);
-        let behind = old.shape.value_len - cut.end;
+        let cut = ByteSplice { start: part.start as u64, end: part.end as u64, new: total(pieces) };
+        debug_assert!(old.head.is_compact() && cut.end <= old.head.value_len);
+        let behind = old.head.value_len - cut.end;
         let value_len = cut.start + cut.new + behind;
-        let mut shape = Shape { value_len, count, held: None, ..old.shape };
-        if stays(&mem, old, &mut shape) {
-            return Ok(cut.in_place(&mut mem, old, shape, pieces));
+        let mut head = EntryHeader { value_len, count, oversized: None, ..old.head };
+        if fits_in_place(&mem, old, &mut head) {
+            return Ok(cut.in_place(&mut mem, old, head, pieces));
         }
-        let expiry = old.shape.expiry(&mem, old.at);
-        let at = match place_beside(&mut mem, &mut shape, old, expiry) {
+        let expiry = old.head.expiry(&mem, old.at);
+        let at = match head.allocate(&mut mem, allocated_size(value_len), expiry) {
             Ok(at) => at,
             Err(full) => {
-                let shape = kept(&mem, old, shape).ok_or(full)?;
-                return Ok(cut.in_place(&mut mem, old, shape, pieces));
+                let head = header_in_place(&mem, old, head).ok_or(full)?;
+                return Ok(cut.in_place(&mut mem, old, head, pieces));
             }
         };
-        let (from, to) = (old.shape.value_place(&mem, old.at), shape.value_place(&mem, at));
+        mem.copy(old.at + old.head.key_at(), at + head.key_at(), head.key_len);
+        let (from, to) = (old.head.value_offset(&mem, old.at), head.value_offset(&mem, at));
         mem.copy(from, to, cut.start);
         write_pieces(mem.bytes_mut(to + cut.start, cut.new), pieces);
         mem.copy(from + cut.end, to + cut.start + cut.new, behind);
-        if let Err(full) = self.relink(db, hash, old, at, &shape) {
-            free_entry(&mut self.mem(old.shard), at);
-            return Err(full);
-        }
-        self.free(old);
-        Ok(Entry { at, shape, found: old.found.replaced(at), shard: old.shard })
+        self.replace_entry(db, hash, old, at, head)
     }
 }
 
-/// A part of a value's bytes that is replaced by `new` others.
-struct Cut {
+/// A part of a value's bytes, and the number of bytes that replace it.
+struct ByteSplice {
     start: u64,
     end: u64,
     new: u64,
 }
 
-impl Cut {
-    /// Replaces the part where it is. What moves is written, and nothing else.
-    fn in_place(&self, mem: &mut Mem<'_>, old: &Entry, shape: Shape, pieces: &[&[u8]]) -> Entry {
+impl ByteSplice {
+    /// Replaces the part in the entry's present object. Writes only the bytes that change: each write
+    /// may copy a page or a block for a checkpoint.
+    fn in_place(
+        &self,
+        mem: &mut Mem<'_>,
+        old: &Entry,
+        head: EntryHeader,
+        pieces: &[&[u8]],
+    ) -> Entry {
         let Self { start, end, new } = *self;
-        let behind = old.shape.value_len - end;
-        let value = old.shape.value_place(mem, old.at);
+        let behind = old.head.value_len - end;
+        let value = old.head.value_offset(mem, old.at);
         if new == end - start {
             write_pieces(mem.bytes_mut(value + start, new), pieces);
         } else {
@@ -251,10 +217,10 @@ impl Cut {
             place.copy_within(index(end - start)..index(end - start + behind), index(new));
             write_pieces(place, pieces);
         }
-        if shape != old.shape {
-            shape.store(mem, old.at);
+        if head != old.head {
+            head.store(mem, old.at);
         }
-        Entry { shape, ..*old }
+        Entry { head, ..*old }
     }
 }
 
@@ -263,99 +229,60 @@ const fn index(len: u64) -> usize {
     len as usize
 }
 
-fn shape_of(key: &Key<'_>, new: Description, has_expiry: bool) -> Shape {
-    Shape {
-        kind: new.kind,
-        encoding: Encoding::Inline,
-        has_expiry,
-        was_edited: false,
-        form: new.form,
-        count: new.count,
-        key_len: key.bytes.len() as u64,
-        value_len: 0,
-        held: None,
-    }
+/// The header of a new collection.
+fn header_for(key: &Key<'_>, new: ValueDescription, has_expiry: bool) -> EntryHeader {
+    let head = EntryHeader::new(new.kind, key.bytes, has_expiry);
+    EntryHeader { encoding: new.encoding, count: new.count, ..head }
 }
 
-/// Whether an entry of this shape can stand where `old` is; chooses its encoding.
-fn stays(mem: &Mem<'_>, old: &Entry, shape: &mut Shape) -> bool {
-    shape.encoding = Encoding::Inline;
-    let is_long = shape.is_too_long();
-    if old.shape.is_external() {
-        let has = room(mem, old);
-        // An object that would be mostly empty is given back.
-        let fits = has >= shape.value_len && shape.value_len >= has / 4;
+/// Whether an entry with this header fits into the objects of `old`; chooses its storage.
+fn fits_in_place(mem: &Mem<'_>, old: &Entry, head: &mut EntryHeader) -> bool {
+    head.storage = ValueStorage::Inline;
+    let is_long = head.is_too_long();
+    if old.head.is_external() {
+        let has = old.head.value_capacity(mem, old.at);
+        // An object that would be mostly empty is replaced by a smaller one.
+        let fits = has >= head.value_len && head.value_len >= has / 4;
         if is_long || fits {
-            shape.encoding = Encoding::External;
+            head.storage = ValueStorage::External;
         }
         if fits {
-            shape.held = old.shape.held;
+            head.oversized = old.head.oversized;
         }
         return fits;
     }
     if is_long {
-        shape.encoding = Encoding::External;
+        head.storage = ValueStorage::External;
         return false;
     }
-    allocated_size(shape.len()) == allocated_size(old.shape.len())
+    allocated_size(head.len()) == allocated_size(old.head.len())
 }
 
-/// The shape with which an entry can stay where `old` is, as it takes no more bytes, when there is
-/// no memory for a place of its own.
-fn kept(mem: &Mem<'_>, old: &Entry, shape: Shape) -> Option<Shape> {
-    if shape.has_expiry != old.shape.has_expiry {
+/// The header of an entry that stays in the objects of `old`, because there is no memory for smaller
+/// ones; `None` if it does not fit.
+fn header_in_place(mem: &Mem<'_>, old: &Entry, head: EntryHeader) -> Option<EntryHeader> {
+    if head.has_expiry != old.head.has_expiry {
         return None;
     }
-    let shape = Shape { encoding: old.shape.encoding, held: old.shape.held, ..shape };
-    if shape.is_external() {
-        return (room(mem, old) >= shape.value_len).then_some(shape);
+    let head = EntryHeader { storage: old.head.storage, oversized: old.head.oversized, ..head };
+    if head.is_external() {
+        return (old.head.value_capacity(mem, old.at) >= head.value_len).then_some(head);
     }
-    shape.in_object(allocated_size(old.shape.len()))
+    head.in_object(allocated_size(old.head.len()))
 }
 
-/// An entry that nothing refers to yet, with room for the value of its shape, and key and expiry
-/// written. Chooses between inline and external.
-fn place(
+/// Allocates an unlinked entry for a value of the length in its header, and writes its key. Chooses
+/// between inline and external storage.
+fn allocate(
     mem: &mut Mem<'_>,
-    shape: &mut Shape,
+    head: &mut EntryHeader,
     key: &[u8],
     expiry: Option<i64>,
 ) -> Result<u64, OutOfMemory> {
-    if shape.encoding == Encoding::Inline && shape.is_too_long() {
-        shape.encoding = Encoding::External;
+    if head.storage == ValueStorage::Inline && head.is_too_long() {
+        head.storage = ValueStorage::External;
     }
-    let at = reserve(mem, shape, expiry)?;
-    mem.bytes_mut(at + shape.key_at(), shape.key_len).copy_from_slice(key);
-    Ok(at)
-}
-
-/// As [`place`], with the key of another entry.
-fn place_beside(
-    mem: &mut Mem<'_>,
-    shape: &mut Shape,
-    old: &Entry,
-    expiry: Option<i64>,
-) -> Result<u64, OutOfMemory> {
-    let at = reserve(mem, shape, expiry)?;
-    mem.copy(old.at + old.shape.key_at(), at + shape.key_at(), shape.key_len);
-    Ok(at)
-}
-
-fn reserve(mem: &mut Mem<'_>, shape: &Shape, expiry: Option<i64>) -> Result<u64, OutOfMemory> {
-    let at = mem.allocate(shape.len())?;
-    if shape.is_external() {
-        let reserved = allocated_size(shape.value_len);
-        match mem.allocate(reserved) {
-            Ok(object) => shape.set_object(mem, at, object, reserved),
-            Err(full) => {
-                mem.release(at, shape.len());
-                return Err(full);
-            }
-        }
-    }
-    shape.store(mem, at);
-    if let Some(expiry) = expiry {
-        shape.set_expiry(mem, at, expiry);
-    }
+    let at = head.allocate(mem, allocated_size(head.value_len), expiry)?;
+    mem.bytes_mut(at + head.key_at(), head.key_len).copy_from_slice(key);
     Ok(at)
 }

@@ -1,55 +1,39 @@
-//! Whole databases: flushing, swapping, scanning, choosing at random.
+//! Operations on whole databases: flush, swap, scan, random keys.
 
 use cowherd_arena::containers::dict::{Cursor, Dict, Hashed};
 use cowherd_arena::{Mem, Offset, RacyView, ShardIndex};
 
-use super::entry::{ByHash, Shape};
-use super::shards::{Counter, free_entry};
-use super::{
-    DATABASES, DbIndex, DbRoot, Keyspace, Shards, Side, db_root, expires_of, garbage_of, keys_at,
-    keys_of,
+use super::counters::Counter;
+use super::entry::{EntryHasher, EntryHeader};
+use super::roots::{
+    DATABASES, Databases, DbIndex, DbRoot, SecondaryIndex, db_root, expires_of, flushed_slots,
+    keys_at, keys_of,
 };
+use super::shards::free_entry;
+use super::{Keyspace, Shards, relocation};
 
-/// Which databases a command is about.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Databases {
-    /// One.
-    One(DbIndex),
-    /// All.
-    All,
-}
-
-impl Databases {
-    pub(super) fn has(self, db: DbIndex) -> bool {
-        match self {
-            Self::One(one) => one == db,
-            Self::All => true,
-        }
-    }
-}
-
-/// A key chosen at random.
+/// The result of choosing a key at random.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum RandomKey<'m> {
-    /// There is none.
+    /// The database has no key in this shard.
     Nothing,
-    /// The chosen one had expired, and is gone now.
+    /// The chosen key had expired and was removed.
     Expired,
-    /// This one.
+    /// The chosen key.
     Key(&'m [u8]),
 }
 
-/// A place in a scan over all shards.
+/// A position in a scan over all shards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ScanCursor {
-    /// The shard that is next.
+    /// The shard to visit next.
     pub shard: ShardIndex,
-    /// The place in it.
+    /// The position in that shard.
     pub within: Cursor,
 }
 
 impl ScanCursor {
-    /// The cursor that a client sent; any number is some cursor, 0 the start.
+    /// The cursor that a client sent. Any number is a valid cursor; 0 is the start.
     pub const fn unpack(number: u64) -> Self {
         Self { shard: ShardIndex::of_hash(number), within: Cursor::unpack(number >> 6) }
     }
@@ -67,12 +51,14 @@ impl ScanCursor {
 }
 
 impl Shards<'_> {
-    /// Empties databases at once, with all shards locked; the memory is freed in slices later (see
-    /// [`Shards::clean`]). Returns the number of keys that were there.
+    /// Empties databases. The memory is freed later, in slices (see [`Shards::clean`]). Returns the
+    /// number of removed keys. All shards are locked.
     pub fn flush(&mut self, databases: Databases) -> u64 {
-        self.tell_of_flush(databases);
+        self.notify_of_flush(databases);
         let flushed = ShardIndex::all().map(|shard| self.flush_shard(shard, databases)).sum();
-        (0..DATABASES).filter(|db| databases.has(*db)).for_each(|db| self.space.flush_strays(db));
+        (0..DATABASES)
+            .filter(|db| databases.has(*db))
+            .for_each(|db| self.space.flush_forwarding(db));
         flushed
     }
 
@@ -85,7 +71,7 @@ impl Shards<'_> {
                 continue;
             }
             flushed += root.keys.len;
-            let slot = free_garbage_slot(&mut mem, shard);
+            let slot = free_flushed_slot(&mut mem, shard);
             mem.write(slot, root);
             mem.write(db_root(shard, db), DbRoot::EMPTY);
         }
@@ -93,9 +79,9 @@ impl Shards<'_> {
         flushed
     }
 
-    /// Swaps two databases, with all shards locked.
+    /// Swaps two databases. All shards are locked.
     pub fn swap_databases(&mut self, a: DbIndex, b: DbIndex) {
-        self.tell_of_swap(a, b);
+        self.notify_of_swap(a, b);
         for shard in ShardIndex::all() {
             let mut mem = self.held.mem(shard);
             let (first, second): (DbRoot, DbRoot) =
@@ -103,14 +89,14 @@ impl Shards<'_> {
             mem.write(db_root(shard, a), second);
             mem.write(db_root(shard, b), first);
         }
-        self.space.swap_strays(a, b);
-        // One change, counted with the first shard.
+        self.space.swap_forwarding(a, b);
+        // A swap is one change, counted by any shard.
         self.count(ShardIndex::of_hash(0), Counter::Changes, 1);
     }
 
-    /// Hands keys of a database whose home is a shard to `each`, about `least` of them or more if
-    /// there are so many; expired ones are left out. What [`Keyspace::shards_of_home`] names is
-    /// locked. Returns where to go on.
+    /// Calls `each` with keys of a database that are at home in a shard: `least` of them, or a few
+    /// more, if there are so many. Skips expired keys. Returns the cursor to continue with. The
+    /// shards of [`Keyspace::shards_of_home`] are locked.
     pub fn scan(
         &self,
         db: DbIndex,
@@ -120,34 +106,34 @@ impl Shards<'_> {
         mut each: impl FnMut(&[u8], super::ValueKind),
     ) -> Option<Cursor> {
         let mem = self.held.view(home);
-        let mut hand_over = |mem: &Mem<'_>, at| {
-            let shape = Shape::load(mem, at);
-            if shape.expiry(mem, at).is_none_or(|expiry| expiry > self.now) {
-                each(shape.key(mem, at), shape.kind);
+        let mut visit = |mem: &Mem<'_>, at| {
+            let head = EntryHeader::load(mem, at);
+            if head.expiry(mem, at).is_none_or(|expiry| expiry > self.now) {
+                each(head.key(mem, at), head.kind);
             }
         };
         if self.space.relocations() == 0 {
-            return keys_of(home, db).scan(&mem, cursor, least, |at| hand_over(&mem, at));
+            return keys_of(home, db).scan(&mem, cursor, least, |at| visit(&mem, at));
         }
-        let mut there = Vec::new();
-        let next = keys_of(home, db).scan(&mem, cursor, least, |at| there.push(at));
-        let (strays, next) = self.space.strays_between(db, home, cursor, next, least);
-        for at in there {
-            let hash = ByHash.hash(&mem, at);
-            // What is not at home here is seen with the strays of its home.
+        let mut items = Vec::new();
+        let next = keys_of(home, db).scan(&mem, cursor, least, |at| items.push(at));
+        let (relocated, next) = self.space.relocated_between(db, home, cursor, next, least);
+        for at in items {
+            let hash = EntryHasher.hash(&mem, at);
+            // Keys that were relocated to this shard are visited with their home shards.
             if ShardIndex::of_hash(hash) == home && next.is_none_or(|next| next.is_past(hash)) {
-                hand_over(&mem, at);
+                visit(&mem, at);
             }
         }
-        for (hash, shard) in strays {
+        for (hash, shard) in relocated {
             let mem = self.held.view(shard);
-            super::strays::each_of_hash(&mem, db, hash, |at| hand_over(&mem, at));
+            relocation::each_of_hash(&mem, db, hash, |at| visit(&mem, at));
         }
         next
     }
 
-    /// A key of a database in one locked shard, chosen at random. If that one has expired, it is
-    /// removed instead: who asks until there is an answer will get one.
+    /// A random key of a database in one locked shard. A chosen key that has expired is removed, so
+    /// that a caller that repeats the call ends with a key or with none.
     pub fn random_key(
         &mut self,
         db: DbIndex,
@@ -156,21 +142,21 @@ impl Shards<'_> {
     ) -> RandomKey<'_> {
         let mem = self.held.view(shard);
         let Some(at) = keys_of(shard, db).random(&mem, random) else { return RandomKey::Nothing };
-        let shape = Shape::load(&mem, at);
-        if shape.expiry(&mem, at).is_some_and(|expiry| expiry <= self.now) {
+        let head = EntryHeader::load(&mem, at);
+        if head.expiry(&mem, at).is_some_and(|expiry| expiry <= self.now) {
             self.expire_entry(shard, db, at);
             return RandomKey::Expired;
         }
-        RandomKey::Key(self.held.view(shard).slice(at + shape.key_at(), shape.key_len))
+        RandomKey::Key(self.held.view(shard).slice(at + head.key_at(), head.key_len))
     }
 
-    /// Milliseconds to live of about `most` keys with an expiry in a locked shard: their number
-    /// and their sum.
+    /// The number and the sum of the times to live, in milliseconds, of about `most` keys with an
+    /// expiry in a locked shard.
     pub fn sample_ttl(&self, db: DbIndex, shard: ShardIndex, most: usize) -> (u64, u64) {
         let mem = self.held.view(shard);
         let (mut count, mut sum) = (0, 0);
         expires_of(shard, db).scan(&mem, Cursor::default(), most, |at| {
-            let expiry = Shape::load(&mem, at).expiry(&mem, at).unwrap_or(0);
+            let expiry = EntryHeader::load(&mem, at).expiry(&mem, at).unwrap_or(0);
             if expiry > self.now {
                 count += 1;
                 sum = expiry.abs_diff(self.now).saturating_add(sum);
@@ -180,26 +166,26 @@ impl Shards<'_> {
     }
 }
 
-/// A garbage slot that is free; if all are taken, the first is freed here and now.
-fn free_garbage_slot(mem: &mut Mem<'_>, shard: ShardIndex) -> Offset<DbRoot> {
-    let mut slots = garbage_of(shard);
+/// An unused slot for a flushed database; if all are in use, the first is freed at once.
+fn free_flushed_slot(mem: &mut Mem<'_>, shard: ShardIndex) -> Offset<DbRoot> {
+    let mut slots = flushed_slots(shard);
     if let Some(free) = slots.clone().find(|slot| mem.read(*slot) == DbRoot::EMPTY) {
         return free;
     }
-    let Some(first) = slots.next() else { unreachable!("there are garbage slots") };
-    while !free_all_deferred(mem, first, usize::MAX) {}
+    let first = slots.next().expect("invariant: a shard has slots for flushed databases");
+    while !drain_flushed(mem, first, usize::MAX) {}
     first
 }
 
-/// Frees about `most` entries of a flushed database; tells whether that was all. What the other
-/// dictionaries refer to is freed through `keys`, and only after them.
-pub(super) fn free_all_deferred(mem: &mut Mem<'_>, root: Offset<DbRoot>, most: usize) -> bool {
-    Side::ALL.iter().all(|side| side.at(root).drain(mem, most, |_, _| {}))
+/// Frees about `most` entries of a flushed database; tells whether that was all. The entries are
+/// freed through `keys`, after the secondary indexes that refer to them.
+pub(super) fn drain_flushed(mem: &mut Mem<'_>, root: Offset<DbRoot>, most: usize) -> bool {
+    SecondaryIndex::ALL.iter().all(|index| index.at(root).drain(mem, most, |_, _| {}))
         && keys_at(root).drain(mem, most, free_entry)
 }
 
 impl Keyspace {
-    /// Number of keys of each shard in a database, read without a lock.
+    /// Number of keys of a database in a shard, read without a lock.
     pub fn shard_len(&self, shard: ShardIndex, db: DbIndex) -> u64 {
         self.hint_len(keys_of(shard, db))
     }

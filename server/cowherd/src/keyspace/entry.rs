@@ -1,58 +1,69 @@
-//! An entry: a key, its expiry and its value, or where the value is.
+//! Entries: the object of a key, with its expiry and its value or a reference to the value.
 //!
 //! ```text
 //! 0      1       2       4         8           12
 //! +------+-------+-------+---------+-----------+---------+---------+-----+-------+
-//! | kind | flags | count | key len | value len | expiry? | number? | key | value |
-//! |  1   |   1   |   2   |    4    |     4     |  0 or 8 | or body |     |       |
+//! | kind | flags | count | key len | value len | expiry? |  body?  | key | value |
+//! |  1   |   1   |   2   |    4    |     4     |  0 or 8 | 8 or 16 |     |       |
 //! +------+-------+-------+---------+-----------+---------+---------+-----+-------+
 //!
-//! kind:   | class held 5 | kind 3 |                                   highest bit first
-//! flags:  | encoding 4 | form 2 | was edited 1 | has expiry 1 |         highest bit first
+//! kind:   | oversized class 5 | kind 3 |                                   highest bit first
+//! flags:  | storage 4 | encoding 2 | is raw 1 | has expiry 1 |          highest bit first
 //! ```
 //!
-//! The expiry is the wall clock in milliseconds since 1970. Between it and the key stand, by
-//! encoding: nothing (`Inline`: the value follows the key), the number (`Int`, 8 bytes), offset
-//! and reserved length of an object of its own (`External`, 16 bytes), or the offset of a value's
-//! header (`Large`, 8 bytes; see `values`). All little-endian and unaligned.
+//! The expiry is the wall clock in milliseconds since 1970. The body depends on the storage:
 //!
-//! A value of several elements is *compact* while it is `Inline` or `External`: its bytes are a
-//! packed run, and `count` is the number of its elements, fields or members. `form` tells apart
-//! what a kind of value keeps in different ways.
+//! | storage | body | the value |
+//! |---|---|---|
+//! | `Inline` | none | follows the key |
+//! | `Int` | the number, 8 bytes | is in the body |
+//! | `External` | offset and reserved length, 8 bytes each | is an object of its own |
+//! | `Large` | offset of the value's header, 8 bytes | is reached from the header (see `collection`) |
 //!
-//! An entry that has become shorter moves to an object of a smaller class. If there is no memory
-//! for that it stays in the object that it has, and `class held` is the number of that object's
-//! class plus 1. Otherwise it is 0, and the class follows from the entry's length.
+//! All numbers are little-endian and unaligned.
+//!
+//! A collection is *compact* while it is `Inline` or `External`: its bytes are a packed run, and
+//! `count` is the number of its elements, fields or members. `encoding` tells apart the encodings
+//! of one kind of value.
+//!
+//! An entry that has become shorter moves to an object of a smaller size class. If there is no
+//! memory for that it stays in its object, and `oversized class` is the number of that object's
+//! size class plus 1. Otherwise it is 0, and the size class follows from the entry's length.
 
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use cowherd_arena::containers::dict::{Hashed, Items};
-use cowherd_arena::{Arena, Mem, Offset, SizeClass, allocated_size};
+use cowherd_arena::{Arena, Mem, Offset, OutOfMemory, SizeClass, allocated_size};
 
-/// Bytes of an entry's head.
-pub(super) const HEAD: u64 = size_of::<Head>() as u64;
-/// The longest entry that holds its value in itself. Longer values are objects of their own.
-pub(super) const MAX_INLINE: u64 = 2048;
+use super::roots::SecondaryIndex;
+
+/// Bytes of an entry's header.
+pub(super) const HEAD: u64 = size_of::<RawEntryHeader>() as u64;
+/// The longest entry with an inline value; a value that would make it longer is external. Moving
+/// an entry copies its inline value.
+const MAX_INLINE: u64 = 2048;
+/// Bytes of a value that stay inline beside a key that alone is longer than [`MAX_INLINE`].
+const MAX_BESIDE_KEY: u64 = 64;
 
 const HAS_EXPIRY: u8 = 1;
-const WAS_EDITED: u8 = 2;
-const FORM_SHIFT: u32 = 2;
-const FORM_MASK: u8 = 3;
-const ENCODING_SHIFT: u32 = 4;
+const IS_RAW: u8 = 2;
+const ENCODING_SHIFT: u32 = 2;
+const ENCODING_MASK: u8 = 3;
+const STORAGE_SHIFT: u32 = 4;
 const KIND_MASK: u8 = 7;
-const HELD_SHIFT: u32 = 3;
-/// Classes that an entry can hold although a smaller one would do.
-const HELD: usize = 31;
+const OVERSIZED_SHIFT: u32 = 3;
+/// Size classes that the five bits can name.
+const OVERSIZED_CLASSES: usize = 31;
 
-/// The form of hashes whose fields may expire.
+/// The encoding of hashes whose fields may expire.
 pub(super) const VOLATILE: u8 = 1;
 /// The most elements, fields or members of a compact value.
 pub(super) const MAX_COUNT: u64 = u16::MAX as u64;
 
 const _: () = assert!(HEAD == 12);
 
-/// What type a value has.
+/// The type of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
 pub enum ValueKind {
@@ -83,7 +94,7 @@ impl ValueKind {
         }
     }
 
-    /// Its name, as TYPE answers.
+    /// The reply of TYPE.
     pub const fn name(self) -> &'static str {
         match self {
             Self::String => "string",
@@ -96,23 +107,23 @@ impl ValueKind {
     }
 }
 
-/// Where a value stands.
+/// Where the bytes of a value are.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum Encoding {
+pub(super) enum ValueStorage {
     /// Behind the key.
     Inline = 0,
     /// As a number in the entry.
     Int = 1,
     /// In an object of its own.
     External = 2,
-    /// In structures that are found through a header object.
+    /// In objects that are reached from a header.
     Large = 3,
 }
 
-impl Encoding {
+impl ValueStorage {
     const fn from_flags(flags: u8) -> Option<Self> {
-        match flags >> ENCODING_SHIFT {
+        match flags >> STORAGE_SHIFT {
             0 => Some(Self::Inline),
             1 => Some(Self::Int),
             2 => Some(Self::External),
@@ -124,7 +135,7 @@ impl Encoding {
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct Head {
+struct RawEntryHeader {
     kind: u8,
     flags: u8,
     count: U16,
@@ -134,66 +145,82 @@ struct Head {
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
 #[repr(C)]
-struct Body {
+struct ObjectRef {
     object: U64,
     reserved_len: U64,
 }
 
-/// An entry's head, decoded.
+/// The header of an entry, decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Shape {
+pub(super) struct EntryHeader {
     pub kind: ValueKind,
-    pub encoding: Encoding,
+    pub storage: ValueStorage,
     pub has_expiry: bool,
-    /// Whether the value was changed in place: such values are never called short or a number.
-    pub was_edited: bool,
-    /// Which of the ways in which values of this kind are kept.
-    pub form: u8,
+    /// Whether the string was edited in place: OBJECT ENCODING then replies "raw", never "embstr"
+    /// or "int", as in Redis.
+    pub is_raw: bool,
+    /// Which of the encodings of its kind the value has; each type numbers its own.
+    pub encoding: u8,
     /// Elements, fields or members of a compact value; otherwise 0.
     pub count: u64,
     pub key_len: u64,
     pub value_len: u64,
-    /// The class of the entry's object, if it is larger than the entry needs.
-    pub held: Option<SizeClass>,
+    /// The size class of the entry's object, if that is larger than the entry needs.
+    pub oversized: Option<SizeClass>,
 }
 
-impl Shape {
-    /// Bytes between the head and the key.
+impl EntryHeader {
+    /// The header of a new entry with an empty inline value.
+    pub const fn new(kind: ValueKind, key: &[u8], has_expiry: bool) -> Self {
+        Self {
+            kind,
+            storage: ValueStorage::Inline,
+            has_expiry,
+            is_raw: false,
+            encoding: 0,
+            count: 0,
+            key_len: key.len() as u64,
+            value_len: 0,
+            oversized: None,
+        }
+    }
+
+    /// Bytes between the header and the key.
     const fn middle(&self) -> u64 {
         let expiry = if self.has_expiry { 8 } else { 0 };
         expiry
-            + match self.encoding {
-                Encoding::Inline => 0,
-                Encoding::Int | Encoding::Large => 8,
-                Encoding::External => 16,
+            + match self.storage {
+                ValueStorage::Inline => 0,
+                ValueStorage::Int | ValueStorage::Large => 8,
+                ValueStorage::External => 16,
             }
     }
 
-    /// Bytes of the entry, or of its object if that is larger than it needs.
+    /// Bytes of the entry; of its object, if that is oversized.
     #[inline]
     pub const fn len(&self) -> u64 {
-        match self.held {
+        match self.oversized {
             None => self.needed(),
             Some(class) => class.size(),
         }
     }
 
-    /// The same shape for an entry that stands in an object of `size` bytes; `None` if it cannot.
+    /// The header of the same entry in an object of `size` bytes; `None` if it does not fit.
     pub fn in_object(self, size: u64) -> Option<Self> {
         let needed = self.needed();
         if needed > size {
             return None;
         }
-        let held = match allocated_size(needed) == size {
+        let oversized = match allocated_size(needed) == size {
             true => None,
-            false => Some(SizeClass::of(size).filter(|class| class.index() < HELD)?),
+            false => Some(SizeClass::of(size).filter(|class| class.index() < OVERSIZED_CLASSES)?),
         };
-        Some(Self { held, ..self })
+        Some(Self { oversized, ..self })
     }
 
     const fn needed(&self) -> u64 {
-        let value = match self.encoding {
-            Encoding::Inline => self.value_len,
+        let value = match self.storage {
+            ValueStorage::Inline => self.value_len,
             _ => 0,
         };
         HEAD + self.middle() + self.key_len + value
@@ -209,49 +236,94 @@ impl Shape {
         self.key_at() + self.key_len
     }
 
-    const fn body_at(&self) -> u64 {
+    /// Offset of the body in the entry: of all that follows the expiry.
+    pub const fn body_at(&self) -> u64 {
         HEAD + if self.has_expiry { 8 } else { 0 }
     }
 
-    /// Reads the head at `at`; `None` if it is none (only an image that is damaged has such).
+    /// Reads the header at `at`; `None` if the bytes are none, as in a damaged image.
     pub fn decode(mem: &Mem<'_>, at: u64) -> Option<Self> {
-        let head: Head = mem.read(Offset::new(at));
-        let held = match head.kind >> HELD_SHIFT {
+        let head: RawEntryHeader = mem.read(Offset::new(at));
+        let oversized = match head.kind >> OVERSIZED_SHIFT {
             0 => None,
             number => Some(SizeClass::from_index(usize::from(number) - 1)?),
         };
-        let shape = Self {
-            held,
+        let head = Self {
+            oversized,
             kind: ValueKind::from_byte(head.kind & KIND_MASK)?,
-            encoding: Encoding::from_flags(head.flags)?,
+            storage: ValueStorage::from_flags(head.flags)?,
             has_expiry: head.flags & HAS_EXPIRY != 0,
-            was_edited: head.flags & WAS_EDITED != 0,
-            form: head.flags >> FORM_SHIFT & FORM_MASK,
+            is_raw: head.flags & IS_RAW != 0,
+            encoding: head.flags >> ENCODING_SHIFT & ENCODING_MASK,
             count: u64::from(head.count.get()),
             key_len: u64::from(head.key_len.get()),
             value_len: u64::from(head.value_len.get()),
         };
-        (held.is_none() || shape.needed() <= shape.len()).then_some(shape)
+        (oversized.is_none() || head.needed() <= head.len()).then_some(head)
     }
 
-    /// Reads the head at `at`.
+    /// Reads the header at `at`.
     ///
     /// # Panics
-    /// There is none.
+    /// There is no entry at `at`.
     #[inline]
     pub fn load(mem: &Mem<'_>, at: u64) -> Self {
         Self::decode(mem, at).unwrap_or_else(|| no_entry(at))
     }
 
-    /// Writes the head at `at`.
+    /// Whether an inline entry with this header is too long, so that its value has to be external.
+    /// A short value stays behind the key, however long that is: an external object is never empty.
+    pub const fn is_too_long(&self) -> bool {
+        let beside_key = HEAD + self.key_len + MAX_BESIDE_KEY;
+        self.len() > if beside_key > MAX_INLINE { beside_key } else { MAX_INLINE }
+    }
+
+    /// Allocates an entry and writes its header and expiry. If the value is external, allocates its
+    /// object of `reserved` bytes too. On error neither is left.
+    #[inline]
+    pub fn allocate(
+        &self,
+        mem: &mut Mem<'_>,
+        reserved: u64,
+        expiry: Option<i64>,
+    ) -> Result<u64, OutOfMemory> {
+        let at = self.allocate_entry(mem, expiry)?;
+        if self.is_external() {
+            match mem.allocate(reserved) {
+                Ok(object) => self.set_object(mem, at, object, reserved),
+                Err(full) => {
+                    mem.release(at, self.len());
+                    return Err(full);
+                }
+            }
+        }
+        Ok(at)
+    }
+
+    /// Allocates an entry and writes its header and expiry, nothing else.
+    #[inline]
+    pub fn allocate_entry(
+        &self,
+        mem: &mut Mem<'_>,
+        expiry: Option<i64>,
+    ) -> Result<u64, OutOfMemory> {
+        let at = mem.allocate(self.len())?;
+        self.store(mem, at);
+        if let Some(expiry) = expiry {
+            self.set_expiry(mem, at, expiry);
+        }
+        Ok(at)
+    }
+
+    /// Writes the header at `at`.
     pub fn store(&self, mem: &mut Mem<'_>, at: u64) {
-        let mut flags = (self.encoding as u8) << ENCODING_SHIFT;
+        let mut flags = (self.storage as u8) << STORAGE_SHIFT;
         flags |= if self.has_expiry { HAS_EXPIRY } else { 0 };
-        flags |= if self.was_edited { WAS_EDITED } else { 0 };
-        flags |= self.form << FORM_SHIFT;
-        let held = self.held.map_or(0, |class| class.index().to_le_bytes()[0] + 1);
-        let head = Head {
-            kind: self.kind as u8 | held << HELD_SHIFT,
+        flags |= if self.is_raw { IS_RAW } else { 0 };
+        flags |= self.encoding << ENCODING_SHIFT;
+        let oversized = self.oversized.map_or(0, |class| class.index().to_le_bytes()[0] + 1);
+        let head = RawEntryHeader {
+            kind: self.kind as u8 | oversized << OVERSIZED_SHIFT,
             flags,
             count: U16::new(narrow_count(self.count)),
             key_len: U32::new(narrow(self.key_len)),
@@ -260,7 +332,6 @@ impl Shape {
         mem.write(Offset::new(at), head);
     }
 
-    /// The expiry, if there is one.
     #[inline]
     pub fn expiry(&self, mem: &Mem<'_>, at: u64) -> Option<i64> {
         self.has_expiry.then(|| mem.read(Offset::<I64>::new(at + HEAD)).get())
@@ -284,62 +355,70 @@ impl Shape {
 
     /// Offset and reserved length of the object of an `External` entry.
     pub fn object(&self, mem: &Mem<'_>, at: u64) -> (u64, u64) {
-        let body: Body = mem.read(Offset::new(at + self.body_at()));
+        let body: ObjectRef = mem.read(Offset::new(at + self.body_at()));
         (body.object.get(), body.reserved_len.get())
     }
 
     /// Changes the object of an `External` entry.
     pub fn set_object(&self, mem: &mut Mem<'_>, at: u64, object: u64, reserved_len: u64) {
-        let body = Body { object: U64::new(object), reserved_len: U64::new(reserved_len) };
+        let body = ObjectRef { object: U64::new(object), reserved_len: U64::new(reserved_len) };
         mem.write(Offset::new(at + self.body_at()), body);
     }
 
     /// Offset of the header of a `Large` entry's value.
     #[inline]
-    pub fn header(&self, mem: &Mem<'_>, at: u64) -> u64 {
+    pub fn large_header(&self, mem: &Mem<'_>, at: u64) -> u64 {
         mem.read(Offset::<U64>::new(at + self.body_at())).get()
     }
 
     /// Changes the header of a `Large` entry's value.
-    pub fn set_header(&self, mem: &mut Mem<'_>, at: u64, header: u64) {
+    pub fn set_large_header(&self, mem: &mut Mem<'_>, at: u64, header: u64) {
         mem.write(Offset::new(at + self.body_at()), U64::new(header));
     }
 
-    /// Whether the value is one of several elements, in a packed run.
-    #[inline]
-    pub fn is_compact(&self) -> bool {
-        self.kind != ValueKind::String && self.encoding != Encoding::Large
-    }
-
-    /// Whether the entry belongs into a dictionary beside the keys.
-    #[inline]
-    pub const fn is_in(&self, side: super::Side) -> bool {
-        match side {
-            super::Side::Expires => self.has_expiry,
-            super::Side::Volatile => matches!(self.kind, ValueKind::Hash) && self.form == VOLATILE,
+    /// Bytes to which an inline or external value can grow in place.
+    pub fn value_capacity(&self, mem: &Mem<'_>, at: u64) -> u64 {
+        match self.storage {
+            ValueStorage::External => self.object(mem, at).1,
+            ValueStorage::Int | ValueStorage::Large => 0,
+            ValueStorage::Inline => allocated_size(self.len()) - self.value_at(),
         }
     }
 
-    /// Whether the value is in an object of its own.
+    /// Whether the value is a compact collection.
+    #[inline]
+    pub fn is_compact(&self) -> bool {
+        self.kind != ValueKind::String && self.storage != ValueStorage::Large
+    }
+
+    /// Whether a secondary index refers to the entry.
+    #[inline]
+    pub const fn is_indexed_by(&self, index: SecondaryIndex) -> bool {
+        match index {
+            SecondaryIndex::Expires => self.has_expiry,
+            SecondaryIndex::Volatile => {
+                matches!(self.kind, ValueKind::Hash) && self.encoding == VOLATILE
+            }
+        }
+    }
+
     pub const fn is_external(&self) -> bool {
-        matches!(self.encoding, Encoding::External)
+        matches!(self.storage, ValueStorage::External)
     }
 
-    /// Whether the value is in structures behind a header.
     pub const fn is_large(&self) -> bool {
-        matches!(self.encoding, Encoding::Large)
+        matches!(self.storage, ValueStorage::Large)
     }
 
-    /// The key's bytes.
     #[inline]
     pub fn key<'m>(&self, mem: &'m Mem<'_>, at: u64) -> &'m [u8] {
         mem.bytes(at + self.key_at(), self.key_len)
     }
 
-    /// Where the bytes of a value that is not a number are.
-    pub fn value_place(&self, mem: &Mem<'_>, at: u64) -> u64 {
-        match self.encoding {
-            Encoding::External => self.object(mem, at).0,
+    /// Offset of the bytes of an inline or external value.
+    pub fn value_offset(&self, mem: &Mem<'_>, at: u64) -> u64 {
+        match self.storage {
+            ValueStorage::External => self.object(mem, at).0,
             _ => at + self.value_at(),
         }
     }
@@ -350,7 +429,6 @@ fn no_entry(at: u64) -> ! {
     panic!("keyspace: there is no entry at {at:#x}")
 }
 
-/// Lengths are at most 512 MB.
 #[expect(clippy::cast_possible_truncation, reason = "checked against the limits before")]
 fn narrow(len: u64) -> u32 {
     debug_assert!(len <= u64::from(u32::MAX));
@@ -363,38 +441,38 @@ fn narrow_count(count: u64) -> u16 {
     count as u16
 }
 
-/// The hash of a key, or of a field or member: XXH3 with the arena's seed, so that nobody outside
-/// can make keys collide.
+/// The hash of a key, a field or a member: XXH3 with the arena's secret seed, so that a client
+/// cannot make keys collide.
 #[inline]
 pub(super) fn hash(arena: &Arena, key: &[u8]) -> u64 {
     xxhash_rust::xxh3::xxh3_64_with_seed(key, arena.hash_seed())
 }
 
-/// Recognises the entry of a key.
+/// Finds the entry of a key.
 pub(super) struct ByKey<'k>(pub &'k [u8]);
 
 impl Items for ByKey<'_> {
     #[inline]
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
-        let shape = Shape::load(mem, item);
-        shape.key_len == self.0.len() as u64 && shape.key(mem, item) == self.0
+        let head = EntryHeader::load(mem, item);
+        head.key_len == self.0.len() as u64 && head.key(mem, item) == self.0
     }
 }
 
-/// Recognises an item by its place.
-pub(super) struct ByPlace(pub u64);
+/// Finds an item by its offset.
+pub(super) struct ByOffset(pub u64);
 
-impl Items for ByPlace {
+impl Items for ByOffset {
     fn matches(&self, _mem: &Mem<'_>, item: u64) -> bool {
         item == self.0
     }
 }
 
 /// Hashes entries by their keys.
-pub(super) struct ByHash;
+pub(super) struct EntryHasher;
 
-impl Hashed for ByHash {
+impl Hashed for EntryHasher {
     fn hash(&self, mem: &Mem<'_>, item: u64) -> u64 {
-        hash(mem.arena(), Shape::load(mem, item).key(mem, item))
+        hash(mem.arena(), EntryHeader::load(mem, item).key(mem, item))
     }
 }

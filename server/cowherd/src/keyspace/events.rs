@@ -1,8 +1,7 @@
-//! What others want to be told about keys: that one is new, has expired, was evicted or was looked
-//! for in vain.
+//! Keyspace events: a key is new, expired, was evicted, or was not found.
 //!
-//! Nothing here is in the arena. While nobody wants anything, it costs a load where a key is added,
-//! expires or is missed.
+//! These are the events that no command can report itself. One listener receives them. While no
+//! event is enabled, each place that could emit one costs a load.
 
 use std::fmt;
 use std::sync::OnceLock;
@@ -10,20 +9,20 @@ use std::sync::atomic::{AtomicU8, Ordering};
 
 use super::DbIndex;
 
-/// What happened to a key that no command can tell.
+/// What happened to a key.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum KeyspaceEvent {
-    /// It was added.
+    /// The key was added.
     New,
-    /// It expired and is gone.
+    /// The key expired and was removed.
     Expired,
-    /// A reading command did not find it.
+    /// A reading command did not find the key.
     Missed,
-    /// It was removed because memory was short.
+    /// The key was removed because memory was short.
     Evicted,
     /// Fields of a hash expired.
     FieldsExpired,
-    /// The last fields of a hash expired, and so it is gone.
+    /// The last fields of a hash expired, and the key was removed.
     HashExpired,
 }
 
@@ -35,43 +34,45 @@ impl KeyspaceEvent {
 
 type Listener = Box<dyn Fn(KeyspaceEvent, DbIndex, &[u8]) + Send + Sync>;
 
-/// What others want to be told.
+/// The listener of keyspace events, and the events that it receives.
 pub struct KeyspaceEvents {
-    wanted: AtomicU8,
+    /// A bit for each enabled event.
+    enabled: AtomicU8,
     listener: OnceLock<Listener>,
 }
 
 impl fmt::Debug for KeyspaceEvents {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyspaceEvents").field("wanted", &self.wanted).finish_non_exhaustive()
+        f.debug_struct("KeyspaceEvents").field("enabled", &self.enabled).finish_non_exhaustive()
     }
 }
 
 impl KeyspaceEvents {
     pub(super) fn new() -> Self {
-        Self { wanted: AtomicU8::new(0), listener: OnceLock::new() }
+        Self { enabled: AtomicU8::new(0), listener: OnceLock::new() }
     }
 
-    /// Sets who is told of events, once. It is called while the key's shard is locked.
+    /// Sets the listener; a second call changes nothing. The listener runs while the key's shard is
+    /// locked, so it must not lock shards.
     pub fn set_listener(
         &self,
         listener: impl Fn(KeyspaceEvent, DbIndex, &[u8]) + Send + Sync + 'static,
     ) {
-        // A second one is not heard.
         let _ = self.listener.set(Box::new(listener));
     }
 
-    /// Chooses the events that the listener is told of.
+    /// Enables these events and disables all others.
     pub fn set_enabled(&self, events: &[KeyspaceEvent]) {
         let bits = events.iter().fold(0, |bits, event| bits | event.bit());
-        self.wanted.store(bits, Ordering::Relaxed);
+        self.enabled.store(bits, Ordering::Relaxed);
     }
 
     #[inline]
     pub(super) fn is_enabled(&self, event: KeyspaceEvent) -> bool {
-        self.wanted.load(Ordering::Relaxed) & event.bit() != 0
+        self.enabled.load(Ordering::Relaxed) & event.bit() != 0
     }
 
+    /// Calls the listener. The caller has checked that the event is enabled.
     #[cold]
     pub(super) fn emit(&self, event: KeyspaceEvent, db: DbIndex, key: &[u8]) {
         if let Some(listener) = self.listener.get() {

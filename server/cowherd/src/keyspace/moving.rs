@@ -1,28 +1,29 @@
-//! Keys that move: RENAME, COPY, MOVE, also from one shard to another.
+//! RENAME, COPY and MOVE, within a shard and from one shard to another.
 //!
-//! No move takes longer for a value of more elements, but for a copy: a value of many stays in its
-//! shard, and its key goes there (see `strays`).
+//! RENAME and MOVE take no longer for a value of more elements: a large value stays in its shard,
+//! and the key is relocated there (see `relocation`).
 
 use cowherd_arena::{Mem, OutOfMemory, ShardIndex};
 
-use super::entry::{Encoding, Shape};
-use super::shards::{Entry, free_entry};
+use super::entry::{EntryHeader, ValueStorage};
+use super::events::KeyspaceEvent;
+use super::shards::{Entry, free_unlinked};
 use super::{DbIndex, Key, Shards, values};
 
-/// What an entry may hand over to another as it is.
+/// What of an entry's value another entry takes over, instead of a copy.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Handed {
-    /// Nothing: the value is to be copied.
+enum Transfer {
+    /// Nothing: the value is copied.
     Nothing,
-    /// An object, with its reserved length.
+    /// The external object, with its reserved length.
     Object(u64, u64),
     /// The header of a large value.
     Header(u64),
 }
 
 impl Shards<'_> {
-    /// Gives a key's value and expiry to another key of the same database, which loses what it
-    /// had. Both shards are locked; the keys differ. Tells whether the key was there.
+    /// Moves a key's value and expiry to another key of the same database, whose old value is
+    /// removed. Both shards are locked; the keys differ. Tells whether the key exists.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -33,33 +34,33 @@ impl Shards<'_> {
         to: &Key<'_>,
     ) -> Result<bool, OutOfMemory> {
         let Some(source) = self.lookup(db, from) else { return Ok(false) };
-        let stays = self.is_heavy(&source) && self.may_settle(db, to, source.shard);
+        let stays = self.is_slow_to_copy(&source) && self.may_live_in(db, to, source.shard);
         let target = Key { shard: if stays { source.shard } else { to.shard }, ..*to };
-        let handed = self.transferable(&source, target.shard);
-        let at = self.duplicate(&source, &target, handed)?;
-        self.adopt(db, to, target.shard, at, handed != Handed::Nothing)?;
-        self.space.clocks.follow(source.at, at);
-        // Adding the new key may have moved the old one's slot.
-        if let Some(source) = self.peek(db, from) {
-            self.unlink(db, from.hash, &source);
-            if handed == Handed::Nothing {
-                self.free(&source);
-            } else {
-                if let Handed::Object(at, len) = handed
-                    && from.shard != target.shard
-                {
-                    self.mem(from.shard).transfer_ownership(at, target.shard, len);
-                }
-                self.mem(from.shard).release(source.at, source.shape.len());
+        let transfer = self.transferable(&source, target.shard);
+        let at = self.duplicate(&source, &target, transfer)?;
+        self.adopt(db, to, target.shard, at, transfer != Transfer::Nothing)?;
+        self.space.clocks.copy(source.at, at);
+        // Looked up again, since adding the new key may have moved the old one's slot.
+        let source =
+            self.find(db, from).expect("invariant: the source exists until it is unlinked");
+        self.unlink(db, from.hash, &source);
+        if transfer == Transfer::Nothing {
+            self.free(&source);
+        } else {
+            if let Transfer::Object(object, len) = transfer
+                && from.shard != target.shard
+            {
+                self.mem(from.shard).transfer_ownership(object, target.shard, len);
             }
+            self.mem(from.shard).release(source.at, source.head.len());
         }
         self.touched(db, from);
         self.touched(db, &target);
         Ok(true)
     }
 
-    /// Copies a key's value and expiry to a key of this or another database, which loses what it
-    /// had. Tells whether the key was there.
+    /// Copies a key's value and expiry to a key of this or another database, whose old value is
+    /// removed. Tells whether the key exists.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -71,14 +72,13 @@ impl Shards<'_> {
         to: &Key<'_>,
     ) -> Result<bool, OutOfMemory> {
         let Some(source) = self.lookup(from_db, from) else { return Ok(false) };
-        let at = self.duplicate(&source, to, Handed::Nothing)?;
+        let at = self.duplicate(&source, to, Transfer::Nothing)?;
         self.adopt(to_db, to, to.shard, at, false)?;
         self.touched(to_db, to);
         Ok(true)
     }
 
-    /// Moves a key to another database, where it is not yet. Tells whether it was there and could
-    /// be moved.
+    /// Moves a key to another database. Tells whether the key exists here and did not exist there.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -88,67 +88,68 @@ impl Shards<'_> {
         key: &Key<'_>,
         to: DbIndex,
     ) -> Result<bool, OutOfMemory> {
-        let there = self.space.key_of(to, key.bytes, key.hash);
-        if self.peek(to, &there).is_some() {
+        let target = self.space.key_of(to, key.bytes, key.hash);
+        if self.peek(to, &target).is_some() {
             return Ok(false);
         }
         let Some(entry) = self.lookup(from, key) else { return Ok(false) };
-        if !self.may_settle(to, &there, entry.shard) {
-            self.copy(from, key, to, &there)?;
+        if !self.may_live_in(to, &target, entry.shard) {
+            self.copy(from, key, to, &target)?;
             self.delete(from, key, &entry);
             return Ok(true);
         }
-        self.link(to, key, entry.at, &entry.shape)?;
+        self.link(to, key, entry.at, &entry.head)?;
         self.unlink(from, key.hash, &entry);
         self.touched(from, key);
-        self.tell(to, key);
+        self.notify(to, key);
         Ok(true)
     }
 
-    /// What an entry of shard `to` may take over of an entry as it is.
-    fn transferable(&mut self, entry: &Entry, to: ShardIndex) -> Handed {
+    /// What an entry in shard `to` may take over of an entry's value.
+    fn transferable(&mut self, entry: &Entry, to: ShardIndex) -> Transfer {
         let mem = self.mem(entry.shard);
         let is_here = entry.shard == to;
-        match entry.shape.encoding {
-            Encoding::External => {
-                let (object, len) = entry.shape.object(&mem, entry.at);
+        match entry.head.storage {
+            ValueStorage::External => {
+                let (object, len) = entry.head.object(&mem, entry.at);
                 match is_here || len > cowherd_arena::MAX_SLAB_OBJECT {
-                    true => Handed::Object(object, len),
-                    false => Handed::Nothing,
+                    true => Transfer::Object(object, len),
+                    false => Transfer::Nothing,
                 }
             }
-            Encoding::Large if is_here => Handed::Header(entry.shape.header(&mem, entry.at)),
-            _ => Handed::Nothing,
+            ValueStorage::Large if is_here => {
+                Transfer::Header(entry.head.large_header(&mem, entry.at))
+            }
+            _ => Transfer::Nothing,
         }
     }
 
-    /// An entry for `key` with the value and expiry of `source`, that nothing refers to yet. It
-    /// takes over what is handed to it.
+    /// Creates an unlinked entry for `key` with the value and expiry of `source`: a copy of the
+    /// value, or what is transferred of it.
     fn duplicate(
         &mut self,
         source: &Entry,
         key: &Key<'_>,
-        handed: Handed,
+        transfer: Transfer,
     ) -> Result<u64, OutOfMemory> {
-        let shape = Shape { key_len: key.bytes.len() as u64, held: None, ..source.shape };
-        let expiry = shape.expiry(&self.mem(source.shard), source.at);
+        let head = EntryHeader { key_len: key.bytes.len() as u64, oversized: None, ..source.head };
+        let expiry = head.expiry(&self.mem(source.shard), source.at);
         // Both shards are locked, so that either's memory may be used to read the other's.
         let mut mem = self.mem(key.shard);
-        let at = mem.allocate(shape.len())?;
-        if let Err(full) = fill(&mut mem, at, &shape, source, handed) {
-            mem.release(at, shape.len());
+        let at = match transfer {
+            Transfer::Nothing => head.allocate(&mut mem, head.value_len, expiry)?,
+            Transfer::Object(..) | Transfer::Header(_) => head.allocate_entry(&mut mem, expiry)?,
+        };
+        if let Err(full) = fill(&mut mem, at, &head, source, transfer) {
+            mem.release(at, head.len());
             return Err(full);
         }
-        shape.store(&mut mem, at);
-        if let Some(expiry) = expiry {
-            shape.set_expiry(&mut mem, at, expiry);
-        }
-        mem.bytes_mut(at + shape.key_at(), shape.key_len).copy_from_slice(key.bytes);
+        mem.bytes_mut(at + head.key_at(), head.key_len).copy_from_slice(key.bytes);
         Ok(at)
     }
 
-    /// Links a new entry of a shard under a key, in place of what the key had, wherever that was.
-    /// `shares_value`: on error the entry's value is somebody else's still.
+    /// Links a new entry in a shard, in place of what the key had in whichever shard. On error the
+    /// new entry is freed, and its value too unless `shares_value`: then it is still the source's.
     fn adopt(
         &mut self,
         db: DbIndex,
@@ -158,19 +159,19 @@ impl Shards<'_> {
         shares_value: bool,
     ) -> Result<(), OutOfMemory> {
         let old = self.peek(db, key);
-        let shape = Shape::load(&self.mem(shard), at);
+        let head = EntryHeader::load(&self.mem(shard), at);
         let target = Key { shard, ..*key };
         let linked = match &old {
-            Some(old) if old.shard == shard => self.relink(db, key.hash, old, at, &shape),
-            Some(_) => self.link_no_event(db, &target, at, &shape),
-            None => self.link(db, &target, at, &shape),
+            Some(old) if old.shard == shard => self.relink(db, key.hash, old, at, &head),
+            Some(_) => self.link_no_event(db, &target, at, &head),
+            None => self.link(db, &target, at, &head),
         };
         if let Err(full) = linked {
             let mut mem = self.mem(shard);
             if shares_value {
-                mem.release(at, shape.len());
+                mem.release(at, head.len());
             } else {
-                free_entry(&mut mem, at);
+                free_unlinked(&mut mem, at);
             }
             return Err(full);
         }
@@ -179,48 +180,47 @@ impl Shards<'_> {
                 self.unlink(db, key.hash, &old);
             }
             self.free(&old);
-            self.announce(super::KeyspaceEvent::New, db, shard, at);
-            // The clock is that of a new key, not of the one whose place it took.
+            self.emit_event(KeyspaceEvent::New, db, shard, at);
+            // The key is a new one: the access clock that `relink` has copied does not apply.
             self.space.clocks.start(at, self.now);
         }
         Ok(())
     }
 
-    /// Whether an entry's value is large, and too large to be copied in passing.
-    fn is_heavy(&self, entry: &Entry) -> bool {
+    /// Whether copying an entry's value would take longer than other commands.
+    fn is_slow_to_copy(&self, entry: &Entry) -> bool {
         let mem = self.held.view(entry.shard);
-        let shape = &entry.shape;
-        shape.is_large() && !values::is_small(&mem, shape, shape.header(&mem, entry.at))
+        let head = &entry.head;
+        head.is_large() && !values::is_small(&mem, head, head.large_header(&mem, entry.at))
     }
 }
 
-/// Writes the value of a new entry at `at`: that of `source`, or what is handed over of it.
+/// Writes the value of a new entry at `at`: a copy of that of `source`, or what is transferred. On
+/// error nothing of the value is allocated.
 fn fill(
     mem: &mut Mem<'_>,
     at: u64,
-    shape: &Shape,
+    head: &EntryHeader,
     source: &Entry,
-    handed: Handed,
+    transfer: Transfer,
 ) -> Result<(), OutOfMemory> {
-    let old = &source.shape;
-    match (shape.encoding, handed) {
-        (_, Handed::Object(object, len)) => shape.set_object(mem, at, object, len),
-        (_, Handed::Header(header)) => shape.set_header(mem, at, header),
-        (Encoding::Large, _) => {
-            let header = values::copy(mem, shape.kind, old.header(mem, source.at))?;
-            shape.set_header(mem, at, header);
+    let old = &source.head;
+    match (head.storage, transfer) {
+        (_, Transfer::Object(object, len)) => head.set_object(mem, at, object, len),
+        (_, Transfer::Header(header)) => head.set_large_header(mem, at, header),
+        (ValueStorage::Large, _) => {
+            let header = values::copy(mem, head.kind, old.large_header(mem, source.at))?;
+            head.set_large_header(mem, at, header);
         }
-        (Encoding::Int, _) => {
+        (ValueStorage::Int, _) => {
             let number = old.number(mem, source.at);
-            shape.set_number(mem, at, number);
+            head.set_number(mem, at, number);
         }
-        (Encoding::External, _) => {
-            let object = mem.allocate(shape.value_len)?;
-            shape.set_object(mem, at, object, shape.value_len);
-            mem.copy(old.value_place(mem, source.at), object, shape.value_len);
+        (ValueStorage::External, _) => {
+            mem.copy(old.value_offset(mem, source.at), head.object(mem, at).0, head.value_len);
         }
-        (Encoding::Inline, _) => {
-            mem.copy(old.value_place(mem, source.at), at + shape.value_at(), shape.value_len);
+        (ValueStorage::Inline, _) => {
+            mem.copy(old.value_offset(mem, source.at), at + head.value_at(), head.value_len);
         }
     }
     Ok(())

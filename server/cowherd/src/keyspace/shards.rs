@@ -1,123 +1,51 @@
-//! Locked shards: looking keys up, linking and unlinking their entries.
-
-use std::sync::atomic::{AtomicU64, Ordering};
-
-use crossbeam_utils::CachePadded;
-use parking_lot::Mutex;
+//! Locked shards: lookup of keys, and linking and unlinking of their entries.
 
 use cowherd_arena::containers::dict::Found;
 use cowherd_arena::{Held, Mem, OutOfMemory, ShardIndex, ShardSet, allocated_size};
 
-use super::entry::{ByHash, ByKey, ByPlace, Encoding, Shape, ValueKind};
+use super::collection::WrongType;
+use super::counters::Counter;
+use super::entry::{ByKey, ByOffset, EntryHasher, EntryHeader, ValueKind, ValueStorage};
 use super::events::KeyspaceEvent;
-use super::interest::{Interests, ReadyKey};
-use super::{DbIndex, Keyspace, Side, keys_of, values};
+use super::roots::{DbIndex, SecondaryIndex, keys_of};
+use super::watch::ReadyKey;
+use super::{Keyspace, values};
 
 /// A key, with its hash and its shard.
 #[derive(Clone, Copy, Debug)]
 pub struct Key<'k> {
     /// The key's bytes.
     pub bytes: &'k [u8],
-    /// Their hash.
+    /// The hash of the bytes.
     pub hash: u64,
-    /// The shard that the key lives in, in the database that it was made for; see `strays`.
+    /// The shard in which the key lives in its database; see `relocation`.
     pub shard: ShardIndex,
 }
 
-/// What one shard counts, written under the shard's lock only and read by anybody; and who is
-/// interested in its keys.
-pub(super) struct ShardState {
-    counters: CachePadded<[AtomicU64; COUNTERS]>,
-    pub(super) interests: Mutex<Interests>,
-}
-
-const COUNTERS: usize = 6;
-
-/// What shards count.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct ShardStats {
-    /// Changes of keys or values.
-    pub changes: u64,
-    /// Keys that expired.
-    pub expired: u64,
-    /// Lookups by reading commands that found their key.
-    pub hits: u64,
-    /// Lookups by reading commands that did not.
-    pub misses: u64,
-    /// Keys that were evicted.
-    pub evicted: u64,
-}
-
-#[derive(Clone, Copy)]
-pub(super) enum Counter {
-    Changes,
-    Expired,
-    Hits,
-    Misses,
-    Evicted,
-    /// Keys that somebody is interested in.
-    Interests,
-}
-
-impl ShardState {
-    pub(super) const fn new() -> Self {
-        let counters = CachePadded::new([const { AtomicU64::new(0) }; COUNTERS]);
-        Self { counters, interests: Mutex::new(Interests::new()) }
-    }
-
-    #[inline]
-    fn add(&self, counter: Counter, by: u64) {
-        self.set(counter, self.get(counter).wrapping_add(by));
-    }
-
-    #[inline]
-    pub(super) fn get(&self, counter: Counter) -> u64 {
-        self.counters[counter as usize].load(Ordering::Relaxed)
-    }
-
-    #[inline]
-    pub(super) fn set(&self, counter: Counter, to: u64) {
-        self.counters[counter as usize].store(to, Ordering::Relaxed);
-    }
-}
-
-impl Keyspace {
-    /// What all shards have counted.
-    pub fn stats(&self) -> ShardStats {
-        let sum = |counter: Counter| self.stats.iter().map(|state| state.get(counter)).sum();
-        ShardStats {
-            changes: sum(Counter::Changes),
-            expired: sum(Counter::Expired),
-            hits: sum(Counter::Hits),
-            misses: sum(Counter::Misses),
-            evicted: sum(Counter::Evicted),
-        }
-    }
-}
-
-/// An entry that was looked up. Good until its shard changes.
+/// An entry that was looked up. Valid until its shard changes.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
     pub(super) at: u64,
-    pub(super) shape: Shape,
+    pub(super) head: EntryHeader,
     pub(super) found: Found,
     pub(super) shard: ShardIndex,
 }
 
 impl Entry {
-    /// The value's type.
+    /// The type of the value.
     pub const fn kind(&self) -> ValueKind {
-        self.shape.kind
+        self.head.kind
     }
 }
 
-/// The locked shards of one command, as a keyspace.
+/// The locked shards of one command: the handle through which keys are read and changed.
 pub struct Shards<'a> {
     pub(super) held: Held<'a>,
     pub(super) space: &'a Keyspace,
     pub(super) now: i64,
-    /// Keys that were touched while somebody waits for them.
+    /// Keys that were changed while blocked clients wait for them.
     pub(super) ready: Vec<ReadyKey>,
+    /// Whether lookups update the access clocks.
     touch: bool,
 }
 
@@ -127,13 +55,14 @@ impl<'a> Shards<'a> {
         Self { held: space.arena.lock(set), space, now, ready: Vec::new(), touch: true }
     }
 
-    /// A shard that nobody holds now. For who may hold others, and so must not wait.
+    /// Locks a shard unless another thread holds it: for a caller that may hold other shards, and
+    /// so must not wait.
     pub(super) fn try_lock(space: &'a Keyspace, shard: ShardIndex, now: i64) -> Option<Self> {
         let held = space.arena.try_lock(shard)?;
         Some(Self { held, space, now, ready: Vec::new(), touch: true })
     }
 
-    /// The same locked shards, for one more command.
+    /// The same locked shards for another command, as long as `self` is borrowed.
     pub const fn reborrow(&mut self) -> Shards<'_> {
         Shards {
             held: self.held.reborrow(),
@@ -144,33 +73,33 @@ impl<'a> Shards<'a> {
         }
     }
 
-    /// Lets lookups leave the access clocks alone.
+    /// The same shards, whose lookups leave the access clocks alone.
     pub fn without_touch(mut self) -> Self {
         self.touch = false;
         self
     }
 
-    /// Lets lookups touch the access clocks or leave them alone.
+    /// Sets whether lookups update the access clocks.
     pub const fn set_touch(&mut self, touch: bool) {
         self.touch = touch;
     }
 
-    /// The wall clock of this command, in milliseconds.
+    /// The wall clock of this command in milliseconds.
     pub const fn now(&self) -> i64 {
         self.now
     }
 
-    /// The locked shards.
+    /// Which shards are locked.
     pub const fn locked(&self) -> ShardSet {
         self.held.set()
     }
 
-    /// The keyspace.
+    /// The keyspace to which the shards belong.
     pub const fn keyspace(&self) -> &'a Keyspace {
         self.space
     }
 
-    /// The locks.
+    /// The arena's locks behind these shards.
     pub const fn held(&mut self) -> &mut Held<'a> {
         &mut self.held
     }
@@ -182,7 +111,7 @@ impl<'a> Shards<'a> {
 
     #[inline]
     pub(super) fn count(&self, shard: ShardIndex, counter: Counter, by: u64) {
-        self.space.stats[shard.get()].add(counter, by);
+        self.space.counters[shard.get()].add(counter, by);
     }
 
     /// Counts a change of a key.
@@ -197,7 +126,7 @@ impl<'a> Shards<'a> {
         self.count(shard, Counter::Changes, times);
     }
 
-    /// The entry of a key; none if it has expired, and then it is gone. Counts as a use.
+    /// The entry of a key; removes the key instead if it has expired. Updates the access clock.
     #[inline]
     pub fn lookup(&mut self, db: DbIndex, key: &Key<'_>) -> Option<Entry> {
         let entry = self.peek(db, key)?;
@@ -215,6 +144,35 @@ impl<'a> Shards<'a> {
         entry
     }
 
+    /// The entry of a key whose value is of one kind; none if the key is not there. Counts as a
+    /// use.
+    ///
+    /// # Errors
+    /// The value is of another kind.
+    #[inline]
+    pub fn lookup_kind(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        kind: ValueKind,
+    ) -> Result<Option<Entry>, WrongType> {
+        of_kind(self.lookup(db, key), kind)
+    }
+
+    /// As [`Self::lookup_kind`], and counts a hit or a miss.
+    ///
+    /// # Errors
+    /// The value is of another kind.
+    #[inline]
+    pub fn lookup_kind_read(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        kind: ValueKind,
+    ) -> Result<Option<Entry>, WrongType> {
+        of_kind(self.lookup_read(db, key), kind)
+    }
+
     #[inline]
     fn count_read(&self, db: DbIndex, key: &Key<'_>, found: bool) {
         let counter = if found { Counter::Hits } else { Counter::Misses };
@@ -224,27 +182,27 @@ impl<'a> Shards<'a> {
         }
     }
 
-    /// As [`Self::lookup`], but does not count as a use.
+    /// As [`Self::lookup`], but leaves the access clock alone.
     #[inline]
     pub fn peek(&mut self, db: DbIndex, key: &Key<'_>) -> Option<Entry> {
         let now = self.now;
         let mem = self.held.mem(key.shard);
         let found = keys_of(key.shard, db).find(&mem, key.hash, &ByKey(key.bytes))?;
-        let shape = Shape::load(&mem, found.item);
-        let entry = Entry { at: found.item, shape, found, shard: key.shard };
-        if shape.has_expiry && shape.expiry(&mem, found.item).is_some_and(|at| at <= now) {
+        let head = EntryHeader::load(&mem, found.item);
+        let entry = Entry { at: found.item, head, found, shard: key.shard };
+        if head.has_expiry && head.expiry(&mem, found.item).is_some_and(|at| at <= now) {
             self.expire(db, key.hash, &entry);
             return None;
         }
         Some(entry)
     }
 
-    /// The entry of a key, expired or not.
+    /// The entry of a key, even if it has expired.
     pub(super) fn find(&mut self, db: DbIndex, key: &Key<'_>) -> Option<Entry> {
         let mem = self.held.mem(key.shard);
         let found = keys_of(key.shard, db).find(&mem, key.hash, &ByKey(key.bytes))?;
-        let shape = Shape::load(&mem, found.item);
-        Some(Entry { at: found.item, shape, found, shard: key.shard })
+        let head = EntryHeader::load(&mem, found.item);
+        Some(Entry { at: found.item, head, found, shard: key.shard })
     }
 
     /// As [`Self::peek`], and counts a hit or a miss.
@@ -254,7 +212,7 @@ impl<'a> Shards<'a> {
         entry
     }
 
-    /// As [`Self::peek_read`], but nobody is told of a miss.
+    /// As [`Self::peek_read`], without the keyspace event of a miss.
     pub fn peek_no_event(&mut self, db: DbIndex, key: &Key<'_>) -> Option<Entry> {
         let entry = self.peek(db, key);
         let counter = if entry.is_some() { Counter::Hits } else { Counter::Misses };
@@ -262,36 +220,38 @@ impl<'a> Shards<'a> {
         entry
     }
 
-    /// How an entry was used.
+    /// When, or how often, an entry was used.
     pub fn usage(&self, entry: &Entry) -> super::KeyUsage {
         self.space.clocks.usage(entry.at, self.now)
     }
 
-    /// Bytes that a key takes in the arena, its references included. What the elements of a large
-    /// value take is guessed from `samples` of them; 0 are all.
+    /// Bytes that a key takes in the arena, with its slots in dictionaries. What the elements of a
+    /// large value take is estimated from `samples` of them; 0 means all.
     pub fn memory_usage(&self, entry: &Entry, samples: usize) -> u64 {
-        let Entry { at, shape, .. } = *entry;
+        let Entry { at, head, .. } = *entry;
         let mem = self.held.view(entry.shard);
-        let references = 1 + Side::ALL.iter().filter(|side| shape.is_in(**side)).count() as u64;
-        let value = match shape.encoding {
-            Encoding::External => allocated_size(shape.object(&mem, at).1),
-            Encoding::Large => values::usage(&mem, &shape, shape.header(&mem, at), samples),
-            Encoding::Inline | Encoding::Int => 0,
+        let references =
+            1 + SecondaryIndex::ALL.iter().filter(|index| head.is_indexed_by(**index)).count()
+                as u64;
+        let value = match head.storage {
+            ValueStorage::External => allocated_size(head.object(&mem, at).1),
+            ValueStorage::Large => values::usage(&mem, &head, head.large_header(&mem, at), samples),
+            ValueStorage::Inline | ValueStorage::Int => 0,
         };
-        allocated_size(shape.len()) + value + 12 * references
+        allocated_size(head.len()) + value + 12 * references
     }
 
-    /// What OBJECT ENCODING answers for an entry.
+    /// The reply of OBJECT ENCODING for an entry.
     pub fn encoding_name(&self, entry: &Entry) -> &'static str {
-        match entry.shape.encoding {
-            _ if entry.shape.kind != ValueKind::String => values::encoding_name(&entry.shape),
-            Encoding::Int => "int",
-            _ if entry.shape.value_len <= 44 && !entry.shape.was_edited => "embstr",
+        match entry.head.storage {
+            _ if entry.head.kind != ValueKind::String => values::encoding_name(&entry.head),
+            ValueStorage::Int => "int",
+            _ if entry.head.value_len <= 44 && !entry.head.is_raw => "embstr",
             _ => "raw",
         }
     }
 
-    /// Removes a key; tells whether it was there.
+    /// Removes a key; tells whether it existed.
     pub fn remove(&mut self, db: DbIndex, key: &Key<'_>) -> bool {
         let Some(entry) = self.peek(db, key) else { return false };
         self.delete(db, key, &entry);
@@ -309,130 +269,190 @@ impl<'a> Shards<'a> {
     #[cold]
     pub(super) fn expire(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
         self.count(entry.shard, Counter::Expired, 1);
-        self.announce(KeyspaceEvent::Expired, db, entry.shard, entry.at);
-        self.discard(db, hash, entry);
+        self.emit_event(KeyspaceEvent::Expired, db, entry.shard, entry.at);
+        self.remove_entry(db, hash, entry);
     }
 
-    /// Removes an entry of which only the place is known.
-    pub(super) fn discard(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
+    /// Removes an entry whose key is not at hand. Counts as a change.
+    pub(super) fn remove_entry(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
         let shard = entry.shard;
         let mem = self.held.view(shard);
         let home = ShardIndex::of_hash(hash);
-        let key = self.has_watchers(home).then(|| entry.shape.key(&mem, entry.at).to_vec());
+        // The key's bytes are gone once the entry is freed.
+        let key = self.has_watchers(home).then(|| entry.head.key(&mem, entry.at).to_vec());
         self.unlink(db, hash, entry);
         self.free(entry);
         self.changed(shard);
         if let Some(bytes) = key {
-            self.tell(db, &Key { bytes: &bytes, hash, shard });
+            self.notify(db, &Key { bytes: &bytes, hash, shard });
         }
     }
 
-    /// Links a new entry that is in the arena already; nothing refers to its key yet.
+    /// Links the entry at `at`, whose key does not exist yet.
     pub(super) fn link(
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
         at: u64,
-        shape: &Shape,
+        head: &EntryHeader,
     ) -> Result<(), OutOfMemory> {
-        self.link_no_event(db, key, at, shape)?;
-        self.announce(KeyspaceEvent::New, db, key.shard, at);
+        self.link_no_event(db, key, at, head)?;
+        self.emit_event(KeyspaceEvent::New, db, key.shard, at);
         Ok(())
     }
 
-    /// As [`Self::link`], for a caller that tells of the new key itself.
+    /// As [`Self::link`], without the keyspace event of a new key.
     pub(super) fn link_no_event(
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
         at: u64,
-        shape: &Shape,
+        head: &EntryHeader,
     ) -> Result<(), OutOfMemory> {
         let Key { hash, shard, .. } = *key;
         let mut mem = self.held.mem(shard);
-        insert_aside(&mut mem, db, hash, at, |side| shape.is_in(side))?;
-        if let Err(full) = keys_of(shard, db).insert(&mut mem, hash, at, &ByHash) {
-            remove_aside(&mut mem, db, hash, at, |side| shape.is_in(side));
+        index_entry(&mut mem, db, hash, at, |index| head.is_indexed_by(index))?;
+        if let Err(full) = keys_of(shard, db).insert(&mut mem, hash, at, &EntryHasher) {
+            unindex_entry(&mut mem, db, hash, at, |index| head.is_indexed_by(index));
             return Err(full);
         }
-        self.settle(db, key);
+        self.record_shard(db, key);
         self.space.clocks.start(at, self.now);
         Ok(())
     }
 
-    /// Tells who wants to know what happened to the key of the entry at `at`.
+    /// Emits a keyspace event for the key of the entry at `at`, if that event is enabled.
     #[inline]
-    pub(super) fn announce(&self, event: KeyspaceEvent, db: DbIndex, shard: ShardIndex, at: u64) {
+    pub(super) fn emit_event(&self, event: KeyspaceEvent, db: DbIndex, shard: ShardIndex, at: u64) {
         if self.space.events.is_enabled(event) {
             let mem = self.held.view(shard);
-            self.space.events.emit(event, db, Shape::load(&mem, at).key(&mem, at));
+            self.space.events.emit(event, db, EntryHeader::load(&mem, at).key(&mem, at));
         }
     }
 
-    /// Lets the key of `old` refer to a new entry; `old` is not freed.
+    /// Links a new entry in place of what the key had, which is freed. On error the new entry and
+    /// its value are freed, and nothing has changed.
+    #[inline]
+    pub(super) fn install(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: Option<&Entry>,
+        at: u64,
+        head: EntryHeader,
+    ) -> Result<(), OutOfMemory> {
+        let Some(old) = old else {
+            return self.link(db, key, at, &head).inspect_err(|_| {
+                free_unlinked(&mut self.held.mem(key.shard), at);
+            });
+        };
+        self.replace_entry(db, key.hash, old, at, head).map(drop)
+    }
+
+    /// Replaces the entry `old` of a key by the one at `at`, and frees `old`. On error the new entry
+    /// and its value are freed, and nothing has changed.
+    pub(super) fn replace_entry(
+        &mut self,
+        db: DbIndex,
+        hash: u64,
+        old: &Entry,
+        at: u64,
+        head: EntryHeader,
+    ) -> Result<Entry, OutOfMemory> {
+        if let Err(full) = self.relink(db, hash, old, at, &head) {
+            free_unlinked(&mut self.mem(old.shard), at);
+            return Err(full);
+        }
+        self.free(old);
+        Ok(Entry { at, head, found: old.found.replaced(at), shard: old.shard })
+    }
+
+    /// The entry of a key that was installed just now.
+    pub(super) fn installed(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: Option<&Entry>,
+        at: u64,
+        head: EntryHeader,
+    ) -> Entry {
+        match old {
+            Some(old) => Entry { at, head, found: old.found.replaced(at), shard: key.shard },
+            // The dictionary does not say where it has put a new item.
+            None => self.find(db, key).expect("invariant: a key that was linked is found"),
+        }
+    }
+
+    /// Replaces the entry `old` of a key by a new one. `old` is not freed.
     pub(super) fn relink(
         &mut self,
         db: DbIndex,
         hash: u64,
         old: &Entry,
         at: u64,
-        shape: &Shape,
+        head: &EntryHeader,
     ) -> Result<(), OutOfMemory> {
         let mut mem = self.held.mem(old.shard);
-        insert_aside(&mut mem, db, hash, at, |side| shape.is_in(side) && !old.shape.is_in(side))?;
-        for side in Side::ALL {
-            if old.shape.is_in(side) && shape.is_in(side) {
-                let dict = side.of(old.shard, db);
-                let found = dict.find(&mem, hash, &ByPlace(old.at));
-                dict.replace(&mut mem, found.unwrap_or_else(|| lost(old.at)), at);
+        index_entry(&mut mem, db, hash, at, |index| {
+            head.is_indexed_by(index) && !old.head.is_indexed_by(index)
+        })?;
+        for index in SecondaryIndex::ALL {
+            if old.head.is_indexed_by(index) && head.is_indexed_by(index) {
+                let dict = index.of(old.shard, db);
+                let found = dict.find(&mem, hash, &ByOffset(old.at));
+                dict.replace(&mut mem, found.unwrap_or_else(|| missing_in_index(old.at)), at);
             }
         }
-        remove_aside(&mut mem, db, hash, old.at, |side| {
-            old.shape.is_in(side) && !shape.is_in(side)
+        unindex_entry(&mut mem, db, hash, old.at, |index| {
+            old.head.is_indexed_by(index) && !head.is_indexed_by(index)
         });
         keys_of(old.shard, db).replace(&mut mem, old.found, at);
-        self.space.clocks.follow(old.at, at);
+        self.space.clocks.copy(old.at, at);
         Ok(())
     }
 
-    /// Changes the shape of an entry where it is; its object stays. What refers to it changes too.
-    pub(super) fn reshape(
+    /// Rewrites the header of an entry in place, and adjusts the secondary indexes.
+    pub(super) fn rewrite_header(
         &mut self,
         db: DbIndex,
         hash: u64,
         entry: &Entry,
-        shape: Shape,
+        head: EntryHeader,
     ) -> Result<Entry, OutOfMemory> {
-        debug_assert_eq!(allocated_size(shape.len()), allocated_size(entry.shape.len()));
-        let (mut mem, old) = (self.held.mem(entry.shard), entry.shape);
-        insert_aside(&mut mem, db, hash, entry.at, |s| shape.is_in(s) && !old.is_in(s))?;
-        remove_aside(&mut mem, db, hash, entry.at, |s| old.is_in(s) && !shape.is_in(s));
-        if shape != old {
-            shape.store(&mut mem, entry.at);
+        debug_assert_eq!(allocated_size(head.len()), allocated_size(entry.head.len()));
+        let (mut mem, old) = (self.held.mem(entry.shard), entry.head);
+        index_entry(&mut mem, db, hash, entry.at, |s| {
+            head.is_indexed_by(s) && !old.is_indexed_by(s)
+        })?;
+        unindex_entry(&mut mem, db, hash, entry.at, |s| {
+            old.is_indexed_by(s) && !head.is_indexed_by(s)
+        });
+        if head != old {
+            head.store(&mut mem, entry.at);
         }
-        Ok(Entry { shape, ..*entry })
+        Ok(Entry { head, ..*entry })
     }
 
-    /// Lets the key of `old` refer to a new entry of which there is nothing aside. What is aside
-    /// of `old` refers to that still: see [`Self::forget_aside`].
-    pub(super) fn swap(&mut self, db: DbIndex, old: &Entry, at: u64) {
+    /// Replaces the entry `old` of a key by a new one to which no secondary index refers. The
+    /// secondary indexes still refer to `old`; see [`Self::unindex`].
+    pub(super) fn swap_entry(&mut self, db: DbIndex, old: &Entry, at: u64) {
         let mut mem = self.held.mem(old.shard);
         keys_of(old.shard, db).replace(&mut mem, old.found, at);
-        self.space.clocks.follow(old.at, at);
+        self.space.clocks.copy(old.at, at);
     }
 
-    /// Takes an entry out of what is aside of the keys.
-    pub(super) fn forget_aside(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
+    /// Removes an entry from the secondary indexes.
+    pub(super) fn unindex(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
         let mut mem = self.held.mem(entry.shard);
-        remove_aside(&mut mem, db, hash, entry.at, |side| entry.shape.is_in(side));
+        unindex_entry(&mut mem, db, hash, entry.at, |index| entry.head.is_indexed_by(index));
     }
 
-    /// Takes an entry out of its database; it is not freed.
+    /// Removes an entry from its database, but does not free it.
     pub(super) fn unlink(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
-        self.forget_aside(db, hash, entry);
+        self.unindex(db, hash, entry);
         let mut mem = self.held.mem(entry.shard);
         keys_of(entry.shard, db).remove(&mut mem, hash, entry.found);
-        self.left(db, hash, entry.shard);
+        self.forget_shard(db, hash, entry.shard);
     }
 
     /// Frees an entry and its value.
@@ -441,50 +461,78 @@ impl<'a> Shards<'a> {
     }
 }
 
-/// Frees the entry at `at` and its value; of a large one a part, and the rest in slices later.
-pub(super) fn free_entry(mem: &mut Mem<'_>, at: u64) {
-    let shape = Shape::load(mem, at);
-    match shape.encoding {
-        Encoding::External => {
-            let (object, len) = shape.object(mem, at);
-            mem.release(object, len);
-        }
-        Encoding::Large => values::discard(mem, shape.kind, shape.header(mem, at)),
-        Encoding::Inline | Encoding::Int => {}
+#[inline]
+fn of_kind(entry: Option<Entry>, kind: ValueKind) -> Result<Option<Entry>, WrongType> {
+    match entry {
+        Some(entry) if entry.kind() != kind => Err(WrongType),
+        entry => Ok(entry),
     }
-    mem.release(at, shape.len());
 }
 
-/// Adds an entry to those dictionaries beside the keys that `wanted` names.
-fn insert_aside(
+/// Frees an unlinked entry and its value. Of a large value a part is freed at once, the rest through
+/// the lazy-free list.
+pub(super) fn free_entry(mem: &mut Mem<'_>, at: u64) {
+    let head = EntryHeader::load(mem, at);
+    match head.storage {
+        ValueStorage::External => {
+            let (object, len) = head.object(mem, at);
+            mem.release(object, len);
+        }
+        ValueStorage::Large => values::defer_free(mem, head.kind, head.large_header(mem, at)),
+        ValueStorage::Inline | ValueStorage::Int => {}
+    }
+    mem.release(at, head.len());
+}
+
+/// Frees at once an entry that was never linked, and its value.
+pub(super) fn free_unlinked(mem: &mut Mem<'_>, at: u64) {
+    let head = EntryHeader::load(mem, at);
+    if head.is_large() {
+        values::free_large(mem, head.kind, head.large_header(mem, at));
+        mem.release(at, head.len());
+    } else {
+        free_entry(mem, at);
+    }
+}
+
+/// Adds an entry to the secondary indexes for which `wanted` is true. On error to none of them.
+fn index_entry(
     mem: &mut Mem<'_>,
     db: DbIndex,
     hash: u64,
     at: u64,
-    wanted: impl Fn(Side) -> bool,
+    wanted: impl Fn(SecondaryIndex) -> bool,
 ) -> Result<(), OutOfMemory> {
-    for (i, side) in Side::ALL.into_iter().enumerate() {
-        if !wanted(side) {
+    for (i, index) in SecondaryIndex::ALL.into_iter().enumerate() {
+        if !wanted(index) {
             continue;
         }
-        if let Err(full) = side.of(mem.shard(), db).insert(mem, hash, at, &ByHash) {
-            remove_aside(mem, db, hash, at, |side| Side::ALL[..i].contains(&side) && wanted(side));
+        if let Err(full) = index.of(mem.shard(), db).insert(mem, hash, at, &EntryHasher) {
+            unindex_entry(mem, db, hash, at, |index| {
+                SecondaryIndex::ALL[..i].contains(&index) && wanted(index)
+            });
             return Err(full);
         }
     }
     Ok(())
 }
 
-/// Takes an entry out of those dictionaries beside the keys that `wanted` names.
-fn remove_aside(mem: &mut Mem<'_>, db: DbIndex, hash: u64, at: u64, wanted: impl Fn(Side) -> bool) {
-    for side in Side::ALL.into_iter().filter(|side| wanted(*side)) {
-        let dict = side.of(mem.shard(), db);
-        let found = dict.find(mem, hash, &ByPlace(at)).unwrap_or_else(|| lost(at));
+/// Removes an entry from the secondary indexes for which `wanted` is true.
+fn unindex_entry(
+    mem: &mut Mem<'_>,
+    db: DbIndex,
+    hash: u64,
+    at: u64,
+    wanted: impl Fn(SecondaryIndex) -> bool,
+) {
+    for index in SecondaryIndex::ALL.into_iter().filter(|index| wanted(*index)) {
+        let dict = index.of(mem.shard(), db);
+        let found = dict.find(mem, hash, &ByOffset(at)).unwrap_or_else(|| missing_in_index(at));
         dict.remove(mem, hash, found);
     }
 }
 
 #[cold]
-fn lost(at: u64) -> ! {
-    panic!("keyspace: the entry at {at:#x} is not where entries of its kind should be")
+fn missing_in_index(at: u64) -> ! {
+    panic!("keyspace: a secondary index lacks the entry at {at:#x}")
 }

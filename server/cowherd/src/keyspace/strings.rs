@@ -1,32 +1,30 @@
-//! String values: numbers in their entry, short ones behind the key, long ones in an object of
-//! their own.
+//! String values: an integer is kept in the entry, a short value behind the key, a long value in an
+//! object of its own.
 
 use cowherd_arena::containers::packed::as_number;
 use cowherd_arena::{Mem, OutOfMemory, allocated_size};
 
-use super::entry::{Encoding, HEAD, MAX_INLINE, Shape, ValueKind};
+use super::entry::{EntryHeader, ValueKind, ValueStorage};
 use super::events::KeyspaceEvent;
-use super::shards::Entry;
-use super::{DbIndex, Key, Shards};
+use super::shards::{Entry, free_unlinked};
+use super::{DbIndex, Expiry, Key, Shards};
 
 /// The longest value, in bytes.
 pub const MAX_VALUE: u64 = 512 << 20;
-/// Objects above this size are made larger than needed, so that appending is not quadratic.
+/// Longer values get a fourth more when they grow, so that repeated APPEND is not quadratic.
 const SLACK_FROM: u64 = 16 << 10;
-/// Bytes that stay in an entry whose key alone is longer than entries should be.
-const MAX_BESIDE_KEY: u64 = 64;
 
-/// A string value.
+/// A string, an element, a field or a member, as it is stored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 pub enum Value<'m> {
-    /// A number, kept as one.
+    /// An integer that is stored as a number.
     Int(i64),
     /// Bytes.
     Bytes(&'m [u8]),
 }
 
 impl<'m> Value<'m> {
-    /// The value's bytes; a number is written into `buffer`.
+    /// The bytes of the value; a number is formatted into `buffer`.
     pub fn bytes<'b>(self, buffer: &'b mut itoa::Buffer) -> &'b [u8]
     where
         'm: 'b,
@@ -37,30 +35,19 @@ impl<'m> Value<'m> {
         }
     }
 
-    /// Number of the value's bytes.
+    /// The length of the value in bytes.
     pub fn size(self) -> u64 {
         self.bytes(&mut itoa::Buffer::new()).len() as u64
     }
 }
 
-/// What happens to a key's expiry when its value is set.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum Expiry {
-    /// It stays as it is.
-    Keep,
-    /// There is none afterwards.
-    None,
-    /// Wall clock in milliseconds.
-    At(i64),
-}
-
 /// Why a string cannot be changed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum StringError {
-    /// No room.
+    /// The arena is full.
     #[error(transparent)]
     Full(#[from] OutOfMemory),
-    /// The value is no string.
+    /// The value is not a string.
     #[error("the value has another type")]
     WrongType,
     /// The result would be longer than [`MAX_VALUE`].
@@ -68,14 +55,14 @@ pub enum StringError {
     TooLong,
 }
 
-/// What is to be stored.
+/// A string that is to be stored.
 #[derive(Clone, Copy)]
-enum New<'v> {
+enum NewString<'v> {
     Int(i64),
     Bytes(&'v [u8]),
 }
 
-impl New<'_> {
+impl NewString<'_> {
     const fn len(&self) -> u64 {
         match self {
             Self::Int(_) => 0,
@@ -84,91 +71,51 @@ impl New<'_> {
     }
 }
 
-impl Shape {
-    /// The shape of an entry for a new value.
-    fn of(key: &Key<'_>, new: &New<'_>, has_expiry: bool) -> Self {
-        let mut shape = Self {
-            kind: ValueKind::String,
-            encoding: Encoding::Inline,
-            has_expiry,
-            was_edited: false,
-            form: 0,
-            count: 0,
-            key_len: key.bytes.len() as u64,
-            value_len: new.len(),
-            held: None,
-        };
-        if matches!(new, New::Int(_)) {
-            shape.encoding = Encoding::Int;
-        } else if shape.is_too_long() {
-            shape.encoding = Encoding::External;
-        }
-        shape
-    }
-
-    /// Whether an inline entry of this shape is longer than entries may be: its value is to be an
-    /// object of its own. What is short stays behind the key, however long that is: an object is
-    /// never empty.
-    pub(super) const fn is_too_long(&self) -> bool {
-        let beside_key = HEAD + self.key_len + MAX_BESIDE_KEY;
-        self.len() > if beside_key > MAX_INLINE { beside_key } else { MAX_INLINE }
-    }
-}
-
-/// Makes an entry that nothing refers to yet.
+/// Creates an entry for a key, without linking it.
 fn create(
     mem: &mut Mem<'_>,
     key: &Key<'_>,
-    new: &New<'_>,
+    new: &NewString<'_>,
     expiry: Option<i64>,
-) -> Result<(u64, Shape), OutOfMemory> {
-    let shape = Shape::of(key, new, expiry.is_some());
-    let at = mem.allocate(shape.len())?;
-    if shape.encoding == Encoding::External {
-        match mem.allocate(shape.value_len) {
-            Ok(object) => {
-                shape.set_object(mem, at, object, shape.value_len);
-            }
-            Err(full) => {
-                mem.release(at, shape.len());
-                return Err(full);
-            }
-        }
+) -> Result<(u64, EntryHeader), OutOfMemory> {
+    let mut head = EntryHeader::new(ValueKind::String, key.bytes, expiry.is_some());
+    head.value_len = new.len();
+    if matches!(new, NewString::Int(_)) {
+        head.storage = ValueStorage::Int;
+    } else if head.is_too_long() {
+        head.storage = ValueStorage::External;
     }
-    shape.store(mem, at);
-    if let Some(expiry) = expiry {
-        shape.set_expiry(mem, at, expiry);
-    }
-    mem.bytes_mut(at + shape.key_at(), shape.key_len).copy_from_slice(key.bytes);
+    let at = head.allocate(mem, head.value_len, expiry)?;
+    mem.bytes_mut(at + head.key_at(), head.key_len).copy_from_slice(key.bytes);
     match new {
-        New::Int(number) => shape.set_number(mem, at, *number),
-        New::Bytes(bytes) => {
-            let place = shape.value_place(mem, at);
-            mem.bytes_mut(place, bytes.len() as u64).copy_from_slice(bytes);
+        NewString::Int(number) => head.set_number(mem, at, *number),
+        NewString::Bytes(bytes) => {
+            let value = head.value_offset(mem, at);
+            mem.bytes_mut(value, bytes.len() as u64).copy_from_slice(bytes);
         }
     }
-    Ok((at, shape))
+    Ok((at, head))
 }
 
 impl Shards<'_> {
     /// The value of a string entry.
     ///
     /// # Errors
-    /// It is no string.
+    /// The value is not a string.
     #[inline]
     pub fn string(&self, entry: &Entry) -> Result<Value<'_>, StringError> {
-        let Entry { at, shape, shard, .. } = *entry;
-        if shape.kind != ValueKind::String {
+        let Entry { at, head, shard, .. } = *entry;
+        if head.kind != ValueKind::String {
             return Err(StringError::WrongType);
         }
         let mem = self.held.view(shard);
-        Ok(match shape.encoding {
-            Encoding::Int => Value::Int(shape.number(&mem, at)),
-            _ => Value::Bytes(mem.slice(shape.value_place(&mem, at), shape.value_len)),
+        Ok(match head.storage {
+            ValueStorage::Int => Value::Int(head.number(&mem, at)),
+            _ => Value::Bytes(mem.slice(head.value_offset(&mem, at), head.value_len)),
         })
     }
 
-    /// Sets a key to a string, whatever it was before. Counts as one change.
+    /// Sets a key to a string, whatever its value was. Counts as one change.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -180,12 +127,12 @@ impl Shards<'_> {
         value: &[u8],
         expiry: Expiry,
     ) -> Result<(), OutOfMemory> {
-        let new = as_number(value).map_or(New::Bytes(value), New::Int);
+        let new = as_number(value).map_or(NewString::Bytes(value), NewString::Int);
         let old = self.peek(db, key);
         self.put(db, key, old.as_ref(), new, expiry)
     }
 
-    /// As [`Self::set`], for a key that was looked up already.
+    /// As [`Self::set`], for a key that was looked up.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -197,11 +144,11 @@ impl Shards<'_> {
         value: &[u8],
         expiry: Expiry,
     ) -> Result<(), OutOfMemory> {
-        let new = as_number(value).map_or(New::Bytes(value), New::Int);
+        let new = as_number(value).map_or(NewString::Bytes(value), NewString::Int);
         self.put(db, key, old, new, expiry)
     }
 
-    /// As [`Self::replace`], but the value is kept as bytes even if it reads as a number.
+    /// As [`Self::replace`], but stores the value as bytes even if it is an integer.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -213,10 +160,10 @@ impl Shards<'_> {
         value: &[u8],
         expiry: Expiry,
     ) -> Result<(), OutOfMemory> {
-        self.put(db, key, old, New::Bytes(value), expiry)
+        self.put(db, key, old, NewString::Bytes(value), expiry)
     }
 
-    /// As [`Self::set_number`], for a key that was looked up already.
+    /// Sets a key that was looked up to an integer. Counts as one change.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -229,7 +176,7 @@ impl Shards<'_> {
         number: i64,
         expiry: Expiry,
     ) -> Result<(), OutOfMemory> {
-        self.put(db, key, old, New::Int(number), expiry)
+        self.put(db, key, old, NewString::Int(number), expiry)
     }
 
     fn put(
@@ -237,15 +184,11 @@ impl Shards<'_> {
         db: DbIndex,
         key: &Key<'_>,
         old: Option<&Entry>,
-        new: New<'_>,
+        new: NewString<'_>,
         expiry: Expiry,
     ) -> Result<(), OutOfMemory> {
+        let expiry = self.resolve_expiry(old, expiry);
         let mut mem = self.held.mem(key.shard);
-        let expiry = match expiry {
-            Expiry::Keep => old.and_then(|old| old.shape.expiry(&mem, old.at)),
-            Expiry::None => None,
-            Expiry::At(at) => Some(at),
-        };
         if let Some(old) = old
             && overwrite(&mut mem, old, &new, expiry)
         {
@@ -253,24 +196,17 @@ impl Shards<'_> {
             self.touched(db, key);
             return Ok(());
         }
-        let (at, shape) = create(&mut mem, key, &new, expiry)?;
-        let linked = match old {
-            Some(old) => self.relink(db, key.hash, old, at, &shape),
-            None => self.link(db, key, at, &shape),
-        };
-        if let Err(full) = linked {
-            super::shards::free_entry(&mut self.mem(key.shard), at);
-            return Err(full);
-        }
-        if let Some(old) = old {
-            self.free(old);
+        let (at, head) = create(&mut mem, key, &new, expiry)?;
+        self.install(db, key, old, at, head)?;
+        if old.is_some() {
             self.space.clocks.touch(at, self.now);
         }
         self.touched(db, key);
         Ok(())
     }
 
-    /// Sets several keys, all or none, and calls `set` for each. Each counts as a change.
+    /// Sets several keys, or none of them if memory is short, and calls `set` for each. Each counts
+    /// as a change.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -282,19 +218,19 @@ impl Shards<'_> {
     ) -> Result<(), OutOfMemory> {
         let mut done: Vec<(Key<'k>, Option<Entry>, u64)> = Vec::new();
         for (key, value) in pairs {
-            let new = as_number(value).map_or(New::Bytes(value), New::Int);
+            let new = as_number(value).map_or(NewString::Bytes(value), NewString::Int);
             let old = self.peek(db, &key);
             let mut mem = self.held.mem(key.shard);
-            let outcome = create(&mut mem, &key, &new, None).and_then(|(at, shape)| {
+            let outcome = create(&mut mem, &key, &new, None).and_then(|(at, head)| {
                 let linked = match &old {
                     Some(old) => {
-                        self.swap(db, old, at);
+                        self.swap_entry(db, old, at);
                         Ok(())
                     }
-                    None => self.link_no_event(db, &key, at, &shape),
+                    None => self.link_no_event(db, &key, at, &head),
                 };
                 linked.map(|()| at).inspect_err(|_| {
-                    super::shards::free_entry(&mut self.mem(key.shard), at);
+                    free_unlinked(&mut self.mem(key.shard), at);
                 })
             });
             match outcome {
@@ -307,10 +243,10 @@ impl Shards<'_> {
         }
         for (key, old, at) in done {
             if let Some(old) = old {
-                self.forget_aside(db, key.hash, &old);
+                self.unindex(db, key.hash, &old);
                 self.free(&old);
             } else {
-                self.announce(super::KeyspaceEvent::New, db, key.shard, at);
+                self.emit_event(KeyspaceEvent::New, db, key.shard, at);
             }
             self.touched(db, &key);
             set(&key);
@@ -318,24 +254,24 @@ impl Shards<'_> {
         Ok(())
     }
 
-    /// Lets the keys refer to what they referred to before, last one first.
+    /// Undoes the first part of [`Self::set_all`], the last key first: the same key may be set twice.
     fn undo(&mut self, db: DbIndex, done: Vec<(Key<'_>, Option<Entry>, u64)>) {
         for (key, old, at) in done.into_iter().rev() {
-            let Some(new) = self.peek(db, &key) else { continue };
+            let new = self.find(db, &key).expect("invariant: a key that was set is found");
             debug_assert_eq!(new.at, at);
             match old {
-                Some(old) => self.swap(db, &new, old.at),
+                Some(old) => self.swap_entry(db, &new, old.at),
                 None => self.unlink(db, key.hash, &new),
             }
             self.free(&new);
         }
     }
 
-    /// Writes `data` at byte `at` of a string, which grows as needed, zeros between; a key that is
-    /// not there becomes a string. Returns the new length. Counts as one change.
+    /// Writes `data` at byte `at` of a string, which is extended with zeros as needed; creates a
+    /// missing key. Returns the new length. Counts as one change.
     ///
     /// # Errors
-    /// The value is no string, would be too long, or the arena is full; nothing has changed.
+    /// The value is not a string, would be too long, or the arena is full; nothing has changed.
     pub fn write_at(
         &mut self,
         db: DbIndex,
@@ -349,14 +285,14 @@ impl Shards<'_> {
         let entry = self.reserve(db, key, old, end)?;
         self.overlay(&entry, at, data);
         self.touched(db, key);
-        Ok(entry.shape.value_len)
+        Ok(entry.head.value_len)
     }
 
-    /// Makes a key a string that can be edited, of `len` bytes or more, new ones zero; what it had
-    /// stays. Counts as a change if it grew. The entry stays good while it is only edited.
+    /// Extends a string with zeros to at least `len` bytes, and makes it editable; creates a missing
+    /// key. Counts as a change if the string grew. The entry stays valid while it is only edited.
     ///
     /// # Errors
-    /// The value is no string, would be too long, or the arena is full; nothing has changed.
+    /// The value is not a string, would be too long, or the arena is full; nothing has changed.
     pub fn grow(
         &mut self,
         db: DbIndex,
@@ -378,27 +314,26 @@ impl Shards<'_> {
         Ok(entry)
     }
 
-    /// Writes `data` at byte `at` of an entry that [`Self::grow`] returned, within its length.
-    /// Counts as one change.
+    /// Writes `data` at byte `at` of an entry that [`Self::grow`] returned. Counts as one change.
     ///
     /// # Panics
-    /// The value is no bytes, or `data` does not fit.
+    /// The value is stored as a number, or `data` does not fit into it.
     pub fn edit(&mut self, db: DbIndex, key: &Key<'_>, entry: &Entry, at: u64, data: &[u8]) {
         let end = at + data.len() as u64;
-        assert!(entry.shape.encoding != Encoding::Int && end <= entry.shape.value_len);
+        assert!(entry.head.storage != ValueStorage::Int && end <= entry.head.value_len);
         self.overlay(entry, at, data);
         self.touched(db, key);
     }
 
     fn overlay(&mut self, entry: &Entry, at: u64, data: &[u8]) {
         let mut mem = self.held.mem(entry.shard);
-        let place = entry.shape.value_place(&mem, entry.at);
+        let place = entry.head.value_offset(&mem, entry.at);
         if !data.is_empty() {
             mem.bytes_mut(place + at, data.len() as u64).copy_from_slice(data);
         }
     }
 
-    /// The string of a key, or a new one, as [`Self::editable`] makes it.
+    /// The string of a key, or a new one, as [`Self::editable`] returns it.
     fn reserve(
         &mut self,
         db: DbIndex,
@@ -407,31 +342,31 @@ impl Shards<'_> {
         len: u64,
     ) -> Result<Entry, StringError> {
         match old {
-            Some(old) if old.shape.kind != ValueKind::String => Err(StringError::WrongType),
+            Some(old) if old.head.kind != ValueKind::String => Err(StringError::WrongType),
             Some(old) => Ok(self.editable(db, key, old, len)?),
             None => Ok(self.reserve_new(db, key, len)?),
         }
     }
 
-    /// A new string of zeros; without room for it there is no key.
+    /// A new key with a string of zeros; on error there is no key.
     fn reserve_new(&mut self, db: DbIndex, key: &Key<'_>, len: u64) -> Result<Entry, OutOfMemory> {
         let mut mem = self.held.mem(key.shard);
-        let (created, shape) = create(&mut mem, key, &New::Bytes(&[]), None)?;
-        if let Err(full) = self.link_no_event(db, key, created, &shape) {
-            super::shards::free_entry(&mut self.mem(key.shard), created);
+        let (created, head) = create(&mut mem, key, &NewString::Bytes(&[]), None)?;
+        if let Err(full) = self.link_no_event(db, key, created, &head) {
+            free_unlinked(&mut self.mem(key.shard), created);
             return Err(full);
         }
-        let Some(empty) = self.peek(db, key) else { return Err(OutOfMemory) };
+        let empty = self.installed(db, key, None, created, head);
         let grown = self.editable(db, key, &empty, len).inspect_err(|_| {
             self.unlink(db, key.hash, &empty);
             self.free(&empty);
         })?;
-        self.announce(KeyspaceEvent::New, db, key.shard, grown.at);
+        self.emit_event(KeyspaceEvent::New, db, key.shard, grown.at);
         Ok(grown)
     }
 
-    /// The entry as bytes (not as a number) with room for `len` bytes; bytes beyond the old length
-    /// are zero.
+    /// The entry of a string that is stored as bytes, at least `len` of them; those behind the old
+    /// length are zero. Replaces the entry if necessary.
     fn editable(
         &mut self,
         db: DbIndex,
@@ -441,134 +376,107 @@ impl Shards<'_> {
     ) -> Result<Entry, OutOfMemory> {
         let mut mem = self.held.mem(key.shard);
         let mut number = itoa::Buffer::new();
-        let digits: &[u8] = match old.shape.encoding {
-            Encoding::Int => number.format(old.shape.number(&mem, old.at)).as_bytes(),
+        let digits: &[u8] = match old.head.storage {
+            ValueStorage::Int => number.format(old.head.number(&mem, old.at)).as_bytes(),
             _ => &[],
         };
-        let old_len = match old.shape.encoding {
-            Encoding::Int => digits.len() as u64,
-            _ => old.shape.value_len,
+        let old_len = match old.head.storage {
+            ValueStorage::Int => digits.len() as u64,
+            _ => old.head.value_len,
         };
         let len = len.max(old_len);
-        let mut shape = Shape {
-            encoding: Encoding::Inline,
+        let mut head = EntryHeader {
+            storage: ValueStorage::Inline,
             value_len: len,
-            was_edited: true,
-            held: None,
-            ..old.shape
+            is_raw: true,
+            oversized: None,
+            ..old.head
         };
-        if shape.is_too_long() || old.shape.encoding == Encoding::External {
-            shape.encoding = Encoding::External;
+        if head.is_too_long() || old.head.storage == ValueStorage::External {
+            head.storage = ValueStorage::External;
         }
-        if shape.encoding == old.shape.encoding
-            && room(&mem, old) >= len
-            && allocated_size(shape.len()) == allocated_size(old.shape.len())
+        if head.storage == old.head.storage
+            && old.head.value_capacity(&mem, old.at) >= len
+            && allocated_size(head.len()) == allocated_size(old.head.len())
         {
             if len > old_len {
-                let place = old.shape.value_place(&mem, old.at);
+                let place = old.head.value_offset(&mem, old.at);
                 mem.bytes_mut(place + old_len, len - old_len).fill(0);
             }
-            if shape != old.shape {
-                shape.store(&mut mem, old.at);
+            if head != old.head {
+                head.store(&mut mem, old.at);
             }
-            return Ok(Entry { shape, ..*old });
+            return Ok(Entry { head, ..*old });
         }
-        let at = mem.allocate(shape.len())?;
-        if shape.encoding == Encoding::External {
-            let reserved = if len > SLACK_FROM && old_len > 0 { len + len / 4 } else { len };
-            let reserved = reserved.min(MAX_VALUE);
-            match mem.allocate(reserved) {
-                Ok(object) => shape.set_object(&mut mem, at, object, reserved),
-                Err(full) => {
-                    mem.release(at, shape.len());
-                    return Err(full);
-                }
-            }
-        }
-        shape.store(&mut mem, at);
-        if let Some(expiry) = old.shape.expiry(&mem, old.at) {
-            shape.set_expiry(&mut mem, at, expiry);
-        }
-        mem.copy(old.at + old.shape.key_at(), at + shape.key_at(), shape.key_len);
-        let place = shape.value_place(&mem, at);
-        if old.shape.encoding == Encoding::Int {
+        let reserved = if len > SLACK_FROM && old_len > 0 { len + len / 4 } else { len };
+        let expiry = old.head.expiry(&mem, old.at);
+        let at = head.allocate(&mut mem, reserved.min(MAX_VALUE), expiry)?;
+        mem.copy(old.at + old.head.key_at(), at + head.key_at(), head.key_len);
+        let place = head.value_offset(&mem, at);
+        if old.head.storage == ValueStorage::Int {
             mem.bytes_mut(place, old_len).copy_from_slice(digits);
         } else {
-            mem.copy(old.shape.value_place(&mem, old.at), place, old_len);
+            mem.copy(old.head.value_offset(&mem, old.at), place, old_len);
         }
         mem.bytes_mut(place + old_len, len - old_len).fill(0);
-        if let Err(full) = self.relink(db, key.hash, old, at, &shape) {
-            super::shards::free_entry(&mut self.mem(key.shard), at);
-            return Err(full);
-        }
-        self.free(old);
-        Ok(Entry { at, shape, found: old.found.replaced(at), shard: old.shard })
+        self.replace_entry(db, key.hash, old, at, head)
     }
 }
 
-/// Bytes that an entry's value can have where it is.
-pub(super) fn room(mem: &Mem<'_>, entry: &Entry) -> u64 {
-    match entry.shape.encoding {
-        Encoding::External => entry.shape.object(mem, entry.at).1,
-        Encoding::Int | Encoding::Large => 0,
-        Encoding::Inline => allocated_size(entry.shape.len()) - entry.shape.value_at(),
-    }
-}
-
-/// Writes a new value over an old one, if it takes the same place; tells whether it did.
+/// Writes a new value over an old one if it needs an object of the same size; tells whether it did.
 #[inline]
-fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &New<'_>, expiry: Option<i64>) -> bool {
-    if let New::Bytes(bytes) = new
-        && old.shape.encoding == Encoding::External
-        && old.shape.has_expiry == expiry.is_some()
+fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &NewString<'_>, expiry: Option<i64>) -> bool {
+    if let NewString::Bytes(bytes) = new
+        && old.head.storage == ValueStorage::External
+        && old.head.has_expiry == expiry.is_some()
     {
         return overwrite_object(mem, old, bytes, expiry);
     }
-    let encoding = match new {
-        New::Int(_) => Encoding::Int,
-        New::Bytes(_) => Encoding::Inline,
+    let storage = match new {
+        NewString::Int(_) => ValueStorage::Int,
+        NewString::Bytes(_) => ValueStorage::Inline,
     };
-    if old.shape.kind != ValueKind::String
-        || old.shape.encoding != encoding
-        || old.shape.has_expiry != expiry.is_some()
+    if old.head.kind != ValueKind::String
+        || old.head.storage != storage
+        || old.head.has_expiry != expiry.is_some()
     {
         return false;
     }
-    let shape = Shape { value_len: new.len(), was_edited: false, held: None, ..old.shape };
-    if allocated_size(shape.len()) != allocated_size(old.shape.len()) || shape.is_too_long() {
+    let head = EntryHeader { value_len: new.len(), is_raw: false, oversized: None, ..old.head };
+    if allocated_size(head.len()) != allocated_size(old.head.len()) || head.is_too_long() {
         return false;
     }
-    if shape != old.shape {
-        shape.store(mem, old.at);
+    if head != old.head {
+        head.store(mem, old.at);
     }
     if let Some(expiry) = expiry {
-        shape.set_expiry(mem, old.at, expiry);
+        head.set_expiry(mem, old.at, expiry);
     }
     match new {
-        New::Int(number) => shape.set_number(mem, old.at, *number),
-        New::Bytes(bytes) => {
-            mem.bytes_mut(old.at + shape.value_at(), bytes.len() as u64).copy_from_slice(bytes);
+        NewString::Int(number) => head.set_number(mem, old.at, *number),
+        NewString::Bytes(bytes) => {
+            mem.bytes_mut(old.at + head.value_at(), bytes.len() as u64).copy_from_slice(bytes);
         }
     }
     true
 }
 
-/// As [`overwrite`], for a value in an object of its own.
+/// As [`overwrite`], for an external value.
 fn overwrite_object(mem: &mut Mem<'_>, old: &Entry, bytes: &[u8], expiry: Option<i64>) -> bool {
-    let (object, reserved) = old.shape.object(mem, old.at);
+    let (object, reserved) = old.head.object(mem, old.at);
     let len = bytes.len() as u64;
     if len > reserved
         || allocated_size(len) != allocated_size(reserved)
-        || old.shape.kind != ValueKind::String
+        || old.head.kind != ValueKind::String
     {
         return false;
     }
-    let shape = Shape { value_len: len, was_edited: false, ..old.shape };
-    if shape != old.shape {
-        shape.store(mem, old.at);
+    let head = EntryHeader { value_len: len, is_raw: false, ..old.head };
+    if head != old.head {
+        head.store(mem, old.at);
     }
     if let Some(expiry) = expiry {
-        shape.set_expiry(mem, old.at, expiry);
+        head.set_expiry(mem, old.at, expiry);
     }
     mem.bytes_mut(object, len).copy_from_slice(bytes);
     true

@@ -5,8 +5,10 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 
+use super::roots::db_root;
 use super::*;
-use cowherd_arena::{PageKind, ReservedArena};
+use cowherd_arena::containers::dict::Root;
+use cowherd_arena::{Offset, PageKind, ReservedArena};
 
 pub(super) fn space(mib: u64) -> Keyspace {
     Keyspace::create(ReservedArena::reserve(PageKind::Small, mib << 20).unwrap(), 77).unwrap()
@@ -293,7 +295,7 @@ fn appending_does_not_copy_each_time() {
         let entry = shards.lookup(0, &key);
         shards.write_at(0, &key, entry.as_ref(), i * 1000, &[7; 1000]).unwrap();
         let entry = shards.lookup(0, &key).unwrap();
-        let now = entry.shape.value_place(&shards.mem(entry.shard), entry.at);
+        let now = entry.head.value_offset(&shards.mem(entry.shard), entry.at);
         moves += u32::from(now != place);
         place = now;
     }

@@ -1,25 +1,26 @@
-//! Checking a whole keyspace: every structure that can be reached, and that nothing else is there.
+//! Verification of a whole keyspace: every structure that can be reached is sound, and no memory is
+//! in use besides.
 //!
-//! An image is untrusted input. Until this has passed, no offset, length or tag in it is believed.
+//! An image is untrusted input: until it is verified, no offset, length or tag in it is relied on.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use cowherd_arena::containers::dict::{Checked, check};
 use cowherd_arena::{Audit, AuditSummary, Corruption, Mem, Offset, SHARDS, ShardIndex, ShardSet};
 
-use super::entry::{Encoding, HEAD, Shape, ValueKind};
-use super::strays::Stray;
-use super::values;
-use super::{DATABASES, DbRoot, Keyspace, MAX_VALUE, Side, db_root, garbage_of, keys_at};
+use super::entry::{EntryHeader, HEAD, ValueKind, ValueStorage};
+use super::relocation::RelocatedKey;
+use super::roots::{DATABASES, DbRoot, SecondaryIndex, db_root, flushed_slots, keys_at};
+use super::{Keyspace, MAX_VALUE, values};
 
-/// What a keyspace holds.
+/// Totals of a verified keyspace.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Contents {
     /// Keys in all databases.
     pub keys: u64,
     /// Keys with an expiry.
     pub expires: u64,
-    /// What the arena holds.
+    /// Totals of the arena.
     pub arena: AuditSummary,
 }
 
@@ -33,14 +34,14 @@ impl Keyspace {
         let mut held = self.arena.lock(ShardSet::ALL);
         let audit = Audit::begin(&mut held)?;
         let next = AtomicUsize::new(0);
-        let work = || -> Result<(Contents, Vec<Stray>), Corruption> {
-            let (mut contents, mut strays) = (Contents::default(), Vec::new());
+        let work = || -> Result<(Contents, Vec<RelocatedKey>), Corruption> {
+            let (mut contents, mut relocated) = (Contents::default(), Vec::new());
             while let Some(shard) = ShardIndex::new(next.fetch_add(1, Ordering::Relaxed)) {
-                verify_shard(&audit, shard, &mut contents, &mut strays)?;
+                verify_shard(&audit, shard, &mut contents, &mut relocated)?;
             }
-            Ok((contents, strays))
+            Ok((contents, relocated))
         };
-        let (mut all, mut strays) = (Contents::default(), Vec::new());
+        let (mut all, mut relocated) = (Contents::default(), Vec::new());
         std::thread::scope(|scope| -> Result<(), Corruption> {
             let others: Vec<_> = (1..threads.clamp(1, SHARDS)).map(|_| scope.spawn(work)).collect();
             let mut results = vec![work()];
@@ -51,12 +52,12 @@ impl Keyspace {
                 let (part, mut found) = result?;
                 all.keys += part.keys;
                 all.expires += part.expires;
-                strays.append(&mut found);
+                relocated.append(&mut found);
             }
             Ok(())
         })?;
         all.arena = audit.finish()?;
-        self.learn_strays(&held, &strays)?;
+        self.load_forwarding(&held, &relocated)?;
         Ok(all)
     }
 }
@@ -65,77 +66,76 @@ fn verify_shard(
     audit: &Audit<'_>,
     shard: ShardIndex,
     contents: &mut Contents,
-    strays: &mut Vec<Stray>,
+    relocated: &mut Vec<RelocatedKey>,
 ) -> Result<(), Corruption> {
     for db in 0..DATABASES {
         let database = verify_database(audit, shard, db_root(shard, db), false)?;
         contents.keys += database.keys;
         contents.expires += database.expiring;
-        strays.extend(database.strays.into_iter().map(|hash| (db, hash, shard)));
+        relocated.extend(database.relocated.into_iter().map(|hash| (db, hash, shard)));
     }
-    // What is flushed is not looked for, wherever it is.
-    for slot in garbage_of(shard) {
+    // Keys of flushed databases are not looked up any more, so it does not matter where they live.
+    for slot in flushed_slots(shard) {
         verify_database(audit, shard, slot, true)?;
     }
-    values::verify_garbage(&audit.mem(shard), audit)
+    values::verify_lazy_free(&audit.mem(shard), audit)
 }
 
-/// What one shard has of a database.
-struct Found {
+/// What was found of a database in one shard.
+struct DatabaseFindings {
     keys: u64,
     expiring: u64,
-    /// Hashes of the keys whose home is another shard.
-    strays: Vec<u64>,
+    /// Hashes of relocated keys.
+    relocated: Vec<u64>,
 }
 
-/// Checks a database, or a flushed one, whose dictionaries may be freed in part.
+/// Checks a database; with `is_deferred` a flushed one, whose dictionaries may be freed in part.
 fn verify_database(
     audit: &Audit<'_>,
     shard: ShardIndex,
     root: Offset<DbRoot>,
-    is_garbage: bool,
-) -> Result<Found, Corruption> {
+    is_deferred: bool,
+) -> Result<DatabaseFindings, Corruption> {
     let mem = audit.mem(shard);
-    let aside = [Vec::new(), Vec::new()];
-    let mut entries = Entries { mem: &mem, audit, aside, strays: Vec::new() };
+    let indexed = [Vec::new(), Vec::new()];
+    let mut entries = EntryChecker { mem: &mem, audit, indexed, relocated: Vec::new() };
     let keys = check(&mem, audit, Offset::new(keys_at(root).place()), &mut entries)?;
     let mut drained = keys.drained > 0;
-    let Entries { mut aside, strays, .. } = entries;
-    for (side, entries) in Side::ALL.into_iter().zip(&mut aside) {
+    let EntryChecker { mut indexed, relocated, .. } = entries;
+    for (index, entries) in SecondaryIndex::ALL.into_iter().zip(&mut indexed) {
         entries.sort_unstable();
-        // A dictionary that passes has no key twice, hence no entry twice: it refers to as many
-        // different entries as it has items, and if all of them belong there and the numbers
-        // agree, to each that does.
-        let place = Offset::new(side.at(root).place());
-        let dict = check(&mem, audit, place, &mut Aside { mem: &mem, side, entries })?;
+        // A dictionary that passes has no key twice, hence no entry twice. So if all its items belong
+        // into the index, and there are as many as entries that belong there, none is missing.
+        let place = Offset::new(index.at(root).place());
+        let dict = check(&mem, audit, place, &mut IndexChecker { mem: &mem, index, entries })?;
         drained |= dict.drained > 0;
-        if !is_garbage && (dict.len != entries.len() as u64) {
+        if !is_deferred && (dict.len != entries.len() as u64) {
             let reason =
-                format!("{} keys should be in {side:?}, but {} are", entries.len(), dict.len);
+                format!("{} keys should be in {index:?}, but {} are", entries.len(), dict.len);
             return Err(Corruption::at(root.raw(), reason));
         }
     }
-    if !is_garbage && drained {
+    if !is_deferred && drained {
         return Err(Corruption::at(root.raw(), "a database that is freed in part".into()));
     }
-    Ok(Found { keys: keys.len, expiring: aside[0].len() as u64, strays })
+    Ok(DatabaseFindings { keys: keys.len, expiring: indexed[0].len() as u64, relocated })
 }
 
 fn has_same_key(mem: &Mem<'_>, one: u64, other: u64) -> bool {
-    Shape::load(mem, one).key(mem, one) == Shape::load(mem, other).key(mem, other)
+    EntryHeader::load(mem, one).key(mem, one) == EntryHeader::load(mem, other).key(mem, other)
 }
 
-/// The items of `keys`: each entry is claimed.
-struct Entries<'a, 'h> {
+/// Checks the items of `keys`; claims each entry.
+struct EntryChecker<'a, 'h> {
     mem: &'a Mem<'h>,
     audit: &'a Audit<'h>,
-    /// Those of them that belong aside.
-    aside: [Vec<u64>; Side::ALL.len()],
-    /// Hashes of those whose home is another shard.
-    strays: Vec<u64>,
+    /// The entries that belong into each secondary index.
+    indexed: [Vec<u64>; SecondaryIndex::ALL.len()],
+    /// Hashes of relocated keys.
+    relocated: Vec<u64>,
 }
 
-impl Checked for Entries<'_, '_> {
+impl Checked for EntryChecker<'_, '_> {
     #[inline]
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
@@ -143,14 +143,14 @@ impl Checked for Entries<'_, '_> {
 
     #[inline]
     fn check(&mut self, item: u64) -> Result<u64, Corruption> {
-        let (shape, hash) = verify_entry(self.mem, self.audit, item, self.mem.shard())?;
-        for (side, entries) in Side::ALL.into_iter().zip(&mut self.aside) {
-            if shape.is_in(side) {
+        let (head, hash) = verify_entry(self.mem, self.audit, item, self.mem.shard())?;
+        for (index, entries) in SecondaryIndex::ALL.into_iter().zip(&mut self.indexed) {
+            if head.is_indexed_by(index) {
                 entries.push(item);
             }
         }
         if ShardIndex::of_hash(hash) != self.mem.shard() {
-            self.strays.push(hash);
+            self.relocated.push(hash);
         }
         Ok(hash)
     }
@@ -160,15 +160,15 @@ impl Checked for Entries<'_, '_> {
     }
 }
 
-/// The items of a dictionary aside, which are entries of `keys`.
-struct Aside<'a, 'h> {
+/// Checks the items of a secondary index, which are entries of `keys` too.
+struct IndexChecker<'a, 'h> {
     mem: &'a Mem<'h>,
-    side: Side,
-    /// The entries that belong there, in ascending order.
+    index: SecondaryIndex,
+    /// The entries that belong into the index, in ascending order.
     entries: &'a [u64],
 }
 
-impl Checked for Aside<'_, '_> {
+impl Checked for IndexChecker<'_, '_> {
     #[inline]
     fn prefetch(&self, item: u64) {
         self.mem.arena().prefetch(item);
@@ -177,10 +177,10 @@ impl Checked for Aside<'_, '_> {
     fn check(&mut self, item: u64) -> Result<u64, Corruption> {
         if self.entries.binary_search(&item).is_err() {
             let reason =
-                format!("{:?} refers to {item:#x}, which does not belong there", self.side);
+                format!("{:?} refers to {item:#x}, which does not belong there", self.index);
             return Err(Corruption::at(item, reason));
         }
-        let key = Shape::load(self.mem, item).key(self.mem, item);
+        let key = EntryHeader::load(self.mem, item).key(self.mem, item);
         Ok(super::entry::hash(self.mem.arena(), key))
     }
 
@@ -189,48 +189,48 @@ impl Checked for Aside<'_, '_> {
     }
 }
 
-/// Claims and checks an entry and its value; returns its shape and its key's hash.
+/// Claims and checks an entry and its value; returns the header and the key's hash.
 fn verify_entry(
     mem: &Mem<'_>,
     audit: &Audit<'_>,
     at: u64,
     shard: ShardIndex,
-) -> Result<(Shape, u64), Corruption> {
+) -> Result<(EntryHeader, u64), Corruption> {
     let broken = |reason: String| Err(Corruption::at(at, format!("entry at {at:#x}: {reason}")));
     if at.checked_add(HEAD).is_none_or(|end| end > mem.arena().capacity()) {
         return Err(Corruption::at(0, format!("an entry at {at:#x}, outside the arena")));
     }
-    let Some(shape) = Shape::decode(mem, at) else {
+    let Some(head) = EntryHeader::decode(mem, at) else {
         return broken("unknown type or encoding".into());
     };
-    if shape.key_len > MAX_VALUE || shape.value_len > MAX_VALUE {
-        return broken(format!("key of {} and value of {}", shape.key_len, shape.value_len));
+    if head.key_len > MAX_VALUE || head.value_len > MAX_VALUE {
+        return broken(format!("key of {} and value of {}", head.key_len, head.value_len));
     }
-    if shape.kind == ValueKind::String
-        && (shape.form, shape.count, shape.is_large()) != (0, 0, false)
-        || shape.kind != ValueKind::String && (shape.was_edited || shape.encoding == Encoding::Int)
-        || shape.is_large() && (shape.count, shape.value_len) != (0, 0)
+    if head.kind == ValueKind::String
+        && (head.encoding, head.count, head.is_large()) != (0, 0, false)
+        || head.kind != ValueKind::String && (head.is_raw || head.storage == ValueStorage::Int)
+        || head.is_large() && (head.count, head.value_len) != (0, 0)
     {
-        return broken(format!("its parts do not go together: {shape:?}"));
+        return broken(format!("its parts do not go together: {head:?}"));
     }
-    audit.claim(at, shape.len(), shard)?;
-    match shape.encoding {
-        Encoding::External => {
-            let (object, reserved) = shape.object(mem, at);
-            if reserved < shape.value_len || reserved > MAX_VALUE || shape.value_len == 0 {
-                return broken(format!("{} bytes in {reserved}", shape.value_len));
+    audit.claim(at, head.len(), shard)?;
+    match head.storage {
+        ValueStorage::External => {
+            let (object, reserved) = head.object(mem, at);
+            if reserved < head.value_len || reserved > MAX_VALUE || head.value_len == 0 {
+                return broken(format!("{} bytes in {reserved}", head.value_len));
             }
             audit.claim(object, reserved, shard)?;
         }
-        Encoding::Int if shape.value_len != 0 => {
-            return broken(format!("a number of {} bytes", shape.value_len));
+        ValueStorage::Int if head.value_len != 0 => {
+            return broken(format!("a number of {} bytes", head.value_len));
         }
-        Encoding::Large => values::verify_large(mem, audit, &shape, shape.header(mem, at))?,
-        Encoding::Int | Encoding::Inline => {}
+        ValueStorage::Large => values::verify_large(mem, audit, &head, head.large_header(mem, at))?,
+        ValueStorage::Int | ValueStorage::Inline => {}
     }
-    if shape.is_compact() {
-        values::verify_compact(mem, at, &shape)?;
+    if head.is_compact() {
+        values::verify_compact(mem, at, &head)?;
     }
-    let hash = super::entry::hash(mem.arena(), shape.key(mem, at));
-    Ok((shape, hash))
+    let hash = super::entry::hash(mem.arena(), head.key(mem, at));
+    Ok((head, hash))
 }

@@ -17,7 +17,7 @@ mod scan;
 mod tests;
 mod ttl_multi;
 
-use crate::clients::{EventClass};
+use crate::clients::EventClass;
 use crate::keyspace::{CompactLimits, Entry, Expiry, Key};
 
 use super::call::Call;

@@ -15,7 +15,7 @@ mod range;
 #[cfg(test)]
 mod tests;
 
-use crate::clients::{EventClass};
+use crate::clients::EventClass;
 use crate::keyspace::{Entry, Key, ListEnd, ListLimits, ValueKind};
 use cowherd_resp::parse_i64;
 

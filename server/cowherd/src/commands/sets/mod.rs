@@ -11,7 +11,7 @@ mod random;
 #[cfg(test)]
 mod tests;
 
-use crate::clients::{EventClass};
+use crate::clients::EventClass;
 use crate::keyspace::{CompactLimits, Entry, SetLimits, ValueKind};
 
 use super::call::Call;

@@ -7,10 +7,11 @@
 use cowherd_arena::containers::dict::Hashed as _;
 use cowherd_arena::{ShardIndex, ShardSet, UnitSpan};
 
-use crate::keyspace::entry::{ByHash, ByKey, ByPlace, Shape, hash};
+use crate::keyspace::counters::Counter;
+use crate::keyspace::entry::{ByKey, ByOffset, EntryHasher, EntryHeader, hash};
 use crate::keyspace::events::KeyspaceEvent;
-use crate::keyspace::interest::ReadyKey;
-use crate::keyspace::shards::{Counter, Entry};
+use crate::keyspace::shards::Entry;
+use crate::keyspace::watch::ReadyKey;
 use crate::keyspace::{DATABASES, DbIndex, Keyspace, Shards, keys_of};
 
 use super::policy::EvictionPolicy;
@@ -148,15 +149,15 @@ impl Evictor {
                 let mem = shards.held.view(shard);
                 let dict = policy.dict(shard, db);
                 let Some(at) = dict.random(&mem, || self.random.u64(..)) else { break };
-                let shape = Shape::load(&mem, at);
-                let expiry = shape.expiry(&mem, at);
+                let head = EntryHeader::load(&mem, at);
+                let expiry = head.expiry(&mem, at);
                 if expiry.is_some_and(|at| at <= shards.now) {
                     expired.push((db, at));
                     continue;
                 }
                 let usage = shards.space.clocks.usage(at, shards.now);
                 let rank = policy.rank(usage, expiry);
-                let key = shape.key(&mem, at);
+                let key = head.key(&mem, at);
                 let hash = || shards.space.hash(key);
                 if spared.is_empty() || !is_spared(spared, hash()) {
                     self.consider(rank, shard, db, key, hash);
@@ -211,35 +212,35 @@ impl Shards<'_> {
         let mem = self.held.view(shard);
         let Some(found) = keys_of(shard, db).find(&mem, hash, &ByKey(key)) else { return false };
         let at = found.item;
-        let shape = Shape::load(&mem, at);
-        let expiry = shape.expiry(&mem, at);
+        let head = EntryHeader::load(&mem, at);
+        let expiry = head.expiry(&mem, at);
         if policy.volatile && expiry.is_none()
             || policy.rank(self.space.clocks.usage(at, self.now), expiry) < rank
         {
             return false;
         }
-        self.evict(db, hash, &Entry { at, shape, found, shard });
+        self.evict(db, hash, &Entry { at, head, found, shard });
         true
     }
 
     /// Removes a key because memory is short.
     fn evict(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
         self.count(entry.shard, Counter::Evicted, 1);
-        self.announce(KeyspaceEvent::Evicted, db, entry.shard, entry.at);
-        self.discard(db, hash, entry);
+        self.emit_event(KeyspaceEvent::Evicted, db, entry.shard, entry.at);
+        self.remove_entry(db, hash, entry);
     }
 
     /// Evicts the entry at an offset, or removes it as expired.
     pub(super) fn evict_entry(&mut self, shard: ShardIndex, db: DbIndex, at: u64) {
         let mem = self.held.view(shard);
-        let shape = Shape::load(&mem, at);
-        if shape.expiry(&mem, at).is_some_and(|at| at <= self.now) {
+        let head = EntryHeader::load(&mem, at);
+        if head.expiry(&mem, at).is_some_and(|at| at <= self.now) {
             self.expire_entry(shard, db, at);
             return;
         }
-        let hash = ByHash.hash(&mem, at);
-        if let Some(found) = keys_of(shard, db).find(&mem, hash, &ByPlace(at)) {
-            self.evict(db, hash, &Entry { at, shape, found, shard });
+        let hash = EntryHasher.hash(&mem, at);
+        if let Some(found) = keys_of(shard, db).find(&mem, hash, &ByOffset(at)) {
+            self.evict(db, hash, &Entry { at, head, found, shard });
         }
     }
 
@@ -258,12 +259,12 @@ impl Shards<'_> {
         let mut ranks = 0u128;
         for at in objects {
             // Any object's bytes may happen to decode as an entry: the dictionary decides.
-            let shape = Shape::decode(&mem, at).filter(|shape| shape.len() <= size)?;
-            let hash = hash(mem.arena(), shape.key(&mem, at));
+            let head = EntryHeader::decode(&mem, at).filter(|head| head.len() <= size)?;
+            let hash = hash(mem.arena(), head.key(&mem, at));
             let is_linked =
-                |db: &DbIndex| keys_of(shard, *db).find(&mem, hash, &ByPlace(at)).is_some();
+                |db: &DbIndex| keys_of(shard, *db).find(&mem, hash, &ByOffset(at)).is_some();
             let db = (0..DATABASES).find(is_linked)?;
-            let expiry = shape.expiry(&mem, at);
+            let expiry = head.expiry(&mem, at);
             if policy.volatile && expiry.is_none() || is_spared(spared, hash) {
                 return None;
             }

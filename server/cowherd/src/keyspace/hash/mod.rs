@@ -1,35 +1,34 @@
 //! Hashes: fields with values, each of which may expire.
 //!
-//! A *compact* hash is a packed run. Once a field of it was given an expiry it is of the form
+//! A *compact* hash is a packed run. Once any of its fields was given an expiry, its encoding is
 //! [`VOLATILE`](super::entry::VOLATILE), and stays so:
 //!
 //! ```text
-//! form 0:  | field | value | field | value | ...
-//! form 1:  | earliest 8 | field | value | expiry | field | value | expiry | ...
+//! encoding 0:  | field | value | field | value | ...
+//! encoding 1:  | earliest 8 | field | value | expiry | field | value | expiry | ...
 //! ```
 //!
-//! `expiry` is a number, wall clock in milliseconds, 0 for none; no field expires before
-//! `earliest`, which is `i64::MAX` if none does.
+//! `expiry` is a number, the wall clock in milliseconds, 0 for none. No field expires before
+//! `earliest`, which is `i64::MAX` if no field has an expiry.
 //!
-//! A *large* hash has an object for each field. They are in a dictionary, and those that expire
-//! also in a tree, by their expiry:
+//! A *large* hash has an object for each field (see `large`).
 //!
-//! ```text
-//! header:  | common 16 | fields: dictionary's root 32 | expiries: tree's root 24 |
-//! field:   | field len 31, has expiry 1 | value len 32 | expiry 0 or 8 | field | value |
-//! ```
+//! A field that has expired does not exist for any command. It is removed when its hash is looked
+//! up, some fields at a time, or by background cleaning.
 //!
-//! A field that has expired is not there for anybody who asks. It is removed when its hash is
-//! looked up, some at a time, or in the background.
+//! | file | what |
+//! |---|---|
+//! | this one | reading hashes, whatever their encoding |
+//! | `compact`, `large` | the two encodings |
+//! | `update` | setting and removing fields |
+//! | `field_expiry` | expiries of fields |
 
-mod change;
 mod compact;
-mod draft;
-mod expiring;
-mod field;
+mod field_expiry;
 mod large;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -38,30 +37,30 @@ use cowherd_arena::containers::packed::Element;
 use cowherd_arena::containers::tree;
 use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
-use super::entry::{Encoding, Shape, VOLATILE, ValueKind};
+use super::collection::{CollectionType, LargeHeader, MultisetHash, ValueDigest, WrongType};
+use super::entry::{EntryHeader, VOLATILE, ValueKind, ValueStorage};
 use super::shards::Entry;
-use super::values::{Common, Digest, Type, Unordered, WrongType};
 use super::{DbIndex, Key, Shards, Value};
 
 use compact::Pairs;
-pub use expiring::FieldExpiryOutcome;
-use large::Large;
+pub use field_expiry::FieldExpiryOutcome;
+use large::{FieldHeader, LargeHash};
 
-/// Hashes.
+/// The hash type.
 pub(super) struct Hash;
 
 /// The header of a large hash.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Header {
-    common: Common,
+struct HashHeader {
+    large: LargeHeader,
     fields: dict::Root,
     expiries: tree::Root,
 }
 
-const _: () = assert!(size_of::<Header>() == 72);
+const _: () = assert!(size_of::<HashHeader>() == 72);
 
-/// A field's value and expiry.
+/// The value of a field, and its expiry.
 pub type FieldValue<'m> = (Value<'m>, Option<i64>);
 
 impl<'m> From<Element<'m>> for Value<'m> {
@@ -74,37 +73,45 @@ impl<'m> From<Element<'m>> for Value<'m> {
     }
 }
 
-impl Type for Hash {
-    const HEADER: u64 = size_of::<Header>() as u64;
+impl CollectionType for Hash {
+    const HEADER: u64 = size_of::<HashHeader>() as u64;
 
-    fn encoding_name(shape: &Shape) -> &'static str {
-        match (shape.encoding, shape.form) {
-            (Encoding::Large, _) => "hashtable",
+    fn init_large(mem: &mut Mem<'_>, header: u64) {
+        LargeHash::init(mem, header);
+    }
+
+    fn encoding_name(head: &EntryHeader) -> &'static str {
+        match (head.storage, head.encoding) {
+            (ValueStorage::Large, _) => "hashtable",
             (_, VOLATILE) => "listpackex",
             _ => "listpack",
         }
     }
 
-    fn verify_compact(shape: &Shape, bytes: &[u8]) -> Result<(), String> {
-        compact::check(shape, bytes)
+    fn verify_compact(head: &EntryHeader, bytes: &[u8]) -> Result<(), String> {
+        compact::verify(head, bytes)
     }
 
     fn verify_large(
         mem: &Mem<'_>,
         audit: &Audit<'_>,
-        shape: Option<&Shape>,
+        head: Option<&EntryHeader>,
         header: u64,
-        is_garbage: bool,
+        is_deferred: bool,
     ) -> Result<(), Corruption> {
-        let expires = large::check(mem, audit, header, is_garbage)?;
-        if shape.is_some_and(|shape| shape.form > VOLATILE || expires && shape.form != VOLATILE) {
-            return Err(Corruption::at(header, format!("a hash of a wrong form at {header:#x}")));
+        let expires = large::verify(mem, audit, header, is_deferred)?;
+        if head.is_some_and(|head| head.encoding > VOLATILE || expires && head.encoding != VOLATILE)
+        {
+            return Err(Corruption::at(
+                header,
+                format!("a hash of a wrong encoding at {header:#x}"),
+            ));
         }
         Ok(())
     }
 
-    fn digest(mem: &Mem<'_>, at: u64, shape: &Shape, digest: &mut Digest) {
-        let mut fields = Unordered::default();
+    fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
+        let mut fields = MultisetHash::default();
         let mut add = |field: Value<'_>, value: Value<'_>, expiry: Option<i64>| {
             let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
             fields.add(|one| {
@@ -113,55 +120,57 @@ impl Type for Hash {
                 one.add_number(expiry.unwrap_or(i64::MIN));
             });
         };
-        if shape.is_large() {
-            let large = Large::at(shape.header(mem, at));
+        if head.is_large() {
+            let large = LargeHash::at(head.large_header(mem, at));
             large.fields().scan(mem, Cursor::default(), usize::MAX, |item| {
-                let field = field::Shape::load(mem, item);
+                let field = FieldHeader::load(mem, item);
                 let (name, value) = (field.name(mem, item), field.value(mem, item));
                 add(Value::Bytes(name), Value::Bytes(value), field.expiry(mem, item));
             });
         } else {
-            let bytes = mem.bytes(shape.value_place(mem, at), shape.value_len);
-            for (field, value, expiry) in Pairs::of(shape, bytes).iter() {
+            let bytes = mem.bytes(head.value_offset(mem, at), head.value_len);
+            for (field, value, expiry) in Pairs::of(head, bytes).iter() {
                 add(field.into(), value.into(), expiry);
             }
         }
-        digest.add_unordered(&fields);
+        digest.add_multiset(&fields);
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {
-        Large::at(header).copy(mem).map(Large::header)
+        LargeHash::at(header).copy(mem)
     }
 
     fn free_some(mem: &mut Mem<'_>, header: u64, most: usize) -> bool {
-        Large::at(header).free_some(mem, most)
+        LargeHash::at(header).free_some(mem, most)
     }
 
     fn len(mem: &Mem<'_>, header: u64) -> u64 {
-        Large::at(header).fields().len(mem)
+        LargeHash::at(header).fields().len(mem)
     }
 
     fn usage(mem: &Mem<'_>, header: u64, samples: usize) -> u64 {
-        Large::at(header).usage(mem, samples)
+        LargeHash::at(header).usage(mem, samples)
     }
 }
 
-/// Whether a field with this expiry is still there.
+/// Whether a field with this expiry exists at `now`.
 #[inline]
 fn is_alive(expiry: Option<i64>, now: i64) -> bool {
     expiry.is_none_or(|at| at > now)
 }
 
 impl Shards<'_> {
-    /// The hash of a key; none if the key is not there. Counts as a use. Some of the fields that
-    /// have expired are removed first, and the key with the last of them.
+    /// The hash of a key; `None` if there is no such key. Updates the access clock. Removes some of
+    /// the expired fields first, and the key with its last field.
     ///
     /// # Errors
-    /// The value is no hash.
+    /// The value is not a hash.
     #[inline]
     pub fn hash(&mut self, db: DbIndex, key: &Key<'_>) -> Result<Option<Entry>, WrongType> {
         match self.lookup_kind(db, key, ValueKind::Hash)? {
-            Some(entry) if entry.shape.form == VOLATILE => Ok(self.without_expired(db, key, entry)),
+            Some(entry) if entry.head.encoding == VOLATILE => {
+                Ok(self.without_expired(db, key, entry))
+            }
             entry => Ok(entry),
         }
     }
@@ -169,62 +178,64 @@ impl Shards<'_> {
     /// As [`Self::hash`], and counts a hit or a miss.
     ///
     /// # Errors
-    /// The value is no hash.
+    /// The value is not a hash.
     #[inline]
     pub fn hash_read(&mut self, db: DbIndex, key: &Key<'_>) -> Result<Option<Entry>, WrongType> {
         match self.lookup_kind_read(db, key, ValueKind::Hash)? {
-            Some(entry) if entry.shape.form == VOLATILE => Ok(self.without_expired(db, key, entry)),
+            Some(entry) if entry.head.encoding == VOLATILE => {
+                Ok(self.without_expired(db, key, entry))
+            }
             entry => Ok(entry),
         }
     }
 
     #[inline]
-    fn large_hash(&self, entry: &Entry) -> Large {
-        Large::at(entry.shape.header(&self.held.view(entry.shard), entry.at))
+    fn large_hash(&self, entry: &Entry) -> LargeHash {
+        LargeHash::at(entry.head.large_header(&self.held.view(entry.shard), entry.at))
     }
 
     #[inline]
     fn pairs(&self, entry: &Entry) -> Pairs<'_> {
-        Pairs::of(&entry.shape, self.run(entry))
+        Pairs::of(&entry.head, self.run(entry))
     }
 
-    /// Number of a hash's fields, expired ones that are still there included.
+    /// Number of fields, including expired fields that are not removed yet.
     pub fn hash_len(&self, entry: &Entry) -> u64 {
-        if entry.shape.is_large() {
+        if entry.head.is_large() {
             self.large_hash(entry).fields().len(&self.held.view(entry.shard))
         } else {
-            entry.shape.count
+            entry.head.count
         }
     }
 
-    /// How many fields [`Self::hash_each`] hands over, if that is known without counting.
+    /// Number of fields that [`Self::hash_each`] visits, if that is known without counting.
     pub fn hash_exact_len(&self, entry: &Entry) -> Option<usize> {
-        let len = (entry.shape.form != VOLATILE).then(|| self.hash_len(entry))?;
+        let len = (entry.head.encoding != VOLATILE).then(|| self.hash_len(entry))?;
         usize::try_from(len).ok()
     }
 
-    /// The value of a field, and its expiry.
+    /// The value and the expiry of a field.
     #[inline]
     pub fn hash_get(&self, entry: &Entry, field: &[u8]) -> Option<FieldValue<'_>> {
-        let found = if entry.shape.is_large() {
+        let found = if entry.head.is_large() {
             let mem = self.held.view(entry.shard);
             let at = self.large_hash(entry).find(&mem, field)?.item;
-            let shape = field::Shape::load(&mem, at);
-            let value = mem.slice(at + shape.value_at(), shape.value_len);
-            (Value::Bytes(value), shape.expiry(&mem, at))
+            let head = FieldHeader::load(&mem, at);
+            let value = mem.slice(at + head.value_at(), head.value_len);
+            (Value::Bytes(value), head.expiry(&mem, at))
         } else {
             self.pairs(entry).get(field)?
         };
         is_alive(found.1, self.now).then_some(found)
     }
 
-    /// Hands all fields with their values to `each`.
+    /// Calls `each` with all fields and their values.
     pub fn hash_each<'s>(&'s self, entry: &Entry, each: impl FnMut(Value<'s>, Value<'s>)) {
         self.hash_scan(entry, Cursor::default(), usize::MAX, each);
     }
 
-    /// Hands fields with their values to `each`, from `cursor` on, at least `least` unless the hash
-    /// ends before; a compact one always to its end. Returns where to go on.
+    /// Calls `each` with fields and their values from `cursor` on: at least `least` fields if there
+    /// are so many, all fields of a compact hash. Returns the cursor to continue with.
     pub fn hash_scan<'s>(
         &'s self,
         entry: &Entry,
@@ -232,13 +243,13 @@ impl Shards<'_> {
         least: usize,
         mut each: impl FnMut(Value<'s>, Value<'s>),
     ) -> Option<Cursor> {
-        if entry.shape.is_large() {
+        if entry.head.is_large() {
             let mem = self.held.view(entry.shard);
             return self.large_hash(entry).fields().scan(&mem, cursor, least, |at| {
-                let shape = field::Shape::load(&mem, at);
-                if is_alive(shape.expiry(&mem, at), self.now) {
-                    let name = mem.slice(at + shape.name_at(), shape.name_len);
-                    let value = mem.slice(at + shape.value_at(), shape.value_len);
+                let head = FieldHeader::load(&mem, at);
+                if is_alive(head.expiry(&mem, at), self.now) {
+                    let name = mem.slice(at + head.name_at(), head.name_len);
+                    let value = mem.slice(at + head.value_at(), head.value_len);
                     each(Value::Bytes(name), Value::Bytes(value));
                 }
             });
@@ -251,26 +262,26 @@ impl Shards<'_> {
         None
     }
 
-    /// A field of a large hash with its value, chosen by `random`, a fresh random number each time
-    /// it is called. None if the hash is compact, or if none was found that has not expired.
+    /// A random field of a large hash with its value; each call of `random` returns a new random
+    /// number. `None` if the hash is compact, or if only expired fields were found.
     pub fn hash_random(
         &self,
         entry: &Entry,
         mut random: impl FnMut() -> u64,
     ) -> Option<(Value<'_>, Value<'_>)> {
-        /// Expired fields are removed soon, so that few are met.
+        /// Expired fields are removed soon, so that most tries find a field that exists.
         const TRIES: usize = 100;
-        if !entry.shape.is_large() {
+        if !entry.head.is_large() {
             return None;
         }
         let mem = self.held.view(entry.shard);
         let fields = self.large_hash(entry).fields();
         (0..TRIES).find_map(|_| {
             let at = fields.random(&mem, &mut random)?;
-            let shape = field::Shape::load(&mem, at);
-            is_alive(shape.expiry(&mem, at), self.now).then(|| {
-                let name = mem.slice(at + shape.name_at(), shape.name_len);
-                let value = mem.slice(at + shape.value_at(), shape.value_len);
+            let head = FieldHeader::load(&mem, at);
+            is_alive(head.expiry(&mem, at), self.now).then(|| {
+                let name = mem.slice(at + head.name_at(), head.name_len);
+                let value = mem.slice(at + head.value_at(), head.value_len);
                 (Value::Bytes(name), Value::Bytes(value))
             })
         })

@@ -480,8 +480,8 @@ fn a_damaged_hash_is_named() {
         let key = space.key(0, b"h");
         let entry = shards.hash(0, &key).unwrap().unwrap();
         let mut mem = shards.mem(key.shard);
-        let at = match entry.shape.is_large() {
-            true => entry.shape.header(&mem, entry.at),
+        let at = match entry.head.is_large() {
+            true => entry.head.large_header(&mem, entry.at),
             false => entry.at,
         };
         change(mem.bytes_mut(at, 72));
@@ -492,9 +492,9 @@ fn a_damaged_hash_is_named() {
     assert_eq!(damage(30, &|_| {}), "");
     assert!(damage(3, &|bytes| bytes[2] += 1).contains("elements for 4 fields"));
     assert!(damage(3, &|bytes| bytes[13] = 250).contains("damaged elements"));
-    assert!(damage(3, &|bytes| bytes[1] |= 12).contains("form 3"));
+    assert!(damage(3, &|bytes| bytes[1] |= 12).contains("encoding 3"));
     assert!(damage(3, &|bytes| bytes[1] |= 2).contains("do not go together"));
-    assert!(damage(3, &|bytes| bytes[1] |= 4).contains("damaged"), "of the other form");
+    assert!(damage(3, &|bytes| bytes[1] |= 4).contains("damaged"), "of the other encoding");
     assert!(damage(30, &|bytes| bytes[0] = 1).contains("no value's header"));
     assert!(damage(30, &|bytes| bytes[8] = 64).contains("no hash's"));
     assert!(damage(30, &|bytes| bytes[24] = 3).contains("items"));

@@ -1,27 +1,26 @@
-//! Lists.
+//! Lists: elements in order, fast at both ends.
 //!
 //! ```text
-//! compact   the entry's bytes are the run of all elements                    "listpack"
-//! large     | kind 4 | 0 (4) | next garbage 8 | root of a deque 32 |         "listpack" or
-//!                                                                            "quicklist"
+//! compact:  the entry's bytes are a packed run of all elements      "listpack"
+//! large:    | large header 16 | root of a deque 32 |                "listpack" or "quicklist"
 //! ```
 //!
 //! | file | what |
 //! |---|---|
-//! | this one | what the keyspace asks of lists; when they are kept how |
+//! | this one | the list type and its limits |
 //! | `read` | reading elements |
-//! | `change` | adding, changing and removing them |
-//! | `form` | from compact to large and back |
+//! | `update` | adding, changing and removing elements |
+//! | `encoding` | from compact to large and back |
 //!
-//! A list is compact while it has few bytes, so that little is moved when an end of it changes.
-//! What clients are told is another thing: a list is a "listpack" while it is within the limits
-//! that the configuration sets, and the entry's form remembers that.
+//! A list is compact while it has few bytes, so that little is moved when an end of it changes. The
+//! reply of OBJECT ENCODING is independent of that: it is "listpack" while the list is within the
+//! configured limits. The entry's encoding stores it.
 
-mod change;
-mod form;
+mod encoding;
 mod read;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -29,33 +28,35 @@ use cowherd_arena::containers::deque::{self, Deque, Root};
 use cowherd_arena::containers::packed;
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory};
 
-use super::entry::{Shape, ValueKind};
-use super::values::{Common, Digest, Type};
+use super::collection::{CollectionType, LargeHeader, ValueDigest, build_large};
+use super::compact::ValueDescription;
+use super::entry::{EntryHeader, ValueKind};
 
-/// A list that is told to be a listpack.
+/// The encoding of a list that OBJECT ENCODING calls a listpack.
 const LISTPACK: u8 = 0;
-/// A list that is told to be a quicklist: always a large one.
+/// The encoding of a list that OBJECT ENCODING calls a quicklist; always a large one.
 const QUICKLIST: u8 = 1;
 
-/// The most bytes of a compact list.
+/// The most bytes of a compact list: each change of its front moves all of them.
 const COMPACT_BYTES: u64 = 1024;
-/// A large list of so few bytes becomes compact.
+/// A large list of no more bytes becomes compact. Lower than the limit above, so that a list does
+/// not change back and forth.
 const SMALL_BYTES: u64 = COMPACT_BYTES / 4;
-/// Bytes that a listpack has beside its elements.
+/// Bytes that a listpack of Redis has beside its elements.
 const LISTPACK_HEAD: u64 = 7;
-/// Bytes of a listpack, or of a node, whose limit is a number of elements.
+/// The most bytes of a listpack or node whose limit is a number of elements, as in Redis.
 const MOST_COUNTED_BYTES: u64 = 8192;
 
 /// An end of a list.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum ListEnd {
-    /// The first element, LEFT.
+    /// The end of the first element (LEFT).
     Front,
-    /// The last element, RIGHT.
+    /// The end of the last element (RIGHT).
     Back,
 }
 
-/// When a list is no listpack any more, and how large the nodes of a quicklist are.
+/// The limits of a listpack, and of each node of a quicklist.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ListLimits {
     bytes: u64,
@@ -63,8 +64,8 @@ pub struct ListLimits {
 }
 
 impl ListLimits {
-    /// What `list-max-listpack-size` says: above zero a number of elements, -1 to -5 are 4 to 64
-    /// KiB.
+    /// The limits that `list-max-listpack-size` sets: a positive number is a number of elements, -1
+    /// to -5 are 4 to 64 KiB.
     pub fn new(list_max_listpack_size: i32) -> Self {
         match u64::try_from(list_max_listpack_size) {
             Ok(count) => Self { bytes: MOST_COUNTED_BYTES, count: Some(count.max(1)) },
@@ -80,7 +81,8 @@ impl ListLimits {
         bytes + LISTPACK_HEAD <= self.bytes && self.count.is_none_or(|most| count <= most)
     }
 
-    /// Whether a quicklist of so many elements with so many bytes becomes a listpack.
+    /// Whether a quicklist of so many elements with so many bytes becomes a listpack: at half the
+    /// limits, as in Redis, so that a list does not change back and forth.
     fn is_few(&self, bytes: u64, count: u64) -> bool {
         bytes + LISTPACK_HEAD <= self.bytes / 2 && self.count.is_none_or(|most| count <= most / 2)
     }
@@ -93,36 +95,43 @@ impl ListLimits {
 /// The header of a large list.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Header {
-    common: Common,
+struct ListHeader {
+    large: LargeHeader,
     root: Root,
 }
 
-const _: () = assert!(size_of::<Header>() == 48);
+const _: () = assert!(size_of::<ListHeader>() == 48);
 
-/// The elements of a large list, by its header.
+/// The deque of the large list whose header is at `header`.
 #[inline]
 const fn deque_of(header: u64) -> Deque {
-    Deque::at(Offset::new(header + std::mem::offset_of!(Header, root) as u64))
+    Deque::at(Offset::new(header + std::mem::offset_of!(ListHeader, root) as u64))
 }
 
-/// Lists.
+/// The list type.
 pub(super) struct List;
 
-impl Type for List {
-    const HEADER: u64 = size_of::<Header>() as u64;
+impl CollectionType for List {
+    const HEADER: u64 = size_of::<ListHeader>() as u64;
 
-    fn encoding_name(shape: &Shape) -> &'static str {
-        if shape.form == QUICKLIST { "quicklist" } else { "listpack" }
+    fn init_large(mem: &mut Mem<'_>, header: u64) {
+        let large = LargeHeader::new(ValueKind::List);
+        mem.write(Offset::new(header), ListHeader { large, root: Root::EMPTY });
     }
 
-    fn verify_compact(shape: &Shape, bytes: &[u8]) -> Result<(), String> {
+    fn encoding_name(head: &EntryHeader) -> &'static str {
+        if head.encoding == QUICKLIST { "quicklist" } else { "listpack" }
+    }
+
+    fn verify_compact(head: &EntryHeader, bytes: &[u8]) -> Result<(), String> {
         match packed::check(bytes) {
             None => Err("its elements are damaged".into()),
-            Some(count) if count as u64 != shape.count => {
-                Err(format!("{} elements, but it has {count}", shape.count))
+            Some(count) if count as u64 != head.count => {
+                Err(format!("{} elements, but it has {count}", head.count))
             }
-            Some(_) if shape.form != LISTPACK => Err(format!("its form is {}", shape.form)),
+            Some(_) if head.encoding != LISTPACK => {
+                Err(format!("its encoding is {}", head.encoding))
+            }
             Some(_) => Ok(()),
         }
     }
@@ -130,39 +139,32 @@ impl Type for List {
     fn verify_large(
         mem: &Mem<'_>,
         audit: &Audit<'_>,
-        shape: Option<&Shape>,
+        head: Option<&EntryHeader>,
         header: u64,
-        is_garbage: bool,
+        is_deferred: bool,
     ) -> Result<(), Corruption> {
-        let place = header + std::mem::offset_of!(Header, root) as u64;
+        let place = header + std::mem::offset_of!(ListHeader, root) as u64;
         let root = deque::check(mem, audit, Offset::new(place))?;
-        if root.len == 0 && !is_garbage {
+        if root.len == 0 && !is_deferred {
             return Err(Corruption::at(header, "a list without elements".into()));
         }
-        match shape {
-            Some(shape) if shape.form > QUICKLIST => {
-                Err(Corruption::at(header, format!("a list of form {}", shape.form)))
+        match head {
+            Some(head) if head.encoding > QUICKLIST => {
+                Err(Corruption::at(header, format!("a list of encoding {}", head.encoding)))
             }
             _ => Ok(()),
         }
     }
 
-    fn digest(mem: &Mem<'_>, at: u64, shape: &Shape, digest: &mut Digest) {
+    fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
         let mut digits = itoa::Buffer::new();
-        read::Place::of(mem, at, shape).each(mem, |element| {
+        read::ListElements::of(mem, at, head).each(mem, |element| {
             digest.add(element.bytes(&mut digits));
         });
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {
-        let copy = form::create_header(mem)?;
-        match deque_of(copy).fill_from(mem, deque_of(header)) {
-            Ok(()) => Ok(copy),
-            Err(full) => {
-                mem.release(copy, Self::HEADER);
-                Err(full)
-            }
-        }
+        build_large::<Self>(mem, |mem, copy| deque_of(copy).fill_from(mem, deque_of(header)))
     }
 
     fn free_some(mem: &mut Mem<'_>, header: u64, most: usize) -> bool {
@@ -178,7 +180,7 @@ impl Type for List {
     }
 }
 
-/// What is to be known of a new list.
-const fn description(form: u8, count: u64) -> super::compact::Description {
-    super::compact::Description { kind: ValueKind::List, form, count }
+/// A new list without its elements.
+const fn description(encoding: u8, count: u64) -> ValueDescription {
+    ValueDescription { kind: ValueKind::List, encoding, count }
 }

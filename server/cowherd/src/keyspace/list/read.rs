@@ -1,8 +1,8 @@
-//! Reading elements.
+//! Reading elements of lists.
 
 use std::ops::{ControlFlow, RangeInclusive};
 
-use crate::keyspace::entry::Shape;
+use crate::keyspace::entry::EntryHeader;
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{Shards, Value};
 use cowherd_arena::Mem;
@@ -11,26 +11,26 @@ use cowherd_arena::containers::packed::{self, Element};
 
 use super::{ListEnd, deque_of};
 
-/// Where the elements of a list are.
+/// The elements of a list, compact or large.
 #[derive(Clone, Copy)]
-pub(super) enum Place<'m> {
-    /// In a run of so many.
+pub(super) enum ListElements<'m> {
+    /// A packed run, and the number of its elements.
     Run(&'m [u8], u64),
-    /// In a deque.
+    /// A deque.
     Deque(Deque),
 }
 
-impl<'m> Place<'m> {
-    /// Where the elements of an entry are.
+impl<'m> ListElements<'m> {
+    /// The elements of an entry.
     #[inline]
-    pub fn of(mem: &'m Mem<'_>, at: u64, shape: &Shape) -> Self {
-        if shape.is_large() {
-            return Self::Deque(deque_of(shape.header(mem, at)));
+    pub fn of(mem: &'m Mem<'_>, at: u64, head: &EntryHeader) -> Self {
+        if head.is_large() {
+            return Self::Deque(deque_of(head.large_header(mem, at)));
         }
-        Self::Run(mem.bytes(shape.value_place(mem, at), shape.value_len), shape.count)
+        Self::Run(mem.bytes(head.value_offset(mem, at), head.value_len), head.count)
     }
 
-    /// Hands all elements to `each`.
+    /// Calls `each` with all elements.
     pub fn each(self, mem: &'m Mem<'_>, mut each: impl FnMut(Element<'m>)) {
         let _: ControlFlow<()> = self.walk(mem, 0, u64::MAX, |element| {
             each(element);
@@ -47,7 +47,7 @@ impl<'m> Place<'m> {
         }
     }
 
-    /// Hands up to `count` elements from `index` on to `each`, until it breaks.
+    /// Calls `each` with up to `count` elements from `index` on, until it breaks.
     fn walk<B>(
         self,
         mem: &'m Mem<'_>,
@@ -71,8 +71,7 @@ impl<'m> Place<'m> {
         ControlFlow::Continue(())
     }
 
-    /// As [`Self::walk`], from the element number `index` from the back, 0 being the last, towards
-    /// the first.
+    /// As [`Self::walk`], towards the front; `index` counts from the back, 0 is the last element.
     fn walk_back<B>(
         self,
         mem: &'m Mem<'_>,
@@ -96,12 +95,13 @@ impl<'m> Place<'m> {
     }
 }
 
-/// A number of elements, of which a compact list has few.
+/// A number from a client as a number of elements to skip or take: a saturated one is beyond the
+/// end of any list, too.
 pub(super) fn short(number: u64) -> usize {
     usize::try_from(number).unwrap_or(usize::MAX)
 }
 
-/// An element as it is to be compared with others.
+/// Bytes as the element that equals them in a run.
 pub(super) fn wanted(bytes: &[u8]) -> Element<'_> {
     packed::as_number(bytes).map_or(Element::Bytes(bytes), Element::Int)
 }
@@ -118,15 +118,15 @@ impl Shards<'_> {
     #[inline]
     pub fn list_len(&self, entry: &Entry) -> u64 {
         let mem = self.held.view(entry.shard);
-        Place::of(&mem, entry.at, &entry.shape).len(&mem)
+        ListElements::of(&mem, entry.at, &entry.head).len(&mem)
     }
 
     /// The element at an end of a list.
     #[inline]
     pub fn list_end(&self, entry: &Entry, end: ListEnd) -> Option<Value<'_>> {
         let mem = self.held.view(entry.shard);
-        let (run, at) = if entry.shape.is_large() {
-            let deque = deque_of(entry.shape.header(&mem, entry.at));
+        let (run, at) = if entry.head.is_large() {
+            let deque = deque_of(entry.head.large_header(&mem, entry.at));
             let cursor = match end {
                 ListEnd::Front => deque.first(&mem),
                 ListEnd::Back => deque.last(&mem),
@@ -143,26 +143,26 @@ impl Shards<'_> {
         Some(value(packed::get(run, at).0))
     }
 
-    /// The element number `index` of a list.
+    /// The element at `index` of a list.
     pub fn list_get(&self, entry: &Entry, index: u64) -> Option<Value<'_>> {
         let mem = self.held.view(entry.shard);
-        if entry.shape.is_large() {
-            let deque = deque_of(entry.shape.header(&mem, entry.at));
+        if entry.head.is_large() {
+            let deque = deque_of(entry.head.large_header(&mem, entry.at));
             let (run, len, at) = deque.seek(&mem, index)?.place();
             return Some(value(packed::get(mem.slice(run, len), at).0));
         }
         let run = self.run(entry);
-        if index >= entry.shape.count {
+        if index >= entry.head.count {
             return None;
         }
-        let at = match index < entry.shape.count / 2 {
+        let at = match index < entry.head.count / 2 {
             true => packed::nth(run, short(index)),
-            false => packed::nth_back(run, short(entry.shape.count - 1 - index)),
+            false => packed::nth_back(run, short(entry.head.count - 1 - index)),
         };
         at.map(|at| value(packed::get(run, at).0))
     }
 
-    /// Hands the elements of a range that is within the list to `each`.
+    /// Calls `each` with the elements of a range, which is within the list.
     pub fn list_range(
         &self,
         entry: &Entry,
@@ -171,14 +171,14 @@ impl Shards<'_> {
     ) {
         let mem = self.held.view(entry.shard);
         let count = range.end() - range.start() + 1;
-        let place = Place::of(&mem, entry.at, &entry.shape);
-        let _: ControlFlow<()> = place.walk(&mem, *range.start(), count, |element| {
+        let elements = ListElements::of(&mem, entry.at, &entry.head);
+        let _: ControlFlow<()> = elements.walk(&mem, *range.start(), count, |element| {
             each(value(element));
             ControlFlow::Continue(())
         });
     }
 
-    /// Hands up to `count` elements from an end of a list inwards to `each`.
+    /// Skips `skip` elements from an end of a list inwards, then calls `each` with up to `count`.
     pub fn list_from(
         &self,
         entry: &Entry,
@@ -188,19 +188,19 @@ impl Shards<'_> {
         mut each: impl FnMut(Value<'_>),
     ) {
         let mem = self.held.view(entry.shard);
-        let place = Place::of(&mem, entry.at, &entry.shape);
+        let elements = ListElements::of(&mem, entry.at, &entry.head);
         let each = |element| {
             each(value(element));
             ControlFlow::<()>::Continue(())
         };
         let _: ControlFlow<()> = match end {
-            ListEnd::Front => place.walk(&mem, skip, count, each),
-            ListEnd::Back => place.walk_back(&mem, skip, count, each),
+            ListEnd::Front => elements.walk(&mem, skip, count, each),
+            ListEnd::Back => elements.walk_back(&mem, skip, count, each),
         };
     }
 
-    /// Looks from an end of a list inwards, at `most` elements, for some that equal `bytes`. Hands
-    /// their numbers, counted from the front, to `each`, until that is false.
+    /// Compares up to `most` elements, from an end of a list inwards, with `bytes`. Calls `each` with
+    /// the indices of those that are equal, counted from the front, until it returns false.
     pub fn list_find(
         &self,
         entry: &Entry,
@@ -210,10 +210,10 @@ impl Shards<'_> {
         mut each: impl FnMut(u64) -> bool,
     ) {
         let mem = self.held.view(entry.shard);
-        let place = Place::of(&mem, entry.at, &entry.shape);
-        let (wanted, len) = (wanted(bytes), place.len(&mem));
+        let elements = ListElements::of(&mem, entry.at, &entry.head);
+        let (wanted, len) = (wanted(bytes), elements.len(&mem));
         let mut seen = 0;
-        let look = |element: Element<'_>| {
+        let compare = |element: Element<'_>| {
             let index = if end == ListEnd::Front { seen } else { len - 1 - seen };
             seen += 1;
             match element == wanted && !each(index) {
@@ -222,8 +222,8 @@ impl Shards<'_> {
             }
         };
         let _: ControlFlow<()> = match end {
-            ListEnd::Front => place.walk(&mem, 0, most, look),
-            ListEnd::Back => place.walk_back(&mem, 0, most, look),
+            ListEnd::Front => elements.walk(&mem, 0, most, compare),
+            ListEnd::Back => elements.walk_back(&mem, 0, most, compare),
         };
     }
 }

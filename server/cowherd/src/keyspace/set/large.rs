@@ -1,48 +1,48 @@
-//! Large sets: a dictionary of members, each an object that is one packed element.
+//! Large sets: a dictionary of members, each of which is an object with one packed element.
 
 use std::mem::offset_of;
 
 use crate::keyspace::Value;
-use crate::keyspace::entry::{ByPlace, ValueKind, hash};
-use crate::keyspace::values::{Common, Type};
+use crate::keyspace::collection::{LargeHeader, build_large};
+use crate::keyspace::entry::{ByOffset, ValueKind, hash};
 use cowherd_arena::containers::dict::{self, Checked, Cursor, Dict, Hashed, Items};
 use cowherd_arena::containers::packed::{self, Element, Encoded};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, ReadOnly, allocated_size};
 
-use super::{Header, Set};
+use super::{Set, SetHeader};
 
-/// Bytes that tell how long an element is; no object is smaller.
+/// The first bytes of an element, which tell its length; no object is smaller.
 const START: u64 = 16;
 
 /// A large set, by its header.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Large {
+pub(super) struct LargeSet {
     header: u64,
 }
 
-/// Recognises a member.
-pub(super) struct ByMember<'e>(pub Encoded<'e>);
+/// Finds a member.
+pub(super) struct BySetMember<'e>(pub Encoded<'e>);
 
-impl Items for ByMember<'_> {
+impl Items for BySetMember<'_> {
     #[inline]
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         let (head, data) = (self.0.head(), self.0.data());
-        // Equal heads say equal lengths.
+        // Equal heads imply equal lengths.
         mem.bytes(item, head.len() as u64) == head
             && mem.bytes(item + head.len() as u64, data.len() as u64) == data
     }
 }
 
-/// Tells the hash of a member's object.
-pub(super) struct ByHash;
+/// Hashes the objects of members.
+pub(super) struct MemberHasher;
 
-impl Hashed for ByHash {
+impl Hashed for MemberHasher {
     fn hash(&self, mem: &Mem<'_>, item: u64) -> u64 {
         hash(mem.arena(), element(mem, item).bytes(&mut itoa::Buffer::new()))
     }
 }
 
-/// Bytes of a member's object.
+/// The size of a member's object.
 #[inline]
 fn size(mem: &Mem<'_>, item: u64) -> u64 {
     let size = packed::size(mem.bytes(item, START));
@@ -60,45 +60,31 @@ pub(super) fn element<'m>(mem: &'m Mem<'_>, item: u64) -> Element<'m> {
     packed::get(mem.bytes(item, size(mem, item)), 0).0
 }
 
-/// The member at `item`, for as long as the locks are borrowed.
+/// The member at `item`, valid as long as the locks are borrowed.
 #[inline]
 pub(super) fn value<'h>(mem: &ReadOnly<'h>, item: u64) -> Value<'h> {
     super::value(packed::get(mem.slice(item, size(mem, item)), 0).0)
 }
 
-impl Large {
+impl LargeSet {
     /// The set whose header is at `header`.
     #[inline]
     pub const fn at(header: u64) -> Self {
         Self { header }
     }
 
-    /// Its header.
-    pub const fn header(self) -> u64 {
-        self.header
-    }
-
-    /// The dictionary of its members.
     #[inline]
     pub const fn members(self) -> Dict {
-        Dict::at(Offset::new(self.header + offset_of!(Header, members) as u64))
+        Dict::at(Offset::new(self.header + offset_of!(SetHeader, members) as u64))
     }
 
-    /// A set without members.
-    pub fn create(mem: &mut Mem<'_>) -> Result<Self, OutOfMemory> {
-        let header = mem.allocate(Set::HEADER)?;
-        let empty = Header { common: Common::new(ValueKind::Set), members: dict::Root::EMPTY };
-        mem.write(Offset::new(header), empty);
-        Ok(Self { header })
+    /// Writes the header of a set without members.
+    pub fn init(mem: &mut Mem<'_>, header: u64) {
+        let large = LargeHeader::new(ValueKind::Set);
+        mem.write(Offset::new(header), SetHeader { large, members: dict::Root::EMPTY });
     }
 
-    /// Frees all of a set that nothing refers to.
-    pub fn free(self, mem: &mut Mem<'_>) {
-        while !self.free_some(mem, usize::MAX) {}
-        mem.release(self.header, Set::HEADER);
-    }
-
-    /// Frees about `most` members; tells whether all are freed.
+    /// Frees about `most` members; tells whether that was all.
     pub fn free_some(self, mem: &mut Mem<'_>, most: usize) -> bool {
         self.members().drain(mem, most, |mem, item| {
             let size = size(mem, item);
@@ -106,36 +92,36 @@ impl Large {
         })
     }
 
-    /// Adds a member; returns its place, or none if it was there already.
+    /// Adds a member; returns its object, or `None` if the set has it already.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
     #[inline]
     pub fn add(self, mem: &mut Mem<'_>, member: &[u8]) -> Result<Option<u64>, OutOfMemory> {
-        let (wanted, hash) = (ByMember(Encoded::of(member)), hash(mem.arena(), member));
+        let (wanted, hash) = (BySetMember(Encoded::of(member)), hash(mem.arena(), member));
         if self.members().find(mem, hash, &wanted).is_some() {
             return Ok(None);
         }
         let size = wanted.0.len() as u64;
         let item = mem.allocate(size)?;
         wanted.0.write_to(mem.bytes_mut(item, size));
-        if let Err(full) = self.members().insert(mem, hash, item, &ByHash) {
+        if let Err(full) = self.members().insert(mem, hash, item, &MemberHasher) {
             mem.release(item, size);
             return Err(full);
         }
         Ok(Some(item))
     }
 
-    /// Removes a member; tells whether it was there.
+    /// Removes a member; tells whether the set had it.
     pub fn remove(self, mem: &mut Mem<'_>, member: &[u8]) -> bool {
         let hash = hash(mem.arena(), member);
-        self.remove_found(mem, hash, &ByMember(Encoded::of(member)))
+        self.remove_found(mem, hash, &BySetMember(Encoded::of(member)))
     }
 
     /// Removes the member at `item`.
     pub fn remove_at(self, mem: &mut Mem<'_>, item: u64) {
-        let hash = ByHash.hash(mem, item);
-        self.remove_found(mem, hash, &ByPlace(item));
+        let hash = MemberHasher.hash(mem, item);
+        self.remove_found(mem, hash, &ByOffset(item));
     }
 
     fn remove_found(self, mem: &mut Mem<'_>, hash: u64, wanted: &impl Items) -> bool {
@@ -146,35 +132,28 @@ impl Large {
         true
     }
 
-    /// A copy in the memory of `mem`, whichever shard this one is in.
-    ///
-    /// # Errors
-    /// The arena is full; nothing has changed.
-    pub fn copy(self, mem: &mut Mem<'_>) -> Result<Self, OutOfMemory> {
-        let copy = Self::create(mem)?;
-        let mut items = Vec::new();
-        self.members().scan(mem, Cursor::default(), usize::MAX, |item| items.push(item));
-        for item in items {
-            if let Err(full) = copy.add_copy(mem, item) {
-                copy.free(mem);
-                return Err(full);
-            }
-        }
-        Ok(copy)
+    /// Copies the set, which may be in another shard, to the memory of `mem`; returns the copy's
+    /// header.
+    pub fn copy(self, mem: &mut Mem<'_>) -> Result<u64, OutOfMemory> {
+        build_large::<Set>(mem, |mem, header| {
+            let mut items = Vec::new();
+            self.members().scan(mem, Cursor::default(), usize::MAX, |item| items.push(item));
+            items.into_iter().try_for_each(|item| Self::at(header).add_copy(mem, item))
+        })
     }
 
-    /// Adds a copy of a member of another set, which is not there yet.
+    /// Adds a copy of a member of another set, which this set does not have.
     fn add_copy(self, mem: &mut Mem<'_>, source: u64) -> Result<(), OutOfMemory> {
-        let (size, hash) = (size(mem, source), ByHash.hash(mem, source));
+        let (size, hash) = (size(mem, source), MemberHasher.hash(mem, source));
         let item = mem.allocate(size)?;
         mem.copy(source, item, size);
-        let added = self.members().insert(mem, hash, item, &ByHash);
+        let added = self.members().insert(mem, hash, item, &MemberHasher);
         added.inspect_err(|_| mem.release(item, size))
     }
 
-    /// Bytes without the header, guessed from `samples` members; 0 are all.
+    /// Bytes without the header, estimated from `samples` members; 0 means all.
     pub fn usage(self, mem: &Mem<'_>, samples: usize) -> u64 {
-        /// A slot in the dictionary, with those that are empty.
+        /// Bytes of a slot in the dictionary.
         const SLOT: u64 = 12;
         let least = if samples == 0 { usize::MAX } else { samples };
         let (mut seen, mut bytes) = (0, 0);
@@ -189,27 +168,28 @@ impl Large {
     }
 }
 
-/// Claims and checks a large set but for its header.
-pub(super) fn check(
+/// Claims and checks a large set except its header.
+pub(super) fn verify(
     mem: &Mem<'_>,
     audit: &Audit<'_>,
     header: u64,
-    is_garbage: bool,
+    is_deferred: bool,
 ) -> Result<(), Corruption> {
-    let place = Offset::new(Large::at(header).members().place());
-    let root = dict::check(mem, audit, place, &mut Members { mem, audit })?;
-    if !is_garbage && (root.len == 0 || root.drained > 0) {
+    let place = Offset::new(LargeSet::at(header).members().place());
+    let root = dict::check(mem, audit, place, &mut SetMemberChecker { mem, audit })?;
+    if !is_deferred && (root.len == 0 || root.drained > 0) {
         return Err(Corruption::at(header, format!("a set with {root:?}")));
     }
     Ok(())
 }
 
-struct Members<'a, 'h> {
+/// Checks the members in the dictionary; claims each.
+struct SetMemberChecker<'a, 'h> {
     mem: &'a Mem<'h>,
     audit: &'a Audit<'h>,
 }
 
-impl Checked for Members<'_, '_> {
+impl Checked for SetMemberChecker<'_, '_> {
     #[inline]
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);

@@ -1,28 +1,30 @@
-//! Sets: members without order.
+//! Sets: different members without order.
 //!
-//! A *compact* set whose members are all whole numbers is of a form that keeps them in ascending
-//! order, 2, 4 or 8 bytes each. Any other is a packed run.
-//!
-//! ```text
-//! form 0:        | member | member | ...      a packed run, in the order in which they came
-//! form 1, 2, 3:  | number | number | ...      2, 4 or 8 bytes each, ascending
-//! ```
-//!
-//! A *large* set has an object for each member: one element as it would stand in a run. They are in
-//! a dictionary:
+//! A *compact* set whose members are all integers keeps them in ascending order, 2, 4 or 8 bytes
+//! each. Any other is a packed run.
 //!
 //! ```text
-//! header:  | common 16 | members: dictionary's root 32 |
+//! encoding 0:        | member | member | ...      a packed run, in the order of addition
+//! encoding 1, 2, 3:  | integer | integer | ...    2, 4 or 8 bytes each, ascending
 //! ```
 //!
-//! No member is there twice.
+//! A *large* set has a dictionary of its members. Each member is an object with one packed element:
+//!
+//! ```text
+//! header:  | large header 16 | members: dictionary's root 32 |
+//! ```
+//!
+//! | file | what |
+//! |---|---|
+//! | this one | reading sets, whatever their encoding |
+//! | `compact`, `large` | the encodings |
+//! | `update` | adding and removing members |
 
-mod change;
-mod draft;
-mod ints;
+mod compact;
 mod large;
 #[cfg(test)]
 mod tests;
+mod update;
 
 use std::collections::HashSet;
 
@@ -32,40 +34,41 @@ use cowherd_arena::containers::dict::{self, Cursor};
 use cowherd_arena::containers::packed::{self, Element, Encoded, as_number};
 use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
+use super::collection::{CollectionType, LargeHeader, MultisetHash, ValueDigest, WrongType};
 use super::compact::CompactLimits;
-use super::entry::{Shape, ValueKind, hash};
+use super::entry::{EntryHeader, ValueKind, hash};
 use super::shards::Entry;
-use super::values::{Common, Digest, Type, Unordered, WrongType};
+
 use super::{DbIndex, Key, Shards, Value};
 
-pub use draft::MemberList;
-use ints::Ints;
-use large::{ByMember, Large};
+use compact::Ints;
+pub use compact::MemberList;
+use large::{BySetMember, LargeSet};
 
-/// The form of a packed run.
+/// The encoding that is a packed run.
 const RUN: u8 = 0;
 
-/// When a set is too large to be compact.
+/// The limits of compact sets.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct SetLimits {
-    /// The most members if all are numbers.
+    /// The most members of a set of integers.
     pub ints: u64,
-    /// What else is allowed in a packed run.
+    /// The limits of a set that is a packed run.
     pub run: CompactLimits,
 }
 
-/// Sets.
+/// The set type.
 pub(super) struct Set;
 
 /// The header of a large set.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Header {
-    common: Common,
+struct SetHeader {
+    large: LargeHeader,
     members: dict::Root,
 }
 
-const _: () = assert!(size_of::<Header>() == 48);
+const _: () = assert!(size_of::<SetHeader>() == 48);
 
 /// An element as a value.
 #[inline]
@@ -76,34 +79,38 @@ const fn value(element: Element<'_>) -> Value<'_> {
     }
 }
 
-/// Hands the members of a compact set to `each`.
+/// Calls `each` with the members of a compact set.
 #[inline]
-fn each_compact<'b>(shape: &Shape, bytes: &'b [u8], mut each: impl FnMut(Value<'b>)) {
-    if shape.form == RUN {
+fn each_compact<'b>(head: &EntryHeader, bytes: &'b [u8], mut each: impl FnMut(Value<'b>)) {
+    if head.encoding == RUN {
         packed::iter(bytes).for_each(|element| each(value(element)));
     } else {
-        Ints::of(shape, bytes).iter().for_each(|number| each(Value::Int(number)));
+        Ints::of(head, bytes).iter().for_each(|number| each(Value::Int(number)));
     }
 }
 
-impl Type for Set {
-    const HEADER: u64 = size_of::<Header>() as u64;
+impl CollectionType for Set {
+    const HEADER: u64 = size_of::<SetHeader>() as u64;
 
-    fn encoding_name(shape: &Shape) -> &'static str {
-        match shape.form {
-            _ if shape.is_large() => "hashtable",
+    fn init_large(mem: &mut Mem<'_>, header: u64) {
+        LargeSet::init(mem, header);
+    }
+
+    fn encoding_name(head: &EntryHeader) -> &'static str {
+        match head.encoding {
+            _ if head.is_large() => "hashtable",
             RUN => "listpack",
             _ => "intset",
         }
     }
 
-    fn verify_compact(shape: &Shape, bytes: &[u8]) -> Result<(), String> {
-        if shape.form != RUN {
-            return Ints::of(shape, bytes).check(shape.count);
+    fn verify_compact(head: &EntryHeader, bytes: &[u8]) -> Result<(), String> {
+        if head.encoding != RUN {
+            return Ints::of(head, bytes).verify(head.count);
         }
         let count = packed::check(bytes).ok_or("its bytes are damaged")? as u64;
-        if count != shape.count {
-            return Err(format!("{count} members, not {}", shape.count));
+        if count != head.count {
+            return Err(format!("{count} members, not {}", head.count));
         }
         let mut seen = HashSet::new();
         match packed::iter(bytes).map(value).find(|member| !seen.insert(*member)) {
@@ -115,108 +122,111 @@ impl Type for Set {
     fn verify_large(
         mem: &Mem<'_>,
         audit: &Audit<'_>,
-        shape: Option<&Shape>,
+        head: Option<&EntryHeader>,
         header: u64,
-        is_garbage: bool,
+        is_deferred: bool,
     ) -> Result<(), Corruption> {
-        if shape.is_some_and(|shape| shape.form != RUN) {
-            return Err(Corruption::at(header, format!("a set of a wrong form at {header:#x}")));
+        if head.is_some_and(|head| head.encoding != RUN) {
+            return Err(Corruption::at(
+                header,
+                format!("a set of a wrong encoding at {header:#x}"),
+            ));
         }
-        large::check(mem, audit, header, is_garbage)
+        large::verify(mem, audit, header, is_deferred)
     }
 
-    fn digest(mem: &Mem<'_>, at: u64, shape: &Shape, digest: &mut Digest) {
-        let mut members = Unordered::default();
+    fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
+        let mut members = MultisetHash::default();
         let mut add = |member: Value<'_>| {
             members.add(|one| one.add(member.bytes(&mut itoa::Buffer::new())));
         };
-        if shape.is_large() {
-            let large = Large::at(shape.header(mem, at));
+        if head.is_large() {
+            let large = LargeSet::at(head.large_header(mem, at));
             large.members().scan(mem, Cursor::default(), usize::MAX, |item| {
                 add(value(large::element(mem, item)));
             });
         } else {
-            each_compact(shape, mem.bytes(shape.value_place(mem, at), shape.value_len), add);
+            each_compact(head, mem.bytes(head.value_offset(mem, at), head.value_len), add);
         }
-        digest.add_unordered(&members);
+        digest.add_multiset(&members);
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {
-        Large::at(header).copy(mem).map(Large::header)
+        LargeSet::at(header).copy(mem)
     }
 
     fn free_some(mem: &mut Mem<'_>, header: u64, most: usize) -> bool {
-        Large::at(header).free_some(mem, most)
+        LargeSet::at(header).free_some(mem, most)
     }
 
     fn len(mem: &Mem<'_>, header: u64) -> u64 {
-        Large::at(header).members().len(mem)
+        LargeSet::at(header).members().len(mem)
     }
 
     fn usage(mem: &Mem<'_>, header: u64, samples: usize) -> u64 {
-        Large::at(header).usage(mem, samples)
+        LargeSet::at(header).usage(mem, samples)
     }
 }
 
 impl Shards<'_> {
-    /// The set of a key; none if the key is not there. Counts as a use.
+    /// The set of a key; `None` if there is no such key. Updates the access clock.
     ///
     /// # Errors
-    /// The value is no set.
+    /// The value is not a set.
     #[inline]
     pub fn set_of(&mut self, db: DbIndex, key: &Key<'_>) -> Result<Option<Entry>, WrongType> {
         self.lookup_kind(db, key, ValueKind::Set)
     }
 
     #[inline]
-    fn large_set(&self, entry: &Entry) -> Large {
-        Large::at(entry.shape.header(&self.held.view(entry.shard), entry.at))
+    fn large_set(&self, entry: &Entry) -> LargeSet {
+        LargeSet::at(entry.head.large_header(&self.held.view(entry.shard), entry.at))
     }
 
-    /// Number of a set's members.
+    /// Number of members.
     #[inline]
     pub fn set_len(&self, entry: &Entry) -> u64 {
-        if entry.shape.is_large() {
+        if entry.head.is_large() {
             self.large_set(entry).members().len(&self.held.view(entry.shard))
         } else {
-            entry.shape.count
+            entry.head.count
         }
     }
 
     /// Whether a set has a member.
     #[inline]
     pub fn set_has(&self, entry: &Entry, member: &[u8]) -> bool {
-        if entry.shape.is_large() {
+        if entry.head.is_large() {
             let mem = self.held.view(entry.shard);
             let hash = hash(mem.arena(), member);
-            let wanted = ByMember(Encoded::of(member));
+            let wanted = BySetMember(Encoded::of(member));
             return self.large_set(entry).members().find(&mem, hash, &wanted).is_some();
         }
         let run = self.run(entry);
-        if entry.shape.form == RUN {
+        if entry.head.encoding == RUN {
             return packed::find(run, &Encoded::of(member), 0, 1).is_some();
         }
-        as_number(member).is_some_and(|number| Ints::of(&entry.shape, run).find(number).is_ok())
+        as_number(member).is_some_and(|number| Ints::of(&entry.head, run).find(number).is_ok())
     }
 
-    /// Whether a set has a member that is another one's.
+    /// As [`Self::set_has`], for a member of another set.
     #[inline]
     pub fn set_has_value(&self, entry: &Entry, member: Value<'_>) -> bool {
         match member {
-            Value::Int(number) if !entry.shape.is_large() && entry.shape.form != RUN => {
-                Ints::of(&entry.shape, self.run(entry)).find(number).is_ok()
+            Value::Int(number) if !entry.head.is_large() && entry.head.encoding != RUN => {
+                Ints::of(&entry.head, self.run(entry)).find(number).is_ok()
             }
             member => self.set_has(entry, member.bytes(&mut itoa::Buffer::new())),
         }
     }
 
-    /// Hands all members to `each`.
+    /// Calls `each` with all members.
     pub fn set_each<'s>(&'s self, entry: &Entry, each: impl FnMut(Value<'s>)) {
         self.set_scan(entry, 0, usize::MAX, each);
     }
 
-    /// Hands members to `each`, from `cursor` on, at least `least` unless the set ends before; a
-    /// compact one always to its end. Returns the cursor with which to go on, 0 at the end.
+    /// Calls `each` with members from `cursor` on: at least `least` members if there are so many, all
+    /// members of a compact set. Returns the cursor to continue with, 0 at the end.
     pub fn set_scan<'s>(
         &'s self,
         entry: &Entry,
@@ -224,8 +234,8 @@ impl Shards<'_> {
         least: usize,
         mut each: impl FnMut(Value<'s>),
     ) -> u64 {
-        if !entry.shape.is_large() {
-            each_compact(&entry.shape, self.run(entry), each);
+        if !entry.head.is_large() {
+            each_compact(&entry.head, self.run(entry), each);
             return 0;
         }
         let mem = self.held.view(entry.shard);
@@ -236,24 +246,21 @@ impl Shards<'_> {
         next.map_or(0, Cursor::pack)
     }
 
-    /// Whether members of the set are found without a look at the others.
+    /// Whether a member is found in constant time, not by a search through all members.
     pub const fn set_is_large(&self, entry: &Entry) -> bool {
-        entry.shape.is_large()
+        entry.head.is_large()
     }
 
-    /// A member chosen by `random`, a fresh random number each time it is called.
-    ///
-    /// # Panics
-    /// The set is empty, which none is.
+    /// A random member; each call of `random` returns a new random number.
     pub fn set_random(&self, entry: &Entry, mut random: impl FnMut() -> u64) -> Value<'_> {
-        let (mem, shape) = (self.held.view(entry.shard), &entry.shape);
-        if shape.is_large() {
+        let (mem, head) = (self.held.view(entry.shard), &entry.head);
+        if head.is_large() {
             let item = self.large_set(entry).members().random(&mem, random);
             return large::value(&mem, item.unwrap_or_else(|| empty(entry.at)));
         }
-        let nth = below(random(), shape.count);
-        if shape.form != RUN {
-            return Value::Int(Ints::of(shape, self.run(entry)).get(nth));
+        let nth = below(random(), head.count);
+        if head.encoding != RUN {
+            return Value::Int(Ints::of(head, self.run(entry)).get(nth));
         }
         let run = self.run(entry);
         let at = packed::nth(run, nth).unwrap_or_else(|| empty(entry.at));
@@ -266,8 +273,9 @@ fn empty(at: u64) -> ! {
     panic!("keyspace: the set of the entry at {at:#x} has fewer members than it should")
 }
 
-/// A random number below `bound` from a random word.
+/// Scales a random word to an index below `bound`.
 #[inline]
 fn below(random: u64, bound: u64) -> usize {
-    usize::try_from((u128::from(random) * u128::from(bound)) >> 64).unwrap_or(0)
+    let scaled = (u128::from(random) * u128::from(bound)) >> 64;
+    usize::try_from(scaled).expect("invariant: below `bound`, a number of members in memory")
 }

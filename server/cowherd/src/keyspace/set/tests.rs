@@ -298,19 +298,19 @@ fn a_digest_does_not_tell_how_a_set_is_kept() {
 
 #[test]
 fn damage_is_found() {
-    let check = |form: u8, count: u64, bytes: &[u8]| {
-        let shape = Shape {
-            held: None,
+    let check = |encoding: u8, count: u64, bytes: &[u8]| {
+        let head = EntryHeader {
+            oversized: None,
             kind: ValueKind::Set,
-            encoding: crate::keyspace::Encoding::Inline,
+            storage: crate::keyspace::entry::ValueStorage::Inline,
             has_expiry: false,
-            was_edited: false,
-            form,
+            is_raw: false,
+            encoding,
             count,
             key_len: 1,
             value_len: bytes.len() as u64,
         };
-        Set::verify_compact(&shape, bytes)
+        Set::verify_compact(&head, bytes)
     };
     assert_eq!(check(1, 2, &[1, 0, 2, 0]), Ok(()));
     assert!(check(1, 2, &[2, 0, 1, 0]).is_err());

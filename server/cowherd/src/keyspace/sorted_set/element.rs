@@ -1,9 +1,9 @@
-//! A member of a large sorted set: one object, to which both dictionary and tree refer.
+//! An element of a large sorted set: the object of a member and its score.
 //!
 //! ```text
 //! 0       8                    9 or 13
 //! +-------+--------------------+--------+
-//! | score | length 1, or 1 + 4 | member |        a length of 255 or more is 255 and four bytes
+//! | score | length 1, or 1 + 4 | member |        a length of 255 or more: 255 and four bytes
 //! +-------+--------------------+--------+
 //! ```
 
@@ -17,27 +17,27 @@ use cowherd_arena::containers::dict::{self, Hashed};
 use cowherd_arena::containers::tree;
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory};
 
-/// Bytes before the length.
+/// Bytes of the score, before the length.
 const SCORE: u64 = 8;
-/// Says that four bytes with the length follow.
+/// A length byte that four bytes with the length follow.
 const LONG: u8 = 255;
 
-/// A score as a number whose order is that of scores: all NaNs apart, which there are none of.
+/// The tree's key of a score: an integer in the same order. No score is a NaN.
 #[inline]
 pub(super) fn order(score: f64) -> u64 {
-    // Both zeros are the same score.
+    // Both zeros are equal as scores.
     let bits = if score == 0.0 { 0 } else { score.to_bits() };
     if bits >> 63 == 1 { !bits } else { bits | 1 << 63 }
 }
 
-/// Bytes of an element with a member of so many bytes.
+/// Bytes of an element with a member of `member` bytes.
 const fn size(member: u64) -> u64 {
     SCORE + if member < LONG as u64 { 1 } else { 5 } + member
 }
 
-/// Where an element's member is, and how long.
+/// Offset and length of an element's member.
 #[inline]
-pub(super) fn place(mem: &Mem<'_>, at: u64) -> (u64, u64) {
+pub(super) fn member_span(mem: &Mem<'_>, at: u64) -> (u64, u64) {
     match mem.read(Offset::<u8>::new(at + SCORE)) {
         LONG => (at + SCORE + 5, mem.read(Offset::<U32>::new(at + SCORE + 1)).get().into()),
         short => (at + SCORE + 1, u64::from(short)),
@@ -46,8 +46,8 @@ pub(super) fn place(mem: &Mem<'_>, at: u64) -> (u64, u64) {
 
 #[inline]
 pub(super) fn member<'m>(mem: &'m Mem<'_>, at: u64) -> &'m [u8] {
-    let (place, len) = place(mem, at);
-    mem.bytes(place, len)
+    let (start, len) = member_span(mem, at);
+    mem.bytes(start, len)
 }
 
 #[inline]
@@ -59,7 +59,7 @@ pub(super) fn set_score(mem: &mut Mem<'_>, at: u64, score: f64) {
     mem.write(Offset::new(at), F64::new(score));
 }
 
-/// A new element.
+/// Creates an element, without linking it.
 pub(super) fn create(mem: &mut Mem<'_>, member: &[u8], score: f64) -> Result<u64, OutOfMemory> {
     let len = member.len() as u64;
     let size = size(len);
@@ -71,7 +71,9 @@ pub(super) fn create(mem: &mut Mem<'_>, member: &[u8], score: f64) -> Result<u64
         Ok(short) if short < LONG => head[8] = short,
         _ => {
             head[8] = LONG;
-            head[9..].copy_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
+            head[9..].copy_from_slice(
+                &u32::try_from(len).expect("invariant: a member has at most 512 MB").to_le_bytes(),
+            );
         }
     }
     rest.copy_from_slice(member);
@@ -79,26 +81,26 @@ pub(super) fn create(mem: &mut Mem<'_>, member: &[u8], score: f64) -> Result<u64
 }
 
 pub(super) fn release(mem: &mut Mem<'_>, at: u64) {
-    let (_, len) = place(mem, at);
+    let (_, len) = member_span(mem, at);
     mem.release(at, size(len));
 }
 
-/// Bytes that an element was asked for.
+/// Bytes of the element at `at`.
 pub(super) fn size_at(mem: &Mem<'_>, at: u64) -> u64 {
-    size(place(mem, at).1)
+    size(member_span(mem, at).1)
 }
 
-/// Recognises an element by its member, and compares it with others.
-pub(super) struct ByMember<'k>(pub &'k [u8]);
+/// Finds an element by its member, and orders elements of one score.
+pub(super) struct BySortedMember<'k>(pub &'k [u8]);
 
-impl dict::Items for ByMember<'_> {
+impl dict::Items for BySortedMember<'_> {
     #[inline]
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         member(mem, item) == self.0
     }
 }
 
-impl tree::Ties for ByMember<'_> {
+impl tree::Ties for BySortedMember<'_> {
     #[inline]
     fn compare(&self, mem: &Mem<'_>, item: u64) -> Ordering {
         self.0.cmp(member(mem, item))
@@ -106,22 +108,22 @@ impl tree::Ties for ByMember<'_> {
 }
 
 /// Hashes elements by their members.
-pub(super) struct Members;
+pub(super) struct ElementHasher;
 
-impl Hashed for Members {
+impl Hashed for ElementHasher {
     fn hash(&self, mem: &Mem<'_>, item: u64) -> u64 {
         hash(mem.arena(), member(mem, item))
     }
 }
 
-/// Checks the elements that a dictionary refers to, and notes which they are.
-pub(super) struct CheckMembers<'a, 'h> {
+/// Checks the elements in the dictionary; claims each, and collects them.
+pub(super) struct ElementChecker<'a, 'h> {
     pub mem: &'a Mem<'h>,
     pub audit: &'a Audit<'h>,
     pub seen: Vec<u64>,
 }
 
-impl dict::Checked for CheckMembers<'_, '_> {
+impl dict::Checked for ElementChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
     }
@@ -131,7 +133,7 @@ impl dict::Checked for CheckMembers<'_, '_> {
         if item.checked_add(SCORE + 5).is_none_or(|end| end > capacity) {
             return Err(Corruption::at(0, format!("a member at {item:#x}, outside the arena")));
         }
-        let (_, len) = place(self.mem, item);
+        let (_, len) = member_span(self.mem, item);
         let is_short = self.mem.read(Offset::<u8>::new(item + SCORE)) != LONG;
         if len > MAX_VALUE || is_short != (len < u64::from(LONG)) {
             return Err(Corruption::at(item, format!("a member of {len} bytes")));
@@ -149,14 +151,14 @@ impl dict::Checked for CheckMembers<'_, '_> {
     }
 }
 
-/// Checks that a tree refers to elements that were seen.
-pub(super) struct CheckOrder<'a, 'h> {
+/// Checks that the tree refers to elements in the dictionary.
+pub(super) struct ScoreOrderChecker<'a, 'h> {
     pub mem: &'a Mem<'h>,
-    /// In ascending order.
+    /// The elements in the dictionary, in ascending order.
     pub seen: &'a [u64],
 }
 
-impl tree::Checked for CheckOrder<'_, '_> {
+impl tree::Checked for ScoreOrderChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.mem.arena().prefetch(item);
     }

@@ -1,25 +1,32 @@
-//! Sorted sets: members, each with a score, in the order of (score, member).
+//! Sorted sets: different members, each with a score, in the order of (score, member).
 //!
-//! A compact one is a packed run of `member, score` pairs in their order. A score that is a whole
-//! number is kept as one; any other is nine bytes, an `f` and the double.
+//! A *compact* sorted set is a packed run of `member, score` pairs in that order. A score that is an
+//! integer is stored as one; any other is nine bytes, an `f` and the double.
 //!
-//! A large one is a dictionary of members and a counted tree of scores, which refer to the same
-//! elements:
+//! A *large* sorted set has a dictionary of members and a counted tree of scores, which refer to
+//! the same elements:
 //!
 //! ```text
-//! header:  | common 16 | members: dictionary 32 | scores: tree 24 |
-//!                              |                     |
-//!                              +----> element <------+      | score | member |
+//! header:  | large header 16 | members: dictionary 32 | scores: tree 24 |
+//!                                    |                     |
+//!                                    +----> element <------+      | score | member |
 //! ```
 //!
-//! Invariants of a large one:
+//! | file | what |
+//! |---|---|
+//! | this one | the type, and the two encodings |
+//! | `element` | an element of a large sorted set |
+//! | `view` | reading, by rank |
+//! | `update` | adding, changing and removing members |
+//!
+//! Invariants of a large sorted set:
 //! 1. Dictionary and tree refer to the same elements, each once.
-//! 2. An element's key in the tree is the order of its score.
+//! 2. An element's key in the tree is [`element::order`] of its score.
 
-mod change;
 mod element;
 #[cfg(test)]
 mod tests;
+mod update;
 mod view;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
@@ -29,52 +36,40 @@ use cowherd_arena::containers::packed::{self, Element, Encoded};
 use cowherd_arena::containers::tree::{self, Tree};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
-use super::entry::{Shape, ValueKind, hash};
-use super::values::{Common, Digest, Type, Unordered, discard};
+use super::collection::{CollectionType, LargeHeader, MultisetHash, ValueDigest, build_large};
+use super::entry::{EntryHeader, ValueKind, hash};
 
-pub use change::MemberChange;
-use element::{CheckMembers, CheckOrder, Members};
+use element::{ElementChecker, ElementHasher, ScoreOrderChecker};
+pub use update::MemberChange;
 pub use view::{RangeBound, SortedSetView};
 
-/// The first byte of a score that is no whole number.
+/// The first byte of a score that is not an integer.
 const DOUBLE: u8 = b'f';
-/// Whole numbers up to this size are kept as such.
+/// Scores up to this size may be stored as integers: a double holds each of these exactly.
 const MOST_WHOLE: f64 = (1u64 << 53) as f64;
 
-/// The header of a large one.
+/// The header of a large sorted set.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
-struct Header {
-    common: Common,
+struct SortedSetHeader {
+    large: LargeHeader,
     members: dict::Root,
     scores: tree::Root,
 }
 
-const _: () = assert!(size_of::<Header>() == 72);
+const _: () = assert!(size_of::<SortedSetHeader>() == 72);
 
-/// The members of the sorted set whose header is at `header`.
+/// The dictionary of members of the sorted set whose header is at `header`.
 const fn members_of(header: u64) -> Dict {
-    Dict::at(Offset::new(header + std::mem::offset_of!(Header, members) as u64))
+    Dict::at(Offset::new(header + std::mem::offset_of!(SortedSetHeader, members) as u64))
 }
 
-/// The scores of the sorted set whose header is at `header`.
+/// The tree of scores of the sorted set whose header is at `header`.
 const fn scores_of(header: u64) -> Tree {
-    Tree::at(Offset::new(header + std::mem::offset_of!(Header, scores) as u64))
+    Tree::at(Offset::new(header + std::mem::offset_of!(SortedSetHeader, scores) as u64))
 }
 
-/// An empty large one; returns its header.
-fn create(mem: &mut Mem<'_>) -> Result<u64, OutOfMemory> {
-    let header = mem.allocate(SortedSet::HEADER)?;
-    let empty = Header {
-        common: Common::new(ValueKind::SortedSet),
-        members: dict::Root::EMPTY,
-        scores: tree::Root::EMPTY,
-    };
-    mem.write(Offset::new(header), empty);
-    Ok(header)
-}
-
-/// Adds a member that is not there.
+/// Adds a member that the sorted set does not have.
 fn add(
     mem: &mut Mem<'_>,
     header: u64,
@@ -83,9 +78,9 @@ fn add(
     score: f64,
 ) -> Result<(), OutOfMemory> {
     let item = element::create(mem, member, score)?;
-    let (ties, key) = (element::ByMember(member), element::order(score));
+    let (ties, key) = (element::BySortedMember(member), element::order(score));
     let added = scores_of(header).insert(mem, key, item, &ties).and_then(|()| {
-        let added = members_of(header).insert(mem, member_hash, item, &Members);
+        let added = members_of(header).insert(mem, member_hash, item, &ElementHasher);
         added.inspect_err(|_| {
             scores_of(header).remove(mem, key, &ties);
         })
@@ -93,26 +88,23 @@ fn add(
     added.inspect_err(|_| element::release(mem, item))
 }
 
-/// A large one of members that are all different; returns its header.
+/// Builds a large sorted set of different members; returns its header.
 fn build<'p>(
     mem: &mut Mem<'_>,
-    pairs: impl Iterator<Item = (&'p [u8], f64)>,
+    mut pairs: impl Iterator<Item = (&'p [u8], f64)>,
 ) -> Result<u64, OutOfMemory> {
-    let header = create(mem)?;
-    for (member, score) in pairs {
-        let member_hash = hash(mem.arena(), member);
-        if let Err(full) = add(mem, header, member, member_hash, score) {
-            discard(mem, ValueKind::SortedSet, header);
-            return Err(full);
-        }
-    }
-    Ok(header)
+    build_large::<SortedSet>(mem, |mem, header| {
+        pairs.try_for_each(|(member, score)| {
+            let member_hash = hash(mem.arena(), member);
+            add(mem, header, member, member_hash, score)
+        })
+    })
 }
 
 /// Appends a pair to a run.
 fn push_pair(run: &mut Vec<u8>, member: &[u8], score: f64) {
     Encoded::of(member).push_to(run);
-    // As in Redis, a zero loses its sign here.
+    // A negative zero becomes 0 here, as in Redis.
     if score.fract() == 0.0 && score.abs() <= MOST_WHOLE {
         #[expect(clippy::cast_possible_truncation, reason = "whole, and 2^53 at most")]
         Encoded::int(score as i64).push_to(run);
@@ -123,7 +115,7 @@ fn push_pair(run: &mut Vec<u8>, member: &[u8], score: f64) {
     }
 }
 
-/// The score that an element of a run is; `None` if it is none.
+/// The score in an element of a run; `None` if the element holds none.
 #[inline]
 fn read_score(element: Element<'_>) -> Option<f64> {
     match element {
@@ -133,10 +125,10 @@ fn read_score(element: Element<'_>) -> Option<f64> {
     }
 }
 
-/// The pair at a place of a run, and where the next one begins.
+/// The pair at an offset of a run, and the offset of the next one.
 ///
 /// # Panics
-/// There is none.
+/// The element behind the member is not a score.
 #[inline]
 fn pair_at(run: &[u8], at: usize) -> (Element<'_>, f64, usize) {
     let (member, middle) = packed::get(run, at);
@@ -147,7 +139,6 @@ fn pair_at(run: &[u8], at: usize) -> (Element<'_>, f64, usize) {
     }
 }
 
-/// The pairs of a run.
 fn pairs(run: &[u8]) -> impl Iterator<Item = (Element<'_>, f64)> {
     let mut at = 0;
     std::iter::from_fn(move || {
@@ -159,20 +150,29 @@ fn pairs(run: &[u8]) -> impl Iterator<Item = (Element<'_>, f64)> {
     })
 }
 
-/// Sorted sets.
+/// The sorted set type.
 pub(super) struct SortedSet;
 
-impl Type for SortedSet {
-    const HEADER: u64 = size_of::<Header>() as u64;
+impl CollectionType for SortedSet {
+    const HEADER: u64 = size_of::<SortedSetHeader>() as u64;
 
-    fn encoding_name(shape: &Shape) -> &'static str {
-        if shape.is_large() { "skiplist" } else { "listpack" }
+    fn init_large(mem: &mut Mem<'_>, header: u64) {
+        let empty = SortedSetHeader {
+            large: LargeHeader::new(ValueKind::SortedSet),
+            members: dict::Root::EMPTY,
+            scores: tree::Root::EMPTY,
+        };
+        mem.write(Offset::new(header), empty);
     }
 
-    fn verify_compact(shape: &Shape, bytes: &[u8]) -> Result<(), String> {
+    fn encoding_name(head: &EntryHeader) -> &'static str {
+        if head.is_large() { "skiplist" } else { "listpack" }
+    }
+
+    fn verify_compact(head: &EntryHeader, bytes: &[u8]) -> Result<(), String> {
         let elements = packed::check(bytes).ok_or("its bytes are damaged")? as u64;
-        if elements != shape.count * 2 || shape.form != 0 {
-            return Err(format!("{elements} elements, but {} members", shape.count));
+        if elements != head.count * 2 || head.encoding != 0 {
+            return Err(format!("{elements} elements, but {} members", head.count));
         }
         let scores = packed::iter(bytes).skip(1).step_by(2);
         if !scores.map(read_score).all(|score| score.is_some_and(|score| !score.is_nan())) {
@@ -196,68 +196,66 @@ impl Type for SortedSet {
     fn verify_large(
         mem: &Mem<'_>,
         audit: &Audit<'_>,
-        shape: Option<&Shape>,
+        head: Option<&EntryHeader>,
         header: u64,
-        is_garbage: bool,
+        is_deferred: bool,
     ) -> Result<(), Corruption> {
-        let mut check = CheckMembers { mem, audit, seen: Vec::new() };
+        let mut check = ElementChecker { mem, audit, seen: Vec::new() };
         let place = Offset::new(members_of(header).place());
         let members = dict::check(mem, audit, place, &mut check)?;
         let mut seen = check.seen;
         seen.sort_unstable();
-        let mut check = CheckOrder { mem, seen: &seen };
+        let mut check = ScoreOrderChecker { mem, seen: &seen };
         let scores = tree::check(mem, audit, scores_of(header).place(), &mut check)?;
         let is_whole = members.len == scores.len && members.drained == 0 && members.len > 0;
-        if !is_garbage && !is_whole || shape.is_some_and(|shape| shape.form != 0) {
+        if !is_deferred && !is_whole || head.is_some_and(|head| head.encoding != 0) {
             let reason = format!("a sorted set of {members:?} and {scores:?}");
             return Err(Corruption::at(header, reason));
         }
         Ok(())
     }
 
-    fn digest(mem: &Mem<'_>, at: u64, shape: &Shape, digest: &mut Digest) {
-        let mut all = Unordered::default();
+    fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
+        let mut all = MultisetHash::default();
         let mut add = |member: &[u8], score: f64| {
             all.add(|one| {
                 one.add(member);
                 one.add_number(score.to_bits().cast_signed());
             });
         };
-        if shape.is_large() {
-            for entry in scores_of(shape.header(mem, at)).ascending(mem, 0) {
+        if head.is_large() {
+            for entry in scores_of(head.large_header(mem, at)).ascending(mem, 0) {
                 add(element::member(mem, entry.item), element::score(mem, entry.item));
             }
         } else {
-            let run = mem.bytes(shape.value_place(mem, at), shape.value_len);
+            let run = mem.bytes(head.value_offset(mem, at), head.value_len);
             for (member, score) in pairs(run) {
                 add(member.bytes(&mut itoa::Buffer::new()), score);
             }
         }
-        digest.add_unordered(&all);
+        digest.add_multiset(&all);
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {
-        let copy = create(mem)?;
-        let mut member = Vec::new();
-        let len = scores_of(header).len(mem);
-        let mut rank = 0;
-        while rank < len {
-            // A leaf at a time: nothing is borrowed from memory that changes.
-            let some: Vec<u64> =
-                scores_of(header).ascending(mem, rank).take(256).map(|e| e.item).collect();
-            rank += some.len() as u64;
-            for item in some {
-                member.clear();
-                member.extend_from_slice(element::member(mem, item));
-                let score = element::score(mem, item);
-                let member_hash = hash(mem.arena(), &member);
-                if let Err(full) = add(mem, copy, &member, member_hash, score) {
-                    discard(mem, ValueKind::SortedSet, copy);
-                    return Err(full);
+        build_large::<Self>(mem, |mem, copy| {
+            let mut member = Vec::new();
+            let len = scores_of(header).len(mem);
+            let mut rank = 0;
+            while rank < len {
+                // Some elements at a time, since `mem` is not borrowed while it changes.
+                let some: Vec<u64> =
+                    scores_of(header).ascending(mem, rank).take(256).map(|e| e.item).collect();
+                rank += some.len() as u64;
+                for item in some {
+                    member.clear();
+                    member.extend_from_slice(element::member(mem, item));
+                    let score = element::score(mem, item);
+                    let member_hash = hash(mem.arena(), &member);
+                    add(mem, copy, &member, member_hash, score)?;
                 }
             }
-        }
-        Ok(copy)
+            Ok(())
+        })
     }
 
     fn free_some(mem: &mut Mem<'_>, header: u64, most: usize) -> bool {
@@ -273,9 +271,12 @@ impl Type for SortedSet {
         let tree = scores_of(header);
         let len = tree.len(mem);
         let samples = if samples == 0 { len } else { len.min(samples as u64) };
-        let sizes = tree.ascending(mem, 0).take(usize::try_from(samples).unwrap_or(usize::MAX));
+        let sizes = tree
+            .ascending(mem, 0)
+            .take(usize::try_from(samples).expect("invariant: a number of elements in memory"));
         let sum: u64 = sizes.map(|entry| allocated_size(element::size_at(mem, entry.item))).sum();
-        // A slot and its share of a leaf, well filled on average.
+        // Bytes of a slot in the dictionary, and of an entry in the tree with its share of a leaf
+        // that is two thirds full.
         let references = 12 + 24;
         sum * len / samples.max(1) + references * len
     }

@@ -340,13 +340,13 @@ fn between_members_of_one_score() {
 /// A run whose pairs are not in their order, or have a member twice, passed as a sorted set.
 #[test]
 fn a_run_that_is_no_sorted_set_is_refused() {
-    let shape = |count| Shape {
-        held: None,
+    let head = |count| EntryHeader {
+        oversized: None,
         kind: ValueKind::SortedSet,
-        encoding: crate::keyspace::Encoding::Inline,
+        storage: crate::keyspace::entry::ValueStorage::Inline,
         has_expiry: false,
-        was_edited: false,
-        form: 0,
+        is_raw: false,
+        encoding: 0,
         count,
         key_len: 1,
         value_len: 0,
@@ -354,7 +354,7 @@ fn a_run_that_is_no_sorted_set_is_refused() {
     let check = |pairs: &[(&str, f64)]| {
         let mut run = Vec::new();
         pairs.iter().for_each(|(member, score)| push_pair(&mut run, member.as_bytes(), *score));
-        SortedSet::verify_compact(&shape(pairs.len() as u64), &run).is_ok()
+        SortedSet::verify_compact(&head(pairs.len() as u64), &run).is_ok()
     };
     assert!(check(&[("a", 1.0), ("b", 1.0), ("1", 1.5)]));
     assert!(!check(&[("b", 1.0), ("a", 1.0)]));
@@ -365,5 +365,5 @@ fn a_run_that_is_no_sorted_set_is_refused() {
     let mut run = Vec::new();
     Encoded::of(b"a").push_to(&mut run);
     Encoded::of(b"b").push_to(&mut run);
-    assert!(SortedSet::verify_compact(&shape(1), &run).is_err());
+    assert!(SortedSet::verify_compact(&head(1), &run).is_err());
 }

@@ -1,5 +1,5 @@
-//! Reading a sorted set, however it is kept. Everything is told by rank: the number of members
-//! before one.
+//! Reading sorted sets by rank, whatever their encoding. The rank of a member is the number of
+//! members before it.
 
 use std::cmp::Ordering;
 
@@ -11,58 +11,59 @@ use cowherd_arena::containers::dict::Cursor;
 use cowherd_arena::containers::packed::{self, Element, Encoded};
 use cowherd_arena::containers::tree::{Before, Behind, Entry as Ordered};
 
-use super::element::{self, ByMember};
+use super::element::{self, BySortedMember};
 use super::{members_of, pair_at, pairs, scores_of};
 
-/// A place between members.
+/// A position between members, as a bound of a range.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub enum RangeBound<'b> {
-    /// Before or behind all members with a score.
+    /// The position before or behind all members with a score.
     Score {
         /// The score.
         score: f64,
-        /// Behind, not before.
+        /// Whether the position is behind the members, not before them.
         is_behind: bool,
     },
-    /// Before or behind a member, there or not, where all scores are the same.
+    /// The position before or behind a member, whether the set has it or not; all members have the
+    /// same score.
     Member {
         /// The member.
         member: &'b [u8],
-        /// Behind, not before.
+        /// Whether the position is behind the members, not before them.
         is_behind: bool,
     },
-    /// Before all.
+    /// The position before all members.
     Start,
-    /// Behind all.
+    /// The position behind all members.
     End,
 }
 
-enum Form<'s> {
-    /// The run.
+enum SortedSetSource<'s> {
+    /// A packed run.
     Compact(&'s [u8]),
-    /// The header.
+    /// The header of a large sorted set.
     Large(u64),
 }
 
-/// A sorted set to be read.
+/// A sorted set, for reading.
 pub struct SortedSetView<'s> {
     mem: ReadOnly<'s>,
-    form: Form<'s>,
+    source: SortedSetSource<'s>,
     len: u64,
 }
 
 impl Shards<'_> {
-    /// The sorted set of an entry.
+    /// The sorted set of an entry, whose value is one.
     #[inline]
     pub fn sorted_set(&self, entry: &Entry) -> SortedSetView<'_> {
         let mem = self.held.view(entry.shard);
-        if entry.shape.is_large() {
-            let header = entry.shape.header(&mem, entry.at);
+        if entry.head.is_large() {
+            let header = entry.head.large_header(&mem, entry.at);
             let len = scores_of(header).len(&mem);
-            SortedSetView { mem, form: Form::Large(header), len }
+            SortedSetView { mem, source: SortedSetSource::Large(header), len }
         } else {
-            let form = Form::Compact(self.run(entry));
-            SortedSetView { mem, form, len: entry.shape.count }
+            let source = SortedSetSource::Compact(self.run(entry));
+            SortedSetView { mem, source, len: entry.head.count }
         }
     }
 }
@@ -75,21 +76,21 @@ impl<'s> SortedSetView<'s> {
     }
 
     #[cfg(test)]
-    /// Never: there is no empty sorted set.
+    /// Whether the set has no members; never true of a sorted set in the keyspace.
     pub const fn is_empty(&self) -> bool {
         self.len == 0
     }
 
     /// The score of a member.
     pub fn score(&self, member: &[u8]) -> Option<f64> {
-        match self.form {
-            Form::Compact(run) => {
+        match self.source {
+            SortedSetSource::Compact(run) => {
                 let at = packed::find(run, &Encoded::of(member), 0, 2)?;
                 Some(pair_at(run, at).1)
             }
-            Form::Large(header) => {
+            SortedSetSource::Large(header) => {
                 let hash = hash(self.mem.arena(), member);
-                let found = members_of(header).find(&self.mem, hash, &ByMember(member))?;
+                let found = members_of(header).find(&self.mem, hash, &BySortedMember(member))?;
                 Some(element::score(&self.mem, found.item))
             }
         }
@@ -97,55 +98,56 @@ impl<'s> SortedSetView<'s> {
 
     /// The rank and the score of a member.
     pub fn rank(&self, member: &[u8]) -> Option<(u64, f64)> {
-        match self.form {
-            Form::Compact(run) => {
+        match self.source {
+            SortedSetSource::Compact(run) => {
                 let mut digits = itoa::Buffer::new();
                 let found = pairs(run).zip(0..).find(|((m, _), _)| m.bytes(&mut digits) == member);
                 found.map(|((_, score), rank)| (rank, score))
             }
-            Form::Large(header) => {
+            SortedSetSource::Large(header) => {
                 let score = self.score(member)?;
                 let key = element::order(score);
-                let rank = scores_of(header).find(&self.mem, key, &ByMember(member))?;
+                let rank = scores_of(header).find(&self.mem, key, &BySortedMember(member))?;
                 Some((rank, score))
             }
         }
     }
 
-    /// Number of members before an edge.
-    pub fn before(&self, edge: &RangeBound<'_>) -> u64 {
-        match (&self.form, *edge) {
+    /// Number of members before a position.
+    pub fn before(&self, bound: &RangeBound<'_>) -> u64 {
+        match (&self.source, *bound) {
             (_, RangeBound::Start) => 0,
             (_, RangeBound::End) => self.len,
-            (Form::Compact(run), RangeBound::Score { score, is_behind }) => {
+            (SortedSetSource::Compact(run), RangeBound::Score { score, is_behind }) => {
                 count_while(run, |_, one| one < score || is_behind && one == score)
             }
-            (Form::Compact(run), RangeBound::Member { member, is_behind }) => {
+            (SortedSetSource::Compact(run), RangeBound::Member { member, is_behind }) => {
                 let mut digits = itoa::Buffer::new();
                 count_while(run, |one, _| is_before(one.bytes(&mut digits), member, is_behind))
             }
-            (Form::Large(header), RangeBound::Score { score, is_behind }) => {
+            (SortedSetSource::Large(header), RangeBound::Score { score, is_behind }) => {
                 let (tree, key) = (scores_of(*header), element::order(score));
                 match is_behind {
                     true => tree.rank(&self.mem, key, &Behind),
                     false => tree.rank(&self.mem, key, &Before),
                 }
             }
-            (Form::Large(header), RangeBound::Member { member, is_behind }) => scores_of(*header)
-                .partition_point(&self.mem, |mem, entry| {
+            (SortedSetSource::Large(header), RangeBound::Member { member, is_behind }) => {
+                scores_of(*header).partition_point(&self.mem, |mem, entry| {
                     is_before(element::member(mem, entry.item), member, is_behind)
-                }),
+                })
+            }
         }
     }
 
-    /// Hands `count` members to `each`, from a rank on, upwards or downwards.
+    /// Calls `each` with `count` members from a rank on, upwards or downwards.
     pub fn each(&self, rank: u64, count: u64, is_down: bool, mut each: impl FnMut(Value<'s>, f64)) {
         if rank >= self.len {
             return;
         }
         let count = usize::try_from(count).unwrap_or(usize::MAX);
-        match self.form {
-            Form::Compact(run) if is_down => {
+        match self.source {
+            SortedSetSource::Compact(run) if is_down => {
                 let mut members: Vec<_> = pairs(run).take(up_to(rank)).collect();
                 members.reverse();
                 members
@@ -153,12 +155,12 @@ impl<'s> SortedSetView<'s> {
                     .take(count)
                     .for_each(|(member, score)| each(member.into(), score));
             }
-            Form::Compact(run) => {
+            SortedSetSource::Compact(run) => {
                 let from = usize::try_from(rank).unwrap_or(usize::MAX);
                 let members = pairs(run).skip(from).take(count);
                 members.for_each(|(member, score)| each(member.into(), score));
             }
-            Form::Large(header) => {
+            SortedSetSource::Large(header) => {
                 let tree = scores_of(header);
                 let mut each = |entry: Ordered| {
                     let (member, score) = self.element(entry.item);
@@ -174,27 +176,29 @@ impl<'s> SortedSetView<'s> {
     }
 
     fn element(&self, item: u64) -> (&'s [u8], f64) {
-        let (place, len) = element::place(&self.mem, item);
-        (self.mem.slice(place, len), element::score(&self.mem, item))
+        let (start, len) = element::member_span(&self.mem, item);
+        (self.mem.slice(start, len), element::score(&self.mem, item))
     }
 
-    /// Hands members to `each`, from a cursor on, until at least `least` were seen or the end is
-    /// reached; returns where to go on. A compact one is handed over at once.
+    /// Calls `each` with members from a cursor on: at least `least` members if there are so many, all
+    /// members of a compact set. Returns the cursor to continue with.
     pub fn scan(
         &self,
         cursor: Cursor,
         least: usize,
         mut each: impl FnMut(Value<'s>, f64),
     ) -> Option<Cursor> {
-        match self.form {
-            Form::Compact(run) => {
+        match self.source {
+            SortedSetSource::Compact(run) => {
                 pairs(run).for_each(|(member, score)| each(member.into(), score));
                 None
             }
-            Form::Large(header) => members_of(header).scan(&self.mem, cursor, least, |item| {
-                let (member, score) = self.element(item);
-                each(Value::Bytes(member), score);
-            }),
+            SortedSetSource::Large(header) => {
+                members_of(header).scan(&self.mem, cursor, least, |item| {
+                    let (member, score) = self.element(item);
+                    each(Value::Bytes(member), score);
+                })
+            }
         }
     }
 }

@@ -1,62 +1,64 @@
-//! Entries: adding, finding, deleting, trimming.
+//! Entries of streams: adding, reading, deleting, trimming.
 
-use crate::keyspace::compact::Description;
+use crate::keyspace::collection::{ValueDigest, build_large};
+use crate::keyspace::compact::ValueDescription;
 use crate::keyspace::entry::ValueKind;
 use crate::keyspace::shards::Entry;
-use crate::keyspace::values::Digest;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards};
 use cowherd_arena::{Mem, OutOfMemory};
 
-use super::node::{NewEntry, Node, Place, Places, StreamFields};
-use super::{BySeq, Root, StreamId};
+use super::groups;
+use super::node::{NewStreamEntry, Node, NodeEntries, NodeEntry, StreamFields};
+use super::{BySeq, Stream, StreamId, StreamRoot};
 
-const STREAM: Description = Description { kind: ValueKind::Stream, form: 0, count: 0 };
+const STREAM: ValueDescription =
+    ValueDescription { kind: ValueKind::Stream, encoding: 0, count: 0 };
 
-/// How large a node may become; 0 is no limit.
+/// The most bytes and entries of a node; 0 is no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StreamLimits {
-    /// Bytes.
+    /// The most bytes.
     pub bytes: u64,
-    /// Entries, with the deleted ones.
+    /// The most entries, including deleted ones.
     pub entries: u64,
 }
 
-/// Which entries go when a stream is trimmed.
+/// Which entries are removed when a stream is trimmed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum StreamTrim {
-    /// The oldest, until so many are left.
+    /// The oldest ones, until so many are left.
     MaxLen(u64),
-    /// Those with lower ids.
+    /// All with lower ids.
     MinId(StreamId),
 }
 
-/// What a stream is at a moment.
+/// The properties of a stream at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct StreamInfo {
-    /// Entries.
+    /// Number of entries.
     pub length: u64,
-    /// Nodes.
+    /// Number of nodes.
     pub nodes: u64,
     /// The highest id that an entry ever had.
     pub last: StreamId,
     /// The highest id that was deleted.
     pub deleted: StreamId,
-    /// Entries ever added.
+    /// Number of entries ever added.
     pub added: u64,
-    /// The id of the first entry; the lowest if there is none.
+    /// The id of the first entry; the lowest id if the stream is empty.
     pub first: StreamId,
-    /// Groups.
+    /// Number of groups.
     pub groups: u64,
 }
 
 impl StreamInfo {
-    /// Whether an entry may have been deleted that is from `start` on, and not before the first.
+    /// Whether an entry may have been deleted at or behind `start`, and behind the first entry.
     pub fn has_holes_from(&self, start: StreamId) -> bool {
         let is_any = self.length > 0 && self.deleted != StreamId::MIN;
         is_any && start.max(self.first) <= self.deleted
     }
 
-    /// How many entries were ever added up to `id`, as far as that can be told.
+    /// The number of entries ever added up to `id`; `None` if that cannot be known.
     pub fn added_up_to(&self, id: StreamId) -> Option<u64> {
         if self.added == 0 {
             return Some(0);
@@ -78,25 +80,25 @@ impl StreamInfo {
 }
 
 /// The number of nodes whose first id is not above `id`.
-fn nodes_up_to(mem: &Mem<'_>, root: Root, id: StreamId) -> u64 {
+fn nodes_up_to(mem: &Mem<'_>, root: StreamRoot, id: StreamId) -> u64 {
     match id.next() {
         Some(next) => root.nodes().rank(mem, next.ms, &BySeq(next.seq)),
         None => root.nodes().len(mem),
     }
 }
 
-/// Hands the entries from `start` to `end` to `each` until it says no.
+/// Calls `each` with the entries from `start` to `end`, until it returns false.
 pub(super) fn ascend(
     mem: &Mem<'_>,
-    root: Root,
+    root: StreamRoot,
     start: StreamId,
     end: StreamId,
-    mut each: impl FnMut(&Place<'_>) -> bool,
+    mut each: impl FnMut(&NodeEntry<'_>) -> bool,
 ) {
     let from = nodes_up_to(mem, root, start).saturating_sub(1);
     for entry in root.nodes().ascending(mem, from) {
         let node = Node::load(mem, entry.item);
-        for place in Places::new(node.bytes(mem), node.head.first) {
+        for place in NodeEntries::new(node.bytes(mem), node.head.first) {
             if place.id > end {
                 return;
             }
@@ -110,17 +112,17 @@ pub(super) fn ascend(
 /// As [`ascend`], from `end` down to `start`.
 fn descend(
     mem: &Mem<'_>,
-    root: Root,
+    root: StreamRoot,
     start: StreamId,
     end: StreamId,
-    mut each: impl FnMut(&Place<'_>) -> bool,
+    mut each: impl FnMut(&NodeEntry<'_>) -> bool,
 ) {
     let Some(from) = nodes_up_to(mem, root, end).checked_sub(1) else { return };
-    let mut places: Vec<Place<'_>> = Vec::new();
+    let mut places: Vec<NodeEntry<'_>> = Vec::new();
     for entry in root.nodes().descending(mem, from) {
         let node = Node::load(mem, entry.item);
         places.clear();
-        places.extend(Places::new(node.bytes(mem), node.head.first));
+        places.extend(NodeEntries::new(node.bytes(mem), node.head.first));
         for place in places.iter().rev().filter(|place| place.id <= end) {
             if place.id < start {
                 return;
@@ -132,22 +134,22 @@ fn descend(
     }
 }
 
-/// The entry with an id, with its node's rank.
-fn find(mem: &Mem<'_>, root: Root, id: StreamId) -> Option<(u64, Node, usize)> {
+/// The entry with an id: its node's rank, its node, and its offset there.
+fn find(mem: &Mem<'_>, root: StreamRoot, id: StreamId) -> Option<(u64, Node, usize)> {
     let rank = nodes_up_to(mem, root, id).checked_sub(1)?;
     let node = Node::load(mem, root.nodes().nth(mem, rank)?.item);
-    let mut places = Places::new(node.bytes(mem), node.head.first);
+    let mut places = NodeEntries::new(node.bytes(mem), node.head.first);
     let place = places.find(|place| place.id >= id)?;
     (place.id == id && !place.is_deleted).then_some((rank, node, place.at))
 }
 
-/// Whether there is an entry with an id.
-pub(super) fn has(mem: &Mem<'_>, root: Root, id: StreamId) -> bool {
+/// Whether the stream has an entry with an id.
+pub(super) fn has(mem: &Mem<'_>, root: StreamRoot, id: StreamId) -> bool {
     find(mem, root, id).is_some()
 }
 
-/// Adds what a stream's entries are.
-pub(super) fn digest(mem: &Mem<'_>, root: Root, digest: &mut Digest) {
+/// Adds a stream's entries to a digest.
+pub(super) fn digest(mem: &Mem<'_>, root: StreamRoot, digest: &mut ValueDigest) {
     let header = root.load(mem);
     for id in [header.last, header.deleted] {
         digest.add_number(id.ms.cast_signed());
@@ -167,8 +169,8 @@ pub(super) fn digest(mem: &Mem<'_>, root: Root, digest: &mut Digest) {
     });
 }
 
-/// Takes out the node of a rank.
-fn drop_node(mem: &mut Mem<'_>, root: Root, rank: u64, node: &Node) {
+/// Removes the node of a rank.
+fn drop_node(mem: &mut Mem<'_>, root: StreamRoot, rank: u64, node: &Node) {
     root.nodes().remove_nth(mem, rank);
     node.release(mem);
     if mem.read(root.tail()) == node.at {
@@ -177,11 +179,11 @@ fn drop_node(mem: &mut Mem<'_>, root: Root, rank: u64, node: &Node) {
     }
 }
 
-/// Adds an entry behind the last one.
+/// Adds an entry behind the last one; its id is higher.
 fn append<'a>(
     mem: &mut Mem<'_>,
-    root: Root,
-    entry: &NewEntry<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone>,
+    root: StreamRoot,
+    entry: &NewStreamEntry<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone>,
     limits: &StreamLimits,
 ) -> Result<(), OutOfMemory> {
     let header = root.load(mem);
@@ -214,11 +216,10 @@ fn append<'a>(
     Ok(())
 }
 
-/// Takes from the node of a rank the room that it had to grow, if there is memory for a smaller
-/// one.
-fn shrink(mem: &mut Mem<'_>, root: Root, rank: u64, at: u64) {
+/// Replaces the node of a rank by one without spare bytes, if there is memory for that.
+fn shrink(mem: &mut Mem<'_>, root: StreamRoot, rank: u64, at: u64) {
     let node = Node::load(mem, at);
-    if !node.has_spare_room() {
+    if !node.has_spare_bytes() {
         return;
     }
     if let Ok(smaller) = node.copy(mem) {
@@ -227,15 +228,15 @@ fn shrink(mem: &mut Mem<'_>, root: Root, rank: u64, at: u64) {
     }
 }
 
-/// Trims a stream as far as whole nodes go, and to the end if `exactly`. With a `limit` above 0, no
-/// more entries than that go. Returns how many went.
-fn trim(mem: &mut Mem<'_>, root: Root, trim: StreamTrim, exactly: bool, limit: u64) -> u64 {
+/// Trims a stream by whole nodes, and within a node too if `exactly`. A `limit` above 0 is the most
+/// entries that are removed. Returns the number of removed entries.
+fn trim(mem: &mut Mem<'_>, root: StreamRoot, trim: StreamTrim, exactly: bool, limit: u64) -> u64 {
     let before = mem.read(root.length());
     let mut length = before;
     while let Some(first) = root.nodes().first(mem) {
         let mut node = Node::load(mem, first.item);
         let live = u64::from(node.head.live);
-        let (is_done, goes) = match trim {
+        let (is_done, is_removed) = match trim {
             StreamTrim::MaxLen(most) => (length <= most, length - live >= most),
             StreamTrim::MinId(least) if node.head.first >= least => (true, false),
             StreamTrim::MinId(least) => (false, all_before(mem, &node, least)),
@@ -243,7 +244,7 @@ fn trim(mem: &mut Mem<'_>, root: Root, trim: StreamTrim, exactly: bool, limit: u
         if is_done || limit != 0 && before - length + live > limit {
             break;
         }
-        if goes {
+        if is_removed {
             drop_node(mem, root, 0, &node);
             length -= live;
             continue;
@@ -262,20 +263,20 @@ fn trim(mem: &mut Mem<'_>, root: Root, trim: StreamTrim, exactly: bool, limit: u
     before - length
 }
 
-/// Whether all entries of a node, those that are deleted too, have lower ids.
+/// Whether all entries of a node, including deleted ones, have lower ids.
 fn all_before(mem: &Mem<'_>, node: &Node, id: StreamId) -> bool {
-    Places::new(node.bytes(mem), node.head.first).all(|place| place.id < id)
+    NodeEntries::new(node.bytes(mem), node.head.first).all(|place| place.id < id)
 }
 
-/// Deletes the first entries of a node, of a stream of `length` entries, as far as they have to go;
-/// returns how many did.
+/// Deletes the first entries of a node that `trim` removes from a stream of `length` entries; returns
+/// their number.
 fn cut(mem: &mut Mem<'_>, node: &mut Node, trim: StreamTrim, length: u64) -> u64 {
     let (mut removed, mut from) = (0, None);
     loop {
         if matches!(trim, StreamTrim::MaxLen(most) if length - removed <= most) {
             return removed;
         }
-        let mut places = Places::new(node.bytes(mem), node.head.first).from(from);
+        let mut places = NodeEntries::new(node.bytes(mem), node.head.first).from(from);
         let Some(place) = places.find(|place| !place.is_deleted) else { return removed };
         if matches!(trim, StreamTrim::MinId(least) if place.id >= least) {
             return removed;
@@ -288,8 +289,7 @@ fn cut(mem: &mut Mem<'_>, node: &mut Node, trim: StreamTrim, length: u64) -> u64
 }
 
 impl Shards<'_> {
-    /// Adds an entry to the stream of a key, which is made if it is not there; the id is above the
-    /// last one.
+    /// Adds an entry to a stream that was looked up, or to a new one. The id is above the last one.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -302,7 +302,7 @@ impl Shards<'_> {
         pairs: impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone,
         limits: &StreamLimits,
     ) -> Result<Entry, OutOfMemory> {
-        let new = NewEntry { id, pairs };
+        let new = NewStreamEntry { id, pairs };
         let entry = match entry {
             Some(entry) => {
                 let root = self.stream_root(entry);
@@ -311,21 +311,17 @@ impl Shards<'_> {
             }
             None => {
                 let mut mem = self.held.mem(key.shard);
-                let root = Root::create(&mut mem)?;
-                append(&mut mem, root, &new, limits)
-                    .and_then(|()| self.put_stream(db, key, root))
-                    .inspect_err(|_| root.free(&mut self.held.mem(key.shard)))?
+                let header = build_large::<Stream>(&mut mem, |mem, header| {
+                    append(mem, StreamRoot { at: header }, &new, limits)
+                })?;
+                self.put_large(db, key, None, STREAM, header, Expiry::None)?
             }
         };
         self.touched(db, key);
         Ok(entry)
     }
 
-    fn put_stream(&mut self, db: DbIndex, key: &Key<'_>, root: Root) -> Result<Entry, OutOfMemory> {
-        self.put_large(db, key, None, STREAM, root.at, Expiry::None)
-    }
-
-    /// Makes an empty stream, with one group, for a key that is not there.
+    /// Creates a key with an empty stream that has one group.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -337,16 +333,15 @@ impl Shards<'_> {
         last: StreamId,
         read: Option<u64>,
     ) -> Result<(), OutOfMemory> {
-        let mut mem = self.held.mem(key.shard);
-        let root = Root::create(&mut mem)?;
-        super::groups::create(&mut mem, root, group, last, read)
-            .and_then(|()| self.put_stream(db, key, root))
-            .inspect_err(|_| root.free(&mut self.held.mem(key.shard)))?;
+        let header = build_large::<Stream>(&mut self.held.mem(key.shard), |mem, header| {
+            groups::create(mem, StreamRoot { at: header }, group, last, read)
+        })?;
+        self.put_large(db, key, None, STREAM, header, Expiry::None)?;
         self.touched(db, key);
         Ok(())
     }
 
-    /// What a stream is at this moment.
+    /// The properties of a stream.
     pub fn stream_info(&self, entry: &Entry) -> StreamInfo {
         let (mem, root) = (self.held.view(entry.shard), self.stream_root(entry));
         let header = root.load(&mem);
@@ -366,14 +361,14 @@ impl Shards<'_> {
         }
     }
 
-    /// Number of entries, and the highest id that one ever had.
+    /// The number of entries, and the highest id that an entry ever had.
     #[inline]
     pub fn stream_len(&self, entry: &Entry) -> (u64, StreamId) {
         let header = self.stream_root(entry).load(&self.held.view(entry.shard));
         (header.length, header.last)
     }
 
-    /// Hands up to `most` entries from `start` to `end` to `each`, in descending order if
+    /// Calls `each` with up to `most` entries from `start` to `end`, in descending order if
     /// `is_reverse`.
     pub fn stream_range(
         &self,
@@ -389,7 +384,7 @@ impl Shards<'_> {
         }
         let (mem, root) = (self.held.view(entry.shard), self.stream_root(entry));
         let mut left = most;
-        let one = |place: &Place<'_>| {
+        let one = |place: &NodeEntry<'_>| {
             each(place.id, place.fields);
             left -= 1;
             left > 0
@@ -400,7 +395,7 @@ impl Shards<'_> {
         }
     }
 
-    /// Deletes entries; returns how many were there.
+    /// Deletes entries; returns the number of those that existed.
     pub fn stream_delete(
         &mut self,
         db: DbIndex,
@@ -430,8 +425,8 @@ impl Shards<'_> {
         removed
     }
 
-    /// Trims a stream, by whole nodes only unless `exactly`. With a `limit` above 0, no more
-    /// entries than that go. Returns how many went.
+    /// Trims a stream, by whole nodes only unless `exactly`. A `limit` above 0 is the most entries
+    /// that are removed. Returns the number of removed entries.
     pub fn stream_trim(
         &mut self,
         db: DbIndex,
@@ -449,8 +444,8 @@ impl Shards<'_> {
         removed
     }
 
-    /// Sets the highest id, and if they are given the number of entries ever added and the highest
-    /// id that was deleted. Those who watch the key hear nothing of it.
+    /// Sets the highest id and, if given, the number of entries ever added and the highest deleted
+    /// id. Does not notify watchers, as in Redis.
     pub fn stream_set_last(
         &mut self,
         entry: &Entry,
@@ -460,8 +455,8 @@ impl Shards<'_> {
     ) {
         let root = self.stream_root(entry);
         let mut mem = self.held.mem(entry.shard);
-        // What was deleted and is still there must not be above the next entry. Only behind the
-        // last one can that be, and there in the last node.
+        // A deleted entry must not have a higher id than the next entry that is added. Such entries
+        // can only be at the end of the last node.
         let tail = mem.read(root.tail());
         if tail != 0 && last < mem.read(root.last()) {
             Node::load(&mem, tail).cut_deleted_end(&mut mem);

@@ -1,24 +1,24 @@
-//! Groups of consumers.
+//! Consumer groups of streams, and their consumers.
 
 use std::cmp::Ordering;
 use std::mem::offset_of;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use crate::keyspace::collection::ValueDigest;
 use crate::keyspace::shards::Entry;
-use crate::keyspace::values::Digest;
 use crate::keyspace::{DbIndex, Key, Shards};
 use cowherd_arena::containers::tree::{self, Ties, Tree};
 use cowherd_arena::{Mem, Offset, OutOfMemory, allocated_size};
 
-use super::pending::{self, NOTE, Note, PendingEntry};
-use super::{Root, StreamId};
+use super::pending::{self, PENDING_RECORD, PendingEntry, PendingRecord};
+use super::{StreamId, StreamRoot};
 
-/// A group of a stream. Good until it is destroyed.
+/// A group of a stream. Valid until the group is destroyed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Group(pub(super) u64);
 
-/// A consumer of a group. Good until it is deleted.
+/// A consumer of a group. Valid until the consumer is deleted.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Consumer(pub(super) u64);
 
@@ -27,7 +27,7 @@ pub struct Consumer(pub(super) u64);
 pub(super) struct GroupHead {
     pub name_len: u64,
     pub last: StreamId,
-    /// Entries that were read; below 0 if nobody knows.
+    /// Number of entries that were read; below 0 if it is unknown.
     pub read: i64,
     pub pending: tree::Root,
     pub consumers: tree::Root,
@@ -48,33 +48,33 @@ const _: () = assert!(GROUP == 80 && CONSUMER == 40);
 const _: () = assert!(offset_of!(GroupHead, name_len) == 0);
 const _: () = assert!(offset_of!(ConsumerHead, name_len) == 0);
 
-/// What a group is.
+/// The properties of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct GroupInfo {
     /// The group.
     pub group: Group,
-    /// The last entry that was handed out.
+    /// The id of the last entry that was delivered.
     pub last: StreamId,
-    /// How many were, if that is known.
+    /// Number of entries that were read, if that is known.
     pub read: Option<u64>,
-    /// Pending entries.
+    /// Number of pending entries.
     pub pending: u64,
-    /// Consumers.
+    /// Number of consumers.
     pub consumers: u64,
 }
 
-/// What a consumer is.
+/// The properties of a consumer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ConsumerInfo {
     /// The consumer.
     pub consumer: Consumer,
-    /// When it last read or claimed something, wall clock in milliseconds.
+    /// When the consumer last read or claimed an entry, wall clock in milliseconds.
     pub seen: i64,
-    /// Pending entries.
+    /// Number of pending entries.
     pub pending: u64,
 }
 
-/// What trees of groups and consumers are ordered by: the beginning of the name.
+/// The key of a group or consumer in its tree: the first 8 bytes of the name.
 pub(super) fn name_key(name: &[u8]) -> u64 {
     let mut key = [0; 8];
     let len = name.len().min(8);
@@ -82,27 +82,27 @@ pub(super) fn name_key(name: &[u8]) -> u64 {
     u64::from_be_bytes(key)
 }
 
-/// The name behind the head, of `head` bytes, of a group or a consumer.
+/// The name of a group or consumer, behind a header of `head` bytes.
 pub(super) fn name_at<'m>(mem: &'m Mem<'_>, at: u64, head: u64) -> &'m [u8] {
     let len: u64 = mem.read(Offset::new(at));
     mem.bytes(at + head, len)
 }
 
-/// Finds a group or a consumer by its name.
-struct ByName<'n> {
+/// Finds a group or consumer by its name.
+struct ByGroupName<'n> {
     name: &'n [u8],
-    /// Bytes before the name.
+    /// Bytes of the header before the name.
     head: u64,
 }
 
-impl Ties for ByName<'_> {
+impl Ties for ByGroupName<'_> {
     fn compare(&self, mem: &Mem<'_>, item: u64) -> Ordering {
         self.name.cmp(name_at(mem, item, self.head))
     }
 }
 
 fn find(mem: &Mem<'_>, tree: Tree, name: &[u8], head: u64) -> Option<u64> {
-    let rank = tree.find(mem, name_key(name), &ByName { name, head })?;
+    let rank = tree.find(mem, name_key(name), &ByGroupName { name, head })?;
     tree.nth(mem, rank).map(|entry| entry.item)
 }
 
@@ -125,7 +125,7 @@ impl Group {
 
     fn set(self, mem: &mut Mem<'_>, last: StreamId, read: Option<u64>) {
         mem.write(Offset::new(self.0 + offset_of!(GroupHead, last) as u64), last);
-        mem.write(Offset::new(self.0 + offset_of!(GroupHead, read) as u64), as_kept(read));
+        mem.write(Offset::new(self.0 + offset_of!(GroupHead, read) as u64), stored_read(read));
     }
 }
 
@@ -148,7 +148,7 @@ impl Consumer {
     }
 }
 
-fn groups<'m>(mem: &'m Mem<'_>, root: Root) -> impl Iterator<Item = Group> + use<'m> {
+fn groups<'m>(mem: &'m Mem<'_>, root: StreamRoot) -> impl Iterator<Item = Group> + use<'m> {
     root.groups().ascending(mem, 0).map(|entry| Group(entry.item))
 }
 
@@ -156,7 +156,8 @@ fn consumers<'m>(mem: &'m Mem<'_>, group: Group) -> impl Iterator<Item = Consume
     group.consumers().ascending(mem, 0).map(|entry| Consumer(entry.item))
 }
 
-/// Puts an object with a name into its tree, behind a head of `head` bytes that is written already.
+/// Writes the name of a group or consumer behind its header of `head` bytes, and adds it to its tree.
+/// On error the object is freed.
 fn create_named(
     mem: &mut Mem<'_>,
     tree: Tree,
@@ -166,13 +167,13 @@ fn create_named(
 ) -> Result<(), OutOfMemory> {
     let len = name.len() as u64;
     mem.bytes_mut(at + head, len).copy_from_slice(name);
-    let put = tree.insert(mem, name_key(name), at, &ByName { name, head });
+    let put = tree.insert(mem, name_key(name), at, &ByGroupName { name, head });
     put.inspect_err(|_| mem.release(at, head + len))
 }
 
 fn create_group(
     mem: &mut Mem<'_>,
-    root: Root,
+    root: StreamRoot,
     name: &[u8],
     last: StreamId,
     read: i64,
@@ -185,19 +186,19 @@ fn create_group(
     Ok(Group(at))
 }
 
-/// As [`create_group`], of a group that has read some entries, if that is known.
+/// Creates a group that has read `read` entries, if that is known.
 pub(super) fn create(
     mem: &mut Mem<'_>,
-    root: Root,
+    root: StreamRoot,
     name: &[u8],
     last: StreamId,
     read: Option<u64>,
 ) -> Result<(), OutOfMemory> {
-    create_group(mem, root, name, last, as_kept(read)).map(|_| ())
+    create_group(mem, root, name, last, stored_read(read)).map(|_| ())
 }
 
-/// How the number of entries that were read is kept.
-fn as_kept(read: Option<u64>) -> i64 {
+/// The stored form of a number of entries that were read.
+fn stored_read(read: Option<u64>) -> i64 {
     read.and_then(|read| i64::try_from(read).ok()).unwrap_or(-1)
 }
 
@@ -215,9 +216,9 @@ fn create_consumer(
     Ok(Consumer(at))
 }
 
-/// Frees about `most` consumers and pending entries of the last group, and the group with the last;
-/// tells whether it is gone.
-fn free_group(mem: &mut Mem<'_>, root: Root, rank: u64, group: Group, most: usize) -> bool {
+/// Frees about `most` consumers and pending entries of the group of a rank, and then the group; tells
+/// whether the group was freed.
+fn free_group(mem: &mut Mem<'_>, root: StreamRoot, rank: u64, group: Group, most: usize) -> bool {
     let mut left = most;
     while let Some(last) = group.consumers().last(mem) {
         let consumer = Consumer(last.item);
@@ -229,7 +230,10 @@ fn free_group(mem: &mut Mem<'_>, root: Root, rank: u64, group: Group, most: usiz
         group.consumers().remove_nth(mem, group.consumers().len(mem) - 1);
         consumer.release(mem);
     }
-    if !group.pending().drain(mem, left.max(1), |mem, entry| mem.release(entry.item, NOTE)) {
+    if !group
+        .pending()
+        .drain(mem, left.max(1), |mem, entry| mem.release(entry.item, PENDING_RECORD))
+    {
         return false;
     }
     root.groups().remove_nth(mem, rank);
@@ -238,16 +242,20 @@ fn free_group(mem: &mut Mem<'_>, root: Root, rank: u64, group: Group, most: usiz
     true
 }
 
-/// Frees about `most` consumers and pending entries of a stream, and its groups with them; tells
-/// whether all are gone.
-pub(super) fn free_some(mem: &mut Mem<'_>, root: Root, most: usize) -> bool {
+/// Frees about `most` consumers and pending entries of a stream's last group, and then the group;
+/// tells whether no group is left.
+pub(super) fn free_some(mem: &mut Mem<'_>, root: StreamRoot, most: usize) -> bool {
     let Some(last) = root.groups().last(mem) else { return true };
     let rank = root.groups().len(mem) - 1;
     free_group(mem, root, rank, Group(last.item), most) && rank == 0
 }
 
 /// Copies all groups to a stream without groups.
-pub(super) fn copy(mem: &mut Mem<'_>, source: Root, to: Root) -> Result<(), OutOfMemory> {
+pub(super) fn copy(
+    mem: &mut Mem<'_>,
+    source: StreamRoot,
+    to: StreamRoot,
+) -> Result<(), OutOfMemory> {
     let all: Vec<Group> = groups(mem, source).collect();
     for old in all {
         let head = old.load(mem);
@@ -258,13 +266,13 @@ pub(super) fn copy(mem: &mut Mem<'_>, source: Root, to: Root) -> Result<(), OutO
             let head = old.load(mem);
             let name = old.name(mem).to_vec();
             let consumer = create_consumer(mem, group, &name, head.seen)?;
-            let notes: Vec<Note> = old
+            let records: Vec<PendingRecord> = old
                 .pending()
                 .ascending(mem, 0)
                 .map(|entry| mem.read(Offset::new(entry.item)))
                 .collect();
-            for note in notes {
-                pending::put(mem, group, &Note { consumer: consumer.0, ..note })?;
+            for record in records {
+                pending::put(mem, group, &PendingRecord { consumer: consumer.0, ..record })?;
             }
         }
     }
@@ -272,20 +280,20 @@ pub(super) fn copy(mem: &mut Mem<'_>, source: Root, to: Root) -> Result<(), OutO
 }
 
 /// Bytes of all groups.
-pub(super) fn usage(mem: &Mem<'_>, root: Root) -> u64 {
-    /// An entry in a tree, with room for others.
+pub(super) fn usage(mem: &Mem<'_>, root: StreamRoot) -> u64 {
+    /// Bytes of an entry in a tree, with its share of a leaf that is two thirds full.
     const LEAF: u64 = 24;
     let of_group = |group: Group| {
         let own = allocated_size(GROUP + group.load(mem).name_len) + LEAF;
         let of_consumer = |c: Consumer| allocated_size(CONSUMER + c.load(mem).name_len) + LEAF;
-        let pending = group.pending().len(mem) * (allocated_size(NOTE) + 2 * LEAF);
+        let pending = group.pending().len(mem) * (allocated_size(PENDING_RECORD) + 2 * LEAF);
         own + consumers(mem, group).map(of_consumer).sum::<u64>() + pending
     };
     groups(mem, root).map(of_group).sum()
 }
 
-/// Adds what a stream's groups are.
-pub(super) fn digest(mem: &Mem<'_>, root: Root, digest: &mut Digest) {
+/// Adds a stream's groups to a digest.
+pub(super) fn digest(mem: &Mem<'_>, root: StreamRoot, digest: &mut ValueDigest) {
     for group in groups(mem, root) {
         let head = group.load(mem);
         digest.add(group.name(mem));
@@ -298,11 +306,11 @@ pub(super) fn digest(mem: &Mem<'_>, root: Root, digest: &mut Digest) {
             digest.add(consumer.name(mem));
             digest.add_number(head.seen);
             for entry in consumer.pending().ascending(mem, 0) {
-                let note: Note = mem.read(Offset::new(entry.item));
-                digest.add_number(note.id.ms.cast_signed());
-                digest.add_number(note.id.seq.cast_signed());
-                digest.add_number(note.time);
-                digest.add_number(note.count.cast_signed());
+                let record: PendingRecord = mem.read(Offset::new(entry.item));
+                digest.add_number(record.id.ms.cast_signed());
+                digest.add_number(record.id.seq.cast_signed());
+                digest.add_number(record.time);
+                digest.add_number(record.count.cast_signed());
             }
         }
     }
@@ -327,7 +335,7 @@ impl Shards<'_> {
         Some(group_info(&mem, Group(group)))
     }
 
-    /// Hands the name of a group to `with`.
+    /// Calls `with` with the name of a group.
     pub fn group_name<R>(&self, entry: &Entry, group: Group, with: impl FnOnce(&[u8]) -> R) -> R {
         with(group.name(&self.held.view(entry.shard)))
     }
@@ -338,7 +346,7 @@ impl Shards<'_> {
         groups(&mem, self.stream_root(entry)).map(|group| group_info(&mem, group)).collect()
     }
 
-    /// Makes a group whose name is new. Those who watch the key hear nothing of it.
+    /// Creates a group with a new name. Does not notify watchers.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -355,14 +363,14 @@ impl Shards<'_> {
         Ok(())
     }
 
-    /// Sets the last entry that a group was handed, and how many there were. Those who watch the
-    /// key hear nothing of it.
+    /// Sets the last delivered entry of a group, and the number of entries that it has read. Does not
+    /// notify watchers.
     pub fn group_set(&mut self, entry: &Entry, group: Group, last: StreamId, read: Option<u64>) {
         group.set(&mut self.held.mem(entry.shard), last, read);
         self.changed(entry.shard);
     }
 
-    /// Destroys a group; those who wait for it are told, those who watch the key are not.
+    /// Destroys a group; tells whether it existed. Notifies blocked clients, but no watchers.
     pub fn group_destroy(
         &mut self,
         db: DbIndex,
@@ -372,16 +380,17 @@ impl Shards<'_> {
     ) -> bool {
         let groups = self.stream_root(entry).groups();
         let mut mem = self.held.mem(entry.shard);
-        let Some(rank) = groups.find(&mem, name_key(name), &ByName { name, head: GROUP }) else {
+        let Some(rank) = groups.find(&mem, name_key(name), &ByGroupName { name, head: GROUP })
+        else {
             return false;
         };
         let Some(group) = groups.nth(&mem, rank).map(|entry| Group(entry.item)) else {
             return false;
         };
-        let root = Root { at: entry.shape.header(&mem, entry.at) };
+        let root = StreamRoot { at: entry.head.large_header(&mem, entry.at) };
         while !free_group(&mut mem, root, rank, group, usize::MAX) {}
         self.changed(entry.shard);
-        self.wake(db, key);
+        self.notify_waiters(db, key);
         true
     }
 
@@ -401,7 +410,7 @@ impl Shards<'_> {
         find(&mem, group.consumers(), name, CONSUMER).map(Consumer)
     }
 
-    /// Hands the name of a consumer to `with`.
+    /// Calls `with` with the name of a consumer.
     pub fn consumer_name<R>(
         &self,
         entry: &Entry,
@@ -411,7 +420,7 @@ impl Shards<'_> {
         with(consumer.name(&self.held.view(entry.shard)))
     }
 
-    /// Makes a consumer whose name is new in its group. Those who watch the key hear nothing of it.
+    /// Creates a consumer with a new name. Does not notify watchers.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -427,15 +436,14 @@ impl Shards<'_> {
         Ok(made)
     }
 
-    /// Notes that a consumer read or claimed something now.
+    /// Records that a consumer reads or claims entries now.
     pub fn consumer_seen(&mut self, entry: &Entry, consumer: Consumer) {
         let seen = consumer.0 + offset_of!(ConsumerHead, seen) as u64;
         let now = self.now;
         self.held.mem(entry.shard).write(Offset::new(seen), now);
     }
 
-    /// Deletes a consumer and what is pending for it; returns how many entries that were. Those who
-    /// watch the key hear nothing of it.
+    /// Deletes a consumer and its pending entries; returns their number. Does not notify watchers.
     pub fn consumer_delete(&mut self, entry: &Entry, group: Group, consumer: Consumer) -> u64 {
         let mut mem = self.held.mem(entry.shard);
         let pending = consumer.pending().len(&mem);
@@ -444,7 +452,7 @@ impl Shards<'_> {
             pending::remove(&mut mem, group, id);
         }
         let name = consumer.name(&mem).to_vec();
-        let by_name = ByName { name: &name, head: CONSUMER };
+        let by_name = ByGroupName { name: &name, head: CONSUMER };
         group.consumers().remove(&mut mem, name_key(&name), &by_name);
         consumer.release(&mut mem);
         self.changed(entry.shard);

@@ -1,21 +1,21 @@
-//! A node of a stream: some entries one behind the other.
+//! Nodes of a stream: the bytes of some entries in the order of their ids.
 //!
 //! ```text
 //! 0          16     20         24     26       28    32
 //! +----------+------+----------+------+--------+-----+------------------------+------
-//! | first id | used | capacity | live | places |  0  | fields that are shared | entry ...
-//! |    16    |  4   |    4     |  2   |   2    |  4  | packed                 | packed
+//! | first id | used | capacity | live | entries |  0  | shared fields         | entry ...
+//! |    16    |  4   |    4     |  2   |    2    |  4  | packed                | packed
 //! +----------+------+----------+------+--------+-----+------------------------+------
 //!
 //! shared fields:  | number | field | field | ...
 //! entry:          | flags | ms | number |          value | value | ...     with the shared fields
 //!                 | flags | ms | number | pairs | field | value | ...      with fields of its own
-//! flags:          1 was deleted, 2 has the shared fields
+//! flags:          1: the entry was deleted, 2: the entry has the shared fields
 //! ```
 //!
-//! `ms` and `number` are what has to be added to the first id's. The shared fields are those of the
-//! first entry. `used` are the bytes behind the head; `places` counts entries with the deleted ones
-//! among them, `live` without.
+//! `ms` and `number` are differences to the first id. The shared fields are those of the first
+//! entry. `used` is the number of bytes behind the header; `entries` counts all entries, `live` those
+//! that are not deleted.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -25,20 +25,20 @@ use cowherd_arena::{Mem, Offset, OutOfMemory, allocated_size};
 
 use super::StreamId;
 
-/// Bytes of a node's head.
-pub(super) const HEAD: u64 = size_of::<Head>() as u64;
-/// Bytes of a node that is new, if its first entry needs no more.
-const SMALL: u64 = 128;
+/// Bytes of a node's header.
+pub(super) const NODE_HEADER: u64 = size_of::<NodeHeader>() as u64;
+/// Bytes of a new node, unless its first entry needs more.
+const NEW_NODE_BYTES: u64 = 128;
 const DELETED: u8 = 1;
 const SHARES: u8 = 2;
-/// The most bytes of a node behind its head.
-const MOST: u64 = 1 << 31;
+/// The most bytes of a node behind its header: sizes have 32 bits.
+const MAX_NODE_BYTES: u64 = 1 << 31;
 
-const _: () = assert!(HEAD == 32);
+const _: () = assert!(NODE_HEADER == 32);
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq, Debug)]
 #[repr(C)]
-pub(super) struct Head {
+pub(super) struct NodeHeader {
     pub first: StreamId,
     pub used: u32,
     pub capacity: u32,
@@ -47,46 +47,46 @@ pub(super) struct Head {
     pub reserved: u32,
 }
 
-/// A node, with its head.
+/// A node: its offset and its header.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Node {
     pub at: u64,
-    pub head: Head,
+    pub head: NodeHeader,
 }
 
-/// An entry that stands in a node.
+/// An entry in a node's bytes.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Place<'b> {
+pub(super) struct NodeEntry<'b> {
     pub id: StreamId,
-    /// Where its flags are among the node's bytes.
+    /// The offset of the flags in the node's bytes.
     pub at: usize,
     pub is_deleted: bool,
     pub fields: StreamFields<'b>,
 }
 
-/// The fields and values of an entry.
+/// The fields and values of a stream's entry.
 #[derive(Clone, Copy, Debug)]
 pub struct StreamFields<'b> {
     bytes: &'b [u8],
-    /// Where the shared fields begin, if it has those.
+    /// The offset of the shared fields, if the entry has those.
     shared: Option<usize>,
-    /// Where the values, or fields and values, begin.
+    /// The offset of the values, or of the fields and values.
     own: usize,
     pairs: usize,
 }
 
 impl<'b> StreamFields<'b> {
-    /// How many pairs there are.
+    /// Number of pairs.
     pub const fn len(&self) -> usize {
         self.pairs
     }
 
-    /// Whether there are none, which is never so.
+    /// Whether there are no pairs; never true of an entry in the keyspace.
     pub const fn is_empty(&self) -> bool {
         self.pairs == 0
     }
 
-    /// The pairs.
+    /// The pairs of field and value.
     pub fn iter(self) -> impl Iterator<Item = (Value<'b>, Value<'b>)> {
         let (mut shared, mut own) = (self.shared, self.own);
         (0..self.pairs).map(move |_| {
@@ -106,7 +106,7 @@ fn advance<'b>(bytes: &'b [u8], at: &mut usize) -> Element<'b> {
     element
 }
 
-/// The flags at a place of checked bytes.
+/// The flags in an element; `None` if the element holds none.
 fn flags(element: Element<'_>) -> Option<u8> {
     match element {
         Element::Int(flags @ 0..=3) => u8::try_from(flags).ok(),
@@ -125,19 +125,20 @@ fn count(element: Element<'_>) -> Option<usize> {
     int(element).and_then(|count| usize::try_from(count).ok())
 }
 
-/// The entries of a node's bytes, deleted ones too. Ends where the bytes make no sense.
-pub(super) struct Places<'b> {
+/// Iterates over the entries in a node's bytes, including deleted ones. Ends where the bytes are
+/// unsound.
+pub(super) struct NodeEntries<'b> {
     bytes: &'b [u8],
     first: StreamId,
     shared: usize,
     shares: usize,
     at: usize,
-    /// Whether the bytes did make sense so far.
+    /// Whether all bytes so far were sound.
     pub is_sound: bool,
 }
 
-impl<'b> Places<'b> {
-    /// Those of bytes that are packed elements; `first` is the node's first id.
+impl<'b> NodeEntries<'b> {
+    /// Starts at the first entry. The bytes are packed elements; `first` is the node's first id.
     #[inline]
     pub fn new(bytes: &'b [u8], first: StreamId) -> Self {
         let mut places =
@@ -157,7 +158,7 @@ impl<'b> Places<'b> {
         places
     }
 
-    /// Those from the one on whose flags are at `at`; all of them, if that is not said.
+    /// Starts at the entry whose flags are at `at`; at the first one if that is `None`.
     pub fn from(self, at: Option<usize>) -> Self {
         Self { at: at.unwrap_or(self.at), ..self }
     }
@@ -179,7 +180,7 @@ impl<'b> Places<'b> {
     }
 
     #[inline]
-    fn read(&mut self) -> Option<Place<'b>> {
+    fn read(&mut self) -> Option<NodeEntry<'b>> {
         let at = self.at;
         let flags = flags(self.element()?)?;
         let id = StreamId {
@@ -194,15 +195,15 @@ impl<'b> Places<'b> {
         let elements = if shared.is_some() { pairs } else { pairs.checked_mul(2)? };
         self.pass(elements)?;
         let fields = StreamFields { bytes: self.bytes, shared, own, pairs };
-        Some(Place { id, at, is_deleted: flags & DELETED != 0, fields })
+        Some(NodeEntry { id, at, is_deleted: flags & DELETED != 0, fields })
     }
 }
 
-impl<'b> Iterator for Places<'b> {
-    type Item = Place<'b>;
+impl<'b> Iterator for NodeEntries<'b> {
+    type Item = NodeEntry<'b>;
 
     #[inline]
-    fn next(&mut self) -> Option<Place<'b>> {
+    fn next(&mut self) -> Option<NodeEntry<'b>> {
         if !self.is_sound || self.at == self.bytes.len() {
             return None;
         }
@@ -212,26 +213,26 @@ impl<'b> Iterator for Places<'b> {
     }
 }
 
-/// How a new entry stands to the shared fields of its node.
+/// How a new entry relates to the shared fields of its node.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 enum Sharing {
-    /// It is the first one: its fields become those.
+    /// The entry is the first one: its fields become the shared ones.
     Founds,
-    /// It has the same ones.
+    /// The entry has the shared fields.
     Yes,
-    /// It has others.
+    /// The entry has other fields.
     No,
 }
 
-/// An entry that is to be added.
-pub(super) struct NewEntry<I> {
+/// An entry to add.
+pub(super) struct NewStreamEntry<I> {
     pub id: StreamId,
     pub pairs: I,
 }
 
-impl<'a, I: ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone> NewEntry<I> {
-    /// Hands its elements to `each`, in a node whose first id is `first`: before them the shared
-    /// fields, if it is the node's first entry; its own fields, unless it has the shared ones.
+impl<'a, I: ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone> NewStreamEntry<I> {
+    /// Calls `each` with the elements of the entry in a node whose first id is `first`: the shared
+    /// fields too if it is the node's first entry, and its own fields unless it has the shared ones.
     #[inline]
     fn elements(&self, first: StreamId, how: Sharing, mut each: impl FnMut(&Encoded<'a>)) {
         let pairs = Encoded::int(self.pairs.len() as i64);
@@ -254,23 +255,23 @@ impl<'a, I: ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone> NewEntry<I> 
         }
     }
 
-    /// Bytes of its elements.
+    /// Bytes of the elements.
     fn size(&self, first: StreamId, how: Sharing) -> u64 {
         let mut size = 0;
         self.elements(first, how, |element| size += element.len() as u64);
         size
     }
 
-    /// Writes its elements to the beginning of `place`.
-    fn write(&self, first: StreamId, how: Sharing, place: &mut [u8]) {
+    /// Writes the elements to the beginning of `bytes`.
+    fn write(&self, first: StreamId, how: Sharing, bytes: &mut [u8]) {
         let mut at = 0;
         self.elements(first, how, |element| {
-            element.write_to(&mut place[at..]);
+            element.write_to(&mut bytes[at..]);
             at += element.len();
         });
     }
 
-    /// Whether its fields are the shared ones.
+    /// Whether the entry's fields are the shared ones.
     fn shares(&self, bytes: &[u8]) -> bool {
         let (shares, mut at) = packed::get(bytes, 0);
         if count(shares) != Some(self.pairs.len()) {
@@ -297,97 +298,99 @@ impl Node {
         mem.write(Offset::new(self.at), self.head);
     }
 
-    /// Bytes that it takes.
+    /// Bytes of the node's object.
     pub fn size(&self) -> u64 {
-        HEAD + u64::from(self.head.capacity)
+        NODE_HEADER + u64::from(self.head.capacity)
     }
 
-    /// The bytes behind its head.
+    /// The bytes behind the header.
     #[inline]
     pub fn bytes<'m>(&self, mem: &'m Mem<'_>) -> &'m [u8] {
-        mem.bytes(self.at + HEAD, u64::from(self.head.used))
+        mem.bytes(self.at + NODE_HEADER, u64::from(self.head.used))
     }
 
-    /// A node of one entry.
+    /// Creates a node of one entry.
     pub fn create<'a>(
         mem: &mut Mem<'_>,
-        entry: &NewEntry<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone>,
+        entry: &NewStreamEntry<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone>,
     ) -> Result<Self, OutOfMemory> {
         let used = narrow(entry.size(entry.id, Sharing::Founds))?;
-        let size = allocated_size((HEAD + u64::from(used)).max(SMALL));
-        let head = Head {
+        let size = allocated_size((NODE_HEADER + u64::from(used)).max(NEW_NODE_BYTES));
+        let head = NodeHeader {
             first: entry.id,
             used,
-            capacity: narrow(size - HEAD)?,
+            capacity: narrow(size - NODE_HEADER)?,
             live: 1,
             places: 1,
             reserved: 0,
         };
         let node = Self { at: mem.allocate(size)?, head };
         node.store(mem);
-        let place = mem.bytes_mut(node.at + HEAD, u64::from(used));
+        let place = mem.bytes_mut(node.at + NODE_HEADER, u64::from(used));
         entry.write(entry.id, Sharing::Founds, place);
         Ok(node)
     }
 
     /// Whether a copy would take less memory.
-    pub fn has_spare_room(&self) -> bool {
-        allocated_size(HEAD + u64::from(self.head.used)) < self.size()
+    pub fn has_spare_bytes(&self) -> bool {
+        allocated_size(NODE_HEADER + u64::from(self.head.used)) < self.size()
     }
 
-    /// A copy in the memory of `mem`, without room to grow.
+    /// Copies the node to the memory of `mem`, without spare bytes.
     pub fn copy(&self, mem: &mut Mem<'_>) -> Result<Self, OutOfMemory> {
-        let size = allocated_size(HEAD + u64::from(self.head.used));
-        let head = Head { capacity: narrow(size - HEAD)?, ..self.head };
+        let size = allocated_size(NODE_HEADER + u64::from(self.head.used));
+        let head = NodeHeader { capacity: narrow(size - NODE_HEADER)?, ..self.head };
         let copy = Self { at: mem.allocate(size)?, head };
         copy.store(mem);
-        mem.copy(self.at + HEAD, copy.at + HEAD, u64::from(self.head.used));
+        mem.copy(self.at + NODE_HEADER, copy.at + NODE_HEADER, u64::from(self.head.used));
         Ok(copy)
     }
 
-    /// Adds an entry behind the last one, if the node has not more than `most_bytes` and
-    /// `most_places` with it; 0 is no limit. Returns the node, which may have moved: then the
-    /// old one is there still. `None` if it has too much.
+    /// Adds an entry behind the last one, unless the node would then have more than `most_bytes` or
+    /// `most_entries`; 0 is no limit. Returns `None` in that case, and otherwise the node, which may
+    /// be a new object: then the caller frees the old one.
     pub fn append<'a>(
         &self,
         mem: &mut Mem<'_>,
-        entry: &NewEntry<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone>,
+        entry: &NewStreamEntry<impl ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone>,
         most_bytes: u64,
-        most_places: u64,
+        most_entries: u64,
     ) -> Result<Option<Self>, OutOfMemory> {
         let places = u64::from(self.head.places);
-        if self.head.places == u16::MAX || most_places != 0 && places >= most_places {
+        if self.head.places == u16::MAX || most_entries != 0 && places >= most_entries {
             return Ok(None);
         }
         let first = self.head.first;
         let how = if entry.shares(self.bytes(mem)) { Sharing::Yes } else { Sharing::No };
         let (old, new) = (u64::from(self.head.used), entry.size(first, how));
         let used = old + new;
-        if HEAD + used > MOST || most_bytes != 0 && HEAD + used > most_bytes {
+        if NODE_HEADER + used > MAX_NODE_BYTES || most_bytes != 0 && NODE_HEADER + used > most_bytes
+        {
             return Ok(None);
         }
         let mut node = *self;
         if used > u64::from(self.head.capacity) {
-            let most = if most_bytes == 0 { MOST } else { most_bytes.min(MOST) };
-            let size = allocated_size((HEAD + used).max((2 * self.size()).min(most)));
-            node.head.capacity = narrow(size - HEAD)?;
+            let most =
+                if most_bytes == 0 { MAX_NODE_BYTES } else { most_bytes.min(MAX_NODE_BYTES) };
+            let size = allocated_size((NODE_HEADER + used).max((2 * self.size()).min(most)));
+            node.head.capacity = narrow(size - NODE_HEADER)?;
             node.at = mem.allocate(size)?;
-            mem.copy(self.at + HEAD, node.at + HEAD, old);
+            mem.copy(self.at + NODE_HEADER, node.at + NODE_HEADER, old);
         }
         node.head.used = narrow(used)?;
         node.head.places += 1;
         node.head.live += 1;
-        entry.write(first, how, mem.bytes_mut(node.at + HEAD + old, new));
+        entry.write(first, how, mem.bytes_mut(node.at + NODE_HEADER + old, new));
         node.store(mem);
         Ok(Some(node))
     }
 
-    /// Marks the entry whose flags are at `place` as deleted.
-    pub fn delete(&mut self, mem: &mut Mem<'_>, place: usize) {
+    /// Marks the entry whose flags are at `at` as deleted.
+    pub fn delete(&mut self, mem: &mut Mem<'_>, at: usize) {
         let (flags_at, flags) = {
             let bytes = self.bytes(mem);
-            let flags = flags(packed::get(bytes, place).0).unwrap_or(0);
-            (self.at + HEAD + place as u64, flags | DELETED)
+            let flags = flags(packed::get(bytes, at).0).unwrap_or(0);
+            (self.at + NODE_HEADER + at as u64, flags | DELETED)
         };
         let encoded = Encoded::int(i64::from(flags));
         encoded.write_to(mem.bytes_mut(flags_at, encoded.len() as u64));
@@ -395,10 +398,10 @@ impl Node {
         self.store(mem);
     }
 
-    /// Forgets the deleted entries behind the last one that is not.
+    /// Removes the deleted entries behind the last one that is not deleted.
     pub fn cut_deleted_end(&mut self, mem: &mut Mem<'_>) {
         let (mut places, mut used) = (0, self.head.used);
-        let mut all = Places::new(self.bytes(mem), self.head.first);
+        let mut all = NodeEntries::new(self.bytes(mem), self.head.first);
         let mut seen = 0;
         while let Some(place) = all.next() {
             seen += 1;
@@ -410,12 +413,11 @@ impl Node {
         self.store(mem);
     }
 
-    /// Frees it.
     pub fn release(&self, mem: &mut Mem<'_>) {
         mem.release(self.at, self.size());
     }
 }
 
 fn narrow(bytes: u64) -> Result<u32, OutOfMemory> {
-    u32::try_from(bytes).ok().filter(|bytes| u64::from(*bytes) <= MOST).ok_or(OutOfMemory)
+    u32::try_from(bytes).ok().filter(|bytes| u64::from(*bytes) <= MAX_NODE_BYTES).ok_or(OutOfMemory)
 }

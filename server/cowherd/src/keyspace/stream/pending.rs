@@ -1,4 +1,4 @@
-//! Entries that a group has handed out and that nobody has acknowledged.
+//! Pending entries: delivered to a consumer of a group, and not acknowledged.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -9,79 +9,79 @@ use cowherd_arena::{Mem, Offset, OutOfMemory};
 use super::groups::{Consumer, Group};
 use super::{BySeq, StreamId, entries};
 
-/// A pending entry, as it is kept.
+/// The object of a pending entry.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq, Debug)]
 #[repr(C)]
-pub(super) struct Note {
+pub(super) struct PendingRecord {
     pub id: StreamId,
     pub time: i64,
     pub count: u64,
     pub consumer: u64,
 }
 
-pub(super) const NOTE: u64 = size_of::<Note>() as u64;
+pub(super) const PENDING_RECORD: u64 = size_of::<PendingRecord>() as u64;
 
-/// The time of an entry that was prepared and is not delivered yet.
+/// The delivery time of an entry that is reserved and not delivered yet.
 const NOT_YET: i64 = -1;
 
 /// A pending entry.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PendingEntry {
-    /// The entry.
+    /// The id of the entry.
     pub id: StreamId,
-    /// When it was last handed out, wall clock in milliseconds.
+    /// When the entry was last delivered, wall clock in milliseconds.
     pub delivered_at: i64,
-    /// How often it was handed out.
+    /// How often the entry was delivered.
     pub deliveries: u64,
-    /// To whom.
+    /// The consumer to which the entry was delivered.
     pub consumer: Consumer,
 }
 
-/// What claiming an entry makes of it.
+/// The state of a pending entry after a consumer has claimed it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct PendingClaim {
-    /// Who has it then.
+    /// The new consumer.
     pub consumer: Consumer,
-    /// When it was handed out.
+    /// When the entry was delivered, wall clock in milliseconds.
     pub delivered_at: i64,
-    /// How often.
+    /// How often the entry was delivered.
     pub deliveries: u64,
 }
 
 impl PendingEntry {
-    /// Whether it has only been prepared.
+    /// Whether the entry is only reserved, see [`Shards::pending_prepare`].
     pub const fn is_new(&self) -> bool {
         self.delivered_at == NOT_YET
     }
 
     pub(super) fn load(mem: &Mem<'_>, at: u64) -> Self {
-        let note: Note = mem.read(Offset::new(at));
+        let record: PendingRecord = mem.read(Offset::new(at));
         Self {
-            id: note.id,
-            delivered_at: note.time,
-            deliveries: note.count,
-            consumer: Consumer(note.consumer),
+            id: record.id,
+            delivered_at: record.time,
+            deliveries: record.count,
+            consumer: Consumer(record.consumer),
         }
     }
 }
 
-/// The place of the pending entry with an id.
+/// The object of the pending entry with an id.
 pub(super) fn find(mem: &Mem<'_>, group: Group, id: StreamId) -> Option<u64> {
     let rank = group.pending().find(mem, id.ms, &BySeq(id.seq))?;
     group.pending().nth(mem, rank).map(|entry| entry.item)
 }
 
-/// What [`Shards::pending_prepare`] did, so that it can be undone.
+/// The changes of [`Shards::pending_prepare`], so that they can be undone.
 #[derive(Default, Debug)]
 pub struct PendingReservation {
-    /// Entries that were not pending.
+    /// Entries that were not pending before.
     new: Vec<StreamId>,
-    /// Entries that are pending for another consumer.
+    /// Entries that are pending for another consumer, and now in both consumers' trees.
     others: Vec<StreamId>,
 }
 
-/// Makes an entry pending for `consumer`, or gives it a second place, among those of `consumer`, if
-/// it is pending for another.
+/// Makes an entry pending for `consumer`; if it is pending for another consumer, adds it to the tree
+/// of `consumer` too.
 fn prepare(
     mem: &mut Mem<'_>,
     group: Group,
@@ -91,32 +91,36 @@ fn prepare(
 ) -> Result<(), OutOfMemory> {
     let ties = BySeq(id.seq);
     if let Some(at) = find(mem, group, id) {
-        let note: Note = mem.read(Offset::new(at));
-        let is_own = note.consumer == consumer.0;
+        let record: PendingRecord = mem.read(Offset::new(at));
+        let is_own = record.consumer == consumer.0;
         if !is_own && consumer.pending().find(mem, id.ms, &ties).is_none() {
             consumer.pending().insert(mem, id.ms, at, &ties)?;
             done.others.push(id);
         }
         return Ok(());
     }
-    let note = Note { id, time: NOT_YET, count: 0, consumer: consumer.0 };
-    put(mem, group, &note)?;
+    let record = PendingRecord { id, time: NOT_YET, count: 0, consumer: consumer.0 };
+    put(mem, group, &record)?;
     done.new.push(id);
     Ok(())
 }
 
 /// Adds a pending entry.
-pub(super) fn put(mem: &mut Mem<'_>, group: Group, note: &Note) -> Result<(), OutOfMemory> {
-    let (id, ties) = (note.id, BySeq(note.id.seq));
-    let at = mem.allocate(NOTE)?;
-    mem.write(Offset::new(at), *note);
+pub(super) fn put(
+    mem: &mut Mem<'_>,
+    group: Group,
+    record: &PendingRecord,
+) -> Result<(), OutOfMemory> {
+    let (id, ties) = (record.id, BySeq(record.id.seq));
+    let at = mem.allocate(PENDING_RECORD)?;
+    mem.write(Offset::new(at), *record);
     let put = group.pending().insert(mem, id.ms, at, &ties).and_then(|()| {
-        let put = Consumer(note.consumer).pending().insert(mem, id.ms, at, &ties);
+        let put = Consumer(record.consumer).pending().insert(mem, id.ms, at, &ties);
         put.inspect_err(|_| {
             group.pending().remove(mem, id.ms, &ties);
         })
     });
-    put.inspect_err(|_| mem.release(at, NOTE))
+    put.inspect_err(|_| mem.release(at, PENDING_RECORD))
 }
 
 fn undo(mem: &mut Mem<'_>, group: Group, consumer: Consumer, prepared: &PendingReservation) {
@@ -128,13 +132,13 @@ fn undo(mem: &mut Mem<'_>, group: Group, consumer: Consumer, prepared: &PendingR
     }
 }
 
-/// Ends that an entry is pending; tells whether it was.
+/// Removes a pending entry; tells whether there was one with this id.
 pub(super) fn remove(mem: &mut Mem<'_>, group: Group, id: StreamId) -> bool {
     let ties = BySeq(id.seq);
     let Some(at) = group.pending().remove(mem, id.ms, &ties) else { return false };
-    let note: Note = mem.read(Offset::new(at));
-    Consumer(note.consumer).pending().remove(mem, id.ms, &ties);
-    mem.release(at, NOTE);
+    let record: PendingRecord = mem.read(Offset::new(at));
+    Consumer(record.consumer).pending().remove(mem, id.ms, &ties);
+    mem.release(at, PENDING_RECORD);
     true
 }
 
@@ -150,8 +154,8 @@ impl Shards<'_> {
         find(&mem, group, id).map(|at| PendingEntry::load(&mem, at))
     }
 
-    /// Hands pending entries of a group, or of one consumer, from `start` on to `each` until it
-    /// says no.
+    /// Calls `each` with pending entries of a group, or of one consumer, from `start` on, until it
+    /// returns false.
     pub fn pending_each(
         &self,
         entry: &Entry,
@@ -177,8 +181,8 @@ impl Shards<'_> {
         Some((PendingEntry::load(&mem, first.item).id, PendingEntry::load(&mem, last.item).id))
     }
 
-    /// Makes room for entries to be pending for `consumer`: after it [`Self::pending_set`] cannot
-    /// fail for any of them, and has to be called for each, or [`Self::pending_undo`].
+    /// Allocates what entries need to be pending for `consumer`, so that [`Self::pending_set`] cannot
+    /// fail for any of them. The caller has to call it for each, or [`Self::pending_undo`] once.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -208,22 +212,21 @@ impl Shards<'_> {
         undo(&mut self.held.mem(entry.shard), group, consumer, prepared);
     }
 
-    /// Gives a pending entry to a consumer that it was prepared for, or that has it. Those who
-    /// watch the key hear nothing of it.
+    /// Moves a pending entry to the consumer for which it was prepared, or updates it. Does not
+    /// notify watchers.
     pub fn pending_set(&mut self, entry: &Entry, group: Group, id: StreamId, claim: &PendingClaim) {
         let mut mem = self.held.mem(entry.shard);
         let Some(at) = find(&mem, group, id) else { return };
-        let old: Note = mem.read(Offset::new(at));
+        let old: PendingRecord = mem.read(Offset::new(at));
         if old.consumer != claim.consumer.0 {
             Consumer(old.consumer).pending().remove(&mut mem, id.ms, &BySeq(id.seq));
         }
         let (time, count) = (claim.delivered_at, claim.deliveries);
-        mem.write(Offset::new(at), Note { id, time, count, consumer: claim.consumer.0 });
+        mem.write(Offset::new(at), PendingRecord { id, time, count, consumer: claim.consumer.0 });
         self.changed(entry.shard);
     }
 
-    /// Ends that entries are pending, of which those who watch the key hear nothing; returns how
-    /// many were.
+    /// Removes pending entries; returns the number of those that existed. Does not notify watchers.
     pub fn pending_remove(
         &mut self,
         entry: &Entry,

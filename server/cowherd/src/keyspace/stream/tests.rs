@@ -518,7 +518,7 @@ fn entries_with_the_same_fields_share_them() {
 }
 
 /// The stream of a keyspace, with two nodes and a group of two consumers.
-fn small() -> (Keyspace, Root) {
+fn small() -> (Keyspace, StreamRoot) {
     let space = space(16);
     let mut shards = space.lock(ShardSet::ALL, NOW);
     let (key, limits) = (space.key(0, b"stream"), StreamLimits { bytes: 4096, entries: 3 });
@@ -543,7 +543,7 @@ fn small() -> (Keyspace, Root) {
 }
 
 /// What `verify` says once one byte of an object, which is `place`'s, has another value.
-fn after(change: u8, at: u64, place: impl Fn(&Mem<'_>, Root) -> u64) -> String {
+fn after(change: u8, at: u64, place: impl Fn(&Mem<'_>, StreamRoot) -> u64) -> String {
     let (space, root) = small();
     let mut shards = space.lock(ShardSet::ALL, NOW);
     let shard = space.key(0, b"stream").shard;
@@ -556,23 +556,23 @@ fn after(change: u8, at: u64, place: impl Fn(&Mem<'_>, Root) -> u64) -> String {
 
 #[test]
 fn a_damaged_stream_is_named() {
-    type Place = fn(&Mem<'_>, Root) -> u64;
-    let header: Place = |_, root| root.at;
-    let node: Place = |mem, root| mem.read(root.tail());
-    let group: Place = |mem, root| root.groups().first(mem).unwrap().item;
-    let pending: Place = |mem, root| {
+    type NodeEntry = fn(&Mem<'_>, StreamRoot) -> u64;
+    let header: NodeEntry = |_, root| root.at;
+    let node: NodeEntry = |mem, root| mem.read(root.tail());
+    let group: NodeEntry = |mem, root| root.groups().first(mem).unwrap().item;
+    let pending: NodeEntry = |mem, root| {
         let group = Group(root.groups().first(mem).unwrap().item);
         group.pending().first(mem).unwrap().item
     };
-    let consumer: Place = |mem, root| {
+    let consumer: NodeEntry = |mem, root| {
         let group = Group(root.groups().first(mem).unwrap().item);
         PendingEntry::load(mem, group.pending().first(mem).unwrap().item).consumer.0
     };
     assert_eq!(after(0, 0, header), "");
     for (place, at, reason) in [
-        (header, offset_of!(Header, length), "does not agree"),
-        (header, offset_of!(Header, tail), "does not agree"),
-        (header, offset_of!(Header, last) + 8, ""),
+        (header, offset_of!(StreamHeader, length), "does not agree"),
+        (header, offset_of!(StreamHeader, tail), "does not agree"),
+        (header, offset_of!(StreamHeader, last) + 8, ""),
         (node, 8, "does not agree"),
         (node, 24, "not what it says"),
         (node, 26, "not what it says"),

@@ -1,7 +1,8 @@
-//! Adding, changing and removing elements.
+//! Adding, changing and removing elements of lists.
 
-use crate::keyspace::entry::{MAX_COUNT, Shape};
-use crate::keyspace::shards::{Counter, Entry};
+use crate::keyspace::counters::Counter;
+use crate::keyspace::entry::{EntryHeader, MAX_COUNT};
+use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards};
 use cowherd_arena::OutOfMemory;
 use cowherd_arena::containers::packed::{self, Encoded};
@@ -9,14 +10,14 @@ use cowherd_arena::containers::packed::{self, Encoded};
 use super::read::{short, wanted};
 use super::{COMPACT_BYTES, LISTPACK, ListEnd, ListLimits, description};
 
-/// Whether a list may be compact.
+/// Whether a list of so many bytes and elements may be compact.
 fn is_compact(limits: &ListLimits, bytes: u64, count: u64) -> bool {
     bytes <= COMPACT_BYTES && count <= MAX_COUNT && limits.allow(bytes, count)
 }
 
 impl Shards<'_> {
-    /// Adds elements at an end of a list that was looked up, or of a new one; the last of them is
-    /// the end then. Returns the number of elements. Counts as a change for each.
+    /// Adds elements at an end of a list that was looked up, or of a new one; the last of them ends
+    /// up outermost. Returns the new number of elements. Counts as a change for each.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -35,7 +36,7 @@ impl Shards<'_> {
     {
         let count = elements.len() as u64;
         let len = match entry {
-            Some(entry) if entry.shape.is_large() => {
+            Some(entry) if entry.head.is_large() => {
                 self.push_to_large(entry, end, elements, limits)?
             }
             _ => self.push_to_compact(db, key, entry, end, elements, limits)?,
@@ -44,7 +45,7 @@ impl Shards<'_> {
         Ok(len)
     }
 
-    /// Counts changes of a list, and tells those who are interested in it.
+    /// Counts changes of a list and notifies its watchers.
     #[inline]
     fn list_changed(&mut self, db: DbIndex, key: &Key<'_>, count: u64) {
         self.touched(db, key);
@@ -94,8 +95,8 @@ impl Shards<'_> {
     where
         I: DoubleEndedIterator<Item = &'e [u8]> + ExactSizeIterator + Clone,
     {
-        let has = entry.map_or(0, |entry| entry.shape.value_len);
-        let count = entry.map_or(0, |entry| entry.shape.count) + elements.len() as u64;
+        let has = entry.map_or(0, |entry| entry.head.value_len);
+        let count = entry.map_or(0, |entry| entry.head.count) + elements.len() as u64;
         let new: u64 = elements.clone().map(|bytes| Encoded::of(bytes).len() as u64).sum();
         if !is_compact(limits, has + new, count) {
             let Some(old) = entry else {
@@ -135,7 +136,7 @@ impl Shards<'_> {
         Ok(count)
     }
 
-    /// Adds pieces at an end of a compact list, or makes it of them.
+    /// Adds pieces at an end of a compact list, or of a new one.
     fn splice_end(
         &mut self,
         db: DbIndex,
@@ -153,7 +154,7 @@ impl Shards<'_> {
             Some(old) => {
                 let at = match end {
                     ListEnd::Front => 0,
-                    ListEnd::Back => short(old.shape.value_len),
+                    ListEnd::Back => short(old.head.value_len),
                 };
                 self.splice(db, key.hash, old, at..at, pieces, count)?;
             }
@@ -161,8 +162,8 @@ impl Shards<'_> {
         Ok(())
     }
 
-    /// Removes `count` elements from an end of a list; the key goes with the last one. Tells
-    /// whether it has gone. Counts as a change for each.
+    /// Removes `count` elements from an end of a list, and the key with the last one. Tells whether
+    /// the key was removed. Counts as a change for each.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -181,8 +182,8 @@ impl Shards<'_> {
         }
     }
 
-    /// Removes so many elements from the front and from the back of a list; the key goes with the
-    /// last one. Tells whether it has gone. Counts as a change for each.
+    /// Removes so many elements from the front and from the back of a list, and the key with the last
+    /// one. Tells whether the key was removed. Counts as a change for each.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -201,7 +202,7 @@ impl Shards<'_> {
             self.count(key.shard, Counter::Changes, len - 1);
             return Ok(true);
         }
-        if entry.shape.is_large() {
+        if entry.head.is_large() {
             let deque = self.large_list(entry);
             let mut mem = self.held.mem(entry.shard);
             if front > 0 {
@@ -244,7 +245,7 @@ impl Shards<'_> {
         Ok(())
     }
 
-    /// Replaces an element of a list; tells whether there is one of that number.
+    /// Replaces the element at `index`; tells whether the list has one.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -262,12 +263,12 @@ impl Shards<'_> {
         }
         let element = Encoded::of(element);
         let mut entry = *entry;
-        if !entry.shape.is_large() {
+        if !entry.head.is_large() {
             let run = self.run(&entry);
             let Some(at) = packed::nth(run, short(index)) else { return Ok(false) };
             let end = packed::next(run, at);
             let bytes = (run.len() - (end - at) + element.len()) as u64;
-            let count = entry.shape.count;
+            let count = entry.head.count;
             if is_compact(limits, bytes, count) {
                 self.splice(db, key.hash, &entry, at..end, &element.pieces(), count)?;
                 self.touched(db, key);
@@ -280,15 +281,15 @@ impl Shards<'_> {
         let Some(cursor) = deque.seek(&mem, index) else { return Ok(false) };
         deque.set(&mut mem, cursor, &element, limits.nodes())?;
         self.after_growth(&entry, limits);
-        // Growth may have changed the shape.
-        let shape = Shape::load(&self.held.view(entry.shard), entry.at);
-        self.after_loss(db, key, &Entry { shape, ..entry }, limits);
+        // `after_growth` may have changed the header.
+        let head = EntryHeader::load(&self.held.view(entry.shard), entry.at);
+        self.after_loss(db, key, &Entry { head, ..entry }, limits);
         self.touched(db, key);
         Ok(true)
     }
 
-    /// Adds an element before or behind the first one that equals `pivot`. Returns the number of
-    /// elements, or nothing if there is no such one.
+    /// Adds an element before or behind the first one that equals `pivot`. Returns the new number of
+    /// elements; `None` if no element equals `pivot`.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -310,11 +311,11 @@ impl Shards<'_> {
         let element = Encoded::of(element);
         let count = self.list_len(entry) + 1;
         let mut entry = *entry;
-        if !entry.shape.is_large() {
+        if !entry.head.is_large() {
             let run = self.run(&entry);
             if is_compact(limits, (run.len() + element.len()) as u64, count) {
-                let place = index + u64::from(!before);
-                let at = packed::nth(run, short(place)).unwrap_or(run.len());
+                let position = index + u64::from(!before);
+                let at = packed::nth(run, short(position)).unwrap_or(run.len());
                 self.splice(db, key.hash, &entry, at..at, &element.pieces(), count)?;
                 self.touched(db, key);
                 return Ok(Some(count));
@@ -334,8 +335,8 @@ impl Shards<'_> {
         Ok(Some(count))
     }
 
-    /// Removes up to `most` elements that equal `bytes`, from an end inwards; the key goes with the
-    /// last one. Returns how many were removed, each of which counts as a change.
+    /// Removes up to `most` elements that equal `bytes`, from an end inwards, and the key with the
+    /// last one. Returns the number of removed elements, each of which counts as a change.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -349,7 +350,7 @@ impl Shards<'_> {
         limits: &ListLimits,
     ) -> Result<u64, OutOfMemory> {
         let len = self.list_len(entry);
-        let removed = if entry.shape.is_large() {
+        let removed = if entry.head.is_large() {
             let removed = self.remove_from_large(entry, bytes, end, most);
             if removed > 0 && removed < len {
                 self.after_loss(db, key, entry, limits);
@@ -393,7 +394,8 @@ impl Shards<'_> {
         removed
     }
 
-    /// As [`Self::list_remove`], but if all elements would go, they stay.
+    /// [`Self::list_remove`] for a compact list, except that elements stay if all would be removed:
+    /// then the caller removes the key.
     fn remove_from_compact(
         &mut self,
         db: DbIndex,
@@ -408,7 +410,7 @@ impl Shards<'_> {
             found.push(index);
             (found.len() as u64) < most
         });
-        let (removed, count) = (found.len() as u64, entry.shape.count);
+        let (removed, count) = (found.len() as u64, entry.head.count);
         if removed == 0 || removed == count {
             return Ok(removed);
         }
@@ -428,8 +430,8 @@ impl Shards<'_> {
         Ok(removed)
     }
 
-    /// Sets a key to a list of some elements, of which there is one at least, whatever it was
-    /// before. Counts as a change for each.
+    /// Sets a key to a list of at least one element, whatever its value was. Counts as a change for
+    /// each element.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.

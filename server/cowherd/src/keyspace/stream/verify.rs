@@ -1,4 +1,4 @@
-//! Claims and checks a stream.
+//! Verification of streams.
 
 use std::cmp::Ordering;
 use std::collections::BTreeMap;
@@ -10,9 +10,9 @@ use cowherd_arena::containers::tree::{self, Checked};
 use cowherd_arena::{Audit, Corruption, Mem, Offset};
 
 use super::groups::{CONSUMER, ConsumerHead, GROUP, GroupHead, name_at, name_key};
-use super::node::{HEAD, Node, Places};
-use super::pending::{NOTE, Note};
-use super::{Root, StreamId};
+use super::node::{NODE_HEADER, Node, NodeEntries};
+use super::pending::{PENDING_RECORD, PendingRecord};
+use super::{StreamId, StreamRoot};
 
 fn broken<T>(at: u64, reason: &str) -> Result<T, Corruption> {
     Err(Corruption::at(at, format!("stream: {reason} at {at:#x}")))
@@ -22,32 +22,32 @@ fn is_inside(mem: &Mem<'_>, at: u64, len: u64) -> bool {
     at.checked_add(len).is_some_and(|end| end <= mem.arena().capacity())
 }
 
-/// Claims and checks a stream but for its header.
-pub(super) fn check(
+/// Claims and checks a stream except its header.
+pub(super) fn verify(
     mem: &Mem<'_>,
     audit: &Audit<'_>,
-    root: Root,
-    is_garbage: bool,
+    root: StreamRoot,
+    is_deferred: bool,
 ) -> Result<(), Corruption> {
-    let mut nodes = Nodes { mem, audit, live: 0, last: None, tail: 0 };
-    let place = Offset::new(root.at + offset_of!(super::Header, nodes) as u64);
+    let mut nodes = NodeChecker { mem, audit, live: 0, last: None, tail: 0 };
+    let place = Offset::new(root.at + offset_of!(super::StreamHeader, nodes) as u64);
     tree::check(mem, audit, place, &mut nodes)?;
-    let Nodes { live, last, tail, .. } = nodes;
+    let NodeChecker { live, last, tail, .. } = nodes;
     let header = root.load(mem);
     let agrees = header.length == live
         && header.tail == tail
         && last.is_none_or(|last| last <= header.last)
         && header.added >= live;
-    if !is_garbage && !agrees {
+    if !is_deferred && !agrees {
         return broken(root.at, "a header that does not agree with the entries");
     }
-    let place = Offset::new(root.at + offset_of!(super::Header, groups) as u64);
-    tree::check(mem, audit, place, &mut Groups { mem, audit, is_garbage })?;
+    let place = Offset::new(root.at + offset_of!(super::StreamHeader, groups) as u64);
+    tree::check(mem, audit, place, &mut GroupChecker { mem, audit, is_deferred })?;
     Ok(())
 }
 
-/// The nodes, each of which is claimed.
-struct Nodes<'a, 'h> {
+/// Checks the nodes; claims each.
+struct NodeChecker<'a, 'h> {
     mem: &'a Mem<'h>,
     audit: &'a Audit<'h>,
     live: u64,
@@ -55,14 +55,14 @@ struct Nodes<'a, 'h> {
     tail: u64,
 }
 
-impl Checked for Nodes<'_, '_> {
+impl Checked for NodeChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
     }
 
     fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
         let at = entry.item;
-        if !is_inside(self.mem, at, HEAD) {
+        if !is_inside(self.mem, at, NODE_HEADER) {
             return broken(0, "a node outside the arena");
         }
         let node = Node::load(self.mem, at);
@@ -76,7 +76,7 @@ impl Checked for Nodes<'_, '_> {
         if packed::check(bytes).is_none() {
             return broken(at, "a damaged node");
         }
-        let mut places = Places::new(bytes, head.first);
+        let mut places = NodeEntries::new(bytes, head.first);
         let (mut count, mut live, mut first) = (0u64, 0u64, None);
         for place in &mut places {
             if self.last.is_some_and(|last| last >= place.id) || place.fields.is_empty() {
@@ -93,7 +93,7 @@ impl Checked for Nodes<'_, '_> {
             && (count, live) == (u64::from(head.places), u64::from(head.live))
             && live > 0;
         if !agrees {
-            return broken(at, "a node whose entries are not what it says");
+            return broken(at, "a node whose header disagrees with its entries");
         }
         self.live += live;
         self.tail = at;
@@ -111,7 +111,7 @@ fn compare(mem: &Mem<'_>, one: u64, other: u64) -> Ordering {
     id(one).cmp(&id(other))
 }
 
-/// Claims a group or a consumer, whose head has `head` bytes.
+/// Claims a group or consumer, whose header has `head` bytes.
 fn claim_named(
     mem: &Mem<'_>,
     audit: &Audit<'_>,
@@ -133,14 +133,14 @@ fn claim_named(
     Ok(())
 }
 
-/// The groups, each of which is claimed.
-struct Groups<'a, 'h> {
+/// Checks the groups; claims each.
+struct GroupChecker<'a, 'h> {
     mem: &'a Mem<'h>,
     audit: &'a Audit<'h>,
-    is_garbage: bool,
+    is_deferred: bool,
 }
 
-impl Checked for Groups<'_, '_> {
+impl Checked for GroupChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
     }
@@ -148,15 +148,16 @@ impl Checked for Groups<'_, '_> {
     fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
         let (mem, audit, at) = (self.mem, self.audit, entry.item);
         claim_named(mem, audit, entry, GROUP)?;
-        let mut notes = Notes { mem, audit, consumers: BTreeMap::new() };
+        let mut pending_checker = PendingChecker { mem, audit, consumers: BTreeMap::new() };
         let pending = Offset::new(at + offset_of!(GroupHead, pending) as u64);
-        tree::check(mem, audit, pending, &mut notes)?;
-        let is_garbage = self.is_garbage;
-        let mut consumers = Consumers { mem, audit, pending: notes.consumers, is_garbage };
+        tree::check(mem, audit, pending, &mut pending_checker)?;
+        let is_deferred = self.is_deferred;
+        let mut consumers =
+            ConsumerChecker { mem, audit, pending: pending_checker.consumers, is_deferred };
         let place = Offset::new(at + offset_of!(GroupHead, consumers) as u64);
         tree::check(mem, audit, place, &mut consumers)?;
-        if !is_garbage && !consumers.pending.is_empty() {
-            return broken(at, "entries pending for nobody");
+        if !is_deferred && !consumers.pending.is_empty() {
+            return broken(at, "pending entries of unknown consumers");
         }
         Ok(())
     }
@@ -166,16 +167,17 @@ impl Checked for Groups<'_, '_> {
     }
 }
 
-/// The consumers of a group, each of which is claimed.
-struct Consumers<'a, 'h> {
+/// Checks the consumers of a group; claims each.
+struct ConsumerChecker<'a, 'h> {
     mem: &'a Mem<'h>,
     audit: &'a Audit<'h>,
-    /// The notes of each, as the group knows them, of those that were not looked at yet.
+    /// The pending entries of the group, by consumer; those of a consumer that was checked are
+    /// removed.
     pending: BTreeMap<u64, Vec<u64>>,
-    is_garbage: bool,
+    is_deferred: bool,
 }
 
-impl Checked for Consumers<'_, '_> {
+impl Checked for ConsumerChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
     }
@@ -184,11 +186,11 @@ impl Checked for Consumers<'_, '_> {
         let (mem, at) = (self.mem, entry.item);
         claim_named(mem, self.audit, entry, CONSUMER)?;
         let known = self.pending.remove(&at).unwrap_or_default();
-        let mut own = Own { mem, known: &known, next: 0 };
+        let mut own = ConsumerPendingChecker { mem, known: &known, next: 0 };
         let place = Offset::new(at + offset_of!(ConsumerHead, pending) as u64);
         let root = tree::check(mem, self.audit, place, &mut own)?;
-        if !self.is_garbage && root.len != known.len() as u64 {
-            return broken(at, "a consumer that lacks what is pending for it");
+        if !self.is_deferred && root.len != known.len() as u64 {
+            return broken(at, "a consumer without all its pending entries");
         }
         Ok(())
     }
@@ -198,28 +200,28 @@ impl Checked for Consumers<'_, '_> {
     }
 }
 
-/// The notes of a group, each of which is claimed.
-struct Notes<'a, 'h> {
+/// Checks the pending entries of a group; claims each.
+struct PendingChecker<'a, 'h> {
     mem: &'a Mem<'h>,
     audit: &'a Audit<'h>,
     consumers: BTreeMap<u64, Vec<u64>>,
 }
 
-impl Checked for Notes<'_, '_> {
+impl Checked for PendingChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.mem.arena().prefetch(item);
     }
 
     fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
-        if !is_inside(self.mem, entry.item, NOTE) {
+        if !is_inside(self.mem, entry.item, PENDING_RECORD) {
             return broken(0, "a pending entry outside the arena");
         }
-        let note: Note = self.mem.read(Offset::new(entry.item));
-        if note.id.ms != entry.key {
+        let record: PendingRecord = self.mem.read(Offset::new(entry.item));
+        if record.id.ms != entry.key {
             return broken(entry.item, "a pending entry in the wrong place");
         }
-        self.audit.claim(entry.item, NOTE, self.mem.shard())?;
-        self.consumers.entry(note.consumer).or_default().push(entry.item);
+        self.audit.claim(entry.item, PENDING_RECORD, self.mem.shard())?;
+        self.consumers.entry(record.consumer).or_default().push(entry.item);
         Ok(())
     }
 
@@ -228,14 +230,14 @@ impl Checked for Notes<'_, '_> {
     }
 }
 
-/// The notes of a consumer, which its group knows, in their order.
-struct Own<'a, 'h> {
+/// Checks that a consumer's tree holds the group's pending entries of that consumer, in order.
+struct ConsumerPendingChecker<'a, 'h> {
     mem: &'a Mem<'h>,
     known: &'a [u64],
     next: usize,
 }
 
-impl Checked for Own<'_, '_> {
+impl Checked for ConsumerPendingChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.mem.arena().prefetch(item);
     }
@@ -243,9 +245,9 @@ impl Checked for Own<'_, '_> {
     fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
         let is_known = self.known.get(self.next) == Some(&entry.item);
         self.next += 1;
-        // What is known was checked before.
+        // An entry of the group was checked before, so that its id may be read.
         if !is_known || self.mem.read::<StreamId>(Offset::new(entry.item)).ms != entry.key {
-            return broken(entry.item, "a pending entry that its group does not know");
+            return broken(entry.item, "a pending entry that its group lacks");
         }
         Ok(())
     }

@@ -45,7 +45,7 @@ fn a_large_value_stays_in_its_shard_and_its_name_goes_there() {
     set_hash(&mut shards, 0, b"from", 10_000, b"value");
     let (from, target) = (space.key(0, b"from"), space.key(0, &to));
     let header = |shards: &Shards<'_>, entry: &super::super::Entry| {
-        entry.shape.header(&shards.held.view(entry.shard), entry.at)
+        entry.head.large_header(&shards.held.view(entry.shard), entry.at)
     };
     let before = shards.peek(0, &from).unwrap();
     let (was_at, used) = (header(&shards, &before), space.arena().used_bytes());
@@ -57,7 +57,7 @@ fn a_large_value_stays_in_its_shard_and_its_name_goes_there() {
     assert_eq!((header(&shards, &after), space.arena().used_bytes()), (was_at, used));
     drop(shards);
     let here_and_home = ShardSet::one(now.shard) | ShardSet::one(now.home_shard());
-    assert_eq!((space.shards_of(now.hash), space.strays.count()), (here_and_home, 1));
+    assert_eq!((space.shards_of(now.hash), space.forwarding.count()), (here_and_home, 1));
     space.verify(2).unwrap();
     // The image says all that there is to know.
     let again = reopen(&space);
@@ -76,10 +76,10 @@ fn a_small_value_comes_home() {
     let to = name_apart(&space, &[b"from"]);
     let mut shards = space.lock(ShardSet::ALL, NOW);
     set_hash(&mut shards, 0, b"from", 6, b"value");
-    assert!(shards.peek(0, &space.key(0, b"from")).unwrap().shape.is_large());
+    assert!(shards.peek(0, &space.key(0, b"from")).unwrap().head.is_large());
     shards.rename(0, &space.key(0, b"from"), &space.key(0, &to)).unwrap();
     drop(shards);
-    assert_eq!((space.strays.count(), space.relocations()), (0, 0));
+    assert_eq!((space.forwarding.count(), space.relocations()), (0, 0));
     assert_eq!(hash_at(&space, 0, &to), Some((6, b"value".to_vec())));
 }
 
@@ -92,11 +92,12 @@ fn where_keys_lived_that_are_gone_is_forgotten() {
         let mut shards = space.lock(ShardSet::ALL, NOW);
         set_hash(&mut shards, 0, b"from", 100, b"value");
         shards.rename(0, &space.key(0, b"from"), &space.key(0, &to)).unwrap();
-        assert_eq!(space.strays.count(), 1);
+        assert_eq!(space.forwarding.count(), 1);
         space.key(0, &to).shard
     };
     let is_forgotten = || {
-        let known = (space.strays.count(), space.shards_of(hash), space.strays.may_have(hash));
+        let known =
+            (space.forwarding.count(), space.shards_of(hash), space.forwarding.may_have(hash));
         known == (0, ShardSet::one(home), false)
     };
     // At once, if the home is locked.
@@ -106,7 +107,7 @@ fn where_keys_lived_that_are_gone_is_forgotten() {
     assert!(shards.remove(0, &key) && is_forgotten());
     // Who has looked before, and makes it again, makes it where it was.
     shards.set(0, &key, b"text", Expiry::None).unwrap();
-    assert_eq!((space.key(0, &to).shard, space.strays.count()), (away, 1));
+    assert_eq!((space.key(0, &to).shard, space.forwarding.count()), (away, 1));
     assert!(shards.remove(0, &key) && is_forgotten());
     drop(shards);
     // In the background.
@@ -121,15 +122,15 @@ fn where_keys_lived_that_are_gone_is_forgotten() {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     shards.set(0, &space.key(0, &to), b"text", Expiry::None).unwrap();
     drop(shards);
-    assert!(!space.prune_relocations(1) && space.strays.count() == 1);
+    assert!(!space.prune_relocations(1) && space.forwarding.count() == 1);
     assert_eq!(space.key(0, &to).shard, away);
     space.verify(1).unwrap();
     // With all others.
     space.lock(ShardSet::ALL, NOW).flush(Databases::One(1));
     assert!(!is_forgotten());
     space.lock(ShardSet::ALL, NOW).flush(Databases::All);
-    assert!(is_forgotten() && !space.strays.flushed.lock().is_empty());
-    assert!(!space.prune_relocations(1) && space.strays.flushed.lock().is_empty());
+    assert!(is_forgotten() && !space.forwarding.flushed.lock().is_empty());
+    assert!(!space.prune_relocations(1) && space.forwarding.flushed.lock().is_empty());
     space.verify(1).unwrap();
 }
 
@@ -172,10 +173,10 @@ fn a_key_that_is_in_two_shards_is_refused() {
             locked.set(0, &there, b"value", Expiry::None).unwrap();
         }
         // As in an image.
-        space.strays.flush(0);
-        space.strays.moves.store(0, Ordering::Relaxed);
+        space.forwarding.flush(0);
+        space.forwarding.relocations.store(0, Ordering::Relaxed);
         if has_moved {
-            space.strays.note(1, 1, ShardIndex::of_hash(2));
+            space.forwarding.record(1, 1, ShardIndex::of_hash(2));
         }
         drop(locked);
         space.verify(1).err().map(|broken| broken.reason).unwrap_or_default()
@@ -220,7 +221,7 @@ fn a_scan_sees_many_strays_of_one_home_a_few_at_a_time() {
         set_hash(&mut shards, 0, b"from", 100, b"value");
         shards.rename(0, &space.key(0, b"from"), &space.key(0, name)).unwrap();
     }
-    assert_eq!(space.strays.count(), names.len());
+    assert_eq!(space.forwarding.count(), names.len());
     // Nobody sees the shard that they are in twice.
     let mut shards = space.lock(ShardSet::ALL, NOW);
     shards.set(0, &space.key(0, b"from"), b"text", Expiry::None).unwrap();
@@ -267,7 +268,7 @@ fn a_scan_sees_what_is_there_from_first_to_last() {
                     shards.rename(0, &space.key(0, &at), &space.key(0, name)).unwrap();
                 }
             }
-            strays = strays.max(space.strays.count());
+            strays = strays.max(space.forwarding.count());
         });
         for name in &names {
             assert!(seen.contains(name), "{}", String::from_utf8_lossy(name));
@@ -408,7 +409,7 @@ proptest! {
         let keys = space.verify(2).unwrap().keys;
         prop_assert_eq!(keys, model.len() as u64);
         forget(&space);
-        prop_assert!(space.strays.count() <= model.len());
+        prop_assert!(space.forwarding.count() <= model.len());
         space.verify(2).unwrap();
         compare(&space, &model);
     }

@@ -1,43 +1,42 @@
-//! Changing sets.
+//! Adding members to sets, removing them, and storing whole sets.
 
 use std::collections::HashSet;
 use std::iter::once;
 use std::ops::Range;
 
-use crate::keyspace::compact::{Description, MAX_BYTES};
-use crate::keyspace::entry::{Shape, ValueKind};
+use crate::keyspace::collection::build_large;
+use crate::keyspace::compact::{MAX_BYTES, ValueDescription};
+use crate::keyspace::entry::{EntryHeader, ValueKind};
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards, Value};
 use cowherd_arena::OutOfMemory;
 use cowherd_arena::containers::packed::{self, Encoded, as_number};
 
-use super::draft::{Draft, MemberList, most_ints};
-use super::ints::{Ints, form_for, width};
-use super::large::{self, Large};
-use super::{RUN, SetLimits, value};
+use super::compact::{Ints, MemberList, SetBuilder, encoding_for, most_ints, width};
+use super::large::{self, LargeSet};
+use super::{RUN, Set, SetLimits, value};
 
-const LARGE: Description = Description { kind: ValueKind::Set, form: RUN, count: 0 };
+const LARGE: ValueDescription = ValueDescription { kind: ValueKind::Set, encoding: RUN, count: 0 };
 
-/// Where a member is in the bytes of a compact set.
+/// The range of a member in the bytes of a compact set.
 #[inline]
-fn place_of(shape: &Shape, bytes: &[u8], member: &[u8]) -> Option<Range<usize>> {
-    if shape.form == RUN {
+fn range_of(head: &EntryHeader, bytes: &[u8], member: &[u8]) -> Option<Range<usize>> {
+    if head.encoding == RUN {
         let at = packed::find(bytes, &Encoded::of(member), 0, 1)?;
         return Some(at..packed::next(bytes, at));
     }
-    let at = Ints::of(shape, bytes).find(as_number(member)?).ok()?;
-    Some(place_of_int(shape, at))
+    let at = Ints::of(head, bytes).find(as_number(member)?).ok()?;
+    Some(range_of_int(head, at))
 }
 
 #[inline]
-const fn place_of_int(shape: &Shape, nth: usize) -> Range<usize> {
-    let width = width(shape.form);
+const fn range_of_int(head: &EntryHeader, nth: usize) -> Range<usize> {
+    let width = width(head.encoding);
     nth * width..(nth + 1) * width
 }
 
 impl Shards<'_> {
-    /// Adds members to the set of a key, which is made if it is not there. Returns how many are
-    /// new.
+    /// Adds members to a set that was looked up, or to a new one. Returns the number of new members.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -51,7 +50,7 @@ impl Shards<'_> {
     ) -> Result<u64, OutOfMemory> {
         let mut first = members.clone();
         let added = match (entry, first.next(), first.len()) {
-            (Some(entry), ..) if entry.shape.is_large() => self.add_to_large(entry, members)?,
+            (Some(entry), ..) if entry.head.is_large() => self.add_to_large(entry, members)?,
             (Some(entry), Some(member), 0) => self.add_one(db, key, entry, member, limits)?,
             _ => self.add_many(db, key, entry, members, limits)?,
         };
@@ -68,7 +67,7 @@ impl Shards<'_> {
     ) -> Result<u64, OutOfMemory> {
         let large = self.large_set(entry);
         let mut mem = self.held.mem(entry.shard);
-        // So that they can be taken back.
+        // The new members, which are removed again if memory runs out.
         let (mut new, is_one) = (Vec::new(), members.len() == 1);
         for member in members {
             match large.add(&mut mem, member) {
@@ -92,9 +91,9 @@ impl Shards<'_> {
         member: &[u8],
         limits: &SetLimits,
     ) -> Result<u64, OutOfMemory> {
-        let (shape, run) = (entry.shape, self.run(entry));
-        let count = shape.count + 1;
-        if shape.form == RUN {
+        let (head, run) = (entry.head, self.run(entry));
+        let count = head.count + 1;
+        if head.encoding == RUN {
             let encoded = Encoded::of(member);
             if packed::find(run, &encoded, 0, 1).is_some() {
                 return Ok(0);
@@ -108,10 +107,10 @@ impl Shards<'_> {
                 return Ok(1);
             }
         } else if let Some(number) = as_number(member) {
-            let Err(place) = Ints::of(&shape, run).find(number) else { return Ok(0) };
-            if form_for(number) <= shape.form && count <= most_ints(limits) {
-                let (at, bytes) = (place_of_int(&shape, place).start, number.to_le_bytes());
-                let bytes = &bytes[..width(shape.form)];
+            let Err(place) = Ints::of(&head, run).find(number) else { return Ok(0) };
+            if encoding_for(number) <= head.encoding && count <= most_ints(limits) {
+                let (at, bytes) = (range_of_int(&head, place).start, number.to_le_bytes());
+                let bytes = &bytes[..width(head.encoding)];
                 self.splice(db, key.hash, entry, at..at, &[bytes], count)?;
                 return Ok(1);
             }
@@ -119,7 +118,7 @@ impl Shards<'_> {
         self.add_many(db, key, Some(entry), once(member), limits)
     }
 
-    /// Adds members to a compact set, or to one that is not there yet; it may become a large one.
+    /// Adds members to a compact set, which may become a large one, or to a new set.
     fn add_many<'m>(
         &mut self,
         db: DbIndex,
@@ -129,15 +128,15 @@ impl Shards<'_> {
         limits: &SetLimits,
     ) -> Result<u64, OutOfMemory> {
         let hint = members.len() as u64;
-        let draft = match entry {
-            Some(entry) => Draft::of(&entry.shape, self.run(entry), hint, limits),
-            None => Draft::new(members.clone().next().unwrap_or_default(), hint, limits),
+        let builder = match entry {
+            Some(entry) => SetBuilder::of(&entry.head, self.run(entry), hint, limits),
+            None => SetBuilder::new(members.clone().next().unwrap_or_default(), hint, limits),
         };
-        if let Some(mut draft) = draft {
-            let add = |added, member| draft.add(member, limits).map(|new| added + u64::from(new));
+        if let Some(mut builder) = builder {
+            let add = |added, member| builder.add(member, limits).map(|new| added + u64::from(new));
             if let Some(added) = members.clone().try_fold(0, add) {
                 if added > 0 {
-                    let (bytes, what) = (&draft.bytes, draft.description());
+                    let (bytes, what) = (&builder.bytes, builder.description());
                     self.put_compact(db, key, entry, what, &[bytes], Expiry::Keep)?;
                 }
                 return Ok(added);
@@ -148,36 +147,23 @@ impl Shards<'_> {
             self.set_each(entry, |member| old.push(member));
         }
         let mut mem = self.held.mem(key.shard);
-        let large = Large::create(&mut mem)?;
-        let add_all = || -> Result<(), OutOfMemory> {
+        let header = build_large::<Set>(&mut mem, |mem, header| {
+            let large = LargeSet::at(header);
             for member in old.iter() {
-                large.add(&mut mem, member.bytes(&mut itoa::Buffer::new()))?;
+                large.add(mem, member.bytes(&mut itoa::Buffer::new()))?;
             }
             for member in members {
-                large.add(&mut mem, member)?;
+                large.add(mem, member)?;
             }
             Ok(())
-        };
-        let outcome = add_all();
-        let added = large.members().len(&mem).saturating_sub(old.len());
-        outcome.and_then(|()| self.put_set(db, key, entry, large)).inspect_err(|_| {
-            large.free(&mut self.held.mem(key.shard));
         })?;
+        let added = LargeSet::at(header).members().len(&mem) - old.len();
+        self.put_large(db, key, entry, LARGE, header, Expiry::Keep)?;
         Ok(added)
     }
 
-    fn put_set(
-        &mut self,
-        db: DbIndex,
-        key: &Key<'_>,
-        entry: Option<&Entry>,
-        large: Large,
-    ) -> Result<(), OutOfMemory> {
-        self.put_large(db, key, entry, LARGE, large.header(), Expiry::Keep).map(drop)
-    }
-
-    /// Removes members of a set, and its key with the last of them. Returns how many were there,
-    /// and whether the key is gone.
+    /// Removes members, and the key with the last member. Returns the number of members that the set
+    /// had, and whether the key was removed.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -188,22 +174,22 @@ impl Shards<'_> {
         entry: &Entry,
         members: impl Iterator<Item = &'m [u8]>,
     ) -> Result<(u64, bool), OutOfMemory> {
-        if entry.shape.is_large() {
+        if entry.head.is_large() {
             let large = self.large_set(entry);
             let mut mem = self.held.mem(entry.shard);
             let removed = members.filter(|member| large.remove(&mut mem, member)).count() as u64;
             return Ok((removed, self.after_removal(db, key, entry, removed)));
         }
-        let (shape, run) = (entry.shape, self.run(entry));
-        let mut places: Vec<Range<usize>> =
-            members.filter_map(|member| place_of(&shape, run, member)).collect();
-        places.sort_unstable_by_key(|place| place.start);
-        places.dedup();
-        let gone = self.cut_places(db, key, entry, &places)?;
-        Ok((places.len() as u64, gone))
+        let (head, run) = (entry.head, self.run(entry));
+        let mut ranges: Vec<Range<usize>> =
+            members.filter_map(|member| range_of(&head, run, member)).collect();
+        ranges.sort_unstable_by_key(|range| range.start);
+        ranges.dedup();
+        let is_removed = self.cut_ranges(db, key, entry, &ranges)?;
+        Ok((ranges.len() as u64, is_removed))
     }
 
-    /// What follows when members of a large set were removed; tells whether the key is gone.
+    /// Removes the key of a large set if no members are left; tells whether that was so.
     fn after_removal(&mut self, db: DbIndex, key: &Key<'_>, entry: &Entry, removed: u64) -> bool {
         if self.set_len(entry) == 0 {
             self.delete(db, key, entry);
@@ -215,28 +201,29 @@ impl Shards<'_> {
         false
     }
 
-    /// Removes the members at ascending places of a compact set; tells whether the key is gone.
-    fn cut_places(
+    /// Removes the members in these ascending ranges of a compact set, and the key with the last
+    /// member; tells whether the key was removed.
+    fn cut_ranges(
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
         entry: &Entry,
-        places: &[Range<usize>],
+        ranges: &[Range<usize>],
     ) -> Result<bool, OutOfMemory> {
-        let count = entry.shape.count - places.len() as u64;
-        match places {
+        let count = entry.head.count - ranges.len() as u64;
+        match ranges {
             [] => return Ok(false),
             _ if count == 0 => {
                 self.delete(db, key, entry);
                 return Ok(true);
             }
-            [place] => {
-                self.splice(db, key.hash, entry, place.clone(), &[], count)?;
+            [range] => {
+                self.splice(db, key.hash, entry, range.clone(), &[], count)?;
             }
             [first, .., last] => {
                 let run = self.run(entry);
                 let mut kept = Vec::with_capacity(last.start - first.end);
-                for pair in places.windows(2) {
+                for pair in ranges.windows(2) {
                     kept.extend_from_slice(&run[pair[0].end..pair[1].start]);
                 }
                 let part = first.start..last.end;
@@ -247,8 +234,8 @@ impl Shards<'_> {
         Ok(false)
     }
 
-    /// Takes up to `count` members out of a set, chosen by `random`, and hands them to `each`; the
-    /// key is gone with the last. Tells whether it is.
+    /// Removes up to `count` random members, and the key with the last member; calls `each` with each
+    /// of them. Tells whether the key was removed.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -267,7 +254,7 @@ impl Shards<'_> {
             self.delete(db, key, entry);
             return Ok(true);
         }
-        if entry.shape.is_large() {
+        if entry.head.is_large() {
             let large = self.large_set(entry);
             for _ in 0..count {
                 let mem = self.held.view(entry.shard);
@@ -290,13 +277,13 @@ impl Shards<'_> {
         mut random: impl FnMut() -> u64,
         mut each: impl FnMut(Value<'_>),
     ) -> Result<bool, OutOfMemory> {
-        let (shape, run) = (entry.shape, self.run(entry));
-        let chosen = choose(shape.count, count, &mut random);
-        let (mut places, mut at, mut nth) = (Vec::with_capacity(chosen.len()), 0, 0);
+        let (head, run) = (entry.head, self.run(entry));
+        let chosen = choose(head.count, count, &mut random);
+        let (mut ranges, mut at, mut nth) = (Vec::with_capacity(chosen.len()), 0, 0);
         for wanted in chosen {
-            if shape.form != RUN {
-                each(Value::Int(Ints::of(&shape, run).get(wanted)));
-                places.push(place_of_int(&shape, wanted));
+            if head.encoding != RUN {
+                each(Value::Int(Ints::of(&head, run).get(wanted)));
+                ranges.push(range_of_int(&head, wanted));
                 continue;
             }
             while nth < wanted {
@@ -305,14 +292,14 @@ impl Shards<'_> {
             }
             let (element, next) = packed::get(run, at);
             each(value(element));
-            places.push(at..next);
+            ranges.push(at..next);
             (at, nth) = (next, nth + 1);
         }
-        self.cut_places(db, key, entry, &places)
+        self.cut_ranges(db, key, entry, &ranges)
     }
 
-    /// Sets a key to a set of these members, whatever it was before; without members the key is
-    /// gone. Tells whether anything has changed.
+    /// Sets a key to a set of these members, whatever its value was; removes the key if there are no
+    /// members. Tells whether anything has changed.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -332,33 +319,28 @@ impl Shards<'_> {
             self.touched(db, key);
             return Ok(true);
         }
-        let mut mem = self.held.mem(key.shard);
-        let large = Large::create(&mut mem)?;
-        let mut all = members.iter();
-        let outcome = all.try_for_each(|member| {
-            large.add(&mut mem, member.bytes(&mut itoa::Buffer::new())).map(drop)
-        });
-        let put = outcome.and_then(|()| {
-            let header = large.header();
-            self.put_large(db, key, old.as_ref(), LARGE, header, Expiry::None)
-        });
-        put.inspect_err(|_| large.free(&mut self.held.mem(key.shard)))?;
+        let header = build_large::<Set>(&mut self.held.mem(key.shard), |mem, header| {
+            members.iter().try_for_each(|member| {
+                LargeSet::at(header).add(mem, member.bytes(&mut itoa::Buffer::new())).map(drop)
+            })
+        })?;
+        self.put_large(db, key, old.as_ref(), LARGE, header, Expiry::None)?;
         self.touched(db, key);
         Ok(true)
     }
 }
 
-/// `count` different numbers below `len`, which is more, in ascending order.
+/// `count` different random indices below `len`, which is larger, in ascending order.
 fn choose(len: u64, count: u64, random: &mut impl FnMut() -> u64) -> Vec<usize> {
     if count == 1 {
         return vec![super::below(random(), len)];
     }
-    // Of the ways to choose, each is as likely (Floyd's algorithm).
+    // Floyd's algorithm (Bentley and Floyd, CACM 1987): all combinations are equally likely.
     let mut chosen = HashSet::new();
     for most in len - count..len {
         let other = super::below(random(), most + 1);
         if !chosen.insert(other) {
-            chosen.insert(usize::try_from(most).unwrap_or(usize::MAX));
+            chosen.insert(usize::try_from(most).expect("invariant: a number of members in memory"));
         }
     }
     let mut chosen: Vec<usize> = chosen.into_iter().collect();

@@ -1,44 +1,43 @@
-//! Changing sorted sets: a member at a time, ranges of ranks, and whole ones.
+//! Adding, changing and removing members of sorted sets, and storing whole sets.
 
 use std::collections::HashMap;
 
-use crate::keyspace::compact::{CompactLimits, Description, MAX_BYTES};
-use crate::keyspace::entry::{ByPlace, ValueKind, hash};
+use crate::keyspace::compact::{CompactLimits, MAX_BYTES, ValueDescription};
+use crate::keyspace::entry::{ByOffset, ValueKind, hash};
 use crate::keyspace::shards::Entry;
-use crate::keyspace::values::discard;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards};
 use cowherd_arena::containers::packed::{self, Element, Encoded};
 use cowherd_arena::{Mem, OutOfMemory};
 
-use super::element::{self, ByMember};
+use super::element::{self, BySortedMember};
 use super::{members_of, pair_at, pairs, push_pair, scores_of};
 
-/// What became of a member.
+/// What has changed of a member.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum MemberChange {
-    /// It was not there and is now.
+    /// The member was added.
     Added,
-    /// Its score is another one now.
+    /// The score was changed.
     Changed,
-    /// Nothing.
+    /// Nothing has changed.
     Nothing,
 }
 
-/// Bytes that several members take at most, in nodes, segments and a directory.
-const ROOM: u64 = 64 << 10;
-/// Bytes that one more of them takes at most, itself apart.
-const ROOM_FOR_ONE: u64 = 2 << 10;
-/// Bytes that are looked for in one piece: what a slab of small objects takes at most.
+/// Bytes that adding members takes at most in tree nodes, segments and a directory.
+const STRUCTURE_BYTES: u64 = 64 << 10;
+/// Bytes that each of them takes at most, without the member itself.
+const BYTES_FOR_ONE: u64 = 2 << 10;
+/// Bytes of each trial allocation: the size of the largest slab of small objects.
 const PIECE: u64 = 64 << 10;
 
-const fn description(count: u64) -> Description {
-    Description { kind: ValueKind::SortedSet, form: 0, count }
+const fn description(count: u64) -> ValueDescription {
+    ValueDescription { kind: ValueKind::SortedSet, encoding: 0, count }
 }
 
 impl Shards<'_> {
-    /// Gives a member of a key's sorted set the score that `decide` makes of its old one; `None`
-    /// leaves things as they are. Makes key and member if they are not there. Returns the entry,
-    /// if the key is there afterwards.
+    /// Sets the score of a member to what `decide` makes of its present score; `None` changes
+    /// nothing. Creates key and member if they do not exist. Returns the entry, if the key exists
+    /// afterwards.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -57,7 +56,7 @@ impl Shards<'_> {
             self.touched(db, key);
             return Ok((Some(entry), MemberChange::Added));
         };
-        let (entry, put) = match entry.shape.is_large() {
+        let (entry, put) = match entry.head.is_large() {
             true => (entry, self.put_into_large(&entry, member, decide)?),
             false => self.put_into_compact(db, key, &entry, member, limits, decide)?,
         };
@@ -67,8 +66,8 @@ impl Shards<'_> {
         Ok((Some(entry), put))
     }
 
-    /// As [`Self::put_member`], for several members with what `decide` makes of their places in
-    /// `members` and their old scores. Returns how many were added, and how many changed.
+    /// As [`Self::put_member`], for several members; `decide` gets the index in `members` and the
+    /// present score. Returns the number of members that were added, and of those that changed.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -82,15 +81,17 @@ impl Shards<'_> {
         mut decide: impl FnMut(usize, Option<f64>) -> Option<f64>,
     ) -> Result<(u64, u64), OutOfMemory> {
         match entry {
-            Some(entry) if entry.shape.is_large() => {
+            Some(entry) if entry.head.is_large() => {
                 self.put_all_into_large(db, key, &entry, members, &mut decide)
             }
-            entry => self.put_all_at_once(db, key, entry.as_ref(), members, limits, &mut decide),
+            entry => {
+                self.put_all_into_compact(db, key, entry.as_ref(), members, limits, &mut decide)
+            }
         }
     }
 
-    /// Puts members into a sorted set that is compact or not there: all of it is made anew.
-    fn put_all_at_once(
+    /// Puts members into a compact sorted set or a new one, all of which is written anew.
+    fn put_all_into_compact(
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
@@ -121,7 +122,7 @@ impl Shards<'_> {
             sort(&mut pairs);
             self.put_pairs(db, key, entry, &pairs, limits, Expiry::Keep)?;
             self.changed_times(key.shard, added + changed);
-            self.tell(db, key);
+            self.notify(db, key);
         }
         Ok((added, changed))
     }
@@ -135,19 +136,20 @@ impl Shards<'_> {
         decide: &mut impl FnMut(usize, Option<f64>) -> Option<f64>,
     ) -> Result<(u64, u64), OutOfMemory> {
         let mut done = Vec::new();
-        let mut reserve = ROOM;
+        let mut reserve = STRUCTURE_BYTES;
         for member in members {
-            reserve += ROOM_FOR_ONE + member.len() as u64;
+            reserve += BYTES_FOR_ONE + member.len() as u64;
         }
-        // So that it fails, if it does, before anything is done.
+        // Trial allocations, so that a lack of memory almost always shows before anything has
+        // changed.
         let mut mem = self.held.mem(entry.shard);
         let mut pieces = Vec::new();
-        let there_is = (0..reserve.div_ceil(PIECE))
-            .try_for_each(|_| mem.allocate(PIECE).map(|place| pieces.push(place)));
-        for place in pieces {
-            mem.release(place, PIECE);
+        let has_memory = (0..reserve.div_ceil(PIECE))
+            .try_for_each(|_| mem.allocate(PIECE).map(|piece| pieces.push(piece)));
+        for piece in pieces {
+            mem.release(piece, PIECE);
         }
-        there_is?;
+        has_memory?;
         let (mut added, mut changed) = (0, 0);
         for (i, member) in members.iter().enumerate() {
             let mut before = None;
@@ -160,7 +162,7 @@ impl Shards<'_> {
                 Ok(MemberChange::Changed) => changed += 1,
                 Ok(MemberChange::Nothing) => continue,
                 Err(full) => {
-                    self.take_back(entry, &done);
+                    self.undo_puts(entry, &done);
                     return Err(full);
                 }
             }
@@ -168,22 +170,24 @@ impl Shards<'_> {
         }
         if added + changed > 0 {
             self.changed_times(entry.shard, added + changed);
-            self.tell(db, key);
+            self.notify(db, key);
         }
         Ok((added, changed))
     }
 
-    /// Takes back what was put, the last first.
+    /// Undoes puts, the last one first.
     #[cold]
-    fn take_back(&mut self, entry: &Entry, done: &[(&[u8], Option<f64>)]) {
+    fn undo_puts(&mut self, entry: &Entry, done: &[(&[u8], Option<f64>)]) {
         let mut mem = self.held.mem(entry.shard);
-        let header = entry.shape.header(&mem, entry.at);
+        let header = entry.head.large_header(&mem, entry.at);
         for (member, before) in done.iter().rev() {
             match before {
                 None => {
                     remove_from_large(&mut mem, header, member);
                 }
-                // It fits: all that came after it is taken back, so there is room where it stood.
+                // The leaf of the old score has a free slot, since all later puts are undone. Only if
+                // the leaf was freed meanwhile, and another shard took its memory, does this fail,
+                // and the member keeps its new score.
                 Some(score) => {
                     let put = self.put_into_large(entry, member, |_| Some(*score));
                     debug_assert!(put.is_ok());
@@ -200,9 +204,9 @@ impl Shards<'_> {
         decide: impl FnOnce(Option<f64>) -> Option<f64>,
     ) -> Result<MemberChange, OutOfMemory> {
         let mut mem = self.held.mem(entry.shard);
-        let header = entry.shape.header(&mem, entry.at);
+        let header = entry.head.large_header(&mem, entry.at);
         let member_hash = hash(mem.arena(), member);
-        let found = members_of(header).find(&mem, member_hash, &ByMember(member));
+        let found = members_of(header).find(&mem, member_hash, &BySortedMember(member));
         let Some(found) = found else {
             let Some(score) = decide(None) else { return Ok(MemberChange::Nothing) };
             super::add(&mut mem, header, member, member_hash, score)?;
@@ -213,7 +217,7 @@ impl Shards<'_> {
             return Ok(MemberChange::Nothing);
         };
         let (from, to) = (element::order(old), element::order(score));
-        scores_of(header).rekey(&mut mem, from, &ByMember(member), to)?;
+        scores_of(header).rekey(&mut mem, from, &BySortedMember(member), to)?;
         element::set_score(&mut mem, found.item, score);
         Ok(MemberChange::Changed)
     }
@@ -236,7 +240,7 @@ impl Shards<'_> {
         let Some(score) = decide(old_score).filter(|score| Some(*score) != old_score) else {
             return Ok((*entry, MemberChange::Nothing));
         };
-        let count = entry.shape.count + u64::from(old.is_none());
+        let count = entry.head.count + u64::from(old.is_none());
         let is_small = limits.allow_count(count)
             && limits.allow_len(member.len())
             && (run.len() + member.len()) as u64 <= MAX_BYTES;
@@ -246,20 +250,20 @@ impl Shards<'_> {
             self.put_into_large(&large, member, |_| Some(score))?;
             return Ok((large, put));
         }
-        let place = place_of(run, member, score);
+        let to = position_of(run, member, score);
         let mut pair = Vec::with_capacity(member.len() + 24);
         push_pair(&mut pair, member, score);
-        // What is between the old place and the new one moves by the length of the pair.
+        // The pairs between the old position and the new one move by the length of the pair.
         let (part, between) = match old {
-            None => (place..place, Vec::new()),
-            Some((old, _)) if place <= old.start => {
-                let between = run[place..old.start].to_vec();
-                (place..old.end, between)
+            None => (to..to, Vec::new()),
+            Some((old, _)) if to <= old.start => {
+                let between = run[to..old.start].to_vec();
+                (to..old.end, between)
             }
             Some((old, _)) => {
-                let between = run[old.end..place].to_vec();
+                let between = run[old.end..to].to_vec();
                 let entry =
-                    self.splice(db, key.hash, entry, old.start..place, &[&between, &pair], count)?;
+                    self.splice(db, key.hash, entry, old.start..to, &[&between, &pair], count)?;
                 return Ok((entry, put));
             }
         };
@@ -267,28 +271,16 @@ impl Shards<'_> {
         Ok((entry, put))
     }
 
-    /// Makes a compact sorted set a large one.
+    /// Replaces a compact sorted set by a large one.
     fn enlarge(&mut self, db: DbIndex, key: &Key<'_>, entry: &Entry) -> Result<Entry, OutOfMemory> {
         let owned = owned(self.run(entry));
         let all = owned.iter().map(|(member, score)| (member.as_slice(), *score));
         let mut mem = self.held.mem(key.shard);
         let header = super::build(&mut mem, all)?;
-        self.put_header(db, key, Some(entry), header, Expiry::Keep)
+        self.put_large(db, key, Some(entry), description(0), header, Expiry::Keep)
     }
 
-    fn put_header(
-        &mut self,
-        db: DbIndex,
-        key: &Key<'_>,
-        old: Option<&Entry>,
-        header: u64,
-        expiry: Expiry,
-    ) -> Result<Entry, OutOfMemory> {
-        let put = self.put_large(db, key, old, description(0), header, expiry);
-        put.inspect_err(|_| discard(&mut self.held.mem(key.shard), ValueKind::SortedSet, header))
-    }
-
-    /// Sets a key to a sorted set of these members, which are all different and in order.
+    /// Sets a key to a sorted set of different members in order.
     fn put_pairs(
         &mut self,
         db: DbIndex,
@@ -309,11 +301,11 @@ impl Shards<'_> {
         }
         let mut mem = self.held.mem(key.shard);
         let header = super::build(&mut mem, pairs.iter().copied())?;
-        self.put_header(db, key, old, header, expiry)
+        self.put_large(db, key, old, description(0), header, expiry)
     }
 
-    /// Sets a key to a sorted set of these members, which are all different, whatever it was
-    /// before; without members the key is gone. Tells whether anything has changed.
+    /// Sets a key to a sorted set of different members, whatever its value was; removes the key if
+    /// there are no members. Tells whether anything has changed.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -334,11 +326,11 @@ impl Shards<'_> {
         Ok(true)
     }
 
-    /// Removes a member; tells whether it was there, and returns the entry unless the key is gone
-    /// with its last member.
+    /// Removes a member, and the key with the last one. Tells whether the set had the member, and
+    /// returns the entry unless the key was removed.
     ///
     /// # Errors
-    /// The arena is full; nothing has changed. (A compact one may have to move to a smaller place.)
+    /// The arena is full; nothing has changed.
     pub fn remove_member(
         &mut self,
         db: DbIndex,
@@ -346,7 +338,7 @@ impl Shards<'_> {
         entry: Entry,
         member: &[u8],
     ) -> Result<(bool, Option<Entry>), OutOfMemory> {
-        if !entry.shape.is_large() {
+        if !entry.head.is_large() {
             let run = self.run(&entry);
             let Some(at) = packed::find(run, &Encoded::of(member), 0, 2) else {
                 return Ok((false, Some(entry)));
@@ -355,18 +347,18 @@ impl Shards<'_> {
             return Ok((true, self.cut_pairs(db, key, &entry, at..next, 1)?));
         }
         let mut mem = self.held.mem(entry.shard);
-        let header = entry.shape.header(&mem, entry.at);
+        let header = entry.head.large_header(&mem, entry.at);
         if !remove_from_large(&mut mem, header, member) {
             return Ok((false, Some(entry)));
         }
         Ok((true, self.unless_empty(db, key, entry, header)))
     }
 
-    /// Removes `count` members from a rank on, or those of them that are there; returns the entry
-    /// unless the key is gone with its last member.
+    /// Removes up to `count` members from a rank on, and the key with the last one. Returns the entry
+    /// unless the key was removed.
     ///
     /// # Errors
-    /// The arena is full; nothing has changed. (A compact one may have to move to a smaller place.)
+    /// The arena is full; nothing has changed.
     pub fn remove_ranks(
         &mut self,
         db: DbIndex,
@@ -384,7 +376,7 @@ impl Shards<'_> {
             self.delete(db, key, &entry);
             return Ok(None);
         }
-        if !entry.shape.is_large() {
+        if !entry.head.is_large() {
             let run = self.run(&entry);
             let skip =
                 |from: usize, pairs: u64| (0..pairs * 2).fold(from, |at, _| packed::next(run, at));
@@ -393,14 +385,14 @@ impl Shards<'_> {
             return self.cut_pairs(db, key, &entry, start..end, count);
         }
         let mut mem = self.held.mem(entry.shard);
-        let header = entry.shape.header(&mem, entry.at);
+        let header = entry.head.large_header(&mem, entry.at);
         for _ in 0..count {
             remove_nth(&mut mem, header, rank);
         }
         Ok(self.unless_empty(db, key, entry, header))
     }
 
-    /// Removes a part of a compact one, of `count` pairs.
+    /// Removes `count` pairs of a compact sorted set, and the key with the last one.
     fn cut_pairs(
         &mut self,
         db: DbIndex,
@@ -409,16 +401,17 @@ impl Shards<'_> {
         part: std::ops::Range<usize>,
         count: u64,
     ) -> Result<Option<Entry>, OutOfMemory> {
-        if count == entry.shape.count {
+        if count == entry.head.count {
             self.delete(db, key, entry);
             return Ok(None);
         }
-        let left = entry.shape.count - count;
+        let left = entry.head.count - count;
         let entry = self.splice(db, key.hash, entry, part, &[], left)?;
         self.touched(db, key);
         Ok(Some(entry))
     }
 
+    /// Removes the key of a large sorted set if no members are left; otherwise returns the entry.
     fn unless_empty(
         &mut self,
         db: DbIndex,
@@ -435,9 +428,9 @@ impl Shards<'_> {
     }
 }
 
-/// Removes a member from a large one; tells whether it was there.
+/// Removes a member from a large sorted set; tells whether the set had it.
 fn remove_from_large(mem: &mut Mem<'_>, header: u64, member: &[u8]) -> bool {
-    let (member_hash, by_member) = (hash(mem.arena(), member), ByMember(member));
+    let (member_hash, by_member) = (hash(mem.arena(), member), BySortedMember(member));
     let Some(found) = members_of(header).find(mem, member_hash, &by_member) else { return false };
     let score = element::order(element::score(mem, found.item));
     scores_of(header).remove(mem, score, &by_member);
@@ -446,30 +439,30 @@ fn remove_from_large(mem: &mut Mem<'_>, header: u64, member: &[u8]) -> bool {
     true
 }
 
-/// Puts pairs into the order of a sorted set.
+/// Sorts pairs into the order of a sorted set.
 fn sort(pairs: &mut [(&[u8], f64)]) {
     let order = |pair: &(&[u8], f64)| element::order(pair.1);
     pairs.sort_unstable_by(|a, b| order(a).cmp(&order(b)).then_with(|| a.0.cmp(b.0)));
 }
 
-/// The pairs of a run as bytes of their own.
+/// Copies of the pairs of a run.
 fn owned(run: &[u8]) -> Vec<(Vec<u8>, f64)> {
     let bytes = |member: Element<'_>| member.bytes(&mut itoa::Buffer::new()).to_vec();
     pairs(run).map(|(member, score)| (bytes(member), score)).collect()
 }
 
-/// Removes the member of a rank from a large one.
+/// Removes the member of a rank from a large sorted set.
 fn remove_nth(mem: &mut Mem<'_>, header: u64, rank: u64) {
     let Some(entry) = scores_of(header).remove_nth(mem, rank) else { return };
     let member_hash = hash(mem.arena(), element::member(mem, entry.item));
-    if let Some(found) = members_of(header).find(mem, member_hash, &ByPlace(entry.item)) {
+    if let Some(found) = members_of(header).find(mem, member_hash, &ByOffset(entry.item)) {
         members_of(header).remove(mem, member_hash, found);
     }
     element::release(mem, entry.item);
 }
 
-/// Where in a run a pair belongs.
-fn place_of(run: &[u8], member: &[u8], score: f64) -> usize {
+/// The offset in a run at which a pair belongs.
+fn position_of(run: &[u8], member: &[u8], score: f64) -> usize {
     let (mut at, mut digits) = (0, itoa::Buffer::new());
     while at < run.len() {
         let (other, other_score, next) = pair_at(run, at);

@@ -1,39 +1,35 @@
-//! Fields that expire: setting and taking away expiries, and removing what has expired.
+//! Expiry of hash fields: setting and removing it, and removal of expired fields.
 
-use crate::keyspace::entry::{self, ByPlace};
 use crate::keyspace::events::KeyspaceEvent;
-use crate::keyspace::expiry::CleaningSlice;
 use crate::keyspace::shards::Entry;
-use crate::keyspace::{DbIndex, ExpireRule, Key, Shards, Side, keys_of};
-use cowherd_arena::containers::dict::{Cursor, Hashed as _};
-use cowherd_arena::{Mem, OutOfMemory, ShardIndex};
+use crate::keyspace::{DbIndex, ExpireRule, Key, Shards};
+use cowherd_arena::{Mem, OutOfMemory};
 
-use super::change::UNLIMITED;
-use super::field;
 use super::is_alive;
-use super::large::FieldReplacement;
+use super::large::{FieldHeader, FieldReplacement};
+use super::update::UNLIMITED;
 
-/// Fields that are removed at most when a hash is looked up.
-const AT_ONCE: usize = 64;
+/// Expired fields that a lookup of their hash removes at most, so that it does not take long.
+const REMOVED_BY_LOOKUP: usize = 64;
 
-/// What became of a field whose expiry was to be changed.
+/// The result of changing the expiry of one field.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum FieldExpiryOutcome {
     /// There is no such field.
     Missing,
-    /// It had no expiry that could be taken away.
+    /// The field had no expiry that could be removed.
     HadNone,
-    /// The rule did not allow it.
+    /// The rule did not allow the change.
     Refused,
-    /// It was changed.
+    /// The expiry was changed.
     Changed,
-    /// It expired at once, and is gone.
+    /// The new expiry was not in the future, and the field was removed.
     Gone,
 }
 
 impl Shards<'_> {
-    /// Gives fields of a hash an expiry, or removes them if that is not in the future; with the
-    /// last field the key goes. Counts as a change for each.
+    /// Sets the expiry of fields, or removes the fields if it is not in the future, and the key with
+    /// its last field. Counts as a change for each field.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -52,11 +48,11 @@ impl Shards<'_> {
             () if is_past => FieldExpiryOutcome::Gone,
             () => FieldExpiryOutcome::Changed,
         };
-        // What removes only does not make a hash one whose fields may expire.
+        // Removing fields does not change the encoding to the one whose fields may expire.
         self.change_expiries(db, key, entry, fields, (!is_past).then_some(at), decide)
     }
 
-    /// Takes the expiries of fields away. Counts as a change for each.
+    /// Removes the expiries of fields. Counts as a change for each field.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -74,7 +70,7 @@ impl Shards<'_> {
         self.change_expiries(db, key, entry, fields, None, decide)
     }
 
-    /// Does to each field what `decide` says of its expiry.
+    /// Changes each field as `decide` says of its present expiry.
     fn change_expiries<'p>(
         &mut self,
         db: DbIndex,
@@ -84,7 +80,7 @@ impl Shards<'_> {
         expiry: Option<i64>,
         decide: impl Fn(Option<i64>) -> FieldExpiryOutcome,
     ) -> Result<Vec<FieldExpiryOutcome>, OutOfMemory> {
-        let outcomes = if entry.shape.is_large() {
+        let outcomes = if entry.head.is_large() {
             self.change_in_large(db, key, entry, fields, expiry, decide)?
         } else {
             self.change_in_compact(db, key, entry, fields, expiry, decide)?
@@ -105,24 +101,24 @@ impl Shards<'_> {
         expiry: Option<i64>,
         decide: impl Fn(Option<i64>) -> FieldExpiryOutcome,
     ) -> Result<Vec<FieldExpiryOutcome>, OutOfMemory> {
-        let (mut draft, mut outcomes) = (self.draft(Some(entry)), Vec::new());
+        let (mut builder, mut outcomes) = (self.hash_builder(Some(entry)), Vec::new());
         for name in fields {
-            let there = draft.expiry(name).filter(|old| is_alive(*old, self.now));
+            let there = builder.expiry(name).filter(|old| is_alive(*old, self.now));
             let outcome = there.map_or(FieldExpiryOutcome::Missing, &decide);
             match outcome {
                 FieldExpiryOutcome::Gone => {
-                    draft.remove(name);
+                    builder.remove(name);
                 }
                 FieldExpiryOutcome::Changed => {
-                    draft.make_volatile();
-                    draft.set_expiry(name, expiry);
+                    builder.make_volatile();
+                    builder.set_expiry(name, expiry);
                 }
                 _ => {}
             }
             outcomes.push(outcome);
         }
         if outcomes.iter().any(|outcome| outcome.is_change()) {
-            self.store_draft(db, key, Some(entry), &mut draft, &UNLIMITED)?;
+            self.store_built(db, key, Some(entry), &mut builder, &UNLIMITED)?;
         }
         Ok(outcomes)
     }
@@ -142,7 +138,7 @@ impl Shards<'_> {
             for name in fields {
                 let found = large.find(mem, name).filter(|found| !gone.contains(&found.item));
                 let old = found.map(|found| {
-                    (found, field::Shape::load(mem, found.item).expiry(mem, found.item))
+                    (found, FieldHeader::load(mem, found.item).expiry(mem, found.item))
                 });
                 let old = old.filter(|(_, old)| is_alive(*old, now));
                 let outcome = old.map_or(FieldExpiryOutcome::Missing, |(_, old)| decide(old));
@@ -163,7 +159,7 @@ impl Shards<'_> {
         if !gone.is_empty() {
             let mut mem = self.held.mem(entry.shard);
             gone.into_iter().for_each(|item| large.remove_at(&mut mem, item));
-            // Its form may have changed.
+            // Looked up again, since the header may have changed.
             if let Some(entry) = self.find(db, key) {
                 self.remove_if_empty(db, key, &entry, large);
             }
@@ -171,9 +167,9 @@ impl Shards<'_> {
         Ok(outcomes)
     }
 
-    /// No field of a hash expires before this.
+    /// No field of a hash expires earlier than this.
     fn earliest_expiry(&self, entry: &Entry) -> i64 {
-        if entry.shape.is_large() {
+        if entry.head.is_large() {
             let mem = self.held.view(entry.shard);
             self.large_hash(entry).earliest(&mem).map_or(i64::MAX, |(at, _)| at)
         } else {
@@ -181,7 +177,7 @@ impl Shards<'_> {
         }
     }
 
-    /// A hash whose fields may expire, without some of those that have; none if none was left.
+    /// A hash after some of its expired fields were removed; `None` if no field was left.
     #[inline]
     pub(super) fn without_expired(
         &mut self,
@@ -192,16 +188,17 @@ impl Shards<'_> {
         if self.earliest_expiry(&entry) > self.now {
             return Some(entry);
         }
-        self.remove_expired(db, key, &entry, AT_ONCE).then(|| self.find(db, key)).flatten()
+        self.remove_expired(db, key, &entry, REMOVED_BY_LOOKUP)
+            .then(|| self.find(db, key))
+            .flatten()
     }
 
-    /// Removes about `most` fields that have expired, and the key with the last of its fields;
-    /// tells whether the key is still there. Without room for what is left of a compact hash it
-    /// stays as it is.
+    /// Removes about `most` expired fields, and the key with its last field; tells whether the key
+    /// still exists. A compact hash is left as it is if there is no memory for its new bytes.
     #[cold]
     fn remove_expired(&mut self, db: DbIndex, key: &Key<'_>, entry: &Entry, most: usize) -> bool {
         let now = self.now;
-        let (removed, is_left) = if entry.shape.is_large() {
+        let (removed, is_left) = if entry.head.is_large() {
             let large = self.large_hash(entry);
             let mut mem = self.held.mem(entry.shard);
             let mut removed = 0;
@@ -214,10 +211,11 @@ impl Shards<'_> {
             }
             (removed as u64, !self.remove_if_empty(db, key, entry, large))
         } else {
-            let mut draft = self.draft(Some(entry));
-            draft.remove_expired(now);
-            match self.store_draft(db, key, Some(entry), &mut draft, &UNLIMITED) {
-                Ok(()) => (entry.shape.count - draft.count, draft.count > 0),
+            let mut builder = self.hash_builder(Some(entry));
+            builder.remove_expired(now);
+            match self.store_built(db, key, Some(entry), &mut builder, &UNLIMITED) {
+                Ok(()) => (entry.head.count - builder.count, builder.count > 0),
+                // The next lookup tries again.
                 Err(OutOfMemory) => (0, true),
             }
         };
@@ -234,40 +232,22 @@ impl Shards<'_> {
         is_left
     }
 
-    /// A slice of background work: looks at about `most` hashes whose fields may expire, and
-    /// removes about as many fields of each that has some that did.
+    /// Removes about `most` expired fields of a hash for background cleaning; tells whether there
+    /// were any.
     pub(in crate::keyspace) fn expire_fields(
         &mut self,
-        shard: ShardIndex,
         db: DbIndex,
-        cursor: &mut Cursor,
+        hash: u64,
+        entry: &Entry,
         most: usize,
-        slice: &mut CleaningSlice,
-    ) {
-        let volatile = Side::Volatile.of(shard, db);
-        if volatile.is_empty(&self.held.mem(shard)) {
-            return;
+    ) -> bool {
+        if self.earliest_expiry(entry) > self.now {
+            return false;
         }
-        let mut hashes = Vec::new();
-        let next = volatile.scan(&self.held.view(shard), *cursor, most, |at| hashes.push(at));
-        *cursor = next.unwrap_or_default();
-        hashes.sort_unstable();
-        hashes.dedup();
-        slice.looked_at += hashes.len();
-        for at in hashes {
-            let mem = self.held.mem(shard);
-            let shape = entry::Shape::load(&mem, at);
-            let hash = entry::ByHash.hash(&mem, at);
-            let found = keys_of(shard, db).find(&mem, hash, &ByPlace(at));
-            let Some(found) = found else { continue };
-            let entry = Entry { at, shape, found, shard };
-            if self.earliest_expiry(&entry) <= self.now {
-                slice.expired += 1;
-                let name = shape.key(&self.held.view(shard), at).to_vec();
-                let key = Key { bytes: &name, hash, shard };
-                self.remove_expired(db, &key, &entry, most);
-            }
-        }
+        let name = entry.head.key(&self.held.view(entry.shard), entry.at).to_vec();
+        let key = Key { bytes: &name, hash, shard: entry.shard };
+        self.remove_expired(db, &key, entry, most);
+        true
     }
 }
 

@@ -1,0 +1,154 @@
+//! Collections: values of several elements, fields or members. What every type of them provides.
+//!
+//! A *compact* collection is one packed run in its entry (see `compact`). A *large* one is reached
+//! through a header, an object that stays where it is while the key's entry may move:
+//!
+//! ```text
+//! entry: ... | header 8 | key |
+//!                 |
+//!                 v
+//! header:  | kind 4 | 0 (4) | next in lazy-free list 8 | what the type needs ... |
+//! ```
+
+use xxhash_rust::xxh3::xxh3_128;
+use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
+
+use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
+
+use super::entry::{EntryHeader, ValueKind};
+
+/// The value has another type.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
+#[error("the value has another type")]
+pub struct WrongType;
+
+/// The first bytes of every large value's header.
+#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq, Debug)]
+#[repr(C)]
+pub(super) struct LargeHeader {
+    pub kind: u32,
+    pub reserved: u32,
+    /// The next header in the shard's lazy-free list; 0 at its end.
+    pub next_deferred: u64,
+}
+
+impl LargeHeader {
+    /// The first bytes of the header of a value in use.
+    pub const fn new(kind: ValueKind) -> Self {
+        Self { kind: kind as u32, reserved: 0, next_deferred: 0 }
+    }
+}
+
+const _: () = assert!(size_of::<LargeHeader>() == 16);
+
+/// A type of collection.
+pub(super) trait CollectionType {
+    /// Bytes of a large value's header, which begins with [`LargeHeader`].
+    const HEADER: u64;
+
+    /// Writes the header of an empty large value.
+    fn init_large(mem: &mut Mem<'_>, header: u64);
+
+    /// The reply of OBJECT ENCODING.
+    fn encoding_name(head: &EntryHeader) -> &'static str;
+
+    /// Checks the bytes of a compact value, whose entry's `count` is above 0; the error says what
+    /// is wrong.
+    fn verify_compact(head: &EntryHeader, bytes: &[u8]) -> Result<(), String>;
+
+    /// Claims and checks all that is reached from a large value's header, which is claimed already.
+    /// With `is_deferred` the value is in the lazy-free list, and parts of it may be freed already;
+    /// otherwise it must not be empty.
+    fn verify_large(
+        mem: &Mem<'_>,
+        audit: &Audit<'_>,
+        head: Option<&EntryHeader>,
+        header: u64,
+        is_deferred: bool,
+    ) -> Result<(), Corruption>;
+
+    /// Adds an entry's value to a digest, the same for every encoding.
+    fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest);
+
+    /// Copies a large value, which may be in another shard, to the memory of `mem`. Returns the
+    /// copy's header.
+    fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory>;
+
+    /// Frees about `most` elements of a large value; tells whether all elements, and the structures
+    /// that hold them, are freed. The header itself stays.
+    fn free_some(mem: &mut Mem<'_>, header: u64, most: usize) -> bool;
+
+    /// Number of elements of a large value; more if the value holds other objects of which there
+    /// may be many.
+    fn len(mem: &Mem<'_>, header: u64) -> u64;
+
+    /// Bytes of a large value without its header, estimated from `samples` elements; 0 means all.
+    fn usage(mem: &Mem<'_>, header: u64, samples: usize) -> u64;
+}
+
+/// Allocates an empty large value and fills it. Returns its header; on error all of it is freed.
+pub(super) fn build_large<T: CollectionType>(
+    mem: &mut Mem<'_>,
+    fill: impl FnOnce(&mut Mem<'_>, u64) -> Result<(), OutOfMemory>,
+) -> Result<u64, OutOfMemory> {
+    let header = mem.allocate(T::HEADER)?;
+    T::init_large(mem, header);
+    match fill(mem, header) {
+        Ok(()) => Ok(header),
+        Err(full) => {
+            free_large::<T>(mem, header);
+            Err(full)
+        }
+    }
+}
+
+/// Frees a large value at once.
+///
+/// What a command has built in vain is freed like this, never deferred: the command would find its
+/// own waste in the lazy-free list, take the freed memory for progress, and try again for ever.
+pub(super) fn free_large<T: CollectionType>(mem: &mut Mem<'_>, header: u64) {
+    while !T::free_some(mem, header, usize::MAX) {}
+    mem.release(header, T::HEADER);
+}
+
+/// The bytes of a value from which its digest is computed.
+#[derive(Default)]
+pub(super) struct ValueDigest {
+    pub text: Vec<u8>,
+}
+
+impl ValueDigest {
+    /// Adds bytes with their length, so that parts in a row are told apart.
+    pub fn add(&mut self, bytes: &[u8]) {
+        self.text.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+        self.text.extend_from_slice(bytes);
+    }
+
+    pub fn add_number(&mut self, number: i64) {
+        self.text.extend_from_slice(&number.to_le_bytes());
+    }
+
+    /// Adds elements whose order is of no meaning.
+    pub fn add_multiset(&mut self, elements: &MultisetHash) {
+        self.text.extend_from_slice(&elements.count.to_le_bytes());
+        self.text.extend_from_slice(&elements.sum.to_le_bytes());
+    }
+}
+
+/// A hash of elements that does not depend on their order: the sum of the elements' hashes.
+#[derive(Default)]
+pub(super) struct MultisetHash {
+    sum: u128,
+    count: u64,
+    element: ValueDigest,
+}
+
+impl MultisetHash {
+    /// Adds the element that `write` writes.
+    pub fn add(&mut self, write: impl FnOnce(&mut ValueDigest)) {
+        self.element.text.clear();
+        write(&mut self.element);
+        self.sum = self.sum.wrapping_add(xxh3_128(&self.element.text));
+        self.count += 1;
+    }
+}
