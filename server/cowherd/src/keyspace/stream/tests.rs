@@ -556,15 +556,15 @@ fn after(change: u8, at: u64, place: impl Fn(&Mem<'_>, StreamRoot) -> u64) -> St
 
 #[test]
 fn a_damaged_stream_is_named() {
-    type NodeEntry = fn(&Mem<'_>, StreamRoot) -> u64;
-    let header: NodeEntry = |_, root| root.at;
-    let node: NodeEntry = |mem, root| mem.read(root.tail());
-    let group: NodeEntry = |mem, root| root.groups().first(mem).unwrap().item;
-    let pending: NodeEntry = |mem, root| {
+    type Locate = fn(&Mem<'_>, StreamRoot) -> u64;
+    let header: Locate = |_, root| root.at;
+    let node: Locate = |mem, root| mem.read(root.tail());
+    let group: Locate = |mem, root| root.groups().first(mem).unwrap().item;
+    let pending: Locate = |mem, root| {
         let group = Group(root.groups().first(mem).unwrap().item);
         group.pending().first(mem).unwrap().item
     };
-    let consumer: NodeEntry = |mem, root| {
+    let consumer: Locate = |mem, root| {
         let group = Group(root.groups().first(mem).unwrap().item);
         PendingEntry::load(mem, group.pending().first(mem).unwrap().item).consumer.0
     };
@@ -574,8 +574,8 @@ fn a_damaged_stream_is_named() {
         (header, offset_of!(StreamHeader, tail), "does not agree"),
         (header, offset_of!(StreamHeader, last) + 8, ""),
         (node, 8, "does not agree"),
-        (node, 24, "not what it says"),
-        (node, 26, "not what it says"),
+        (node, 24, "disagrees with its entries"),
+        (node, 26, "disagrees with its entries"),
         (node, 28, "impossible node"),
         (group, 80, "name in the wrong place"),
         (group, 7, "impossible name"),
