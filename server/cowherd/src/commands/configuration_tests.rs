@@ -2,17 +2,17 @@ use crate::commands::testing::TestServer;
 
 const MIB: u64 = 1 << 20;
 
-fn check(bench: &TestServer, table: &[(&str, &str)]) {
+fn check(server: &TestServer, table: &[(&str, &str)]) {
     for (line, reply) in table {
-        assert_eq!(bench.run(line), format!("{reply}\r\n"), "{line}");
+        assert_eq!(server.run(line), format!("{reply}\r\n"), "{line}");
     }
 }
 
 #[test]
 fn get_takes_patterns() {
-    let bench = TestServer::new();
+    let server = TestServer::new();
     check(
-        &bench,
+        &server,
         &[
             ("CONFIG GET appendonly", "*2\r\n$10\r\nappendonly\r\n$2\r\nno"),
             ("CONFIG GET none", "*0"),
@@ -20,17 +20,17 @@ fn get_takes_patterns() {
             ("CONFIG GET", "-ERR wrong number of arguments for 'config|get' command"),
         ],
     );
-    let found = bench.run("CONFIG GET maxmemory*");
+    let found = server.run("CONFIG GET maxmemory*");
     assert!(found.starts_with("*6\r\n") && found.contains("maxmemory-policy"), "{found}");
-    assert!(bench.run("CONFIG GET *").contains("\r\n$4\r\nsave\r\n"));
+    assert!(server.run("CONFIG GET *").contains("\r\n$4\r\nsave\r\n"));
     assert!(TestServer::new().resp3().run("config get hz").starts_with("%1\r\n$2\r\nhz\r\n"));
 }
 
 #[test]
 fn set_changes_all_or_nothing() {
-    let bench = TestServer::new();
+    let server = TestServer::new();
     check(
-        &bench,
+        &server,
         &[
             ("CONFIG SET timeout 5 HZ 20", "+OK"),
             ("CONFIG GET timeout", "*2\r\n$7\r\ntimeout\r\n$1\r\n5"),
@@ -64,14 +64,14 @@ fn set_changes_all_or_nothing() {
             ("CONFIG GET hz", "*2\r\n$2\r\nhz\r\n$2\r\n20"),
         ],
     );
-    assert!(bench.run(r#"CONFIG SET "\xff" x"#).starts_with("-ERR Unknown option "));
+    assert!(server.run(r#"CONFIG SET "\xff" x"#).starts_with("-ERR Unknown option "));
 }
 
 #[test]
-fn a_password_that_is_set_counts() {
-    let bench = TestServer::new();
+fn requirepass_takes_effect() {
+    let server = TestServer::new();
     check(
-        &bench,
+        &server,
         &[
             ("CONFIG SET requirepass new", "+OK"),
             ("AUTH old", "-WRONGPASS invalid username-password pair or user is disabled."),
@@ -84,12 +84,12 @@ fn a_password_that_is_set_counts() {
 
 #[test]
 fn maxmemory_shrinks_and_grows_within_the_arena() {
-    let bench = TestServer::with(64 * MIB, crate::config::Config::default());
-    let limit = || bench.shared.keyspace.memory_limit().maxmemory();
+    let server = TestServer::with(64 * MIB, crate::config::Config::default());
+    let limit = || server.shared.keyspace.memory_limit().maxmemory();
     assert_eq!(limit(), 64 * MIB);
-    assert_eq!(bench.run("CONFIG SET maxmemory 10mb"), "+OK\r\n");
+    assert_eq!(server.run("CONFIG SET maxmemory 10mb"), "+OK\r\n");
     assert_eq!(limit(), 10 * MIB);
-    let refused = bench.run("CONFIG SET hz 77 maxmemory 65mb");
+    let refused = server.run("CONFIG SET hz 77 maxmemory 65mb");
     assert_eq!(
         refused,
         "-ERR CONFIG SET failed (possibly related to argument 'maxmemory') - the arena of 67108864 \
@@ -97,25 +97,25 @@ fn maxmemory_shrinks_and_grows_within_the_arena() {
          configuration file and restart the server\r\n"
     );
     assert_eq!(limit(), 10 * MIB);
-    assert!(bench.run("CONFIG GET hz").ends_with("\r\n10\r\n"), "the others are refused too");
-    assert_eq!(bench.run("CONFIG SET maxmemory 64mb"), "+OK\r\n");
+    assert!(server.run("CONFIG GET hz").ends_with("\r\n10\r\n"), "the others are refused too");
+    assert_eq!(server.run("CONFIG SET maxmemory 64mb"), "+OK\r\n");
     assert_eq!(limit(), 64 * MIB);
-    assert_eq!(bench.run("CONFIG SET maxmemory 1mb"), "+OK\r\n");
-    assert_eq!(bench.run("CONFIG SET maxmemory 0"), "+OK\r\n");
+    assert_eq!(server.run("CONFIG SET maxmemory 1mb"), "+OK\r\n");
+    assert_eq!(server.run("CONFIG SET maxmemory 0"), "+OK\r\n");
     assert_eq!(limit(), 64 * MIB, "0 is the whole arena");
 }
 
 #[test]
-fn a_policy_that_counts_uses_switches_the_clocks() {
-    let bench = TestServer::new();
-    let counts = || bench.shared.keyspace.clocks().is_lfu();
+fn lfu_policies_switch_the_access_clocks() {
+    let server = TestServer::new();
+    let counts = || server.shared.keyspace.clocks().is_lfu();
     for (policy, expected) in [
         ("allkeys-lfu", true),
         ("allkeys-lru", false),
         ("volatile-lfu", true),
         ("noeviction", false),
     ] {
-        assert_eq!(bench.run(&format!("CONFIG SET maxmemory-policy {policy}")), "+OK\r\n");
+        assert_eq!(server.run(&format!("CONFIG SET maxmemory-policy {policy}")), "+OK\r\n");
         assert_eq!(counts(), expected, "{policy}");
     }
     let config = crate::config::Config {
@@ -123,29 +123,29 @@ fn a_policy_that_counts_uses_switches_the_clocks() {
         maxmemory_policy: crate::config::MaxmemoryPolicy::AllkeysLfu,
         ..Default::default()
     };
-    let bench = TestServer::with(64 * MIB, config);
-    assert!(bench.shared.keyspace.clocks().is_lfu(), "from the start, too");
-    assert_eq!(bench.shared.keyspace.memory_limit().maxmemory(), 8 * MIB);
+    let server = TestServer::with(64 * MIB, config);
+    assert!(server.shared.keyspace.clocks().is_lfu(), "from the start, too");
+    assert_eq!(server.shared.keyspace.memory_limit().maxmemory(), 8 * MIB);
 }
 
 #[test]
-fn statistics_start_over() {
-    let bench = TestServer::new();
-    bench.run("SET k v");
-    bench.run("GET k");
-    bench.run("GET none");
-    let counted = |name: &str| bench.run("INFO stats").contains(name);
+fn resetstat_zeroes_statistics() {
+    let server = TestServer::new();
+    server.run("SET k v");
+    server.run("GET k");
+    server.run("GET none");
+    let counted = |name: &str| server.run("INFO stats").contains(name);
     assert!(counted("keyspace_hits:1\r\n") && counted("keyspace_misses:1\r\n"));
-    assert_eq!(bench.run("CONFIG RESETSTAT"), "+OK\r\n");
+    assert_eq!(server.run("CONFIG RESETSTAT"), "+OK\r\n");
     assert!(counted("keyspace_hits:0\r\n") && counted("keyspace_misses:0\r\n"));
-    assert_eq!(bench.shared.changes_since_checkpoint(), 1, "that is no statistic");
+    assert_eq!(server.shared.changes_since_checkpoint(), 1, "that is no statistic");
 }
 
 #[test]
-fn the_rest_is_refused_or_explained() {
-    let bench = TestServer::new();
+fn other_subcommands_are_refused_and_help_replies() {
+    let server = TestServer::new();
     check(
-        &bench,
+        &server,
         &[
             ("CONFIG REWRITE", "-ERR The server is running without a config file"),
             ("CONFIG RESETSTAT x", "-ERR wrong number of arguments for 'config|resetstat' command"),
@@ -153,7 +153,7 @@ fn the_rest_is_refused_or_explained() {
             ("CONFIG", "-ERR wrong number of arguments for 'config' command"),
         ],
     );
-    let help = bench.run("config help");
+    let help = server.run("config help");
     let head = "*11\r\n+CONFIG <subcommand> [<arg> [value] [opt] ...]. Subcommands are:\r\n+GET ";
     assert!(help.starts_with(head) && help.ends_with("+HELP\r\n+    Prints this help.\r\n"));
     assert_eq!(help.matches("\r\n+").count(), 11);

@@ -9,13 +9,13 @@ use crate::commands::call::Effect;
 use crate::commands::testing::TestServer;
 use crate::config::{Config, DebugCommand};
 
-fn bench(enable_debug_command: DebugCommand) -> TestServer {
+fn server(enable_debug_command: DebugCommand) -> TestServer {
     TestServer::with(64 << 20, Config { enable_debug_command, ..Config::default() })
 }
 
-fn check(bench: &TestServer, table: &[(&str, &str)]) {
+fn check(server: &TestServer, table: &[(&str, &str)]) {
     for (line, reply) in table {
-        assert_eq!(bench.run(line), format!("{reply}\r\n"), "{line}");
+        assert_eq!(server.run(line), format!("{reply}\r\n"), "{line}");
     }
 }
 
@@ -26,20 +26,20 @@ impl ConnectionHandle for NoConnection {
 }
 
 #[test]
-fn it_is_off_until_it_is_enabled() {
+fn debug_is_off_by_default() {
     let refused = "-ERR DEBUG command not allowed. If the enable-debug-command option is set to \
         \"local\", you can run it from a local connection, otherwise you need to set this option \
         in the configuration file, and then restart the server.\r\n";
     for line in ["DEBUG DIGEST", "DEBUG HELP", "DEBUG foo"] {
-        assert_eq!(bench(DebugCommand::No).run(line), refused, "{line}");
+        assert_eq!(server(DebugCommand::No).run(line), refused, "{line}");
     }
-    // The bench's client comes through a Unix socket.
-    assert!(bench(DebugCommand::Local).run("DEBUG DIGEST").starts_with("+0000"));
-    assert!(bench(DebugCommand::Yes).run("DEBUG DIGEST").starts_with("+0000"));
+    // The client of the test server is connected by a Unix socket.
+    assert!(server(DebugCommand::Local).run("DEBUG DIGEST").starts_with("+0000"));
+    assert!(server(DebugCommand::Yes).run("DEBUG DIGEST").starts_with("+0000"));
 }
 
 #[test]
-fn local_is_this_machine() {
+fn local_means_loopback_or_unix_socket() {
     let clients = ClientRegistry::default();
     for (peer, local) in [
         ("127.0.0.1:80", true),
@@ -59,25 +59,25 @@ fn local_is_this_machine() {
 
 #[test]
 fn the_digest_follows_the_data() {
-    let bench = bench(DebugCommand::Yes);
-    let empty = bench.run("DEBUG DIGEST");
+    let server = server(DebugCommand::Yes);
+    let empty = server.run("DEBUG DIGEST");
     assert_eq!(empty, format!("+{}\r\n", "0".repeat(40)));
-    bench.run("SET k v");
-    let one = bench.run("debug digest");
+    server.run("SET k v");
+    let one = server.run("debug digest");
     assert!(one != empty && one.len() == 43, "{one}");
-    bench.run("SET k w");
-    assert_ne!(bench.run("DEBUG DIGEST"), one);
-    bench.run("SET k v");
-    assert_eq!(bench.run("DEBUG DIGEST"), one);
+    server.run("SET k w");
+    assert_ne!(server.run("DEBUG DIGEST"), one);
+    server.run("SET k v");
+    assert_eq!(server.run("DEBUG DIGEST"), one);
 }
 
 #[test]
 fn an_object_is_described_in_one_line() {
-    let bench = bench(DebugCommand::Yes);
-    assert_eq!(bench.run("DEBUG OBJECT k"), "-ERR no such key\r\n");
-    bench.run("SET k 12345");
-    bench.now.set(bench.now.get() + 3000);
-    let line = bench.run("DEBUG OBJECT k");
+    let server = server(DebugCommand::Yes);
+    assert_eq!(server.run("DEBUG OBJECT k"), "-ERR no such key\r\n");
+    server.run("SET k 12345");
+    server.now.set(server.now.get() + 3000);
+    let line = server.run("DEBUG OBJECT k");
     let lru = 1_700_000_000u64 & 0xff_ffff;
     let end =
         format!(" refcount:1 encoding:int serializedlength:5 lru:{lru} lru_seconds_idle:3\r\n");
@@ -85,24 +85,24 @@ fn an_object_is_described_in_one_line() {
 }
 
 #[test]
-fn sleeping_and_reloading_are_passed_up() {
-    let bench = bench(DebugCommand::Yes);
+fn sleep_and_reload_become_effects() {
+    let server = server(DebugCommand::Yes);
     let slept = |line: &str| {
-        assert_eq!(bench.run(line), "+OK\r\n", "{line}");
-        bench.effect.take()
+        assert_eq!(server.run(line), "+OK\r\n", "{line}");
+        server.effect.take()
     };
     let sleep = |millis| Effect::Sleep { time: Duration::from_millis(millis), all: true };
     assert_eq!(slept("DEBUG SLEEP 0"), sleep(0));
     assert_eq!(slept("DEBUG SLEEP 1.5"), sleep(1500));
     assert_eq!(slept("DEBUG SLEEP -1"), sleep(0));
     assert_eq!(slept("DEBUG SLEEP inf"), sleep(86_400_000));
-    assert_eq!(bench.run("DEBUG SLEEP x"), "-ERR value is not a valid float\r\n");
-    assert_eq!(bench.effect.take(), Effect::None);
+    assert_eq!(server.run("DEBUG SLEEP x"), "-ERR value is not a valid float\r\n");
+    assert_eq!(server.effect.take(), Effect::None);
 
-    assert_eq!(bench.run("DEBUG RELOAD"), "");
-    assert_eq!(bench.effect.take(), Effect::Reload);
+    assert_eq!(server.run("DEBUG RELOAD"), "");
+    assert_eq!(server.effect.take(), Effect::Reload);
     check(
-        &bench,
+        &server,
         &[
             (
                 "DEBUG RELOAD foo",
@@ -114,13 +114,13 @@ fn sleeping_and_reloading_are_passed_up() {
             ),
         ],
     );
-    assert_eq!(bench.effect.take(), Effect::None);
+    assert_eq!(server.effect.take(), Effect::None);
 }
 
 #[test]
 fn switches_are_set() {
-    let bench = bench(DebugCommand::Yes);
-    let hooks = &bench.shared.hooks;
+    let server = server(DebugCommand::Yes);
+    let hooks = &server.shared.hooks;
     let state = || {
         (
             hooks.active_expire.load(Ordering::Relaxed),
@@ -130,7 +130,7 @@ fn switches_are_set() {
     };
     assert_eq!(state(), (true, false, 0));
     check(
-        &bench,
+        &server,
         &[
             ("DEBUG SET-ACTIVE-EXPIRE 0", "+OK"),
             ("DEBUG CHECKPOINT-DIGEST yes", "+OK"),
@@ -142,20 +142,20 @@ fn switches_are_set() {
         ],
     );
     assert_eq!(state(), (false, true, 250));
-    check(&bench, &[("DEBUG SET-ACTIVE-EXPIRE 1", "+OK"), ("DEBUG CHECKPOINT-DIGEST no", "+OK")]);
+    check(&server, &[("DEBUG SET-ACTIVE-EXPIRE 1", "+OK"), ("DEBUG CHECKPOINT-DIGEST no", "+OK")]);
     assert_eq!(state(), (true, false, 250));
 }
 
 #[test]
-fn a_sound_keyspace_passes() {
-    let bench = bench(DebugCommand::Yes);
-    bench.run("SET k v");
-    assert_eq!(bench.run("DEBUG VERIFY"), "+OK\r\n");
+fn verify_accepts_a_sound_keyspace() {
+    let server = server(DebugCommand::Yes);
+    server.run("SET k v");
+    assert_eq!(server.run("DEBUG VERIFY"), "+OK\r\n");
 }
 
 #[test]
-fn what_is_not_known_is_refused() {
-    let bench = bench(DebugCommand::Yes);
+fn unknown_subcommands_are_refused() {
+    let server = server(DebugCommand::Yes);
     for (line, name) in [
         ("DEBUG jmap", "jmap"),
         ("DEBUG QUICKLIST k", "QUICKLIST"),
@@ -166,7 +166,7 @@ fn what_is_not_known_is_refused() {
         let error = format!(
             "-ERR unknown subcommand or wrong number of arguments for '{name}'. Try DEBUG HELP.\r\n"
         );
-        assert_eq!(bench.run(line), error, "{line}");
+        assert_eq!(server.run(line), error, "{line}");
     }
-    assert!(bench.run("DEBUG HELP").starts_with("*21\r\n+DEBUG <subcommand> "));
+    assert!(server.run("DEBUG HELP").starts_with("*21\r\n+DEBUG <subcommand> "));
 }

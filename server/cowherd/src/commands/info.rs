@@ -46,13 +46,13 @@ mod tests {
 
     #[test]
     fn sections_can_be_chosen() {
-        let bench = TestServer::new();
-        bench.run("SET k v EX 100");
-        let all = bench.run("INFO");
+        let server = TestServer::new();
+        server.run("SET k v EX 100");
+        let all = server.run("INFO");
         assert!(all.contains("redis_version:7.4.0\r\n") && all.contains("# Persistence\r\n"));
-        let keyspace = bench.run("INFO keyspace");
+        let keyspace = server.run("INFO keyspace");
         assert!(keyspace.contains("db0:keys=1,expires=1,avg_ttl="), "{keyspace}");
         assert!(!keyspace.contains("redis_version"));
-        assert!(bench.run("LASTSAVE").starts_with(':'));
+        assert!(server.run("LASTSAVE").starts_with(':'));
     }
 }

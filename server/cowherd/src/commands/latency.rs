@@ -231,44 +231,44 @@ mod tests {
     use super::super::testing::TestServer;
     use super::*;
 
-    fn bench() -> TestServer {
-        let bench = TestServer::new();
-        assert_eq!(bench.run("CONFIG SET latency-monitor-threshold 5"), "+OK\r\n");
-        bench.shared.telemetry.latency_event(LatencyEvent::Fork, Duration::from_millis(30));
-        let recorder = bench.shared.telemetry.recorder(0).unwrap();
+    fn server() -> TestServer {
+        let server = TestServer::new();
+        assert_eq!(server.run("CONFIG SET latency-monitor-threshold 5"), "+OK\r\n");
+        server.shared.telemetry.latency_event(LatencyEvent::Fork, Duration::from_millis(30));
+        let recorder = server.shared.telemetry.recorder(0).unwrap();
         recorder.latency_event(LatencyEvent::CowFault, 1000, Duration::from_millis(7));
         recorder.latency_event(LatencyEvent::CowFault, 2000, Duration::from_millis(4));
         recorder.latency_event(LatencyEvent::CowFault, 3000, Duration::from_millis(6));
-        bench
+        server
     }
 
     #[test]
     fn events_are_listed_and_reset() {
-        let bench = bench();
-        let latest = bench.run("LATENCY LATEST");
+        let server = server();
+        let latest = server.run("LATENCY LATEST");
         assert!(latest.starts_with("*2\r\n*4\r\n$4\r\nfork\r\n:"), "{latest}");
         assert!(latest.ends_with("$9\r\ncow-fault\r\n:3\r\n:6\r\n:7\r\n"), "{latest}");
         assert_eq!(
-            bench.run("LATENCY HISTORY COW-fault"),
+            server.run("LATENCY HISTORY COW-fault"),
             "*2\r\n*2\r\n:1\r\n:7\r\n*2\r\n:3\r\n:6\r\n"
         );
-        assert_eq!(bench.run("LATENCY HISTORY command"), "*0\r\n");
-        assert_eq!(bench.run("LATENCY HISTORY nonsense"), "*0\r\n");
-        assert_eq!(bench.run("LATENCY RESET cow-fault command nonsense"), ":1\r\n");
-        assert_eq!(bench.run("LATENCY HISTORY cow-fault"), "*0\r\n");
-        assert_eq!(bench.run("LATENCY RESET"), ":1\r\n");
-        assert_eq!(bench.run("LATENCY LATEST"), "*0\r\n");
+        assert_eq!(server.run("LATENCY HISTORY command"), "*0\r\n");
+        assert_eq!(server.run("LATENCY HISTORY nonsense"), "*0\r\n");
+        assert_eq!(server.run("LATENCY RESET cow-fault command nonsense"), ":1\r\n");
+        assert_eq!(server.run("LATENCY HISTORY cow-fault"), "*0\r\n");
+        assert_eq!(server.run("LATENCY RESET"), ":1\r\n");
+        assert_eq!(server.run("LATENCY LATEST"), "*0\r\n");
     }
 
     #[test]
     fn graph_plots_samples() {
-        let bench = bench();
-        bench.now.set(5000);
-        let graph = bench.run("LATENCY GRAPH cow-fault");
+        let server = server();
+        server.now.set(5000);
+        let graph = server.run("LATENCY GRAPH cow-fault");
         assert!(graph.contains("cow-fault: 6 to 7 ms; the longest ever 7 ms\n"), "{graph}");
         assert!(graph.contains(" ms\n|.\n||\n||\n||\n||\n||\n42\nss\n"), "{graph}");
         assert_eq!(
-            bench.run("LATENCY GRAPH command"),
+            server.run("LATENCY GRAPH command"),
             "-ERR No samples available for event 'command'\r\n"
         );
         let ages = [0, 59, 60, 7199, 90_000]
@@ -278,28 +278,28 @@ mod tests {
 
     #[test]
     fn histograms_are_cumulative_in_microseconds() {
-        let bench = TestServer::new();
-        let recorder = bench.shared.telemetry.recorder(0).unwrap();
-        let number = |name: &str| bench.shared.table.by_full_name(name).unwrap().number;
+        let server = TestServer::new();
+        let recorder = server.shared.telemetry.recorder(0).unwrap();
+        let number = |name: &str| server.shared.table.by_full_name(name).unwrap().number;
         for nanos in [900, 1_800, 1_850, 30_000] {
             recorder.command(number("get"), nanos, false);
         }
         recorder.command(number("config|get"), 900, false);
         let get = "$3\r\nget\r\n*4\r\n$5\r\ncalls\r\n:4\r\n$14\r\nhistogram_usec\r\n\
                    *6\r\n:1\r\n:1\r\n:2\r\n:3\r\n:31\r\n:4\r\n";
-        assert_eq!(bench.run("LATENCY HISTOGRAM get set nonsense"), format!("*2\r\n{get}"));
-        assert!(bench.run("LATENCY HISTOGRAM config").starts_with("*2\r\n$10\r\nconfig|get\r\n"));
-        assert!(bench.run("LATENCY HISTOGRAM").starts_with("*4\r\n"));
-        bench.run("CONFIG RESETSTAT");
-        assert_eq!(bench.run("LATENCY HISTOGRAM get"), "*0\r\n");
+        assert_eq!(server.run("LATENCY HISTOGRAM get set nonsense"), format!("*2\r\n{get}"));
+        assert!(server.run("LATENCY HISTOGRAM config").starts_with("*2\r\n$10\r\nconfig|get\r\n"));
+        assert!(server.run("LATENCY HISTOGRAM").starts_with("*4\r\n"));
+        server.run("CONFIG RESETSTAT");
+        assert_eq!(server.run("LATENCY HISTOGRAM get"), "*0\r\n");
     }
 
     #[test]
     fn doctor_reports_spikes() {
         let healthy = TestServer::new();
         assert!(healthy.run("LATENCY DOCTOR").contains("The latency monitor is off"));
-        let bench = bench();
-        assert!(bench.run("LATENCY DOCTOR").contains("fork: 1 seconds with spikes, 30 ms"));
-        assert!(bench.run("LATENCY HELP").contains("GRAPH <event>"));
+        let server = server();
+        assert!(server.run("LATENCY DOCTOR").contains("fork: 1 seconds with spikes, 30 ms"));
+        assert!(server.run("LATENCY HELP").contains("GRAPH <event>"));
     }
 }

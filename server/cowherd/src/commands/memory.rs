@@ -203,21 +203,21 @@ mod tests {
 
     #[test]
     fn stats_is_a_map() {
-        let bench = TestServer::new();
-        bench.run("SET a 1");
-        let stats = bench.run("MEMORY STATS");
+        let server = TestServer::new();
+        server.run("SET a 1");
+        let stats = server.run("MEMORY STATS");
         assert!(stats.starts_with("*60\r\n$14\r\npeak.allocated\r\n:"), "{stats}");
         assert!(stats.contains("$10\r\nkeys.count\r\n:1\r\n"), "{stats}");
         assert!(stats.contains("$11\r\narena.pages\r\n$5\r\nsmall\r\n"), "{stats}");
-        let bench = bench.resp3();
-        assert!(bench.run("MEMORY STATS").starts_with("%30\r\n"));
+        let server = server.resp3();
+        assert!(server.run("MEMORY STATS").starts_with("%30\r\n"));
     }
 
     #[test]
     fn doctor_reports_findings() {
         let config = Config { arena_pages: ArenaPages::Small, ..Config::default() };
-        let bench = TestServer::with(64 << 20, config.clone());
-        let said = bench.run("MEMORY DOCTOR");
+        let server = TestServer::with(64 << 20, config.clone());
+        let said = server.run("MEMORY DOCTOR");
         assert!(said.contains("Pages are small (small asked for)"), "{said}");
         assert!(said.contains("\nNothing to improve about memory"), "{said}");
         let full = TestServer::with(64 << 20, config);

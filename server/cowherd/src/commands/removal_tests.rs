@@ -1,9 +1,8 @@
-//! What only removes needs no memory: HDEL, LPOP, SREM and ZREM were refused with `OOM` in an arena
-//! that was full to the last object, because a compact value that had become shorter was to move to
-//! a smaller object.
+//! Removal needs no memory. HDEL, LPOP, SREM and ZREM failed with `OOM` in an arena without any free
+//! object, because a compact value that had become shorter had to move to a smaller object.
 //!
-//! Two keyspaces run the same commands. In one of them each command that removes finds no object of
-//! any size; the replies must be the same.
+//! Two keyspaces run the same commands. In one of them no object of any size is free when a command
+//! removes; the replies must be the same.
 
 use std::fmt::Write as _;
 
@@ -23,7 +22,7 @@ impl Random {
         words[usize::try_from(self.below(words.len() as u64)).unwrap()]
     }
 
-    /// A name of one of few elements, some of which are numbers and some long.
+    /// The name of one of a few elements, some of which are numbers and some long.
     fn element(&mut self) -> String {
         match self.below(60) {
             number @ 0..20 => format!("{}", number * 1000),
@@ -74,23 +73,23 @@ fn shrink(random: &mut Random) -> String {
     }
 }
 
-/// All that can be read, the order of unordered elements apart.
-fn contents(bench: &TestServer) -> String {
+/// All data of the keyspace, with unordered elements sorted.
+fn contents(server: &TestServer) -> String {
     let mut all = String::new();
     for key in KEYS {
-        let list = bench.run(&format!("LRANGE l:{key} 0 -1"));
-        let sorted_set = bench.run(&format!("ZRANGE z:{key} 0 -1 WITHSCORES"));
-        let set = bench.run(&format!("SORT s:{key} ALPHA"));
-        let names = bench.run(&format!("HKEYS h:{key}"));
+        let list = server.run(&format!("LRANGE l:{key} 0 -1"));
+        let sorted_set = server.run(&format!("ZRANGE z:{key} 0 -1 WITHSCORES"));
+        let set = server.run(&format!("SORT s:{key} ALPHA"));
+        let names = server.run(&format!("HKEYS h:{key}"));
         let mut names: Vec<&str> = names.lines().filter(|line| !line.starts_with('$')).collect();
         names.sort_unstable();
         write!(all, "{list}{sorted_set}{set}{names:?}").unwrap();
         for name in names.iter().filter(|name| !name.starts_with('*')) {
-            all += &bench.run(&format!("HGET h:{key} {name}"));
-            all += &bench.run(&format!("HPTTL h:{key} FIELDS 1 {name}"));
+            all += &server.run(&format!("HGET h:{key} {name}"));
+            all += &server.run(&format!("HPTTL h:{key} FIELDS 1 {name}"));
         }
         for kind in ["h", "l", "s", "z"] {
-            all += &bench.run(&format!("PTTL {kind}:{key}"));
+            all += &server.run(&format!("PTTL {kind}:{key}"));
         }
     }
     all
@@ -109,7 +108,7 @@ fn configs() -> [Config; 2] {
 }
 
 #[test]
-fn what_removes_needs_no_memory() {
+fn removal_needs_no_memory() {
     for (number, config) in configs().into_iter().enumerate() {
         let rich = TestServer::with(16 << 20, config.clone());
         let poor = TestServer::with(16 << 20, config);
@@ -138,25 +137,25 @@ fn what_removes_needs_no_memory() {
             scarcity.end(&poor.shared.keyspace);
             assert_eq!(contents(&poor), contents(&rich), "round {round}");
             poor.shared.keyspace.verify(1).unwrap();
-            for bench in [&rich, &poor] {
-                bench.now.set(bench.now.get() + 700);
+            for server in [&rich, &poor] {
+                server.now.set(server.now.get() + 700);
             }
         }
     }
 }
 
-/// Elements of many sizes in each kind of value, and then what fills all memory that is left.
-fn fill(bench: &TestServer) -> Vec<String> {
+/// Elements of many sizes in each type of value, then values that fill the remaining memory.
+fn fill(server: &TestServer) -> Vec<String> {
     let mut keys = Vec::new();
     for size in [1usize, 10, 40, 63, 100, 700] {
         for count in [2, 9, 60, 300] {
             let name = format!("{size}:{count}");
             for number in 0..count {
                 let element = format!("{number:0size$}");
-                bench.run(&format!("HSET h:{name} {element} {element}"));
-                bench.run(&format!("RPUSH l:{name} {element}"));
-                bench.run(&format!("SADD s:{name} {element}"));
-                bench.run(&format!("ZADD z:{name} {number} {element}"));
+                server.run(&format!("HSET h:{name} {element} {element}"));
+                server.run(&format!("RPUSH l:{name} {element}"));
+                server.run(&format!("SADD s:{name} {element}"));
+                server.run(&format!("ZADD z:{name} {number} {element}"));
             }
             keys.extend(["h", "l", "s", "z"].map(|kind| format!("{kind}:{name}")));
         }
@@ -164,7 +163,7 @@ fn fill(bench: &TestServer) -> Vec<String> {
     for size in [15_000, 6000, 1500, 300, 60, 10, 1] {
         let mut refused = 0;
         for number in 0.. {
-            let reply = bench.run(&format!("SET filler:{size}:{number} {}", "x".repeat(size)));
+            let reply = server.run(&format!("SET filler:{size}:{number} {}", "x".repeat(size)));
             refused = if reply.starts_with("-OOM") { refused + 1 } else { 0 };
             if refused > 1000 {
                 break;
@@ -175,21 +174,21 @@ fn fill(bench: &TestServer) -> Vec<String> {
 }
 
 #[test]
-fn a_full_arena_is_emptied_element_by_element() {
-    let bench = TestServer::with(16 << 20, Config::default());
-    let keys = fill(&bench);
+fn a_full_arena_can_be_emptied_element_by_element() {
+    let server = TestServer::with(16 << 20, Config::default());
+    let keys = fill(&server);
     for key in &keys {
-        let (kind, shard) = (&key[..1], bench.shared.keyspace.key(0, key.as_bytes()).shard);
+        let (kind, shard) = (&key[..1], server.shared.keyspace.key(0, key.as_bytes()).shard);
         let mut left = u64::MAX;
         while left > 0 {
             let element = match kind {
-                "h" => bench.run(&format!("HRANDFIELD {key}")),
-                "s" => bench.run(&format!("SRANDMEMBER {key}")),
+                "h" => server.run(&format!("HRANDFIELD {key}")),
+                "s" => server.run(&format!("SRANDMEMBER {key}")),
                 _ => String::new(),
             };
             let element = element.lines().nth(1).unwrap_or_default();
             let mut scarcity = MemoryExhauster::default();
-            scarcity.take(&bench.shared.keyspace, shard);
+            scarcity.take(&server.shared.keyspace, shard);
             let (removal, len) = match kind {
                 "h" => (format!("HDEL {key} {element}"), "HLEN"),
                 "l" => (
@@ -199,12 +198,12 @@ fn a_full_arena_is_emptied_element_by_element() {
                 "s" => (format!("SREM {key} {element}"), "SCARD"),
                 _ => (format!("ZPOPMAX {key}"), "ZCARD"),
             };
-            let reply = bench.run(&removal);
+            let reply = server.run(&removal);
             assert!(!reply.starts_with('-'), "{removal}: {reply}");
-            left = bench.run(&format!("{len} {key}"))[1..].trim().parse().unwrap();
-            scarcity.end(&bench.shared.keyspace);
+            left = server.run(&format!("{len} {key}"))[1..].trim().parse().unwrap();
+            scarcity.end(&server.shared.keyspace);
         }
-        assert_eq!(bench.run(&format!("EXISTS {key}")), ":0\r\n");
+        assert_eq!(server.run(&format!("EXISTS {key}")), ":0\r\n");
     }
-    bench.shared.keyspace.verify(1).unwrap();
+    server.shared.keyspace.verify(1).unwrap();
 }

@@ -1,12 +1,12 @@
-//! Commands with many elements in an arena that is full before the last of them: either all of it
-//! happens or nothing.
+//! Commands with many elements in an arena that runs out of memory before the last one: a command is
+//! executed completely or not at all.
 
 use crate::config::Config;
 use crate::keyspace::MemoryExhauster;
 
 use super::testing::TestServer;
 
-/// Adds to each kind of value, with more elements than small values have.
+/// Commands that add to each type of value, with more elements than a compact value has.
 fn commands() -> Vec<String> {
     let elements = |from: usize| (from..from + 120).map(|i| format!("element:{i}"));
     let long = |from: usize| elements(from).map(|name| name + &"x".repeat(90));
@@ -38,8 +38,8 @@ fn commands() -> Vec<String> {
     commands
 }
 
-/// What there is before: compact values, or large ones, of which some elements are given anew.
-fn begin(bench: &TestServer, count: usize) {
+/// Commands that prepare compact or large values; some elements occur again in the tested command.
+fn begin(server: &TestServer, count: usize) {
     for i in 0..count {
         let name = format!("element:{i}");
         for line in [
@@ -49,15 +49,15 @@ fn begin(bench: &TestServer, count: usize) {
             format!("ZADD zset {i} {name}"),
             format!("SADD other {name} other:{name} more:{name}"),
         ] {
-            bench.run(&line);
+            server.run(&line);
         }
     }
-    bench.run("HEXPIRE hash 500 FIELDS 1 element:1");
+    server.run("HEXPIRE hash 500 FIELDS 1 element:1");
 }
 
-fn contents(bench: &TestServer) -> String {
-    // Fields are in no order.
-    let fields = bench.run("HGETALL hash");
+fn contents(server: &TestServer) -> String {
+    // Fields are unordered.
+    let fields = server.run("HGETALL hash");
     let mut fields: Vec<&str> = fields.lines().collect();
     fields.sort_unstable();
     let lines = [
@@ -67,11 +67,11 @@ fn contents(bench: &TestServer) -> String {
         "ZRANGE zset 0 -1 WITHSCORES",
         "GET text",
     ];
-    fields.concat() + &lines.map(|line| bench.run(line)).concat()
+    fields.concat() + &lines.map(|line| server.run(line)).concat()
 }
 
-/// Tries a command with a little more memory each time until it succeeds; returns how often it was
-/// refused.
+/// Runs a command with a little more memory each time until it succeeds; returns the number of
+/// failures.
 fn refusals(command: &str, count: usize) -> usize {
     let config = || Config {
         hash_max_listpack_entries: 64,
@@ -80,26 +80,31 @@ fn refusals(command: &str, count: usize) -> usize {
         list_max_listpack_size: 64,
         ..Config::default()
     };
-    let bench = TestServer::with(8 << 20, config());
-    begin(&bench, count);
-    let space = &bench.shared.keyspace;
-    let before = contents(&bench);
+    let server = TestServer::with(8 << 20, config());
+    begin(&server, count);
+    let space = &server.shared.keyspace;
+    let before = contents(&server);
     for refused in 0.. {
         let (largest, smallest) = (refused / 4, 3 * (refused % 4));
         let mut scarcity = MemoryExhauster::default();
-        // Those of all other shards get nothing either: what is free belongs to all.
+        // Objects of other shards are taken, too, since free units are shared.
         for shard in crate::keyspace::ShardIndex::all() {
             scarcity.take(space, shard);
         }
         scarcity.give_back(space, largest, smallest);
-        let reply = bench.run(command);
+        let reply = server.run(command);
         scarcity.end(space);
         space.verify(1).unwrap();
         if !reply.starts_with("-OOM") {
             assert!(!reply.starts_with('-'), "{command}: {reply}");
             return refused;
         }
-        assert_eq!(contents(&bench), before, "{:.40} was refused for the {refused}. time", command);
+        assert_eq!(
+            contents(&server),
+            before,
+            "{:.40} was refused for the {refused}. time",
+            command
+        );
     }
     unreachable!("there is memory in the end")
 }

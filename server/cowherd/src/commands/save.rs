@@ -78,15 +78,15 @@ mod tests {
     use crate::commands::testing::TestServer;
 
     fn effect(line: &str) -> Effect {
-        let bench = TestServer::new();
-        assert_eq!(bench.run(line), "", "{line}: the engine writes the reply");
-        bench.effect.take()
+        let server = TestServer::new();
+        assert_eq!(server.run(line), "", "{line}: the engine writes the reply");
+        server.effect.take()
     }
 
     fn error(line: &str) -> String {
-        let bench = TestServer::new();
-        let reply = bench.run(line);
-        assert_eq!(bench.effect.take(), Effect::None, "{line}");
+        let server = TestServer::new();
+        let reply = server.run(line);
+        assert_eq!(server.effect.take(), Effect::None, "{line}");
         reply
     }
 

@@ -123,40 +123,40 @@ mod tests {
 
     #[test]
     fn time_replies_two_numbers() {
-        let bench = TestServer::new();
-        let reply = bench.run("TIME");
+        let server = TestServer::new();
+        let reply = server.run("TIME");
         let lines: Vec<&str> = reply.split("\r\n").collect();
         assert_eq!((lines[0], lines.len()), ("*2", 6), "{reply}");
         let (seconds, micros): (i64, i64) = (lines[2].parse().unwrap(), lines[4].parse().unwrap());
         assert!(seconds > 1_700_000_000 && (0..1_000_000).contains(&micros), "{reply}");
-        assert_eq!(bench.run("TIME x"), "-ERR wrong number of arguments for 'time' command\r\n");
+        assert_eq!(server.run("TIME x"), "-ERR wrong number of arguments for 'time' command\r\n");
     }
 
     #[test]
     fn lolwut_ends_with_the_version() {
-        let bench = TestServer::new();
+        let server = TestServer::new();
         for line in ["LOLWUT", "LOLWUT VERSION 5 10 10", "LOLWUT version", "lolwut foo"] {
-            let reply = bench.run(line);
+            let reply = server.run(line);
             assert!(reply.contains("(oo)") && reply.contains("Redis ver. 7.4.0\n"), "{reply}");
         }
         let error = "-ERR value is not an integer or out of range\r\n";
-        assert_eq!(bench.run("LOLWUT VERSION a"), error);
+        assert_eq!(server.run("LOLWUT VERSION a"), error);
         assert!(TestServer::new().resp3().run("LOLWUT").contains("\r\ntxt:\n"));
     }
 
     #[test]
     fn flush_is_accepted() {
-        let bench = TestServer::new();
+        let server = TestServer::new();
         for name in ["FUNCTION", "SCRIPT"] {
             for line in ["FLUSH", "FLUSH sync", "FLUSH ASYNC"] {
-                assert_eq!(bench.run(&format!("{name} {line}")), "+OK\r\n", "{name} {line}");
+                assert_eq!(server.run(&format!("{name} {line}")), "+OK\r\n", "{name} {line}");
             }
             let unknown = format!("-ERR unknown subcommand 'Load'. Try {name} HELP.\r\n");
-            assert_eq!(bench.run(&format!("{name} Load x")), unknown);
+            assert_eq!(server.run(&format!("{name} Load x")), unknown);
             let lower = name.to_lowercase();
             let alone = format!("-ERR wrong number of arguments for '{lower}' command\r\n");
-            assert_eq!(bench.run(name), alone);
-            assert!(bench.run(&format!("{name} HELP")).starts_with("*5\r\n+"));
+            assert_eq!(server.run(name), alone);
+            assert!(server.run(&format!("{name} HELP")).starts_with("*5\r\n+"));
         }
         for (line, error) in [
             ("FUNCTION FLUSH x", "FUNCTION FLUSH only supports SYNC|ASYNC option"),
@@ -167,7 +167,7 @@ mod tests {
             ("SCRIPT FLUSH x", "SCRIPT FLUSH only support SYNC|ASYNC option"),
             ("SCRIPT FLUSH sync x", "SCRIPT FLUSH only support SYNC|ASYNC option"),
         ] {
-            assert_eq!(bench.run(line), format!("-ERR {error}\r\n"), "{line}");
+            assert_eq!(server.run(line), format!("-ERR {error}\r\n"), "{line}");
         }
     }
 }

@@ -153,9 +153,9 @@ mod tests {
 
     #[test]
     fn entries_are_shown_as_in_redis() {
-        let bench = TestServer::new();
-        assert_eq!(bench.run("SLOWLOG LEN"), ":0\r\n");
-        let telemetry = &bench.shared.telemetry;
+        let server = TestServer::new();
+        assert_eq!(server.run("SLOWLOG LEN"), ":0\r\n");
+        let telemetry = &server.shared.telemetry;
         let recorder = telemetry.recorder(0).unwrap();
         let slow = SlowCommand {
             at_ms: 1_700_000_000_999,
@@ -168,20 +168,20 @@ mod tests {
         let slow = SlowCommand { nanos: 20_000_000, stall_nanos: 245_900, name: "me", ..slow };
         recorder.slow(&slow, [b"SET".as_slice()].into_iter());
         recorder.slow(&SlowCommand { nanos: 9_999_999, ..slow }, [b"FAST".as_slice()].into_iter());
-        assert_eq!(bench.run("SLOWLOG LEN"), ":2\r\n");
+        assert_eq!(server.run("SLOWLOG LEN"), ":2\r\n");
         assert_eq!(
-            bench.run("SLOWLOG GET 1"),
+            server.run("SLOWLOG GET 1"),
             "*1\r\n*6\r\n:1\r\n:1700000000\r\n:20000\r\n*2\r\n$3\r\nSET\r\n\
              $29\r\n... (245 us of copy-on-write)\r\n$11\r\n127.0.0.1:5\r\n$2\r\nme\r\n"
         );
-        assert!(bench.run("SLOWLOG GET -1").starts_with("*2\r\n*6\r\n:1\r\n"));
-        assert_eq!(bench.run("SLOWLOG GET 0"), "*0\r\n");
-        assert_eq!(bench.run("SLOWLOG GET -2"), format!("-{}\r\n", BAD_COUNT.as_str()));
-        assert!(bench.run("SLOWLOG GET x").starts_with("-ERR value is not an integer"));
-        assert_eq!(bench.run("CONFIG SET slowlog-max-len 1"), "+OK\r\n");
-        assert_eq!(bench.run("SLOWLOG RESET"), "+OK\r\n");
-        assert_eq!(bench.run("SLOWLOG GET"), "*0\r\n");
-        assert!(bench.run("SLOWLOG HELP").contains("GET [<count>]"));
-        assert!(bench.run("SLOWLOG NO").starts_with("-ERR unknown subcommand 'NO'"));
+        assert!(server.run("SLOWLOG GET -1").starts_with("*2\r\n*6\r\n:1\r\n"));
+        assert_eq!(server.run("SLOWLOG GET 0"), "*0\r\n");
+        assert_eq!(server.run("SLOWLOG GET -2"), format!("-{}\r\n", BAD_COUNT.as_str()));
+        assert!(server.run("SLOWLOG GET x").starts_with("-ERR value is not an integer"));
+        assert_eq!(server.run("CONFIG SET slowlog-max-len 1"), "+OK\r\n");
+        assert_eq!(server.run("SLOWLOG RESET"), "+OK\r\n");
+        assert_eq!(server.run("SLOWLOG GET"), "*0\r\n");
+        assert!(server.run("SLOWLOG HELP").contains("GET [<count>]"));
+        assert!(server.run("SLOWLOG NO").starts_with("-ERR unknown subcommand 'NO'"));
     }
 }

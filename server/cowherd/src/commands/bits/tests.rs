@@ -7,9 +7,9 @@ use crate::commands::testing::TestServer;
 use crate::keyspace::ShardSet;
 
 fn script(lines: &[(&str, &str)]) {
-    let bench = TestServer::new();
+    let server = TestServer::new();
     for (line, expected) in lines {
-        assert_eq!(bench.run(line), format!("{expected}\r\n"), "{line}");
+        assert_eq!(server.run(line), format!("{expected}\r\n"), "{line}");
     }
 }
 
@@ -21,11 +21,11 @@ const BAD_TYPE: &str = "-ERR Invalid bitfield type. Use something like i16 u8. \
 
 #[test]
 fn every_command_counts_its_arguments() {
-    let bench = TestServer::new();
+    let server = TestServer::new();
     for command in COMMANDS {
         let few = vec!["1"; command.arity.unsigned_abs() - 2].join(" ");
         let error = format!("-ERR wrong number of arguments for '{}' command\r\n", command.name);
-        assert_eq!(bench.run(&format!("{} {few}", command.name)), error);
+        assert_eq!(server.run(&format!("{} {few}", command.name)), error);
     }
 }
 
@@ -54,7 +54,7 @@ fn single_bits() {
 }
 
 #[test]
-fn counting_and_finding() {
+fn bitcount_and_bitpos() {
     script(&[
         ("SET k foobar", "+OK"),
         ("BITCOUNT k", ":26"),
@@ -140,16 +140,16 @@ fn fields() {
 
 /// An unchanged bit or field is not written, so that a checkpoint has nothing to save for it.
 #[test]
-fn what_stays_the_same_is_no_change() {
-    let bench = TestServer::new();
-    bench.run("SETRANGE k 100 x");
-    let before = bench.shared.keyspace.stats().changes;
+fn unchanged_bits_are_not_written() {
+    let server = TestServer::new();
+    server.run("SETRANGE k 100 x");
+    let before = server.shared.keyspace.stats().changes;
     for line in ["SETBIT k 9 0", "BITFIELD k SET u8 0 0", "BITFIELD k OVERFLOW FAIL SET u2 0 9"] {
-        bench.run(line);
+        server.run(line);
     }
-    assert_eq!(bench.shared.keyspace.stats().changes, before);
-    bench.run("SETBIT k 9 1");
-    assert_eq!(bench.shared.keyspace.stats().changes, before + 1);
+    assert_eq!(server.shared.keyspace.stats().changes, before);
+    server.run("SETBIT k 9 1");
+    assert_eq!(server.shared.keyspace.stats().changes, before + 1);
 }
 
 #[derive(Clone, Debug)]
@@ -229,7 +229,7 @@ fn put_bit(bytes: &mut Vec<u8>, at: u64, on: bool) {
     bytes[byte] = bytes[byte] & !(0x80 >> (at % 8)) | u8::from(on) << (7 - at % 8);
 }
 
-/// The bits that a range names, one by one.
+/// The bits of a range, one by one.
 fn places(len: usize, start: i64, end: i64, in_bits: bool) -> Vec<u64> {
     let units = len as i64 * if in_bits { 8 } else { 1 };
     let clip = |at: i64| if at < 0 { (at + units).max(0) } else { at };
@@ -239,7 +239,7 @@ fn places(len: usize, start: i64, end: i64, in_bits: bool) -> Vec<u64> {
         .collect()
 }
 
-/// What a step answers, by the plainest means.
+/// The reply to a step, by the simplest algorithm.
 fn expect(model: &mut Model, step: &Step) -> String {
     match step {
         Step::Set(key, value) => {
@@ -365,20 +365,20 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(64))]
     #[test]
     fn agrees_with_plain_bytes(steps in prop::collection::vec(step(), 1..80)) {
-        let bench = TestServer::new();
+        let server = TestServer::new();
         let mut model = Model::new();
         for step in &steps {
-            prop_assert_eq!(bench.run(&line(step)), expect(&mut model, step), "{:?}", step);
+            prop_assert_eq!(server.run(&line(step)), expect(&mut model, step), "{:?}", step);
         }
-        let mut shards = bench.shared.keyspace.lock(ShardSet::ALL, bench.now.get());
+        let mut shards = server.shared.keyspace.lock(ShardSet::ALL, server.now.get());
         for key in 0u8..3 {
             let name = key.to_string();
-            let entry = shards.peek(0, &bench.shared.keyspace.key(0, name.as_bytes()));
+            let entry = shards.peek(0, &server.shared.keyspace.key(0, name.as_bytes()));
             let mut number = itoa::Buffer::new();
             let value = entry.map(|e| shards.string(&e).unwrap().bytes(&mut number).to_vec());
             prop_assert_eq!(value.as_ref(), model.get(&key));
         }
         drop(shards);
-        bench.shared.keyspace.verify(2).unwrap();
+        server.shared.keyspace.verify(2).unwrap();
     }
 }

@@ -98,8 +98,8 @@ impl Value {
     }
 }
 
-fn ask(bench: &TestServer, line: &str) -> Value {
-    Value::read(&bench.run(line))
+fn ask(server: &TestServer, line: &str) -> Value {
+    Value::read(&server.run(line))
 }
 
 const GET: &str = "*10\r\n$3\r\nget\r\n:2\r\n*2\r\n+readonly\r\n+fast\r\n:1\r\n:1\r\n:1\r\n*3\r\n\
@@ -124,8 +124,8 @@ fn get_is_described_as_redis_does() {
 
 #[test]
 fn subcommands_are_described_within_and_alone() {
-    let bench = TestServer::new();
-    let reply = ask(&bench, "COMMAND INFO config nosuch Config|Get");
+    let server = TestServer::new();
+    let reply = ask(&server, "COMMAND INFO config nosuch Config|Get");
     let [config, missing, get] = reply.items() else { panic!("{reply:?}") };
     assert_eq!(*missing, Value::Null);
     assert_eq!(config.items()[1].int(), -2);
@@ -135,17 +135,17 @@ fn subcommands_are_described_within_and_alone() {
     assert_eq!(get.items()[0].text(), "config|get");
     assert_eq!(get.items()[2].texts(), ["admin", "noscript", "loading", "stale"]);
     assert_eq!(get.items()[6].texts(), ["@admin", "@slow", "@dangerous"]);
-    assert!(bench.run("COMMAND INFO nosuch").ends_with("$-1\r\n"));
+    assert!(server.run("COMMAND INFO nosuch").ends_with("$-1\r\n"));
     assert_eq!(TestServer::new().resp3().run("COMMAND INFO nosuch"), "*1\r\n_\r\n");
 }
 
 #[test]
 fn every_command_is_described() {
-    for bench in [TestServer::new(), TestServer::new().resp3()] {
-        let count = ask(&bench, "COMMAND COUNT").int();
-        let all = ask(&bench, "COMMAND");
+    for server in [TestServer::new(), TestServer::new().resp3()] {
+        let count = ask(&server, "COMMAND COUNT").int();
+        let all = ask(&server, "COMMAND");
         assert_eq!(i64::try_from(all.items().len()), Ok(count));
-        assert_eq!(all, ask(&bench, "command info"));
+        assert_eq!(all, ask(&server, "command info"));
         let mut names = Vec::new();
         for entry in all.items() {
             names.push(entry.items()[0].text());
@@ -161,7 +161,7 @@ fn every_command_is_described() {
             }
         }
         assert!(names.contains(&"get") && !names.iter().any(|name| name.contains('|')));
-        let list = ask(&bench, "COMMAND LIST");
+        let list = ask(&server, "COMMAND LIST");
         assert!(names.iter().all(|name| list.texts().contains(name)));
         assert!(list.texts().contains(&"command|list"));
     }
@@ -169,9 +169,9 @@ fn every_command_is_described() {
 
 #[test]
 fn the_list_can_be_filtered() {
-    let bench = TestServer::new();
+    let server = TestServer::new();
     let list = |filter: &str| {
-        let reply = ask(&bench, &format!("COMMAND LIST FILTERBY {filter}"));
+        let reply = ask(&server, &format!("COMMAND LIST FILTERBY {filter}"));
         let mut names: Vec<String> = reply.texts().into_iter().map(str::to_owned).collect();
         names.sort();
         names
@@ -186,14 +186,14 @@ fn the_list_can_be_filtered() {
     assert!(list("ACLCAT nosuch").is_empty() && list("MODULE x").is_empty());
     for line in ["LIST foo", "LIST FILTERBY", "LIST FILTERBY foo bar", "LIST FILTERBY PATTERN a b"]
     {
-        assert_eq!(bench.run(&format!("COMMAND {line}")), "-ERR syntax error\r\n", "{line}");
+        assert_eq!(server.run(&format!("COMMAND {line}")), "-ERR syntax error\r\n", "{line}");
     }
 }
 
 #[test]
 fn docs_have_texts_and_arguments() {
-    let bench = TestServer::new();
-    let docs = ask(&bench, "COMMAND DOCS GET nosuch config|get");
+    let server = TestServer::new();
+    let docs = ask(&server, "COMMAND DOCS GET nosuch config|get");
     assert_eq!(docs.items().len(), 4, "the unknown is left out");
     let get = docs.get("get");
     assert_eq!((get.get("since").text(), get.get("group").text()), ("1.0.0", "string"));
@@ -201,15 +201,15 @@ fn docs_have_texts_and_arguments() {
     let fields = (key.get("name").text(), key.get("type").text(), key.get("key_spec_index").int());
     assert_eq!(fields, ("key", "key", 0));
     assert!(docs.get("config|get").find("subcommands").is_none());
-    assert_eq!(bench.run("COMMAND DOCS nosuch"), "*0\r\n");
+    assert_eq!(server.run("COMMAND DOCS nosuch"), "*0\r\n");
     assert_eq!(TestServer::new().resp3().run("COMMAND DOCS nosuch"), "%0\r\n");
 }
 
 #[test]
 fn every_command_has_docs() {
-    let bench = TestServer::new().resp3();
-    let Value::Map(all) = ask(&bench, "COMMAND DOCS") else { panic!("no map") };
-    assert_eq!(i64::try_from(all.len()), Ok(ask(&bench, "COMMAND COUNT").int()));
+    let server = TestServer::new().resp3();
+    let Value::Map(all) = ask(&server, "COMMAND DOCS") else { panic!("no map") };
+    assert_eq!(i64::try_from(all.len()), Ok(ask(&server, "COMMAND COUNT").int()));
     for (name, docs) in all {
         let name = name.text();
         for text in ["summary", "since", "group"] {
@@ -220,7 +220,7 @@ fn every_command_has_docs() {
             assert!(subcommands.iter().all(|(sub, _)| sub.text().starts_with(&format!("{name}|"))));
         }
     }
-    let Value::Map(set) = ask(&bench, "COMMAND DOCS set") else { panic!("no map") };
+    let Value::Map(set) = ask(&server, "COMMAND DOCS set") else { panic!("no map") };
     let options = set[0].1.get("arguments").items();
     let condition = &options[2];
     assert_eq!(condition.get("type").text(), "oneof");
@@ -231,7 +231,7 @@ fn every_command_has_docs() {
 
 #[test]
 fn keys_are_found() {
-    let bench = TestServer::new();
+    let server = TestServer::new();
     let arity = "-ERR wrong number of arguments for 'command|getkeys' command\r\n";
     for (line, reply) in [
         ("GET a", "*1\r\n$1\r\na\r\n"),
@@ -243,10 +243,10 @@ fn keys_are_found() {
         ("GET a b", "-ERR Invalid number of arguments specified for command\r\n"),
         ("GET", arity),
     ] {
-        assert_eq!(bench.run(&format!("COMMAND GETKEYS {line}")), reply, "{line}");
+        assert_eq!(server.run(&format!("COMMAND GETKEYS {line}")), reply, "{line}");
     }
     assert_eq!(
-        bench.run("COMMAND GETKEYSANDFLAGS SET a b"),
+        server.run("COMMAND GETKEYSANDFLAGS SET a b"),
         "*1\r\n*2\r\n$1\r\na\r\n*4\r\n+RW\r\n+access\r\n+update\r\n+variable_flags\r\n"
     );
     let sets = TestServer::new().resp3().run("COMMAND GETKEYSANDFLAGS GET a");
@@ -255,12 +255,12 @@ fn keys_are_found() {
 
 #[test]
 fn unknown_subcommands_are_refused() {
-    let bench = TestServer::new();
-    let error = ask(&bench, "COMMAND foo bar");
+    let server = TestServer::new();
+    let error = ask(&server, "COMMAND foo bar");
     assert_eq!(error, Value::Error("ERR unknown subcommand 'foo'. Try COMMAND HELP.".to_owned()));
     let error = "-ERR wrong number of arguments for 'command|count' command\r\n";
-    assert_eq!(bench.run("COMMAND COUNT x"), error);
-    assert!(ask(&bench, "command HELP").texts()[0].starts_with("COMMAND <subcommand> "));
+    assert_eq!(server.run("COMMAND COUNT x"), error);
+    assert!(ask(&server, "command HELP").texts()[0].starts_with("COMMAND <subcommand> "));
 }
 
 /// Writes arguments in the notation, with brackets around every group.

@@ -1,4 +1,4 @@
-//! The four ways to set an expiry, the four ways to ask for it, and what happens when it comes.
+//! The commands that set and read an expiry, and the expiry itself.
 
 use crate::commands::testing::TestServer;
 
@@ -6,21 +6,21 @@ const NOT_WITH_NX: &str =
     "-ERR NX and XX, GT or LT options at the same time are not compatible\r\n";
 const NOT_BOTH: &str = "-ERR GT and LT options at the same time are not compatible\r\n";
 
-/// A bench with a key `a`, and its clock.
-fn bench() -> (TestServer, i64) {
-    let bench = TestServer::new();
-    bench.run("SET a 1");
-    let now = bench.now.get();
-    (bench, now)
+/// A server with a key `a`, and its clock.
+fn server() -> (TestServer, i64) {
+    let server = TestServer::new();
+    server.run("SET a 1");
+    let now = server.now.get();
+    (server, now)
 }
 
-fn advance(bench: &TestServer, milliseconds: i64) {
-    bench.now.set(bench.now.get() + milliseconds);
+fn advance(server: &TestServer, milliseconds: i64) {
+    server.now.set(server.now.get() + milliseconds);
 }
 
 #[test]
-fn each_unit_and_origin_says_the_same_time() {
-    let (bench, now) = bench();
+fn all_units_and_origins_agree() {
+    let (server, now) = server();
     let lines = [
         "EXPIRE a 100".to_owned(),
         "PEXPIRE a 100000".to_owned(),
@@ -28,49 +28,49 @@ fn each_unit_and_origin_says_the_same_time() {
         format!("PEXPIREAT a {}", now + 100_000),
     ];
     for line in lines {
-        assert_eq!(bench.run("PERSIST a"), ":0\r\n");
-        assert_eq!(bench.run(&line), ":1\r\n", "{line}");
-        assert_eq!(bench.run("TTL a"), ":100\r\n");
-        assert_eq!(bench.run("PTTL a"), ":100000\r\n");
-        assert_eq!(bench.run("EXPIRETIME a"), format!(":{}\r\n", now / 1000 + 100));
-        assert_eq!(bench.run("PEXPIRETIME a"), format!(":{}\r\n", now + 100_000));
-        assert_eq!(bench.run("PERSIST a"), ":1\r\n");
+        assert_eq!(server.run("PERSIST a"), ":0\r\n");
+        assert_eq!(server.run(&line), ":1\r\n", "{line}");
+        assert_eq!(server.run("TTL a"), ":100\r\n");
+        assert_eq!(server.run("PTTL a"), ":100000\r\n");
+        assert_eq!(server.run("EXPIRETIME a"), format!(":{}\r\n", now / 1000 + 100));
+        assert_eq!(server.run("PEXPIRETIME a"), format!(":{}\r\n", now + 100_000));
+        assert_eq!(server.run("PERSIST a"), ":1\r\n");
         for question in ["TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME"] {
-            assert_eq!(bench.run(&format!("{question} a")), ":-1\r\n");
-            assert_eq!(bench.run(&format!("{question} none")), ":-2\r\n");
+            assert_eq!(server.run(&format!("{question} a")), ":-1\r\n");
+            assert_eq!(server.run(&format!("{question} none")), ":-2\r\n");
         }
     }
-    bench.shared.keyspace.verify(1).unwrap();
+    server.shared.keyspace.verify(1).unwrap();
 }
 
 #[test]
 fn seconds_are_rounded_to_the_nearest() {
-    let (bench, now) = bench();
+    let (server, now) = server();
     for (milliseconds, seconds) in [(1, 0), (499, 0), (500, 1), (1499, 1), (1500, 2)] {
-        bench.run(&format!("PEXPIRE a {milliseconds}"));
-        assert_eq!(bench.run("TTL a"), format!(":{seconds}\r\n"), "{milliseconds} ms");
-        assert_eq!(bench.run("EXPIRETIME a"), format!(":{}\r\n", now / 1000 + seconds));
+        server.run(&format!("PEXPIRE a {milliseconds}"));
+        assert_eq!(server.run("TTL a"), format!(":{seconds}\r\n"), "{milliseconds} ms");
+        assert_eq!(server.run("EXPIRETIME a"), format!(":{}\r\n", now / 1000 + seconds));
     }
 }
 
 #[test]
-fn a_key_is_gone_when_its_time_has_come() {
-    let (bench, _) = bench();
-    bench.run("EXPIRE a 10");
-    advance(&bench, 9_999);
-    assert_eq!(bench.run("PTTL a"), ":1\r\n");
-    assert_eq!(bench.run("GET a"), "$1\r\n1\r\n");
-    advance(&bench, 1);
-    assert_eq!(bench.run("TTL a"), ":-2\r\n");
-    assert_eq!(bench.run("GET a"), "$-1\r\n");
-    assert_eq!(bench.run("EXPIRE a 10"), ":0\r\n");
-    assert_eq!(bench.run("PERSIST a"), ":0\r\n");
-    assert_eq!(bench.shared.keyspace.stats().expired, 1);
+fn keys_expire_in_time() {
+    let (server, _) = server();
+    server.run("EXPIRE a 10");
+    advance(&server, 9_999);
+    assert_eq!(server.run("PTTL a"), ":1\r\n");
+    assert_eq!(server.run("GET a"), "$1\r\n1\r\n");
+    advance(&server, 1);
+    assert_eq!(server.run("TTL a"), ":-2\r\n");
+    assert_eq!(server.run("GET a"), "$-1\r\n");
+    assert_eq!(server.run("EXPIRE a 10"), ":0\r\n");
+    assert_eq!(server.run("PERSIST a"), ":0\r\n");
+    assert_eq!(server.shared.keyspace.stats().expired, 1);
 }
 
 #[test]
-fn a_time_that_has_passed_deletes_at_once() {
-    let (bench, now) = bench();
+fn a_past_time_deletes_at_once() {
+    let (server, now) = server();
     let lines = [
         "EXPIRE a 0".to_owned(),
         "EXPIRE a -1".to_owned(),
@@ -81,19 +81,19 @@ fn a_time_that_has_passed_deletes_at_once() {
         format!("PEXPIREAT a {}", i64::MIN),
     ];
     for line in lines {
-        bench.run("SET a 1");
-        assert_eq!(bench.run(&line), ":1\r\n", "{line}");
-        assert_eq!(bench.run("EXISTS a"), ":0\r\n", "{line}");
-        assert_eq!(bench.run(&line), ":0\r\n", "{line}");
+        server.run("SET a 1");
+        assert_eq!(server.run(&line), ":1\r\n", "{line}");
+        assert_eq!(server.run("EXISTS a"), ":0\r\n", "{line}");
+        assert_eq!(server.run(&line), ":0\r\n", "{line}");
     }
-    bench.run("SET a 1");
-    assert_eq!(bench.run("EXPIRE a -1 XX"), ":0\r\n", "the rule comes first");
-    assert_eq!(bench.run("EXISTS a"), ":1\r\n");
+    server.run("SET a 1");
+    assert_eq!(server.run("EXPIRE a -1 XX"), ":0\r\n", "the rule comes first");
+    assert_eq!(server.run("EXISTS a"), ":1\r\n");
 }
 
 #[test]
-fn conditions_hold_an_expiry_back() {
-    let (bench, _) = bench();
+fn conditions_prevent_a_new_expiry() {
+    let (server, _) = server();
     // Without an expiry, then with one in 100 seconds.
     let cases = [
         ("50 NX", true, false),
@@ -110,20 +110,24 @@ fn conditions_hold_an_expiry_back() {
     ];
     for (rule, without, with) in cases {
         for (before, allowed) in [("PERSIST a", without), ("EXPIRE a 100", with)] {
-            bench.run(before);
-            let old = bench.run("TTL a");
+            server.run(before);
+            let old = server.run("TTL a");
             let line = format!("EXPIRE a {rule}");
-            assert_eq!(bench.run(&line), format!(":{}\r\n", u8::from(allowed)), "{before}, {line}");
+            assert_eq!(
+                server.run(&line),
+                format!(":{}\r\n", u8::from(allowed)),
+                "{before}, {line}"
+            );
             let set = format!(":{}\r\n", rule.split(' ').next().unwrap());
             let expected = if allowed { set } else { old };
-            assert_eq!(bench.run("TTL a"), expected, "{before}, {line}");
+            assert_eq!(server.run("TTL a"), expected, "{before}, {line}");
         }
     }
 }
 
 #[test]
-fn conditions_that_contradict_each_other_are_refused() {
-    let (bench, _) = bench();
+fn contradicting_conditions_are_refused() {
+    let (server, _) = server();
     let cases = [
         ("NX XX", NOT_WITH_NX),
         ("XX NX", NOT_WITH_NX),
@@ -137,18 +141,18 @@ fn conditions_that_contradict_each_other_are_refused() {
     ];
     for command in ["EXPIRE", "PEXPIRE", "EXPIREAT", "PEXPIREAT"] {
         for (rule, error) in cases {
-            // The conditions are read before the time, and both before the key.
+            // The conditions are parsed before the time, and both before the key is looked up.
             for line in [format!("{command} a x {rule}"), format!("{command} none 10 {rule}")] {
-                assert_eq!(bench.run(&line), error, "{line}");
+                assert_eq!(server.run(&line), error, "{line}");
             }
         }
     }
-    assert_eq!(bench.run("TTL a"), ":-1\r\n");
+    assert_eq!(server.run("TTL a"), ":-1\r\n");
 }
 
 #[test]
-fn times_that_do_not_fit_are_refused() {
-    let (bench, now) = bench();
+fn times_out_of_range_are_refused() {
+    let (server, now) = server();
     let cases = [
         ("expire", i64::MAX, false),
         ("expire", i64::MIN, false),
@@ -165,26 +169,26 @@ fn times_that_do_not_fit_are_refused() {
     for (name, time, fits) in cases {
         let error = format!("-ERR invalid expire time in '{name}' command\r\n");
         let expected = if fits { ":1\r\n" } else { error.as_str() };
-        assert_eq!(bench.run(&format!("{name} a {time}")), expected, "{name} {time}");
+        assert_eq!(server.run(&format!("{name} a {time}")), expected, "{name} {time}");
         let expected = if fits { ":0\r\n" } else { error.as_str() };
-        assert_eq!(bench.run(&format!("{name} none {time}")), expected, "{name} {time}");
+        assert_eq!(server.run(&format!("{name} none {time}")), expected, "{name} {time}");
         let no_number = format!("{name} none 1{}", i64::MAX);
-        assert_eq!(bench.run(&no_number), "-ERR value is not an integer or out of range\r\n");
+        assert_eq!(server.run(&no_number), "-ERR value is not an integer or out of range\r\n");
     }
-    assert_eq!(bench.run("PEXPIRETIME a"), format!(":{}\r\n", i64::MAX));
-    assert_eq!(bench.run("EXPIRETIME a"), ":9223372036854776\r\n");
+    assert_eq!(server.run("PEXPIRETIME a"), format!(":{}\r\n", i64::MAX));
+    assert_eq!(server.run("EXPIRETIME a"), ":9223372036854776\r\n");
 }
 
 #[test]
-fn asking_is_no_use_of_a_key_and_setting_is() {
-    let (bench, _) = bench();
-    advance(&bench, 60_000);
+fn ttl_counts_no_access_and_expire_does() {
+    let (server, _) = server();
+    advance(&server, 60_000);
     for question in ["TTL a", "PTTL a", "EXPIRETIME a", "PEXPIRETIME a"] {
-        let hits = bench.shared.keyspace.stats().hits;
-        bench.run(question);
-        assert_eq!(bench.shared.keyspace.stats().hits, hits + 1, "{question}");
+        let hits = server.shared.keyspace.stats().hits;
+        server.run(question);
+        assert_eq!(server.shared.keyspace.stats().hits, hits + 1, "{question}");
     }
-    assert_eq!(bench.run("OBJECT IDLETIME a"), ":60\r\n");
-    bench.run("EXPIRE a 1000");
-    assert_eq!(bench.run("OBJECT IDLETIME a"), ":0\r\n");
+    assert_eq!(server.run("OBJECT IDLETIME a"), ":60\r\n");
+    server.run("EXPIRE a 1000");
+    assert_eq!(server.run("OBJECT IDLETIME a"), ":0\r\n");
 }

@@ -1,11 +1,11 @@
-//! Hash commands, as clients see them. What Redis 7.0 has as well is compared with it by
-//! `client-tests`.
+//! Replies of hash commands, mostly those that are newer than Redis 7.0: the `client-tests` compare
+//! the others with a `redis-server`.
 
 use crate::commands::testing::TestServer;
 
-fn all(bench: &TestServer, lines: &[(&str, &str)]) {
+fn all(server: &TestServer, lines: &[(&str, &str)]) {
     for (line, expected) in lines {
-        assert_eq!(bench.run(line), *expected, "{line}");
+        assert_eq!(server.run(line), *expected, "{line}");
     }
 }
 
@@ -17,17 +17,17 @@ fn integers(numbers: &[i64]) -> String {
 
 #[test]
 fn fields_expire() {
-    let bench = TestServer::new();
-    bench.run("HSET h a 1 b 2 c 3");
-    assert_eq!(bench.run("HEXPIRE h 100 FIELDS 2 a zz"), integers(&[1, -2]));
-    assert_eq!(bench.run("HPEXPIRE h 100500 NX FIELDS 2 a b"), integers(&[0, 1]));
-    assert_eq!(bench.run("HTTL h FIELDS 4 a b c d"), integers(&[100, 101, -1, -2]));
-    assert_eq!(bench.run("HPTTL h FIELDS 2 a b"), integers(&[100_000, 100_500]));
-    assert_eq!(bench.run("HEXPIRETIME h FIELDS 2 a b"), integers(&[1_700_000_100, 1_700_000_101]));
-    assert_eq!(bench.run("OBJECT ENCODING h"), "$10\r\nlistpackex\r\n");
-    bench.now.set(bench.now.get() + 100_000);
+    let server = TestServer::new();
+    server.run("HSET h a 1 b 2 c 3");
+    assert_eq!(server.run("HEXPIRE h 100 FIELDS 2 a zz"), integers(&[1, -2]));
+    assert_eq!(server.run("HPEXPIRE h 100500 NX FIELDS 2 a b"), integers(&[0, 1]));
+    assert_eq!(server.run("HTTL h FIELDS 4 a b c d"), integers(&[100, 101, -1, -2]));
+    assert_eq!(server.run("HPTTL h FIELDS 2 a b"), integers(&[100_000, 100_500]));
+    assert_eq!(server.run("HEXPIRETIME h FIELDS 2 a b"), integers(&[1_700_000_100, 1_700_000_101]));
+    assert_eq!(server.run("OBJECT ENCODING h"), "$10\r\nlistpackex\r\n");
+    server.now.set(server.now.get() + 100_000);
     all(
-        &bench,
+        &server,
         &[
             ("HGET h a", "$-1\r\n"),
             ("HEXISTS h a", ":0\r\n"),
@@ -43,12 +43,12 @@ fn fields_expire() {
 }
 
 #[test]
-fn the_conditions_of_hexpire_are_those_of_expire() {
+fn hexpire_has_the_conditions_of_expire() {
     for entries in [0, 512] {
-        let bench = TestServer::new();
-        bench.run(&format!("CONFIG SET hash-max-listpack-entries {entries}"));
-        bench.run("HSET h a 1 b 2");
-        let expire = |rest: &str| bench.run(&format!("HEXPIRE h {rest}"));
+        let server = TestServer::new();
+        server.run(&format!("CONFIG SET hash-max-listpack-entries {entries}"));
+        server.run("HSET h a 1 b 2");
+        let expire = |rest: &str| server.run(&format!("HEXPIRE h {rest}"));
         assert_eq!(expire("10 XX FIELDS 1 a"), integers(&[0]));
         assert_eq!(expire("10 GT FIELDS 1 a"), integers(&[0]));
         assert_eq!(expire("10 LT FIELDS 1 a"), integers(&[1]));
@@ -60,16 +60,16 @@ fn the_conditions_of_hexpire_are_those_of_expire() {
 }
 
 #[test]
-fn what_sets_a_value_takes_its_expiry_away_or_keeps_it() {
+fn writes_clear_or_keep_the_expiry_of_fields() {
     for entries in [0, 512] {
-        let bench = TestServer::new();
-        bench.run(&format!("CONFIG SET hash-max-listpack-entries {entries}"));
+        let server = TestServer::new();
+        server.run(&format!("CONFIG SET hash-max-listpack-entries {entries}"));
         let ttl = |set: &str| {
-            bench.run("HSET h f 1 g 2");
-            bench.run("HEXPIRE h 50 FIELDS 1 f");
-            let reply = bench.run(set);
+            server.run("HSET h f 1 g 2");
+            server.run("HEXPIRE h 50 FIELDS 1 f");
+            let reply = server.run(set);
             assert_ne!(reply.as_bytes()[0], b'-', "{reply}");
-            bench.run("HTTL h FIELDS 1 f")
+            server.run("HTTL h FIELDS 1 f")
         };
         assert_eq!(ttl("HSET h f 2"), integers(&[-1]));
         assert_eq!(ttl("HMSET h f 2 g 3"), integers(&[-1]));
@@ -81,16 +81,16 @@ fn what_sets_a_value_takes_its_expiry_away_or_keeps_it() {
         assert_eq!(ttl("HGETEX h PERSIST FIELDS 1 f"), integers(&[-1]));
         assert_eq!(ttl("HGETEX h FIELDS 1 f"), integers(&[50]));
         assert_eq!(ttl("COPY h other"), integers(&[50]));
-        assert_eq!(bench.run("HTTL other FIELDS 1 f"), integers(&[50]));
+        assert_eq!(server.run("HTTL other FIELDS 1 f"), integers(&[50]));
     }
 }
 
-/// The words are those of Redis 8.2.
+/// The error messages are those of Redis 8.2.
 #[test]
-fn arguments_of_the_youngest_commands_are_checked() {
-    let bench = TestServer::new();
-    bench.run("HSET h a 1 b 2");
-    bench.run("SET s x");
+fn hgetdel_hgetex_hsetex_check_their_arguments() {
+    let server = TestServer::new();
+    server.run("HSET h a 1 b 2");
+    server.run("SET s x");
     for (line, error) in [
         ("HEXPIRE h x FIELDS 1 a", "ERR value is not an integer or out of range"),
         ("HEXPIRE h -1 FIELDS 1 a", "ERR invalid expire time, must be >= 0"),
@@ -123,16 +123,16 @@ fn arguments_of_the_youngest_commands_are_checked() {
             "ERR Mandatory argument FIELDS is missing or not at the right position",
         ),
     ] {
-        assert_eq!(bench.run(line), format!("-{error}\r\n"), "{line}");
+        assert_eq!(server.run(line), format!("-{error}\r\n"), "{line}");
     }
-    all(&bench, &[("HGET h a", "$1\r\n1\r\n"), ("HTTL h FIELDS 1 a", "*1\r\n:-1\r\n")]);
+    all(&server, &[("HGET h a", "$1\r\n1\r\n"), ("HTTL h FIELDS 1 a", "*1\r\n:-1\r\n")]);
 }
 
 #[test]
-fn the_youngest_commands_read_and_set_at_once() {
-    let bench = TestServer::new();
+fn hgetdel_hgetex_hsetex_read_and_set() {
+    let server = TestServer::new();
     all(
-        &bench,
+        &server,
         &[
             ("HSETEX h FXX FIELDS 1 a 1", ":0\r\n"),
             ("HSETEX h FNX FIELDS 2 a 1 b 2", ":1\r\n"),
@@ -151,66 +151,66 @@ fn the_youngest_commands_read_and_set_at_once() {
 
 #[test]
 fn encodings_follow_the_limits() {
-    let bench = TestServer::new();
-    let encoding = || bench.run("OBJECT ENCODING h");
-    bench.run("CONFIG SET hash-max-ziplist-entries 3 hash-max-listpack-value 5");
-    bench.run("HSET h a 1 b 2 c 3");
+    let server = TestServer::new();
+    let encoding = || server.run("OBJECT ENCODING h");
+    server.run("CONFIG SET hash-max-ziplist-entries 3 hash-max-listpack-value 5");
+    server.run("HSET h a 1 b 2 c 3");
     assert_eq!(encoding(), "$8\r\nlistpack\r\n");
-    bench.run("HSET h c 12345");
+    server.run("HSET h c 12345");
     assert_eq!(encoding(), "$8\r\nlistpack\r\n");
-    bench.run("HSET h d 4");
+    server.run("HSET h d 4");
     assert_eq!(encoding(), "$9\r\nhashtable\r\n");
-    bench.run("HDEL h d c b");
+    server.run("HDEL h d c b");
     assert_eq!(encoding(), "$9\r\nhashtable\r\n", "it stays one");
-    bench.run("DEL h");
-    bench.run("HSET h a 123456");
+    server.run("DEL h");
+    server.run("HSET h a 123456");
     assert_eq!(encoding(), "$9\r\nhashtable\r\n");
-    bench.run("HEXPIRE h 10 FIELDS 1 a");
+    server.run("HEXPIRE h 10 FIELDS 1 a");
     assert_eq!(encoding(), "$9\r\nhashtable\r\n");
 }
 
 #[test]
-fn random_fields_are_there_and_differ() {
+fn random_fields_exist_and_are_distinct() {
     for entries in [0, 512] {
-        let bench = TestServer::new();
-        bench.run(&format!("CONFIG SET hash-max-listpack-entries {entries}"));
+        let server = TestServer::new();
+        server.run(&format!("CONFIG SET hash-max-listpack-entries {entries}"));
         for i in 0..100 {
-            bench.run(&format!("HSET h field:{i} {i}"));
+            server.run(&format!("HSET h field:{i} {i}"));
         }
         let names = |reply: &str| -> Vec<String> {
             reply.split("\r\n").filter(|s| s.starts_with("field")).map(String::from).collect()
         };
         for count in [1, 5, 30, 99, 100] {
-            let mut chosen = names(&bench.run(&format!("HRANDFIELD h {count}")));
+            let mut chosen = names(&server.run(&format!("HRANDFIELD h {count}")));
             chosen.sort();
             chosen.dedup();
             assert_eq!(chosen.len(), count);
         }
-        assert_eq!(names(&bench.run("HRANDFIELD h 1000")).len(), 100);
-        assert_eq!(names(&bench.run("HRANDFIELD h -1000")).len(), 1000);
-        assert_eq!(names(&bench.run("HRANDFIELD h")).len(), 1);
-        assert!(bench.run("HRANDFIELD h -2 WITHVALUES").starts_with("*4\r\n$"));
-        assert_eq!(bench.run("HRANDFIELD h -999999999"), "-ERR value is out of range\r\n");
-        let bench = bench.resp3();
-        assert!(bench.run("HRANDFIELD h -2 WITHVALUES").starts_with("*2\r\n*2\r\n$"));
+        assert_eq!(names(&server.run("HRANDFIELD h 1000")).len(), 100);
+        assert_eq!(names(&server.run("HRANDFIELD h -1000")).len(), 1000);
+        assert_eq!(names(&server.run("HRANDFIELD h")).len(), 1);
+        assert!(server.run("HRANDFIELD h -2 WITHVALUES").starts_with("*4\r\n$"));
+        assert_eq!(server.run("HRANDFIELD h -999999999"), "-ERR value is out of range\r\n");
+        let server = server.resp3();
+        assert!(server.run("HRANDFIELD h -2 WITHVALUES").starts_with("*2\r\n*2\r\n$"));
     }
 }
 
 #[test]
 fn a_scan_sees_each_field_of_a_growing_hash() {
-    let bench = TestServer::new();
+    let server = TestServer::new();
     for i in 0..2000 {
-        bench.run(&format!("HSET h field:{i} {i}"));
+        server.run(&format!("HSET h field:{i} {i}"));
     }
     let (mut cursor, mut seen, mut more) =
         ("0".to_owned(), std::collections::BTreeSet::new(), 2000);
     loop {
-        let reply = bench.run(&format!("HSCAN h {cursor} COUNT 50 NOVALUES MATCH field:*"));
+        let reply = server.run(&format!("HSCAN h {cursor} COUNT 50 NOVALUES MATCH field:*"));
         let mut lines = reply.split("\r\n").filter(|line| !line.starts_with(['$', '*']));
         cursor = lines.next().unwrap().to_owned();
         seen.extend(lines.map(str::to_owned));
         for _ in 0..100 {
-            bench.run(&format!("HSET h field:{more} {more}"));
+            server.run(&format!("HSET h field:{more} {more}"));
             more += 1;
         }
         if cursor == "0" {
@@ -223,9 +223,9 @@ fn a_scan_sees_each_field_of_a_growing_hash() {
 }
 
 #[test]
-fn string_commands_refuse_a_hash() {
-    let bench = TestServer::new();
-    bench.run("HSET h a 1");
+fn string_commands_refuse_hashes() {
+    let server = TestServer::new();
+    server.run("HSET h a 1");
     let refused = "-WRONGTYPE Operation against a key holding the wrong kind of value\r\n";
     for line in [
         "GET h",
@@ -247,12 +247,12 @@ fn string_commands_refuse_a_hash() {
         "BITFIELD h GET u8 0",
         "BITOP NOT d h",
     ] {
-        let reply = bench.run(line);
+        let reply = server.run(line);
         let is_lcs = line.starts_with("LCS") && reply.starts_with("-");
         assert!(reply == refused || is_lcs, "{line}: {reply}");
     }
     all(
-        &bench,
+        &server,
         &[
             ("MGET h", "*1\r\n$-1\r\n"),
             ("TYPE h", "+hash\r\n"),

@@ -1,16 +1,16 @@
-//! OBJECT and MEMORY, their subcommands and what is none.
+//! OBJECT and MEMORY, and unknown subcommands.
 
 use crate::commands::testing::TestServer;
 
 const NULL: &str = "$-1\r\n";
 
-fn advance(bench: &TestServer, seconds: i64) {
-    bench.now.set(bench.now.get() + seconds * 1000);
+fn advance(server: &TestServer, seconds: i64) {
+    server.now.set(server.now.get() + seconds * 1000);
 }
 
 #[test]
-fn encodings_have_the_names_that_clients_know() {
-    let bench = TestServer::new();
+fn encodings_have_the_names_of_redis() {
+    let server = TestServer::new();
     let cases = [
         ("12345".to_owned(), "int"),
         ("012345".to_owned(), "embstr"),
@@ -18,15 +18,15 @@ fn encodings_have_the_names_that_clients_know() {
         ("v".repeat(45), "raw"),
     ];
     for (value, name) in cases {
-        bench.run(&format!("SET a {value}"));
+        server.run(&format!("SET a {value}"));
         let expected = format!("${}\r\n{name}\r\n", name.len());
-        assert_eq!(bench.run("object encoding a"), expected);
+        assert_eq!(server.run("object encoding a"), expected);
     }
-    assert_eq!(bench.run("OBJECT REFCOUNT a"), ":1\r\n");
+    assert_eq!(server.run("OBJECT REFCOUNT a"), ":1\r\n");
 }
 
 #[test]
-fn a_key_that_is_not_there_is_null() {
+fn missing_keys_reply_null() {
     let lines = ["OBJECT ENCODING", "OBJECT FREQ", "OBJECT IDLETIME", "OBJECT REFCOUNT"];
     for line in lines.iter().chain(&["MEMORY USAGE"]) {
         assert_eq!(TestServer::new().run(&format!("{line} none")), NULL, "{line}");
@@ -36,62 +36,62 @@ fn a_key_that_is_not_there_is_null() {
 
 #[test]
 fn idle_time_is_since_the_last_use() {
-    let bench = TestServer::new();
-    bench.run("SET a 1");
-    advance(&bench, 60);
+    let server = TestServer::new();
+    server.run("SET a 1");
+    advance(&server, 60);
     for line in ["EXISTS a", "TYPE a", "TTL a", "OBJECT ENCODING a", "MEMORY USAGE a", "SCAN 0"] {
-        bench.run(line);
-        assert_eq!(bench.run("OBJECT IDLETIME a"), ":60\r\n", "{line} is no use");
+        server.run(line);
+        assert_eq!(server.run("OBJECT IDLETIME a"), ":60\r\n", "{line} is no use");
     }
     for line in ["GET a", "TOUCH a", "RENAME a a", "PERSIST a", "COPY a b"] {
-        advance(&bench, 60);
-        bench.run(line);
-        assert_eq!(bench.run("OBJECT IDLETIME a"), ":0\r\n", "{line} is one");
+        advance(&server, 60);
+        server.run(line);
+        assert_eq!(server.run("OBJECT IDLETIME a"), ":0\r\n", "{line} is one");
     }
-    let error = bench.run("OBJECT FREQ a");
+    let error = server.run("OBJECT FREQ a");
     assert!(error.starts_with("-ERR An LFU maxmemory policy is not selected, "), "{error}");
 }
 
 #[test]
-fn a_key_that_takes_anothers_place_takes_not_its_idle_time() {
-    let bench = TestServer::new();
-    bench.run("SET old 1");
-    advance(&bench, 1000);
-    bench.run("SET a 1");
-    bench.run("COPY a old REPLACE");
-    assert_eq!(bench.run("OBJECT IDLETIME old"), ":0\r\n");
-    advance(&bench, 1000);
-    bench.run("SET a 1");
-    bench.run("RENAME a old");
-    assert_eq!(bench.run("OBJECT IDLETIME old"), ":0\r\n");
+fn a_new_key_does_not_inherit_idle_time() {
+    let server = TestServer::new();
+    server.run("SET old 1");
+    advance(&server, 1000);
+    server.run("SET a 1");
+    server.run("COPY a old REPLACE");
+    assert_eq!(server.run("OBJECT IDLETIME old"), ":0\r\n");
+    advance(&server, 1000);
+    server.run("SET a 1");
+    server.run("RENAME a old");
+    assert_eq!(server.run("OBJECT IDLETIME old"), ":0\r\n");
 }
 
 #[test]
-fn uses_are_counted_if_the_policy_wants_it() {
-    let bench = TestServer::new();
-    bench.shared.keyspace.clocks().set_lfu(true);
-    bench.run("SET a 1");
-    assert_eq!(bench.run("OBJECT FREQ a"), ":5\r\n", "what a new key starts with");
+fn lfu_policies_count_accesses() {
+    let server = TestServer::new();
+    server.shared.keyspace.clocks().set_lfu(true);
+    server.run("SET a 1");
+    assert_eq!(server.run("OBJECT FREQ a"), ":5\r\n", "what a new key starts with");
     for _ in 0..1000 {
-        bench.run("GET a");
-        bench.now.set(bench.now.get() + 7);
+        server.run("GET a");
+        server.now.set(server.now.get() + 7);
     }
-    let count = bench.run("OBJECT FREQ a");
+    let count = server.run("OBJECT FREQ a");
     assert_ne!(count, ":5\r\n");
-    bench.run("SET b 1");
-    bench.run("RENAME a b");
-    assert_ne!(bench.run("OBJECT FREQ b"), ":5\r\n", "the count goes with the key");
-    let error = bench.run("OBJECT IDLETIME b");
+    server.run("SET b 1");
+    server.run("RENAME a b");
+    assert_ne!(server.run("OBJECT FREQ b"), ":5\r\n", "the count goes with the key");
+    let error = server.run("OBJECT IDLETIME b");
     assert!(error.starts_with("-ERR An LFU maxmemory policy is selected, "), "{error}");
-    assert_eq!(bench.run("OBJECT IDLETIME none"), NULL);
+    assert_eq!(server.run("OBJECT IDLETIME none"), NULL);
 }
 
 #[test]
 fn memory_usage_grows_with_key_and_value() {
-    let bench = TestServer::new();
+    let server = TestServer::new();
     let usage = |key: &str, value: usize| -> u64 {
-        bench.run(&format!("SET {key} {}", "v".repeat(value)));
-        let reply = bench.run(&format!("MEMORY USAGE {key} SAMPLES 0"));
+        server.run(&format!("SET {key} {}", "v".repeat(value)));
+        let reply = server.run(&format!("MEMORY USAGE {key} SAMPLES 0"));
         reply.trim_end().strip_prefix(':').unwrap().parse().unwrap()
     };
     let short = usage("a", 10);
@@ -103,7 +103,7 @@ fn memory_usage_grows_with_key_and_value() {
 
 #[test]
 fn memory_usage_checks_its_options_first() {
-    let bench = TestServer::new();
+    let server = TestServer::new();
     let lines = [
         ("none SAMPLES", "-ERR syntax error\r\n"),
         ("none FOO 1", "-ERR syntax error\r\n"),
@@ -112,23 +112,23 @@ fn memory_usage_checks_its_options_first() {
         ("none samples 3 SAMPLES 4", NULL),
     ];
     for (options, expected) in lines {
-        assert_eq!(bench.run(&format!("MEMORY USAGE {options}")), expected, "{options}");
+        assert_eq!(server.run(&format!("MEMORY USAGE {options}")), expected, "{options}");
     }
 }
 
 #[test]
-fn the_allocator_tells_its_figures() {
-    let bench = TestServer::new();
-    assert_eq!(bench.run("MEMORY PURGE"), "+OK\r\n");
+fn malloc_stats_are_text() {
+    let server = TestServer::new();
+    assert_eq!(server.run("MEMORY PURGE"), "+OK\r\n");
     let capacity = format!("arena_capacity_bytes:{}\n", 64 << 20);
-    assert!(bench.run("MEMORY MALLOC-STATS").contains(&capacity));
-    let reply = bench.resp3().run("MEMORY MALLOC-STATS");
+    assert!(server.run("MEMORY MALLOC-STATS").contains(&capacity));
+    let reply = server.resp3().run("MEMORY MALLOC-STATS");
     assert!(reply.starts_with('=') && reply.contains("txt:arena_capacity_bytes"), "{reply}");
 }
 
 #[test]
-fn subcommands_that_are_none_are_named() {
-    let bench = TestServer::new();
+fn unknown_subcommands_are_reported() {
+    let server = TestServer::new();
     let lines = [
         ("OBJECT", "wrong number of arguments for 'object' command"),
         ("OBJECT foo", "unknown subcommand 'foo'. Try OBJECT HELP."),
@@ -142,19 +142,19 @@ fn subcommands_that_are_none_are_named() {
         ("MEMORY PURGE x", "wrong number of arguments for 'memory|purge' command"),
     ];
     for (line, error) in lines {
-        assert_eq!(bench.run(line), format!("-ERR {error}\r\n"), "{line}");
+        assert_eq!(server.run(line), format!("-ERR {error}\r\n"), "{line}");
     }
 }
 
 #[test]
 fn help_names_every_subcommand() {
-    let bench = TestServer::new();
+    let server = TestServer::new();
     for command in ["object", "memory"] {
-        let help = bench.run(&format!("{command} help"));
+        let help = server.run(&format!("{command} help"));
         let lines: Vec<&str> = help.trim_end().split("\r\n").collect();
         assert_eq!(lines[0], format!("*{}", lines.len() - 1));
         assert!(lines[1..].iter().all(|line| line.starts_with('+')), "simple strings");
-        let row = bench.shared.table.by_full_name(command).unwrap();
+        let row = server.shared.table.by_full_name(command).unwrap();
         for sub in row.command.subcommands {
             let name = format!("+{}", sub.name.to_uppercase());
             let named = lines.iter().any(|line| line.split(' ').next() == Some(&name));

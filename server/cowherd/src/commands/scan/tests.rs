@@ -1,4 +1,4 @@
-//! KEYS, SCAN and RANDOMKEY, also while keys come and go between the calls.
+//! KEYS, SCAN and RANDOMKEY, also while keys are created and deleted between the calls.
 
 use std::collections::BTreeSet;
 
@@ -15,20 +15,20 @@ fn elements(lines: &[&str]) -> Vec<String> {
     elements
 }
 
-/// One SCAN: the next cursor and the keys.
-fn scan(bench: &TestServer, cursor: &str, options: &str) -> (String, Vec<String>) {
-    let reply = bench.run(&format!("SCAN {cursor} {options}"));
+/// The reply of one SCAN: the next cursor and the keys.
+fn scan(server: &TestServer, cursor: &str, options: &str) -> (String, Vec<String>) {
+    let reply = server.run(&format!("SCAN {cursor} {options}"));
     let lines: Vec<&str> = reply.trim_end().split("\r\n").collect();
     assert_eq!(lines[0], "*2", "{reply}");
     assert_eq!(lines[1], format!("${}", lines[2].len()));
     (lines[2].to_owned(), elements(&lines[3..]))
 }
 
-/// All keys that a whole scan lists, and the number of calls it took.
-fn scan_all(bench: &TestServer, options: &str) -> (BTreeSet<String>, usize) {
+/// All keys of a complete scan, and the number of calls.
+fn scan_all(server: &TestServer, options: &str) -> (BTreeSet<String>, usize) {
     let (mut cursor, mut seen, mut calls) = ("0".to_owned(), BTreeSet::new(), 0);
     loop {
-        let (next, keys) = scan(bench, &cursor, options);
+        let (next, keys) = scan(server, &cursor, options);
         seen.extend(keys);
         calls += 1;
         if next == "0" {
@@ -39,8 +39,8 @@ fn scan_all(bench: &TestServer, options: &str) -> (BTreeSet<String>, usize) {
     }
 }
 
-fn keys(bench: &TestServer, pattern: &str) -> BTreeSet<String> {
-    let reply = bench.run(&format!("KEYS {pattern}"));
+fn keys(server: &TestServer, pattern: &str) -> BTreeSet<String> {
+    let reply = server.run(&format!("KEYS {pattern}"));
     let listed = elements(&reply.trim_end().split("\r\n").collect::<Vec<_>>());
     let unique: BTreeSet<String> = listed.iter().cloned().collect();
     assert_eq!(unique.len(), listed.len(), "each key once");
@@ -51,62 +51,62 @@ fn names(prefix: &str, numbers: std::ops::Range<usize>) -> BTreeSet<String> {
     numbers.map(|i| format!("{prefix}{i}")).collect()
 }
 
-fn fill(bench: &TestServer, names: &BTreeSet<String>) {
+fn fill(server: &TestServer, names: &BTreeSet<String>) {
     for name in names {
-        bench.run(&format!("SET {name} 1"));
+        server.run(&format!("SET {name} 1"));
     }
 }
 
 #[test]
-fn a_scan_lists_every_key_whatever_its_steps() {
-    let bench = TestServer::new();
+fn scan_lists_every_key_with_any_count() {
+    let server = TestServer::new();
     let all = names("key:", 0..3000);
-    fill(&bench, &all);
+    fill(&server, &all);
     for count in [1, 10, 333, 3000, 1_000_000] {
-        let (seen, calls) = scan_all(&bench, &format!("COUNT {count}"));
+        let (seen, calls) = scan_all(&server, &format!("COUNT {count}"));
         assert_eq!(seen, all, "COUNT {count}");
         assert!(calls <= 3000 / count + 1, "{calls} calls of COUNT {count}");
     }
-    let (_, calls) = scan_all(&bench, "");
+    let (_, calls) = scan_all(&server, "");
     assert!((30..=300).contains(&calls), "{calls} calls look at about ten keys each");
 }
 
 #[test]
 fn a_scan_goes_on_over_empty_shards() {
-    let bench = TestServer::new();
-    assert_eq!(bench.run("SCAN 0"), "*2\r\n$1\r\n0\r\n*0\r\n");
-    fill(&bench, &names("k", 0..5));
-    let (cursor, seen) = scan(&bench, "0", "");
+    let server = TestServer::new();
+    assert_eq!(server.run("SCAN 0"), "*2\r\n$1\r\n0\r\n*0\r\n");
+    fill(&server, &names("k", 0..5));
+    let (cursor, seen) = scan(&server, "0", "");
     assert_eq!((cursor.as_str(), seen.len()), ("0", 5));
 }
 
-/// What SCAN promises: a key that is there from the first call to the last is listed, one that
-/// never is in that time is not; all else is open.
+/// The guarantee of SCAN: a key that exists from the first call to the last is listed, and a key that
+/// never exists in that time is not. Nothing is guaranteed for other keys.
 #[test]
-fn keys_that_stay_are_listed_though_others_come_and_go() {
+fn stable_keys_are_listed_during_changes() {
     let stay = names("stay:", 0..2000);
-    // The tables grow, shrink, or churn while they are walked.
+    // The tables grow, shrink or churn during the scan.
     for (before, added, removed) in [(0, 100, 0), (12_000, 0, 150), (4000, 60, 60)] {
-        let bench = TestServer::new();
-        fill(&bench, &stay);
-        fill(&bench, &names("old:", 0..before));
-        fill(&bench, &names("gone:", 0..500));
+        let server = TestServer::new();
+        fill(&server, &stay);
+        fill(&server, &names("old:", 0..before));
+        fill(&server, &names("gone:", 0..500));
         for i in 0..500 {
-            bench.run(&format!("DEL gone:{i}"));
+            server.run(&format!("DEL gone:{i}"));
         }
         let (mut cursor, mut seen, mut step) = ("0".to_owned(), BTreeSet::new(), 0);
         loop {
-            let (next, keys) = scan(&bench, &cursor, "COUNT 25");
+            let (next, keys) = scan(&server, &cursor, "COUNT 25");
             seen.extend(keys);
             if next == "0" {
                 break;
             }
             cursor = next;
             for i in 0..added {
-                bench.run(&format!("SET new:{step}:{i} 1"));
+                server.run(&format!("SET new:{step}:{i} 1"));
             }
             for i in 0..removed {
-                bench.run(&format!("DEL old:{}", step * removed + i));
+                server.run(&format!("DEL old:{}", step * removed + i));
             }
             step += 1;
             assert!(step < 3000, "the scan does not end");
@@ -115,31 +115,31 @@ fn keys_that_stay_are_listed_though_others_come_and_go() {
         assert!(missed.is_empty(), "missed {missed:?}");
         assert!(seen.iter().all(|key| !key.starts_with("gone:")));
         assert!(step > 50, "{step} steps prove nothing");
-        bench.shared.keyspace.verify(1).unwrap();
+        server.shared.keyspace.verify(1).unwrap();
     }
 }
 
 #[test]
-fn a_scan_lists_what_its_options_want() {
-    let bench = TestServer::new();
-    fill(&bench, &names("one:", 0..200));
-    fill(&bench, &names("two:", 0..200));
+fn scan_filters_by_its_options() {
+    let server = TestServer::new();
+    fill(&server, &names("one:", 0..200));
+    fill(&server, &names("two:", 0..200));
     let two = names("two:", 0..200);
-    assert_eq!(scan_all(&bench, "MATCH two:*").0, two);
-    assert_eq!(scan_all(&bench, "match two:* TYPE String count 7").0, two);
-    assert_eq!(scan_all(&bench, "MATCH one:[1-2]").0, names("one:", 1..3));
-    assert!(scan_all(&bench, "TYPE list").0.is_empty());
-    assert!(scan_all(&bench, "TYPE nonsense").0.is_empty());
-    assert!(scan_all(&bench, "MATCH *").0.len() == 400);
-    let (cursor, keys) = scan(&bench, "0", "MATCH none");
+    assert_eq!(scan_all(&server, "MATCH two:*").0, two);
+    assert_eq!(scan_all(&server, "match two:* TYPE String count 7").0, two);
+    assert_eq!(scan_all(&server, "MATCH one:[1-2]").0, names("one:", 1..3));
+    assert!(scan_all(&server, "TYPE list").0.is_empty());
+    assert!(scan_all(&server, "TYPE nonsense").0.is_empty());
+    assert!(scan_all(&server, "MATCH *").0.len() == 400);
+    let (cursor, keys) = scan(&server, "0", "MATCH none");
     assert!(cursor != "0" && keys.is_empty(), "keys were looked at, though none is listed");
-    bench.run("SELECT 1");
-    assert!(scan_all(&bench, "").0.is_empty());
+    server.run("SELECT 1");
+    assert!(scan_all(&server, "").0.is_empty());
 }
 
 #[test]
-fn a_scan_that_makes_no_sense_is_refused() {
-    let bench = TestServer::new();
+fn invalid_scans_are_refused() {
+    let server = TestServer::new();
     let cursor = "-ERR invalid cursor\r\n";
     let lines = [
         ("SCAN", "-ERR wrong number of arguments for 'scan' command\r\n"),
@@ -159,74 +159,74 @@ fn a_scan_that_makes_no_sense_is_refused() {
         ("SCAN 0 FOO 1", SYNTAX),
     ];
     for (line, error) in lines {
-        assert_eq!(bench.run(line), error, "{line}");
+        assert_eq!(server.run(line), error, "{line}");
     }
 }
 
 #[test]
-fn any_number_is_some_cursor() {
-    let bench = TestServer::new();
-    fill(&bench, &names("k", 0..1000));
+fn any_number_is_a_cursor() {
+    let server = TestServer::new();
+    fill(&server, &names("k", 0..1000));
     for cursor in ["18446744073709551615", "-1", "+7", "007", "\"\"", "123456789012345678"] {
-        let (next, _) = scan(&bench, cursor, "");
+        let (next, _) = scan(&server, cursor, "");
         assert!(next.parse::<u64>().is_ok(), "{cursor}");
     }
-    assert_eq!(scan(&bench, "\"\"", ""), scan(&bench, "0", ""));
+    assert_eq!(scan(&server, "\"\"", ""), scan(&server, "0", ""));
 }
 
 #[test]
 fn keys_lists_all_that_match() {
-    let bench = TestServer::new();
-    assert_eq!(bench.run("KEYS *"), "*0\r\n");
+    let server = TestServer::new();
+    assert_eq!(server.run("KEYS *"), "*0\r\n");
     let all = names("key:", 0..2000);
-    fill(&bench, &all);
-    assert_eq!(keys(&bench, "*"), all);
-    assert_eq!(keys(&bench, "key:1?"), names("key:", 10..20));
-    assert_eq!(keys(&bench, "key:7"), names("key:", 7..8));
-    assert!(keys(&bench, "KEY:*").is_empty());
-    assert_eq!(bench.resp3().run("KEYS key:7"), "*1\r\n$5\r\nkey:7\r\n");
+    fill(&server, &all);
+    assert_eq!(keys(&server, "*"), all);
+    assert_eq!(keys(&server, "key:1?"), names("key:", 10..20));
+    assert_eq!(keys(&server, "key:7"), names("key:", 7..8));
+    assert!(keys(&server, "KEY:*").is_empty());
+    assert_eq!(server.resp3().run("KEYS key:7"), "*1\r\n$5\r\nkey:7\r\n");
 }
 
 #[test]
-fn expired_keys_are_listed_by_nothing() {
-    let bench = TestServer::new();
-    fill(&bench, &names("old:", 0..300));
-    fill(&bench, &names("new:", 0..3));
+fn expired_keys_are_never_listed() {
+    let server = TestServer::new();
+    fill(&server, &names("old:", 0..300));
+    fill(&server, &names("new:", 0..3));
     for i in 0..300 {
-        bench.run(&format!("PEXPIRE old:{i} 5"));
+        server.run(&format!("PEXPIRE old:{i} 5"));
     }
-    bench.now.set(bench.now.get() + 5);
-    assert_eq!(keys(&bench, "*"), names("new:", 0..3));
-    assert_eq!(scan_all(&bench, "").0, names("new:", 0..3));
+    server.now.set(server.now.get() + 5);
+    assert_eq!(keys(&server, "*"), names("new:", 0..3));
+    assert_eq!(scan_all(&server, "").0, names("new:", 0..3));
     for _ in 0..20 {
-        assert!(bench.run("RANDOMKEY").contains("new:"));
+        assert!(server.run("RANDOMKEY").contains("new:"));
     }
 }
 
 #[test]
-fn any_key_can_be_the_random_one() {
-    let bench = TestServer::new();
-    assert_eq!(bench.run("RANDOMKEY"), "$-1\r\n");
+fn randomkey_can_return_any_key() {
+    let server = TestServer::new();
+    assert_eq!(server.run("RANDOMKEY"), "$-1\r\n");
     let all = names("k", 0..10);
-    fill(&bench, &all);
-    // That one of ten is never met in 2000 tries has a chance below 1e-90.
+    fill(&server, &all);
+    // The probability that one of ten keys is missed in 2000 draws is below 1e-90.
     let met: BTreeSet<String> = (0..2000)
-        .map(|_| bench.run("RANDOMKEY").split("\r\n").nth(1).unwrap().to_owned())
+        .map(|_| server.run("RANDOMKEY").split("\r\n").nth(1).unwrap().to_owned())
         .collect();
     assert_eq!(met, all);
-    bench.run("SELECT 1");
-    assert_eq!(bench.resp3().run("RANDOMKEY"), "_\r\n");
+    server.run("SELECT 1");
+    assert_eq!(server.resp3().run("RANDOMKEY"), "_\r\n");
 }
 
 #[test]
-fn the_random_key_of_expired_ones_is_null() {
-    let bench = TestServer::new();
+fn randomkey_is_null_if_all_keys_are_expired() {
+    let server = TestServer::new();
     for i in 0..100 {
-        bench.run(&format!("SET k{i} 1"));
-        bench.run(&format!("PEXPIRE k{i} 1"));
+        server.run(&format!("SET k{i} 1"));
+        server.run(&format!("PEXPIRE k{i} 1"));
     }
-    bench.now.set(bench.now.get() + 1);
-    assert_eq!(bench.run("RANDOMKEY"), "$-1\r\n");
-    assert_eq!(bench.run("DBSIZE"), ":0\r\n", "it removed them all");
-    bench.shared.keyspace.verify(1).unwrap();
+    server.now.set(server.now.get() + 1);
+    assert_eq!(server.run("RANDOMKEY"), "$-1\r\n");
+    assert_eq!(server.run("DBSIZE"), ":0\r\n", "it removed them all");
+    server.shared.keyspace.verify(1).unwrap();
 }

@@ -1,14 +1,14 @@
 use crate::commands::testing::TestServer;
 
 fn script(lines: &[(&str, &str)]) -> TestServer {
-    let bench = TestServer::new();
-    follow(&bench, lines);
-    bench
+    let server = TestServer::new();
+    follow(&server, lines);
+    server
 }
 
-fn follow(bench: &TestServer, lines: &[(&str, &str)]) {
+fn follow(server: &TestServer, lines: &[(&str, &str)]) {
     for (line, expected) in lines {
-        assert_eq!(bench.run(line), format!("{expected}\r\n"), "{line}");
+        assert_eq!(server.run(line), format!("{expected}\r\n"), "{line}");
     }
 }
 
@@ -30,7 +30,7 @@ const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong k
 
 #[test]
 fn every_command_refuses_another_type() {
-    let bench = script(&[("SET s x", "+OK"), ("SADD set a", ":1")]);
+    let server = script(&[("SET s x", "+OK"), ("SADD set a", ":1")]);
     for line in [
         "SADD s a",
         "SREM s a",
@@ -53,14 +53,14 @@ fn every_command_refuses_another_type() {
         "SDIFF none s",
         "SDIFFSTORE t set s",
     ] {
-        assert_eq!(bench.run(line), format!("{WRONG_TYPE}\r\n"), "{line}");
+        assert_eq!(server.run(line), format!("{WRONG_TYPE}\r\n"), "{line}");
     }
-    assert_eq!(bench.run("SMOVE none s a"), ":0\r\n");
+    assert_eq!(server.run("SMOVE none s a"), ":0\r\n");
 }
 
 #[test]
-fn members_come_and_go() {
-    let bench = script(&[
+fn members_are_added_and_removed() {
+    let server = script(&[
         ("SADD s 3 1 2 1", ":3"),
         ("SMEMBERS s", "*3\r\n$1\r\n1\r\n$1\r\n2\r\n$1\r\n3"),
         ("OBJECT ENCODING s", "$6\r\nintset"),
@@ -80,7 +80,7 @@ fn members_come_and_go() {
     ]);
     let long = "y".repeat(65);
     follow(
-        &bench,
+        &server,
         &[
             ("SADD l a", ":1"),
             (&format!("SADD l {long}"), ":1"),
@@ -92,7 +92,7 @@ fn members_come_and_go() {
     );
     let numbers: Vec<String> = (0..513).map(|i| i.to_string()).collect();
     follow(
-        &bench,
+        &server,
         &[
             (&format!("SADD i {}", numbers[..512].join(" ")), ":512"),
             ("OBJECT ENCODING i", "$6\r\nintset"),
@@ -106,7 +106,7 @@ fn members_come_and_go() {
 }
 
 #[test]
-fn a_member_moves() {
+fn smove_moves_a_member() {
     script(&[
         ("SADD a x y", ":2"),
         ("SMOVE a b x", ":1"),
@@ -121,8 +121,8 @@ fn a_member_moves() {
 }
 
 #[test]
-fn members_are_chosen() {
-    let bench = script(&[
+fn spop_and_srandmember() {
+    let server = script(&[
         ("SPOP none", "$-1"),
         ("SPOP none 3", "*0"),
         ("SPOP none -1", NOT_POSITIVE),
@@ -136,27 +136,27 @@ fn members_are_chosen() {
         ("SPOP s 0", "*0"),
         ("SRANDMEMBER s 0", "*0"),
     ]);
-    assert_eq!(sorted(&bench.run("SRANDMEMBER s 10")), ["a", "b", "c"]);
-    assert_eq!(sorted(&bench.run("SRANDMEMBER s 2")).len(), 2);
-    assert_eq!(sorted(&bench.run("SRANDMEMBER s -10")).len(), 10);
-    assert_eq!(sorted(&bench.run("SPOP s 2")).len(), 2);
-    assert_eq!(sorted(&bench.run("SPOP s 2")).len(), 1);
-    assert_eq!(bench.run("EXISTS s"), ":0\r\n");
+    assert_eq!(sorted(&server.run("SRANDMEMBER s 10")), ["a", "b", "c"]);
+    assert_eq!(sorted(&server.run("SRANDMEMBER s 2")).len(), 2);
+    assert_eq!(sorted(&server.run("SRANDMEMBER s -10")).len(), 10);
+    assert_eq!(sorted(&server.run("SPOP s 2")).len(), 2);
+    assert_eq!(sorted(&server.run("SPOP s 2")).len(), 1);
+    assert_eq!(server.run("EXISTS s"), ":0\r\n");
     let numbers: Vec<String> = (0..1000).map(|i| format!("m{i}")).collect();
-    bench.run(&format!("SADD big {}", numbers.join(" ")));
-    let mut some = sorted(&bench.run("SRANDMEMBER big 100"));
+    server.run(&format!("SADD big {}", numbers.join(" ")));
+    let mut some = sorted(&server.run("SRANDMEMBER big 100"));
     some.dedup();
     assert_eq!(some.len(), 100);
-    let mut most = sorted(&bench.run("SRANDMEMBER big 999"));
+    let mut most = sorted(&server.run("SRANDMEMBER big 999"));
     most.dedup();
     assert_eq!(most.len(), 999);
-    assert_eq!(sorted(&bench.run("SPOP big 990")).len(), 990);
-    assert_eq!(bench.run("SCARD big"), ":10\r\n");
+    assert_eq!(sorted(&server.run("SPOP big 990")).len(), 990);
+    assert_eq!(server.run("SCARD big"), ":10\r\n");
 }
 
 #[test]
-fn sets_are_combined() {
-    let bench = script(&[
+fn intersections_unions_differences() {
+    let server = script(&[
         ("SADD a 1 2 3 x", ":4"),
         ("SADD b 2 3 4", ":3"),
         ("SADD c 3 x", ":2"),
@@ -177,32 +177,32 @@ fn sets_are_combined() {
         ("SINTERSTORE a a b", ":2"),
         ("OBJECT ENCODING a", "$6\r\nintset"),
     ]);
-    assert_eq!(sorted(&bench.run("SINTER e c")), ["3", "x"]);
-    assert_eq!(sorted(&bench.run("SUNION a c none")), ["2", "3", "x"]);
-    assert_eq!(sorted(&bench.run("SDIFF e b none")), ["1", "x"]);
-    assert_eq!(sorted(&bench.run("SDIFF none b")), [""; 0]);
+    assert_eq!(sorted(&server.run("SINTER e c")), ["3", "x"]);
+    assert_eq!(sorted(&server.run("SUNION a c none")), ["2", "3", "x"]);
+    assert_eq!(sorted(&server.run("SDIFF e b none")), ["1", "x"]);
+    assert_eq!(sorted(&server.run("SDIFF none b")), [""; 0]);
 }
 
 #[test]
-fn the_difference_is_the_same_however_it_is_made() {
-    let bench = TestServer::new();
+fn both_difference_algorithms_agree() {
+    let server = TestServer::new();
     let numbers: Vec<String> = (0..300).map(|i| format!("m{i}")).collect();
-    bench.run(&format!("SADD all {}", numbers.join(" ")));
+    server.run(&format!("SADD all {}", numbers.join(" ")));
     for i in 0..5 {
-        bench.run(&format!("SADD few{i} m{i} m{}", i * 10));
+        server.run(&format!("SADD few{i} m{i} m{}", i * 10));
     }
-    let difference = sorted(&bench.run("SDIFF all few0 few1 few2 few3 few4"));
+    let difference = sorted(&server.run("SDIFF all few0 few1 few2 few3 few4"));
     assert_eq!(difference.len(), 300 - 9);
     let mut gone = 0;
     for i in 0..5 {
-        gone += sorted(&bench.run(&format!("SDIFF few{i} all"))).len();
+        gone += sorted(&server.run(&format!("SDIFF few{i} all"))).len();
     }
     assert_eq!(gone, 0);
 }
 
 #[test]
 fn a_scan_sees_every_member() {
-    let bench = script(&[
+    let server = script(&[
         ("SSCAN none 0", "*2\r\n$1\r\n0\r\n*0"),
         ("SSCAN none 0 COUNT x", "*2\r\n$1\r\n0\r\n*0"),
         ("SSCAN none x", "-ERR invalid cursor"),
@@ -214,10 +214,10 @@ fn a_scan_sees_every_member() {
         ("SSCAN s 0 TYPE set", SYNTAX),
     ]);
     let numbers: Vec<String> = (0..2000).map(|i| format!("m{i}")).collect();
-    bench.run(&format!("SADD big {}", numbers.join(" ")));
+    server.run(&format!("SADD big {}", numbers.join(" ")));
     let (mut cursor, mut seen) = ("0".to_owned(), std::collections::BTreeSet::new());
     loop {
-        let reply = bench.run(&format!("SSCAN big {cursor}"));
+        let reply = server.run(&format!("SSCAN big {cursor}"));
         cursor = reply.split("\r\n").nth(2).unwrap().to_owned();
         seen.extend(sorted(&reply).into_iter().filter(|member| member.starts_with('m')));
         if cursor == "0" {

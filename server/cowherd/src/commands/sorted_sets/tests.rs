@@ -7,20 +7,20 @@ const NO_SCORE: &str = "-ERR min or max is not a float";
 const SYNTAX: &str = "-ERR syntax error";
 const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value";
 
-/// Sorted sets of up to four members are compact.
-fn bench() -> TestServer {
+/// A server where sorted sets of up to four members are compact.
+fn server() -> TestServer {
     TestServer::with(64 << 20, Config { zset_max_listpack_entries: 4, ..Config::default() })
 }
 
-fn follow(bench: &TestServer, lines: &[(&str, &str)]) {
+fn follow(server: &TestServer, lines: &[(&str, &str)]) {
     for (line, expected) in lines {
-        assert_eq!(bench.run(line), format!("{expected}\r\n"), "{line}");
+        assert_eq!(server.run(line), format!("{expected}\r\n"), "{line}");
     }
 }
 
 /// The bulk strings of a reply as words.
-fn words(bench: &TestServer, line: &str) -> String {
-    let reply = bench.run(line);
+fn words(server: &TestServer, line: &str) -> String {
+    let reply = server.run(line);
     let words: Vec<&str> =
         reply.split("\r\n").filter(|l| !l.starts_with(['$', '*']) && !l.is_empty()).collect();
     words.join(" ")
@@ -28,19 +28,19 @@ fn words(bench: &TestServer, line: &str) -> String {
 
 #[test]
 fn every_command_counts_its_arguments() {
-    let bench = bench();
+    let server = server();
     for command in COMMANDS {
         let name = command.name;
         let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
         let few = vec!["1"; command.arity.unsigned_abs() - 2].join(" ");
-        assert_eq!(bench.run(&format!("{name} {few}")), error);
+        assert_eq!(server.run(&format!("{name} {few}")), error);
     }
 }
 
 #[test]
 fn other_types_are_refused() {
-    let bench = bench();
-    bench.run("SET s string");
+    let server = server();
+    server.run("SET s string");
     for line in [
         "ZADD s 1 a",
         "ZINCRBY s 1 a",
@@ -75,22 +75,22 @@ fn other_types_are_refused() {
         "ZRANDMEMBER s",
         "ZSCAN s 0",
     ] {
-        follow(&bench, &[(line, WRONG_TYPE)]);
+        follow(&server, &[(line, WRONG_TYPE)]);
     }
-    follow(&bench, &[("GET s", "$6\r\nstring"), ("EXISTS t", ":0")]);
+    follow(&server, &[("GET s", "$6\r\nstring"), ("EXISTS t", ":0")]);
 }
 
 #[test]
-fn members_come_in_order_however_they_are_kept() {
-    let bench = bench();
-    follow(&bench, &[("ZADD z 3 c 1 a 2 b", ":3"), ("OBJECT ENCODING z", "$8\r\nlistpack")]);
-    assert_eq!(words(&bench, "ZRANGE z 0 -1 WITHSCORES"), "a 1 b 2 c 3");
-    follow(&bench, &[("ZADD z 0.5 d 2 aa", ":2"), ("OBJECT ENCODING z", "$8\r\nskiplist")]);
-    assert_eq!(words(&bench, "ZRANGE z 0 -1 WITHSCORES"), "d 0.5 a 1 aa 2 b 2 c 3");
-    assert_eq!(words(&bench, "ZRANGE z (1 3 BYSCORE"), "aa b c");
-    assert_eq!(words(&bench, "ZRANGE z 3 (1 BYSCORE REV LIMIT 1 2"), "b aa");
+fn members_are_ordered_in_both_encodings() {
+    let server = server();
+    follow(&server, &[("ZADD z 3 c 1 a 2 b", ":3"), ("OBJECT ENCODING z", "$8\r\nlistpack")]);
+    assert_eq!(words(&server, "ZRANGE z 0 -1 WITHSCORES"), "a 1 b 2 c 3");
+    follow(&server, &[("ZADD z 0.5 d 2 aa", ":2"), ("OBJECT ENCODING z", "$8\r\nskiplist")]);
+    assert_eq!(words(&server, "ZRANGE z 0 -1 WITHSCORES"), "d 0.5 a 1 aa 2 b 2 c 3");
+    assert_eq!(words(&server, "ZRANGE z (1 3 BYSCORE"), "aa b c");
+    assert_eq!(words(&server, "ZRANGE z 3 (1 BYSCORE REV LIMIT 1 2"), "b aa");
     follow(
-        &bench,
+        &server,
         &[
             ("ZADD z 9 d", ":0"),
             ("ZREVRANK z d", ":0"),
@@ -103,10 +103,10 @@ fn members_come_in_order_however_they_are_kept() {
 }
 
 #[test]
-fn several_pairs_are_put_together_or_not_at_all() {
-    let bench = bench();
+fn zadd_adds_all_pairs_or_none() {
+    let server = server();
     follow(
-        &bench,
+        &server,
         &[
             ("ZADD z 1 a x b", NOT_FLOAT),
             ("EXISTS z", ":0"),
@@ -117,14 +117,14 @@ fn several_pairs_are_put_together_or_not_at_all() {
             ("ZADD z CH LT 0 a 2 b 0 c", ":2"),
         ],
     );
-    assert_eq!(words(&bench, "ZRANGE z 0 -1"), "a c b d e f");
+    assert_eq!(words(&server, "ZRANGE z 0 -1"), "a c b d e f");
 }
 
 #[test]
 fn scores_are_doubles() {
-    let bench = bench().resp3();
+    let server = server().resp3();
     follow(
-        &bench,
+        &server,
         &[
             ("ZADD z 0.1 a inf b", ":2"),
             ("ZSCORE z a", ",0.1"),
@@ -141,11 +141,11 @@ fn scores_are_doubles() {
 }
 
 #[test]
-fn bounds_are_read_as_numbers_leniently() {
-    let bench = bench();
-    bench.run("ZADD z 0 a 1 b 2 c");
+fn score_bounds_are_parsed_as_strtod_does() {
+    let server = server();
+    server.run("ZADD z 0 a 1 b 2 c");
     follow(
-        &bench,
+        &server,
         &[
             ("ZCOUNT z \"\" 1", ":2"),
             ("ZCOUNT z \" 1\" 1e999", ":2"),
@@ -160,30 +160,30 @@ fn bounds_are_read_as_numbers_leniently() {
 
 #[test]
 fn random_members_are_members() {
-    let bench = bench();
-    bench.run("ZADD z 1 a 2 b 3 c 4 d 5 e 6 f");
+    let server = server();
+    server.run("ZADD z 1 a 2 b 3 c 4 d 5 e 6 f");
     for count in 1..8usize {
-        let reply = words(&bench, &format!("ZRANDMEMBER z {count}"));
+        let reply = words(&server, &format!("ZRANDMEMBER z {count}"));
         let mut members: Vec<_> = reply.split(' ').collect();
         members.sort_unstable();
         members.dedup();
         assert_eq!(members.len(), count.min(6), "{reply}");
         assert!(members.iter().all(|member| "abcdef".contains(member)));
     }
-    let reply = words(&bench, "ZRANDMEMBER z -20");
+    let reply = words(&server, "ZRANDMEMBER z -20");
     assert_eq!(reply.split(' ').count(), 20);
-    follow(&bench, &[("ZRANDMEMBER z -9000000000", "-ERR value is out of range")]);
+    follow(&server, &[("ZRANDMEMBER z -9000000000", "-ERR value is out of range")]);
 }
 
 #[test]
-fn a_scan_of_a_large_one_sees_every_member() {
-    let bench = bench();
+fn zscan_of_a_large_set_sees_every_member() {
+    let server = server();
     for i in 0..300 {
-        bench.run(&format!("ZADD z {i} member:{i}"));
+        server.run(&format!("ZADD z {i} member:{i}"));
     }
     let (mut cursor, mut seen) = ("0".to_owned(), std::collections::BTreeSet::new());
     loop {
-        let reply = words(&bench, &format!("ZSCAN z {cursor} MATCH member:* COUNT 20"));
+        let reply = words(&server, &format!("ZSCAN z {cursor} MATCH member:* COUNT 20"));
         let mut parts = reply.split(' ');
         cursor = parts.next().unwrap().to_owned();
         while let (Some(member), Some(score)) = (parts.next(), parts.next()) {
@@ -195,5 +195,5 @@ fn a_scan_of_a_large_one_sees_every_member() {
         }
     }
     assert_eq!(seen.len(), 300);
-    assert_eq!(words(&bench, "ZSCAN missing 0 nonsense"), "0");
+    assert_eq!(words(&server, "ZSCAN missing 0 nonsense"), "0");
 }

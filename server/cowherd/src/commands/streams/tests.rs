@@ -6,22 +6,22 @@ const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong k
 const SYNTAX: &str = "-ERR syntax error";
 const INVALID_ID: &str = "-ERR Invalid stream ID specified as stream command argument";
 
-/// Nodes have three entries.
-fn bench() -> TestServer {
+/// A server where nodes have three entries.
+fn server() -> TestServer {
     let enable_debug_command = DebugCommand::Yes;
     let config = Config { stream_node_max_entries: 3, enable_debug_command, ..Config::default() };
     TestServer::with(64 << 20, config)
 }
 
-fn follow(bench: &TestServer, lines: &[(&str, &str)]) {
+fn follow(server: &TestServer, lines: &[(&str, &str)]) {
     for (line, expected) in lines {
-        assert_eq!(bench.run(line), format!("{expected}\r\n"), "{line}");
+        assert_eq!(server.run(line), format!("{expected}\r\n"), "{line}");
     }
 }
 
 /// The texts and numbers of a reply as words.
-fn words(bench: &TestServer, line: &str) -> String {
-    let reply = bench.run(line);
+fn words(server: &TestServer, line: &str) -> String {
+    let reply = server.run(line);
     let words: Vec<&str> = reply
         .split("\r\n")
         .filter(|line| !line.starts_with(['$', '*']) && !line.is_empty())
@@ -30,38 +30,38 @@ fn words(bench: &TestServer, line: &str) -> String {
     words.join(" ")
 }
 
-fn say(bench: &TestServer, lines: &[(&str, &str)]) {
+fn say(server: &TestServer, lines: &[(&str, &str)]) {
     for (line, expected) in lines {
-        assert_eq!(words(bench, line), *expected, "{line}");
+        assert_eq!(words(server, line), *expected, "{line}");
     }
 }
 
 /// A stream of `count` entries 1-1, 1-2, ... and a group that begins before them.
 fn filled(count: u64) -> TestServer {
-    let bench = bench();
+    let server = server();
     for seq in 1..=count {
-        bench.run(&format!("XADD s 1-{seq} field {seq}"));
+        server.run(&format!("XADD s 1-{seq} field {seq}"));
     }
-    bench.run("XGROUP CREATE s g 0");
-    bench
+    server.run("XGROUP CREATE s g 0");
+    server
 }
 
 #[test]
 fn every_command_counts_its_arguments() {
-    let bench = bench();
+    let server = server();
     let plain = COMMANDS.iter().filter(|command| command.subcommands.is_empty());
     for command in plain {
         let name = command.name;
         let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
         let few = vec!["1"; command.arity.unsigned_abs() - 2].join(" ");
-        assert_eq!(bench.run(&format!("{name} {few}")), error);
+        assert_eq!(server.run(&format!("{name} {few}")), error);
     }
 }
 
 #[test]
 fn other_types_are_refused() {
-    let bench = bench();
-    bench.run("SET k string");
+    let server = server();
+    server.run("SET k string");
     for line in [
         "XADD k * a 1",
         "XTRIM k MAXLEN 1",
@@ -82,28 +82,28 @@ fn other_types_are_refused() {
         "XINFO GROUPS k",
         "XINFO CONSUMERS k g",
     ] {
-        follow(&bench, &[(line, WRONG_TYPE)]);
+        follow(&server, &[(line, WRONG_TYPE)]);
     }
 }
 
 #[test]
-fn ids_are_chosen_by_the_clock_and_the_last_one() {
-    let bench = bench();
-    let now = bench.now.get();
+fn generated_ids_follow_the_clock_and_the_last_id() {
+    let server = server();
+    let now = server.now.get();
     say(
-        &bench,
+        &server,
         &[
             ("XADD s * a 1", &format!("{now}-0")),
             ("XADD s * a 1", &format!("{now}-1")),
             (&format!("XADD s {now}-* a 1"), &format!("{now}-2")),
         ],
     );
-    // A clock that goes back.
-    bench.now.set(now - 1000);
-    say(&bench, &[("XADD s * a 1", &format!("{now}-3"))]);
-    bench.now.set(now + 1);
+    // The clock goes back.
+    server.now.set(now - 1000);
+    say(&server, &[("XADD s * a 1", &format!("{now}-3"))]);
+    server.now.set(now + 1);
     say(
-        &bench,
+        &server,
         &[
             ("XADD s * a 1", &format!("{}-0", now + 1)),
             (
@@ -114,23 +114,23 @@ fn ids_are_chosen_by_the_clock_and_the_last_one() {
     );
     let full = "-ERR The stream has exhausted the last possible ID, unable to add more items";
     follow(
-        &bench,
+        &server,
         &[
             ("XADD s * a 1", full),
             ("XADD t 0-0 a 1", "-ERR The ID specified in XADD must be greater than 0-0"),
         ],
     );
     for id in ["x", "1-x", "-", "+", "1-1-1", "", "*-1"] {
-        follow(&bench, &[(&format!("XADD t '{id}' a 1"), INVALID_ID)]);
+        follow(&server, &[(&format!("XADD t '{id}' a 1"), INVALID_ID)]);
     }
-    follow(&bench, &[("EXISTS t", ":0")]);
+    follow(&server, &[("EXISTS t", ":0")]);
 }
 
 #[test]
 fn ranges_cross_nodes_in_both_directions() {
-    let bench = filled(10);
+    let server = filled(10);
     say(
-        &bench,
+        &server,
         &[
             ("XRANGE s 1-3 1-4", "1-3 field 3 1-4 field 4"),
             ("XRANGE s (1-3 (1-6 COUNT 9", "1-4 field 4 1-5 field 5"),
@@ -139,15 +139,15 @@ fn ranges_cross_nodes_in_both_directions() {
             ("XREAD COUNT 1 STREAMS s 1-9", "s 1-10 field 10"),
         ],
     );
-    follow(&bench, &[("XRANGE s + -", "*0"), ("XRANGE s - + COUNT 0", "*-1")]);
+    follow(&server, &[("XRANGE s + -", "*0"), ("XRANGE s - + COUNT 0", "*-1")]);
 }
 
 #[test]
-fn deleted_entries_are_gone_from_all_that_is_shown() {
-    let bench = filled(7);
-    follow(&bench, &[("XDEL s 1-2 1-4 1-5 1-6 9-9", ":4"), ("XDEL s 1-2", ":0")]);
+fn deleted_entries_are_not_replied() {
+    let server = filled(7);
+    follow(&server, &[("XDEL s 1-2 1-4 1-5 1-6 9-9", ":4"), ("XDEL s 1-2", ":0")]);
     say(
-        &bench,
+        &server,
         &[
             ("XRANGE s - +", "1-1 field 1 1-3 field 3 1-7 field 7"),
             ("XLEN s", "3"),
@@ -157,17 +157,17 @@ fn deleted_entries_are_gone_from_all_that_is_shown() {
             ),
         ],
     );
-    let info = words(&bench, "XINFO STREAM s");
+    let info = words(&server, "XINFO STREAM s");
     assert!(info.contains("max-deleted-entry-id 1-6 entries-added 7"), "{info}");
-    follow(&bench, &[("XDEL s 1-1 1-3 1-7", ":3"), ("EXISTS s", ":1"), ("XRANGE s - +", "*0")]);
-    assert_eq!(bench.run("DEBUG VERIFY"), "+OK\r\n");
+    follow(&server, &[("XDEL s 1-1 1-3 1-7", ":3"), ("EXISTS s", ":1"), ("XRANGE s - +", "*0")]);
+    assert_eq!(server.run("DEBUG VERIFY"), "+OK\r\n");
 }
 
 #[test]
-fn trimming_goes_by_nodes_if_it_may() {
-    let bench = filled(10);
+fn approximate_trimming_removes_whole_nodes() {
+    let server = filled(10);
     follow(
-        &bench,
+        &server,
         &[
             ("XTRIM s MAXLEN ~ 8", ":0"),
             ("XTRIM s MAXLEN ~ 7 LIMIT 2", ":0"),
@@ -182,14 +182,14 @@ fn trimming_goes_by_nodes_if_it_may() {
             ("XTRIM s MAXLEN 4 x", SYNTAX),
         ],
     );
-    say(&bench, &[("XADD s MAXLEN ~ 0 2-1 a 1", "2-1"), ("XRANGE s - +", ""), ("XLEN s", "0")]);
+    say(&server, &[("XADD s MAXLEN ~ 0 2-1 a 1", "2-1"), ("XRANGE s - +", ""), ("XLEN s", "0")]);
 }
 
 #[test]
-fn a_group_hands_out_each_entry_once() {
-    let bench = filled(5);
+fn a_group_delivers_each_entry_once() {
+    let server = filled(5);
     say(
-        &bench,
+        &server,
         &[
             ("XREADGROUP GROUP g bob COUNT 2 STREAMS s >", "s 1-1 field 1 1-2 field 2"),
             ("XREADGROUP GROUP g alice COUNT 1 STREAMS s >", "s 1-3 field 3"),
@@ -205,25 +205,25 @@ fn a_group_hands_out_each_entry_once() {
             ),
         ],
     );
-    bench.now.set(bench.now.get() + 250);
-    say(&bench, &[("XPENDING s g - + 9", "1-2 bob 250 2 1-3 alice 250 1")]);
+    server.now.set(server.now.get() + 250);
+    say(&server, &[("XPENDING s g - + 9", "1-2 bob 250 2 1-3 alice 250 1")]);
 }
 
 #[test]
 fn the_same_stream_may_be_read_twice_at_once() {
-    let bench = filled(3);
+    let server = filled(3);
     let line = "XREADGROUP GROUP g c COUNT 1 STREAMS s s s > > 0";
-    say(&bench, &[(line, "s 1-1 field 1 s 1-2 field 2 s 1-1 field 1")]);
-    say(&bench, &[("XPENDING s g - + 9", "1-1 c 0 2 1-2 c 0 1")]);
+    say(&server, &[(line, "s 1-1 field 1 s 1-2 field 2 s 1-1 field 1")]);
+    say(&server, &[("XPENDING s g - + 9", "1-1 c 0 2 1-2 c 0 1")]);
 }
 
 #[test]
 fn claims_count_and_set_times() {
-    let bench = filled(3);
-    bench.run("XREADGROUP GROUP g bob STREAMS s >");
-    bench.now.set(bench.now.get() + 1000);
+    let server = filled(3);
+    server.run("XREADGROUP GROUP g bob STREAMS s >");
+    server.now.set(server.now.get() + 1000);
     say(
-        &bench,
+        &server,
         &[
             ("XCLAIM s g alice 1001 1-1", ""),
             ("XINFO CONSUMERS s g", "name bob pending 3 idle 1000"),
@@ -239,61 +239,61 @@ fn claims_count_and_set_times() {
             ("XPENDING s g", "1 1-1 1-1 alice 1"),
         ],
     );
-    assert_eq!(bench.run("DEBUG VERIFY"), "+OK\r\n");
+    assert_eq!(server.run("DEBUG VERIFY"), "+OK\r\n");
 }
 
-/// What a stream holds, groups and all, goes where its key goes.
+/// Copying or renaming a key keeps entries, groups and pending entries.
 #[test]
-fn a_copy_is_another_stream() {
-    let bench = filled(8);
-    bench.run("XREADGROUP GROUP g bob COUNT 5 STREAMS s >");
-    bench.run("XDEL s 1-2");
-    let full = bench.run("XINFO STREAM s FULL");
+fn copied_streams_are_independent() {
+    let server = filled(8);
+    server.run("XREADGROUP GROUP g bob COUNT 5 STREAMS s >");
+    server.run("XDEL s 1-2");
+    let full = server.run("XINFO STREAM s FULL");
     follow(
-        &bench,
+        &server,
         &[("COPY s t", ":1"), ("TYPE t", "+stream"), ("OBJECT ENCODING t", "$6\r\nstream")],
     );
-    assert_eq!(bench.run("XINFO STREAM t FULL"), full);
-    // Without the room that nodes had to grow.
-    let usage = |key: &str| -> u64 { words(&bench, key).parse().unwrap() };
+    assert_eq!(server.run("XINFO STREAM t FULL"), full);
+    // The copy has no spare capacity in its nodes.
+    let usage = |key: &str| -> u64 { words(&server, key).parse().unwrap() };
     assert!((500..=usage("MEMORY USAGE s")).contains(&usage("MEMORY USAGE t")));
-    let digest = bench.run("DEBUG DIGEST");
+    let digest = server.run("DEBUG DIGEST");
     for change in ["XACK t g 1-1", "XADD t 2-1 a 1", "XDEL t 1-8", "XGROUP DESTROY t g"] {
-        let before = bench.run("DEBUG DIGEST");
-        assert_ne!(bench.run(change), ":0\r\n", "{change}");
-        assert_ne!(bench.run("DEBUG DIGEST"), before, "{change}");
+        let before = server.run("DEBUG DIGEST");
+        assert_ne!(server.run(change), ":0\r\n", "{change}");
+        assert_ne!(server.run("DEBUG DIGEST"), before, "{change}");
     }
-    assert_eq!(bench.run("XINFO STREAM s FULL"), full);
-    follow(&bench, &[("COPY s t REPLACE", ":1")]);
-    assert_eq!(bench.run("DEBUG DIGEST"), digest);
-    follow(&bench, &[("RENAME t u", "+OK"), ("UNLINK s", ":1")]);
-    assert_eq!(bench.run("XINFO STREAM u FULL"), full);
-    assert_eq!(bench.run("DEBUG VERIFY"), "+OK\r\n");
+    assert_eq!(server.run("XINFO STREAM s FULL"), full);
+    follow(&server, &[("COPY s t REPLACE", ":1")]);
+    assert_eq!(server.run("DEBUG DIGEST"), digest);
+    follow(&server, &[("RENAME t u", "+OK"), ("UNLINK s", ":1")]);
+    assert_eq!(server.run("XINFO STREAM u FULL"), full);
+    assert_eq!(server.run("DEBUG VERIFY"), "+OK\r\n");
 }
 
-/// What XREADGROUP, XCLAIM and the like need is found before anything changes.
+/// XREADGROUP, XCLAIM and XAUTOCLAIM allocate all memory before they change anything.
 #[test]
-fn without_memory_nothing_is_handed_out() {
-    let bench = TestServer::with(8 << 20, Config::default());
+fn without_memory_nothing_is_delivered() {
+    let server = TestServer::with(8 << 20, Config::default());
     let mut ids = Vec::new();
     for seq in 1..=3000 {
-        bench.run(&format!("XADD s 1-{seq} a 1"));
+        server.run(&format!("XADD s 1-{seq} a 1"));
         ids.push(format!("1-{seq}"));
     }
-    bench.run("XADD t 1-1 a 1");
-    bench.run("XGROUP CREATE s g 0");
-    bench.run("XGROUP CREATE t g 0");
-    bench.run("XREADGROUP GROUP g old COUNT 1500 STREAMS s >");
-    bench.run("XGROUP SETID s g 0");
+    server.run("XADD t 1-1 a 1");
+    server.run("XGROUP CREATE s g 0");
+    server.run("XGROUP CREATE t g 0");
+    server.run("XREADGROUP GROUP g old COUNT 1500 STREAMS s >");
+    server.run("XGROUP SETID s g 0");
     let (mut i, mut size) = (0, 1 << 16);
     while size >= 16 {
-        let reply = bench.run(&format!("SET fill{i} {}", "x".repeat(size)));
+        let reply = server.run(&format!("SET fill{i} {}", "x".repeat(size)));
         i += 1;
         if reply.starts_with('-') {
             size /= 2;
         }
     }
-    let state = || [bench.run("XINFO STREAM s FULL COUNT 0"), bench.run("XINFO STREAM t FULL")];
+    let state = || [server.run("XINFO STREAM s FULL COUNT 0"), server.run("XINFO STREAM t FULL")];
     let before = state();
     let claim = format!("XCLAIM s g new 0 {} FORCE", ids.join(" "));
     let lines = [
@@ -303,20 +303,20 @@ fn without_memory_nothing_is_handed_out() {
         &claim,
     ];
     for line in lines {
-        let reply = bench.run(line);
+        let reply = server.run(line);
         assert!(reply.starts_with("-OOM"), "{line}: {}", &reply[..reply.len().min(90)]);
         assert_eq!(state(), before, "{line}");
     }
-    bench.shared.keyspace.verify(1).unwrap();
+    server.shared.keyspace.verify(1).unwrap();
 }
 
-/// A save was refused at the next start: an entry that was deleted, and stood there still, was
-/// above the highest id.
+/// The check at restore refused an image: a deleted entry that still had its place in a node was above
+/// the last id.
 #[test]
-fn the_last_id_can_go_below_what_was_deleted() {
-    let bench = filled(5);
+fn last_id_may_be_below_the_highest_deleted_id() {
+    let server = filled(5);
     follow(
-        &bench,
+        &server,
         &[
             ("XDEL s 1-4 1-5", ":2"),
             ("XSETID s 1-3", "+OK"),
@@ -330,17 +330,17 @@ fn the_last_id_can_go_below_what_was_deleted() {
     );
 }
 
-/// The server ended: the command locked the shard of a key that it then did not read.
+/// The server aborted, since the command had locked the shard of another key than the one it read.
 #[test]
-fn what_is_locked_is_what_is_read() {
-    let bench = filled(2);
-    follow(&bench, &[("XGROUP CREATE s streams 0", "+OK")]);
+fn locked_keys_are_the_parsed_keys() {
+    let server = filled(2);
+    follow(&server, &[("XGROUP CREATE s streams 0", "+OK")]);
     for line in [
         "XREADGROUP NOACK GROUP streams streams STREAMS s >",
         "XREADGROUP COUNT 9 GROUP streams count STREAMS s 0",
         "XREADGROUP GROUP g streams GROUP streams group COUNT 1 STREAMS s 0",
     ] {
-        let reply = bench.run(line);
+        let reply = server.run(line);
         assert!(reply.starts_with('*'), "{line}: {reply}");
     }
 }

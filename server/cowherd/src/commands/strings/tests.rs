@@ -6,21 +6,21 @@ use crate::keyspace::ShardSet;
 
 /// Runs commands in order on a new server and compares the replies.
 fn script(lines: &[(&str, &str)]) -> TestServer {
-    let bench = TestServer::new();
-    follow(&bench, lines);
-    bench
+    let server = TestServer::new();
+    follow(&server, lines);
+    server
 }
 
-fn follow(bench: &TestServer, lines: &[(&str, &str)]) {
+fn follow(server: &TestServer, lines: &[(&str, &str)]) {
     for (line, expected) in lines {
-        assert_eq!(bench.run(line), format!("{expected}\r\n"), "{line}");
+        assert_eq!(server.run(line), format!("{expected}\r\n"), "{line}");
     }
 }
 
-/// The expiry of a key of database 0; `None` if there is no such key.
-fn expiry(bench: &TestServer, name: &str) -> Option<Option<i64>> {
-    let mut shards = bench.shared.keyspace.lock(ShardSet::ALL, bench.now.get());
-    let key = bench.shared.keyspace.key(0, name.as_bytes());
+/// The expiry of a key in database 0; `None` if the key is missing.
+fn expiry(server: &TestServer, name: &str) -> Option<Option<i64>> {
+    let mut shards = server.shared.keyspace.lock(ShardSet::ALL, server.now.get());
+    let key = server.shared.keyspace.key(0, name.as_bytes());
     shards.peek(0, &key).map(|entry| shards.expiry(&entry))
 }
 
@@ -49,16 +49,16 @@ fn get_returns_what_set_stored() {
 
 #[test]
 fn every_command_counts_its_arguments() {
-    let bench = TestServer::new();
+    let server = TestServer::new();
     for command in COMMANDS {
         let name = command.name;
         let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
         let least = command.arity.unsigned_abs();
         let few = vec!["1"; least - 2].join(" ");
-        assert_eq!(bench.run(&format!("{name} {few}")), error);
+        assert_eq!(server.run(&format!("{name} {few}")), error);
         if command.arity > 0 {
             let many = vec!["1"; least].join(" ");
-            assert_eq!(bench.run(&format!("{name} {many}")), error);
+            assert_eq!(server.run(&format!("{name} {many}")), error);
         }
         assert!(!command.summary.is_empty() && command.group == CommandGroup::String);
     }
@@ -94,12 +94,12 @@ fn set_takes_conditions() {
 
 #[test]
 fn set_takes_expiries() {
-    let bench = TestServer::new();
-    let now = bench.now.get();
+    let server = TestServer::new();
+    let now = server.now.get();
     let absolute = now + 5_000;
     let at = |line: String| {
-        assert_eq!(bench.run(&line), "+OK\r\n", "{line}");
-        expiry(&bench, "k")
+        assert_eq!(server.run(&line), "+OK\r\n", "{line}");
+        expiry(&server, "k")
     };
     assert_eq!(at("SET k v EX 10".into()), Some(Some(now + 10_000)));
     assert_eq!(at("SET k v PX 10 px 11".into()), Some(Some(now + 11)));
@@ -109,18 +109,18 @@ fn set_takes_expiries() {
     assert_eq!(at("SET k v".into()), Some(None));
     assert_eq!(at("SETEX k 3 v".into()), Some(Some(now + 3_000)));
     assert_eq!(at("PSETEX k 3 v".into()), Some(Some(now + 3)));
-    bench.now.set(now + 3);
-    assert_eq!(bench.run("GET k"), "$-1\r\n");
+    server.now.set(now + 3);
+    assert_eq!(server.run("GET k"), "$-1\r\n");
     for past in ["SET k v PXAT 1", "SET k v EXAT 1 XX GET"] {
-        bench.run("SET k old");
-        bench.run(past);
-        assert_eq!(expiry(&bench, "k"), None, "{past}");
+        server.run("SET k old");
+        server.run(past);
+        assert_eq!(expiry(&server, "k"), None, "{past}");
     }
 }
 
 #[test]
 fn expiries_out_of_range_are_refused() {
-    let bench = script(&[("SET k old", "+OK")]);
+    let server = script(&[("SET k old", "+OK")]);
     let max = i64::MAX;
     for (line, name) in [
         ("SET k v EX 0".to_owned(), "set"),
@@ -134,23 +134,23 @@ fn expiries_out_of_range_are_refused() {
         (format!("GETEX k PX {max}"), "getex"),
     ] {
         let expected = format!("-ERR invalid expire time in '{name}' command\r\n");
-        assert_eq!(bench.run(&line), expected, "{line}");
+        assert_eq!(server.run(&line), expected, "{line}");
     }
-    follow(&bench, &[("GETEX none PX 0", "$-1"), ("GET k", "$3\r\nold")]);
-    assert_eq!(expiry(&bench, "k"), Some(None));
+    follow(&server, &[("GETEX none PX 0", "$-1"), ("GET k", "$3\r\nold")]);
+    assert_eq!(expiry(&server, "k"), Some(None));
 }
 
 #[test]
 fn getex_changes_the_expiry() {
-    let bench = script(&[("SET k v", "+OK"), ("GETEX k", "$1\r\nv"), ("GETEX k EX 9", "$1\r\nv")]);
-    let later = Some(Some(bench.now.get() + 9_000));
-    assert_eq!(expiry(&bench, "k"), later);
-    follow(&bench, &[("GETEX k", "$1\r\nv"), ("GETEX k KEEPTTL", SYNTAX), ("GETEX k NX", SYNTAX)]);
-    follow(&bench, &[("GETEX k EX 9 PERSIST", SYNTAX), ("GETEX k PERSIST EX 9", SYNTAX)]);
-    assert_eq!(expiry(&bench, "k"), later);
-    follow(&bench, &[("GETEX k persist", "$1\r\nv")]);
-    assert_eq!(expiry(&bench, "k"), Some(None));
-    follow(&bench, &[("GETEX k PXAT 1", "$1\r\nv"), ("GET k", "$-1")]);
+    let server = script(&[("SET k v", "+OK"), ("GETEX k", "$1\r\nv"), ("GETEX k EX 9", "$1\r\nv")]);
+    let later = Some(Some(server.now.get() + 9_000));
+    assert_eq!(expiry(&server, "k"), later);
+    follow(&server, &[("GETEX k", "$1\r\nv"), ("GETEX k KEEPTTL", SYNTAX), ("GETEX k NX", SYNTAX)]);
+    follow(&server, &[("GETEX k EX 9 PERSIST", SYNTAX), ("GETEX k PERSIST EX 9", SYNTAX)]);
+    assert_eq!(expiry(&server, "k"), later);
+    follow(&server, &[("GETEX k persist", "$1\r\nv")]);
+    assert_eq!(expiry(&server, "k"), Some(None));
+    follow(&server, &[("GETEX k PXAT 1", "$1\r\nv"), ("GET k", "$-1")]);
 }
 
 #[test]
@@ -203,9 +203,9 @@ fn append_setrange_getrange_strlen() {
 #[test]
 fn values_stay_below_the_limit() {
     let config = Config { proto_max_bulk_len: 1 << 20, ..Config::default() };
-    let bench = TestServer::with(64 << 20, config);
+    let server = TestServer::with(64 << 20, config);
     follow(
-        &bench,
+        &server,
         &[
             ("SETRANGE k 1048575 x", ":1048576"),
             ("SETRANGE k 1048576 x", TOO_LONG),
@@ -236,9 +236,9 @@ fn integer_counters() {
         ("SET k \"\"", "+OK"),
         ("DECR k", NOT_INTEGER),
     ]);
-    let bench =
+    let server =
         script(&[("SET k 1 EX 9", "+OK"), ("INCR k", ":2"), ("INCRBYFLOAT k 1", "$1\r\n3")]);
-    assert_eq!(expiry(&bench, "k"), Some(Some(bench.now.get() + 9_000)));
+    assert_eq!(expiry(&server, "k"), Some(Some(server.now.get() + 9_000)));
 }
 
 #[test]
@@ -263,7 +263,7 @@ const DNA_B: &str = "SET b mynewtext";
 
 #[test]
 fn longest_common_subsequences() {
-    let bench = script(&[
+    let server = script(&[
         (DNA_A, "+OK"),
         (DNA_B, "+OK"),
         ("LCS a b", "$6\r\nmytext"),
@@ -280,14 +280,14 @@ fn longest_common_subsequences() {
     let my = format!("{}{}", range(2, 3), range(0, 1));
     let head = "*4\r\n$7\r\nmatches\r\n";
     let tail = "$3\r\nlen\r\n:6\r\n";
-    assert_eq!(bench.run("LCS a b IDX"), format!("{head}*2\r\n*2\r\n{text}*2\r\n{my}{tail}"));
+    assert_eq!(server.run("LCS a b IDX"), format!("{head}*2\r\n*2\r\n{text}*2\r\n{my}{tail}"));
     assert_eq!(
-        bench.run("LCS a b IDX MINMATCHLEN 4 WITHMATCHLEN"),
+        server.run("LCS a b IDX MINMATCHLEN 4 WITHMATCHLEN"),
         format!("{head}*1\r\n*3\r\n{text}:4\r\n{tail}")
     );
-    let bench = bench.resp3();
+    let server = server.resp3();
     assert_eq!(
-        bench.run("LCS a b IDX MINMATCHLEN 5"),
+        server.run("LCS a b IDX MINMATCHLEN 5"),
         "%2\r\n$7\r\nmatches\r\n*0\r\n$3\r\nlen\r\n:6\r\n"
     );
 }
@@ -295,9 +295,9 @@ fn longest_common_subsequences() {
 #[test]
 fn lcs_bounds_its_memory() {
     let config = Config { proto_max_bulk_len: 1 << 20, ..Config::default() };
-    let bench = TestServer::with(64 << 20, config);
+    let server = TestServer::with(64 << 20, config);
     follow(
-        &bench,
+        &server,
         &[
             ("SETRANGE a 600 x", ":601"),
             ("SETRANGE b 600 x", ":601"),
@@ -313,19 +313,19 @@ fn lcs_bounds_its_memory() {
 #[test]
 fn without_memory_nothing_changes() {
     const OOM: &str = "-OOM command not allowed when used memory > 'maxmemory'.";
-    let bench = TestServer::with(20 << 20, Config::default());
+    let server = TestServer::with(20 << 20, Config::default());
     let big = "x".repeat(60_000);
-    bench.run("SET small 1");
+    server.run("SET small 1");
     // Sets keys until there is no memory for one more.
     let full = (0..600).find(|i| {
-        let reply = bench.run(&format!("MSET small {i} new{i} {big}"));
+        let reply = server.run(&format!("MSET small {i} new{i} {big}"));
         reply.strip_suffix("\r\n") == Some(OOM)
     });
     let full = full.expect("the arena never fills");
     assert!(full > 0);
     let last = (full - 1).to_string();
     follow(
-        &bench,
+        &server,
         &[
             ("GET small", &format!("${}\r\n{last}", last.len())),
             (&format!("GET new{full}"), "$-1"),
@@ -341,16 +341,16 @@ fn without_memory_nothing_changes() {
             ("GET small", &format!("${}\r\n{last}", last.len())),
         ],
     );
-    bench.shared.keyspace.verify(2).unwrap();
+    server.shared.keyspace.verify(2).unwrap();
 }
 
 #[test]
 fn only_reading_commands_count_hits() {
-    let bench = script(&[("SET k 1", "+OK"), ("INCR k", ":2"), ("SETNX k 1", ":0")]);
+    let server = script(&[("SET k 1", "+OK"), ("INCR k", ":2"), ("SETNX k 1", ":0")]);
     let count = |line: &str| {
-        let before = bench.shared.keyspace.stats();
-        bench.run(line);
-        let after = bench.shared.keyspace.stats();
+        let before = server.shared.keyspace.stats();
+        server.run(line);
+        let after = server.shared.keyspace.stats();
         (after.hits - before.hits, after.misses - before.misses)
     };
     assert_eq!(count("GET k"), (1, 0));
