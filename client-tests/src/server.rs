@@ -334,7 +334,7 @@ impl Server {
     ///
     /// # Errors
     /// Returns an error if the server does not answer.
-    pub fn is_saving(&self) -> Result<bool> {
+    pub fn is_checkpoint_running(&self) -> Result<bool> {
         Ok(self.info("rdb_bgsave_in_progress")? != "0")
     }
 
@@ -342,8 +342,12 @@ impl Server {
     ///
     /// # Errors
     /// Returns an error if the server does not answer or the checkpoint does not end.
-    pub fn wait_saved(&self) -> Result<Result<(), String>> {
-        wait_until(|| Ok(!self.is_saving()?), CHECKPOINT_DEADLINE, "the checkpoint to end")?;
+    pub fn wait_checkpoint(&self) -> Result<Result<(), String>> {
+        wait_until(
+            || Ok(!self.is_checkpoint_running()?),
+            CHECKPOINT_DEADLINE,
+            "the checkpoint to end",
+        )?;
         if self.info("rdb_last_bgsave_status")? == "ok" {
             return Ok(Ok(()));
         }
@@ -357,7 +361,7 @@ impl Server {
     /// Returns an error with reason and log if the checkpoint fails.
     pub fn bgsave_and_wait(&self) -> Result<()> {
         self.bgsave()?;
-        match self.wait_saved()? {
+        match self.wait_checkpoint()? {
             Ok(()) => Ok(()),
             Err(reason) => bail!("the checkpoint failed: {reason}; the log:\n{}", self.log()),
         }

@@ -107,8 +107,8 @@ fn check_persistence(docker: &Docker) -> TestResult {
     ensure!(container.cli(&["GET", "key"])? == "second", "a kill has damaged the last checkpoint");
     // The server can read its page tables in a container too.
     container.checkpoint()?;
-    let save = container.cli(&["INFO", "checkpoint"])?;
-    ensure!(save.contains("huge_before_bytes="), "{save}");
+    let checkpoint = container.cli(&["INFO", "checkpoint"])?;
+    ensure!(checkpoint.contains("huge_before_bytes="), "{checkpoint}");
     Ok(())
 }
 

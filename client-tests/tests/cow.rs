@@ -69,7 +69,7 @@ struct KernelCounters {
 
 impl KernelCounters {
     fn read(server: &Server, pool: Option<PageSize>) -> Result<Self> {
-        let child = server.child_pid()?.context("no save runs")?;
+        let child = server.child_pid()?.context("no checkpoint runs")?;
         Ok(Self {
             worker_faults: kernel::faults_of_threads(server.pid(), "worker-")?,
             child: kernel::largest_mapping(child)?,
@@ -190,7 +190,8 @@ fn fresh_pages_are_not_counted_as_copied() -> TestResult {
     Ok(())
 }
 
-/// Writers split huge pages while a save runs; afterwards they are made whole.
+/// Writers split huge pages during a checkpoint, after which the THP collapser collapses them
+/// again.
 #[test]
 fn split_huge_pages_are_counted_and_made_whole() -> TestResult {
     if thp_is_off() {
@@ -198,30 +199,33 @@ fn split_huge_pages_are_counted_and_made_whole() -> TestResult {
     }
     let server = server_with("thp", 128).arg("--arena-thp-collapse", "no").start()?;
     load(&server, 0, 20_000)?;
-    let whole = kernel::largest_mapping(server.pid())?.huge;
-    ensure!(whole >= 64 << 20, "only {whole} bytes on huge pages: is memory short?");
+    let unsplit = kernel::largest_mapping(server.pid())?.huge;
+    ensure!(unsplit >= 64 << 20, "only {unsplit} bytes on huge pages: is memory short?");
     start_endless_checkpoint(&server)?;
     write(&server, &mut Random::new(random::seed()), 10_000, 3000)?;
     server.text(&["BGSAVE", "CANCEL"])?;
-    server.wait_saved()?.ok();
+    server.wait_checkpoint()?.ok();
     let split = kernel::largest_mapping(server.pid())?.huge;
-    let save = server.checkpoint("checkpoint_1")?;
-    let figure = |name: &str| -> Result<u64> { Ok(save[name].parse()?) };
-    ensure!(figure("huge_before_bytes")? == whole, "{save:?}, not {whole}");
-    ensure!(figure("huge_after_bytes")? == split, "{save:?}, not {split}");
-    ensure!(figure("thp_splits")? << 21 == whole - split, "{save:?}, not {whole} - {split}");
-    ensure!(split < whole, "nothing was split");
+    let checkpoint = server.checkpoint("checkpoint_1")?;
+    let figure = |name: &str| -> Result<u64> { Ok(checkpoint[name].parse()?) };
+    ensure!(figure("huge_before_bytes")? == unsplit, "{checkpoint:?}, not {unsplit}");
+    ensure!(figure("huge_after_bytes")? == split, "{checkpoint:?}, not {split}");
+    ensure!(
+        figure("thp_splits")? << 21 == unsplit - split,
+        "{checkpoint:?}, not {unsplit} - {split}"
+    );
+    ensure!(split < unsplit, "nothing was split");
 
     server.text(&["CONFIG", "SET", "arena-thp-collapse", "yes"])?;
     server.delay_checkpoints(0)?;
     server.bgsave_and_wait()?;
-    let healed = || Ok(kernel::largest_mapping(server.pid())?.huge >= whole);
-    wait_until(healed, DEADLINE, "the huge pages to be whole again")?;
+    let collapsed = || Ok(kernel::largest_mapping(server.pid())?.huge >= unsplit);
+    wait_until(collapsed, DEADLINE, "the huge pages to be collapsed again")?;
     let healed = format!("\nthp_collapsed:{}\r", figure("thp_splits")?);
-    let huge = format!("\narena_huge_bytes:{whole}\r");
+    let huge = format!("\narena_huge_bytes:{unsplit}\r");
     let counted = || {
-        let told = server.text(&["INFO", "checkpoint"])?;
-        Ok(told.contains(&healed) && told.contains(&huge))
+        let info = server.text(&["INFO", "checkpoint"])?;
+        Ok(info.contains(&healed) && info.contains(&huge))
     };
     wait_until(counted, DEADLINE, "the healed pages to be counted")
 }

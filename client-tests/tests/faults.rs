@@ -31,7 +31,7 @@ fn fill(server: &Server, random: &mut Random, count: u64, size: u64) -> TestResu
 fn checkpoint_must_fail(server: &Server) -> Result<String> {
     // BGSAVE itself fails for a reason that is known before the fork.
     if server.bgsave().is_ok()
-        && let Ok(()) = server.wait_saved()?
+        && let Ok(()) = server.wait_checkpoint()?
     {
         bail!("the checkpoint succeeded");
     }
@@ -74,10 +74,14 @@ fn a_killed_child_is_reported_and_the_next_checkpoint_works() -> TestResult {
         server.bgsave()?;
         let Some(child) = server.child_pid()? else { continue };
         thread::sleep(Duration::from_micros(random.below(80_000)));
-        if !server.is_saving()? || tools::signal(child, Signal::SIGKILL).is_err() {
+        if !server.is_checkpoint_running()? || tools::signal(child, Signal::SIGKILL).is_err() {
             continue;
         }
-        wait_until(|| Ok(!server.is_saving()?), DEADLINE, "the report of the child's death")?;
+        wait_until(
+            || Ok(!server.is_checkpoint_running()?),
+            DEADLINE,
+            "the report of the child's death",
+        )?;
         if server.info("rdb_last_bgsave_status")? == "ok" {
             // The child had already written the image when the signal arrived.
             continue;
@@ -102,7 +106,7 @@ fn killing_the_server_during_a_checkpoint_leaves_a_valid_image_and_no_orphan() -
     let mut random = Random::new(random::seed());
     fill(&server, &mut random, 40, 1 << 20)?;
     server.bgsave_and_wait()?;
-    let mut saved = server.digest()?;
+    let mut old = server.digest()?;
     for number in 0..rounds().div_ceil(10) {
         fill(&server, &mut random, 2, 100_000)?;
         let newer = server.digest()?;
@@ -117,9 +121,9 @@ fn killing_the_server_during_a_checkpoint_leaves_a_valid_image_and_no_orphan() -
         check_image(&server)?;
         server.restart()?;
         let restored = server.digest()?;
-        let whole = restored == saved || restored == newer;
-        ensure!(whole, "round {number}: restored neither the old nor the new data");
-        saved = restored;
+        let is_known = restored == old || restored == newer;
+        ensure!(is_known, "round {number}: restored neither the old nor the new data");
+        old = restored;
         let left = temporary_files(server.folder())?;
         ensure!(left.is_empty(), "temporary files are left: {left:?}");
     }
@@ -301,7 +305,7 @@ fn an_exhausted_pool_fails_only_the_checkpoint() -> TestResult {
     for number in 0..VALUES {
         raw.call(&[b"SETRANGE", format!("filled:{number}").as_bytes(), b"0", &value])?;
     }
-    let Err(reason) = server.wait_saved()? else {
+    let Err(reason) = server.wait_checkpoint()? else {
         bail!("the checkpoint succeeded, although the pool could not copy what it needs")
     };
     ensure!(reason.contains("pool"), "not the actual reason: {reason:?}");
@@ -329,13 +333,13 @@ fn change_all(server: &Server, values: u64, size: u64) -> Result<Result<(), Stri
     for number in 0..values {
         raw.call(&[b"SETRANGE", format!("filled:{number}").as_bytes(), b"0", &value])?;
     }
-    let saved = server.wait_saved()?;
+    let result = server.wait_checkpoint()?;
     for number in 0..values {
         let kept = raw.bytes(&["GET".to_owned(), format!("filled:{number}")])?;
         ensure!(kept.as_deref() == Some(&value), "value {number} is lost");
     }
     server.delay_checkpoints(0)?;
-    Ok(saved)
+    Ok(result)
 }
 
 #[test]
@@ -344,8 +348,8 @@ fn a_full_undo_log_fails_only_the_checkpoint() -> TestResult {
     const SIZE: u64 = 900 << 10;
     let server = Server::builder().arg("--checkpoint-undo-limit", "8mb").start()?;
     fill(&server, &mut Random::new(random::seed()), VALUES, SIZE)?;
-    let saved = change_all(&server, VALUES, SIZE)?;
-    let Err(reason) = saved else {
+    let result = change_all(&server, VALUES, SIZE)?;
+    let Err(reason) = result else {
         bail!("the checkpoint succeeded, although the log could not hold it")
     };
     ensure!(reason.contains("the undo log reached its limit of 8 MiB"), "{reason:?}");
@@ -378,8 +382,8 @@ fn an_undo_log_needs_no_page_of_the_pool() -> TestResult {
         .arg("--checkpoint-undo-limit", "256mb")
         .start()?;
     fill(&server, &mut Random::new(random::seed()), VALUES, SIZE)?;
-    let saved = change_all(&server, VALUES, SIZE)?;
-    ensure!(saved.is_ok(), "{saved:?}");
+    let result = change_all(&server, VALUES, SIZE)?;
+    ensure!(result.is_ok(), "{result:?}");
     check_image(&server)?;
     drop(server);
     drop(exact);
@@ -466,8 +470,11 @@ fn the_last_image_contains_all_answered_commands() -> TestResult {
         server.restart()?;
         for (number, client) in clients.into_iter().enumerate() {
             let Ok(answered) = client.join() else { bail!("a client panicked") };
-            let saved: i64 = server.text(&["GET", &format!("counter:{number}")])?.parse()?;
-            ensure!(saved >= answered, "client {number}: {answered} answered, {saved} saved");
+            let restored: i64 = server.text(&["GET", &format!("counter:{number}")])?.parse()?;
+            ensure!(
+                restored >= answered,
+                "client {number}: {answered} answered, {restored} restored"
+            );
         }
     }
     Ok(())
@@ -500,14 +507,14 @@ fn sigterm_during_a_checkpoint_writes_the_latest_state() -> TestResult {
 
 #[test]
 fn shutdown_obeys_its_option() -> TestResult {
-    for (option, save) in [("NOSAVE", false), ("SAVE", true)] {
+    for (option, writes_image) in [("NOSAVE", false), ("SAVE", true)] {
         let mut server = Server::start()?;
         server.text(&["SET", "key", "value"])?;
         let mut raw = server.raw()?;
         raw.send(&encode(&["SHUTDOWN", option]))?;
         ensure!(raw.read_to_end()?.is_empty(), "SHUTDOWN {option} answered");
         expect_code(server.wait_exit()?, 0, &server.log())?;
-        ensure!(server.image().exists() == save, "SHUTDOWN {option}");
+        ensure!(server.image().exists() == writes_image, "SHUTDOWN {option}");
     }
     Ok(())
 }
@@ -520,7 +527,7 @@ fn a_save_point_triggers_a_checkpoint() -> TestResult {
     }
     let image = server.image();
     wait_until(|| Ok(image.exists()), Duration::from_secs(20), "the checkpoint of the save point")?;
-    wait_until(|| Ok(!server.is_saving()?), DEADLINE, "the checkpoint to end")?;
+    wait_until(|| Ok(!server.is_checkpoint_running()?), DEADLINE, "the checkpoint to end")?;
     server.restart()?;
     ensure!(server.text(&["GET", "count"])? == "3");
     Ok(())

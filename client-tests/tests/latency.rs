@@ -37,7 +37,7 @@ fn write_during_checkpoint(server: &Server) -> TestResult {
     wait_until(begun, DEADLINE, "the child to write")?;
     server.text(&["SETRANGE", "large", "0", &"y".repeat(LARGE)])?;
     server.text(&["BGSAVE", "CANCEL"])?;
-    drop(server.wait_saved()?);
+    drop(server.wait_checkpoint()?);
     Ok(())
 }
 
@@ -78,15 +78,15 @@ fn the_longest_stall_of_a_save_has_its_cause() -> TestResult {
     // On a busy machine another command may have been delayed longer by the scheduler.
     for number in 1..=20 {
         write_during_checkpoint(&server)?;
-        let save = server.checkpoint(&format!("checkpoint_{number}"))?;
-        ensure!(save["status"] == "cancelled", "{save:?}");
-        ensure!(save["longest_stall_usec"].parse::<u64>()? >= 1024, "{save:?}");
-        eprintln!("{}: {}", save["longest_stall_usec"], save["longest_stall_cause"]);
-        if save["longest_stall_cause"] == "cow-fault" {
+        let checkpoint = server.checkpoint(&format!("checkpoint_{number}"))?;
+        ensure!(checkpoint["status"] == "cancelled", "{checkpoint:?}");
+        ensure!(checkpoint["longest_stall_usec"].parse::<u64>()? >= 1024, "{checkpoint:?}");
+        eprintln!("{}: {}", checkpoint["longest_stall_usec"], checkpoint["longest_stall_cause"]);
+        if checkpoint["longest_stall_cause"] == "cow-fault" {
             return Ok(());
         }
     }
-    bail!("no save was held up by copies most")
+    bail!("no checkpoint has copies as its longest stall")
 }
 
 #[test]

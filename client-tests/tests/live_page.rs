@@ -91,9 +91,9 @@ fn shows_a_checkpoint(isolation: &str, legend: &str, column: &str, costs: &str) 
     // At least ten chunks: the checkpoint takes several updates of the page.
     server.delay_checkpoints(300_000)?;
     server.bgsave()?;
-    server.text(&["SET", "key:1", "written while the save runs"])?;
-    if let Err(reason) = server.wait_saved()? {
-        anyhow::bail!("the save failed: {reason}");
+    server.text(&["SET", "key:1", "written during the checkpoint"])?;
+    if let Err(reason) = server.wait_checkpoint()? {
+        anyhow::bail!("the checkpoint failed: {reason}");
     }
     browser.wait_for("document.querySelector('#table tbody tr.ok')")?;
     let cells = browser.run(
@@ -155,7 +155,7 @@ fn a_failed_save_shows_its_error() -> TestResult {
     // A folder with the name of the image, which a file cannot replace.
     std::fs::create_dir_all(server.image().join("in the way"))?;
     server.bgsave()?;
-    ensure!(server.wait_saved()?.is_err(), "the save should have failed");
+    ensure!(server.wait_checkpoint()?.is_err(), "the save should have failed");
     browser.open(&address(&server))?;
     browser.wait_for("document.querySelector('#table tr.failed + tr.error')")?;
     let error = browser.run(&format!("return {}", text_of("#table tr.error")))?;

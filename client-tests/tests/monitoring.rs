@@ -106,8 +106,8 @@ fn each_alert_fires_when_it_should() -> TestResult {
     let rules = fs::read_to_string(file("prometheus/rules.yml"))?;
     let tests = fs::read_to_string(file("prometheus/rules_test.yml"))?;
     for alert in rules.lines().filter_map(|line| line.trim().strip_prefix("- alert: ")) {
-        for says in ["fires", "stays silent"] {
-            let name = format!("- name: {alert} {says}");
+        for outcome in ["fires", "stays silent"] {
+            let name = format!("- name: {alert} {outcome}");
             ensure!(tests.contains(&name), "no test {name:?}");
         }
     }
@@ -199,7 +199,7 @@ fn busy_server(isolation: &str) -> Result<Server> {
     for key in 0..200 {
         server.text(&["SET", &format!("key:{key}"), "other"])?;
     }
-    server.wait_saved()?.map_err(anyhow::Error::msg)?;
+    server.wait_checkpoint()?.map_err(anyhow::Error::msg)?;
     Ok(server)
 }
 
@@ -275,17 +275,17 @@ fn logs_one_line(isolation: &str, own: &str, other: &str) -> TestResult {
     server.text(&["SET", "key", "value"])?;
     server.bgsave_and_wait()?;
     let is_logged = || Ok(server.log().contains("Checkpoint saved"));
-    wait_until(is_logged, DEADLINE, "the line of the save")?;
+    wait_until(is_logged, DEADLINE, "the log line of the checkpoint")?;
     let log = server.log();
     let lines = log.lines().map(serde_json::from_str::<Value>);
     let lines: Vec<Value> = lines.collect::<Result<_, _>>().with_context(|| log.clone())?;
-    let saves: Vec<&Value> =
+    let checkpoints: Vec<&Value> =
         lines.iter().filter(|line| line["message"] == "Checkpoint saved").collect();
-    ensure!(saves.len() == 1, "{log}");
+    ensure!(checkpoints.len() == 1, "{log}");
     for field in ["keys", "image_bytes", "fork_us", own, "seconds", "bytes_per_second"] {
-        ensure!(saves[0][field].is_number(), "no {field}: {}", saves[0]);
+        ensure!(checkpoints[0][field].is_number(), "no {field}: {}", checkpoints[0]);
     }
-    ensure!(saves[0][other].is_null(), "{other} in {}", saves[0]);
-    ensure!(saves[0]["keys"] == 1 && saves[0]["level"] == "INFO", "{}", saves[0]);
+    ensure!(checkpoints[0][other].is_null(), "{other} in {}", checkpoints[0]);
+    ensure!(checkpoints[0]["keys"] == 1 && checkpoints[0]["level"] == "INFO", "{}", checkpoints[0]);
     Ok(())
 }

@@ -115,10 +115,10 @@ fn renamed_counters_lose_no_increment() -> TestResult {
     ensure!(sum(&server)? == (COUNTERS, counted), "{:?} of {counted}", sum(&server)?);
     server.text(&["DEBUG", "VERIFY"])?;
     // The checkpoint was written during the renames.
-    let saved = server.info("cowherd_last_checkpoint_digest")?;
+    let digest = server.info("cowherd_last_checkpoint_digest")?;
     server.kill9()?;
     server.restart()?;
-    ensure!(server.digest()? == saved, "what was restored is not what was saved");
+    ensure!(server.digest()? == digest, "the restored digest differs");
     let (keys, restored) = sum(&server)?;
     ensure!(keys == COUNTERS && (1..=counted).contains(&restored), "{keys}: {restored}");
     // Restored relocated keys can be renamed.

@@ -53,7 +53,7 @@ fn round(server: &mut Server, random: &mut Random, height: &mut u64) -> Result<(
     })?;
     server.restart()?;
     let restored = server.digest()?;
-    ensure!(restored == digest, "saved {digest}, but restored {restored}");
+    ensure!(restored == digest, "wrote {digest}, but restored {restored}");
     *height = load::check_staircase(&mut server.raw()?)?;
     Ok(())
 }
@@ -272,10 +272,10 @@ fn checkpoints_can_follow_each_other() -> TestResult {
         server.bgsave_and_wait()?;
         ensure!(server.info("rdb_changes_since_last_save")? == "0");
     }
-    server.text(&["SET", "number", "saved in the foreground"])?;
+    server.text(&["SET", "number", "written by SAVE"])?;
     ensure!(server.text(&["SAVE"])? == "OK");
-    server.text(&["SET", "number", "never saved"])?;
+    server.text(&["SET", "number", "in no checkpoint"])?;
     server.restart()?;
-    ensure!(server.text(&["GET", "number"])? == "saved in the foreground");
+    ensure!(server.text(&["GET", "number"])? == "written by SAVE");
     Ok(())
 }

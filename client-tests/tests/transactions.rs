@@ -347,7 +347,7 @@ fn a_checkpoint_contains_only_complete_transfers() -> TestResult {
             digest
         })?;
         server.restart()?;
-        ensure!(server.digest()? == digest, "restored something else than was saved");
+        ensure!(server.digest()? == digest, "the restored digest differs");
         let total = sum(&mut server.raw()?)?;
         ensure!(
             total == START * i64::try_from(ACCOUNTS)?,
@@ -463,8 +463,11 @@ fn a_checkpoint_requested_in_a_transaction_starts_after_it() -> TestResult {
     // The request precedes the reply, but the checkpoint's thread forks later.
     let begun = || Ok(server.info("rdb_saves")? == "1");
     client_tests::wait::wait_until(begun, std::time::Duration::from_secs(20), "the fork")?;
-    server.wait_saved()?.map_err(anyhow::Error::msg)?;
-    ensure!(server.info("rdb_changes_since_last_save")? == "0", "saved before the end");
+    server.wait_checkpoint()?.map_err(anyhow::Error::msg)?;
+    ensure!(
+        server.info("rdb_changes_since_last_save")? == "0",
+        "the checkpoint precedes the end of the transaction"
+    );
     Ok(())
 }
 
@@ -491,8 +494,8 @@ fn a_closed_connection_leaves_no_watches_or_commands() -> TestResult {
         pipeline(&mut raw, &["WATCH a b c", "MULTI", "SET a 1"])?;
     }
     let mut raw = server.raw()?;
-    let gone = || Ok(!server.text(&["CLIENT", "LIST"])?.contains("watch=3"));
-    client_tests::wait::wait_until(gone, std::time::Duration::from_secs(20), "the clients' end")?;
+    let ended = || Ok(!server.text(&["CLIENT", "LIST"])?.contains("watch=3"));
+    client_tests::wait::wait_until(ended, std::time::Duration::from_secs(20), "the clients' end")?;
     ensure!(raw.number(&["EXISTS", "a"])? == 0, "queued commands ran without EXEC");
     Ok(())
 }

@@ -105,19 +105,22 @@ fn check_faults_of_writers(server: &Server, keys: u64) -> TestResult {
         "INFO to show what was captured",
     )?;
     server.text(&["BGSAVE", "CANCEL"])?;
-    server.wait_saved()?.ok();
-    let save = server.checkpoint("checkpoint_1")?;
-    check_consistency(&save)?;
-    ensure!(save["status"] == "cancelled" && save["captured_bytes"] == captured, "{save:?}");
-    let (log, records) = (figure(&save, "log_bytes")?, figure(&save, "captures")?);
+    server.wait_checkpoint()?.ok();
+    let checkpoint = server.checkpoint("checkpoint_1")?;
+    check_consistency(&checkpoint)?;
     ensure!(
-        log >= figure(&save, "captured_bytes")? + 16 * records,
-        "the log lacks heads: {save:?}"
+        checkpoint["status"] == "cancelled" && checkpoint["captured_bytes"] == captured,
+        "{checkpoint:?}"
     );
-    ensure!(figure(&save, "committed_bytes")? >= log, "{save:?}");
-    let other = figure(&save, "other_page_faults")?;
+    let (log, records) = (figure(&checkpoint, "log_bytes")?, figure(&checkpoint, "captures")?);
+    ensure!(
+        log >= figure(&checkpoint, "captured_bytes")? + 16 * records,
+        "the log lacks record headers: {checkpoint:?}"
+    );
+    ensure!(figure(&checkpoint, "committed_bytes")? >= log, "{checkpoint:?}");
+    let other = figure(&checkpoint, "other_page_faults")?;
     ensure!(other > 0 && other >= faults, "{other} faults in all, {faults} of writers");
-    ensure!(other <= log.div_ceil(PAGE) + keys / 20, "{other} faults elsewhere: {save:?}");
+    ensure!(other <= log.div_ceil(PAGE) + keys / 20, "{other} faults elsewhere: {checkpoint:?}");
     Ok(())
 }
 
@@ -153,11 +156,14 @@ fn all_outputs_report_the_captures_of_a_checkpoint() -> TestResult {
     server.delay_checkpoints(1_000_000)?;
     server.bgsave()?;
     change(&server, 4000)?;
-    server.wait_saved()?.map_err(anyhow::Error::msg)?;
-    let save = server.checkpoint("checkpoint_1")?;
-    check_consistency(&save)?;
-    ensure!(save["status"] == "ok" && figure(&save, "patch_usec")? > 0, "{save:?}");
-    ensure!(server.info("rdb_last_cow_size")? == save["captured_bytes"], "{save:?}");
+    server.wait_checkpoint()?.map_err(anyhow::Error::msg)?;
+    let checkpoint = server.checkpoint("checkpoint_1")?;
+    check_consistency(&checkpoint)?;
+    ensure!(
+        checkpoint["status"] == "ok" && figure(&checkpoint, "patch_usec")? > 0,
+        "{checkpoint:?}"
+    );
+    ensure!(server.info("rdb_last_cow_size")? == checkpoint["captured_bytes"], "{checkpoint:?}");
 
     let (_, page) = http::get(server.metrics_port(), "/metrics")?;
     for (metric, name) in [
@@ -170,7 +176,7 @@ fn all_outputs_report_the_captures_of_a_checkpoint() -> TestResult {
         ("cowherd_undo_captured_bytes_total", "captured_bytes"),
         ("redis_rdb_last_cow_size_bytes", "captured_bytes"),
     ] {
-        let line = format!("\n{metric} {}\n", save[name]);
+        let line = format!("\n{metric} {}\n", checkpoint[name]);
         ensure!(page.contains(&line), "no {line:?} in {page}");
     }
     for line in ["cowherd_last_checkpoint_cow_faults 0", "cowherd_cow_stall_seconds_total 0"] {
@@ -179,7 +185,7 @@ fn all_outputs_report_the_captures_of_a_checkpoint() -> TestResult {
     let (_, saves) = http::get(server.metrics_port(), "/api/checkpoints")?;
     let saves: serde_json::Value = serde_json::from_str(&saves)?;
     let ended = &saves["ended"][0];
-    let captures = figure(&save, "captures")?;
+    let captures = figure(&checkpoint, "captures")?;
     ensure!(ended["undo"]["captures"].as_u64() == Some(captures), "{ended}");
     ensure!(ended["undo_amplification"].as_f64() > Some(0.0), "{ended}");
     ensure!(ended["cow"]["faults"] == 0 && ended["isolation"] == "undo-log", "{ended}");
@@ -213,9 +219,9 @@ fn captures_are_reported_as_the_cause_of_delays() -> TestResult {
         start_endless_checkpoint(&server)?;
         server.text(&["SETRANGE", "large", "0", &large])?;
         server.text(&["BGSAVE", "CANCEL"])?;
-        server.wait_saved()?.ok();
-        let save = server.checkpoint(&format!("checkpoint_{}", causes.len() + 1))?;
-        causes.push(save["longest_stall_cause"].clone());
+        server.wait_checkpoint()?.ok();
+        let checkpoint = server.checkpoint(&format!("checkpoint_{}", causes.len() + 1))?;
+        causes.push(checkpoint["longest_stall_cause"].clone());
     }
 
     let mut connection = server.connection()?;
@@ -252,10 +258,13 @@ fn a_full_log_fails_the_checkpoint_and_the_doctors_report_it() -> TestResult {
     server.delay_checkpoints(ENDLESS_DELAY)?;
     server.bgsave()?;
     change(&server, 8000)?;
-    let failed = server.wait_saved()?.err().context("the save should have failed")?;
+    let failed = server.wait_checkpoint()?.err().context("the save should have failed")?;
     ensure!(failed.contains("checkpoint-undo-limit"), "{failed}");
-    let save = server.checkpoint("checkpoint_1")?;
-    ensure!(save["status"] == "failed" && figure(&save, "log_bytes")? <= 1 << 20, "{save:?}");
+    let checkpoint = server.checkpoint("checkpoint_1")?;
+    ensure!(
+        checkpoint["status"] == "failed" && figure(&checkpoint, "log_bytes")? <= 1 << 20,
+        "{checkpoint:?}"
+    );
     ensure!(server.info("rdb_last_bgsave_status")? == "err");
     // The disk is not at fault, so writes are accepted although there are save points.
     change(&server, 100)?;
