@@ -64,11 +64,11 @@ fn latest(call: &mut Call<'_>) -> CommandResult {
 /// The samples of the event that argument 2 names.
 fn samples(call: &Call<'_>) -> Option<LatencyEventHistory> {
     let event = LatencyEvent::named(call.args.at(2))?;
-    call.shared.telemetry.latency_events().into_iter().find(|figures| figures.event == event)
+    call.shared.telemetry.latency_events().into_iter().find(|history| history.event == event)
 }
 
 fn history(call: &mut Call<'_>) -> CommandResult {
-    let samples = samples(call).map(|figures| figures.samples).unwrap_or_default();
+    let samples = samples(call).map(|history| history.samples).unwrap_or_default();
     call.reply.array(samples.len());
     for sample in samples {
         call.reply.array(2);
@@ -93,11 +93,11 @@ fn reset(call: &mut Call<'_>) -> CommandResult {
 }
 
 fn graph(call: &mut Call<'_>) -> CommandResult {
-    let Some(figures) = samples(call) else {
+    let Some(history) = samples(call) else {
         let event = call.text(2);
         return Err(ErrorReply::text(format!("ERR No samples available for event '{event}'")));
     };
-    let graph = plot(&figures, call.now.div_euclid(1000));
+    let graph = plot(&history, call.now.div_euclid(1000));
     call.reply.verbatim("txt", &graph);
     Ok(())
 }
@@ -107,13 +107,13 @@ const COLUMNS: usize = 80;
 const ROWS: u64 = 6;
 
 /// Plots the newest samples as bars, with the age of each written downwards below.
-fn plot(figures: &LatencyEventHistory, now_s: i64) -> String {
-    let samples = &figures.samples[figures.samples.len().saturating_sub(COLUMNS)..];
+fn plot(history: &LatencyEventHistory, now_s: i64) -> String {
+    let samples = &history.samples[history.samples.len().saturating_sub(COLUMNS)..];
     let times = || samples.iter().map(|sample| sample.ms);
     let (most, least) = (times().max().unwrap_or(0), times().min().unwrap_or(0));
-    let name = figures.event.name();
+    let name = history.event.name();
     let mut graph =
-        format!("{name}: {least} to {most} ms; the longest ever {} ms\n", figures.max_ms);
+        format!("{name}: {least} to {most} ms; the longest ever {} ms\n", history.max_ms);
     for row in (1..=ROWS).rev() {
         // A row has two steps; a dot is half a row.
         let bar = |ms: u64| match (ms * ROWS * 2).div_ceil(most.max(1)) {

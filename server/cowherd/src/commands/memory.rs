@@ -90,35 +90,35 @@ enum MemoryStat {
 }
 
 fn stats(call: &mut Call<'_>) -> CommandResult {
-    let figures = call.shared.stats_snapshot();
+    let snapshot = call.shared.stats_snapshot();
     let keyspace = &call.shared.keyspace;
     let keys: u64 = (0..DATABASES).map(|db| keyspace.len(db)).sum();
-    let used = figures.memory.used;
+    let used = snapshot.memory.used;
     let peak = call.shared.telemetry.peak_memory().max(used);
     let resident = crate::telemetry::resident_bytes();
     let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-    let chunk = figures.arena.chunk_bytes;
-    let in_use = figures.arena.used_chunks * chunk;
-    let kept_for_saves = if figures.has_undo_log() {
-        ("undo.captured.bytes", MemoryStat::Count(figures.undo.captured_bytes))
+    let chunk = snapshot.arena.chunk_bytes;
+    let in_use = snapshot.arena.used_chunks * chunk;
+    let kept_for_checkpoints = if snapshot.has_undo_log() {
+        ("undo.captured.bytes", MemoryStat::Count(snapshot.undo.captured_bytes))
     } else {
-        ("cow.copied.bytes", MemoryStat::Count(figures.cow.copied_bytes))
+        ("cow.copied.bytes", MemoryStat::Count(snapshot.cow.copied_bytes))
     };
     let stats = [
         ("peak.allocated", MemoryStat::Count(peak)),
         ("total.allocated", MemoryStat::Count(used)),
-        ("startup.allocated", MemoryStat::Count(figures.memory.startup)),
+        ("startup.allocated", MemoryStat::Count(snapshot.memory.startup)),
         ("replication.backlog", MemoryStat::Count(0)),
         ("clients.slaves", MemoryStat::Count(0)),
-        ("clients.normal", MemoryStat::Count(figures.clients.memory)),
+        ("clients.normal", MemoryStat::Count(snapshot.clients.memory)),
         ("cluster.links", MemoryStat::Count(0)),
         ("aof.buffer", MemoryStat::Count(0)),
         ("lua.caches", MemoryStat::Count(0)),
         ("functions.caches", MemoryStat::Count(0)),
-        ("overhead.total", MemoryStat::Count(figures.memory.overhead)),
+        ("overhead.total", MemoryStat::Count(snapshot.memory.overhead)),
         ("keys.count", MemoryStat::Count(keys)),
         ("keys.bytes-per-key", MemoryStat::Count(used.checked_div(keys).unwrap_or(0))),
-        ("dataset.bytes", MemoryStat::Count(used.saturating_sub(figures.memory.overhead))),
+        ("dataset.bytes", MemoryStat::Count(used.saturating_sub(snapshot.memory.overhead))),
         ("dataset.percentage", MemoryStat::Share(100.0)),
         ("peak.percentage", MemoryStat::Share(ratio(used, peak) * 100.0)),
         ("allocator.allocated", MemoryStat::Count(used)),
@@ -130,11 +130,11 @@ fn stats(call: &mut Call<'_>) -> CommandResult {
         ("allocator-rss.bytes", MemoryStat::Count(resident.saturating_sub(in_use))),
         ("fragmentation", MemoryStat::Share(ratio(resident, used))),
         ("fragmentation.bytes", MemoryStat::Count(resident.saturating_sub(used))),
-        ("arena.pages", MemoryStat::Word(figures.arena.pages)),
-        ("arena.capacity", MemoryStat::Count(figures.arena.capacity)),
-        ("arena.chunks", MemoryStat::Count(figures.arena.used_chunks)),
-        ("arena.huge.bytes", MemoryStat::Count(figures.arena.huge_bytes)),
-        kept_for_saves,
+        ("arena.pages", MemoryStat::Word(snapshot.arena.pages)),
+        ("arena.capacity", MemoryStat::Count(snapshot.arena.capacity)),
+        ("arena.chunks", MemoryStat::Count(snapshot.arena.used_chunks)),
+        ("arena.huge.bytes", MemoryStat::Count(snapshot.arena.huge_bytes)),
+        kept_for_checkpoints,
     ];
     call.reply.map(stats.len());
     for (name, stat) in stats {

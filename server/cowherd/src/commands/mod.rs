@@ -35,7 +35,6 @@ mod debug;
 mod element_scan;
 mod error_reply;
 mod expiry;
-
 mod hashes;
 mod huge_page_samples;
 mod index_range;
@@ -53,7 +52,6 @@ mod random;
 mod removal_tests;
 #[cfg(test)]
 mod rollback_tests;
-
 mod save;
 mod scan;
 mod server;
