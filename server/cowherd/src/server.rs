@@ -133,7 +133,7 @@ fn report_restored(
     persistence.loading_finished(Timestamp::now(), report);
 }
 
-/// Raises the soft limit on open files to what `maxclients` needs, as far as the hard limit permits.
+/// Raises the soft limit on open files to what `maxclients` needs, up to the hard limit.
 fn raise_file_limit(config: &Config) {
     let wanted = u64::from(config.maxclients) + OTHER_FILES;
     let Ok((soft, hard)) = getrlimit(Resource::RLIMIT_NOFILE) else { return };

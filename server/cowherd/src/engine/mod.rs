@@ -3,7 +3,7 @@
 //! ```text
 //! connection -- batch --> Worker -- locks, calls --> commands --> keyspace
 //!                           |
-//!                           +-- Effect::Checkpoint --> CheckpointScheduler -- safepoint --> checkpoint
+//!                           '- Effect::Checkpoint -> CheckpointScheduler -safepoint-> checkpoint
 //! background thread: expiry, eviction, freeing of memory, save points, samples
 //! ```
 //!
@@ -32,9 +32,6 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-pub(crate) use crate::clients::{
-    Client, ConnectionHandle, DeferredReply, OUTPUT_PENDING, Origin, PendingReply, Session,
-};
 pub(crate) use crate::commands::{Shared, ShutdownOptions};
 pub(crate) use background::BackgroundThread;
 pub(crate) use checkpoint_scheduler::CheckpointScheduler;

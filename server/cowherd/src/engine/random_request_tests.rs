@@ -1,15 +1,15 @@
-//! Every command of the table, with arguments by chance, through the parser and a worker: nothing
-//! panics, every reply is well formed, and the keyspace stays whole.
+//! Random requests for every command of the table, through the parser and a worker: no command
+//! panics, every reply is well formed, and the keyspace passes verification.
 //!
-//! Most requests follow the command's syntax, with words from a small vocabulary, so that they meet
-//! each other's keys and values; some have words too many or too few, and some are words only.
+//! Most requests follow the command's syntax with words from a small vocabulary, so that they work
+//! on the same keys and values; some have too many or too few words, and some are random words.
 
 use std::sync::Arc;
 use std::thread::JoinHandle;
 
 use tempfile::TempDir;
 
-use crate::clients::{KILLED, ReplyMode};
+use crate::clients::{ConnectionHandle, KILLED, Origin, ReplyMode, Session};
 use crate::clock;
 use crate::commands::{ArgumentChooser, generate_request};
 use crate::config::{Config, DebugCommand, LiveConfig, MaxmemoryPolicy};
@@ -17,20 +17,18 @@ use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
-use super::{
-    BatchOutcome, CheckpointScheduler, ConnectionHandle, Engine, Origin, Session, Shared, Worker,
-};
+use super::{BatchOutcome, CheckpointScheduler, Engine, Shared, Worker};
 
 const CLIENTS: usize = 3;
 const REQUESTS: usize = 1500;
 
-/// What would stop or hold up the process, or does so with one of its words, and why.
-const LEFT_OUT: &[(&str, Option<&str>, &str)] = &[
+/// Commands, or commands with a certain word, that would stop or delay the process, and why.
+const EXCLUDED: &[(&str, Option<&str>, &str)] = &[
     ("shutdown", None, "ends the server"),
     ("save", None, "forks, and only a process of one thread may go on after that in a test"),
     ("bgsave", None, "as SAVE"),
     ("debug", Some("sleep"), "sleeps with all shards locked"),
-    ("debug", Some("reload"), "saves"),
+    ("debug", Some("reload"), "writes an image"),
     ("config", Some("rewrite"), "writes to the folder"),
 ];
 
@@ -93,8 +91,8 @@ const DIRECTIVES: [(&str, &str); 8] = [
     ("maxmemory-policy", "volatile-lru"),
     ("maxmemory-samples", "1"),
 ];
-/// Values of all types to begin with.
-const BEGIN: [&str; 16] = [
+/// Requests that create values of all types.
+const SETUP: [&str; 16] = [
     "SET s1 12",
     "SET s2 value",
     "SETRANGE b1 900 x",
@@ -113,13 +111,13 @@ const BEGIN: [&str; 16] = [
     "XGROUP CREATE x1 a 0",
 ];
 
-/// Chance, and the group of the command that it draws for.
-struct Chance {
+/// A random generator, and the group of the command for which it chooses arguments.
+struct RandomChooser {
     random: fastrand::Rng,
     group: &'static str,
 }
 
-impl Chance {
+impl RandomChooser {
     fn one_of(&mut self, words: &[&str]) -> Vec<u8> {
         words[self.below(words.len())].into()
     }
@@ -171,7 +169,7 @@ impl Chance {
     }
 }
 
-impl ArgumentChooser for Chance {
+impl ArgumentChooser for RandomChooser {
     fn below(&mut self, bound: usize) -> usize {
         self.random.usize(..bound)
     }
@@ -196,27 +194,27 @@ impl ArgumentChooser for Chance {
     }
 }
 
-struct Nobody;
+struct NoConnection;
 
-impl ConnectionHandle for Nobody {
+impl ConnectionHandle for NoConnection {
     fn close(&self) {}
 }
 
-struct Client {
+struct TestClient {
     session: Session,
     version: ProtocolVersion,
     parser: RequestParser,
 }
 
-struct Arena {
+struct TestEngine {
     engine: Arc<Engine>,
     worker: Worker,
-    clients: Vec<Client>,
-    saver: Option<JoinHandle<()>>,
+    clients: Vec<TestClient>,
+    checkpoint_thread: Option<JoinHandle<()>>,
     _folder: TempDir,
 }
 
-impl Arena {
+impl TestEngine {
     fn new(config: Config, capacity: u64) -> Self {
         let folder = TempDir::new().unwrap();
         let config = Config { dir: folder.path().to_owned(), save: Vec::new(), ..config };
@@ -225,25 +223,30 @@ impl Arena {
                 .unwrap();
         let live = Arc::new(LiveConfig::new(config, None));
         let shared = Arc::new(Shared::new(keyspace, live, 1, clock::wall_ms()).unwrap());
-        let (saver, thread) = CheckpointScheduler::start(&shared).unwrap();
-        let engine = Engine::new(shared, saver);
+        let (checkpoint_thread, thread) = CheckpointScheduler::start(&shared).unwrap();
+        let engine = Engine::new(shared, checkpoint_thread);
         let worker =
             Worker::new(Arc::clone(&engine), engine.shared().telemetry.recorder(0).unwrap());
-        let mut arena =
-            Self { engine, worker, clients: Vec::new(), saver: Some(thread), _folder: folder };
+        let mut engine = Self {
+            engine,
+            worker,
+            clients: Vec::new(),
+            checkpoint_thread: Some(thread),
+            _folder: folder,
+        };
         for _ in 0..CLIENTS {
-            let client = arena.connect();
-            arena.clients.push(client);
+            let client = engine.connect();
+            engine.clients.push(client);
         }
-        arena
+        engine
     }
 
-    fn connect(&self) -> Client {
+    fn connect(&self) -> TestClient {
         let origin = Origin { peer: None, local: None, path: "test".into(), fd: 7 };
         let client =
-            self.engine.shared().clients.connect(origin, clock::wall_ms(), Arc::new(Nobody));
+            self.engine.shared().clients.connect(origin, clock::wall_ms(), Arc::new(NoConnection));
         let (session, version) = (Session::new(client, true), ProtocolVersion::Resp2);
-        Client { session, version, parser: RequestParser::new() }
+        TestClient { session, version, parser: RequestParser::new() }
     }
 
     fn reconnect(&mut self, number: usize) {
@@ -253,7 +256,7 @@ impl Arena {
         self.engine.shared().clients.disconnect(&old.session.client);
     }
 
-    /// Sends a request; returns the replies, checked, or none if the client waits.
+    /// Sends a request and checks its replies.
     fn send(&mut self, number: usize, words: &[Vec<u8>]) {
         let shared = Arc::clone(self.engine.shared());
         let client = &mut self.clients[number];
@@ -275,20 +278,20 @@ impl Arena {
         let replies = count_values(&reply.out, is_resp3).unwrap_or_else(|problem| {
             panic!("{}: {problem}: {:?}", show(words), String::from_utf8_lossy(&reply.out))
         });
-        // These answer for each channel, also in a transaction.
+        // These commands reply once for each channel, also in a transaction.
         let name = words[0].to_ascii_lowercase();
         let is_subscription = name.ends_with(b"subscribe") || name == b"exec";
         let is_plain = before.1 && is_plain(&client.session) && outcome == BatchOutcome::Done;
         let is_plain = is_plain && !is_subscription;
         assert!(!is_plain || replies == 1, "{}: {replies} replies", show(words));
-        self.attend();
+        self.process_signals();
         if outcome == BatchOutcome::Close {
             self.reconnect(number);
         }
     }
 
-    /// Lets clients have their messages, and ends those that were killed.
-    fn attend(&mut self) {
+    /// Drains the clients' pending output and reconnects killed clients.
+    fn process_signals(&mut self) {
         for number in 0..CLIENTS {
             let client = &mut self.clients[number];
             let mut mail = Vec::new();
@@ -308,16 +311,16 @@ impl Arena {
         }
     }
 
-    /// Whether a client does not wait, or does no more.
-    fn is_free(&mut self, number: usize, give_up: bool) -> bool {
-        if give_up && let Some(waiter) = self.clients[number].session.pending_reply.clone() {
+    /// Whether a client is not blocked; with `time_out` a blocked client times out first.
+    fn is_free(&mut self, number: usize, time_out: bool) -> bool {
+        if time_out && let Some(waiter) = self.clients[number].session.pending_reply.clone() {
             self.worker.time_out(&waiter);
-            self.attend();
+            self.process_signals();
         }
         self.clients[number].session.pending_reply.is_none()
     }
 
-    /// Ends what a client may stay in for long, doing little: a transaction, or a subscription.
+    /// Ends a client's transaction or subscriptions, in which most commands are rejected.
     fn leave_mode(&mut self, number: usize) {
         let session = &self.clients[number].session;
         if session.queue.is_some() {
@@ -334,11 +337,11 @@ impl Arena {
         let shared = Arc::clone(self.engine.shared());
         shared.keyspace.verify(1).unwrap();
         self.engine.checkpoint_scheduler().close();
-        self.saver.take().unwrap().join().unwrap();
+        self.checkpoint_thread.take().unwrap().join().unwrap();
     }
 }
 
-/// Whether a client gets one reply for each command and nothing else.
+/// Whether a client gets exactly one reply for each command.
 fn is_plain(session: &Session) -> bool {
     session.subscriptions.is_none() && session.reply_mode == ReplyMode::On && !session.skip_reply
 }
@@ -359,7 +362,7 @@ fn show(words: &[Vec<u8>]) -> String {
     words.iter().map(shown).collect::<Vec<_>>().join(" ")
 }
 
-/// How many replies there are, pushed ones apart; they have to fill the bytes to the last.
+/// The number of replies in `bytes` without pushed messages; an error unless all bytes are replies.
 fn count_values(mut bytes: &[u8], is_resp3: bool) -> Result<usize, String> {
     let mut count = 0;
     while !bytes.is_empty() {
@@ -369,7 +372,7 @@ fn count_values(mut bytes: &[u8], is_resp3: bool) -> Result<usize, String> {
     Ok(count)
 }
 
-/// What follows the first reply.
+/// The bytes behind the first reply.
 fn skip_value(bytes: &[u8], is_resp3: bool) -> Result<&[u8], String> {
     let end = bytes.windows(2).position(|two| two == b"\r\n").ok_or("a line does not end")?;
     let (line, mut rest) = (&bytes[..end], &bytes[end + 2..]);
@@ -399,7 +402,7 @@ fn skip_value(bytes: &[u8], is_resp3: bool) -> Result<&[u8], String> {
         other => return Err(format!("no type: {}", char::from(other))),
     };
     for _ in 0..items {
-        // A message that a transaction publishes to its own client stands among the replies.
+        // A message that a transaction publishes to its own client is among the replies.
         while is_resp3 && rest.first() == Some(&b'>') && kind != b'>' {
             rest = skip_value(rest, is_resp3)?;
         }
@@ -408,54 +411,54 @@ fn skip_value(bytes: &[u8], is_resp3: bool) -> Result<&[u8], String> {
     Ok(rest)
 }
 
-/// A request for any command of the table; none for those that are left out.
-fn draw(shared: &Shared, chance: &mut Chance) -> Option<Vec<Vec<u8>>> {
+/// A request for a random command of the table; `None` if the command is excluded.
+fn random_request(shared: &Shared, random: &mut RandomChooser) -> Option<Vec<Vec<u8>>> {
     let rows = shared.table.rows();
-    let row = &rows[chance.below(rows.len())];
-    chance.group = row.command.group.name();
-    let mut words = generate_request(row, chance);
+    let row = &rows[random.below(rows.len())];
+    random.group = row.command.group.name();
+    let mut words = generate_request(row, random);
     if row.name == "config|set" {
-        let (directive, value) = DIRECTIVES[chance.below(DIRECTIVES.len())];
+        let (directive, value) = DIRECTIVES[random.below(DIRECTIVES.len())];
         words = vec![b"config".into(), b"set".into(), directive.into(), value.into()];
     }
     if words.len() == 1 {
         let count = row.command.arity.unsigned_abs() - 1;
-        let more = if row.command.arity < 0 { chance.below(5) } else { 0 };
-        words.extend((0..count + more).map(|_| chance.anything()));
+        let more = if row.command.arity < 0 { random.below(5) } else { 0 };
+        words.extend((0..count + more).map(|_| random.anything()));
         if row.command.keys.first > 0 && row.command.keys.first < words.len() {
-            words[row.command.keys.first] = chance.key();
+            words[row.command.keys.first] = random.key();
         }
     }
-    let is_wrong = chance.below(12) == 0;
+    let is_wrong = random.below(12) == 0;
     if is_wrong {
-        while chance.below(3) > 0 {
-            let at = 1 + chance.below(words.len());
-            let word = chance.anything();
+        while random.below(3) > 0 {
+            let at = 1 + random.below(words.len());
+            let word = random.anything();
             words.insert(at.min(words.len()), word);
         }
-        if chance.below(2) == 0 && words.len() > 1 {
-            words.remove(1 + chance.below(words.len() - 1));
+        if random.below(2) == 0 && words.len() > 1 {
+            words.remove(1 + random.below(words.len() - 1));
         }
     }
-    let is_left_out = LEFT_OUT.iter().any(|(command, word, _)| {
+    let is_excluded = EXCLUDED.iter().any(|(command, word, _)| {
         words[0].eq_ignore_ascii_case(command.as_bytes())
             && word.is_none_or(|word| words.iter().any(|w| w.eq_ignore_ascii_case(word.as_bytes())))
     });
-    (!is_left_out).then_some(words)
+    (!is_excluded).then_some(words)
 }
 
-/// Fills the arena, and makes a little room again.
-fn fill(arena: &mut Arena) {
+/// Fills the arena, then deletes some keys so that a little memory is free.
+fn fill(engine: &mut TestEngine) {
     let filler = |number: usize| format!("filler:{number}").into_bytes();
     let mut number = 0;
     for (size, count) in [(2600, 1000), (1500, 1000), (700, 2000), (100, 2000), (10, 2000)] {
         for _ in 0..count {
-            arena.send(0, &[b"SET".into(), filler(number), vec![b'x'; size]]);
+            engine.send(0, &[b"SET".into(), filler(number), vec![b'x'; size]]);
             number += 1;
         }
     }
     for freed in (0..number).step_by(50) {
-        arena.send(0, &[b"DEL".into(), filler(freed)]);
+        engine.send(0, &[b"DEL".into(), filler(freed)]);
     }
 }
 
@@ -463,53 +466,53 @@ fn run(seed: u64, policy: Option<MaxmemoryPolicy>) {
     let debug = DebugCommand::Yes;
     let maxmemory_policy = policy.unwrap_or(MaxmemoryPolicy::Noeviction);
     let config = Config { enable_debug_command: debug, maxmemory_policy, ..Config::default() };
-    let mut arena = Arena::new(config, if policy.is_some() { 8 << 20 } else { 64 << 20 });
-    let mut chance = Chance { random: fastrand::Rng::with_seed(seed), group: "" };
-    let shared = Arc::clone(arena.engine.shared());
-    let begin = |arena: &mut Arena| {
-        for line in BEGIN {
-            arena.send(0, &line.split(' ').map(|word| word.into()).collect::<Vec<_>>());
+    let mut engine = TestEngine::new(config, if policy.is_some() { 8 << 20 } else { 64 << 20 });
+    let mut random = RandomChooser { random: fastrand::Rng::with_seed(seed), group: "" };
+    let shared = Arc::clone(engine.engine.shared());
+    let begin = |engine: &mut TestEngine| {
+        for line in SETUP {
+            engine.send(0, &line.split(' ').map(|word| word.into()).collect::<Vec<_>>());
         }
     };
-    begin(&mut arena);
+    begin(&mut engine);
     if policy.is_some() {
-        fill(&mut arena);
+        fill(&mut engine);
     }
     for number in 0..REQUESTS {
-        let client = chance.below(CLIENTS);
-        let give_up = chance.below(4) == 0;
-        if !arena.is_free(client, give_up) {
+        let client = random.below(CLIENTS);
+        let time_out = random.below(4) == 0;
+        if !engine.is_free(client, time_out) {
             continue;
         }
-        if number.is_multiple_of(150) && arena.clients[0].session.pending_reply.is_none() {
-            arena.reconnect(0);
-            begin(&mut arena);
+        if number.is_multiple_of(150) && engine.clients[0].session.pending_reply.is_none() {
+            engine.reconnect(0);
+            begin(&mut engine);
         }
-        if chance.below(4) == 0 {
-            arena.leave_mode(client);
+        if random.below(4) == 0 {
+            engine.leave_mode(client);
         }
-        let Some(words) = draw(&shared, &mut chance) else { continue };
-        // Within a transaction this cuts the reply of EXEC short, here as in Redis.
+        let Some(words) = random_request(&shared, &mut random) else { continue };
+        // In a transaction CLIENT REPLY truncates the reply of EXEC, as in Redis.
         let is_cutting = words.get(1).is_some_and(|word| word.eq_ignore_ascii_case(b"reply"));
-        if !is_cutting || arena.clients[client].session.queue.is_none() {
-            arena.send(client, &words);
+        if !is_cutting || engine.clients[client].session.queue.is_none() {
+            engine.send(client, &words);
         }
     }
-    arena.end();
+    engine.end();
 }
 
-/// How often each test begins anew, with another seed.
+/// Number of seeds that each test runs with.
 fn rounds() -> u64 {
     std::env::var("COWHERD_TEST_ROUNDS").ok().and_then(|text| text.parse().ok()).unwrap_or(10)
 }
 
 #[test]
-fn no_request_breaks_anything() {
+fn random_requests_keep_all_invariants() {
     (0..rounds()).for_each(|seed| run(seed, None));
 }
 
 #[test]
-fn no_request_breaks_anything_where_memory_is_short() {
+fn random_requests_keep_all_invariants_when_memory_is_short() {
     let policies =
         [MaxmemoryPolicy::AllkeysLru, MaxmemoryPolicy::Noeviction, MaxmemoryPolicy::VolatileTtl];
     for seed in 0..rounds().div_ceil(5) {
@@ -519,12 +522,12 @@ fn no_request_breaks_anything_where_memory_is_short() {
     }
 }
 
-/// Nothing is left out by a name that no command has.
+/// Every excluded name is the name of a command.
 #[test]
-fn what_is_left_out_is_in_the_table() {
-    let arena = Arena::new(Config::default(), 64 << 20);
-    for (command, ..) in LEFT_OUT {
-        assert!(arena.engine.shared().table.command(command.as_bytes()).is_some(), "{command}");
+fn excluded_commands_are_in_the_table() {
+    let engine = TestEngine::new(Config::default(), 64 << 20);
+    for (command, ..) in EXCLUDED {
+        assert!(engine.engine.shared().table.command(command.as_bytes()).is_some(), "{command}");
     }
-    arena.end();
+    engine.end();
 }

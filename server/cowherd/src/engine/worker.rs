@@ -1,9 +1,9 @@
 //! The worker: runs the requests of one thread's connections, a batch at a time.
 //!
-//! A batch is processed in groups of [`PREFETCH_GROUP`], each in two passes. The first pass resolves
-//! every request in the command table, hashes its first key and prefetches the key's dictionary
-//! segment, bucket and entry: three dependent cache misses, which overlap between the keys of a
-//! group. The second pass locks, runs and replies, one request after the other.
+//! A batch is processed in groups of [`PREFETCH_GROUP`], each in two passes. The first pass
+//! resolves every request in the command table, hashes its first key and prefetches the key's
+//! dictionary segment, bucket and entry: three dependent cache misses, which overlap between the
+//! keys of a group. The second pass locks, runs and replies, one request after the other.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

@@ -12,11 +12,10 @@ use std::sync::Arc;
 use cowherd_arena::{PageKind, ReservedArena};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
+use crate::clients::{ConnectionHandle, Origin, Session};
 use crate::clock;
 use crate::config::{Config, LiveConfig};
-use crate::engine::{
-    BatchOutcome, CheckpointScheduler, ConnectionHandle, Engine, Origin, Session, Shared, Worker,
-};
+use crate::engine::{BatchOutcome, CheckpointScheduler, Engine, Shared, Worker};
 use crate::keyspace::Keyspace;
 
 const EXCLUDED: &[&str] = &["shutdown", "save", "bgsave", "debug", "config|rewrite"];

@@ -1,6 +1,6 @@
-//! Harness of the target `image`: damages the memory of a small keyspace, then opens and verifies it
-//! as a restore does. Neither may panic, and a keyspace that passes verification must be usable: all
-//! keys are read, changed and removed.
+//! Harness of the target `image`: damages the memory of a small keyspace, then opens and verifies
+//! it as a restore does. Neither may panic, and a keyspace that passes verification must be usable:
+//! all keys are read, changed and removed.
 //!
 //! The damage is done after the image's checksums would have been checked, so that no input is
 //! rejected by a checksum. An input is a list of patches of six bytes: the index of a meaningful
@@ -63,7 +63,8 @@ fn names() -> impl Iterator<Item = Vec<u8>> {
     (0..60).map(|i| format!("key:{i}:{}", "x".repeat(if i % 20 == 7 { 3000 } else { i })).into())
 }
 
-/// Values of every size class: integers, embedded, in a unit, in a run of units, in a run of chunks.
+/// Values of every kind of allocation: integers, embedded values, objects in slabs, in runs of
+/// units and in runs of chunks.
 fn value(i: usize) -> Vec<u8> {
     match i % 10 {
         0 | 1 => i.to_string().into_bytes(),
@@ -169,7 +170,8 @@ fn apply(sound: &SoundMemory, pages: &mut [Vec<u8>], patch: &[u8]) {
     }
 }
 
-/// Reads, changes and removes everything in a keyspace that passed verification, and verifies again.
+/// Reads, changes and removes everything in a keyspace that passed verification, and verifies the
+/// keyspace again.
 fn exercise(keyspace: &Keyspace) {
     keyspace.lock(ShardSet::ALL, NOW).digest();
     fill(keyspace);

@@ -13,8 +13,9 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 
+use crate::clients::Origin;
 use crate::config::Config;
-use crate::engine::{Origin, Shared};
+use crate::engine::Shared;
 use crate::telemetry::Recorder;
 
 use super::handoff::{AcceptedSocket, RoundRobin};

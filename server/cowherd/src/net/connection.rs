@@ -29,10 +29,9 @@ use tokio::io::ReadBuf;
 use tokio::task::yield_now;
 use tokio::time::{sleep, timeout};
 
+use crate::clients::{Client, DeferredReply, OUTPUT_PENDING, Origin, PendingReply, Session};
 use crate::clock;
-use crate::engine::{
-    BatchOutcome, Client, DeferredReply, OUTPUT_PENDING, Origin, PendingReply, Session, Worker,
-};
+use crate::engine::{BatchOutcome, Worker};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
 use super::client_socket::ClientSocket;
@@ -484,8 +483,8 @@ impl Connection {
         context.batch.end_of(ran)
     }
 
-    /// Writes the worker's reply buffer to the socket and keeps what the socket does not take; false
-    /// if the rest exceeds the output limit.
+    /// Writes the worker's reply buffer to the socket and keeps what the socket does not take;
+    /// false if the rest exceeds the output limit.
     ///
     /// Requires that `unsent` is empty.
     fn write_reply(&mut self, context: &mut WorkerContext) -> bool {

@@ -8,7 +8,7 @@ use std::io;
 
 use tokio::sync::mpsc;
 
-use crate::engine::Origin;
+use crate::clients::Origin;
 
 use super::client_socket::ClientSocket;
 

@@ -6,8 +6,8 @@
 //! ```
 //!
 //! Each worker is one thread with a single-threaded runtime. A connection stays on its worker for
-//! its whole life, so that the buffers of [`connection`] need no lock. The acceptor is a task on the
-//! first worker's runtime and deals sockets out round robin.
+//! its whole life, so that the buffers of [`connection`] need no lock. The acceptor is a task on
+//! the first worker's runtime and deals sockets out round robin.
 //!
 //! Invariants:
 //! 1. No keyspace lock is held across an await: every call into the engine returns before the next

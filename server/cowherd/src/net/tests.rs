@@ -14,9 +14,10 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 use tokio::task::LocalSet;
 
+use crate::clients::{Client, Origin};
 use crate::clock;
 use crate::config::{Config, LiveConfig};
-use crate::engine::{CheckpointScheduler, Client, Engine, Origin, Shared, Worker};
+use crate::engine::{CheckpointScheduler, Engine, Shared, Worker};
 use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
 

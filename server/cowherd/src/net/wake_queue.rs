@@ -18,7 +18,7 @@ use std::task::{Context, Waker};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::engine::ConnectionHandle;
+use crate::clients::ConnectionHandle;
 
 /// The connections of one worker that are to be woken.
 #[derive(Default)]
