@@ -51,7 +51,7 @@ const PARTS: usize = 16;
 
 /// Whether a command may block.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum BlockingMode {
+pub(crate) enum BlockingMode {
     /// The command may block.
     #[default]
     Allowed,
@@ -63,7 +63,7 @@ pub enum BlockingMode {
 
 /// The reply of a command whose timeout has passed.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum TimeoutReply {
+pub(crate) enum TimeoutReply {
     /// The null bulk string of RESP2, null in RESP3.
     #[cfg_attr(not(test), expect(dead_code, reason = "no blocking command replies so yet"))]
     Null,
@@ -83,11 +83,12 @@ impl TimeoutReply {
 
 /// The change of a key after which a blocked command runs again.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct WakeCondition {
+pub(crate) struct WakeCondition {
     /// The type that the key's value has to have.
-    pub kind: ValueKind,
-    /// Whether the command runs as well when the key is gone or has another type: it fails then.
-    pub wake_on_delete: bool,
+    pub(crate) kind: ValueKind,
+    /// Whether the command runs as well when the key is deleted or has another type: the command
+    /// fails then.
+    pub(crate) wake_on_delete: bool,
 }
 
 impl WakeCondition {
@@ -99,14 +100,14 @@ impl WakeCondition {
 
 /// A copy of a request, which outlives the read buffer that the request came in.
 #[derive(Debug)]
-pub struct OwnedRequest {
+pub(crate) struct OwnedRequest {
     bytes: Vec<u8>,
     spans: Vec<ArgSpan>,
 }
 
 impl OwnedRequest {
     /// Copies a request. Arguments at the ascending positions in `replaced` are replaced.
-    pub fn new(args: &Args<'_>, replaced: &[(usize, Vec<u8>)]) -> Self {
+    pub(crate) fn new(args: &Args<'_>, replaced: &[(usize, Vec<u8>)]) -> Self {
         let mut request = Self { bytes: Vec::new(), spans: Vec::with_capacity(args.len()) };
         let mut replaced = replaced.iter().peekable();
         for (i, arg) in args.iter().enumerate() {
@@ -118,29 +119,29 @@ impl OwnedRequest {
     }
 
     /// The arguments; the name is argument 0.
-    pub fn args(&self) -> Args<'_> {
+    pub(crate) fn args(&self) -> Args<'_> {
         Args::new(&self.bytes, &self.spans)
     }
 }
 
 /// The entry of a blocked client: what is needed to run its command again.
-pub struct BlockedClient {
+pub(crate) struct BlockedClient {
     /// The client.
-    pub client: Arc<Client>,
+    pub(crate) client: Arc<Client>,
     /// Row of the command in the command table.
-    pub row: usize,
+    pub(crate) row: usize,
     /// The command.
-    pub request: OwnedRequest,
+    pub(crate) request: OwnedRequest,
     /// The database that was selected.
-    pub db: DbIndex,
+    pub(crate) db: DbIndex,
     /// Whether reads leave the access clocks unchanged.
-    pub no_touch: bool,
+    pub(crate) no_touch: bool,
     /// Hashes of all keys that the command names.
-    pub hashes: Vec<u64>,
+    pub(crate) hashes: Vec<u64>,
     /// Order among all blocked clients: of two that wait for a key, the lower is served first.
-    pub sequence: u64,
+    pub(crate) sequence: u64,
     /// When the command times out, monotonic microseconds; `None` for never.
-    pub deadline: Option<u64>,
+    pub(crate) deadline: Option<u64>,
     /// The shards of all keys that the command names, as they were when it blocked.
     pub(crate) needed: ShardSet,
     /// Positions of the keys whose change can wake the client.
@@ -152,7 +153,7 @@ pub struct BlockedClient {
     pub(crate) state: WaitState,
 }
 
-/// Whether a wait has ended. Whoever ends or serves it holds the lock meanwhile.
+/// Whether a wait has ended. Locked while a thread ends the wait or runs the command again.
 #[derive(Default)]
 pub(crate) struct WaitState {
     ended: Mutex<bool>,
@@ -166,26 +167,26 @@ impl fmt::Debug for BlockedClient {
 
 impl BlockedClient {
     /// The shards of all keys that the command names, as the keys live now.
-    pub fn shards(&self, keyspace: &Keyspace) -> ShardSet {
+    pub(crate) fn shards(&self, keyspace: &Keyspace) -> ShardSet {
         self.hashes.iter().map(|hash| keyspace.shards_of(*hash)).collect()
     }
 
     /// Locks the wait, so that no other thread can end it; `None` if it has ended.
-    pub fn lock(&self) -> Option<BlockedClientGuard<'_>> {
+    pub(crate) fn lock(&self) -> Option<BlockedClientGuard<'_>> {
         let ended = self.state.ended.lock();
         (!*ended).then_some(BlockedClientGuard { blocked: self, ended })
     }
 }
 
 /// A blocked client whose wait is locked.
-pub struct BlockedClientGuard<'b> {
+pub(crate) struct BlockedClientGuard<'b> {
     blocked: &'b BlockedClient,
     ended: MutexGuard<'b, bool>,
 }
 
 impl BlockedClientGuard<'_> {
     /// Ends the wait with a reply.
-    pub fn reply(
+    pub(crate) fn reply(
         self,
         table: &BlockedClients,
         keyspace: &Keyspace,
@@ -244,7 +245,7 @@ impl Default for ShardQueues {
 }
 
 /// All blocked clients.
-pub struct BlockedClients {
+pub(crate) struct BlockedClients {
     table: [Mutex<HashMap<u64, Arc<BlockedClient>>>; PARTS],
     /// By home shard.
     queues: Vec<Mutex<ShardQueues>>,
@@ -268,17 +269,17 @@ impl Default for BlockedClients {
 impl BlockedClients {
     /// Number of blocked clients.
     #[inline]
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
     /// Number of keys that clients wait for.
-    pub fn keys(&self) -> u64 {
+    pub(crate) fn keys(&self) -> u64 {
         self.keys.load(Ordering::Relaxed)
     }
 
     /// The sequence number of the next entry.
-    pub fn next_sequence(&self) -> u64 {
+    pub(crate) fn next_sequence(&self) -> u64 {
         self.last_sequence.fetch_add(1, Ordering::Relaxed) + 1
     }
 
@@ -292,7 +293,7 @@ impl BlockedClients {
 
     /// Adds a client to the ends of the queues of its keys, whose shards are all locked. Returns
     /// what the client's session waits for.
-    pub fn add(&self, shards: &mut Shards<'_>, blocked: BlockedClient) -> PendingReply {
+    pub(crate) fn add(&self, shards: &mut Shards<'_>, blocked: BlockedClient) -> PendingReply {
         let keyspace = shards.keyspace();
         let BlockedClient { sequence, deadline, .. } = blocked;
         let blocked = Arc::new(blocked);
@@ -361,14 +362,24 @@ impl BlockedClients {
     }
 
     /// Replies as if the deadline had passed; false if the wait has ended already.
-    pub fn time_out(&self, sequence: u64, keyspace: &Keyspace, limits: &OutputLimits) -> bool {
+    pub(crate) fn time_out(
+        &self,
+        sequence: u64,
+        keyspace: &Keyspace,
+        limits: &OutputLimits,
+    ) -> bool {
         self.end_with(sequence, keyspace, limits, |blocked| {
             blocked.timeout_reply.encode(blocked.client.version())
         })
     }
 
     /// CLIENT UNBLOCK with ERROR; false if the wait has ended already.
-    pub fn unblock(&self, sequence: u64, keyspace: &Keyspace, limits: &OutputLimits) -> bool {
+    pub(crate) fn unblock(
+        &self,
+        sequence: u64,
+        keyspace: &Keyspace,
+        limits: &OutputLimits,
+    ) -> bool {
         const UNBLOCKED: &[u8] = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
         self.end_with(sequence, keyspace, limits, |_| UNBLOCKED)
     }
@@ -387,7 +398,7 @@ impl BlockedClients {
     }
 
     /// Ends the wait of a client that has disconnected, unless it has ended already.
-    pub fn cancel(&self, sequence: u64, keyspace: &Keyspace) {
+    pub(crate) fn cancel(&self, sequence: u64, keyspace: &Keyspace) {
         if let Some(blocked) = self.get(sequence)
             && let Some(guard) = blocked.lock()
         {
@@ -397,7 +408,7 @@ impl BlockedClients {
 
     /// The first client after the sequence number `after` that waits for a key and whose condition
     /// is met by a value of type `kind`, or by no value.
-    pub fn next_ready(
+    pub(crate) fn next_ready(
         &self,
         db: DbIndex,
         key: &Key<'_>,
@@ -417,7 +428,7 @@ impl BlockedClients {
     /// The transitive closure of `set` under "a command that waits for a key of this home shard
     /// needs that shard": with these shards locked, all commands that a change in `set` can wake
     /// are served at once, except those with a key that was relocated since they blocked.
-    pub fn lock_closure(&self, set: ShardSet) -> ShardSet {
+    pub(crate) fn lock_closure(&self, set: ShardSet) -> ShardSet {
         let (mut closure, mut visited) = (set, ShardSet::NONE);
         while closure != visited {
             let new = closure.iter().filter(|shard| !visited.has(*shard));

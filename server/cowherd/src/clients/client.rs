@@ -18,7 +18,7 @@ use super::output_buffer::{OutputBuffer, PushOutcome};
 use super::signals::{KILLED, Signals};
 
 /// Reaches a connection from another thread.
-pub trait ConnectionHandle: Send + Sync {
+pub(crate) trait ConnectionHandle: Send + Sync {
     /// Ends the connection as soon as possible.
     fn close(&self);
 
@@ -27,65 +27,65 @@ pub trait ConnectionHandle: Send + Sync {
 }
 
 /// Where a connection comes from.
-pub struct Origin {
+pub(crate) struct Origin {
     /// Address of the client; `None` for a Unix socket.
-    pub peer: Option<SocketAddr>,
+    pub(crate) peer: Option<SocketAddr>,
     /// Address of the server; `None` for a Unix socket.
-    pub local: Option<SocketAddr>,
+    pub(crate) local: Option<SocketAddr>,
     /// Path of the Unix socket.
-    pub path: String,
+    pub(crate) path: String,
     /// File descriptor.
-    pub fd: i32,
+    pub(crate) fd: i32,
 }
 
 /// The state of one connection that other threads see.
-pub struct Client {
+pub(crate) struct Client {
     /// Unique number, never reused.
-    pub id: u64,
+    pub(crate) id: u64,
     /// Address of the client, or the path of a Unix socket and `:0`.
-    pub peer: String,
+    pub(crate) peer: String,
     /// Address of the server, likewise.
-    pub local: String,
+    pub(crate) local: String,
     /// File descriptor.
-    pub fd: i32,
+    pub(crate) fd: i32,
     /// Time of the connect, wall clock in milliseconds.
-    pub connected_at: i64,
+    pub(crate) connected_at: i64,
     /// Whether the connection is a Unix socket.
-    pub is_unix: bool,
+    pub(crate) is_unix: bool,
     /// Time of the last request, wall clock in milliseconds.
-    pub last_active: AtomicI64,
+    pub(crate) last_active: AtomicI64,
     /// Row of the last command in the command table, plus one; 0 before the first.
-    pub last_command: AtomicU64,
+    pub(crate) last_command: AtomicU64,
     /// Selected database.
-    pub db: AtomicU64,
+    pub(crate) db: AtomicU64,
     /// Protocol version, 2 or 3.
-    pub protocol: AtomicU64,
+    pub(crate) protocol: AtomicU64,
     /// Number of commands run.
-    pub commands: AtomicU64,
+    pub(crate) commands: AtomicU64,
     /// Bytes received.
-    pub bytes_in: AtomicU64,
+    pub(crate) bytes_in: AtomicU64,
     /// Bytes sent.
-    pub bytes_out: AtomicU64,
+    pub(crate) bytes_out: AtomicU64,
     /// CLIENT NO-EVICT.
-    pub no_evict: AtomicBool,
+    pub(crate) no_evict: AtomicBool,
     /// CLIENT NO-TOUCH.
-    pub no_touch: AtomicBool,
+    pub(crate) no_touch: AtomicBool,
     /// Number of commands queued since MULTI, plus one; 0 outside a transaction.
-    pub queued: AtomicU64,
+    pub(crate) queued: AtomicU64,
     /// Bytes of memory of the command queue.
-    pub queued_memory: AtomicU64,
+    pub(crate) queued_memory: AtomicU64,
     /// Number of watched keys.
-    pub watched: AtomicU64,
+    pub(crate) watched: AtomicU64,
     /// Whether one of the watched keys was touched.
-    pub watcher: Arc<Watcher>,
+    pub(crate) watcher: Arc<Watcher>,
     /// Names that the client has set.
-    pub names: Mutex<ClientNames>,
+    pub(crate) names: Mutex<ClientNames>,
     /// Number of channels that the client subscribes to.
-    pub channels: AtomicU64,
+    pub(crate) channels: AtomicU64,
     /// Number of patterns that the client subscribes to.
-    pub patterns: AtomicU64,
+    pub(crate) patterns: AtomicU64,
     /// Number of shard channels that the client subscribes to.
-    pub shard_channels: AtomicU64,
+    pub(crate) shard_channels: AtomicU64,
     output: OutputBuffer,
     /// Sequence number of the client's entry in `BlockedClients`; 0 if the client is not blocked.
     blocked: AtomicU64,
@@ -96,13 +96,13 @@ pub struct Client {
 
 /// Names that a client has set.
 #[derive(Clone, Default, Debug, PartialEq, Eq)]
-pub struct ClientNames {
+pub(crate) struct ClientNames {
     /// CLIENT SETNAME.
-    pub name: String,
+    pub(crate) name: String,
     /// CLIENT SETINFO LIB-NAME.
-    pub library: String,
+    pub(crate) library: String,
     /// CLIENT SETINFO LIB-VER.
-    pub library_version: String,
+    pub(crate) library_version: String,
 }
 
 impl std::fmt::Debug for Client {
@@ -155,7 +155,7 @@ impl Client {
     }
 
     /// Closes the connection. No further command of the client runs.
-    pub fn kill(&self) {
+    pub(crate) fn kill(&self) {
         self.signals.set(KILLED);
         if let Some(handle) = self.handle.lock().as_ref() {
             handle.close();
@@ -163,13 +163,13 @@ impl Client {
     }
 
     /// Whether the client was killed.
-    pub fn is_killed(&self) -> bool {
+    pub(crate) fn is_killed(&self) -> bool {
         self.signals() & KILLED != 0
     }
 
     /// The signal bits that are set.
     #[inline]
-    pub fn signals(&self) -> u8 {
+    pub(crate) fn signals(&self) -> u8 {
         self.signals.get()
     }
 
@@ -187,19 +187,19 @@ impl Client {
     }
 
     /// Whether the client has any subscription.
-    pub fn is_subscriber(&self) -> bool {
+    pub(crate) fn is_subscriber(&self) -> bool {
         [&self.channels, &self.patterns, &self.shard_channels]
             .iter()
             .any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
     /// Whether a command of the client waits for a key.
-    pub fn is_blocked(&self) -> bool {
+    pub(crate) fn is_blocked(&self) -> bool {
         self.blocked_sequence().is_some()
     }
 
     /// Key of the client's entry in `BlockedClients`.
-    pub fn blocked_sequence(&self) -> Option<u64> {
+    pub(crate) fn blocked_sequence(&self) -> Option<u64> {
         let sequence = self.blocked.load(Ordering::Acquire);
         (sequence != 0).then_some(sequence)
     }
@@ -211,7 +211,7 @@ impl Client {
     }
 
     /// The protocol version that the client has chosen.
-    pub fn version(&self) -> ProtocolVersion {
+    pub(crate) fn version(&self) -> ProtocolVersion {
         match self.protocol.load(Ordering::Relaxed) {
             3 => ProtocolVersion::Resp3,
             _ => ProtocolVersion::Resp2,
@@ -224,7 +224,7 @@ impl Client {
 
     /// Appends what `write` writes to the pending output, in the client's protocol version, and
     /// wakes the connection. Kills the client instead if the output limit is exceeded.
-    pub fn push_output(&self, limits: &OutputLimits, write: impl FnOnce(&mut ReplyWriter)) {
+    pub(crate) fn push_output(&self, limits: &OutputLimits, write: impl FnOnce(&mut ReplyWriter)) {
         let limit = self.limit(limits);
         match self.output.push(&self.signals, limit, self.version(), write) {
             PushOutcome::Done => {}
@@ -235,30 +235,30 @@ impl Client {
 
     /// Moves the pending output to the end of the replies in `out`.
     #[cold]
-    pub fn drain_output(&self, out: &mut Vec<u8>) {
+    pub(crate) fn drain_output(&self, out: &mut Vec<u8>) {
         self.output.drain(&self.signals, out);
     }
 
     /// Sets the number of reply bytes that the socket has not taken; false if the output limit is
     /// exceeded, so that the connection has to end.
-    pub fn set_unsent(&self, limits: &OutputLimits, bytes: u64) -> bool {
+    pub(crate) fn set_unsent(&self, limits: &OutputLimits, bytes: u64) -> bool {
         self.output.set_unsent(&self.signals, self.limit(limits), bytes)
     }
 
     /// Kills the client if it has exceeded its soft output limit for too long.
-    pub fn check_output_limit(&self, limits: &OutputLimits) {
+    pub(crate) fn check_output_limit(&self, limits: &OutputLimits) {
         if self.output.check(&self.signals, self.limit(limits)) {
             self.kill();
         }
     }
 
     /// Bytes that the client has not read yet, as far as the server knows.
-    pub fn backlog(&self) -> u64 {
+    pub(crate) fn backlog(&self) -> u64 {
         self.output.backlog()
     }
 
     /// Backlog in bytes when the output limit was exceeded; `None` if it never was.
-    pub fn output_overflow(&self) -> Option<u64> {
+    pub(crate) fn output_overflow(&self) -> Option<u64> {
         self.output.overflow_bytes()
     }
 }

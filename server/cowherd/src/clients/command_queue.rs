@@ -15,7 +15,7 @@ pub(super) type WatchedKeys = BTreeSet<(DbIndex, Box<[u8]>)>;
 
 /// The commands that a connection has queued since MULTI.
 #[derive(Debug, Default)]
-pub struct CommandQueue {
+pub(crate) struct CommandQueue {
     bytes: Vec<u8>,
     spans: Vec<ArgSpan>,
     commands: Vec<QueueEntry>,
@@ -36,19 +36,19 @@ struct QueueEntry {
 
 /// A queued command.
 #[derive(Clone, Copy, Debug)]
-pub struct QueuedCommand<'q> {
+pub(crate) struct QueuedCommand<'q> {
     /// Number of its row in the command table.
-    pub row: usize,
+    pub(crate) row: usize,
     /// The arguments; the name is argument 0.
-    pub args: Args<'q>,
+    pub(crate) args: Args<'q>,
     /// Hash of the first key.
-    pub first_hash: Option<u64>,
+    pub(crate) first_hash: Option<u64>,
 }
 
 impl CommandQueue {
     /// Appends a command with the given flag bits, which locks `shards`, as computed when the
     /// keyspace had counted `relocations`.
-    pub fn push(
+    pub(crate) fn push(
         &mut self,
         command: QueuedCommand<'_>,
         flags: u32,
@@ -70,39 +70,39 @@ impl CommandQueue {
     }
 
     /// Marks the transaction as aborted because a command was refused.
-    pub const fn abort(&mut self) {
+    pub(crate) const fn abort(&mut self) {
         self.aborted = true;
     }
 
     /// Whether a command was refused, so that EXEC has to fail.
-    pub const fn is_aborted(&self) -> bool {
+    pub(crate) const fn is_aborted(&self) -> bool {
         self.aborted
     }
 
     /// Number of commands.
-    pub const fn len(&self) -> usize {
+    pub(crate) const fn len(&self) -> usize {
         self.commands.len()
     }
 
     /// Total size of all arguments in bytes.
-    pub const fn bytes(&self) -> usize {
+    pub(crate) const fn bytes(&self) -> usize {
         self.bytes.len()
     }
 
     /// Bytes of memory that the queue has allocated.
-    pub const fn memory(&self) -> usize {
+    pub(crate) const fn memory(&self) -> usize {
         self.bytes.capacity()
             + self.spans.capacity() * size_of::<ArgSpan>()
             + self.commands.capacity() * size_of::<QueueEntry>()
     }
 
     /// Union of the flag bits of all commands.
-    pub const fn flag_bits(&self) -> u32 {
+    pub(crate) const fn flag_bits(&self) -> u32 {
         self.flags
     }
 
     /// The shards that all commands lock now. `shards_of` computes those of one command.
-    pub fn shards(
+    pub(crate) fn shards(
         &self,
         keyspace: &Keyspace,
         shards_of: impl FnMut(QueuedCommand<'_>) -> ShardSet,
@@ -114,7 +114,7 @@ impl CommandQueue {
     }
 
     /// The commands in order.
-    pub fn iter(&self) -> impl Iterator<Item = QueuedCommand<'_>> {
+    pub(crate) fn iter(&self) -> impl Iterator<Item = QueuedCommand<'_>> {
         let mut begin = 0;
         self.commands.iter().map(move |entry| {
             let spans = &self.spans[begin..entry.end];

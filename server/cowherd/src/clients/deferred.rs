@@ -12,7 +12,7 @@ use std::sync::{Arc, OnceLock};
 use super::client::Client;
 
 /// A reply that another thread owes a client: a status, or an error with its code.
-pub struct DeferredReply {
+pub(crate) struct DeferredReply {
     client: Arc<Client>,
     outcome: OnceLock<Result<String, String>>,
 }
@@ -25,12 +25,12 @@ impl fmt::Debug for DeferredReply {
 
 impl DeferredReply {
     /// A reply to `client` that is not complete yet.
-    pub fn new(client: &Arc<Client>) -> Arc<Self> {
+    pub(crate) fn new(client: &Arc<Client>) -> Arc<Self> {
         Arc::new(Self { client: Arc::clone(client), outcome: OnceLock::new() })
     }
 
     /// Sets the outcome and wakes the connection. Later calls have no effect.
-    pub fn complete(&self, outcome: Result<String, String>) {
+    pub(crate) fn complete(&self, outcome: Result<String, String>) {
         // Harmless if the connection has ended: its handle is detached.
         if self.outcome.set(outcome).is_ok() {
             self.client.wake();
@@ -38,14 +38,14 @@ impl DeferredReply {
     }
 
     /// The outcome, once complete.
-    pub fn outcome(&self) -> Option<&Result<String, String>> {
+    pub(crate) fn outcome(&self) -> Option<&Result<String, String>> {
         self.outcome.get()
     }
 }
 
 /// A reply that a connection waits for before it runs the requests behind.
 #[derive(Clone, Debug)]
-pub enum PendingReply {
+pub(crate) enum PendingReply {
     /// The reply of a blocked command, which arrives in the client's output buffer.
     Blocked {
         /// Key of the entry in `BlockedClients`.
@@ -59,7 +59,7 @@ pub enum PendingReply {
 
 impl PendingReply {
     /// Whether the wait is over. `client` is the client of the session that waits.
-    pub fn is_over(&self, client: &Client) -> bool {
+    pub(crate) fn is_over(&self, client: &Client) -> bool {
         match self {
             Self::Blocked { sequence, .. } => client.blocked_sequence() != Some(*sequence),
             Self::Deferred(reply) => reply.outcome().is_some(),
@@ -67,7 +67,7 @@ impl PendingReply {
     }
 
     /// When the wait times out, monotonic microseconds; `None` for never.
-    pub const fn deadline(&self) -> Option<u64> {
+    pub(crate) const fn deadline(&self) -> Option<u64> {
         match self {
             Self::Blocked { deadline, .. } => *deadline,
             Self::Deferred(_) => None,

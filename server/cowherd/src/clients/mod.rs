@@ -49,15 +49,15 @@ mod signals;
 mod subscriptions;
 
 pub(crate) use blocked::WaitState;
-pub use blocked::{
+pub(crate) use blocked::{
     BlockedClient, BlockedClients, BlockingMode, OwnedRequest, TimeoutReply, WakeCondition,
 };
-pub use client::{Client, ConnectionHandle, Origin};
-pub use command_queue::{CommandQueue, QueuedCommand};
-pub use deferred::{DeferredReply, PendingReply};
-pub use notifications::{EventClass, EventSink, Notifications};
-pub use pubsub::PubSub;
-pub use registry::ClientRegistry;
-pub use session::{ReplyMode, Session};
-pub use signals::{KILLED, OUTPUT_PENDING};
-pub use subscriptions::SubscriptionKind;
+pub(crate) use client::{Client, ConnectionHandle, Origin};
+pub(crate) use command_queue::{CommandQueue, QueuedCommand};
+pub(crate) use deferred::{DeferredReply, PendingReply};
+pub(crate) use notifications::{EventClass, EventSink, Notifications};
+pub(crate) use pubsub::PubSub;
+pub(crate) use registry::ClientRegistry;
+pub(crate) use session::{ReplyMode, Session};
+pub(crate) use signals::{KILLED, OUTPUT_PENDING};
+pub(crate) use subscriptions::SubscriptionKind;

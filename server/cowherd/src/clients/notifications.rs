@@ -23,7 +23,7 @@ use super::pubsub::PubSub;
 
 /// A class of events, or one of the two kinds of channels: one bit each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct EventClass(u32);
+pub(crate) struct EventClass(u32);
 
 impl EventClass {
     /// `K`: publish to the channel of the key.
@@ -31,27 +31,27 @@ impl EventClass {
     /// `E`: publish to the channel of the event.
     const KEYEVENT: Self = Self(1 << 1);
     /// `g`: commands for keys of any type, such as DEL and RENAME.
-    pub const GENERIC: Self = Self(1 << 2);
+    pub(crate) const GENERIC: Self = Self(1 << 2);
     /// `$`: strings.
-    pub const STRING: Self = Self(1 << 3);
+    pub(crate) const STRING: Self = Self(1 << 3);
     /// `l`: lists.
-    pub const LIST: Self = Self(1 << 4);
+    pub(crate) const LIST: Self = Self(1 << 4);
     /// `s`: sets.
-    pub const SET: Self = Self(1 << 5);
+    pub(crate) const SET: Self = Self(1 << 5);
     /// `h`: hashes.
-    pub const HASH: Self = Self(1 << 6);
+    pub(crate) const HASH: Self = Self(1 << 6);
     /// `z`: sorted sets.
-    pub const SORTED_SET: Self = Self(1 << 7);
+    pub(crate) const SORTED_SET: Self = Self(1 << 7);
     /// `x`: expired keys.
-    pub const EXPIRED: Self = Self(1 << 8);
+    pub(crate) const EXPIRED: Self = Self(1 << 8);
     /// `e`: evicted keys.
-    pub const EVICTED: Self = Self(1 << 9);
+    pub(crate) const EVICTED: Self = Self(1 << 9);
     /// `t`: streams.
-    pub const STREAM: Self = Self(1 << 10);
+    pub(crate) const STREAM: Self = Self(1 << 10);
     /// `m`: reads of keys that do not exist; not in `A`.
-    pub const MISSED: Self = Self(1 << 11);
+    pub(crate) const MISSED: Self = Self(1 << 11);
     /// `n`: new keys; not in `A`.
-    pub const NEW: Self = Self(1 << 12);
+    pub(crate) const NEW: Self = Self(1 << 12);
 
     const LETTERS: [(char, Self); 13] = [
         ('K', Self::KEYSPACE),
@@ -86,7 +86,7 @@ impl EventClass {
 
 /// The configuration of notifications.
 #[derive(Debug, Default)]
-pub struct Notifications {
+pub(crate) struct Notifications {
     /// Bits of the enabled classes; 0 if no kind of channel is enabled.
     classes: AtomicU32,
     /// The output limits for events that come from the keyspace, where no command has a copy of
@@ -124,7 +124,7 @@ impl Notifications {
     }
 
     /// Publishes the keyspace's own events through `pubsub` from now on. Called once.
-    pub fn attach(self: &Arc<Self>, keyspace: &Keyspace, pubsub: &Arc<PubSub>) {
+    pub(crate) fn attach(self: &Arc<Self>, keyspace: &Keyspace, pubsub: &Arc<PubSub>) {
         let (pubsub, notifications) = (Arc::clone(pubsub), Arc::clone(self));
         keyspace.events().set_listener(move |event, db, key| {
             let name = match event {
@@ -141,7 +141,7 @@ impl Notifications {
     }
 
     /// Applies `notify-keyspace-events` and the output limits of a configuration.
-    pub fn apply(&self, config: &Config, keyspace: &Keyspace) {
+    pub(crate) fn apply(&self, config: &Config, keyspace: &Keyspace) {
         *self.limits.write() = config.client_output_buffer_limit;
         let mut bits = EventClass::read(&config.notify_keyspace_events);
         if bits & (EventClass::KEYSPACE.0 | EventClass::KEYEVENT.0) == 0 {
@@ -164,7 +164,7 @@ impl Notifications {
 
 /// What is needed to publish the events of a command: the borrowed parts of a `Call`.
 #[derive(Clone, Copy)]
-pub struct EventSink<'c> {
+pub(crate) struct EventSink<'c> {
     notifications: &'c Notifications,
     pubsub: &'c PubSub,
     limits: &'c OutputLimits,
@@ -172,7 +172,7 @@ pub struct EventSink<'c> {
 
 impl<'c> EventSink<'c> {
     /// A sink that publishes through `pubsub`.
-    pub const fn new(
+    pub(crate) const fn new(
         notifications: &'c Notifications,
         pubsub: &'c PubSub,
         limits: &'c OutputLimits,
@@ -182,7 +182,7 @@ impl<'c> EventSink<'c> {
 
     /// Publishes an event of a key, if its class is enabled.
     #[inline]
-    pub fn notify(self, db: DbIndex, class: EventClass, event: &str, key: &[u8]) {
+    pub(crate) fn notify(self, db: DbIndex, class: EventClass, event: &str, key: &[u8]) {
         if self.notifications.is_enabled(class) {
             self.notifications.publish(self.pubsub, self.limits, event, db, key);
         }

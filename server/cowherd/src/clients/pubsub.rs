@@ -103,7 +103,7 @@ fn remove_subscriber(subscribers: &mut Subscribers, client: &Client) {
 
 /// All subscriptions of all clients.
 #[derive(Default)]
-pub struct PubSub {
+pub(crate) struct PubSub {
     channels: ChannelMap,
     shard_channels: ChannelMap,
     patterns: RwLock<BTreeMap<ChannelName, Subscribers>>,
@@ -114,7 +114,7 @@ pub struct PubSub {
 
 impl PubSub {
     /// Adds a subscription, unless the connection has it already.
-    pub fn subscribe(&self, session: &mut Session, kind: SubscriptionKind, name: &[u8]) {
+    pub(crate) fn subscribe(&self, session: &mut Session, kind: SubscriptionKind, name: &[u8]) {
         let first = session.subscriptions.is_none();
         let subscriptions = session.subscriptions.get_or_insert_default();
         if !subscriptions.of_mut(kind).insert(name.into()) {
@@ -137,7 +137,7 @@ impl PubSub {
 
     /// Removes a subscription, if the connection has it. No message of the subscription is pushed
     /// after the return.
-    pub fn unsubscribe(&self, session: &mut Session, kind: SubscriptionKind, name: &[u8]) {
+    pub(crate) fn unsubscribe(&self, session: &mut Session, kind: SubscriptionKind, name: &[u8]) {
         let Some(subscriptions) = &mut session.subscriptions else { return };
         if !subscriptions.of_mut(kind).remove(name) {
             return;
@@ -164,7 +164,7 @@ impl PubSub {
     }
 
     /// Removes all subscriptions of a connection.
-    pub fn unsubscribe_all(&self, session: &mut Session) {
+    pub(crate) fn unsubscribe_all(&self, session: &mut Session) {
         for kind in SubscriptionKind::ALL {
             for name in session.subscription_names(kind) {
                 self.unsubscribe(session, kind, &name);
@@ -174,7 +174,7 @@ impl PubSub {
 
     /// Pushes a message to the subscribers of its channel and of all patterns that match the
     /// channel. Returns the number of copies.
-    pub fn publish(&self, limits: &OutputLimits, channel: &[u8], message: &[u8]) -> usize {
+    pub(crate) fn publish(&self, limits: &OutputLimits, channel: &[u8], message: &[u8]) -> usize {
         self.channels.with_subscribers(channel, |subscribers| {
             for client in subscribers {
                 client.push_output(limits, |reply| {
@@ -204,7 +204,12 @@ impl PubSub {
     }
 
     /// Pushes a message to the subscribers of its shard channel. Returns their number.
-    pub fn publish_shard(&self, limits: &OutputLimits, channel: &[u8], message: &[u8]) -> usize {
+    pub(crate) fn publish_shard(
+        &self,
+        limits: &OutputLimits,
+        channel: &[u8],
+        message: &[u8],
+    ) -> usize {
         self.shard_channels.with_subscribers(channel, |subscribers| {
             for client in subscribers {
                 client.push_output(limits, |reply| {
@@ -217,12 +222,12 @@ impl PubSub {
 
     /// Whether there is any subscription but to shard channels.
     #[inline]
-    pub fn has_listeners(&self) -> bool {
+    pub(crate) fn has_listeners(&self) -> bool {
         self.channels() > 0 || self.patterns() > 0
     }
 
     /// The channels, or shard channels, with subscribers, filtered by a pattern if there is one.
-    pub fn active(&self, kind: SubscriptionKind, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
+    pub(crate) fn active(&self, kind: SubscriptionKind, pattern: Option<&[u8]>) -> Vec<Box<[u8]>> {
         match kind {
             SubscriptionKind::Shard => self.shard_channels.names(pattern),
             _ => self.channels.names(pattern),
@@ -230,7 +235,7 @@ impl PubSub {
     }
 
     /// Number of subscribers of a channel or shard channel, without those of patterns.
-    pub fn subscribers(&self, kind: SubscriptionKind, channel: &[u8]) -> usize {
+    pub(crate) fn subscribers(&self, kind: SubscriptionKind, channel: &[u8]) -> usize {
         match kind {
             SubscriptionKind::Shard => self.shard_channels.with_subscribers(channel, <[_]>::len),
             _ => self.channels.with_subscribers(channel, <[_]>::len),
@@ -238,22 +243,22 @@ impl PubSub {
     }
 
     /// Number of channels with subscribers.
-    pub fn channels(&self) -> u64 {
+    pub(crate) fn channels(&self) -> u64 {
         self.channels.len.load(Ordering::Relaxed)
     }
 
     /// Number of shard channels with subscribers.
-    pub fn shard_channels(&self) -> u64 {
+    pub(crate) fn shard_channels(&self) -> u64 {
         self.shard_channels.len.load(Ordering::Relaxed)
     }
 
     /// Number of distinct patterns with subscribers.
-    pub fn patterns(&self) -> u64 {
+    pub(crate) fn patterns(&self) -> u64 {
         self.patterns_len.load(Ordering::Relaxed)
     }
 
     /// Number of clients with any subscription.
-    pub fn clients(&self) -> u64 {
+    pub(crate) fn clients(&self) -> u64 {
         self.clients.load(Ordering::Relaxed)
     }
 }

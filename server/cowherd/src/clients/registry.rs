@@ -10,7 +10,7 @@ use super::client::{Client, ConnectionHandle, Origin};
 
 /// All connected clients.
 #[derive(Default)]
-pub struct ClientRegistry {
+pub(crate) struct ClientRegistry {
     by_id: Mutex<BTreeMap<u64, Arc<Client>>>,
     last_id: AtomicU64,
     count: AtomicU64,
@@ -27,7 +27,7 @@ struct Pause {
 
 impl ClientRegistry {
     /// Registers a new connection.
-    pub fn connect(
+    pub(crate) fn connect(
         &self,
         origin: Origin,
         now: i64,
@@ -41,7 +41,7 @@ impl ClientRegistry {
     }
 
     /// Removes a connection that has ended. After that no thread uses its handle.
-    pub fn disconnect(&self, client: &Client) {
+    pub(crate) fn disconnect(&self, client: &Client) {
         client.detach_handle();
         if self.by_id.lock().remove(&client.id).is_some() {
             self.count.fetch_sub(1, Ordering::Relaxed);
@@ -49,36 +49,36 @@ impl ClientRegistry {
     }
 
     /// The client with a number.
-    pub fn get(&self, id: u64) -> Option<Arc<Client>> {
+    pub(crate) fn get(&self, id: u64) -> Option<Arc<Client>> {
         self.by_id.lock().get(&id).cloned()
     }
 
     /// Number of connected clients.
-    pub fn count(&self) -> u64 {
+    pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
     }
 
     /// All clients, in ascending order of their numbers.
-    pub fn list(&self) -> Vec<Arc<Client>> {
+    pub(crate) fn list(&self) -> Vec<Arc<Client>> {
         self.by_id.lock().values().cloned().collect()
     }
 
     /// Pauses all commands, or only those that write, until `until` (wall clock, milliseconds). An
     /// earlier pause that ends later keeps its end.
-    pub fn pause(&self, until: i64, writes_only: bool) {
+    pub(crate) fn pause(&self, until: i64, writes_only: bool) {
         self.pause.until.fetch_max(until, Ordering::Relaxed);
         self.pause.writes_only.store(writes_only, Ordering::Relaxed);
     }
 
     /// Ends the pause.
-    pub fn unpause(&self) {
+    pub(crate) fn unpause(&self) {
         self.pause.until.store(0, Ordering::Relaxed);
     }
 
     /// The end of the pause, if a command has to wait for it; `writes` if the command may change
     /// keys.
     #[inline]
-    pub fn paused_until(&self, now: i64, writes: bool) -> Option<i64> {
+    pub(crate) fn paused_until(&self, now: i64, writes: bool) -> Option<i64> {
         let until = self.pause.until.load(Ordering::Relaxed);
         let waits = until > now && (writes || !self.pause.writes_only.load(Ordering::Relaxed));
         waits.then_some(until)

@@ -15,7 +15,7 @@ use super::subscriptions::{SubscriptionKind, Subscriptions};
 
 /// CLIENT REPLY: whether replies are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub enum ReplyMode {
+pub(crate) enum ReplyMode {
     /// Every reply is sent.
     #[default]
     On,
@@ -27,37 +27,37 @@ pub enum ReplyMode {
 
 /// The state of a connection between two commands.
 #[derive(Debug)]
-pub struct Session {
+pub(crate) struct Session {
     /// The selected database.
-    pub db: DbIndex,
+    pub(crate) db: DbIndex,
     /// Whether the client has given the password, or none is needed.
-    pub authenticated: bool,
+    pub(crate) authenticated: bool,
     /// Whether replies are sent.
-    pub reply_mode: ReplyMode,
+    pub(crate) reply_mode: ReplyMode,
     /// Whether the reply of the running command is skipped. CLIENT REPLY ON clears the flag.
-    pub skip_reply: bool,
+    pub(crate) skip_reply: bool,
     /// Whether the running command's output is sent in spite of `reply_mode` and `skip_reply`:
     /// confirmations of subscriptions are messages, not replies.
-    pub bypass_reply_off: bool,
+    pub(crate) bypass_reply_off: bool,
     /// CLIENT NO-TOUCH: whether reads leave the access clocks unchanged.
-    pub no_touch: bool,
+    pub(crate) no_touch: bool,
     /// The commands queued since MULTI; `None` outside a transaction.
-    pub queue: Option<Box<CommandQueue>>,
+    pub(crate) queue: Option<Box<CommandQueue>>,
     /// The keys that the connection watches.
-    pub watched: WatchedKeys,
+    pub(crate) watched: WatchedKeys,
     /// Whether EXEC runs, so that no command may block or lock shards of its own.
-    pub in_exec: bool,
+    pub(crate) in_exec: bool,
     /// `None` without any subscription.
-    pub subscriptions: Option<Box<Subscriptions>>,
+    pub(crate) subscriptions: Option<Box<Subscriptions>>,
     /// The reply that the requests behind have to wait for.
-    pub pending_reply: Option<PendingReply>,
+    pub(crate) pending_reply: Option<PendingReply>,
     /// The state that other threads see.
-    pub client: Arc<Client>,
+    pub(crate) client: Arc<Client>,
 }
 
 impl Session {
     /// The session of a new connection.
-    pub const fn new(client: Arc<Client>, authenticated: bool) -> Self {
+    pub(crate) const fn new(client: Arc<Client>, authenticated: bool) -> Self {
         Self {
             db: 0,
             authenticated,
@@ -76,7 +76,7 @@ impl Session {
 
     /// RESET: back to the state of a new connection, except for the client's number and library
     /// names. The caller ends subscriptions and the transaction first; see [`Self::discard`].
-    pub fn reset(&mut self, authenticated: bool) {
+    pub(crate) fn reset(&mut self, authenticated: bool) {
         let client = Arc::clone(&self.client);
         client.db.store(0, Ordering::Relaxed);
         client.protocol.store(2, Ordering::Relaxed);
@@ -88,17 +88,17 @@ impl Session {
 
     /// Whether the reply of the running command is not sent.
     #[inline]
-    pub fn is_reply_off(&self) -> bool {
+    pub(crate) fn is_reply_off(&self) -> bool {
         self.skip_reply || self.reply_mode == ReplyMode::Off
     }
 
     /// Total size of the queued requests in bytes.
-    pub fn queued_bytes(&self) -> usize {
+    pub(crate) fn queued_bytes(&self) -> usize {
         self.queue.as_ref().map_or(0, |queue| queue.bytes())
     }
 
     /// Appends a command to the queue, if there is one; see [`CommandQueue::push`].
-    pub fn push_queued(
+    pub(crate) fn push_queued(
         &mut self,
         command: QueuedCommand<'_>,
         flags: u32,
@@ -113,25 +113,25 @@ impl Session {
     }
 
     /// Takes the queue, which ends the transaction.
-    pub fn take_queue(&mut self) -> Option<Box<CommandQueue>> {
+    pub(crate) fn take_queue(&mut self) -> Option<Box<CommandQueue>> {
         self.client.queued.store(0, Ordering::Relaxed);
         self.client.queued_memory.store(0, Ordering::Relaxed);
         self.queue.take()
     }
 
     /// Drops the queue and unwatches all keys. The caller holds no shard.
-    pub fn discard(&mut self, keyspace: &Keyspace) {
+    pub(crate) fn discard(&mut self, keyspace: &Keyspace) {
         self.take_queue();
         self.unwatch(keyspace);
     }
 
     /// The shards of all watched keys.
-    pub fn watched_shards(&self, keyspace: &Keyspace) -> ShardSet {
+    pub(crate) fn watched_shards(&self, keyspace: &Keyspace) -> ShardSet {
         self.watched.iter().map(|(_, key)| keyspace.shards_of(keyspace.hash(key))).collect()
     }
 
     /// Unwatches all keys. The caller holds no shard.
-    pub fn unwatch(&mut self, keyspace: &Keyspace) {
+    pub(crate) fn unwatch(&mut self, keyspace: &Keyspace) {
         if self.watched.is_empty() {
             return;
         }
@@ -146,7 +146,7 @@ impl Session {
 
     /// Unwatches all keys, whose shards are locked. Returns whether any of them was touched or has
     /// expired since it was watched.
-    pub fn end_watch(&mut self, shards: &mut Shards<'_>) -> bool {
+    pub(crate) fn end_watch(&mut self, shards: &mut Shards<'_>) -> bool {
         for (db, key) in std::mem::take(&mut self.watched) {
             let key = shards.keyspace().key(db, &key);
             // Removes the key if it has expired, which touches the watcher.
@@ -164,7 +164,7 @@ impl Session {
     }
 
     /// The names of all subscriptions of a kind.
-    pub fn subscription_names(&self, kind: SubscriptionKind) -> Vec<Box<[u8]>> {
+    pub(crate) fn subscription_names(&self, kind: SubscriptionKind) -> Vec<Box<[u8]>> {
         let subscriptions = self.subscriptions.as_ref();
         subscriptions.map_or(Vec::new(), |all| all.of(kind).iter().cloned().collect())
     }

@@ -3,9 +3,9 @@
 use std::sync::atomic::{AtomicU8, Ordering};
 
 /// The connection is to be closed.
-pub const KILLED: u8 = 1;
+pub(crate) const KILLED: u8 = 1;
 /// The output buffer is not empty.
-pub const OUTPUT_PENDING: u8 = 1 << 1;
+pub(crate) const OUTPUT_PENDING: u8 = 1 << 1;
 
 /// The signals of one client.
 #[derive(Default)]

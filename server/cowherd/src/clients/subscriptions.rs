@@ -7,7 +7,7 @@ pub(super) type ChannelName = Box<[u8]>;
 
 /// Kinds of subscriptions.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub enum SubscriptionKind {
+pub(crate) enum SubscriptionKind {
     /// SUBSCRIBE: a channel.
     Channel,
     /// PSUBSCRIBE: all channels that match a pattern.
@@ -22,7 +22,7 @@ impl SubscriptionKind {
 
 /// The subscriptions of one connection, by kind.
 #[derive(Debug, Default)]
-pub struct Subscriptions {
+pub(crate) struct Subscriptions {
     channels: BTreeSet<ChannelName>,
     patterns: BTreeSet<ChannelName>,
     shard_channels: BTreeSet<ChannelName>,

@@ -96,10 +96,10 @@ fn a_queue_keeps_requests_as_they_were() {
 
 #[test]
 fn a_refused_exec_replies_the_reason() {
-    let told = |error: &ErrorReply| exec_refused(error).as_str().to_owned();
-    let oom = told(&ErrorReply::OUT_OF_MEMORY);
+    let reply = |error: &ErrorReply| exec_refused(error).as_str().to_owned();
+    let oom = reply(&ErrorReply::OUT_OF_MEMORY);
     assert!(oom.starts_with("EXECABORT Transaction discarded because of: OOM command"), "{oom}");
-    let syntax = told(&ErrorReply::SYNTAX);
+    let syntax = reply(&ErrorReply::SYNTAX);
     assert_eq!(syntax, "EXECABORT Transaction discarded because of: syntax error");
 }
 

@@ -171,8 +171,9 @@ fn filters_are_joined() {
     let bench = TestServer::new();
     let clients: Vec<_> = (0..4).map(|i| connect(&bench, 4000 + i, 10 * i64::from(i))).collect();
     let killed = || -> Vec<u64> {
-        let told = |(_, ended): &&(_, Arc<CountingHandle>)| ended.0.load(Ordering::Relaxed) > 0;
-        clients.iter().filter(told).map(|(client, _)| client.id).collect()
+        let was_closed =
+            |(_, ended): &&(_, Arc<CountingHandle>)| ended.0.load(Ordering::Relaxed) > 0;
+        clients.iter().filter(was_closed).map(|(client, _)| client.id).collect()
     };
     check(
         &bench,

@@ -61,26 +61,28 @@ pub(super) const COMMANDS: &[Command] = &[
         .keys(KeyPositions::ONE, KeyUse::NOT_KEY)
         .syntax("shardchannel message")
         .locking(LockScope::Handler),
-    Command::container("pubsub").doc(GROUP, "2.8.0", "Tells who listens.").subcommands(&[
-        Command::new("channels", -2, PLAIN, channels)
-            .doc(GROUP, "2.8.0", "Lists the channels that are listened to.")
-            .syntax("[pattern]"),
-        Command::new("help", 2, HELP, help).doc(GROUP, "6.2.0", "Lists the subcommands."),
-        Command::new("numpat", 2, PLAIN, numpat).doc(
-            GROUP,
-            "2.8.0",
-            "Counts the patterns that are listened to.",
-        ),
-        Command::new("numsub", -2, PLAIN, numsub)
-            .doc(GROUP, "2.8.0", "Counts the listeners of channels.")
-            .syntax("[channel...]"),
-        Command::new("shardchannels", -2, PLAIN, shard_channels)
-            .doc(GROUP, "7.0.0", "Lists the shard channels that are listened to.")
-            .syntax("[pattern]"),
-        Command::new("shardnumsub", -2, PLAIN, shard_numsub)
-            .doc(GROUP, "7.0.0", "Counts the listeners of shard channels.")
-            .syntax("[shardchannel...]"),
-    ]),
+    Command::container("pubsub")
+        .doc(GROUP, "2.8.0", "Describes channels and their subscribers.")
+        .subcommands(&[
+            Command::new("channels", -2, PLAIN, channels)
+                .doc(GROUP, "2.8.0", "Lists the channels that are listened to.")
+                .syntax("[pattern]"),
+            Command::new("help", 2, HELP, help).doc(GROUP, "6.2.0", "Lists the subcommands."),
+            Command::new("numpat", 2, PLAIN, numpat).doc(
+                GROUP,
+                "2.8.0",
+                "Counts the patterns that are listened to.",
+            ),
+            Command::new("numsub", -2, PLAIN, numsub)
+                .doc(GROUP, "2.8.0", "Counts the listeners of channels.")
+                .syntax("[channel...]"),
+            Command::new("shardchannels", -2, PLAIN, shard_channels)
+                .doc(GROUP, "7.0.0", "Lists the shard channels that are listened to.")
+                .syntax("[pattern]"),
+            Command::new("shardnumsub", -2, PLAIN, shard_numsub)
+                .doc(GROUP, "7.0.0", "Counts the listeners of shard channels.")
+                .syntax("[shardchannel...]"),
+        ]),
 ];
 
 fn subscribe(call: &mut Call<'_>) -> CommandResult {
