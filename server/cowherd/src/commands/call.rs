@@ -85,8 +85,8 @@ impl<'c> Call<'c> {
         String::from_utf8_lossy(self.args.get(i).unwrap_or_default())
     }
 
-    /// Replies to HELP of a container command: a heading, `lines`, and HELP itself. Explanations are
-    /// indented by four blanks.
+    /// Replies to HELP of a container command: a heading, `lines`, and HELP itself. Explanations
+    /// are indented by four blanks.
     pub fn help(&mut self, lines: &[&str]) {
         let name = self.text(0).to_uppercase();
         self.reply.array(lines.len() + 3);

@@ -9,11 +9,11 @@
 //! 2. A handler touches only the shards that its table row lets the engine lock, or, with
 //!    [`LockScope::Handler`], those that it locks itself, one set at a time.
 //!
-//! Imports between the files have one cycle: `table` holds the handlers, a handler takes a [`Call`],
-//! a `Call` lends [`Shared`], and `Shared` holds the `table`. To cut the cycle the table would have
-//! to store handlers of an erased type, which costs an indirection and the type check of each
-//! command. Everything else is in layers: `blocking`, `notifications` and the families are above the
-//! three files, and only this file names all families.
+//! Imports between the files have one cycle: `table` holds the handlers, a handler takes a
+//! [`Call`], a `Call` lends [`Shared`], and `Shared` holds the `table`. To cut the cycle the table
+//! would have to store handlers of an erased type, at the cost of an indirection per command and
+//! without a check by the compiler. All other files are in layers above these three, and only this
+//! file names all families.
 //!
 //! To add a command:
 //! 1. Add a row to the `COMMANDS` of its family. [`Command`] lists the parts of a row.

@@ -7,12 +7,12 @@
 //!   whether a watched key was touched, runs the queue, unlocks  <-----------+
 //! ```
 //!
-//! The queue itself ([`CommandQueue`]) knows rows by number and flags as bits; this file maps them
+//! The queue itself ([`CommandQueue`]) holds rows by number and flags as bits; this file maps them
 //! to the command table.
 //!
 //! Invariant: [`queue_shards`] covers all shards that the queued commands touch. A command that
-//! locks shards itself ([`LockScope::Handler`]) counts with all shards, since its handler finds them
-//! locked in a transaction.
+//! locks shards itself ([`LockScope::Handler`]) counts with all shards, since its handler finds
+//! them locked in a transaction.
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;

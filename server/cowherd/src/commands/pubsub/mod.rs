@@ -1,9 +1,9 @@
 //! Publish/subscribe: SUBSCRIBE, PUBLISH and their kin. The registry is in `clients/pubsub`.
 //!
 //! Each channel that a command subscribes to is confirmed by an out-of-band message instead of a
-//! reply; the messages are sent even after CLIENT REPLY OFF. A message that is published to a client
-//! while its command runs is in the client's output buffer, and follows the command's reply (in a
-//! transaction the reply of EXEC), even if the client itself has published it.
+//! reply; the messages are sent even after CLIENT REPLY OFF. A message that is published to a
+//! client while its command runs is in the client's output buffer, and follows the command's reply
+//! (in a transaction the reply of EXEC), even if the client itself has published it.
 
 #[cfg(test)]
 mod tests;
