@@ -26,17 +26,17 @@
 //! Invariants:
 //! 1. Nothing here names a command. A command is the number of its row in the command table, and
 //!    its properties are bits that the table defines; `commands` holds what needs a `Call`.
-//! 2. A connection's [`Session`] belongs to the connection's thread, and only that thread writes the
-//!    counters of its [`Client`]. To run a blocked command again, another thread uses a session of
-//!    its own (`engine/serve_blocked`).
+//! 2. A connection's [`Session`] belongs to the connection's thread, and only that thread writes
+//!    the counters of its [`Client`]. To run a blocked command again, another thread uses a session
+//!    of its own (`engine/serve_blocked`).
 //! 3. Ownership has no cycle: `Session`, `ClientRegistry`, `PubSub`, `BlockedClient` and
 //!    `DeferredReply` own a `Client`; a `Client` owns none of them. It refers to its entry in
 //!    [`BlockedClients`] by sequence number.
 //! 4. Locks are taken in this order: shards of the keyspace; the state of a blocked client; the
 //!    queues of one home shard; a part of the table of blocked clients; a part of the channels; the
 //!    patterns; an output buffer. The registry, the names and the connection handle are leaves:
-//!    nothing is locked under them. A thread that holds one of these locks blocks on nothing but the
-//!    next one.
+//!    nothing is locked under them. A thread that holds one of these locks blocks on nothing but
+//!    the next one.
 
 mod blocked;
 mod client;
