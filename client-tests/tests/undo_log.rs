@@ -238,7 +238,7 @@ fn captures_are_reported_as_the_cause_of_delays() -> TestResult {
     let micros: u64 = micros.with_context(|| text.clone())?.parse()?;
     ensure!(micros >= 1000 && micros <= entry.2, "{micros} of {} us", entry.2);
     let advice: String = redis::cmd("LATENCY").arg("DOCTOR").query(&mut connection)?;
-    ensure!(advice.contains("Saves isolate by undo-log"), "{advice}");
+    ensure!(advice.contains("Checkpoints isolate by undo-log"), "{advice}");
     ensure!(
         advice.contains("undo-capture: ") && advice.contains("seconds with spikes"),
         "{advice}"

@@ -3,99 +3,81 @@
 
 use std::time::Duration;
 
-/// What copy-on-write has cost: since the start, or in one save.
+/// The cost of copy-on-write, since the start or in one checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct CowStats {
-    /// Pages that the kernel copied because they were written for the first time since the fork.
+    /// Pages that the kernel copied at the first write since the fork.
     pub faults: u64,
-    /// Bytes of those pages.
+    /// Bytes of the copied pages.
     pub copied_bytes: u64,
-    /// Time that writers stood still for it, those included that waited for another's fault.
-    #[cfg_attr(feature = "serde", serde(rename = "stall_seconds", serialize_with = "seconds"))]
+    /// Time that writers stood still for copies, including those that waited for another writer's
+    /// fault.
     pub stall: Duration,
     /// The longest single fault.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "longest_fault_seconds", serialize_with = "seconds")
-    )]
     pub longest: Duration,
-    /// Bytes that commands wrote to the arena while saves ran.
+    /// Bytes that commands wrote to the arena during checkpoints.
     pub written_bytes: u64,
-    /// Pages first written that held nothing before, so that nothing was copied.
+    /// First writes to pages that held nothing at the fork, so that the kernel copied nothing.
     pub fresh_pages: u64,
-    /// Pages first written that the child had already let go of, so that nothing was copied.
+    /// First writes to pages that the child had already released, so that the kernel copied
+    /// nothing.
     pub private_pages: u64,
 }
 
 impl CowStats {
     /// Bytes copied for each byte written; 0 while nothing is written.
     pub fn amplification(&self) -> f64 {
-        if self.written_bytes == 0 {
-            return 0.0;
-        }
-        self.copied_bytes as f64 / self.written_bytes as f64
+        ratio(self.copied_bytes, self.written_bytes)
     }
 }
 
-/// What the undo log has cost: since the start, or in one save.
+/// The cost of the undo log, since the start or in one checkpoint.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct UndoStats {
-    /// Blocks that were captured before their first change since the fork.
+    /// Blocks captured before their first change since the fork.
     pub captures: u64,
-    /// Bytes of those blocks.
+    /// Bytes of the captured blocks.
     pub captured_bytes: u64,
-    /// Time that writers spent on it.
-    #[cfg_attr(feature = "serde", serde(rename = "stall_seconds", serialize_with = "seconds"))]
+    /// Time that writers spent on capturing.
     pub stall: Duration,
-    /// The longest that one change spent on it.
-    #[cfg_attr(
-        feature = "serde",
-        serde(rename = "longest_capture_seconds", serialize_with = "seconds")
-    )]
+    /// The longest time that one change spent on capturing.
     pub longest: Duration,
-    /// Bytes that commands wrote to the arena while saves ran.
+    /// Bytes that commands wrote to the arena during checkpoints.
     pub written_bytes: u64,
-    /// Records written where an older one had stood that was needed no more.
+    /// Records written over one that was no longer needed.
     pub reused_records: u64,
     /// High water of the log, its own bytes included.
     pub log_bytes: u64,
-    /// Memory that the log has taken, what was made ready ahead of its use included.
+    /// Memory that the log has taken, prefaulted memory included.
     pub committed_bytes: u64,
 }
 
 impl UndoStats {
     /// Bytes captured for each byte written; 0 while nothing is written.
     pub fn amplification(&self) -> f64 {
-        if self.written_bytes == 0 {
-            return 0.0;
-        }
-        self.captured_bytes as f64 / self.written_bytes as f64
+        ratio(self.captured_bytes, self.written_bytes)
     }
 }
 
-/// Where the writer's time went: the child's, or the server's own in a save in the foreground.
+fn ratio(part: u64, whole: u64) -> f64 {
+    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+}
+
+/// Time that the image writer spent on each step: the child, or the server itself for a checkpoint
+/// in the foreground.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct WriterTimes {
     /// Fetching and copying chunks.
-    #[cfg_attr(feature = "serde", serde(rename = "read_seconds", serialize_with = "seconds"))]
     pub read: Duration,
-    /// Putting back what the undo log had captured.
-    #[cfg_attr(feature = "serde", serde(rename = "patch_seconds", serialize_with = "seconds"))]
+    /// Putting captured blocks back.
     pub patch: Duration,
     /// Compression.
-    #[cfg_attr(feature = "serde", serde(rename = "compress_seconds", serialize_with = "seconds"))]
     pub compress: Duration,
     /// Checksums.
-    #[cfg_attr(feature = "serde", serde(rename = "checksum_seconds", serialize_with = "seconds"))]
     pub checksum: Duration,
-    /// Writing.
-    #[cfg_attr(feature = "serde", serde(rename = "write_seconds", serialize_with = "seconds"))]
+    /// `write(2)`.
     pub write: Duration,
-    /// The final sync.
-    #[cfg_attr(feature = "serde", serde(rename = "sync_seconds", serialize_with = "seconds"))]
+    /// The final `fsync(2)`.
     pub sync: Duration,
 }
 
@@ -112,7 +94,7 @@ impl WriterTimes {
         ]
     }
 
-    /// The sums of two.
+    /// The times of both, added step by step.
     #[must_use]
     pub fn plus(&self, other: &Self) -> Self {
         Self {
@@ -124,9 +106,4 @@ impl WriterTimes {
             sync: self.sync + other.sync,
         }
     }
-}
-
-#[cfg(feature = "serde")]
-fn seconds<S: serde::Serializer>(duration: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.serialize_f64(duration.as_secs_f64())
 }

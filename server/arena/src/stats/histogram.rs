@@ -1,8 +1,9 @@
 //! A histogram of durations: fixed memory, any number of readers.
 //!
-//! Its buckets are those of Prometheus's native histograms of schema 3: number `i` holds the
-//! durations above 2^((i-1)/8) and up to 2^(i/8) seconds, eight to each power of two, from 60 ns to
-//! 70 s. So they are exported as they are, and powers of two of a second are exact borders.
+//! The buckets are those of Prometheus's native histograms of schema 3: bucket number `i` holds the
+//! durations above 2^((i-1)/8) and up to 2^(i/8) seconds, eight buckets to each power of two, from
+//! 60 ns to 70 s. The counts are exported without conversion, and powers of two of a second are
+//! exact bucket borders.
 //!
 //! ```text
 //!   slot        0            1             2            ...  192          ...  242
@@ -10,33 +11,33 @@
 //!   seconds     ..=2^-24     ..=2^-23.875  ..=2^-23.75       ..=1              above 2^(49/8)
 //! ```
 //!
-//! Which slot a duration belongs to is found without division or logarithm: its first one bit and
-//! the four bits behind it choose one of 16 lines to the power of two, each of which holds one
-//! border at most; one comparison tells the side.
+//! The slot of a duration is found without division or logarithm: the first one bit and the four
+//! bits behind it choose one of 16 lines to the power of two. A line holds one bucket border at
+//! most, and one comparison decides between its two sides.
 //!
 //! Invariants:
 //! 1. A bucket's upper border is at most 9.1 % above its lower one: a quantile is never below the
 //!    exact one and at most as much above it.
 //! 2. Only one thread at a time records into a [`Histogram`] (plain loads and stores, no
-//!    read-modify-write). Readers may see a record half done: a count without its sum.
+//!    read-modify-write). Readers may see a count before its sum.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
-/// Native histograms of Prometheus: buckets to each power of two are 2 to the power of this.
+/// The schema of a native histogram: 2^SCHEMA buckets to each power of two.
 const SCHEMA: i32 = 3;
 const PER_OCTAVE: usize = 1 << SCHEMA;
-/// The number of the bucket in slot 0, which also holds all that is shorter.
+/// The number of the bucket in slot 0, which also holds all shorter durations.
 const LOWEST: i32 = -192;
 const BUCKETS: usize = 243;
-/// Slot 0 is what native histograms call the zero bucket: up to 2^-24 s.
+/// Upper border of slot 0, the zero bucket of native histograms: 2^-24 s.
 const ZERO_THRESHOLD: f64 = 1.0 / (1 << 24) as f64;
 
-/// The buckets of text forms: upper bounds of 2^-20 s (0.95 us) to 2^2 s.
+/// Powers of two of the buckets in text formats: upper bounds of 2^-20 s (0.95 us) to 2^2 s.
 const EXPORTED: std::ops::RangeInclusive<i32> = -20..=2;
 
-/// Bits behind the first one bit that choose a line.
+/// Number of bits behind the first one bit that choose a line.
 const LINE_BITS: u32 = 4;
-/// Lines up to 2^37 ns.
+/// Number of lines: up to 2^37 ns.
 const LINES: usize = 37 << LINE_BITS;
 
 /// 2^(k/8), correctly allocated_size.
@@ -51,7 +52,7 @@ const EIGHTHS: [f64; PER_OCTAVE] = [
     1.834_008_086_409_342_4,
 ];
 
-/// The greatest number of nanoseconds in each slot but the last, which has no end.
+/// The longest duration of each slot in nanoseconds; the last slot is unbounded.
 const BORDERS: [u64; BUCKETS] = {
     let mut borders = [u64::MAX; BUCKETS];
     let mut slot = 0;
@@ -102,7 +103,7 @@ pub fn bump(counter: &AtomicU64, by: u64) {
 #[inline]
 fn slot_of(nanos: u64) -> usize {
     let octave = (nanos | 1).ilog2();
-    // The first one bit falls off at the top, the bits behind it choose the line.
+    // The mask drops the first one bit; the bits behind it choose the line.
     let rest = (nanos << LINE_BITS >> octave) & ((1 << LINE_BITS) - 1);
     let line = (octave as usize) << LINE_BITS | usize::try_from(rest).unwrap_or(0);
     match FIRST_SLOT.get(line) {
@@ -114,7 +115,7 @@ fn slot_of(nanos: u64) -> usize {
     }
 }
 
-/// A histogram that is being written.
+/// A histogram with one writer at a time.
 #[derive(Debug)]
 pub struct Histogram {
     buckets: [AtomicU64; BUCKETS],
@@ -143,46 +144,46 @@ impl Histogram {
         }
     }
 
-    /// Counts one duration while others do too.
+    /// Counts one duration; any number of threads may call this at a time.
     pub(super) fn record_shared(&self, nanos: u64) {
         self.buckets[slot_of(nanos)].fetch_add(1, Relaxed);
         self.sum.fetch_add(nanos, Relaxed);
         self.max.fetch_max(nanos, Relaxed);
     }
 
-    /// How many durations there are.
+    /// Number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().map(|bucket| bucket.load(Relaxed)).sum()
     }
 
-    /// Their sum in nanoseconds.
+    /// The sum of all durations in nanoseconds.
     pub fn sum_nanos(&self) -> u64 {
         self.sum.load(Relaxed)
     }
 
-    /// The longest so far, in nanoseconds.
+    /// The longest duration so far, in nanoseconds.
     pub fn max(&self) -> u64 {
         self.max.load(Relaxed)
     }
 
-    /// Adds what was recorded so far to a snapshot.
-    pub fn add_to(&self, snapshot: &mut Distribution) {
-        for (own, total) in self.buckets.iter().zip(snapshot.buckets.iter_mut()) {
-            *total += own.load(Relaxed);
+    /// Adds the durations recorded so far to `total`.
+    pub fn add_to(&self, total: &mut Distribution) {
+        for (own, bucket) in self.buckets.iter().zip(total.buckets.iter_mut()) {
+            *bucket += own.load(Relaxed);
         }
-        snapshot.sum = snapshot.sum.wrapping_add(self.sum.load(Relaxed));
-        snapshot.max = snapshot.max.max(self.max.load(Relaxed));
+        total.sum = total.sum.wrapping_add(self.sum.load(Relaxed));
+        total.max = total.max.max(self.max.load(Relaxed));
     }
 
-    /// What was recorded so far.
+    /// The durations recorded so far.
     pub fn distribution(&self) -> Distribution {
-        let mut snapshot = Distribution::default();
-        self.add_to(&mut snapshot);
-        snapshot
+        let mut total = Distribution::default();
+        self.add_to(&mut total);
+        total
     }
 }
 
-/// Durations as they were counted at some moment; sums of several histograms too.
+/// The counts of one or several histograms at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Distribution {
     buckets: Box<[u64; BUCKETS]>,
@@ -197,7 +198,7 @@ impl Default for Distribution {
 }
 
 impl Distribution {
-    /// How many durations there are.
+    /// Number of durations.
     pub fn count(&self) -> u64 {
         self.buckets.iter().sum()
     }
@@ -207,7 +208,7 @@ impl Distribution {
         self.sum
     }
 
-    /// Adds another snapshot to this one.
+    /// Adds the counts of another distribution.
     pub fn merge(&mut self, other: &Self) {
         for (own, other) in self.buckets.iter_mut().zip(other.buckets.iter()) {
             *own += other;
@@ -216,24 +217,24 @@ impl Distribution {
         self.max = self.max.max(other.max);
     }
 
-    /// What was recorded after an earlier snapshot of the same histograms.
+    /// The durations recorded since `earlier`, a distribution of the same histograms.
     pub fn since(&self, earlier: &Self) -> Self {
         let mut rest = self.clone();
         for (own, earlier) in rest.buckets.iter_mut().zip(earlier.buckets.iter()) {
             *own = own.saturating_sub(*earlier);
         }
         rest.sum = rest.sum.wrapping_sub(earlier.sum);
-        // The greatest value may be an old one; then the bucket is all that is known.
+        // The longest duration may be older than `earlier`: the bucket's border bounds the rest.
         let last = rest.buckets.iter().rposition(|count| *count > 0);
         rest.max = last.map_or(0, |bucket| rest.highest(bucket));
         rest
     }
 
-    /// The duration in nanoseconds that the share `quantile` (0 to 1) of all stay below or reach;
-    /// up to 9.1 % too high. None: nothing was recorded.
+    /// The duration in nanoseconds that the share `quantile` (0 to 1) of all durations does not
+    /// exceed, at most 9.1 % too high. None: nothing was recorded.
     pub fn quantile(&self, quantile: f64) -> Option<u64> {
         let count = self.count();
-        // Beyond 2^53 records the rank loses its last digits, which no one can see.
+        // Beyond 2^53 records the rank loses its last digits, far below the bucket width.
         #[expect(clippy::cast_possible_truncation, reason = "0 to 2^64 by construction")]
         let rank = (quantile.clamp(0.0, 1.0) * count as f64).ceil() as u64;
         let mut left = rank.clamp(1, count.max(1));
@@ -251,8 +252,8 @@ impl Distribution {
         BORDERS[bucket].min(self.max)
     }
 
-    /// Base-2 buckets of 2^-20 s (0.95 us) to 4 s and the rest: upper bound in seconds, count in
-    /// the bucket alone.
+    /// Base-2 buckets of 2^-20 s (0.95 us) to 4 s and one for the rest: upper bound in seconds and
+    /// count of that bucket alone (not cumulative).
     pub fn exported(&self) -> Vec<(f64, u64)> {
         let mut exported = Vec::new();
         let mut from = 0;
@@ -265,7 +266,7 @@ impl Distribution {
         exported
     }
 
-    /// As a native histogram of Prometheus.
+    /// The counts as a native histogram of Prometheus.
     pub fn native(&self) -> NativeHistogram {
         NativeHistogram {
             schema: SCHEMA,
@@ -282,19 +283,19 @@ impl Distribution {
 /// A native histogram of Prometheus. Bucket `i` has the upper border 2^(i/2^schema) seconds.
 #[derive(Debug, Clone, PartialEq)]
 pub struct NativeHistogram {
-    /// Buckets to each power of two, as a power of two.
+    /// Base-2 logarithm of the number of buckets to each power of two.
     pub schema: i32,
-    /// Up to so many seconds a duration counts as zero.
+    /// The zero bucket holds durations of up to so many seconds.
     pub zero_threshold: f64,
-    /// How many do.
+    /// Durations in the zero bucket.
     pub zero_count: u64,
-    /// How many durations there are.
+    /// All durations.
     pub count: u64,
-    /// Their sum.
+    /// The sum of all durations.
     pub sum_seconds: f64,
-    /// The number of the first of `counts`.
+    /// Number of the bucket of `counts[0]`.
     pub offset: i32,
-    /// Durations in each bucket.
+    /// Durations in each bucket from `offset` on.
     pub counts: Vec<u64>,
 }
 

@@ -62,8 +62,8 @@ fn a_single_value_is_exact_even_beyond_the_last_bucket() {
 
 #[test]
 fn exported_buckets_have_exact_borders() {
-    let snapshot = filled(&[953, 954, 1_907, 1_908, 4_000_000_000, 4_000_000_001]);
-    let exported = snapshot.exported();
+    let distribution = filled(&[953, 954, 1_907, 1_908, 4_000_000_000, 4_000_000_001]);
+    let exported = distribution.exported();
     assert_eq!(exported[0], (9.5367431640625e-7, 1));
     assert_eq!(exported[1], (1.9073486328125e-6, 2));
     assert_eq!(exported[2], (3.814697265625e-6, 1));
@@ -88,12 +88,12 @@ proptest! {
     fn quantiles_are_within_a_tenth_of_a_sorted_list(
         mut values in durations(), quantile in 0.0..=1.0_f64
     ) {
-        let snapshot = filled(&values);
+        let distribution = filled(&values);
         values.sort_unstable();
         for quantile in [quantile, 0.5, 0.99, 0.999, 1.0] {
             let rank = (quantile * values.len() as f64).ceil() as usize;
             let exact = values[rank.clamp(1, values.len()) - 1];
-            let found = snapshot.quantile(quantile).unwrap();
+            let found = distribution.quantile(quantile).unwrap();
             prop_assert!(found >= exact, "{found} below {exact} at {quantile}");
             let most = (exact as f64 * 1.0906 + 1.0).max(59.0);
             prop_assert!(found as f64 <= most, "{found} above {exact} at {quantile}");
@@ -102,15 +102,15 @@ proptest! {
 
     #[test]
     fn exported_buckets_count_as_a_list_does(values in durations()) {
-        let snapshot = filled(&values);
+        let distribution = filled(&values);
         let mut cumulative = 0;
-        for (bound, count) in snapshot.exported() {
+        for (bound, count) in distribution.exported() {
             cumulative += count;
             let expected = values.iter().filter(|value| **value as f64 <= bound * 1e9).count();
             prop_assert_eq!(cumulative, expected as u64, "le {}", bound);
         }
-        prop_assert_eq!(snapshot.count(), values.len() as u64);
-        prop_assert_eq!(snapshot.sum_nanos(), values.iter().sum::<u64>());
+        prop_assert_eq!(distribution.count(), values.len() as u64);
+        prop_assert_eq!(distribution.sum_nanos(), values.iter().sum::<u64>());
     }
 
     #[test]

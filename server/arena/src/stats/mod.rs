@@ -1,4 +1,10 @@
-//! Statistics of the arena: histograms of durations and the costs of checkpoints.
+//! Statistics of the arena.
+//!
+//! | file | content |
+//! |---|---|
+//! | `histogram` | histogram with one writer, its `Distribution`, Prometheus's native form |
+//! | `shared_histogram` | histogram with any number of writers |
+//! | `costs` | cost of copy-on-write, of the undo log and of the image writer's steps |
 
 mod costs;
 mod histogram;

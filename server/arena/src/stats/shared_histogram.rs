@@ -1,5 +1,5 @@
-//! A histogram that any thread may write to. For what is rare: each record is three atomic
-//! additions.
+//! A histogram with any number of writers, for rare events: each record costs three atomic
+//! read-modify-write operations.
 
 use super::histogram::{Distribution, Histogram};
 
@@ -13,22 +13,22 @@ impl SharedHistogram {
         self.0.record_shared(nanos);
     }
 
-    /// What was recorded so far.
+    /// The durations recorded so far.
     pub fn distribution(&self) -> Distribution {
         self.0.distribution()
     }
 
-    /// How many durations there are.
+    /// Number of durations.
     pub fn count(&self) -> u64 {
         self.0.count()
     }
 
-    /// Their sum in nanoseconds.
+    /// The sum of all durations in nanoseconds.
     pub fn sum_nanos(&self) -> u64 {
         self.0.sum_nanos()
     }
 
-    /// The longest so far, in nanoseconds.
+    /// The longest duration so far, in nanoseconds.
     pub fn max(&self) -> u64 {
         self.0.max()
     }

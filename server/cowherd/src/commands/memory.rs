@@ -156,9 +156,9 @@ pub(super) fn diagnosis(
 ) -> String {
     let telemetry = &call.shared.telemetry;
     let situation = advice::AdviceInputs {
-        inputs: &call.shared.stats_snapshot(),
+        stats: &call.shared.stats_snapshot(),
         events: &telemetry.latency_events(),
-        saves: &telemetry.persistence().history(),
+        checkpoints: &telemetry.persistence().history(),
         threshold_ms: call.config.latency_monitor_threshold,
         collapses_thp: call.config.arena_thp_collapse,
         peak_memory: telemetry.peak_memory(),

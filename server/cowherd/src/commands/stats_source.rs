@@ -2,10 +2,12 @@
 
 use std::sync::atomic::Ordering;
 
+use cowherd_arena::OccupancyMap;
+
 use crate::keyspace::{CHUNK_SIZE, DATABASES};
 use crate::telemetry::{
-    ArenaStats, ClientStats, DatabaseStats, EngineCounters, MemoryStats, OccupancyMap, ServerInfo,
-    StatsSnapshot, StatsSource, UndoLogLimits,
+    ArenaStats, ClientStats, DatabaseStats, EngineCounters, MemoryStats, ServerInfo, StatsSnapshot,
+    StatsSource, UndoLogLimits,
 };
 
 use super::shared::Shared;

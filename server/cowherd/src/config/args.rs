@@ -19,7 +19,7 @@ use super::words;
 
 /// What the command line asks for.
 #[derive(Debug)]
-pub enum Startup {
+pub(crate) enum Startup {
     /// Run the server; with the file, as an absolute path, if there is one.
     Run(Box<Config>, Option<PathBuf>),
     /// Print this help.
@@ -31,7 +31,7 @@ pub enum Startup {
 impl Config {
     /// Reads the configuration that a command line asks for, with its file and standard input.
     /// The arguments come without the program's name.
-    pub fn from_args(args: impl Iterator<Item = String>) -> Result<Startup, ConfigError> {
+    pub(crate) fn from_args(args: impl Iterator<Item = String>) -> Result<Startup, ConfigError> {
         let base = std::env::current_dir().map_err(ConfigError::WorkingDirectory)?;
         start(&args.collect::<Vec<_>>(), &base, std::io::stdin().lock())
     }

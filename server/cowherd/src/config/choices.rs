@@ -71,14 +71,14 @@ macro_rules! choices {
     )+) => { $(
         $(#[$about])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum $type {
+        pub(crate) enum $type {
             $( $(#[$note])* $variant, )+
         }
 
         impl $type {
             /// The word that names this choice in a configuration.
             #[allow(dead_code, reason = "not every choice is shown by its name")]
-            pub fn name(self) -> &'static str {
+            pub(crate) fn name(self) -> &'static str {
                 Named::name(self)
             }
         }
@@ -213,7 +213,7 @@ choices! {
 
 impl UndoBlock {
     /// Bytes.
-    pub const fn bytes(self) -> u64 {
+    pub(crate) const fn bytes(self) -> u64 {
         match self {
             Self::B256 => 256,
             Self::B512 => 512,

@@ -11,7 +11,7 @@ const LONGEST_ECHO: usize = 128;
 
 /// Why the configuration cannot be used.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigError {
+pub(crate) enum ConfigError {
     /// The file named on the command line cannot be read.
     #[error("cannot read the configuration file '{path}': {error}", path = path.display())]
     Open {
@@ -35,7 +35,7 @@ pub enum ConfigError {
 
 /// Where a directive stands.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub enum ConfigLocation {
+pub(crate) enum ConfigLocation {
     /// In a file; lines count from 1.
     File {
         /// The file, as it was named.
@@ -64,7 +64,7 @@ impl fmt::Display for ConfigLocation {
 
 /// What is wrong with a directive.
 #[derive(Debug, thiserror::Error)]
-pub enum ConfigProblem {
+pub(crate) enum ConfigProblem {
     /// No directive has this name.
     #[error("unknown directive '{name}'{}", suggestion(*.nearest))]
     Unknown {
@@ -145,7 +145,7 @@ fn suggestion(nearest: Option<&str>) -> String {
 
 /// Why CONFIG SET was refused. The display form is the whole error reply, `ERR` included.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum SetError {
+pub(crate) enum SetError {
     /// No directive has this name.
     #[error("ERR Unknown option or number of arguments for CONFIG SET - '{name}'")]
     Unknown {
@@ -186,7 +186,7 @@ pub enum SetError {
 
 /// Why CONFIG REWRITE failed. The display form is the whole error reply, `ERR` included.
 #[derive(Debug, thiserror::Error)]
-pub enum RewriteError {
+pub(crate) enum RewriteError {
     /// There is no file to rewrite.
     #[error("ERR The server is running without a config file")]
     NoFile,

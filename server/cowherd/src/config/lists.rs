@@ -10,11 +10,11 @@ const MOST_ADDRESSES: usize = 16;
 
 /// Save when so many changes were made within so many seconds.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct SaveRule {
+pub(crate) struct SaveRule {
     /// The least time since the last save, in seconds.
-    pub seconds: u64,
+    pub(crate) seconds: u64,
     /// The least number of changes since the last save.
-    pub changes: u64,
+    pub(crate) changes: u64,
 }
 
 /// `save`: pairs of seconds and changes. Several lines add up; the empty text removes all.
@@ -64,11 +64,11 @@ fn natural(word: &str) -> Option<u64> {
 
 /// An address to listen on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct BindAddress {
+pub(crate) struct BindAddress {
     /// The address; the unspecified one stands for all of this machine.
-    pub address: IpAddr,
+    pub(crate) address: IpAddr,
     /// Whether a machine that lacks the address may start nevertheless.
-    pub optional: bool,
+    pub(crate) optional: bool,
 }
 
 /// `bind`: addresses, `-` before the optional ones; the empty text listens on none.
@@ -111,24 +111,24 @@ impl ValueKind for BindAddresses {
 
 /// How much a client may leave unread before it is cut off; 0 is no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutputLimit {
+pub(crate) struct OutputLimit {
     /// Cut off at once above so many bytes.
-    pub hard: u64,
+    pub(crate) hard: u64,
     /// Cut off when above so many bytes for `soft_seconds`.
-    pub soft: u64,
+    pub(crate) soft: u64,
     /// How long the soft limit may be exceeded, in seconds.
-    pub soft_seconds: u64,
+    pub(crate) soft_seconds: u64,
 }
 
 /// The [`OutputLimit`] of each class of clients.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OutputLimits {
+pub(crate) struct OutputLimits {
     /// Ordinary clients.
-    pub normal: OutputLimit,
+    pub(crate) normal: OutputLimit,
     /// Replicas. Cowherd has none; the limit is kept for tools that read it.
-    pub replica: OutputLimit,
+    pub(crate) replica: OutputLimit,
     /// Clients that subscribe to channels.
-    pub pubsub: OutputLimit,
+    pub(crate) pubsub: OutputLimit,
 }
 
 impl Default for OutputLimits {
@@ -209,13 +209,13 @@ impl ValueKind for ClientLimits {
 
 /// Scores for the kernel's out-of-memory killer; a higher one is killed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct OomScoreValues {
+pub(crate) struct OomScoreValues {
     /// The server's own.
-    pub server: i32,
+    pub(crate) server: i32,
     /// A replica's. Cowherd has none; the value is kept for tools that read it.
-    pub replica: i32,
+    pub(crate) replica: i32,
     /// Of the child that writes a checkpoint.
-    pub child: i32,
+    pub(crate) child: i32,
 }
 
 /// `oom-score-adj-values`: three numbers.
@@ -252,11 +252,11 @@ impl ValueKind for OomScores {
 
 /// Another name for a command.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct CommandRename {
+pub(crate) struct CommandRename {
     /// The command.
-    pub from: String,
+    pub(crate) from: String,
     /// Its new name; empty when the command is switched off.
-    pub to: String,
+    pub(crate) to: String,
 }
 
 /// `rename-command`: a command and its new name. Several lines add up.

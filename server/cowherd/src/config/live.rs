@@ -16,7 +16,7 @@ use super::unsupported::unsupported;
 
 /// The live configuration.
 #[derive(Debug)]
-pub struct LiveConfig {
+pub(crate) struct LiveConfig {
     /// Changes under the lock of `config`, after it.
     generation: AtomicU64,
     config: Mutex<Arc<Config>>,
@@ -30,7 +30,7 @@ pub struct LiveConfig {
 
 impl LiveConfig {
     /// Shares a configuration. `file` is what CONFIG REWRITE writes to.
-    pub fn new(config: Config, file: Option<PathBuf>) -> Self {
+    pub(crate) fn new(config: Config, file: Option<PathBuf>) -> Self {
         let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         Self {
             generation: AtomicU64::new(0),
@@ -42,29 +42,29 @@ impl LiveConfig {
     }
 
     /// The configuration of this moment.
-    pub fn current(&self) -> Arc<Config> {
+    pub(crate) fn current(&self) -> Arc<Config> {
         Arc::clone(&self.config.lock())
     }
 
     /// A number that grows with every change.
-    pub fn generation(&self) -> u64 {
+    pub(crate) fn generation(&self) -> u64 {
         self.generation.load(Ordering::Acquire)
     }
 
     /// The file that CONFIG REWRITE writes to.
-    pub fn file(&self) -> Option<&Path> {
+    pub(crate) fn file(&self) -> Option<&Path> {
         self.file.as_deref()
     }
 
     #[cfg(test)]
     /// CONFIG SET: changes all the pairs, or none.
-    pub fn update(&self, pairs: &[(&str, &str)]) -> Result<(), SetError> {
+    pub(crate) fn update(&self, pairs: &[(&str, &str)]) -> Result<(), SetError> {
         self.update_if(pairs, |_, _| Ok(()))
     }
 
     /// As [`LiveConfig::update`], if `accept` agrees; it sees the old and the new configuration, and
     /// must be quick. Nothing changes when it refuses.
-    pub fn update_if<E: From<SetError>>(
+    pub(crate) fn update_if<E: From<SetError>>(
         &self,
         pairs: &[(&str, &str)],
         accept: impl FnOnce(&Config, &Config) -> Result<(), E>,
@@ -80,7 +80,7 @@ impl LiveConfig {
 
     /// CONFIG REWRITE: brings the file up to date, keeping its comments and order. Waits for the
     /// disk.
-    pub fn rewrite(&self) -> Result<(), RewriteError> {
+    pub(crate) fn rewrite(&self) -> Result<(), RewriteError> {
         let file = self.file.as_deref().ok_or(RewriteError::NoFile)?;
         let _alone = self.rewriting.lock();
         rewrite::rewrite(file, &self.base, &self.current())
@@ -88,7 +88,7 @@ impl LiveConfig {
 
     /// CONFIG GET: names and values of the directives whose name fits, aliases included. Names
     /// are in lower case.
-    pub fn matching(&self, matches: impl Fn(&str) -> bool) -> Vec<(String, String)> {
+    pub(crate) fn matching(&self, matches: impl Fn(&str) -> bool) -> Vec<(String, String)> {
         let config = self.current();
         let mut found = Vec::new();
         for directive in directives().iter().filter(|directive| !directive.hidden) {
@@ -113,7 +113,7 @@ impl LiveConfig {
 
 /// One worker's look at a [`LiveConfig`] configuration.
 #[derive(Debug)]
-pub struct CachedConfig {
+pub(crate) struct CachedConfig {
     live: Arc<LiveConfig>,
     seen: u64,
     config: Arc<Config>,
@@ -121,13 +121,13 @@ pub struct CachedConfig {
 
 impl CachedConfig {
     /// A view for one worker.
-    pub fn new(live: Arc<LiveConfig>) -> Self {
+    pub(crate) fn new(live: Arc<LiveConfig>) -> Self {
         let (seen, config) = live.snapshot();
         Self { live, seen, config }
     }
 
     /// The configuration of this moment; one atomic load unless it has changed.
-    pub fn get(&mut self) -> &Config {
+    pub(crate) fn get(&mut self) -> &Config {
         if self.live.generation() != self.seen {
             (self.seen, self.config) = self.live.snapshot();
         }

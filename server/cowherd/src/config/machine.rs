@@ -21,17 +21,17 @@ const NO_LIMIT: u64 = 1 << 62;
 
 /// Memory that this process may use, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct MachineMemory {
+pub(crate) struct MachineMemory {
     /// What the machine has.
-    pub total: u64,
+    pub(crate) total: u64,
     /// The smallest limit of this process's cgroups, if there is one.
-    pub cgroup_limit: Option<u64>,
+    pub(crate) cgroup_limit: Option<u64>,
     /// The smaller of the two.
-    pub effective: u64,
+    pub(crate) effective: u64,
 }
 
 /// Reads how much memory this process may use from /proc and the cgroup file systems.
-pub fn machine_memory() -> MachineMemory {
+pub(crate) fn machine_memory() -> MachineMemory {
     read(Path::new("/"))
 }
 

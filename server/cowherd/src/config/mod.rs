@@ -38,34 +38,34 @@ mod words;
 #[cfg(test)]
 mod tests;
 
-pub use args::Startup;
-pub use choices::{
+pub(crate) use args::Startup;
+pub(crate) use choices::{
     ArenaPages, CheckpointIsolation, DebugCommand, LogFormat, LogLevel, MaxmemoryPolicy,
     OomScoreAdj, Supervised,
 };
-pub use error::SetError;
-pub use lists::{OutputLimit, OutputLimits};
-pub use live::{CachedConfig, LiveConfig};
-pub use machine::machine_memory;
-pub use table::Config;
+pub(crate) use error::SetError;
+pub(crate) use lists::{OutputLimit, OutputLimits};
+pub(crate) use live::{CachedConfig, LiveConfig};
+pub(crate) use machine::machine_memory;
+pub(crate) use table::Config;
 #[cfg(test)]
-pub use table::{Directive, directives};
+pub(crate) use table::{Directive, directives};
 #[cfg(test)]
-pub use unsupported::unsupported;
+pub(crate) use unsupported::unsupported;
 
 use unsupported::KnownDirective;
 
 /// What `checkpoint-undo-limit 0` takes of `maxmemory`, in percent.
-pub const AUTOMATIC_UNDO_PERCENT: u64 = 25;
+pub(crate) const AUTOMATIC_UNDO_PERCENT: u64 = 25;
 
 /// What `maxmemory 0` takes of the memory that the machine or its cgroup grants, in percent.
-pub const AUTOMATIC_MEMORY_PERCENT: u64 = 60;
+pub(crate) const AUTOMATIC_MEMORY_PERCENT: u64 = 60;
 
 impl Config {
     #[cfg(test)]
     /// A directive's value in the textual form of CONFIG GET: sizes in plain bytes, lists as one
     /// line. The name may be an alias and is matched without regard to case. None: unknown.
-    pub fn get(&self, name: &str) -> Option<String> {
+    pub(crate) fn get(&self, name: &str) -> Option<String> {
         match KnownDirective::find(name)? {
             KnownDirective::Own(directive) => Some(directive.show(self)),
             KnownDirective::Foreign(foreign) => foreign.reported.map(str::to_owned),
@@ -74,12 +74,12 @@ impl Config {
 
     #[cfg(test)]
     /// Sets one directive under the rules of CONFIG SET: only what may change at run time.
-    pub fn set(&mut self, name: &str, value: &str) -> Result<(), SetError> {
+    pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), SetError> {
         self.set_all(&[(name, value)])
     }
 
     /// Sets several directives, or none of them when one is refused.
-    pub fn set_all(&mut self, pairs: &[(&str, &str)]) -> Result<(), SetError> {
+    pub(crate) fn set_all(&mut self, pairs: &[(&str, &str)]) -> Result<(), SetError> {
         let mut targets: Vec<KnownDirective> = Vec::with_capacity(pairs.len());
         for (name, _) in pairs {
             let Some(target) = KnownDirective::find(name) else {
@@ -111,7 +111,7 @@ impl Config {
 
     /// The size of the arena in bytes: `maxmemory`, or a share of the memory that this machine
     /// or cgroup grants. Reads /proc, so ask once at start.
-    pub fn effective_maxmemory(&self) -> u64 {
+    pub(crate) fn effective_maxmemory(&self) -> u64 {
         match self.maxmemory {
             0 => machine_memory().effective / 100 * AUTOMATIC_MEMORY_PERCENT,
             bytes => bytes,
@@ -119,7 +119,7 @@ impl Config {
     }
 
     /// Bytes that the undo log may take beside data of `capacity` bytes.
-    pub const fn effective_undo_limit(&self, capacity: u64) -> u64 {
+    pub(crate) const fn effective_undo_limit(&self, capacity: u64) -> u64 {
         match self.checkpoint_undo_limit {
             0 => capacity / 100 * AUTOMATIC_UNDO_PERCENT,
             bytes => bytes,
@@ -127,7 +127,7 @@ impl Config {
     }
 
     /// Remarks on accepted settings that do not do what they say, for the log at start.
-    pub fn notes(&self) -> Vec<&'static str> {
+    pub(crate) fn notes(&self) -> Vec<&'static str> {
         let mut notes = Vec::new();
         if !self.rdbchecksum {
             notes.push(

@@ -22,21 +22,21 @@ use super::values::{
 use super::words;
 
 /// One directive: its names, and how its field of [`Config`] is read and written.
-pub struct Directive {
+pub(crate) struct Directive {
     /// The name in files, on the command line and in CONFIG GET; lower case.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// Other names for it.
-    pub aliases: &'static [&'static str],
+    pub(crate) aliases: &'static [&'static str],
     /// Whether CONFIG SET may change it; the others are read at start only.
-    pub changeable: bool,
+    pub(crate) changeable: bool,
     /// Whether it names files, which a client must not choose (it is not changeable either).
-    pub protected: bool,
+    pub(crate) protected: bool,
     /// Whether several lines add up; of the others the last one counts.
-    pub adds_up: bool,
+    pub(crate) adds_up: bool,
     /// Whether CONFIG GET leaves it out.
-    pub hidden: bool,
+    pub(crate) hidden: bool,
     /// What it does, in one line.
-    pub summary: &'static str,
+    pub(crate) summary: &'static str,
     list: bool,
     read: fn(&mut Config, &[String], bool) -> Result<(), Reason>,
     show: fn(&Config) -> String,
@@ -46,22 +46,22 @@ pub struct Directive {
 
 impl Directive {
     /// The value in the textual form of CONFIG GET.
-    pub fn show(&self, config: &Config) -> String {
+    pub(crate) fn show(&self, config: &Config) -> String {
         (self.show)(config)
     }
 
     /// How a value looks, such as `yes|no`.
-    pub fn shape(&self) -> String {
+    pub(crate) fn shape(&self) -> String {
         (self.shape)()
     }
 
     /// Whether this directive answers to a name.
-    pub fn is_named(&self, name: &str) -> bool {
+    pub(crate) fn is_named(&self, name: &str) -> bool {
         self.names().any(|own| own.eq_ignore_ascii_case(name))
     }
 
     /// The name and the aliases.
-    pub fn names(&self) -> impl Iterator<Item = &'static str> {
+    pub(crate) fn names(&self) -> impl Iterator<Item = &'static str> {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
     }
 
@@ -96,7 +96,7 @@ impl std::fmt::Debug for Directive {
 }
 
 /// Every directive, in the order of the help text.
-pub fn directives() -> &'static [Directive] {
+pub(crate) fn directives() -> &'static [Directive] {
     TABLE
 }
 
@@ -116,7 +116,7 @@ macro_rules! table {
     )*) => {
         /// The configuration: one typed field per directive.
         #[derive(Debug, Clone, PartialEq)]
-        pub struct Config { $( #[doc = $summary] pub $field: $type, )* }
+        pub(crate) struct Config { $( #[doc = $summary] pub $field: $type, )* }
 
         impl Default for Config {
             fn default() -> Self {

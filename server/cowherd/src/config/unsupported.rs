@@ -10,19 +10,19 @@ pub(super) const INCLUDE: &str = "include";
 
 /// A directive of Redis that has no field in [`Config`].
 #[derive(Debug)]
-pub struct UnsupportedDirective {
+pub(crate) struct UnsupportedDirective {
     /// Its name.
-    pub name: &'static str,
+    pub(crate) name: &'static str,
     /// The values that ask for nothing Cowherd lacks.
-    pub accepted: &'static [&'static str],
+    pub(crate) accepted: &'static [&'static str],
     /// What CONFIG GET answers; None leaves it out.
-    pub reported: Option<&'static str>,
+    pub(crate) reported: Option<&'static str>,
     /// What is lacking, and what to do instead.
-    pub why: &'static str,
+    pub(crate) why: &'static str,
 }
 
 /// The table of [`UnsupportedDirective`] directives.
-pub fn unsupported() -> &'static [UnsupportedDirective] {
+pub(crate) fn unsupported() -> &'static [UnsupportedDirective] {
     TABLE
 }
 

@@ -17,13 +17,14 @@ use crate::clock::{self, Timestamp};
 use crate::commands::Shared;
 use crate::keyspace::{CHUNK_SIZE, DATABASES, Shards, layout_hash};
 use crate::telemetry::{
-    CheckpointRecord, CheckpointStart, CheckpointStatus, CowStats, ForkTimes, LatencyEvent,
-    LongestCommand, LongestStall, StallCause, UndoStats, minor_faults_of_other_threads,
+    CheckpointRecord, CheckpointStart, CheckpointStatus, ForkTimes, LatencyEvent, LongestCommand,
+    LongestStall, StallCause, log_checkpoint, minor_faults_of_other_threads,
 };
 use cowherd_arena::checkpoint::{
     CheckpointError, CheckpointHandle, CheckpointObserver, CheckpointOutcome, ChunkCodec,
     ImageOptions, ImageTarget, PreparedCheckpoint, RunningCheckpoint, buffer_bytes,
 };
+use cowherd_arena::stats::{CowStats, UndoStats};
 use cowherd_arena::{ChunkSet, FinishedRecording, Recording, ShardSet};
 
 /// A background checkpoint.
@@ -193,7 +194,7 @@ impl<'s> CheckpointRun<'s> {
             record_result(record, result);
         });
         self.shared.sampled.add_checkpoint(self.pages.after_bytes, self.pages.splits);
-        log(&record, &self.target);
+        log_checkpoint(&record, &self.target.path());
     }
 }
 
@@ -217,7 +218,7 @@ pub(super) fn write_in_foreground(
     let record = shared.telemetry.persistence().checkpoint_finished(ended, |record| {
         record_result(record, &result);
     });
-    log(&record, &target);
+    log_checkpoint(&record, &target.path());
     result.map(|_| ())
 }
 
@@ -363,51 +364,6 @@ fn record_result(
             record.outpaced = matches!(error, CheckpointError::UndoLimit { .. });
             record.error = Some(error.to_string());
         }
-    }
-}
-
-/// Writes one log line for the checkpoint.
-fn log(record: &CheckpointRecord, target: &ImageTarget) {
-    let stall = record.longest_stall.as_ref();
-    // Fields of the other isolation are left out; a foreground checkpoint has neither.
-    let cow = (record.background && !record.has_undo_log()).then_some(&record.cow);
-    let undo = (record.background && record.has_undo_log()).then_some(&record.undo);
-    let hundredths = |ratio: f64| (ratio * 100.0).round() / 100.0;
-    macro_rules! line {
-        ($level:ident, $($message:tt)*) => {
-            tracing::$level!(
-                save = record.number,
-                image = %target.path().display(),
-                keys = record.keys,
-                chunks = record.chunks_done,
-                image_bytes = record.image_bytes,
-                seconds = record.duration.as_secs_f64(),
-                bytes_per_second = record.bytes_per_second().round(),
-                fork_us = clock::micros(record.fork),
-                safepoint_wait_us = clock::micros(record.safepoint_wait),
-                cow_faults = cow.map(|cow| cow.faults),
-                cow_bytes = cow.map(|cow| cow.copied_bytes),
-                cow_stall_us = cow.map(|cow| clock::micros(cow.stall)),
-                cow_amplification = cow.map(|cow| hundredths(cow.amplification())),
-                undo_captures = undo.map(|undo| undo.captures),
-                undo_bytes = undo.map(|undo| undo.captured_bytes),
-                undo_stall_us = undo.map(|undo| clock::micros(undo.stall)),
-                undo_log_bytes = undo.map(|undo| undo.log_bytes),
-                undo_amplification = undo.map(|undo| hundredths(undo.amplification())),
-                undo_patch_us = undo.map(|_| clock::micros(record.steps.patch)),
-                longest_stall_us = stall.map_or(0, |stall| clock::micros(stall.took)),
-                longest_stall_cause = stall.map_or("none", |stall| stall.cause.name()),
-                extra_memory_bytes = record.extra_memory_bytes,
-                thp_splits = cow.and(record.thp_splits),
-                other_page_faults = record.other_page_faults,
-                $($message)*
-            )
-        };
-    }
-    match (record.status, &record.error) {
-        (CheckpointStatus::Failed, Some(error)) => line!(error, "Checkpoint failed: {error}"),
-        (CheckpointStatus::Cancelled, _) => line!(info, "Checkpoint cancelled"),
-        _ => line!(info, "Checkpoint saved"),
     }
 }
 

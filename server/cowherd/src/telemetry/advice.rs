@@ -1,43 +1,44 @@
-//! What LATENCY DOCTOR and MEMORY DOCTOR say: one remark for each thing that could be better, with
-//! the figures that show it and the setting that changes it.
+//! The replies of LATENCY DOCTOR and MEMORY DOCTOR: one remark for each problem found, with the
+//! figures behind it and the setting that helps.
 
 use std::time::Duration;
 
-use super::inputs::StatsSnapshot;
-use super::monitor::{LatencyEvent, LatencyEventHistory};
-use super::saves::{CheckpointRecord, CheckpointStatus, StallCause};
+use super::checkpoint_record::{CheckpointRecord, CheckpointStatus, StallCause};
+use super::latency_monitor::{LatencyEvent, LatencyEventHistory};
+use super::stats_source::StatsSnapshot;
 
-/// What the doctors look at.
+/// What the remarks are based on.
 #[derive(Debug, Clone)]
-pub struct AdviceInputs<'a> {
-    /// The engine's figures.
-    pub inputs: &'a StatsSnapshot,
+pub(crate) struct AdviceInputs<'a> {
+    /// The engine's statistics.
+    pub(crate) stats: &'a StatsSnapshot,
     /// The events that the latency monitor has recorded.
-    pub events: &'a [LatencyEventHistory],
-    /// The last saves, the oldest first.
-    pub saves: &'a [CheckpointRecord],
+    pub(crate) events: &'a [LatencyEventHistory],
+    /// The last checkpoints, the oldest first.
+    pub(crate) checkpoints: &'a [CheckpointRecord],
     /// The setting `latency-monitor-threshold`.
-    pub threshold_ms: u64,
-    /// Whether split huge pages are made whole (`arena-thp-collapse`).
-    pub collapses_thp: bool,
+    pub(crate) threshold_ms: u64,
+    /// The setting `arena-thp-collapse`.
+    pub(crate) collapses_thp: bool,
     /// The most memory that was in use, in bytes.
-    pub peak_memory: u64,
+    pub(crate) peak_memory: u64,
 }
 
-/// Clients notice a wait from here on.
+/// The shortest wait worth a remark: far above the duration of a usual command.
 const NOTICEABLE: Duration = Duration::from_millis(5);
-/// Of what could lie on huge pages, less than this share does.
+/// A smaller share of the arena on huge pages is worth a remark.
 const FEW_HUGE: f64 = 0.8;
 const GIB: f64 = (1_u64 << 30) as f64;
 
 type Remark = fn(&AdviceInputs<'_>) -> Option<String>;
 
-/// What the remarks rest on: isolation, pages asked for and there, transparent huge pages, pool.
-pub fn on_pages(situation: &AdviceInputs<'_>) -> String {
-    let inputs = situation.inputs;
-    let (arena, mib) = (&inputs.arena, |bytes: u64| bytes >> 20);
+/// The facts behind the remarks: isolation, configured and actual pages, transparent huge pages,
+/// pool.
+pub(crate) fn on_pages(inputs: &AdviceInputs<'_>) -> String {
+    let stats = inputs.stats;
+    let (arena, mib) = (&stats.arena, |bytes: u64| bytes >> 20);
     let used = arena.used_chunks * arena.chunk_bytes;
-    let pool = inputs.pool.map(|pool| {
+    let pool = stats.pool.map(|pool| {
         format!(
             ", the pool has {} pages of {} MiB, {} free, {} of those reserved",
             pool.total,
@@ -46,26 +47,26 @@ pub fn on_pages(situation: &AdviceInputs<'_>) -> String {
             pool.reserved
         )
     });
-    let log = inputs.undo_log.map(|log| {
+    let log = stats.undo_log.map(|log| {
         format!(", blocks are {} bytes, the log {} MiB at most", log.block_bytes, mib(log.limit))
     });
     format!(
-        "Saves isolate by {}{}. Pages are {} ({} asked for), {} of the {} MiB in use are huge; \
+        "Checkpoints isolate by {}{}. Pages are {} ({} asked for), {} of the {} MiB in use are huge; \
          transparent huge pages are set to {}{}{}.",
-        inputs.checkpoint_isolation,
+        stats.checkpoint_isolation,
         log.unwrap_or_default(),
         arena.pages,
         arena.pages_asked,
         mib(arena.huge_bytes),
         mib(used),
-        if inputs.thp.setting.is_empty() { "nothing" } else { &inputs.thp.setting },
-        if inputs.has_undo_log() { " for shared memory" } else { "" },
+        if stats.thp.setting.is_empty() { "nothing" } else { &stats.thp.setting },
+        if stats.has_undo_log() { " for shared memory" } else { "" },
         pool.unwrap_or_default(),
     )
 }
 
-/// What could be better about latency.
-pub fn on_latency(situation: &AdviceInputs<'_>) -> Vec<String> {
+/// Remarks on latency.
+pub(crate) fn on_latency(inputs: &AdviceInputs<'_>) -> Vec<String> {
     let general: [Remark; 11] = [
         monitor_off,
         slow_fork,
@@ -80,13 +81,13 @@ pub fn on_latency(situation: &AdviceInputs<'_>) -> Vec<String> {
         few_huge,
     ];
     let mut remarks: Vec<String> =
-        situation.events.iter().map(|figures| event(situation, figures)).collect();
-    remarks.extend(general.iter().filter_map(|remark| remark(situation)));
+        inputs.events.iter().map(|figures| event(inputs, figures)).collect();
+    remarks.extend(general.iter().filter_map(|remark| remark(inputs)));
     remarks
 }
 
-/// What could be better about memory.
-pub fn on_memory(situation: &AdviceInputs<'_>) -> Vec<String> {
+/// Remarks on memory.
+pub(crate) fn on_memory(inputs: &AdviceInputs<'_>) -> Vec<String> {
     let general: [Remark; 8] = [
         nearly_full,
         undo_log_was_full,
@@ -95,26 +96,26 @@ pub fn on_memory(situation: &AdviceInputs<'_>) -> Vec<String> {
         other_pages,
         thp_off,
         few_huge,
-        costly_saves,
+        costly_checkpoints,
     ];
-    general.iter().filter_map(|remark| remark(situation)).collect()
+    general.iter().filter_map(|remark| remark(inputs)).collect()
 }
 
-fn event(situation: &AdviceInputs<'_>, figures: &LatencyEventHistory) -> String {
+fn event(inputs: &AdviceInputs<'_>, figures: &LatencyEventHistory) -> String {
     let count = figures.samples.len();
     let sum: u64 = figures.samples.iter().map(|sample| sample.ms).sum();
     let mean = sum as f64 / count.max(1) as f64;
     let advice = match figures.event {
         LatencyEvent::Fork => "See the remarks on pages, if there are any.",
         LatencyEvent::Safepoint => {
-            "A save waits until no command runs: SLOWLOG GET shows which ones take long."
+            "A checkpoint waits until no command runs: SLOWLOG GET shows which ones take long."
         }
         LatencyEvent::CowFault => "The larger the page, the longer its copy.",
         LatencyEvent::UndoCapture => {
             "A change captures all blocks that it touches first: the larger the value that is \
              overwritten, the longer it takes."
         }
-        LatencyEvent::Command | LatencyEvent::FastCommand if situation.inputs.has_undo_log() => {
+        LatencyEvent::Command | LatencyEvent::FastCommand if inputs.stats.has_undo_log() => {
             "SLOWLOG GET shows the commands, and how much of their time the undo log took."
         }
         LatencyEvent::Command | LatencyEvent::FastCommand => {
@@ -134,18 +135,18 @@ fn event(situation: &AdviceInputs<'_>, figures: &LatencyEventHistory) -> String 
     )
 }
 
-fn monitor_off(situation: &AdviceInputs<'_>) -> Option<String> {
-    (situation.threshold_ms == 0).then(|| {
+fn monitor_off(inputs: &AdviceInputs<'_>) -> Option<String> {
+    (inputs.threshold_ms == 0).then(|| {
         "The latency monitor is off, so spikes are not recorded. CONFIG SET \
          latency-monitor-threshold 10 records those of 10 ms and more."
             .to_owned()
     })
 }
 
-fn slow_fork(situation: &AdviceInputs<'_>) -> Option<String> {
-    let last = last_save(situation)?;
+fn slow_fork(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let last = last_checkpoint(inputs)?;
     (last.fork >= NOTICEABLE).then(|| {
-        let bytes = (last.chunks * situation.inputs.arena.chunk_bytes) as f64;
+        let bytes = (last.chunks * inputs.stats.arena.chunk_bytes) as f64;
         let huge = last.huge_before_bytes.map(|huge| huge as f64 / bytes.max(1.0));
         let split = huge.filter(|share| last.pages == "thp" && *share < FEW_HUGE);
         let advice = match (last.pages, split) {
@@ -157,7 +158,7 @@ fn slow_fork(situation: &AdviceInputs<'_>) -> Option<String> {
                 .to_owned(),
             (_, Some(share)) => format!(
                 "only {:.0} % of it lay on huge pages, and the others' page tables are what takes \
-                 time. Leave more time between saves, so that split pages are made whole \
+                 time. Leave more time between checkpoints, so that split pages are collapsed again \
                  (arena-thp-collapse), or take arena-pages huge-2mb, which are never split",
                 share * 100.0
             ),
@@ -174,27 +175,27 @@ fn slow_fork(situation: &AdviceInputs<'_>) -> Option<String> {
     })
 }
 
-fn slow_safepoint(situation: &AdviceInputs<'_>) -> Option<String> {
-    let last = last_save(situation)?;
+fn slow_safepoint(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let last = last_checkpoint(inputs)?;
     (last.safepoint_wait >= NOTICEABLE).then(|| {
         format!(
-            "The last save waited {:.1} ms for commands to end before it could fork. SLOWLOG GET \
+            "The last checkpoint waited {:.1} ms for commands to end before it could fork. SLOWLOG GET \
              shows which ones take long.",
             last.safepoint_wait.as_secs_f64() * 1e3
         )
     })
 }
 
-fn large_copies(situation: &AdviceInputs<'_>) -> Option<String> {
-    let cow = &situation.inputs.cow;
-    let page = situation.inputs.arena.cow_page_bytes;
+fn large_copies(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let cow = &inputs.stats.cow;
+    let page = inputs.stats.arena.cow_page_bytes;
     (page > 4096 && cow.faults > 0).then(|| {
         format!(
-            "Under {} isolation the first write to each page of {} KiB during a save copies all of \
+            "Under {} isolation the first write to each page of {} KiB during a checkpoint copies all of \
              it: {} faults, {:.1} ms the longest, {:.1} bytes copied for each byte written. \
              arena-pages thp copies 4 KiB at a time; checkpoint-isolation undo-log has no such \
              faults.",
-            situation.inputs.checkpoint_isolation,
+            inputs.stats.checkpoint_isolation,
             page >> 10,
             cow.faults,
             cow.longest.as_secs_f64() * 1e3,
@@ -203,8 +204,8 @@ fn large_copies(situation: &AdviceInputs<'_>) -> Option<String> {
     })
 }
 
-fn long_stalls(situation: &AdviceInputs<'_>) -> Option<String> {
-    let last = last_save(situation)?;
+fn long_stalls(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let last = last_checkpoint(inputs)?;
     let stall = last.longest_stall.as_ref();
     let longest =
         stall.filter(|stall| stall.cause == StallCause::CowFault && stall.took >= NOTICEABLE);
@@ -215,7 +216,7 @@ fn long_stalls(situation: &AdviceInputs<'_>) -> Option<String> {
             format!(", {} for {:.1} ms", stall.command, stall.took.as_secs_f64() * 1e3)
         });
         format!(
-            "During the last save of {:.1} s clients stood still for {:.1} ms in all while the \
+            "During the last checkpoint of {:.1} s clients stood still for {:.1} ms in all while the \
              kernel copied pages{}. checkpoint-isolation undo-log has no such faults: writers \
              copy small blocks themselves.",
             last.duration.as_secs_f64(),
@@ -225,30 +226,32 @@ fn long_stalls(situation: &AdviceInputs<'_>) -> Option<String> {
     })
 }
 
-fn undo_log_was_full(situation: &AdviceInputs<'_>) -> Option<String> {
-    let log = situation.inputs.undo_log?;
-    let was_full = |save: &&CheckpointRecord| {
-        let told = save.error.as_ref().is_some_and(|error| error.contains("checkpoint-undo-limit"));
-        save.status == CheckpointStatus::Failed && told
+fn undo_log_was_full(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let log = inputs.stats.undo_log?;
+    let was_full = |checkpoint: &&CheckpointRecord| {
+        let says_so =
+            checkpoint.error.as_ref().is_some_and(|error| error.contains("checkpoint-undo-limit"));
+        checkpoint.status == CheckpointStatus::Failed && says_so
     };
-    situation.saves.iter().rev().find(was_full).map(|save| {
+    inputs.checkpoints.iter().rev().find(was_full).map(|checkpoint| {
         format!(
-            "Save {} failed since its undo log reached its limit of {} MiB. Raise \
-             checkpoint-undo-limit at the next start, or save when less is written.",
-            save.number,
+            "Checkpoint {} failed since its undo log reached its limit of {} MiB. Raise \
+             checkpoint-undo-limit at the next start, or checkpoint when less is written.",
+            checkpoint.number,
             log.limit >> 20
         )
     })
 }
 
-fn undo_log_nearly_full(situation: &AdviceInputs<'_>) -> Option<String> {
-    let log = situation.inputs.undo_log?;
-    let ended = situation.saves.iter().filter(|save| save.status == CheckpointStatus::Ok);
-    let most = ended.max_by_key(|save| save.undo.log_bytes)?;
+fn undo_log_nearly_full(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let log = inputs.stats.undo_log?;
+    let ended =
+        inputs.checkpoints.iter().filter(|checkpoint| checkpoint.status == CheckpointStatus::Ok);
+    let most = ended.max_by_key(|checkpoint| checkpoint.undo.log_bytes)?;
     (most.undo.log_bytes > log.limit / 2).then(|| {
         format!(
-            "The undo log of save {} came to {} of the {} MiB that it may take; at its limit a \
-             save fails. Raise checkpoint-undo-limit at the next start.",
+            "The undo log of checkpoint {} came to {} of the {} MiB that it may take; at its limit a \
+             checkpoint fails. Raise checkpoint-undo-limit at the next start.",
             most.number,
             most.undo.log_bytes >> 20,
             log.limit >> 20
@@ -256,16 +259,16 @@ fn undo_log_nearly_full(situation: &AdviceInputs<'_>) -> Option<String> {
     })
 }
 
-fn last_save<'a>(situation: &AdviceInputs<'a>) -> Option<&'a CheckpointRecord> {
-    situation.saves.iter().rev().find(|save| save.background)
+fn last_checkpoint<'a>(inputs: &AdviceInputs<'a>) -> Option<&'a CheckpointRecord> {
+    inputs.checkpoints.iter().rev().find(|checkpoint| checkpoint.background)
 }
 
-fn other_pages(situation: &AdviceInputs<'_>) -> Option<String> {
-    let arena = &situation.inputs.arena;
+fn other_pages(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let arena = &inputs.stats.arena;
     let auto = arena.pages_asked == "auto";
     (auto && arena.pages == "small").then(|| {
-        let costs = if situation.inputs.has_undo_log() {
-            "changes and saves take longer than on huge ones"
+        let costs = if inputs.stats.has_undo_log() {
+            "changes and checkpoints take longer than on huge ones"
         } else {
             "forks take some 40 ms a GiB"
         };
@@ -276,16 +279,16 @@ fn other_pages(situation: &AdviceInputs<'_>) -> Option<String> {
     })
 }
 
-fn thp_off(situation: &AdviceInputs<'_>) -> Option<String> {
-    let (arena, setting) = (&situation.inputs.arena, &situation.inputs.thp.setting);
+fn thp_off(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let (arena, setting) = (&inputs.stats.arena, &inputs.stats.thp.setting);
     if arena.pages == "huge-2mb" || arena.pages == "huge-1gb" {
         return None;
     }
-    let is_shared = situation.inputs.has_undo_log();
-    let told = match setting.as_str() {
+    let is_shared = inputs.stats.has_undo_log();
+    let remark = match setting.as_str() {
         "never" if is_shared && arena.pages == "thp" => {
             "Transparent huge pages are set to never for shared memory: fresh memory lies on small \
-             pages until arena-thp-collapse makes it whole. To get huge ones at once, run: echo advise \
+             pages until arena-thp-collapse collapses them. To get huge ones at once, run: echo advise \
              > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
         }
         "never" | "deny" if is_shared => {
@@ -299,23 +302,23 @@ fn thp_off(situation: &AdviceInputs<'_>) -> Option<String> {
         }
         _ => return None,
     };
-    Some(told.to_owned())
+    Some(remark.to_owned())
 }
 
-fn few_huge(situation: &AdviceInputs<'_>) -> Option<String> {
-    let arena = &situation.inputs.arena;
+fn few_huge(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let arena = &inputs.stats.arena;
     let used = arena.used_chunks * arena.chunk_bytes;
     let share = arena.huge_bytes as f64 / used.max(1) as f64;
     (arena.pages == "thp" && share < FEW_HUGE).then(|| {
-        let advice = if situation.collapses_thp {
-            "They are being made whole; if this stays, memory is short or fragmented: look at \
+        let advice = if inputs.collapses_thp {
+            "They are being collapsed; if this stays, memory is short or fragmented: look at \
              /sys/kernel/mm/transparent_hugepage/defrag"
         } else {
-            "CONFIG SET arena-thp-collapse yes makes split ones whole"
+            "CONFIG SET arena-thp-collapse yes collapses split ones again"
         };
-        let splits = match situation.inputs.thp.splits {
+        let splits = match inputs.stats.thp.splits {
             0 => String::new(),
-            splits => format!("; saves have split {splits}"),
+            splits => format!("; checkpoints have split {splits}"),
         };
         format!(
             "Only {:.0} % of the arena in use lies on huge pages{splits}. {advice}.",
@@ -324,8 +327,8 @@ fn few_huge(situation: &AdviceInputs<'_>) -> Option<String> {
     })
 }
 
-fn nearly_full(situation: &AdviceInputs<'_>) -> Option<String> {
-    let (arena, memory) = (&situation.inputs.arena, &situation.inputs.memory);
+fn nearly_full(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let (arena, memory) = (&inputs.stats.arena, &inputs.stats.memory);
     let limit = if memory.limit == 0 { arena.capacity } else { memory.limit };
     let share = memory.used as f64 / limit.max(1) as f64;
     (share > 0.9).then(|| {
@@ -333,14 +336,14 @@ fn nearly_full(situation: &AdviceInputs<'_>) -> Option<String> {
             "{:.0} % of maxmemory is in use (at most {:.1} GiB were): writes will soon be refused. \
              Raise maxmemory at the next start, or delete or expire keys.",
             share * 100.0,
-            situation.peak_memory as f64 / GIB
+            inputs.peak_memory as f64 / GIB
         )
     })
 }
 
-fn small_pool(situation: &AdviceInputs<'_>) -> Option<String> {
-    let (pool, arena) = (situation.inputs.pool?, &situation.inputs.arena);
-    if situation.inputs.has_undo_log() {
+fn small_pool(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let (pool, arena) = (inputs.stats.pool?, &inputs.stats.arena);
+    if inputs.stats.has_undo_log() {
         let needed = arena.capacity.div_ceil(pool.page_bytes.max(1));
         return (pool.total < needed).then(|| {
             format!(
@@ -355,17 +358,17 @@ fn small_pool(situation: &AdviceInputs<'_>) -> Option<String> {
     let free = pool.free.saturating_sub(pool.reserved);
     (free < needed).then(|| {
         format!(
-            "The pool has {free} free pages, and a save may have to copy {needed}: if it runs dry, \
-             the save fails. Enlarge it by {} pages, or choose checkpoint-isolation undo-log, \
+            "The pool has {free} free pages, and a checkpoint may have to copy {needed}: if the \
+             pool is exhausted, the checkpoint fails. Enlarge it by {} pages, or choose checkpoint-isolation undo-log, \
              which copies none, or arena-pages thp.",
             needed - free
         )
     })
 }
 
-fn costly_saves(situation: &AdviceInputs<'_>) -> Option<String> {
-    let last = last_save(situation)?;
-    let used = last.chunks * situation.inputs.arena.chunk_bytes;
+fn costly_checkpoints(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let last = last_checkpoint(inputs)?;
+    let used = last.chunks * inputs.stats.arena.chunk_bytes;
     (used > 0 && last.extra_memory_bytes * 2 > used).then(|| {
         let (changed, remedy) = if last.has_undo_log() {
             let blocks = last.undo.captures;
@@ -375,8 +378,8 @@ fn costly_saves(situation: &AdviceInputs<'_>) -> Option<String> {
             (format!("{pages} pages"), "take smaller pages, or checkpoint-isolation undo-log")
         };
         format!(
-            "The last save took {:.1} GiB beyond the {:.1} GiB of data, since {changed} were \
-             written while it ran. Keep that much memory free, save when less is written, \
+            "The last checkpoint took {:.1} GiB beyond the {:.1} GiB of data, since {changed} were \
+             written while it ran. Keep that much memory free, checkpoint when less is written, \
              {remedy}.",
             last.extra_memory_bytes as f64 / GIB,
             used as f64 / GIB,

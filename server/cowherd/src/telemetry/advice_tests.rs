@@ -1,6 +1,7 @@
+use cowherd_arena::stats::CowStats;
+
 use super::super::{
-    ArenaStats, CowStats, HugePoolStats, LatencySample, LongestStall, MemoryStats, ThpStats,
-    UndoLogLimits,
+    ArenaStats, HugePoolStats, LatencySample, LongestStall, MemoryStats, ThpStats, UndoLogLimits,
 };
 use super::*;
 
@@ -31,11 +32,16 @@ fn undo_inputs(pages: &str) -> StatsSnapshot {
     }
 }
 
-fn undo_save() -> CheckpointRecord {
-    CheckpointRecord { isolation: "undo-log", status: CheckpointStatus::Ok, number: 7, ..save() }
+fn undo_checkpoint() -> CheckpointRecord {
+    CheckpointRecord {
+        isolation: "undo-log",
+        status: CheckpointStatus::Ok,
+        number: 7,
+        ..checkpoint()
+    }
 }
 
-fn save() -> CheckpointRecord {
+fn checkpoint() -> CheckpointRecord {
     CheckpointRecord {
         background: true,
         pages: "small",
@@ -44,11 +50,11 @@ fn save() -> CheckpointRecord {
     }
 }
 
-fn remarks(inputs: &StatsSnapshot, saves: &[CheckpointRecord]) -> (String, String) {
+fn remarks(stats: &StatsSnapshot, checkpoints: &[CheckpointRecord]) -> (String, String) {
     let situation = AdviceInputs {
-        inputs,
+        stats,
         events: &[],
-        saves,
+        checkpoints,
         threshold_ms: 10,
         collapses_thp: false,
         peak_memory: 1 << 30,
@@ -59,9 +65,9 @@ fn remarks(inputs: &StatsSnapshot, saves: &[CheckpointRecord]) -> (String, Strin
 #[test]
 fn a_healthy_server_gets_no_remark() {
     for pages in ["thp", "small"] {
-        let found = remarks(&inputs(pages), &[save()]);
+        let found = remarks(&inputs(pages), &[checkpoint()]);
         assert_eq!(found, (String::new(), String::new()), "{pages}");
-        let found = remarks(&undo_inputs(pages), &[undo_save()]);
+        let found = remarks(&undo_inputs(pages), &[undo_checkpoint()]);
         assert_eq!(found, (String::new(), String::new()), "{pages}");
     }
 }
@@ -71,23 +77,23 @@ fn what_the_pages_are_is_told_first() {
     let mut inputs = inputs("huge-2mb");
     inputs.pool = Some(HugePoolStats { page_bytes: 2 << 20, total: 200, free: 120, reserved: 90 });
     let situation = AdviceInputs {
-        inputs: &inputs,
+        stats: &inputs,
         events: &[],
-        saves: &[],
+        checkpoints: &[],
         threshold_ms: 0,
         collapses_thp: true,
         peak_memory: 0,
     };
     assert_eq!(
         on_pages(&situation),
-        "Saves isolate by kernel-cow. Pages are huge-2mb (huge-2mb asked for), 200 of the 200 MiB \
+        "Checkpoints isolate by kernel-cow. Pages are huge-2mb (huge-2mb asked for), 200 of the 200 MiB \
          in use are huge; transparent huge pages are set to madvise, the pool has 200 pages of 2 \
          MiB, 120 free, 90 of those reserved."
     );
     let inputs = undo_inputs("thp");
     assert_eq!(
-        on_pages(&AdviceInputs { inputs: &inputs, ..situation }),
-        "Saves isolate by undo-log, blocks are 512 bytes, the log 100 MiB at most. Pages are thp \
+        on_pages(&AdviceInputs { stats: &inputs, ..situation }),
+        "Checkpoints isolate by undo-log, blocks are 512 bytes, the log 100 MiB at most. Pages are thp \
          (thp asked for), 200 of the 200 MiB in use are huge; transparent huge pages are set to \
          advise for shared memory."
     );
@@ -100,9 +106,9 @@ fn each_event_is_described() {
     for event in LatencyEvent::ALL {
         let events = [LatencyEventHistory { event, samples: samples.clone(), max_ms: 9 }];
         let situation = AdviceInputs {
-            inputs: &inputs,
+            stats: &inputs,
             events: &events,
-            saves: &[],
+            checkpoints: &[],
             threshold_ms: 0,
             collapses_thp: true,
             peak_memory: 0,
@@ -116,7 +122,7 @@ fn each_event_is_described() {
 
 #[test]
 fn slow_forks_depend_on_the_pages() {
-    let slow = CheckpointRecord { fork: Duration::from_millis(40), ..save() };
+    let slow = CheckpointRecord { fork: Duration::from_millis(40), ..checkpoint() };
     let (found, _) = remarks(&inputs("small"), std::slice::from_ref(&slow));
     assert!(found.contains("40.0 ms for 0.2 GiB on small pages: arena-pages thp"), "{found}");
     let on_thp = |huge| CheckpointRecord { pages: "thp", huge_before_bytes: huge, ..slow.clone() };
@@ -126,7 +132,7 @@ fn slow_forks_depend_on_the_pages() {
     assert!(found.contains("only 25 % of it lay on huge pages"), "{found}");
     let (found, _) = remarks(&inputs("thp"), &[on_thp(None)]);
     assert!(found.contains("are large already"), "not known: {found}");
-    let waited = CheckpointRecord { safepoint_wait: Duration::from_millis(7), ..save() };
+    let waited = CheckpointRecord { safepoint_wait: Duration::from_millis(7), ..checkpoint() };
     let (found, _) = remarks(&inputs("thp"), &[waited]);
     assert!(found.contains("waited 7.0 ms"), "{found}");
 }
@@ -174,10 +180,10 @@ fn transparent_huge_pages_are_looked_at() {
 }
 
 #[test]
-fn full_memory_and_costly_saves_are_named() {
+fn full_memory_and_costly_checkpoints_are_named() {
     let mut full = inputs("thp");
     full.memory.used = 1020 << 20;
-    let costly = CheckpointRecord { extra_memory_bytes: 150 << 20, ..save() };
+    let costly = CheckpointRecord { extra_memory_bytes: 150 << 20, ..checkpoint() };
     let (_, memory) = remarks(&full, &[costly]);
     assert!(memory.contains("100 % of maxmemory"), "{memory}");
     assert!(memory.contains("0.1 GiB beyond the 0.2 GiB"), "{memory}");
@@ -186,7 +192,7 @@ fn full_memory_and_costly_saves_are_named() {
 #[test]
 fn where_copies_hurt_the_undo_log_is_named() {
     let cow = CowStats { faults: 9, stall: Duration::from_millis(150), ..CowStats::default() };
-    let hurt = CheckpointRecord { cow, duration: Duration::from_secs(1), ..save() };
+    let hurt = CheckpointRecord { cow, duration: Duration::from_secs(1), ..checkpoint() };
     let (found, _) = remarks(&inputs("small"), std::slice::from_ref(&hurt));
     assert!(found.contains("1.0 s clients stood still for 150.0 ms in all while"), "{found}");
     assert!(found.contains("checkpoint-isolation undo-log has no such faults"), "{found}");
@@ -201,20 +207,20 @@ fn where_copies_hurt_the_undo_log_is_named() {
 
 #[test]
 fn an_undo_log_that_is_too_small_is_named() {
-    let mut half = undo_save();
+    let mut half = undo_checkpoint();
     half.undo.log_bytes = 51 << 20;
     let (latency, memory) = remarks(&undo_inputs("thp"), std::slice::from_ref(&half));
     assert_eq!(latency, memory);
-    assert!(latency.contains("save 7 came to 51 of the 100 MiB"), "{latency}");
+    assert!(latency.contains("checkpoint 7 came to 51 of the 100 MiB"), "{latency}");
     assert!(latency.contains("Raise checkpoint-undo-limit"), "{latency}");
     half.undo.log_bytes = 50 << 20;
     assert_eq!(remarks(&undo_inputs("thp"), &[half]).0, "");
 
     let error = Some("the undo log reached its limit: raise checkpoint-undo-limit".to_owned());
-    let full = CheckpointRecord { status: CheckpointStatus::Failed, error, ..undo_save() };
+    let full = CheckpointRecord { status: CheckpointStatus::Failed, error, ..undo_checkpoint() };
     let (latency, memory) = remarks(&undo_inputs("thp"), std::slice::from_ref(&full));
     assert_eq!(latency, memory);
-    assert!(latency.contains("Save 7 failed since its undo log"), "{latency}");
+    assert!(latency.contains("Checkpoint 7 failed since its undo log"), "{latency}");
     let full = CheckpointRecord { error: Some("no space left".to_owned()), ..full };
     assert_eq!(remarks(&undo_inputs("thp"), &[full]).0, "", "another reason");
 }
@@ -224,7 +230,7 @@ fn nothing_is_said_of_copies_where_there_is_an_undo_log() {
     let mut inputs = undo_inputs("huge-2mb");
     inputs.arena.cow_page_bytes = 2 << 20;
     inputs.pool = Some(HugePoolStats { page_bytes: 2 << 20, total: 500, free: 0, reserved: 0 });
-    let mut slow = CheckpointRecord { fork: Duration::from_millis(40), ..undo_save() };
+    let mut slow = CheckpointRecord { fork: Duration::from_millis(40), ..undo_checkpoint() };
     slow.extra_memory_bytes = 150 << 20;
     slow.undo.captures = 4000;
     let (latency, memory) = remarks(&inputs, std::slice::from_ref(&slow));
@@ -253,9 +259,9 @@ fn nothing_is_said_of_copies_where_there_is_an_undo_log() {
     });
     let told = events.iter().filter(|figures| figures.event != LatencyEvent::CowFault);
     let situation = AdviceInputs {
-        inputs: &inputs,
+        stats: &inputs,
         events: &told.cloned().collect::<Vec<_>>(),
-        saves: &[slow],
+        checkpoints: &[slow],
         threshold_ms: 10,
         collapses_thp: false,
         peak_memory: 0,

@@ -8,8 +8,8 @@
 //!    "message":"ready to accept connections","port":6379}
 //! ```
 //!
-//! Redis's levels are mapped: debug and verbose show everything up to DEBUG, notice up to INFO,
-//! warning up to WARN, nothing shows nothing.
+//! Redis's levels map to tracing's: debug and verbose show everything up to DEBUG, notice up to
+//! INFO, warning up to WARN, nothing shows nothing.
 
 use std::fmt;
 use std::fs::{File, OpenOptions};
@@ -31,7 +31,7 @@ use crate::config::{Config, LogFormat, LogLevel};
 
 /// Why there is no log.
 #[derive(Debug, thiserror::Error)]
-pub enum LoggingError {
+pub(crate) enum LoggingError {
     /// The log file cannot be written.
     #[error(
         "can't open the log file '{path}': {source}; the server did not start; check that the \
@@ -50,20 +50,20 @@ pub enum LoggingError {
 
 /// The log of this process.
 #[derive(Debug, Clone)]
-pub struct Logging {
+pub(crate) struct Logging {
     level: reload::Handle<LevelFilter, Registry>,
 }
 
 impl Logging {
     /// Changes how much is logged (CONFIG SET loglevel).
-    pub fn set_level(&self, level: LogLevel) {
+    pub(crate) fn set_level(&self, level: LogLevel) {
         // Fails only when the subscriber is gone, and the log with it.
         let _ = self.level.reload(filter_of(level));
     }
 }
 
 /// Sets up the log as `loglevel` and `logfile` say. Once per process.
-pub fn init(config: &Config) -> Result<Logging, LoggingError> {
+pub(crate) fn init(config: &Config) -> Result<Logging, LoggingError> {
     let (writer, colours) = match &config.logfile {
         Some(path) => (BoxMakeWriter::new(Arc::new(open(path)?)), false),
         None => (BoxMakeWriter::new(io::stdout), io::stdout().is_terminal()),

@@ -35,19 +35,19 @@ fn copied(bytes: u64) -> impl FnOnce(&mut CheckpointRecord) {
 }
 
 #[test]
-fn a_new_server_has_saved_nothing() {
-    let view = Persistence::new(at(0)).status(at(9), 5);
-    assert_eq!(view.last_checkpoint_ms, at(0).wall_ms);
+fn a_new_server_has_no_checkpoint() {
+    let status = Persistence::new(at(0)).status(at(9), 5);
+    assert_eq!(status.last_checkpoint_ms, at(0).wall_ms);
     assert_eq!(
-        (view.totals.begun, view.last_duration, view.last_checkpoint_failed),
+        (status.totals.begun, status.last_duration, status.last_checkpoint_failed),
         (0, None, false)
     );
-    assert_eq!(view.changes_since_checkpoint, 5);
-    assert!(view.saving.is_none() && view.loading.is_none());
+    assert_eq!(status.changes_since_checkpoint, 5);
+    assert!(status.running.is_none() && status.loading.is_none());
 }
 
 #[test]
-fn a_save_that_succeeds_counts_the_changes_before_the_fork() {
+fn a_checkpoint_that_succeeds_counts_the_changes_before_the_fork() {
     let persistence = Persistence::new(at(0));
     persistence.fork_finished(times(347));
     persistence.checkpoint_started(start(10), at(5));
@@ -56,29 +56,29 @@ fn a_save_that_succeeds_counts_the_changes_before_the_fork() {
         record.cow.copied_bytes = 2048;
     });
 
-    let view = persistence.status(at(9), 13);
-    let saving = view.saving.unwrap();
-    assert_eq!((saving.pid, saving.elapsed), (42, Duration::from_secs(4)));
-    assert_eq!((saving.progress(), saving.keys_done()), (0.25, 25));
-    assert_eq!((saving.record.cow.copied_bytes, saving.age), (2048, Duration::from_secs(2)));
-    assert_eq!(view.changes_since_checkpoint, 13);
-    assert_eq!(view.last_digest, None, "not published yet");
+    let status = persistence.status(at(9), 13);
+    let running = status.running.unwrap();
+    assert_eq!((running.pid, running.elapsed), (42, Duration::from_secs(4)));
+    assert_eq!((running.progress(), running.keys_done()), (0.25, 25));
+    assert_eq!((running.record.cow.copied_bytes, running.age), (2048, Duration::from_secs(2)));
+    assert_eq!(status.changes_since_checkpoint, 13);
+    assert_eq!(status.last_digest, None, "not published yet");
     assert_eq!(persistence.checkpoint_pid(), Some(42));
 
     persistence.checkpoint_finished(at(11), succeed(777, 5000));
-    let view = persistence.status(at(12), 13);
-    assert_eq!(view.changes_since_checkpoint, 3, "those after the fork");
-    assert_eq!(view.last_checkpoint_ms, at(11).wall_ms);
-    assert_eq!(view.last_duration, Some(Duration::from_secs(6)));
-    assert_eq!((view.image_bytes, view.last_cow_bytes, view.totals.begun), (777, 5000, 1));
-    assert_eq!(view.last_digest.as_deref(), Some("digest-10"));
-    assert_eq!(view.latest_fork, times(347));
-    assert_eq!(view.hold_ups.count(), 1);
-    assert!(view.saving.is_none());
+    let status = persistence.status(at(12), 13);
+    assert_eq!(status.changes_since_checkpoint, 3, "those after the fork");
+    assert_eq!(status.last_checkpoint_ms, at(11).wall_ms);
+    assert_eq!(status.last_duration, Some(Duration::from_secs(6)));
+    assert_eq!((status.image_bytes, status.last_cow_bytes, status.totals.begun), (777, 5000, 1));
+    assert_eq!(status.last_digest.as_deref(), Some("digest-10"));
+    assert_eq!(status.latest_fork, times(347));
+    assert_eq!(status.hold_ups.count(), 1);
+    assert!(status.running.is_none());
 }
 
 #[test]
-fn what_an_undo_log_captured_is_told_apart_from_copies() {
+fn captured_bytes_are_not_copied_bytes() {
     let persistence = Persistence::new(at(0));
     for _ in 0..2 {
         persistence.checkpoint_started(start(10), at(1));
@@ -90,13 +90,13 @@ fn what_an_undo_log_captured_is_told_apart_from_copies() {
             assert_eq!(record.copied_bytes(), 512);
         });
     }
-    let view = persistence.status(at(3), 0);
-    assert_eq!((view.last_cow_bytes, view.last_undo_bytes), (0, 512));
-    assert_eq!((view.totals.undo_reused_records, view.totals.other_page_faults), (6, 80));
+    let status = persistence.status(at(3), 0);
+    assert_eq!((status.last_cow_bytes, status.last_undo_bytes), (0, 512));
+    assert_eq!((status.totals.undo_reused_records, status.totals.other_page_faults), (6, 80));
 }
 
 #[test]
-fn a_save_that_fails_leaves_what_the_last_good_one_said() {
+fn a_failed_checkpoint_keeps_the_figures_of_the_last_good_one() {
     let persistence = Persistence::new(at(0));
     persistence.checkpoint_started(start(10), at(1));
     persistence.checkpoint_finished(at(2), succeed(777, 1));
@@ -105,48 +105,55 @@ fn a_save_that_fails_leaves_what_the_last_good_one_said() {
     persistence.checkpoint_sampled(41, at(4), copied(1));
     persistence.checkpoint_finished(at(5), fail("no space"));
 
-    let view = persistence.status(at(6), 30);
-    assert_eq!(view.changes_since_checkpoint, 20);
-    assert_eq!(view.last_checkpoint_ms, at(2).wall_ms);
-    assert_eq!((view.last_checkpoint_failed, view.last_error.as_deref()), (true, Some("no space")));
-    assert_eq!((view.totals.begun, view.totals.failed, view.last_cow_bytes), (2, 1, 99));
-    assert_eq!((view.image_bytes, view.last_digest.as_deref()), (777, Some("digest-10")));
-    assert_eq!(view.last_duration, Some(Duration::from_secs(2)));
+    let status = persistence.status(at(6), 30);
+    assert_eq!(status.changes_since_checkpoint, 20);
+    assert_eq!(status.last_checkpoint_ms, at(2).wall_ms);
+    assert_eq!(
+        (status.last_checkpoint_failed, status.last_error.as_deref()),
+        (true, Some("no space"))
+    );
+    assert_eq!((status.totals.begun, status.totals.failed, status.last_cow_bytes), (2, 1, 99));
+    assert_eq!((status.image_bytes, status.last_digest.as_deref()), (777, Some("digest-10")));
+    assert_eq!(status.last_duration, Some(Duration::from_secs(2)));
 
     persistence.checkpoint_started(start(30), at(7));
     persistence.checkpoint_finished(at(8), succeed(0, 0));
-    let view = persistence.status(at(9), 30);
-    assert_eq!((view.last_checkpoint_failed, view.last_error), (false, None));
-    assert_eq!(view.totals.failed, 1);
+    let status = persistence.status(at(9), 30);
+    assert_eq!((status.last_checkpoint_failed, status.last_error), (false, None));
+    assert_eq!(status.totals.failed, 1);
 }
 
 #[test]
-fn a_save_that_writers_outpaced_says_nothing_of_the_disk() {
+fn a_full_undo_log_does_not_make_writes_unsafe() {
     let persistence = Persistence::new(at(0));
-    let save = |seconds, status, outpaced| {
+    let checkpoint = |seconds, status, outpaced| {
         persistence.checkpoint_started(start(10), at(seconds));
         persistence.checkpoint_finished(at(seconds + 1), |record| {
             (record.status, record.outpaced) = (status, outpaced);
         });
         (persistence.last_checkpoint_failed(), persistence.writes_are_unsafe())
     };
-    assert_eq!(save(1, CheckpointStatus::Failed, true), (true, false));
-    assert_eq!(save(3, CheckpointStatus::Failed, false), (true, true));
-    assert_eq!(save(5, CheckpointStatus::Failed, true), (true, true), "the disk may still be full");
-    assert_eq!(save(7, CheckpointStatus::Ok, false), (false, false));
+    assert_eq!(checkpoint(1, CheckpointStatus::Failed, true), (true, false));
+    assert_eq!(checkpoint(3, CheckpointStatus::Failed, false), (true, true));
+    assert_eq!(
+        checkpoint(5, CheckpointStatus::Failed, true),
+        (true, true),
+        "the disk may still be full"
+    );
+    assert_eq!(checkpoint(7, CheckpointStatus::Ok, false), (false, false));
 }
 
 #[test]
-fn a_save_that_could_not_start_is_a_failed_one() {
+fn a_checkpoint_that_could_not_start_has_failed() {
     let persistence = Persistence::new(at(0));
     persistence.checkpoint_finished(at(1), fail("fork: out of memory"));
-    let view = persistence.status(at(2), 0);
+    let status = persistence.status(at(2), 0);
     assert!(persistence.last_checkpoint_failed());
-    assert_eq!((view.totals.begun, view.totals.failed, view.last_duration), (0, 1, None));
+    assert_eq!((status.totals.begun, status.totals.failed, status.last_duration), (0, 1, None));
 }
 
 #[test]
-fn a_restore_is_followed() {
+fn a_restore_reports_progress_and_result() {
     let persistence = Persistence::new(at(0));
     persistence.loading_started(1000, at(1));
     persistence.loading_progress(250);
@@ -159,35 +166,35 @@ fn a_restore_is_followed() {
     let report =
         RestoreReport { keys_loaded: 9, keys_expired: 2, image_bytes: 1000, changes: 11, digest };
     persistence.loading_finished(at(6), report.clone());
-    let view = persistence.status(at(7), 11);
+    let status = persistence.status(at(7), 11);
     assert!(!persistence.is_loading());
-    assert_eq!((view.restored, view.restore_duration), (report, Some(Duration::from_secs(5))));
-    assert_eq!((view.image_bytes, view.changes_since_checkpoint), (1000, 0));
+    assert_eq!((status.restored, status.restore_duration), (report, Some(Duration::from_secs(5))));
+    assert_eq!((status.image_bytes, status.changes_since_checkpoint), (1000, 0));
 }
 
 #[test]
 fn progress_without_chunks_is_no_division_by_zero() {
     let persistence = Persistence::new(at(0));
     persistence.checkpoint_started(CheckpointStart::default(), at(0));
-    let saving = persistence.status(at(0), 0).saving.unwrap();
-    assert_eq!((saving.progress(), saving.keys_done()), (0.0, 0));
+    let running = persistence.status(at(0), 0).running.unwrap();
+    assert_eq!((running.progress(), running.keys_done()), (0.0, 0));
 }
 
 #[test]
-fn a_save_that_is_called_off_is_remembered_and_changes_nothing_else() {
+fn a_cancelled_checkpoint_is_kept_and_changes_nothing_else() {
     let persistence = Persistence::new(at(0));
     persistence.checkpoint_started(start(10), at(1));
     persistence.checkpoint_finished(at(3), |record| record.status = CheckpointStatus::Cancelled);
-    let view = persistence.status(at(4), 10);
-    assert_eq!((view.changes_since_checkpoint, view.last_duration), (10, None));
-    assert!(!view.last_checkpoint_failed && view.saving.is_none());
-    let last = view.last.unwrap();
+    let status = persistence.status(at(4), 10);
+    assert_eq!((status.changes_since_checkpoint, status.last_duration), (10, None));
+    assert!(!status.last_checkpoint_failed && status.running.is_none());
+    let last = status.last.unwrap();
     assert_eq!((last.number, last.duration), (1, Duration::from_secs(2)));
     assert_eq!(last.status, CheckpointStatus::Cancelled);
 }
 
 #[test]
-fn a_save_that_forks_again_stays_one_save() {
+fn a_checkpoint_that_forks_again_stays_one() {
     let persistence = Persistence::new(at(0));
     persistence.checkpoint_started(start(10), at(1));
     persistence.checkpoint_started(CheckpointStart { pid: 43, ..start(12) }, at(2));
@@ -198,7 +205,7 @@ fn a_save_that_forks_again_stays_one_save() {
 }
 
 #[test]
-fn the_last_64_saves_are_kept() {
+fn the_last_64_checkpoints_are_kept() {
     let persistence = Persistence::new(at(0));
     for changes in 0..70 {
         persistence.checkpoint_started(start(changes), at(1));

@@ -1,6 +1,6 @@
-//! What the kernel knows about this process: memory that is resident, processor time.
+//! Figures of this process from the kernel: resident memory, processor time, page faults.
 //!
-//! Sources: proc(5), getrusage(2). Read when somebody asks, never beside a command.
+//! Sources: proc(5), getrusage(2). Read on demand, never on the command path.
 
 use std::fs;
 use std::sync::OnceLock;
@@ -12,15 +12,14 @@ use nix::unistd::{SysconfVar, getpid, sysconf};
 
 use crate::config::machine_memory;
 
-/// Bytes of memory that the machine has; looked up once.
+/// Bytes of the machine's memory; read once.
 pub(super) fn system_memory_bytes() -> u64 {
     static TOTAL: OnceLock<u64> = OnceLock::new();
     *TOTAL.get_or_init(|| machine_memory().total)
 }
 
-/// Bytes of this process that are in memory, huge pages of hugetlbfs included (which the kernel
-/// leaves out of RSS).
-pub fn resident_bytes() -> u64 {
+/// Resident bytes of this process, hugetlb pages included (the kernel leaves them out of RSS).
+pub(crate) fn resident_bytes() -> u64 {
     let statm = fs::read_to_string("/proc/self/statm").unwrap_or_default();
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     resident_pages(&statm) * ask(SysconfVar::PAGE_SIZE, 4096) + hugetlb_bytes(&status)
@@ -73,10 +72,10 @@ fn usage(who: UsageWho) -> CpuTime {
     getrusage(who).map_or_else(|_| CpuTime::default(), read)
 }
 
-/// Minor page faults of this process's threads, but for the calling one, since their start.
-pub fn minor_faults_of_other_threads() -> Option<u64> {
+/// Minor page faults of all threads of this process except the calling one, since the start.
+pub(crate) fn minor_faults_of_other_threads() -> Option<u64> {
     let faults = |who| u64::try_from(getrusage(who).ok()?.minor_page_faults()).ok();
-    // In this order: the second never misses what the first has.
+    // In this order the process's count includes every fault of the thread's count.
     let own = faults(UsageWho::RUSAGE_THREAD)?;
     Some(faults(UsageWho::RUSAGE_SELF)?.saturating_sub(own))
 }

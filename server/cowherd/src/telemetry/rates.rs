@@ -1,17 +1,17 @@
-//! Rates of the last second and a half: the mean of 16 samples, taken 10 times a second.
+//! Rates of the last second and a half: the mean of 16 samples, taken 10 times a second as in Redis.
 
-/// Samples that a mean is made of.
+/// Samples of one mean.
 const SAMPLES: usize = 16;
 
-/// The counters that are sampled, and the rates of change per second.
+/// The sampled counters, or their rates of change per second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub struct Rates {
-    /// Commands.
-    pub commands: u64,
+pub(crate) struct Rates {
+    /// Commands executed.
+    pub(crate) commands: u64,
     /// Bytes read from clients.
-    pub input_bytes: u64,
+    pub(crate) input_bytes: u64,
     /// Bytes written to clients.
-    pub output_bytes: u64,
+    pub(crate) output_bytes: u64,
 }
 
 impl Rates {

@@ -1,5 +1,5 @@
-//! The slow log: commands that took longer than `slowlog-log-slower-than`, with their arguments cut
-//! short, and with the part of the time that was copy-on-write.
+//! The slow log (SLOWLOG): commands that took longer than `slowlog-log-slower-than`, with truncated
+//! arguments and with the time that went into copy-on-write faults or undo log captures.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
@@ -7,48 +7,49 @@ use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering::Relaxed};
 use parking_lot::Mutex;
 use zerocopy::FromZeros;
 
-use super::mailbox::RingBuffer;
+use super::ring_buffer::RingBuffer;
 
-/// Arguments that an entry keeps, and bytes of each: as Redis does.
+/// Arguments that an entry keeps, and bytes of each, as in Redis.
 const ARGUMENTS: usize = 32;
 const ARGUMENT_BYTES: usize = 128;
 /// Bytes of a client's address: the path of a Unix socket fits.
 const PEER_BYTES: usize = 112;
 const NAME_BYTES: usize = 64;
-/// Notes that wait to be collected, of each thread and half.
-const NOTES: usize = 128;
+/// Commands in each half of a thread's ring buffer. The background thread drains it 10 times a
+/// second.
+const RING_CAPACITY: usize = 128;
 
-/// Notes of slow commands by one thread.
-pub(super) type SlowNotes = RingBuffer<SlowCommandSlot>;
+/// The ring buffer in which one thread records its slow commands.
+pub(super) type SlowCommandRing = RingBuffer<RawSlowCommand>;
 
-/// Room for the notes of one thread.
-pub(super) fn slow_notes() -> SlowNotes {
-    RingBuffer::new(NOTES)
+/// An empty ring buffer for one thread.
+pub(super) fn slow_command_ring() -> SlowCommandRing {
+    RingBuffer::new(RING_CAPACITY)
 }
 
-/// A slow command as its thread notes it.
+/// A slow command as its thread records it: plain bytes, so that zeroed memory is valid.
 #[derive(Debug, FromZeros)]
-pub(super) struct SlowCommandSlot {
+pub(super) struct RawSlowCommand {
     at_ms: i64,
     nanos: u64,
     stall_nanos: u64,
-    /// Arguments, those that are left out included.
+    /// Number of arguments, those left out included.
     arguments: u64,
-    /// Whole lengths of those that are kept.
+    /// Untruncated lengths of the kept arguments.
     lengths: [u64; ARGUMENTS],
     bytes: [[u8; ARGUMENT_BYTES]; ARGUMENTS],
-    peer: Short<PEER_BYTES>,
-    name: Short<NAME_BYTES>,
+    peer: FixedText<PEER_BYTES>,
+    name: FixedText<NAME_BYTES>,
 }
 
-/// Text that is cut off.
+/// Text truncated to `N` bytes.
 #[derive(Debug, FromZeros)]
-struct Short<const N: usize> {
+struct FixedText<const N: usize> {
     length: usize,
     bytes: [u8; N],
 }
 
-impl<const N: usize> Short<N> {
+impl<const N: usize> FixedText<N> {
     fn set(&mut self, text: &[u8]) {
         self.length = fill(&mut self.bytes, text);
     }
@@ -58,39 +59,39 @@ impl<const N: usize> Short<N> {
     }
 }
 
-/// Copies what there is room for.
+/// Copies as much as fits; returns the number of bytes.
 fn fill(to: &mut [u8], from: &[u8]) -> usize {
     let length = from.len().min(to.len());
     to[..length].copy_from_slice(&from[..length]);
     length
 }
 
-/// A command that was slow.
+/// A slow command.
 #[derive(Debug, Clone, Copy)]
-pub struct SlowCommand<'a> {
-    /// When it ended, in milliseconds since 1970.
-    pub at_ms: i64,
-    /// How long it took, in nanoseconds.
-    pub nanos: u64,
-    /// How much of it copy-on-write took, or capturing for the undo log.
-    pub stall_nanos: u64,
+pub(crate) struct SlowCommand<'a> {
+    /// When the command ended, in milliseconds since 1970.
+    pub(crate) at_ms: i64,
+    /// Its duration in nanoseconds.
+    pub(crate) nanos: u64,
+    /// The part of `nanos` that went into copy-on-write faults or undo log captures.
+    pub(crate) stall_nanos: u64,
     /// The client's address.
-    pub peer: &'a str,
+    pub(crate) peer: &'a str,
     /// The client's name.
-    pub name: &'a str,
+    pub(crate) name: &'a str,
 }
 
-impl SlowCommandSlot {
-    /// Takes down a command with its arguments. Allocates nothing.
-    pub(super) fn take_down<'a>(
+impl RawSlowCommand {
+    /// Overwrites the record with a command and its arguments. Allocates nothing.
+    pub(super) fn set<'a>(
         &mut self,
         slow: &SlowCommand<'_>,
         arguments: impl ExactSizeIterator<Item = &'a [u8]>,
     ) {
         (self.at_ms, self.nanos, self.stall_nanos) = (slow.at_ms, slow.nanos, slow.stall_nanos);
         self.arguments = arguments.len() as u64;
-        let places = self.lengths.iter_mut().zip(&mut self.bytes);
-        for ((length, bytes), argument) in places.zip(arguments) {
+        let slots = self.lengths.iter_mut().zip(&mut self.bytes);
+        for ((length, bytes), argument) in slots.zip(arguments) {
             *length = argument.len() as u64;
             fill(bytes, argument);
         }
@@ -98,15 +99,15 @@ impl SlowCommandSlot {
         self.name.set(slow.name.as_bytes());
     }
 
-    /// The arguments as the log shows them: of more than 32 the first 31, of each 128 bytes.
+    /// The arguments as SLOWLOG shows them: of more than 32 the first 31, of each 128 bytes.
     fn arguments(&self) -> Vec<Vec<u8>> {
         let left_out = match self.arguments {
             all if all > ARGUMENTS as u64 => all - (ARGUMENTS as u64 - 1),
             _ => 0,
         };
         let kept = usize::try_from(self.arguments - left_out).unwrap_or(0);
-        let places = self.lengths.iter().zip(&self.bytes).take(kept);
-        let mut shown: Vec<Vec<u8>> = places
+        let slots = self.lengths.iter().zip(&self.bytes).take(kept);
+        let mut shown: Vec<Vec<u8>> = slots
             .map(|(length, bytes)| {
                 let here = usize::try_from(*length).unwrap_or(usize::MAX).min(ARGUMENT_BYTES);
                 let mut shown = bytes[..here].to_vec();
@@ -124,26 +125,26 @@ impl SlowCommandSlot {
     }
 }
 
-/// An entry of the log.
+/// An entry of the slow log.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct SlowlogEntry {
-    /// Its number, never used twice.
-    pub id: u64,
+pub(crate) struct SlowlogEntry {
+    /// Unique number, counted up from 0.
+    pub(crate) id: u64,
     /// When the command ended, in milliseconds since 1970.
-    pub at_ms: i64,
-    /// How long it took, in nanoseconds.
-    pub nanos: u64,
-    /// How much of it copy-on-write took, or capturing for the undo log.
-    pub stall_nanos: u64,
-    /// The arguments, cut short.
-    pub arguments: Vec<Vec<u8>>,
+    pub(crate) at_ms: i64,
+    /// Its duration in nanoseconds.
+    pub(crate) nanos: u64,
+    /// The part of `nanos` that went into copy-on-write faults or undo log captures.
+    pub(crate) stall_nanos: u64,
+    /// The truncated arguments.
+    pub(crate) arguments: Vec<Vec<u8>>,
     /// The client's address.
-    pub peer: String,
+    pub(crate) peer: String,
     /// The client's name.
-    pub name: String,
+    pub(crate) name: String,
 }
 
-/// The log.
+/// The entries of all threads.
 #[derive(Debug, Default)]
 pub(super) struct SlowLog {
     limit: AtomicUsize,
@@ -153,27 +154,27 @@ pub(super) struct SlowLog {
 }
 
 impl SlowLog {
-    /// The most entries from now on.
+    /// Keeps at most `limit` entries from now on.
     pub(super) fn set_limit(&self, limit: u64) {
         self.limit.store(usize::try_from(limit).unwrap_or(usize::MAX), Relaxed);
         self.entries.lock().truncate(self.limit.load(Relaxed));
     }
 
-    /// Collects what threads have noted.
-    pub(super) fn collect<'a>(&self, threads: impl Iterator<Item = &'a SlowNotes>) {
+    /// Drains the ring buffers of the threads into the log. Lost records count as entries.
+    pub(super) fn collect<'a>(&self, rings: impl Iterator<Item = &'a SlowCommandRing>) {
         let mut entries = self.entries.lock();
         let mut new = Vec::new();
         let mut id = self.total.load(Relaxed);
-        for notes in threads {
-            id += notes.drain(|note| {
+        for ring in rings {
+            id += ring.drain(|record| {
                 new.push(SlowlogEntry {
                     id: 0,
-                    at_ms: note.at_ms,
-                    nanos: note.nanos,
-                    stall_nanos: note.stall_nanos,
-                    arguments: note.arguments(),
-                    peer: note.peer.text(),
-                    name: note.name.text(),
+                    at_ms: record.at_ms,
+                    nanos: record.nanos,
+                    stall_nanos: record.stall_nanos,
+                    arguments: record.arguments(),
+                    peer: record.peer.text(),
+                    name: record.name.text(),
                 });
             });
         }
@@ -186,22 +187,20 @@ impl SlowLog {
         entries.truncate(self.limit.load(Relaxed));
     }
 
-    /// The newest entries, so many at most.
+    /// The newest `count` entries.
     pub(super) fn newest(&self, count: usize) -> Vec<SlowlogEntry> {
         self.entries.lock().iter().take(count).cloned().collect()
     }
 
-    /// How many entries there are.
     pub(super) fn len(&self) -> u64 {
         self.entries.lock().len() as u64
     }
 
-    /// How many there ever were.
+    /// Number of entries ever made.
     pub(super) fn total(&self) -> u64 {
         self.total.load(Relaxed)
     }
 
-    /// Forgets all entries.
     pub(super) fn clear(&self) {
         self.entries.lock().clear();
     }
@@ -214,19 +213,19 @@ mod tests {
     const SLOW: SlowCommand<'_> =
         SlowCommand { at_ms: 5, nanos: 7, stall_nanos: 3, peer: "127.0.0.1:9", name: "me" };
 
-    fn note(notes: &SlowNotes, slow: &SlowCommand<'_>, arguments: &[&[u8]]) {
-        notes.push(|note| note.take_down(slow, arguments.iter().copied()));
+    fn push(ring: &SlowCommandRing, slow: &SlowCommand<'_>, arguments: &[&[u8]]) {
+        ring.push(|record| record.set(slow, arguments.iter().copied()));
     }
 
     #[test]
     fn arguments_are_cut_as_in_redis() {
-        let (log, notes) = (SlowLog::default(), slow_notes());
+        let (log, ring) = (SlowLog::default(), slow_command_ring());
         log.set_limit(10);
         let long = [b'x'; 131];
-        note(&notes, &SLOW, &[b"SET", &long, b""]);
-        note(&notes, &SlowCommand { at_ms: 6, ..SLOW }, &[b"a".as_slice(); 32]);
-        note(&notes, &SlowCommand { at_ms: 7, ..SLOW }, &[b"a".as_slice(); 40]);
-        log.collect([&notes].into_iter());
+        push(&ring, &SLOW, &[b"SET", &long, b""]);
+        push(&ring, &SlowCommand { at_ms: 6, ..SLOW }, &[b"a".as_slice(); 32]);
+        push(&ring, &SlowCommand { at_ms: 7, ..SLOW }, &[b"a".as_slice(); 40]);
+        log.collect([&ring].into_iter());
         let entries = log.newest(10);
         assert_eq!(entries.iter().map(|entry| entry.id).collect::<Vec<_>>(), [2, 1, 0]);
         assert_eq!(entries[0].arguments.len(), 32);
@@ -240,14 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn notes_of_threads_are_sorted_and_the_oldest_go() {
+    fn entries_of_several_threads_are_sorted_and_the_oldest_are_dropped() {
         let log = SlowLog::default();
         log.set_limit(3);
-        let threads = [slow_notes(), slow_notes()];
+        let rings = [slow_command_ring(), slow_command_ring()];
         for (thread, at_ms) in [(0, 1), (0, 4), (1, 2), (1, 3)] {
-            note(&threads[thread], &SlowCommand { at_ms, ..SLOW }, &[b"GET"]);
+            push(&rings[thread], &SlowCommand { at_ms, ..SLOW }, &[b"GET"]);
         }
-        log.collect(threads.iter());
+        log.collect(rings.iter());
         let times =
             |log: &SlowLog| log.newest(9).iter().map(|e| (e.id, e.at_ms)).collect::<Vec<_>>();
         assert_eq!(times(&log), [(3, 4), (2, 3), (1, 2)]);
@@ -256,10 +255,10 @@ mod tests {
         assert_eq!(times(&log), [(3, 4)]);
         log.clear();
         assert_eq!((log.len(), log.total()), (0, 4), "numbers are not used twice");
-        for _ in 0..NOTES + 2 {
-            note(&threads[0], &SLOW, &[b"GET"]);
+        for _ in 0..RING_CAPACITY + 2 {
+            push(&rings[0], &SLOW, &[b"GET"]);
         }
-        log.collect(threads.iter());
-        assert_eq!(log.total(), 4 + NOTES as u64 + 2, "what was forgotten counts");
+        log.collect(rings.iter());
+        assert_eq!(log.total(), 4 + RING_CAPACITY as u64 + 2, "what was forgotten counts");
     }
 }

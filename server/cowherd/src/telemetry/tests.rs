@@ -1,11 +1,15 @@
+use std::sync::Arc;
+
+use super::thread_counters::CommandTotals;
 use super::*;
+use crate::clock::Timestamp;
 
 fn telemetry() -> Arc<Telemetry> {
     Telemetry::new(2, vec!["get".to_owned(), "set".to_owned()], vec!["string"; 2])
 }
 
 #[test]
-fn a_slot_has_one_recorder_at_a_time() {
+fn a_thread_has_one_recorder_at_a_time() {
     let telemetry = telemetry();
     let first = telemetry.recorder(0).unwrap();
     assert!(telemetry.recorder(0).is_none());
@@ -81,31 +85,31 @@ fn rates_and_peak_follow_the_ticks() {
 }
 
 #[test]
-fn changes_since_the_last_save_are_those_after_the_fork() {
+fn changes_since_the_last_checkpoint_are_those_after_the_fork() {
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
     let start = CheckpointStart { changes: 5, ..CheckpointStart::default() };
     persistence.checkpoint_started(start, Timestamp::now());
-    let unsaved = || persistence.status(Timestamp::now(), 7).changes_since_checkpoint;
-    assert_eq!(unsaved(), 7);
+    let changes = || persistence.status(Timestamp::now(), 7).changes_since_checkpoint;
+    assert_eq!(changes(), 7);
     persistence
         .checkpoint_finished(Timestamp::now(), |record| record.status = CheckpointStatus::Ok);
-    assert_eq!(unsaved(), 2);
+    assert_eq!(changes(), 2);
 }
 
 #[test]
-fn latencies_are_apart_by_family_and_phase() {
+fn latencies_are_counted_by_family_and_phase() {
     let names = ["get", "set", "del", "ping"].map(str::to_owned);
     let telemetry =
         Telemetry::new(2, names.to_vec(), vec!["string", "string", "generic", "connection"]);
     let recorders = [0, 1].map(|thread| telemetry.recorder(thread).unwrap());
     assert!(!recorders[0].command(0, 100, false).is_checkpoint());
     telemetry.checkpoint_begins();
-    let phase = recorders[1].command(1, 5000, false);
-    assert!(phase.is_checkpoint());
-    let worst = LongestCommand { nanos: 5000, begun_ns: 7, stall_nanos: 4000, command: 1 };
-    recorders[1].command_in_checkpoint(phase, worst);
-    recorders[0].command_in_checkpoint(phase, LongestCommand { nanos: 4999, ..worst });
+    let epoch = recorders[1].command(1, 5000, false);
+    assert!(epoch.is_checkpoint());
+    let longest = LongestCommand { nanos: 5000, begun_ns: 7, stall_nanos: 4000, command: 1 };
+    recorders[1].command_in_checkpoint(epoch, longest);
+    recorders[0].command_in_checkpoint(epoch, LongestCommand { nanos: 4999, ..longest });
     recorders[0].command(2, 200, false);
     telemetry.checkpoint_ends();
     recorders[0].command(2, 300, false);
@@ -117,8 +121,8 @@ fn latencies_are_apart_by_family_and_phase() {
     assert_eq!(counts, [("generic", 1, 1), ("string", 1, 1)]);
     assert_eq!(telemetry.latency_of_all().count(), 4);
     assert_eq!(telemetry.latency(2).unwrap().count(), 2);
-    assert_eq!(telemetry.longest_command(), Some(worst));
+    assert_eq!(telemetry.longest_command(), Some(longest));
     assert_eq!((telemetry.take_longest(), telemetry.take_longest()), (5000, 0));
     telemetry.checkpoint_begins();
-    assert_eq!(telemetry.longest_command(), None, "each save begins anew");
+    assert_eq!(telemetry.longest_command(), None, "each checkpoint starts without one");
 }

@@ -1,5 +1,5 @@
-//! INFO: the same sections, fields and order as Redis 7, since monitoring tools and clients read
-//! them by name. Fields of our own stand at the end of a section and begin with `cowherd_`.
+//! INFO: the sections, fields and order of Redis 7, which monitoring tools and clients read by name.
+//! Cowherd's own fields stand at the end of a section and begin with `cowherd_`.
 //!
 //! ```text
 //!   # Server\r\n
@@ -9,30 +9,19 @@
 //!   # Clients\r\n
 //! ```
 
-mod checkpoint;
-mod page;
-mod sections;
+mod checkpoint_section;
+mod context;
+mod redis_sections;
+mod writer;
 
-use super::inputs::StatsSnapshot;
-use super::{Baseline, Telemetry};
+use super::registry::Telemetry;
+use super::stats_source::StatsSnapshot;
 use crate::clock::Timestamp;
-use page::InfoWriter;
+use context::InfoContext;
+pub(crate) use context::{COWHERD_VERSION, REDIS_VERSION};
+use writer::InfoWriter;
 
-/// The version of Redis whose behaviour clients may expect.
-pub const REDIS_VERSION: &str = "7.4.0";
-/// The version of this server.
-pub const COWHERD_VERSION: &str = env!("CARGO_PKG_VERSION");
-
-/// All that a section may read.
-struct InfoContext<'a> {
-    telemetry: &'a Telemetry,
-    inputs: &'a StatsSnapshot,
-    now: Timestamp,
-    /// Where statistics count from.
-    zero: &'a Baseline,
-}
-
-/// A section: its name in lower case, whether plain INFO shows it, and how it is written.
+/// A section: its name in lower case, whether INFO without arguments shows it, and its writer.
 struct InfoSection {
     name: &'static str,
     default: bool,
@@ -47,34 +36,27 @@ const fn section(
     InfoSection { name, default, write }
 }
 
-/// The sections in the order they are shown.
+/// The sections in the order of the reply.
 const SECTIONS: [InfoSection; 14] = [
-    section("server", true, sections::server),
-    section("clients", true, sections::clients),
-    section("memory", true, sections::memory),
-    section("persistence", true, sections::persistence),
-    section("stats", true, sections::stats),
-    section("replication", true, sections::replication),
-    section("cpu", true, sections::cpu),
-    section("modules", true, sections::modules),
-    section("commandstats", false, sections::command_stats),
-    section("errorstats", true, sections::error_stats),
-    section("latencystats", false, sections::latency_stats),
-    section("cluster", true, sections::cluster),
-    section("keyspace", true, sections::keyspace),
-    section("checkpoint", false, checkpoint::checkpoint),
+    section("server", true, redis_sections::server),
+    section("clients", true, redis_sections::clients),
+    section("memory", true, redis_sections::memory),
+    section("persistence", true, redis_sections::persistence),
+    section("stats", true, redis_sections::stats),
+    section("replication", true, redis_sections::replication),
+    section("cpu", true, redis_sections::cpu),
+    section("modules", true, redis_sections::modules),
+    section("commandstats", false, redis_sections::command_stats),
+    section("errorstats", true, redis_sections::error_stats),
+    section("latencystats", false, redis_sections::latency_stats),
+    section("cluster", true, redis_sections::cluster),
+    section("keyspace", true, redis_sections::keyspace),
+    section("checkpoint", false, checkpoint_section::checkpoint),
 ];
 
-impl InfoContext<'_> {
-    /// The state of saving and restoring.
-    fn persistence(&self) -> super::PersistenceStatus {
-        self.telemetry.persistence.status(self.now, self.inputs.counters.changes)
-    }
-}
-
 impl InfoSection {
-    /// Whether a request asks for this section. Unknown names ask for none.
-    fn is_asked(&self, asked: &[&str]) -> bool {
+    /// Whether these arguments of INFO select the section. Unknown names select nothing.
+    fn is_selected(&self, asked: &[&str]) -> bool {
         asked.is_empty() && self.default
             || asked.iter().any(|name| {
                 name.eq_ignore_ascii_case(self.name)
@@ -85,16 +67,16 @@ impl InfoSection {
     }
 }
 
-/// The reply to INFO with these arguments: section names, `default`, `all` or `everything`;
-/// none means `default`.
-pub fn render(telemetry: &Telemetry, asked: &[&str], inputs: &StatsSnapshot) -> String {
-    let zero = telemetry.zero.lock();
-    let reading = InfoContext { telemetry, inputs, now: Timestamp::now(), zero: &zero };
-    let mut page = InfoWriter::default();
-    for section in SECTIONS.iter().filter(|section| section.is_asked(asked)) {
-        (section.write)(&mut page, &reading);
+/// The reply to INFO with these arguments: section names, `default`, `all` or `everything`; none
+/// means `default`.
+pub(crate) fn render(telemetry: &Telemetry, asked: &[&str], stats: &StatsSnapshot) -> String {
+    let baseline = telemetry.baseline.lock();
+    let context = InfoContext { telemetry, stats, now: Timestamp::now(), baseline: &baseline };
+    let mut out = InfoWriter::default();
+    for section in SECTIONS.iter().filter(|section| section.is_selected(asked)) {
+        (section.write)(&mut out, &context);
     }
-    page.finish()
+    out.finish()
 }
 
 #[cfg(test)]

@@ -3,12 +3,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use super::*;
+use crate::clock::Timestamp;
 use crate::telemetry::{
     ArenaStats, CheckpointRecord, CheckpointStart, CheckpointStatus, ClientStats, DatabaseStats,
     EngineCounters, ForkTimes, MemoryStats, RestoreReport, ServerInfo,
 };
 
-/// What Redis 7.0 shows, section by section and in its order; the last section is ours.
+/// What Redis 7.0 shows, section by section and in its order; the last section is Cowherd's own.
 const REDIS: &[(&str, &str)] = &[
     (
         "Server",
@@ -90,10 +91,11 @@ const REDIS: &[(&str, &str)] = &[
     (
         "Checkpoint",
         "isolation pages_asked pages cow_page_bytes arena_used_bytes arena_huge_bytes \
-         thp_setting thp_splits thp_collapsed checkpoints checkpoints_failed checkpoint_raw_bytes checkpoint_image_bytes \
-         checkpoint_read_usec checkpoint_patch_usec checkpoint_compress_usec checkpoint_checksum_usec checkpoint_write_usec \
-         checkpoint_sync_usec fork_usec fork_safepoint_wait_usec fork_hold_up_usec other_page_faults \
-         cow cow_fault_usec latency_string_idle_usec",
+         thp_setting thp_splits thp_collapsed checkpoints checkpoints_failed \
+         checkpoint_raw_bytes checkpoint_image_bytes other_page_faults checkpoint_read_usec \
+         checkpoint_patch_usec checkpoint_compress_usec checkpoint_checksum_usec \
+         checkpoint_write_usec checkpoint_sync_usec fork_usec fork_safepoint_wait_usec \
+         fork_hold_up_usec cow cow_fault_usec latency_string_idle_usec",
     ),
 ];
 
@@ -182,7 +184,7 @@ fn sections_and_fields_are_those_of_redis_in_its_order() {
 }
 
 #[test]
-fn our_own_fields_are_there() {
+fn own_fields_are_there() {
     let info = render(&telemetry(), &["all"], &inputs());
     let fields = fields(&info);
     for name in [
@@ -261,7 +263,7 @@ fn values_are_written_as_in_redis() {
 }
 
 #[test]
-fn a_running_and_a_failed_save_are_shown() {
+fn a_running_and_a_failed_checkpoint_are_shown() {
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
     let hold_up = Duration::from_micros(347);
@@ -347,8 +349,9 @@ fn a_reset_starts_statistics_over_and_keeps_states() {
 }
 
 #[test]
-fn each_save_has_a_line_in_the_section_of_checkpoints() {
-    use crate::telemetry::{CowStats, HugePoolStats, LongestStall, StallCause};
+fn each_checkpoint_has_a_line() {
+    use crate::telemetry::{HugePoolStats, LongestStall, StallCause};
+    use cowherd_arena::stats::CowStats;
 
     let telemetry = telemetry();
     let persistence = telemetry.persistence();
@@ -403,8 +406,9 @@ fn each_save_has_a_line_in_the_section_of_checkpoints() {
 }
 
 #[test]
-fn a_save_with_an_undo_log_tells_nothing_of_copy_on_write() {
-    use crate::telemetry::{UndoLogLimits, UndoStats};
+fn a_checkpoint_with_an_undo_log_shows_no_copy_on_write() {
+    use crate::telemetry::UndoLogLimits;
+    use cowherd_arena::stats::UndoStats;
 
     let telemetry = telemetry();
     let persistence = telemetry.persistence();

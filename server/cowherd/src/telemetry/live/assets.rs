@@ -1,7 +1,7 @@
-//! The files of the page, which the binary carries.
+//! The files of the page, compiled into the binary.
 
-/// One file.
-pub(super) struct Asset {
+/// One file of the page.
+pub(super) struct PageAsset {
     path: &'static str,
     pub(super) content_type: &'static str,
     pub(super) text: &'static str,
@@ -12,11 +12,11 @@ const CSS: &str = "text/css; charset=utf-8";
 const SCRIPT: &str = "text/javascript; charset=utf-8";
 const SVG: &str = "image/svg+xml";
 
-const fn asset(path: &'static str, content_type: &'static str, text: &'static str) -> Asset {
-    Asset { path, content_type, text }
+const fn asset(path: &'static str, content_type: &'static str, text: &'static str) -> PageAsset {
+    PageAsset { path, content_type, text }
 }
 
-const ASSETS: [Asset; 9] = [
+const ASSETS: [PageAsset; 9] = [
     asset("/", HTML, include_str!("assets/index.html")),
     asset("/live/style.css", CSS, include_str!("assets/style.css")),
     asset("/live/icon.svg", SVG, include_str!("assets/icon.svg")),
@@ -28,7 +28,7 @@ const ASSETS: [Asset; 9] = [
     asset("/live/format.js", SCRIPT, include_str!("assets/format.js")),
 ];
 
-/// The file at this path.
-pub(super) fn find(path: &str) -> Option<&'static Asset> {
+/// The file with this path.
+pub(super) fn find(path: &str) -> Option<&'static PageAsset> {
     ASSETS.iter().find(|asset| asset.path == path)
 }

@@ -1,22 +1,22 @@
-//! The live page: latency second by second, a map of the arena, the last saves. Read-only.
+//! The live page: latency second by second, an occupancy map of the arena, the last checkpoints.
+//! Read-only.
 //!
 //! ```text
 //!   background: Telemetry::tick --> seconds (ring of 10 minutes)
 //!                                      |
-//!   metrics thread: watch ---- looks 10 times a second, only while somebody listens
+//!   metrics thread: change_watcher ---- polls 10 times a second, only while a page is connected
 //!                     |                |
-//!                     |-- state --- JSON shapes; also GET /api/state, /api/checkpoints
-//!                     '-- hub ----- GET /events: hello, second, map, save
+//!                     |-- json ------ also GET /api/state, /api/checkpoints
+//!                     '-- event_hub - GET /events: hello, second, map, checkpoint
 //!   assets: GET /, /live/...
 //! ```
 //!
-//! The page asks no other host for anything, and its Content-Security-Policy lets it ask none.
+//! The page loads nothing from other hosts; its Content-Security-Policy forbids that.
 
 mod assets;
-mod hub;
-mod seconds;
-mod state;
-mod watch;
+mod change_watcher;
+mod event_hub;
+mod json;
 
 use std::sync::Arc;
 
@@ -26,59 +26,69 @@ use hyper::header::{CACHE_CONTROL, CONTENT_TYPE, HeaderName, HeaderValue};
 use hyper::{Method, Response, StatusCode};
 use parking_lot::Mutex;
 
-use super::{StatsSource, Telemetry};
-pub use hub::Disconnected;
-use hub::{Feed, Hub};
-pub(super) use seconds::SecondHistory;
-use watch::Watch;
+use super::registry::Telemetry;
+use super::stats_source::StatsSource;
+use change_watcher::{ChangeWatcher, Feed, poll_timer};
+pub(crate) use event_hub::Disconnected;
+use event_hub::{EventHub, EventStream, MAX_PAGES, event};
+use json::{CheckpointList, HelloEvent, ServerState};
 
-/// The body of an answer: whole, or one that goes on.
-pub type Payload = Either<Full<Bytes>, Feed>;
+/// The body of a response: complete, or a stream of events.
+pub(crate) type Payload = Either<Full<Bytes>, EventStream>;
 
 const JSON: &str = "application/json";
 const EVENTS: &str = "text/event-stream";
 
-/// Only what the page itself brings along.
+/// Allows only what this server sends.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; \
                       connect-src 'self'; base-uri 'none'; form-action 'none'; \
                       frame-ancestors 'none'";
 
-/// What answers for the page.
-pub struct LivePage {
+/// Answers the requests of the page.
+pub(crate) struct LivePage {
     telemetry: Arc<Telemetry>,
     stats_source: Arc<dyn StatsSource>,
-    hub: Hub,
-    watch: Mutex<Watch>,
+    hub: EventHub,
+    watcher: Mutex<ChangeWatcher>,
 }
 
 impl LivePage {
     /// StatsSource from these two.
-    pub fn new(telemetry: Arc<Telemetry>, stats_source: Arc<dyn StatsSource>) -> Self {
-        Self { telemetry, stats_source, hub: Hub::default(), watch: Mutex::default() }
+    pub(crate) fn new(telemetry: Arc<Telemetry>, stats_source: Arc<dyn StatsSource>) -> Self {
+        Self { telemetry, stats_source, hub: EventHub::default(), watcher: Mutex::default() }
     }
 
-    /// Sends events to all who listen; never ends.
-    pub async fn run(&self) {
-        watch::run(self).await;
+    /// Polls for changes while pages are connected; never returns.
+    pub(crate) async fn run(&self) {
+        let feed =
+            Feed { telemetry: &self.telemetry, stats_source: &*self.stats_source, hub: &self.hub };
+        loop {
+            self.hub.wait_for_page().await;
+            let mut ticks = poll_timer();
+            while self.hub.has_pages() {
+                self.watcher.lock().poll(&feed);
+                ticks.tick().await;
+            }
+        }
     }
 
-    /// Lets all who listen go.
-    pub fn close(&self) {
+    /// Disconnects all pages.
+    pub(crate) fn close(&self) {
         self.hub.close();
     }
 
-    /// Answers a request for the page; None: the path is not one of its own. An answer that goes
-    /// on comes with what tells that it has to end.
-    pub fn answer(
+    /// The response to a request; None: the path is not one of the page. A stream of events comes
+    /// with the signal that ends the stream.
+    pub(crate) fn answer(
         &self,
         method: &Method,
         path: &str,
     ) -> Option<(Response<Payload>, Option<Disconnected>)> {
         let response = match path {
-            "/events" if method == Method::GET => return Some(self.listen()),
+            "/events" if method == Method::GET => return Some(self.connect()),
             "/events" => whole(StatusCode::OK, EVENTS, Bytes::new()),
-            "/api/state" => json(&state::State::now(&self.telemetry, &*self.stats_source)),
-            "/api/checkpoints" => json(&state::saves(&self.telemetry)),
+            "/api/state" => json(&ServerState::now(&self.telemetry, &*self.stats_source)),
+            "/api/checkpoints" => json(&CheckpointList::now(&self.telemetry)),
             _ => {
                 let asset = assets::find(path)?;
                 whole(StatusCode::OK, asset.content_type, asset.text.into())
@@ -87,18 +97,17 @@ impl LivePage {
         Some((response, None))
     }
 
-    fn listen(&self) -> (Response<Payload>, Option<Disconnected>) {
-        if !self.hub.is_heard() {
-            *self.watch.lock() = Watch::new(&self.telemetry);
+    fn connect(&self) -> (Response<Payload>, Option<Disconnected>) {
+        if !self.hub.has_pages() {
+            *self.watcher.lock() = ChangeWatcher::new(&self.telemetry);
         }
-        let hello =
-            || hub::event("hello", &state::Hello::now(&self.telemetry, &*self.stats_source));
+        let hello = || event("hello", &HelloEvent::now(&self.telemetry, &*self.stats_source));
         match self.hub.join(hello) {
-            Some((feed, let_go)) => {
-                (answer(StatusCode::OK, EVENTS, Either::Right(feed)), Some(let_go))
+            Some((stream, disconnected)) => {
+                (answer(StatusCode::OK, EVENTS, Either::Right(stream)), Some(disconnected))
             }
             None => {
-                let text = format!("{} pages listen already; close one\n", hub::LISTENERS);
+                let text = format!("{} pages listen already; close one\n", MAX_PAGES);
                 let status = StatusCode::SERVICE_UNAVAILABLE;
                 (whole(status, "text/plain; charset=utf-8", text.into()), None)
             }

@@ -2,21 +2,21 @@ use std::sync::atomic::AtomicUsize;
 use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
+use cowherd_arena::{OccupancyCell, OccupancyMap};
 use http_body_util::BodyExt as _;
 use tokio::time::timeout;
 
 use super::*;
 use crate::clock::Timestamp;
 use crate::telemetry::{
-    CheckpointRecord, CheckpointStart, CheckpointStatus, OccupancyCell, OccupancyMap,
-    StatsSnapshot, UndoLogLimits,
+    CheckpointRecord, CheckpointStart, CheckpointStatus, StatsSnapshot, UndoLogLimits,
 };
 
 /// StatsSource that count how often somebody asks for the map.
 #[derive(Default)]
-struct Counting(AtomicUsize);
+struct MapCounter(AtomicUsize);
 
-impl StatsSource for Counting {
+impl StatsSource for MapCounter {
     fn stats_snapshot(&self) -> StatsSnapshot {
         let undo_log = Some(UndoLogLimits { limit: 4096, block_bytes: 512 });
         StatsSnapshot { undo_log, ..StatsSnapshot::default() }
@@ -24,15 +24,15 @@ impl StatsSource for Counting {
 
     fn occupancy_map(&self, max_cells: usize) -> OccupancyMap {
         assert!(max_cells >= 2);
-        let looks = self.0.fetch_add(1, Relaxed);
-        let heat = OccupancyCell::new(OccupancyCell::USED | OccupancyCell::AT_FORK, looks as u64);
-        OccupancyMap { chunks_per_cell: 3, cells: vec![heat, OccupancyCell(0)] }
+        let taken = self.0.fetch_add(1, Relaxed);
+        let cell = OccupancyCell::new(OccupancyCell::USED | OccupancyCell::AT_FORK, taken as u64);
+        OccupancyMap { chunks_per_cell: 3, cells: vec![cell, OccupancyCell(0)] }
     }
 }
 
-fn live() -> (Arc<Telemetry>, Arc<Counting>, Arc<LivePage>) {
+fn live() -> (Arc<Telemetry>, Arc<MapCounter>, Arc<LivePage>) {
     let telemetry = Telemetry::new(1, vec!["get".to_owned()], vec!["string"]);
-    let figures = Arc::new(Counting::default());
+    let figures = Arc::new(MapCounter::default());
     let dynamic = Arc::clone(&figures) as Arc<dyn StatsSource>;
     let live = Arc::new(LivePage::new(Arc::clone(&telemetry), dynamic));
     (telemetry, figures, live)
@@ -82,7 +82,7 @@ async fn each_file_of_the_page_is_served_with_a_strict_policy() {
 }
 
 #[tokio::test]
-async fn saves_and_state_are_told_as_json() {
+async fn checkpoints_and_state_are_json() {
     let (telemetry, _, live) = live();
     let persistence = telemetry.persistence();
     persistence.checkpoint_started(CheckpointStart::default(), Timestamp::now());
@@ -96,14 +96,14 @@ async fn saves_and_state_are_told_as_json() {
         record.undo.reused_records = 7;
     });
     persistence.checkpoint_started(CheckpointStart::default(), Timestamp::now());
-    let saves: serde_json::Value =
+    let checkpoints: serde_json::Value =
         serde_json::from_str(&body(get(&live, "/api/checkpoints").0).await).unwrap();
-    assert_eq!(saves["running"]["number"], 2);
-    assert_eq!(saves["ended"][0]["status"], "failed");
-    assert_eq!(saves["ended"][0]["error"], "the disk is full");
-    assert_eq!(saves["ended"][0]["cow_amplification"], 64.0);
-    assert_eq!(saves["ended"][0]["undo_amplification"], 8.0);
-    assert_eq!(saves["ended"][0]["undo"]["captured_bytes"], 512);
+    assert_eq!(checkpoints["running"]["number"], 2);
+    assert_eq!(checkpoints["ended"][0]["status"], "failed");
+    assert_eq!(checkpoints["ended"][0]["error"], "the disk is full");
+    assert_eq!(checkpoints["ended"][0]["cow_amplification"], 64.0);
+    assert_eq!(checkpoints["ended"][0]["undo_amplification"], 8.0);
+    assert_eq!(checkpoints["ended"][0]["undo"]["captured_bytes"], 512);
     let state: serde_json::Value =
         serde_json::from_str(&body(get(&live, "/api/state").0).await).unwrap();
     assert_eq!(state["version"], env!("CARGO_PKG_VERSION"));
@@ -116,7 +116,7 @@ async fn saves_and_state_are_told_as_json() {
 }
 
 #[tokio::test]
-async fn a_listener_is_told_everything_and_then_what_changes() {
+async fn a_page_receives_everything_and_then_the_changes() {
     let (telemetry, figures, live) = live();
     telemetry.tick(0, 0);
     telemetry.recorder(0).unwrap().command(0, 2000, false);
@@ -124,7 +124,7 @@ async fn a_listener_is_told_everything_and_then_what_changes() {
     let watching = Arc::clone(&live);
     let watcher = tokio::spawn(async move { watching.run().await });
     tokio::task::yield_now().await;
-    assert_eq!(figures.0.load(Relaxed), 0, "nobody listens, so nobody looks at the arena");
+    assert_eq!(figures.0.load(Relaxed), 0, "no map is taken without a page");
 
     let (response, _kept) = get(&live, "/events");
     assert_eq!(response.headers()[CONTENT_TYPE], EVENTS);
@@ -134,7 +134,7 @@ async fn a_listener_is_told_everything_and_then_what_changes() {
     assert_eq!(hello["seconds"][0]["max_seconds"], 2e-6);
     assert_eq!(hello["map"]["chunks_per_cell"], 3);
     assert_eq!(hello["map"]["cells"], "AwA=");
-    assert!(hello["saves"]["running"].is_null());
+    assert!(hello["checkpoints"]["running"].is_null());
 
     telemetry.tick(2_000_000, 0);
     let second = next(&mut feed, "second").await;
@@ -145,17 +145,17 @@ async fn a_listener_is_told_everything_and_then_what_changes() {
     let record = CheckpointRecord { chunks: 4, ..CheckpointRecord::default() };
     let start = CheckpointStart { record, ..CheckpointStart::default() };
     persistence.checkpoint_started(start, Timestamp::now());
-    assert_eq!(next(&mut feed, "save").await["phase"], "start");
+    assert_eq!(next(&mut feed, "checkpoint").await["phase"], "start");
     persistence.checkpoint_sampled(0, Timestamp::now(), |record| record.chunks_done = 3);
-    let progress = next(&mut feed, "save").await;
+    let progress = next(&mut feed, "checkpoint").await;
     assert_eq!((&progress["phase"], &progress["chunks"]), (&"progress".into(), &4.into()));
-    assert!(next(&mut feed, "map").await["cells"].is_string(), "looked at while a save runs");
+    assert!(next(&mut feed, "map").await["cells"].is_string(), "taken while a checkpoint runs");
     persistence
         .checkpoint_finished(Timestamp::now(), |record| record.status = CheckpointStatus::Ok);
     loop {
-        let save = next(&mut feed, "save").await;
-        if save["phase"] == "end" {
-            assert_eq!((&save["number"], &save["status"]), (&1.into(), &"ok".into()));
+        let checkpoint = next(&mut feed, "checkpoint").await;
+        if checkpoint["phase"] == "end" {
+            assert_eq!((&checkpoint["number"], &checkpoint["status"]), (&1.into(), &"ok".into()));
             break;
         }
     }
@@ -163,22 +163,22 @@ async fn a_listener_is_told_everything_and_then_what_changes() {
 }
 
 #[tokio::test]
-async fn too_many_listeners_are_refused_and_all_are_let_go_at_the_end() {
+async fn too_many_pages_are_refused_and_all_are_disconnected_at_the_end() {
     let (_, _, live) = live();
-    let mut all: Vec<_> = (0..hub::LISTENERS).map(|_| get(&live, "/events")).collect();
-    let (refused, let_go) = get(&live, "/events");
+    let mut all: Vec<_> = (0..MAX_PAGES).map(|_| get(&live, "/events")).collect();
+    let (refused, disconnected) = get(&live, "/events");
     assert_eq!(refused.status(), StatusCode::SERVICE_UNAVAILABLE);
-    assert!(let_go.is_none());
+    assert!(disconnected.is_none());
     live.close();
-    let (response, let_go) = all.pop().unwrap();
-    assert!(let_go.unwrap().await.is_err(), "the sender is gone");
+    let (response, disconnected) = all.pop().unwrap();
+    assert!(disconnected.unwrap().await.is_err(), "the sender is gone");
     assert!(body(response).await.starts_with("event: hello\n"), "and the body ends");
 }
 
 #[tokio::test]
-async fn asking_for_the_head_of_the_events_takes_no_place() {
+async fn a_head_request_for_events_connects_no_page() {
     let (_, _, live) = live();
-    let (response, let_go) = live.answer(&Method::HEAD, "/events").unwrap();
-    assert!(let_go.is_none() && !live.hub.is_heard());
+    let (response, disconnected) = live.answer(&Method::HEAD, "/events").unwrap();
+    assert!(disconnected.is_none() && !live.hub.has_pages());
     assert_eq!(body(response).await, "");
 }

@@ -1,20 +1,20 @@
-//! Families of metrics as they are collected, before any form is chosen.
+//! Families of metrics, independent of the format of the reply.
 
-use crate::telemetry::Distribution;
+use cowherd_arena::stats::Distribution;
 
-/// What a family measures.
+/// The type of a family.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum MetricKind {
-    /// It only grows; its name ends in `_total`.
+    /// Only grows; the name ends in `_total`.
     Counter,
-    /// It goes up and down.
+    /// Grows and shrinks.
     Gauge,
-    /// Durations.
+    /// Counts durations.
     Histogram,
 }
 
 impl MetricKind {
-    /// As the text forms call it.
+    /// The name in the text formats.
     pub(super) const fn name(self) -> &'static str {
         match self {
             Self::Counter => "counter",
@@ -24,9 +24,9 @@ impl MetricKind {
     }
 }
 
-/// One family.
+/// One family: a name with one series per combination of labels.
 #[derive(Debug)]
-pub(super) struct Family {
+pub(super) struct MetricFamily {
     /// The full name, a counter's `_total` included.
     pub name: &'static str,
     pub help: &'static str,
@@ -34,7 +34,7 @@ pub(super) struct Family {
     pub series: Vec<MetricSeries>,
 }
 
-impl Family {
+impl MetricFamily {
     /// The name without a counter's `_total`.
     pub(super) fn stem(&self) -> &'static str {
         match self.kind {
@@ -46,8 +46,8 @@ impl Family {
     /// The unit that the name ends in.
     pub(super) fn unit(&self) -> Option<&'static str> {
         let stem = self.stem();
-        let tells = |unit: &str| stem.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'));
-        ["seconds", "bytes", "ratio"].into_iter().find(|unit| tells(unit))
+        let has_unit = |unit: &str| stem.strip_suffix(unit).is_some_and(|rest| rest.ends_with('_'));
+        ["seconds", "bytes", "ratio"].into_iter().find(|unit| has_unit(unit))
     }
 }
 
@@ -58,14 +58,14 @@ pub(super) struct MetricSeries {
     pub value: MetricValue,
 }
 
-/// What a series says at this moment.
+/// The value of a series.
 #[derive(Debug)]
 pub(super) enum MetricValue {
     Number(f64),
     Durations(Box<Distribution>),
 }
 
-/// What can stand behind a series.
+/// A Rust value that a series can have.
 pub(super) trait IntoMetricValue {
     fn value(self) -> MetricValue;
 }
@@ -88,12 +88,12 @@ impl IntoMetricValue for Distribution {
     }
 }
 
-/// Labels and value of a series.
+/// The labels and the value of a series.
 pub(super) type Labelled<'a, const N: usize, F> = ([(&'static str, &'a str); N], F);
 
 /// The families of one scrape, in the order in which they were added.
 #[derive(Debug, Default)]
-pub(super) struct Families(pub Vec<Family>);
+pub(super) struct Families(pub Vec<MetricFamily>);
 
 impl Families {
     pub(super) fn gauge(
@@ -150,7 +150,7 @@ impl Families {
         self.add(name, help, MetricKind::Histogram, series);
     }
 
-    /// Adds a family, unless it has no series.
+    /// Adds a family if it has any series.
     fn add<'a, const N: usize, F: IntoMetricValue>(
         &mut self,
         name: &'static str,
@@ -164,7 +164,7 @@ impl Families {
         });
         let series: Vec<MetricSeries> = series.collect();
         if !series.is_empty() {
-            self.0.push(Family { name, help, kind, series });
+            self.0.push(MetricFamily { name, help, kind, series });
         }
     }
 }

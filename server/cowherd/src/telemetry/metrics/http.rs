@@ -1,11 +1,11 @@
-//! Serves `/metrics`, `/healthz` and the live page from one thread with a runtime of its own, so
-//! that a scrape never runs on a thread that serves clients.
+//! The HTTP server of `/metrics`, `/healthz` and the live page: one thread with a runtime of its own,
+//! so that a scrape never runs on a thread that serves clients.
 //!
 //! Invariants:
 //! 1. At most [`CONNECTIONS`] at a time; the others wait in the listen queue.
-//! 2. A connection carries one request and lives for [`LIFETIME`] at most, so that a silent peer
-//!    cannot hold a place. Only a listener of the live page stays longer, until it is let go; of
-//!    those there are far fewer than places.
+//! 2. A connection carries one request and lasts for [`LIFETIME`] at most, so that a silent peer
+//!    frees its permit. Only an event stream of the live page lasts longer, until the page is
+//!    disconnected; streams are far fewer than [`CONNECTIONS`].
 
 use std::convert::Infallible;
 use std::io;
@@ -31,27 +31,29 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::error::Elapsed;
 use tokio::time::{sleep, timeout};
 
-use super::{Format, Source};
+use super::exposition::ExpositionFormat;
+use super::source::MetricsSource;
 use crate::telemetry::live::{Disconnected, LivePage, Payload};
-use crate::telemetry::{StatsSource, Telemetry};
+use crate::telemetry::registry::Telemetry;
+use crate::telemetry::stats_source::StatsSource;
 
 /// Connections served at a time.
 const CONNECTIONS: usize = 64;
-/// The longest a connection may take.
+/// The longest time of one request and its response, far beyond any scrape timeout.
 const LIFETIME: Duration = Duration::from_secs(30);
-/// How long answers may take that are under way when the server stops.
-const GRACE: Duration = Duration::from_secs(1);
-/// A connection ends whose peer acknowledges nothing for so long: it has gone without a word.
-const SILENCE_MS: u32 = 30_000;
-/// The pause after an accept that failed, for lack of descriptors most often.
+/// Time for responses under way when the server stops.
+const SHUTDOWN_TIMEOUT: Duration = Duration::from_secs(1);
+/// TCP_USER_TIMEOUT: a connection ends when the peer acknowledges nothing for so long.
+const ACK_TIMEOUT_MS: u32 = 30_000;
+/// The pause after a failed accept, most often for lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 const PLAIN: &str = "text/plain; charset=utf-8";
 
 /// Why metrics are not served.
 #[derive(Debug, thiserror::Error)]
-pub enum MetricsError {
-    /// The address cannot be listened on.
+pub(crate) enum MetricsError {
+    /// The server cannot listen on the address.
     #[error(
         "can't serve metrics on {address}: {source}; set metrics-bind and metrics-port to an \
          address that is free, or metrics-port to 0 for no metrics"
@@ -67,28 +69,15 @@ pub enum MetricsError {
     Thread(io::Error),
 }
 
-/// The running server of metrics. Dropping it stops it.
+/// The running HTTP server. Dropping it accepts no more requests, finishes those under way (for a
+/// second at most), and joins the thread.
 #[derive(Debug)]
-pub struct MetricsServer {
-    #[cfg_attr(not(test), expect(dead_code, reason = "only tests bind port 0"))]
+pub(crate) struct MetricsServer {
+    /// The address on which the server listens.
+    #[cfg(test)]
     address: SocketAddr,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<JoinHandle<()>>,
-}
-
-impl MetricsServer {
-    #[cfg(test)]
-    /// Where it listens.
-    pub fn address(&self) -> SocketAddr {
-        self.address
-    }
-
-    #[cfg(test)]
-    /// Takes no more requests, finishes those under way (for a second at most), and returns when
-    /// the thread is gone.
-    pub fn stop(self) {
-        drop(self);
-    }
 }
 
 impl Drop for MetricsServer {
@@ -96,14 +85,14 @@ impl Drop for MetricsServer {
         // Dropping the sender is the signal.
         drop(self.stop.take());
         if let Some(thread) = self.thread.take() {
-            // An error is a panic of that thread, which has been reported already.
+            // An error is a panic of that thread, which the panic hook has reported.
             let _ = thread.join();
         }
     }
 }
 
-/// Listens on an address and serves from now on. Port 0 takes any that is free.
-pub fn serve(
+/// Listens on an address and starts the thread. Port 0 takes any free port.
+pub(crate) fn serve(
     telemetry: Arc<Telemetry>,
     stats_source: Arc<dyn StatsSource>,
     address: SocketAddr,
@@ -111,6 +100,7 @@ pub fn serve(
     let refused = |source| MetricsError::Listen { address, source };
     let listener = StdListener::bind(address).map_err(refused)?;
     listener.set_nonblocking(true).map_err(refused)?;
+    #[cfg(test)]
     let address = listener.local_addr().map_err(refused)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
@@ -121,59 +111,69 @@ pub fn serve(
         TcpListener::from_std(listener).map_err(refused)?
     };
     let live = Arc::new(LivePage::new(Arc::clone(&telemetry), Arc::clone(&stats_source)));
-    let routes = Arc::new(Routes { source: Source { telemetry, stats_source }, live });
+    let routes =
+        Arc::new(MetricsRoutes { source: MetricsSource { telemetry, stats_source }, live });
     let (stop, stopped) = oneshot::channel();
     let thread = thread::Builder::new()
         .name("metrics".to_owned())
         .spawn(move || runtime.block_on(accept(listener, routes, stopped)))
         .map_err(MetricsError::Thread)?;
-    Ok(MetricsServer { address, stop: Some(stop), thread: Some(thread) })
+    Ok(MetricsServer {
+        #[cfg(test)]
+        address,
+        stop: Some(stop),
+        thread: Some(thread),
+    })
 }
 
-async fn accept(listener: TcpListener, routes: Arc<Routes>, mut stopped: oneshot::Receiver<()>) {
-    let places = Arc::new(Semaphore::new(CONNECTIONS));
+async fn accept(
+    listener: TcpListener,
+    routes: Arc<MetricsRoutes>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let permits = Arc::new(Semaphore::new(CONNECTIONS));
     let live = Arc::clone(&routes.live);
     tokio::spawn(async move { live.run().await });
     let graceful = GracefulShutdown::new();
     loop {
         let next = async {
-            let place = Arc::clone(&places).acquire_owned().await.map_err(io::Error::other)?;
-            Ok::<_, io::Error>((listener.accept().await?.0, place))
+            let permit = Arc::clone(&permits).acquire_owned().await.map_err(io::Error::other)?;
+            Ok::<_, io::Error>((listener.accept().await?.0, permit))
         };
         let accepted = tokio::select! {
             _ = &mut stopped => break,
             accepted = next => accepted,
         };
         match accepted {
-            Ok((stream, place)) => connection(stream, place, Arc::clone(&routes), &graceful),
+            Ok((stream, permit)) => connection(stream, permit, Arc::clone(&routes), &graceful),
             Err(error) => {
                 tracing::debug!(%error, "can't accept a connection for metrics");
                 sleep(ACCEPT_PAUSE).await;
             }
         }
     }
-    // The child of a fork has the socket too, and would listen on for as long as it lives.
+    // A forked child inherits the socket; without the shutdown the port stays open in the child.
     let _ = shutdown(listener.as_raw_fd(), Shutdown::Both);
     drop(listener);
     routes.live.close();
-    // What is not done in time is cut off with the runtime.
-    let _ = timeout(GRACE, graceful.shutdown()).await;
+    // Dropping the runtime cuts off the rest.
+    let _ = timeout(SHUTDOWN_TIMEOUT, graceful.shutdown()).await;
 }
 
 /// Serves one connection in a task of its own.
 fn connection(
     stream: TcpStream,
-    place: OwnedSemaphorePermit,
-    routes: Arc<Routes>,
+    permit: OwnedSemaphorePermit,
+    routes: Arc<MetricsRoutes>,
     graceful: &GracefulShutdown,
 ) {
-    // Without it the connection just ends later.
-    let _ = setsockopt(&stream, TcpUserTimeout, &SILENCE_MS);
-    let (listens, mut listening) = mpsc::unbounded_channel();
+    // If this fails, the connection of a lost peer ends later.
+    let _ = setsockopt(&stream, TcpUserTimeout, &ACK_TIMEOUT_MS);
+    let (streams, mut stream_started) = mpsc::unbounded_channel();
     let service = service_fn(move |request| {
-        let (response, let_go) = routes.answer(&request);
+        let (response, disconnected) = routes.answer(&request);
         // The receiver lives as long as the connection.
-        let _ = let_go.map(|let_go| listens.send(let_go));
+        let _ = disconnected.map(|disconnected| streams.send(disconnected));
         async move { Ok::<_, Infallible>(response) }
     });
     let connection = http1::Builder::new()
@@ -184,36 +184,36 @@ fn connection(
     tokio::spawn(async move {
         let mut connection = pin!(connection);
         let mut ended = timeout(LIFETIME, &mut connection).await;
-        if let (Err(_), Ok(let_go)) = (&ended, listening.try_recv()) {
-            ended = until(let_go, connection).await;
+        if let (Err(_), Ok(disconnected)) = (&ended, stream_started.try_recv()) {
+            ended = serve_stream(disconnected, connection).await;
         }
-        // Peers that go away or talk nonsense are their own affair.
+        // A peer that disconnects early or sends no HTTP is no fault of the server.
         if let Ok(Err(error)) = ended {
             tracing::debug!(%error, "a connection for metrics failed");
         }
-        drop(place);
+        drop(permit);
     });
 }
 
-/// Goes on with a listener's connection until it ends, or is let go and still does not end.
-async fn until<C: Future>(
-    let_go: Disconnected,
+/// Continues an event stream until the connection ends, or for a grace period after `disconnected`.
+async fn serve_stream<C: Future>(
+    disconnected: Disconnected,
     mut connection: Pin<&mut C>,
 ) -> Result<C::Output, Elapsed> {
     tokio::select! {
         ended = &mut connection => Ok(ended),
-        _ = let_go => timeout(GRACE, connection).await,
+        _ = disconnected => timeout(SHUTDOWN_TIMEOUT, connection).await,
     }
 }
 
-/// What there is to ask for.
-struct Routes {
-    source: Source,
+/// The paths of the server.
+struct MetricsRoutes {
+    source: MetricsSource,
     live: Arc<LivePage>,
 }
 
-impl Routes {
-    /// The answer, and what tells that it has to end if it goes on by itself.
+impl MetricsRoutes {
+    /// The response, and for an event stream the signal that ends it.
     fn answer(&self, request: &Request<Incoming>) -> (Response<Payload>, Option<Disconnected>) {
         if !matches!(*request.method(), Method::GET | Method::HEAD) {
             let status = StatusCode::METHOD_NOT_ALLOWED;
@@ -238,7 +238,7 @@ impl Routes {
     fn metrics(&self, request: &Request<Incoming>) -> Response<Payload> {
         let accepts = request.headers().get_all(ACCEPT).iter();
         let accepts: Vec<&str> = accepts.filter_map(|value| value.to_str().ok()).collect();
-        let format = Format::accepted(&accepts.join(","));
+        let format = ExpositionFormat::accepted(&accepts.join(","));
         response(StatusCode::OK, format.content_type(), self.source.render(format))
     }
 }

@@ -1,9 +1,11 @@
 use std::io::{Read, Write};
 use std::net::{Ipv4Addr, TcpStream as StdStream};
 
+use cowherd_arena::OccupancyMap;
+
 use super::*;
 use crate::clock::Timestamp;
-use crate::telemetry::{OccupancyMap, RestoreReport, StatsSnapshot};
+use crate::telemetry::{RestoreReport, StatsSnapshot};
 
 struct Nothing;
 
@@ -26,7 +28,7 @@ fn start() -> (Arc<Telemetry>, MetricsServer) {
 
 /// Sends a request; the status, the head in lower case and the body of the answer.
 fn ask(server: &MetricsServer, method: &str, path: &str, accept: &str) -> (u16, String, String) {
-    let mut stream = StdStream::connect(server.address()).unwrap();
+    let mut stream = StdStream::connect(server.address).unwrap();
     let request = format!("{method} {path} HTTP/1.1\r\nHost: x\r\nAccept: {accept}\r\n\r\n");
     stream.write_all(request.as_bytes()).unwrap();
     let mut answer = String::new();
@@ -53,7 +55,7 @@ fn metrics_are_served_in_the_form_that_is_accepted() {
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
     assert!(body.contains("# TYPE cowherd_connections_received counter\n"));
     assert!(body.ends_with("# EOF\n"));
-    server.stop();
+    drop(server);
 }
 
 #[test]
@@ -88,16 +90,16 @@ fn other_requests_are_answered_too() {
 #[test]
 fn stopping_frees_the_port_even_with_a_silent_client() {
     let (_telemetry, server) = start();
-    let address = server.address();
+    let address = server.address;
     let _silent = StdStream::connect(address).unwrap();
-    server.stop();
+    drop(server);
     assert!(StdStream::connect(address).is_err());
 }
 
 #[test]
 fn a_port_in_use_is_an_error_that_names_it() {
     let (telemetry, server) = start();
-    let error = serve(telemetry, Arc::new(Nothing), server.address()).unwrap_err();
-    assert!(error.to_string().contains(&server.address().to_string()), "{error}");
+    let error = serve(telemetry, Arc::new(Nothing), server.address).unwrap_err();
+    assert!(error.to_string().contains(&server.address.to_string()), "{error}");
     assert!(error.to_string().contains("metrics-port"), "{error}");
 }

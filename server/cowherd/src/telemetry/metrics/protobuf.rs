@@ -1,66 +1,66 @@
-//! The binary form: `io.prometheus.client.MetricFamily` messages, each behind its length. It alone
-//! can carry native histograms; each histogram is there in both ways, with its buckets of powers of
-//! two and as a native one.
+//! The protobuf format: messages `io.prometheus.client.MetricFamily`, each prefixed by its length, the
+//! only format with native histograms. Each histogram is written both as a classic one with buckets
+//! of powers of two and as a native one.
 //!
 //! Field numbers: <https://github.com/prometheus/client_model>, `metrics.proto`; only the fields
 //! that are used here.
 
 use prost::Message as _;
 
-use super::families::{Families, Family, MetricKind, MetricSeries, MetricValue};
-use crate::telemetry::Distribution;
+use super::families::{Families, MetricFamily, MetricKind, MetricSeries, MetricValue};
+use cowherd_arena::stats::Distribution;
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct MetricFamily {
+pub(super) struct FamilyMessage {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(string, tag = "2")]
     pub help: String,
-    /// Baseline is a counter, and has to be there all the same.
+    /// Optional, so that the value 0, a counter, is written too.
     #[prost(int32, optional, tag = "3")]
     pub kind: Option<i32>,
     #[prost(message, repeated, tag = "4")]
-    pub metrics: Vec<Metric>,
+    pub metrics: Vec<MetricMessage>,
     #[prost(string, tag = "5")]
     pub unit: String,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Metric {
+pub(super) struct MetricMessage {
     #[prost(message, repeated, tag = "1")]
-    pub labels: Vec<Label>,
+    pub labels: Vec<LabelMessage>,
     #[prost(message, optional, tag = "2")]
-    pub gauge: Option<Number>,
+    pub gauge: Option<NumberMessage>,
     #[prost(message, optional, tag = "3")]
-    pub counter: Option<Number>,
+    pub counter: Option<NumberMessage>,
     #[prost(message, optional, tag = "7")]
-    pub histogram: Option<Durations>,
+    pub histogram: Option<HistogramMessage>,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Label {
+pub(super) struct LabelMessage {
     #[prost(string, tag = "1")]
     pub name: String,
     #[prost(string, tag = "2")]
     pub value: String,
 }
 
-/// `Gauge` or `Counter`.
+/// `Gauge` and `Counter` of metrics.proto have the same field.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-pub(super) struct Number {
+pub(super) struct NumberMessage {
     #[prost(double, optional, tag = "1")]
     pub value: Option<f64>,
 }
 
-/// `Histogram`.
+/// `Histogram` of metrics.proto.
 #[derive(Clone, PartialEq, prost::Message)]
-pub(super) struct Durations {
+pub(super) struct HistogramMessage {
     #[prost(uint64, optional, tag = "1")]
     pub count: Option<u64>,
     #[prost(double, optional, tag = "2")]
     pub sum: Option<f64>,
     #[prost(message, repeated, tag = "3")]
-    pub buckets: Vec<Bucket>,
+    pub buckets: Vec<BucketMessage>,
     #[prost(sint32, optional, tag = "5")]
     pub schema: Option<i32>,
     #[prost(double, optional, tag = "6")]
@@ -68,40 +68,40 @@ pub(super) struct Durations {
     #[prost(uint64, optional, tag = "7")]
     pub zero_count: Option<u64>,
     #[prost(message, repeated, tag = "12")]
-    pub spans: Vec<Span>,
+    pub spans: Vec<SpanMessage>,
     #[prost(sint64, repeated, tag = "13")]
     pub deltas: Vec<i64>,
 }
 
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-pub(super) struct Bucket {
+pub(super) struct BucketMessage {
     #[prost(uint64, optional, tag = "1")]
     pub cumulative_count: Option<u64>,
     #[prost(double, optional, tag = "2")]
     pub upper_bound: Option<f64>,
 }
 
-/// `BucketSpan`: so many buckets after so many that are left out.
+/// `BucketSpan`: `length` buckets in use after `offset` empty ones.
 #[derive(Clone, Copy, PartialEq, prost::Message)]
-pub(super) struct Span {
+pub(super) struct SpanMessage {
     #[prost(sint32, optional, tag = "1")]
     pub offset: Option<i32>,
     #[prost(uint32, optional, tag = "2")]
     pub length: Option<u32>,
 }
 
-/// All families, each behind its length.
+/// All families, each prefixed by its length.
 pub(super) fn delimited(families: &Families) -> Vec<u8> {
     families.0.iter().flat_map(|family| message(family).encode_length_delimited_to_vec()).collect()
 }
 
-fn message(family: &Family) -> MetricFamily {
+fn message(family: &MetricFamily) -> FamilyMessage {
     let kind = match family.kind {
         MetricKind::Counter => 0,
         MetricKind::Gauge => 1,
         MetricKind::Histogram => 4,
     };
-    MetricFamily {
+    FamilyMessage {
         name: family.name.to_owned(),
         help: family.help.to_owned(),
         kind: Some(kind),
@@ -110,15 +110,19 @@ fn message(family: &Family) -> MetricFamily {
     }
 }
 
-fn metric(kind: MetricKind, series: &MetricSeries) -> Metric {
-    let label =
-        |(name, value): &(&str, String)| Label { name: (*name).to_owned(), value: value.clone() };
-    let mut metric =
-        Metric { labels: series.labels.iter().map(label).collect(), ..Metric::default() };
+fn metric(kind: MetricKind, series: &MetricSeries) -> MetricMessage {
+    let label = |(name, value): &(&str, String)| LabelMessage {
+        name: (*name).to_owned(),
+        value: value.clone(),
+    };
+    let mut metric = MetricMessage {
+        labels: series.labels.iter().map(label).collect(),
+        ..MetricMessage::default()
+    };
     match &series.value {
         MetricValue::Durations(times) => metric.histogram = Some(durations(times)),
         MetricValue::Number(value) => {
-            let number = Some(Number { value: Some(*value) });
+            let number = Some(NumberMessage { value: Some(*value) });
             match kind {
                 MetricKind::Counter => metric.counter = number,
                 _ => metric.gauge = number,
@@ -128,16 +132,16 @@ fn metric(kind: MetricKind, series: &MetricSeries) -> Metric {
     metric
 }
 
-fn durations(times: &Distribution) -> Durations {
+fn durations(times: &Distribution) -> HistogramMessage {
     let mut below = 0;
     let buckets = times.exported().into_iter().map(|(bound, count)| {
         below += count;
-        Bucket { cumulative_count: Some(below), upper_bound: Some(bound) }
+        BucketMessage { cumulative_count: Some(below), upper_bound: Some(bound) }
     });
     let buckets = buckets.collect();
     let native = times.native();
     let (spans, deltas) = spans(native.offset, &native.counts);
-    Durations {
+    HistogramMessage {
         count: Some(native.count),
         sum: Some(native.sum_seconds),
         buckets,
@@ -149,11 +153,11 @@ fn durations(times: &Distribution) -> Durations {
     }
 }
 
-/// Buckets from the one numbered `offset` on, as runs of those that are not empty, and as the
-/// differences from one to the next. Without any there is one empty span: a native histogram that
-/// has counted nothing yet must be known from a classic one.
-fn spans(offset: i32, counts: &[u64]) -> (Vec<Span>, Vec<i64>) {
-    let (mut spans, mut deltas) = (Vec::<Span>::new(), Vec::new());
+/// The buckets from number `offset` on as spans of buckets that are not empty, and as differences
+/// between neighbours. An empty histogram has one empty span, which tells a native histogram from a
+/// classic one.
+fn spans(offset: i32, counts: &[u64]) -> (Vec<SpanMessage>, Vec<i64>) {
+    let (mut spans, mut deltas) = (Vec::<SpanMessage>::new(), Vec::new());
     let (mut left_out, mut last) = (offset, 0_i64);
     let mut in_span = false;
     for &count in counts {
@@ -167,12 +171,12 @@ fn spans(offset: i32, counts: &[u64]) -> (Vec<Span>, Vec<i64>) {
         last = count;
         match spans.last_mut() {
             Some(span) if in_span => span.length = span.length.map(|length| length + 1),
-            _ => spans.push(Span { offset: Some(left_out), length: Some(1) }),
+            _ => spans.push(SpanMessage { offset: Some(left_out), length: Some(1) }),
         }
         (in_span, left_out) = (true, 0);
     }
     if spans.is_empty() {
-        spans.push(Span { offset: Some(0), length: Some(0) });
+        spans.push(SpanMessage { offset: Some(0), length: Some(0) });
     }
     (spans, deltas)
 }
@@ -180,13 +184,13 @@ fn spans(offset: i32, counts: &[u64]) -> (Vec<Span>, Vec<i64>) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Histogram;
+    use cowherd_arena::stats::Histogram;
 
-    fn decode(bytes: &[u8]) -> Vec<MetricFamily> {
+    fn decode(bytes: &[u8]) -> Vec<FamilyMessage> {
         let mut rest = bytes;
         let mut families = Vec::new();
         while !rest.is_empty() {
-            families.push(MetricFamily::decode_length_delimited(&mut rest).unwrap());
+            families.push(FamilyMessage::decode_length_delimited(&mut rest).unwrap());
         }
         families
     }

@@ -1,12 +1,18 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::Write;
 use std::process::{Command, Stdio};
+use std::sync::Arc;
 
-use super::*;
+use cowherd_arena::OccupancyMap;
+use cowherd_arena::stats::{Distribution, Histogram, UndoStats};
+
+use super::exposition::ExpositionFormat;
+use super::source::MetricsSource;
+use crate::clock::Timestamp;
 use crate::telemetry::{
-    ArenaStats, CheckpointRecord, CheckpointStart, CheckpointStatus, DatabaseStats, Distribution,
-    ForkTimes, Histogram, HugePoolStats, LatencyEvent, LongestStall, OccupancyMap, StallCause,
-    ThpStats, UndoLogLimits, UndoStats,
+    ArenaStats, CheckpointRecord, CheckpointStart, CheckpointStatus, DatabaseStats, ForkTimes,
+    HugePoolStats, LatencyEvent, LongestStall, StallCause, StatsSnapshot, StatsSource, Telemetry,
+    ThpStats, UndoLogLimits,
 };
 
 /// The catalogue that the metrics are held against.
@@ -53,7 +59,7 @@ fn captures() -> Distribution {
 }
 
 /// A source with at least one series in each family.
-fn source() -> Source {
+fn source() -> MetricsSource {
     let telemetry = Telemetry::new(2, vec!["get".to_owned(), "set".to_owned()], vec!["string"; 2]);
     let recorder = telemetry.recorder(0).unwrap();
     recorder.command(0, 1500, true);
@@ -88,11 +94,11 @@ fn source() -> Source {
     telemetry
         .persistence()
         .checkpoint_sampled(1, Timestamp::now(), |record| record.chunks_done = 1);
-    Source { telemetry, stats_source: Arc::new(TwoDatabases) }
+    MetricsSource { telemetry, stats_source: Arc::new(TwoDatabases) }
 }
 
 fn plain() -> String {
-    String::from_utf8(source().render(Format::Plain)).unwrap()
+    String::from_utf8(source().render(ExpositionFormat::Plain)).unwrap()
 }
 
 /// What is said of a family: type and names of labels.
@@ -226,7 +232,7 @@ fn values_and_labels_are_written() {
 
 #[test]
 fn openmetrics_is_complete_and_free_of_what_needs_escaping() {
-    let text = String::from_utf8(source().render(Format::OpenMetrics)).unwrap();
+    let text = String::from_utf8(source().render(ExpositionFormat::OpenMetrics)).unwrap();
     assert!(text.ends_with("\n# EOF\n"));
     assert!(text.contains("# UNIT cowherd_fork_duration_seconds seconds\n"));
     assert!(
@@ -237,46 +243,6 @@ fn openmetrics_is_complete_and_free_of_what_needs_escaping() {
         assert!(!help.contains(['\\', '"']), "{help}");
         assert!(help.split(' ').count() > 3, "{help}");
     }
-}
-
-#[test]
-fn the_accept_header_is_weighed() {
-    let open = "application/openmetrics-text";
-    for (header, expected) in [
-        ("", Format::Plain),
-        ("*/*", Format::Plain),
-        ("text/plain;version=0.0.4", Format::Plain),
-        (open, Format::OpenMetrics),
-        ("application/openmetrics-text; version=1.0.0; charset=utf-8", Format::OpenMetrics),
-        ("Application/OpenMetrics-Text;Q=0.5, text/plain;q=0.2", Format::OpenMetrics),
-        ("application/openmetrics-text;q=0.2,text/plain;q=0.75", Format::Plain),
-        ("application/openmetrics-text;q=0", Format::Plain),
-        ("application/openmetrics-text;q=0.000,*/*", Format::Plain),
-        (
-            "application/openmetrics-text;version=1.0.0;escaping=allow-utf-8;q=0.5,\
-             application/openmetrics-text;version=0.0.1;q=0.4,\
-             text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
-            Format::OpenMetrics,
-        ),
-        // What Prometheus sends when it takes native histograms.
-        (
-            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
-             encoding=delimited;q=0.5,application/openmetrics-text;version=1.0.0;q=0.4,\
-             text/plain;version=0.0.4;q=0.2,*/*;q=0.1",
-            Format::Protobuf,
-        ),
-        (
-            "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text",
-            Format::Plain,
-        ),
-        ("application/vnd.google.protobuf", Format::Plain),
-    ] {
-        assert_eq!(Format::accepted(header), expected, "{header}");
-    }
-    assert_eq!(
-        ["1", "1.000", "0.7", "0.05", "0", "2", "x", ""].map(thousandths),
-        [1000, 1000, 700, 50, 0, 0, 0, 0]
-    );
 }
 
 /// promtool judges names and form; where it is not installed there is nothing to ask.

@@ -1,5 +1,5 @@
-//! The two text forms: OpenMetrics 1.0.0, and Prometheus 0.0.4. They differ in the comments, and in
-//! the end mark.
+//! The two text formats, OpenMetrics 1.0.0 and Prometheus 0.0.4, which differ in the comment lines
+//! and in the end mark.
 //!
 //! ```text
 //!   # HELP cowherd_cpu_seconds Processor time       # HELP cowherd_cpu_seconds_total Processor ...
@@ -11,8 +11,8 @@
 
 use std::fmt::Write as _;
 
-use super::families::{Families, Family, MetricSeries, MetricValue};
-use crate::telemetry::Distribution;
+use super::families::{Families, MetricFamily, MetricSeries, MetricValue};
+use cowherd_arena::stats::Distribution;
 
 /// OpenMetrics 1.0.0.
 pub(super) fn openmetrics(families: &Families) -> String {
@@ -46,13 +46,13 @@ impl TextWriter {
         parts.iter().for_each(|part| self.0.push_str(part));
     }
 
-    fn head(&mut self, family: &Family, name: &str) {
+    fn head(&mut self, family: &MetricFamily, name: &str) {
         self.parts(&["# HELP ", name, " "]);
         self.escaped(family.help);
         self.parts(&["\n# TYPE ", name, " ", family.kind.name(), "\n"]);
     }
 
-    fn samples(&mut self, family: &Family) {
+    fn samples(&mut self, family: &MetricFamily) {
         for series in &family.series {
             match &series.value {
                 MetricValue::Number(value) => self.sample(family.name, "", series, None, *value),
@@ -96,7 +96,7 @@ impl TextWriter {
         let _ = writeln!(self.0, "{value}");
     }
 
-    /// Writes a text with what would end it taken apart.
+    /// Writes a label value or help text with its escapes.
     fn escaped(&mut self, text: &str) {
         for char in text.chars() {
             match char {
@@ -109,9 +109,9 @@ impl TextWriter {
     }
 }
 
-/// A bucket's bound as Prometheus writes those that it reads from protobuf, so that a series has
-/// one name in all forms: the shortest digits, an exponent of two digits below 0.0001, and `.0`
-/// behind whole numbers.
+/// A bucket's bound as Prometheus writes a bound read from protobuf, so that a series has the same
+/// labels in all formats: the shortest digits, an exponent of two digits below 0.0001, and `.0` after
+/// whole numbers.
 fn bound_name(bound: f64) -> String {
     if bound == f64::INFINITY {
         return "+Inf".to_owned();
@@ -129,7 +129,7 @@ fn bound_name(bound: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Histogram;
+    use cowherd_arena::stats::Histogram;
 
     fn sample() -> Families {
         let mut families = Families::default();

@@ -1,24 +1,24 @@
-//! Error replies by their first word: ERR, WRONGTYPE, OOM and so on.
+//! Counters of error replies by their first word: ERR, WRONGTYPE, OOM and so on.
 //!
-//! The words are shared by all threads and only ever added; each thread counts for itself. When
-//! all places are taken, the errors of new words are counted together.
+//! All threads share the list of words, which only grows; each thread has its own counters. When the
+//! list is full, one counter counts the errors of all further words.
 
 use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 
-/// Words that are told apart.
+/// The most words with a counter of their own. Bounded, since scripts may reply with any word.
 pub(super) const PREFIXES: usize = 128;
-/// Counters a thread needs: one per word and one for the rest.
+/// Counters of each thread: one per word and one for the rest.
 pub(super) const COUNTERS: usize = PREFIXES + 1;
-/// A longer first word is not a prefix of ours.
+/// A longer first word is no error code.
 const LONGEST: usize = 32;
 
-/// The words seen so far.
+/// The first words of the error replies so far.
 #[derive(Debug)]
 pub(super) struct ErrorPrefixes {
     words: [OnceLock<Box<str>>; PREFIXES],
-    /// Held while a word is added, so that none is added twice.
+    /// Held while a word is added, so that two threads do not add the same word.
     adding: Mutex<()>,
 }
 
@@ -56,7 +56,7 @@ impl ErrorPrefixes {
     }
 }
 
-/// The first word of an error reply; ERR when it has none that could be one.
+/// The first word of an error reply; ERR when that is no error code.
 fn first_word(reply: &[u8]) -> &str {
     let text = reply.strip_prefix(b"-").unwrap_or(reply);
     let end = text.iter().position(|byte| byte.is_ascii_whitespace()).unwrap_or(text.len());
@@ -71,7 +71,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_word_counts() {
+    fn the_first_word_is_the_code() {
         assert_eq!(first_word(b"-WRONGTYPE Operation against a key"), "WRONGTYPE");
         assert_eq!(first_word(b"OOM command not allowed"), "OOM");
         assert_eq!(first_word(b"-NOAUTH\r\n"), "NOAUTH");

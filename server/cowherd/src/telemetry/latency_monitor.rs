@@ -1,4 +1,5 @@
-//! The latency monitor: spikes above `latency-monitor-threshold`, by event, one sample a second.
+//! The latency monitor (LATENCY): events that took longer than `latency-monitor-threshold`, with one
+//! sample per event and second, the longest of that second.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -7,39 +8,38 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use zerocopy::FromZeros;
 
-use super::mailbox::RingBuffer;
+use super::ring_buffer::RingBuffer;
 
-/// Samples that a series keeps.
-pub const SAMPLES: usize = 160;
-/// Notes that wait to be collected, of each thread and half.
-const NOTES: usize = 64;
+/// Samples of one event, as many as in Redis.
+const SAMPLES: usize = 160;
+/// Spikes in each half of a thread's ring buffer. The background thread drains it 10 times a second.
+const RING_CAPACITY: usize = 64;
 
-/// What can hold clients up.
+/// An event that can hold clients up.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum LatencyEvent {
-    /// The kernel forked.
+pub(crate) enum LatencyEvent {
+    /// `fork(2)`.
     Fork,
-    /// A save waited until no command ran, at its fork or at its end.
+    /// The wait of a checkpoint until no command ran, at its fork or at its end.
     Safepoint,
-    /// The kernel copied a page for a writer.
+    /// A page copy by the kernel for a writer.
     CowFault,
-    /// A writer captured what it was about to change.
+    /// A capture of blocks for the undo log.
     UndoCapture,
-    /// A command.
+    /// A command that may be slow.
     Command,
     /// A command that should be fast.
     FastCommand,
     /// A round of expiry.
     ExpireCycle,
-    /// Making room for a command by eviction.
+    /// Eviction before a command that needs memory.
     EvictionCycle,
-    /// Evicting one key.
+    /// Eviction of one key.
     EvictionDel,
 }
 
 impl LatencyEvent {
-    /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::Fork,
         Self::Safepoint,
         Self::CowFault,
@@ -51,8 +51,8 @@ impl LatencyEvent {
         Self::EvictionDel,
     ];
 
-    /// As LATENCY and the metrics name it.
-    pub const fn name(self) -> &'static str {
+    /// The name in LATENCY and the metrics.
+    pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Fork => "fork",
             Self::Safepoint => "safepoint",
@@ -66,21 +66,21 @@ impl LatencyEvent {
         }
     }
 
-    /// The event of a name, whatever its case.
-    pub fn named(name: &[u8]) -> Option<Self> {
+    /// The event with this name, in any case.
+    pub(crate) fn named(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|event| name.eq_ignore_ascii_case(event.name().as_bytes()))
     }
 }
 
-/// Notes of spikes by one thread.
-pub(super) type SpikeNotes = RingBuffer<Spike>;
+/// The ring buffer in which one thread records its spikes.
+pub(super) type SpikeRing = RingBuffer<Spike>;
 
-/// Room for the notes of one thread.
-pub(super) fn spike_notes() -> SpikeNotes {
-    RingBuffer::new(NOTES)
+/// An empty ring buffer for one thread.
+pub(super) fn spike_ring() -> SpikeRing {
+    RingBuffer::new(RING_CAPACITY)
 }
 
-/// A spike as its thread notes it.
+/// A spike as its thread records it: plain integers, so that zeroed memory is valid.
 #[derive(Debug, Clone, Copy, FromZeros)]
 pub(super) struct Spike {
     event: usize,
@@ -88,29 +88,29 @@ pub(super) struct Spike {
     ms: u64,
 }
 
-/// The worst of one second.
+/// The longest spike of one second.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct LatencySample {
+pub(crate) struct LatencySample {
     /// The second since 1970.
-    pub at_s: i64,
-    /// Milliseconds.
-    pub ms: u64,
+    pub(crate) at_s: i64,
+    /// Its length in milliseconds.
+    pub(crate) ms: u64,
 }
 
-/// What was recorded of one event.
+/// The recorded samples of one event.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct LatencyEventHistory {
-    /// The event.
-    pub event: LatencyEvent,
+pub(crate) struct LatencyEventHistory {
+    /// The event that held clients up.
+    pub(crate) event: LatencyEvent,
     /// The samples, the oldest first; there is one at least.
-    pub samples: Vec<LatencySample>,
+    pub(crate) samples: Vec<LatencySample>,
     /// The longest since the start or the last reset, in milliseconds.
-    pub max_ms: u64,
+    pub(crate) max_ms: u64,
 }
 
 impl LatencyEventHistory {
-    /// The last sample.
-    pub fn latest(&self) -> LatencySample {
+    /// The newest sample.
+    pub(crate) fn latest(&self) -> LatencySample {
         self.samples.last().copied().unwrap_or(LatencySample { at_s: 0, ms: 0 })
     }
 }
@@ -125,7 +125,7 @@ impl EventSamples {
     fn add(&mut self, sample: LatencySample) {
         self.max_ms = self.max_ms.max(sample.ms);
         match self.samples.back_mut() {
-            // Threads may be a little behind each other.
+            // The clocks of two threads may be read in the wrong order.
             Some(last) if last.at_s >= sample.at_s => last.ms = last.ms.max(sample.ms),
             _ => {
                 if self.samples.len() == SAMPLES {
@@ -137,7 +137,7 @@ impl EventSamples {
     }
 }
 
-/// The monitor.
+/// The samples of all events.
 #[derive(Debug, Default)]
 pub(super) struct LatencyMonitor {
     /// Baseline: nothing is recorded.
@@ -146,12 +146,12 @@ pub(super) struct LatencyMonitor {
 }
 
 impl LatencyMonitor {
-    /// Records spikes of so many milliseconds from now on; 0: none.
+    /// Records spikes of at least `ms` milliseconds from now on; 0: none.
     pub(super) fn set_threshold(&self, ms: u64) {
         self.threshold_ms.store(ms, Relaxed);
     }
 
-    /// A spike worth recording.
+    /// A spike, if `took` reaches the threshold.
     pub(super) fn spike(&self, event: LatencyEvent, at_ms: i64, took: Duration) -> Option<Spike> {
         let threshold = self.threshold_ms.load(Relaxed);
         let ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
@@ -159,7 +159,7 @@ impl LatencyMonitor {
         (threshold > 0 && ms >= threshold).then_some(Spike { event: event as usize, at_s, ms })
     }
 
-    /// Records spikes.
+    /// Adds spikes to the samples.
     pub(super) fn record(&self, spikes: impl IntoIterator<Item = Spike>) {
         let mut series = self.series.lock();
         for spike in spikes {
@@ -169,17 +169,17 @@ impl LatencyMonitor {
         }
     }
 
-    /// Collects what threads have noted.
-    pub(super) fn collect<'a>(&self, threads: impl Iterator<Item = &'a SpikeNotes>) {
+    /// Drains the ring buffers of the threads into the samples.
+    pub(super) fn collect<'a>(&self, rings: impl Iterator<Item = &'a SpikeRing>) {
         let mut spikes = Vec::new();
-        for notes in threads {
-            notes.drain(|spike| spikes.push(*spike));
+        for ring in rings {
+            ring.drain(|spike| spikes.push(*spike));
         }
         spikes.sort_by_key(|spike| spike.at_s);
         self.record(spikes);
     }
 
-    /// The events that were recorded.
+    /// The events with samples.
     pub(super) fn events(&self) -> Vec<LatencyEventHistory> {
         let series = self.series.lock();
         let each = LatencyEvent::ALL.into_iter().zip(series.iter());
@@ -192,7 +192,7 @@ impl LatencyMonitor {
         .collect()
     }
 
-    /// Forgets an event; tells whether there was something to forget.
+    /// Deletes the samples of an event. Returns whether there were any.
     pub(super) fn reset(&self, event: LatencyEvent) -> bool {
         let mut series = self.series.lock();
         let series = series.get_mut(event as usize).map(std::mem::take);
@@ -245,15 +245,15 @@ mod tests {
     }
 
     #[test]
-    fn threads_notes_come_in_the_order_of_time() {
+    fn spikes_of_several_threads_are_in_order_of_time() {
         let monitor = LatencyMonitor::default();
         monitor.set_threshold(1);
-        let threads = [spike_notes(), spike_notes()];
+        let rings = [spike_ring(), spike_ring()];
         for (thread, at_ms) in [(0, 3000), (1, 1000), (1, 2000)] {
             let spike = monitor.spike(LatencyEvent::Command, at_ms, Duration::from_millis(4));
-            threads[thread].push(|note| *note = spike.unwrap());
+            rings[thread].push(|record| *record = spike.unwrap());
         }
-        monitor.collect(threads.iter());
+        monitor.collect(rings.iter());
         let seconds: Vec<i64> = monitor.events()[0].samples.iter().map(|s| s.at_s).collect();
         assert_eq!(seconds, [1, 2, 3]);
     }

@@ -1,8 +1,8 @@
-//! Writes INFO's lines and its forms of numbers.
+//! Writes the lines of an INFO reply and INFO's forms of numbers.
 
 use std::fmt::{Display, Write};
 
-/// A reply to INFO that is being written.
+/// An INFO reply under construction.
 #[derive(Default)]
 pub(super) struct InfoWriter(String);
 
@@ -25,18 +25,18 @@ impl InfoWriter {
         self.0.push_str("\r\n");
     }
 
-    /// Several fields that are always zero here, because what they count does not exist.
+    /// Fields that are always zero: they count features that the server does not have.
     pub(super) fn zeros(&mut self, names: &[&str]) {
         names.iter().for_each(|name| self.field(name, 0));
     }
 
-    /// A number of bytes, plain and in a readable form.
+    /// A number of bytes, as a number and in a readable form (`_human`).
     pub(super) fn bytes(&mut self, name: &str, bytes: u64) {
         self.field(name, bytes);
         self.human(name, bytes);
     }
 
-    /// A number of bytes in a readable form.
+    /// A number of bytes in a readable form (`_human`) only.
     pub(super) fn human(&mut self, name: &str, bytes: u64) {
         self.field(format_args!("{name}_human"), HumanBytes(bytes));
     }
@@ -46,13 +46,12 @@ impl InfoWriter {
         let _ = self.0.write_fmt(text);
     }
 
-    /// The text.
     pub(super) fn finish(self) -> String {
         self.0
     }
 }
 
-/// Bytes in units of 1024 with two decimals.
+/// Formats bytes in units of 1024 with two decimals.
 struct HumanBytes(u64);
 
 impl Display for HumanBytes {
@@ -71,12 +70,12 @@ impl Display for HumanBytes {
     }
 }
 
-/// A share as a number; 0 when there is nothing to share.
+/// `part / whole`; 0 when `whole` is 0.
 pub(super) fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }
 
-/// A share in percent.
+/// `part / whole` in percent.
 pub(super) fn percent(part: u64, whole: u64) -> impl Display {
     let value = ratio(part, whole) * 100.0;
     format!("{value:.2}%")
@@ -99,10 +98,10 @@ mod tests {
 
     #[test]
     fn sections_are_set_apart_and_values_stay_on_their_line() {
-        let mut page = InfoWriter::default();
-        page.section("One");
-        page.field("error", "no\r\n# Fake\nspace");
-        page.section("Two");
-        assert_eq!(page.finish(), "# One\r\nerror:no  # Fake space\r\n\r\n# Two\r\n");
+        let mut out = InfoWriter::default();
+        out.section("One");
+        out.field("error", "no\r\n# Fake\nspace");
+        out.section("Two");
+        assert_eq!(out.finish(), "# One\r\nerror:no  # Fake space\r\n\r\n# Two\r\n");
     }
 }

@@ -1,45 +1,46 @@
-//! The last ten minutes, second by second: how many commands ran and how long they took.
+//! Command statistics of each of the last 600 seconds, for the live page.
 //!
-//! Percentiles are those of the histograms, so up to an eighth too high; the greatest duration is
+//! Percentiles come from the histograms and are at most 9.1 % too high; the longest duration is
 //! exact.
 
 use std::collections::VecDeque;
 use std::time::Duration;
 
+use cowherd_arena::stats::Distribution;
 use serde::{Serialize, Serializer};
 
 use crate::clock;
-use crate::telemetry::{Distribution, Telemetry};
 
-/// Seconds that are remembered.
-pub const KEPT_SECONDS: usize = 600;
-/// A second is over after so long; ticks come ten times a second and may be a little early.
+/// Seconds in the history: ten minutes.
+const KEPT_SECONDS: usize = 600;
+/// A second ends at the first tick after this time. Ticks come ten times a second and may be a
+/// little early.
 const SECOND_US: u64 = 1_000_000 - 50_000;
 
-/// One second. Durations are those of commands; `None` when no command was measured.
+/// The commands of one second. Durations are None when no command was measured.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
-pub struct SecondStats {
-    /// Its end, in milliseconds since 1970.
-    pub at_ms: i64,
-    /// Commands executed in a second.
-    pub commands_per_second: f64,
-    /// Half of the commands took no longer.
+pub(crate) struct SecondStats {
+    /// The end of the second, in milliseconds since 1970.
+    pub(crate) at_ms: i64,
+    /// Commands executed, per second.
+    pub(crate) commands_per_second: f64,
+    /// The median duration.
     #[serde(rename = "p50_seconds", serialize_with = "seconds")]
-    pub p50: Option<Duration>,
-    /// 99 in 100 took no longer.
+    pub(crate) p50: Option<Duration>,
+    /// The 99th percentile.
     #[serde(rename = "p99_seconds", serialize_with = "seconds")]
-    pub p99: Option<Duration>,
-    /// 999 in 1000 took no longer.
+    pub(crate) p99: Option<Duration>,
+    /// The 99.9th percentile.
     #[serde(rename = "p999_seconds", serialize_with = "seconds")]
-    pub p999: Option<Duration>,
-    /// The longest.
+    pub(crate) p999: Option<Duration>,
+    /// The longest duration.
     #[serde(rename = "max_seconds", serialize_with = "seconds")]
-    pub max: Option<Duration>,
+    pub(crate) max: Option<Duration>,
 }
 
 impl SecondStats {
-    /// A second that has `passed` since the last one, in which commands took as long as `latency`
-    /// says and the slowest `max_nanos`, 0 if that is not known.
+    /// Statistics of a second that lasted `passed`. `max_nanos` is the longest duration, 0 if not
+    /// known.
     fn new(
         at_ms: i64,
         passed: Duration,
@@ -51,7 +52,7 @@ impl SecondStats {
             0 => latency.quantile(1.0),
             nanos => latency.quantile(1.0).and(Some(nanos)),
         };
-        // A bucket's upper bound may lie beyond the greatest value that was in it.
+        // A bucket's upper border may exceed the longest duration in the bucket.
         let share = |quantile| {
             let bound = latency.quantile(quantile)?;
             Some(Duration::from_nanos(bound.min(max.unwrap_or(bound))))
@@ -67,44 +68,44 @@ impl SecondStats {
     }
 }
 
-/// The last seconds and what the next one is counted from.
+/// The last seconds, and the counters at the start of the current one.
 #[derive(Debug, Default)]
-pub(in crate::telemetry) struct SecondHistory {
+pub(super) struct SecondHistory {
     ring: VecDeque<SecondStats>,
-    /// Seconds there have been.
+    /// Seconds since the start, those no longer in the ring included.
     count: u64,
-    begun: Option<Begun>,
+    current: Option<SecondStart>,
 }
 
-/// The counters when the second began that runs.
+/// The counters at the start of the current second.
 #[derive(Debug)]
-struct Begun {
+struct SecondStart {
     at_us: u64,
     commands: u64,
     latency: Distribution,
 }
 
 impl SecondHistory {
-    /// Ends the running second if it has lasted long enough. `read` gives the latencies since the
-    /// start, and the longest of late.
-    pub(in crate::telemetry) fn tick(
+    /// Ends the current second if it has lasted long enough. `read` returns the durations of all
+    /// commands since the start, and the longest since its last call in nanoseconds.
+    pub(super) fn tick(
         &mut self,
         now_us: u64,
         commands: u64,
         read: impl FnOnce() -> (Distribution, u64),
     ) {
-        let due = self.begun.as_ref().is_none_or(|begun| now_us >= begun.at_us + SECOND_US);
+        let due = self.current.as_ref().is_none_or(|current| now_us >= current.at_us + SECOND_US);
         if !due {
             return;
         }
         let (latency, max_nanos) = read();
-        if let Some(begun) = &self.begun {
-            let passed = Duration::from_micros(now_us - begun.at_us);
-            let ran = commands.saturating_sub(begun.commands);
-            let took = latency.since(&begun.latency);
+        if let Some(current) = &self.current {
+            let passed = Duration::from_micros(now_us - current.at_us);
+            let ran = commands.saturating_sub(current.commands);
+            let took = latency.since(&current.latency);
             self.push(SecondStats::new(clock::wall_ms(), passed, ran, &took, max_nanos));
         }
-        self.begun = Some(Begun { at_us: now_us, commands, latency });
+        self.current = Some(SecondStart { at_us: now_us, commands, latency });
     }
 
     fn push(&mut self, second: SecondStats) {
@@ -115,20 +116,12 @@ impl SecondHistory {
         self.count += 1;
     }
 
-    /// How many seconds there have been, and those after the first `known` that are remembered,
-    /// the oldest first.
-    fn after(&self, known: u64) -> (u64, Vec<SecondStats>) {
+    /// The number of seconds since the start, and the kept seconds after the first `known`, the
+    /// oldest first.
+    pub(super) fn after(&self, known: u64) -> (u64, Vec<SecondStats>) {
         let new = usize::try_from(self.count.saturating_sub(known)).unwrap_or(usize::MAX);
         let skipped = self.ring.len().saturating_sub(new);
         (self.count, self.ring.iter().skip(skipped).copied().collect())
-    }
-}
-
-impl Telemetry {
-    /// How many seconds there have been since the start, and those after the first `known`, the
-    /// oldest first; of them the last [`KEPT_SECONDS`].
-    pub(super) fn seconds_after(&self, known: u64) -> (u64, Vec<SecondStats>) {
-        self.seconds.lock().after(known)
     }
 }
 
@@ -139,7 +132,7 @@ fn seconds<S: Serializer>(duration: &Option<Duration>, serializer: S) -> Result<
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::telemetry::Histogram;
+    use cowherd_arena::stats::Histogram;
 
     /// Ticks ten times a second for so many seconds; in each, `latency` is what was measured.
     fn run(
@@ -155,7 +148,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_tells_only_of_its_own_commands() {
+    fn a_second_counts_only_its_own_commands() {
         let histogram = Histogram::default();
         let mut seconds = SecondHistory::default();
         histogram.record(1_000_000);
@@ -190,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn ten_minutes_are_kept_and_told_from_any_point_on() {
+    fn ten_minutes_are_kept_and_returned_from_any_point_on() {
         let mut seconds = SecondHistory::default();
         run(&mut seconds, 701, 0, |_| (Distribution::default(), 0));
         let (count, all) = seconds.after(0);

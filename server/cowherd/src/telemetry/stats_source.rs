@@ -1,0 +1,222 @@
+//! The statistics that telemetry cannot count itself: the engine supplies them for each reading.
+
+use cowherd_arena::OccupancyMap;
+use cowherd_arena::stats::{CowStats, Distribution, UndoStats};
+
+/// Supplies the engine's statistics. Called for each INFO and each scrape, so an implementation is
+/// quick and never waits for a command.
+pub(crate) trait StatsSource: Send + Sync {
+    /// The statistics of this moment.
+    fn stats_snapshot(&self) -> StatsSnapshot;
+
+    /// The state of the arena's chunks, in at most `max_cells` cells.
+    fn occupancy_map(&self, max_cells: usize) -> OccupancyMap;
+}
+
+/// The engine's statistics at one moment.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct StatsSnapshot {
+    /// Settings and names of the server.
+    pub(crate) server: ServerInfo,
+    /// Connections and what they block on, track or watch.
+    pub(crate) clients: ClientStats,
+    /// Memory for data.
+    pub(crate) memory: MemoryStats,
+    /// Counters of the keyspace.
+    pub(crate) counters: EngineCounters,
+    /// Share of keys that have expired but are not yet removed, in percent.
+    pub(crate) expired_stale_percent: f64,
+    /// Channels with subscribers.
+    pub(crate) pubsub_channels: u64,
+    /// Patterns with subscribers.
+    pub(crate) pubsub_patterns: u64,
+    /// Shard channels with subscribers.
+    pub(crate) pubsub_shard_channels: u64,
+    /// The databases; empty ones may be left out.
+    pub(crate) databases: Vec<DatabaseStats>,
+    /// Size and pages of the arena.
+    pub(crate) arena: ArenaStats,
+    /// How a checkpoint sees one instant, such as `kernel-cow`.
+    pub(crate) checkpoint_isolation: String,
+    /// The cost of copy-on-write since the start.
+    pub(crate) cow: CowStats,
+    /// How long each copy-on-write fault took, since the start.
+    pub(crate) cow_faults: Distribution,
+    /// The cost of the undo log since the start, and what the log holds now.
+    pub(crate) undo: UndoStats,
+    /// How long each change with captures took to capture, since the start.
+    pub(crate) undo_captures: Distribution,
+    /// The limits of the undo log; None: checkpoints do not use one.
+    pub(crate) undo_log: Option<UndoLogLimits>,
+    /// Transparent huge pages of the arena.
+    pub(crate) thp: ThpStats,
+    /// The pool of hugetlb pages that the arena is made of; None: the arena is made of others.
+    pub(crate) pool: Option<HugePoolStats>,
+}
+
+impl StatsSnapshot {
+    /// Whether the undo log isolates checkpoints, so that the kernel copies no page on write.
+    pub(crate) const fn has_undo_log(&self) -> bool {
+        self.undo_log.is_some()
+    }
+}
+
+/// Configured limits of the undo log.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct UndoLogLimits {
+    /// Most bytes of the log.
+    pub(crate) limit: u64,
+    /// Bytes of a block.
+    pub(crate) block_bytes: u64,
+}
+
+/// Transparent huge pages under the arena.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct ThpStats {
+    /// The machine's setting: `always`, `madvise` or `never`; empty if the kernel has none.
+    pub(crate) setting: String,
+    /// Huge pages that writers have split during checkpoints.
+    pub(crate) splits: u64,
+    /// Split ranges that were collapsed into huge pages again.
+    pub(crate) collapsed: u64,
+}
+
+/// The machine's pool of hugetlb pages of one size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct HugePoolStats {
+    /// Bytes of a page.
+    pub(crate) page_bytes: u64,
+    /// Pages in the pool.
+    pub(crate) total: u64,
+    /// Pages that no process uses.
+    pub(crate) free: u64,
+    /// Free pages that are reserved for a mapping.
+    pub(crate) reserved: u64,
+}
+
+/// Settings and names of the server.
+#[derive(Debug, Clone, PartialEq, Default)]
+pub(crate) struct ServerInfo {
+    /// Port for clients; 0 for none.
+    pub(crate) tcp_port: u16,
+    /// 40 hexadecimal digits, new with each start.
+    pub(crate) run_id: String,
+    /// Path of the configuration file; empty for none.
+    pub(crate) config_file: String,
+    /// The process supervisor: `no` or `systemd`.
+    pub(crate) supervised: String,
+    /// Rounds of background work in a second.
+    pub(crate) hz: u32,
+    /// Worker threads.
+    pub(crate) threads: usize,
+}
+
+/// Statistics of the clients.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct ClientStats {
+    /// The most connections at a time.
+    pub(crate) limit: u64,
+    /// Clients in a blocking command.
+    pub(crate) blocked: u64,
+    /// Clients that track keys.
+    pub(crate) tracking: u64,
+    /// Clients with subscriptions.
+    pub(crate) pubsub: u64,
+    /// Clients with watched keys.
+    pub(crate) watching: u64,
+    /// Keys that are watched.
+    pub(crate) watched_keys: u64,
+    /// Keys that clients block on.
+    pub(crate) blocking_keys: u64,
+    /// The largest recent input buffer, in bytes.
+    pub(crate) recent_max_input_buffer: u64,
+    /// The largest recent output buffer, in bytes.
+    pub(crate) recent_max_output_buffer: u64,
+    /// Bytes of all clients' buffers.
+    pub(crate) memory: u64,
+}
+
+/// Memory for data, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Default)]
+pub(crate) struct MemoryStats {
+    /// In use now, overhead included.
+    pub(crate) used: u64,
+    /// In use right after an empty start.
+    pub(crate) startup: u64,
+    /// The part of `used` that is not data.
+    pub(crate) overhead: u64,
+    /// The setting `maxmemory`; 0 for automatic.
+    pub(crate) limit: u64,
+    /// The setting `maxmemory-policy`.
+    pub(crate) policy: &'static str,
+}
+
+/// Counters of the keyspace, since the start of the process.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct EngineCounters {
+    /// Changes ever made to the data.
+    pub(crate) changes: u64,
+    /// Lookups that found their key.
+    pub(crate) keyspace_hits: u64,
+    /// Lookups that did not.
+    pub(crate) keyspace_misses: u64,
+    /// Keys removed because they had expired.
+    pub(crate) expired_keys: u64,
+    /// Rounds of expiry that ran out of time.
+    pub(crate) expired_time_cap_reached: u64,
+    /// Microseconds spent on rounds of expiry.
+    pub(crate) expire_cycle_us: u64,
+    /// Keys evicted to free memory.
+    pub(crate) evicted_keys: u64,
+    /// Clients closed to free memory.
+    pub(crate) evicted_clients: u64,
+}
+
+impl EngineCounters {
+    /// The counters since an earlier reading; `changes` stays as it is.
+    pub(super) fn since(&self, earlier: &Self) -> Self {
+        let passed = |of: fn(&Self) -> u64| of(self).saturating_sub(of(earlier));
+        Self {
+            changes: self.changes,
+            keyspace_hits: passed(|counters| counters.keyspace_hits),
+            keyspace_misses: passed(|counters| counters.keyspace_misses),
+            expired_keys: passed(|counters| counters.expired_keys),
+            expired_time_cap_reached: passed(|counters| counters.expired_time_cap_reached),
+            expire_cycle_us: passed(|counters| counters.expire_cycle_us),
+            evicted_keys: passed(|counters| counters.evicted_keys),
+            evicted_clients: passed(|counters| counters.evicted_clients),
+        }
+    }
+}
+
+/// One database.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct DatabaseStats {
+    /// As SELECT counts.
+    pub(crate) number: usize,
+    /// Keys in the database.
+    pub(crate) keys: u64,
+    /// Keys with an expiry.
+    pub(crate) expires: u64,
+    /// Mean time to live of the keys with an expiry, in milliseconds.
+    pub(crate) avg_ttl_ms: u64,
+}
+
+/// Size and pages of the arena.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(crate) struct ArenaStats {
+    /// The setting `arena-pages`.
+    pub(crate) pages_asked: String,
+    /// The kind of pages in use.
+    pub(crate) pages: String,
+    /// Bytes reserved.
+    pub(crate) capacity: u64,
+    /// Bytes of a chunk.
+    pub(crate) chunk_bytes: u64,
+    /// Chunks in use.
+    pub(crate) used_chunks: u64,
+    /// Bytes that lie on huge pages.
+    pub(crate) huge_bytes: u64,
+    /// Bytes that a copy-on-write fault copies.
+    pub(crate) cow_page_bytes: u64,
+}
