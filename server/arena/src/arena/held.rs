@@ -75,6 +75,17 @@ impl<'a> Held<'a> {
         Mem::new(self.arena, shard)
     }
 
+    /// The memory of one locked shard, with read access to another: for copying between shards.
+    ///
+    /// # Panics
+    /// One of the shards is not in the set.
+    #[inline]
+    pub fn mem_reading(&mut self, shard: ShardIndex, source: ShardIndex) -> Mem<'_> {
+        assert!(self.set.has(shard), "shard {} is not locked", shard.get());
+        assert!(self.set.has(source), "shard {} is not locked", source.get());
+        Mem::reading(self.arena, shard, source)
+    }
+
     /// The memory of one locked shard, to be read.
     ///
     /// # Panics

@@ -13,16 +13,24 @@ use super::Arena;
 use crate::layout::{Offset, index};
 use crate::shard::ShardIndex;
 
-/// The memory of one locked shard.
+/// The memory of one locked shard, and read access to a second one.
 pub struct Mem<'h> {
     pub(super) arena: &'h Arena,
     pub(super) shard: ShardIndex,
+    /// The shard that may be read too; `shard` itself if there is no second one.
+    source: ShardIndex,
 }
 
 impl<'h> Mem<'h> {
     #[inline]
     pub(crate) const fn new(arena: &'h Arena, shard: ShardIndex) -> Self {
-        Self { arena, shard }
+        Self { arena, shard, source: shard }
+    }
+
+    /// As [`Self::new`], and `source` may be read.
+    #[inline]
+    pub(crate) const fn reading(arena: &'h Arena, shard: ShardIndex, source: ShardIndex) -> Self {
+        Self { arena, shard, source }
     }
 
     /// The shard.
@@ -35,6 +43,12 @@ impl<'h> Mem<'h> {
         self.arena
     }
 
+    /// In builds with debug assertions: asserts that the bytes belong to the shard or to the source.
+    #[inline]
+    fn check_read(&self, at: u64, len: u64) {
+        self.arena.owners.check_either(at, len, self.shard, self.source);
+    }
+
     /// The `len` bytes at `at`.
     ///
     /// # Panics
@@ -42,7 +56,7 @@ impl<'h> Mem<'h> {
     #[inline]
     pub fn bytes(&self, at: u64, len: u64) -> &[u8] {
         let address = self.arena.store.address(at, len);
-        self.arena.owners.check(at, len, self.shard);
+        self.check_read(at, len);
         // SAFETY: valid for `len` bytes (invariant 1); the shard's lock and the borrow of `self`
         // keep writers away (invariant 2).
         unsafe { std::slice::from_raw_parts(address.as_ptr(), index(len)) }
@@ -68,7 +82,7 @@ impl<'h> Mem<'h> {
     /// It is outside the arena.
     #[inline]
     pub fn read<T: FromBytes>(&self, at: Offset<T>) -> T {
-        self.arena.owners.check(at.raw(), size_of::<T>() as u64, self.shard);
+        self.check_read(at.raw(), size_of::<T>() as u64);
         // SAFETY: the shard is locked (invariant 2).
         unsafe { self.arena.store.load(at) }
     }
@@ -91,7 +105,7 @@ impl<'h> Mem<'h> {
     pub fn copy(&mut self, from: u64, to: u64, len: u64) {
         let source = self.arena.store.address(from, len);
         let target = self.arena.store.address(to, len);
-        self.arena.owners.check(from, len, self.shard);
+        self.check_read(from, len);
         self.arena.owners.check(to, len, self.shard);
         assert!(from.abs_diff(to) >= len, "arena: copy of {len} bytes overlaps itself");
         self.arena.store.before_write(to, len);
@@ -117,7 +131,7 @@ impl<'h> ReadOnly<'h> {
     #[inline]
     pub fn slice(&self, at: u64, len: u64) -> &'h [u8] {
         let address = self.0.arena.store.address(at, len);
-        self.0.arena.owners.check(at, len, self.0.shard);
+        self.0.check_read(at, len);
         // SAFETY: valid for `len` bytes (invariant 1); the shard is locked, and whoever made this
         // borrows the locks for 'h, so that nobody can write meanwhile (invariant 2).
         unsafe { std::slice::from_raw_parts(address.as_ptr(), index(len)) }

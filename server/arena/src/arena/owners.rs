@@ -92,6 +92,20 @@ mod table {
         /// # Panics
         /// They do not.
         pub(in crate::arena) fn check(&self, at: u64, len: u64, shard: ShardIndex) {
+            self.check_either(at, len, shard, shard);
+        }
+
+        /// Asserts that `len` bytes at `at` belong to one of two shards.
+        ///
+        /// # Panics
+        /// They do not.
+        pub(in crate::arena) fn check_either(
+            &self,
+            at: u64,
+            len: u64,
+            shard: ShardIndex,
+            other: ShardIndex,
+        ) {
             if len == 0 || self.suspended.load(Relaxed) {
                 return;
             }
@@ -99,7 +113,7 @@ mod table {
             for byte in [at, at + len - 1] {
                 let owner = self.owner_of(byte);
                 assert!(
-                    owner == of(shard) || owner == UNKNOWN,
+                    owner == of(shard) || owner == of(other) || owner == UNKNOWN,
                     "arena: {len} bytes at {at:#x} are not shard {}'s: owner {owner:#x}",
                     shard.get()
                 );
@@ -169,5 +183,15 @@ mod nothing {
 
         #[inline]
         pub(in crate::arena) const fn check(&self, _at: u64, _len: u64, _shard: ShardIndex) {}
+
+        #[inline]
+        pub(in crate::arena) const fn check_either(
+            &self,
+            _at: u64,
+            _len: u64,
+            _shard: ShardIndex,
+            _other: ShardIndex,
+        ) {
+        }
     }
 }

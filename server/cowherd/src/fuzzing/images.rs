@@ -9,7 +9,6 @@
 
 use std::sync::OnceLock;
 
-use cowherd_arena::layout::ChunkState;
 use cowherd_arena::{CHUNK_SIZE, ChunkIndex, PageKind, ReservedArena, ShardIndex, ShardSet};
 
 use crate::keyspace::{CompactLimits, Databases, Expiry, Keyspace, layout_hash};
@@ -111,13 +110,11 @@ impl SoundMemory {
         keyspace.lock(ShardSet::ALL, NOW).flush(Databases::One(2));
         fill(&keyspace);
         let arena = keyspace.arena();
-        let held = arena.lock(ShardSet::ALL);
-        let mem = held.view(ShardIndex::of_hash(0));
+        let mut held = arena.lock(ShardSet::ALL);
+        let safepoint = held.safepoint().expect("invariant: every shard is locked");
         let mut sound = Self { pages: Vec::new(), chunks: Vec::new(), words: Vec::new() };
-        for chunk in (0..CHUNKS).map(ChunkIndex) {
-            if arena.chunk_state(chunk) != ChunkState::Free {
-                sound.add_chunk(chunk, mem.bytes(chunk.start(), CHUNK_SIZE));
-            }
+        for (chunk, bytes) in safepoint.chunks() {
+            sound.add_chunk(chunk, bytes);
         }
         assert!(sound.words.len() < 1 << 16, "a patch names {} words", sound.words.len());
         sound

@@ -134,8 +134,7 @@ impl Shards<'_> {
     ) -> Result<u64, OutOfMemory> {
         let head = EntryHeader { key_len: key.bytes.len() as u64, oversized: None, ..source.head };
         let expiry = head.expiry(&self.mem(source.shard), source.at);
-        // Both shards are locked, so that either's memory may be used to read the other's.
-        let mut mem = self.mem(key.shard);
+        let mut mem = self.held.mem_reading(key.shard, source.shard);
         let at = match transfer {
             Transfer::Nothing => head.allocate(&mut mem, head.value_len, expiry)?,
             Transfer::Object(..) | Transfer::Header(_) => head.allocate_entry(&mut mem, expiry)?,
