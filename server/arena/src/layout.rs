@@ -25,7 +25,7 @@ use std::marker::PhantomData;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-/// Bytes in a chunk: the unit of page kind, of dumping and of checksums.
+/// Bytes in a chunk: the unit of page kind, of the image and of its checksums.
 pub const CHUNK_SIZE: u64 = 2 << 20;
 /// Bytes in a unit: the granularity of slabs and of runs inside a chunk.
 pub const UNIT_SIZE: u64 = 8 << 10;

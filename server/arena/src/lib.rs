@@ -1,5 +1,20 @@
-//! An arena: one reservation of memory in pages of one kind, cut into chunks of 2 MiB, that holds
-//! offsets and never pointers, so that its bytes mean the same at any address.
+#![doc = include_str!("../README.md")]
+//!
+//! # Layers
+//!
+//! Each module uses only those above it in this table.
+//!
+//! | module | content |
+//! |---|---|
+//! | `layout` | constants, offsets, the structs of the arena's own tables |
+//! | `bits`, `shard`, `clock`, `stats`, `reader_epochs` | bit sets, shard sets, time, statistics, epochs for unlocked readers |
+//! | `memory` | pages, the mapping, tables beside the arena, the kernel's page tables |
+//! | `barrier` | the write barrier: copy-on-write faults, the undo log |
+//! | `backing_store` | the mapping behind its barrier |
+//! | `allocator` | size classes, the chunk pool, lists of slabs |
+//! | `arena` | `Arena`: locks, access, objects, audits, recordings |
+//! | `containers`, `checkpoint` | dictionaries, trees, deques; images |
+
 #![deny(unsafe_code)]
 #![cfg_attr(test, allow(clippy::unwrap_used, clippy::cast_possible_truncation))]
 

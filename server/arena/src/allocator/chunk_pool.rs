@@ -1,14 +1,14 @@
-//! The chunk pool: whole chunks and runs of units, shared by all shards.
+//! `ChunkPool`: whole chunks and runs of units, shared by all shards.
 //!
-//! What survives (chunk states, free units) stands in the arena; what is kept here beside it are
-//! indexes, rebuilt when an arena is opened, so that finding memory writes to no page that the
-//! memory itself is not on.
+//! The persistent state (chunk states, free units) lies in the arena. The pool keeps indexes beside
+//! it, which are rebuilt when an arena is opened, so that finding memory writes only to the pages of
+//! the memory that is taken.
 //!
 //! Invariants:
 //! 1. Chunk entries and chunk heads change only under the pool's lock, by a caller that holds a
 //!    shard's lock too: at a safepoint they stand still.
-//! 2. `free` has a bit for exactly the chunks whose state is `Free`; a chunk that the trimmer is
-//!    giving back is in `busy` and is not handed out.
+//! 2. `free` has a bit for exactly the chunks whose state is `Free`; a chunk whose memory is
+//!    being returned to the kernel is in `busy` and is not taken.
 //! 3. Every chunk in state `Units` with a free unit is in the bin of its longest free run.
 
 use std::io;
@@ -25,7 +25,7 @@ use crate::layout::{
     UNITS_PER_CHUNK, UnitDescriptor,
 };
 
-/// Free chunks whose memory is kept for the next taker instead of being handed back.
+/// Free chunks that keep their memory for the next allocation.
 const KEEP_DIRTY: u64 = 8;
 /// No chunk: chunk 0 holds a table and is never in a bin.
 const NONE: u32 = 0;

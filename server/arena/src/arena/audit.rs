@@ -188,7 +188,7 @@ fn check_units(
 }
 
 /// Checks a run of units; returns its one object and the bytes of that. Units inside it must be
-/// blank: who looks at a unit alone would take any other descriptor there for an object.
+/// blank: a lookup by unit would take any other descriptor there for an object.
 fn check_unit_run(
     chunk: ChunkIndex,
     unit: u64,

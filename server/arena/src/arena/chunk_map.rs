@@ -1,5 +1,5 @@
-//! Which objects share a slab, and which slabs stand side by side: whoever frees all objects of
-//! neighbouring slabs gives their units back to everybody in one piece.
+//! The map of a chunk: which units are free, slabs or runs, and which objects share a slab. Freeing
+//! all objects of neighbouring slabs returns their units to the pool in one piece.
 
 use super::Arena;
 use super::mem::Mem;
@@ -8,7 +8,7 @@ use crate::allocator::size_classes::SizeClass;
 use crate::layout::{ChunkIndex, ChunkState, HEAD_UNITS, UNIT_SIZE, UNITS_PER_CHUNK, UnitKind};
 use crate::shard::ShardIndex;
 
-/// What a stretch of units holds.
+/// The use of a span of units.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum UnitUse {
     /// Nothing.
@@ -19,7 +19,7 @@ pub enum UnitUse {
     Run,
 }
 
-/// A stretch of units in one chunk.
+/// Neighbouring units of a chunk with one use.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct UnitSpan {
     /// The chunk.

@@ -72,7 +72,7 @@ impl<'h> Mem<'h> {
         self.arena.owners.check(at, len, self.shard);
         self.arena.store.before_write(at, len);
         // SAFETY: valid for `len` bytes (invariant 1); the shard's lock and the unique borrow of
-        // `self` keep everybody else away (invariant 2).
+        // `self` exclude every other access (invariant 2).
         unsafe { std::slice::from_raw_parts_mut(address.as_ptr(), index(len)) }
     }
 
@@ -132,8 +132,8 @@ impl<'h> ReadOnly<'h> {
     pub fn slice(&self, at: u64, len: u64) -> &'h [u8] {
         let address = self.0.arena.store.address(at, len);
         self.0.check_read(at, len);
-        // SAFETY: valid for `len` bytes (invariant 1); the shard is locked, and whoever made this
-        // borrows the locks for 'h, so that nobody can write meanwhile (invariant 2).
+        // SAFETY: valid for `len` bytes (invariant 1); the shard is locked, and the locks
+        // are borrowed for 'h, so that no writer exists meanwhile (invariant 2).
         unsafe { std::slice::from_raw_parts(address.as_ptr(), index(len)) }
     }
 }

@@ -25,7 +25,7 @@ pub struct OccupancyMap {
 /// ```
 ///
 /// Used: any of its chunks is in use. At fork: any was in use when the running save forked.
-/// Dumped: all those are written. Outside a save only `used` is set.
+/// Written: the child has written all of them. Outside a checkpoint only `used` is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OccupancyCell(pub u8);
 

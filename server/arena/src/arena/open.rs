@@ -1,8 +1,8 @@
 //! Formatting an empty arena, loading chunks into one, and opening what was loaded.
 //!
-//! A [`ReservedArena`] arena has memory but no meaning. It becomes an [`Arena`] by [`ReservedArena::format`], or
-//! by filling chunks and [`ReservedArena::open`], which trusts nothing: tables are audited before
-//! any index is built from them.
+//! A [`ReservedArena`] has memory without content. [`ReservedArena::format`] makes it an empty
+//! [`Arena`]. Or chunks are loaded into it, and [`ReservedArena::open`] opens them: it audits the
+//! tables before it builds any index from them.
 
 #![expect(unsafe_code, reason = "raw memory; see the invariants above")]
 
@@ -308,6 +308,6 @@ impl ReservedArena {
     }
 }
 
-/// Large objects carry no shard: after opening their bytes are counted in shard 0, whose count may
-/// so run above its own, and others' below zero. Only the sum has a meaning.
+/// Large objects carry no shard: after opening, shard 0 counts their bytes, so its count may exceed
+/// its own bytes and another shard's may fall below zero. Only the sum has a meaning.
 const OWNERLESS: ShardIndex = ShardIndex::of_hash(0);

@@ -47,7 +47,7 @@ pub(crate) struct Cow {
     scanned: Set,
     /// Chunks that had memory at the fork, and still have the same: what is copied on write.
     shared: Set,
-    /// Touches by others than the one who claimed the page, before that one was done.
+    /// Touches of a claimed page by threads other than the claiming one, before that one was done.
     overtaken: AtomicU64,
     pagemap: Option<Pagemap>,
 }
@@ -127,7 +127,7 @@ impl Cow {
 
     /// Notes that all of a chunk's pages that held something at the fork are known.
     pub(crate) fn note_scanned(&self, chunk: ChunkIndex) {
-        // Whoever sees the chunk sees its pages (invariant 2).
+        // A thread that sees the chunk in the set sees its pages (invariant 2).
         let mask = 1 << (chunk.0 % 64);
         self.scanned[chunk.0 as usize / 64].fetch_or(mask, Ordering::Release);
     }
@@ -219,8 +219,8 @@ impl Cow {
 
 /// Writes to the page of the byte at `at` without changing it: the byte is the caller's to change,
 /// its neighbours on the page may be another shard's. Volatile, since an optimiser knows that an
-/// atomic `|= 0` changes nothing, and leaves it out: the page would be copied later, and by whoever
-/// comes, untimed.
+/// atomic `|= 0` changes nothing, and leaves it out: the page would be copied later, by the change
+/// itself, untimed.
 fn touch(map: &Mapping, at: u64) {
     let address = map.address(at, 1).as_ptr();
     // SAFETY: a byte inside the arena; the caller holds the lock that guards it.

@@ -189,7 +189,7 @@ fn free_chunks_that_still_have_memory_are_copied() {
     steps::end(&arena, &mut held);
 }
 
-/// Objects of several shards lie on one page: whoever writes second waits for the first one's
+/// Objects of several shards lie on one page: the second writer waits for the first one's
 /// fault, and does not count another.
 #[test]
 fn writers_of_one_page_count_one_fault() {

@@ -1,5 +1,5 @@
-//! How writers and the child agree on who sees which bytes of a chunk: the orders of memory that
-//! make an image exact. Nothing else of the undo log depends on orders.
+//! The protocol between writers and the child, and its memory orders: the proof that an image is
+//! exact. No other part of the undo log depends on memory orders.
 //!
 //! Each chunk has one word, its *head*: the newest of its records, [`NONE`], or [`CLOSED`].
 //!

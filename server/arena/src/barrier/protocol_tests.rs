@@ -73,7 +73,7 @@ enum Mutation {
     FindClosedWithoutAcquire,
     /// The record may come after the change that it is of.
     CaptureAfterChange,
-    /// Whoever finds the block captured does not look; the first did not publish.
+    /// A writer that finds the block captured does not look at the head; the first did not publish.
     CaptureWithoutPublishing,
 }
 use Mutation::*;

@@ -1,11 +1,13 @@
-//! The barrier of an `undo-log` checkpoint: before the first change of a block since the fork, what
-//! is in it goes into the undo log. The arena is shared with the child; no page is ever copied.
+//! The barrier of an `undo-log` checkpoint: before the first change of a block since the fork, the
+//! old bytes of the block are captured in the undo log. The arena is shared with the child; no page
+//! is ever copied.
 //!
 //! Invariants:
-//! 1. A block is captured only of a chunk that was in use at the fork and of which the child has no
-//!    copy yet, and at most once: whoever captures it holds the one lock that guards it (`blocks`).
-//! 2. Once the log is full nothing is captured any more: the checkpoint has failed, and whoever
-//!    waits for it must know before it publishes anything.
+//! 1. A block is captured only in a chunk that was in use at the fork and that the child has not
+//!    copied yet, and at most once: the capturing thread holds the one lock that guards the block
+//!    (`blocks`).
+//! 2. Once the log is full nothing is captured any more: the checkpoint has failed, and its image
+//!    must not be published.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
@@ -20,7 +22,7 @@ use crate::memory::mapping::Mapping;
 use crate::memory::pages::UndoOptions;
 use crate::memory::side_tables::SideTable;
 
-/// What one change has had captured.
+/// The captures of one change.
 #[derive(Clone, Copy, Default)]
 pub(crate) struct Captured {
     /// Blocks.
@@ -31,14 +33,14 @@ pub(crate) struct Captured {
     pub nanos: u64,
 }
 
-/// The capturing side.
+/// State of the capturing side.
 pub(super) struct Undo {
     pub log: UndoLog,
     blocks: Blocks,
-    /// A bit a block, those of a chunk together.
+    /// One bit for each block, the bits of a chunk together.
     captured: SideTable<AtomicU64>,
     full: AtomicBool,
-    /// Every change is noted as captured, whether or not the child still needs it; for tests.
+    /// Every changed block is marked as captured, whether or not the child still needs it; for tests.
     notes_all: AtomicBool,
 }
 
@@ -55,12 +57,12 @@ impl Undo {
         })
     }
 
-    /// Whether the log is full: what the child writes is worth nothing.
+    /// Whether the log is full: the child cannot write a correct image.
     pub(super) fn is_full(&self) -> bool {
         self.full.load(Ordering::Acquire)
     }
 
-    /// Captures what is to be captured before the `len` bytes at `at` change.
+    /// Captures the blocks that need it before the `len` bytes at `at` change.
     pub(super) fn before_write(
         &self,
         map: &Mapping,
@@ -111,7 +113,7 @@ impl Undo {
             }
             begun = begun.or_else(|| Some(clock::monotonic_ns()));
             let from = map.address(at, block.len).as_ptr();
-            // SAFETY: inside the arena; whoever changes a byte of the block holds the lock that
+            // SAFETY: inside the arena; a thread that changes a byte of the block holds the lock that
             // guards all of it (invariant 1).
             match unsafe { self.log.capture(at, from, block.len) } {
                 Ok(()) => {
@@ -132,19 +134,19 @@ impl Undo {
         }
     }
 
-    /// Clears what is known of blocks, and gives the log's memory back.
+    /// Clears the set of captured blocks and the log.
     pub(super) fn reset(&self) {
         bits::empty(&self.captured);
         self.log.reset();
         self.full.store(false, Ordering::Relaxed);
     }
 
-    /// Lets every change of a block be noted, even once the child has its copy.
+    /// Makes every change mark its blocks, even in chunks that the child has copied.
     pub(super) fn note_all(&self, on: bool) {
         self.notes_all.store(on, Ordering::Relaxed);
     }
 
-    /// Whether the block of the byte at `at` was noted as captured.
+    /// Whether the block of the byte at `at` is marked as captured.
     pub(super) fn has_captured(&self, at: u64) -> bool {
         let chunk = ChunkIndex::of(at);
         let block = self.blocks.at(at - chunk.start());

@@ -1,7 +1,8 @@
-//! How a child says that it needs its memory no more, some milliseconds before the kernel has taken
-//! it apart: a byte through a pipe. From then on a write of the parent's may copy nothing.
+//! `CompletionPipe`: the child's notice that it no longer needs its memory, some milliseconds before
+//! the kernel has freed it: one byte through a pipe. From then on a write of the parent may copy
+//! nothing.
 //!
-//! A child that is killed says nothing. Its end of the pipe closes then, after its memory went.
+//! A child that is killed sends no byte: its end of the pipe closes when its memory is freed.
 
 use std::io::{self, PipeReader, PipeWriter};
 use std::os::fd::AsFd as _;
@@ -24,15 +25,15 @@ impl CompletionPipe {
         Ok(Self { rx, tx: Some(tx) })
     }
 
-    /// The child's last words. Async-signal-safe.
+    /// Sends the notice. Async-signal-safe.
     pub(super) fn notify(&self) {
         if let Some(tx) = &self.tx {
-            // If nobody listens there is nobody to tell.
+            // Without a reader there is no parent to notify.
             let _ = write(tx.as_fd(), b".");
         }
     }
 
-    /// The parent's side after the fork: only the child holds the other end.
+    /// Closes the parent's copy of the sending end after the fork.
     pub(super) fn close_tx(&mut self) {
         self.tx = None;
     }
@@ -44,7 +45,7 @@ impl CompletionPipe {
         let mut fds = [PollFd::new(self.rx.as_fd(), PollFlags::POLLIN)];
         match poll(&mut fds, timeout) {
             Ok(0) | Err(Errno::EINTR) => false,
-            // Other errors show again as silence: whoever waits reaps the child then.
+            // After any other error the parent reaps the child, which ends the wait too.
             Ok(_) | Err(_) => true,
         }
     }
@@ -55,15 +56,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn words_and_silence_both_end_the_waiting() {
+    fn a_notice_and_a_closed_pipe_both_end_the_wait() {
         let poll_interval = Duration::from_secs(60);
         let mut completion = CompletionPipe::new().unwrap();
         assert!(!completion.wait(Duration::ZERO));
         completion.notify();
         assert!(completion.wait(poll_interval));
-        let mut silent = CompletionPipe::new().unwrap();
-        silent.close_tx();
-        assert!(silent.wait(poll_interval));
-        silent.notify();
+        let mut closed = CompletionPipe::new().unwrap();
+        closed.close_tx();
+        assert!(closed.wait(poll_interval));
+        closed.notify();
     }
 }

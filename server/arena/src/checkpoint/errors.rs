@@ -303,7 +303,7 @@ pub enum RestoreError {
     Version {
         /// The image.
         path: PathBuf,
-        /// Who wrote it.
+        /// The program that wrote the image.
         writer: String,
         /// What differs.
         what: &'static str,

@@ -11,7 +11,7 @@
 //! 1. Every byte is covered: the header, the index (with the zeros after it) and the footer by a
 //!    checksum each, a frame by the checksum in its index entry, the zeros after a frame by being
 //!    zero.
-//! 2. Frames set_parent_death_signal each other without gaps but for those zeros, in the order of the index. A chunk
+//! 2. Frames follow each other without gaps but for those zeros, in the order of the index. A chunk
 //!    has one frame at most.
 //! 3. All integers are little-endian; all structs are free of padding and need no alignment.
 

@@ -62,7 +62,7 @@ pub fn inspect(path: &Path) -> Result<ImageInfo, RestoreError> {
     Ok(info)
 }
 
-/// An image whose header and footer are sound.
+/// An image with a valid header and footer.
 pub(super) struct Image<'p> {
     pub path: &'p Path,
     pub file: File,

@@ -1,14 +1,14 @@
-//! What a running save tells: counters in a page that the child shares with its parent.
+//! `ChildReport`: counters of a running checkpoint, in a page that the child shares with its parent.
 //!
-//! One process writes them, any thread of the other reads them; each is true by itself, and all of
-//! them are final once the child is child_exited.
+//! One process writes the counters, any thread of the other reads them. Each is consistent by
+//! itself; all are final once the child has ended.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use crate::stats::WriterTimes;
 
-/// How far a save is.
+/// Phase of the image writer.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum WriterPhase {
     /// Nothing was written yet.
@@ -43,10 +43,10 @@ pub(super) struct WriterFailure {
 pub(super) const NOT_INHERITED: WriterFailure =
     WriterFailure { phase: WriterPhase::Starting, errno: nix::libc::ENODATA };
 
-/// A snapshot of the counters of a save.
+/// The counters of a checkpoint at one moment.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct CheckpointProgress {
-    /// How far it is.
+    /// The phase.
     pub phase: WriterPhase,
     /// Chunks to be written in all.
     pub chunks_total: u64,

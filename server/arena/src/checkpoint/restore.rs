@@ -120,7 +120,7 @@ struct Reader<'a> {
     /// The same file past the page cache, if the filesystem can.
     direct: Option<File>,
     use_direct: AtomicBool,
-    resident: Option<sys::Resident>,
+    resident: Option<sys::PageCacheMap>,
 }
 
 impl<'a> Reader<'a> {
@@ -128,7 +128,7 @@ impl<'a> Reader<'a> {
         let direct = OpenOptions::new().read(true).custom_flags(libc::O_DIRECT).open(path);
         // Another file may have taken the name since.
         let direct = direct.ok().filter(|direct| is_same(direct, cached).unwrap_or(false));
-        let resident = sys::Resident::new(cached).ok();
+        let resident = sys::PageCacheMap::new(cached).ok();
         Self { cached, use_direct: AtomicBool::new(direct.is_some()), direct, resident }
     }
 

@@ -3,7 +3,7 @@
 //! Invariants that unsafe code leans on:
 //! 1. A [`SharedReport`] owns one page, mapped shared and anonymous until it goes: zero at first,
 //!    page-aligned, and used through atomics only, in this process and in its child.
-//! 2. A [`Resident`] owns a mapping of a file whose bytes are never touched, so that a file that
+//! 2. A [`PageCacheMap`] owns a mapping of a file and never touches its bytes, so that a file that
 //!    shrinks under it does no harm.
 //! 3. System calls that take numbers and a file descriptor touch no memory of ours.
 
@@ -68,8 +68,8 @@ impl Drop for SharedReport {
 }
 
 /// Sets the calling thread's policy, adds to its niceness, and lets it keep a processor for short
-/// turns only: whoever wakes on the same one waits for the end of a turn, which is milliseconds
-/// long by default. Since Linux 6.12 (sched_setattr(2), `sched_runtime`); before, the length is
+/// turns only: a thread that wakes on the same one waits for the end of a turn, which is
+/// milliseconds long by default. Since Linux 6.12 (sched_setattr(2), `sched_runtime`); before, the length is
 /// ignored. False: there is no such call. Safe to call in the child of a fork.
 pub(super) fn take_short_turns(policy: libc::c_int, nicer_by: libc::c_int) -> bool {
     // SAFETY: numbers (invariant 3).
@@ -113,9 +113,9 @@ pub(super) fn is_mapped(address: *const u8) -> bool {
 }
 
 /// Tells which parts of a file are in the page cache.
-pub(super) struct Resident(MmapRaw);
+pub(super) struct PageCacheMap(MmapRaw);
 
-impl Resident {
+impl PageCacheMap {
     pub(super) fn new(file: &File) -> io::Result<Self> {
         MmapOptions::new().map_raw_read_only(file).map(Self)
     }

@@ -1,5 +1,5 @@
 //! The writer of an image: chunks in, file out. It runs in a forked child, or in this process for
-//! a save in the foreground.
+//! a foreground checkpoint.
 //!
 //! ```text
 //! source -> (lz4) -> stage: | frame | frame |  -> write at multiples of 4096, past the page cache
@@ -71,7 +71,7 @@ pub(super) struct Output {
     pub storage: Arc<dyn Storage>,
     pub direct: bool,
     at: u64,
-    /// The part of the page cache whose writing was started last.
+    /// The range of the page cache that `sync_file_range` started to write last.
     behind: (u64, u64),
 }
 
@@ -91,7 +91,7 @@ impl Job {
         most: u64,
         out: Output,
     ) -> io::Result<Self> {
-        // Fresh anonymous memory is zero and committed as it is touched, by whoever touches it.
+        // Fresh anonymous memory is zero, and committed by the process that touches it.
         let stage = MmapMut::map_anon(STAGE)?;
         let tail = MmapMut::map_anon(to_index(tail_len(most)))?;
         let table = CompressTable::large();
@@ -233,13 +233,13 @@ impl Job {
 }
 
 impl Output {
-    /// Writes all of the bytes, whose length is a multiple of 4096.
+    /// Writes all of the bytes; their length is a multiple of 4096.
     fn write(&mut self, mut bytes: &[u8]) -> Result<(), Errno> {
         let start = self.at;
         while !bytes.is_empty() {
             match self.storage.write_at(&self.file, bytes, self.at) {
                 Ok(count) => {
-                    // What a short write child_exiting must still be aligned.
+                    // What a short write leaves must still be aligned.
                     let whole = if self.direct { count / BLOCK * BLOCK } else { count };
                     if whole == 0 && !self.direct {
                         return Err(Errno::EIO);

@@ -45,8 +45,8 @@ pub struct Mapping {
     commits: bool,
 }
 
-// SAFETY: `base` points into `map`, which any thread may use; who may touch which byte when is
-// decided by the shard locks (invariant 2).
+// SAFETY: `base` points into `map`, which any thread may use; the shard locks decide which thread
+// may touch which byte (invariant 2).
 unsafe impl Send for Mapping {}
 // SAFETY: as for Send.
 unsafe impl Sync for Mapping {}

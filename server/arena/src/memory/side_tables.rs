@@ -130,7 +130,7 @@ pub(crate) struct SharedMemory {
     len: NonZeroUsize,
 }
 
-// SAFETY: it is only an address; whoever uses the memory there says why it may.
+// SAFETY: an address alone; each use of the memory states why it is sound.
 unsafe impl Send for SharedMemory {}
 // SAFETY: as for Send.
 unsafe impl Sync for SharedMemory {}
@@ -178,7 +178,7 @@ impl SharedMemory {
     }
 
     /// # Safety
-    /// Whoever uses the part can bear what the advice does.
+    /// Every user of the part can bear what the advice does.
     unsafe fn advise(&self, at: usize, len: usize, advice: MmapAdvise) -> io::Result<()> {
         assert!(at.checked_add(len).is_some_and(|end| end <= self.len.get()), "shared: {at}+{len}");
         // SAFETY: inside the mapping.

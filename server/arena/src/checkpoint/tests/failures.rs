@@ -1,4 +1,4 @@
-//! A save that fails says why, keeps the old image and child_exiting nothing behind.
+//! Failures: each is reported with its cause, keeps the old image, and leaves no temporary file.
 
 use std::fs::File;
 use std::io;
@@ -349,7 +349,7 @@ fn a_second_save_is_refused_while_one_runs() {
 fn a_missing_directory_is_told() {
     let arena = empty(PageKind::Small, 8);
     let dir = TempDir::new().unwrap();
-    let missing = ImageTarget { dir: dir.path().join("child_exited"), filename: "dump.cow".into() };
+    let missing = ImageTarget { dir: dir.path().join("gone"), filename: "dump.cow".into() };
     let error = PreparedCheckpoint::new(&missing, &OPTIONS, &arena).err().unwrap().to_string();
     assert!(error.contains("No such file") && error.contains("create it again"), "{error}");
     for name in ["", "..", "a/b", "/etc/passwd"] {
@@ -396,6 +396,6 @@ fn a_directory_belongs_to_one_server() {
     assert!(matches!(&error, LockError::Held { owner: Some(999_999_999), .. }), "{error}");
     orphan.unlock().unwrap();
     DirLock::acquire(dir.path()).unwrap();
-    let error = DirLock::acquire(&dir.path().join("child_exited")).unwrap_err().to_string();
+    let error = DirLock::acquire(&dir.path().join("gone")).unwrap_err().to_string();
     assert!(error.contains("No such file"), "{error}");
 }

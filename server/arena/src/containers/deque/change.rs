@@ -6,7 +6,7 @@ use crate::{Mem, OutOfMemory};
 use super::node::{HEAD, Node, Side, wide};
 use super::{Cursor, Deque, Limits, Root};
 
-/// Bytes of a node whose final size is not foreseen.
+/// Bytes of a node without a known final size.
 const SMALL_NODE: u64 = 256;
 
 impl Limits {

@@ -22,7 +22,7 @@
 //! A tree of one leaf is as small as it can be: 64, 128, 256 or 512 bytes. All nodes of a larger
 //! tree have 512 bytes: what a small change touches is one leaf and a slot a level above it.
 //!
-//! Nodes do not refer to their neighbours. Whoever walks from one leaf to the next finds it by its
+//! Nodes do not refer to their neighbours. A walk from one leaf to the next finds it by its
 //! rank, once in some twenty items.
 //!
 //! Invariants:
