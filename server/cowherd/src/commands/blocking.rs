@@ -168,3 +168,7 @@ impl Call<'_> {
         }
     }
 }
+
+#[cfg(test)]
+#[path = "blocking_tests.rs"]
+mod tests;
