@@ -458,3 +458,7 @@ impl Items for OtherKeyOfHash<'_> {
 #[cfg(test)]
 #[path = "relocation_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "relocation_model_tests.rs"]
+mod model_tests;
