@@ -1,5 +1,5 @@
-//! Compact collections: few small elements in one packed run, which is stored as a string is: behind
-//! the key, or in an object of its own.
+//! Compact collections: few small elements in one packed run, which is stored as a string is:
+//! behind the key, or in an object of its own.
 //!
 //! What the bytes mean is up to each type. This file writes, replaces and splices them. A change is
 //! assembled from pieces outside the arena first; then either all of it is written or, if memory is
@@ -197,8 +197,8 @@ struct ByteSplice {
 }
 
 impl ByteSplice {
-    /// Replaces the part in the entry's present object. Writes only the bytes that change: each write
-    /// may copy a page or a block for a checkpoint.
+    /// Replaces the part in the entry's present object. Writes only the bytes that change: each
+    /// write may copy a page or a block for a checkpoint.
     fn in_place(
         &self,
         mem: &mut Mem<'_>,
@@ -258,8 +258,8 @@ fn fits_in_place(mem: &Mem<'_>, old: &Entry, head: &mut EntryHeader) -> bool {
     allocated_size(head.len()) == allocated_size(old.head.len())
 }
 
-/// The header of an entry that stays in the objects of `old`, because there is no memory for smaller
-/// ones; `None` if it does not fit.
+/// The header of an entry that stays in the objects of `old`, because there is no memory for
+/// smaller ones; `None` if it does not fit.
 fn header_in_place(mem: &Mem<'_>, old: &Entry, head: EntryHeader) -> Option<EntryHeader> {
     if head.has_expiry != old.head.has_expiry {
         return None;

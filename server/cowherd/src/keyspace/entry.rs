@@ -18,7 +18,7 @@
 //! | `Inline` | none | follows the key |
 //! | `Int` | the number, 8 bytes | is in the body |
 //! | `External` | offset and reserved length, 8 bytes each | is an object of its own |
-//! | `Large` | offset of the value's header, 8 bytes | is reached from the header (see `collection`) |
+//! | `Large` | offset of a header, 8 bytes | is reached from the header (see `collection`) |
 //!
 //! All numbers are little-endian and unaligned.
 //!

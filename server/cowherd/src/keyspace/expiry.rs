@@ -163,9 +163,8 @@ impl Shards<'_> {
         let mem = self.held.mem(shard);
         let hash = EntryHasher.hash(&mem, at);
         let found = keys_of(shard, db).find(&mem, hash, &ByOffset(at));
-        if let Some(found) = found {
-            let entry = Entry { at, head: EntryHeader::load(&mem, at), found, shard };
-            self.expire(db, hash, &entry);
-        }
+        let found = found.expect("invariant: an entry that was just read is linked");
+        let entry = Entry { at, head: EntryHeader::load(&mem, at), found, shard };
+        self.expire(db, hash, &entry);
     }
 }

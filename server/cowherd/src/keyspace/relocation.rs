@@ -37,8 +37,8 @@ use super::entry::{ByKey, EntryHasher};
 use super::roots::{DATABASES, DbIndex, keys_of};
 use super::{Key, Keyspace, Shards};
 
-/// A part with at most so many records computes its filter anew when a record is removed. In a larger
-/// part bits are only added: the filter has 64 bits, and would stay nearly full.
+/// A part with at most so many records computes its filter anew when a record is removed. In a
+/// larger part bits are only added: the filter has 64 bits, and would stay nearly full.
 const REFILTERED: usize = 64;
 
 /// Database and hash of a relocated key, and the shard in which it lives.
@@ -213,8 +213,8 @@ impl Keyspace {
         self.forwarding.shards_of(hash)
     }
 
-    /// How often keys were relocated. If the number is the same before [`Self::shards_of`] and after
-    /// these shards are locked, they are the right ones.
+    /// How often keys were relocated. If the number is the same before [`Self::shards_of`] and
+    /// after these shards are locked, they are the right ones.
     #[inline]
     pub fn relocations(&self) -> u64 {
         self.forwarding.relocations.load(Ordering::Acquire)
@@ -265,8 +265,8 @@ impl Keyspace {
         ShardSet::one(home) | ShardSet::of_bits(away)
     }
 
-    /// The relocated keys of a home shard that a scan visits between two cursors, or to the end, and
-    /// the cursor behind them. If there are more than `least`, only about as many.
+    /// The relocated keys of a home shard that a scan visits between two cursors, or to the end,
+    /// and the cursor behind them. If there are more than `least`, only about as many.
     pub(super) fn relocated_between(
         &self,
         db: DbIndex,

@@ -1,5 +1,5 @@
-//! Keys away from home: renamed and moved with large values, among databases, against a plain
-//! model; by several threads at once; with keys of the same hash.
+//! Relocated keys: renamed and moved with large values, among databases, against a plain model; by
+//! several threads at once; with keys of the same hash.
 
 use std::sync::atomic::AtomicU64;
 
@@ -30,7 +30,7 @@ fn hash_at(space: &Keyspace, db: DbIndex, name: &[u8]) -> Option<(u64, Vec<u8>)>
     Some((shards.hash_len(&entry), value))
 }
 
-/// A name whose home is another shard than those of `others`.
+/// A name whose home shard is not that of any of `others`.
 fn name_apart(space: &Keyspace, others: &[&[u8]]) -> Vec<u8> {
     let homes: Vec<_> = others.iter().map(|name| ShardIndex::of_hash(space.hash(name))).collect();
     let mut names = (0..).map(|i: u32| format!("name:{i}").into_bytes());
@@ -38,7 +38,7 @@ fn name_apart(space: &Keyspace, others: &[&[u8]]) -> Vec<u8> {
 }
 
 #[test]
-fn a_large_value_stays_in_its_shard_and_its_name_goes_there() {
+fn renaming_a_large_value_relocates_the_key() {
     let space = space(64);
     let to = name_apart(&space, &[b"from"]);
     let mut shards = space.lock(ShardSet::ALL, NOW);
@@ -59,10 +59,10 @@ fn a_large_value_stays_in_its_shard_and_its_name_goes_there() {
     let here_and_home = ShardSet::one(now.shard) | ShardSet::one(now.home_shard());
     assert_eq!((space.shards_of(now.hash), space.forwarding.count()), (here_and_home, 1));
     space.verify(2).unwrap();
-    // The image says all that there is to know.
+    // The forwarding table follows from the image.
     let again = reopen(&space);
     assert_eq!(hash_at(&again, 0, &to), Some((10_000, b"value".to_vec())));
-    // Back to the name that it had, and nothing is left to be known.
+    // Back under its first name the key is in its home shard.
     let mut shards = again.lock(ShardSet::ALL, NOW);
     shards.rename(0, &again.key(0, &to), &again.key(0, b"from")).unwrap();
     drop(shards);
@@ -71,7 +71,7 @@ fn a_large_value_stays_in_its_shard_and_its_name_goes_there() {
 }
 
 #[test]
-fn a_small_value_comes_home() {
+fn renaming_a_small_value_copies_it_to_the_home_shard() {
     let space = space(64);
     let to = name_apart(&space, &[b"from"]);
     let mut shards = space.lock(ShardSet::ALL, NOW);
@@ -84,7 +84,7 @@ fn a_small_value_comes_home() {
 }
 
 #[test]
-fn where_keys_lived_that_are_gone_is_forgotten() {
+fn records_of_removed_keys_are_removed() {
     let space = space(64);
     let to = name_apart(&space, &[b"from"]);
     let (hash, home) = (space.hash(&to), ShardIndex::of_hash(space.hash(&to)));
@@ -95,26 +95,26 @@ fn where_keys_lived_that_are_gone_is_forgotten() {
         assert_eq!(space.forwarding.count(), 1);
         space.key(0, &to).shard
     };
-    let is_forgotten = || {
+    let is_removed = || {
         let known =
             (space.forwarding.count(), space.shards_of(hash), space.forwarding.may_have(hash));
         known == (0, ShardSet::one(home), false)
     };
-    // At once, if the home is locked.
+    // At once, if the home shard is locked.
     let away = make();
     let key = space.key(0, &to);
     let mut shards = space.lock(ShardSet::one(home) | ShardSet::one(away), NOW);
-    assert!(shards.remove(0, &key) && is_forgotten());
-    // Who has looked before, and makes it again, makes it where it was.
+    assert!(shards.remove(0, &key) && is_removed());
+    // A key that was resolved before, and is created again, is created where it was.
     shards.set(0, &key, b"text", Expiry::None).unwrap();
     assert_eq!((space.key(0, &to).shard, space.forwarding.count()), (away, 1));
-    assert!(shards.remove(0, &key) && is_forgotten());
+    assert!(shards.remove(0, &key) && is_removed());
     drop(shards);
-    // In the background.
+    // Later, if the home shard is not locked.
     let away = make();
     assert!(space.lock(ShardSet::one(away), NOW).remove(0, &space.key(0, &to)));
-    assert!(!is_forgotten() && !space.prune_relocations(1) && is_forgotten());
-    // Unless it is there again.
+    assert!(!is_removed() && !space.prune_relocations(1) && is_removed());
+    // Not if the key was created again meanwhile.
     let away = make();
     let mut shards = space.lock(ShardSet::one(away), NOW);
     assert!(shards.remove(0, &space.key(0, &to)));
@@ -125,18 +125,18 @@ fn where_keys_lived_that_are_gone_is_forgotten() {
     assert!(!space.prune_relocations(1) && space.forwarding.count() == 1);
     assert_eq!(space.key(0, &to).shard, away);
     space.verify(1).unwrap();
-    // With all others.
+    // With the whole database.
     space.lock(ShardSet::ALL, NOW).flush(Databases::One(1));
-    assert!(!is_forgotten());
+    assert!(!is_removed());
     space.lock(ShardSet::ALL, NOW).flush(Databases::All);
-    assert!(is_forgotten() && !space.forwarding.flushed.lock().is_empty());
+    assert!(is_removed() && !space.forwarding.flushed.lock().is_empty());
     assert!(!space.prune_relocations(1) && space.forwarding.flushed.lock().is_empty());
     space.verify(1).unwrap();
 }
 
-/// What is known of a key that has gone must not hide one that comes home.
+/// A record of a removed key must not hide a key of the same name in its home shard.
 #[test]
-fn a_key_is_found_at_home_although_another_lived_elsewhere() {
+fn a_new_key_replaces_the_record_of_a_removed_one() {
     let space = space(64);
     let to = name_apart(&space, &[b"from"]);
     let home = ShardIndex::of_hash(space.hash(&to));
@@ -160,9 +160,9 @@ fn a_key_is_found_at_home_although_another_lived_elsewhere() {
     space.verify(1).unwrap();
 }
 
-/// An image in which a key could not be found, or in which a command would find one of two.
+/// Images in which a command would not find a key, or would find one of two.
 #[test]
-fn a_key_that_is_in_two_shards_is_refused() {
+fn verify_refuses_a_key_in_two_shards() {
     let broken = |shards: &[usize], has_moved: bool| {
         let space = space(16);
         let key = space.key(0, b"key");
@@ -172,7 +172,7 @@ fn a_key_that_is_in_two_shards_is_refused() {
             let there = Key { shard: ShardIndex::new(home).unwrap(), ..key };
             locked.set(0, &there, b"value", Expiry::None).unwrap();
         }
-        // As in an image.
+        // As after a restore.
         space.forwarding.flush(0);
         space.forwarding.relocations.store(0, Ordering::Relaxed);
         if has_moved {
@@ -185,11 +185,12 @@ fn a_key_that_is_in_two_shards_is_refused() {
     assert_eq!(broken(&[3], false), "");
     assert!(broken(&[0, 3], false).contains("it is there, but should be in shard"));
     assert!(broken(&[3, 4], false).contains("but also"));
-    // Where keys have moved, it is known where they live.
+    // If keys were relocated since the restore, all relocated keys must be recorded.
     assert!(broken(&[3], true).contains("at home"));
 }
 
-/// Keys of database 0 as a scan sees them, in steps of at least so many.
+/// The keys of database 0 in the order of a scan, and the most keys of one step. `between` runs
+/// after each step.
 fn scan(space: &Keyspace, least: usize, mut between: impl FnMut()) -> (Vec<Vec<u8>>, usize) {
     let (mut seen, mut most) = (Vec::new(), 0);
     for home in ShardIndex::all() {
@@ -200,7 +201,7 @@ fn scan(space: &Keyspace, least: usize, mut between: impl FnMut()) -> (Vec<Vec<u
             cursor = shards.scan(0, home, from, least, |key, _| seen.push(key.to_vec()));
             most = most.max(seen.len() - before);
             drop(shards);
-            // Through what a client is sent.
+            // As a client sends it.
             cursor = cursor.map(|cursor| Cursor::unpack(cursor.pack()));
             between();
         }
@@ -209,7 +210,7 @@ fn scan(space: &Keyspace, least: usize, mut between: impl FnMut()) -> (Vec<Vec<u
 }
 
 #[test]
-fn a_scan_sees_many_strays_of_one_home_a_few_at_a_time() {
+fn a_scan_visits_relocated_keys_of_one_home_shard_in_steps() {
     let space = space(64);
     let from = ShardIndex::of_hash(space.hash(b"from"));
     let home = ShardIndex::all().find(|shard| *shard != from).unwrap();
@@ -222,7 +223,7 @@ fn a_scan_sees_many_strays_of_one_home_a_few_at_a_time() {
         shards.rename(0, &space.key(0, b"from"), &space.key(0, name)).unwrap();
     }
     assert_eq!(space.forwarding.count(), names.len());
-    // Nobody sees the shard that they are in twice.
+    // The shard in which they live has a key of its own, too.
     let mut shards = space.lock(ShardSet::ALL, NOW);
     shards.set(0, &space.key(0, b"from"), b"text", Expiry::None).unwrap();
     drop(shards);
@@ -237,7 +238,7 @@ fn a_scan_sees_many_strays_of_one_home_a_few_at_a_time() {
 }
 
 #[test]
-fn a_scan_sees_what_is_there_from_first_to_last() {
+fn a_scan_visits_every_key_that_exists_throughout() {
     let (space, mut generator) = (space(256), fastrand::Rng::with_seed(1));
     let names: Vec<_> = (0..400).map(|i| format!("name:{i}").into_bytes()).collect();
     let mut shards = space.lock(ShardSet::ALL, NOW);
@@ -245,7 +246,7 @@ fn a_scan_sees_what_is_there_from_first_to_last() {
         shards.set(0, &space.key(0, name), b"text", Expiry::None).unwrap();
     }
     drop(shards);
-    let mut strays = 0;
+    let mut relocated = 0;
     for least in [1, 3, 50] {
         let (seen, _) = scan(&space, least, || {
             let random = generator.u64(..);
@@ -253,7 +254,7 @@ fn a_scan_sees_what_is_there_from_first_to_last() {
             let mut shards = space.lock(ShardSet::ALL, NOW);
             match random >> 32 & 3 {
                 0 => shards.set(0, &space.key(0, name), b"text", Expiry::None).unwrap(),
-                // Away from home, and home again.
+                // Relocated, and in the home shard again.
                 1 => {
                     let at = format!("other:{}", random >> 34).into_bytes();
                     set_hash(&mut shards, 0, &at, 100, b"value");
@@ -268,13 +269,13 @@ fn a_scan_sees_what_is_there_from_first_to_last() {
                     shards.rename(0, &space.key(0, &at), &space.key(0, name)).unwrap();
                 }
             }
-            strays = strays.max(space.forwarding.count());
+            relocated = relocated.max(space.forwarding.count());
         });
         for name in &names {
             assert!(seen.contains(name), "{}", String::from_utf8_lossy(name));
         }
     }
-    assert!(strays > 20, "{strays} strays");
+    assert!(relocated > 20, "{relocated} relocated keys");
     assert_eq!(space.verify(2).unwrap().keys, names.len() as u64);
 }
 
@@ -467,12 +468,11 @@ fn threads_find_every_key_while_it_moves() {
         .iter()
         .map(|(_, count)| String::from_utf8(count.clone()).unwrap().parse::<u64>().unwrap());
     assert_eq!((found.len() as u64, sum.sum::<u64>()), (HASHES, rises.into_inner()));
-    assert!(renames.into_inner() > TURNS / 4, "keys moved all the time");
+    assert!(renames.into_inner() > TURNS / 4, "keys were relocated all the time");
 }
 
-/// A key of eight bytes that has a hash: that of such keys can be turned round, if one knows what
-/// it is mixed with. Hashes of XXH3 for keys of 4 to 8 bytes: multiplications by an odd number,
-/// shifts and rotations, all of which can be undone.
+/// A key of eight bytes with a given hash. XXH3 of 4 to 8 bytes can be inverted by anyone who knows
+/// the seed: it consists of multiplications by odd numbers, shifts and rotations.
 fn key_with_hash(space: &Keyspace, hash: u64) -> [u8; 8] {
     const FACTOR: u64 = 0x9fb2_1c65_1e98_df25;
     let inverse = (0..6).fold(FACTOR, |inverse, _| {
@@ -482,7 +482,7 @@ fn key_with_hash(space: &Keyspace, hash: u64) -> [u8; 8] {
     let undo = |hash: u64| {
         let x = (hash ^ hash >> 28 ^ hash >> 56).wrapping_mul(inverse);
         let x = (x ^ ((x >> 35) + 8)).wrapping_mul(inverse);
-        // Applied 64 times it changes nothing.
+        // Applied 64 times, `rotated` is the identity.
         (0..63).fold(x, |x, _| rotated(x))
     };
     let keyed = undo(hash) ^ undo(space.hash(&[0; 8]));
@@ -502,14 +502,14 @@ fn keys_of_one_hash_stay_in_one_shard() {
         shards.set(db, &space.key(db, &other), b"text", Expiry::None).unwrap();
         set_hash(&mut shards, db, &from, 100, b"value");
     }
-    // The value comes to where the other key is.
+    // The value is moved to the shard of the other key.
     shards.rename(0, &space.key(0, &from), &space.key(0, &one)).unwrap();
     let (here, there) = (space.key(0, &one), space.key(0, &other));
     assert_eq!((here.shard, there.shard), (here.home_shard(), here.home_shard()));
     drop(shards);
     assert_eq!(hash_at(&space, 0, &one), Some((100, b"value".to_vec())));
     space.verify(1).unwrap();
-    // In database 1 the value goes away from home first; a key of its hash goes with it.
+    // In database 1 the key is relocated first; a new key of its hash is created beside it.
     let mut shards = space.lock(ShardSet::ALL, NOW);
     assert!(shards.remove(1, &space.key(1, &other)));
     shards.rename(1, &space.key(1, &from), &space.key(1, &one)).unwrap();
@@ -517,7 +517,7 @@ fn keys_of_one_hash_stay_in_one_shard() {
     assert_ne!(away, here.home_shard());
     shards.set(1, &space.key(1, &other), b"more", Expiry::None).unwrap();
     assert_eq!(space.key(1, &other).shard, away);
-    // Moved to database 2, and then another to where it is kept from going.
+    // Both are moved to database 2, the second one to the shard of the first.
     assert!(shards.move_key(1, &space.key(1, &one), 2).unwrap());
     assert_eq!(space.key(2, &one).shard, away);
     assert!(shards.move_key(0, &space.key(0, &other), 2).unwrap());

@@ -349,8 +349,8 @@ impl<'a> Shards<'a> {
         self.replace_entry(db, key.hash, old, at, head).map(drop)
     }
 
-    /// Replaces the entry `old` of a key by the one at `at`, and frees `old`. On error the new entry
-    /// and its value are freed, and nothing has changed.
+    /// Replaces the entry `old` of a key by the one at `at`, and frees `old`. On error the new
+    /// entry and its value are freed, and nothing has changed.
     pub(super) fn replace_entry(
         &mut self,
         db: DbIndex,
@@ -469,8 +469,8 @@ fn of_kind(entry: Option<Entry>, kind: ValueKind) -> Result<Option<Entry>, Wrong
     }
 }
 
-/// Frees an unlinked entry and its value. Of a large value a part is freed at once, the rest through
-/// the lazy-free list.
+/// Frees an unlinked entry and its value. Of a large value a part is freed at once, the rest
+/// through the lazy-free list.
 pub(super) fn free_entry(mem: &mut Mem<'_>, at: u64) {
     let head = EntryHeader::load(mem, at);
     match head.storage {

@@ -254,7 +254,8 @@ impl Shards<'_> {
         Ok(())
     }
 
-    /// Undoes the first part of [`Self::set_all`], the last key first: the same key may be set twice.
+    /// Undoes the first part of [`Self::set_all`], the last key first: the same key may be set
+    /// twice.
     fn undo(&mut self, db: DbIndex, done: Vec<(Key<'_>, Option<Entry>, u64)>) {
         for (key, old, at) in done.into_iter().rev() {
             let new = self.find(db, &key).expect("invariant: a key that was set is found");
@@ -288,8 +289,9 @@ impl Shards<'_> {
         Ok(entry.head.value_len)
     }
 
-    /// Extends a string with zeros to at least `len` bytes, and makes it editable; creates a missing
-    /// key. Counts as a change if the string grew. The entry stays valid while it is only edited.
+    /// Extends a string with zeros to at least `len` bytes, and makes it editable; creates a
+    /// missing key. Counts as a change if the string grew. The entry stays valid while it is only
+    /// edited.
     ///
     /// # Errors
     /// The value is not a string, would be too long, or the arena is full; nothing has changed.

@@ -1,5 +1,5 @@
-//! The keyspace against a plain model: every operation, in several databases, with a small arena
-//! that runs full, re-opened from its bytes and verified in the end.
+//! The keyspace against a plain model: every operation, in several databases, in a small arena that
+//! becomes full; reopened from its bytes and verified at the end.
 
 use std::collections::BTreeMap;
 
@@ -14,7 +14,7 @@ pub(super) fn space(mib: u64) -> Keyspace {
     Keyspace::create(ReservedArena::reserve(PageKind::Small, mib << 20).unwrap(), 77).unwrap()
 }
 
-/// A keyspace in a copy of another's bytes, verified.
+/// A verified keyspace in a copy of another's bytes.
 pub(super) fn reopen(old: &Keyspace) -> Keyspace {
     let again = copy_of(old);
     again.verify(2).unwrap();
@@ -97,7 +97,7 @@ fn name(key: u8) -> Vec<u8> {
     format!("key:{key}:{long}").into_bytes()
 }
 
-/// Runs a step on both; a refusal for want of room changes neither.
+/// Runs a step on keyspace and model; a step that fails for lack of memory changes neither.
 fn run(space: &Keyspace, model: &mut Model, now: &mut i64, step: Step) {
     model.retain(|_, (_, expiry)| expiry.is_none_or(|at| at > *now));
     let mut shards = space.lock(ShardSet::ALL, *now);
@@ -247,7 +247,7 @@ proptest! {
         let again = reopen(&space);
         prop_assert_eq!(again.lock(ShardSet::ALL, now).digest(), digest);
         compare(&again, &model, now);
-        // Everything can be freed again.
+        // All memory can be freed again.
         loop {
             let mut shards = again.lock(ShardSet::ALL, now);
             let mut more = false;
@@ -286,7 +286,7 @@ fn numbers_are_kept_as_numbers_and_edited_values_as_bytes() {
 }
 
 #[test]
-fn appending_does_not_copy_each_time() {
+fn repeated_append_rarely_copies() {
     let space = space(64);
     let mut shards = space.lock(ShardSet::ALL, 0);
     let key = space.key(0, b"log");
@@ -303,7 +303,7 @@ fn appending_does_not_copy_each_time() {
 }
 
 #[test]
-fn a_damaged_entry_is_named() {
+fn verify_names_a_damaged_entry() {
     let damage = |change: &dyn Fn(&mut [u8])| {
         let space = space(16);
         let mut shards = space.lock(ShardSet::ALL, 0);
@@ -323,8 +323,8 @@ fn a_damaged_entry_is_named() {
     assert_ne!(damage(&|bytes| bytes[1] = 0), "", "without its expiry");
 }
 
-/// A server could not read its own image: `SET` of an empty value under a key of 3000 bytes and
-/// `APPEND` of nothing made the value an object of its own, of no bytes; no image may have that.
+/// A server could not restore its own image: `SET` of an empty value under a key of 3000 bytes and
+/// `APPEND` of nothing made the value an external object without bytes, which no image may have.
 #[test]
 fn an_empty_value_under_a_long_key_survives() {
     for (value, tail) in [(&b""[..], &b""[..]), (b"", b"x"), (b"7", b""), (b"v", b"")] {
@@ -356,15 +356,15 @@ fn slots_of(shards: &mut Shards<'_>, shard: ShardIndex, root: &Root) -> Vec<(u64
     words.filter(|(_, word)| *word != 0).collect()
 }
 
-/// `expires` of an image referred to one key twice and to another, whose expiry it should have
-/// known, never: the numbers agreed. Removing the other key then stopped the server.
+/// `expires` of an image referred to one key twice, and not to another key with an expiry: the
+/// numbers agreed. Removing the other key then stopped the server.
 #[test]
-fn an_expiry_that_is_known_twice_is_refused() {
+fn verify_refuses_a_secondary_index_with_a_key_twice() {
     let space = space(16);
     let names: Vec<Vec<u8>> = (0..10_000u32).map(|i| i.to_string().into_bytes()).collect();
     let keys: Vec<Key<'_>> = names.iter().map(|name| space.key(0, name)).collect();
     let one = keys[0];
-    // In the same shard, and in the same one of two buckets.
+    // In the same shard and the same bucket.
     let is_near = |key: &&Key<'_>| key.shard == one.shard && (key.hash ^ one.hash) >> 21 & 1 == 0;
     let other = *keys[1..].iter().find(is_near).unwrap();
     let mut shards = space.lock(ShardSet::ALL, 0);
@@ -380,10 +380,10 @@ fn an_expiry_that_is_known_twice_is_refused() {
     assert!(broken.reason.contains("have one key"), "{broken}");
 }
 
-/// An image had one key twice, in two entries of one database: it passed, since each entry was
-/// where its hash says.
+/// An image with two entries of one key in one database passed, since each entry was where its hash
+/// belongs.
 #[test]
-fn a_key_that_is_there_twice_is_refused() {
+fn verify_refuses_a_key_with_two_entries() {
     let space = space(16);
     let key = space.key(0, b"k");
     let mut shards = space.lock(ShardSet::ALL, 0);
@@ -391,7 +391,7 @@ fn a_key_that_is_there_twice_is_refused() {
     shards.set(1, &key, b"two", Expiry::None).unwrap();
     let roots = [0, 1].map(|db| shards.mem(key.shard).read(db_root(key.shard, db)).keys);
     let [into, from] = roots.map(|root| slots_of(&mut shards, key.shard, &root)[0]);
-    // The second database's entry moves into the first.
+    // Moves the entry of the second database into the first.
     let mut mem = shards.mem(key.shard);
     mem.write(Offset::new(into.0 + 8), from.1);
     let head: u64 = mem.read(Offset::new(roots[0].directory));

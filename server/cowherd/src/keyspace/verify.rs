@@ -104,8 +104,9 @@ fn verify_database(
     let EntryChecker { mut indexed, relocated, .. } = entries;
     for (index, entries) in SecondaryIndex::ALL.into_iter().zip(&mut indexed) {
         entries.sort_unstable();
-        // A dictionary that passes has no key twice, hence no entry twice. So if all its items belong
-        // into the index, and there are as many as entries that belong there, none is missing.
+        // A dictionary that passes has no key twice, hence no entry twice. So if all its items
+        // belong into the index, and there are as many as entries that belong there, none is
+        // missing.
         let place = Offset::new(index.at(root).place());
         let dict = check(&mem, audit, place, &mut IndexChecker { mem: &mem, index, entries })?;
         drained |= dict.drained > 0;

@@ -186,8 +186,8 @@ impl Shards<'_> {
         self.space.with_watch_entry(db, key, add, |entry| change(entry, ready));
     }
 
-    /// Adds a watcher of a key: its flag is set when the key changes. Adding it twice is the same as
-    /// once.
+    /// Adds a watcher of a key: its flag is set when the key changes. Adding it twice is the same
+    /// as once.
     pub fn watch(&mut self, db: DbIndex, key: &Key<'_>, watcher: &Arc<Watcher>) {
         // An expired key does not exist any more: its removal must not count as a change.
         self.peek(db, key);

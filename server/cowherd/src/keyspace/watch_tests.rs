@@ -1,4 +1,4 @@
-//! Watching and waiting for keys: exactly the operations that change a key tell of it.
+//! Key watchers and waiters: exactly the operations that change a key notify them.
 
 use super::super::{ExpireRule, Expiry, Keyspace, ShardSet};
 use super::*;
@@ -10,9 +10,9 @@ fn space() -> Keyspace {
     Keyspace::create(ReservedArena::reserve(PageKind::Small, 32 << 20).unwrap(), 7).unwrap()
 }
 
-/// Whether `change` touches `watched` of database 0, when a key `old` and, until 2,000, a key
-/// `brief` are there.
-fn touches(watched: &[u8], now: i64, change: impl FnOnce(&mut Shards<'_>, &Keyspace)) -> bool {
+/// Whether `change` notifies a watcher of `watched` in database 0, which has a key `old` and, until
+/// 2,000, a key `brief`.
+fn notifies(watched: &[u8], now: i64, change: impl FnOnce(&mut Shards<'_>, &Keyspace)) -> bool {
     let space = space();
     let mut shards = space.lock(ShardSet::ALL, NOW);
     shards.set(0, &space.key(0, b"old"), b"value", Expiry::None).unwrap();
@@ -24,61 +24,63 @@ fn touches(watched: &[u8], now: i64, change: impl FnOnce(&mut Shards<'_>, &Keysp
     drop(shards);
     let mut shards = space.lock(ShardSet::ALL, now);
     change(&mut shards, &space);
-    let touched = watcher.is_touched();
+    let is_notified = watcher.is_touched();
     shards.unwatch(0, &key, &watcher);
     assert!(ShardIndex::all().all(|shard| !shards.has_watchers(shard)));
     watcher.reset();
     shards.set(0, &key, b"later", Expiry::None).unwrap();
-    assert!(!watcher.is_touched(), "told after the end");
-    touched
+    assert!(!watcher.is_touched(), "notified after unwatch");
+    is_notified
 }
 
 #[test]
-fn a_watcher_is_told_of_changes_of_its_key_and_of_nothing_else() {
+fn a_watcher_is_notified_of_changes_of_its_key_only() {
     let set = |key: &'static [u8], db: usize| {
         move |shards: &mut Shards<'_>, space: &Keyspace| {
             shards.set(db, &space.key(db, key), b"new", Expiry::None).unwrap();
         }
     };
-    assert!(touches(b"old", NOW, set(b"old", 0)));
-    assert!(touches(b"new", NOW, set(b"new", 0)));
-    assert!(!touches(b"old", NOW, set(b"other", 0)));
-    assert!(!touches(b"old", NOW, set(b"old", 1)));
-    assert!(!touches(b"old", NOW, |shards, space| {
+    assert!(notifies(b"old", NOW, set(b"old", 0)));
+    assert!(notifies(b"new", NOW, set(b"new", 0)));
+    assert!(!notifies(b"old", NOW, set(b"other", 0)));
+    assert!(!notifies(b"old", NOW, set(b"old", 1)));
+    assert!(!notifies(b"old", NOW, |shards, space| {
         shards.lookup_read(0, &space.key(0, b"old"));
         assert!(!shards.remove(0, &space.key(0, b"none")));
     }));
-    assert!(touches(b"old", NOW, |shards, space| assert!(shards.remove(0, &space.key(0, b"old")))));
-    assert!(!touches(b"none", NOW, |shards, space| {
+    assert!(notifies(b"old", NOW, |shards, space| assert!(
+        shards.remove(0, &space.key(0, b"old"))
+    )));
+    assert!(!notifies(b"none", NOW, |shards, space| {
         shards.remove(0, &space.key(0, b"none"));
     }));
     for from in [b"old".as_slice(), b"to"] {
-        assert!(touches(from, NOW, |shards, space| {
+        assert!(notifies(from, NOW, |shards, space| {
             shards.rename(0, &space.key(0, b"old"), &space.key(0, b"to")).unwrap();
         }));
     }
-    assert!(touches(b"copy", NOW, |shards, space| {
+    assert!(notifies(b"copy", NOW, |shards, space| {
         shards.copy(0, &space.key(0, b"old"), 0, &space.key(0, b"copy")).unwrap();
     }));
-    assert!(!touches(b"old", NOW, |shards, space| {
+    assert!(!notifies(b"old", NOW, |shards, space| {
         shards.copy(0, &space.key(0, b"old"), 0, &space.key(0, b"copy")).unwrap();
     }));
-    assert!(touches(b"old", NOW, |shards, space| {
+    assert!(notifies(b"old", NOW, |shards, space| {
         let rule = ExpireRule::default();
         shards.expire_at(0, &space.key(0, b"old"), 9_000, rule).unwrap();
     }));
-    assert!(touches(b"moved", NOW, |shards, space| {
+    assert!(notifies(b"moved", NOW, |shards, space| {
         shards.set(3, &space.key(3, b"moved"), b"x", Expiry::None).unwrap();
         shards.move_key(3, &space.key(3, b"moved"), 0).unwrap();
     }));
 }
 
 #[test]
-fn to_expire_is_a_change_but_to_be_removed_later_is_none() {
+fn expiry_is_a_change_but_the_later_removal_is_none() {
     let ask = |shards: &mut Shards<'_>, space: &Keyspace| {
         assert!(shards.lookup(0, &space.key(0, b"brief")).is_none());
     };
-    assert!(touches(b"brief", 2_000, ask));
+    assert!(notifies(b"brief", 2_000, ask));
     let space = space();
     let mut shards = space.lock(ShardSet::ALL, NOW);
     shards.set(0, &space.key(0, b"brief"), b"value", Expiry::At(2_000)).unwrap();
@@ -94,27 +96,27 @@ fn to_expire_is_a_change_but_to_be_removed_later_is_none() {
 }
 
 #[test]
-fn a_flush_or_a_swap_touches_keys_that_are_there() {
+fn a_flush_or_a_swap_notifies_watchers_of_existing_keys() {
     let flush = |databases| {
         move |shards: &mut Shards<'_>, _: &Keyspace| {
             shards.flush(databases);
         }
     };
-    assert!(touches(b"old", NOW, flush(Databases::All)));
-    assert!(touches(b"old", NOW, flush(Databases::One(0))));
-    assert!(!touches(b"old", NOW, flush(Databases::One(1))));
-    assert!(!touches(b"none", NOW, flush(Databases::All)));
+    assert!(notifies(b"old", NOW, flush(Databases::All)));
+    assert!(notifies(b"old", NOW, flush(Databases::One(0))));
+    assert!(!notifies(b"old", NOW, flush(Databases::One(1))));
+    assert!(!notifies(b"none", NOW, flush(Databases::All)));
     let swap = |shards: &mut Shards<'_>, space: &Keyspace| {
         shards.set(1, &space.key(1, b"there"), b"x", Expiry::None).unwrap();
         shards.swap_databases(1, 0);
     };
-    assert!(touches(b"old", NOW, swap));
-    assert!(touches(b"there", NOW, swap));
-    assert!(!touches(b"none", NOW, swap));
+    assert!(notifies(b"old", NOW, swap));
+    assert!(notifies(b"there", NOW, swap));
+    assert!(!notifies(b"none", NOW, swap));
 }
 
 #[test]
-fn a_key_is_ready_once_when_it_is_touched_while_somebody_waits() {
+fn a_changed_key_with_waiters_is_ready_once() {
     let space = space();
     let mut shards = space.lock(ShardSet::ALL, NOW);
     let (a, b) = (space.key(0, b"a"), space.key(0, b"b"));
@@ -134,7 +136,7 @@ fn a_key_is_ready_once_when_it_is_touched_while_somebody_waits() {
     shards.keyspace().remove_waiter(2, &a);
     shards.remove(2, &a);
     shards.set(2, &a, b"again", Expiry::None).unwrap();
-    assert_eq!(shards.take_ready(), [ready(&a)], "one still waits");
+    assert_eq!(shards.take_ready(), [ready(&a)], "there is one more waiter");
     shards.keyspace().remove_waiter(2, &a);
     shards.keyspace().remove_waiter(2, &b);
     shards.remove(2, &a);

@@ -363,3 +363,18 @@ fn only_reading_commands_count_hits() {
     assert_eq!(count("BITFIELD k GET u8 0"), (1, 0));
     assert_eq!(count("BITFIELD k SET u8 0 0"), (0, 0));
 }
+
+proptest::proptest! {
+    #![proptest_config(proptest::prelude::ProptestConfig::with_cases(64))]
+
+    /// Commands and the keyspace parse integers by functions of two crates that must agree: INCR
+    /// accepts exactly the strings that are stored as integers.
+    #[test]
+    fn incr_accepts_what_is_stored_as_an_integer(text in "[-+]?[0-9]{1,20}|[-0-9a]{1,3}") {
+        let server = TestServer::new();
+        server.run(&format!("SET k {text}"));
+        let is_stored_as_integer = server.run("OBJECT ENCODING k") == "$3\r\nint\r\n";
+        let is_parsed = cowherd_resp::parse_i64(text.as_bytes()).is_some();
+        proptest::prop_assert_eq!(is_stored_as_integer, is_parsed, "{}", text);
+    }
+}

@@ -21,7 +21,7 @@ fn name(number: u64) -> Vec<u8> {
     format!("key:{number}").into_bytes()
 }
 
-fn alone(space: &Keyspace, now: i64) -> EvictionScope<'_, '_> {
+fn unlocked(space: &Keyspace, now: i64) -> EvictionScope<'_, '_> {
     EvictionScope::Unlocked { space, now }
 }
 
@@ -36,7 +36,7 @@ fn set(space: &Keyspace, number: u64, expiry: Expiry, now: i64) {
     shards.set(0, &key, &[b'x'; 100], expiry).unwrap();
 }
 
-/// Whether a key is there; if `touch`, that is a use.
+/// Whether a key exists; with `touch` the access clock is updated.
 fn get(space: &Keyspace, number: u64, touch: bool, now: i64) -> bool {
     let name = name(number);
     let key = space.key(0, &name);
@@ -46,11 +46,11 @@ fn get(space: &Keyspace, number: u64, touch: bool, now: i64) -> bool {
 }
 
 fn evict(space: &Keyspace, policy: MaxmemoryPolicy, count: usize, now: i64) -> usize {
-    let victims = EvictionPolicy::of(policy).unwrap();
+    let policy = EvictionPolicy::of(policy).unwrap();
     let mut evictor = evictor(1);
     (0..count)
         .take_while(|_| {
-            let step = evictor.evict_one(&mut alone(space, now), ShardSet::ALL, victims, SAMPLES);
+            let step = evictor.evict_one(&mut unlocked(space, now), ShardSet::ALL, policy, SAMPLES);
             step == EvictionStep::Evicted
         })
         .count()
@@ -58,17 +58,17 @@ fn evict(space: &Keyspace, policy: MaxmemoryPolicy, count: usize, now: i64) -> u
 
 const KEYS: u64 = 4000;
 
-/// Evicts 1,000 of 4,000 keys. The even ones are `worthy` in every way: used later and more often,
-/// and they expire later. All have an expiry, or, if `half_volatile`, only the first half. Returns
-/// (worthy, worthless, without an expiry) among the victims.
-fn victims_of(policy: MaxmemoryPolicy, half_volatile: bool) -> (u64, u64, u64) {
+/// Evicts 1,000 of 4,000 keys. The even keys are worth more by every policy: used later and more
+/// often, and expiring later. All keys have an expiry, or, with `half_volatile`, only the first
+/// half. Returns how many of the evicted keys are (even, odd, without an expiry).
+fn evicted_of(policy: MaxmemoryPolicy, half_volatile: bool) -> (u64, u64, u64) {
     let space = space(32);
     let lfu = matches!(policy, MaxmemoryPolicy::AllkeysLfu | MaxmemoryPolicy::VolatileLfu);
     space.clocks().set_lfu(lfu);
-    let is_worthy = |number: u64| number.is_multiple_of(2);
+    let is_even = |number: u64| number.is_multiple_of(2);
     let is_volatile = |number: u64| !half_volatile || number < KEYS / 2;
     for number in 0..KEYS {
-        let later = if is_worthy(number) { 10_000_000 } else { 0 };
+        let later = if is_even(number) { 10_000_000 } else { 0 };
         let expiry = match is_volatile(number) {
             true => Expiry::At(NOW + 1_000_000 + later + i64::try_from(number).unwrap()),
             false => Expiry::None,
@@ -76,7 +76,7 @@ fn victims_of(policy: MaxmemoryPolicy, half_volatile: bool) -> (u64, u64, u64) {
         set(&space, number, expiry, NOW);
     }
     let later = NOW + 30_000;
-    for number in (0..KEYS).filter(|number| is_worthy(*number)) {
+    for number in (0..KEYS).filter(|number| is_even(*number)) {
         for _ in 0..100 {
             get(&space, number, true, later);
         }
@@ -89,36 +89,36 @@ fn victims_of(policy: MaxmemoryPolicy, half_volatile: bool) -> (u64, u64, u64) {
     let count = |which: &dyn Fn(u64) -> bool| {
         u64::try_from(gone.iter().filter(|number| which(**number)).count()).unwrap()
     };
-    (count(&is_worthy), count(&|number| !is_worthy(number)), count(&|number| !is_volatile(number)))
+    (count(&is_even), count(&|number| !is_even(number)), count(&|number| !is_volatile(number)))
 }
 
 #[test]
-fn victims_follow_the_policy() {
+fn evicted_keys_follow_the_policy() {
     use MaxmemoryPolicy as Policy;
     for policy in [Policy::AllkeysLru, Policy::AllkeysLfu, Policy::VolatileTtl] {
-        let (worthy, worthless, _) = victims_of(policy, false);
-        assert!(worthy <= 10 && worthless >= 990, "{policy:?}: {worthy} worthy victims");
+        let (even, odd, _) = evicted_of(policy, false);
+        assert!(even <= 10 && odd >= 990, "{policy:?}: {even} even keys");
     }
-    // 1,000 worthless keys have an expiry; the last of them are hard to find.
+    // Only 1,000 odd keys have an expiry; samples miss the last of them.
     for policy in [Policy::VolatileLru, Policy::VolatileLfu, Policy::VolatileTtl] {
-        let (worthy, _, lasting) = victims_of(policy, true);
-        assert!(worthy <= 150 && lasting == 0, "{policy:?}: {worthy} worthy, {lasting} lasting");
+        let (even, _, lasting) = evicted_of(policy, true);
+        assert!(even <= 150 && lasting == 0, "{policy:?}: {even} even, {lasting} lasting");
     }
-    let (worthy, worthless, lasting) = victims_of(Policy::AllkeysRandom, true);
-    assert!(worthy.abs_diff(worthless) < 100, "{worthy} of 1,000 are worthy");
+    let (even, odd, lasting) = evicted_of(Policy::AllkeysRandom, true);
+    assert!(even.abs_diff(odd) < 100, "{even} of 1,000 are even");
     assert!(lasting.abs_diff(500) < 60, "{lasting} of 1,000 have no expiry");
-    let (worthy, worthless, lasting) = victims_of(Policy::VolatileRandom, true);
-    assert!(worthy.abs_diff(worthless) < 100 && lasting == 0, "{worthy} worthy, {lasting} lasting");
+    let (even, odd, lasting) = evicted_of(Policy::VolatileRandom, true);
+    assert!(even.abs_diff(odd) < 100 && lasting == 0, "{even} even, {lasting} lasting");
     assert_eq!(EvictionPolicy::of(Policy::Noeviction), None);
 }
 
-/// The share of reads that find their key, in percent, of a cache for a tenth of the keys, of
-/// which few are read most of the time; what is not found is set.
+/// The hit rate in percent of a cache with capacity for a tenth of the keys. Few keys get most of
+/// the reads; a key that is missed is set.
 fn hit_rate(policy: MaxmemoryPolicy) -> u64 {
     let space = space(32);
     let lfu = policy == MaxmemoryPolicy::AllkeysLfu;
     space.clocks().set_lfu(lfu);
-    let victims = EvictionPolicy::of(policy).unwrap();
+    let policy = EvictionPolicy::of(policy).unwrap();
     let (mut evictor, mut random) = (evictor(3), fastrand::Rng::with_seed(5));
     let (mut hits, mut reads) = (0, 0);
     for round in 0..100_000u64 {
@@ -134,7 +134,7 @@ fn hit_rate(policy: MaxmemoryPolicy) -> u64 {
         if !hit {
             set(&space, number, Expiry::None, now);
             while space.len(0) > 1000 {
-                evictor.evict_one(&mut alone(&space, now), ShardSet::ALL, victims, SAMPLES);
+                evictor.evict_one(&mut unlocked(&space, now), ShardSet::ALL, policy, SAMPLES);
             }
         }
     }
@@ -142,7 +142,7 @@ fn hit_rate(policy: MaxmemoryPolicy) -> u64 {
 }
 
 #[test]
-fn a_policy_that_looks_at_use_makes_a_better_cache() {
+fn lru_and_lfu_beat_random_eviction() {
     let random = hit_rate(MaxmemoryPolicy::AllkeysRandom);
     let lru = hit_rate(MaxmemoryPolicy::AllkeysLru);
     let lfu = hit_rate(MaxmemoryPolicy::AllkeysLfu);
@@ -151,7 +151,7 @@ fn a_policy_that_looks_at_use_makes_a_better_cache() {
 }
 
 #[test]
-fn without_a_key_that_may_go_nothing_goes() {
+fn only_keys_that_the_policy_allows_are_evicted() {
     let space = space(32);
     assert_eq!(evict(&space, MaxmemoryPolicy::AllkeysLru, 1, NOW), 0);
     for number in 0..100 {
@@ -168,68 +168,68 @@ fn without_a_key_that_may_go_nothing_goes() {
 }
 
 #[test]
-fn what_has_expired_is_freed_first_and_does_not_count_as_evicted() {
+fn expired_keys_are_removed_first_and_not_counted_as_evicted() {
     let space = space(32);
     for number in 0..10 {
         set(&space, number, Expiry::At(NOW + 10), NOW);
     }
-    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let policy = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = evictor(1);
     let mut step =
-        || evictor.evict_one(&mut alone(&space, NOW + 10), ShardSet::ALL, victims, SAMPLES);
+        || evictor.evict_one(&mut unlocked(&space, NOW + 10), ShardSet::ALL, policy, SAMPLES);
     while step() == EvictionStep::Freed {}
     let stats = space.stats();
     assert_eq!((stats.expired, stats.evicted, space.len(0)), (10, 0, 0));
 }
 
 #[test]
-fn only_the_given_shards_lose_keys() {
+fn only_keys_of_the_given_shards_are_evicted() {
     let space = space(32);
     for number in 0..1000 {
         set(&space, number, Expiry::None, NOW);
     }
     let shard = ShardIndex::new(5).unwrap();
     let before = space.shard_len(shard, 0);
-    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let policy = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = evictor(1);
-    // The pool may hold candidates of other shards from before.
-    evictor.evict_one(&mut alone(&space, NOW), ShardSet::ALL, victims, SAMPLES);
+    // Afterwards the pool may hold candidates of other shards.
+    evictor.evict_one(&mut unlocked(&space, NOW), ShardSet::ALL, policy, SAMPLES);
     for _ in 0..1000 {
-        evictor.evict_one(&mut alone(&space, NOW), ShardSet::one(shard), victims, SAMPLES);
+        evictor.evict_one(&mut unlocked(&space, NOW), ShardSet::one(shard), policy, SAMPLES);
     }
     assert_eq!(space.shard_len(shard, 0), 0);
     assert!(space.len(0) >= 1000 - before - 1);
 }
 
-/// A command that found no memory was refused although its shard had keys: the pool was full of
-/// candidates of other shards that were as good, so that none of its own entered.
+/// A command was refused for lack of memory although its shard had keys: the pool was full of
+/// candidates of other shards with equal ranks, so that no key of the shard entered it.
 #[test]
-fn candidates_of_other_shards_do_not_hide_those_of_a_shard() {
+fn a_full_pool_takes_candidates_of_the_wanted_shard() {
     let space = space(32);
     for number in 0..2000 {
         set(&space, number, Expiry::None, NOW);
     }
-    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let policy = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     for number in 0..64 {
         let shard = ShardIndex::new(number).unwrap();
         let others = ShardIndex::all().filter(|other| *other != shard);
         let others = others.map(ShardSet::one).collect();
         let mut evictor = evictor(1);
-        evictor.policy = Some(victims);
+        evictor.policy = Some(policy);
         let mut shards = space.lock(others, NOW);
         for other in others.iter() {
-            evictor.sample(&mut shards, other, victims, SAMPLES, &[]);
+            evictor.sample(&mut shards, other, policy, SAMPLES, &[]);
         }
         drop(shards);
         assert_eq!(evictor.pool.len(), POOL_SIZE);
         let own =
-            evictor.evict_one(&mut alone(&space, NOW), ShardSet::one(shard), victims, SAMPLES);
+            evictor.evict_one(&mut unlocked(&space, NOW), ShardSet::one(shard), policy, SAMPLES);
         assert_eq!(own, EvictionStep::Evicted);
     }
 }
 
 #[test]
-fn what_was_flushed_is_freed_before_a_command_is_refused() {
+fn flushed_databases_are_freed_when_no_key_is_left() {
     let space = space(32);
     for number in 0..2000 {
         set(&space, number, Expiry::None, NOW);
@@ -239,37 +239,38 @@ fn what_was_flushed_is_freed_before_a_command_is_refused() {
     drop(shards);
     let used = space.arena().used_bytes();
     assert!(used > 200_000);
-    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let policy = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = evictor(1);
-    let mut step = || evictor.evict_one(&mut alone(&space, NOW), ShardSet::ALL, victims, SAMPLES);
+    let mut step = || evictor.evict_one(&mut unlocked(&space, NOW), ShardSet::ALL, policy, SAMPLES);
     while step() == EvictionStep::Freed {}
     assert_eq!(step(), EvictionStep::Nothing);
     assert!(space.arena().used_bytes() < used / 10);
 }
 
 #[test]
-fn a_slab_goes_as_a_whole_and_its_memory_is_free_for_all() {
+fn slab_eviction_frees_a_whole_slab() {
     let space = space(32);
     for number in 0..2000 {
         set(&space, number, Expiry::None, NOW);
     }
-    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let policy = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = evictor(1);
     let used = space.arena().used_bytes();
-    let gone = evictor.evict_slabs(&mut alone(&space, NOW), UNIT_SIZE, victims, SAMPLES);
+    let gone = evictor.evict_slabs(&mut unlocked(&space, NOW), UNIT_SIZE, policy, SAMPLES);
     assert!(gone > 0 && space.len(0) == 2000 - gone as u64);
     assert!(space.arena().used_bytes() < used);
     assert_eq!(space.stats().evicted, gone as u64);
-    // Keys without an expiry may not go, and then neither may their slab.
+    // A slab with a key that must not be evicted stays.
     let volatile = EvictionPolicy::of(MaxmemoryPolicy::VolatileLru).unwrap();
-    let mut reach = alone(&space, NOW);
-    assert_eq!(evictor.evict_slabs(&mut reach, UNIT_SIZE, volatile, SAMPLES), 0);
+    let mut scope = unlocked(&space, NOW);
+    assert_eq!(evictor.evict_slabs(&mut scope, UNIT_SIZE, volatile, SAMPLES), 0);
     space.verify(1).unwrap();
 }
 
-/// Slabs went here and there: before four of them lay side by side, those of hundreds were gone.
+/// Slabs were evicted one by one: before four free ones lay side by side, keys of hundreds of slabs
+/// were evicted.
 #[test]
-fn what_needs_several_units_takes_neighbours() {
+fn neighbouring_slabs_are_evicted_for_a_large_object() {
     let space = space(32);
     let put = |name: &[u8], len: usize| {
         let key = space.key(0, name);
@@ -277,30 +278,30 @@ fn what_needs_several_units_takes_neighbours() {
         shards.set(0, &key, &vec![b'x'; len], Expiry::None)
     };
     let filled = (0..).take_while(|number| put(&name(*number), 100).is_ok()).count() as u64;
-    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let policy = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = evictor(1);
     for (i, len) in [6_000, 30_000, 60_000].into_iter().enumerate() {
         let large = format!("large:{i}").into_bytes();
-        assert!(put(&large, len).is_err(), "there is room for {len} bytes");
+        assert!(put(&large, len).is_err(), "{len} bytes are free");
         let piece = contiguous_bytes_for(len as u64 + 100);
-        let gone = evictor.evict_slabs(&mut alone(&space, NOW), piece, victims, SAMPLES);
-        // At most a slab more than there has to be at each end, of objects of 112 bytes or more.
+        let gone = evictor.evict_slabs(&mut unlocked(&space, NOW), piece, policy, SAMPLES);
+        // At most one slab more than necessary at each end, of objects of 112 bytes or more.
         let most = (piece / UNIT_SIZE + 2) * (UNIT_SIZE / 112);
-        assert!(gone > 0 && gone as u64 <= most, "{gone} of {filled} went for {len} bytes");
-        // What refers to a large value is an object of its own.
-        evictor.evict_slabs(&mut alone(&space, NOW), UNIT_SIZE, victims, SAMPLES);
+        assert!(gone > 0 && gone as u64 <= most, "{gone} of {filled} keys evicted for {len} bytes");
+        // The entry of an external value is another object.
+        evictor.evict_slabs(&mut unlocked(&space, NOW), UNIT_SIZE, policy, SAMPLES);
         put(&large, len).unwrap();
     }
     space.verify(1).unwrap();
 }
 
 #[test]
-fn within_a_transaction_named_keys_and_shards_of_others_stay() {
+fn under_locks_spared_keys_and_busy_shards_stay() {
     let space = space(32);
     for number in 0..2000 {
         set(&space, number, Expiry::None, NOW);
     }
-    let victims = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
+    let policy = EvictionPolicy::of(MaxmemoryPolicy::AllkeysLru).unwrap();
     let mut evictor = evictor(1);
     let hash = |number: u64| space.key(0, &name(number)).hash;
     let mut spared: Vec<u64> = (0..2000).step_by(2).map(hash).collect();
@@ -309,25 +310,26 @@ fn within_a_transaction_named_keys_and_shards_of_others_stay() {
     let kept_by_other = space.shard_len(other, 0);
     let foreign = space.lock(ShardSet::one(other), NOW);
     let mut shards = space.lock(ShardSet::one(own), NOW);
-    let mut reach = EvictionScope::Within { shards: &mut shards, spared: &spared };
-    // A try that met the busy shard only may find nothing.
+    let mut scope = EvictionScope::Within { shards: &mut shards, spared: &spared };
+    // A step that meets only the busy shard evicts nothing.
     let mut nothing = 0;
     while nothing < 10 {
-        match evictor.evict_one(&mut reach, ShardSet::ALL, victims, SAMPLES) {
+        match evictor.evict_one(&mut scope, ShardSet::ALL, policy, SAMPLES) {
             EvictionStep::Nothing => nothing += 1,
             EvictionStep::Evicted | EvictionStep::Freed => nothing = 0,
         }
     }
-    assert_eq!(evictor.evict_slabs(&mut reach, UNIT_SIZE, victims, SAMPLES), 0);
+    assert_eq!(evictor.evict_slabs(&mut scope, UNIT_SIZE, policy, SAMPLES), 0);
     drop(shards);
     drop(foreign);
     assert_eq!(space.shard_len(other, 0), kept_by_other);
-    let is_here = |number: &u64| get(&space, *number, false, NOW);
-    let may_go = |number: &u64| number % 2 == 1 && space.key(0, &name(*number)).shard != other;
-    let (free, bound): (Vec<u64>, Vec<u64>) = (0..2000).partition(may_go);
-    assert!(bound.iter().all(is_here));
+    let exists = |number: &u64| get(&space, *number, false, NOW);
+    let is_evictable =
+        |number: &u64| number % 2 == 1 && space.key(0, &name(*number)).shard != other;
+    let (free, bound): (Vec<u64>, Vec<u64>) = (0..2000).partition(is_evictable);
+    assert!(bound.iter().all(exists));
     // Samples may miss the last few.
-    let left = free.iter().filter(|number| is_here(number)).count();
+    let left = free.iter().filter(|number| exists(number)).count();
     assert!(left < free.len() / 10, "{left} of {}", free.len());
     space.verify(1).unwrap();
 }

@@ -28,8 +28,8 @@ pub enum FieldExpiryOutcome {
 }
 
 impl Shards<'_> {
-    /// Sets the expiry of fields, or removes the fields if it is not in the future, and the key with
-    /// its last field. Counts as a change for each field.
+    /// Sets the expiry of fields, or removes the fields if it is not in the future, and the key
+    /// with its last field. Counts as a change for each field.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.

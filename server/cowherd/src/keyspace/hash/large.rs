@@ -203,11 +203,11 @@ impl LargeHash {
 
     /// Restores the object that was replaced. Several replacements are undone in reverse order.
     pub fn undo(self, mem: &mut Mem<'_>, put: &FieldReplacement) {
-        if let Some(found) = self.fields().find(mem, put.hash, &ByOffset(put.new)) {
-            match put.old {
-                Some(old) => self.fields().replace(mem, found, old),
-                None => self.fields().remove(mem, put.hash, found),
-            }
+        let found = self.fields().find(mem, put.hash, &ByOffset(put.new));
+        let found = found.expect("invariant: a field that was put is in the dictionary");
+        match put.old {
+            Some(old) => self.fields().replace(mem, found, old),
+            None => self.fields().remove(mem, put.hash, found),
         }
         self.release(mem, put.new);
     }
@@ -221,9 +221,8 @@ impl LargeHash {
     /// Removes the field object at `at`.
     pub fn remove_at(self, mem: &mut Mem<'_>, at: u64) {
         let hash = FieldHasher.hash(mem, at);
-        if let Some(found) = self.fields().find(mem, hash, &ByOffset(at)) {
-            self.remove(mem, hash, found);
-        }
+        let found = self.fields().find(mem, hash, &ByOffset(at));
+        self.remove(mem, hash, found.expect("invariant: every field is in the dictionary"));
     }
 
     /// Frees a field object that the dictionary does not refer to any more.

@@ -1,5 +1,5 @@
 //! Hashes against a plain model: every operation, compact and large, with fields that expire, in an
-//! arena that runs full, re-opened from its bytes and verified in the end.
+//! arena that becomes full; reopened from its bytes and verified at the end.
 
 use std::collections::BTreeMap;
 
@@ -99,7 +99,7 @@ fn field(field: u8) -> Vec<u8> {
     }
 }
 
-/// Both sides.
+/// Keyspace and model.
 struct Pair {
     space: Keyspace,
     model: Model,
@@ -130,7 +130,7 @@ impl Pair {
         self.expiries.extend(expiry.map(|expiry| (at, expiry)));
     }
 
-    /// Runs a step on both; a refusal for want of room changes neither.
+    /// Runs a step on keyspace and model; a step that fails for lack of memory changes neither.
     fn run(&mut self, step: Step) {
         self.forget_expired();
         match step {
@@ -264,7 +264,7 @@ impl Pair {
             Step::Rename(db, a, b) if a != b => {
                 if shards.rename(db, &space.key(db, &name(a)), &space.key(db, &name(b))) == Ok(true)
                 {
-                    // What is not in the model is a string.
+                    // A key that is not in the model is a string.
                     self.take((db, b));
                     if let Some(moved) = self.take((db, a)) {
                         self.put((db, b), moved);
@@ -322,7 +322,7 @@ impl Pair {
         self.space = space;
     }
 
-    /// Compares all that is there, by every way of reading.
+    /// Compares all keys, by every way of reading them.
     fn compare(&mut self) {
         self.forget_expired();
         let mut shards = self.space.lock(ShardSet::ALL, self.now);
@@ -376,7 +376,7 @@ proptest! {
         pair.space = reopen(&pair.space);
         prop_assert_eq!(pair.space.lock(ShardSet::ALL, pair.now).digest(), digest);
         pair.compare();
-        // Everything can be freed again, bit by bit.
+        // All memory can be freed again, in slices.
         loop {
             let mut shards = pair.space.lock(ShardSet::ALL, pair.now);
             let mut more = false;
@@ -427,7 +427,7 @@ fn a_large_hash_is_freed_in_slices() {
 }
 
 #[test]
-fn digests_do_not_depend_on_how_a_hash_is_kept() {
+fn the_digest_of_a_hash_does_not_depend_on_the_encoding() {
     let digest = |limits: CompactLimits, order: &[usize]| {
         let space = space(16);
         let mut shards = space.lock(ShardSet::ALL, 0);
@@ -450,7 +450,7 @@ fn digests_do_not_depend_on_how_a_hash_is_kept() {
 }
 
 #[test]
-fn fields_that_nobody_asks_for_expire_in_slices() {
+fn cleaning_removes_expired_fields_in_slices() {
     for limits in [CompactLimits { entries: 1000, value: 64 }, LIMITS] {
         let space = space(64);
         let key = space.key(0, b"h");
@@ -473,7 +473,7 @@ fn fields_that_nobody_asks_for_expire_in_slices() {
 }
 
 #[test]
-fn a_damaged_hash_is_named() {
+fn verify_names_a_damaged_hash() {
     let damage = |count: u32, change: &dyn Fn(&mut [u8])| {
         let space = filled(count);
         let mut shards = space.lock(ShardSet::ALL, 0);

@@ -24,8 +24,8 @@ fn expiry_after(expiry: Expiry, old: Option<i64>) -> Option<i64> {
 }
 
 impl Shards<'_> {
-    /// Sets fields of a hash that was looked up, or of a new one. Of a field that is named twice the
-    /// last value counts. Returns the number of new fields. Counts as a change for each field.
+    /// Sets fields of a hash that was looked up, or of a new one. Of a field that is named twice
+    /// the last value counts. Returns the number of new fields. Counts as a change for each field.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -198,7 +198,7 @@ impl Shards<'_> {
         let ([a, b, c], [d, e, f], [g, _, h]) = (name.pieces(), value.pieces(), none.pieces());
         let pieces = [a, b, c, d, e, f, g, h];
         let pieces = if entry.head.encoding == VOLATILE { &pieces[..] } else { &pieces[..6] };
-        let end = usize::try_from(end).unwrap_or(usize::MAX);
+        let end = usize::try_from(end).expect("invariant: a compact value has at most 1 MiB");
         self.splice(db, key.hash, entry, end..end, pieces, count + 1)?;
         Ok(Some(1))
     }

@@ -199,8 +199,8 @@ impl Shards<'_> {
         };
     }
 
-    /// Compares up to `most` elements, from an end of a list inwards, with `bytes`. Calls `each` with
-    /// the indices of those that are equal, counted from the front, until it returns false.
+    /// Compares up to `most` elements, from an end of a list inwards, with `bytes`. Calls `each`
+    /// with the indices of those that are equal, counted from the front, until it returns false.
     pub fn list_find(
         &self,
         entry: &Entry,

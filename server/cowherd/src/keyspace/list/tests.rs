@@ -1,5 +1,5 @@
-//! Lists against a `VecDeque`: every operation, compact and large, with limits of all sorts, in an
-//! arena that runs full, re-opened from its bytes and verified in the end.
+//! Lists against a `VecDeque`: every operation, compact and large, with all sorts of limits, in an
+//! arena that becomes full; reopened from its bytes and verified at the end.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -75,7 +75,7 @@ fn text(value: Value<'_>) -> Vec<u8> {
     value.bytes(&mut itoa::Buffer::new()).to_vec()
 }
 
-/// Both sides.
+/// Keyspace and model.
 struct Pair {
     space: Keyspace,
     model: Model,
@@ -83,7 +83,7 @@ struct Pair {
 }
 
 impl Pair {
-    /// Runs a step on both; a refusal for want of room changes neither.
+    /// Runs a step on keyspace and model; a step that fails for lack of memory changes neither.
     fn run(&mut self, step: Step) {
         let space = std::mem::replace(&mut self.space, crate::keyspace::tests::space(4));
         match step {
@@ -237,7 +237,7 @@ impl Pair {
         }
     }
 
-    /// Compares all that is there, by every way of reading.
+    /// Compares all lists, by every way of reading them.
     fn compare(&self) {
         let mut shards = self.space.lock(ShardSet::ALL, 0);
         assert_eq!(self.space.len(0), self.model.len() as u64);
@@ -319,9 +319,9 @@ proptest! {
     }
 }
 
-/// What OBJECT ENCODING answers after each change.
+/// The reply of OBJECT ENCODING after each change.
 #[test]
-fn is_told_to_be_a_listpack_within_the_limits() {
+fn a_list_within_the_limits_is_a_listpack() {
     let space = space(64);
     let mut shards = space.lock(ShardSet::ALL, 0);
     let key = space.key(0, b"list");

@@ -182,8 +182,8 @@ impl Shards<'_> {
         }
     }
 
-    /// Removes so many elements from the front and from the back of a list, and the key with the last
-    /// one. Tells whether the key was removed. Counts as a change for each.
+    /// Removes so many elements from the front and from the back of a list, and the key with the
+    /// last one. Tells whether the key was removed. Counts as a change for each.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -228,10 +228,12 @@ impl Shards<'_> {
         left: u64,
     ) -> Result<(), OutOfMemory> {
         let run = self.run(entry);
-        let start = packed::nth(run, short(front)).unwrap_or(run.len());
+        let start = packed::nth(run, short(front));
+        let start = start.expect("invariant: fewer elements are removed than there are");
         let end = match back.checked_sub(1) {
             None => run.len(),
-            Some(back) => packed::nth_back(run, short(back)).unwrap_or(0),
+            Some(back) => packed::nth_back(run, short(back))
+                .expect("invariant: fewer elements are removed than there are"),
         };
         let len = run.len();
         if end == len {
@@ -265,7 +267,8 @@ impl Shards<'_> {
         let mut entry = *entry;
         if !entry.head.is_large() {
             let run = self.run(&entry);
-            let Some(at) = packed::nth(run, short(index)) else { return Ok(false) };
+            let at =
+                packed::nth(run, short(index)).expect("invariant: `index` is below the length");
             let end = packed::next(run, at);
             let bytes = (run.len() - (end - at) + element.len()) as u64;
             let count = entry.head.count;
@@ -278,7 +281,7 @@ impl Shards<'_> {
         }
         let deque = self.large_list(&entry);
         let mut mem = self.held.mem(entry.shard);
-        let Some(cursor) = deque.seek(&mem, index) else { return Ok(false) };
+        let cursor = deque.seek(&mem, index).expect("invariant: `index` is below the length");
         deque.set(&mut mem, cursor, &element, limits.nodes())?;
         self.after_growth(&entry, limits);
         // `after_growth` may have changed the header.
@@ -288,8 +291,8 @@ impl Shards<'_> {
         Ok(true)
     }
 
-    /// Adds an element before or behind the first one that equals `pivot`. Returns the new number of
-    /// elements; `None` if no element equals `pivot`.
+    /// Adds an element before or behind the first one that equals `pivot`. Returns the new number
+    /// of elements; `None` if no element equals `pivot`.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -324,7 +327,7 @@ impl Shards<'_> {
         }
         let deque = self.large_list(&entry);
         let mut mem = self.held.mem(entry.shard);
-        let Some(cursor) = deque.seek(&mem, index) else { return Ok(None) };
+        let cursor = deque.seek(&mem, index).expect("invariant: the pivot was found at `index`");
         if before {
             deque.insert_before(&mut mem, cursor, &element, limits.nodes())?;
         } else {

@@ -1,5 +1,5 @@
-//! Compact sets: integers of one width in ascending order or a packed run, and building the bytes of
-//! one outside the arena.
+//! Compact sets: integers of one width in ascending order or a packed run, and building the bytes
+//! of one outside the arena.
 
 use crate::keyspace::Value;
 use crate::keyspace::compact::{MAX_BYTES, ValueDescription};
@@ -112,8 +112,8 @@ pub(super) fn most_ints(limits: &SetLimits) -> u64 {
 }
 
 impl SetBuilder {
-    /// Starts empty for a set with `first` among its members, and `hint` members in all. `None` if so
-    /// many need a large set.
+    /// Starts empty for a set with `first` among its members, and `hint` members in all. `None` if
+    /// so many need a large set.
     pub fn new(first: &[u8], hint: u64, limits: &SetLimits) -> Option<Self> {
         let is_number = as_number(first).is_some();
         let encoding = match is_number && hint <= most_ints(limits) {
@@ -124,8 +124,8 @@ impl SetBuilder {
         Some(Self { encoding, count: 0, bytes: Vec::new() })
     }
 
-    /// Starts with the members of a compact set, to which `hint` members are to be added. `None` if so
-    /// many need a large set.
+    /// Starts with the members of a compact set, to which `hint` members are to be added. `None` if
+    /// so many need a large set.
     pub fn of(head: &EntryHeader, bytes: &[u8], hint: u64, limits: &SetLimits) -> Option<Self> {
         let fits = match head.encoding {
             RUN => limits.run.allow_count(hint),

@@ -121,7 +121,8 @@ impl LargeSet {
     /// Removes the member at `item`.
     pub fn remove_at(self, mem: &mut Mem<'_>, item: u64) {
         let hash = MemberHasher.hash(mem, item);
-        self.remove_found(mem, hash, &ByOffset(item));
+        let was_there = self.remove_found(mem, hash, &ByOffset(item));
+        debug_assert!(was_there, "every member is in the dictionary");
     }
 
     fn remove_found(self, mem: &mut Mem<'_>, hash: u64, wanted: &impl Items) -> bool {

@@ -225,8 +225,8 @@ impl Shards<'_> {
         self.set_scan(entry, 0, usize::MAX, each);
     }
 
-    /// Calls `each` with members from `cursor` on: at least `least` members if there are so many, all
-    /// members of a compact set. Returns the cursor to continue with, 0 at the end.
+    /// Calls `each` with members from `cursor` on: at least `least` members if there are so many,
+    /// all members of a compact set. Returns the cursor to continue with, 0 at the end.
     pub fn set_scan<'s>(
         &'s self,
         entry: &Entry,

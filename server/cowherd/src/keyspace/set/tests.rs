@@ -1,5 +1,5 @@
-//! Sets, compact and large, against plain ones: in an arena that may run full, re-opened from its
-//! bytes, and verified.
+//! Sets, compact and large, against plain sets: in an arena that may become full; reopened from its
+//! bytes and verified.
 
 use std::collections::BTreeSet;
 
@@ -117,7 +117,7 @@ fn compare(space: &Keyspace, model: &Model) {
     }
 }
 
-/// Runs a step on both; a refusal for want of room changes neither.
+/// Runs a step on keyspace and model; a step that fails for lack of memory changes neither.
 fn run(space: &Keyspace, model: &mut Model, limits: &mut SetLimits, step: Step) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     let names: Vec<Vec<u8>> = (0..KEYS).map(name).collect();
@@ -213,7 +213,7 @@ fn remove(
     }
 }
 
-/// Fills an arena, with keys that can be given back, so that little is left.
+/// Fills the arena, except for a little, with keys that later steps can remove.
 fn fill(space: &Keyspace) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for i in 0.. {
@@ -271,7 +271,7 @@ proptest! {
 }
 
 #[test]
-fn a_digest_does_not_tell_how_a_set_is_kept() {
+fn the_digest_of_a_set_does_not_depend_on_the_encoding() {
     let digest = |limits: SetLimits, more: &[&[u8]]| {
         let space = space(16);
         let mut shards = space.lock(ShardSet::ALL, NOW);
@@ -297,7 +297,7 @@ fn a_digest_does_not_tell_how_a_set_is_kept() {
 }
 
 #[test]
-fn damage_is_found() {
+fn verify_finds_a_damaged_set() {
     let check = |encoding: u8, count: u64, bytes: &[u8]| {
         let head = EntryHeader {
             oversized: None,

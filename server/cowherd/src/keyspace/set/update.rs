@@ -36,7 +36,8 @@ const fn range_of_int(head: &EntryHeader, nth: usize) -> Range<usize> {
 }
 
 impl Shards<'_> {
-    /// Adds members to a set that was looked up, or to a new one. Returns the number of new members.
+    /// Adds members to a set that was looked up, or to a new one. Returns the number of new
+    /// members.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -162,8 +163,8 @@ impl Shards<'_> {
         Ok(added)
     }
 
-    /// Removes members, and the key with the last member. Returns the number of members that the set
-    /// had, and whether the key was removed.
+    /// Removes members, and the key with the last member. Returns the number of members that the
+    /// set had, and whether the key was removed.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -234,8 +235,8 @@ impl Shards<'_> {
         Ok(false)
     }
 
-    /// Removes up to `count` random members, and the key with the last member; calls `each` with each
-    /// of them. Tells whether the key was removed.
+    /// Removes up to `count` random members, and the key with the last member; calls `each` with
+    /// each of them. Tells whether the key was removed.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -298,8 +299,8 @@ impl Shards<'_> {
         self.cut_ranges(db, key, entry, &ranges)
     }
 
-    /// Sets a key to a set of these members, whatever its value was; removes the key if there are no
-    /// members. Tells whether anything has changed.
+    /// Sets a key to a set of these members, whatever its value was; removes the key if there are
+    /// no members. Tells whether anything has changed.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.

@@ -1,7 +1,7 @@
 //! Sorted sets: different members, each with a score, in the order of (score, member).
 //!
-//! A *compact* sorted set is a packed run of `member, score` pairs in that order. A score that is an
-//! integer is stored as one; any other is nine bytes, an `f` and the double.
+//! A *compact* sorted set is a packed run of `member, score` pairs in that order. A score that is
+//! an integer is stored as one; any other is nine bytes, an `f` and the double.
 //!
 //! A *large* sorted set has a dictionary of members and a counted tree of scores, which refer to
 //! the same elements:

@@ -185,9 +185,9 @@ impl Shards<'_> {
                 None => {
                     remove_from_large(&mut mem, header, member);
                 }
-                // The leaf of the old score has a free slot, since all later puts are undone. Only if
-                // the leaf was freed meanwhile, and another shard took its memory, does this fail,
-                // and the member keeps its new score.
+                // The leaf of the old score has a free slot, since all later puts are undone. Only
+                // if the leaf was freed meanwhile, and another shard took its memory, does this
+                // fail, and the member keeps its new score.
                 Some(score) => {
                     let put = self.put_into_large(entry, member, |_| Some(*score));
                     debug_assert!(put.is_ok());
@@ -354,8 +354,8 @@ impl Shards<'_> {
         Ok((true, self.unless_empty(db, key, entry, header)))
     }
 
-    /// Removes up to `count` members from a rank on, and the key with the last one. Returns the entry
-    /// unless the key was removed.
+    /// Removes up to `count` members from a rank on, and the key with the last one. Returns the
+    /// entry unless the key was removed.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -453,11 +453,12 @@ fn owned(run: &[u8]) -> Vec<(Vec<u8>, f64)> {
 
 /// Removes the member of a rank from a large sorted set.
 fn remove_nth(mem: &mut Mem<'_>, header: u64, rank: u64) {
-    let Some(entry) = scores_of(header).remove_nth(mem, rank) else { return };
+    let entry = scores_of(header).remove_nth(mem, rank);
+    let entry = entry.expect("invariant: the rank is below the number of members");
     let member_hash = hash(mem.arena(), element::member(mem, entry.item));
-    if let Some(found) = members_of(header).find(mem, member_hash, &ByOffset(entry.item)) {
-        members_of(header).remove(mem, member_hash, found);
-    }
+    let found = members_of(header).find(mem, member_hash, &ByOffset(entry.item));
+    let found = found.expect("invariant: dictionary and tree refer to the same elements");
+    members_of(header).remove(mem, member_hash, found);
     element::release(mem, entry.item);
 }
 

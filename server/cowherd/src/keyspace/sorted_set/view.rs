@@ -180,8 +180,8 @@ impl<'s> SortedSetView<'s> {
         (self.mem.slice(start, len), element::score(&self.mem, item))
     }
 
-    /// Calls `each` with members from a cursor on: at least `least` members if there are so many, all
-    /// members of a compact set. Returns the cursor to continue with.
+    /// Calls `each` with members from a cursor on: at least `least` members if there are so many,
+    /// all members of a compact set. Returns the cursor to continue with.
     pub fn scan(
         &self,
         cursor: Cursor,

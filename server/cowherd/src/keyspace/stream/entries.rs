@@ -268,8 +268,8 @@ fn all_before(mem: &Mem<'_>, node: &Node, id: StreamId) -> bool {
     NodeEntries::new(node.bytes(mem), node.head.first).all(|place| place.id < id)
 }
 
-/// Deletes the first entries of a node that `trim` removes from a stream of `length` entries; returns
-/// their number.
+/// Deletes the first entries of a node that `trim` removes from a stream of `length` entries;
+/// returns their number.
 fn cut(mem: &mut Mem<'_>, node: &mut Node, trim: StreamTrim, length: u64) -> u64 {
     let (mut removed, mut from) = (0, None);
     loop {

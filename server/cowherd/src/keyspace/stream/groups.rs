@@ -156,8 +156,8 @@ fn consumers<'m>(mem: &'m Mem<'_>, group: Group) -> impl Iterator<Item = Consume
     group.consumers().ascending(mem, 0).map(|entry| Consumer(entry.item))
 }
 
-/// Writes the name of a group or consumer behind its header of `head` bytes, and adds it to its tree.
-/// On error the object is freed.
+/// Writes the name of a group or consumer behind its header of `head` bytes, and adds it to its
+/// tree. On error the object is freed.
 fn create_named(
     mem: &mut Mem<'_>,
     tree: Tree,
@@ -216,13 +216,14 @@ fn create_consumer(
     Ok(Consumer(at))
 }
 
-/// Frees about `most` consumers and pending entries of the group of a rank, and then the group; tells
-/// whether the group was freed.
+/// Frees about `most` consumers and pending entries of the group of a rank, and then the group;
+/// tells whether the group was freed.
 fn free_group(mem: &mut Mem<'_>, root: StreamRoot, rank: u64, group: Group, most: usize) -> bool {
     let mut left = most;
     while let Some(last) = group.consumers().last(mem) {
         let consumer = Consumer(last.item);
-        let pending = usize::try_from(consumer.pending().len(mem)).unwrap_or(usize::MAX);
+        let pending = usize::try_from(consumer.pending().len(mem))
+            .expect("invariant: a number of objects in memory");
         if left == 0 || !consumer.pending().drain(mem, left, |_, _| {}) {
             return false;
         }
@@ -363,8 +364,8 @@ impl Shards<'_> {
         Ok(())
     }
 
-    /// Sets the last delivered entry of a group, and the number of entries that it has read. Does not
-    /// notify watchers.
+    /// Sets the last delivered entry of a group, and the number of entries that it has read. Does
+    /// not notify watchers.
     pub fn group_set(&mut self, entry: &Entry, group: Group, last: StreamId, read: Option<u64>) {
         group.set(&mut self.held.mem(entry.shard), last, read);
         self.changed(entry.shard);

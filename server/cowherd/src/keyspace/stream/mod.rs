@@ -21,8 +21,8 @@
 //! Invariants:
 //! 1. Ids ascend, and none is above the last id.
 //! 2. `tail` is the last node. Each node has an entry that is not deleted.
-//! 3. The trees of a group's consumers together hold the entries of the group's tree, each in that of
-//!    its consumer.
+//! 3. The trees of a group's consumers together hold the entries of the group's tree, each in that
+//!    of its consumer.
 //!
 //! | file | what |
 //! |---|---|

@@ -14,8 +14,8 @@
 //! ```
 //!
 //! `ms` and `number` are differences to the first id. The shared fields are those of the first
-//! entry. `used` is the number of bytes behind the header; `entries` counts all entries, `live` those
-//! that are not deleted.
+//! entry. `used` is the number of bytes behind the header; `entries` counts all entries, `live`
+//! those that are not deleted.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -232,7 +232,8 @@ pub(super) struct NewStreamEntry<I> {
 
 impl<'a, I: ExactSizeIterator<Item = (&'a [u8], &'a [u8])> + Clone> NewStreamEntry<I> {
     /// Calls `each` with the elements of the entry in a node whose first id is `first`: the shared
-    /// fields too if it is the node's first entry, and its own fields unless it has the shared ones.
+    /// fields too if it is the node's first entry, and its own fields unless it has the shared
+    /// ones.
     #[inline]
     fn elements(&self, first: StreamId, how: Sharing, mut each: impl FnMut(&Encoded<'a>)) {
         let pairs = Encoded::int(self.pairs.len() as i64);
@@ -347,8 +348,8 @@ impl Node {
     }
 
     /// Adds an entry behind the last one, unless the node would then have more than `most_bytes` or
-    /// `most_entries`; 0 is no limit. Returns `None` in that case, and otherwise the node, which may
-    /// be a new object: then the caller frees the old one.
+    /// `most_entries`; 0 is no limit. Returns `None` in that case, and otherwise the node, which
+    /// may be a new object: then the caller frees the old one.
     pub fn append<'a>(
         &self,
         mem: &mut Mem<'_>,
@@ -389,7 +390,8 @@ impl Node {
     pub fn delete(&mut self, mem: &mut Mem<'_>, at: usize) {
         let (flags_at, flags) = {
             let bytes = self.bytes(mem);
-            let flags = flags(packed::get(bytes, at).0).unwrap_or(0);
+            let flags = flags(packed::get(bytes, at).0);
+            let flags = flags.expect("invariant: an entry begins with its flags");
             (self.at + NODE_HEADER + at as u64, flags | DELETED)
         };
         let encoded = Encoded::int(i64::from(flags));

@@ -80,8 +80,8 @@ pub struct PendingReservation {
     others: Vec<StreamId>,
 }
 
-/// Makes an entry pending for `consumer`; if it is pending for another consumer, adds it to the tree
-/// of `consumer` too.
+/// Makes an entry pending for `consumer`; if it is pending for another consumer, adds it to the
+/// tree of `consumer` too.
 fn prepare(
     mem: &mut Mem<'_>,
     group: Group,
@@ -181,8 +181,9 @@ impl Shards<'_> {
         Some((PendingEntry::load(&mem, first.item).id, PendingEntry::load(&mem, last.item).id))
     }
 
-    /// Allocates what entries need to be pending for `consumer`, so that [`Self::pending_set`] cannot
-    /// fail for any of them. The caller has to call it for each, or [`Self::pending_undo`] once.
+    /// Allocates what entries need to be pending for `consumer`, so that [`Self::pending_set`]
+    /// cannot fail for any of them. The caller has to call it for each, or [`Self::pending_undo`]
+    /// once.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.

@@ -1,4 +1,5 @@
-//! Streams against plain maps: in an arena that may run full, re-opened from its bytes, verified.
+//! Streams against plain maps: in an arena that may become full; reopened from its bytes and
+//! verified.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -10,7 +11,7 @@ use crate::keyspace::{Databases, Expiry, Keyspace, ShardIndex, ShardSet};
 
 const KEYS: usize = 2;
 const NOW: i64 = 1_000;
-/// A claim with so many deliveries is prepared, and then undone.
+/// The number of deliveries of a claim that is prepared and then undone.
 const UNDONE: u64 = 8;
 
 type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
@@ -19,7 +20,7 @@ type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 struct ModelGroup {
     last: StreamId,
     consumers: BTreeSet<Vec<u8>>,
-    /// Of each entry: who has it, since when, and how often it was handed out.
+    /// The consumer, delivery time and number of deliveries of each pending entry.
     pending: BTreeMap<StreamId, (Vec<u8>, i64, u64)>,
 }
 
@@ -113,7 +114,7 @@ fn name(key: usize) -> Vec<u8> {
 }
 
 fn named(kind: &str, number: u8) -> Vec<u8> {
-    // Some are alike in what a tree of names has for a key.
+    // Some names have the same first 8 bytes, which are the key in the tree.
     let long = if number.is_multiple_of(2) { "" } else { "-that-is-longer" };
     format!("{kind}{long}{}", number.reverse_bits()).into_bytes()
 }
@@ -430,7 +431,7 @@ fn run(space: &Keyspace, model: &mut Model, limits: &mut StreamLimits, step: &St
     }
 }
 
-/// Fills an arena, with keys that can be given back, so that little is left.
+/// Fills the arena, except for a little, with keys that later steps can remove.
 fn fill(space: &Keyspace) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for i in 0.. {
@@ -490,7 +491,7 @@ proptest! {
 }
 
 #[test]
-fn ids_are_counted_on() {
+fn ids_carry_over_from_number_to_time() {
     let id = |ms, seq| StreamId { ms, seq };
     assert_eq!(id(1, 2).next(), Some(id(1, 3)));
     assert_eq!(id(1, u64::MAX).next(), Some(id(2, 0)));
@@ -517,7 +518,7 @@ fn entries_with_the_same_fields_share_them() {
     assert!(shards.memory_usage(&entry, 0) < 100 * 25);
 }
 
-/// The stream of a keyspace, with two nodes and a group of two consumers.
+/// A keyspace with a stream of two nodes and a group of two consumers.
 fn small() -> (Keyspace, StreamRoot) {
     let space = space(16);
     let mut shards = space.lock(ShardSet::ALL, NOW);
@@ -542,7 +543,7 @@ fn small() -> (Keyspace, StreamRoot) {
     (space, root)
 }
 
-/// What `verify` says once one byte of an object, which is `place`'s, has another value.
+/// The error of `verify` after one byte of an object was changed; `place` finds the object.
 fn after(change: u8, at: u64, place: impl Fn(&Mem<'_>, StreamRoot) -> u64) -> String {
     let (space, root) = small();
     let mut shards = space.lock(ShardSet::ALL, NOW);
@@ -555,7 +556,7 @@ fn after(change: u8, at: u64, place: impl Fn(&Mem<'_>, StreamRoot) -> u64) -> St
 }
 
 #[test]
-fn a_damaged_stream_is_named() {
+fn verify_names_a_damaged_stream() {
     type Locate = fn(&Mem<'_>, StreamRoot) -> u64;
     let header: Locate = |_, root| root.at;
     let node: Locate = |mem, root| mem.read(root.tail());
@@ -586,7 +587,7 @@ fn a_damaged_stream_is_named() {
         let said = after(1, at as u64, place);
         assert!(said.contains(reason), "byte {at}: {said}");
     }
-    // Whatever else is damaged, looking at it ends.
+    // With any other damage, verification ends too.
     for (place, size) in [(header, 120), (node, 96), (group, 88), (consumer, 44), (pending, 40)] {
         for at in 0..size {
             after(0x80, at, place);

@@ -1,5 +1,5 @@
-//! An image with a few keys, pinned: what older versions saved must stay readable, and what the
-//! keyspace's structures look like in memory does not change unnoticed. See docs/image-format.md.
+//! The golden image, a pinned image with a few keys: images of older versions must stay readable,
+//! and the layout of the keyspace's structures must not change unnoticed. See docs/image-format.md.
 
 use std::fs;
 use std::ops::Range;
@@ -20,7 +20,7 @@ const SEED: u64 = 42;
 const NOW: i64 = 1_700_000_000_000;
 const LATER: i64 = 4_000_000_000_000;
 
-/// A value that is an object of its own.
+/// A value that is external.
 fn long() -> Vec<u8> {
     (0..=255).cycle().take(5000).collect()
 }
@@ -97,7 +97,7 @@ fn add_sorted_sets(space: &Keyspace) {
     let mut shards = space.lock(ShardSet::ALL, NOW);
     for (name, count, _) in SORTED_SETS {
         let (key, mut entry) = (space.key(0, name), None);
-        // Not in their order.
+        // Not in ascending order.
         for (member, score) in (0..count).map(|i| member(i * 7 % count)) {
             let put = shards.put_member(0, &key, entry, &member, &LIMITS, |_| Some(score));
             entry = put.unwrap().0;
@@ -218,7 +218,8 @@ fn write_golden(dir: &Path) -> Vec<u8> {
     fs::read(target.path()).unwrap()
 }
 
-/// Clears what depends on the version that wrote an image: its name, and the checksums over that.
+/// Clears the parts of an image that depend on the version that wrote it: its name, and the
+/// checksums over that.
 fn without_writer(mut image: Vec<u8>) -> Vec<u8> {
     let footer = image.len() - 64;
     let fields: [Range<usize>; 4] =
@@ -259,7 +260,7 @@ fn the_golden_keys_are_read_and_written_alike() {
     assert!(written == without_writer(fs::read(golden).unwrap()), "another image than before");
 }
 
-/// Writes the golden image anew, after a change that is meant to change it:
+/// Writes the golden image anew, after an intended change of the layout:
 /// `cargo test -p cowherd --lib bless_the_golden_keys -- --ignored`
 #[test]
 #[ignore = "overwrites the golden image"]
