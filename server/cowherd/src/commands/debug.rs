@@ -167,8 +167,8 @@ fn reload(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Replies the line of Redis, with the shard in place of an address. `serializedlength` is the length
-/// of a string, or the memory usage of another value.
+/// Replies the line of Redis, with the shard in place of an address. `serializedlength` is the
+/// length of a string, or the memory usage of another value.
 fn object(call: &mut Call<'_>) -> CommandResult {
     let (db, now) = (call.session.db, call.now);
     let bytes = call.args.at(2);

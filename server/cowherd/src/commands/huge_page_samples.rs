@@ -73,8 +73,9 @@ impl HugePageSamples {
 mod tests {
     use super::*;
 
-    /// The page tables are scanned once a minute. Collapses were not counted until then: the number of
-    /// bytes on huge pages still had the splits of the last checkpoint, and LATENCY DOCTOR warned.
+    /// The page tables are scanned once a minute. Collapses were not counted until then: the number
+    /// of bytes on huge pages still had the splits of the last checkpoint, and LATENCY DOCTOR
+    /// warned.
     #[test]
     fn collapsed_chunks_count_as_huge_at_once() {
         let sampled = HugePageSamples::default();

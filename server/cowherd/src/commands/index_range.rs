@@ -12,8 +12,8 @@ pub(super) struct IndexRange {
 }
 
 impl IndexRange {
-    /// Whether both bounds count from the end and the first is behind the last, so that the range is
-    /// empty at any length.
+    /// Whether both bounds count from the end and the first is behind the last, so that the range
+    /// is empty at any length.
     pub const fn is_backward(self) -> bool {
         self.start < 0 && self.end < 0 && self.start > self.end
     }

@@ -7,7 +7,8 @@ use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 
-/// The default SAMPLES of MEMORY USAGE: the elements from which the size of the others is estimated.
+/// The default SAMPLES of MEMORY USAGE: the elements from which the size of the others is
+/// estimated.
 const SAMPLES: usize = 5;
 
 const GROUP: CommandGroup = CommandGroup::Server;

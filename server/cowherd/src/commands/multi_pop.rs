@@ -1,4 +1,5 @@
-//! Pops from the first nonempty key of several: what LMPOP, ZMPOP, BLMPOP and BZMPOP have in common.
+//! Pops from the first nonempty key of several: what LMPOP, ZMPOP, BLMPOP and BZMPOP have in
+//! common.
 
 use std::ops::Range;
 

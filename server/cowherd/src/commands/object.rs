@@ -47,8 +47,8 @@ const OBJECT: &[Command] = &[
     Command::new("help", 2, HELP, object_help).doc(GROUP, "6.2.0", "Lists the subcommands."),
 ];
 
-/// The entry of the key in argument 2; replies null if it is missing. The lookup is not counted as an
-/// access.
+/// The entry of the key in argument 2; replies null if it is missing. The lookup is not counted as
+/// an access.
 fn entry(call: &mut Call<'_>) -> Option<Entry> {
     let entry = call.shards.peek_no_event(call.session.db, &call.key(2));
     if entry.is_none() {

@@ -1,5 +1,5 @@
-//! Removal needs no memory. HDEL, LPOP, SREM and ZREM failed with `OOM` in an arena without any free
-//! object, because a compact value that had become shorter had to move to a smaller object.
+//! Removal needs no memory. HDEL, LPOP, SREM and ZREM failed with `OOM` in an arena without any
+//! free object, because a compact value that had become shorter had to move to a smaller object.
 //!
 //! Two keyspaces run the same commands. In one of them no object of any size is free when a command
 //! removes; the replies must be the same.

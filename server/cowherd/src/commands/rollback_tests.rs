@@ -1,5 +1,5 @@
-//! Commands with many elements in an arena that runs out of memory before the last one: a command is
-//! executed completely or not at all.
+//! Commands with many elements in an arena that runs out of memory before the last one: a command
+//! is executed completely or not at all.
 
 use crate::config::Config;
 use crate::keyspace::MemoryExhauster;

@@ -51,8 +51,8 @@ fn get(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Replies an entry. Clients require exactly six elements, so that the time spent on copy-on-write or
-/// in the undo log is appended to the arguments, as Redis does for omitted arguments.
+/// Replies an entry. Clients require exactly six elements, so that the time spent on copy-on-write
+/// or in the undo log is appended to the arguments, as Redis does for omitted arguments.
 fn show(call: &mut Call<'_>, entry: &SlowlogEntry) {
     let stall = entry.stall_nanos / 1000;
     let undo_log = call.shared.keyspace.arena().barrier().undo_log().is_some();

@@ -1,4 +1,5 @@
-//! Blocking commands on strings for tests of the engine, which need no blocking command of a real type.
+//! Blocking commands on strings for tests of the engine, which need no blocking command of a real
+//! type.
 
 use crate::clients::{TimeoutReply, WakeCondition};
 use crate::keyspace::{Expiry, ValueKind};

@@ -220,8 +220,8 @@ fn read_all(call: &mut Call<'_>, operations: &[FieldOperation]) -> CommandResult
     Ok(())
 }
 
-/// Runs one operation on an entry of sufficient length. Returns the reply, and sets `has_changed` if
-/// a byte has changed.
+/// Runs one operation on an entry of sufficient length. Returns the reply, and sets `has_changed`
+/// if a byte has changed.
 fn run(
     call: &mut Call<'_>,
     entry: &Entry,

@@ -32,7 +32,8 @@ fn pop_or_block(call: &mut Call<'_>, end: ListEnd) -> CommandResult {
     call.wait((1..last).collect(), CONDITION, timeout, TimeoutReply::NullArray)
 }
 
-/// Pops from the list of argument `i` and replies key and elements; returns whether the list exists.
+/// Pops from the list of argument `i` and replies key and elements; returns whether the list
+/// exists.
 fn pop_from(call: &mut Call<'_>, i: usize, asked: &MultiPop<ListEnd>) -> Result<bool, ErrorReply> {
     let key = call.key(i);
     let Some(entry) = list(call, &key)? else { return Ok(false) };

@@ -16,8 +16,8 @@ const NO_COUNT: ErrorReply = ErrorReply::new(
     "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
 );
 
-/// The part of a range that exists in a list of `len` elements. Both ends are included, and negative
-/// ones count from the back.
+/// The part of a range that exists in a list of `len` elements. Both ends are included, and
+/// negative ones count from the back.
 fn within(start: i64, end: i64, len: u64) -> Option<RangeInclusive<u64>> {
     let from_front = |at: i64| match at {
         0.. => Some(at.unsigned_abs()),

@@ -80,8 +80,8 @@ fn a_scan_goes_on_over_empty_shards() {
     assert_eq!((cursor.as_str(), seen.len()), ("0", 5));
 }
 
-/// The guarantee of SCAN: a key that exists from the first call to the last is listed, and a key that
-/// never exists in that time is not. Nothing is guaranteed for other keys.
+/// The guarantee of SCAN: a key that exists from the first call to the last is listed, and a key
+/// that never exists in that time is not. Nothing is guaranteed for other keys.
 #[test]
 fn stable_keys_are_listed_during_changes() {
     let stay = names("stay:", 0..2000);

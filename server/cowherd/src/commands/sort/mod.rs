@@ -1,5 +1,5 @@
-//! SORT and SORT_RO: the elements of a list, set or sorted set, sorted by themselves or by the values
-//! of other keys.
+//! SORT and SORT_RO: the elements of a list, set or sorted set, sorted by themselves or by the
+//! values of other keys.
 //!
 //! The keys that BY and GET read depend on the elements, so that all shards are locked.
 

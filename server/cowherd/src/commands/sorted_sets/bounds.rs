@@ -82,8 +82,8 @@ fn score_edge<'c>(text: &[u8], is_high: bool) -> Option<RangeBound<'c>> {
     Some(RangeBound::Score { score: parse_score(text)?, is_behind: is_high != is_exclusive })
 }
 
-/// Parses a number as `strtod` does: leading blanks are allowed, an empty text is 0, and a number out
-/// of range becomes infinity or zero.
+/// Parses a number as `strtod` does: leading blanks are allowed, an empty text is 0, and a number
+/// out of range becomes infinity or zero.
 fn parse_score(text: &[u8]) -> Option<f64> {
     let blanks = text.iter().take_while(|b| matches!(b, b' ' | b'\t'..=b'\r')).count();
     let number = &text[blanks..];

@@ -113,8 +113,8 @@ fn group(call: &mut Call<'_>) -> Result<(Entry, GroupInfo), ErrorReply> {
     }
 }
 
-/// The consumer of argument 3, created if missing, with memory reserved for `ids` as pending entries,
-/// so that the steps that follow cannot fail.
+/// The consumer of argument 3, created if missing, with memory reserved for `ids` as pending
+/// entries, so that the steps that follow cannot fail.
 fn claimer(
     call: &mut Call<'_>,
     entry: &Entry,

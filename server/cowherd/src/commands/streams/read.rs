@@ -270,8 +270,8 @@ pub(super) fn xreadgroup(call: &mut Call<'_>) -> CommandResult {
     block_or_null(call, &options, true, &[])
 }
 
-/// Writes the entries of one stream that a consumer reads, if there are any, and advances the group.
-/// All steps that can fail are done here; [`commit`] does the others.
+/// Writes the entries of one stream that a consumer reads, if there are any, and advances the
+/// group. All steps that can fail are done here; [`commit`] does the others.
 fn read(
     call: &mut Call<'_>,
     group_read: GroupRead,

@@ -310,8 +310,8 @@ fn without_memory_nothing_is_delivered() {
     server.shared.keyspace.verify(1).unwrap();
 }
 
-/// The check at restore refused an image: a deleted entry that still had its place in a node was above
-/// the last id.
+/// The check at restore refused an image: a deleted entry that still had its place in a node was
+/// above the last id.
 #[test]
 fn last_id_may_be_below_the_highest_deleted_id() {
     let server = filled(5);

@@ -43,8 +43,8 @@ pub(super) fn set_with_options(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Sets a key to argument `value`; `old` is the key's entry. A value that has expired already is not
-/// stored, and the key is removed.
+/// Sets a key to argument `value`; `old` is the key's entry. A value that has expired already is
+/// not stored, and the key is removed.
 fn store(
     call: &mut Call<'_>,
     key: &Key<'_>,
