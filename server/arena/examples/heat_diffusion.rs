@@ -182,7 +182,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     })?;
     let cost = observer.finished.as_ref().map(FinishedRecording::undo_cost).unwrap_or_default();
     println!(
-        "wrote {} bytes for {} bytes of memory in {:?}; captured {} blocks in {:?} of writers' time",
+        "wrote {} bytes for {} of memory in {:?}; captured {} blocks in {:?} of writers' time",
         outcome.image_bytes, outcome.raw_bytes, outcome.total, cost.captures, cost.stall
     );
     drop(observer);

@@ -7,7 +7,8 @@
 //! | module | content |
 //! |---|---|
 //! | `layout` | constants, offsets, the structs of the arena's own tables |
-//! | `bits`, `shard`, `clock`, `stats`, `reader_epochs` | bit sets, shard sets, time, statistics, epochs for unlocked readers |
+//! | `bits`, `shard`, `clock`, `stats` | bit sets, shard sets, time, statistics |
+//! | `reader_epochs` | epochs for readers without a lock |
 //! | `memory` | pages, the mapping, tables beside the arena, the kernel's page tables |
 //! | `barrier` | the write barrier: copy-on-write faults, the undo log |
 //! | `backing_store` | the mapping behind its barrier |

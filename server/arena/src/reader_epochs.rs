@@ -17,12 +17,12 @@
 //!   readers[seen & 1] -= 1
 //! ```
 //!
-//! The two sequentially consistent fences have an order. If the reader's is first, the reclaimer sees
-//! the reader in its counter and waits. If the reclaimer's is first, the reader sees the new epoch,
-//! and the memory as not present. The second look at the epoch also makes a reader step back that
-//! was delayed between its first look and its addition, when the parity belongs to a later epoch.
-//! `reader_epochs_tests.rs` has a model that tries all interleavings, and finds a reader of returned
-//! memory as soon as a fence or the second look is taken away.
+//! The two sequentially consistent fences have an order. If the reader's is first, the reclaimer
+//! sees the reader in its counter and waits. If the reclaimer's is first, the reader sees the new
+//! epoch, and the memory as not present. The second look at the epoch also makes a reader step
+//! back that was delayed between its first look and its addition, when the parity belongs to a
+//! later epoch. `reader_epochs_tests.rs` has a model that tries all interleavings, and finds a
+//! reader of returned memory as soon as a fence or the second look is taken away.
 //!
 //! Counters are striped over cache lines, so that readers on different threads do not contend.
 
@@ -81,7 +81,8 @@ fn enter<'a, W: Word>(epoch: &W, readers: &'a [W; 2]) -> &'a W {
     }
 }
 
-/// Advances the epoch; returns the parity of the readers that may have found what was hidden before.
+/// Advances the epoch; returns the parity of the readers that may have found what was hidden
+/// before.
 fn advance<W: Word>(epoch: &W) -> usize {
     let parity = usize::from(epoch.load(Ordering::Relaxed) % 2 == 1);
     epoch.add(1);

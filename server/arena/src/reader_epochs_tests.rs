@@ -1,5 +1,5 @@
-//! The protocol of [`ReaderEpochs`] in a model that tries every interleaving, with parts of it taken
-//! away, and on real threads.
+//! The protocol of [`ReaderEpochs`] in a model that tries every interleaving, with parts of it
+//! taken away, and on real threads.
 
 use std::sync::atomic::AtomicBool;
 

@@ -78,7 +78,7 @@ proptest! {
         }
         let summary = audit(&arena, &live).unwrap();
         prop_assert_eq!(summary.bytes, arena.used_bytes());
-        prop_assert_eq!(summary.bytes, live.values().map(|(len, _)| allocated_size(*len)).sum::<u64>());
+        prop_assert_eq!(summary.bytes, live.values().map(|l| allocated_size(l.0)).sum::<u64>());
         prop_assert_eq!(summary.chunks, arena.used_chunks());
         let again = reopen(&arena, 80).unwrap();
         prop_assert_eq!(audit(&again, &live).unwrap(), summary);

@@ -1,8 +1,8 @@
 //! `ChunkPool`: whole chunks and runs of units, shared by all shards.
 //!
 //! The persistent state (chunk states, free units) lies in the arena. The pool keeps indexes beside
-//! it, which are rebuilt when an arena is opened, so that finding memory writes only to the pages of
-//! the memory that is taken.
+//! it, which are rebuilt when an arena is opened, so that finding memory writes only to the pages
+//! of the memory that is taken.
 //!
 //! Invariants:
 //! 1. Chunk entries and chunk heads change only under the pool's lock, by a caller that holds a

@@ -43,7 +43,8 @@ impl<'h> Mem<'h> {
         self.arena
     }
 
-    /// In builds with debug assertions: asserts that the bytes belong to the shard or to the source.
+    /// In builds with debug assertions: asserts that the bytes belong to the shard or to the
+    /// source.
     #[inline]
     fn check_read(&self, at: u64, len: u64) {
         self.arena.owners.check_either(at, len, self.shard, self.source);

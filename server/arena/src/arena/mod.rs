@@ -5,14 +5,16 @@
 //! | `mod` | the struct |
 //! | `open` | formatting, loading and re-opening an arena |
 //! | `audit` | checks of the arena's tables, and claims of every object |
-//! | `shard_locks`, `held`, `safepoint` | the locks, the locked shards of a command, the proof that all are locked |
+//! | `shard_locks`, `held` | the locks; the locked shards of a command |
+//! | `safepoint` | the proof that every shard is locked |
 //! | `mem` | offsets in, checked bytes out, for a locked shard |
 //! | `owners` | in debug builds: the shard that each unit belongs to, checked on each access |
 //! | `objects` | allocation and release of objects |
 //! | `recording` | the barrier's recording of one checkpoint |
 //! | `trim` | memory of free chunks returned to the kernel |
 //! | `racy` | hints read without a lock |
-//! | `chunk_map`, `occupancy`, `page_scan` | what chunks hold, how full they are, which pages they lie on |
+//! | `chunk_map`, `occupancy` | what units hold; the state of all chunks |
+//! | `page_scan` | which pages chunks lie on; collapsing them into huge pages |
 
 #![expect(unsafe_code, reason = "raw memory; each file lists its invariants")]
 

@@ -1,4 +1,5 @@
-//! Which chunks are in use, and a picture of what they are doing. Takes no lock.
+//! The occupancy map: for each run of chunks whether they are in use, written by the running
+//! checkpoint, and how often changed. Takes no lock.
 
 use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
@@ -7,7 +8,7 @@ use super::Arena;
 use crate::bits;
 use crate::layout::{CHUNK_SIZE, ChunkIndex};
 
-/// A picture of the arena: one cell for each run of so many chunks.
+/// The state of the arena: one cell for each run of chunks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct OccupancyMap {
     /// Chunks that a cell stands for; the last cell may stand for fewer.
@@ -20,11 +21,11 @@ pub struct OccupancyMap {
 ///
 /// ```text
 ///   bit  0      1           2         4..=7
-///        used   at fork     written    heat: 0, or 1 + log2 of the copy-on-write faults, or the
+///        used   at fork     written    writes: 0, or 1 + log2 of the copy-on-write faults, or the
 ///                                     blocks captured, since the fork, 15 at most
 /// ```
 ///
-/// Used: any of its chunks is in use. At fork: any was in use when the running save forked.
+/// Used: any of its chunks is in use. At fork: any was in use when the running checkpoint forked.
 /// Written: the child has written all of them. Outside a checkpoint only `used` is set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct OccupancyCell(pub u8);
@@ -36,12 +37,12 @@ impl OccupancyCell {
     pub const AT_FORK: u8 = 1 << 1;
     /// All that were in use at the fork are written.
     pub const WRITTEN: u8 = 1 << 2;
-    const HEAT_SHIFT: u32 = 4;
+    const WRITES_SHIFT: u32 = 4;
 
     /// A cell with these bits, and so many faults or captures since the fork.
     pub fn new(bits: u8, count: u64) -> Self {
-        let heat = count.checked_ilog2().map_or(0, |log| (log + 1).min(15));
-        Self(bits | (heat.to_le_bytes()[0] << Self::HEAT_SHIFT))
+        let writes = count.checked_ilog2().map_or(0, |log| (log + 1).min(15));
+        Self(bits | (writes.to_le_bytes()[0] << Self::WRITES_SHIFT))
     }
 }
 
@@ -62,11 +63,11 @@ impl Arena {
 
     /// What a run of chunks looks like together.
     fn cell(&self, chunks: Range<u64>) -> OccupancyCell {
-        let saving = self.store.barrier.is_active();
+        let recording = self.store.barrier.is_active();
         let (mut used, mut at_fork, mut written, mut faults) = (false, false, true, 0);
         for chunk in chunks {
             used |= bits::get(&self.store.in_use, chunk);
-            if !saving {
+            if !recording {
                 continue;
             }
             let state = self.store.barrier.progress_of(ChunkIndex::of(chunk * CHUNK_SIZE));

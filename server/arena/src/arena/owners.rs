@@ -10,9 +10,9 @@
 //! | a unit's descriptor | the owner of the unit |
 //! | a chunk's entry in the chunk table | the owner of the chunk's first unit |
 //!
-//! The tables of a restored arena name the owners of slabs only. A run's owner becomes known when an
-//! audit claims it; until then any shard may access it. During an audit, which holds every lock and
-//! follows references that are not trusted yet, nothing is checked.
+//! The tables of a restored arena name the owners of slabs only. A run's owner becomes known when
+//! an audit claims it; until then any shard may access it. During an audit, which holds every lock
+//! and follows references that are not trusted yet, nothing is checked.
 
 #[cfg(debug_assertions)]
 pub(super) use table::UnitOwners;

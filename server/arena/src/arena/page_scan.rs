@@ -1,10 +1,10 @@
-//! Looking at the arena's pages from outside the hot path: what a child shares, how much lies on
-//! huge pages; and making split huge pages whole again.
+//! Page scans, off the hot path: which pages a child shares, and which chunks lie on huge pages;
+//! and collapsing chunks into huge pages.
 //!
 //! Invariants:
-//! 1. Nothing here runs while anybody forks: the saver's thread does both.
-//! 2. A chunk is made whole only while the trimmer stands aside (`Arena::trimming`), so that no
-//!    memory is brought back that was just handed back.
+//! 1. No scan runs during a fork: one thread does both.
+//! 2. A chunk is collapsed under `Arena::trimming`, so that no memory that was just returned to the
+//!    kernel is committed again.
 
 use std::io;
 
@@ -179,8 +179,9 @@ impl Arena {
         Some(report)
     }
 
-    /// Bytes of the arena that lie on huge pages, from smaps, for kernels for which [`Self::scan_pages`]
-    /// tells nothing. The kernel walks the whole arena in one go: not for a hot path.
+    /// Bytes of the arena that lie on huge pages, from smaps, for kernels for which
+    /// [`Self::scan_pages`] tells nothing. The kernel walks the whole arena in one go: not for a
+    /// hot path.
     pub fn huge_bytes_of_old_kernels(&self) -> Option<u64> {
         pages::huge_bytes(self.store.map.base().as_ptr() as usize, self.store.map.len())
     }

@@ -29,8 +29,8 @@ impl Arena {
         RacyView { store: &self.store, _section: self.epochs.enter() }
     }
 
-    /// The word at `at` of the shard roots: a hint, as [`RacyView::load_racy`] returns it, without a
-    /// read section, since the memory of chunk 0 is never returned. `None` for another offset.
+    /// The word at `at` of the shard roots: a hint, as [`RacyView::load_racy`] returns it, without
+    /// a read section, since the memory of chunk 0 is never returned. `None` for another offset.
     #[inline]
     pub fn load_root_racy(&self, at: u64) -> Option<u64> {
         if at >= CHUNK_SIZE {

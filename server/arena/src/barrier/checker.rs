@@ -1,5 +1,5 @@
-//! A checker against changes around the barrier, for tests: a copy of the arena from the safepoint of
-//! the fork, held against the arena at the end. What has changed and was not announced is found
+//! A checker against changes around the barrier, for tests: a copy of the arena from the safepoint
+//! of the fork, held against the arena at the end. What has changed and was not announced is found
 //! with its place, not as a wrong byte in some later image.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};

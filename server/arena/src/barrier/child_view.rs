@@ -1,8 +1,8 @@
 //! `ChildView`: what the child of a fork may use of the arena and its barrier.
 //!
 //! The child lacks every table that is kept out of it (`SideTable`), and must not take a lock or a
-//! slot of the undo log. This type names only what the child has: its own copy of the set of chunks,
-//! the memory that it shares with its parent, and the arena's mapping.
+//! slot of the undo log. This type names only what the child has: its own copy of the set of
+//! chunks, the memory that it shares with its parent, and the arena's mapping.
 
 use std::fs::File;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};

@@ -58,7 +58,7 @@ impl Cow {
         let (pages, chunks) = (capacity >> page_shift, capacity / CHUNK_SIZE);
         let pagemap = Pagemap::own().inspect_err(|error| {
             tracing::warn!(
-                "cannot read /proc/self/pagemap ({error}): pages that a save finds empty are \
+                "cannot read /proc/self/pagemap ({error}): pages without content at the fork are \
                  counted as copied"
             );
         });

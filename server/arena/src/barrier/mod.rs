@@ -7,7 +7,8 @@
 //! |---|---|---|
 //! | `kernel-cow` | `cow` | touches each page first and times the kernel's copy |
 //! | `undo-log` | `undo`, `blocks` | captures each block that changes for the first time |
-//! | | `log`, `records`, `slot_stack`, `protocol` | the log: its slots and records, and the proof of its memory orders |
+//! | | `log`, `records`, `slot_stack` | the log: its slots and records |
+//! | | `protocol` | the memory orders of the log, and their proof |
 //! | both | `child_view` | what a forked child may use |
 //! | | `counters` | the cost, in all and for each thread |
 //! | | `checker` | for tests: finds changes that were not announced |
@@ -51,8 +52,8 @@ pub use log::UndoLog;
 pub(crate) use records::Records;
 pub use records::{MAX_LIMIT, MIN_LIMIT};
 
-/// Whether the barrier is compiled in. A build without it measures its cost and cannot checkpoint in
-/// the background.
+/// Whether the barrier is compiled in. A build without it measures its cost and cannot checkpoint
+/// in the background.
 pub const ON: bool = cfg!(feature = "barrier");
 
 /// A chunk's progress through a checkpoint.
@@ -199,7 +200,8 @@ impl Barrier {
         self.written_below.store(0, Ordering::Relaxed);
     }
 
-    /// A chunk's memory was returned to the kernel: the memory that it gets next is not the child's.
+    /// A chunk's memory was returned to the kernel: the memory that it gets next is not the
+    /// child's.
     pub(crate) fn forget_chunk(&self, chunk: ChunkIndex) {
         self.checker.forget_chunk(chunk);
         if let IsolationState::Cow(cow) = &self.isolation {
@@ -207,8 +209,8 @@ impl Barrier {
         }
     }
 
-    /// Whether the memory of a free chunk may be returned to the kernel: a child that shares it must
-    /// have its copy. Called under the pool's lock.
+    /// Whether the memory of a free chunk may be returned to the kernel: a child that shares it
+    /// must have its copy. Called under the pool's lock.
     pub(crate) fn may_decommit(&self, chunk: ChunkIndex) -> bool {
         match &self.isolation {
             IsolationState::Undo(undo) if self.is_active() => {

@@ -1,5 +1,5 @@
-//! Records of the undo log: memory that parent and child share, with what was in the blocks that the
-//! parent has changed since the fork.
+//! Records of the undo log: memory that parent and child share, with what was in the blocks that
+//! the parent has changed since the fork.
 //!
 //! ```text
 //!   0      slots of whole blocks grow upwards ->             <- slots of fine blocks    limit

@@ -40,7 +40,8 @@ pub(super) struct Undo {
     /// One bit for each block, the bits of a chunk together.
     captured: SideTable<AtomicU64>,
     full: AtomicBool,
-    /// Every changed block is marked as captured, whether or not the child still needs it; for tests.
+    /// Every changed block is marked as captured, whether or not the child still needs it; for
+    /// tests.
     notes_all: AtomicBool,
 }
 
@@ -113,8 +114,8 @@ impl Undo {
             }
             begun = begun.or_else(|| Some(clock::monotonic_ns()));
             let from = map.address(at, block.len).as_ptr();
-            // SAFETY: inside the arena; a thread that changes a byte of the block holds the lock that
-            // guards all of it (invariant 1).
+            // SAFETY: inside the arena; a thread that changes a byte of the block holds the lock
+            // that guards all of it (invariant 1).
             match unsafe { self.log.capture(at, from, block.len) } {
                 Ok(()) => {
                     captured.blocks += 1;

@@ -1,6 +1,6 @@
-//! `CompletionPipe`: the child's notice that it no longer needs its memory, some milliseconds before
-//! the kernel has freed it: one byte through a pipe. From then on a write of the parent may copy
-//! nothing.
+//! `CompletionPipe`: the child's notice that it no longer needs its memory, some milliseconds
+//! before the kernel has freed it: one byte through a pipe. From then on a write of the parent may
+//! copy nothing.
 //!
 //! A child that is killed sends no byte: its end of the pipe closes when its memory is freed.
 
@@ -38,8 +38,8 @@ impl CompletionPipe {
         self.tx = None;
     }
 
-    /// Waits for the child's last words, or its end, but no longer than `poll_interval`; tells whether
-    /// it rx any.
+    /// Waits for the child's last words, or its end, but no longer than `poll_interval`; tells
+    /// whether it rx any.
     pub(super) fn wait(&mut self, poll_interval: Duration) -> bool {
         let timeout = PollTimeout::try_from(poll_interval).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.rx.as_fd(), PollFlags::POLLIN)];

@@ -1,4 +1,4 @@
-//! Why a save, a restore or a lock failed: what happened, what it means, what to do.
+//! Errors of checkpoints, restores and directory locks: what happened, what it means, what to do.
 
 use std::fmt;
 use std::io;
@@ -10,46 +10,56 @@ use nix::sys::signal::Signal;
 use crate::memory::pages::HugetlbPool;
 use crate::{Backing, ChunkIndex, OpenError, PageKind};
 
-/// Why a save failed. Nothing in memory is lost by it.
+/// Why a checkpoint failed. Nothing in memory is lost.
 #[derive(Debug, thiserror::Error)]
 pub enum CheckpointError {
     /// The name of the image is no plain file name.
     #[error(
-        "cannot save to {name:?}: the name of the image must be a file name without directories. \
+        "cannot write an image to {name:?}: its name must be a file name without directories. \
          Set dbfilename to one and dir to the directory"
     )]
     Name {
         /// The name.
         name: String,
     },
-    /// The arena is being recorded for another save.
-    #[error("cannot save: another save is running. Wait until it has ended, or cancel it")]
+    /// The arena is being recorded for another checkpoint.
+    #[error(
+        "cannot checkpoint: another checkpoint is running. Wait until it has ended, or cancel it"
+    )]
     Busy,
     /// The temporary file cannot be made.
-    #[error("cannot save: cannot create {}: {source}. {KEPT}{}", path.display(), remedy(source))]
+    #[error(
+        "cannot checkpoint: cannot create {}: {source}. {KEPT}{}",
+        path.display(), remedy(source)
+    )]
     Create {
         /// The temporary file.
         path: PathBuf,
         /// The kernel's answer.
         source: io::Error,
     },
-    /// No memory for the buffers of a save.
+    /// No memory for the buffers of a checkpoint.
     #[error(
-        "cannot save: no memory for its buffers: {source}. {KEPT}Free some memory, then save again"
+        "cannot checkpoint: no memory for its buffers: {source}. {KEPT}Free some memory, then try \
+         again"
     )]
     Buffers {
         /// The kernel's answer.
         source: io::Error,
     },
     /// No child.
-    #[error("cannot save in the background: fork failed: {source}. {KEPT}{}", fork_remedy(source))]
+    #[error(
+        "cannot checkpoint in the background: fork failed: {source}. {KEPT}{}",
+        fork_remedy(source)
+    )]
     Fork {
         /// The kernel's answer.
         source: io::Error,
     },
     /// The file cannot be written.
     #[error(
-        "the save failed: cannot {action} {}: {source}. {KEPT}{}", path.display(), remedy(source)
+        "the checkpoint failed: cannot {action} {}: {source}. {KEPT}{}",
+        path.display(), remedy(source)
     )]
     Write {
         /// What the writer was doing.
@@ -61,7 +71,7 @@ pub enum CheckpointError {
     },
     /// The image cannot take its place.
     #[error(
-        "the save failed: cannot rename {} to {}: {source}. {KEPT}{}",
+        "the checkpoint failed: cannot rename {} to {}: {source}. {KEPT}{}",
         from.display(), to.display(), remedy(source)
     )]
     Rename {
@@ -74,8 +84,8 @@ pub enum CheckpointError {
     },
     /// The image is in place, but a power failure may undo that.
     #[error(
-        "the save is not durable: the new image {} is whole and in its place, but its directory \
-         cannot be synced: {source}. A power failure may bring the old image back.{}",
+        "the checkpoint is not durable: the new image {} is complete and in place, but its \
+         directory cannot be synced: {source}. A power failure may bring the old image back.{}",
         image.display(), remedy(source)
     )]
     SyncDirectory {
@@ -86,7 +96,7 @@ pub enum CheckpointError {
     },
     /// A signal killed the child.
     #[error(
-        "the save failed: its child {pid} was killed by {signal}{}",
+        "the checkpoint failed: its child {pid} was killed by {signal}{}",
         killed(*signal, *backing, *capacity)
     )]
     Killed {
@@ -100,8 +110,8 @@ pub enum CheckpointError {
         capacity: u64,
     },
     /// The child lacks pages, since the pool had none for copies.
-    #[error("the save failed: {}", dry(*kind, *capacity))]
-    PoolDry {
+    #[error("the checkpoint failed: {}", pool_exhausted(*kind, *capacity))]
+    PoolExhausted {
         /// The child.
         pid: i32,
         /// The pages of the arena.
@@ -110,27 +120,29 @@ pub enum CheckpointError {
         capacity: u64,
     },
     /// The program has no write barrier.
-    #[error("cannot save in the background: this program was built without the write barrier")]
-    NoBarrier,
-    /// More was changed during the save than the undo log may hold.
     #[error(
-        "the save failed: while it ran so much was changed that the undo log reached its limit of \
-         {} MiB. {KEPT}Writers go on. Raise checkpoint-undo-limit (or maxmemory, of which it takes \
-         25 % unless it is set), save at a quieter time, or let dir name a faster disk",
+        "cannot checkpoint in the background: this program was built without the write barrier"
+    )]
+    NoBarrier,
+    /// More was changed during the checkpoint than the undo log may hold.
+    #[error(
+        "the checkpoint failed: while it ran so much was changed that the undo log reached its \
+         limit of {} MiB. {KEPT}Writers go on. Raise checkpoint-undo-limit (or maxmemory, of which it takes \
+         25 % unless it is set), checkpoint at a quieter time, or let dir name a faster disk",
         limit >> 20
     )]
     UndoLimit {
         /// Bytes that the log may take.
         limit: u64,
     },
-    /// The save was called off.
-    #[error("the save was cancelled. {KEPT}")]
+    /// The checkpoint was cancelled.
+    #[error("the checkpoint was cancelled. {KEPT}")]
     Cancelled,
     /// The child lacks pages of the arena.
     #[error(
-        "the save failed: the kernel left {kind} pages out of the child (pid {pid}), which would \
-         have saved zeros in their place. {KEPT} Saving again mostly works; arena-pages huge-2mb \
-         or thp avoid it"
+        "the checkpoint failed: the kernel left {kind} pages out of the child (pid {pid}), which \
+         would have written zeros in their place. {KEPT} Another checkpoint mostly works; \
+         arena-pages huge-2mb or thp avoid it"
     )]
     NotInherited {
         /// The child.
@@ -140,8 +152,8 @@ pub enum CheckpointError {
     },
     /// The child ended in a way that it never should.
     #[error(
-        "the save failed: its child {pid} ended without a report ({what}). {KEPT}If nothing else \
-         on this machine reaps or ends its processes, please report this"
+        "the checkpoint failed: its child {pid} ended without a report ({what}). {KEPT}If nothing \
+         else on this machine reaps or ends its processes, please report this"
     )]
     Lost {
         /// The child.
@@ -159,7 +171,7 @@ fn remedy(error: &io::Error) -> &'static str {
         Errno::ENOSPC => "Free space on that filesystem, or let dir name a larger one",
         Errno::EDQUOT => "Raise the disk quota, or let dir name another filesystem",
         Errno::ENOENT | Errno::ENOTDIR => {
-            "The directory is child_exited: create it again, or let dir name another"
+            "The directory is gone: create it again, or let dir name another"
         }
         Errno::EACCES | Errno::EPERM => "Let the server's user write to that directory",
         Errno::EROFS => "That filesystem is read-only: remount it, or let dir name another",
@@ -184,12 +196,12 @@ fn fork_remedy(error: &io::Error) -> &'static str {
     }
 }
 
-/// What a signal means for the child of a save.
-fn dry(kind: PageKind, capacity: u64) -> String {
+/// What a signal means for the child of a checkpoint.
+fn pool_exhausted(kind: PageKind, capacity: u64) -> String {
     format!(
-        "the pool of {} MiB huge pages ran dry while the kernel copied pages that were written \
-         during the save; it then takes the page from the child. {KEPT}Let the pool hold twice \
-         the arena. Run: {}  or choose arena-pages thp",
+        "the pool of {} MiB huge pages was exhausted while the kernel copied pages that were \
+         written during the checkpoint; it then takes the page from the child. {KEPT}Let the pool \
+         hold twice the arena. Run: {}  or choose arena-pages thp",
         kind.cow_bytes() >> 20,
         pool_remedy(kind, capacity)
     )
@@ -199,10 +211,10 @@ fn killed(signal: Signal, backing: Backing, capacity: u64) -> String {
     let kind = backing.kind;
     // Only where pages are copied does the kernel take one from the child.
     match (signal, kind.is_hugetlb() && backing.copies() > 1) {
-        (Signal::SIGBUS, true) => format!(": {}", dry(kind, capacity)),
+        (Signal::SIGBUS, true) => format!(": {}", pool_exhausted(kind, capacity)),
         (Signal::SIGKILL, true) => format!(
             ": by somebody, or by the kernel because memory ran out (see dmesg), or because {}",
-            dry(kind, capacity)
+            pool_exhausted(kind, capacity)
         ),
         (Signal::SIGKILL, false) => format!(
             ": by somebody, or by the kernel because memory ran out, and it takes the child first \

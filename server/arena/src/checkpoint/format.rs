@@ -64,11 +64,11 @@ pub(super) struct FileHeader {
     pub layout: U64,
     /// Bytes in a chunk.
     pub chunk_size: U64,
-    /// Bytes of the arena when it was saved.
+    /// Capacity of the arena at the checkpoint.
     pub capacity: U64,
-    /// When it was saved, in milliseconds since 1970.
+    /// Time of the checkpoint, in milliseconds since 1970.
     pub created_ms: U64,
-    /// The pages of the arena when it was saved; see [`page_kind_byte`].
+    /// The page kind of the arena at the checkpoint; see [`page_kind_byte`].
     pub page_kind: u8,
     /// Zero.
     pub reserved: [u8; 7],

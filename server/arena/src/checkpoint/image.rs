@@ -31,9 +31,9 @@ pub struct ImageInfo {
     pub layout: u64,
     /// Name and version of the program that wrote it.
     pub writer: String,
-    /// When it was saved, in milliseconds since 1970.
+    /// When it was written, in milliseconds since 1970.
     pub created_ms: u64,
-    /// The pages of the arena that was saved.
+    /// The page kind of the arena.
     pub page_kind: PageKind,
     /// Bytes of that arena.
     pub capacity: u64,

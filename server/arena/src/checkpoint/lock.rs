@@ -1,4 +1,4 @@
-//! The lock on a directory: one server saves into it.
+//! The lock on a directory: one process writes images into it.
 
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Seek, Write};
@@ -19,8 +19,8 @@ const PATIENCE: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A directory that no other server uses, until this goes. The lock is `flock(2)` on a file that
-/// stays; the file holds the owner's process id. A child that saves shares the lock, so a directory
-/// is never taken while an orphan still writes into it.
+/// stays; the file holds the owner's process id. A child that writes an image shares the lock, so
+/// a directory is never taken while an orphan still writes into it.
 #[derive(Debug)]
 pub struct DirLock {
     dir: PathBuf,
@@ -64,8 +64,8 @@ impl DirLock {
         Ok(Self { dir: dir.to_owned(), file })
     }
 
-    /// Removes temporary files of saves that a crash cut off; returns them. Nobody writes to one
-    /// now: every writer shares the lock of its server.
+    /// Removes temporary files of checkpoints that a crash cut off; returns them. No process
+    /// writes to one now: every writer shares the lock of its server.
     ///
     /// # Errors
     /// The directory cannot be read.

@@ -87,7 +87,7 @@ impl ImageTarget {
     }
 }
 
-/// What a save is asked to do.
+/// Options of a checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ImageOptions {
     /// How chunks are stored.
@@ -96,6 +96,6 @@ pub struct ImageOptions {
     pub layout: u64,
     /// The time for the header, in milliseconds since 1970.
     pub created_ms: u64,
-    /// Sleep after each chunk, so that a test or a demonstration can look at a running save.
+    /// Sleep after each chunk, so that a test or a demonstration can observe a running checkpoint.
     pub delay_per_chunk: Duration,
 }

@@ -55,8 +55,8 @@ impl TempFile {
     /// Renames the complete and durable file to the image's name and syncs the directory.
     ///
     /// # Errors
-    /// The rename failed: the old image is kept. Or the directory could not be synced: the new image
-    /// is there and may not survive a power failure.
+    /// The rename failed: the old image is kept. Or the directory could not be synced: the new
+    /// image is there and may not survive a power failure.
     pub(super) fn publish(
         &mut self,
         target: &ImageTarget,

@@ -1,7 +1,7 @@
 //! `QuiescentSource`: chunks of memory that does not change.
 //!
-//! Invariant that unsafe code cites: the memory behind a [`QuiescentSource`] is the child's own copy
-//! of a private mapping, or every shard is locked while the source is used.
+//! Invariant that unsafe code cites: the memory behind a [`QuiescentSource`] is the child's own
+//! copy of a private mapping, or every shard is locked while the source is used.
 
 #![expect(unsafe_code, reason = "reads the arena without its locks; invariant above")]
 

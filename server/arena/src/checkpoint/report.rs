@@ -1,4 +1,5 @@
-//! `ChildReport`: counters of a running checkpoint, in a page that the child shares with its parent.
+//! `ChildReport`: counters of a running checkpoint, in a page that the child shares with its
+//! parent.
 //!
 //! One process writes the counters, any thread of the other reads them. Each is consistent by
 //! itself; all are final once the child has ended.

@@ -4,8 +4,8 @@
 //! chunk's checksum before it is decoded, and the arena's own tables before it is opened. What the
 //! objects mean is for the layers above to check.
 //!
-//! A save goes past the page cache, so after a crash the image is on disk only, and direct reads
-//! bring it in fastest; what the page cache has is copied from there. See
+//! A checkpoint is written past the page cache, so after a crash the image is on disk only, and
+//! direct reads bring it in fastest; what the page cache has is copied from there. See
 //! docs/decisions/0002-image-io.md.
 
 use std::fs::{File, OpenOptions};

@@ -259,7 +259,7 @@ impl<'a> RunningCheckpoint<'a> {
         if report.failure() == Some(NOT_INHERITED) {
             // The kernel takes a page from the child when it has none for a copy.
             if HugetlbPool::read(kind).is_some_and(|pool| pool.available() == 0) {
-                return Err(CheckpointError::PoolDry { pid, kind, capacity });
+                return Err(CheckpointError::PoolExhausted { pid, kind, capacity });
             }
             return Err(CheckpointError::NotInherited { pid, kind });
         }

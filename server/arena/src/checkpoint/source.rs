@@ -2,8 +2,8 @@
 //!
 //! | source | isolation | memory |
 //! |---|---|---|
-//! | [`QuiescentSource`](super::quiescent_source::QuiescentSource) | `kernel-cow` | does not change |
-//! | [`UndoLogSource`](super::undo_log_source::UndoLogSource) | `undo-log` | changes; a copy is patched from the undo log |
+//! | `QuiescentSource` | `kernel-cow` | does not change |
+//! | `UndoLogSource` | `undo-log` | changes; a copy is patched from the undo log |
 
 use nix::errno::Errno;
 

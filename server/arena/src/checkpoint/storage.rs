@@ -15,7 +15,7 @@ use nix::libc;
 
 use super::sys;
 
-/// What a save asks of the disk.
+/// The disk operations of a checkpoint.
 pub(super) trait Storage: Send + Sync {
     /// Creates the temporary file; with `direct`, past the page cache.
     fn create(&self, path: &Path, direct: bool) -> io::Result<File> {
@@ -66,7 +66,7 @@ pub(super) fn start_writeback(file: &File, at: u64, len: u64) {
     sys::sync_file_range(file, at, len, libc::SYNC_FILE_RANGE_WRITE);
 }
 
-/// Waits until a part of the page cache is written, and drops it: a save must not push other
+/// Waits until a part of the page cache is written, and drops it: a checkpoint must not push other
 /// files out of memory, nor leave one huge sync to the end.
 pub(super) fn finish_writeback(file: &File, at: u64, len: u64) {
     let flags = libc::SYNC_FILE_RANGE_WAIT_BEFORE

@@ -69,8 +69,8 @@ impl Drop for SharedReport {
 
 /// Sets the calling thread's policy, adds to its niceness, and lets it keep a processor for short
 /// turns only: a thread that wakes on the same one waits for the end of a turn, which is
-/// milliseconds long by default. Since Linux 6.12 (sched_setattr(2), `sched_runtime`); before, the length is
-/// ignored. False: there is no such call. Safe to call in the child of a fork.
+/// milliseconds long by default. Since Linux 6.12 (sched_setattr(2), `sched_runtime`); before, the
+/// length is ignored. False: there is no such call. Safe to call in the child of a fork.
 pub(super) fn take_short_turns(policy: libc::c_int, nicer_by: libc::c_int) -> bool {
     // SAFETY: numbers (invariant 3).
     let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };

@@ -1,4 +1,4 @@
-//! Saving and restoring as a whole. What is common to the tests stands here.
+//! Checkpoints and restores end to end; helpers of the tests.
 
 mod damage;
 mod failures;
@@ -28,7 +28,7 @@ const OPTIONS: ImageOptions = ImageOptions {
     delay_per_chunk: Duration::ZERO,
 };
 
-/// A save that does not end by itself.
+/// Options of a checkpoint that does not end by itself.
 const ENDLESS: ImageOptions =
     ImageOptions { delay_per_chunk: Duration::from_secs(3600), ..OPTIONS };
 
@@ -162,14 +162,14 @@ impl<'a> CheckpointObserver<'a> for Observer<'a> {
     }
 }
 
-fn save_by_fork(
+fn checkpoint_by_fork(
     prepared: PreparedCheckpoint<'_>,
     arena: &Arena,
 ) -> Result<CheckpointOutcome, CheckpointError> {
     fork(prepared, arena)?.wait(&mut Observer(arena))
 }
 
-fn save_here(
+fn checkpoint_here(
     prepared: PreparedCheckpoint<'_>,
     arena: &Arena,
 ) -> Result<CheckpointOutcome, CheckpointError> {

@@ -1,5 +1,5 @@
-//! `UndoLogSource`: chunks of memory that the parent goes on changing. Each chunk is copied, and the
-//! copy is patched from the undo log.
+//! `UndoLogSource`: chunks of memory that the parent goes on changing. Each chunk is copied, and
+//! the copy is patched from the undo log.
 //!
 //! The copy is read through the arena's file, not through its mapping: the kernel reads the bytes
 //! that another process may be writing, a page that was never touched reads as zeros without being

@@ -93,7 +93,7 @@ pub struct Backing {
 
 impl Backing {
     /// How many times the hugetlb pool must hold the arena: where the kernel copies pages after a
-    /// fork, a pool that runs dry kills the child.
+    /// fork, an exhausted pool kills the child.
     pub const fn copies(self) -> u64 {
         match self.isolation {
             Isolation::KernelCow => 2,
@@ -281,7 +281,7 @@ pub(crate) fn pool_too_small(kind: PageKind, capacity: u64, pool: HugetlbPool) -
 }
 
 /// The best kind that this machine gives for `capacity` bytes, and why not a better one. It takes
-/// pages of the hugetlb pool only if the pool holds the arena as often as a save may need.
+/// pages of the hugetlb pool only if the pool holds the arena as often as a checkpoint may need.
 pub fn choose(capacity: u64, isolation: Isolation) -> (PageKind, Option<PagesError>) {
     let backing = |kind| Backing { kind, isolation };
     let huge = backing(PageKind::Huge2Mb);

@@ -10,7 +10,7 @@ use super::super::format::{CODEC_NONE, FOOTER_LEN, FileHeader, Footer, IndexEntr
 use super::*;
 use zerocopy::{FromBytes, IntoBytes};
 
-/// A saved image, as bytes and as a file that tests change.
+/// An image, as bytes and as a file that tests change.
 struct Image {
     _dir: TempDir,
     path: PathBuf,
@@ -31,7 +31,7 @@ impl Image {
         }
         let dir = TempDir::new().unwrap();
         let at = target(&dir);
-        save_here(PreparedCheckpoint::new(&at, &OPTIONS, &arena).unwrap(), &arena).unwrap();
+        checkpoint_here(PreparedCheckpoint::new(&at, &OPTIONS, &arena).unwrap(), &arena).unwrap();
         let bytes = fs::read(at.path()).unwrap();
         Self { _dir: dir, path: at.path(), bytes }
     }

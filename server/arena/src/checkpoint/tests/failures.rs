@@ -80,8 +80,8 @@ impl Storage for Faulty {
     }
 }
 
-type Save = fn(PreparedCheckpoint, &Arena) -> Result<CheckpointOutcome, CheckpointError>;
-const WAYS: [Save; 2] = [save_by_fork, save_here];
+type Checkpoint = fn(PreparedCheckpoint, &Arena) -> Result<CheckpointOutcome, CheckpointError>;
+const WAYS: [Checkpoint; 2] = [checkpoint_by_fork, checkpoint_here];
 
 #[test]
 fn a_disk_that_fails_is_named_and_the_old_image_stays() {
@@ -203,12 +203,12 @@ fn a_hugetlb_pool_that_ran_dry_is_told_with_its_remedy() {
             .to_string()
     };
     let text = error(Signal::SIGBUS, PageKind::Huge2Mb);
-    assert!(text.contains("pool of 2 MiB huge pages ran dry"), "{text}");
+    assert!(text.contains("pool of 2 MiB huge pages was exhausted"), "{text}");
     let pages = text.split("sysctl vm.nr_hugepages=").nth(1).unwrap();
     let pages: u64 = pages.split_whitespace().next().unwrap().parse().unwrap();
     assert!(pages >= 64, "twice the arena: {text}");
     let text = error(Signal::SIGKILL, PageKind::Huge2Mb);
-    assert!(text.contains("ran dry") && text.contains("memory ran out"), "{text}");
+    assert!(text.contains("was exhausted") && text.contains("memory ran out"), "{text}");
     let text = error(Signal::SIGKILL, PageKind::Small);
     assert!(text.contains("memory ran out") && !text.contains("pool"), "{text}");
 }
@@ -242,7 +242,7 @@ fn a_hugetlb_pool_that_really_runs_dry_kills_the_child() {
     let text = error.to_string();
     println!("{text}");
     assert!(matches!(error, CheckpointError::Killed { .. }), "{text}");
-    assert!(text.contains("ran dry"), "{text}");
+    assert!(text.contains("was exhausted"), "{text}");
     let mut held = arena.lock(ShardSet::one(shard));
     assert!(held.mem(shard).bytes(at, len).iter().all(|byte| *byte == 2), "nothing is lost");
 }
@@ -336,7 +336,7 @@ fn a_second_save_is_refused_while_one_runs() {
     let running =
         fork(PreparedCheckpoint::new(&target, &ENDLESS, &arena).unwrap(), &arena).unwrap();
     let second = PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap();
-    assert!(matches!(save_here(second, &arena), Err(CheckpointError::Busy)));
+    assert!(matches!(checkpoint_here(second, &arena), Err(CheckpointError::Busy)));
     let third = PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap();
     assert!(matches!(fork(third, &arena), Err(CheckpointError::Busy)));
     assert!(arena.barrier().is_active(), "the first is still recorded");
@@ -371,7 +371,7 @@ fn a_directory_that_vanishes_during_the_save_is_told() {
     fs::remove_dir_all(&target.dir).unwrap();
     let error = running.wait(&mut Observer(&arena)).unwrap_err();
     assert!(matches!(error, CheckpointError::Rename { .. }), "{error}");
-    assert!(error.to_string().contains("The directory is child_exited"), "{error}");
+    assert!(error.to_string().contains("The directory is gone"), "{error}");
 }
 
 #[test]

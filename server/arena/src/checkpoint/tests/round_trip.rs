@@ -1,4 +1,5 @@
-//! What was saved comes back, whatever the pages, the codec and the way of saving.
+//! Round trips: an image restores to the arena that was written, for each page kind, codec and
+//! mode.
 
 use super::*;
 use crate::memory::pages::{self, HugetlbPool};
@@ -9,7 +10,7 @@ fn round_trip(arena: &Arena, options: &ImageOptions) -> CheckpointOutcome {
     let target = target(&dir);
     let before = digest(arena);
     let prepared = PreparedCheckpoint::new(&target, options, arena).unwrap();
-    let by_fork = save_by_fork(prepared, arena).unwrap();
+    let by_fork = checkpoint_by_fork(prepared, arena).unwrap();
     assert_eq!(names(dir.path()), ["dump.cow"]);
     let image = fs::read(target.path()).unwrap();
     assert_eq!(image.len() as u64, by_fork.image_bytes);
@@ -21,7 +22,7 @@ fn round_trip(arena: &Arena, options: &ImageOptions) -> CheckpointOutcome {
     assert_eq!(again.hash_seed(), arena.hash_seed());
 
     let prepared = PreparedCheckpoint::new(&target, options, arena).unwrap();
-    let here = save_here(prepared, arena).unwrap();
+    let here = checkpoint_here(prepared, arena).unwrap();
     assert_eq!(here.lz4_chunks, by_fork.lz4_chunks);
     assert_eq!(fs::read(target.path()).unwrap(), image, "both ways write the same bytes");
     assert!(!arena.barrier().is_active());
@@ -49,7 +50,7 @@ fn transparent_huge_pages() {
 #[test]
 fn pages_of_the_hugetlb_pool() {
     let pages = HugetlbPool::read(PageKind::Huge2Mb).map_or(0, |pool| pool.available());
-    // Two arenas of 64 MiB at once, and copies of the pages that are written during the save.
+    // Two arenas of 64 MiB at once, and copies of the pages that are written during the checkpoint.
     if pages < 80 {
         return;
     }
@@ -93,7 +94,7 @@ fn an_image_restores_into_a_larger_arena_of_other_pages() {
     let arena = filled(PageKind::Small, 8, Content::Text);
     let dir = TempDir::new().unwrap();
     let target = target(&dir);
-    save_here(PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
+    checkpoint_here(PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
     let kind = pages::choose(1 << 40, Isolation::KernelCow).0;
     let (again, stats) = restore(&target.path(), kind, 256 << 20, LAYOUT, 2).unwrap();
     assert_eq!(again.used_bytes(), arena.used_bytes());
@@ -109,7 +110,8 @@ fn a_filesystem_without_direct_io_will_do() {
     let Ok(dir) = TempDir::new_in("/dev/shm") else { return };
     let target = target(&dir);
     let arena = filled(PageKind::Small, 8, Content::Noise);
-    save_by_fork(PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
+    checkpoint_by_fork(PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap(), &arena)
+        .unwrap();
     assert_eq!(digest(&restored(&target.path(), &arena)), digest(&arena));
 }
 
@@ -118,7 +120,7 @@ fn inspecting_tells_what_a_restore_needs() {
     let arena = filled(PageKind::Small, 8, Content::Text);
     let dir = TempDir::new().unwrap();
     let target = target(&dir);
-    save_here(PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
+    checkpoint_here(PreparedCheckpoint::new(&target, &OPTIONS, &arena).unwrap(), &arena).unwrap();
     let info = inspect(&target.path()).unwrap();
     assert_eq!((info.layout, info.created_ms), (LAYOUT, CREATED));
     assert_eq!(info.chunks, arena.used_chunks());
@@ -147,7 +149,7 @@ fn write_golden(dir: &Path) -> Vec<u8> {
     let options = ImageOptions { layout, ..OPTIONS };
     let mut prepared = PreparedCheckpoint::new(&target, &options, &arena).unwrap();
     prepared.job.header.writer = *b"cowherd golden\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
-    save_here(prepared, &arena).unwrap();
+    checkpoint_here(prepared, &arena).unwrap();
     fs::read(target.path()).unwrap()
 }
 

@@ -1,4 +1,4 @@
-//! How fast saving and restoring are; the figures of docs/decisions/0002 and 0003.
+//! The speed of checkpoints and restores; the figures of docs/decisions/0002 and 0003.
 
 use std::time::Instant;
 
@@ -24,7 +24,7 @@ fn a_gibibyte() {
             let options = ImageOptions { codec, ..OPTIONS };
             for _ in 0..3 {
                 let prepared = PreparedCheckpoint::new(&target, &options, &arena).unwrap();
-                let o = save_by_fork(prepared, &arena).unwrap();
+                let o = checkpoint_by_fork(prepared, &arena).unwrap();
                 println!(
                     "save {name} {codec:?}: {:.0} MB/s, image {:.0} MB of {:.0}, direct {}; read \
                      {:.2?} compress {:.2?} checksum {:.2?} write {:.2?} sync {:.2?} total {:.2?} \

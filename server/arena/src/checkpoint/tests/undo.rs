@@ -1,4 +1,4 @@
-//! Saves from an undo log: each image holds, to the byte, what the arena held at its fork.
+//! Checkpoints with the undo log: each image holds, to the byte, what the arena held at its fork.
 //!
 //! Writers change objects, take new ones and give old ones back, as fast as they can. The digest of
 //! all chunks is taken inside the safepoint of the fork, and held against that of the restored
@@ -101,7 +101,7 @@ impl World {
         self.changes.fetch_add(1, Relaxed);
     }
 
-    /// One save amid the changes; sometimes its child is killed.
+    /// One checkpoint amid the changes; sometimes its child is killed.
     fn round(&self, random: &mut Random, target: &ImageTarget) {
         let codec =
             if random.next().is_multiple_of(4) { ChunkCodec::Lz4 } else { ChunkCodec::None };
@@ -141,7 +141,7 @@ impl Drop for Stop<'_> {
     }
 }
 
-/// Saves again and again while writers write.
+/// Takes checkpoints while writers write.
 fn saves_are_exact(kind: PageKind, rounds: u64) {
     for block in BLOCK_SIZES {
         let world = World::new(shared(kind, 64 << 20, block));

@@ -467,7 +467,7 @@ fn a_failed_fork_is_replied_and_counted() {
     let mut client = server.tcp();
     std::fs::remove_dir_all(&server.shared().config.current().dir).unwrap();
     let refused = client.ask("BGSAVE");
-    assert!(refused.starts_with("-ERR cannot save: cannot create"), "{refused}");
+    assert!(refused.starts_with("-ERR cannot checkpoint: cannot create"), "{refused}");
     client.send("CLIENT REPLY OFF\r\nBGSAVE\r\nCLIENT REPLY ON");
     assert_eq!(client.line(), "+OK", "a client that wants no reply gets none");
     client.send("INFO errorstats");
