@@ -32,8 +32,8 @@ const OTHER_FILES: u64 = 64;
 /// The server cannot start; the text says what to do.
 pub(crate) fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::Result<()> {
     let logging = logging::init(&config)?;
-    for note in config.notes() {
-        tracing::warn!("{note}");
+    for warning in config.warnings() {
+        tracing::warn!("{warning}");
     }
     let config = with_absolute_dir(config)?;
     raise_file_limit(&config);

@@ -1,19 +1,19 @@
-//! Directives whose value is one of a few words.
+//! Values that are one of a few words.
 
 use std::borrow::Cow;
 use std::marker::PhantomData;
 
 use super::values::{Reason, ValueKind, only};
 
-/// An enum that a directive's value can name.
+/// An enum whose variants are the words of a directive.
 pub(super) trait Choice: Copy + PartialEq + 'static {
     /// The words, in the order messages list them. The first word of a variant is its name.
     const ALL: &'static [(&'static str, Self)];
-    /// Words that users know from elsewhere, and why they are refused.
+    /// Words of Redis that are refused, and why.
     const REFUSED: &'static [(&'static str, &'static str)];
 }
 
-/// The kind of a directive that takes one word of a [`Choice`].
+/// The kind of value that is one word of a [`Choice`].
 pub(super) struct OneOf<T>(PhantomData<T>);
 
 impl<T> OneOf<T> {
@@ -52,7 +52,7 @@ fn names<T: Choice>(separator: &str) -> String {
     T::ALL.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(separator)
 }
 
-/// Names of choices.
+/// The name of a choice.
 trait Named: Choice {
     fn name(self) -> &'static str {
         Self::ALL.iter().find(|(_, choice)| *choice == self).map_or("", |(name, _)| name)
@@ -91,7 +91,7 @@ macro_rules! choices {
 }
 
 choices! {
-    /// What the arena is made of.
+    /// The memory pages of the arena (`arena-pages`).
     ArenaPages {
         /// Pages of 4 KiB, never merged.
         Small = "small",
@@ -106,16 +106,16 @@ choices! {
     }
     refused {}
 
-    /// How a checkpoint's child sees the data of one instant.
+    /// How a checkpoint's child sees the data of one instant (`checkpoint-isolation`).
     CheckpointIsolation {
         /// The kernel copies the pages that the parent changes.
         KernelCow = "kernel-cow",
-        /// The parent logs what was in the blocks that it changes.
+        /// The parent logs the old bytes of blocks before it changes them.
         UndoLog = "undo-log",
     }
     refused {}
 
-    /// How many bytes the undo log captures at once.
+    /// Bytes that the undo log captures at once (`checkpoint-undo-block`).
     UndoBlock {
         /// 256 bytes.
         B256 = "256",
@@ -130,28 +130,28 @@ choices! {
     }
     refused {}
 
-    /// What to do when the arena is full.
+    /// The keys to evict when the arena is full (`maxmemory-policy`).
     MaxmemoryPolicy {
-        /// Drop the key unused for longest, of those with an expiry.
+        /// Among keys with an expiry, the one unused for longest.
         VolatileLru = "volatile-lru",
-        /// Drop the key used least often, of those with an expiry.
+        /// Among keys with an expiry, the one used least often.
         VolatileLfu = "volatile-lfu",
-        /// Drop any key that has an expiry.
+        /// A random key with an expiry.
         VolatileRandom = "volatile-random",
-        /// Drop the key that expires next.
+        /// The key that expires next.
         VolatileTtl = "volatile-ttl",
-        /// Drop the key unused for longest.
+        /// The key unused for longest.
         AllkeysLru = "allkeys-lru",
-        /// Drop the key used least often.
+        /// The key used least often.
         AllkeysLfu = "allkeys-lfu",
-        /// Drop any key.
+        /// A random key.
         AllkeysRandom = "allkeys-random",
-        /// Drop nothing; refuse writes.
+        /// None; refuse writes.
         Noeviction = "noeviction",
     }
     refused {}
 
-    /// How lines of the log look.
+    /// The format of log lines (`log-format`).
     LogFormat {
         /// For people.
         Text = "text",
@@ -160,50 +160,50 @@ choices! {
     }
     refused {}
 
-    /// How much is logged.
+    /// The log level of Redis (`loglevel`).
     LogLevel {
-        /// All there is.
+        /// Everything.
         Debug = "debug",
-        /// A little less.
+        /// As `Debug`; Redis logs a little less.
         Verbose = "verbose",
-        /// What an operator wants to know.
+        /// Events of interest to operators.
         Notice = "notice",
-        /// Only what is wrong.
+        /// Problems only.
         Warning = "warning",
         /// Nothing.
         Nothing = "nothing",
     }
     refused {}
 
-    /// Who supervises the process.
+    /// The process supervisor (`supervised`).
     Supervised {
-        /// Nobody.
+        /// None.
         No = "no",
-        /// systemd: tell it when the server is ready.
+        /// systemd, which is notified when the server is ready.
         Systemd = "systemd",
-        /// systemd if `NOTIFY_SOCKET` is set, else nobody.
+        /// systemd if `NOTIFY_SOCKET` is set, else none.
         Auto = "auto",
     }
     refused {
         "upstart" => "upstart is not supported; use systemd or auto"
     }
 
-    /// Whether the kernel's out-of-memory score is set.
+    /// How the kernel's out-of-memory score is set (`oom-score-adj`).
     OomScoreAdj {
-        /// Leave it.
+        /// Not at all.
         No = "no",
-        /// Set it relative to the score at start.
+        /// Relative to the score at start.
         Relative = "yes" | "relative",
-        /// Set it to the values as they are.
+        /// To the values as they are.
         Absolute = "absolute",
     }
     refused {}
 
-    /// Who may use DEBUG.
+    /// The clients that may use DEBUG (`enable-debug-command`).
     DebugCommand {
-        /// Nobody.
+        /// None.
         No = "no",
-        /// Everybody.
+        /// All.
         Yes = "yes",
         /// Connections from this machine.
         Local = "local",
@@ -212,7 +212,7 @@ choices! {
 }
 
 impl UndoBlock {
-    /// Bytes.
+    /// The number of bytes.
     pub(crate) const fn bytes(self) -> u64 {
         match self {
             Self::B256 => 256,

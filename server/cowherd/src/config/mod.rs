@@ -1,70 +1,92 @@
 //! Configuration: redis.conf syntax, the command line, CONFIG GET, SET and REWRITE.
 //!
-//! One table (`table`) names every directive once, with its field, default, kind of value and
+//! One table (`directives`) describes every directive once: field, default, kind of value and
 //! summary. Parsing, CONFIG GET and SET, the help text and the documentation tests all read it.
 //!
 //! ```text
-//!   file, stdin, --options          CONFIG SET            CONFIG REWRITE
-//!        |  words, load, args           |                      |
-//!        v                              v                      v
-//!     Loader ---> table: Directive { read, show, lines } <--- rewrite
-//!                     |   one ValueKind per sort of value (values, choices, lists)
+//!   file, stdin, --options                CONFIG SET            CONFIG REWRITE
+//!        |  quoting, loader, command_line      |                      |
+//!        v                                     v                      v
+//!     ConfigLoader ---> directives: Directive { read, show, lines } <--- rewrite
+//!                     |   one ValueKind per kind of value (values, list_values, choices)
 //!                     v
 //!                  Config  --shared as--> LiveConfig --cached per worker--> CachedConfig
 //! ```
 //!
+//! | file | content |
+//! |---|---|
+//! | `directives` | the table of directives, `Config` and its defaults |
+//! | `values`, `list_values`, `choices` | kinds of values: one word, several words, one of a few |
+//! | `units` | sizes with units |
+//! | `quoting` | splitting a line into words, and quoting a word |
+//! | `loader` | files, standard input, includes |
+//! | `command_line` | the command line and the help text |
+//! | `unsupported` | directives of Redis for features that Cowherd lacks |
+//! | `suggestion` | the known name nearest to a misspelt one |
+//! | `live_config` | the configuration of the running server |
+//! | `rewrite` | CONFIG REWRITE |
+//! | `machine_memory` | memory of the machine and limits of its cgroups |
+//! | `errors` | error types and their messages |
+//!
 //! Invariants:
-//! 1. What a directive shows, it reads back to the same value.
+//! 1. The text that a directive shows reads back to the same value.
 //! 2. A [`LiveConfig`] changes all the pairs of one CONFIG SET or none.
 //! 3. No input text makes this module panic; every file, nesting and name is bounded.
 //!
-//! The module is a leaf: it imports no other room.
+//! To add a directive:
+//! 1. a row in `directives` (and a [`values::ValueKind`], if no existing kind fits);
+//! 2. its line with a comment in cowherd.conf;
+//! 3. examples in `tests`: `EXAMPLES`;
+//! 4. the code that reads the new field of [`Config`].
+//!
+//! The module is a leaf: it imports nothing else from this crate.
 
-mod args;
 mod choices;
-mod error;
-mod lists;
-mod live;
-mod load;
-mod machine;
-mod nearest;
+mod command_line;
+mod directives;
+mod errors;
+mod list_values;
+mod live_config;
+mod loader;
+mod machine_memory;
+mod quoting;
 mod rewrite;
-mod table;
+mod suggestion;
 mod units;
 mod unsupported;
 mod values;
-mod words;
 
 #[cfg(test)]
 mod tests;
 
-pub(crate) use args::Startup;
 pub(crate) use choices::{
     ArenaPages, CheckpointIsolation, DebugCommand, LogFormat, LogLevel, MaxmemoryPolicy,
     OomScoreAdj, Supervised,
 };
-pub(crate) use error::SetError;
-pub(crate) use lists::{OutputLimit, OutputLimits};
-pub(crate) use live::{CachedConfig, LiveConfig};
-pub(crate) use machine::machine_memory;
-pub(crate) use table::Config;
+pub(crate) use command_line::Startup;
+pub(crate) use directives::Config;
 #[cfg(test)]
-pub(crate) use table::{Directive, directives};
+pub(crate) use directives::{Directive, directives};
+pub(crate) use errors::SetError;
+pub(crate) use list_values::{OutputLimit, OutputLimits};
+pub(crate) use live_config::{CachedConfig, LiveConfig};
+pub(crate) use machine_memory::machine_memory;
 #[cfg(test)]
 pub(crate) use unsupported::unsupported;
 
 use unsupported::KnownDirective;
 
-/// What `checkpoint-undo-limit 0` takes of `maxmemory`, in percent.
+/// Share of `maxmemory` that `checkpoint-undo-limit 0` stands for, in percent.
 pub(crate) const AUTOMATIC_UNDO_PERCENT: u64 = 25;
 
-/// What `maxmemory 0` takes of the memory that the machine or its cgroup grants, in percent.
+/// Share of the memory of the machine or its cgroup that `maxmemory 0` stands for, in percent. The
+/// rest is for the undo log, page tables, buffers and the kernel.
 pub(crate) const AUTOMATIC_MEMORY_PERCENT: u64 = 60;
 
 impl Config {
-    #[cfg(test)]
     /// A directive's value in the textual form of CONFIG GET: sizes in plain bytes, lists as one
-    /// line. The name may be an alias and is matched without regard to case. None: unknown.
+    /// line. The name may be an alias, in any case. None: unknown.
+    #[cfg(test)]
     pub(crate) fn get(&self, name: &str) -> Option<String> {
         match KnownDirective::find(name)? {
             KnownDirective::Own(directive) => Some(directive.show(self)),
@@ -72,20 +94,20 @@ impl Config {
         }
     }
 
+    /// Sets one directive under the rules of CONFIG SET: only those that may change at run time.
     #[cfg(test)]
-    /// Sets one directive under the rules of CONFIG SET: only what may change at run time.
     pub(crate) fn set(&mut self, name: &str, value: &str) -> Result<(), SetError> {
         self.set_all(&[(name, value)])
     }
 
-    /// Sets several directives, or none of them when one is refused.
+    /// Sets several directives, or none of them if one is refused.
     pub(crate) fn set_all(&mut self, pairs: &[(&str, &str)]) -> Result<(), SetError> {
         let mut targets: Vec<KnownDirective> = Vec::with_capacity(pairs.len());
         for (name, _) in pairs {
             let Some(target) = KnownDirective::find(name) else {
-                return Err(SetError::Unknown { name: error::shorten(name) });
+                return Err(SetError::Unknown { name: errors::shorten(name) });
             };
-            let name = || error::shorten(name);
+            let name = || errors::shorten(name);
             if let KnownDirective::Own(directive) = &target {
                 if directive.protected {
                     return Err(SetError::Protected { name: name() });
@@ -109,8 +131,8 @@ impl Config {
         Ok(())
     }
 
-    /// The size of the arena in bytes: `maxmemory`, or a share of the memory that this machine
-    /// or cgroup grants. Reads /proc, so ask once at start.
+    /// The size of the arena in bytes: `maxmemory`, or a share of the memory of the machine or its
+    /// cgroup. Reads /proc: for use at start only.
     pub(crate) fn effective_maxmemory(&self) -> u64 {
         match self.maxmemory {
             0 => machine_memory().effective / 100 * AUTOMATIC_MEMORY_PERCENT,
@@ -118,7 +140,7 @@ impl Config {
         }
     }
 
-    /// Bytes that the undo log may take beside data of `capacity` bytes.
+    /// The limit of the undo log in bytes, for an arena of `capacity` bytes.
     pub(crate) const fn effective_undo_limit(&self, capacity: u64) -> u64 {
         match self.checkpoint_undo_limit {
             0 => capacity / 100 * AUTOMATIC_UNDO_PERCENT,
@@ -126,14 +148,14 @@ impl Config {
         }
     }
 
-    /// Remarks on accepted settings that do not do what they say, for the log at start.
-    pub(crate) fn notes(&self) -> Vec<&'static str> {
-        let mut notes = Vec::new();
+    /// Warnings about accepted settings that have no effect, for the log at start.
+    pub(crate) fn warnings(&self) -> Vec<&'static str> {
+        let mut warnings = Vec::new();
         if !self.rdbchecksum {
-            notes.push(
+            warnings.push(
                 "rdbchecksum no has no effect: every image carries checksums and they are checked",
             );
         }
-        notes
+        warnings
     }
 }

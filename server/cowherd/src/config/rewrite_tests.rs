@@ -2,7 +2,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 
 use proptest::prelude::*;
 
-use super::super::live::LiveConfig;
+use super::super::live_config::LiveConfig;
 use super::super::tests::some_config;
 use super::*;
 
@@ -21,7 +21,7 @@ fn rewritten(text: &str, others: &[(&str, &str)], config: &Config) -> String {
 }
 
 fn loaded(file: &Path, base: &Path) -> Config {
-    let mut loader = Loader::new(base);
+    let mut loader = ConfigLoader::new(base);
     loader.file(file).unwrap();
     loader.finish()
 }

@@ -2,7 +2,7 @@ use std::path::Path;
 
 use proptest::prelude::*;
 
-use super::load::Loader;
+use super::loader::ConfigLoader;
 use super::*;
 
 /// Values that differ from the default, at least one per directive, and odd ones beside them.
@@ -105,7 +105,7 @@ fn load(text: &str) -> Result<Config, String> {
 }
 
 fn load_in(base: &Path, text: &str) -> Result<Config, String> {
-    let mut loader = Loader::new(base);
+    let mut loader = ConfigLoader::new(base);
     let result = loader.file_text(Path::new("cowherd.conf"), text.as_bytes());
     result.map(|()| loader.finish()).map_err(|error| error.to_string())
 }
@@ -309,7 +309,7 @@ fn passwords_stay_out_of_messages() {
 }
 
 #[test]
-fn includes_are_read_in_their_place() {
+fn includes_are_read_where_they_stand() {
     let folder = tempfile::tempdir().unwrap();
     std::fs::create_dir(folder.path().join("sub")).unwrap();
     std::fs::write(folder.path().join("sub/a.conf"), "port 2\nhz 20\ninclude b.conf\n").unwrap();
@@ -368,9 +368,9 @@ fn automatic_memory_is_a_share_of_the_machine() {
 
 #[test]
 fn a_setting_without_effect_gets_a_note() {
-    assert!(Config::default().notes().is_empty());
+    assert!(Config::default().warnings().is_empty());
     let config = Config { rdbchecksum: false, ..Config::default() };
-    assert!(config.notes()[0].contains("rdbchecksum"));
+    assert!(config.warnings()[0].contains("rdbchecksum"));
 }
 
 /// The sample names every directive, its active lines are the defaults, and its commented
@@ -417,7 +417,7 @@ proptest! {
     #[test]
     fn any_text_is_read_or_refused(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
         let folder = tempfile::tempdir().unwrap();
-        let mut loader = Loader::new(folder.path());
+        let mut loader = ConfigLoader::new(folder.path());
         let _ = loader.standard_input(bytes.as_slice());
     }
 
@@ -451,7 +451,7 @@ proptest! {
         input in any::<String>(),
     ) {
         let folder = tempfile::tempdir().unwrap();
-        let _ = args::start(&args, folder.path(), input.as_bytes());
+        let _ = command_line::start(&args, folder.path(), input.as_bytes());
     }
 
     #[test]

@@ -1,6 +1,6 @@
 //! Sizes with units: `64mb`, `1gb`; `1k` is 1000 bytes and `1kb` is 1024. Case does not matter.
 
-/// Units by falling size, so that the first that divides a size is the shortest form.
+/// Units by descending size: the first that divides a size gives the shortest form.
 const UNITS: &[(&str, u64)] = &[
     ("gb", 1 << 30),
     ("mb", 1 << 20),
@@ -12,7 +12,7 @@ const UNITS: &[(&str, u64)] = &[
     ("", 1),
 ];
 
-/// Reads a size in bytes; None when it is no size, or more than a `u64` holds.
+/// Reads a size in bytes. None: no size, or more than fits into a `u64`.
 pub(super) fn parse(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
@@ -20,7 +20,7 @@ pub(super) fn parse(text: &str) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
-/// A size for the eye: in the largest binary unit that divides it, else in plain bytes.
+/// Formats a size in the largest binary unit that divides it, else in bytes.
 pub(super) fn show(bytes: u64) -> String {
     UNITS[..3]
         .iter()

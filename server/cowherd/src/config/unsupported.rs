@@ -1,11 +1,11 @@
-//! Directives of Redis for what Cowherd does not do, so that a redis.conf which switches these
-//! things off is accepted, and one that asks for them is told what is lacking.
+//! Directives of Redis for features that Cowherd lacks: a redis.conf that disables such a feature
+//! is accepted, one that enables it is refused with the reason.
 
-use super::nearest::nearest;
-use super::table::{Config, Directive, directives};
+use super::directives::{Config, Directive, directives};
+use super::suggestion::nearest;
 use super::values::Reason;
 
-/// The directive that reads another file; it has no field.
+/// The directive that reads another file. `ConfigLoader` executes it.
 pub(super) const INCLUDE: &str = "include";
 
 /// A directive of Redis that has no field in [`Config`].
@@ -13,11 +13,11 @@ pub(super) const INCLUDE: &str = "include";
 pub(crate) struct UnsupportedDirective {
     /// Its name.
     pub(crate) name: &'static str,
-    /// The values that ask for nothing Cowherd lacks.
+    /// The accepted values: those that do not need the feature.
     pub(crate) accepted: &'static [&'static str],
-    /// What CONFIG GET answers; None leaves it out.
+    /// The value in CONFIG GET; None: left out.
     pub(crate) reported: Option<&'static str>,
-    /// What is lacking, and what to do instead.
+    /// The missing feature, and what to do instead.
     pub(crate) why: &'static str,
 }
 
@@ -103,9 +103,9 @@ static TABLE: &[UnsupportedDirective] = &[
 /// A directive with a known name.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum KnownDirective {
-    /// One with a field.
+    /// A directive with a field in [`Config`].
     Own(&'static Directive),
-    /// One without.
+    /// A directive of Redis without a field.
     Foreign(&'static UnsupportedDirective),
 }
 
@@ -116,7 +116,7 @@ impl PartialEq for KnownDirective {
 }
 
 impl KnownDirective {
-    /// Finds a directive by name or alias, without regard to case.
+    /// Finds a directive by name or alias, in any case.
     pub(super) fn find(name: &str) -> Option<Self> {
         let own = directives().iter().find(|directive| directive.is_named(name)).map(Self::Own);
         own.or_else(|| {
@@ -139,7 +139,7 @@ impl KnownDirective {
         }
     }
 
-    /// Sets the value, or checks that it asks for nothing that is lacking.
+    /// Sets the value, or checks that it does not need a missing feature.
     pub(super) fn apply(
         &self,
         config: &mut Config,

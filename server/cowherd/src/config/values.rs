@@ -1,44 +1,44 @@
 //! Kinds of values that are one word: yes or no, numbers, sizes, texts, paths, addresses.
 //!
-//! The wordings of refusals are those of Redis wherever it has one.
+//! Error messages are those of Redis wherever it has one.
 
 use std::borrow::Cow;
 use std::fmt::Display;
 use std::net::IpAddr;
 use std::path::PathBuf;
 
-use super::machine::machine_memory;
-use super::{units, words};
+use super::machine_memory::machine_memory;
+use super::{quoting, units};
 
 /// Why a value was refused.
 pub(super) type Reason = Cow<'static, str>;
 
-/// How values of one sort are read and written.
+/// A kind of value: how values are parsed and formatted.
 pub(super) trait ValueKind {
-    /// What a field of this kind holds.
+    /// The type of a field of this kind.
     type Value;
-    /// Whether a value has several words, so that a value given as one text is cut up.
+    /// Whether a value has several words, so that a value given as one word is split.
     const LIST: bool = false;
 
-    /// Reads a value. `old` is the value so far; `fresh` tells that it is to be replaced, not
-    /// added to (only kinds whose lines add up look at it).
+    /// Parses a value. `old` is the value so far; with `fresh` the result replaces `old`, otherwise
+    /// it may add to it (only for kinds whose lines add up).
     fn read(&self, old: &Self::Value, words: &[String], fresh: bool)
     -> Result<Self::Value, Reason>;
 
-    /// The form of CONFIG GET, which [`ValueKind::read`] gives back.
+    /// Formats a value for CONFIG GET; [`ValueKind::read`] restores it.
     fn show(&self, value: &Self::Value) -> String;
 
     /// The values to write after the name in a file, one per line.
     fn lines(&self, value: &Self::Value) -> Vec<String> {
         let shown = self.show(value);
-        vec![if Self::LIST && !shown.is_empty() { shown } else { words::quote(&shown) }]
+        vec![if Self::LIST && !shown.is_empty() { shown } else { quoting::quote(&shown) }]
     }
 
-    /// How a value looks, for help and messages.
+    /// The syntax of a value, for help and messages.
     fn shape(&self) -> String;
 }
 
-/// The one word of a value that must have one.
+/// The only word of a value.
 pub(super) fn only(words: &[String]) -> Result<&str, Reason> {
     match words {
         [word] => Ok(word),
@@ -107,7 +107,7 @@ impl<T: Copy + Display + PartialOrd + TryFrom<i64>> ValueKind for IntegerRange<T
 pub(super) struct ByteSize {
     pub(super) low: u64,
     pub(super) high: u64,
-    /// Whether a share of the machine's memory is taken too, such as `50%`.
+    /// Whether a share of the machine's memory such as `50%` is accepted.
     pub(super) percent: bool,
 }
 
@@ -167,7 +167,7 @@ impl ValueKind for Permissions {
     }
 }
 
-/// A text; the empty one is None.
+/// A text; empty: None.
 pub(super) struct TextValue;
 
 impl ValueKind for TextValue {
@@ -196,7 +196,7 @@ fn path_text(word: &str) -> Result<&str, Reason> {
     if word.contains('\0') { Err("a path can't hold a NUL byte".into()) } else { Ok(word) }
 }
 
-/// A path; the empty one is None.
+/// A path; empty: None.
 pub(super) struct OptionalPath;
 
 impl ValueKind for OptionalPath {
@@ -221,7 +221,7 @@ impl ValueKind for OptionalPath {
     }
 }
 
-/// A folder.
+/// A directory.
 pub(super) struct DirectoryPath;
 
 impl ValueKind for DirectoryPath {
@@ -297,7 +297,7 @@ pub(super) fn parse_address(word: &str) -> Result<IpAddr, Reason> {
     }
 }
 
-/// Writes an IP address as [`parse_address`] reads it.
+/// Formats an IP address as [`parse_address`] reads it.
 pub(super) fn show_address(address: IpAddr) -> String {
     match address {
         any if !any.is_unspecified() => any.to_string(),
@@ -306,12 +306,12 @@ pub(super) fn show_address(address: IpAddr) -> String {
     }
 }
 
-/// Letters of the classes that `A` stands for, in the order Redis writes them.
+/// The classes of events that `A` stands for, in the order of Redis.
 const EVENT_CLASSES: &str = "g$lshzxetd";
-/// Letters that stand for themselves, in the order Redis writes them.
+/// The other letters, in the order of Redis.
 const OTHER_EVENTS: &str = "KEmn";
 
-/// The classes of keyspace events to publish: letters, brought into one order.
+/// The classes of keyspace events to publish: letters, in normalized order.
 pub(super) struct KeyspaceEvents;
 
 impl ValueKind for KeyspaceEvents {

@@ -51,8 +51,8 @@ pub(crate) fn on_pages(inputs: &AdviceInputs<'_>) -> String {
         format!(", blocks are {} bytes, the log {} MiB at most", log.block_bytes, mib(log.limit))
     });
     format!(
-        "Checkpoints isolate by {}{}. Pages are {} ({} asked for), {} of the {} MiB in use are huge; \
-         transparent huge pages are set to {}{}{}.",
+        "Checkpoints isolate by {}{}. Pages are {} ({} asked for), {} of the {} MiB in use are \
+         huge; transparent huge pages are set to {}{}{}.",
         stats.checkpoint_isolation,
         log.unwrap_or_default(),
         arena.pages,
@@ -158,8 +158,8 @@ fn slow_fork(inputs: &AdviceInputs<'_>) -> Option<String> {
                 .to_owned(),
             (_, Some(share)) => format!(
                 "only {:.0} % of it lay on huge pages, and the others' page tables are what takes \
-                 time. Leave more time between checkpoints, so that split pages are collapsed again \
-                 (arena-thp-collapse), or take arena-pages huge-2mb, which are never split",
+                 time. Leave more time between checkpoints, so that split pages are collapsed \
+                 again (arena-thp-collapse), or take arena-pages huge-2mb, which are never split",
                 share * 100.0
             ),
             _ => "the arena's pages are large already: look for other processes that take the \
@@ -179,8 +179,8 @@ fn slow_safepoint(inputs: &AdviceInputs<'_>) -> Option<String> {
     let last = last_checkpoint(inputs)?;
     (last.safepoint_wait >= NOTICEABLE).then(|| {
         format!(
-            "The last checkpoint waited {:.1} ms for commands to end before it could fork. SLOWLOG GET \
-             shows which ones take long.",
+            "The last checkpoint waited {:.1} ms for commands to end before it could fork. SLOWLOG \
+             GET shows which ones take long.",
             last.safepoint_wait.as_secs_f64() * 1e3
         )
     })
@@ -191,8 +191,8 @@ fn large_copies(inputs: &AdviceInputs<'_>) -> Option<String> {
     let page = inputs.stats.arena.cow_page_bytes;
     (page > 4096 && cow.faults > 0).then(|| {
         format!(
-            "Under {} isolation the first write to each page of {} KiB during a checkpoint copies all of \
-             it: {} faults, {:.1} ms the longest, {:.1} bytes copied for each byte written. \
+            "Under {} isolation the first write to each page of {} KiB during a checkpoint copies \
+             all of it: {} faults, {:.1} ms the longest, {:.1} bytes copied for each byte written. \
              arena-pages thp copies 4 KiB at a time; checkpoint-isolation undo-log has no such \
              faults.",
             inputs.stats.checkpoint_isolation,
@@ -216,8 +216,8 @@ fn long_stalls(inputs: &AdviceInputs<'_>) -> Option<String> {
             format!(", {} for {:.1} ms", stall.command, stall.took.as_secs_f64() * 1e3)
         });
         format!(
-            "During the last checkpoint of {:.1} s clients stood still for {:.1} ms in all while the \
-             kernel copied pages{}. checkpoint-isolation undo-log has no such faults: writers \
+            "During the last checkpoint of {:.1} s clients stood still for {:.1} ms in all while \
+             the kernel copied pages{}. checkpoint-isolation undo-log has no such faults: writers \
              copy small blocks themselves.",
             last.duration.as_secs_f64(),
             last.cow.stall.as_secs_f64() * 1e3,
@@ -250,8 +250,8 @@ fn undo_log_nearly_full(inputs: &AdviceInputs<'_>) -> Option<String> {
     let most = ended.max_by_key(|checkpoint| checkpoint.undo.log_bytes)?;
     (most.undo.log_bytes > log.limit / 2).then(|| {
         format!(
-            "The undo log of checkpoint {} came to {} of the {} MiB that it may take; at its limit a \
-             checkpoint fails. Raise checkpoint-undo-limit at the next start.",
+            "The undo log of checkpoint {} came to {} of the {} MiB that it may take; at its limit \
+             a checkpoint fails. Raise checkpoint-undo-limit at the next start.",
             most.number,
             most.undo.log_bytes >> 20,
             log.limit >> 20
@@ -288,8 +288,8 @@ fn thp_off(inputs: &AdviceInputs<'_>) -> Option<String> {
     let remark = match setting.as_str() {
         "never" if is_shared && arena.pages == "thp" => {
             "Transparent huge pages are set to never for shared memory: fresh memory lies on small \
-             pages until arena-thp-collapse collapses them. To get huge ones at once, run: echo advise \
-             > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
+             pages until arena-thp-collapse collapses them. To get huge ones at once, run: echo \
+             advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
         }
         "never" | "deny" if is_shared => {
             "Transparent huge pages are switched off for shared memory on this machine. Run: echo \
@@ -359,7 +359,8 @@ fn small_pool(inputs: &AdviceInputs<'_>) -> Option<String> {
     (free < needed).then(|| {
         format!(
             "The pool has {free} free pages, and a checkpoint may have to copy {needed}: if the \
-             pool is exhausted, the checkpoint fails. Enlarge it by {} pages, or choose checkpoint-isolation undo-log, \
+             pool is exhausted, the checkpoint fails. Enlarge the pool by {} pages, or choose \
+             checkpoint-isolation undo-log, \
              which copies none, or arena-pages thp.",
             needed - free
         )

@@ -255,8 +255,8 @@ figures! {
             info "checkpoint_raw_bytes", total "cowherd_checkpoint_raw_bytes_total";
         "Bytes of the images that checkpoints wrote", |it| Bytes(it.image_bytes),
             info "checkpoint_image_bytes", total "cowherd_checkpoint_image_bytes_total";
-        "Minor page faults of the server's threads during checkpoints that `cowherd_cow_*` does not \
-         count", |it| Count(it.other_page_faults),
+        "Minor page faults of the server's threads during checkpoints that `cowherd_cow_*` does \
+         not count", |it| Count(it.other_page_faults),
             info "other_page_faults", total "cowherd_checkpoint_other_page_faults_total";
     }
 

@@ -1,7 +1,7 @@
 //! Counters of error replies by their first word: ERR, WRONGTYPE, OOM and so on.
 //!
-//! All threads share the list of words, which only grows; each thread has its own counters. When the
-//! list is full, one counter counts the errors of all further words.
+//! All threads share the list of words, which only grows; each thread has its own counters. When
+//! the list is full, one counter counts the errors of all further words.
 
 use std::sync::OnceLock;
 

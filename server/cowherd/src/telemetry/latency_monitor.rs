@@ -1,5 +1,5 @@
-//! The latency monitor (LATENCY): events that took longer than `latency-monitor-threshold`, with one
-//! sample per event and second, the longest of that second.
+//! The latency monitor (LATENCY): events that took longer than `latency-monitor-threshold`, with
+//! one sample per event and second, the longest of that second.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
@@ -12,7 +12,8 @@ use super::ring_buffer::RingBuffer;
 
 /// Samples of one event, as many as in Redis.
 const SAMPLES: usize = 160;
-/// Spikes in each half of a thread's ring buffer. The background thread drains it 10 times a second.
+/// Spikes in each half of a thread's ring buffer. The background thread drains it 10 times a
+/// second.
 const RING_CAPACITY: usize = 64;
 
 /// An event that can hold clients up.

@@ -1,4 +1,5 @@
-//! Rates of the last second and a half: the mean of 16 samples, taken 10 times a second as in Redis.
+//! Rates of the last second and a half: the mean of 16 samples, taken 10 times a second as in
+//! Redis.
 
 /// Samples of one mean.
 const SAMPLES: usize = 16;

@@ -8,8 +8,8 @@
 //! ```
 //!
 //! Invariants:
-//! 1. At most one `Recorder` writes to the counters of a thread, and a recorder is on one thread at a
-//!    time (it is not `Sync`). So a plain load and store loses no count.
+//! 1. At most one `Recorder` writes to the counters of a thread, and a recorder is on one thread at
+//!    a time (it is not `Sync`). So a plain load and store loses no count.
 //! 2. Counters only grow. Readers may see two counters at slightly different moments.
 
 use std::sync::OnceLock;

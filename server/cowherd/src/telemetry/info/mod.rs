@@ -1,5 +1,5 @@
-//! INFO: the sections, fields and order of Redis 7, which monitoring tools and clients read by name.
-//! Cowherd's own fields stand at the end of a section and begin with `cowherd_`.
+//! INFO: the sections, fields and order of Redis 7, which monitoring tools and clients read by
+//! name. Cowherd's own fields stand at the end of a section and begin with `cowherd_`.
 //!
 //! ```text
 //!   # Server\r\n

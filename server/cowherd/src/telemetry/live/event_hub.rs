@@ -2,8 +2,8 @@
 //!
 //! Invariants:
 //! 1. At most [`MAX_PAGES`] pages are connected.
-//! 2. Sending never waits. A page that has not read its last [`BACKLOG`] events is disconnected; the
-//!    browser reconnects by itself and receives a new `hello`.
+//! 2. Sending never waits. A page that has not read its last [`BACKLOG`] events is disconnected;
+//!    the browser reconnects by itself and receives a new `hello`.
 
 use std::convert::Infallible;
 use std::pin::Pin;

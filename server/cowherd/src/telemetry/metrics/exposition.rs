@@ -114,7 +114,8 @@ mod tests {
                 ExpositionFormat::Protobuf,
             ),
             (
-                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;encoding=text",
+                "application/vnd.google.protobuf;proto=io.prometheus.client.MetricFamily;\
+                 encoding=text",
                 ExpositionFormat::Plain,
             ),
             ("application/vnd.google.protobuf", ExpositionFormat::Plain),

@@ -1,5 +1,5 @@
-//! The HTTP server of `/metrics`, `/healthz` and the live page: one thread with a runtime of its own,
-//! so that a scrape never runs on a thread that serves clients.
+//! The HTTP server of `/metrics`, `/healthz` and the live page: one thread with a runtime of its
+//! own, so that a scrape never runs on a thread that serves clients.
 //!
 //! Invariants:
 //! 1. At most [`CONNECTIONS`] at a time; the others wait in the listen queue.

@@ -1,6 +1,6 @@
-//! The protobuf format: messages `io.prometheus.client.MetricFamily`, each prefixed by its length, the
-//! only format with native histograms. Each histogram is written both as a classic one with buckets
-//! of powers of two and as a native one.
+//! The protobuf format: messages `io.prometheus.client.MetricFamily`, each prefixed by its length,
+//! the only format with native histograms. Each histogram is written both as a classic one with
+//! buckets of powers of two and as a native one.
 //!
 //! Field numbers: <https://github.com/prometheus/client_model>, `metrics.proto`; only the fields
 //! that are used here.

@@ -1,5 +1,5 @@
-//! Metrics under the names of redis_exporter, for dashboards made for Redis. Types and odd units are
-//! as redis_exporter has them.
+//! Metrics under the names of redis_exporter, for dashboards made for Redis. Types and odd units
+//! are as redis_exporter has them.
 
 use super::families::Families;
 use super::scrape::Scrape;

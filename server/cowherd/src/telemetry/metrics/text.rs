@@ -110,8 +110,8 @@ impl TextWriter {
 }
 
 /// A bucket's bound as Prometheus writes a bound read from protobuf, so that a series has the same
-/// labels in all formats: the shortest digits, an exponent of two digits below 0.0001, and `.0` after
-/// whole numbers.
+/// labels in all formats: the shortest digits, an exponent of two digits below 0.0001, and `.0`
+/// after whole numbers.
 fn bound_name(bound: f64) -> String {
     if bound == f64::INFINITY {
         return "+Inf".to_owned();

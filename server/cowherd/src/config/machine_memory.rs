@@ -1,6 +1,6 @@
-//! How much memory this process may use: the machine's, and the limits of its cgroups.
+//! The memory that this process may use: that of the machine, and the limits of its cgroups.
 //!
-//! A process stands in one cgroup per hierarchy (one for version 2, one per controller for
+//! A process is in one cgroup per hierarchy (one for version 2, one per controller for
 //! version 1), and every cgroup on the way up to the root may carry a limit. The smallest counts.
 //! Sources: proc(5), cgroups(7), Documentation/admin-guide/cgroup-v2.rst of the kernel.
 //!
@@ -16,13 +16,13 @@ use std::path::{Component, Path, PathBuf};
 
 use nix::unistd::{SysconfVar, sysconf};
 
-/// Version 1 writes a number near the largest signed one for "no limit".
+/// Version 1 reports a number near `i64::MAX` for "no limit".
 const NO_LIMIT: u64 = 1 << 62;
 
 /// Memory that this process may use, in bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct MachineMemory {
-    /// What the machine has.
+    /// Memory of the machine.
     pub(crate) total: u64,
     /// The smallest limit of this process's cgroups, if there is one.
     pub(crate) cgroup_limit: Option<u64>,
@@ -49,15 +49,15 @@ fn total_memory(root: &Path) -> Option<u64> {
     kib.checked_mul(1024)
 }
 
-/// What the C library knows, for where /proc is not mounted.
+/// Memory of the machine from the C library, if /proc is not mounted.
 fn memory_by_pages() -> u64 {
     let ask = |name| sysconf(name).ok().flatten().and_then(|value| u64::try_from(value).ok());
     let pages = ask(SysconfVar::_PHYS_PAGES).unwrap_or(0);
     pages.saturating_mul(ask(SysconfVar::PAGE_SIZE).unwrap_or(0))
 }
 
-/// A hierarchy of cgroups as this process sees it.
-struct Hierarchy<'a> {
+/// A hierarchy of cgroups that can limit memory.
+struct CgroupHierarchy<'a> {
     /// The file that carries the limit.
     limit_file: &'static str,
     /// The file system's type in mountinfo.
@@ -72,30 +72,30 @@ fn cgroup_limit(root: &Path) -> Option<u64> {
     let groups = fs::read_to_string(root.join("proc/self/cgroup")).ok()?;
     let mounts = fs::read_to_string(root.join("proc/self/mountinfo")).ok()?;
     let limits = groups.lines().filter_map(hierarchy).filter_map(|hierarchy| {
-        let mount = mounts.lines().filter_map(Mount::parse).find(|m| m.serves(&hierarchy))?;
+        let mount = mounts.lines().filter_map(CgroupMount::parse).find(|m| m.serves(&hierarchy))?;
         smallest_limit(root, &hierarchy, &mount)
     });
     limits.min()
 }
 
 /// Reads a line `number:controllers:path` if it can limit memory.
-fn hierarchy(line: &str) -> Option<Hierarchy<'_>> {
+fn hierarchy(line: &str) -> Option<CgroupHierarchy<'_>> {
     let mut fields = line.splitn(3, ':');
     let (number, controllers, group) = (fields.next()?, fields.next()?, fields.next()?);
     let group = Path::new(group);
     if number == "0" && controllers.is_empty() {
         let limit_file = "memory.max";
-        Some(Hierarchy { limit_file, file_system: "cgroup2", option: None, group })
+        Some(CgroupHierarchy { limit_file, file_system: "cgroup2", option: None, group })
     } else if controllers.split(',').any(|controller| controller == "memory") {
         let limit_file = "memory.limit_in_bytes";
-        Some(Hierarchy { limit_file, file_system: "cgroup", option: Some("memory"), group })
+        Some(CgroupHierarchy { limit_file, file_system: "cgroup", option: Some("memory"), group })
     } else {
         None
     }
 }
 
-/// The parts of a line of mountinfo that matter here.
-struct Mount<'a> {
+/// A line of mountinfo.
+struct CgroupMount<'a> {
     /// The folder of the file system that is mounted.
     root: PathBuf,
     /// Where it is mounted.
@@ -104,17 +104,17 @@ struct Mount<'a> {
     options: &'a str,
 }
 
-impl<'a> Mount<'a> {
+impl<'a> CgroupMount<'a> {
     fn parse(line: &'a str) -> Option<Self> {
-        let (place, kind) = line.split_once(" - ")?;
-        let mut place = place.split(' ').skip(3);
-        let (root, point) = (unescape(place.next()?), unescape(place.next()?));
+        let (mount, kind) = line.split_once(" - ")?;
+        let mut mount = mount.split(' ').skip(3);
+        let (root, point) = (unescape(mount.next()?), unescape(mount.next()?));
         let mut kind = kind.split(' ');
         let (file_system, options) = (kind.next()?, kind.nth(1)?);
         Some(Self { root, point, file_system, options })
     }
 
-    fn serves(&self, hierarchy: &Hierarchy<'_>) -> bool {
+    fn serves(&self, hierarchy: &CgroupHierarchy<'_>) -> bool {
         let has = |option| self.options.split(',').any(|own| own == option);
         self.file_system == hierarchy.file_system && hierarchy.option.is_none_or(has)
     }
@@ -127,9 +127,13 @@ fn unescape(text: &str) -> PathBuf {
     PathBuf::from(escapes.iter().fold(text.to_owned(), undo))
 }
 
-fn smallest_limit(root: &Path, hierarchy: &Hierarchy<'_>, mount: &Mount<'_>) -> Option<u64> {
+fn smallest_limit(
+    root: &Path,
+    hierarchy: &CgroupHierarchy<'_>,
+    mount: &CgroupMount<'_>,
+) -> Option<u64> {
     let point = root.join(mount.point.strip_prefix("/").ok()?);
-    // A container may see only its own part of the tree; a group outside of it is not reachable.
+    // A container may see only its own part of the tree; groups outside are not reachable.
     let inside = hierarchy.group.strip_prefix(&mount.root).unwrap_or(Path::new(""));
     let reachable = inside.components().all(|part| matches!(part, Component::Normal(_)));
     let inside = if reachable { inside } else { Path::new("") };
@@ -220,7 +224,7 @@ mod tests {
     }
 
     #[test]
-    fn files_full_of_nonsense_are_no_limit() {
+    fn unparsable_files_are_no_limit() {
         let root = machine(&[
             ("proc/self/cgroup", "::\n0\nmemory\n7:memory:\n"),
             ("proc/self/mountinfo", "a b c\n - \n1 2 3 / - cgroup2\n"),

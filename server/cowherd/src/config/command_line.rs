@@ -1,4 +1,4 @@
-//! The command line: `cowherd [FILE|-] [--directive value ...]`, cut as redis-server does.
+//! The command line: `cowherd [FILE|-] [--directive value ...]`, split as in redis-server.
 //!
 //! ```text
 //!   cowherd my.conf --port 7000 --save 900 1 300 10 --requirepass "" -
@@ -6,21 +6,21 @@
 //!           file      option      its values, up to the next `--`    standard input
 //! ```
 //!
-//! Whatever the order, the file is read first, then standard input, then the options.
+//! In any order on the command line, the file is read first, then standard input, then the options.
 //! The word after an option is its value even if it starts with `--`; only `--save` may have none.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, ConfigLocation, ConfigProblem, shorten};
-use super::load::Loader;
-use super::table::{Config, directives};
-use super::words;
+use super::directives::{Config, directives};
+use super::errors::{ConfigError, ConfigLocation, ConfigProblem, shorten};
+use super::loader::ConfigLoader;
+use super::quoting;
 
-/// What the command line asks for.
+/// The action that a command line requests.
 #[derive(Debug)]
 pub(crate) enum Startup {
-    /// Run the server; with the file, as an absolute path, if there is one.
+    /// Run the server. The path is the configuration file, absolute, if there is one.
     Run(Box<Config>, Option<PathBuf>),
     /// Print this help.
     Help(String),
@@ -29,22 +29,22 @@ pub(crate) enum Startup {
 }
 
 impl Config {
-    /// Reads the configuration that a command line asks for, with its file and standard input.
-    /// The arguments come without the program's name.
+    /// Reads the configuration of a command line, with its file and standard input. `args` are
+    /// without the program's name.
     pub(crate) fn from_args(args: impl Iterator<Item = String>) -> Result<Startup, ConfigError> {
         let base = std::env::current_dir().map_err(ConfigError::WorkingDirectory)?;
         start(&args.collect::<Vec<_>>(), &base, std::io::stdin().lock())
     }
 }
 
-/// An option of the command line.
+/// An option with its values.
 #[derive(Debug, PartialEq)]
 struct CommandLineOption {
     name: String,
     values: Vec<String>,
 }
 
-/// A command line, cut into its parts.
+/// The parts of a command line.
 #[derive(Debug, Default, PartialEq)]
 struct CommandLine {
     file: Option<String>,
@@ -62,9 +62,9 @@ pub(super) fn start(
         Some("--version" | "-v") => return Ok(Startup::Version(version())),
         _ => {}
     }
-    let line = cut(args)
-        .map_err(|problem| ConfigError::At { place: ConfigLocation::CommandLine, problem })?;
-    let mut loader = Loader::new(base);
+    let line = split_arguments(args)
+        .map_err(|problem| ConfigError::At { location: ConfigLocation::CommandLine, problem })?;
+    let mut loader = ConfigLoader::new(base);
     let file = line.file.map(PathBuf::from);
     if let Some(file) = &file {
         loader.file(file)?;
@@ -78,7 +78,7 @@ pub(super) fn start(
     Ok(Startup::Run(Box::new(loader.finish()), file.map(|file| base.join(file))))
 }
 
-fn cut(args: &[String]) -> Result<CommandLine, ConfigProblem> {
+fn split_arguments(args: &[String]) -> Result<CommandLine, ConfigProblem> {
     let mut line = CommandLine::default();
     let mut rest = args;
     if let [first, tail @ ..] = args
@@ -87,14 +87,14 @@ fn cut(args: &[String]) -> Result<CommandLine, ConfigProblem> {
         line.file = Some(first.clone());
         rest = tail;
     }
-    // An option's name was the last word, so that whatever follows is its value.
+    // The last word was an option's name, so the next word is its value.
     let mut awaits_value = false;
     for (index, arg) in rest.iter().enumerate() {
         let at_an_end = (index == 0 && line.file.is_none()) || index + 1 == rest.len();
         if arg == "-" && at_an_end {
             line.standard_input = true;
         } else if let Some(option) = arg.strip_prefix("--").filter(|_| !awaits_value) {
-            let mut given = cut_option(option)?;
+            let mut given = split_option(option)?;
             awaits_value = given.values.is_empty();
             let followed = rest.get(index + 1).is_some_and(|next| !next.starts_with("--"));
             if awaits_value && !followed && given.name.eq_ignore_ascii_case("save") {
@@ -112,9 +112,9 @@ fn cut(args: &[String]) -> Result<CommandLine, ConfigProblem> {
     Ok(line)
 }
 
-/// Cuts `port` or, when name and value were quoted as one word, `port 7000`.
-fn cut_option(option: &str) -> Result<CommandLineOption, ConfigProblem> {
-    let mut words = words::split(option.as_bytes())?.into_iter();
+/// Splits `port` or, when name and value are quoted as one word, `port 7000`.
+fn split_option(option: &str) -> Result<CommandLineOption, ConfigProblem> {
+    let mut words = quoting::split(option.as_bytes())?.into_iter();
     match words.next() {
         Some(name) => Ok(CommandLineOption { name, values: words.collect() }),
         None => Err(ConfigProblem::NotAnOption { word: "--".to_owned() }),
@@ -168,5 +168,5 @@ Examples:
 ";
 
 #[cfg(test)]
-#[path = "args_tests.rs"]
+#[path = "command_line_tests.rs"]
 mod tests;

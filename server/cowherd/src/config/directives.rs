@@ -1,8 +1,9 @@
 //! The table of directives: the single source of fields, defaults, parsing, CONFIG GET and SET,
 //! the help text and the documentation tests.
 //!
-//! A row reads: name, aliases, field: type = default, kind, when it may change, whether its
-//! lines add up or it is hidden from CONFIG GET, summary. A new directive is a new row.
+//! A row reads: name, aliases, field: type = default, kind of value, `live` (CONFIG SET may change
+//! it), `start` (read at start only) or `protected` (names files), then `adds_up` and `hidden` if
+//! they apply, and the summary.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::PathBuf;
@@ -11,31 +12,31 @@ use super::choices::{
     ArenaPages, CheckpointIsolation, DebugCommand, LogFormat, LogLevel, MaxmemoryPolicy, OneOf,
     OomScoreAdj, Supervised, UndoBlock,
 };
-use super::lists::{
+use super::list_values::{
     BindAddress, BindAddresses, ClientLimits, CommandRename, OomScoreValues, OomScores,
     OutputLimits, Renames, SaveRule, SaveRules,
 };
+use super::quoting;
 use super::values::{
     ByteSize, DirectoryPath, FileName, IntegerRange, KeyspaceEvents, ListenAddress, OptionalPath,
     Permissions, Reason, TextValue, ValueKind, YesNo,
 };
-use super::words;
 
 /// One directive: its names, and how its field of [`Config`] is read and written.
 pub(crate) struct Directive {
     /// The name in files, on the command line and in CONFIG GET; lower case.
     pub(crate) name: &'static str,
-    /// Other names for it.
+    /// Other names.
     pub(crate) aliases: &'static [&'static str],
-    /// Whether CONFIG SET may change it; the others are read at start only.
+    /// Whether CONFIG SET may change the value; other directives are read at start only.
     pub(crate) changeable: bool,
-    /// Whether it names files, which a client must not choose (it is not changeable either).
+    /// Whether the value names files, which a client must not choose. Not changeable either.
     pub(crate) protected: bool,
-    /// Whether several lines add up; of the others the last one counts.
+    /// Whether several lines add up; of other directives the last line counts.
     pub(crate) adds_up: bool,
-    /// Whether CONFIG GET leaves it out.
+    /// Whether CONFIG GET leaves the directive out.
     pub(crate) hidden: bool,
-    /// What it does, in one line.
+    /// The effect, in one line.
     pub(crate) summary: &'static str,
     list: bool,
     read: fn(&mut Config, &[String], bool) -> Result<(), Reason>,
@@ -50,12 +51,12 @@ impl Directive {
         (self.show)(config)
     }
 
-    /// How a value looks, such as `yes|no`.
+    /// The syntax of a value, such as `yes|no`.
     pub(crate) fn shape(&self) -> String {
         (self.shape)()
     }
 
-    /// Whether this directive answers to a name.
+    /// Whether `name` is the name or an alias, in any case.
     pub(crate) fn is_named(&self, name: &str) -> bool {
         self.names().any(|own| own.eq_ignore_ascii_case(name))
     }
@@ -65,13 +66,14 @@ impl Directive {
         std::iter::once(self.name).chain(self.aliases.iter().copied())
     }
 
-    /// The values to write after the name in a file, one per line; none when there is nothing.
+    /// The values to write after the name in a file, one per line; may be empty.
     pub(super) fn lines(&self, config: &Config) -> Vec<String> {
         (self.lines)(config)
     }
 
-    /// Sets the value, whatever the rules of CONFIG SET. A list given as one word is cut up, so
-    /// that `"900 1"` and `900 1` mean the same. `fresh` replaces what would add up.
+    /// Sets the value, regardless of the rules of CONFIG SET. A list given as one word is split, so
+    /// that `"900 1"` and `900 1` mean the same. With `fresh` the value replaces the old one even
+    /// if lines add up.
     pub(super) fn apply(
         &self,
         config: &mut Config,
@@ -81,7 +83,7 @@ impl Directive {
         match words {
             [] => Err("wrong number of arguments".into()),
             [word] if self.list => {
-                let words = words::split(word.as_bytes()).map_err(|error| error.to_string())?;
+                let words = quoting::split(word.as_bytes()).map_err(|error| error.to_string())?;
                 (self.read)(config, &words, fresh)
             }
             words => (self.read)(config, words, fresh),
@@ -155,9 +157,9 @@ where
     IntegerRange { low, high }
 }
 
-/// Redis bounds what it keeps in a C `int` by this.
+/// The bound of directives that Redis keeps in a C `int`.
 const INT_MAX: u32 = i32::MAX.unsigned_abs();
-/// Redis bounds what it keeps in a C `long long` by this.
+/// The bound of directives that Redis keeps in a C `long long`.
 const LONG_MAX: u64 = i64::MAX.unsigned_abs();
 const MIB: u64 = 1 << 20;
 const GIB: u64 = 1 << 30;
@@ -195,18 +197,18 @@ table! {
         "Most bytes of data; 0 takes 60 % of the memory of the machine or its cgroup";
     "maxmemory-policy", maxmemory_policy: MaxmemoryPolicy = MaxmemoryPolicy::Noeviction,
         OneOf::<MaxmemoryPolicy>::new(), live,
-        "What to drop when maxmemory is reached";
+        "Keys to evict when maxmemory is reached";
     "maxmemory-samples", maxmemory_samples: u32 = 5, up_to(1u32, 64), live,
-        "Keys looked at to choose the one to drop";
+        "Keys sampled for each eviction";
     "lfu-log-factor", lfu_log_factor: u32 = 10, up_to(0u32, 1 << 30), live,
-        "How much harder each count of uses is to reach than the one before (lfu policies)";
+        "How much rarer each increment of the counter of uses gets (lfu policies)";
     "lfu-decay-time", lfu_decay_time: u32 = 1, up_to(0u32, 1 << 30), live,
-        "Minutes without a use that cost a key a count; 0 keeps counts (lfu policies)";
+        "Minutes without a use that decrement the counter of uses; 0: never (lfu policies)";
     "arena-pages", arena_pages: ArenaPages = ArenaPages::Auto,
         OneOf::<ArenaPages>::new(), start,
         "Kind of memory pages that hold the data; auto takes the best there is";
     "arena-thp-collapse", arena_thp_collapse: bool = true, YesNo, live,
-        "Make transparent huge pages whole again, bit by bit, that saves have split";
+        "Collapse ranges that checkpoints have split into transparent huge pages again";
     "proto-max-bulk-len", proto_max_bulk_len: u64 = 512 * MIB,
         ByteSize { low: MIB, high: 512 * MIB, percent: false }, live,
         "The longest single argument of a command";
@@ -220,13 +222,13 @@ table! {
         "A hash of more fields is kept in a table, no longer in one packed run";
     "hash-max-listpack-value" or "hash-max-ziplist-value",
         hash_max_listpack_value: u64 = 64, up_to(0u64, LONG_MAX), live,
-        "So is one with a field or value of more bytes";
+        "As is one with a field or value of more bytes";
     "set-max-intset-entries", set_max_intset_entries: u64 = 512, up_to(0u64, LONG_MAX), live,
-        "A set of more numbers than this is no longer kept as sorted numbers";
+        "A set of more integers is not kept as sorted numbers";
     "set-max-listpack-entries", set_max_listpack_entries: u64 = 128, up_to(0u64, LONG_MAX), live,
         "A set of more members is kept in a table, no longer in one packed run";
     "set-max-listpack-value", set_max_listpack_value: u64 = 64, up_to(0u64, LONG_MAX), live,
-        "So is one with a member of more bytes";
+        "As is one with a member of more bytes";
     "stream-node-max-bytes", stream_node_max_bytes: u64 = 4096,
         ByteSize { low: 0, high: LONG_MAX, percent: false }, live,
         "The most bytes of a stream's node, in which some entries stand together; 0 is no limit";
@@ -250,19 +252,19 @@ table! {
     "dbfilename", dbfilename: String = "dump.cow".to_owned(), FileName, protected,
         "Name of the image in dir";
     "save", save: Vec<SaveRule> = default_save(), SaveRules, live adds_up,
-        "Save after so many seconds if so many keys changed; \"\" saves only on demand";
+        "Checkpoint after so many seconds if so many keys changed; \"\": only on demand";
     "stop-writes-on-bgsave-error", stop_writes_on_bgsave_error: bool = true, YesNo, live,
-        "Refuse writes while the last background save failed";
+        "Refuse writes after a failed background checkpoint";
     "rdbcompression", rdbcompression: bool = false, YesNo, live,
         "Compress the image";
     "rdbchecksum", rdbchecksum: bool = true, YesNo, start,
         "Accepted for compatibility: the image always carries checksums";
     "checkpoint-isolation", checkpoint_isolation: CheckpointIsolation
             = CheckpointIsolation::UndoLog, OneOf::<CheckpointIsolation>::new(), start,
-        "How a background save keeps seeing the data of one instant";
+        "How a background checkpoint sees the data of one instant";
     "checkpoint-undo-limit", checkpoint_undo_limit: u64 = 0,
         ByteSize { low: 0, high: 64 * GIB, percent: false }, start,
-        "Most memory of the undo log; a save that needs more fails. 0 takes 25 % of maxmemory";
+        "Most memory of the undo log; a checkpoint that needs more fails. 0: 25 % of maxmemory";
     "checkpoint-undo-block", checkpoint_undo_block: UndoBlock = UndoBlock::B512,
         OneOf::<UndoBlock>::new(), start,
         "Bytes that the undo log captures at once";
@@ -270,7 +272,7 @@ table! {
     "loglevel", loglevel: LogLevel = LogLevel::Notice, OneOf::<LogLevel>::new(), live,
         "How much is logged";
     "log-format", log_format: LogFormat = LogFormat::Text, OneOf::<LogFormat>::new(), start,
-        "How lines of the log look: for people, or one JSON object a line";
+        "Format of log lines: text, or one JSON object a line";
     "logfile", logfile: Option<PathBuf> = None, OptionalPath, start,
         "File to log to; empty for standard output";
     "slowlog-log-slower-than", slowlog_log_slower_than: i64 = 10_000,
@@ -289,7 +291,7 @@ table! {
         "Address that serves the metrics";
 
     "supervised", supervised: Supervised = Supervised::No, OneOf::<Supervised>::new(), start,
-        "Who is told when the server is ready";
+        "Supervisor to notify when the server is ready";
     "pidfile", pidfile: Option<PathBuf> = None, OptionalPath, start,
         "File to write the process id to; empty for none";
     "oom-score-adj", oom_score_adj: OomScoreAdj = OomScoreAdj::No,
@@ -297,15 +299,16 @@ table! {
         "Whether to set the score of the kernel's out-of-memory killer";
     "oom-score-adj-values", oom_score_adj_values: OomScoreValues
             = OomScoreValues { server: 0, replica: 200, child: 800 }, OomScores, live,
-        "The scores of server, replica and saving child; the highest is killed first";
+        "The scores of server, replica and checkpoint child; the highest is killed first";
     "enable-debug-command", enable_debug_command: DebugCommand = DebugCommand::No,
         OneOf::<DebugCommand>::new(), start,
-        "Who may use DEBUG";
-    "rename-command", rename_command: Vec<CommandRename> = Vec::new(), Renames, start adds_up hidden,
-        "Give a command another name, or none to switch it off";
+        "Clients that may use DEBUG";
+    "rename-command", rename_command: Vec<CommandRename> = Vec::new(),
+        Renames, start adds_up hidden,
+        "Give a command another name, or an empty one to disable it";
 }
 
-/// This machine alone; IPv6 may be missing.
+/// Loopback only; the machine may lack IPv6.
 fn default_bind() -> Vec<BindAddress> {
     vec![
         BindAddress { address: IpAddr::V4(Ipv4Addr::LOCALHOST), optional: false },

@@ -90,7 +90,7 @@ fn stray_words_are_refused() {
 }
 
 #[test]
-fn errors_tell_the_place() {
+fn errors_name_the_location() {
     assert_eq!(
         run(&["--maxmemroy", "1"]).unwrap_err(),
         "command line: unknown directive 'maxmemroy'; did you mean 'maxmemory'?"

@@ -1,16 +1,16 @@
-//! Cutting a line of redis.conf into words, and quoting a word so that it is cut back.
+//! Splitting a line of redis.conf into words, and quoting a word so that splitting restores it.
 //!
-//! Words are parted by blanks. A quote may open anywhere in a word; the closing one must be
-//! followed by a blank or the end.
+//! Blanks separate words. A quote may open anywhere in a word; a blank or the end of the line must
+//! follow the closing quote.
 //!
 //! ```text
 //!   "..."   \n \r \t \b \a \xHH, and \c is c for any other c
 //!   '...'   only \' is special
 //! ```
 
-use super::error::ConfigProblem;
+use super::errors::ConfigProblem;
 
-/// Cuts a line into words.
+/// Splits a line into words.
 pub(super) fn split(line: &[u8]) -> Result<Vec<String>, ConfigProblem> {
     let mut words = Vec::new();
     let mut rest = line;
@@ -113,7 +113,7 @@ fn hex_value(digit: u8) -> u8 {
     }
 }
 
-/// A word in a form that [`split`] gives back: plain where that is safe, else in double quotes.
+/// A word in a form that [`split`] restores: plain where that is safe, else in double quotes.
 pub(super) fn quote(word: &str) -> String {
     let plain = |c: char| c.is_ascii_graphic() && !matches!(c, '"' | '\'' | '\\' | '#');
     if !word.is_empty() && word.chars().all(plain) {
@@ -145,7 +145,7 @@ mod tests {
     }
 
     #[test]
-    fn blanks_part_words() {
+    fn blanks_separate_words() {
         assert_eq!(words(" \t save  900 1\r\n"), ["save", "900", "1"]);
         assert!(words("  ").is_empty());
     }
@@ -181,7 +181,7 @@ mod tests {
         }
 
         #[test]
-        fn any_bytes_are_cut_or_refused(line in proptest::collection::vec(any::<u8>(), 0..200)) {
+        fn any_bytes_are_split_or_refused(line in proptest::collection::vec(any::<u8>(), 0..200)) {
             let _ = split(&line);
         }
     }

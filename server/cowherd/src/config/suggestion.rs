@@ -1,9 +1,9 @@
-//! The known name nearest to a misspelt one, by edit distance (Levenshtein, two rows).
+//! The known name nearest to a misspelt one, by Levenshtein distance (two rows).
 
-/// Longer words get no suggestion, so that the work stays bounded.
+/// Longer words get no suggestion, which bounds the work.
 const LONGEST: usize = 64;
 
-/// The candidate that differs least from `word`, if at most a third of its letters differ.
+/// The candidate with the least distance to `word`, if at most a third of the letters differ.
 pub(super) fn nearest(
     word: &str,
     candidates: impl Iterator<Item = &'static str>,

@@ -1,7 +1,7 @@
 //! The configuration of the running server, shared by its threads.
 //!
-//! Writers swap in a whole new [`Config`] and then count up the generation. A [`CachedConfig`] compares
-//! one atomic number on each look and takes the lock only when it has changed.
+//! A writer replaces the whole [`Config`] and then increments the generation. A [`CachedConfig`]
+//! compares one atomic number on each access and takes the lock only after a change.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -9,27 +9,27 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use super::error::{RewriteError, SetError};
+use super::directives::{Config, directives};
+use super::errors::{RewriteError, SetError};
 use super::rewrite;
-use super::table::{Config, directives};
 use super::unsupported::unsupported;
 
-/// The live configuration.
+/// The shared configuration, which CONFIG SET changes.
 #[derive(Debug)]
 pub(crate) struct LiveConfig {
-    /// Changes under the lock of `config`, after it.
+    /// Incremented under the lock of `config`, after each change.
     generation: AtomicU64,
     config: Mutex<Arc<Config>>,
     /// The file to rewrite, as an absolute path.
     file: Option<PathBuf>,
-    /// Where relative includes of the file start, even if the server has moved since.
+    /// The working directory at start, against which relative includes of the file resolve.
     base: PathBuf,
     /// Held while the file is rewritten.
     rewriting: Mutex<()>,
 }
 
 impl LiveConfig {
-    /// Shares a configuration. `file` is what CONFIG REWRITE writes to.
+    /// Shares a configuration. `file` is the target of CONFIG REWRITE.
     pub(crate) fn new(config: Config, file: Option<PathBuf>) -> Self {
         let base = std::env::current_dir().unwrap_or_else(|_| PathBuf::from("/"));
         Self {
@@ -56,14 +56,14 @@ impl LiveConfig {
         self.file.as_deref()
     }
 
-    #[cfg(test)]
     /// CONFIG SET: changes all the pairs, or none.
+    #[cfg(test)]
     pub(crate) fn update(&self, pairs: &[(&str, &str)]) -> Result<(), SetError> {
         self.update_if(pairs, |_, _| Ok(()))
     }
 
-    /// As [`LiveConfig::update`], if `accept` agrees; it sees the old and the new configuration, and
-    /// must be quick. Nothing changes when it refuses.
+    /// CONFIG SET with a check: `accept` gets the old and the new configuration, and an error
+    /// changes nothing. `accept` runs under the lock, so it must be quick.
     pub(crate) fn update_if<E: From<SetError>>(
         &self,
         pairs: &[(&str, &str)],
@@ -78,16 +78,15 @@ impl LiveConfig {
         Ok(())
     }
 
-    /// CONFIG REWRITE: brings the file up to date, keeping its comments and order. Waits for the
-    /// disk.
+    /// CONFIG REWRITE: updates the file, keeping its comments and order. Waits for the disk.
     pub(crate) fn rewrite(&self) -> Result<(), RewriteError> {
         let file = self.file.as_deref().ok_or(RewriteError::NoFile)?;
         let _alone = self.rewriting.lock();
         rewrite::rewrite(file, &self.base, &self.current())
     }
 
-    /// CONFIG GET: names and values of the directives whose name fits, aliases included. Names
-    /// are in lower case.
+    /// CONFIG GET: names and values of the directives whose name matches, aliases included.
+    /// `matches` gets names in lower case.
     pub(crate) fn matching(&self, matches: impl Fn(&str) -> bool) -> Vec<(String, String)> {
         let config = self.current();
         let mut found = Vec::new();
@@ -104,14 +103,14 @@ impl LiveConfig {
         found
     }
 
-    /// The configuration with its generation, which belong together.
-    fn snapshot(&self) -> (u64, Arc<Config>) {
+    /// The configuration with its generation, read under one lock.
+    fn current_with_generation(&self) -> (u64, Arc<Config>) {
         let config = self.config.lock();
         (self.generation(), Arc::clone(&config))
     }
 }
 
-/// One worker's look at a [`LiveConfig`] configuration.
+/// One worker's cached copy of a [`LiveConfig`].
 #[derive(Debug)]
 pub(crate) struct CachedConfig {
     live: Arc<LiveConfig>,
@@ -120,21 +119,20 @@ pub(crate) struct CachedConfig {
 }
 
 impl CachedConfig {
-    /// A view for one worker.
     pub(crate) fn new(live: Arc<LiveConfig>) -> Self {
-        let (seen, config) = live.snapshot();
+        let (seen, config) = live.current_with_generation();
         Self { live, seen, config }
     }
 
     /// The configuration of this moment; one atomic load unless it has changed.
     pub(crate) fn get(&mut self) -> &Config {
         if self.live.generation() != self.seen {
-            (self.seen, self.config) = self.live.snapshot();
+            (self.seen, self.config) = self.live.current_with_generation();
         }
         &self.config
     }
 }
 
 #[cfg(test)]
-#[path = "live_tests.rs"]
+#[path = "live_config_tests.rs"]
 mod tests;

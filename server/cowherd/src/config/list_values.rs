@@ -1,19 +1,19 @@
-//! Kinds of values that are several words: save rules, addresses, limits, renames.
+//! Kinds of values that are several words: save points, addresses, limits, renamed commands.
 
 use std::net::IpAddr;
 
 use super::values::{Reason, ValueKind, parse_address, show_address};
-use super::{units, words};
+use super::{quoting, units};
 
 /// The most addresses that `bind` takes, as in Redis.
 const MOST_ADDRESSES: usize = 16;
 
-/// Save when so many changes were made within so many seconds.
+/// A save point: checkpoint after `seconds` if there were `changes`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct SaveRule {
-    /// The least time since the last save, in seconds.
+    /// The least time since the last checkpoint, in seconds.
     pub(crate) seconds: u64,
-    /// The least number of changes since the last save.
+    /// The least number of changes since the last checkpoint.
     pub(crate) changes: u64,
 }
 
@@ -55,7 +55,7 @@ impl ValueKind for SaveRules {
     }
 }
 
-/// A number without sign that a signed 64-bit one holds.
+/// A number without sign that fits into an `i64`.
 fn natural(word: &str) -> Option<u64> {
     let digits = !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
     let number: u64 = digits.then(|| word.parse().ok())??;
@@ -109,14 +109,14 @@ impl ValueKind for BindAddresses {
     }
 }
 
-/// How much a client may leave unread before it is cut off; 0 is no limit.
+/// The most unread output of a client before it is disconnected; 0: no limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OutputLimit {
-    /// Cut off at once above so many bytes.
+    /// Bytes above which the client is disconnected at once.
     pub(crate) hard: u64,
-    /// Cut off when above so many bytes for `soft_seconds`.
+    /// Bytes above which the client is disconnected after `soft_seconds`.
     pub(crate) soft: u64,
-    /// How long the soft limit may be exceeded, in seconds.
+    /// The longest time above the soft limit, in seconds.
     pub(crate) soft_seconds: u64,
 }
 
@@ -125,7 +125,7 @@ pub(crate) struct OutputLimit {
 pub(crate) struct OutputLimits {
     /// Ordinary clients.
     pub(crate) normal: OutputLimit,
-    /// Replicas. Cowherd has none; the limit is kept for tools that read it.
+    /// Replicas. Cowherd has none; tools read the limit.
     pub(crate) replica: OutputLimit,
     /// Clients that subscribe to channels.
     pub(crate) pubsub: OutputLimit,
@@ -210,9 +210,9 @@ impl ValueKind for ClientLimits {
 /// Scores for the kernel's out-of-memory killer; a higher one is killed first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct OomScoreValues {
-    /// The server's own.
+    /// Of the server.
     pub(crate) server: i32,
-    /// A replica's. Cowherd has none; the value is kept for tools that read it.
+    /// Of a replica. Cowherd has none; tools read the value.
     pub(crate) replica: i32,
     /// Of the child that writes a checkpoint.
     pub(crate) child: i32,
@@ -255,7 +255,7 @@ impl ValueKind for OomScores {
 pub(crate) struct CommandRename {
     /// The command.
     pub(crate) from: String,
-    /// Its new name; empty when the command is switched off.
+    /// The new name; empty to disable the command.
     pub(crate) to: String,
 }
 
@@ -290,7 +290,7 @@ impl ValueKind for Renames {
 
     fn lines(&self, value: &Vec<CommandRename>) -> Vec<String> {
         let line = |rename: &CommandRename| {
-            format!("{} {}", words::quote(&rename.from), words::quote(&rename.to))
+            format!("{} {}", quoting::quote(&rename.from), quoting::quote(&rename.to))
         };
         value.iter().map(line).collect()
     }

@@ -1,12 +1,12 @@
-//! What can be wrong with a configuration, and how it is said.
+//! Errors of a configuration and their messages.
 //!
-//! Messages never repeat a value, since it may be a password; place and name tell enough.
+//! Messages never repeat a value, since it may be a password: location and name identify the line.
 
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
 
-/// The longest piece of a user's text that a message repeats, in characters.
+/// The longest part of a user's text that a message repeats, in characters.
 const LONGEST_ECHO: usize = 128;
 
 /// Why the configuration cannot be used.
@@ -17,23 +17,23 @@ pub(crate) enum ConfigError {
     Open {
         /// The file, as it was named.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
-    /// Something is wrong at a known place.
-    #[error("{place}: {problem}")]
+    /// A problem at a known location.
+    #[error("{location}: {problem}")]
     At {
-        /// Where.
-        place: ConfigLocation,
-        /// What.
+        /// The line, or the command line.
+        location: ConfigLocation,
+        /// What is wrong.
         problem: ConfigProblem,
     },
-    /// The working directory is gone, so relative paths mean nothing.
+    /// The working directory does not exist, so relative paths cannot be resolved.
     #[error("cannot find the working directory: {0}; start Cowherd from one that exists")]
     WorkingDirectory(io::Error),
 }
 
-/// Where a directive stands.
+/// The location of a directive.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum ConfigLocation {
     /// In a file; lines count from 1.
@@ -48,7 +48,7 @@ pub(crate) enum ConfigLocation {
         /// The line.
         line: usize,
     },
-    /// Among the arguments.
+    /// An argument of the command line.
     CommandLine,
 }
 
@@ -78,17 +78,17 @@ pub(crate) enum ConfigProblem {
     Value {
         /// The directive.
         name: &'static str,
-        /// What does not fit.
+        /// Why the value does not fit.
         reason: String,
-        /// How a value looks.
+        /// The syntax of a value.
         shape: String,
     },
-    /// Known from Redis, but Cowherd lacks what the value asks for.
+    /// A directive of Redis for a feature that Cowherd lacks.
     #[error("{name}: {why}")]
     Unsupported {
         /// The directive.
         name: &'static str,
-        /// What is lacking, and what to do instead.
+        /// The missing feature, and what to do instead.
         why: String,
     },
     /// A quote is not closed, or not followed by a blank.
@@ -111,7 +111,7 @@ pub(crate) enum ConfigProblem {
     Include {
         /// The file, as it was named.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         error: io::Error,
     },
     /// A file includes itself, perhaps through others.
@@ -128,7 +128,7 @@ pub(crate) enum ConfigProblem {
         /// The most files.
         files: usize,
     },
-    /// A word of the command line that belongs to no option.
+    /// A word of the command line that is not part of an option.
     #[error("'{word}' is no option; options look like --port 6379, and --help lists them")]
     NotAnOption {
         /// The word.
@@ -179,7 +179,7 @@ pub(crate) enum SetError {
     Value {
         /// The directive.
         name: &'static str,
-        /// What does not fit.
+        /// Why the value does not fit.
         reason: String,
     },
 }
@@ -198,7 +198,7 @@ pub(crate) enum RewriteError {
     Write(#[from] io::Error),
 }
 
-/// A user's text made fit for one line of a message: bounded, without control characters.
+/// A user's text for one line of a message: truncated, without control characters.
 pub(super) fn shorten(text: &str) -> String {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
     let mut short: String = text.chars().take(LONGEST_ECHO).map(clean).collect();

@@ -1,16 +1,16 @@
 //! Reading configuration text: files, standard input, includes.
 //!
-//! A relative include starts at the working directory, as in Redis. Length, nesting and number
-//! of files are bounded, and a circle of includes is an error.
+//! A relative include resolves against the working directory, as in Redis. Length, nesting and
+//! number of files are bounded, and a cycle of includes is an error.
 
 use std::fs::File;
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
-use super::error::{ConfigError, ConfigLocation, ConfigProblem, shorten};
-use super::table::Config;
+use super::directives::Config;
+use super::errors::{ConfigError, ConfigLocation, ConfigProblem, shorten};
+use super::quoting;
 use super::unsupported::{INCLUDE, KnownDirective};
-use super::words;
 
 /// The longest configuration text, in bytes.
 pub(super) const LONGEST_TEXT: u64 = 1 << 20;
@@ -19,28 +19,28 @@ const DEEPEST_INCLUDE: usize = 16;
 /// The most files of one configuration.
 const MOST_FILES: usize = 256;
 
-/// Collects a configuration from one source after the other; later ones win.
-pub(super) struct Loader<'a> {
-    /// Where relative paths start.
+/// Collects a configuration from several sources; later ones win.
+pub(super) struct ConfigLoader<'a> {
+    /// The directory against which relative paths resolve.
     base: &'a Path,
     config: Config,
-    /// Directives met so far; the first line of one that adds up replaces the default.
-    met: Vec<&'static str>,
-    /// The files being read, each included by the one before, as the system names them.
+    /// Directives seen so far: the first line of one that adds up replaces the default.
+    seen: Vec<&'static str>,
+    /// The canonical paths of the files being read, each included by the one before.
     open: Vec<PathBuf>,
     files: usize,
 }
 
-impl<'a> Loader<'a> {
+impl<'a> ConfigLoader<'a> {
     pub(super) fn new(base: &'a Path) -> Self {
-        Self { base, config: Config::default(), met: Vec::new(), open: Vec::new(), files: 0 }
+        Self { base, config: Config::default(), seen: Vec::new(), open: Vec::new(), files: 0 }
     }
 
     pub(super) fn finish(self) -> Config {
         self.config
     }
 
-    /// Reads the file that the configuration starts with.
+    /// Reads the main configuration file.
     pub(super) fn file(&mut self, path: &Path) -> Result<(), ConfigError> {
         let full = self.base.join(path);
         let text = File::open(&full).and_then(read_bounded);
@@ -48,57 +48,58 @@ impl<'a> Loader<'a> {
         self.file_text(path, &text)
     }
 
-    /// Takes `text` for the content of the file that the configuration starts with.
+    /// Reads `text` as the content of the file at `path`.
     pub(super) fn file_text(&mut self, path: &Path, text: &[u8]) -> Result<(), ConfigError> {
-        self.open.push(real_path(&self.base.join(path)));
+        self.open.push(canonical_path(&self.base.join(path)));
         self.files += 1;
-        let place = |line| ConfigLocation::File { path: path.to_owned(), line };
-        let result = self.text(text, &place);
+        let location = |line| ConfigLocation::File { path: path.to_owned(), line };
+        let result = self.text(text, &location);
         self.open.pop();
         result
     }
 
     /// Reads standard input.
     pub(super) fn standard_input(&mut self, input: impl Read) -> Result<(), ConfigError> {
-        let place = |line| ConfigLocation::StandardInput { line };
+        let location = |line| ConfigLocation::StandardInput { line };
         let text = read_bounded(input).map_err(|error| ConfigError::At {
-            place: place(1),
+            location: location(1),
             problem: ConfigProblem::Read(error),
         })?;
-        self.text(&text, &place)
+        self.text(&text, &location)
     }
 
     fn text(
         &mut self,
         text: &[u8],
-        place: &dyn Fn(usize) -> ConfigLocation,
+        location: &dyn Fn(usize) -> ConfigLocation,
     ) -> Result<(), ConfigError> {
         if text.len() as u64 > LONGEST_TEXT {
             let problem = ConfigProblem::TooLong { limit: LONGEST_TEXT };
-            return Err(ConfigError::At { place: place(1), problem });
+            return Err(ConfigError::At { location: location(1), problem });
         }
         for (line, content) in (1..).zip(text.split(|byte| *byte == b'\n')) {
-            let place = || place(line);
+            let location = || location(line);
             let words = split_line(content)
-                .map_err(|problem| ConfigError::At { place: place(), problem })?;
+                .map_err(|problem| ConfigError::At { location: location(), problem })?;
             if let Some((name, values)) = words.split_first() {
-                self.directive(name, values, &place)?;
+                self.directive(name, values, &location)?;
             }
         }
         Ok(())
     }
 
-    /// Carries out one directive.
+    /// Applies one directive.
     pub(super) fn directive(
         &mut self,
         name: &str,
         values: &[String],
-        place: &dyn Fn() -> ConfigLocation,
+        location: &dyn Fn() -> ConfigLocation,
     ) -> Result<(), ConfigError> {
         if name.eq_ignore_ascii_case(INCLUDE) {
-            return self.include(values, place);
+            return self.include(values, location);
         }
-        self.apply(name, values).map_err(|problem| ConfigError::At { place: place(), problem })
+        self.apply(name, values)
+            .map_err(|problem| ConfigError::At { location: location(), problem })
     }
 
     fn apply(&mut self, name: &str, values: &[String]) -> Result<(), ConfigProblem> {
@@ -108,7 +109,7 @@ impl<'a> Loader<'a> {
                 nearest: KnownDirective::nearest(name),
             });
         };
-        let fresh = !self.met.contains(&known.name());
+        let fresh = !self.seen.contains(&known.name());
         known.apply(&mut self.config, values, fresh).map_err(|reason| match known {
             KnownDirective::Own(directive) => ConfigProblem::Value {
                 name: directive.name,
@@ -120,7 +121,7 @@ impl<'a> Loader<'a> {
             }
         })?;
         if fresh {
-            self.met.push(known.name());
+            self.seen.push(known.name());
         }
         Ok(())
     }
@@ -128,9 +129,9 @@ impl<'a> Loader<'a> {
     fn include(
         &mut self,
         values: &[String],
-        place: &dyn Fn() -> ConfigLocation,
+        location: &dyn Fn() -> ConfigLocation,
     ) -> Result<(), ConfigError> {
-        let fail = |problem| ConfigError::At { place: place(), problem };
+        let fail = |problem| ConfigError::At { location: location(), problem };
         let [path] = values else {
             return Err(fail(ConfigProblem::Value {
                 name: INCLUDE,
@@ -140,7 +141,7 @@ impl<'a> Loader<'a> {
         };
         let path = PathBuf::from(path);
         let full = self.base.join(&path);
-        let real = real_path(&full);
+        let real = canonical_path(&full);
         if self.open.contains(&real) {
             return Err(fail(ConfigProblem::IncludeCycle { path }));
         }
@@ -155,26 +156,26 @@ impl<'a> Loader<'a> {
     }
 }
 
-/// Cuts a line into words; blank lines and comments have none.
+/// Splits a line into words; blank lines and comments have none.
 pub(super) fn split_line(line: &[u8]) -> Result<Vec<String>, ConfigProblem> {
     let line = line.trim_ascii();
-    if line.starts_with(b"#") { Ok(Vec::new()) } else { words::split(line) }
+    if line.starts_with(b"#") { Ok(Vec::new()) } else { quoting::split(line) }
 }
 
-/// Users of other formats expect `port 6379 # comment` to work.
+/// Appends a hint: in other formats `port 6379 # comment` works.
 fn with_comment_hint(reason: String, values: &[String]) -> String {
     let comment = values.len() > 1 && values.iter().any(|value| value.starts_with('#'));
     if comment { reason + " (a comment needs a line of its own)" } else { reason }
 }
 
-/// Reads one byte more than is allowed, so that a longer text is noticed.
+/// Reads at most one byte more than allowed, so that the caller detects a longer text.
 fn read_bounded(source: impl Read) -> io::Result<Vec<u8>> {
     let mut text = Vec::new();
     source.take(LONGEST_TEXT + 1).read_to_end(&mut text)?;
     Ok(text)
 }
 
-/// The file's one true name, or the path as it is when there is no such file.
-fn real_path(path: &Path) -> PathBuf {
+/// The canonical path, or the path as it is if there is no such file.
+fn canonical_path(path: &Path) -> PathBuf {
     path.canonicalize().unwrap_or_else(|_| path.to_owned())
 }
