@@ -127,8 +127,9 @@ pub enum CheckpointError {
     /// More was changed during the checkpoint than the undo log may hold.
     #[error(
         "the checkpoint failed: while it ran so much was changed that the undo log reached its \
-         limit of {} MiB. {KEPT}Writers go on. Raise checkpoint-undo-limit (or maxmemory, of which it takes \
-         25 % unless it is set), checkpoint at a quieter time, or let dir name a faster disk",
+         limit of {} MiB. {KEPT}Writers go on. Raise checkpoint-undo-limit (or maxmemory, of which \
+         it takes 25 % unless it is set), checkpoint at a quieter time, or let dir name a faster \
+         disk",
         limit >> 20
     )]
     UndoLimit {

@@ -1,6 +1,6 @@
 //! The arguments and the reply header of HSCAN, SSCAN and ZSCAN.
 
-use crate::keyspace::Cursor;
+use crate::keyspace::DictCursor;
 use crate::keyspace::Value;
 use cowherd_resp::{ReplyWriter, glob_match, parse_i64};
 
@@ -51,12 +51,12 @@ impl<'c> ElementScanOptions<'c> {
 }
 
 /// The cursor in argument 2.
-pub(super) fn scan_cursor(call: &Call<'_>) -> Result<Cursor, ErrorReply> {
-    Ok(Cursor::unpack(scan::parse_cursor(call.args.at(2)).ok_or(scan::NO_CURSOR)?))
+pub(super) fn scan_cursor(call: &Call<'_>) -> Result<DictCursor, ErrorReply> {
+    Ok(DictCursor::unpack(scan::parse_cursor(call.args.at(2)).ok_or(scan::NO_CURSOR)?))
 }
 
 /// Appends the header of a scan reply with the cursor of the next call, 0 at the end.
-pub(super) fn scan_head(reply: &mut ReplyWriter, next: Option<Cursor>) {
+pub(super) fn scan_head(reply: &mut ReplyWriter, next: Option<DictCursor>) {
     reply.array(2);
-    reply.bulk(itoa::Buffer::new().format(next.map_or(0, Cursor::pack)).as_bytes());
+    reply.bulk(itoa::Buffer::new().format(next.map_or(0, DictCursor::pack)).as_bytes());
 }

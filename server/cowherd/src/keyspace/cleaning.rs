@@ -2,7 +2,7 @@
 //! found, and frees flushed databases and the lazy-free list.
 
 use cowherd_arena::ShardIndex;
-use cowherd_arena::containers::dict::{Cursor, Hashed as _};
+use cowherd_arena::containers::dict::{DictCursor, Hashed as _};
 
 use super::database::drain_flushed;
 use super::entry::{ByOffset, EntryHasher, EntryHeader};
@@ -27,8 +27,8 @@ pub struct CleaningSlice {
 /// Where the next slice of cleaning continues in one database of a shard.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CleanCursors {
-    keys: Cursor,
-    fields: Cursor,
+    keys: DictCursor,
+    fields: DictCursor,
 }
 
 impl Shards<'_> {
@@ -54,7 +54,7 @@ impl Shards<'_> {
         &mut self,
         shard: ShardIndex,
         db: DbIndex,
-        cursor: &mut Cursor,
+        cursor: &mut DictCursor,
         most: usize,
         slice: &mut CleaningSlice,
     ) {
@@ -85,7 +85,7 @@ impl Shards<'_> {
         &mut self,
         shard: ShardIndex,
         db: DbIndex,
-        cursor: &mut Cursor,
+        cursor: &mut DictCursor,
         most: usize,
         slice: &mut CleaningSlice,
     ) {

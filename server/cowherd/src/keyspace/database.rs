@@ -1,6 +1,6 @@
 //! Operations on whole databases: flush, swap, scan, random keys.
 
-use cowherd_arena::containers::dict::{Cursor, Dict, Hashed};
+use cowherd_arena::containers::dict::{Dict, DictCursor, Hashed};
 use cowherd_arena::{Mem, Offset, RacyView, ShardIndex};
 
 use super::counters::Counter;
@@ -29,13 +29,13 @@ pub struct ScanCursor {
     /// The shard to visit next.
     pub shard: ShardIndex,
     /// The position in that shard.
-    pub within: Cursor,
+    pub within: DictCursor,
 }
 
 impl ScanCursor {
     /// The cursor that a client sent. Any number is a valid cursor; 0 is the start.
     pub const fn unpack(number: u64) -> Self {
-        Self { shard: ShardIndex::of_hash(number), within: Cursor::unpack(number >> 6) }
+        Self { shard: ShardIndex::of_hash(number), within: DictCursor::unpack(number >> 6) }
     }
 
     /// The number to send to the client.
@@ -46,7 +46,7 @@ impl ScanCursor {
     /// The start of the next shard; `None` after the last.
     pub fn next_shard(self) -> Option<Self> {
         let shard = ShardIndex::new(self.shard.get() + 1)?;
-        Some(Self { shard, within: Cursor::default() })
+        Some(Self { shard, within: DictCursor::default() })
     }
 }
 
@@ -101,10 +101,10 @@ impl Shards<'_> {
         &self,
         db: DbIndex,
         home: ShardIndex,
-        cursor: Cursor,
+        cursor: DictCursor,
         least: usize,
         mut each: impl FnMut(&[u8], super::ValueKind),
-    ) -> Option<Cursor> {
+    ) -> Option<DictCursor> {
         let mem = self.held.view(home);
         let mut visit = |mem: &Mem<'_>, at| {
             let head = EntryHeader::load(mem, at);
@@ -155,7 +155,7 @@ impl Shards<'_> {
     pub fn sample_ttl(&self, db: DbIndex, shard: ShardIndex, most: usize) -> (u64, u64) {
         let mem = self.held.view(shard);
         let (mut count, mut sum) = (0, 0);
-        expires_of(shard, db).scan(&mem, Cursor::default(), most, |at| {
+        expires_of(shard, db).scan(&mem, DictCursor::default(), most, |at| {
             let expiry = EntryHeader::load(&mem, at).expiry(&mem, at).unwrap_or(0);
             if expiry > self.now {
                 count += 1;

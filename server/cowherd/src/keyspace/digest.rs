@@ -8,7 +8,7 @@
 use xxhash_rust::xxh3::{xxh3_64_with_seed, xxh3_128};
 
 use cowherd_arena::ShardIndex;
-use cowherd_arena::containers::dict::Cursor;
+use cowherd_arena::containers::dict::DictCursor;
 
 use super::collection::ValueDigest;
 use super::entry::{EntryHeader, ValueKind, ValueStorage};
@@ -33,7 +33,7 @@ impl Shards<'_> {
     fn add_digests(&self, shard: ShardIndex, db: usize, sum: &mut [u8; DIGEST_LEN]) {
         let mem = self.held.view(shard);
         let mut digest = ValueDigest::default();
-        keys_of(shard, db).scan(&mem, Cursor::default(), usize::MAX, |at| {
+        keys_of(shard, db).scan(&mem, DictCursor::default(), usize::MAX, |at| {
             let head = EntryHeader::load(&mem, at);
             digest.text.clear();
             digest.add_number(db as i64);

@@ -33,7 +33,7 @@
 use zerocopy::little_endian::{I64, U16, U32, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
-use cowherd_arena::containers::dict::{Hashed, Items};
+use cowherd_arena::containers::dict::{Hashed, ItemMatcher};
 use cowherd_arena::{Arena, Mem, Offset, OutOfMemory, SizeClass, allocated_size};
 
 use super::roots::SecondaryIndex;
@@ -451,7 +451,7 @@ pub(super) fn hash(arena: &Arena, key: &[u8]) -> u64 {
 /// Finds the entry of a key.
 pub(super) struct ByKey<'k>(pub &'k [u8]);
 
-impl Items for ByKey<'_> {
+impl ItemMatcher for ByKey<'_> {
     #[inline]
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         let head = EntryHeader::load(mem, item);
@@ -462,7 +462,7 @@ impl Items for ByKey<'_> {
 /// Finds an item by its offset.
 pub(super) struct ByOffset(pub u64);
 
-impl Items for ByOffset {
+impl ItemMatcher for ByOffset {
     fn matches(&self, _mem: &Mem<'_>, item: u64) -> bool {
         item == self.0
     }

@@ -29,7 +29,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
-use cowherd_arena::containers::dict::{Cursor, Hashed, Items};
+use cowherd_arena::containers::dict::{DictCursor, Hashed, ItemMatcher};
 use cowherd_arena::layout::shard_root;
 use cowherd_arena::{Corruption, Held, Mem, SHARDS, ShardIndex, ShardSet};
 
@@ -271,12 +271,12 @@ impl Keyspace {
         &self,
         db: DbIndex,
         home: ShardIndex,
-        from: Cursor,
-        to: Option<Cursor>,
+        from: DictCursor,
+        to: Option<DictCursor>,
         least: usize,
-    ) -> (Vec<(u64, ShardIndex)>, Option<Cursor>) {
+    ) -> (Vec<(u64, ShardIndex)>, Option<DictCursor>) {
         let seen = |hash: u64| !from.is_past(hash) && to.is_none_or(|to| to.is_past(hash));
-        let range = from.lowest()..=to.map_or(u64::MAX, Cursor::highest);
+        let range = from.lowest()..=to.map_or(u64::MAX, DictCursor::highest);
         if range.is_empty() {
             return (Vec::new(), to);
         }
@@ -405,7 +405,7 @@ impl Shards<'_> {
 /// Calls `each` with the entries of all keys of this hash in a shard.
 pub(super) fn each_of_hash(mem: &Mem<'_>, db: DbIndex, hash: u64, each: impl FnMut(u64)) {
     struct Each<F>(u64, RefCell<F>);
-    impl<F: FnMut(u64)> Items for Each<F> {
+    impl<F: FnMut(u64)> ItemMatcher for Each<F> {
         fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
             if OfHash(self.0).matches(mem, item) {
                 (self.1.borrow_mut())(item);
@@ -424,7 +424,7 @@ fn has_hash(mem: &Mem<'_>, db: DbIndex, hash: u64) -> bool {
 /// Finds the entries of all keys of a hash.
 struct OfHash(u64);
 
-impl Items for OfHash {
+impl ItemMatcher for OfHash {
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         EntryHasher.hash(mem, item) == self.0
     }
@@ -436,7 +436,7 @@ struct OfHashOnce<'h> {
     hashes: &'h RefCell<HashMap<u64, u64>>,
 }
 
-impl Items for OfHashOnce<'_> {
+impl ItemMatcher for OfHashOnce<'_> {
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         *self.hashes.borrow_mut().entry(item).or_insert_with(|| EntryHasher.hash(mem, item))
             == self.hash
@@ -449,7 +449,7 @@ struct OtherKeyOfHash<'k> {
     hash: u64,
 }
 
-impl Items for OtherKeyOfHash<'_> {
+impl ItemMatcher for OtherKeyOfHash<'_> {
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         !ByKey(self.key).matches(mem, item) && OfHash(self.hash).matches(mem, item)
     }

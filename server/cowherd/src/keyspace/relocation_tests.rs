@@ -194,7 +194,7 @@ fn verify_refuses_a_key_in_two_shards() {
 fn scan(space: &Keyspace, least: usize, mut between: impl FnMut()) -> (Vec<Vec<u8>>, usize) {
     let (mut seen, mut most) = (Vec::new(), 0);
     for home in ShardIndex::all() {
-        let mut cursor = Some(Cursor::default());
+        let mut cursor = Some(DictCursor::default());
         while let Some(from) = cursor {
             let shards = space.lock_named(NOW, || space.shards_of_home(home));
             let before = seen.len();
@@ -202,7 +202,7 @@ fn scan(space: &Keyspace, least: usize, mut between: impl FnMut()) -> (Vec<Vec<u
             most = most.max(seen.len() - before);
             drop(shards);
             // As a client sends it.
-            cursor = cursor.map(|cursor| Cursor::unpack(cursor.pack()));
+            cursor = cursor.map(|cursor| DictCursor::unpack(cursor.pack()));
             between();
         }
     }

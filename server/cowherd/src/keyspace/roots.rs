@@ -14,7 +14,7 @@
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use cowherd_arena::containers::dict::{Dict, Root};
+use cowherd_arena::containers::dict::{Dict, DictRoot};
 use cowherd_arena::layout::{ROOT_SIZE, shard_root};
 use cowherd_arena::{Offset, ShardIndex};
 
@@ -52,13 +52,14 @@ impl Databases {
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, PartialEq, Eq)]
 #[repr(C)]
 pub(super) struct DbRoot {
-    pub keys: Root,
-    pub expires: Root,
-    pub volatile: Root,
+    pub keys: DictRoot,
+    pub expires: DictRoot,
+    pub volatile: DictRoot,
 }
 
 impl DbRoot {
-    pub const EMPTY: Self = Self { keys: Root::EMPTY, expires: Root::EMPTY, volatile: Root::EMPTY };
+    pub const EMPTY: Self =
+        Self { keys: DictRoot::EMPTY, expires: DictRoot::EMPTY, volatile: DictRoot::EMPTY };
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]

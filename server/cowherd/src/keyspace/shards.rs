@@ -1,6 +1,6 @@
 //! Locked shards: lookup of keys, and linking and unlinking of their entries.
 
-use cowherd_arena::containers::dict::Found;
+use cowherd_arena::containers::dict::FoundItem;
 use cowherd_arena::{Held, Mem, OutOfMemory, ShardIndex, ShardSet, allocated_size};
 
 use super::collection::WrongType;
@@ -27,7 +27,7 @@ pub struct Key<'k> {
 pub struct Entry {
     pub(super) at: u64,
     pub(super) head: EntryHeader,
-    pub(super) found: Found,
+    pub(super) found: FoundItem,
     pub(super) shard: ShardIndex,
 }
 

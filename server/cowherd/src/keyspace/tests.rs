@@ -7,7 +7,7 @@ use proptest::prelude::*;
 
 use super::roots::db_root;
 use super::*;
-use cowherd_arena::containers::dict::Root;
+use cowherd_arena::containers::dict::DictRoot;
 use cowherd_arena::{Offset, PageKind, ReservedArena};
 
 pub(super) fn space(mib: u64) -> Keyspace {
@@ -348,7 +348,7 @@ fn an_empty_value_under_a_long_key_survives() {
 }
 
 /// The slots in use of a dictionary that has one segment.
-fn slots_of(shards: &mut Shards<'_>, shard: ShardIndex, root: &Root) -> Vec<(u64, u64)> {
+fn slots_of(shards: &mut Shards<'_>, shard: ShardIndex, root: &DictRoot) -> Vec<(u64, u64)> {
     assert_eq!((root.depth, root.segments), (0, 1));
     let mem = shards.mem(shard);
     let words = (1..16).map(|i| root.directory + i * 8);
@@ -396,9 +396,9 @@ fn verify_refuses_a_key_with_two_entries() {
     mem.write(Offset::new(into.0 + 8), from.1);
     let head: u64 = mem.read(Offset::new(roots[0].directory));
     mem.write(Offset::new(roots[0].directory), head + (1 << 32));
-    mem.write(Offset::new(db_root(key.shard, 0).raw()), Root { len: 2, ..roots[0] });
+    mem.write(Offset::new(db_root(key.shard, 0).raw()), DictRoot { len: 2, ..roots[0] });
     mem.release(roots[1].directory, 128);
-    mem.write(Offset::new(db_root(key.shard, 1).raw()), Root::EMPTY);
+    mem.write(Offset::new(db_root(key.shard, 1).raw()), DictRoot::EMPTY);
     drop(shards);
     let broken = copy_of(&space).verify(1).unwrap_err();
     assert!(broken.reason.contains("have one key"), "{broken}");

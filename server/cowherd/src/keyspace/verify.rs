@@ -5,7 +5,7 @@
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cowherd_arena::containers::dict::{Checked, check};
+use cowherd_arena::containers::dict::{CheckDictItem, check};
 use cowherd_arena::{Audit, AuditSummary, Corruption, Mem, Offset, SHARDS, ShardIndex, ShardSet};
 
 use super::entry::{EntryHeader, HEAD, ValueKind, ValueStorage};
@@ -136,7 +136,7 @@ struct EntryChecker<'a, 'h> {
     relocated: Vec<u64>,
 }
 
-impl Checked for EntryChecker<'_, '_> {
+impl CheckDictItem for EntryChecker<'_, '_> {
     #[inline]
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
@@ -169,7 +169,7 @@ struct IndexChecker<'a, 'h> {
     entries: &'a [u64],
 }
 
-impl Checked for IndexChecker<'_, '_> {
+impl CheckDictItem for IndexChecker<'_, '_> {
     #[inline]
     fn prefetch(&self, item: u64) {
         self.mem.arena().prefetch(item);

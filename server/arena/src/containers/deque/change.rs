@@ -3,13 +3,13 @@
 use crate::containers::packed::{self, Encoded};
 use crate::{Mem, OutOfMemory};
 
-use super::node::{HEAD, Node, Side, wide};
-use super::{Cursor, Deque, Limits, Root};
+use super::node::{DequeEnd, DequeNode, HEAD, wide};
+use super::{Deque, DequeCursor, DequeLimits, DequeRoot};
 
 /// Bytes of a node without a known final size.
 const SMALL_NODE: u64 = 256;
 
-impl Limits {
+impl DequeLimits {
     /// Bytes of a new node that begins with an element of `len` bytes.
     fn size_for(self, len: u64, is_first: bool) -> u64 {
         if len > self.room() / 2 {
@@ -25,7 +25,7 @@ impl Limits {
     }
 
     /// Whether a node may have an element of `len` bytes more, at the cost of being larger.
-    fn allow(self, node: &Node, len: u64) -> bool {
+    fn allow(self, node: &DequeNode, len: u64) -> bool {
         node.used() + len <= self.room().max(node.room())
             && self.count.is_none_or(|most| node.count < most)
     }
@@ -41,9 +41,9 @@ impl Deque {
         self,
         mem: &mut Mem<'_>,
         element: &Encoded<'_>,
-        limits: Limits,
+        limits: DequeLimits,
     ) -> Result<(), OutOfMemory> {
-        self.push(mem, element, limits, Side::Front)
+        self.push(mem, element, limits, DequeEnd::Front)
     }
 
     /// Adds an element behind all others.
@@ -55,28 +55,28 @@ impl Deque {
         self,
         mem: &mut Mem<'_>,
         element: &Encoded<'_>,
-        limits: Limits,
+        limits: DequeLimits,
     ) -> Result<(), OutOfMemory> {
-        self.push(mem, element, limits, Side::Back)
+        self.push(mem, element, limits, DequeEnd::Back)
     }
 
     fn push(
         self,
         mem: &mut Mem<'_>,
         element: &Encoded<'_>,
-        limits: Limits,
-        side: Side,
+        limits: DequeLimits,
+        side: DequeEnd,
     ) -> Result<(), OutOfMemory> {
         let mut root = self.root(mem);
-        let end = if side == Side::Front { root.first } else { root.last };
-        let old = (end != 0).then(|| Node::load(mem, end));
+        let end = if side == DequeEnd::Front { root.first } else { root.last };
+        let old = (end != 0).then(|| DequeNode::load(mem, end));
         if let Some(mut node) = old
             && make_room(mem, &mut root, &mut node, element.len() as u64, limits, side)
         {
             node.put(mem, side, element);
             node.store(mem);
         } else {
-            let (previous, next) = if side == Side::Front { (0, end) } else { (end, 0) };
+            let (previous, next) = if side == DequeEnd::Front { (0, end) } else { (end, 0) };
             add_node(mem, &mut root, element, limits, (previous, next), side)?;
         }
         root.len += 1;
@@ -91,9 +91,9 @@ impl Deque {
     pub fn insert_before(
         self,
         mem: &mut Mem<'_>,
-        cursor: Cursor,
+        cursor: DequeCursor,
         element: &Encoded<'_>,
-        limits: Limits,
+        limits: DequeLimits,
     ) -> Result<(), OutOfMemory> {
         self.insert(mem, cursor.node, cursor.at, element, limits)
     }
@@ -105,9 +105,9 @@ impl Deque {
     pub fn insert_after(
         self,
         mem: &mut Mem<'_>,
-        cursor: Cursor,
+        cursor: DequeCursor,
         element: &Encoded<'_>,
-        limits: Limits,
+        limits: DequeLimits,
     ) -> Result<(), OutOfMemory> {
         let at = packed::next(cursor.node.run(mem), cursor.at);
         self.insert(mem, cursor.node, at, element, limits)
@@ -117,14 +117,14 @@ impl Deque {
     fn insert(
         self,
         mem: &mut Mem<'_>,
-        mut node: Node,
+        mut node: DequeNode,
         at: usize,
         element: &Encoded<'_>,
-        limits: Limits,
+        limits: DequeLimits,
     ) -> Result<(), OutOfMemory> {
         let mut root = self.root(mem);
         let (at, len) = (at as u64, element.len() as u64);
-        let side = if at == 0 { Side::Front } else { Side::Back };
+        let side = if at == 0 { DequeEnd::Front } else { DequeEnd::Back };
         if limits.allow(&node, len) && enlarge(mem, &mut root, &mut node, len, limits, side) {
             open(mem, &mut node, at, len);
             element.write_to(mem.bytes_mut(node.at + node.start + at, len));
@@ -147,9 +147,9 @@ impl Deque {
     pub fn set(
         self,
         mem: &mut Mem<'_>,
-        cursor: Cursor,
+        cursor: DequeCursor,
         element: &Encoded<'_>,
-        limits: Limits,
+        limits: DequeLimits,
     ) -> Result<(), OutOfMemory> {
         let mut node = cursor.node;
         let at = cursor.at as u64;
@@ -173,7 +173,7 @@ impl Deque {
     }
 
     /// Removes the element at `cursor`; returns the place of the one that was behind it.
-    pub fn remove(self, mem: &mut Mem<'_>, cursor: Cursor) -> Option<Cursor> {
+    pub fn remove(self, mem: &mut Mem<'_>, cursor: DequeCursor) -> Option<DequeCursor> {
         let mut root = self.root(mem);
         let mut node = cursor.node;
         let mut at = cursor.at as u64;
@@ -183,7 +183,11 @@ impl Deque {
             mem.write(self.root, root);
             let next = node.next;
             let index = cursor.index;
-            return (next != 0).then(|| Cursor { index, node: Node::load(mem, next), at: 0 });
+            return (next != 0).then(|| DequeCursor {
+                index,
+                node: DequeNode::load(mem, next),
+                at: 0,
+            });
         }
         let len = (packed::next(node.run(mem), cursor.at) - cursor.at) as u64;
         node.count -= 1;
@@ -192,28 +196,32 @@ impl Deque {
         (node, at) = merge(mem, &mut root, node, at);
         mem.write(self.root, root);
         if at < node.used() {
-            return Some(Cursor { index: cursor.index, node, at: wide(at) });
+            return Some(DequeCursor { index: cursor.index, node, at: wide(at) });
         }
         let next = node.next;
-        (next != 0).then(|| Cursor { index: cursor.index, node: Node::load(mem, next), at: 0 })
+        (next != 0).then(|| DequeCursor {
+            index: cursor.index,
+            node: DequeNode::load(mem, next),
+            at: 0,
+        })
     }
 
     /// Removes the first `count` elements, or all that are there.
     pub fn remove_front(self, mem: &mut Mem<'_>, count: u64) {
-        self.remove_end(mem, count, Side::Front);
+        self.remove_end(mem, count, DequeEnd::Front);
     }
 
     /// Removes the last `count` elements, or all that are there.
     pub fn remove_back(self, mem: &mut Mem<'_>, count: u64) {
-        self.remove_end(mem, count, Side::Back);
+        self.remove_end(mem, count, DequeEnd::Back);
     }
 
-    fn remove_end(self, mem: &mut Mem<'_>, count: u64, side: Side) {
+    fn remove_end(self, mem: &mut Mem<'_>, count: u64, side: DequeEnd) {
         let mut root = self.root(mem);
         let mut left = count.min(root.len);
         while left > 0 {
-            let end = if side == Side::Front { root.first } else { root.last };
-            let mut node = Node::load(mem, end);
+            let end = if side == DequeEnd::Front { root.first } else { root.last };
+            let mut node = DequeNode::load(mem, end);
             if node.count <= left {
                 left -= node.count;
                 root.len -= node.count;
@@ -222,7 +230,7 @@ impl Deque {
             }
             let run = node.run(mem);
             let steps = 0..left;
-            if side == Side::Front {
+            if side == DequeEnd::Front {
                 node.start += steps.fold(0, |at, _| packed::next(run, at)) as u64;
             } else {
                 let at = steps.fold(run.len(), |at, _| packed::previous(run, at).unwrap_or(0));
@@ -242,7 +250,7 @@ impl Deque {
         let mut root = self.root(mem);
         let mut drained = 0;
         while root.first != 0 && drained < most as u64 {
-            let node = Node::load(mem, root.first);
+            let node = DequeNode::load(mem, root.first);
             // What a node costs to free does not depend on how many elements it has.
             drained += node.count.min(16);
             root.len -= node.count;
@@ -258,16 +266,16 @@ impl Deque {
 #[inline]
 fn make_room(
     mem: &mut Mem<'_>,
-    root: &mut Root,
-    node: &mut Node,
+    root: &mut DequeRoot,
+    node: &mut DequeNode,
     len: u64,
-    limits: Limits,
-    side: Side,
+    limits: DequeLimits,
+    side: DequeEnd,
 ) -> bool {
     if limits.count.is_some_and(|most| node.count >= most) {
         return false;
     }
-    let free = if side == Side::Front { node.before() } else { node.behind() };
+    let free = if side == DequeEnd::Front { node.before() } else { node.behind() };
     if free >= len && node.used() + len <= limits.room() {
         return true;
     }
@@ -278,7 +286,7 @@ fn make_room(
         return node.size < limits.bytes && grow(mem, root, node, len, limits, side);
     }
     let start = HEAD + (node.room() - node.used() - len) / 2;
-    node.slide(mem, if side == Side::Front { start + len } else { start });
+    node.slide(mem, if side == DequeEnd::Front { start + len } else { start });
     true
 }
 
@@ -286,11 +294,11 @@ fn make_room(
 /// then for the caller to store.
 fn enlarge(
     mem: &mut Mem<'_>,
-    root: &mut Root,
-    node: &mut Node,
+    root: &mut DequeRoot,
+    node: &mut DequeNode,
     len: u64,
-    limits: Limits,
-    side: Side,
+    limits: DequeLimits,
+    side: DequeEnd,
 ) -> bool {
     node.used() + len <= node.room()
         || node.size < limits.bytes && grow(mem, root, node, len, limits, side)
@@ -300,18 +308,18 @@ fn enlarge(
 /// is no memory for that, nothing has changed.
 fn grow(
     mem: &mut Mem<'_>,
-    root: &mut Root,
-    node: &mut Node,
+    root: &mut DequeRoot,
+    node: &mut DequeNode,
     len: u64,
-    limits: Limits,
-    side: Side,
+    limits: DequeLimits,
+    side: DequeEnd,
 ) -> bool {
     let size = (node.size * 2).max(HEAD + node.used() + len).min(limits.bytes);
     if size < HEAD + node.used() + len {
         return false;
     }
-    let other = if side == Side::Front { Side::Back } else { Side::Front };
-    let Ok(mut grown) = Node::create(mem, size, other) else { return false };
+    let other = if side == DequeEnd::Front { DequeEnd::Back } else { DequeEnd::Front };
+    let Ok(mut grown) = DequeNode::create(mem, size, other) else { return false };
     grown.take(mem, side, node);
     (grown.previous, grown.next) = (node.previous, node.next);
     grown.store(mem);
@@ -322,7 +330,7 @@ fn grow(
 }
 
 /// Opens `len` bytes at `at` in a run that has room for them somewhere; the head is not stored.
-fn open(mem: &mut Mem<'_>, node: &mut Node, at: u64, len: u64) {
+fn open(mem: &mut Mem<'_>, node: &mut DequeNode, at: u64, len: u64) {
     let is_nearer_front = at < node.used() - at;
     if node.before() >= len && (is_nearer_front || node.behind() < len) {
         node.shift(mem, node.start, node.start - len, at);
@@ -338,7 +346,7 @@ fn open(mem: &mut Mem<'_>, node: &mut Node, at: u64, len: u64) {
 }
 
 /// Closes `len` bytes at `at` in a run; the head is not stored.
-fn close(mem: &mut Mem<'_>, node: &mut Node, at: u64, len: u64) {
+fn close(mem: &mut Mem<'_>, node: &mut DequeNode, at: u64, len: u64) {
     let (place, tail) = (node.start + at, node.used() - at - len);
     if at < tail {
         node.shift(mem, node.start, node.start + len, at);
@@ -350,17 +358,17 @@ fn close(mem: &mut Mem<'_>, node: &mut Node, at: u64, len: u64) {
 }
 
 /// Lets a node's neighbours, or the root, refer to `node` (0 is none).
-fn refer(mem: &mut Mem<'_>, root: &mut Root, previous: u64, node: u64, next: u64) {
+fn refer(mem: &mut Mem<'_>, root: &mut DequeRoot, previous: u64, node: u64, next: u64) {
     link(mem, root, previous, node);
     link(mem, root, node, next);
 }
 
 /// Lets two neighbours refer to each other; one of them may be none, and then the other is an end.
-fn link(mem: &mut Mem<'_>, root: &mut Root, left: u64, right: u64) {
+fn link(mem: &mut Mem<'_>, root: &mut DequeRoot, left: u64, right: u64) {
     match left {
         0 => root.first = right,
         left => {
-            let mut node = Node::load(mem, left);
+            let mut node = DequeNode::load(mem, left);
             node.next = right;
             node.store(mem);
         }
@@ -368,14 +376,14 @@ fn link(mem: &mut Mem<'_>, root: &mut Root, left: u64, right: u64) {
     match right {
         0 => root.last = left,
         right => {
-            let mut node = Node::load(mem, right);
+            let mut node = DequeNode::load(mem, right);
             node.previous = left;
             node.store(mem);
         }
     }
 }
 
-fn unlink(mem: &mut Mem<'_>, root: &mut Root, node: &Node) {
+fn unlink(mem: &mut Mem<'_>, root: &mut DequeRoot, node: &DequeNode) {
     link(mem, root, node.previous, node.next);
     node.release(mem);
     root.nodes -= 1;
@@ -384,15 +392,15 @@ fn unlink(mem: &mut Mem<'_>, root: &mut Root, node: &Node) {
 /// Links a new node with one element between two neighbours.
 fn add_node(
     mem: &mut Mem<'_>,
-    root: &mut Root,
+    root: &mut DequeRoot,
     element: &Encoded<'_>,
-    limits: Limits,
+    limits: DequeLimits,
     (previous, next): (u64, u64),
-    side: Side,
+    side: DequeEnd,
 ) -> Result<(), OutOfMemory> {
     let size = limits.size_for(element.len() as u64, root.nodes == 0);
-    let other = if side == Side::Front { Side::Back } else { Side::Front };
-    let mut node = Node::create(mem, size, other)?;
+    let other = if side == DequeEnd::Front { DequeEnd::Back } else { DequeEnd::Front };
+    let mut node = DequeNode::create(mem, size, other)?;
     node.put(mem, side, element);
     node.store(mem);
     refer(mem, root, previous, node.at, next);
@@ -403,18 +411,18 @@ fn add_node(
 /// Adds an element before or behind a node that has no room: to its neighbour, or in a new node.
 fn insert_between(
     mem: &mut Mem<'_>,
-    root: &mut Root,
-    node: &Node,
+    root: &mut DequeRoot,
+    node: &DequeNode,
     element: &Encoded<'_>,
-    limits: Limits,
-    side: Side,
+    limits: DequeLimits,
+    side: DequeEnd,
 ) -> Result<(), OutOfMemory> {
     let (previous, next, neighbour, other) = match side {
-        Side::Front => (node.previous, node.at, node.previous, Side::Back),
-        Side::Back => (node.at, node.next, node.next, Side::Front),
+        DequeEnd::Front => (node.previous, node.at, node.previous, DequeEnd::Back),
+        DequeEnd::Back => (node.at, node.next, node.next, DequeEnd::Front),
     };
     if neighbour != 0 {
-        let mut neighbour = Node::load(mem, neighbour);
+        let mut neighbour = DequeNode::load(mem, neighbour);
         if make_room(mem, root, &mut neighbour, element.len() as u64, limits, other) {
             neighbour.put(mem, other, element);
             neighbour.store(mem);
@@ -427,11 +435,11 @@ fn insert_between(
 /// Splits a node in two at `at`, and adds an element between the parts.
 fn split(
     mem: &mut Mem<'_>,
-    root: &mut Root,
-    mut left: Node,
+    root: &mut DequeRoot,
+    mut left: DequeNode,
     at: u64,
     element: &Encoded<'_>,
-    limits: Limits,
+    limits: DequeLimits,
 ) -> Result<(), OutOfMemory> {
     let len = element.len() as u64;
     let tail = left.used() - at;
@@ -439,10 +447,10 @@ fn split(
     let is_left = !full && at + len <= left.room();
     let size = limits.bytes.max(HEAD + tail);
     let is_right = !full && !is_left && HEAD + tail + len <= size;
-    let mut right = Node::create(mem, size, Side::Back)?;
+    let mut right = DequeNode::create(mem, size, DequeEnd::Back)?;
     let mut own = None;
     if !is_left && !is_right {
-        match Node::create(mem, limits.size_for(len, false), Side::Front) {
+        match DequeNode::create(mem, limits.size_for(len, false), DequeEnd::Front) {
             Ok(node) => own = Some(node),
             Err(full) => {
                 right.release(mem);
@@ -450,8 +458,8 @@ fn split(
             }
         }
     }
-    let moved = Node { start: left.start + at, count: 0, ..left };
-    right.take(mem, Side::Front, &moved);
+    let moved = DequeNode { start: left.start + at, count: 0, ..left };
+    right.take(mem, DequeEnd::Front, &moved);
     let run = moved.run(mem);
     let mut place = 0;
     while place < run.len() {
@@ -464,9 +472,9 @@ fn split(
         if left.behind() < len {
             left.slide(mem, HEAD);
         }
-        left.put(mem, Side::Back, element);
+        left.put(mem, DequeEnd::Back, element);
     } else if is_right {
-        right.put(mem, Side::Front, element);
+        right.put(mem, DequeEnd::Front, element);
     }
     let next = left.next;
     left.store(mem);
@@ -474,7 +482,7 @@ fn split(
     refer(mem, root, left.at, right.at, next);
     root.nodes += 1;
     if let Some(mut node) = own {
-        node.put(mem, Side::Back, element);
+        node.put(mem, DequeEnd::Back, element);
         node.store(mem);
         refer(mem, root, left.at, node.at, right.at);
         root.nodes += 1;
@@ -484,7 +492,7 @@ fn split(
 
 /// Merges a sparse node with a neighbour, if the two fill no more than half of the larger one.
 /// Returns the node with what was at `at`, and where that is.
-fn merge(mem: &mut Mem<'_>, root: &mut Root, node: Node, at: u64) -> (Node, u64) {
+fn merge(mem: &mut Mem<'_>, root: &mut DequeRoot, node: DequeNode, at: u64) -> (DequeNode, u64) {
     if node.used() > node.room() / 4 {
         return (node, at);
     }
@@ -493,7 +501,7 @@ fn merge(mem: &mut Mem<'_>, root: &mut Root, node: Node, at: u64) -> (Node, u64)
         if neighbour == 0 {
             continue;
         }
-        let neighbour = Node::load(mem, neighbour);
+        let neighbour = DequeNode::load(mem, neighbour);
         let (left, right) = if is_left { (neighbour, node) } else { (node, neighbour) };
         let at = if is_left { left.used() + at } else { at };
         let is_into_left = left.size >= right.size;
@@ -501,7 +509,7 @@ fn merge(mem: &mut Mem<'_>, root: &mut Root, node: Node, at: u64) -> (Node, u64)
         if left.used() + right.used() > target.room() / 2 {
             continue;
         }
-        let side = if is_into_left { Side::Back } else { Side::Front };
+        let side = if is_into_left { DequeEnd::Back } else { DequeEnd::Front };
         let free = if is_into_left { target.behind() } else { target.before() };
         if free < gone.used() {
             let start = if is_into_left { HEAD } else { target.size - target.used() };
@@ -510,7 +518,7 @@ fn merge(mem: &mut Mem<'_>, root: &mut Root, node: Node, at: u64) -> (Node, u64)
         target.take(mem, side, &gone);
         target.store(mem);
         unlink(mem, root, &gone);
-        return (Node::load(mem, target.at), at);
+        return (DequeNode::load(mem, target.at), at);
     }
     (node, at)
 }

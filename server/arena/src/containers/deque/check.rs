@@ -3,16 +3,20 @@
 use crate::containers::packed;
 use crate::{Audit, Corruption, Mem, Offset};
 
-use super::Root;
-use super::node::{HEAD, Node};
+use super::DequeRoot;
+use super::node::{DequeNode, HEAD};
 
 /// Claims and checks everything that belongs to the deque at `root`.
 ///
 /// # Errors
 /// The first broken invariant.
-pub fn check(mem: &Mem<'_>, audit: &Audit<'_>, root_at: Offset<Root>) -> Result<Root, Corruption> {
+pub fn check(
+    mem: &Mem<'_>,
+    audit: &Audit<'_>,
+    root_at: Offset<DequeRoot>,
+) -> Result<DequeRoot, Corruption> {
     let root = mem.read(root_at);
-    let mut seen = Root::EMPTY;
+    let mut seen = DequeRoot::EMPTY;
     let mut next = root.first;
     while next != 0 {
         let node = claim(mem, audit, next)?;
@@ -39,12 +43,12 @@ pub fn check(mem: &Mem<'_>, audit: &Audit<'_>, root_at: Offset<Root>) -> Result<
 }
 
 /// A node that lies in the arena, is nobody else's, and has a run within its bounds.
-fn claim(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<Node, Corruption> {
+fn claim(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<DequeNode, Corruption> {
     let capacity = mem.arena().capacity();
     if !at.is_multiple_of(16) || at.checked_add(HEAD).is_none_or(|end| end > capacity) {
         return Err(Corruption::at(0, format!("deque: a node at {at:#x}, outside the arena")));
     }
-    let node = Node::load(mem, at);
+    let node = DequeNode::load(mem, at);
     let is_sound = HEAD <= node.start
         && node.start < node.end
         && node.end <= node.size

@@ -15,7 +15,7 @@
 //! touches the element's bytes, the node's head and the root. Elements are as
 //! [`packed`] has them.
 //!
-//! How large nodes are is told with each change ([`Limits`]), as it may differ from time to time.
+//! How large nodes are is told with each change ([`DequeLimits`]), as it may differ from time to time.
 //! An element that would fill more than half a node gets one of its own, of its own length.
 //!
 //! Invariants:
@@ -37,14 +37,14 @@ use super::packed::{self, Element};
 use crate::{Mem, Offset};
 
 pub use check::check;
-use node::{Node, wide};
+use node::{DequeNode, wide};
 
-const _: () = assert!(size_of::<Root>() == 32);
+const _: () = assert!(size_of::<DequeRoot>() == 32);
 
 /// Where a deque begins. All zero is an empty one.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Root {
+pub struct DequeRoot {
     /// Offset of the first node, or 0.
     pub first: u64,
     /// Offset of the last node, or 0.
@@ -55,14 +55,14 @@ pub struct Root {
     pub nodes: u64,
 }
 
-impl Root {
+impl DequeRoot {
     /// An empty deque.
     pub const EMPTY: Self = Self { first: 0, last: 0, len: 0, nodes: 0 };
 }
 
 /// How large a node may become.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Limits {
+pub struct DequeLimits {
     /// Bytes, head included.
     pub bytes: u64,
     /// Elements; without a limit, nodes are made as large as they may become.
@@ -71,10 +71,10 @@ pub struct Limits {
 
 /// The place of an element. Good until the deque changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Cursor {
+pub struct DequeCursor {
     /// The element's number, from 0.
     pub index: u64,
-    node: Node,
+    node: DequeNode,
     /// Where in the node's run it begins.
     at: usize,
 }
@@ -82,18 +82,18 @@ pub struct Cursor {
 /// A deque, by the place of its root.
 #[derive(Clone, Copy, Debug)]
 pub struct Deque {
-    root: Offset<Root>,
+    root: Offset<DequeRoot>,
 }
 
 impl Deque {
     /// The deque whose root is at `root`.
-    pub const fn at(root: Offset<Root>) -> Self {
+    pub const fn at(root: Offset<DequeRoot>) -> Self {
         Self { root }
     }
 
     /// Its root.
     #[inline]
-    pub fn root(self, mem: &Mem<'_>) -> Root {
+    pub fn root(self, mem: &Mem<'_>) -> DequeRoot {
         mem.read(self.root)
     }
 
@@ -110,76 +110,80 @@ impl Deque {
 
     /// The place of the first element.
     #[inline]
-    pub fn first(self, mem: &Mem<'_>) -> Option<Cursor> {
+    pub fn first(self, mem: &Mem<'_>) -> Option<DequeCursor> {
         let root = self.root(mem);
-        (root.first != 0).then(|| Cursor { index: 0, node: Node::load(mem, root.first), at: 0 })
+        (root.first != 0).then(|| DequeCursor {
+            index: 0,
+            node: DequeNode::load(mem, root.first),
+            at: 0,
+        })
     }
 
     /// The place of the last element.
     #[inline]
-    pub fn last(self, mem: &Mem<'_>) -> Option<Cursor> {
+    pub fn last(self, mem: &Mem<'_>) -> Option<DequeCursor> {
         let root = self.root(mem);
         if root.last == 0 {
             return None;
         }
-        let node = Node::load(mem, root.last);
+        let node = DequeNode::load(mem, root.last);
         let run = node.run(mem);
         let at = packed::previous(run, run.len())?;
-        Some(Cursor { index: root.len - 1, node, at })
+        Some(DequeCursor { index: root.len - 1, node, at })
     }
 
     /// The place of element `index`, found from the nearer end.
-    pub fn seek(self, mem: &Mem<'_>, index: u64) -> Option<Cursor> {
+    pub fn seek(self, mem: &Mem<'_>, index: u64) -> Option<DequeCursor> {
         let root = self.root(mem);
         if index >= root.len {
             return None;
         }
         let (mut node, mut within);
         if index < root.len / 2 {
-            (node, within) = (Node::load(mem, root.first), index);
+            (node, within) = (DequeNode::load(mem, root.first), index);
             while within >= node.count {
                 within -= node.count;
-                node = Node::load(mem, node.next);
+                node = DequeNode::load(mem, node.next);
             }
         } else {
-            (node, within) = (Node::load(mem, root.last), root.len - 1 - index);
+            (node, within) = (DequeNode::load(mem, root.last), root.len - 1 - index);
             while within >= node.count {
                 within -= node.count;
-                node = Node::load(mem, node.previous);
+                node = DequeNode::load(mem, node.previous);
             }
             within = node.count - 1 - within;
         }
         let at = nth(&node, mem, within)?;
-        Some(Cursor { index, node, at })
+        Some(DequeCursor { index, node, at })
     }
 
     /// The place behind `cursor`.
     #[inline]
-    pub fn next(self, mem: &Mem<'_>, cursor: Cursor) -> Option<Cursor> {
+    pub fn next(self, mem: &Mem<'_>, cursor: DequeCursor) -> Option<DequeCursor> {
         let run = cursor.node.run(mem);
         let (at, index) = (packed::next(run, cursor.at), cursor.index + 1);
         if at < run.len() {
-            return Some(Cursor { at, index, ..cursor });
+            return Some(DequeCursor { at, index, ..cursor });
         }
         let next = cursor.node.next;
-        (next != 0).then(|| Cursor { index, node: Node::load(mem, next), at: 0 })
+        (next != 0).then(|| DequeCursor { index, node: DequeNode::load(mem, next), at: 0 })
     }
 
     /// The place before `cursor`.
     #[inline]
-    pub fn previous(self, mem: &Mem<'_>, cursor: Cursor) -> Option<Cursor> {
+    pub fn previous(self, mem: &Mem<'_>, cursor: DequeCursor) -> Option<DequeCursor> {
         let index = cursor.index.checked_sub(1)?;
         if let Some(at) = packed::previous(cursor.node.run(mem), cursor.at) {
-            return Some(Cursor { at, index, ..cursor });
+            return Some(DequeCursor { at, index, ..cursor });
         }
-        let node = Node::load(mem, cursor.node.previous);
+        let node = DequeNode::load(mem, cursor.node.previous);
         let run = node.run(mem);
-        Some(Cursor { index, node, at: packed::previous(run, run.len())? })
+        Some(DequeCursor { index, node, at: packed::previous(run, run.len())? })
     }
 
     /// The element at `cursor`.
     #[inline]
-    pub fn get<'m>(self, mem: &'m Mem<'_>, cursor: Cursor) -> Element<'m> {
+    pub fn get<'m>(self, mem: &'m Mem<'_>, cursor: DequeCursor) -> Element<'m> {
         packed::get(cursor.node.run(mem), cursor.at).0
     }
 
@@ -213,7 +217,7 @@ impl Deque {
 }
 
 /// Where in a node's run its element `within` begins.
-fn nth(node: &Node, mem: &Mem<'_>, within: u64) -> Option<usize> {
+fn nth(node: &DequeNode, mem: &Mem<'_>, within: u64) -> Option<usize> {
     let run = node.run(mem);
     if within <= node.count / 2 {
         packed::nth(run, wide(within))

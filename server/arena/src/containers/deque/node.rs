@@ -23,7 +23,7 @@ struct Head {
 
 /// A node, with its head decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Node {
+pub(super) struct DequeNode {
     /// Its offset.
     pub at: u64,
     /// Offset of the node before it, or 0.
@@ -42,14 +42,14 @@ pub(super) struct Node {
 
 /// Where in a new node its first element is to stand.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) enum Side {
+pub(super) enum DequeEnd {
     /// At the front, with room behind.
     Front,
     /// At the back, with room before.
     Back,
 }
 
-impl Node {
+impl DequeNode {
     #[inline]
     pub(super) fn load(mem: &Mem<'_>, at: u64) -> Self {
         let head: Head = mem.read(Offset::new(at));
@@ -78,9 +78,13 @@ impl Node {
     }
 
     /// A node without elements; it is not stored yet.
-    pub(super) fn create(mem: &mut Mem<'_>, size: u64, side: Side) -> Result<Self, OutOfMemory> {
+    pub(super) fn create(
+        mem: &mut Mem<'_>,
+        size: u64,
+        side: DequeEnd,
+    ) -> Result<Self, OutOfMemory> {
         let at = mem.allocate(size)?;
-        let start = if side == Side::Front { HEAD } else { size };
+        let start = if side == DequeEnd::Front { HEAD } else { size };
         Ok(Self { at, previous: 0, next: 0, size, start, end: start, count: 0 })
     }
 
@@ -119,14 +123,14 @@ impl Node {
 
     /// Writes an element into the room before or behind the run; the head is not stored.
     #[inline]
-    pub(super) fn put(&mut self, mem: &mut Mem<'_>, side: Side, element: &Encoded<'_>) {
+    pub(super) fn put(&mut self, mem: &mut Mem<'_>, side: DequeEnd, element: &Encoded<'_>) {
         let len = element.len() as u64;
         let place = match side {
-            Side::Front => {
+            DequeEnd::Front => {
                 self.start -= len;
                 self.start
             }
-            Side::Back => {
+            DequeEnd::Back => {
                 self.end += len;
                 self.end - len
             }
@@ -158,14 +162,14 @@ impl Node {
 
     /// Copies the run of another node to this one's back or front, where there is room; the head
     /// is not stored.
-    pub(super) fn take(&mut self, mem: &mut Mem<'_>, side: Side, other: &Self) {
+    pub(super) fn take(&mut self, mem: &mut Mem<'_>, side: DequeEnd, other: &Self) {
         let len = other.used();
         let place = match side {
-            Side::Front => {
+            DequeEnd::Front => {
                 self.start -= len;
                 self.start
             }
-            Side::Back => {
+            DequeEnd::Back => {
                 self.end += len;
                 self.end - len
             }

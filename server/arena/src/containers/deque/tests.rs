@@ -8,8 +8,8 @@ use super::*;
 use crate::containers::packed::Encoded;
 use crate::{Arena, Audit, Corruption, OutOfMemory, PageKind, ReservedArena, ShardIndex, ShardSet};
 
-const ROOT: Offset<Root> = Offset::new(crate::layout::shard_root(0));
-const ORDINARY: Limits = Limits { bytes: 8192, count: None };
+const ROOT: Offset<DequeRoot> = Offset::new(crate::layout::shard_root(0));
+const ORDINARY: DequeLimits = DequeLimits { bytes: 8192, count: None };
 
 fn deque() -> Deque {
     Deque::at(ROOT)
@@ -23,7 +23,7 @@ fn shard() -> ShardIndex {
     ShardIndex::new(0).unwrap()
 }
 
-fn verify(arena: &Arena, ballast: &[(u64, u64)]) -> Result<Root, Corruption> {
+fn verify(arena: &Arena, ballast: &[(u64, u64)]) -> Result<DequeRoot, Corruption> {
     let mut held = arena.lock(ShardSet::ALL);
     let audit = Audit::begin(&mut held)?;
     let root = check(&audit.mem(shard()), &audit, ROOT)?;
@@ -50,7 +50,7 @@ enum Action {
     RemoveSome(u64),
     RemoveFront(u64),
     RemoveBack(u64),
-    Limits(Limits),
+    DequeLimits(DequeLimits),
     /// Frees so much of what fills the arena.
     Give(usize),
 }
@@ -66,7 +66,7 @@ fn element() -> impl Strategy<Value = Vec<u8>> {
 
 fn action() -> impl Strategy<Value = Action> {
     let limits = (6u32..15, prop::option::of(1u64..20))
-        .prop_map(|(bits, count)| Limits { bytes: 1 << bits, count });
+        .prop_map(|(bits, count)| DequeLimits { bytes: 1 << bits, count });
     prop_oneof![
         10 => element().prop_map(Action::PushFront),
         10 => element().prop_map(Action::PushBack),
@@ -77,7 +77,7 @@ fn action() -> impl Strategy<Value = Action> {
         1 => any::<u64>().prop_map(Action::RemoveSome),
         2 => (0u64..10).prop_map(Action::RemoveFront),
         2 => (0u64..10).prop_map(Action::RemoveBack),
-        1 => limits.prop_map(Action::Limits),
+        1 => limits.prop_map(Action::DequeLimits),
         2 => (0usize..8).prop_map(Action::Give),
     ]
 }
@@ -85,12 +85,12 @@ fn action() -> impl Strategy<Value = Action> {
 /// What a run of actions keeps.
 struct Run {
     model: VecDeque<Vec<u8>>,
-    limits: Limits,
+    limits: DequeLimits,
     ballast: Vec<(u64, u64)>,
 }
 
 impl Run {
-    fn place(&self, mem: &Mem<'_>, at: u64) -> Option<(usize, Cursor)> {
+    fn place(&self, mem: &Mem<'_>, at: u64) -> Option<(usize, DequeCursor)> {
         let at = at.checked_rem(self.model.len() as u64)?;
         Some((at as usize, deque().seek(mem, at).unwrap()))
     }
@@ -100,7 +100,7 @@ impl Run {
         &mut self,
         mem: &mut Mem<'_>,
         element: &[u8],
-        change: impl FnOnce(&mut Mem<'_>, &Encoded<'_>, Limits) -> Result<(), OutOfMemory>,
+        change: impl FnOnce(&mut Mem<'_>, &Encoded<'_>, DequeLimits) -> Result<(), OutOfMemory>,
         model: impl FnOnce(&mut VecDeque<Vec<u8>>),
     ) {
         let before = (deque().root(mem), mem.arena().used_bytes());
@@ -153,7 +153,7 @@ impl Run {
                     |model| model[at] = e.clone(),
                 );
             }
-            Action::Limits(limits) => self.limits = *limits,
+            Action::DequeLimits(limits) => self.limits = *limits,
             Action::Give(count) => {
                 for (at, len) in self.ballast.drain(self.ballast.len().saturating_sub(*count)..) {
                     mem.release(at, len);
@@ -164,7 +164,7 @@ impl Run {
     }
 
     fn remove(&mut self, mem: &mut Mem<'_>, action: &Action) {
-        let next = |mem: &Mem<'_>, cursor: Option<Cursor>| {
+        let next = |mem: &Mem<'_>, cursor: Option<DequeCursor>| {
             cursor.map(|cursor| (cursor.index as usize, text(deque().get(mem, cursor))))
         };
         match *action {
@@ -223,7 +223,7 @@ proptest! {
         let arena = arena(8);
         let mut held = arena.lock(ShardSet::ALL);
         let mut mem = held.mem(shard());
-        let limits = Limits { bytes: 512, count: None };
+        let limits = DequeLimits { bytes: 512, count: None };
         let mut run = Run { model: VecDeque::new(), limits, ballast: Vec::new() };
         if is_scarce {
             run.ballast = fill(&mut mem);
@@ -257,7 +257,7 @@ proptest! {
             slices += 1;
             prop_assert!(slices < 2000);
         }
-        prop_assert_eq!(deque().root(&mem), Root::EMPTY);
+        prop_assert_eq!(deque().root(&mem), DequeRoot::EMPTY);
         prop_assert_eq!(arena.used_bytes(), 0);
     }
 }
@@ -332,8 +332,8 @@ fn damage_is_found() {
     let mut held = arena.lock(ShardSet::ALL);
     let mut mem = held.mem(shard());
     (0..2_000).for_each(|i| push_back(&mut mem, &format!("element {i}")));
-    let first = Node::load(&mem, deque().root(&mem).first);
-    let second = Node::load(&mem, first.next);
+    let first = DequeNode::load(&mem, deque().root(&mem).first);
+    let second = DequeNode::load(&mem, first.next);
     drop(held);
     let words = (ROOT.raw()..ROOT.raw() + 32)
         .step_by(8)

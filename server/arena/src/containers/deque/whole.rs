@@ -5,8 +5,8 @@ use std::ops::ControlFlow;
 use crate::containers::packed::{self, Element};
 use crate::{Mem, OutOfMemory};
 
-use super::node::{Node, Side, wide};
-use super::{Cursor, Deque, Root};
+use super::node::{DequeEnd, DequeNode, wide};
+use super::{Deque, DequeCursor, DequeRoot};
 
 impl Deque {
     /// Hands up to `count` elements from `index` on to `each`, until it breaks.
@@ -32,7 +32,7 @@ impl Deque {
             if node.next == 0 {
                 return ControlFlow::Continue(());
             }
-            (node, at) = (Node::load(mem, node.next), 0);
+            (node, at) = (DequeNode::load(mem, node.next), 0);
         }
     }
 
@@ -65,7 +65,7 @@ impl Deque {
         }
         let (mut bytes, mut next) = (0, root.first);
         while next != 0 {
-            let node = Node::load(mem, next);
+            let node = DequeNode::load(mem, next);
             bytes += node.used();
             next = node.next;
         }
@@ -75,7 +75,7 @@ impl Deque {
     /// All elements in one run, if they are in one node.
     pub fn single_run<'m>(self, mem: &'m Mem<'_>) -> Option<&'m [u8]> {
         let root = self.root(mem);
-        (root.nodes == 1).then(|| Node::load(mem, root.first).run(mem))
+        (root.nodes == 1).then(|| DequeNode::load(mem, root.first).run(mem))
     }
 
     /// Bytes of all nodes, guessed from the first `samples` of them; 0 are all.
@@ -83,7 +83,7 @@ impl Deque {
         let root = self.root(mem);
         let (mut bytes, mut seen, mut next) = (0, 0, root.first);
         while next != 0 && (samples == 0 || seen < samples) {
-            let node = Node::load(mem, next);
+            let node = DequeNode::load(mem, next);
             bytes += crate::allocated_size(node.size);
             seen += 1;
             next = node.next;
@@ -98,18 +98,20 @@ impl Deque {
     /// The arena is full; the deque is empty still.
     pub fn fill_from(self, mem: &mut Mem<'_>, other: Self) -> Result<(), OutOfMemory> {
         let source = other.root(mem);
-        let mut root = Root::EMPTY;
+        let mut root = DequeRoot::EMPTY;
         let mut next = source.first;
         while next != 0 {
-            let from = Node::load(mem, next);
-            match Node::create(mem, from.size, Side::Front) {
+            let from = DequeNode::load(mem, next);
+            match DequeNode::create(mem, from.size, DequeEnd::Front) {
                 Ok(mut node) => {
-                    node.take(mem, Side::Back, &from);
+                    node.take(mem, DequeEnd::Back, &from);
                     node.previous = root.last;
                     node.store(mem);
                     match root.last {
                         0 => root.first = node.at,
-                        last => Node { next: node.at, ..Node::load(mem, last) }.store(mem),
+                        last => {
+                            DequeNode { next: node.at, ..DequeNode::load(mem, last) }.store(mem)
+                        }
                     }
                     root.last = node.at;
                     root.len += node.count;
@@ -128,7 +130,7 @@ impl Deque {
     }
 }
 
-impl Cursor {
+impl DequeCursor {
     /// Offset and length of the run that the element is in, and where in it the element begins.
     pub const fn place(&self) -> (u64, u64, usize) {
         (self.node.at + self.node.start, self.node.used(), self.at)

@@ -3,13 +3,13 @@
 use crate::{Audit, Corruption, Mem, Offset, ShardIndex};
 
 use super::segment::Segment;
-use super::{MAX_DEPTH, OFFSET_BITS, OFFSET_MASK, PROBES, Root, SLOTS, prefix, tag_of};
+use super::{DictRoot, MAX_DEPTH, OFFSET_BITS, OFFSET_MASK, PROBES, SLOTS, prefix, tag_of};
 
-/// Items that were asked for and not looked at yet: what the processor fetches at once.
+/// ItemMatcher that were asked for and not looked at yet: what the processor fetches at once.
 const AHEAD: usize = 16;
 
 /// Tells a check what it has to know of a dictionary's items.
-pub trait Checked {
+pub trait CheckDictItem {
     /// Asks the processor to fetch what checking an item will read. Any number may be asked for.
     fn prefetch(&self, item: u64);
 
@@ -40,14 +40,14 @@ struct Scratch {
 pub fn check(
     mem: &Mem<'_>,
     audit: &Audit<'_>,
-    root_at: Offset<Root>,
-    items: &mut impl Checked,
-) -> Result<Root, Corruption> {
+    root_at: Offset<DictRoot>,
+    items: &mut impl CheckDictItem,
+) -> Result<DictRoot, Corruption> {
     let root = mem.read(root_at);
     let broken =
         |reason: String| Err(Corruption::at(root_at.raw(), format!("dictionary: {reason}")));
     if root.directory == 0 {
-        if root != Root::EMPTY {
+        if root != DictRoot::EMPTY {
             return broken(format!("empty, but {root:?}"));
         }
         return Ok(root);
@@ -109,7 +109,7 @@ fn check_slots(
     mem: &Mem<'_>,
     segment: &Segment,
     expected_prefix: u64,
-    items: &mut impl Checked,
+    items: &mut impl CheckDictItem,
     scratch: &mut Scratch,
 ) -> Result<(), Corruption> {
     let Scratch { slots, hashes, .. } = scratch;
@@ -147,7 +147,7 @@ fn check_slots(
 
 /// Checks that no two items of a segment have the same key. Two such have the same hash, and so are
 /// in the same segment and in the same few buckets.
-fn check_unique(items: &impl Checked, scratch: &mut Scratch) -> Result<(), Corruption> {
+fn check_unique(items: &impl CheckDictItem, scratch: &mut Scratch) -> Result<(), Corruption> {
     let Scratch { slots, hashes, sorted } = scratch;
     sorted.clone_from(hashes);
     sorted.sort_unstable();

@@ -42,8 +42,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Mem, Offset, OutOfMemory, RacyView};
 
-pub use check::{Checked, check};
-pub use scan::Cursor;
+pub use check::{CheckDictItem, check};
+pub use scan::DictCursor;
 use segment::Segment;
 
 /// Buckets in which an item may lie.
@@ -55,15 +55,15 @@ const OFFSET_MASK: u64 = (1 << OFFSET_BITS) - 1;
 /// No directory has more than 2^26 entries.
 const MAX_DEPTH: u32 = 26;
 
-const _: () = assert!(size_of::<Root>() == 32);
+const _: () = assert!(size_of::<DictRoot>() == 32);
 
 /// Where a dictionary begins. All zero is an empty one.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Root {
+pub struct DictRoot {
     /// Offset of the directory, or at depth 0 of the segment; 0 if there are no items.
     pub directory: u64,
-    /// Items.
+    /// ItemMatcher.
     pub len: u64,
     /// log2 of the directory's entries.
     pub depth: u32,
@@ -73,13 +73,13 @@ pub struct Root {
     pub drained: u64,
 }
 
-impl Root {
+impl DictRoot {
     /// An empty dictionary.
     pub const EMPTY: Self = Self { directory: 0, len: 0, depth: 0, segments: 0, drained: 0 };
 }
 
 /// Tells a dictionary what it has to know of its items.
-pub trait Items {
+pub trait ItemMatcher {
     /// Whether the item at `item` has the key that is looked for.
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool;
 }
@@ -93,14 +93,14 @@ pub trait Hashed {
 /// An item that was found: the item and the slot that refers to it. Good until the dictionary
 /// changes.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Found {
+pub struct FoundItem {
     /// Offset of the item.
     pub item: u64,
     slot: u64,
     segment: u64,
 }
 
-impl Found {
+impl FoundItem {
     /// The same slot after [`Dict::replace`].
     pub const fn replaced(self, item: u64) -> Self {
         Self { item, ..self }
@@ -116,12 +116,12 @@ const fn tag_of(hash: u64) -> u64 {
 /// A dictionary, by the place of its root.
 #[derive(Clone, Copy, Debug)]
 pub struct Dict {
-    root: Offset<Root>,
+    root: Offset<DictRoot>,
 }
 
 impl Dict {
     /// The dictionary whose root is at `root`.
-    pub const fn at(root: Offset<Root>) -> Self {
+    pub const fn at(root: Offset<DictRoot>) -> Self {
         Self { root }
     }
 
@@ -132,7 +132,7 @@ impl Dict {
 
     /// Its root.
     #[inline]
-    pub fn root(self, mem: &Mem<'_>) -> Root {
+    pub fn root(self, mem: &Mem<'_>) -> DictRoot {
         mem.read(self.root)
     }
 
@@ -149,7 +149,7 @@ impl Dict {
 
     /// The item with this hash that `items` recognises.
     #[inline]
-    pub fn find(self, mem: &Mem<'_>, hash: u64, items: &impl Items) -> Option<Found> {
+    pub fn find(self, mem: &Mem<'_>, hash: u64, items: &impl ItemMatcher) -> Option<FoundItem> {
         let root = self.root(mem);
         if root.directory == 0 {
             return None;
@@ -185,7 +185,7 @@ impl Dict {
         let mut root = self.root(mem);
         if root.directory == 0 {
             let segment = Segment::create(mem, 0, 0)?;
-            root = Root { directory: segment.at, segments: 1, ..Root::EMPTY };
+            root = DictRoot { directory: segment.at, segments: 1, ..DictRoot::EMPTY };
         }
         loop {
             let segment = Segment::load(mem, segment_of(mem, &root, hash));
@@ -201,14 +201,14 @@ impl Dict {
 
     /// Lets a slot refer to another item with the same hash.
     #[inline]
-    pub fn replace(self, mem: &mut Mem<'_>, found: Found, item: u64) {
+    pub fn replace(self, mem: &mut Mem<'_>, found: FoundItem, item: u64) {
         let slot = Offset::<u64>::new(found.slot);
         let tag = mem.read(slot) & !OFFSET_MASK;
         mem.write(slot, tag | item);
     }
 
     /// Removes an item; shrinks or merges its segment if it has become sparse.
-    pub fn remove(self, mem: &mut Mem<'_>, hash: u64, found: Found) {
+    pub fn remove(self, mem: &mut Mem<'_>, hash: u64, found: FoundItem) {
         let mut root = self.root(mem);
         mem.write(Offset::<u64>::new(found.slot), 0);
         let segment = Segment::load(mem, found.segment).counted(mem, -1);
@@ -254,7 +254,7 @@ impl Dict {
         if root.depth > 0 {
             mem.release(root.directory, 8 << root.depth);
         }
-        mem.write(self.root, Root::EMPTY);
+        mem.write(self.root, DictRoot::EMPTY);
         true
     }
 
@@ -306,11 +306,11 @@ const fn prefix(hash: u64, depth: u32) -> u64 {
 }
 
 #[inline]
-fn directory_entry(mem: &Mem<'_>, root: &Root, index: u64) -> u64 {
+fn directory_entry(mem: &Mem<'_>, root: &DictRoot, index: u64) -> u64 {
     if root.depth == 0 { root.directory } else { mem.read(Offset::new(root.directory + index * 8)) }
 }
 
 #[inline]
-fn segment_of(mem: &Mem<'_>, root: &Root, hash: u64) -> u64 {
+fn segment_of(mem: &Mem<'_>, root: &DictRoot, hash: u64) -> u64 {
     directory_entry(mem, root, prefix(hash, root.depth))
 }

@@ -6,7 +6,7 @@
 use crate::{Mem, Offset, OutOfMemory};
 
 use super::segment::{SPLIT_AT, STEPS, Segment, buckets_at, step_for};
-use super::{Hashed, MAX_DEPTH, Root, directory_entry, prefix};
+use super::{DictRoot, Hashed, MAX_DEPTH, directory_entry, prefix};
 
 /// A segment in which fewer than one slot in `SPARSE` is used becomes smaller.
 const SPARSE: u64 = 4;
@@ -17,7 +17,7 @@ const MAX_BUCKETS: u64 = 1024;
 #[cold]
 pub(super) fn make_room(
     mem: &mut Mem<'_>,
-    root: &mut Root,
+    root: &mut DictRoot,
     full: Segment,
     hash: u64,
     hashed: &impl Hashed,
@@ -32,7 +32,7 @@ pub(super) fn make_room(
         full.release(mem);
         return Ok(());
     }
-    // Items whose hashes agree in that many bits are beyond chance: a split would not part them.
+    // ItemMatcher whose hashes agree in that many bits are beyond chance: a split would not part them.
     if full.depth >= MAX_DEPTH || full.depth > root.len.max(1).ilog2() + 8 {
         let larger = rebuild(mem, full, full.buckets * 2, full.depth)?;
         refer(mem, root, larger, hash);
@@ -82,7 +82,7 @@ fn fill(
 
 fn split(
     mem: &mut Mem<'_>,
-    root: &mut Root,
+    root: &mut DictRoot,
     full: Segment,
     hash: u64,
     hashed: &impl Hashed,
@@ -137,7 +137,7 @@ fn split(
 }
 
 /// A directory of twice the entries, each entry twice.
-fn doubled(mem: &mut Mem<'_>, root: &Root) -> Result<u64, OutOfMemory> {
+fn doubled(mem: &mut Mem<'_>, root: &DictRoot) -> Result<u64, OutOfMemory> {
     let entries = 1 << root.depth;
     let directory = mem.allocate(16 * entries)?;
     for index in 0..entries {
@@ -148,7 +148,7 @@ fn doubled(mem: &mut Mem<'_>, root: &Root) -> Result<u64, OutOfMemory> {
 }
 
 /// Writes a segment into the directory entries that are its own.
-fn refer(mem: &mut Mem<'_>, root: &mut Root, segment: Segment, hash: u64) {
+fn refer(mem: &mut Mem<'_>, root: &mut DictRoot, segment: Segment, hash: u64) {
     if root.depth == 0 {
         root.directory = segment.at;
         return;
@@ -162,13 +162,13 @@ fn refer(mem: &mut Mem<'_>, root: &mut Root, segment: Segment, hash: u64) {
 
 /// Makes a segment smaller, or merges it with its neighbour, if it has become sparse. An arena
 /// that is too full for that leaves things as they are.
-pub(super) fn make_dense(mem: &mut Mem<'_>, root: &mut Root, segment: Segment, hash: u64) {
+pub(super) fn make_dense(mem: &mut Mem<'_>, root: &mut DictRoot, segment: Segment, hash: u64) {
     if root.len == 0 && root.segments == 1 {
         segment.release(mem);
         if root.depth > 0 {
             mem.release(root.directory, 8 << root.depth);
         }
-        *root = Root::EMPTY;
+        *root = DictRoot::EMPTY;
         return;
     }
     if segment.items * SPARSE > segment.buckets * super::SLOTS {
@@ -194,7 +194,7 @@ pub(super) fn make_dense(mem: &mut Mem<'_>, root: &mut Root, segment: Segment, h
 }
 
 /// Merges a segment with the other half of what was once split, if both are sparse enough.
-fn merge(mem: &mut Mem<'_>, root: &mut Root, segment: Segment, hash: u64) -> Option<Segment> {
+fn merge(mem: &mut Mem<'_>, root: &mut DictRoot, segment: Segment, hash: u64) -> Option<Segment> {
     let other_hash = hash ^ 1 << (64 - segment.depth);
     let other = Segment::load(mem, directory_entry(mem, root, prefix(other_hash, root.depth)));
     let items = segment.items + other.items;

@@ -12,7 +12,7 @@ use super::{Dict, OFFSET_BITS, OFFSET_MASK, PROBES, directory_entry};
 /// A place in a scan: items whose top `depth` bits are below `prefix`, and those with that prefix
 /// and a tag below `tag`, have been seen.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct Cursor {
+pub struct DictCursor {
     prefix: u64,
     depth: u32,
     tag: u64,
@@ -25,7 +25,7 @@ const PREFIX_BITS: u32 = 27;
 const _: () = assert!(super::MAX_DEPTH < 1 << DEPTH_BITS);
 const _: () = assert!(super::MAX_DEPTH < PREFIX_BITS);
 
-impl Cursor {
+impl DictCursor {
     /// The cursor as 48 bits; 0 is the start.
     pub const fn pack(self) -> u64 {
         self.tag | (self.depth as u64) << 16 | self.prefix << (16 + DEPTH_BITS)
@@ -85,10 +85,10 @@ impl Dict {
     pub fn scan(
         self,
         mem: &Mem<'_>,
-        mut cursor: Cursor,
+        mut cursor: DictCursor,
         least: usize,
         mut each: impl FnMut(u64),
-    ) -> Option<Cursor> {
+    ) -> Option<DictCursor> {
         let root = self.root(mem);
         if root.directory == 0 {
             return None;
@@ -149,7 +149,7 @@ impl Dict {
 }
 
 /// The same place at the depth of the segment that is there.
-const fn fit(mut cursor: Cursor, depth: u32) -> Cursor {
+const fn fit(mut cursor: DictCursor, depth: u32) -> DictCursor {
     while cursor.depth < depth {
         cursor.prefix <<= 1;
         cursor.depth += 1;

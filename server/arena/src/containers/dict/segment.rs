@@ -2,7 +2,7 @@
 
 use crate::{Mem, Offset, OutOfMemory};
 
-use super::{Found, OFFSET_BITS, OFFSET_MASK, PROBES, SLOTS};
+use super::{FoundItem, OFFSET_BITS, OFFSET_MASK, PROBES, SLOTS};
 
 /// The sizes that a segment grows through, in buckets. All are size classes of the arena.
 const SIZES: [u64; 11] = [2, 3, 4, 6, 8, 10, 12, 14, 16, 20, 24];
@@ -111,7 +111,7 @@ impl Segment {
         bucket: u64,
         tag: u64,
         matches: impl Fn(u64) -> bool,
-    ) -> Option<Found> {
+    ) -> Option<FoundItem> {
         let start = self.at + bucket * 64;
         let words: [u64; 8] = mem.read(Offset::new(start));
         let mut candidates = 0u32;
@@ -125,7 +125,7 @@ impl Segment {
             let i = candidates.trailing_zeros();
             let item = words[i as usize] & OFFSET_MASK;
             if matches(item) {
-                return Some(Found { item, slot: start + u64::from(i) * 8, segment: self.at });
+                return Some(FoundItem { item, slot: start + u64::from(i) * 8, segment: self.at });
             }
             candidates &= candidates - 1;
         }

@@ -7,9 +7,9 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Arena, Audit, Corruption, PageKind, ReservedArena, ShardIndex, ShardSet};
 
-const ROOT: Offset<Root> = Offset::new(crate::layout::shard_root(0));
+const ROOT: Offset<DictRoot> = Offset::new(crate::layout::shard_root(0));
 
-/// Items are 32 bytes that begin with their key; the hash is given by the test.
+/// ItemMatcher are 32 bytes that begin with their key; the hash is given by the test.
 struct Numbers(fn(u64) -> u64);
 
 impl Hashed for Numbers {
@@ -20,7 +20,7 @@ impl Hashed for Numbers {
 
 struct Key(u64);
 
-impl Items for Key {
+impl ItemMatcher for Key {
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         mem.read(Offset::<u64>::new(item)) == self.0
     }
@@ -68,7 +68,7 @@ impl Checking<'_, '_> {
     }
 }
 
-impl Checked for Checking<'_, '_> {
+impl CheckDictItem for Checking<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
     }
@@ -93,9 +93,9 @@ fn verify(arena: &Arena, hash: fn(u64) -> u64) -> Result<u64, Corruption> {
 
 fn keys(mem: &Mem<'_>) -> Vec<u64> {
     let mut all = Vec::new();
-    let mut cursor = Some(Cursor::default());
+    let mut cursor = Some(DictCursor::default());
     while let Some(at) = cursor {
-        cursor = Dict::at(ROOT).scan(mem, Cursor::unpack(at.pack()), 10, |item| all.push(item));
+        cursor = Dict::at(ROOT).scan(mem, DictCursor::unpack(at.pack()), 10, |item| all.push(item));
     }
     all.iter().map(|item| mem.read(Offset::<u64>::new(*item))).collect()
 }
@@ -133,11 +133,11 @@ proptest! {
         for key in model.keys() {
             prop_assert!(take(&mut mem, *key, hash));
         }
-        prop_assert_eq!(Dict::at(ROOT).root(&mem), Root::EMPTY);
+        prop_assert_eq!(Dict::at(ROOT).root(&mem), DictRoot::EMPTY);
         prop_assert_eq!(arena.used_bytes(), 0);
     }
 
-    /// Items that stay are seen, whatever comes and goes between two steps of a scan.
+    /// ItemMatcher that stay are seen, whatever comes and goes between two steps of a scan.
     #[test]
     fn a_scan_misses_nothing_that_stays(
         stay in prop::collection::btree_set(0u64..2000, 1..400),
@@ -151,12 +151,12 @@ proptest! {
             add(&mut mem, *key, good);
         }
         let mut seen = BTreeSet::new();
-        let mut cursor = Some(Cursor::default());
+        let mut cursor = Some(DictCursor::default());
         let mut changes = changes.iter().cycle();
         let mut steps = 0;
         while let Some(at) = cursor {
             let mut items = Vec::new();
-            cursor = Dict::at(ROOT).scan(&mem, Cursor::unpack(at.pack()), least, |i| items.push(i));
+            cursor = Dict::at(ROOT).scan(&mem, DictCursor::unpack(at.pack()), least, |i| items.push(i));
             seen.extend(items.iter().map(|item| mem.read(Offset::<u64>::new(*item))));
             let (first, count, grow) = changes.next().unwrap();
             for key in *first..first + *count as u64 {

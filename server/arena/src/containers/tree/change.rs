@@ -7,9 +7,9 @@ use std::cmp::Ordering;
 
 use crate::{Mem, OutOfMemory};
 
-use super::node::{COUNT_BITS, Entry, NODE, Node, Slot};
-use super::path::{ByKey, Path};
-use super::{MAX_DEPTH, Root, Ties};
+use super::node::{COUNT_BITS, ChildSlot, NODE, TreeEntry, TreeNode};
+use super::path::{ByKey, TreePath};
+use super::{MAX_DEPTH, TieOrder, TreeRoot};
 
 /// A node with no more than one part in `SPARSE` of its room used looks for a neighbour to merge
 /// with.
@@ -40,26 +40,26 @@ impl Spare {
     }
 
     /// One of them as an empty node.
-    fn node(&mut self, mem: &mut Mem<'_>, level: u32) -> Node {
+    fn node(&mut self, mem: &mut Mem<'_>, level: u32) -> TreeNode {
         self.len -= 1;
-        Node::full_grown(mem, self.nodes[self.len], level)
+        TreeNode::full_grown(mem, self.nodes[self.len], level)
     }
 }
 
 /// Adds an entry where `ties` say. The caller writes the root.
 pub(super) fn insert(
     mem: &mut Mem<'_>,
-    root: &mut Root,
-    entry: Entry,
-    ties: &impl Ties,
+    root: &mut TreeRoot,
+    entry: TreeEntry,
+    ties: &impl TieOrder,
 ) -> Result<(), OutOfMemory> {
     if root.node == 0 {
-        root.node = Node::smallest(mem)?.at;
+        root.node = TreeNode::smallest(mem)?.at;
     }
     if root.len >> COUNT_BITS != 0 {
         return Err(OutOfMemory);
     }
-    let path = Path::to(mem, root, &mut ByKey { key: entry.key, ties });
+    let path = TreePath::to(mem, root, &mut ByKey { key: entry.key, ties });
     let mut leaf = path.leaf(mem, root);
     if leaf.len == leaf.room() && leaf.is_small() {
         leaf = leaf.grown(mem)?;
@@ -80,10 +80,15 @@ pub(super) fn insert(
 }
 
 /// Tells the nodes above a leaf that it has one more entry, and its first one if that is new.
-fn count_one_more(mem: &mut Mem<'_>, root: &Root, path: &Path, mut first: Option<Entry>) {
+fn count_one_more(
+    mem: &mut Mem<'_>,
+    root: &TreeRoot,
+    path: &TreePath,
+    mut first: Option<TreeEntry>,
+) {
     for depth in (0..root.depth).rev() {
         let step = path.step(depth);
-        let parent = Node::load(mem, step.node);
+        let parent = TreeNode::load(mem, step.node);
         let mut slot = parent.slot(mem, step.index);
         slot.count += 1;
         slot.first = first.unwrap_or(slot.first);
@@ -96,11 +101,11 @@ fn count_one_more(mem: &mut Mem<'_>, root: &Root, path: &Path, mut first: Option
 ///
 /// A sequence that grows at its end leaves full nodes behind, and one that grows at its beginning
 /// too; any other is cut in the middle.
-fn cut(mem: &Mem<'_>, root: &Root, path: &Path, depth: u32, node: &Node) -> u64 {
+fn cut(mem: &Mem<'_>, root: &TreeRoot, path: &TreePath, depth: u32, node: &TreeNode) -> u64 {
     let is_edge = |is_last: bool| {
         (0..depth).all(|above| {
             let step = path.step(above);
-            let last = Node::load(mem, step.node).len - 1;
+            let last = TreeNode::load(mem, step.node).len - 1;
             step.index == if is_last { last } else { 0 }
         })
     };
@@ -120,12 +125,12 @@ fn cut(mem: &Mem<'_>, root: &Root, path: &Path, depth: u32, node: &Node) -> u64 
 /// Adds an entry to a full leaf, and splits it and every full node above it.
 fn insert_and_split(
     mem: &mut Mem<'_>,
-    root: &mut Root,
-    path: &Path,
-    entry: Entry,
+    root: &mut TreeRoot,
+    path: &TreePath,
+    entry: TreeEntry,
 ) -> Result<(), OutOfMemory> {
     let is_full = |mem: &Mem<'_>, depth: u32| {
-        let node = Node::load(mem, path.step(depth).node);
+        let node = TreeNode::load(mem, path.step(depth).node);
         node.len == node.room()
     };
     let full = (0..=root.depth).rev().take_while(|depth| is_full(mem, *depth)).count();
@@ -147,13 +152,13 @@ fn insert_and_split(
     let (mut left, mut new) = (leaf.summary(mem), Some(right.summary(mem)));
     for depth in (0..root.depth).rev() {
         let index = path.step(depth).index;
-        let mut parent = Node::load(mem, path.step(depth).node);
+        let mut parent = TreeNode::load(mem, path.step(depth).node);
         (left, new) = match new {
             None => {
                 parent.set_slot(mem, index, left);
                 let first = parent.first_of(mem, 0);
                 let count = count_above(mem, root, path, depth) + 1;
-                (Slot { first, child: parent.at, count }, None)
+                (ChildSlot { first, child: parent.at, count }, None)
             }
             Some(slot) if parent.len < parent.room() => {
                 parent.set_slot(mem, index, left);
@@ -190,19 +195,19 @@ fn insert_and_split(
 }
 
 /// The entries below the node at `depth` of a path as the node above it knows them.
-fn count_above(mem: &Mem<'_>, root: &Root, path: &Path, depth: u32) -> u64 {
+fn count_above(mem: &Mem<'_>, root: &TreeRoot, path: &TreePath, depth: u32) -> u64 {
     match depth.checked_sub(1) {
         None => root.len,
         Some(above) => {
             let step = path.step(above);
-            Node::load(mem, step.node).slot(mem, step.index).count
+            TreeNode::load(mem, step.node).slot(mem, step.index).count
         }
     }
 }
 
 /// Removes the entry at the end of a path (`taken` 1), or all `taken` entries of its leaf. The
 /// caller writes the root.
-pub(super) fn remove(mem: &mut Mem<'_>, root: &mut Root, path: &Path, taken: u64) {
+pub(super) fn remove(mem: &mut Mem<'_>, root: &mut TreeRoot, path: &TreePath, taken: u64) {
     let mut node = path.leaf(mem, root);
     if taken == node.len {
         node.set_len(mem, 0);
@@ -212,7 +217,7 @@ pub(super) fn remove(mem: &mut Mem<'_>, root: &mut Root, path: &Path, taken: u64
     }
     for depth in (0..root.depth).rev() {
         let step = path.step(depth);
-        let mut parent = Node::load(mem, step.node);
+        let mut parent = TreeNode::load(mem, step.node);
         if node.len == 0 {
             node.release(mem);
             parent.close(mem, step.index);
@@ -230,13 +235,13 @@ pub(super) fn remove(mem: &mut Mem<'_>, root: &mut Root, path: &Path, taken: u64
     root.len -= taken;
     if node.len == 0 {
         node.release(mem);
-        *root = Root::EMPTY;
+        *root = TreeRoot::EMPTY;
         return;
     }
     while node.level > 0 && node.len == 1 {
         let child = node.slot(mem, 0).child;
         node.release(mem);
-        node = Node::load(mem, child);
+        node = TreeNode::load(mem, child);
         root.depth -= 1;
     }
     root.node = node.at;
@@ -249,10 +254,10 @@ pub(super) fn remove(mem: &mut Mem<'_>, root: &mut Root, path: &Path, taken: u64
 }
 
 /// Merges the child at `index` with a neighbour, if the two leave some room in one node.
-fn merge(mem: &mut Mem<'_>, parent: &mut Node, index: u64) {
+fn merge(mem: &mut Mem<'_>, parent: &mut TreeNode, index: u64) {
     let fits = |mem: &Mem<'_>, left: u64| {
-        let one = Node::load(mem, parent.slot(mem, left).child);
-        let other = Node::load(mem, parent.slot(mem, left + 1).child);
+        let one = TreeNode::load(mem, parent.slot(mem, left).child);
+        let other = TreeNode::load(mem, parent.slot(mem, left + 1).child);
         (one.len + other.len) * 4 <= one.room() * 3
     };
     let left = if index > 0 && fits(mem, index - 1) {
@@ -263,8 +268,8 @@ fn merge(mem: &mut Mem<'_>, parent: &mut Node, index: u64) {
         return;
     };
     let (mut slot, gone) = (parent.slot(mem, left), parent.slot(mem, left + 1));
-    let mut node = Node::load(mem, slot.child);
-    let mut right = Node::load(mem, gone.child);
+    let mut node = TreeNode::load(mem, slot.child);
+    let mut right = TreeNode::load(mem, gone.child);
     right.move_tail(mem, 0, &mut node);
     right.release(mem);
     slot.count += gone.count;
@@ -276,10 +281,10 @@ fn merge(mem: &mut Mem<'_>, parent: &mut Node, index: u64) {
 /// whether it did.
 pub(super) fn rekey_in_place(
     mem: &mut Mem<'_>,
-    root: &Root,
-    path: &Path,
+    root: &TreeRoot,
+    path: &TreePath,
     key: u64,
-    ties: &impl Ties,
+    ties: &impl TieOrder,
 ) -> bool {
     let leaf = path.leaf(mem, root);
     let index = path.step(root.depth).index;
@@ -290,7 +295,7 @@ pub(super) fn rekey_in_place(
     let is_inside = |is_first: bool| {
         (0..root.depth).any(|depth| {
             let step = path.step(depth);
-            let edge = if is_first { 0 } else { Node::load(mem, step.node).len - 1 };
+            let edge = if is_first { 0 } else { TreeNode::load(mem, step.node).len - 1 };
             step.index != edge
         })
     };
@@ -301,20 +306,20 @@ pub(super) fn rekey_in_place(
     if !stays_behind || !stays_before {
         return false;
     }
-    let entry = Entry { key, item: leaf.entry(mem, index).item };
+    let entry = TreeEntry { key, item: leaf.entry(mem, index).item };
     write_entry(mem, root, path, entry);
     true
 }
 
 /// Lets the entry at the end of a path refer to another item.
-pub(super) fn replace(mem: &mut Mem<'_>, root: &Root, path: &Path, item: u64) {
+pub(super) fn replace(mem: &mut Mem<'_>, root: &TreeRoot, path: &TreePath, item: u64) {
     let leaf = path.leaf(mem, root);
     let key = leaf.entry(mem, path.step(root.depth).index).key;
-    write_entry(mem, root, path, Entry { key, item });
+    write_entry(mem, root, path, TreeEntry { key, item });
 }
 
 /// Writes the entry at the end of a path, in its leaf and wherever it is the first below a child.
-fn write_entry(mem: &mut Mem<'_>, root: &Root, path: &Path, entry: Entry) {
+fn write_entry(mem: &mut Mem<'_>, root: &TreeRoot, path: &TreePath, entry: TreeEntry) {
     let index = path.step(root.depth).index;
     path.leaf(mem, root).set_entry(mem, index, entry);
     let mut is_first = index == 0;
@@ -323,8 +328,8 @@ fn write_entry(mem: &mut Mem<'_>, root: &Root, path: &Path, entry: Entry) {
             break;
         }
         let step = path.step(depth);
-        let parent = Node::load(mem, step.node);
-        let slot = Slot { first: entry, ..parent.slot(mem, step.index) };
+        let parent = TreeNode::load(mem, step.node);
+        let slot = ChildSlot { first: entry, ..parent.slot(mem, step.index) };
         parent.set_slot(mem, step.index, slot);
         is_first = step.index == 0;
     }

@@ -4,14 +4,14 @@ use std::cmp::Ordering;
 
 use crate::{Audit, Corruption, Mem, Offset};
 
-use super::node::{Entry, ITEM_MASK, Node, Slot};
-use super::{MAX_DEPTH, Root};
+use super::node::{ChildSlot, ITEM_MASK, TreeEntry, TreeNode};
+use super::{MAX_DEPTH, TreeRoot};
 
 /// Entries that were asked for and not looked at yet: what the processor fetches at once.
 const AHEAD: u64 = 16;
 
 /// Tells a check what it has to know of a tree's items.
-pub trait Checked {
+pub trait CheckTreeEntry {
     /// Asks the processor to fetch what checking an item will read. Any number may be asked for.
     fn prefetch(&self, item: u64);
 
@@ -19,7 +19,7 @@ pub trait Checked {
     ///
     /// # Errors
     /// There is no such item, or it is damaged, or `key` is not its key.
-    fn check(&mut self, entry: Entry) -> Result<(), Corruption>;
+    fn check(&mut self, entry: TreeEntry) -> Result<(), Corruption>;
 
     /// How two items that were checked and have the same key are ordered.
     fn compare(&self, one: u64, other: u64) -> Ordering;
@@ -33,13 +33,13 @@ pub trait Checked {
 pub fn check(
     mem: &Mem<'_>,
     audit: &Audit<'_>,
-    root_at: Offset<Root>,
-    items: &mut impl Checked,
-) -> Result<Root, Corruption> {
+    root_at: Offset<TreeRoot>,
+    items: &mut impl CheckTreeEntry,
+) -> Result<TreeRoot, Corruption> {
     let root = mem.read(root_at);
     let broken = |reason: String| Err(Corruption::at(root_at.raw(), format!("tree: {reason}")));
     if root.node == 0 {
-        if root != Root::EMPTY {
+        if root != TreeRoot::EMPTY {
             return broken(format!("empty, but {root:?}"));
         }
         return Ok(root);
@@ -52,7 +52,7 @@ pub fn check(
     if top.count != root.len {
         return broken(format!("{} items, but {root:?}", top.count));
     }
-    if root.depth > 0 && Node::load(mem, root.node).len < 2 {
+    if root.depth > 0 && TreeNode::load(mem, root.node).len < 2 {
         return broken("its topmost node has one child".into());
     }
     Ok(root)
@@ -63,20 +63,20 @@ struct Walk<'a, 'h, C> {
     audit: &'a Audit<'h>,
     items: &'a mut C,
     /// The entry that was checked before.
-    last: Option<Entry>,
+    last: Option<TreeEntry>,
     /// Whether the tree is one leaf, which may be small.
     is_single: bool,
 }
 
-impl<C: Checked> Walk<'_, '_, C> {
+impl<C: CheckTreeEntry> Walk<'_, '_, C> {
     /// Checks a node of this level and everything below it; returns what there is. Recursion is no
     /// deeper than [`MAX_DEPTH`].
-    fn node(&mut self, at: u64, level: u32) -> Result<Slot, Corruption> {
+    fn node(&mut self, at: u64, level: u32) -> Result<ChildSlot, Corruption> {
         let capacity = self.mem.arena().capacity();
         if at > ITEM_MASK || !at.is_multiple_of(64) || at >= capacity {
             return Err(Corruption::at(0, format!("tree: a node at {at:#x}, outside the arena")));
         }
-        let node = Node::read_untrusted(self.mem, at)
+        let node = TreeNode::read_untrusted(self.mem, at)
             .filter(|node| node.level == level && (!node.is_small() || self.is_single));
         let Some(node) = node else {
             let head = self.mem.read(Offset::<u64>::new(at));
@@ -85,10 +85,10 @@ impl<C: Checked> Walk<'_, '_, C> {
         };
         self.audit.claim(at, node.size(), self.mem.shard())?;
         let count = if node.is_leaf() { self.leaf(&node)? } else { self.inner(&node)? };
-        Ok(Slot { first: node.first_of(self.mem, 0), child: at, count })
+        Ok(ChildSlot { first: node.first_of(self.mem, 0), child: at, count })
     }
 
-    fn inner(&mut self, node: &Node) -> Result<u64, Corruption> {
+    fn inner(&mut self, node: &TreeNode) -> Result<u64, Corruption> {
         let mut count = 0;
         for index in 0..node.len {
             let said = node.slot(self.mem, index);
@@ -102,7 +102,7 @@ impl<C: Checked> Walk<'_, '_, C> {
         Ok(count)
     }
 
-    fn leaf(&mut self, node: &Node) -> Result<u64, Corruption> {
+    fn leaf(&mut self, node: &TreeNode) -> Result<u64, Corruption> {
         for index in 0..node.len.min(AHEAD) {
             self.items.prefetch(node.entry(self.mem, index).item);
         }

@@ -1,6 +1,6 @@
 //! A sorted sequence of items that knows how many there are before each: a counted B+ tree.
 //!
-//! An item is ordered by a key of 64 bits and, among equal keys, by whatever the caller's [`Ties`]
+//! An item is ordered by a key of 64 bits and, among equal keys, by whatever the caller's [`TieOrder`]
 //! compare. Every inner node knows the number of entries below each child, so that an item is found
 //! by its rank as quickly as by its key.
 //!
@@ -47,21 +47,21 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Mem, Offset, OutOfMemory};
 
-pub use check::{Checked, check};
-pub use node::Entry;
-use node::{ITEM_MASK, Node};
-use path::{ByRank, Path};
+pub use check::{CheckTreeEntry, check};
+pub use node::TreeEntry;
+use node::{ITEM_MASK, TreeNode};
+use path::{ByRank, TreePath};
 
 /// Levels above the leaves that a tree can have. No tree comes near: siblings have more than five
 /// children on average.
 const MAX_DEPTH: u32 = 20;
 
-const _: () = assert!(size_of::<Root>() == 24);
+const _: () = assert!(size_of::<TreeRoot>() == 24);
 
 /// Where a tree begins. All zero is an empty one.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Debug, PartialEq, Eq)]
 #[repr(C)]
-pub struct Root {
+pub struct TreeRoot {
     /// Offset of the topmost node; 0 if there are no items.
     pub node: u64,
     /// Items.
@@ -72,22 +72,22 @@ pub struct Root {
     pub reserved: u32,
 }
 
-impl Root {
+impl TreeRoot {
     /// An empty tree.
     pub const EMPTY: Self = Self { node: 0, len: 0, depth: 0, reserved: 0 };
 }
 
 /// Compares what is looked for with items of the same key.
-pub trait Ties {
+pub trait TieOrder {
     /// How what is looked for compares with the item at `item`.
     fn compare(&self, mem: &Mem<'_>, item: u64) -> Ordering;
 }
 
 /// Looks for the place before all items of a key.
 #[derive(Clone, Copy, Debug)]
-pub struct Before;
+pub struct BeforeTies;
 
-impl Ties for Before {
+impl TieOrder for BeforeTies {
     fn compare(&self, _: &Mem<'_>, _: u64) -> Ordering {
         Ordering::Less
     }
@@ -95,9 +95,9 @@ impl Ties for Before {
 
 /// Looks for the place behind all items of a key.
 #[derive(Clone, Copy, Debug)]
-pub struct Behind;
+pub struct AfterTies;
 
-impl Ties for Behind {
+impl TieOrder for AfterTies {
     fn compare(&self, _: &Mem<'_>, _: u64) -> Ordering {
         Ordering::Greater
     }
@@ -106,23 +106,23 @@ impl Ties for Behind {
 /// A tree, by the place of its root.
 #[derive(Clone, Copy, Debug)]
 pub struct Tree {
-    root: Offset<Root>,
+    root: Offset<TreeRoot>,
 }
 
 impl Tree {
     /// The tree whose root is at `root`.
-    pub const fn at(root: Offset<Root>) -> Self {
+    pub const fn at(root: Offset<TreeRoot>) -> Self {
         Self { root }
     }
 
     /// Where its root is.
-    pub const fn place(self) -> Offset<Root> {
+    pub const fn place(self) -> Offset<TreeRoot> {
         self.root
     }
 
     /// Its root.
     #[inline]
-    pub fn root(self, mem: &Mem<'_>) -> Root {
+    pub fn root(self, mem: &Mem<'_>) -> TreeRoot {
         mem.read(self.root)
     }
 
@@ -138,12 +138,12 @@ impl Tree {
     }
 
     /// Number of items before `key` and what `ties` look for.
-    pub fn rank(self, mem: &Mem<'_>, key: u64, ties: &impl Ties) -> u64 {
+    pub fn rank(self, mem: &Mem<'_>, key: u64, ties: &impl TieOrder) -> u64 {
         path::rank(mem, &self.root(mem), key, ties).0
     }
 
     /// The rank of the item with this key that `ties` say is equal.
-    pub fn find(self, mem: &Mem<'_>, key: u64, ties: &impl Ties) -> Option<u64> {
+    pub fn find(self, mem: &Mem<'_>, key: u64, ties: &impl TieOrder) -> Option<u64> {
         let (rank, is_equal) = path::rank(mem, &self.root(mem), key, ties);
         is_equal.then_some(rank)
     }
@@ -153,24 +153,24 @@ impl Tree {
     pub fn partition_point(
         self,
         mem: &Mem<'_>,
-        is_before: impl FnMut(&Mem<'_>, Entry) -> bool,
+        is_before: impl FnMut(&Mem<'_>, TreeEntry) -> bool,
     ) -> u64 {
-        path::rank_of(mem, &self.root(mem), &mut path::ByQuestion(is_before)).0
+        path::rank_of(mem, &self.root(mem), &mut path::ByPredicate(is_before)).0
     }
 
     /// The entry that has `rank` others before it.
-    pub fn nth(self, mem: &Mem<'_>, rank: u64) -> Option<Entry> {
+    pub fn nth(self, mem: &Mem<'_>, rank: u64) -> Option<TreeEntry> {
         Walk::new(mem, self.root(mem), rank).here()
     }
 
     /// The first entry.
-    pub fn first(self, mem: &Mem<'_>) -> Option<Entry> {
+    pub fn first(self, mem: &Mem<'_>) -> Option<TreeEntry> {
         let root = self.root(mem);
-        (root.node != 0).then(|| Node::load(mem, root.node).first_of(mem, 0))
+        (root.node != 0).then(|| TreeNode::load(mem, root.node).first_of(mem, 0))
     }
 
     /// The last entry.
-    pub fn last(self, mem: &Mem<'_>) -> Option<Entry> {
+    pub fn last(self, mem: &Mem<'_>) -> Option<TreeEntry> {
         self.nth(mem, self.len(mem).checked_sub(1)?)
     }
 
@@ -179,7 +179,7 @@ impl Tree {
         self,
         mem: &'m Mem<'_>,
         rank: u64,
-    ) -> impl Iterator<Item = Entry> + use<'m> {
+    ) -> impl Iterator<Item = TreeEntry> + use<'m> {
         let mut walk = Walk::new(mem, self.root(mem), rank);
         std::iter::from_fn(move || {
             let entry = walk.here();
@@ -193,7 +193,7 @@ impl Tree {
         self,
         mem: &'m Mem<'_>,
         rank: u64,
-    ) -> impl Iterator<Item = Entry> + use<'m> {
+    ) -> impl Iterator<Item = TreeEntry> + use<'m> {
         let mut walk = Walk::new(mem, self.root(mem), rank);
         std::iter::from_fn(move || {
             let entry = walk.here();
@@ -211,19 +211,19 @@ impl Tree {
         mem: &mut Mem<'_>,
         key: u64,
         item: u64,
-        ties: &impl Ties,
+        ties: &impl TieOrder,
     ) -> Result<(), OutOfMemory> {
         debug_assert!(item != 0 && item <= ITEM_MASK);
         let mut root = self.root(mem);
-        change::insert(mem, &mut root, Entry { key, item }, ties)?;
+        change::insert(mem, &mut root, TreeEntry { key, item }, ties)?;
         mem.write(self.root, root);
         Ok(())
     }
 
     /// Removes the item with this key that `ties` say is equal; returns it if it was there.
-    pub fn remove(self, mem: &mut Mem<'_>, key: u64, ties: &impl Ties) -> Option<u64> {
+    pub fn remove(self, mem: &mut Mem<'_>, key: u64, ties: &impl TieOrder) -> Option<u64> {
         let mut root = self.root(mem);
-        let path = Path::to(mem, &root, &mut path::ByKey { key, ties });
+        let path = TreePath::to(mem, &root, &mut path::ByKey { key, ties });
         let entry = path.entry(mem, &root)?;
         if entry.key != key || ties.compare(mem, entry.item) != Ordering::Equal {
             return None;
@@ -234,12 +234,12 @@ impl Tree {
     }
 
     /// Removes the entry that has `rank` others before it.
-    pub fn remove_nth(self, mem: &mut Mem<'_>, rank: u64) -> Option<Entry> {
+    pub fn remove_nth(self, mem: &mut Mem<'_>, rank: u64) -> Option<TreeEntry> {
         let mut root = self.root(mem);
         if rank >= root.len {
             return None;
         }
-        let path = Path::to(mem, &root, &mut ByRank(rank));
+        let path = TreePath::to(mem, &root, &mut ByRank(rank));
         let entry = path.entry(mem, &root)?;
         change::remove(mem, &mut root, &path, 1);
         mem.write(self.root, root);
@@ -255,11 +255,11 @@ impl Tree {
         self,
         mem: &mut Mem<'_>,
         key: u64,
-        ties: &impl Ties,
+        ties: &impl TieOrder,
         new: u64,
     ) -> Result<bool, OutOfMemory> {
         let root = self.root(mem);
-        let path = Path::to(mem, &root, &mut path::ByKey { key, ties });
+        let path = TreePath::to(mem, &root, &mut path::ByKey { key, ties });
         let Some(entry) = path.entry(mem, &root) else { return Ok(false) };
         if entry.key != key || ties.compare(mem, entry.item) != Ordering::Equal {
             return Ok(false);
@@ -276,7 +276,7 @@ impl Tree {
     pub fn replace(self, mem: &mut Mem<'_>, rank: u64, item: u64) {
         let root = self.root(mem);
         if rank < root.len {
-            let path = Path::to(mem, &root, &mut ByRank(rank));
+            let path = TreePath::to(mem, &root, &mut ByRank(rank));
             change::replace(mem, &root, &path, item);
         }
     }
@@ -287,12 +287,12 @@ impl Tree {
         self,
         mem: &mut Mem<'_>,
         most: usize,
-        mut each: impl FnMut(&mut Mem<'_>, Entry),
+        mut each: impl FnMut(&mut Mem<'_>, TreeEntry),
     ) -> bool {
         let mut root = self.root(mem);
         let mut drained = 0;
         while root.len > 0 && drained < most as u64 {
-            let path = Path::to(mem, &root, &mut ByRank(root.len - 1));
+            let path = TreePath::to(mem, &root, &mut ByRank(root.len - 1));
             let leaf = path.leaf(mem, &root);
             for index in 0..leaf.len {
                 let entry = leaf.entry(mem, index);
@@ -309,14 +309,14 @@ impl Tree {
 /// A place in a tree that does not change meanwhile.
 struct Walk<'m, 'h> {
     mem: &'m Mem<'h>,
-    root: Root,
+    root: TreeRoot,
     rank: u64,
-    leaf: Option<Node>,
+    leaf: Option<TreeNode>,
     index: u64,
 }
 
 impl<'m, 'h> Walk<'m, 'h> {
-    fn new(mem: &'m Mem<'h>, root: Root, rank: u64) -> Self {
+    fn new(mem: &'m Mem<'h>, root: TreeRoot, rank: u64) -> Self {
         let mut walk = Self { mem, root, rank, leaf: None, index: 0 };
         walk.enter();
         walk
@@ -332,7 +332,7 @@ impl<'m, 'h> Walk<'m, 'h> {
     }
 
     #[inline]
-    fn here(&self) -> Option<Entry> {
+    fn here(&self) -> Option<TreeEntry> {
         self.leaf.map(|leaf| leaf.entry(self.mem, self.index))
     }
 

@@ -31,7 +31,7 @@ const _: () = assert!(COUNT_BITS == 38);
 
 /// An item and the key that orders it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub struct Entry {
+pub struct TreeEntry {
     /// Its key.
     pub key: u64,
     /// Its offset.
@@ -40,16 +40,16 @@ pub struct Entry {
 
 /// What an inner node knows of a child.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Slot {
+pub(super) struct ChildSlot {
     /// The first entry below the child.
-    pub first: Entry,
+    pub first: TreeEntry,
     /// The child's offset.
     pub child: u64,
     /// Entries below the child.
     pub count: u64,
 }
 
-impl Slot {
+impl ChildSlot {
     const fn encode(&self) -> [u64; 3] {
         let low = self.count & ((1 << COUNT_LOW_BITS) - 1);
         let high = self.count >> COUNT_LOW_BITS;
@@ -62,7 +62,7 @@ impl Slot {
 
     const fn decode([key, item, child]: [u64; 3]) -> Self {
         Self {
-            first: Entry { key, item: item & ITEM_MASK },
+            first: TreeEntry { key, item: item & ITEM_MASK },
             child: (child & ((1 << CHILD_BITS) - 1)) << CHILD_SHIFT,
             count: child >> CHILD_BITS | item >> ITEM_BITS << COUNT_LOW_BITS,
         }
@@ -71,7 +71,7 @@ impl Slot {
 
 /// A node, with its head decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(super) struct Node {
+pub(super) struct TreeNode {
     /// Its offset.
     pub at: u64,
     /// Levels below it: 0 is a leaf.
@@ -82,7 +82,7 @@ pub(super) struct Node {
     pub len: u64,
 }
 
-impl Node {
+impl TreeNode {
     #[inline]
     pub(super) fn load(mem: &Mem<'_>, at: u64) -> Self {
         Self::decode(at, mem.read(Offset::<u64>::new(at)))
@@ -165,33 +165,33 @@ impl Node {
         self.at + self.base() + index * self.width()
     }
 
-    /// Entry `index` of a leaf.
+    /// TreeEntry `index` of a leaf.
     #[inline]
-    pub(super) fn entry(&self, mem: &Mem<'_>, index: u64) -> Entry {
+    pub(super) fn entry(&self, mem: &Mem<'_>, index: u64) -> TreeEntry {
         let [key, item] = mem.read(Offset::new(self.at + ENTRIES + index * ENTRY));
-        Entry { key, item }
+        TreeEntry { key, item }
     }
 
-    /// Slot `index` of an inner node.
+    /// ChildSlot `index` of an inner node.
     #[inline]
-    pub(super) fn slot(&self, mem: &Mem<'_>, index: u64) -> Slot {
-        Slot::decode(mem.read(Offset::new(self.at + SLOTS + index * SLOT)))
+    pub(super) fn slot(&self, mem: &Mem<'_>, index: u64) -> ChildSlot {
+        ChildSlot::decode(mem.read(Offset::new(self.at + SLOTS + index * SLOT)))
     }
 
     /// The first entry of what slot or entry `index` refers to.
     #[inline]
-    pub(super) fn first_of(&self, mem: &Mem<'_>, index: u64) -> Entry {
+    pub(super) fn first_of(&self, mem: &Mem<'_>, index: u64) -> TreeEntry {
         let [key, item]: [u64; 2] = mem.read(Offset::new(self.place(index)));
-        Entry { key, item: item & ITEM_MASK }
+        TreeEntry { key, item: item & ITEM_MASK }
     }
 
     #[inline]
-    pub(super) fn set_entry(&self, mem: &mut Mem<'_>, index: u64, entry: Entry) {
+    pub(super) fn set_entry(&self, mem: &mut Mem<'_>, index: u64, entry: TreeEntry) {
         mem.write(Offset::new(self.at + ENTRIES + index * ENTRY), [entry.key, entry.item]);
     }
 
     #[inline]
-    pub(super) fn set_slot(&self, mem: &mut Mem<'_>, index: u64, slot: Slot) {
+    pub(super) fn set_slot(&self, mem: &mut Mem<'_>, index: u64, slot: ChildSlot) {
         mem.write(Offset::new(self.at + SLOTS + index * SLOT), slot.encode());
     }
 
@@ -239,8 +239,8 @@ impl Node {
     }
 
     /// What a parent has to know of it.
-    pub(super) fn summary(&self, mem: &Mem<'_>) -> Slot {
-        Slot { first: self.first_of(mem, 0), child: self.at, count: self.total(mem) }
+    pub(super) fn summary(&self, mem: &Mem<'_>) -> ChildSlot {
+        ChildSlot { first: self.first_of(mem, 0), child: self.at, count: self.total(mem) }
     }
 
     /// The same leaf one step larger.
@@ -276,9 +276,9 @@ mod tests {
     #[test]
     fn slots_keep_all_their_bits() {
         for count in [0, 1, (1 << COUNT_LOW_BITS) - 1, 1 << COUNT_LOW_BITS, (1 << COUNT_BITS) - 1] {
-            let first = Entry { key: u64::MAX, item: ITEM_MASK };
-            let slot = Slot { first, child: ITEM_MASK & !63, count };
-            assert_eq!(Slot::decode(slot.encode()), slot);
+            let first = TreeEntry { key: u64::MAX, item: ITEM_MASK };
+            let slot = ChildSlot { first, child: ITEM_MASK & !63, count };
+            assert_eq!(ChildSlot::decode(slot.encode()), slot);
         }
     }
 }

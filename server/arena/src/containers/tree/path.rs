@@ -4,13 +4,13 @@ use std::cmp::Ordering;
 
 use crate::Mem;
 
-use super::node::{Entry, Node};
-use super::{MAX_DEPTH, Root, Ties};
+use super::node::{TreeEntry, TreeNode};
+use super::{MAX_DEPTH, TieOrder, TreeRoot};
 
 /// Chooses where to go in each node.
-pub(super) trait Aim {
+pub(super) trait SearchTarget {
     /// The slot to follow, or the entry to stop at, which may be one behind the last.
-    fn choose(&mut self, mem: &Mem<'_>, node: &Node) -> u64;
+    fn choose(&mut self, mem: &Mem<'_>, node: &TreeNode) -> u64;
 }
 
 /// The first entry that is not before a key and what `ties` look for.
@@ -19,10 +19,10 @@ pub(super) struct ByKey<'t, T> {
     pub ties: &'t T,
 }
 
-impl<T: Ties> ByKey<'_, T> {
+impl<T: TieOrder> ByKey<'_, T> {
     /// How what is looked for compares with an entry.
     #[inline]
-    fn compare(&self, mem: &Mem<'_>, entry: Entry) -> Ordering {
+    fn compare(&self, mem: &Mem<'_>, entry: TreeEntry) -> Ordering {
         match self.key.cmp(&entry.key) {
             Ordering::Equal => self.ties.compare(mem, entry.item),
             unequal => unequal,
@@ -30,9 +30,9 @@ impl<T: Ties> ByKey<'_, T> {
     }
 }
 
-impl<T: Ties> Aim for ByKey<'_, T> {
+impl<T: TieOrder> SearchTarget for ByKey<'_, T> {
     #[inline]
-    fn choose(&mut self, mem: &Mem<'_>, node: &Node) -> u64 {
+    fn choose(&mut self, mem: &Mem<'_>, node: &TreeNode) -> u64 {
         let is_inner = !node.is_leaf();
         let (mut low, mut high) = (0, node.len);
         while low < high {
@@ -52,9 +52,9 @@ impl<T: Ties> Aim for ByKey<'_, T> {
 /// The entry that has that many others before it. Below what was chosen, that many are left.
 pub(super) struct ByRank(pub u64);
 
-impl Aim for ByRank {
+impl SearchTarget for ByRank {
     #[inline]
-    fn choose(&mut self, mem: &Mem<'_>, node: &Node) -> u64 {
+    fn choose(&mut self, mem: &Mem<'_>, node: &TreeNode) -> u64 {
         if node.is_leaf() {
             return self.0;
         }
@@ -72,10 +72,10 @@ impl Aim for ByRank {
 }
 
 /// The first entry that a question is not answered with yes for.
-pub(super) struct ByQuestion<F>(pub F);
+pub(super) struct ByPredicate<F>(pub F);
 
-impl<F: FnMut(&Mem<'_>, Entry) -> bool> Aim for ByQuestion<F> {
-    fn choose(&mut self, mem: &Mem<'_>, node: &Node) -> u64 {
+impl<F: FnMut(&Mem<'_>, TreeEntry) -> bool> SearchTarget for ByPredicate<F> {
+    fn choose(&mut self, mem: &Mem<'_>, node: &TreeNode) -> u64 {
         let (mut low, mut high) = (0, node.len);
         while low < high {
             let middle = u64::midpoint(low, high);
@@ -91,29 +91,29 @@ impl<F: FnMut(&Mem<'_>, Entry) -> bool> Aim for ByQuestion<F> {
 
 /// A node on the way, and what was chosen in it.
 #[derive(Clone, Copy, Default)]
-pub(super) struct Step {
+pub(super) struct PathStep {
     pub node: u64,
     pub index: u64,
 }
 
 /// A way from the topmost node (step 0) to an entry, or to where one would stand.
-pub(super) struct Path {
-    steps: [Step; MAX_DEPTH as usize + 1],
+pub(super) struct TreePath {
+    steps: [PathStep; MAX_DEPTH as usize + 1],
 }
 
-impl Path {
+impl TreePath {
     /// The way to what `aim` wants. Empty steps if the tree is empty.
     #[inline]
-    pub(super) fn to(mem: &Mem<'_>, root: &Root, aim: &mut impl Aim) -> Self {
-        let mut steps = [Step::default(); MAX_DEPTH as usize + 1];
+    pub(super) fn to(mem: &Mem<'_>, root: &TreeRoot, aim: &mut impl SearchTarget) -> Self {
+        let mut steps = [PathStep::default(); MAX_DEPTH as usize + 1];
         let mut at = root.node;
         for step in steps.iter_mut().take(root.depth as usize + 1) {
             if at == 0 {
                 break;
             }
-            let node = Node::load(mem, at);
+            let node = TreeNode::load(mem, at);
             let index = aim.choose(mem, &node);
-            *step = Step { node: at, index };
+            *step = PathStep { node: at, index };
             if !node.is_leaf() {
                 at = node.slot(mem, index).child;
             }
@@ -121,44 +121,48 @@ impl Path {
         Self { steps }
     }
 
-    /// Step `depth`.
+    /// PathStep `depth`.
     #[inline]
-    pub(super) const fn step(&self, depth: u32) -> Step {
+    pub(super) const fn step(&self, depth: u32) -> PathStep {
         self.steps[depth as usize]
     }
 
     /// The leaf at its end.
-    pub(super) fn leaf(&self, mem: &Mem<'_>, root: &Root) -> Node {
-        Node::load(mem, self.step(root.depth).node)
+    pub(super) fn leaf(&self, mem: &Mem<'_>, root: &TreeRoot) -> TreeNode {
+        TreeNode::load(mem, self.step(root.depth).node)
     }
 
     /// The entry at its end. That it may be the first of the next leaf does not matter to those who
     /// look for an equal one: an equal one is in the leaf.
-    pub(super) fn entry(&self, mem: &Mem<'_>, root: &Root) -> Option<Entry> {
+    pub(super) fn entry(&self, mem: &Mem<'_>, root: &TreeRoot) -> Option<TreeEntry> {
         let step = self.step(root.depth);
         if step.node == 0 {
             return None;
         }
-        let leaf = Node::load(mem, step.node);
+        let leaf = TreeNode::load(mem, step.node);
         (step.index < leaf.len).then(|| leaf.entry(mem, step.index))
     }
 }
 
 /// Number of entries before `key` and what `ties` look for, and whether an equal one is there.
-pub(super) fn rank(mem: &Mem<'_>, root: &Root, key: u64, ties: &impl Ties) -> (u64, bool) {
+pub(super) fn rank(mem: &Mem<'_>, root: &TreeRoot, key: u64, ties: &impl TieOrder) -> (u64, bool) {
     let mut aim = ByKey { key, ties };
     let (rank, entry) = rank_of(mem, root, &mut aim);
     (rank, entry.is_some_and(|entry| aim.compare(mem, entry) == Ordering::Equal))
 }
 
 /// Number of entries before what `aim` wants, and the entry that it is if that is in the same leaf.
-pub(super) fn rank_of(mem: &Mem<'_>, root: &Root, aim: &mut impl Aim) -> (u64, Option<Entry>) {
+pub(super) fn rank_of(
+    mem: &Mem<'_>,
+    root: &TreeRoot,
+    aim: &mut impl SearchTarget,
+) -> (u64, Option<TreeEntry>) {
     if root.node == 0 {
         return (0, None);
     }
     let (mut at, mut rank) = (root.node, 0);
     loop {
-        let node = Node::load(mem, at);
+        let node = TreeNode::load(mem, at);
         let index = aim.choose(mem, &node);
         if node.is_leaf() {
             let entry = (index < node.len).then(|| node.entry(mem, index));
@@ -170,14 +174,14 @@ pub(super) fn rank_of(mem: &Mem<'_>, root: &Root, aim: &mut impl Aim) -> (u64, O
 }
 
 /// The leaf with the entry of a rank below the number of items, and its index there.
-pub(super) fn leaf_of(mem: &Mem<'_>, root: &Root, rank: u64) -> (Node, u64) {
+pub(super) fn leaf_of(mem: &Mem<'_>, root: &TreeRoot, rank: u64) -> (TreeNode, u64) {
     let mut aim = ByRank(rank);
-    let mut node = Node::load(mem, root.node);
+    let mut node = TreeNode::load(mem, root.node);
     loop {
         let index = aim.choose(mem, &node);
         if node.is_leaf() {
             return (node, index);
         }
-        node = Node::load(mem, node.slot(mem, index).child);
+        node = TreeNode::load(mem, node.slot(mem, index).child);
     }
 }

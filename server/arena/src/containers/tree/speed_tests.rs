@@ -6,12 +6,12 @@ use std::time::Instant;
 use super::*;
 use crate::{PageKind, ReservedArena, ShardIndex, ShardSet};
 
-const ROOT: Offset<Root> = Offset::new(crate::layout::shard_root(0));
+const ROOT: Offset<TreeRoot> = Offset::new(crate::layout::shard_root(0));
 const ITEMS: u64 = 1_000_000;
 
 struct NoTie;
 
-impl Ties for NoTie {
+impl TieOrder for NoTie {
     fn compare(&self, _: &Mem<'_>, _: u64) -> Ordering {
         Ordering::Equal
     }

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::{Arena, Audit, Corruption, PageKind, ReservedArena, ShardIndex, ShardSet};
 
-const ROOT: Offset<Root> = Offset::new(crate::layout::shard_root(0));
+const ROOT: Offset<TreeRoot> = Offset::new(crate::layout::shard_root(0));
 const ITEM: u64 = 32;
 
 fn tree() -> Tree {
@@ -28,7 +28,7 @@ fn tie_of(mem: &Mem<'_>, item: u64) -> u64 {
 
 struct Tie(u64);
 
-impl Ties for Tie {
+impl TieOrder for Tie {
     fn compare(&self, mem: &Mem<'_>, item: u64) -> Ordering {
         self.0.cmp(&tie_of(mem, item))
     }
@@ -49,12 +49,12 @@ struct Checking<'a, 'h> {
     audit: &'a Audit<'h>,
 }
 
-impl Checked for Checking<'_, '_> {
+impl CheckTreeEntry for Checking<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
     }
 
-    fn check(&mut self, entry: Entry) -> Result<(), Corruption> {
+    fn check(&mut self, entry: TreeEntry) -> Result<(), Corruption> {
         self.audit.claim(entry.item, ITEM, shard())?;
         let key = self.audit.mem(shard()).read(Offset::<u64>::new(entry.item));
         if key != entry.key {
@@ -70,7 +70,7 @@ impl Checked for Checking<'_, '_> {
 }
 
 /// Checks the tree; other objects than its own are not minded if there is `ballast`.
-fn verify(arena: &Arena, ballast: &[u64]) -> Result<Root, Corruption> {
+fn verify(arena: &Arena, ballast: &[u64]) -> Result<TreeRoot, Corruption> {
     let mut held = arena.lock(ShardSet::ALL);
     let audit = Audit::begin(&mut held)?;
     let root = check(&audit.mem(shard()), &audit, ROOT, &mut Checking { audit: &audit })?;
@@ -81,7 +81,7 @@ fn verify(arena: &Arena, ballast: &[u64]) -> Result<Root, Corruption> {
     Ok(root)
 }
 
-fn pairs(mem: &Mem<'_>, entries: impl Iterator<Item = Entry>) -> Vec<(u64, u64)> {
+fn pairs(mem: &Mem<'_>, entries: impl Iterator<Item = TreeEntry>) -> Vec<(u64, u64)> {
     entries.map(|entry| (entry.key, tie_of(mem, entry.item))).collect()
 }
 
@@ -223,18 +223,18 @@ proptest! {
             let rank = model.partition_point(|pair| *pair < (key, tie));
             prop_assert_eq!(tree().rank(&mem, key, &Tie(tie)), rank as u64);
             let before = model.partition_point(|pair| pair.0 < key);
-            prop_assert_eq!(tree().rank(&mem, key, &Before), before as u64);
+            prop_assert_eq!(tree().rank(&mem, key, &BeforeTies), before as u64);
             let behind = model.partition_point(|pair| pair.0 <= key);
-            prop_assert_eq!(tree().rank(&mem, key, &Behind), behind as u64);
+            prop_assert_eq!(tree().rank(&mem, key, &AfterTies), behind as u64);
             let before =
-                |mem: &Mem<'_>, entry: Entry| (entry.key, tie_of(mem, entry.item)) < (key, tie);
+                |mem: &Mem<'_>, entry: TreeEntry| (entry.key, tie_of(mem, entry.item)) < (key, tie);
             prop_assert_eq!(tree().partition_point(&mem, before), rank as u64);
             prop_assert_eq!(&pairs(&mem, tree().ascending(&mem, rank as u64)), &model[rank..]);
             let mut down = pairs(&mem, tree().descending(&mem, (rank as u64).wrapping_sub(1)));
             down.reverse();
             prop_assert_eq!(&down, &model[..rank]);
         }
-        let pair = |entry: Option<Entry>| entry.map(|e| (e.key, tie_of(&mem, e.item)));
+        let pair = |entry: Option<TreeEntry>| entry.map(|e| (e.key, tie_of(&mem, e.item)));
         prop_assert_eq!(pair(tree().first(&mem)), model.first().copied());
         prop_assert_eq!(pair(tree().last(&mem)), model.last().copied());
         for item in run.items.drain(..) {
@@ -253,7 +253,7 @@ proptest! {
             let root = tree().root(&mem);
             prop_assert_eq!(root.len + drained, run.model.len() as u64);
         }
-        prop_assert_eq!(tree().root(&mem), Root::EMPTY);
+        prop_assert_eq!(tree().root(&mem), TreeRoot::EMPTY);
         prop_assert_eq!(arena.used_bytes(), 0);
     }
 }
@@ -321,9 +321,9 @@ fn damage_is_found() {
     (0..700).for_each(|key| add(&mut mem, key / 3, key));
     let root = tree().root(&mem);
     assert_eq!(root.depth, 2);
-    let top = Node::load(&mem, root.node);
-    let inner = Node::load(&mem, top.slot(&mem, 0).child);
-    let leaf = Node::load(&mem, inner.slot(&mem, 1).child);
+    let top = TreeNode::load(&mem, root.node);
+    let inner = TreeNode::load(&mem, top.slot(&mem, 0).child);
+    let leaf = TreeNode::load(&mem, inner.slot(&mem, 1).child);
     drop(held);
     let words = [ROOT.raw(), ROOT.raw() + 8, ROOT.raw() + 16]
         .into_iter()

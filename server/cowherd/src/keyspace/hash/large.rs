@@ -20,8 +20,8 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::keyspace::MAX_VALUE;
 use crate::keyspace::collection::{LargeHeader, build_large};
 use crate::keyspace::entry::{ByOffset, ValueKind, hash};
-use cowherd_arena::containers::dict::{self, Cursor, Dict, Found, Hashed, Items};
-use cowherd_arena::containers::tree::{self, Ties, Tree};
+use cowherd_arena::containers::dict::{self, Dict, DictCursor, FoundItem, Hashed, ItemMatcher};
+use cowherd_arena::containers::tree::{self, TieOrder, Tree};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
 use super::{Hash, HashHeader};
@@ -44,7 +44,7 @@ pub(super) struct FieldReplacement {
 /// Orders fields of one expiry by their offsets.
 struct ByFieldOffset(u64);
 
-impl Ties for ByFieldOffset {
+impl TieOrder for ByFieldOffset {
     fn compare(&self, _: &Mem<'_>, item: u64) -> Ordering {
         self.0.cmp(&item)
     }
@@ -75,7 +75,7 @@ impl LargeHash {
 
     /// Writes the header of a hash without fields.
     pub fn init(mem: &mut Mem<'_>, header: u64) {
-        let (fields, expiries) = (dict::Root::EMPTY, tree::Root::EMPTY);
+        let (fields, expiries) = (dict::DictRoot::EMPTY, tree::TreeRoot::EMPTY);
         let large = LargeHeader::new(ValueKind::Hash);
         mem.write(Offset::new(header), HashHeader { large, fields, expiries });
     }
@@ -90,13 +90,13 @@ impl LargeHash {
     }
 
     #[inline]
-    pub fn find(self, mem: &Mem<'_>, name: &[u8]) -> Option<Found> {
+    pub fn find(self, mem: &Mem<'_>, name: &[u8]) -> Option<FoundItem> {
         self.find_hashed(mem, name, hash(mem.arena(), name))
     }
 
     /// As [`Self::find`], with the hash of the name.
     #[inline]
-    pub fn find_hashed(self, mem: &Mem<'_>, name: &[u8], hash: u64) -> Option<Found> {
+    pub fn find_hashed(self, mem: &Mem<'_>, name: &[u8], hash: u64) -> Option<FoundItem> {
         self.fields().find(mem, hash, &ByFieldName(name))
     }
 
@@ -130,7 +130,7 @@ impl LargeHash {
         value: &[u8],
         expiry: Option<i64>,
         hash: u64,
-        found: Option<Found>,
+        found: Option<FoundItem>,
     ) -> Result<FieldReplacement, OutOfMemory> {
         let head = FieldHeader {
             has_expiry: expiry.is_some(),
@@ -171,7 +171,7 @@ impl LargeHash {
         head: FieldHeader,
         expiry: Option<i64>,
         hash: u64,
-        found: Option<Found>,
+        found: Option<FoundItem>,
     ) -> Result<FieldReplacement, OutOfMemory> {
         head.store(mem, at);
         if let Some(expiry) = expiry {
@@ -213,7 +213,7 @@ impl LargeHash {
     }
 
     /// Removes a field that was found.
-    pub fn remove(self, mem: &mut Mem<'_>, hash: u64, found: Found) {
+    pub fn remove(self, mem: &mut Mem<'_>, hash: u64, found: FoundItem) {
         self.fields().remove(mem, hash, found);
         self.release(mem, found.item);
     }
@@ -244,7 +244,7 @@ impl LargeHash {
     pub fn copy(self, mem: &mut Mem<'_>) -> Result<u64, OutOfMemory> {
         build_large::<Hash>(mem, |mem, header| {
             let mut items = Vec::new();
-            self.fields().scan(mem, Cursor::default(), usize::MAX, |item| items.push(item));
+            self.fields().scan(mem, DictCursor::default(), usize::MAX, |item| items.push(item));
             for item in items {
                 let expiry = FieldHeader::load(mem, item).expiry(mem, item);
                 Self::at(header).put_copy(mem, item, expiry)?;
@@ -261,7 +261,7 @@ impl LargeHash {
         const LEAF: u64 = 24;
         let least = if samples == 0 { usize::MAX } else { samples };
         let (mut seen, mut bytes) = (0, 0);
-        self.fields().scan(mem, Cursor::default(), least, |at| {
+        self.fields().scan(mem, DictCursor::default(), least, |at| {
             seen += 1;
             bytes += allocated_size(FieldHeader::load(mem, at).len());
         });
@@ -308,7 +308,7 @@ struct FieldChecker<'a, 'h> {
     expiring: Vec<u64>,
 }
 
-impl dict::Checked for FieldChecker<'_, '_> {
+impl dict::CheckDictItem for FieldChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
     }
@@ -347,12 +347,12 @@ struct ExpiringFieldChecker<'a, 'h> {
     fields: &'a [u64],
 }
 
-impl tree::Checked for ExpiringFieldChecker<'_, '_> {
+impl tree::CheckTreeEntry for ExpiringFieldChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.mem.arena().prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
+    fn check(&mut self, entry: tree::TreeEntry) -> Result<(), Corruption> {
         let item = entry.item;
         let is_one = self.fields.binary_search(&item).is_ok()
             && FieldHeader::load(self.mem, item).expiry(self.mem, item).map(order)
@@ -455,7 +455,7 @@ impl FieldHeader {
 /// Finds the field of a name.
 pub(super) struct ByFieldName<'n>(pub &'n [u8]);
 
-impl Items for ByFieldName<'_> {
+impl ItemMatcher for ByFieldName<'_> {
     #[inline]
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         let head = FieldHeader::load(mem, item);

@@ -32,7 +32,7 @@ mod update;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use cowherd_arena::containers::dict::{self, Cursor};
+use cowherd_arena::containers::dict::{self, DictCursor};
 use cowherd_arena::containers::packed::Element;
 use cowherd_arena::containers::tree;
 use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
@@ -54,8 +54,8 @@ pub(super) struct Hash;
 #[repr(C)]
 struct HashHeader {
     large: LargeHeader,
-    fields: dict::Root,
-    expiries: tree::Root,
+    fields: dict::DictRoot,
+    expiries: tree::TreeRoot,
 }
 
 const _: () = assert!(size_of::<HashHeader>() == 72);
@@ -122,7 +122,7 @@ impl CollectionType for Hash {
         };
         if head.is_large() {
             let large = LargeHash::at(head.large_header(mem, at));
-            large.fields().scan(mem, Cursor::default(), usize::MAX, |item| {
+            large.fields().scan(mem, DictCursor::default(), usize::MAX, |item| {
                 let field = FieldHeader::load(mem, item);
                 let (name, value) = (field.name(mem, item), field.value(mem, item));
                 add(Value::Bytes(name), Value::Bytes(value), field.expiry(mem, item));
@@ -231,7 +231,7 @@ impl Shards<'_> {
 
     /// Calls `each` with all fields and their values.
     pub fn hash_each<'s>(&'s self, entry: &Entry, each: impl FnMut(Value<'s>, Value<'s>)) {
-        self.hash_scan(entry, Cursor::default(), usize::MAX, each);
+        self.hash_scan(entry, DictCursor::default(), usize::MAX, each);
     }
 
     /// Calls `each` with fields and their values from `cursor` on: at least `least` fields if there
@@ -239,10 +239,10 @@ impl Shards<'_> {
     pub fn hash_scan<'s>(
         &'s self,
         entry: &Entry,
-        cursor: Cursor,
+        cursor: DictCursor,
         least: usize,
         mut each: impl FnMut(Value<'s>, Value<'s>),
-    ) -> Option<Cursor> {
+    ) -> Option<DictCursor> {
         if entry.head.is_large() {
             let mem = self.held.view(entry.shard);
             return self.large_hash(entry).fields().scan(&mem, cursor, least, |at| {

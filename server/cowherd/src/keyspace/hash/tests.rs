@@ -343,7 +343,7 @@ impl Pair {
                 assert!(text(found) == *value && at == *expiry);
             }
             assert_eq!(shards.hash_get(&entry, b"not there"), None);
-            let (mut scanned, mut cursor) = (BTreeMap::new(), Some(Cursor::default()));
+            let (mut scanned, mut cursor) = (BTreeMap::new(), Some(DictCursor::default()));
             while let Some(at) = cursor {
                 cursor = shards.hash_scan(&entry, at, 5, |field, value| {
                     scanned.insert(text(field), text(value));

@@ -24,7 +24,7 @@ mod update;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use cowherd_arena::containers::deque::{self, Deque, Root};
+use cowherd_arena::containers::deque::{self, Deque, DequeRoot};
 use cowherd_arena::containers::packed;
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory};
 
@@ -87,8 +87,8 @@ impl ListLimits {
         bytes + LISTPACK_HEAD <= self.bytes / 2 && self.count.is_none_or(|most| count <= most / 2)
     }
 
-    const fn nodes(&self) -> deque::Limits {
-        deque::Limits { bytes: self.bytes, count: self.count }
+    const fn nodes(&self) -> deque::DequeLimits {
+        deque::DequeLimits { bytes: self.bytes, count: self.count }
     }
 }
 
@@ -97,7 +97,7 @@ impl ListLimits {
 #[repr(C)]
 struct ListHeader {
     large: LargeHeader,
-    root: Root,
+    root: DequeRoot,
 }
 
 const _: () = assert!(size_of::<ListHeader>() == 48);
@@ -116,7 +116,7 @@ impl CollectionType for List {
 
     fn init_large(mem: &mut Mem<'_>, header: u64) {
         let large = LargeHeader::new(ValueKind::List);
-        mem.write(Offset::new(header), ListHeader { large, root: Root::EMPTY });
+        mem.write(Offset::new(header), ListHeader { large, root: DequeRoot::EMPTY });
     }
 
     fn encoding_name(head: &EntryHeader) -> &'static str {

@@ -5,7 +5,7 @@ use std::mem::offset_of;
 use crate::keyspace::Value;
 use crate::keyspace::collection::{LargeHeader, build_large};
 use crate::keyspace::entry::{ByOffset, ValueKind, hash};
-use cowherd_arena::containers::dict::{self, Checked, Cursor, Dict, Hashed, Items};
+use cowherd_arena::containers::dict::{self, CheckDictItem, Dict, DictCursor, Hashed, ItemMatcher};
 use cowherd_arena::containers::packed::{self, Element, Encoded};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, ReadOnly, allocated_size};
 
@@ -23,7 +23,7 @@ pub(super) struct LargeSet {
 /// Finds a member.
 pub(super) struct BySetMember<'e>(pub Encoded<'e>);
 
-impl Items for BySetMember<'_> {
+impl ItemMatcher for BySetMember<'_> {
     #[inline]
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         let (head, data) = (self.0.head(), self.0.data());
@@ -81,7 +81,7 @@ impl LargeSet {
     /// Writes the header of a set without members.
     pub fn init(mem: &mut Mem<'_>, header: u64) {
         let large = LargeHeader::new(ValueKind::Set);
-        mem.write(Offset::new(header), SetHeader { large, members: dict::Root::EMPTY });
+        mem.write(Offset::new(header), SetHeader { large, members: dict::DictRoot::EMPTY });
     }
 
     /// Frees about `most` members; tells whether that was all.
@@ -125,7 +125,7 @@ impl LargeSet {
         debug_assert!(was_there, "every member is in the dictionary");
     }
 
-    fn remove_found(self, mem: &mut Mem<'_>, hash: u64, wanted: &impl Items) -> bool {
+    fn remove_found(self, mem: &mut Mem<'_>, hash: u64, wanted: &impl ItemMatcher) -> bool {
         let Some(found) = self.members().find(mem, hash, wanted) else { return false };
         self.members().remove(mem, hash, found);
         let size = size(mem, found.item);
@@ -138,7 +138,7 @@ impl LargeSet {
     pub fn copy(self, mem: &mut Mem<'_>) -> Result<u64, OutOfMemory> {
         build_large::<Set>(mem, |mem, header| {
             let mut items = Vec::new();
-            self.members().scan(mem, Cursor::default(), usize::MAX, |item| items.push(item));
+            self.members().scan(mem, DictCursor::default(), usize::MAX, |item| items.push(item));
             items.into_iter().try_for_each(|item| Self::at(header).add_copy(mem, item))
         })
     }
@@ -158,7 +158,7 @@ impl LargeSet {
         const SLOT: u64 = 12;
         let least = if samples == 0 { usize::MAX } else { samples };
         let (mut seen, mut bytes) = (0, 0);
-        self.members().scan(mem, Cursor::default(), least, |item| {
+        self.members().scan(mem, DictCursor::default(), least, |item| {
             seen += 1;
             bytes += allocated_size(size(mem, item));
         });
@@ -190,7 +190,7 @@ struct SetMemberChecker<'a, 'h> {
     audit: &'a Audit<'h>,
 }
 
-impl Checked for SetMemberChecker<'_, '_> {
+impl CheckDictItem for SetMemberChecker<'_, '_> {
     #[inline]
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);

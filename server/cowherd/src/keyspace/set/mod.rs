@@ -30,7 +30,7 @@ use std::collections::HashSet;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use cowherd_arena::containers::dict::{self, Cursor};
+use cowherd_arena::containers::dict::{self, DictCursor};
 use cowherd_arena::containers::packed::{self, Element, Encoded, as_number};
 use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
@@ -65,7 +65,7 @@ pub(super) struct Set;
 #[repr(C)]
 struct SetHeader {
     large: LargeHeader,
-    members: dict::Root,
+    members: dict::DictRoot,
 }
 
 const _: () = assert!(size_of::<SetHeader>() == 48);
@@ -142,7 +142,7 @@ impl CollectionType for Set {
         };
         if head.is_large() {
             let large = LargeSet::at(head.large_header(mem, at));
-            large.members().scan(mem, Cursor::default(), usize::MAX, |item| {
+            large.members().scan(mem, DictCursor::default(), usize::MAX, |item| {
                 add(value(large::element(mem, item)));
             });
         } else {
@@ -240,10 +240,10 @@ impl Shards<'_> {
         }
         let mem = self.held.view(entry.shard);
         let members = self.large_set(entry).members();
-        let next = members.scan(&mem, Cursor::unpack(cursor), least, |item| {
+        let next = members.scan(&mem, DictCursor::unpack(cursor), least, |item| {
             each(large::value(&mem, item));
         });
-        next.map_or(0, Cursor::pack)
+        next.map_or(0, DictCursor::pack)
     }
 
     /// Whether a member is found in constant time, not by a search through all members.

@@ -93,14 +93,14 @@ pub(super) fn size_at(mem: &Mem<'_>, at: u64) -> u64 {
 /// Finds an element by its member, and orders elements of one score.
 pub(super) struct BySortedMember<'k>(pub &'k [u8]);
 
-impl dict::Items for BySortedMember<'_> {
+impl dict::ItemMatcher for BySortedMember<'_> {
     #[inline]
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         member(mem, item) == self.0
     }
 }
 
-impl tree::Ties for BySortedMember<'_> {
+impl tree::TieOrder for BySortedMember<'_> {
     #[inline]
     fn compare(&self, mem: &Mem<'_>, item: u64) -> Ordering {
         self.0.cmp(member(mem, item))
@@ -123,7 +123,7 @@ pub(super) struct ElementChecker<'a, 'h> {
     pub seen: Vec<u64>,
 }
 
-impl dict::Checked for ElementChecker<'_, '_> {
+impl dict::CheckDictItem for ElementChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
     }
@@ -158,12 +158,12 @@ pub(super) struct ScoreOrderChecker<'a, 'h> {
     pub seen: &'a [u64],
 }
 
-impl tree::Checked for ScoreOrderChecker<'_, '_> {
+impl tree::CheckTreeEntry for ScoreOrderChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.mem.arena().prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
+    fn check(&mut self, entry: tree::TreeEntry) -> Result<(), Corruption> {
         let is_known = self.seen.binary_search(&entry.item).is_ok();
         if !is_known || order(score(self.mem, entry.item)) != entry.key {
             let reason = format!("a sorted set orders {entry:?}, which is no member of it");

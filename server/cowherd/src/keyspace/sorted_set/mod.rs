@@ -53,8 +53,8 @@ const MOST_WHOLE: f64 = (1u64 << 53) as f64;
 #[repr(C)]
 struct SortedSetHeader {
     large: LargeHeader,
-    members: dict::Root,
-    scores: tree::Root,
+    members: dict::DictRoot,
+    scores: tree::TreeRoot,
 }
 
 const _: () = assert!(size_of::<SortedSetHeader>() == 72);
@@ -159,8 +159,8 @@ impl CollectionType for SortedSet {
     fn init_large(mem: &mut Mem<'_>, header: u64) {
         let empty = SortedSetHeader {
             large: LargeHeader::new(ValueKind::SortedSet),
-            members: dict::Root::EMPTY,
-            scores: tree::Root::EMPTY,
+            members: dict::DictRoot::EMPTY,
+            scores: tree::TreeRoot::EMPTY,
         };
         mem.write(Offset::new(header), empty);
     }

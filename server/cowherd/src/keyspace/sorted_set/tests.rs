@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::keyspace::tests::reopen;
 use crate::keyspace::{CompactLimits, Keyspace, ShardSet, Shards};
-use cowherd_arena::containers::dict::Cursor;
+use cowherd_arena::containers::dict::DictCursor;
 use cowherd_arena::{PageKind, ReservedArena};
 
 const KEYS: usize = 3;
@@ -271,7 +271,7 @@ fn compare(shards: &mut Shards<'_>, space: &Keyspace, model: &Model) {
         }
         assert_eq!(view.score(b"nobody"), None);
         let mut scanned = Vec::new();
-        let mut cursor = Some(Cursor::unpack(0));
+        let mut cursor = Some(DictCursor::unpack(0));
         while let Some(at) = cursor {
             cursor = view.scan(at, 7, |member, score| {
                 scanned.push((member.bytes(&mut itoa::Buffer::new()).to_vec(), score));

@@ -7,9 +7,9 @@ use crate::keyspace::entry::hash;
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{Shards, Value};
 use cowherd_arena::ReadOnly;
-use cowherd_arena::containers::dict::Cursor;
+use cowherd_arena::containers::dict::DictCursor;
 use cowherd_arena::containers::packed::{self, Element, Encoded};
-use cowherd_arena::containers::tree::{Before, Behind, Entry as Ordered};
+use cowherd_arena::containers::tree::{AfterTies, BeforeTies, TreeEntry};
 
 use super::element::{self, BySortedMember};
 use super::{members_of, pair_at, pairs, scores_of};
@@ -128,8 +128,8 @@ impl<'s> SortedSetView<'s> {
             (SortedSetSource::Large(header), RangeBound::Score { score, is_behind }) => {
                 let (tree, key) = (scores_of(*header), element::order(score));
                 match is_behind {
-                    true => tree.rank(&self.mem, key, &Behind),
-                    false => tree.rank(&self.mem, key, &Before),
+                    true => tree.rank(&self.mem, key, &AfterTies),
+                    false => tree.rank(&self.mem, key, &BeforeTies),
                 }
             }
             (SortedSetSource::Large(header), RangeBound::Member { member, is_behind }) => {
@@ -162,7 +162,7 @@ impl<'s> SortedSetView<'s> {
             }
             SortedSetSource::Large(header) => {
                 let tree = scores_of(header);
-                let mut each = |entry: Ordered| {
+                let mut each = |entry: TreeEntry| {
                     let (member, score) = self.element(entry.item);
                     each(Value::Bytes(member), score);
                 };
@@ -184,10 +184,10 @@ impl<'s> SortedSetView<'s> {
     /// all members of a compact set. Returns the cursor to continue with.
     pub fn scan(
         &self,
-        cursor: Cursor,
+        cursor: DictCursor,
         least: usize,
         mut each: impl FnMut(Value<'s>, f64),
-    ) -> Option<Cursor> {
+    ) -> Option<DictCursor> {
         match self.source {
             SortedSetSource::Compact(run) => {
                 pairs(run).for_each(|(member, score)| each(member.into(), score));

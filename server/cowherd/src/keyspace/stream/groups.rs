@@ -8,7 +8,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use crate::keyspace::collection::ValueDigest;
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, Key, Shards};
-use cowherd_arena::containers::tree::{self, Ties, Tree};
+use cowherd_arena::containers::tree::{self, TieOrder, Tree};
 use cowherd_arena::{Mem, Offset, OutOfMemory, allocated_size};
 
 use super::pending::{self, PENDING_RECORD, PendingEntry, PendingRecord};
@@ -29,8 +29,8 @@ pub(super) struct GroupHead {
     pub last: StreamId,
     /// Number of entries that were read; below 0 if it is unknown.
     pub read: i64,
-    pub pending: tree::Root,
-    pub consumers: tree::Root,
+    pub pending: tree::TreeRoot,
+    pub consumers: tree::TreeRoot,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -38,7 +38,7 @@ pub(super) struct GroupHead {
 pub(super) struct ConsumerHead {
     pub name_len: u64,
     pub seen: i64,
-    pub pending: tree::Root,
+    pub pending: tree::TreeRoot,
 }
 
 pub(super) const GROUP: u64 = size_of::<GroupHead>() as u64;
@@ -95,7 +95,7 @@ struct ByGroupName<'n> {
     head: u64,
 }
 
-impl Ties for ByGroupName<'_> {
+impl TieOrder for ByGroupName<'_> {
     fn compare(&self, mem: &Mem<'_>, item: u64) -> Ordering {
         self.name.cmp(name_at(mem, item, self.head))
     }
@@ -180,7 +180,7 @@ fn create_group(
 ) -> Result<Group, OutOfMemory> {
     let name_len = name.len() as u64;
     let at = mem.allocate(GROUP + name_len)?;
-    let (pending, consumers) = (tree::Root::EMPTY, tree::Root::EMPTY);
+    let (pending, consumers) = (tree::TreeRoot::EMPTY, tree::TreeRoot::EMPTY);
     mem.write(Offset::new(at), GroupHead { name_len, last, read, pending, consumers });
     create_named(mem, root.groups(), at, GROUP, name)?;
     Ok(Group(at))
@@ -210,7 +210,7 @@ fn create_consumer(
 ) -> Result<Consumer, OutOfMemory> {
     let name_len = name.len() as u64;
     let at = mem.allocate(CONSUMER + name_len)?;
-    let pending = tree::Root::EMPTY;
+    let pending = tree::TreeRoot::EMPTY;
     mem.write(Offset::new(at), ConsumerHead { name_len, seen, pending });
     create_named(mem, group.consumers(), at, CONSUMER, name)?;
     Ok(Consumer(at))

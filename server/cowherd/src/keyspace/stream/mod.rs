@@ -46,7 +46,7 @@ use std::mem::offset_of;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use cowherd_arena::containers::tree::{self, Ties, Tree};
+use cowherd_arena::containers::tree::{self, TieOrder, Tree};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
 use super::collection::{CollectionType, LargeHeader, ValueDigest, WrongType, build_large};
@@ -69,7 +69,7 @@ pub(super) struct Stream;
 #[repr(C)]
 struct StreamHeader {
     large: LargeHeader,
-    nodes: tree::Root,
+    nodes: tree::TreeRoot,
     /// Entries that are not deleted.
     length: u64,
     last: StreamId,
@@ -78,7 +78,7 @@ struct StreamHeader {
     /// Entries ever added.
     added: u64,
     tail: u64,
-    groups: tree::Root,
+    groups: tree::TreeRoot,
 }
 
 const _: () = assert!(size_of::<StreamHeader>() == 120);
@@ -141,7 +141,7 @@ impl fmt::Display for StreamId {
 /// Orders items that begin with an id of one millisecond by the number.
 struct BySeq(u64);
 
-impl Ties for BySeq {
+impl TieOrder for BySeq {
     #[inline]
     fn compare(&self, mem: &Mem<'_>, item: u64) -> Ordering {
         let id: StreamId = mem.read(Offset::new(item));
@@ -223,13 +223,13 @@ impl CollectionType for Stream {
     fn init_large(mem: &mut Mem<'_>, header: u64) {
         let empty = StreamHeader {
             large: LargeHeader::new(ValueKind::Stream),
-            nodes: tree::Root::EMPTY,
+            nodes: tree::TreeRoot::EMPTY,
             length: 0,
             last: StreamId::MIN,
             deleted: StreamId::MIN,
             added: 0,
             tail: 0,
-            groups: tree::Root::EMPTY,
+            groups: tree::TreeRoot::EMPTY,
         };
         mem.write(Offset::new(header), empty);
     }

@@ -6,7 +6,7 @@ use std::mem::offset_of;
 
 use crate::keyspace::MAX_VALUE;
 use cowherd_arena::containers::packed;
-use cowherd_arena::containers::tree::{self, Checked};
+use cowherd_arena::containers::tree::{self, CheckTreeEntry};
 use cowherd_arena::{Audit, Corruption, Mem, Offset};
 
 use super::groups::{CONSUMER, ConsumerHead, GROUP, GroupHead, name_at, name_key};
@@ -55,12 +55,12 @@ struct NodeChecker<'a, 'h> {
     tail: u64,
 }
 
-impl Checked for NodeChecker<'_, '_> {
+impl CheckTreeEntry for NodeChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
+    fn check(&mut self, entry: tree::TreeEntry) -> Result<(), Corruption> {
         let at = entry.item;
         if !is_inside(self.mem, at, NODE_HEADER) {
             return broken(0, "a node outside the arena");
@@ -115,7 +115,7 @@ fn compare(mem: &Mem<'_>, one: u64, other: u64) -> Ordering {
 fn claim_named(
     mem: &Mem<'_>,
     audit: &Audit<'_>,
-    entry: tree::Entry,
+    entry: tree::TreeEntry,
     head: u64,
 ) -> Result<(), Corruption> {
     let at = entry.item;
@@ -140,12 +140,12 @@ struct GroupChecker<'a, 'h> {
     is_deferred: bool,
 }
 
-impl Checked for GroupChecker<'_, '_> {
+impl CheckTreeEntry for GroupChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
+    fn check(&mut self, entry: tree::TreeEntry) -> Result<(), Corruption> {
         let (mem, audit, at) = (self.mem, self.audit, entry.item);
         claim_named(mem, audit, entry, GROUP)?;
         let mut pending_checker = PendingChecker { mem, audit, consumers: BTreeMap::new() };
@@ -177,12 +177,12 @@ struct ConsumerChecker<'a, 'h> {
     is_deferred: bool,
 }
 
-impl Checked for ConsumerChecker<'_, '_> {
+impl CheckTreeEntry for ConsumerChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.audit.prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
+    fn check(&mut self, entry: tree::TreeEntry) -> Result<(), Corruption> {
         let (mem, at) = (self.mem, entry.item);
         claim_named(mem, self.audit, entry, CONSUMER)?;
         let known = self.pending.remove(&at).unwrap_or_default();
@@ -207,12 +207,12 @@ struct PendingChecker<'a, 'h> {
     consumers: BTreeMap<u64, Vec<u64>>,
 }
 
-impl Checked for PendingChecker<'_, '_> {
+impl CheckTreeEntry for PendingChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.mem.arena().prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
+    fn check(&mut self, entry: tree::TreeEntry) -> Result<(), Corruption> {
         if !is_inside(self.mem, entry.item, PENDING_RECORD) {
             return broken(0, "a pending entry outside the arena");
         }
@@ -237,12 +237,12 @@ struct ConsumerPendingChecker<'a, 'h> {
     next: usize,
 }
 
-impl Checked for ConsumerPendingChecker<'_, '_> {
+impl CheckTreeEntry for ConsumerPendingChecker<'_, '_> {
     fn prefetch(&self, item: u64) {
         self.mem.arena().prefetch(item);
     }
 
-    fn check(&mut self, entry: tree::Entry) -> Result<(), Corruption> {
+    fn check(&mut self, entry: tree::TreeEntry) -> Result<(), Corruption> {
         let is_known = self.known.get(self.next) == Some(&entry.item);
         self.next += 1;
         // An entry of the group was checked before, so that its id may be read.
