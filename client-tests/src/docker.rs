@@ -1,7 +1,7 @@
 //! Docker daemon in a folder of its own, with base images made from Debian's packages. Nothing is
 //! pulled from a registry of images, and a daemon that already runs is not used.
 
-use crate::{tools, wait::wait_until};
+use crate::{debian, tools, wait::wait_until};
 use anyhow::{Context, Result};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -95,10 +95,7 @@ impl Docker {
     /// Returns an error if the packages cannot be downloaded or the disk is full.
     pub fn make_base_images(&self, debian: &str, rust: &str) -> Result<()> {
         let root = self.folder.path().join("root");
-        let mut debootstrap = Command::new("debootstrap");
-        debootstrap.arg("--variant=minbase").arg(format!("--include={PACKAGES}"));
-        debootstrap.arg("bookworm").arg(&root);
-        tools::run(&mut debootstrap, b"", COMMAND_DEADLINE)?.success()?;
+        debian::bootstrap("bookworm", PACKAGES, &root)?;
         self.import(&root, debian, &[])?;
         let sysroot =
             tools::run(Command::new("rustc").args(["--print", "sysroot"]), b"", COMMAND_DEADLINE)?;

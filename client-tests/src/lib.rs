@@ -11,6 +11,7 @@
 //! | [`browser`] | a headless Chromium for the live page |
 //! | [`tools`] | running programs, and reporting of skipped tests |
 //! | [`docker`] | a Docker daemon in a folder of its own |
+//! | [`debian`] | a bare Debian in a folder |
 //! | [`exporter`] | Debian's redis_exporter |
 //! | [`http`] | HTTP GET |
 //! | [`kernel`] | page faults and mappings of a process, from /proc |
@@ -27,6 +28,7 @@
 
 pub mod binaries;
 pub mod browser;
+pub mod debian;
 pub mod docker;
 pub mod exporter;
 pub mod http;
