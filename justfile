@@ -1,0 +1,64 @@
+# The usual commands, for https://just.systems: `just` lists them. Each also works when typed; ./test
+# needs no `just`.
+
+# Lists the recipes.
+default:
+    @just --list --unsorted
+
+# Builds server and benchmarks, optimised.
+build:
+    cargo build --locked --release -p cowherd -p cowherd-bench
+
+# Runs an optimised server: just run --port 7000 --maxmemory 1gb
+run *ARGS:
+    cargo run --locked --release -p cowherd -- {{ ARGS }}
+
+# Checks everything, as before a merge; installs what the tests need (root, or sudo).
+test:
+    ./test
+
+# Checks everything, with fewer rounds of the randomised tests.
+quick:
+    ./test --quick
+
+# Reports all that Clippy finds.
+lint:
+    cargo clippy --locked --workspace --all-targets -- -D warnings
+
+# Formats the whole tree.
+fmt:
+    cargo fmt --all
+
+# Builds the documentation of the crates; just doc --open shows it.
+doc *ARGS:
+    RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps {{ ARGS }}
+
+# Runs the arena's tests under Miri (rustup toolchain install nightly --component miri,rust-src).
+miri *ARGS:
+    cargo +nightly miri test --locked -p cowherd-arena {{ ARGS }}
+
+# Fuzzes a target (protocol, image, commands) until it fails: just fuzz protocol -max_total_time=60
+fuzz TARGET *ARGS:
+    cargo +nightly fuzz run --fuzz-dir server/fuzz {{ TARGET }} -- {{ ARGS }}
+
+# Drops the inputs of a fuzz target that reach no code of their own.
+fuzz-minimize TARGET:
+    cargo +nightly fuzz cmin --fuzz-dir server/fuzz {{ TARGET }}
+
+# Checks long histories of concurrent clients; COWHERD_TEST_ROUNDS says how many.
+history:
+    cargo build --locked --profile tested -p cowherd
+    COWHERD_TEST_ROUNDS=${COWHERD_TEST_ROUNDS:-2000} cargo test --locked --profile tested -p client-tests --test history
+
+# Runs a benchmark: just bench snapshot --help
+bench *ARGS:
+    cargo build --locked --release -p cowherd -p cowherd-bench
+    cargo run --locked --release -p cowherd-bench -- {{ ARGS }}
+
+# Builds the Debian package in target/debian/ (needs dpkg-dev).
+deb:
+    server/cowherd/packaging/build-deb.sh
+
+# Checks dependencies: advisories, licences, versions, sources (cargo install cargo-deny --locked).
+deny *ARGS:
+    cargo deny --locked check {{ ARGS }}
