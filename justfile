@@ -33,9 +33,11 @@ fmt:
 doc *ARGS:
     RUSTDOCFLAGS="-D warnings" cargo doc --locked --workspace --no-deps {{ ARGS }}
 
-# Runs the arena's tests under Miri (rustup toolchain install nightly --component miri,rust-src).
+# Runs under Miri what it can run: code without mmap, fork and threads in system calls
+# (rustup toolchain install nightly --component miri,rust-src).
 miri *ARGS:
-    cargo +nightly miri test --locked -p cowherd-arena {{ ARGS }}
+    PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p cowherd-resp {{ ARGS }}
+    PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p cowherd-arena --lib {{ ARGS }} -- allocator:: barrier::blocks containers::packed shard:: stats::
 
 # Fuzzes a target (protocol, image, commands) until it fails: just fuzz protocol -max_total_time=60
 fuzz TARGET *ARGS:
