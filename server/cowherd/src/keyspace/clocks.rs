@@ -139,7 +139,6 @@ impl AccessClocks {
 
 /// The index of an entry's word.
 #[inline]
-#[expect(clippy::cast_possible_truncation, reason = "an arena's size fits usize")]
 const fn index(entry: u64) -> usize {
     (entry / GRAIN) as usize
 }
