@@ -39,7 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::OutputLimits;
-use crate::keyspace::{DbIndex, Key, Keyspace, SHARDS, ShardIndex, ShardSet, Shards, ValueKind};
+use crate::keyspace::{DbIndex, Key, Keyspace, SHARDS, ShardIndex, ShardSet, Shards, ValueType};
 use cowherd_resp::{ArgSpan, Args, ProtocolVersion};
 
 use super::client::Client;
@@ -85,7 +85,7 @@ impl TimeoutReply {
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) struct WakeCondition {
     /// The type that the key's value has to have.
-    pub(crate) kind: ValueKind,
+    pub(crate) kind: ValueType,
     /// Whether the command runs as well when the key is deleted or has another type: the command
     /// fails then.
     pub(crate) wake_on_delete: bool,
@@ -93,7 +93,7 @@ pub(crate) struct WakeCondition {
 
 impl WakeCondition {
     /// Whether the command runs again for a key with a value of type `kind`, or without a value.
-    fn is_met_by(self, kind: Option<ValueKind>) -> bool {
+    fn is_met_by(self, kind: Option<ValueType>) -> bool {
         self.wake_on_delete || kind == Some(self.kind)
     }
 }
@@ -413,7 +413,7 @@ impl BlockedClients {
         &self,
         db: DbIndex,
         key: &Key<'_>,
-        kind: Option<ValueKind>,
+        kind: Option<ValueType>,
         after: u64,
     ) -> Option<Arc<BlockedClient>> {
         let queues = self.queues[key.home_shard().get()].lock();

@@ -13,7 +13,7 @@
 //!             return Ok(());
 //!         }
 //!     }
-//!     let condition = WakeCondition { kind: ValueKind::List, wake_on_delete: false };
+//!     let condition = WakeCondition { kind: ValueType::List, wake_on_delete: false };
 //!     call.wait((1..last).collect(), condition, timeout, TimeoutReply::NullArray)
 //! }
 //! ```

@@ -4,7 +4,7 @@
 //! live. A key that exists during the whole call is visited; a key that is created, deleted or
 //! renamed meanwhile may be missed.
 
-use crate::keyspace::{Keyspace, RandomKey, ScanCursor, ShardIndex, ShardSet, ValueKind};
+use crate::keyspace::{Keyspace, RandomKey, ScanCursor, ShardIndex, ShardSet, ValueType};
 use cowherd_resp::{glob_match, parse_i64};
 
 use super::call::Call;
@@ -87,7 +87,7 @@ impl<'c> KeyScanOptions<'c> {
         Ok(options)
     }
 
-    fn matches(&self, key: &[u8], kind: ValueKind) -> bool {
+    fn matches(&self, key: &[u8], kind: ValueType) -> bool {
         self.pattern.is_none_or(|pattern| glob_match(pattern, key, false))
             && self.kind.is_none_or(|name| name.eq_ignore_ascii_case(kind.name().as_bytes()))
     }

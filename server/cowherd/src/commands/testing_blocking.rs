@@ -2,7 +2,7 @@
 //! type.
 
 use crate::clients::{TimeoutReply, WakeCondition};
-use crate::keyspace::{Expiry, ValueKind};
+use crate::keyspace::{Expiry, ValueType};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
@@ -75,7 +75,7 @@ fn take(call: &mut Call<'_>) -> CommandResult {
             return Ok(());
         }
     }
-    let condition = WakeCondition { kind: ValueKind::String, wake_on_delete: false };
+    let condition = WakeCondition { kind: ValueType::String, wake_on_delete: false };
     call.wait((1..last).collect(), condition, timeout, TimeoutReply::NullArray)
 }
 
@@ -87,7 +87,7 @@ fn move_value(call: &mut Call<'_>) -> CommandResult {
         call.reply.bulk(&value);
         return Ok(());
     }
-    let condition = WakeCondition { kind: ValueKind::String, wake_on_delete: false };
+    let condition = WakeCondition { kind: ValueType::String, wake_on_delete: false };
     call.wait(vec![1], condition, timeout, TimeoutReply::Null)
 }
 
@@ -97,6 +97,6 @@ fn guard(call: &mut Call<'_>) -> CommandResult {
     if call.shards.peek(call.session.db, &call.key(1)).is_none() {
         return Err(ErrorReply::new("UNBLOCKED it is gone"));
     }
-    let condition = WakeCondition { kind: ValueKind::String, wake_on_delete: true };
+    let condition = WakeCondition { kind: ValueType::String, wake_on_delete: true };
     call.wait(vec![1], condition, timeout, TimeoutReply::Null)
 }

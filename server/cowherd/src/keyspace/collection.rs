@@ -15,7 +15,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
-use super::entry::{EntryHeader, ValueKind};
+use super::entry::{EntryHeader, ValueType};
 
 /// The value has another type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -34,7 +34,7 @@ pub(super) struct LargeHeader {
 
 impl LargeHeader {
     /// The first bytes of the header of a value in use.
-    pub const fn new(kind: ValueKind) -> Self {
+    pub const fn new(kind: ValueType) -> Self {
         Self { kind: kind as u32, reserved: 0, next_deferred: 0 }
     }
 }

@@ -13,7 +13,7 @@ use std::ops::Range;
 
 use cowherd_arena::{Mem, OutOfMemory, allocated_size};
 
-use super::entry::{EntryHeader, MAX_COUNT, ValueKind, ValueStorage};
+use super::entry::{EntryHeader, MAX_COUNT, ValueStorage, ValueType};
 use super::shards::Entry;
 use super::{DbIndex, Expiry, Key, Shards, values};
 
@@ -23,7 +23,7 @@ pub(super) const MAX_BYTES: u64 = 1 << 20;
 /// A new collection without its bytes: what its entry's header says of it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct ValueDescription {
-    pub kind: ValueKind,
+    pub kind: ValueType,
     pub encoding: u8,
     /// Elements, fields or members; 0 for large values.
     pub count: u64,

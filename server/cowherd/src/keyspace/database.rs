@@ -103,7 +103,7 @@ impl Shards<'_> {
         home: ShardIndex,
         cursor: DictCursor,
         least: usize,
-        mut each: impl FnMut(&[u8], super::ValueKind),
+        mut each: impl FnMut(&[u8], super::ValueType),
     ) -> Option<DictCursor> {
         let mem = self.held.view(home);
         let mut visit = |mem: &Mem<'_>, at| {

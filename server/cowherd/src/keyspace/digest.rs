@@ -11,7 +11,7 @@ use cowherd_arena::ShardIndex;
 use cowherd_arena::containers::dict::DictCursor;
 
 use super::collection::ValueDigest;
-use super::entry::{EntryHeader, ValueKind, ValueStorage};
+use super::entry::{EntryHeader, ValueStorage, ValueType};
 use super::roots::{DATABASES, keys_of};
 use super::{Shards, values};
 
@@ -40,7 +40,7 @@ impl Shards<'_> {
             digest.text.push(head.kind as u8);
             digest.add_number(head.expiry(&mem, at).unwrap_or(i64::MIN));
             digest.add(head.key(&mem, at));
-            if head.kind != ValueKind::String {
+            if head.kind != ValueType::String {
                 values::digest(&mem, at, &head, &mut digest);
             } else if head.storage == ValueStorage::Int {
                 digest.text.extend_from_slice(head.number(&mem, at).to_string().as_bytes());

@@ -66,7 +66,7 @@ const _: () = assert!(HEAD == 12);
 /// The type of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u8)]
-pub enum ValueKind {
+pub enum ValueType {
     /// A string.
     String = 1,
     /// A list.
@@ -81,7 +81,7 @@ pub enum ValueKind {
     Stream = 6,
 }
 
-impl ValueKind {
+impl ValueType {
     pub(super) const fn from_byte(byte: u8) -> Option<Self> {
         match byte {
             1 => Some(Self::String),
@@ -153,7 +153,7 @@ struct ObjectRef {
 /// The header of an entry, decoded.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) struct EntryHeader {
-    pub kind: ValueKind,
+    pub kind: ValueType,
     pub storage: ValueStorage,
     pub has_expiry: bool,
     /// Whether the string was edited in place: OBJECT ENCODING then replies "raw", never "embstr"
@@ -171,7 +171,7 @@ pub(super) struct EntryHeader {
 
 impl EntryHeader {
     /// The header of a new entry with an empty inline value.
-    pub const fn new(kind: ValueKind, key: &[u8], has_expiry: bool) -> Self {
+    pub const fn new(kind: ValueType, key: &[u8], has_expiry: bool) -> Self {
         Self {
             kind,
             storage: ValueStorage::Inline,
@@ -250,7 +250,7 @@ impl EntryHeader {
         };
         let head = Self {
             oversized,
-            kind: ValueKind::from_byte(head.kind & KIND_MASK)?,
+            kind: ValueType::from_byte(head.kind & KIND_MASK)?,
             storage: ValueStorage::from_flags(head.flags)?,
             has_expiry: head.flags & HAS_EXPIRY != 0,
             is_raw: head.flags & IS_RAW != 0,
@@ -388,7 +388,7 @@ impl EntryHeader {
     /// Whether the value is a compact collection.
     #[inline]
     pub fn is_compact(&self) -> bool {
-        self.kind != ValueKind::String && self.storage != ValueStorage::Large
+        self.kind != ValueType::String && self.storage != ValueStorage::Large
     }
 
     /// Whether a secondary index refers to the entry.
@@ -397,7 +397,7 @@ impl EntryHeader {
         match index {
             SecondaryIndex::Expires => self.has_expiry,
             SecondaryIndex::Volatile => {
-                matches!(self.kind, ValueKind::Hash) && self.encoding == VOLATILE
+                matches!(self.kind, ValueType::Hash) && self.encoding == VOLATILE
             }
         }
     }

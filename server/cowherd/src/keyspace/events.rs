@@ -34,20 +34,20 @@ impl KeyspaceEvent {
 
 type Listener = Box<dyn Fn(KeyspaceEvent, DbIndex, &[u8]) + Send + Sync>;
 
-/// The listener of keyspace events, and the events that it receives.
-pub struct KeyspaceEvents {
+/// Dispatches keyspace events to the listener, if they are enabled.
+pub struct EventDispatcher {
     /// A bit for each enabled event.
     enabled: AtomicU8,
     listener: OnceLock<Listener>,
 }
 
-impl fmt::Debug for KeyspaceEvents {
+impl fmt::Debug for EventDispatcher {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("KeyspaceEvents").field("enabled", &self.enabled).finish_non_exhaustive()
+        f.debug_struct("EventDispatcher").field("enabled", &self.enabled).finish_non_exhaustive()
     }
 }
 
-impl KeyspaceEvents {
+impl EventDispatcher {
     pub(super) fn new() -> Self {
         Self { enabled: AtomicU8::new(0), listener: OnceLock::new() }
     }

@@ -26,13 +26,12 @@
 //! 3. After `OutOfMemory` nothing has changed.
 //! 4. A collection is never empty, except for streams.
 //!
-//! Files import each other in circles in two places. First, [`Keyspace`] and [`Shards`] are the
-//! handles through which everything is done: most files add methods of their topic to them, and so
-//! import them, while the handles hold the tables that these files define (watch tables, forwarding
-//! table). Second, `shards` removes keys, and so must free values of any type through `values`,
-//! which dispatches to the types; each type in turn removes its key with its last element, through
-//! `shards`. A registry of types would cut that circle at run time only, at the price of an
-//! indirect call for each value that is freed.
+//! Files import each other in circles in two places. First, [`Keyspace`] holds the tables of
+//! `counters`, `watch` and `relocation`, and these files add methods of their topic to it. Second,
+//! `shards` removes keys, and so must free values of any type through `values`, which dispatches to
+//! the types; each type in turn removes its key with the last element, through `shards`. A registry
+//! of types would cut that circle at run time only, at the price of an indirect call for each value
+//! that is freed.
 
 mod cleaning;
 mod clocks;
@@ -76,15 +75,15 @@ pub use compact::CompactLimits;
 pub use cowherd_arena::containers::dict::DictCursor;
 pub use cowherd_arena::{CHUNK_SIZE, OutOfMemory, SHARDS, ShardIndex, ShardSet};
 pub use database::{RandomKey, ScanCursor};
-pub use entry::ValueKind;
-pub use events::{KeyspaceEvent, KeyspaceEvents};
+pub use entry::ValueType;
+pub use events::{EventDispatcher, KeyspaceEvent};
 pub use eviction::{EvictionScope, MemoryLimit, Reclaimer};
 pub use expiry::{ExpireRule, Expiry};
 pub use hash::FieldExpiryOutcome;
 pub use list::{ListEnd, ListLimits};
 pub use roots::{DATABASES, Databases, DbIndex};
 pub use set::{MemberList, SetLimits};
-pub use shards::{Entry, Key, Shards};
+pub use shards::{Entry, Key, ReadyKey, Shards};
 pub use sorted_set::{MemberChange, RangeBound, SortedSetView};
 pub use stream::{
     Consumer, ConsumerInfo, Group, GroupInfo, PendingClaim, PendingEntry, PendingReservation,
@@ -94,7 +93,7 @@ pub use strings::{MAX_VALUE, StringError, Value};
 #[cfg(test)]
 pub use testing::MemoryExhauster;
 pub use verify::Contents;
-pub use watch::{ReadyKey, Watcher};
+pub use watch::Watcher;
 
 use counters::ShardCounters;
 use relocation::ForwardingTable;
@@ -122,7 +121,7 @@ pub struct Keyspace {
     clocks: AccessClocks,
     counters: Box<[ShardCounters; SHARDS]>,
     watch_tables: Box<[CachePadded<Mutex<WatchTable>>; SHARDS]>,
-    events: KeyspaceEvents,
+    events: EventDispatcher,
     forwarding: ForwardingTable,
     memory_limit: MemoryLimit,
 }
@@ -151,7 +150,7 @@ impl Keyspace {
             clocks,
             counters: Box::new([const { ShardCounters::new() }; SHARDS]),
             watch_tables: Box::new(std::array::from_fn(|_| watch_table())),
-            events: KeyspaceEvents::new(),
+            events: EventDispatcher::new(),
             forwarding: ForwardingTable::new(),
             memory_limit,
         })
@@ -163,7 +162,7 @@ impl Keyspace {
     }
 
     /// The listener of keyspace events.
-    pub const fn events(&self) -> &KeyspaceEvents {
+    pub const fn events(&self) -> &EventDispatcher {
         &self.events
     }
 

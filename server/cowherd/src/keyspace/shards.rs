@@ -5,10 +5,9 @@ use cowherd_arena::{Held, Mem, OutOfMemory, ShardIndex, ShardSet, allocated_size
 
 use super::collection::WrongType;
 use super::counters::Counter;
-use super::entry::{ByKey, ByOffset, EntryHasher, EntryHeader, ValueKind, ValueStorage};
+use super::entry::{ByKey, ByOffset, EntryHasher, EntryHeader, ValueStorage, ValueType};
 use super::events::KeyspaceEvent;
 use super::roots::{DbIndex, SecondaryIndex, keys_of};
-use super::watch::ReadyKey;
 use super::{Keyspace, values};
 
 /// A key, with its hash and its shard.
@@ -22,6 +21,15 @@ pub struct Key<'k> {
     pub shard: ShardIndex,
 }
 
+/// A key that was changed while blocked clients wait for it.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct ReadyKey {
+    /// The key's database.
+    pub db: DbIndex,
+    /// The key's bytes.
+    pub key: Box<[u8]>,
+}
+
 /// An entry that was looked up. Valid until its shard changes.
 #[derive(Clone, Copy, Debug)]
 pub struct Entry {
@@ -33,7 +41,7 @@ pub struct Entry {
 
 impl Entry {
     /// The type of the value.
-    pub const fn kind(&self) -> ValueKind {
+    pub const fn kind(&self) -> ValueType {
         self.head.kind
     }
 }
@@ -154,7 +162,7 @@ impl<'a> Shards<'a> {
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
-        kind: ValueKind,
+        kind: ValueType,
     ) -> Result<Option<Entry>, WrongType> {
         of_kind(self.lookup(db, key), kind)
     }
@@ -168,7 +176,7 @@ impl<'a> Shards<'a> {
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
-        kind: ValueKind,
+        kind: ValueType,
     ) -> Result<Option<Entry>, WrongType> {
         of_kind(self.lookup_read(db, key), kind)
     }
@@ -244,7 +252,7 @@ impl<'a> Shards<'a> {
     /// The reply of OBJECT ENCODING for an entry.
     pub fn encoding_name(&self, entry: &Entry) -> &'static str {
         match entry.head.storage {
-            _ if entry.head.kind != ValueKind::String => values::encoding_name(&entry.head),
+            _ if entry.head.kind != ValueType::String => values::encoding_name(&entry.head),
             ValueStorage::Int => "int",
             _ if entry.head.value_len <= 44 && !entry.head.is_raw => "embstr",
             _ => "raw",
@@ -462,7 +470,7 @@ impl<'a> Shards<'a> {
 }
 
 #[inline]
-fn of_kind(entry: Option<Entry>, kind: ValueKind) -> Result<Option<Entry>, WrongType> {
+fn of_kind(entry: Option<Entry>, kind: ValueType) -> Result<Option<Entry>, WrongType> {
     match entry {
         Some(entry) if entry.kind() != kind => Err(WrongType),
         entry => Ok(entry),

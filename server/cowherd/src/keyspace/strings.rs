@@ -4,7 +4,7 @@
 use cowherd_arena::containers::packed::as_number;
 use cowherd_arena::{Mem, OutOfMemory, allocated_size};
 
-use super::entry::{EntryHeader, ValueKind, ValueStorage};
+use super::entry::{EntryHeader, ValueStorage, ValueType};
 use super::events::KeyspaceEvent;
 use super::shards::{Entry, free_unlinked};
 use super::{DbIndex, Expiry, Key, Shards};
@@ -78,7 +78,7 @@ fn create(
     new: &NewString<'_>,
     expiry: Option<i64>,
 ) -> Result<(u64, EntryHeader), OutOfMemory> {
-    let mut head = EntryHeader::new(ValueKind::String, key.bytes, expiry.is_some());
+    let mut head = EntryHeader::new(ValueType::String, key.bytes, expiry.is_some());
     head.value_len = new.len();
     if matches!(new, NewString::Int(_)) {
         head.storage = ValueStorage::Int;
@@ -105,7 +105,7 @@ impl Shards<'_> {
     #[inline]
     pub fn string(&self, entry: &Entry) -> Result<Value<'_>, StringError> {
         let Entry { at, head, shard, .. } = *entry;
-        if head.kind != ValueKind::String {
+        if head.kind != ValueType::String {
             return Err(StringError::WrongType);
         }
         let mem = self.held.view(shard);
@@ -344,7 +344,7 @@ impl Shards<'_> {
         len: u64,
     ) -> Result<Entry, StringError> {
         match old {
-            Some(old) if old.head.kind != ValueKind::String => Err(StringError::WrongType),
+            Some(old) if old.head.kind != ValueType::String => Err(StringError::WrongType),
             Some(old) => Ok(self.editable(db, key, old, len)?),
             None => Ok(self.reserve_new(db, key, len)?),
         }
@@ -438,7 +438,7 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &NewString<'_>, expiry: Option
         NewString::Int(_) => ValueStorage::Int,
         NewString::Bytes(_) => ValueStorage::Inline,
     };
-    if old.head.kind != ValueKind::String
+    if old.head.kind != ValueType::String
         || old.head.storage != storage
         || old.head.has_expiry != expiry.is_some()
     {
@@ -469,7 +469,7 @@ fn overwrite_object(mem: &mut Mem<'_>, old: &Entry, bytes: &[u8], expiry: Option
     let len = bytes.len() as u64;
     if len > reserved
         || allocated_size(len) != allocated_size(reserved)
-        || old.head.kind != ValueKind::String
+        || old.head.kind != ValueType::String
     {
         return false;
     }

@@ -9,7 +9,7 @@
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
 use super::collection::{self, CollectionType, LargeHeader, ValueDigest};
-use super::entry::{EntryHeader, ValueKind};
+use super::entry::{EntryHeader, ValueType};
 use super::hash::Hash;
 use super::list::List;
 use super::roots::lazy_free_list;
@@ -35,24 +35,24 @@ pub(super) const LAYOUT: u64 = List::HEADER
 macro_rules! for_kind {
     ($kind:expr, $type:ident => $value:expr) => {
         match $kind {
-            ValueKind::String => unreachable!("a string has no elements"),
-            ValueKind::List => {
+            ValueType::String => unreachable!("a string has no elements"),
+            ValueType::List => {
                 type $type = List;
                 $value
             }
-            ValueKind::Hash => {
+            ValueType::Hash => {
                 type $type = Hash;
                 $value
             }
-            ValueKind::Set => {
+            ValueType::Set => {
                 type $type = Set;
                 $value
             }
-            ValueKind::SortedSet => {
+            ValueType::SortedSet => {
                 type $type = SortedSet;
                 $value
             }
-            ValueKind::Stream => {
+            ValueType::Stream => {
                 type $type = Stream;
                 $value
             }
@@ -82,7 +82,7 @@ pub(super) fn is_small(mem: &Mem<'_>, head: &EntryHeader, header: u64) -> bool {
 }
 
 /// Copies a large value to the memory of `mem`; returns the copy's header.
-pub(super) fn copy(mem: &mut Mem<'_>, kind: ValueKind, header: u64) -> Result<u64, OutOfMemory> {
+pub(super) fn copy(mem: &mut Mem<'_>, kind: ValueType, header: u64) -> Result<u64, OutOfMemory> {
     for_kind!(kind, T => T::copy_large(mem, header))
 }
 
@@ -125,14 +125,14 @@ pub(super) fn verify_lazy_free(mem: &Mem<'_>, audit: &Audit<'_>) -> Result<(), C
     Ok(())
 }
 
-fn claim_header(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<(ValueKind, u64), Corruption> {
+fn claim_header(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<(ValueType, u64), Corruption> {
     let len = size_of::<LargeHeader>() as u64;
     if at.checked_add(len).is_none_or(|end| end > mem.arena().capacity()) {
         return Err(Corruption::at(0, format!("a value's header at {at:#x}, outside the arena")));
     }
     let large: LargeHeader = mem.read(Offset::new(at));
-    let kind = u8::try_from(large.kind).ok().and_then(ValueKind::from_byte);
-    let kind = kind.filter(|kind| *kind != ValueKind::String && large.reserved == 0);
+    let kind = u8::try_from(large.kind).ok().and_then(ValueType::from_byte);
+    let kind = kind.filter(|kind| *kind != ValueType::String && large.reserved == 0);
     let len = kind.map_or(0, |kind| for_kind!(kind, T => T::HEADER));
     match kind {
         Some(kind) if len > 0 => {
@@ -144,7 +144,7 @@ fn claim_header(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<(ValueKind,
 }
 
 /// Frees a large value that was unlinked: a part at once, the rest through the lazy-free list.
-pub(super) fn defer_free(mem: &mut Mem<'_>, kind: ValueKind, header: u64) {
+pub(super) fn defer_free(mem: &mut Mem<'_>, kind: ValueType, header: u64) {
     if free_some(mem, kind, header, FREED_AT_ONCE) {
         return;
     }
@@ -155,7 +155,7 @@ pub(super) fn defer_free(mem: &mut Mem<'_>, kind: ValueKind, header: u64) {
 }
 
 /// Frees at once a large value that a command has built in vain; see [`collection::free_large`].
-pub(super) fn free_large(mem: &mut Mem<'_>, kind: ValueKind, header: u64) {
+pub(super) fn free_large(mem: &mut Mem<'_>, kind: ValueType, header: u64) {
     for_kind!(kind, T => collection::free_large::<T>(mem, header));
 }
 
@@ -168,7 +168,7 @@ pub(super) fn free_deferred(mem: &mut Mem<'_>, most: usize) -> bool {
         return false;
     }
     let large: LargeHeader = mem.read(Offset::new(header));
-    let kind = u8::try_from(large.kind).ok().and_then(ValueKind::from_byte);
+    let kind = u8::try_from(large.kind).ok().and_then(ValueType::from_byte);
     let kind = kind.expect("invariant: the lazy-free list holds headers of large values");
     if free_some(mem, kind, header, most) {
         mem.write(first, large.next_deferred);
@@ -177,7 +177,7 @@ pub(super) fn free_deferred(mem: &mut Mem<'_>, most: usize) -> bool {
 }
 
 /// Frees about `most` elements, and the header after the last; tells whether all is freed.
-fn free_some(mem: &mut Mem<'_>, kind: ValueKind, header: u64, most: usize) -> bool {
+fn free_some(mem: &mut Mem<'_>, kind: ValueType, header: u64, most: usize) -> bool {
     for_kind!(kind, T => {
         let done = T::free_some(mem, header, most);
         if done {

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use cowherd_arena::containers::dict::{CheckDictItem, check};
 use cowherd_arena::{Audit, AuditSummary, Corruption, Mem, Offset, SHARDS, ShardIndex, ShardSet};
 
-use super::entry::{EntryHeader, HEAD, ValueKind, ValueStorage};
+use super::entry::{EntryHeader, HEAD, ValueStorage, ValueType};
 use super::relocation::RelocatedKey;
 use super::roots::{DATABASES, DbRoot, SecondaryIndex, db_root, flushed_slots, keys_at};
 use super::{Keyspace, MAX_VALUE, values};
@@ -207,9 +207,9 @@ fn verify_entry(
     if head.key_len > MAX_VALUE || head.value_len > MAX_VALUE {
         return broken(format!("key of {} and value of {}", head.key_len, head.value_len));
     }
-    if head.kind == ValueKind::String
+    if head.kind == ValueType::String
         && (head.encoding, head.count, head.is_large()) != (0, 0, false)
-        || head.kind != ValueKind::String && (head.is_raw || head.storage == ValueStorage::Int)
+        || head.kind != ValueType::String && (head.is_raw || head.storage == ValueStorage::Int)
         || head.is_large() && (head.count, head.value_len) != (0, 0)
     {
         return broken(format!("its parts do not go together: {head:?}"));

@@ -26,7 +26,7 @@ use cowherd_arena::ShardIndex;
 
 use super::counters::Counter;
 use super::roots::{Databases, DbIndex};
-use super::{Key, Keyspace, Shards};
+use super::{Key, Keyspace, ReadyKey, Shards};
 
 /// Whether any of the keys was changed that a connection watches.
 #[derive(Debug, Default)]
@@ -48,15 +48,6 @@ impl Watcher {
     fn touch(&self) {
         self.touched.store(true, Ordering::Relaxed);
     }
-}
-
-/// A key that was changed while blocked clients wait for it.
-#[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ReadyKey {
-    /// The key's database.
-    pub db: DbIndex,
-    /// The key's bytes.
-    pub key: Box<[u8]>,
 }
 
 /// The watchers and waiters of one key.

@@ -4,11 +4,11 @@ use crate::clients::{TimeoutReply, WakeCondition};
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::multi_pop::{self, MultiPop};
-use crate::keyspace::{ListEnd, ValueKind};
+use crate::keyspace::{ListEnd, ValueType};
 
 use super::{end, list, pop_one, pop_some};
 
-const CONDITION: WakeCondition = WakeCondition { kind: ValueKind::List, wake_on_delete: false };
+const CONDITION: WakeCondition = WakeCondition { kind: ValueType::List, wake_on_delete: false };
 
 pub(super) fn blpop(call: &mut Call<'_>) -> CommandResult {
     pop_or_block(call, ListEnd::Front)

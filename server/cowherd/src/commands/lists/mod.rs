@@ -16,7 +16,7 @@ mod range;
 mod tests;
 
 use crate::clients::EventClass;
-use crate::keyspace::{Entry, Key, ListEnd, ListLimits, ValueKind};
+use crate::keyspace::{Entry, Key, ListEnd, ListLimits, ValueType};
 use cowherd_resp::parse_i64;
 
 use super::call::Call;
@@ -154,14 +154,14 @@ pub(super) fn limits(call: &Call<'_>) -> ListLimits {
 /// The list of a key, for a command that changes it.
 #[inline]
 fn list(call: &mut Call<'_>, key: &Key<'_>) -> Result<Option<Entry>, ErrorReply> {
-    Ok(call.shards.lookup_kind(call.session.db, key, ValueKind::List)?)
+    Ok(call.shards.lookup_kind(call.session.db, key, ValueType::List)?)
 }
 
 /// The list of argument 1; counts a hit or a miss.
 #[inline]
 fn read(call: &mut Call<'_>) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(1);
-    Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::List)?)
+    Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueType::List)?)
 }
 
 /// The end that argument `i` names, LEFT or RIGHT.

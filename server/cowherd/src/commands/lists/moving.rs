@@ -3,7 +3,7 @@
 use crate::clients::{BlockingMode, EventClass, TimeoutReply, WakeCondition};
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::keyspace::{ListEnd, ValueKind};
+use crate::keyspace::{ListEnd, ValueType};
 
 use super::{drop_end, end, limits, list, push_event};
 
@@ -47,7 +47,7 @@ fn move_or_block(call: &mut Call<'_>, ends: Ends, timeout: usize) -> CommandResu
         call.reply.null();
         return Ok(());
     }
-    let condition = WakeCondition { kind: ValueKind::List, wake_on_delete: false };
+    let condition = WakeCondition { kind: ValueType::List, wake_on_delete: false };
     call.wait(vec![1], condition, timeout, TimeoutReply::NullArray)
 }
 

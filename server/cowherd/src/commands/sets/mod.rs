@@ -12,7 +12,7 @@ mod random;
 mod tests;
 
 use crate::clients::EventClass;
-use crate::keyspace::{CompactLimits, Entry, SetLimits, ValueKind};
+use crate::keyspace::{CompactLimits, Entry, SetLimits, ValueType};
 
 use super::call::Call;
 use super::element_scan::ElementScanOptions;
@@ -134,7 +134,7 @@ const fn limits(call: &Call<'_>) -> SetLimits {
 #[inline]
 fn read(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
-    Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::Set)?)
+    Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueType::Set)?)
 }
 
 fn sadd(call: &mut Call<'_>) -> CommandResult {

@@ -11,7 +11,7 @@ mod tests;
 use std::cmp::Ordering;
 
 use crate::clients::EventClass;
-use crate::keyspace::{Entry, ValueKind};
+use crate::keyspace::{Entry, ValueType};
 use cowherd_resp::parse_f64;
 
 use super::call::Call;
@@ -101,10 +101,10 @@ fn run(call: &mut Call<'_>, options: &SortOptions) -> CommandResult {
     let mut order = options.order();
     let mut items = Vec::new();
     if let Some(entry) = entry {
-        if !matches!(entry.kind(), ValueKind::List | ValueKind::Set | ValueKind::SortedSet) {
+        if !matches!(entry.kind(), ValueType::List | ValueType::Set | ValueType::SortedSet) {
             return Err(ErrorReply::WRONG_TYPE);
         }
-        if order == SortOrder::Native && entry.kind() == ValueKind::Set && options.store.is_some() {
+        if order == SortOrder::Native && entry.kind() == ValueType::Set && options.store.is_some() {
             // A stored result must not depend on the order within the set.
             order = SortOrder::Own { alpha: true };
         }
@@ -140,10 +140,10 @@ fn load(call: &Call<'_>, entry: &Entry, is_backward: bool) -> Vec<Vec<u8>> {
     let mut elements = Vec::new();
     let mut digits = itoa::Buffer::new();
     match entry.kind() {
-        ValueKind::Set => call.shards.set_each(entry, |member| {
+        ValueType::Set => call.shards.set_each(entry, |member| {
             elements.push(member.bytes(&mut digits).to_vec());
         }),
-        ValueKind::SortedSet => {
+        ValueType::SortedSet => {
             let set = call.shards.sorted_set(entry);
             set.each(0, set.len(), false, |member, _| {
                 elements.push(member.bytes(&mut digits).to_vec());
@@ -157,7 +157,7 @@ fn load(call: &Call<'_>, entry: &Entry, is_backward: bool) -> Vec<Vec<u8>> {
             }
         }
     }
-    if is_backward && entry.kind() != ValueKind::Set {
+    if is_backward && entry.kind() != ValueType::Set {
         elements.reverse();
     }
     elements

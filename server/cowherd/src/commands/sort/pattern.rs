@@ -7,7 +7,7 @@
 //! ```
 
 use crate::commands::call::Call;
-use crate::keyspace::ValueKind;
+use crate::keyspace::ValueType;
 
 /// The value of a pattern for an element; `None` without a star or without such a value.
 pub(super) fn look_up(call: &mut Call<'_>, pattern: &[u8], element: &[u8]) -> Option<Vec<u8>> {
@@ -27,7 +27,7 @@ pub(super) fn look_up(call: &mut Call<'_>, pattern: &[u8], element: &[u8]) -> Op
     let mut digits = itoa::Buffer::new();
     match field {
         None => Some(call.shards.string(&entry).ok()?.bytes(&mut digits).to_vec()),
-        Some(field) if entry.kind() == ValueKind::Hash => {
+        Some(field) if entry.kind() == ValueType::Hash => {
             let (value, _) = call.shards.hash_get(&entry, field)?;
             Some(value.bytes(&mut digits).to_vec())
         }

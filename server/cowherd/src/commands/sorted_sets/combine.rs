@@ -5,7 +5,7 @@ use std::collections::HashMap;
 
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::keyspace::{Entry, Shards, SortedSetView, Value, ValueKind};
+use crate::keyspace::{Entry, Shards, SortedSetView, Value, ValueType};
 use cowherd_resp::{parse_f64, parse_i64};
 
 use super::range::{self, store};
@@ -164,7 +164,7 @@ impl<'s> CombineInput<'s> {
     fn new(shards: &'s Shards<'s>, entry: Option<&Entry>, weight: f64) -> Self {
         let members = match entry {
             None => InputMembers::None,
-            Some(entry) if entry.kind() == ValueKind::Set => InputMembers::Plain(shards, *entry),
+            Some(entry) if entry.kind() == ValueType::Set => InputMembers::Plain(shards, *entry),
             Some(entry) => InputMembers::Scored(shards.sorted_set(entry)),
         };
         Self { members, weight }
@@ -314,7 +314,7 @@ fn combine(
 fn source(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
     match call.shards.lookup_read(call.session.db, &key) {
-        Some(entry) if !matches!(entry.kind(), ValueKind::SortedSet | ValueKind::Set) => {
+        Some(entry) if !matches!(entry.kind(), ValueType::SortedSet | ValueType::Set) => {
             Err(ErrorReply::WRONG_TYPE)
         }
         entry => Ok(entry),

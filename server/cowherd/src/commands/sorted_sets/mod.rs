@@ -20,7 +20,7 @@ mod remove;
 #[cfg(test)]
 mod tests;
 
-use crate::keyspace::{CompactLimits, Entry, ValueKind};
+use crate::keyspace::{CompactLimits, Entry, ValueType};
 
 use super::call::Call;
 use super::error_reply::ErrorReply;
@@ -215,11 +215,11 @@ fn limits(call: &Call<'_>) -> CompactLimits {
 /// The sorted set of argument `i`; counts a hit or a miss.
 fn lookup_read(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
-    Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::SortedSet)?)
+    Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueType::SortedSet)?)
 }
 
 /// The sorted set of argument `i`, for a command that changes it.
 fn lookup(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
-    Ok(call.shards.lookup_kind(call.session.db, &key, ValueKind::SortedSet)?)
+    Ok(call.shards.lookup_kind(call.session.db, &key, ValueType::SortedSet)?)
 }

@@ -5,7 +5,7 @@ use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::multi_pop::{self, MultiPop};
 use crate::commands::value_reply::bulk_value;
-use crate::keyspace::{Entry, Key, ValueKind};
+use crate::keyspace::{Entry, Key, ValueType};
 use cowherd_resp::{ProtocolVersion, parse_i64};
 
 use super::bounds::{RangeKind, RankBounds};
@@ -15,7 +15,7 @@ use super::range::MemberReply;
 const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
 
 const CONDITION: WakeCondition =
-    WakeCondition { kind: ValueKind::SortedSet, wake_on_delete: false };
+    WakeCondition { kind: ValueType::SortedSet, wake_on_delete: false };
 
 pub(super) fn zrem(call: &mut Call<'_>) -> CommandResult {
     let (db, key) = (call.session.db, call.key(1));

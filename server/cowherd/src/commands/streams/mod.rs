@@ -22,7 +22,7 @@ mod read;
 mod tests;
 
 use crate::clients::EventClass;
-use crate::keyspace::{Consumer, Entry, Group, StreamId, ValueKind};
+use crate::keyspace::{Consumer, Entry, Group, StreamId, ValueType};
 use cowherd_resp::parse_i64;
 
 use super::call::Call;
@@ -164,7 +164,7 @@ const XINFO: &[Command] = &[
 #[inline]
 fn read_stream(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
-    Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueKind::Stream)?)
+    Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueType::Stream)?)
 }
 
 /// The error for a missing group.

@@ -5,7 +5,7 @@ use crate::commands::blocking::Timeout;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::keyspace::{
-    Consumer, Entry, Group, GroupInfo, PendingClaim, PendingReservation, StreamId, ValueKind,
+    Consumer, Entry, Group, GroupInfo, PendingClaim, PendingReservation, StreamId, ValueType,
 };
 use cowherd_resp::{ProtocolVersion, parse_i64};
 
@@ -141,7 +141,7 @@ fn block_or_null(
         return Ok(());
     };
     let keys = (options.first..options.first + options.streams).collect();
-    let condition = WakeCondition { kind: ValueKind::Stream, wake_on_delete };
+    let condition = WakeCondition { kind: ValueType::Stream, wake_on_delete };
     call.wait_replacing(keys, condition, timeout, TimeoutReply::NullArray, ends)
 }
 

@@ -11,8 +11,7 @@ use crate::keyspace::counters::Counter;
 use crate::keyspace::entry::{ByKey, ByOffset, EntryHasher, EntryHeader, hash};
 use crate::keyspace::events::KeyspaceEvent;
 use crate::keyspace::shards::Entry;
-use crate::keyspace::watch::ReadyKey;
-use crate::keyspace::{DATABASES, DbIndex, Keyspace, Shards, keys_of};
+use crate::keyspace::{DATABASES, DbIndex, Keyspace, ReadyKey, Shards, keys_of};
 
 use super::policy::EvictionPolicy;
 use super::scope::{EvictionScope, LAZY_FREE_SLICE, is_spared};

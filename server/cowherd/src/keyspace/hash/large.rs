@@ -19,7 +19,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::keyspace::MAX_VALUE;
 use crate::keyspace::collection::{LargeHeader, build_large};
-use crate::keyspace::entry::{ByOffset, ValueKind, hash};
+use crate::keyspace::entry::{ByOffset, ValueType, hash};
 use cowherd_arena::containers::dict::{self, Dict, DictCursor, FoundItem, Hashed, ItemMatcher};
 use cowherd_arena::containers::tree::{self, TieOrder, Tree};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
@@ -76,7 +76,7 @@ impl LargeHash {
     /// Writes the header of a hash without fields.
     pub fn init(mem: &mut Mem<'_>, header: u64) {
         let (fields, expiries) = (dict::DictRoot::EMPTY, tree::TreeRoot::EMPTY);
-        let large = LargeHeader::new(ValueKind::Hash);
+        let large = LargeHeader::new(ValueType::Hash);
         mem.write(Offset::new(header), HashHeader { large, fields, expiries });
     }
 

@@ -38,7 +38,7 @@ use cowherd_arena::containers::tree;
 use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
 use super::collection::{CollectionType, LargeHeader, MultisetHash, ValueDigest, WrongType};
-use super::entry::{EntryHeader, VOLATILE, ValueKind, ValueStorage};
+use super::entry::{EntryHeader, VOLATILE, ValueStorage, ValueType};
 use super::shards::Entry;
 use super::{DbIndex, Key, Shards, Value};
 
@@ -167,7 +167,7 @@ impl Shards<'_> {
     /// The value is not a hash.
     #[inline]
     pub fn hash(&mut self, db: DbIndex, key: &Key<'_>) -> Result<Option<Entry>, WrongType> {
-        match self.lookup_kind(db, key, ValueKind::Hash)? {
+        match self.lookup_kind(db, key, ValueType::Hash)? {
             Some(entry) if entry.head.encoding == VOLATILE => {
                 Ok(self.without_expired(db, key, entry))
             }
@@ -181,7 +181,7 @@ impl Shards<'_> {
     /// The value is not a hash.
     #[inline]
     pub fn hash_read(&mut self, db: DbIndex, key: &Key<'_>) -> Result<Option<Entry>, WrongType> {
-        match self.lookup_kind_read(db, key, ValueKind::Hash)? {
+        match self.lookup_kind_read(db, key, ValueType::Hash)? {
             Some(entry) if entry.head.encoding == VOLATILE => {
                 Ok(self.without_expired(db, key, entry))
             }

@@ -1,7 +1,7 @@
 //! Setting and removing fields of hashes.
 
 use crate::keyspace::compact::{CompactLimits, MAX_BYTES, ValueDescription};
-use crate::keyspace::entry::{EntryHeader, VOLATILE, ValueKind, hash};
+use crate::keyspace::entry::{EntryHeader, VOLATILE, ValueType, hash};
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards};
 use cowherd_arena::containers::packed::Encoded;
@@ -240,7 +240,7 @@ impl Shards<'_> {
         limits: &CompactLimits,
     ) -> Result<(), OutOfMemory> {
         let encoding = if builder.is_volatile { VOLATILE } else { 0 };
-        let new = ValueDescription { kind: ValueKind::Hash, encoding, count: builder.count };
+        let new = ValueDescription { kind: ValueType::Hash, encoding, count: builder.count };
         if builder.count == 0 {
             if let Some(old) = old {
                 self.unlink(db, key.hash, old);

@@ -30,7 +30,7 @@ use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory};
 
 use super::collection::{CollectionType, LargeHeader, ValueDigest, build_large};
 use super::compact::ValueDescription;
-use super::entry::{EntryHeader, ValueKind};
+use super::entry::{EntryHeader, ValueType};
 
 /// The encoding of a list that OBJECT ENCODING calls a listpack.
 const LISTPACK: u8 = 0;
@@ -115,7 +115,7 @@ impl CollectionType for List {
     const HEADER: u64 = size_of::<ListHeader>() as u64;
 
     fn init_large(mem: &mut Mem<'_>, header: u64) {
-        let large = LargeHeader::new(ValueKind::List);
+        let large = LargeHeader::new(ValueType::List);
         mem.write(Offset::new(header), ListHeader { large, root: DequeRoot::EMPTY });
     }
 
@@ -182,5 +182,5 @@ impl CollectionType for List {
 
 /// A new list without its elements.
 const fn description(encoding: u8, count: u64) -> ValueDescription {
-    ValueDescription { kind: ValueKind::List, encoding, count }
+    ValueDescription { kind: ValueType::List, encoding, count }
 }

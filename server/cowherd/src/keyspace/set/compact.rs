@@ -3,7 +3,7 @@
 
 use crate::keyspace::Value;
 use crate::keyspace::compact::{MAX_BYTES, ValueDescription};
-use crate::keyspace::entry::{EntryHeader, MAX_COUNT, ValueKind};
+use crate::keyspace::entry::{EntryHeader, MAX_COUNT, ValueType};
 use cowherd_arena::containers::packed::{self, Encoded, as_number};
 
 use super::{RUN, SetLimits};
@@ -135,7 +135,7 @@ impl SetBuilder {
     }
 
     pub const fn description(&self) -> ValueDescription {
-        ValueDescription { kind: ValueKind::Set, encoding: self.encoding, count: self.count }
+        ValueDescription { kind: ValueType::Set, encoding: self.encoding, count: self.count }
     }
 
     /// Adds a member; tells whether it is new. `None` if the limits then ask for a large set.
@@ -256,13 +256,13 @@ impl MemberList {
             let encoding = numbers.iter().map(|number| encoding_for(*number)).max().unwrap_or(1);
             let mut bytes = Vec::new();
             write_ints(&mut bytes, encoding, numbers.into_iter());
-            return Some((ValueDescription { kind: ValueKind::Set, encoding, count }, bytes));
+            return Some((ValueDescription { kind: ValueType::Set, encoding, count }, bytes));
         }
         let fits = limits.run.allow_count(count)
             && limits.run.allow_len(self.longest)
             && self.run.len() as u64 <= MAX_BYTES;
         fits.then(|| {
-            (ValueDescription { kind: ValueKind::Set, encoding: RUN, count }, self.run.clone())
+            (ValueDescription { kind: ValueType::Set, encoding: RUN, count }, self.run.clone())
         })
     }
 }

@@ -4,7 +4,7 @@ use std::mem::offset_of;
 
 use crate::keyspace::Value;
 use crate::keyspace::collection::{LargeHeader, build_large};
-use crate::keyspace::entry::{ByOffset, ValueKind, hash};
+use crate::keyspace::entry::{ByOffset, ValueType, hash};
 use cowherd_arena::containers::dict::{self, CheckDictItem, Dict, DictCursor, Hashed, ItemMatcher};
 use cowherd_arena::containers::packed::{self, Element, Encoded};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, ReadOnly, allocated_size};
@@ -80,7 +80,7 @@ impl LargeSet {
 
     /// Writes the header of a set without members.
     pub fn init(mem: &mut Mem<'_>, header: u64) {
-        let large = LargeHeader::new(ValueKind::Set);
+        let large = LargeHeader::new(ValueType::Set);
         mem.write(Offset::new(header), SetHeader { large, members: dict::DictRoot::EMPTY });
     }
 

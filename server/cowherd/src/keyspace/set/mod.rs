@@ -36,7 +36,7 @@ use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
 use super::collection::{CollectionType, LargeHeader, MultisetHash, ValueDigest, WrongType};
 use super::compact::CompactLimits;
-use super::entry::{EntryHeader, ValueKind, hash};
+use super::entry::{EntryHeader, ValueType, hash};
 use super::shards::Entry;
 
 use super::{DbIndex, Key, Shards, Value};
@@ -175,7 +175,7 @@ impl Shards<'_> {
     /// The value is not a set.
     #[inline]
     pub fn set_of(&mut self, db: DbIndex, key: &Key<'_>) -> Result<Option<Entry>, WrongType> {
-        self.lookup_kind(db, key, ValueKind::Set)
+        self.lookup_kind(db, key, ValueType::Set)
     }
 
     #[inline]

@@ -301,7 +301,7 @@ fn verify_finds_a_damaged_set() {
     let check = |encoding: u8, count: u64, bytes: &[u8]| {
         let head = EntryHeader {
             oversized: None,
-            kind: ValueKind::Set,
+            kind: ValueType::Set,
             storage: crate::keyspace::entry::ValueStorage::Inline,
             has_expiry: false,
             is_raw: false,

@@ -6,7 +6,7 @@ use std::ops::Range;
 
 use crate::keyspace::collection::build_large;
 use crate::keyspace::compact::{MAX_BYTES, ValueDescription};
-use crate::keyspace::entry::{EntryHeader, ValueKind};
+use crate::keyspace::entry::{EntryHeader, ValueType};
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards, Value};
 use cowherd_arena::OutOfMemory;
@@ -16,7 +16,7 @@ use super::compact::{Ints, MemberList, SetBuilder, encoding_for, most_ints, widt
 use super::large::{self, LargeSet};
 use super::{RUN, Set, SetLimits, value};
 
-const LARGE: ValueDescription = ValueDescription { kind: ValueKind::Set, encoding: RUN, count: 0 };
+const LARGE: ValueDescription = ValueDescription { kind: ValueType::Set, encoding: RUN, count: 0 };
 
 /// The range of a member in the bytes of a compact set.
 #[inline]

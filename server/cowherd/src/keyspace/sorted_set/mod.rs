@@ -37,7 +37,7 @@ use cowherd_arena::containers::tree::{self, Tree};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
 use super::collection::{CollectionType, LargeHeader, MultisetHash, ValueDigest, build_large};
-use super::entry::{EntryHeader, ValueKind, hash};
+use super::entry::{EntryHeader, ValueType, hash};
 
 use element::{ElementChecker, ElementHasher, ScoreOrderChecker};
 pub use update::MemberChange;
@@ -158,7 +158,7 @@ impl CollectionType for SortedSet {
 
     fn init_large(mem: &mut Mem<'_>, header: u64) {
         let empty = SortedSetHeader {
-            large: LargeHeader::new(ValueKind::SortedSet),
+            large: LargeHeader::new(ValueType::SortedSet),
             members: dict::DictRoot::EMPTY,
             scores: tree::TreeRoot::EMPTY,
         };

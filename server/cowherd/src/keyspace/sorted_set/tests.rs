@@ -111,7 +111,7 @@ impl Run {
         let name = name(key);
         let key_name = space.key(0, &name);
         let mut shards = space.lock(ShardSet::ALL, NOW);
-        let entry = shards.lookup_kind(0, &key_name, ValueKind::SortedSet).unwrap();
+        let entry = shards.lookup_kind(0, &key_name, ValueType::SortedSet).unwrap();
         let mut old = None;
         let put = shards.put_member(0, &key_name, entry, member, limits, |score_before| {
             old = score_before;
@@ -363,7 +363,7 @@ fn bounds_between_members_of_one_score() {
 fn verify_refuses_pairs_out_of_order() {
     let head = |count| EntryHeader {
         oversized: None,
-        kind: ValueKind::SortedSet,
+        kind: ValueType::SortedSet,
         storage: crate::keyspace::entry::ValueStorage::Inline,
         has_expiry: false,
         is_raw: false,

@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use crate::keyspace::compact::{CompactLimits, MAX_BYTES, ValueDescription};
-use crate::keyspace::entry::{ByOffset, ValueKind, hash};
+use crate::keyspace::entry::{ByOffset, ValueType, hash};
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards};
 use cowherd_arena::containers::packed::{self, Element, Encoded};
@@ -31,7 +31,7 @@ const BYTES_FOR_ONE: u64 = 2 << 10;
 const PIECE: u64 = 64 << 10;
 
 const fn description(count: u64) -> ValueDescription {
-    ValueDescription { kind: ValueKind::SortedSet, encoding: 0, count }
+    ValueDescription { kind: ValueType::SortedSet, encoding: 0, count }
 }
 
 impl Shards<'_> {

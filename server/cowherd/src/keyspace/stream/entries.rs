@@ -2,7 +2,7 @@
 
 use crate::keyspace::collection::{ValueDigest, build_large};
 use crate::keyspace::compact::ValueDescription;
-use crate::keyspace::entry::ValueKind;
+use crate::keyspace::entry::ValueType;
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards};
 use cowherd_arena::{Mem, OutOfMemory};
@@ -12,7 +12,7 @@ use super::node::{NewStreamEntry, Node, NodeEntries, NodeEntry, StreamFields};
 use super::{BySeq, Stream, StreamId, StreamRoot};
 
 const STREAM: ValueDescription =
-    ValueDescription { kind: ValueKind::Stream, encoding: 0, count: 0 };
+    ValueDescription { kind: ValueType::Stream, encoding: 0, count: 0 };
 
 /// The most bytes and entries of a node; 0 is no limit.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -50,7 +50,7 @@ use cowherd_arena::containers::tree::{self, TieOrder, Tree};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
 use super::collection::{CollectionType, LargeHeader, ValueDigest, WrongType, build_large};
-use super::entry::{EntryHeader, ValueKind};
+use super::entry::{EntryHeader, ValueType};
 use super::shards::Entry;
 
 use super::{DbIndex, Key, Shards};
@@ -222,7 +222,7 @@ impl CollectionType for Stream {
 
     fn init_large(mem: &mut Mem<'_>, header: u64) {
         let empty = StreamHeader {
-            large: LargeHeader::new(ValueKind::Stream),
+            large: LargeHeader::new(ValueType::Stream),
             nodes: tree::TreeRoot::EMPTY,
             length: 0,
             last: StreamId::MIN,
@@ -303,7 +303,7 @@ impl Shards<'_> {
     /// The value is not a stream.
     #[inline]
     pub fn stream(&mut self, db: DbIndex, key: &Key<'_>) -> Result<Option<Entry>, WrongType> {
-        self.lookup_kind(db, key, ValueKind::Stream)
+        self.lookup_kind(db, key, ValueType::Stream)
     }
 
     #[inline]
