@@ -1,8 +1,8 @@
 //! The command line of `cowherd-bench`.
 //!
-//! Cargo builds the program of a crate along with its tests only if the crate has an integration
-//! test. This one is also what makes `cargo test` build `cowherd-bench` for client-tests, which run
-//! it through `cowherd bench` and pack it into the Debian package.
+//! Cargo builds the binary of a package along with its tests only if the package has an integration
+//! test. This one makes `cargo test` build `cowherd-bench` for client-tests, which run the binary and
+//! pack it into the Debian package.
 
 use std::io;
 use std::process::{Command, Output};
@@ -27,5 +27,21 @@ fn an_unknown_experiment_is_an_error_of_usage() -> io::Result<()> {
     let output = run(&["moo"])?;
     assert_eq!(output.status.code(), Some(2), "{output:?}");
     assert!(String::from_utf8_lossy(&output.stderr).contains("moo"), "{output:?}");
+    Ok(())
+}
+
+#[test]
+fn errors_name_their_cause() -> io::Result<()> {
+    let cases: [(&[&str], &str); 3] = [
+        (&["--target", "127.0.0.1:1"], "is a server running there?"),
+        (&["--mix", "0:0"], "is no mix"),
+        (&["--rate", "0"], "--rate"),
+    ];
+    for (options, message) in cases {
+        let output = run(&[&["snapshot", "--rounds", "1"], options].concat())?;
+        let stderr = String::from_utf8_lossy(&output.stderr);
+        assert!(!output.status.success(), "{options:?}");
+        assert!(stderr.contains(message), "{options:?}: {stderr}");
+    }
     Ok(())
 }
