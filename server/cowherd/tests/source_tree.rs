@@ -5,8 +5,8 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 use std::path::{Path, PathBuf};
 
-/// The rooms of `server/cowherd/src` (a file or folder directly in it) from top to bottom, and the
-/// rooms that each may use. A room may use only rooms below itself.
+/// The top-level modules of the crate `cowherd` from top to bottom, and the modules that each may
+/// use. A module may use only modules below itself.
 const LAYERS: &[(&str, &[&str])] = &[
     ("lib", &["server", "engine", "config"]),
     ("server", &["net", "engine", "config", "telemetry", "clock"]),
@@ -21,16 +21,16 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("clock", &[]),
 ];
 
-/// What `main` may use of the library: no room, only its public functions.
+/// What `main` may use of the library: no module, only the public functions.
 const LIBRARY_API: &[&str] = &["serve", "check_image"];
 
-/// Which rooms may name each other crate of the workspace. Cargo enforces the edges between crates.
+/// Which modules may name each other crate of the workspace. Cargo enforces the edges between crates.
 const CRATES: &[(&str, &[&str])] = &[
     ("cowherd_arena", &["fuzzing", "engine", "keyspace", "telemetry", "clock"]),
     ("cowherd_resp", &["fuzzing", "net", "engine", "commands", "clients"]),
 ];
 
-/// Single files that may use one more room or crate, and why.
+/// Single files that may use one more module or crate, and why.
 const LAYER_EXCEPTIONS: &[(&str, &str, &str)] =
     &[("commands/debug.rs", "cowherd_arena", "DEBUG shows and verifies the arena itself")];
 
@@ -77,8 +77,8 @@ impl Source {
             || name.ends_with("_tests.rs")
     }
 
-    /// The room: `main` for main.rs, `engine` for engine/worker.rs.
-    fn room(&self) -> &str {
+    /// The top-level module: `main` for main.rs, `engine` for engine/worker.rs.
+    fn module(&self) -> &str {
         let first = self.path.split('/').next().unwrap_or_default();
         first.strip_suffix(".rs").unwrap_or(first)
     }
@@ -171,19 +171,19 @@ fn words(line: &str) -> impl Iterator<Item = (usize, &str)> {
         .map(move |word| (word.as_ptr() as usize - line.as_ptr() as usize, word))
 }
 
-/// The rooms that a line names as `crate::room` or `cowherd::room`; `{` for a list of rooms.
-fn rooms_named(line: &str) -> Vec<&str> {
-    let mut rooms = Vec::new();
+/// The modules that a line names as `crate::module` or `cowherd::module`; `{` for a list of them.
+fn modules_named(line: &str) -> Vec<&str> {
+    let mut modules = Vec::new();
     for (at, word) in words(line) {
         let rest = &line[at + word.len()..];
         let path = rest.strip_prefix("::").filter(|_| word == "crate" || word == "cowherd");
-        if let Some((0, room)) = path.and_then(|path| words(path).next()) {
-            rooms.push(room);
+        if let Some((0, module)) = path.and_then(|path| words(path).next()) {
+            modules.push(module);
         } else if path.is_some_and(|path| path.starts_with('{')) {
-            rooms.push("{");
+            modules.push("{");
         }
     }
-    rooms
+    modules
 }
 
 /// The crates of this workspace that a line names.
@@ -195,28 +195,30 @@ fn crates_named(line: &str) -> impl Iterator<Item = &str> {
 }
 
 #[test]
-fn rooms_and_crates_are_found_in_lines() {
-    assert_eq!(rooms_named("use crate::arena::{Heap, pages};"), ["arena"]);
-    assert_eq!(rooms_named("    let x = crate::net::y(cowherd::config::Z);"), ["net", "config"]);
-    assert_eq!(rooms_named("use crate::{arena, net};"), ["{"]);
-    assert_eq!(rooms_named("pub(crate) fn crate_name() -> super::Arena"), [""; 0]);
+fn modules_and_crates_are_found_in_lines() {
+    assert_eq!(modules_named("use crate::arena::{Heap, pages};"), ["arena"]);
+    assert_eq!(modules_named("    let x = crate::net::y(cowherd::config::Z);"), ["net", "config"]);
+    assert_eq!(modules_named("use crate::{arena, net};"), ["{"]);
+    assert_eq!(modules_named("pub(crate) fn crate_name() -> super::Arena"), [""; 0]);
     assert_eq!(crates_named("use cowherd_arena::Arena;").collect::<Vec<_>>(), ["cowherd_arena"]);
 }
 
 #[test]
-fn layers_list_each_room_above_those_that_it_uses() {
+fn layers_list_each_module_above_those_that_it_uses() {
     let mut faults = Vec::new();
-    for (position, (room, used)) in LAYERS.iter().enumerate() {
+    for (position, (module, used)) in LAYERS.iter().enumerate() {
         let below = &LAYERS[position + 1..];
-        for used in used.iter().filter(|used| !below.iter().any(|(room, _)| room == *used)) {
-            faults.push(format!("{room} is not above {used}"));
+        for used in used.iter().filter(|used| !below.iter().any(|(module, _)| module == *used)) {
+            faults.push(format!("{module} is not above {used}"));
         }
     }
     let sources = sources("server/cowherd/src");
-    let rooms: BTreeSet<&str> = sources.iter().map(Source::room).collect();
-    let listed: BTreeSet<&str> = LAYERS.iter().map(|(room, _)| *room).chain(["main"]).collect();
-    faults.extend(rooms.symmetric_difference(&listed).map(|room| format!("{room} is in one only")));
-    expect_none(&faults, "LAYERS and the rooms of server/cowherd/src differ:");
+    let modules: BTreeSet<&str> = sources.iter().map(Source::module).collect();
+    let listed: BTreeSet<&str> = LAYERS.iter().map(|(module, _)| *module).chain(["main"]).collect();
+    faults.extend(
+        modules.symmetric_difference(&listed).map(|module| format!("{module} is in one only")),
+    );
+    expect_none(&faults, "LAYERS and the modules of server/cowherd/src differ:");
 }
 
 /// The faults of one line, and the permissions of LAYERS that the line needs.
@@ -225,17 +227,18 @@ fn check_line<'s>(
     line: &'s str,
     needed: &mut BTreeSet<(String, String)>,
 ) -> Vec<&'s str> {
-    let room = source.room();
+    let module = source.module();
     let excepted =
         |used| LAYER_EXCEPTIONS.iter().any(|(path, e, _)| *path == source.path && *e == used);
-    let layer = LAYERS.iter().find(|(name, _)| *name == room).map_or(&[][..], |(_, used)| *used);
-    let allowed = if room == "main" { LIBRARY_API } else { layer };
-    let crates = |used| CRATES.iter().any(|(name, rooms)| *name == used && rooms.contains(&room));
-    let rooms = rooms_named(line).into_iter().filter(|used| *used != room);
+    let layer = LAYERS.iter().find(|(name, _)| *name == module).map_or(&[][..], |(_, used)| *used);
+    let allowed = if module == "main" { LIBRARY_API } else { layer };
+    let crates =
+        |used| CRATES.iter().any(|(name, modules)| *name == used && modules.contains(&module));
+    let modules = modules_named(line).into_iter().filter(|used| *used != module);
     let mut faults = Vec::new();
-    for used in rooms.chain(crates_named(line)) {
+    for used in modules.chain(crates_named(line)) {
         if allowed.contains(&used) || crates(used) {
-            needed.insert((room.to_owned(), used.to_owned()));
+            needed.insert((module.to_owned(), used.to_owned()));
         } else if !excepted(used) {
             faults.push(used);
         }
@@ -244,24 +247,26 @@ fn check_line<'s>(
 }
 
 #[test]
-fn rooms_use_only_the_rooms_below_that_are_listed() {
+fn modules_use_only_the_modules_below_that_are_listed() {
     let (mut faults, mut needed) = (Vec::new(), BTreeSet::new());
     for source in sources("server/cowherd/src").iter().filter(|source| !source.is_test()) {
         for (number, line) in source.code() {
             for used in check_line(source, line, &mut needed) {
-                faults.push(format!("{}:{number}: {} uses {used}", source.path, source.room()));
+                faults.push(format!("{}:{number}: {} uses {used}", source.path, source.module()));
             }
         }
     }
     expect_none(&faults, "These lines break the layers (see LAYERS, CRATES):");
-    let rooms = LAYERS.iter().flat_map(|(room, used)| used.iter().map(move |used| (*room, *used)));
-    let crates =
-        CRATES.iter().flat_map(|(used, rooms)| rooms.iter().map(move |room| (*room, *used)));
-    let unused = |(room, used): &(&str, &str)| {
-        *room != "lib" && !needed.contains(&((*room).to_owned(), (*used).to_owned()))
+    let modules =
+        LAYERS.iter().flat_map(|(module, used)| used.iter().map(move |used| (*module, *used)));
+    let crates = CRATES
+        .iter()
+        .flat_map(|(used, modules)| modules.iter().map(move |module| (*module, *used)));
+    let unused = |(module, used): &(&str, &str)| {
+        *module != "lib" && !needed.contains(&((*module).to_owned(), (*used).to_owned()))
     };
-    let unused = rooms.chain(crates).filter(unused);
-    let unused: Vec<_> = unused.map(|(room, used)| format!("{room} -> {used}")).collect();
+    let unused = modules.chain(crates).filter(unused);
+    let unused: Vec<_> = unused.map(|(module, used)| format!("{module} -> {used}")).collect();
     expect_none(&unused, "LAYERS or CRATES permit edges that no code needs:");
 }
 

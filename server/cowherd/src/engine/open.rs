@@ -80,7 +80,7 @@ pub(crate) fn open(config: &Config) -> Result<OpenedKeyspace, StartError> {
     ignore_file_size_signal();
     let lock = DirLock::acquire(&config.dir)?;
     for path in lock.remove_leftovers().unwrap_or_default() {
-        tracing::info!("Removed {}, left over from a save that was cut off", path.display());
+        tracing::info!("Removed {}, left over from an interrupted checkpoint", path.display());
     }
     let capacity = config.effective_maxmemory();
     let backing = backing(config, capacity);

@@ -25,7 +25,7 @@ const REQUESTS: usize = 1500;
 /// Commands, or commands with a certain word, that would stop or delay the process, and why.
 const EXCLUDED: &[(&str, Option<&str>, &str)] = &[
     ("shutdown", None, "ends the server"),
-    ("save", None, "forks, and only a process of one thread may go on after that in a test"),
+    ("save", None, "forks, and after a fork only a single-threaded test process may continue"),
     ("bgsave", None, "as SAVE"),
     ("debug", Some("sleep"), "sleeps with all shards locked"),
     ("debug", Some("reload"), "writes an image"),

@@ -9,13 +9,11 @@
 
 use std::sync::OnceLock;
 
-use cowherd_arena::{CHUNK_SIZE, ChunkIndex, PageKind, ReservedArena, ShardIndex, ShardSet};
+use cowherd_arena::{ChunkIndex, PageKind, ReservedArena, ShardIndex, ShardSet};
 
 use crate::keyspace::{CompactLimits, Databases, Expiry, Keyspace, layout_hash};
 
 const CAPACITY: u64 = 16 << 20;
-const CHUNKS: u32 = 8;
-const _: () = assert!(CHUNKS as u64 * CHUNK_SIZE == CAPACITY);
 const NOW: i64 = 1_000;
 const PAGE: usize = 4096;
 const MAX_PATCHES: usize = 64;
