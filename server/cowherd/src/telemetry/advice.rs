@@ -360,8 +360,7 @@ fn small_pool(inputs: &AdviceInputs<'_>) -> Option<String> {
         format!(
             "The pool has {free} free pages, and a checkpoint may have to copy {needed}: if the \
              pool is exhausted, the checkpoint fails. Enlarge the pool by {} pages, or choose \
-             checkpoint-isolation undo-log, \
-             which copies none, or arena-pages thp.",
+             checkpoint-isolation undo-log, which copies none, or arena-pages thp.",
             needed - free
         )
     })

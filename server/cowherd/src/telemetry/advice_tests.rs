@@ -86,16 +86,16 @@ fn what_the_pages_are_is_told_first() {
     };
     assert_eq!(
         on_pages(&situation),
-        "Checkpoints isolate by kernel-cow. Pages are huge-2mb (huge-2mb asked for), 200 of the 200 \
-         MiB in use are huge; transparent huge pages are set to madvise, the pool has 200 pages of 2 \
-         MiB, 120 free, 90 of those reserved."
+        "Checkpoints isolate by kernel-cow. Pages are huge-2mb (huge-2mb asked for), 200 of the \
+         200 MiB in use are huge; transparent huge pages are set to madvise, the pool has 200 pages of \
+         2 MiB, 120 free, 90 of those reserved."
     );
     let inputs = undo_inputs("thp");
     assert_eq!(
         on_pages(&AdviceInputs { stats: &inputs, ..situation }),
         "Checkpoints isolate by undo-log, blocks are 512 bytes, the log 100 MiB at most. Pages are \
-         thp (thp asked for), 200 of the 200 MiB in use are huge; transparent huge pages are set to \
-         advise for shared memory."
+         thp (thp asked for), 200 of the 200 MiB in use are huge; transparent huge pages are set \
+         to advise for shared memory."
     );
 }
 

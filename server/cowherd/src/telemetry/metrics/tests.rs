@@ -9,13 +9,16 @@ use cowherd_arena::stats::{Distribution, Histogram, UndoStats};
 use super::exposition::ExpositionFormat;
 use super::source::MetricsSource;
 use crate::clock::Timestamp;
+use crate::telemetry::checkpoint_figures::{
+    CHECKPOINT_FIGURES, COW_FIGURES, Figure, TOTAL_FIGURES, UNDO_FIGURES,
+};
 use crate::telemetry::{
     ArenaStats, CheckpointRecord, CheckpointStart, CheckpointStatus, DatabaseStats, ForkTimes,
     HugePoolStats, LatencyEvent, LongestStall, StallCause, StatsSnapshot, StatsSource, Telemetry,
     ThpStats, UndoLogLimits,
 };
 
-/// The catalogue that the metrics are held against.
+/// The catalogue of all metrics.
 const CATALOGUE: &str = include_str!(concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/metrics.md"));
 
 struct TwoDatabases;
@@ -101,7 +104,7 @@ fn plain() -> String {
     String::from_utf8(source().render(ExpositionFormat::Plain)).unwrap()
 }
 
-/// What is said of a family: type and names of labels.
+/// Type and names of labels of a family.
 type Family = (String, BTreeSet<String>);
 
 /// The families of a plain text.
@@ -161,14 +164,34 @@ fn the_catalogue_and_the_metrics_agree() {
     }
 }
 
+/// Checks that the catalogue describes each metric of a table of figures with its help text.
+fn check_help_texts<T>(table: &[Figure<T>]) {
+    for figure in table {
+        let names = [figure.last, figure.running, figure.total, figure.total_by_page_size];
+        for name in names.into_iter().flatten() {
+            let row = CATALOGUE.lines().find(|line| line.starts_with(&format!("| `{name}` |")));
+            let meaning = row.unwrap_or_else(|| panic!("{name}: not in docs")).split(" | ").nth(4);
+            assert!(meaning.unwrap().starts_with(figure.help), "{name}: {}", figure.help);
+        }
+    }
+}
+
 #[test]
-fn names_tell_the_units_of_the_catalogue() {
+fn the_catalogue_describes_checkpoint_figures_as_their_table_does() {
+    check_help_texts(CHECKPOINT_FIGURES);
+    check_help_texts(TOTAL_FIGURES);
+    check_help_texts(COW_FIGURES);
+    check_help_texts(UNDO_FIGURES);
+}
+
+#[test]
+fn names_end_in_the_units_of_the_catalogue() {
     for (name, (_, unit)) in catalogue() {
         let base = name.strip_suffix("_total").unwrap_or(&name);
-        let told = ["seconds", "bytes", "ratio"].into_iter().find(|unit| base.ends_with(unit));
-        // redis_exporter's own way, kept for its dashboards.
-        let told = if base.ends_with("_sec") { Some("seconds") } else { told };
-        assert_eq!(told.unwrap_or("1"), unit, "{name}");
+        let suffix = ["seconds", "bytes", "ratio"].into_iter().find(|unit| base.ends_with(unit));
+        // A suffix of redis_exporter.
+        let suffix = if base.ends_with("_sec") { Some("seconds") } else { suffix };
+        assert_eq!(suffix.unwrap_or("1"), unit, "{name}");
     }
 }
 
@@ -245,9 +268,9 @@ fn openmetrics_is_complete_and_free_of_what_needs_escaping() {
     }
 }
 
-/// promtool judges names and form; where it is not installed there is nothing to ask.
+/// Skipped where promtool is not installed.
 #[test]
-fn promtool_finds_no_fault_with_our_own_names() {
+fn promtool_accepts_the_own_names() {
     let text = plain();
     let tool = Command::new("promtool")
         .args(["check", "metrics"])
@@ -258,7 +281,8 @@ fn promtool_finds_no_fault_with_our_own_names() {
     let Ok(mut tool) = tool else { return };
     tool.stdin.take().unwrap().write_all(text.as_bytes()).unwrap();
     let output = tool.wait_with_output().unwrap();
-    let said = [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
-    let ours: Vec<&str> = said.lines().filter(|line| !line.starts_with("redis_")).collect();
-    assert!(ours.is_empty(), "{ours:#?}");
+    let printed =
+        [output.stdout, output.stderr].map(|text| String::from_utf8(text).unwrap()).concat();
+    let own: Vec<&str> = printed.lines().filter(|line| !line.starts_with("redis_")).collect();
+    assert!(own.is_empty(), "{own:#?}");
 }
