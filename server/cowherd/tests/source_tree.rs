@@ -24,15 +24,17 @@ const LAYERS: &[(&str, &[&str])] = &[
 /// What `main` may use of the library: no module, only the public functions.
 const LIBRARY_API: &[&str] = &["serve", "check_image"];
 
-/// Which modules may name each other crate of the workspace. Cargo enforces the edges between crates.
+/// Which modules may name each other crate of the workspace. Cargo enforces the crates' edges.
 const CRATES: &[(&str, &[&str])] = &[
     ("cowherd_arena", &["fuzzing", "engine", "keyspace", "telemetry", "clock"]),
     ("cowherd_resp", &["fuzzing", "net", "engine", "commands", "clients"]),
 ];
 
 /// Single files that may use one more module or crate, and why.
-const LAYER_EXCEPTIONS: &[(&str, &str, &str)] =
-    &[("commands/debug.rs", "cowherd_arena", "DEBUG shows and verifies the arena itself")];
+const LAYER_EXCEPTIONS: &[(&str, &str, &str)] = &[
+    ("commands/debug.rs", "cowherd_arena", "DEBUG shows and verifies the arena itself"),
+    ("commands/stats_source.rs", "cowherd_arena", "passes the arena's statistics on"),
+];
 
 /// Where async code may stand in `server/cowherd/src`: folders end with a slash. Elsewhere a future
 /// could hold shard locks across an await.
@@ -435,4 +437,56 @@ fn docs_list_each_command_once() {
     }
     expect_none(&faults, "docs/commands.md lists these twice:");
     assert!(seen.len() > 20, "docs/commands.md lists only {} commands", seen.len());
+}
+
+/// The paths that a section `### \`folder\`` of the code map lists in its block, one path per line.
+fn mapped_paths(map: &str, folder: &str) -> Option<Vec<String>> {
+    let (_, section) = map.split_once(&format!("\n### `{folder}`\n"))?;
+    let (_, block) = section.split_once("```text\n")?;
+    let (block, _) = block.split_once("\n```")?;
+    Some(block.lines().filter_map(|line| line.split(' ').next()).map(str::to_owned).collect())
+}
+
+/// The folders at any depth (with a slash) and the files at the top of a source folder, without
+/// those of unit tests.
+fn paths_to_map(folder: &Path) -> BTreeSet<String> {
+    let mut paths = BTreeSet::new();
+    let mut folders = vec![folder.to_owned()];
+    while let Some(current) = folders.pop() {
+        for entry in std::fs::read_dir(&current).expect("a readable folder").flatten() {
+            let path = entry.path();
+            let below = path.strip_prefix(folder).expect("below the folder").display().to_string();
+            let source = Source { path: below.clone(), text: String::new() };
+            if source.is_test() || below.ends_with("tests") {
+                continue;
+            }
+            if path.is_dir() {
+                paths.insert(format!("{below}/"));
+                folders.push(path);
+            } else if current == folder {
+                paths.insert(below);
+            }
+        }
+    }
+    paths
+}
+
+#[test]
+fn the_code_map_names_every_folder_and_top_level_file() {
+    let document = read(&root().join("docs/architecture.md"));
+    let (_, map) = document.split_once("\n## Code map\n").expect("docs/architecture.md has a map");
+    let map = map.split("\n## ").next().unwrap_or_default();
+    let mut faults = Vec::new();
+    for folder in source_folders() {
+        let Some(mapped) = mapped_paths(map, &folder) else {
+            faults.push(format!("### `{folder}` with a block ```text is missing"));
+            continue;
+        };
+        let path = root().join(&folder);
+        let missing = paths_to_map(&path).into_iter().filter(|path| !mapped.contains(path));
+        faults.extend(missing.map(|path| format!("{folder}/{path} is missing")));
+        let stale = mapped.iter().filter(|mapped| !path.join(mapped).exists());
+        faults.extend(stale.map(|mapped| format!("{folder}/{mapped} does not exist")));
+    }
+    expect_none(&faults, "The code map in docs/architecture.md and the source folders differ:");
 }
