@@ -1,0 +1,433 @@
+//! Is a history linearizable? Just-in-time linearization with memoization, after Wing and Gong
+//! ("Testing and verifying concurrent objects", 1993) and Lowe ("Testing for linearizability",
+//! 2017).
+//!
+//! The events of a history are taken in order. A *configuration* is one way to explain what was
+//! seen so far: a state of the model, and which of the pending operations have taken effect in it.
+//!
+//! ```text
+//!   client 1   |----- SET k 1 -----|
+//!   client 2        |-- GET k --> nil --|
+//!                                  ^    ^
+//!   at each reply: from each configuration, let pending operations take effect, in every order,
+//!   until the one that was answered has; the model must give the replies that were seen.
+//!   No configuration is left: the events up to here have no explanation.
+//! ```
+//!
+//! An operation takes effect as late as possible, which loses no explanation: whatever takes effect
+//! between two replies can do so just before the second. Configurations are kept in a map, so that
+//! orders which lead to the same one are followed once. Keys of different groups are never named by
+//! one request, so each group is checked alone (a linearizable object is composed of linearizable
+//! objects: Herlihy and Wing, 1990).
+//!
+//! A *cut* is the content of all keys of the group at one unknown instant in an interval: what an
+//! image holds. It takes effect as early as possible instead, and the checker notes in which gaps
+//! between two events it can: groups that were cut at one instant have one gap in common (see
+//! `cuts`).
+//!
+//! Where keys may be evicted, any of them may vanish at any time. It is enough to let keys vanish
+//! just before a command that names them.
+
+use crate::history::{Cut, Event, History, Operation, Request, Tick};
+use crate::model::{Keys, State, Touch};
+use crate::reply::{Reply, Word, Words};
+use std::collections::{BTreeSet, HashMap, HashSet};
+
+/// More ways than this to explain a history are not followed.
+const MOST_CONFIGURATIONS: usize = 200_000;
+
+/// What the model permits.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Rules {
+    /// Keys may be evicted, and commands refused for want of memory.
+    pub may_evict: bool,
+}
+
+/// Numbers of gaps in which the open cut can lie.
+type Gaps = BTreeSet<usize>;
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Configuration {
+    state: State,
+    /// One bit for each pending operation, by its slot: it has taken effect.
+    done: u64,
+    /// The cut that is open has taken effect.
+    is_cut: bool,
+}
+
+/// All explanations so far, with the gaps in which each places the last cut.
+type Configurations = HashMap<Configuration, Gaps>;
+
+/// A cut and the stretches of time in which it can lie.
+#[derive(Clone, Debug)]
+pub struct Placed {
+    /// Position in the history.
+    pub cut: usize,
+    pub stretches: Vec<(Tick, Tick)>,
+}
+
+/// Why a history is not linearizable.
+#[derive(Debug)]
+pub struct Violation {
+    /// The event that nothing explains.
+    pub event: Event,
+    /// The states that were possible just before it.
+    pub states: Vec<State>,
+    /// The first event since the last moment at which nothing was pending.
+    pub since: usize,
+    /// The states that were possible then.
+    pub start: Vec<State>,
+    /// The checker gave up: too many explanations.
+    pub gave_up: bool,
+}
+
+/// Checks one group; what is known at the end of a history is where the next one starts.
+#[derive(Clone, Debug)]
+pub struct Checker {
+    rules: Rules,
+    configurations: Configurations,
+    /// Replies that came while another operation was pending.
+    pub overlaps: usize,
+    /// The most configurations at once.
+    pub most: usize,
+}
+
+impl Checker {
+    pub fn new(rules: Rules) -> Self {
+        Self::starting_with(rules, [State::default()])
+    }
+
+    pub fn starting_with(rules: Rules, states: impl IntoIterator<Item = State>) -> Self {
+        let fresh = |state| (Configuration { state, done: 0, is_cut: false }, Gaps::new());
+        let configurations = states.into_iter().map(fresh).collect();
+        Self { rules, configurations, overlaps: 0, most: 0 }
+    }
+
+    /// The same knowledge, to go on under other rules.
+    pub fn with_rules(self, rules: Rules) -> Self {
+        Self { rules, ..self }
+    }
+
+    /// The states that are possible now.
+    pub fn states(&self) -> Vec<State> {
+        self.configurations.keys().map(|one| one.state.clone()).collect()
+    }
+
+    /// Checks what has happened since the last call, and places its cuts.
+    pub fn check(&mut self, history: &History) -> Result<Vec<Placed>, Box<Violation>> {
+        let configurations = std::mem::take(&mut self.configurations);
+        let mut run = Run {
+            rules: self.rules,
+            history,
+            configurations,
+            pending: vec![None; u64::BITS as usize],
+            slots: HashMap::new(),
+            cut: None,
+            placed: Vec::new(),
+            since: 0,
+            start: Vec::new(),
+        };
+        let events = history.events();
+        run.mark_start(0);
+        for (number, (tick, event)) in events.iter().enumerate() {
+            let explained = run.take(*tick, *event);
+            if !explained || run.configurations.len() > MOST_CONFIGURATIONS {
+                return Err(Box::new(Violation {
+                    event: *event,
+                    states: run.states(),
+                    since: run.since,
+                    start: run.start,
+                    gave_up: explained,
+                }));
+            }
+            self.most = self.most.max(run.configurations.len());
+            if run.is_quiet() {
+                run.mark_start(number + 1);
+            } else if matches!(event, Event::Answered(_)) {
+                self.overlaps += 1;
+            }
+        }
+        run.resolve_cut();
+        run.forget_pending();
+        self.configurations = run.configurations;
+        Ok(run.placed)
+    }
+}
+
+/// One pass over a history.
+struct Run<'h> {
+    rules: Rules,
+    history: &'h History,
+    configurations: Configurations,
+    /// Pending operations by slot.
+    pending: Vec<Option<usize>>,
+    /// Slots of pending operations by their invocation.
+    slots: HashMap<Tick, usize>,
+    cut: Option<OpenCut<'h>>,
+    placed: Vec<Placed>,
+    since: usize,
+    start: Vec<State>,
+}
+
+struct OpenCut<'h> {
+    number: usize,
+    cut: &'h Cut,
+    /// When each gap begins; it ends where the next begins.
+    gaps: Vec<Tick>,
+    is_closed: bool,
+}
+
+impl<'h> Run<'h> {
+    fn states(&self) -> Vec<State> {
+        const ENOUGH_FOR_A_REPORT: usize = 3;
+        let states = self.configurations.keys().map(|one| &one.state);
+        states.take(ENOUGH_FOR_A_REPORT).cloned().collect()
+    }
+
+    fn is_quiet(&self) -> bool {
+        self.slots.is_empty() && self.cut.as_ref().is_none_or(|cut| cut.is_closed)
+    }
+
+    fn mark_start(&mut self, next: usize) {
+        (self.since, self.start) = (next, self.states());
+    }
+
+    /// Takes one event. False if nothing explains it; the configurations are then those before it.
+    fn take(&mut self, tick: Tick, event: Event) -> bool {
+        let explained = match event {
+            Event::Invoked(number) => {
+                let free = self.pending.iter().position(Option::is_none);
+                let slot = free.expect("there are fewer clients than slots");
+                self.pending[slot] = Some(number);
+                self.slots.insert(self.history.operations[number].invoked, slot);
+                true
+            }
+            Event::Answered(number) => self.finish(number),
+            Event::CutOpened(number) => {
+                self.resolve_cut();
+                let cut = &self.history.cuts[number];
+                self.cut = Some(OpenCut { number, cut, gaps: Vec::new(), is_closed: false });
+                true
+            }
+            Event::CutClosed(_) => self.close_cut(tick),
+        };
+        if self.cut.as_ref().is_some_and(|cut| !cut.is_closed) {
+            self.place_cut(tick);
+        }
+        explained
+    }
+
+    /// Lets an operation that was answered, and others before it, take effect.
+    fn finish(&mut self, number: usize) -> bool {
+        let operation = &self.history.operations[number];
+        let slot = self.slots[&operation.invoked];
+        let bit = 1 << slot;
+        let (finished, _) = self.explore(|one| one.done & bit != 0);
+        if finished.is_empty() {
+            return false;
+        }
+        self.configurations.clear();
+        for (mut one, gaps) in finished {
+            one.done &= !bit;
+            self.configurations.entry(one).or_default().extend(gaps);
+        }
+        self.pending[slot] = None;
+        self.slots.remove(&operation.invoked);
+        true
+    }
+
+    /// Follows pending operations in every order. Returns the configurations at which `is_enough`
+    /// ended this, and all others that were met.
+    fn explore(
+        &self,
+        is_enough: impl Fn(&Configuration) -> bool,
+    ) -> (Configurations, Configurations) {
+        let (mut ends, mut met) = (Configurations::new(), Configurations::new());
+        let mut open: Vec<(Configuration, Gaps)> =
+            self.configurations.iter().map(|(one, gaps)| (one.clone(), gaps.clone())).collect();
+        while let Some((one, gaps)) = open.pop() {
+            if is_enough(&one) {
+                ends.entry(one).or_default().extend(gaps);
+                continue;
+            }
+            if let Some(known) = met.get_mut(&one) {
+                if gaps.is_subset(known) {
+                    continue;
+                }
+                known.extend(gaps.iter().copied());
+            } else {
+                met.insert(one.clone(), gaps.clone());
+            }
+            if met.len() > MOST_CONFIGURATIONS {
+                break;
+            }
+            for (slot, state) in self.next_steps(&one) {
+                let next = Configuration { state, done: one.done | 1 << slot, ..one };
+                open.push((next, gaps.clone()));
+            }
+        }
+        (ends, met)
+    }
+
+    /// Each pending operation that can take effect next, and the states to which it leads.
+    fn next_steps(&self, one: &Configuration) -> Vec<(usize, State)> {
+        let mut steps = Vec::new();
+        for (slot, number) in self.pending.iter().enumerate() {
+            let Some(number) = number else { continue };
+            let operation = &self.history.operations[*number];
+            let waits = operation.after.and_then(|before| self.slots.get(&before));
+            if one.done & 1 << slot != 0 || waits.is_some_and(|before| one.done & 1 << before == 0)
+            {
+                continue;
+            }
+            let states = outcomes(self.rules, &one.state, operation);
+            steps.extend(states.into_iter().map(|state| (slot, state)));
+        }
+        steps
+    }
+
+    /// Notes that the open cut can lie in the gap that begins at `tick`, wherever a state agrees.
+    fn place_cut(&mut self, tick: Tick) {
+        let Some(open) = &mut self.cut else { return };
+        let gap = open.gaps.len();
+        open.gaps.push(tick);
+        let content = &open.cut.keys;
+        let (_, mut met) = self.explore(|one| one.is_cut);
+        met.retain(|one, _| !one.is_cut);
+        for (one, _) in met {
+            if let Some(state) = self.agrees(&one.state, content) {
+                let cut = Configuration { state, is_cut: true, ..one };
+                self.configurations.entry(cut).or_default().insert(gap);
+            }
+        }
+    }
+
+    /// The state in which exactly the keys of a cut are left.
+    fn agrees(&self, state: &State, content: &Keys) -> Option<State> {
+        if state.keys() == content {
+            return Some(state.clone());
+        }
+        let cut = self.rules.may_evict.then(|| state.with_keys(content.clone()));
+        cut.filter(|cut| leads_to(state, cut))
+    }
+
+    /// Leaves the configurations in which the cut has taken effect.
+    fn close_cut(&mut self, tick: Tick) -> bool {
+        let Some(open) = &mut self.cut else { return false };
+        open.gaps.push(tick);
+        open.is_closed = true;
+        if !self.configurations.keys().any(|one| one.is_cut) {
+            return false;
+        }
+        let all = std::mem::take(&mut self.configurations);
+        for (one, gaps) in all.into_iter().filter(|(one, _)| one.is_cut) {
+            let one = Configuration { is_cut: false, ..one };
+            self.configurations.entry(one).or_default().extend(gaps);
+        }
+        true
+    }
+
+    /// Notes where the last cut can lie, by what has been seen since.
+    fn resolve_cut(&mut self) {
+        let Some(open) = self.cut.take() else { return };
+        let possible: Gaps = self.configurations.values().flatten().copied().collect();
+        let stretch = |gap: &usize| (open.gaps[*gap], open.gaps[gap + 1]);
+        let stretches = possible.iter().map(stretch).collect();
+        self.placed.push(Placed { cut: open.number, stretches });
+        self.configurations.values_mut().for_each(Gaps::clear);
+    }
+
+    /// Drops operations that were never answered. The next history starts after a restart.
+    fn forget_pending(&mut self) {
+        let all = std::mem::take(&mut self.configurations);
+        let quiet = |(one, gaps)| (Configuration { done: 0, is_cut: false, ..one }, gaps);
+        self.configurations = all.into_iter().map(quiet).collect();
+    }
+}
+
+/// The states to which an operation can lead; none, if it cannot have had its reply.
+fn outcomes(rules: Rules, state: &State, operation: &Operation) -> Vec<State> {
+    let reply = operation.answer.as_ref().map(|(_, reply)| reply);
+    match &operation.request {
+        Request::Command(words) => one_step(rules, state, operation.client, words, reply),
+        Request::Transaction(commands) => {
+            transaction(rules, state, operation.client, commands, reply)
+        }
+    }
+}
+
+fn transaction(
+    rules: Rules,
+    state: &State,
+    client: usize,
+    commands: &[Words],
+    reply: Option<&Reply>,
+) -> Vec<State> {
+    let mut state = state.clone();
+    let touch = state.end_watch(client);
+    let replies = match reply {
+        None if touch == Some(Touch::Yes) => return vec![state],
+        // The server may have refused it, which is as if it had not taken effect.
+        None => None,
+        Some(Reply::Nil) => {
+            let may_refuse = |touch| touch != Touch::No || rules.may_evict;
+            return if touch.is_some_and(may_refuse) { vec![state] } else { Vec::new() };
+        }
+        Some(Reply::Error(text)) => {
+            let is_refused = rules.may_evict && text.starts_with(b"EXECABORT ");
+            return if is_refused { vec![state] } else { Vec::new() };
+        }
+        Some(Reply::Array(replies)) if replies.len() == commands.len() => Some(replies),
+        Some(_) => return Vec::new(),
+    };
+    if touch == Some(Touch::Yes) {
+        return Vec::new();
+    }
+    let mut states = HashSet::from([state]);
+    for (number, words) in commands.iter().enumerate() {
+        let reply = replies.map(|replies| &replies[number]);
+        let next = |state: &State| one_step(rules, state, client, words, reply);
+        states = states.iter().flat_map(next).collect();
+    }
+    states.into_iter().collect()
+}
+
+/// The states to which one command can lead.
+fn one_step(
+    rules: Rules,
+    state: &State,
+    client: usize,
+    words: &[Word],
+    reply: Option<&Reply>,
+) -> Vec<State> {
+    let run = |mut state: State| {
+        let expected = state.run(client, words, reply);
+        reply.is_none_or(|reply| *reply == expected).then_some(state)
+    };
+    if !rules.may_evict {
+        return run(state.clone()).into_iter().collect();
+    }
+    let is_refused = reply.is_some_and(Reply::is_out_of_memory);
+    let named = state.named_by(words);
+    let mut states: Vec<State> = Vec::new();
+    // With fewer evicted keys first: 0b00, 0b01, 0b10, 0b11.
+    for evicted in 0..1_u32 << named.len() {
+        let mut state = state.clone();
+        for (_, key) in named.iter().enumerate().filter(|(i, _)| evicted & 1 << i != 0) {
+            state.evict(key);
+        }
+        let next = if is_refused { Some(state) } else { run(state) };
+        states.extend(next.filter(|next| !states.iter().any(|other| leads_to(other, next))));
+    }
+    states
+}
+
+/// Whether eviction alone leads from one state to another, which is then no other explanation.
+fn leads_to(one: &State, other: &State) -> bool {
+    let remains = |(key, entry): (&Word, _)| one.keys().get(key) == Some(entry);
+    other.keys().iter().all(remains) && one.with_keys(other.keys().clone()) == *other
+}
+
+#[cfg(test)]
+#[path = "checker_tests.rs"]
+mod tests;
