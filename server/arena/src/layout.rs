@@ -172,7 +172,7 @@ pub struct Header {
 pub enum ChunkState {
     /// Not in use.
     Free = 0,
-    /// UnitUse a part of the chunk table (and in chunk 0 the header and the roots).
+    /// Holds a part of the chunk table (and in chunk 0 the header and the roots).
     Table = 1,
     /// Cut into units.
     Units = 2,

@@ -22,26 +22,26 @@ fn filled(kind: PageKind) -> (Arena, u64) {
 
 /// How a page is found out about, in [`per_page`].
 #[derive(Clone, Copy, PartialEq, Debug)]
-enum Way {
+enum FirstWrite {
     /// Not at all: the page is written, and the kernel copies it.
     Bare,
     /// By the barrier, which asks the kernel for each page.
     Asked,
-    /// By the barrier, after the survey.
-    Surveyed,
+    /// By the barrier, after the page scan.
+    Scanned,
 }
 
-/// Time for the first write to a page after a fork, and for the survey of a chunk.
-fn per_page(way: Way) -> (Duration, Duration) {
+/// Time for the first write to a page after a fork, and for the page scan of a chunk.
+fn per_page(kind: FirstWrite) -> (Duration, Duration) {
     let (arena, at) = filled(PageKind::Small);
     let mut held = arena.lock(ShardSet::ALL);
     let child = Child::fork(&arena, &mut held);
     let begun = Instant::now();
-    if way == Way::Surveyed {
+    if kind == FirstWrite::Scanned {
         assert!(child.scan_child_pages(&arena), "Linux 6.7 or later");
     }
-    let survey = begun.elapsed() / (MIB as u32 / 2);
-    if way == Way::Bare {
+    let scan = begun.elapsed() / (MIB as u32 / 2);
+    if kind == FirstWrite::Bare {
         steps::end(&arena, &mut held);
     }
     let pages = (MIB << 20) / PAGE;
@@ -53,21 +53,21 @@ fn per_page(way: Way) -> (Duration, Duration) {
     let took = begun.elapsed() / pages as u32;
     drop(child);
     steps::end(&arena, &mut held);
-    (took, survey)
+    (took, scan)
 }
 
 /// ```sh
 /// CARGO_PROFILE_TESTED_DEBUG_ASSERTIONS=false CARGO_PROFILE_TESTED_OVERFLOW_CHECKS=false \
-///     cargo test --profile tested -p cowherd --lib arena::speed -- \
+///     cargo test --profile tested -p cowherd-arena --lib speed_tests -- \
 ///     --ignored --nocapture --test-threads 1
 /// ```
 #[test]
 #[ignore = "a measurement, for an optimised build"]
 fn first_writes() {
     for round in 1..=5 {
-        for way in [Way::Bare, Way::Asked, Way::Surveyed] {
-            let (took, survey) = per_page(way);
-            println!("round {round}: {way:?}: {took:.2?} a page; survey {survey:.2?} a chunk");
+        for kind in [FirstWrite::Bare, FirstWrite::Asked, FirstWrite::Scanned] {
+            let (took, scan) = per_page(kind);
+            println!("round {round}: {kind:?}: {took:.2?} a page; scan {scan:.2?} a chunk");
         }
     }
 }

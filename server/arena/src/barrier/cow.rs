@@ -7,7 +7,7 @@
 //!     untouched --claimed--> one writer touches it --done--> private: nothing more to do
 //!                               |  others that come meanwhile touch it too, and wait for the
 //!                               |  same fault: their time is a stall, not another fault
-//!                               '-- copied, unless it held nothing at the fork (`survey`), or
+//!                               '-- copied, unless it held nothing at the fork (page scan), or
 //!                                   the child has let go of it (asked of the kernel)
 //! ```
 //!
@@ -191,7 +191,7 @@ impl Cow {
     }
 
     /// How a page of a chunk that had memory at the fork stands. A chunk on a hugetlb page is one
-    /// page, or a part of one, and there since it was taken; of others the survey tells.
+    /// page, or a part of one, and there since it was taken; of others the page scan tells.
     fn page_state(&self, map: &Mapping, page: u64, at: u64) -> Page {
         if !self.leaving.load(Ordering::Relaxed) {
             if self.hugetlb {

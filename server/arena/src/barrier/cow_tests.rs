@@ -1,4 +1,4 @@
-//! The barrier and the survey against real children.
+//! The barrier and page scans against real children.
 
 use std::io::{Read as _, Write as _, pipe};
 
@@ -220,7 +220,7 @@ fn writers_of_one_page_count_one_fault() {
 }
 
 #[test]
-fn a_survey_can_be_broken_off() {
+fn a_page_scan_can_be_stopped() {
     let arena = arena(256);
     let mut held = arena.lock(ShardSet::ALL);
     let at = held.mem(shard(1)).allocate(200 << 20).unwrap();

@@ -15,7 +15,7 @@ use super::LockError;
 
 const NAME: &str = "cowherd.lock";
 /// How long an orphan may take to die: after a kill -9 its server's child ends a little later.
-const PATIENCE: Duration = Duration::from_secs(5);
+const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
 /// A directory that no other server uses, until this goes. The lock is `flock(2)` on a file that
@@ -33,7 +33,7 @@ impl DirLock {
     /// # Errors
     /// Another process has it, or the lock file cannot be used.
     pub fn acquire(dir: &Path) -> Result<Self, LockError> {
-        Self::acquire_within(dir, PATIENCE)
+        Self::acquire_within(dir, LOCK_TIMEOUT)
     }
 
     pub(super) fn acquire_within(dir: &Path, poll_interval: Duration) -> Result<Self, LockError> {

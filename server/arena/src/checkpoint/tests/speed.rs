@@ -8,7 +8,7 @@ use super::*;
 
 /// ```sh
 /// CARGO_PROFILE_TESTED_DEBUG_ASSERTIONS=false CARGO_PROFILE_TESTED_OVERFLOW_CHECKS=false \
-///     cargo test --profile tested -p cowherd --lib checkpoint::tests::speed -- \
+///     cargo test --profile tested -p cowherd-arena --lib checkpoint::tests::speed -- \
 ///     --ignored --nocapture --test-threads 1
 /// ```
 #[test]

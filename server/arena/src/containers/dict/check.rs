@@ -5,7 +5,7 @@ use crate::{Audit, Corruption, Mem, Offset, ShardIndex};
 use super::segment::Segment;
 use super::{DictRoot, MAX_DEPTH, OFFSET_BITS, OFFSET_MASK, PROBES, SLOTS, prefix, tag_of};
 
-/// ItemMatcher that were asked for and not looked at yet: what the processor fetches at once.
+/// Items that are prefetched ahead of the check.
 const AHEAD: usize = 16;
 
 /// Tells a check what it has to know of a dictionary's items.

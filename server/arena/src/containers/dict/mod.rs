@@ -63,7 +63,7 @@ const _: () = assert!(size_of::<DictRoot>() == 32);
 pub struct DictRoot {
     /// Offset of the directory, or at depth 0 of the segment; 0 if there are no items.
     pub directory: u64,
-    /// ItemMatcher.
+    /// Number of items.
     pub len: u64,
     /// log2 of the directory's entries.
     pub depth: u32,

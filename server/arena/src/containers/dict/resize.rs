@@ -32,7 +32,7 @@ pub(super) fn make_room(
         full.release(mem);
         return Ok(());
     }
-    // ItemMatcher whose hashes agree in that many bits are beyond chance: a split would not part them.
+    // Items whose hashes agree in that many bits are beyond chance: a split would not part them.
     if full.depth >= MAX_DEPTH || full.depth > root.len.max(1).ilog2() + 8 {
         let larger = rebuild(mem, full, full.buckets * 2, full.depth)?;
         refer(mem, root, larger, hash);

@@ -9,7 +9,7 @@ use crate::{Arena, Audit, Corruption, PageKind, ReservedArena, ShardIndex, Shard
 
 const ROOT: Offset<DictRoot> = Offset::new(crate::layout::shard_root(0));
 
-/// ItemMatcher are 32 bytes that begin with their key; the hash is given by the test.
+/// Items are 32 bytes that begin with their key; the hash is given by the test.
 struct Numbers(fn(u64) -> u64);
 
 impl Hashed for Numbers {
@@ -137,7 +137,7 @@ proptest! {
         prop_assert_eq!(arena.used_bytes(), 0);
     }
 
-    /// ItemMatcher that stay are seen, whatever comes and goes between two steps of a scan.
+    /// Items that stay are seen, whatever comes and goes between two steps of a scan.
     #[test]
     fn a_scan_misses_nothing_that_stays(
         stay in prop::collection::btree_set(0u64..2000, 1..400),

@@ -165,14 +165,14 @@ impl TreeNode {
         self.at + self.base() + index * self.width()
     }
 
-    /// TreeEntry `index` of a leaf.
+    /// Entry `index` of a leaf.
     #[inline]
     pub(super) fn entry(&self, mem: &Mem<'_>, index: u64) -> TreeEntry {
         let [key, item] = mem.read(Offset::new(self.at + ENTRIES + index * ENTRY));
         TreeEntry { key, item }
     }
 
-    /// ChildSlot `index` of an inner node.
+    /// Slot `index` of an inner node.
     #[inline]
     pub(super) fn slot(&self, mem: &Mem<'_>, index: u64) -> ChildSlot {
         ChildSlot::decode(mem.read(Offset::new(self.at + SLOTS + index * SLOT)))

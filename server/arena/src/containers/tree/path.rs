@@ -121,7 +121,7 @@ impl TreePath {
         Self { steps }
     }
 
-    /// PathStep `depth`.
+    /// Step `depth` of the path.
     #[inline]
     pub(super) const fn step(&self, depth: u32) -> PathStep {
         self.steps[depth as usize]

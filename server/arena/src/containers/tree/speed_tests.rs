@@ -30,7 +30,7 @@ fn timed(name: &str, who: &str, mut work: impl FnMut(u64) -> u64) {
 
 /// ```sh
 /// CARGO_PROFILE_TESTED_DEBUG_ASSERTIONS=false CARGO_PROFILE_TESTED_OVERFLOW_CHECKS=false \
-///     cargo test --profile tested -p cowherd --lib collections::tree::speed -- \
+///     cargo test --profile tested -p cowherd-arena --lib containers::tree::speed -- \
 ///     --ignored --nocapture --test-threads 1
 /// ```
 #[test]

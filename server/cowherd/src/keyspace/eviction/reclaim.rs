@@ -36,7 +36,7 @@ use super::scope::EvictionScope;
 
 /// A command evicts for this long before it runs.
 const MAX_TIME: Duration = Duration::from_micros(500);
-/// WriterTimes between two readings of the clock.
+/// Evictions between two readings of the clock.
 const STEPS: usize = 8;
 /// From this attempt on slabs are evicted: the command wants another size class than the keys had.
 const SLABS_FROM: u32 = 5;
