@@ -18,7 +18,8 @@ const WATCH: &str = "
     const map = document.getElementById('map');
     const before = map.toDataURL();
     const look = () => {
-        if (!document.getElementById('checkpoint-now').textContent.startsWith('Checkpoint 1 runs')) return;
+        const now = document.getElementById('checkpoint-now');
+        if (!now.textContent.startsWith('Checkpoint 1 runs')) return;
         seen.add('text');
         if (Number(document.getElementById('checkpoint-bar').getAttribute('aria-valuenow')) > 0) {
             seen.add('bar');

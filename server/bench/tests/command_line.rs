@@ -1,8 +1,8 @@
 //! The command line of `cowherd-bench`.
 //!
 //! Cargo builds the binary of a package along with its tests only if the package has an integration
-//! test. This one makes `cargo test` build `cowherd-bench` for client-tests, which run the binary and
-//! pack it into the Debian package.
+//! test. This one makes `cargo test` build `cowherd-bench` for client-tests, which run the binary
+//! and pack it into the Debian package.
 
 use std::io;
 use std::process::{Command, Output};

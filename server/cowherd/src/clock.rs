@@ -66,7 +66,7 @@ impl Timestamp {
         Duration::from_micros(self.monotonic_us.saturating_sub(earlier.monotonic_us))
     }
 
-    /// Whole seconds since 1970, allocated_size down.
+    /// Whole seconds since 1970, rounded down.
     pub(crate) fn wall_seconds(&self) -> i64 {
         self.wall_ms.div_euclid(1000)
     }

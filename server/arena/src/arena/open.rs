@@ -114,7 +114,7 @@ pub struct ReservedArena {
 }
 
 impl ReservedArena {
-    /// Reserves `capacity` bytes, allocated_size up to whole pages.
+    /// Reserves `capacity` bytes, rounded up to whole pages.
     ///
     /// # Errors
     /// They are more than 32 TiB, or the machine cannot give them; the error carries the remedy.
@@ -221,7 +221,7 @@ impl ReservedArena {
             let entry = self.entry(chunk);
             if entry.state == ChunkState::Free as u8 {
                 let entry = ChunkEntry::new(ChunkState::Table, 0);
-                // SAFETY: the arena is not open yet: nobody else uses it.
+                // SAFETY: the arena is not open yet: no other reference to it exists.
                 unsafe { self.arena.store.store(chunk.entry(), entry) };
             }
         }
@@ -238,17 +238,17 @@ impl ReservedArena {
     }
 
     fn entry(&self, chunk: ChunkIndex) -> ChunkEntry {
-        // SAFETY: the arena is not open yet: nobody else uses it.
+        // SAFETY: the arena is not open yet: no other reference to it exists.
         unsafe { self.arena.store.load(chunk.entry()) }
     }
 
     fn header(&self) -> Header {
-        // SAFETY: the arena is not open yet: nobody else uses it.
+        // SAFETY: the arena is not open yet: no other reference to it exists.
         unsafe { self.arena.store.load(Offset::new(0)) }
     }
 
     fn set_header(&self, header: Header) {
-        // SAFETY: the arena is not open yet: nobody else uses it.
+        // SAFETY: the arena is not open yet: no other reference to it exists.
         unsafe { self.arena.store.store(Offset::new(0), header) };
     }
 
@@ -263,7 +263,7 @@ impl ReservedArena {
                 self.arena.store.set_in_use(chunk);
             }
             if state == ChunkState::Units as u8 {
-                // SAFETY: the arena is not open yet: nobody else uses it.
+                // SAFETY: the arena is not open yet: no other reference to it exists.
                 let head = unsafe { self.arena.store.load(chunk.head()) };
                 pool.adopt_units(chunk, &head.free);
                 self.arena.owners.set_descriptors(chunk);
@@ -281,7 +281,7 @@ impl ReservedArena {
     fn index_units(&self, chunk: ChunkIndex) {
         let mut unit = HEAD_UNITS;
         while unit < UNITS_PER_CHUNK {
-            // SAFETY: the arena is not open yet: nobody else uses it.
+            // SAFETY: the arena is not open yet: no other reference to it exists.
             let descriptor = unsafe { self.arena.store.load(chunk.descriptor(unit)) };
             let at = unit;
             // A free unit says nothing of its length.

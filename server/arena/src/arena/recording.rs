@@ -12,7 +12,7 @@ use crate::barrier::ChildView;
 use crate::shard::ShardSet;
 use crate::stats::{CowStats, UndoStats};
 
-/// The barrier records. At most one exists for an arena.
+/// Keeps the write barrier active. At most one exists for an arena.
 ///
 /// Dropping an unfinished recording locks all shards: do it on a thread that holds no shard lock.
 pub struct Recording<'a> {
@@ -21,7 +21,8 @@ pub struct Recording<'a> {
 }
 
 impl<'a> Recording<'a> {
-    /// Starts recording: from now on a forked child sees this instant. `None` if another recording
+    /// Starts recording: a child forked under this safepoint reads the arena as it is now. `None`
+    /// if another recording
     /// exists.
     ///
     /// # Panics
@@ -51,8 +52,8 @@ impl<'a> Recording<'a> {
         self.arena
     }
 
-    /// Tells the barrier that the child is about to give its memory back: from now on a page may be
-    /// private again.
+    /// Notes that the child is about to release its memory: from then on pages may be private
+    /// again.
     pub fn child_exiting(&self) {
         self.arena.store.barrier.child_exiting();
     }
@@ -87,8 +88,8 @@ impl Drop for Recording<'_> {
     }
 }
 
-/// A recording that has stopped. Its figures can be read; on drop the barrier forgets pages, blocks
-/// and chunks, outside the safepoint, so that the next recording can begin.
+/// A stopped recording, for reading its costs. Drop clears the barrier's state of pages, blocks and
+/// chunks, outside the safepoint, so that the next recording can begin.
 pub struct FinishedRecording<'a> {
     arena: &'a Arena,
 }
@@ -111,7 +112,7 @@ impl Drop for FinishedRecording<'_> {
     }
 }
 
-/// The steps of a recording one by one, for tests that look between them.
+/// The steps of a recording one by one, for tests that inspect the state between them.
 #[cfg(test)]
 pub(crate) mod steps {
     use super::*;

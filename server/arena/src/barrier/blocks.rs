@@ -53,7 +53,8 @@ impl Blocks {
         Self { shift: bytes.trailing_zeros() }
     }
 
-    /// Blocks in a chunk, allocated_size up so that no two chunks share a word of bits.
+    /// Number of blocks in a chunk, rounded up to a multiple of 64 so that no two chunks share a
+    /// word.
     pub(super) const fn in_chunk(self) -> u64 {
         (FINE_BLOCKS + ((CHUNK_SIZE - FINE_BYTES) >> self.shift)).next_multiple_of(64)
     }

@@ -38,12 +38,12 @@ impl CompletionPipe {
         self.tx = None;
     }
 
-    /// Waits for the child's last words, or its end, but no longer than `poll_interval`; tells
-    /// whether it rx any.
-    pub(super) fn wait(&mut self, poll_interval: Duration) -> bool {
-        let timeout = PollTimeout::try_from(poll_interval).unwrap_or(PollTimeout::MAX);
+    /// Waits up to `timeout` for the notice, or for the pipe to close. False on timeout, and when a
+    /// signal interrupts the wait.
+    pub(super) fn wait(&mut self, timeout: Duration) -> bool {
+        let limit = PollTimeout::try_from(timeout).unwrap_or(PollTimeout::MAX);
         let mut fds = [PollFd::new(self.rx.as_fd(), PollFlags::POLLIN)];
-        match poll(&mut fds, timeout) {
+        match poll(&mut fds, limit) {
             Ok(0) | Err(Errno::EINTR) => false,
             // After any other error the parent reaps the child, which ends the wait too.
             Ok(_) | Err(_) => true,
@@ -57,14 +57,14 @@ mod tests {
 
     #[test]
     fn a_notice_and_a_closed_pipe_both_end_the_wait() {
-        let poll_interval = Duration::from_secs(60);
+        let timeout = Duration::from_secs(60);
         let mut completion = CompletionPipe::new().unwrap();
         assert!(!completion.wait(Duration::ZERO));
         completion.notify();
-        assert!(completion.wait(poll_interval));
+        assert!(completion.wait(timeout));
         let mut closed = CompletionPipe::new().unwrap();
         closed.close_tx();
-        assert!(closed.wait(poll_interval));
+        assert!(closed.wait(timeout));
         closed.notify();
     }
 }

@@ -14,11 +14,12 @@ use nix::unistd::Pid;
 use super::LockError;
 
 const NAME: &str = "cowherd.lock";
-/// How long an orphan may take to die: after a kill -9 its server's child ends a little later.
+/// Longest wait for a checkpoint child that outlives its server (after `kill -9`): after a kill -9
+/// its server's child ends a little later.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_millis(20);
 
-/// A directory that no other server uses, until this goes. The lock is `flock(2)` on a file that
+/// An exclusive lock on a directory, released on drop. The lock is `flock(2)` on a file that
 /// stays; the file holds the owner's process id. A child that writes an image shares the lock, so
 /// a directory is never taken while an orphan still writes into it.
 #[derive(Debug)]
@@ -36,7 +37,7 @@ impl DirLock {
         Self::acquire_within(dir, LOCK_TIMEOUT)
     }
 
-    pub(super) fn acquire_within(dir: &Path, poll_interval: Duration) -> Result<Self, LockError> {
+    pub(super) fn acquire_within(dir: &Path, timeout: Duration) -> Result<Self, LockError> {
         let path = dir.join(NAME);
         let failed = |source| LockError::Io { path: path.clone(), source };
         let mut file = OpenOptions::new()
@@ -52,7 +53,7 @@ impl DirLock {
                 Ok(()) => break,
                 Err(TryLockError::WouldBlock) => {
                     let owner = owner(&mut file);
-                    if begun.elapsed() >= poll_interval || !owner.is_some_and(is_dead) {
+                    if begun.elapsed() >= timeout || !owner.is_some_and(is_dead) {
                         return Err(LockError::Held { owner, path });
                     }
                     thread::sleep(PAUSE);
@@ -60,7 +61,7 @@ impl DirLock {
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }
         }
-        sign(&mut file).map_err(failed)?;
+        write_owner(&mut file).map_err(failed)?;
         Ok(Self { dir: dir.to_owned(), file })
     }
 
@@ -107,7 +108,7 @@ fn owner(file: &mut File) -> Option<u32> {
     text.trim().parse().ok()
 }
 
-fn sign(file: &mut File) -> io::Result<()> {
+fn write_owner(file: &mut File) -> io::Result<()> {
     file.set_len(0)?;
     file.rewind()?;
     writeln!(file, "{}", std::process::id())

@@ -62,7 +62,7 @@ impl Deref for SharedReport {
 
 impl Drop for SharedReport {
     fn drop(&mut self) {
-        // SAFETY: nobody else has the address (invariant 1).
+        // SAFETY: no other reference to the address exists (invariant 1).
         let _ = unsafe { munmap(self.0.cast(), PAGE.get()) };
     }
 }

@@ -1,5 +1,5 @@
-//! What the kernel's page tables say: which pages are there, which are shared with another
-//! process, which lie on huge pages. From `/proc/<pid>/pagemap` (Linux:
+//! Reads page tables from `/proc/<pid>/pagemap`: which pages are resident, shared with another
+//! process, or mapped as a huge page (Linux:
 //! Documentation/admin-guide/mm/pagemap.rst).
 //!
 //! A walk holds the lock of the address space for reading, which a `fork` waits for. So a range is
@@ -63,14 +63,14 @@ const _: () = assert!(size_of::<Region>() == 24 && size_of::<Scan>() == 96);
 
 nix::ioctl_readwrite!(pagemap_scan, b'f', 16, Scan);
 
-/// How a page stands.
+/// Residency of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(crate) enum Page {
-    /// It holds nothing yet: the first write brings zeros.
+    /// The page has no memory yet: the first write allocates a zeroed page.
     Absent,
-    /// Nobody else has it: a write changes it in place.
+    /// Only this process maps the page: a write changes it in place.
     Private,
-    /// Another process has it too: a write copies it.
+    /// Another process maps it too: a write copies it.
     Shared,
 }
 
@@ -106,7 +106,7 @@ impl Pagemap {
         File::open(format!("/proc/{pid}/pagemap")).map(Self)
     }
 
-    /// How the page at an address stands. One system call of a microsecond.
+    /// Returns the state of the page at an address: one system call of a microsecond.
     pub(crate) fn page(&self, address: u64) -> io::Result<Page> {
         let mut entry = [0; 8];
         self.0.read_exact_at(&mut entry, address / PAGE * ENTRY)?;

@@ -49,7 +49,7 @@ impl PageKind {
         matches!(self, Self::Huge2Mb | Self::Huge1Gb)
     }
 
-    /// What the arena's size is allocated_size up to.
+    /// What the arena's size is rounded up to.
     pub const fn granularity(self) -> u64 {
         match self {
             Self::Huge1Gb => 1 << 30,

@@ -171,7 +171,7 @@ impl SharedMemory {
     /// The kernel's.
     ///
     /// # Safety
-    /// Nobody uses that part.
+    /// No thread uses that part.
     pub(crate) unsafe fn hand_back(&self, at: usize, len: usize) -> io::Result<()> {
         // SAFETY: the caller promises that nobody uses the part.
         unsafe { self.advise(at, len, MmapAdvise::MADV_REMOVE) }
@@ -190,7 +190,7 @@ impl SharedMemory {
 
 impl Drop for SharedMemory {
     fn drop(&mut self) {
-        // SAFETY: nobody else has the address any more.
+        // SAFETY: no other reference to the address exists any more.
         let _ = unsafe { munmap(self.start.cast(), self.len.get()) };
     }
 }

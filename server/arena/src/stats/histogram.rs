@@ -40,7 +40,7 @@ const LINE_BITS: u32 = 4;
 /// Number of lines: up to 2^37 ns.
 const LINES: usize = 37 << LINE_BITS;
 
-/// 2^(k/8), correctly allocated_size.
+/// 2^(k/8), correctly rounded.
 const EIGHTHS: [f64; PER_OCTAVE] = [
     1.0,
     1.090_507_732_665_257_7,
@@ -59,7 +59,7 @@ const BORDERS: [u64; BUCKETS] = {
     while slot < BUCKETS - 1 {
         let octave = slot / PER_OCTAVE;
         let nanos = 1e9 * ZERO_THRESHOLD * (1_u64 << octave) as f64;
-        #[expect(clippy::cast_possible_truncation, reason = "below 2^37, allocated_size down")]
+        #[expect(clippy::cast_possible_truncation, reason = "below 2^37, rounded down")]
         let border = (nanos * EIGHTHS[slot % PER_OCTAVE]) as u64;
         borders[slot] = border;
         slot += 1;

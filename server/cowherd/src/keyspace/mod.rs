@@ -6,7 +6,7 @@
 //! | `entry` | the object of a key: header, expiry, key, value |
 //! | `counters`, `clocks`, `events` | statistics, access clocks, keyspace events |
 //! | `shards` | the locked shards of a command: lookup, link, unlink |
-//! | `watch` | WATCH and blocked clients: who is notified when a key changes |
+//! | `watch` | WATCH and blocked clients: notification when a key changes |
 //! | `relocation` | keys that do not live in their home shard, and the forwarding table |
 //! | `strings` | string values |
 //! | `compact` | collections of few elements: one packed run |

@@ -311,7 +311,7 @@ impl Keyspace {
     /// opened; otherwise checks that they are recorded. `held` locks all shards.
     ///
     /// # Errors
-    /// A key is in a shard in which no command would look for it.
+    /// A key is in a shard where commands cannot find it.
     pub(super) fn load_forwarding(
         &self,
         held: &Held<'_>,

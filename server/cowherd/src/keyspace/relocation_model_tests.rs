@@ -2,9 +2,9 @@
 //! command with relocations of its key, and every value that a relaxed load may return. With any
 //! step of the protocol taken away the model finds a command that runs without its key's lock.
 //!
-//! One key, whose home shard is 0, lives in one of three shards. A command looks the shards up, locks
-//! them, and looks again, as `CommandExecution::lock` and `Keyspace::lock_with_retry` do; a rename
-//! records a relocation as `ForwardingTable::record` does.
+//! One key, whose home shard is 0, lives in one of three shards. A command looks the shards up,
+//! locks them, and looks again, as `CommandExecution::lock` and `Keyspace::lock_with_retry` do; a
+//! rename records a relocation as `ForwardingTable::record` does.
 
 use loom::sync::atomic::AtomicU64;
 use loom::sync::atomic::Ordering::{Acquire, Relaxed, Release};

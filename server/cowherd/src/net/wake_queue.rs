@@ -69,7 +69,7 @@ impl ConnectionWaker {
         Self { fd, queue, task: Mutex::new(None), queued: AtomicBool::new(false) }
     }
 
-    /// Makes [`Hangup::wake`] wake the task of `cx` from now on.
+    /// Makes `ConnectionHandle::wake` wake the task of `cx` from now on.
     pub(super) fn register(&self, cx: &Context<'_>) {
         let mut task = self.task.lock();
         match &*task {

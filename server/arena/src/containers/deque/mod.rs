@@ -15,8 +15,8 @@
 //! touches the element's bytes, the node's head and the root. Elements are as
 //! [`packed`] has them.
 //!
-//! How large nodes are is told with each change ([`DequeLimits`]), as it may differ from time to time.
-//! An element that would fill more than half a node gets one of its own, of its own length.
+//! How large nodes are is told with each change ([`DequeLimits`]), as it may differ from time to
+//! time. An element that would fill more than half a node gets one of its own, of its own length.
 //!
 //! Invariants:
 //! 1. No node is empty; `first` has nothing before it and `last` nothing behind it; neighbours

@@ -156,7 +156,8 @@ proptest! {
         let mut steps = 0;
         while let Some(at) = cursor {
             let mut items = Vec::new();
-            cursor = Dict::at(ROOT).scan(&mem, DictCursor::unpack(at.pack()), least, |i| items.push(i));
+            let from = DictCursor::unpack(at.pack());
+            cursor = Dict::at(ROOT).scan(&mem, from, least, |i| items.push(i));
             seen.extend(items.iter().map(|item| mem.read(Offset::<u64>::new(*item))));
             let (first, count, grow) = changes.next().unwrap();
             for key in *first..first + *count as u64 {

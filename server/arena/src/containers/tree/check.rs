@@ -7,10 +7,10 @@ use crate::{Audit, Corruption, Mem, Offset};
 use super::node::{ChildSlot, ITEM_MASK, TreeEntry, TreeNode};
 use super::{MAX_DEPTH, TreeRoot};
 
-/// Entries that were asked for and not looked at yet: what the processor fetches at once.
+/// Number of entries prefetched ahead of the one being checked.
 const AHEAD: u64 = 16;
 
-/// Tells a check what it has to know of a tree's items.
+/// The item-specific part of a tree check.
 pub trait CheckTreeEntry {
     /// Asks the processor to fetch what checking an item will read. Any number may be asked for.
     fn prefetch(&self, item: u64);
@@ -25,8 +25,8 @@ pub trait CheckTreeEntry {
     fn compare(&self, one: u64, other: u64) -> Ordering;
 }
 
-/// Claims and checks everything that belongs to the tree at `root`, and each of its items with the
-/// help of `items`.
+/// Claims and checks everything that belongs to the tree at `root_at`, and each of its items with
+/// the help of `items`.
 ///
 /// # Errors
 /// The first broken invariant.
@@ -69,8 +69,8 @@ struct Walk<'a, 'h, C> {
 }
 
 impl<C: CheckTreeEntry> Walk<'_, '_, C> {
-    /// Checks a node of this level and everything below it; returns what there is. Recursion is no
-    /// deeper than [`MAX_DEPTH`].
+    /// Checks a node of this level and everything below it; returns the slot that its parent must
+    /// hold. Recursion is no deeper than [`MAX_DEPTH`].
     fn node(&mut self, at: u64, level: u32) -> Result<ChildSlot, Corruption> {
         let capacity = self.mem.arena().capacity();
         if at > ITEM_MASK || !at.is_multiple_of(64) || at >= capacity {
@@ -91,13 +91,13 @@ impl<C: CheckTreeEntry> Walk<'_, '_, C> {
     fn inner(&mut self, node: &TreeNode) -> Result<u64, Corruption> {
         let mut count = 0;
         for index in 0..node.len {
-            let said = node.slot(self.mem, index);
-            let is = self.node(said.child, node.level - 1)?;
-            if said != is {
-                let reason = format!("tree: a slot says {said:?}, but there is {is:?}");
+            let stored = node.slot(self.mem, index);
+            let actual = self.node(stored.child, node.level - 1)?;
+            if stored != actual {
+                let reason = format!("tree: a slot says {stored:?}, but there is {actual:?}");
                 return Err(Corruption::at(node.at, reason));
             }
-            count += is.count;
+            count += actual.count;
         }
         Ok(count)
     }

@@ -1,8 +1,8 @@
 //! A sorted sequence of items that knows how many there are before each: a counted B+ tree.
 //!
-//! An item is ordered by a key of 64 bits and, among equal keys, by whatever the caller's [`TieOrder`]
-//! compare. Every inner node knows the number of entries below each child, so that an item is found
-//! by its rank as quickly as by its key.
+//! An item is ordered by a key of 64 bits and, among equal keys, by whatever the caller's
+//! [`TieOrder`] compare. Every inner node knows the number of entries below each child, so that an
+//! item is found by its rank as quickly as by its key.
 //!
 //! ```text
 //! root                  inner node, 512 bytes: 1 to 21 slots
