@@ -104,8 +104,8 @@ pub(super) fn build_large<T: CollectionType>(
 
 /// Frees a large value at once.
 ///
-/// What a command has built in vain is freed like this, never deferred: the command would find its
-/// own waste in the lazy-free list, take the freed memory for progress, and try again for ever.
+/// A value that a failed command has built is freed like this, never deferred: the reclaimer would
+/// free it from the lazy-free list, count that as progress, and run the command again without end.
 pub(super) fn free_large<T: CollectionType>(mem: &mut Mem<'_>, header: u64) {
     while !T::free_some(mem, header, usize::MAX) {}
     mem.release(header, T::HEADER);

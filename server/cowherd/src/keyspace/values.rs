@@ -154,7 +154,7 @@ pub(super) fn defer_free(mem: &mut Mem<'_>, kind: ValueType, header: u64) {
     mem.write(first, header);
 }
 
-/// Frees at once a large value that a command has built in vain; see [`collection::free_large`].
+/// Frees at once a large value that was never linked; see [`collection::free_large`].
 pub(super) fn free_large(mem: &mut Mem<'_>, kind: ValueType, header: u64) {
     for_kind!(kind, T => collection::free_large::<T>(mem, header));
 }
