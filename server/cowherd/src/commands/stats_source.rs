@@ -2,9 +2,7 @@
 
 use std::sync::atomic::Ordering;
 
-use cowherd_arena::OccupancyMap;
-
-use crate::keyspace::{CHUNK_SIZE, DATABASES};
+use crate::keyspace::{CHUNK_SIZE, DATABASES, OccupancyMap};
 use crate::telemetry::{
     ArenaStats, ClientStats, DatabaseStats, EngineCounters, MemoryStats, ServerInfo, StatsSnapshot,
     StatsSource, UndoLogLimits,

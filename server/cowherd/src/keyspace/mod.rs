@@ -73,7 +73,7 @@ pub use clocks::{AccessClocks, KeyUsage};
 pub use collection::WrongType;
 pub use compact::CompactLimits;
 pub use cowherd_arena::containers::dict::DictCursor;
-pub use cowherd_arena::{CHUNK_SIZE, OutOfMemory, SHARDS, ShardIndex, ShardSet};
+pub use cowherd_arena::{CHUNK_SIZE, OccupancyMap, OutOfMemory, SHARDS, ShardIndex, ShardSet};
 pub use database::{RandomKey, ScanCursor};
 pub use entry::ValueType;
 pub use events::{EventDispatcher, KeyspaceEvent};

@@ -87,8 +87,8 @@ fn what_the_pages_are_is_told_first() {
     assert_eq!(
         on_pages(&situation),
         "Checkpoints isolate by kernel-cow. Pages are huge-2mb (huge-2mb asked for), 200 of the \
-         200 MiB in use are huge; transparent huge pages are set to madvise, the pool has 200 pages of \
-         2 MiB, 120 free, 90 of those reserved."
+         200 MiB in use are huge; transparent huge pages are set to madvise, the pool has 200 \
+         pages of 2 MiB, 120 free, 90 of those reserved."
     );
     let inputs = undo_inputs("thp");
     assert_eq!(
@@ -257,10 +257,10 @@ fn nothing_is_said_of_copies_where_there_is_an_undo_log() {
         let samples = vec![LatencySample { at_s: 1, ms: 4 }];
         LatencyEventHistory { event, samples, max_ms: 9 }
     });
-    let told = events.iter().filter(|figures| figures.event != LatencyEvent::CowFault);
+    let others = events.iter().filter(|figures| figures.event != LatencyEvent::CowFault);
     let situation = AdviceInputs {
         stats: &inputs,
-        events: &told.cloned().collect::<Vec<_>>(),
+        events: &others.cloned().collect::<Vec<_>>(),
         checkpoints: &[slow],
         threshold_ms: 10,
         collapses_thp: false,

@@ -389,7 +389,7 @@ fn each_checkpoint_has_a_line() {
     let info = render(&telemetry, &["checkpoint"], &inputs);
     let ended = fields(&info);
     assert!(!ended.contains_key("checkpoint_current"));
-    let save: HashMap<&str, &str> =
+    let checkpoint: HashMap<&str, &str> =
         ended["checkpoint_1"].split(',').filter_map(|pair| pair.split_once('=')).collect();
     for (name, value) in [
         ("status", "ok"),
@@ -399,9 +399,9 @@ fn each_checkpoint_has_a_line() {
         ("longest_stall_usec", "3000"),
         ("longest_stall_cause", "cow-fault"),
     ] {
-        assert_eq!(save[name], value, "{name}");
+        assert_eq!(checkpoint[name], value, "{name}");
     }
-    assert!(!save.contains_key("huge_before_bytes"), "not known");
+    assert!(!checkpoint.contains_key("huge_before_bytes"), "not known");
     assert!(ended.contains_key("cow") && !ended.contains_key("undo"));
 }
 

@@ -12,7 +12,7 @@ use crate::telemetry::{
     CheckpointRecord, CheckpointStart, CheckpointStatus, StatsSnapshot, UndoLogLimits,
 };
 
-/// StatsSource that count how often somebody asks for the map.
+/// A source that counts the occupancy maps taken.
 #[derive(Default)]
 struct MapCounter(AtomicUsize);
 
@@ -32,10 +32,10 @@ impl StatsSource for MapCounter {
 
 fn live() -> (Arc<Telemetry>, Arc<MapCounter>, Arc<LivePage>) {
     let telemetry = Telemetry::new(1, vec!["get".to_owned()], vec!["string"]);
-    let figures = Arc::new(MapCounter::default());
-    let dynamic = Arc::clone(&figures) as Arc<dyn StatsSource>;
+    let source = Arc::new(MapCounter::default());
+    let dynamic = Arc::clone(&source) as Arc<dyn StatsSource>;
     let live = Arc::new(LivePage::new(Arc::clone(&telemetry), dynamic));
-    (telemetry, figures, live)
+    (telemetry, source, live)
 }
 
 fn get(live: &LivePage, path: &str) -> (Response<Payload>, Option<Disconnected>) {
@@ -112,19 +112,19 @@ async fn checkpoints_and_state_are_json() {
         (&state["undo"]["limit_bytes"], &state["undo"]["block_bytes"]),
         (&4096.into(), &512.into())
     );
-    assert_eq!(state["undo"]["reused_records"], 7, "those of saves that have ended");
+    assert_eq!(state["undo"]["reused_records"], 7, "those of checkpoints that have ended");
 }
 
 #[tokio::test]
 async fn a_page_receives_everything_and_then_the_changes() {
-    let (telemetry, figures, live) = live();
+    let (telemetry, source, live) = live();
     telemetry.tick(0, 0);
     telemetry.recorder(0).unwrap().command(0, 2000, false);
     telemetry.tick(1_000_000, 0);
     let watching = Arc::clone(&live);
     let watcher = tokio::spawn(async move { watching.run().await });
     tokio::task::yield_now().await;
-    assert_eq!(figures.0.load(Relaxed), 0, "no map is taken without a page");
+    assert_eq!(source.0.load(Relaxed), 0, "no map is taken without a page");
 
     let (response, _kept) = get(&live, "/events");
     assert_eq!(response.headers()[CONTENT_TYPE], EVENTS);

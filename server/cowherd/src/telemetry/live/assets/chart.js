@@ -60,7 +60,7 @@ export class Chart {
   constructor() {
     this.seconds = [];
     this.checkpoints = [];
-    // Minutes shown, once somebody has chosen; the index of the second pointed at.
+    // The minutes that the user has chosen, and the index of the second under the pointer.
     this.chosen = null;
     this.cursor = null;
     this.root = byId("chart");
@@ -179,7 +179,7 @@ export class Chart {
     this.showFigures();
   }
 
-  // Minutes shown: the fewest that hold all there is, unless somebody has chosen.
+  // Minutes shown: the choice of the user, or else the fewest that hold all seconds.
   minutes() {
     if (this.chosen) return this.chosen;
     const [first, last] = [this.seconds[0], this.seconds.at(-1)];

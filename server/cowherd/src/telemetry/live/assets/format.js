@@ -1,4 +1,4 @@
-// How figures are written, and how elements are made.
+// Formatting of numbers and creation of elements.
 
 const whole = new Intl.NumberFormat("en", { maximumFractionDigits: 0 });
 const clock = new Intl.DateTimeFormat("en-GB", { timeStyle: "medium" });
@@ -87,7 +87,7 @@ export function byId(id) {
   return document.getElementById(id);
 }
 
-// Writes only what is new, so that nothing is laid out in vain.
+// Writes only changes, to avoid a needless layout.
 export function setText(element, text) {
   if (element.textContent !== text) element.textContent = text;
 }
