@@ -221,11 +221,11 @@ fn split_huge_pages_are_counted_and_made_whole() -> TestResult {
     server.bgsave_and_wait()?;
     let collapsed = || Ok(kernel::largest_mapping(server.pid())?.huge >= unsplit);
     wait_until(collapsed, DEADLINE, "the huge pages to be collapsed again")?;
-    let healed = format!("\nthp_collapsed:{}\r", figure("thp_splits")?);
+    let collapsed = format!("\nthp_collapsed:{}\r", figure("thp_splits")?);
     let huge = format!("\narena_huge_bytes:{unsplit}\r");
     let counted = || {
         let info = server.text(&["INFO", "checkpoint"])?;
-        Ok(info.contains(&healed) && info.contains(&huge))
+        Ok(info.contains(&collapsed) && info.contains(&huge))
     };
-    wait_until(counted, DEADLINE, "the healed pages to be counted")
+    wait_until(counted, DEADLINE, "the collapsed pages to be counted")
 }

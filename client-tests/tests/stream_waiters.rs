@@ -17,7 +17,7 @@ use std::time::Duration;
 const SCRIPT: &str = include_str!("peer/stream_waiters.txt");
 const DEADLINE: Duration = Duration::from_secs(20);
 
-struct Waiter {
+struct BlockedConnection {
     raw: RawConnection,
     id: String,
     line: String,
@@ -32,31 +32,32 @@ fn block(
     connect: &dyn Fn() -> Result<RawConnection>,
     protocol: &str,
     line: &str,
-) -> Result<Waiter> {
+) -> Result<BlockedConnection> {
     let (mut admin, mut raw) = (connect()?, connect()?);
     raw.call(&["HELLO", protocol])?;
     let id = raw.number(&["CLIENT", "ID"])?.to_string();
     send_blocking(&mut raw, &words(line), &mut admin, DEADLINE).context(line.to_owned())?;
-    Ok(Waiter { raw, id, line: line.to_owned() })
+    Ok(BlockedConnection { raw, id, line: line.to_owned() })
 }
 
 /// Runs the script. Returns all replies, with their lines.
 fn run_script(connect: &dyn Fn() -> Result<RawConnection>, protocol: &str) -> Result<Vec<String>> {
     let mut admin = connect()?;
-    let (mut notes, mut waiters, mut section): (_, Vec<Waiter>, _) = (Vec::new(), Vec::new(), "");
+    let (mut notes, mut blocked, mut section): (_, Vec<BlockedConnection>, _) =
+        (Vec::new(), Vec::new(), "");
     for line in SCRIPT.lines().chain(["## end"]).filter(|line| !line.is_empty()) {
         if let Some(title) = line.strip_prefix("##") {
-            for waiter in &mut waiters {
+            for waiter in &mut blocked {
                 admin.call(&["CLIENT", "UNBLOCK", &waiter.id, "ERROR"])?;
                 let reply = show(&waiter.raw.read_reply()?);
                 notes.push(format!("{section}, {}: {reply}", waiter.line));
             }
-            waiters.clear();
+            blocked.clear();
             section = title;
             admin = connect()?;
             admin.call(&["FLUSHALL"])?;
         } else if let Some(line) = line.strip_prefix("> ") {
-            waiters.push(block(connect, protocol, line)?);
+            blocked.push(block(connect, protocol, line)?);
         } else {
             notes.push(format!("{section}, {line}: {}", show(&admin.exchange(&words(line))?)));
         }
@@ -89,13 +90,13 @@ fn clients_blocked_on_very_many_streams_delay_no_other() -> TestResult {
     let names: Vec<String> = (0..STREAMS).map(|number| format!("s{number}")).collect();
     let ids = ["$"; STREAMS];
     let line = format!("XREAD BLOCK 0 STREAMS {} {}", names.join(" "), ids.join(" "));
-    let mut waiters = [block(&connect, "2", &line)?, block(&connect, "2", &line)?];
+    let mut blocked = [block(&connect, "2", &line)?, block(&connect, "2", &line)?];
     let mut raw = server.raw()?;
     for number in 0..1_000 {
         ensure!(raw.text(&["SET", &format!("key:{number}"), "value"])? == "OK");
     }
     raw.call(&["XADD", "s29999", "1-1", "field", "value"])?;
-    for waiter in &mut waiters {
+    for waiter in &mut blocked {
         let reply = show(&waiter.raw.read_reply()?);
         ensure!(reply.contains("s29999") && reply.contains("value"), "{reply}");
     }

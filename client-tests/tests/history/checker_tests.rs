@@ -1,4 +1,4 @@
-//! Histories whose verdict is known, and random ones, judged by a second checker that tries every
+//! Histories with a known outcome, and random ones, judged by a second checker that tries every
 //! order.
 
 use super::*;

@@ -20,7 +20,7 @@
 //! | `client`, `load`, `round` | the threads that send them; the course of a round |
 //! | `images`, `contents` | BGSAVE, restore, and reading all keys |
 //! | `scans` | the rule for SCAN and its kin |
-//! | `verdict`, `report` | all checks after a round; what a failure prints |
+//! | `verifier`, `report` | all checks after a round; what a failure prints |
 //!
 //! `COWHERD_HISTORY_SECONDS` lets each test run for so long instead of a few rounds, and
 //! `COWHERD_TEST_SEED` repeats the requests of a run, though not its races.
@@ -39,7 +39,7 @@ mod report;
 mod round;
 mod scans;
 mod simulation;
-mod verdict;
+mod verifier;
 mod workload;
 
 use anyhow::{Context, Result, ensure};
@@ -52,7 +52,7 @@ use cuts::Allowed;
 use history::{Event, History};
 use round::{Plan, Session};
 use std::time::{Duration, Instant};
-use verdict::Tally;
+use verifier::RunCounts;
 use workload::Family;
 
 /// Rounds with one server.
@@ -63,11 +63,11 @@ const BATCHES: u64 = 400;
 const KILL_EVERY: u64 = 3;
 
 /// Runs rounds with one server, or with one after the other for the time that was asked for.
-fn run(plan: &Plan, isolation: &str, pages: &[&str], more: &[(&str, &str)]) -> Result<Tally> {
+fn run(plan: &Plan, isolation: &str, pages: &[&str], more: &[(&str, &str)]) -> Result<RunCounts> {
     let seconds = std::env::var("COWHERD_HISTORY_SECONDS").ok();
     let seconds = seconds.map(|text| text.parse().context(text)).transpose()?;
     let (start, time) = (Instant::now(), Duration::from_secs(seconds.unwrap_or_default()));
-    let (mut seed, mut total) = (random::seed(), Tally::default());
+    let (mut seed, mut total) = (random::seed(), RunCounts::default());
     loop {
         let builder =
             more.iter().fold(builder(seed, isolation, pages), |builder, (name, value)| {
@@ -84,13 +84,13 @@ fn run(plan: &Plan, isolation: &str, pages: &[&str], more: &[(&str, &str)]) -> R
     Ok(total)
 }
 
-fn run_session(plan: &Plan, builder: ServerBuilder, seed: u64) -> Result<Tally> {
+fn run_session(plan: &Plan, builder: ServerBuilder, seed: u64) -> Result<RunCounts> {
     let mut session = Session::start(plan.clone(), builder, seed)?;
     for round in 1..=ROUNDS {
         // What was evicted is not known after a restart.
         session.round(round % KILL_EVERY == 0 && !plan.rules.may_evict)?;
     }
-    Ok(session.verifier.tally)
+    Ok(session.verifier.counts)
 }
 
 /// A server whose values change their form all the time. What does not matter for the replies
@@ -118,10 +118,10 @@ fn builder(seed: u64, isolation: &str, pages: &[&str]) -> ServerBuilder {
 fn everything(name: &'static str, isolation: &str, pages: &[&str]) -> TestResult {
     let (rules, groups) = (Rules::default(), workload::groups());
     let plan = Plan { name, rules, batches: BATCHES, groups };
-    let tally = run(&plan, isolation, pages, &[])?;
-    ensure!(tally.images > 0 && tally.scans > 0 && tally.restarts > 0, "{tally:?}");
+    let counts = run(&plan, isolation, pages, &[])?;
+    ensure!(counts.images > 0 && counts.scans > 0 && counts.restarts > 0, "{counts:?}");
     // What never succeeds is not tested.
-    ensure!(tally.served > 0 && tally.refused > 0, "{tally:?}");
+    ensure!(counts.served > 0 && counts.refused > 0, "{counts:?}");
     Ok(())
 }
 
@@ -132,8 +132,8 @@ fn evicting(policy: &'static str) -> TestResult {
     let plan = Plan { name: policy, rules, batches: BATCHES, groups };
     let memory =
         [("--maxmemory", "32mb"), ("--maxmemory-policy", policy), ("--maxmemory-samples", "1")];
-    let tally = run(&plan, "undo-log", &["small"], &memory)?;
-    ensure!(tally.images > 0 && tally.evicted, "{tally:?}");
+    let counts = run(&plan, "undo-log", &["small"], &memory)?;
+    ensure!(counts.images > 0 && counts.evicted, "{counts:?}");
     Ok(())
 }
 

@@ -6,7 +6,7 @@ use crate::history::History;
 use crate::images::{Contents, Image};
 use crate::load::{Load, Threads};
 use crate::scans;
-use crate::verdict::{Verifier, histories};
+use crate::verifier::{Verifier, histories};
 use crate::workload::Group;
 use anyhow::{Context, Result, ensure};
 use client_tests::random::Random;
@@ -88,7 +88,7 @@ impl Session {
     /// Starts the server again; it must hold what its last image holds.
     fn restart(&mut self, last: &Image) -> Result<Image> {
         self.server.restart()?;
-        self.verifier.tally.restarts += 1;
+        self.verifier.counts.restarts += 1;
         let digest = self.server.digest()?;
         ensure!(digest == last.digest, "{}: saved {}, but loaded {digest}", last.name, last.digest);
         let mut raw = self.server.raw()?;

@@ -201,7 +201,7 @@ fn a_slab_inside_a_run_is_refused() {
     let chunks = chunks_of(&arena);
     assert_eq!(refusal(&chunks, 16 << 20), "");
     let unit = (at % CHUNK_SIZE / layout::UNIT_SIZE) as usize;
-    // A slab of one object, and a single stray byte where nobody looks.
+    // A slab of one object, and a single byte in a place without objects.
     let damages: [(usize, &[u8]); 2] =
         [((unit + 2) * 64, &[1, 2, 5, 0, 1, 0, 1, 0, 1]), ((unit + 12) * 64 + 50, &[1])];
     for (place, bytes) in damages {

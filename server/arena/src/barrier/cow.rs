@@ -32,7 +32,7 @@ use crate::memory::side_tables::SideTable;
 type Set = SideTable<AtomicU64>;
 
 /// What is known of pages since the fork.
-pub(crate) struct Cow {
+pub(crate) struct CowState {
     /// The child is about to end: a page may be private again.
     leaving: AtomicBool,
     page_shift: u32,
@@ -52,7 +52,7 @@ pub(crate) struct Cow {
     pagemap: Option<Pagemap>,
 }
 
-impl Cow {
+impl CowState {
     pub(super) fn new(kind: PageKind, capacity: u64) -> io::Result<Self> {
         let page_shift = kind.cow_bytes().trailing_zeros();
         let (pages, chunks) = (capacity >> page_shift, capacity / CHUNK_SIZE);

@@ -69,8 +69,8 @@ pub(crate) struct ChunkProgress {
 
 /// State of the isolation of an arena.
 enum IsolationState {
-    Cow(Box<cow::Cow>),
-    Undo(Box<undo::Undo>),
+    Cow(Box<cow::CowState>),
+    Undo(Box<undo::UndoState>),
 }
 
 /// The barrier of one arena.
@@ -97,10 +97,10 @@ impl Barrier {
         let chunks = capacity / CHUNK_SIZE;
         let isolation = match backing.isolation {
             Isolation::KernelCow => {
-                IsolationState::Cow(Box::new(cow::Cow::new(backing.kind, capacity)?))
+                IsolationState::Cow(Box::new(cow::CowState::new(backing.kind, capacity)?))
             }
             Isolation::UndoLog(options) => {
-                IsolationState::Undo(Box::new(undo::Undo::new(options, capacity)?))
+                IsolationState::Undo(Box::new(undo::UndoState::new(options, capacity)?))
             }
         };
         Ok(Self {
@@ -236,7 +236,7 @@ impl Barrier {
     }
 
     /// The `kernel-cow` state, with that isolation.
-    pub(crate) fn cow(&self) -> Option<&cow::Cow> {
+    pub(crate) fn cow(&self) -> Option<&cow::CowState> {
         match &self.isolation {
             IsolationState::Cow(cow) => Some(cow),
             IsolationState::Undo(_) => None,
@@ -279,13 +279,13 @@ impl Barrier {
 
     /// Cost of copy-on-write in the running checkpoint, or else in the last one.
     pub fn cost(&self) -> CowStats {
-        let page_shift = self.cow().map(cow::Cow::page_shift);
+        let page_shift = self.cow().map(cow::CowState::page_shift);
         page_shift.map_or_else(CowStats::default, |shift| self.cow_counters.since_begin(shift))
     }
 
     /// Cost of copy-on-write in all checkpoints.
     pub fn total_cost(&self) -> CowStats {
-        let page_shift = self.cow().map(cow::Cow::page_shift);
+        let page_shift = self.cow().map(cow::CowState::page_shift);
         page_shift.map_or_else(CowStats::default, |shift| self.cow_counters.total(shift))
     }
 

@@ -34,7 +34,7 @@ pub(crate) struct Captured {
 }
 
 /// State of the capturing side.
-pub(super) struct Undo {
+pub(super) struct UndoState {
     pub log: UndoLog,
     blocks: Blocks,
     /// One bit for each block, the bits of a chunk together.
@@ -45,7 +45,7 @@ pub(super) struct Undo {
     notes_all: AtomicBool,
 }
 
-impl Undo {
+impl UndoState {
     pub(super) fn new(options: UndoOptions, capacity: u64) -> io::Result<Self> {
         let blocks = Blocks::of(options.block);
         let chunks = capacity / CHUNK_SIZE;

@@ -294,9 +294,9 @@ impl TestEngine {
     fn process_signals(&mut self) {
         for number in 0..CLIENTS {
             let client = &mut self.clients[number];
-            let mut mail = Vec::new();
-            client.session.client.drain_output(&mut mail);
-            count_values(&mail, client.version == ProtocolVersion::Resp3).unwrap();
+            let mut pushed = Vec::new();
+            client.session.client.drain_output(&mut pushed);
+            count_values(&pushed, client.version == ProtocolVersion::Resp3).unwrap();
             if client
                 .session
                 .pending_reply

@@ -17,7 +17,7 @@ use std::thread;
 
 /// What was checked.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct RunCounts {
     pub operations: usize,
     /// Those whose reply came while another of their group was pending.
     pub overlaps: usize,
@@ -45,13 +45,13 @@ pub struct Verifier {
     round: u64,
     checkers: Vec<Checker>,
     pub timeline: Timeline,
-    pub tally: Tally,
+    pub counts: RunCounts,
 }
 
 impl Verifier {
     pub fn new(plan: Plan, seed: u64, timeline: Timeline) -> Self {
         let checkers = plan.groups.iter().map(|_| Checker::new(plan.rules)).collect();
-        Self { plan, seed, round: 0, checkers, timeline, tally: Tally::default() }
+        Self { plan, seed, round: 0, checkers, timeline, counts: RunCounts::default() }
     }
 
     /// Checks what a round has seen. `end` is what the server holds after it, and after a restart
@@ -59,13 +59,13 @@ impl Verifier {
     pub fn check(&mut self, load: Load, end: Image, killed: bool) -> Result<()> {
         let Load { operations, seen, images } = load;
         self.round += 1;
-        self.tally.add(&operations, images.len(), seen.scans.len());
+        self.counts.add(&operations, images.len(), seen.scans.len());
         let cuts = images.iter().chain((!killed).then_some(&end));
         let histories = histories(self.plan.groups.len(), operations, cuts);
         let start = std::time::Instant::now();
         let before = self.checkers.clone();
         let placed = self.linearize(&histories)?;
-        self.tally.checking += start.elapsed();
+        self.counts.checking += start.elapsed();
         if self.plan.rules.may_evict {
             let exact = before.into_iter().map(|checker| checker.with_rules(Rules::default()));
             let mut pairs = exact.zip(&histories);
@@ -73,7 +73,7 @@ impl Verifier {
                 let mut checker = checker;
                 checker.check(history).is_err()
             };
-            self.tally.evicted |= pairs.any(shows);
+            self.counts.evicted |= pairs.any(shows);
         }
         for (number, image) in images.iter().enumerate() {
             self.is_one_instant(&histories, &placed, number)
@@ -91,8 +91,8 @@ impl Verifier {
         }
         self.timeline.forget_before_now();
         for checker in &mut self.checkers {
-            self.tally.overlaps += std::mem::take(&mut checker.overlaps);
-            self.tally.explanations = self.tally.explanations.max(checker.most);
+            self.counts.overlaps += std::mem::take(&mut checker.overlaps);
+            self.counts.explanations = self.counts.explanations.max(checker.most);
         }
         if killed {
             self.timeline.restart(&end.contents.listings);
@@ -195,7 +195,7 @@ fn balance(keys: &Keys) -> Result<i64> {
     keys.values().map(|entry| amount(&entry.value)).sum()
 }
 
-impl std::ops::AddAssign for Tally {
+impl std::ops::AddAssign for RunCounts {
     fn add_assign(&mut self, more: Self) {
         self.operations += more.operations;
         self.overlaps += more.overlaps;
@@ -214,7 +214,7 @@ impl std::ops::AddAssign for Tally {
     }
 }
 
-impl Tally {
+impl RunCounts {
     fn add(&mut self, operations: &[(usize, Operation)], images: usize, scans: usize) {
         self.operations += operations.len();
         self.images += images;
