@@ -13,7 +13,7 @@
 //! | | `counters` | the cost, in all and for each thread |
 //! | | `checker` | for tests: finds changes that were not announced |
 //!
-//! The barrier works on the [`Mapping`]; it does not know shards or the allocator. A
+//! The barrier works on the `Mapping`; it does not know shards or the allocator. A
 //! [`Recording`](crate::Recording) begins and ends its work at safepoints.
 //!
 //! Invariants:
