@@ -340,7 +340,7 @@ figures! {
 }
 
 impl FigureValue {
-    /// As INFO writes the value; None: INFO leaves the figure out.
+    /// The value as INFO writes it; None: INFO leaves the figure out.
     pub(super) fn info(&self) -> Option<String> {
         Some(match self {
             Absent => return None,
@@ -354,7 +354,7 @@ impl FigureValue {
         })
     }
 
-    /// As a metric has the value; None: there is no series.
+    /// The value as a metric; None: the metric has no series.
     pub(super) fn metric(&self) -> Option<f64> {
         match self {
             Absent | Text(_) => None,
@@ -366,7 +366,7 @@ impl FigureValue {
         }
     }
 
-    /// As the log has the value under a name.
+    /// The value for the log, under a name whose suffix decides the unit of a duration.
     fn log(self, name: &str) -> Box<dyn Value> {
         match self {
             Absent => Box::new(None::<u64>),

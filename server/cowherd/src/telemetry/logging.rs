@@ -29,7 +29,7 @@ use tracing_subscriber::{Layer, Registry};
 
 use crate::config::{Config, LogFormat, LogLevel};
 
-/// Why there is no log.
+/// Why the log cannot be set up.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LoggingError {
     /// The log file cannot be written.
@@ -40,7 +40,7 @@ pub(crate) enum LoggingError {
     Open {
         /// The setting `logfile`.
         path: PathBuf,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// Another log was set up before.
@@ -57,7 +57,7 @@ pub(crate) struct Logging {
 impl Logging {
     /// Changes how much is logged (CONFIG SET loglevel).
     pub(crate) fn set_level(&self, level: LogLevel) {
-        // Fails only when the subscriber is gone, and the log with it.
+        // Fails only after the subscriber was dropped, when there is no log either.
         let _ = self.level.reload(filter_of(level));
     }
 }

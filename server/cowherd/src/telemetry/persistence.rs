@@ -21,7 +21,7 @@ use super::checkpoint_record::{
 };
 use crate::clock::{self, Timestamp};
 
-/// What is known of a checkpoint at its fork.
+/// The figures of a checkpoint that are known at the fork.
 #[derive(Debug, Clone, PartialEq, Default)]
 pub(crate) struct CheckpointStart {
     /// The child's process id; 0 for a checkpoint in the foreground.
@@ -45,7 +45,7 @@ pub(crate) struct ForkTimes {
     pub(crate) hold_up: Duration,
 }
 
-/// What a restore reports.
+/// The result of a restore.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(crate) struct RestoreReport {
     /// Keys restored.

@@ -134,7 +134,7 @@ mod tests {
     use super::*;
     use cowherd_arena::stats::Histogram;
 
-    /// Ticks ten times a second for so many seconds; in each, `latency` is what was measured.
+    /// Ticks ten times a second for `count` seconds; `each` returns the durations so far.
     fn run(
         seconds: &mut SecondHistory,
         count: u64,

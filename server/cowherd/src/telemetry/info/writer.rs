@@ -13,7 +13,7 @@ impl InfoWriter {
         self.write(format_args!("{gap}# {title}\r\n"));
     }
 
-    /// One field. The value is one line: line breaks in it become spaces.
+    /// Writes one field. Line breaks in the value become spaces.
     pub(super) fn field(&mut self, name: impl Display, value: impl Display) {
         self.write(format_args!("{name}:"));
         let start = self.0.len();

@@ -61,7 +61,7 @@ pub(crate) enum MetricsError {
     Listen {
         /// The settings `metrics-bind` and `metrics-port`.
         address: SocketAddr,
-        /// What the system said.
+        /// The error of the system.
         source: io::Error,
     },
     /// The thread cannot be started.

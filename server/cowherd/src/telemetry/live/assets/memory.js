@@ -1,4 +1,4 @@
-// Pages, isolation, pool and memory, in words and a few bars.
+// The panel of pages, isolation, pool and memory.
 
 import { byId, bytes, count, duration, make, percent, ratio, setText } from "./format.js";
 
@@ -7,7 +7,7 @@ const ISOLATION = {
   "undo-log": "writers put old bytes into a log; no page is copied",
 };
 
-const MEANING = "What pages the arena asked for and which it really has: they decide how";
+const MEANING = "The configured and the actual pages of the arena, which determine how";
 
 export class MemoryPanel {
   constructor() {
@@ -25,7 +25,7 @@ export class MemoryPanel {
     else this.cow(state);
   }
 
-  // One group of names and values; built once, then only its texts change.
+  // One group of names and values: built once, then only the texts change.
   group(title, rows) {
     let group = this.groups.get(title);
     if (!group) {
@@ -62,8 +62,8 @@ export class MemoryPanel {
     const used = arena.used_chunks * arena.chunk_bytes;
     const covered = used ? Math.min(1, arena.huge_bytes / used) : 0;
     this.group("Pages", [
-      ["asked for", arena.pages_asked],
-      ["really there", arena.pages],
+      ["configured", arena.pages_asked],
+      ["actual", arena.pages],
       ["on huge pages", `${bytes(arena.huge_bytes)}, ${percent(covered)} of what is in use`,
         covered],
       undo ? ["one capture copies", bytes(undo.block_bytes)]
@@ -89,7 +89,7 @@ export class MemoryPanel {
     const taken = pool.total - pool.free;
     this.group("Pool of huge pages", [
       ["page", bytes(pool.page_bytes)],
-      ["taken", `${count(taken)} of ${count(pool.total)}`, pool.total ? taken / pool.total : 0],
+      ["used", `${count(taken)} of ${count(pool.total)}`, pool.total ? taken / pool.total : 0],
       ["free", count(pool.free)],
       ["reserved", `${count(pool.reserved)} of the free ones`],
     ]);
@@ -114,7 +114,7 @@ export class MemoryPanel {
       ["amplification", ratio(undo.amplification)],
       ["clients held up", duration(undo.stall_seconds)],
       ["longest capture", undo.captures ? duration(undo.longest_capture_seconds) : "–"],
-      ["places used again", count(undo.reused_records)],
+      ["records reused", count(undo.reused_records)],
       ["in the log now", `${bytes(undo.log_bytes)} of ${bytes(undo.limit_bytes)} at most`,
         undo.limit_bytes ? undo.log_bytes / undo.limit_bytes : 0],
     ]);
@@ -125,7 +125,7 @@ export class MemoryPanel {
       ["faults", count(cow.faults)],
       ["copied", bytes(cow.copied_bytes)],
       ["amplification", ratio(cow.amplification)],
-      ["clients stood still", duration(cow.stall_seconds)],
+      ["clients stalled", duration(cow.stall_seconds)],
       ["longest fault", cow.faults ? duration(cow.longest_fault_seconds) : "–"],
       ["first writes that copied nothing", count(cow.fresh_pages + cow.private_pages)],
     ]);
