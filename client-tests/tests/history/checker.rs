@@ -1,42 +1,42 @@
-//! Is a history linearizable? Just-in-time linearization with memoization, after Wing and Gong
-//! ("Testing and verifying concurrent objects", 1993) and Lowe ("Testing for linearizability",
-//! 2017).
+//! Linearizability of one group of keys: just-in-time linearization with memoization, after Wing
+//! and Gong ("Testing and verifying concurrent objects", 1993) and Lowe ("Testing for
+//! linearizability", 2017).
 //!
-//! The events of a history are taken in order. A *configuration* is one way to explain what was
-//! seen so far: a state of the model, and which of the pending operations have taken effect in it.
+//! The events of a history are processed in order. A *configuration* is one explanation of the
+//! events so far: a state of the model, and the set of pending operations that have taken effect
+//! in it.
 //!
 //! ```text
 //!   client 1   |----- SET k 1 -----|
 //!   client 2        |-- GET k --> nil --|
 //!                                  ^    ^
-//!   at each reply: from each configuration, let pending operations take effect, in every order,
-//!   until the one that was answered has; the model must give the replies that were seen.
+//!   at each reply: from each configuration, pending operations take effect, in every order,
+//!   until the answered one has; the model must give the recorded replies.
 //!   No configuration is left: the events up to here have no explanation.
 //! ```
 //!
-//! An operation takes effect as late as possible, which loses no explanation: whatever takes effect
-//! between two replies can do so just before the second. Configurations are kept in a map, so that
-//! orders which lead to the same one are followed once. Keys of different groups are never named by
-//! one request, so each group is checked alone (a linearizable object is composed of linearizable
-//! objects: Herlihy and Wing, 1990).
+//! An operation takes effect as late as possible. That loses no explanation: an operation that
+//! takes effect between two replies can do so just before the second. Orders that lead to the same
+//! configuration are followed once. No request names keys of two groups, so each group is checked
+//! alone (linearizability is local: Herlihy and Wing, 1990).
 //!
-//! A *cut* is the content of all keys of the group at one unknown instant in an interval: what an
-//! image holds. It takes effect as early as possible instead, and the checker notes in which gaps
-//! between two events it can: groups that were cut at one instant have one gap in common (see
-//! `cuts`).
+//! A *cut* is the content of all keys of the group at one unknown instant of an interval, as an
+//! image holds it. A cut takes effect as early as possible, and the checker notes the gaps between
+//! two events in which it can: an image is one cut of all groups only if they have a gap in common
+//! (see `cuts`).
 //!
-//! Where keys may be evicted, any of them may vanish at any time. It is enough to let keys vanish
-//! just before a command that names them.
+//! With eviction, a key may vanish at any time. It is enough to let keys vanish just before a
+//! command that names them.
 
 use crate::history::{Cut, Event, History, Operation, Request, Tick};
-use crate::model::{Keys, State, Touch};
+use crate::model::{Keys, State, WatchState};
 use crate::reply::{Reply, Word, Words};
 use std::collections::{BTreeSet, HashMap, HashSet};
 
-/// More ways than this to explain a history are not followed.
+/// The checker gives up beyond this number.
 const MOST_CONFIGURATIONS: usize = 200_000;
 
-/// What the model permits.
+/// Deviations from the model that a correct server may show.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Rules {
     /// Keys may be evicted, and commands refused for want of memory.
@@ -49,39 +49,39 @@ type Gaps = BTreeSet<usize>;
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Configuration {
     state: State,
-    /// One bit for each pending operation, by its slot: it has taken effect.
+    /// A bit for each slot: its pending operation has taken effect.
     done: u64,
     /// The cut that is open has taken effect.
     is_cut: bool,
 }
 
-/// All explanations so far, with the gaps in which each places the last cut.
+/// Configurations, each with the gaps in which the last cut can lie.
 type Configurations = HashMap<Configuration, Gaps>;
 
-/// A cut and the stretches of time in which it can lie.
+/// The stretches of time in which a cut can lie.
 #[derive(Clone, Debug)]
-pub struct Placed {
+pub struct CutPlacement {
     /// Position in the history.
     pub cut: usize,
     pub stretches: Vec<(Tick, Tick)>,
 }
 
-/// Why a history is not linearizable.
+/// The end of the shortest prefix of a history that has no explanation.
 #[derive(Debug)]
 pub struct Violation {
-    /// The event that nothing explains.
+    /// The last event of the prefix.
     pub event: Event,
-    /// The states that were possible just before it.
+    /// The states that are possible just before the event.
     pub states: Vec<State>,
-    /// The first event since the last moment at which nothing was pending.
+    /// The first event after the last moment without a pending operation.
     pub since: usize,
-    /// The states that were possible then.
+    /// The states that are possible at that moment.
     pub start: Vec<State>,
-    /// The checker gave up: too many explanations.
+    /// The number of configurations exceeded the limit.
     pub gave_up: bool,
 }
 
-/// Checks one group; what is known at the end of a history is where the next one starts.
+/// Checks the histories of one group, each of which begins where the one before ends.
 #[derive(Clone, Debug)]
 pub struct Checker {
     rules: Rules,
@@ -103,18 +103,18 @@ impl Checker {
         Self { rules, configurations, overlaps: 0, most: 0 }
     }
 
-    /// The same knowledge, to go on under other rules.
+    /// The same states under other rules.
     pub fn with_rules(self, rules: Rules) -> Self {
         Self { rules, ..self }
     }
 
-    /// The states that are possible now.
+    /// The states that are possible at the end of the last history.
     pub fn states(&self) -> Vec<State> {
         self.configurations.keys().map(|one| one.state.clone()).collect()
     }
 
-    /// Checks what has happened since the last call, and places its cuts.
-    pub fn check(&mut self, history: &History) -> Result<Vec<Placed>, Box<Violation>> {
+    /// Checks a history; returns where its cuts can lie.
+    pub fn check(&mut self, history: &History) -> Result<Vec<CutPlacement>, Box<Violation>> {
         let configurations = std::mem::take(&mut self.configurations);
         let mut run = Run {
             rules: self.rules,
@@ -141,7 +141,7 @@ impl Checker {
                 }));
             }
             self.most = self.most.max(run.configurations.len());
-            if run.is_quiet() {
+            if run.is_quiescent() {
                 run.mark_start(number + 1);
             } else if matches!(event, Event::Answered(_)) {
                 self.overlaps += 1;
@@ -159,12 +159,12 @@ struct Run<'h> {
     rules: Rules,
     history: &'h History,
     configurations: Configurations,
-    /// Pending operations by slot.
+    /// The pending operation of each slot.
     pending: Vec<Option<usize>>,
     /// Slots of pending operations by their invocation.
     slots: HashMap<Tick, usize>,
     cut: Option<OpenCut<'h>>,
-    placed: Vec<Placed>,
+    placed: Vec<CutPlacement>,
     since: usize,
     start: Vec<State>,
 }
@@ -172,7 +172,7 @@ struct Run<'h> {
 struct OpenCut<'h> {
     number: usize,
     cut: &'h Cut,
-    /// When each gap begins; it ends where the next begins.
+    /// The start of each gap, which is the end of the one before.
     gaps: Vec<Tick>,
     is_closed: bool,
 }
@@ -184,7 +184,7 @@ impl<'h> Run<'h> {
         states.take(ENOUGH_FOR_A_REPORT).cloned().collect()
     }
 
-    fn is_quiet(&self) -> bool {
+    fn is_quiescent(&self) -> bool {
         self.slots.is_empty() && self.cut.as_ref().is_none_or(|cut| cut.is_closed)
     }
 
@@ -192,7 +192,7 @@ impl<'h> Run<'h> {
         (self.since, self.start) = (next, self.states());
     }
 
-    /// Takes one event. False if nothing explains it; the configurations are then those before it.
+    /// Processes one event. False if it has no explanation; the configurations are then unchanged.
     fn take(&mut self, tick: Tick, event: Event) -> bool {
         let explained = match event {
             Event::Invoked(number) => {
@@ -217,7 +217,7 @@ impl<'h> Run<'h> {
         explained
     }
 
-    /// Lets an operation that was answered, and others before it, take effect.
+    /// Lets an answered operation, and others before it, take effect.
     fn finish(&mut self, number: usize) -> bool {
         let operation = &self.history.operations[number];
         let slot = self.slots[&operation.invoked];
@@ -236,8 +236,8 @@ impl<'h> Run<'h> {
         true
     }
 
-    /// Follows pending operations in every order. Returns the configurations at which `is_enough`
-    /// ended this, and all others that were met.
+    /// Lets pending operations take effect in every order. Returns the configurations that are
+    /// `is_enough`, from which it goes no further, and all others.
     fn explore(
         &self,
         is_enough: impl Fn(&Configuration) -> bool,
@@ -286,7 +286,8 @@ impl<'h> Run<'h> {
         steps
     }
 
-    /// Notes that the open cut can lie in the gap that begins at `tick`, wherever a state agrees.
+    /// Lets the open cut take effect in the gap that begins at `tick`, where its content is that of
+    /// a state.
     fn place_cut(&mut self, tick: Tick) {
         let Some(open) = &mut self.cut else { return };
         let gap = open.gaps.len();
@@ -302,7 +303,7 @@ impl<'h> Run<'h> {
         }
     }
 
-    /// The state in which exactly the keys of a cut are left.
+    /// The state in which exactly the keys of a cut are left, if `state` leads to it.
     fn agrees(&self, state: &State, content: &Keys) -> Option<State> {
         if state.keys() == content {
             return Some(state.clone());
@@ -311,7 +312,7 @@ impl<'h> Run<'h> {
         cut.filter(|cut| leads_to(state, cut))
     }
 
-    /// Leaves the configurations in which the cut has taken effect.
+    /// Drops the configurations in which the cut has not taken effect.
     fn close_cut(&mut self, tick: Tick) -> bool {
         let Some(open) = &mut self.cut else { return false };
         open.gaps.push(tick);
@@ -327,17 +328,17 @@ impl<'h> Run<'h> {
         true
     }
 
-    /// Notes where the last cut can lie, by what has been seen since.
+    /// Records the gaps of the last cut that the events since have left.
     fn resolve_cut(&mut self) {
         let Some(open) = self.cut.take() else { return };
         let possible: Gaps = self.configurations.values().flatten().copied().collect();
         let stretch = |gap: &usize| (open.gaps[*gap], open.gaps[gap + 1]);
         let stretches = possible.iter().map(stretch).collect();
-        self.placed.push(Placed { cut: open.number, stretches });
+        self.placed.push(CutPlacement { cut: open.number, stretches });
         self.configurations.values_mut().for_each(Gaps::clear);
     }
 
-    /// Drops operations that were never answered. The next history starts after a restart.
+    /// Drops operations without a reply: the next history begins after a restart.
     fn forget_pending(&mut self) {
         let all = std::mem::take(&mut self.configurations);
         let quiet = |(one, gaps)| (Configuration { done: 0, is_cut: false, ..one }, gaps);
@@ -345,7 +346,7 @@ impl<'h> Run<'h> {
     }
 }
 
-/// The states to which an operation can lead; none, if it cannot have had its reply.
+/// The states to which an operation can lead; none, if its reply is impossible.
 fn outcomes(rules: Rules, state: &State, operation: &Operation) -> Vec<State> {
     let reply = operation.answer.as_ref().map(|(_, reply)| reply);
     match &operation.request {
@@ -364,14 +365,14 @@ fn transaction(
     reply: Option<&Reply>,
 ) -> Vec<State> {
     let mut state = state.clone();
-    let touch = state.end_watch(client);
+    let watch = state.end_watch(client);
     let replies = match reply {
-        None if touch == Some(Touch::Yes) => return vec![state],
-        // The server may have refused it, which is as if it had not taken effect.
+        None if watch == Some(WatchState::Dirty) => return vec![state],
+        // An aborted transaction is one that has not taken effect.
         None => None,
         Some(Reply::Nil) => {
-            let may_refuse = |touch| touch != Touch::No || rules.may_evict;
-            return if touch.is_some_and(may_refuse) { vec![state] } else { Vec::new() };
+            let may_refuse = |watch| watch != WatchState::Clean || rules.may_evict;
+            return if watch.is_some_and(may_refuse) { vec![state] } else { Vec::new() };
         }
         Some(Reply::Error(text)) => {
             let is_refused = rules.may_evict && text.starts_with(b"EXECABORT ");
@@ -380,7 +381,7 @@ fn transaction(
         Some(Reply::Array(replies)) if replies.len() == commands.len() => Some(replies),
         Some(_) => return Vec::new(),
     };
-    if touch == Some(Touch::Yes) {
+    if watch == Some(WatchState::Dirty) {
         return Vec::new();
     }
     let mut states = HashSet::from([state]);
@@ -410,7 +411,7 @@ fn one_step(
     let is_refused = reply.is_some_and(Reply::is_out_of_memory);
     let named = state.named_by(words);
     let mut states: Vec<State> = Vec::new();
-    // With fewer evicted keys first: 0b00, 0b01, 0b10, 0b11.
+    // A set of evicted keys comes after its subsets.
     for evicted in 0..1_u32 << named.len() {
         let mut state = state.clone();
         for (_, key) in named.iter().enumerate().filter(|(i, _)| evicted & 1 << i != 0) {
@@ -422,7 +423,8 @@ fn one_step(
     states
 }
 
-/// Whether eviction alone leads from one state to another, which is then no other explanation.
+/// Whether eviction alone leads from one state to another. The other is then redundant: eviction
+/// can wait until the next command that names the key.
 fn leads_to(one: &State, other: &State) -> bool {
     let remains = |(key, entry): (&Word, _)| one.keys().get(key) == Some(entry);
     other.keys().iter().all(remains) && one.with_keys(other.keys().clone()) == *other

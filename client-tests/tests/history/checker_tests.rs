@@ -1,5 +1,4 @@
-//! Histories with a known outcome, and random ones, judged by a second checker that tries every
-//! order.
+//! Histories with a known result, and random ones that are also checked by trying every order.
 
 use super::*;
 use crate::model::Entry;
@@ -66,7 +65,7 @@ fn assert_bad(rows: &[Row<'_>]) {
 fn a_stale_read_is_rejected() {
     assert_bad(&[(1, 0, 1, "SET k 1", "OK"), (2, 2, 3, "GET k", "nil")]);
     assert_good(&[(1, 0, 3, "SET k 1", "OK"), (2, 2, 4, "GET k", "nil")]);
-    // One reader has seen the new value, so that a later one must.
+    // After one reader has seen the new value, a later one must.
     let new_then_old = |last| {
         vec![(1, 0, 9, "SET k 1", "OK"), (2, 1, 3, "GET k", "\"1"), (3, 4, 6, "GET k", last)]
     };
@@ -93,7 +92,7 @@ fn half_of_a_transaction_is_rejected() {
     assert_good(&seen("[\"1 \"1]"));
     assert_bad(&seen("[\"1 nil]"));
     assert_bad(&seen("[nil \"1]"));
-    // Two half transactions cannot be one order.
+    // No order of the two gives both replies.
     assert_bad(&[(1, 0, 9, "INCR a ; INCR b", "[1 2]"), (2, 1, 8, "INCR b ; INCR a", "[1 2]")]);
 }
 
@@ -136,9 +135,9 @@ fn a_wait_ends_with_what_was_pushed_meanwhile() {
     };
     assert_good(&waits("[\"m \"x]", (5, 8)));
     assert_bad(&waits("[\"l \"x]", (5, 8)));
-    // Pushed after the wait was over.
+    // Pushed after the reply.
     assert_bad(&waits("[\"m \"x]", (21, 22)));
-    // Nothing was popped, yet nothing is left.
+    // The element is gone although nothing popped it.
     assert_bad(&waits("nil", (5, 8)));
     assert_bad(&[(1, 0, 1, "RPUSH l x", "1"), (2, 2, 9, "BLPOP l 0", "nil")]);
 }
@@ -305,7 +304,7 @@ fn the_checker_agrees_with_one_that_tries_every_order() {
             if expected { good += 1 } else { bad += 1 }
         }
     }
-    // Both verdicts must have been at stake.
+    // Both results must occur.
     assert!(good > HISTORIES / 50 && bad > HISTORIES / 2, "{good} explained, {bad} not");
 }
 

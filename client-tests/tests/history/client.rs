@@ -12,9 +12,9 @@ use std::sync::{Mutex, PoisonError};
 #[derive(Debug, Default)]
 pub struct Shared {
     pub clock: Clock,
-    /// Waiting and scanning clients end.
+    /// Blocking and scanning clients end.
     pub stop: AtomicBool,
-    /// The server has been killed: a connection that ends is no failure.
+    /// The server was killed: the end of a connection is no failure.
     pub killed: AtomicBool,
 }
 
@@ -23,21 +23,21 @@ impl Shared {
         self.stop.load(SeqCst)
     }
 
-    /// What a thread was to return; nothing, if it failed because the server was killed.
+    /// The result of a thread; a failure after the server was killed counts as no result.
     pub fn unless_killed<T: Default>(&self, result: Result<T>) -> Result<T> {
         if self.killed.load(SeqCst) { Ok(result.unwrap_or_default()) } else { result }
     }
 }
 
-/// The command of a client that waits for keys.
+/// The command that a blocking client has sent, while there is no reply.
 #[derive(Debug, Default)]
-pub struct Waiting {
+pub struct BlockedCommand {
     command: Mutex<Option<Words>>,
-    /// The number of its connection, for CLIENT UNBLOCK.
+    /// The number of the connection, for CLIENT UNBLOCK.
     pub id: std::sync::OnceLock<i64>,
 }
 
-impl Waiting {
+impl BlockedCommand {
     pub fn set(&self, command: Option<Words>) {
         *self.command.lock().unwrap_or_else(PoisonError::into_inner) = command;
     }
@@ -47,7 +47,7 @@ impl Waiting {
     }
 }
 
-/// One connection with what it has seen.
+/// One connection and the operations that it has recorded.
 pub struct Client<'s> {
     shared: &'s Shared,
     number: usize,
@@ -61,14 +61,14 @@ impl<'s> Client<'s> {
         Self { shared, number, raw, operations: Vec::new() }
     }
 
-    /// Prepares for commands that wait; returns the server's number of this connection.
-    pub fn expect_to_wait(&mut self) -> Result<i64> {
-        // A limit of the socket, whichever handle sets it.
+    /// Removes the limit on the time of a reply; returns the server's number of this connection.
+    pub fn expect_to_block(&mut self) -> Result<i64> {
+        // The limit belongs to the socket, so that any handle can change it.
         self.raw.writer()?.set_read_timeout(None)?;
         self.raw.number(&["CLIENT", "ID"])
     }
 
-    /// Sends a batch and reads the replies. False when the server was killed meanwhile.
+    /// Sends a batch and reads the replies. False if the server was killed meanwhile.
     pub fn run(&mut self, batch: Batch) -> Result<bool> {
         if batch.is_pipelined {
             return self.exchange(batch.requests);
@@ -126,7 +126,7 @@ fn read(raw: &mut RawConnection, request: &Request, shared: &Shared) -> Result<(
     let reply = match request {
         Request::Command(words) => Reply::parse(&raw.read_reply()?)?.in_order_of(words),
         Request::Transaction(commands) => {
-            // MULTI's and those of the commands that were queued: a refused one aborts EXEC.
+            // The replies to MULTI and to the queued commands. An error among them aborts EXEC.
             for _ in 0..=commands.len() {
                 raw.read_reply()?;
             }

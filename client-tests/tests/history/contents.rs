@@ -1,4 +1,4 @@
-//! What a server holds: keys read by ordinary commands, into entries of the model.
+//! Reads keys by ordinary commands into entries of the model.
 
 use crate::model::{Entry, Keys, SortedSet, Stream, Value, parse_id};
 use crate::reply::{Reply, Word, Words, word};
@@ -84,7 +84,7 @@ fn value(kind: &[u8], content: &Reply) -> Result<Value> {
     })
 }
 
-/// A stream from its entries and what XINFO tells beside them.
+/// A stream from the replies to XRANGE and XINFO STREAM.
 fn stream(entries: &Reply, info: &Reply) -> Result<Stream> {
     let mut stream = Stream::default();
     let Reply::Array(items) = entries else { bail!("XRANGE says {entries}") };

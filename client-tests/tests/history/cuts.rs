@@ -1,8 +1,8 @@
 //! One instant for all groups: an image is one cut of the whole history.
 //!
-//! The checker says, for each group alone, in which stretches of time the content that an image
-//! holds of the group was current. The groups have no request in common, so any instant that lies
-//! in a stretch of every group explains the whole image, and without such an instant nothing does.
+//! For each group alone, the checker finds the stretches of time in which the content of an image
+//! was current. The groups have no request in common, so an instant that lies in a stretch of every
+//! group explains the whole image, and without such an instant nothing does.
 //!
 //! ```text
 //!   BGSAVE       |-----------------------------|
@@ -14,7 +14,7 @@
 use crate::history::Tick;
 use std::fmt::Write as _;
 
-/// Where one group allows the cut.
+/// The stretches of time in which one group allows the cut.
 #[derive(Clone, Debug)]
 pub struct Allowed<'g> {
     pub group: &'g str,

@@ -21,7 +21,7 @@ impl Clock {
     }
 }
 
-/// What a client asks for in one atomic step.
+/// An atomic step of a client.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     Command(Words),
@@ -37,7 +37,7 @@ impl Request {
         }
     }
 
-    /// Whether the outcome follows from the state alone, so that it is known without a reply.
+    /// Whether the state alone determines the outcome, so that it is known without a reply.
     pub fn is_deterministic(&self) -> bool {
         let chooses = |words: &Words| match &words[0][..] {
             b"SPOP" => true,
@@ -60,7 +60,7 @@ impl fmt::Display for Request {
     }
 }
 
-/// What one client asked for, and what came back.
+/// A request of a client and the reply.
 #[derive(Clone, Debug)]
 pub struct Operation {
     pub client: usize,
@@ -85,10 +85,10 @@ impl fmt::Display for Operation {
     }
 }
 
-/// The keys of a group as an image or a quiet server holds them.
+/// The keys of a group as an image or an idle server holds them.
 #[derive(Clone, Debug)]
 pub struct Cut {
-    /// What was read, for reports.
+    /// For reports.
     pub name: String,
     /// The instant of the image lies between these ticks.
     pub from: Tick,
@@ -96,7 +96,7 @@ pub struct Cut {
     pub keys: Keys,
 }
 
-/// All that happened to one group of keys.
+/// The operations on one group of keys, and its content in each image.
 #[derive(Clone, Debug, Default)]
 pub struct History {
     pub operations: Vec<Operation>,
@@ -130,9 +130,9 @@ impl History {
         events
     }
 
-    /// Leaves out what was invoked after an operation whose outcome no one can tell: one that
-    /// chooses and got no reply.
-    pub fn up_to_what_is_known(&mut self) {
+    /// Ends the history where an operation was invoked that chooses and has no reply: the state after
+    /// it is unknown.
+    pub fn end_at_unknown_outcome(&mut self) {
         let unknown = |operation: &&Operation| {
             operation.answer.is_none() && !operation.request.is_deterministic()
         };

@@ -1,4 +1,4 @@
-//! Images taken amid writes, and what a second server restores from each.
+//! Images taken during the load, and their content as a second server restores it.
 
 use crate::client::Shared;
 use crate::contents;
@@ -11,7 +11,7 @@ use client_tests::random::Random;
 use client_tests::server::{IMAGE, Server};
 use client_tests::wire::RawConnection;
 
-/// What an image holds.
+/// An image and its content.
 #[derive(Debug)]
 pub struct Image {
     pub name: String,
@@ -22,12 +22,12 @@ pub struct Image {
     pub contents: Contents,
 }
 
-/// Everything that one server holds, read while nothing changes it.
+/// The content of a server, read while nothing changes it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Contents {
     /// By group.
     pub groups: Vec<Keys>,
-    /// Which elements are there, by container.
+    /// The elements of each container of `scans`.
     pub listings: Vec<Scan>,
 }
 
@@ -42,17 +42,17 @@ impl Contents {
 
 /// Sets the switches that apply to the next checkpoint.
 fn prepare(server: &Server, random: &mut Random) -> Result<()> {
-    /// The child sleeps so long after a chunk, at most: many writes meet it at work.
+    /// In microseconds after each chunk, so that many writes happen before the child is done.
     const LONGEST_DELAY: u64 = 15_000;
     server.text(&["DEBUG", "CHECKPOINT-DIGEST", "yes"])?;
-    // A watched server ends itself if a byte changes around the write barrier. It also announces
-    // changes of what the child has read already, which it never does otherwise.
+    // A watched server exits if a byte changes around the write barrier. It also captures blocks
+    // that the child has already read, which it does not otherwise: half of the images go without.
     let watched = if random.below(2) == 0 { "yes" } else { "no" };
     server.text(&["DEBUG", "CHECKPOINT-WATCH", watched])?;
     server.delay_checkpoints(random.below(LONGEST_DELAY))
 }
 
-/// Saves, mostly in the background, and returns what a second server restores from the image.
+/// Takes an image, mostly in the background, and lets a second server restore it.
 pub fn save_and_restore(
     server: &Server,
     shared: &Shared,
@@ -73,7 +73,7 @@ pub fn save_and_restore(
     let digest = server.info("cowherd_last_checkpoint_digest")?;
     let folder = tempfile::tempdir()?;
     std::fs::copy(server.image(), folder.path().join(IMAGE)).context("cannot copy the image")?;
-    // Room for whatever the first server holds, and no eviction of it.
+    // Enough memory, so that nothing is evicted.
     let restored = Server::builder().arg("--maxmemory", "512mb").dir(folder.path()).start();
     let restored = restored.with_context(|| name.clone())?;
     let found = restored.digest()?;

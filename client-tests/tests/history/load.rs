@@ -1,26 +1,26 @@
-//! The threads of a round, and what they see.
+//! The threads of a round and what they record.
 //!
 //! ```text
-//!   clients    |-- random commands on all groups --|- meet -|-- ... --|            |
-//!   waiters    |-- BLPOP and its kin ----------------------------------|- unblock -|
-//!   scanners   |-- SCAN, elements come and go --------------------------------|    |
-//!   main       | BGSAVE, restore beside, BGSAVE, ...                          |    | or SIGKILL
+//!   clients    |-- random commands on all groups --|- meet -|-- ... --|
+//!   blocking   |-- BLPOP, BZPOPMIN, XREAD BLOCK ----------------------|- CLIENT UNBLOCK -|
+//!   scanners   |-- SCAN, elements come and go ------------------------|
+//!   main       | BGSAVE, restore, BGSAVE, ...                         | or SIGKILL
 //! ```
 //!
-//! Where the clients meet, one of them goes on alone: a command that waits must then have been
-//! served as soon as its key has elements.
+//! At each meeting the clients pause and one of them sends commands alone. A blocked command must
+//! then be served as soon as its key has elements: a lost wakeup cannot hide behind the next push.
 
-use crate::client::{Client, Shared, Waiting};
+use crate::client::{BlockedCommand, Client, Shared};
 use crate::contents::pipeline;
-use crate::gate::Gate;
 use crate::history::Operation;
 use crate::images::{self, Image};
-use crate::model::waits_for;
-use crate::reply::{Reply, Words, word};
+use crate::model::can_serve;
+use crate::rendezvous::Rendezvous;
+use crate::reply::{Reply, Words, line, word};
 use crate::round::Session;
-use crate::scans::{Scanner, Seen};
+use crate::scans::{ScanLog, Scanner};
 use crate::workload::{Batch, Generator};
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use client_tests::random::Random;
 use client_tests::tools;
 use client_tests::wait::wait_until;
@@ -31,25 +31,24 @@ use std::thread::{self, Scope, ScopedJoinHandle};
 use std::time::Duration;
 
 const CLIENTS: usize = 4;
-const WAITERS: usize = 3;
 const SCANNERS: usize = 2;
-/// Batches after which the clients meet.
+/// Batches between two meetings.
 const MEET_EVERY: u64 = 50;
-/// Commands that one client sends while the others stand still.
+/// Commands that one client sends at a meeting.
 const ALONE: u64 = 10;
-/// Images of a round that kills the server.
+/// Images before SIGKILL.
 const BEFORE_A_KILL: usize = 2;
-/// A failure of a test, not its usual course.
+/// Reached only by a test that fails.
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Each with its group.
+/// Operations, each with the number of its group.
 pub type Operations = Vec<(usize, Operation)>;
 
-/// What the threads have seen.
+/// What the threads have recorded.
 #[derive(Default)]
 pub struct Load {
     pub operations: Operations,
-    pub seen: Seen,
+    pub scans: ScanLog,
     pub images: Vec<Image>,
 }
 
@@ -57,33 +56,37 @@ pub struct Load {
 pub struct Threads<'s> {
     session: &'s Session,
     shared: &'s Shared,
+    /// The round ends with SIGKILL.
     kills: bool,
-    waiting: [Waiting; WAITERS],
-    gate: Gate,
+    /// Of each blocking client.
+    blocked: Vec<BlockedCommand>,
+    rendezvous: Rendezvous,
     /// Clients that have sent all their requests.
     finished: AtomicUsize,
 }
 
 impl<'s> Threads<'s> {
     pub fn new(session: &'s Session, kills: bool) -> Self {
+        let blocked = (0..session.plan.blocking_clients).map(|_| BlockedCommand::default());
         Self {
             session,
             shared: &session.shared,
             kills,
-            waiting: Default::default(),
-            gate: Gate::new(CLIENTS),
+            blocked: blocked.collect(),
+            rendezvous: Rendezvous::new(CLIENTS),
             finished: AtomicUsize::new(0),
         }
     }
 
-    /// Runs all threads; the images are taken on this one.
+    /// Runs all threads. The images are taken on the calling one.
     pub fn run(&self, mut random: Random) -> Result<Load> {
         thread::scope(|scope| {
             let clients = (0..CLIENTS).map(|number| scope.spawn(move || self.client(number)));
             let clients = clients.collect::<Vec<_>>();
-            let waiters = (0..WAITERS)
-                .map(|number| scope.spawn(move || self.shared.unless_killed(self.waiter(number))));
-            let waiters = waiters.collect::<Vec<_>>();
+            let blocking = (0..self.blocked.len()).map(|number| {
+                scope.spawn(move || self.shared.unless_killed(self.blocking_client(number)))
+            });
+            let blocking = blocking.collect::<Vec<_>>();
             let scanners = self.start_scanners(scope, &mut random);
             let mut load = Load::default();
             let mut results = vec![self.take_images(random).map(|images| load.images = images)];
@@ -91,18 +94,17 @@ impl<'s> Threads<'s> {
                 self.shared.killed.store(true, SeqCst);
                 results.push(tools::signal(self.session.server.pid(), Signal::SIGKILL));
             }
-            results.extend(
-                clients.into_iter().map(|one| join(one).map(|seen| load.operations.extend(seen))),
-            );
+            let clients = clients.into_iter();
+            results.extend(clients.map(|one| join(one).map(|seen| load.operations.extend(seen))));
             self.shared.stop.store(true, SeqCst);
             if !self.kills {
-                results.push(self.end_waits(|| waiters.iter().all(ScopedJoinHandle::is_finished)));
+                let is_over = || blocking.iter().all(ScopedJoinHandle::is_finished);
+                results.push(self.unblock_all(is_over));
             }
-            results.extend(
-                waiters.into_iter().map(|one| join(one).map(|seen| load.operations.extend(seen))),
-            );
-            results
-                .extend(scanners.into_iter().map(|one| join(one).map(|seen| load.seen.add(seen))));
+            let blocking = blocking.into_iter();
+            results.extend(blocking.map(|one| join(one).map(|seen| load.operations.extend(seen))));
+            let scanners = scanners.into_iter();
+            results.extend(scanners.map(|one| join(one).map(|seen| load.scans.add(seen))));
             results.into_iter().collect::<Result<()>>().map(|()| load)
         })
     }
@@ -111,7 +113,7 @@ impl<'s> Threads<'s> {
         &'t self,
         scope: &'t Scope<'t, '_>,
         random: &mut Random,
-    ) -> Vec<ScopedJoinHandle<'t, Result<Seen>>> {
+    ) -> Vec<ScopedJoinHandle<'t, Result<ScanLog>>> {
         let start = |number| {
             let random = Random::new(random.next());
             scope.spawn(move || self.shared.unless_killed(self.scanner(number, random)))
@@ -128,12 +130,11 @@ impl<'s> Threads<'s> {
         Ok(Client::new(self.shared, self.session.server.raw()?, number))
     }
 
-    /// A client that never waits.
+    /// A client whose commands never block.
     fn client(&self, number: usize) -> Result<Operations> {
         let result = self.shared.unless_killed(self.send(number));
-        // Others may be at the gate, where one is missing now.
         if self.kills || result.is_err() {
-            self.gate.open();
+            self.rendezvous.release();
         }
         self.finished.fetch_add(1, SeqCst);
         result
@@ -142,25 +143,26 @@ impl<'s> Threads<'s> {
     fn send(&self, number: usize) -> Result<Operations> {
         let (mut client, mut requests) = (self.connect(number)?, self.generator(number));
         let mut control = self.session.server.raw()?;
-        // The end of a round that kills the server is the end of its connections.
+        // SIGKILL ends the connections of a round that kills the server.
         let most = if self.kills { u64::MAX } else { self.session.plan.batches };
         for batch in 1..=most {
             if !client.run(requests.next())? {
                 break;
             }
             if !self.kills && batch % MEET_EVERY == 0 {
-                self.gate.meet();
+                self.rendezvous.meet();
                 if number == 0 {
-                    self.go_on_alone(&mut client, &mut requests, &mut control)?;
+                    self.send_alone(&mut client, &mut requests, &mut control)?;
                 }
-                self.gate.meet();
+                self.rendezvous.meet();
             }
         }
         Ok(client.operations)
     }
 
-    /// Sends commands while no other client does; each serves those that wait.
-    fn go_on_alone(
+    /// Sends commands while the other clients pause, and checks after each that it wakes blocked
+    /// ones.
+    fn send_alone(
         &self,
         client: &mut Client<'_>,
         requests: &mut Generator<'_>,
@@ -168,41 +170,45 @@ impl<'s> Threads<'s> {
     ) -> Result<()> {
         self.all_are_served(control)?;
         for _ in 0..ALONE {
-            client.run(requests.next_of_waiting())?;
-            self.all_are_served(control)?;
+            client.run(requests.next_waking())?;
+            let last = || client.operations.last().map(|(_, last)| format!("after {last}"));
+            self.all_are_served(control).with_context(|| last().unwrap_or_default())?;
         }
         Ok(())
     }
 
-    /// No command may wait for what is there.
+    /// Checks that no command stays blocked whose key has elements. Nothing else changes the keys.
     fn all_are_served(&self, control: &mut RawConnection) -> Result<()> {
         let mut forgotten = None;
         let none = || {
             forgotten = None;
-            for command in self.waiting.iter().filter_map(Waiting::get) {
+            for blocked in &self.blocked {
+                let Some(command) = blocked.get() else { continue };
                 if is_servable(control, &command)? {
-                    forgotten = Some(command);
+                    forgotten = Some((blocked, command));
                 }
             }
             Ok(forgotten.is_none())
         };
-        let served = wait_until(none, DEADLINE, "commands that wait to be served");
-        let Some(command) = forgotten else { return served };
-        bail!("what it waits for is there, yet this waits: {}", crate::reply::line(&command))
+        let served = wait_until(none, DEADLINE, "blocked commands to be served");
+        let Some((blocked, command)) = forgotten else { return served };
+        let id = blocked.id.get().copied().unwrap_or_default().to_string();
+        let client = control.text(&["CLIENT", "LIST", "ID", &id])?;
+        bail!("blocked although its key has elements: {}; client: {client}", line(&command))
     }
 
-    /// A client whose commands wait for keys.
-    fn waiter(&self, number: usize) -> Result<Operations> {
-        let waiting = &self.waiting[number];
-        let (mut client, mut requests) =
-            (self.connect(CLIENTS + number)?, self.generator(CLIENTS + number));
-        waiting.id.set(client.expect_to_wait()?).ok();
+    /// A client whose commands block.
+    fn blocking_client(&self, number: usize) -> Result<Operations> {
+        let blocked = &self.blocked[number];
+        let mut client = self.connect(CLIENTS + number)?;
+        let mut requests = self.generator(CLIENTS + number);
+        blocked.id.set(client.expect_to_block()?).ok();
         while !self.shared.is_stopped() {
-            let (group, request) = requests.next_wait();
-            waiting.set(request.commands().first().cloned());
+            let (group, request) = requests.next_blocking();
+            blocked.set(request.commands().first().cloned());
             let batch = Batch { requests: vec![(group, request)], is_pipelined: false };
             let goes_on = client.run(batch)?;
-            waiting.set(None);
+            blocked.set(None);
             if !goes_on {
                 break;
             }
@@ -210,16 +216,16 @@ impl<'s> Threads<'s> {
         Ok(client.operations)
     }
 
-    fn scanner(&self, number: usize, random: Random) -> Result<Seen> {
+    fn scanner(&self, number: usize, random: Random) -> Result<ScanLog> {
         let (shared, port) = (self.shared, self.session.server.port());
         if self.session.plan.rules.may_evict {
-            return fill_memory(shared, port, random).map(|()| Seen::default());
+            return fill_memory(shared, port, random).map(|()| ScanLog::default());
         }
         let timeline = &self.session.verifier.timeline;
         Scanner::connect(shared, port, number, random, timeline)?.run()
     }
 
-    /// Takes images until the load is over, or as many as a round has that kills the server.
+    /// Takes images until the clients are finished, or as many as precede SIGKILL.
     fn take_images(&self, mut random: Random) -> Result<Vec<Image>> {
         let Session { server, plan, round, .. } = self.session;
         let mut images = Vec::new();
@@ -237,17 +243,17 @@ impl<'s> Threads<'s> {
         }
     }
 
-    /// Ends the commands that still wait, none of which may have anything to wait for.
-    fn end_waits(&self, is_over: impl Fn() -> bool) -> Result<()> {
+    /// Ends the commands that are still blocked, none of which may have a key with elements.
+    fn unblock_all(&self, is_over: impl Fn() -> bool) -> Result<()> {
         let mut control = self.session.server.raw()?;
         let served = self.all_are_served(&mut control);
         let unblocked = || {
-            for id in self.waiting.iter().filter_map(|waiting| waiting.id.get()) {
+            for id in self.blocked.iter().filter_map(|blocked| blocked.id.get()) {
                 control.exchange(&["CLIENT", "UNBLOCK", &id.to_string()])?;
             }
             Ok(is_over())
         };
-        wait_until(unblocked, DEADLINE, "clients that were unblocked")?;
+        wait_until(unblocked, DEADLINE, "unblocked clients to end")?;
         served
     }
 }
@@ -256,20 +262,21 @@ fn join<T>(thread: ScopedJoinHandle<'_, Result<T>>) -> Result<T> {
     thread.join().unwrap_or_else(|_| bail!("a thread of the load panicked"))
 }
 
-/// Whether a command that waits would find something now.
+/// Whether a blocked command would have a reply now.
 fn is_servable(raw: &mut RawConnection, command: &Words) -> Result<bool> {
     if let Some(block) = command.iter().position(|one| one[..] == *b"BLOCK") {
         let mut plain = command.clone();
         plain.drain(block..block + 2);
-        return Ok(pipeline(raw, &[plain])? != [Reply::Nil]);
+        // A value of another type does not end the wait.
+        return Ok(matches!(pipeline(raw, &[plain])?[..], [Reply::Array(_)]));
     }
-    // BLMOVE waits for the first of its keys only.
+    // BLMOVE blocks on its source only.
     let most = if command[0][..] == *b"BLMOVE" { 1 } else { usize::MAX };
     let keys = command[1..].iter().filter(|word| word.contains(&b':')).take(most);
     for key in keys {
         let kind = pipeline(raw, &[vec![word("TYPE"), key.clone()]])?;
         if let [Reply::Simple(kind)] = &kind[..]
-            && waits_for(&command[0], kind)
+            && can_serve(&command[0], kind)
         {
             return Ok(true);
         }
@@ -277,7 +284,7 @@ fn is_servable(raw: &mut RawConnection, command: &Words) -> Result<bool> {
     Ok(false)
 }
 
-/// Writes large strings under new names until told to stop, so that other keys have to go.
+/// Writes large strings under new names until the round ends, so that other keys are evicted.
 fn fill_memory(shared: &Shared, port: u16, mut random: Random) -> Result<()> {
     let mut raw = RawConnection::connect(port)?;
     let value = "x".repeat(400_000);

@@ -1,4 +1,4 @@
-//! What to print and keep when a history has no explanation.
+//! Reports on histories without an explanation.
 
 use crate::checker::Violation;
 use crate::history::{Event, History, differences, show};
@@ -7,11 +7,11 @@ use crate::reply::line;
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
-/// Operations that a report shows at most; the file has all.
+/// The most operations in a report; the file has all.
 const SHOWN: usize = 40;
 
-/// The operations since the last quiet moment up to the first that nothing explains, and the states
-/// that the model allows before.
+/// The operations since the last moment without a pending one, up to the first reply that has no
+/// explanation, and the states that the model allows before.
 pub fn describe(group: &str, history: &History, violation: &Violation) -> String {
     let mut text = String::new();
     let Violation { event, states, since, start, gave_up } = violation;
@@ -26,7 +26,7 @@ pub fn describe(group: &str, history: &History, violation: &Violation) -> String
     };
     let why = if *gave_up { "has too many explanations" } else { "has no explanation" };
     let _ = writeln!(text, "the history of the keys {group}:* {why} up to\n  {}", what.trim());
-    let _ = writeln!(text, "before its operations since the last quiet moment:");
+    let _ = writeln!(text, "at the last moment without a pending operation:");
     add_states(&mut text, start);
     let shown = events[*since..=end.min(events.len() - 1)].iter();
     let invoked = shown.filter_map(|(_, event)| match event {
@@ -34,14 +34,15 @@ pub fn describe(group: &str, history: &History, violation: &Violation) -> String
         _ => None,
     });
     let invoked = invoked.collect::<Vec<_>>();
-    let _ = writeln!(text, "the operations, each with the ticks of its interval:");
+    let _ = writeln!(text, "the operations since, each with the ticks of its interval:");
     if invoked.len() > SHOWN {
         let _ = writeln!(text, "  ({} before these)", invoked.len() - SHOWN);
     }
     for operation in &invoked[invoked.len().saturating_sub(SHOWN)..] {
         let _ = writeln!(text, "  {operation}");
     }
-    let _ = writeln!(text, "just before the last reply, some pending ones yet to take effect:");
+    let _ =
+        writeln!(text, "just before the last reply, with pending operations yet to take effect:");
     add_states(&mut text, states);
     if let Event::CutClosed(number) = event {
         let cut = &history.cuts[*number];

@@ -20,6 +20,8 @@ pub struct Plan {
     pub rules: Rules,
     /// Batches of requests of each client in each round.
     pub batches: u64,
+    /// Clients whose commands block.
+    pub blocking_clients: usize,
     pub groups: Vec<Group>,
 }
 
@@ -58,7 +60,7 @@ impl Session {
             self.read()?
         };
         self.server.text(&["DEBUG", "VERIFY"])?;
-        self.verifier.check(load, end, kills)
+        self.verifier.check(load, &end, kills)
     }
 
     /// One round, not checked: what each group has seen.
@@ -77,15 +79,15 @@ impl Session {
         Threads::new(self, kills).run(random)
     }
 
-    /// What the server holds while nothing changes it.
+    /// The content of the server while nothing changes it.
     fn read(&self) -> Result<Image> {
         let (from, mut raw) = (self.shared.clock.tick(), self.server.raw()?);
         let to = self.shared.clock.tick();
         let contents = Contents::read(&mut raw, &self.plan.groups, from, to)?;
-        Ok(Image { name: "the quiet server".into(), from, to, digest: String::new(), contents })
+        Ok(Image { name: "the idle server".into(), from, to, digest: String::new(), contents })
     }
 
-    /// Starts the server again; it must hold what its last image holds.
+    /// Starts the server again, and checks that it has loaded its last image.
     fn restart(&mut self, last: &Image) -> Result<Image> {
         self.server.restart()?;
         self.verifier.counts.restarts += 1;
@@ -93,7 +95,7 @@ impl Session {
         ensure!(digest == last.digest, "{}: saved {}, but loaded {digest}", last.name, last.digest);
         let mut raw = self.server.raw()?;
         let contents = Contents::read(&mut raw, &self.plan.groups, last.from, last.to)?;
-        ensure!(contents == last.contents, "{}: the restart has other keys", last.name);
+        ensure!(contents == last.contents, "{}: the restarted server has other keys", last.name);
         let (from, to) = (self.shared.clock.tick(), self.shared.clock.tick());
         Ok(Image { name: "the restart".into(), from, to, digest, contents })
     }

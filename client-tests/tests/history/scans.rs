@@ -1,21 +1,21 @@
 //! SCAN, SSCAN, HSCAN and ZSCAN amid changes.
 //!
-//! What is there from the first call of a scan to its last must be returned, and what is not there
-//! at any time meanwhile must not. Each element that comes and goes belongs to one client, which
-//! changes it in one request after the other: so there are times at which it is certainly there,
-//! times at which it certainly is not, and times of which nothing is claimed.
+//! A scan must return an element that exists from its first call to its last, and must not return
+//! one that exists at no time meanwhile. Each element that comes and goes belongs to one client,
+//! which changes it in one request after the other. So at some times the element certainly exists,
+//! at some it certainly does not, and of the others nothing is claimed.
 //!
 //! ```text
-//!   client       |- SADD m -|      there        |- SREM m -|       not there
+//!   client       |- SADD m -|      exists       |- SREM m -|     does not exist
 //!   scans                       |----------|                         must return m
 //!                    |-----------|                                   may return m or not
 //!                                                              |---| must not return m
 //! ```
 //!
-//! Resident elements are always there. Resident keys are replaced by RENAME of a large value, which
-//! stays in its shard, so that the key goes from one shard to another while it exists.
+//! Resident elements always exist. RENAME of a large value, which keeps its shard, replaces resident
+//! keys: so these change their shard while they exist.
 //!
-//! What an image holds is checked by the same rule: it is a scan of one instant during BGSAVE.
+//! The elements in an image obey the same rule, as a scan of one instant during BGSAVE.
 
 use crate::client::Shared;
 use crate::contents::pipeline;
@@ -27,7 +27,7 @@ use client_tests::wire::RawConnection;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::Ordering::SeqCst;
 
-/// Something that holds elements: the keyspace, or the key of a collection.
+/// The keyspace, or one collection in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Container {
     Keyspace,
@@ -39,9 +39,9 @@ pub enum Container {
 pub const CONTAINERS: [Container; 4] =
     [Container::Keyspace, Container::Set, Container::Hash, Container::SortedSet];
 
-/// Elements that are always there, in each container.
+/// Elements of each container that always exist.
 const RESIDENTS: u64 = 120;
-/// Elements of each client that come and go, in each container.
+/// Elements of each client and container that come and go.
 const OWNED: u64 = 200;
 /// All keys of this file begin so.
 const PREFIX: &str = "scan:";
@@ -117,7 +117,7 @@ pub struct Change {
     pub to: Tick,
 }
 
-/// What a scan from the first cursor to the last returned.
+/// The result of a scan from the first cursor to the last.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Scan {
     pub container: Container,
@@ -138,7 +138,7 @@ impl Timeline {
         }
     }
 
-    /// Whether an element is certainly there, or certainly not, from one tick to another.
+    /// Whether an element certainly exists, or certainly does not, from one tick to another.
     fn certain(changes: &[Change], from: Tick, to: Tick) -> Option<bool> {
         let known = changes.iter().take_while(|change| change.from < to).last();
         let known = known.map_or((false, 0), |change| (change.is_there, change.to));
@@ -167,7 +167,7 @@ impl Timeline {
         Ok(())
     }
 
-    /// Drops what no later scan needs.
+    /// Drops changes that no later scan needs.
     pub fn forget_before_now(&mut self) {
         for changes in self.0.values_mut() {
             let last = changes.len() - 1;
@@ -175,7 +175,7 @@ impl Timeline {
         }
     }
 
-    /// Starts anew from what a server has restored.
+    /// Starts anew with the content of a restarted server.
     pub fn restart(&mut self, listings: &[Scan]) {
         for listing in listings {
             let Scan { container, from, to, found } = listing;
@@ -199,7 +199,7 @@ impl Timeline {
     }
 }
 
-/// Creates what is always there.
+/// Creates the resident elements.
 pub fn fill(raw: &mut RawConnection, shared: &Shared) -> Result<Timeline> {
     let residents = (0..RESIDENTS).map(resident).collect::<Vec<_>>();
     let collections = [Container::Set, Container::Hash, Container::SortedSet];
@@ -239,7 +239,7 @@ fn scan(raw: &mut RawConnection, container: Container, count: &str) -> Result<BT
     }
 }
 
-/// What a quiet server holds, as scans of an instant between two ticks.
+/// The content of an idle server, as scans of an instant between two ticks.
 pub fn list(raw: &mut RawConnection, from: Tick, to: Tick) -> Result<Vec<Scan>> {
     let list = |container| {
         let found = scan(raw, container, "1000")?;
@@ -248,28 +248,28 @@ pub fn list(raw: &mut RawConnection, from: Tick, to: Tick) -> Result<Vec<Scan>> 
     CONTAINERS.map(list).into_iter().collect()
 }
 
-/// What a scanning client has done.
+/// The changes and scans of scanning clients.
 #[derive(Debug, Default)]
-pub struct Seen {
+pub struct ScanLog {
     pub changes: Vec<Change>,
     pub scans: Vec<Scan>,
 }
 
-impl Seen {
+impl ScanLog {
     pub fn add(&mut self, more: Self) {
         self.changes.extend(more.changes);
         self.scans.extend(more.scans);
     }
 }
 
-/// A client that changes elements of its own and scans all.
+/// A client that scans all elements and changes its own.
 pub struct Scanner<'s> {
     shared: &'s Shared,
     raw: RawConnection,
     random: Random,
     client: usize,
     there: BTreeSet<(Container, Word)>,
-    seen: Seen,
+    seen: ScanLog,
 }
 
 impl<'s> Scanner<'s> {
@@ -280,12 +280,12 @@ impl<'s> Scanner<'s> {
         random: Random,
         timeline: &Timeline,
     ) -> Result<Self> {
-        let (there, seen) = (timeline.owned_by(client), Seen::default());
+        let (there, seen) = (timeline.owned_by(client), ScanLog::default());
         Ok(Self { shared, raw: RawConnection::connect(port)?, random, client, there, seen })
     }
 
-    /// Changes and scans until told to stop, or until the server is killed.
-    pub fn run(mut self) -> Result<Seen> {
+    /// Changes and scans until the round ends or the server is killed.
+    pub fn run(mut self) -> Result<ScanLog> {
         while !self.shared.is_stopped() {
             let result = match self.random.below(8) {
                 0 => self.scan(),
@@ -338,7 +338,7 @@ impl<'s> Scanner<'s> {
         owned(self.client, self.random.below(OWNED))
     }
 
-    /// Lets keys of this client's come, go, and change their names.
+    /// Creates, deletes and renames keys of this client.
     fn change_keys(&mut self) -> Result<()> {
         let (one, other) = (self.owned(), self.owned());
         let at = |key: &Word| (Container::Keyspace, key.clone());
@@ -370,7 +370,7 @@ impl<'s> Scanner<'s> {
         }
     }
 
-    /// Renames a large value to a resident key, which is there before and after.
+    /// Renames a large value to a resident key, which exists before and after.
     fn replace_resident(&mut self) -> Result<()> {
         let temporary = word(format!("scan:{}:temporary", self.client));
         let kept = resident(self.random.below(RESIDENTS));
@@ -398,7 +398,7 @@ impl<'s> Scanner<'s> {
     }
 }
 
-/// Elements of a list that is too large to be copied to another shard.
+/// Elements of a list that RENAME leaves in its shard.
 fn large() -> Vec<Word> {
     (0..80).map(|number| word(number.to_string())).collect()
 }

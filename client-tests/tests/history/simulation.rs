@@ -1,4 +1,4 @@
-//! Histories without a server: clients of a simulated one, and replies that were altered.
+//! Histories of a simulated server, and altered replies.
 
 use crate::history::{Clock, Event, History, Operation, Request};
 use crate::model::State;
@@ -6,11 +6,11 @@ use crate::reply::{Reply, Words, word};
 use crate::workload::{Generator, groups};
 use client_tests::random::Random;
 
-/// Where a simulated client stands.
+/// The progress of a simulated client.
 enum Phase {
     Idle,
     Sent(usize),
-    /// The operation has taken effect with this reply.
+    /// The operation has taken effect and has this reply.
     Done(usize, Reply),
 }
 
@@ -54,7 +54,7 @@ pub fn simulate(random: &mut Random, family: u64, clients: usize, most: usize) -
     }
 }
 
-/// The next request of which the model needs no server to choose.
+/// The next request whose outcome needs no choice.
 fn next(generator: &mut Generator<'_>, queue: &mut Vec<Request>) -> Request {
     let chooses = |request: &Request| {
         let random = word("SRANDMEMBER");
@@ -73,11 +73,11 @@ fn next(generator: &mut Generator<'_>, queue: &mut Vec<Request>) -> Request {
 }
 
 fn take_effect(state: &mut State, operation: &Operation) -> Reply {
-    use crate::model::Touch;
+    use crate::model::WatchState;
     match &operation.request {
         Request::Command(words) => state.run(operation.client, words, None),
         Request::Transaction(commands) => {
-            if state.end_watch(operation.client) == Some(Touch::Yes) {
+            if state.end_watch(operation.client) == Some(WatchState::Dirty) {
                 return Reply::Nil;
             }
             let run = |words: &Words| state.run(operation.client, words, None);

@@ -1,10 +1,9 @@
-//! What the clients ask for: random commands on small groups of keys.
+//! Random requests on small groups of keys.
 //!
-//! The requests of a client follow from seed, round and client alone, never from replies. One
-//! request names keys of one group only. Elements are unique, so that a wrong one is noticed;
-//! fields and members come from a small pool, so that commands meet. Some commands push a hundred
-//! elements at once: values of more than 64 keep their place in memory when the key is renamed, and
-//! have another encoding.
+//! Seed, round and client determine the requests of a client; replies do not. A request names keys
+//! of one group only. Elements are unique, so that a wrong one is noticed; fields and members come
+//! from a small pool, so that commands meet. Some commands add a hundred elements: a value of more
+//! than 64 keeps its shard when its key is renamed, and has another encoding.
 
 mod families;
 
@@ -12,7 +11,7 @@ use crate::history::Request;
 use crate::reply::{Word, Words, word, words};
 use client_tests::random::Random;
 
-/// What a group mostly holds.
+/// The type that most values of a group have.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Family {
     Strings,
@@ -26,7 +25,7 @@ pub enum Family {
     Bank,
 }
 
-/// Keys that commands combine among themselves.
+/// Keys that one request may combine.
 #[derive(Clone, Debug)]
 pub struct Group {
     pub family: Family,
@@ -81,14 +80,14 @@ pub struct Generator<'g> {
     serial: u64,
 }
 
-/// Requests after which most clients turn to another group at about the same time.
+/// Most clients use the same group for so many requests, then the next one.
 const STRETCH: u64 = 50;
-/// Far beyond any test; see the model of expiry.
+/// See the model of expiry.
 const FAR_FUTURE: u64 = 4_000_000_000;
 /// Exists within transactions only.
 const SPARE_ACCOUNT: &str = "bank:spare";
-/// How long a command waits at most, in seconds: longer than a test waits for it to be served.
-const WAIT: &str = "600";
+/// The timeout of a blocking command: longer than a test waits until the command is served.
+const BLOCK_SECONDS: &str = "600";
 
 impl<'g> Generator<'g> {
     pub fn new(groups: &'g [Group], seed: u64, round: u64, client: usize) -> Self {
@@ -96,7 +95,7 @@ impl<'g> Generator<'g> {
         Self { groups, random: Random::new(mixed.next()), client, round, serial: 0 }
     }
 
-    /// The next requests of a client that never waits.
+    /// The next requests of a client that never blocks.
     pub fn next(&mut self) -> Batch {
         let group = self.choose_group();
         match self.random.below(20) {
@@ -112,29 +111,29 @@ impl<'g> Generator<'g> {
         }
     }
 
-    /// The next request of a client that waits for keys, and its group.
-    pub fn next_wait(&mut self) -> (usize, Request) {
+    /// The next request of a blocking client, and its group.
+    pub fn next_blocking(&mut self) -> (usize, Request) {
         self.serial += 1;
-        let group = self.group_of_waiting();
-        (group, Request::Command(self.wait(group)))
+        let group = self.blocking_group();
+        (group, Request::Command(self.blocking(group)))
     }
 
-    /// A request for keys for which others may wait.
-    pub fn next_of_waiting(&mut self) -> Batch {
+    /// A request on keys on which commands may be blocked.
+    pub fn next_waking(&mut self) -> Batch {
         self.serial += 1;
-        let group = self.group_of_waiting();
+        let group = self.blocking_group();
         Batch { requests: vec![(group, self.request(group))], is_pipelined: false }
     }
 
-    fn group_of_waiting(&mut self) -> usize {
-        const WAITING: [Family; 4] =
+    fn blocking_group(&mut self) -> usize {
+        const FAMILIES: [Family; 4] =
             [Family::Lists, Family::SortedSets, Family::Streams, Family::Mixed];
-        let family = self.one_of(&WAITING);
+        let family = self.one_of(&FAMILIES);
         let position = self.groups.iter().position(|group| group.family == family);
         position.expect("the workload has a group of each family")
     }
 
-    /// Often the one that the other clients use too.
+    /// Mostly the group that the other clients use too.
     fn choose_group(&mut self) -> usize {
         self.serial += 1;
         match self.random.below(10) {
@@ -174,7 +173,7 @@ impl<'g> Generator<'g> {
         if one == other && self.chance(90) { self.two_keys(group) } else { (one, other) }
     }
 
-    /// A text that no other request contains; some are long, so that a value is no listpack.
+    /// A text that no other request contains. Some are longer than a compact encoding allows.
     fn element(&mut self) -> Word {
         self.serial_text("")
     }
@@ -193,7 +192,7 @@ impl<'g> Generator<'g> {
         (0..count).map(|i| self.serial_text(&format!(".{i}"))).collect()
     }
 
-    /// A field or a member out of a pool.
+    /// A field or a member of a pool.
     fn member(&mut self) -> Word {
         const POOL: u64 = 24;
         word(format!("m{}", self.random.below(POOL)))

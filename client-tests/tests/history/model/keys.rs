@@ -1,24 +1,24 @@
 //! Commands for keys of any type.
 
-use super::{Answer, Line, State};
+use super::{Answer, Args, State};
 use crate::reply::Reply;
 use std::sync::Arc;
 
-pub(super) fn run(state: &mut State, line: Line<'_>, _: Option<&Reply>) -> Option<Answer> {
-    Some(match line.name() {
-        "DEL" | "UNLINK" => Ok(count(line, |i| state.keys.remove(line.word(i)).is_some())),
-        "EXISTS" | "TOUCH" => Ok(count(line, |i| state.has(line.word(i)))),
+pub(super) fn run(state: &mut State, args: Args<'_>, _: Option<&Reply>) -> Option<Answer> {
+    Some(match args.name() {
+        "DEL" | "UNLINK" => Ok(count(args, |i| state.keys.remove(args.word(i)).is_some())),
+        "EXISTS" | "TOUCH" => Ok(count(args, |i| state.has(args.word(i)))),
         "TYPE" => {
-            let name = state.entry(line.word(1)).map_or("none", |entry| entry.value.type_name());
+            let name = state.entry(args.word(1)).map_or("none", |entry| entry.value.type_name());
             Ok(Reply::Simple(crate::reply::word(name)))
         }
-        "RENAME" => rename(state, line, true),
-        "RENAMENX" => rename(state, line, false),
-        "COPY" => copy(state, line),
-        "EXPIREAT" => Ok(expire(state, line, line.int(2))),
-        "PEXPIREAT" => Ok(expire(state, line, line.int(2) / 1000)),
-        "PERSIST" => Ok(persist(state, line)),
-        "EXPIRETIME" => Ok(Reply::Int(match state.entry(line.word(1)) {
+        "RENAME" => rename(state, args, true),
+        "RENAMENX" => rename(state, args, false),
+        "COPY" => copy(state, args),
+        "EXPIREAT" => Ok(expire(state, args, args.int(2))),
+        "PEXPIREAT" => Ok(expire(state, args, args.int(2) / 1000)),
+        "PERSIST" => Ok(persist(state, args)),
+        "EXPIRETIME" => Ok(Reply::Int(match state.entry(args.word(1)) {
             None => -2,
             Some(entry) => entry.expires.unwrap_or(-1),
         })),
@@ -27,13 +27,13 @@ pub(super) fn run(state: &mut State, line: Line<'_>, _: Option<&Reply>) -> Optio
 }
 
 /// How many arguments, from 1 on, a closure agrees to.
-fn count(line: Line<'_>, agrees: impl FnMut(usize) -> bool) -> Reply {
+fn count(args: Args<'_>, agrees: impl FnMut(usize) -> bool) -> Reply {
     let mut agrees = agrees;
-    Reply::count((1..line.len()).filter(|i| agrees(*i)).count())
+    Reply::count((1..args.len()).filter(|i| agrees(*i)).count())
 }
 
-fn rename(state: &mut State, line: Line<'_>, replaces: bool) -> Answer {
-    let (from, to) = (line.word(1), line.word(2));
+fn rename(state: &mut State, args: Args<'_>, replaces: bool) -> Answer {
+    let (from, to) = (args.word(1), args.word(2));
     let entry = state.keys.get(from).cloned().ok_or_else(|| Reply::error("ERR no such key"))?;
     if !replaces && state.has(to) {
         return Ok(Reply::Int(0));
@@ -43,13 +43,13 @@ fn rename(state: &mut State, line: Line<'_>, replaces: bool) -> Answer {
     Ok(if replaces { Reply::ok() } else { Reply::Int(1) })
 }
 
-fn copy(state: &mut State, line: Line<'_>) -> Answer {
-    let (from, to) = (line.word(1), line.word(2));
+fn copy(state: &mut State, args: Args<'_>) -> Answer {
+    let (from, to) = (args.word(1), args.word(2));
     if from == to {
         return Err(Reply::error("ERR source and destination objects are the same"));
     }
     let Some(entry) = state.keys.get(from).cloned() else { return Ok(Reply::Int(0)) };
-    if state.has(to) && !line.has(3, "REPLACE") {
+    if state.has(to) && !args.has(3, "REPLACE") {
         return Ok(Reply::Int(0));
     }
     state.keys.insert(to.clone(), entry);
@@ -59,8 +59,8 @@ fn copy(state: &mut State, line: Line<'_>) -> Answer {
 /// Times below this one are in the past, all others in the far future.
 const FUTURE: i64 = 4_000_000_000;
 
-fn expire(state: &mut State, line: Line<'_>, seconds: i64) -> Reply {
-    let key = line.word(1);
+fn expire(state: &mut State, args: Args<'_>, seconds: i64) -> Reply {
+    let key = args.word(1);
     let Some(entry) = state.keys.get_mut(key) else { return Reply::Int(0) };
     if seconds < FUTURE {
         state.keys.remove(key);
@@ -70,8 +70,8 @@ fn expire(state: &mut State, line: Line<'_>, seconds: i64) -> Reply {
     Reply::Int(1)
 }
 
-fn persist(state: &mut State, line: Line<'_>) -> Reply {
-    let Some(entry) = state.keys.get_mut(line.word(1)) else { return Reply::Int(0) };
+fn persist(state: &mut State, args: Args<'_>) -> Reply {
+    let Some(entry) = state.keys.get_mut(args.word(1)) else { return Reply::Int(0) };
     if entry.expires.is_none() {
         return Reply::Int(0);
     }

@@ -1,9 +1,9 @@
-//! The sequential model: what each command does to the keys of a group when nothing else runs.
+//! The sequential model: the effect of each command on the keys of a group when nothing else runs.
 //!
-//! [`State::run`] executes one command and returns the reply that a correct server gives. The model
-//! has no encodings, shards or memory limits; a family of commands is a plain function over
-//! standard collections. A command that chooses (`SPOP`, `XADD *`) takes its choice from the reply
-//! that the server gave, after a check that the choice is a possible one.
+//! [`State::run`] executes one command and returns the reply of a correct server. The model has no
+//! encodings, shards or memory limits; a family of commands is a plain function over standard
+//! collections. A command that chooses (`SPOP`, `XADD *`) takes its choice from the reply of the
+//! server, if that is a possible one.
 //!
 //! | file | commands |
 //! |---|---|
@@ -29,7 +29,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::sync::Arc;
 
-pub use lists::waits_for;
+pub use lists::can_serve;
 pub use sorted_sets::SortedSet;
 pub use streams::{Stream, parse_id};
 
@@ -54,8 +54,8 @@ pub enum Value {
     Stream(Stream),
 }
 
-/// Hashes a part of the content, which tells most states of a history apart: states are hashed far
-/// more often than compared, and two values that are one object need no comparison.
+/// Hashes a part of the content, which is enough to distinguish most states of a history: states are
+/// hashed far more often than compared, and comparing two references to one value is cheap.
 impl std::hash::Hash for Value {
     fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
         (self.type_name(), self.len()).hash(hasher);
@@ -93,26 +93,26 @@ impl Value {
         }
     }
 
-    /// Whether the key goes with its last element: strings and streams stay when empty.
+    /// Whether the key is removed: with its last element, but not for strings and streams.
     fn is_over(&self) -> bool {
         self.len() == 0 && !matches!(self, Self::String(_) | Self::Stream(_))
     }
 }
 
 /// A type of value.
-trait Kind: Clone + Default + Into<Value> {
+trait ValueType: Clone + Default + Into<Value> {
     fn of(value: &Value) -> Option<&Self>;
     fn of_mut(value: &mut Value) -> Option<&mut Self>;
 }
 
-macro_rules! kind {
+macro_rules! value_type {
     ($variant:ident, $type:ty) => {
         impl From<$type> for Value {
             fn from(value: $type) -> Self {
                 Self::$variant(value)
             }
         }
-        impl Kind for $type {
+        impl ValueType for $type {
             fn of(value: &Value) -> Option<&Self> {
                 if let Value::$variant(value) = value { Some(value) } else { None }
             }
@@ -123,12 +123,12 @@ macro_rules! kind {
     };
 }
 
-kind!(String, Bytes);
-kind!(List, List);
-kind!(Hash, Hash);
-kind!(Set, Set);
-kind!(SortedSet, SortedSet);
-kind!(Stream, Stream);
+value_type!(String, Bytes);
+value_type!(List, List);
+value_type!(Hash, Hash);
+value_type!(Set, Set);
+value_type!(SortedSet, SortedSet);
+value_type!(Stream, Stream);
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Entry {
@@ -163,18 +163,18 @@ impl fmt::Display for Entry {
 
 /// Whether a watched key has changed since `WATCH`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub enum Touch {
-    No,
-    /// A command named the key and left it as it was: the server may count that or not.
-    Perhaps,
-    Yes,
+pub enum WatchState {
+    Clean,
+    /// A command named the key and left its value: the server may count that as a change or not.
+    MaybeDirty,
+    Dirty,
 }
 
-/// What one client watches.
+/// The watched keys of one client.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 struct Watch {
     keys: Vec<Word>,
-    touch: Touch,
+    state: WatchState,
 }
 
 /// A group of keys at one moment.
@@ -185,11 +185,11 @@ pub struct State {
     watches: BTreeMap<usize, Watch>,
 }
 
-/// The arguments of a command, read as what they should be.
+/// The arguments of a command, parsed as the workload writes them.
 #[derive(Clone, Copy)]
-struct Line<'w>(&'w [Word]);
+struct Args<'w>(&'w [Word]);
 
-impl<'w> Line<'w> {
+impl<'w> Args<'w> {
     fn name(self) -> &'w str {
         self.text(0)
     }
@@ -222,7 +222,7 @@ impl<'w> Line<'w> {
         self.0.get(i).is_some_and(|word| word[..] == *option.as_bytes())
     }
 
-    /// Whether an option stands at `i` or behind.
+    /// Whether an option is at `i` or later.
     fn has(self, i: usize, option: &str) -> bool {
         (i..self.len()).any(|i| self.is(i, option))
     }
@@ -246,7 +246,7 @@ fn not_an_integer() -> Reply {
     Reply::error("ERR value is not an integer or out of range")
 }
 
-/// What the model answers when the server's choice is none that a correct server can make.
+/// The reply of the model when the choice of the server is impossible.
 fn impossible(why: &str) -> Reply {
     Reply::error(&format!("MODEL no correct server chooses this: {why}"))
 }
@@ -280,7 +280,9 @@ impl State {
     /// Removes a key as eviction does.
     pub fn evict(&mut self, key: &Word) {
         if self.keys.remove(key).is_some() {
-            self.touch(|watched| if watched == key { Touch::Yes } else { Touch::No });
+            self.mark_watches(
+                |watched| if watched == key { WatchState::Dirty } else { WatchState::Clean },
+            );
         }
     }
 
@@ -292,14 +294,14 @@ impl State {
         state
     }
 
-    /// Runs a command of a client. `seen` is the reply that the server gave, if it is known.
+    /// Executes a command of a client. `seen` is the reply of the server, if it is known.
     pub fn run(&mut self, client: usize, words: &[Word], seen: Option<&Reply>) -> Reply {
-        let line = Line(words);
-        match line.name() {
+        let args = Args(words);
+        match args.name() {
             "WATCH" => {
-                let fresh = Watch { keys: Vec::new(), touch: Touch::No };
+                let fresh = Watch { keys: Vec::new(), state: WatchState::Clean };
                 let watch = self.watches.entry(client).or_insert(fresh);
-                watch.keys.extend_from_slice(line.from(1));
+                watch.keys.extend_from_slice(args.from(1));
                 watch.keys.sort();
                 watch.keys.dedup();
                 return Reply::ok();
@@ -311,39 +313,39 @@ impl State {
             _ => {}
         }
         if self.watches.is_empty() {
-            return self.answer(line, seen).unwrap_or_else(|error| error);
+            return self.answer(args, seen).unwrap_or_else(|error| error);
         }
         let before = self.keys.clone();
-        let reply = self.answer(line, seen).unwrap_or_else(|error| error);
+        let reply = self.answer(args, seen).unwrap_or_else(|error| error);
         self.compare(&before, words);
         reply
     }
 
-    /// Ends a client's watch, as EXEC does; the answer is whether what it watched has changed.
-    pub fn end_watch(&mut self, client: usize) -> Option<Touch> {
-        self.watches.remove(&client).map(|watch| watch.touch)
+    /// Ends the watch of a client, as EXEC does, and returns its state.
+    pub fn end_watch(&mut self, client: usize) -> Option<WatchState> {
+        self.watches.remove(&client).map(|watch| watch.state)
     }
 
-    /// Notes for all watches what a command has changed, or may have touched.
+    /// Marks the watches of keys that a command has changed, or may have.
     fn compare(&mut self, before: &Keys, words: &[Word]) {
         let keys = std::mem::take(&mut self.keys);
         let is_write = words.first().is_none_or(|name| !is_read(text(name)));
-        self.touch(|key| match () {
-            () if before.get(key) != keys.get(key) => Touch::Yes,
-            () if is_write && words.contains(key) => Touch::Perhaps,
-            () => Touch::No,
+        self.mark_watches(|key| match () {
+            () if before.get(key) != keys.get(key) => WatchState::Dirty,
+            () if is_write && words.contains(key) => WatchState::MaybeDirty,
+            () => WatchState::Clean,
         });
         self.keys = keys;
     }
 
-    fn touch(&mut self, of: impl Fn(&Word) -> Touch) {
+    fn mark_watches(&mut self, of: impl Fn(&Word) -> WatchState) {
         for watch in self.watches.values_mut() {
-            let touch = watch.keys.iter().map(&of).max().unwrap_or(Touch::No);
-            watch.touch = watch.touch.max(touch);
+            let state = watch.keys.iter().map(&of).max().unwrap_or(WatchState::Clean);
+            watch.state = watch.state.max(state);
         }
     }
 
-    fn answer(&mut self, line: Line<'_>, seen: Option<&Reply>) -> Answer {
+    fn answer(&mut self, args: Args<'_>, seen: Option<&Reply>) -> Answer {
         let families = [
             keys::run,
             strings::run,
@@ -353,8 +355,8 @@ impl State {
             sorted_sets::run,
             streams::run,
         ];
-        let mut answers = families.iter().filter_map(|run| run(self, line, seen));
-        answers.next().unwrap_or_else(|| panic!("the model lacks the command {}", line.name()))
+        let mut answers = families.iter().filter_map(|run| run(self, args, seen));
+        answers.next().unwrap_or_else(|| panic!("the model lacks the command {}", args.name()))
     }
 
     fn entry(&self, key: &Word) -> Option<&Entry> {
@@ -365,29 +367,29 @@ impl State {
         self.keys.contains_key(key)
     }
 
-    /// A key's value of type `K`, to be read.
-    fn read<K: Kind>(&self, key: &Word) -> Result<Option<&K>, Reply> {
+    /// A key's value of type `T`, to be read.
+    fn read<T: ValueType>(&self, key: &Word) -> Result<Option<&T>, Reply> {
         let Some(entry) = self.entry(key) else { return Ok(None) };
-        K::of(&entry.value).map(Some).ok_or_else(wrong_type)
+        T::of(&entry.value).map(Some).ok_or_else(wrong_type)
     }
 
     /// As [`Self::read`]; an empty value, if there is no key.
-    fn read_or_empty<K: Kind>(&self, key: &Word) -> Result<Cow<'_, K>, Reply> {
-        Ok(self.read::<K>(key)?.map_or_else(|| Cow::Owned(K::default()), Cow::Borrowed))
+    fn read_or_empty<T: ValueType>(&self, key: &Word) -> Result<Cow<'_, T>, Reply> {
+        Ok(self.read::<T>(key)?.map_or_else(|| Cow::Owned(T::default()), Cow::Borrowed))
     }
 
-    /// Changes a key's value of type `K`, which is made if there is none and goes if it is empty
-    /// afterwards.
-    fn change<K: Kind, R>(
+    /// Changes a key's value of type `T`, which is created if there is none, and removed if it is
+    /// empty afterwards.
+    fn change<T: ValueType, R>(
         &mut self,
         key: &Word,
-        edit: impl FnOnce(&mut K) -> R,
+        edit: impl FnOnce(&mut T) -> R,
     ) -> Result<R, Reply> {
-        self.read::<K>(key)?;
-        let fresh = || Arc::new(Entry { value: K::default().into(), expires: None });
+        self.read::<T>(key)?;
+        let fresh = || Arc::new(Entry { value: T::default().into(), expires: None });
         let entry = self.keys.entry(key.clone()).or_insert_with(fresh);
         let value = &mut Arc::make_mut(entry).value;
-        let result = edit(K::of_mut(value).expect("its type was checked"));
+        let result = edit(T::of_mut(value).expect("its type was checked"));
         if value.is_over() {
             self.keys.remove(key);
         }
@@ -405,7 +407,7 @@ impl State {
     }
 }
 
-/// Whether a command changes nothing, whatever it finds.
+/// Whether a command never changes a key.
 fn is_read(name: &str) -> bool {
     const READS: [&str; 37] = [
         "EXISTS",

@@ -1,47 +1,47 @@
-//! Sets. `SPOP` and `SRANDMEMBER` choose: the model takes the server's choice if it is possible.
+//! Sets. The model takes the choice of `SPOP` and `SRANDMEMBER` from the reply, if it is possible.
 
-use super::{Answer, Line, Set, State, impossible};
+use super::{Answer, Args, Set, State, impossible};
 use crate::reply::{Reply, Word};
 use std::borrow::Cow;
 
-pub(super) fn run(state: &mut State, line: Line<'_>, seen: Option<&Reply>) -> Option<Answer> {
-    Some(match line.name() {
-        "SADD" => state.change(line.word(1), |set: &mut Set| {
-            let members = line.from(2).iter();
+pub(super) fn run(state: &mut State, args: Args<'_>, seen: Option<&Reply>) -> Option<Answer> {
+    Some(match args.name() {
+        "SADD" => state.change(args.word(1), |set: &mut Set| {
+            let members = args.from(2).iter();
             Reply::count(members.filter(|member| set.insert((*member).clone())).count())
         }),
-        "SREM" => state.change(line.word(1), |set: &mut Set| {
-            let members = line.from(2).iter();
+        "SREM" => state.change(args.word(1), |set: &mut Set| {
+            let members = args.from(2).iter();
             Reply::count(members.filter(|member| set.remove(*member)).count())
         }),
         "SISMEMBER" => {
-            read(state, line).map(|set| Reply::count(usize::from(set.contains(line.word(2)))))
+            read(state, args).map(|set| Reply::count(usize::from(set.contains(args.word(2)))))
         }
-        "SCARD" => read(state, line).map(|set| Reply::count(set.len())),
-        "SMEMBERS" => read(state, line).map(|set| Reply::bulks(set.iter())),
-        "SMOVE" => r#move(state, line),
-        "SPOP" => pop(state, line, seen),
-        "SRANDMEMBER" => read(state, line).map(|set| choose(&set, line, seen)),
+        "SCARD" => read(state, args).map(|set| Reply::count(set.len())),
+        "SMEMBERS" => read(state, args).map(|set| Reply::bulks(set.iter())),
+        "SMOVE" => r#move(state, args),
+        "SPOP" => pop(state, args, seen),
+        "SRANDMEMBER" => read(state, args).map(|set| choose(&set, args, seen)),
         "SINTER" | "SUNION" | "SDIFF" => {
-            combine(state, line.name(), line.from(1)).map(|set| Reply::bulks(set.iter()))
+            combine(state, args.name(), args.from(1)).map(|set| Reply::bulks(set.iter()))
         }
-        "SINTERSTORE" | "SUNIONSTORE" | "SDIFFSTORE" => combine(state, line.name(), line.from(2))
+        "SINTERSTORE" | "SUNIONSTORE" | "SDIFFSTORE" => combine(state, args.name(), args.from(2))
             .map(|set| {
                 let count = set.len();
-                state.store(line.word(1), set);
+                state.store(args.word(1), set);
                 Reply::count(count)
             }),
         _ => return None,
     })
 }
 
-fn read<'s>(state: &'s State, line: Line<'_>) -> Result<Cow<'s, Set>, Reply> {
-    state.read_or_empty(line.word(1))
+fn read<'s>(state: &'s State, args: Args<'_>) -> Result<Cow<'s, Set>, Reply> {
+    state.read_or_empty(args.word(1))
 }
 
 /// SMOVE from to member.
-fn r#move(state: &mut State, line: Line<'_>) -> Answer {
-    let (from, to, member) = (line.word(1), line.word(2), line.word(3));
+fn r#move(state: &mut State, args: Args<'_>) -> Answer {
+    let (from, to, member) = (args.word(1), args.word(2), args.word(3));
     let Some(source) = state.read::<Set>(from)? else { return Ok(Reply::Int(0)) };
     let is_there = source.contains(member);
     state.read::<Set>(to)?;
@@ -53,13 +53,13 @@ fn r#move(state: &mut State, line: Line<'_>) -> Answer {
 }
 
 /// How many members a command asks for; `None`: one, not as an array.
-fn asked(line: Line<'_>) -> Option<i64> {
-    (line.len() > 2).then(|| line.int(2))
+fn asked(args: Args<'_>) -> Option<i64> {
+    (args.len() > 2).then(|| args.int(2))
 }
 
-/// What a correct server may choose from `set`: the reply that was seen, or an impossible one.
-fn choose(set: &Set, line: Line<'_>, seen: Option<&Reply>) -> Reply {
-    let (Some(count), length) = (asked(line), set.len()) else {
+/// The reply that was seen, if a correct server may choose it from `set`; else an impossible one.
+fn choose(set: &Set, args: Args<'_>, seen: Option<&Reply>) -> Reply {
+    let (Some(count), length) = (asked(args), set.len()) else {
         return match seen {
             Some(Reply::Bulk(member)) if set.contains(member) => Reply::Bulk(member.clone()),
             _ if set.is_empty() => Reply::Nil,
@@ -82,14 +82,14 @@ fn choose(set: &Set, line: Line<'_>, seen: Option<&Reply>) -> Reply {
     }
 }
 
-fn pop(state: &mut State, line: Line<'_>, seen: Option<&Reply>) -> Answer {
-    let reply = choose(&*read(state, line)?, line, seen);
+fn pop(state: &mut State, args: Args<'_>, seen: Option<&Reply>) -> Answer {
+    let reply = choose(&*read(state, args)?, args, seen);
     let taken = match &reply {
         Reply::Bulk(member) => vec![member.clone()],
         reply => reply.list(),
     };
     if !taken.is_empty() {
-        state.change(line.word(1), |set: &mut Set| set.retain(|member| !taken.contains(member)))?;
+        state.change(args.word(1), |set: &mut Set| set.retain(|member| !taken.contains(member)))?;
     }
     Ok(reply)
 }

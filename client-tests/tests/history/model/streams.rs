@@ -1,7 +1,6 @@
-//! Streams. `XADD` with a `*` chooses an id: the model takes the server's choice if it is above
-//! the last one.
+//! Streams. The model takes the id that `XADD *` chooses from the reply, if it is above the last one.
 
-use super::{Answer, Line, State, impossible, text};
+use super::{Answer, Args, State, impossible, text};
 use crate::reply::{Reply, Word};
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -29,19 +28,19 @@ fn show_id(id: Id) -> Reply {
     Reply::text(format!("{}-{}", id.0, id.1))
 }
 
-pub(super) fn run(state: &mut State, line: Line<'_>, seen: Option<&Reply>) -> Option<Answer> {
-    Some(match line.name() {
-        "XADD" => add(state, line, seen),
-        "XLEN" => read(state, line.word(1)).map(|stream| Reply::count(stream.entries.len())),
-        "XRANGE" => read(state, line.word(1)).map(|stream| entries(in_range(&stream, line, 2, 3))),
+pub(super) fn run(state: &mut State, args: Args<'_>, seen: Option<&Reply>) -> Option<Answer> {
+    Some(match args.name() {
+        "XADD" => add(state, args, seen),
+        "XLEN" => read(state, args.word(1)).map(|stream| Reply::count(stream.entries.len())),
+        "XRANGE" => read(state, args.word(1)).map(|stream| entries(in_range(&stream, args, 2, 3))),
         "XREVRANGE" => {
-            read(state, line.word(1)).map(|stream| entries(in_range(&stream, line, 3, 2).rev()))
+            read(state, args.word(1)).map(|stream| entries(in_range(&stream, args, 3, 2).rev()))
         }
-        "XDEL" => delete(state, line),
-        "XTRIM" => trim(state, line),
+        "XDEL" => delete(state, args),
+        "XTRIM" => trim(state, args),
         "XREAD" => {
-            let at = (1..line.len()).find(|i| line.is(*i, "STREAMS")).unwrap_or(1);
-            read(state, line.word(at + 1)).map(|stream| newer(&stream, line, at))
+            let at = (1..args.len()).find(|i| args.is(*i, "STREAMS")).unwrap_or(1);
+            read(state, args.word(at + 1)).map(|stream| newer(&stream, args, at))
         }
         _ => return None,
     })
@@ -52,11 +51,11 @@ fn read<'s>(state: &'s State, key: &Word) -> Result<Cow<'s, Stream>, Reply> {
 }
 
 /// XADD key [MAXLEN n] id field value: the id as `ms-seq`, `ms-*` or `*`.
-fn add(state: &mut State, line: Line<'_>, seen: Option<&Reply>) -> Answer {
-    let stream = state.read::<Stream>(line.word(1))?;
+fn add(state: &mut State, args: Args<'_>, seen: Option<&Reply>) -> Answer {
+    let stream = state.read::<Stream>(args.word(1))?;
     let last = stream.map_or((0, 0), |stream| stream.last);
-    let at = if line.is(2, "MAXLEN") { 4 } else { 2 };
-    let asked = line.word(at);
+    let at = if args.is(2, "MAXLEN") { 4 } else { 2 };
+    let asked = args.word(at);
     let chosen = || match seen {
         Some(Reply::Bulk(id)) => parse_id(id).filter(|id| *id > last),
         _ => None,
@@ -74,12 +73,12 @@ fn add(state: &mut State, line: Line<'_>, seen: Option<&Reply>) -> Answer {
             "ERR The ID specified in XADD is equal or smaller than the target stream top item",
         ));
     }
-    state.change(line.word(1), |stream: &mut Stream| {
-        stream.entries.insert(id, line.from(at + 1).to_vec());
+    state.change(args.word(1), |stream: &mut Stream| {
+        stream.entries.insert(id, args.from(at + 1).to_vec());
         stream.last = id;
         stream.added += 1;
         if at > 2 {
-            shorten(stream, line.count(3));
+            shorten(stream, args.count(3));
         }
         show_id(id)
     })
@@ -97,11 +96,11 @@ fn shorten(stream: &mut Stream, most: usize) -> usize {
 /// The entries between two ids, `-` and `+` included.
 fn in_range<'s>(
     stream: &'s Stream,
-    line: Line<'_>,
+    args: Args<'_>,
     first: usize,
     last: usize,
 ) -> impl DoubleEndedIterator<Item = (&'s Id, &'s Vec<Word>)> {
-    let bound = |i: usize, open: Id| parse_id(line.word(i)).unwrap_or(open);
+    let bound = |i: usize, open: Id| parse_id(args.word(i)).unwrap_or(open);
     let (first, last) = (bound(first, (0, 0)), bound(last, (u64::MAX, u64::MAX)));
     let all = if first <= last { first..=last } else { (1, 0)..=(1, 0) };
     stream.entries.range(all).filter(move |_| first <= last)
@@ -113,12 +112,12 @@ fn entries<'s>(found: impl Iterator<Item = (&'s Id, &'s Vec<Word>)>) -> Reply {
     Reply::Array(found.map(entry).collect())
 }
 
-fn delete(state: &mut State, line: Line<'_>) -> Answer {
-    if state.read::<Stream>(line.word(1))?.is_none() {
+fn delete(state: &mut State, args: Args<'_>) -> Answer {
+    if state.read::<Stream>(args.word(1))?.is_none() {
         return Ok(Reply::Int(0));
     }
-    state.change(line.word(1), |stream: &mut Stream| {
-        let ids = line.from(2).iter().filter_map(|id| parse_id(id));
+    state.change(args.word(1), |stream: &mut Stream| {
+        let ids = args.from(2).iter().filter_map(|id| parse_id(id));
         let gone = ids.filter(|id| stream.entries.remove(id).is_some()).collect::<Vec<_>>();
         stream.deleted = gone.iter().copied().fold(stream.deleted, Id::max);
         Reply::count(gone.len())
@@ -126,22 +125,22 @@ fn delete(state: &mut State, line: Line<'_>) -> Answer {
 }
 
 /// XTRIM key MAXLEN n.
-fn trim(state: &mut State, line: Line<'_>) -> Answer {
-    if state.read::<Stream>(line.word(1))?.is_none() {
+fn trim(state: &mut State, args: Args<'_>) -> Answer {
+    if state.read::<Stream>(args.word(1))?.is_none() {
         return Ok(Reply::Int(0));
     }
-    state.change(line.word(1), |stream: &mut Stream| Reply::count(shorten(stream, line.count(3))))
+    state.change(args.word(1), |stream: &mut Stream| Reply::count(shorten(stream, args.count(3))))
 }
 
-/// XREAD [COUNT n] [BLOCK ms] STREAMS key id: what is behind an id; nothing, if there is nothing.
-fn newer(stream: &Stream, line: Line<'_>, at: usize) -> Reply {
-    let after = parse_id(line.word(at + 2)).unwrap_or_default();
-    let count = (1..at).find(|i| line.is(*i, "COUNT")).map_or(usize::MAX, |i| line.count(i + 1));
+/// XREAD [COUNT n] [BLOCK ms] STREAMS key id: entries above an id; nil, if there are none.
+fn newer(stream: &Stream, args: Args<'_>, at: usize) -> Reply {
+    let after = parse_id(args.word(at + 2)).unwrap_or_default();
+    let count = (1..at).find(|i| args.is(*i, "COUNT")).map_or(usize::MAX, |i| args.count(i + 1));
     let found = stream.entries.iter().filter(|(id, _)| **id > after).take(count);
     match entries(found) {
         Reply::Array(found) if found.is_empty() => Reply::Nil,
         found => {
-            let one = Reply::Array(vec![Reply::Bulk(line.word(at + 1).clone()), found]);
+            let one = Reply::Array(vec![Reply::Bulk(args.word(at + 1).clone()), found]);
             Reply::Array(vec![one])
         }
     }

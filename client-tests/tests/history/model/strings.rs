@@ -1,48 +1,48 @@
 //! Strings and counters.
 
-use super::{Answer, Bytes, Line, State, int, not_an_integer, range};
+use super::{Answer, Args, Bytes, State, int, not_an_integer, range};
 use crate::reply::{Reply, Word};
 
-pub(super) fn run(state: &mut State, line: Line<'_>, _: Option<&Reply>) -> Option<Answer> {
-    Some(match line.name() {
-        "SET" => set(state, line),
-        "SETNX" => Ok(set_unless_there(state, line.from(1))),
+pub(super) fn run(state: &mut State, args: Args<'_>, _: Option<&Reply>) -> Option<Answer> {
+    Some(match args.name() {
+        "SET" => set(state, args),
+        "SETNX" => Ok(set_unless_there(state, args.from(1))),
         "MSET" => {
-            store_pairs(state, line.from(1));
+            store_pairs(state, args.from(1));
             Ok(Reply::ok())
         }
-        "MSETNX" => Ok(set_unless_there(state, line.from(1))),
-        "GET" => get(state, line.word(1)),
+        "MSETNX" => Ok(set_unless_there(state, args.from(1))),
+        "GET" => get(state, args.word(1)),
         "MGET" => {
-            let values = line.from(1).iter().map(|key| get(state, key).unwrap_or(Reply::Nil));
+            let values = args.from(1).iter().map(|key| get(state, key).unwrap_or(Reply::Nil));
             Ok(Reply::Array(values.collect()))
         }
-        "GETSET" => get(state, line.word(1)).inspect(|_| {
-            state.store(line.word(1), line.word(2).to_vec());
+        "GETSET" => get(state, args.word(1)).inspect(|_| {
+            state.store(args.word(1), args.word(2).to_vec());
         }),
-        "GETDEL" => get(state, line.word(1)).inspect(|_| {
-            state.keys.remove(line.word(1));
+        "GETDEL" => get(state, args.word(1)).inspect(|_| {
+            state.keys.remove(args.word(1));
         }),
-        "STRLEN" => bytes(state, line.word(1)).map(|bytes| Reply::count(bytes.len())),
-        "GETRANGE" => bytes(state, line.word(1)).map(|bytes| {
+        "STRLEN" => bytes(state, args.word(1)).map(|bytes| Reply::count(bytes.len())),
+        "GETRANGE" => bytes(state, args.word(1)).map(|bytes| {
             // An end before the first byte means the first byte, other than in ranges of lists.
-            let last = line.int(3).max(-i64::try_from(bytes.len()).unwrap_or(i64::MAX));
-            Reply::Bulk(bytes[range(line.int(2), last, bytes.len())].into())
+            let last = args.int(3).max(-i64::try_from(bytes.len()).unwrap_or(i64::MAX));
+            Reply::Bulk(bytes[range(args.int(2), last, bytes.len())].into())
         }),
-        "APPEND" => state.change(line.word(1), |bytes: &mut Bytes| {
-            bytes.extend_from_slice(line.word(2));
+        "APPEND" => state.change(args.word(1), |bytes: &mut Bytes| {
+            bytes.extend_from_slice(args.word(2));
             Reply::count(bytes.len())
         }),
-        "SETRANGE" => state.change(line.word(1), |bytes: &mut Bytes| {
-            let (at, with) = (line.count(2), line.word(3));
+        "SETRANGE" => state.change(args.word(1), |bytes: &mut Bytes| {
+            let (at, with) = (args.count(2), args.word(3));
             bytes.resize(bytes.len().max(at + with.len()), 0);
             bytes[at..at + with.len()].copy_from_slice(with);
             Reply::count(bytes.len())
         }),
-        "INCR" => add(state, line.word(1), 1),
-        "DECR" => add(state, line.word(1), -1),
-        "INCRBY" => add(state, line.word(1), line.int(2)),
-        "DECRBY" => add(state, line.word(1), -line.int(2)),
+        "INCR" => add(state, args.word(1), 1),
+        "DECR" => add(state, args.word(1), -1),
+        "INCRBY" => add(state, args.word(1), args.int(2)),
+        "DECRBY" => add(state, args.word(1), -args.int(2)),
         _ => return None,
     })
 }
@@ -56,16 +56,16 @@ fn get(state: &State, key: &Word) -> Answer {
     Ok(state.read::<Bytes>(key)?.map_or(Reply::Nil, |bytes| Reply::Bulk(bytes[..].into())))
 }
 
-fn set(state: &mut State, line: Line<'_>) -> Answer {
-    let (key, there) = (line.word(1), state.has(line.word(1)));
-    let before = if line.has(3, "GET") { Some(get(state, key)?) } else { None };
-    if there && line.has(3, "NX") || !there && line.has(3, "XX") {
+fn set(state: &mut State, args: Args<'_>) -> Answer {
+    let (key, there) = (args.word(1), state.has(args.word(1)));
+    let before = if args.has(3, "GET") { Some(get(state, key)?) } else { None };
+    if there && args.has(3, "NX") || !there && args.has(3, "XX") {
         return Ok(before.unwrap_or(Reply::Nil));
     }
     let kept = state.entry(key).and_then(|entry| entry.expires);
-    state.store(key, line.word(2).to_vec());
-    let at = (3..line.len()).find(|i| line.is(*i, "EXAT")).map(|i| line.int(i + 1));
-    let expires = if line.has(3, "KEEPTTL") { kept } else { at };
+    state.store(key, args.word(2).to_vec());
+    let at = (3..args.len()).find(|i| args.is(*i, "EXAT")).map(|i| args.int(i + 1));
+    let expires = if args.has(3, "KEEPTTL") { kept } else { at };
     if let Some(entry) = state.keys.get_mut(key) {
         std::sync::Arc::make_mut(entry).expires = expires;
     }

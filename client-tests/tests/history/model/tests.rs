@@ -24,7 +24,8 @@ fn expected(state: &mut State, request: &Request, seen: &Reply) -> Reply {
         }
         (Request::Transaction(_), seen) => {
             // The client's own command has changed what it watches.
-            let may_refuse = state.end_watch(CLIENT).is_some_and(|touch| touch != Touch::No);
+            let may_refuse =
+                state.end_watch(CLIENT).is_some_and(|watch| watch != WatchState::Clean);
             if may_refuse { seen.clone() } else { Reply::Array(Vec::new()) }
         }
     }

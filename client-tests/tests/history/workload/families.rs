@@ -1,6 +1,6 @@
 //! Random commands of each family.
 
-use super::{Family, Generator, WAIT};
+use super::{BLOCK_SECONDS, Family, Generator};
 use crate::reply::{Word, Words, word};
 
 /// Puts a command together.
@@ -211,7 +211,7 @@ impl Generator<'_> {
         }
     }
 
-    /// Makes a stream a large value.
+    /// Enough entries to make a stream a large value.
     pub(super) fn many_entries(&mut self, group: usize) -> Vec<Words> {
         let (key, time, element) =
             (self.key(group), self.round * 1_000_000 + self.serial + 15, self.element());
@@ -219,8 +219,8 @@ impl Generator<'_> {
         (0..70).map(add).collect()
     }
 
-    /// A command that waits for keys of a group.
-    pub(super) fn wait(&mut self, group: usize) -> Words {
+    /// A command that blocks on keys of a group.
+    pub(super) fn blocking(&mut self, group: usize) -> Words {
         let (one, other) = self.two_keys(group);
         let end = self.one(&["LEFT", "RIGHT"]);
         let family = match self.groups[group].family {
@@ -228,17 +228,19 @@ impl Generator<'_> {
             family => family,
         };
         match (family, self.random.below(8)) {
-            (Family::SortedSets, 0..4) => command!["BZPOPMIN", one, other, WAIT],
-            (Family::SortedSets, _) => command![self.one(&["BZPOPMIN", "BZPOPMAX"]), one, WAIT],
+            (Family::SortedSets, 0..4) => command!["BZPOPMIN", one, other, BLOCK_SECONDS],
+            (Family::SortedSets, _) => {
+                command![self.one(&["BZPOPMIN", "BZPOPMAX"]), one, BLOCK_SECONDS]
+            }
             (Family::Streams, _) => {
                 let id = self.id();
                 command!["XREAD", "COUNT", "2", "BLOCK", "600000", "STREAMS", one, id]
             }
-            (_, 0) => command!["BLPOP", one, WAIT],
-            (_, 1..3) => command!["BLPOP", one, other, WAIT],
-            (_, 3) => command!["BRPOP", one, other, WAIT],
-            (_, 4) => command!["BLMPOP", WAIT, "2", one, other, end, "COUNT", "3"],
-            _ => command!["BLMOVE", one, other, end, self.one(&["LEFT", "RIGHT"]), WAIT],
+            (_, 0) => command!["BLPOP", one, BLOCK_SECONDS],
+            (_, 1..3) => command!["BLPOP", one, other, BLOCK_SECONDS],
+            (_, 3) => command!["BRPOP", one, other, BLOCK_SECONDS],
+            (_, 4) => command!["BLMPOP", BLOCK_SECONDS, "2", one, other, end, "COUNT", "3"],
+            _ => command!["BLMOVE", one, other, end, self.one(&["LEFT", "RIGHT"]), BLOCK_SECONDS],
         }
     }
 }

@@ -1,10 +1,11 @@
-//! A place where all clients of a round meet, so that nothing is sent for a moment.
+//! A cyclic barrier for the clients of a round, which a client that fails can release.
+//!
+//! `std::sync::Barrier` would leave the others waiting for the one that is missing.
 
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
-/// Meets again and again; a client that fails opens it for good.
 #[derive(Debug)]
-pub struct Gate {
+pub struct Rendezvous {
     clients: usize,
     state: Mutex<State>,
     changed: Condvar,
@@ -13,16 +14,17 @@ pub struct Gate {
 #[derive(Debug, Default)]
 struct State {
     arrived: usize,
+    /// Meetings so far.
     meetings: u64,
-    is_open: bool,
+    is_released: bool,
 }
 
-impl Gate {
+impl Rendezvous {
     pub fn new(clients: usize) -> Self {
         Self { clients, state: Mutex::default(), changed: Condvar::new() }
     }
 
-    /// Waits until all clients are here, or the gate is open.
+    /// Blocks until all clients have called this, or until the rendezvous is released.
     pub fn meet(&self) {
         let mut state = self.lock();
         let meeting = state.meetings;
@@ -32,14 +34,14 @@ impl Gate {
             state.meetings += 1;
             self.changed.notify_all();
         }
-        while state.meetings == meeting && !state.is_open {
+        while state.meetings == meeting && !state.is_released {
             state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
     }
 
-    /// Lets everyone pass from now on.
-    pub fn open(&self) {
-        self.lock().is_open = true;
+    /// Lets every call of [`Self::meet`] return at once from now on.
+    pub fn release(&self) {
+        self.lock().is_released = true;
         self.changed.notify_all();
     }
 
