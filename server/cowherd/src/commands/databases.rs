@@ -107,9 +107,9 @@ fn flush(call: &mut Call<'_>, databases: Databases) -> CommandResult {
 }
 
 fn swapdb(call: &mut Call<'_>) -> CommandResult {
-    let number = |i, failure| {
+    let number = |i, error| {
         let number = parse_i64(call.args.at(i)).and_then(|number| i32::try_from(number).ok());
-        number.ok_or(failure)
+        number.ok_or(error)
     };
     let first = number(1, ErrorReply::new("ERR invalid first DB index"))?;
     let second = number(2, ErrorReply::new("ERR invalid second DB index"))?;

@@ -101,9 +101,9 @@ impl TestServer {
                 let answer = (row.command.handler)(&mut call);
                 *self.effect.borrow_mut() = std::mem::take(&mut call.effect);
                 drop(call);
-                if let Err(failure) = answer {
+                if let Err(error) = answer {
                     reply.out.clear();
-                    reply.error(failure.as_str());
+                    reply.error(error.as_str());
                 }
             }
         }

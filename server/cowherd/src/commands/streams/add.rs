@@ -29,7 +29,7 @@ const NOT_ABOVE: ErrorReply = ErrorReply::new(
 );
 
 /// The options of XADD and XTRIM.
-struct AddOptions {
+struct XaddOptions {
     trim: Option<StreamTrim>,
     is_exact: bool,
     limit: u64,
@@ -40,10 +40,10 @@ struct AddOptions {
 }
 
 /// The options from argument 2 on, and the id of XADD.
-fn parse(call: &Call<'_>, is_add: bool) -> Result<AddOptions, ErrorReply> {
+fn parse(call: &Call<'_>, is_add: bool) -> Result<XaddOptions, ErrorReply> {
     let args = &call.args;
     let mut options =
-        AddOptions { trim: None, is_exact: true, limit: 0, create: true, id: None, next: 2 };
+        XaddOptions { trim: None, is_exact: true, limit: 0, create: true, id: None, next: 2 };
     let (mut limit, mut i) = (None, 2);
     while i < args.len() {
         let more = args.len() - 1 - i;
@@ -150,7 +150,7 @@ pub(super) fn xadd(call: &mut Call<'_>) -> CommandResult {
 }
 
 /// Trims the stream as the options say; returns the number of removed entries.
-fn trim_stream(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, options: &AddOptions) -> u64 {
+fn trim_stream(call: &mut Call<'_>, key: &Key<'_>, entry: &Entry, options: &XaddOptions) -> u64 {
     let Some(trim) = options.trim else { return 0 };
     let db = call.session.db;
     let removed = call.shards.stream_trim(db, key, entry, trim, options.is_exact, options.limit);

@@ -38,7 +38,7 @@ const END_IN_GROUP: ErrorReply = ErrorReply::new(
 
 /// The options of XREAD and XREADGROUP.
 #[derive(Default)]
-struct ReadOptions {
+struct XreadOptions {
     /// BLOCK: whether to block, and the timeout.
     block: Option<Timeout>,
     /// The largest number of entries per stream; 0: no limit.
@@ -52,8 +52,8 @@ struct ReadOptions {
     streams: usize,
 }
 
-fn parse(call: &Call<'_>, in_group: bool) -> Result<ReadOptions, ErrorReply> {
-    let (mut options, mut i) = (ReadOptions::default(), 1);
+fn parse(call: &Call<'_>, in_group: bool) -> Result<XreadOptions, ErrorReply> {
+    let (mut options, mut i) = (XreadOptions::default(), 1);
     while i < call.args.len() && options.first == 0 {
         let more = call.args.len() - i - 1;
         if more > 0 && call.is(i, "block") {
@@ -132,7 +132,7 @@ const fn most(count: u64) -> u64 {
 /// Blocks the client, or replies null without BLOCK. `ends` replaces `$` in the request.
 fn block_or_null(
     call: &mut Call<'_>,
-    options: &ReadOptions,
+    options: &XreadOptions,
     wake_on_delete: bool,
     ends: &[(usize, Vec<u8>)],
 ) -> CommandResult {
@@ -205,7 +205,7 @@ struct GroupRead {
 
 fn group_reads(
     call: &mut Call<'_>,
-    options: &ReadOptions,
+    options: &XreadOptions,
     name: &[u8],
 ) -> Result<Vec<GroupRead>, ErrorReply> {
     let is_waiting = call.blocking_mode == BlockingMode::Retrying;
@@ -276,7 +276,7 @@ fn read(
     call: &mut Call<'_>,
     group_read: GroupRead,
     (name, consumer): (&[u8], &[u8]),
-    options: &ReadOptions,
+    options: &XreadOptions,
     streams: &mut StreamsReply,
 ) -> Result<Option<Delivery>, ErrorReply> {
     let (entry, group) = (group_read.entry, group_read.group);
