@@ -30,6 +30,15 @@ impl PageSize {
         }
     }
 
+    /// Size of the page in bytes.
+    #[must_use]
+    pub const fn bytes(self) -> u64 {
+        match self {
+            Self::Huge2M => 2 << 20,
+            Self::Huge1G => 1 << 30,
+        }
+    }
+
     /// Reads a counter of the pool, such as `free_hugepages` or `nr_hugepages`.
     ///
     /// # Errors
