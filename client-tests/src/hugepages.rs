@@ -1,8 +1,8 @@
 //! Exclusive use of the machine's hugetlb pools.
 //!
 //! Tests that need huge pages exclude each other, also across processes, so that free pages stay
-//! free until the test uses them. `./test` fills the pools before the tests and restores them
-//! afterwards.
+//! free until the test uses them. Unit tests of the arena take the same lock. `./test` fills the
+//! pools before the tests and restores them afterwards.
 
 use crate::wait::wait_until;
 use anyhow::{Context, Result};

@@ -130,8 +130,8 @@ impl History {
         events
     }
 
-    /// Ends the history where an operation was invoked that chooses and has no reply: the state after
-    /// it is unknown.
+    /// Ends the history where an operation was invoked that chooses and has no reply: the state
+    /// after it is unknown.
     pub fn end_at_unknown_outcome(&mut self) {
         let unknown = |operation: &&Operation| {
             operation.answer.is_none() && !operation.request.is_deterministic()

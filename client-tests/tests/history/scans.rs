@@ -12,8 +12,8 @@
 //!                                                              |---| must not return m
 //! ```
 //!
-//! Resident elements always exist. RENAME of a large value, which keeps its shard, replaces resident
-//! keys: so these change their shard while they exist.
+//! Resident elements always exist. RENAME of a large value, which keeps its shard, replaces
+//! resident keys: so these change their shard while they exist.
 //!
 //! The elements in an image obey the same rule, as a scan of one instant during BGSAVE.
 

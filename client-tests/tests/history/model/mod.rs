@@ -54,8 +54,8 @@ pub enum Value {
     Stream(Stream),
 }
 
-/// Hashes a part of the content, which is enough to distinguish most states of a history: states are
-/// hashed far more often than compared, and comparing two references to one value is cheap.
+/// Hashes a part of the content, which is enough to distinguish most states of a history: states
+/// are hashed far more often than compared, and comparing two references to one value is cheap.
 impl std::hash::Hash for Value {
     fn hash<H: std::hash::Hasher>(&self, hasher: &mut H) {
         (self.type_name(), self.len()).hash(hasher);

@@ -1,4 +1,5 @@
-//! Streams. The model takes the id that `XADD *` chooses from the reply, if it is above the last one.
+//! Streams. The model takes the id that `XADD *` chooses from the reply, if it is above the last
+//! one.
 
 use super::{Answer, Args, State, impossible, text};
 use crate::reply::{Reply, Word};

@@ -6,7 +6,7 @@ mod round_trip;
 mod speed;
 mod undo;
 
-use std::fs;
+use std::fs::{self, File};
 use std::path::Path;
 use std::time::Duration;
 
@@ -36,6 +36,14 @@ const ENDLESS: ImageOptions =
 enum Content {
     Text,
     Noise,
+}
+
+/// Waits for exclusive use of the machine's hugetlb pools: tests of other processes, which take the
+/// same lock, rely on free pages and on the pools' counters.
+fn claim_hugetlb_pools() -> File {
+    let file = File::create(std::env::temp_dir().join("cowherd-tests-hugepages.lock")).unwrap();
+    file.lock().unwrap();
+    file
 }
 
 fn empty(backing: impl Into<Backing>, mib: u64) -> Arena {

@@ -1,6 +1,5 @@
 //! Failures: each is reported with its cause, keeps the old image, and leaves no temporary file.
 
-use std::fs::File;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -218,6 +217,7 @@ fn a_hugetlb_pool_that_ran_dry_is_told_with_its_remedy() {
 #[test]
 #[ignore = "takes the whole hugetlb pool"]
 fn a_hugetlb_pool_that_really_runs_dry_kills_the_child() {
+    let _claim = claim_hugetlb_pools();
     let pool = HugetlbPool::read(PageKind::Huge2Mb).unwrap();
     let pages = pool.available();
     assert!(pages >= 8, "sysctl vm.nr_hugepages=64");

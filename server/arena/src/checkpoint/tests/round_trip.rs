@@ -49,6 +49,7 @@ fn transparent_huge_pages() {
 
 #[test]
 fn pages_of_the_hugetlb_pool() {
+    let _claim = claim_hugetlb_pools();
     let pages = HugetlbPool::read(PageKind::Huge2Mb).map_or(0, |pool| pool.available());
     // Two arenas of 64 MiB at once, and copies of the pages that are written during the checkpoint.
     if pages < 80 {

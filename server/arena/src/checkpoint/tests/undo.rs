@@ -184,6 +184,7 @@ fn saves_of_transparent_huge_pages_are_exact() {
 
 #[test]
 fn saves_of_hugetlb_pages_are_exact() {
+    let _claim = claim_hugetlb_pools();
     // Two arenas of 40 MiB at once.
     if HugetlbPool::read(PageKind::Huge2Mb).is_some_and(|pool| pool.available() >= 48) {
         saves_are_exact(PageKind::Huge2Mb, rounds());
