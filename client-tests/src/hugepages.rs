@@ -75,7 +75,9 @@ static THREADS: Mutex<()> = Mutex::new(());
 pub fn claim(size: PageSize, pages: u64) -> Result<Result<PoolClaim, String>> {
     let thread = THREADS.lock().unwrap_or_else(PoisonError::into_inner);
     let path = std::env::temp_dir().join("cowherd-tests-hugepages.lock");
-    let file = File::create(&path).with_context(|| format!("cannot open {}", path.display()))?;
+    // Another user's file can be opened for reading, which is enough to lock it.
+    let file = File::open(&path).or_else(|_| File::create(&path));
+    let file = file.with_context(|| format!("cannot open {}", path.display()))?;
     file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     // The pages of a killed process are not free at once.
     if size.figure("nr_hugepages").is_ok_and(|all| all >= pages) {

@@ -41,7 +41,9 @@ enum Content {
 /// Waits for exclusive use of the machine's hugetlb pools: tests of other processes, which take the
 /// same lock, rely on free pages and on the pools' counters.
 fn claim_hugetlb_pools() -> File {
-    let file = File::create(std::env::temp_dir().join("cowherd-tests-hugepages.lock")).unwrap();
+    let path = std::env::temp_dir().join("cowherd-tests-hugepages.lock");
+    // Another user's file can be opened for reading, which is enough to lock it.
+    let file = File::open(&path).or_else(|_| File::create(&path)).unwrap();
     file.lock().unwrap();
     file
 }

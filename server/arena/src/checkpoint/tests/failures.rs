@@ -196,7 +196,7 @@ fn a_killed_child_is_told_and_the_old_image_stays() {
 }
 
 #[test]
-fn a_hugetlb_pool_that_ran_dry_is_told_with_its_remedy() {
+fn an_exhausted_hugetlb_pool_is_reported_with_its_remedy() {
     let error = |signal, kind: PageKind| {
         CheckpointError::Killed { pid: 7, signal, backing: kind.into(), capacity: 64 << 20 }
             .to_string()
@@ -213,10 +213,10 @@ fn a_hugetlb_pool_that_ran_dry_is_told_with_its_remedy() {
 }
 
 /// Needs a pool of 64 pages that nobody else uses:
-/// `sysctl vm.nr_hugepages=64; cargo test -p cowherd --lib really_runs_dry -- --ignored`
+/// `sysctl vm.nr_hugepages=64; cargo test -p cowherd-arena hugetlb_pool_kills -- --ignored`
 #[test]
 #[ignore = "takes the whole hugetlb pool"]
-fn a_hugetlb_pool_that_really_runs_dry_kills_the_child() {
+fn an_exhausted_hugetlb_pool_kills_the_child() {
     let _claim = claim_hugetlb_pools();
     let pool = HugetlbPool::read(PageKind::Huge2Mb).unwrap();
     let pages = pool.available();
