@@ -13,7 +13,8 @@ shift 2
 GUEST=$(dirname "$(realpath "${BASH_SOURCE[0]}")")
 # An emulated machine is slow: a few rounds show what differs from 2 MiB pages.
 ROUNDS=5
-BOOT_ARGUMENTS="console=ttyS0 quiet panic=-1 hugepagesz=1G hugepages=2"
+# The kernel passes arguments that it does not know to the first process, as its environment.
+BOOT_ARGUMENTS="console=ttyS0 quiet panic=-1 hugepagesz=1G hugepages=2 COWHERD_TEST_ROUNDS=$ROUNDS"
 
 # Prints the name of the kernel's package: the newest that the distribution's metapackage needs.
 kernel_package() {
@@ -48,7 +49,6 @@ fetch_kernel
 mkdir -p "$TREE"/{bin,dev,proc,sys,tmp}
 cp "$(command -v busybox)" "$TREE/bin/"
 install "$GUEST/init.sh" "$TREE/init"
-echo "$ROUNDS" >"$TREE/rounds"
 add_program "$SERVER" cowherd
 for program in "$@"; do
     add_program "$program" "test-$(basename "$program")"
