@@ -50,7 +50,7 @@ fuzz-minimize TARGET:
 # Checks histories of concurrent clients; COWHERD_HISTORY_SECONDS sets the time of each test.
 history:
     cargo build --locked --profile tested -p cowherd
-    COWHERD_HISTORY_SECONDS=${COWHERD_HISTORY_SECONDS:-300} cargo test --locked --profile tested -p client-tests --test history -- --include-ignored
+    COWHERD_HISTORY_SECONDS=${COWHERD_HISTORY_SECONDS:-300} cargo test --locked --profile tested -p client-tests --test history
 
 # Runs a benchmark: just bench snapshot --help
 bench *ARGS:

@@ -130,7 +130,7 @@ impl<'s> Threads<'s> {
         Ok(Client::new(self.shared, self.session.server.raw()?, number))
     }
 
-    /// A client whose commands never block.
+    /// Runs a client that sends no blocking commands.
     fn client(&self, number: usize) -> Result<Operations> {
         let result = self.shared.unless_killed(self.send(number));
         if self.kills || result.is_err() {
@@ -177,7 +177,8 @@ impl<'s> Threads<'s> {
         Ok(())
     }
 
-    /// Checks that no command stays blocked whose key has elements. Nothing else changes the keys.
+    /// Checks that a command does not stay blocked when its key has elements. Nothing else changes
+    /// the keys.
     fn all_are_served(&self, control: &mut RawConnection) -> Result<()> {
         let mut forgotten = None;
         let none = || {
@@ -197,7 +198,7 @@ impl<'s> Threads<'s> {
         bail!("blocked although its key has elements: {}; client: {client}", line(&command))
     }
 
-    /// A client whose commands block.
+    /// Runs a client that sends only blocking commands.
     fn blocking_client(&self, number: usize) -> Result<Operations> {
         let blocked = &self.blocked[number];
         let mut client = self.connect(CLIENTS + number)?;

@@ -20,7 +20,7 @@ pub struct Plan {
     pub rules: Rules,
     /// Batches of requests of each client in each round.
     pub batches: u64,
-    /// Clients whose commands block.
+    /// Number of clients that send blocking commands.
     pub blocking_clients: usize,
     pub groups: Vec<Group>,
 }

@@ -54,7 +54,7 @@ pub fn simulate(random: &mut Random, family: u64, clients: usize, most: usize) -
     }
 }
 
-/// The next request whose outcome needs no choice.
+/// The next request for which the model makes no choice.
 fn next(generator: &mut Generator<'_>, queue: &mut Vec<Request>) -> Request {
     let chooses = |request: &Request| {
         let random = word("SRANDMEMBER");

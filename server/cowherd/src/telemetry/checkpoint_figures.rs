@@ -366,7 +366,7 @@ impl FigureValue {
         }
     }
 
-    /// The value for the log, under a name whose suffix decides the unit of a duration.
+    /// The value for the log. The suffix of `name` decides the unit of a duration.
     fn log(self, name: &str) -> Box<dyn Value> {
         match self {
             Absent => Box::new(None::<u64>),
