@@ -48,7 +48,9 @@ pub const TABLE_AT: u64 = 1 << 20;
 /// First bytes of an arena.
 pub const ARENA_MAGIC: u64 = u64::from_le_bytes(*b"COWARENA");
 /// Changes whenever bytes in the arena get another meaning.
-pub const LAYOUT_VERSION: u32 = 1;
+pub const LAYOUT_VERSION: u32 = 2;
+/// The most objects in a slab.
+pub const MAX_OBJECTS: u64 = 7 * u64::BITS as u64;
 /// The smallest arena that can hold anything: tables and one chunk of data.
 pub const MIN_CAPACITY: u64 = 4 * CHUNK_SIZE;
 
@@ -259,9 +261,7 @@ pub struct UnitDescriptor {
     /// Objects in use in a slab.
     pub used: u16,
     /// A set bit is an object in use.
-    pub objects: [u64; 4],
-    /// Zero.
-    pub reserved_end: [u64; 3],
+    pub objects: [u64; 7],
 }
 
 impl UnitDescriptor {
@@ -273,8 +273,7 @@ impl UnitDescriptor {
         reserved: 0,
         units: 0,
         used: 0,
-        objects: [0; 4],
-        reserved_end: [0; 3],
+        objects: [0; 7],
     };
 
     /// Whether the descriptor is of this kind.

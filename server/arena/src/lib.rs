@@ -40,8 +40,9 @@ mod tests;
 
 pub use allocator::chunk_pool::OutOfMemory;
 pub use allocator::failed_allocation::take_last_failed_allocation;
+pub use allocator::object_words::ObjectWords;
 pub use allocator::size_classes::{
-    MAX_SLAB_OBJECT, SizeClass, allocated_size, contiguous_bytes_for,
+    MAX_SLAB_OBJECT, MIN_OBJECT, SizeClass, allocated_size, contiguous_bytes_for,
 };
 pub use arena::Arena;
 pub use arena::audit::{Audit, AuditSummary, Corruption};

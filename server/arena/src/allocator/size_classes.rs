@@ -1,43 +1,98 @@
-//! Size classes of small objects: four to each doubling, so that rounding up wastes at most a
-//! fifth, and the number of units that a slab of each class takes.
+//! Size classes of small objects, and the number of units that a slab of each class takes.
 //!
-//! Invariants: a slab has at most 256 objects (its bitmap); class sizes are multiples of 16, and
-//! objects whose class is a multiple of 64 bytes begin on a cache line.
+//! | sizes | step | rounding wastes at most |
+//! |---|---|---|
+//! | 20 to 128 bytes | 4 bytes | 3 bytes |
+//! | to 256, 512, ... 4096 | a sixteenth of the lower bound | a sixteenth |
+//! | to 16 KiB | those of which a slab of 8 units wastes little | a fifth |
+//!
+//! Few objects of a size would fill slabs of their own badly: there are 64 shards. A class therefore
+//! has a *coarse* class, of four sizes to each doubling, whose slabs take its first objects in a
+//! shard (see `Mem::allocate`).
+//!
+//! Invariants: a slab has at most [`MAX_OBJECTS`] objects (its bitmap); class sizes are multiples of
+//! 4, and objects whose class is a multiple of 64 bytes begin on a cache line, in the slabs of the
+//! coarse class too.
 
-use crate::layout::{CHUNK_SIZE, UNIT_SIZE, UNITS_IN_CHUNK, index};
+use crate::layout::{CHUNK_SIZE, MAX_OBJECTS, UNIT_SIZE, UNITS_IN_CHUNK, index};
 
 /// Bytes of the smallest class.
-pub const MIN_OBJECT: u64 = 32;
+pub const MIN_OBJECT: u64 = 20;
 /// Bytes of the largest class; larger objects are runs of units.
 pub const MAX_SLAB_OBJECT: u64 = 16 << 10;
 
-const SIZES: [u32; 35] = [
-    32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, 384, 448, 512, 640, 768, 896, 1024,
-    1280, 1536, 1792, 2048, 2560, 3072, 3584, 4096, 5120, 6144, 7168, 8192, 10240, 12288, 14336,
-    16384,
+/// Class sizes differ by a multiple of this.
+const GRAIN: u64 = 4;
+
+/// The first size of a row of equal steps, its last, and the step.
+const ROWS: [(u64, u64, u64); 13] = [
+    (MIN_OBJECT, 128, 4),
+    (136, 256, 8),
+    (272, 512, 16),
+    (544, 1024, 32),
+    (1088, 2048, 64),
+    (2176, 4096, 128),
+    // From here on the sizes of which a slab of 8 units wastes little.
+    (4352, 6400, 256),
+    (6912, 7168, 256),
+    (7680, 8192, 512),
+    (9344, 9344, 1),
+    (10880, 10880, 1),
+    (13056, 13056, 1),
+    (MAX_SLAB_OBJECT, MAX_SLAB_OBJECT, 1),
 ];
 
 /// Number of classes.
-pub const CLASSES: usize = SIZES.len();
+pub const CLASSES: usize = count_classes();
 
-const BY_SIZE: [u8; (MAX_SLAB_OBJECT / 16) as usize + 1] = by_size();
+const SIZES: [u32; CLASSES] = sizes();
+const BY_SIZE: [u8; (MAX_SLAB_OBJECT / GRAIN) as usize + 1] = by_size();
 const UNITS: [u8; CLASSES] = slab_units();
+const COARSE: [u8; CLASSES] = coarse_classes();
+/// For each class `2^32 / size`, rounded up: a division by the size as a multiplication.
+const RECIPROCALS: [u32; CLASSES] = reciprocals();
 
-const fn by_size() -> [u8; (MAX_SLAB_OBJECT / 16) as usize + 1] {
-    let mut table = [0; (MAX_SLAB_OBJECT / 16) as usize + 1];
+const fn count_classes() -> usize {
+    let (mut count, mut row) = (0, 0);
+    while row < ROWS.len() {
+        let (first, last, step) = ROWS[row];
+        count += (last - first) / step + 1;
+        row += 1;
+    }
+    count as usize
+}
+
+const fn sizes() -> [u32; CLASSES] {
+    let mut sizes = [0; CLASSES];
+    let (mut class, mut row) = (0, 0);
+    while row < ROWS.len() {
+        let (first, last, step) = ROWS[row];
+        let mut size = first;
+        while size <= last {
+            sizes[class] = size as u32;
+            class += 1;
+            size += step;
+        }
+        row += 1;
+    }
+    sizes
+}
+
+const fn by_size() -> [u8; (MAX_SLAB_OBJECT / GRAIN) as usize + 1] {
+    let mut table = [0; (MAX_SLAB_OBJECT / GRAIN) as usize + 1];
     let mut class = 0u8;
-    let mut sixteenths = 0;
-    while sixteenths < table.len() {
-        if sixteenths * 16 > SIZES[class as usize] as usize {
+    let mut grains = 0;
+    while grains < table.len() {
+        if grains as u64 * GRAIN > SIZES[class as usize] as u64 {
             class += 1;
         }
-        table[sixteenths] = class;
-        sixteenths += 1;
+        table[grains] = class;
+        grains += 1;
     }
     table
 }
 
-/// The fewest units (1, 2, 4 or 8) that leave at most an eighth of the slab unused.
+/// The fewest units (1, 2, 4 or 8) that leave at most a sixteenth of the slab unused.
 const fn slab_units() -> [u8; CLASSES] {
     let mut units = [0; CLASSES];
     let mut class = 0;
@@ -57,6 +112,33 @@ const fn slab_units() -> [u8; CLASSES] {
     units
 }
 
+/// The smallest of 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, ... 8192 that holds each
+/// class; the largest classes themselves.
+const fn coarse_classes() -> [u8; CLASSES] {
+    let mut coarse = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        let size = SIZES[class] as u64;
+        let step = if size <= 64 { 16 } else { size.next_power_of_two() / 8 };
+        let step = if step < 16 { 16 } else { step };
+        let rounded = size.next_multiple_of(step);
+        coarse[class] = if size > 8192 { class as u8 } else { BY_SIZE[(rounded / GRAIN) as usize] };
+        class += 1;
+    }
+    coarse
+}
+
+const fn reciprocals() -> [u32; CLASSES] {
+    let mut reciprocals = [0; CLASSES];
+    let mut class = 0;
+    while class < CLASSES {
+        reciprocals[class] = (1u64 << 32).div_ceil(SIZES[class] as u64) as u32;
+        class += 1;
+    }
+    reciprocals
+}
+
+const _: () = assert!(CLASSES < u8::MAX as usize);
 const _: () = assert!(SIZES[0] as u64 == MIN_OBJECT);
 const _: () = assert!(SIZES[CLASSES - 1] as u64 == MAX_SLAB_OBJECT);
 const _: () = {
@@ -64,7 +146,10 @@ const _: () = {
     while class < CLASSES {
         let bytes = UNITS[class] as u64 * UNIT_SIZE;
         let objects = bytes / SIZES[class] as u64;
-        assert!(objects <= 256 && objects >= 1);
+        assert!(objects <= MAX_OBJECTS && objects >= 1);
+        let coarse = COARSE[class] as usize;
+        assert!(SIZES[coarse] >= SIZES[class] && COARSE[coarse] as usize == coarse);
+        assert!(!SIZES[class].is_multiple_of(64) || SIZES[coarse].is_multiple_of(64));
         class += 1;
     }
 };
@@ -79,11 +164,11 @@ impl SizeClass {
         if len > MAX_SLAB_OBJECT {
             return None;
         }
-        Some(Self(BY_SIZE[index(len.div_ceil(16))]))
+        Some(Self(BY_SIZE[index(len.div_ceil(GRAIN))]))
     }
 
     /// The class with this number.
-    #[expect(clippy::cast_possible_truncation, reason = "there are 35 classes")]
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 255 classes")]
     pub const fn from_index(index: usize) -> Option<Self> {
         if index < CLASSES { Some(Self(index as u8)) } else { None }
     }
@@ -96,6 +181,23 @@ impl SizeClass {
     /// Bytes of an object.
     pub const fn size(self) -> u64 {
         SIZES[self.0 as usize] as u64
+    }
+
+    /// The class whose slabs take the first objects of this class in a shard.
+    pub(crate) const fn coarse(self) -> Self {
+        Self(COARSE[self.0 as usize])
+    }
+
+    /// Whether slabs of class `slab` may hold objects of this class.
+    pub(crate) const fn fits_slab_of(self, slab: Self) -> bool {
+        slab.0 == self.0 || slab.0 == COARSE[self.0 as usize]
+    }
+
+    /// The number of the object in which the byte `within` a slab lies.
+    #[inline]
+    pub(crate) const fn object_at(self, within: u64) -> u64 {
+        // Exact: `within` is below 2^16, and the reciprocal is too large by less than size / 2^32.
+        within * RECIPROCALS[self.0 as usize] as u64 >> 32
     }
 
     /// Units in a slab.
@@ -129,7 +231,8 @@ pub const fn contiguous_bytes_for(len: u64) -> u64 {
     }
 }
 
-/// Bytes that an object of `len` bytes really takes.
+/// Bytes that an object of `len` bytes takes at least: in a slab of its coarse class it takes up to 15
+/// bytes or a quarter more.
 pub const fn allocated_size(len: u64) -> u64 {
     match SizeClass::of(len) {
         Some(class) => class.size(),
@@ -152,6 +255,26 @@ mod tests {
             }
         }
         assert_eq!(SizeClass::of(MAX_SLAB_OBJECT + 1), None);
+    }
+
+    #[test]
+    fn the_object_of_every_byte_is_found() {
+        for class in (0..CLASSES).filter_map(SizeClass::from_index) {
+            for within in 0..class.units() * UNIT_SIZE {
+                assert_eq!(class.object_at(within), within / class.size(), "{class:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn coarse_classes_are_four_to_a_doubling() {
+        let coarse: Vec<u64> = (0..CLASSES)
+            .filter_map(SizeClass::from_index)
+            .filter(|class| class.coarse() == *class)
+            .map(SizeClass::size)
+            .collect();
+        assert_eq!(coarse[..12], [32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320]);
+        assert_eq!(coarse.len(), 35);
     }
 
     #[test]

@@ -21,7 +21,7 @@ pub(crate) const NONE: u32 = 0;
 /// What the allocator keeps beside the arena.
 pub(crate) struct SlabLists {
     /// For each shard and class the first slab with room, as a unit number of the whole arena.
-    lists: [CachePadded<Lists>; SHARDS],
+    lists: Box<[CachePadded<Lists>]>,
     /// For each unit of the arena two words: the next and the previous slab in its list.
     links: SideTable,
 }
@@ -29,19 +29,26 @@ pub(crate) struct SlabLists {
 /// Guarded by the shard's lock; atomics only so that no unsafe code is needed.
 struct Lists {
     first: [AtomicU32; CLASSES],
+    /// Slabs of each class, with or without a free object.
+    slabs: [AtomicU32; CLASSES],
+    /// Objects of each class in slabs of its coarse class; at least 0 after a restore, which does not
+    /// know them.
+    in_coarse: [AtomicU32; CLASSES],
     used: AtomicU64,
 }
 
 impl SlabLists {
     /// No slabs, for an arena of `capacity` bytes.
     pub(crate) fn new(capacity: u64) -> std::io::Result<Self> {
-        let lists = std::array::from_fn(|_| {
+        let lists = (0..SHARDS).map(|_| {
             CachePadded::new(Lists {
                 first: [const { AtomicU32::new(NONE) }; CLASSES],
+                slabs: [const { AtomicU32::new(0) }; CLASSES],
+                in_coarse: [const { AtomicU32::new(0) }; CLASSES],
                 used: AtomicU64::new(0),
             })
         });
-        Ok(Self { lists, links: SideTable::new(index(capacity / UNIT_SIZE * 2))? })
+        Ok(Self { lists: lists.collect(), links: SideTable::new(index(capacity / UNIT_SIZE * 2))? })
     }
 
     /// Bytes in objects, rounding included.
@@ -55,6 +62,36 @@ impl SlabLists {
 
     fn set_first(&self, shard: ShardIndex, class: SizeClass, slab: u32) {
         self.lists[shard.get()].first[class.index()].store(slab, Ordering::Relaxed);
+    }
+
+    /// Counts a new slab.
+    pub(crate) fn slab_added(&self, shard: ShardIndex, class: SizeClass) {
+        change(&self.lists[shard.get()].slabs[class.index()], |count| count + 1);
+    }
+
+    /// Counts a slab that was returned.
+    pub(crate) fn slab_removed(&self, shard: ShardIndex, class: SizeClass) {
+        change(&self.lists[shard.get()].slabs[class.index()], |count| count.saturating_sub(1));
+    }
+
+    /// Whether the next object of a class belongs into a slab of the coarse class: the shard has no
+    /// slab of the class, and not enough objects of it to fill one.
+    pub(crate) fn belongs_in_coarse(&self, shard: ShardIndex, class: SizeClass) -> bool {
+        let lists = &self.lists[shard.get()];
+        let objects = lists.in_coarse[class.index()].load(Ordering::Relaxed);
+        lists.slabs[class.index()].load(Ordering::Relaxed) == 0
+            && u64::from(objects) < class.objects()
+    }
+
+    /// Counts an object of a class that a slab of its coarse class has taken.
+    pub(crate) fn coarse_taken(&self, shard: ShardIndex, class: SizeClass) {
+        change(&self.lists[shard.get()].in_coarse[class.index()], |count| count + 1);
+    }
+
+    /// Counts an object of a class that has left a slab of its coarse class.
+    pub(crate) fn coarse_released(&self, shard: ShardIndex, class: SizeClass) {
+        let count = &self.lists[shard.get()].in_coarse[class.index()];
+        change(count, |count| count.saturating_sub(1));
     }
 
     /// Counts bytes taken (or, wrapped round, given back) by a shard.
@@ -101,6 +138,11 @@ impl SlabLists {
             self.set_previous(next, previous);
         }
     }
+}
+
+/// Changes a counter that the shard's lock guards.
+fn change(counter: &AtomicU32, by: impl FnOnce(u32) -> u32) {
+    counter.store(by(counter.load(Ordering::Relaxed)), Ordering::Relaxed);
 }
 
 /// The number of a unit in the whole arena.

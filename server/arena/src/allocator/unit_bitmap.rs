@@ -1,12 +1,13 @@
-//! Bit maps of the 256 units of a chunk; a set bit is a free unit.
+//! Bit maps: of the 256 units of a chunk, where a set bit is a free unit, and of the objects of a
+//! slab, where a set bit is an object in use.
 
 /// Number of set bits.
-pub(crate) fn count(map: &[u64; 4]) -> u64 {
+pub(crate) fn count<const N: usize>(map: &[u64; N]) -> u64 {
     map.iter().map(|word| u64::from(word.count_ones())).sum()
 }
 
 /// Whether bit `index` is set.
-pub(crate) const fn get(map: &[u64; 4], index: u64) -> bool {
+pub(crate) const fn get<const N: usize>(map: &[u64; N], index: u64) -> bool {
     map[(index / 64) as usize] >> (index % 64) & 1 == 1
 }
 
@@ -46,22 +47,23 @@ pub(crate) fn find(map: &[u64; 4], length: u64) -> Option<u64> {
 }
 
 /// Sets `length` bits from `start` on.
-pub(crate) fn set(map: &mut [u64; 4], start: u64, length: u64) {
-    each_word(start, length, |word, mask| map[word] |= mask);
+pub(crate) fn set<const N: usize>(map: &mut [u64; N], start: u64, length: u64) {
+    each_word(N, start, length, |word, mask| map[word] |= mask);
 }
 
 /// Clears `length` bits from `start` on.
-pub(crate) fn clear(map: &mut [u64; 4], start: u64, length: u64) {
-    each_word(start, length, |word, mask| map[word] &= !mask);
+pub(crate) fn clear<const N: usize>(map: &mut [u64; N], start: u64, length: u64) {
+    each_word(N, start, length, |word, mask| map[word] &= !mask);
 }
 
-fn each_word(start: u64, length: u64, mut apply: impl FnMut(usize, u64)) {
-    for word in 0..4u64 {
-        let from = start.clamp(word * 64, word * 64 + 64) - word * 64;
-        let to = (start + length).clamp(word * 64, word * 64 + 64) - word * 64;
+fn each_word(words: usize, start: u64, length: u64, mut apply: impl FnMut(usize, u64)) {
+    for word in 0..words {
+        let first = word as u64 * 64;
+        let from = start.clamp(first, first + 64) - first;
+        let to = (start + length).clamp(first, first + 64) - first;
         if from < to {
             let ones = if to - from == 64 { u64::MAX } else { (1 << (to - from)) - 1 };
-            apply(usize::try_from(word).unwrap_or(0), ones << from);
+            apply(word, ones << from);
         }
     }
 }

@@ -16,8 +16,8 @@ use crate::allocator::chunk_pool::is_blank;
 use crate::allocator::size_classes::{MAX_SLAB_OBJECT, MIN_OBJECT, SizeClass, large_size};
 use crate::allocator::unit_bitmap;
 use crate::layout::{
-    ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, HEAD_UNITS, Header, UNIT_SIZE,
-    UNITS_IN_CHUNK, UNITS_PER_CHUNK, UnitDescriptor, UnitKind, index,
+    ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, HEAD_UNITS, Header, MAX_OBJECTS,
+    UNIT_SIZE, UNITS_IN_CHUNK, UNITS_PER_CHUNK, UnitDescriptor, UnitKind, index,
 };
 use crate::memory::side_tables::SideTable;
 use crate::shard::{ShardIndex, ShardSet};
@@ -231,11 +231,12 @@ fn check_slab(
     if u64::from(slab.units) != class.units() {
         return broken(format!("{} units, its class has {}", slab.units, class.units()));
     }
-    if slab.reserved != 0 || slab.reserved_end != [0; 3] {
-        return broken("reserved bytes of its descriptor are not zero".into());
+    if slab.reserved != 0 {
+        return broken("the reserved byte of its descriptor is not zero".into());
     }
     let used = unit_bitmap::count(&slab.objects);
-    let beyond = (class.objects()..256).any(|object| unit_bitmap::get(&slab.objects, object));
+    let beyond =
+        (class.objects()..MAX_OBJECTS).any(|object| unit_bitmap::get(&slab.objects, object));
     if used != u64::from(slab.used) || used == 0 || beyond {
         return broken(format!("{} objects counted, {used} marked", slab.used));
     }
@@ -257,8 +258,12 @@ pub struct Audit<'h> {
     count: AtomicU64,
 }
 
+/// Bytes for each claim bit: no two objects begin in the same ones.
+const CLAIM_GRAIN: u64 = 16;
 /// Words of claim bits for a chunk.
-const WORDS_PER_CHUNK: usize = (CHUNK_SIZE / (MIN_OBJECT / 2) / u32::BITS as u64) as usize;
+const WORDS_PER_CHUNK: usize = (CHUNK_SIZE / CLAIM_GRAIN / u32::BITS as u64) as usize;
+
+const _: () = assert!(CLAIM_GRAIN <= MIN_OBJECT);
 
 impl<'h> Audit<'h> {
     /// Checks the tables and begins an audit; the arena stands still while it runs.
@@ -355,12 +360,15 @@ impl<'h> Audit<'h> {
         let within = at - chunk.start() - unit * UNIT_SIZE;
         match SizeClass::of(len) {
             Some(class) => {
-                let object = within / class.size();
+                let slab = SizeClass::from_index(usize::from(descriptor.class));
+                let Some(slab) = slab.filter(|slab| class.fits_slab_of(*slab)) else {
+                    return false;
+                };
+                let object = within / slab.size();
                 descriptor.is(UnitKind::Slab)
-                    && usize::from(descriptor.class) == class.index()
                     && usize::from(descriptor.shard) == shard.get()
-                    && object * class.size() == within
-                    && object < class.objects()
+                    && object * slab.size() == within
+                    && object < slab.objects()
                     && unit_bitmap::get(&descriptor.objects, object)
             }
             None => {
@@ -417,7 +425,7 @@ impl<'h> Audit<'h> {
 /// The word and the bit in it that stand for an object at `at`.
 #[inline]
 const fn claim_bit(at: u64) -> (usize, u32) {
-    let place = at / (MIN_OBJECT / 2);
+    let place = at / CLAIM_GRAIN;
     (index(place / u32::BITS as u64), 1 << (place % u32::BITS as u64))
 }
 

@@ -33,9 +33,12 @@ pub(crate) mod safepoint;
 mod shard_locks;
 mod trim;
 
+use std::sync::Arc;
+
 use parking_lot::Mutex;
 
 use crate::allocator::chunk_pool::ChunkPool;
+use crate::allocator::object_words::ObjectWords;
 use crate::allocator::slab_lists::SlabLists;
 use crate::backing_store::BackingStore;
 use crate::barrier::Barrier;
@@ -48,6 +51,7 @@ pub struct Arena {
     locks: shard_locks::ShardLocks,
     pub(crate) pool: Mutex<ChunkPool>,
     slabs: SlabLists,
+    words: Arc<ObjectWords>,
     owners: owners::UnitOwners,
     epochs: ReaderEpochs,
     /// Excludes returning memory to the kernel and collapsing chunks from each other.
@@ -90,6 +94,11 @@ impl Arena {
     /// Bytes in objects, rounding included.
     pub fn used_bytes(&self) -> u64 {
         self.slabs.used()
+    }
+
+    /// One word for each object, beside the arena.
+    pub const fn object_words(&self) -> &Arc<ObjectWords> {
+        &self.words
     }
 
     /// Asks the processor to fetch the cache line at `at`; offsets outside do nothing.

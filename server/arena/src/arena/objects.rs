@@ -4,10 +4,15 @@
 //! A slab belongs to one shard and is found through that shard's list of slabs with a free object.
 //! Allocating and freeing write to the slab's descriptor only, never to the objects.
 //!
+//! The first objects of a class in a shard go into slabs of the coarse class, until they would fill
+//! a slab: 64 shards with slabs of 142 classes would otherwise waste more than the finer classes
+//! save.
+//!
 //! Invariants:
 //! 1. A slab has at least one object in use; an empty slab returns to the pool at once.
-//! 2. An object's class, or the size of its run, follows from its length alone: a release gives the
-//!    length, and the descriptor must agree.
+//! 2. An object's class, or the size of its run, follows from its length alone, and its slab is of
+//!    that class or of the coarse class of it: a release gives the length, and the descriptor must
+//!    agree.
 
 use super::mem::Mem;
 use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory};
@@ -15,12 +20,15 @@ use crate::allocator::failed_allocation;
 use crate::allocator::size_classes::{MAX_RUN_OBJECT, MAX_SLAB_OBJECT, SizeClass, large_size};
 use crate::allocator::slab_lists::{NONE, split_unit_number, unit_number};
 use crate::allocator::unit_bitmap;
-use crate::layout::{CHUNK_SIZE, ChunkIndex, ChunkState, UNIT_SIZE, UnitDescriptor, UnitKind};
+use crate::layout::{
+    CHUNK_SIZE, ChunkIndex, ChunkState, HEAD_UNITS, UNIT_SIZE, UNITS_PER_CHUNK, UnitDescriptor,
+    UnitKind,
+};
 use crate::shard::ShardIndex;
 
 impl Mem<'_> {
     /// Takes `len` bytes, whose content is undefined; returns their offset, which is a multiple
-    /// of 16, and of 64 if the class of `len` is. Nothing has changed on error.
+    /// of 4, and of 64 if the class of `len` is. Nothing has changed on error.
     ///
     /// # Errors
     /// The arena is full.
@@ -59,10 +67,32 @@ impl Mem<'_> {
 
     #[inline]
     fn allocate_small(&mut self, class: SizeClass) -> Result<u64, OutOfMemory> {
-        let slab = match self.arena.slabs.first(self.shard, class) {
-            NONE => self.new_slab(class)?,
+        match self.arena.slabs.first(self.shard, class) {
+            NONE => self.allocate_without_slab(class),
+            slab => Ok(self.take_object(slab, class)),
+        }
+    }
+
+    /// Allocates where no slab of the class has a free object: in a slab of the coarse class, or in
+    /// a new slab.
+    #[cold]
+    fn allocate_without_slab(&mut self, class: SizeClass) -> Result<u64, OutOfMemory> {
+        let coarse = class.coarse();
+        if coarse == class || !self.arena.slabs.belongs_in_coarse(self.shard, class) {
+            let slab = self.new_slab(class)?;
+            return Ok(self.take_object(slab, class));
+        }
+        let slab = match self.arena.slabs.first(self.shard, coarse) {
+            NONE => self.new_slab(coarse)?,
             slab => slab,
         };
+        self.arena.slabs.coarse_taken(self.shard, class);
+        Ok(self.take_object(slab, coarse))
+    }
+
+    /// Takes a free object of a slab in the list of its class.
+    #[inline]
+    fn take_object(&mut self, slab: u32, class: SizeClass) -> u64 {
         let (chunk, unit) = split_unit_number(slab);
         let at = chunk.descriptor(unit);
         let mut descriptor = self.read(at);
@@ -76,7 +106,7 @@ impl Mem<'_> {
             self.arena.slabs.unlink(self.shard, class, slab);
         }
         self.arena.slabs.count(self.shard, class.size());
-        Ok(u64::from(slab) * UNIT_SIZE + object * class.size())
+        u64::from(slab) * UNIT_SIZE + object * class.size()
     }
 
     #[cold]
@@ -86,6 +116,10 @@ impl Mem<'_> {
             .take_from_pool(|pool| pool.take_units(&self.arena.store, class.units()))
             .inspect_err(|_| failed_allocation::note(class.size()))?;
         let start = chunk.start() + unit * UNIT_SIZE;
+        if let Err(full) = self.arena.words.add_slab(start, class) {
+            self.arena.pool.lock().put_units(&self.arena.store, chunk, unit, class.units());
+            return Err(full);
+        }
         self.arena.owners.set_descriptors(chunk);
         self.arena.owners.set(start, class.units() * UNIT_SIZE, self.shard);
         let head = UnitDescriptor {
@@ -105,6 +139,7 @@ impl Mem<'_> {
             self.write(chunk.descriptor(unit + back), tail);
         }
         let slab = unit_number(chunk, unit);
+        self.arena.slabs.slab_added(self.shard, class);
         self.arena.slabs.link(self.shard, class, slab);
         Ok(slab)
     }
@@ -121,19 +156,23 @@ impl Mem<'_> {
         (chunk, unit, descriptor)
     }
 
-    fn release_small(&mut self, at: u64, class: SizeClass) {
+    fn release_small(&mut self, at: u64, wanted: SizeClass) {
         let (chunk, unit, mut descriptor) = self.slab_at(at);
         let start = chunk.start() + unit * UNIT_SIZE;
-        let object = (at - start) / class.size();
+        let class = SizeClass::from_index(usize::from(descriptor.class)).unwrap_or(wanted);
+        let object = class.object_at(at - start);
         let agrees = descriptor.is(UnitKind::Slab)
-            && usize::from(descriptor.class) == class.index()
+            && wanted.fits_slab_of(class)
             && usize::from(descriptor.shard) == self.shard.get()
-            && (at - start).is_multiple_of(class.size())
+            && object * class.size() == at - start
             && unit_bitmap::get(&descriptor.objects, object);
-        assert!(agrees, "arena: no object of {} bytes at {at:#x}: {descriptor:?}", class.size());
+        assert!(agrees, "arena: no object of {} bytes at {at:#x}: {descriptor:?}", wanted.size());
         let slab = unit_number(chunk, unit);
         let was_full = u64::from(descriptor.used) == class.objects();
         self.arena.slabs.count(self.shard, class.size().wrapping_neg());
+        if class != wanted {
+            self.arena.slabs.coarse_released(self.shard, wanted);
+        }
         if descriptor.used == 1 {
             if !was_full {
                 self.arena.slabs.unlink(self.shard, class, slab);
@@ -141,6 +180,8 @@ impl Mem<'_> {
             for i in 0..class.units() {
                 self.write(chunk.descriptor(unit + i), UnitDescriptor::NONE);
             }
+            self.arena.slabs.slab_removed(self.shard, class);
+            self.arena.words.remove_slab(start, class);
             self.arena.owners.clear(start, class.units() * UNIT_SIZE);
             self.arena.pool.lock().put_units(&self.arena.store, chunk, unit, class.units());
             return;
@@ -151,6 +192,24 @@ impl Mem<'_> {
         if was_full {
             self.arena.slabs.link(self.shard, class, slab);
         }
+    }
+
+    /// Bytes of the object at `at`, rounding included; `None` if a slab of this shard has no object
+    /// in use there.
+    pub fn slab_object_size(&self, at: u64) -> Option<SizeClass> {
+        if at / UNIT_SIZE % UNITS_PER_CHUNK < HEAD_UNITS || at >= self.arena.capacity() {
+            return None;
+        }
+        let (chunk, unit, descriptor) = self.slab_at(at);
+        let class = SizeClass::from_index(usize::from(descriptor.class))?;
+        let within = at - chunk.start() - unit * UNIT_SIZE;
+        let object = within / class.size();
+        let is_object = descriptor.is(UnitKind::Slab)
+            && usize::from(descriptor.shard) == self.shard.get()
+            && object * class.size() == within
+            && object < class.objects()
+            && unit_bitmap::get(&descriptor.objects, object);
+        is_object.then_some(class)
     }
 
     fn allocate_large(&mut self, len: u64) -> Result<u64, OutOfMemory> {
@@ -164,6 +223,10 @@ impl Mem<'_> {
             let (chunk, unit) =
                 self.arena.take_from_pool(|pool| pool.take_units(&self.arena.store, units))?;
             let at = chunk.start() + unit * UNIT_SIZE;
+            if let Err(full) = self.arena.words.add_run(at) {
+                self.arena.pool.lock().put_units(&self.arena.store, chunk, unit, units);
+                return Err(full);
+            }
             self.arena.owners.set_descriptors(chunk);
             self.arena.owners.set(at, size, self.shard);
             let head = UnitDescriptor {
@@ -177,7 +240,12 @@ impl Mem<'_> {
             // More chunks than the largest arena has.
             let count = u32::try_from(size / CHUNK_SIZE).map_err(|_| OutOfMemory)?;
             let take = |pool: &mut ChunkPool| pool.take_run(&self.arena.store, count);
-            let at = self.arena.take_from_pool(take)?.start();
+            let first = self.arena.take_from_pool(take)?;
+            let at = first.start();
+            if let Err(full) = self.arena.words.add_run(at) {
+                self.arena.pool.lock().put_run(&self.arena.store, first, count);
+                return Err(full);
+            }
             self.arena.owners.set(at, size, self.shard);
             at
         };
@@ -197,6 +265,7 @@ impl Mem<'_> {
                 && at.is_multiple_of(UNIT_SIZE);
             assert!(agrees, "arena: no run of {size} bytes at {at:#x}: {descriptor:?}");
             self.write(chunk.descriptor(unit), UnitDescriptor::NONE);
+            self.arena.words.remove_run(at);
             self.arena.owners.clear(at, size);
             self.arena.pool.lock().put_units(&self.arena.store, chunk, unit, size / UNIT_SIZE);
         } else {
@@ -206,13 +275,14 @@ impl Mem<'_> {
                 && u64::from(count) == size / CHUNK_SIZE
                 && at.is_multiple_of(CHUNK_SIZE);
             assert!(agrees, "arena: no run of {size} bytes at {at:#x}: {entry:?}");
+            self.arena.words.remove_run(at);
             self.arena.owners.clear(at, size);
             self.arena.pool.lock().put_run(&self.arena.store, chunk, count);
         }
     }
 }
 
-fn set(objects: &mut [u64; 4], object: u64) {
+fn set(objects: &mut [u64; 7], object: u64) {
     unit_bitmap::set(objects, object, 1);
 }
 
@@ -221,7 +291,7 @@ const fn small(units: u64) -> u16 {
     units as u16
 }
 
-fn first_clear(objects: &[u64; 4]) -> Option<u64> {
+fn first_clear(objects: &[u64; 7]) -> Option<u64> {
     let word = objects.iter().position(|word| *word != u64::MAX)?;
     Some(word as u64 * 64 + u64::from(objects[word].trailing_ones()))
 }

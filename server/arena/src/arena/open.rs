@@ -7,6 +7,7 @@
 #![expect(unsafe_code, reason = "raw memory; see the invariants above")]
 
 use std::io;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -16,7 +17,8 @@ use super::Arena;
 use super::audit::{self, Corruption};
 use super::owners::UnitOwners;
 use super::shard_locks::ShardLocks;
-use crate::allocator::chunk_pool::ChunkPool;
+use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory};
+use crate::allocator::object_words::ObjectWords;
 use crate::allocator::size_classes::{CLASSES, SizeClass};
 use crate::allocator::slab_lists::{SlabLists, unit_number};
 use crate::backing_store::BackingStore;
@@ -131,6 +133,7 @@ impl ReservedArena {
             locks: ShardLocks::new(),
             pool: Mutex::new(ChunkPool::new(chunks as u32).map_err(OpenError::SideTable)?),
             slabs: SlabLists::new(capacity).map_err(OpenError::SideTable)?,
+            words: Arc::new(ObjectWords::new(capacity).map_err(OpenError::SideTable)?),
             owners: UnitOwners::new(capacity).map_err(OpenError::SideTable)?,
             epochs: ReaderEpochs::default(),
             trimming: Mutex::new(()),
@@ -185,7 +188,7 @@ impl ReservedArena {
         self.set_header(header);
         self.set_tables()?;
         self.arena.hash_seed = hash_seed;
-        Ok(self.into_indexed())
+        self.into_indexed()
     }
 
     /// Opens what was loaded, after checking the arena's own tables. The layers above check
@@ -209,7 +212,7 @@ impl ReservedArena {
         }
         self.arena.hash_seed = header.hash_seed;
         self.set_header(Header { chunks: self.capacity() / CHUNK_SIZE, ..header });
-        Ok(self.into_indexed())
+        self.into_indexed()
     }
 
     /// Gives the first chunk of each group its part of the chunk table.
@@ -253,7 +256,10 @@ impl ReservedArena {
     }
 
     /// Builds the indexes from tables that are known to be sound.
-    fn into_indexed(self) -> Arena {
+    ///
+    /// # Errors
+    /// The kernel has no memory for the words of the objects.
+    fn into_indexed(self) -> Result<Arena, OpenError> {
         let mut pool = self.arena.pool.lock();
         for chunk in self.indexes() {
             let state = self.entry(chunk).state;
@@ -267,18 +273,19 @@ impl ReservedArena {
                 let head = unsafe { self.arena.store.load(chunk.head()) };
                 pool.adopt_units(chunk, &head.free);
                 self.arena.owners.set_descriptors(chunk);
-                self.index_units(chunk);
+                self.index_units(chunk).map_err(no_words)?;
             } else if state == ChunkState::RunHead as u8 {
                 let run = u64::from(self.entry(chunk).run);
                 self.arena.slabs.count(OWNERLESS, run * CHUNK_SIZE);
+                self.arena.words.add_run(chunk.start()).map_err(no_words)?;
                 self.arena.owners.set_unknown(chunk.start(), run * CHUNK_SIZE);
             }
         }
         drop(pool);
-        self.arena
+        Ok(self.arena)
     }
 
-    fn index_units(&self, chunk: ChunkIndex) {
+    fn index_units(&self, chunk: ChunkIndex) -> Result<(), OutOfMemory> {
         let mut unit = HEAD_UNITS;
         while unit < UNITS_PER_CHUNK {
             // SAFETY: the arena is not open yet: no other reference to it exists.
@@ -289,6 +296,7 @@ impl ReservedArena {
             if descriptor.is(UnitKind::Run) {
                 let bytes = u64::from(descriptor.units) * UNIT_SIZE;
                 self.arena.slabs.count(OWNERLESS, bytes);
+                self.arena.words.add_run(chunk.start() + at * UNIT_SIZE)?;
                 self.arena.owners.set_unknown(chunk.start() + at * UNIT_SIZE, bytes);
             }
             let class = SizeClass::from_index(usize::from(descriptor.class));
@@ -301,11 +309,18 @@ impl ReservedArena {
             self.arena.owners.set(start, class.units() * UNIT_SIZE, shard);
             let used = u64::from(descriptor.used);
             self.arena.slabs.count(shard, used * class.size());
+            self.arena.slabs.slab_added(shard, class);
+            self.arena.words.add_slab(start, class)?;
             if used < class.objects() {
                 self.arena.slabs.link(shard, class, unit_number(chunk, at));
             }
         }
+        Ok(())
     }
+}
+
+fn no_words(_: OutOfMemory) -> OpenError {
+    OpenError::SideTable(io::ErrorKind::OutOfMemory.into())
 }
 
 /// Large objects carry no shard: after opening, shard 0 counts their bytes, so its count may exceed

@@ -20,7 +20,7 @@ use std::ops::Deref;
 use std::ptr::NonNull;
 use std::sync::atomic::{AtomicU32, AtomicU64};
 
-use memmap2::{Advice, MmapOptions, MmapRaw};
+use memmap2::{Advice, MmapOptions, MmapRaw, UncheckedAdvice};
 use nix::sys::mman::{MapFlags, MmapAdvise, ProtFlags, madvise, mmap_anonymous, munmap};
 
 mod sealed {
@@ -76,6 +76,19 @@ impl<W: Word> SideTable<W> {
         if let Some(word) = self.get(index) {
             crate::memory::prefetch::prefetch_line(std::ptr::from_ref(word).cast());
         }
+    }
+
+    /// Returns the memory of `words` words from `first` on to the kernel, as far as they fill whole
+    /// pages: they are zero again.
+    ///
+    /// # Panics
+    /// The table does not have them.
+    pub(crate) fn discard(&self, first: usize, words: usize) {
+        assert!(first.checked_add(words).is_some_and(|end| end <= self.words));
+        let (at, len) = (first * size_of::<W>(), words * size_of::<W>());
+        // SAFETY: inside the mapping, which only the atomics of this table refer to: whoever reads
+        // them sees zeros, which are words (invariant 2).
+        let _ = unsafe { self.map.unchecked_advise_range(UncheckedAdvice::DontNeed, at, len) };
     }
 
     /// The word with this number.

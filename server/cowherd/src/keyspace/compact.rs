@@ -168,11 +168,12 @@ impl Shards<'_> {
         debug_assert!(old.head.is_compact() && cut.end <= old.head.value_len);
         let behind = old.head.value_len - cut.end;
         let value_len = cut.start + cut.new + behind;
-        let mut head = EntryHeader { value_len, count, oversized: None, ..old.head };
+        let mut head = EntryHeader { value_len, count, ..old.head.for_change_in_place() };
         if fits_in_place(&mem, old, &mut head) {
             return Ok(cut.in_place(&mut mem, old, head, pieces));
         }
         let expiry = old.head.expiry(&mem, old.at);
+        let head = head.for_new_object();
         let at = match head.allocate(&mut mem, allocated_size(value_len), expiry) {
             Ok(at) => at,
             Err(full) => {
@@ -255,7 +256,7 @@ fn fits_in_place(mem: &Mem<'_>, old: &Entry, head: &mut EntryHeader) -> bool {
         head.storage = ValueStorage::External;
         return false;
     }
-    allocated_size(head.len()) == allocated_size(old.head.len())
+    allocated_size(head.len()) == allocated_size(old.head.len()) && head.agrees_with(&old.head)
 }
 
 /// The header of an entry that stays in the objects of `old`, because there is no memory for
@@ -264,7 +265,11 @@ fn header_in_place(mem: &Mem<'_>, old: &Entry, head: EntryHeader) -> Option<Entr
     if head.has_expiry != old.head.has_expiry {
         return None;
     }
-    let head = EntryHeader { storage: old.head.storage, oversized: old.head.oversized, ..head };
+    let EntryHeader { storage, is_wide, .. } = old.head.for_change_in_place();
+    let head = EntryHeader { storage, is_wide, oversized: old.head.oversized, ..head };
+    if !head.agrees_with(&old.head) {
+        return None;
+    }
     if head.is_external() {
         return (old.head.value_capacity(mem, old.at) >= head.value_len).then_some(head);
     }

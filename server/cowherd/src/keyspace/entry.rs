@@ -1,36 +1,41 @@
 //! Entries: the object of a key, with its expiry and its value or a reference to the value.
 //!
 //! ```text
-//! 0      1       2       4         8           12
-//! +------+-------+-------+---------+-----------+---------+---------+-----+-------+
-//! | kind | flags | count | key len | value len | expiry? |  body?  | key | value |
-//! |  1   |   1   |   2   |    4    |     4     |  0 or 8 | 8 or 16 |     |       |
-//! +------+-------+-------+---------+-----------+---------+---------+-----+-------+
+//! 0      1       2                                       expiry   body
+//! +------+-------+---------+-----------+--------+---------+-------+-----+-------+
+//! | kind | flags | key len | value len | count? | expiry? | body? | key | value |
+//! |  1   |   1   | 1 or 4  | 0, 1, 2, 4|   2    |    8    | 8, 16 |     |       |
+//! +------+-------+---------+-----------+--------+---------+-------+-----+-------+
 //!
-//! kind:   | oversized class 5 | kind 3 |                                   highest bit first
-//! flags:  | storage 4 | encoding 2 | is raw 1 | has expiry 1 |          highest bit first
+//! kind:   | is oversized 1 | is raw 1 | has expiry 1 | storage 2 | kind 3 |   highest bit first
+//! flags:  | 0 (4) | has long key 1 | is wide 1 | encoding 2 |               highest bit first
 //! ```
 //!
-//! The expiry is the wall clock in milliseconds since 1970. The body depends on the storage:
+//! The expiry is the wall clock in milliseconds since 1970. The storage decides about the body and
+//! about the bytes of the value's length:
 //!
-//! | storage | body | the value |
-//! |---|---|---|
-//! | `Inline` | none | follows the key |
-//! | `Int` | the number, 8 bytes | is in the body |
-//! | `External` | offset and reserved length, 8 bytes each | is an object of its own |
-//! | `Large` | offset of a header, 8 bytes | is reached from the header (see `collection`) |
+//! | storage | body | value len | the value |
+//! |---|---|---|---|
+//! | `Inline` | none | 1, or 2 if *wide* | follows the key |
+//! | `Int` | the number, 8 bytes | none | is in the body |
+//! | `External` | offset and reserved length, 8 bytes each | 4 | is an object of its own |
+//! | `Large` | offset of a header, 8 bytes | none | is reached from the header (see `collection`) |
 //!
-//! All numbers are little-endian and unaligned.
+//! The length of the key takes 4 bytes if the key has more than 255, otherwise 1. All numbers are
+//! little-endian and unaligned.
 //!
 //! A collection is *compact* while it is `Inline` or `External`: its bytes are a packed run, and
-//! `count` is the number of its elements, fields or members. `encoding` tells apart the encodings
-//! of one kind of value.
+//! `count` is the number of its elements, fields or members; other values have no `count`.
+//! `encoding` tells apart the encodings of one kind of value.
+//!
+//! A header that is rewritten in place keeps its length, so that the key stays where it is: a value
+//! that becomes shorter stays wide.
 //!
 //! An entry that has become shorter moves to an object of a smaller size class. If there is no
-//! memory for that it stays in its object, and `oversized class` is the number of that object's
-//! size class plus 1. Otherwise it is 0, and the size class follows from the entry's length.
+//! memory for that it stays in its object and is *oversized*: the descriptor of the slab then tells
+//! the size class. Otherwise the size class follows from the entry's length.
 
-use zerocopy::little_endian::{I64, U16, U32, U64};
+use zerocopy::little_endian::{I64, U64};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use cowherd_arena::containers::dict::{Hashed, ItemMatcher};
@@ -38,30 +43,37 @@ use cowherd_arena::{Arena, Mem, Offset, OutOfMemory, SizeClass, allocated_size};
 
 use super::roots::SecondaryIndex;
 
-/// Bytes of an entry's header.
-pub(super) const HEAD: u64 = size_of::<RawEntryHeader>() as u64;
+/// Bytes of the longest header; no object is shorter.
+pub(super) const MAX_HEAD: u64 = 12;
+/// Changes whenever the bytes of an entry get another meaning.
+pub(super) const ENTRY_VERSION: u64 = 2;
 /// The longest entry with an inline value; a value that would make it longer is external. Moving
 /// an entry copies its inline value.
 const MAX_INLINE: u64 = 2048;
 /// Bytes of a value that stay inline beside a key that alone is longer than [`MAX_INLINE`].
 const MAX_BESIDE_KEY: u64 = 64;
 
-const HAS_EXPIRY: u8 = 1;
-const IS_RAW: u8 = 2;
-const ENCODING_SHIFT: u32 = 2;
-const ENCODING_MASK: u8 = 3;
-const STORAGE_SHIFT: u32 = 4;
 const KIND_MASK: u8 = 7;
-const OVERSIZED_SHIFT: u32 = 3;
-/// Size classes that the five bits can name.
-const OVERSIZED_CLASSES: usize = 31;
+const STORAGE_SHIFT: u32 = 3;
+const STORAGE_MASK: u8 = 3;
+const HAS_EXPIRY: u8 = 1 << 5;
+const IS_RAW: u8 = 1 << 6;
+const IS_OVERSIZED: u8 = 1 << 7;
+const ENCODING_MASK: u8 = 3;
+const IS_WIDE: u8 = 1 << 2;
+const HAS_LONG_KEY: u8 = 1 << 3;
+/// The longest key whose length takes one byte, and the longest inline value of one that is not
+/// wide.
+const MAX_SHORT: u64 = u8::MAX as u64;
 
 /// The encoding of hashes whose fields may expire.
 pub(super) const VOLATILE: u8 = 1;
 /// The most elements, fields or members of a compact value.
 pub(super) const MAX_COUNT: u64 = u16::MAX as u64;
 
-const _: () = assert!(HEAD == 12);
+// Decoding reads that much at once.
+const _: () = assert!(MAX_HEAD <= cowherd_arena::MIN_OBJECT);
+const _: () = assert!(MAX_INLINE + MAX_BESIDE_KEY <= u16::MAX as u64);
 
 /// The type of a value.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -122,25 +134,14 @@ pub(super) enum ValueStorage {
 }
 
 impl ValueStorage {
-    const fn from_flags(flags: u8) -> Option<Self> {
-        match flags >> STORAGE_SHIFT {
-            0 => Some(Self::Inline),
-            1 => Some(Self::Int),
-            2 => Some(Self::External),
-            3 => Some(Self::Large),
-            _ => None,
+    const fn from_byte(byte: u8) -> Self {
+        match byte >> STORAGE_SHIFT & STORAGE_MASK {
+            0 => Self::Inline,
+            1 => Self::Int,
+            2 => Self::External,
+            _ => Self::Large,
         }
     }
-}
-
-#[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
-#[repr(C)]
-struct RawEntryHeader {
-    kind: u8,
-    flags: u8,
-    count: U16,
-    key_len: U32,
-    value_len: U32,
 }
 
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout, Unaligned)]
@@ -165,6 +166,8 @@ pub(super) struct EntryHeader {
     pub count: u64,
     pub key_len: u64,
     pub value_len: u64,
+    /// The length of an inline value takes two bytes even if one is enough.
+    pub is_wide: bool,
     /// The size class of the entry's object, if that is larger than the entry needs.
     pub oversized: Option<SizeClass>,
 }
@@ -181,8 +184,47 @@ impl EntryHeader {
             count: 0,
             key_len: key.len() as u64,
             value_len: 0,
+            is_wide: false,
             oversized: None,
         }
+    }
+
+    /// The same header for a new object, as short as it can be.
+    pub const fn for_new_object(self) -> Self {
+        Self { is_wide: false, oversized: None, ..self }
+    }
+
+    /// The same header to be changed in place: it keeps its length if its value becomes shorter.
+    pub const fn for_change_in_place(self) -> Self {
+        let is_wide = matches!(self.storage, ValueStorage::Inline) && self.value_len_bytes() == 2;
+        Self { is_wide, oversized: None, ..self }
+    }
+
+    /// Bytes of the header.
+    #[inline]
+    pub const fn head_len(&self) -> u64 {
+        let key = if self.key_len > MAX_SHORT { 4 } else { 1 };
+        let count = if self.has_count() { 2 } else { 0 };
+        2 + key + self.value_len_bytes() + count
+    }
+
+    const fn has_count(&self) -> bool {
+        !matches!(self.kind, ValueType::String) && !self.is_large()
+    }
+
+    const fn value_len_bytes(&self) -> u64 {
+        match self.storage {
+            ValueStorage::Inline if self.is_wide || self.value_len > MAX_SHORT => 2,
+            ValueStorage::Inline => 1,
+            ValueStorage::External => 4,
+            ValueStorage::Int | ValueStorage::Large => 0,
+        }
+    }
+
+    /// Whether an entry with this header has its key where an entry with the other one has it.
+    #[inline]
+    pub const fn agrees_with(&self, other: &Self) -> bool {
+        self.key_at() == other.key_at() && self.body_at() == other.body_at()
     }
 
     /// Bytes between the header and the key.
@@ -213,7 +255,7 @@ impl EntryHeader {
         }
         let oversized = match allocated_size(needed) == size {
             true => None,
-            false => Some(SizeClass::of(size).filter(|class| class.index() < OVERSIZED_CLASSES)?),
+            false => Some(SizeClass::of(size)?),
         };
         Some(Self { oversized, ..self })
     }
@@ -223,12 +265,12 @@ impl EntryHeader {
             ValueStorage::Inline => self.value_len,
             _ => 0,
         };
-        HEAD + self.middle() + self.key_len + value
+        self.head_len() + self.middle() + self.key_len + value
     }
 
     /// Offset of the key in the entry.
     pub const fn key_at(&self) -> u64 {
-        HEAD + self.middle()
+        self.head_len() + self.middle()
     }
 
     /// Offset of an inline value in the entry.
@@ -238,28 +280,45 @@ impl EntryHeader {
 
     /// Offset of the body in the entry: of all that follows the expiry.
     pub const fn body_at(&self) -> u64 {
-        HEAD + if self.has_expiry { 8 } else { 0 }
+        self.head_len() + if self.has_expiry { 8 } else { 0 }
     }
 
     /// Reads the header at `at`; `None` if the bytes are none, as in a damaged image.
+    #[inline]
     pub fn decode(mem: &Mem<'_>, at: u64) -> Option<Self> {
-        let head: RawEntryHeader = mem.read(Offset::new(at));
-        let oversized = match head.kind >> OVERSIZED_SHIFT {
-            0 => None,
-            number => Some(SizeClass::from_index(usize::from(number) - 1)?),
+        let bytes: [u8; MAX_HEAD as usize] = mem.read(Offset::new(at));
+        let [first, flags, ..] = bytes;
+        let mut head = Self {
+            kind: ValueType::from_byte(first & KIND_MASK)?,
+            storage: ValueStorage::from_byte(first),
+            has_expiry: first & HAS_EXPIRY != 0,
+            is_raw: first & IS_RAW != 0,
+            encoding: flags & ENCODING_MASK,
+            count: 0,
+            key_len: 0,
+            value_len: 0,
+            is_wide: flags & IS_WIDE != 0,
+            oversized: None,
         };
-        let head = Self {
-            oversized,
-            kind: ValueType::from_byte(head.kind & KIND_MASK)?,
-            storage: ValueStorage::from_flags(head.flags)?,
-            has_expiry: head.flags & HAS_EXPIRY != 0,
-            is_raw: head.flags & IS_RAW != 0,
-            encoding: head.flags >> ENCODING_SHIFT & ENCODING_MASK,
-            count: u64::from(head.count.get()),
-            key_len: u64::from(head.key_len.get()),
-            value_len: u64::from(head.value_len.get()),
+        let mut rest = &bytes[2..];
+        let mut next = |len: u64| {
+            let (number, behind) = rest.split_at(index(len));
+            rest = behind;
+            let mut word = [0; 8];
+            word[..number.len()].copy_from_slice(number);
+            u64::from_le_bytes(word)
         };
-        (oversized.is_none() || head.needed() <= head.len()).then_some(head)
+        head.key_len = next(if flags & HAS_LONG_KEY != 0 { 4 } else { 1 });
+        head.value_len = next(head.value_len_bytes());
+        head.count = next(if head.has_count() { 2 } else { 0 });
+        if first & IS_OVERSIZED != 0 {
+            head.oversized = Some(mem.slab_object_size(at)?);
+        }
+        let is_canonical = (flags & HAS_LONG_KEY != 0) == (head.key_len > MAX_SHORT)
+            && (head.storage == ValueStorage::Inline || !head.is_wide)
+            && flags & !(ENCODING_MASK | IS_WIDE | HAS_LONG_KEY) == 0;
+        let fits = head.oversized.is_none() || head.needed() <= head.len();
+        (is_canonical && fits).then_some(head)
     }
 
     /// Reads the header at `at`.
@@ -274,7 +333,7 @@ impl EntryHeader {
     /// Whether an inline entry with this header is too long, so that its value has to be external.
     /// A short value stays behind the key, however long that is: an external object is never empty.
     pub const fn is_too_long(&self) -> bool {
-        let beside_key = HEAD + self.key_len + MAX_BESIDE_KEY;
+        let beside_key = self.head_len() + self.key_len + MAX_BESIDE_KEY;
         self.len() > if beside_key > MAX_INLINE { beside_key } else { MAX_INLINE }
     }
 
@@ -316,31 +375,41 @@ impl EntryHeader {
     }
 
     /// Writes the header at `at`.
+    #[inline]
     pub fn store(&self, mem: &mut Mem<'_>, at: u64) {
-        let mut flags = (self.storage as u8) << STORAGE_SHIFT;
-        flags |= if self.has_expiry { HAS_EXPIRY } else { 0 };
-        flags |= if self.is_raw { IS_RAW } else { 0 };
-        flags |= self.encoding << ENCODING_SHIFT;
-        let oversized = self.oversized.map_or(0, |class| class.index().to_le_bytes()[0] + 1);
-        let head = RawEntryHeader {
-            kind: self.kind as u8 | oversized << OVERSIZED_SHIFT,
-            flags,
-            count: U16::new(narrow_count(self.count)),
-            key_len: U32::new(narrow(self.key_len)),
-            value_len: U32::new(narrow(self.value_len)),
+        let has_long_key = self.key_len > MAX_SHORT;
+        let value_len_bytes = self.value_len_bytes();
+        let mut bytes = [0; MAX_HEAD as usize];
+        bytes[0] = self.kind as u8
+            | (self.storage as u8) << STORAGE_SHIFT
+            | if self.has_expiry { HAS_EXPIRY } else { 0 }
+            | if self.is_raw { IS_RAW } else { 0 }
+            | if self.oversized.is_some() { IS_OVERSIZED } else { 0 };
+        bytes[1] = self.encoding
+            | if value_len_bytes == 2 { IS_WIDE } else { 0 }
+            | if has_long_key { HAS_LONG_KEY } else { 0 };
+        let mut len = 2;
+        let mut put = |number: u64, of: u64| {
+            debug_assert!(of == 8 || number >> (8 * of) == 0, "{number} in {of} bytes");
+            let end = len + index(of);
+            bytes[len..end].copy_from_slice(&number.to_le_bytes()[..index(of)]);
+            len = end;
         };
-        mem.write(Offset::new(at), head);
+        put(self.key_len, if has_long_key { 4 } else { 1 });
+        put(self.value_len, value_len_bytes);
+        put(self.count, if self.has_count() { 2 } else { 0 });
+        mem.bytes_mut(at, len as u64).copy_from_slice(&bytes[..len]);
     }
 
     #[inline]
     pub fn expiry(&self, mem: &Mem<'_>, at: u64) -> Option<i64> {
-        self.has_expiry.then(|| mem.read(Offset::<I64>::new(at + HEAD)).get())
+        self.has_expiry.then(|| mem.read(Offset::<I64>::new(at + self.head_len())).get())
     }
 
     /// Changes the expiry of an entry that has one.
     pub fn set_expiry(&self, mem: &mut Mem<'_>, at: u64, expiry: i64) {
         debug_assert!(self.has_expiry);
-        mem.write(Offset::new(at + HEAD), I64::new(expiry));
+        mem.write(Offset::new(at + self.head_len()), I64::new(expiry));
     }
 
     /// The number of an `Int` entry.
@@ -429,16 +498,9 @@ fn no_entry(at: u64) -> ! {
     panic!("keyspace: there is no entry at {at:#x}")
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "checked against the limits before")]
-fn narrow(len: u64) -> u32 {
-    debug_assert!(len <= u64::from(u32::MAX));
-    len as u32
-}
-
-#[expect(clippy::cast_possible_truncation, reason = "a compact value has MAX_COUNT at most")]
-fn narrow_count(count: u64) -> u16 {
-    debug_assert!(count <= MAX_COUNT);
-    count as u16
+#[expect(clippy::cast_possible_truncation, reason = "bytes of a header")]
+const fn index(len: u64) -> usize {
+    len as usize
 }
 
 /// The hash of a key, a field or a member: XXH3 with the arena's secret seed, so that a client

@@ -3,7 +3,7 @@
 use cowherd_arena::containers::dict::Hashed as _;
 use cowherd_arena::{OutOfMemory, ShardIndex, allocated_size};
 
-use super::entry::{ByOffset, EntryHasher, EntryHeader, HEAD};
+use super::entry::{ByOffset, EntryHasher, EntryHeader};
 use super::roots::{DbIndex, keys_of};
 use super::shards::Entry;
 use super::{Key, Shards};
@@ -117,7 +117,7 @@ impl Shards<'_> {
         if entry.head.has_expiry == expiry.is_some() {
             return Ok(());
         }
-        let head = EntryHeader { has_expiry: expiry.is_some(), oversized: None, ..entry.head };
+        let head = EntryHeader { has_expiry: expiry.is_some(), ..entry.head.for_new_object() };
         let at = match (head.allocate_entry(&mut mem, expiry), expiry) {
             (Ok(at), _) => at,
             (Err(_), None) => return self.remove_expiry_in_place(db, key, entry, head),
@@ -145,14 +145,17 @@ impl Shards<'_> {
         entry: &Entry,
         head: EntryHeader,
     ) -> Result<(), OutOfMemory> {
-        let len = head.len();
+        // The header keeps its length, so that all behind the expiry moves by its bytes.
+        let EntryHeader { is_wide, .. } = entry.head.for_change_in_place();
+        let head = EntryHeader { is_wide, ..head };
+        let (head_len, len) = (head.head_len(), head.len());
         let object = allocated_size(entry.head.len());
         // Fails for an entry whose key alone is longer than any slab object: such an object has no
         // size class that the header could name.
         let head = head.in_object(object).ok_or(OutOfMemory)?;
         self.rewrite_header(db, key.hash, entry, head)?;
         let mut mem = self.held.mem(key.shard);
-        let after_head = mem.bytes_mut(entry.at + HEAD, EXPIRY as u64 + len - HEAD);
+        let after_head = mem.bytes_mut(entry.at + head_len, EXPIRY as u64 + len - head_len);
         after_head.copy_within(EXPIRY.., 0);
         self.touched(db, key);
         Ok(())

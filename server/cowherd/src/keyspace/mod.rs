@@ -110,7 +110,7 @@ pub fn layout_hash() -> u64 {
         DATABASES as u64,
         FLUSHED_SLOTS as u64,
         SHARD_ROOT_SIZE,
-        entry::HEAD,
+        entry::ENTRY_VERSION,
         values::LAYOUT,
     ])
 }
@@ -141,8 +141,7 @@ impl Keyspace {
     /// # Errors
     /// There is no address space for the access clocks.
     pub fn open(arena: Arena) -> Result<Self, OpenError> {
-        let clocks = AccessClocks::new(arena.capacity(), crate::clock::wall_ms())
-            .map_err(OpenError::SideTable)?;
+        let clocks = AccessClocks::new(&arena, crate::clock::wall_ms());
         let memory_limit = MemoryLimit::new(arena.capacity());
         let watch_table = || CachePadded::new(Mutex::new(WatchTable::new()));
         Ok(Self {

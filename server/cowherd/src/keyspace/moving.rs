@@ -132,8 +132,9 @@ impl Shards<'_> {
         key: &Key<'_>,
         transfer: Transfer,
     ) -> Result<u64, OutOfMemory> {
-        let head = EntryHeader { key_len: key.bytes.len() as u64, oversized: None, ..source.head };
-        let expiry = head.expiry(&self.mem(source.shard), source.at);
+        let key_len = key.bytes.len() as u64;
+        let head = EntryHeader { key_len, ..source.head.for_new_object() };
+        let expiry = source.head.expiry(&self.mem(source.shard), source.at);
         let mut mem = self.held.mem_reading(key.shard, source.shard);
         let at = match transfer {
             Transfer::Nothing => head.allocate(&mut mem, head.value_len, expiry)?,

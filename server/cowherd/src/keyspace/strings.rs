@@ -391,13 +391,13 @@ impl Shards<'_> {
             storage: ValueStorage::Inline,
             value_len: len,
             is_raw: true,
-            oversized: None,
-            ..old.head
+            ..old.head.for_change_in_place()
         };
         if head.is_too_long() || old.head.storage == ValueStorage::External {
             head.storage = ValueStorage::External;
         }
         if head.storage == old.head.storage
+            && head.agrees_with(&old.head)
             && old.head.value_capacity(&mem, old.at) >= len
             && allocated_size(head.len()) == allocated_size(old.head.len())
         {
@@ -410,6 +410,7 @@ impl Shards<'_> {
             }
             return Ok(Entry { head, ..*old });
         }
+        let head = head.for_new_object();
         let reserved = if len > SLACK_FROM && old_len > 0 { len + len / 4 } else { len };
         let expiry = old.head.expiry(&mem, old.at);
         let at = head.allocate(&mut mem, reserved.min(MAX_VALUE), expiry)?;
@@ -444,8 +445,12 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &NewString<'_>, expiry: Option
     {
         return false;
     }
-    let head = EntryHeader { value_len: new.len(), is_raw: false, oversized: None, ..old.head };
-    if allocated_size(head.len()) != allocated_size(old.head.len()) || head.is_too_long() {
+    let in_place = old.head.for_change_in_place();
+    let head = EntryHeader { value_len: new.len(), is_raw: false, ..in_place };
+    if allocated_size(head.len()) != allocated_size(old.head.len())
+        || !head.agrees_with(&old.head)
+        || head.is_too_long()
+    {
         return false;
     }
     if head != old.head {

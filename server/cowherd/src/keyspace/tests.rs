@@ -315,12 +315,17 @@ fn verify_names_a_damaged_entry() {
         space.verify(1).err().map(|broken| broken.to_string()).unwrap_or_default()
     };
     assert_eq!(damage(&|_| {}), "");
-    assert!(damage(&|bytes| bytes[0] = 9).contains("unknown type"));
+    assert!(damage(&|bytes| bytes[0] |= 7).contains("unknown type"));
     assert!(damage(&|bytes| bytes[1] = 0xf0).contains("unknown type or encoding"));
-    assert!(damage(&|bytes| bytes[4] = 200).contains("no such object"));
-    assert!(damage(&|bytes| bytes[7] = 200).contains("key of"));
-    assert_ne!(damage(&|bytes| bytes[21] ^= 1), "", "another key");
-    assert_ne!(damage(&|bytes| bytes[1] = 0), "", "without its expiry");
+    assert!(damage(&|bytes| bytes[3] = 200).contains("no such object"));
+    let long_key = |bytes: &mut [u8]| {
+        bytes[1] |= 1 << 3;
+        bytes[2..6].fill(0xff);
+    };
+    assert!(damage(&long_key).contains("key of"));
+    assert!(damage(&|bytes| bytes[1] |= 1 << 3).contains("no such object"));
+    assert_ne!(damage(&|bytes| bytes[13] ^= 1), "", "another key");
+    assert_ne!(damage(&|bytes| bytes[0] &= !(1 << 5)), "", "without its expiry");
 }
 
 /// A server could not restore its own image: `SET` of an empty value under a key of 3000 bytes and

@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use cowherd_arena::containers::dict::{CheckDictItem, check};
 use cowherd_arena::{Audit, AuditSummary, Corruption, Mem, Offset, SHARDS, ShardIndex, ShardSet};
 
-use super::entry::{EntryHeader, HEAD, ValueStorage, ValueType};
+use super::entry::{EntryHeader, MAX_HEAD, ValueStorage, ValueType};
 use super::relocation::RelocatedKey;
 use super::roots::{DATABASES, DbRoot, SecondaryIndex, db_root, flushed_slots, keys_at};
 use super::{Keyspace, MAX_VALUE, values};
@@ -198,7 +198,7 @@ fn verify_entry(
     shard: ShardIndex,
 ) -> Result<(EntryHeader, u64), Corruption> {
     let broken = |reason: String| Err(Corruption::at(at, format!("entry at {at:#x}: {reason}")));
-    if at.checked_add(HEAD).is_none_or(|end| end > mem.arena().capacity()) {
+    if at.checked_add(MAX_HEAD).is_none_or(|end| end > mem.arena().capacity()) {
         return Err(Corruption::at(0, format!("an entry at {at:#x}, outside the arena")));
     }
     let Some(head) = EntryHeader::decode(mem, at) else {

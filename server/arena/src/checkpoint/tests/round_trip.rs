@@ -146,7 +146,7 @@ fn write_golden(dir: &Path) -> Vec<u8> {
     let layout = layout_hash(&[]);
     let arena =
         ReservedArena::reserve(PageKind::Small, 8 << 20).unwrap().format(layout, 42).unwrap();
-    let target = ImageTarget { dir: dir.to_owned(), filename: "empty.cow".into() };
+    let target = ImageTarget { dir: dir.to_owned(), filename: "golden-empty.cow".into() };
     let options = ImageOptions { layout, ..OPTIONS };
     let mut prepared = PreparedCheckpoint::new(&target, &options, &arena).unwrap();
     prepared.job.header.writer = *b"cowherd golden\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0\0";
@@ -170,7 +170,7 @@ fn the_golden_image_is_read_and_written_alike() {
 }
 
 /// Writes the golden image anew, after a change that is meant to change it:
-/// `cargo test -p cowherd --lib bless_the_golden_image -- --ignored`
+/// `cargo test -p cowherd-arena --lib bless_the_golden_image -- --ignored`
 #[test]
 #[ignore = "overwrites the golden image"]
 fn bless_the_golden_image() {

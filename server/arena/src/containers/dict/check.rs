@@ -2,8 +2,8 @@
 
 use crate::{Audit, Corruption, Mem, Offset, ShardIndex};
 
-use super::segment::Segment;
-use super::{DictRoot, MAX_DEPTH, OFFSET_BITS, OFFSET_MASK, PROBES, SLOTS, prefix, tag_of};
+use super::segment::{Segment, block_at};
+use super::{DictRoot, MAX_DEPTH, OFFSET_BITS, OFFSET_MASK, PROBES, prefix, tag_of};
 
 /// Items that are prefetched ahead of the check.
 const AHEAD: usize = 16;
@@ -26,8 +26,8 @@ pub trait CheckDictItem {
 /// What is kept from segment to segment, so that it is not allocated for each.
 #[derive(Default)]
 struct Scratch {
-    /// The slots in use, with their words.
-    slots: Vec<(u64, u64)>,
+    /// The slots in use: the bucket, the place, and the word.
+    slots: Vec<(u64, Offset<u64>, u64)>,
     hashes: Vec<u64>,
     sorted: Vec<u64>,
 }
@@ -98,10 +98,13 @@ fn claim_segment(
     }
     let head = mem.read(Offset::<u64>::new(at));
     let segment = Segment::decode(at, head);
-    if segment.buckets < 2 || head >> 24 & 0xff != 0 {
+    if !segment.is_sound(head) {
         return Err(Corruption::at(at, format!("dictionary: impossible segment head {head:#x}")));
     }
     audit.claim(at, segment.size(), shard)?;
+    for place in segment.places() {
+        audit.claim(block_at(mem.read(place)), segment.block_size(), shard)?;
+    }
     Ok(segment)
 }
 
@@ -115,30 +118,24 @@ fn check_slots(
     let Scratch { slots, hashes, .. } = scratch;
     slots.clear();
     hashes.clear();
-    for slot in segment.slots() {
-        let word = mem.read(slot);
-        if word != 0 {
-            slots.push((slot.raw(), word));
-        }
-    }
+    slots.extend(segment.used_slots(mem));
     if slots.len() as u64 != segment.items {
         let reason =
             format!("dictionary: a segment of {} items has {}", segment.items, slots.len());
         return Err(Corruption::at(segment.at, reason));
     }
-    slots.iter().take(AHEAD).for_each(|(_, word)| items.prefetch(word & OFFSET_MASK));
-    for (i, &(slot, word)) in slots.iter().enumerate() {
-        if let Some((_, ahead)) = slots.get(i + AHEAD) {
+    slots.iter().take(AHEAD).for_each(|(_, _, word)| items.prefetch(word & OFFSET_MASK));
+    for (i, &(bucket, slot, word)) in slots.iter().enumerate() {
+        if let Some((_, _, ahead)) = slots.get(i + AHEAD) {
             items.prefetch(ahead & OFFSET_MASK);
         }
         let (tag, item) = (word >> OFFSET_BITS, word & OFFSET_MASK);
         let hash = items.check(item)?;
-        let bucket = (slot - segment.at) / (SLOTS * 8);
         let home = segment.home(tag);
         let near = (0..PROBES.min(segment.buckets)).any(|p| segment.bucket(home + p) == bucket);
         if tag != tag_of(hash) || !near || prefix(hash, segment.depth) != expected_prefix {
             let reason = format!("dictionary: the item at {item:#x} is in the wrong place");
-            return Err(Corruption::at(slot, reason));
+            return Err(Corruption::at(slot.raw(), reason));
         }
         hashes.push(hash);
     }
@@ -154,7 +151,7 @@ fn check_unique(items: &impl CheckDictItem, scratch: &mut Scratch) -> Result<(),
     if sorted.windows(2).all(|pair| pair[0] != pair[1]) {
         return Ok(());
     }
-    let items_at = slots.iter().map(|(_, word)| word & OFFSET_MASK);
+    let items_at = slots.iter().map(|(_, _, word)| word & OFFSET_MASK);
     let mut by_hash: Vec<(u64, u64)> = hashes.iter().copied().zip(items_at).collect();
     by_hash.sort_unstable();
     for same in by_hash.chunk_by(|one, other| one.0 == other.0) {

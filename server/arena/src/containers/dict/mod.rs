@@ -3,12 +3,12 @@
 //! The top bits of an item's hash choose an entry of the directory, and so a segment; sixteen other
 //! bits, the *tag*, choose a bucket in the segment and are kept in the slot. A segment that is full
 //! grows in small steps, and when it is large it splits in two. No operation touches more than one
-//! or two segments of at most 1.5 KiB, save for doubling the directory, which is 8 bytes a segment.
+//! or two segments of at most 2 KiB, save for doubling the directory, which is 8 bytes a segment.
 //!
 //! ```text
 //! hash, 64 bits:  | prefix (top `depth` bits) ...            | tag 16 | shard 6 |
 //!
-//! root            directory (2^depth)      segment: 2 to 24 buckets of 64 bytes
+//! root            directory (2^depth)      segment: 2 to 33 buckets of 64 bytes
 //! +-----------+   +---------+              +--------+------+------+------+
 //! | directory |-->| segment |------------->| head   | slot | slot | ...  |  bucket 0: 7 slots
 //! | len       |   | segment |--+           +--------+------+------+------+
@@ -35,6 +35,7 @@ mod check;
 mod resize;
 mod scan;
 mod segment;
+mod table;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +46,7 @@ use crate::{Mem, Offset, OutOfMemory, RacyView};
 pub use check::{CheckDictItem, check};
 pub use scan::DictCursor;
 use segment::Segment;
+use table::SlotTable;
 
 /// Buckets in which an item may lie.
 pub const PROBES: u64 = 3;
@@ -184,7 +186,7 @@ impl Dict {
         debug_assert!(item != 0 && item <= OFFSET_MASK);
         let mut root = self.root(mem);
         if root.directory == 0 {
-            let segment = Segment::create(mem, 0, 0)?;
+            let segment = Segment::create(mem, &SlotTable::empty(segment::next_size(0)), 0)?;
             root = DictRoot { directory: segment.at, segments: 1, ..DictRoot::EMPTY };
         }
         loop {
@@ -229,12 +231,9 @@ impl Dict {
         let mut freed = 0;
         while root.len > 0 && freed < most {
             let segment = Segment::load(mem, directory_entry(mem, &root, root.drained));
-            for slot in segment.slots() {
-                let word = mem.read(slot);
-                if word != 0 {
-                    each(mem, word & OFFSET_MASK);
-                    freed += 1;
-                }
+            for word in segment.table(mem).words() {
+                each(mem, word & OFFSET_MASK);
+                freed += 1;
             }
             root.len -= segment.items;
             root.segments -= 1;
@@ -284,8 +283,21 @@ impl Dict {
     /// The home bucket of a hash in a segment from [`Self::racy_segment`].
     #[inline]
     pub fn racy_bucket(view: &RacyView<'_>, segment: u64, hash: u64) -> Option<u64> {
-        let buckets = view.load_racy(segment)? & 0xffff;
-        Some(segment + ((tag_of(hash) * buckets) >> 16) * 64)
+        let head = view.load_racy(segment)?;
+        let bucket = tag_of(hash) * (head & 0xffff) >> 16;
+        match segment::racy_place(segment, head, bucket) {
+            Some((place, within)) => {
+                // Five bytes of two aligned words.
+                let low = view.load_racy(place & !7)?;
+                let high = view.load_racy((place + 4) & !7)?;
+                let shift = place % 8 * 8;
+                let both = u128::from(high) << 64 | u128::from(low);
+                let both = if place & !7 == (place + 4) & !7 { u128::from(low) } else { both };
+                let [a, b, c, d, e, ..] = (both >> shift).to_le_bytes();
+                Some(segment::block_at([a, b, c, d, e]) + within)
+            }
+            None => Some(segment + bucket * 64),
+        }
     }
 
     /// The item with the tag of a hash in a bucket from [`Self::racy_bucket`].

@@ -5,13 +5,14 @@
 
 use crate::{Mem, Offset, OutOfMemory};
 
-use super::segment::{SPLIT_AT, STEPS, Segment, buckets_at, step_for};
+use super::segment::{SPLIT_AT, Segment, next_size, size_for};
+use super::table::SlotTable;
 use super::{DictRoot, Hashed, MAX_DEPTH, directory_entry, prefix};
 
 /// A segment in which fewer than one slot in `SPARSE` is used becomes smaller.
 const SPARSE: u64 = 4;
 /// More buckets than this are of use only against hashes that were made to collide.
-const MAX_BUCKETS: u64 = 1024;
+const MAX_BUCKETS: u64 = 1200;
 
 /// Makes room for one more item in a full segment. The caller writes the root and tries again.
 #[cold]
@@ -25,59 +26,29 @@ pub(super) fn make_room(
     if full.is_crowded_by(mem, super::tag_of(hash)) {
         return Err(OutOfMemory);
     }
-    if full.buckets < SPLIT_AT {
-        let step = (0..STEPS).find(|s| buckets_at(*s) > full.buckets).unwrap_or(STEPS - 1);
-        let larger = rebuild(mem, full, buckets_at(step), full.depth)?;
-        refer(mem, root, larger, hash);
-        full.release(mem);
-        return Ok(());
-    }
     // Items whose hashes agree in that many bits are beyond chance: a split would not part them.
-    if full.depth >= MAX_DEPTH || full.depth > root.len.max(1).ilog2() + 8 {
-        let larger = rebuild(mem, full, full.buckets * 2, full.depth)?;
+    let splits = full.depth < MAX_DEPTH && full.depth <= root.len.max(1).ilog2() + 8;
+    if full.buckets >= SPLIT_AT && splits {
+        return split(mem, root, full, hash, hashed);
+    }
+    let table = arrange(&full.table(mem).into_words(), next_size(full.buckets))?;
+    let larger = full.grown(mem, &table)?;
+    if larger.at != full.at {
         refer(mem, root, larger, hash);
-        full.release(mem);
-        return Ok(());
     }
-    split(mem, root, full, hash, hashed)
+    Ok(())
 }
 
-/// A segment of at least `buckets` buckets with all items of `old`.
-fn rebuild(
-    mem: &mut Mem<'_>,
-    old: Segment,
-    buckets: u64,
-    depth: u32,
-) -> Result<Segment, OutOfMemory> {
-    fill(mem, &[old], buckets, depth, |_, _| true)
-}
-
-/// A segment of at least `buckets` buckets with the items of `sources` that `accept` wants.
-fn fill(
-    mem: &mut Mem<'_>,
-    sources: &[Segment],
-    mut buckets: u64,
-    depth: u32,
-    mut accept: impl FnMut(&Mem<'_>, u64) -> bool,
-) -> Result<Segment, OutOfMemory> {
-    loop {
-        if buckets > MAX_BUCKETS {
-            return Err(OutOfMemory);
+/// Words in a table of at least `buckets` buckets.
+fn arrange(from: &[u64], mut buckets: u64) -> Result<SlotTable, OutOfMemory> {
+    while buckets <= MAX_BUCKETS {
+        let mut table = SlotTable::empty(buckets);
+        if from.iter().all(|word| table.place(*word)) {
+            return Ok(table);
         }
-        let empty = Segment::with_buckets(mem, buckets, depth)?;
-        let mut filled = Some(empty);
-        for source in sources {
-            filled = filled.and_then(|s| s.take_from(mem, source, &mut accept));
-        }
-        match filled {
-            Some(segment) => return Ok(segment),
-            None => empty.release(mem),
-        }
-        buckets = match (0..STEPS).find(|s| buckets_at(*s) > buckets) {
-            Some(step) => buckets_at(step),
-            None => buckets * 2,
-        };
+        buckets = next_size(buckets);
     }
+    Err(OutOfMemory)
 }
 
 fn split(
@@ -88,23 +59,22 @@ fn split(
     hashed: &impl Hashed,
 ) -> Result<(), OutOfMemory> {
     let depth = full.depth + 1;
-    for slot in full.slots() {
-        mem.arena().prefetch(mem.read(slot) & super::OFFSET_MASK);
+    let table = full.table(mem);
+    for word in table.words() {
+        mem.arena().prefetch(word & super::OFFSET_MASK);
     }
-    let bit = |mem: &Mem<'_>, item| hashed.hash(mem, item) >> (64 - depth) & 1;
-    let mut ones = 0;
-    for slot in full.slots() {
-        let word = mem.read(slot);
-        if word != 0 {
-            ones += bit(mem, word & super::OFFSET_MASK);
-        }
+    let mut parts = [Vec::new(), Vec::new()];
+    for word in table.words() {
+        let bit = hashed.hash(mem, word & super::OFFSET_MASK) >> (64 - depth) & 1;
+        parts[usize::from(bit == 1)].push(word);
     }
+    let [low, high] = parts;
+    let low = arrange(&low, size_for(low.len() as u64))?;
+    let high = arrange(&high, size_for(high.len() as u64))?;
     let directory = if full.depth == root.depth { Some(doubled(mem, root)?) } else { None };
     let halves = (|| {
-        let buckets = buckets_at(step_for(full.items - ones));
-        let low = fill(mem, &[full], buckets, depth, |mem, item| bit(mem, item) == 0)?;
-        let buckets = buckets_at(step_for(ones));
-        match fill(mem, &[full], buckets, depth, |mem, item| bit(mem, item) == 1) {
+        let low = Segment::create(mem, &low, depth)?;
+        match Segment::create(mem, &high, depth) {
             Ok(high) => Ok((low, high)),
             Err(error) => {
                 low.release(mem);
@@ -184,9 +154,10 @@ pub(super) fn make_dense(mem: &mut Mem<'_>, root: &mut DictRoot, segment: Segmen
     if root.len == 0 && root.segments == 1 {
         return make_dense(mem, root, segment, hash);
     }
-    let buckets = buckets_at(step_for(segment.items));
+    let buckets = size_for(segment.items);
     if buckets < segment.buckets
-        && let Ok(smaller) = rebuild(mem, segment, buckets, segment.depth)
+        && let Ok(table) = arrange(&segment.table(mem).into_words(), buckets)
+        && let Ok(smaller) = Segment::create(mem, &table, segment.depth)
     {
         refer(mem, root, smaller, hash);
         segment.release(mem);
@@ -202,8 +173,10 @@ fn merge(mem: &mut Mem<'_>, root: &mut DictRoot, segment: Segment, hash: u64) ->
         return None;
     }
     let depth = segment.depth - 1;
-    let buckets = buckets_at(step_for(items));
-    let merged = fill(mem, &[segment, other], buckets, depth, |_, _| true).ok()?;
+    let mut both = segment.table(mem).into_words();
+    both.extend(other.table(mem).words());
+    let table = arrange(&both, size_for(items)).ok()?;
+    let merged = Segment::create(mem, &table, depth).ok()?;
     segment.release(mem);
     other.release(mem);
     root.segments -= 1;

@@ -142,8 +142,8 @@ impl Dict {
                 continue;
             }
             let nth = usize::try_from(random() % segment.items).unwrap_or(0);
-            let word = segment.slots().map(|slot| mem.read(slot)).filter(|w| *w != 0).nth(nth);
-            return word.map(|word| word & OFFSET_MASK);
+            let word = segment.used_slots(mem).nth(nth);
+            return word.map(|(_, _, word)| word & OFFSET_MASK);
         }
     }
 }
@@ -176,7 +176,7 @@ fn walk(
         let end = ((home + 1) * TAGS).div_ceil(segment.buckets);
         for probe in 0..PROBES.min(segment.buckets) {
             let bucket = segment.bucket(home + probe);
-            for slot in segment.bucket_slots(bucket) {
+            for slot in segment.bucket_slots(mem, bucket) {
                 let word = mem.read(slot);
                 if word != 0 && (tag..end).contains(&(word >> OFFSET_BITS)) {
                     each(word & OFFSET_MASK);

@@ -490,11 +490,11 @@ fn verify_names_a_damaged_hash() {
     };
     assert_eq!(damage(3, &|_| {}), "");
     assert_eq!(damage(30, &|_| {}), "");
-    assert!(damage(3, &|bytes| bytes[2] += 1).contains("elements for 4 fields"));
-    assert!(damage(3, &|bytes| bytes[13] = 250).contains("damaged elements"));
-    assert!(damage(3, &|bytes| bytes[1] |= 12).contains("encoding 3"));
-    assert!(damage(3, &|bytes| bytes[1] |= 2).contains("do not go together"));
-    assert!(damage(3, &|bytes| bytes[1] |= 4).contains("damaged"), "of the other encoding");
+    assert!(damage(3, &|bytes| bytes[4] += 1).contains("elements for 4 fields"));
+    assert!(damage(3, &|bytes| bytes[7] = 250).contains("damaged elements"));
+    assert!(damage(3, &|bytes| bytes[1] |= 3).contains("encoding 3"));
+    assert!(damage(3, &|bytes| bytes[0] |= 1 << 6).contains("do not go together"));
+    assert!(damage(3, &|bytes| bytes[1] |= 1).contains("damaged"), "of the other encoding");
     assert!(damage(30, &|bytes| bytes[0] = 1).contains("no value's header"));
     assert!(damage(30, &|bytes| bytes[8] = 64).contains("no hash's"));
     assert!(damage(30, &|bytes| bytes[24] = 3).contains("items"));

@@ -300,6 +300,7 @@ fn the_digest_of_a_set_does_not_depend_on_the_encoding() {
 fn verify_finds_a_damaged_set() {
     let check = |encoding: u8, count: u64, bytes: &[u8]| {
         let head = EntryHeader {
+            is_wide: false,
             oversized: None,
             kind: ValueType::Set,
             storage: crate::keyspace::entry::ValueStorage::Inline,

@@ -362,6 +362,7 @@ fn bounds_between_members_of_one_score() {
 #[test]
 fn verify_refuses_pairs_out_of_order() {
     let head = |count| EntryHeader {
+        is_wide: false,
         oversized: None,
         kind: ValueType::SortedSet,
         storage: crate::keyspace::entry::ValueStorage::Inline,
