@@ -59,9 +59,10 @@ const fn count_classes() -> usize {
         count += (last - first) / step + 1;
         row += 1;
     }
-    count as usize
+    index(count)
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "sizes are up to 16 KiB")]
 const fn sizes() -> [u32; CLASSES] {
     let mut sizes = [0; CLASSES];
     let (mut class, mut row) = (0, 0);
@@ -114,6 +115,7 @@ const fn slab_units() -> [u8; CLASSES] {
 
 /// The smallest of 32, 48, 64, 80, 96, 112, 128, 160, 192, 224, 256, 320, ... 8192 that holds each
 /// class; the largest classes themselves.
+#[expect(clippy::cast_possible_truncation, reason = "there are fewer than 255 classes")]
 const fn coarse_classes() -> [u8; CLASSES] {
     let mut coarse = [0; CLASSES];
     let mut class = 0;
@@ -128,6 +130,7 @@ const fn coarse_classes() -> [u8; CLASSES] {
     coarse
 }
 
+#[expect(clippy::cast_possible_truncation, reason = "a class has at least 20 bytes")]
 const fn reciprocals() -> [u32; CLASSES] {
     let mut reciprocals = [0; CLASSES];
     let mut class = 0;
@@ -197,7 +200,7 @@ impl SizeClass {
     #[inline]
     pub(crate) const fn object_at(self, within: u64) -> u64 {
         // Exact: `within` is below 2^16, and the reciprocal is too large by less than size / 2^32.
-        within * RECIPROCALS[self.0 as usize] as u64 >> 32
+        (within * RECIPROCALS[self.0 as usize] as u64) >> 32
     }
 
     /// Units in a slab.

@@ -44,7 +44,8 @@ use cowherd_arena::{Arena, Mem, Offset, OutOfMemory, SizeClass, allocated_size};
 use super::roots::SecondaryIndex;
 
 /// Bytes of the longest header; no object is shorter.
-pub(super) const MAX_HEAD: u64 = 12;
+pub(super) const MAX_HEAD: u64 = HEAD_BYTES as u64;
+const HEAD_BYTES: usize = 12;
 /// Changes whenever the bytes of an entry get another meaning.
 pub(super) const ENTRY_VERSION: u64 = 2;
 /// The longest entry with an inline value; a value that would make it longer is external. Moving
@@ -286,7 +287,7 @@ impl EntryHeader {
     /// Reads the header at `at`; `None` if the bytes are none, as in a damaged image.
     #[inline]
     pub fn decode(mem: &Mem<'_>, at: u64) -> Option<Self> {
-        let bytes: [u8; MAX_HEAD as usize] = mem.read(Offset::new(at));
+        let bytes: [u8; HEAD_BYTES] = mem.read(Offset::new(at));
         let [first, flags, ..] = bytes;
         let mut head = Self {
             kind: ValueType::from_byte(first & KIND_MASK)?,
@@ -379,7 +380,7 @@ impl EntryHeader {
     pub fn store(&self, mem: &mut Mem<'_>, at: u64) {
         let has_long_key = self.key_len > MAX_SHORT;
         let value_len_bytes = self.value_len_bytes();
-        let mut bytes = [0; MAX_HEAD as usize];
+        let mut bytes = [0; HEAD_BYTES];
         bytes[0] = self.kind as u8
             | (self.storage as u8) << STORAGE_SHIFT
             | if self.has_expiry { HAS_EXPIRY } else { 0 }

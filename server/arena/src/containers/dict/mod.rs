@@ -284,7 +284,7 @@ impl Dict {
     #[inline]
     pub fn racy_bucket(view: &RacyView<'_>, segment: u64, hash: u64) -> Option<u64> {
         let head = view.load_racy(segment)?;
-        let bucket = tag_of(hash) * (head & 0xffff) >> 16;
+        let bucket = (tag_of(hash) * (head & 0xffff)) >> 16;
         match segment::racy_place(segment, head, bucket) {
             Some((place, within)) => {
                 // Five bytes of two aligned words.

@@ -256,7 +256,7 @@ impl Segment {
     pub(super) fn table(&self, mem: &Mem<'_>) -> SlotTable {
         let mut table = SlotTable::empty(self.buckets);
         for bucket in 0..self.buckets {
-            let words: [u64; SLOTS as usize] = mem.read(Offset::new(self.bucket_at(mem, bucket)));
+            let words: [u64; 8] = mem.read(Offset::new(self.bucket_at(mem, bucket)));
             let first = usize::from(self.holds_head(bucket));
             table.bucket_mut(bucket)[first..].copy_from_slice(&words[first..]);
         }

@@ -3,7 +3,7 @@
 use super::segment::is_blocked_size;
 use super::{OFFSET_BITS, PROBES, SLOTS};
 
-const WIDTH: usize = SLOTS as usize;
+const WIDTH: usize = crate::layout::index(SLOTS);
 /// The first slot of a contiguous segment, which is its head.
 const HEAD: u64 = u64::MAX;
 /// No bucket.
@@ -76,7 +76,7 @@ impl SlotTable {
     /// The buckets where the item of a word may lie.
     fn buckets_of(&self, word: u64) -> impl Iterator<Item = u64> + Clone + use<> {
         let buckets = self.buckets();
-        let home = (word >> OFFSET_BITS) * buckets >> 16;
+        let home = ((word >> OFFSET_BITS) * buckets) >> 16;
         (home..home + PROBES.min(buckets)).map(move |bucket| bucket % buckets)
     }
 
