@@ -11,7 +11,7 @@ pub(crate) const fn get(map: &[u64; 4], index: u64) -> bool {
 }
 
 /// The runs of set bits, lowest first, as (start, length).
-fn runs(map: &[u64; 4]) -> impl Iterator<Item = (u64, u64)> + '_ {
+pub(crate) fn runs(map: &[u64; 4]) -> impl Iterator<Item = (u64, u64)> + '_ {
     let mut at = 0;
     std::iter::from_fn(move || {
         let start = next(map, at, true)?;

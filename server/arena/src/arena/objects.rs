@@ -2,20 +2,26 @@
 //! ones, runs of chunks for large ones.
 //!
 //! A slab belongs to one shard and is found through that shard's list of slabs with a free object.
-//! Allocating and freeing write to the slab's descriptor only, never to the objects.
+//! Freeing writes to the slab's descriptor only, never to the object: what is free is left out of
+//! images. Allocating also zeroes the bytes of the object's size class, or of its units, behind its
+//! length, since an image has those.
 //!
 //! Invariants:
 //! 1. A slab has at least one object in use; an empty slab returns to the pool at once.
 //! 2. An object's class, or the size of its run, follows from its length alone: a release gives the
 //!    length, and the descriptor must agree.
+//! 3. The bytes of an object behind its length are zero when it is handed out. What shortens a
+//!    value inside its object zeroes the bytes that it leaves behind.
 
 use super::mem::Mem;
-use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory};
+use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory, TakenMemory};
 use crate::allocator::failed_allocation;
 use crate::allocator::size_classes::{MAX_RUN_OBJECT, MAX_SLAB_OBJECT, SizeClass, large_size};
 use crate::allocator::slab_lists::{NONE, split_unit_number, unit_number};
 use crate::allocator::unit_bitmap;
-use crate::layout::{CHUNK_SIZE, ChunkIndex, ChunkState, UNIT_SIZE, UnitDescriptor, UnitKind};
+use crate::layout::{
+    CHUNK_SIZE, ChunkIndex, ChunkState, Offset, UNIT_SIZE, UnitDescriptor, UnitKind,
+};
 use crate::shard::ShardIndex;
 
 impl Mem<'_> {
@@ -26,9 +32,40 @@ impl Mem<'_> {
     /// The arena is full.
     #[inline]
     pub fn allocate(&mut self, len: u64) -> Result<u64, OutOfMemory> {
+        self.allocate_zeroed_from(len, len)
+    }
+
+    /// As [`Self::allocate`], and the bytes from `written` on are zero: for an object of which the
+    /// caller writes the first `written` bytes only.
+    ///
+    /// # Errors
+    /// The arena is full.
+    #[inline]
+    pub fn allocate_zeroed_from(&mut self, len: u64, written: u64) -> Result<u64, OutOfMemory> {
+        debug_assert!(written <= len);
         match SizeClass::of(len) {
-            Some(class) => self.allocate_small(class),
-            None => self.allocate_large(len),
+            Some(class) => {
+                let at = self.allocate_small(class)?;
+                self.zero_end(at, class.size(), written);
+                Ok(at)
+            }
+            None => self.allocate_large(len, written),
+        }
+    }
+
+    /// Zeroes the bytes of a small object from `written` on. A short end is one store, which may
+    /// write to bytes before it.
+    #[inline]
+    fn zero_end(&mut self, at: u64, size: u64, written: u64) {
+        const STORE: u64 = size_of::<u128>() as u64;
+        let free = size - written;
+        if free == 0 {
+            return;
+        }
+        if free <= STORE && size >= STORE {
+            self.write(Offset::new(at + size - STORE), 0u128);
+        } else {
+            self.bytes_mut(at + written, free).fill(0);
         }
     }
 
@@ -81,7 +118,7 @@ impl Mem<'_> {
 
     #[cold]
     fn new_slab(&mut self, class: SizeClass) -> Result<u32, OutOfMemory> {
-        let (chunk, unit) = self
+        let TakenMemory { chunk, unit, .. } = self
             .arena
             .take_from_pool(|pool| pool.take_units(&self.arena.store, class.units()))
             .inspect_err(|_| failed_allocation::note(class.size()))?;
@@ -153,15 +190,21 @@ impl Mem<'_> {
         }
     }
 
-    fn allocate_large(&mut self, len: u64) -> Result<u64, OutOfMemory> {
-        self.take_large(len).inspect_err(|_| failed_allocation::note(len))
+    fn allocate_large(&mut self, len: u64, written: u64) -> Result<u64, OutOfMemory> {
+        let (at, is_clean) = self.take_large(len).inspect_err(|_| failed_allocation::note(len))?;
+        // Zeroing memory that is zero would commit its pages.
+        if !is_clean {
+            self.bytes_mut(at + written, large_size(len) - written).fill(0);
+        }
+        Ok(at)
     }
 
-    fn take_large(&mut self, len: u64) -> Result<u64, OutOfMemory> {
+    /// Takes a run; returns whether all of it is zero too.
+    fn take_large(&mut self, len: u64) -> Result<(u64, bool), OutOfMemory> {
         let size = large_size(len);
-        let at = if len <= MAX_RUN_OBJECT {
+        let taken = if len <= MAX_RUN_OBJECT {
             let units = size / UNIT_SIZE;
-            let (chunk, unit) =
+            let TakenMemory { chunk, unit, is_clean } =
                 self.arena.take_from_pool(|pool| pool.take_units(&self.arena.store, units))?;
             let at = chunk.start() + unit * UNIT_SIZE;
             self.arena.owners.set_descriptors(chunk);
@@ -172,17 +215,18 @@ impl Mem<'_> {
                 ..UnitDescriptor::NONE
             };
             self.write(chunk.descriptor(unit), head);
-            at
+            (at, is_clean)
         } else {
             // More chunks than the largest arena has.
             let count = u32::try_from(size / CHUNK_SIZE).map_err(|_| OutOfMemory)?;
             let take = |pool: &mut ChunkPool| pool.take_run(&self.arena.store, count);
-            let at = self.arena.take_from_pool(take)?.start();
+            let taken = self.arena.take_from_pool(take)?;
+            let at = taken.chunk.start();
             self.arena.owners.set(at, size, self.shard);
-            at
+            (at, taken.is_clean)
         };
         self.arena.slabs.count(self.shard, size);
-        Ok(at)
+        Ok(taken)
     }
 
     fn release_large(&mut self, at: u64, len: u64) {
