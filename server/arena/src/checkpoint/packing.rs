@@ -185,10 +185,7 @@ fn descriptor(tables: &Tables, unit: u64) -> Option<UnitDescriptor> {
 
 /// Passes each slab and run, lowest first, to `each`; `None` if the descriptors are not sound, or
 /// not as this file knows them, or `each` says so.
-fn each_object(
-    tables: &Tables,
-    mut each: impl FnMut(u64, UnitObject) -> Option<()>,
-) -> Option<()> {
+fn each_object(tables: &Tables, mut each: impl FnMut(u64, UnitObject) -> Option<()>) -> Option<()> {
     let head = ChunkHead::read_from_bytes(tables.get(..DESCRIPTOR)?).ok()?;
     let is_free = |unit| unit_bitmap::get(&head.free, unit);
     if (0..HEAD_UNITS).any(is_free) || head.reserved != [0; 4] || !is_blank(tables, 1) {
@@ -230,15 +227,8 @@ fn slab_class(slab: &UnitDescriptor) -> Option<SizeClass> {
     let class = SizeClass::from_index(usize::from(slab.class))?;
     let UnitDescriptor { class: number, shard, units, used, objects, .. } = *slab;
     let kind = UnitKind::Slab as u8;
-    let said = UnitDescriptor {
-        kind,
-        class: number,
-        shard,
-        units,
-        used,
-        objects,
-        ..UnitDescriptor::NONE
-    };
+    let said =
+        UnitDescriptor { kind, class: number, shard, units, used, objects, ..UnitDescriptor::NONE };
     let objects_in_use = unit_bitmap::count(&objects);
     let is_sound = said.as_bytes() == slab.as_bytes()
         && u64::from(units) == class.units()
@@ -278,7 +268,8 @@ const fn objects_record(class: SizeClass, used: u64) -> (u8, usize) {
 
 /// Bytes of a run without the zeros at its end.
 fn run_len(run: &[u8]) -> usize {
-    run.len() - run.rchunks(RUN_STEP).take_while(|step| is_zero(step)).map(<[u8]>::len).sum::<usize>()
+    run.len()
+        - run.rchunks(RUN_STEP).take_while(|step| is_zero(step)).map(<[u8]>::len).sum::<usize>()
 }
 
 /// The bytes of a run in a chunk.
@@ -355,14 +346,18 @@ fn pack_units(tables: &Tables, buffer: &mut Buffer<'_>) {
     write(buffer.to, &mut 0, &count.to_le_bytes());
     // Neighbouring ranges are copied together.
     let mut range = 0..0;
-    each_live_range(tables, |start, len, buffer: &mut Buffer<'_>| {
-        if range.end != start {
-            buffer.put(range.start, range.len(), at);
-            at += range.len();
-            range = start..start;
-        }
-        range.end += len;
-    }, buffer);
+    each_live_range(
+        tables,
+        |start, len, buffer: &mut Buffer<'_>| {
+            if range.end != start {
+                buffer.put(range.start, range.len(), at);
+                at += range.len();
+                range = start..start;
+            }
+            range.end += len;
+        },
+        buffer,
+    );
     buffer.put(range.start, range.len(), at);
 }
 
@@ -393,12 +388,16 @@ fn each_live_range(
 fn clear_free(tables: &Tables, buffer: &mut Buffer<'_>) {
     let mut end = TABLES;
     buffer.from = None;
-    each_live_range(tables, |start, len, buffer: &mut Buffer<'_>| {
-        if let Some(free) = buffer.to.get_mut(end..start) {
-            free.fill(0);
-        }
-        end = start + len;
-    }, buffer);
+    each_live_range(
+        tables,
+        |start, len, buffer: &mut Buffer<'_>| {
+            if let Some(free) = buffer.to.get_mut(end..start) {
+                free.fill(0);
+            }
+            end = start + len;
+        },
+        buffer,
+    );
     if let Some(free) = buffer.to.get_mut(end..) {
         free.fill(0);
     }
@@ -440,7 +439,8 @@ fn used_blocks(chunk: &[u8]) -> [u8; BITMAP] {
 
 /// Passes runs of used blocks, lowest first, as start and length in bytes, to `each`.
 fn each_run(bitmap: &[u8; BITMAP], mut each: impl FnMut(usize, usize)) {
-    let is_used = |block: usize| bitmap.get(block / 8).is_some_and(|byte| byte >> (block % 8) & 1 == 1);
+    let is_used =
+        |block: usize| bitmap.get(block / 8).is_some_and(|byte| byte >> (block % 8) & 1 == 1);
     let mut block = 0;
     while block < BLOCKS {
         let start = block;

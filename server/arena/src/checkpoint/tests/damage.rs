@@ -237,8 +237,8 @@ fn every_number_is_bounded() {
         let error = image.error_of(&image.resealed(change));
         assert!(error.contains(reason), "{reason}: {error}");
     }
-    let smaller = image.resealed(|_, e, _| e[0].stored = 100.into());
-    assert!(image.error_of(&smaller).contains("the one before it ends at 8192"));
+    let smaller = image.resealed(|_, e, _| e[1].stored = 100.into());
+    assert!(image.error_of(&smaller).contains("the one before it ends at 12288"));
     let lost = image.error_of(&image.resealed(|_, e, _| e[2].chunk = 6.into()));
     assert!(lost.contains("chunk 2: the chunk table says it is in use but was not"), "{lost}");
 }

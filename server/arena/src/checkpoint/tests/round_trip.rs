@@ -236,7 +236,6 @@ fn the_golden_image_is_read_and_written_alike() {
 #[test]
 #[ignore = "overwrites the golden image"]
 fn bless_the_golden_image() {
-    let golden = Path::new(GOLDEN);
-    fs::create_dir_all(golden.parent().unwrap()).unwrap();
-    write_golden(golden.parent().unwrap());
+    let dir = TempDir::new().unwrap();
+    fs::write(GOLDEN, write_golden(dir.path())).unwrap();
 }
