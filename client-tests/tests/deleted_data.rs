@@ -18,10 +18,12 @@ const ISOLATIONS: [&str; 2] = ["undo-log", "kernel-cow"];
 const SECRETS: usize = 100;
 /// What each secret begins with; the name of its case follows.
 const MARK: &str = "SECRET/";
+/// A shorter secret, at the end of values that become so much shorter and stay in their object.
+const TAIL: &str = "\x02#~\x03";
 /// What the values that stay begin with.
 const KEPT: &str = "KEPT-VALUE/";
 /// Memory is freed in slices: the last secrets go within this time.
-const DEADLINE: Duration = Duration::from_secs(60);
+const DEADLINE: Duration = Duration::from_secs(20);
 
 fn server_with(isolation: &str, pages: &str) -> ServerBuilder {
     Server::builder()
@@ -31,6 +33,9 @@ fn server_with(isolation: &str, pages: &str) -> ServerBuilder {
         .arg("--rdbcompression", "no")
         // Compact collections have up to 16 elements, nodes of streams up to 20 entries.
         .arg("--hash-max-listpack-entries", "16")
+        .arg("--hash-max-listpack-value", "500")
+        .arg("--set-max-listpack-value", "500")
+        .arg("--zset-max-listpack-value", "500")
         .arg("--set-max-listpack-entries", "16")
         .arg("--zset-max-listpack-entries", "16")
         .arg("--list-max-listpack-size", "16")
@@ -50,6 +55,27 @@ fn length(number: usize) -> usize {
 
 fn kept(number: usize) -> String {
     format!("{KEPT}{number}")
+}
+
+/// How many elements a collection keeps, and how long they are.
+#[derive(Clone, Copy)]
+struct Size {
+    name: &'static str,
+    elements: usize,
+    len: usize,
+}
+
+/// Collections in one object; in two, the second of which has room; and in many.
+const SIZES: [Size; 3] = [
+    Size { name: "compact", elements: 5, len: 0 },
+    Size { name: "external", elements: 11, len: 300 },
+    Size { name: "large", elements: 40, len: 0 },
+];
+
+impl Size {
+    fn element(self, number: usize) -> String {
+        format!("element:{number}:{}", "k".repeat(self.len))
+    }
 }
 
 struct Cases {
@@ -80,12 +106,14 @@ impl Cases {
             self.run(&format!("SET getdel:{i}"), &[&long("GETDEL")])?;
             self.run(&format!("GETDEL getdel:{i}"), &[])?;
             self.run(&format!("SET expires:{i}"), &[&long("expiry"), "PX", "1"])?;
-            // A little shorter, in the same object; and much shorter.
-            for (case, shorter) in [("a bit", len - 4), ("much", 12), ("all", 0)] {
-                let key = format!("SET shorter:{case}:{i}").replace(' ', ":").replacen(':', " ", 1);
-                self.run(&key, &[&secret(&format!("SET {case} shorter"), i, len)])?;
-                self.run(&key, &[&"x".repeat(shorter)])?;
+            for (case, shorter) in [("much", 12), ("all", 0)] {
+                let set = format!("SET shorter:{case}:{i}");
+                self.run(&set, &[&secret(&format!("SET {case} shorter"), i, len)])?;
+                self.run(&set, &[&"x".repeat(shorter)])?;
             }
+            let old = format!("{}{TAIL}", "o".repeat(len + i % 32));
+            self.run(&format!("SET bit-shorter:{i}"), &[&old])?;
+            self.run(&format!("SET bit-shorter:{i}"), &[&"x".repeat(old.len() - TAIL.len())])?;
             self.run(&format!("SET number:{i}"), &[&long("SET of a number")])?;
             self.run(&format!("SET number:{i} 12345678"), &[])?;
             let value = long("SETRANGE");
@@ -110,18 +138,24 @@ impl Cases {
         Ok(())
     }
 
-    fn hashes(&mut self, size: &str, others: usize) -> Result<()> {
+    fn hashes(&mut self, size: Size) -> Result<()> {
         for i in 0..SECRETS {
-            let long = |case: &str| secret(&format!("{case} {size}"), i, 30 + i % 40);
-            let key = format!("hash:{size}:{i}");
-            for field in 0..others {
-                self.run(&format!("HSET {key} field:{field}"), &[&kept(i)])?;
+            let long = |case: &str| secret(&format!("{case} {}", size.name), i, 30 + i % 40);
+            let key = format!("hash:{}:{i}", size.name);
+            for field in 0..size.elements {
+                self.run(&format!("HSET {key} field:{field}"), &[&size.element(field)])?;
+                self.run(&format!("HSET {key} kept:{field}"), &[&kept(i)])?;
             }
+            let old = format!("{}{TAIL}", "o".repeat(10 + i % 32));
+            self.run(&format!("HSET {key} bit-shorter"), &[&old])?;
+            let new = "x".repeat(old.len() - TAIL.len());
+            self.run(&format!("HSET {key} bit-shorter"), &[&new])?;
             self.run(&format!("HSET {key} gone"), &[&long("HDEL")])?;
             self.run(&format!("HSET {key}"), &[&long("HDEL of a field"), "value"])?;
             self.run(&format!("HSET {key} other"), &[&long("HSET")])?;
             self.run(&format!("HSET {key} expires"), &[&long("HPEXPIRE")])?;
-            self.run(&format!("HSET {key} last"), &["value"])?;
+            self.run(&format!("HSET {key} between value last"), &[&long("HDEL of the last")])?;
+            self.run(&format!("HDEL {key} last"), &[])?;
             self.run(&format!("HDEL {key} gone"), &[&long("HDEL of a field")])?;
             self.run(&format!("HSET {key} other short"), &[])?;
             self.run(&format!("HPEXPIRE {key} 1 FIELDS 1 expires"), &[])?;
@@ -129,52 +163,64 @@ impl Cases {
         Ok(())
     }
 
-    fn sets(&mut self, size: &str, others: usize) -> Result<()> {
+    fn sets(&mut self, size: Size) -> Result<()> {
         for i in 0..SECRETS {
-            let long = |case: &str| secret(&format!("{case} {size}"), i, 30 + i % 30);
-            let (set, zset) = (format!("set:{size}:{i}"), format!("zset:{size}:{i}"));
-            self.run(&format!("SADD {set}"), &[&long("SREM")])?;
+            let long = |case: &str| secret(&format!("{case} {}", size.name), i, 30 + i % 30);
+            let (set, zset) = (format!("set:{}:{i}", size.name), format!("zset:{}:{i}", size.name));
+            self.run(&format!("SADD {set}"), &[&long("SREM of the first")])?;
             self.run(&format!("ZADD {zset} 5"), &[&long("ZREM")])?;
             self.run(&format!("ZADD {zset} -1"), &[&long("ZPOPMIN")])?;
             self.run(&format!("ZADD {zset} 1000"), &[&long("ZREMRANGEBYRANK")])?;
-            for member in 0..others {
-                self.run(&format!("SADD {set} member:{member}"), &[])?;
-                self.run(&format!("ZADD {zset} {member} member:{member}"), &[])?;
+            for member in 0..size.elements {
+                let name = size.element(member);
+                self.run(&format!("SADD {set}"), &[&name])?;
+                self.run(&format!("ZADD {zset} {member}"), &[&name])?;
             }
-            self.run(&format!("SREM {set}"), &[&long("SREM")])?;
+            self.run(&format!("SADD {set}"), &[&long("SREM of the last")])?;
+            self.run(&format!("SREM {set}"), &[&long("SREM of the last")])?;
+            self.run(&format!("SREM {set}"), &[&long("SREM of the first")])?;
+            self.run(&format!("ZREMRANGEBYRANK {zset} -1 -1"), &[])?;
             self.run(&format!("ZREM {zset}"), &[&long("ZREM")])?;
             self.run(&format!("ZPOPMIN {zset}"), &[])?;
-            self.run(&format!("ZREMRANGEBYRANK {zset} -1 -1"), &[])?;
         }
         Ok(())
     }
 
-    fn lists(&mut self, size: &str, others: usize) -> Result<()> {
+    /// The elements at the ends of the list stay between two removals, so that a large one has them
+    /// in a node that stays.
+    fn lists(&mut self, size: Size) -> Result<()> {
         for i in 0..SECRETS {
-            let long = |case: &str| secret(&format!("{case} {size}"), i, 30 + i % 50);
-            let key = format!("list:{size}:{i}");
-            for element in 0..others {
-                self.run(&format!("RPUSH {key} element:{element}"), &[])?;
-            }
-            for (case, remove) in [
-                ("LPOP", format!("LPOP {key}")),
-                ("LTRIM at the front", format!("LTRIM {key} 1 -1")),
+            let long = |case: &str| secret(&format!("{case} {}", size.name), i, 30 + i % 50);
+            for (case, remove, is_front) in [
+                ("LPOP", "LPOP KEY", true),
+                ("LTRIM at the front", "LTRIM KEY 1 -1", true),
+                ("RPOP", "RPOP KEY", false),
+                ("LTRIM", "LTRIM KEY 0 -2", false),
+                ("LSET", "LSET KEY -1 short", false),
+                ("LSET of the first", "LSET KEY 0 short", true),
             ] {
-                self.run(&format!("LPUSH {key}"), &[&long(case)])?;
-                self.run(&remove, &[])?;
+                let key = format!("list:{}:{}:{i}", size.name, case.replace(' ', "-"));
+                let (push, others) = if is_front { ("LPUSH", "RPUSH") } else { ("RPUSH", "LPUSH") };
+                for element in 0..size.elements {
+                    self.run(&format!("{others} {key}"), &[&size.element(element)])?;
+                }
+                // The node at the end has several elements.
+                self.run(&format!("{push} {key}"), &["a", "b", "c", &long(case)])?;
+                self.run(&remove.replace("KEY", &key), &[])?;
             }
-            for (case, remove) in [
-                ("RPOP", format!("RPOP {key}")),
-                ("LTRIM", format!("LTRIM {key} 0 -2")),
-                ("LSET", format!("LSET {key} -1 short")),
-            ] {
-                self.run(&format!("RPUSH {key}"), &[&long(case)])?;
-                self.run(&remove, &[])?;
+            let key = format!("list:{}:{i}", size.name);
+            for element in 0..size.elements {
+                self.run(&format!("RPUSH {key}"), &[&size.element(element)])?;
             }
-            for place in ["first", "middle"] {
-                let pivot = if place == "first" { 0 } else { others / 2 };
+            for place in ["first", "middle", "last"] {
+                let pivot = match place {
+                    "first" => 0,
+                    "middle" => size.elements / 2,
+                    _ => size.elements - 1,
+                };
                 let value = long(&format!("LREM {place}"));
-                self.run(&format!("LINSERT {key} BEFORE element:{pivot}"), &[&value])?;
+                let how = if place == "last" { "AFTER" } else { "BEFORE" };
+                self.run(&format!("LINSERT {key} {how}"), &[&size.element(pivot), &value])?;
                 self.run(&format!("LREM {key} 1"), &[&value])?;
             }
         }
@@ -226,6 +272,7 @@ fn secrets_in(image: &[u8]) -> BTreeMap<String, usize> {
         let case = rest.iter().take(60).take_while(|byte| **byte != b'/').copied().collect();
         *found.entry(String::from_utf8(case).unwrap_or_default()).or_default() += 1;
     }
+    found.insert("at the end".to_owned(), places(image, TAIL.as_bytes()).count());
     found
 }
 
@@ -249,26 +296,26 @@ fn deleted_data_is_in_no_image(isolation: &str, pages: &str) -> TestResult {
     let mut server = server_with(isolation, pages).start()?;
     let mut cases = Cases { raw: server.raw()? };
     cases.strings()?;
-    cases.hashes("compact", 3)?;
-    cases.hashes("large", 30)?;
-    cases.sets("compact", 5)?;
-    cases.sets("large", 40)?;
-    cases.lists("compact", 5)?;
-    cases.lists("large", 60)?;
+    for size in SIZES {
+        cases.hashes(size)?;
+        cases.sets(size)?;
+        cases.lists(size)?;
+    }
     cases.streams(4)?;
     cases.streams(50)?;
     cases.databases()?;
     // A search that finds what is there.
-    server.text(&["SET", "found", &secret("kept", 0, 40)])?;
+    server.text(&["SET", "found", &format!("{TAIL}{}", secret("kept", 0, 40))])?;
+    let only_kept = BTreeMap::from([("kept".to_owned(), 1), ("at the end".to_owned(), 1)]);
     for how in ["BGSAVE", "SAVE"] {
         let mut found = BTreeMap::new();
-        let only_kept = || {
+        let look = || {
             let image = saved(&server, how)?;
             ensure!(places(&image, KEPT.as_bytes()).count() > SECRETS * 30, "values are missing");
             found = secrets_in(&image);
-            Ok(found.len() == 1 && found.get("kept") == Some(&1))
+            Ok(found == only_kept)
         };
-        let waited = wait_until(only_kept, DEADLINE, "images without deleted data");
+        let waited = wait_until(look, DEADLINE, "images without deleted data");
         waited.with_context(|| format!("{isolation}, {how}: {found:?}"))?;
     }
     let digest = server.digest()?;
@@ -277,7 +324,7 @@ fn deleted_data_is_in_no_image(isolation: &str, pages: &str) -> TestResult {
     ensure!(server.digest()? == digest, "the image restores to something else");
     // What was restored writes the same.
     let found = secrets_in(&saved(&server, "BGSAVE")?);
-    ensure!(found.len() == 1, "after a restart: {found:?}");
+    ensure!(found == only_kept, "after a restart: {found:?}");
     Ok(())
 }
 

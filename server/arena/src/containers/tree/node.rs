@@ -225,6 +225,13 @@ impl TreeNode {
         self.set_len(mem, self.len - 1);
     }
 
+    /// The bytes behind the last entry or slot.
+    #[cfg(test)]
+    pub(super) fn room_behind<'m>(&self, mem: &'m Mem<'_>) -> &'m [u8] {
+        let from = self.place(self.len);
+        mem.bytes(from, self.at + self.size() - from)
+    }
+
     /// Zeroes entries or slots from `index` to the last one.
     fn zero_from(&self, mem: &mut Mem<'_>, index: u64) {
         if index < self.len {
