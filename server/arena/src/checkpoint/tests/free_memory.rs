@@ -203,7 +203,7 @@ fn keys_removed_from_a_tree_are_in_no_image() {
     // The upper half of a key tells what is to be removed.
     let key = |secret: bool, low: u64| (if secret { 0x5ec2e7 } else { 0x9a1e } << 32) | low;
     for round in 0..4000 {
-        let is_secret = random.next() % 2 == 0;
+        let is_secret = random.next().is_multiple_of(2);
         let key = key(is_secret, random.next() as u32 as u64).rotate_left(random.next() as u32 % 2);
         tree.insert(&mut mem, key, 64 + round, &BeforeTies).unwrap();
     }
@@ -342,7 +342,7 @@ fn noise_in_packed_frames_is_refused_or_harmless() {
                 let at = random.next() as usize % frame.len().min(3000);
                 frame[at] = random.next() as u8;
             }
-            if random.next() % 4 == 0 {
+            if random.next().is_multiple_of(4) {
                 frame.truncate(random.next() as usize % frame.len());
             }
             for form in [Form::Whole, Form::Units, Form::Blocks] {
