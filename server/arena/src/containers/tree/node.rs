@@ -1,6 +1,7 @@
 //! One node: its head, and entries in a leaf or slots in an inner node.
 //!
-//! Invariant: the room behind the last entry or slot is zero, so that no image has what was removed.
+//! Invariant: the room behind the last entry or slot is zero, so that no image has what was
+//! removed.
 
 use crate::{Mem, Offset, OutOfMemory};
 

@@ -391,7 +391,8 @@ impl Node {
         Ok(Some(node))
     }
 
-    /// Marks the entry whose flags are at `at` as deleted, and erases its values and its own fields.
+    /// Marks the entry whose flags are at `at` as deleted, and erases its values and its own
+    /// fields.
     pub fn delete(&mut self, mem: &mut Mem<'_>, at: usize) {
         let mut entries = NodeEntries::new(self.bytes(mem), self.head.first).from(Some(at));
         let entry = entries.next().expect("invariant: an entry begins with its flags");
