@@ -1,8 +1,8 @@
 //! An image holds only what lives: no deleted or overwritten data, and a size that follows the live
 //! bytes.
 //!
-//! The secrets are at the end of what is deleted or overwritten, so that a shorter value in the same
-//! place would leave them behind. Images are not compressed, so that a search finds bytes.
+//! The secrets are at the end of what is deleted or overwritten, so that a shorter value in the
+//! same place would leave them behind. Images are not compressed, so that a search finds bytes.
 
 use anyhow::{Context, Result, ensure};
 use client_tests::TestResult;
