@@ -21,7 +21,7 @@ use crate::layout::{CHUNK_SIZE, ChunkIndex, Offset, index};
 use crate::memory::mapping::Mapping;
 use crate::memory::pages::{Backing, PagesError};
 
-/// The mapping, its barrier, and the sets of chunks with memory and of chunks in use.
+/// The mapping, its barrier, and the sets of chunks with memory, in use, and cut into units.
 pub(crate) struct BackingStore {
     pub(crate) map: Mapping,
     pub(crate) barrier: Barrier,
@@ -29,6 +29,8 @@ pub(crate) struct BackingStore {
     pub(crate) present: Box<[AtomicU64]>,
     /// Chunks in use: a copy of the pool's set that is read without the pool's lock.
     pub(crate) in_use: Box<[AtomicU64]>,
+    /// Those of them that are cut into units.
+    pub(crate) cut: Box<[AtomicU64]>,
 }
 
 impl BackingStore {
@@ -47,6 +49,7 @@ impl BackingStore {
             barrier,
             present: bits::bits(chunks),
             in_use: bits::bits(chunks),
+            cut: bits::bits(chunks),
         }))
     }
 

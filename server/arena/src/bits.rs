@@ -40,6 +40,13 @@ pub(crate) fn set(bits: &[AtomicU64], index: u64) -> bool {
     bits[to_index(index / 64)].fetch_or(mask, Ordering::Relaxed) & mask != 0
 }
 
+/// Makes the set `to` the same as `from`, which has as many words.
+pub(crate) fn copy(from: &[AtomicU64], to: &[AtomicU64]) {
+    for (from, to) in from.iter().zip(to) {
+        to.store(from.load(Ordering::Relaxed), Ordering::Relaxed);
+    }
+}
+
 /// Empties the set, writing only to words that hold something.
 pub(super) fn empty(bits: &[AtomicU64]) {
     for word in bits.iter().filter(|word| word.load(Ordering::Relaxed) != 0) {

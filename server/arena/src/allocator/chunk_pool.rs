@@ -10,6 +10,8 @@
 //! 2. `free` has a bit for exactly the chunks whose state is `Free`; a chunk whose memory is
 //!    being returned to the kernel is in `busy` and is not taken.
 //! 3. Every chunk in state `Units` with a free unit is in the bin of its longest free run.
+//! 4. A unit in `clean`, and a free chunk that is not in `stale`, holds zeros: nothing was written
+//!    to it since the kernel gave its memory.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,10 +38,25 @@ const BINS: usize = 8;
 #[error("the arena is full")]
 pub struct OutOfMemory;
 
+/// Units or chunks that were taken.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct TakenMemory {
+    /// The chunk, or the first one of a run.
+    pub chunk: ChunkIndex,
+    /// The first unit; 0 for whole chunks.
+    pub unit: u64,
+    /// Whether all of it is zero (invariant 4).
+    pub is_clean: bool,
+}
+
 /// Indexes over the chunk table.
 pub(crate) struct ChunkPool {
     free: Vec<u64>,
     dirty: Vec<u64>,
+    /// Free chunks whose memory may hold bytes of freed objects.
+    stale: Vec<u64>,
+    /// By cut chunk: its units that no object was in since the kernel gave the chunk's memory.
+    clean: Vec<[u64; 4]>,
     busy: Vec<u64>,
     busy_count: u64,
     dirty_count: u64,
@@ -86,6 +103,8 @@ impl ChunkPool {
         Ok(Self {
             free,
             dirty: vec![0; words],
+            stale: vec![0; words],
+            clean: <[u64; 4]>::new_vec_zeroed(chunks as usize).map_err(no_memory)?,
             busy: vec![0; words],
             busy_count: 0,
             dirty_count: 0,
@@ -129,7 +148,7 @@ impl ChunkPool {
     }
 
     /// Takes `count` neighbouring chunks, the lowest that are free.
-    fn take(&mut self, store: &BackingStore, count: u32) -> Result<ChunkIndex, OutOfMemory> {
+    fn take(&mut self, store: &BackingStore, count: u32) -> Result<TakenMemory, OutOfMemory> {
         let first = self.find(count).ok_or(OutOfMemory)?;
         for chunk in first..first + count {
             if !bit(&self.dirty, chunk) {
@@ -141,14 +160,16 @@ impl ChunkPool {
                 self.dirty_count += 1;
             }
         }
+        let is_clean = (first..first + count).all(|chunk| !bit(&self.stale, chunk));
         for chunk in first..first + count {
             clear_bit(&mut self.free, chunk);
             clear_bit(&mut self.dirty, chunk);
+            clear_bit(&mut self.stale, chunk);
             self.dirty_count -= 1;
             bits::set(&store.present, u64::from(chunk));
             store.set_in_use(ChunkIndex(chunk));
         }
-        Ok(ChunkIndex(first))
+        Ok(TakenMemory { chunk: ChunkIndex(first), unit: 0, is_clean })
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
@@ -187,8 +208,10 @@ impl ChunkPool {
     fn put_back(&mut self, store: &BackingStore, first: ChunkIndex, count: u32) {
         for chunk in first.0..first.0 + count {
             bits::clear(&store.in_use, u64::from(chunk));
+            bits::clear(&store.cut, u64::from(chunk));
             set_bit(&mut self.free, chunk);
             set_bit(&mut self.dirty, chunk);
+            set_bit(&mut self.stale, chunk);
         }
         self.dirty_count += u64::from(count);
         self.search_from = self.search_from.min(first.0 as usize / 64);
@@ -248,12 +271,12 @@ impl ChunkPool {
         self.bins.get(sure..)?.iter().find(|&&head| head != NONE).map(|&head| ChunkIndex(head))
     }
 
-    /// Takes `units` neighbouring units; returns the chunk and the first unit's number.
+    /// Takes `units` neighbouring units.
     pub(crate) fn take_units(
         &mut self,
         store: &BackingStore,
         units: u64,
-    ) -> Result<(ChunkIndex, u64), OutOfMemory> {
+    ) -> Result<TakenMemory, OutOfMemory> {
         let chunk = match self.with_room(store, units) {
             Some(chunk) => chunk,
             None => self.cut(store)?,
@@ -266,14 +289,19 @@ impl ChunkPool {
         // SAFETY: as above.
         unsafe { store.store(chunk.head(), head) };
         self.refile(chunk, &head.free);
-        Ok((chunk, unit))
+        let clean = &mut self.clean[chunk.0 as usize];
+        let is_clean = (unit..unit + units).all(|unit| unit_bitmap::get(clean, unit));
+        unit_bitmap::clear(clean, unit, units);
+        Ok(TakenMemory { chunk, unit, is_clean })
     }
 
     /// Cuts a fresh chunk into units.
     fn cut(&mut self, store: &BackingStore) -> Result<ChunkIndex, OutOfMemory> {
-        let chunk = self.take(store, 1)?;
+        let TakenMemory { chunk, is_clean, .. } = self.take(store, 1)?;
         let mut free = [u64::MAX; 4];
         unit_bitmap::clear(&mut free, 0, HEAD_UNITS);
+        self.clean[chunk.0 as usize] = if is_clean { free } else { [0; 4] };
+        bits::set(&store.cut, u64::from(chunk.0));
         for unit in 1..UNITS_PER_CHUNK {
             // SAFETY: the chunk was free: nobody else knows it yet.
             unsafe { store.store(chunk.descriptor(unit), UnitDescriptor::NONE) };
@@ -314,8 +342,9 @@ impl ChunkPool {
         &mut self,
         store: &BackingStore,
         count: u32,
-    ) -> Result<ChunkIndex, OutOfMemory> {
-        let first = self.take(store, count)?;
+    ) -> Result<TakenMemory, OutOfMemory> {
+        let taken = self.take(store, count)?;
+        let first = taken.chunk;
         for i in 0..count {
             let entry = match i {
                 0 => ChunkEntry::new(ChunkState::RunHead, count),
@@ -324,7 +353,7 @@ impl ChunkPool {
             // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
             unsafe { store.store(ChunkIndex(first.0 + i).entry(), entry) };
         }
-        Ok(first)
+        Ok(taken)
     }
 
     /// Takes a run of whole chunks back.
@@ -372,6 +401,7 @@ impl ChunkPool {
         self.search_from = self.search_from.min(chunk.0 as usize / 64);
         if released {
             clear_bit(&mut self.dirty, chunk.0);
+            clear_bit(&mut self.stale, chunk.0);
             self.dirty_count -= 1;
         }
     }

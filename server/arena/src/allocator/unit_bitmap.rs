@@ -12,20 +12,20 @@ pub(crate) const fn get<const N: usize>(map: &[u64; N], index: u64) -> bool {
 }
 
 /// The runs of set bits, lowest first, as (start, length).
-fn runs(map: &[u64; 4]) -> impl Iterator<Item = (u64, u64)> + '_ {
+pub(crate) fn runs<const N: usize>(map: &[u64; N]) -> impl Iterator<Item = (u64, u64)> + '_ {
     let mut at = 0;
     std::iter::from_fn(move || {
         let start = next(map, at, true)?;
-        let end = next(map, start, false).unwrap_or(256);
+        let end = next(map, start, false).unwrap_or(N as u64 * 64);
         at = end;
         Some((start, end - start))
     })
 }
 
 /// The first bit at or after `from` whose value is `value`.
-fn next(map: &[u64; 4], from: u64, value: bool) -> Option<u64> {
+fn next<const N: usize>(map: &[u64; N], from: u64, value: bool) -> Option<u64> {
     let mut index = from;
-    while index < 256 {
+    while index < N as u64 * 64 {
         let word = map[(index / 64) as usize];
         let wanted = if value { word } else { !word } >> (index % 64);
         if wanted != 0 {

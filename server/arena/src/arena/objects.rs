@@ -2,10 +2,12 @@
 //! ones, runs of chunks for large ones.
 //!
 //! A slab belongs to one shard and is found through that shard's list of slabs with a free object.
-//! Allocating and freeing write to the slab's descriptor only, never to the objects.
+//! Freeing writes to the slab's descriptor only, never to the object: what is free is left out of
+//! images. Allocating also zeroes the bytes of the object's size class, or of its units, behind its
+//! length, since an image has those.
 //!
 //! The first objects of a class in a shard go into slabs of the coarse class, until they would fill
-//! a slab: 64 shards with slabs of 142 classes would otherwise waste more than the finer classes
+//! a slab: 64 shards with slabs of all classes would otherwise waste more than the finer classes
 //! save.
 //!
 //! Invariants:
@@ -13,16 +15,18 @@
 //! 2. An object's class, or the size of its run, follows from its length alone, and its slab is of
 //!    that class or of the coarse class of it: a release gives the length, and the descriptor must
 //!    agree.
+//! 3. The bytes of an object behind its length are zero when it is handed out. What shortens a
+//!    value inside its object zeroes the bytes that it leaves behind.
 
 use super::mem::Mem;
-use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory};
+use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory, TakenMemory};
 use crate::allocator::failed_allocation;
 use crate::allocator::size_classes::{MAX_RUN_OBJECT, MAX_SLAB_OBJECT, SizeClass, large_size};
 use crate::allocator::slab_lists::{NONE, split_unit_number, unit_number};
 use crate::allocator::unit_bitmap;
 use crate::layout::{
-    CHUNK_SIZE, ChunkIndex, ChunkState, HEAD_UNITS, UNIT_SIZE, UNITS_PER_CHUNK, UnitDescriptor,
-    UnitKind,
+    CHUNK_SIZE, ChunkIndex, ChunkState, HEAD_UNITS, Offset, UNIT_SIZE, UNITS_PER_CHUNK,
+    UnitDescriptor, UnitKind,
 };
 use crate::shard::ShardIndex;
 
@@ -34,9 +38,40 @@ impl Mem<'_> {
     /// The arena is full.
     #[inline]
     pub fn allocate(&mut self, len: u64) -> Result<u64, OutOfMemory> {
+        self.allocate_zeroed_from(len, len)
+    }
+
+    /// As [`Self::allocate`], and the bytes from `written` on are zero: for an object of which the
+    /// caller writes the first `written` bytes only.
+    ///
+    /// # Errors
+    /// The arena is full.
+    #[inline]
+    pub fn allocate_zeroed_from(&mut self, len: u64, written: u64) -> Result<u64, OutOfMemory> {
+        debug_assert!(written <= len);
         match SizeClass::of(len) {
-            Some(class) => self.allocate_small(class),
-            None => self.allocate_large(len),
+            Some(class) => {
+                let (at, size) = self.allocate_small(class)?;
+                self.zero_end(at, size, written);
+                Ok(at)
+            }
+            None => self.allocate_large(len, written),
+        }
+    }
+
+    /// Zeroes the bytes of a small object from `written` on. A short end is one store, which may
+    /// write to bytes before it.
+    #[inline]
+    fn zero_end(&mut self, at: u64, size: u64, written: u64) {
+        const STORE: u64 = size_of::<u128>() as u64;
+        let free = size - written;
+        if free == 0 {
+            return;
+        }
+        if free <= STORE && size >= STORE {
+            self.write(Offset::new(at + size - STORE), 0u128);
+        } else {
+            self.bytes_mut(at + written, free).fill(0);
         }
     }
 
@@ -65,29 +100,30 @@ impl Mem<'_> {
         self.arena.owners.set(at, size, to);
     }
 
+    /// Takes an object; returns its offset, and its bytes with the rounding.
     #[inline]
-    fn allocate_small(&mut self, class: SizeClass) -> Result<u64, OutOfMemory> {
+    fn allocate_small(&mut self, class: SizeClass) -> Result<(u64, u64), OutOfMemory> {
         match self.arena.slabs.first(self.shard, class) {
             NONE => self.allocate_without_slab(class),
-            slab => Ok(self.take_object(slab, class)),
+            slab => Ok((self.take_object(slab, class), class.size())),
         }
     }
 
     /// Allocates where no slab of the class has a free object: in a slab of the coarse class, or in
     /// a new slab.
     #[cold]
-    fn allocate_without_slab(&mut self, class: SizeClass) -> Result<u64, OutOfMemory> {
+    fn allocate_without_slab(&mut self, class: SizeClass) -> Result<(u64, u64), OutOfMemory> {
         let coarse = class.coarse();
         if coarse == class || !self.arena.slabs.belongs_in_coarse(self.shard, class) {
             let slab = self.new_slab(class)?;
-            return Ok(self.take_object(slab, class));
+            return Ok((self.take_object(slab, class), class.size()));
         }
         let slab = match self.arena.slabs.first(self.shard, coarse) {
             NONE => self.new_slab(coarse)?,
             slab => slab,
         };
         self.arena.slabs.coarse_taken(self.shard, class);
-        Ok(self.take_object(slab, coarse))
+        Ok((self.take_object(slab, coarse), coarse.size()))
     }
 
     /// Takes a free object of a slab in the list of its class.
@@ -111,7 +147,7 @@ impl Mem<'_> {
 
     #[cold]
     fn new_slab(&mut self, class: SizeClass) -> Result<u32, OutOfMemory> {
-        let (chunk, unit) = self
+        let TakenMemory { chunk, unit, .. } = self
             .arena
             .take_from_pool(|pool| pool.take_units(&self.arena.store, class.units()))
             .inspect_err(|_| failed_allocation::note(class.size()))?;
@@ -212,15 +248,21 @@ impl Mem<'_> {
         is_object.then_some(class)
     }
 
-    fn allocate_large(&mut self, len: u64) -> Result<u64, OutOfMemory> {
-        self.take_large(len).inspect_err(|_| failed_allocation::note(len))
+    fn allocate_large(&mut self, len: u64, written: u64) -> Result<u64, OutOfMemory> {
+        let (at, is_clean) = self.take_large(len).inspect_err(|_| failed_allocation::note(len))?;
+        // Zeroing memory that is zero would commit its pages.
+        if !is_clean {
+            self.bytes_mut(at + written, large_size(len) - written).fill(0);
+        }
+        Ok(at)
     }
 
-    fn take_large(&mut self, len: u64) -> Result<u64, OutOfMemory> {
+    /// Takes a run; returns whether all of it is zero too.
+    fn take_large(&mut self, len: u64) -> Result<(u64, bool), OutOfMemory> {
         let size = large_size(len);
-        let at = if len <= MAX_RUN_OBJECT {
+        let taken = if len <= MAX_RUN_OBJECT {
             let units = size / UNIT_SIZE;
-            let (chunk, unit) =
+            let TakenMemory { chunk, unit, is_clean } =
                 self.arena.take_from_pool(|pool| pool.take_units(&self.arena.store, units))?;
             let at = chunk.start() + unit * UNIT_SIZE;
             if let Err(full) = self.arena.words.add_run(at) {
@@ -235,22 +277,22 @@ impl Mem<'_> {
                 ..UnitDescriptor::NONE
             };
             self.write(chunk.descriptor(unit), head);
-            at
+            (at, is_clean)
         } else {
             // More chunks than the largest arena has.
             let count = u32::try_from(size / CHUNK_SIZE).map_err(|_| OutOfMemory)?;
             let take = |pool: &mut ChunkPool| pool.take_run(&self.arena.store, count);
-            let first = self.arena.take_from_pool(take)?;
-            let at = first.start();
+            let taken = self.arena.take_from_pool(take)?;
+            let at = taken.chunk.start();
             if let Err(full) = self.arena.words.add_run(at) {
-                self.arena.pool.lock().put_run(&self.arena.store, first, count);
+                self.arena.pool.lock().put_run(&self.arena.store, taken.chunk, count);
                 return Err(full);
             }
             self.arena.owners.set(at, size, self.shard);
-            at
+            (at, taken.is_clean)
         };
         self.arena.slabs.count(self.shard, size);
-        Ok(at)
+        Ok(taken)
     }
 
     fn release_large(&mut self, at: u64, len: u64) {

@@ -269,6 +269,7 @@ impl ReservedArena {
                 self.arena.store.set_in_use(chunk);
             }
             if state == ChunkState::Units as u8 {
+                bits::set(&self.arena.store.cut, u64::from(chunk.0));
                 // SAFETY: the arena is not open yet: no other reference to it exists.
                 let head = unsafe { self.arena.store.load(chunk.head()) };
                 pool.adopt_units(chunk, &head.free);

@@ -9,6 +9,7 @@
 use super::Arena;
 use super::safepoint::Safepoint;
 use crate::barrier::ChildView;
+use crate::bits;
 use crate::shard::ShardSet;
 use crate::stats::{CowStats, UndoStats};
 
@@ -36,7 +37,10 @@ impl<'a> Recording<'a> {
         let pool = &arena.pool;
         barrier.begin(
             &arena.store.map,
-            |in_use| pool.lock().copy_in_use(in_use),
+            |in_use, cut| {
+                pool.lock().copy_in_use(in_use);
+                bits::copy(&arena.store.cut, cut);
+            },
             |resident| pool.lock().copy_resident(resident),
         );
         Some(Self { arena, finished: false })

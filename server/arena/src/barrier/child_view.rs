@@ -18,6 +18,7 @@ use crate::memory::pages::PageKind;
 pub(crate) struct ChildView<'a> {
     map: &'a Mapping,
     at_fork: &'a [AtomicU64],
+    cut_at_fork: &'a [AtomicU64],
     write_counts: &'a [AtomicU32],
     records: Option<&'a Records>,
 }
@@ -25,11 +26,11 @@ pub(crate) struct ChildView<'a> {
 impl<'a> ChildView<'a> {
     pub(super) const fn new(
         map: &'a Mapping,
-        at_fork: &'a [AtomicU64],
+        [at_fork, cut_at_fork]: [&'a [AtomicU64]; 2],
         write_counts: &'a [AtomicU32],
         records: Option<&'a Records>,
     ) -> Self {
-        Self { map, at_fork, write_counts, records }
+        Self { map, at_fork, cut_at_fork, write_counts, records }
     }
 
     /// The chunks in use at the fork, lowest first.
@@ -48,6 +49,12 @@ impl<'a> ChildView<'a> {
     /// Number of the chunks in use at the fork.
     pub(crate) fn chunk_count(self) -> u64 {
         self.chunks().count() as u64
+    }
+
+    /// Whether a chunk was cut into units at the fork. The chunk table, which the parent changes,
+    /// does not tell.
+    pub(crate) fn is_cut(self, chunk: ChunkIndex) -> bool {
+        bits::get(self.cut_at_fork, u64::from(chunk.0))
     }
 
     /// Blocks captured in a chunk since the fork.

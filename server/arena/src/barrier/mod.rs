@@ -79,6 +79,8 @@ pub struct Barrier {
     isolation: IsolationState,
     /// Chunks in use at the fork: those that the child writes.
     at_fork: Box<[AtomicU64]>,
+    /// Those of them that were cut into units.
+    cut_at_fork: Box<[AtomicU64]>,
     /// By chunk: faults or captures since the fork; the child reads it too.
     write_counts: SharedTable<AtomicU32>,
     /// With `kernel-cow`: chunks below this number are written, if they were in use at the fork.
@@ -107,6 +109,7 @@ impl Barrier {
             active: AtomicBool::new(false),
             isolation,
             at_fork: bits::bits(chunks),
+            cut_at_fork: bits::bits(chunks),
             write_counts: SharedTable::new(to_index(chunks))?,
             written_below: AtomicU64::new(0),
             cow_counters: CachePadded::default(),
@@ -143,15 +146,15 @@ impl Barrier {
         }
     }
 
-    /// Starts recording at a safepoint. `fill_in_use` and `fill_resident` write the sets of chunks
-    /// in use and of chunks with memory.
+    /// Starts recording at a safepoint. `fill_in_use` writes the sets of chunks in use and of those
+    /// that are cut into units, `fill_resident` the set of chunks with memory.
     pub(crate) fn begin(
         &self,
         map: &Mapping,
-        fill_in_use: impl FnOnce(&[AtomicU64]),
+        fill_in_use: impl FnOnce(&[AtomicU64], &[AtomicU64]),
         fill_resident: impl FnOnce(&[AtomicU64]),
     ) {
-        fill_in_use(&self.at_fork);
+        fill_in_use(&self.at_fork, &self.cut_at_fork);
         if let IsolationState::Cow(cow) = &self.isolation {
             cow.begin(map.kind(), fill_resident);
         }
@@ -168,7 +171,7 @@ impl Barrier {
     /// What a child forked during a recording may use.
     pub(crate) fn child_view<'a>(&'a self, map: &'a Mapping) -> ChildView<'a> {
         let records = self.undo_log().map(UndoLog::records);
-        ChildView::new(map, &self.at_fork, &self.write_counts, records)
+        ChildView::new(map, [&self.at_fork, &self.cut_at_fork], &self.write_counts, records)
     }
 
     /// The child is about to return its memory: pages may become private.

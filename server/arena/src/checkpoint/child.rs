@@ -73,7 +73,7 @@ pub(super) fn run(
         Some((records, file)) => {
             job.run(&mut UndoLogSource::new(view, records, file, buffer), report)
         }
-        None => write_own_copy(job, view, report),
+        None => write_own_copy(job, buffer, view, report),
     };
     let code = match written {
         Ok(()) => 0,
@@ -89,6 +89,7 @@ pub(super) fn run(
 /// Writes the child's own copy of a private arena.
 fn write_own_copy(
     job: &mut Job,
+    buffer: &mut MmapMut,
     view: ChildView<'_>,
     report: &ChildReport,
 ) -> Result<(), WriterFailure> {
@@ -96,7 +97,7 @@ fn write_own_copy(
         return Err(missing);
     }
     // SAFETY: the child's own copy of the arena, which only the child could change.
-    let mut source = unsafe { QuiescentSource::new(view) };
+    let mut source = unsafe { QuiescentSource::new(view, buffer) };
     job.run(&mut source, report)
 }
 

@@ -310,7 +310,9 @@ pub enum RestoreError {
     /// It was written by a version with another format or another layout.
     #[error(
         "the image {} was written by {writer:?} and has {what} {found:#x}, this version reads \
-         {expected:#x}. The file was left as it is: start it with the version that wrote it",
+         {expected:#x}. The file was left as it is: start {writer:?} with it, start this version \
+         beside that with another dir and port, and copy the keys from one to the other with a \
+         client (SCAN, PTTL, and the commands of each type; see Versions in docs/operations.md)",
         path.display()
     )]
     Version {

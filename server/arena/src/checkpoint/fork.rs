@@ -35,7 +35,7 @@ use crate::{Arena, Recording, Safepoint};
 pub struct PreparedCheckpoint<'a> {
     arena: &'a Arena,
     pub(super) job: Job,
-    /// Room for a chunk that is patched before it is compressed.
+    /// Room for a chunk that is patched and packed before it is compressed.
     buffer: MmapMut,
     report: Arc<SharedReport>,
     temp: TempFile,
@@ -142,7 +142,7 @@ impl<'a> PreparedCheckpoint<'a> {
             }
             None => {
                 // SAFETY: every shard is locked while the source is used.
-                let mut source = unsafe { QuiescentSource::new(view) };
+                let mut source = unsafe { QuiescentSource::new(view, &mut self.buffer) };
                 self.job.run(&mut source, &self.report)
             }
         };

@@ -26,7 +26,9 @@ pub(super) const MAGIC: [u8; 8] = *b"COWIMAGE";
 /// First bytes of the footer.
 pub(super) const FOOTER_MAGIC: [u8; 8] = *b"COWFOOT\n";
 /// Changes whenever bytes of the file, outside the chunks, get another meaning.
-pub(super) const VERSION: u32 = 1;
+pub(super) const VERSION: u32 = 2;
+/// The version whose frames are whole chunks, whatever is free in them. It is read, too.
+pub(super) const VERSION_WHOLE: u32 = 1;
 /// What frames, the index and the length of the file are multiples of: the block of direct I/O.
 pub(super) const ALIGN: u64 = 4096;
 /// Bytes of the header.
@@ -94,8 +96,12 @@ pub(super) struct IndexEntry {
     pub checksum: U64,
     /// [`CODEC_NONE`] or [`CODEC_LZ4`].
     pub codec: u8,
+    /// A [`Form`](super::packing::Form).
+    pub form: u8,
     /// Zero.
-    pub reserved: [u8; 7],
+    pub reserved: [u8; 2],
+    /// Bytes of the frame when it is decoded.
+    pub len: U32,
 }
 
 /// The last 64 bytes of an image.

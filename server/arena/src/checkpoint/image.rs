@@ -9,18 +9,25 @@ use std::os::unix::fs::FileExt;
 use std::path::Path;
 
 use xxhash_rust::xxh3::Xxh3Default;
+use zerocopy::little_endian::U32;
 use zerocopy::{FromBytes, FromZeros, IntoBytes};
 
 use super::format::{
     ALIGN, CODEC_LZ4, CODEC_NONE, ENTRY_LEN, FOOTER_LEN, FOOTER_MAGIC, FileHeader, Footer,
-    HEADER_LEN, IndexEntry, MAGIC, MIN_LENGTH, VERSION, aligned, page_kind_from, tail_len,
+    HEADER_LEN, IndexEntry, MAGIC, MIN_LENGTH, VERSION, VERSION_WHOLE, aligned, page_kind_from,
+    tail_len,
 };
+use super::packing::Form;
 use super::{ImageRegion, RestoreError};
 use crate::layout::index as to_index;
 use crate::{CHUNK_SIZE, ChunkIndex, PageKind};
 
 /// Bytes of the index that are read at once; a multiple of an entry.
 const PIECE: usize = 64 << 10;
+/// Bytes of a whole chunk, in an index entry.
+const WHOLE: U32 = U32::new(2 << 20);
+
+const _: () = assert!(WHOLE.get() as u64 == CHUNK_SIZE);
 
 /// What an image says about itself.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -194,14 +201,29 @@ impl<'p> Image<'p> {
             }
             return Ok(None);
         }
-        let entry = IndexEntry::read_from_bytes(bytes)
+        let mut entry = IndexEntry::read_from_bytes(bytes)
             .map_err(|_| self.damaged(ImageRegion::Index, "an entry is cut off".into()))?;
         let place = ImageRegion::Chunk(ChunkIndex(entry.chunk.get()));
         let broken = |reason| Err(self.damaged(place, reason));
         let stored = u64::from(entry.stored.get());
+        if self.header.version.get() == VERSION_WHOLE && entry.form == 0 && entry.len.get() == 0 {
+            entry.len = WHOLE;
+        }
+        let len = u64::from(entry.len.get());
+        let Some(form) = Form::from_byte(entry.form) else {
+            let form = entry.form;
+            return broken(format!("unknown form {form} in index entry {number}"));
+        };
+        let fits = match form {
+            Form::Whole => len == CHUNK_SIZE,
+            Form::Units | Form::Blocks => len > 0 && len < CHUNK_SIZE,
+        };
+        if !fits || form != Form::Whole && self.header.version.get() == VERSION_WHOLE {
+            return broken(format!("{len} bytes in the form {form:?}"));
+        }
         let sound = match entry.codec {
-            CODEC_NONE => stored == CHUNK_SIZE,
-            CODEC_LZ4 => stored > 0 && aligned(stored) < CHUNK_SIZE,
+            CODEC_NONE => stored == len,
+            CODEC_LZ4 => stored > 0 && aligned(stored) < aligned(len),
             codec => return broken(format!("unknown codec {codec} in index entry {number}")),
         };
         if !sound {
@@ -216,7 +238,7 @@ impl<'p> Image<'p> {
         if frames.next > self.index_at() {
             return broken(format!("its frame ends at {}, inside the index", frames.next));
         }
-        if entry.reserved != [0; 7] {
+        if entry.reserved != [0; 2] {
             return broken("reserved bytes of its index entry are not zero".into());
         }
         Ok(Some((number, entry)))
@@ -247,7 +269,7 @@ fn check_header(path: &Path, header: &FileHeader) -> Result<PageKind, RestoreErr
     if header.checksum.get() != header.expected_checksum() {
         return broken("its checksum is wrong".into());
     }
-    if header.version.get() != VERSION {
+    if ![VERSION, VERSION_WHOLE].contains(&header.version.get()) {
         return Err(RestoreError::Version {
             path: path.to_owned(),
             writer: writer(header),

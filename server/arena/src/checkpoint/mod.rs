@@ -15,6 +15,7 @@
 //! | `running` | the parent's side: progress, cancellation, the child's end |
 //! | `publish` | the temporary file and its rename to the image |
 //! | `source`, `quiescent_source`, `undo_log_source` | where the writer's chunks come from |
+//! | `packing` | what of a chunk stands in a frame: all but free memory |
 //! | `writer` | chunks in, file out |
 //! | `storage` | the disk, replaceable in tests |
 //! | `report`, `completion_pipe` | counters and a signal from the child to its parent |
@@ -36,6 +37,7 @@ mod fork;
 mod format;
 mod image;
 mod lock;
+mod packing;
 mod publish;
 mod quiescent_source;
 mod report;

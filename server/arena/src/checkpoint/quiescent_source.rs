@@ -1,4 +1,4 @@
-//! `QuiescentSource`: chunks of memory that does not change.
+//! `QuiescentSource`: chunks of memory that does not change, and that is not changed here either.
 //!
 //! Invariant that unsafe code cites: the memory behind a [`QuiescentSource`] is the child's own
 //! copy of a private mapping, or every shard is locked while the source is used.
@@ -7,17 +7,20 @@
 
 use std::time::Instant;
 
+use memmap2::MmapMut;
 use nix::errno::Errno;
 
+use super::packing::{Form, PackedChunk, is_stored_as_it_is, pack};
 use super::report::ChildReport;
 use super::source::ChunkSource;
-use super::writer::fill;
 use crate::barrier::ChildView;
 use crate::layout::{CHUNK_SIZE, ChunkIndex, index};
 
 /// The chunks in use at the fork, lowest first.
 pub(super) struct QuiescentSource<'a> {
     view: ChildView<'a>,
+    /// Room for a chunk that is packed before it is compressed.
+    buffer: &'a mut MmapMut,
     /// Chunks below this number are written.
     next: u32,
 }
@@ -27,9 +30,19 @@ impl<'a> QuiescentSource<'a> {
     ///
     /// # Safety
     /// The memory does not change (see the invariant).
-    pub(super) const unsafe fn new(view: ChildView<'a>) -> Self {
-        Self { view, next: 0 }
+    pub(super) const unsafe fn new(view: ChildView<'a>, buffer: &'a mut MmapMut) -> Self {
+        Self { view, buffer, next: 0 }
     }
+}
+
+/// The bytes of a chunk.
+///
+/// # Safety
+/// As for [`QuiescentSource::new`].
+unsafe fn bytes(view: ChildView<'_>, chunk: ChunkIndex) -> &[u8] {
+    let address = view.chunk_address(chunk);
+    // SAFETY: a chunk of the arena, whose bytes do not change (the caller's promise).
+    unsafe { std::slice::from_raw_parts(address, index(CHUNK_SIZE)) }
 }
 
 impl ChunkSource for QuiescentSource<'_> {
@@ -48,16 +61,25 @@ impl ChunkSource for QuiescentSource<'_> {
         chunk: ChunkIndex,
         to: &mut [u8],
         report: &ChildReport,
-    ) -> Result<(), Errno> {
+    ) -> Result<PackedChunk, Errno> {
         let begun = Instant::now();
-        fill(to, self.view(chunk, report)?);
+        // SAFETY: the memory does not change (invariant).
+        let from = unsafe { bytes(self.view, chunk) };
+        let packed = pack(Some(from), to, self.view.is_cut(chunk));
         report.read.lap(begun);
-        Ok(())
+        Ok(packed)
     }
 
-    fn view(&mut self, chunk: ChunkIndex, _report: &ChildReport) -> Result<&[u8], Errno> {
-        let address = self.view.chunk_address(chunk);
-        // SAFETY: a chunk of the arena, whose bytes do not change.
-        Ok(unsafe { std::slice::from_raw_parts(address, index(CHUNK_SIZE)) })
+    fn view(&mut self, chunk: ChunkIndex, report: &ChildReport) -> Result<(&[u8], Form), Errno> {
+        // SAFETY: the memory does not change (invariant).
+        let from = unsafe { bytes(self.view, chunk) };
+        let is_cut = self.view.is_cut(chunk);
+        if !is_cut && is_stored_as_it_is(from) {
+            return Ok((from, Form::Whole));
+        }
+        let begun = Instant::now();
+        let packed = pack(Some(from), self.buffer, is_cut);
+        report.read.lap(begun);
+        Ok((self.buffer.get(..packed.len).unwrap_or_default(), packed.form))
     }
 }

@@ -57,7 +57,7 @@ pub struct CheckpointProgress {
     pub done_below: u64,
     /// Records of the undo log that were put back.
     pub patched: u64,
-    /// Bytes of those chunks.
+    /// Bytes of those chunks without what is free in them.
     pub raw_bytes: u64,
     /// Bytes of the file so far.
     pub image_bytes: u64,

@@ -24,6 +24,7 @@ use xxhash_rust::xxh3::xxh3_64;
 
 use super::format::{CODEC_NONE, IndexEntry, aligned};
 use super::image::{Image, ImageInfo};
+use super::packing::{self, Form};
 use super::{ImageRegion, RestoreError, sys};
 use crate::layout::{MIN_CAPACITY, index as to_index};
 use crate::{Arena, Backing, CHUNK_SIZE, ChunkIndex, OpenError, ReservedArena};
@@ -181,11 +182,11 @@ impl Loading<'_> {
     }
 
     fn work(&self, next: &AtomicUsize, failed: &Failed) {
-        let mut buffer = None;
+        let mut buffers = [None, None];
         loop {
             let number = next.fetch_add(1, Ordering::Relaxed);
             let Some(entry) = self.entries.get(number) else { return };
-            if let ControlFlow::Break(error) = self.chunk(entry, &mut buffer) {
+            if let ControlFlow::Break(error) = self.chunk(entry, &mut buffers) {
                 let mut failed = failed.lock();
                 if failed.as_ref().is_none_or(|(lowest, _)| number < *lowest) {
                     *failed = Some((number, error));
@@ -197,7 +198,11 @@ impl Loading<'_> {
     }
 
     /// Brings one chunk to its place.
-    fn chunk(&self, entry: &IndexEntry, buffer: &mut Option<MmapMut>) -> ControlFlow<RestoreError> {
+    fn chunk(
+        &self,
+        entry: &IndexEntry,
+        [stored_buffer, packed_buffer]: &mut [Option<MmapMut>; 2],
+    ) -> ControlFlow<RestoreError> {
         let chunk = ChunkIndex(entry.chunk.get());
         let to = match self.blank.chunk(chunk) {
             Ok(to) => to,
@@ -209,31 +214,60 @@ impl Loading<'_> {
                 return ControlFlow::Break(RestoreError::Arena { path, source });
             }
         };
-        if entry.codec == CODEC_NONE {
+        let Some(form) = Form::from_byte(entry.form) else {
+            return self.broken(chunk, format!("unknown form {}", entry.form));
+        };
+        if entry.codec == CODEC_NONE && form == Form::Whole {
             self.read(entry, to)?;
             return self.check(entry, to);
         }
         let stored = to_index(entry.stored.get().into());
-        let buffer = match take(buffer) {
-            Ok(buffer) => buffer,
-            Err(source) => {
-                let path = self.image.path.to_owned();
-                let source = OpenError::NoMemory { chunk, source };
-                return ControlFlow::Break(RestoreError::Arena { path, source });
-            }
-        };
-        let frame = &mut buffer[..to_index(aligned(stored as u64))];
+        let frame = &mut self.take(chunk, stored_buffer)?[..to_index(aligned(stored as u64))];
         self.read(entry, frame)?;
         let (frame, zeros) = frame.split_at(stored);
         self.check(entry, frame)?;
         if zeros.iter().any(|byte| *byte != 0) {
             return self.broken(chunk, "the bytes after its frame are not zero".into());
         }
+        let len = to_index(entry.len.get().into());
+        let packed = match (entry.codec, form) {
+            (CODEC_NONE, _) => frame,
+            (_, Form::Whole) => return self.decode(chunk, frame, to),
+            _ => {
+                let packed = &mut self.take(chunk, packed_buffer)?[..len];
+                self.decode(chunk, frame, packed)?;
+                packed
+            }
+        };
+        match packing::unpack(packed, form, to) {
+            Ok(()) => ControlFlow::Continue(()),
+            Err(reason) => self.broken(chunk, format!("its frame cannot be expanded: {reason}")),
+        }
+    }
+
+    fn decode(&self, chunk: ChunkIndex, frame: &[u8], to: &mut [u8]) -> ControlFlow<RestoreError> {
         match lz4_flex::block::decompress_into(frame, to) {
-            Ok(CHUNK) => ControlFlow::Continue(()),
+            Ok(len) if len == to.len() => ControlFlow::Continue(()),
             Ok(len) => self.broken(chunk, format!("it decodes to {len} bytes")),
             Err(error) => self.broken(chunk, format!("it cannot be decoded: {error}")),
         }
+    }
+
+    /// A buffer of one chunk, aligned to pages, made when it is first needed.
+    fn take<'b>(
+        &self,
+        chunk: ChunkIndex,
+        buffer: &'b mut Option<MmapMut>,
+    ) -> ControlFlow<RestoreError, &'b mut MmapMut> {
+        let taken = match buffer.take().map_or_else(|| MmapMut::map_anon(CHUNK), Ok) {
+            Ok(taken) => taken,
+            Err(source) => {
+                let path = self.image.path.to_owned();
+                let source = OpenError::NoMemory { chunk, source };
+                return ControlFlow::Break(RestoreError::Arena { path, source });
+            }
+        };
+        ControlFlow::Continue(buffer.insert(taken))
     }
 
     fn read(&self, entry: &IndexEntry, to: &mut [u8]) -> ControlFlow<RestoreError> {
@@ -259,13 +293,4 @@ impl Loading<'_> {
     fn broken(&self, chunk: ChunkIndex, reason: String) -> ControlFlow<RestoreError> {
         ControlFlow::Break(self.image.damaged(ImageRegion::Chunk(chunk), reason))
     }
-}
-
-/// A buffer of one chunk, aligned to pages, made when it is first needed.
-fn take(buffer: &mut Option<MmapMut>) -> io::Result<&mut MmapMut> {
-    let taken = match buffer.take() {
-        Some(buffer) => buffer,
-        None => MmapMut::map_anon(CHUNK)?,
-    };
-    Ok(buffer.insert(taken))
 }

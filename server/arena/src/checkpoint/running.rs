@@ -94,7 +94,7 @@ pub struct CheckpointOutcome {
     pub lz4_chunks: u64,
     /// Bytes of the image.
     pub image_bytes: u64,
-    /// Bytes of the chunks in memory.
+    /// Bytes of the chunks without what is free in them.
     pub raw_bytes: u64,
     /// Whether the image was written past the page cache.
     pub direct: bool,

@@ -7,6 +7,7 @@
 
 use nix::errno::Errno;
 
+use super::packing::{Form, PackedChunk};
 use super::report::ChildReport;
 use crate::layout::ChunkIndex;
 
@@ -18,16 +19,20 @@ pub(super) trait ChunkSource {
     /// The next chunk, `None` after the last.
     fn next(&mut self) -> Option<ChunkIndex>;
 
-    /// Writes the bytes that the chunk had at that instant into `to`, a chunk long.
+    /// Writes the chunk as it was at that instant into `to`, a chunk long, and packs it there.
     ///
     /// # Errors
-    /// The kernel could not read them.
-    fn copy(&mut self, chunk: ChunkIndex, to: &mut [u8], report: &ChildReport)
-    -> Result<(), Errno>;
+    /// The kernel could not read the chunk.
+    fn copy(
+        &mut self,
+        chunk: ChunkIndex,
+        to: &mut [u8],
+        report: &ChildReport,
+    ) -> Result<PackedChunk, Errno>;
 
-    /// The bytes that the chunk had at that instant.
+    /// The chunk as it was at that instant, packed, and its form.
     ///
     /// # Errors
-    /// The kernel could not read them.
-    fn view(&mut self, chunk: ChunkIndex, report: &ChildReport) -> Result<&[u8], Errno>;
+    /// The kernel could not read the chunk.
+    fn view(&mut self, chunk: ChunkIndex, report: &ChildReport) -> Result<(&[u8], Form), Errno>;
 }

@@ -2,6 +2,7 @@
 
 mod damage;
 mod failures;
+mod free_memory;
 mod round_trip;
 mod speed;
 mod undo;
@@ -111,7 +112,7 @@ impl Random {
     }
 }
 
-/// The chunks in use with a hash of their bytes.
+/// The chunks in use with a hash of their bytes, of which those that are free count as zero.
 fn digest(arena: &Arena) -> Vec<(u32, u64)> {
     digest_of(&mut arena.lock(ShardSet::ALL))
 }
@@ -119,7 +120,10 @@ fn digest(arena: &Arena) -> Vec<(u32, u64)> {
 /// The same, with all locks held.
 fn digest_of(held: &mut Held<'_>) -> Vec<(u32, u64)> {
     let safepoint = held.safepoint().unwrap();
-    let hash = |(chunk, bytes): (ChunkIndex, &[u8])| (chunk.0, xxhash_rust::xxh3::xxh3_64(bytes));
+    let hash = |(chunk, bytes): (ChunkIndex, &[u8])| {
+        let is_cut = crate::bits::get(&safepoint.arena().store.cut, chunk.0.into());
+        (chunk.0, xxhash_rust::xxh3::xxh3_64(&packing::without_free(bytes, is_cut)))
+    };
     safepoint.chunks().map(hash).collect()
 }
 

@@ -14,6 +14,7 @@ use std::time::Instant;
 use memmap2::MmapMut;
 use nix::errno::Errno;
 
+use super::packing::{Form, PackedChunk, pack};
 use super::report::ChildReport;
 use super::source::ChunkSource;
 use crate::barrier::{ChildView, Records};
@@ -115,29 +116,33 @@ impl ChunkSource for UndoLogSource<'_> {
         chunk: ChunkIndex,
         to: &mut [u8],
         report: &ChildReport,
-    ) -> Result<(), Errno> {
-        copy(self.file, self.records, chunk, to, report)
+    ) -> Result<PackedChunk, Errno> {
+        copy(self.view, self.file, self.records, chunk, to, report)
     }
 
-    fn view(&mut self, chunk: ChunkIndex, report: &ChildReport) -> Result<&[u8], Errno> {
-        copy(self.file, self.records, chunk, self.buffer, report)?;
-        Ok(self.buffer)
+    fn view(&mut self, chunk: ChunkIndex, report: &ChildReport) -> Result<(&[u8], Form), Errno> {
+        let packed = copy(self.view, self.file, self.records, chunk, self.buffer, report)?;
+        Ok((self.buffer.get(..packed.len).unwrap_or_default(), packed.form))
     }
 }
 
 fn copy(
+    view: ChildView<'_>,
     file: &File,
     records: &Records,
     chunk: ChunkIndex,
     to: &mut [u8],
     report: &ChildReport,
-) -> Result<(), Errno> {
+) -> Result<PackedChunk, Errno> {
     let begun = Instant::now();
     read(file, to, chunk.start())?;
     let begun = report.read.lap(begun);
     report.patched.add(records.restore(chunk, to));
-    report.patch.lap(begun);
-    Ok(())
+    let begun = report.patch.lap(begun);
+    // The descriptors of the patched copy say what was in use at the fork.
+    let packed = pack(None, to, view.is_cut(chunk));
+    report.read.lap(begun);
+    Ok(packed)
 }
 
 fn read(file: &File, to: &mut [u8], at: u64) -> Result<(), Errno> {

@@ -2,8 +2,8 @@
 //! a foreground checkpoint.
 //!
 //! ```text
-//! source -> (lz4) -> stage: | frame | frame |  -> write at multiples of 4096, past the page cache
-//!                           0            2 MiB+
+//! source, packed -> (lz4) -> stage: | frame | frame |  -> write at multiples of 4096, past the
+//!                                   0            2 MiB+   page cache
 //! ```
 //!
 //! Invariants:
@@ -31,6 +31,7 @@ use super::format::{
     ALIGN, CODEC_LZ4, CODEC_NONE, ENTRY_LEN, FOOTER_LEN, FOOTER_MAGIC, FileHeader, Footer,
     HEADER_LEN, IndexEntry, aligned, tail_len,
 };
+use super::packing::PackedChunk;
 use super::report::{ChildReport, WriterFailure, WriterPhase};
 use super::source::ChunkSource;
 use super::storage::{self, Storage};
@@ -130,7 +131,6 @@ impl Job {
                 report.write.lap(begun);
             }
             report.image_bytes.set(self.end());
-            report.raw_bytes.add(CHUNK_SIZE);
             report.done_below.set(u64::from(at.0).saturating_add(1));
             report.chunks_done.add(1);
             if !self.delay.is_zero() {
@@ -159,29 +159,32 @@ impl Job {
     ) -> Result<(), Errno> {
         let offset = self.end();
         let room = self.stage.get_mut(self.filled..).ok_or(IMPOSSIBLE)?;
-        let (codec, stored) = match self.codec {
+        let (codec, packed, stored) = match self.codec {
             ChunkCodec::Lz4 => {
-                let bytes = source.view(chunk, report)?;
+                let (bytes, form) = source.view(chunk, report)?;
+                let packed = PackedChunk { form, len: bytes.len() };
                 let begun = Instant::now();
                 let stored = compress(bytes, room, &mut self.table);
                 let begun = report.compress.lap(begun);
                 match stored {
                     Some(stored) => {
                         report.lz4_chunks.add(1);
-                        (CODEC_LZ4, stored)
+                        (CODEC_LZ4, packed, stored)
                     }
                     None => {
-                        fill(room.get_mut(..CHUNK).ok_or(IMPOSSIBLE)?, bytes);
+                        fill(room.get_mut(..packed.len).ok_or(IMPOSSIBLE)?, bytes);
                         report.read.lap(begun);
-                        (CODEC_NONE, CHUNK)
+                        (CODEC_NONE, packed, packed.len)
                     }
                 }
             }
             ChunkCodec::None => {
-                source.copy(chunk, room.get_mut(..CHUNK).ok_or(IMPOSSIBLE)?, report)?;
-                (CODEC_NONE, CHUNK)
+                let room = room.get_mut(..CHUNK).ok_or(IMPOSSIBLE)?;
+                let packed = source.copy(chunk, room, report)?;
+                (CODEC_NONE, packed, packed.len)
             }
         };
+        report.raw_bytes.add(packed.len as u64);
         let begun = Instant::now();
         let checksum = xxh3_64(room.get(..stored).ok_or(IMPOSSIBLE)?);
         report.checksum.lap(begun);
@@ -194,7 +197,9 @@ impl Job {
             offset: offset.into(),
             checksum: checksum.into(),
             codec,
-            reserved: [0; 7],
+            form: packed.form as u8,
+            reserved: [0; 2],
+            len: u32::try_from(packed.len).map_err(|_| IMPOSSIBLE)?.into(),
         };
         let at = to_index(self.chunks.saturating_mul(ENTRY_LEN));
         let place = at..at.saturating_add(to_index(ENTRY_LEN));
@@ -282,10 +287,10 @@ impl Output {
     }
 }
 
-/// Compresses a chunk; `None` if that saves no block.
+/// Compresses a packed chunk; `None` if that saves no block.
 fn compress(bytes: &[u8], room: &mut [u8], table: &mut CompressTable) -> Option<usize> {
     let stored = compress_into_with_table(bytes, room, table).ok()?;
-    (aligned(stored as u64) < CHUNK_SIZE).then_some(stored)
+    (aligned(stored as u64) < aligned(bytes.len() as u64)).then_some(stored)
 }
 
 /// `copy_from_slice` without its panic: the lengths agree wherever it is called.

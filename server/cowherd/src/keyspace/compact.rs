@@ -56,13 +56,14 @@ fn total(pieces: &[&[u8]]) -> u64 {
     pieces.iter().map(|piece| piece.len() as u64).sum()
 }
 
-/// Writes pieces one after the other.
-fn write_pieces(mut place: &mut [u8], pieces: &[&[u8]]) {
+/// Writes pieces one after the other; returns what is left of the place.
+fn write_pieces<'p>(mut place: &'p mut [u8], pieces: &[&[u8]]) -> &'p mut [u8] {
     for piece in pieces {
         let (one, rest) = place.split_at_mut(piece.len());
         one.copy_from_slice(piece);
         place = rest;
     }
+    place
 }
 
 impl Shards<'_> {
@@ -121,7 +122,9 @@ impl Shards<'_> {
             head.set_expiry(&mut mem, entry.at, expiry);
         }
         let value = head.value_offset(&mem, entry.at);
-        write_pieces(mem.bytes_mut(value, head.value_len), pieces);
+        let longest = head.value_len.max(old.head.value_len);
+        // What the old value leaves behind must not reach an image.
+        write_pieces(mem.bytes_mut(value, longest), pieces).fill(0);
         Ok(entry)
     }
 
@@ -216,6 +219,8 @@ impl ByteSplice {
             let longest = behind + new.max(end - start);
             let place = mem.bytes_mut(value + start, longest);
             place.copy_within(index(end - start)..index(end - start + behind), index(new));
+            // What a shorter value leaves behind must not reach an image.
+            place[index(new + behind)..].fill(0);
             write_pieces(place, pieces);
         }
         if head != old.head {

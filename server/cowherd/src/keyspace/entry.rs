@@ -339,7 +339,7 @@ impl EntryHeader {
     }
 
     /// Allocates an entry and writes its header and expiry. If the value is external, allocates its
-    /// object of `reserved` bytes too. On error neither is left.
+    /// object of `reserved` bytes too; those behind the value are zero. On error neither is left.
     #[inline]
     pub fn allocate(
         &self,
@@ -349,7 +349,7 @@ impl EntryHeader {
     ) -> Result<u64, OutOfMemory> {
         let at = self.allocate_entry(mem, expiry)?;
         if self.is_external() {
-            match mem.allocate(reserved) {
+            match mem.allocate_zeroed_from(reserved, self.value_len.min(reserved)) {
                 Ok(object) => self.set_object(mem, at, object, reserved),
                 Err(full) => {
                     mem.release(at, self.len());

@@ -157,6 +157,8 @@ impl Shards<'_> {
         let mut mem = self.held.mem(key.shard);
         let after_head = mem.bytes_mut(entry.at + head_len, EXPIRY as u64 + len - head_len);
         after_head.copy_within(EXPIRY.., 0);
+        let end = after_head.len() - EXPIRY;
+        after_head[end..].fill(0);
         self.touched(db, key);
         Ok(())
     }

@@ -7,7 +7,7 @@ use cowherd_arena::{Mem, OutOfMemory, allocated_size};
 use super::entry::{EntryHeader, ValueStorage, ValueType};
 use super::events::KeyspaceEvent;
 use super::shards::{Entry, free_unlinked};
-use super::{DbIndex, Expiry, Key, Shards};
+use super::{DbIndex, Expiry, Key, Shards, values};
 
 /// The longest value, in bytes.
 pub const MAX_VALUE: u64 = 512 << 20;
@@ -462,7 +462,7 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &NewString<'_>, expiry: Option
     match new {
         NewString::Int(number) => head.set_number(mem, old.at, *number),
         NewString::Bytes(bytes) => {
-            mem.bytes_mut(old.at + head.value_at(), bytes.len() as u64).copy_from_slice(bytes);
+            values::overwrite(mem, old.at + head.value_at(), old.head.value_len, bytes);
         }
     }
     true
@@ -485,6 +485,6 @@ fn overwrite_object(mem: &mut Mem<'_>, old: &Entry, bytes: &[u8], expiry: Option
     if let Some(expiry) = expiry {
         head.set_expiry(mem, old.at, expiry);
     }
-    mem.bytes_mut(object, len).copy_from_slice(bytes);
+    values::overwrite(mem, object, old.head.value_len, bytes);
     true
 }

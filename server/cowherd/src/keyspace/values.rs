@@ -81,6 +81,18 @@ pub(super) fn is_small(mem: &Mem<'_>, head: &EntryHeader, header: u64) -> bool {
     len <= FREED_AT_ONCE as u64 && usage(mem, head, header, 0) <= SMALL_BYTES
 }
 
+/// Writes `new` over the `old_len` bytes at `at` of an object; what the old bytes have more is
+/// zeroed, so that no image has it.
+#[inline]
+pub(super) fn overwrite(mem: &mut Mem<'_>, at: u64, old_len: u64, new: &[u8]) {
+    let longest = old_len.max(new.len() as u64);
+    if longest > 0 {
+        let (place, behind) = mem.bytes_mut(at, longest).split_at_mut(new.len());
+        place.copy_from_slice(new);
+        behind.fill(0);
+    }
+}
+
 /// Copies a large value to the memory of `mem`; returns the copy's header.
 pub(super) fn copy(mem: &mut Mem<'_>, kind: ValueType, header: u64) -> Result<u64, OutOfMemory> {
     for_kind!(kind, T => T::copy_large(mem, header))

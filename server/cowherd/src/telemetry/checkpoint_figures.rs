@@ -193,7 +193,7 @@ figures! {
             last "cowherd_last_checkpoint_hold_up_seconds";
         "Whether a child wrote the image", |it| Flag(it.background),
             info "background", json "background";
-        "Bytes of memory that the checkpoint wrote", |it| Bytes(it.raw_bytes),
+        "Bytes of memory that the checkpoint wrote, without free memory", |it| Bytes(it.raw_bytes),
             info "raw_bytes", json "raw_bytes", last "cowherd_last_checkpoint_raw_bytes";
         "Bytes of the image", |it| Bytes(it.image_bytes),
             info "image_bytes", json "image_bytes",
@@ -251,7 +251,7 @@ figures! {
             info "checkpoints", total "cowherd_checkpoints_total";
         "Checkpoints that failed", |it| Count(it.failed),
             info "checkpoints_failed", total "cowherd_checkpoints_failed_total";
-        "Bytes of memory that checkpoints wrote", |it| Bytes(it.raw_bytes),
+        "Bytes of memory that checkpoints wrote, without free memory", |it| Bytes(it.raw_bytes),
             info "checkpoint_raw_bytes", total "cowherd_checkpoint_raw_bytes_total";
         "Bytes of the images that checkpoints wrote", |it| Bytes(it.image_bytes),
             info "checkpoint_image_bytes", total "cowherd_checkpoint_image_bytes_total";

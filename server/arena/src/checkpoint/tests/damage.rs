@@ -18,16 +18,22 @@ struct Image {
 }
 
 impl Image {
-    /// An image with compressed and plain chunks.
+    /// An image with frames of every form, compressed and plain.
     fn new() -> Self {
         let arena = empty(PageKind::Small, 16);
         let shard = ShardIndex::of_hash(5);
         let mut random = Random(7);
-        for (len, content) in [(100, Content::Text), (3 << 20, Content::Noise)] {
+        let small = std::iter::repeat_n((1000, Content::Text), 100);
+        let large = [(20_000, Content::Text), (3 << 20, Content::Noise), (3 << 20, Content::Text)];
+        for (i, (len, content)) in small.chain(large).enumerate() {
             let mut held = arena.lock(ShardSet::one(shard));
             let mut mem = held.mem(shard);
             let at = mem.allocate(len).unwrap();
             random.fill(mem.bytes_mut(at, len), content);
+            // Slabs with a few, with most, and with all of their objects.
+            if [3, 7, 17].contains(&i) || (20..34).contains(&i) {
+                mem.release(at, len);
+            }
         }
         let dir = TempDir::new().unwrap();
         let at = target(&dir);
@@ -104,11 +110,12 @@ impl Image {
 }
 
 #[test]
-fn the_image_of_these_tests_has_both_codecs_and_is_sound() {
+fn the_image_of_these_tests_has_every_form_and_codec_and_is_sound() {
     let image = Image::new();
     let entries = image.entries();
-    assert!(entries.iter().any(|entry| entry.codec == CODEC_NONE));
-    assert!(entries.iter().any(|entry| entry.codec != CODEC_NONE));
+    let found: Vec<(u8, u8)> = entries.iter().map(|entry| (entry.codec, entry.form)).collect();
+    // Tables; units; a run of noise; a run of text.
+    assert_eq!(found, [(0, 2), (1, 1), (0, 0), (0, 2), (1, 0), (1, 2)]);
     let resealed = image.resealed(|_, _, _| {});
     assert_eq!(resealed, image.bytes, "sealing anew changes nothing");
     image.restore().unwrap();
@@ -195,8 +202,8 @@ fn header_and_footer_of_two_images_do_not_mix() {
 fn every_number_is_bounded() {
     type Change = fn(&mut FileHeader, &mut Vec<IndexEntry>, &mut Footer);
     let image = Image::new();
-    let cases: [(&str, Change); 19] = [
-        ("format version 0x2", |h, _, _| h.version = 2.into()),
+    let cases: [(&str, Change); 26] = [
+        ("format version 0x3", |h, _, _| h.version = 3.into()),
         ("memory layout 0x1,", |h, _, _| h.layout = 1.into()),
         ("unknown flags 0x1", |h, _, _| h.flags = 1.into()),
         ("chunks of 4096 bytes", |h, _, _| h.chunk_size = 4096.into()),
@@ -217,14 +224,21 @@ fn every_number_is_bounded() {
         ("0 stored bytes", |_, e, _| e[0].stored = 0.into()),
         ("4294967295 stored bytes", |_, e, _| e[0].stored = u32::MAX.into()),
         ("its frame is at 8192", |_, e, _| e[0].offset = 8192.into()),
-        ("index entry are not zero", |_, e, _| e[1].reserved[6] = 1),
+        ("index entry are not zero", |_, e, _| e[1].reserved[1] = 1),
+        ("unknown form 3 in index entry 1", |_, e, _| e[1].form = 3),
+        ("0 bytes in the form Units", |_, e, _| e[1].len = 0.into()),
+        ("2097152 bytes in the form Units", |_, e, _| e[1].len = (2 << 20).into()),
+        ("4294967295 bytes in the form Blocks", |_, e, _| e[0].len = u32::MAX.into()),
+        ("bytes in the form Whole", |_, e, _| e[1].form = 0),
+        ("2097151 bytes in the form Whole", |_, e, _| e[2].len = ((2 << 20) - 1).into()),
+        ("1536 bytes in the form Blocks", |h, _, _| h.version = 1.into()),
     ];
     for (reason, change) in cases {
         let error = image.error_of(&image.resealed(change));
         assert!(error.contains(reason), "{reason}: {error}");
     }
-    let smaller = image.resealed(|_, e, _| e[0].stored = 100.into());
-    assert!(image.error_of(&smaller).contains("the one before it ends at 8192"));
+    let smaller = image.resealed(|_, e, _| e[1].stored = 100.into());
+    assert!(image.error_of(&smaller).contains("the one before it ends at 12288"));
     let lost = image.error_of(&image.resealed(|_, e, _| e[2].chunk = 6.into()));
     assert!(lost.contains("chunk 2: the chunk table says it is in use but was not"), "{lost}");
 }

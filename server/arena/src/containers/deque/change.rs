@@ -230,11 +230,14 @@ impl Deque {
             }
             let run = node.run(mem);
             let steps = 0..left;
+            let old = node;
             if side == DequeEnd::Front {
                 node.start += steps.fold(0, |at, _| packed::next(run, at)) as u64;
+                node.zero(mem, old.start, node.start);
             } else {
                 let at = steps.fold(run.len(), |at, _| packed::previous(run, at).unwrap_or(0));
                 node.end = node.start + at as u64;
+                node.zero(mem, node.end, old.end);
             }
             node.count -= left;
             node.store(mem);
@@ -351,9 +354,11 @@ fn close(mem: &mut Mem<'_>, node: &mut DequeNode, at: u64, len: u64) {
     if at < tail {
         node.shift(mem, node.start, node.start + len, at);
         node.start += len;
+        node.zero(mem, node.start - len, node.start);
     } else {
         node.shift(mem, place + len, place, tail);
         node.end -= len;
+        node.zero(mem, node.end, node.end + len);
     }
 }
 
@@ -467,6 +472,7 @@ fn split(
         right.count += 1;
     }
     left.end = moved.start;
+    left.zero(mem, left.end, moved.end);
     left.count -= right.count;
     if is_left {
         if left.behind() < len {

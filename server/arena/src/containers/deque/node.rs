@@ -1,4 +1,6 @@
 //! One node: its head, and the run of elements somewhere in the room behind it.
+//!
+//! Invariant: the room before and behind the run is zero, so that no image has what was removed.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes};
 
@@ -83,7 +85,7 @@ impl DequeNode {
         size: u64,
         side: DequeEnd,
     ) -> Result<Self, OutOfMemory> {
-        let at = mem.allocate(size)?;
+        let at = mem.allocate_zeroed_from(size, HEAD)?;
         let start = if side == DequeEnd::Front { HEAD } else { size };
         Ok(Self { at, previous: 0, next: 0, size, start, end: start, count: 0 })
     }
@@ -155,9 +157,24 @@ impl DequeNode {
 
     /// Moves the run so that it begins at `start`; the head is not stored.
     pub(super) fn slide(&mut self, mem: &mut Mem<'_>, start: u64) {
-        self.shift(mem, self.start, start, self.used());
-        self.end = start + self.used();
+        let (old, used) = (self.start..self.end, self.used());
+        self.shift(mem, self.start, start, used);
+        self.end = start + used;
         self.start = start;
+        // What the run has left.
+        if start > old.start {
+            self.zero(mem, old.start, start.min(old.end));
+        } else {
+            self.zero(mem, self.end.max(old.start), old.end);
+        }
+    }
+
+    /// Zeroes the bytes from `from` to `to`, which are free.
+    #[inline]
+    pub(super) fn zero(&self, mem: &mut Mem<'_>, from: u64, to: u64) {
+        if from < to {
+            mem.bytes_mut(self.at + from, to - from).fill(0);
+        }
     }
 
     /// Copies the run of another node to this one's back or front, where there is room; the head

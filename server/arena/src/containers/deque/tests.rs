@@ -4,6 +4,7 @@ use std::collections::VecDeque;
 
 use proptest::prelude::*;
 
+use super::node::{DequeNode, HEAD};
 use super::*;
 use crate::containers::packed::Encoded;
 use crate::{Arena, Audit, Corruption, OutOfMemory, PageKind, ReservedArena, ShardIndex, ShardSet};
@@ -31,7 +32,23 @@ fn verify(arena: &Arena, ballast: &[(u64, u64)]) -> Result<DequeRoot, Corruption
         audit.claim(*at, *len, shard())?;
     }
     audit.finish()?;
+    drop(held);
+    assert_room_is_zero(&arena.lock(ShardSet::ALL).mem(shard()), root);
     Ok(root)
+}
+
+/// No node has bytes of elements that were removed.
+fn assert_room_is_zero(mem: &Mem<'_>, root: DequeRoot) {
+    let mut next = root.first;
+    while next != 0 {
+        let node = DequeNode::load(mem, next);
+        let room = [
+            mem.bytes(node.at + HEAD, node.before()),
+            mem.bytes(node.at + node.end, node.behind()),
+        ];
+        assert!(room.concat().iter().all(|byte| *byte == 0), "{node:?}");
+        next = node.next;
+    }
 }
 
 fn text(element: Element<'_>) -> Vec<u8> {

@@ -180,6 +180,27 @@ pub fn get(run: &[u8], at: usize) -> (Element<'_>, usize) {
     (element, at + len + back_len(len))
 }
 
+/// Overwrites the data of the element at `at` with data that says nothing: a string with zeros, a
+/// number with the lowest one of as many bytes. Head and length stay, and so does invariant 1.
+/// Returns where the next element begins.
+///
+/// # Panics
+/// There is no element at `at`.
+pub fn erase(run: &mut [u8], at: usize) -> usize {
+    let Some(head) = head(run, at) else { no_element(at) };
+    let end = at + head.at + head.len;
+    let Some(data) = run.get_mut(at + head.at..end) else { no_element(at) };
+    data.fill(0);
+    match (head.is_number, data) {
+        (false, _) => {}
+        (true, []) => run[at] = TINY,
+        (true, [one]) => *one = MOST_TINY + 1,
+        // The highest bit of the byte below, which would be the sign there.
+        (true, [.., below, _]) => *below = 0x80,
+    }
+    end + back_len(end - at)
+}
+
 /// The signed number in 1 to 8 bytes.
 #[inline]
 fn number(data: &[u8]) -> i64 {

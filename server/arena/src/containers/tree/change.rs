@@ -25,7 +25,7 @@ impl Spare {
     fn take(mem: &mut Mem<'_>, len: usize) -> Result<Self, OutOfMemory> {
         let mut spare = Self { nodes: [0; MAX_DEPTH as usize + 2], len: 0 };
         while spare.len < len {
-            match mem.allocate(NODE) {
+            match TreeNode::take_full_grown(mem) {
                 Ok(at) => {
                     spare.nodes[spare.len] = at;
                     spare.len += 1;

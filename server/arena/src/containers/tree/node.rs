@@ -1,4 +1,7 @@
 //! One node: its head, and entries in a leaf or slots in an inner node.
+//!
+//! Invariant: the room behind the last entry or slot is zero, so that no image has what was
+//! removed.
 
 use crate::{Mem, Offset, OutOfMemory};
 
@@ -7,6 +10,8 @@ pub(super) const NODE: u64 = 512;
 /// The sizes that a leaf which is the whole tree grows through.
 const SIZES: [u64; 4] = [64, 128, 256, NODE];
 
+/// Bytes of a node's head.
+const HEAD: u64 = 8;
 /// Bytes of an entry in a leaf.
 const ENTRY: u64 = 16;
 /// Where the entries of a leaf begin.
@@ -122,8 +127,13 @@ impl TreeNode {
 
     /// The smallest leaf.
     pub(super) fn smallest(mem: &mut Mem<'_>) -> Result<Self, OutOfMemory> {
-        let at = mem.allocate(SIZES[0])?;
+        let at = mem.allocate_zeroed_from(SIZES[0], HEAD)?;
         Ok(Self::format(mem, at, 0, 0))
+    }
+
+    /// Memory for a full-grown node.
+    pub(super) fn take_full_grown(mem: &mut Mem<'_>) -> Result<u64, OutOfMemory> {
+        mem.allocate_zeroed_from(NODE, HEAD)
     }
 
     /// A full-grown node.
@@ -212,7 +222,22 @@ impl TreeNode {
             let bytes = mem.bytes_mut(self.place(index), tail + self.width());
             bytes.copy_within(self.width_in_memory().., 0);
         }
+        self.zero_from(mem, self.len - 1);
         self.set_len(mem, self.len - 1);
+    }
+
+    /// The bytes behind the last entry or slot.
+    #[cfg(test)]
+    pub(super) fn room_behind<'m>(&self, mem: &'m Mem<'_>) -> &'m [u8] {
+        let from = self.place(self.len);
+        mem.bytes(from, self.at + self.size() - from)
+    }
+
+    /// Zeroes entries or slots from `index` to the last one.
+    fn zero_from(&self, mem: &mut Mem<'_>, index: u64) {
+        if index < self.len {
+            mem.bytes_mut(self.place(index), (self.len - index) * self.width()).fill(0);
+        }
     }
 
     const fn width_in_memory(&self) -> usize {
@@ -227,6 +252,7 @@ impl TreeNode {
             mem.copy(self.place(index), to.place(to.len), moved * self.width());
         }
         to.set_len(mem, to.len + moved);
+        self.zero_from(mem, index);
         self.set_len(mem, index);
     }
 
@@ -256,7 +282,7 @@ impl TreeNode {
     }
 
     fn resized(&self, mem: &mut Mem<'_>, step: usize) -> Result<Self, OutOfMemory> {
-        let at = mem.allocate(SIZES[step])?;
+        let at = mem.allocate_zeroed_from(SIZES[step], HEAD)?;
         let mut node = Self::format(mem, at, self.level, step);
         let mut old = *self;
         old.move_tail(mem, 0, &mut node);

@@ -69,11 +69,24 @@ impl CheckTreeEntry for Checking<'_, '_> {
     }
 }
 
+/// No node below this one has entries or slots that were removed.
+fn assert_room_is_zero(mem: &Mem<'_>, at: u64) {
+    if at == 0 {
+        return;
+    }
+    let node = TreeNode::load(mem, at);
+    assert!(node.room_behind(mem).iter().all(|byte| *byte == 0), "{node:?}");
+    for index in (0..node.len).filter(|_| !node.is_leaf()) {
+        assert_room_is_zero(mem, node.slot(mem, index).child);
+    }
+}
+
 /// Checks the tree; other objects than its own are not minded if there is `ballast`.
 fn verify(arena: &Arena, ballast: &[u64]) -> Result<TreeRoot, Corruption> {
     let mut held = arena.lock(ShardSet::ALL);
     let audit = Audit::begin(&mut held)?;
     let root = check(&audit.mem(shard()), &audit, ROOT, &mut Checking { audit: &audit })?;
+    assert_room_is_zero(&audit.mem(shard()), root.node);
     for at in ballast {
         audit.claim(*at, node::NODE, shard())?;
     }

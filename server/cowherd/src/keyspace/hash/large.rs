@@ -20,6 +20,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 use crate::keyspace::MAX_VALUE;
 use crate::keyspace::collection::{LargeHeader, build_large};
 use crate::keyspace::entry::{ByOffset, ValueType, hash};
+use crate::keyspace::values;
 use cowherd_arena::containers::dict::{self, Dict, DictCursor, FoundItem, Hashed, ItemMatcher};
 use cowherd_arena::containers::tree::{self, TieOrder, Tree};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
@@ -112,9 +113,7 @@ impl LargeHash {
         if new != old {
             new.store(mem, at);
         }
-        if !value.is_empty() {
-            mem.bytes_mut(at + new.value_at(), new.value_len).copy_from_slice(value);
-        }
+        values::overwrite(mem, at + new.value_at(), old.value_len, value);
         true
     }
 

@@ -253,6 +253,8 @@ fn trim(mem: &mut Mem<'_>, root: StreamRoot, trim: StreamTrim, exactly: bool, li
             length -= cut(mem, &mut node, trim, length);
             if node.head.live == 0 {
                 drop_node(mem, root, 0, &node);
+            } else {
+                node.erase_unused_fields(mem);
             }
         }
         break;
@@ -411,6 +413,8 @@ impl Shards<'_> {
             node.delete(&mut mem, place);
             if node.head.live == 0 {
                 drop_node(&mut mem, root, rank, &node);
+            } else {
+                node.erase_unused_fields(&mut mem);
             }
             removed += 1;
             let length = mem.read(root.length()) - 1;

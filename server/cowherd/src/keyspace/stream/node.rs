@@ -16,6 +16,9 @@
 //! `ms` and `number` are differences to the first id. The shared fields are those of the first
 //! entry. `used` is the number of bytes behind the header; `entries` counts all entries, `live`
 //! those that are not deleted.
+//!
+//! A deleted entry keeps its id and the number of its elements, but not what they were, so that no
+//! image has it; the bytes behind `used` are zero.
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
@@ -325,7 +328,8 @@ impl Node {
             places: 1,
             reserved: 0,
         };
-        let node = Self { at: mem.allocate(size)?, head };
+        let at = mem.allocate_zeroed_from(size, NODE_HEADER + u64::from(used))?;
+        let node = Self { at, head };
         node.store(mem);
         let place = mem.bytes_mut(node.at + NODE_HEADER, u64::from(used));
         entry.write(entry.id, Sharing::Founds, place);
@@ -341,7 +345,8 @@ impl Node {
     pub fn copy(&self, mem: &mut Mem<'_>) -> Result<Self, OutOfMemory> {
         let size = allocated_size(NODE_HEADER + u64::from(self.head.used));
         let head = NodeHeader { capacity: narrow(size - NODE_HEADER)?, ..self.head };
-        let copy = Self { at: mem.allocate(size)?, head };
+        let at = mem.allocate_zeroed_from(size, NODE_HEADER + u64::from(self.head.used))?;
+        let copy = Self { at, head };
         copy.store(mem);
         mem.copy(self.at + NODE_HEADER, copy.at + NODE_HEADER, u64::from(self.head.used));
         Ok(copy)
@@ -375,7 +380,7 @@ impl Node {
                 if most_bytes == 0 { MAX_NODE_BYTES } else { most_bytes.min(MAX_NODE_BYTES) };
             let size = allocated_size((NODE_HEADER + used).max((2 * self.size()).min(most)));
             node.head.capacity = narrow(size - NODE_HEADER)?;
-            node.at = mem.allocate(size)?;
+            node.at = mem.allocate_zeroed_from(size, NODE_HEADER + used)?;
             mem.copy(self.at + NODE_HEADER, node.at + NODE_HEADER, old);
         }
         node.head.used = narrow(used)?;
@@ -386,18 +391,35 @@ impl Node {
         Ok(Some(node))
     }
 
-    /// Marks the entry whose flags are at `at` as deleted.
+    /// Marks the entry whose flags are at `at` as deleted, and erases its values and its own
+    /// fields.
     pub fn delete(&mut self, mem: &mut Mem<'_>, at: usize) {
-        let (flags_at, flags) = {
-            let bytes = self.bytes(mem);
-            let flags = flags(packed::get(bytes, at).0);
-            let flags = flags.expect("invariant: an entry begins with its flags");
-            (self.at + NODE_HEADER + at as u64, flags | DELETED)
-        };
-        let encoded = Encoded::int(i64::from(flags));
-        encoded.write_to(mem.bytes_mut(flags_at, encoded.len() as u64));
+        let mut entries = NodeEntries::new(self.bytes(mem), self.head.first).from(Some(at));
+        let entry = entries.next().expect("invariant: an entry begins with its flags");
+        let flags = DELETED | if entry.fields.shared.is_some() { SHARES } else { 0 };
+        let (own, end) = (entry.fields.own - at, entries.at - at);
+        let bytes = mem.bytes_mut(self.at + NODE_HEADER + at as u64, end as u64);
+        Encoded::int(i64::from(flags)).write_to(bytes);
+        let mut element = own;
+        while element < end {
+            element = packed::erase(bytes, element);
+        }
         self.head.live -= 1;
         self.store(mem);
+    }
+
+    /// Erases the shared fields if no entry has them any more.
+    pub fn erase_unused_fields(&self, mem: &mut Mem<'_>) {
+        let mut entries = NodeEntries::new(self.bytes(mem), self.head.first);
+        let (from, end) = (entries.shared, entries.at);
+        if entries.any(|entry| !entry.is_deleted && entry.fields.shared.is_some()) {
+            return;
+        }
+        let bytes = mem.bytes_mut(self.at + NODE_HEADER + from as u64, (end - from) as u64);
+        let mut element = 0;
+        while element < bytes.len() {
+            element = packed::erase(bytes, element);
+        }
     }
 
     /// Removes the deleted entries behind the last one that is not deleted.
@@ -410,6 +432,10 @@ impl Node {
             if !place.is_deleted {
                 (places, used) = (seen, u32::try_from(all.at).unwrap_or(used));
             }
+        }
+        let cut = u64::from(self.head.used - used);
+        if cut > 0 {
+            mem.bytes_mut(self.at + NODE_HEADER + u64::from(used), cut).fill(0);
         }
         (self.head.places, self.head.used) = (places, used);
         self.store(mem);

@@ -234,7 +234,7 @@ fn without_writer(mut image: Vec<u8>) -> Vec<u8> {
 fn the_golden_keys_are_read_and_written_alike() {
     let golden = Path::new(GOLDEN);
     let info = inspect(golden).unwrap();
-    assert_eq!((info.version, info.layout, info.created_ms), (1, layout_hash(), CREATED));
+    assert_eq!((info.version, info.layout, info.created_ms), (2, layout_hash(), CREATED));
     let (arena, _) = restore(golden, PageKind::Small, 16 << 20, layout_hash(), 1).unwrap();
     assert_eq!(arena.hash_seed(), SEED);
     let space = Keyspace::open(arena).unwrap();
