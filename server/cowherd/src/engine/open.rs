@@ -8,7 +8,8 @@ use crate::clock::Stopwatch;
 use crate::config::{ArenaPages, CheckpointIsolation, Config, DebugCommand};
 use crate::keyspace::{Contents, Keyspace, layout_hash};
 use cowherd_arena::checkpoint::{
-    DirLock, LockError, RestoreError, RestoreStats, ignore_file_size_signal, inspect, restore,
+    DirLock, LockError, RestoreError, RestoreProgress, RestoreStats, ignore_file_size_signal,
+    inspect, restore, restore_observed,
 };
 use cowherd_arena::{
     Backing, Corruption, Isolation, OpenError, PageKind, ReservedArena, UndoOptions, pages,
@@ -72,11 +73,15 @@ impl fmt::Display for RestoredImage {
     }
 }
 
-/// Opens the directory, the arena and the image that the configuration names.
+/// Opens the directory, the arena and the image that the configuration names. `observe` gets the
+/// progress of the restore, on any thread.
 ///
 /// # Errors
 /// Any of them is unavailable or damaged; the text says what to do.
-pub(crate) fn open(config: &Config) -> Result<OpenedKeyspace, StartError> {
+pub(crate) fn open(
+    config: &Config,
+    observe: &(dyn Fn(RestoreProgress) + Sync),
+) -> Result<OpenedKeyspace, StartError> {
     ignore_file_size_signal();
     let lock = DirLock::acquire(&config.dir)?;
     for path in lock.remove_leftovers().unwrap_or_default() {
@@ -85,7 +90,7 @@ pub(crate) fn open(config: &Config) -> Result<OpenedKeyspace, StartError> {
     let capacity = config.effective_maxmemory();
     let backing = backing(config, capacity);
     let path = config.dir.join(&config.dbfilename);
-    match restore(&path, backing, capacity, layout_hash(), config.threads) {
+    match restore_observed(&path, backing, capacity, layout_hash(), config.threads, observe) {
         Ok((arena, stats)) => {
             let keyspace = Keyspace::open(arena)?;
             let digest = config.enable_debug_command != DebugCommand::No;

@@ -49,6 +49,11 @@ impl AccessClocks {
         })
     }
 
+    /// Bytes of the clocks of `arena_bytes` of the arena: resident once all entries there were used.
+    pub fn bytes_for(arena_bytes: u64) -> u64 {
+        arena_bytes / GRAIN * size_of::<AtomicU32>() as u64
+    }
+
     /// Sets whether uses are counted (LFU) or the time of the last one is stored (LRU).
     pub fn set_lfu(&self, is_lfu: bool) {
         self.is_lfu.store(is_lfu, Ordering::Relaxed);
