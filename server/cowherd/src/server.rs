@@ -16,8 +16,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::clock::{self, Timestamp};
 use crate::config::{Config, LiveConfig, OomScoreAdj, Supervised};
 use crate::engine::{
-    BackgroundThread, CheckpointScheduler, Engine, LoadingPhase, OpenedKeyspace, RestoredImage,
-    KeylessState, Shared, ShutdownOptions, open,
+    BackgroundThread, CheckpointScheduler, Engine, KeylessState, LoadingPhase, OpenedKeyspace,
+    RestoredImage, Shared, ShutdownOptions, open,
 };
 use crate::net::{Listeners, StopSignal, WorkerPool};
 use crate::telemetry::{RestoreReport, StatsSource, Telemetry, logging, metrics};
@@ -73,9 +73,10 @@ pub(crate) fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::R
     write_pid_file(&config);
     let addresses = listeners.addresses().join(", ");
     let stop = StopSignal::new();
-    let mut workers = UnstartedWorkers { loading: &loading, listeners: Some(listeners), stop: &stop };
-    let (opened, early_pool) = load(&config, &state, &mut workers)
-        .inspect_err(|_| remove_run_files(&config))?;
+    let mut workers =
+        UnstartedWorkers { loading: &loading, listeners: Some(listeners), stop: &stop };
+    let (opened, early_pool) =
+        load(&config, &state, &mut workers).inspect_err(|_| remove_run_files(&config))?;
     let OpenedKeyspace { keyspace, restored, lock } = opened;
     let mut threads = None;
     let engine = loading.publish(|| {

@@ -5,8 +5,8 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Arena;
-use crate::bits;
 use crate::allocator::slab_lists::LINK_BYTES_PER_CHUNK;
+use crate::bits;
 use crate::layout::{CHUNK_SIZE, ChunkIndex, GROUP_CHUNKS, HEAD_UNITS, UNIT_SIZE};
 
 /// The state of the arena: one cell for each run of chunks.

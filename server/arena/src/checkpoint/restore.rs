@@ -31,10 +31,10 @@ use crate::{Arena, Backing, CHUNK_SIZE, ChunkIndex, OpenError, ReservedArena};
 const CHUNK: usize = to_index(CHUNK_SIZE);
 /// More threads than this do not read faster.
 const MAX_THREADS: usize = 16;
-/// Readers for each thread that the caller allows. A reader waits for the disk while it reads and
-/// leaves the disk alone while it populates a chunk or checks a frame; with two readers to a
-/// processor there is a request at the disk all the time.
-const READERS_PER_THREAD: usize = 2;
+/// Readers for each processor that the caller allows. A reader waits for the disk while it reads,
+/// and leaves the disk alone while it populates a chunk or checks a frame: with this many there are
+/// requests at the disk all the time. Measured in docs/decisions/0021-loading.md.
+const READERS_PER_PROCESSOR: usize = 4;
 
 /// What a restore was.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -129,7 +129,7 @@ pub fn restore_observed(
 const fn readers(threads: usize) -> usize {
     match threads {
         0 | 1 => 1,
-        more if more < MAX_THREADS / READERS_PER_THREAD => more * READERS_PER_THREAD,
+        more if more < MAX_THREADS / READERS_PER_PROCESSOR => more * READERS_PER_PROCESSOR,
         _ => MAX_THREADS,
     }
 }

@@ -62,9 +62,9 @@ pub(super) fn admit(
     Ok(())
 }
 
-/// Whether a command runs while the image is being read: it has the flag, and what it does or leaves
-/// behind does not depend on the keys. WATCH names keys, and DEBUG looks at them, so that neither
-/// runs, although both have the flag, as in Redis.
+/// Whether a command runs while the image is being read: it has the flag, and nothing that it does
+/// or leaves behind depends on the keys. WATCH remembers keys, and DEBUG looks at them, so that
+/// neither runs, although both have the flag, as in Redis.
 pub(super) fn runs_while_loading(command: &Command) -> bool {
     let needs_keys = matches!(command.name, "watch" | "debug");
     command.flags.contains(CommandFlags::LOADING) && !needs_keys

@@ -6,7 +6,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use cowherd_arena::{PageKind, ReservedArena};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
-use super::{BatchOutcome, CheckpointScheduler, Engine, KeylessState, LoadingPhase, Shared, Worker};
+use super::{
+    BatchOutcome, CheckpointScheduler, Engine, KeylessState, LoadingPhase, Shared, Worker,
+};
 use crate::clients::{ConnectionHandle, Origin, Session};
 use crate::clock;
 use crate::commands::{CommandFlags, all};
@@ -99,8 +101,15 @@ fn data_commands_are_refused_and_others_run() {
         assert_eq!(server.ask(line), LOADING, "{line}");
     }
     for line in ["DEBUG SLEEP 0", "EVAL 1 0", "KEYS *", "MEMORY STATS", "RANDOMKEY", "BLPOP a 0"] {
-        assert!(matches!(&*server.ask(line), LOADING | "-ERR unknown command 'EVAL', with args \
-                 beginning with: '1' '0' \r\n"), "{line}");
+        assert!(
+            matches!(
+                &*server.ask(line),
+                LOADING
+                    | "-ERR unknown command 'EVAL', with args \
+                 beginning with: '1' '0' \r\n"
+            ),
+            "{line}"
+        );
     }
     assert_eq!(server.ask("SELECT 3"), "+OK\r\n");
     assert_eq!(server.ask("ECHO a"), "$1\r\na\r\n");

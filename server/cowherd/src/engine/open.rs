@@ -90,11 +90,12 @@ pub(crate) fn open(
     let capacity = config.effective_maxmemory();
     let backing = backing(config, capacity);
     let path = config.dir.join(&config.dbfilename);
-    match restore_observed(&path, backing, capacity, layout_hash(), config.threads, observe) {
+    let threads = restoring_threads(config);
+    match restore_observed(&path, backing, capacity, layout_hash(), threads, observe) {
         Ok((arena, stats)) => {
             let keyspace = Keyspace::open(arena)?;
             let digest = config.enable_debug_command != DebugCommand::No;
-            let restored = verify(&keyspace, &path, stats, config.threads, digest)?;
+            let restored = verify(&keyspace, &path, stats, threads, digest)?;
             Ok(OpenedKeyspace { keyspace, restored: Some(restored), lock })
         }
         Err(RestoreError::NotFound { .. }) => {
@@ -104,6 +105,12 @@ pub(crate) fn open(
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Threads that read and verify: no worker needs a processor before the keyspace is there.
+fn restoring_threads(config: &Config) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    config.threads.max(processors)
 }
 
 /// Restores the image at `path` into a separate arena and verifies every structure.

@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::engine::{LoadingPhase, KeylessState, Worker};
+use crate::engine::{KeylessState, LoadingPhase, Worker};
 use crate::telemetry::Recorder;
 
 use super::acceptor::{Acceptor, Listeners};

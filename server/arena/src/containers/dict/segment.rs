@@ -22,11 +22,11 @@ pub(super) struct Segment {
     pub items: u64,
 }
 
-/// Number of size steps.
 /// Bytes of the smallest segment.
 pub(super) const MIN_BYTES: u64 = SIZES[0] * 64;
 /// Bytes of the largest segment.
 pub(super) const MAX_BYTES: u64 = SPLIT_AT * 64;
+/// Number of size steps.
 pub(super) const STEPS: usize = SIZES.len();
 
 /// Buckets at size step `step`.
