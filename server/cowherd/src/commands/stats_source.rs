@@ -7,6 +7,7 @@ use crate::telemetry::{
     ArenaStats, ClientStats, DatabaseStats, EngineCounters, MemoryStats, ServerInfo, StatsSnapshot,
     StatsSource, UndoLogLimits,
 };
+use cowherd_arena::OccupancyCell;
 
 use super::shared::Shared;
 
@@ -81,6 +82,13 @@ impl StatsSource for Shared {
     }
 
     fn occupancy_map(&self, max_cells: usize) -> OccupancyMap {
+        if let Some(capacity) = self.loading_capacity {
+            // Which chunks are in use is known once the image is read.
+            let chunks = capacity.div_ceil(CHUNK_SIZE);
+            let chunks_per_cell = chunks.div_ceil(max_cells.max(1) as u64).max(1);
+            let cells = usize::try_from(chunks.div_ceil(chunks_per_cell)).unwrap_or(max_cells);
+            return OccupancyMap { chunks_per_cell, cells: vec![OccupancyCell::default(); cells] };
+        }
         self.keyspace.arena().occupancy_map(max_cells)
     }
 }
