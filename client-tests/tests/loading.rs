@@ -136,8 +136,8 @@ fn info_healthz_and_metrics_show_the_progress() -> TestResult {
     Ok(())
 }
 
-/// Waits for the end of a held server. strace does not let a thread die that it holds, so it is ended
-/// after the server's last words.
+/// Waits for the end of a held server. strace does not let a thread die that it holds, so it is
+/// ended after the server's last words.
 fn ends(server: &mut Server) -> Result<()> {
     wait_until(|| Ok(server.log().contains("stays as it is")), DEADLINE, "the last words")?;
     server.end_tracer()?;

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The restored keyspace belongs to the thread that restores it until [`LoadingPhase::publish`]
-//! moves it into an [`Engine`]; no worker can name it before. Meanwhile the workers run the commands
+//! moves it into an [`Engine`]; no worker can name it before. Meanwhile the workers run commands
 //! that need no key on an *interim engine*, with a keyspace of its own that is empty and the same
 //! [`KeylessState`]: clients, subscriptions, configuration and counters are those that remain.
 //!

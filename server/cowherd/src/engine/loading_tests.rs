@@ -1,4 +1,4 @@
-//! Tests of the time before the keyspace is published: which commands run, and what a session keeps.
+//! Tests of the time before the keyspace is published: which commands run, what a session keeps.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};

@@ -49,7 +49,7 @@ impl AccessClocks {
         })
     }
 
-    /// Bytes of the clocks of `arena_bytes` of the arena: resident once all entries there were used.
+    /// Bytes of the clocks of `arena_bytes` of the arena: resident once all entries were used.
     pub fn bytes_for(arena_bytes: u64) -> u64 {
         arena_bytes / GRAIN * size_of::<AtomicU32>() as u64
     }

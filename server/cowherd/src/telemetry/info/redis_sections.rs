@@ -185,7 +185,7 @@ pub(super) fn persistence(out: &mut InfoWriter, context: &InfoContext<'_>) {
 fn loading_progress(out: &mut InfoWriter, loading: &RunningRestore) {
     let RestoreProgress { read_bytes, total_bytes, total_chunks, .. } = loading.progress;
     // As Redis, 1 second while nothing is known.
-    let left = loading.remaining().map_or(1, |left| left.as_secs_f64().ceil() as u64);
+    let left = loading.remaining().map_or(1, |left| left.as_millis().div_ceil(1000));
     out.field("loading_start_time", loading.since.wall_seconds());
     out.field("loading_total_bytes", total_bytes);
     out.field("loading_rdb_used_mem", total_chunks.saturating_mul(CHUNK_SIZE));
