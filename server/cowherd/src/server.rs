@@ -17,10 +17,11 @@ use crate::clock::{self, Timestamp};
 use crate::config::{Config, LiveConfig, OomScoreAdj, Supervised};
 use crate::engine::{
     BackgroundThread, CheckpointScheduler, Engine, KeylessState, LoadingPhase, OpenedKeyspace,
-    RestoredImage, Shared, ShutdownOptions, open,
+    RestoredImage, Shared, ShutdownOptions, lock_directory, open,
 };
 use crate::net::{Listeners, StopSignal, WorkerPool};
 use crate::telemetry::{RestoreReport, StatsSource, Telemetry, logging, metrics};
+use cowherd_arena::checkpoint::DirLock;
 
 /// A second signal within this time is ignored: some tools signal a process and then its group.
 const SIGNAL_DEBOUNCE: Duration = Duration::from_secs(2);
@@ -49,6 +50,8 @@ pub(crate) fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::R
     let config = with_absolute_dir(config)?;
     raise_file_limit(&config);
     let listeners = Listeners::bind(&config)?;
+    // Before the pid file, which another server in this directory may have written.
+    let lock = lock_directory(&config)?;
     let live = Arc::new(LiveConfig::new(config.clone(), file));
     let mut state = KeylessState::new(live, config.threads + 1, clock::wall_ms())
         .map_err(anyhow::Error::msg)?;
@@ -76,7 +79,7 @@ pub(crate) fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::R
     let mut workers =
         UnstartedWorkers { loading: &loading, listeners: Some(listeners), stop: &stop };
     let (opened, early_pool) =
-        load(&config, &state, &mut workers).inspect_err(|_| remove_run_files(&config))?;
+        load(&config, lock, &state, &mut workers).inspect_err(|_| remove_run_files(&config))?;
     let OpenedKeyspace { keyspace, restored, lock } = opened;
     let mut threads = None;
     let engine = loading.publish(|| {
@@ -142,6 +145,7 @@ impl UnstartedWorkers<'_> {
 /// are started meanwhile, and answer clients that the server is loading.
 fn load(
     config: &Config,
+    lock: DirLock,
     state: &KeylessState,
     workers: &mut UnstartedWorkers<'_>,
 ) -> anyhow::Result<(OpenedKeyspace, Option<WorkerPool>)> {
@@ -151,7 +155,7 @@ fn load(
     std::thread::Builder::new().name("loading".into()).spawn(move || {
         let observe = |progress| telemetry.persistence().loading_progress(progress);
         // The receiver is gone if the workers could not be started: the process ends.
-        let _ = sender.send(open(&config_of_thread, &observe));
+        let _ = sender.send(open(&config_of_thread, lock, &observe));
     })?;
     let ended = || anyhow::anyhow!("the thread that reads the image ended by a panic");
     match opened.recv_timeout(HEAD_START) {

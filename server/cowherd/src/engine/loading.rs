@@ -2,8 +2,8 @@
 //!
 //! ```text
 //! restoring thread:  open -> Keyspace ------------------------.
-//! worker:            Loading: interim engine, no keys         | publish
-//!                    Serving: Engine of the keyspace   <------'
+//! worker:            Phase::Loading: interim engine, no keys  | publish
+//!                    Phase::Serving: engine of the keyspace <-'
 //! ```
 //!
 //! The restored keyspace belongs to the thread that restores it until [`LoadingPhase::publish`]
@@ -13,11 +13,11 @@
 //!
 //! Invariants:
 //! 1. A batch runs as a whole before the publication or after it: a worker holds
-//!    [`LoadingPhase::published`] while it runs one on the interim engine. So no CONFIG SET is
+//!    [`LoadingPhase::phase`] while it runs one on the interim engine. So no CONFIG SET is
 //!    applied to the interim engine only, and INFO says `loading:0` with the first key at the
 //!    earliest.
-//! 2. Nothing that a session keeps depends on the interim keyspace: commands that name keys do not
-//!    run.
+//! 2. Nothing that a session keeps depends on the interim keyspace: WATCH does not run, and what a
+//!    transaction has queued uses no key.
 
 use std::sync::Arc;
 
@@ -28,10 +28,25 @@ use crate::keyspace::{Keyspace, OccupancyMap};
 use crate::telemetry::{StatsSnapshot, StatsSource};
 use cowherd_arena::{OpenError, PageKind, ReservedArena};
 
+/// What the workers run requests on.
+pub(super) enum Phase {
+    /// The interim engine, which has no keys.
+    Loading(Arc<Engine>),
+    /// The engine of the published keyspace.
+    Serving(Arc<Engine>),
+}
+
+impl Phase {
+    const fn engine(&self) -> &Arc<Engine> {
+        match self {
+            Self::Loading(engine) | Self::Serving(engine) => engine,
+        }
+    }
+}
+
 /// The keyspace that workers serve: none yet, or the published one.
 pub(crate) struct LoadingPhase {
-    published: RwLock<Option<Arc<Engine>>>,
-    interim: Arc<Engine>,
+    phase: RwLock<Phase>,
     state: KeylessState,
 }
 
@@ -50,8 +65,7 @@ impl LoadingPhase {
         let shared = Arc::new(Shared::loading(state, empty, capacity));
         let interim = Engine::new(shared, CheckpointScheduler::closed());
         interim.on_stop(end);
-        let state = state.clone();
-        Ok(Arc::new(Self { published: RwLock::new(None), interim, state }))
+        Ok(Arc::new(Self { phase: RwLock::new(Phase::Loading(interim)), state: state.clone() }))
     }
 
     /// What exists before the keyspace and stays.
@@ -59,18 +73,13 @@ impl LoadingPhase {
         &self.state
     }
 
-    /// The engine that has no keys.
-    pub(super) const fn interim(&self) -> &Arc<Engine> {
-        &self.interim
+    /// The phase, which lasts while the guard lives.
+    pub(super) fn phase(&self) -> RwLockReadGuard<'_, Phase> {
+        self.phase.read()
     }
 
-    /// The engine of the published keyspace, if there is one; none is published while the guard
-    /// lives.
-    pub(super) fn published(&self) -> RwLockReadGuard<'_, Option<Arc<Engine>>> {
-        self.published.read()
-    }
-
-    /// Publishes the engine that `make` returns, which holds the restored keyspace.
+    /// Publishes the engine that `make` returns, which holds the restored keyspace. The interim
+    /// engine goes with the last worker that uses it.
     ///
     /// # Errors
     /// Those of `make`.
@@ -78,9 +87,9 @@ impl LoadingPhase {
         &self,
         make: impl FnOnce() -> Result<Arc<Engine>, E>,
     ) -> Result<Arc<Engine>, E> {
-        let mut published = self.published.write();
+        let mut phase = self.phase.write();
         let engine = make()?;
-        *published = Some(Arc::clone(&engine));
+        *phase = Phase::Serving(Arc::clone(&engine));
         Ok(engine)
     }
 
@@ -89,24 +98,21 @@ impl LoadingPhase {
     /// # Errors
     /// As [`Engine::shut_down`].
     pub(crate) fn shut_down(&self, options: super::ShutdownOptions) -> Result<(), String> {
-        let published = self.published();
-        let Some(engine) = published.as_ref().map(Arc::clone) else {
+        let engine = match &*self.phase() {
             // Under the guard: the process ends before the keyspace can be published.
-            return self.interim.shut_down(options);
+            Phase::Loading(interim) => return interim.shut_down(options),
+            Phase::Serving(engine) => Arc::clone(engine),
         };
-        drop(published);
         engine.shut_down(options)
     }
 }
 
 impl StatsSource for LoadingPhase {
     fn stats_snapshot(&self) -> StatsSnapshot {
-        let published = self.published();
-        published.as_ref().unwrap_or(&self.interim).shared().stats_snapshot()
+        self.phase().engine().shared().stats_snapshot()
     }
 
     fn occupancy_map(&self, max_cells: usize) -> OccupancyMap {
-        let published = self.published();
-        published.as_ref().unwrap_or(&self.interim).shared().occupancy_map(max_cells)
+        self.phase().engine().shared().occupancy_map(max_cells)
     }
 }

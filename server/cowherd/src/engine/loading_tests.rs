@@ -198,6 +198,20 @@ fn a_session_goes_on_when_the_keyspace_is_published() {
     assert_eq!(server.state.clients.count(), 1);
 }
 
+/// The empty keyspace takes 2 MiB, which a server that serves has no use for.
+#[test]
+fn the_interim_engine_goes_with_the_last_worker() {
+    let mut server = LoadingServer::new(Config::default());
+    let interim = match &*server.phase.phase() {
+        super::loading::Phase::Loading(interim) => Arc::downgrade(interim),
+        super::loading::Phase::Serving(_) => panic!("there is no keyspace yet"),
+    };
+    server.publish();
+    assert_eq!(interim.strong_count(), 1, "the worker has not seen the new engine yet");
+    server.ask("PING");
+    assert_eq!(interim.strong_count(), 0);
+}
+
 #[test]
 fn a_transaction_with_a_refused_command_fails() {
     let mut server = LoadingServer::new(Config::default());

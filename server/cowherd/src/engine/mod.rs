@@ -40,7 +40,7 @@ pub(crate) use background::BackgroundThread;
 pub(crate) use checkpoint_scheduler::CheckpointScheduler;
 pub(crate) use effects::BatchOutcome;
 pub(crate) use loading::LoadingPhase;
-pub(crate) use open::{OpenedKeyspace, RestoredImage, check_image, open};
+pub(crate) use open::{OpenedKeyspace, RestoredImage, check_image, lock_directory, open};
 pub(crate) use worker::Worker;
 
 /// The engine of one server.

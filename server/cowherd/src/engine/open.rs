@@ -73,20 +73,30 @@ impl fmt::Display for RestoredImage {
     }
 }
 
-/// Opens the directory, the arena and the image that the configuration names. `observe` gets the
-/// progress of the restore, on any thread.
+/// Locks the directory that the configuration names, and removes what an interrupted checkpoint has
+/// left there.
+///
+/// # Errors
+/// The directory is unavailable, or another server uses it; the text says what to do.
+pub(crate) fn lock_directory(config: &Config) -> Result<DirLock, StartError> {
+    let lock = DirLock::acquire(&config.dir)?;
+    for path in lock.remove_leftovers().unwrap_or_default() {
+        tracing::info!("Removed {}, left over from an interrupted checkpoint", path.display());
+    }
+    Ok(lock)
+}
+
+/// Opens the arena and the image that the configuration names, in a locked directory. `observe`
+/// gets the progress of the restore, on any thread.
 ///
 /// # Errors
 /// Any of them is unavailable or damaged; the text says what to do.
 pub(crate) fn open(
     config: &Config,
+    lock: DirLock,
     observe: &(dyn Fn(RestoreProgress) + Sync),
 ) -> Result<OpenedKeyspace, StartError> {
     ignore_file_size_signal();
-    let lock = DirLock::acquire(&config.dir)?;
-    for path in lock.remove_leftovers().unwrap_or_default() {
-        tracing::info!("Removed {}, left over from an interrupted checkpoint", path.display());
-    }
     let capacity = config.effective_maxmemory();
     let backing = backing(config, capacity);
     let path = config.dir.join(&config.dbfilename);

@@ -22,6 +22,7 @@ use cowherd_arena::{ShardSet, StallTimes};
 use cowherd_resp::{Args, Batch, ReplyWriter};
 
 use super::effects::BatchOutcome;
+use super::loading::Phase;
 use super::timing::record_command;
 use super::transaction::{self, ExecContext, ExecOutcome};
 use super::{Engine, LoadingPhase, admission, serve_blocked};
@@ -167,8 +168,13 @@ impl Worker {
 
     /// A worker that starts before the keyspace is published.
     pub(crate) fn with_loading(loading: &Arc<LoadingPhase>, recorder: Recorder) -> Self {
-        let worker = Self::new(Arc::clone(loading.interim()), recorder);
-        Self { loading: Some(Arc::clone(loading)), ..worker }
+        match &*loading.phase() {
+            Phase::Serving(engine) => Self::new(Arc::clone(engine), recorder),
+            Phase::Loading(interim) => {
+                let worker = Self::new(Arc::clone(interim), recorder);
+                Self { loading: Some(Arc::clone(loading)), ..worker }
+            }
+        }
     }
 
     pub(crate) const fn engine(&self) -> &Arc<Engine> {
@@ -241,13 +247,15 @@ impl Worker {
     ) -> Option<BatchOutcome> {
         let loading = self.loading.take()?;
         // Held until the replies are made: the keyspace is published before or after the batch.
-        let published = loading.published();
-        if let Some(engine) = &*published {
-            self.engine = Arc::clone(engine);
-            return None;
-        }
+        let phase = loading.phase();
+        let engine = match &*phase {
+            Phase::Serving(engine) => {
+                self.engine = Arc::clone(engine);
+                return None;
+            }
+            Phase::Loading(interim) => interim,
+        };
         self.loading = Some(Arc::clone(&loading));
-        let engine = loading.interim();
         let now = clock::wall_ms();
         session.client.last_active.store(now, Ordering::Relaxed);
         let mut begun = clock::monotonic_ns();
