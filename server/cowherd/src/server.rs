@@ -16,12 +16,11 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::clock::{self, Timestamp};
 use crate::config::{Config, LiveConfig, OomScoreAdj, Supervised};
 use crate::engine::{
-    BackgroundThread, CheckpointScheduler, Engine, KeylessState, LoadingPhase, OpenedKeyspace,
-    RestoredImage, Shared, ShutdownOptions, lock_directory, open,
+    BackgroundThread, CheckpointScheduler, DirLock, Engine, KeylessState, LoadingPhase,
+    OpenedKeyspace, RestoredImage, Shared, ShutdownOptions, lock_directory, open,
 };
 use crate::net::{Listeners, StopSignal, WorkerPool};
 use crate::telemetry::{RestoreReport, StatsSource, Telemetry, logging, metrics};
-use cowherd_arena::checkpoint::DirLock;
 
 /// A second signal within this time is ignored: some tools signal a process and then its group.
 const SIGNAL_DEBOUNCE: Duration = Duration::from_secs(2);

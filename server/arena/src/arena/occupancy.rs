@@ -69,7 +69,8 @@ impl Arena {
         self.fixed_bytes() + heads + cut * LINK_BYTES_PER_CHUNK
     }
 
-    const fn table_chunks(&self) -> u64 {
+    /// Chunks with a part of the chunk table, which hold no object.
+    pub const fn table_chunks(&self) -> u64 {
         (self.capacity() / CHUNK_SIZE).div_ceil(GROUP_CHUNKS)
     }
 

@@ -116,7 +116,8 @@ impl Shared {
         let objects = if loading { chunks } else { arena.used_bytes() };
         let fixed = arena.fixed_bytes();
         let overhead = arena.overhead_bytes();
-        let clocks = if loading { 0 } else { AccessClocks::bytes_for(chunks) };
+        let with_objects = used_chunks.saturating_sub(arena.table_chunks()) * CHUNK_SIZE;
+        let clocks = if loading { 0 } else { AccessClocks::bytes_for(with_objects) };
         let tables = overhead.saturating_sub(fixed) + clocks;
         let startup = self.startup_bytes + fixed;
         let not_limited = startup + tables + self.clients.memory();

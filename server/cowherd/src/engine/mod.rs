@@ -38,6 +38,7 @@ use parking_lot::Mutex;
 pub(crate) use crate::commands::{KeylessState, Shared, ShutdownOptions};
 pub(crate) use background::BackgroundThread;
 pub(crate) use checkpoint_scheduler::CheckpointScheduler;
+pub(crate) use cowherd_arena::checkpoint::DirLock;
 pub(crate) use effects::BatchOutcome;
 pub(crate) use loading::LoadingPhase;
 pub(crate) use open::{OpenedKeyspace, RestoredImage, check_image, lock_directory, open};
