@@ -23,6 +23,8 @@ pub const IMAGE: &str = "dump.cow";
 pub struct ServerBuilder {
     arguments: Vec<(String, String)>,
     folder: Option<PathBuf>,
+    /// Program and arguments that start the server, see [`ServerBuilder::start_held`].
+    wrapper: Vec<String>,
 }
 
 impl ServerBuilder {
@@ -51,15 +53,40 @@ impl ServerBuilder {
         Ok(server)
     }
 
+    /// Starts a server that is held up while it reads its image: each of its threads gets no
+    /// further than its sixth `pread`. strace holds it, as a process beside it, until
+    /// [`Server::release`]. Returns once the server answers that it is loading.
+    ///
+    /// # Errors
+    /// Returns an error with the log if the server exits or does not answer.
+    pub fn start_held(mut self) -> Result<Server> {
+        let words = "strace -D -f -qq -o /dev/null -e trace=pread64 \
+                     -e inject=pread64:delay_enter=600000000:when=6+";
+        self.wrapper = words.split_ascii_whitespace().map(str::to_owned).collect();
+        let mut server = Server::spawn(self)?;
+        server.wait_for(b"-LOADING ")?;
+        Ok(server)
+    }
+
     /// Starts a server that must exit by itself; returns its exit status and log.
     ///
     /// # Errors
     /// Returns an error if the server keeps running.
     pub fn start_refused(self) -> Result<(ExitStatus, String)> {
         let mut server = Server::spawn(self)?;
-        let status = tools::wait(&mut server.process, DEADLINE)?;
-        let log = server.log();
-        Ok((status.with_context(|| format!("the server should have refused:\n{log}"))?, log))
+        loop {
+            let status = tools::wait(&mut server.process, DEADLINE)?;
+            let log = server.log();
+            let status =
+                status.with_context(|| format!("the server should have refused:\n{log}"))?;
+            // Another process may have bound one of the free ports meanwhile, which says nothing.
+            let chosen = server.builder.arguments.iter().any(|(name, _)| name.ends_with("port"));
+            if chosen || !log.contains("Address already in use") {
+                return Ok((status, log));
+            }
+            std::fs::write(server.scratch.path().join("log"), "")?;
+            server.respawn()?;
+        }
     }
 }
 
@@ -90,7 +117,7 @@ impl Server {
             ("--threads", "2"),
         ];
         let arguments = arguments.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        ServerBuilder { arguments, folder: None }
+        ServerBuilder { arguments, folder: None, wrapper: Vec::new() }
     }
 
     /// Starts a server with the command line of [`Self::builder`].
@@ -119,19 +146,53 @@ impl Server {
     }
 
     fn wait_ready(&mut self) -> Result<()> {
+        self.wait_for(b"+PONG\r\n")
+    }
+
+    /// Waits for a reply to PING that begins with `expected`.
+    fn wait_for(&mut self, expected: &[u8]) -> Result<()> {
         let start = Instant::now();
         loop {
             if let Some(status) = self.process.try_wait()? {
                 bail!("the server did not start: {status}; its log:\n{}", self.log());
             }
-            match RawConnection::connect(self.port).and_then(|mut raw| raw.text(&["PING"])) {
-                Ok(_) => return Ok(()),
+            let asked = RawConnection::connect(self.port).and_then(|mut raw| {
+                raw.send(b"PING\r\n")?;
+                raw.read_reply()
+            });
+            match asked {
+                Ok(reply) if reply.starts_with(expected) => return Ok(()),
+                Ok(reply) if start.elapsed() > DEADLINE => {
+                    bail!("the reply to PING is {:?}", reply.escape_ascii().to_string());
+                }
                 Err(error) if start.elapsed() > DEADLINE => {
                     let log = self.log();
                     bail!("the server does not answer ({error:#}); its log:\n{log}");
                 }
-                Err(_) => std::thread::sleep(Duration::from_millis(5)),
+                _ => std::thread::sleep(Duration::from_millis(5)),
             }
+        }
+    }
+
+    /// Lets a server of [`ServerBuilder::start_held`] read its image, and waits until it serves.
+    ///
+    /// # Errors
+    /// Returns an error with the log if the server exits or does not answer.
+    pub fn release(&mut self) -> Result<()> {
+        self.end_tracer()?;
+        self.wait_ready()
+    }
+
+    /// Ends the tracer of [`ServerBuilder::start_held`], if there is one; what it holds goes on.
+    ///
+    /// # Errors
+    /// Returns an error if the server has ended.
+    pub fn end_tracer(&self) -> Result<()> {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid()))?;
+        let tracer = status.lines().find_map(|line| line.strip_prefix("TracerPid:"));
+        match tracer.context("no TracerPid")?.trim().parse()? {
+            0 => Ok(()),
+            tracer => tools::signal(tracer, Signal::SIGKILL),
         }
     }
 
@@ -397,7 +458,14 @@ fn spawn_process(
     metrics_port: u16,
     log: File,
 ) -> Result<Child> {
-    let mut command = Command::new(binaries::cowherd()?);
+    let mut command = match builder.wrapper.split_first() {
+        Some((program, arguments)) => {
+            let mut command = Command::new(program);
+            command.args(arguments).arg(binaries::cowherd()?);
+            command
+        }
+        None => Command::new(binaries::cowherd()?),
+    };
     let given = |name| builder.arguments.iter().any(|(known, _)| known == name);
     for (name, port) in [("--port", port), ("--metrics-port", metrics_port)] {
         if !given(name) {
@@ -427,6 +495,8 @@ pub fn expect_code(status: ExitStatus, code: i32, output: &str) -> Result<()> {
 
 impl Drop for Server {
     fn drop(&mut self) {
+        // Fails once the server has ended.
+        drop(self.end_tracer());
         drop(self.process.kill());
         drop(self.process.wait());
         // The test harness shows this only if the test fails.

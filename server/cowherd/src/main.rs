@@ -72,6 +72,7 @@ fn ping(args: &[String]) -> anyhow::Result<()> {
     stream.write_all(b"PING\r\n")?;
     let mut answer = [0; 5];
     stream.read_exact(&mut answer)?;
+    anyhow::ensure!(&answer != b"-LOAD", "the server on port {port} is loading its image");
     // A server with a password answers -NOAUTH, which shows that the server runs.
     anyhow::ensure!(&answer == b"+PONG" || &answer == b"-NOAU", "the server does not answer PING");
     Ok(())

@@ -7,6 +7,7 @@ use std::os::unix::net::{SocketAddr as SocketAddrUnix, UnixDatagram};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::mpsc::RecvTimeoutError;
 use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
@@ -15,13 +16,23 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::clock::{self, Timestamp};
 use crate::config::{Config, LiveConfig, OomScoreAdj, Supervised};
 use crate::engine::{
-    BackgroundThread, CheckpointScheduler, Engine, OpenedKeyspace, Shared, ShutdownOptions, open,
+    BackgroundThread, CheckpointScheduler, DirLock, Engine, KeylessState, LoadingPhase,
+    OpenedKeyspace, RestoredImage, Shared, ShutdownOptions, lock_directory, open,
 };
 use crate::net::{Listeners, StopSignal, WorkerPool};
 use crate::telemetry::{RestoreReport, StatsSource, Telemetry, logging, metrics};
 
 /// A second signal within this time is ignored: some tools signal a process and then its group.
 const SIGNAL_DEBOUNCE: Duration = Duration::from_secs(2);
+/// A restore that is over in this time is not worth an error: the clients' first requests wait for
+/// it in the listen queue.
+const HEAD_START: Duration = Duration::from_millis(50);
+/// Period of the telemetry samples during a restore: that of the background thread.
+const LOADING_TICK: Duration = Duration::from_millis(100);
+/// Period of the notices to systemd during a restore.
+const NOTIFY_INTERVAL: Duration = Duration::from_secs(5);
+/// systemd waits for this many periods without a notice before the start counts as failed.
+const NOTIFIES_PER_TIMEOUT: u32 = 12;
 /// File descriptors besides the clients' sockets: listeners, event loops, the log, an image.
 const OTHER_FILES: u64 = 64;
 
@@ -38,63 +49,152 @@ pub(crate) fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::R
     let config = with_absolute_dir(config)?;
     raise_file_limit(&config);
     let listeners = Listeners::bind(&config)?;
-    let restore_began = Timestamp::now();
-    let OpenedKeyspace { keyspace, restored, lock } = open(&config)?;
+    // Before the pid file, which another server in this directory may have written.
+    let lock = lock_directory(&config)?;
     let live = Arc::new(LiveConfig::new(config.clone(), file));
-    let shared = Shared::new(keyspace, live, config.threads + 1, clock::wall_ms())
+    let mut state = KeylessState::new(live, config.threads + 1, clock::wall_ms())
         .map_err(anyhow::Error::msg)?;
-    let shared = Arc::new(shared);
-    // Cannot fail: `shared` is new.
-    let _ = shared.logging.set(logging);
+    state.logging = Some(logging);
     set_oom_score(&config);
-    if let Some(restored) = restored {
-        report_restored(&config, &shared.telemetry, &restored, restore_began);
-    }
-    let (checkpoint_scheduler, checkpoint_thread) = CheckpointScheduler::start(&shared)?;
-    let engine = Engine::new(Arc::clone(&shared), checkpoint_scheduler);
-    let background = BackgroundThread::start(&engine)?;
-    let addresses = listeners.addresses().join(", ");
-    let recorders: Option<Vec<_>> =
-        (0..=config.threads).map(|i| shared.telemetry.recorder(i)).collect();
+    let ended = config.clone();
+    let loading = LoadingPhase::begin(&state, config.effective_maxmemory(), move || {
+        notify_systemd(&ended, "STOPPING=1");
+        remove_run_files(&ended);
+        std::process::exit(0);
+    })?;
     // Before the workers start: a client that has a reply may send a signal at once.
-    let stop = StopSignal::new();
-    let stopper = stop.clone();
-    engine.on_stop(move || stopper.stop());
-    watch_signals(&engine)?;
-    let pool = WorkerPool::start(&engine, listeners, recorders.unwrap_or_default(), &stop)?;
+    watch_signals(&loading)?;
     let metrics = match config.metrics_port {
         0 => None,
         port => {
             let address = SocketAddr::new(config.metrics_bind, port);
-            let stats = Arc::clone(&shared) as Arc<dyn StatsSource>;
-            Some(metrics::serve(Arc::clone(&shared.telemetry), stats, address)?)
+            let stats = Arc::clone(&loading) as Arc<dyn StatsSource>;
+            Some(metrics::serve(Arc::clone(&state.telemetry), stats, address)?)
         }
     };
     write_pid_file(&config);
+    let addresses = listeners.addresses().join(", ");
+    let stop = StopSignal::new();
+    let mut workers =
+        UnstartedWorkers { loading: &loading, listeners: Some(listeners), stop: &stop };
+    let (opened, early_pool) =
+        load(&config, lock, &state, &mut workers).inspect_err(|_| remove_run_files(&config))?;
+    let OpenedKeyspace { keyspace, restored, lock } = opened;
+    let mut threads = None;
+    let engine = loading.publish(|| {
+        let shared = Arc::new(Shared::serving(&state, keyspace));
+        let (checkpoint_scheduler, thread) = CheckpointScheduler::start(&shared)?;
+        let engine = Engine::new(shared, checkpoint_scheduler);
+        let background = BackgroundThread::start(&engine)?;
+        threads = Some((thread, background));
+        let stopper = stop.clone();
+        engine.on_stop(move || stopper.stop());
+        report_restored(&config, &state.telemetry, restored.as_ref());
+        anyhow::Ok(engine)
+    })?;
+    let pool = match early_pool {
+        Some(pool) => pool,
+        None => workers.start()?,
+    };
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
-        pages = shared.keyspace.arena().page_kind().name(),
-        maxmemory = shared.keyspace.arena().capacity(),
+        pages = engine.shared().keyspace.arena().page_kind().name(),
+        maxmemory = engine.shared().keyspace.arena().capacity(),
         threads = config.threads,
         "Ready to accept connections on {addresses}"
     );
-    notify_systemd(&config, "READY=1");
+    notify_systemd(&config, "READY=1\nSTATUS=Ready to accept connections");
     pool.join();
     notify_systemd(&config, "STOPPING=1");
     drop(metrics);
+    let (checkpoint_thread, background) =
+        threads.expect("invariant: `publish` has run the closure that starts them");
     background.stop();
     engine.checkpoint_scheduler().close();
     if checkpoint_thread.join().is_err() {
         tracing::error!("the checkpoint thread ended by a panic");
     }
-    if let Some(path) = &config.pidfile {
-        let _ = std::fs::remove_file(path);
-    }
-    if let Some(path) = &config.unixsocket {
-        let _ = std::fs::remove_file(path);
-    }
+    remove_run_files(&config);
     drop(lock);
     Ok(())
+}
+
+/// The workers, until they are started.
+struct UnstartedWorkers<'a> {
+    loading: &'a Arc<LoadingPhase>,
+    listeners: Option<Listeners>,
+    stop: &'a StopSignal,
+}
+
+impl UnstartedWorkers<'_> {
+    fn start(&mut self) -> anyhow::Result<WorkerPool> {
+        let state = self.loading.state();
+        let threads = state.config.current().threads;
+        let recorders: Option<Vec<_>> =
+            (0..=threads).map(|i| state.telemetry.recorder(i)).collect();
+        let listeners = self.listeners.take();
+        let (listeners, recorders) = listeners
+            .zip(recorders)
+            .expect("invariant: the workers start once, and no other thread takes their recorders");
+        Ok(WorkerPool::start(self.loading, listeners, recorders, self.stop)?)
+    }
+}
+
+/// Opens the keyspace on a thread of its own. If that takes longer than [`HEAD_START`], the workers
+/// are started meanwhile, and answer clients that the server is loading.
+fn load(
+    config: &Config,
+    lock: DirLock,
+    state: &KeylessState,
+    workers: &mut UnstartedWorkers<'_>,
+) -> anyhow::Result<(OpenedKeyspace, Option<WorkerPool>)> {
+    let (sender, opened) = std::sync::mpsc::sync_channel(1);
+    let (config_of_thread, telemetry) = (config.clone(), Arc::clone(&state.telemetry));
+    telemetry.persistence().loading_started(Timestamp::now());
+    std::thread::Builder::new().name("loading".into()).spawn(move || {
+        let observe = |progress| telemetry.persistence().loading_progress(progress);
+        // The receiver is gone if the workers could not be started: the process ends.
+        let _ = sender.send(open(&config_of_thread, lock, &observe));
+    })?;
+    let ended = || anyhow::anyhow!("the thread that reads the image ended by a panic");
+    match opened.recv_timeout(HEAD_START) {
+        Ok(opened) => return Ok((opened?, None)),
+        Err(RecvTimeoutError::Timeout) => {}
+        Err(RecvTimeoutError::Disconnected) => return Err(ended()),
+    }
+    let pool = workers.start()?;
+    tracing::info!("Loading: clients are connected and get -LOADING until the data is there");
+    let mut notified = None;
+    loop {
+        match opened.recv_timeout(LOADING_TICK) {
+            Ok(opened) => return Ok((opened?, Some(pool))),
+            Err(RecvTimeoutError::Disconnected) => return Err(ended()),
+            Err(RecvTimeoutError::Timeout) => {}
+        }
+        // The background thread does this once there is a keyspace.
+        let used = workers.loading.stats_snapshot().memory.used;
+        state.telemetry.tick(clock::monotonic_us(), used);
+        if notified.is_none_or(|at: Instant| at.elapsed() >= NOTIFY_INTERVAL) {
+            notified = Some(Instant::now());
+            notify_loading(config, &state.telemetry);
+        }
+    }
+}
+
+/// Notifies systemd of the progress, and that the start takes longer.
+fn notify_loading(config: &Config, telemetry: &Telemetry) {
+    let status = telemetry.persistence().status(Timestamp::now(), 0);
+    let percent = status.loading.map_or(0.0, |loading| loading.share() * 100.0);
+    let extend = NOTIFY_INTERVAL.as_micros() * u128::from(NOTIFIES_PER_TIMEOUT);
+    let text = format!("STATUS=Loading, {percent:.0} % is read\nEXTEND_TIMEOUT_USEC={extend}");
+    notify_systemd(config, &text);
+}
+
+/// Removes what [`write_pid_file`] and the listeners have made.
+fn remove_run_files(config: &Config) {
+    for path in [&config.pidfile, &config.unixsocket].into_iter().flatten() {
+        let _ = std::fs::remove_file(path);
+    }
 }
 
 fn with_absolute_dir(mut config: Config) -> anyhow::Result<Config> {
@@ -107,12 +207,10 @@ fn with_absolute_dir(mut config: Config) -> anyhow::Result<Config> {
     Ok(config)
 }
 
-fn report_restored(
-    config: &Config,
-    telemetry: &Telemetry,
-    restored: &crate::engine::RestoredImage,
-    begun_at: Timestamp,
-) {
+/// Reports the end of the restore: `restored` is `None` if there was no image.
+fn report_restored(config: &Config, telemetry: &Telemetry, restored: Option<&RestoredImage>) {
+    let persistence = telemetry.persistence();
+    let Some(restored) = restored else { return persistence.loading_skipped() };
     let stats = &restored.stats;
     tracing::info!(
         keys = restored.contents.keys,
@@ -122,8 +220,6 @@ fn report_restored(
         "Restored {}",
         config.dir.join(&config.dbfilename).display()
     );
-    let persistence = telemetry.persistence();
-    persistence.loading_started(stats.image.image_bytes, begun_at);
     let report = RestoreReport {
         keys_loaded: restored.contents.keys,
         image_bytes: stats.image.image_bytes,
@@ -195,8 +291,8 @@ fn write_pid_file(config: &Config) {
 
 /// Starts the thread that handles SIGTERM and SIGINT: the first signal shuts the server down like
 /// SHUTDOWN, a second one during the shutdown exits at once without a checkpoint.
-fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
-    let engine = Arc::clone(engine);
+fn watch_signals(loading: &Arc<LoadingPhase>) -> anyhow::Result<()> {
+    let loading = Arc::clone(loading);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
     let (ready, is_ready) = std::sync::mpsc::sync_channel(1);
     std::thread::Builder::new().name("signals".into()).spawn(move || {
@@ -224,7 +320,7 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
                 }
                 first = Instant::now();
                 tracing::info!("A signal asks the server to stop");
-                shut_down(Arc::clone(&engine), Arc::clone(&stopping));
+                shut_down(Arc::clone(&loading), Arc::clone(&stopping));
             }
         });
     })?;
@@ -233,10 +329,10 @@ fn watch_signals(engine: &Arc<Engine>) -> anyhow::Result<()> {
 }
 
 /// Shuts down on a thread of its own, so that a second signal is handled meanwhile.
-fn shut_down(engine: Arc<Engine>, stopping: Arc<AtomicBool>) {
+fn shut_down(loading: Arc<LoadingPhase>, stopping: Arc<AtomicBool>) {
     let spawn_failed = Arc::clone(&stopping);
     let spawned = std::thread::Builder::new().name("shutdown".into()).spawn(move || {
-        if engine.shut_down(ShutdownOptions::default()).is_err() {
+        if loading.shut_down(ShutdownOptions::default()).is_err() {
             stopping.store(false, Ordering::Relaxed);
             tracing::error!(
                 "The server continues, so that no data is lost. Fix the cause of the failed \

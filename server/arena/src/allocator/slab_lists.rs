@@ -18,6 +18,12 @@ use crate::shard::ShardIndex;
 /// End of a list: unit 0 holds descriptors and is never a slab.
 pub(crate) const NONE: u32 = 0;
 
+/// Words for each unit: the next and the previous slab in its list.
+const LINKS: u64 = 2;
+/// Bytes of the links of one chunk.
+pub(crate) const LINK_BYTES_PER_CHUNK: u64 =
+    UNITS_PER_CHUNK * LINKS * size_of::<AtomicU32>() as u64;
+
 /// What the allocator keeps beside the arena.
 pub(crate) struct SlabLists {
     /// For each shard and class the first slab with room, as a unit number of the whole arena.
@@ -48,7 +54,8 @@ impl SlabLists {
                 used: AtomicU64::new(0),
             })
         });
-        Ok(Self { lists: lists.collect(), links: SideTable::new(index(capacity / UNIT_SIZE * 2))? })
+        let links = SideTable::new(index(capacity / UNIT_SIZE * LINKS))?;
+        Ok(Self { lists: lists.collect(), links })
     }
 
     /// Bytes in objects, rounding included.

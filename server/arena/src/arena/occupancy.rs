@@ -5,8 +5,9 @@ use std::ops::Range;
 use std::sync::atomic::Ordering::Relaxed;
 
 use super::Arena;
+use crate::allocator::slab_lists::LINK_BYTES_PER_CHUNK;
 use crate::bits;
-use crate::layout::{CHUNK_SIZE, ChunkIndex};
+use crate::layout::{CHUNK_SIZE, ChunkIndex, GROUP_CHUNKS, HEAD_UNITS, UNIT_SIZE};
 
 /// The state of the arena: one cell for each run of chunks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,6 +51,27 @@ impl Arena {
     /// Chunks in use, those of the tables included.
     pub fn used_chunks(&self) -> u64 {
         self.store.in_use.iter().map(|word| u64::from(word.load(Relaxed).count_ones())).sum()
+    }
+
+    /// Bytes that the arena takes while it is empty: the chunks with its tables, and what stands
+    /// beside it for them.
+    pub const fn fixed_bytes(&self) -> u64 {
+        self.table_chunks() * (CHUNK_SIZE + LINK_BYTES_PER_CHUNK)
+    }
+
+    /// Bytes that the arena takes besides objects and free memory: [`Self::fixed_bytes`], the heads
+    /// of cut chunks, and the links of slabs, which are resident for chunks in use. Read without a
+    /// lock; the heads are an upper bound where objects of whole chunks leave little else.
+    pub fn overhead_bytes(&self) -> u64 {
+        let cut = self.used_chunks().saturating_sub(self.table_chunks());
+        let beside_objects = (cut * CHUNK_SIZE).saturating_sub(self.used_bytes());
+        let heads = (cut * HEAD_UNITS * UNIT_SIZE).min(beside_objects);
+        self.fixed_bytes() + heads + cut * LINK_BYTES_PER_CHUNK
+    }
+
+    /// Chunks with a part of the chunk table, which hold no object.
+    pub const fn table_chunks(&self) -> u64 {
+        (self.capacity() / CHUNK_SIZE).div_ceil(GROUP_CHUNKS)
     }
 
     /// The state of all chunks at this moment, in at most `most` cells.

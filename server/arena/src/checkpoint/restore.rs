@@ -13,7 +13,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -32,6 +32,10 @@ use crate::{Arena, Backing, CHUNK_SIZE, ChunkIndex, OpenError, ReservedArena};
 const CHUNK: usize = to_index(CHUNK_SIZE);
 /// More threads than this do not read faster.
 const MAX_THREADS: usize = 16;
+/// Readers for each processor that the caller allows. A reader waits for the disk while it reads,
+/// and leaves the disk alone while it populates a chunk or checks a frame: with this many there are
+/// requests at the disk all the time. Measured in docs/decisions/0021-loading.md.
+const READERS_PER_PROCESSOR: usize = 4;
 
 /// What a restore was.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -46,6 +50,19 @@ pub struct RestoreStats {
     pub duration: Duration,
 }
 
+/// How far a restore is.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RestoreProgress {
+    /// Bytes of the frames that are read.
+    pub read_bytes: u64,
+    /// Bytes of all frames.
+    pub total_bytes: u64,
+    /// Chunks in memory.
+    pub chunks: u64,
+    /// Chunks of the image.
+    pub total_chunks: u64,
+}
+
 /// Reads the image at `path` into a new arena of `capacity` bytes. `layout` is the layout hash that
 /// it must have.
 ///
@@ -57,6 +74,22 @@ pub fn restore(
     capacity: u64,
     layout: u64,
     threads: usize,
+) -> Result<(Arena, RestoreStats), RestoreError> {
+    restore_observed(path, backing, capacity, layout, threads, &|_| {})
+}
+
+/// As [`restore`]; `observe` is called with the progress once the index is read and after each
+/// chunk, from any of the threads, so that calls overlap and may be out of order.
+///
+/// # Errors
+/// As [`restore`].
+pub fn restore_observed(
+    path: &Path,
+    backing: impl Into<Backing>,
+    capacity: u64,
+    layout: u64,
+    threads: usize,
+    observe: &(dyn Fn(RestoreProgress) + Sync),
 ) -> Result<(Arena, RestoreStats), RestoreError> {
     let backing = backing.into();
     let begun = Instant::now();
@@ -79,8 +112,9 @@ pub fn restore(
     let wrap = |source| RestoreError::Arena { path: path.to_owned(), source };
     let blank = ReservedArena::reserve(backing, capacity).map_err(wrap)?;
     let reader = Reader::new(path, &image.file);
-    let threads = threads.clamp(1, MAX_THREADS).min(entries.len().max(1));
-    Loading { image: &image, reader, blank: &blank, entries: &entries }.run(threads)?;
+    let threads = readers(threads).min(entries.len().max(1));
+    let progress = Progress::new(&entries, observe);
+    Loading { image: &image, reader, blank: &blank, entries: &entries, progress }.run(threads)?;
     let arena = blank.open(layout).map_err(|source| match source {
         OpenError::Corruption(broken) => {
             image.damaged(ImageRegion::Chunk(broken.chunk), broken.reason)
@@ -89,6 +123,43 @@ pub fn restore(
     })?;
     let raw_bytes = entries.len() as u64 * CHUNK_SIZE;
     Ok((arena, RestoreStats { image: info, raw_bytes, threads, duration: begun.elapsed() }))
+}
+
+/// Threads that read, where the caller allows `threads` processors. One stays one: it keeps the
+/// order of the frames.
+const fn readers(threads: usize) -> usize {
+    match threads {
+        0 | 1 => 1,
+        more if more < MAX_THREADS / READERS_PER_PROCESSOR => more * READERS_PER_PROCESSOR,
+        _ => MAX_THREADS,
+    }
+}
+
+/// Counts what is read, for the observer.
+struct Progress<'a> {
+    read_bytes: AtomicU64,
+    chunks: AtomicU64,
+    total_bytes: u64,
+    total_chunks: u64,
+    observe: &'a (dyn Fn(RestoreProgress) + Sync),
+}
+
+impl<'a> Progress<'a> {
+    fn new(entries: &[IndexEntry], observe: &'a (dyn Fn(RestoreProgress) + Sync)) -> Self {
+        let total_bytes = entries.iter().map(|entry| u64::from(entry.stored.get())).sum();
+        let total_chunks = entries.len() as u64;
+        let (read_bytes, chunks) = (AtomicU64::new(0), AtomicU64::new(0));
+        observe(RestoreProgress { total_bytes, total_chunks, ..RestoreProgress::default() });
+        Self { read_bytes, chunks, total_bytes, total_chunks, observe }
+    }
+
+    fn chunk_done(&self, entry: &IndexEntry) {
+        let stored = u64::from(entry.stored.get());
+        let read_bytes = self.read_bytes.fetch_add(stored, Ordering::Relaxed) + stored;
+        let chunks = self.chunks.fetch_add(1, Ordering::Relaxed) + 1;
+        let Self { total_bytes, total_chunks, .. } = *self;
+        (self.observe)(RestoreProgress { read_bytes, total_bytes, chunks, total_chunks });
+    }
 }
 
 /// Reads the index of an image that fits into `capacity` bytes.
@@ -161,6 +232,7 @@ struct Loading<'a> {
     reader: Reader<'a>,
     blank: &'a ReservedArena,
     entries: &'a [IndexEntry],
+    progress: Progress<'a>,
 }
 
 /// The failure of the lowest frame, so that a damaged image always gives the same error.
@@ -193,7 +265,9 @@ impl Loading<'_> {
                 }
                 // Frames before this one are being read; those after it no longer matter.
                 next.store(self.entries.len(), Ordering::Relaxed);
+                return;
             }
+            self.progress.chunk_done(entry);
         }
     }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::client::{Client, ConnectionHandle, Origin};
+use super::session::Session;
 
 /// All connected clients.
 #[derive(Default)]
@@ -14,8 +15,13 @@ pub(crate) struct ClientRegistry {
     by_id: Mutex<BTreeMap<u64, Arc<Client>>>,
     last_id: AtomicU64,
     count: AtomicU64,
+    /// Bytes of pending output and unsent replies of all clients, as last summed.
+    output_bytes: AtomicU64,
     pause: Pause,
 }
+
+/// Bytes of one idle connection: its state, and its task (`net` has a test of its size).
+const IDLE_BYTES: u64 = (size_of::<Client>() + size_of::<Session>() + 2048) as u64;
 
 /// CLIENT PAUSE. Every command reads `until`, so the fields are atomics instead of a lock.
 #[derive(Default)]
@@ -56,6 +62,16 @@ impl ClientRegistry {
     /// Number of connected clients.
     pub(crate) fn count(&self) -> u64 {
         self.count.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of all connections: idle ones have the same size, output was summed a second ago.
+    pub(crate) fn memory(&self) -> u64 {
+        self.count() * IDLE_BYTES + self.output_bytes.load(Ordering::Relaxed)
+    }
+
+    /// Sets the bytes of all clients' output.
+    pub(crate) fn set_output_bytes(&self, bytes: u64) {
+        self.output_bytes.store(bytes, Ordering::Relaxed);
     }
 
     /// All clients, in ascending order of their numbers.

@@ -105,7 +105,7 @@ fn refused(name: &str, reason: &str) -> ErrorReply {
 
 /// Checks that `maxmemory` does not exceed the arena, which cannot grow.
 fn check_memory(shared: &Shared, old: &Config, new: &Config) -> CommandResult {
-    let capacity = shared.keyspace.arena().capacity();
+    let capacity = shared.capacity();
     if new.maxmemory <= capacity || new.maxmemory == old.maxmemory {
         return Ok(());
     }

@@ -1,6 +1,5 @@
 //! MEMORY: memory usage of keys and of the server, and advice.
 
-use crate::keyspace::DATABASES;
 use crate::telemetry::{StatsSource as _, advice};
 
 use super::call::Call;
@@ -86,64 +85,81 @@ fn malloc_stats(call: &mut Call<'_>) -> CommandResult {
 /// A value of MEMORY STATS.
 enum MemoryStat {
     Count(u64),
+    Difference(i64),
+    /// Bytes of the hash tables of a database: of its keys, and of those with an expiry.
+    Tables(u64, u64),
     Share(f64),
     Word(String),
 }
 
+/// Figures that add up: `total.allocated` is `dataset.bytes` and `overhead.total`, which is the sum
+/// of the figures behind `startup.allocated`, up to the tables of the arena.
 fn stats(call: &mut Call<'_>) -> CommandResult {
+    use MemoryStat::{Count, Share, Tables, Word};
     let snapshot = call.shared.stats_snapshot();
-    let keyspace = &call.shared.keyspace;
-    let keys: u64 = (0..DATABASES).map(|db| keyspace.len(db)).sum();
-    let used = snapshot.memory.used;
+    let keys: u64 = snapshot.databases.iter().map(|db| db.keys).sum();
+    let memory = &snapshot.memory;
+    let used = memory.used;
     let peak = call.shared.telemetry.peak_memory().max(used);
     let resident = crate::telemetry::resident_bytes();
     let ratio = |part: u64, whole: u64| if whole == 0 { 0.0 } else { part as f64 / whole as f64 };
-    let chunk = snapshot.arena.chunk_bytes;
-    let in_use = snapshot.arena.used_chunks * chunk;
+    let difference = |left: u64, right: u64| left.cast_signed() - right.cast_signed();
+    let beyond_startup = used.saturating_sub(memory.startup);
     let kept_for_checkpoints = if snapshot.has_undo_log() {
-        ("undo.captured.bytes", MemoryStat::Count(snapshot.undo.captured_bytes))
+        ("undo.captured.bytes".to_owned(), Count(snapshot.undo.captured_bytes))
     } else {
-        ("cow.copied.bytes", MemoryStat::Count(snapshot.cow.copied_bytes))
+        ("cow.copied.bytes".to_owned(), Count(snapshot.cow.copied_bytes))
     };
-    let stats = [
-        ("peak.allocated", MemoryStat::Count(peak)),
-        ("total.allocated", MemoryStat::Count(used)),
-        ("startup.allocated", MemoryStat::Count(snapshot.memory.startup)),
-        ("replication.backlog", MemoryStat::Count(0)),
-        ("clients.slaves", MemoryStat::Count(0)),
-        ("clients.normal", MemoryStat::Count(snapshot.clients.memory)),
-        ("cluster.links", MemoryStat::Count(0)),
-        ("aof.buffer", MemoryStat::Count(0)),
-        ("lua.caches", MemoryStat::Count(0)),
-        ("functions.caches", MemoryStat::Count(0)),
-        ("overhead.total", MemoryStat::Count(snapshot.memory.overhead)),
-        ("keys.count", MemoryStat::Count(keys)),
-        ("keys.bytes-per-key", MemoryStat::Count(used.checked_div(keys).unwrap_or(0))),
-        ("dataset.bytes", MemoryStat::Count(used.saturating_sub(snapshot.memory.overhead))),
-        ("dataset.percentage", MemoryStat::Share(100.0)),
-        ("peak.percentage", MemoryStat::Share(ratio(used, peak) * 100.0)),
-        ("allocator.allocated", MemoryStat::Count(used)),
-        ("allocator.active", MemoryStat::Count(in_use)),
-        ("allocator.resident", MemoryStat::Count(resident)),
-        ("allocator-fragmentation.ratio", MemoryStat::Share(ratio(in_use, used))),
-        ("allocator-fragmentation.bytes", MemoryStat::Count(in_use.saturating_sub(used))),
-        ("allocator-rss.ratio", MemoryStat::Share(ratio(resident, in_use))),
-        ("allocator-rss.bytes", MemoryStat::Count(resident.saturating_sub(in_use))),
-        ("fragmentation", MemoryStat::Share(ratio(resident, used))),
-        ("fragmentation.bytes", MemoryStat::Count(resident.saturating_sub(used))),
-        ("arena.pages", MemoryStat::Word(snapshot.arena.pages)),
-        ("arena.capacity", MemoryStat::Count(snapshot.arena.capacity)),
-        ("arena.chunks", MemoryStat::Count(snapshot.arena.used_chunks)),
-        ("arena.huge.bytes", MemoryStat::Count(snapshot.arena.huge_bytes)),
-        kept_for_checkpoints,
-    ];
+    let mut stats: Vec<(String, MemoryStat)> = Vec::new();
+    let mut add = |name: &str, stat: MemoryStat| stats.push((name.to_owned(), stat));
+    add("peak.allocated", Count(peak));
+    add("total.allocated", Count(used));
+    add("startup.allocated", Count(memory.startup));
+    add("replication.backlog", Count(0));
+    add("clients.slaves", Count(0));
+    add("clients.normal", Count(snapshot.clients.memory));
+    for name in ["cluster.links", "aof.buffer", "lua.caches", "functions.caches"] {
+        add(name, Count(0));
+    }
+    for db in snapshot.databases.iter().filter(|db| db.keys > 0) {
+        add(&format!("db.{}", db.number), Tables(db.table_bytes, db.expires_table_bytes));
+    }
+    add("arena.tables", Count(memory.tables));
+    add("overhead.total", Count(memory.overhead));
+    add("keys.count", Count(keys));
+    add("keys.bytes-per-key", Count(beyond_startup.checked_div(keys).unwrap_or(0)));
+    add("dataset.bytes", Count(memory.dataset()));
+    add("dataset.percentage", Share(ratio(memory.dataset(), beyond_startup) * 100.0));
+    add("peak.percentage", Share(ratio(used, peak) * 100.0));
+    add("allocator.allocated", Count(used));
+    add("allocator.active", Count(memory.active));
+    add("allocator.resident", Count(resident));
+    add("allocator-fragmentation.ratio", Share(ratio(memory.active, used)));
+    add("allocator-fragmentation.bytes", Count(memory.active - used));
+    add("allocator-rss.ratio", Share(ratio(resident, memory.active)));
+    add("allocator-rss.bytes", MemoryStat::Difference(difference(resident, memory.active)));
+    add("fragmentation", Share(ratio(resident, used)));
+    add("fragmentation.bytes", MemoryStat::Difference(difference(resident, used)));
+    add("arena.pages", Word(snapshot.arena.pages));
+    add("arena.capacity", Count(snapshot.arena.capacity));
+    add("arena.chunks", Count(snapshot.arena.used_chunks));
+    add("arena.huge.bytes", Count(snapshot.arena.huge_bytes));
+    stats.push(kept_for_checkpoints);
     call.reply.map(stats.len());
     for (name, stat) in stats {
-        call.reply.bulk_str(name);
+        call.reply.bulk_str(&name);
         match stat {
-            MemoryStat::Count(count) => call.reply.integer(count.cast_signed()),
-            MemoryStat::Share(share) => call.reply.double(share),
-            MemoryStat::Word(word) => call.reply.bulk_str(&word),
+            Count(count) => call.reply.integer(count.cast_signed()),
+            MemoryStat::Difference(bytes) => call.reply.integer(bytes),
+            Share(share) => call.reply.double(share),
+            Word(word) => call.reply.bulk_str(&word),
+            Tables(main, expires) => {
+                call.reply.map(2);
+                call.reply.bulk_str("overhead.hashtable.main");
+                call.reply.integer(main.cast_signed());
+                call.reply.bulk_str("overhead.hashtable.expires");
+                call.reply.integer(expires.cast_signed());
+            }
         }
     }
     Ok(())
@@ -199,19 +215,104 @@ fn help(call: &mut Call<'_>) -> CommandResult {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
+    use proptest::prelude::*;
+
     use super::super::testing::TestServer;
     use crate::config::{ArenaPages, Config};
+    use crate::telemetry::StatsSource as _;
 
     #[test]
     fn stats_is_a_map() {
         let server = TestServer::new();
+        let empty = server.run("MEMORY STATS");
+        assert!(empty.starts_with("*62\r\n$14\r\npeak.allocated\r\n:"), "{empty}");
         server.run("SET a 1");
         let stats = server.run("MEMORY STATS");
-        assert!(stats.starts_with("*60\r\n$14\r\npeak.allocated\r\n:"), "{stats}");
+        assert!(stats.starts_with("*64\r\n$14\r\npeak.allocated\r\n:"), "{stats}");
+        assert!(stats.contains("$4\r\ndb.0\r\n*4\r\n$23\r\noverhead.hashtable.main\r\n:128\r\n"));
         assert!(stats.contains("$10\r\nkeys.count\r\n:1\r\n"), "{stats}");
         assert!(stats.contains("$11\r\narena.pages\r\n$5\r\nsmall\r\n"), "{stats}");
         let server = server.resp3();
-        assert!(server.run("MEMORY STATS").starts_with("%30\r\n"));
+        assert!(server.run("MEMORY STATS").starts_with("%32\r\n"));
+    }
+
+    /// The integers of MEMORY STATS by name, and the sum of the hash tables of all databases.
+    fn figures(server: &TestServer) -> (HashMap<String, i64>, i64) {
+        let reply = server.run("MEMORY STATS");
+        let lines: Vec<&str> = reply.lines().collect();
+        let pairs = lines.windows(2).filter_map(|pair| {
+            Some((pair[0].to_owned(), pair[1].strip_prefix(':')?.parse().ok()?))
+        });
+        let pairs: Vec<(String, i64)> = pairs.collect();
+        let hash_tables = pairs.iter().filter(|(name, _)| name.starts_with("overhead.hashtable."));
+        let hash_tables = hash_tables.map(|(_, bytes)| bytes).sum();
+        (pairs.into_iter().collect(), hash_tables)
+    }
+
+    fn check_sums(server: &TestServer) -> HashMap<String, i64> {
+        let (figures, hash_tables) = figures(server);
+        let at = |name: &str| figures[name];
+        assert_eq!(
+            at("total.allocated"),
+            at("dataset.bytes") + at("overhead.total"),
+            "{figures:?}"
+        );
+        let parts = ["startup.allocated", "clients.normal", "arena.tables"].map(at);
+        assert_eq!(at("overhead.total"), parts.iter().sum::<i64>() + hash_tables, "{figures:?}");
+        assert!(at("peak.allocated") >= at("total.allocated"));
+        assert!(at("allocator.active") >= at("allocator.allocated"), "{figures:?}");
+        let snapshot = server.shared.stats_snapshot();
+        let objects = server.shared.keyspace.arena().used_bytes();
+        assert_eq!(snapshot.memory.used - snapshot.memory.not_limited, objects);
+        figures
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(20))]
+        /// Whatever the data, the figures add up, and with the data they go.
+        #[test]
+        fn the_figures_add_up(
+            keys in prop::collection::vec((0_u32..2000, 0_usize..30_000, 0_u8..4), 0..300),
+        ) {
+            let server = TestServer::new();
+            let empty = check_sums(&server);
+            prop_assert!(empty["total.allocated"] > 0);
+            prop_assert_eq!(empty["dataset.bytes"], 0);
+            for (key, len, kind) in keys {
+                server.run(&match kind {
+                    0 => format!("SETRANGE s:{key} {len} x"),
+                    1 => format!("SET t:{key} {len} EX 1000"),
+                    2 => format!("HSET h f:{key} {len}"),
+                    _ => format!("ZADD z {len} {key}"),
+                });
+            }
+            check_sums(&server);
+            server.run("FLUSHALL SYNC");
+            let flushed = check_sums(&server);
+            prop_assert_eq!(flushed["dataset.bytes"], 0);
+            // What no object is in stays for a while as free chunks, which are not in use.
+            prop_assert!(flushed["total.allocated"] <= empty["total.allocated"] + (1 << 20));
+        }
+    }
+
+    /// The estimate of the hash tables against what the arena counts when keys are all alike.
+    #[test]
+    fn the_hash_tables_are_estimated_within_a_fifth() {
+        let server = TestServer::new();
+        let arena = || server.shared.keyspace.arena().used_bytes();
+        for count in [1000, 20_000] {
+            server.run("FLUSHALL SYNC");
+            (0..count).for_each(|key| drop(server.run(&format!("SET key:{key:06} value"))));
+            let usage = server.run("MEMORY USAGE key:000001");
+            let usage: u64 = usage.trim_start_matches(':').trim().parse().unwrap();
+            let (_, estimate) = figures(&server);
+            // MEMORY USAGE has 12 bytes for the reference in the hash table.
+            let exact = arena() as f64 - ((usage - 12) * count) as f64;
+            let share = estimate as f64 / exact;
+            assert!((0.8..1.25).contains(&share), "{count} keys: {estimate} for {exact}");
+        }
     }
 
     #[test]

@@ -74,35 +74,47 @@ mod value_reply;
 use std::sync::Arc;
 
 use crate::config::LiveConfig;
+#[cfg(any(test, feature = "fuzzing"))]
 use crate::keyspace::Keyspace;
 
 pub use call::{Call, CheckpointAction, Effect, ShutdownOptions};
 #[cfg(test)]
 pub use command::{ArgumentChooser, generate_request};
 pub use error_reply::{CommandResult, ErrorReply};
-pub use shared::Shared;
+pub use shared::{KeylessState, Shared};
 pub use slowlog::is_secret;
 #[cfg(test)]
 pub use table::CommandGroup;
 pub use table::{Command, CommandFlags, CommandRow, CommandTable, LockScope};
 pub use transaction::{exec_refused, queue_flags, queue_shards};
 
-impl Shared {
+impl KeylessState {
     /// The state of a server that starts at `now`. The telemetry counts `threads` threads apart.
     ///
     /// # Errors
     /// `rename-command` names an unknown command, or a name in use.
+    pub fn new(config: Arc<LiveConfig>, threads: usize, now: i64) -> Result<Self, String> {
+        let current = config.current();
+        let renames: Vec<(String, String)> =
+            current.rename_command.iter().map(|r| (r.from.clone(), r.to.clone())).collect();
+        let table = CommandTable::new(all(), &renames)?;
+        Ok(Self::with_table(config, table, threads, now))
+    }
+}
+
+#[cfg(any(test, feature = "fuzzing"))]
+impl Shared {
+    /// The state of a server that starts with a keyspace.
+    ///
+    /// # Errors
+    /// As [`KeylessState::new`].
     pub fn new(
         keyspace: Keyspace,
         config: Arc<LiveConfig>,
         threads: usize,
         now: i64,
     ) -> Result<Self, String> {
-        let current = config.current();
-        let renames: Vec<(String, String)> =
-            current.rename_command.iter().map(|r| (r.from.clone(), r.to.clone())).collect();
-        let table = CommandTable::new(all(), &renames)?;
-        Ok(Self::with_table(keyspace, config, table, threads, now))
+        Ok(Self::serving(&KeylessState::new(config, threads, now)?, keyspace))
     }
 }
 

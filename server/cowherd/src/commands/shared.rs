@@ -1,14 +1,14 @@
 //! The state that all connections share.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
-use std::sync::{Arc, OnceLock};
 
 use crate::clients::{BlockedClients, ClientRegistry, Notifications, PubSub};
 use crate::clock::Timestamp;
 use crate::config::{Config, LiveConfig, MaxmemoryPolicy};
 use crate::keyspace::{DATABASES, Keyspace};
-use crate::telemetry::Telemetry;
 use crate::telemetry::logging::Logging;
+use crate::telemetry::{Telemetry, private_bytes};
 
 use super::huge_page_samples::HugePageSamples;
 use super::table::CommandTable;
@@ -29,16 +29,65 @@ pub struct DebugHooks {
     pub checkpoint_delay: AtomicU64,
 }
 
+/// The part of the state that does not depend on the keyspace: it is there before the image is
+/// read, and what clients have set up in it meanwhile stays. Clones share it.
+#[derive(Clone)]
+pub struct KeylessState {
+    /// The running configuration.
+    pub config: Arc<LiveConfig>,
+    /// The command table.
+    pub table: Arc<CommandTable>,
+    /// The connected clients.
+    pub clients: Arc<ClientRegistry>,
+    /// Channels, patterns and their subscribers.
+    pub pubsub: Arc<PubSub>,
+    /// Counters and histograms.
+    pub telemetry: Arc<Telemetry>,
+    /// The log, whose level the configuration sets; `None` for that of a test.
+    pub logging: Option<Logging>,
+    /// Forty random hexadecimal digits that identify this process, for INFO.
+    pub run_id: Arc<str>,
+    /// Private memory of the process before the arena is reserved.
+    pub startup_bytes: u64,
+}
+
+impl KeylessState {
+    /// The state of a server that starts at `now` with a command table. The telemetry counts
+    /// `threads` threads apart.
+    pub(super) fn with_table(
+        config: Arc<LiveConfig>,
+        table: CommandTable,
+        threads: usize,
+        now: i64,
+    ) -> Self {
+        let names = table.rows().iter().map(|row| row.name.clone()).collect();
+        let families = table.rows().iter().map(|row| row.command.group.name()).collect();
+        Self {
+            config,
+            table: Arc::new(table),
+            clients: Arc::default(),
+            pubsub: Arc::default(),
+            telemetry: Telemetry::new(threads, names, families),
+            logging: None,
+            run_id: run_id(now).into(),
+            startup_bytes: private_bytes(),
+        }
+    }
+}
+
 /// The state that all connections share.
 pub struct Shared {
     /// The keys and values.
     pub keyspace: Keyspace,
+    /// While the image is being read, the bytes of the arena that it is read into. `keyspace` is
+    /// another one then, which is empty and stays so: only commands that name no key run.
+    pub loading_capacity: Option<u64>,
     /// The running configuration.
     pub config: Arc<LiveConfig>,
     /// The command table.
-    pub table: CommandTable,
+    pub table: Arc<CommandTable>,
     /// The connected clients.
-    pub clients: ClientRegistry,
+    pub clients: Arc<ClientRegistry>,
     /// Channels, patterns and their subscribers.
     pub pubsub: Arc<PubSub>,
     /// The configuration of keyspace notifications.
@@ -51,40 +100,50 @@ pub struct Shared {
     pub ttl_samples: [AtomicU64; DATABASES],
     /// Samples of the huge page pool and of the arena.
     pub sampled: HugePageSamples,
-    /// The log, whose level the configuration sets.
-    pub logging: OnceLock<Logging>,
+    /// The log, whose level the configuration sets; `None` for that of a test.
+    pub logging: Option<Logging>,
     /// Switches of DEBUG, for tests.
     pub hooks: DebugHooks,
     /// Set under all locks before the final checkpoint: from then on no command runs, so that every
     /// acknowledged write is in the image.
     pub closing: AtomicBool,
     /// Forty random hexadecimal digits that identify this process, for INFO.
-    pub run_id: String,
+    pub run_id: Arc<str>,
+    /// Private memory of the process before the arena was reserved.
+    pub startup_bytes: u64,
 }
 
 impl Shared {
-    /// The state of a server that starts at `now` with a command table. The telemetry counts
-    /// `threads` threads apart.
-    pub(super) fn with_table(
+    /// The state of a server that serves `keyspace`.
+    pub fn serving(state: &KeylessState, keyspace: Keyspace) -> Self {
+        Self::with_keyspace(state, keyspace, None)
+    }
+
+    /// The state of a server that reads its image into an arena of `capacity` bytes. `empty` stands
+    /// in for the keyspace.
+    pub fn loading(state: &KeylessState, empty: Keyspace, capacity: u64) -> Self {
+        Self::with_keyspace(state, empty, Some(capacity))
+    }
+
+    fn with_keyspace(
+        state: &KeylessState,
         keyspace: Keyspace,
-        config: Arc<LiveConfig>,
-        table: CommandTable,
-        threads: usize,
-        now: i64,
+        loading_capacity: Option<u64>,
     ) -> Self {
+        let state = state.clone();
+        let KeylessState { config, table, clients, pubsub, telemetry, logging, .. } = state;
         let current = config.current();
-        let names = table.rows().iter().map(|row| row.name.clone()).collect();
-        let families = table.rows().iter().map(|row| row.command.group.name()).collect();
         let shared = Self {
             keyspace,
+            loading_capacity,
             config,
             table,
-            telemetry: Telemetry::new(threads, names, families),
+            telemetry,
             ttl_samples: [const { AtomicU64::new(0) }; DATABASES],
             sampled: HugePageSamples::default(),
-            logging: OnceLock::new(),
-            clients: ClientRegistry::default(),
-            pubsub: Arc::default(),
+            logging,
+            clients,
+            pubsub,
             notifications: Arc::default(),
             blocked_clients: BlockedClients::default(),
             hooks: DebugHooks {
@@ -93,7 +152,8 @@ impl Shared {
                 checkpoint_delay: AtomicU64::new(0),
             },
             closing: AtomicBool::new(false),
-            run_id: run_id(now),
+            run_id: state.run_id,
+            startup_bytes: state.startup_bytes,
         };
         shared.notifications.attach(&shared.keyspace, &shared.pubsub);
         shared.apply(&current);
@@ -102,7 +162,7 @@ impl Shared {
 
     /// Applies a configuration to the parts of the state that depend on it.
     pub fn apply(&self, config: &Config) {
-        let capacity = self.keyspace.arena().capacity();
+        let capacity = self.capacity();
         let maxmemory = match config.maxmemory {
             0 => capacity,
             bytes => bytes.min(capacity),
@@ -121,9 +181,14 @@ impl Shared {
             config.slowlog_max_len,
             config.latency_monitor_threshold,
         );
-        if let Some(logging) = self.logging.get() {
+        if let Some(logging) = &self.logging {
             logging.set_level(config.loglevel);
         }
+    }
+
+    /// Bytes of the arena for the keys.
+    pub fn capacity(&self) -> u64 {
+        self.loading_capacity.unwrap_or_else(|| self.keyspace.arena().capacity())
     }
 
     /// Number of changes since the last checkpoint.

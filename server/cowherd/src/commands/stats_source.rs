@@ -7,6 +7,7 @@ use crate::telemetry::{
     ArenaStats, ClientStats, DatabaseStats, EngineCounters, MemoryStats, ServerInfo, StatsSnapshot,
     StatsSource, UndoLogLimits,
 };
+use cowherd_arena::OccupancyCell;
 
 use super::shared::Shared;
 
@@ -15,11 +16,13 @@ impl StatsSource for Shared {
         let config = self.config.current();
         let arena = self.keyspace.arena();
         let stats = self.keyspace.stats();
-        let used = arena.used_bytes();
+        let databases: Vec<_> = (0..DATABASES).map(|db| self.database(db)).collect();
+        let used_chunks = self.used_chunks();
+        let memory = self.memory(&databases, used_chunks);
         StatsSnapshot {
             server: ServerInfo {
                 tcp_port: config.port,
-                run_id: self.run_id.clone(),
+                run_id: self.run_id.to_string(),
                 config_file: self
                     .config
                     .file()
@@ -34,15 +37,10 @@ impl StatsSource for Shared {
                 blocked: self.blocked_clients.count(),
                 blocking_keys: self.blocked_clients.keys(),
                 pubsub: self.pubsub.clients(),
+                memory: self.clients.memory(),
                 ..ClientStats::default()
             },
-            memory: MemoryStats {
-                used,
-                startup: 0,
-                overhead: 0,
-                limit: self.keyspace.memory_limit().maxmemory(),
-                policy: config.maxmemory_policy.name(),
-            },
+            memory: MemoryStats { policy: config.maxmemory_policy.name(), ..memory },
             counters: EngineCounters {
                 changes: stats.changes,
                 keyspace_hits: stats.hits,
@@ -54,13 +52,17 @@ impl StatsSource for Shared {
             pubsub_channels: self.pubsub.channels(),
             pubsub_patterns: self.pubsub.patterns(),
             pubsub_shard_channels: self.pubsub.shard_channels(),
-            databases: (0..DATABASES).map(|db| self.database(db)).collect(),
+            databases,
             arena: ArenaStats {
                 pages_asked: config.arena_pages.name().to_owned(),
-                pages: arena.page_kind().name().to_owned(),
-                capacity: arena.capacity(),
+                pages: match self.loading_capacity {
+                    Some(_) => "loading",
+                    None => arena.page_kind().name(),
+                }
+                .to_owned(),
+                capacity: self.capacity(),
                 chunk_bytes: CHUNK_SIZE,
-                used_chunks: arena.used_chunks(),
+                used_chunks,
                 huge_bytes: self.sampled.huge_bytes(),
                 cow_page_bytes: arena.page_kind().cow_bytes(),
             },
@@ -80,15 +82,68 @@ impl StatsSource for Shared {
     }
 
     fn occupancy_map(&self, max_cells: usize) -> OccupancyMap {
+        if let Some(capacity) = self.loading_capacity {
+            // Which chunks are in use is known once the image is read.
+            let chunks = capacity.div_ceil(CHUNK_SIZE);
+            let chunks_per_cell = chunks.div_ceil(max_cells.max(1) as u64).max(1);
+            let cells = usize::try_from(chunks.div_ceil(chunks_per_cell)).unwrap_or(max_cells);
+            return OccupancyMap { chunks_per_cell, cells: vec![OccupancyCell::default(); cells] };
+        }
         self.keyspace.arena().occupancy_map(max_cells)
     }
 }
 
 impl Shared {
+    /// Bytes in use, as INFO has them.
+    pub fn used_memory(&self) -> u64 {
+        self.memory(&[], self.used_chunks()).used
+    }
+
+    /// Chunks in use, or read so far.
+    fn used_chunks(&self) -> u64 {
+        match self.loading_capacity {
+            Some(_) => self.telemetry.persistence().restore_progress().chunks,
+            None => self.keyspace.arena().used_chunks(),
+        }
+    }
+
+    /// The memory in use, in `used_chunks` chunks, with the hash tables of `databases` as overhead.
+    fn memory(&self, databases: &[DatabaseStats], used_chunks: u64) -> MemoryStats {
+        let arena = self.keyspace.arena();
+        let loading = self.loading_capacity.is_some();
+        let chunks = used_chunks * CHUNK_SIZE;
+        // What lies in a chunk that was just read is known later.
+        let objects = if loading { chunks } else { arena.used_bytes() };
+        let fixed = arena.fixed_bytes();
+        let overhead = arena.overhead_bytes();
+        let clocks = if loading { 0 } else { self.keyspace.clocks().bytes() };
+        let tables = overhead.saturating_sub(fixed) + clocks;
+        let startup = self.startup_bytes + fixed;
+        let not_limited = startup + tables + self.clients.memory();
+        let hash_tables: u64 =
+            databases.iter().map(|db| db.table_bytes + db.expires_table_bytes).sum();
+        MemoryStats {
+            used: objects + not_limited,
+            startup,
+            overhead: not_limited + hash_tables.min(objects),
+            tables,
+            not_limited,
+            active: (chunks + self.startup_bytes + clocks + self.clients.memory())
+                .max(objects + not_limited),
+            limit: self.keyspace.memory_limit().maxmemory(),
+            policy: "",
+        }
+    }
+
     fn database(&self, number: usize) -> DatabaseStats {
+        let keys = self.keyspace.len(number);
+        let (table_bytes, expires_table_bytes) =
+            if keys == 0 { (0, 0) } else { self.keyspace.table_bytes(number) };
         DatabaseStats {
             number,
-            keys: self.keyspace.len(number),
+            keys,
+            table_bytes,
+            expires_table_bytes,
             expires: self.keyspace.expires_len(number),
             avg_ttl_ms: self.ttl_samples[number].load(Ordering::Relaxed),
         }

@@ -2,13 +2,16 @@
 //! replies.
 
 use crate::clients::Session;
-use crate::commands::{CommandFlags, CommandRow, ErrorReply, Shared};
+use crate::commands::{Command, CommandFlags, CommandRow, ErrorReply, Shared};
 use crate::config::Config;
 use cowherd_resp::{Args, ProtocolVersion};
 
 const NO_AUTH: ErrorReply = ErrorReply::new("NOAUTH Authentication required.");
 /// The error reply for a command that a transaction cannot contain.
 pub(super) const NOT_IN_TRANSACTION: &str = "ERR Command not allowed inside a transaction";
+/// The error reply for a command that needs the keyspace while the image is being read.
+pub(super) const LOADING: ErrorReply =
+    ErrorReply::new("LOADING Redis is loading the dataset in memory");
 const MISCONF: ErrorReply = ErrorReply::new(
     "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to \
      disk. Commands that may modify the data set are disabled, because this instance is configured \
@@ -57,6 +60,14 @@ pub(super) fn admit(
         return check_subscriber(session, row);
     }
     Ok(())
+}
+
+/// Whether a command runs while the image is being read: it has the flag, and nothing that it does
+/// or leaves behind depends on the keys. WATCH remembers keys, and DEBUG looks at them, so that
+/// neither runs, although both have the flag, as in Redis.
+pub(super) fn runs_while_loading(command: &Command) -> bool {
+    let needs_keys = matches!(command.name, "watch" | "debug");
+    command.flags.contains(CommandFlags::LOADING) && !needs_keys
 }
 
 #[cold]

@@ -100,8 +100,7 @@ impl<'e> MaintenanceLoop<'e> {
                 self.checkpoint_scheduler.sample(self.shared);
                 let space = &self.shared.keyspace;
                 space.memory_limit().relax_pressure(space.arena());
-                let used = self.shared.keyspace.arena().used_bytes();
-                self.shared.telemetry.tick(clock::monotonic_us(), used);
+                self.shared.telemetry.tick(clock::monotonic_us(), self.shared.used_memory());
             }
             if second.elapsed() >= Duration::from_secs(1) {
                 second = Instant::now();
@@ -231,9 +230,12 @@ impl<'e> MaintenanceLoop<'e> {
     /// Disconnects clients whose unread output has exceeded the soft limit for too long.
     fn check_backlogs(&self) {
         let limits = self.shared.config.current().client_output_buffer_limit;
+        let mut bytes = 0;
         for client in self.shared.clients.list() {
             client.check_output_limit(&limits);
+            bytes += client.backlog();
         }
+        self.shared.clients.set_output_bytes(bytes);
     }
 
     fn close_idle_clients(&self) {

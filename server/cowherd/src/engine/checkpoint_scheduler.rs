@@ -91,6 +91,15 @@ impl CheckpointScheduler {
         Ok((scheduler, thread))
     }
 
+    /// A scheduler that is closed from the start and has no thread.
+    pub(super) fn closed() -> Arc<Self> {
+        Arc::new(Self {
+            state: Mutex::new(SchedulerState { closed: true, ..SchedulerState::default() }),
+            idle: Condvar::new(),
+            requests: Mutex::new(None),
+        })
+    }
+
     /// Starts a background checkpoint or, if one runs and `schedule` is set, schedules the next.
     /// Once the started checkpoint has forked, or failed to, `on_fork` is called with the reply; a
     /// scheduled checkpoint does not call it.

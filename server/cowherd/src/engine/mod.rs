@@ -17,6 +17,9 @@ mod background;
 mod checkpoint_run;
 mod checkpoint_scheduler;
 mod effects;
+mod loading;
+#[cfg(test)]
+mod loading_tests;
 mod open;
 #[cfg(test)]
 mod random_request_tests;
@@ -32,11 +35,13 @@ use std::sync::atomic::Ordering;
 
 use parking_lot::Mutex;
 
-pub(crate) use crate::commands::{Shared, ShutdownOptions};
+pub(crate) use crate::commands::{KeylessState, Shared, ShutdownOptions};
 pub(crate) use background::BackgroundThread;
 pub(crate) use checkpoint_scheduler::CheckpointScheduler;
+pub(crate) use cowherd_arena::checkpoint::DirLock;
 pub(crate) use effects::BatchOutcome;
-pub(crate) use open::{OpenedKeyspace, RestoredImage, check_image, open};
+pub(crate) use loading::LoadingPhase;
+pub(crate) use open::{OpenedKeyspace, RestoredImage, check_image, lock_directory, open};
 pub(crate) use worker::Worker;
 
 /// The engine of one server.
@@ -71,11 +76,20 @@ impl Engine {
     /// server. The image holds every acknowledged write, and no command is acknowledged afterwards.
     /// A concurrent call waits for the first.
     ///
+    /// While the image is being read there is nothing to save, whatever `options` say.
+    ///
     /// # Errors
     /// The checkpoint failed and the shutdown was not forced: the server continues.
     pub(crate) fn shut_down(&self, options: ShutdownOptions) -> Result<(), String> {
         let on_stop = self.on_stop.lock();
         if self.shared.closing.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        if self.shared.loading_capacity.is_some() {
+            tracing::info!("The image is not read to its end and stays as it is. Bye");
+            if let Some(stop) = on_stop.as_ref() {
+                stop();
+            }
             return Ok(());
         }
         let save = options.save.unwrap_or(!self.shared.config.current().save.is_empty());

@@ -8,7 +8,8 @@ use crate::clock::Stopwatch;
 use crate::config::{ArenaPages, CheckpointIsolation, Config, DebugCommand};
 use crate::keyspace::{Contents, Keyspace, layout_hash};
 use cowherd_arena::checkpoint::{
-    DirLock, LockError, RestoreError, RestoreStats, ignore_file_size_signal, inspect, restore,
+    DirLock, LockError, RestoreError, RestoreProgress, RestoreStats, ignore_file_size_signal,
+    inspect, restore, restore_observed,
 };
 use cowherd_arena::{
     Backing, Corruption, Isolation, OpenError, PageKind, ReservedArena, UndoOptions, pages,
@@ -72,24 +73,39 @@ impl fmt::Display for RestoredImage {
     }
 }
 
-/// Opens the directory, the arena and the image that the configuration names.
+/// Locks the directory that the configuration names, and removes what an interrupted checkpoint has
+/// left there.
 ///
 /// # Errors
-/// Any of them is unavailable or damaged; the text says what to do.
-pub(crate) fn open(config: &Config) -> Result<OpenedKeyspace, StartError> {
-    ignore_file_size_signal();
+/// The directory is unavailable, or another server uses it; the text says what to do.
+pub(crate) fn lock_directory(config: &Config) -> Result<DirLock, StartError> {
     let lock = DirLock::acquire(&config.dir)?;
     for path in lock.remove_leftovers().unwrap_or_default() {
         tracing::info!("Removed {}, left over from an interrupted checkpoint", path.display());
     }
+    Ok(lock)
+}
+
+/// Opens the arena and the image that the configuration names, in a locked directory. `observe`
+/// gets the progress of the restore, on any thread.
+///
+/// # Errors
+/// Any of them is unavailable or damaged; the text says what to do.
+pub(crate) fn open(
+    config: &Config,
+    lock: DirLock,
+    observe: &(dyn Fn(RestoreProgress) + Sync),
+) -> Result<OpenedKeyspace, StartError> {
+    ignore_file_size_signal();
     let capacity = config.effective_maxmemory();
     let backing = backing(config, capacity);
     let path = config.dir.join(&config.dbfilename);
-    match restore(&path, backing, capacity, layout_hash(), config.threads) {
+    let threads = restoring_threads(config);
+    match restore_observed(&path, backing, capacity, layout_hash(), threads, observe) {
         Ok((arena, stats)) => {
             let keyspace = Keyspace::open(arena)?;
             let digest = config.enable_debug_command != DebugCommand::No;
-            let restored = verify(&keyspace, &path, stats, config.threads, digest)?;
+            let restored = verify(&keyspace, &path, stats, threads, digest)?;
             Ok(OpenedKeyspace { keyspace, restored: Some(restored), lock })
         }
         Err(RestoreError::NotFound { .. }) => {
@@ -99,6 +115,12 @@ pub(crate) fn open(config: &Config) -> Result<OpenedKeyspace, StartError> {
         }
         Err(error) => Err(error.into()),
     }
+}
+
+/// Threads that read and verify: no worker needs a processor before the keyspace is there.
+fn restoring_threads(config: &Config) -> usize {
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    config.threads.max(processors)
 }
 
 /// Restores the image at `path` into a separate arena and verifies every structure.

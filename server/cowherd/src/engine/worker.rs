@@ -22,9 +22,10 @@ use cowherd_arena::{ShardSet, StallTimes};
 use cowherd_resp::{Args, Batch, ReplyWriter};
 
 use super::effects::BatchOutcome;
+use super::loading::Phase;
 use super::timing::record_command;
 use super::transaction::{self, ExecContext, ExecOutcome};
-use super::{Engine, admission, serve_blocked};
+use super::{Engine, LoadingPhase, admission, serve_blocked};
 
 /// Requests that are resolved and prefetched together.
 const PREFETCH_GROUP: usize = 16;
@@ -33,7 +34,10 @@ const FLUSH_AT: usize = 1 << 20;
 
 /// Runs the requests of one thread.
 pub(crate) struct Worker {
+    /// While `loading` is set, the engine that has no keys.
     engine: Arc<Engine>,
+    /// Set until the worker has seen that the keyspace is published.
+    loading: Option<Arc<LoadingPhase>>,
     config: CachedConfig,
     recorder: Recorder,
     reclaimer: Reclaimer,
@@ -159,7 +163,18 @@ impl Worker {
     pub(crate) fn new(engine: Arc<Engine>, recorder: Recorder) -> Self {
         let config = CachedConfig::new(Arc::clone(&engine.shared.config));
         let reclaimer = Reclaimer::new(clock::monotonic_ns());
-        Self { engine, config, recorder, reclaimer }
+        Self { engine, loading: None, config, recorder, reclaimer }
+    }
+
+    /// A worker that starts before the keyspace is published.
+    pub(crate) fn with_loading(loading: &Arc<LoadingPhase>, recorder: Recorder) -> Self {
+        match &*loading.phase() {
+            Phase::Serving(engine) => Self::new(Arc::clone(engine), recorder),
+            Phase::Loading(interim) => {
+                let worker = Self::new(Arc::clone(interim), recorder);
+                Self { loading: Some(Arc::clone(loading)), ..worker }
+            }
+        }
     }
 
     pub(crate) const fn engine(&self) -> &Arc<Engine> {
@@ -185,6 +200,11 @@ impl Worker {
         buffer: &[u8],
         reply: &mut ReplyWriter,
     ) -> BatchOutcome {
+        if self.loading.is_some()
+            && let Some(outcome) = self.run_while_loading(session, batch, buffer, reply)
+        {
+            return outcome;
+        }
         let engine = Arc::clone(&self.engine);
         let now = clock::wall_ms();
         session.client.last_active.store(now, Ordering::Relaxed);
@@ -213,6 +233,68 @@ impl Worker {
             }
         }
         BatchOutcome::Done
+    }
+
+    /// Runs a batch while the image is being read, or returns `None` and lets the worker serve the
+    /// keyspace from now on.
+    #[cold]
+    fn run_while_loading(
+        &mut self,
+        session: &mut Session,
+        batch: &Batch,
+        buffer: &[u8],
+        reply: &mut ReplyWriter,
+    ) -> Option<BatchOutcome> {
+        let loading = self.loading.take()?;
+        // Held until the replies are made: the keyspace is published before or after the batch.
+        let phase = loading.phase();
+        let engine = match &*phase {
+            Phase::Serving(engine) => {
+                self.engine = Arc::clone(engine);
+                return None;
+            }
+            Phase::Loading(interim) => interim,
+        };
+        self.loading = Some(Arc::clone(&loading));
+        let now = clock::wall_ms();
+        session.client.last_active.store(now, Ordering::Relaxed);
+        let mut begun = clock::monotonic_ns();
+        for next in 0..batch.len() {
+            let request = resolve(engine, batch.request(next, buffer));
+            let outcome = match self.refusal_while_loading(session, &request) {
+                Some((row, refusal)) => {
+                    let start = reply.len();
+                    self.reject(session, Some(row), &refusal, reply, start)
+                }
+                None => self.run_one(engine, session, &request, now, &mut begun, reply),
+            };
+            match outcome {
+                BatchOutcome::Done => {}
+                BatchOutcome::Paused(_, until) => return Some(BatchOutcome::Paused(next, until)),
+                BatchOutcome::Blocked(_) => return Some(BatchOutcome::Blocked(next + 1)),
+                outcome => return Some(outcome),
+            }
+            if reply.len() >= FLUSH_AT && next + 1 < batch.len() {
+                return Some(BatchOutcome::Flush(next + 1));
+            }
+        }
+        Some(BatchOutcome::Done)
+    }
+
+    /// The error reply to a request for which the keyspace has to be there; another error comes
+    /// first, as it would afterwards. `None` lets the request run.
+    fn refusal_while_loading<'r>(
+        &mut self,
+        session: &Session,
+        request: &ResolvedRequest<'r>,
+    ) -> Option<(&'r CommandRow, ErrorReply)> {
+        let row = request.row.filter(|row| !admission::runs_while_loading(row.command))?;
+        let flags = session.flags_of(row.command);
+        let config = self.config.get();
+        let shared = &self.engine.shared;
+        let admitted =
+            admission::admit(shared, config, session, row, flags, &request.args, || true);
+        Some((row, admitted.err().unwrap_or(admission::LOADING)))
     }
 
     #[inline]

@@ -56,6 +56,11 @@ impl AccessClocks {
         }
     }
 
+    /// Bytes of the clocks of all entries, and of the words of all other objects.
+    pub fn bytes(&self) -> u64 {
+        self.words.bytes()
+    }
+
     /// Sets whether uses are counted (LFU) or only the time of the last one is stored (LRU).
     pub fn set_lfu(&self, is_lfu: bool) {
         self.is_lfu.store(is_lfu, Ordering::Relaxed);

@@ -190,6 +190,17 @@ impl Keyspace {
         self.hint_len(keys_of(shard, db))
     }
 
+    /// Bytes of the hash tables of a database, estimated without a lock: of all keys, and of those
+    /// with an expiry.
+    pub fn table_bytes(&self, db: DbIndex) -> (u64, u64) {
+        let sum = |of: &dyn Fn(ShardIndex) -> Dict| {
+            ShardIndex::all().map(|shard| of(shard).racy_bytes(&self.arena)).sum::<u64>()
+        };
+        let indexes = SecondaryIndex::ALL.into_iter();
+        let expires = indexes.map(|index| sum(&|shard| index.of(shard, db))).sum();
+        (sum(&|shard| keys_of(shard, db)), expires)
+    }
+
     /// Enters a read section for prefetches.
     #[inline]
     pub fn racy(&self) -> RacyView<'_> {

@@ -8,14 +8,14 @@ use std::io;
 use std::net::{IpAddr, Shutdown, SocketAddr};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, TcpKeepalive, Type};
 use tokio::net::{TcpListener, UnixListener};
 
-use crate::clients::Origin;
-use crate::config::Config;
-use crate::engine::Shared;
+use crate::clients::{ClientRegistry, Origin};
+use crate::config::{Config, LiveConfig};
 use crate::telemetry::Recorder;
 
 use super::handoff::{AcceptedSocket, RoundRobin};
@@ -128,7 +128,8 @@ fn listen_unix(
 
 /// What the accepting tasks share.
 pub(super) struct Acceptor {
-    pub shared: std::sync::Arc<Shared>,
+    pub config: Arc<LiveConfig>,
+    pub clients: Arc<ClientRegistry>,
     pub recorder: Recorder,
     pub workers: RoundRobin,
 }
@@ -136,12 +137,12 @@ pub(super) struct Acceptor {
 impl Acceptor {
     /// The error line for a connection from `peer` that is rejected; `None` admits it.
     fn refusal(&self, peer: Option<IpAddr>) -> Option<&'static [u8]> {
-        let config = self.shared.config.current();
+        let config = self.config.current();
         let is_remote = peer.is_some_and(|peer| !peer.to_canonical().is_loopback());
         if is_remote && config.protected_mode && config.requirepass.is_none() {
             return Some(PROTECTED_MODE);
         }
-        (self.shared.clients.count() >= u64::from(config.maxclients)).then_some(MAX_CLIENTS_REACHED)
+        (self.clients.count() >= u64::from(config.maxclients)).then_some(MAX_CLIENTS_REACHED)
     }
 }
 
@@ -166,7 +167,7 @@ async fn accept_tcp(listener: std::net::TcpListener, acceptor: &'static Acceptor
             let _ = SockRef::from(&stream).shutdown(Shutdown::Both);
             continue;
         }
-        let keepalive = acceptor.shared.config.current().tcp_keepalive;
+        let keepalive = acceptor.config.current().tcp_keepalive;
         let local = stream.local_addr().ok();
         let Ok(stream) = stream.into_std() else { continue };
         tune(&stream, keepalive);

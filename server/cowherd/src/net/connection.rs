@@ -132,14 +132,14 @@ pub(super) async fn serve(
     mut origin: Origin,
 ) {
     origin.fd = socket.as_raw_fd();
-    let (session, shared, waker) = {
+    let (session, clients, waker) = {
         let mut context = context.borrow_mut();
         let waker = Arc::new(ConnectionWaker::new(origin.fd, Arc::clone(&context.wake_queue)));
         let authenticated = context.worker.config().requirepass.is_none();
-        let shared = Arc::clone(context.worker.engine().shared());
+        let clients = Arc::clone(&context.worker.engine().shared().clients);
         context.worker.recorder().client_opened();
-        let client = shared.clients.connect(origin, clock::wall_ms(), Arc::clone(&waker) as _);
-        (Session::new(client, authenticated), shared, waker)
+        let client = clients.connect(origin, clock::wall_ms(), Arc::clone(&waker) as _);
+        (Session::new(client, authenticated), clients, waker)
     };
     let mut connection = Connection {
         socket,
@@ -154,7 +154,7 @@ pub(super) async fn serve(
     // After an I/O error the peer cannot be reached, so lingering is pointless.
     let close_mode = connection.run(&context).await.unwrap_or(CloseMode::Immediate);
     connection.log_output_limit();
-    shared.clients.disconnect(&connection.session.client);
+    clients.disconnect(&connection.session.client);
     context.borrow().worker.close_session(&mut connection.session);
     context.borrow().worker.recorder().client_closed();
     if close_mode == CloseMode::Linger {
@@ -296,11 +296,11 @@ impl Connection {
 
     /// Waits while the CLIENT PAUSE until `until` lasts; false if the client was killed meanwhile.
     async fn await_pause_end(&self, context: &RefCell<WorkerContext>, until: i64) -> bool {
-        let shared = Arc::clone(context.borrow().worker.engine().shared());
+        let clients = Arc::clone(&context.borrow().worker.engine().shared().clients);
         let remaining = || {
             let now = clock::wall_ms();
             // Another end means that CLIENT UNPAUSE or a new CLIENT PAUSE came meanwhile.
-            let lasts = shared.clients.paused_until(now, true) == Some(until);
+            let lasts = clients.paused_until(now, true) == Some(until);
             lasts.then(|| Duration::from_millis(until.saturating_sub(now).unsigned_abs()))
         };
         while let Some(remaining) = remaining() {

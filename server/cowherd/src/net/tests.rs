@@ -17,7 +17,7 @@ use tokio::task::LocalSet;
 use crate::clients::{Client, Origin};
 use crate::clock;
 use crate::config::{Config, LiveConfig};
-use crate::engine::{CheckpointScheduler, Engine, Shared, Worker};
+use crate::engine::{CheckpointScheduler, Engine, KeylessState, LoadingPhase, Shared, Worker};
 use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
 
@@ -34,6 +34,7 @@ const TEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// An engine with a small arena.
 struct TestEngine {
     engine: Arc<Engine>,
+    state: KeylessState,
     checkpoint_thread: Option<JoinHandle<()>>,
     _folder: TempDir,
 }
@@ -51,10 +52,11 @@ impl TestEngine {
         let blank = ReservedArena::reserve(PageKind::Small, 64 << 20).unwrap();
         let keyspace = Keyspace::create(blank, 1).unwrap();
         let live = Arc::new(LiveConfig::new(config, None));
-        let shared = Arc::new(Shared::new(keyspace, live, 3, clock::wall_ms()).unwrap());
+        let state = KeylessState::new(live, 3, clock::wall_ms()).unwrap();
+        let shared = Arc::new(Shared::serving(&state, keyspace));
         let (scheduler, thread) = CheckpointScheduler::start(&shared).unwrap();
         let engine = Engine::new(shared, scheduler);
-        Self { engine, checkpoint_thread: Some(thread), _folder: folder }
+        Self { engine, state, checkpoint_thread: Some(thread), _folder: folder }
     }
 
     fn shared(&self) -> &Shared {
@@ -145,7 +147,9 @@ impl TestServer {
         let listeners = Listeners::bind(&engine.shared().config.current()).ok()?;
         let recorders = (0..3).map(|i| engine.shared().telemetry.recorder(i).unwrap()).collect();
         let stop = StopSignal::new();
-        let pool = WorkerPool::start(&engine.engine, listeners, recorders, &stop).unwrap();
+        let loading = LoadingPhase::begin(&engine.state, 64 << 20, || {}).unwrap();
+        loading.publish(|| Ok::<_, ()>(Arc::clone(&engine.engine))).unwrap();
+        let pool = WorkerPool::start(&loading, listeners, recorders, &stop).unwrap();
         Some(Self { pool: Some(pool), stop, port, path, engine })
     }
 

@@ -10,7 +10,7 @@ use tokio::runtime::Builder;
 use tokio::sync::watch;
 use tokio::task::LocalSet;
 
-use crate::engine::{Engine, Worker};
+use crate::engine::{KeylessState, LoadingPhase, Worker};
 use crate::telemetry::Recorder;
 
 use super::acceptor::{Acceptor, Listeners};
@@ -39,24 +39,25 @@ pub(crate) struct WorkerPool {
 
 impl WorkerPool {
     /// Starts one worker for each of `recorders` but the last, which counts accepted connections.
+    /// The workers serve the keyspace once `loading` has published one.
     ///
     /// # Errors
     /// The kernel refuses a thread.
     pub(crate) fn start(
-        engine: &Arc<Engine>,
+        loading: &Arc<LoadingPhase>,
         listeners: Listeners,
         mut recorders: Vec<Recorder>,
         stop: &StopSignal,
     ) -> io::Result<Self> {
         let acceptor_recorder = recorders.pop();
         let (workers, receivers) = RoundRobin::new(recorders.len());
-        let shared = Arc::clone(engine.shared());
-        let mut acceptor =
-            acceptor_recorder.map(|recorder| (listeners, Acceptor { shared, recorder, workers }));
+        let KeylessState { config, clients, .. } = loading.state().clone();
+        let mut acceptor = acceptor_recorder
+            .map(|recorder| (listeners, Acceptor { config, clients, recorder, workers }));
         let mut threads = Vec::new();
         for (number, (recorder, sockets)) in recorders.into_iter().zip(receivers).enumerate() {
             let worker = WorkerThread {
-                engine: Arc::clone(engine),
+                loading: Arc::clone(loading),
                 recorder,
                 sockets,
                 acceptor: acceptor.take(),
@@ -80,7 +81,7 @@ impl WorkerPool {
 
 /// What one worker thread owns.
 struct WorkerThread {
-    engine: Arc<Engine>,
+    loading: Arc<LoadingPhase>,
     recorder: Recorder,
     sockets: SocketReceiver,
     /// Present on the first worker only.
@@ -102,7 +103,7 @@ impl WorkerThread {
             // Leaked, so that the accepting tasks can share it; it lives as long as the process.
             listeners.accept(Box::leak(Box::new(acceptor)));
         }
-        let worker = Worker::new(self.engine, self.recorder);
+        let worker = Worker::with_loading(&self.loading, self.recorder);
         let context = Rc::new(RefCell::new(WorkerContext::new(worker, REQUEST_LIMIT)));
         tokio::task::spawn_local(Arc::clone(&context.borrow().wake_queue).run());
         loop {

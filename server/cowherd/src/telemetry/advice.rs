@@ -330,7 +330,8 @@ fn few_huge(inputs: &AdviceInputs<'_>) -> Option<String> {
 fn nearly_full(inputs: &AdviceInputs<'_>) -> Option<String> {
     let (arena, memory) = (&inputs.stats.arena, &inputs.stats.memory);
     let limit = if memory.limit == 0 { arena.capacity } else { memory.limit };
-    let share = memory.used as f64 / limit.max(1) as f64;
+    let objects = memory.used.saturating_sub(memory.not_limited);
+    let share = objects as f64 / limit.max(1) as f64;
     (share > 0.9).then(|| {
         format!(
             "{:.0} % of maxmemory is in use (at most {:.1} GiB were): writes will soon be refused. \

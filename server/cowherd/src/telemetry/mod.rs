@@ -71,7 +71,7 @@ pub(crate) use checkpoint_record::{CheckpointRecord, CheckpointStatus, LongestSt
 pub(crate) use latency_monitor::{LatencyEvent, LatencyEventHistory, LatencySample};
 pub(crate) use longest_command::LongestCommand;
 pub(crate) use persistence::{CheckpointStart, ForkTimes, RestoreReport};
-pub(crate) use process::{minor_faults_of_other_threads, resident_bytes};
+pub(crate) use process::{minor_faults_of_other_threads, private_bytes, resident_bytes};
 pub(crate) use recorder::Recorder;
 pub(crate) use registry::Telemetry;
 pub(crate) use slowlog::{SlowCommand, SlowlogEntry};

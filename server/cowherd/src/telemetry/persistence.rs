@@ -13,6 +13,7 @@ use std::sync::atomic::Ordering::{Acquire, Relaxed, Release};
 use std::sync::atomic::{AtomicBool, AtomicU64};
 use std::time::Duration;
 
+use cowherd_arena::checkpoint::RestoreProgress;
 use cowherd_arena::stats::{Distribution, Histogram};
 use parking_lot::Mutex;
 
@@ -93,6 +94,8 @@ pub(crate) struct Persistence {
     loading: AtomicBool,
     loaded_bytes: AtomicU64,
     loading_total_bytes: AtomicU64,
+    loaded_chunks: AtomicU64,
+    loading_total_chunks: AtomicU64,
     /// Read by each write command, so not behind the lock.
     writes_are_unsafe: AtomicBool,
     state: Mutex<PersistenceState>,
@@ -110,18 +113,28 @@ impl Persistence {
         persistence
     }
 
-    /// A restore begins, from an image of `total_bytes`.
-    pub(crate) fn loading_started(&self, total_bytes: u64, now: Timestamp) {
+    /// A restore begins.
+    pub(crate) fn loading_started(&self, now: Timestamp) {
         self.state.lock().loading_since = Some(now);
-        self.loaded_bytes.store(0, Relaxed);
-        self.loading_total_bytes.store(total_bytes, Relaxed);
         self.loading.store(true, Release);
     }
 
-    /// The restore has read `bytes` of the image. Any thread may call this.
-    #[cfg(test)]
-    pub(crate) fn loading_progress(&self, bytes: u64) {
-        self.loaded_bytes.store(bytes, Relaxed);
+    /// The restore has read so much of the image. Any thread may call this; the figures never fall.
+    pub(crate) fn loading_progress(&self, progress: RestoreProgress) {
+        self.loading_total_bytes.store(progress.total_bytes, Relaxed);
+        self.loading_total_chunks.store(progress.total_chunks, Relaxed);
+        self.loaded_bytes.fetch_max(progress.read_bytes, Relaxed);
+        self.loaded_chunks.fetch_max(progress.chunks, Relaxed);
+    }
+
+    /// The progress of the restore.
+    pub(crate) fn restore_progress(&self) -> RestoreProgress {
+        RestoreProgress {
+            read_bytes: self.loaded_bytes.load(Relaxed),
+            total_bytes: self.loading_total_bytes.load(Relaxed),
+            chunks: self.loaded_chunks.load(Relaxed),
+            total_chunks: self.loading_total_chunks.load(Relaxed),
+        }
     }
 
     /// The restore succeeded; the server serves from now on.
@@ -132,6 +145,12 @@ impl Persistence {
         state.image_bytes = report.image_bytes;
         state.restore = Some((report, duration));
         drop(state);
+        self.loading.store(false, Release);
+    }
+
+    /// There was nothing to restore; the server serves from now on.
+    pub(crate) fn loading_skipped(&self) {
+        self.state.lock().loading_since = None;
         self.loading.store(false, Release);
     }
 
@@ -264,8 +283,7 @@ impl Persistence {
             loading: state.loading_since.map(|since| RunningRestore {
                 since,
                 elapsed: now.since(&since),
-                loaded_bytes: self.loaded_bytes.load(Relaxed),
-                total_bytes: self.loading_total_bytes.load(Relaxed),
+                progress: self.restore_progress(),
             }),
             running: state.running.as_ref().map(|running| CheckpointInProgress {
                 pid: running.start.pid,
@@ -337,10 +355,21 @@ pub(crate) struct PersistenceStatus {
 pub(crate) struct RunningRestore {
     pub(crate) since: Timestamp,
     pub(crate) elapsed: Duration,
-    /// Bytes of the image that are read.
-    pub(crate) loaded_bytes: u64,
-    /// Bytes of the image.
-    pub(crate) total_bytes: u64,
+    pub(crate) progress: RestoreProgress,
+}
+
+impl RunningRestore {
+    /// The share of the image that is read, 0 to 1; 1 while it is being verified.
+    pub(crate) fn share(&self) -> f64 {
+        let RestoreProgress { read_bytes, total_bytes, .. } = self.progress;
+        if total_bytes == 0 { 0.0 } else { read_bytes.min(total_bytes) as f64 / total_bytes as f64 }
+    }
+
+    /// Time until the image is read, at the rate so far; `None` before a byte is read.
+    pub(crate) fn remaining(&self) -> Option<Duration> {
+        let share = self.share();
+        (share > 0.0).then(|| self.elapsed.mul_f64((1.0 - share) / share))
+    }
 }
 
 /// A running checkpoint.

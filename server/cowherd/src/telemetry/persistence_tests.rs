@@ -155,11 +155,17 @@ fn a_checkpoint_that_could_not_start_has_failed() {
 #[test]
 fn a_restore_reports_progress_and_result() {
     let persistence = Persistence::new(at(0));
-    persistence.loading_started(1000, at(1));
-    persistence.loading_progress(250);
+    persistence.loading_started(at(1));
+    assert_eq!(persistence.status(at(2), 0).loading.unwrap().remaining(), None);
+    let total = RestoreProgress { total_bytes: 1000, total_chunks: 4, ..Default::default() };
+    for (read_bytes, chunks) in [(0, 0), (250, 1), (125, 0)] {
+        persistence.loading_progress(RestoreProgress { read_bytes, chunks, ..total });
+    }
     assert!(persistence.is_loading());
     let loading = persistence.status(at(4), 0).loading.unwrap();
-    assert_eq!((loading.loaded_bytes, loading.total_bytes), (250, 1000));
+    // Calls overlap: a smaller figure that comes late changes nothing.
+    assert_eq!(loading.progress, RestoreProgress { read_bytes: 250, chunks: 1, ..total });
+    assert_eq!(loading.remaining(), Some(loading.elapsed * 3));
     assert_eq!(loading.elapsed, Duration::from_secs(3));
 
     let digest = Some("abc".to_owned());

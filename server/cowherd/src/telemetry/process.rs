@@ -25,12 +25,23 @@ pub(crate) fn resident_bytes() -> u64 {
     resident_pages(&statm) * ask(SysconfVar::PAGE_SIZE, 4096) + hugetlb_bytes(&status)
 }
 
+/// Resident bytes that belong to this process alone: heap and stacks, no files and no shared
+/// memory.
+pub(crate) fn private_bytes() -> u64 {
+    kib_of(&fs::read_to_string("/proc/self/status").unwrap_or_default(), "RssAnon:")
+}
+
 fn resident_pages(statm: &str) -> u64 {
     statm.split_ascii_whitespace().nth(1).and_then(|pages| pages.parse().ok()).unwrap_or(0)
 }
 
 fn hugetlb_bytes(status: &str) -> u64 {
-    let line = status.lines().find_map(|line| line.strip_prefix("HugetlbPages:"));
+    kib_of(status, "HugetlbPages:")
+}
+
+/// The bytes of a line of /proc/self/status that counts kB; 0 if there is none.
+fn kib_of(status: &str, field: &str) -> u64 {
+    let line = status.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|line| line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok());
     kib.unwrap_or(0).saturating_mul(1024)
 }

@@ -143,12 +143,25 @@ pub(crate) struct MemoryStats {
     pub(crate) used: u64,
     /// In use right after an empty start.
     pub(crate) startup: u64,
-    /// The part of `used` that is not data.
+    /// The part of `used` that is not data: `startup`, `tables`, the clients and the hash tables.
     pub(crate) overhead: u64,
+    /// What arena and access clocks take beside the objects, above their part of `startup`.
+    pub(crate) tables: u64,
+    /// The part of `used` that is not compared with `maxmemory`: all but the objects.
+    pub(crate) not_limited: u64,
+    /// `used` and the free memory of the chunks in use.
+    pub(crate) active: u64,
     /// The setting `maxmemory`; 0 for automatic.
     pub(crate) limit: u64,
     /// The setting `maxmemory-policy`.
     pub(crate) policy: &'static str,
+}
+
+impl MemoryStats {
+    /// The part of `used` that is data.
+    pub(crate) const fn dataset(&self) -> u64 {
+        self.used.saturating_sub(self.overhead)
+    }
 }
 
 /// Counters of the keyspace, since the start of the process.
@@ -200,6 +213,10 @@ pub(crate) struct DatabaseStats {
     pub(crate) expires: u64,
     /// Mean time to live of the keys with an expiry, in milliseconds.
     pub(crate) avg_ttl_ms: u64,
+    /// Bytes of the hash table of the keys.
+    pub(crate) table_bytes: u64,
+    /// Bytes of the hash tables of the keys with an expiry.
+    pub(crate) expires_table_bytes: u64,
 }
 
 /// Size and pages of the arena.

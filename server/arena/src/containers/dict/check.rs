@@ -2,11 +2,12 @@
 
 use crate::{Audit, Corruption, Mem, Offset, ShardIndex};
 
-use super::segment::{Segment, block_at};
+use super::segment::{MAX_CONTIGUOUS, Segment, block_at};
 use super::{DictRoot, MAX_DEPTH, OFFSET_BITS, OFFSET_MASK, PROBES, prefix, tag_of};
 
-/// Items that are prefetched ahead of the check.
-const AHEAD: usize = 16;
+/// Items that are prefetched ahead of the check, each with three cache lines. More than fit the
+/// processor's miss buffers, so that these stay full while an item is checked.
+const AHEAD: usize = 64;
 
 /// Tells a check what it has to know of a dictionary's items.
 pub trait CheckDictItem {
@@ -73,6 +74,9 @@ pub fn check(
             return broken(format!("segment at {at:#x} does not fill its {span} entries"));
         }
         let prefix = entry >> (root.depth - segment.depth);
+        if entry + span < 1 << root.depth {
+            prefetch_segment(mem, super::directory_entry(mem, &root, entry + span));
+        }
         check_slots(mem, &segment, prefix, items, &mut scratch)?;
         segments += 1;
         count += segment.items;
@@ -82,6 +86,14 @@ pub fn check(
         return broken(format!("{segments} segments and {count} items, but {root:?}"));
     }
     Ok(root)
+}
+
+/// Prefetches the segment at `at`, which is not checked yet, as far as the largest contiguous one
+/// reaches.
+fn prefetch_segment(mem: &Mem<'_>, at: u64) {
+    for line in 0..MAX_CONTIGUOUS {
+        mem.arena().prefetch(at.saturating_add(line * 64));
+    }
 }
 
 fn claim_segment(
@@ -102,6 +114,11 @@ fn claim_segment(
         return Err(Corruption::at(at, format!("dictionary: impossible segment head {head:#x}")));
     }
     audit.claim(at, segment.size(), shard)?;
+    for place in segment.places() {
+        let block = block_at(mem.read(place));
+        audit.prefetch(block);
+        (64..segment.block_size()).step_by(64).for_each(|line| mem.arena().prefetch(block + line));
+    }
     for place in segment.places() {
         audit.claim(block_at(mem.read(place)), segment.block_size(), shard)?;
     }

@@ -57,6 +57,10 @@ const OFFSET_MASK: u64 = (1 << OFFSET_BITS) - 1;
 /// No directory has more than 2^26 entries.
 const MAX_DEPTH: u32 = 26;
 
+/// Bytes of segments for each item, measured with a million random keys: slots have 8 bytes, and
+/// nine of ten are in use.
+const BYTES_PER_ITEM: u64 = 9;
+
 const _: () = assert!(size_of::<DictRoot>() == 32);
 
 /// Where a dictionary begins. All zero is an empty one.
@@ -278,6 +282,20 @@ impl Dict {
     /// exact while no thread writes.
     pub fn racy_len(self, arena: &crate::Arena) -> u64 {
         arena.load_root_racy(self.root.raw() + 8).unwrap_or(0)
+    }
+
+    /// Bytes of the directory and, estimated from the number of items, of the segments, for a
+    /// dictionary whose root stands in a shard's root. Read without a lock.
+    pub fn racy_bytes(self, arena: &crate::Arena) -> u64 {
+        let word = |at| arena.load_root_racy(self.root.raw() + at).unwrap_or(0);
+        let (len, shape) = (word(8), word(16));
+        let (depth, segments) = (shape & 0x3f, shape >> 32);
+        let directory = if depth == 0 { 0 } else { 8 << depth.min(u64::from(MAX_DEPTH)) };
+        // The bounds hold whatever a torn read says.
+        let least = segments.saturating_mul(segment::MIN_BYTES);
+        let most = segments.saturating_mul(segment::MAX_BYTES).max(least);
+        let items = len.saturating_mul(BYTES_PER_ITEM);
+        directory + items.clamp(least, most)
     }
 
     /// The home bucket of a hash in a segment from [`Self::racy_segment`].

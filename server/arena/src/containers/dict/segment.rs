@@ -20,11 +20,17 @@ use super::{FoundItem, OFFSET_BITS, OFFSET_MASK, PROBES, SLOTS};
 
 /// The sizes of a contiguous segment, in buckets.
 const SIZES: [u64; 6] = [2, 3, 4, 5, 6, 8];
+/// Buckets of the largest contiguous segment.
+pub(super) const MAX_CONTIGUOUS: u64 = SIZES[SIZES.len() - 1];
 /// Buckets in a block.
 const BLOCK: u64 = 3;
 /// A segment of this many buckets splits instead of growing.
 pub(super) const SPLIT_AT: u64 = 33;
 
+/// Bytes of the smallest segment.
+pub(super) const MIN_BYTES: u64 = SIZES[0] * BUCKET_SIZE;
+/// Bytes of the largest segment, blocks included.
+pub(super) const MAX_BYTES: u64 = (SPLIT_AT + 1) * BUCKET_SIZE;
 /// Bytes of a bucket.
 const BUCKET_SIZE: u64 = SLOTS * 8;
 const BLOCK_SIZE: u64 = BLOCK * BUCKET_SIZE;
@@ -58,7 +64,7 @@ pub(super) fn size_for(items: u64) -> u64 {
 
 /// Whether a segment of this size consists of blocks.
 pub(super) const fn is_blocked_size(buckets: u64) -> bool {
-    buckets > SIZES[SIZES.len() - 1]
+    buckets > MAX_CONTIGUOUS
 }
 
 /// A segment, with its head decoded.

@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use cowherd_arena::CHUNK_SIZE;
+use cowherd_arena::checkpoint::RestoreProgress;
 use nix::sys::utsname::uname;
 
 use super::writer::{InfoWriter, percent, ratio};
@@ -79,8 +81,7 @@ pub(super) fn memory(out: &mut InfoWriter, context: &InfoContext<'_>) {
     let arena = &context.stats.arena;
     let resident = process::resident_bytes();
     let peak = context.telemetry.peak_memory().max(memory.used);
-    let dataset = memory.used.saturating_sub(memory.overhead);
-    let active = arena.used_chunks.saturating_mul(arena.chunk_bytes);
+    let (dataset, active) = (memory.dataset(), memory.active);
     out.section("Memory");
     out.bytes("used_memory", memory.used);
     out.bytes("used_memory_rss", resident);
@@ -112,7 +113,8 @@ pub(super) fn memory(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("rss_overhead_bytes", difference(resident, active));
     out.field("mem_fragmentation_ratio", two_decimals(ratio(resident, memory.used)));
     out.field("mem_fragmentation_bytes", difference(resident, memory.used));
-    out.zeros(&["mem_not_counted_for_evict", "mem_replication_backlog"]);
+    out.field("mem_not_counted_for_evict", memory.not_limited);
+    out.zeros(&["mem_replication_backlog"]);
     out.zeros(&["mem_total_replication_buffers", "mem_clients_slaves"]);
     out.field("mem_clients_normal", context.stats.clients.memory);
     out.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
@@ -181,16 +183,15 @@ pub(super) fn persistence(out: &mut InfoWriter, context: &InfoContext<'_>) {
 }
 
 fn loading_progress(out: &mut InfoWriter, loading: &RunningRestore) {
-    let left = loading.total_bytes.saturating_sub(loading.loaded_bytes);
-    // Extrapolated from the rate so far; Redis writes 1 second while the rate is 0.
-    let rate = loading.loaded_bytes.checked_div(loading.elapsed.as_secs()).unwrap_or(0);
-    let share = ratio(loading.loaded_bytes, loading.total_bytes) * 100.0;
+    let RestoreProgress { read_bytes, total_bytes, total_chunks, .. } = loading.progress;
+    // As Redis, 1 second while nothing is known.
+    let left = loading.remaining().map_or(1, |left| left.as_millis().div_ceil(1000));
     out.field("loading_start_time", loading.since.wall_seconds());
-    out.field("loading_total_bytes", loading.total_bytes);
-    out.field("loading_rdb_used_mem", 0);
-    out.field("loading_loaded_bytes", loading.loaded_bytes);
-    out.field("loading_loaded_perc", two_decimals(share));
-    out.field("loading_eta_seconds", left.checked_div(rate).unwrap_or(1));
+    out.field("loading_total_bytes", total_bytes);
+    out.field("loading_rdb_used_mem", total_chunks.saturating_mul(CHUNK_SIZE));
+    out.field("loading_loaded_bytes", read_bytes);
+    out.field("loading_loaded_perc", two_decimals(loading.share() * 100.0));
+    out.field("loading_eta_seconds", left);
 }
 
 fn own_persistence(out: &mut InfoWriter, context: &InfoContext<'_>, status: &PersistenceStatus) {

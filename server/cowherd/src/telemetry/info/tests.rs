@@ -2,6 +2,8 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Duration;
 
+use cowherd_arena::checkpoint::RestoreProgress;
+
 use super::*;
 use crate::clock::Timestamp;
 use crate::telemetry::{
@@ -118,14 +120,17 @@ fn inputs() -> StatsSnapshot {
             used: 1 << 20,
             startup: 1 << 10,
             overhead: 1 << 18,
+            tables: 1 << 12,
+            not_limited: 1 << 14,
+            active: 1 << 21,
             limit: 1 << 30,
             policy: "noeviction",
         },
         counters: EngineCounters { keyspace_hits: 5, evicted_keys: 4, ..Default::default() },
         databases: vec![
-            DatabaseStats { number: 0, keys: 3, expires: 1, avg_ttl_ms: 77 },
+            DatabaseStats { number: 0, keys: 3, expires: 1, avg_ttl_ms: 77, ..Default::default() },
             DatabaseStats { number: 1, ..DatabaseStats::default() },
-            DatabaseStats { number: 3, keys: 1, expires: 0, avg_ttl_ms: 0 },
+            DatabaseStats { number: 3, keys: 1, ..Default::default() },
         ],
         arena: ArenaStats {
             cow_page_bytes: 4096,
@@ -294,8 +299,13 @@ fn a_running_and_a_failed_checkpoint_are_shown() {
 #[test]
 fn a_restore_is_shown_while_it_runs() {
     let telemetry = telemetry();
-    telemetry.persistence().loading_started(1000, Timestamp::now());
-    telemetry.persistence().loading_progress(250);
+    telemetry.persistence().loading_started(Timestamp::now());
+    telemetry.persistence().loading_progress(RestoreProgress {
+        read_bytes: 250,
+        total_bytes: 1000,
+        chunks: 1,
+        total_chunks: 4,
+    });
     let info = render(&telemetry, &["persistence"], &inputs());
     let loading = fields(&info);
     assert_eq!((loading["loading"], loading["loading_loaded_perc"]), ("1", "25.00"));

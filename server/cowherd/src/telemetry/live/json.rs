@@ -10,7 +10,7 @@ use serde::ser::{Serialize, SerializeMap, Serializer};
 use crate::clock::Timestamp;
 use crate::telemetry::checkpoint_figures::{CHECKPOINT_FIGURES, COW_FIGURES, Figure, UNDO_FIGURES};
 use crate::telemetry::checkpoint_record::CheckpointRecord;
-use crate::telemetry::persistence::CheckpointInProgress;
+use crate::telemetry::persistence::{CheckpointInProgress, RunningRestore};
 use crate::telemetry::process;
 use crate::telemetry::registry::Telemetry;
 use crate::telemetry::seconds::SecondStats;
@@ -161,6 +161,8 @@ pub(super) struct ServerState {
     version: &'static str,
     now_ms: i64,
     uptime_seconds: u64,
+    /// The restore of the image; null once the server serves.
+    loading: Option<LoadingJson>,
     port: u16,
     threads: usize,
     clients: u64,
@@ -174,6 +176,29 @@ pub(super) struct ServerState {
     pool: Option<HugePoolJson>,
     cow: CowJson,
     undo: Option<UndoJson>,
+}
+
+#[derive(Debug, serde::Serialize)]
+struct LoadingJson {
+    /// The part of the image that is read, 0 to 1. At 1 the data is being verified.
+    share: f64,
+    read_bytes: u64,
+    total_bytes: u64,
+    elapsed_seconds: f64,
+    /// Time until the image is read, at the rate so far; null before a byte is read.
+    remaining_seconds: Option<f64>,
+}
+
+impl From<RunningRestore> for LoadingJson {
+    fn from(restore: RunningRestore) -> Self {
+        Self {
+            share: restore.share(),
+            read_bytes: restore.progress.read_bytes,
+            total_bytes: restore.progress.total_bytes,
+            elapsed_seconds: restore.elapsed.as_secs_f64(),
+            remaining_seconds: restore.remaining().map(|time| time.as_secs_f64()),
+        }
+    }
 }
 
 #[derive(Debug, serde::Serialize)]
@@ -263,6 +288,7 @@ impl ServerState {
             version: env!("CARGO_PKG_VERSION"),
             now_ms: now.wall_ms,
             uptime_seconds: now.since(&telemetry.started()).as_secs(),
+            loading: status.loading.map(LoadingJson::from),
             port: stats.server.tcp_port,
             threads: stats.server.threads,
             clients: telemetry.totals().clients(),

@@ -66,7 +66,7 @@ fn health_tells_whether_the_data_is_there() {
         (status, body)
     };
     assert_eq!(health(), (200, "ok\n".to_owned()));
-    telemetry.persistence().loading_started(1, Timestamp::now());
+    telemetry.persistence().loading_started(Timestamp::now());
     assert_eq!(health(), (503, "loading\n".to_owned()));
     telemetry.persistence().loading_finished(Timestamp::now(), RestoreReport::default());
     assert_eq!(health(), (200, "ok\n".to_owned()));

@@ -152,7 +152,7 @@ fn keyspace(out: &mut Families, scrape: &Scrape<'_>) {
 fn memory(out: &mut Families, scrape: &Scrape<'_>) {
     let (memory, arena) = (&scrape.stats.memory, &scrape.stats.arena);
     let peak = scrape.telemetry.peak_memory().max(memory.used);
-    out.gauge("cowherd_memory_used_bytes", "Memory in use for data", memory.used);
+    out.gauge("cowherd_memory_used_bytes", "Memory in use, overhead included", memory.used);
     out.gauge("cowherd_memory_peak_bytes", "The most memory in use so far", peak);
     out.gauge("cowherd_memory_limit_bytes", "Setting maxmemory; 0: automatic", memory.limit);
     out.gauge(
@@ -175,6 +175,11 @@ fn restores(out: &mut Families, scrape: &Scrape<'_>) {
     let status = &scrape.persistence;
     let loading = u64::from(status.loading.is_some());
     out.gauge("cowherd_loading", "1 while the image is being restored", loading);
+    let progress = scrape.telemetry.persistence().restore_progress();
+    let read = "Bytes of the image that the restore at the start has read";
+    out.gauge("cowherd_loading_read_bytes", read, progress.read_bytes);
+    let total = "Bytes of the image that the restore at the start reads";
+    out.gauge("cowherd_loading_total_bytes", total, progress.total_bytes);
     out.gauge(
         "cowherd_restore_seconds",
         "How long the restore at the start took",

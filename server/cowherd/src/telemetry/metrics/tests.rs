@@ -25,7 +25,13 @@ struct TwoDatabases;
 
 impl StatsSource for TwoDatabases {
     fn stats_snapshot(&self) -> StatsSnapshot {
-        let database = |number| DatabaseStats { number, keys: 3, expires: 2, avg_ttl_ms: 1500 };
+        let database = |number| DatabaseStats {
+            number,
+            keys: 3,
+            expires: 2,
+            avg_ttl_ms: 1500,
+            ..DatabaseStats::default()
+        };
         StatsSnapshot {
             databases: vec![database(0), database(7)],
             arena: ArenaStats { cow_page_bytes: 2 << 20, ..ArenaStats::default() },

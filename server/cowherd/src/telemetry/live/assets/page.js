@@ -17,8 +17,23 @@ const memoryPanel = new MemoryPanel();
 let lastEventAt = 0;
 let latest = null;
 
+// The restore of the image, until the server serves.
+function showLoading(loading) {
+  byId("loading").hidden = !loading;
+  if (!loading) return;
+  const { share, read_bytes: read, total_bytes: total, remaining_seconds: remaining } = loading;
+  const bar = byId("loading-bar");
+  bar.firstElementChild.style.transform = `scaleX(${share})`;
+  bar.setAttribute("aria-valuenow", Math.round(share * 100));
+  const left = remaining === null ? "" : `, about ${duration(remaining)} left`;
+  setText(byId("loading-now"), share < 1
+    ? `Loading the image: ${bytes(read)} of ${bytes(total)} read${left}. Commands are refused.`
+    : "Loading the image: read, being verified. Commands are refused.");
+}
+
 function showState(state) {
   latest = state;
+  showLoading(state.loading);
   setText(byId("version"), state.version);
   const { used_bytes: used, limit_bytes: limit } = state.memory;
   const words = [
