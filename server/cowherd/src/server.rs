@@ -15,7 +15,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use crate::clock::{self, Timestamp};
 use crate::config::{Config, LiveConfig, OomScoreAdj, Supervised};
 use crate::engine::{
-    BackgroundThread, CheckpointScheduler, Engine, OpenedKeyspace, Shared, ShutdownOptions, open,
+    BackgroundThread, CheckpointScheduler, Engine, OpenedKeyspace, Shared, ShutdownOptions,
+    StockKeeper, open,
 };
 use crate::net::{Listeners, StopSignal, WorkerPool};
 use crate::telemetry::{RestoreReport, StatsSource, Telemetry, logging, metrics};
@@ -52,6 +53,7 @@ pub(crate) fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::R
     }
     let (checkpoint_scheduler, checkpoint_thread) = CheckpointScheduler::start(&shared)?;
     let engine = Engine::new(Arc::clone(&shared), checkpoint_scheduler);
+    let stock_keeper = StockKeeper::start(&engine)?;
     let background = BackgroundThread::start(&engine)?;
     let addresses = listeners.addresses().join(", ");
     let recorders: Option<Vec<_>> =
@@ -83,6 +85,9 @@ pub(crate) fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::R
     notify_systemd(&config, "STOPPING=1");
     drop(metrics);
     background.stop();
+    if let Some(keeper) = stock_keeper {
+        keeper.stop();
+    }
     engine.checkpoint_scheduler().close();
     if checkpoint_thread.join().is_err() {
         tracing::error!("the checkpoint thread ended by a panic");

@@ -135,6 +135,7 @@ fn stats(call: &mut Call<'_>) -> CommandResult {
         ("arena.capacity", MemoryStat::Count(snapshot.arena.capacity)),
         ("arena.chunks", MemoryStat::Count(snapshot.arena.used_chunks)),
         ("arena.huge.bytes", MemoryStat::Count(snapshot.arena.huge_bytes)),
+        ("arena.stock.bytes", MemoryStat::Count(snapshot.thp.stock_bytes)),
         kept_for_checkpoints,
     ];
     call.reply.map(stats.len());

@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::keyspace::{CHUNK_SIZE, DATABASES, OccupancyMap};
 use crate::telemetry::{
     ArenaStats, ClientStats, DatabaseStats, EngineCounters, MemoryStats, ServerInfo, StatsSnapshot,
-    StatsSource, UndoLogLimits,
+    StatsSource, ThpStats, UndoLogLimits,
 };
 
 use super::shared::Shared;
@@ -16,6 +16,7 @@ impl StatsSource for Shared {
         let arena = self.keyspace.arena();
         let stats = self.keyspace.stats();
         let used = arena.used_bytes();
+        let stock = arena.stock();
         StatsSnapshot {
             server: ServerInfo {
                 tcp_port: config.port,
@@ -61,7 +62,11 @@ impl StatsSource for Shared {
                 capacity: arena.capacity(),
                 chunk_bytes: CHUNK_SIZE,
                 used_chunks: arena.used_chunks(),
-                huge_bytes: self.sampled.huge_bytes(),
+                huge_bytes: if arena.keeps_stock() {
+                    stock.huge_in_use * CHUNK_SIZE
+                } else {
+                    self.sampled.huge_bytes()
+                },
                 cow_page_bytes: arena.page_kind().cow_bytes(),
             },
             checkpoint_isolation: config.checkpoint_isolation.name().to_owned(),
@@ -73,7 +78,11 @@ impl StatsSource for Shared {
                 limit: log.limit(),
                 block_bytes: config.checkpoint_undo_block.bytes(),
             }),
-            thp: self.sampled.thp(),
+            thp: ThpStats {
+                stock_bytes: stock.chunks * CHUNK_SIZE,
+                stock_misses: stock.taken_small,
+                ..self.sampled.thp()
+            },
             pool: self.sampled.pool(),
             ..StatsSnapshot::default()
         }

@@ -22,6 +22,7 @@ mod open;
 mod random_request_tests;
 mod retry;
 mod serve_blocked;
+mod stock_keeper;
 mod thp_collapser;
 mod timing;
 mod transaction;
@@ -37,6 +38,7 @@ pub(crate) use background::BackgroundThread;
 pub(crate) use checkpoint_scheduler::CheckpointScheduler;
 pub(crate) use effects::BatchOutcome;
 pub(crate) use open::{OpenedKeyspace, RestoredImage, check_image, open};
+pub(crate) use stock_keeper::StockKeeper;
 pub(crate) use worker::Worker;
 
 /// The engine of one server.
