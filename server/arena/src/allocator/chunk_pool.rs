@@ -12,10 +12,11 @@
 //! 3. Every chunk in state `Units` with a free unit is in the bin of its longest free run.
 //! 4. A chunk in `huge` was seen on a huge page and has kept its memory since: it is in use or in
 //!    `dirty`. The *stock* is the chunks that are in `huge` and `free` and not in `busy`.
-//! 5. The chunk in `preparing` is taken only if there is no other. Its memory is not returned to
-//!    the kernel meanwhile (`Arena::trimming`), and nothing in it is changed.
+//! 5. A chunk in `preparing` is taken only if there is no other. Its memory is not returned to the
+//!    kernel meanwhile (`Arena::trimming`), and nothing in it is changed.
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::{FromZeros, IntoBytes as _};
@@ -51,7 +52,7 @@ pub(crate) struct ChunkPool {
     search_from: usize,
     /// No chunk of the stock is in a lower word.
     stock_from: usize,
-    preparing: Option<ChunkIndex>,
+    preparing: Range<u32>,
     stock: StockState,
     bins: [u32; BINS],
     links: Vec<Link>,
@@ -101,7 +102,7 @@ impl ChunkPool {
             dirty_count: 0,
             search_from: 0,
             stock_from: 0,
-            preparing: None,
+            preparing: 0..0,
             stock: StockState::default(),
             bins: [NONE; BINS],
             links: Link::new_vec_zeroed(chunks as usize).map_err(no_memory)?,
@@ -168,22 +169,24 @@ impl ChunkPool {
     }
 
     fn find(&mut self, count: u32) -> Option<u32> {
-        let spared = self.preparing;
-        self.find_sparing(count, spared).or_else(|| {
-            spared?;
+        let spared = self.preparing.clone();
+        self.find_sparing(count, spared.clone()).or_else(|| {
+            if spared.is_empty() {
+                return None;
+            }
             self.search_from = 0;
-            self.find_sparing(count, None)
+            self.find_sparing(count, 0..0)
         })
     }
 
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
-    fn find_sparing(&mut self, count: u32, spared: Option<ChunkIndex>) -> Option<u32> {
+    fn find_sparing(&mut self, count: u32, spared: Range<u32>) -> Option<u32> {
         let (mut run, mut start) = (0, 0);
         let mut seen_free = false;
         for word in self.search_from..self.free.len() {
             let mut usable = self.free[word] & !self.busy[word];
-            if let Some(spared) = spared.filter(|chunk| chunk.0 as usize / 64 == word) {
-                usable &= !(1 << (spared.0 % 64));
+            for chunk in spared.clone().filter(|chunk| *chunk as usize / 64 == word) {
+                usable &= !(1 << (chunk % 64));
             }
             if usable == 0 {
                 run = 0;
@@ -511,35 +514,40 @@ impl ChunkPool {
         None
     }
 
-    /// The chunk that joins the stock next, the lowest free one; none if the stock is complete.
-    /// The caller excludes that memory is returned to the kernel until [`Self::end_prepare`].
+    /// The chunks that join the stock next, up to `most` neighbours, the lowest free ones; none if
+    /// the stock is complete. The caller excludes that memory is returned to the kernel until
+    /// [`Self::end_prepare`].
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
-    pub(crate) fn begin_prepare(&mut self) -> Option<ChunkIndex> {
+    pub(crate) fn begin_prepare(&mut self, most: u32) -> Option<Range<u32>> {
         self.stock.paused = false;
-        if self.stock.chunks >= u64::from(self.stock.mark) {
+        let missing = u64::from(self.stock.mark).saturating_sub(self.stock.chunks) as u32;
+        if missing == 0 {
             return None;
         }
         let first = self.search_from;
         let candidates = |word: usize| self.free[word] & !self.huge[word] & !self.busy[word];
         let word = (first..self.free.len()).find(|&word| candidates(word) != 0);
         self.stock.paused = word.is_none();
-        let chunk = ChunkIndex(word? as u32 * 64 + candidates(word?).trailing_zeros());
-        self.preparing = Some(chunk);
-        Some(chunk)
+        let (word, candidates) = (word?, candidates(word?));
+        let first = candidates.trailing_zeros();
+        let neighbours = (candidates >> first).trailing_ones();
+        let first = word as u32 * 64 + first;
+        self.preparing = first..first + neighbours.min(missing).min(most);
+        Some(self.preparing.clone())
     }
 
-    /// Ends what [`Self::begin_prepare`] began: the chunk now lies on a huge page, or it could not
-    /// be helped.
-    pub(crate) fn end_prepare(&mut self, chunk: ChunkIndex, huge: bool) {
-        self.preparing = None;
-        self.search_from = self.search_from.min(chunk.0 as usize / 64);
-        self.stock.paused = !huge;
-        if huge {
-            if bit(&self.free, chunk.0) && !bit(&self.dirty, chunk.0) {
-                set_bit(&mut self.dirty, chunk.0);
+    /// Ends what [`Self::begin_prepare`] began: the first `huge` of the chunks now lie on huge
+    /// pages, and the others could not be helped.
+    pub(crate) fn end_prepare(&mut self, huge: u32) {
+        let Range { start, end } = std::mem::replace(&mut self.preparing, 0..0);
+        self.search_from = self.search_from.min(start as usize / 64);
+        self.stock.paused = start + huge < end;
+        for chunk in start..start + huge {
+            if bit(&self.free, chunk) && !bit(&self.dirty, chunk) {
+                set_bit(&mut self.dirty, chunk);
                 self.dirty_count += 1;
             }
-            self.note_pages(chunk, true);
+            self.note_pages(ChunkIndex(chunk), true);
         }
     }
 

@@ -39,7 +39,7 @@ impl ModelChunk {
 struct Model {
     chunks: Vec<ModelChunk>,
     runs: Vec<(u32, u32)>,
-    preparing: Option<u32>,
+    preparing: std::ops::Range<u32>,
     releasing: Option<u32>,
     taken: u64,
     taken_small: u64,
@@ -49,7 +49,7 @@ impl Model {
     fn new() -> Self {
         let mut chunks = vec![ModelChunk::default(); CHUNKS as usize];
         chunks[0].used = true;
-        Self { chunks, runs: vec![], preparing: None, releasing: None, taken: 0, taken_small: 0 }
+        Self { chunks, runs: vec![], preparing: 0..0, releasing: None, taken: 0, taken_small: 0 }
     }
 
     fn lowest_run(&self, count: u32, wanted: impl Fn(u32, ModelChunk) -> bool) -> Option<u32> {
@@ -60,10 +60,10 @@ impl Model {
     }
 
     fn take(&mut self, count: u32) -> Option<u32> {
-        let spared = self.preparing;
+        let spared = self.preparing.clone();
         let stocked = self.lowest_run(count, |_, chunk| chunk.is_stocked() && count == 1);
         let first = stocked
-            .or_else(|| self.lowest_run(count, |at, c| c.is_idle() && Some(at) != spared))
+            .or_else(|| self.lowest_run(count, |at, c| c.is_idle() && !spared.contains(&at)))
             .or_else(|| self.lowest_run(count, |_, c| c.is_idle()))?;
         for chunk in &mut self.chunks[first as usize..(first + count) as usize] {
             (chunk.used, chunk.dirty) = (true, false);
@@ -95,11 +95,15 @@ impl Model {
         highest(true).or_else(|| highest(false)).map(|chunk| u32::try_from(chunk).unwrap())
     }
 
-    fn next_prepare(&self) -> Option<u32> {
-        if self.count(ModelChunk::is_stocked) >= u64::from(MARK) {
-            return None;
-        }
-        self.lowest_run(1, |_, chunk| chunk.is_idle() && !chunk.huge)
+    /// The lowest chunks that can join the stock; a batch stays within 64 chunks.
+    fn next_prepare(&self, most: u32) -> Option<std::ops::Range<u32>> {
+        let missing = u64::from(MARK).saturating_sub(self.count(ModelChunk::is_stocked));
+        let can_join = |_, chunk: ModelChunk| chunk.is_idle() && !chunk.huge;
+        let first = self.lowest_run(1, can_join).filter(|_| missing > 0)?;
+        let most = most.min(u32::try_from(missing).unwrap()).min(64 - first % 64);
+        let joins = |chunk: &u32| *chunk < CHUNKS && can_join(*chunk, self.chunks[*chunk as usize]);
+        let count = (first..first + most).take_while(joins).count();
+        Some(first..first + u32::try_from(count).unwrap())
     }
 }
 
@@ -129,8 +133,8 @@ fn check(pool: &ChunkPool, model: &Model) {
 enum Step {
     Take(u32),
     PutBack(usize),
-    BeginPrepare,
-    EndPrepare(bool),
+    BeginPrepare(u32),
+    EndPrepare(u32),
     BeginRelease,
     EndRelease(bool),
     NotePages(u32, bool),
@@ -141,8 +145,8 @@ fn step() -> impl Strategy<Value = Step> {
         6 => Just(Step::Take(1)),
         2 => (2u32..40).prop_map(Step::Take),
         6 => any::<usize>().prop_map(Step::PutBack),
-        5 => Just(Step::BeginPrepare),
-        5 => prop::bool::weighted(0.8).prop_map(Step::EndPrepare),
+        5 => (1u32..5).prop_map(Step::BeginPrepare),
+        5 => (0u32..5).prop_map(Step::EndPrepare),
         3 => Just(Step::BeginRelease),
         3 => prop::bool::weighted(0.8).prop_map(Step::EndRelease),
         2 => (1..CHUNKS, any::<bool>()).prop_map(|(chunk, huge)| Step::NotePages(chunk, huge)),
@@ -161,18 +165,22 @@ fn apply(store: &BackingStore, pool: &mut ChunkPool, model: &mut Model, step: St
             model.put_back(run);
         }
         // `Arena::trimming` excludes preparing and releasing from each other.
-        Step::BeginPrepare if model.preparing.is_none() && model.releasing.is_none() => {
-            model.preparing = model.next_prepare();
-            assert_eq!(pool.begin_prepare().map(|chunk| chunk.0), model.preparing);
+        Step::BeginPrepare(most) if model.preparing.is_empty() && model.releasing.is_none() => {
+            let expected = model.next_prepare(most);
+            assert_eq!(pool.begin_prepare(most), expected);
+            model.preparing = expected.unwrap_or(0..0);
         }
-        Step::EndPrepare(huge) => {
-            let Some(chunk) = model.preparing.take() else { return };
-            pool.end_prepare(ChunkIndex(chunk), huge);
-            let chunk = &mut model.chunks[chunk as usize];
-            chunk.huge |= huge;
-            chunk.dirty |= huge && !chunk.used;
+        Step::EndPrepare(huge) if !model.preparing.is_empty() => {
+            let chunks = std::mem::replace(&mut model.preparing, 0..0);
+            let huge = huge.min(chunks.end - chunks.start);
+            pool.end_prepare(huge);
+            for chunk in chunks.start..chunks.start + huge {
+                let chunk = &mut model.chunks[chunk as usize];
+                chunk.huge = true;
+                chunk.dirty |= !chunk.used;
+            }
         }
-        Step::BeginRelease if model.preparing.is_none() && model.releasing.is_none() => {
+        Step::BeginRelease if model.preparing.is_empty() && model.releasing.is_none() => {
             model.releasing = model.next_release();
             let chunk = pool.begin_release(&store.barrier).map(|chunk| chunk.0);
             assert_eq!(chunk, model.releasing);
@@ -216,12 +224,12 @@ proptest! {
 fn a_low_stock_asks_for_chunks_until_preparing_fails() {
     let (store, mut pool) = pool();
     let prepare = |pool: &mut ChunkPool, huge| {
-        let chunk = pool.begin_prepare().unwrap();
-        pool.end_prepare(chunk, huge);
+        pool.begin_prepare(1).unwrap();
+        pool.end_prepare(u32::from(huge));
     };
     assert!(pool.stock_is_low());
     (0..MARK).for_each(|_| prepare(&mut pool, true));
-    assert!(!pool.stock_is_low() && pool.begin_prepare().is_none());
+    assert!(!pool.stock_is_low() && pool.begin_prepare(1).is_none());
     (0..MARK / 2).for_each(|_| assert!(pool.take_run(&store, 1).is_ok()));
     assert!(pool.stock_is_low());
     prepare(&mut pool, false);
@@ -235,11 +243,11 @@ fn a_low_stock_asks_for_chunks_until_preparing_fails() {
 #[test]
 fn a_chunk_that_is_being_prepared_is_taken_last() {
     let (store, mut pool) = pool();
-    assert_eq!(pool.begin_prepare(), Some(ChunkIndex(1)));
+    assert_eq!(pool.begin_prepare(1), Some(1..2));
     assert_eq!(pool.take_run(&store, 1), Ok(ChunkIndex(2)));
     assert_eq!(pool.take_run(&store, CHUNKS - 3), Ok(ChunkIndex(3)));
     assert_eq!(pool.take_run(&store, 1), Ok(ChunkIndex(1)), "there is no other");
     assert_eq!(pool.take_run(&store, 1), Err(OutOfMemory));
-    pool.end_prepare(ChunkIndex(1), true);
+    pool.end_prepare(1);
     assert_eq!((pool.stock().chunks, pool.stock().huge_in_use), (0, 1));
 }

@@ -192,7 +192,7 @@ impl ReservedArena {
     /// Gives a chunk that was claimed a huge page, unless the kernel has refused several in a row.
     fn prepare(&self, chunk: ChunkIndex) {
         let tries = self.refused_in_a_row.load(Ordering::Relaxed) < MAX_REFUSALS;
-        if tries && self.arena.store.map.prepare(chunk.start()).is_ok() {
+        if tries && self.arena.store.map.prepare(chunk.start(), 1).is_ok() {
             self.refused_in_a_row.store(0, Ordering::Relaxed);
             bits::set(&self.huge, u64::from(chunk.0));
         } else {

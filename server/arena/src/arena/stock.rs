@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use super::Arena;
 use crate::allocator::chunk_pool::StockStats;
+use crate::layout::ChunkIndex;
 use crate::memory::pages::{Backing, Isolation, PageKind};
 
 /// Whether an arena of such memory keeps a stock.
@@ -39,18 +40,29 @@ impl Arena {
         }
     }
 
-    /// Prepares the lowest free chunk for the stock: takes some tenths of a millisecond, for a
-    /// background thread. False: the stock is complete, or no chunk is left.
+    /// Prepares up to `most` neighbouring free chunks for the stock, the lowest, and returns their
+    /// number; 0 if the stock is complete or no chunk is left. Takes some tenths of a millisecond a
+    /// chunk, several at once less: for a background thread.
     ///
     /// # Errors
     /// The kernel's: there is no huge page to be had (`EAGAIN`, `ENOMEM`), or it knows no
     /// `MADV_COLLAPSE` (`EINVAL`, before Linux 6.1).
-    pub fn prepare_chunk(&self) -> io::Result<bool> {
+    pub fn prepare_chunks(&self, most: u32) -> io::Result<u32> {
         let _excludes_release = self.trimming.lock();
-        let Some(chunk) = self.pool.lock().begin_prepare() else { return Ok(false) };
-        let outcome = self.store.map.prepare(chunk.start());
-        self.pool.lock().end_prepare(chunk, outcome.is_ok());
-        outcome.map(|()| true)
+        let Some(chunks) = self.pool.lock().begin_prepare(most) else { return Ok(0) };
+        let count = chunks.end - chunks.start;
+        let prepare = |first: u32, count| self.store.map.prepare(ChunkIndex(first).start(), count);
+        let mut outcome = prepare(chunks.start, count);
+        let mut done = if outcome.is_ok() { count } else { 0 };
+        if outcome.is_err() {
+            // The kernel does not tell which ones it refused.
+            while done < count && prepare(chunks.start + done, 1).is_ok() {
+                done += 1;
+                outcome = Ok(());
+            }
+        }
+        self.pool.lock().end_prepare(done);
+        outcome.map(|()| done)
     }
 
     /// Waits until half of the stock is gone, at most for `timeout`; not at all if `is_stopped`.
@@ -86,13 +98,13 @@ mod tests {
         };
         let arena = blank.format(7, 1).unwrap();
         arena.set_stock_mark(MARK);
-        match arena.prepare_chunk() {
+        match arena.prepare_chunks(1) {
             Err(error) if error.raw_os_error() == Some(EINVAL) => {
                 eprintln!("skipped: the kernel has no MADV_COLLAPSE");
                 None
             }
             outcome => {
-                assert!(outcome.unwrap());
+                assert_eq!(outcome.unwrap(), 1);
                 Some(arena)
             }
         }
@@ -101,7 +113,7 @@ mod tests {
     #[test]
     fn chunks_lie_on_huge_pages_before_they_hold_anything() {
         let Some(arena) = arena() else { return };
-        while arena.prepare_chunk().unwrap() {}
+        while arena.prepare_chunks(2).unwrap() > 0 {}
         assert_eq!((arena.stock().chunks, arena.stock().taken), (u64::from(MARK), 0));
         let shard = ShardIndex::of_hash(0);
         let mut held = arena.lock(ShardSet::one(shard));
@@ -120,7 +132,7 @@ mod tests {
     #[test]
     fn trimming_keeps_the_stock() {
         let Some(arena) = arena() else { return };
-        while arena.prepare_chunk().unwrap() {}
+        while arena.prepare_chunks(2).unwrap() > 0 {}
         let shard = ShardIndex::of_hash(0);
         let mut held = arena.lock(ShardSet::one(shard));
         let at = held.mem(shard).allocate(40 << 20).unwrap();
@@ -153,7 +165,7 @@ mod tests {
         let blank = ReservedArena::reserve(PageKind::Small, 16 << 20).unwrap();
         let arena = blank.format(7, 1).unwrap();
         arena.set_stock_mark(MARK);
-        assert!(!arena.keeps_stock() && !arena.prepare_chunk().unwrap());
+        assert!(!arena.keeps_stock() && arena.prepare_chunks(1).unwrap() == 0);
         assert_eq!(arena.stock(), StockStats::default());
     }
 }

@@ -59,7 +59,7 @@ pub use lock::DirLock;
 pub use report::{CheckpointProgress, WriterPhase};
 pub use restore::{RestoreStats, restore};
 pub use running::{CheckpointHandle, CheckpointObserver, CheckpointOutcome, RunningCheckpoint};
-pub use sys::{ignore_file_size_signal, yield_to_others};
+pub use sys::{ignore_file_size_signal, take_short_background_turns};
 pub use writer::buffer_bytes;
 
 /// How chunks are stored.

@@ -32,8 +32,6 @@ const _: () = assert!(size_of::<ChildReport>() <= PAGE.get());
 const TURN_NS: u64 = 100_000;
 /// Bytes of the first version of `struct sched_attr`, which all kernels know.
 const SCHED_ATTR_SIZE: u32 = 48;
-/// A third of the weight of a thread that is not nice.
-const BACKGROUND_NICE: libc::c_int = 5;
 const MOST_NICE: libc::c_int = 19;
 
 /// A report in a page that stays shared after a fork.
@@ -90,11 +88,10 @@ pub(super) fn take_short_turns(policy: libc::c_int, nicer_by: libc::c_int) -> bo
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) == 0 }
 }
 
-/// Lets the calling thread's work yield to that of the server's other threads: it gets a third of
-/// the share of a processor that they want too, in short turns. Before Linux 6.12, and where the
-/// process may not change it, the thread runs as any other.
-pub fn yield_to_others() {
-    take_short_turns(libc::SCHED_OTHER, BACKGROUND_NICE);
+/// Lets the calling thread keep a processor for short turns only, with the priority that it has.
+/// Before Linux 6.12 the thread runs as any other.
+pub fn take_short_background_turns() {
+    take_short_turns(libc::SCHED_OTHER, 0);
 }
 
 /// Makes a file that would grow over its limit an error with a name, instead of the end of the

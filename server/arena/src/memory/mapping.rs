@@ -203,15 +203,19 @@ impl Mapping {
         if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
     }
 
-    /// Gives the chunk at `offset`, which may be empty, a huge page, and changes no byte of it.
+    /// Gives each of `chunks` chunks at `offset`, which may be empty, a huge page, and changes no
+    /// byte of them.
     ///
     /// # Errors
     /// As [`Self::collapse`].
-    pub(crate) fn prepare(&self, offset: u64) -> io::Result<()> {
-        // The kernel collapses no range in which nothing is present.
-        let (at, len) = self.range(offset, SMALL_PAGE);
-        self.map.advise_range(Advice::PopulateWrite, at, len)?;
-        self.collapse(offset, CHUNK_SIZE)
+    pub(crate) fn prepare(&self, offset: u64, chunks: u32) -> io::Result<()> {
+        let chunks = u64::from(chunks);
+        for chunk in 0..chunks {
+            // The kernel collapses no range in which nothing is present.
+            let (at, len) = self.range(offset + chunk * CHUNK_SIZE, SMALL_PAGE);
+            self.map.advise_range(Advice::PopulateWrite, at, len)?;
+        }
+        self.collapse(offset, chunks * CHUNK_SIZE)
     }
 
     fn range(&self, offset: u64, len: u64) -> (usize, usize) {
