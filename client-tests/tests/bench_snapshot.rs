@@ -70,7 +70,10 @@ fn cowherd_and_its_peer_are_started_and_compared() -> TestResult {
     }
     let csv = std::fs::read_to_string(report.join("snapshot.csv"))?;
     ensure!(csv.lines().count() == 1 + 5 * 2, "{csv}");
-    ensure!(csv.lines().next().is_some_and(|head| head.contains(",after_to_before_p99.9,")), "{csv}");
+    ensure!(
+        csv.lines().next().is_some_and(|head| head.contains(",after_to_before_p99.9,")),
+        "{csv}"
+    );
     let left = std::fs::read_dir(folder.path())?.count();
     ensure!(left == 1, "{left} entries are left, not only the report");
     check_page(&report.join("snapshot.html").display().to_string())
