@@ -45,7 +45,7 @@ pub fn largest_mapping(pid: u32) -> Result<Mapping> {
         match name {
             "Size:" => (current, current_size) = (Mapping::default(), bytes),
             "Private_Clean:" | "Private_Dirty:" => current.private += bytes,
-            "AnonHugePages:" | "Shared_Hugetlb:" => current.huge += bytes,
+            "AnonHugePages:" | "ShmemPmdMapped:" | "Shared_Hugetlb:" => current.huge += bytes,
             "Private_Hugetlb:" => {
                 current.private += bytes;
                 current.huge += bytes;

@@ -11,7 +11,7 @@ use std::time::Duration;
 const DEADLINE: Duration = Duration::from_secs(600);
 
 /// Arguments of a short test.
-const SMALL: [&str; 13] = [
+const SMALL: [&str; 15] = [
     "snapshot",
     "--keys",
     "5000",
@@ -23,6 +23,8 @@ const SMALL: [&str; 13] = [
     "4",
     "--duration",
     "0.5",
+    "--after",
+    "1",
     "--warm-up",
     "0.1",
 ];
@@ -68,6 +70,10 @@ fn cowherd_and_its_peer_are_started_and_compared() -> TestResult {
     }
     let csv = std::fs::read_to_string(report.join("snapshot.csv"))?;
     ensure!(csv.lines().count() == 1 + 5 * 2, "{csv}");
+    ensure!(
+        csv.lines().next().is_some_and(|head| head.contains(",after_to_before_p99.9,")),
+        "{csv}"
+    );
     let left = std::fs::read_dir(folder.path())?.count();
     ensure!(left == 1, "{left} entries are left, not only the report");
     check_page(&report.join("snapshot.html").display().to_string())
@@ -89,6 +95,9 @@ fn check_round(round: &Value) -> TestResult {
         ensure!(latencies.is_sorted() && latencies[0] > 0.0, "{latencies:?}");
         answered += at("requests")?;
     }
+    // The phase after the checkpoint lasts as long as `--after` says.
+    let after = number(round, "/phases/2/requests")?;
+    ensure!((after - 2000.0).abs() <= 1.0, "{after} requests in the second after the checkpoint");
     // Only the requests of the warm-up are left out.
     let (requests, warm_up) = (number(round, "/requests")?, 0.1 * 2000.0);
     ensure!((requests - warm_up - answered).abs() <= 1.0, "{requests} {answered}");

@@ -38,7 +38,7 @@ pub mod stats;
 #[cfg(test)]
 mod tests;
 
-pub use allocator::chunk_pool::OutOfMemory;
+pub use allocator::chunk_pool::{OutOfMemory, StockStats};
 pub use allocator::failed_allocation::take_last_failed_allocation;
 pub use allocator::object_words::ObjectWords;
 pub use allocator::size_classes::{

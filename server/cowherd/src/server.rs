@@ -17,7 +17,7 @@ use crate::clock::{self, Timestamp};
 use crate::config::{Config, LiveConfig, OomScoreAdj, Supervised};
 use crate::engine::{
     BackgroundThread, CheckpointScheduler, DirLock, Engine, KeylessState, LoadingPhase,
-    OpenedKeyspace, RestoredImage, Shared, ShutdownOptions, lock_directory, open,
+    OpenedKeyspace, RestoredImage, Shared, ShutdownOptions, StockKeeper, lock_directory, open,
 };
 use crate::net::{Listeners, StopSignal, WorkerPool};
 use crate::telemetry::{RestoreReport, StatsSource, Telemetry, logging, metrics};
@@ -85,8 +85,9 @@ pub(crate) fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::R
         let shared = Arc::new(Shared::serving(&state, keyspace));
         let (checkpoint_scheduler, thread) = CheckpointScheduler::start(&shared)?;
         let engine = Engine::new(shared, checkpoint_scheduler);
+        let stock_keeper = StockKeeper::start(&engine)?;
         let background = BackgroundThread::start(&engine)?;
-        threads = Some((thread, background));
+        threads = Some((thread, background, stock_keeper));
         let stopper = stop.clone();
         engine.on_stop(move || stopper.stop());
         report_restored(&config, &state.telemetry, restored.as_ref());
@@ -107,9 +108,12 @@ pub(crate) fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::R
     pool.join();
     notify_systemd(&config, "STOPPING=1");
     drop(metrics);
-    let (checkpoint_thread, background) =
+    let (checkpoint_thread, background, stock_keeper) =
         threads.expect("invariant: `publish` has run the closure that starts them");
     background.stop();
+    if let Some(keeper) = stock_keeper {
+        keeper.stop();
+    }
     engine.checkpoint_scheduler().close();
     if checkpoint_thread.join().is_err() {
         tracing::error!("the checkpoint thread ended by a panic");

@@ -12,8 +12,13 @@
 //! 3. Every chunk in state `Units` with a free unit is in the bin of its longest free run.
 //! 4. A unit in `clean`, and a free chunk that is not in `stale`, holds zeros: nothing was written
 //!    to it since the kernel gave its memory.
+//! 5. A chunk in `huge` was seen on a huge page and has kept its memory since: it is in use or in
+//!    `dirty`. The *stock* is the chunks that are in `huge` and `free` and not in `busy`.
+//! 6. A chunk in `preparing` is taken only if there is no other. Its memory is not returned to the
+//!    kernel meanwhile (`Arena::trimming`), and nothing in it is changed.
 
 use std::io;
+use std::ops::Range;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use zerocopy::{FromZeros, IntoBytes as _};
@@ -58,9 +63,14 @@ pub(crate) struct ChunkPool {
     /// By cut chunk: its units that no object was in since the kernel gave the chunk's memory.
     clean: Vec<[u64; 4]>,
     busy: Vec<u64>,
+    huge: Vec<u64>,
     busy_count: u64,
     dirty_count: u64,
     search_from: usize,
+    /// No chunk of the stock is in a lower word.
+    stock_from: usize,
+    preparing: Range<u32>,
+    stock: StockState,
     bins: [u32; BINS],
     links: Vec<Link>,
 }
@@ -106,9 +116,13 @@ impl ChunkPool {
             stale: vec![0; words],
             clean: <[u64; 4]>::new_vec_zeroed(chunks as usize).map_err(no_memory)?,
             busy: vec![0; words],
+            huge: vec![0; words],
             busy_count: 0,
             dirty_count: 0,
             search_from: 0,
+            stock_from: 0,
+            preparing: 0..0,
+            stock: StockState::default(),
             bins: [NONE; BINS],
             links: Link::new_vec_zeroed(chunks as usize).map_err(no_memory)?,
         })
@@ -147,9 +161,11 @@ impl ChunkPool {
         }
     }
 
-    /// Takes `count` neighbouring chunks, the lowest that are free.
+    /// Takes `count` neighbouring chunks, the lowest that are free; one chunk comes from the stock
+    /// if there is any.
     fn take(&mut self, store: &BackingStore, count: u32) -> Result<TakenMemory, OutOfMemory> {
-        let first = self.find(count).ok_or(OutOfMemory)?;
+        let stocked = if count == 1 { self.find_stocked() } else { None };
+        let first = stocked.or_else(|| self.find(count)).ok_or(OutOfMemory)?;
         for chunk in first..first + count {
             if !bit(&self.dirty, chunk) {
                 store
@@ -162,6 +178,7 @@ impl ChunkPool {
         }
         let is_clean = (first..first + count).all(|chunk| !bit(&self.stale, chunk));
         for chunk in first..first + count {
+            self.count_taken(bit(&self.huge, chunk));
             clear_bit(&mut self.free, chunk);
             clear_bit(&mut self.dirty, chunk);
             clear_bit(&mut self.stale, chunk);
@@ -172,12 +189,26 @@ impl ChunkPool {
         Ok(TakenMemory { chunk: ChunkIndex(first), unit: 0, is_clean })
     }
 
-    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
     fn find(&mut self, count: u32) -> Option<u32> {
+        let spared = self.preparing.clone();
+        self.find_sparing(count, spared.clone()).or_else(|| {
+            if spared.is_empty() {
+                return None;
+            }
+            self.search_from = 0;
+            self.find_sparing(count, 0..0)
+        })
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    fn find_sparing(&mut self, count: u32, spared: Range<u32>) -> Option<u32> {
         let (mut run, mut start) = (0, 0);
         let mut seen_free = false;
         for word in self.search_from..self.free.len() {
-            let usable = self.free[word] & !self.busy[word];
+            let mut usable = self.free[word] & !self.busy[word];
+            for chunk in spared.clone().filter(|chunk| *chunk as usize / 64 == word) {
+                usable &= !(1 << (chunk % 64));
+            }
             if usable == 0 {
                 run = 0;
                 continue;
@@ -212,7 +243,12 @@ impl ChunkPool {
             set_bit(&mut self.free, chunk);
             set_bit(&mut self.dirty, chunk);
             set_bit(&mut self.stale, chunk);
+            if bit(&self.huge, chunk) {
+                self.stock.in_use -= 1;
+                self.stock.chunks += 1;
+            }
         }
+        self.stock_from = self.stock_from.min(first.0 as usize / 64);
         self.dirty_count += u64::from(count);
         self.search_from = self.search_from.min(first.0 as usize / 64);
     }
@@ -368,20 +404,36 @@ impl ChunkPool {
 }
 
 impl ChunkPool {
-    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    /// Marks a free chunk as busy whose memory is to be returned to the kernel. Keeps the stock,
+    /// and [`KEEP_DIRTY`] chunks at least.
     pub(crate) fn begin_release(&mut self, barrier: &Barrier) -> Option<ChunkIndex> {
-        if self.dirty_count - self.busy_count <= KEEP_DIRTY {
+        let idle = self.dirty_count - self.busy_count;
+        if idle <= KEEP_DIRTY.max(u64::from(self.stock.mark)) {
             return None;
         }
-        // The highest first: the lowest are taken next.
+        // Small pages first: huge ones serve better.
+        let small = if idle > self.stock.chunks { self.highest_idle(barrier, true) } else { None };
+        let chunk = small.or_else(|| self.highest_idle(barrier, false))?;
+        set_bit(&mut self.busy, chunk.0);
+        self.busy_count += 1;
+        if bit(&self.huge, chunk.0) {
+            self.stock.chunks -= 1;
+        }
+        Some(chunk)
+    }
+
+    /// The highest free chunk with memory that may be returned: the lowest are taken next.
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    fn highest_idle(&self, barrier: &Barrier, small: bool) -> Option<ChunkIndex> {
         for word in (0..self.dirty.len()).rev() {
             let mut left = self.dirty[word] & !self.busy[word];
+            if small {
+                left &= !self.huge[word];
+            }
             while left != 0 {
                 let top = 63 - left.leading_zeros();
                 let chunk = ChunkIndex(word as u32 * 64 + top);
                 if barrier.may_decommit(chunk) {
-                    set_bit(&mut self.busy, chunk.0);
-                    self.busy_count += 1;
                     return Some(chunk);
                 }
                 left &= !(1 << top);
@@ -403,6 +455,147 @@ impl ChunkPool {
             clear_bit(&mut self.dirty, chunk.0);
             clear_bit(&mut self.stale, chunk.0);
             self.dirty_count -= 1;
+            clear_bit(&mut self.huge, chunk.0);
+        } else if bit(&self.huge, chunk.0) {
+            self.stock.chunks += 1;
+            self.stock_from = self.stock_from.min(chunk.0 as usize / 64);
+        }
+    }
+}
+
+/// The stock's figures.
+#[derive(Clone, Copy, Default, Debug)]
+struct StockState {
+    /// Chunks in it.
+    chunks: u64,
+    /// Chunks in use on huge pages.
+    in_use: u64,
+    /// Chunks that it is to hold; 0 without a stock.
+    mark: u32,
+    /// Chunks taken since the start, and those of them that had no huge page.
+    taken: u64,
+    taken_small: u64,
+    /// Preparing a chunk has failed, or none was left: until the next try nobody waits for one.
+    paused: bool,
+}
+
+/// The stock of free chunks on huge pages, at one moment.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug)]
+pub struct StockStats {
+    /// Free chunks on huge pages.
+    pub chunks: u64,
+    /// Chunks in use on huge pages, as far as they were seen to be.
+    pub huge_in_use: u64,
+    /// Chunks that the stock is to hold.
+    pub mark: u32,
+    /// Chunks taken since the start.
+    pub taken: u64,
+    /// Those of them that began on small pages, because the stock was empty.
+    pub taken_small: u64,
+}
+
+impl ChunkPool {
+    pub(crate) const fn stock(&self) -> StockStats {
+        let StockState { chunks, in_use, mark, taken, taken_small, .. } = self.stock;
+        StockStats { chunks, huge_in_use: in_use, mark, taken, taken_small }
+    }
+
+    /// Sets how many chunks the stock is to hold.
+    pub(crate) const fn set_stock_mark(&mut self, chunks: u32) {
+        self.stock.mark = chunks;
+    }
+
+    /// Whether chunks ought to be prepared: half of the stock is gone.
+    pub(crate) fn stock_is_low(&self) -> bool {
+        !self.stock.paused
+            && self.stock.chunks * 2 <= u64::from(self.stock.mark)
+            && self.stock.mark > 0
+    }
+
+    /// Counts a chunk that begins its use.
+    const fn count_taken(&mut self, huge: bool) {
+        self.stock.taken += 1;
+        if huge {
+            self.stock.chunks -= 1;
+            self.stock.in_use += 1;
+        } else {
+            self.stock.taken_small += 1;
+        }
+    }
+
+    /// Counts chunks that were loaded and adopted; for opening an arena.
+    pub(crate) const fn count_loaded(&mut self, chunks: u64, small: u64) {
+        self.stock.taken += chunks;
+        self.stock.taken_small += small;
+    }
+
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    fn find_stocked(&mut self) -> Option<u32> {
+        if self.stock.chunks == 0 {
+            return None;
+        }
+        for word in self.stock_from..self.free.len() {
+            let stocked = self.free[word] & self.huge[word] & !self.busy[word];
+            if stocked != 0 {
+                self.stock_from = word;
+                return Some(word as u32 * 64 + stocked.trailing_zeros());
+            }
+        }
+        None
+    }
+
+    /// The chunks that join the stock next, up to `most` neighbours, the lowest free ones; none if
+    /// the stock is complete. The caller excludes that memory is returned to the kernel until
+    /// [`Self::end_prepare`].
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    pub(crate) fn begin_prepare(&mut self, most: u32) -> Option<Range<u32>> {
+        self.stock.paused = false;
+        let missing = u64::from(self.stock.mark).saturating_sub(self.stock.chunks) as u32;
+        if missing == 0 {
+            return None;
+        }
+        let first = self.search_from;
+        let candidates = |word: usize| self.free[word] & !self.huge[word] & !self.busy[word];
+        let word = (first..self.free.len()).find(|&word| candidates(word) != 0);
+        self.stock.paused = word.is_none();
+        let (word, candidates) = (word?, candidates(word?));
+        let first = candidates.trailing_zeros();
+        let neighbours = (candidates >> first).trailing_ones();
+        let first = word as u32 * 64 + first;
+        self.preparing = first..first + neighbours.min(missing).min(most);
+        Some(self.preparing.clone())
+    }
+
+    /// Ends what [`Self::begin_prepare`] began: the first `huge` of the chunks now lie on huge
+    /// pages, and the others could not be helped.
+    pub(crate) fn end_prepare(&mut self, huge: u32) {
+        let Range { start, end } = std::mem::replace(&mut self.preparing, 0..0);
+        self.search_from = self.search_from.min(start as usize / 64);
+        self.stock.paused = start + huge < end;
+        for chunk in start..start + huge {
+            if bit(&self.free, chunk) && !bit(&self.dirty, chunk) {
+                set_bit(&mut self.dirty, chunk);
+                self.dirty_count += 1;
+            }
+            self.note_pages(ChunkIndex(chunk), true);
+        }
+    }
+
+    /// Notes on which pages a chunk was seen; a chunk without memory lies on none.
+    pub(crate) fn note_pages(&mut self, chunk: ChunkIndex, huge: bool) {
+        let free = bit(&self.free, chunk.0);
+        let has_memory = !free || bit(&self.dirty, chunk.0);
+        if huge == bit(&self.huge, chunk.0) || !has_memory || bit(&self.busy, chunk.0) {
+            return;
+        }
+        let count = if free { &mut self.stock.chunks } else { &mut self.stock.in_use };
+        if huge {
+            *count += 1;
+            set_bit(&mut self.huge, chunk.0);
+            self.stock_from = self.stock_from.min(chunk.0 as usize / 64);
+        } else {
+            *count -= 1;
+            clear_bit(&mut self.huge, chunk.0);
         }
     }
 }
@@ -411,3 +604,7 @@ impl ChunkPool {
 pub(crate) fn is_blank(descriptor: &UnitDescriptor) -> bool {
     descriptor.as_bytes() == UnitDescriptor::NONE.as_bytes()
 }
+
+#[cfg(test)]
+#[path = "chunk_pool_tests.rs"]
+mod tests;

@@ -11,6 +11,7 @@
 //! | `owners` | in debug builds: the shard that each unit belongs to, checked on each access |
 //! | `objects` | allocation and release of objects |
 //! | `recording` | the barrier's recording of one checkpoint |
+//! | `stock` | free chunks that are on huge pages before they hold anything |
 //! | `trim` | memory of free chunks returned to the kernel |
 //! | `racy` | hints read without a lock |
 //! | `chunk_map`, `occupancy` | what units hold; the state of all chunks |
@@ -31,11 +32,12 @@ pub(crate) mod racy;
 pub(crate) mod recording;
 pub(crate) mod safepoint;
 mod shard_locks;
+pub(crate) mod stock;
 mod trim;
 
 use std::sync::Arc;
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 
 use crate::allocator::chunk_pool::ChunkPool;
 use crate::allocator::object_words::ObjectWords;
@@ -56,6 +58,8 @@ pub struct Arena {
     epochs: ReaderEpochs,
     /// Excludes returning memory to the kernel and collapsing chunks from each other.
     trimming: Mutex<()>,
+    /// Notified, with the pool's lock, when chunks of the stock were taken.
+    stock_is_low: Condvar,
     hash_seed: u64,
 }
 

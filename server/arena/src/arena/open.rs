@@ -10,7 +10,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
+use parking_lot::{Condvar, Mutex};
 use zerocopy::FromZeros as _;
 
 use super::Arena;
@@ -37,6 +37,10 @@ use crate::shard::ShardIndex;
 const MAX_CAPACITY: u64 = UNIT_SIZE << u32::BITS;
 
 const _: () = assert!(MAX_CAPACITY.is_multiple_of(PageKind::Huge1Gb.granularity()));
+
+/// This many chunks in a row without a huge page end the attempts during a restore: each of them
+/// may take long.
+const MAX_REFUSALS: u64 = 8;
 
 /// Why an arena cannot be opened.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +117,12 @@ pub fn layout_hash(upper: &[u64]) -> u64 {
 pub struct ReservedArena {
     arena: Arena,
     loaded: Box<[AtomicU64]>,
+    /// Chunks that got a huge page before they were loaded.
+    huge: Box<[AtomicU64]>,
+    /// Chunks that were to get one and did not.
+    refused: AtomicU64,
+    /// Such chunks since the last that got one.
+    refused_in_a_row: AtomicU64,
 }
 
 impl ReservedArena {
@@ -137,12 +147,16 @@ impl ReservedArena {
             owners: UnitOwners::new(capacity).map_err(OpenError::SideTable)?,
             epochs: ReaderEpochs::default(),
             trimming: Mutex::new(()),
+            stock_is_low: Condvar::new(),
             hash_seed: 0,
         };
-        let loaded = AtomicU64::new_vec_zeroed(index(chunks.div_ceil(64)))
-            .map(Vec::into_boxed_slice)
-            .map_err(|_| OpenError::SideTable(io::ErrorKind::OutOfMemory.into()))?;
-        Ok(Self { arena, loaded })
+        let set = || {
+            AtomicU64::new_vec_zeroed(index(chunks.div_ceil(64)))
+                .map(Vec::into_boxed_slice)
+                .map_err(|_| OpenError::SideTable(io::ErrorKind::OutOfMemory.into()))
+        };
+        let (refused, refused_in_a_row) = (AtomicU64::new(0), AtomicU64::new(0));
+        Ok(Self { arena, loaded: set()?, huge: set()?, refused, refused_in_a_row })
     }
 
     /// Bytes in all.
@@ -150,12 +164,22 @@ impl ReservedArena {
         self.arena.capacity()
     }
 
-    /// The bytes of a chunk, to be filled; each chunk can be asked for once, from any thread.
+    /// The bytes of a chunk, to be filled; each chunk can be asked for once, from any thread. It
+    /// gets a huge page if the arena has transparent ones.
     ///
     /// # Errors
     /// The chunk is outside, was asked for before, or the kernel has no page for it.
     #[expect(clippy::mut_from_ref, reason = "each chunk is given out once")]
     pub fn chunk(&self, chunk: ChunkIndex) -> Result<&mut [u8], OpenError> {
+        self.claim(chunk)?;
+        if self.arena.keeps_stock() {
+            self.prepare(chunk);
+        }
+        self.commit(chunk)
+    }
+
+    /// Notes that a chunk is given out.
+    fn claim(&self, chunk: ChunkIndex) -> Result<(), OpenError> {
         let capacity = self.capacity();
         if chunk.start() + CHUNK_SIZE > capacity {
             return Err(OpenError::TooSmall { chunk, capacity });
@@ -165,6 +189,24 @@ impl ReservedArena {
         if before & mask != 0 {
             return Err(OpenError::Twice { chunk });
         }
+        Ok(())
+    }
+
+    /// Gives a chunk that was claimed a huge page, unless the kernel has refused several in a row.
+    fn prepare(&self, chunk: ChunkIndex) {
+        let tries = self.refused_in_a_row.load(Ordering::Relaxed) < MAX_REFUSALS;
+        if tries && self.arena.store.map.prepare(chunk.start(), 1).is_ok() {
+            self.refused_in_a_row.store(0, Ordering::Relaxed);
+            bits::set(&self.huge, u64::from(chunk.0));
+        } else {
+            self.refused_in_a_row.fetch_add(1, Ordering::Relaxed);
+            self.refused.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// The bytes of a chunk that the caller has claimed.
+    #[expect(clippy::mut_from_ref, reason = "each chunk is claimed once")]
+    fn commit(&self, chunk: ChunkIndex) -> Result<&mut [u8], OpenError> {
         self.arena
             .store
             .map
@@ -183,7 +225,8 @@ impl ReservedArena {
     /// The kernel has no page for the tables.
     pub fn format(mut self, layout: u64, hash_seed: u64) -> Result<Arena, OpenError> {
         let chunks = self.capacity() / CHUNK_SIZE;
-        self.chunk(ChunkIndex(0))?;
+        self.claim(ChunkIndex(0))?;
+        self.commit(ChunkIndex(0))?;
         let header = Header { magic: ARENA_MAGIC, layout, chunks, hash_seed, reserved: [0; 4] };
         self.set_header(header);
         self.set_tables()?;
@@ -219,7 +262,8 @@ impl ReservedArena {
     fn set_tables(&mut self) -> Result<(), OpenError> {
         for chunk in self.indexes().filter(|chunk| chunk.is_table()) {
             if !self.is_loaded(chunk) {
-                self.chunk(chunk)?;
+                self.claim(chunk)?;
+                self.commit(chunk)?;
             }
             let entry = self.entry(chunk);
             if entry.state == ChunkState::Free as u8 {
@@ -261,12 +305,15 @@ impl ReservedArena {
     /// The kernel has no memory for the words of the objects.
     fn into_indexed(self) -> Result<Arena, OpenError> {
         let mut pool = self.arena.pool.lock();
+        let (huge, small) = (bits::ones(&self.huge), self.refused.load(Ordering::Relaxed));
+        pool.count_loaded(huge.count() as u64 + small, small);
         for chunk in self.indexes() {
             let state = self.entry(chunk).state;
             if state != ChunkState::Free as u8 {
                 pool.adopt(chunk);
                 bits::set(&self.arena.store.present, u64::from(chunk.0));
                 self.arena.store.set_in_use(chunk);
+                pool.note_pages(chunk, bits::get(&self.huge, u64::from(chunk.0)));
             }
             if state == ChunkState::Units as u8 {
                 bits::set(&self.arena.store.cut, u64::from(chunk.0));

@@ -176,6 +176,12 @@ impl Arena {
                 return None;
             }
         }
+        if self.keeps_stock() {
+            // One lock a chunk: others take chunks meanwhile.
+            let note = |chunk, huge| self.pool.lock().note_pages(chunk, huge);
+            report.huge.chunks().for_each(|chunk| note(chunk, true));
+            report.split.iter().for_each(|chunk| note(*chunk, false));
+        }
         Some(report)
     }
 
@@ -208,7 +214,9 @@ impl Arena {
         if !get(&self.store.in_use, u64::from(chunk.0)) {
             return Ok(false);
         }
-        self.store.map.collapse(chunk.start(), CHUNK_SIZE).map(|()| true)
+        self.store.map.collapse(chunk.start(), CHUNK_SIZE)?;
+        self.pool.lock().note_pages(chunk, true);
+        Ok(true)
     }
 }
 

@@ -22,7 +22,12 @@ impl Arena {
             let trimming = pool.is_releasing();
             match take(&mut pool) {
                 Err(OutOfMemory) if trimming => {}
-                outcome => return outcome,
+                outcome => {
+                    if pool.stock_is_low() {
+                        self.stock_is_low.notify_one();
+                    }
+                    return outcome;
+                }
             }
             drop(pool);
             std::thread::yield_now();

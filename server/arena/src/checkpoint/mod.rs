@@ -61,7 +61,7 @@ pub use lock::DirLock;
 pub use report::{CheckpointProgress, WriterPhase};
 pub use restore::{RestoreProgress, RestoreStats, restore, restore_observed};
 pub use running::{CheckpointHandle, CheckpointObserver, CheckpointOutcome, RunningCheckpoint};
-pub use sys::ignore_file_size_signal;
+pub use sys::{ignore_file_size_signal, take_short_background_turns};
 pub use writer::buffer_bytes;
 
 /// How chunks are stored.

@@ -88,6 +88,12 @@ pub(super) fn take_short_turns(policy: libc::c_int, nicer_by: libc::c_int) -> bo
     unsafe { libc::syscall(libc::SYS_sched_setattr, 0, &raw const attributes, 0) == 0 }
 }
 
+/// Lets the calling thread keep a processor for short turns only, with the priority that it has.
+/// Before Linux 6.12 the thread runs as any other.
+pub fn take_short_background_turns() {
+    take_short_turns(libc::SCHED_OTHER, 0);
+}
+
 /// Makes a file that would grow over its limit an error with a name, instead of the end of the
 /// process.
 pub fn ignore_file_size_signal() {

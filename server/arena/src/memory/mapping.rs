@@ -29,6 +29,7 @@ use crate::layout::{CHUNK_SIZE, index};
 use crate::memory::pages::{self, Backing, HugetlbPool, Isolation, PageKind, PagesError};
 use crate::memory::prefetch::prefetch_line;
 
+const SMALL_PAGE: u64 = 4096;
 const MEMFD_NAME: &CStr = c"cowherd-arena";
 
 /// The arena's memory.
@@ -200,6 +201,21 @@ impl Mapping {
         // SAFETY: `range` lies inside the mapping, and the kernel keeps its contents.
         let outcome = unsafe { libc::madvise(start, len, libc::MADV_COLLAPSE) };
         if outcome == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
+    }
+
+    /// Gives each of `chunks` chunks at `offset`, which may be empty, a huge page, and changes no
+    /// byte of them.
+    ///
+    /// # Errors
+    /// As [`Self::collapse`].
+    pub(crate) fn prepare(&self, offset: u64, chunks: u32) -> io::Result<()> {
+        let chunks = u64::from(chunks);
+        for chunk in 0..chunks {
+            // The kernel collapses no range in which nothing is present.
+            let (at, len) = self.range(offset + chunk * CHUNK_SIZE, SMALL_PAGE);
+            self.map.advise_range(Advice::PopulateWrite, at, len)?;
+        }
+        self.collapse(offset, chunks * CHUNK_SIZE)
     }
 
     fn range(&self, offset: u64, len: u64) -> (usize, usize) {

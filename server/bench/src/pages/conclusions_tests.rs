@@ -9,7 +9,10 @@ fn cell(kind: MemoryKind, pattern: WritePattern, populate: f64, writes: f64) -> 
     let run = |step: i32| {
         let near = |value: f64| value * (1.0 + f64::from(step - 5) / 500.0);
         let phases_ms = [2.0, near(populate), 1.0, 0.0, near(writes), 3.0];
-        Run { whole_ms: phases_ms.iter().sum(), phases_ms, faults: 512 }
+        // The kernel populates and copies.
+        let system_ms = (populate + writes) / 2.0;
+        let whole_ms = phases_ms.iter().sum::<f64>();
+        Run { whole_ms, phases_ms, faults: 512, user_ms: 100.0, system_ms }
     };
     let runs = (0..10).map(run).collect();
     Cell {
@@ -49,7 +52,7 @@ fn results_like_the_published_ones_confirm_its_conclusions() {
         "{sentences:#?}"
     );
     assert!(
-        sentences[2].contains("dense writes") && sentences[2].contains("holds here"),
+        sentences[3].contains("dense writes") && sentences[3].contains("holds here"),
         "{sentences:#?}"
     );
     assert!(!sentences.concat().contains("not hold"));
@@ -73,7 +76,38 @@ fn slow_population_of_small_pages_refutes_the_conclusion() {
         "{sentences:#?}"
     );
     assert!(sentences[1].contains("alone take 20.00 times as long"), "{sentences:#?}");
-    assert!(sentences[2].contains("left open"), "{sentences:#?}");
+    assert!(sentences[3].contains("left open"), "{sentences:#?}");
+}
+
+#[test]
+fn processor_times_stand_beside_the_published_ones() {
+    let sentences = sentences(&experiment(vec![
+        cell(MemoryKind::Small, WritePattern::Sparse, 600.0, 10.0),
+        cell(MemoryKind::Huge2Mb, WritePattern::Sparse, 700.0, 300.0),
+        cell(MemoryKind::Small, WritePattern::Dense, 600.0, 200.0),
+        cell(MemoryKind::Huge2Mb, WritePattern::Dense, 100.0, 200.0),
+    ]));
+    let (sparse, dense) = (&sentences[2], &sentences[5]);
+    let measured = "system 500 against 305 (195 more).";
+    assert!(sparse.contains(measured) && sparse.contains("take more of the time"), "{sparse}");
+    let published = "user 1002 against 560 ms (442 more), system 68 against 211 (143 less)";
+    assert!(sparse.contains(published) && sparse.contains("0.32 times the system"), "{sparse}");
+    assert!(sparse.contains("do not show what copying costs"), "{sparse}");
+    assert!(dense.contains("system 150 against 400 (250 less)"), "{dense}");
+    assert!(dense.contains("Here too huge pages take less system time"), "{dense}");
+}
+
+#[test]
+fn published_processor_times_by_cell() {
+    let at = |kind, size| published_cpu(kind, size, WritePattern::Dense);
+    assert_eq!(at(MemoryKind::Huge2Mb, 512), Some((1300.0, 76.0)));
+    assert_eq!(at(MemoryKind::Small, 128), Some((268.4, 56.4)));
+    assert_eq!(at(MemoryKind::Thp, 512), None);
+    for ((_, cpu), (size, whole)) in PUBLISHED_CPU.iter().zip(PUBLISHED) {
+        for ((user, system), (whole, _)) in cpu.iter().zip(whole) {
+            assert!(user + system <= whole, "{size}: more processor time than {whole} ms");
+        }
+    }
 }
 
 #[test]

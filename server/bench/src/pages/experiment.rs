@@ -5,6 +5,8 @@ use std::process::{Command, Stdio};
 
 use anyhow::{Context as _, Result, bail, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
+use nix::sys::resource::{UsageWho, getrusage};
+use nix::sys::time::{TimeVal, TimeValLike as _};
 use serde::Serialize;
 
 use super::PagesArguments;
@@ -64,6 +66,10 @@ pub struct Run {
     pub phases_ms: [f64; 6],
     /// Minor page faults of the writing process during the writes.
     pub faults: u64,
+    /// Processor time of the process and its child in user mode.
+    pub user_ms: f64,
+    /// The same in the kernel, which copies pages.
+    pub system_ms: f64,
 }
 
 impl Cell {
@@ -87,6 +93,14 @@ impl Cell {
     /// Durations of one phase in all runs, in milliseconds.
     pub fn phase_ms(&self, phase: usize) -> Vec<f64> {
         self.runs.iter().map(|run| run.phases_ms[phase]).collect()
+    }
+
+    /// Means of user and system time in milliseconds; `None` without runs.
+    pub fn cpu_ms(&self) -> Option<(f64, f64)> {
+        let mean = |of: fn(&Run) -> f64| {
+            Some(Summary::of(&self.runs.iter().map(of).collect::<Vec<_>>())?.mean)
+        };
+        Some((mean(|run| run.user_ms)?, mean(|run| run.system_ms)?))
     }
 
     /// Median number of page faults.
@@ -266,6 +280,7 @@ fn run(
     command.args(["pages-process", "--kind", kind.name(), "--size", &size.to_string()]);
     command.args(["--pattern", pattern.name(), "--writer", writer.name()]).args(option);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let cpu_before = cpu_of_children()?;
     let begin = now()?;
     let mut cleanup = Cleanup::new();
     let process = cleanup.start_process(CleanupStep::Process, || {
@@ -275,6 +290,7 @@ fn run(
     })?;
     let output = process.wait_with_output()?;
     let end = now()?;
+    let cpu = cpu_of_children()?;
     cleanup.forget_processes();
     if !output.status.success() {
         let stderr = String::from_utf8_lossy(&output.stderr);
@@ -290,5 +306,14 @@ fn run(
         *phase = (pair[1] as f64 - pair[0] as f64) / 1e6;
     }
     let whole_ms = (end - begin) as f64 / 1e6;
-    Ok((Run { whole_ms, phases_ms, faults: writes.faults }, report))
+    let (user_ms, system_ms) = (cpu.0 - cpu_before.0, cpu.1 - cpu_before.1);
+    Ok((Run { whole_ms, phases_ms, faults: writes.faults, user_ms, system_ms }, report))
+}
+
+/// User and system time in milliseconds of all processes that were started and waited for, and of
+/// those that they waited for. Runs follow each other, so a difference is that of one run.
+fn cpu_of_children() -> Result<(f64, f64)> {
+    let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
+    let ms = |time: TimeVal| time.num_microseconds() as f64 / 1000.0;
+    Ok((ms(usage.user_time()), ms(usage.system_time())))
 }

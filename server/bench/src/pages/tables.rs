@@ -2,7 +2,7 @@
 
 use anyhow::Result;
 
-use super::conclusions::{Ratio, published, ratios};
+use super::conclusions::{Ratio, published, published_cpu, ratios};
 use super::experiment::{Cell, Experiment, PHASES};
 use super::parameters::{MemoryKind, WritePattern, Writer};
 use super::process::WriteLatency;
@@ -77,7 +77,7 @@ impl CellGroup<'_> {
 
     /// Tables of the group.
     pub fn tables(&self) -> Vec<Table> {
-        let mut tables = vec![self.whole()];
+        let mut tables = vec![self.whole(), self.cpu()];
         let written = self.pattern != WritePattern::None;
         if written && self.kinds().contains(&MemoryKind::Small) && self.kinds().len() > 1 {
             tables.push(
@@ -162,6 +162,28 @@ impl CellGroup<'_> {
         }
         let title =
             "Whole process in ms: mean \u{b1} standard deviation, least and most".to_owned();
+        Table { title, head, rows }
+    }
+
+    fn cpu(&self) -> Table {
+        let kinds = self.kinds();
+        let mut head = vec!["memory"];
+        head.extend(kinds.iter().map(|kind| kind.name()));
+        let both = |(user, system)| format!("{} / {}", digits(user), digits(system));
+        let mut rows = self.by_size(&kinds, |cell| cell.cpu_ms().map(both));
+        if self.is_published() {
+            head.extend(["published huge", "published small"]);
+            for (row, size) in rows.iter_mut().zip(self.sizes()) {
+                row.extend([MemoryKind::Huge2Mb, MemoryKind::Small].map(|kind| {
+                    let published = published_cpu(kind, size, self.pattern);
+                    published.map_or_else(
+                        || "-".to_owned(),
+                        |(user, system)| format!("{user} / {system}"),
+                    )
+                }));
+            }
+        }
+        let title = "User / system time of the process and its child in ms: means".to_owned();
         Table { title, head, rows }
     }
 
@@ -279,7 +301,8 @@ fn digits(value: f64) -> String {
 pub fn csv(experiment: &Experiment) -> Result<String> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let heads = ["kind", "size_mib", "pattern", "writer", "runs", "mean_ms", "sd_ms", "min_ms"];
-    let more = ["median_ms", "max_ms", "published_ms", "faults"].into_iter();
+    let more = ["median_ms", "max_ms", "published_ms", "user_ms", "system_ms"].into_iter();
+    let more = more.chain(["published_user_ms", "published_system_ms", "faults"]);
     let phases = PHASES.iter().map(|phase| format!("{}_ms", phase.replace(' ', "_")));
     let each = ["mean", "p50", "p99", "p999", "max"].map(|name| format!("write_{name}_us"));
     let heads = heads.into_iter().chain(more).map(str::to_owned);
@@ -297,6 +320,11 @@ pub fn csv(experiment: &Experiment) -> Result<String> {
         row.extend([mean, sd, min, median, max].map(|value| value.to_string()));
         let published = published(cell.kind, cell.size, cell.pattern);
         row.push(published.map_or(String::new(), |(mean, _)| mean.to_string()));
+        let cpu = [cell.cpu_ms(), published_cpu(cell.kind, cell.size, cell.pattern)];
+        row.extend(cpu.into_iter().flat_map(|cpu| match cpu {
+            Some((user, system)) => [user.to_string(), system.to_string()],
+            None => [String::new(), String::new()],
+        }));
         row.push(cell.faults().to_string());
         let mean = |phase| Summary::of(&cell.phase_ms(phase)).map_or(0.0, |summary| summary.mean);
         row.extend((0..PHASES.len()).map(|phase| mean(phase).to_string()));

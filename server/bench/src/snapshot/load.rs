@@ -1,7 +1,7 @@
 //! Open-loop load generator that triggers a checkpoint: one thread sends, receives and keeps time.
 //!
 //! ```text
-//!   warm-up | before              | during            | after
+//!   warm-up | before              | during            | after: 30 s
 //!   --------+---------------------+-------------------+-----------------> requests, constant rate
 //!                             BGSAVE sent         INFO reports the end
 //! ```
@@ -56,8 +56,10 @@ pub struct LoadPlan {
     pub rate: u64,
     /// Duration of the load before the measurement.
     pub warm_up: Duration,
-    /// Duration of the measurement before the checkpoint, and after it.
+    /// Duration of the measurement before the checkpoint.
     pub duration: Duration,
+    /// Duration of the measurement after it.
+    pub after: Duration,
     /// Latency from which a request counts as late.
     pub timeout: Duration,
     /// Maximum duration of the checkpoint.
@@ -190,7 +192,8 @@ impl<'a> LoadGenerator<'a> {
             watch(&epoll, &connection, index)?;
             connections.push(Some(connection));
         }
-        let seconds = (plan.warm_up + 2 * plan.duration).as_secs() + EXPECTED_CHECKPOINT_SECONDS;
+        let seconds =
+            (plan.warm_up + plan.duration + plan.after).as_secs() + EXPECTED_CHECKPOINT_SECONDS;
         let mut samples = Vec::new();
         // Written in advance, so that recording a sample causes no page fault.
         samples.resize(
@@ -239,7 +242,7 @@ impl<'a> LoadGenerator<'a> {
     fn end(&self) -> u64 {
         match self.stage {
             LoadStage::Before | LoadStage::Checkpoint => u64::MAX,
-            _ => self.record.marks.save_ended + nanoseconds(self.plan.duration),
+            _ => self.record.marks.save_ended + nanoseconds(self.plan.after),
         }
     }
 

@@ -90,9 +90,12 @@ pub struct SnapshotArguments {
     /// Distribution of keys
     #[arg(long, value_enum, default_value_t = KeyDistribution::Uniform)]
     pub distribution: KeyDistribution,
-    /// Seconds measured before the checkpoint, and again after it
+    /// Seconds measured before the checkpoint
     #[arg(long, default_value = "5", value_name = "SECONDS", value_parser = seconds)]
     pub duration: Duration,
+    /// Seconds measured after the checkpoint: what it left behind shows then
+    #[arg(long, default_value = "30", value_name = "SECONDS", value_parser = seconds)]
+    pub after: Duration,
     /// Seconds of load before anything is measured
     #[arg(long, default_value = "2", value_name = "SECONDS", value_parser = seconds)]
     pub warm_up: Duration,
@@ -171,10 +174,11 @@ pub struct Comparison {
 /// Returns an error if no server could be measured or a file cannot be written.
 pub fn run(arguments: &SnapshotArguments) -> Result<()> {
     ensure!(arguments.value_size <= 512 << 20, "a value has at most 512 MiB");
-    let seconds = (arguments.warm_up + 2 * arguments.duration).as_secs() + 60;
+    let SnapshotArguments { warm_up, duration, after, .. } = *arguments;
+    let seconds = (warm_up + duration + after).as_secs() + 60;
     ensure!(
         seconds.saturating_mul(arguments.rate) <= MAX_REQUESTS,
-        "that would be more than {MAX_REQUESTS} requests in memory; lower --rate or --duration"
+        "that would be more than {MAX_REQUESTS} requests in memory; lower --rate, --duration or --after"
     );
     cleanup::run_on_signals()?;
     let comparison = measure(arguments)?;

@@ -30,7 +30,8 @@ pub fn write(comparison: &Comparison, folder: &Path) -> Result<()> {
         &format!(
             "{} keys of {} bytes. {} requests per second are due, SET:GET {}, over {} connections, \
              regardless of the server's replies. Latency counts from the due time of a request, so \
-             a stall shows in every request that was due meanwhile. The load sends BGSAVE midway. \
+             a stall shows in every request that was due meanwhile. The load sends BGSAVE, and goes \
+             on for {} s after its end. \
              Tables show medians of {} rounds, and below them minimum and maximum; each plot shows \
              the round with the median p99.9 during the checkpoint.",
             thousands(arguments.keys),
@@ -38,6 +39,7 @@ pub fn write(comparison: &Comparison, folder: &Path) -> Result<()> {
             thousands(arguments.rate),
             arguments.mix,
             arguments.connections,
+            arguments.after.as_secs_f64(),
             arguments.rounds
         ),
     );
@@ -110,9 +112,7 @@ fn latency_axis(servers: &[(&ServerResult, &Round)]) -> Axis {
 
 fn time_axis(servers: &[(&ServerResult, &Round)]) -> Axis {
     let times = || servers.iter().flat_map(|(_, round)| &round.timeline).map(|slice| slice.at);
-    let longest = servers.iter().map(|(_, round)| round.save_seconds).fold(0.0, f64::max);
-    let range =
-        times().fold(0.0, f64::min).max(-3.0)..times().fold(1.0, f64::max).min(longest + 3.0);
+    let range = times().fold(0.0, f64::min).max(-5.0)..times().fold(1.0, f64::max);
     Axis {
         label: "seconds since BGSAVE".to_owned(),
         scale: Scale::Linear,

@@ -144,6 +144,12 @@ impl Round {
         phases.filter(move |(_, phase)| late(phase)).map(|(name, _)| *name)
     }
 
+    /// Quantile after the checkpoint relative to the same before it.
+    fn after_to_before(&self, quantile: fn(&PhaseStats) -> f64) -> Option<f64> {
+        let [before, _, after] = &self.phases;
+        (quantile(before) > 0.0).then(|| quantile(after) / quantile(before))
+    }
+
     /// Number of requests that failed or were not answered.
     pub fn failures(&self) -> u64 {
         self.errors.values().sum::<u64>() + self.unanswered
@@ -255,6 +261,8 @@ pub const ROUND_METRICS: &[RoundMetric] = &[
     ("after_p99.99", "us", |round| Some(round.phases[2].p9999_us)),
     ("after_max", "us", |round| Some(round.phases[2].max_us)),
     ("after_rate", "/s", |round| Some(round.phases[2].rate)),
+    ("after_to_before_p99", "x", |round| round.after_to_before(|phase| phase.p99_us)),
+    ("after_to_before_p99.9", "x", |round| round.after_to_before(|phase| phase.p999_us)),
     ("own_lag_p99.9", "us", |round| {
         round.phases.iter().map(|phase| phase.own_lag_p999_us).max_by(f64::total_cmp)
     }),
@@ -331,6 +339,20 @@ mod tests {
         assert_eq!(before.curve.first(), Some(&(1.0, 100.0)));
         assert!(during.curve.iter().any(|(share, us)| *share < 0.05 && *us == 40_000.0));
         assert!(during.curve.iter().all(|(share, _)| *share >= 0.000_999));
+    }
+
+    #[test]
+    fn what_a_checkpoint_left_behind_shows_in_the_phase_after_it() {
+        // Three times as slow for the last half of the phase after the checkpoint.
+        let latency = |ms: u64| if ms >= 2600 { 300 } else { 100 };
+        let samples = (100..3100).map(|ms| sample(ms, latency(ms))).collect();
+        let round = Round::of(LoadRecord { samples, marks: marks(), ..LoadRecord::default() });
+        let median = |name| summarize(std::slice::from_ref(&round), name).map(|s| s.median);
+        assert_eq!(median("after_to_before_p99"), Some(3.0));
+        assert_eq!(median("after_to_before_p99.9"), Some(3.0));
+        assert_eq!((median("during_p99"), median("after_p99")), (Some(100.0), Some(300.0)));
+        let empty = Round::of(LoadRecord { marks: marks(), ..LoadRecord::default() });
+        assert!(summarize(&[empty], "after_to_before_p99").is_none(), "nothing to compare with");
     }
 
     #[test]

@@ -31,14 +31,15 @@ pub fn markdown(comparison: &Comparison) -> String {
 fn describe_load(comparison: &Comparison) -> String {
     let arguments = &comparison.arguments;
     format!(
-        "{} keys of {} bytes, {} requests/s over {} connections, SET:GET {}, {}; medians of the \
-         rounds, and below them the least and the most",
+        "{} keys of {} bytes, {} requests/s over {} connections, SET:GET {}, {}; {} s after the \
+         checkpoint; medians of the rounds, and below them the least and the most",
         thousands(arguments.keys),
         arguments.value_size,
         thousands(arguments.rate),
         arguments.connections,
         arguments.mix,
         if arguments.spawn { "servers pinned alike" } else { "servers as they are" },
+        arguments.after.as_secs_f64(),
     )
 }
 
@@ -49,7 +50,7 @@ pub fn tables(comparison: &Comparison) -> Vec<Table> {
     if measured.is_empty() {
         return Vec::new();
     }
-    vec![latency(&measured), checkpoint(&measured), load(&measured)]
+    vec![latency(&measured), aftermath(&measured), checkpoint(&measured), load(&measured)]
 }
 
 fn latency(servers: &[&ServerResult]) -> Table {
@@ -69,6 +70,19 @@ fn latency(servers: &[&ServerResult]) -> Table {
         head: vec!["server", "phase", "p50", "p99", "p99.9", "p99.99", "max", "answers/s"],
         rows,
     }
+}
+
+/// How the phase after the checkpoint compares with the one before it.
+fn aftermath(servers: &[&ServerResult]) -> Table {
+    let columns = [
+        ("before, p99", "before_p99"),
+        ("after, p99", "after_p99"),
+        ("after / before", "after_to_before_p99"),
+        ("before, p99.9", "before_p99.9"),
+        ("after, p99.9", "after_p99.9"),
+        ("after / before", "after_to_before_p99.9"),
+    ];
+    metrics_table(servers, "After the checkpoint beside before it; ratios of each round", &columns)
 }
 
 fn metrics_table(
@@ -146,14 +160,14 @@ fn main_result(servers: &[&ServerResult]) -> Option<String> {
         summary.map_or_else(|| "-".to_owned(), |summary| with_unit(summary.median, "us"))
     };
     let figure = |server: &&ServerResult| {
-        let (during, before) = (median(server, "during_p99.9"), median(server, "before_p99.9"));
-        format!("{} {during} ({before})", server.name)
+        let at = |phase: &str| median(server, &format!("{phase}_p99.9"));
+        format!("{} {} ({}, {})", server.name, at("during"), at("before"), at("after"))
     };
     let figures = servers.iter().map(figure).collect::<Vec<_>>().join(", ");
     (!servers.is_empty()).then(|| {
         format!(
-            "99.9 % of the requests during the checkpoint (before it) took no longer than: \
-             {figures}."
+            "99.9 % of the requests during the checkpoint (before it, after it) took no longer \
+             than: {figures}."
         )
     })
 }
@@ -226,6 +240,7 @@ fn with_unit(value: f64, unit: &str) -> String {
             scaled(&[(1.0, "B"), (1024.0, "KiB"), (1_048_576.0, "MiB"), (1_073_741_824.0, "GiB")])
         }
         "s" => format!("{value:.2} s"),
+        "x" => format!("{value:.2}"),
         _ => format!("{value:.0}"),
     }
 }
@@ -238,6 +253,7 @@ pub fn csv(comparison: &Comparison) -> Result<String> {
     let mut writer = csv::Writer::from_writer(Vec::new());
     let unit = |(name, unit, _): &RoundMetric| match *unit {
         "" => (*name).to_owned(),
+        "x" => (*name).to_owned(),
         "/s" => format!("{name}_per_second"),
         unit => format!("{name}_{unit}"),
     };

@@ -142,6 +142,7 @@ impl Target {
             rate: arguments.rate,
             warm_up: arguments.warm_up,
             duration: arguments.duration,
+            after: arguments.after,
             timeout: arguments.timeout,
             longest_save: arguments.longest_save,
         };

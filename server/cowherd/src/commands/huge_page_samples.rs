@@ -60,6 +60,7 @@ impl HugePageSamples {
             setting: self.host.lock().thp_setting.clone(),
             splits: self.splits.load(Relaxed),
             collapsed: self.collapsed.load(Relaxed),
+            ..ThpStats::default()
         }
     }
 

@@ -144,6 +144,7 @@ fn stats(call: &mut Call<'_>) -> CommandResult {
     add("arena.capacity", Count(snapshot.arena.capacity));
     add("arena.chunks", Count(snapshot.arena.used_chunks));
     add("arena.huge.bytes", Count(snapshot.arena.huge_bytes));
+    add("arena.stock.bytes", Count(snapshot.thp.stock_bytes));
     stats.push(kept_for_checkpoints);
     call.reply.map(stats.len());
     for (name, stat) in stats {
@@ -227,15 +228,15 @@ mod tests {
     fn stats_is_a_map() {
         let server = TestServer::new();
         let empty = server.run("MEMORY STATS");
-        assert!(empty.starts_with("*62\r\n$14\r\npeak.allocated\r\n:"), "{empty}");
+        assert!(empty.starts_with("*64\r\n$14\r\npeak.allocated\r\n:"), "{empty}");
         server.run("SET a 1");
         let stats = server.run("MEMORY STATS");
-        assert!(stats.starts_with("*64\r\n$14\r\npeak.allocated\r\n:"), "{stats}");
+        assert!(stats.starts_with("*66\r\n$14\r\npeak.allocated\r\n:"), "{stats}");
         assert!(stats.contains("$4\r\ndb.0\r\n*4\r\n$23\r\noverhead.hashtable.main\r\n:128\r\n"));
         assert!(stats.contains("$10\r\nkeys.count\r\n:1\r\n"), "{stats}");
         assert!(stats.contains("$11\r\narena.pages\r\n$5\r\nsmall\r\n"), "{stats}");
         let server = server.resp3();
-        assert!(server.run("MEMORY STATS").starts_with("%32\r\n"));
+        assert!(server.run("MEMORY STATS").starts_with("%33\r\n"));
     }
 
     /// The integers of MEMORY STATS by name, and the sum of the hash tables of all databases.

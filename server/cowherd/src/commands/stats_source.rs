@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::keyspace::{CHUNK_SIZE, DATABASES, OccupancyMap};
 use crate::telemetry::{
     ArenaStats, ClientStats, DatabaseStats, EngineCounters, MemoryStats, ServerInfo, StatsSnapshot,
-    StatsSource, UndoLogLimits,
+    StatsSource, ThpStats, UndoLogLimits,
 };
 use cowherd_arena::OccupancyCell;
 
@@ -19,6 +19,7 @@ impl StatsSource for Shared {
         let databases: Vec<_> = (0..DATABASES).map(|db| self.database(db)).collect();
         let used_chunks = self.used_chunks();
         let memory = self.memory(&databases, used_chunks);
+        let stock = arena.stock();
         StatsSnapshot {
             server: ServerInfo {
                 tcp_port: config.port,
@@ -63,7 +64,11 @@ impl StatsSource for Shared {
                 capacity: self.capacity(),
                 chunk_bytes: CHUNK_SIZE,
                 used_chunks,
-                huge_bytes: self.sampled.huge_bytes(),
+                huge_bytes: if arena.keeps_stock() {
+                    stock.huge_in_use * CHUNK_SIZE
+                } else {
+                    self.sampled.huge_bytes()
+                },
                 cow_page_bytes: arena.page_kind().cow_bytes(),
             },
             checkpoint_isolation: config.checkpoint_isolation.name().to_owned(),
@@ -75,7 +80,11 @@ impl StatsSource for Shared {
                 limit: log.limit(),
                 block_bytes: config.checkpoint_undo_block.bytes(),
             }),
-            thp: self.sampled.thp(),
+            thp: ThpStats {
+                stock_bytes: stock.chunks * CHUNK_SIZE,
+                stock_misses: stock.taken_small,
+                ..self.sampled.thp()
+            },
             pool: self.sampled.pool(),
             ..StatsSnapshot::default()
         }

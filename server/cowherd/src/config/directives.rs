@@ -208,7 +208,7 @@ table! {
         OneOf::<ArenaPages>::new(), start,
         "Kind of memory pages that hold the data; auto takes the best there is";
     "arena-thp-collapse", arena_thp_collapse: bool = true, YesNo, live,
-        "Collapse ranges that checkpoints have split into transparent huge pages again";
+        "Collapse chunks in use that lie on small pages into transparent huge pages";
     "proto-max-bulk-len", proto_max_bulk_len: u64 = 512 * MIB,
         ByteSize { low: MIB, high: 512 * MIB, percent: false }, live,
         "The longest single argument of a command";

@@ -3,7 +3,8 @@
 //! One thread forks and waits for its children, since a child is killed with the thread that forked
 //! it (`PR_SET_PDEATHSIG`). Other threads send requests through a channel; the answer comes after
 //! the fork, so that a client that reads `Background saving started` knows that the image will hold
-//! everything it wrote before. Between checkpoints the thread collapses split huge pages.
+//! everything it wrote before. Between checkpoints the thread collapses chunks that lie on
+//! small pages into huge ones.
 //!
 //! Invariants:
 //! 1. At most one checkpoint runs: `SchedulerState::busy` is set before one starts.
@@ -276,7 +277,10 @@ impl CheckpointScheduler {
                 Ok(on_fork) => {
                     let mut on_fork = Some(on_fork);
                     while self.run_background(shared, on_fork.take()) {}
-                    collapser.rescan();
+                    // Under the undo log a checkpoint splits nothing.
+                    if !shared.keyspace.arena().keeps_stock() {
+                        collapser.rescan();
+                    }
                 }
                 Err(RecvTimeoutError::Timeout) => {
                     collapser.step(shared, || self.state.lock().busy);

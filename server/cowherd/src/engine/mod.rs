@@ -25,6 +25,7 @@ mod open;
 mod random_request_tests;
 mod retry;
 mod serve_blocked;
+mod stock_keeper;
 mod thp_collapser;
 mod timing;
 mod transaction;
@@ -42,6 +43,7 @@ pub(crate) use cowherd_arena::checkpoint::DirLock;
 pub(crate) use effects::BatchOutcome;
 pub(crate) use loading::LoadingPhase;
 pub(crate) use open::{OpenedKeyspace, RestoredImage, check_image, lock_directory, open};
+pub(crate) use stock_keeper::StockKeeper;
 pub(crate) use worker::Worker;
 
 /// The engine of one server.

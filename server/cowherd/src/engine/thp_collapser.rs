@@ -1,8 +1,14 @@
-//! The THP collapser: collapses huge pages that copy-on-write has split during a checkpoint.
+//! The THP collapser: collapses chunks in use that lie on small pages into huge pages.
 //!
-//! It collapses one chunk at a time with `MADV_COLLAPSE` and pauses nine times as long as the
-//! collapse took, because the kernel may make other threads wait meanwhile: at most a tenth of the
-//! time. The checkpoint scheduler's thread runs it while no checkpoint runs, since page-table walks
+//! With `kernel-cow` these are chunks that copy-on-write has split during a checkpoint. Under the
+//! undo log nothing is split, and chunks get their huge pages before they are used: there are such
+//! chunks only if the stock was empty when they were taken. They are found by the scan that comes
+//! once a minute; the end of a checkpoint triggers none.
+//!
+//! A thread that touches a chunk waits for its collapse, so the collapser collapses one chunk at a
+//! time with `MADV_COLLAPSE` and pauses nine times as long as that took: at most a tenth of the
+//! time. A collapse that took longer than a client should wait doubles the pause, up to seconds.
+//! The checkpoint scheduler's thread runs it while no checkpoint runs, since page-table walks
 //! delay a fork.
 
 use std::io;
@@ -20,6 +26,10 @@ const SCAN_INTERVAL: Duration = Duration::from_secs(60);
 const MIN_PAUSE: Duration = Duration::from_millis(5);
 /// Collapsing takes at most one part in this many of the time.
 const DUTY_DIVISOR: u32 = 10;
+/// The longest that a collapse may make others wait without more backing off.
+const STALL_BUDGET: Duration = Duration::from_millis(2);
+/// Most doublings of the pause.
+const MAX_DOUBLINGS: u32 = 8;
 /// This many refusals in a row end the work until the next scan: the kernel has no free huge page.
 const MAX_REFUSALS: u32 = 8;
 
@@ -28,6 +38,8 @@ pub(super) struct ThpCollapser {
     /// Split chunks, the next one last.
     pending: Vec<ChunkIndex>,
     refusals: u32,
+    /// How often the pause is doubled: the last collapses made others wait too long.
+    doublings: u32,
     /// A collapse has succeeded, so the kernel supports `MADV_COLLAPSE`.
     supported: bool,
     /// The kernel does not support `MADV_COLLAPSE`.
@@ -43,6 +55,7 @@ impl ThpCollapser {
         Self {
             pending: Vec::new(),
             refusals: 0,
+            doublings: 0,
             supported: false,
             unsupported: false,
             next_step: now,
@@ -101,7 +114,17 @@ impl ThpCollapser {
             shared.sampled.count_collapse();
         }
         self.record(&result);
-        self.next_step = Instant::now() + MIN_PAUSE.max(took * (DUTY_DIVISOR - 1));
+        self.next_step = Instant::now() + self.pause_after(took);
+    }
+
+    /// The pause after a collapse that made others wait for `took`.
+    fn pause_after(&mut self, took: Duration) -> Duration {
+        self.doublings = if took > STALL_BUDGET {
+            (self.doublings + 1).min(MAX_DOUBLINGS)
+        } else {
+            self.doublings.saturating_sub(1)
+        };
+        MIN_PAUSE.max(took * (DUTY_DIVISOR - 1)) * (1 << self.doublings)
     }
 
     /// Counts refusals; too many in a row drop the pending chunks, and for ever if the kernel has
@@ -173,6 +196,18 @@ mod tests {
         collapser.record(&Ok(true));
         refuse(&mut collapser, MAX_REFUSALS);
         assert!(!collapser.unsupported && collapser.pending.is_empty(), "it has worked before");
+    }
+
+    #[test]
+    fn stalls_lengthen_the_pause() {
+        let mut collapser = with_pending_chunks();
+        let (quick, slow) = (Duration::from_micros(100), Duration::from_millis(3));
+        assert_eq!(collapser.pause_after(quick), MIN_PAUSE);
+        assert_eq!(collapser.pause_after(slow), 2 * 9 * slow);
+        assert_eq!(collapser.pause_after(slow), 4 * 9 * slow);
+        assert_eq!(collapser.pause_after(quick), 2 * MIN_PAUSE);
+        assert_eq!(collapser.pause_after(quick), MIN_PAUSE);
+        assert_eq!((0..99).map(|_| collapser.pause_after(slow)).max(), Some(256 * 9 * slow));
     }
 
     #[test]

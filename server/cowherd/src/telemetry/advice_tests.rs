@@ -18,7 +18,7 @@ fn inputs(pages: &str) -> StatsSnapshot {
         },
         memory: MemoryStats { used: 100 << 20, ..MemoryStats::default() },
         checkpoint_isolation: "kernel-cow".to_owned(),
-        thp: ThpStats { setting: "madvise".to_owned(), splits: 3, collapsed: 0 },
+        thp: ThpStats { setting: "madvise".to_owned(), splits: 3, ..ThpStats::default() },
         ..StatsSnapshot::default()
     }
 }

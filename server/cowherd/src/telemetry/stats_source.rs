@@ -79,6 +79,10 @@ pub(crate) struct ThpStats {
     pub(crate) splits: u64,
     /// Split ranges that were collapsed into huge pages again.
     pub(crate) collapsed: u64,
+    /// Bytes of the free chunks that are kept on huge pages for the next data.
+    pub(crate) stock_bytes: u64,
+    /// Chunks that began on small pages, because the stock was empty.
+    pub(crate) stock_misses: u64,
 }
 
 /// The machine's pool of hugetlb pages of one size.

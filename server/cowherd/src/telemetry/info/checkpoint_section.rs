@@ -50,6 +50,8 @@ fn pages(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("thp_setting", &thp.setting);
     out.field("thp_splits", thp.splits);
     out.field("thp_collapsed", thp.collapsed);
+    out.field("thp_stock_bytes", thp.stock_bytes);
+    out.field("thp_stock_misses", thp.stock_misses);
     if let Some(pool) = stats.pool {
         out.field(
             "pool",

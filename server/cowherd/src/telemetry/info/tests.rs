@@ -93,7 +93,8 @@ const REDIS: &[(&str, &str)] = &[
     (
         "Checkpoint",
         "isolation pages_asked pages cow_page_bytes arena_used_bytes arena_huge_bytes \
-         thp_setting thp_splits thp_collapsed checkpoints checkpoints_failed \
+         thp_setting thp_splits thp_collapsed thp_stock_bytes thp_stock_misses checkpoints \
+         checkpoints_failed \
          checkpoint_raw_bytes checkpoint_image_bytes other_page_faults checkpoint_read_usec \
          checkpoint_patch_usec checkpoint_compress_usec checkpoint_checksum_usec \
          checkpoint_write_usec checkpoint_sync_usec fork_usec fork_safepoint_wait_usec \

@@ -207,6 +207,16 @@ fn pages(out: &mut Families, scrape: &Scrape<'_>) {
     out.counter("cowherd_thp_splits_total", "Huge pages that writers split", splits);
     let collapsed = thp.collapsed;
     out.counter("cowherd_thp_collapsed_total", "Ranges collapsed into huge pages again", collapsed);
+    out.gauge(
+        "cowherd_thp_stock_bytes",
+        "Free memory that is kept on huge pages for the next data",
+        thp.stock_bytes,
+    );
+    out.counter(
+        "cowherd_thp_stock_misses_total",
+        "Chunks that began on small pages because the stock was empty",
+        thp.stock_misses,
+    );
     let Some(pool) = pool else { return };
     let size = pool.page_bytes.to_string();
     let state = |state, pages| ([("page_size", size.as_str()), ("state", state)], pages);

@@ -35,7 +35,12 @@ impl StatsSource for TwoDatabases {
         StatsSnapshot {
             databases: vec![database(0), database(7)],
             arena: ArenaStats { cow_page_bytes: 2 << 20, ..ArenaStats::default() },
-            thp: ThpStats { setting: "madvise".to_owned(), splits: 1, collapsed: 1 },
+            thp: ThpStats {
+                setting: "madvise".to_owned(),
+                splits: 1,
+                collapsed: 1,
+                ..ThpStats::default()
+            },
             pool: Some(HugePoolStats { page_bytes: 2 << 20, total: 9, free: 4, reserved: 1 }),
             undo: UndoStats { captures: 5, captured_bytes: 2500, written_bytes: 100, ..UNDO },
             undo_captures: captures(),
