@@ -266,7 +266,7 @@ fn an_allocation_waits_for_the_trimmer() {
     let at = held.mem(shard(0)).allocate(30 << 20).unwrap();
     held.mem(shard(0)).release(at, 30 << 20);
     drop(held);
-    let trimmed = arena.pool.lock().begin_release(&arena.store.barrier).unwrap();
+    let trimmed = arena.pool.lock().begin_release(&arena.store.barrier, 8).unwrap();
     let mut attempts = 0;
     let taken = arena.take_from_pool(|pool| {
         attempts += 1;

@@ -9,7 +9,8 @@
 //!    shard's lock too: at a safepoint they stand still.
 //! 2. `free` has a bit for exactly the chunks whose state is `Free`; a chunk whose memory is
 //!    being returned to the kernel is in `busy` and is not taken.
-//! 3. Every chunk in state `Units` with a free unit is in the bin of its longest free run.
+//! 3. Every chunk in state `Units` with a free unit is in the bin of its longest free run, unless
+//!    a compaction pass empties it: then it is in `withheld` and in no bin.
 
 use std::io;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -25,8 +26,10 @@ use crate::layout::{
     UNITS_PER_CHUNK, UnitDescriptor,
 };
 
-/// Free chunks that keep their memory for the next allocation.
+/// Free chunks that keep their memory for the next allocation, at most.
 const KEEP_DIRTY: u64 = 8;
+/// In a small arena one of so many chunks does.
+const KEEP_SHARE: u64 = 32;
 /// No chunk: chunk 0 holds a table and is never in a bin.
 const NONE: u32 = 0;
 const BINS: usize = 8;
@@ -41,6 +44,9 @@ pub(crate) struct ChunkPool {
     free: Vec<u64>,
     dirty: Vec<u64>,
     busy: Vec<u64>,
+    /// Chunks that a compaction pass empties: in no bin, and not taken.
+    withheld: Vec<u64>,
+    withheld_count: u64,
     busy_count: u64,
     dirty_count: u64,
     search_from: usize,
@@ -87,6 +93,8 @@ impl ChunkPool {
             free,
             dirty: vec![0; words],
             busy: vec![0; words],
+            withheld: vec![0; words],
+            withheld_count: 0,
             busy_count: 0,
             dirty_count: 0,
             search_from: 0,
@@ -156,7 +164,7 @@ impl ChunkPool {
         let (mut run, mut start) = (0, 0);
         let mut seen_free = false;
         for word in self.search_from..self.free.len() {
-            let usable = self.free[word] & !self.busy[word];
+            let usable = self.free[word] & !self.busy[word] & !self.withheld[word];
             if usable == 0 {
                 run = 0;
                 continue;
@@ -209,6 +217,9 @@ impl ChunkPool {
     }
 
     fn refile(&mut self, chunk: ChunkIndex, free: &[u64; 4]) {
+        if bit(&self.withheld, chunk.0) {
+            return;
+        }
         let longest = unit_bitmap::longest(free);
         let bin = longest.checked_ilog2();
         let old = self.links[chunk.0 as usize].bin;
@@ -267,6 +278,82 @@ impl ChunkPool {
         unsafe { store.store(chunk.head(), head) };
         self.refile(chunk, &head.free);
         Ok((chunk, unit))
+    }
+
+    /// Takes `units` neighbouring units for an object that moves: of a chunk that is cut already,
+    /// or with `may_cut` of any.
+    pub(crate) fn take_units_elsewhere(
+        &mut self,
+        store: &BackingStore,
+        units: u64,
+        may_cut: bool,
+    ) -> Option<(ChunkIndex, u64)> {
+        if !may_cut {
+            self.with_room(store, units)?;
+        }
+        self.take_units(store, units).ok()
+    }
+
+    /// Whether a cut chunk has `units` neighbouring free units.
+    pub(crate) fn has_units(&self, store: &BackingStore, units: u64) -> bool {
+        self.with_room(store, units).is_some()
+    }
+
+    /// Whether `count` neighbouring chunks are free, those included that a pass has emptied.
+    pub(crate) fn has_run(&self, count: u64) -> bool {
+        let mut run = 0;
+        for (word, free) in self.free.iter().enumerate() {
+            let free = free & self.valid(word);
+            if free == 0 {
+                run = 0;
+            }
+            for i in 0..64 {
+                run = if free >> i & 1 == 1 { run + 1 } else { 0 };
+                if run >= count {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Keeps a chunk from being taken, and its free units too.
+    pub(crate) fn withhold(&mut self, chunk: ChunkIndex) {
+        if !bit(&self.withheld, chunk.0) {
+            self.unlink(chunk);
+            set_bit(&mut self.withheld, chunk.0);
+            self.withheld_count += 1;
+        }
+    }
+
+    /// Whether any chunk is withheld.
+    pub(crate) const fn is_withholding(&self) -> bool {
+        self.withheld_count > 0
+    }
+
+    /// Lets all withheld chunks be taken again; tells whether there were any.
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    pub(crate) fn end_withholding(&mut self, store: &BackingStore) -> bool {
+        if self.withheld_count == 0 {
+            return false;
+        }
+        self.withheld_count = 0;
+        self.search_from = 0;
+        for word in 0..self.withheld.len() {
+            let mut left = std::mem::take(&mut self.withheld[word]);
+            while left != 0 {
+                let chunk = ChunkIndex(word as u32 * 64 + left.trailing_zeros());
+                left &= left - 1;
+                // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
+                let entry = unsafe { store.load(chunk.entry()) };
+                if entry.state == ChunkState::Units as u8 {
+                    // SAFETY: as are heads of cut chunks.
+                    let head = unsafe { store.load(chunk.head()) };
+                    self.refile(chunk, &head.free);
+                }
+            }
+        }
+        true
     }
 
     /// Cuts a fresh chunk into units.
@@ -339,9 +426,14 @@ impl ChunkPool {
 }
 
 impl ChunkPool {
+    /// Free chunks that keep their memory.
+    pub(crate) fn kept(&self) -> u64 {
+        (self.links.len() as u64 / KEEP_SHARE).clamp(1, KEEP_DIRTY)
+    }
+
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
-    pub(crate) fn begin_release(&mut self, barrier: &Barrier) -> Option<ChunkIndex> {
-        if self.dirty_count - self.busy_count <= KEEP_DIRTY {
+    pub(crate) fn begin_release(&mut self, barrier: &Barrier, keep: u64) -> Option<ChunkIndex> {
+        if self.dirty_count - self.busy_count <= keep {
             return None;
         }
         // The highest first: the lowest are taken next.

@@ -98,6 +98,12 @@ impl SizeClass {
         SIZES[self.0 as usize] as u64
     }
 
+    /// What all offsets of objects are multiples of; more than a cache line is of no use.
+    pub(crate) const fn alignment(self) -> u64 {
+        let own = 1 << self.size().trailing_zeros();
+        if own < 64 { own } else { 64 }
+    }
+
     /// Units in a slab.
     pub const fn units(self) -> u64 {
         UNITS[self.0 as usize] as u64
@@ -107,6 +113,16 @@ impl SizeClass {
     pub const fn objects(self) -> u64 {
         self.units() * UNIT_SIZE / self.size()
     }
+}
+
+/// How many times as large as an object's own class the class may be that the object moves to when
+/// its slab is emptied.
+const PROMOTION: u64 = 4;
+
+/// Whether an object of a class may move to a slab of a larger one: that is not much larger, and
+/// its objects are aligned as well as those of the class.
+pub(crate) const fn is_near_enough(class: SizeClass, larger: SizeClass) -> bool {
+    larger.size() <= class.size() * PROMOTION && larger.size().is_multiple_of(class.alignment())
 }
 
 /// The longest object that shares a chunk with others.

@@ -13,7 +13,9 @@ use super::Arena;
 use super::held::Held;
 use super::mem::ReadOnly;
 use crate::allocator::chunk_pool::is_blank;
-use crate::allocator::size_classes::{MAX_SLAB_OBJECT, MIN_OBJECT, SizeClass, large_size};
+use crate::allocator::size_classes::{
+    MAX_SLAB_OBJECT, MIN_OBJECT, SizeClass, is_near_enough, large_size,
+};
 use crate::allocator::unit_bitmap;
 use crate::layout::{
     ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, HEAD_UNITS, Header, UNIT_SIZE,
@@ -354,10 +356,15 @@ impl<'h> Audit<'h> {
         }
         let within = at - chunk.start() - unit * UNIT_SIZE;
         match SizeClass::of(len) {
-            Some(class) => {
+            Some(least) => {
+                // Compaction may have moved the object to a slab of a larger class.
+                let Some(class) = SizeClass::from_index(usize::from(descriptor.class)) else {
+                    return false;
+                };
                 let object = within / class.size();
                 descriptor.is(UnitKind::Slab)
-                    && usize::from(descriptor.class) == class.index()
+                    && (class == least || class.size() > least.size())
+                    && (class == least || is_near_enough(least, class))
                     && usize::from(descriptor.shard) == shard.get()
                     && object * class.size() == within
                     && object < class.objects()

@@ -6,8 +6,9 @@
 //!
 //! Invariants:
 //! 1. A slab has at least one object in use; an empty slab returns to the pool at once.
-//! 2. An object's class, or the size of its run, follows from its length alone: a release gives the
-//!    length, and the descriptor must agree.
+//! 2. A release gives the object's length, and the descriptor must agree: the size of a run follows
+//!    from the length, and so does the class that an object is allocated in. Only
+//!    [evacuation](super::evacuation) moves objects to slabs of a larger class.
 
 use super::mem::Mem;
 use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory};
@@ -63,6 +64,12 @@ impl Mem<'_> {
             NONE => self.new_slab(class)?,
             slab => slab,
         };
+        Ok(self.take_object(slab, class))
+    }
+
+    /// Takes a free object of a slab that is in the list of its class.
+    #[inline]
+    pub(super) fn take_object(&mut self, slab: u32, class: SizeClass) -> u64 {
         let (chunk, unit) = split_unit_number(slab);
         let at = chunk.descriptor(unit);
         let mut descriptor = self.read(at);
@@ -76,15 +83,31 @@ impl Mem<'_> {
             self.arena.slabs.unlink(self.shard, class, slab);
         }
         self.arena.slabs.count(self.shard, class.size());
-        Ok(u64::from(slab) * UNIT_SIZE + object * class.size())
+        u64::from(slab) * UNIT_SIZE + object * class.size()
     }
 
+    /// A slab with a free object, in the list of its class, which is empty.
     #[cold]
     fn new_slab(&mut self, class: SizeClass) -> Result<u32, OutOfMemory> {
-        let (chunk, unit) = self
-            .arena
-            .take_from_pool(|pool| pool.take_units(&self.arena.store, class.units()))
-            .inspect_err(|_| failed_allocation::note(class.size()))?;
+        let taken =
+            self.arena.take_from_pool(|pool| pool.take_units(&self.arena.store, class.units()));
+        match taken {
+            Ok((chunk, unit)) => Ok(self.format_slab(chunk, unit, class)),
+            Err(full) => {
+                self.end_evacuation();
+                match self.arena.slabs.first(self.shard, class) {
+                    NONE => {
+                        failed_allocation::note(class.size());
+                        Err(full)
+                    }
+                    slab => Ok(slab),
+                }
+            }
+        }
+    }
+
+    /// Makes units that were taken for it a slab, and puts it into the list of its class.
+    pub(super) fn format_slab(&mut self, chunk: ChunkIndex, unit: u64, class: SizeClass) -> u32 {
         let start = chunk.start() + unit * UNIT_SIZE;
         self.arena.owners.set_descriptors(chunk);
         self.arena.owners.set(start, class.units() * UNIT_SIZE, self.shard);
@@ -106,7 +129,7 @@ impl Mem<'_> {
         }
         let slab = unit_number(chunk, unit);
         self.arena.slabs.link(self.shard, class, slab);
-        Ok(slab)
+        slab
     }
 
     /// The chunk, the first unit and the descriptor of the slab in which `at` lies.
@@ -121,21 +144,23 @@ impl Mem<'_> {
         (chunk, unit, descriptor)
     }
 
-    fn release_small(&mut self, at: u64, class: SizeClass) {
+    /// The slab says the class: compaction may have moved the object to a larger one than `least`.
+    fn release_small(&mut self, at: u64, least: SizeClass) {
         let (chunk, unit, mut descriptor) = self.slab_at(at);
+        let class = SizeClass::from_index(usize::from(descriptor.class)).unwrap_or(least);
         let start = chunk.start() + unit * UNIT_SIZE;
         let object = (at - start) / class.size();
         let agrees = descriptor.is(UnitKind::Slab)
-            && usize::from(descriptor.class) == class.index()
+            && class.index() >= least.index()
             && usize::from(descriptor.shard) == self.shard.get()
             && (at - start).is_multiple_of(class.size())
             && unit_bitmap::get(&descriptor.objects, object);
-        assert!(agrees, "arena: no object of {} bytes at {at:#x}: {descriptor:?}", class.size());
+        assert!(agrees, "arena: no object of {} bytes at {at:#x}: {descriptor:?}", least.size());
         let slab = unit_number(chunk, unit);
         let was_full = u64::from(descriptor.used) == class.objects();
         self.arena.slabs.count(self.shard, class.size().wrapping_neg());
         if descriptor.used == 1 {
-            if !was_full {
+            if !was_full && !self.arena.evacuation.release_slab(slab, class.units()) {
                 self.arena.slabs.unlink(self.shard, class, slab);
             }
             for i in 0..class.units() {
@@ -148,7 +173,7 @@ impl Mem<'_> {
         unit_bitmap::clear(&mut descriptor.objects, object, 1);
         descriptor.used -= 1;
         self.write(chunk.descriptor(unit), descriptor);
-        if was_full {
+        if was_full && !self.arena.evacuation.withhold(self.shard.get(), slab) {
             self.arena.slabs.link(self.shard, class, slab);
         }
     }
@@ -159,30 +184,39 @@ impl Mem<'_> {
 
     fn take_large(&mut self, len: u64) -> Result<u64, OutOfMemory> {
         let size = large_size(len);
-        let at = if len <= MAX_RUN_OBJECT {
+        if len <= MAX_RUN_OBJECT {
             let units = size / UNIT_SIZE;
             let (chunk, unit) =
                 self.arena.take_from_pool(|pool| pool.take_units(&self.arena.store, units))?;
-            let at = chunk.start() + unit * UNIT_SIZE;
-            self.arena.owners.set_descriptors(chunk);
-            self.arena.owners.set(at, size, self.shard);
-            let head = UnitDescriptor {
-                kind: UnitKind::Run as u8,
-                units: small(units),
-                ..UnitDescriptor::NONE
-            };
-            self.write(chunk.descriptor(unit), head);
-            at
-        } else {
-            // More chunks than the largest arena has.
-            let count = u32::try_from(size / CHUNK_SIZE).map_err(|_| OutOfMemory)?;
-            let take = |pool: &mut ChunkPool| pool.take_run(&self.arena.store, count);
-            let at = self.arena.take_from_pool(take)?.start();
-            self.arena.owners.set(at, size, self.shard);
-            at
+            return Ok(self.format_unit_run(chunk, unit, size));
+        }
+        // More chunks than the largest arena has.
+        let count = u32::try_from(size / CHUNK_SIZE).map_err(|_| OutOfMemory)?;
+        let take = |pool: &mut ChunkPool| pool.take_run(&self.arena.store, count);
+        let chunk = self.arena.take_from_pool(take)?;
+        Ok(self.format_chunk_run(chunk, size))
+    }
+
+    /// Makes units that were taken for it an object of `size` bytes.
+    pub(super) fn format_unit_run(&mut self, chunk: ChunkIndex, unit: u64, size: u64) -> u64 {
+        let at = chunk.start() + unit * UNIT_SIZE;
+        self.arena.owners.set_descriptors(chunk);
+        self.arena.owners.set(at, size, self.shard);
+        let head = UnitDescriptor {
+            kind: UnitKind::Run as u8,
+            units: small(size / UNIT_SIZE),
+            ..UnitDescriptor::NONE
         };
+        self.write(chunk.descriptor(unit), head);
         self.arena.slabs.count(self.shard, size);
-        Ok(at)
+        at
+    }
+
+    /// Makes chunks that were taken for it an object of `size` bytes.
+    pub(super) fn format_chunk_run(&mut self, first: ChunkIndex, size: u64) -> u64 {
+        self.arena.owners.set(first.start(), size, self.shard);
+        self.arena.slabs.count(self.shard, size);
+        first.start()
     }
 
     fn release_large(&mut self, at: u64, len: u64) {

@@ -14,6 +14,7 @@ use zerocopy::FromZeros as _;
 
 use super::Arena;
 use super::audit::{self, Corruption};
+use super::evacuation::Evacuation;
 use super::owners::UnitOwners;
 use super::shard_locks::ShardLocks;
 use crate::allocator::chunk_pool::ChunkPool;
@@ -131,6 +132,7 @@ impl ReservedArena {
             locks: ShardLocks::new(),
             pool: Mutex::new(ChunkPool::new(chunks as u32).map_err(OpenError::SideTable)?),
             slabs: SlabLists::new(capacity).map_err(OpenError::SideTable)?,
+            evacuation: Evacuation::new(capacity).map_err(OpenError::SideTable)?,
             owners: UnitOwners::new(capacity).map_err(OpenError::SideTable)?,
             epochs: ReaderEpochs::default(),
             trimming: Mutex::new(()),

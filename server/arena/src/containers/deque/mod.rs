@@ -27,6 +27,7 @@
 mod change;
 mod check;
 mod node;
+mod relocate;
 #[cfg(test)]
 mod tests;
 mod whole;

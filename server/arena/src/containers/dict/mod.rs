@@ -32,6 +32,7 @@
 //! 4. On error nothing has changed.
 
 mod check;
+mod relocate;
 mod resize;
 mod scan;
 mod segment;

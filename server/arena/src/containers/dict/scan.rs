@@ -69,6 +69,17 @@ impl DictCursor {
         self.lowest() | below
     }
 
+    /// The entries of a directory of `depth` that stand for the prefix.
+    pub(super) const fn entries(self, depth: u32) -> std::ops::Range<u64> {
+        if self.depth <= depth {
+            let first = self.prefix << (depth - self.depth);
+            first..first + (1 << (depth - self.depth))
+        } else {
+            let entry = self.prefix >> (self.depth - depth);
+            entry..entry + 1
+        }
+    }
+
     /// The beginning of the next prefix; `None` after the last.
     const fn next_prefix(self) -> Option<Self> {
         let next = self.prefix + 1;

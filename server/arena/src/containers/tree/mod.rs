@@ -36,6 +36,7 @@ mod change;
 mod check;
 mod node;
 mod path;
+mod relocate;
 #[cfg(test)]
 mod speed_tests;
 #[cfg(test)]
