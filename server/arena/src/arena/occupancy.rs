@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering::Relaxed;
 
 use super::Arena;
 use crate::bits;
-use crate::layout::{CHUNK_SIZE, ChunkIndex};
+use crate::layout::{CHUNK_SIZE, ChunkIndex, GROUP_CHUNKS};
 
 /// The state of the arena: one cell for each run of chunks.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -50,6 +50,11 @@ impl Arena {
     /// Chunks in use, those of the tables included.
     pub fn used_chunks(&self) -> u64 {
         self.store.in_use.iter().map(|word| u64::from(word.load(Relaxed).count_ones())).sum()
+    }
+
+    /// Chunks that hold the arena's tables.
+    pub const fn table_chunks(&self) -> u64 {
+        (self.capacity() / CHUNK_SIZE).div_ceil(GROUP_CHUNKS)
     }
 
     /// The state of all chunks at this moment, in at most `most` cells.

@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use crate::keyspace::{CHUNK_SIZE, DATABASES, OccupancyMap};
 use crate::telemetry::{
-    ArenaStats, ClientStats, DatabaseStats, EngineCounters, MemoryStats, ServerInfo, StatsSnapshot,
-    StatsSource, UndoLogLimits,
+    ArenaStats, ClientStats, CompactionState, DatabaseStats, EngineCounters, MemoryStats,
+    ServerInfo, StatsSnapshot, StatsSource, UndoLogLimits,
 };
 
 use super::shared::Shared;
@@ -16,6 +16,8 @@ impl StatsSource for Shared {
         let arena = self.keyspace.arena();
         let stats = self.keyspace.stats();
         let used = arena.used_bytes();
+        let compaction = self.keyspace.compaction_figures();
+        let fragmentation = self.keyspace.fragmentation();
         StatsSnapshot {
             server: ServerInfo {
                 tcp_port: config.port,
@@ -49,6 +51,12 @@ impl StatsSource for Shared {
                 keyspace_misses: stats.misses,
                 expired_keys: stats.expired,
                 evicted_keys: stats.evicted,
+                defrag_hits: compaction.hits,
+                defrag_misses: compaction.misses,
+                defrag_bytes: compaction.moved_bytes,
+                defrag_key_hits: compaction.key_hits,
+                defrag_key_misses: compaction.key_misses,
+                defrag_us: compaction.total_time_us,
                 ..EngineCounters::default()
             },
             pubsub_channels: self.pubsub.channels(),
@@ -74,6 +82,13 @@ impl StatsSource for Shared {
                 block_bytes: config.checkpoint_undo_block.bytes(),
             }),
             thp: self.sampled.thp(),
+            compaction: CompactionState {
+                enabled: config.activedefrag,
+                running_percent: compaction.running,
+                current_us: compaction.current_time_us,
+                wasted_bytes: fragmentation.wasted(),
+                wasted_percent: fragmentation.percent(),
+            },
             pool: self.sampled.pool(),
             ..StatsSnapshot::default()
         }

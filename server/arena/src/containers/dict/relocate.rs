@@ -2,18 +2,24 @@
 
 use crate::{Mem, Offset};
 
+use super::scan::fit;
 use super::segment::Segment;
 use super::{Dict, DictCursor, directory_entry};
 
 impl Dict {
     /// Moves the directory, and the segments that a scan visits from `cursor` on before it comes to
-    /// the next prefix, out of places that are to be emptied.
+    /// the next prefix, out of places that are to be emptied. Returns the start of that prefix;
+    /// `None` behind the last one.
     ///
     /// The items stay where they are: see [`Dict::replace`] for items that move.
-    pub fn relocate_segments(self, mem: &mut Mem<'_>, cursor: DictCursor) {
+    pub fn relocate_segments(
+        self,
+        mem: &mut Mem<'_>,
+        mut cursor: DictCursor,
+    ) -> Option<DictCursor> {
         let mut root = self.root(mem);
         if root.directory == 0 {
-            return;
+            return None;
         }
         if root.depth == 0 {
             let segment = Segment::load(mem, root.directory);
@@ -21,15 +27,17 @@ impl Dict {
                 root.directory = to;
                 mem.write(self.root, root);
             }
-            return;
+            return cursor.next_prefix();
         }
         if let Some(to) = mem.relocate(root.directory, 8 << root.depth) {
             root.directory = to;
             mem.write(self.root, root);
         }
-        let entries = cursor.entries(root.depth);
-        let mut entry = entries.start;
-        while entry < entries.end {
+        let mut entry = cursor.entries(root.depth).start;
+        if cursor.tag == 0 {
+            cursor = fit(cursor, Segment::load(mem, directory_entry(mem, &root, entry)).depth);
+        }
+        while entry < cursor.entries(root.depth).end {
             let segment = Segment::load(mem, directory_entry(mem, &root, entry));
             let span = 1 << (root.depth - segment.depth);
             let first = entry & !(span - 1);
@@ -40,5 +48,6 @@ impl Dict {
             }
             entry = first + span;
         }
+        cursor.next_prefix()
     }
 }
