@@ -47,6 +47,8 @@ pub(crate) struct ChunkPool {
     /// Chunks that a compaction pass empties: in no bin, and not taken.
     withheld: Vec<u64>,
     withheld_count: u64,
+    /// Free units of chunks that are cut.
+    cut_free: u64,
     busy_count: u64,
     dirty_count: u64,
     search_from: usize,
@@ -95,6 +97,7 @@ impl ChunkPool {
             busy: vec![0; words],
             withheld: vec![0; words],
             withheld_count: 0,
+            cut_free: 0,
             busy_count: 0,
             dirty_count: 0,
             search_from: 0,
@@ -110,6 +113,7 @@ impl ChunkPool {
 
     /// Files a cut chunk under its longest free run; for opening an arena.
     pub(crate) fn adopt_units(&mut self, chunk: ChunkIndex, free: &[u64; 4]) {
+        self.cut_free += unit_bitmap::count(free);
         self.refile(chunk, free);
     }
 
@@ -274,6 +278,7 @@ impl ChunkPool {
         let unit = unit_bitmap::find(&head.free, units)
             .expect("invariant: a chunk in this bin has a free run of so many units");
         unit_bitmap::clear(&mut head.free, unit, units);
+        self.cut_free -= units;
         // SAFETY: as above.
         unsafe { store.store(chunk.head(), head) };
         self.refile(chunk, &head.free);
@@ -315,6 +320,13 @@ impl ChunkPool {
             }
         }
         false
+    }
+
+    /// Units that are free, those of free chunks included.
+    pub(crate) fn free_units(&self) -> u64 {
+        let words = self.free.iter().enumerate();
+        let chunks: u32 = words.map(|(i, free)| (free & self.valid(i)).count_ones()).sum();
+        self.cut_free + u64::from(chunks) * UNITS_IN_CHUNK
     }
 
     /// Keeps a chunk from being taken, and its free units too.
@@ -361,6 +373,7 @@ impl ChunkPool {
         let chunk = self.take(store, 1)?;
         let mut free = [u64::MAX; 4];
         unit_bitmap::clear(&mut free, 0, HEAD_UNITS);
+        self.cut_free += UNITS_IN_CHUNK;
         for unit in 1..UNITS_PER_CHUNK {
             // SAFETY: the chunk was free: nobody else knows it yet.
             unsafe { store.store(chunk.descriptor(unit), UnitDescriptor::NONE) };
@@ -384,8 +397,10 @@ impl ChunkPool {
         // SAFETY: heads of cut chunks are guarded by the pool's lock (invariant 1).
         let mut head = unsafe { store.load(chunk.head()) };
         unit_bitmap::set(&mut head.free, unit, units);
+        self.cut_free += units;
         if unit_bitmap::count(&head.free) == UNITS_IN_CHUNK {
             self.unlink(chunk);
+            self.cut_free -= UNITS_IN_CHUNK;
             // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
             unsafe { store.store(chunk.entry(), ChunkEntry::new(ChunkState::Free, 0)) };
             self.put_back(store, chunk, 1);

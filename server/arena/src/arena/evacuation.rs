@@ -181,6 +181,11 @@ impl Arena {
         }
     }
 
+    /// Bytes that belong to no slab and no large object.
+    pub fn free_bytes(&self) -> u64 {
+        self.pool.lock().free_units() * UNIT_SIZE
+    }
+
     /// Whether the pool has memory in one piece for an object of `len` bytes, a slab if it is
     /// small.
     pub fn has_contiguous(&self, len: u64) -> bool {

@@ -37,7 +37,8 @@ impl Arena {
     /// Returns the memory of up to `most` free chunks to the kernel; returns their number. One
     /// system call a chunk: for a background thread, never for a command.
     pub fn trim(&self, most: usize) -> usize {
-        self.release_chunks(most, self.pool.lock().kept())
+        let keep = self.pool.lock().kept();
+        self.release_chunks(most, keep)
     }
 
     /// As [`Self::trim`], and keeps no free chunk's memory.

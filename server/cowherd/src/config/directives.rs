@@ -213,7 +213,7 @@ table! {
         "Move objects together, so that free memory is in one piece and returns to the system";
     "active-defrag-ignore-bytes", active_defrag_ignore_bytes: u64 = 100 * MIB,
         ByteSize { low: 1, high: LONG_MAX, percent: false }, live,
-        "Wasted bytes up to which the background does not compact; never more than maxmemory / 8";
+        "Wasted bytes up to which the background does not compact; never more than maxmemory / 32";
     "active-defrag-threshold-lower", active_defrag_threshold_lower: u32 = 10,
         up_to(0u32, 1000), live,
         "Wasted bytes, in percent of the bytes in use, from which the background compacts";

@@ -50,10 +50,15 @@ const ON_DEMAND_TIME: Duration = Duration::from_millis(800);
 const TIME_BEFORE_EVICTION: Duration = Duration::from_millis(200);
 /// As [`ON_DEMAND_TIME`] while the command holds locks.
 const TIME_UNDER_LOCKS: Duration = Duration::from_millis(100);
+/// Compaction is of no use if it frees less than one part in so many of the arena, even if that is
+/// enough for the command.
+const LEAST_GAIN: u64 = 64;
 /// After compaction that was of no use none is tried for so many times as long as it took.
 const BACK_OFF: u32 = 50;
 /// The background thread tries again in vain no more often.
 const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
+/// What `active-defrag-ignore-bytes` is at most: one part in so many of the arena.
+const SMALLEST_WASTE: u64 = 32;
 /// A wait for a shard that another thread has locked.
 const BUSY_WAIT: Duration = Duration::from_micros(50);
 
@@ -131,7 +136,8 @@ pub(super) struct Compaction {
 struct FutileAttempt {
     until: Instant,
     used: u64,
-    wanted: u64,
+    /// Bytes in one piece that were wanted.
+    piece: u64,
 }
 
 impl Compaction {
@@ -158,12 +164,12 @@ impl CompactionSettings {
     /// The duty cycle in percent of one core for a fragmentation, between the limits as it is
     /// between the thresholds; `None` below the lower threshold.
     ///
-    /// `ignore_bytes` is capped at an eighth of `capacity`: an arena has a fixed size, and what is
+    /// `ignore_bytes` is capped at a part of `capacity`: an arena has a fixed size, and what is
     /// little in a large one would be all that a small one has.
     fn duty(&self, fragmentation: &Fragmentation, capacity: u64) -> Option<u64> {
         let percent = fragmentation.percent();
         let lower = u64::from(self.threshold_lower);
-        let ignored = self.ignore_bytes.min(capacity / 8);
+        let ignored = self.ignore_bytes.min(capacity / SMALLEST_WASTE);
         if percent < lower || fragmentation.wasted() <= ignored {
             return None;
         }
@@ -281,10 +287,13 @@ impl Keyspace {
         let is_enough = || arena.has_contiguous(wanted);
         let chunks = contiguous_bytes_for(wanted).div_ceil(CHUNK_SIZE);
         let goals = [CompactionGoal::FewerChunks, CompactionGoal::Contiguous(chunks)];
+        let before = arena.free_bytes();
         let has_helped = self.run_passes(scope, &goals, &limits, is_enough);
-        let futile = (!has_helped).then(|| {
+        // In an arena that is nearly full a pass makes room for a few keys and then for no more.
+        let is_little = arena.free_bytes() < before + arena.capacity() / LEAST_GAIN;
+        let futile = (!has_helped || is_little).then(|| {
             let until = Instant::now() + begun.elapsed() * BACK_OFF;
-            FutileAttempt { until, used, wanted }
+            FutileAttempt { until, used, piece: contiguous_bytes_for(wanted) }
         });
         *self.compaction.futile.lock() = futile;
         has_helped
@@ -295,7 +304,8 @@ impl Keyspace {
     fn is_futile(&self, used: u64, wanted: u64, now: Instant) -> bool {
         let slack = self.arena().capacity() / 64;
         self.compaction.futile.lock().is_some_and(|last| {
-            now < last.until && used + slack >= last.used && wanted >= last.wanted
+            let piece = contiguous_bytes_for(wanted);
+            now < last.until && used + slack >= last.used && piece >= last.piece
         })
     }
 
