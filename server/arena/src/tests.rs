@@ -120,7 +120,8 @@ fn free_chunks_are_handed_back_and_usable_again() {
     let at = mem.allocate(100 << 20).unwrap();
     mem.bytes_mut(at, 100 << 20).fill(9);
     mem.release(at, 100 << 20);
-    assert_eq!(arena.trim(usize::MAX), 42);
+    // Two of the 64 chunks keep their memory.
+    assert_eq!(arena.trim(usize::MAX), 48);
     assert_eq!(arena.trim(usize::MAX), 0);
     let at = mem.allocate(100 << 20).unwrap();
     let last = mem.bytes(at, 100 << 20)[(100 << 20) - 1];

@@ -4,9 +4,8 @@
 //! slab or an object is visited under its lock is left as it is.
 //!
 //! Slabs: of each shard and class, the fullest partly used slabs that hold all objects of the others
-//! stay. Where one slab is left and its objects fit into free ones of a somewhat larger class, it
-//! is emptied too: a shard with a few objects of each of many sizes needs a few slabs, not one for
-//! each size.
+//! stay. The last of them is emptied too if its objects fit into free ones of a somewhat larger
+//! class: a shard with a few objects of each of many sizes needs a few slabs, not one for each size.
 //!
 //! Chunks: either the sparsest ones whose units fit into the free units of the others, or the
 //! neighbouring chunks with the least in them that an object of several chunks needs.
@@ -321,17 +320,18 @@ impl Survey {
             if staying.is_empty() && objects == 0 {
                 continue;
             }
+            let mut rest = objects;
             if rising.fits(class, free) {
                 plan.slabs.append(&mut rising.slabs);
                 rising.classes.drain(..).for_each(|class| plan.promoted[class.index()] = true);
-                rising.objects += objects;
+                rest += rising.objects;
             } else {
-                rising = Rising { objects, ..Rising::default() };
+                rising = Rising::default();
             }
-            match staying.as_slice() {
-                [] | [_] => rising.add(class, &staying),
-                _ => rising = Rising::default(),
-            }
+            // All but the last slab are full in the end; what that one holds may rise in turn.
+            let full = (staying.len() as u64).saturating_sub(1) * class.objects();
+            rising.objects = rest.saturating_sub(full);
+            rising.add(class, staying.last());
         }
         plan
     }
@@ -358,8 +358,8 @@ impl Rising {
             && self.smallest.iter().all(|smaller| is_near_enough(*smaller, class))
     }
 
-    fn add(&mut self, class: SizeClass, slabs: &[PartialSlab]) {
-        self.slabs.extend(slabs.iter().map(|slab| slab.slab));
+    fn add(&mut self, class: SizeClass, slab: Option<&PartialSlab>) {
+        self.slabs.extend(slab.map(|slab| slab.slab));
         self.classes.push(class);
         self.smallest.push(class);
     }
