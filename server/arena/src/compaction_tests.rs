@@ -46,7 +46,7 @@ impl Model {
         let mut mem = held.mem(shard);
         for (at, len, owner) in self.objects.values_mut() {
             if *owner == shard
-                && let Some(to) = mem.relocate(*at, *len)
+                && let Some(to) = mem.evacuate(*at, *len)
             {
                 *at = to;
             }

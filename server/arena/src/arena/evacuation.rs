@@ -1,11 +1,11 @@
 //! Evacuation: objects move out of sparse slabs and chunks, so that whole chunks become free.
 //!
 //! A *compaction pass* chooses what is to be emptied ([`CompactionPlan`]), marks it, and lets the
-//! layers above offer every object that they refer to: [`Mem::relocate`] moves the object if it
+//! layers above offer every object that they refer to: [`Mem::evacuate`] moves the object if it
 //! lies in a marked place and a better one exists.
 //!
 //! ```text
-//!   plan_compaction --> begin_compaction --> per shard: begin_evacuation, relocate ... --.
+//!   plan_compaction --> begin_compaction --> per shard: begin_evacuation, evacuate ... --.
 //!   (reads hints)       (chunks marked)      (slabs withheld)                            |
 //!                                      end_compaction, end_evacuation in each shard  <---'
 //! ```
@@ -58,7 +58,7 @@ pub(crate) struct Evacuation {
     /// Chunks that the pass empties, a bit for each; changes with the pool's `withheld`.
     chunks: SideTable<AtomicU64>,
     shards: Box<[Mutex<ShardMarks>; SHARDS]>,
-    /// Whether relocations may cut free chunks.
+    /// Whether evacuation may cut free chunks.
     may_cut: AtomicBool,
     /// The longest object that is moved.
     most: AtomicU64,
@@ -279,16 +279,16 @@ impl Mem<'_> {
     /// better one has room; returns its new offset, for the caller to write wherever it refers to
     /// the old one.
     #[inline]
-    pub fn relocate(&mut self, at: u64, len: u64) -> Option<u64> {
-        let to = self.evacuate(at, len)?;
+    pub fn evacuate(&mut self, at: u64, len: u64) -> Option<u64> {
+        let to = self.copy_out(at, len)?;
         self.release(at, len);
         Some(to)
     }
 
-    /// As [`Self::relocate`], but the old object stays: the caller releases it, or the new one if
+    /// As [`Self::evacuate`], but the old object stays: the caller releases it, or the new one if
     /// it cannot refer to that.
     #[inline]
-    pub fn evacuate(&mut self, at: u64, len: u64) -> Option<u64> {
+    pub fn copy_out(&mut self, at: u64, len: u64) -> Option<u64> {
         if !self.is_source(at) {
             return None;
         }

@@ -2,9 +2,8 @@
 //! twin: a server of the same seed that runs the same commands and never compacts. Both give the
 //! same replies, and have the same digest; the compacted keyspace passes verification.
 
-use cowherd_arena::{CompactionGoal, ShardSet};
-
 use super::testing::TestServer;
+use crate::keyspace::{CompactionGoal, ShardSet};
 
 /// Keys of each type: enough for several keys in each shard.
 const KEYS: usize = 300;

@@ -82,7 +82,7 @@ pub(super) trait CollectionType {
 
     /// Moves parts of a large value, from `cursor` on, out of places that compaction empties; visits
     /// about `most` objects. Returns where to continue; `None` at the end. The header stays.
-    fn relocate_some(
+    fn evacuate_some(
         mem: &mut Mem<'_>,
         header: u64,
         cursor: ValueCursor,
@@ -116,14 +116,14 @@ impl ValueCursor {
 
 /// Moves segments of a dictionary, from a packed [`DictCursor`] on. Returns the items there that
 /// are to move, and where to continue.
-pub(super) fn relocate_dict(
+pub(super) fn evacuate_dict(
     mem: &mut Mem<'_>,
     dict: Dict,
     cursor: u64,
     most: usize,
 ) -> (Vec<u64>, Option<u64>) {
     let cursor = DictCursor::unpack(cursor);
-    dict.relocate_segments(mem, cursor);
+    dict.evacuate_segments(mem, cursor);
     let mut items = Vec::new();
     let next = dict.scan(mem, cursor, most, |item| {
         if mem.is_source(item) {
@@ -137,7 +137,7 @@ pub(super) fn relocate_dict(
 }
 
 /// Moves nodes of a tree, from a rank on: about `most` entries. Returns where to continue.
-pub(super) fn relocate_tree(
+pub(super) fn evacuate_tree(
     mem: &mut Mem<'_>,
     tree: Tree,
     mut rank: u64,
@@ -145,7 +145,7 @@ pub(super) fn relocate_tree(
 ) -> Option<u64> {
     let end = rank + most as u64;
     while rank < end {
-        rank = tree.relocate_nodes(mem, rank)?;
+        rank = tree.evacuate_nodes(mem, rank)?;
     }
     Some(rank)
 }

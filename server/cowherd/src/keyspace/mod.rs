@@ -75,6 +75,8 @@ pub use clocks::{AccessClocks, KeyUsage};
 pub use collection::WrongType;
 pub use compact::CompactLimits;
 pub use compaction::CompactionSettings;
+#[cfg(test)]
+pub use cowherd_arena::CompactionGoal;
 pub use cowherd_arena::containers::dict::DictCursor;
 pub use cowherd_arena::{CHUNK_SIZE, OccupancyMap, OutOfMemory, SHARDS, ShardIndex, ShardSet};
 pub use database::{RandomKey, ScanCursor};

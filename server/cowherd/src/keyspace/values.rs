@@ -71,19 +71,19 @@ pub(super) fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut Va
 }
 
 /// Moves the header of a large value out of a place that compaction empties; returns its new place.
-pub(super) fn relocate_header(mem: &mut Mem<'_>, kind: ValueType, header: u64) -> Option<u64> {
-    for_kind!(kind, T => mem.relocate(header, T::HEADER))
+pub(super) fn evacuate_header(mem: &mut Mem<'_>, kind: ValueType, header: u64) -> Option<u64> {
+    for_kind!(kind, T => mem.evacuate(header, T::HEADER))
 }
 
-/// Moves parts of a large value; see [`CollectionType::relocate_some`].
-pub(super) fn relocate_some(
+/// Moves parts of a large value; see [`CollectionType::evacuate_some`].
+pub(super) fn evacuate_some(
     mem: &mut Mem<'_>,
     kind: ValueType,
     header: u64,
     cursor: ValueCursor,
     most: usize,
 ) -> Option<ValueCursor> {
-    for_kind!(kind, T => T::relocate_some(mem, header, cursor, most))
+    for_kind!(kind, T => T::evacuate_some(mem, header, cursor, most))
 }
 
 /// Bytes of a large value, its header included.

@@ -115,7 +115,7 @@ impl World {
             let mut held = self.arena.lock(ShardSet::one(shard));
             let mut mem = held.mem(shard);
             for (at, len) in self.objects[shard.get()].lock().unwrap().iter_mut() {
-                if let Some(to) = mem.relocate(*at, *len) {
+                if let Some(to) = mem.evacuate(*at, *len) {
                     *at = to;
                 }
             }

@@ -26,8 +26,8 @@
 
 mod change;
 mod check;
+mod evacuate;
 mod node;
-mod relocate;
 #[cfg(test)]
 mod tests;
 mod whole;

@@ -32,7 +32,7 @@
 //! 4. On error nothing has changed.
 
 mod check;
-mod relocate;
+mod evacuate;
 mod resize;
 mod scan;
 mod segment;

@@ -34,9 +34,9 @@
 
 mod change;
 mod check;
+mod evacuate;
 mod node;
 mod path;
-mod relocate;
 #[cfg(test)]
 mod speed_tests;
 #[cfg(test)]

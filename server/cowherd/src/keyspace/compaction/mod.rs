@@ -9,7 +9,7 @@
 //!                                   |  slices under one shard's lock
 //!                         ShardWalk: every object of a shard, by reference
 //!                                   |
-//!                         Mem::relocate (arena): moves it if it lies in a marked place
+//!                         Mem::evacuate (arena): moves it if it lies in a marked place
 //! ```
 //!
 //! | file | what |

@@ -65,7 +65,7 @@ impl ShardWalk {
             },
             Stage::Index(db, number, cursor) => {
                 let index = SecondaryIndex::ALL[number];
-                match index.of(shard, db).relocate_segments(&mut shards.mem(shard), cursor) {
+                match index.of(shard, db).evacuate_segments(&mut shards.mem(shard), cursor) {
                     Some(next) => Stage::Index(db, number, next),
                     None if number + 1 < SecondaryIndex::ALL.len() => {
                         Stage::Index(db, number + 1, DictCursor::default())
@@ -89,7 +89,7 @@ impl ShardWalk {
     ) -> Option<DictCursor> {
         let keys: Dict = keys_of(shard, db);
         let mut mem = shards.mem(shard);
-        keys.relocate_segments(&mut mem, cursor);
+        keys.evacuate_segments(&mut mem, cursor);
         let mut entries = Vec::with_capacity(2 * STEP);
         let next = keys.scan(&mem, cursor, STEP, |at| {
             mem.arena().prefetch(at);
@@ -118,14 +118,14 @@ impl ShardWalk {
         match head.storage {
             ValueStorage::External => {
                 let (object, reserved) = head.object(&mem, at);
-                if let Some(to) = mem.relocate(object, reserved) {
+                if let Some(to) = mem.evacuate(object, reserved) {
                     head.set_object(&mut mem, at, to, reserved);
                     was_moved = true;
                 }
             }
             ValueStorage::Large => {
                 let header = head.large_header(&mem, at);
-                if let Some(to) = values::relocate_header(&mut mem, head.kind, header) {
+                if let Some(to) = values::evacuate_header(&mut mem, head.kind, header) {
                     head.set_large_header(&mut mem, at, to);
                     was_moved = true;
                 }
@@ -140,7 +140,7 @@ impl ShardWalk {
             self.values.push_back(OpenValue { db, key, hash, cursor, was_moved });
         }
         if let Some(hash) = hash.filter(|_| is_source) {
-            was_moved |= relocate_entry(shards, shard, db, hash, at, &head);
+            was_moved |= evacuate_entry(shards, shard, db, hash, at, &head);
         }
         match self.values.back_mut().filter(|_| head.is_large()) {
             Some(value) => value.was_moved = was_moved,
@@ -150,7 +150,7 @@ impl ShardWalk {
 }
 
 /// Moves an entry, and lets its database refer to the new one; tells whether there was room.
-fn relocate_entry(
+fn evacuate_entry(
     shards: &mut Shards<'_>,
     shard: ShardIndex,
     db: DbIndex,
@@ -160,7 +160,7 @@ fn relocate_entry(
 ) -> bool {
     let mut mem = shards.mem(shard);
     let Some(found) = keys_of(shard, db).find(&mem, hash, &ByOffset(at)) else { return false };
-    let Some(to) = mem.evacuate(at, head.len()) else { return false };
+    let Some(to) = mem.copy_out(at, head.len()) else { return false };
     let old = Entry { at, head: *head, found, shard };
     let relinked = shards.relink(db, hash, &old, to, head);
     relinked.expect("invariant: an entry that replaces one of the same header needs no memory");
@@ -180,7 +180,7 @@ impl OpenValue {
         let next = found.and_then(|found| {
             let head = EntryHeader::load(&mem, found.item);
             let header = head.is_large().then(|| head.large_header(&mem, found.item))?;
-            values::relocate_some(&mut mem, head.kind, header, self.cursor, STEP)
+            values::evacuate_some(&mut mem, head.kind, header, self.cursor, STEP)
         });
         self.was_moved |= moved(&mem) != before;
         let Some(cursor) = next else {

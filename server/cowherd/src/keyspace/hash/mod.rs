@@ -138,13 +138,13 @@ impl CollectionType for Hash {
         digest.add_multiset(&fields);
     }
 
-    fn relocate_some(
+    fn evacuate_some(
         mem: &mut Mem<'_>,
         header: u64,
         cursor: ValueCursor,
         most: usize,
     ) -> Option<ValueCursor> {
-        LargeHash::at(header).relocate_some(mem, cursor, most)
+        LargeHash::at(header).evacuate_some(mem, cursor, most)
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {

@@ -163,7 +163,7 @@ impl CollectionType for List {
         });
     }
 
-    fn relocate_some(
+    fn evacuate_some(
         mem: &mut Mem<'_>,
         header: u64,
         cursor: ValueCursor,
@@ -172,7 +172,7 @@ impl CollectionType for List {
         /// Elements that count as one node, which takes as long to move.
         const NODE: u64 = 4;
         let nodes = (most as u64 / NODE).max(1);
-        let index = deque_of(header).relocate_nodes(mem, cursor.places[0], nodes)?;
+        let index = deque_of(header).evacuate_nodes(mem, cursor.places[0], nodes)?;
         Some(ValueCursor { places: [index, 0, 0], ..cursor })
     }
 

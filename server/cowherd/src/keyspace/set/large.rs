@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use crate::keyspace::Value;
-use crate::keyspace::collection::{LargeHeader, ValueCursor, build_large, relocate_dict};
+use crate::keyspace::collection::{LargeHeader, ValueCursor, build_large, evacuate_dict};
 use crate::keyspace::entry::{ByOffset, ValueType, hash};
 use cowherd_arena::containers::dict::{self, CheckDictItem, Dict, DictCursor, Hashed, ItemMatcher};
 use cowherd_arena::containers::packed::{self, Element, Encoded};
@@ -92,21 +92,21 @@ impl LargeSet {
         })
     }
 
-    /// Moves members; see [`CollectionType::relocate_some`].
+    /// Moves members; see [`CollectionType::evacuate_some`].
     ///
-    /// [`CollectionType::relocate_some`]: crate::keyspace::collection::CollectionType::relocate_some
-    pub fn relocate_some(
+    /// [`CollectionType::evacuate_some`]: crate::keyspace::collection::CollectionType::evacuate_some
+    pub fn evacuate_some(
         self,
         mem: &mut Mem<'_>,
         cursor: ValueCursor,
         most: usize,
     ) -> Option<ValueCursor> {
-        let (items, next) = relocate_dict(mem, self.members(), cursor.places[0], most);
+        let (items, next) = evacuate_dict(mem, self.members(), cursor.places[0], most);
         for item in items {
             let hash = MemberHasher.hash(mem, item);
             let size = size(mem, item);
             let Some(found) = self.members().find(mem, hash, &ByOffset(item)) else { continue };
-            if let Some(to) = mem.relocate(item, size) {
+            if let Some(to) = mem.evacuate(item, size) {
                 self.members().replace(mem, found, to);
             }
         }

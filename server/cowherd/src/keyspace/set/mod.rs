@@ -153,13 +153,13 @@ impl CollectionType for Set {
         digest.add_multiset(&members);
     }
 
-    fn relocate_some(
+    fn evacuate_some(
         mem: &mut Mem<'_>,
         header: u64,
         cursor: ValueCursor,
         most: usize,
     ) -> Option<ValueCursor> {
-        LargeSet::at(header).relocate_some(mem, cursor, most)
+        LargeSet::at(header).evacuate_some(mem, cursor, most)
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {

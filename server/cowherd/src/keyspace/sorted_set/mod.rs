@@ -38,7 +38,7 @@ use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size}
 
 use super::collection::{
     CollectionType, LargeHeader, MultisetHash, ValueCursor, ValueDigest, build_large,
-    relocate_dict, relocate_tree,
+    evacuate_dict, evacuate_tree,
 };
 use super::entry::{ByOffset, EntryHeader, ValueType, hash};
 
@@ -92,7 +92,7 @@ fn add(
 }
 
 /// Moves an element out of a place that compaction empties.
-fn relocate_element(mem: &mut Mem<'_>, header: u64, item: u64) {
+fn evacuate_element(mem: &mut Mem<'_>, header: u64, item: u64) {
     let member_hash = ElementHasher.hash(mem, item);
     let found = members_of(header).find(mem, member_hash, &ByOffset(item));
     let key = element::order(element::score(mem, item));
@@ -101,7 +101,7 @@ fn relocate_element(mem: &mut Mem<'_>, header: u64, item: u64) {
     let (Some(found), Some(rank)) = (found, rank) else { return };
     // The tree compares elements, so that the old one stays until both refer to the new one.
     let size = element::size_at(mem, item);
-    let Some(to) = mem.evacuate(item, size) else { return };
+    let Some(to) = mem.copy_out(item, size) else { return };
     members_of(header).replace(mem, found, to);
     scores_of(header).replace(mem, rank, to);
     mem.release(item, size);
@@ -255,7 +255,7 @@ impl CollectionType for SortedSet {
         digest.add_multiset(&all);
     }
 
-    fn relocate_some(
+    fn evacuate_some(
         mem: &mut Mem<'_>,
         header: u64,
         cursor: ValueCursor,
@@ -263,14 +263,14 @@ impl CollectionType for SortedSet {
     ) -> Option<ValueCursor> {
         // Part 0 are the elements, part 1 the nodes of the tree.
         if cursor.part == 0 {
-            let (items, next) = relocate_dict(mem, members_of(header), cursor.places[0], most);
-            items.into_iter().for_each(|item| relocate_element(mem, header, item));
+            let (items, next) = evacuate_dict(mem, members_of(header), cursor.places[0], most);
+            items.into_iter().for_each(|item| evacuate_element(mem, header, item));
             return Some(match next {
                 Some(place) => ValueCursor { places: [place, 0, 0], ..cursor },
                 None => ValueCursor::part(1),
             });
         }
-        let rank = relocate_tree(mem, scores_of(header), cursor.places[0], most)?;
+        let rank = evacuate_tree(mem, scores_of(header), cursor.places[0], most)?;
         Some(ValueCursor { places: [rank, 0, 0], ..cursor })
     }
 

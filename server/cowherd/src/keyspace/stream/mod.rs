@@ -30,14 +30,14 @@
 //! | `node` | the bytes of a node |
 //! | `entries` | adding, reading, deleting, trimming |
 //! | `groups`, `pending` | groups and consumers; pending entries |
-//! | `relocate` | compaction: objects that move |
+//! | `evacuate` | compaction: objects that move |
 //! | `verify` | verification of an image |
 
 mod entries;
+mod evacuate;
 mod groups;
 mod node;
 mod pending;
-mod relocate;
 #[cfg(test)]
 mod tests;
 mod verify;
@@ -268,13 +268,13 @@ impl CollectionType for Stream {
         groups::digest(mem, root, digest);
     }
 
-    fn relocate_some(
+    fn evacuate_some(
         mem: &mut Mem<'_>,
         header: u64,
         cursor: ValueCursor,
         most: usize,
     ) -> Option<ValueCursor> {
-        relocate::relocate_some(mem, StreamRoot { at: header }, cursor, most)
+        evacuate::evacuate_some(mem, StreamRoot { at: header }, cursor, most)
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {

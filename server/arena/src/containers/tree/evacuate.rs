@@ -11,7 +11,7 @@ impl Tree {
     /// Returns the rank of the first entry behind the leaf; `None` behind the last one.
     ///
     /// The entries stay where they are: see [`Tree::replace`] for items that move.
-    pub fn relocate_nodes(self, mem: &mut Mem<'_>, rank: u64) -> Option<u64> {
+    pub fn evacuate_nodes(self, mem: &mut Mem<'_>, rank: u64) -> Option<u64> {
         let mut root = self.root(mem);
         if rank >= root.len {
             return None;
@@ -22,7 +22,7 @@ impl Tree {
         for depth in 0..=root.depth {
             let step = path.step(depth);
             let mut node = TreeNode::load(mem, step.node);
-            if let Some(to) = mem.relocate(node.at, node.size()) {
+            if let Some(to) = mem.evacuate(node.at, node.size()) {
                 node = TreeNode::load(mem, to);
                 match parent {
                     None => {

@@ -9,11 +9,11 @@ impl Deque {
     /// Moves nodes, from the one of element `index` on, out of places that are to be emptied: up to
     /// `most` nodes are visited. Returns the index of the first element behind them; `None` behind
     /// the last one.
-    pub fn relocate_nodes(self, mem: &mut Mem<'_>, index: u64, most: u64) -> Option<u64> {
+    pub fn evacuate_nodes(self, mem: &mut Mem<'_>, index: u64, most: u64) -> Option<u64> {
         let mut root = self.root(mem);
         let (mut node, mut next) = self.node_of(mem, index)?;
         for _ in 0..most {
-            if let Some(to) = mem.relocate(node.at, node.size) {
+            if let Some(to) = mem.evacuate(node.at, node.size) {
                 node.at = to;
                 match node.previous {
                     0 => root.first = to,

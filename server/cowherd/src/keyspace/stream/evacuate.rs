@@ -8,7 +8,7 @@
 //! | 3 | group, consumer | the consumer, and nodes of the tree of consumers |
 //! | 4 | group, consumer, pending entry | nodes of the consumer's tree of pending entries |
 
-use crate::keyspace::collection::{ValueCursor, relocate_tree};
+use crate::keyspace::collection::{ValueCursor, evacuate_tree};
 use cowherd_arena::containers::tree::Tree;
 use cowherd_arena::{Mem, Offset};
 
@@ -21,7 +21,7 @@ use super::{BySeq, StreamRoot};
 const MOST_PENDING: u64 = 4096;
 
 /// Moves objects of a stream, from `cursor` on: about `most`. Returns where to continue.
-pub(super) fn relocate_some(
+pub(super) fn evacuate_some(
     mem: &mut Mem<'_>,
     root: StreamRoot,
     mut cursor: ValueCursor,
@@ -43,18 +43,18 @@ fn step(mem: &mut Mem<'_>, root: StreamRoot, cursor: ValueCursor) -> Option<(Val
     let at = |part, places| ValueCursor { part, places };
     let group = |mem: &Mem<'_>| root.groups().nth(mem, outer).map(|entry| Group(entry.item));
     Some(match cursor.part {
-        0 => match relocate_nodes(mem, root, outer) {
+        0 => match evacuate_nodes(mem, root, outer) {
             (Some(next), visited) => (at(0, [next, 0, 0]), visited),
             (None, visited) => (at(1, [0; 3]), visited),
         },
         1 => {
             let item = root.groups().nth(mem, outer)?.item;
-            root.groups().relocate_nodes(mem, outer);
+            root.groups().evacuate_nodes(mem, outer);
             let size = GROUP + Group(item).load(mem).name_len;
-            relocate_named(mem, root.groups(), outer, item, size);
+            evacuate_named(mem, root.groups(), outer, item, size);
             (at(2, [outer, 0, 0]), 1)
         }
-        2 => match relocate_pending(mem, group(mem)?, middle) {
+        2 => match evacuate_pending(mem, group(mem)?, middle) {
             (Some(next), visited) => (at(2, [outer, next, 0]), visited),
             (None, visited) => (at(3, [outer, 0, 0]), visited),
         },
@@ -63,14 +63,14 @@ fn step(mem: &mut Mem<'_>, root: StreamRoot, cursor: ValueCursor) -> Option<(Val
             let Some(entry) = consumers.nth(mem, middle) else {
                 return Some((at(1, [outer + 1, 0, 0]), 1));
             };
-            consumers.relocate_nodes(mem, middle);
-            relocate_consumer(mem, consumers, middle, Consumer(entry.item));
+            consumers.evacuate_nodes(mem, middle);
+            evacuate_consumer(mem, consumers, middle, Consumer(entry.item));
             (at(4, [outer, middle, 0]), 1)
         }
         _ => {
             let consumer = group(mem)?.consumers().nth(mem, middle);
             let next = consumer
-                .and_then(|entry| relocate_tree(mem, Consumer(entry.item).pending(), inner, 1));
+                .and_then(|entry| evacuate_tree(mem, Consumer(entry.item).pending(), inner, 1));
             match next {
                 Some(next) => (at(4, [outer, middle, next]), next - inner),
                 None => (at(3, [outer, middle + 1, 0]), 1),
@@ -86,13 +86,13 @@ fn items(mem: &Mem<'_>, tree: Tree, from: u64, to: Option<u64>) -> Vec<(u64, u64
     ranks.clone().zip(tree.ascending(mem, from).map(|entry| entry.item)).collect()
 }
 
-fn relocate_nodes(mem: &mut Mem<'_>, root: StreamRoot, rank: u64) -> (Option<u64>, u64) {
-    let next = root.nodes().relocate_nodes(mem, rank);
+fn evacuate_nodes(mem: &mut Mem<'_>, root: StreamRoot, rank: u64) -> (Option<u64>, u64) {
+    let next = root.nodes().evacuate_nodes(mem, rank);
     let items = items(mem, root.nodes(), rank, next);
     let visited = items.len() as u64;
     for (rank, item) in items {
         let size = Node::load(mem, item).size();
-        let Some(to) = mem.evacuate(item, size) else { continue };
+        let Some(to) = mem.copy_out(item, size) else { continue };
         root.nodes().replace(mem, rank, to);
         if mem.read(root.tail()) == item {
             mem.write(root.tail(), to);
@@ -103,26 +103,26 @@ fn relocate_nodes(mem: &mut Mem<'_>, root: StreamRoot, rank: u64) -> (Option<u64
 }
 
 /// Moves a group or a consumer, to which only its tree refers. Returns its new place.
-fn relocate_named(mem: &mut Mem<'_>, tree: Tree, rank: u64, item: u64, size: u64) -> Option<u64> {
-    let to = mem.relocate(item, size)?;
+fn evacuate_named(mem: &mut Mem<'_>, tree: Tree, rank: u64, item: u64, size: u64) -> Option<u64> {
+    let to = mem.evacuate(item, size)?;
     tree.replace(mem, rank, to);
     Some(to)
 }
 
-fn relocate_consumer(mem: &mut Mem<'_>, tree: Tree, rank: u64, consumer: Consumer) {
+fn evacuate_consumer(mem: &mut Mem<'_>, tree: Tree, rank: u64, consumer: Consumer) {
     if !mem.is_source(consumer.0) || consumer.pending().len(mem) > MOST_PENDING {
         return;
     }
     let size = CONSUMER + consumer.load(mem).name_len;
-    let Some(to) = relocate_named(mem, tree, rank, consumer.0, size) else { return };
+    let Some(to) = evacuate_named(mem, tree, rank, consumer.0, size) else { return };
     for (_, item) in items(mem, Consumer(to).pending(), 0, None) {
         let record: PendingRecord = mem.read(Offset::new(item));
         mem.write(Offset::new(item), PendingRecord { consumer: to, ..record });
     }
 }
 
-fn relocate_pending(mem: &mut Mem<'_>, group: Group, rank: u64) -> (Option<u64>, u64) {
-    let next = group.pending().relocate_nodes(mem, rank);
+fn evacuate_pending(mem: &mut Mem<'_>, group: Group, rank: u64) -> (Option<u64>, u64) {
+    let next = group.pending().evacuate_nodes(mem, rank);
     let items = items(mem, group.pending(), rank, next);
     let visited = items.len() as u64;
     for (rank, item) in items {
@@ -132,7 +132,7 @@ fn relocate_pending(mem: &mut Mem<'_>, group: Group, rank: u64) -> (Option<u64>,
         let record: PendingRecord = mem.read(Offset::new(item));
         let own = Consumer(record.consumer).pending();
         let Some(own_rank) = own.find(mem, record.id.ms, &BySeq(record.id.seq)) else { continue };
-        let Some(to) = mem.evacuate(item, PENDING_RECORD) else { continue };
+        let Some(to) = mem.copy_out(item, PENDING_RECORD) else { continue };
         group.pending().replace(mem, rank, to);
         own.replace(mem, own_rank, to);
         mem.release(item, PENDING_RECORD);

@@ -12,7 +12,7 @@ impl Dict {
     /// `None` behind the last one.
     ///
     /// The items stay where they are: see [`Dict::replace`] for items that move.
-    pub fn relocate_segments(
+    pub fn evacuate_segments(
         self,
         mem: &mut Mem<'_>,
         mut cursor: DictCursor,
@@ -23,13 +23,13 @@ impl Dict {
         }
         if root.depth == 0 {
             let segment = Segment::load(mem, root.directory);
-            if let Some(to) = mem.relocate(segment.at, segment.size()) {
+            if let Some(to) = mem.evacuate(segment.at, segment.size()) {
                 root.directory = to;
                 mem.write(self.root, root);
             }
             return cursor.next_prefix();
         }
-        if let Some(to) = mem.relocate(root.directory, 8 << root.depth) {
+        if let Some(to) = mem.evacuate(root.directory, 8 << root.depth) {
             root.directory = to;
             mem.write(self.root, root);
         }
@@ -41,7 +41,7 @@ impl Dict {
             let segment = Segment::load(mem, directory_entry(mem, &root, entry));
             let span = 1 << (root.depth - segment.depth);
             let first = entry & !(span - 1);
-            if let Some(to) = mem.relocate(segment.at, segment.size()) {
+            if let Some(to) = mem.evacuate(segment.at, segment.size()) {
                 for index in first..first + span {
                     mem.write(Offset::new(root.directory + index * 8), to);
                 }
