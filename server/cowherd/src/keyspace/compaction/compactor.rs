@@ -17,13 +17,6 @@ const MARKS: usize = 64;
 /// Calls a function under the lock of a shard; false if that lock cannot be had.
 pub(super) type Locker<'l> = dyn FnMut(ShardIndex, &mut dyn FnMut(&mut Shards<'_>)) -> bool + 'l;
 
-/// How far a command lets passes go.
-pub(super) struct PassLimits {
-    pub deadline: Instant,
-    /// Bytes that may move.
-    pub bytes: u64,
-}
-
 /// What a slice did.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum Slice {
@@ -39,7 +32,8 @@ pub(super) enum Slice {
 #[derive(Default)]
 pub(super) struct Compactor {
     pass: Option<Pass>,
-    /// Shards with marks of a pass that has ended, whose locks could not be had.
+    /// Shards that may have marks: those of the pass that runs, and those of earlier ones whose
+    /// locks could not be had at the end.
     marked: ShardSet,
     /// What was in use before the last pass of the background thread.
     least: Option<(u64, u64)>,
@@ -73,11 +67,13 @@ impl Compactor {
         let begun = Instant::now();
         let plan = space.arena().plan_compaction(goal)?;
         let in_use = plan.in_use();
-        if in_use >= least || !self.marked.is_empty() {
+        if in_use >= least {
             return None;
         }
         space.arena().begin_compaction(&plan, most);
         let left = plan.affected();
+        // A release in a shard that the walk has not reached yet may withhold a slab too.
+        self.marked = self.marked | left;
         self.pass = Some(Pass { plan, left, walk: ShardWalk::default(), is_marking: true, begun });
         Some(in_use)
     }
@@ -96,10 +92,6 @@ impl Compactor {
         }
         if self.futile.take().is_some() {
             self.least = None;
-        }
-        // The marks of the last pass are not all ended yet.
-        if !self.marked.is_empty() {
-            return false;
         }
         let least = self.least.unwrap_or((u64::MAX, 0));
         self.least = self.begin(space, CompactionGoal::FewerChunks, SLICE_BYTES, least);
@@ -122,11 +114,7 @@ impl Compactor {
             return Slice::Done;
         };
         let mut is_walked = false;
-        let marked = &mut self.marked;
-        let has_run = lock(shard, &mut |shards| {
-            *marked = *marked | ShardSet::one(shard);
-            is_walked = pass.run(shards, shard);
-        });
+        let has_run = lock(shard, &mut |shards| is_walked = pass.run(shards, shard));
         if is_walked {
             self.skip_shard();
         }

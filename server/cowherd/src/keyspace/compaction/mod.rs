@@ -35,15 +35,19 @@ use parking_lot::Mutex;
 
 use super::eviction::EvictionScope;
 use super::{Keyspace, ShardIndex, Shards};
-use compactor::{Compactor, PassLimits, Slice};
+use compactor::{Compactor, Slice};
 
 /// The longest object that a slice of the background thread moves, and the bytes after which a slice
 /// ends.
 const SLICE_BYTES: u64 = 2 << 20;
 /// The longest object that moves to make room for a command that would fail otherwise.
 const MOST_ON_DEMAND: u64 = 64 << 20;
-/// Bytes that move on demand while a checkpoint runs: each changed block goes into the undo log.
-const MOST_IN_CHECKPOINT: u64 = 8 << 20;
+/// Bytes that move on demand while a checkpoint runs: one part in so many of the arena. Each changed
+/// block goes into the undo log, or each changed page is copied.
+const IN_CHECKPOINT: u64 = 64;
+/// Nothing moves during a checkpoint when more than one part in so many of the undo log is used: a
+/// log that runs full makes the checkpoint fail.
+const UNDO_LOG: u64 = 4;
 /// A command waits no longer for compaction.
 const ON_DEMAND_TIME: Duration = Duration::from_millis(800);
 /// As [`ON_DEMAND_TIME`] where keys may be evicted instead.
@@ -243,7 +247,7 @@ impl Keyspace {
             return;
         }
         compaction.running.store(duty, Relaxed);
-        while begun.elapsed() < time {
+        while begun.elapsed() < time && !self.arena().barrier().is_active() {
             match compactor.slice(self, &mut locker) {
                 Slice::More => {}
                 Slice::Busy => std::thread::sleep(BUSY_WAIT),
@@ -272,23 +276,17 @@ impl Keyspace {
         if free < contiguous_bytes_for(wanted) || self.is_futile(used, wanted, begun) {
             return false;
         }
-        let limits = PassLimits {
-            deadline: begun
-                + match () {
-                    () if scope.holds_locks() => TIME_UNDER_LOCKS,
-                    () if may_evict => TIME_BEFORE_EVICTION,
-                    () => ON_DEMAND_TIME,
-                },
-            bytes: match arena.barrier().is_active() {
-                true => MOST_IN_CHECKPOINT,
-                false => u64::MAX,
-            },
-        };
+        let deadline = begun
+            + match () {
+                () if scope.holds_locks() => TIME_UNDER_LOCKS,
+                () if may_evict => TIME_BEFORE_EVICTION,
+                () => ON_DEMAND_TIME,
+            };
         let is_enough = || arena.has_contiguous(wanted);
         let chunks = contiguous_bytes_for(wanted).div_ceil(CHUNK_SIZE);
         let goals = [CompactionGoal::FewerChunks, CompactionGoal::Contiguous(chunks)];
         let before = arena.free_bytes();
-        let has_helped = self.run_passes(scope, &goals, &limits, is_enough);
+        let has_helped = self.run_passes(scope, &goals, deadline, is_enough);
         // In an arena that is nearly full a pass makes room for a few keys and then for no more.
         let is_little = arena.free_bytes() < before + arena.capacity() / LEAST_GAIN;
         let futile = (!has_helped || is_little).then(|| {
@@ -297,6 +295,18 @@ impl Keyspace {
         });
         *self.compaction.futile.lock() = futile;
         has_helped
+    }
+
+    /// Bytes that may move on demand: without a checkpoint, any number.
+    fn most_bytes(&self) -> u64 {
+        let barrier = self.arena().barrier();
+        if !barrier.is_active() {
+            return u64::MAX;
+        }
+        match barrier.undo_log() {
+            Some(log) if log.allocated() > log.limit() / UNDO_LOG => 0,
+            _ => self.arena().capacity() / IN_CHECKPOINT,
+        }
     }
 
     /// Whether compaction for an object of `wanted` bytes has failed just now and nothing speaks for
@@ -311,9 +321,9 @@ impl Keyspace {
 
     /// Compacts the whole keyspace for up to `time`, and returns all free chunks to the kernel.
     pub fn purge(&self, scope: &mut EvictionScope<'_, '_>, time: Duration) {
-        let limits = PassLimits { deadline: Instant::now() + time, bytes: u64::MAX };
         if !self.arena().barrier().is_active() {
-            self.run_passes(scope, &[CompactionGoal::FewerChunks], &limits, || false);
+            let deadline = Instant::now() + time;
+            self.run_passes(scope, &[CompactionGoal::FewerChunks], deadline, || false);
         }
         self.arena().trim_all(usize::MAX);
     }
@@ -346,7 +356,7 @@ impl Keyspace {
         &self,
         scope: &mut EvictionScope<'_, '_>,
         goals: &[CompactionGoal],
-        limits: &PassLimits,
+        deadline: Instant,
         is_enough: impl Fn() -> bool,
     ) -> bool {
         // The pass of another thread ends within its own limits.
@@ -367,12 +377,12 @@ impl Keyspace {
         let moved = self.arena().compaction_stats().moved_bytes;
         let may_go_on = || {
             let bytes = self.arena().compaction_stats().moved_bytes - moved;
-            Instant::now() < limits.deadline && bytes < limits.bytes
+            Instant::now() < deadline && bytes < self.most_bytes()
         };
         for &goal in goals {
             let mut least = (u64::MAX, 0);
             while may_go_on() {
-                let most = MOST_ON_DEMAND.min(limits.bytes);
+                let most = MOST_ON_DEMAND.min(self.most_bytes());
                 let Some(in_use) = compactor.begin(self, goal, most, least) else { break };
                 least = in_use;
                 while may_go_on() && !is_enough() {
