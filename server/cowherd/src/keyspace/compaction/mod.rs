@@ -401,3 +401,31 @@ impl Keyspace {
         false
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn effort_grows_with_the_waste_between_the_thresholds() {
+        let settings = CompactionSettings {
+            ignore_bytes: 100 << 20,
+            threshold_lower: 10,
+            threshold_upper: 110,
+            cycle_min: 5,
+            cycle_max: 25,
+        };
+        let (capacity, used) = (8 << 30, 2 << 30);
+        let duty =
+            |wasted| settings.duty(&Fragmentation { committed: used + wasted, used }, capacity);
+        assert_eq!(duty(used / 20), None, "below the lower threshold");
+        assert_eq!(duty(used / 10), Some(5));
+        assert_eq!(duty(used * 60 / 100), Some(15));
+        assert_eq!(duty(used * 3), Some(25));
+        let few = |wasted, capacity| {
+            settings.duty(&Fragmentation { committed: wasted + 1, used: 1 }, capacity)
+        };
+        assert_eq!(few(100 << 20, 8 << 30), None, "no more than is ignored");
+        assert_eq!(few(3 << 20, 64 << 20), Some(25), "a small arena ignores less");
+    }
+}

@@ -181,7 +181,7 @@ fn compaction(out: &mut Families, scrape: &Scrape<'_>) {
     );
     out.gauge(
         "cowherd_compaction_effort_ratio",
-        "Effort of compaction in the background, in cores; 0: none runs",
+        "Effort of compaction in the background, of a core; 0: none runs",
         state.running_percent as f64 / 100.0,
     );
     let objects = [
