@@ -60,7 +60,7 @@ const LEAST_GAIN: u64 = 64;
 /// After compaction that was of no use none is tried for so many times as long as it took.
 const BACK_OFF: u32 = 50;
 /// The background thread tries again in vain no more often.
-const LONGEST_BACK_OFF: Duration = Duration::from_mins(1);
+const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
 /// What `active-defrag-ignore-bytes` is at most: one part in so many of the arena.
 const SMALLEST_WASTE: u64 = 32;
 /// A wait for a shard that another thread has locked.
@@ -415,14 +415,15 @@ mod tests {
             cycle_min: 5,
             cycle_max: 25,
         };
-        let (capacity, used) = (8 << 30, 2 << 30);
-        let duty =
-            |wasted| settings.duty(&Fragmentation { committed: used + wasted, used }, capacity);
+        let (capacity, used) = (8u64 << 30, 2u64 << 30);
+        let duty = |wasted: u64| {
+            settings.duty(&Fragmentation { committed: used + wasted, used }, capacity)
+        };
         assert_eq!(duty(used / 20), None, "below the lower threshold");
         assert_eq!(duty(used / 10), Some(5));
         assert_eq!(duty(used * 60 / 100), Some(15));
         assert_eq!(duty(used * 3), Some(25));
-        let few = |wasted, capacity| {
+        let few = |wasted: u64, capacity: u64| {
             settings.duty(&Fragmentation { committed: wasted + 1, used: 1 }, capacity)
         };
         assert_eq!(few(100 << 20, 8 << 30), None, "no more than is ignored");
