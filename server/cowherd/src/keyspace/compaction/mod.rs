@@ -276,6 +276,10 @@ impl Keyspace {
         if free < contiguous_bytes_for(wanted) || self.is_futile(used, wanted, begun) {
             return false;
         }
+        // The undo log is for the writers, as long as they can do without.
+        if may_evict && arena.barrier().is_active() {
+            return false;
+        }
         let deadline = begun
             + match () {
                 () if scope.holds_locks() => TIME_UNDER_LOCKS,
