@@ -115,6 +115,11 @@ fn builder(seed: u64, isolation: &str, pages: &[&str]) -> ServerBuilder {
         .arg("--set-max-listpack-entries", "16")
         .arg("--zset-max-listpack-entries", "16")
         .arg("--stream-node-max-entries", "10")
+        // Objects move all the time.
+        .arg("--active-defrag-ignore-bytes", "1")
+        .arg("--active-defrag-threshold-lower", "0")
+        .arg("--active-defrag-cycle-min", "50")
+        .arg("--active-defrag-cycle-max", "50")
 }
 
 /// All groups, without eviction.

@@ -27,6 +27,8 @@ pub mod barrier;
 mod bits;
 pub mod checkpoint;
 pub mod clock;
+#[cfg(test)]
+mod compaction_tests;
 pub mod containers;
 pub mod layout;
 mod memory;
@@ -47,6 +49,8 @@ pub use allocator::size_classes::{
 pub use arena::Arena;
 pub use arena::audit::{Audit, AuditSummary, Corruption};
 pub use arena::chunk_map::{UnitSpan, UnitUse};
+pub use arena::compaction_plan::{CompactionGoal, CompactionPlan};
+pub use arena::evacuation::CompactionStats;
 pub use arena::held::Held;
 pub use arena::mem::{Mem, ReadOnly};
 pub use arena::occupancy::{OccupancyCell, OccupancyMap};

@@ -123,7 +123,8 @@ fn free_chunks_are_handed_back_and_usable_again() {
     let at = mem.allocate(100 << 20).unwrap();
     mem.bytes_mut(at, 100 << 20).fill(9);
     mem.release(at, 100 << 20);
-    assert_eq!(arena.trim(usize::MAX), 42);
+    // Two of the 64 chunks keep their memory.
+    assert_eq!(arena.trim(usize::MAX), 48);
     assert_eq!(arena.trim(usize::MAX), 0);
     let at = mem.allocate(100 << 20).unwrap();
     let last = mem.bytes(at, 100 << 20)[(100 << 20) - 1];
@@ -269,7 +270,7 @@ fn an_allocation_waits_for_the_trimmer() {
     let at = held.mem(shard(0)).allocate(30 << 20).unwrap();
     held.mem(shard(0)).release(at, 30 << 20);
     drop(held);
-    let trimmed = arena.pool.lock().begin_release(&arena.store.barrier).unwrap();
+    let trimmed = arena.pool.lock().begin_release(&arena.store.barrier, 8).unwrap();
     let mut attempts = 0;
     let taken = arena.take_from_pool(|pool| {
         attempts += 1;

@@ -9,7 +9,8 @@
 //!    shard's lock too: at a safepoint they stand still.
 //! 2. `free` has a bit for exactly the chunks whose state is `Free`; a chunk whose memory is
 //!    being returned to the kernel is in `busy` and is not taken.
-//! 3. Every chunk in state `Units` with a free unit is in the bin of its longest free run.
+//! 3. Every chunk in state `Units` with a free unit is in the bin of its longest free run, unless
+//!    a compaction pass empties it: then it is in `withheld` and in no bin.
 //! 4. A unit in `clean`, and a free chunk that is not in `stale`, holds zeros: nothing was written
 //!    to it since the kernel gave its memory.
 //! 5. A chunk in `huge` was seen on a huge page and has kept its memory since: it is in use or in
@@ -32,8 +33,10 @@ use crate::layout::{
     UNITS_PER_CHUNK, UnitDescriptor,
 };
 
-/// Free chunks that keep their memory for the next allocation.
+/// Free chunks that keep their memory for the next allocation, at most.
 const KEEP_DIRTY: u64 = 8;
+/// In a small arena one of so many chunks does.
+const KEEP_SHARE: u64 = 32;
 /// No chunk: chunk 0 holds a table and is never in a bin.
 const NONE: u32 = 0;
 const BINS: usize = 8;
@@ -64,6 +67,11 @@ pub(crate) struct ChunkPool {
     clean: Vec<[u64; 4]>,
     busy: Vec<u64>,
     huge: Vec<u64>,
+    /// Chunks that a compaction pass empties: in no bin, and not taken.
+    withheld: Vec<u64>,
+    withheld_count: u64,
+    /// Free units of chunks that are cut.
+    cut_free: u64,
     busy_count: u64,
     dirty_count: u64,
     search_from: usize,
@@ -117,6 +125,9 @@ impl ChunkPool {
             clean: <[u64; 4]>::new_vec_zeroed(chunks as usize).map_err(no_memory)?,
             busy: vec![0; words],
             huge: vec![0; words],
+            withheld: vec![0; words],
+            withheld_count: 0,
+            cut_free: 0,
             busy_count: 0,
             dirty_count: 0,
             search_from: 0,
@@ -135,6 +146,7 @@ impl ChunkPool {
 
     /// Files a cut chunk under its longest free run; for opening an arena.
     pub(crate) fn adopt_units(&mut self, chunk: ChunkIndex, free: &[u64; 4]) {
+        self.cut_free += unit_bitmap::count(free);
         self.refile(chunk, free);
     }
 
@@ -205,7 +217,7 @@ impl ChunkPool {
         let (mut run, mut start) = (0, 0);
         let mut seen_free = false;
         for word in self.search_from..self.free.len() {
-            let mut usable = self.free[word] & !self.busy[word];
+            let mut usable = self.free[word] & !self.busy[word] & !self.withheld[word];
             for chunk in spared.clone().filter(|chunk| *chunk as usize / 64 == word) {
                 usable &= !(1 << (chunk % 64));
             }
@@ -268,6 +280,9 @@ impl ChunkPool {
     }
 
     fn refile(&mut self, chunk: ChunkIndex, free: &[u64; 4]) {
+        if bit(&self.withheld, chunk.0) {
+            return;
+        }
         let longest = unit_bitmap::longest(free);
         let bin = longest.checked_ilog2();
         let old = self.links[chunk.0 as usize].bin;
@@ -322,6 +337,7 @@ impl ChunkPool {
         let unit = unit_bitmap::find(&head.free, units)
             .expect("invariant: a chunk in this bin has a free run of so many units");
         unit_bitmap::clear(&mut head.free, unit, units);
+        self.cut_free -= units;
         // SAFETY: as above.
         unsafe { store.store(chunk.head(), head) };
         self.refile(chunk, &head.free);
@@ -331,6 +347,89 @@ impl ChunkPool {
         Ok(TakenMemory { chunk, unit, is_clean })
     }
 
+    /// Takes `units` neighbouring units for an object that moves: of a chunk that is cut already,
+    /// or with `may_cut` of any.
+    pub(crate) fn take_units_elsewhere(
+        &mut self,
+        store: &BackingStore,
+        units: u64,
+        may_cut: bool,
+    ) -> Option<TakenMemory> {
+        if !may_cut {
+            self.with_room(store, units)?;
+        }
+        self.take_units(store, units).ok()
+    }
+
+    /// Whether a cut chunk has `units` neighbouring free units.
+    pub(crate) fn has_units(&self, store: &BackingStore, units: u64) -> bool {
+        self.with_room(store, units).is_some()
+    }
+
+    /// Whether `count` neighbouring chunks are free, those included that a pass has emptied.
+    pub(crate) fn has_run(&self, count: u64) -> bool {
+        let mut run = 0;
+        for (word, free) in self.free.iter().enumerate() {
+            let free = free & self.valid(word);
+            if free == 0 {
+                run = 0;
+            }
+            for i in 0..64 {
+                run = if free >> i & 1 == 1 { run + 1 } else { 0 };
+                if run >= count {
+                    return true;
+                }
+            }
+        }
+        false
+    }
+
+    /// Units that are free, those of free chunks included.
+    pub(crate) fn free_units(&self) -> u64 {
+        let words = self.free.iter().enumerate();
+        let chunks: u32 = words.map(|(i, free)| (free & self.valid(i)).count_ones()).sum();
+        self.cut_free + u64::from(chunks) * UNITS_IN_CHUNK
+    }
+
+    /// Keeps a chunk from being taken, and its free units too.
+    pub(crate) fn withhold(&mut self, chunk: ChunkIndex) {
+        if !bit(&self.withheld, chunk.0) {
+            self.unlink(chunk);
+            set_bit(&mut self.withheld, chunk.0);
+            self.withheld_count += 1;
+        }
+    }
+
+    /// Whether any chunk is withheld.
+    pub(crate) const fn is_withholding(&self) -> bool {
+        self.withheld_count > 0
+    }
+
+    /// Lets all withheld chunks be taken again; tells whether there were any.
+    #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
+    pub(crate) fn end_withholding(&mut self, store: &BackingStore) -> bool {
+        if self.withheld_count == 0 {
+            return false;
+        }
+        self.withheld_count = 0;
+        self.search_from = 0;
+        for word in 0..self.withheld.len() {
+            let mut left = std::mem::take(&mut self.withheld[word]);
+            while left != 0 {
+                let chunk = ChunkIndex(word as u32 * 64 + left.trailing_zeros());
+                left &= left - 1;
+                // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
+                let entry = unsafe { store.load(chunk.entry()) };
+                if entry.state == ChunkState::Units as u8 {
+                    // SAFETY: as are heads of cut chunks.
+                    let head = unsafe { store.load(chunk.head()) };
+                    self.refile(chunk, &head.free);
+                }
+            }
+        }
+        true
+    }
+
     /// Cuts a fresh chunk into units.
     fn cut(&mut self, store: &BackingStore) -> Result<ChunkIndex, OutOfMemory> {
         let TakenMemory { chunk, is_clean, .. } = self.take(store, 1)?;
@@ -338,6 +437,7 @@ impl ChunkPool {
         unit_bitmap::clear(&mut free, 0, HEAD_UNITS);
         self.clean[chunk.0 as usize] = if is_clean { free } else { [0; 4] };
         bits::set(&store.cut, u64::from(chunk.0));
+        self.cut_free += UNITS_IN_CHUNK;
         for unit in 1..UNITS_PER_CHUNK {
             // SAFETY: the chunk was free: nobody else knows it yet.
             unsafe { store.store(chunk.descriptor(unit), UnitDescriptor::NONE) };
@@ -361,8 +461,10 @@ impl ChunkPool {
         // SAFETY: heads of cut chunks are guarded by the pool's lock (invariant 1).
         let mut head = unsafe { store.load(chunk.head()) };
         unit_bitmap::set(&mut head.free, unit, units);
+        self.cut_free += units;
         if unit_bitmap::count(&head.free) == UNITS_IN_CHUNK {
             self.unlink(chunk);
+            self.cut_free -= UNITS_IN_CHUNK;
             // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
             unsafe { store.store(chunk.entry(), ChunkEntry::new(ChunkState::Free, 0)) };
             self.put_back(store, chunk, 1);
@@ -404,11 +506,16 @@ impl ChunkPool {
 }
 
 impl ChunkPool {
-    /// Marks a free chunk as busy whose memory is to be returned to the kernel. Keeps the stock,
-    /// and [`KEEP_DIRTY`] chunks at least.
-    pub(crate) fn begin_release(&mut self, barrier: &Barrier) -> Option<ChunkIndex> {
+    /// Free chunks that keep their memory.
+    pub(crate) fn kept(&self) -> u64 {
+        (self.links.len() as u64 / KEEP_SHARE).clamp(1, KEEP_DIRTY)
+    }
+
+    /// Marks a free chunk as busy whose memory is to be returned to the kernel. Keeps the stock, and
+    /// `keep` chunks at least.
+    pub(crate) fn begin_release(&mut self, barrier: &Barrier, keep: u64) -> Option<ChunkIndex> {
         let idle = self.dirty_count - self.busy_count;
-        if idle <= KEEP_DIRTY.max(u64::from(self.stock.mark)) {
+        if idle <= keep.max(u64::from(self.stock.mark)) {
             return None;
         }
         // Small pages first: huge ones serve better.
@@ -535,7 +642,8 @@ impl ChunkPool {
             return None;
         }
         for word in self.stock_from..self.free.len() {
-            let stocked = self.free[word] & self.huge[word] & !self.busy[word];
+            let stocked =
+                self.free[word] & self.huge[word] & !self.busy[word] & !self.withheld[word];
             if stocked != 0 {
                 self.stock_from = word;
                 return Some(word as u32 * 64 + stocked.trailing_zeros());
@@ -555,7 +663,9 @@ impl ChunkPool {
             return None;
         }
         let first = self.search_from;
-        let candidates = |word: usize| self.free[word] & !self.huge[word] & !self.busy[word];
+        let candidates = |word: usize| {
+            self.free[word] & !self.huge[word] & !self.busy[word] & !self.withheld[word]
+        };
         let word = (first..self.free.len()).find(|&word| candidates(word) != 0);
         self.stock.paused = word.is_none();
         let (word, candidates) = (word?, candidates(word?));

@@ -186,7 +186,7 @@ fn apply(store: &BackingStore, pool: &mut ChunkPool, model: &mut Model, step: St
         }
         Step::BeginRelease if model.preparing.is_empty() && model.releasing.is_none() => {
             model.releasing = model.next_release();
-            let chunk = pool.begin_release(&store.barrier).map(|chunk| chunk.0);
+            let chunk = pool.begin_release(&store.barrier, KEEP_DIRTY).map(|chunk| chunk.0);
             assert_eq!(chunk, model.releasing);
             if let Some(chunk) = chunk {
                 model.chunks[chunk as usize].busy = true;

@@ -191,9 +191,12 @@ impl SizeClass {
         Self(COARSE[self.0 as usize])
     }
 
-    /// Whether slabs of class `slab` may hold objects of this class.
+    /// Whether slabs of class `slab` may hold objects of this class: the class itself, its coarse
+    /// class, and those to which compaction may move them.
     pub(crate) const fn fits_slab_of(self, slab: Self) -> bool {
-        slab.0 == self.0 || slab.0 == COARSE[self.0 as usize]
+        slab.0 == self.0
+            || slab.0 == COARSE[self.0 as usize]
+            || slab.0 > self.0 && is_near_enough(self, slab)
     }
 
     /// The number of the object in which the byte `within` a slab lies.
@@ -201,6 +204,12 @@ impl SizeClass {
     pub(crate) const fn object_at(self, within: u64) -> u64 {
         // Exact: `within` is below 2^16, and the reciprocal is too large by less than size / 2^32.
         (within * RECIPROCALS[self.0 as usize] as u64) >> 32
+    }
+
+    /// What all offsets of objects are multiples of; more than a cache line is of no use.
+    pub(crate) const fn alignment(self) -> u64 {
+        let own = 1 << self.size().trailing_zeros();
+        if own < 64 { own } else { 64 }
     }
 
     /// Units in a slab.
@@ -212,6 +221,16 @@ impl SizeClass {
     pub const fn objects(self) -> u64 {
         self.units() * UNIT_SIZE / self.size()
     }
+}
+
+/// How many times as large as an object's own class the class may be that the object moves to when
+/// its slab is emptied.
+const PROMOTION: u64 = 4;
+
+/// Whether an object of a class may move to a slab of a larger one: that is not much larger, and
+/// its objects are aligned as well as those of the class.
+pub(crate) const fn is_near_enough(class: SizeClass, larger: SizeClass) -> bool {
+    larger.size() <= class.size() * PROMOTION && larger.size().is_multiple_of(class.alignment())
 }
 
 /// The longest object that shares a chunk with others.

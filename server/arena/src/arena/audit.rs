@@ -359,16 +359,18 @@ impl<'h> Audit<'h> {
         }
         let within = at - chunk.start() - unit * UNIT_SIZE;
         match SizeClass::of(len) {
-            Some(class) => {
-                let slab = SizeClass::from_index(usize::from(descriptor.class));
-                let Some(slab) = slab.filter(|slab| class.fits_slab_of(*slab)) else {
+            Some(least) => {
+                // The slab may be of the coarse class, or compaction has moved the object to a
+                // larger one.
+                let Some(class) = SizeClass::from_index(usize::from(descriptor.class)) else {
                     return false;
                 };
-                let object = within / slab.size();
+                let object = within / class.size();
                 descriptor.is(UnitKind::Slab)
+                    && least.fits_slab_of(class)
                     && usize::from(descriptor.shard) == shard.get()
-                    && object * slab.size() == within
-                    && object < slab.objects()
+                    && object * class.size() == within
+                    && object < class.objects()
                     && unit_bitmap::get(&descriptor.objects, object)
             }
             None => {

@@ -10,6 +10,8 @@
 //! | `mem` | offsets in, checked bytes out, for a locked shard |
 //! | `owners` | in debug builds: the shard that each unit belongs to, checked on each access |
 //! | `objects` | allocation and release of objects |
+//! | `compaction_plan` | which slabs and chunks a compaction pass empties |
+//! | `evacuation` | the marks of a compaction pass; objects that move out of marked places |
 //! | `recording` | the barrier's recording of one checkpoint |
 //! | `stock` | free chunks that are on huge pages before they hold anything |
 //! | `trim` | memory of free chunks returned to the kernel |
@@ -21,6 +23,8 @@
 
 pub(crate) mod audit;
 pub(crate) mod chunk_map;
+pub(crate) mod compaction_plan;
+pub(crate) mod evacuation;
 pub(crate) mod held;
 pub(crate) mod mem;
 mod objects;
@@ -54,6 +58,7 @@ pub struct Arena {
     pub(crate) pool: Mutex<ChunkPool>,
     slabs: SlabLists,
     words: Arc<ObjectWords>,
+    evacuation: evacuation::Evacuation,
     owners: owners::UnitOwners,
     epochs: ReaderEpochs,
     /// Excludes returning memory to the kernel and collapsing chunks from each other.

@@ -12,9 +12,10 @@
 //!
 //! Invariants:
 //! 1. A slab has at least one object in use; an empty slab returns to the pool at once.
-//! 2. An object's class, or the size of its run, follows from its length alone, and its slab is of
-//!    that class or of the coarse class of it: a release gives the length, and the descriptor must
-//!    agree.
+//! 2. A release gives the object's length, and the descriptor must agree: the size of a run follows
+//!    from the length, and so does the class that an object is allocated in. Its slab is of that
+//!    class or of the coarse class of it; only [evacuation](super::evacuation) moves objects to
+//!    slabs of other larger classes.
 //! 3. The bytes of an object behind its length are zero when it is handed out. What shortens a
 //!    value inside its object zeroes the bytes that it leaves behind.
 
@@ -128,7 +129,7 @@ impl Mem<'_> {
 
     /// Takes a free object of a slab in the list of its class.
     #[inline]
-    fn take_object(&mut self, slab: u32, class: SizeClass) -> u64 {
+    pub(super) fn take_object(&mut self, slab: u32, class: SizeClass) -> u64 {
         let (chunk, unit) = split_unit_number(slab);
         let at = chunk.descriptor(unit);
         let mut descriptor = self.read(at);
@@ -145,12 +146,36 @@ impl Mem<'_> {
         u64::from(slab) * UNIT_SIZE + object * class.size()
     }
 
+    /// A slab with a free object, in the list of its class, which is empty.
     #[cold]
     fn new_slab(&mut self, class: SizeClass) -> Result<u32, OutOfMemory> {
-        let TakenMemory { chunk, unit, .. } = self
-            .arena
-            .take_from_pool(|pool| pool.take_units(&self.arena.store, class.units()))
-            .inspect_err(|_| failed_allocation::note(class.size()))?;
+        let taken =
+            self.arena.take_from_pool(|pool| pool.take_units(&self.arena.store, class.units()));
+        match taken {
+            Ok(TakenMemory { chunk, unit, .. }) => self.format_slab(chunk, unit, class),
+            Err(full) => {
+                self.end_evacuation();
+                match self.arena.slabs.first(self.shard, class) {
+                    NONE => {
+                        failed_allocation::note(class.size());
+                        Err(full)
+                    }
+                    slab => Ok(slab),
+                }
+            }
+        }
+    }
+
+    /// Makes units that were taken for it a slab, and puts it into the list of its class.
+    ///
+    /// # Errors
+    /// The kernel has no memory for the words of its objects; the units are given back.
+    pub(super) fn format_slab(
+        &mut self,
+        chunk: ChunkIndex,
+        unit: u64,
+        class: SizeClass,
+    ) -> Result<u32, OutOfMemory> {
         let start = chunk.start() + unit * UNIT_SIZE;
         if let Err(full) = self.arena.words.add_slab(start, class) {
             self.arena.pool.lock().put_units(&self.arena.store, chunk, unit, class.units());
@@ -192,6 +217,8 @@ impl Mem<'_> {
         (chunk, unit, descriptor)
     }
 
+    /// The slab says the class: it may be the coarse one of `wanted`, or compaction has moved the
+    /// object to a larger one.
     fn release_small(&mut self, at: u64, wanted: SizeClass) {
         let (chunk, unit, mut descriptor) = self.slab_at(at);
         let start = chunk.start() + unit * UNIT_SIZE;
@@ -210,7 +237,7 @@ impl Mem<'_> {
             self.arena.slabs.coarse_released(self.shard, wanted);
         }
         if descriptor.used == 1 {
-            if !was_full {
+            if !was_full && !self.arena.evacuation.release_slab(slab, class.units()) {
                 self.arena.slabs.unlink(self.shard, class, slab);
             }
             for i in 0..class.units() {
@@ -225,7 +252,7 @@ impl Mem<'_> {
         unit_bitmap::clear(&mut descriptor.objects, object, 1);
         descriptor.used -= 1;
         self.write(chunk.descriptor(unit), descriptor);
-        if was_full {
+        if was_full && !self.arena.evacuation.withhold(self.shard.get(), slab) {
             self.arena.slabs.link(self.shard, class, slab);
         }
     }
@@ -260,39 +287,63 @@ impl Mem<'_> {
     /// Takes a run; returns whether all of it is zero too.
     fn take_large(&mut self, len: u64) -> Result<(u64, bool), OutOfMemory> {
         let size = large_size(len);
-        let taken = if len <= MAX_RUN_OBJECT {
+        if len <= MAX_RUN_OBJECT {
             let units = size / UNIT_SIZE;
             let TakenMemory { chunk, unit, is_clean } =
                 self.arena.take_from_pool(|pool| pool.take_units(&self.arena.store, units))?;
-            let at = chunk.start() + unit * UNIT_SIZE;
-            if let Err(full) = self.arena.words.add_run(at) {
-                self.arena.pool.lock().put_units(&self.arena.store, chunk, unit, units);
-                return Err(full);
-            }
-            self.arena.owners.set_descriptors(chunk);
-            self.arena.owners.set(at, size, self.shard);
-            let head = UnitDescriptor {
-                kind: UnitKind::Run as u8,
-                units: small(units),
-                ..UnitDescriptor::NONE
-            };
-            self.write(chunk.descriptor(unit), head);
-            (at, is_clean)
-        } else {
-            // More chunks than the largest arena has.
-            let count = u32::try_from(size / CHUNK_SIZE).map_err(|_| OutOfMemory)?;
-            let take = |pool: &mut ChunkPool| pool.take_run(&self.arena.store, count);
-            let taken = self.arena.take_from_pool(take)?;
-            let at = taken.chunk.start();
-            if let Err(full) = self.arena.words.add_run(at) {
-                self.arena.pool.lock().put_run(&self.arena.store, taken.chunk, count);
-                return Err(full);
-            }
-            self.arena.owners.set(at, size, self.shard);
-            (at, taken.is_clean)
+            return Ok((self.format_unit_run(chunk, unit, size)?, is_clean));
+        }
+        // More chunks than the largest arena has.
+        let count = u32::try_from(size / CHUNK_SIZE).map_err(|_| OutOfMemory)?;
+        let take = |pool: &mut ChunkPool| pool.take_run(&self.arena.store, count);
+        let taken = self.arena.take_from_pool(take)?;
+        Ok((self.format_chunk_run(taken.chunk, size)?, taken.is_clean))
+    }
+
+    /// Makes units that were taken for it an object of `size` bytes.
+    ///
+    /// # Errors
+    /// The kernel has no memory for the word of the object; the units are given back.
+    pub(super) fn format_unit_run(
+        &mut self,
+        chunk: ChunkIndex,
+        unit: u64,
+        size: u64,
+    ) -> Result<u64, OutOfMemory> {
+        let at = chunk.start() + unit * UNIT_SIZE;
+        if let Err(full) = self.arena.words.add_run(at) {
+            self.arena.pool.lock().put_units(&self.arena.store, chunk, unit, size / UNIT_SIZE);
+            return Err(full);
+        }
+        self.arena.owners.set_descriptors(chunk);
+        self.arena.owners.set(at, size, self.shard);
+        let head = UnitDescriptor {
+            kind: UnitKind::Run as u8,
+            units: small(size / UNIT_SIZE),
+            ..UnitDescriptor::NONE
         };
+        self.write(chunk.descriptor(unit), head);
         self.arena.slabs.count(self.shard, size);
-        Ok(taken)
+        Ok(at)
+    }
+
+    /// Makes chunks that were taken for it an object of `size` bytes.
+    ///
+    /// # Errors
+    /// The kernel has no memory for the word of the object; the chunks are given back.
+    pub(super) fn format_chunk_run(
+        &mut self,
+        first: ChunkIndex,
+        size: u64,
+    ) -> Result<u64, OutOfMemory> {
+        if let Err(full) = self.arena.words.add_run(first.start()) {
+            let count = u32::try_from(size / CHUNK_SIZE).map_err(|_| full)?;
+            self.arena.pool.lock().put_run(&self.arena.store, first, count);
+            return Err(full);
+        }
+        self.arena.owners.set(first.start(), size, self.shard);
+        self.arena.slabs.count(self.shard, size);
+        Ok(first.start())
     }
 
     fn release_large(&mut self, at: u64, len: u64) {

@@ -15,6 +15,7 @@ use zerocopy::FromZeros as _;
 
 use super::Arena;
 use super::audit::{self, Corruption};
+use super::evacuation::Evacuation;
 use super::owners::UnitOwners;
 use super::shard_locks::ShardLocks;
 use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory};
@@ -144,6 +145,7 @@ impl ReservedArena {
             pool: Mutex::new(ChunkPool::new(chunks as u32).map_err(OpenError::SideTable)?),
             slabs: SlabLists::new(capacity).map_err(OpenError::SideTable)?,
             words: Arc::new(ObjectWords::new(capacity).map_err(OpenError::SideTable)?),
+            evacuation: Evacuation::new(capacity).map_err(OpenError::SideTable)?,
             owners: UnitOwners::new(capacity).map_err(OpenError::SideTable)?,
             epochs: ReaderEpochs::default(),
             trimming: Mutex::new(()),

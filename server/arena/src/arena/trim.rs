@@ -22,6 +22,11 @@ impl Arena {
             let trimming = pool.is_releasing();
             match take(&mut pool) {
                 Err(OutOfMemory) if trimming => {}
+                Err(OutOfMemory) if pool.is_withholding() => {
+                    drop(pool);
+                    self.cancel_withholding();
+                    continue;
+                }
                 outcome => {
                     if pool.stock_is_low() {
                         self.stock_is_low.notify_one();
@@ -37,6 +42,16 @@ impl Arena {
     /// Returns the memory of up to `most` free chunks to the kernel; returns their number. One
     /// system call a chunk: for a background thread, never for a command.
     pub fn trim(&self, most: usize) -> usize {
+        let keep = self.pool.lock().kept();
+        self.release_chunks(most, keep)
+    }
+
+    /// As [`Self::trim`], and keeps no free chunk's memory.
+    pub fn trim_all(&self, most: usize) -> usize {
+        self.release_chunks(most, 0)
+    }
+
+    fn release_chunks(&self, most: usize, keep: u64) -> usize {
         let store = &self.store;
         if store.map.kind() == PageKind::Huge1Gb {
             return 0;
@@ -44,7 +59,7 @@ impl Arena {
         let _excludes_collapse = self.trimming.lock();
         let mut chunks = Vec::new();
         while chunks.len() < most {
-            let Some(chunk) = self.pool.lock().begin_release(&store.barrier) else { break };
+            let Some(chunk) = self.pool.lock().begin_release(&store.barrier, keep) else { break };
             bits::clear(&store.present, u64::from(chunk.0));
             chunks.push(chunk);
         }

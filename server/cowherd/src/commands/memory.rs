@@ -1,5 +1,8 @@
 //! MEMORY: memory usage of keys and of the server, and advice.
 
+use std::time::Duration;
+
+use crate::keyspace::EvictionScope;
 use crate::telemetry::{StatsSource as _, advice};
 
 use super::call::Call;
@@ -9,6 +12,9 @@ use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 /// The default SAMPLES of MEMORY USAGE: the elements from which the size of the others is
 /// estimated.
 const SAMPLES: usize = 5;
+
+/// MEMORY PURGE compacts no longer.
+const PURGE_TIME: Duration = Duration::from_secs(1);
 
 const GROUP: CommandGroup = CommandGroup::Server;
 
@@ -27,7 +33,7 @@ pub(super) const COMMANDS: &[Command] =
         Command::new("purge", 2, CommandFlags::NONE, purge).doc(
             GROUP,
             "4.0.0",
-            "Hands unused memory back to the system.",
+            "Compacts, and hands unused memory back to the system.",
         ),
         Command::new("stats", 2, CommandFlags::NONE, stats).doc(
             GROUP,
@@ -64,8 +70,16 @@ fn usage(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Does nothing, since free memory is returned to the system in the background.
+/// Compacts, and returns all free chunks to the system. In a transaction shards that other threads
+/// have locked are passed over.
 fn purge(call: &mut Call<'_>) -> CommandResult {
+    let (space, now) = (&call.shared.keyspace, call.now);
+    if call.shards.locked().is_empty() {
+        space.purge(&mut EvictionScope::Unlocked { space, now }, PURGE_TIME);
+    } else {
+        let mut scope = EvictionScope::Within { shards: &mut call.shards, spared: &[] };
+        space.purge(&mut scope, PURGE_TIME);
+    }
     call.reply.ok();
     Ok(())
 }
@@ -205,7 +219,7 @@ fn help(call: &mut Call<'_>) -> CommandResult {
         "MALLOC-STATS",
         "    Returns figures of the memory allocator.",
         "PURGE",
-        "    Does nothing: unused memory is handed back in the background.",
+        "    Moves values together, and hands unused memory back to the system.",
         "STATS",
         "    Returns figures of memory.",
         "USAGE <key> [SAMPLES <count>]",

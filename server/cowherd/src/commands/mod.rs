@@ -28,6 +28,8 @@ mod blocking;
 mod call;
 mod client;
 mod command;
+#[cfg(test)]
+mod compaction_tests;
 mod configuration;
 mod connection;
 mod databases;

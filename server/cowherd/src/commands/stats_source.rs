@@ -4,8 +4,8 @@ use std::sync::atomic::Ordering;
 
 use crate::keyspace::{CHUNK_SIZE, DATABASES, OccupancyMap};
 use crate::telemetry::{
-    ArenaStats, ClientStats, DatabaseStats, EngineCounters, MemoryStats, ServerInfo, StatsSnapshot,
-    StatsSource, ThpStats, UndoLogLimits,
+    ArenaStats, ClientStats, CompactionState, DatabaseStats, EngineCounters, MemoryStats,
+    ServerInfo, StatsSnapshot, StatsSource, ThpStats, UndoLogLimits,
 };
 use cowherd_arena::OccupancyCell;
 
@@ -20,6 +20,8 @@ impl StatsSource for Shared {
         let used_chunks = self.used_chunks();
         let memory = self.memory(&databases, used_chunks);
         let stock = arena.stock();
+        let compaction = self.keyspace.compaction_figures();
+        let fragmentation = self.keyspace.fragmentation();
         StatsSnapshot {
             server: ServerInfo {
                 tcp_port: config.port,
@@ -48,6 +50,12 @@ impl StatsSource for Shared {
                 keyspace_misses: stats.misses,
                 expired_keys: stats.expired,
                 evicted_keys: stats.evicted,
+                defrag_hits: compaction.hits,
+                defrag_misses: compaction.misses,
+                defrag_bytes: compaction.moved_bytes,
+                defrag_key_hits: compaction.key_hits,
+                defrag_key_misses: compaction.key_misses,
+                defrag_us: compaction.total_time_us,
                 ..EngineCounters::default()
             },
             pubsub_channels: self.pubsub.channels(),
@@ -84,6 +92,13 @@ impl StatsSource for Shared {
                 stock_bytes: stock.chunks * CHUNK_SIZE,
                 stock_misses: stock.taken_small,
                 ..self.sampled.thp()
+            },
+            compaction: CompactionState {
+                enabled: config.activedefrag,
+                running_percent: compaction.running,
+                current_us: compaction.current_time_us,
+                wasted_bytes: fragmentation.wasted(),
+                wasted_percent: fragmentation.percent(),
             },
             pool: self.sampled.pool(),
             ..StatsSnapshot::default()

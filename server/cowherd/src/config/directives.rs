@@ -209,6 +209,21 @@ table! {
         "Kind of memory pages that hold the data; auto takes the best there is";
     "arena-thp-collapse", arena_thp_collapse: bool = true, YesNo, live,
         "Collapse chunks in use that lie on small pages into transparent huge pages";
+    "activedefrag", activedefrag: bool = true, YesNo, live,
+        "Move objects together, so that free memory is in one piece and returns to the system";
+    "active-defrag-ignore-bytes", active_defrag_ignore_bytes: u64 = 100 * MIB,
+        ByteSize { low: 1, high: LONG_MAX, percent: false }, live,
+        "Wasted bytes up to which the background does not compact; never more than maxmemory / 32";
+    "active-defrag-threshold-lower", active_defrag_threshold_lower: u32 = 10,
+        up_to(0u32, 1000), live,
+        "Wasted bytes, in percent of the bytes in use, from which the background compacts";
+    "active-defrag-threshold-upper", active_defrag_threshold_upper: u32 = 100,
+        up_to(0u32, 1000), live,
+        "Wasted bytes, in percent, from which it does so at full effort";
+    "active-defrag-cycle-min", active_defrag_cycle_min: u32 = 1, up_to(1u32, 99), live,
+        "Least effort of compaction in the background, in percent of a core";
+    "active-defrag-cycle-max", active_defrag_cycle_max: u32 = 25, up_to(1u32, 99), live,
+        "Full effort of compaction in the background, in percent of a core";
     "proto-max-bulk-len", proto_max_bulk_len: u64 = 512 * MIB,
         ByteSize { low: MIB, high: 512 * MIB, percent: false }, live,
         "The longest single argument of a command";

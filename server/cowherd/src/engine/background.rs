@@ -1,5 +1,5 @@
-//! The background thread: active expiry, eviction, freeing of flushed databases and unused chunks,
-//! save points, idle clients, telemetry samples.
+//! The background thread: active expiry, eviction, compaction, freeing of flushed databases and
+//! unused chunks, save points, idle clients, telemetry samples.
 //!
 //! The thread runs `hz` cycles a second. Each step holds the lock of one shard, or of two, for a
 //! slice of some microseconds, so that commands do not wait noticeably.
@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use crate::clock::{self, Timestamp};
 use crate::commands::Shared;
-use crate::keyspace::{CleanCursors, DATABASES, Reclaimer};
+use crate::keyspace::{CleanCursors, CompactionSettings, DATABASES, Reclaimer};
 use crate::telemetry::{HugePoolStats, LatencyEvent};
 use cowherd_arena::pages::{HugetlbPool, thp_setting};
 use cowherd_arena::{SHARDS, ShardIndex, ShardSet};
@@ -93,6 +93,7 @@ impl<'e> MaintenanceLoop<'e> {
             self.shared.telemetry.latency_event(LatencyEvent::ExpireCycle, begun.elapsed());
             self.evict(period / CLEANING_DIVISOR);
             self.prune_relocations(Instant::now() + period / CLEANING_DIVISOR);
+            self.compact(period);
             self.shared.keyspace.arena().trim(TRIM_CHUNKS);
             self.check_save_points();
             if sampled.elapsed() >= SAMPLE_INTERVAL {
@@ -171,6 +172,20 @@ impl<'e> MaintenanceLoop<'e> {
         if let Some(took) = self.reclaimer.take_time() {
             self.shared.telemetry.latency_event(LatencyEvent::EvictionCycle, took.cycle);
         }
+    }
+
+    /// Compacts for the share of a period that the fragmentation calls for.
+    fn compact(&self, period: Duration) {
+        let config = self.shared.config.current();
+        let settings = CompactionSettings {
+            ignore_bytes: config.active_defrag_ignore_bytes,
+            threshold_lower: config.active_defrag_threshold_lower,
+            threshold_upper: config.active_defrag_threshold_upper,
+            cycle_min: config.active_defrag_cycle_min,
+            cycle_max: config.active_defrag_cycle_max,
+        };
+        let settings = config.activedefrag.then_some(&settings);
+        self.shared.keyspace.compact_in_background(settings, period, clock::wall_ms());
     }
 
     /// Samples the keys' time to live, in a different shard each second.

@@ -13,6 +13,8 @@
 use xxhash_rust::xxh3::xxh3_128;
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
+use cowherd_arena::containers::dict::{Dict, DictCursor};
+use cowherd_arena::containers::tree::Tree;
 use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
 use super::entry::{EntryHeader, ValueType};
@@ -78,12 +80,74 @@ pub(super) trait CollectionType {
     /// that hold them, are freed. The header itself stays.
     fn free_some(mem: &mut Mem<'_>, header: u64, most: usize) -> bool;
 
+    /// Moves parts of a large value, from `cursor` on, out of places that compaction empties; visits
+    /// about `most` objects. Returns where to continue; `None` at the end. The header stays.
+    fn evacuate_some(
+        mem: &mut Mem<'_>,
+        header: u64,
+        cursor: ValueCursor,
+        most: usize,
+    ) -> Option<ValueCursor>;
+
     /// Number of elements of a large value; more if the value holds other objects of which there
     /// may be many.
     fn len(mem: &Mem<'_>, header: u64) -> u64;
 
     /// Bytes of a large value without its header, estimated from `samples` elements; 0 means all.
     fn usage(mem: &Mem<'_>, header: u64, samples: usize) -> u64;
+}
+
+/// Where compaction continues in a large value. The value may have changed meanwhile: a cursor is a
+/// hint, and what it misses stays where it is until the next pass.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub(super) struct ValueCursor {
+    /// Which of the structures of the value; each type numbers its own.
+    pub part: u8,
+    /// Places in it, from the outermost structure to the innermost.
+    pub places: [u64; 3],
+}
+
+impl ValueCursor {
+    /// The start of a part.
+    pub const fn part(part: u8) -> Self {
+        Self { part, places: [0; 3] }
+    }
+}
+
+/// Moves segments of a dictionary, from a packed [`DictCursor`] on. Returns the items there that
+/// are to move, and where to continue.
+pub(super) fn evacuate_dict(
+    mem: &mut Mem<'_>,
+    dict: Dict,
+    cursor: u64,
+    most: usize,
+) -> (Vec<u64>, Option<u64>) {
+    let cursor = DictCursor::unpack(cursor);
+    dict.evacuate_segments(mem, cursor);
+    let mut items = Vec::new();
+    let next = dict.scan(mem, cursor, most, |item| {
+        if mem.is_source(item) {
+            items.push(item);
+        }
+    });
+    // A scan may visit an item twice.
+    items.sort_unstable();
+    items.dedup();
+    (items, next.map(DictCursor::pack))
+}
+
+/// Moves nodes of a tree, from a rank on: about `most` entries. Returns where to continue.
+pub(super) fn evacuate_tree(
+    mem: &mut Mem<'_>,
+    tree: Tree,
+    mut rank: u64,
+    most: usize,
+) -> Option<u64> {
+    let end = rank + most as u64;
+    while rank < end {
+        rank = tree.evacuate_nodes(mem, rank)?;
+    }
+    Some(rank)
 }
 
 /// Allocates an empty large value and fills it. Returns its header; on error all of it is freed.

@@ -15,6 +15,7 @@
 //! | `values` | operations on a value of any type; the lazy-free list |
 //! | `expiry`, `moving`, `database` | EXPIRE; RENAME, COPY, MOVE; whole databases |
 //! | `cleaning` | background removal of expired keys, and lazy freeing |
+//! | `compaction` | objects move, so that memory that is free is in one piece |
 //! | `eviction` | which keys are removed when memory is short |
 //! | `digest`, `verify` | the digest of a keyspace; verification of an image |
 //!
@@ -37,6 +38,7 @@ mod cleaning;
 mod clocks;
 mod collection;
 mod compact;
+mod compaction;
 mod counters;
 mod database;
 mod digest;
@@ -72,6 +74,9 @@ pub use cleaning::CleanCursors;
 pub use clocks::{AccessClocks, KeyUsage};
 pub use collection::WrongType;
 pub use compact::CompactLimits;
+pub use compaction::CompactionSettings;
+#[cfg(test)]
+pub use cowherd_arena::CompactionGoal;
 pub use cowherd_arena::containers::dict::DictCursor;
 pub use cowherd_arena::{CHUNK_SIZE, OccupancyMap, OutOfMemory, SHARDS, ShardIndex, ShardSet};
 pub use database::{RandomKey, ScanCursor};
@@ -124,6 +129,7 @@ pub struct Keyspace {
     events: EventDispatcher,
     forwarding: ForwardingTable,
     memory_limit: MemoryLimit,
+    compaction: compaction::Compaction,
 }
 
 impl Keyspace {
@@ -152,6 +158,7 @@ impl Keyspace {
             events: EventDispatcher::new(),
             forwarding: ForwardingTable::new(),
             memory_limit,
+            compaction: compaction::Compaction::new(),
         })
     }
 

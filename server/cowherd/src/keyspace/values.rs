@@ -8,7 +8,7 @@
 
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
-use super::collection::{self, CollectionType, LargeHeader, ValueDigest};
+use super::collection::{self, CollectionType, LargeHeader, ValueCursor, ValueDigest};
 use super::entry::{EntryHeader, ValueType};
 use super::hash::Hash;
 use super::list::List;
@@ -68,6 +68,22 @@ pub(super) fn encoding_name(head: &EntryHeader) -> &'static str {
 /// Adds the value of an entry to a digest.
 pub(super) fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
     for_kind!(head.kind, T => T::digest(mem, at, head, digest));
+}
+
+/// Moves the header of a large value out of a place that compaction empties; returns its new place.
+pub(super) fn evacuate_header(mem: &mut Mem<'_>, kind: ValueType, header: u64) -> Option<u64> {
+    for_kind!(kind, T => mem.evacuate(header, T::HEADER))
+}
+
+/// Moves parts of a large value; see [`CollectionType::evacuate_some`].
+pub(super) fn evacuate_some(
+    mem: &mut Mem<'_>,
+    kind: ValueType,
+    header: u64,
+    cursor: ValueCursor,
+    most: usize,
+) -> Option<ValueCursor> {
+    for_kind!(kind, T => T::evacuate_some(mem, header, cursor, most))
 }
 
 /// Bytes of a large value, its header included.

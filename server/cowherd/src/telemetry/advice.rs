@@ -88,8 +88,9 @@ pub(crate) fn on_latency(inputs: &AdviceInputs<'_>) -> Vec<String> {
 
 /// Remarks on memory.
 pub(crate) fn on_memory(inputs: &AdviceInputs<'_>) -> Vec<String> {
-    let general: [Remark; 8] = [
+    let general: [Remark; 9] = [
         nearly_full,
+        fragmented,
         undo_log_was_full,
         undo_log_nearly_full,
         small_pool,
@@ -338,6 +339,36 @@ fn nearly_full(inputs: &AdviceInputs<'_>) -> Option<String> {
              Raise maxmemory at the next start, or delete or expire keys.",
             share * 100.0,
             inputs.peak_memory as f64 / GIB
+        )
+    })
+}
+
+/// Wasted bytes, in percent of the bytes of objects and of the arena, that are worth a remark.
+const FRAGMENTED_PERCENT: u64 = 25;
+const FRAGMENTED_SHARE: u64 = 16;
+
+fn fragmented(inputs: &AdviceInputs<'_>) -> Option<String> {
+    let (state, arena) = (&inputs.stats.compaction, &inputs.stats.arena);
+    let is_much = state.wasted_bytes > arena.capacity / FRAGMENTED_SHARE
+        && state.wasted_percent > FRAGMENTED_PERCENT;
+    is_much.then(|| {
+        let advice = match (state.enabled, state.running_percent) {
+            (false, _) => "activedefrag is off: CONFIG SET activedefrag yes moves values together \
+                           in the background and returns the memory, MEMORY PURGE does it at once"
+                .to_owned(),
+            (true, 0) => "No compaction runs now: a checkpoint, the active-defrag settings, or \
+                          passes that free no more hold it back. MEMORY PURGE compacts at once"
+                .to_owned(),
+            (true, percent) => format!(
+                "Compaction moves values together at {percent} % of a core \
+                 (active-defrag-cycle-min and -max), and returns chunks that become free"
+            ),
+        };
+        format!(
+            "{:.1} MiB of the chunks in use hold no data, {} % of the data's size: deleted keys \
+             have left free places between others. {advice}.",
+            state.wasted_bytes as f64 / (1_u64 << 20) as f64,
+            state.wasted_percent
         )
     })
 }

@@ -1,7 +1,8 @@
 use cowherd_arena::stats::CowStats;
 
 use super::super::{
-    ArenaStats, HugePoolStats, LatencySample, LongestStall, MemoryStats, ThpStats, UndoLogLimits,
+    ArenaStats, CompactionState, HugePoolStats, LatencySample, LongestStall, MemoryStats, ThpStats,
+    UndoLogLimits,
 };
 use super::*;
 
@@ -271,4 +272,24 @@ fn nothing_is_said_of_copies_where_there_is_an_undo_log() {
     for word in ["copy-on-write", "cow", "kernel copied", "page was copied"] {
         assert!(!said.contains(word), "{word} in {said}");
     }
+}
+
+#[test]
+fn wasted_memory_is_explained_with_what_compaction_does() {
+    let with = |enabled, running_percent, wasted_bytes| {
+        let compaction = CompactionState {
+            enabled,
+            running_percent,
+            wasted_bytes,
+            wasted_percent: 90,
+            ..CompactionState::default()
+        };
+        remarks(&StatsSnapshot { compaction, ..inputs("small") }, &[]).1
+    };
+    assert!(!with(true, 0, 20 << 20).contains("hold no data"), "a little is normal");
+    let off = with(false, 0, 90 << 20);
+    assert!(off.contains("90.0 MiB of the chunks in use hold no data, 90 %"), "{off}");
+    assert!(off.contains("activedefrag is off"), "{off}");
+    assert!(with(true, 12, 90 << 20).contains("at 12 % of a core"));
+    assert!(with(true, 0, 90 << 20).contains("No compaction runs now"));
 }

@@ -76,8 +76,8 @@ pub(crate) use recorder::Recorder;
 pub(crate) use registry::Telemetry;
 pub(crate) use slowlog::{SlowCommand, SlowlogEntry};
 pub(crate) use stats_source::{
-    ArenaStats, ClientStats, DatabaseStats, EngineCounters, MemoryStats, ServerInfo, StatsSnapshot,
-    StatsSource, UndoLogLimits,
+    ArenaStats, ClientStats, CompactionState, DatabaseStats, EngineCounters, MemoryStats,
+    ServerInfo, StatsSnapshot, StatsSource, UndoLogLimits,
 };
 pub(crate) use stats_source::{HugePoolStats, ThpStats};
 

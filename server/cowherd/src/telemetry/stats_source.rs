@@ -50,6 +50,8 @@ pub(crate) struct StatsSnapshot {
     pub(crate) undo_log: Option<UndoLogLimits>,
     /// Transparent huge pages of the arena.
     pub(crate) thp: ThpStats,
+    /// Compaction of the arena.
+    pub(crate) compaction: CompactionState,
     /// The pool of hugetlb pages that the arena is made of; None: the arena is made of others.
     pub(crate) pool: Option<HugePoolStats>,
 }
@@ -187,6 +189,18 @@ pub(crate) struct EngineCounters {
     pub(crate) evicted_keys: u64,
     /// Clients closed to free memory.
     pub(crate) evicted_clients: u64,
+    /// Objects that compaction has moved.
+    pub(crate) defrag_hits: u64,
+    /// Objects that it could not move.
+    pub(crate) defrag_misses: u64,
+    /// Bytes that it has moved.
+    pub(crate) defrag_bytes: u64,
+    /// Keys of which it has moved any object.
+    pub(crate) defrag_key_hits: u64,
+    /// Keys that it has visited without moving anything.
+    pub(crate) defrag_key_misses: u64,
+    /// Time with more wasted memory than the settings allow, in microseconds.
+    pub(crate) defrag_us: u64,
 }
 
 impl EngineCounters {
@@ -202,8 +216,29 @@ impl EngineCounters {
             expire_cycle_us: passed(|counters| counters.expire_cycle_us),
             evicted_keys: passed(|counters| counters.evicted_keys),
             evicted_clients: passed(|counters| counters.evicted_clients),
+            defrag_hits: passed(|counters| counters.defrag_hits),
+            defrag_misses: passed(|counters| counters.defrag_misses),
+            defrag_bytes: passed(|counters| counters.defrag_bytes),
+            defrag_key_hits: passed(|counters| counters.defrag_key_hits),
+            defrag_key_misses: passed(|counters| counters.defrag_key_misses),
+            defrag_us: passed(|counters| counters.defrag_us),
         }
     }
+}
+
+/// The state of compaction.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct CompactionState {
+    /// The setting `activedefrag`.
+    pub(crate) enabled: bool,
+    /// Present effort of the background thread in percent of a core; 0: no pass runs.
+    pub(crate) running_percent: u64,
+    /// For how long more has been wasted than the settings allow, in microseconds; 0: less is.
+    pub(crate) current_us: u64,
+    /// Bytes of chunks in use that no object uses.
+    pub(crate) wasted_bytes: u64,
+    /// Those bytes in percent of the bytes of objects.
+    pub(crate) wasted_percent: u64,
 }
 
 /// One database.

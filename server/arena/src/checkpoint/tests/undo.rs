@@ -1,6 +1,7 @@
 //! Checkpoints with the undo log: each image holds, to the byte, what the arena held at its fork.
 //!
-//! Writers change objects, take new ones and give old ones back, as fast as they can. The digest of
+//! Writers change objects, take new ones and give old ones back, as fast as they can, and another
+//! thread compacts all the time. The digest of
 //! all chunks is taken inside the safepoint of the fork, and held against that of the restored
 //! image. In every second round the barrier's guard holds the arena against a copy of its own, so
 //! that a change around the barrier is found even where no image shows it; the others go the usual
@@ -12,7 +13,7 @@ use std::thread;
 
 use super::*;
 use crate::memory::pages::{self, HugetlbPool};
-use crate::{BLOCK_SIZES, Isolation, SHARDS, UndoOptions};
+use crate::{BLOCK_SIZES, CompactionGoal, Isolation, SHARDS, UndoOptions};
 
 const WRITERS: u64 = 3;
 const MIB: u64 = 24;
@@ -101,6 +102,30 @@ impl World {
         self.changes.fetch_add(1, Relaxed);
     }
 
+    /// One compaction pass amid the changes; a checkpoint may begin or end at any moment of it.
+    fn compact(&self, goal: CompactionGoal) {
+        let Some(mut plan) = self.arena.plan_compaction(goal) else { return };
+        self.arena.begin_compaction(&plan, 4 << 20);
+        for shard in plan.affected().iter() {
+            let mut is_marked = false;
+            while !is_marked && !self.stop.load(Relaxed) {
+                let mut held = self.arena.lock(ShardSet::one(shard));
+                is_marked = !held.mem(shard).begin_evacuation(&mut plan, 16);
+            }
+            let mut held = self.arena.lock(ShardSet::one(shard));
+            let mut mem = held.mem(shard);
+            for (at, len) in self.objects[shard.get()].lock().unwrap().iter_mut() {
+                if let Some(to) = mem.evacuate(*at, *len) {
+                    *at = to;
+                }
+            }
+        }
+        self.arena.end_compaction(&plan);
+        for shard in ShardIndex::all() {
+            self.arena.lock(ShardSet::one(shard)).mem(shard).end_evacuation();
+        }
+    }
+
     /// One checkpoint amid the changes; sometimes its child is killed.
     fn round(&self, random: &mut Random, target: &ImageTarget) {
         let codec =
@@ -157,6 +182,16 @@ fn saves_are_exact(kind: PageKind, rounds: u64) {
                     }
                 });
             }
+            let world = &world;
+            scope.spawn(move || {
+                let goals = [CompactionGoal::FewerChunks, CompactionGoal::Contiguous(3)];
+                for goal in goals.into_iter().cycle() {
+                    if world.stop.load(Relaxed) {
+                        break;
+                    }
+                    world.compact(goal);
+                }
+            });
             // Writers end whatever becomes of the rounds.
             let _stop = Stop(&world.stop);
             let mut random = Random(block);
@@ -165,6 +200,7 @@ fn saves_are_exact(kind: PageKind, rounds: u64) {
                 world.round(&mut random, &target);
             }
         });
+        assert!(world.arena.compaction_stats().moved > 0, "nothing was moved");
         let cost = world.arena.barrier().total_undo_cost();
         assert!(cost.captures > 0 && cost.captured_bytes >= 64 * cost.captures, "{cost:?}");
     }

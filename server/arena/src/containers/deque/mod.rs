@@ -26,6 +26,7 @@
 
 mod change;
 mod check;
+mod evacuate;
 mod node;
 #[cfg(test)]
 mod tests;

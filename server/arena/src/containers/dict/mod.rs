@@ -32,6 +32,7 @@
 //! 4. On error nothing has changed.
 
 mod check;
+mod evacuate;
 mod resize;
 mod scan;
 mod segment;

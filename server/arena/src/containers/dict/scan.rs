@@ -15,7 +15,7 @@ use super::{Dict, OFFSET_BITS, OFFSET_MASK, PROBES, directory_entry};
 pub struct DictCursor {
     prefix: u64,
     depth: u32,
-    tag: u64,
+    pub(super) tag: u64,
 }
 
 const TAGS: u64 = 1 << 16;
@@ -69,8 +69,19 @@ impl DictCursor {
         self.lowest() | below
     }
 
+    /// The entries of a directory of `depth` that stand for the prefix.
+    pub(super) const fn entries(self, depth: u32) -> std::ops::Range<u64> {
+        if self.depth <= depth {
+            let first = self.prefix << (depth - self.depth);
+            first..first + (1 << (depth - self.depth))
+        } else {
+            let entry = self.prefix >> (self.depth - depth);
+            entry..entry + 1
+        }
+    }
+
     /// The beginning of the next prefix; `None` after the last.
-    const fn next_prefix(self) -> Option<Self> {
+    pub(super) const fn next_prefix(self) -> Option<Self> {
         let next = self.prefix + 1;
         if next == 1 << self.depth {
             return None;
@@ -149,7 +160,7 @@ impl Dict {
 }
 
 /// The same place at the depth of the segment that is there.
-const fn fit(mut cursor: DictCursor, depth: u32) -> DictCursor {
+pub(super) const fn fit(mut cursor: DictCursor, depth: u32) -> DictCursor {
     while cursor.depth < depth {
         cursor.prefix <<= 1;
         cursor.depth += 1;

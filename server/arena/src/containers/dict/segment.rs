@@ -332,6 +332,18 @@ impl Segment {
         Ok(larger)
     }
 
+    /// Moves its objects out of places that are to be emptied; returns its new offset if its head has
+    /// moved, for the caller to write into the directory.
+    pub(super) fn evacuate(self, mem: &mut Mem<'_>) -> Option<u64> {
+        for place in self.places() {
+            let block = block_at(mem.read(place));
+            if let Some(to) = mem.evacuate(block, BLOCK_SIZE) {
+                mem.write(place, place_of(to));
+            }
+        }
+        mem.evacuate(self.at, self.size())
+    }
+
     pub(super) fn release(self, mem: &mut Mem<'_>) {
         self.places().for_each(|place| release_block(mem, place));
         mem.release(self.at, self.size());

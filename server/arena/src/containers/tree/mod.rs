@@ -34,6 +34,7 @@
 
 mod change;
 mod check;
+mod evacuate;
 mod node;
 mod path;
 #[cfg(test)]

@@ -4,7 +4,8 @@
 //!
 //! - More memory is in use than [`MemoryLimit`](super::MemoryLimit) allows. Checked before a
 //!   command runs that may need memory.
-//! - The arena has refused memory to a command, which then has changed nothing. Memory of another
+//! - The arena has refused memory to a command, which then has changed nothing. If enough bytes are
+//!   free, though not in one piece, compaction joins them. Otherwise memory of another
 //!   shard is of little use to it, so keys of its own shards are evicted, more with each attempt.
 //!   If that does not help, neighbouring slabs are evicted, whose memory is good for any size: a
 //!   command is refused only when no key is left that may be evicted. The pressure limit is learned
@@ -48,6 +49,9 @@ const MAX_KEYS: usize = 256;
 const MAX_KEYS_LOCKED: u64 = 1 << 16;
 /// Objects from this size on consist of whole units, which all shards share.
 const LARGE_OBJECT: u64 = 16 << 10;
+/// Attempts before which compaction is tried: a command that it does not help is not helped by more
+/// of it.
+const COMPACTIONS: u32 = 4;
 /// Bytes that a command may need beside its arguments.
 const COMMAND_OVERHEAD: u64 = 512;
 
@@ -196,11 +200,30 @@ impl Reclaimer {
         let begun = Instant::now();
         // The object that was refused may be larger than the arguments.
         let wanted = refused.max(bytes as u64);
-        let made = self.evict_for(config, scope, set, wanted, *attempt);
+        let made = self.compact_for(config, scope, set, refused, *attempt)
+            || self.evict_for(config, scope, set, wanted, *attempt);
         self.time.cycle += begun.elapsed();
         *attempt = attempt.saturating_add(1);
         take_last_failed_allocation();
         made
+    }
+
+    /// Frees what is deferred, or compacts; tells whether an object of `refused` bytes may be
+    /// allocated now.
+    fn compact_for(
+        &mut self,
+        config: &Config,
+        scope: &mut EvictionScope<'_, '_>,
+        set: ShardSet,
+        refused: u64,
+        attempt: u32,
+    ) -> bool {
+        if !config.activedefrag || attempt >= COMPACTIONS {
+            return false;
+        }
+        let may_evict = EvictionPolicy::of(config.maxmemory_policy).is_some();
+        self.free_deferred(scope, set, attempt)
+            || scope.space().compact_for(scope, refused, may_evict)
     }
 
     /// As [`Self::reclaim_for`], for an object of `wanted` bytes.

@@ -36,7 +36,7 @@ impl<'r, 'a> EvictionScope<'r, 'a> {
     }
 
     /// Whether the caller holds locks.
-    pub(super) const fn holds_locks(&self) -> bool {
+    pub(in crate::keyspace) const fn holds_locks(&self) -> bool {
         matches!(self, Self::Within { .. })
     }
 
@@ -50,7 +50,7 @@ impl<'r, 'a> EvictionScope<'r, 'a> {
 
     /// Calls `act` under the lock of a shard; `None` if another thread holds that lock and the
     /// caller must not wait.
-    pub(super) fn with<T>(
+    pub(in crate::keyspace) fn with<T>(
         &mut self,
         shard: ShardIndex,
         act: impl FnOnce(&mut Shards<'_>) -> T,

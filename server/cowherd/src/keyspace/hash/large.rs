@@ -18,7 +18,9 @@ use zerocopy::little_endian::{I64, U32};
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout, Unaligned};
 
 use crate::keyspace::MAX_VALUE;
-use crate::keyspace::collection::{LargeHeader, build_large};
+use crate::keyspace::collection::{
+    LargeHeader, ValueCursor, build_large, evacuate_dict, evacuate_tree,
+};
 use crate::keyspace::entry::{ByOffset, ValueType, hash};
 use crate::keyspace::values;
 use cowherd_arena::containers::dict::{self, Dict, DictCursor, FoundItem, Hashed, ItemMatcher};
@@ -88,6 +90,44 @@ impl LargeHash {
                 let head = FieldHeader::load(mem, at);
                 mem.release(at, head.len());
             })
+    }
+
+    /// Moves fields (part 0) and nodes of the tree (part 1); see [`CollectionType::evacuate_some`].
+    ///
+    /// [`CollectionType::evacuate_some`]: crate::keyspace::collection::CollectionType::evacuate_some
+    pub fn evacuate_some(
+        self,
+        mem: &mut Mem<'_>,
+        cursor: ValueCursor,
+        most: usize,
+    ) -> Option<ValueCursor> {
+        if cursor.part == 0 {
+            let (items, next) = evacuate_dict(mem, self.fields(), cursor.places[0], most);
+            items.into_iter().for_each(|item| self.evacuate_field(mem, item));
+            return Some(match next {
+                Some(place) => ValueCursor { places: [place, 0, 0], ..cursor },
+                None => ValueCursor::part(1),
+            });
+        }
+        let rank = evacuate_tree(mem, self.expiries(), cursor.places[0], most)?;
+        Some(ValueCursor { places: [rank, 0, 0], ..cursor })
+    }
+
+    fn evacuate_field(self, mem: &mut Mem<'_>, at: u64) {
+        let head = FieldHeader::load(mem, at);
+        let hash = FieldHasher.hash(mem, at);
+        let Some(found) = self.fields().find(mem, hash, &ByOffset(at)) else { return };
+        let Some(to) = mem.copy_out(at, head.len()) else { return };
+        // Fields of one expiry are in the order of their offsets.
+        if let Some(expiry) = head.expiry(mem, at) {
+            if self.expiries().insert(mem, order(expiry), to, &ByFieldOffset(to)).is_err() {
+                mem.release(to, head.len());
+                return;
+            }
+            self.expiries().remove(mem, order(expiry), &ByFieldOffset(at));
+        }
+        self.fields().replace(mem, found, to);
+        mem.release(at, head.len());
     }
 
     #[inline]

@@ -37,7 +37,9 @@ use cowherd_arena::containers::packed::Element;
 use cowherd_arena::containers::tree;
 use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
-use super::collection::{CollectionType, LargeHeader, MultisetHash, ValueDigest, WrongType};
+use super::collection::{
+    CollectionType, LargeHeader, MultisetHash, ValueCursor, ValueDigest, WrongType,
+};
 use super::entry::{EntryHeader, VOLATILE, ValueStorage, ValueType};
 use super::shards::Entry;
 use super::{DbIndex, Key, Shards, Value};
@@ -134,6 +136,15 @@ impl CollectionType for Hash {
             }
         }
         digest.add_multiset(&fields);
+    }
+
+    fn evacuate_some(
+        mem: &mut Mem<'_>,
+        header: u64,
+        cursor: ValueCursor,
+        most: usize,
+    ) -> Option<ValueCursor> {
+        LargeHash::at(header).evacuate_some(mem, cursor, most)
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {

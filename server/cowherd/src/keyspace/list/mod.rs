@@ -28,7 +28,7 @@ use cowherd_arena::containers::deque::{self, Deque, DequeRoot};
 use cowherd_arena::containers::packed;
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory};
 
-use super::collection::{CollectionType, LargeHeader, ValueDigest, build_large};
+use super::collection::{CollectionType, LargeHeader, ValueCursor, ValueDigest, build_large};
 use super::compact::ValueDescription;
 use super::entry::{EntryHeader, ValueType};
 
@@ -161,6 +161,19 @@ impl CollectionType for List {
         read::ListElements::of(mem, at, head).each(mem, |element| {
             digest.add(element.bytes(&mut digits));
         });
+    }
+
+    fn evacuate_some(
+        mem: &mut Mem<'_>,
+        header: u64,
+        cursor: ValueCursor,
+        most: usize,
+    ) -> Option<ValueCursor> {
+        /// Elements that count as one node, which takes as long to move.
+        const NODE: u64 = 4;
+        let nodes = (most as u64 / NODE).max(1);
+        let index = deque_of(header).evacuate_nodes(mem, cursor.places[0], nodes)?;
+        Some(ValueCursor { places: [index, 0, 0], ..cursor })
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {

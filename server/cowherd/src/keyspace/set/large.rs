@@ -3,7 +3,7 @@
 use std::mem::offset_of;
 
 use crate::keyspace::Value;
-use crate::keyspace::collection::{LargeHeader, build_large};
+use crate::keyspace::collection::{LargeHeader, ValueCursor, build_large, evacuate_dict};
 use crate::keyspace::entry::{ByOffset, ValueType, hash};
 use cowherd_arena::containers::dict::{self, CheckDictItem, Dict, DictCursor, Hashed, ItemMatcher};
 use cowherd_arena::containers::packed::{self, Element, Encoded};
@@ -90,6 +90,27 @@ impl LargeSet {
             let size = size(mem, item);
             mem.release(item, size);
         })
+    }
+
+    /// Moves members; see [`CollectionType::evacuate_some`].
+    ///
+    /// [`CollectionType::evacuate_some`]: crate::keyspace::collection::CollectionType::evacuate_some
+    pub fn evacuate_some(
+        self,
+        mem: &mut Mem<'_>,
+        cursor: ValueCursor,
+        most: usize,
+    ) -> Option<ValueCursor> {
+        let (items, next) = evacuate_dict(mem, self.members(), cursor.places[0], most);
+        for item in items {
+            let hash = MemberHasher.hash(mem, item);
+            let size = size(mem, item);
+            let Some(found) = self.members().find(mem, hash, &ByOffset(item)) else { continue };
+            if let Some(to) = mem.evacuate(item, size) {
+                self.members().replace(mem, found, to);
+            }
+        }
+        next.map(|place| ValueCursor { places: [place, 0, 0], ..cursor })
     }
 
     /// Adds a member; returns its object, or `None` if the set has it already.

@@ -34,7 +34,9 @@ use cowherd_arena::containers::dict::{self, DictCursor};
 use cowherd_arena::containers::packed::{self, Element, Encoded, as_number};
 use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
-use super::collection::{CollectionType, LargeHeader, MultisetHash, ValueDigest, WrongType};
+use super::collection::{
+    CollectionType, LargeHeader, MultisetHash, ValueCursor, ValueDigest, WrongType,
+};
 use super::compact::CompactLimits;
 use super::entry::{EntryHeader, ValueType, hash};
 use super::shards::Entry;
@@ -149,6 +151,15 @@ impl CollectionType for Set {
             each_compact(head, mem.bytes(head.value_offset(mem, at), head.value_len), add);
         }
         digest.add_multiset(&members);
+    }
+
+    fn evacuate_some(
+        mem: &mut Mem<'_>,
+        header: u64,
+        cursor: ValueCursor,
+        most: usize,
+    ) -> Option<ValueCursor> {
+        LargeSet::at(header).evacuate_some(mem, cursor, most)
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {

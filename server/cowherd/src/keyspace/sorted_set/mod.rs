@@ -31,13 +31,16 @@ mod view;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use cowherd_arena::containers::dict::{self, Dict};
+use cowherd_arena::containers::dict::{self, Dict, Hashed as _};
 use cowherd_arena::containers::packed::{self, Element, Encoded};
 use cowherd_arena::containers::tree::{self, Tree};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
-use super::collection::{CollectionType, LargeHeader, MultisetHash, ValueDigest, build_large};
-use super::entry::{EntryHeader, ValueType, hash};
+use super::collection::{
+    CollectionType, LargeHeader, MultisetHash, ValueCursor, ValueDigest, build_large,
+    evacuate_dict, evacuate_tree,
+};
+use super::entry::{ByOffset, EntryHeader, ValueType, hash};
 
 use element::{ElementChecker, ElementHasher, ScoreOrderChecker};
 pub use update::MemberChange;
@@ -86,6 +89,22 @@ fn add(
         })
     });
     added.inspect_err(|_| element::release(mem, item))
+}
+
+/// Moves an element out of a place that compaction empties.
+fn evacuate_element(mem: &mut Mem<'_>, header: u64, item: u64) {
+    let member_hash = ElementHasher.hash(mem, item);
+    let found = members_of(header).find(mem, member_hash, &ByOffset(item));
+    let key = element::order(element::score(mem, item));
+    let ties = element::BySortedMember(element::member(mem, item));
+    let rank = scores_of(header).find(mem, key, &ties);
+    let (Some(found), Some(rank)) = (found, rank) else { return };
+    // The tree compares elements, so that the old one stays until both refer to the new one.
+    let size = element::size_at(mem, item);
+    let Some(to) = mem.copy_out(item, size) else { return };
+    members_of(header).replace(mem, found, to);
+    scores_of(header).replace(mem, rank, to);
+    mem.release(item, size);
 }
 
 /// Builds a large sorted set of different members; returns its header.
@@ -234,6 +253,25 @@ impl CollectionType for SortedSet {
             }
         }
         digest.add_multiset(&all);
+    }
+
+    fn evacuate_some(
+        mem: &mut Mem<'_>,
+        header: u64,
+        cursor: ValueCursor,
+        most: usize,
+    ) -> Option<ValueCursor> {
+        // Part 0 are the elements, part 1 the nodes of the tree.
+        if cursor.part == 0 {
+            let (items, next) = evacuate_dict(mem, members_of(header), cursor.places[0], most);
+            items.into_iter().for_each(|item| evacuate_element(mem, header, item));
+            return Some(match next {
+                Some(place) => ValueCursor { places: [place, 0, 0], ..cursor },
+                None => ValueCursor::part(1),
+            });
+        }
+        let rank = evacuate_tree(mem, scores_of(header), cursor.places[0], most)?;
+        Some(ValueCursor { places: [rank, 0, 0], ..cursor })
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {

@@ -115,7 +115,7 @@ impl Group {
         Tree::at(Offset::new(self.0 + offset_of!(GroupHead, pending) as u64))
     }
 
-    const fn consumers(self) -> Tree {
+    pub(super) const fn consumers(self) -> Tree {
         Tree::at(Offset::new(self.0 + offset_of!(GroupHead, consumers) as u64))
     }
 

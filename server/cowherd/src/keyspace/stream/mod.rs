@@ -30,9 +30,11 @@
 //! | `node` | the bytes of a node |
 //! | `entries` | adding, reading, deleting, trimming |
 //! | `groups`, `pending` | groups and consumers; pending entries |
+//! | `evacuate` | compaction: objects that move |
 //! | `verify` | verification of an image |
 
 mod entries;
+mod evacuate;
 mod groups;
 mod node;
 mod pending;
@@ -49,7 +51,9 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 use cowherd_arena::containers::tree::{self, TieOrder, Tree};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
-use super::collection::{CollectionType, LargeHeader, ValueDigest, WrongType, build_large};
+use super::collection::{
+    CollectionType, LargeHeader, ValueCursor, ValueDigest, WrongType, build_large,
+};
 use super::entry::{EntryHeader, ValueType};
 use super::shards::Entry;
 
@@ -262,6 +266,15 @@ impl CollectionType for Stream {
         let root = StreamRoot { at: head.large_header(mem, at) };
         entries::digest(mem, root, digest);
         groups::digest(mem, root, digest);
+    }
+
+    fn evacuate_some(
+        mem: &mut Mem<'_>,
+        header: u64,
+        cursor: ValueCursor,
+        most: usize,
+    ) -> Option<ValueCursor> {
+        evacuate::evacuate_some(mem, StreamRoot { at: header }, cursor, most)
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {

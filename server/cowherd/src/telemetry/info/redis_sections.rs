@@ -119,7 +119,8 @@ pub(super) fn memory(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("mem_clients_normal", context.stats.clients.memory);
     out.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
     out.field("mem_allocator", "cowherd-arena");
-    out.zeros(&["active_defrag_running", "lazyfree_pending_objects", "lazyfreed_objects"]);
+    out.field("active_defrag_running", context.stats.compaction.running_percent);
+    out.zeros(&["lazyfree_pending_objects", "lazyfreed_objects"]);
     out.field("cowherd_arena_pages_asked", &arena.pages_asked);
     out.field("cowherd_arena_pages", &arena.pages);
     out.field("cowherd_arena_capacity", arena.capacity);
@@ -252,9 +253,13 @@ pub(super) fn stats(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("pubsubshard_channels", context.stats.pubsub_shard_channels);
     out.field("latest_fork_usec", latest_fork.as_micros());
     out.field("total_forks", forks);
-    out.zeros(&["migrate_cached_sockets", "slave_expires_tracked_keys", "active_defrag_hits"]);
-    out.zeros(&["active_defrag_misses", "active_defrag_key_hits", "active_defrag_key_misses"]);
-    out.zeros(&["total_active_defrag_time", "current_active_defrag_time"]);
+    out.zeros(&["migrate_cached_sockets", "slave_expires_tracked_keys"]);
+    out.field("active_defrag_hits", engine.defrag_hits);
+    out.field("active_defrag_misses", engine.defrag_misses);
+    out.field("active_defrag_key_hits", engine.defrag_key_hits);
+    out.field("active_defrag_key_misses", engine.defrag_key_misses);
+    out.field("total_active_defrag_time", engine.defrag_us / 1000);
+    out.field("current_active_defrag_time", context.stats.compaction.current_us / 1000);
     out.zeros(&["tracking_total_keys", "tracking_total_items", "tracking_total_prefixes"]);
     out.zeros(&["unexpected_error_replies"]);
     out.field("total_error_replies", totals.errors);

@@ -35,11 +35,19 @@ fn memory(out: &mut Families, scrape: &Scrape<'_>) {
         0 => 0.0,
         used => scrape.resident_bytes as f64 / used as f64,
     };
+    let (state, counters) = (&scrape.stats.compaction, &scrape.stats.counters);
     out.gauge("redis_memory_used_bytes", "Memory in use", memory.used);
     out.gauge("redis_memory_max_bytes", "Setting maxmemory", memory.limit);
     out.gauge("redis_memory_used_rss_bytes", "Resident memory", scrape.resident_bytes);
     out.gauge("redis_memory_used_peak_bytes", "The most memory in use", peak);
     out.gauge("redis_mem_fragmentation_ratio", "Resident memory by used memory", fragmentation);
+    let running = state.running_percent;
+    out.gauge("redis_active_defrag_running", "Percent of a core that compaction takes", running);
+    out.gauge("redis_defrag_hits", "Objects moved by compaction", counters.defrag_hits);
+    out.gauge("redis_defrag_misses", "Objects that it could not move", counters.defrag_misses);
+    let (hits, misses) = (counters.defrag_key_hits, counters.defrag_key_misses);
+    out.gauge("redis_defrag_key_hits", "Keys of which any object was moved", hits);
+    out.gauge("redis_defrag_key_misses", "Keys of which none was", misses);
 }
 
 fn latency(out: &mut Families, scrape: &Scrape<'_>) {

@@ -14,6 +14,7 @@ pub(super) fn emit(out: &mut Families, scrape: &Scrape<'_>) {
     commands(out, scrape);
     keyspace(out, scrape);
     memory(out, scrape);
+    compaction(out, scrape);
     restores(out, scrape);
 }
 
@@ -169,6 +170,40 @@ fn memory(out: &mut Families, scrape: &Scrape<'_>) {
     out.gauge("cowherd_arena_capacity_bytes", "Size of the arena", arena.capacity);
     out.gauge("cowherd_arena_chunks_used", "Chunks of the arena in use", arena.used_chunks);
     out.gauge("cowherd_arena_huge_bytes", "Bytes of the arena on huge pages", arena.huge_bytes);
+}
+
+fn compaction(out: &mut Families, scrape: &Scrape<'_>) {
+    let (state, counters) = (&scrape.stats.compaction, &scrape.stats.counters);
+    out.gauge(
+        "cowherd_arena_wasted_bytes",
+        "Bytes of chunks in use that no object uses",
+        state.wasted_bytes,
+    );
+    out.gauge(
+        "cowherd_compaction_effort_ratio",
+        "Effort of compaction in the background, of a core; 0: none runs",
+        state.running_percent as f64 / 100.0,
+    );
+    let objects = [
+        ([("outcome", "moved")], counters.defrag_hits),
+        ([("outcome", "stayed")], counters.defrag_misses),
+    ];
+    out.counters("cowherd_compaction_objects_total", "Objects to be moved", objects);
+    let keys = [
+        ([("outcome", "moved")], counters.defrag_key_hits),
+        ([("outcome", "stayed")], counters.defrag_key_misses),
+    ];
+    out.counters("cowherd_compaction_keys_total", "Keys that compaction has visited", keys);
+    out.counter(
+        "cowherd_compaction_moved_bytes_total",
+        "Bytes that compaction has moved",
+        counters.defrag_bytes,
+    );
+    out.counter(
+        "cowherd_compaction_seconds_total",
+        "Time in which more was wasted than the settings allow",
+        counters.defrag_us as f64 / 1e6,
+    );
 }
 
 fn restores(out: &mut Families, scrape: &Scrape<'_>) {
