@@ -1,5 +1,5 @@
-//! Compaction, driven from outside: memory that scattered deletes leave behind is good for values of
-//! any size at once, and its chunks return to the kernel.
+//! Compaction, driven from outside: memory that scattered deletes leave behind is good for values
+//! of any size at once, and its chunks return to the kernel.
 
 use anyhow::{Result, ensure};
 use client_tests::TestResult;

@@ -3,9 +3,10 @@
 //! The plan is made of hints: descriptors are read without their locks. Whatever has changed when a
 //! slab or an object is visited under its lock is left as it is.
 //!
-//! Slabs: of each shard and class, the fullest partly used slabs that hold all objects of the others
-//! stay. The last of them is emptied too if its objects fit into free ones of a somewhat larger
-//! class: a shard with a few objects of each of many sizes needs a few slabs, not one for each size.
+//! Slabs: of each shard and class, the fullest partly used slabs that hold all objects of the
+//! others stay. The last of them is emptied too if its objects fit into free ones of a somewhat
+//! larger class: a shard with a few objects of each of many sizes needs a few slabs, not one for
+//! each.
 //!
 //! Chunks: either the sparsest ones whose units fit into the free units of the others, or the
 //! neighbouring chunks with the least in them that an object of several chunks needs.

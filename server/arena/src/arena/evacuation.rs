@@ -13,7 +13,7 @@
 //! | mark | where | guarded by |
 //! |---|---|---|
 //! | objects of the unit are to move | `sources`, a bit a unit | nothing: a hint |
-//! | the slab is in no list although it has a free object | `withheld`, a bit a unit | the shard's lock |
+//! | the slab is in no list, though not full | `withheld`, a bit a unit | the shard's lock |
 //! | the chunk is in no bin and is not taken | the pool's `withheld` | the pool's lock |
 //!
 //! Nothing of this is in the arena: an image knows no compaction.

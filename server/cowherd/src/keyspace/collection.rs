@@ -80,8 +80,8 @@ pub(super) trait CollectionType {
     /// that hold them, are freed. The header itself stays.
     fn free_some(mem: &mut Mem<'_>, header: u64, most: usize) -> bool;
 
-    /// Moves parts of a large value, from `cursor` on, out of places that compaction empties; visits
-    /// about `most` objects. Returns where to continue; `None` at the end. The header stays.
+    /// Moves parts of a large value, from `cursor` on, out of places that compaction empties;
+    /// visits about `most` objects. Returns where to continue; `None` at the end. The header stays.
     fn evacuate_some(
         mem: &mut Mem<'_>,
         header: u64,

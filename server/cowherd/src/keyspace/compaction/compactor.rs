@@ -78,8 +78,8 @@ impl Compactor {
         Some(in_use)
     }
 
-    /// Begins the next pass of the background thread; false if it is of no use now. Passes that free
-    /// nothing are tried again after growing intervals, or when more is wasted.
+    /// Begins the next pass of the background thread; false if it is of no use now. Passes that
+    /// free nothing are tried again after growing intervals, or when more is wasted.
     pub(super) fn begin_again(
         &mut self,
         space: &Keyspace,

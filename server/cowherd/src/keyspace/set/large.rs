@@ -92,9 +92,7 @@ impl LargeSet {
         })
     }
 
-    /// Moves members; see [`CollectionType::evacuate_some`].
-    ///
-    /// [`CollectionType::evacuate_some`]: crate::keyspace::collection::CollectionType::evacuate_some
+    /// Moves members; see `CollectionType::evacuate_some`.
     pub fn evacuate_some(
         self,
         mem: &mut Mem<'_>,
