@@ -186,7 +186,7 @@ fn what_is_left_of_many_objects_finds_room_in_few_chunks() {
     model.verify(&arena);
     let after = arena.used_chunks();
     println!("{least:?} {} {:?}", arena.used_bytes(), arena.compaction_stats());
-    assert!(after <= 3, "{before} chunks, then {after}, of {} bytes", arena.used_bytes());
+    assert!(after <= 4, "{before} chunks, then {after}, of {} bytes", arena.used_bytes());
     assert!(arena.has_contiguous(40 << 20));
     assert!(model.allocate(&arena, ShardIndex::new(0).unwrap(), 40 << 20));
 }

@@ -206,10 +206,9 @@ impl SizeClass {
         (within * RECIPROCALS[self.0 as usize] as u64) >> 32
     }
 
-    /// What all offsets of objects are multiples of; more than a cache line is of no use.
+    /// What the offsets of all objects are multiples of: a cache line, or no more than [`GRAIN`].
     pub(crate) const fn alignment(self) -> u64 {
-        let own = 1 << self.size().trailing_zeros();
-        if own < 64 { own } else { 64 }
+        if self.size().is_multiple_of(64) { 64 } else { GRAIN }
     }
 
     /// Units in a slab.
