@@ -169,7 +169,6 @@ impl ReservedArena {
     ///
     /// # Errors
     /// The chunk is outside, was asked for before, or the kernel has no page for it.
-    #[expect(clippy::mut_from_ref, reason = "each chunk is given out once")]
     pub fn chunk(&self, chunk: ChunkIndex) -> Result<&mut [u8], OpenError> {
         self.claim(chunk)?;
         if self.arena.keeps_stock() {

@@ -178,7 +178,8 @@ pub fn run(arguments: &SnapshotArguments) -> Result<()> {
     let seconds = (warm_up + duration + after).as_secs() + 60;
     ensure!(
         seconds.saturating_mul(arguments.rate) <= MAX_REQUESTS,
-        "that would be more than {MAX_REQUESTS} requests in memory; lower --rate, --duration or --after"
+        "that would be more than {MAX_REQUESTS} requests in memory; lower --rate, \
+         --duration or --after"
     );
     cleanup::run_on_signals()?;
     let comparison = measure(arguments)?;

@@ -30,8 +30,8 @@ pub fn write(comparison: &Comparison, folder: &Path) -> Result<()> {
         &format!(
             "{} keys of {} bytes. {} requests per second are due, SET:GET {}, over {} connections, \
              regardless of the server's replies. Latency counts from the due time of a request, so \
-             a stall shows in every request that was due meanwhile. The load sends BGSAVE, and goes \
-             on for {} s after its end. \
+             a stall shows in every request that was due meanwhile. The load sends BGSAVE, and \
+             goes on for {} s after its end. \
              Tables show medians of {} rounds, and below them minimum and maximum; each plot shows \
              the round with the median p99.9 during the checkpoint.",
             thousands(arguments.keys),
