@@ -10,8 +10,8 @@
 //! ```
 //!
 //! A small dictionary has one contiguous segment. Blocks are objects of one size, whatever the size
-//! of their segment is: a segment grows by one block at a time and leaves no object behind that only
-//! a segment of its old size could use. A place of a block is its offset in units of 64 bytes.
+//! of their segment is: a segment grows by one block at a time and leaves no object behind that
+//! only a segment of its old size could use. A place of a block is its offset in units of 64 bytes.
 
 use crate::{Mem, Offset, OutOfMemory};
 

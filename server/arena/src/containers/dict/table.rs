@@ -85,9 +85,9 @@ impl SlotTable {
         (start..start + WIDTH).find(|slot| self.slots[*slot] == 0)
     }
 
-    /// Empties a slot of one of the buckets `wanted`, which are full: searches breadth first for the
-    /// fewest items that can move, each to another bucket where it may lie, the last of them into an
-    /// empty slot. Visits each bucket once.
+    /// Empties a slot of one of the buckets `wanted`, which are full: searches breadth first for
+    /// the fewest items that can move, each to another bucket where it may lie, the last of them
+    /// into an empty slot. Visits each bucket once.
     #[cold]
     fn vacate(&mut self, wanted: impl Iterator<Item = u64>) -> Option<usize> {
         let mut queue: Vec<u64> = wanted.collect();
