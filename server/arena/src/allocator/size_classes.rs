@@ -7,8 +7,8 @@
 //! | to 16 KiB | those of which a slab of 8 units wastes little | a fifth |
 //!
 //! Few objects of a size would fill slabs of their own badly: there are 64 shards. Therefore a
-//! class has a *coarse* class, of four sizes to each doubling, whose slabs take its first objects in
-//! a shard (see `Mem::allocate`).
+//! class has a *coarse* class, of four sizes to each doubling, whose slabs take its first objects
+//! in a shard (see `Mem::allocate`).
 //!
 //! Invariants: a slab has at most [`MAX_OBJECTS`] objects (its bitmap); class sizes are multiples
 //! of 4, and objects whose class is a multiple of 64 bytes begin on a cache line, in the slabs of

@@ -306,7 +306,8 @@ mod tests {
         let arena = || server.shared.keyspace.arena().used_bytes();
         for count in [1000, 20_000] {
             server.run("FLUSHALL SYNC");
-            (0..count).for_each(|key| drop(server.run(&format!("SET key:{key:06} value-of-18-bytes!"))));
+            (0..count)
+                .for_each(|key| drop(server.run(&format!("SET key:{key:06} value-of-18-bytes!"))));
             let usage = server.run("MEMORY USAGE key:000001");
             let usage: u64 = usage.trim_start_matches(':').trim().parse().unwrap();
             let (_, estimate) = figures(&server);
