@@ -17,7 +17,7 @@
 //!
 //! Invariants:
 //! 1. The entries of a slab's units, and those of a run's first unit, change with the slab or run,
-//!    under the lock of its shard. Anyone may read them.
+//!    under the lock of its shard. Readers need no lock.
 //! 2. A block belongs to one slab or run. A page with no block in use is in `empty`; one with free
 //!    blocks is in the list of its class.
 
@@ -69,7 +69,7 @@ pub struct ObjectWords {
     pages: Mutex<Pages>,
 }
 
-/// Who uses which block.
+/// The blocks in use of each page.
 struct Pages {
     pages: Vec<Page>,
     /// For each class, the first page with a free block.
@@ -147,7 +147,7 @@ impl ObjectWords {
         }
     }
 
-    /// Bytes of the words in use and of the entries of all units that were ever used.
+    /// Bytes of the pages with words in use.
     pub fn bytes(&self) -> u64 {
         let pages = self.pages.lock();
         (pages.pages.len() - pages.empty.len()) as u64 * PAGE * 4

@@ -313,7 +313,7 @@ impl EntryHeader {
         head.value_len = next(head.value_len_bytes());
         head.count = next(if head.has_count() { 2 } else { 0 });
         if first & IS_OVERSIZED != 0 {
-            head.oversized = Some(mem.slab_object_size(at)?);
+            head.oversized = Some(mem.slab_class_at(at)?);
         }
         let is_canonical = (flags & HAS_LONG_KEY != 0) == (head.key_len > MAX_SHORT)
             && (head.storage == ValueStorage::Inline || !head.is_wide)
