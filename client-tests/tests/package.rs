@@ -300,12 +300,13 @@ impl Service {
         Ok(service)
     }
 
-    /// Waits for the next notification and compares it with `state`.
+    /// Waits for the next notification and compares its first line with `state`.
     fn expect(&self, state: &str) -> Result<()> {
         let mut buffer = [0; 200];
         let length = self.notifications.recv(&mut buffer).with_context(|| self.log())?;
         let received = String::from_utf8_lossy(&buffer[..length]);
-        ensure!(received == state, "{received} instead of {state}: {}", self.log());
+        let first = received.lines().next().unwrap_or_default();
+        ensure!(first == state, "{received} instead of {state}: {}", self.log());
         Ok(())
     }
 

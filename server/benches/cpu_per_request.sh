@@ -5,6 +5,8 @@
 #
 #   cargo build --release && server/benches/cpu_per_request.sh [ROUNDS]
 #
+# COWHERD_BIN selects another binary of Cowherd, PEER another redis-server.
+#
 # Prints the median of the rounds in microseconds of server CPU time (user + system) per request, the
 # range, the ratio of the medians, and resident memory after loading.
 set -euo pipefail
@@ -15,7 +17,7 @@ peer=${PEER:-redis-server}
 dir=$(mktemp -d)
 trap 'kill $(jobs -p) 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
 mkdir "$dir/cowherd" "$dir/peer"
-taskset -c 0 target/release/cowherd --port 7601 --metrics-port 0 --threads 1 --save '' \
+taskset -c 0 "${COWHERD_BIN:-target/release/cowherd}" --port 7601 --metrics-port 0 --threads 1 --save '' \
     --dir "$dir/cowherd" ${COWHERD_ARGS:-} >"$dir/cowherd.log" 2>&1 &
 cowherd=$!
 taskset -c 0 "$peer" --port 7602 --save '' --appendonly no --dir "$dir/peer" >"$dir/peer.log" 2>&1 &

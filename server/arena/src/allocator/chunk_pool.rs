@@ -582,7 +582,7 @@ struct StockState {
     /// Chunks taken since the start, and those of them that had no huge page.
     taken: u64,
     taken_small: u64,
-    /// Preparing a chunk has failed, or none was left: until the next try nobody waits for one.
+    /// Preparing a chunk has failed, or none was left: until the next try no thread waits for one.
     paused: bool,
 }
 

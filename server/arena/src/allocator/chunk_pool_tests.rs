@@ -237,7 +237,7 @@ fn a_low_stock_asks_for_chunks_until_preparing_fails() {
     (0..MARK / 2).for_each(|_| assert!(pool.take_run(&store, 1).is_ok()));
     assert!(pool.stock_is_low());
     prepare(&mut pool, false);
-    assert!(!pool.stock_is_low(), "nobody waits for what the kernel refuses");
+    assert!(!pool.stock_is_low(), "no thread waits for what the kernel refuses");
     prepare(&mut pool, true);
     (0..MARK / 2).for_each(|_| assert!(pool.take_run(&store, 1).is_ok()));
     assert!(pool.stock_is_low(), "it works again");

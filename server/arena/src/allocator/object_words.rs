@@ -10,14 +10,15 @@
 //!            v           v
 //! pages:  | block, block, block, free | block, block |  ...  a page: blocks of one class
 //!
-//! entry:  | in use 1 | 0 (11) | units back to the head 4 | class 8 | number of the first word 40 |
+//! entry:  | in use 1 | 0 (5) | shard 6 | units back to head 4 | class 8 | number of first word 40 |
 //! ```
 //!
-//! A run of units or chunks is an object of class [`RUN`] with one word.
+//! A run of units or chunks is an object of class [`RUN`] with one word. A run may change its shard,
+//! so its entry names none.
 //!
 //! Invariants:
 //! 1. The entries of a slab's units, and those of a run's first unit, change with the slab or run,
-//!    under the lock of its shard. Anyone may read them.
+//!    under the lock of its shard. Readers need no lock.
 //! 2. A block belongs to one slab or run. A page with no block in use is in `empty`; one with free
 //!    blocks is in the list of its class.
 
@@ -29,8 +30,9 @@ use parking_lot::Mutex;
 
 use crate::allocator::chunk_pool::OutOfMemory;
 use crate::allocator::size_classes::{CLASSES, SizeClass};
-use crate::layout::{UNIT_SIZE, index};
+use crate::layout::{SHARDS, UNIT_SIZE, index};
 use crate::memory::side_tables::SideTable;
+use crate::shard::ShardIndex;
 
 /// Words in a page: 8 KiB.
 const PAGE: u64 = 2048;
@@ -46,10 +48,12 @@ const KEEP_EMPTY: usize = 8;
 const NONE: u32 = u32::MAX;
 
 const IN_USE: u64 = 1 << 63;
+const SHARD_SHIFT: u32 = 52;
 const BACK_SHIFT: u32 = 48;
 const CLASS_SHIFT: u32 = 40;
 const FIRST_MASK: u64 = (1 << CLASS_SHIFT) - 1;
 
+const _: () = assert!(SHARDS <= 1 << 6);
 const _: () = assert!(PAGE / RUN_WORDS <= 8 * u64::BITS as u64);
 const _: () = {
     let mut class = 0;
@@ -69,7 +73,7 @@ pub struct ObjectWords {
     pages: Mutex<Pages>,
 }
 
-/// Who uses which block.
+/// The blocks in use of each page.
 struct Pages {
     pages: Vec<Page>,
     /// For each class, the first page with a free block.
@@ -147,18 +151,33 @@ impl ObjectWords {
         }
     }
 
-    /// Bytes of the words in use and of the entries of all units that were ever used.
+    /// Bytes of the pages with words in use.
     pub fn bytes(&self) -> u64 {
         let pages = self.pages.lock();
         (pages.pages.len() - pages.empty.len()) as u64 * PAGE * 4
     }
 
-    /// Gives words to the objects of a new slab that begins at `at`.
+    /// The class of the slab that begins at `at`, if it is one of `shard`, whose lock the caller
+    /// holds; `None` for anything else, which other threads may be changing.
+    pub(crate) fn slab_of(&self, at: u64, shard: ShardIndex) -> Option<SizeClass> {
+        let entry = self.units.get(index(at / UNIT_SIZE))?.load(Ordering::Relaxed);
+        let is_head = entry & IN_USE != 0 && entry >> BACK_SHIFT & 0xf == 0;
+        let is_own = entry >> SHARD_SHIFT & 0x3f == shard.get() as u64;
+        let class = SizeClass::from_index(index(entry >> CLASS_SHIFT & 0xff))?;
+        (is_head && is_own).then_some(class)
+    }
+
+    /// Gives words to the objects of a new slab of a shard that begins at `at`.
     ///
     /// # Errors
     /// The kernel refused memory.
-    pub(crate) fn add_slab(&self, at: u64, class: SizeClass) -> Result<(), OutOfMemory> {
-        let first = self.take_block(class.index())?;
+    pub(crate) fn add_slab(
+        &self,
+        at: u64,
+        class: SizeClass,
+        shard: ShardIndex,
+    ) -> Result<(), OutOfMemory> {
+        let first = (shard.get() as u64) << SHARD_SHIFT | self.take_block(class.index())?;
         for back in 0..class.units() {
             self.set(at / UNIT_SIZE + back, first, class.index(), back);
         }
@@ -342,7 +361,7 @@ mod tests {
                 let at = next;
                 next += 8 * UNIT_SIZE;
                 match SizeClass::from_index(class) {
-                    Some(class) => words.add_slab(at, class).unwrap(),
+                    Some(class) => words.add_slab(at, class, ShardIndex::of_hash(0)).unwrap(),
                     None => words.add_run(at).unwrap(),
                 }
                 let value = i as u32 * 1000;

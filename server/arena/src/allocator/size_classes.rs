@@ -6,13 +6,13 @@
 //! | to 256, 512, ... 4096 | a sixteenth of the lower bound | a sixteenth |
 //! | to 16 KiB | those of which a slab of 8 units wastes little | a fifth |
 //!
-//! Few objects of a size would fill slabs of their own badly: there are 64 shards. A class therefore
-//! has a *coarse* class, of four sizes to each doubling, whose slabs take its first objects in a
-//! shard (see `Mem::allocate`).
+//! Few objects of a size would fill slabs of their own badly: there are 64 shards. Therefore a
+//! class has a *coarse* class, of four sizes to each doubling, whose slabs take its first objects
+//! in a shard (see `Mem::allocate`).
 //!
-//! Invariants: a slab has at most [`MAX_OBJECTS`] objects (its bitmap); class sizes are multiples of
-//! 4, and objects whose class is a multiple of 64 bytes begin on a cache line, in the slabs of the
-//! coarse class too.
+//! Invariants: a slab has at most [`MAX_OBJECTS`] objects (its bitmap); class sizes are multiples
+//! of 4, and objects whose class is a multiple of 64 bytes begin on a cache line, in the slabs of
+//! the coarse class too.
 
 use crate::layout::{CHUNK_SIZE, MAX_OBJECTS, UNIT_SIZE, UNITS_IN_CHUNK, index};
 
@@ -191,6 +191,12 @@ impl SizeClass {
         Self(COARSE[self.0 as usize])
     }
 
+    /// The smallest class whose first objects lie in slabs of this one: it is their coarse class.
+    pub(crate) fn smallest_held(self) -> Self {
+        let held = COARSE.iter().position(|coarse| *coarse == self.0);
+        held.and_then(Self::from_index).unwrap_or(self)
+    }
+
     /// Whether slabs of class `slab` may hold objects of this class: the class itself, its coarse
     /// class, and those to which compaction may move them.
     pub(crate) const fn fits_slab_of(self, slab: Self) -> bool {
@@ -252,8 +258,8 @@ pub const fn contiguous_bytes_for(len: u64) -> u64 {
     }
 }
 
-/// Bytes that an object of `len` bytes takes at least: in a slab of its coarse class it takes up to 15
-/// bytes or a quarter more.
+/// Bytes that an object of `len` bytes takes at least: in a slab of its coarse class it takes up to
+/// 15 bytes or a quarter more.
 pub const fn allocated_size(len: u64) -> u64 {
     match SizeClass::of(len) {
         Some(class) => class.size(),

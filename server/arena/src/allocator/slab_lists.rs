@@ -37,8 +37,8 @@ struct Lists {
     first: [AtomicU32; CLASSES],
     /// Slabs of each class, with or without a free object.
     slabs: [AtomicU32; CLASSES],
-    /// Objects of each class in slabs of its coarse class; at least 0 after a restore, which does not
-    /// know them.
+    /// Objects of each class in slabs of its coarse class; those of before a restore are not
+    /// counted.
     in_coarse: [AtomicU32; CLASSES],
     used: AtomicU64,
 }

@@ -12,6 +12,7 @@ use zerocopy::IntoBytes as _;
 use super::Arena;
 use super::held::Held;
 use super::mem::ReadOnly;
+use super::objects::class_of_object;
 use crate::allocator::chunk_pool::is_blank;
 use crate::allocator::size_classes::{MAX_SLAB_OBJECT, MIN_OBJECT, SizeClass, large_size};
 use crate::allocator::unit_bitmap;
@@ -359,20 +360,8 @@ impl<'h> Audit<'h> {
         }
         let within = at - chunk.start() - unit * UNIT_SIZE;
         match SizeClass::of(len) {
-            Some(least) => {
-                // The slab may be of the coarse class, or compaction has moved the object to a
-                // larger one.
-                let Some(class) = SizeClass::from_index(usize::from(descriptor.class)) else {
-                    return false;
-                };
-                let object = within / class.size();
-                descriptor.is(UnitKind::Slab)
-                    && least.fits_slab_of(class)
-                    && usize::from(descriptor.shard) == shard.get()
-                    && object * class.size() == within
-                    && object < class.objects()
-                    && unit_bitmap::get(&descriptor.objects, object)
-            }
+            Some(class) => class_of_object(&descriptor, within, shard)
+                .is_some_and(|slab| class.fits_slab_of(slab)),
             None => {
                 descriptor.is(UnitKind::Run)
                     && within == 0

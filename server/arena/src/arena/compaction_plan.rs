@@ -299,40 +299,37 @@ impl Survey {
         (start - first + end - start - len) as u64 * UNITS_IN_CHUNK
     }
 
-    /// The slabs of a shard that are to be emptied.
+    /// The slabs of a shard that are to be emptied. From the largest class down: the last slab of
+    /// each class either hands its objects to one of a larger class, or is there for smaller ones.
     fn choose_slabs(&self, shard: usize, emptied: &[bool]) -> ShardPlan {
         let mut plan = ShardPlan { slabs: Vec::new(), promoted: [false; CLASSES] };
-        let mut rising = Rising::default();
-        for class in (0..CLASSES).filter_map(SizeClass::from_index) {
+        let mut hosts: Vec<Host> = Vec::new();
+        for class in (0..CLASSES).rev().filter_map(SizeClass::from_index) {
             let partial = &self.partial[list(shard, class.index())];
             let is_emptied =
                 |slab: &PartialSlab| emptied[index(u64::from(slab.slab) / UNITS_PER_CHUNK)];
             let (leaving, mut staying): (Vec<PartialSlab>, Vec<PartialSlab>) =
                 partial.iter().partition(|slab| is_emptied(slab));
-            let moving: u64 = leaving.iter().map(|slab| slab.used).sum();
-            plan.slabs.extend(leaving.iter().map(|slab| slab.slab));
-            staying.sort_unstable_by_key(|slab| std::cmp::Reverse(slab.used));
-            let objects = moving + staying.iter().map(|slab| slab.used).sum::<u64>();
-            let needed = index(objects.div_ceil(class.objects()));
-            let emptied = staying.split_off(needed.min(staying.len()));
-            plan.slabs.extend(emptied.iter().map(|slab| slab.slab));
-            let places = staying.len() as u64 * class.objects();
-            let free = places.saturating_sub(objects);
-            if staying.is_empty() && objects == 0 {
+            let objects: u64 = partial.iter().map(|slab| slab.used).sum();
+            if objects == 0 {
                 continue;
             }
-            let mut rest = objects;
-            if rising.fits(class, free) {
-                plan.slabs.append(&mut rising.slabs);
-                rising.classes.drain(..).for_each(|class| plan.promoted[class.index()] = true);
-                rest += rising.objects;
-            } else {
-                rising = Rising::default();
-            }
-            // All but the last slab are full in the end; what that one holds may rise in turn.
+            plan.slabs.extend(leaving.iter().map(|slab| slab.slab));
+            staying.sort_unstable_by_key(|slab| std::cmp::Reverse(slab.used));
+            let needed = index(objects.div_ceil(class.objects()));
+            let surplus = staying.split_off(needed.min(staying.len()));
+            plan.slabs.extend(surplus.iter().map(|slab| slab.slab));
+            // All but the last slab are full in the end.
             let full = (staying.len() as u64).saturating_sub(1) * class.objects();
-            rising.objects = rest.saturating_sub(full);
-            rising.add(class, staying.last());
+            let rest = objects.saturating_sub(full);
+            let fitting = hosts.iter_mut().filter(|host| host.takes(class, rest));
+            if let Some(host) = fitting.min_by_key(|host| host.class.size()) {
+                host.free -= rest;
+                plan.promoted[class.index()] = true;
+                plan.slabs.extend(staying.last().map(|slab| slab.slab));
+            } else if !staying.is_empty() {
+                hosts.push(Host { class, free: class.objects().saturating_sub(rest) });
+            }
         }
         plan
     }
@@ -342,26 +339,17 @@ fn sum_of(costs: &[u64], start: usize, len: usize) -> u64 {
     costs[start..start + len].iter().sum()
 }
 
-/// The objects of one slab, which may move to free ones of a larger class.
-#[derive(Default)]
-struct Rising {
-    objects: u64,
-    slabs: Vec<u32>,
-    classes: Vec<SizeClass>,
-    /// The classes that the objects have had on their way: each must be near the last.
-    smallest: Vec<SizeClass>,
+/// A slab that stays, and takes objects of smaller classes.
+struct Host {
+    class: SizeClass,
+    /// Objects that it still has room for.
+    free: u64,
 }
 
-impl Rising {
-    fn fits(&self, class: SizeClass, free: u64) -> bool {
-        self.objects > 0
-            && self.objects <= free
-            && self.smallest.iter().all(|smaller| is_near_enough(*smaller, class))
-    }
-
-    fn add(&mut self, class: SizeClass, slab: Option<&PartialSlab>) {
-        self.slabs.extend(slab.map(|slab| slab.slab));
-        self.classes.push(class);
-        self.smallest.push(class);
+impl Host {
+    /// Whether it has room for `objects` that lie in a slab of a smaller class.
+    fn takes(&self, class: SizeClass, objects: u64) -> bool {
+        let is_aligned = self.class.size().is_multiple_of(class.alignment());
+        objects <= self.free && is_aligned && is_near_enough(class.smallest_held(), self.class)
     }
 }

@@ -33,12 +33,10 @@ use super::Arena;
 use super::compaction_plan::CompactionPlan;
 use super::mem::Mem;
 use crate::allocator::chunk_pool::TakenMemory;
-use crate::allocator::size_classes::{
-    CLASSES, MAX_RUN_OBJECT, SizeClass, is_near_enough, large_size,
-};
+use crate::allocator::size_classes::{CLASSES, MAX_RUN_OBJECT, SizeClass, large_size};
 use crate::allocator::slab_lists::{NONE, split_unit_number};
 use crate::bits;
-use crate::layout::{CHUNK_SIZE, ChunkIndex, SHARDS, UNIT_SIZE, UNITS_PER_CHUNK, UnitKind, index};
+use crate::layout::{CHUNK_SIZE, ChunkIndex, SHARDS, UNIT_SIZE, UNITS_PER_CHUNK, index};
 use crate::memory::side_tables::SideTable;
 
 /// What compaction has done since the arena was opened.
@@ -256,18 +254,9 @@ impl Mem<'_> {
 
     /// The class and the objects of the slab that begins at a unit, if it is one of this shard.
     fn own_slab(&self, slab: u32) -> Option<(SizeClass, u64)> {
+        let class = self.arena.words.slab_of(u64::from(slab) * UNIT_SIZE, self.shard)?;
         let (chunk, unit) = split_unit_number(slab);
-        let place = chunk.descriptor(unit);
-        // Whose unit it is must be known before its descriptor may be read. If it is this shard's,
-        // nobody else changes it.
-        let word = self.arena.racy().load_racy(place.raw())?;
-        let [kind, _class, owner, ..] = word.to_le_bytes();
-        if kind != UnitKind::Slab as u8 || usize::from(owner) != self.shard.get() {
-            return None;
-        }
-        let descriptor = self.read(place);
-        let class = SizeClass::from_index(usize::from(descriptor.class))?;
-        Some((class, u64::from(descriptor.used)))
+        Some((class, u64::from(self.read(chunk.descriptor(unit)).used)))
     }
 
     /// Whether the object at `at` lies in a place that a pass empties.
@@ -310,7 +299,7 @@ impl Mem<'_> {
         evacuation.moved_bytes.fetch_add(len, Relaxed);
         self.copy(at, to, len);
         // The bytes behind its length are zero (invariant 3 of `objects`).
-        let size = self.slab_object_size(to).map_or_else(|| large_size(len), SizeClass::size);
+        let size = self.slab_class_at(to).map_or_else(|| large_size(len), SizeClass::size);
         if size > len {
             self.bytes_mut(to + len, size - len).fill(0);
         }
@@ -323,15 +312,18 @@ impl Mem<'_> {
         let Some(class) = SizeClass::of(len) else {
             return self.allocate_large_elsewhere(chunk, len);
         };
-        if let Some(object) = self.take_listed(class) {
-            return Some(object);
-        }
-        if self.arena.evacuation.shards[self.shard.get()].lock().promoted[class.index()] {
-            let larger = (class.index() + 1..CLASSES).filter_map(SizeClass::from_index);
-            let near = larger.filter(|larger| is_near_enough(class, *larger));
-            if let Some(object) = near.into_iter().find_map(|larger| self.take_listed(larger)) {
-                return Some(object);
-            }
+        // The slab that is emptied may be of a larger class than its objects: of their coarse one,
+        // or of one that an earlier pass has moved them to.
+        let from = self.slab_class_at(at)?;
+        let is_promoted =
+            self.arena.evacuation.shards[self.shard.get()].lock().promoted[from.index()];
+        let last = if is_promoted { CLASSES } else { from.index() + 1 };
+        let larger = (class.index() + 1..last).filter_map(SizeClass::from_index);
+        let fitting = larger.filter(|larger| class.fits_slab_of(*larger));
+        let in_list =
+            std::iter::once(class).chain(fitting).find_map(|class| self.take_listed(class));
+        if in_list.is_some() {
+            return in_list;
         }
         // A slab in a chunk that stays is no better than another one there.
         if !self.arena.evacuation.is_source_chunk(chunk) {

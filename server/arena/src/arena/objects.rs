@@ -177,7 +177,7 @@ impl Mem<'_> {
         class: SizeClass,
     ) -> Result<u32, OutOfMemory> {
         let start = chunk.start() + unit * UNIT_SIZE;
-        if let Err(full) = self.arena.words.add_slab(start, class) {
+        if let Err(full) = self.arena.words.add_slab(start, class, self.shard) {
             self.arena.pool.lock().put_units(&self.arena.store, chunk, unit, class.units());
             return Err(full);
         }
@@ -257,22 +257,14 @@ impl Mem<'_> {
         }
     }
 
-    /// Bytes of the object at `at`, rounding included; `None` if a slab of this shard has no object
-    /// in use there.
-    pub fn slab_object_size(&self, at: u64) -> Option<SizeClass> {
+    /// The size class of the slab in which the object at `at` lies; `None` if a slab of this shard
+    /// has no object in use there.
+    pub fn slab_class_at(&self, at: u64) -> Option<SizeClass> {
         if at / UNIT_SIZE % UNITS_PER_CHUNK < HEAD_UNITS || at >= self.arena.capacity() {
             return None;
         }
         let (chunk, unit, descriptor) = self.slab_at(at);
-        let class = SizeClass::from_index(usize::from(descriptor.class))?;
-        let within = at - chunk.start() - unit * UNIT_SIZE;
-        let object = within / class.size();
-        let is_object = descriptor.is(UnitKind::Slab)
-            && usize::from(descriptor.shard) == self.shard.get()
-            && object * class.size() == within
-            && object < class.objects()
-            && unit_bitmap::get(&descriptor.objects, object);
-        is_object.then_some(class)
+        class_of_object(&descriptor, at - chunk.start() - unit * UNIT_SIZE, self.shard)
     }
 
     fn allocate_large(&mut self, len: u64, written: u64) -> Result<u64, OutOfMemory> {
@@ -373,6 +365,23 @@ impl Mem<'_> {
             self.arena.pool.lock().put_run(&self.arena.store, chunk, count);
         }
     }
+}
+
+/// The class of a slab in which an object in use of `shard` begins `within` the slab; `None` if the
+/// descriptor says anything else. Any bytes are a descriptor.
+pub(super) fn class_of_object(
+    descriptor: &UnitDescriptor,
+    within: u64,
+    shard: ShardIndex,
+) -> Option<SizeClass> {
+    let class = SizeClass::from_index(usize::from(descriptor.class))?;
+    let object = within / class.size();
+    let is_object = descriptor.is(UnitKind::Slab)
+        && usize::from(descriptor.shard) == shard.get()
+        && object * class.size() == within
+        && object < class.objects()
+        && unit_bitmap::get(&descriptor.objects, object);
+    is_object.then_some(class)
 }
 
 fn set(objects: &mut [u64; 7], object: u64) {

@@ -359,7 +359,7 @@ impl ReservedArena {
             let used = u64::from(descriptor.used);
             self.arena.slabs.count(shard, used * class.size());
             self.arena.slabs.slab_added(shard, class);
-            self.arena.words.add_slab(start, class)?;
+            self.arena.words.add_slab(start, class, shard)?;
             if used < class.objects() {
                 self.arena.slabs.link(shard, class, unit_number(chunk, at));
             }

@@ -215,11 +215,13 @@ impl Keyspace {
         Some(segment)
     }
 
-    /// Prefetches the bucket of a hash in a segment from [`Self::prefetch_segment`].
+    /// Prefetches the bucket of a hash in a segment from [`Self::prefetch_segment`], and the one
+    /// behind it.
     #[inline]
     pub fn prefetch_bucket(&self, view: &RacyView<'_>, segment: u64, hash: u64) -> Option<u64> {
         let bucket = Dict::racy_bucket(view, segment, hash)?;
         self.arena.prefetch(bucket);
+        self.arena.prefetch(bucket + 64);
         Some(bucket)
     }
 

@@ -301,19 +301,19 @@ impl EntryHeader {
             is_wide: flags & IS_WIDE != 0,
             oversized: None,
         };
-        let mut rest = &bytes[2..];
+        let mut word = [0; 16];
+        word[..HEAD_BYTES].copy_from_slice(&bytes);
+        let mut rest = u128::from_le_bytes(word) >> 16;
         let mut next = |len: u64| {
-            let (number, behind) = rest.split_at(index(len));
-            rest = behind;
-            let mut word = [0; 8];
-            word[..number.len()].copy_from_slice(number);
-            u64::from_le_bytes(word)
+            let number = rest & ((1 << (8 * len)) - 1);
+            rest >>= 8 * len;
+            u64::try_from(number).unwrap_or(0)
         };
         head.key_len = next(if flags & HAS_LONG_KEY != 0 { 4 } else { 1 });
         head.value_len = next(head.value_len_bytes());
         head.count = next(if head.has_count() { 2 } else { 0 });
         if first & IS_OVERSIZED != 0 {
-            head.oversized = Some(mem.slab_object_size(at)?);
+            head.oversized = Some(mem.slab_class_at(at)?);
         }
         let is_canonical = (flags & HAS_LONG_KEY != 0) == (head.key_len > MAX_SHORT)
             && (head.storage == ValueStorage::Inline || !head.is_wide)

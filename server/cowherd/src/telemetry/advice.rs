@@ -288,9 +288,15 @@ fn thp_off(inputs: &AdviceInputs<'_>) -> Option<String> {
     let is_shared = inputs.stats.has_undo_log();
     let remark = match setting.as_str() {
         "never" if is_shared && arena.pages == "thp" => {
-            "Transparent huge pages are set to never for shared memory: fresh memory lies on small \
-             pages until arena-thp-collapse collapses them. To get huge ones at once, run: echo \
-             advise > /sys/kernel/mm/transparent_hugepage/shmem_enabled"
+            let misses = inputs.stats.thp.stock_misses;
+            return (misses > 0).then(|| {
+                format!(
+                    "{misses} chunks began on small pages, because no free chunk lay on a huge \
+                     page when they were taken; arena-thp-collapse collapses them. To get huge \
+                     pages at the first touch, run: echo advise > \
+                     /sys/kernel/mm/transparent_hugepage/shmem_enabled"
+                )
+            });
         }
         "never" | "deny" if is_shared => {
             "Transparent huge pages are switched off for shared memory on this machine. Run: echo \

@@ -252,8 +252,11 @@ fn nothing_is_said_of_copies_where_there_is_an_undo_log() {
     assert!(off.contains("auto found neither"), "{off}");
     let mut never = undo_inputs("thp");
     never.thp.setting = "never".to_owned();
-    let (at_first, _) = remarks(&never, &[]);
-    assert!(at_first.contains("fresh memory lies on small pages"), "{at_first}");
+    assert_eq!(remarks(&never, &[]).0, "", "chunks come from the stock");
+    never.thp.stock_misses = 7;
+    let (missed, _) = remarks(&never, &[]);
+    assert!(missed.contains("7 chunks began on small pages"), "{missed}");
+    assert!(missed.contains("echo advise > ") && missed.contains("shmem_enabled"), "{missed}");
     let events = LatencyEvent::ALL.map(|event| {
         let samples = vec![LatencySample { at_s: 1, ms: 4 }];
         LatencyEventHistory { event, samples, max_ms: 9 }

@@ -319,11 +319,12 @@ impl Dict {
         }
     }
 
-    /// The item with the tag of a hash in a bucket from [`Self::racy_bucket`].
+    /// The item with the tag of a hash in a bucket from [`Self::racy_bucket`], or in the bucket
+    /// that follows it in memory.
     #[inline]
     pub fn racy_item(view: &RacyView<'_>, bucket: u64, hash: u64) -> Option<u64> {
         let tag = tag_of(hash);
-        (0..SLOTS).find_map(|i| {
+        (0..2 * SLOTS).find_map(|i| {
             let word = view.load_racy(bucket + i * 8)?;
             (word >> OFFSET_BITS == tag && word & OFFSET_MASK > 64).then_some(word & OFFSET_MASK)
         })

@@ -39,11 +39,14 @@ pub(super) fn make_room(
     Ok(())
 }
 
-/// Words in a table of at least `buckets` buckets.
+/// Words in a table of at least `buckets` buckets, as many as possible in the home buckets of their
+/// items.
 fn arrange(from: &[u64], mut buckets: u64) -> Result<SlotTable, OutOfMemory> {
     while buckets <= MAX_BUCKETS {
         let mut table = SlotTable::empty(buckets);
-        if from.iter().all(|word| table.place(*word)) {
+        let mut others = from.to_vec();
+        others.retain(|word| !table.place_at_home(*word));
+        if others.iter().all(|word| table.place(*word)) {
             return Ok(table);
         }
         buckets = next_size(buckets);

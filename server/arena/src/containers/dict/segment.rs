@@ -10,12 +10,12 @@
 //! ```
 //!
 //! A small dictionary has one contiguous segment. Blocks are objects of one size, whatever the size
-//! of their segment is: a segment grows by one block at a time and leaves no object behind that only
-//! a segment of its old size could use. A place of a block is its offset in units of 64 bytes.
+//! of their segment is: a segment grows by one block at a time and leaves no object behind that
+//! only a segment of its old size could use. A place of a block is its offset in units of 64 bytes.
 
 use crate::{Mem, Offset, OutOfMemory};
 
-use super::table::SlotTable;
+use super::table::{HEAD, Slot, SlotTable, path_to_empty};
 use super::{FoundItem, OFFSET_BITS, OFFSET_MASK, PROBES, SLOTS};
 
 /// The sizes of a contiguous segment, in buckets.
@@ -233,11 +233,23 @@ impl Segment {
 
     #[cold]
     fn place_by_moving(self, mem: &mut Mem<'_>, tag: u64, item: u64) -> bool {
-        let mut table = self.table(mem);
-        if !table.place(tag << OFFSET_BITS | item) {
-            return false;
+        let word = tag << OFFSET_BITS | item;
+        let read = |bucket| {
+            let mut words: [u64; 8] = mem.read(Offset::new(self.bucket_at(mem, bucket)));
+            if self.holds_head(bucket) {
+                words[0] = HEAD;
+            }
+            words
+        };
+        let Some(path) = path_to_empty(word, self.buckets, read) else { return false };
+        let place = |mem: &Mem<'_>, (bucket, slot): Slot| {
+            Offset::<u64>::new(self.bucket_at(mem, bucket) + slot as u64 * 8)
+        };
+        for (from, to) in path.moves() {
+            let moved = mem.read(place(mem, from));
+            mem.write(place(mem, to), moved);
         }
-        self.write_table(mem, &table);
+        mem.write(place(mem, path.start()), word);
         self.counted(mem, 1);
         true
     }
