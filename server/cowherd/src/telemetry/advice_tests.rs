@@ -271,7 +271,7 @@ fn nothing_is_said_of_copies_where_there_is_an_undo_log() {
         peak_memory: 0,
     };
     let said = [on_latency(&situation), on_memory(&situation), vec![on_pages(&situation)]].concat();
-    let said = [said.join(" "), latency, memory, off, at_first].concat().to_lowercase();
+    let said = [said.join(" "), latency, memory, off, missed].concat().to_lowercase();
     for word in ["copy-on-write", "cow", "kernel copied", "page was copied"] {
         assert!(!said.contains(word), "{word} in {said}");
     }
