@@ -1,4 +1,4 @@
-//! Sets of numbers as bits of atomic words: read by anybody, changed a bit at a time.
+//! Sets of numbers as bits of atomic words: any thread reads them; writes change a bit at a time.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 

@@ -187,7 +187,7 @@ fn what_is_left_of_many_objects_finds_room_in_few_chunks() {
     let after = arena.used_chunks();
     println!("{least:?} {} {:?}", arena.used_bytes(), arena.compaction_stats());
     assert!(after <= 3, "{before} chunks, then {after}, of {} bytes", arena.used_bytes());
-    // Where the last ones lie, nobody has chosen.
+    // The pass does not choose where the last ones lie.
     if !arena.has_contiguous(58 << 20) {
         assert!(model.pass(&arena, CompactionGoal::Contiguous(29), |_, _| {}).is_some());
     }

@@ -439,7 +439,7 @@ impl ChunkPool {
         bits::set(&store.cut, u64::from(chunk.0));
         self.cut_free += UNITS_IN_CHUNK;
         for unit in 1..UNITS_PER_CHUNK {
-            // SAFETY: the chunk was free: nobody else knows it yet.
+            // SAFETY: the chunk was free: no other thread knows it yet.
             unsafe { store.store(chunk.descriptor(unit), UnitDescriptor::NONE) };
         }
         // SAFETY: as above.
@@ -511,7 +511,7 @@ impl ChunkPool {
         (self.links.len() as u64 / KEEP_SHARE).clamp(1, KEEP_DIRTY)
     }
 
-    /// Marks a free chunk as busy whose memory is to be returned to the kernel. Keeps the stock, and
+    /// Marks a free chunk as busy whose memory is to be returned to the kernel. Keeps the stock and
     /// `keep` chunks at least.
     pub(crate) fn begin_release(&mut self, barrier: &Barrier, keep: u64) -> Option<ChunkIndex> {
         let idle = self.dirty_count - self.busy_count;

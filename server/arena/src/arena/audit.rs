@@ -3,7 +3,7 @@
 //!
 //! An image is untrusted input. [`tables`] bounds every number in the chunk table and in the unit
 //! descriptors before anything is built from them; an [`Audit`] then lets the layers above claim
-//! the objects that they reach, and at the end names an object that nobody claimed.
+//! the objects that they reach, and at the end names an object that was not claimed.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -373,7 +373,7 @@ impl<'h> Audit<'h> {
     /// Ends the audit.
     ///
     /// # Errors
-    /// An object is in use that nobody claimed, or more were claimed than are in use.
+    /// An object is in use that was not claimed, or more were claimed than are in use.
     pub fn finish(self) -> Result<AuditSummary, Corruption> {
         let claimed = self.count.load(Ordering::Relaxed);
         let in_use = self.expected.objects;
@@ -388,7 +388,7 @@ impl<'h> Audit<'h> {
         Err(Corruption::new(chunk, format!("{lost} objects are in use but nothing refers to them")))
     }
 
-    /// The first chunk with an object that nobody claimed.
+    /// The first chunk with an object that was not claimed.
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
     fn first_unclaimed(&self) -> ChunkIndex {
         let chunks = (self.arena.capacity() / CHUNK_SIZE) as u32;

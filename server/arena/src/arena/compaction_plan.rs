@@ -22,7 +22,7 @@ use crate::layout::{
 use crate::shard::{ShardIndex, ShardSet};
 
 /// A chunk with more units in use is not worth emptying for the few that are free.
-const MOST_USED: u64 = UNITS_IN_CHUNK * 7 / 8;
+const MAX_USED_UNITS: u64 = UNITS_IN_CHUNK * 7 / 8;
 
 /// What a compaction pass is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -233,7 +233,7 @@ impl Survey {
             moved += used;
             free -= UNITS_IN_CHUNK - used;
             // Some free units are in pieces that are too short.
-            if used > MOST_USED || moved > free - free / 8 {
+            if used > MAX_USED_UNITS || moved > free - free / 8 {
                 break;
             }
             chosen.push(ChunkIndex(at));

@@ -22,7 +22,7 @@ use crate::shard::{ShardIndex, ShardSet};
 pub struct Held<'a> {
     arena: &'a Arena,
     set: ShardSet,
-    /// Whether somebody else unlocks the shards, and cannot touch them before this one has gone.
+    /// Whether another owner unlocks the shards, after this value is dropped.
     lent: bool,
     not_send: PhantomData<*const ()>,
 }

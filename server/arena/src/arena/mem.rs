@@ -111,7 +111,7 @@ impl<'h> Mem<'h> {
         assert!(from.abs_diff(to) >= len, "arena: copy of {len} bytes overlaps itself");
         self.arena.store.before_write(to, len);
         // SAFETY: both are valid for `len` bytes (invariant 1) and do not overlap, and the shard's
-        // lock and the unique borrow of `self` keep everybody else away (invariant 2).
+        // lock and the unique borrow of `self` exclude every other access (invariant 2).
         unsafe { source.copy_to_nonoverlapping(target, index(len)) };
     }
 }

@@ -215,7 +215,7 @@ impl ReservedArena {
             .map_err(|source| OpenError::NoMemory { chunk, source })?;
         let address = self.arena.store.address(chunk.start(), CHUNK_SIZE);
         let len = index(CHUNK_SIZE);
-        // SAFETY: inside the mapping; nobody else has this chunk, since it is given out once and
+        // SAFETY: inside the mapping; no other thread has this chunk: it is given out once and
         // the arena is not open yet.
         Ok(unsafe { std::slice::from_raw_parts_mut(address.as_ptr(), len) })
     }

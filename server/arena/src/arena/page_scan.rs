@@ -97,7 +97,7 @@ impl Arena {
         mut goes_on: impl FnMut() -> bool,
     ) -> Option<ChunkSet> {
         let Some(cow) = self.store.barrier.cow() else {
-            // The child shares all of it, and nobody copies or splits anything.
+            // The child shares all of it; no page is copied or split.
             return self.scan_pages(goes_on).map(|report| report.huge);
         };
         let mut huge = ChunkSet::of(self);

@@ -1,6 +1,6 @@
 //! Taking from the chunk pool, and returning the memory of free chunks to the kernel.
 //!
-//! Invariant that unsafe code cites: a chunk whose memory is returned is free and *busy* (nobody
+//! Invariant that unsafe code cites: a chunk whose memory is returned is free and *busy* (no thread
 //! can take it), and every reader that may have found it present has left its read section.
 
 use super::Arena;

@@ -73,6 +73,6 @@ impl BarrierChecker {
 
 fn chunk_bytes(map: &Mapping, chunk: ChunkIndex) -> &[u8] {
     let address = map.address(chunk.start(), CHUNK_SIZE).as_ptr();
-    // SAFETY: a chunk of the arena; the caller is at a safepoint, so that nobody changes it.
+    // SAFETY: a chunk of the arena; the caller is at a safepoint, so no thread changes it.
     unsafe { std::slice::from_raw_parts(address, index(CHUNK_SIZE)) }
 }

@@ -100,7 +100,7 @@ impl CowCounters {
         self.fresh.fetch_add(1, Relaxed);
     }
 
-    /// A page that nobody shares any more was written.
+    /// A page that no other process shares any more was written.
     pub(crate) fn private(&self) {
         self.private.fetch_add(1, Relaxed);
     }

@@ -24,7 +24,7 @@ use crate::bits::{self, clear, get, ones, set};
 use crate::clock;
 use crate::layout::{CHUNK_SIZE, ChunkIndex, index as to_index};
 use crate::memory::mapping::Mapping;
-use crate::memory::pagemap::{Page, Pagemap};
+use crate::memory::pagemap::{PageState, Pagemap};
 use crate::memory::pages::PageKind;
 use crate::memory::side_tables::SideTable;
 
@@ -171,11 +171,12 @@ impl CowState {
         let found = if is_first {
             let found = self.page_state(map, page, at);
             // Another writer may have made it private between the claim and the look.
-            let sure = found != Page::Private || self.overtaken.load(Ordering::SeqCst) == overtaken;
-            if sure { found } else { Page::Shared }
+            let sure =
+                found != PageState::Private || self.overtaken.load(Ordering::SeqCst) == overtaken;
+            if sure { found } else { PageState::Shared }
         } else {
             self.overtaken.fetch_add(1, Ordering::SeqCst);
-            Page::Shared
+            PageState::Shared
         };
         let begun = clock::monotonic_ns();
         touch(map, at);
@@ -183,30 +184,30 @@ impl CowState {
         set(&self.done, page);
         match (is_first, found) {
             (false, _) => counters.stalled(took),
-            (true, Page::Absent) => counters.fresh(),
-            (true, Page::Private) => counters.private(),
-            (true, Page::Shared) => counters.copied(took),
+            (true, PageState::Absent) => counters.fresh(),
+            (true, PageState::Private) => counters.private(),
+            (true, PageState::Shared) => counters.copied(took),
         }
-        is_first && found == Page::Shared
+        is_first && found == PageState::Shared
     }
 
     /// How a page of a chunk that had memory at the fork stands. A chunk on a hugetlb page is one
     /// page, or a part of one, and there since it was taken; of others the page scan tells.
-    fn page_state(&self, map: &Mapping, page: u64, at: u64) -> Page {
+    fn page_state(&self, map: &Mapping, page: u64, at: u64) -> PageState {
         if !self.leaving.load(Ordering::Relaxed) {
             if self.hugetlb {
-                return Page::Shared;
+                return PageState::Shared;
             }
             let chunk = at / CHUNK_SIZE;
             let word = &self.scanned[to_index(chunk / 64)];
             if word.load(Ordering::Acquire) >> (chunk % 64) & 1 == 1 {
                 let held = get(&self.resident, page);
-                return if held { Page::Shared } else { Page::Absent };
+                return if held { PageState::Shared } else { PageState::Absent };
             }
         }
         let address = map.address(at, 1).as_ptr() as u64;
         let asked = self.pagemap.as_ref().map(|pagemap| pagemap.page(address));
-        asked.and_then(Result::ok).unwrap_or(Page::Shared)
+        asked.and_then(Result::ok).unwrap_or(PageState::Shared)
     }
 
     /// Whether a page holds a chunk that was in use at the fork. A page of 1 GiB holds 512.

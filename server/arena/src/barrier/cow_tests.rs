@@ -262,7 +262,7 @@ fn the_picture_shows_what_a_save_does() {
 }
 
 /// Free chunks that kept their memory lay on huge pages at the fork and are not in use afterwards:
-/// nobody has split them.
+/// nothing has split them.
 #[test]
 fn an_idle_save_splits_nothing() {
     let Ok(blank) = ReservedArena::reserve(PageKind::Thp, 64 << 20) else { return };

@@ -22,11 +22,11 @@ fn block(chunk: u32, number: u64) -> u64 {
 
 fn capture(log: &UndoLog, at: u64, byte: u8) -> Result<(), NotCaptured> {
     let bytes = [byte; BLOCK as usize];
-    // SAFETY: a block of bytes that nobody changes.
+    // SAFETY: a block of bytes that no thread changes.
     unsafe { log.capture(at, bytes.as_ptr(), BLOCK) }
 }
 
-/// The slots in a stack; nobody uses the log.
+/// The slots in a stack, while no thread uses the log.
 fn stacked(log: &UndoLog, class: SlotClass) -> Vec<u64> {
     let mut slots = Vec::new();
     while let Some(slot) = log.pop_free(class) {

@@ -23,7 +23,7 @@
 //! - `b` was captured before. Then some writer published its record, which is in the chain.
 //!
 //! So a copy that tears is always mended, and nothing is patched that must not be: a record holds
-//! what was in `b` at the fork, as nobody had changed it since. The links of a chain need no order
+//! what was in `b` at the fork, since no write came between. The links of a chain need no order
 //! of their own: each publishing is a read-modify-write, and so the child's swap synchronises with
 //! all of them (their release sequence).
 //!

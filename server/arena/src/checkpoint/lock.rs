@@ -13,11 +13,11 @@ use nix::unistd::Pid;
 
 use super::LockError;
 
-const NAME: &str = "cowherd.lock";
-/// Longest wait for a checkpoint child that outlives its server (after `kill -9`): after a kill -9
-/// its server's child ends a little later.
+const LOCK_FILE_NAME: &str = "cowherd.lock";
+/// Longest wait for the checkpoint child of a server that was killed: until the child notices that
+/// its parent is gone it holds the lock.
 const LOCK_TIMEOUT: Duration = Duration::from_secs(5);
-const PAUSE: Duration = Duration::from_millis(20);
+const RETRY_INTERVAL: Duration = Duration::from_millis(20);
 
 /// An exclusive lock on a directory, released on drop. The lock is `flock(2)` on a file that
 /// stays; the file holds the owner's process id. A child that writes an image shares the lock, so
@@ -38,7 +38,7 @@ impl DirLock {
     }
 
     pub(super) fn acquire_within(dir: &Path, timeout: Duration) -> Result<Self, LockError> {
-        let path = dir.join(NAME);
+        let path = dir.join(LOCK_FILE_NAME);
         let failed = |source| LockError::Io { path: path.clone(), source };
         let mut file = OpenOptions::new()
             .read(true)
@@ -56,7 +56,7 @@ impl DirLock {
                     if begun.elapsed() >= timeout || !owner.is_some_and(is_dead) {
                         return Err(LockError::Held { owner, path });
                     }
-                    thread::sleep(PAUSE);
+                    thread::sleep(RETRY_INTERVAL);
                 }
                 Err(TryLockError::Error(source)) => return Err(failed(source)),
             }

@@ -61,7 +61,7 @@ pub(super) struct Job {
     table: CompressTable,
 }
 
-/// Bytes of the buffers that fill while so many chunks are written; they are shared with nobody.
+/// Bytes of the buffers that fill while so many chunks are written; no other process shares them.
 pub const fn buffer_bytes(chunks: u64) -> u64 {
     STAGE as u64 + tail_len(chunks)
 }

@@ -76,7 +76,7 @@ impl Mapping {
             }
             (_, PageKind::Huge2Mb | PageKind::Huge1Gb) => {
                 let memory = memfd(kind, capacity)?;
-                // SAFETY: nobody else has the file, so it cannot change under the mapping.
+                // SAFETY: no other process has the file, so it cannot change under the mapping.
                 let map = unsafe { MmapOptions::new().len(len).map_copy(&memory) };
                 (map.map_err(|e| explain(kind, capacity, e))?, 0)
             }
@@ -177,7 +177,7 @@ impl Mapping {
     /// The kernel's, for example EINVAL for hugetlb pages before Linux 5.18.
     ///
     /// # Safety
-    /// The range is whole chunks, and nobody uses them.
+    /// The range is whole chunks, and no thread uses them.
     pub unsafe fn release(&self, offset: u64, len: u64) -> io::Result<()> {
         if self.kind() == PageKind::Huge1Gb {
             return Ok(());
@@ -245,7 +245,7 @@ fn lay_over(file: &File, kind: PageKind, len: usize) -> io::Result<(MmapMut, usi
     let bytes = NonZeroUsize::new(len).ok_or(io::ErrorKind::InvalidInput)?;
     let access = ProtFlags::PROT_READ | ProtFlags::PROT_WRITE;
     let flags = MapFlags::MAP_SHARED | MapFlags::MAP_FIXED;
-    // SAFETY: it replaces a part of the reservation just made, which nobody has touched; `map` goes
+    // SAFETY: it replaces a part of the reservation just made, which no thread uses yet; `map` goes
     // on owning the addresses and unmaps them.
     unsafe { mmap(at, bytes, access, flags, file, 0) }?;
     Ok((map, shift))
@@ -280,7 +280,7 @@ fn memfd(kind: PageKind, capacity: u64) -> Result<File, PagesError> {
 /// The error of a mapping that the kernel refused.
 fn explain(kind: PageKind, capacity: u64, source: io::Error) -> PagesError {
     match (source.raw_os_error(), HugetlbPool::read(kind)) {
-        // Somebody took pages between the check and now.
+        // Another process took pages between the check and now.
         (Some(libc::ENOMEM), Some(pool)) => pages::pool_too_small(kind, capacity, pool),
         _ => PagesError::Mapping { kind, capacity, source },
     }

@@ -65,7 +65,7 @@ nix::ioctl_readwrite!(pagemap_scan, b'f', 16, Scan);
 
 /// Residency of a page.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
-pub(crate) enum Page {
+pub(crate) enum PageState {
     /// The page has no memory yet: the first write allocates a zeroed page.
     Absent,
     /// Only this process maps the page: a write changes it in place.
@@ -107,14 +107,14 @@ impl Pagemap {
     }
 
     /// Returns the state of the page at an address: one system call of a microsecond.
-    pub(crate) fn page(&self, address: u64) -> io::Result<Page> {
+    pub(crate) fn page(&self, address: u64) -> io::Result<PageState> {
         let mut entry = [0; 8];
         self.0.read_exact_at(&mut entry, address / PAGE * ENTRY)?;
         let entry = u64::from_ne_bytes(entry);
         Ok(match entry {
-            _ if entry & (PRESENT | SWAPPED) == 0 => Page::Absent,
-            _ if entry & EXCLUSIVE != 0 => Page::Private,
-            _ => Page::Shared,
+            _ if entry & (PRESENT | SWAPPED) == 0 => PageState::Absent,
+            _ if entry & EXCLUSIVE != 0 => PageState::Private,
+            _ => PageState::Shared,
         })
     }
 
@@ -186,13 +186,13 @@ mod tests {
         let _ = map.advise(Advice::NoHugePage);
         let base = map.as_ptr() as u64;
         let own = Pagemap::own().unwrap();
-        assert_eq!(own.page(base).unwrap(), Page::Absent);
+        assert_eq!(own.page(base).unwrap(), PageState::Absent);
         map[3 * PAGE as usize] = 1;
         map[4 * PAGE as usize] = 1;
         map[9 * PAGE as usize] = 1;
         // A page that is only read is the zero page.
         assert_eq!(map[20 * PAGE as usize], 0);
-        assert_eq!(own.page(base + 3 * PAGE + 5).unwrap(), Page::Private);
+        assert_eq!(own.page(base + 3 * PAGE + 5).unwrap(), PageState::Private);
 
         let mut found = Vec::new();
         let outcome = own.residents(base, base + 64 * PAGE, |one| found.push(one), |_| true);

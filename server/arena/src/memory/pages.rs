@@ -114,9 +114,9 @@ impl From<PageKind> for Backing {
 pub struct HugetlbPool {
     /// Pages in the pool.
     pub total: u64,
-    /// Pages that nobody has taken.
+    /// Pages that no process has taken.
     pub free: u64,
-    /// Free pages that are promised to somebody.
+    /// Free pages that are promised to a process.
     pub reserved: u64,
 }
 

@@ -186,7 +186,7 @@ impl SharedMemory {
     /// # Safety
     /// No thread uses that part.
     pub(crate) unsafe fn hand_back(&self, at: usize, len: usize) -> io::Result<()> {
-        // SAFETY: the caller promises that nobody uses the part.
+        // SAFETY: the caller promises that no thread uses the part.
         unsafe { self.advise(at, len, MmapAdvise::MADV_REMOVE) }
     }
 
@@ -228,9 +228,9 @@ mod tests {
     fn what_is_handed_back_is_zero_again() {
         let memory = SharedMemory::new(3 * 4096).unwrap();
         let byte = memory.start().wrapping_add(4096);
-        // SAFETY: inside the mapping, and nobody else uses it.
+        // SAFETY: inside the mapping, and no other thread uses it.
         unsafe { byte.write(7) };
-        // SAFETY: nobody uses it.
+        // SAFETY: no thread uses it.
         unsafe { memory.hand_back(4096, 4096) }.unwrap();
         // SAFETY: inside the mapping.
         assert_eq!(unsafe { byte.read() }, 0);

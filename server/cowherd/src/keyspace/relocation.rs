@@ -338,7 +338,7 @@ impl Keyspace {
             let (mem, part) = (held.view(home), self.forwarding.parts[home.get()].lock());
             let records = part.iter().enumerate();
             for (db, (hash, shard)) in records.flat_map(|(db, s)| s.iter().map(move |s| (db, s))) {
-                let of_hash = OfHashOnce { hash: *hash, hashes: &hashes };
+                let of_hash = CachingHashMatcher { hash: *hash, hashes: &hashes };
                 if keys_of(home, db).find(&mem, *hash, &of_hash).is_some() {
                     let reason = format!("it is there, but should be in shard {}", shard.get());
                     return broken(*hash, reason);
@@ -353,7 +353,7 @@ impl Shards<'_> {
     /// Whether a key may live in `shard`. If another key has the same hash, the key has to stay in
     /// its present shard (invariant 2).
     pub(super) fn may_live_in(&self, db: DbIndex, key: &Key<'_>, shard: ShardIndex) -> bool {
-        let others = OtherKeyOfHash { key: key.bytes, hash: key.hash };
+        let others = OtherKeyMatcher { key: key.bytes, hash: key.hash };
         let here = || keys_of(key.shard, db).find(&self.held.view(key.shard), key.hash, &others);
         key.shard == shard || here().is_none()
     }
@@ -407,7 +407,7 @@ pub(super) fn each_of_hash(mem: &Mem<'_>, db: DbIndex, hash: u64, each: impl FnM
     struct Each<F>(u64, RefCell<F>);
     impl<F: FnMut(u64)> ItemMatcher for Each<F> {
         fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
-            if OfHash(self.0).matches(mem, item) {
+            if HashMatcher(self.0).matches(mem, item) {
                 (self.1.borrow_mut())(item);
             }
             false
@@ -418,25 +418,25 @@ pub(super) fn each_of_hash(mem: &Mem<'_>, db: DbIndex, hash: u64, each: impl FnM
 
 /// Whether a shard has a key of this hash.
 fn has_hash(mem: &Mem<'_>, db: DbIndex, hash: u64) -> bool {
-    keys_of(mem.shard(), db).find(mem, hash, &OfHash(hash)).is_some()
+    keys_of(mem.shard(), db).find(mem, hash, &HashMatcher(hash)).is_some()
 }
 
 /// Finds the entries of all keys of a hash.
-struct OfHash(u64);
+struct HashMatcher(u64);
 
-impl ItemMatcher for OfHash {
+impl ItemMatcher for HashMatcher {
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         EntryHasher.hash(mem, item) == self.0
     }
 }
 
-/// As [`OfHash`], with a cache of hashes: a key is hashed once, however many lookups pass it.
-struct OfHashOnce<'h> {
+/// As [`HashMatcher`], with a cache of hashes: a key is hashed once, however many lookups pass it.
+struct CachingHashMatcher<'h> {
     hash: u64,
     hashes: &'h RefCell<HashMap<u64, u64>>,
 }
 
-impl ItemMatcher for OfHashOnce<'_> {
+impl ItemMatcher for CachingHashMatcher<'_> {
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
         *self.hashes.borrow_mut().entry(item).or_insert_with(|| EntryHasher.hash(mem, item))
             == self.hash
@@ -444,14 +444,14 @@ impl ItemMatcher for OfHashOnce<'_> {
 }
 
 /// Finds the entries of other keys that have the hash of a key.
-struct OtherKeyOfHash<'k> {
+struct OtherKeyMatcher<'k> {
     key: &'k [u8],
     hash: u64,
 }
 
-impl ItemMatcher for OtherKeyOfHash<'_> {
+impl ItemMatcher for OtherKeyMatcher<'_> {
     fn matches(&self, mem: &Mem<'_>, item: u64) -> bool {
-        !ByKey(self.key).matches(mem, item) && OfHash(self.hash).matches(mem, item)
+        !ByKey(self.key).matches(mem, item) && HashMatcher(self.hash).matches(mem, item)
     }
 }
 

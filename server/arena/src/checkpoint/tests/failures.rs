@@ -212,7 +212,7 @@ fn an_exhausted_hugetlb_pool_is_reported_with_its_remedy() {
     assert!(text.contains("memory ran out") && !text.contains("pool"), "{text}");
 }
 
-/// Needs a pool of 64 pages that nobody else uses:
+/// Needs a pool of 64 pages that no other process uses:
 /// `sysctl vm.nr_hugepages=64; cargo test -p cowherd-arena hugetlb_pool_kills -- --ignored`
 #[test]
 #[ignore = "takes the whole hugetlb pool"]
@@ -282,7 +282,7 @@ fn a_child_dies_with_the_thread_that_forked_it() {
     let arena = filled(PageKind::Small, 2, Content::Text);
     let dir = TempDir::new().unwrap();
     let target = target(&dir);
-    // As after a kill -9 of the server: nobody waits, nobody kills.
+    // As after a kill -9 of the server: no process waits or kills.
     let handle = std::thread::scope(|scope| {
         let forking = scope.spawn(|| {
             let prepared = PreparedCheckpoint::new(&target, &ENDLESS, &arena).unwrap();

@@ -42,7 +42,7 @@ pub fn check(
     Ok(root)
 }
 
-/// A node that lies in the arena, is nobody else's, and has a run within its bounds.
+/// A node that lies in the arena, belongs to no other object, and has a run within its bounds.
 fn claim(mem: &Mem<'_>, audit: &Audit<'_>, at: u64) -> Result<DequeNode, Corruption> {
     let capacity = mem.arena().capacity();
     if at.checked_add(HEAD).is_none_or(|end| end > capacity) {

@@ -7,7 +7,7 @@ use cowherd_arena::{CompactionGoal, CompactionPlan, Mem, ShardIndex, ShardSet};
 use crate::keyspace::{Keyspace, Shards};
 
 use super::walk::ShardWalk;
-use super::{BACK_OFF, Fragmentation, LONGEST_BACK_OFF, SLICE_BYTES};
+use super::{BACK_OFF, Fragmentation, MAX_BACK_OFF, SLICE_BYTES};
 
 /// A slice holds a shard's lock about as long, unless one step of the walk takes longer.
 const SLICE_TIME: Duration = Duration::from_micros(50);
@@ -100,7 +100,7 @@ impl Compactor {
         }
         let shortest = now.elapsed() * BACK_OFF;
         self.back_off =
-            (self.back_off * 2).max(shortest).clamp(Duration::from_secs(1), LONGEST_BACK_OFF);
+            (self.back_off * 2).max(shortest).clamp(Duration::from_secs(1), MAX_BACK_OFF);
         self.futile = Some((Instant::now() + self.back_off, wasted));
         false
     }

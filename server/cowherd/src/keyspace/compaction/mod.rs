@@ -41,13 +41,13 @@ use compactor::{Compactor, Slice};
 /// slice ends.
 const SLICE_BYTES: u64 = 2 << 20;
 /// The longest object that moves to make room for a command that would fail otherwise.
-const MOST_ON_DEMAND: u64 = 64 << 20;
+const MAX_OBJECT_ON_DEMAND: u64 = 64 << 20;
 /// Bytes that move on demand while a checkpoint runs: one part in so many of the arena. Each
 /// changed block goes into the undo log, or each changed page is copied.
-const IN_CHECKPOINT: u64 = 64;
+const CHECKPOINT_FRACTION: u64 = 64;
 /// Nothing moves during a checkpoint when more than one part in so many of the undo log is used: a
 /// log that runs full makes the checkpoint fail.
-const UNDO_LOG: u64 = 4;
+const UNDO_LOG_FRACTION: u64 = 4;
 /// A command waits no longer for compaction.
 const ON_DEMAND_TIME: Duration = Duration::from_millis(800);
 /// As [`ON_DEMAND_TIME`] where keys may be evicted instead.
@@ -56,13 +56,13 @@ const TIME_BEFORE_EVICTION: Duration = Duration::from_millis(200);
 const TIME_UNDER_LOCKS: Duration = Duration::from_millis(100);
 /// Compaction is of no use if it frees less than one part in so many of the arena, even if that is
 /// enough for the command.
-const LEAST_GAIN: u64 = 64;
+const MIN_GAIN_FRACTION: u64 = 64;
 /// After compaction that was of no use none is tried for so many times as long as it took.
 const BACK_OFF: u32 = 50;
 /// The background thread tries again in vain no more often.
-const LONGEST_BACK_OFF: Duration = Duration::from_secs(60);
+const MAX_BACK_OFF: Duration = Duration::from_secs(60);
 /// What `active-defrag-ignore-bytes` is at most: one part in so many of the arena.
-const SMALLEST_WASTE: u64 = 32;
+const MAX_IGNORED_FRACTION: u64 = 32;
 /// A wait for a shard that another thread has locked.
 const BUSY_WAIT: Duration = Duration::from_micros(50);
 
@@ -173,7 +173,7 @@ impl CompactionSettings {
     fn duty(&self, fragmentation: &Fragmentation, capacity: u64) -> Option<u64> {
         let percent = fragmentation.percent();
         let lower = u64::from(self.threshold_lower);
-        let ignored = self.ignore_bytes.min(capacity / SMALLEST_WASTE);
+        let ignored = self.ignore_bytes.min(capacity / MAX_IGNORED_FRACTION);
         if percent < lower || fragmentation.wasted() <= ignored {
             return None;
         }
@@ -292,7 +292,7 @@ impl Keyspace {
         let before = arena.free_bytes();
         let has_helped = self.run_passes(scope, &goals, deadline, is_enough);
         // In an arena that is nearly full a pass makes room for a few keys and then for no more.
-        let is_little = arena.free_bytes() < before + arena.capacity() / LEAST_GAIN;
+        let is_little = arena.free_bytes() < before + arena.capacity() / MIN_GAIN_FRACTION;
         let futile = (!has_helped || is_little).then(|| {
             let until = Instant::now() + begun.elapsed() * BACK_OFF;
             FutileAttempt { until, used, piece: contiguous_bytes_for(wanted) }
@@ -308,8 +308,8 @@ impl Keyspace {
             return u64::MAX;
         }
         match barrier.undo_log() {
-            Some(log) if log.allocated() > log.limit() / UNDO_LOG => 0,
-            _ => self.arena().capacity() / IN_CHECKPOINT,
+            Some(log) if log.allocated() > log.limit() / UNDO_LOG_FRACTION => 0,
+            _ => self.arena().capacity() / CHECKPOINT_FRACTION,
         }
     }
 
@@ -342,7 +342,7 @@ impl Keyspace {
             true
         };
         if !compactor.is_running()
-            && compactor.begin(self, goal, MOST_ON_DEMAND, (u64::MAX, 0)).is_none()
+            && compactor.begin(self, goal, MAX_OBJECT_ON_DEMAND, (u64::MAX, 0)).is_none()
         {
             return false;
         }
@@ -386,7 +386,7 @@ impl Keyspace {
         for &goal in goals {
             let mut least = (u64::MAX, 0);
             while may_go_on() {
-                let most = MOST_ON_DEMAND.min(self.most_bytes());
+                let most = MAX_OBJECT_ON_DEMAND.min(self.most_bytes());
                 let Some(in_use) = compactor.begin(self, goal, most, least) else { break };
                 least = in_use;
                 while may_go_on() && !is_enough() {

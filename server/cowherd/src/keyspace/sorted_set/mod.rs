@@ -49,7 +49,7 @@ pub use view::{RangeBound, SortedSetView};
 /// The first byte of a score that is not an integer.
 const DOUBLE: u8 = b'f';
 /// Scores up to this size may be stored as integers: a double holds each of these exactly.
-const MOST_WHOLE: f64 = (1u64 << 53) as f64;
+const MAX_EXACT_INTEGER: f64 = (1u64 << 53) as f64;
 
 /// The header of a large sorted set.
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
@@ -124,7 +124,7 @@ fn build<'p>(
 fn push_pair(run: &mut Vec<u8>, member: &[u8], score: f64) {
     Encoded::of(member).push_to(run);
     // A negative zero becomes 0 here, as in Redis.
-    if score.fract() == 0.0 && score.abs() <= MOST_WHOLE {
+    if score.fract() == 0.0 && score.abs() <= MAX_EXACT_INTEGER {
         #[expect(clippy::cast_possible_truncation, reason = "whole, and 2^53 at most")]
         Encoded::int(score as i64).push_to(run);
     } else {
