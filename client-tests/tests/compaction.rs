@@ -43,8 +43,8 @@ fn send_all(raw: &mut RawConnection, commands: &[Vec<Vec<u8>>]) -> Result<u64> {
 }
 
 /// Fills the arena with values of 20 to 900 bytes until one is refused, and deletes keys at random
-/// until one of `keep_one_in` is left. Returns the keys that are left, and the resident bytes of the
-/// full arena.
+/// until one of `keep_one_in` is left. Returns the keys that are left, and the resident bytes of
+/// the full arena.
 fn scatter(server: &Server, keep_one_in: u64) -> Result<(Vec<u64>, u64)> {
     let mut raw = server.raw()?;
     let mut keys = 0;

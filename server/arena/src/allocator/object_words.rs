@@ -10,11 +10,11 @@
 //!            v           v
 //! pages:  | block, block, block, free | block, block |  ...  a page: blocks of one class
 //!
-//! entry:  | in use 1 | 0 (5) | shard 6 | units back to head 4 | class 8 | number of first word 40 |
+//! entry:  | in use 1 | 0 (5) | shard 6 | units back to head 4 | class 8 | first word 40 |
 //! ```
 //!
-//! A run of units or chunks is an object of class [`RUN`] with one word. A run may change its shard,
-//! so its entry names none.
+//! A run of units or chunks is an object of class [`RUN`] with one word. A run may change its
+//! shard, so its entry names none.
 //!
 //! Invariants:
 //! 1. The entries of a slab's units, and those of a run's first unit, change with the slab or run,

@@ -344,8 +344,8 @@ impl Segment {
         Ok(larger)
     }
 
-    /// Moves its objects out of places that are to be emptied; returns its new offset if its head has
-    /// moved, for the caller to write into the directory.
+    /// Moves its objects out of places that are to be emptied; returns its new offset if its head
+    /// has moved, for the caller to write into the directory.
     pub(super) fn evacuate(self, mem: &mut Mem<'_>) -> Option<u64> {
         for place in self.places() {
             let block = block_at(mem.read(place));
