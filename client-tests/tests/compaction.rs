@@ -171,6 +171,51 @@ fn a_transaction_finds_the_memory_too() -> TestResult {
     check(&server, &left)
 }
 
+/// Strings of `bytes` until one is refused, of which three in five are deleted.
+fn scatter_large(server: &Server, bytes: usize) -> Result<()> {
+    let mut raw = server.raw()?;
+    let mut keys = 0u64;
+    while set_of(&mut raw, &format!("piece:{keys}"), bytes)? == b"+OK\r\n" {
+        keys += 1;
+    }
+    let mut random = Random::new(4);
+    for key in 0..keys {
+        if random.below(5) < 3 {
+            ensure!(raw.exchange(&["DEL", &format!("piece:{key}")])? == b":1\r\n");
+        }
+    }
+    Ok(())
+}
+
+#[test]
+fn commands_in_a_row_find_the_memory_without_the_background() -> TestResult {
+    // The background thread compacts at no waste that there can be.
+    let eager_only = |builder: ServerBuilder| {
+        builder
+            .arg("--active-defrag-threshold-upper", "1000")
+            .arg("--active-defrag-threshold-lower", "1000")
+    };
+    let server = eager_only(builder()).start()?;
+    scatter_large(&server, 100_000)?;
+    let mut raw = server.raw()?;
+    for key in 0..9 {
+        let reply = set_of(&mut raw, &format!("large:{key}"), 3_000_000)?;
+        ensure!(reply == b"+OK\r\n", "value {key}: {}", show(&reply));
+    }
+    let server = eager_only(builder()).start()?;
+    scatter_large(&server, 100_000)?;
+    let mut raw = server.raw()?;
+    let value = vec![b'x'; 3_000_000];
+    let mut request = vec![b"MSET".to_vec()];
+    for key in 0..6 {
+        request.push(format!("large:{key}").into_bytes());
+        request.push(value.clone());
+    }
+    let reply = raw.exchange(&request)?;
+    ensure!(reply == b"+OK\r\n", "{}", show(&reply));
+    Ok(())
+}
+
 /// The child reads all the time; the image is that of the fork.
 fn image_during_compaction(isolation: &str) -> TestResult {
     let mut server = builder().arg("--checkpoint-isolation", isolation).start()?;

@@ -211,6 +211,18 @@ fn an_allocation_gets_what_a_pass_withholds() {
 }
 
 #[test]
+fn a_pass_goes_on_when_what_it_withholds_is_too_little() {
+    let (arena, mut model) = scattered();
+    let shard = ShardIndex::new(5).unwrap();
+    model.pass(&arena, CompactionGoal::FewerChunks, |model, arena| {
+        assert!(!model.allocate(arena, shard, 60 << 20));
+        assert!(!arena.compaction_is_cancelled());
+    });
+    model.verify(&arena);
+    assert!(arena.used_chunks() < 12, "{} chunks", arena.used_chunks());
+}
+
+#[test]
 fn large_objects_make_way_for_a_larger_one() {
     let (arena, mut model) = (arena(64), Model::default());
     let shard = ShardIndex::new(1).unwrap();

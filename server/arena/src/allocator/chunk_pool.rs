@@ -405,19 +405,22 @@ impl ChunkPool {
         self.withheld_count > 0
     }
 
-    /// Lets all withheld chunks be taken again; tells whether there were any.
+    /// Lets all withheld chunks be taken again; returns them.
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
-    pub(crate) fn end_withholding(&mut self, store: &BackingStore) -> bool {
+    pub(crate) fn end_withholding(&mut self, store: &BackingStore) -> Vec<ChunkIndex> {
+        let mut chunks = Vec::new();
         if self.withheld_count == 0 {
-            return false;
+            return chunks;
         }
         self.withheld_count = 0;
         self.search_from = 0;
+        self.stock_from = 0;
         for word in 0..self.withheld.len() {
             let mut left = std::mem::take(&mut self.withheld[word]);
             while left != 0 {
                 let chunk = ChunkIndex(word as u32 * 64 + left.trailing_zeros());
                 left &= left - 1;
+                chunks.push(chunk);
                 // SAFETY: chunk entries are guarded by the pool's lock (invariant 1).
                 let entry = unsafe { store.load(chunk.entry()) };
                 if entry.state == ChunkState::Units as u8 {
@@ -427,7 +430,7 @@ impl ChunkPool {
                 }
             }
         }
-        true
+        chunks
     }
 
     /// Cuts a fresh chunk into units.

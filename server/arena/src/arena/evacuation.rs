@@ -93,6 +93,11 @@ impl Evacuation {
         })
     }
 
+    /// Notes that an allocation has taken what the pass withheld.
+    pub(super) fn cancel(&self) {
+        self.cancelled.store(true, Relaxed);
+    }
+
     #[inline]
     fn is_source(&self, at: u64) -> bool {
         bits::get(&self.sources, at / UNIT_SIZE)
@@ -194,16 +199,6 @@ impl Arena {
             return true;
         }
         pool.has_run(bytes.div_ceil(CHUNK_SIZE))
-    }
-
-    /// Gives the pool its withheld chunks back, since an allocation has found no memory; tells
-    /// whether there were any.
-    pub(super) fn cancel_withholding(&self) -> bool {
-        let is_any = self.pool.lock().end_withholding(&self.store);
-        if is_any {
-            self.evacuation.cancelled.store(true, Relaxed);
-        }
-        is_any
     }
 }
 
@@ -320,10 +315,13 @@ impl Mem<'_> {
         let last = if is_promoted { CLASSES } else { from.index() + 1 };
         let larger = (class.index() + 1..last).filter_map(SizeClass::from_index);
         let fitting = larger.filter(|larger| class.fits_slab_of(*larger));
-        let in_list =
-            std::iter::once(class).chain(fitting).find_map(|class| self.take_listed(class));
-        if in_list.is_some() {
-            return in_list;
+        for slab_class in std::iter::once(class).chain(fitting) {
+            if let Some(object) = self.take_listed(slab_class) {
+                if slab_class != class {
+                    self.arena.slabs.coarse_taken(self.shard, class);
+                }
+                return Some(object);
+            }
         }
         // A slab in a chunk that stays is no better than another one there.
         if !self.arena.evacuation.is_source_chunk(chunk) {

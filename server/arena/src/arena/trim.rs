@@ -23,9 +23,7 @@ impl Arena {
             match take(&mut pool) {
                 Err(OutOfMemory) if trimming => {}
                 Err(OutOfMemory) if pool.is_withholding() => {
-                    drop(pool);
-                    self.cancel_withholding();
-                    continue;
+                    return self.take_withheld(&mut pool, take);
                 }
                 outcome => {
                     if pool.stock_is_low() {
@@ -37,6 +35,23 @@ impl Arena {
             drop(pool);
             std::thread::yield_now();
         }
+    }
+
+    /// Takes memory that a compaction pass withholds, which ends the marks of its chunks. If that is
+    /// not enough either, the pass goes on.
+    #[cold]
+    fn take_withheld<T>(
+        &self,
+        pool: &mut ChunkPool,
+        mut take: impl FnMut(&mut ChunkPool) -> Result<T, OutOfMemory>,
+    ) -> Result<T, OutOfMemory> {
+        let withheld = pool.end_withholding(&self.store);
+        let taken = take(pool);
+        match taken {
+            Ok(_) => self.evacuation.cancel(),
+            Err(OutOfMemory) => withheld.into_iter().for_each(|chunk| pool.withhold(chunk)),
+        }
+        taken
     }
 
     /// Returns the memory of up to `most` free chunks to the kernel; returns their number. One

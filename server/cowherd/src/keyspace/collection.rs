@@ -105,12 +105,14 @@ pub(super) struct ValueCursor {
     pub part: u8,
     /// Places in it, from the outermost structure to the innermost.
     pub places: [u64; 3],
+    /// An offset that saves a search, or 0. Valid as long as no key of the shard has changed.
+    pub offset: u64,
 }
 
 impl ValueCursor {
     /// The start of a part.
     pub const fn part(part: u8) -> Self {
-        Self { part, places: [0; 3] }
+        Self { part, places: [0; 3], offset: 0 }
     }
 }
 

@@ -122,6 +122,11 @@ impl<'a> Shards<'a> {
         self.space.counters[shard.get()].add(counter, by);
     }
 
+    /// Number of changes of keys in a shard so far.
+    pub(super) fn changes(&self, shard: ShardIndex) -> u64 {
+        self.space.counters[shard.get()].get(Counter::Changes)
+    }
+
     /// Counts a change of a key.
     #[inline]
     pub(super) fn changed(&self, shard: ShardIndex) {

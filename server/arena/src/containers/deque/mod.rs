@@ -38,6 +38,7 @@ use super::packed::{self, Element};
 use crate::{Mem, Offset};
 
 pub use check::check;
+pub use evacuate::DequePlace;
 use node::{DequeNode, wide};
 
 const _: () = assert!(size_of::<DequeRoot>() == 32);

@@ -35,6 +35,8 @@ pub(super) struct Compactor {
     /// Shards that may have marks: those of the pass that runs, and those of earlier ones whose
     /// locks could not be had at the end.
     marked: ShardSet,
+    /// The shard with which the next pass begins: passes that are cut short get round.
+    first: usize,
     /// What was in use before the last pass of the background thread.
     least: Option<(u64, u64)>,
     /// No pass begins in the background before, unless more is wasted than then.
@@ -93,9 +95,13 @@ impl Compactor {
         if self.futile.take().is_some() {
             self.least = None;
         }
-        let least = self.least.unwrap_or((u64::MAX, 0));
-        self.least = self.begin(space, CompactionGoal::FewerChunks, SLICE_BYTES, least);
+        let before = self.least.unwrap_or((u64::MAX, 0));
+        self.least = self.begin(space, CompactionGoal::FewerChunks, SLICE_BYTES, before);
         if self.least.is_some() {
+            if before.1 > 0 {
+                // The pass before was of use.
+                self.back_off = Duration::ZERO;
+            }
             return true;
         }
         let shortest = now.elapsed() * BACK_OFF;
@@ -108,8 +114,11 @@ impl Compactor {
     /// Runs a slice of the pass under the lock of one shard.
     pub(super) fn slice(&mut self, space: &Keyspace, lock: &mut Locker<'_>) -> Slice {
         let Some(pass) = &mut self.pass else { return Slice::Done };
-        let is_over = space.arena().compaction_is_cancelled();
-        let Some(shard) = pass.left.iter().next().filter(|_| !is_over) else {
+        if space.arena().compaction_is_cancelled() {
+            self.interrupt(space, lock);
+            return Slice::Done;
+        }
+        let Some(shard) = pass.next_shard(self.first) else {
             self.end(space, lock);
             return Slice::Done;
         };
@@ -124,12 +133,21 @@ impl Compactor {
     /// Goes on with the next shard.
     pub(super) fn skip_shard(&mut self) {
         if let Some(pass) = &mut self.pass {
-            let shard = pass.left.iter().next();
-            pass.left =
-                pass.left.iter().filter(|left| Some(*left) != shard).map(ShardSet::one).collect();
+            let Some(shard) = pass.next_shard(self.first) else { return };
+            pass.left = pass.left.iter().filter(|left| *left != shard).map(ShardSet::one).collect();
+            self.first = shard.get() + 1;
             pass.walk = ShardWalk::default();
             pass.is_marking = true;
         }
+    }
+
+    /// Ends the pass, if one runs, before all shards are walked: the next one is of use even if as
+    /// much is in use as before.
+    pub(super) fn interrupt(&mut self, space: &Keyspace, lock: &mut Locker<'_>) {
+        if self.pass.is_some() {
+            self.least = None;
+        }
+        self.end(space, lock);
     }
 
     /// Ends the pass, if one runs: what it has marked may be allocated again.
@@ -152,6 +170,12 @@ impl Compactor {
 }
 
 impl Pass {
+    /// The next shard to walk, from `first` on and then from the lowest.
+    fn next_shard(&self, first: usize) -> Option<ShardIndex> {
+        let from_first = self.left.iter().find(|shard| shard.get() >= first);
+        from_first.or_else(|| self.left.iter().next())
+    }
+
     /// Runs steps in a locked shard until the slice is over; tells whether the shard is done.
     fn run(&mut self, shards: &mut Shards<'_>, shard: ShardIndex) -> bool {
         let begun = Instant::now();

@@ -52,7 +52,7 @@ const UNDO_LOG_FRACTION: u64 = 4;
 const ON_DEMAND_TIME: Duration = Duration::from_millis(800);
 /// As [`ON_DEMAND_TIME`] where keys may be evicted instead.
 const TIME_BEFORE_EVICTION: Duration = Duration::from_millis(200);
-/// As [`ON_DEMAND_TIME`] while the command holds locks.
+/// As [`TIME_BEFORE_EVICTION`] while the command holds locks.
 const TIME_UNDER_LOCKS: Duration = Duration::from_millis(100);
 /// Compaction is of no use if it frees less than one part in so many of the arena, even if that is
 /// enough for the command.
@@ -229,7 +229,7 @@ impl Keyspace {
             .filter(|_| !is_paused)
             .and_then(|settings| settings.duty(&fragmentation, self.arena().capacity()));
         let Some(duty) = duty else {
-            compactor.end(self, &mut locker);
+            compactor.interrupt(self, &mut locker);
             compaction.running.store(0, Relaxed);
             compaction.current_time_us.store(0, Relaxed);
             return;
@@ -261,12 +261,14 @@ impl Keyspace {
     }
 
     /// Compacts until the arena has memory in one piece for an object of `wanted` bytes that it has
-    /// refused; tells whether it has now. Limited in time, and not tried where it was of no use
+    /// refused, and if possible for the other objects of a command that needs `total` bytes; tells
+    /// whether it has that piece now. Limited in time, and not tried where it was of no use
     /// just before.
     pub(super) fn compact_for(
         &self,
         scope: &mut EvictionScope<'_, '_>,
         wanted: u64,
+        total: u64,
         may_evict: bool,
     ) -> bool {
         let arena = self.arena();
@@ -282,20 +284,31 @@ impl Keyspace {
         }
         let deadline = begun
             + match () {
-                () if scope.holds_locks() => TIME_UNDER_LOCKS,
+                () if scope.holds_locks() && may_evict => TIME_UNDER_LOCKS,
+                () if scope.holds_locks() => ON_DEMAND_TIME / 2,
                 () if may_evict => TIME_BEFORE_EVICTION,
                 () => ON_DEMAND_TIME,
             };
-        let is_enough = || arena.has_contiguous(wanted);
-        let chunks = contiguous_bytes_for(wanted).div_ceil(CHUNK_SIZE);
-        let goals = [CompactionGoal::FewerChunks, CompactionGoal::Contiguous(chunks)];
-        let before = arena.free_bytes();
-        let has_helped = self.run_passes(scope, &goals, deadline, is_enough);
+        // A command with several values of whole chunks needs room for each of them.
+        let piece = contiguous_bytes_for(wanted);
+        let pieces = if piece < CHUNK_SIZE { 1 } else { total.div_ceil(wanted.max(1)).max(1) };
+        let reserve = piece.saturating_mul(pieces).min(free);
+        let free_chunks = || (arena.capacity() / CHUNK_SIZE - arena.used_chunks()) * CHUNK_SIZE;
+        let is_enough = || arena.has_contiguous(reserve);
+        let goals = [
+            CompactionGoal::FewerChunks,
+            CompactionGoal::Contiguous(reserve.div_ceil(CHUNK_SIZE)),
+            CompactionGoal::Contiguous(piece.div_ceil(CHUNK_SIZE)),
+        ];
+        let before = (arena.free_bytes(), free_chunks());
+        let has_helped = self.run_passes(scope, &goals, deadline, is_enough)
+            || arena.has_contiguous(piece);
         // In an arena that is nearly full a pass makes room for a few keys and then for no more.
-        let is_little = arena.free_bytes() < before + arena.capacity() / MIN_GAIN_FRACTION;
+        let least = arena.capacity() / MIN_GAIN_FRACTION;
+        let is_little = arena.free_bytes() < before.0 + least && free_chunks() < before.1 + least;
         let futile = (!has_helped || is_little).then(|| {
             let until = Instant::now() + begun.elapsed() * BACK_OFF;
-            FutileAttempt { until, used, piece: contiguous_bytes_for(wanted) }
+            FutileAttempt { until, used, piece }
         });
         *self.compaction.futile.lock() = futile;
         has_helped
@@ -308,8 +321,11 @@ impl Keyspace {
             return u64::MAX;
         }
         match barrier.undo_log() {
-            Some(log) if log.allocated() > log.limit() / UNDO_LOG_FRACTION => 0,
-            _ => self.arena().capacity() / CHECKPOINT_FRACTION,
+            Some(log) => {
+                let left = (log.limit() / UNDO_LOG_FRACTION).saturating_sub(log.allocated());
+                left.min(self.arena().capacity() / CHECKPOINT_FRACTION)
+            }
+            None => self.arena().capacity() / CHECKPOINT_FRACTION,
         }
     }
 
@@ -326,6 +342,7 @@ impl Keyspace {
     /// Compacts the whole keyspace for up to `time`, and returns all free chunks to the kernel.
     pub fn purge(&self, scope: &mut EvictionScope<'_, '_>, time: Duration) {
         if !self.arena().barrier().is_active() {
+            let time = if scope.holds_locks() { time.min(TIME_UNDER_LOCKS) } else { time };
             let deadline = Instant::now() + time;
             self.run_passes(scope, &[CompactionGoal::FewerChunks], deadline, || false);
         }
@@ -377,7 +394,7 @@ impl Keyspace {
         let mut locker = |shard: ShardIndex, act: &mut dyn FnMut(&mut Shards<'_>)| {
             scope.with(shard, |shards| act(shards)).is_some()
         };
-        compactor.end(self, &mut locker);
+        compactor.interrupt(self, &mut locker);
         let moved = self.arena().compaction_stats().moved_bytes;
         let may_go_on = || {
             let bytes = self.arena().compaction_stats().moved_bytes - moved;

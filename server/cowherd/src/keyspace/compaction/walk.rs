@@ -44,6 +44,8 @@ struct OpenValue {
     key: Box<[u8]>,
     hash: u64,
     cursor: ValueCursor,
+    /// Changes in the shard when the cursor was set.
+    changes: u64,
     was_moved: bool,
 }
 
@@ -137,7 +139,7 @@ impl ShardWalk {
         if let Some(hash) = hash.filter(|_| head.is_large()) {
             let key = head.key(&mem, at).into();
             let cursor = ValueCursor::default();
-            self.values.push_back(OpenValue { db, key, hash, cursor, was_moved });
+            self.values.push_back(OpenValue { db, key, hash, cursor, changes: 0, was_moved });
         }
         if let Some(hash) = hash.filter(|_| is_source) {
             was_moved |= evacuate_entry(shards, shard, db, hash, at, &head);
@@ -172,8 +174,12 @@ fn evacuate_entry(
 impl OpenValue {
     /// Moves some elements; returns the value if there are more.
     fn visit(mut self, shards: &mut Shards<'_>, shard: ShardIndex) -> Option<Self> {
-        let mut mem = shards.mem(shard);
         let moved = |mem: &Mem<'_>| mem.arena().compaction_stats().moved;
+        let changes = shards.changes(shard);
+        if self.changes != changes {
+            self.cursor.offset = 0;
+        }
+        let mut mem = shards.mem(shard);
         let before = moved(&mem);
         // The key may have been removed, or replaced by another one, since the last step.
         let found = keys_of(shard, self.db).find(&mem, self.hash, &ByKey(&self.key));
@@ -188,6 +194,7 @@ impl OpenValue {
             return None;
         };
         self.cursor = cursor;
+        self.changes = changes;
         Some(self)
     }
 }

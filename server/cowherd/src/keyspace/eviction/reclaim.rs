@@ -200,7 +200,7 @@ impl Reclaimer {
         let begun = Instant::now();
         // The object that was refused may be larger than the arguments.
         let wanted = refused.max(bytes as u64);
-        let made = self.compact_for(config, scope, set, refused, *attempt)
+        let made = self.compact_for(config, scope, set, (refused, wanted), *attempt)
             || self.evict_for(config, scope, set, wanted, *attempt);
         self.time.cycle += begun.elapsed();
         *attempt = attempt.saturating_add(1);
@@ -208,14 +208,14 @@ impl Reclaimer {
         made
     }
 
-    /// Frees what is deferred, or compacts; tells whether an object of `refused` bytes may be
-    /// allocated now.
+    /// Frees what is deferred, or compacts, for an object of `refused` bytes of a command that needs
+    /// `total`; tells whether the object may be allocated now.
     fn compact_for(
         &mut self,
         config: &Config,
         scope: &mut EvictionScope<'_, '_>,
         set: ShardSet,
-        refused: u64,
+        (refused, total): (u64, u64),
         attempt: u32,
     ) -> bool {
         if !config.activedefrag || attempt >= COMPACTIONS {
@@ -223,7 +223,7 @@ impl Reclaimer {
         }
         let may_evict = EvictionPolicy::of(config.maxmemory_policy).is_some();
         self.free_deferred(scope, set, attempt)
-            || scope.space().compact_for(scope, refused, may_evict)
+            || scope.space().compact_for(scope, refused, total, may_evict)
     }
 
     /// As [`Self::reclaim_for`], for an object of `wanted` bytes.

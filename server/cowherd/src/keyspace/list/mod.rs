@@ -24,7 +24,7 @@ mod update;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use cowherd_arena::containers::deque::{self, Deque, DequeRoot};
+use cowherd_arena::containers::deque::{self, Deque, DequePlace, DequeRoot};
 use cowherd_arena::containers::packed;
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory};
 
@@ -172,8 +172,11 @@ impl CollectionType for List {
         /// Elements that count as one node, which takes as long to move.
         const NODE: u64 = 4;
         let nodes = (most as u64 / NODE).max(1);
-        let index = deque_of(header).evacuate_nodes(mem, cursor.places[0], nodes)?;
-        Some(ValueCursor { places: [index, 0, 0], ..cursor })
+        // After SWAPDB, which counts as a change in one shard only, the key has another list.
+        let node = if cursor.places[1] == header { cursor.offset } else { 0 };
+        let from = DequePlace { index: cursor.places[0], node };
+        let DequePlace { index, node } = deque_of(header).evacuate_nodes(mem, from, nodes)?;
+        Some(ValueCursor { places: [index, header, 0], offset: node, ..cursor })
     }
 
     fn copy_large(mem: &mut Mem<'_>, header: u64) -> Result<u64, OutOfMemory> {

@@ -40,7 +40,7 @@ pub(super) fn evacuate_some(
 /// and how many objects were visited.
 fn step(mem: &mut Mem<'_>, root: StreamRoot, cursor: ValueCursor) -> Option<(ValueCursor, u64)> {
     let [outer, middle, inner] = cursor.places;
-    let at = |part, places| ValueCursor { part, places };
+    let at = |part, places| ValueCursor { part, places, offset: 0 };
     let group = |mem: &Mem<'_>| root.groups().nth(mem, outer).map(|entry| Group(entry.item));
     Some(match cursor.part {
         0 => match evacuate_nodes(mem, root, outer) {
