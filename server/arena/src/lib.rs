@@ -53,6 +53,7 @@ pub use arena::compaction_plan::{CompactionGoal, CompactionPlan};
 pub use arena::evacuation::CompactionStats;
 pub use arena::held::Held;
 pub use arena::mem::{Mem, ReadOnly};
+pub use arena::object_notes::{ObjectInspector, ObjectNotes, SlabObject};
 pub use arena::occupancy::{OccupancyCell, OccupancyMap};
 pub use arena::open::{OpenError, ReservedArena, layout_hash};
 pub use arena::page_scan::{ChunkSet, PageReport};

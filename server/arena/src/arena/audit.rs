@@ -5,20 +5,24 @@
 //! descriptors before anything is built from them; an [`Audit`] then lets the layers above claim
 //! the objects that they reach, and at the end names an object that was not claimed.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use crossbeam_utils::CachePadded;
 use zerocopy::IntoBytes as _;
 
 use super::Arena;
 use super::held::Held;
 use super::mem::ReadOnly;
+use super::object_notes::{ObjectNotes, ObjectWord};
 use super::objects::class_of_object;
 use crate::allocator::chunk_pool::is_blank;
 use crate::allocator::size_classes::{MAX_SLAB_OBJECT, MIN_OBJECT, SizeClass, large_size};
 use crate::allocator::unit_bitmap;
+use crate::bits;
 use crate::layout::{
     ARENA_MAGIC, CHUNK_SIZE, ChunkEntry, ChunkIndex, ChunkState, HEAD_UNITS, Header, MAX_OBJECTS,
-    UNIT_SIZE, UNITS_IN_CHUNK, UNITS_PER_CHUNK, UnitDescriptor, UnitKind, index,
+    SHARDS, UNIT_SIZE, UNITS_IN_CHUNK, UNITS_PER_CHUNK, UnitDescriptor, UnitKind, index,
 };
 use crate::memory::side_tables::SideTable;
 use crate::shard::{ShardIndex, ShardSet};
@@ -254,9 +258,13 @@ fn check_slab(
 pub struct Audit<'h> {
     arena: &'h Arena,
     expected: AuditSummary,
-    /// A bit for each place where an object can begin; committed as claims are made.
+    /// What was noted of objects while the image was read. An object with a word in it is claimed
+    /// there.
+    notes: Option<ObjectNotes>,
+    /// A bit for each place where another object can begin; committed as claims are made.
     claimed: SideTable,
-    count: AtomicU64,
+    /// Claims by each shard, apart from each other, since each thread has shards of its own.
+    counts: Box<[CachePadded<AtomicU64>; SHARDS]>,
 }
 
 /// Bytes for each claim bit: no two objects begin in the same ones.
@@ -272,6 +280,18 @@ impl<'h> Audit<'h> {
     /// # Errors
     /// A table breaks an invariant, or there is no address space for the audit.
     pub fn begin(held: &'h mut Held<'_>) -> Result<Self, Corruption> {
+        Self::begin_with(held, None)
+    }
+
+    /// As [`Self::begin`]; `notes` were made of this arena's chunks, and no object has changed
+    /// since.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn begin_with(
+        held: &'h mut Held<'_>,
+        notes: Option<ObjectNotes>,
+    ) -> Result<Self, Corruption> {
         assert!(held.set() == ShardSet::ALL, "an audit needs the whole arena");
         let arena = held.arena();
         let expected = tables(arena)?;
@@ -281,7 +301,8 @@ impl<'h> Audit<'h> {
             Corruption::new(ChunkIndex(0), reason)
         })?;
         arena.owners.suspend(true);
-        Ok(Self { arena, expected, claimed, count: AtomicU64::new(0) })
+        let counts = Box::new([const { CachePadded::new(AtomicU64::new(0)) }; SHARDS]);
+        Ok(Self { arena, expected, notes, claimed, counts })
     }
 
     #[cfg(test)]
@@ -301,7 +322,65 @@ impl<'h> Audit<'h> {
         let unit = at % CHUNK_SIZE / UNIT_SIZE;
         self.arena.prefetch(at);
         self.arena.prefetch(ChunkIndex::of(at).descriptor(unit).raw());
-        self.claimed.prefetch(claim_bit(at).0);
+        match self.word(at) {
+            Some((word, _)) => word.prefetch(),
+            None => self.claimed.prefetch(claim_bit(at).0),
+        }
+    }
+
+    /// Asks the processor to fetch the note of the object at `at`, if there can be one.
+    #[inline]
+    pub fn prefetch_note(&self, at: u64) {
+        if let Some((word, _)) = self.word(at) {
+            word.prefetch();
+        }
+    }
+
+    /// What was noted of the object that begins at `at`. It may be any shard's, and claimed or not.
+    #[inline]
+    pub fn note(&self, at: u64) -> Option<NonZeroU32> {
+        self.word(at)?.0.note()
+    }
+
+    /// The word of the object at `at`, and the shard of its slab, if it was inspected.
+    #[inline]
+    fn word(&self, at: u64) -> Option<(ObjectWord<'_>, usize)> {
+        let notes = self.notes.as_ref()?;
+        // Entries of other chunks have no meaning.
+        let is_cut = bits::get(&self.arena.store.cut, u64::from(ChunkIndex::of(at).0));
+        notes.word(at).filter(|_| is_cut)
+    }
+
+    /// Claims the object at `at` for `shard`, if there is a note of it: the inspector has checked
+    /// its length and all its bytes. `None` if there is no note, or it is another shard's: then
+    /// nothing is claimed.
+    ///
+    /// # Errors
+    /// It was claimed before.
+    #[inline]
+    pub fn claim_noted(
+        &self,
+        at: u64,
+        shard: ShardIndex,
+    ) -> Result<Option<NonZeroU32>, Corruption> {
+        let Some((word, _)) = self.word(at).filter(|(_, owner)| *owner == shard.get()) else {
+            return Ok(None);
+        };
+        let note = word.note();
+        if note.is_some() {
+            self.count_first(word.claim(), at, shard)?;
+        }
+        Ok(note)
+    }
+
+    /// Counts a claim, unless it is not the first.
+    #[inline]
+    fn count_first(&self, is_first: bool, at: u64, shard: ShardIndex) -> Result<(), Corruption> {
+        if !is_first {
+            return Err(Corruption::at(at, format!("two references to the object at {at:#x}")));
+        }
+        self.counts[shard.get()].fetch_add(1, Ordering::Relaxed);
+        Ok(())
     }
 
     /// Claims the object of `len` bytes at `at` for `shard`; afterwards its bytes may be read.
@@ -334,11 +413,14 @@ impl<'h> Audit<'h> {
                 shard.get()
             ));
         }
-        let (word, mask) = claim_bit(at);
-        if self.claimed.word(word).fetch_or(mask, Ordering::Relaxed) & mask != 0 {
-            return broken(format!("two references to the object at {at:#x}"));
-        }
-        self.count.fetch_add(1, Ordering::Relaxed);
+        let is_first = match self.word(at) {
+            Some((word, _)) => word.claim(),
+            None => {
+                let (word, mask) = claim_bit(at);
+                self.claimed.word(word).fetch_or(mask, Ordering::Relaxed) & mask == 0
+            }
+        };
+        self.count_first(is_first, at, shard)?;
         if len > MAX_SLAB_OBJECT {
             // Only now is the owner of a run known.
             self.arena.owners.set(at, large_size(len), shard);
@@ -375,7 +457,7 @@ impl<'h> Audit<'h> {
     /// # Errors
     /// An object is in use that was not claimed, or more were claimed than are in use.
     pub fn finish(self) -> Result<AuditSummary, Corruption> {
-        let claimed = self.count.load(Ordering::Relaxed);
+        let claimed: u64 = self.counts.iter().map(|count| count.load(Ordering::Relaxed)).sum();
         let in_use = self.expected.objects;
         if claimed == in_use {
             return Ok(self.expected);
@@ -405,6 +487,8 @@ impl<'h> Audit<'h> {
                 .map(|word| self.claimed.word(word).load(Ordering::Relaxed))
                 .map(|word| u64::from(word.count_ones()))
                 .sum();
+            let noted = self.notes.as_ref().filter(|_| entry.state == ChunkState::Units as u8);
+            let claimed = claimed + noted.map_or(0, |notes| notes.claimed_in(chunk));
             if claimed < here.objects {
                 return chunk;
             }

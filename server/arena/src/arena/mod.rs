@@ -5,6 +5,7 @@
 //! | `mod` | the struct |
 //! | `open` | formatting, loading and re-opening an arena |
 //! | `audit` | checks of the arena's tables, and claims of every object |
+//! | `object_notes` | what was found of each small object while its chunk was read |
 //! | `shard_locks`, `held` | the locks; the locked shards of a command |
 //! | `safepoint` | the proof that every shard is locked |
 //! | `mem` | offsets in, checked bytes out, for a locked shard |
@@ -27,6 +28,7 @@ pub(crate) mod compaction_plan;
 pub(crate) mod evacuation;
 pub(crate) mod held;
 pub(crate) mod mem;
+pub(crate) mod object_notes;
 mod objects;
 pub(crate) mod occupancy;
 pub(crate) mod open;

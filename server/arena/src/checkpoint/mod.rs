@@ -59,7 +59,7 @@ pub use fork::PreparedCheckpoint;
 pub use image::{ImageInfo, inspect};
 pub use lock::DirLock;
 pub use report::{CheckpointProgress, WriterPhase};
-pub use restore::{RestoreProgress, RestoreStats, restore, restore_observed};
+pub use restore::{RestoreHooks, RestoreProgress, RestoreStats, restore, restore_with};
 pub use running::{CheckpointHandle, CheckpointObserver, CheckpointOutcome, RunningCheckpoint};
 pub use sys::{ignore_file_size_signal, take_short_background_turns};
 pub use writer::buffer_bytes;

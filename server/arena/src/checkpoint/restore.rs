@@ -13,6 +13,7 @@ use std::io;
 use std::ops::ControlFlow;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -27,7 +28,9 @@ use super::image::{Image, ImageInfo};
 use super::packing::{self, Form};
 use super::{ImageRegion, RestoreError, sys};
 use crate::layout::{MIN_CAPACITY, index as to_index};
-use crate::{Arena, Backing, CHUNK_SIZE, ChunkIndex, OpenError, ReservedArena};
+use crate::{
+    Arena, Backing, CHUNK_SIZE, ChunkIndex, ObjectInspector, ObjectNotes, OpenError, ReservedArena,
+};
 
 const CHUNK: usize = to_index(CHUNK_SIZE);
 /// More threads than this do not read faster.
@@ -63,6 +66,21 @@ pub struct RestoreProgress {
     pub total_chunks: u64,
 }
 
+/// What goes on beside reading.
+#[derive(Clone, Copy)]
+pub struct RestoreHooks<'a> {
+    /// Is called with the progress once the index is read and after each chunk, from any of the
+    /// threads, so that calls overlap and may be out of order.
+    pub observe: &'a (dyn Fn(RestoreProgress) + Sync),
+    /// Inspects the objects of each chunk once it is in memory, while others are read.
+    pub inspector: Option<&'a dyn ObjectInspector>,
+}
+
+impl RestoreHooks<'_> {
+    /// Nothing.
+    pub const NONE: Self = Self { observe: &|_| {}, inspector: None };
+}
+
 /// Reads the image at `path` into a new arena of `capacity` bytes. `layout` is the layout hash that
 /// it must have.
 ///
@@ -75,22 +93,24 @@ pub fn restore(
     layout: u64,
     threads: usize,
 ) -> Result<(Arena, RestoreStats), RestoreError> {
-    restore_observed(path, backing, capacity, layout, threads, &|_| {})
+    let hooks = RestoreHooks::NONE;
+    let (arena, _, stats) = restore_with(path, backing, capacity, layout, threads, hooks)?;
+    Ok((arena, stats))
 }
 
-/// As [`restore`]; `observe` is called with the progress once the index is read and after each
-/// chunk, from any of the threads, so that calls overlap and may be out of order.
+/// As [`restore`], with hooks; the notes are the inspector's. There are none without an inspector
+/// or without memory for them.
 ///
 /// # Errors
 /// As [`restore`].
-pub fn restore_observed(
+pub fn restore_with(
     path: &Path,
     backing: impl Into<Backing>,
     capacity: u64,
     layout: u64,
     threads: usize,
-    observe: &(dyn Fn(RestoreProgress) + Sync),
-) -> Result<(Arena, RestoreStats), RestoreError> {
+    hooks: RestoreHooks<'_>,
+) -> Result<(Arena, Option<ObjectNotes>, RestoreStats), RestoreError> {
     let backing = backing.into();
     let begun = Instant::now();
     let image = Image::open(path)?;
@@ -113,8 +133,20 @@ pub fn restore_observed(
     let blank = ReservedArena::reserve(backing, capacity).map_err(wrap)?;
     let reader = Reader::new(path, &image.file);
     let threads = readers(threads).min(entries.len().max(1));
-    let progress = Progress::new(&entries, observe);
-    Loading { image: &image, reader, blank: &blank, entries: &entries, progress }.run(threads)?;
+    let progress = Progress::new(&entries, hooks.observe);
+    let inspection = hooks.inspector.and_then(|inspector| {
+        let notes = ObjectNotes::new(capacity, entries.len() as u64).ok()?;
+        Some(Inspection { inspector, notes, hash_seed: OnceLock::new() })
+    });
+    let loading = Loading {
+        image: &image,
+        reader,
+        blank: &blank,
+        entries: &entries,
+        progress,
+        inspection: inspection.as_ref(),
+    };
+    loading.run(threads)?;
     let arena = blank.open(layout).map_err(|source| match source {
         OpenError::Corruption(broken) => {
             image.damaged(ImageRegion::Chunk(broken.chunk), broken.reason)
@@ -122,7 +154,29 @@ pub fn restore_observed(
         source => wrap(source),
     })?;
     let raw_bytes = entries.len() as u64 * CHUNK_SIZE;
-    Ok((arena, RestoreStats { image: info, raw_bytes, threads, duration: begun.elapsed() }))
+    let stats = RestoreStats { image: info, raw_bytes, threads, duration: begun.elapsed() };
+    Ok((arena, inspection.map(|inspection| inspection.notes), stats))
+}
+
+/// The inspection of objects while chunks are read.
+struct Inspection<'a> {
+    inspector: &'a dyn ObjectInspector,
+    notes: ObjectNotes,
+    /// As the image's first chunk says. Until that is read, no chunk is inspected.
+    hash_seed: OnceLock<u64>,
+}
+
+impl Inspection<'_> {
+    /// A chunk has its final content.
+    fn chunk(&self, chunk: ChunkIndex, bytes: &[u8]) {
+        if chunk == ChunkIndex(0) {
+            if let Some(hash_seed) = ObjectNotes::hash_seed(bytes) {
+                self.hash_seed.get_or_init(|| hash_seed);
+            }
+        } else if let Some(hash_seed) = self.hash_seed.get() {
+            self.notes.inspect(chunk, bytes, *hash_seed, self.inspector);
+        }
+    }
 }
 
 /// Threads that read, where the caller allows `threads` processors. One stays one: it keeps the
@@ -233,6 +287,7 @@ struct Loading<'a> {
     blank: &'a ReservedArena,
     entries: &'a [IndexEntry],
     progress: Progress<'a>,
+    inspection: Option<&'a Inspection<'a>>,
 }
 
 /// The failure of the lowest frame, so that a damaged image always gives the same error.
@@ -243,6 +298,11 @@ impl Loading<'_> {
         let next = AtomicUsize::new(0);
         let failed: Failed = Mutex::new(None);
         let work = || self.work(&next, &failed);
+        // A checkpoint begins with the lowest chunk, and the inspection needs to know its seed.
+        let is_inspected = self.inspection.is_some();
+        if is_inspected && self.entries.first().is_some_and(|first| first.chunk.get() == 0) {
+            self.work_on(next.fetch_add(1, Ordering::Relaxed), &next, &failed, &mut [None, None]);
+        }
         thread::scope(|scope| {
             for _ in 1..threads {
                 // With fewer threads it takes longer.
@@ -255,27 +315,36 @@ impl Loading<'_> {
 
     fn work(&self, next: &AtomicUsize, failed: &Failed) {
         let mut buffers = [None, None];
-        loop {
-            let number = next.fetch_add(1, Ordering::Relaxed);
-            let Some(entry) = self.entries.get(number) else { return };
-            if let ControlFlow::Break(error) = self.chunk(entry, &mut buffers) {
-                let mut failed = failed.lock();
-                if failed.as_ref().is_none_or(|(lowest, _)| number < *lowest) {
-                    *failed = Some((number, error));
-                }
-                // Frames before this one are being read; those after it no longer matter.
-                next.store(self.entries.len(), Ordering::Relaxed);
-                return;
-            }
-            self.progress.chunk_done(entry);
-        }
+        while self.work_on(next.fetch_add(1, Ordering::Relaxed), next, failed, &mut buffers) {}
     }
 
-    /// Brings one chunk to its place.
+    /// Brings one chunk to its place; tells whether there may be more to do.
+    fn work_on(
+        &self,
+        number: usize,
+        next: &AtomicUsize,
+        failed: &Failed,
+        buffers: &mut [Option<MmapMut>; 2],
+    ) -> bool {
+        let Some(entry) = self.entries.get(number) else { return false };
+        if let ControlFlow::Break(error) = self.chunk(entry, buffers) {
+            let mut failed = failed.lock();
+            if failed.as_ref().is_none_or(|(lowest, _)| number < *lowest) {
+                *failed = Some((number, error));
+            }
+            // Frames before this one are being read; those after it no longer matter.
+            next.store(self.entries.len(), Ordering::Relaxed);
+            return false;
+        }
+        self.progress.chunk_done(entry);
+        true
+    }
+
+    /// Brings one chunk to its place, and inspects it there.
     fn chunk(
         &self,
         entry: &IndexEntry,
-        [stored_buffer, packed_buffer]: &mut [Option<MmapMut>; 2],
+        buffers: &mut [Option<MmapMut>; 2],
     ) -> ControlFlow<RestoreError> {
         let chunk = ChunkIndex(entry.chunk.get());
         let to = match self.blank.chunk(chunk) {
@@ -288,6 +357,21 @@ impl Loading<'_> {
                 return ControlFlow::Break(RestoreError::Arena { path, source });
             }
         };
+        self.fill(entry, chunk, to, buffers)?;
+        if let Some(inspection) = self.inspection {
+            inspection.chunk(chunk, to);
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// Reads a chunk's frame, checks it, and expands it.
+    fn fill(
+        &self,
+        entry: &IndexEntry,
+        chunk: ChunkIndex,
+        to: &mut [u8],
+        [stored_buffer, packed_buffer]: &mut [Option<MmapMut>; 2],
+    ) -> ControlFlow<RestoreError> {
         let Some(form) = Form::from_byte(entry.form) else {
             return self.broken(chunk, format!("unknown form {}", entry.form));
         };

@@ -6,13 +6,14 @@ use std::time::Duration;
 
 use crate::clock::Stopwatch;
 use crate::config::{ArenaPages, CheckpointIsolation, Config, DebugCommand};
-use crate::keyspace::{Contents, Keyspace, layout_hash};
+use crate::keyspace::{Contents, EntryInspector, Keyspace, layout_hash};
 use cowherd_arena::checkpoint::{
-    DirLock, LockError, RestoreError, RestoreProgress, RestoreStats, ignore_file_size_signal,
-    inspect, restore, restore_observed,
+    DirLock, LockError, RestoreError, RestoreHooks, RestoreProgress, RestoreStats,
+    ignore_file_size_signal, inspect, restore_with,
 };
 use cowherd_arena::{
-    Backing, Corruption, Isolation, OpenError, PageKind, ReservedArena, UndoOptions, pages,
+    Backing, Corruption, Isolation, ObjectNotes, OpenError, PageKind, ReservedArena, UndoOptions,
+    pages,
 };
 
 /// `cowherd check` restores into an arena this much larger than the image needs.
@@ -101,11 +102,12 @@ pub(crate) fn open(
     let backing = backing(config, capacity);
     let path = config.dir.join(&config.dbfilename);
     let threads = restoring_threads(config);
-    match restore_observed(&path, backing, capacity, layout_hash(), threads, observe) {
-        Ok((arena, stats)) => {
+    let hooks = RestoreHooks { observe, inspector: Some(&EntryInspector) };
+    match restore_with(&path, backing, capacity, layout_hash(), threads, hooks) {
+        Ok((arena, notes, stats)) => {
             let keyspace = Keyspace::open(arena)?;
             let digest = config.enable_debug_command != DebugCommand::No;
-            let restored = verify(&keyspace, &path, stats, threads, digest)?;
+            let restored = verify(&keyspace, notes, &path, stats, threads, digest)?;
             Ok(OpenedKeyspace { keyspace, restored: Some(restored), lock })
         }
         Err(RestoreError::NotFound { .. }) => {
@@ -129,12 +131,15 @@ fn restoring_threads(config: &Config) -> usize {
 /// The image is damaged, or there is no memory for it.
 pub(crate) fn check_image(path: &Path, threads: usize) -> Result<RestoredImage, StartError> {
     let capacity = inspect(path)?.needed_capacity + CHECK_MARGIN;
-    let (arena, stats) = restore(path, PageKind::Small, capacity, layout_hash(), threads)?;
-    verify(&Keyspace::open(arena)?, path, stats, threads, true)
+    let hooks = RestoreHooks { inspector: Some(&EntryInspector), ..RestoreHooks::NONE };
+    let kind = PageKind::Small;
+    let (arena, notes, stats) = restore_with(path, kind, capacity, layout_hash(), threads, hooks)?;
+    verify(&Keyspace::open(arena)?, notes, path, stats, threads, true)
 }
 
 fn verify(
     keyspace: &Keyspace,
+    notes: Option<ObjectNotes>,
     path: &Path,
     stats: RestoreStats,
     threads: usize,
@@ -142,7 +147,7 @@ fn verify(
 ) -> Result<RestoredImage, StartError> {
     let watch = Stopwatch::start();
     let contents = keyspace
-        .verify(threads)
+        .verify_restored(threads, notes)
         .map_err(|broken| StartError::Damaged { path: path.display().to_string(), broken })?;
     let verified_in = Duration::from_nanos(watch.nanos());
     let digest = digest.then(|| keyspace.lock(cowherd_arena::ShardSet::ALL, i64::MIN).digest());

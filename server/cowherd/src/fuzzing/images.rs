@@ -1,6 +1,7 @@
 //! Harness of the target `image`: damages the memory of a small keyspace, then opens and verifies
-//! it as a restore does. Neither may panic, and a keyspace that passes verification must be usable:
-//! all keys are read, changed and removed.
+//! it as a restore does. Neither may panic, the verdict must be the same with and without an
+//! inspection of the chunks, and a keyspace that passes verification must be usable: all keys are
+//! read, changed and removed.
 //!
 //! The damage is done after the image's checksums would have been checked, so that no input is
 //! rejected by a checksum. An input is a list of patches of six bytes: the index of a meaningful
@@ -9,9 +10,9 @@
 
 use std::sync::OnceLock;
 
-use cowherd_arena::{ChunkIndex, PageKind, ReservedArena, ShardIndex, ShardSet};
+use cowherd_arena::{ChunkIndex, ObjectNotes, PageKind, ReservedArena, ShardIndex, ShardSet};
 
-use crate::keyspace::{CompactLimits, Databases, Expiry, Keyspace, layout_hash};
+use crate::keyspace::{CompactLimits, Databases, EntryInspector, Expiry, Keyspace, layout_hash};
 
 const CAPACITY: u64 = 16 << 20;
 const NOW: i64 = 1_000;
@@ -41,19 +42,32 @@ pub fn run_image(input: &[u8]) {
     for patch in input.chunks_exact(6).take(MAX_PATCHES) {
         apply(sound, &mut pages, patch);
     }
+    let Some((keyspace, notes)) = open(sound, &pages) else { return };
+    let verdict = keyspace.verify_restored(1, Some(notes));
+    // Without notes, every object is read when it is referred to.
+    let (other, _) = open(sound, &pages).expect("it was opened before");
+    assert_eq!(verdict, other.verify(1), "another verdict without notes");
+    if verdict.is_ok() {
+        exercise(&keyspace);
+    }
+}
+
+/// Opens a keyspace of these pages, and inspects its chunks as a restore does.
+fn open(sound: &SoundMemory, pages: &[Vec<u8>]) -> Option<(Keyspace, ObjectNotes)> {
     let reserved = ReservedArena::reserve(PageKind::Small, CAPACITY).expect("memory");
+    let notes = ObjectNotes::new(CAPACITY, sound.chunks.len() as u64).expect("memory");
+    let mut hash_seed = None;
     for chunk in &sound.chunks {
         let to = reserved.chunk(*chunk).expect("each chunk once");
-        let patched = sound.pages.iter().zip(&pages);
+        let patched = sound.pages.iter().zip(pages);
         for ((_, at, _), bytes) in patched.filter(|((of, _, _), _)| of == chunk) {
             to[*at..*at + PAGE].copy_from_slice(bytes);
         }
+        let seed = *hash_seed.get_or_insert_with(|| ObjectNotes::hash_seed(to).unwrap_or(0));
+        notes.inspect(*chunk, to, seed, &EntryInspector);
     }
-    let Ok(arena) = reserved.open(layout_hash()) else { return };
-    let keyspace = Keyspace::open(arena).expect("memory");
-    if keyspace.verify(1).is_ok() {
-        exercise(&keyspace);
-    }
+    let arena = reserved.open(layout_hash()).ok()?;
+    Some((Keyspace::open(arena).expect("memory"), notes))
 }
 
 fn names() -> impl Iterator<Item = Vec<u8>> {

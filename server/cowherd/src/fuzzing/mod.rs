@@ -10,6 +10,17 @@ pub use images::run_image;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(96))]
+        /// One to three damages each, so that many images pass the first checks.
+        #[test]
+        fn notes_change_no_verdict(input in prop::collection::vec(any::<u8>(), 6..=18)) {
+            super::run_image(&input);
+        }
+    }
+
     /// Inputs from a generator, so that the harness is known to work before a fuzzer runs it.
     fn inputs(count: usize) -> impl Iterator<Item = Vec<u8>> {
         let mut state = 1_u64;

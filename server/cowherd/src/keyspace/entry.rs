@@ -45,7 +45,7 @@ use super::roots::SecondaryIndex;
 
 /// Bytes of the longest header; no object is shorter.
 pub(super) const MAX_HEAD: u64 = HEAD_BYTES as u64;
-const HEAD_BYTES: usize = 12;
+pub(super) const HEAD_BYTES: usize = 12;
 /// Changes whenever the bytes of an entry get another meaning.
 pub(super) const ENTRY_VERSION: u64 = 2;
 /// The longest entry with an inline value; a value that would make it longer is external. Moving
@@ -287,7 +287,15 @@ impl EntryHeader {
     /// Reads the header at `at`; `None` if the bytes are none, as in a damaged image.
     #[inline]
     pub fn decode(mem: &Mem<'_>, at: u64) -> Option<Self> {
-        let bytes: [u8; HEAD_BYTES] = mem.read(Offset::new(at));
+        Self::decode_bytes(mem.read(Offset::new(at)), || mem.slab_class_at(at))
+    }
+
+    /// Reads the header of an object that begins with `bytes`, in a slab of `slab_class`.
+    #[inline]
+    pub fn decode_bytes(
+        bytes: [u8; HEAD_BYTES],
+        slab_class: impl FnOnce() -> Option<SizeClass>,
+    ) -> Option<Self> {
         let [first, flags, ..] = bytes;
         let mut head = Self {
             kind: ValueType::from_byte(first & KIND_MASK)?,
@@ -313,7 +321,7 @@ impl EntryHeader {
         head.value_len = next(head.value_len_bytes());
         head.count = next(if head.has_count() { 2 } else { 0 });
         if first & IS_OVERSIZED != 0 {
-            head.oversized = Some(mem.slab_class_at(at)?);
+            head.oversized = Some(slab_class()?);
         }
         let is_canonical = (flags & HAS_LONG_KEY != 0) == (head.key_len > MAX_SHORT)
             && (head.storage == ValueStorage::Inline || !head.is_wide)
@@ -508,7 +516,13 @@ const fn index(len: u64) -> usize {
 /// cannot make keys collide.
 #[inline]
 pub(super) fn hash(arena: &Arena, key: &[u8]) -> u64 {
-    xxhash_rust::xxh3::xxh3_64_with_seed(key, arena.hash_seed())
+    hash_with_seed(arena.hash_seed(), key)
+}
+
+/// As [`hash()`], with the seed of an arena that is not there yet.
+#[inline]
+pub(super) fn hash_with_seed(seed: u64, key: &[u8]) -> u64 {
+    xxhash_rust::xxh3::xxh3_64_with_seed(key, seed)
 }
 
 /// Finds the entry of a key.

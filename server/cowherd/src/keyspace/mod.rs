@@ -97,7 +97,7 @@ pub use stream::{
 pub use strings::{MAX_VALUE, StringError, Value};
 #[cfg(test)]
 pub use testing::MemoryExhauster;
-pub use verify::Contents;
+pub use verify::{Contents, EntryInspector};
 pub use watch::Watcher;
 
 use counters::ShardCounters;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::roots::db_root;
 use super::*;
 use cowherd_arena::containers::dict::DictRoot;
-use cowherd_arena::{Offset, PageKind, ReservedArena};
+use cowherd_arena::{Corruption, ObjectNotes, Offset, PageKind, ReservedArena};
 
 pub(super) fn space(mib: u64) -> Keyspace {
     Keyspace::create(ReservedArena::reserve(PageKind::Small, mib << 20).unwrap(), 77).unwrap()
@@ -16,21 +16,34 @@ pub(super) fn space(mib: u64) -> Keyspace {
 
 /// A verified keyspace in a copy of another's bytes.
 pub(super) fn reopen(old: &Keyspace) -> Keyspace {
-    let again = copy_of(old);
-    again.verify(2).unwrap();
+    verdict(old).1.unwrap();
+    let (again, notes) = copy_of(old);
+    again.verify_restored(2, Some(notes)).unwrap();
     again
 }
 
-/// A keyspace in a copy of another's bytes.
-fn copy_of(old: &Keyspace) -> Keyspace {
+/// What the verification of a copy of a keyspace says, and how many objects had a note: with notes
+/// and without it says the same.
+pub(super) fn verdict(old: &Keyspace) -> (u64, Result<Contents, Corruption>) {
+    let without = copy_of(old).0.verify(1);
+    let (copy, notes) = copy_of(old);
+    let noted = notes.count();
+    assert_eq!(copy.verify_restored(1, Some(notes)), without);
+    (noted, without)
+}
+
+/// A keyspace in a copy of another's bytes, inspected as a restore does.
+fn copy_of(old: &Keyspace) -> (Keyspace, ObjectNotes) {
     let arena = old.arena();
     let blank = ReservedArena::reserve(PageKind::Small, arena.capacity()).unwrap();
     let mut held = arena.lock(ShardSet::ALL);
     let safepoint = held.safepoint().unwrap();
+    let notes = ObjectNotes::new(arena.capacity(), safepoint.chunks().count() as u64).unwrap();
     for (chunk, bytes) in safepoint.chunks() {
         blank.chunk(chunk).unwrap().copy_from_slice(bytes);
+        notes.inspect(chunk, bytes, arena.hash_seed(), &EntryInspector);
     }
-    Keyspace::open(blank.open(layout_hash()).unwrap()).unwrap()
+    (Keyspace::open(blank.open(layout_hash()).unwrap()).unwrap(), notes)
 }
 
 mod golden;
@@ -312,7 +325,7 @@ fn verify_names_a_damaged_entry() {
         let at = shards.peek(0, &key).unwrap().at;
         change(shards.mem(key.shard).bytes_mut(at, 64));
         drop(shards);
-        space.verify(1).err().map(|broken| broken.to_string()).unwrap_or_default()
+        verdict(&space).1.err().map(|broken| broken.to_string()).unwrap_or_default()
     };
     assert_eq!(damage(&|_| {}), "");
     assert!(damage(&|bytes| bytes[0] |= 7).contains("unknown type"));
@@ -353,7 +366,11 @@ fn an_empty_value_under_a_long_key_survives() {
 }
 
 /// The slots in use of a dictionary that has one segment.
-fn slots_of(shards: &mut Shards<'_>, shard: ShardIndex, root: &DictRoot) -> Vec<(u64, u64)> {
+pub(super) fn slots_of(
+    shards: &mut Shards<'_>,
+    shard: ShardIndex,
+    root: &DictRoot,
+) -> Vec<(u64, u64)> {
     assert_eq!((root.depth, root.segments), (0, 1));
     let mem = shards.mem(shard);
     let words = (1..16).map(|i| root.directory + i * 8);
@@ -381,7 +398,7 @@ fn verify_refuses_a_secondary_index_with_a_key_twice() {
     let ((_, word), (victim, _)) = (slots[0], slots[1]);
     shards.mem(one.shard).write(Offset::new(victim), word);
     drop(shards);
-    let broken = copy_of(&space).verify(1).unwrap_err();
+    let broken = verdict(&space).1.unwrap_err();
     assert!(broken.reason.contains("have one key"), "{broken}");
 }
 
@@ -405,6 +422,6 @@ fn verify_refuses_a_key_with_two_entries() {
     mem.release(roots[1].directory, 128);
     mem.write(Offset::new(db_root(key.shard, 1).raw()), DictRoot::EMPTY);
     drop(shards);
-    let broken = copy_of(&space).verify(1).unwrap_err();
+    let broken = verdict(&space).1.unwrap_err();
     assert!(broken.reason.contains("have one key"), "{broken}");
 }

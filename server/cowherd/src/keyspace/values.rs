@@ -117,13 +117,17 @@ pub(super) fn copy(mem: &mut Mem<'_>, kind: ValueType, header: u64) -> Result<u6
 /// Checks the value of a compact entry.
 pub(super) fn verify_compact(mem: &Mem<'_>, at: u64, head: &EntryHeader) -> Result<(), Corruption> {
     let bytes = mem.bytes(head.value_offset(mem, at), head.value_len);
-    let outcome = match head.count {
-        0 => Err("it has no elements".into()),
-        _ => for_kind!(head.kind, T => T::verify_compact(head, bytes)),
-    };
-    outcome.map_err(|reason| {
+    verify_compact_bytes(head, bytes).map_err(|reason| {
         Corruption::at(at, format!("{} in the entry at {at:#x}: {reason}", head.kind.name()))
     })
+}
+
+/// Checks the bytes of a compact value; the error says what is wrong.
+pub(super) fn verify_compact_bytes(head: &EntryHeader, bytes: &[u8]) -> Result<(), String> {
+    match head.count {
+        0 => Err("it has no elements".into()),
+        _ => for_kind!(head.kind, T => T::verify_compact(head, bytes)),
+    }
 }
 
 /// Claims and checks a large value.

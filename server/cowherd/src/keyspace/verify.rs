@@ -3,12 +3,16 @@
 //!
 //! An image is untrusted input: until it is verified, no offset, length or tag in it is relied on.
 
+use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use cowherd_arena::containers::dict::{CheckDictItem, check};
-use cowherd_arena::{Audit, AuditSummary, Corruption, Mem, Offset, SHARDS, ShardIndex, ShardSet};
+use cowherd_arena::containers::dict::{CheckDictItem, ShortHash, check};
+use cowherd_arena::{
+    Audit, AuditSummary, Corruption, Mem, ObjectInspector, ObjectNotes, Offset, SHARDS, ShardIndex,
+    ShardSet, SlabObject,
+};
 
-use super::entry::{EntryHeader, MAX_HEAD, ValueStorage, ValueType};
+use super::entry::{EntryHeader, MAX_HEAD, ValueStorage, ValueType, hash_with_seed};
 use super::relocation::RelocatedKey;
 use super::roots::{DATABASES, DbRoot, SecondaryIndex, db_root, flushed_slots, keys_at};
 use super::{Keyspace, MAX_VALUE, values};
@@ -31,8 +35,21 @@ impl Keyspace {
     /// # Errors
     /// The first invariant found broken.
     pub fn verify(&self, threads: usize) -> Result<Contents, Corruption> {
+        self.verify_restored(threads, None)
+    }
+
+    /// As [`Self::verify`], of a keyspace that has just been restored. `notes` are those of an
+    /// [`EntryInspector`] that saw its chunks.
+    ///
+    /// # Errors
+    /// As [`Self::verify`], the same with and without notes.
+    pub fn verify_restored(
+        &self,
+        threads: usize,
+        notes: Option<ObjectNotes>,
+    ) -> Result<Contents, Corruption> {
         let mut held = self.arena.lock(ShardSet::ALL);
-        let audit = Audit::begin(&mut held)?;
+        let audit = Audit::begin_with(&mut held, notes)?;
         let next = AtomicUsize::new(0);
         let work = || -> Result<(Contents, Vec<RelocatedKey>), Corruption> {
             let (mut contents, mut relocated) = (Contents::default(), Vec::new());
@@ -108,7 +125,8 @@ fn verify_database(
         // belong into the index, and there are as many as entries that belong there, none is
         // missing.
         let place = Offset::new(index.at(root).place());
-        let dict = check(&mem, audit, place, &mut IndexChecker { mem: &mem, index, entries })?;
+        let dict =
+            check(&mem, audit, place, &mut IndexChecker { mem: &mem, audit, index, entries })?;
         drained |= dict.drained > 0;
         if !is_deferred && (dict.len != entries.len() as u64) {
             let reason =
@@ -143,6 +161,26 @@ impl CheckDictItem for EntryChecker<'_, '_> {
     }
 
     #[inline]
+    fn prefetch_note(&self, item: u64) {
+        self.audit.prefetch_note(item);
+    }
+
+    #[inline]
+    fn is_noted(&self, item: u64) -> bool {
+        self.audit.note(item).is_some()
+    }
+
+    #[inline]
+    fn check_noted(&mut self, item: u64) -> Result<Option<ShortHash>, Corruption> {
+        let note = self.audit.claim_noted(item, self.mem.shard())?.map(EntryNote::from_word);
+        let [expiring, _] = &mut self.indexed;
+        if note.is_some_and(|note| note.has_expiry) {
+            expiring.push(item);
+        }
+        Ok(note.map(|note| note.hash))
+    }
+
+    #[inline]
     fn check(&mut self, item: u64) -> Result<u64, Corruption> {
         let (head, hash) = verify_entry(self.mem, self.audit, item, self.mem.shard())?;
         for (index, entries) in SecondaryIndex::ALL.into_iter().zip(&mut self.indexed) {
@@ -164,6 +202,7 @@ impl CheckDictItem for EntryChecker<'_, '_> {
 /// Checks the items of a secondary index, which are entries of `keys` too.
 struct IndexChecker<'a, 'h> {
     mem: &'a Mem<'h>,
+    audit: &'a Audit<'h>,
     index: SecondaryIndex,
     /// The entries that belong into the index, in ascending order.
     entries: &'a [u64],
@@ -173,6 +212,22 @@ impl CheckDictItem for IndexChecker<'_, '_> {
     #[inline]
     fn prefetch(&self, item: u64) {
         self.mem.arena().prefetch(item);
+    }
+
+    #[inline]
+    fn prefetch_note(&self, item: u64) {
+        self.audit.prefetch_note(item);
+    }
+
+    #[inline]
+    fn is_noted(&self, item: u64) -> bool {
+        self.audit.note(item).is_some()
+    }
+
+    /// The entry is claimed already, by its place in `keys`.
+    fn check_noted(&mut self, item: u64) -> Result<Option<ShortHash>, Corruption> {
+        let note = self.audit.note(item).filter(|_| self.entries.binary_search(&item).is_ok());
+        Ok(note.map(|note| EntryNote::from_word(note).hash))
     }
 
     fn check(&mut self, item: u64) -> Result<u64, Corruption> {
@@ -188,6 +243,14 @@ impl CheckDictItem for IndexChecker<'_, '_> {
     fn is_same_key(&self, one: u64, other: u64) -> bool {
         has_same_key(self.mem, one, other)
     }
+}
+
+/// Whether the parts of a header go together.
+fn has_consistent_parts(head: &EntryHeader) -> bool {
+    let is_string = head.kind == ValueType::String;
+    !(is_string && (head.encoding, head.count, head.is_large()) != (0, 0, false)
+        || !is_string && (head.is_raw || head.storage == ValueStorage::Int)
+        || head.is_large() && (head.count, head.value_len) != (0, 0))
 }
 
 /// Claims and checks an entry and its value; returns the header and the key's hash.
@@ -207,11 +270,7 @@ fn verify_entry(
     if head.key_len > MAX_VALUE || head.value_len > MAX_VALUE {
         return broken(format!("key of {} and value of {}", head.key_len, head.value_len));
     }
-    if head.kind == ValueType::String
-        && (head.encoding, head.count, head.is_large()) != (0, 0, false)
-        || head.kind != ValueType::String && (head.is_raw || head.storage == ValueStorage::Int)
-        || head.is_large() && (head.count, head.value_len) != (0, 0)
-    {
+    if !has_consistent_parts(&head) {
         return broken(format!("its parts do not go together: {head:?}"));
     }
     audit.claim(at, head.len(), shard)?;
@@ -235,3 +294,68 @@ fn verify_entry(
     let hash = super::entry::hash(mem.arena(), head.key(mem, at));
     Ok((head, hash))
 }
+
+/// What is noted of an entry while its image is read: where it belongs in `keys`, and whether it
+/// belongs into `expires`.
+///
+/// ```text
+/// | has expiry 1 | hash 30 |
+/// ```
+#[derive(Clone, Copy)]
+struct EntryNote {
+    hash: ShortHash,
+    has_expiry: bool,
+}
+
+const NOTED_EXPIRY: u32 = 1 << ShortHash::BITS;
+
+impl EntryNote {
+    /// The note as a number. `None` if that would be 0, which means that there is no note.
+    fn word(&self) -> Option<NonZeroU32> {
+        NonZeroU32::new(self.hash.bits() | if self.has_expiry { NOTED_EXPIRY } else { 0 })
+    }
+
+    #[inline]
+    fn from_word(word: NonZeroU32) -> Self {
+        let hash = ShortHash::from_bits(word.get());
+        Self { hash, has_expiry: word.get() & NOTED_EXPIRY != 0 }
+    }
+}
+
+/// Checks entries while their image is read: the bytes of each, not who refers to it.
+///
+/// It notes an entry that [`verify_entry`] would accept, if that would claim no other object, and
+/// if its header and its key say all that the dictionaries have to agree with.
+pub struct EntryInspector;
+
+impl ObjectInspector for EntryInspector {
+    fn inspect(&self, object: &SlabObject<'_>) -> Option<NonZeroU32> {
+        let head = EntryHeader::decode_bytes(*object.bytes.first_chunk()?, || Some(object.class))?;
+        let is_alone = match head.storage {
+            ValueStorage::Inline => true,
+            ValueStorage::Int => head.value_len == 0,
+            ValueStorage::External | ValueStorage::Large => false,
+        };
+        let is_indexed = head.is_indexed_by(SecondaryIndex::Volatile);
+        if !is_alone || is_indexed || !has_consistent_parts(&head) || !object.has_len(head.len()) {
+            return None;
+        }
+        let part = |at: u64, len: u64| {
+            let (at, len) = (usize::try_from(at).ok()?, usize::try_from(len).ok()?);
+            object.bytes.get(at..at.checked_add(len)?)
+        };
+        if head.is_compact() {
+            let value = part(head.value_at(), head.value_len)?;
+            values::verify_compact_bytes(&head, value).ok()?;
+        }
+        let hash = hash_with_seed(object.hash_seed, part(head.key_at(), head.key_len)?);
+        // The whole hash of a relocated key is needed.
+        let is_home = ShardIndex::of_hash(hash) == object.shard;
+        let note = EntryNote { hash: ShortHash::of(hash), has_expiry: head.has_expiry };
+        note.word().filter(|_| is_home)
+    }
+}
+
+#[cfg(test)]
+#[path = "verify_tests.rs"]
+mod tests;

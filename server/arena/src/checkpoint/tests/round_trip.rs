@@ -1,13 +1,15 @@
 //! Round trips: an image restores to the arena that was written, for each page kind, codec and
 //! mode.
 
+use std::num::NonZeroU32;
+
 use xxhash_rust::xxh3::xxh3_64;
 use zerocopy::{FromZeros, IntoBytes};
 
 use super::super::format::{FOOTER_MAGIC, FileHeader, Footer, IndexEntry, MAGIC};
 use super::*;
 use crate::memory::pages::{self, HugetlbPool};
-use crate::{Isolation, layout_hash};
+use crate::{Isolation, ObjectInspector, ObjectNotes, SlabObject, layout_hash};
 
 fn round_trip(arena: &Arena, options: &ImageOptions) -> CheckpointOutcome {
     let dir = TempDir::new().unwrap();
@@ -239,4 +241,46 @@ fn the_golden_image_is_read_and_written_alike() {
 fn bless_the_golden_image() {
     let dir = TempDir::new().unwrap();
     fs::write(GOLDEN, write_golden(dir.path())).unwrap();
+}
+
+/// Notes the first byte of each object.
+struct NoteFirstByte;
+
+impl ObjectInspector for NoteFirstByte {
+    fn inspect(&self, object: &SlabObject<'_>) -> Option<NonZeroU32> {
+        assert_eq!(object.hash_seed, 42);
+        NonZeroU32::new(1 + u32::from(object.bytes[0]))
+    }
+}
+
+#[test]
+fn every_object_is_inspected_once_its_chunk_is_read() {
+    for (content, codec) in [(Content::Text, ChunkCodec::Lz4), (Content::Noise, ChunkCodec::None)] {
+        let arena = filled(PageKind::Small, 24, content);
+        let mut held = arena.lock(ShardSet::ALL);
+        for i in 0..3_000 {
+            held.mem(ShardIndex::of_hash(i)).allocate(40 + i % 900).unwrap();
+        }
+        drop(held);
+        let dir = TempDir::new().unwrap();
+        let target = target(&dir);
+        let options = ImageOptions { codec, ..OPTIONS };
+        let prepared = PreparedCheckpoint::new(&target, &options, &arena).unwrap();
+        checkpoint_here(prepared, &arena).unwrap();
+        let expected = ObjectNotes::new(arena.capacity(), 64).unwrap();
+        let mut held = arena.lock(ShardSet::ALL);
+        for (chunk, bytes) in held.safepoint().unwrap().chunks() {
+            expected.inspect(chunk, bytes, arena.hash_seed(), &NoteFirstByte);
+        }
+        drop(held);
+        assert!(expected.count() >= 3_000, "{} objects", expected.count());
+        for threads in [1, 3] {
+            let hooks = RestoreHooks { inspector: Some(&NoteFirstByte), ..RestoreHooks::NONE };
+            let (kind, capacity) = (PageKind::Small, arena.capacity());
+            let restored =
+                restore_with(&target.path(), kind, capacity, LAYOUT, threads, hooks).unwrap();
+            assert_eq!(restored.1.map(|notes| notes.count()), Some(expected.count()));
+            assert_eq!(digest(&restored.0), digest(&arena));
+        }
+    }
 }

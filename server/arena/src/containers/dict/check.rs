@@ -3,16 +3,79 @@
 use crate::{Audit, Corruption, Mem, Offset, ShardIndex};
 
 use super::segment::{MAX_CONTIGUOUS, Segment, block_at};
-use super::{DictRoot, MAX_DEPTH, OFFSET_BITS, OFFSET_MASK, PROBES, prefix, tag_of};
+use super::{
+    DictRoot, MAX_DEPTH, OFFSET_BITS, OFFSET_MASK, PROBES, TAG_BITS, TAG_SHIFT, prefix, tag_of,
+};
 
 /// Items that are prefetched ahead of the check, each with three cache lines. More than fit the
 /// processor's miss buffers, so that these stay full while an item is checked.
 const AHEAD: usize = 64;
 
+/// The bits of a hash that say where an item belongs in a dictionary of up to
+/// 2^[`Self::PREFIX`] segments: the prefix of the longest hash in it, and the tag.
+///
+/// ```text
+/// | prefix 14 | tag 16 |
+/// ```
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ShortHash(u32);
+
+impl ShortHash {
+    /// Bits of the prefix.
+    const PREFIX: u32 = 14;
+    /// Bits in all.
+    pub const BITS: u32 = Self::PREFIX + TAG_BITS;
+
+    /// The bits of a hash.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "30 bits")]
+    pub const fn of(hash: u64) -> Self {
+        Self((prefix(hash, Self::PREFIX) << TAG_BITS | tag_of(hash)) as u32)
+    }
+
+    /// The lowest [`Self::BITS`] bits of a number, as [`Self::bits`] gives them.
+    pub const fn from_bits(bits: u32) -> Self {
+        Self(bits & ((1 << Self::BITS) - 1))
+    }
+
+    /// The bits as a number.
+    pub const fn bits(self) -> u32 {
+        self.0
+    }
+
+    /// Whether it has the prefix that the items of a segment of this depth share.
+    const fn is_enough_for(depth: u32) -> bool {
+        depth <= Self::PREFIX
+    }
+
+    /// A hash with these bits; the others are zero.
+    const fn expanded(self) -> u64 {
+        let (prefix, tag) = (self.0 as u64 >> TAG_BITS, self.0 as u64 & ((1 << TAG_BITS) - 1));
+        prefix << (u64::BITS - Self::PREFIX) | tag << TAG_SHIFT
+    }
+}
+
 /// Tells a check what it has to know of a dictionary's items.
 pub trait CheckDictItem {
     /// Asks the processor to fetch what checking an item will read. Any number may be asked for.
     fn prefetch(&self, item: u64);
+
+    /// Asks the processor to fetch what [`Self::is_noted`] and [`Self::check_noted`] will read.
+    fn prefetch_note(&self, _item: u64) {}
+
+    /// Whether [`Self::check_noted`] can do without the item, so that it need not be fetched.
+    fn is_noted(&self, _item: u64) -> bool {
+        false
+    }
+
+    /// Claims and checks an item by a note of it, without reading the item. `None` if that cannot
+    /// be: then nothing is claimed.
+    ///
+    /// # Errors
+    /// As [`Self::check`].
+    fn check_noted(&mut self, _item: u64) -> Result<Option<ShortHash>, Corruption> {
+        Ok(None)
+    }
 
     /// Claims and checks an item; returns its hash.
     ///
@@ -141,26 +204,50 @@ fn check_slots(
             format!("dictionary: a segment of {} items has {}", segment.items, slots.len());
         return Err(Corruption::at(segment.at, reason));
     }
-    slots.iter().take(AHEAD).for_each(|(_, _, word)| items.prefetch(word & OFFSET_MASK));
-    for (i, &(bucket, slot, word)) in slots.iter().enumerate() {
-        if let Some((_, _, ahead)) = slots.get(i + AHEAD) {
-            items.prefetch(ahead & OFFSET_MASK);
+    let uses_notes = ShortHash::is_enough_for(segment.depth);
+    // The same with and without notes, so that an image always gives the same error.
+    let hash_bits = if uses_notes { SHORT_HASH_BITS } else { u64::MAX };
+    let item_at = |i: usize| slots.get(i).map(|(_, _, word)| word & OFFSET_MASK);
+    let prefetch_note = |items: &_, i| {
+        if let Some(item) = item_at(i).filter(|_| uses_notes) {
+            CheckDictItem::prefetch_note(items, item);
         }
+    };
+    let prefetch = |items: &_, i| {
+        if let Some(item) = item_at(i)
+            && !(uses_notes && CheckDictItem::is_noted(items, item))
+        {
+            CheckDictItem::prefetch(items, item);
+        }
+    };
+    (0..2 * AHEAD).for_each(|i| prefetch_note(&*items, i));
+    (0..AHEAD).for_each(|i| prefetch(&*items, i));
+    for (i, &(bucket, slot, word)) in slots.iter().enumerate() {
+        prefetch_note(&*items, i + 2 * AHEAD);
+        prefetch(&*items, i + AHEAD);
         let (tag, item) = (word >> OFFSET_BITS, word & OFFSET_MASK);
-        let hash = items.check(item)?;
+        let short = if uses_notes { items.check_noted(item)? } else { None };
+        let hash = match short {
+            Some(short) => short.expanded(),
+            None => items.check(item)?,
+        };
         let home = segment.home(tag);
         let near = (0..PROBES.min(segment.buckets)).any(|p| segment.bucket(home + p) == bucket);
         if tag != tag_of(hash) || !near || prefix(hash, segment.depth) != expected_prefix {
             let reason = format!("dictionary: the item at {item:#x} is in the wrong place");
             return Err(Corruption::at(slot.raw(), reason));
         }
-        hashes.push(hash);
+        hashes.push(hash & hash_bits);
     }
     check_unique(items, scratch)
 }
 
-/// Checks that no two items of a segment have the same key. Two such have the same hash, and so are
-/// in the same segment and in the same few buckets.
+/// The bits of a hash that a short one has.
+const SHORT_HASH_BITS: u64 = ShortHash::from_bits(u32::MAX).expanded();
+
+/// Checks that no two items of a segment have the same key. Two such have the same hash, and so
+/// are in the same segment and in the same few buckets. Items of which the known bits of the hash
+/// are equal may have different keys.
 fn check_unique(items: &impl CheckDictItem, scratch: &mut Scratch) -> Result<(), Corruption> {
     let Scratch { slots, hashes, sorted } = scratch;
     sorted.clone_from(hashes);

@@ -44,7 +44,7 @@ use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
 use crate::{Mem, Offset, OutOfMemory, RacyView};
 
-pub use check::{CheckDictItem, check};
+pub use check::{CheckDictItem, ShortHash, check};
 pub use scan::DictCursor;
 use segment::Segment;
 use table::SlotTable;
@@ -54,6 +54,9 @@ pub const PROBES: u64 = 3;
 /// Slots in a bucket, a cache line.
 const SLOTS: u64 = 8;
 const OFFSET_BITS: u32 = 48;
+/// Bits of the hash that slots keep, and the bits below them.
+const TAG_BITS: u32 = 16;
+const TAG_SHIFT: u32 = 6;
 const OFFSET_MASK: u64 = (1 << OFFSET_BITS) - 1;
 /// No directory has more than 2^26 entries.
 const MAX_DEPTH: u32 = 26;
@@ -117,7 +120,7 @@ impl FoundItem {
 /// The sixteen bits of a hash that slots keep.
 #[inline]
 const fn tag_of(hash: u64) -> u64 {
-    hash >> 6 & 0xffff
+    hash >> TAG_SHIFT & ((1 << TAG_BITS) - 1)
 }
 
 /// A dictionary, by the place of its root.
