@@ -301,8 +301,8 @@ impl Keyspace {
             CompactionGoal::Contiguous(piece.div_ceil(CHUNK_SIZE)),
         ];
         let before = (arena.free_bytes(), free_chunks());
-        let has_helped = self.run_passes(scope, &goals, deadline, is_enough)
-            || arena.has_contiguous(piece);
+        let has_helped =
+            self.run_passes(scope, &goals, deadline, is_enough) || arena.has_contiguous(piece);
         // In an arena that is nearly full a pass makes room for a few keys and then for no more.
         let least = arena.capacity() / MIN_GAIN_FRACTION;
         let is_little = arena.free_bytes() < before.0 + least && free_chunks() < before.1 + least;
