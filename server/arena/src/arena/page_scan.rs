@@ -96,10 +96,8 @@ impl Arena {
         child: i32,
         mut goes_on: impl FnMut() -> bool,
     ) -> Option<ChunkSet> {
-        let Some(cow) = self.store.barrier.cow() else {
-            // The child shares all of it; no page is copied or split.
-            return self.scan_pages(goes_on).map(|report| report.huge);
-        };
+        // With an undo log the child shares all of it; no page is copied or split.
+        let cow = self.store.barrier.cow()?;
         let mut huge = ChunkSet::of(self);
         if self.page_kind().is_hugetlb() {
             self.store.barrier.chunks_at_fork().for_each(|chunk| huge.add(chunk));

@@ -12,6 +12,9 @@ use super::records::{FIRST, NotCaptured, PAGE, Records, SLOT_HEAD, SlotClass};
 use super::slot_stack;
 use crate::layout::{ChunkIndex, index as to_index};
 
+/// Bytes that are committed in one go, in some 0.2 ms: on a shared processor the workers wait
+/// meanwhile.
+const PREFAULT_STEP: u64 = 512 << 10;
 /// Memory that is committed before it is needed, at both ends: a writer that touches a missing page
 /// waits for the kernel.
 const AHEAD: [u64; 2] = [512 << 10, 4 << 20];
@@ -130,6 +133,12 @@ impl UndoLog {
     /// Commits memory ahead of the writers, which would wait for the kernel otherwise. For one
     /// thread of the parent.
     pub fn prefault(&self) {
+        while self.prefault_some() {}
+    }
+
+    /// As [`Self::prefault`], at most a step at each end; tells whether there was any to commit.
+    pub fn prefault_some(&self) -> bool {
+        let mut is_any = false;
         for class in SlotClass::ALL {
             let ahead = self.ahead(class);
             let committed = self.slots.committed[class as usize].load(Relaxed);
@@ -138,6 +147,7 @@ impl UndoLog {
             if wanted < (committed + ahead / 2).min(self.limit()) || wanted <= committed {
                 continue;
             }
+            let wanted = wanted.min(committed + PREFAULT_STEP);
             let from = match class {
                 SlotClass::Whole => committed,
                 SlotClass::Fine => self.limit() - wanted,
@@ -146,8 +156,10 @@ impl UndoLog {
             // On an error the writers commit memory themselves, a page at a time.
             if self.records.memory().populate(from, len).is_ok() {
                 self.slots.committed[class as usize].store(wanted, Relaxed);
+                is_any = true;
             }
         }
+        is_any
     }
 
     /// Bytes to commit before they are needed: of a small log at most a quarter, so that both ends

@@ -138,7 +138,8 @@ impl<'s> CheckpointRun<'s> {
         Ok(running)
     }
 
-    /// Waits for the child's exit; meanwhile scans which huge pages it shares.
+    /// Waits for the child's exit; meanwhile scans which huge pages it shares, unless the arena is
+    /// shared memory.
     ///
     /// # Errors
     /// There is no new image.
@@ -150,8 +151,13 @@ impl<'s> CheckpointRun<'s> {
         let handle = running.handle();
         let mut observer =
             Observer { shared: self.shared, end: None, polled: None, finished: None };
+        // With an undo log no page is copied or split, and scans would compete with the workers.
+        let is_shared = arena.barrier().undo_log().is_some();
         let keep_scanning = || !handle.is_over() && observer.poll_if_due();
-        let before = arena.scan_child_pages(running.pid(), keep_scanning);
+        let before = match is_shared {
+            true => None,
+            false => arena.scan_child_pages(running.pid(), keep_scanning),
+        };
         let result = running.wait(&mut observer);
         self.stall_windows.safepoints.extend(observer.end);
         self.ended = Some(Timestamp::now());
@@ -159,6 +165,12 @@ impl<'s> CheckpointRun<'s> {
         if let Some(finished) = observer.finished {
             self.cow = finished.cow_cost();
             self.undo = finished.undo_cost();
+        }
+        if is_shared {
+            let sampled = Some(self.shared.sampled.huge_bytes());
+            self.pages =
+                HugePageUsage { splits: Some(0), before_bytes: sampled, after_bytes: sampled };
+            return result;
         }
         let after = arena.scan_pages(|| true).map(|report| report.huge);
         let bytes = |chunks: &ChunkSet| chunks.len() * CHUNK_SIZE;
@@ -290,7 +302,7 @@ impl<'s> CheckpointObserver<'s> for Observer<'s> {
             return Some(CheckpointError::UndoLimit { limit: log.limit() });
         }
         log.reclaim();
-        log.prefault();
+        log.prefault_some();
         None
     }
 
