@@ -37,8 +37,8 @@ impl Arena {
         }
     }
 
-    /// Takes memory that a compaction pass withholds, which ends the marks of its chunks. If that is
-    /// not enough either, the pass goes on.
+    /// Takes memory that a compaction pass withholds, which ends the marks of its chunks. If that
+    /// is not enough either, the pass goes on.
     #[cold]
     fn take_withheld<T>(
         &self,

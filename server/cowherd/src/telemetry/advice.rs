@@ -363,8 +363,8 @@ fn fragmented(inputs: &AdviceInputs<'_>) -> Option<String> {
                            in the background and returns the memory, MEMORY PURGE does it at once"
                 .to_owned(),
             (true, 0) => "No compaction runs now: a checkpoint, the active-defrag settings, or \
-                          passes that free no more hold it back. Without a checkpoint, MEMORY PURGE \
-                          compacts at once"
+                          passes that free no more hold it back. Without a checkpoint, MEMORY \
+                          PURGE compacts at once"
                 .to_owned(),
             (true, percent) => format!(
                 "Compaction moves values together at {percent} % of a core \

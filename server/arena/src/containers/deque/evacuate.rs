@@ -19,8 +19,8 @@ pub struct DequePlace {
 
 impl Deque {
     /// Moves nodes, from a place on, out of places that are to be emptied: up to `most` nodes are
-    /// visited. Returns the place behind them; `None` behind the last one. Without the offset of the
-    /// node, those far from both ends of a long deque are not reached.
+    /// visited. Returns the place behind them; `None` behind the last one. Without the offset of
+    /// the node, those far from both ends of a long deque are not reached.
     pub fn evacuate_nodes(
         self,
         mem: &mut Mem<'_>,

@@ -12,7 +12,7 @@ use super::{
 const AHEAD: usize = 64;
 
 /// The bits of a hash that say where an item belongs in a dictionary of up to
-/// 2^[`Self::PREFIX`] segments: the prefix of the longest hash in it, and the tag.
+/// 2^14 segments: the prefix of the longest hash in it, and the tag.
 ///
 /// ```text
 /// | prefix 14 | tag 16 |

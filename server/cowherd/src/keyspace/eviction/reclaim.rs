@@ -208,8 +208,8 @@ impl Reclaimer {
         made
     }
 
-    /// Frees what is deferred, or compacts, for an object of `refused` bytes of a command that needs
-    /// `total`; tells whether the object may be allocated now.
+    /// Frees what is deferred, or compacts, for an object of `refused` bytes of a command that
+    /// needs `total`; tells whether the object may be allocated now.
     fn compact_for(
         &mut self,
         config: &Config,
