@@ -23,6 +23,8 @@ use crate::shard::{ShardIndex, ShardSet};
 
 /// A chunk with more units in use is not worth emptying for the few that are free.
 const MAX_USED_UNITS: u64 = UNITS_IN_CHUNK * 7 / 8;
+/// Units to move for a chunk of tables, which cannot move: more than any window without one has.
+const TABLE_COST: u64 = u32::MAX as u64;
 
 /// What a compaction pass is for.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -248,12 +250,11 @@ impl Survey {
             ChunkUse::Free => 0,
             ChunkUse::Units(used) => *used,
             ChunkUse::Run(..) => UNITS_IN_CHUNK,
-            // More than any other window.
-            ChunkUse::Table => u64::from(u32::MAX),
+            ChunkUse::Table => TABLE_COST,
         };
         let costs: Vec<u64> = self.chunks.iter().map(cost).collect();
-        let total: u64 = costs.iter().filter(|cost| **cost < u64::from(u32::MAX)).sum();
-        let tables = costs.iter().filter(|cost| **cost == u64::from(u32::MAX)).count() as u64;
+        let total: u64 = costs.iter().filter(|cost| **cost < TABLE_COST).sum();
+        let tables = costs.iter().filter(|cost| **cost == TABLE_COST).count() as u64;
         let len = index(count);
         if count == 0 || len > costs.len() {
             return None;
@@ -273,7 +274,7 @@ impl Survey {
         let (moved, start) = best?;
         let places = (costs.len() as u64 - count - tables) * UNITS_IN_CHUNK;
         let others = total.saturating_sub(sum_of(&costs, start, len));
-        if moved >= u64::from(u32::MAX) || others + moved > places {
+        if moved >= TABLE_COST || others + moved > places {
             return None;
         }
         let (first, end) = self.widened(start, start + len);

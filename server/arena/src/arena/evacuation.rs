@@ -21,8 +21,9 @@
 //! Invariants:
 //! 1. A slab with a free object is in its shard's list or withheld, never both.
 //! 2. Withheld slabs of a shard are in `shards`, which may name slabs that are gone: the bit and
-//!    the descriptor decide.
-//! 3. An allocation that finds no memory ends the marks that keep memory from it before it fails.
+//!    the slab's entry in `ObjectWords` decide.
+//! 3. An allocation that finds no memory takes withheld memory before it fails. If that is enough,
+//!    it ends the marks that kept it withheld; otherwise the pass goes on.
 
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
@@ -225,9 +226,8 @@ impl Mem<'_> {
         !part.slabs.is_empty()
     }
 
-    /// Puts the slabs of this shard that are still marked back into their lists; tells whether
-    /// there were any.
-    pub fn end_evacuation(&mut self) -> bool {
+    /// Puts the slabs of this shard that are still marked back into their lists.
+    pub fn end_evacuation(&mut self) {
         let shard = self.shard;
         let evacuation = &self.arena.evacuation;
         let withheld = {
@@ -235,16 +235,13 @@ impl Mem<'_> {
             marks.promoted = [false; CLASSES];
             std::mem::take(&mut marks.withheld)
         };
-        let mut is_any = false;
         for slab in withheld {
             // A slab of another shard may stand where one of this shard was.
             let Some((class, _)) = self.own_slab(slab) else { continue };
             if evacuation.release_slab(slab, class.units()) {
                 self.arena.slabs.link(shard, class, slab);
-                is_any = true;
             }
         }
-        is_any
     }
 
     /// The class and the objects of the slab that begins at a unit, if it is one of this shard.

@@ -89,14 +89,14 @@ impl SmallPages {
 impl Arena {
     /// Looks at the page tables of a child that was just forked: tells the barrier which pages
     /// held something at the fork, and returns the chunks that lay on huge pages. Stops when
-    /// `goes_on` says so: a child that ends has given its pages back. `None`: the kernel does not
-    /// tell, and the barrier goes on asking page by page.
+    /// `goes_on` says so: a child that ends has given its pages back. `None` at once with an
+    /// undo log: no page is copied or split. `None` also if the kernel does not tell: the barrier
+    /// then goes on asking page by page.
     pub fn scan_child_pages(
         &self,
         child: i32,
         mut goes_on: impl FnMut() -> bool,
     ) -> Option<ChunkSet> {
-        // With an undo log the child shares all of it; no page is copied or split.
         let cow = self.store.barrier.cow()?;
         let mut huge = ChunkSet::of(self);
         if self.page_kind().is_hugetlb() {

@@ -20,20 +20,21 @@ impl Arena {
         loop {
             let mut pool = self.pool.lock();
             let trimming = pool.is_releasing();
-            match take(&mut pool) {
-                Err(OutOfMemory) if trimming => {}
+            let taken = match take(&mut pool) {
+                Err(OutOfMemory) if trimming => {
+                    drop(pool);
+                    std::thread::yield_now();
+                    continue;
+                }
                 Err(OutOfMemory) if pool.is_withholding() => {
-                    return self.take_withheld(&mut pool, take);
+                    self.take_withheld(&mut pool, &mut take)
                 }
-                outcome => {
-                    if pool.stock_is_low() {
-                        self.stock_is_low.notify_one();
-                    }
-                    return outcome;
-                }
+                outcome => outcome,
+            };
+            if pool.stock_is_low() {
+                self.stock_is_low.notify_one();
             }
-            drop(pool);
-            std::thread::yield_now();
+            return taken;
         }
     }
 

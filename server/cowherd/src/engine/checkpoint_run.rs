@@ -151,13 +151,8 @@ impl<'s> CheckpointRun<'s> {
         let handle = running.handle();
         let mut observer =
             Observer { shared: self.shared, end: None, polled: None, finished: None };
-        // With an undo log no page is copied or split, and scans would compete with the workers.
-        let is_shared = arena.barrier().undo_log().is_some();
         let keep_scanning = || !handle.is_over() && observer.poll_if_due();
-        let before = match is_shared {
-            true => None,
-            false => arena.scan_child_pages(running.pid(), keep_scanning),
-        };
+        let before = arena.scan_child_pages(running.pid(), keep_scanning);
         let result = running.wait(&mut observer);
         self.stall_windows.safepoints.extend(observer.end);
         self.ended = Some(Timestamp::now());
@@ -166,7 +161,8 @@ impl<'s> CheckpointRun<'s> {
             self.cow = finished.cow_cost();
             self.undo = finished.undo_cost();
         }
-        if is_shared {
+        // With an undo log no page is split, and a scan would compete with the workers.
+        if arena.barrier().undo_log().is_some() {
             let sampled = Some(self.shared.sampled.huge_bytes());
             self.pages =
                 HugePageUsage { splits: Some(0), before_bytes: sampled, after_bytes: sampled };

@@ -29,7 +29,10 @@ impl Deque {
     ) -> Option<DequePlace> {
         let mut root = self.root(mem);
         let (mut node, mut next) = match from.node {
-            0 => self.node_of(mem, from.index)?,
+            0 => {
+                let (node, within) = self.node_of(mem, from.index, MAX_SEARCH)?;
+                (node, from.index - within)
+            }
             at => (DequeNode::load(mem, at), from.index),
         };
         for _ in 0..most {
@@ -52,41 +55,5 @@ impl Deque {
             node = DequeNode::load(mem, node.next);
         }
         Some(DequePlace { index: next, node: node.at })
-    }
-
-    /// The node of an element, and the index of the first element in it; `None` if there is none
-    /// within [`MAX_SEARCH`] nodes of an end.
-    fn node_of(self, mem: &Mem<'_>, index: u64) -> Option<(DequeNode, u64)> {
-        let root = self.root(mem);
-        if index >= root.len {
-            return None;
-        }
-        let mut first;
-        let mut node;
-        if index < root.len / 2 {
-            (node, first) = (DequeNode::load(mem, root.first), 0);
-            let mut passed = 0;
-            while index - first >= node.count {
-                first += node.count;
-                passed += 1;
-                if passed > MAX_SEARCH {
-                    return None;
-                }
-                node = DequeNode::load(mem, node.next);
-            }
-        } else {
-            node = DequeNode::load(mem, root.last);
-            first = root.len - node.count;
-            let mut passed = 0;
-            while index < first {
-                passed += 1;
-                if passed > MAX_SEARCH {
-                    return None;
-                }
-                node = DequeNode::load(mem, node.previous);
-                first -= node.count;
-            }
-        }
-        Some((node, first))
     }
 }

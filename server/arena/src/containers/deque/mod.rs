@@ -136,27 +136,34 @@ impl Deque {
 
     /// The place of element `index`, found from the nearer end.
     pub fn seek(self, mem: &Mem<'_>, index: u64) -> Option<DequeCursor> {
+        let (node, within) = self.node_of(mem, index, u64::MAX)?;
+        let at = nth(&node, mem, within)?;
+        Some(DequeCursor { index, node, at })
+    }
+
+    /// The node with element `index`, found from the nearer end, and the number of elements before
+    /// the element in that node. `None` if the deque has no such element, or if the search would
+    /// pass more than `most` nodes.
+    #[inline]
+    fn node_of(self, mem: &Mem<'_>, index: u64, most: u64) -> Option<(DequeNode, u64)> {
         let root = self.root(mem);
         if index >= root.len {
             return None;
         }
-        let (mut node, mut within);
-        if index < root.len / 2 {
-            (node, within) = (DequeNode::load(mem, root.first), index);
-            while within >= node.count {
-                within -= node.count;
-                node = DequeNode::load(mem, node.next);
-            }
-        } else {
-            (node, within) = (DequeNode::load(mem, root.last), root.len - 1 - index);
-            while within >= node.count {
-                within -= node.count;
-                node = DequeNode::load(mem, node.previous);
-            }
-            within = node.count - 1 - within;
+        let is_from_first = index < root.len / 2;
+        let (at, mut within) = match is_from_first {
+            true => (root.first, index),
+            false => (root.last, root.len - 1 - index),
+        };
+        let mut node = DequeNode::load(mem, at);
+        let mut left = most;
+        while within >= node.count {
+            left = left.checked_sub(1)?;
+            within -= node.count;
+            node = DequeNode::load(mem, if is_from_first { node.next } else { node.previous });
         }
-        let at = nth(&node, mem, within)?;
-        Some(DequeCursor { index, node, at })
+        let within = if is_from_first { within } else { node.count - 1 - within };
+        Some((node, within))
     }
 
     /// The place behind `cursor`.

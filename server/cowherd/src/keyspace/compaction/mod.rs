@@ -332,7 +332,7 @@ impl Keyspace {
     /// Whether compaction for an object of `wanted` bytes has failed just now and nothing speaks
     /// for another result.
     fn is_futile(&self, used: u64, wanted: u64, now: Instant) -> bool {
-        let slack = self.arena().capacity() / 64;
+        let slack = self.arena().capacity() / MIN_GAIN_FRACTION;
         self.compaction.futile.lock().is_some_and(|last| {
             let piece = contiguous_bytes_for(wanted);
             now < last.until && used + slack >= last.used && piece >= last.piece
