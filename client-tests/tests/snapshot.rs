@@ -212,7 +212,7 @@ fn all_keys_of_an_idle_server_are_restored() -> TestResult {
     while contents(&mut raw, 0)?.is_empty() {
         write_for(200, |signals| load::mixed(port, 0, Random::new(random.next()), signals))?;
     }
-    // After the mix, whose FLUSHALL would empty this database too.
+    // After the mix: its FLUSHALL would empty this database too.
     write_for(2, |signals| load::staircase(port, 1, signals))?;
     let before = [contents(&mut raw, 0)?, contents(&mut raw, 1)?];
     ensure!(before[1].len() == load::STEPS, "the staircase has {} steps", before[1].len());

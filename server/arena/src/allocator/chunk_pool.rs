@@ -514,8 +514,8 @@ impl ChunkPool {
         (self.links.len() as u64 / KEEP_SHARE).clamp(1, KEEP_DIRTY)
     }
 
-    /// Marks a free chunk as busy whose memory is to be returned to the kernel. Keeps the stock and
-    /// `keep` chunks at least.
+    /// Marks a free chunk as busy, so that the caller can return its memory to the kernel. Keeps
+    /// the stock and `keep` chunks at least.
     pub(crate) fn begin_release(&mut self, barrier: &Barrier, keep: u64) -> Option<ChunkIndex> {
         let idle = self.dirty_count - self.busy_count;
         if idle <= keep.max(u64::from(self.stock.mark)) {

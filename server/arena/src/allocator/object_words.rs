@@ -157,8 +157,8 @@ impl ObjectWords {
         (pages.pages.len() - pages.empty.len()) as u64 * PAGE * 4
     }
 
-    /// The class of the slab that begins at `at`, if it is one of `shard`, whose lock the caller
-    /// holds; `None` for anything else, which other threads may be changing.
+    /// The class of the slab that begins at `at`, if it is one of `shard`; `None` for anything
+    /// else, which other threads may be changing. Requires the lock of `shard`.
     pub(crate) fn slab_of(&self, at: u64, shard: ShardIndex) -> Option<SizeClass> {
         let entry = self.units.get(index(at / UNIT_SIZE))?.load(Ordering::Relaxed);
         let is_head = entry & IN_USE != 0 && entry >> BACK_SHIFT & 0xf == 0;

@@ -191,7 +191,7 @@ impl SizeClass {
         Self(COARSE[self.0 as usize])
     }
 
-    /// The smallest class whose first objects lie in slabs of this one: it is their coarse class.
+    /// The smallest class that has this one as its coarse class.
     pub(crate) fn smallest_held(self) -> Self {
         let held = COARSE.iter().position(|coarse| *coarse == self.0);
         held.and_then(Self::from_index).unwrap_or(self)

@@ -90,12 +90,13 @@ impl SlabLists {
             && u64::from(objects) < class.objects()
     }
 
-    /// Counts an object of a class that a slab of its coarse class has taken.
+    /// Counts an object of a class that a slab of another class has taken: of its coarse class, or,
+    /// by promotion, of a larger one.
     pub(crate) fn coarse_taken(&self, shard: ShardIndex, class: SizeClass) {
         change(&self.lists[shard.get()].in_coarse[class.index()], |count| count + 1);
     }
 
-    /// Counts an object of a class that has left a slab of its coarse class.
+    /// Counts an object of a class that has left a slab of another class.
     pub(crate) fn coarse_released(&self, shard: ShardIndex, class: SizeClass) {
         let count = &self.lists[shard.get()].in_coarse[class.index()];
         change(count, |count| count.saturating_sub(1));

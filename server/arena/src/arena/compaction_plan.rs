@@ -8,7 +8,7 @@
 //! larger class: a shard with a few objects of each of many sizes needs a few slabs, not one for
 //! each.
 //!
-//! Chunks: either the sparsest ones whose units fit into the free units of the others, or the
+//! Chunks: either the sparsest ones, if the others have free units for theirs, or the
 //! neighbouring chunks with the least in them that an object of several chunks needs.
 
 use super::Arena;
@@ -51,7 +51,7 @@ pub struct CompactionPlan {
 #[derive(Clone, Debug)]
 pub(super) struct ShardPlan {
     pub slabs: Vec<u32>,
-    /// Classes whose objects may move to slabs of a larger class.
+    /// Classes of which objects may move to slabs of a larger class.
     pub promoted: [bool; CLASSES],
 }
 
@@ -218,7 +218,7 @@ impl Survey {
         }
     }
 
-    /// The sparsest chunks whose units fit into the free units of the others.
+    /// The sparsest chunks; the others have free units for theirs.
     #[expect(clippy::cast_possible_truncation, reason = "there are fewer than 2^32 chunks")]
     fn sparsest(&self) -> Vec<ChunkIndex> {
         let units = |(at, chunk): (usize, &ChunkUse)| match chunk {

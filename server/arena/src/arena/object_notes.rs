@@ -79,7 +79,7 @@ impl SlabObject<'_> {
     }
 }
 
-/// Checks objects by their own bytes, before anything is known of who refers to them.
+/// Checks objects by their own bytes, before any reference to them is known.
 pub trait ObjectInspector: Sync {
     /// What to note of an object: up to 31 bits, not 0. `None` if it has to be read when the
     /// references are followed, as every object that is damaged.
@@ -108,13 +108,13 @@ impl ObjectNotes {
         })
     }
 
-    /// The seed of the hash tables in an image, whose first chunk has these bytes.
+    /// The seed of the hash tables, from the first chunk of an image.
     pub fn hash_seed(first_chunk: &[u8]) -> Option<u64> {
         let (header, _) = Header::read_from_prefix(first_chunk).ok()?;
         Some(header.hash_seed)
     }
 
-    /// Inspects the objects of a chunk whose bytes will not change any more. Any thread may call
+    /// Inspects the objects of a chunk. Its bytes must not change any more. Any thread may call
     /// this, once for each chunk. `hash_seed` is the image's.
     pub fn inspect(
         &self,
@@ -142,7 +142,7 @@ impl ObjectNotes {
         }
     }
 
-    /// Inspects the objects of a slab, whose first unit has that number.
+    /// Inspects the objects of a slab; `unit` is the number of its first unit.
     fn inspect_slab(
         &self,
         unit: u64,

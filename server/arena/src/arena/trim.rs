@@ -1,7 +1,7 @@
 //! Taking from the chunk pool, and returning the memory of free chunks to the kernel.
 //!
-//! Invariant that unsafe code cites: a chunk whose memory is returned is free and *busy* (no thread
-//! can take it), and every reader that may have found it present has left its read section.
+//! Invariant that unsafe code cites: while the memory of a chunk is returned, the chunk is free and
+//! *busy* (no thread can take it), and no reader that found it present is in its read section.
 
 use super::Arena;
 use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory};

@@ -322,7 +322,7 @@ impl EntryNote {
     }
 }
 
-/// Checks entries while their image is read: the bytes of each, not who refers to it.
+/// Checks entries while their image is read: the bytes of each, not the references to it.
 ///
 /// It notes an entry that [`verify_entry`] would accept, if that would claim no other object, and
 /// if its header and its key say all that the dictionaries have to agree with.

@@ -132,9 +132,9 @@ pub(crate) struct CheckpointRecord {
     pub(crate) undo: UndoStats,
     /// None: no command ran.
     pub(crate) longest_stall: Option<LongestStall>,
-    /// Bytes of the arena on huge pages at the fork.
+    /// Bytes of the arena on huge pages at the fork; under an undo log the last sample.
     pub(crate) huge_before_bytes: Option<u64>,
-    /// Bytes of the arena on huge pages at the end.
+    /// Bytes of the arena on huge pages at the end; under an undo log the last sample.
     pub(crate) huge_after_bytes: Option<u64>,
     /// Transparent huge pages of the arena that writers split.
     pub(crate) thp_splits: Option<u64>,

@@ -32,8 +32,8 @@ pub(super) enum Slice {
 #[derive(Default)]
 pub(super) struct Compactor {
     pass: Option<Pass>,
-    /// Shards that may have marks: those of the pass that runs, and those of earlier ones whose
-    /// locks could not be had at the end.
+    /// Shards that may have marks: those of the pass that runs, and those that another thread had
+    /// locked when an earlier pass ended.
     marked: ShardSet,
     /// The shard with which the next pass begins: passes that are cut short get round.
     first: usize,

@@ -21,7 +21,8 @@
 //! Invariants:
 //! 1. One pass runs at a time: the compactor's lock guards it. That lock is taken before any
 //!    shard's lock; a thread that holds shards takes it, and other shards, only with `try_lock`.
-//! 2. A walk keeps no offset from one slice to the next, only cursors and names of keys.
+//! 2. From one slice to the next a walk keeps cursors and names of keys. It uses an offset in a
+//!    cursor only if no key of the shard has changed since.
 //! 3. A pass changes no key, no value and no order of anything: digests stay the same.
 
 mod compactor;

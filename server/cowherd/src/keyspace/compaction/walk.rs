@@ -22,7 +22,7 @@ const STEP: usize = 32;
 #[derive(Default)]
 pub(super) struct ShardWalk {
     stage: Stage,
-    /// Large values of keys that were visited, whose elements are not yet.
+    /// Large values of visited keys, with elements that are still to be visited.
     values: VecDeque<OpenValue>,
 }
 
