@@ -51,7 +51,7 @@ pub use arena::audit::{Audit, AuditSummary, Corruption};
 pub use arena::chunk_map::{UnitSpan, UnitUse};
 pub use arena::compaction_plan::{CompactionGoal, CompactionPlan};
 pub use arena::evacuation::CompactionStats;
-pub use arena::held::Held;
+pub use arena::held::{Held, OutOfOrderPermit};
 pub use arena::mem::{Mem, ReadOnly};
 pub use arena::object_notes::{ObjectInspector, ObjectNotes, SlabObject};
 pub use arena::occupancy::{OccupancyCell, OccupancyMap};

@@ -96,6 +96,11 @@ impl ReplyWriter {
         self.line(b'+', text.as_bytes());
     }
 
+    /// Appends a simple string of arbitrary bytes, whose line ends become spaces.
+    pub fn simple_bytes(&mut self, text: &[u8]) {
+        self.one_line(b'+', &[text]);
+    }
+
     /// Appends an error: code, space, description (`ERR syntax error`), without the `-`. Line ends
     /// in `text` become spaces.
     pub fn error(&mut self, text: &str) {
@@ -119,7 +124,12 @@ impl ReplyWriter {
     }
 
     fn error_parts(&mut self, parts: &[&[u8]]) {
-        self.out.push(b'-');
+        self.one_line(b'-', parts);
+    }
+
+    /// Appends a line, in which line ends become spaces.
+    fn one_line(&mut self, marker: u8, parts: &[&[u8]]) {
+        self.out.push(marker);
         let start = self.out.len();
         for part in parts {
             self.out.extend_from_slice(part);
@@ -223,23 +233,24 @@ impl ReplyWriter {
         }
     }
 
-    /// Appends an integer of any size, given in decimal.
-    pub fn big_number(&mut self, digits: &str) {
-        match self.version {
-            ProtocolVersion::Resp2 => self.bulk_str(digits),
-            ProtocolVersion::Resp3 => self.line(b'(', digits.as_bytes()),
+    /// Appends an integer of any size, given in decimal. Line ends become spaces.
+    pub fn big_number(&mut self, digits: &[u8]) {
+        let start = self.out.len();
+        self.one_line(b'(', &[digits]);
+        if self.version == ProtocolVersion::Resp2 {
+            let line = self.out.split_off(start);
+            self.bulk(&line[1..line.len() - CRLF.len()]);
         }
     }
 
-    /// Appends a verbatim string, as `INFO` does; `format` has three bytes, `txt` or `mkd`.
-    pub fn verbatim(&mut self, format: &str, text: &str) {
-        debug_assert_eq!(format.len(), 3, "the format of a verbatim string has three bytes");
+    /// Appends a verbatim string, as `INFO` does; `format` is `txt` or `mkd`.
+    pub fn verbatim(&mut self, format: &[u8; 3], text: &[u8]) {
         match self.version {
-            ProtocolVersion::Resp2 => self.bulk_str(text),
+            ProtocolVersion::Resp2 => self.bulk(text),
             ProtocolVersion::Resp3 => {
                 self.header(b'=', format.len() + 1 + text.len());
-                for part in [format, ":", text, "\r\n"] {
-                    self.out.extend_from_slice(part.as_bytes());
+                for part in [&format[..], b":", text, CRLF] {
+                    self.out.extend_from_slice(part);
                 }
             }
         }

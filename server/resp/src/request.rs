@@ -101,6 +101,15 @@ impl<'a> Args<'a> {
         ArgsIter { buf: self.buf, spans: self.spans.iter() }
     }
 
+    /// `count` arguments from index `i` on.
+    ///
+    /// # Panics
+    /// If the request is shorter.
+    #[must_use]
+    pub fn slice(&self, i: usize, count: usize) -> Args<'a> {
+        Args { buf: self.buf, spans: &self.spans[i..i + count] }
+    }
+
     /// Arguments from index `i` on; empty if the request is shorter.
     #[inline]
     #[must_use]

@@ -57,6 +57,7 @@ use crate::reader_epochs::ReaderEpochs;
 pub struct Arena {
     pub(crate) store: BackingStore,
     locks: shard_locks::ShardLocks,
+    out_of_order: held::OutOfOrder,
     pub(crate) pool: Mutex<ChunkPool>,
     slabs: SlabLists,
     words: Arc<ObjectWords>,

@@ -16,6 +16,7 @@ use zerocopy::FromZeros as _;
 use super::Arena;
 use super::audit::{self, Corruption};
 use super::evacuation::Evacuation;
+use super::held::OutOfOrder;
 use super::owners::UnitOwners;
 use super::shard_locks::ShardLocks;
 use crate::allocator::chunk_pool::{ChunkPool, OutOfMemory};
@@ -142,6 +143,7 @@ impl ReservedArena {
         let arena = Arena {
             store: BackingStore::reserve(backing, capacity)?.map_err(OpenError::SideTable)?,
             locks: ShardLocks::new(),
+            out_of_order: OutOfOrder::new(),
             pool: Mutex::new(ChunkPool::new(chunks as u32).map_err(OpenError::SideTable)?),
             slabs: SlabLists::new(capacity).map_err(OpenError::SideTable)?,
             words: Arc::new(ObjectWords::new(capacity).map_err(OpenError::SideTable)?),

@@ -1,8 +1,10 @@
 //! One lock for each shard.
 
+use std::time::Duration;
+
 use crossbeam_utils::CachePadded;
 use parking_lot::RawMutex;
-use parking_lot::lock_api::RawMutex as _;
+use parking_lot::lock_api::{RawMutex as _, RawMutexTimed as _};
 
 use crate::layout::SHARDS;
 use crate::shard::ShardIndex;
@@ -16,13 +18,13 @@ impl ShardLocks {
     }
 
     #[inline]
-    pub(super) fn lock(&self, shard: ShardIndex) {
-        self.0[shard.get()].lock();
-    }
-
-    #[inline]
     pub(super) fn try_lock(&self, shard: ShardIndex) -> bool {
         self.0[shard.get()].try_lock()
+    }
+
+    /// Waits for a lock, up to `timeout`.
+    pub(super) fn try_lock_for(&self, shard: ShardIndex, timeout: Duration) -> bool {
+        self.0[shard.get()].try_lock_for(timeout)
     }
 
     /// # Safety

@@ -94,7 +94,8 @@ fn written() -> impl Strategy<Value = Vec<u8>> {
         any::<bool>().prop_map(|value| encoded(|writer| writer.boolean(value))),
         Just(encoded(ReplyWriter::null)),
         "[a-z]{0,10}".prop_map(|text| encoded(|writer| writer.simple(&text))),
-        "[\\r\\na-z]{0,10}".prop_map(|text| encoded(|writer| writer.verbatim("txt", &text))),
+        "[\\r\\na-z]{0,10}"
+            .prop_map(|text| encoded(|writer| writer.verbatim(b"txt", text.as_bytes()))),
         prop::collection::vec(any::<u8>(), 0..40).prop_map(|b| encoded(|writer| writer.bulk(&b))),
     ];
     leaf.prop_recursive(4, 40, 6, |element| {

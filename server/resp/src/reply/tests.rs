@@ -23,6 +23,7 @@ fn assert_same(write: impl Fn(&mut ReplyWriter), text: &str) {
 fn encodings_shared_by_both_versions() {
     assert_same(ReplyWriter::ok, "+OK\r\n");
     assert_same(|r| r.simple("PONG"), "+PONG\r\n");
+    assert_same(|r| r.simple_bytes(b"a\r\nb"), "+a  b\r\n");
     assert_same(|r| r.error("ERR syntax error"), "-ERR syntax error\r\n");
     assert_same(|r| r.error_bytes(b"ERR unknown 'a\r\nb'"), "-ERR unknown 'a  b'\r\n");
     assert_same(|r| r.bulk(b""), "$0\r\n\r\n");
@@ -49,11 +50,11 @@ fn encodings_of_types_that_resp2_lacks() {
     assert_both(|r| r.double(f64::NEG_INFINITY), "$4\r\n-inf\r\n", ",-inf\r\n");
     assert_both(|r| r.double(f64::NAN), "$3\r\nnan\r\n", ",nan\r\n");
     assert_both(
-        |r| r.big_number("12345678901234567890"),
+        |r| r.big_number(b"12345678901234567890"),
         "$20\r\n12345678901234567890\r\n",
         "(12345678901234567890\r\n",
     );
-    assert_both(|r| r.verbatim("txt", "hi\n"), "$3\r\nhi\n\r\n", "=7\r\ntxt:hi\n\r\n");
+    assert_both(|r| r.verbatim(b"txt", b"hi\n"), "$3\r\nhi\n\r\n", "=7\r\ntxt:hi\n\r\n");
 }
 
 #[test]
