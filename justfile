@@ -36,10 +36,10 @@ doc *ARGS:
 # Runs under Miri what it can run: code without mmap, fork and threads in system calls
 # (rustup toolchain install nightly --component miri,rust-src).
 miri *ARGS:
-    PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p cowherd-resp {{ ARGS }}
+    PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p cowherd-resp -p cowherd-rdb {{ ARGS }}
     PROPTEST_CASES=4 MIRIFLAGS=-Zmiri-disable-isolation cargo +nightly miri test --locked -p cowherd-arena --lib {{ ARGS }} -- allocator:: barrier::blocks containers::packed shard:: stats::
 
-# Fuzzes a target (protocol, image, commands) until it fails: just fuzz protocol -max_total_time=60
+# Fuzzes a target (protocol, image, commands, lua_cjson, lua_cmsgpack, lua_struct, rdb) until it fails: just fuzz protocol -max_total_time=60
 fuzz TARGET *ARGS:
     cargo +nightly fuzz run --fuzz-dir server/fuzz {{ TARGET }} -- {{ ARGS }}
 
