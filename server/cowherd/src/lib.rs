@@ -12,6 +12,7 @@ mod config;
 mod engine;
 mod keyspace;
 mod net;
+mod scripting;
 mod server;
 mod telemetry;
 
@@ -36,8 +37,8 @@ pub fn serve(args: impl Iterator<Item = String>) -> anyhow::Result<()> {
     }
 }
 
-/// Restores the image at `path` into a separate arena, verifies every structure, and returns the
-/// report that `cowherd check` prints.
+/// Restores the image at `path` into a separate arena, verifies every structure, compiles the
+/// libraries of functions, and returns the report that `cowherd check` prints.
 ///
 /// # Errors
 /// The image is unreadable or damaged, or the machine has not enough memory.

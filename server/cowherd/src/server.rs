@@ -17,7 +17,8 @@ use crate::clock::{self, Timestamp};
 use crate::config::{Config, LiveConfig, OomScoreAdj, Supervised};
 use crate::engine::{
     BackgroundThread, CheckpointScheduler, DirLock, Engine, KeylessState, LoadingPhase,
-    OpenedKeyspace, RestoredImage, Shared, ShutdownOptions, StockKeeper, lock_directory, open,
+    OpenedKeyspace, RestoredImage, Shared, ShutdownOptions, StockKeeper, load_libraries,
+    lock_directory, open,
 };
 use crate::net::{Listeners, StopSignal, WorkerPool};
 use crate::telemetry::{RestoreReport, StatsSource, Telemetry, logging, metrics};
@@ -83,6 +84,7 @@ pub(crate) fn run(config: Config, file: Option<std::path::PathBuf>) -> anyhow::R
     let mut threads = None;
     let engine = loading.publish(|| {
         let shared = Arc::new(Shared::serving(&state, keyspace));
+        load_libraries(&shared);
         let (checkpoint_scheduler, thread) = CheckpointScheduler::start(&shared)?;
         let engine = Engine::new(shared, checkpoint_scheduler);
         let stock_keeper = StockKeeper::start(&engine)?;

@@ -39,7 +39,9 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::config::OutputLimits;
-use crate::keyspace::{DbIndex, Key, Keyspace, SHARDS, ShardIndex, ShardSet, Shards, ValueType};
+use crate::keyspace::{
+    DbIndex, Key, Keyspace, ReadyKey, SHARDS, ShardIndex, ShardSet, Shards, ValueType,
+};
 use cowherd_resp::{ArgSpan, Args, ProtocolVersion};
 
 use super::client::Client;
@@ -252,6 +254,8 @@ pub(crate) struct BlockedClients {
     last_sequence: AtomicU64,
     count: AtomicU64,
     keys: AtomicU64,
+    /// Ready keys that the background thread is to serve.
+    deferred: Mutex<Vec<ReadyKey>>,
 }
 
 impl Default for BlockedClients {
@@ -260,6 +264,7 @@ impl Default for BlockedClients {
             table: array::from_fn(|_| Mutex::default()),
             queues: ShardIndex::all().map(|_| Mutex::default()).collect(),
             last_sequence: AtomicU64::new(0),
+            deferred: Mutex::default(),
             count: AtomicU64::new(0),
             keys: AtomicU64::new(0),
         }
@@ -396,6 +401,16 @@ impl BlockedClients {
         let Some(guard) = blocked.lock() else { return false };
         guard.reply(self, keyspace, limits, reply(&blocked));
         true
+    }
+
+    /// Keeps ready keys for the background thread: their shards may stay locked for long.
+    pub(crate) fn defer(&self, ready: Vec<ReadyKey>) {
+        self.deferred.lock().extend(ready);
+    }
+
+    /// Takes the keys that were deferred.
+    pub(crate) fn take_deferred(&self) -> Vec<ReadyKey> {
+        std::mem::take(&mut *self.deferred.lock())
     }
 
     /// Ends the wait of a client that has disconnected, unless it has ended already.

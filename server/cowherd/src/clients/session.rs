@@ -5,6 +5,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use crate::keyspace::{DbIndex, Keyspace, ShardSet, Shards};
 
@@ -47,6 +48,8 @@ pub(crate) struct Session {
     pub(crate) watched: WatchedKeys,
     /// Whether EXEC runs, so that no command may block or lock shards of its own.
     pub(crate) in_exec: bool,
+    /// Time since 1970 at the start of the script whose commands run: it stands still for them.
+    pub(crate) script_start: Option<Duration>,
     /// `None` without any subscription.
     pub(crate) subscriptions: Option<Box<Subscriptions>>,
     /// The reply that the requests behind have to wait for.
@@ -68,9 +71,23 @@ impl Session {
             queue: None,
             watched: WatchedKeys::new(),
             in_exec: false,
+            script_start: None,
             subscriptions: None,
             pending_reply: None,
             client,
+        }
+    }
+
+    /// The session of the commands that a script calls for a client.
+    pub(crate) fn for_script(caller: &Self) -> Self {
+        let session = Self::new(Arc::clone(&caller.client), true);
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        Self {
+            db: caller.db,
+            no_touch: caller.no_touch,
+            in_exec: true,
+            script_start: Some(now),
+            ..session
         }
     }
 
@@ -130,16 +147,14 @@ impl Session {
         self.watched.iter().map(|(_, key)| keyspace.shards_of(keyspace.hash(key))).collect()
     }
 
-    /// Unwatches all keys. The caller holds no shard.
+    /// Unwatches all keys.
     pub(crate) fn unwatch(&mut self, keyspace: &Keyspace) {
         if self.watched.is_empty() {
             return;
         }
         for (db, key) in std::mem::take(&mut self.watched) {
             let hash = keyspace.hash(&key);
-            // The earliest time: whether the key has expired makes no difference any more.
-            let mut shards = keyspace.lock_named(i64::MIN, || keyspace.shards_of(hash));
-            shards.unwatch(db, &keyspace.key_of(db, &key, hash), &self.client.watcher);
+            keyspace.unwatch(db, &keyspace.key_of(db, &key, hash), &self.client.watcher);
         }
         self.reset_watcher();
     }
@@ -151,7 +166,7 @@ impl Session {
             let key = shards.keyspace().key(db, &key);
             // Removes the key if it has expired, which touches the watcher.
             shards.peek(db, &key);
-            shards.unwatch(db, &key, &self.client.watcher);
+            shards.keyspace().unwatch(db, &key, &self.client.watcher);
         }
         let touched = self.client.watcher.is_touched();
         self.reset_watcher();

@@ -6,9 +6,11 @@ use std::time::Duration;
 use crate::clients::{BlockingMode, Session};
 use crate::config::Config;
 use crate::keyspace::{Key, Keyspace, ShardSet, Shards};
+use crate::scripting::RestorePolicy;
 use cowherd_resp::{Args, ReplyWriter, parse_i64};
 
 use super::error_reply::ErrorReply;
+use super::scripting::ScriptCall;
 use super::shared::Shared;
 use super::table::CommandRow;
 
@@ -53,16 +55,23 @@ impl<'c> Call<'c> {
     /// [`LockScope::Handler`](super::table::LockScope). In a transaction all shards that its
     /// commands need are locked already. Under the locks the keys that `named` looked at stay in
     /// these shards.
+    ///
+    /// # Errors
+    /// A script holds them for too long.
     pub fn locked<R>(
         &mut self,
         named: impl Fn(&Keyspace) -> ShardSet,
         run: impl FnOnce(&mut Shards<'_>, &mut ReplyWriter) -> R,
-    ) -> R {
+    ) -> Result<R, ErrorReply> {
         if self.session.in_exec {
-            run(&mut self.shards, self.reply)
-        } else {
-            let keyspace = &self.shared.keyspace;
-            run(&mut keyspace.lock_named(self.now, || named(keyspace)), self.reply)
+            return Ok(run(&mut self.shards, self.reply));
+        }
+        let (keyspace, running) = (&self.shared.keyspace, &self.shared.scripting.running);
+        let gives_up = || running.is_any_busy();
+        let named = || named(keyspace);
+        match keyspace.lock_with_retry(self.now, named, |set| set, gives_up) {
+            Some(mut shards) => Ok(run(&mut shards, self.reply)),
+            None => Err(ErrorReply::new(running.busy_reply())),
         }
     }
 
@@ -124,6 +133,43 @@ pub enum Effect {
     Reload,
     /// Run the queued commands of the session.
     RunQueue,
+    /// Run a script or a function.
+    RunScript(ScriptCall),
+    /// SCRIPT LOAD: compile a script and keep it.
+    LoadScript,
+    /// FUNCTION LOAD: run the code of a library and keep it.
+    LoadLibrary {
+        /// Whether it may replace one of the same name.
+        replaces: bool,
+    },
+    /// FUNCTION RESTORE: run the code of the libraries of a payload and keep them.
+    RestoreLibraries(RestorePolicy),
+}
+
+impl Effect {
+    /// Whether the engine waits for the locks of all shards when it applies the effect.
+    #[inline]
+    pub const fn waits_for_locks(&self) -> bool {
+        matches!(
+            self,
+            Self::Checkpoint(CheckpointAction::Foreground)
+                | Self::Shutdown(_)
+                | Self::Reload
+                | Self::Sleep { all: true, .. }
+        )
+    }
+
+    /// Whether an interpreter of scripts applies the effect.
+    #[inline]
+    pub const fn needs_interpreter(&self) -> bool {
+        matches!(
+            self,
+            Self::RunScript(_)
+                | Self::LoadScript
+                | Self::LoadLibrary { .. }
+                | Self::RestoreLibraries(_)
+        )
+    }
 }
 
 /// What to do about a checkpoint.

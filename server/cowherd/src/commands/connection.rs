@@ -11,7 +11,8 @@ use super::table::{Command, CommandFlags, CommandGroup};
 
 const ALWAYS: CommandFlags =
     CommandFlags::LOADING.with(CommandFlags::STALE).with(CommandFlags::FAST);
-const BEFORE_AUTH: CommandFlags = ALWAYS.with(CommandFlags::NOSCRIPT).with(CommandFlags::NO_AUTH);
+const BEFORE_AUTH: CommandFlags =
+    ALWAYS.with(CommandFlags::NOSCRIPT).with(CommandFlags::NO_AUTH).with(CommandFlags::ALLOW_BUSY);
 
 const GROUP: CommandGroup = CommandGroup::Connection;
 

@@ -49,7 +49,7 @@ fn debug(call: &mut Call<'_>) -> CommandResult {
     }
     match call.args.len() {
         2 if call.is(1, "help") => help(call),
-        2 if call.is(1, "digest") => digest(call),
+        2 if call.is(1, "digest") => return digest(call),
         2 if call.is(1, "verify") => return verify(call),
         2.. if call.is(1, "reload") => return reload(call),
         3 if call.is(1, "object") => return object(call),
@@ -123,8 +123,8 @@ fn help(call: &mut Call<'_>) {
     ]);
 }
 
-fn digest(call: &mut Call<'_>) {
-    call.locked(|_| ShardSet::ALL, |shards, reply| reply.simple(&shards.digest()));
+fn digest(call: &mut Call<'_>) -> CommandResult {
+    call.locked(|_| ShardSet::ALL, |shards, reply| reply.simple(&shards.digest()))
 }
 
 fn verify(call: &mut Call<'_>) -> CommandResult {
@@ -175,7 +175,7 @@ fn object(call: &mut Call<'_>) -> CommandResult {
     let line = call.locked(
         |keyspace| keyspace.shards_of(keyspace.hash(bytes)),
         |shards, _| describe(shards, db, &shards.keyspace().key(db, bytes), now),
-    );
+    )?;
     call.reply.simple(&line.ok_or(ErrorReply::NO_KEY)?);
     Ok(())
 }

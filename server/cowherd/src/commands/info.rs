@@ -31,7 +31,7 @@ fn render(call: &mut Call<'_>) -> CommandResult {
         call.args.from(1).iter().map(|arg| String::from_utf8_lossy(arg).to_lowercase()).collect();
     let sections: Vec<&str> = sections.iter().map(String::as_str).collect();
     let text = info::render(&call.shared.telemetry, &sections, &call.shared.stats_snapshot());
-    call.reply.verbatim("txt", &text);
+    call.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 

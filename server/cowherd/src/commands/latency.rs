@@ -98,7 +98,7 @@ fn graph(call: &mut Call<'_>) -> CommandResult {
         return Err(ErrorReply::text(format!("ERR No samples available for event '{event}'")));
     };
     let graph = plot(&history, call.now.div_euclid(1000));
-    call.reply.verbatim("txt", &graph);
+    call.reply.verbatim(b"txt", graph.as_bytes());
     Ok(())
 }
 
@@ -202,7 +202,7 @@ fn microseconds(seconds: f64) -> i64 {
 
 fn doctor(call: &mut Call<'_>) -> CommandResult {
     let text = memory::diagnosis(call, "latency", advice::on_latency);
-    call.reply.verbatim("txt", &text);
+    call.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 

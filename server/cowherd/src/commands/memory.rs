@@ -92,7 +92,7 @@ fn malloc_stats(call: &mut Call<'_>) -> CommandResult {
         arena.used_bytes(),
         arena.used_chunks(),
     );
-    call.reply.verbatim("txt", &text);
+    call.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 
@@ -132,9 +132,11 @@ fn stats(call: &mut Call<'_>) -> CommandResult {
     add("replication.backlog", Count(0));
     add("clients.slaves", Count(0));
     add("clients.normal", Count(snapshot.clients.memory));
-    for name in ["cluster.links", "aof.buffer", "lua.caches", "functions.caches"] {
-        add(name, Count(0));
-    }
+    add("cluster.links", Count(0));
+    add("aof.buffer", Count(0));
+    add("lua.caches", Count(snapshot.scripts.script_bytes));
+    add("functions.caches", Count(snapshot.scripts.function_bytes));
+    add("script.VMs", Count(snapshot.scripts.interpreter_bytes));
     for db in snapshot.databases.iter().filter(|db| db.keys > 0) {
         add(&format!("db.{}", db.number), Tables(db.table_bytes, db.expires_table_bytes));
     }
@@ -208,7 +210,7 @@ pub(super) fn diagnosis(
 
 fn doctor(call: &mut Call<'_>) -> CommandResult {
     let text = diagnosis(call, "memory", advice::on_memory);
-    call.reply.verbatim("txt", &text);
+    call.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 
@@ -242,15 +244,15 @@ mod tests {
     fn stats_is_a_map() {
         let server = TestServer::new();
         let empty = server.run("MEMORY STATS");
-        assert!(empty.starts_with("*64\r\n$14\r\npeak.allocated\r\n:"), "{empty}");
+        assert!(empty.starts_with("*66\r\n$14\r\npeak.allocated\r\n:"), "{empty}");
         server.run("SET a 1");
         let stats = server.run("MEMORY STATS");
-        assert!(stats.starts_with("*66\r\n$14\r\npeak.allocated\r\n:"), "{stats}");
+        assert!(stats.starts_with("*68\r\n$14\r\npeak.allocated\r\n:"), "{stats}");
         assert!(stats.contains("$4\r\ndb.0\r\n*4\r\n$23\r\noverhead.hashtable.main\r\n:128\r\n"));
         assert!(stats.contains("$10\r\nkeys.count\r\n:1\r\n"), "{stats}");
         assert!(stats.contains("$11\r\narena.pages\r\n$5\r\nsmall\r\n"), "{stats}");
         let server = server.resp3();
-        assert!(server.run("MEMORY STATS").starts_with("%33\r\n"));
+        assert!(server.run("MEMORY STATS").starts_with("%34\r\n"));
     }
 
     /// The integers of MEMORY STATS by name, and the sum of the hash tables of all databases.
@@ -274,8 +276,16 @@ mod tests {
             at("dataset.bytes") + at("overhead.total"),
             "{figures:?}"
         );
-        let parts = ["startup.allocated", "clients.normal", "arena.tables"].map(at);
-        assert_eq!(at("overhead.total"), parts.iter().sum::<i64>() + hash_tables, "{figures:?}");
+        let parts = [
+            "startup.allocated",
+            "clients.normal",
+            "lua.caches",
+            "functions.caches",
+            "script.VMs",
+            "arena.tables",
+        ];
+        let sum: i64 = parts.map(at).iter().sum();
+        assert_eq!(at("overhead.total"), sum + hash_tables, "{figures:?}");
         assert!(at("peak.allocated") >= at("total.allocated"));
         assert!(at("allocator.active") >= at("allocator.allocated"), "{figures:?}");
         let snapshot = server.shared.stats_snapshot();

@@ -56,6 +56,7 @@ mod removal_tests;
 mod rollback_tests;
 mod save;
 mod scan;
+mod scripting;
 mod server;
 mod sets;
 mod shared;
@@ -83,9 +84,10 @@ pub use call::{Call, CheckpointAction, Effect, ShutdownOptions};
 #[cfg(test)]
 pub use command::{ArgumentChooser, generate_request};
 pub use error_reply::{CommandResult, ErrorReply};
+pub use scripting::ScriptCall;
+pub use shared::REDIS_VERSION;
 pub use shared::{KeylessState, Shared};
 pub use slowlog::is_secret;
-#[cfg(test)]
 pub use table::CommandGroup;
 pub use table::{Command, CommandFlags, CommandRow, CommandTable, LockScope};
 pub use transaction::{exec_refused, queue_flags, queue_shards};
@@ -147,6 +149,7 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         .chain(command::COMMANDS)
         .chain(configuration::COMMANDS)
         .chain(server::COMMANDS)
+        .chain(scripting::COMMANDS)
         .chain(debug::COMMANDS)
         .chain(save::COMMANDS)
         .chain(TEST_COMMANDS)

@@ -9,6 +9,7 @@ const STOP: CommandFlags = ADMIN
     .with(CommandFlags::LOADING)
     .with(CommandFlags::STALE)
     .with(CommandFlags::NO_MULTI)
+    .with(CommandFlags::ALLOW_BUSY)
     .with(CommandFlags::UNPAUSED);
 
 const GROUP: CommandGroup = CommandGroup::Server;

@@ -50,7 +50,7 @@ fn keys(call: &mut Call<'_>) -> CommandResult {
                     listed += 1;
                 }
             });
-        });
+        })?;
         place = start.next_shard();
     }
     call.reply.set_array_len(list, listed);
@@ -114,7 +114,7 @@ fn scan(call: &mut Call<'_>) -> CommandResult {
                     listed += 1;
                 }
             })
-        });
+        })?;
         match within {
             None => next = place.next_shard(),
             // Enough keys were visited, expired ones included.
@@ -180,7 +180,7 @@ fn randomkey(call: &mut Call<'_>) -> CommandResult {
                 reply.bulk(key);
                 true
             },
-        );
+        )?;
         if picked {
             return Ok(());
         }

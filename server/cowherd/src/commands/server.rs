@@ -1,15 +1,13 @@
-//! TIME, LOLWUT, and the FLUSH subcommands of FUNCTION and SCRIPT, which do nothing.
+//! TIME and LOLWUT.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use super::call::Call;
-use super::error_reply::{CommandResult, ErrorReply};
+use super::error_reply::CommandResult;
 use super::shared::REDIS_VERSION;
 use super::table::{Command, CommandFlags, CommandGroup};
 
 const ALWAYS: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
-
-const GROUP: CommandGroup = CommandGroup::Scripting;
 
 pub(super) const COMMANDS: &[Command] = &[
     Command::new("time", 1, ALWAYS.with(CommandFlags::FAST), time)
@@ -22,37 +20,14 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("lolwut", -1, CommandFlags::READONLY.with(CommandFlags::FAST), lolwut)
         .doc(CommandGroup::Server, "5.0.0", "Shows a picture and the version.")
         .syntax("[VERSION version]"),
-    Command::container("function")
-        .doc(GROUP, "7.0.0", "There are no functions; FLUSH is accepted.")
-        .subcommands(&[
-            Command::new("flush", -2, CommandFlags::NOSCRIPT, function_flush)
-                .doc(GROUP, "7.0.0", "Does nothing.")
-                .syntax("[ASYNC|SYNC]")
-                .hints(&["request_policy:all_shards", "response_policy:all_succeeded"]),
-            Command::new("help", 2, ALWAYS, flush_help).doc(
-                GROUP,
-                "7.0.0",
-                "Lists the subcommands.",
-            ),
-        ]),
-    Command::container("script")
-        .doc(GROUP, "2.6.0", "There are no scripts; FLUSH is accepted.")
-        .subcommands(&[
-            Command::new("flush", -2, CommandFlags::NOSCRIPT, script_flush)
-                .doc(GROUP, "2.6.0", "Does nothing.")
-                .syntax("[ASYNC|SYNC]")
-                .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
-            Command::new("help", 2, ALWAYS, flush_help).doc(
-                GROUP,
-                "5.0.0",
-                "Lists the subcommands.",
-            ),
-        ]),
 ];
 
 /// Reads the clock instead of the time of the batch, since clients measure with TIME.
 fn time(call: &mut Call<'_>) -> CommandResult {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    let now = call
+        .session
+        .script_start
+        .unwrap_or_else(|| SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default());
     call.reply.array(2);
     call.reply.bulk_integer(i64::try_from(now.as_secs()).unwrap_or(i64::MAX));
     call.reply.bulk_integer(i64::from(now.subsec_micros()));
@@ -76,44 +51,7 @@ fn lolwut(call: &mut Call<'_>) -> CommandResult {
     }
     let version = env!("CARGO_PKG_VERSION");
     let text = format!("{COW}Cowherd ver. {version}, as Redis ver. {REDIS_VERSION}\n");
-    call.reply.verbatim("txt", &text);
-    Ok(())
-}
-
-fn function_flush(call: &mut Call<'_>) -> CommandResult {
-    match call.args.len() {
-        2 => {}
-        3 if call.is(2, "sync") || call.is(2, "async") => {}
-        3 => {
-            return Err(ErrorReply::new("ERR FUNCTION FLUSH only supports SYNC|ASYNC option"));
-        }
-        _ => {
-            let (name, given) = (call.text(0).to_uppercase(), call.text(1));
-            return Err(ErrorReply::text(format!(
-                "ERR unknown subcommand or wrong number of arguments for '{given}'. \
-                 Try {name} HELP."
-            )));
-        }
-    }
-    call.reply.ok();
-    Ok(())
-}
-
-fn script_flush(call: &mut Call<'_>) -> CommandResult {
-    match call.args.len() {
-        2 => {}
-        3 if call.is(2, "sync") || call.is(2, "async") => {}
-        _ => return Err(ErrorReply::new("ERR SCRIPT FLUSH only support SYNC|ASYNC option")),
-    }
-    call.reply.ok();
-    Ok(())
-}
-
-fn flush_help(call: &mut Call<'_>) -> CommandResult {
-    call.help(&[
-        "FLUSH [ASYNC|SYNC]",
-        "    Does nothing: scripts and functions are not supported.",
-    ]);
+    call.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 
@@ -142,32 +80,5 @@ mod tests {
         let error = "-ERR value is not an integer or out of range\r\n";
         assert_eq!(server.run("LOLWUT VERSION a"), error);
         assert!(TestServer::new().resp3().run("LOLWUT").contains("\r\ntxt:\n"));
-    }
-
-    #[test]
-    fn flush_is_accepted() {
-        let server = TestServer::new();
-        for name in ["FUNCTION", "SCRIPT"] {
-            for line in ["FLUSH", "FLUSH sync", "FLUSH ASYNC"] {
-                assert_eq!(server.run(&format!("{name} {line}")), "+OK\r\n", "{name} {line}");
-            }
-            let unknown = format!("-ERR unknown subcommand 'Load'. Try {name} HELP.\r\n");
-            assert_eq!(server.run(&format!("{name} Load x")), unknown);
-            let lower = name.to_lowercase();
-            let alone = format!("-ERR wrong number of arguments for '{lower}' command\r\n");
-            assert_eq!(server.run(name), alone);
-            assert!(server.run(&format!("{name} HELP")).starts_with("*5\r\n+"));
-        }
-        for (line, error) in [
-            ("FUNCTION FLUSH x", "FUNCTION FLUSH only supports SYNC|ASYNC option"),
-            (
-                "FUNCTION FLUSH sync x",
-                "unknown subcommand or wrong number of arguments for 'FLUSH'. Try FUNCTION HELP.",
-            ),
-            ("SCRIPT FLUSH x", "SCRIPT FLUSH only support SYNC|ASYNC option"),
-            ("SCRIPT FLUSH sync x", "SCRIPT FLUSH only support SYNC|ASYNC option"),
-        ] {
-            assert_eq!(server.run(line), format!("-ERR {error}\r\n"), "{line}");
-        }
     }
 }

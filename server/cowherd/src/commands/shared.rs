@@ -7,6 +7,7 @@ use crate::clients::{BlockedClients, ClientRegistry, Notifications, PubSub};
 use crate::clock::Timestamp;
 use crate::config::{Config, LiveConfig, MaxmemoryPolicy};
 use crate::keyspace::{DATABASES, Keyspace};
+use crate::scripting::Scripting;
 use crate::telemetry::logging::Logging;
 use crate::telemetry::{Telemetry, private_bytes};
 
@@ -94,6 +95,8 @@ pub struct Shared {
     pub notifications: Arc<Notifications>,
     /// The clients that are blocked on keys.
     pub blocked_clients: BlockedClients,
+    /// Scripts and functions.
+    pub scripting: Scripting,
     /// Counters and histograms.
     pub telemetry: Arc<Telemetry>,
     /// Mean time to live of the keys of each database, in milliseconds, as last sampled.
@@ -146,6 +149,7 @@ impl Shared {
             pubsub,
             notifications: Arc::default(),
             blocked_clients: BlockedClients::default(),
+            scripting: Scripting::default(),
             hooks: DebugHooks {
                 active_expire: AtomicBool::new(true),
                 checkpoint_digest: AtomicBool::new(false),

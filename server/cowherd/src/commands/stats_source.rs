@@ -5,7 +5,7 @@ use std::sync::atomic::Ordering;
 use crate::keyspace::{CHUNK_SIZE, DATABASES, OccupancyMap};
 use crate::telemetry::{
     ArenaStats, ClientStats, CompactionState, DatabaseStats, EngineCounters, MemoryStats,
-    ServerInfo, StatsSnapshot, StatsSource, ThpStats, UndoLogLimits,
+    ScriptStats, ServerInfo, StatsSnapshot, StatsSource, ThpStats, UndoLogLimits,
 };
 use cowherd_arena::OccupancyCell;
 
@@ -18,7 +18,8 @@ impl StatsSource for Shared {
         let stats = self.keyspace.stats();
         let databases: Vec<_> = (0..DATABASES).map(|db| self.database(db)).collect();
         let used_chunks = self.used_chunks();
-        let memory = self.memory(&databases, used_chunks);
+        let scripts = self.script_stats();
+        let memory = self.memory(&databases, used_chunks, &scripts);
         let stock = arena.stock();
         let compaction = self.keyspace.compaction_figures();
         let fragmentation = self.keyspace.fragmentation();
@@ -44,12 +45,14 @@ impl StatsSource for Shared {
                 ..ClientStats::default()
             },
             memory: MemoryStats { policy: config.maxmemory_policy.name(), ..memory },
+            scripts,
             counters: EngineCounters {
                 changes: stats.changes,
                 keyspace_hits: stats.hits,
                 keyspace_misses: stats.misses,
                 expired_keys: stats.expired,
                 evicted_keys: stats.evicted,
+                evicted_scripts: self.scripting.cache.evicted(),
                 defrag_hits: compaction.hits,
                 defrag_misses: compaction.misses,
                 defrag_bytes: compaction.moved_bytes,
@@ -120,7 +123,7 @@ impl StatsSource for Shared {
 impl Shared {
     /// Bytes in use, as INFO has them.
     pub fn used_memory(&self) -> u64 {
-        self.memory(&[], self.used_chunks()).used
+        self.memory(&[], self.used_chunks(), &self.script_stats()).used
     }
 
     /// Chunks in use, or read so far.
@@ -132,7 +135,12 @@ impl Shared {
     }
 
     /// The memory in use, in `used_chunks` chunks, with the hash tables of `databases` as overhead.
-    fn memory(&self, databases: &[DatabaseStats], used_chunks: u64) -> MemoryStats {
+    fn memory(
+        &self,
+        databases: &[DatabaseStats],
+        used_chunks: u64,
+        scripts: &ScriptStats,
+    ) -> MemoryStats {
         let arena = self.keyspace.arena();
         let loading = self.loading_capacity.is_some();
         let chunks = used_chunks * CHUNK_SIZE;
@@ -143,7 +151,9 @@ impl Shared {
         let clocks = if loading { 0 } else { self.keyspace.clocks().bytes() };
         let tables = overhead.saturating_sub(fixed) + clocks;
         let startup = self.startup_bytes + fixed;
-        let not_limited = startup + tables + self.clients.memory();
+        // What is neither in the arena nor of its tables.
+        let private = self.clients.memory() + scripts.bytes();
+        let not_limited = startup + tables + private;
         let hash_tables: u64 =
             databases.iter().map(|db| db.table_bytes + db.expires_table_bytes).sum();
         MemoryStats {
@@ -152,10 +162,23 @@ impl Shared {
             overhead: not_limited + hash_tables.min(objects),
             tables,
             not_limited,
-            active: (chunks + self.startup_bytes + clocks + self.clients.memory())
-                .max(objects + not_limited),
+            active: (chunks + self.startup_bytes + clocks + private).max(objects + not_limited),
             limit: self.keyspace.memory_limit().maxmemory(),
             policy: "",
+        }
+    }
+
+    fn script_stats(&self) -> ScriptStats {
+        let (scripts, script_bytes) = self.scripting.cache.size();
+        let (libraries, functions, function_bytes) = self.scripting.functions.size();
+        let interpreter_bytes = self.scripting.interpreters.bytes();
+        ScriptStats {
+            scripts,
+            script_bytes,
+            libraries,
+            functions,
+            function_bytes,
+            interpreter_bytes,
         }
     }
 

@@ -31,12 +31,13 @@ const PLAIN: CommandFlags = CommandFlags::NOSCRIPT
     .with(CommandFlags::LOADING)
     .with(CommandFlags::STALE)
     .with(CommandFlags::UNQUEUED);
-const FAST: CommandFlags = PLAIN.with(CommandFlags::FAST);
+const FAST: CommandFlags = PLAIN.with(CommandFlags::FAST).with(CommandFlags::ALLOW_BUSY);
 /// Queued, unlike the rest of the family: EXEC unwatches all keys before it runs the queue.
 const UNWATCH: CommandFlags = CommandFlags::NOSCRIPT
     .with(CommandFlags::LOADING)
     .with(CommandFlags::STALE)
-    .with(CommandFlags::FAST);
+    .with(CommandFlags::FAST)
+    .with(CommandFlags::ALLOW_BUSY);
 const EXEC: CommandFlags = PLAIN.with(CommandFlags::RUNS_QUEUE);
 
 const GROUP: CommandGroup = CommandGroup::Transactions;

@@ -295,6 +295,12 @@ table! {
         "Put commands of so many microseconds into SLOWLOG; 0 puts all, -1 none";
     "slowlog-max-len", slowlog_max_len: u64 = 128, up_to(0u64, LONG_MAX), live,
         "Entries that SLOWLOG keeps";
+    "busy-reply-threshold" or "lua-time-limit", busy_reply_threshold: u64 = 5000,
+        up_to(0u64, LONG_MAX), live,
+        "Milliseconds after which a script lets other clients get BUSY";
+    "lua-memory-limit", lua_memory_limit: u64 = 512 << 20,
+        ByteSize { low: 0, high: 64 * GIB, percent: false }, live,
+        "Memory that the scripts of one thread take at most; 0: no limit";
     "latency-monitor-threshold", latency_monitor_threshold: u64 = 0,
         up_to(0u64, LONG_MAX), live,
         "Record events of so many milliseconds for LATENCY; 0 records none";

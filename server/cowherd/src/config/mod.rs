@@ -71,6 +71,7 @@ pub(crate) use errors::SetError;
 pub(crate) use list_values::{OutputLimit, OutputLimits};
 pub(crate) use live_config::{CachedConfig, LiveConfig};
 pub(crate) use machine_memory::machine_memory;
+pub(crate) use quoting::split as split_words;
 #[cfg(test)]
 pub(crate) use unsupported::unsupported;
 

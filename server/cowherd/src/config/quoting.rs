@@ -11,7 +11,7 @@
 use super::errors::ConfigProblem;
 
 /// Splits a line into words.
-pub(super) fn split(line: &[u8]) -> Result<Vec<String>, ConfigProblem> {
+pub(crate) fn split(line: &[u8]) -> Result<Vec<String>, ConfigProblem> {
     let mut words = Vec::new();
     let mut rest = line;
     loop {

@@ -61,6 +61,8 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("logfile", &["/var/log/cowherd.log"]),
     ("slowlog-log-slower-than", &["-1", "0"]),
     ("slowlog-max-len", &["0"]),
+    ("busy-reply-threshold", &["0"]),
+    ("lua-memory-limit", &["0", "64mb"]),
     ("latency-monitor-threshold", &["100"]),
     ("latency-tracking", &["no"]),
     ("metrics-port", &["0"]),

@@ -12,7 +12,7 @@ pub(super) const NOT_IN_TRANSACTION: &str = "ERR Command not allowed inside a tr
 /// The error reply for a command that needs the keyspace while the image is being read.
 pub(super) const LOADING: ErrorReply =
     ErrorReply::new("LOADING Redis is loading the dataset in memory");
-const MISCONF: ErrorReply = ErrorReply::new(
+pub(super) const MISCONF: ErrorReply = ErrorReply::new(
     "MISCONF Redis is configured to save RDB snapshots, but it's currently unable to persist to \
      disk. Commands that may modify the data set are disabled, because this instance is configured \
      to report errors during writes if RDB snapshotting fails (stop-writes-on-bgsave-error \
@@ -49,17 +49,21 @@ pub(super) fn admit(
     if (flags.contains(CommandFlags::DENYOOM) || queues) && !has_capacity() {
         return Err(ErrorReply::OUT_OF_MEMORY);
     }
-    if flags.contains(CommandFlags::WRITE)
-        && config.stop_writes_on_bgsave_error
-        && !config.save.is_empty()
-        && shared.telemetry.persistence().writes_are_unsafe()
-    {
+    if flags.contains(CommandFlags::WRITE) && writes_are_refused(shared, config) {
         return Err(MISCONF);
     }
     if session.subscriptions.is_some() {
         return check_subscriber(session, row);
     }
     Ok(())
+}
+
+/// Whether commands that write are refused, because saving has failed.
+#[inline]
+pub(super) fn writes_are_refused(shared: &Shared, config: &Config) -> bool {
+    config.stop_writes_on_bgsave_error
+        && !config.save.is_empty()
+        && shared.telemetry.persistence().writes_are_unsafe()
 }
 
 /// Whether a command runs while the image is being read: it has the flag, and nothing that it does

@@ -89,6 +89,7 @@ impl<'e> MaintenanceLoop<'e> {
                 _ => return,
             }
             let begun = Instant::now();
+            self.serve_deferred();
             self.clean(begun + period / CLEANING_DIVISOR);
             self.shared.telemetry.latency_event(LatencyEvent::ExpireCycle, begun.elapsed());
             self.evict(period / CLEANING_DIVISOR);
@@ -111,6 +112,15 @@ impl<'e> MaintenanceLoop<'e> {
                 self.close_idle_clients();
                 self.check_backlogs();
             }
+        }
+    }
+
+    /// Serves the clients blocked on keys that a worker could not serve.
+    fn serve_deferred(&mut self) {
+        let ready = self.shared.blocked_clients.take_deferred();
+        if !ready.is_empty() {
+            let (config, now) = (self.shared.config.current(), clock::wall_ms());
+            serve_blocked::serve_ready(self.shared, &config, &mut self.reclaimer, ready, now);
         }
     }
 

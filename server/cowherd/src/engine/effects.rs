@@ -24,8 +24,26 @@ pub(crate) enum BatchOutcome {
     /// Requests from this index on wait until the one before has its reply: see
     /// [`Session::pending_reply`].
     Blocked(usize),
+    /// The request of this index and those behind have not run: they run scripts, for which the
+    /// worker needs a [`Suspender`](super::Suspender).
+    RunsScript(usize),
+    /// Requests from this index on wait until the script ends that keeps the worker busy.
+    AwaitsScript(usize),
     /// Send the replies and close the connection.
     Close,
+}
+
+impl BatchOutcome {
+    /// The outcome of a batch of which the request of this index ended so.
+    pub(super) fn at(self, index: usize) -> Self {
+        match self {
+            Self::Paused(_, until) => Self::Paused(index, until),
+            Self::Blocked(_) => Self::Blocked(index + 1),
+            Self::RunsScript(_) => Self::RunsScript(index),
+            Self::AwaitsScript(_) => Self::AwaitsScript(index),
+            other => other,
+        }
+    }
 }
 
 impl Engine {
@@ -41,6 +59,12 @@ impl Engine {
         let answer = match effect {
             // `transaction` runs queues.
             Effect::None | Effect::RunQueue => return (BatchOutcome::Done, false),
+            Effect::RunScript(_)
+            | Effect::LoadScript
+            | Effect::LoadLibrary { .. }
+            | Effect::RestoreLibraries(_) => {
+                unreachable!("the worker runs scripts")
+            }
             Effect::Close => return (BatchOutcome::Close, false),
             Effect::Block => return (BatchOutcome::Blocked(0), false),
             Effect::Checkpoint(CheckpointAction::Background { schedule }) => {

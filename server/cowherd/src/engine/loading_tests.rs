@@ -7,7 +7,8 @@ use cowherd_arena::{PageKind, ReservedArena};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
 use super::{
-    BatchOutcome, CheckpointScheduler, Engine, KeylessState, LoadingPhase, Shared, Worker,
+    BatchOutcome, CheckpointScheduler, Engine, KeylessState, LoadingPhase, Shared, Suspender,
+    Worker,
 };
 use crate::clients::{ConnectionHandle, Origin, Session};
 use crate::clock;
@@ -60,7 +61,13 @@ impl LoadingServer {
             .parse(lines.as_bytes(), &RequestLimits::default(), &mut batch, 1000)
             .unwrap();
         let mut reply = ReplyWriter::new(ProtocolVersion::Resp2);
-        let outcome = self.worker.run(&mut self.session, &batch, lines.as_bytes(), &mut reply);
+        let outcome = self.worker.run(
+            &mut self.session,
+            &batch,
+            lines.as_bytes(),
+            &mut reply,
+            Some(&Suspender::NEVER),
+        );
         (String::from_utf8(reply.out).unwrap(), outcome)
     }
 

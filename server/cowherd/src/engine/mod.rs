@@ -17,6 +17,7 @@ mod background;
 mod checkpoint_run;
 mod checkpoint_scheduler;
 mod effects;
+mod libraries;
 mod loading;
 #[cfg(test)]
 mod loading_tests;
@@ -24,6 +25,7 @@ mod open;
 #[cfg(test)]
 mod random_request_tests;
 mod retry;
+mod script;
 mod serve_blocked;
 mod stock_keeper;
 mod thp_collapser;
@@ -40,9 +42,11 @@ pub(crate) use crate::commands::{KeylessState, Shared, ShutdownOptions};
 pub(crate) use background::BackgroundThread;
 pub(crate) use checkpoint_scheduler::CheckpointScheduler;
 pub(crate) use cowherd_arena::checkpoint::DirLock;
+pub(crate) use cowherd_lua::fiber::{Call as SuspendableCall, CallStack, Suspender};
 pub(crate) use effects::BatchOutcome;
 pub(crate) use loading::LoadingPhase;
 pub(crate) use open::{OpenedKeyspace, RestoredImage, check_image, lock_directory, open};
+pub(crate) use script::load_libraries;
 pub(crate) use stock_keeper::StockKeeper;
 pub(crate) use worker::Worker;
 
@@ -95,6 +99,8 @@ impl Engine {
             return Ok(());
         }
         let save = options.save.unwrap_or(!self.shared.config.current().save.is_empty());
+        // The checkpoint, or the end without one, waits for the scripts that run.
+        self.shared.scripting.running.end_all(options.save == Some(false));
         self.checkpoint_scheduler.close_for_shutdown();
         if save {
             tracing::info!("Saving the final checkpoint before exiting");
@@ -102,6 +108,7 @@ impl Engine {
         if let Err(error) = self.checkpoint_scheduler.checkpoint_on_shutdown(&self.shared, save) {
             if !options.force {
                 self.checkpoint_scheduler.reopen();
+                self.shared.scripting.running.end_none();
                 return Err(error.to_string());
             }
             CheckpointScheduler::force_close(&self.shared);

@@ -4,6 +4,7 @@ use std::fmt;
 use std::path::Path;
 use std::time::Duration;
 
+use super::libraries::{self, BrokenLibraries, FunctionCounts};
 use crate::clock::Stopwatch;
 use crate::config::{ArenaPages, CheckpointIsolation, Config, DebugCommand};
 use crate::keyspace::{Contents, EntryInspector, Keyspace, layout_hash};
@@ -34,6 +35,13 @@ pub(crate) enum StartError {
          backup, or move it away to start with no data"
     )]
     Damaged { path: String, broken: Corruption },
+    /// The image is whole, but a server that restores it has fewer functions than the one that
+    /// wrote it.
+    #[error(
+        "the image {path} has libraries of functions that cannot be loaded: {broken}. A server \
+         restores the image without them; FUNCTION LOAD REPLACE replaces them"
+    )]
+    Libraries { path: String, broken: BrokenLibraries },
     #[error("cannot read /dev/urandom for the hash seed: {0}")]
     Random(std::io::Error),
 }
@@ -59,14 +67,23 @@ pub(crate) struct RestoredImage {
     pub digest: Option<String>,
 }
 
+/// An image whose libraries were compiled too.
+pub(crate) struct CheckedImage {
+    image: RestoredImage,
+    functions: FunctionCounts,
+}
+
 /// The report of `cowherd check`.
-impl fmt::Display for RestoredImage {
+impl fmt::Display for CheckedImage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { stats, contents, verified_in, digest } = self;
+        let Self { image: RestoredImage { stats, contents, verified_in, digest }, functions } =
+            self;
+        let FunctionCounts { libraries, functions } = functions;
         writeln!(f, "written by     {}", stats.image.writer)?;
         writeln!(f, "keys           {} ({} with an expiry)", contents.keys, contents.expires)?;
         writeln!(f, "chunks         {}", contents.arena.chunks)?;
         writeln!(f, "objects        {} ({} bytes)", contents.arena.objects, contents.arena.bytes)?;
+        writeln!(f, "libraries      {libraries} ({functions} functions)")?;
         writeln!(f, "image          {} bytes", stats.image.image_bytes)?;
         writeln!(f, "digest         {}", digest.as_deref().unwrap_or_default())?;
         writeln!(f, "read in        {:.3} s", stats.duration.as_secs_f64())?;
@@ -125,16 +142,21 @@ fn restoring_threads(config: &Config) -> usize {
     config.threads.max(processors)
 }
 
-/// Restores the image at `path` into a separate arena and verifies every structure.
+/// Restores the image at `path` into a separate arena, verifies every structure and compiles every
+/// library of functions.
 ///
 /// # Errors
-/// The image is damaged, or there is no memory for it.
-pub(crate) fn check_image(path: &Path, threads: usize) -> Result<RestoredImage, StartError> {
+/// The image is damaged, a library cannot be loaded, or there is no memory for them.
+pub(crate) fn check_image(path: &Path, threads: usize) -> Result<CheckedImage, StartError> {
     let capacity = inspect(path)?.needed_capacity + CHECK_MARGIN;
     let hooks = RestoreHooks { inspector: Some(&EntryInspector), ..RestoreHooks::NONE };
     let kind = PageKind::Small;
     let (arena, notes, stats) = restore_with(path, kind, capacity, layout_hash(), threads, hooks)?;
-    verify(&Keyspace::open(arena)?, notes, path, stats, threads, true)
+    let keyspace = Keyspace::open(arena)?;
+    let image = verify(&keyspace, notes, path, stats, threads, true)?;
+    let functions = libraries::check(&keyspace)
+        .map_err(|broken| StartError::Libraries { path: path.display().to_string(), broken })?;
+    Ok(CheckedImage { image, functions })
 }
 
 fn verify(

@@ -17,7 +17,7 @@ use crate::keyspace::Keyspace;
 use cowherd_arena::{PageKind, ReservedArena};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
-use super::{BatchOutcome, CheckpointScheduler, Engine, Shared, Worker};
+use super::{BatchOutcome, CheckpointScheduler, Engine, Shared, Suspender, Worker};
 
 const CLIENTS: usize = 3;
 const REQUESTS: usize = 1500;
@@ -266,7 +266,13 @@ impl TestEngine {
         assert_eq!(consumed, Ok(bytes.len()), "{}", show(words));
         let before = (client.version, is_plain(&client.session));
         let outcome = loop {
-            let outcome = self.worker.run(&mut client.session, &batch, &bytes, &mut reply);
+            let outcome = self.worker.run(
+                &mut client.session,
+                &batch,
+                &bytes,
+                &mut reply,
+                Some(&Suspender::NEVER),
+            );
             match outcome {
                 BatchOutcome::Paused(..) => shared.clients.unpause(),
                 outcome => break outcome,

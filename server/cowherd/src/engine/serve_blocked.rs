@@ -108,7 +108,12 @@ fn lock_and_serve(
                 hashes.map(|hash| keyspace.shards_of(hash)).collect()
             };
             let widen = |set| shared.blocked_clients.lock_closure(set | needed);
-            let mut shards = keyspace.lock_with_retry(now, own, widen);
+            let is_busy = || shared.scripting.running.is_any_busy();
+            let locked = keyspace.lock_with_retry(now, own, widen, is_busy);
+            let Some(mut shards) = locked else {
+                // A script holds the shards for long, perhaps on this thread.
+                return shared.blocked_clients.defer(ready);
+            };
             shards.add_ready(ready);
             let missing;
             (ready, missing) = serve_locked(shared, config, reclaimer, shards);

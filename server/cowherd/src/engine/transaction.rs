@@ -11,21 +11,23 @@ use crate::clients::{BlockingMode, CommandQueue, QueuedCommand, Session};
 use crate::clock;
 use crate::commands::{
     Call, CheckpointAction, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, LockScope,
-    Shared, queue_flags, queue_shards,
+    Shared, exec_refused, queue_flags, queue_shards,
 };
 use crate::config::{CachedConfig, Config};
 use crate::keyspace::Reclaimer;
+use crate::scripting::ScriptRuntime;
 use crate::telemetry::{self, Recorder};
 use cowherd_arena::StallTimes;
 use cowherd_resp::{Args, ReplyWriter};
 
-use super::Engine;
 use super::admission::NOT_IN_TRANSACTION;
 use super::checkpoint_scheduler::BUSY;
 use super::effects::BatchOutcome;
 use super::retry::retry_under_locks;
+use super::script::{self, ScriptContext};
 use super::serve_blocked;
 use super::timing::{record_command, sum_stalls};
+use super::{Engine, Suspender};
 
 /// What EXEC uses of its worker.
 pub(super) struct ExecContext<'w> {
@@ -33,7 +35,13 @@ pub(super) struct ExecContext<'w> {
     pub config: &'w mut CachedConfig,
     pub recorder: &'w Recorder,
     pub reclaimer: &'w mut Reclaimer,
+    pub scripts: &'w mut Option<ScriptRuntime>,
+    pub suspender: &'w Suspender<'w>,
 }
+
+/// What the commands of a queue use of their worker.
+type QueueWorker<'w> =
+    (&'w Recorder, &'w mut Reclaimer, &'w mut Option<ScriptRuntime>, &'w Suspender<'w>);
 
 /// How a transaction ended.
 pub(super) struct ExecOutcome {
@@ -60,7 +68,12 @@ pub(super) fn exec(
         own | session.watched_shards(&shared.keyspace)
     };
     let widen = |set| serve_blocked::shards_to_lock(shared, queue_flags(&queue), set);
-    let mut shards = shared.keyspace.lock_with_retry(now, named, widen);
+    let is_busy = || shared.scripting.running.is_any_busy();
+    let locked = shared.keyspace.lock_with_retry(now, named, widen, is_busy);
+    let Some(mut shards) = locked else {
+        reply.error(exec_refused(&ErrorReply::new(shared.scripting.running.busy_reply())).as_str());
+        return exec;
+    };
     // Read under the locks: `closing` is set with all shards locked.
     if shared.closing.load(Ordering::Relaxed) {
         exec.outcome = BatchOutcome::Close;
@@ -88,8 +101,9 @@ pub(super) fn exec(
         now,
         effect: Effect::None,
     };
-    let (recorder, reclaimer) = (context.recorder, &mut *context.reclaimer);
-    let wants_checkpoint = run_commands(&mut call, &queue, &later, recorder, reclaimer, &mut exec);
+    let ExecContext { recorder, suspender, .. } = *context;
+    let worker = (recorder, &mut *context.reclaimer, &mut *context.scripts, suspender);
+    let wants_checkpoint = run_commands(&mut call, &queue, &later, worker, &mut exec);
     call.session.in_exec = false;
     if call.shards.has_ready() {
         serve_blocked::serve_and_unlock(shared, call.config, context.reclaimer, call.shards);
@@ -109,8 +123,7 @@ fn run_commands<'c>(
     call: &mut Call<'c>,
     queue: &'c CommandQueue,
     later: &'c [OnceCell<Arc<Config>>],
-    recorder: &Recorder,
-    reclaimer: &mut Reclaimer,
+    (recorder, reclaimer, scripts, suspender): QueueWorker<'_>,
     exec: &mut ExecOutcome,
 ) -> bool {
     let shared = call.shared;
@@ -124,7 +137,11 @@ fn run_commands<'c>(
             retry_under_locks(call, reclaimer, spared.get_or_init(|| named_hashes(shared, queue)))
         });
         let effect = std::mem::take(&mut call.effect);
-        if effect != Effect::None
+        if effect.needs_interpreter() {
+            let (config, runtime) = (call.config, &mut *scripts);
+            let context = ScriptContext { shared, config, recorder, reclaimer, runtime, suspender };
+            failed = run_script(call, context, effect);
+        } else if effect != Effect::None
             && let Err(text) =
                 apply_effect_in_transaction(call, effect, exec, &mut wants_checkpoint)
         {
@@ -149,6 +166,19 @@ fn run_commands<'c>(
         }
     }
     wants_checkpoint
+}
+
+/// Runs or loads a script under the locks of the transaction; tells whether that failed.
+#[cold]
+fn run_script(call: &mut Call<'_>, context: ScriptContext<'_>, effect: Effect) -> bool {
+    let start = call.reply.len();
+    let Call { session, args, now, shards, reply, .. } = call;
+    let ended = script::apply(context, session, (effect, *args), *now, Some(shards), reply);
+    if let Err(text) = &ended {
+        reply.out.truncate(start);
+        reply.error_bytes(text);
+    }
+    ended.is_err()
 }
 
 /// One empty cell for each command of the queue that may change the configuration. The commands
@@ -230,6 +260,12 @@ fn apply_effect_in_transaction(
         Effect::Checkpoint(CheckpointAction::Foreground | CheckpointAction::Cancel)
         | Effect::Shutdown(_)
         | Effect::Reload => return Err(NOT_IN_TRANSACTION),
+        Effect::RunScript(_)
+        | Effect::LoadScript
+        | Effect::LoadLibrary { .. }
+        | Effect::RestoreLibraries(_) => {
+            unreachable!("run_script applies it")
+        }
     }
     Ok(())
 }

@@ -5,6 +5,7 @@
 //! dictionary segment, bucket and entry: three dependent cache misses, which overlap between the
 //! keys of a group. The second pass locks, runs and replies, one request after the other.
 
+use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
@@ -13,19 +14,22 @@ use crate::clients::{
 };
 use crate::clock;
 use crate::commands::{
-    Call, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, Shared, exec_refused,
+    Call, Command, CommandFlags, CommandResult, CommandRow, Effect, ErrorReply, Shared,
+    exec_refused,
 };
 use crate::config::{CachedConfig, Config};
 use crate::keyspace::{EvictionScope, Reclaimer, Shards};
+use crate::scripting::ScriptRuntime;
 use crate::telemetry::{self, LatencyEvent, Recorder};
 use cowherd_arena::{ShardSet, StallTimes};
 use cowherd_resp::{Args, Batch, ReplyWriter};
 
 use super::effects::BatchOutcome;
 use super::loading::Phase;
+use super::script::{self, ScriptContext};
 use super::timing::record_command;
 use super::transaction::{self, ExecContext, ExecOutcome};
-use super::{Engine, LoadingPhase, admission, serve_blocked};
+use super::{Engine, LoadingPhase, Suspender, admission, serve_blocked};
 
 /// Requests that are resolved and prefetched together.
 const PREFETCH_GROUP: usize = 16;
@@ -39,8 +43,13 @@ pub(crate) struct Worker {
     /// Set until the worker has seen that the keyspace is published.
     loading: Option<Arc<LoadingPhase>>,
     config: CachedConfig,
-    recorder: Recorder,
+    /// Shared with the stand-in of the same thread.
+    recorder: Rc<Recorder>,
     reclaimer: Reclaimer,
+    /// The interpreter of scripts, once one was run.
+    scripts: Option<ScriptRuntime>,
+    /// Whether it serves the thread's clients while a suspended script keeps another worker.
+    is_stand_in: bool,
 }
 
 /// A request with its row of the command table.
@@ -66,13 +75,15 @@ struct CommandExecution<'t, 'a> {
 }
 
 impl<'t> CommandExecution<'t, '_> {
+    /// `None` if a script holds the shards for too long.
     #[inline]
-    fn lock(&self) -> Shards<'t> {
+    fn lock(&self) -> Option<Shards<'t>> {
         let Self { shared, set, relocations, flags, now, .. } = *self;
         let set = serve_blocked::shards_to_lock(shared, flags, set);
-        let shards = shared.keyspace.lock(set, now);
+        let is_busy = || shared.scripting.running.is_any_busy();
+        let shards = shared.keyspace.lock_unless(set, now, is_busy)?;
         if shared.keyspace.relocations() == relocations {
-            return shards;
+            return Some(shards);
         }
         self.lock_relocated(shards)
     }
@@ -80,14 +91,15 @@ impl<'t> CommandExecution<'t, '_> {
     /// Locks again if `shards` no longer cover the command's keys, because a key was relocated to
     /// another shard between the lookup of its shard and the lock.
     #[cold]
-    fn lock_relocated(&self, shards: Shards<'t>) -> Shards<'t> {
+    fn lock_relocated(&self, shards: Shards<'t>) -> Option<Shards<'t>> {
         let Self { shared, flags, now, .. } = *self;
         if shards.locked().covers(self.named()) {
-            return shards;
+            return Some(shards);
         }
         drop(shards);
         let widen = |set| serve_blocked::shards_to_lock(shared, flags, set);
-        shared.keyspace.lock_with_retry(now, || self.named(), widen)
+        let is_busy = || shared.scripting.running.is_any_busy();
+        shared.keyspace.lock_with_retry(now, || self.named(), widen, is_busy)
     }
 
     /// The shards in which the command's keys are now.
@@ -106,7 +118,12 @@ impl<'t> CommandExecution<'t, '_> {
         reply: &mut ReplyWriter,
     ) -> Option<(CommandResult, Effect)> {
         let Self { shared, config, row, request, now, .. } = *self;
-        let shards = self.lock();
+        let Some(shards) = self.lock() else {
+            return Some((
+                Err(ErrorReply::new(shared.scripting.running.busy_reply())),
+                Effect::None,
+            ));
+        };
         // Read under the locks: `closing` is set with all shards locked.
         if shared.closing.load(Ordering::Relaxed) {
             return None;
@@ -163,7 +180,29 @@ impl Worker {
     pub(crate) fn new(engine: Arc<Engine>, recorder: Recorder) -> Self {
         let config = CachedConfig::new(Arc::clone(&engine.shared.config));
         let reclaimer = Reclaimer::new(clock::monotonic_ns());
-        Self { engine, loading: None, config, recorder, reclaimer }
+        let (recorder, is_stand_in) = (Rc::new(recorder), false);
+        Self { engine, loading: None, config, recorder, reclaimer, scripts: None, is_stand_in }
+    }
+
+    /// The worker that serves the thread's other clients while a script is suspended on this one.
+    /// It locks no shard for which it would have to wait, since the script's are locked by its
+    /// thread.
+    pub(crate) fn stand_in(&self) -> Self {
+        let engine = Arc::clone(&self.engine);
+        Self {
+            loading: None,
+            config: CachedConfig::new(Arc::clone(&engine.shared.config)),
+            recorder: Rc::clone(&self.recorder),
+            reclaimer: Reclaimer::new(clock::monotonic_ns()),
+            scripts: None,
+            is_stand_in: true,
+            engine,
+        }
+    }
+
+    /// Whether a script is suspended on this thread.
+    pub(crate) const fn is_stand_in(&self) -> bool {
+        self.is_stand_in
     }
 
     /// A worker that starts before the keyspace is published.
@@ -182,7 +221,7 @@ impl Worker {
     }
 
     /// The telemetry counters of this thread.
-    pub(crate) const fn recorder(&self) -> &Recorder {
+    pub(crate) fn recorder(&self) -> &Recorder {
         &self.recorder
     }
 
@@ -192,18 +231,22 @@ impl Worker {
     }
 
     /// Runs the requests of `batch`, whose arguments stand in `buffer`, and appends their replies
-    /// to `reply`.
+    /// to `reply`. Without `suspender` no scripts run: [`BatchOutcome::RunsScript`].
     pub(crate) fn run(
         &mut self,
         session: &mut Session,
         batch: &Batch,
         buffer: &[u8],
         reply: &mut ReplyWriter,
+        suspender: Option<&Suspender<'_>>,
     ) -> BatchOutcome {
         if self.loading.is_some()
             && let Some(outcome) = self.run_while_loading(session, batch, buffer, reply)
         {
             return outcome;
+        }
+        if self.is_stand_in {
+            return self.run_beside_script(session, batch, buffer, reply);
         }
         let engine = Arc::clone(&self.engine);
         let now = clock::wall_ms();
@@ -220,12 +263,10 @@ impl Worker {
                 prefetch(&engine, session, &group[..count]);
             }
             for request in group[..count].iter().flatten() {
-                let outcome = self.run_one(&engine, session, request, now, &mut begun, reply);
-                match outcome {
+                let context = (&*engine, suspender, now, &mut begun);
+                match self.run_one(context, session, request, reply) {
                     BatchOutcome::Done => next += 1,
-                    BatchOutcome::Paused(_, until) => return BatchOutcome::Paused(next, until),
-                    BatchOutcome::Blocked(_) => return BatchOutcome::Blocked(next + 1),
-                    outcome => return outcome,
+                    outcome => return outcome.at(next),
                 }
                 if reply.len() >= FLUSH_AT && next < batch.len() {
                     return BatchOutcome::Flush(next);
@@ -256,55 +297,89 @@ impl Worker {
             Phase::Loading(interim) => interim,
         };
         self.loading = Some(Arc::clone(&loading));
+        let refusal = |command: &Command| {
+            (!admission::runs_while_loading(command)).then_some(admission::LOADING)
+        };
+        Some(self.run_restricted(engine, session, (batch, buffer), reply, refusal))
+    }
+
+    /// Runs a batch while a script is suspended on this thread: the few commands that may run get
+    /// their replies, the others BUSY.
+    #[cold]
+    fn run_beside_script(
+        &mut self,
+        session: &mut Session,
+        batch: &Batch,
+        buffer: &[u8],
+        reply: &mut ReplyWriter,
+    ) -> BatchOutcome {
+        let engine = Arc::clone(&self.engine);
+        let running = &engine.shared.scripting.running;
+        let refusal = |command: &Command| {
+            let runs = command.flags.contains(CommandFlags::ALLOW_BUSY);
+            (!runs).then(|| ErrorReply::new(running.busy_reply()))
+        };
+        self.run_restricted(&engine, session, (batch, buffer), reply, refusal)
+    }
+
+    /// Runs a batch of which `refusal` refuses some commands.
+    fn run_restricted(
+        &mut self,
+        engine: &Engine,
+        session: &mut Session,
+        (batch, buffer): (&Batch, &[u8]),
+        reply: &mut ReplyWriter,
+        refusal: impl Fn(&Command) -> Option<ErrorReply>,
+    ) -> BatchOutcome {
         let now = clock::wall_ms();
         session.client.last_active.store(now, Ordering::Relaxed);
         let mut begun = clock::monotonic_ns();
         for next in 0..batch.len() {
             let request = resolve(engine, batch.request(next, buffer));
-            let outcome = match self.refusal_while_loading(session, &request) {
+            let refused =
+                request.row.and_then(|row| refusal(row.command).map(|refusal| (row, refusal)));
+            let outcome = match refused {
                 Some((row, refusal)) => {
+                    let refusal = self.first_refusal(session, row, &request.args, refusal);
                     let start = reply.len();
                     self.reject(session, Some(row), &refusal, reply, start)
                 }
-                None => self.run_one(engine, session, &request, now, &mut begun, reply),
+                None => {
+                    let context = (engine, None, now, &mut begun);
+                    self.run_one(context, session, &request, reply)
+                }
             };
-            match outcome {
-                BatchOutcome::Done => {}
-                BatchOutcome::Paused(_, until) => return Some(BatchOutcome::Paused(next, until)),
-                BatchOutcome::Blocked(_) => return Some(BatchOutcome::Blocked(next + 1)),
-                outcome => return Some(outcome),
+            if outcome != BatchOutcome::Done {
+                return outcome.at(next);
             }
             if reply.len() >= FLUSH_AT && next + 1 < batch.len() {
-                return Some(BatchOutcome::Flush(next + 1));
+                return BatchOutcome::Flush(next + 1);
             }
         }
-        Some(BatchOutcome::Done)
+        BatchOutcome::Done
     }
 
-    /// The error reply to a request for which the keyspace has to be there; another error comes
-    /// first, as it would afterwards. `None` lets the request run.
-    fn refusal_while_loading<'r>(
+    /// The error reply to a request that is refused now: another error comes first, as it would at
+    /// any other time.
+    fn first_refusal(
         &mut self,
         session: &Session,
-        request: &ResolvedRequest<'r>,
-    ) -> Option<(&'r CommandRow, ErrorReply)> {
-        let row = request.row.filter(|row| !admission::runs_while_loading(row.command))?;
+        row: &CommandRow,
+        args: &Args<'_>,
+        refusal: ErrorReply,
+    ) -> ErrorReply {
         let flags = session.flags_of(row.command);
-        let config = self.config.get();
-        let shared = &self.engine.shared;
-        let admitted =
-            admission::admit(shared, config, session, row, flags, &request.args, || true);
-        Some((row, admitted.err().unwrap_or(admission::LOADING)))
+        let (config, shared) = (self.config.get(), &self.engine.shared);
+        let admitted = admission::admit(shared, config, session, row, flags, args, || true);
+        admitted.err().unwrap_or(refusal)
     }
 
     #[inline]
     fn run_one(
         &mut self,
-        engine: &Engine,
+        (engine, suspender, now, begun): (&Engine, Option<&Suspender<'_>>, i64, &mut u64),
         session: &mut Session,
         request: &ResolvedRequest<'_>,
-        now: i64,
-        begun: &mut u64,
         reply: &mut ReplyWriter,
     ) -> BatchOutcome {
         let shared = &*engine.shared;
@@ -322,7 +397,10 @@ impl Worker {
         }
         let queued = session.queued_bytes();
         let bytes = || request.args.iter().map(<[u8]>::len).sum::<usize>() + queued;
-        let has_capacity = || self.reclaimer.has_capacity(&shared.keyspace, config, bytes, now);
+        // The stand-in runs no command that needs memory, and eviction takes locks.
+        let has_capacity = || {
+            self.is_stand_in || self.reclaimer.has_capacity(&shared.keyspace, config, bytes, now)
+        };
         let admitted =
             admission::admit(shared, config, session, row, flags, &request.args, has_capacity);
         if self.reclaimer.has_ready() {
@@ -330,6 +408,9 @@ impl Worker {
         }
         if let Err(failure) = admitted {
             return self.reject(session, Some(row), &failure, reply, start);
+        }
+        if flags.contains(CommandFlags::RUNS_SCRIPT) && suspender.is_none() {
+            return BatchOutcome::RunsScript(0);
         }
         consume_skip_next(session);
         session.client.last_command.store(row.number as u64 + 1, Ordering::Relaxed);
@@ -361,8 +442,19 @@ impl Worker {
         let mut outcome = BatchOutcome::Done;
         let mut attributed = StallTimes::default();
         if effect == Effect::RunQueue {
-            let exec = self.exec(engine, session, row, now, reply);
+            let exec = self.exec((engine, suspender), session, row, now, reply);
             (outcome, attributed) = (exec.outcome, exec.stalls);
+        } else if effect.needs_interpreter() {
+            let request = (effect, request.args);
+            failed = self.run_script((engine, suspender), session, request, now, reply);
+        } else if effect.waits_for_locks() && shared.scripting.running.is_any_busy() {
+            if matches!(effect, Effect::Shutdown(options) if options.save == Some(false)) {
+                // The scripts end first, one of them perhaps on this thread.
+                shared.scripting.running.end_all(true);
+                return BatchOutcome::AwaitsScript(0);
+            }
+            reply.error(shared.scripting.running.busy_reply());
+            failed = true;
         } else if effect != Effect::None {
             let effect_failed;
             (outcome, effect_failed) = engine.apply_effect(effect, session, reply);
@@ -386,10 +478,36 @@ impl Worker {
         }
     }
 
+    /// Runs or loads a script or a library; tells whether that failed.
+    fn run_script(
+        &mut self,
+        (engine, suspender): (&Engine, Option<&Suspender<'_>>),
+        session: &Session,
+        request: (Effect, Args<'_>),
+        now: i64,
+        reply: &mut ReplyWriter,
+    ) -> bool {
+        let context = ScriptContext {
+            shared: &engine.shared,
+            config: self.config.get(),
+            recorder: &self.recorder,
+            reclaimer: &mut self.reclaimer,
+            runtime: &mut self.scripts,
+            suspender: suspender.unwrap_or(&Suspender::NEVER),
+        };
+        let start = reply.out.len();
+        let ended = script::apply(context, session, request, now, None, reply);
+        if let Err(text) = &ended {
+            reply.out.truncate(start);
+            reply.error_bytes(text);
+        }
+        ended.is_err()
+    }
+
     #[cold]
     fn exec(
         &mut self,
-        engine: &Engine,
+        (engine, suspender): (&Engine, Option<&Suspender<'_>>),
         session: &mut Session,
         row: &CommandRow,
         now: i64,
@@ -400,6 +518,8 @@ impl Worker {
             config: &mut self.config,
             recorder: &self.recorder,
             reclaimer: &mut self.reclaimer,
+            scripts: &mut self.scripts,
+            suspender: suspender.unwrap_or(&Suspender::NEVER),
         };
         transaction::exec(&mut context, session, row, now, reply)
     }

@@ -15,7 +15,7 @@ use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestPa
 use crate::clients::{ConnectionHandle, Origin, Session};
 use crate::clock;
 use crate::config::{Config, LiveConfig};
-use crate::engine::{BatchOutcome, CheckpointScheduler, Engine, Shared, Worker};
+use crate::engine::{BatchOutcome, CheckpointScheduler, Engine, Shared, Suspender, Worker};
 use crate::keyspace::Keyspace;
 
 const EXCLUDED: &[&str] = &["shutdown", "save", "bgsave", "debug", "config|rewrite"];
@@ -129,7 +129,7 @@ fn send(worker: &mut Worker, shared: &Shared, client: &mut TestClient, bytes: &[
     let consumed = RequestParser::new().parse(bytes, &RequestLimits::default(), &mut batch, 1);
     assert_eq!(consumed, Ok(bytes.len()));
     let outcome = loop {
-        match worker.run(&mut client.session, &batch, bytes, &mut reply) {
+        match worker.run(&mut client.session, &batch, bytes, &mut reply, Some(&Suspender::NEVER)) {
             BatchOutcome::Paused(..) => shared.clients.unpause(),
             outcome => break outcome,
         }

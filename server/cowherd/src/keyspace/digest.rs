@@ -12,7 +12,7 @@ use cowherd_arena::containers::dict::DictCursor;
 
 use super::collection::ValueDigest;
 use super::entry::{EntryHeader, ValueStorage, ValueType};
-use super::roots::{DATABASES, keys_of};
+use super::roots::{ALL_DATABASES, keys_of};
 use super::{Shards, values};
 
 /// Bytes of a digest, which is shown as 40 hexadecimal digits, as in Redis.
@@ -23,7 +23,7 @@ impl Shards<'_> {
     pub fn digest(&self) -> String {
         let mut sum = [0u8; DIGEST_LEN];
         for shard in ShardIndex::all() {
-            for db in 0..DATABASES {
+            for db in 0..ALL_DATABASES {
                 self.add_digests(shard, db, &mut sum);
             }
         }

@@ -75,7 +75,9 @@ impl EventDispatcher {
     /// Calls the listener. The caller has checked that the event is enabled.
     #[cold]
     pub(super) fn emit(&self, event: KeyspaceEvent, db: DbIndex, key: &[u8]) {
-        if let Some(listener) = self.listener.get() {
+        if db < super::DATABASES
+            && let Some(listener) = self.listener.get()
+        {
             listener(event, db, key);
         }
     }

@@ -47,6 +47,7 @@ mod events;
 mod eviction;
 mod expiry;
 mod hash;
+mod libraries;
 mod list;
 mod moving;
 mod relocation;
@@ -63,6 +64,8 @@ mod tests;
 mod values;
 mod verify;
 mod watch;
+
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -106,13 +109,13 @@ use roots::{FLUSHED_SLOTS, SHARD_ROOT_SIZE, expires_of, keys_of};
 use watch::WatchTable;
 
 /// Changes whenever a byte of the keyspace's structures gets another meaning.
-const KEYSPACE_VERSION: u64 = 2;
+const KEYSPACE_VERSION: u64 = 3;
 
 /// The hash of all layouts of the keyspace and the arena, which an image must share to be restored.
 pub fn layout_hash() -> u64 {
     cowherd_arena::layout_hash(&[
         KEYSPACE_VERSION,
-        DATABASES as u64,
+        roots::ALL_DATABASES as u64,
         FLUSHED_SLOTS as u64,
         SHARD_ROOT_SIZE,
         entry::ENTRY_VERSION,
@@ -130,6 +133,8 @@ pub struct Keyspace {
     forwarding: ForwardingTable,
     memory_limit: MemoryLimit,
     compaction: compaction::Compaction,
+    /// Whether some shards may stay locked for long, so that workers do not wait for locks.
+    has_long_holder: AtomicBool,
 }
 
 impl Keyspace {
@@ -159,6 +164,7 @@ impl Keyspace {
             forwarding: ForwardingTable::new(),
             memory_limit,
             compaction: compaction::Compaction::new(),
+            has_long_holder: AtomicBool::new(false),
         })
     }
 
@@ -193,6 +199,28 @@ impl Keyspace {
     #[inline]
     pub fn lock(&self, set: ShardSet, now: i64) -> Shards<'_> {
         Shards::lock(self, set, now)
+    }
+
+    /// As [`Self::lock`], but gives up when `gives_up` returns true while it waits.
+    #[inline]
+    pub fn lock_unless(
+        &self,
+        set: ShardSet,
+        now: i64,
+        gives_up: impl Fn() -> bool,
+    ) -> Option<Shards<'_>> {
+        Shards::lock_unless(self, set, now, gives_up)
+    }
+
+    /// Tells evictors whether some shards may stay locked for long.
+    pub fn set_long_holder(&self, has_one: bool) {
+        self.has_long_holder.store(has_one, Ordering::Relaxed);
+    }
+
+    /// Locks a shard; `None` if it may stay locked for long.
+    fn lock_soon(&self, shard: ShardIndex, now: i64) -> Option<Shards<'_>> {
+        let gives_up = || self.has_long_holder.load(Ordering::Relaxed);
+        self.lock_unless(ShardSet::one(shard), now, gives_up)
     }
 
     /// Number of keys in a database, including expired keys that are not removed yet. Read without

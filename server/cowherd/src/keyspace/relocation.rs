@@ -34,7 +34,7 @@ use cowherd_arena::layout::shard_root;
 use cowherd_arena::{Corruption, Held, Mem, SHARDS, ShardIndex, ShardSet};
 
 use super::entry::{ByKey, EntryHasher};
-use super::roots::{DATABASES, DbIndex, keys_of};
+use super::roots::{ALL_DATABASES, DbIndex, keys_of};
 use super::{Key, Keyspace, Shards};
 
 /// A part with at most so many records computes its filter anew when a record is removed. In a
@@ -45,7 +45,7 @@ const REFILTERED: usize = 64;
 pub(super) type RelocatedKey = (DbIndex, u64, ShardIndex);
 
 /// Where relocated keys of one home shard live, by database and hash.
-type ForwardingPart = [BTreeMap<u64, ShardIndex>; DATABASES];
+type ForwardingPart = [BTreeMap<u64, ShardIndex>; ALL_DATABASES];
 
 /// Where all relocated keys live.
 pub(super) struct ForwardingTable {
@@ -65,7 +65,7 @@ pub(super) struct ForwardingTable {
 
 impl ForwardingTable {
     pub(super) fn new() -> Self {
-        let parts = std::array::from_fn(|_| Mutex::new([const { BTreeMap::new() }; DATABASES]));
+        let parts = std::array::from_fn(|_| Mutex::new([const { BTreeMap::new() }; ALL_DATABASES]));
         Self {
             filters: [const { AtomicU64::new(0) }; SHARDS],
             away: [const { AtomicU64::new(0) }; SHARDS],
@@ -221,23 +221,27 @@ impl Keyspace {
     }
 
     /// Locks the shards that `named` returns, until the result is dropped.
+    #[cfg(test)]
     pub fn lock_named(&self, now: i64, named: impl Fn() -> ShardSet) -> Shards<'_> {
-        self.lock_with_retry(now, named, |set| set)
+        self.lock_with_retry(now, named, |set| set, || false)
+            .expect("invariant: a request that never gives up succeeds")
     }
 
     /// Locks the shards that `named` returns, and those that `widen` adds. If keys were relocated
     /// meanwhile, so that `named` returns others now, unlocks all and tries again. Once the home
-    /// shards are locked, the results of [`Self::shards_of`] do not change any more.
+    /// shards are locked, the results of [`Self::shards_of`] do not change any more. `None`: a
+    /// request waited, and `gives_up` has returned true.
     pub fn lock_with_retry(
         &self,
         now: i64,
         named: impl Fn() -> ShardSet,
         widen: impl Fn(ShardSet) -> ShardSet,
-    ) -> Shards<'_> {
+        gives_up: impl Fn() -> bool,
+    ) -> Option<Shards<'_>> {
         loop {
-            let shards = self.lock(widen(named()), now);
+            let shards = self.lock_unless(widen(named()), now, &gives_up)?;
             if shards.locked().covers(named()) {
-                return shards;
+                return Some(shards);
             }
         }
     }

@@ -3,7 +3,7 @@
 //! ```text
 //! shard root (one for each shard, 4 KiB)
 //! +-------------------------------------+---------------------------+------------+
-//! | 16 databases                        | 24 flushed databases      | lazy-free  |
+//! | 17 databases                        | 24 flushed databases      | lazy-free  |
 //! | { keys, expires, volatile } = 3     | { keys, expires, volatile | list: its  |
 //! |                   dictionaries      |  }                        | first value|
 //! +-------------------------------------+---------------------------+------------+
@@ -20,6 +20,10 @@ use cowherd_arena::{Offset, ShardIndex};
 
 /// Databases; fixed, because the image depends on it.
 pub const DATABASES: usize = 16;
+/// The database of the code of functions, which no command selects.
+pub(super) const LIBRARIES: DbIndex = DATABASES;
+/// All databases, that of functions included.
+pub(super) const ALL_DATABASES: usize = DATABASES + 1;
 /// Flushed databases of one shard that can wait to be freed.
 pub(super) const FLUSHED_SLOTS: usize = 24;
 /// Bytes that a root takes.
@@ -27,7 +31,7 @@ pub(super) const SHARD_ROOT_SIZE: u64 = size_of::<ShardRoot>() as u64;
 
 const _: () = assert!(SHARD_ROOT_SIZE <= ROOT_SIZE);
 
-/// The number of a database, below [`DATABASES`].
+/// The number of a database, below [`ALL_DATABASES`].
 pub type DbIndex = usize;
 
 /// Which databases a command is about.
@@ -65,7 +69,7 @@ impl DbRoot {
 #[derive(Clone, Copy, FromBytes, IntoBytes, Immutable, KnownLayout)]
 #[repr(C)]
 struct ShardRoot {
-    databases: [DbRoot; DATABASES],
+    databases: [DbRoot; ALL_DATABASES],
     flushed: [DbRoot; FLUSHED_SLOTS],
     /// The header of the first large value that is to be freed; 0 if there is none.
     lazy_free: u64,
@@ -99,7 +103,7 @@ impl SecondaryIndex {
 }
 
 pub(super) fn db_root(shard: ShardIndex, db: DbIndex) -> Offset<DbRoot> {
-    assert!(db < DATABASES, "there is no database {db}");
+    assert!(db < ALL_DATABASES, "there is no database {db}");
     Offset::new(shard_root(shard.get()) + (db * size_of::<DbRoot>()) as u64)
 }
 

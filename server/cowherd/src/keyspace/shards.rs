@@ -63,6 +63,18 @@ impl<'a> Shards<'a> {
         Self { held: space.arena.lock(set), space, now, ready: Vec::new(), touch: true }
     }
 
+    /// As [`Self::lock`], but gives up when `gives_up` returns true while it waits.
+    #[inline]
+    pub(super) fn lock_unless(
+        space: &'a Keyspace,
+        set: ShardSet,
+        now: i64,
+        gives_up: impl Fn() -> bool,
+    ) -> Option<Self> {
+        let held = space.arena.lock_unless(set, gives_up)?;
+        Some(Self { held, space, now, ready: Vec::new(), touch: true })
+    }
+
     /// Locks a shard unless another thread holds it: for a caller that may hold other shards, and
     /// so must not wait.
     pub(super) fn try_lock(space: &'a Keyspace, shard: ShardIndex, now: i64) -> Option<Self> {

@@ -14,7 +14,9 @@ use cowherd_arena::{
 
 use super::entry::{EntryHeader, MAX_HEAD, ValueStorage, ValueType, hash_with_seed};
 use super::relocation::RelocatedKey;
-use super::roots::{DATABASES, DbRoot, SecondaryIndex, db_root, flushed_slots, keys_at};
+use super::roots::{
+    ALL_DATABASES, DATABASES, DbRoot, SecondaryIndex, db_root, flushed_slots, keys_at,
+};
 use super::{Keyspace, MAX_VALUE, values};
 
 /// Totals of a verified keyspace.
@@ -85,10 +87,12 @@ fn verify_shard(
     contents: &mut Contents,
     relocated: &mut Vec<RelocatedKey>,
 ) -> Result<(), Corruption> {
-    for db in 0..DATABASES {
+    for db in 0..ALL_DATABASES {
         let database = verify_database(audit, shard, db_root(shard, db), false)?;
-        contents.keys += database.keys;
-        contents.expires += database.expiring;
+        if db < DATABASES {
+            contents.keys += database.keys;
+            contents.expires += database.expiring;
+        }
         relocated.extend(database.relocated.into_iter().map(|hash| (db, hash, shard)));
     }
     // Keys of flushed databases are not looked up any more, so it does not matter where they live.

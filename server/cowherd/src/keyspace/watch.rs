@@ -103,6 +103,13 @@ impl Keyspace {
         });
     }
 
+    /// Removes a watcher of a key. The shard need not be locked.
+    pub fn unwatch(&self, db: DbIndex, key: &Key<'_>, watcher: &Arc<Watcher>) {
+        self.with_watch_entry(db, key, false, |entry| {
+            entry.watchers.retain(|known| !Arc::ptr_eq(known, watcher));
+        });
+    }
+
     /// Changes the watch entry of a key; adds it first if `add`, and removes it if it has become
     /// empty.
     fn with_watch_entry(
@@ -187,15 +194,6 @@ impl Shards<'_> {
                 entry.watchers.push(Arc::clone(watcher));
             }
         });
-    }
-
-    /// Removes a watcher of a key.
-    pub fn unwatch(&mut self, db: DbIndex, key: &Key<'_>, watcher: &Arc<Watcher>) {
-        if self.has_watchers(key.home_shard()) {
-            self.with_entry(db, key, false, |entry, _| {
-                entry.watchers.retain(|known| !Arc::ptr_eq(known, watcher));
-            });
-        }
     }
 
     /// Adds a waiter of a key: the key is ready whenever it changes. Waiters are counted.

@@ -25,7 +25,7 @@ fn notifies(watched: &[u8], now: i64, change: impl FnOnce(&mut Shards<'_>, &Keys
     let mut shards = space.lock(ShardSet::ALL, now);
     change(&mut shards, &space);
     let is_notified = watcher.is_touched();
-    shards.unwatch(0, &key, &watcher);
+    shards.keyspace().unwatch(0, &key, &watcher);
     assert!(ShardIndex::all().all(|shard| !shards.has_watchers(shard)));
     watcher.reset();
     shards.set(0, &key, b"later", Expiry::None).unwrap();

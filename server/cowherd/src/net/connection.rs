@@ -12,6 +12,10 @@
 //! When the server ends a connection (QUIT, a protocol error), it shuts down the sending side and
 //! lingers until the peer has closed too: closing a socket with unread bytes in its receive buffer
 //! makes the kernel send RST, which destroys replies that are still on their way.
+//!
+//! Scripts run on a stack of their own, for which the worker's context is taken out of its cell and
+//! a stand-in put there: when a script is suspended, since it runs for too long, the stand-in
+//! serves the other connections.
 
 use std::cell::RefCell;
 use std::future::{Future, poll_fn};
@@ -31,7 +35,7 @@ use tokio::time::{sleep, timeout};
 
 use crate::clients::{Client, DeferredReply, OUTPUT_PENDING, Origin, PendingReply, Session};
 use crate::clock;
-use crate::engine::{BatchOutcome, Worker};
+use crate::engine::{BatchOutcome, CallStack, SuspendableCall, Suspender, Worker};
 use cowherd_resp::{Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
 use super::client_socket::ClientSocket;
@@ -50,6 +54,8 @@ pub(super) const REQUEST_LIMIT: usize = 1 << 30;
 /// Period at which a connection held by CLIENT PAUSE checks for the end of the pause. Nothing
 /// notifies a connection of CLIENT UNPAUSE.
 const PAUSE_POLL: Duration = Duration::from_millis(10);
+/// Period at which a request that waits for the end of a script is tried again.
+const SCRIPT_POLL: Duration = Duration::from_millis(1);
 /// Most bytes that a lingering connection discards.
 const LINGER_BYTES: usize = 64 << 10;
 /// Longest time that a connection lingers.
@@ -63,7 +69,18 @@ pub(super) struct WorkerContext {
     input: Vec<u8>,
     batch: Batch,
     reply: ReplyWriter,
+    /// What scripts need, once one has run.
+    for_scripts: Option<ForScripts>,
 }
+
+/// What a worker needs to run scripts.
+struct ForScripts {
+    stack: CallStack,
+    stand_in: Box<WorkerContext>,
+}
+
+/// The context of a worker, or its stand-in.
+pub(super) type ContextCell = RefCell<Box<WorkerContext>>;
 
 impl WorkerContext {
     pub(super) fn new(worker: Worker, request_limit: usize) -> Self {
@@ -74,7 +91,20 @@ impl WorkerContext {
             input: vec![0; READ_SIZE],
             batch: Batch::new(),
             reply: ReplyWriter::new(ProtocolVersion::Resp2),
+            for_scripts: None,
         }
+    }
+
+    /// Takes what scripts need, which is made when it is first needed.
+    fn take_for_scripts(&mut self) -> io::Result<ForScripts> {
+        if let Some(kept) = self.for_scripts.take() {
+            return Ok(kept);
+        }
+        let stand_in = Self {
+            wake_queue: Arc::clone(&self.wake_queue),
+            ..Self::new(self.worker.stand_in(), self.request_limit)
+        };
+        Ok(ForScripts { stack: CallStack::new()?, stand_in: Box::new(stand_in) })
     }
 }
 
@@ -90,6 +120,8 @@ struct Connection {
     /// Replies of which the socket has taken the first `sent` bytes; empty once all are taken.
     unsent: Vec<u8>,
     sent: usize,
+    /// Whether it has sent a script: its batches run on the stack of scripts from then on.
+    sends_scripts: bool,
 }
 
 /// What a connection does after a batch.
@@ -102,6 +134,11 @@ enum NextStep {
     AwaitPauseEnd(i64),
     /// Waits for the reply of the command that ran last.
     AwaitReply,
+    /// Runs the first so many bytes of the worker's input, or what was received before, where
+    /// scripts can be suspended.
+    RunScripts(Option<usize>),
+    /// Waits for the end of the script that keeps the worker busy.
+    AwaitScriptEnd,
     /// Closes the connection and lingers.
     Close,
     /// Closes the connection at once: its unread replies exceed the limit.
@@ -125,12 +162,16 @@ enum CloseMode {
     Immediate,
 }
 
+/// Why [`Connection::run`] returns.
+enum RunOutcome {
+    /// The connection is to be closed.
+    Close(CloseMode),
+    /// As [`NextStep::RunScripts`].
+    RunScripts(Option<usize>),
+}
+
 /// Serves one connection from accept to close.
-pub(super) async fn serve(
-    context: Rc<RefCell<WorkerContext>>,
-    socket: ClientSocket,
-    mut origin: Origin,
-) {
+pub(super) async fn serve(context: Rc<ContextCell>, socket: ClientSocket, mut origin: Origin) {
     origin.fd = socket.as_raw_fd();
     let (session, clients, waker) = {
         let mut context = context.borrow_mut();
@@ -141,7 +182,7 @@ pub(super) async fn serve(
         let client = clients.connect(origin, clock::wall_ms(), Arc::clone(&waker) as _);
         (Session::new(client, authenticated), clients, waker)
     };
-    let mut connection = Connection {
+    let mut connection = Box::new(Connection {
         socket,
         waker,
         session,
@@ -150,9 +191,23 @@ pub(super) async fn serve(
         query_buffer: QueryBuffer::default(),
         unsent: Vec::new(),
         sent: 0,
+        sends_scripts: false,
+    });
+    let mut next = NextStep::Read;
+    let close_mode = loop {
+        match connection.run(&context, next).await {
+            Ok(RunOutcome::Close(close_mode)) => break close_mode,
+            Ok(RunOutcome::RunScripts(bytes)) => {
+                (connection, next) = run_scripts(connection, &context, bytes).await;
+                // As in `Connection::run`.
+                if bytes.is_none_or(|bytes| bytes >= READ_SIZE) {
+                    yield_now().await;
+                }
+            }
+            // The peer cannot be reached, so lingering is pointless.
+            Err(_) => break CloseMode::Immediate,
+        }
     };
-    // After an I/O error the peer cannot be reached, so lingering is pointless.
-    let close_mode = connection.run(&context).await.unwrap_or(CloseMode::Immediate);
     connection.log_output_limit();
     clients.disconnect(&connection.session.client);
     context.borrow().worker.close_session(&mut connection.session);
@@ -162,51 +217,98 @@ pub(super) async fn serve(
     }
 }
 
+/// Runs requests on the stack of scripts, in the worker's own context, while a stand-in is in the
+/// cell; see [`NextStep::RunScripts`].
+async fn run_scripts(
+    mut connection: Box<Connection>,
+    cell: &ContextCell,
+    bytes: Option<usize>,
+) -> (Box<Connection>, NextStep) {
+    let for_scripts = cell.borrow_mut().take_for_scripts();
+    let ForScripts { stack, stand_in } = match for_scripts {
+        Ok(for_scripts) => for_scripts,
+        Err(error) => {
+            tracing::warn!("No memory for the stack of a script: {error}");
+            return (connection, NextStep::Close);
+        }
+    };
+    let mut context = cell.replace(stand_in);
+    let call = SuspendableCall::new(stack, move |suspender| {
+        let next = match bytes {
+            Some(bytes) => connection.process_input(&mut context, bytes, Some(suspender)),
+            None => connection.resume(&mut context, Some(suspender)),
+        };
+        (connection, context, next)
+    });
+    let ((connection, context, next), stack) = call.await;
+    let stand_in = cell.replace(context);
+    cell.borrow_mut().for_scripts = Some(ForScripts { stack, stand_in });
+    (connection, next)
+}
+
+/// Waits while a script is suspended on this thread, and long enough for one on another thread to
+/// make progress.
+async fn await_script_end(cell: &ContextCell) {
+    loop {
+        sleep(SCRIPT_POLL).await;
+        if !cell.borrow().worker.is_stand_in() {
+            return;
+        }
+    }
+}
+
 impl Connection {
-    async fn run(&mut self, context: &RefCell<WorkerContext>) -> io::Result<CloseMode> {
+    /// Reads and runs requests, beginning with the step `next`, until something else is to be done.
+    async fn run(&mut self, context: &ContextCell, mut next: NextStep) -> io::Result<RunOutcome> {
+        let mut yields = false;
         loop {
-            let wakeup = self.receive(context).await?;
-            if self.session.client.is_killed() {
-                return Ok(CloseMode::Immediate);
-            }
-            let (bytes, mut next) = match wakeup {
-                Wakeup::Bytes(0) => return Ok(CloseMode::Immediate),
-                Wakeup::Bytes(bytes) => (bytes, self.process_input(context, bytes)),
-                Wakeup::Signal => (0, self.send_pending_output(context)),
-            };
             loop {
                 self.send(context).await?;
                 next = match next {
                     NextStep::Read => break,
-                    NextStep::Close => return Ok(CloseMode::Linger),
-                    NextStep::OutputLimit => return Ok(CloseMode::Immediate),
+                    NextStep::Close => return Ok(RunOutcome::Close(CloseMode::Linger)),
+                    NextStep::OutputLimit => return Ok(RunOutcome::Close(CloseMode::Immediate)),
+                    NextStep::RunScripts(bytes) => return Ok(RunOutcome::RunScripts(bytes)),
+                    NextStep::AwaitScriptEnd => {
+                        await_script_end(context).await;
+                        self.resume_in(context)
+                    }
                     NextStep::Continue => {
                         yield_now().await;
-                        self.resume(context)
+                        self.resume_in(context)
                     }
                     NextStep::AwaitPauseEnd(until) => {
                         if !self.await_pause_end(context, until).await {
-                            return Ok(CloseMode::Immediate);
+                            return Ok(RunOutcome::Close(CloseMode::Immediate));
                         }
-                        self.resume(context)
+                        self.resume_in(context)
                     }
                     NextStep::AwaitReply => match self.await_reply(context).await? {
-                        Some(close_mode) => return Ok(close_mode),
-                        None => self.resume(context),
+                        Some(close_mode) => return Ok(RunOutcome::Close(close_mode)),
+                        None => self.resume_in(context),
                     },
                 };
             }
             // A full read suggests that more bytes are ready: the worker's other connections run
             // first (invariant 3 of `net`).
-            if bytes == 0 || bytes >= READ_SIZE {
+            if std::mem::take(&mut yields) {
                 yield_now().await;
             }
+            let wakeup = self.receive(context).await?;
+            if self.session.client.is_killed() {
+                return Ok(RunOutcome::Close(CloseMode::Immediate));
+            }
+            (next, yields) = match wakeup {
+                Wakeup::Bytes(0) => return Ok(RunOutcome::Close(CloseMode::Immediate)),
+                Wakeup::Bytes(bytes) => (self.process_input_in(context, bytes), bytes >= READ_SIZE),
+                Wakeup::Signal => (self.send_pending_output(context), true),
+            };
         }
     }
 
     /// Waits for bytes or a signal. Bytes go to the worker's buffer, or to the query buffer behind
     /// an incomplete request.
-    async fn receive(&mut self, context: &RefCell<WorkerContext>) -> io::Result<Wakeup> {
+    async fn receive(&mut self, context: &ContextCell) -> io::Result<Wakeup> {
         let (client, waker) = (&self.session.client, &self.waker);
         if self.query_buffer.is_empty() {
             return read_or_signal(client, waker, read_shared(&mut self.socket, context)).await;
@@ -218,10 +320,7 @@ impl Connection {
 
     /// Waits until the blocked command has its reply. Meanwhile pending output is sent and received
     /// bytes are appended to the query buffer. `Some` if the connection is to be closed.
-    async fn await_reply(
-        &mut self,
-        context: &RefCell<WorkerContext>,
-    ) -> io::Result<Option<CloseMode>> {
+    async fn await_reply(&mut self, context: &ContextCell) -> io::Result<Option<CloseMode>> {
         let Some(wait) = self.session.pending_reply.clone() else { return Ok(None) };
         loop {
             let signals = self.session.client.signals();
@@ -265,7 +364,7 @@ impl Connection {
     /// timeout of `wait`.
     async fn await_wakeup(
         &mut self,
-        context: &RefCell<WorkerContext>,
+        context: &ContextCell,
         wait: &PendingReply,
     ) -> io::Result<Option<Wakeup>> {
         let is_over = poll_fn(|cx| {
@@ -295,7 +394,7 @@ impl Connection {
     }
 
     /// Waits while the CLIENT PAUSE until `until` lasts; false if the client was killed meanwhile.
-    async fn await_pause_end(&self, context: &RefCell<WorkerContext>, until: i64) -> bool {
+    async fn await_pause_end(&self, context: &ContextCell, until: i64) -> bool {
         let clients = Arc::clone(&context.borrow().worker.engine().shared().clients);
         let remaining = || {
             let now = clock::wall_ms();
@@ -313,7 +412,7 @@ impl Connection {
     }
 
     /// Shuts down the sending side and discards what the peer still sends, within limits.
-    async fn linger(&mut self, context: &RefCell<WorkerContext>) {
+    async fn linger(&mut self, context: &ContextCell) {
         if self.socket.shut_down(Shutdown::Write).is_err() {
             return;
         }
@@ -330,15 +429,41 @@ impl Connection {
         let _ = timeout(LINGER_TIME, drain).await;
     }
 
+    /// Whether its requests run on the stack of scripts.
+    fn needs_script_stack(&self, context: &WorkerContext) -> bool {
+        self.sends_scripts && !context.worker.is_stand_in()
+    }
+
     /// Runs the requests in the `bytes` that were just received.
-    fn process_input(&mut self, context: &RefCell<WorkerContext>, bytes: usize) -> NextStep {
-        let context = &mut *context.borrow_mut();
+    fn process_input_in(&mut self, cell: &ContextCell, bytes: usize) -> NextStep {
+        let context = &mut *cell.borrow_mut();
+        if self.needs_script_stack(context) {
+            return NextStep::RunScripts(Some(bytes));
+        }
+        self.process_input(context, bytes, None)
+    }
+
+    /// Runs requests that were received but have not run.
+    fn resume_in(&mut self, cell: &ContextCell) -> NextStep {
+        let context = &mut *cell.borrow_mut();
+        if self.needs_script_stack(context) {
+            return NextStep::RunScripts(None);
+        }
+        self.resume(context, None)
+    }
+
+    fn process_input(
+        &mut self,
+        context: &mut WorkerContext,
+        bytes: usize,
+        suspender: Option<&Suspender<'_>>,
+    ) -> NextStep {
         self.count_received(context, bytes);
         if !self.query_buffer.is_empty() {
-            return self.process_query_buffer(context);
+            return self.process_query_buffer(context, suspender);
         }
         let input = std::mem::take(&mut context.input);
-        let (consumed, next) = self.parse_and_run(context, &input[..bytes]);
+        let (consumed, next) = self.parse_and_run(context, &input[..bytes], suspender);
         if consumed < bytes {
             self.query_buffer.append(&input[consumed..bytes]);
         }
@@ -355,7 +480,7 @@ impl Connection {
 
     /// Sends pending output: messages and replies that other threads pushed for the client.
     #[cold]
-    fn send_pending_output(&mut self, context: &RefCell<WorkerContext>) -> NextStep {
+    fn send_pending_output(&mut self, context: &ContextCell) -> NextStep {
         let context = &mut *context.borrow_mut();
         context.reply.out.clear();
         self.session.client.drain_output(&mut context.reply.out);
@@ -373,27 +498,38 @@ impl Connection {
         self.write_reply(context)
     }
 
-    fn process_query_buffer(&mut self, context: &mut WorkerContext) -> NextStep {
+    fn process_query_buffer(
+        &mut self,
+        context: &mut WorkerContext,
+        suspender: Option<&Suspender<'_>>,
+    ) -> NextStep {
         // Taken out for the call, which borrows the connection mutably.
         let buffer = std::mem::take(&mut self.query_buffer);
-        let (consumed, next) = self.parse_and_run(context, buffer.as_slice());
+        let (consumed, next) = self.parse_and_run(context, buffer.as_slice(), suspender);
         self.query_buffer = buffer;
         self.query_buffer.advance(consumed);
         next
     }
 
-    /// Runs requests that were received but have not run.
-    fn resume(&mut self, context: &RefCell<WorkerContext>) -> NextStep {
-        let context = &mut *context.borrow_mut();
+    fn resume(
+        &mut self,
+        context: &mut WorkerContext,
+        suspender: Option<&Suspender<'_>>,
+    ) -> NextStep {
         if self.query_buffer.is_empty() {
             NextStep::Read
         } else {
-            self.process_query_buffer(context)
+            self.process_query_buffer(context, suspender)
         }
     }
 
     /// Runs the complete requests in `bytes`; returns how many bytes were consumed.
-    fn parse_and_run(&mut self, context: &mut WorkerContext, bytes: &[u8]) -> (usize, NextStep) {
+    fn parse_and_run(
+        &mut self,
+        context: &mut WorkerContext,
+        bytes: &[u8],
+        suspender: Option<&Suspender<'_>>,
+    ) -> (usize, NextStep) {
         let mut done = 0;
         context.reply.out.clear();
         context.reply.version = self.version;
@@ -418,6 +554,7 @@ impl Connection {
                 &context.batch,
                 &bytes[done..],
                 &mut context.reply,
+                suspender,
             );
             match (outcome, parsed) {
                 (BatchOutcome::Done, Ok(consumed)) => {
@@ -439,6 +576,15 @@ impl Connection {
                 (BatchOutcome::Blocked(ran), _) => {
                     done += self.rewind(context, ran);
                     break NextStep::AwaitReply;
+                }
+                (BatchOutcome::RunsScript(ran), _) => {
+                    done += self.rewind(context, ran);
+                    self.sends_scripts = true;
+                    break NextStep::RunScripts(None);
+                }
+                (BatchOutcome::AwaitsScript(ran), _) => {
+                    done += self.rewind(context, ran);
+                    break NextStep::AwaitScriptEnd;
                 }
                 (BatchOutcome::Paused(ran, until), _) => {
                     done += self.rewind(context, ran);
@@ -536,7 +682,7 @@ impl Connection {
     }
 
     /// Writes the unsent replies; returns once the socket has taken all of them.
-    async fn send(&mut self, context: &RefCell<WorkerContext>) -> io::Result<()> {
+    async fn send(&mut self, context: &ContextCell) -> io::Result<()> {
         if self.unsent.is_empty() {
             return Ok(());
         }
@@ -580,10 +726,7 @@ async fn read_or_signal(
 
 /// Reads into the worker's buffer. The buffer is borrowed only while the read is polled, so that
 /// other connections can use the buffer between polls.
-async fn read_shared(
-    socket: &mut ClientSocket,
-    context: &RefCell<WorkerContext>,
-) -> io::Result<usize> {
+async fn read_shared(socket: &mut ClientSocket, context: &ContextCell) -> io::Result<usize> {
     poll_fn(|cx| {
         let input = &mut context.borrow_mut().input;
         let mut buffer = ReadBuf::new(input);

@@ -67,7 +67,8 @@ impl TestEngine {
     fn serve(&self, request_limit: usize, sockets: Vec<UnixStream>) {
         let recorder = self.shared().telemetry.recorder(0).unwrap();
         let worker = Worker::new(Arc::clone(&self.engine), recorder);
-        let context = Rc::new(std::cell::RefCell::new(WorkerContext::new(worker, request_limit)));
+        let context =
+            Rc::new(std::cell::RefCell::new(Box::new(WorkerContext::new(worker, request_limit))));
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let local = LocalSet::new();
         local.block_on(&runtime, async {

@@ -104,7 +104,7 @@ impl WorkerThread {
             listeners.accept(Box::leak(Box::new(acceptor)));
         }
         let worker = Worker::with_loading(&self.loading, self.recorder);
-        let context = Rc::new(RefCell::new(WorkerContext::new(worker, REQUEST_LIMIT)));
+        let context = Rc::new(RefCell::new(Box::new(WorkerContext::new(worker, REQUEST_LIMIT))));
         tokio::task::spawn_local(Arc::clone(&context.borrow().wake_queue).run());
         loop {
             tokio::select! {

@@ -77,7 +77,7 @@ pub(crate) use registry::Telemetry;
 pub(crate) use slowlog::{SlowCommand, SlowlogEntry};
 pub(crate) use stats_source::{
     ArenaStats, ClientStats, CompactionState, DatabaseStats, EngineCounters, MemoryStats,
-    ServerInfo, StatsSnapshot, StatsSource, UndoLogLimits,
+    ScriptStats, ServerInfo, StatsSnapshot, StatsSource, UndoLogLimits,
 };
 pub(crate) use stats_source::{HugePoolStats, ThpStats};
 

@@ -22,6 +22,8 @@ pub(crate) struct StatsSnapshot {
     pub(crate) clients: ClientStats,
     /// Memory for data.
     pub(crate) memory: MemoryStats,
+    /// Scripts and functions.
+    pub(crate) scripts: ScriptStats,
     /// Counters of the keyspace.
     pub(crate) counters: EngineCounters,
     /// Share of keys that have expired but are not yet removed, in percent.
@@ -149,7 +151,8 @@ pub(crate) struct MemoryStats {
     pub(crate) used: u64,
     /// In use right after an empty start.
     pub(crate) startup: u64,
-    /// The part of `used` that is not data: `startup`, `tables`, the clients and the hash tables.
+    /// The part of `used` that is not data: `startup`, `tables`, the clients, scripts and
+    /// functions, and the hash tables.
     pub(crate) overhead: u64,
     /// What arena and access clocks take beside the objects, above their part of `startup`.
     pub(crate) tables: u64,
@@ -167,6 +170,35 @@ impl MemoryStats {
     /// The part of `used` that is data.
     pub(crate) const fn dataset(&self) -> u64 {
         self.used.saturating_sub(self.overhead)
+    }
+}
+
+/// Scripts and functions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ScriptStats {
+    /// Scripts that EVALSHA finds.
+    pub(crate) scripts: u64,
+    /// Bytes of these scripts.
+    pub(crate) script_bytes: u64,
+    /// Libraries of functions.
+    pub(crate) libraries: u64,
+    /// Functions in them.
+    pub(crate) functions: u64,
+    /// Bytes of the libraries, beside those in the keyspace.
+    pub(crate) function_bytes: u64,
+    /// Bytes of the workers' interpreters, each of which runs both scripts and functions.
+    pub(crate) interpreter_bytes: u64,
+}
+
+impl ScriptStats {
+    /// Bytes of scripts and libraries.
+    pub(crate) const fn code_bytes(&self) -> u64 {
+        self.script_bytes + self.function_bytes
+    }
+
+    /// All bytes.
+    pub(crate) const fn bytes(&self) -> u64 {
+        self.code_bytes() + self.interpreter_bytes
     }
 }
 
@@ -189,6 +221,8 @@ pub(crate) struct EngineCounters {
     pub(crate) evicted_keys: u64,
     /// Clients closed to free memory.
     pub(crate) evicted_clients: u64,
+    /// Scripts of EVAL dropped for newer ones.
+    pub(crate) evicted_scripts: u64,
     /// Objects that compaction has moved.
     pub(crate) defrag_hits: u64,
     /// Objects that it could not move.
@@ -216,6 +250,7 @@ impl EngineCounters {
             expire_cycle_us: passed(|counters| counters.expire_cycle_us),
             evicted_keys: passed(|counters| counters.evicted_keys),
             evicted_clients: passed(|counters| counters.evicted_clients),
+            evicted_scripts: passed(|counters| counters.evicted_scripts),
             defrag_hits: passed(|counters| counters.defrag_hits),
             defrag_misses: passed(|counters| counters.defrag_misses),
             defrag_bytes: passed(|counters| counters.defrag_bytes),

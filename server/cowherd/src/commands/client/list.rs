@@ -51,7 +51,7 @@ impl ClientType {
 pub(super) fn info(call: &mut Call<'_>) -> CommandResult {
     let mut text = String::new();
     describe(&mut text, call.shared, &call.session.client, Some(&call.row.name), call.now);
-    call.reply.verbatim("txt", &text);
+    call.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 
@@ -80,7 +80,7 @@ pub(super) fn list(call: &mut Call<'_>) -> CommandResult {
         let own = (client.id == call.session.client.id).then_some(call.row.name.as_str());
         describe(&mut text, call.shared, &client, own, call.now);
     }
-    call.reply.verbatim("txt", &text);
+    call.reply.verbatim(b"txt", text.as_bytes());
     Ok(())
 }
 

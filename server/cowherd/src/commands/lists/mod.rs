@@ -37,8 +37,7 @@ const PUSH: CommandFlags = WRITE.with(CommandFlags::FAST);
 const TAKE: CommandFlags = CommandFlags::WRITE;
 const FAST_TAKE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 const WAIT: CommandFlags = CommandFlags::WRITE.with(CommandFlags::BLOCKING);
-const WAIT_TAKE: CommandFlags = WAIT.with(CommandFlags::NOSCRIPT);
-const WAIT_MOVE: CommandFlags = WAIT_TAKE.with(CommandFlags::DENYOOM);
+const WAIT_MOVE: CommandFlags = WAIT.with(CommandFlags::DENYOOM);
 
 const ONE: KeyPositions = KeyPositions::ONE;
 const TWO: KeyPositions = KeyPositions::TWO;
@@ -119,11 +118,11 @@ pub(super) const COMMANDS: &[Command] = &[
         .doc(GROUP, "7.0.0", "Removes elements from one of several lists.")
         .keys(COUNTED, KeyUse::POP)
         .syntax("numkeys:integer key... (LEFT|RIGHT) [COUNT count]"),
-    Command::new("blpop", -3, WAIT_TAKE, blpop)
+    Command::new("blpop", -3, WAIT, blpop)
         .doc(GROUP, "2.0.0", "Waits for a first element.")
         .keys(ALL_BUT_LAST, KeyUse::POP)
         .syntax("key... timeout:double"),
-    Command::new("brpop", -3, WAIT_TAKE, brpop)
+    Command::new("brpop", -3, WAIT, brpop)
         .doc(GROUP, "2.0.0", "Waits for a last element.")
         .keys(ALL_BUT_LAST, KeyUse::POP)
         .syntax("key... timeout:double"),

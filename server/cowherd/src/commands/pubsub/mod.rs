@@ -19,7 +19,7 @@ use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse, Lo
 const PLAIN: CommandFlags =
     CommandFlags::PUBSUB.with(CommandFlags::LOADING).with(CommandFlags::STALE);
 const LISTEN: CommandFlags = PLAIN.with(CommandFlags::NOSCRIPT);
-const FAST: CommandFlags = PLAIN.with(CommandFlags::FAST);
+const SEND: CommandFlags = PLAIN.with(CommandFlags::FAST).with(CommandFlags::HAS_EFFECTS);
 const HELP: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
 const GROUP: CommandGroup = CommandGroup::PubSub;
@@ -52,11 +52,11 @@ pub(super) const COMMANDS: &[Command] = &[
         .keys(KeyPositions::ALL, KeyUse::NOT_KEY)
         .syntax("[shardchannel...]")
         .locking(LockScope::Handler),
-    Command::new("publish", 3, FAST, publish)
+    Command::new("publish", 3, SEND, publish)
         .doc(GROUP, "2.0.0", "Sends a message to a channel.")
         .syntax("channel message")
         .locking(LockScope::Handler),
-    Command::new("spublish", 3, FAST, spublish)
+    Command::new("spublish", 3, SEND, spublish)
         .doc(GROUP, "7.0.0", "Sends a message to a shard channel.")
         .keys(KeyPositions::ONE, KeyUse::NOT_KEY)
         .syntax("shardchannel message")

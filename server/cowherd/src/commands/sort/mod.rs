@@ -104,8 +104,9 @@ fn run(call: &mut Call<'_>, options: &SortOptions) -> CommandResult {
         if !matches!(entry.kind(), ValueType::List | ValueType::Set | ValueType::SortedSet) {
             return Err(ErrorReply::WRONG_TYPE);
         }
-        if order == SortOrder::Native && entry.kind() == ValueType::Set && options.store.is_some() {
-            // A stored result must not depend on the order within the set.
+        let is_defined = options.store.is_none() && call.session.script_start.is_none();
+        if order == SortOrder::Native && entry.kind() == ValueType::Set && !is_defined {
+            // Neither a stored result nor a script may depend on the order within the set.
             order = SortOrder::Own { alpha: true };
         }
         let elements = load(call, &entry, order == SortOrder::Native && options.desc);

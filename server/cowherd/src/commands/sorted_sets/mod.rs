@@ -33,8 +33,7 @@ const FAST_WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::FAST);
 const STORE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::DENYOOM);
 const FAST_STORE: CommandFlags = STORE.with(CommandFlags::FAST);
 
-const WAIT: CommandFlags =
-    CommandFlags::WRITE.with(CommandFlags::NOSCRIPT).with(CommandFlags::BLOCKING);
+const WAIT: CommandFlags = CommandFlags::WRITE.with(CommandFlags::BLOCKING);
 const ALL_BUT_LAST: KeyPositions = KeyPositions::ALL_BUT_LAST;
 const COUNTED: KeyPositions = KeyPositions::COUNTED;
 const INTO: KeyPositions = KeyPositions::ONE_AND_COUNTED;

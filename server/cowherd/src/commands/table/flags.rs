@@ -40,6 +40,12 @@ impl CommandFlags {
     pub const PUBSUB: Self = Self(1 << 13);
     /// May block the client.
     pub const BLOCKING: Self = Self(1 << 14);
+    /// Runs a script: the flags of the commands that it calls are checked when it calls them.
+    pub const RUNS_SCRIPT: Self = Self(1 << 15);
+    /// Runs while a script runs for too long.
+    pub const ALLOW_BUSY: Self = Self(1 << 16);
+    /// Has effects outside the keys: refused in scripts that must not write.
+    pub const HAS_EFFECTS: Self = Self(1 << 17);
 
     /// Whether the set contains all flags of `other`.
     pub const fn contains(self, other: Self) -> bool {
@@ -61,10 +67,10 @@ impl CommandFlags {
         Self(bits)
     }
 
-    /// The names for COMMAND INFO, in Redis's order. [`Self::UNPAUSED`] and [`Self::UNQUEUED`] have
-    /// none.
+    /// The names for COMMAND INFO, in Redis's order. [`Self::UNPAUSED`], [`Self::UNQUEUED`] and
+    /// [`Self::HAS_EFFECTS`] have none.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        const NAMES: [(CommandFlags, &str); 13] = [
+        const NAMES: [(CommandFlags, &str); 16] = [
             (CommandFlags::WRITE, "write"),
             (CommandFlags::READONLY, "readonly"),
             (CommandFlags::DENYOOM, "denyoom"),
@@ -78,6 +84,9 @@ impl CommandFlags {
             (CommandFlags::RUNS_QUEUE, "skip_slowlog"),
             (CommandFlags::NO_AUTH, "no_auth"),
             (CommandFlags::NO_MULTI, "no_multi"),
+            (CommandFlags::ALLOW_BUSY, "allow_busy"),
+            (CommandFlags::RUNS_SCRIPT, "skip_monitor"),
+            (CommandFlags::RUNS_SCRIPT, "no_mandatory_keys"),
         ];
         NAMES.into_iter().filter(move |(flag, _)| self.contains(*flag)).map(|(_, name)| name)
     }

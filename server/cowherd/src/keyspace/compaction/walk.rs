@@ -9,7 +9,7 @@ use cowherd_arena::{Mem, ShardIndex};
 
 use crate::keyspace::collection::ValueCursor;
 use crate::keyspace::entry::{ByKey, ByOffset, EntryHasher, EntryHeader, ValueStorage};
-use crate::keyspace::roots::{DATABASES, DbIndex, SecondaryIndex, keys_of};
+use crate::keyspace::roots::{ALL_DATABASES, DbIndex, SecondaryIndex, keys_of};
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{Shards, values};
 
@@ -72,7 +72,7 @@ impl ShardWalk {
                     None if number + 1 < SecondaryIndex::ALL.len() => {
                         Stage::Index(db, number + 1, DictCursor::default())
                     }
-                    None if db + 1 < DATABASES => Stage::Keys(db + 1, DictCursor::default()),
+                    None if db + 1 < ALL_DATABASES => Stage::Keys(db + 1, DictCursor::default()),
                     None => Stage::Done,
                 }
             }

@@ -48,15 +48,15 @@ impl<'r, 'a> EvictionScope<'r, 'a> {
         }
     }
 
-    /// Calls `act` under the lock of a shard; `None` if another thread holds that lock and the
-    /// caller must not wait.
+    /// Calls `act` under the lock of a shard; `None` if the lock is taken and the caller must not
+    /// wait, or may have to wait for long.
     pub(in crate::keyspace) fn with<T>(
         &mut self,
         shard: ShardIndex,
         act: impl FnOnce(&mut Shards<'_>) -> T,
     ) -> Option<T> {
         match self {
-            Self::Unlocked { space, now } => Some(act(&mut space.lock(ShardSet::one(shard), *now))),
+            Self::Unlocked { space, now } => space.lock_soon(shard, *now).as_mut().map(act),
             Self::Within { shards, .. } if shards.locked().has(shard) => {
                 Some(act(&mut shards.reborrow()))
             }

@@ -10,10 +10,12 @@ use tempfile::TempDir;
 
 use super::*;
 use cowherd_arena::checkpoint::{
-    ChunkCodec, ImageOptions, ImageTarget, PreparedCheckpoint, inspect, restore,
+    ChunkCodec, ImageOptions, ImageTarget, PreparedCheckpoint, RestoreError, inspect, restore,
 };
 
 const GOLDEN: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/keys.cow");
+/// The golden image of version 2 of the keyspace, which had no database for libraries.
+const GOLDEN_2: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/golden/keys-2.cow");
 const CREATED: u64 = 1_700_000_000_123;
 const SEED: u64 = 42;
 /// Wall clock of the steps, in milliseconds.
@@ -179,6 +181,10 @@ fn check_stream(space: &Keyspace) {
     assert_eq!(pending.delivered_at, NOW);
 }
 
+/// The library of functions: name and code.
+const LIBRARY: (&[u8], &[u8]) =
+    (b"lib", b"#!lua name=lib\nredis.register_function('answer', function() return 42 end)");
+
 /// The steps that lead to the golden image.
 fn steps() -> Keyspace {
     let blank = ReservedArena::reserve(PageKind::Small, 16 << 20).unwrap();
@@ -199,6 +205,7 @@ fn steps() -> Keyspace {
     add_hashes(&space);
     add_sorted_sets(&space);
     add_stream(&space);
+    space.lock(ShardSet::ALL, NOW).store_library(LIBRARY.0, LIBRARY.1).unwrap();
     space
 }
 
@@ -255,9 +262,24 @@ fn the_golden_keys_are_read_and_written_alike() {
     check_hashes(&space);
     check_sorted_sets(&space);
     check_stream(&space);
+    assert_eq!(space.libraries(), [(LIBRARY.0.to_vec(), LIBRARY.1.to_vec())]);
     let dir = TempDir::new().unwrap();
     let written = without_writer(write_golden(dir.path()));
     assert!(written == without_writer(fs::read(golden).unwrap()), "another image than before");
+}
+
+#[test]
+fn the_golden_image_of_version_2_is_refused() {
+    let golden = Path::new(GOLDEN_2);
+    let layout = inspect(golden).unwrap().layout;
+    assert_ne!(layout, layout_hash());
+    let error = restore(golden, PageKind::Small, 16 << 20, layout_hash(), 1).err().unwrap();
+    let expected = layout_hash();
+    assert!(
+        matches!(&error, RestoreError::Version { what: "memory layout", found, expected: own, .. }
+            if *found == layout && *own == expected),
+        "{error}"
+    );
 }
 
 /// Writes the golden image anew, after an intended change of the layout:

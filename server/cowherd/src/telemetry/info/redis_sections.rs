@@ -10,6 +10,7 @@ use super::writer::{InfoWriter, percent, ratio};
 use super::{COWHERD_VERSION, InfoContext, REDIS_VERSION};
 use crate::telemetry::persistence::{PersistenceStatus, RunningRestore};
 use crate::telemetry::process;
+use crate::telemetry::stats_source::ScriptStats;
 
 /// A replication id of zeros: there is no replication.
 const NO_REPLICATION_ID: &str = "0000000000000000000000000000000000000000";
@@ -96,13 +97,7 @@ pub(super) fn memory(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("allocator_active", active);
     out.field("allocator_resident", active);
     out.bytes("total_system_memory", process::system_memory_bytes());
-    out.zeros(&["used_memory_lua", "used_memory_vm_eval"]);
-    out.human("used_memory_lua", 0);
-    out.zeros(&["used_memory_scripts_eval", "number_of_cached_scripts", "number_of_functions"]);
-    out.zeros(&["number_of_libraries", "used_memory_vm_functions", "used_memory_vm_total"]);
-    out.human("used_memory_vm_total", 0);
-    out.zeros(&["used_memory_functions", "used_memory_scripts"]);
-    out.human("used_memory_scripts", 0);
+    scripts(out, &context.stats.scripts);
     out.bytes("maxmemory", memory.limit);
     out.field("maxmemory_policy", memory.policy);
     out.field("allocator_frag_ratio", two_decimals(ratio(active, memory.used)));
@@ -126,6 +121,23 @@ pub(super) fn memory(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("cowherd_arena_capacity", arena.capacity);
     out.field("cowherd_arena_used_chunks", arena.used_chunks);
     out.field("cowherd_arena_huge_bytes", arena.huge_bytes);
+}
+
+/// The interpreters run functions too, and count as those of EVAL alone, so that the total is
+/// right.
+fn scripts(out: &mut InfoWriter, scripts: &ScriptStats) {
+    let interpreters = scripts.interpreter_bytes;
+    out.field("used_memory_lua", interpreters);
+    out.field("used_memory_vm_eval", interpreters);
+    out.human("used_memory_lua", interpreters);
+    out.field("used_memory_scripts_eval", scripts.script_bytes);
+    out.field("number_of_cached_scripts", scripts.scripts);
+    out.field("number_of_functions", scripts.functions);
+    out.field("number_of_libraries", scripts.libraries);
+    out.zeros(&["used_memory_vm_functions"]);
+    out.bytes("used_memory_vm_total", interpreters);
+    out.field("used_memory_functions", scripts.function_bytes);
+    out.bytes("used_memory_scripts", scripts.code_bytes());
 }
 
 fn two_decimals(value: f64) -> String {
@@ -245,6 +257,7 @@ pub(super) fn stats(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("expire_cycle_cpu_milliseconds", engine.expire_cycle_us / 1000);
     out.field("evicted_keys", engine.evicted_keys);
     out.field("evicted_clients", engine.evicted_clients);
+    out.field("evicted_scripts", engine.evicted_scripts);
     out.zeros(&["total_eviction_exceeded_time", "current_eviction_exceeded_time"]);
     out.field("keyspace_hits", engine.keyspace_hits);
     out.field("keyspace_misses", engine.keyspace_misses);

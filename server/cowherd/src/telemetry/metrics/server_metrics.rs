@@ -14,6 +14,7 @@ pub(super) fn emit(out: &mut Families, scrape: &Scrape<'_>) {
     commands(out, scrape);
     keyspace(out, scrape);
     memory(out, scrape);
+    scripts(out, scrape);
     compaction(out, scrape);
     restores(out, scrape);
 }
@@ -170,6 +171,24 @@ fn memory(out: &mut Families, scrape: &Scrape<'_>) {
     out.gauge("cowherd_arena_capacity_bytes", "Size of the arena", arena.capacity);
     out.gauge("cowherd_arena_chunks_used", "Chunks of the arena in use", arena.used_chunks);
     out.gauge("cowherd_arena_huge_bytes", "Bytes of the arena on huge pages", arena.huge_bytes);
+}
+
+fn scripts(out: &mut Families, scrape: &Scrape<'_>) {
+    let scripts = &scrape.stats.scripts;
+    out.gauge("cowherd_scripts_cached", "Scripts that EVALSHA finds", scripts.scripts);
+    out.counter(
+        "cowherd_scripts_evicted_total",
+        "Scripts of EVAL dropped for newer ones",
+        scrape.stats.counters.evicted_scripts,
+    );
+    out.gauge("cowherd_libraries", "Libraries of functions", scripts.libraries);
+    out.gauge("cowherd_functions", "Functions in the libraries", scripts.functions);
+    let parts = [
+        ([("part", "scripts")], scripts.script_bytes),
+        ([("part", "libraries")], scripts.function_bytes),
+        ([("part", "interpreters")], scripts.interpreter_bytes),
+    ];
+    out.gauges("cowherd_scripting_memory_bytes", "Memory of scripts and functions", parts);
 }
 
 fn compaction(out: &mut Families, scrape: &Scrape<'_>) {
