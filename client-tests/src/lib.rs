@@ -14,6 +14,7 @@
 //! | [`debian`] | a bare Debian in a folder |
 //! | [`exporter`] | Debian's redis_exporter |
 //! | [`http`] | HTTP GET |
+//! | [`libraries`] | programs that use client libraries of other languages |
 //! | [`kernel`] | page faults and mappings of a process, from /proc |
 //! | [`hugepages`] | exclusive use of the machine's hugetlb pools |
 //! | [`volume`] | a small filesystem that a test can fill |
@@ -34,6 +35,7 @@ pub mod exporter;
 pub mod http;
 pub mod hugepages;
 pub mod kernel;
+pub mod libraries;
 pub mod load;
 pub mod mix;
 pub mod peer;

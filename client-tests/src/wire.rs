@@ -160,6 +160,33 @@ impl RawConnection {
     }
 }
 
+/// The reply to a command for which there is no memory.
+pub const OOM: &[u8] = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n";
+
+/// Sends commands in pipelines, and returns how many were refused with [`OOM`].
+///
+/// # Errors
+/// Another error reply; else as [`RawConnection::read_reply`].
+pub fn send_all(
+    raw: &mut RawConnection,
+    commands: impl IntoIterator<Item = Vec<Vec<u8>>>,
+) -> Result<u64> {
+    const PIPELINE: usize = 64;
+    let (mut commands, mut refused) = (commands.into_iter().peekable(), 0);
+    while commands.peek().is_some() {
+        let mut count = 0;
+        let pipeline = commands.by_ref().take(PIPELINE).inspect(|_| count += 1);
+        let bytes: Vec<u8> = pipeline.flat_map(|command| encode(&command)).collect();
+        raw.send(&bytes)?;
+        for _ in 0..count {
+            let reply = raw.read_reply()?;
+            refused += u64::from(reply == OOM);
+            ensure!(reply == OOM || !reply.starts_with(b"-"), "{}", show(&reply));
+        }
+    }
+    Ok(refused)
+}
+
 /// Encodes a command as an array of bulk strings.
 #[must_use]
 pub fn encode<A: AsRef<[u8]>>(arguments: &[A]) -> Vec<u8> {

@@ -4,7 +4,7 @@ use anyhow::{Context, Result, ensure};
 use client_tests::binaries::run_cowherd;
 use client_tests::server::Server;
 use client_tests::wire::encode;
-use client_tests::{TestResult, exporter, http, skip, tools};
+use client_tests::{TestResult, exporter, http, libraries, skip, tools};
 use redis::{Commands, ConnectionLike};
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
@@ -167,44 +167,19 @@ fn redis_benchmark_finishes() -> TestResult {
     Ok(())
 }
 
-/// Runs a script of `client-tests/clients/`, whose output must end with `expected`.
-fn run_script(interpreter: &str, script: &str, server: &Server, expected: &str) -> Result<()> {
-    let folder = tools::client_tools();
-    let mut command = Command::new(interpreter);
-    command
-        .arg(tools::package_file("clients").join(script))
-        .arg(server.port().to_string())
-        .env("COWHERD_CLIENT_TOOLS", folder);
-    let wrote = tools::run(&mut command, b"", DEADLINE)?.success()?;
-    ensure!(wrote.trim_end().ends_with(expected), "{wrote}");
-    Ok(())
-}
-
 #[test]
 fn redis_py_works() -> TestResult {
-    let python = tools::client_tools().join("venv/bin/python");
-    if !python.is_file() {
-        skip!("redis-py is not installed in {}", python.display());
-    }
-    run_script(&python.to_string_lossy(), "python_client.py", &Server::start()?, "ok")
+    libraries::run_python("redis", "python_client.py", "ok")
 }
 
 #[test]
 fn ioredis_works() -> TestResult {
-    need!("node");
-    if !tools::client_tools().join("node_modules/ioredis").is_dir() {
-        skip!("ioredis is not installed in {}", tools::client_tools().display());
-    }
-    run_script("node", "ioredis_client.mjs", &Server::start()?, "ioredis ok")
+    libraries::run_node("ioredis", "ioredis_client.mjs", "ioredis ok")
 }
 
 #[test]
 fn node_redis_works() -> TestResult {
-    need!("node");
-    if !tools::client_tools().join("node_modules/redis").is_dir() {
-        skip!("node-redis is not installed in {}", tools::client_tools().display());
-    }
-    run_script("node", "node_redis_client.mjs", &Server::start()?, "node-redis ok")
+    libraries::run_node("redis", "node_redis_client.mjs", "node-redis ok")
 }
 
 #[test]

@@ -6,11 +6,10 @@ use client_tests::TestResult;
 use client_tests::random::Random;
 use client_tests::server::{Server, ServerBuilder};
 use client_tests::wait::wait_until;
-use client_tests::wire::{RawConnection, encode, show};
+use client_tests::wire::{OOM, RawConnection, send_all, show};
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(60);
-const OOM: &[u8] = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n";
 const CHUNK: u64 = 2 << 20;
 
 fn builder() -> ServerBuilder {
@@ -27,21 +26,6 @@ fn name(key: u64) -> Vec<u8> {
     format!("key:{key}").into_bytes()
 }
 
-/// Sends commands in pipelines; returns the number of replies that are errors of memory.
-fn send_all(raw: &mut RawConnection, commands: &[Vec<Vec<u8>>]) -> Result<u64> {
-    let mut refused = 0;
-    for batch in commands.chunks(64) {
-        let bytes: Vec<u8> = batch.iter().flat_map(|command| encode(command)).collect();
-        raw.send(&bytes)?;
-        for _ in batch {
-            let reply = raw.read_reply()?;
-            refused += u64::from(reply == OOM);
-            ensure!(reply == OOM || !reply.starts_with(b"-"), "{}", show(&reply));
-        }
-    }
-    Ok(refused)
-}
-
 /// Fills the arena with values of 20 to 900 bytes until one is refused, and deletes keys at random
 /// until one of `keep_one_in` is left. Returns the keys that are left, and the resident bytes of
 /// the full arena.
@@ -52,7 +36,7 @@ fn scatter(server: &Server, keep_one_in: u64) -> Result<(Vec<u64>, u64)> {
         let some: Vec<_> =
             (keys..keys + 640).map(|key| vec![b"SET".to_vec(), name(key), value(key)]).collect();
         keys += 640;
-        if send_all(&mut raw, &some)? > 0 {
+        if send_all(&mut raw, some)? > 0 {
             break;
         }
     }
@@ -66,7 +50,7 @@ fn scatter(server: &Server, keep_one_in: u64) -> Result<(Vec<u64>, u64)> {
             deletes.push(vec![b"UNLINK".to_vec(), name(key)]);
         }
     }
-    send_all(&mut raw, &deletes)?;
+    send_all(&mut raw, deletes)?;
     left.retain(|key| {
         raw.exchange(&[&b"EXISTS"[..], &name(*key)]).is_ok_and(|reply| reply == b":1\r\n")
     });

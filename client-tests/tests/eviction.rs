@@ -5,39 +5,18 @@ use client_tests::TestResult;
 use client_tests::random::Random;
 use client_tests::server::Server;
 use client_tests::wait::{send_blocking, wait_until};
-use client_tests::wire::{RawConnection, encode, show};
+use client_tests::wire::{OOM, RawConnection, encode, send_all, show};
 use std::time::Duration;
 
 const DEADLINE: Duration = Duration::from_secs(20);
 /// Size of the arena, which is the memory limit.
 const MEGABYTES: u64 = 48;
-const OOM: &[u8] = b"-OOM command not allowed when used memory > 'maxmemory'.\r\n";
 
 fn server(policy: &str) -> Result<Server> {
     Server::builder()
         .arg("--maxmemory", &format!("{MEGABYTES}mb"))
         .arg("--maxmemory-policy", policy)
         .start()
-}
-
-/// Sends commands in pipelines, and returns how many failed with OOM. Other errors are returned as
-/// errors.
-fn send_all(raw: &mut RawConnection, commands: impl Iterator<Item = Vec<Vec<u8>>>) -> Result<u64> {
-    let commands: Vec<Vec<Vec<u8>>> = commands.collect();
-    let mut refused = 0;
-    for batch in commands.chunks(64) {
-        let bytes: Vec<u8> = batch.iter().flat_map(|command| encode(command)).collect();
-        raw.send(&bytes)?;
-        for _ in batch {
-            let reply = raw.read_reply()?;
-            if reply == OOM {
-                refused += 1;
-            } else {
-                ensure!(!reply.starts_with(b"-"), "{}", show(&reply));
-            }
-        }
-    }
-    Ok(refused)
 }
 
 fn set(key: &str, length: usize, expires: bool) -> Vec<Vec<u8>> {
@@ -84,6 +63,71 @@ fn writes_succeed_with_every_evicting_policy() -> TestResult {
             ensure!(raw.number(&["EXISTS", "lasting"])? == 1, "{policy} took a lasting key");
         }
         ensure!(server.text(&["DEBUG", "VERIFY"])? == "OK");
+    }
+    Ok(())
+}
+
+/// A change of policy keeps what is known of the use of keys: after it, unused keys go first.
+///
+/// The clocks of LRU and LFU policies share their memory. Once a count was read as a time, and the
+/// other way round: unused keys looked as if they were used all the time, and used keys were
+/// evicted.
+#[test]
+fn unused_keys_go_first_after_any_change_of_policy() -> TestResult {
+    const POLICIES: [&str; 8] = [
+        "noeviction",
+        "volatile-lru",
+        "volatile-lfu",
+        "volatile-random",
+        "volatile-ttl",
+        "allkeys-lru",
+        "allkeys-lfu",
+        "allkeys-random",
+    ];
+    const KEYS: u64 = 8_000;
+    let server = server("noeviction")?;
+    let mut raw = server.raw()?;
+    for before in POLICIES {
+        for after in POLICIES {
+            let what = || format!("from {before} to {after}");
+            let use_policy = |raw: &mut RawConnection, policy| {
+                raw.text(&["CONFIG", "SET", "maxmemory-policy", policy])
+            };
+            raw.text(&["CONFIG", "SET", "maxmemory", "0"])?;
+            raw.text(&["FLUSHALL"])?;
+            use_policy(&mut raw, before)?;
+            let unused = (0..KEYS).map(|key| set(&format!("unused:{key}"), 900, true));
+            ensure!(send_all(&mut raw, unused)? == 0);
+            let used = (0..KEYS).map(|key| set(&format!("used:{key}"), 900, true));
+            ensure!(send_all(&mut raw, used)? == 0);
+            use_policy(&mut raw, after)?;
+            if after.ends_with("lfu") {
+                let count = raw.number(&["OBJECT", "FREQ", "unused:1"])?;
+                ensure!(count <= 8, "{}: a count of {count}", what());
+            } else {
+                let seconds = raw.number(&["OBJECT", "IDLETIME", "unused:1"])?;
+                ensure!(seconds < 3600, "{}: idle for {seconds} s", what());
+            }
+            if !after.ends_with("lfu") {
+                continue;
+            }
+            // Counts grow with some of the accesses only.
+            for _ in 0..20 {
+                let reads =
+                    (0..KEYS).map(|key| vec![b"GET".to_vec(), format!("used:{key}").into()]);
+                send_all(&mut raw, reads)?;
+            }
+            raw.text(&["CONFIG", "SET", "maxmemory", "9mb"])?;
+            let reached = || Ok(limited(&server)? <= 9 << 20);
+            wait_until(reached, DEADLINE, &what())?;
+            let mut left = |prefix: &str| -> Result<i64> {
+                let mut words = vec!["EXISTS".to_owned()];
+                words.extend((0..KEYS).map(|key| format!("{prefix}:{key}")));
+                raw.number(&words)
+            };
+            let (unused, used) = (left("unused")?, left("used")?);
+            ensure!(unused * 3 < used, "{}: {unused} unused and {used} used keys left", what());
+        }
     }
     Ok(())
 }

@@ -4,6 +4,7 @@
 
 use anyhow::{Context as _, Result, ensure};
 use client_tests::binaries::run_cowherd;
+use client_tests::browser::Browser;
 use client_tests::server::{Server, ServerBuilder, expect_code};
 use client_tests::{TestResult, http, skip, tools, wait::wait_until};
 use nix::sys::signal::Signal;
@@ -142,6 +143,28 @@ fn ends(server: &mut Server) -> Result<()> {
     wait_until(|| Ok(server.log().contains("stays as it is")), DEADLINE, "the last words")?;
     server.end_tracer()?;
     expect_code(server.wait_exit()?, 0, &server.log())
+}
+
+/// The page shows how far the image is read, and that it ended.
+#[test]
+fn the_page_shows_a_restore() -> TestResult {
+    let browser = match Browser::start()? {
+        Ok(browser) => browser,
+        Err(reason) => skip!("{reason}"),
+    };
+    let Some((mut server, _folder, _)) = held()? else { skip!("strace is not installed") };
+    browser.open(&format!("http://127.0.0.1:{}/", server.metrics_port()))?;
+    let share = "Number(document.getElementById('loading-bar').getAttribute('aria-valuenow'))";
+    browser.wait_for("!document.getElementById('loading').hidden")?;
+    browser.wait_for(&format!("{share} > 0 && {share} < 100"))?;
+    let text = "document.getElementById('loading-now').textContent";
+    browser.wait_for(&format!("{text}.startsWith('Loading the image: ')"))?;
+    browser.wait_for(&format!("{text}.includes(' read')"))?;
+    server.release()?;
+    browser.wait_for("document.getElementById('loading').hidden")?;
+    let messages = browser.console()?;
+    ensure!(messages.is_empty(), "messages on the console: {messages:#?}");
+    Ok(())
 }
 
 /// By default SIGTERM and SHUTDOWN save; an image of what was read so far would lose the rest.

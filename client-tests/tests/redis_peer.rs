@@ -14,15 +14,21 @@
 //! | `scan:` | a complete scan with these arguments after the cursor finds the same |
 //! | `gone:` | the command is repeated until the reply of each server is null or 0 |
 //! | `eachkey:` | the command is sent once for each key, in order of the keys |
+//! | `newer:` | the line is sent to a Redis that is newer than Debian's only |
+//! | `fill:` | values are set until the server has no memory left |
+//!
+//! A line that begins with `>` is sent by a client of its own, which then blocks; `<` compares the
+//! replies to the client that has been blocked for longest.
 
 use anyhow::{Context, Result, bail, ensure};
 use client_tests::peer::Peer;
 use client_tests::server::Server;
 use client_tests::times::{are_near, same_but_for_times};
+use client_tests::wait::{send_blocking, wait_until};
 use client_tests::wire::{RawConnection, show};
-use client_tests::{TestResult, skip, wait::wait_until};
+use client_tests::{TestResult, skip};
 use redis::Value;
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, VecDeque};
 use std::time::Duration;
 
 /// Commands whose replies may differ, with the reason. They are sent nevertheless.
@@ -36,7 +42,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("OBJECT REFCOUNT shared", "Redis shares the objects of small integers"),
 ];
 
-const MODES: &[&str] = &["near ", "unordered", "shape", "scan", "gone", "eachkey", "times"];
+const MODES: &[&str] =
+    &["near ", "unordered", "shape", "scan", "gone", "eachkey", "times", "newer", "fill"];
 
 const KEYS_SCRIPT: &str = include_str!("peer/keys.txt");
 const STRINGS_SCRIPT: &str = include_str!("peer/strings.txt");
@@ -48,6 +55,28 @@ const SETS_SCRIPT: &str = include_str!("peer/sets.txt");
 const STREAMS_SCRIPT: &str = include_str!("peer/streams.txt");
 const CONNECTION_SCRIPT: &str = include_str!("peer/connection.txt");
 const TRANSACTIONS_SCRIPT: &str = include_str!("peer/transactions.txt");
+const SCRIPTS_SCRIPT: &str = include_str!("peer/scripts.txt");
+const FUNCTIONS_SCRIPT: &str = include_str!("peer/functions.txt");
+
+#[test]
+fn scripts_behave_as_in_redis() -> TestResult {
+    compare(SCRIPTS_SCRIPT)
+}
+
+#[test]
+fn functions_behave_as_in_redis() -> TestResult {
+    compare(FUNCTIONS_SCRIPT)
+}
+
+#[test]
+fn scripts_behave_as_in_newer_redis() -> TestResult {
+    compare_with(Peer::start_newer()?, SCRIPTS_SCRIPT)
+}
+
+#[test]
+fn functions_behave_as_in_newer_redis() -> TestResult {
+    compare_with(Peer::start_newer()?, FUNCTIONS_SCRIPT)
+}
 
 #[test]
 fn keys_behave_as_in_redis() -> TestResult {
@@ -111,6 +140,8 @@ fn every_allowed_difference_occurs_in_a_script() -> TestResult {
         SORTED_SETS_SCRIPT,
         STREAMS_SCRIPT,
         CONNECTION_SCRIPT,
+        SCRIPTS_SCRIPT,
+        FUNCTIONS_SCRIPT,
     ];
     for (line, _) in ALLOWED {
         let used = scripts.iter().any(|script| script.lines().any(|known| known == *line));
@@ -120,15 +151,24 @@ fn every_allowed_difference_occurs_in_a_script() -> TestResult {
 }
 
 /// One connection to each server.
-struct Pair {
+struct Pair<'s> {
+    peer: &'s Peer,
+    server: &'s Server,
+    protocol: &'s str,
     redis: RawConnection,
     cowherd: RawConnection,
+    /// The clients that wait for a reply.
+    blocked: VecDeque<[RawConnection; 2]>,
 }
 
 type Arguments = Vec<Vec<u8>>;
 
 fn compare(script: &str) -> TestResult {
-    let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
+    compare_with(Peer::start()?, script)
+}
+
+fn compare_with(peer: Option<Peer>, script: &str) -> TestResult {
+    let Some(peer) = peer else { skip!("the redis-server to compare with is not installed") };
     let server = Server::start()?;
     let mut differences = Vec::new();
     let mut count = 0;
@@ -161,15 +201,54 @@ fn compare(script: &str) -> TestResult {
     Ok(())
 }
 
-impl Pair {
-    /// Opens connections to both servers, and deletes all keys.
-    fn connect(peer: &Peer, server: &Server, protocol: &str) -> Result<Self> {
-        let mut pair = Self { redis: peer.raw()?, cowherd: server.raw()? };
+impl<'s> Pair<'s> {
+    /// Opens connections to both servers, and deletes all keys, scripts, functions and counts.
+    fn connect(peer: &'s Peer, server: &'s Server, protocol: &'s str) -> Result<Self> {
+        let (redis, cowherd) = (peer.raw()?, server.raw()?);
+        let blocked = VecDeque::new();
+        let mut pair = Self { peer, server, protocol, redis, cowherd, blocked };
         for raw in [&mut pair.redis, &mut pair.cowherd] {
             raw.call(&["HELLO", protocol])?;
-            raw.call(&["FLUSHALL"])?;
+            for line in ["FLUSHALL", "SCRIPT FLUSH", "FUNCTION FLUSH", "CONFIG RESETSTAT"] {
+                raw.call(&line.split(' ').collect::<Vec<_>>())?;
+            }
         }
         Ok(pair)
+    }
+
+    /// Sends a command by clients of their own, which it blocks.
+    fn block(&mut self, line: &str) -> Result<()> {
+        let arguments = words(line)?;
+        let mut clients = [self.peer.raw()?, self.server.raw()?];
+        for (raw, admin) in clients.iter_mut().zip([&mut self.redis, &mut self.cowherd]) {
+            raw.call(&["HELLO", self.protocol])?;
+            send_blocking(raw, &arguments, admin, Duration::from_secs(20))?;
+        }
+        self.blocked.push_back(clients);
+        Ok(())
+    }
+
+    /// Compares the replies to the clients that were blocked first.
+    fn same_unblocked(&mut self) -> Result<()> {
+        let [mut redis, mut cowherd] = self.blocked.pop_front().context("nothing is blocked")?;
+        let redis = show(&redis.read_reply()?);
+        same(&redis, || Ok(show(&cowherd.read_reply()?)))
+    }
+
+    /// Sets values until there is no memory left.
+    fn fill(&mut self) -> Result<()> {
+        let value = vec![b'x'; 64 << 10];
+        for raw in [&mut self.redis, &mut self.cowherd] {
+            let mut count = 0;
+            let filled = || {
+                count += 1;
+                let key = format!("filler:{count}");
+                let reply = raw.exchange(&[&b"SET"[..], key.as_bytes(), &value])?;
+                Ok(reply.starts_with(b"-OOM "))
+            };
+            wait_until(filled, Duration::from_secs(20), "no memory left")?;
+        }
+        Ok(())
     }
 
     fn both<A: AsRef<[u8]>>(&mut self, arguments: &[A]) -> Result<(Vec<u8>, Vec<u8>)> {
@@ -179,6 +258,12 @@ impl Pair {
     }
 
     fn same_reply(&mut self, line: &str) -> Result<()> {
+        if let Some(line) = line.strip_prefix('>') {
+            return self.block(line.trim_start());
+        }
+        if line == "<" {
+            return self.same_unblocked();
+        }
         let (mode, command) = match line.split_once(": ") {
             Some((mode, command)) if MODES.iter().any(|known| mode.starts_with(known)) => {
                 (mode, command)
@@ -191,6 +276,8 @@ impl Pair {
                 let redis = scan(&mut self.redis, &arguments)?;
                 return same(&redis, || scan(&mut self.cowherd, &arguments));
             }
+            ("newer", _) if !self.peer.is_newer() => return Ok(()),
+            ("fill", _) => return self.fill(),
             ("gone", _) => return self.both_gone(&arguments),
             ("eachkey", _) => return self.same_for_each_key(&arguments),
             ("near", range) => {

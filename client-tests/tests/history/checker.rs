@@ -354,6 +354,13 @@ fn outcomes(rules: Rules, state: &State, operation: &Operation) -> Vec<State> {
         Request::Transaction(commands) => {
             transaction(rules, state, operation.client, commands, reply)
         }
+        Request::Script(script) => match reply {
+            None => steps(rules, state.clone(), operation.client, &script.commands, None),
+            Some(Reply::Array(replies)) if replies.len() == script.commands.len() => {
+                steps(rules, state.clone(), operation.client, &script.commands, Some(replies))
+            }
+            Some(_) => Vec::new(),
+        },
     }
 }
 
@@ -384,6 +391,17 @@ fn transaction(
     if watch == Some(WatchState::Dirty) {
         return Vec::new();
     }
+    steps(rules, state, client, commands, replies.map(Vec::as_slice))
+}
+
+/// The states to which commands lead that run one after the other.
+fn steps(
+    rules: Rules,
+    state: State,
+    client: usize,
+    commands: &[Words],
+    replies: Option<&[Reply]>,
+) -> Vec<State> {
     let mut states = HashSet::from([state]);
     for (number, words) in commands.iter().enumerate() {
         let reply = replies.map(|replies| &replies[number]);

@@ -118,6 +118,7 @@ fn encode_request(request: &Request) -> Vec<u8> {
             let queued = commands.iter().flat_map(|words| encode(words));
             encode(&["MULTI"]).into_iter().chain(queued).chain(encode(&["EXEC"])).collect()
         }
+        Request::Script(script) => encode(&script.words()),
     }
 }
 
@@ -130,14 +131,20 @@ fn read(raw: &mut RawConnection, request: &Request, shared: &Shared) -> Result<(
             for _ in 0..=commands.len() {
                 raw.read_reply()?;
             }
-            match Reply::parse(&raw.read_reply()?)? {
-                Reply::Array(items) => {
-                    let items = items.into_iter().zip(commands);
-                    Reply::Array(items.map(|(item, words)| item.in_order_of(words)).collect())
-                }
-                reply => reply,
-            }
+            read_replies(raw, commands)?
         }
+        Request::Script(script) => read_replies(raw, &script.commands)?,
     };
     Ok((shared.clock.tick(), reply))
+}
+
+/// An array with the replies of commands, or an error.
+fn read_replies(raw: &mut RawConnection, commands: &[Words]) -> Result<Reply> {
+    Ok(match Reply::parse(&raw.read_reply()?)? {
+        Reply::Array(items) => {
+            let items = items.into_iter().zip(commands);
+            Reply::Array(items.map(|(item, words)| item.in_order_of(words)).collect())
+        }
+        reply => reply,
+    })
 }

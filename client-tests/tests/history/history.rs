@@ -5,7 +5,7 @@
 //! another began has the lower ticks. No wall clock is read.
 
 use crate::model::Keys;
-use crate::reply::{Reply, Word, Words, line, word};
+use crate::reply::{Reply, Word, Words, line, word, words};
 use std::fmt::{self, Write as _};
 use std::sync::atomic::{AtomicU64, Ordering::SeqCst};
 
@@ -27,13 +27,48 @@ pub enum Request {
     Command(Words),
     /// The commands between MULTI and EXEC.
     Transaction(Vec<Words>),
+    /// The commands that a script calls one after the other.
+    Script(Script),
+}
+
+/// A script that returns the replies of its commands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Script {
+    /// The keys that the request declares: some of those that the commands name, or others.
+    pub declared: Vec<Word>,
+    /// Scripts of different numbers have different texts.
+    pub number: u64,
+    pub commands: Vec<Words>,
+}
+
+impl Script {
+    /// The arguments of the script: for each command its number of words and the words.
+    const BODY: &str = "local replies, at = {}, 1
+while ARGV[at] do
+    local words = tonumber(ARGV[at])
+    replies[#replies + 1] = redis.pcall(unpack(ARGV, at + 1, at + words))
+    at = at + words + 1
+end
+return replies";
+
+    /// The request.
+    pub fn words(&self) -> Words {
+        let body = format!("{}\n-- {}", Self::BODY, self.number);
+        let mut words = words(["EVAL", &body, &self.declared.len().to_string()]);
+        words.extend(self.declared.iter().cloned());
+        for command in &self.commands {
+            words.push(word(command.len().to_string()));
+            words.extend(command.iter().cloned());
+        }
+        words
+    }
 }
 
 impl Request {
     pub fn commands(&self) -> &[Words] {
         match self {
             Self::Command(words) => std::slice::from_ref(words),
-            Self::Transaction(commands) => commands,
+            Self::Transaction(commands) | Self::Script(Script { commands, .. }) => commands,
         }
     }
 
@@ -52,12 +87,16 @@ impl fmt::Display for Request {
     fn fmt(&self, out: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Command(words) => out.write_str(&line(words)),
-            Self::Transaction(commands) => {
-                let lines = commands.iter().map(|words| line(words)).collect::<Vec<_>>();
-                write!(out, "MULTI; {}; EXEC", lines.join("; "))
+            Self::Transaction(commands) => write!(out, "MULTI; {}; EXEC", lines(commands)),
+            Self::Script(Script { declared, number, commands }) => {
+                write!(out, "script {number} of {} for {}", lines(commands), line(declared))
             }
         }
     }
+}
+
+fn lines(commands: &[Words]) -> String {
+    commands.iter().map(|words| line(words)).collect::<Vec<_>>().join("; ")
 }
 
 /// A request of a client and the reply.

@@ -1,7 +1,8 @@
 //! Linearizability of concurrent histories, and exactness of every image.
 //!
 //! Clients send random commands of all types to a few keys, block on keys, scan, rename large
-//! values and run transactions, while images are taken, memory runs out and the server is killed.
+//! values, run transactions and scripts, while images are taken, memory runs out and the
+//! server is killed.
 //! Each reply is recorded with the interval in which its command took effect. Then:
 //!
 //! - the history of each group of keys is linearizable: some order of its commands that respects
@@ -130,7 +131,7 @@ fn everything(name: &'static str, isolation: &str, pages: &[&str]) -> TestResult
     let plan = Plan { name, rules, batches: BATCHES, blocking_clients: BLOCKING_CLIENTS, groups };
     let counts = run(&plan, isolation, pages, &[])?;
     ensure!(counts.images > 0 && counts.scans > 0 && counts.restarts > 0, "{counts:?}");
-    ensure!(counts.served > 0 && counts.aborted > 0, "{counts:?}");
+    ensure!(counts.served > 0 && counts.aborted > 0 && counts.scripts > 0, "{counts:?}");
     Ok(())
 }
 

@@ -24,6 +24,8 @@ pub struct RunCounts {
     pub served: usize,
     /// Transactions that a watched key aborted.
     pub aborted: usize,
+    /// Scripts that returned their replies.
+    pub scripts: usize,
     /// Commands refused for want of memory.
     pub out_of_memory: usize,
     /// Replies that were neither nil nor errors, by command.
@@ -36,12 +38,13 @@ impl RunCounts {
         let Some((_, reply)) = &operation.answer else { return };
         match (&operation.request, reply) {
             (Request::Command(_), reply) => self.add_command(operation, 0, reply),
-            (Request::Transaction(_), Reply::Array(replies)) => {
+            (Request::Transaction(_) | Request::Script(_), Reply::Array(replies)) => {
+                self.scripts += usize::from(matches!(operation.request, Request::Script(_)));
                 for (number, reply) in replies.iter().enumerate() {
                     self.add_command(operation, number, reply);
                 }
             }
-            (Request::Transaction(_), reply) => {
+            (Request::Transaction(_) | Request::Script(_), reply) => {
                 self.aborted += usize::from(*reply == Reply::Nil);
                 self.out_of_memory += usize::from(reply.is_error());
             }
@@ -73,6 +76,7 @@ impl AddAssign for RunCounts {
         self.evicted |= more.evicted;
         self.served += more.served;
         self.aborted += more.aborted;
+        self.scripts += more.scripts;
         self.out_of_memory += more.out_of_memory;
         for (name, count) in more.commands {
             *self.commands.entry(name).or_default() += count;

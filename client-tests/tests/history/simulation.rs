@@ -83,6 +83,10 @@ fn take_effect(state: &mut State, operation: &Operation) -> Reply {
             let run = |words: &Words| state.run(operation.client, words, None);
             Reply::Array(commands.iter().map(run).collect())
         }
+        Request::Script(script) => {
+            let run = |words: &Words| state.run(operation.client, words, None);
+            Reply::Array(script.commands.iter().map(run).collect())
+        }
     }
 }
 

@@ -7,7 +7,7 @@
 
 mod families;
 
-use crate::history::Request;
+use crate::history::{Request, Script};
 use crate::reply::{Word, Words, word, words};
 use client_tests::random::Random;
 
@@ -215,15 +215,33 @@ impl<'g> Generator<'g> {
         word((FAR_FUTURE + self.random.below(1_000_000)).to_string())
     }
 
-    /// A command, or a transaction of some.
+    /// A command, or some in a transaction or a script.
     fn request(&mut self, group: usize) -> Request {
-        if self.groups[group].family == Family::Bank {
-            return self.bank(group);
+        let request = match self.groups[group].family == Family::Bank {
+            true => self.bank(group),
+            false if self.chance(8) => self.transaction(group),
+            false => Request::Command(self.command(group)),
+        };
+        match request {
+            Request::Transaction(commands) if self.chance(2) => self.script(group, commands),
+            request => request,
         }
-        if !self.chance(8) {
-            return Request::Command(self.command(group));
+    }
+
+    /// A script whose declared keys may be all, some or none of those that its commands name.
+    fn script(&mut self, group: usize, commands: Vec<Words>) -> Request {
+        let mut declared = self.groups[group].keys.clone();
+        match self.random.below(4) {
+            0 => declared.clear(),
+            1 => declared.truncate(1),
+            _ => {}
         }
-        self.transaction(group)
+        // Most texts are new, so that the server learns of undeclared keys while the script runs.
+        let number = match self.chance(4) {
+            true => self.random.below(4),
+            false => self.random.next(),
+        };
+        Request::Script(Script { declared, number, commands })
     }
 
     fn transaction(&mut self, group: usize) -> Request {

@@ -11,9 +11,11 @@ use client_tests::times::same_but_for_times;
 use client_tests::wire::{RawConnection, show};
 use client_tests::{TestResult, rounds, skip};
 
+mod scripts;
 mod streams;
 mod words;
 
+use scripts::Scripts;
 use streams::stream_command;
 use words::{Arguments, Line, Words};
 
@@ -267,4 +269,60 @@ fn sets_are_those_of_redis() -> TestResult {
 #[test]
 fn streams_are_those_of_redis() -> TestResult {
     compare(stream_command, &["stream-node-max-entries"], &[&["SET", "string", "x"]])
+}
+
+/// Compares the values of all keys that scripts use.
+fn same_values(both: &mut [RawConnection; 2]) -> Result<()> {
+    let words = |line: &[&str]| line.iter().map(|word| word.as_bytes().to_vec()).collect();
+    for key in ["a", "b", "c", "d", "lex", "float", "missing", "string"] {
+        let kind = both[0].text(&["TYPE", key])?;
+        same(both, &words(&["TYPE", key]))?;
+        same(
+            both,
+            &match kind.as_str() {
+                "list" => words(&["LRANGE", key, "0", "-1"]),
+                "hash" => words(&["HGETALL", key]),
+                "set" => words(&["SMEMBERS", key]),
+                "zset" => words(&["ZRANGE", key, "0", "-1", "WITHSCORES"]),
+                "stream" => words(&["XRANGE", key, "-", "+"]),
+                _ => words(&["GET", key]),
+            },
+        )?;
+    }
+    Ok(())
+}
+
+#[test]
+fn scripts_are_those_of_redis() -> TestResult {
+    /// Number of scripts of a family before the next one.
+    const SCRIPTS: u64 = 10;
+    let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
+    let server = Server::start()?;
+    let seed = seed();
+    for (number, protocol) in [(0, "2"), (1, "3")] {
+        let mut both = [peer.raw()?, server.raw()?];
+        for raw in &mut both {
+            raw.call(&["HELLO", protocol])?;
+            raw.call(&["FLUSHALL"])?;
+        }
+        let words = Words { random: Random::new(seed ^ number) };
+        let mut scripts = Scripts { words, family: 0 };
+        for round in 0..SCRIPTS * rounds() {
+            scripts.family = round / SCRIPTS % 6;
+            let lines = scripts.next();
+            let shown = |arguments: &Arguments| arguments.join(&b' ').escape_ascii().to_string();
+            for arguments in &lines {
+                let about = || {
+                    let all = lines.iter().map(shown).collect::<Vec<_>>().join("\n");
+                    format!("RESP{protocol}, script {round} in\n{all}")
+                };
+                same(&mut both, arguments).with_context(about)?;
+            }
+            if round % SCRIPTS == 0 {
+                same_values(&mut both).with_context(|| format!("after script {round}"))?;
+            }
+        }
+        both[1].call(&["DEBUG", "VERIFY"])?;
+    }
+    Ok(())
 }

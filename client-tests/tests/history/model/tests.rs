@@ -22,6 +22,11 @@ fn expected(state: &mut State, request: &Request, seen: &Reply) -> Reply {
             let pairs = commands.iter().zip(seen);
             Reply::Array(pairs.map(|(words, seen)| state.run(CLIENT, words, Some(seen))).collect())
         }
+        (Request::Script(script), Reply::Array(seen)) => {
+            let pairs = script.commands.iter().zip(seen);
+            Reply::Array(pairs.map(|(words, seen)| state.run(CLIENT, words, Some(seen))).collect())
+        }
+        (Request::Script(_), _) => Reply::Array(Vec::new()),
         (Request::Transaction(_), seen) => {
             // The client's own command has changed what it watches.
             let may_refuse =
