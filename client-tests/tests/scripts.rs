@@ -248,6 +248,8 @@ return nest(190) or 'done'";
 fn excessive_scripts_fail_alone() -> TestResult {
     let server = Server::builder().arg("--lua-memory-limit", "64mb").start()?;
     let mut raw = server.raw()?;
+    // Some compute for seconds, and longer on a busy machine.
+    raw.writer()?.set_read_timeout(None)?;
     let memory = "-ERR not enough memory";
     let cases = [
         ("return string.rep('x', 2147483647)", memory),

@@ -4,8 +4,8 @@
 //! EVAL k1 k2 --> lock the shards of k1 and k2 --> interpreter --> redis.call --> handler
 //!                                                                    |
 //!                  the command needs another shard: try to lock it --'
-//!                  it is locked, nothing is written yet: unlock all, run again under all locks
-//!                  it is locked, something is written: wait for it
+//!                  it is locked, nothing is done yet: unlock all, run again under all locks
+//!                  it is locked, something is done: wait for it
 //! ```
 //!
 //! A script holds its locks until it ends, so that no client and no checkpoint sees a part of it.
@@ -15,7 +15,8 @@
 //!    that only one script at a time may have to wait for a further shard
 //!    (see [`OutOfOrderPermit`]). A script that wants to write and does not get the permit runs
 //!    again under all locks.
-//! 2. A script that runs again has changed nothing. Its reply is dropped.
+//! 2. A script that runs again has changed nothing and sent nothing, except that it may have removed
+//!    keys that had expired. Its reply is dropped.
 //! 3. A script that has touched a shard which its keys do not name runs under all locks from then
 //!    on ([`Runnable::has_undeclared_keys`]).
 
@@ -374,21 +375,16 @@ impl ScriptRun<'_> {
             }
             let (ended, runs_again) = self.run_under(interpreter, input, &mut shards, reply);
             let (shared, config) = (self.shared, self.config);
-            if runs_again {
-                // Keys that have expired may have been removed.
-                if shards.has_ready() {
-                    serve_blocked::serve_and_unlock(shared, config, self.reclaimer, shards);
-                } else {
-                    drop(shards);
-                }
-                reply.out.truncate(start);
-                needs_all = true;
-                continue;
-            }
+            // A run that is dropped may have removed keys that had expired.
             if shards.has_ready() {
                 serve_blocked::serve_and_unlock(shared, config, self.reclaimer, shards);
             } else {
                 drop(shards);
+            }
+            if runs_again {
+                reply.out.truncate(start);
+                needs_all = true;
+                continue;
             }
             serve_blocked::serve_evicted(shared, config, self.reclaimer, self.now);
             return ended;

@@ -23,7 +23,7 @@ use super::Slot;
 /// Tables of a reply between two questions to the host.
 const POLL_TABLES: u32 = 4096;
 /// Largest reply in bytes that consists of many tables.
-const MAX_REPLY: usize = 1 << 30;
+const MAX_REPLY: usize = 512 << 20;
 
 /// The fields that make a table more than an array, in the order in which they are looked for.
 pub(super) const FIELDS: [&str; 10] = [
