@@ -7,8 +7,8 @@
 #   cargo build --release && server/benches/scripts.sh [ROUNDS]
 #
 # COWHERD_BIN selects another binary of Cowherd; PEERS (NAME=PROGRAM ...) other servers. Prints the
-# medians of the rounds in microseconds of server CPU time (user + system) per request with their
-# range, and the ratio of Cowherd's median to that of the best other server.
+# medians of the rounds in microseconds of server CPU time per request with their range, user + system
+# and user alone, and the ratios of Cowherd's medians to those of the best other server.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 rounds=${1:-5}
@@ -49,21 +49,26 @@ for i in "${!names[@]}"; do
 done
 echo "kernel $(uname -r), $rounds rounds"
 
-# CPU time of all threads of a process in nanoseconds.
-nanos() { cat /proc/"$1"/task/*/schedstat | awk '{ sum += $1 } END { printf "%.0f", sum }'; }
+# CPU time of a process in ticks of 10 ms: total and user.
+ticks() { awk '{ print $14 + $15, $14 }' "/proc/$1/stat"; }
 
-# measure SERVER DEPTH SCRIPT: microseconds of server CPU time per request
+# measure SERVER DEPTH SCRIPT: microseconds of server CPU time per request, total and user
 measure() {
-    local i=$1 depth=$2 name=$3 n=100000 start
-    [ "$depth" = 1 ] || n=400000
-    [ "$name" != calls ] || n=2000
-    start=$(nanos "${pids[$i]}")
+    local i=$1 depth=$2 name=$3 n=200000 start
+    [ "$depth" = 1 ] || n=600000
+    [ "$name" != calls ] || n=4000
+    start=$(ticks "${pids[$i]}")
     taskset -c 1 redis-benchmark -p $((7601 + i)) -c 50 -n $n -r 100000 -P "$depth" -q \
         EVALSHA "${sha[$name]}" 1 "$key" other >/dev/null 2>&1
-    echo "scale=4; ($(nanos "${pids[$i]}") - $start) / 1000 / $n" | bc
+    echo "$start $(ticks "${pids[$i]}")" |
+        awk -v n=$n '{ printf "%.4f %.4f\n", ($3 - $1) * 10000 / n, ($4 - $2) * 10000 / n }'
 }
 
-median() { sort -n | awk '{a[NR] = $1} END {printf "%.2f [%.2f..%.2f]", a[int((NR + 1) / 2)], a[1], a[NR]}'; }
+# median FILE COLUMN
+median() {
+    cut -d' ' -f"$2" "$1" | sort -n |
+        awk '{a[NR] = $1} END {printf "%.2f [%.2f..%.2f]", a[int((NR + 1) / 2)], a[1], a[NR]}'
+}
 
 for test in "get 1" "get 16" "unlock 1" "unlock 16" "calls 1"; do
     read -r name depth <<<"$test"
@@ -71,16 +76,21 @@ for test in "get 1" "get 16" "unlock 1" "unlock 16" "calls 1"; do
     for _ in $(seq "$rounds"); do
         for i in "${!names[@]}"; do measure "$i" "$depth" "$name" >>"$dir/$i"; done
     done
-    best='' own=''
+    declare -A own=() best=()
     for i in "${!names[@]}"; do
-        figure=$(median <"$dir/$i")
-        printf '%-7s -P %-3s %-14s %s us\n' "$name" "$depth" "${names[$i]}" "$figure"
-        middle=${figure%% *}
-        if [ "$i" = 0 ]; then
-            own=$middle
-        elif [ -z "$best" ] || [ "$(echo "$middle < $best" | bc)" = 1 ]; then
-            best=$middle
-        fi
+        line=''
+        for column in 1 2; do
+            figure=$(median "$dir/$i" $column)
+            line+="$figure us$([ $column = 2 ] || echo ', user ')"
+            middle=${figure%% *}
+            if [ "$i" = 0 ]; then
+                own[$column]=$middle
+            elif [ -z "${best[$column]:-}" ] || [ "$(echo "$middle < ${best[$column]}" | bc)" = 1 ]; then
+                best[$column]=$middle
+            fi
+        done
+        printf '%-7s -P %-3s %-14s %s\n' "$name" "$depth" "${names[$i]}" "$line"
     done
-    printf '%-7s -P %-3s ratio to the best other: %.2f\n' "$name" "$depth" "$(echo "$own / $best" | bc -l)"
+    printf '%-7s -P %-3s ratios to the best other: %.2f, user %.2f\n' "$name" "$depth" \
+        "$(echo "${own[1]} / ${best[1]}" | bc -l)" "$(echo "${own[2]} / ${best[2]}" | bc -l)"
 done
