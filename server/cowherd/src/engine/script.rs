@@ -15,8 +15,8 @@
 //!    that only one script at a time may have to wait for a further shard
 //!    (see [`OutOfOrderPermit`]). A script that wants to write and does not get the permit runs
 //!    again under all locks.
-//! 2. A script that runs again has changed nothing and sent nothing, except that it may have removed
-//!    keys that had expired. Its reply is dropped.
+//! 2. A script that runs again has changed nothing and sent nothing, except that it may have
+//!    removed keys that had expired. Its reply is dropped.
 //! 3. A script that has touched a shard which its keys do not name runs under all locks from then
 //!    on ([`Runnable::has_undeclared_keys`]).
 

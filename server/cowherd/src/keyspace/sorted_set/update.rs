@@ -104,13 +104,17 @@ impl Shards<'_> {
         let old: Vec<(Vec<u8>, f64)> = owned(&run);
         let mut scores: HashMap<&[u8], f64> =
             old.iter().map(|(member, score)| (member.as_slice(), *score)).collect();
-        let (mut added, mut changed) = (0, 0);
+        let (mut added, mut changed, mut is_compact) = (0, 0, true);
         for (i, member) in members.iter().enumerate() {
             let before = scores.get(member).copied();
             let Some(score) = decide(i, before).filter(|score| Some(*score) != before) else {
                 continue;
             };
-            scores.insert(member, score);
+            let count = scores.len() as u64 + u64::from(before.is_none());
+            is_compact &= limits.allow_count(count) && limits.allow_len(member.len());
+            // A negative zero becomes 0 in a compact sorted set, also if the members behind make it
+            // large.
+            scores.insert(member, if is_compact { score + 0.0 } else { score });
             if before.is_some() {
                 changed += 1;
             } else {
