@@ -6,6 +6,10 @@
 //! write <- WorkerContext::reply ----- not taken -----> Connection::unsent
 //! ```
 //!
+//! Short replies of connections that send scripts are written after the other connections that are
+//! ready have run (`deferred`): the writes of all follow each other, so that a client process with
+//! many connections is woken once. Batches of other commands are so short that this gains nothing.
+//!
 //! A connection owns buffer memory only while a request is incomplete or the socket has not taken a
 //! reply, so that ten thousand idle connections cost no buffers.
 //!
@@ -54,6 +58,12 @@ pub(super) const REQUEST_LIMIT: usize = 1 << 30;
 /// Period at which a connection held by CLIENT PAUSE checks for the end of the pause. Nothing
 /// notifies a connection of CLIENT UNPAUSE.
 const PAUSE_POLL: Duration = Duration::from_millis(10);
+/// Most bytes of replies that are deferred.
+const MAX_DEFERRED: usize = 16 << 10;
+/// Most buffers that a worker keeps for them.
+const SPARE_REPLIES: usize = 64;
+/// Longest time that a batch takes whose replies are deferred: others wait for them as long.
+const MAX_DEFERRED_NS: u64 = 50_000;
 /// Period at which a request that waits for the end of a script is tried again.
 const SCRIPT_POLL: Duration = Duration::from_millis(1);
 /// Most bytes that a lingering connection discards.
@@ -69,6 +79,8 @@ pub(super) struct WorkerContext {
     input: Vec<u8>,
     batch: Batch,
     reply: ReplyWriter,
+    /// Buffers for replies, while the one of `reply` waits to be written.
+    spare_replies: Vec<Vec<u8>>,
     /// What scripts need, once one has run.
     for_scripts: Option<ForScripts>,
 }
@@ -91,6 +103,7 @@ impl WorkerContext {
             input: vec![0; READ_SIZE],
             batch: Batch::new(),
             reply: ReplyWriter::new(ProtocolVersion::Resp2),
+            spare_replies: Vec::new(),
             for_scripts: None,
         }
     }
@@ -117,6 +130,8 @@ struct Connection {
     parser: RequestParser,
     /// An incomplete request, or requests that wait behind a blocked one.
     query_buffer: QueryBuffer,
+    /// Replies to scripts that are written once the connections that are ready now have run.
+    deferred: Vec<u8>,
     /// Replies of which the socket has taken the first `sent` bytes; empty once all are taken.
     unsent: Vec<u8>,
     sent: usize,
@@ -189,6 +204,7 @@ pub(super) async fn serve(context: Rc<ContextCell>, socket: ClientSocket, mut or
         version: ProtocolVersion::Resp2,
         parser: RequestParser::new(),
         query_buffer: QueryBuffer::default(),
+        deferred: Vec::new(),
         unsent: Vec::new(),
         sent: 0,
         sends_scripts: false,
@@ -263,6 +279,12 @@ impl Connection {
         let mut yields = false;
         loop {
             loop {
+                if !self.deferred.is_empty() {
+                    run_ready_tasks().await;
+                    if !self.write_deferred(context) {
+                        return Ok(RunOutcome::Close(CloseMode::Immediate));
+                    }
+                }
                 self.send(context).await?;
                 next = match next {
                     NextStep::Read => break,
@@ -531,6 +553,7 @@ impl Connection {
         suspender: Option<&Suspender<'_>>,
     ) -> (usize, NextStep) {
         let mut done = 0;
+        let begun = suspender.map(|_| clock::monotonic_ns());
         context.reply.out.clear();
         context.reply.version = self.version;
         // Messages pushed before these requests arrived precede their replies.
@@ -593,7 +616,28 @@ impl Connection {
             }
         };
         self.version = context.reply.version;
+        let size = context.reply.out.len();
+        let is_short = |begun| clock::monotonic_ns().saturating_sub(begun) <= MAX_DEFERRED_NS;
+        if (1..=MAX_DEFERRED).contains(&size) && begun.is_some_and(is_short) {
+            let spare = context.spare_replies.pop().unwrap_or_default();
+            self.deferred = std::mem::replace(&mut context.reply.out, spare);
+            return (done, next);
+        }
         if self.write_reply(context) { (done, next) } else { (done, NextStep::OutputLimit) }
+    }
+
+    /// Writes the deferred replies and keeps what the socket does not take; false if the rest
+    /// exceeds the output limit.
+    fn write_deferred(&mut self, cell: &ContextCell) -> bool {
+        let context = &mut *cell.borrow_mut();
+        let kept = std::mem::replace(&mut context.reply.out, std::mem::take(&mut self.deferred));
+        let fits = self.write_reply(context);
+        let mut spare = std::mem::replace(&mut context.reply.out, kept);
+        if context.spare_replies.len() < SPARE_REPLIES && spare.capacity() <= 2 * MAX_DEFERRED {
+            spare.clear();
+            context.spare_replies.push(spare);
+        }
+        fits
     }
 
     /// Closes the connection if `bytes` of an incomplete request, together with the commands queued
@@ -703,6 +747,20 @@ impl Connection {
         self.sent = 0;
         Ok(())
     }
+}
+
+/// Lets the tasks run that are ready, without a look for others: the calling task goes behind them
+/// in the queue of the runtime.
+async fn run_ready_tasks() {
+    let mut is_queued = false;
+    poll_fn(|cx| {
+        if std::mem::replace(&mut is_queued, true) {
+            return Poll::Ready(());
+        }
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
 }
 
 /// Waits for `read` or for a signal of the client.
