@@ -140,7 +140,7 @@ fn run(
     runtime.publish_memory();
     if let Some(busy) = &run.busy {
         shared.scripting.running.remove(busy);
-        shared.keyspace.set_long_holder(shared.scripting.running.is_any_busy());
+        shared.keyspace.end_long_hold();
     }
     let has_failed = run.has_failed || ended.is_err();
     let Err(error) = ended else {
@@ -423,7 +423,7 @@ impl ScriptRun<'_> {
             running.set_written();
         }
         self.shared.scripting.running.add(&running);
-        self.shared.keyspace.set_long_holder(true);
+        self.shared.keyspace.begin_long_hold();
         running
     }
 

@@ -65,7 +65,7 @@ mod values;
 mod verify;
 mod watch;
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -133,8 +133,8 @@ pub struct Keyspace {
     forwarding: ForwardingTable,
     memory_limit: MemoryLimit,
     compaction: compaction::Compaction,
-    /// Whether some shards may stay locked for long, so that workers do not wait for locks.
-    has_long_holder: AtomicBool,
+    /// Number of threads that may keep shards locked for long: evictors do not wait for them.
+    long_holders: AtomicUsize,
 }
 
 impl Keyspace {
@@ -164,7 +164,7 @@ impl Keyspace {
             forwarding: ForwardingTable::new(),
             memory_limit,
             compaction: compaction::Compaction::new(),
-            has_long_holder: AtomicBool::new(false),
+            long_holders: AtomicUsize::new(0),
         })
     }
 
@@ -212,14 +212,19 @@ impl Keyspace {
         Shards::lock_unless(self, set, now, gives_up)
     }
 
-    /// Tells evictors whether some shards may stay locked for long.
-    pub fn set_long_holder(&self, has_one: bool) {
-        self.has_long_holder.store(has_one, Ordering::Relaxed);
+    /// Tells evictors that the calling thread may keep its shards locked for long.
+    pub fn begin_long_hold(&self) {
+        self.long_holders.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ends what [`Self::begin_long_hold`] has begun.
+    pub fn end_long_hold(&self) {
+        self.long_holders.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Locks a shard; `None` if it may stay locked for long.
     fn lock_soon(&self, shard: ShardIndex, now: i64) -> Option<Shards<'_>> {
-        let gives_up = || self.has_long_holder.load(Ordering::Relaxed);
+        let gives_up = || self.long_holders.load(Ordering::Relaxed) > 0;
         self.lock_unless(ShardSet::one(shard), now, gives_up)
     }
 

@@ -290,6 +290,7 @@ impl Connection {
                     NextStep::Read => break,
                     NextStep::Close => return Ok(RunOutcome::Close(CloseMode::Linger)),
                     NextStep::OutputLimit => return Ok(RunOutcome::Close(CloseMode::Immediate)),
+                    // Nothing has been awaited since the read: the bytes are in the input still.
                     NextStep::RunScripts(bytes) => return Ok(RunOutcome::RunScripts(bytes)),
                     NextStep::AwaitScriptEnd => {
                         await_script_end(context).await;
