@@ -1,5 +1,5 @@
 // Runs Bull 4 on two workers. Some of its scripts are called in MULTI, and use undeclared keys.
-import { assert, port, require, until } from "./clients.mjs";
+import { assert, port, require, until, waitForCounts } from "./clients.mjs";
 
 const Queue = require("bull");
 const { Redis } = require("ioredis");
@@ -15,17 +15,6 @@ function queueOf(name, options) {
   });
   open.push(queue);
   return queue;
-}
-
-async function waitForCounts(queue, expected) {
-  let found;
-  await until(async () => {
-    const counts = Object.entries(await queue.getJobCounts()).filter(([, count]) => count > 0);
-    found = JSON.stringify(Object.fromEntries(counts.sort()));
-    return found === JSON.stringify(expected);
-  }, `${queue.name}: ${JSON.stringify(expected)}`).catch((error) => {
-    throw new Error(`${error.message}, found ${found}`);
-  });
 }
 
 // Two workers, and the ids of the jobs in the order in which they began.

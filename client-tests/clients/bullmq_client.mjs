@@ -1,6 +1,6 @@
 // Runs BullMQ's kinds of jobs on two workers: delayed, prioritized, repeated, failing, rate limited
 // ones and flows.
-import { assert, port, require, until } from "./clients.mjs";
+import { assert, port, require, until, waitForCounts } from "./clients.mjs";
 
 const { FlowProducer, Queue, QueueEvents, Worker } = require("bullmq");
 const { Redis } = require("ioredis");
@@ -32,18 +32,6 @@ function work(name, processor, options) {
     return track(new Worker(name, run, { connection, ...options }));
   });
   return { begun, workers };
-}
-
-// Waits until the counts of the queue's jobs are as given; the other counts must be 0.
-async function waitForCounts(queue, expected) {
-  let found;
-  await until(async () => {
-    const counts = Object.entries(await queue.getJobCounts()).filter(([, count]) => count > 0);
-    found = JSON.stringify(Object.fromEntries(counts.sort()));
-    return found === JSON.stringify(expected);
-  }, `${queue.name}: ${JSON.stringify(expected)}`).catch((error) => {
-    throw new Error(`${error.message}, found ${found}`);
-  });
 }
 
 const numbers = (count) => Array.from({ length: count }, (_, n) => n);
