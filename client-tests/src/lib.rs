@@ -7,6 +7,7 @@
 //! | [`server`] | a running server: start, kill, restart, INFO, BGSAVE |
 //! | [`peer`] | a running redis-server, for comparisons |
 //! | [`wire`] | a RESP connection that keeps the exact bytes of replies |
+//! | [`conversation`] | commands and messages of several connections, as text |
 //! | [`wait`] | waiting for a condition, with a deadline |
 //! | [`browser`] | a headless Chromium for the live page |
 //! | [`tools`] | running programs, and reporting of skipped tests |
@@ -29,6 +30,7 @@
 
 pub mod binaries;
 pub mod browser;
+pub mod conversation;
 pub mod debian;
 pub mod docker;
 pub mod exporter;

@@ -1,11 +1,10 @@
 //! Publish/subscribe and keyspace events: order of messages in both protocols, compared with
 //! Debian's redis-server; clients that do not read.
 //!
-//! `peer/pubsub.txt` contains a conversation with one command per line: the sending connection and
-//! the command. After each command every connection sends a PING with a unique argument, and
-//! collects the messages before the answer, which are those that the command caused.
+//! `peer/pubsub.txt` contains a conversation; see [`client_tests::conversation`].
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Result, ensure};
+use client_tests::conversation::{self, arguments, until_pong};
 use client_tests::peer::Peer;
 use client_tests::server::Server;
 use client_tests::wire::{RawConnection, encode, show};
@@ -16,61 +15,14 @@ const CONVERSATION: &str = include_str!("peer/pubsub.txt");
 const EVENTS: &str = include_str!("peer/events.txt");
 const DEADLINE: Duration = Duration::from_secs(20);
 
-/// Sends a PING with this argument, and returns the messages before its answer.
-fn until_pong(raw: &mut RawConnection, word: &str) -> Result<Vec<String>> {
-    raw.send(&encode(&["PING", word]))?;
-    let mut received = Vec::new();
-    loop {
-        let reply = show(&raw.read_reply()?);
-        if reply.ends_with(&format!("{word}\\r\\n")) {
-            return Ok(received);
-        }
-        received.push(reply);
-    }
-}
-
-fn arguments(command: &str) -> Vec<&str> {
-    command.split(' ').map(|word| if word == "''" { "" } else { word }).collect()
-}
-
-/// Runs the conversation. Returns the messages to each connection, by command.
-fn run_conversation(
-    connect: &dyn Fn() -> Result<RawConnection>,
-    protocol: &str,
-) -> Result<Vec<String>> {
-    let mut raws = [connect()?, connect()?, connect()?];
-    for raw in &mut raws {
-        raw.call(&["HELLO", protocol])?;
-    }
-    let mut notes = Vec::new();
-    let lines = CONVERSATION.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
-    for (number, line) in lines.enumerate() {
-        let (name, command) = line.split_once(' ').context("no command")?;
-        let sender = ["a", "b", "c"]
-            .iter()
-            .position(|known| *known == name)
-            .context("unknown connection")?;
-        raws[sender].send(&encode(&arguments(command)))?;
-        // The sender first: its answer shows that the command has been executed.
-        for index in [sender, (sender + 1) % 3, (sender + 2) % 3] {
-            let mut received = until_pong(&mut raws[index], &format!("pong{number}"))?;
-            if command.starts_with("PUBLISH") {
-                // The order of messages of several patterns is not defined.
-                received.sort();
-            }
-            notes.push(format!("{line}\n    {}: {}", ["a", "b", "c"][index], received.join(" ")));
-        }
-    }
-    Ok(notes)
-}
-
 #[test]
 fn conversations_are_those_of_redis() -> TestResult {
     let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
     let server = Server::start()?;
     for protocol in ["2", "3"] {
-        let redis = run_conversation(&|| peer.raw(), protocol)?;
-        let cowherd = run_conversation(&|| server.raw(), protocol)?;
+        let connections = [("a", protocol), ("b", protocol), ("c", protocol)];
+        let redis = conversation::run(CONVERSATION, &connections, &|| peer.raw())?;
+        let cowherd = conversation::run(CONVERSATION, &connections, &|| server.raw())?;
         ensure!(redis.len() > 100, "only {} notes", redis.len());
         for (redis, cowherd) in redis.iter().zip(&cowherd) {
             ensure!(redis == cowherd, "RESP{protocol}\nredis:   {redis}\ncowherd: {cowherd}");

@@ -46,6 +46,7 @@ use cowherd_resp::{ArgSpan, Args, ProtocolVersion};
 
 use super::client::Client;
 use super::deferred::PendingReply;
+use super::tracking::ReadTracking;
 
 /// Number of locks over the table, so that clients that block at once on different keys seldom
 /// contend: each holds its lock for one operation of a hash map.
@@ -138,6 +139,8 @@ pub(crate) struct BlockedClient {
     pub(crate) db: DbIndex,
     /// Whether reads leave the access clocks unchanged.
     pub(crate) no_touch: bool,
+    /// Whether the server remembers the command's reads.
+    pub(crate) read_tracking: ReadTracking,
     /// Hashes of all keys that the command names.
     pub(crate) hashes: Vec<u64>,
     /// Order among all blocked clients: of two that wait for a key, the lower is served first.

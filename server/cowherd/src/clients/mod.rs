@@ -21,6 +21,7 @@
 //! | `registry` | `ClientRegistry`: all connected clients, CLIENT PAUSE |
 //! | `pubsub` | `PubSub`: channels, patterns and their subscribers |
 //! | `notifications` | keyspace events published as messages |
+//! | `tracking` | `ClientTracking`: messages about changed keys for the caches of clients |
 //! | `blocked` | `BlockedClients`: clients whose command waits for a key |
 //!
 //! Invariants:
@@ -33,10 +34,10 @@
 //!    `DeferredReply` own a `Client`; a `Client` owns none of them. It refers to its entry in
 //!    [`BlockedClients`] by sequence number.
 //! 4. Locks are taken in this order: shards of the keyspace; the state of a blocked client; the
-//!    queues of one home shard; a part of the table of blocked clients; a part of the channels; the
-//!    patterns; an output buffer. The registry, the names and the connection handle are leaves:
-//!    nothing is locked under them. A thread that holds one of these locks blocks on nothing but
-//!    the next one.
+//!    queues of one home shard; a part of the table of blocked clients; the trackers; a part of the
+//!    tracked keys; the tracked prefixes; a part of the channels; the patterns; an output buffer.
+//!    The registry, the names and the connection handle are leaves: nothing is locked under them.
+//!    A thread that holds one of these locks blocks on nothing but the next one.
 
 mod blocked;
 mod client;
@@ -49,6 +50,7 @@ mod registry;
 mod session;
 mod signals;
 mod subscriptions;
+mod tracking;
 
 pub(crate) use blocked::WaitState;
 pub(crate) use blocked::{
@@ -63,3 +65,4 @@ pub(crate) use registry::ClientRegistry;
 pub(crate) use session::{ReplyMode, Session};
 pub(crate) use signals::{KILLED, OUTPUT_PENDING};
 pub(crate) use subscriptions::SubscriptionKind;
+pub(crate) use tracking::{ClientTracking, Prefix, ReadTracking, Tracker, TrackingOptions};

@@ -13,6 +13,7 @@ use super::client::Client;
 use super::command_queue::{CommandQueue, QueuedCommand, WatchedKeys};
 use super::deferred::PendingReply;
 use super::subscriptions::{SubscriptionKind, Subscriptions};
+use super::tracking::ReadTracking;
 
 /// CLIENT REPLY: whether replies are sent.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -42,6 +43,8 @@ pub(crate) struct Session {
     pub(crate) bypass_reply_off: bool,
     /// CLIENT NO-TOUCH: whether reads leave the access clocks unchanged.
     pub(crate) no_touch: bool,
+    /// CLIENT TRACKING: which reads the server remembers.
+    pub(crate) read_tracking: ReadTracking,
     /// The commands queued since MULTI; `None` outside a transaction.
     pub(crate) queue: Option<Box<CommandQueue>>,
     /// The keys that the connection watches.
@@ -68,6 +71,7 @@ impl Session {
             skip_reply: false,
             bypass_reply_off: false,
             no_touch: false,
+            read_tracking: ReadTracking::Off,
             queue: None,
             watched: WatchedKeys::new(),
             in_exec: false,
@@ -85,6 +89,7 @@ impl Session {
         Self {
             db: caller.db,
             no_touch: caller.no_touch,
+            read_tracking: caller.read_tracking,
             in_exec: true,
             script_start: Some(now),
             ..session
@@ -92,7 +97,8 @@ impl Session {
     }
 
     /// RESET: back to the state of a new connection, except for the client's number and library
-    /// names. The caller ends subscriptions and the transaction first; see [`Self::discard`].
+    /// names. The caller ends subscriptions, tracking and the transaction first; see
+    /// [`Self::discard`].
     pub(crate) fn reset(&mut self, authenticated: bool) {
         let client = Arc::clone(&self.client);
         client.db.store(0, Ordering::Relaxed);
@@ -107,6 +113,15 @@ impl Session {
     #[inline]
     pub(crate) fn is_reply_off(&self) -> bool {
         self.skip_reply || self.reply_mode == ReplyMode::Off
+    }
+
+    /// Ends what CLIENT CACHING has set for the command that has just run, unless that was a
+    /// subcommand of CLIENT (`is_client`). A transaction counts as one command.
+    #[inline]
+    pub(crate) fn end_caching(&mut self, is_client: impl FnOnce() -> bool) {
+        if self.read_tracking != ReadTracking::Off && self.queue.is_none() && !is_client() {
+            self.read_tracking = self.read_tracking.after_command();
+        }
     }
 
     /// Total size of the queued requests in bytes.

@@ -156,6 +156,7 @@ impl Call<'_> {
             request,
             db: session.db,
             no_touch: session.no_touch,
+            read_tracking: session.read_tracking,
             hashes,
             needed,
             sequence: self.shared.blocked_clients.next_sequence(),

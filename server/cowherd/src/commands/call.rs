@@ -12,7 +12,7 @@ use cowherd_resp::{Args, ReplyWriter, parse_i64};
 use super::error_reply::ErrorReply;
 use super::scripting::ScriptCall;
 use super::shared::Shared;
-use super::table::CommandRow;
+use super::table::{CommandFlags, CommandRow};
 
 /// One command being run. The fields are public so that handlers borrow them one by one.
 pub struct Call<'c> {
@@ -72,6 +72,28 @@ impl<'c> Call<'c> {
         match keyspace.lock_with_retry(self.now, named, |set| set, gives_up) {
             Some(mut shards) => Ok(run(&mut shards, self.reply)),
             None => Err(ErrorReply::new(running.busy_reply())),
+        }
+    }
+
+    /// Remembers which keys the command has read, if its client tracks reads. Called after the
+    /// handler, while the shards are locked.
+    #[inline]
+    pub fn remember_reads(&self) {
+        if self.session.read_tracking.is_on() {
+            self.remember_keys();
+        }
+    }
+
+    #[inline(never)]
+    fn remember_keys(&self) {
+        let command = self.row.command;
+        if !command.flags.contains(CommandFlags::READONLY) {
+            return;
+        }
+        let client = self.session.client.id;
+        for i in command.keys.positions(&self.args).filter(|i| *i < self.args.len()) {
+            let key = self.key(i);
+            self.shared.tracking.remember(client, key.bytes, key.hash);
         }
     }
 

@@ -98,6 +98,7 @@ fn quit(call: &mut Call<'_>) -> CommandResult {
 fn reset(call: &mut Call<'_>) -> CommandResult {
     call.session.discard(&call.shared.keyspace);
     call.shared.pubsub.unsubscribe_all(call.session);
+    call.shared.tracking.disable(call.session, &call.shared.keyspace);
     call.session.reset(call.config.requirepass.is_none());
     call.reply.version = ProtocolVersion::Resp2;
     call.reply.simple("RESET");

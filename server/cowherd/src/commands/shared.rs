@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64};
 
-use crate::clients::{BlockedClients, ClientRegistry, Notifications, PubSub};
+use crate::clients::{BlockedClients, ClientRegistry, ClientTracking, Notifications, PubSub};
 use crate::clock::Timestamp;
 use crate::config::{Config, LiveConfig, MaxmemoryPolicy};
 use crate::keyspace::{DATABASES, Keyspace};
@@ -42,6 +42,8 @@ pub struct KeylessState {
     pub clients: Arc<ClientRegistry>,
     /// Channels, patterns and their subscribers.
     pub pubsub: Arc<PubSub>,
+    /// The clients that track keys, and these keys.
+    pub tracking: Arc<ClientTracking>,
     /// Counters and histograms.
     pub telemetry: Arc<Telemetry>,
     /// The log, whose level the configuration sets; `None` for that of a test.
@@ -63,10 +65,12 @@ impl KeylessState {
     ) -> Self {
         let names = table.rows().iter().map(|row| row.name.clone()).collect();
         let families = table.rows().iter().map(|row| row.command.group.name()).collect();
+        let clients = Arc::<ClientRegistry>::default();
         Self {
             config,
             table: Arc::new(table),
-            clients: Arc::default(),
+            tracking: Arc::new(ClientTracking::new(Arc::clone(&clients))),
+            clients,
             pubsub: Arc::default(),
             telemetry: Telemetry::new(threads, names, families),
             logging: None,
@@ -91,6 +95,8 @@ pub struct Shared {
     pub clients: Arc<ClientRegistry>,
     /// Channels, patterns and their subscribers.
     pub pubsub: Arc<PubSub>,
+    /// The clients that track keys, and these keys.
+    pub tracking: Arc<ClientTracking>,
     /// The configuration of keyspace notifications.
     pub notifications: Arc<Notifications>,
     /// The clients that are blocked on keys.
@@ -134,7 +140,8 @@ impl Shared {
         loading_capacity: Option<u64>,
     ) -> Self {
         let state = state.clone();
-        let KeylessState { config, table, clients, pubsub, telemetry, logging, .. } = state;
+        let KeylessState { config, table, clients, pubsub, tracking, telemetry, logging, .. } =
+            state;
         let current = config.current();
         let shared = Self {
             keyspace,
@@ -147,6 +154,7 @@ impl Shared {
             logging,
             clients,
             pubsub,
+            tracking,
             notifications: Arc::default(),
             blocked_clients: BlockedClients::default(),
             scripting: Scripting::default(),
@@ -160,6 +168,7 @@ impl Shared {
             startup_bytes: state.startup_bytes,
         };
         shared.notifications.attach(&shared.keyspace, &shared.pubsub);
+        shared.tracking.attach(&shared.keyspace);
         shared.apply(&current);
         shared
     }
@@ -179,6 +188,7 @@ impl Shared {
             self.keyspace.clocks().set_lfu(lfu);
         }
         self.notifications.apply(config, &self.keyspace);
+        self.tracking.apply(config);
         self.telemetry.set_latency_tracking(config.latency_tracking);
         self.telemetry.set_slow(
             config.slowlog_log_slower_than,

@@ -23,6 +23,7 @@ impl StatsSource for Shared {
         let stock = arena.stock();
         let compaction = self.keyspace.compaction_figures();
         let fragmentation = self.keyspace.fragmentation();
+        let tracking = self.tracking.counts();
         StatsSnapshot {
             server: ServerInfo {
                 tcp_port: config.port,
@@ -41,6 +42,10 @@ impl StatsSource for Shared {
                 blocked: self.blocked_clients.count(),
                 blocking_keys: self.blocked_clients.keys(),
                 pubsub: self.pubsub.clients(),
+                tracking: tracking.clients,
+                tracked_keys: tracking.keys,
+                tracked_items: tracking.items,
+                tracked_prefixes: tracking.prefixes,
                 memory: self.clients.memory(),
                 ..ClientStats::default()
             },

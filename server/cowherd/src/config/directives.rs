@@ -301,6 +301,9 @@ table! {
     "lua-memory-limit", lua_memory_limit: u64 = 512 << 20,
         ByteSize { low: 0, high: 64 * GIB, percent: false }, live,
         "Memory that the scripts of one thread take at most; 0: no limit";
+    "tracking-table-max-keys", tracking_table_max_keys: u64 = 1_000_000,
+        up_to(0u64, LONG_MAX), live,
+        "Keys that CLIENT TRACKING remembers at most; 0: no limit";
     "latency-monitor-threshold", latency_monitor_threshold: u64 = 0,
         up_to(0u64, LONG_MAX), live,
         "Record events of so many milliseconds for LATENCY; 0 records none";

@@ -63,6 +63,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("slowlog-max-len", &["0"]),
     ("busy-reply-threshold", &["0"]),
     ("lua-memory-limit", &["0", "64mb"]),
+    ("tracking-table-max-keys", &["0", "5"]),
     ("latency-monitor-threshold", &["100"]),
     ("latency-tracking", &["no"]),
     ("metrics-port", &["0"]),

@@ -25,6 +25,8 @@ const SLICE_ENTRIES: usize = 64;
 const CLEANING_DIVISOR: u32 = 4;
 /// Most free chunks that one cycle returns to the kernel: each takes a system call.
 const TRIM_CHUNKS: usize = 64;
+/// Most tracked keys that one cycle removes after `tracking-table-max-keys` was lowered.
+const TRACKED_KEYS: usize = 10_000;
 /// Shortest time from a failed checkpoint to the next one that a save point starts.
 const RETRY_DELAY: Duration = Duration::from_secs(5);
 
@@ -96,6 +98,7 @@ impl<'e> MaintenanceLoop<'e> {
             self.prune_relocations(Instant::now() + period / CLEANING_DIVISOR);
             self.compact(period);
             self.shared.keyspace.arena().trim(TRIM_CHUNKS);
+            self.shared.tracking.trim(TRACKED_KEYS);
             self.check_save_points();
             if sampled.elapsed() >= SAMPLE_INTERVAL {
                 sampled = Instant::now();

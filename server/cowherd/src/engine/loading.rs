@@ -89,6 +89,9 @@ impl LoadingPhase {
     ) -> Result<Arc<Engine>, E> {
         let mut phase = self.phase.write();
         let engine = make()?;
+        // Clients may have begun to track keys since the keyspace was made.
+        let shared = engine.shared();
+        shared.tracking.attach(&shared.keyspace);
         *phase = Phase::Serving(Arc::clone(&engine));
         Ok(engine)
     }

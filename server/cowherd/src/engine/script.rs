@@ -363,7 +363,8 @@ impl ScriptRun<'_> {
                 // Another one than this, which may be busy already when it runs again.
                 || running.busy_count() > own,
             );
-            let Some(mut shards) = locked else {
+            let client = self.session.client.id;
+            let Some(mut shards) = locked.map(|shards| shards.for_client(client)) else {
                 let text = running.busy_reply().as_bytes().to_vec();
                 return Err(ScriptError { text, is_reply: true, ..ScriptError::default() });
             };
@@ -585,6 +586,7 @@ impl ScriptHost<'_, '_, '_, '_> {
             // The declared keys are not evicted.
             answer = retry_under_locks(&mut call, reclaimer, &key_hashes(shared, keys));
         }
+        call.remember_reads();
         let ready = call.shards.take_ready();
         drop(call);
         self.shards.add_ready(ready);

@@ -174,15 +174,16 @@ fn retry(
     let row = &shared.table.rows()[blocked.row];
     let mut session = Session::new(Arc::clone(&blocked.client), true);
     session.db = blocked.db;
+    session.read_tracking = blocked.read_tracking;
     let mut reply = ReplyWriter::new(blocked.client.version());
-    let lent = shards.reborrow();
+    let (lent, client) = (shards.reborrow(), blocked.client.id);
     let mut call = Call {
         args: blocked.request.args(),
         reply: &mut reply,
         session: &mut session,
         shared,
         config,
-        shards: if blocked.no_touch { lent.without_touch() } else { lent },
+        shards: if blocked.no_touch { lent.without_touch() } else { lent }.for_client(client),
         blocking_mode: BlockingMode::Retrying,
         row,
         first_hash: None,
@@ -195,6 +196,7 @@ fn retry(
         spared.sort_unstable();
         answer = retry_under_locks(&mut call, reclaimer, &spared);
     }
+    call.remember_reads();
     let still_blocked = answer.is_ok() && call.effect == Effect::Block;
     let ready = call.shards.take_ready();
     drop(call);

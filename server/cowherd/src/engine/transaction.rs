@@ -70,7 +70,7 @@ pub(super) fn exec(
     let widen = |set| serve_blocked::shards_to_lock(shared, queue_flags(&queue), set);
     let is_busy = || shared.scripting.running.is_any_busy();
     let locked = shared.keyspace.lock_with_retry(now, named, widen, is_busy);
-    let Some(mut shards) = locked else {
+    let Some(mut shards) = locked.map(|shards| shards.for_client(session.client.id)) else {
         reply.error(exec_refused(&ErrorReply::new(shared.scripting.running.busy_reply())).as_str());
         return exec;
     };
@@ -226,6 +226,7 @@ fn run_queued<'c>(
         call.reply.out.truncate(start);
         answer = retry(call);
     }
+    call.remember_reads();
     if let Err(failure) = &answer {
         call.effect = Effect::None;
         call.reply.out.truncate(start);

@@ -128,6 +128,7 @@ impl<'t> CommandExecution<'t, '_> {
         if shared.closing.load(Ordering::Relaxed) {
             return None;
         }
+        let shards = shards.for_client(session.client.id);
         let shards = if session.no_touch { shards.without_touch() } else { shards };
         let mut call = Call {
             args: request.args,
@@ -144,6 +145,7 @@ impl<'t> CommandExecution<'t, '_> {
         };
         let answer = (row.command.handler)(&mut call);
         let effect = std::mem::take(&mut call.effect);
+        call.remember_reads();
         if call.shards.has_ready() {
             serve_blocked::serve_and_unlock(shared, config, reclaimer, call.shards);
         }
@@ -472,6 +474,7 @@ impl Worker {
             self.recorder.error(&reply.out[start.min(reply.len())..]);
         }
         suppress_reply(session, reply, start);
+        session.end_caching(|| is_client_command(row));
         match session.client.signals() {
             0 => outcome,
             signals => apply_signals(session, signals, reply).unwrap_or(outcome),
@@ -530,6 +533,7 @@ impl Worker {
         let shared = &*self.engine.shared;
         session.discard(&shared.keyspace);
         shared.pubsub.unsubscribe_all(session);
+        shared.tracking.disable(session, &shared.keyspace);
         if let Some(PendingReply::Blocked { sequence, .. }) = session.pending_reply.take() {
             shared.blocked_clients.cancel(sequence, &shared.keyspace);
         }
@@ -594,8 +598,14 @@ impl Worker {
         }
         consume_skip_next(session);
         suppress_reply(session, reply, start);
+        session.end_caching(|| row.is_some_and(is_client_command));
         BatchOutcome::Done
     }
+}
+
+/// Whether a command is CLIENT with a subcommand.
+fn is_client_command(row: &CommandRow) -> bool {
+    row.name.starts_with("client|")
 }
 
 /// Removes the reply behind `start` if CLIENT REPLY OFF or SKIP applies to the command.

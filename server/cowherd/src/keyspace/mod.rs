@@ -7,6 +7,7 @@
 //! | `counters`, `clocks`, `events` | statistics, access clocks, keyspace events |
 //! | `shards` | the locked shards of a command: lookup, link, unlink |
 //! | `watch` | WATCH and blocked clients: notification when a key changes |
+//! | `observer` | the listener that is told of every change |
 //! | `relocation` | keys that do not live in their home shard, and the forwarding table |
 //! | `strings` | string values |
 //! | `compact` | collections of few elements: one packed run |
@@ -50,6 +51,7 @@ mod hash;
 mod libraries;
 mod list;
 mod moving;
+mod observer;
 mod relocation;
 mod roots;
 mod set;
@@ -65,7 +67,8 @@ mod values;
 mod verify;
 mod watch;
 
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
@@ -89,6 +92,7 @@ pub use eviction::{EvictionScope, MemoryLimit, Reclaimer};
 pub use expiry::{ExpireRule, Expiry};
 pub use hash::FieldExpiryOutcome;
 pub use list::{ListEnd, ListLimits};
+pub use observer::{ChangeObserver, ClientId};
 pub use roots::{DATABASES, Databases, DbIndex};
 pub use set::{MemberList, SetLimits};
 pub use shards::{Entry, Key, ReadyKey, Shards};
@@ -130,6 +134,8 @@ pub struct Keyspace {
     counters: Box<[ShardCounters; SHARDS]>,
     watch_tables: Box<[CachePadded<Mutex<WatchTable>>; SHARDS]>,
     events: EventDispatcher,
+    change_observer: OnceLock<Arc<dyn ChangeObserver>>,
+    is_observed: AtomicBool,
     forwarding: ForwardingTable,
     memory_limit: MemoryLimit,
     compaction: compaction::Compaction,
@@ -161,6 +167,8 @@ impl Keyspace {
             counters: Box::new([const { ShardCounters::new() }; SHARDS]),
             watch_tables: Box::new(std::array::from_fn(|_| watch_table())),
             events: EventDispatcher::new(),
+            change_observer: OnceLock::new(),
+            is_observed: AtomicBool::new(false),
             forwarding: ForwardingTable::new(),
             memory_limit,
             compaction: compaction::Compaction::new(),

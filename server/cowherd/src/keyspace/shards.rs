@@ -8,7 +8,7 @@ use super::counters::Counter;
 use super::entry::{ByKey, ByOffset, EntryHasher, EntryHeader, ValueStorage, ValueType};
 use super::events::KeyspaceEvent;
 use super::roots::{DbIndex, SecondaryIndex, keys_of};
-use super::{Keyspace, values};
+use super::{ClientId, Keyspace, values};
 
 /// A key, with its hash and its shard.
 #[derive(Clone, Copy, Debug)]
@@ -55,12 +55,19 @@ pub struct Shards<'a> {
     pub(super) ready: Vec<ReadyKey>,
     /// Whether lookups update the access clocks.
     touch: bool,
+    /// The client whose command changes keys; `None` for the server itself.
+    pub(super) client: Option<ClientId>,
 }
 
 impl<'a> Shards<'a> {
     #[inline]
+    const fn new(held: Held<'a>, space: &'a Keyspace, now: i64) -> Self {
+        Self { held, space, now, ready: Vec::new(), touch: true, client: None }
+    }
+
+    #[inline]
     pub(super) fn lock(space: &'a Keyspace, set: ShardSet, now: i64) -> Self {
-        Self { held: space.arena.lock(set), space, now, ready: Vec::new(), touch: true }
+        Self::new(space.arena.lock(set), space, now)
     }
 
     /// As [`Self::lock`], but gives up when `gives_up` returns true while it waits.
@@ -72,14 +79,14 @@ impl<'a> Shards<'a> {
         gives_up: impl Fn() -> bool,
     ) -> Option<Self> {
         let held = space.arena.lock_unless(set, gives_up)?;
-        Some(Self { held, space, now, ready: Vec::new(), touch: true })
+        Some(Self::new(held, space, now))
     }
 
     /// Locks a shard unless another thread holds it: for a caller that may hold other shards, and
     /// so must not wait.
     pub(super) fn try_lock(space: &'a Keyspace, shard: ShardIndex, now: i64) -> Option<Self> {
         let held = space.arena.try_lock(shard)?;
-        Some(Self { held, space, now, ready: Vec::new(), touch: true })
+        Some(Self::new(held, space, now))
     }
 
     /// The same locked shards for another command, as long as `self` is borrowed.
@@ -90,12 +97,20 @@ impl<'a> Shards<'a> {
             now: self.now,
             ready: Vec::new(),
             touch: self.touch,
+            client: self.client,
         }
     }
 
     /// The same shards, whose lookups leave the access clocks alone.
     pub fn without_touch(mut self) -> Self {
         self.touch = false;
+        self
+    }
+
+    /// The same shards, for the command of a client.
+    #[inline]
+    pub const fn for_client(mut self, client: ClientId) -> Self {
+        self.client = Some(client);
         self
     }
 
@@ -309,7 +324,7 @@ impl<'a> Shards<'a> {
         self.free(entry);
         self.changed(shard);
         if let Some(bytes) = key {
-            self.notify(db, &Key { bytes: &bytes, hash, shard });
+            self.notify_of_removal(db, &Key { bytes: &bytes, hash, shard });
         }
     }
 

@@ -3,19 +3,21 @@
 //! ```text
 //! watch table (one for each shard):  (hash, database, key) --> entry { watchers, waiters }
 //!
-//! touched(db, key) --> sets the flag of every watcher of the key, once
+//! touched(db, key) --> tells the observer of changes, if there is one
+//!                  --> sets the flag of every watcher of the key, once
 //!                  --> if the key has waiters: it is *ready*, until `take_ready`
 //! ```
 //!
 //! A key's entry is in the table of its home shard, wherever the key lives. The tables stand beside
 //! the arena, so that they are in no image. Changing a key without watchers costs one load of a
-//! word that was just written: the number of entries in the shard's table.
+//! word that was just written: the number of entries in the shard's table, and of observers.
 //!
 //! Invariants:
 //! 1. An entry is changed only under the lock of the shard in which its key lives, except when a
 //!    wait ends and when ready keys are taken; so the table's mutex is hardly ever contended. The
 //!    entry was added under that lock too, so that a thread that changes the key finds it.
-//! 2. `Counter::WatchEntries` of a shard is the number of entries in its table.
+//! 2. `Counter::WatchEntries` of a shard is the number of entries in its table, plus one while
+//!    changes are observed.
 //! 3. An entry has a watcher or a waiter.
 
 use std::collections::BTreeMap;
@@ -26,7 +28,7 @@ use cowherd_arena::ShardIndex;
 
 use super::counters::Counter;
 use super::roots::{Databases, DbIndex};
-use super::{Key, Keyspace, ReadyKey, Shards};
+use super::{ClientId, Key, Keyspace, ReadyKey, Shards};
 
 /// Whether any of the keys was changed that a connection watches.
 #[derive(Debug, Default)]
@@ -121,6 +123,9 @@ impl Keyspace {
     ) {
         let home = key.home_shard().get();
         let mut table = self.watch_tables[home].lock();
+        if !add && table.entries.is_empty() {
+            return;
+        }
         let watch_key = watch_key(db, key);
         if add {
             table.entries.entry(watch_key.clone()).or_default();
@@ -130,7 +135,19 @@ impl Keyspace {
         if entry.watchers.is_empty() && entry.waiters == 0 {
             table.entries.remove(&watch_key);
         }
-        self.counters[home].set(Counter::WatchEntries, table.entries.len() as u64);
+        self.set_watch_entries(home, &table);
+    }
+
+    fn set_watch_entries(&self, home: usize, table: &WatchTable) {
+        let observers = u64::from(self.is_observed.load(Ordering::Relaxed));
+        self.counters[home].set(Counter::WatchEntries, table.entries.len() as u64 + observers);
+    }
+
+    /// Sets the counters of all tables anew, since changes are observed from now on, or no more.
+    pub(super) fn count_watch_entries(&self) {
+        for (home, table) in self.watch_tables.iter().enumerate() {
+            self.set_watch_entries(home, &table.lock());
+        }
     }
 }
 
@@ -142,15 +159,22 @@ impl Shards<'_> {
         self.notify(db, key);
     }
 
-    /// Notifies the watchers and waiters of a key that has changed.
+    /// Notifies the observer, the watchers and the waiters of a key that has changed.
     #[inline]
     pub(super) fn notify(&mut self, db: DbIndex, key: &Key<'_>) {
         if self.has_watchers(key.home_shard()) {
-            self.notify_watched(db, key);
+            self.notify_watched(db, key, self.client);
         }
     }
 
-    /// Whether any key that is at home in a shard has watchers or waiters.
+    /// As [`Self::notify`], for a change that is not the client's.
+    pub(super) fn notify_of_removal(&mut self, db: DbIndex, key: &Key<'_>) {
+        if self.has_watchers(key.home_shard()) {
+            self.notify_watched(db, key, None);
+        }
+    }
+
+    /// Whether any key that is at home in a shard has watchers, waiters or an observer.
     #[inline]
     pub(super) fn has_watchers(&self, shard: ShardIndex) -> bool {
         self.space.counters[shard.get()].get(Counter::WatchEntries) > 0
@@ -164,7 +188,10 @@ impl Shards<'_> {
     }
 
     #[cold]
-    fn notify_watched(&mut self, db: DbIndex, key: &Key<'_>) {
+    fn notify_watched(&mut self, db: DbIndex, key: &Key<'_>, by: Option<ClientId>) {
+        if let Some(observer) = self.space.change_observer() {
+            observer.key_changed(key.bytes, key.hash, by);
+        }
         self.with_entry(db, key, false, |entry, ready| {
             entry.touch_watchers();
             entry.make_ready(ready, db, key);
@@ -224,10 +251,13 @@ impl Shards<'_> {
         ready
     }
 
-    /// Notifies the watchers of all existing keys of these databases, which are about to be
-    /// flushed. All shards are locked.
+    /// Notifies the observer, and the watchers of all existing keys of these databases, which are
+    /// about to be flushed. All shards are locked.
     pub(super) fn notify_of_flush(&mut self, databases: Databases) {
         let space = self.space;
+        if let Some(observer) = space.change_observer() {
+            observer.all_changed();
+        }
         for (hash, db, bytes) in self.watch_keys_of(databases) {
             let key = space.key_of(db, &bytes, hash);
             if self.find(db, &key).is_some() {
@@ -236,9 +266,12 @@ impl Shards<'_> {
         }
     }
 
-    /// Notifies the watchers of keys of two databases, which are about to be swapped, if the key
-    /// exists in either. All shards are locked.
+    /// Notifies the observer, and the watchers of keys of two databases, which are about to be
+    /// swapped, if the key exists in either. All shards are locked.
     pub(super) fn notify_of_swap(&mut self, a: DbIndex, b: DbIndex) {
+        if let Some(observer) = self.space.change_observer() {
+            observer.all_changed();
+        }
         let mut watch_keys = self.watch_keys_of(Databases::One(a));
         watch_keys.extend(self.watch_keys_of(Databases::One(b)));
         let space = self.space;

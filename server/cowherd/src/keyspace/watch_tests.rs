@@ -1,8 +1,9 @@
 //! Key watchers and waiters: exactly the operations that change a key notify them.
 
-use super::super::{ExpireRule, Expiry, Keyspace, ShardSet};
+use super::super::{ChangeObserver, ExpireRule, Expiry, Keyspace, ShardSet};
 use super::*;
 use cowherd_arena::{PageKind, ReservedArena};
+use parking_lot::Mutex;
 
 const NOW: i64 = 1_000;
 
@@ -142,5 +143,62 @@ fn a_changed_key_with_waiters_is_ready_once() {
     shards.remove(2, &a);
     shards.remove(2, &b);
     assert!(!shards.has_ready());
+    assert!(ShardIndex::all().all(|shard| !shards.has_watchers(shard)));
+}
+
+/// A key and who has changed it; `None` for all keys.
+type Change = Option<(Vec<u8>, Option<ClientId>)>;
+
+/// Keeps what the observer is told.
+#[derive(Default)]
+struct Changes(Mutex<Vec<Change>>);
+
+impl ChangeObserver for Changes {
+    fn key_changed(&self, key: &[u8], _hash: u64, by: Option<ClientId>) {
+        self.0.lock().push(Some((key.to_vec(), by)));
+    }
+
+    fn all_changed(&self) {
+        self.0.lock().push(None);
+    }
+}
+
+#[test]
+fn the_observer_is_told_of_changes_and_of_their_client() {
+    let space = space();
+    let changes = Arc::new(Changes::default());
+    space.set_change_observer(Arc::clone(&changes) as _);
+    let set = |shards: &mut Shards<'_>, key: &[u8], expiry| {
+        shards.set(0, &space.key(0, key), b"value", expiry).unwrap();
+    };
+    let told = || std::mem::take(&mut *changes.0.lock());
+    let change = |key: &[u8], by| Some((key.to_vec(), by));
+
+    let mut shards = space.lock(ShardSet::ALL, NOW);
+    set(&mut shards, b"early", Expiry::None);
+    assert_eq!(told(), [], "nothing is observed yet");
+
+    space.observe_changes(true);
+    set(&mut shards, b"own", Expiry::None);
+    let mut shards = shards.for_client(7);
+    set(&mut shards, b"brief", Expiry::At(2_000));
+    shards.lookup_read(0, &space.key(0, b"early"));
+    assert!(!shards.remove(0, &space.key(0, b"none")));
+    assert_eq!(told(), [change(b"own", None), change(b"brief", Some(7))]);
+    drop(shards);
+
+    let mut shards = space.lock(ShardSet::ALL, 2_000).for_client(7);
+    shards.lookup_read(0, &space.key(0, b"brief"));
+    assert_eq!(told(), [change(b"brief", None)], "an expiry is nobody's change");
+    shards.rename(0, &space.key(0, b"own"), &space.key(0, b"new")).unwrap();
+    assert_eq!(told(), [change(b"own", Some(7)), change(b"new", Some(7))]);
+    shards.flush(Databases::One(3));
+    shards.swap_databases(0, 1);
+    assert_eq!(told(), [None, None]);
+
+    space.observe_changes(false);
+    set(&mut shards, b"late", Expiry::None);
+    shards.flush(Databases::All);
+    assert_eq!(told(), []);
     assert!(ShardIndex::all().all(|shard| !shards.has_watchers(shard)));
 }

@@ -128,6 +128,12 @@ pub(crate) struct ClientStats {
     pub(crate) blocked: u64,
     /// Clients that track keys.
     pub(crate) tracking: u64,
+    /// Keys that clients track.
+    pub(crate) tracked_keys: u64,
+    /// Pairs of a tracked key and a client that tracks it.
+    pub(crate) tracked_items: u64,
+    /// Prefixes that clients track in broadcast mode.
+    pub(crate) tracked_prefixes: u64,
     /// Clients with subscriptions.
     pub(crate) pubsub: u64,
     /// Clients with watched keys.

@@ -6,7 +6,7 @@
 use std::fmt::Write as _;
 use std::sync::atomic::Ordering;
 
-use crate::clients::Client;
+use crate::clients::{Client, Tracker};
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::shared::Shared;
@@ -94,6 +94,8 @@ fn describe(text: &mut String, shared: &Shared, client: &Client, command: Option
         shared.table.rows().get(row).map(|row| row.name.as_str())
     };
     let names = client.names.lock().clone();
+    let tracker = shared.tracking.tracker(client.id);
+    let redirect = tracker.as_ref().map_or(-1, |tracker| tracker.redirect());
     // Writing to a string cannot fail.
     let _ = write!(
         text,
@@ -105,7 +107,7 @@ fn describe(text: &mut String, shared: &Shared, client: &Client, command: Option
         names.name,
         seconds(client.connected_at),
         seconds(client.last_active.load(Ordering::Relaxed)),
-        flags(client),
+        flags(client, tracker.as_deref()),
         load(&client.db),
     );
     // The counter is 0 outside a transaction, where Redis shows -1.
@@ -125,7 +127,7 @@ fn describe(text: &mut String, shared: &Shared, client: &Client, command: Option
     );
     let _ = writeln!(
         text,
-        "cmd={} user=default redir=-1 resp={} lib-name={} lib-ver={} tot-net-in={} \
+        "cmd={} user=default redir={redirect} resp={} lib-name={} lib-ver={} tot-net-in={} \
          tot-net-out={} tot-cmds={}",
         command.or_else(last).unwrap_or("NULL"),
         load(&client.protocol),
@@ -138,11 +140,14 @@ fn describe(text: &mut String, shared: &Shared, client: &Client, command: Option
 }
 
 /// One letter per property; `N` for none.
-fn flags(client: &Client) -> String {
+fn flags(client: &Client, tracker: Option<&Tracker>) -> String {
     let letters = [
         (client.queued.load(Ordering::Relaxed) > 0, 'x'),
         (client.watcher.is_touched(), 'd'),
         (client.is_killed(), 'A'),
+        (tracker.is_some(), 't'),
+        (tracker.is_some_and(Tracker::is_redirect_broken), 'R'),
+        (tracker.is_some_and(|tracker| tracker.options.broadcast), 'B'),
         (client.is_subscriber(), 'P'),
         (client.is_blocked(), 'b'),
         (client.is_unix, 'U'),

@@ -4,6 +4,7 @@ mod kill;
 mod list;
 #[cfg(test)]
 mod tests;
+mod tracking;
 
 use std::sync::atomic::Ordering;
 
@@ -26,13 +27,19 @@ const GROUP: CommandGroup = CommandGroup::Connection;
 pub(super) const COMMANDS: &[Command] = &[Command::container("client")
     .doc(GROUP, "2.4.0", "Commands about connections.")
     .subcommands(&[
-        Command::new("caching", 3, PLAIN, no_tracking).doc(GROUP, "6.0.0", "Not supported."),
+        Command::new("caching", 3, PLAIN, tracking::caching)
+            .doc(GROUP, "6.0.0", "Whether the next command's reads are tracked.")
+            .syntax("(YES|NO)"),
         Command::new("getname", 2, PLAIN, get_name).doc(
             GROUP,
             "2.6.9",
             "Returns this connection's name.",
         ),
-        Command::new("getredir", 2, PLAIN, no_tracking).doc(GROUP, "6.0.0", "Not supported."),
+        Command::new("getredir", 2, PLAIN, tracking::get_redirect).doc(
+            GROUP,
+            "6.0.0",
+            "Returns the client that gets this connection's invalidations.",
+        ),
         Command::new("help", 2, HELP, help).doc(GROUP, "5.0.0", "Lists the subcommands."),
         Command::new("id", 2, PLAIN, id).doc(GROUP, "5.0.0", "Returns this connection's number."),
         Command::new("info", 2, PLAIN, list::info)
@@ -66,8 +73,17 @@ pub(super) const COMMANDS: &[Command] = &[Command::container("client")
         Command::new("setname", 3, PLAIN, set_name)
             .doc(GROUP, "2.6.9", "Names this connection.")
             .syntax("name"),
-        Command::new("tracking", -3, PLAIN, no_tracking).doc(GROUP, "6.0.0", "Not supported."),
-        Command::new("trackinginfo", 2, PLAIN, no_tracking).doc(GROUP, "6.2.0", "Not supported."),
+        Command::new("tracking", -3, PLAIN, tracking::tracking)
+            .doc(GROUP, "6.0.0", "Turns invalidations for client-side caching on or off.")
+            .syntax(
+                "(ON|OFF) [REDIRECT client-id] [PREFIX prefix]... [BCAST] [OPTIN] [OPTOUT] \
+                 [NOLOOP]",
+            ),
+        Command::new("trackinginfo", 2, PLAIN, tracking::tracking_info).doc(
+            GROUP,
+            "6.2.0",
+            "Describes this connection's tracking.",
+        ),
         Command::new("unblock", -3, ADMIN, unblock)
             .doc(GROUP, "5.0.0", "Ends the wait of a blocked client.")
             .syntax("client-id [TIMEOUT|ERROR]"),
@@ -78,8 +94,13 @@ const HELP: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
 fn help(call: &mut Call<'_>) -> CommandResult {
     call.help(&[
+        "CACHING (YES|NO)",
+        "    Whether the reads of the next command are tracked, after TRACKING ON OPTIN or OPTOUT.",
         "GETNAME",
         "    Returns the name of this connection.",
+        "GETREDIR",
+        "    Returns the connection that gets the invalidations of this one: 0 this one itself,",
+        "    -1 none.",
         "ID",
         "    Returns the number of this connection.",
         "INFO",
@@ -104,6 +125,11 @@ fn help(call: &mut Call<'_>) -> CommandResult {
         "    Tells name or version of the client library.",
         "SETNAME <name>",
         "    Names this connection.",
+        "TRACKING (ON|OFF) [REDIRECT <number>] [BCAST] [PREFIX <prefix> ...] [OPTIN] [OPTOUT]",
+        "         [NOLOOP]",
+        "    Lets the server tell this connection, or another, which keys have changed.",
+        "TRACKINGINFO",
+        "    Describes the tracking of this connection.",
         "UNBLOCK <number> [TIMEOUT|ERROR]",
         "    Ends the wait of a blocked client.",
         "UNPAUSE",
@@ -238,10 +264,4 @@ fn unblock(call: &mut Call<'_>) -> CommandResult {
     });
     call.reply.integer(i64::from(ended));
     Ok(())
-}
-
-fn no_tracking(_call: &mut Call<'_>) -> CommandResult {
-    Err(ErrorReply::new(
-        "ERR client tracking is not supported; turn off client-side caching in the client",
-    ))
 }

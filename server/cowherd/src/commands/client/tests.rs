@@ -256,10 +256,6 @@ fn replies_are_turned_off_in_silence() {
 #[test]
 fn what_is_not_supported_says_so() {
     let bench = TestServer::new();
-    for line in ["TRACKING ON", "CACHING yes", "GETREDIR", "TRACKINGINFO"] {
-        let reply = bench.run(&format!("CLIENT {line}"));
-        assert!(reply.starts_with("-ERR client tracking is not supported"), "{line}: {reply}");
-    }
     check(
         &bench,
         &[
@@ -277,6 +273,35 @@ fn what_is_not_supported_says_so() {
         ],
     );
     let help = bench.run("CLIENT HELP");
-    assert!(help.starts_with("*33\r\n+CLIENT <subcommand> "), "{help}");
-    assert_eq!(help.matches("\r\n+").count(), 33);
+    assert!(help.starts_with("*43\r\n+CLIENT <subcommand> "), "{help}");
+    assert_eq!(help.matches("\r\n+").count(), 43);
+}
+
+#[test]
+fn tracking_is_described() {
+    let bench = TestServer::new().resp3();
+    let info = |flags: &str, redirect: &str, prefixes: &str| {
+        format!("%3 $5 flags {flags} $8 redirect {redirect} $8 prefixes {prefixes}")
+            .replace(' ', "\r\n")
+    };
+    let (off, plain) = (info("~1 $3 off", ":-1", "*0"), info("~1 $2 on", ":0", "*0"));
+    let own = bench.run("CLIENT ID").trim().trim_start_matches(':').to_owned();
+    let redirected = info("~2 $2 on $6 noloop", &format!(":{own}"), "*0");
+    let to_itself = format!("CLIENT TRACKING ON REDIRECT {own} NOLOOP");
+    check(
+        &bench,
+        &[
+            ("CLIENT TRACKINGINFO", &*off),
+            ("CLIENT GETREDIR", ":-1"),
+            ("CLIENT TRACKING ON", "+OK"),
+            ("CLIENT TRACKINGINFO", &plain),
+            ("CLIENT GETREDIR", ":0"),
+            (&to_itself, "+OK"),
+            ("CLIENT TRACKINGINFO", &redirected),
+            ("CLIENT GETREDIR", &format!(":{own}")),
+            ("CLIENT TRACKING OFF", "+OK"),
+            ("CLIENT TRACKINGINFO", &off),
+        ],
+    );
+    assert_eq!(bench.shared.tracking.counts().clients, 0);
 }

@@ -273,7 +273,9 @@ pub(super) fn stats(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("active_defrag_key_misses", engine.defrag_key_misses);
     out.field("total_active_defrag_time", engine.defrag_us / 1000);
     out.field("current_active_defrag_time", context.stats.compaction.current_us / 1000);
-    out.zeros(&["tracking_total_keys", "tracking_total_items", "tracking_total_prefixes"]);
+    out.field("tracking_total_keys", context.stats.clients.tracked_keys);
+    out.field("tracking_total_items", context.stats.clients.tracked_items);
+    out.field("tracking_total_prefixes", context.stats.clients.tracked_prefixes);
     out.zeros(&["unexpected_error_replies"]);
     out.field("total_error_replies", totals.errors);
     out.zeros(&["dump_payload_sanitizations"]);

@@ -47,6 +47,16 @@ fn clients(out: &mut Families, scrape: &Scrape<'_>) {
     let (totals, clients) = (&scrape.totals, &scrape.stats.clients);
     out.gauge("cowherd_clients", "Clients connected", totals.clients());
     out.gauge("cowherd_clients_blocked", "Clients in a blocking command", clients.blocked);
+    out.gauge(
+        "cowherd_clients_tracking",
+        "Clients that track keys for their caches",
+        clients.tracking,
+    );
+    out.gauge(
+        "cowherd_tracked_keys",
+        "Keys that clients have read and track",
+        clients.tracked_keys,
+    );
     out.gauge("cowherd_clients_limit", "The most clients at a time", clients.limit);
     out.counter(
         "cowherd_connections_received_total",
