@@ -22,20 +22,22 @@ pub(super) const COMMANDS: &[Command] = &[Command::container("config")
     .subcommands(&[
         Command::new("get", -3, ADMIN, get)
             .doc(GROUP, "2.0.0", "Returns the directives that fit patterns.")
-            .syntax("pattern...")
+            .syntax("parameter...")
             .locking(LockScope::Handler),
         Command::new("help", 2, HELP, help)
             .doc(GROUP, "5.0.0", "Lists the subcommands.")
             .locking(LockScope::Handler),
         Command::new("resetstat", 2, ADMIN, reset_stat)
             .doc(GROUP, "2.0.0", "Sets the statistics to zero.")
+            .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"])
             .locking(LockScope::Handler),
         Command::new("rewrite", 2, ADMIN, rewrite)
             .doc(GROUP, "2.8.0", "Brings the configuration file up to date.")
+            .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"])
             .locking(LockScope::Handler),
         Command::new("set", -4, ADMIN, set)
             .doc(GROUP, "2.0.0", "Changes directives, all or none.")
-            .syntax("(directive value)...")
+            .syntax("data:(parameter value)...")
             .locking(LockScope::Handler)
             .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
     ])];

@@ -26,17 +26,18 @@ pub(super) const COMMANDS: &[Command] = &[
         .syntax("message"),
     Command::new("hello", -1, BEFORE_AUTH, hello)
         .doc(GROUP, "6.0.0", "Chooses the protocol version and introduces the server.")
-        .syntax("[protover [AUTH username password] [SETNAME name]]"),
+        .syntax("arguments:[protover [AUTH username password] [SETNAME clientname]]"),
     Command::new("auth", -2, BEFORE_AUTH, auth)
         .doc(GROUP, "1.0.0", "Gives the password.")
-        .syntax("[username] password"),
+        .syntax("[username@6.0.0] password"),
     Command::new(
         "quit",
         -1,
         BEFORE_AUTH.with(CommandFlags::UNPAUSED).with(CommandFlags::UNQUEUED),
         quit,
     )
-    .doc(GROUP, "1.0.0", "Closes the connection."),
+    .doc(GROUP, "1.0.0", "Closes the connection.")
+    .deprecated("7.2.0", "closing the connection"),
     Command::new("reset", 1, BEFORE_AUTH.with(CommandFlags::UNQUEUED), reset).doc(
         GROUP,
         "6.2.0",

@@ -37,13 +37,13 @@ pub(super) const COMMANDS: &[Command] = &[
         .hints(&["request_policy:all_shards", "response_policy:agg_sum"]),
     Command::new("flushdb", -1, CommandFlags::WRITE, flushdb)
         .doc(CommandGroup::Server, "1.0.0", "Deletes all keys of the selected database.")
-        .syntax("[ASYNC|SYNC]")
+        .syntax("flush-type:[ASYNC@4.0.0|SYNC@6.2.0]")
         .locking(LockScope::All)
         .categories(&["@keyspace", "@dangerous"])
         .hints(&["request_policy:all_shards", "response_policy:all_succeeded"]),
     Command::new("flushall", -1, CommandFlags::WRITE, flushall)
         .doc(CommandGroup::Server, "1.0.0", "Deletes all keys of all databases.")
-        .syntax("[ASYNC|SYNC]")
+        .syntax("flush-type:[ASYNC@4.0.0|SYNC@6.2.0]")
         .locking(LockScope::All)
         .categories(&["@keyspace", "@dangerous"])
         .hints(&["request_policy:all_shards", "response_policy:all_succeeded"]),

@@ -28,7 +28,8 @@ pub(super) const COMMANDS: &[Command] = &[Command::new("debug", -2, ADMIN, debug
              (YES|NO)|DIGEST|HELP|OBJECT key|RELOAD|SET-ACTIVE-EXPIRE on:integer\
              |SLEEP seconds:double|VERIFY)",
     )
-    .locking(LockScope::Handler)];
+    .locking(LockScope::Handler)
+    .system()];
 
 const NOT_ALLOWED: ErrorReply = ErrorReply::new(
     "ERR DEBUG command not allowed. If the enable-debug-command option is set to \"local\", you \

@@ -21,19 +21,19 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("expire", -3, WRITE, expire)
         .doc(GROUP, "1.0.0", "Lets a key expire in so many seconds.")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key seconds [NX|XX|GT|LT]"),
+        .syntax("key seconds condition:[NX|XX|GT|LT]@7.0.0"),
     Command::new("pexpire", -3, WRITE, pexpire)
         .doc(GROUP, "2.6.0", "Lets a key expire in so many milliseconds.")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key milliseconds [NX|XX|GT|LT]"),
+        .syntax("key milliseconds condition:[NX|XX|GT|LT]@7.0.0"),
     Command::new("expireat", -3, WRITE, expireat)
         .doc(GROUP, "1.2.0", "Lets a key expire at a Unix time in seconds.")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key unix-time-seconds [NX|XX|GT|LT]"),
+        .syntax("key unix-time-seconds condition:[NX|XX|GT|LT]@7.0.0"),
     Command::new("pexpireat", -3, WRITE, pexpireat)
         .doc(GROUP, "2.6.0", "Lets a key expire at a Unix time in milliseconds.")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key unix-time-milliseconds [NX|XX|GT|LT]"),
+        .syntax("key unix-time-milliseconds condition:[NX|XX|GT|LT]@7.0.0"),
     Command::new("ttl", 2, READ, ttl)
         .doc(GROUP, "1.0.0", "Returns the seconds until a key expires.")
         .keys(KeyPositions::ONE, KeyUse::READ)

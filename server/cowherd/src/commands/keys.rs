@@ -52,7 +52,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .doc(GROUP, "6.2.0", "Copies a key with its value and expiry.")
         .keys(KeyPositions::TWO, KeyUse::READ)
         .other_keys(KeyUse::OVERWRITE)
-        .syntax("source destination [DB index] [REPLACE]"),
+        .syntax("source destination [DB destination-db:integer] [REPLACE]"),
     Command::new("move", 3, FAST_WRITE, move_key)
         .doc(GROUP, "1.0.0", "Moves a key to another database.")
         .keys(KeyPositions::ONE, KeyUse::READ_UPDATE)

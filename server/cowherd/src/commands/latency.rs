@@ -14,32 +14,34 @@ const ALWAYS: CommandFlags = CommandFlags::ADMIN
 
 const GROUP: CommandGroup = CommandGroup::Server;
 
+const FROM_ALL_NODES: &[&str] =
+    &["nondeterministic_output", "request_policy:all_nodes", "response_policy:special"];
+
 pub(super) const COMMANDS: &[Command] = &[Command::container("latency")
     .doc(GROUP, "2.8.13", "Shows what held clients up.")
     .subcommands(&[
-        Command::new("doctor", 2, ALWAYS, doctor).doc(
-            GROUP,
-            "2.8.13",
-            "Says what to do about latency.",
-        ),
+        Command::new("doctor", 2, ALWAYS, doctor)
+            .doc(GROUP, "2.8.13", "Says what to do about latency.")
+            .hints(FROM_ALL_NODES),
         Command::new("graph", 3, ALWAYS, graph)
             .doc(GROUP, "2.8.13", "Draws an event's samples.")
-            .syntax("event"),
+            .syntax("event")
+            .hints(FROM_ALL_NODES),
         Command::new("histogram", -2, ALWAYS, histogram)
             .doc(GROUP, "7.0.0", "Returns the latencies of commands.")
-            .syntax("[command...]"),
+            .syntax("[command...]")
+            .hints(FROM_ALL_NODES),
         Command::new("history", 3, ALWAYS, history)
             .doc(GROUP, "2.8.13", "Returns an event's samples.")
-            .syntax("event"),
-        Command::new("latest", 2, ALWAYS, latest).doc(
-            GROUP,
-            "2.8.13",
-            "Returns the last sample of each event.",
-        ),
+            .syntax("event")
+            .hints(FROM_ALL_NODES),
+        Command::new("latest", 2, ALWAYS, latest)
+            .doc(GROUP, "2.8.13", "Returns the last sample of each event.")
+            .hints(FROM_ALL_NODES),
         Command::new("reset", -2, ALWAYS, reset)
             .doc(GROUP, "2.8.13", "Forgets samples.")
             .syntax("[event...]")
-            .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
+            .hints(&["request_policy:all_nodes", "response_policy:agg_sum"]),
         Command::new("help", 2, CommandFlags::LOADING.with(CommandFlags::STALE), help).doc(
             GROUP,
             "2.8.13",

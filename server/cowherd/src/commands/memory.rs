@@ -18,28 +18,23 @@ const PURGE_TIME: Duration = Duration::from_secs(1);
 
 const GROUP: CommandGroup = CommandGroup::Server;
 
+const FROM_ALL_SHARDS: &[&str] =
+    &["nondeterministic_output", "request_policy:all_shards", "response_policy:special"];
+
 pub(super) const COMMANDS: &[Command] =
     &[Command::container("memory").doc(GROUP, "4.0.0", "Tells what takes memory.").subcommands(&[
-        Command::new("doctor", 2, CommandFlags::NONE, doctor).doc(
-            GROUP,
-            "4.0.0",
-            "Says what to do about memory.",
-        ),
-        Command::new("malloc-stats", 2, CommandFlags::NONE, malloc_stats).doc(
-            GROUP,
-            "4.0.0",
-            "Returns figures of the memory allocator.",
-        ),
-        Command::new("purge", 2, CommandFlags::NONE, purge).doc(
-            GROUP,
-            "4.0.0",
-            "Compacts, and hands unused memory back to the system.",
-        ),
-        Command::new("stats", 2, CommandFlags::NONE, stats).doc(
-            GROUP,
-            "4.0.0",
-            "Returns figures of memory.",
-        ),
+        Command::new("doctor", 2, CommandFlags::NONE, doctor)
+            .doc(GROUP, "4.0.0", "Says what to do about memory.")
+            .hints(FROM_ALL_SHARDS),
+        Command::new("malloc-stats", 2, CommandFlags::NONE, malloc_stats)
+            .doc(GROUP, "4.0.0", "Returns figures of the memory allocator.")
+            .hints(FROM_ALL_SHARDS),
+        Command::new("purge", 2, CommandFlags::NONE, purge)
+            .doc(GROUP, "4.0.0", "Compacts, and hands unused memory back to the system.")
+            .hints(&["request_policy:all_shards", "response_policy:all_succeeded"]),
+        Command::new("stats", 2, CommandFlags::NONE, stats)
+            .doc(GROUP, "4.0.0", "Returns figures of memory.")
+            .hints(FROM_ALL_SHARDS),
         Command::new("usage", -3, CommandFlags::READONLY, usage)
             .doc(GROUP, "4.0.0", "Returns the bytes that a key and its value take.")
             .keys(KeyPositions::SECOND, KeyUse::INSPECT)

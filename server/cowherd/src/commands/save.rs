@@ -5,6 +5,7 @@ use super::error_reply::{CommandResult, ErrorReply};
 use super::table::{Command, CommandFlags, CommandGroup, LockScope};
 
 const ADMIN: CommandFlags = CommandFlags::ADMIN.with(CommandFlags::NOSCRIPT);
+const SAVE: CommandFlags = ADMIN.with(CommandFlags::NO_ASYNC_LOADING);
 const STOP: CommandFlags = ADMIN
     .with(CommandFlags::LOADING)
     .with(CommandFlags::STALE)
@@ -15,16 +16,16 @@ const STOP: CommandFlags = ADMIN
 const GROUP: CommandGroup = CommandGroup::Server;
 
 pub(super) const COMMANDS: &[Command] = &[
-    Command::new("save", 1, ADMIN.with(CommandFlags::NO_MULTI), save)
+    Command::new("save", 1, SAVE.with(CommandFlags::NO_MULTI), save)
         .doc(GROUP, "1.0.0", "Writes a checkpoint while all clients wait.")
         .locking(LockScope::Handler),
-    Command::new("bgsave", -1, ADMIN, bgsave)
+    Command::new("bgsave", -1, SAVE, bgsave)
         .doc(GROUP, "1.0.0", "Writes a checkpoint in the background.")
-        .syntax("[SCHEDULE|CANCEL]")
+        .syntax("operation:[SCHEDULE@3.2.2|CANCEL]")
         .locking(LockScope::Handler),
     Command::new("shutdown", -1, STOP, shutdown)
         .doc(GROUP, "1.0.0", "Saves, if save points are set, and stops the server.")
-        .syntax("[NOSAVE|SAVE] [NOW] [FORCE] [ABORT]")
+        .syntax("save-selector:[NOSAVE|SAVE] [NOW@7.0.0] [FORCE@7.0.0] [ABORT@7.0.0]")
         .locking(LockScope::Handler),
 ];
 

@@ -27,13 +27,13 @@ pub(super) const COMMANDS: &[Command] = &[
         .hints(&["request_policy:all_shards", "nondeterministic_output_order"]),
     Command::new("scan", -2, CommandFlags::READONLY, scan)
         .doc(GROUP, "2.8.0", "Lists some keys, and the cursor with which the next call goes on.")
-        .syntax("cursor [MATCH pattern] [COUNT count] [TYPE type]")
-        .locking(LockScope::Handler)
-        .hints(&["nondeterministic_output", "request_policy:special"]),
+        .syntax("cursor [MATCH pattern] [COUNT count] [TYPE@6.0.0 type]")
+        .hints(&["nondeterministic_output", "request_policy:special", "response_policy:special"])
+        .locking(LockScope::Handler),
     Command::new("randomkey", 1, CommandFlags::READONLY, randomkey)
         .doc(GROUP, "1.0.0", "Returns a key chosen at random.")
-        .locking(LockScope::Handler)
-        .hints(&["request_policy:all_shards", "nondeterministic_output"]),
+        .hints(&["request_policy:all_shards", "response_policy:special", "nondeterministic_output"])
+        .locking(LockScope::Handler),
 ];
 
 fn keys(call: &mut Call<'_>) -> CommandResult {

@@ -21,8 +21,15 @@ pub(super) const COMMANDS: &[Command] = &[Command::container("slowlog")
     .subcommands(&[
         Command::new("get", -2, ALWAYS, get)
             .doc(GROUP, "2.2.12", "Returns the newest entries.")
-            .syntax("[count]"),
-        Command::new("len", 2, ALWAYS, len).doc(GROUP, "2.2.12", "Returns the number of entries."),
+            .syntax("[count]")
+            .hints(&["request_policy:all_nodes", "nondeterministic_output"]),
+        Command::new("len", 2, ALWAYS, len)
+            .doc(GROUP, "2.2.12", "Returns the number of entries.")
+            .hints(&[
+                "request_policy:all_nodes",
+                "response_policy:agg_sum",
+                "nondeterministic_output",
+            ]),
         Command::new("reset", 2, ALWAYS, reset)
             .doc(GROUP, "2.2.12", "Removes all entries.")
             .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"]),

@@ -54,7 +54,8 @@ pub(super) const COMMANDS: &[Command] = &[
         .locking(LockScope::Handler),
     Command::new("watch", -2, FAST, watch)
         .doc(GROUP, "2.2.0", "Lets EXEC fail if a key changes before.")
-        .keys(KeyPositions::ALL, KeyUse::READ),
+        .keys(KeyPositions::ALL, KeyUse::INSPECT)
+        .syntax("key..."),
     Command::new("unwatch", 1, UNWATCH, unwatch)
         .doc(GROUP, "2.2.0", "Forgets all watched keys.")
         .locking(LockScope::Handler),

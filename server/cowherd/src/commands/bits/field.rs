@@ -6,8 +6,9 @@
 use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
+use crate::commands::table::KeyUse;
 use crate::keyspace::Entry;
-use cowherd_resp::parse_u64;
+use cowherd_resp::{Args, parse_u64};
 
 use super::{bit_offset, index};
 
@@ -17,6 +18,19 @@ const BAD_TYPE: ErrorReply = ErrorReply::new(
 );
 const BAD_OVERFLOW: ErrorReply = ErrorReply::new("ERR Invalid OVERFLOW type specified");
 const ONLY_GET: ErrorReply = ErrorReply::new("ERR BITFIELD_RO only supports the GET subcommand");
+
+/// How a request of BITFIELD uses its key: a plain read if it consists of GET and OVERFLOW.
+pub(super) fn key_use(args: &Args<'_>) -> KeyUse {
+    let mut i = 2;
+    while let Some(word) = args.get(i) {
+        i += match () {
+            () if word.eq_ignore_ascii_case(b"get") => 3,
+            () if word.eq_ignore_ascii_case(b"overflow") => 2,
+            () => return KeyUse::READ_UPDATE,
+        };
+    }
+    if i == args.len() { KeyUse::READ } else { KeyUse::READ_UPDATE }
+}
 
 /// An integer type and its offset in bits.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

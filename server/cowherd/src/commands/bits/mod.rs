@@ -47,27 +47,29 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("bitcount", -2, READ, bitcount)
         .doc(GROUP, "2.6.0", "Counts the bits that are set.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key [start end [BYTE|BIT]]"),
+        .syntax("key range:[start end unit:[BYTE|BIT]@7.0.0]"),
     Command::new("bitpos", -3, READ, bitpos)
         .doc(GROUP, "2.8.7", "Finds the first bit that is set or clear.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key bit [start [end [BYTE|BIT]]]"),
+        .syntax("key bit range:[start end-unit-block:[end unit:[BYTE|BIT]@7.0.0]]"),
     Command::new("bitop", -4, WRITE, operation::bitop)
         .doc(GROUP, "2.6.0", "Combines values bit by bit into another key.")
         .keys(AFTER_OPERATION, KeyUse::OVERWRITE)
         .other_keys(KeyUse::READ)
-        .syntax("(AND|OR|XOR|NOT) destkey key..."),
+        .syntax("operation:(AND|OR|XOR|NOT) destkey key..."),
     Command::new("bitfield", -2, WRITE, field::bitfield)
         .doc(GROUP, "3.2.0", "Reads and changes numbers of any width.")
         .keys(KeyPositions::ONE, KeyUse::READ_UPDATE_VARIES)
+        .key_use_of(field::key_use)
         .syntax(
-            "key [(GET encoding offset|SET encoding offset value:integer\
-             |INCRBY encoding offset increment|OVERFLOW (WRAP|SAT|FAIL))...]",
+            "key [operation:(GET get-block:(encoding offset)|write:([OVERFLOW overflow-block:(WRAP\
+             |SAT|FAIL)] write-operation:(SET set-block:(encoding offset value:integer)|INCRBY \
+             incrby-block:(encoding offset increment))))...]",
         ),
     Command::new("bitfield_ro", -2, FAST_READ, field::bitfield_ro)
         .doc(GROUP, "6.0.0", "Reads numbers of any width.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key [(GET encoding offset)...]"),
+        .syntax("key [(GET get-block:(encoding offset))...]"),
 ];
 
 /// The bit offset in argument `i`. With a `width`, an offset that begins with `#` is a multiple of

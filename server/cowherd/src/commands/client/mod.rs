@@ -29,7 +29,7 @@ pub(super) const COMMANDS: &[Command] = &[Command::container("client")
     .subcommands(&[
         Command::new("caching", 3, PLAIN, tracking::caching)
             .doc(GROUP, "6.0.0", "Whether the next command's reads are tracked.")
-            .syntax("(YES|NO)"),
+            .syntax("mode:(YES|NO)"),
         Command::new("getname", 2, PLAIN, get_name).doc(
             GROUP,
             "2.6.9",
@@ -48,36 +48,42 @@ pub(super) const COMMANDS: &[Command] = &[Command::container("client")
         Command::new("kill", -3, PAUSING, kill::kill)
             .doc(GROUP, "2.4.0", "Closes connections.")
             .syntax(
-                "(address|(ID client-id|TYPE (NORMAL|MASTER|REPLICA|PUBSUB)|USER username\
-             |ADDR address|LADDR address|SKIPME (YES|NO)|MAXAGE seconds)...)",
+                "filter:(old-format=ip:port@-2.8.12|new-format:([ID@2.8.12 client-id]|[TYPE@2.8.12 \
+                 client-type:(NORMAL|MASTER@3.2.0|SLAVE|REPLICA@5.0.0|PUBSUB)]|[USER username]|\
+                 [ADDR addr=ip:port]|[LADDR@6.2.0 laddr=ip:port]|[SKIPME skipme:(YES|NO)]|\
+                 [MAXAGE@7.4.0 maxage:integer])...)",
             ),
         Command::new("list", -2, ADMIN, list::list)
             .doc(GROUP, "2.4.0", "Describes the connections.")
-            .syntax("[TYPE (NORMAL|MASTER|REPLICA|PUBSUB)|ID client-id...]")
+            .syntax(
+                "[TYPE@5.0.0 client-type:(NORMAL|MASTER|REPLICA|PUBSUB)] [ID@6.2.0 client-id...]",
+            )
             .hints(&["nondeterministic_output"]),
         Command::new("no-evict", 3, ADMIN, no_evict)
             .doc(GROUP, "7.0.0", "Marks this connection as to be kept.")
-            .syntax("(ON|OFF)"),
+            .syntax("enabled:(ON|OFF)"),
         Command::new("no-touch", 3, PLAIN, no_touch)
             .doc(GROUP, "7.2.0", "Lets reads leave access times alone.")
-            .syntax("(ON|OFF)"),
+            .syntax("enabled:(ON|OFF)"),
         Command::new("pause", -3, PAUSING, pause)
             .doc(GROUP, "3.0.0", "Holds up commands for a while.")
-            .syntax("milliseconds [WRITE|ALL]"),
+            .syntax("timeout:integer mode:[WRITE|ALL]@6.2.0"),
         Command::new("reply", 3, PLAIN, reply)
             .doc(GROUP, "3.2.0", "Turns replies on and off.")
-            .syntax("(ON|OFF|SKIP)"),
+            .syntax("action:(ON|OFF|SKIP)"),
         Command::new("setinfo", 4, PLAIN, set_info)
             .doc(GROUP, "7.2.0", "Tells the client library's name.")
-            .syntax("(LIB-NAME name|LIB-VER version:string)"),
+            .syntax("attr:(LIB-NAME libname|LIB-VER libver)")
+            .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
         Command::new("setname", 3, PLAIN, set_name)
             .doc(GROUP, "2.6.9", "Names this connection.")
-            .syntax("name"),
+            .syntax("connection-name")
+            .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
         Command::new("tracking", -3, PLAIN, tracking::tracking)
             .doc(GROUP, "6.0.0", "Turns invalidations for client-side caching on or off.")
             .syntax(
-                "(ON|OFF) [REDIRECT client-id] [PREFIX prefix]... [BCAST] [OPTIN] [OPTOUT] \
-                 [NOLOOP]",
+                "status:(ON|OFF) [REDIRECT client-id] [(PREFIX prefix)...] [BCAST] [OPTIN] \
+                 [OPTOUT] [NOLOOP]",
             ),
         Command::new("trackinginfo", 2, PLAIN, tracking::tracking_info).doc(
             GROUP,
@@ -86,7 +92,7 @@ pub(super) const COMMANDS: &[Command] = &[Command::container("client")
         ),
         Command::new("unblock", -3, ADMIN, unblock)
             .doc(GROUP, "5.0.0", "Ends the wait of a blocked client.")
-            .syntax("client-id [TIMEOUT|ERROR]"),
+            .syntax("client-id unblock-type:[TIMEOUT|ERROR]"),
         Command::new("unpause", 2, PAUSING, unpause).doc(GROUP, "6.2.0", "Ends a pause."),
     ])];
 

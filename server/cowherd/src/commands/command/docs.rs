@@ -17,13 +17,31 @@ pub(super) fn write(reply: &mut ReplyWriter, table: &CommandTable, rows: &[&Comm
 fn write_one(reply: &mut ReplyWriter, table: &CommandTable, row: &CommandRow) {
     let command = row.command;
     let arguments = syntax::arguments(command);
-    let more = usize::from(!arguments.is_empty()) + usize::from(!row.subcommands.is_empty());
-    reply.map(3 + more);
+    let doc_flags: Vec<&str> = [
+        command.deprecated.is_some().then_some("deprecated"),
+        command.is_system.then_some("syscmd"),
+    ]
+    .into_iter()
+    .flatten()
+    .collect();
+    let optional = [!doc_flags.is_empty(), !arguments.is_empty(), !row.subcommands.is_empty()];
+    let optional = optional.into_iter().filter(|there| *there).count();
+    reply.map(3 + optional + 2 * usize::from(command.deprecated.is_some()));
     let texts =
         [("summary", command.summary), ("since", command.since), ("group", command.group.name())];
     for (name, text) in texts {
         reply.bulk_str(name);
         reply.bulk_str(text);
+    }
+    if !doc_flags.is_empty() {
+        reply.bulk_str("doc_flags");
+        write_flags(reply, &doc_flags);
+    }
+    if let Some((since, replaced_by)) = command.deprecated {
+        for (name, text) in [("deprecated_since", since), ("replaced_by", replaced_by)] {
+            reply.bulk_str(name);
+            reply.bulk_str(text);
+        }
     }
     if !arguments.is_empty() {
         reply.bulk_str("arguments");
@@ -46,32 +64,38 @@ fn write_arguments(reply: &mut ReplyWriter, arguments: &[Argument]) {
 
 fn write_argument(reply: &mut ReplyWriter, argument: &Argument) {
     let flags = argument.flags();
-    let optional = [
-        argument.key_spec.is_some(),
-        argument.token.is_some(),
-        !flags.is_empty(),
-        !argument.parts.is_empty(),
+    let texts = [
+        ("name", Some(argument.name.as_str())),
+        ("type", Some(argument.kind())),
+        ("display_text", argument.display_text()),
+        ("token", argument.token.as_deref()),
+        ("since", argument.since.as_deref()),
+        ("deprecated_since", argument.deprecated_since.as_deref()),
     ];
-    reply.map(2 + optional.into_iter().filter(|there| *there).count());
-    reply.bulk_str("name");
-    reply.bulk_str(&argument.name);
-    reply.bulk_str("type");
-    reply.bulk_str(argument.kind());
+    let optional = [argument.key_spec.is_some(), !flags.is_empty(), !argument.parts.is_empty()];
+    let optional = optional.into_iter().filter(|there| *there).count();
+    reply.map(texts.iter().filter(|(_, text)| text.is_some()).count() + optional);
+    for (name, text) in texts {
+        if let Some(text) = text {
+            reply.bulk_str(name);
+            reply.bulk_str(text);
+        }
+    }
     if let Some(index) = argument.key_spec {
         reply.bulk_str("key_spec_index");
         reply.integer(index);
     }
-    if let Some(token) = &argument.token {
-        reply.bulk_str("token");
-        reply.bulk_str(token);
-    }
     if !flags.is_empty() {
         reply.bulk_str("flags");
-        reply.set(flags.len());
-        flags.iter().for_each(|flag| reply.simple(flag));
+        write_flags(reply, &flags);
     }
     if !argument.parts.is_empty() {
         reply.bulk_str("arguments");
         write_arguments(reply, &argument.parts);
     }
+}
+
+fn write_flags(reply: &mut ReplyWriter, flags: &[&str]) {
+    reply.set(flags.len());
+    flags.iter().for_each(|flag| reply.simple(flag));
 }

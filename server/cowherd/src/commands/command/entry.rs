@@ -15,7 +15,7 @@ pub(super) fn write(reply: &mut ReplyWriter, table: &CommandTable, row: &Command
     reply.array(10);
     reply.bulk_str(&row.name);
     reply.integer(command.arity as i64);
-    let moves = command.keys.is_movable().then_some("movablekeys");
+    let moves = command.has_movable_keys().then_some("movablekeys");
     words(reply, command.flags.names().chain(moves));
     reply.integer(i64::try_from(command.keys.first).unwrap_or(i64::MAX));
     reply.integer(command.keys.last as i64);
@@ -49,6 +49,7 @@ fn write_spec(reply: &mut ReplyWriter, spec: &KeySpec) {
             typed(reply, "index", &[("index", number(begin))]);
         }
         KeyRange::Streams { begin } => write_keyword(reply, number(begin)),
+        KeyRange::Unknown { .. } => typed(reply, "unknown", &[]),
     }
     reply.bulk_str("find_keys");
     match spec.range {
@@ -63,6 +64,7 @@ fn write_spec(reply: &mut ReplyWriter, spec: &KeySpec) {
         KeyRange::Streams { .. } => {
             typed(reply, "range", &[("lastkey", -1), ("keystep", 1), ("limit", 2)]);
         }
+        KeyRange::Unknown { .. } => typed(reply, "unknown", &[]),
     }
 }
 
@@ -97,13 +99,16 @@ pub(super) fn categories(command: &Command) -> impl Iterator<Item = &'static str
     let admin = flags.contains(CommandFlags::ADMIN);
     let fast = flags.contains(CommandFlags::FAST);
     let has = move |category: &str| own.contains(&category);
+    // What a script does depends on the script.
+    let reads = flags.contains(CommandFlags::READONLY) && !has("@scripting");
     [
         ("@keyspace", has("@keyspace")),
-        ("@read", flags.contains(CommandFlags::READONLY)),
+        ("@read", reads),
         ("@write", flags.contains(CommandFlags::WRITE)),
         ("@set", has("@set")),
         ("@sortedset", has("@sortedset")),
         ("@list", has("@list")),
+        ("@hash", has("@hash")),
         ("@string", has("@string")),
         ("@bitmap", has("@bitmap")),
         ("@stream", has("@stream")),
@@ -114,6 +119,7 @@ pub(super) fn categories(command: &Command) -> impl Iterator<Item = &'static str
         ("@blocking", flags.contains(CommandFlags::BLOCKING)),
         ("@dangerous", admin || has("@dangerous")),
         ("@connection", has("@connection")),
+        ("@transaction", has("@transaction")),
         ("@scripting", has("@scripting")),
     ]
     .into_iter()

@@ -1,11 +1,15 @@
-//! Key specs: runs of keys that a command uses in the same way, as COMMAND INFO and COMMAND
-//! GETKEYSANDFLAGS describe them.
+//! Key specs: runs of keys that a command uses in the same way, as COMMAND INFO, COMMAND GETKEYS
+//! and COMMAND GETKEYSANDFLAGS describe them.
 
-use crate::commands::table::{Command, KeyPositions, KeyUse};
+use std::ops::Range;
+
+use crate::commands::table::{
+    Command, CommandFlags, KeyCountError, KeyPositions, KeyUse, after_streams,
+};
 use cowherd_resp::Args;
 
 /// How the first key of a spec is found, and the number of keys.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) enum KeyRange {
     /// The first key is at index `begin`. `last` is the last one, counted from the first;
     /// negative values count from the end.
@@ -14,10 +18,12 @@ pub(super) enum KeyRange {
     Counted { begin: usize },
     /// The keys follow the word STREAMS, which is at index `begin` at the earliest.
     Streams { begin: usize },
+    /// Only `find` knows the key's index.
+    Unknown { find: fn(&Args<'_>) -> Option<usize> },
 }
 
 /// A run of keys with the same use.
-#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct KeySpec {
     /// The use.
     pub key_use: KeyUse,
@@ -26,22 +32,40 @@ pub(super) struct KeySpec {
 }
 
 impl KeySpec {
-    /// The positions of these keys among `args`.
-    pub(super) fn positions(&self, args: &Args<'_>) -> impl Iterator<Item = usize> + use<> {
+    /// The positions of these keys among `args`. Unlike [`KeyPositions::positions`], which the
+    /// locks depend on, this follows the spec alone, as clients do: the first word STREAMS counts.
+    fn positions(&self, args: &Args<'_>) -> Box<dyn Iterator<Item = usize>> {
         let keys = match self.range {
-            KeyRange::Streams { begin } => KeyPositions::streams(begin),
+            KeyRange::Streams { begin } => return Box::new(streams(args, begin)),
+            KeyRange::Unknown { find } => return Box::new(find(args).into_iter()),
             KeyRange::Counted { begin } => KeyPositions { count: begin, ..KeyPositions::NONE },
             KeyRange::Index { begin, last, step } => {
                 let last = if last >= 0 { begin.cast_signed() + last } else { last };
                 KeyPositions::spread(begin, last, step)
             }
         };
-        keys.positions(args)
+        Box::new(keys.positions(args))
     }
+}
+
+fn streams(args: &Args<'_>, begin: usize) -> Range<usize> {
+    let at = (begin..args.len()).find(|i| args.at(*i).eq_ignore_ascii_case(b"streams"));
+    at.map_or(0..0, |at| after_streams(args, at))
 }
 
 /// The key specs of a command.
 pub(super) fn key_specs(command: &Command) -> Vec<KeySpec> {
+    let mut specs = fixed_specs(command);
+    let unknown = command.option_keys.iter();
+    specs.extend(unknown.map(|option| KeySpec {
+        key_use: option.key_use,
+        range: KeyRange::Unknown { find: option.find },
+    }));
+    specs
+}
+
+/// The specs of the keys whose places are known.
+fn fixed_specs(command: &Command) -> Vec<KeySpec> {
     let keys = command.keys;
     let (first, second) = (command.key_use, command.other_key_use);
     let spec = |key_use, range| KeySpec { key_use, range };
@@ -67,4 +91,27 @@ pub(super) fn key_specs(command: &Command) -> Vec<KeySpec> {
         spec(first, index(keys.first, 0, 1)),
         spec(second, index(keys.first + keys.step, rest, keys.step)),
     ]
+}
+
+/// The keys of a request: their indexes, and how the command uses them.
+///
+/// # Errors
+/// The number of keys is wrong, or there are none although the command needs some.
+pub(super) fn keys_of(
+    command: &Command,
+    args: &Args<'_>,
+) -> Result<Vec<(usize, KeyUse)>, KeyCountError> {
+    let needs_keys = !command.flags.contains(CommandFlags::RUNS_SCRIPT);
+    if needs_keys {
+        command.keys.check_count(args)?;
+    }
+    let mut keys = Vec::new();
+    for (i, spec) in key_specs(command).into_iter().enumerate() {
+        let key_use = match command.key_use_of {
+            Some(key_use_of) if i == 0 => key_use_of(args),
+            _ => spec.key_use,
+        };
+        keys.extend(spec.positions(args).map(|at| (at, key_use)));
+    }
+    if keys.is_empty() && needs_keys { Err(KeyCountError) } else { Ok(keys) }
 }

@@ -21,9 +21,9 @@ pub use syntax::generate::{ArgumentChooser, generate_request};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::table::{Command, CommandFlags, CommandGroup, CommandRow, CommandTable};
+use super::table::{Command, CommandFlags, CommandGroup, CommandRow, CommandTable, KeyUse};
 
-use key_specs::{KeySpec, key_specs};
+use key_specs::keys_of;
 
 const ALWAYS: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
@@ -39,14 +39,14 @@ pub(super) const COMMANDS: &[Command] = &[Command::new("command", -1, ALWAYS, co
             .categories(&["@connection"]),
         Command::new("docs", -2, ALWAYS, docs)
             .doc(GROUP, "7.0.0", "Returns the documentation of commands.")
-            .syntax("[command...]")
+            .syntax("[command-name...]")
             .categories(&["@connection"])
             .hints(&["nondeterministic_output_order"]),
-        Command::new("getkeys", -4, ALWAYS, get_keys)
+        Command::new("getkeys", -3, ALWAYS, get_keys)
             .doc(GROUP, "2.8.13", "Finds the keys in a full command.")
             .syntax("command [arg...]")
             .categories(&["@connection"]),
-        Command::new("getkeysandflags", -4, ALWAYS, get_keys_and_flags)
+        Command::new("getkeysandflags", -3, ALWAYS, get_keys_and_flags)
             .doc(GROUP, "7.0.0", "Finds the keys in a full command, and how they are used.")
             .syntax("command [arg...]")
             .categories(&["@connection"]),
@@ -55,12 +55,12 @@ pub(super) const COMMANDS: &[Command] = &[Command::new("command", -1, ALWAYS, co
             .categories(&["@connection"]),
         Command::new("info", -2, ALWAYS, info)
             .doc(GROUP, "2.8.13", "Describes commands.")
-            .syntax("[command...]")
+            .syntax("[command-name...]")
             .categories(&["@connection"])
             .hints(&["nondeterministic_output_order"]),
         Command::new("list", -2, ALWAYS, list)
             .doc(GROUP, "7.0.0", "Returns the names of commands.")
-            .syntax("[FILTERBY (MODULE name|ACLCAT category|PATTERN pattern)]")
+            .syntax("[FILTERBY filterby:(MODULE module-name|ACLCAT category|PATTERN pattern)]")
             .categories(&["@connection"])
             .hints(&["nondeterministic_output_order"]),
     ])];
@@ -174,12 +174,12 @@ fn list(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// The row of the full command in `args`, which must have keys.
-fn row_with_keys<'t>(
-    table: &'t CommandTable,
-    args: &Args<'_>,
-) -> Result<&'t CommandRow, ErrorReply> {
-    let row = table.resolve(args).ok_or(ErrorReply::new("ERR Invalid command specified"))?;
+/// The keys of the full command in `args`: their indexes, and how the command uses them.
+fn keys_in(table: &CommandTable, args: &Args<'_>) -> Result<Vec<(usize, KeyUse)>, ErrorReply> {
+    let row = table.resolve(args);
+    // A container that has another argument lacks the subcommand.
+    let row = row.filter(|row| row.subcommands.is_empty() || args.len() == 1);
+    let row = row.ok_or(ErrorReply::new("ERR Invalid command specified"))?;
     // Shard channels are at key positions, but are no keys.
     if !row.command.keys.has_keys() || row.command.flags.contains(CommandFlags::PUBSUB) {
         return Err(ErrorReply::new("ERR The command has no key arguments"));
@@ -187,14 +187,15 @@ fn row_with_keys<'t>(
     if !row.command.accepts(args.len()) {
         return Err(ErrorReply::new("ERR Invalid number of arguments specified for command"));
     }
-    Ok(row)
+    keys_of(row.command, args)
+        .map_err(|_| ErrorReply::new("ERR Invalid arguments specified for command"))
 }
 
 fn get_keys(call: &mut Call<'_>) -> CommandResult {
     let args = call.args.from(2);
-    let positions = row_with_keys(&call.shared.table, &args)?.command.keys.positions(&args);
-    call.reply.array(positions.clone().count());
-    for i in positions {
+    let keys = keys_in(&call.shared.table, &args)?;
+    call.reply.array(keys.len());
+    for (i, _) in keys {
         call.reply.bulk(args.at(i));
     }
     Ok(())
@@ -202,17 +203,10 @@ fn get_keys(call: &mut Call<'_>) -> CommandResult {
 
 fn get_keys_and_flags(call: &mut Call<'_>) -> CommandResult {
     let args = call.args.from(2);
-    let row = row_with_keys(&call.shared.table, &args)?;
-    let specs = key_specs(row.command);
-    let keys = || {
-        let positions = |spec: &KeySpec| {
-            let flags = spec.key_use.flags();
-            spec.positions(&args).map(move |i| (i, flags))
-        };
-        specs.iter().flat_map(positions)
-    };
-    call.reply.array(keys().count());
-    for (i, flags) in keys() {
+    let keys = keys_in(&call.shared.table, &args)?;
+    call.reply.array(keys.len());
+    for (i, key_use) in keys {
+        let flags = key_use.flags();
         call.reply.array(2);
         call.reply.bulk(args.at(i));
         call.reply.set(flags.len());

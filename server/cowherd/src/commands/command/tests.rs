@@ -241,14 +241,33 @@ fn keys_are_found() {
         ("PING x", "-ERR The command has no key arguments\r\n"),
         ("config get a", "-ERR The command has no key arguments\r\n"),
         ("GET a b", "-ERR Invalid number of arguments specified for command\r\n"),
-        ("GET", arity),
+        ("GET", "-ERR Invalid number of arguments specified for command\r\n"),
+        ("SORT a STORE b", "*2\r\n$1\r\na\r\n$1\r\nb\r\n"),
+        ("OBJECT", "-ERR The command has no key arguments\r\n"),
+        ("OBJECT NOPE a", "-ERR Invalid command specified\r\n"),
+        ("ZUNION 0 a", "-ERR Invalid arguments specified for command\r\n"),
+        ("ZUNION x a", "-ERR Invalid arguments specified for command\r\n"),
+        ("ZUNIONSTORE d 2 a", "-ERR Invalid arguments specified for command\r\n"),
+        ("XREAD a b c", "-ERR Invalid arguments specified for command\r\n"),
+        ("EVAL x 0", "*0\r\n"),
     ] {
         assert_eq!(server.run(&format!("COMMAND GETKEYS {line}")), reply, "{line}");
     }
-    assert_eq!(
-        server.run("COMMAND GETKEYSANDFLAGS SET a b"),
-        "*1\r\n*2\r\n$1\r\na\r\n*4\r\n+RW\r\n+access\r\n+update\r\n+variable_flags\r\n"
-    );
+    let flags = |line: &str| {
+        let keys = ask(&server, &format!("COMMAND GETKEYSANDFLAGS {line}"));
+        keys.items()[0].items()[1].texts().join(" ")
+    };
+    for (line, expected) in [
+        ("SET a b", "OW update"),
+        ("SET a b EX 1 get", "RW access update"),
+        ("SET get get", "OW update"),
+        ("BITFIELD a", "RO access"),
+        ("BITFIELD a GET u8 0 OVERFLOW SAT GET u8 8", "RO access"),
+        ("BITFIELD a GET u8 0 INCRBY u8 0 1", "RW access update"),
+        ("BITFIELD a GET u8", "RW access update"),
+    ] {
+        assert_eq!(flags(line), expected, "{line}");
+    }
     let sets = TestServer::new().resp3().run("COMMAND GETKEYSANDFLAGS GET a");
     assert_eq!(sets, "*1\r\n*2\r\n$1\r\na\r\n~2\r\n+RO\r\n+access\r\n");
 }
@@ -272,6 +291,9 @@ fn written_one(argument: &Argument) -> String {
     let parts: Vec<String> = argument.parts.iter().map(written_one).collect();
     let body = match argument.kind() {
         "pure-token" => String::new(),
+        "block" if argument.name == argument.token.as_deref().unwrap_or("").to_lowercase() => {
+            parts.join(" ")
+        }
         "oneof" => format!("({})", parts.join("|")),
         "block" if argument.token.is_some() => parts.join(" "),
         "block" => format!("({})", parts.join(" ")),
@@ -299,11 +321,30 @@ fn syntax_lines_parse_to_arguments() {
         ("[(GET encoding offset)...]", "[GET encoding offset...]"),
         ("OVERFLOW (WRAP|FAIL)", "OVERFLOW (WRAP|FAIL)"),
         ("[LIMIT offset count]", "[LIMIT offset count]"),
+        ("range:[start end unit:[BYTE|BIT]@7.0.0]", "[(start end [(BYTE|BIT)])]"),
+        ("id-selector:(id|new-id:$)", "(id|$)"),
     ] {
         assert_eq!(written(&parse(line)), meaning, "{line}");
     }
     assert_eq!(parse("value:integer")[0].kind(), "integer");
     assert_eq!(parse("unix-time-seconds")[0].kind(), "unix-time");
+    assert_eq!(parse("[(GET pattern)...]")[0].flags(), ["optional", "multiple", "multiple_token"]);
+    assert_eq!(parse("WEIGHTS weight...")[0].flags(), ["multiple"]);
+    let names = |line: &str| {
+        parse(line).into_iter().map(|argument| argument.name).collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(names("range:[start end] [LIMIT offset count]"), "range limit");
+    assert_eq!(names("(GROUP group-block:(group consumer)) new-id:$"), "group-block new-id");
+    let versions = |line: &str| {
+        let argument = parse(line).remove(0);
+        (argument.since.unwrap_or_default(), argument.deprecated_since.unwrap_or_default())
+    };
+    for line in ["[GET@6.2.0]", "unit:[BYTE|BIT]@6.2.0", "LIMIT@6.2.0 offset count"] {
+        assert_eq!(versions(line), ("6.2.0".to_owned(), String::new()), "{line}");
+    }
+    assert_eq!(versions("old@-2.8.12").1, "2.8.12");
+    let by = parse("[BY by-pattern=pattern#1]").remove(0);
+    assert_eq!((by.display_text(), by.key_spec), (Some("pattern"), Some(1)));
 }
 
 #[test]
@@ -313,13 +354,24 @@ fn every_syntax_line_is_parsed_completely() {
         let (name, line) = (&row.name, row.command.syntax);
         let opens = line.matches(['[', '(']).count();
         assert_eq!(opens, line.matches([']', ')']).count(), "{name}: {line}");
+        // A token, or the name of an argument.
+        let bare = |word: &str| {
+            let (name, rest) = word.split_once(':').unwrap_or((word, ""));
+            let is_token = rest.starts_with(|c: char| c.is_ascii_uppercase() || "=~*$".contains(c));
+            let name = if is_token { rest } else { name };
+            name.split(if name.len() > 1 { ['=', '#'] } else { ['#', '#'] })
+                .next()
+                .unwrap()
+                .to_owned()
+        };
         let words = |text: &str| {
             let marks = ['[', ']', '(', ')', '|', ' '];
             let mut words: Vec<String> = text
                 .replace("...", "")
+                .replace('@', " @")
                 .split(marks)
-                .filter(|word| !word.is_empty())
-                .map(|word| word.split(':').next().unwrap().to_owned())
+                .filter(|word| !word.is_empty() && !word.ends_with(':') && !word.starts_with('@'))
+                .map(bare)
                 .collect();
             words.sort();
             words

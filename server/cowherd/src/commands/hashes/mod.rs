@@ -46,15 +46,16 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("hset", -4, WRITE, hset)
         .doc(GROUP, "2.0.0", "Sets fields of a hash.")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key (field value)..."),
+        .syntax("key data:(field value)..."),
     Command::new("hsetnx", 4, WRITE, hsetnx)
         .doc(GROUP, "2.0.0", "Sets a field that is new.")
-        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .keys(KeyPositions::ONE, KeyUse::INSERT)
         .syntax("key field value"),
     Command::new("hmset", -4, WRITE, hmset)
         .doc(GROUP, "2.0.0", "Sets fields of a hash.")
+        .deprecated("4.0.0", "`HSET` with several fields")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key (field value)..."),
+        .syntax("key data:(field value)..."),
     Command::new("hget", 3, FAST_READ, hget)
         .doc(GROUP, "2.0.0", "Returns the value of a field.")
         .keys(KeyPositions::ONE, KeyUse::READ)
@@ -65,101 +66,108 @@ pub(super) const COMMANDS: &[Command] = &[
         .syntax("key field..."),
     Command::new("hdel", -3, TAKE, hdel)
         .doc(GROUP, "2.0.0", "Removes fields, and the key with the last one.")
-        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .keys(KeyPositions::ONE, KeyUse::DELETE)
         .syntax("key field..."),
     Command::new("hexists", 3, FAST_READ, hexists)
         .doc(GROUP, "2.0.0", "Tells whether there is a field.")
-        .keys(KeyPositions::ONE, KeyUse::READ)
+        .keys(KeyPositions::ONE, KeyUse::INSPECT)
         .syntax("key field"),
     Command::new("hlen", 2, FAST_READ, hlen)
         .doc(GROUP, "2.0.0", "Returns the number of fields.")
-        .keys(KeyPositions::ONE, KeyUse::READ)
+        .keys(KeyPositions::ONE, KeyUse::INSPECT)
         .syntax("key"),
     Command::new("hstrlen", 3, FAST_READ, hstrlen)
         .doc(GROUP, "3.2.0", "Returns the length of a field's value.")
-        .keys(KeyPositions::ONE, KeyUse::READ)
+        .keys(KeyPositions::ONE, KeyUse::INSPECT)
         .syntax("key field"),
     Command::new("hincrby", 4, WRITE, hincrby)
         .doc(GROUP, "2.0.0", "Adds to a whole number in a field.")
-        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .keys(KeyPositions::ONE, KeyUse::READ_UPDATE)
         .syntax("key field increment"),
     Command::new("hincrbyfloat", 4, WRITE, hincrbyfloat)
         .doc(GROUP, "2.6.0", "Adds to a number in a field.")
-        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .keys(KeyPositions::ONE, KeyUse::READ_UPDATE)
         .syntax("key field increment:double"),
     Command::new("hgetall", 2, READ, hgetall)
         .doc(GROUP, "2.0.0", "Returns all fields with their values.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key"),
+        .syntax("key")
+        .hints(&["nondeterministic_output_order"]),
     Command::new("hkeys", 2, READ, hkeys)
         .doc(GROUP, "2.0.0", "Returns all fields.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key"),
+        .syntax("key")
+        .hints(&["nondeterministic_output_order"]),
     Command::new("hvals", 2, READ, hvals)
         .doc(GROUP, "2.0.0", "Returns all values.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key"),
+        .syntax("key")
+        .hints(&["nondeterministic_output_order"]),
     Command::new("hscan", -3, READ, hscan)
         .doc(GROUP, "2.8.0", "Returns some fields, and how to go on.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key cursor [MATCH pattern] [COUNT count] [NOVALUES]"),
+        .syntax("key cursor [MATCH pattern] [COUNT count] [NOVALUES]")
+        .hints(&["nondeterministic_output"]),
     Command::new("hrandfield", -2, READ, hrandfield)
         .doc(GROUP, "6.2.0", "Returns fields chosen at random.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key [count [WITHVALUES]]"),
+        .syntax("key options:[count [WITHVALUES]]")
+        .hints(&["nondeterministic_output"]),
     Command::new("hexpire", -6, TAKE, hexpire)
         .doc(GROUP, "7.4.0", "Lets fields expire in so many seconds.")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key seconds [NX|XX|GT|LT] FIELDS numfields:integer field..."),
+        .syntax("key seconds condition:[NX|XX|GT|LT] FIELDS numfields field..."),
     Command::new("hpexpire", -6, TAKE, hpexpire)
         .doc(GROUP, "7.4.0", "Lets fields expire in so many ms.")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key milliseconds [NX|XX|GT|LT] FIELDS numfields:integer field..."),
+        .syntax("key milliseconds condition:[NX|XX|GT|LT] FIELDS numfields field..."),
     Command::new("hexpireat", -6, TAKE, hexpireat)
         .doc(GROUP, "7.4.0", "Lets fields expire at a time in seconds.")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key unix-time-seconds [NX|XX|GT|LT] FIELDS numfields:integer field..."),
+        .syntax("key unix-time-seconds condition:[NX|XX|GT|LT] FIELDS numfields field..."),
     Command::new("hpexpireat", -6, TAKE, hpexpireat)
         .doc(GROUP, "7.4.0", "Lets fields expire at a time in ms.")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key unix-time-milliseconds [NX|XX|GT|LT] FIELDS numfields:integer field..."),
+        .syntax("key unix-time-milliseconds condition:[NX|XX|GT|LT] FIELDS numfields field..."),
     Command::new("httl", -5, FAST_READ, httl)
         .doc(GROUP, "7.4.0", "Returns the seconds until fields expire.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key FIELDS numfields:integer field..."),
+        .syntax("key FIELDS numfields field...")
+        .hints(&["nondeterministic_output"]),
     Command::new("hpttl", -5, FAST_READ, hpttl)
         .doc(GROUP, "7.4.0", "Returns the ms until fields expire.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key FIELDS numfields:integer field..."),
+        .syntax("key FIELDS numfields field...")
+        .hints(&["nondeterministic_output"]),
     Command::new("hexpiretime", -5, FAST_READ, hexpiretime)
         .doc(GROUP, "7.4.0", "Returns when fields expire, in s.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key FIELDS numfields:integer field..."),
+        .syntax("key FIELDS numfields field..."),
     Command::new("hpexpiretime", -5, FAST_READ, hpexpiretime)
         .doc(GROUP, "7.4.0", "Returns when fields expire, in ms.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key FIELDS numfields:integer field..."),
+        .syntax("key FIELDS numfields field..."),
     Command::new("hpersist", -5, TAKE, hpersist)
         .doc(GROUP, "7.4.0", "Takes the expiry of fields away.")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key FIELDS numfields:integer field..."),
+        .syntax("key FIELDS numfields field..."),
     Command::new("hgetdel", -5, TAKE, hgetdel)
         .doc(GROUP, "8.0.0", "Returns fields' values and removes them.")
-        .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key FIELDS numfields:integer field..."),
+        .keys(KeyPositions::ONE, KeyUse::POP)
+        .syntax("key FIELDS numfields field..."),
     Command::new("hgetex", -5, TAKE, hgetex)
         .doc(GROUP, "8.0.0", "Returns fields' values, changes their expiry.")
-        .keys(KeyPositions::ONE, KeyUse::UPDATE)
+        .keys(KeyPositions::ONE, KeyUse::READ_UPDATE)
         .syntax(
-            "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds\
-             |PERSIST] FIELDS numfields:integer field...",
+            "key expiration:[EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT \
+             unix-time-milliseconds|PERSIST] FIELDS numfields field...",
         ),
     Command::new("hsetex", -6, WRITE, hsetex)
         .doc(GROUP, "8.0.0", "Sets fields and their expiry.")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
         .syntax(
-            "key [FNX|FXX] [EX seconds|PX milliseconds|EXAT unix-time-seconds\
-             |PXAT unix-time-milliseconds|KEEPTTL] FIELDS numfields:integer (field value)...",
+            "key condition:[FNX|FXX] expiration:[EX seconds|PX milliseconds|EXAT unix-time-seconds\
+             |PXAT unix-time-milliseconds|KEEPTTL] FIELDS numfields data:(field value)...",
         ),
 ];
 

@@ -67,11 +67,11 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("lpop", -2, FAST_TAKE, lpop)
         .doc(GROUP, "1.0.0", "Removes and returns the first elements.")
         .keys(ONE, KeyUse::POP)
-        .syntax("key [count]"),
+        .syntax("key [count@6.2.0]"),
     Command::new("rpop", -2, FAST_TAKE, rpop)
         .doc(GROUP, "1.0.0", "Removes and returns the last elements.")
         .keys(ONE, KeyUse::POP)
-        .syntax("key [count]"),
+        .syntax("key [count@6.2.0]"),
     Command::new("llen", 2, FAST_READ, llen)
         .doc(GROUP, "1.0.0", "Returns the number of elements.")
         .keys(ONE, KeyUse::INSPECT)
@@ -83,11 +83,11 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("lrange", 4, READ, lrange)
         .doc(GROUP, "1.0.0", "Returns a range of elements.")
         .keys(ONE, KeyUse::READ)
-        .syntax("key start stop:integer"),
+        .syntax("key start stop"),
     Command::new("lpos", -3, READ, lpos)
         .doc(GROUP, "6.0.6", "Finds elements that equal a value.")
         .keys(ONE, KeyUse::READ)
-        .syntax("key element [RANK rank:integer] [COUNT num-matches:integer] [MAXLEN len:integer]"),
+        .syntax("key element [RANK rank] [COUNT num-matches:integer] [MAXLEN len]"),
     Command::new("lset", 4, WRITE, lset)
         .doc(GROUP, "1.0.0", "Replaces an element by its number.")
         .keys(ONE, KeyUse::UPDATE)
@@ -95,7 +95,7 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("linsert", 5, WRITE, linsert)
         .doc(GROUP, "2.2.0", "Adds an element before or behind another.")
         .keys(ONE, KeyUse::INSERT)
-        .syntax("key (BEFORE|AFTER) pivot element"),
+        .syntax("key where:(BEFORE|AFTER) pivot element"),
     Command::new("lrem", 4, TAKE, lrem)
         .doc(GROUP, "1.0.0", "Removes elements that equal a value.")
         .keys(ONE, KeyUse::DELETE)
@@ -103,43 +103,45 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("ltrim", 4, TAKE, ltrim)
         .doc(GROUP, "1.0.0", "Removes all elements but a range.")
         .keys(ONE, KeyUse::DELETE)
-        .syntax("key start stop:integer"),
+        .syntax("key start stop"),
     Command::new("lmove", 5, WRITE, lmove)
         .doc(GROUP, "6.2.0", "Moves an element to another list.")
         .keys(TWO, KeyUse::POP)
         .other_keys(KeyUse::INSERT)
-        .syntax("source destination (LEFT|RIGHT) (LEFT|RIGHT)"),
+        .syntax("source destination wherefrom:(LEFT|RIGHT) whereto:(LEFT|RIGHT)"),
     Command::new("rpoplpush", 3, WRITE, rpoplpush)
         .doc(GROUP, "1.2.0", "Moves the last element to a list's front.")
+        .deprecated("6.2.0", "`LMOVE` from `RIGHT` to `LEFT`")
         .keys(TWO, KeyUse::POP)
         .other_keys(KeyUse::INSERT)
         .syntax("source destination"),
     Command::new("lmpop", -4, TAKE, lmpop)
         .doc(GROUP, "7.0.0", "Removes elements from one of several lists.")
         .keys(COUNTED, KeyUse::POP)
-        .syntax("numkeys:integer key... (LEFT|RIGHT) [COUNT count]"),
+        .syntax("numkeys key... where:(LEFT|RIGHT) [COUNT count]"),
     Command::new("blpop", -3, WAIT, blpop)
         .doc(GROUP, "2.0.0", "Waits for a first element.")
         .keys(ALL_BUT_LAST, KeyUse::POP)
-        .syntax("key... timeout:double"),
+        .syntax("key... timeout"),
     Command::new("brpop", -3, WAIT, brpop)
         .doc(GROUP, "2.0.0", "Waits for a last element.")
         .keys(ALL_BUT_LAST, KeyUse::POP)
-        .syntax("key... timeout:double"),
+        .syntax("key... timeout"),
     Command::new("blmove", 6, WAIT_MOVE, blmove)
         .doc(GROUP, "6.2.0", "Waits for an element to move.")
         .keys(TWO, KeyUse::POP)
         .other_keys(KeyUse::INSERT)
-        .syntax("source destination (LEFT|RIGHT) (LEFT|RIGHT) timeout:double"),
+        .syntax("source destination wherefrom:(LEFT|RIGHT) whereto:(LEFT|RIGHT) timeout"),
     Command::new("brpoplpush", 4, WAIT_MOVE, brpoplpush)
         .doc(GROUP, "2.2.0", "Waits for a last element to move.")
+        .deprecated("6.2.0", "`BLMOVE` from `RIGHT` to `LEFT`")
         .keys(TWO, KeyUse::POP)
         .other_keys(KeyUse::INSERT)
-        .syntax("source destination timeout:double"),
+        .syntax("source destination timeout"),
     Command::new("blmpop", -5, WAIT, blmpop)
         .doc(GROUP, "7.0.0", "Waits to do what LMPOP does.")
         .keys(COUNTED_SECOND, KeyUse::POP)
-        .syntax("timeout:double numkeys:integer key... (LEFT|RIGHT) [COUNT count]"),
+        .syntax("timeout numkeys key... where:(LEFT|RIGHT) [COUNT count]"),
 ];
 
 const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");

@@ -13,8 +13,7 @@ use super::script::kill_running;
 const READ: CommandFlags = CommandFlags::NOSCRIPT;
 const WRITE: CommandFlags = CommandFlags::NOSCRIPT.with(CommandFlags::WRITE);
 const GROW: CommandFlags = WRITE.with(CommandFlags::DENYOOM);
-const KILL: CommandFlags =
-    READ.with(CommandFlags::STALE).with(CommandFlags::ALLOW_BUSY).with(CommandFlags::UNPAUSED);
+const KILL: CommandFlags = READ.with(CommandFlags::ALLOW_BUSY).with(CommandFlags::UNPAUSED);
 
 pub(super) const COMMAND: Command = Command::container("function")
     .doc(GROUP, "7.0.0", "Manages libraries of functions.")
@@ -31,7 +30,7 @@ pub(super) const COMMAND: Command = Command::container("function")
         ),
         Command::new("flush", -2, WRITE, flush)
             .doc(GROUP, "7.0.0", "Deletes all libraries.")
-            .syntax("[ASYNC|SYNC]")
+            .syntax("flush-type:[ASYNC|SYNC]")
             .locking(LockScope::All)
             .hints(&["request_policy:all_shards", "response_policy:all_succeeded"]),
         Command::new("help", 2, CommandFlags::LOADING.with(CommandFlags::STALE), help).doc(
@@ -54,7 +53,7 @@ pub(super) const COMMAND: Command = Command::container("function")
             .hints(&["request_policy:all_shards", "response_policy:all_succeeded"]),
         Command::new("restore", -3, GROW, restore)
             .doc(GROUP, "7.0.0", "Adds the libraries of a payload.")
-            .syntax("serialized-value [FLUSH|APPEND|REPLACE]")
+            .syntax("serialized-value policy:[FLUSH|APPEND|REPLACE]")
             .locking(LockScope::Handler)
             .hints(&["request_policy:all_shards", "response_policy:all_succeeded"]),
         Command::new("stats", 2, KILL, stats)

@@ -8,21 +8,20 @@ use crate::scripting::{KillError, Sha};
 use super::GROUP;
 
 const ADMIN: CommandFlags = CommandFlags::NOSCRIPT;
-const KILL: CommandFlags =
-    ADMIN.with(CommandFlags::STALE).with(CommandFlags::ALLOW_BUSY).with(CommandFlags::UNPAUSED);
+const KILL: CommandFlags = ADMIN.with(CommandFlags::ALLOW_BUSY).with(CommandFlags::UNPAUSED);
 
 pub(super) const COMMAND: Command =
     Command::container("script").doc(GROUP, "2.6.0", "Manages scripts.").subcommands(&[
         Command::new("debug", 3, ADMIN, debug)
             .doc(GROUP, "3.2.0", "Accepts NO: there is no debugger.")
-            .syntax("(YES|SYNC|NO)"),
+            .syntax("mode:(YES|SYNC|NO)"),
         Command::new("exists", -3, ADMIN, exists)
             .doc(GROUP, "2.6.0", "Tells which SHA-1s belong to scripts.")
             .syntax("sha1...")
             .hints(&["request_policy:all_shards", "response_policy:agg_logical_and"]),
         Command::new("flush", -2, ADMIN, flush)
             .doc(GROUP, "2.6.0", "Drops all scripts.")
-            .syntax("[ASYNC|SYNC]")
+            .syntax("flush-type:[ASYNC|SYNC]@6.2.0")
             .hints(&["request_policy:all_nodes", "response_policy:all_succeeded"]),
         Command::new("help", 2, CommandFlags::LOADING.with(CommandFlags::STALE), help).doc(
             GROUP,

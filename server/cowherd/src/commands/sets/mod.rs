@@ -50,7 +50,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .doc(GROUP, "1.0.0", "Moves a member from one set to another.")
         .keys(TWO, KeyUse::POP)
         .other_keys(KeyUse::INSERT)
-        .syntax("source:key destination:key member"),
+        .syntax("source destination member"),
     Command::new("sismember", 3, FAST_READ, sismember)
         .doc(GROUP, "1.0.0", "Tells whether a set has a member.")
         .keys(ONE, KeyUse::INSPECT)
@@ -76,12 +76,12 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("spop", -2, TAKE, spop)
         .doc(GROUP, "1.0.0", "Removes members chosen at random.")
         .keys(ONE, KeyUse::POP)
-        .syntax("key [count:integer]")
+        .syntax("key [count@3.2.0]")
         .hints(&["nondeterministic_output"]),
     Command::new("srandmember", -2, READ, srandmember)
         .doc(GROUP, "1.0.0", "Returns members chosen at random.")
         .keys(ONE, KeyUse::READ)
-        .syntax("key [count:integer]")
+        .syntax("key [count@2.6.0]")
         .hints(&["nondeterministic_output"]),
     Command::new("sinter", -2, READ, sinter)
         .doc(GROUP, "1.0.0", "Returns what is in all of several sets.")
@@ -91,12 +91,12 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("sintercard", -3, READ, sintercard)
         .doc(GROUP, "7.0.0", "Counts what is in all sets.")
         .keys(COUNTED, KeyUse::READ)
-        .syntax("numkeys:integer key... [LIMIT limit:integer]"),
+        .syntax("numkeys key... [LIMIT limit]"),
     Command::new("sinterstore", -3, WRITE, sinterstore)
         .doc(GROUP, "1.0.0", "Stores what is in all sets.")
-        .keys(ALL, KeyUse::UPDATE)
+        .keys(ALL, KeyUse::OVERWRITE)
         .other_keys(KeyUse::READ)
-        .syntax("destination:key key..."),
+        .syntax("destination key..."),
     Command::new("sunion", -2, READ, sunion)
         .doc(GROUP, "1.0.0", "Returns what is in any of several sets.")
         .keys(ALL, KeyUse::READ)
@@ -106,7 +106,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .doc(GROUP, "1.0.0", "Stores what is in any set.")
         .keys(ALL, KeyUse::OVERWRITE)
         .other_keys(KeyUse::READ)
-        .syntax("destination:key key..."),
+        .syntax("destination key..."),
     Command::new("sdiff", -2, READ, sdiff)
         .doc(GROUP, "1.0.0", "Returns what is in the first set alone.")
         .keys(ALL, KeyUse::READ)
@@ -116,7 +116,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .doc(GROUP, "1.0.0", "Stores what is in the first alone.")
         .keys(ALL, KeyUse::OVERWRITE)
         .other_keys(KeyUse::READ)
-        .syntax("destination:key key..."),
+        .syntax("destination key..."),
 ];
 
 /// The limits of the compact encodings.

@@ -17,30 +17,36 @@ use cowherd_resp::parse_f64;
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 use super::lists;
-use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse, LockScope};
+use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse, OptionKey};
 
 use options::SortOptions;
 
 const GROUP: CommandGroup = CommandGroup::Generic;
+
+/// The keys that BY and GET read. Their names are made of the elements.
+const PATTERN_KEYS: OptionKey = OptionKey { key_use: KeyUse::READ, find: |_| None };
+/// The destination of STORE.
+const STORE_KEY: OptionKey =
+    OptionKey { key_use: KeyUse::OVERWRITE, find: SortOptions::store_index };
 
 pub(super) const COMMANDS: &[Command] = &[
     Command::new("sort", -2, CommandFlags::WRITE.with(CommandFlags::DENYOOM), sort)
         .doc(GROUP, "1.0.0", "Returns elements in order, or stores them in a list.")
         .keys(KeyPositions::ONE, KeyUse::READ)
         .syntax(
-            "key [BY by-pattern:pattern] [LIMIT offset count] [GET get-pattern:pattern]... [ASC\
-             |DESC] [ALPHA] [STORE destination]",
+            "key [BY by-pattern=pattern#1] [LIMIT offset count] [(GET get-pattern=pattern#1)...] \
+             order:[ASC|DESC] [sorting:ALPHA] [STORE destination#2]",
         )
-        .locking(LockScope::All)
+        .option_keys(&[PATTERN_KEYS, STORE_KEY])
         .categories(&["@set", "@sortedset", "@list", "@dangerous"]),
     Command::new("sort_ro", -2, CommandFlags::READONLY, sort_ro)
         .doc(GROUP, "7.0.0", "Returns elements in order.")
         .keys(KeyPositions::ONE, KeyUse::READ)
         .syntax(
-            "key [BY by-pattern:pattern] [LIMIT offset count] [GET get-pattern:pattern]... [ASC\
-             |DESC] [ALPHA]",
+            "key [BY by-pattern=pattern#1] [LIMIT offset count] [(GET get-pattern=pattern#1)...] \
+             order:[ASC|DESC] [sorting:ALPHA]",
         )
-        .locking(LockScope::All)
+        .option_keys(&[PATTERN_KEYS])
         .categories(&["@set", "@sortedset", "@list", "@dangerous"]),
 ];
 

@@ -4,6 +4,7 @@ use std::ops::Range;
 
 use crate::commands::call::Call;
 use crate::commands::error_reply::ErrorReply;
+use cowherd_resp::Args;
 
 use super::SortOrder;
 
@@ -56,6 +57,23 @@ impl<'c> SortOptions<'c> {
             i += 1;
         }
         Ok(options)
+    }
+
+    /// The index of the destination key among the arguments of SORT. A request need not be valid.
+    pub fn store_index(args: &Args<'_>) -> Option<usize> {
+        let (mut found, mut i) = (None, 2);
+        while let Some(word) = args.get(i) {
+            let is = |option: &[u8]| word.eq_ignore_ascii_case(option);
+            if is(b"store") && i + 1 < args.len() {
+                found = Some(i + 1);
+            }
+            i += match () {
+                () if is(b"limit") => 3,
+                () if is(b"store") || is(b"by") || is(b"get") => 2,
+                () => 1,
+            };
+        }
+        found
     }
 
     /// The order of the elements. A BY pattern without a star means unsorted.

@@ -42,7 +42,10 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("zadd", -4, FAST_STORE, add::zadd)
         .doc(GROUP, "1.2.0", "Adds members, or changes their scores.")
         .keys(KeyPositions::ONE, KeyUse::UPDATE)
-        .syntax("key [NX|XX] [GT|LT] [CH] [INCR] (score member)..."),
+        .syntax(
+            "key condition:[NX|XX]@3.0.2 comparison:[GT|LT]@6.2.0 [change:CH@3.0.2] \
+             [increment:INCR@3.0.2] data:(score:double member)...",
+        ),
     Command::new("zincrby", 4, FAST_STORE, add::zincrby)
         .doc(GROUP, "1.2.0", "Adds to the score of a member.")
         .keys(KeyPositions::ONE, KeyUse::READ_UPDATE)
@@ -54,11 +57,11 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("zcount", 4, FAST_READ, rank::zcount)
         .doc(GROUP, "2.0.0", "Counts the members in a range of scores.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key min:double max:double"),
+        .syntax("key min max"),
     Command::new("zlexcount", 4, FAST_READ, rank::zlexcount)
         .doc(GROUP, "2.8.9", "Counts the members between two.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key min max"),
+        .syntax("key min:string max:string"),
     Command::new("zscore", 3, FAST_READ, rank::zscore)
         .doc(GROUP, "1.2.0", "Returns the score of a member.")
         .keys(KeyPositions::ONE, KeyUse::READ)
@@ -78,32 +81,43 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("zrange", -4, READ, range::zrange)
         .doc(GROUP, "1.2.0", "Lists the members in a range.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key start:string stop [BYSCORE|BYLEX] [REV] [LIMIT offset count] [WITHSCORES]"),
+        .syntax(
+            "key start:string stop:string sortby:[BYSCORE|BYLEX]@6.2.0 [REV@6.2.0] [LIMIT@6.2.0 \
+             offset count] [WITHSCORES]",
+        ),
     Command::new("zrevrange", -4, READ, range::zrevrange)
         .doc(GROUP, "1.2.0", "Lists members, the last ones first.")
+        .deprecated("6.2.0", "`ZRANGE` with the option `REV`")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key start stop:integer [WITHSCORES]"),
+        .syntax("key start stop [WITHSCORES]"),
     Command::new("zrangebyscore", -4, READ, range::by_score)
         .doc(GROUP, "1.0.5", "Lists members by their scores.")
+        .deprecated("6.2.0", "`ZRANGE` with the option `BYSCORE`")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key min:double max:double [WITHSCORES] [LIMIT offset count]"),
+        .syntax("key min max [WITHSCORES@2.0.0] [LIMIT offset count]"),
     Command::new("zrevrangebyscore", -4, READ, range::by_score_down)
         .doc(GROUP, "2.2.0", "Lists members by their scores, the last ones first.")
+        .deprecated("6.2.0", "`ZRANGE` with the options `REV` and `BYSCORE`")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key max:double min:double [WITHSCORES] [LIMIT offset count]"),
+        .syntax("key max min [WITHSCORES] [LIMIT offset count]"),
     Command::new("zrangebylex", -4, READ, range::by_lex)
         .doc(GROUP, "2.8.9", "Lists the members between two.")
+        .deprecated("6.2.0", "`ZRANGE` with the option `BYLEX`")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key min max [LIMIT offset count]"),
+        .syntax("key min:string max:string [LIMIT offset count]"),
     Command::new("zrevrangebylex", -4, READ, range::by_lex_down)
         .doc(GROUP, "2.8.9", "Lists the members between two, the last ones first.")
+        .deprecated("6.2.0", "`ZRANGE` with the options `REV` and `BYLEX`")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key max min [LIMIT offset count]"),
+        .syntax("key max:string min:string [LIMIT offset count]"),
     Command::new("zrangestore", -5, STORE, range::zrangestore)
         .doc(GROUP, "6.2.0", "Stores the members in a range in another key.")
         .keys(KeyPositions::TWO, KeyUse::OVERWRITE)
         .other_keys(KeyUse::READ)
-        .syntax("dst:key src:key min max [BYSCORE|BYLEX] [REV] [LIMIT offset count]"),
+        .syntax(
+            "dst:key src:key min:string max:string sortby:[BYSCORE|BYLEX] [REV] [LIMIT offset \
+             count]",
+        ),
     Command::new("zrem", -3, FAST_WRITE, remove::zrem)
         .doc(GROUP, "1.2.0", "Removes members.")
         .keys(KeyPositions::ONE, KeyUse::DELETE)
@@ -111,15 +125,15 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("zremrangebyrank", 4, CommandFlags::WRITE, remove::by_rank)
         .doc(GROUP, "2.0.0", "Removes the members in a range of ranks.")
         .keys(KeyPositions::ONE, KeyUse::DELETE)
-        .syntax("key start stop:integer"),
+        .syntax("key start stop"),
     Command::new("zremrangebyscore", 4, CommandFlags::WRITE, remove::by_score)
         .doc(GROUP, "1.2.0", "Removes the members in a range of scores.")
         .keys(KeyPositions::ONE, KeyUse::DELETE)
-        .syntax("key min:double max:double"),
+        .syntax("key min max"),
     Command::new("zremrangebylex", 4, CommandFlags::WRITE, remove::by_lex)
         .doc(GROUP, "2.8.9", "Removes those between two.")
         .keys(KeyPositions::ONE, KeyUse::DELETE)
-        .syntax("key min max"),
+        .syntax("key min:string max:string"),
     Command::new("zpopmin", -2, FAST_WRITE, remove::zpopmin)
         .doc(GROUP, "5.0.0", "Takes the first members away.")
         .keys(KeyPositions::ONE, KeyUse::POP)
@@ -131,15 +145,15 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("zmpop", -4, CommandFlags::WRITE, remove::zmpop)
         .doc(GROUP, "7.0.0", "Takes members away from the first key that has some.")
         .keys(COUNTED, KeyUse::POP)
-        .syntax("numkeys:integer key... (MIN|MAX) [COUNT count]"),
+        .syntax("numkeys key... where:(MIN|MAX) [COUNT count]"),
     Command::new("bzpopmin", -3, WAIT.with(CommandFlags::FAST), remove::bzpopmin)
         .doc(GROUP, "5.0.0", "Takes the first member away, as soon as there is one.")
         .keys(ALL_BUT_LAST, KeyUse::POP)
-        .syntax("key... timeout:double"),
+        .syntax("key... timeout"),
     Command::new("bzpopmax", -3, WAIT.with(CommandFlags::FAST), remove::bzpopmax)
         .doc(GROUP, "5.0.0", "Takes the last member away, as soon as there is one.")
         .keys(ALL_BUT_LAST, KeyUse::POP)
-        .syntax("key... timeout:double"),
+        .syntax("key... timeout"),
     Command::new("bzmpop", -5, CommandFlags::WRITE.with(CommandFlags::BLOCKING), remove::bzmpop)
         .doc(
             GROUP,
@@ -147,54 +161,50 @@ pub(super) const COMMANDS: &[Command] = &[
             "Takes members away from the first key that has some, as soon as one has.",
         )
         .keys(KeyPositions::COUNTED_SECOND, KeyUse::POP)
-        .syntax("timeout:double numkeys:integer key... (MIN|MAX) [COUNT count]"),
+        .syntax("timeout numkeys key... where:(MIN|MAX) [COUNT count]"),
     Command::new("zunion", -3, READ, combine::zunion)
         .doc(GROUP, "6.2.0", "Lists what is in any key.")
         .keys(COUNTED, KeyUse::READ)
         .syntax(
-            "numkeys:integer key... [WEIGHTS weight:integer...] [AGGREGATE (SUM|MIN|MAX)] \
-             [WITHSCORES]",
+            "numkeys key... [WEIGHTS weight...] [AGGREGATE aggregate:(SUM|MIN|MAX)] [WITHSCORES]",
         ),
     Command::new("zinter", -3, READ, combine::zinter)
         .doc(GROUP, "6.2.0", "Lists what is in all keys.")
         .keys(COUNTED, KeyUse::READ)
         .syntax(
-            "numkeys:integer key... [WEIGHTS weight:integer...] [AGGREGATE (SUM|MIN|MAX)] \
-             [WITHSCORES]",
+            "numkeys key... [WEIGHTS weight...] [AGGREGATE aggregate:(SUM|MIN|MAX)] [WITHSCORES]",
         ),
     Command::new("zdiff", -3, READ, combine::zdiff)
         .doc(GROUP, "6.2.0", "Lists what is in the first key only.")
         .keys(COUNTED, KeyUse::READ)
-        .syntax("numkeys:integer key... [WITHSCORES]"),
+        .syntax("numkeys key... [WITHSCORES]"),
     Command::new("zunionstore", -4, STORE, combine::zunionstore)
         .doc(GROUP, "2.0.0", "Stores what is in any key.")
         .keys(INTO, KeyUse::OVERWRITE)
         .other_keys(KeyUse::READ)
         .syntax(
-            "destination numkeys:integer key... [WEIGHTS weight:integer...] [AGGREGATE (SUM|MIN\
-             |MAX)]",
+            "destination numkeys key... [WEIGHTS weight...] [AGGREGATE aggregate:(SUM|MIN|MAX)]",
         ),
     Command::new("zinterstore", -4, STORE, combine::zinterstore)
         .doc(GROUP, "2.0.0", "Stores what is in all keys.")
         .keys(INTO, KeyUse::OVERWRITE)
         .other_keys(KeyUse::READ)
         .syntax(
-            "destination numkeys:integer key... [WEIGHTS weight:integer...] [AGGREGATE (SUM|MIN\
-             |MAX)]",
+            "destination numkeys key... [WEIGHTS weight...] [AGGREGATE aggregate:(SUM|MIN|MAX)]",
         ),
     Command::new("zdiffstore", -4, STORE, combine::zdiffstore)
         .doc(GROUP, "6.2.0", "Stores what is in the first key only.")
         .keys(INTO, KeyUse::OVERWRITE)
         .other_keys(KeyUse::READ)
-        .syntax("destination numkeys:integer key..."),
+        .syntax("destination numkeys key..."),
     Command::new("zintercard", -3, READ, combine::zintercard)
         .doc(GROUP, "7.0.0", "Counts what is in all keys.")
         .keys(COUNTED, KeyUse::READ)
-        .syntax("numkeys:integer key... [LIMIT limit:integer]"),
+        .syntax("numkeys key... [LIMIT limit]"),
     Command::new("zrandmember", -2, READ, random::zrandmember)
         .doc(GROUP, "6.2.0", "Returns members by chance.")
         .keys(KeyPositions::ONE, KeyUse::READ)
-        .syntax("key [count [WITHSCORES]]")
+        .syntax("key options:[count [WITHSCORES]]")
         .hints(&["nondeterministic_output"]),
     Command::new("zscan", -3, READ, random::zscan)
         .doc(GROUP, "2.8.0", "Lists some members, and where to go on.")

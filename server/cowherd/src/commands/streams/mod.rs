@@ -59,13 +59,19 @@ pub(super) const COMMANDS: &[Command] = &[
         .doc(GROUP, "5.0.0", "Adds an entry to a stream.")
         .keys(ONE, KeyUse::UPDATE)
         .syntax(
-            "key [NOMKSTREAM] [(MAXLEN|MINID) [=|~] threshold [LIMIT count]] (*|id) \
-             (field value)...",
-        ),
+            "key [NOMKSTREAM@6.2.0] trim:[strategy:(MAXLEN|MINID@6.2.0) operator:[equal:=|\
+             approximately:~] threshold [LIMIT@6.2.0 count]] id-selector:(auto-id:*|id) data:(field \
+             value)...",
+        )
+        .hints(&["nondeterministic_output"]),
     Command::new("xtrim", -4, TAKE, xtrim)
         .doc(GROUP, "5.0.0", "Removes the oldest entries.")
         .keys(ONE, KeyUse::DELETE)
-        .syntax("key (MAXLEN|MINID) [=|~] threshold [LIMIT count]"),
+        .syntax(
+            "key trim:(strategy:(MAXLEN|MINID@6.2.0) operator:[equal:=|approximately:~] threshold \
+             [LIMIT@6.2.0 count])",
+        )
+        .hints(&["nondeterministic_output"]),
     Command::new("xdel", -3, FAST_TAKE, xdel)
         .doc(GROUP, "5.0.0", "Removes entries by their ids.")
         .keys(ONE, KeyUse::DELETE)
@@ -77,26 +83,28 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("xrange", -4, READ, xrange)
         .doc(GROUP, "5.0.0", "Returns entries by their ids.")
         .keys(ONE, KeyUse::READ)
-        .syntax("key start end [COUNT count]"),
+        .syntax("key start:string end:string [COUNT count]"),
     Command::new("xrevrange", -4, READ, xrevrange)
         .doc(GROUP, "5.0.0", "Does so in descending order.")
         .keys(ONE, KeyUse::READ)
-        .syntax("key end start [COUNT count]"),
+        .syntax("key end:string start:string [COUNT count]"),
     Command::new("xread", -4, WAIT, xread)
         .doc(GROUP, "5.0.0", "Returns new entries, or waits.")
         .keys(KeyPositions::streams(1), KeyUse::READ)
         .syntax("[COUNT count] [BLOCK milliseconds] STREAMS key... id..."),
     Command::new("xreadgroup", -7, WAIT_WRITE, xreadgroup)
         .doc(GROUP, "5.0.0", "Returns entries to a consumer of a group, or waits for new ones.")
-        .keys(KeyPositions::streams(1), KeyUse::READ)
+        .keys(KeyPositions::streams(4), KeyUse::READ)
         .syntax(
-            "GROUP group consumer [COUNT count] [BLOCK milliseconds] [NOACK] \
+            "(GROUP group-block:(group consumer)) [COUNT count] [BLOCK milliseconds] [NOACK] \
              STREAMS key... id...",
         ),
     Command::new("xsetid", -3, FAST_WRITE, xsetid)
         .doc(GROUP, "5.0.0", "Sets the highest id of a stream.")
         .keys(ONE, KeyUse::UPDATE)
-        .syntax("key last-id [ENTRIESADDED entries-added:integer] [MAXDELETEDID max-deleted-id]"),
+        .syntax(
+            "key last-id [ENTRIESADDED@7.0.0 entries-added] [MAXDELETEDID@7.0.0 max-deleted-id]",
+        ),
     Command::new("xack", -4, FAST_TAKE, xack)
         .doc(GROUP, "5.0.0", "Ends that entries are pending.")
         .keys(ONE, KeyUse::UPDATE)
@@ -104,18 +112,24 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("xpending", -3, READ, xpending)
         .doc(GROUP, "5.0.0", "Lists what is pending.")
         .keys(ONE, KeyUse::READ)
-        .syntax("key group [[IDLE min-idle-time] start end count [consumer]]"),
+        .syntax(
+            "key group filters:[[IDLE@6.2.0 min-idle-time:integer] start:string end:string count \
+             [consumer]]",
+        )
+        .hints(&["nondeterministic_output"]),
     Command::new("xclaim", -6, FAST_TAKE, xclaim)
         .doc(GROUP, "5.0.0", "Gives pending entries to a consumer.")
         .keys(ONE, KeyUse::UPDATE)
         .syntax(
             "key group consumer min-idle-time id... [IDLE ms] [TIME unix-time-milliseconds] \
              [RETRYCOUNT count] [FORCE] [JUSTID] [LASTID lastid]",
-        ),
+        )
+        .hints(&["nondeterministic_output"]),
     Command::new("xautoclaim", -6, FAST_TAKE, xautoclaim)
         .doc(GROUP, "6.2.0", "Does so with those long idle.")
         .keys(ONE, KeyUse::DELETE)
-        .syntax("key group consumer min-idle-time start [COUNT count] [JUSTID]"),
+        .syntax("key group consumer min-idle-time start:string [COUNT count] [JUSTID]")
+        .hints(&["nondeterministic_output"]),
     Command::container("xgroup").doc(GROUP, "5.0.0", "Manages groups.").subcommands(XGROUP),
     Command::container("xinfo").doc(GROUP, "5.0.0", "Tells about streams.").subcommands(XINFO),
 ];
@@ -124,11 +138,13 @@ const XGROUP: &[Command] = &[
     Command::new("create", -5, WRITE, xgroup_create)
         .doc(GROUP, "5.0.0", "Makes a group.")
         .keys(SECOND, KeyUse::INSERT)
-        .syntax("key group (id|$) [MKSTREAM] [ENTRIESREAD entries-read:integer]"),
+        .syntax(
+            "key group id-selector:(id|new-id:$) [MKSTREAM] [ENTRIESREAD entriesread=entries-read]",
+        ),
     Command::new("setid", -5, TAKE, xgroup_setid)
         .doc(GROUP, "5.0.0", "Sets what a group was handed last.")
         .keys(SECOND, KeyUse::UPDATE)
-        .syntax("key group (id|$) [ENTRIESREAD entries-read:integer]"),
+        .syntax("key group id-selector:(id|new-id:$) [ENTRIESREAD entriesread=entries-read]"),
     Command::new("destroy", 4, TAKE, xgroup_destroy)
         .doc(GROUP, "5.0.0", "Destroys a group.")
         .keys(SECOND, KeyUse::DELETE)
@@ -148,7 +164,7 @@ const XINFO: &[Command] = &[
     Command::new("stream", -3, READ, xinfo_stream)
         .doc(GROUP, "5.0.0", "Tells about a stream.")
         .keys(SECOND, KeyUse::READ)
-        .syntax("key [FULL [COUNT count]]"),
+        .syntax("key full-block:[(FULL) [COUNT count]]"),
     Command::new("groups", 3, READ, xinfo_groups)
         .doc(GROUP, "5.0.0", "Tells about a stream's groups.")
         .keys(SECOND, KeyUse::READ)
@@ -156,7 +172,8 @@ const XINFO: &[Command] = &[
     Command::new("consumers", 4, READ, xinfo_consumers)
         .doc(GROUP, "5.0.0", "Tells about consumers.")
         .keys(SECOND, KeyUse::READ)
-        .syntax("key group"),
+        .syntax("key group")
+        .hints(&["nondeterministic_output"]),
     Command::new("help", 2, HELP, xinfo_help).doc(GROUP, "5.0.0", "Lists the subcommands."),
 ];
 

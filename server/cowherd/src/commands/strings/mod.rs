@@ -57,32 +57,38 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("set", -3, WRITE, set)
         .doc(GROUP, "1.0.0", "Sets a key, with expiry and conditions.")
         .keys(ONE, KeyUse::READ_UPDATE_VARIES)
+        .key_use_of(set_options::key_use)
         .syntax(
-            "key value [NX|XX] [GET] [EX seconds|PX milliseconds|EXAT unix-time-seconds\
-             |PXAT unix-time-milliseconds|KEEPTTL]",
+            "key value condition:[NX|XX]@2.6.12 [GET@6.2.0] expiration:[EX@2.6.12 seconds|\
+             PX@2.6.12 milliseconds|EXAT@6.2.0 unix-time-seconds|PXAT@6.2.0 unix-time-milliseconds|\
+             KEEPTTL@6.0.0]",
         ),
     Command::new("setnx", 3, FAST_WRITE, setnx)
         .doc(GROUP, "1.0.0", "Sets a key that is new.")
+        .deprecated("2.6.12", "`SET` with the option `NX`")
         .keys(ONE, KeyUse::CREATE)
         .syntax("key value"),
     Command::new("setex", 4, WRITE, setex)
         .doc(GROUP, "2.0.0", "Sets a value that expires, in seconds.")
+        .deprecated("2.6.12", "`SET` with the option `EX`")
         .keys(ONE, KeyUse::OVERWRITE)
         .syntax("key seconds value"),
     Command::new("psetex", 4, WRITE, psetex)
         .doc(GROUP, "2.6.0", "Sets a value that expires, in ms.")
+        .deprecated("2.6.12", "`SET` with the option `PX`")
         .keys(ONE, KeyUse::OVERWRITE)
         .syntax("key milliseconds value"),
     Command::new("getset", 3, FAST_WRITE, getset)
         .doc(GROUP, "1.0.0", "Sets a key, returns the old value.")
+        .deprecated("6.2.0", "`SET` with the option `GET`")
         .keys(ONE, KeyUse::READ_UPDATE)
         .syntax("key value"),
     Command::new("getex", -2, TAKE, getex)
         .doc(GROUP, "6.2.0", "Returns a value and changes its expiry.")
         .keys(ONE, KeyUse::READ_UPDATE)
         .syntax(
-            "key [EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT unix-time-milliseconds\
-             |PERSIST]",
+            "key expiration:[EX seconds|PX milliseconds|EXAT unix-time-seconds|PXAT \
+             unix-time-milliseconds|PERSIST]",
         ),
     Command::new("getdel", 2, TAKE, getdel)
         .doc(GROUP, "6.2.0", "Returns a value and deletes its key.")
@@ -96,13 +102,12 @@ pub(super) const COMMANDS: &[Command] = &[
     Command::new("mset", -3, WRITE, mset)
         .doc(GROUP, "1.0.1", "Sets several keys, all or none.")
         .keys(PAIRS, KeyUse::OVERWRITE)
-        .syntax("(key value)...")
+        .syntax("data:(key value)...")
         .hints(&["request_policy:multi_shard", "response_policy:all_succeeded"]),
     Command::new("msetnx", -3, WRITE, msetnx)
         .doc(GROUP, "1.0.1", "Sets several keys, all or none, if new.")
         .keys(PAIRS, KeyUse::CREATE)
-        .syntax("(key value)...")
-        .hints(&["request_policy:multi_shard", "response_policy:agg_min"]),
+        .syntax("data:(key value)..."),
     Command::new("append", 3, FAST_WRITE, append)
         .doc(GROUP, "2.0.0", "Adds to the end of a value.")
         .keys(ONE, KeyUse::INSERT)
@@ -121,6 +126,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .syntax("key start end"),
     Command::new("substr", 4, READ, getrange)
         .doc(GROUP, "1.0.0", "Does what GETRANGE does.")
+        .deprecated("2.0.0", "`GETRANGE`")
         .keys(ONE, KeyUse::READ)
         .syntax("key start end"),
     Command::new("incr", 2, FAST_WRITE, incr)

@@ -2,6 +2,14 @@
 
 use crate::commands::call::Call;
 use crate::commands::error_reply::ErrorReply;
+use crate::commands::table::KeyUse;
+use cowherd_resp::Args;
+
+/// How a request of SET uses its key: GET makes it a read too.
+pub(super) fn key_use(args: &Args<'_>) -> KeyUse {
+    let reads = args.from(3).iter().any(|word| word.eq_ignore_ascii_case(b"get"));
+    if reads { KeyUse::READ_UPDATE } else { KeyUse::OVERWRITE }
+}
 
 /// The unit and the origin of an expiry time.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]

@@ -46,6 +46,8 @@ impl CommandFlags {
     pub const ALLOW_BUSY: Self = Self(1 << 16);
     /// Has effects outside the keys: refused in scripts that must not write.
     pub const HAS_EFFECTS: Self = Self(1 << 17);
+    /// Not allowed while a replica loads its data set beside the old one, which never happens.
+    pub const NO_ASYNC_LOADING: Self = Self(1 << 18);
 
     /// Whether the set contains all flags of `other`.
     pub const fn contains(self, other: Self) -> bool {
@@ -70,7 +72,7 @@ impl CommandFlags {
     /// The names for COMMAND INFO, in Redis's order. [`Self::UNPAUSED`], [`Self::UNQUEUED`] and
     /// [`Self::HAS_EFFECTS`] have none.
     pub fn names(self) -> impl Iterator<Item = &'static str> {
-        const NAMES: [(CommandFlags, &str); 16] = [
+        const NAMES: [(CommandFlags, &str); 17] = [
             (CommandFlags::WRITE, "write"),
             (CommandFlags::READONLY, "readonly"),
             (CommandFlags::DENYOOM, "denyoom"),
@@ -79,6 +81,7 @@ impl CommandFlags {
             (CommandFlags::NOSCRIPT, "noscript"),
             (CommandFlags::BLOCKING, "blocking"),
             (CommandFlags::LOADING, "loading"),
+            (CommandFlags::NO_ASYNC_LOADING, "no_async_loading"),
             (CommandFlags::STALE, "stale"),
             (CommandFlags::FAST, "fast"),
             (CommandFlags::RUNS_QUEUE, "skip_slowlog"),

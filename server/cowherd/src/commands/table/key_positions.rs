@@ -15,8 +15,8 @@ pub struct KeyPositions {
     pub step: usize,
     /// The argument that holds the number of keys that follow it (`numkeys`); 0 if there is none.
     pub count: usize,
-    /// The first argument that may be the word STREAMS; 0 if the command has none. The first half
-    /// of the arguments after the word are keys.
+    /// The least index of the word STREAMS in a valid request; 0 if the command has none. The first
+    /// half of the arguments after the word are keys.
     pub streams: usize,
 }
 
@@ -47,10 +47,10 @@ impl KeyPositions {
         Self { first, last, step, count: 0, streams: 0 }
     }
 
-    /// The keys after the word STREAMS, before which the options of XREAD and XREADGROUP stand from
-    /// argument `from` on.
-    pub const fn streams(from: usize) -> Self {
-        Self { streams: from, ..Self::NONE }
+    /// The keys after the word STREAMS, which is argument `least` at the earliest. Before it stand
+    /// the options of XREAD and XREADGROUP.
+    pub const fn streams(least: usize) -> Self {
+        Self { streams: least, ..Self::NONE }
     }
 
     /// Whether the command can have keys.
@@ -66,7 +66,7 @@ impl KeyPositions {
     }
 
     /// The positions of the keys among `args`. There are no counted keys if their number is no
-    /// number, or larger than the number of arguments.
+    /// number, or larger than the number of arguments; see [`Self::check_count`].
     #[inline]
     pub fn positions(self, args: &Args<'_>) -> impl Iterator<Item = usize> + Clone + use<> {
         let len = args.len();
@@ -77,22 +77,37 @@ impl KeyPositions {
         let end = if self.first == 0 { 0 } else { last + 1 };
         let counted = match (self.count, self.streams) {
             (0, 0) => 0..0,
-            (0, from) => streams(args, from),
-            (count, _) => count + 1..count + 1 + counted(args, count),
+            (0, _) => streams(args),
+            (count, _) => count + 1..count + 1 + counted(args, count).unwrap_or(0),
         };
         (self.first..end).step_by(self.step.max(1)).chain(counted)
     }
+
+    /// Checks the argument that holds the number of keys, if the command has one.
+    ///
+    /// # Errors
+    /// The argument is no positive number, or larger than the number of arguments that follow.
+    pub fn check_count(self, args: &Args<'_>) -> Result<(), KeyCountError> {
+        match self.count {
+            0 => Ok(()),
+            at => counted(args, at).filter(|count| *count > 0).map(drop).ok_or(KeyCountError),
+        }
+    }
 }
+
+/// The number of keys in an argument is none, or larger than the number of arguments.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct KeyCountError;
 
 /// The first half of the arguments after the word STREAMS, where that is no value of an option. The
 /// shard locks depend on this range, so the parser must agree exactly with the option parsers of
 /// the handlers.
-fn streams(args: &Args<'_>, from: usize) -> Range<usize> {
-    let mut i = from;
+fn streams(args: &Args<'_>) -> Range<usize> {
+    let mut i = 1;
     while let Some(word) = args.get(i) {
         let is = |name: &[u8]| word.eq_ignore_ascii_case(name);
         match () {
-            () if is(b"streams") => return i + 1..i + 1 + (args.len() - i - 1) / 2,
+            () if is(b"streams") => return after_streams(args, i),
             () if is(b"block") || is(b"count") => i += 2,
             () if is(b"group") => i += 3,
             () if is(b"noack") => i += 1,
@@ -102,11 +117,25 @@ fn streams(args: &Args<'_>, from: usize) -> Range<usize> {
     0..0
 }
 
-/// The number in argument `at`, or 0 if fewer arguments than that follow.
-fn counted(args: &Args<'_>, at: usize) -> usize {
+/// The keys after the word STREAMS in argument `at`: the first half of the arguments that follow.
+pub fn after_streams(args: &Args<'_>, at: usize) -> Range<usize> {
+    at + 1..at + 1 + (args.len() - at - 1) / 2
+}
+
+/// The number in argument `at`, if so many arguments follow.
+fn counted(args: &Args<'_>, at: usize) -> Option<usize> {
     let rest = args.len().saturating_sub(at + 1);
     let number = args.get(at).and_then(parse_u64).and_then(|number| usize::try_from(number).ok());
-    number.filter(|number| *number <= rest).unwrap_or(0)
+    number.filter(|number| *number <= rest)
+}
+
+/// A key that an option of a command names, in a place that only the command's parser finds.
+#[derive(Clone, Copy, Debug)]
+pub struct OptionKey {
+    /// How the command uses it.
+    pub key_use: KeyUse,
+    /// The index of the key among the arguments. Always `None` where values of other keys name it.
+    pub find: fn(&Args<'_>) -> Option<usize>,
 }
 
 /// How a command uses a key, as the flags of Redis's key specs.
@@ -122,7 +151,8 @@ impl KeyUse {
     pub const UPDATE: Self = Self(&["RW", "update"]);
     /// Returns data of the value and changes it.
     pub const READ_UPDATE: Self = Self(&["RW", "access", "update"]);
-    /// As [`Self::READ_UPDATE`]; some options make it a write without a read, or a plain read.
+    /// As [`Self::READ_UPDATE`]; some options make it a write without a read, or a plain read. The
+    /// command has a function that tells which.
     pub const READ_UPDATE_VARIES: Self = Self(&["RW", "access", "update", "variable_flags"]);
     /// Adds data to the value.
     pub const INSERT: Self = Self(&["RW", "insert"]);

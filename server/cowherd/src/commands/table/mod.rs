@@ -20,7 +20,7 @@ use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 
 pub use flags::CommandFlags;
-pub use key_positions::{KeyPositions, KeyUse};
+pub use key_positions::{KeyCountError, KeyPositions, KeyUse, OptionKey, after_streams};
 
 /// The function that executes a command.
 pub type Handler = fn(&mut Call<'_>) -> CommandResult;
@@ -98,15 +98,16 @@ impl CommandGroup {
             Self::Bitmap => &["@bitmap"],
             Self::Connection => &["@connection"],
             Self::Generic => &["@keyspace"],
+            Self::Hash => &["@hash"],
             Self::List => &["@list"],
             Self::Scripting => &["@scripting"],
             Self::Set => &["@set"],
             Self::SortedSet => &["@sortedset"],
             Self::Stream => &["@stream"],
             Self::String => &["@string"],
+            Self::Transactions => &["@transaction"],
             // The category of publish/subscribe follows from `CommandFlags::PUBSUB`.
-            Self::PubSub => &[],
-            Self::Hash | Self::Server | Self::Transactions => &[],
+            Self::PubSub | Self::Server => &[],
             #[cfg(test)]
             Self::Testing => &[],
         }
@@ -149,10 +150,19 @@ pub struct Command {
     pub key_use: KeyUse,
     /// How the command uses its other keys, if differently.
     pub other_key_use: Option<KeyUse>,
+    /// How a request with these arguments uses its first key, where options decide.
+    pub key_use_of: Option<fn(&Args<'_>) -> KeyUse>,
+    /// Keys that options name, beside those at [`Self::keys`]. The engine does not lock their
+    /// shards by itself: a command that has some locks all shards.
+    pub option_keys: &'static [OptionKey],
     /// ACL categories in place of those of the group.
     categories: Option<&'static [&'static str]>,
     /// Hints for clients and proxies.
     pub hints: &'static [&'static str],
+    /// The version of Redis that discourages its use, and what replaces it.
+    pub deprecated: Option<(&'static str, &'static str)>,
+    /// Whether it serves other servers or tests, and no ordinary clients.
+    pub is_system: bool,
 }
 
 const _: () = assert!(offset_of!(Command, name) == 64, "the hot fields fill one cache line");
@@ -179,8 +189,12 @@ impl Command {
             syntax: "",
             key_use: KeyUse::READ,
             other_key_use: None,
+            key_use_of: None,
+            option_keys: &[],
             categories: None,
             hints: &[],
+            deprecated: None,
+            is_system: false,
         }
     }
 
@@ -200,6 +214,18 @@ impl Command {
     pub const fn other_keys(mut self, key_use: KeyUse) -> Self {
         self.other_key_use = Some(key_use);
         self
+    }
+
+    /// Sets the function that finds how a request uses its first key.
+    pub const fn key_use_of(mut self, key_use_of: fn(&Args<'_>) -> KeyUse) -> Self {
+        self.key_use_of = Some(key_use_of);
+        self
+    }
+
+    /// Sets the keys that options name, and locks all shards.
+    pub const fn option_keys(mut self, option_keys: &'static [OptionKey]) -> Self {
+        self.option_keys = option_keys;
+        self.locking(LockScope::All)
     }
 
     /// Sets the locked shards, which are those of the keys otherwise.
@@ -226,6 +252,18 @@ impl Command {
         self
     }
 
+    /// Discourages the use since a version of Redis.
+    pub const fn deprecated(mut self, since: &'static str, replaced_by: &'static str) -> Self {
+        self.deprecated = Some((since, replaced_by));
+        self
+    }
+
+    /// Marks a command that serves other servers or tests.
+    pub const fn system(mut self) -> Self {
+        self.is_system = true;
+        self
+    }
+
     /// Sets the arguments.
     pub const fn syntax(mut self, syntax: &'static str) -> Self {
         self.syntax = syntax;
@@ -243,6 +281,11 @@ impl Command {
         self.since = since;
         self.summary = summary;
         self
+    }
+
+    /// Whether the positions of the keys depend on the values of arguments.
+    pub const fn has_movable_keys(&self) -> bool {
+        self.keys.is_movable() || !self.option_keys.is_empty()
     }
 
     /// The ACL categories that do not follow from the flags.
