@@ -114,9 +114,7 @@ fn swapdb(call: &mut Call<'_>) -> CommandResult {
     let first = number(1, ErrorReply::new("ERR invalid first DB index"))?;
     let second = number(2, ErrorReply::new("ERR invalid second DB index"))?;
     let (first, second) = (in_range(call, first)?, in_range(call, second)?);
-    if first != second {
-        call.shards.swap_databases(first, second);
-    }
+    call.shards.swap_databases(first, second);
     call.reply.ok();
     Ok(())
 }

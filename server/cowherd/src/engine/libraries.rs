@@ -36,6 +36,7 @@ pub(super) fn restore(
             remove_others(shards, functions, &added);
         }
         functions.restore(added, policy);
+        shards.libraries_changed();
         Ok(())
     };
     match held {

@@ -249,6 +249,7 @@ fn load_library(
         let stored = shards.store_library(library.name.as_bytes(), code);
         stored.map_err(|_| ErrorReply::OUT_OF_MEMORY.as_str().as_bytes().to_vec())?;
         functions.add(library);
+        shards.libraries_changed();
         Ok::<(), Vec<u8>>(())
     };
     match held {

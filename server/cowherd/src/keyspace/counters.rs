@@ -6,7 +6,7 @@ use crossbeam_utils::CachePadded;
 
 use super::Keyspace;
 
-const COUNTERS: usize = 6;
+const COUNTERS: usize = 8;
 
 /// The counters of one shard. Only a thread that holds the shard's lock writes them, so that an
 /// increment needs no atomic read-modify-write; any thread reads them.
@@ -15,8 +15,12 @@ pub(super) struct ShardCounters(CachePadded<[AtomicU64; COUNTERS]>);
 /// One counter of a shard.
 #[derive(Clone, Copy)]
 pub(super) enum Counter {
+    /// Changes as Redis counts them, for save points.
     Changes,
+    /// Changes that Redis does not count: expiry, eviction, all but one part of a command.
+    UncountedChanges,
     Expired,
+    ExpiredFields,
     Hits,
     Misses,
     Evicted,
@@ -27,10 +31,12 @@ pub(super) enum Counter {
 /// The sums over all shards.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct ShardStats {
-    /// Changes of keys or values.
+    /// Changes of keys or values, as many as Redis counts.
     pub changes: u64,
     /// Keys that expired.
     pub expired: u64,
+    /// Fields of hashes that expired.
+    pub expired_fields: u64,
     /// Lookups by reading commands that found their key.
     pub hits: u64,
     /// Lookups by reading commands that did not.
@@ -67,6 +73,7 @@ impl Keyspace {
         ShardStats {
             changes: sum(Counter::Changes),
             expired: sum(Counter::Expired),
+            expired_fields: sum(Counter::ExpiredFields),
             hits: sum(Counter::Hits),
             misses: sum(Counter::Misses),
             evicted: sum(Counter::Evicted),

@@ -3,7 +3,6 @@
 use cowherd_arena::containers::dict::{Dict, DictCursor, Hashed};
 use cowherd_arena::{Mem, Offset, RacyView, ShardIndex};
 
-use super::counters::Counter;
 use super::entry::{EntryHasher, EntryHeader};
 use super::roots::{
     DATABASES, Databases, DbIndex, DbRoot, SecondaryIndex, db_root, expires_of, flushed_slots,
@@ -75,12 +74,17 @@ impl Shards<'_> {
             mem.write(slot, root);
             mem.write(db_root(shard, db), DbRoot::EMPTY);
         }
-        self.count(shard, Counter::Changes, flushed);
+        self.changed_times(shard, flushed);
         flushed
     }
 
     /// Swaps two databases. All shards are locked.
     pub fn swap_databases(&mut self, a: DbIndex, b: DbIndex) {
+        // A swap is one change, counted by any shard, even if a database is swapped with itself.
+        self.changed(ShardIndex::of_hash(0));
+        if a == b {
+            return;
+        }
         self.notify_of_swap(a, b);
         for shard in ShardIndex::all() {
             let mut mem = self.held.mem(shard);
@@ -90,8 +94,6 @@ impl Shards<'_> {
             mem.write(db_root(shard, b), first);
         }
         self.space.swap_forwarding(a, b);
-        // A swap is one change, counted by any shard.
-        self.count(ShardIndex::of_hash(0), Counter::Changes, 1);
     }
 
     /// Calls `each` with keys of a database that are at home in a shard: `least` of them, or a few

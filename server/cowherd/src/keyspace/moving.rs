@@ -54,7 +54,7 @@ impl Shards<'_> {
             }
             self.mem(from.shard).release(source.at, source.head.len());
         }
-        self.touched(db, from);
+        self.touched_times(db, from, 0);
         self.touched(db, &target);
         Ok(true)
     }
@@ -95,7 +95,7 @@ impl Shards<'_> {
         let Some(entry) = self.lookup(from, key) else { return Ok(false) };
         if !self.may_live_in(to, &target, entry.shard) {
             self.copy(from, key, to, &target)?;
-            self.delete(from, key, &entry);
+            self.delete(from, key, &entry, 0);
             return Ok(true);
         }
         self.link(to, key, entry.at, &entry.head)?;

@@ -149,21 +149,37 @@ impl<'a> Shards<'a> {
         self.space.counters[shard.get()].add(counter, by);
     }
 
-    /// Number of changes of keys in a shard so far.
-    pub(super) fn changes(&self, shard: ShardIndex) -> u64 {
-        self.space.counters[shard.get()].get(Counter::Changes)
+    /// A number that differs after any change of a key in a shard.
+    pub(super) fn version(&self, shard: ShardIndex) -> u64 {
+        let get = |counter| self.space.counters[shard.get()].get(counter);
+        get(Counter::Changes).wrapping_add(get(Counter::UncountedChanges))
     }
 
     /// Counts a change of a key.
     #[inline]
-    pub(super) fn changed(&self, shard: ShardIndex) {
+    pub fn changed(&self, shard: ShardIndex) {
         self.count(shard, Counter::Changes, 1);
     }
 
-    /// Counts several changes of a key.
+    /// Counts as many changes of a key as Redis does. With 0, the key has changed all the same.
     #[inline]
     pub(super) fn changed_times(&self, shard: ShardIndex, times: u64) {
-        self.count(shard, Counter::Changes, times);
+        match times {
+            0 => self.count(shard, Counter::UncountedChanges, 1),
+            _ => self.count(shard, Counter::Changes, times),
+        }
+    }
+
+    /// Takes back that changes of an entry's key were counted: a command of several parts counts
+    /// for less than these.
+    pub fn uncount(&self, entry: &Entry, times: u64) {
+        self.uncount_in(entry.shard, times);
+    }
+
+    /// As [`Self::uncount`], by the shard.
+    pub(super) fn uncount_in(&self, shard: ShardIndex, times: u64) {
+        self.count(shard, Counter::Changes, times.wrapping_neg());
+        self.count(shard, Counter::UncountedChanges, times);
     }
 
     /// The entry of a key; removes the key instead if it has expired. Updates the access clock.
@@ -294,15 +310,15 @@ impl<'a> Shards<'a> {
     /// Removes a key; tells whether it existed.
     pub fn remove(&mut self, db: DbIndex, key: &Key<'_>) -> bool {
         let Some(entry) = self.peek(db, key) else { return false };
-        self.delete(db, key, &entry);
+        self.delete(db, key, &entry, 1);
         true
     }
 
-    /// Removes the entry of a key. Counts as a change.
-    pub fn delete(&mut self, db: DbIndex, key: &Key<'_>, entry: &Entry) {
+    /// Removes the entry of a key, which counts as so many changes.
+    pub(super) fn delete(&mut self, db: DbIndex, key: &Key<'_>, entry: &Entry, changes: u64) {
         self.unlink(db, key.hash, entry);
         self.free(entry);
-        self.touched(db, key);
+        self.touched_times(db, key, changes);
     }
 
     /// Removes an entry that has expired.
@@ -313,7 +329,7 @@ impl<'a> Shards<'a> {
         self.remove_entry(db, hash, entry);
     }
 
-    /// Removes an entry whose key is not at hand. Counts as a change.
+    /// Removes an entry that has expired or is evicted, and whose key is not at hand.
     pub(super) fn remove_entry(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
         let shard = entry.shard;
         let mem = self.held.view(shard);
@@ -322,7 +338,7 @@ impl<'a> Shards<'a> {
         let key = self.has_watchers(home).then(|| entry.head.key(&mem, entry.at).to_vec());
         self.unlink(db, hash, entry);
         self.free(entry);
-        self.changed(shard);
+        self.changed_times(shard, 0);
         if let Some(bytes) = key {
             self.notify_of_removal(db, &Key { bytes: &bytes, hash, shard });
         }

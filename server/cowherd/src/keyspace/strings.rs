@@ -290,8 +290,8 @@ impl Shards<'_> {
     }
 
     /// Extends a string with zeros to at least `len` bytes, and makes it editable; creates a
-    /// missing key. Counts as a change if the string grew. The entry stays valid while it is only
-    /// edited.
+    /// missing key. The entry stays valid while it is only edited. Must be followed by
+    /// [`Self::edited`] if the string grew.
     ///
     /// # Errors
     /// The value is not a string, would be too long, or the arena is full; nothing has changed.
@@ -305,26 +305,23 @@ impl Shards<'_> {
         if len > MAX_VALUE {
             return Err(StringError::TooLong);
         }
-        let grows = match old {
-            Some(old) => self.string(old)?.size() < len,
-            None => true,
-        };
-        let entry = self.reserve(db, key, old, len)?;
-        if grows {
-            self.touched(db, key);
-        }
-        Ok(entry)
+        self.reserve(db, key, old, len)
     }
 
-    /// Writes `data` at byte `at` of an entry that [`Self::grow`] returned. Counts as one change.
+    /// Writes `data` at byte `at` of an entry that [`Self::grow`] returned. Must be followed by
+    /// [`Self::edited`].
     ///
     /// # Panics
     /// The value is stored as a number, or `data` does not fit into it.
-    pub fn edit(&mut self, db: DbIndex, key: &Key<'_>, entry: &Entry, at: u64, data: &[u8]) {
+    pub fn edit(&mut self, entry: &Entry, at: u64, data: &[u8]) {
         let end = at + data.len() as u64;
         assert!(entry.head.storage != ValueStorage::Int && end <= entry.head.value_len);
         self.overlay(entry, at, data);
-        self.touched(db, key);
+    }
+
+    /// Notifies the watchers of a key that was edited, which counts as so many changes.
+    pub fn edited(&mut self, db: DbIndex, key: &Key<'_>, changes: u64) {
+        self.touched_times(db, key, changes);
     }
 
     fn overlay(&mut self, entry: &Entry, at: u64, data: &[u8]) {

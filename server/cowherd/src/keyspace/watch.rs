@@ -159,6 +159,13 @@ impl Shards<'_> {
         self.notify(db, key);
     }
 
+    /// As [`Self::touched`], for a change that counts as so many, as [`Self::changed_times`] does.
+    #[inline]
+    pub(super) fn touched_times(&mut self, db: DbIndex, key: &Key<'_>, times: u64) {
+        self.changed_times(key.shard, times);
+        self.notify(db, key);
+    }
+
     /// Notifies the observer, the watchers and the waiters of a key that has changed.
     #[inline]
     pub(super) fn notify(&mut self, db: DbIndex, key: &Key<'_>) {

@@ -198,15 +198,21 @@ pub(super) fn bitfield(call: &mut Call<'_>) -> CommandResult {
     };
     // Allocates all memory first, so that the operations cannot fail halfway.
     let entry = call.shards.grow(db, &key, old.as_ref(), len)?;
-    let mut changed = grows;
+    let mut changes = 0;
     call.reply.array(operations.len());
     for operation in &operations {
-        match run(call, &entry, operation, &mut changed)? {
+        let (number, differs) = run(call, &entry, operation)?;
+        match number {
             Some(number) => call.reply.integer(number),
             None => call.reply.null(),
         }
+        let is_write = operation.action != FieldAction::Get && number.is_some();
+        changes += u64::from(differs || is_write && grows);
     }
-    if changed {
+    if changes > 0 || grows {
+        call.shards.edited(db, &key, changes);
+    }
+    if changes > 0 {
         call.notify(EventClass::STRING, "setbit", key.bytes);
     }
     Ok(())
@@ -234,41 +240,36 @@ fn read_all(call: &mut Call<'_>, operations: &[FieldOperation]) -> CommandResult
     Ok(())
 }
 
-/// Runs one operation on an entry of sufficient length. Returns the reply, and sets `has_changed`
-/// if a byte has changed.
+/// Runs one operation on an entry of sufficient length. Returns the reply, and whether a byte has
+/// changed.
 fn run(
     call: &mut Call<'_>,
     entry: &Entry,
     operation: &FieldOperation,
-    has_changed: &mut bool,
-) -> Result<Option<i64>, ErrorReply> {
+) -> Result<(Option<i64>, bool), ErrorReply> {
     let FieldOperation { field, action, overflow } = *operation;
     let mut digits = itoa::Buffer::new();
     let window = field.window(call.shards.string(entry)?.bytes(&mut digits));
     let old = field.read(window);
     let wanted = match action {
-        FieldAction::Get => return Ok(Some(reply_value(old))),
+        FieldAction::Get => return Ok((Some(reply_value(old)), false)),
         FieldAction::Set(number) => field.given(number),
         FieldAction::Add(by) => old + i128::from(by),
     };
-    let Some(new) = field.fit(wanted, overflow) else { return Ok(None) };
+    let Some(new) = field.fit(wanted, overflow) else { return Ok((None, false)) };
+    let mut differs = false;
     let changed = field.write(window, new);
     // Writes only the bytes that differ.
     let touched = index(field.end() - field.first_byte());
     let before = &window.to_be_bytes()[size_of::<u128>() - touched..];
     let after = &changed.to_be_bytes()[size_of::<u128>() - touched..];
-    let differ = |i: &usize| before[*i] != after[*i];
-    if let (Some(first), Some(last)) = ((0..touched).find(differ), (0..touched).rfind(differ)) {
-        *has_changed = true;
-        call.shards.edit(
-            call.session.db,
-            &call.key(1),
-            entry,
-            field.first_byte() + first as u64,
-            &after[first..=last],
-        );
+    let is_new = |i: &usize| before[*i] != after[*i];
+    if let (Some(first), Some(last)) = ((0..touched).find(is_new), (0..touched).rfind(is_new)) {
+        differs = true;
+        call.shards.edit(entry, field.first_byte() + first as u64, &after[first..=last]);
     }
-    Ok(Some(reply_value(if matches!(action, FieldAction::Set(_)) { old } else { new })))
+    let reply = reply_value(if matches!(action, FieldAction::Set(_)) { old } else { new });
+    Ok((Some(reply), differs))
 }
 
 /// The number as a reply; unsigned fields have at most 63 bits.

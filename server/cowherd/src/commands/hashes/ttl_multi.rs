@@ -143,12 +143,15 @@ pub(super) fn hsetex(call: &mut Call<'_>) -> CommandResult {
         match options.expiry.unwrap_or(Expiry::None) {
             // The fields would expire at once.
             Expiry::At(at) if at <= call.now => {
+                let (names, mut removed) = (pairs.clone().map(|(name, _)| name), 0);
                 if let Some(old) = old {
-                    let names = pairs.map(|(name, _)| name);
-                    if call.shards.hash_remove(db, &key, &old, names)? > 0 {
+                    removed = call.shards.hash_remove(db, &key, &old, names)?;
+                    if removed > 0 {
                         notify_removal(call, &key);
                     }
                 }
+                // Each field counts as a change, also one that was not there.
+                (removed..pairs.count() as u64).for_each(|_| call.shards.changed(key.shard));
             }
             expiry => {
                 call.shards.hash_set(db, &key, old.as_ref(), pairs, expiry, &limits)?;

@@ -67,7 +67,10 @@ fn move_element(call: &mut Call<'_>, (from, to): Ends) -> Result<bool, ErrorRepl
     // The push may have moved the entry. If source and target are the same end of one list, the
     // pushed element equals the one to pop, so that popping either gives the same list.
     let taken = match list(call, &source)? {
-        Some(entry) => drop_end(call, &source, &entry, from, 1),
+        Some(entry) => {
+            // Push and pop count as one change.
+            drop_end(call, &source, &entry, from, 1).map(|()| call.shards.uncount(&entry, 1))
+        }
         None => Ok(()),
     };
     if let Err(error) = taken {

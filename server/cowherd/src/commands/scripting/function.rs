@@ -72,6 +72,7 @@ fn delete(call: &mut Call<'_>) -> CommandResult {
         return Err(ErrorReply::new("ERR Library not found"));
     }
     call.shards.remove_library(call.args.at(2));
+    call.shards.libraries_changed();
     call.shared.scripting.functions.remove(&name);
     call.reply.ok();
     Ok(())
@@ -92,6 +93,7 @@ fn flush(call: &mut Call<'_>) -> CommandResult {
     for library in call.shared.scripting.functions.snapshot().1 {
         call.shards.remove_library(library.name.as_bytes());
     }
+    call.shards.libraries_changed();
     call.shared.scripting.functions.clear();
     call.reply.ok();
     Ok(())

@@ -144,7 +144,9 @@ pub(super) fn xadd(call: &mut Call<'_>) -> CommandResult {
     let pairs = (0..pairs.len() / 2).map(|i| (pairs.at(2 * i), pairs.at(2 * i + 1)));
     let entry = call.shards.stream_add(db, &key, entry.as_ref(), id, pairs, &limits)?;
     call.notify(EventClass::STREAM, "xadd", key.bytes);
-    trim_stream(call, &key, &entry, &options);
+    // Adding and trimming count as one change.
+    let removed = trim_stream(call, &key, &entry, &options);
+    call.shards.uncount(&entry, removed);
     ids::show(call.reply, id);
     Ok(())
 }

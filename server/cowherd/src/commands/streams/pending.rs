@@ -217,9 +217,11 @@ pub(super) fn xclaim(call: &mut Call<'_>) -> CommandResult {
         // A repeated id is claimed once, unless no idle time is required.
         claimed.retain(|id| claim(call, &entry, &group, consumer, *id, least_idle, &options));
     }
-    call.shards.pending_remove(&entry, group.group, gone.into_iter());
+    let removed = call.shards.pending_remove(&entry, group.group, gone.into_iter());
     if let Some(last) = options.last.filter(|last| *last > group.last) {
         call.shards.group_set(&entry, group.group, last, group.read);
+        // LASTID counts as a change if nothing else does.
+        call.shards.uncount(&entry, u64::from(removed > 0 || !claimed.is_empty()));
     }
     call.reply.array(claimed.len());
     show_claimed(call, &entry, claimed.into_iter(), options.just_id);

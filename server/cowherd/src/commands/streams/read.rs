@@ -354,6 +354,8 @@ fn commit(call: &mut Call<'_>, delivery: &Delivery, no_ack: bool) {
         let claim = PendingClaim { consumer, delivered_at: call.now, deliveries };
         call.shards.pending_set(entry, group, *id, &claim);
     }
+    // What is read from a stream counts as one change, that of the group.
+    call.shards.uncount(entry, delivery.ids.len() as u64);
 }
 
 /// Appends the pending entries of a consumer from an id on; returns those that still exist.

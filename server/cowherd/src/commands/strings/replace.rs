@@ -56,6 +56,7 @@ fn store(
         Expiry::At(at) if at <= call.now => {
             // In Redis the key exists until the next access to it.
             if !call.shards.remove(call.session.db, key) {
+                call.shards.changed(key.shard);
                 call.notify(EventClass::NEW, "new", key.bytes);
             }
             call.notify(EventClass::STRING, "set", key.bytes);

@@ -44,8 +44,8 @@ struct OpenValue {
     key: Box<[u8]>,
     hash: u64,
     cursor: ValueCursor,
-    /// Changes in the shard when the cursor was set.
-    changes: u64,
+    /// The version of the shard when the cursor was set.
+    version: u64,
     was_moved: bool,
 }
 
@@ -139,7 +139,7 @@ impl ShardWalk {
         if let Some(hash) = hash.filter(|_| head.is_large()) {
             let key = head.key(&mem, at).into();
             let cursor = ValueCursor::default();
-            self.values.push_back(OpenValue { db, key, hash, cursor, changes: 0, was_moved });
+            self.values.push_back(OpenValue { db, key, hash, cursor, version: 0, was_moved });
         }
         if let Some(hash) = hash.filter(|_| is_source) {
             was_moved |= evacuate_entry(shards, shard, db, hash, at, &head);
@@ -175,8 +175,8 @@ impl OpenValue {
     /// Moves some elements; returns the value if there are more.
     fn visit(mut self, shards: &mut Shards<'_>, shard: ShardIndex) -> Option<Self> {
         let moved = |mem: &Mem<'_>| mem.arena().compaction_stats().moved;
-        let changes = shards.changes(shard);
-        if self.changes != changes {
+        let version = shards.version(shard);
+        if self.version != version {
             self.cursor.offset = 0;
         }
         let mut mem = shards.mem(shard);
@@ -194,7 +194,7 @@ impl OpenValue {
             return None;
         };
         self.cursor = cursor;
-        self.changes = changes;
+        self.version = version;
         Some(self)
     }
 }

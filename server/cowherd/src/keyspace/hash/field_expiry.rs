@@ -1,5 +1,6 @@
 //! Expiry of hash fields: setting and removing it, and removal of expired fields.
 
+use crate::keyspace::counters::Counter;
 use crate::keyspace::events::KeyspaceEvent;
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, ExpireRule, Key, Shards};
@@ -87,7 +88,7 @@ impl Shards<'_> {
         };
         let changed = outcomes.iter().filter(|outcome| outcome.is_change()).count();
         if changed > 0 {
-            self.hash_changed(db, key, changed as u64);
+            self.touched_times(db, key, changed as u64);
         }
         Ok(outcomes)
     }
@@ -220,7 +221,8 @@ impl Shards<'_> {
             }
         };
         if removed > 0 {
-            self.hash_changed(db, key, removed);
+            self.count(key.shard, Counter::ExpiredFields, removed);
+            self.touched_times(db, key, 0);
             let events = self.space.events();
             if events.is_enabled(KeyspaceEvent::FieldsExpired) {
                 events.emit(KeyspaceEvent::FieldsExpired, db, key.bytes);

@@ -64,7 +64,7 @@ impl Shards<'_> {
             _ => self.set_in_builder(db, key, old, pairs.clone(), expiry, limits)?,
         };
         let count = if single.is_some() { 1 } else { pairs.count() as u64 };
-        self.hash_changed(db, key, count);
+        self.touched_times(db, key, count);
         Ok(added)
     }
 
@@ -88,12 +88,6 @@ impl Shards<'_> {
             self.rewrite_header(db, key.hash, &rewritten, entry.head)?;
         }
         outcome
-    }
-
-    /// Counts changes of a hash and notifies its watchers.
-    pub(super) fn hash_changed(&mut self, db: DbIndex, key: &Key<'_>, count: u64) {
-        self.changed_times(key.shard, count);
-        self.notify(db, key);
     }
 
     /// [`Self::hash_set`] for one field of a large hash.
@@ -274,7 +268,7 @@ impl Shards<'_> {
             self.remove_in_compact(db, key, entry, fields)?
         };
         if removed > 0 {
-            self.hash_changed(db, key, removed);
+            self.touched_times(db, key, removed);
         }
         Ok(removed)
     }

@@ -1,6 +1,5 @@
 //! Adding, changing and removing elements of lists.
 
-use crate::keyspace::counters::Counter;
 use crate::keyspace::entry::{EntryHeader, MAX_COUNT};
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{DbIndex, Expiry, Key, Shards};
@@ -41,17 +40,8 @@ impl Shards<'_> {
             }
             _ => self.push_to_compact(db, key, entry, end, elements, limits)?,
         };
-        self.list_changed(db, key, count);
+        self.touched_times(db, key, count);
         Ok(len)
-    }
-
-    /// Counts changes of a list and notifies its watchers.
-    #[inline]
-    fn list_changed(&mut self, db: DbIndex, key: &Key<'_>, count: u64) {
-        self.touched(db, key);
-        if count != 1 {
-            self.count(key.shard, Counter::Changes, count.wrapping_sub(1));
-        }
     }
 
     #[inline]
@@ -198,8 +188,7 @@ impl Shards<'_> {
         let len = self.list_len(entry);
         let gone = front.saturating_add(back).min(len);
         if gone == len {
-            self.delete(db, key, entry);
-            self.count(key.shard, Counter::Changes, len - 1);
+            self.delete(db, key, entry, len);
             return Ok(true);
         }
         if entry.head.is_large() {
@@ -215,7 +204,7 @@ impl Shards<'_> {
         } else if gone > 0 {
             self.trim_compact(db, key, entry, (front, back), len - gone)?;
         }
-        self.list_changed(db, key, gone);
+        self.touched_times(db, key, gone);
         Ok(false)
     }
 
@@ -363,10 +352,9 @@ impl Shards<'_> {
             self.remove_from_compact(db, key, entry, bytes, end, most)?
         };
         if removed == len {
-            self.delete(db, key, entry);
-            self.count(key.shard, Counter::Changes, len - 1);
+            self.delete(db, key, entry, len);
         } else if removed > 0 {
-            self.list_changed(db, key, removed);
+            self.touched_times(db, key, removed);
         }
         Ok(removed)
     }
@@ -456,7 +444,7 @@ impl Shards<'_> {
         } else {
             self.put_elements(db, key, old.as_ref(), encoded(), Expiry::None, limits)?;
         }
-        self.list_changed(db, key, count);
+        self.touched_times(db, key, count);
         Ok(())
     }
 }

@@ -37,7 +37,7 @@ const fn range_of_int(head: &EntryHeader, nth: usize) -> Range<usize> {
 
 impl Shards<'_> {
     /// Adds members to a set that was looked up, or to a new one. Returns the number of new
-    /// members.
+    /// members, each of which counts as a change.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -56,7 +56,7 @@ impl Shards<'_> {
             _ => self.add_many(db, key, entry, members, limits)?,
         };
         if added > 0 {
-            self.touched(db, key);
+            self.touched_times(db, key, added);
         }
         Ok(added)
     }
@@ -190,20 +190,21 @@ impl Shards<'_> {
         Ok((ranges.len() as u64, is_removed))
     }
 
-    /// Removes the key of a large set if no members are left; tells whether that was so.
+    /// Removes the key of a large set if no members are left; tells whether that was so. Counts the
+    /// removed members as changes.
     fn after_removal(&mut self, db: DbIndex, key: &Key<'_>, entry: &Entry, removed: u64) -> bool {
         if self.set_len(entry) == 0 {
-            self.delete(db, key, entry);
+            self.delete(db, key, entry, removed);
             return true;
         }
         if removed > 0 {
-            self.touched(db, key);
+            self.touched_times(db, key, removed);
         }
         false
     }
 
     /// Removes the members in these ascending ranges of a compact set, and the key with the last
-    /// member; tells whether the key was removed.
+    /// member; tells whether the key was removed. Counts as a change for each.
     fn cut_ranges(
         &mut self,
         db: DbIndex,
@@ -211,11 +212,12 @@ impl Shards<'_> {
         entry: &Entry,
         ranges: &[Range<usize>],
     ) -> Result<bool, OutOfMemory> {
-        let count = entry.head.count - ranges.len() as u64;
+        let removed = ranges.len() as u64;
+        let count = entry.head.count - removed;
         match ranges {
             [] => return Ok(false),
             _ if count == 0 => {
-                self.delete(db, key, entry);
+                self.delete(db, key, entry, removed);
                 return Ok(true);
             }
             [range] => {
@@ -231,7 +233,7 @@ impl Shards<'_> {
                 self.splice(db, key.hash, entry, part, &[&kept], count)?;
             }
         }
-        self.touched(db, key);
+        self.touched_times(db, key, removed);
         Ok(false)
     }
 
@@ -252,7 +254,7 @@ impl Shards<'_> {
         let len = self.set_len(entry);
         if count >= len {
             self.set_each(entry, each);
-            self.delete(db, key, entry);
+            self.delete(db, key, entry, len);
             return Ok(true);
         }
         if entry.head.is_large() {

@@ -125,8 +125,7 @@ impl Shards<'_> {
             let mut pairs: Vec<_> = scores.into_iter().collect();
             sort(&mut pairs);
             self.put_pairs(db, key, entry, &pairs, limits, Expiry::Keep)?;
-            self.changed_times(key.shard, added + changed);
-            self.notify(db, key);
+            self.touched_times(db, key, added + changed);
         }
         Ok((added, changed))
     }
@@ -173,8 +172,7 @@ impl Shards<'_> {
             done.push((*member, before));
         }
         if added + changed > 0 {
-            self.changed_times(entry.shard, added + changed);
-            self.notify(db, key);
+            self.touched_times(db, key, added + changed);
         }
         Ok((added, changed))
     }
@@ -355,7 +353,7 @@ impl Shards<'_> {
         if !remove_from_large(&mut mem, header, member) {
             return Ok((false, Some(entry)));
         }
-        Ok((true, self.unless_empty(db, key, entry, header)))
+        Ok((true, self.unless_empty(db, key, entry, header, 1)))
     }
 
     /// Removes up to `count` members from a rank on, and the key with the last one. Returns the
@@ -377,7 +375,7 @@ impl Shards<'_> {
             return Ok(Some(entry));
         }
         if count == len {
-            self.delete(db, key, &entry);
+            self.delete(db, key, &entry, count);
             return Ok(None);
         }
         if !entry.head.is_large() {
@@ -393,10 +391,11 @@ impl Shards<'_> {
         for _ in 0..count {
             remove_nth(&mut mem, header, rank);
         }
-        Ok(self.unless_empty(db, key, entry, header))
+        Ok(self.unless_empty(db, key, entry, header, count))
     }
 
-    /// Removes `count` pairs of a compact sorted set, and the key with the last one.
+    /// Removes `count` pairs of a compact sorted set, and the key with the last one. Counts as a
+    /// change for each.
     fn cut_pairs(
         &mut self,
         db: DbIndex,
@@ -406,28 +405,30 @@ impl Shards<'_> {
         count: u64,
     ) -> Result<Option<Entry>, OutOfMemory> {
         if count == entry.head.count {
-            self.delete(db, key, entry);
+            self.delete(db, key, entry, count);
             return Ok(None);
         }
         let left = entry.head.count - count;
         let entry = self.splice(db, key.hash, entry, part, &[], left)?;
-        self.touched(db, key);
+        self.touched_times(db, key, count);
         Ok(Some(entry))
     }
 
     /// Removes the key of a large sorted set if no members are left; otherwise returns the entry.
+    /// Counts the `removed` members as changes.
     fn unless_empty(
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
         entry: Entry,
         header: u64,
+        removed: u64,
     ) -> Option<Entry> {
         if scores_of(header).is_empty(&self.held.mem(entry.shard)) {
-            self.delete(db, key, &entry);
+            self.delete(db, key, &entry, removed);
             return None;
         }
-        self.touched(db, key);
+        self.touched_times(db, key, removed);
         Some(entry)
     }
 }

@@ -424,7 +424,7 @@ impl Shards<'_> {
             }
         }
         if removed > 0 {
-            self.touched(db, key);
+            self.touched_times(db, key, removed);
         }
         removed
     }
@@ -443,7 +443,7 @@ impl Shards<'_> {
         let root = self.stream_root(entry);
         let removed = trim(&mut self.held.mem(entry.shard), root, how, exactly, limit);
         if removed > 0 {
-            self.touched(db, key);
+            self.touched_times(db, key, removed);
         }
         removed
     }

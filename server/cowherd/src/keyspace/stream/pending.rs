@@ -237,7 +237,7 @@ impl Shards<'_> {
         let mut mem = self.held.mem(entry.shard);
         let removed = ids.filter(|id| remove(&mut mem, group, *id)).count() as u64;
         if removed > 0 {
-            self.changed(entry.shard);
+            self.changed_times(entry.shard, removed);
         }
         removed
     }
