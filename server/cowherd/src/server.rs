@@ -296,7 +296,7 @@ fn write_pid_file(config: &Config) {
 }
 
 /// Starts the thread that handles SIGTERM and SIGINT: the first signal shuts the server down like
-/// SHUTDOWN, a second one during the shutdown exits at once without a checkpoint.
+/// SHUTDOWN with the words of `shutdown-on-sigterm` or `shutdown-on-sigint`, a second one during the shutdown exits at once without a checkpoint.
 fn watch_signals(loading: &Arc<LoadingPhase>) -> anyhow::Result<()> {
     let loading = Arc::clone(loading);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
@@ -311,10 +311,10 @@ fn watch_signals(loading: &Arc<LoadingPhase>) -> anyhow::Result<()> {
             let stopping = Arc::new(AtomicBool::new(false));
             let mut first = Instant::now();
             loop {
-                tokio::select! {
-                    _ = terminate.recv() => {}
-                    _ = interrupt.recv() => {}
-                }
+                let is_interrupt = tokio::select! {
+                    _ = terminate.recv() => false,
+                    _ = interrupt.recv() => true,
+                };
                 if stopping.load(Ordering::Relaxed) && first.elapsed() < SIGNAL_DEBOUNCE {
                     continue;
                 }
@@ -326,7 +326,13 @@ fn watch_signals(loading: &Arc<LoadingPhase>) -> anyhow::Result<()> {
                 }
                 first = Instant::now();
                 tracing::info!("A signal asks the server to stop");
-                shut_down(Arc::clone(&loading), Arc::clone(&stopping));
+                let config = loading.state().config.current();
+                let words = match is_interrupt {
+                    true => config.shutdown_on_sigint,
+                    false => config.shutdown_on_sigterm,
+                };
+                let options = ShutdownOptions { save: words.save, force: words.force };
+                shut_down(Arc::clone(&loading), Arc::clone(&stopping), options);
             }
         });
     })?;
@@ -335,10 +341,10 @@ fn watch_signals(loading: &Arc<LoadingPhase>) -> anyhow::Result<()> {
 }
 
 /// Shuts down on a thread of its own, so that a second signal is handled meanwhile.
-fn shut_down(loading: Arc<LoadingPhase>, stopping: Arc<AtomicBool>) {
+fn shut_down(loading: Arc<LoadingPhase>, stopping: Arc<AtomicBool>, options: ShutdownOptions) {
     let spawn_failed = Arc::clone(&stopping);
     let spawned = std::thread::Builder::new().name("shutdown".into()).spawn(move || {
-        if loading.shut_down(ShutdownOptions::default()).is_err() {
+        if loading.shut_down(options).is_err() {
             stopping.store(false, Ordering::Relaxed);
             tracing::error!(
                 "The server continues, so that no data is lost. Fix the cause of the failed \

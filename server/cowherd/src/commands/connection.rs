@@ -125,7 +125,11 @@ fn check_password(call: &Call<'_>, user: &[u8], password: &[u8]) -> CommandResul
         Some(set) => secrets_equal(set.as_bytes(), password),
         None => true,
     };
-    if user == b"default" && right { Ok(()) } else { Err(WRONG_PASSWORD) }
+    if user == b"default" && right {
+        return Ok(());
+    }
+    call.shared.telemetry.auth_failed();
+    Err(WRONG_PASSWORD)
 }
 
 /// Compares in a time that depends on the length of `given` alone, so that the time of a reply

@@ -27,6 +27,12 @@ impl StatsSource for Shared {
         StatsSnapshot {
             server: ServerInfo {
                 tcp_port: config.port,
+                bind: config.bind.iter().map(ToString::to_string).collect(),
+                unixsocket: config
+                    .unixsocket
+                    .as_ref()
+                    .map(|path| path.display().to_string())
+                    .unwrap_or_default(),
                 run_id: self.run_id.to_string(),
                 config_file: self
                     .config
@@ -36,6 +42,7 @@ impl StatsSource for Shared {
                 supervised: config.supervised.name().to_owned(),
                 hz: config.hz,
                 threads: config.threads,
+                latency_percentiles: config.latency_tracking_info_percentiles.clone(),
             },
             clients: ClientStats {
                 limit: u64::from(config.maxclients),
@@ -56,6 +63,7 @@ impl StatsSource for Shared {
                 keyspace_hits: stats.hits,
                 keyspace_misses: stats.misses,
                 expired_keys: stats.expired,
+                expired_fields: stats.expired_fields,
                 evicted_keys: stats.evicted,
                 evicted_scripts: self.scripting.cache.evicted(),
                 defrag_hits: compaction.hits,
@@ -197,6 +205,7 @@ impl Shared {
             table_bytes,
             expires_table_bytes,
             expires: self.keyspace.expires_len(number),
+            volatile_hashes: self.keyspace.volatile_len(number),
             avg_ttl_ms: self.ttl_samples[number].load(Ordering::Relaxed),
         }
     }

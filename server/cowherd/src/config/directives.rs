@@ -14,7 +14,7 @@ use super::choices::{
 };
 use super::list_values::{
     BindAddress, BindAddresses, ClientLimits, CommandRename, OomScoreValues, OomScores,
-    OutputLimits, Renames, SaveRule, SaveRules,
+    OutputLimits, Percentiles, Renames, SaveRule, SaveRules, ShutdownSignal, ShutdownWords,
 };
 use super::quoting;
 use super::values::{
@@ -225,8 +225,8 @@ table! {
     "active-defrag-cycle-max", active_defrag_cycle_max: u32 = 25, up_to(1u32, 99), live,
         "Full effort of compaction in the background, in percent of a core";
     "proto-max-bulk-len", proto_max_bulk_len: u64 = 512 * MIB,
-        ByteSize { low: MIB, high: 512 * MIB, percent: false }, live,
-        "The longest single argument of a command";
+        ByteSize { low: MIB, high: LONG_MAX, percent: false }, live,
+        "The longest single argument of a command, and string; never more than 1 GiB";
     "list-max-listpack-size" or "list-max-ziplist-size", list_max_listpack_size: i32 = -2,
         up_to(i32::MIN, i32::MAX), live,
         "Elements, or -1 to -5 for 4 to 64 KiB, of a list in one run, and of the nodes of others";
@@ -309,11 +309,22 @@ table! {
         "Record events of so many milliseconds for LATENCY; 0 records none";
     "latency-tracking", latency_tracking: bool = true, YesNo, live,
         "Keep latency histograms of each command";
+    "latency-tracking-info-percentiles", latency_tracking_info_percentiles: Vec<f64>
+            = vec![50.0, 99.0, 99.9], Percentiles, live,
+        "The percentiles of these histograms that INFO latencystats shows";
     "metrics-port", metrics_port: u16 = 9121, up_to(0u16, 65535), start,
         "TCP port of the Prometheus metrics; 0 turns them off";
     "metrics-bind", metrics_bind: IpAddr = IpAddr::V4(Ipv4Addr::LOCALHOST), ListenAddress, start,
         "Address that serves the metrics";
 
+    "shutdown-on-sigterm", shutdown_on_sigterm: ShutdownSignal = ShutdownSignal::default(),
+        ShutdownWords, live,
+        "How SIGTERM shuts the server down: words of SHUTDOWN, default for none";
+    "shutdown-on-sigint", shutdown_on_sigint: ShutdownSignal = ShutdownSignal::default(),
+        ShutdownWords, live,
+        "How SIGINT shuts the server down";
+    "shutdown-timeout", shutdown_timeout: u32 = 10, up_to(0u32, INT_MAX), live,
+        "Accepted for compatibility: there are no replicas for which a shutdown waits";
     "supervised", supervised: Supervised = Supervised::No, OneOf::<Supervised>::new(), start,
         "Supervisor to notify when the server is ready";
     "pidfile", pidfile: Option<PathBuf> = None, OptionalPath, start,

@@ -1,5 +1,6 @@
 //! Kinds of values that are several words: save points, addresses, limits, renamed commands.
 
+use std::fmt;
 use std::net::IpAddr;
 
 use super::values::{Reason, ValueKind, parse_address, show_address};
@@ -71,6 +72,13 @@ pub(crate) struct BindAddress {
     pub(crate) optional: bool,
 }
 
+impl fmt::Display for BindAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.optional { "-" } else { "" })?;
+        f.write_str(&show_address(self.address))
+    }
+}
+
 /// `bind`: addresses, `-` before the optional ones; the empty text listens on none.
 pub(super) struct BindAddresses;
 
@@ -98,10 +106,7 @@ impl ValueKind for BindAddresses {
     }
 
     fn show(&self, value: &Vec<BindAddress>) -> String {
-        let show = |bind: &BindAddress| {
-            format!("{}{}", if bind.optional { "-" } else { "" }, show_address(bind.address))
-        };
-        value.iter().map(show).collect::<Vec<_>>().join(" ")
+        value.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ")
     }
 
     fn shape(&self) -> String {
@@ -247,6 +252,141 @@ impl ValueKind for OomScores {
 
     fn shape(&self) -> String {
         "<server> <replica> <child>, each -2000..2000".to_owned()
+    }
+}
+
+/// `latency-tracking-info-percentiles`: numbers from 0 to 100; may be none.
+pub(super) struct Percentiles;
+
+impl ValueKind for Percentiles {
+    type Value = Vec<f64>;
+    const LIST: bool = true;
+
+    fn read(&self, _old: &Vec<f64>, words: &[String], _fresh: bool) -> Result<Vec<f64>, Reason> {
+        let read = |word: &String| {
+            let number = word.parse::<f64>().ok().filter(|number| !number.is_nan());
+            let number = number.ok_or("Invalid latency-tracking-info-percentiles parameters")?;
+            match (0.0..=100.0).contains(&number) {
+                // As it is shown.
+                true => Ok(six_digits(number).parse().unwrap_or(number)),
+                false => Err("latency-tracking-info-percentiles parameters should sit between \
+                              [0.0,100.0]"
+                    .into()),
+            }
+        };
+        words.iter().filter(|word| !word.is_empty()).map(read).collect()
+    }
+
+    fn show(&self, value: &Vec<f64>) -> String {
+        value.iter().map(|number| six_digits(*number)).collect::<Vec<_>>().join(" ")
+    }
+
+    fn shape(&self) -> String {
+        "<percentile, 0..100> ... | \"\"".to_owned()
+    }
+}
+
+/// A number with six significant digits, as `%g` of printf(3) writes it.
+pub(crate) fn six_digits(number: f64) -> String {
+    let shortest = |text: &str| match text.contains('.') {
+        true => text.trim_end_matches('0').trim_end_matches('.').to_owned(),
+        false => text.to_owned(),
+    };
+    let scientific = format!("{number:.5e}");
+    let (digits, exponent) = scientific.split_once('e').unwrap_or((&scientific, "0"));
+    match exponent.parse::<i32>() {
+        Ok(exponent @ -4..=5) => {
+            let decimals = usize::try_from(5 - exponent).unwrap_or(0);
+            shortest(&format!("{number:.decimals$}"))
+        }
+        Ok(exponent) => {
+            let sign = if exponent < 0 { '-' } else { '+' };
+            format!("{}e{sign}{:02}", shortest(digits), exponent.unsigned_abs())
+        }
+        Err(_) => scientific,
+    }
+}
+
+#[cfg(test)]
+#[test]
+fn six_digits_are_written_as_by_printf() {
+    for (number, text) in [
+        (0.0, "0"),
+        (50.0, "50"),
+        (99.9, "99.9"),
+        (99.999, "99.999"),
+        (99.999_999_999, "100"),
+        (0.000_123_456_7, "0.000123457"),
+        (0.000_012_34, "1.234e-05"),
+        (100.0, "100"),
+        (1_234_567.0, "1.23457e+06"),
+    ] {
+        assert_eq!(six_digits(number), text);
+    }
+}
+
+/// How SIGTERM or SIGINT shuts the server down.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(crate) struct ShutdownSignal {
+    /// Whether to checkpoint; `None`: if save points are set.
+    pub(crate) save: Option<bool>,
+    /// Not to wait for replicas. Cowherd has none; tools read the value.
+    pub(crate) now: bool,
+    /// To end even if the checkpoint fails.
+    pub(crate) force: bool,
+}
+
+/// `shutdown-on-sigterm` and `shutdown-on-sigint`: words of SHUTDOWN.
+pub(super) struct ShutdownWords;
+
+impl ValueKind for ShutdownWords {
+    type Value = ShutdownSignal;
+    const LIST: bool = true;
+
+    fn read(
+        &self,
+        _old: &ShutdownSignal,
+        words: &[String],
+        _fresh: bool,
+    ) -> Result<ShutdownSignal, Reason> {
+        const WORDS: &str =
+            "argument(s) must be one of the following: default, save, nosave, now, force";
+        let (mut signal, mut save, mut no_save) = (ShutdownSignal::default(), false, false);
+        for word in words {
+            match word.to_ascii_lowercase().as_str() {
+                "default" => {}
+                "save" => save = true,
+                "nosave" => no_save = true,
+                "now" => signal.now = true,
+                "force" => signal.force = true,
+                _ => return Err(WORDS.into()),
+            }
+        }
+        signal.save = match (save, no_save) {
+            (true, true) => {
+                return Err("shutdown options SAVE and NOSAVE can't be used simultaneously".into());
+            }
+            (true, _) => Some(true),
+            (_, true) => Some(false),
+            _ => None,
+        };
+        if words.is_empty() { Err(WORDS.into()) } else { Ok(signal) }
+    }
+
+    fn show(&self, value: &ShutdownSignal) -> String {
+        let words = [
+            (value.save == Some(true), "save"),
+            (value.save == Some(false), "nosave"),
+            (value.now, "now"),
+            (value.force, "force"),
+        ];
+        let words: Vec<&str> =
+            words.iter().filter(|(set, _)| *set).map(|(_, word)| *word).collect();
+        if words.is_empty() { "default".to_owned() } else { words.join(" ") }
+    }
+
+    fn shape(&self) -> String {
+        "default | save|nosave|now|force ...".to_owned()
     }
 }
 

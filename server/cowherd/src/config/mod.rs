@@ -68,7 +68,7 @@ pub(crate) use directives::Config;
 #[cfg(test)]
 pub(crate) use directives::{Directive, directives};
 pub(crate) use errors::SetError;
-pub(crate) use list_values::{OutputLimit, OutputLimits};
+pub(crate) use list_values::{OutputLimit, OutputLimits, six_digits};
 pub(crate) use live_config::{CachedConfig, LiveConfig};
 pub(crate) use machine_memory::machine_memory;
 pub(crate) use quoting::split as split_words;

@@ -253,7 +253,6 @@ impl Keyspace {
         ShardIndex::all().map(|shard| self.hint_len(expires_of(shard, db))).sum()
     }
 
-    #[cfg(test)]
     /// Number of hashes whose fields may expire in a database.
     pub fn volatile_len(&self, db: DbIndex) -> u64 {
         ShardIndex::all()

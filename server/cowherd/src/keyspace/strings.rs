@@ -10,7 +10,7 @@ use super::shards::{Entry, free_unlinked};
 use super::{DbIndex, Expiry, Key, Shards, values};
 
 /// The longest value, in bytes.
-pub const MAX_VALUE: u64 = 512 << 20;
+pub const MAX_VALUE: u64 = 1 << 30;
 /// Longer values get a fourth more when they grow, so that repeated APPEND is not quadratic.
 const SLACK_FROM: u64 = 16 << 10;
 

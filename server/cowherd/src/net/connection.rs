@@ -224,7 +224,9 @@ pub(super) async fn serve(context: Rc<ContextCell>, socket: ClientSocket, mut or
             Err(_) => break CloseMode::Immediate,
         }
     };
-    connection.log_output_limit();
+    if connection.log_output_limit() {
+        context.borrow().worker.recorder().output_limit_exceeded();
+    }
     clients.disconnect(&connection.session.client);
     context.borrow().worker.close_session(&mut connection.session);
     context.borrow().worker.recorder().client_closed();
@@ -564,7 +566,8 @@ impl Connection {
         let next = loop {
             let config = context.worker.config();
             let limits = RequestLimits {
-                max_bulk: usize::try_from(config.proto_max_bulk_len).unwrap_or(usize::MAX),
+                max_bulk: usize::try_from(config.proto_max_bulk_len)
+                    .map_or(context.request_limit, |limit| limit.min(context.request_limit)),
                 authenticated: self.session.authenticated,
                 ..RequestLimits::default()
             };
@@ -656,6 +659,7 @@ impl Connection {
             client.peer,
             context.request_limit
         );
+        context.worker.recorder().query_limit_exceeded();
         context.reply.error("ERR Protocol error: too big request");
         NextStep::Close
     }
@@ -713,17 +717,17 @@ impl Connection {
         true
     }
 
-    /// Logs a client that exceeded its output limit.
-    fn log_output_limit(&self) {
+    /// Logs a client that exceeded its output limit; tells whether it did.
+    fn log_output_limit(&self) -> bool {
         let client = &self.session.client;
-        if let Some(bytes) = client.output_overflow() {
-            tracing::warn!(
-                "Closing client {} at {}: {bytes} bytes wait to be read, more than \
-                 client-output-buffer-limit allows",
-                client.id,
-                client.peer
-            );
-        }
+        let Some(bytes) = client.output_overflow() else { return false };
+        tracing::warn!(
+            "Closing client {} at {}: {bytes} bytes wait to be read, more than \
+             client-output-buffer-limit allows",
+            client.id,
+            client.peer
+        );
+        true
     }
 
     /// Writes the unsent replies; returns once the socket has taken all of them.

@@ -99,6 +99,7 @@ impl WorkerThread {
     }
 
     async fn serve_sockets(mut self) {
+        self.recorder.serves_clients();
         if let Some((listeners, acceptor)) = self.acceptor {
             // Leaked, so that the accepting tasks can share it; it lives as long as the process.
             listeners.accept(Box::leak(Box::new(acceptor)));

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use nix::sys::resource::{Usage, UsageWho, getrusage};
 use nix::sys::time::TimeVal;
+use nix::time::ClockId;
 use nix::unistd::{SysconfVar, getpid, sysconf};
 
 use crate::config::machine_memory;
@@ -83,6 +84,15 @@ fn usage(who: UsageWho) -> CpuTime {
     getrusage(who).map_or_else(|_| CpuTime::default(), read)
 }
 
+/// Processor time of a thread of this process, by the kernel's id; zero if it has ended.
+pub(super) fn thread_cpu_time(thread: i32) -> Duration {
+    // The kernel's encoding of a thread's clock (`MAKE_THREAD_CPUCLOCK` in
+    // include/linux/posix-timers.h): the complemented id, the bit of threads, and that of the
+    // scheduler's time.
+    let clock = ClockId::from_raw(!thread << 3 | 4 | 2);
+    clock.now().map_or(Duration::ZERO, Duration::from)
+}
+
 /// Minor page faults of all threads of this process except the calling one, since the start.
 pub(crate) fn minor_faults_of_other_threads() -> Option<u64> {
     let faults = |who| u64::try_from(getrusage(who).ok()?.minor_page_faults()).ok();
@@ -145,6 +155,21 @@ mod tests {
         assert_eq!(time.user, Duration::from_millis(2500));
         assert_eq!(time.system, Duration::from_millis(750));
         assert_eq!(thread_time("7 (a) R 1", 100), None);
+    }
+
+    #[test]
+    fn the_time_of_one_thread_is_its_own() {
+        let here = nix::unistd::gettid().as_raw();
+        let idle = std::thread::spawn(move || {
+            let before = thread_cpu_time(here);
+            while thread_cpu_time(here) == before {}
+        });
+        let mut sum = 0_u64;
+        while !idle.is_finished() {
+            sum = sum.wrapping_add(std::hint::black_box(1));
+        }
+        idle.join().unwrap();
+        assert!(sum > 0 && thread_cpu_time(0x3f_fffe) == Duration::ZERO);
     }
 
     #[test]

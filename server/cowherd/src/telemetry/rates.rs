@@ -13,6 +13,10 @@ pub(crate) struct Rates {
     pub(crate) input_bytes: u64,
     /// Bytes written to clients.
     pub(crate) output_bytes: u64,
+    /// Turns of the workers: each reads requests of a client and runs them.
+    pub(crate) cycles: u64,
+    /// Microseconds of processor time of the workers.
+    pub(crate) worker_us: u64,
 }
 
 impl Rates {
@@ -21,6 +25,8 @@ impl Rates {
             commands: of(self.commands, other.commands),
             input_bytes: of(self.input_bytes, other.input_bytes),
             output_bytes: of(self.output_bytes, other.output_bytes),
+            cycles: of(self.cycles, other.cycles),
+            worker_us: of(self.worker_us, other.worker_us),
         }
     }
 }
@@ -70,7 +76,7 @@ mod tests {
     use super::*;
 
     fn counters(n: u64) -> Rates {
-        Rates { commands: n, input_bytes: 10 * n, output_bytes: 0 }
+        Rates { commands: n, input_bytes: 10 * n, ..Rates::default() }
     }
 
     #[test]

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use cowherd_arena::stats::bump;
+use nix::unistd::gettid;
 
 use super::checkpoint_epoch::CheckpointEpoch;
 use super::latency_monitor::LatencyEvent;
@@ -54,6 +55,11 @@ impl Recorder {
         bump(&self.counters().connections_rejected, 1);
     }
 
+    /// The calling thread, whose counters these are, serves clients.
+    pub(crate) fn serves_clients(&self) {
+        self.counters().worker.store(gettid().as_raw(), Relaxed);
+    }
+
     /// A client is connected and served.
     pub(crate) fn client_opened(&self) {
         bump(&self.counters().clients_opened, 1);
@@ -62,6 +68,16 @@ impl Recorder {
     /// A client has disconnected. The thread need not be the one that opened the client.
     pub(crate) fn client_closed(&self) {
         bump(&self.counters().clients_closed, 1);
+    }
+
+    /// A client was disconnected for more unread output than its limit.
+    pub(crate) fn output_limit_exceeded(&self) {
+        bump(&self.counters().output_limit_disconnects, 1);
+    }
+
+    /// A client was disconnected for a request that is too large.
+    pub(crate) fn query_limit_exceeded(&self) {
+        bump(&self.counters().query_limit_disconnects, 1);
     }
 
     /// A read from a socket returned `bytes`.

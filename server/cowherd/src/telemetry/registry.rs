@@ -16,6 +16,7 @@ use super::error_prefixes::{COUNTERS, ErrorPrefixes};
 use super::latency_monitor::{LatencyEvent, LatencyEventHistory, LatencyMonitor};
 use super::longest_command::LongestCommand;
 use super::persistence::Persistence;
+use super::process;
 use super::rates::{RateSampler, Rates};
 use super::seconds::{SecondHistory, SecondStats};
 use super::slowlog::{SlowLog, SlowlogEntry};
@@ -42,6 +43,7 @@ pub(crate) struct Telemetry {
     slow_log: SlowLog,
     pub(super) latency_monitor: LatencyMonitor,
     peak_memory: AtomicU64,
+    auth_failures: AtomicU64,
     rate_sampler: Mutex<RateSampler>,
     seconds: Mutex<SecondHistory>,
     pub(super) baseline: Mutex<Baseline>,
@@ -74,6 +76,8 @@ pub(super) struct Baseline {
     pub(super) latencies: Vec<Option<Distribution>>,
     pub(super) errors: Vec<u64>,
     pub(super) engine: EngineCounters,
+    pub(super) worker_us: u64,
+    pub(super) command_us: u64,
     pub(super) checkpoints: u64,
     pub(super) forks: u64,
 }
@@ -101,6 +105,7 @@ impl Telemetry {
             slow_log: SlowLog::default(),
             latency_monitor: LatencyMonitor::default(),
             peak_memory: AtomicU64::new(0),
+            auth_failures: AtomicU64::new(0),
             rate_sampler: Mutex::default(),
             seconds: Mutex::default(),
             baseline: Mutex::default(),
@@ -134,6 +139,8 @@ impl Telemetry {
             commands: totals.commands,
             input_bytes: totals.input_bytes,
             output_bytes: totals.output_bytes,
+            cycles: totals.reads,
+            worker_us: self.worker_us(),
         };
         self.rate_sampler.lock().sample(now_us, counters);
         let latencies = || (self.latency_of_all(), self.take_longest());
@@ -148,6 +155,28 @@ impl Telemetry {
     /// The most memory that was in use at any tick.
     pub(crate) fn peak_memory(&self) -> u64 {
         self.peak_memory.load(Relaxed)
+    }
+
+    /// Processor time of the threads that serve clients, in microseconds.
+    pub(super) fn worker_us(&self) -> u64 {
+        let workers = self.threads.iter().map(|thread| thread.worker.load(Relaxed));
+        let time: Duration = workers.filter(|id| *id != 0).map(process::thread_cpu_time).sum();
+        u64::try_from(time.as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Time spent in commands, in microseconds.
+    pub(super) fn command_us(&self) -> u64 {
+        self.threads.iter().map(|thread| thread.command_nanos()).sum::<u64>() / 1000
+    }
+
+    /// A client gave a wrong user or password.
+    pub(crate) fn auth_failed(&self) {
+        self.auth_failures.fetch_add(1, Relaxed);
+    }
+
+    /// How often clients gave a wrong user or password.
+    pub(super) fn auth_failures(&self) -> u64 {
+        self.auth_failures.load(Relaxed)
     }
 
     /// Sums over all threads since the start.
@@ -361,6 +390,8 @@ impl Telemetry {
             latencies: self.commands().map(|(number, _)| self.latency(number)).collect(),
             errors: (0..COUNTERS).map(|counter| self.error_count(counter)).collect(),
             engine: stats.counters,
+            worker_us: self.worker_us(),
+            command_us: self.command_us(),
             checkpoints: status.totals.begun,
             forks: status.hold_ups.count(),
         };

@@ -107,6 +107,10 @@ pub(crate) struct HugePoolStats {
 pub(crate) struct ServerInfo {
     /// Port for clients; 0 for none.
     pub(crate) tcp_port: u16,
+    /// The setting `bind`.
+    pub(crate) bind: Vec<String>,
+    /// Path of the Unix socket; empty for none.
+    pub(crate) unixsocket: String,
     /// 40 hexadecimal digits, new with each start.
     pub(crate) run_id: String,
     /// Path of the configuration file; empty for none.
@@ -117,6 +121,8 @@ pub(crate) struct ServerInfo {
     pub(crate) hz: u32,
     /// Worker threads.
     pub(crate) threads: usize,
+    /// The percentiles of the section `latencystats`, 0 to 100.
+    pub(crate) latency_percentiles: Vec<f64>,
 }
 
 /// Statistics of the clients.
@@ -219,6 +225,8 @@ pub(crate) struct EngineCounters {
     pub(crate) keyspace_misses: u64,
     /// Keys removed because they had expired.
     pub(crate) expired_keys: u64,
+    /// Fields of hashes removed because they had expired.
+    pub(crate) expired_fields: u64,
     /// Rounds of expiry that ran out of time.
     pub(crate) expired_time_cap_reached: u64,
     /// Microseconds spent on rounds of expiry.
@@ -252,6 +260,7 @@ impl EngineCounters {
             keyspace_hits: passed(|counters| counters.keyspace_hits),
             keyspace_misses: passed(|counters| counters.keyspace_misses),
             expired_keys: passed(|counters| counters.expired_keys),
+            expired_fields: passed(|counters| counters.expired_fields),
             expired_time_cap_reached: passed(|counters| counters.expired_time_cap_reached),
             expire_cycle_us: passed(|counters| counters.expire_cycle_us),
             evicted_keys: passed(|counters| counters.evicted_keys),
@@ -291,6 +300,8 @@ pub(crate) struct DatabaseStats {
     pub(crate) keys: u64,
     /// Keys with an expiry.
     pub(crate) expires: u64,
+    /// Hashes of which fields have an expiry.
+    pub(crate) volatile_hashes: u64,
     /// Mean time to live of the keys with an expiry, in milliseconds.
     pub(crate) avg_ttl_ms: u64,
     /// Bytes of the hash table of the keys.

@@ -14,7 +14,7 @@
 
 use std::sync::OnceLock;
 use std::sync::atomic::Ordering::{AcqRel, Acquire, Relaxed, Release};
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::{AtomicBool, AtomicI32, AtomicU64};
 
 use cowherd_arena::stats::{Distribution, Histogram};
 
@@ -29,10 +29,14 @@ use super::slowlog::{SlowCommandRing, slow_command_ring};
 pub(super) struct ThreadCounters {
     /// Whether a recorder writes to them.
     in_use: AtomicBool,
+    /// The kernel's id of the thread, if it serves clients; otherwise 0.
+    pub(super) worker: AtomicI32,
     pub(super) connections_received: AtomicU64,
     pub(super) connections_rejected: AtomicU64,
     pub(super) clients_opened: AtomicU64,
     pub(super) clients_closed: AtomicU64,
+    pub(super) output_limit_disconnects: AtomicU64,
+    pub(super) query_limit_disconnects: AtomicU64,
     pub(super) input_bytes: AtomicU64,
     pub(super) output_bytes: AtomicU64,
     pub(super) reads: AtomicU64,
@@ -78,10 +82,13 @@ impl ThreadCounters {
     pub(super) fn new(commands: usize) -> Self {
         Self {
             in_use: AtomicBool::new(false),
+            worker: AtomicI32::new(0),
             connections_received: AtomicU64::new(0),
             connections_rejected: AtomicU64::new(0),
             clients_opened: AtomicU64::new(0),
             clients_closed: AtomicU64::new(0),
+            output_limit_disconnects: AtomicU64::new(0),
+            query_limit_disconnects: AtomicU64::new(0),
             input_bytes: AtomicU64::new(0),
             output_bytes: AtomicU64::new(0),
             reads: AtomicU64::new(0),
@@ -100,6 +107,8 @@ impl ThreadCounters {
         totals.connections_rejected += self.connections_rejected.load(Relaxed);
         totals.clients_opened += self.clients_opened.load(Relaxed);
         totals.clients_closed += self.clients_closed.load(Relaxed);
+        totals.output_limit_disconnects += self.output_limit_disconnects.load(Relaxed);
+        totals.query_limit_disconnects += self.query_limit_disconnects.load(Relaxed);
         totals.commands += self.commands.iter().map(CommandCounters::calls).sum::<u64>();
         totals.input_bytes += self.input_bytes.load(Relaxed);
         totals.output_bytes += self.output_bytes.load(Relaxed);
@@ -143,6 +152,11 @@ impl ThreadCounters {
         self.longest.swap(0, Relaxed)
     }
 
+    /// Nanoseconds spent in commands.
+    pub(super) fn command_nanos(&self) -> u64 {
+        self.commands.iter().map(CommandCounters::nanos).sum()
+    }
+
     /// Reserves the counters for one recorder. False: another recorder has them.
     pub(super) fn acquire(&self) -> bool {
         self.in_use.compare_exchange(false, true, AcqRel, Acquire).is_ok()
@@ -170,6 +184,10 @@ pub(crate) struct ServerTotals {
     pub(crate) clients_opened: u64,
     /// Clients that have disconnected.
     pub(crate) clients_closed: u64,
+    /// Clients that were disconnected for more unread output than their limit.
+    pub(crate) output_limit_disconnects: u64,
+    /// Clients that were disconnected for a request that is too large.
+    pub(crate) query_limit_disconnects: u64,
     /// Commands executed.
     pub(crate) commands: u64,
     /// Bytes read from clients.
@@ -196,6 +214,8 @@ impl ServerTotals {
         Self {
             connections_received: passed(|totals| totals.connections_received),
             connections_rejected: passed(|totals| totals.connections_rejected),
+            output_limit_disconnects: passed(|totals| totals.output_limit_disconnects),
+            query_limit_disconnects: passed(|totals| totals.query_limit_disconnects),
             commands: passed(|totals| totals.commands),
             input_bytes: passed(|totals| totals.input_bytes),
             output_bytes: passed(|totals| totals.output_bytes),

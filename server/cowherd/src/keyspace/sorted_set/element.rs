@@ -72,7 +72,9 @@ pub(super) fn create(mem: &mut Mem<'_>, member: &[u8], score: f64) -> Result<u64
         _ => {
             head[8] = LONG;
             head[9..].copy_from_slice(
-                &u32::try_from(len).expect("invariant: a member has at most 512 MB").to_le_bytes(),
+                &u32::try_from(len)
+                    .expect("invariant: a member has at most `MAX_VALUE` bytes")
+                    .to_le_bytes(),
             );
         }
     }

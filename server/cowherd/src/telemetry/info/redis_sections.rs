@@ -8,6 +8,7 @@ use nix::sys::utsname::uname;
 
 use super::writer::{InfoWriter, percent, ratio};
 use super::{COWHERD_VERSION, InfoContext, REDIS_VERSION};
+use crate::config::six_digits;
 use crate::telemetry::persistence::{PersistenceStatus, RunningRestore};
 use crate::telemetry::process;
 use crate::telemetry::stats_source::ScriptStats;
@@ -47,6 +48,13 @@ pub(super) fn server(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("executable", executable.display());
     out.field("config_file", &server.config_file);
     out.field("io_threads_active", u8::from(server.threads > 1));
+    if server.tcp_port != 0 {
+        let addresses: String = server.bind.iter().map(|one| format!("bind={one},")).collect();
+        out.field("listener0", format_args!("name=tcp,{addresses}port={}", server.tcp_port));
+    }
+    if !server.unixsocket.is_empty() {
+        out.field("listener1", format_args!("name=unix,bind={}", server.unixsocket));
+    }
     out.field("cowherd_version", COWHERD_VERSION);
     out.field("cowherd_threads", server.threads);
 }
@@ -96,6 +104,7 @@ pub(super) fn memory(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("allocator_allocated", memory.used);
     out.field("allocator_active", active);
     out.field("allocator_resident", active);
+    out.zeros(&["allocator_muzzy"]);
     out.bytes("total_system_memory", process::system_memory_bytes());
     scripts(out, &context.stats.scripts);
     out.bytes("maxmemory", memory.limit);
@@ -114,6 +123,8 @@ pub(super) fn memory(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("mem_clients_normal", context.stats.clients.memory);
     out.zeros(&["mem_cluster_links", "mem_aof_buffer"]);
     out.field("mem_allocator", "cowherd-arena");
+    // Hash tables grow a segment at a time: there is no second table meanwhile.
+    out.zeros(&["mem_overhead_db_hashtable_rehashing"]);
     out.field("active_defrag_running", context.stats.compaction.running_percent);
     out.zeros(&["lazyfree_pending_objects", "lazyfreed_objects"]);
     out.field("cowherd_arena_pages_asked", &arena.pages_asked);
@@ -251,6 +262,7 @@ pub(super) fn stats(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("instantaneous_output_repl_kbps", "0.00");
     out.field("rejected_connections", totals.connections_rejected);
     out.zeros(&["sync_full", "sync_partial_ok", "sync_partial_err"]);
+    out.field("expired_subkeys", engine.expired_fields);
     out.field("expired_keys", engine.expired_keys);
     out.field("expired_stale_perc", two_decimals(context.stats.expired_stale_percent));
     out.field("expired_time_cap_reached_count", engine.expired_time_cap_reached);
@@ -282,7 +294,27 @@ pub(super) fn stats(out: &mut InfoWriter, context: &InfoContext<'_>) {
     out.field("total_reads_processed", totals.reads);
     out.field("total_writes_processed", totals.writes);
     out.zeros(&["io_threaded_reads_processed", "io_threaded_writes_processed"]);
+    let (query, output) = (totals.query_limit_disconnects, totals.output_limit_disconnects);
+    out.field("client_query_buffer_limit_disconnections", query);
+    out.field("client_output_buffer_limit_disconnections", output);
     out.zeros(&["reply_buffer_shrinks", "reply_buffer_expands"]);
+    event_loop(out, context, totals.reads);
+    out.field("acl_access_denied_auth", context.telemetry.auth_failures());
+    out.zeros(&["acl_access_denied_cmd", "acl_access_denied_key", "acl_access_denied_channel"]);
+}
+
+/// A cycle is one read from a client with the commands that it brings; its duration is processor
+/// time of the worker.
+fn event_loop(out: &mut InfoWriter, context: &InfoContext<'_>, cycles: u64) {
+    let (telemetry, baseline, rates) =
+        (context.telemetry, context.baseline, context.telemetry.rates());
+    let since = |now: u64, then: u64| now.saturating_sub(then);
+    out.field("eventloop_cycles", cycles);
+    out.field("eventloop_duration_sum", since(telemetry.worker_us(), baseline.worker_us));
+    out.field("eventloop_duration_cmd_sum", since(telemetry.command_us(), baseline.command_us));
+    out.field("instantaneous_eventloop_cycles_per_sec", rates.cycles);
+    let each = rates.worker_us.checked_div(rates.cycles).unwrap_or(0);
+    out.field("instantaneous_eventloop_duration_usec", each);
 }
 
 pub(super) fn replication(out: &mut InfoWriter, _context: &InfoContext<'_>) {
@@ -350,14 +382,16 @@ pub(super) fn latency_stats(out: &mut InfoWriter, context: &InfoContext<'_>) {
         if let Some(Some(earlier)) = context.baseline.latencies.get(number) {
             latency = latency.since(earlier);
         }
-        let micros = |quantile| latency.quantile(quantile).map(|nanos| nanos as f64 / 1000.0);
-        let (Some(half), Some(p99), Some(p999)) = (micros(0.5), micros(0.99), micros(0.999)) else {
+        if latency.count() == 0 {
             continue;
+        }
+        let percentile = |percent: &f64| {
+            let micros = latency.quantile(percent / 100.0).unwrap_or(0) as f64 / 1000.0;
+            format!("p{}={micros:.3}", six_digits(*percent))
         };
-        out.field(
-            format_args!("latency_percentiles_usec_{name}"),
-            format_args!("p50={half:.3},p99={p99:.3},p99.9={p999:.3}"),
-        );
+        let percentiles = &context.stats.server.latency_percentiles;
+        let shown: Vec<String> = percentiles.iter().map(percentile).collect();
+        out.field(format_args!("latency_percentiles_usec_{name}"), shown.join(","));
     }
 }
 
@@ -373,8 +407,8 @@ pub(super) fn keyspace(out: &mut InfoWriter, context: &InfoContext<'_>) {
         out.field(
             format_args!("db{}", database.number),
             format_args!(
-                "keys={},expires={},avg_ttl={}",
-                database.keys, database.expires, database.avg_ttl_ms
+                "keys={},expires={},avg_ttl={},subexpiry={}",
+                database.keys, database.expires, database.avg_ttl_ms, database.volatile_hashes
             ),
         );
     }

@@ -18,7 +18,7 @@ const REDIS: &[(&str, &str)] = &[
         "redis_version redis_git_sha1 redis_git_dirty redis_build_id redis_mode os arch_bits \
          monotonic_clock multiplexing_api atomicvar_api gcc_version process_id \
          process_supervised run_id tcp_port server_time_usec uptime_in_seconds uptime_in_days hz \
-         configured_hz lru_clock executable config_file io_threads_active",
+         configured_hz lru_clock executable config_file io_threads_active listener0",
     ),
     (
         "Clients",
@@ -31,7 +31,7 @@ const REDIS: &[(&str, &str)] = &[
         "used_memory used_memory_human used_memory_rss used_memory_rss_human used_memory_peak \
          used_memory_peak_human used_memory_peak_perc used_memory_overhead used_memory_startup \
          used_memory_dataset used_memory_dataset_perc allocator_allocated allocator_active \
-         allocator_resident total_system_memory total_system_memory_human used_memory_lua \
+         allocator_resident allocator_muzzy total_system_memory total_system_memory_human used_memory_lua \
          used_memory_vm_eval used_memory_lua_human used_memory_scripts_eval \
          number_of_cached_scripts number_of_functions number_of_libraries \
          used_memory_vm_functions used_memory_vm_total used_memory_vm_total_human \
@@ -41,7 +41,7 @@ const REDIS: &[(&str, &str)] = &[
          mem_fragmentation_ratio mem_fragmentation_bytes mem_not_counted_for_evict \
          mem_replication_backlog mem_total_replication_buffers mem_clients_slaves \
          mem_clients_normal mem_cluster_links mem_aof_buffer mem_allocator \
-         active_defrag_running lazyfree_pending_objects lazyfreed_objects",
+         mem_overhead_db_hashtable_rehashing active_defrag_running lazyfree_pending_objects lazyfreed_objects",
     ),
     (
         "Persistence",
@@ -61,7 +61,8 @@ const REDIS: &[(&str, &str)] = &[
          total_net_input_bytes total_net_output_bytes total_net_repl_input_bytes \
          total_net_repl_output_bytes instantaneous_input_kbps instantaneous_output_kbps \
          instantaneous_input_repl_kbps instantaneous_output_repl_kbps rejected_connections \
-         sync_full sync_partial_ok sync_partial_err expired_keys expired_stale_perc \
+         sync_full sync_partial_ok sync_partial_err expired_subkeys expired_keys \
+         expired_stale_perc \
          expired_time_cap_reached_count expire_cycle_cpu_milliseconds evicted_keys \
          evicted_clients evicted_scripts total_eviction_exceeded_time \
          current_eviction_exceeded_time \
@@ -72,7 +73,12 @@ const REDIS: &[(&str, &str)] = &[
          tracking_total_keys tracking_total_items tracking_total_prefixes \
          unexpected_error_replies total_error_replies dump_payload_sanitizations \
          total_reads_processed total_writes_processed io_threaded_reads_processed \
-         io_threaded_writes_processed reply_buffer_shrinks reply_buffer_expands",
+         io_threaded_writes_processed client_query_buffer_limit_disconnections \
+         client_output_buffer_limit_disconnections reply_buffer_shrinks reply_buffer_expands \
+         eventloop_cycles eventloop_duration_sum eventloop_duration_cmd_sum \
+         instantaneous_eventloop_cycles_per_sec instantaneous_eventloop_duration_usec \
+         acl_access_denied_auth acl_access_denied_cmd acl_access_denied_key \
+         acl_access_denied_channel",
     ),
     (
         "Replication",
@@ -116,6 +122,9 @@ fn inputs() -> StatsSnapshot {
             supervised: "no".to_owned(),
             hz: 10,
             threads: 2,
+            bind: vec!["127.0.0.1".to_owned(), "-::1".to_owned()],
+            unixsocket: String::new(),
+            latency_percentiles: vec![50.0, 99.0, 99.9],
         },
         clients: ClientStats { limit: 10_000, blocked: 1, ..ClientStats::default() },
         memory: MemoryStats {
@@ -130,7 +139,14 @@ fn inputs() -> StatsSnapshot {
         },
         counters: EngineCounters { keyspace_hits: 5, evicted_keys: 4, ..Default::default() },
         databases: vec![
-            DatabaseStats { number: 0, keys: 3, expires: 1, avg_ttl_ms: 77, ..Default::default() },
+            DatabaseStats {
+                number: 0,
+                keys: 3,
+                expires: 1,
+                avg_ttl_ms: 77,
+                volatile_hashes: 2,
+                ..Default::default()
+            },
             DatabaseStats { number: 1, ..DatabaseStats::default() },
             DatabaseStats { number: 3, keys: 1, ..Default::default() },
         ],
@@ -159,6 +175,9 @@ fn telemetry() -> Arc<Telemetry> {
     recorder.error(b"-ERR wrong number");
     recorder.connection_received();
     recorder.client_opened();
+    recorder.output_limit_exceeded();
+    (0..2).for_each(|_| recorder.query_limit_exceeded());
+    telemetry.auth_failed();
     telemetry
 }
 
@@ -241,6 +260,11 @@ fn values_are_written_as_in_redis() {
         ("redis_version", "7.4.0"),
         ("redis_mode", "standalone"),
         ("tcp_port", "6379"),
+        ("listener0", "name=tcp,bind=127.0.0.1,bind=-::1,port=6379"),
+        ("eventloop_duration_cmd_sum", "22"),
+        ("acl_access_denied_auth", "1"),
+        ("client_output_buffer_limit_disconnections", "1"),
+        ("client_query_buffer_limit_disconnections", "2"),
         ("connected_clients", "1"),
         ("blocked_clients", "1"),
         ("used_memory", "1048576"),
@@ -261,12 +285,29 @@ fn values_are_written_as_in_redis() {
         ("cmdstat_config|get", "calls=0,usec=0,usec_per_call=0.00,rejected_calls=1,failed_calls=0"),
         ("errorstat_WRONGTYPE", "count=1"),
         ("latency_percentiles_usec_get", "p50=11.007,p99=11.007,p99.9=11.007"),
-        ("db0", "keys=3,expires=1,avg_ttl=77"),
+        ("db0", "keys=3,expires=1,avg_ttl=77,subexpiry=2"),
     ] {
         assert_eq!(fields[name], value, "{name}");
     }
     assert!(fields["os"].starts_with("Linux "));
     assert!(fields["used_memory_rss"].parse::<u64>().unwrap() > 0);
+}
+
+#[test]
+fn percentiles_and_listeners_follow_the_settings() {
+    let mut inputs = inputs();
+    inputs.server.latency_percentiles = vec![0.5, 100.0];
+    inputs.server.unixsocket = "/run/cowherd.sock".to_owned();
+    let telemetry = telemetry();
+    let info = render(&telemetry, &["latencystats", "server"], &inputs);
+    let shown = fields(&info);
+    assert_eq!(shown["latency_percentiles_usec_get"], "p0.5=11.007,p100=11.007");
+    assert_eq!(shown["listener1"], "name=unix,bind=/run/cowherd.sock");
+    inputs.server.latency_percentiles.clear();
+    inputs.server.tcp_port = 0;
+    let info = render(&telemetry, &["latencystats", "server"], &inputs);
+    assert_eq!(fields(&info)["latency_percentiles_usec_get"], "");
+    assert!(!fields(&info).contains_key("listener0"));
 }
 
 #[test]
