@@ -3,7 +3,7 @@
 use anyhow::{Context as _, Result, ensure};
 use client_tests::server::Server;
 use client_tests::wait::wait_until;
-use client_tests::{TestResult, http, ports, skip, tools};
+use client_tests::{TestResult, http, libraries, ports, skip, tools};
 use serde_json::Value;
 use std::collections::BTreeSet;
 use std::fs;
@@ -89,6 +89,16 @@ fn metrics_of_dashboard_and_alerts_exist() -> TestResult {
     for name in asked {
         ensure!(catalogue.contains(&format!("| `{name}` |")), "{name} is not in docs/metrics.md");
         ensure!(there.contains(&name) || is_of_pools(&name), "the server has no {name}");
+    }
+    Ok(())
+}
+
+#[test]
+fn the_parsers_of_prometheus_read_every_scrape() -> TestResult {
+    for isolation in ["undo-log", "kernel-cow"] {
+        let server = Server::builder().arg("--checkpoint-isolation", isolation).start()?;
+        let (program, end) = ("openmetrics_client.py", "openmetrics ok");
+        libraries::run_python_with(&server, "prometheus_client", program, end)?;
     }
     Ok(())
 }

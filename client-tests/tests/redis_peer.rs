@@ -57,6 +57,37 @@ const CONNECTION_SCRIPT: &str = include_str!("peer/connection.txt");
 const TRANSACTIONS_SCRIPT: &str = include_str!("peer/transactions.txt");
 const SCRIPTS_SCRIPT: &str = include_str!("peer/scripts.txt");
 const FUNCTIONS_SCRIPT: &str = include_str!("peer/functions.txt");
+const COMMAND_SCRIPT: &str = include_str!("peer/command.txt");
+const CHANGES_SCRIPT: &str = include_str!("peer/changes.txt");
+
+#[test]
+fn keys_in_commands_are_found_as_in_newer_redis() -> TestResult {
+    compare_with(Peer::start_newer()?, COMMAND_SCRIPT)
+}
+
+/// Each line of the script must count as many changes for `save` as in Redis.
+#[test]
+fn changes_are_counted_as_in_newer_redis() -> TestResult {
+    compare_in(Peer::start_newer()?, CHANGES_SCRIPT, true)
+}
+
+#[test]
+fn the_changes_of_every_writing_command_are_compared() -> TestResult {
+    let server = Server::start()?;
+    let mut raw = server.raw()?;
+    let list = raw.call(&["COMMAND", "LIST", "FILTERBY", "ACLCAT", "write"])?;
+    let list: Vec<String> = redis::from_redis_value(list)?;
+    ensure!(list.len() > 100, "only {list:?} write");
+    for command in list {
+        let words = command.to_uppercase().replace('|', " ");
+        let is_sent = |line: &str| {
+            let command = line.trim_start_matches("> ").split("newer: ").last().unwrap_or(line);
+            command == words || command.starts_with(&format!("{words} "))
+        };
+        ensure!(CHANGES_SCRIPT.lines().any(is_sent), "the script has no {words}");
+    }
+    Ok(())
+}
 
 #[test]
 fn scripts_behave_as_in_redis() -> TestResult {
@@ -159,6 +190,10 @@ struct Pair<'s> {
     cowherd: RawConnection,
     /// The clients that wait for a reply.
     blocked: VecDeque<[RawConnection; 2]>,
+    /// Whether the number of changes is compared after each line.
+    compares_changes: bool,
+    /// The numbers of changes after the last line.
+    changes: [u64; 2],
 }
 
 type Arguments = Vec<Vec<u8>>;
@@ -168,12 +203,16 @@ fn compare(script: &str) -> TestResult {
 }
 
 fn compare_with(peer: Option<Peer>, script: &str) -> TestResult {
+    compare_in(peer, script, false)
+}
+
+fn compare_in(peer: Option<Peer>, script: &str, compares_changes: bool) -> TestResult {
     let Some(peer) = peer else { skip!("the redis-server to compare with is not installed") };
     let server = Server::start()?;
     let mut differences = Vec::new();
     let mut count = 0;
     for protocol in ["2", "3"] {
-        let mut pair = Pair::connect(&peer, &server, protocol)?;
+        let mut pair = Pair::connect(&peer, &server, protocol, compares_changes)?;
         let mut section = String::new();
         let lines = script.lines().enumerate().map(|(number, line)| (number + 1, line.trim()));
         for (number, line) in lines.chain([(0, "## end")]) {
@@ -185,11 +224,14 @@ fn compare_with(peer: Option<Peer>, script: &str) -> TestResult {
                 if let Err(problem) = pair.same_state() {
                     note(problem.context("the states differ at the end of the section"));
                 }
-                pair = Pair::connect(&peer, &server, protocol)?;
+                pair = Pair::connect(&peer, &server, protocol, compares_changes)?;
                 section = title.trim().to_owned();
             } else if !line.is_empty() {
                 count += 1;
                 if let Err(problem) = pair.same_reply(line) {
+                    note(problem);
+                }
+                if let Err(problem) = pair.same_changes() {
                     note(problem);
                 }
             }
@@ -203,17 +245,42 @@ fn compare_with(peer: Option<Peer>, script: &str) -> TestResult {
 
 impl<'s> Pair<'s> {
     /// Opens connections to both servers, and deletes all keys, scripts, functions and counts.
-    fn connect(peer: &'s Peer, server: &'s Server, protocol: &'s str) -> Result<Self> {
+    fn connect(
+        peer: &'s Peer,
+        server: &'s Server,
+        protocol: &'s str,
+        compares_changes: bool,
+    ) -> Result<Self> {
         let (redis, cowherd) = (peer.raw()?, server.raw()?);
-        let blocked = VecDeque::new();
-        let mut pair = Self { peer, server, protocol, redis, cowherd, blocked };
+        let (blocked, changes) = (VecDeque::new(), [0; 2]);
+        let mut pair =
+            Self { peer, server, protocol, redis, cowherd, blocked, compares_changes, changes };
         for raw in [&mut pair.redis, &mut pair.cowherd] {
             raw.call(&["HELLO", protocol])?;
             for line in ["FLUSHALL", "SCRIPT FLUSH", "FUNCTION FLUSH", "CONFIG RESETSTAT"] {
                 raw.call(&line.split(' ').collect::<Vec<_>>())?;
             }
         }
+        pair.changes = pair.counts_of_changes()?;
         Ok(pair)
+    }
+
+    /// Compares how many changes were counted since the last call.
+    fn same_changes(&mut self) -> Result<()> {
+        if !self.compares_changes {
+            return Ok(());
+        }
+        let now = self.counts_of_changes()?;
+        let counted = [0, 1].map(|i| now[i].wrapping_sub(self.changes[i]));
+        self.changes = now;
+        let [redis, cowherd] = counted;
+        ensure!(redis == cowherd, "changes in redis:   {redis}\n    cowherd: {cowherd}");
+        Ok(())
+    }
+
+    /// The changes that the servers count, asked by clients of their own.
+    fn counts_of_changes(&self) -> Result<[u64; 2]> {
+        Ok([count_of_changes(&mut self.peer.raw()?)?, count_of_changes(&mut self.server.raw()?)?])
     }
 
     /// Sends a command by clients of their own, which it blocks.
@@ -377,6 +444,13 @@ impl<'s> Pair<'s> {
         }
         Ok(())
     }
+}
+
+/// The number of changes that a server counts towards its save points.
+fn count_of_changes(raw: &mut RawConnection) -> Result<u64> {
+    let info = raw.text(&["INFO", "persistence"])?;
+    let field = info.lines().find_map(|line| line.strip_prefix("rdb_changes_since_last_save:"));
+    Ok(field.context("no rdb_changes_since_last_save")?.trim().parse()?)
 }
 
 fn same<T: PartialEq + std::fmt::Debug>(

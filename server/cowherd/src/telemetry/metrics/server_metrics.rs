@@ -124,7 +124,7 @@ fn commands(out: &mut Families, scrape: &Scrape<'_>) {
         events.iter().map(|event| ([("event", event.event.name())], event.max_ms as f64 / 1e3)),
     );
     out.gauge(
-        "cowherd_slowlog_entries",
+        "cowherd_slowlog_length",
         "Entries that SLOWLOG holds",
         scrape.telemetry.slowlog_len(),
     );
