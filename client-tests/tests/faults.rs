@@ -490,6 +490,18 @@ fn sigterm_writes_no_checkpoint_without_save_points() -> TestResult {
 }
 
 #[test]
+fn signals_shut_down_with_the_words_of_the_directives() -> TestResult {
+    for (points, words, is_saved) in [("", "save", true), ("3600 1", "nosave now", false)] {
+        let mut server = Server::builder().arg("--save", points).start()?;
+        server.text(&["CONFIG", "SET", "shutdown-on-sigterm", words])?;
+        server.text(&["SET", "key", "value"])?;
+        expect_code(server.terminate()?, 0, &server.log())?;
+        ensure!(server.image().exists() == is_saved, "{words}");
+    }
+    Ok(())
+}
+
+#[test]
 fn sigterm_during_a_checkpoint_writes_the_latest_state() -> TestResult {
     let mut server = Server::builder().arg("--save", "3600 1000000").start()?;
     fill(&server, &mut Random::new(random::seed()), 20, 1 << 20)?;

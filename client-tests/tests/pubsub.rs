@@ -291,6 +291,8 @@ fn a_soft_limit_disconnects_after_its_time() -> TestResult {
     let disconnections =
         || server.log().matches("more than client-output-buffer-limit allows").count();
     wait_until(|| Ok(disconnections() == 2), DEADLINE, "two lines in the log")?;
+    let counted = || Ok(server.info("client_output_buffer_limit_disconnections")? == "2");
+    wait_until(counted, DEADLINE, "two disconnections in INFO")?;
     Ok(())
 }
 

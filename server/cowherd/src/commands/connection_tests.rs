@@ -93,8 +93,9 @@ fn a_bad_hello_changes_nothing() {
 #[test]
 fn passwords_are_checked() {
     let wrong = "-WRONGPASS invalid username-password pair or user is disabled.";
+    let server = with_password();
     check(
-        &with_password(),
+        &server,
         &[
             ("AUTH", "-ERR wrong number of arguments for 'auth' command"),
             ("AUTH a b c", "-ERR syntax error"),
@@ -107,6 +108,8 @@ fn passwords_are_checked() {
             ("AUTH default secret", "+OK"),
         ],
     );
+    let info = server.run("INFO stats");
+    assert!(info.contains("acl_access_denied_auth:5\r\n"), "{info}");
     check(
         &TestServer::new(),
         &[

@@ -294,6 +294,7 @@ fn a_request_beyond_the_limit_closes_the_connection() {
         "+PONG\\r\\n-ERR Protocol error: too big request\\r\\n"
     );
     assert_eq!(engine.shared().clients.count(), 0);
+    assert_eq!(engine.shared().telemetry.totals().query_limit_disconnects, 1);
 }
 
 #[test]

@@ -60,8 +60,8 @@ pub(super) const COMMANDS: &[Command] = &[
         .keys(ONE, KeyUse::UPDATE)
         .syntax(
             "key [NOMKSTREAM@6.2.0] trim:[strategy:(MAXLEN|MINID@6.2.0) operator:[equal:=|\
-             approximately:~] threshold [LIMIT@6.2.0 count]] id-selector:(auto-id:*|id) data:(field \
-             value)...",
+             approximately:~] threshold [LIMIT@6.2.0 count]] id-selector:(auto-id:*|id) \
+             data:(field value)...",
         )
         .hints(&["nondeterministic_output"]),
     Command::new("xtrim", -4, TAKE, xtrim)

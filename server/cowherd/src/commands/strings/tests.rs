@@ -200,6 +200,16 @@ fn append_setrange_getrange_strlen() {
     ]);
 }
 
+/// Without the memory for such a value, the error tells which limit applies.
+#[test]
+fn values_beyond_512_mb_are_allowed_up_to_a_gigabyte() {
+    let config = Config { proto_max_bulk_len: i64::MAX.unsigned_abs(), ..Config::default() };
+    let server = TestServer::with(64 << 20, config);
+    let full = server.run("SETRANGE k 1073741823 x");
+    assert!(full.starts_with("-OOM "), "{full}");
+    follow(&server, &[("SETRANGE k 1073741824 x", TOO_LONG), ("EXISTS k", ":0")]);
+}
+
 #[test]
 fn values_stay_below_the_limit() {
     let config = Config { proto_max_bulk_len: 1 << 20, ..Config::default() };

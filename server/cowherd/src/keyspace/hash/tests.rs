@@ -460,6 +460,7 @@ fn cleaning_removes_expired_fields_in_slices() {
         shards.hash_set(0, &key, None, pairs, Expiry::At(500), &limits).unwrap();
         drop(shards);
         assert_eq!((space.volatile_len(0), space.len(0)), (1, 1));
+        let before = space.stats();
         let mut shards = space.lock(ShardSet::ALL, 500);
         let mut cursors = Default::default();
         for _ in 0..100 {
@@ -467,6 +468,8 @@ fn cleaning_removes_expired_fields_in_slices() {
         }
         drop(shards);
         assert_eq!((space.volatile_len(0), space.len(0)), (0, 0));
+        let stats = space.stats();
+        assert_eq!((stats.expired_fields, stats.changes), (1000, before.changes));
         space.verify(1).unwrap();
         assert_eq!(space.arena().used_bytes(), 0);
     }

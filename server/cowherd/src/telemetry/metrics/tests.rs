@@ -144,6 +144,23 @@ fn families(text: &str) -> BTreeMap<String, Family> {
     families
 }
 
+#[test]
+fn no_two_families_share_a_name_in_openmetrics() {
+    let families = families(&plain());
+    let stem = |(name, (kind, _)): (&String, &Family)| match kind.as_str() {
+        "counter" => name.strip_suffix("_total").unwrap().to_owned(),
+        _ => name.clone(),
+    };
+    let stems: BTreeSet<String> = families.iter().map(stem).collect();
+    assert_eq!(stems.len(), families.len(), "a counter without _total is another family");
+    // The names of samples belong to the family without the suffix.
+    for suffix in ["_total", "_created", "_bucket", "_count", "_sum", "_info"] {
+        let taken = stems.iter().filter_map(|name| name.strip_suffix(suffix));
+        let taken: Vec<_> = taken.filter(|stem| stems.contains(*stem)).collect();
+        assert!(taken.is_empty(), "{taken:?} and the same with {suffix}");
+    }
+}
+
 /// The rows of the catalogue, with their unit.
 fn catalogue() -> BTreeMap<String, (Family, String)> {
     let row = |line: &str| {
