@@ -35,7 +35,7 @@ pub(super) fn bytes<'b>(bytes: &'b [u8], range: &RangeInclusive<u64>) -> &'b [u8
     &bytes[index(*range.start())..=index(*range.end())]
 }
 
-/// An offset in a value as an index; values have at most 512 MB.
+/// An offset in a value as an index; values have at most a gigabyte.
 #[expect(clippy::cast_possible_truncation, reason = "64-bit machines only")]
 pub(super) const fn index(offset: u64) -> usize {
     offset as usize

@@ -230,7 +230,7 @@ impl ByteSplice {
     }
 }
 
-#[expect(clippy::cast_possible_truncation, reason = "values are at most 512 MB long")]
+#[expect(clippy::cast_possible_truncation, reason = "values are at most a gigabyte long")]
 const fn index(len: u64) -> usize {
     len as usize
 }

@@ -51,7 +51,7 @@ pub enum StringError {
     #[error("the value has another type")]
     WrongType,
     /// The result would be longer than [`MAX_VALUE`].
-    #[error("the value would be longer than 512 MB")]
+    #[error("the value would be longer than 1 GB")]
     TooLong,
 }
 

@@ -440,7 +440,7 @@ impl FieldHeader {
     }
 
     /// Writes the header at `at`.
-    #[expect(clippy::cast_possible_truncation, reason = "lengths are at most 512 MB")]
+    #[expect(clippy::cast_possible_truncation, reason = "lengths are at most a gigabyte")]
     pub fn store(&self, mem: &mut Mem<'_>, at: u64) {
         let flag = if self.has_expiry { HAS_EXPIRY } else { 0 };
         let head = RawFieldHeader {
