@@ -295,9 +295,9 @@ fn write_pid_file(config: &Config) {
     }
 }
 
-/// Starts the thread that handles SIGTERM and SIGINT: the first signal shuts the server down like
-/// SHUTDOWN with the words of `shutdown-on-sigterm` or `shutdown-on-sigint`, a second one during the
-/// shutdown exits at once without a checkpoint.
+/// Starts the thread that handles SIGTERM and SIGINT. The first signal shuts the server down like
+/// SHUTDOWN, with the words of `shutdown-on-sigterm` or `shutdown-on-sigint`; a second one during
+/// the shutdown exits at once without a checkpoint.
 fn watch_signals(loading: &Arc<LoadingPhase>) -> anyhow::Result<()> {
     let loading = Arc::clone(loading);
     let runtime = tokio::runtime::Builder::new_current_thread().enable_io().build()?;
