@@ -51,6 +51,27 @@ for (const RESP of [2, 3]) {
   assert.equal(await client.zAdd("zset", scores), 2);
   const ranked = await client.zRangeWithScores("zset", 0, -1);
   assert.deepEqual(ranked.map(({ value, score }) => ({ score, value })), scores);
+  assert.equal(await client.pfAdd("visitors", ["a", "b", "c"]), 1);
+  assert.equal(await client.pfAdd("more", ["c", "d"]), 1);
+  assert.equal(await client.pfCount(["visitors", "more"]), 4);
+  assert.equal(await client.pfMerge("all", ["visitors", "more"]), "OK");
+  assert.equal(await client.pfCount("all"), 4);
+  const towns = [
+    { longitude: 13.361389, latitude: 38.115556, member: "Palermo" },
+    { longitude: 15.087269, latitude: 37.502669, member: "Catania" },
+  ];
+  assert.equal(await client.geoAdd("places", towns), 2);
+  assert.equal(await client.geoDist("places", "Palermo", "Catania", "km"), 166.2742);
+  assert.deepEqual(await client.geoHash("places", ["Palermo", "missing"]), ["sqc8b49rny0", null]);
+  const [position, missing] = await client.geoPos("places", ["Palermo", "missing"]);
+  assert.ok(Math.abs(position.longitude - 13.361389) < 1e-5 && missing === null);
+  const [center, area] = [{ longitude: 15, latitude: 37 }, { radius: 200, unit: "km" }];
+  const sorted = { SORT: "ASC" };
+  const names = await client.geoSearch("places", center, area, sorted);
+  assert.deepEqual(names, ["Catania", "Palermo"]);
+  const found = await client.geoSearchWith("places", center, area, ["WITHDIST"], sorted);
+  assert.deepEqual(found.map(({ distance }) => Number(distance)), [56.4413, 190.4424]);
+  assert.equal(await client.geoSearchStore("near", "places", center, area), 2);
   const id = await client.xAdd("stream", "*", { field: "value" });
   const entries = await client.xRange("stream", "-", "+");
   assert.deepEqual(entries.map((entry) => [entry.id, entry.message.field]), [[id, "value"]]);

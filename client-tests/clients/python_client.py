@@ -34,6 +34,8 @@ def check(protocol, port):
     check_errors(client)
     check_pipelines(client)
     check_types(client)
+    check_sketches(client)
+    check_places(client)
     check_transactions(client)
     check_messages(client)
     check_streams(client)
@@ -106,6 +108,39 @@ def check_types(client):
         b"hash", b"list", b"list", b"set", b"zset", b"hash"
     ]
     assert client.unlink(*names) == len(names)
+
+
+def check_sketches(client):
+    assert client.pfadd("visitors", *range(1000)) == 1 and client.pfadd("visitors", 7) == 0
+    assert client.pfadd("more", 7, "new") == 1
+    assert 970 < client.pfcount("visitors") < 1030 and client.pfcount("more") == 2
+    assert client.pfcount("visitors", "more") == client.pfcount("visitors") + 1
+    assert client.pfmerge("all", "visitors", "more")
+    assert client.pfcount("all") == client.pfcount("visitors", "more")
+    assert client.set("copy", client.get("all")) and client.pfadd("copy", "new") == 0
+    assert client.delete("visitors", "more", "all", "copy") == 4
+
+
+def check_places(client):
+    towns = (13.361389, 38.115556, "Palermo", 15.087269, 37.502669, "Catania")
+    assert client.geoadd("places", towns) == 2 and client.geoadd("places", towns, nx=True) == 0
+    assert client.geodist("places", "Palermo", "Catania", "km") == 166.2742
+    assert client.geodist("places", "Palermo", "missing") is None
+    position, missing = client.geopos("places", "Palermo", "missing")
+    assert missing is None and abs(position[0] - 13.361389) < 1e-5, position
+    assert abs(position[1] - 38.115556) < 1e-5, position
+    assert client.geohash("places", "Palermo")[0] in ("sqc8b49rny0", b"sqc8b49rny0")
+    near = {"longitude": 15, "latitude": 37, "radius": 200, "unit": "km", "sort": "ASC"}
+    assert client.geosearch("places", **near) == [b"Catania", b"Palermo"]
+    found = client.geosearch("places", **near, count=1, withdist=True, withcoord=True, withhash=True)
+    assert found[0][:3] == [b"Catania", 56.4413, 3479447370796909], found
+    assert abs(found[0][3][0] - 15.087269) < 1e-5, found
+    box = {"member": "Palermo", "width": 400, "height": 400, "unit": "km"}
+    assert client.geosearchstore("near", "places", **box, storedist=True) == 2
+    assert abs(client.zscore("near", "Catania") - 166.2742) < 1e-3
+    assert client.georadiusbymember("places", "Palermo", 100, "km") == [b"Palermo"]
+    assert client.georadius("places", 15, 37, 200, "km", store="near") == 2
+    assert client.delete("places", "near") == 2
 
 
 def check_transactions(client):

@@ -5,6 +5,7 @@ use client_tests::binaries::run_cowherd;
 use client_tests::server::Server;
 use client_tests::wire::encode;
 use client_tests::{TestResult, exporter, http, libraries, skip, tools};
+use redis::geo::{Coord, RadiusOptions, RadiusOrder, RadiusSearchResult, Unit};
 use redis::{Commands, ConnectionLike};
 use std::collections::{HashMap, HashSet};
 use std::io::{BufRead, BufReader};
@@ -211,6 +212,7 @@ fn redis_rs_works_in_both_protocols() -> TestResult {
         let keys = connection.scan_match("p:*")?.collect::<Result<HashSet<String>, _>>()?;
         ensure!(keys.len() == 1000, "SCAN found {}", keys.len());
         redis_rs_uses_all_types(&mut connection)?;
+        redis_rs_uses_sketches_and_places(&mut connection)?;
         let error = connection.incr::<_, _, i64>("key", 1).err().context("INCR of bytes worked")?;
         ensure!(error.to_string().contains("not an integer"), "{error}");
     }
@@ -241,6 +243,32 @@ fn redis_rs_uses_all_types(connection: &mut redis::Connection) -> TestResult {
     })?;
     ensure!(counted == 42);
     ensure!(connection.del::<_, i64>(&["hash", "list", "set", "zset", "stream", "counter"])? == 6);
+    Ok(())
+}
+
+fn redis_rs_uses_sketches_and_places(connection: &mut redis::Connection) -> TestResult {
+    ensure!(connection.pfadd::<_, _, bool>("visitors", &["a", "b", "c"])?);
+    ensure!(!connection.pfadd::<_, _, bool>("visitors", "a")?);
+    ensure!(connection.pfadd::<_, _, bool>("more", &["c", "d"])?);
+    ensure!(connection.pfcount::<_, i64>(&["visitors", "more"])? == 4);
+    let () = connection.pfmerge("all", &["visitors", "more"])?;
+    ensure!(connection.pfcount::<_, i64>("all")? == 4);
+    let palermo = (Coord::lon_lat(13.361389, 38.115556), "Palermo");
+    let catania = (Coord::lon_lat(15.087269, 37.502669), "Catania");
+    ensure!(connection.geo_add::<_, _, i64>("places", &[palermo, catania])? == 2);
+    let distance: f64 = connection.geo_dist("places", "Palermo", "Catania", Unit::Kilometers)?;
+    ensure!((distance - 166.2742).abs() < 1e-9, "{distance}");
+    ensure!(connection.geo_hash::<_, _, Vec<String>>("places", "Palermo")? == ["sqc8b49rny0"]);
+    let positions: Vec<Option<Coord<f64>>> = connection.geo_pos("places", &["Palermo", "none"])?;
+    ensure!(positions[1].is_none(), "{positions:?}");
+    let position = positions[0].as_ref().context("Palermo is missing")?;
+    ensure!((position.longitude - 13.361389).abs() < 1e-5, "{position:?}");
+    let options = RadiusOptions::default().with_dist().order(RadiusOrder::Asc);
+    let found: Vec<RadiusSearchResult> =
+        connection.geo_radius("places", 15.0, 37.0, 200.0, Unit::Kilometers, options)?;
+    let found: Vec<_> = found.iter().map(|one| (one.name.as_str(), one.dist)).collect();
+    ensure!(found == [("Catania", Some(56.4413)), ("Palermo", Some(190.4424))], "{found:?}");
+    ensure!(connection.del::<_, i64>(&["visitors", "more", "all", "places"])? == 4);
     Ok(())
 }
 

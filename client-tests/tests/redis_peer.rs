@@ -11,6 +11,7 @@
 //! | `times:` | the replies are equal except for times and idle times, which are close |
 //! | `unordered:` | the replies have the same elements, in any order |
 //! | `shape:` | the replies have the same type |
+//! | `doubles:` | the replies are equal, but numbers may have more or fewer digits |
 //! | `scan:` | a complete scan with these arguments after the cursor finds the same |
 //! | `gone:` | the command is repeated until the reply of each server is null or 0 |
 //! | `eachkey:` | the command is sent once for each key, in order of the keys |
@@ -42,8 +43,18 @@ const ALLOWED: &[(&str, &str)] = &[
     ("OBJECT REFCOUNT shared", "Redis shares the objects of small integers"),
 ];
 
-const MODES: &[&str] =
-    &["near ", "unordered", "shape", "scan", "gone", "eachkey", "times", "newer", "fill"];
+const MODES: &[&str] = &[
+    "near ",
+    "unordered",
+    "shape",
+    "doubles",
+    "scan",
+    "gone",
+    "eachkey",
+    "times",
+    "newer",
+    "fill",
+];
 
 const KEYS_SCRIPT: &str = include_str!("peer/keys.txt");
 const STRINGS_SCRIPT: &str = include_str!("peer/strings.txt");
@@ -52,6 +63,8 @@ const LISTS_SCRIPT: &str = include_str!("peer/lists.txt");
 const HASHES_SCRIPT: &str = include_str!("peer/hashes.txt");
 const SORTED_SETS_SCRIPT: &str = include_str!("peer/sorted_sets.txt");
 const SETS_SCRIPT: &str = include_str!("peer/sets.txt");
+const HYPERLOGLOG_SCRIPT: &str = include_str!("peer/hyperloglog.txt");
+const GEO_SCRIPT: &str = include_str!("peer/geo.txt");
 const STREAMS_SCRIPT: &str = include_str!("peer/streams.txt");
 const CONNECTION_SCRIPT: &str = include_str!("peer/connection.txt");
 const TRANSACTIONS_SCRIPT: &str = include_str!("peer/transactions.txt");
@@ -142,6 +155,26 @@ fn sorted_sets_behave_as_in_redis() -> TestResult {
 #[test]
 fn sets_behave_as_in_redis() -> TestResult {
     compare(SETS_SCRIPT)
+}
+
+#[test]
+fn hyperloglogs_behave_as_in_redis() -> TestResult {
+    compare(HYPERLOGLOG_SCRIPT)
+}
+
+#[test]
+fn hyperloglogs_behave_as_in_newer_redis() -> TestResult {
+    compare_with(Peer::start_newer()?, HYPERLOGLOG_SCRIPT)
+}
+
+#[test]
+fn geo_commands_behave_as_in_redis() -> TestResult {
+    compare(GEO_SCRIPT)
+}
+
+#[test]
+fn geo_commands_behave_as_in_newer_redis() -> TestResult {
+    compare_with(Peer::start_newer()?, GEO_SCRIPT)
 }
 
 #[test]
@@ -360,6 +393,7 @@ impl<'s> Pair<'s> {
         match mode {
             "shape" => same(&redis.first(), || Ok(cowherd.first())).with_context(|| show(&cowherd)),
             "times" => same_but_for_times(&redis, &cowherd),
+            "doubles" => same_numbers(&redis, &cowherd),
             "unordered" => same(&elements(&redis)?, || elements(&cowherd)),
             _ => {
                 let (redis, cowherd) = (show(&redis), show(&cowherd));
@@ -468,6 +502,29 @@ fn near(redis: &[u8], cowherd: &[u8], range: u64) -> Result<()> {
         bail!("redis:   {}\n    cowherd: {}", show(redis), show(cowherd));
     };
     ensure!(are_near(one, other, range), "redis:   {one}\n    cowherd: {other}");
+    Ok(())
+}
+
+/// Compares replies; numbers in them may differ by what a lack of digits takes away.
+fn same_numbers(redis: &[u8], cowherd: &[u8]) -> Result<()> {
+    fn are_same(one: &Value, other: &Value) -> bool {
+        let number = |value: &Value| match value {
+            Value::Double(number) => Some(*number),
+            Value::BulkString(text) => std::str::from_utf8(text).ok()?.parse::<f64>().ok(),
+            _ => None,
+        };
+        match (one, other) {
+            (Value::Array(one), Value::Array(other)) => {
+                one.len() == other.len() && one.iter().zip(other).all(|(a, b)| are_same(a, b))
+            }
+            _ => match (number(one), number(other)) {
+                (Some(one), Some(other)) => one == other || (one - other).abs() < 1e-14,
+                _ => one == other,
+            },
+        }
+    }
+    let same = are_same(&redis::parse_redis_value(redis)?, &redis::parse_redis_value(cowherd)?);
+    ensure!(same, "redis:   {}\n    cowherd: {}", show(redis), show(cowherd));
     Ok(())
 }
 

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# CPU time of the server per request in each test of redis-benchmark, beside redis-server, without pipelining and
-# with 16 requests per write. Each server is pinned to core 0 with one thread, the load to core 1; the servers
+# CPU time of the server per request in each test of redis-benchmark, and in tests of HyperLogLogs and positions, beside
+# redis-server, without pipelining and with 16 requests per write. Each server is pinned to core 0 with one thread, the load to core 1; the servers
 # take turns within each round.
 #
 #   cargo build --release && server/benches/redis_benchmark.sh [ROUNDS]
@@ -46,6 +46,11 @@ request() {
     lrange_*) line=(LRANGE mylist 0 $((${1#lrange_} - 1))) ;;
     mset) line=(MSET "${mset[@]}") ;;
     xadd) line=(XADD mystream '*' myfield xxx) ;;
+    pfadd) line=(PFADD mysketch element:__rand_int__) ;;
+    pfcount) line=(PFCOUNT mysketch) ;;
+    # Random digits with an exponent: longitudes from 0 to 100, latitudes from 0 to 10.
+    geoadd) line=(GEOADD myplaces __rand_int__e-3 __rand_int__e-4 place:__rand_int__) ;;
+    geosearch) line=(GEOSEARCH myplaces FROMLONLAT __rand_int__e-3 __rand_int__e-4 BYRADIUS 50 km ASC COUNT 10) ;;
     # The two tests that redis-benchmark cannot send as a command line.
     ping_*) line=(-t "$1") ;;
     esac
@@ -56,7 +61,7 @@ count() {
     case $1 in
     lrange_100) echo 40000 ;;
     lrange_*) echo 15000 ;;
-    mset) echo 40000 ;;
+    mset | geosearch) echo 40000 ;;
     *) echo 100000 ;;
     esac
 }
@@ -83,7 +88,7 @@ median() { sort -n | awk '{ all[NR] = $1 } END { print all[int((NR + 1) / 2)] }'
 
 # Tests that read or remove follow those that create.
 tests=${TESTS:-ping_inline ping_mbulk set get incr lpush rpush lrange_100 lrange_300 lrange_500 lrange_600 lpop rpop
-    sadd spop hset zadd zpopmin mset xadd}
+    sadd spop hset zadd zpopmin mset xadd pfadd pfcount geoadd geosearch}
 depths=${DEPTHS:-1 16}
 for ((round = 1; round <= rounds; round++)); do
     for port in 7601 7602; do

@@ -11,10 +11,14 @@ use client_tests::times::same_but_for_times;
 use client_tests::wire::{RawConnection, show};
 use client_tests::{TestResult, rounds, skip};
 
+mod geo;
+mod hyperloglog;
 mod scripts;
 mod streams;
 mod words;
 
+use geo::geo_command;
+use hyperloglog::hyperloglog_command;
 use scripts::Scripts;
 use streams::stream_command;
 use words::{Arguments, Line, Words};
@@ -264,6 +268,16 @@ fn hashes_are_those_of_redis() -> TestResult {
 fn sets_are_those_of_redis() -> TestResult {
     // Redis 7.0 has no set-max-listpack-entries.
     compare(set_command, &["set-max-intset-entries"], &[&["SET", "string", "x"]])
+}
+
+#[test]
+fn hyperloglogs_are_those_of_redis() -> TestResult {
+    compare(hyperloglog_command, &["hll-sparse-max-bytes"], &[&["HSET", "string", "x", "y"]])
+}
+
+#[test]
+fn geo_commands_are_those_of_redis() -> TestResult {
+    compare(geo_command, &["zset-max-listpack-entries"], &[&["SET", "string", "x"]])
 }
 
 #[test]

@@ -217,10 +217,14 @@ impl ReplyWriter {
 
     /// Appends a double in its shortest form; see [`format_double`].
     pub fn double(&mut self, value: f64) {
-        let text = format_double(value);
+        self.double_text(&format_double(value));
+    }
+
+    /// Appends a double that is given in decimal.
+    pub fn double_text(&mut self, text: &[u8]) {
         match self.version {
-            ProtocolVersion::Resp2 => self.bulk(&text),
-            ProtocolVersion::Resp3 => self.line(b',', &text),
+            ProtocolVersion::Resp2 => self.bulk(text),
+            ProtocolVersion::Resp3 => self.line(b',', text),
         }
     }
 

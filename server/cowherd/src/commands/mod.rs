@@ -37,8 +37,10 @@ mod debug;
 mod element_scan;
 mod error_reply;
 mod expiry;
+mod geo;
 mod hashes;
 mod huge_page_samples;
+mod hyperloglog;
 mod index_range;
 mod info;
 mod keys;
@@ -129,9 +131,11 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
     strings::COMMANDS
         .iter()
         .chain(bits::COMMANDS)
+        .chain(hyperloglog::COMMANDS)
         .chain(lists::COMMANDS)
         .chain(hashes::COMMANDS)
         .chain(sorted_sets::COMMANDS)
+        .chain(geo::COMMANDS)
         .chain(sets::COMMANDS)
         .chain(streams::COMMANDS)
         .chain(keys::COMMANDS)

@@ -21,6 +21,14 @@ fn commands() -> Vec<String> {
             .collect::<Vec<_>>()
             .join(" ")
     };
+    let placed = |names: Vec<String>| {
+        names
+            .iter()
+            .enumerate()
+            .map(|(i, name)| format!("{i} {} {name}", i / 2))
+            .collect::<Vec<_>>()
+            .join(" ")
+    };
     let mut commands = Vec::new();
     for names in [elements(50).collect::<Vec<_>>(), long(50).collect()] {
         commands.extend([
@@ -30,11 +38,15 @@ fn commands() -> Vec<String> {
             format!("LPUSH list {}", names.join(" ")),
             format!("SADD set {}", names.join(" ")),
             format!("ZADD zset {}", scored(names.clone())),
+            format!("PFADD sketch {}", names.join(" ")),
+            format!("GEOADD zset {}", placed(names.clone())),
             format!("ZADD zset CH GT {}", scored(names.into_iter().rev().collect())),
         ]);
     }
     commands.extend(["SUNIONSTORE set set other".into(), "ZUNIONSTORE zset 2 zset other".into()]);
     commands.push("MSET text x hash x list x".into());
+    commands.push("PFMERGE sketch dense".into());
+    commands.push("GEOSEARCHSTORE near zset FROMLONLAT -180 -85 BYRADIUS 1000 km".into());
     commands
 }
 
@@ -48,11 +60,14 @@ fn begin(server: &TestServer, count: usize) {
             format!("SADD set {name}"),
             format!("ZADD zset {i} {name}"),
             format!("SADD other {name} other:{name} more:{name}"),
+            format!("PFADD sketch {name}"),
+            format!("PFADD dense {name} other:{name}"),
         ] {
             server.run(&line);
         }
     }
     server.run("HEXPIRE hash 500 FIELDS 1 element:1");
+    server.run("PFDEBUG TODENSE dense");
 }
 
 fn contents(server: &TestServer) -> String {
@@ -66,6 +81,7 @@ fn contents(server: &TestServer) -> String {
         "SORT set ALPHA",
         "ZRANGE zset 0 -1 WITHSCORES",
         "GET text",
+        "GET sketch",
     ];
     fields.concat() + &lines.map(|line| server.run(line)).concat()
 }

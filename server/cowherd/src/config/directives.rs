@@ -232,6 +232,9 @@ table! {
         "Elements, or -1 to -5 for 4 to 64 KiB, of a list in one run, and of the nodes of others";
     "list-compress-depth", list_compress_depth: u32 = 0, up_to(0u32, INT_MAX), live,
         "Accepted for compatibility: nodes of lists are never compressed";
+    "hll-sparse-max-bytes", hll_sparse_max_bytes: u64 = 3000,
+        ByteSize { low: 0, high: LONG_MAX, percent: false }, live,
+        "The most bytes of a HyperLogLog whose registers are kept as runs";
     "hash-max-listpack-entries" or "hash-max-ziplist-entries",
         hash_max_listpack_entries: u64 = 512, up_to(0u64, LONG_MAX), live,
         "A hash of more fields is kept in a table, no longer in one packed run";

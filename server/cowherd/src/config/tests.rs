@@ -46,6 +46,7 @@ const EXAMPLES: &[(&str, &[&str])] = &[
     ("list-max-listpack-size", &["-2", "128", "-5"]),
     ("list-compress-depth", &["0", "1"]),
     ("hash-max-listpack-entries", &["0", "128"]),
+    ("hll-sparse-max-bytes", &["0", "4kb"]),
     ("hash-max-listpack-value", &["0", "1024"]),
     ("zset-max-listpack-entries", &["0", "64"]),
     ("zset-max-listpack-value", &["0", "1kb"]),

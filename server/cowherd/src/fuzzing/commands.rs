@@ -2,10 +2,10 @@
 //! the request parser to a worker. No command may panic, replies must end with CRLF, and at the end
 //! the keyspace must pass verification.
 //!
-//! An input is a sequence of commands. The first byte of a command selects the client, the second
-//! the row of the command table, the third the number of arguments. An argument begins with a byte:
-//! an index into the vocabulary or, above its size, the number of input bytes that the argument
-//! consists of. Commands that stop or delay the process, or fork, are excluded.
+//! An input is a sequence of commands. The first byte of a command selects the client, the next
+//! two the row of the command table, the fourth the number of arguments. An argument begins with a
+//! byte: an index into the vocabulary or, above its size, the number of input bytes that the
+//! argument consists of. Commands that stop or delay the process, or fork, are excluded.
 
 use std::sync::Arc;
 
@@ -30,7 +30,9 @@ const VOCABULARY: &[&str] = &[
     "i64", "OVERFLOW", "SAT", "BYSCORE", "BYLEX", "REV", "LIMIT", "WITHSCORES", "WEIGHTS",
     "AGGREGATE", "COUNT", "MATCH", "FIELDS", "LEFT", "RIGHT", "BEFORE", "AFTER", "STORE", "BY",
     "ALPHA", "REPLACE", "MIN", "MAX", "MAXLEN", "STREAMS", "GROUP", "MKSTREAM", "$", ">", "0-1",
-    "1-1", "ASYNC", "LEN", "IDX", "RANK",
+    "1-1", "ASYNC", "LEN", "IDX", "RANK", "FROMMEMBER", "FROMLONLAT", "BYRADIUS", "BYBOX", "m",
+    "km", "ASC", "DESC", "ANY", "WITHDIST", "WITHCOORD", "WITHHASH", "STOREDIST", "13.36",
+    "85.05112878", "GETREG", "DECODE", "TODENSE", "HYLL\x01\0\0\0\0\0\0\0\0\0\0\0",
 ];
 
 struct NoConnection;
@@ -93,6 +95,7 @@ pub fn run_commands(mut input: &[u8]) {
         set_max_listpack_entries: 2,
         set_max_intset_entries: 2,
         zset_max_listpack_entries: 2,
+        hll_sparse_max_bytes: 32,
         ..Config::default()
     };
     let reserved = ReservedArena::reserve(PageKind::Small, 16 << 20).expect("memory");
@@ -106,7 +109,8 @@ pub fn run_commands(mut input: &[u8]) {
     let mut clients = [TestClient::connect(&shared), TestClient::connect(&shared)];
     while !input.is_empty() {
         let client = take_byte(&mut input) % clients.len();
-        let row = &shared.table.rows()[take_byte(&mut input) % shared.table.rows().len()];
+        let row = take_byte(&mut input) + 256 * take_byte(&mut input);
+        let row = &shared.table.rows()[row % shared.table.rows().len()];
         let count = take_byte(&mut input) % (MAX_ARGUMENTS + 1);
         let mut words: Vec<Vec<u8>> = row.name.split('|').map(|name| name.into()).collect();
         words.extend((0..count).map(|_| take_argument(&mut input)));

@@ -59,14 +59,23 @@ pub enum StringError {
 #[derive(Clone, Copy)]
 enum NewString<'v> {
     Int(i64),
-    Bytes(&'v [u8]),
+    Bytes(&'v [u8], IsRaw),
 }
 
-impl NewString<'_> {
+/// Whether the encoding is `raw`, whatever the length.
+type IsRaw = bool;
+
+impl<'v> NewString<'v> {
+    /// A number if it reads as one.
+    #[inline]
+    fn of(value: &'v [u8]) -> Self {
+        as_number(value).map_or(Self::Bytes(value, false), Self::Int)
+    }
+
     const fn len(&self) -> u64 {
         match self {
             Self::Int(_) => 0,
-            Self::Bytes(bytes) => bytes.len() as u64,
+            Self::Bytes(bytes, _) => bytes.len() as u64,
         }
     }
 }
@@ -80,16 +89,20 @@ fn create(
 ) -> Result<(u64, EntryHeader), OutOfMemory> {
     let mut head = EntryHeader::new(ValueType::String, key.bytes, expiry.is_some());
     head.value_len = new.len();
-    if matches!(new, NewString::Int(_)) {
-        head.storage = ValueStorage::Int;
-    } else if head.is_too_long() {
-        head.storage = ValueStorage::External;
+    match new {
+        NewString::Int(_) => head.storage = ValueStorage::Int,
+        NewString::Bytes(_, is_raw) => {
+            head.is_raw = *is_raw;
+            if head.is_too_long() {
+                head.storage = ValueStorage::External;
+            }
+        }
     }
     let at = head.allocate(mem, head.value_len, expiry)?;
     mem.bytes_mut(at + head.key_at(), head.key_len).copy_from_slice(key.bytes);
     match new {
         NewString::Int(number) => head.set_number(mem, at, *number),
-        NewString::Bytes(bytes) => {
+        NewString::Bytes(bytes, _) => {
             let value = head.value_offset(mem, at);
             mem.bytes_mut(value, bytes.len() as u64).copy_from_slice(bytes);
         }
@@ -127,7 +140,7 @@ impl Shards<'_> {
         value: &[u8],
         expiry: Expiry,
     ) -> Result<(), OutOfMemory> {
-        let new = as_number(value).map_or(NewString::Bytes(value), NewString::Int);
+        let new = NewString::of(value);
         let old = self.peek(db, key);
         self.put(db, key, old.as_ref(), new, expiry)
     }
@@ -144,7 +157,7 @@ impl Shards<'_> {
         value: &[u8],
         expiry: Expiry,
     ) -> Result<(), OutOfMemory> {
-        let new = as_number(value).map_or(NewString::Bytes(value), NewString::Int);
+        let new = NewString::of(value);
         self.put(db, key, old, new, expiry)
     }
 
@@ -160,7 +173,7 @@ impl Shards<'_> {
         value: &[u8],
         expiry: Expiry,
     ) -> Result<(), OutOfMemory> {
-        self.put(db, key, old, NewString::Bytes(value), expiry)
+        self.put(db, key, old, NewString::Bytes(value, false), expiry)
     }
 
     /// Sets a key that was looked up to an integer. Counts as one change.
@@ -179,7 +192,39 @@ impl Shards<'_> {
         self.put(db, key, old, NewString::Int(number), expiry)
     }
 
+    /// Sets a key that was looked up to bytes that are edited in place now and then, and keeps its
+    /// expiry. Counts as `changes` changes.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    pub fn rewrite(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: Option<&Entry>,
+        value: &[u8],
+        changes: u64,
+    ) -> Result<(), OutOfMemory> {
+        self.store(db, key, old, NewString::Bytes(value, true), Expiry::Keep)?;
+        self.touched_times(db, key, changes);
+        Ok(())
+    }
+
     fn put(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        old: Option<&Entry>,
+        new: NewString<'_>,
+        expiry: Expiry,
+    ) -> Result<(), OutOfMemory> {
+        self.store(db, key, old, new, expiry)?;
+        self.touched(db, key);
+        Ok(())
+    }
+
+    #[inline]
+    fn store(
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
@@ -193,7 +238,6 @@ impl Shards<'_> {
             && overwrite(&mut mem, old, &new, expiry)
         {
             self.space.clocks.touch(old.at, self.now);
-            self.touched(db, key);
             return Ok(());
         }
         let (at, head) = create(&mut mem, key, &new, expiry)?;
@@ -201,7 +245,6 @@ impl Shards<'_> {
         if old.is_some() {
             self.space.clocks.touch(at, self.now);
         }
-        self.touched(db, key);
         Ok(())
     }
 
@@ -218,7 +261,7 @@ impl Shards<'_> {
     ) -> Result<(), OutOfMemory> {
         let mut done: Vec<(Key<'k>, Option<Entry>, u64)> = Vec::new();
         for (key, value) in pairs {
-            let new = as_number(value).map_or(NewString::Bytes(value), NewString::Int);
+            let new = NewString::of(value);
             let old = self.peek(db, &key);
             let mut mem = self.held.mem(key.shard);
             let outcome = create(&mut mem, &key, &new, None).and_then(|(at, head)| {
@@ -350,7 +393,7 @@ impl Shards<'_> {
     /// A new key with a string of zeros; on error there is no key.
     fn reserve_new(&mut self, db: DbIndex, key: &Key<'_>, len: u64) -> Result<Entry, OutOfMemory> {
         let mut mem = self.held.mem(key.shard);
-        let (created, head) = create(&mut mem, key, &NewString::Bytes(&[]), None)?;
+        let (created, head) = create(&mut mem, key, &NewString::Bytes(&[], false), None)?;
         if let Err(full) = self.link_no_event(db, key, created, &head) {
             free_unlinked(&mut self.mem(key.shard), created);
             return Err(full);
@@ -426,15 +469,15 @@ impl Shards<'_> {
 /// Writes a new value over an old one if it needs an object of the same size; tells whether it did.
 #[inline]
 fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &NewString<'_>, expiry: Option<i64>) -> bool {
-    if let NewString::Bytes(bytes) = new
+    if let NewString::Bytes(bytes, is_raw) = new
         && old.head.storage == ValueStorage::External
         && old.head.has_expiry == expiry.is_some()
     {
-        return overwrite_object(mem, old, bytes, expiry);
+        return overwrite_object(mem, old, bytes, *is_raw, expiry);
     }
-    let storage = match new {
-        NewString::Int(_) => ValueStorage::Int,
-        NewString::Bytes(_) => ValueStorage::Inline,
+    let (storage, is_raw) = match new {
+        NewString::Int(_) => (ValueStorage::Int, false),
+        NewString::Bytes(_, is_raw) => (ValueStorage::Inline, *is_raw),
     };
     if old.head.kind != ValueType::String
         || old.head.storage != storage
@@ -443,7 +486,7 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &NewString<'_>, expiry: Option
         return false;
     }
     let in_place = old.head.for_change_in_place();
-    let head = EntryHeader { value_len: new.len(), is_raw: false, ..in_place };
+    let head = EntryHeader { value_len: new.len(), is_raw, ..in_place };
     if allocated_size(head.len()) != allocated_size(old.head.len())
         || !head.agrees_with(&old.head)
         || head.is_too_long()
@@ -458,7 +501,7 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &NewString<'_>, expiry: Option
     }
     match new {
         NewString::Int(number) => head.set_number(mem, old.at, *number),
-        NewString::Bytes(bytes) => {
+        NewString::Bytes(bytes, _) => {
             values::overwrite(mem, old.at + head.value_at(), old.head.value_len, bytes);
         }
     }
@@ -466,7 +509,13 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &NewString<'_>, expiry: Option
 }
 
 /// As [`overwrite`], for an external value.
-fn overwrite_object(mem: &mut Mem<'_>, old: &Entry, bytes: &[u8], expiry: Option<i64>) -> bool {
+fn overwrite_object(
+    mem: &mut Mem<'_>,
+    old: &Entry,
+    bytes: &[u8],
+    is_raw: IsRaw,
+    expiry: Option<i64>,
+) -> bool {
     let (object, reserved) = old.head.object(mem, old.at);
     let len = bytes.len() as u64;
     if len > reserved
@@ -475,7 +524,7 @@ fn overwrite_object(mem: &mut Mem<'_>, old: &Entry, bytes: &[u8], expiry: Option
     {
         return false;
     }
-    let head = EntryHeader { value_len: len, is_raw: false, ..old.head };
+    let head = EntryHeader { value_len: len, is_raw, ..old.head };
     if head != old.head {
         head.store(mem, old.at);
     }

@@ -48,7 +48,8 @@ fn write_spec(reply: &mut ReplyWriter, spec: &KeySpec) {
         KeyRange::Index { begin, .. } | KeyRange::Counted { begin } => {
             typed(reply, "index", &[("index", number(begin))]);
         }
-        KeyRange::Streams { begin } => write_keyword(reply, number(begin)),
+        KeyRange::Streams { begin } => write_keyword(reply, "STREAMS", begin),
+        KeyRange::Option { word, begin } => write_keyword(reply, word, begin),
         KeyRange::Unknown { .. } => typed(reply, "unknown", &[]),
     }
     reply.bulk_str("find_keys");
@@ -56,6 +57,9 @@ fn write_spec(reply: &mut ReplyWriter, spec: &KeySpec) {
         KeyRange::Index { last, step, .. } => {
             let range = [("lastkey", last as i64), ("keystep", number(step)), ("limit", 0)];
             typed(reply, "range", &range);
+        }
+        KeyRange::Option { .. } => {
+            typed(reply, "range", &[("lastkey", 0), ("keystep", 1), ("limit", 0)]);
         }
         KeyRange::Counted { .. } => {
             typed(reply, "keynum", &[("keynumidx", 0), ("firstkey", 1), ("keystep", 1)]);
@@ -68,17 +72,17 @@ fn write_spec(reply: &mut ReplyWriter, spec: &KeySpec) {
     }
 }
 
-/// Appends a search for the word STREAMS from argument `from` on.
-fn write_keyword(reply: &mut ReplyWriter, from: i64) {
+/// Appends a search for a word from argument `from` on.
+fn write_keyword(reply: &mut ReplyWriter, word: &str, from: u16) {
     reply.map(2);
     reply.bulk_str("type");
     reply.bulk_str("keyword");
     reply.bulk_str("spec");
     reply.map(2);
     reply.bulk_str("keyword");
-    reply.bulk_str("STREAMS");
+    reply.bulk_str(word);
     reply.bulk_str("startfrom");
-    reply.integer(from);
+    reply.integer(from.into());
 }
 
 fn typed(reply: &mut ReplyWriter, kind: &str, numbers: &[(&str, i64)]) {
@@ -111,6 +115,8 @@ pub(super) fn categories(command: &Command) -> impl Iterator<Item = &'static str
         ("@hash", has("@hash")),
         ("@string", has("@string")),
         ("@bitmap", has("@bitmap")),
+        ("@hyperloglog", has("@hyperloglog")),
+        ("@geo", has("@geo")),
         ("@stream", has("@stream")),
         ("@pubsub", flags.contains(CommandFlags::PUBSUB)),
         ("@admin", admin || has("@admin")),

@@ -1,10 +1,8 @@
 //! Key specs: runs of keys that a command uses in the same way, as COMMAND INFO, COMMAND GETKEYS
 //! and COMMAND GETKEYSANDFLAGS describe them.
 
-use std::ops::Range;
-
 use crate::commands::table::{
-    Command, CommandFlags, KeyCountError, KeyPositions, KeyUse, after_streams,
+    Command, CommandFlags, KeyCountError, KeyPositions, KeyUse, KeyWords, after_streams,
 };
 use cowherd_resp::Args;
 
@@ -17,7 +15,9 @@ pub(super) enum KeyRange {
     /// The argument at index `begin` holds the number of keys that follow it.
     Counted { begin: usize },
     /// The keys follow the word STREAMS, which is at index `begin` at the earliest.
-    Streams { begin: usize },
+    Streams { begin: u16 },
+    /// The key follows the word, which is at index `begin` at the earliest.
+    Option { word: &'static str, begin: u16 },
     /// Only `find` knows the key's index.
     Unknown { find: fn(&Args<'_>) -> Option<usize> },
 }
@@ -33,10 +33,17 @@ pub(super) struct KeySpec {
 
 impl KeySpec {
     /// The positions of these keys among `args`. Unlike [`KeyPositions::positions`], which the
-    /// locks depend on, this follows the spec alone, as clients do: the first word STREAMS counts.
+    /// locks depend on, this follows the spec alone, as clients do: the first of equal words counts.
     fn positions(&self, args: &Args<'_>) -> Box<dyn Iterator<Item = usize>> {
         let keys = match self.range {
-            KeyRange::Streams { begin } => return Box::new(streams(args, begin)),
+            KeyRange::Streams { begin } => {
+                let at = find_word(args, "STREAMS", begin);
+                return Box::new(at.map_or(0..0, |at| after_streams(args, at)));
+            }
+            KeyRange::Option { word, begin } => {
+                let key = find_word(args, word, begin).map(|at| at + 1);
+                return Box::new(key.filter(|key| *key < args.len()).into_iter());
+            }
             KeyRange::Unknown { find } => return Box::new(find(args).into_iter()),
             KeyRange::Counted { begin } => KeyPositions { count: begin, ..KeyPositions::NONE },
             KeyRange::Index { begin, last, step } => {
@@ -48,9 +55,10 @@ impl KeySpec {
     }
 }
 
-fn streams(args: &Args<'_>, begin: usize) -> Range<usize> {
-    let at = (begin..args.len()).find(|i| args.at(*i).eq_ignore_ascii_case(b"streams"));
-    at.map_or(0..0, |at| after_streams(args, at))
+/// The index of the first argument from `begin` on that is `word`, in any case.
+fn find_word(args: &Args<'_>, word: &str, begin: u16) -> Option<usize> {
+    let is_word = |i: &usize| args.at(*i).eq_ignore_ascii_case(word.as_bytes());
+    (begin.into()..args.len()).find(is_word)
 }
 
 /// The key specs of a command.
@@ -72,8 +80,8 @@ fn fixed_specs(command: &Command) -> Vec<KeySpec> {
     if !keys.has_keys() {
         return Vec::new();
     }
-    if keys.streams != 0 {
-        return vec![spec(first, KeyRange::Streams { begin: keys.streams })];
+    if let KeyWords::Streams(begin) = keys.words {
+        return vec![spec(first, KeyRange::Streams { begin })];
     }
     let from_first = |last: isize| if last < 0 { last } else { last - keys.first.cast_signed() };
     let index = |begin, last, step| KeyRange::Index { begin, last, step };
@@ -81,6 +89,10 @@ fn fixed_specs(command: &Command) -> Vec<KeySpec> {
         let counted = spec(second.unwrap_or(first), KeyRange::Counted { begin: keys.count });
         let before = index(keys.first, from_first(keys.last), keys.step);
         return if keys.first == 0 { vec![counted] } else { vec![spec(first, before), counted] };
+    }
+    if let (KeyWords::Store(begin), Some(second)) = (keys.words, second) {
+        let option = |word| spec(second, KeyRange::Option { word, begin });
+        return vec![spec(first, index(keys.first, 0, 1)), option("STORE"), option("STOREDIST")];
     }
     let Some(second) = second else {
         return vec![spec(first, index(keys.first, from_first(keys.last), keys.step))];
@@ -96,7 +108,8 @@ fn fixed_specs(command: &Command) -> Vec<KeySpec> {
 /// The keys of a request: their indexes, and how the command uses them.
 ///
 /// # Errors
-/// The number of keys is wrong, or there are none although the command needs some.
+/// The number of keys is wrong, or there are none although the command or one of its specs needs
+/// some.
 pub(super) fn keys_of(
     command: &Command,
     args: &Args<'_>,
@@ -107,6 +120,9 @@ pub(super) fn keys_of(
     }
     let mut keys = Vec::new();
     for (i, spec) in key_specs(command).into_iter().enumerate() {
+        if matches!(spec.range, KeyRange::Index { begin, .. } if begin >= args.len()) {
+            return Err(KeyCountError);
+        }
         let key_use = match command.key_use_of {
             Some(key_use_of) if i == 0 => key_use_of(args),
             _ => spec.key_use,

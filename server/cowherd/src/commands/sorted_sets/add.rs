@@ -3,7 +3,7 @@
 use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::keyspace::{Entry, MemberChange};
+use crate::keyspace::MemberChange;
 use cowherd_resp::parse_f64;
 
 use super::{limits, lookup};
@@ -18,12 +18,15 @@ const NOT_A_NUMBER: ErrorReply = ErrorReply::new("ERR resulting score is not a n
 
 /// The options of ZADD.
 #[derive(Clone, Copy, Default)]
-struct ZaddOptions {
-    nx: bool,
-    xx: bool,
+pub(in crate::commands) struct ZaddOptions {
+    /// Only new members are added, and no others change.
+    pub nx: bool,
+    /// Only members that are there change.
+    pub xx: bool,
     gt: bool,
     lt: bool,
-    counts_changes: bool,
+    /// Whether the reply counts members that change, beside those that are new.
+    pub counts_changes: bool,
     adds: bool,
 }
 
@@ -110,23 +113,48 @@ pub(super) fn zincrby(call: &mut Call<'_>) -> CommandResult {
 
 /// Adds the pairs of score and member from argument `pairs` on.
 fn put(call: &mut Call<'_>, options: ZaddOptions, pairs: usize) -> CommandResult {
-    let (db, key, limits) = (call.session.db, call.key(1), limits(call));
-    for i in (pairs..call.args.len()).step_by(2) {
-        parse_f64(call.args.at(i)).ok_or(ErrorReply::NOT_FLOAT)?;
+    let score = |i| parse_f64(call.args.at(i)).ok_or(ErrorReply::NOT_FLOAT);
+    if call.args.len() == pairs + 2 {
+        let score = score(pairs)?;
+        let member = call.args.at(pairs + 1);
+        return put_members(call, options, &[score], &[member]);
     }
+    let (mut scores, mut members) = (Vec::new(), Vec::new());
+    for i in (pairs..call.args.len()).step_by(2) {
+        scores.push(score(i)?);
+        members.push(call.args.at(i + 1));
+    }
+    put_members(call, options, &scores, &members)
+}
+
+/// Adds members with their scores to the sorted set of argument 1, and replies. Each score has a
+/// member.
+pub(in crate::commands) fn put_members(
+    call: &mut Call<'_>,
+    options: ZaddOptions,
+    scores: &[f64],
+    members: &[&[u8]],
+) -> CommandResult {
+    let (db, key, limits) = (call.session.db, call.key(1), limits(call));
     let entry = lookup(call, 1)?;
     if entry.is_none() && options.xx {
         reply(call, options, 0, None);
         return Ok(());
     }
-    if call.args.len() > pairs + 2 {
-        return put_several(call, options, pairs, entry);
-    }
-    let score = parse_f64(call.args.at(pairs)).ok_or(ErrorReply::NOT_FLOAT)?;
-    let member = call.args.at(pairs + 1);
+    let ([score], [member]) = (scores, members) else {
+        let decide = |i: usize, old| options.decide(old, scores[i]).score();
+        let (added, changed) =
+            call.shards.put_members(db, &key, entry, members, &limits, decide)?;
+        if added + changed > 0 {
+            notify(call, options);
+        }
+        let counted = if options.counts_changes { added + changed } else { added };
+        reply(call, options, counted.cast_signed(), None);
+        return Ok(());
+    };
     let mut outcome = ZaddOutcome::Refused;
     let (_, put) = call.shards.put_member(db, &key, entry, member, &limits, |old| {
-        outcome = options.decide(old, score);
+        outcome = options.decide(old, *score);
         outcome.score()
     })?;
     if let ZaddOutcome::NotANumber = outcome {
@@ -138,28 +166,6 @@ fn put(call: &mut Call<'_>, options: ZaddOptions, pairs: usize) -> CommandResult
     let counts =
         put == MemberChange::Added || options.counts_changes && put == MemberChange::Changed;
     reply(call, options, i64::from(counts), outcome.score());
-    Ok(())
-}
-
-fn put_several(
-    call: &mut Call<'_>,
-    options: ZaddOptions,
-    pairs: usize,
-    entry: Option<Entry>,
-) -> CommandResult {
-    let (db, key, limits) = (call.session.db, call.key(1), limits(call));
-    let (mut scores, mut members) = (Vec::new(), Vec::new());
-    for i in (pairs..call.args.len()).step_by(2) {
-        scores.push(parse_f64(call.args.at(i)).ok_or(ErrorReply::NOT_FLOAT)?);
-        members.push(call.args.at(i + 1));
-    }
-    let decide = |i: usize, old| options.decide(old, scores[i]).score();
-    let (added, changed) = call.shards.put_members(db, &key, entry, &members, &limits, decide)?;
-    if added + changed > 0 {
-        notify(call, options);
-    }
-    let counted = if options.counts_changes { added + changed } else { added };
-    reply(call, options, counted.cast_signed(), None);
     Ok(())
 }
 

@@ -304,7 +304,7 @@ fn combine(
                 scored.into_iter().map(|(member, score)| (member.into_owned(), score)).collect();
             drop(inputs);
             let mut pairs: Vec<_> = scored.iter().map(|(m, s)| (m.as_slice(), *s)).collect();
-            return store(call, &mut pairs, operation.event());
+            return store(call, 1, &mut pairs, 1, operation.event());
         }
     }
     Ok(())

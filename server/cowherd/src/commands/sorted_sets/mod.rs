@@ -20,6 +20,9 @@ mod remove;
 #[cfg(test)]
 mod tests;
 
+pub(super) use add::{ZaddOptions, put_members};
+pub(super) use range::store;
+
 use crate::keyspace::{CompactLimits, Entry, ValueType};
 
 use super::call::Call;
@@ -222,7 +225,7 @@ fn limits(call: &Call<'_>) -> CompactLimits {
 }
 
 /// The sorted set of argument `i`; counts a hit or a miss.
-fn lookup_read(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
+pub(super) fn lookup_read(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorReply> {
     let key = call.key(i);
     Ok(call.shards.lookup_kind_read(call.session.db, &key, ValueType::SortedSet)?)
 }

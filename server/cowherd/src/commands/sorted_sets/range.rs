@@ -180,13 +180,20 @@ pub(super) fn zrangestore(call: &mut Call<'_>) -> CommandResult {
         });
     }
     let mut pairs: Vec<(&[u8], f64)> = found.iter().map(|(m, s)| (m.as_slice(), *s)).collect();
-    store(call, &mut pairs, "zrangestore")
+    store(call, 1, &mut pairs, 1, "zrangestore")
 }
 
-/// Stores these members in the key of argument 1; replies their number and emits the event.
-pub(super) fn store(call: &mut Call<'_>, pairs: &mut [(&[u8], f64)], event: &str) -> CommandResult {
-    let (db, to, limits) = (call.session.db, call.key(1), limits(call));
-    let has_changed = call.shards.store_sorted_set(db, &to, pairs, &limits)?;
+/// Stores these members in the key of argument `to`, which counts as `changes` changes; replies
+/// their number and emits the event.
+pub(in crate::commands) fn store(
+    call: &mut Call<'_>,
+    to: usize,
+    pairs: &mut [(&[u8], f64)],
+    changes: u64,
+    event: &str,
+) -> CommandResult {
+    let (db, to, limits) = (call.session.db, call.key(to), limits(call));
+    let has_changed = call.shards.store_sorted_set(db, &to, pairs, &limits, changes)?;
     match (has_changed, pairs.is_empty()) {
         (true, true) => call.notify(EventClass::GENERIC, "del", to.bytes),
         (true, false) => call.notify(EventClass::SORTED_SET, event, to.bytes),

@@ -15,9 +15,19 @@ pub struct KeyPositions {
     pub step: usize,
     /// The argument that holds the number of keys that follow it (`numkeys`); 0 if there is none.
     pub count: usize,
-    /// The least index of the word STREAMS in a valid request; 0 if the command has none. The first
-    /// half of the arguments after the word are keys.
-    pub streams: usize,
+    /// The words behind which other keys stand.
+    pub words: KeyWords,
+}
+
+/// Words behind which keys stand, and the least index of such a word in a valid request.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum KeyWords {
+    /// There are none.
+    None,
+    /// STREAMS. The first half of the arguments after it are keys.
+    Streams(u16),
+    /// STORE or STOREDIST. The argument after the last of them is a key.
+    Store(u16),
 }
 
 impl KeyPositions {
@@ -44,13 +54,18 @@ impl KeyPositions {
 
     /// From `first` to `last` in steps.
     pub const fn spread(first: usize, last: isize, step: usize) -> Self {
-        Self { first, last, step, count: 0, streams: 0 }
+        Self { first, last, step, count: 0, words: KeyWords::None }
     }
 
     /// The keys after the word STREAMS, which is argument `least` at the earliest. Before it stand
     /// the options of XREAD and XREADGROUP.
-    pub const fn streams(least: usize) -> Self {
-        Self { streams: least, ..Self::NONE }
+    pub const fn streams(least: u16) -> Self {
+        Self { words: KeyWords::Streams(least), ..Self::NONE }
+    }
+
+    /// Argument 1, and the one after STORE or STOREDIST, which is argument `least` at the earliest.
+    pub const fn one_and_stored(least: u16) -> Self {
+        Self { words: KeyWords::Store(least), ..Self::ONE }
     }
 
     /// Whether the command can have keys.
@@ -62,7 +77,7 @@ impl KeyPositions {
     /// Whether the positions depend on the values of arguments.
     #[inline]
     pub const fn is_movable(self) -> bool {
-        self.count != 0 || self.streams != 0
+        self.count != 0 || !matches!(self.words, KeyWords::None)
     }
 
     /// The positions of the keys among `args`. There are no counted keys if their number is no
@@ -75,12 +90,13 @@ impl KeyPositions {
             back => len.saturating_sub(back.unsigned_abs()),
         };
         let end = if self.first == 0 { 0 } else { last + 1 };
-        let counted = match (self.count, self.streams) {
-            (0, 0) => 0..0,
-            (0, _) => streams(args),
+        let others = match (self.count, self.words) {
+            (0, KeyWords::None) => 0..0,
+            (0, KeyWords::Streams(_)) => streams(args),
+            (0, KeyWords::Store(least)) => stored(args, least.into()),
             (count, _) => count + 1..count + 1 + counted(args, count).unwrap_or(0),
         };
-        (self.first..end).step_by(self.step.max(1)).chain(counted)
+        (self.first..end).step_by(self.step.max(1)).chain(others)
     }
 
     /// Checks the argument that holds the number of keys, if the command has one.
@@ -122,6 +138,21 @@ pub fn after_streams(args: &Args<'_>, at: usize) -> Range<usize> {
     at + 1..at + 1 + (args.len() - at - 1) / 2
 }
 
+/// The argument after the last word STORE or STOREDIST from argument `least` on, where that is no
+/// value of an option. The shard locks depend on it, as on [`streams`].
+fn stored(args: &Args<'_>, least: usize) -> Range<usize> {
+    let (mut i, mut key) = (least, 0..0);
+    while i + 1 < args.len() {
+        let word = args.at(i);
+        i += 1;
+        if word.eq_ignore_ascii_case(b"store") || word.eq_ignore_ascii_case(b"storedist") {
+            key = i..i + 1;
+            i += 1;
+        }
+    }
+    key
+}
+
 /// The number in argument `at`, if so many arguments follow.
 fn counted(args: &Args<'_>, at: usize) -> Option<usize> {
     let rest = args.len().saturating_sub(at + 1);
@@ -147,6 +178,10 @@ impl KeyUse {
     pub const READ: Self = Self(&["RO", "access"]);
     /// Returns metadata only: existence, type, length.
     pub const INSPECT: Self = Self(&["RO"]);
+    /// Returns data of the value, and may change how the value is stored.
+    pub const READ_RESHAPE: Self = Self(&["RW", "access"]);
+    /// Returns data of the value and adds to it.
+    pub const READ_INSERT: Self = Self(&["RW", "access", "insert"]);
     /// Changes data of the value.
     pub const UPDATE: Self = Self(&["RW", "update"]);
     /// Returns data of the value and changes it.

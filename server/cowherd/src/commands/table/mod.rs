@@ -20,7 +20,7 @@ use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
 
 pub use flags::CommandFlags;
-pub use key_positions::{KeyCountError, KeyPositions, KeyUse, OptionKey, after_streams};
+pub use key_positions::{KeyCountError, KeyPositions, KeyUse, KeyWords, OptionKey, after_streams};
 
 /// The function that executes a command.
 pub type Handler = fn(&mut Call<'_>) -> CommandResult;
@@ -45,8 +45,12 @@ pub enum CommandGroup {
     Connection,
     /// Keys of any type.
     Generic,
+    /// Positions on the globe.
+    Geo,
     /// Hashes.
     Hash,
+    /// Sketches that estimate the number of elements.
+    HyperLogLog,
     /// Lists.
     List,
     /// Publish/subscribe.
@@ -77,7 +81,9 @@ impl CommandGroup {
             Self::Bitmap => "bitmap",
             Self::Connection => "connection",
             Self::Generic => "generic",
+            Self::Geo => "geo",
             Self::Hash => "hash",
+            Self::HyperLogLog => "hyperloglog",
             Self::List => "list",
             Self::PubSub => "pubsub",
             Self::Scripting => "scripting",
@@ -98,7 +104,9 @@ impl CommandGroup {
             Self::Bitmap => &["@bitmap"],
             Self::Connection => &["@connection"],
             Self::Generic => &["@keyspace"],
+            Self::Geo => &["@geo"],
             Self::Hash => &["@hash"],
+            Self::HyperLogLog => &["@hyperloglog"],
             Self::List => &["@list"],
             Self::Scripting => &["@scripting"],
             Self::Set => &["@set"],

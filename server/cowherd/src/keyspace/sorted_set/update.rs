@@ -307,7 +307,8 @@ impl Shards<'_> {
     }
 
     /// Sets a key to a sorted set of different members, whatever its value was; removes the key if
-    /// there are no members. Tells whether anything has changed.
+    /// there are no members. Tells whether anything has changed. Counts as `changes` changes, or as
+    /// one if the key is removed.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -317,6 +318,7 @@ impl Shards<'_> {
         key: &Key<'_>,
         pairs: &mut [(&[u8], f64)],
         limits: &CompactLimits,
+        changes: u64,
     ) -> Result<bool, OutOfMemory> {
         if pairs.is_empty() {
             return Ok(self.remove(db, key));
@@ -324,7 +326,7 @@ impl Shards<'_> {
         sort(pairs);
         let old = self.peek(db, key);
         self.put_pairs(db, key, old.as_ref(), pairs, limits, Expiry::None)?;
-        self.touched(db, key);
+        self.touched_times(db, key, changes);
         Ok(true)
     }
 
