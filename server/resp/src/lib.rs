@@ -17,6 +17,9 @@ pub mod request;
 
 pub use client::{InvalidReply, Reply, ReplyScanner, parse_reply, write_request};
 pub use glob::glob_match;
-pub use number::{DoubleText, format_double, parse_f64, parse_i64, parse_u64};
+pub use number::{
+    DoubleText, before_zero, format_double, format_general, parse_f64, parse_i64, parse_u64,
+    parse_u64_loose,
+};
 pub use reply::{DeferredAggregate, ProtocolVersion, ReplyWriter};
 pub use request::{ArgSpan, Args, Batch, ProtocolError, RequestLimits, RequestParser};

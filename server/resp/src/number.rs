@@ -7,6 +7,10 @@
 use std::fmt::{self, Write as _};
 use std::ops::Deref;
 
+pub use general::{NumberText, format_general};
+
+mod general;
+
 /// Upper bound for the text of a double: a sign, a point, seven zeros and 17 digits.
 const DOUBLE_TEXT_MAX: usize = 32;
 
@@ -48,6 +52,35 @@ pub fn parse_u64(text: &[u8]) -> Option<u64> {
         value = value.checked_mul(10)?.checked_add(digit(*byte)?)?;
     }
     Some(value)
+}
+
+/// The bytes before the first zero byte, where a text ends for functions of the C library.
+#[must_use]
+pub fn before_zero(text: &[u8]) -> &[u8] {
+    text.split(|byte| *byte == 0).next().unwrap_or_default()
+}
+
+/// Parses an unsigned integer as Redis reads cursors and the parts of stream ids: in its canonical
+/// spelling, or as C's `strtoull` does, with blanks, a sign and leading zeros before the digits. The
+/// text ends at its first zero byte. A negative number wraps unless its spelling is canonical.
+#[must_use]
+pub fn parse_u64_loose(text: &[u8]) -> Option<u64> {
+    if let Some(number) = parse_i64(text) {
+        return u64::try_from(number).ok();
+    }
+    let text = before_zero(text);
+    let blanks = text.iter().take_while(|byte| matches!(byte, b' ' | b'\t'..=b'\r')).count();
+    let (negative, digits) = match &text[blanks..] {
+        [b'-', digits @ ..] => (true, digits),
+        [b'+', digits @ ..] | digits => (false, digits),
+    };
+    if digits.is_empty() {
+        return None;
+    }
+    let number = digits
+        .iter()
+        .try_fold(0_u64, |number, byte| number.checked_mul(10)?.checked_add(digit(*byte)?))?;
+    Some(if negative { number.wrapping_neg() } else { number })
 }
 
 #[inline]

@@ -123,8 +123,13 @@ impl ReplyWriter {
         }
     }
 
+    /// Line ends behind the text are left out.
     fn error_parts(&mut self, parts: &[&[u8]]) {
+        let ends = |byte: &&u8| matches!(byte, b'\r' | b'\n');
+        let count = parts.iter().rev().flat_map(|part| part.iter().rev()).take_while(ends).count();
         self.one_line(b'-', parts);
+        self.out.truncate(self.out.len() - CRLF.len() - count);
+        self.out.extend_from_slice(CRLF);
     }
 
     /// Appends a line, in which line ends become spaces.

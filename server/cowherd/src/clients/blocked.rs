@@ -42,6 +42,7 @@ use crate::config::OutputLimits;
 use crate::keyspace::{
     DbIndex, Key, Keyspace, ReadyKey, SHARDS, ShardIndex, ShardSet, Shards, ValueType,
 };
+use crate::telemetry::Telemetry;
 use cowherd_resp::{ArgSpan, Args, ProtocolVersion};
 
 use super::client::Client;
@@ -377,20 +378,24 @@ impl BlockedClients {
         keyspace: &Keyspace,
         limits: &OutputLimits,
     ) -> bool {
-        self.end_with(sequence, keyspace, limits, |blocked| {
-            blocked.timeout_reply.encode(blocked.client.version())
-        })
+        let reply =
+            |blocked: &BlockedClient| blocked.timeout_reply.encode(blocked.client.version());
+        self.end_with(sequence, keyspace, limits, reply)
     }
 
-    /// CLIENT UNBLOCK with ERROR; false if the wait has ended already.
+    /// CLIENT UNBLOCK with ERROR, which `telemetry` counts; false if the wait has ended already.
     pub(crate) fn unblock(
         &self,
         sequence: u64,
         keyspace: &Keyspace,
         limits: &OutputLimits,
+        telemetry: &Telemetry,
     ) -> bool {
         const UNBLOCKED: &[u8] = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
-        self.end_with(sequence, keyspace, limits, |_| UNBLOCKED)
+        self.end_with(sequence, keyspace, limits, |blocked| {
+            telemetry.failed_after_wait(blocked.row, UNBLOCKED);
+            UNBLOCKED
+        })
     }
 
     fn end_with(

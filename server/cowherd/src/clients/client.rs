@@ -89,6 +89,8 @@ pub(crate) struct Client {
     output: OutputBuffer,
     /// Sequence number of the client's entry in `BlockedClients`; 0 if the client is not blocked.
     blocked: AtomicU64,
+    /// Whether a command waits for the end of CLIENT PAUSE.
+    held: AtomicBool,
     signals: Signals,
     /// `None` once the connection has ended.
     handle: Mutex<Option<Arc<dyn ConnectionHandle>>>,
@@ -149,6 +151,7 @@ impl Client {
             shard_channels: AtomicU64::new(0),
             output: OutputBuffer::default(),
             blocked: AtomicU64::new(0),
+            held: AtomicBool::new(false),
             signals: Signals::default(),
             handle: Mutex::new(Some(handle)),
         }
@@ -193,9 +196,14 @@ impl Client {
             .any(|count| count.load(Ordering::Relaxed) > 0)
     }
 
-    /// Whether a command of the client waits for a key.
+    /// Whether a command of the client waits for a key, or for the end of CLIENT PAUSE.
     pub(crate) fn is_blocked(&self) -> bool {
-        self.blocked_sequence().is_some()
+        self.blocked_sequence().is_some() || self.held.load(Ordering::Relaxed)
+    }
+
+    /// Sets whether a command waits for the end of CLIENT PAUSE.
+    pub(super) fn set_held(&self, held: bool) {
+        self.held.store(held, Ordering::Relaxed);
     }
 
     /// Key of the client's entry in `BlockedClients`.

@@ -15,6 +15,8 @@ pub(crate) struct ClientRegistry {
     by_id: Mutex<BTreeMap<u64, Arc<Client>>>,
     last_id: AtomicU64,
     count: AtomicU64,
+    /// Number of clients that CLIENT PAUSE holds.
+    held: AtomicU64,
     /// Bytes of pending output and unsent replies of all clients, as last summed.
     output_bytes: AtomicU64,
     pause: Pause,
@@ -29,6 +31,19 @@ struct Pause {
     /// End of the pause, wall clock in milliseconds; in the past without a pause.
     until: AtomicI64,
     writes_only: AtomicBool,
+}
+
+/// A client with a command that waits for the end of the pause.
+pub(crate) struct HeldClient<'c> {
+    registry: &'c ClientRegistry,
+    client: &'c Client,
+}
+
+impl Drop for HeldClient<'_> {
+    fn drop(&mut self) {
+        self.client.set_held(false);
+        self.registry.held.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 impl ClientRegistry {
@@ -84,6 +99,18 @@ impl ClientRegistry {
     pub(crate) fn pause(&self, until: i64, writes_only: bool) {
         self.pause.until.fetch_max(until, Ordering::Relaxed);
         self.pause.writes_only.store(writes_only, Ordering::Relaxed);
+    }
+
+    /// Number of clients with a command that waits for the end of the pause.
+    pub(crate) fn held(&self) -> u64 {
+        self.held.load(Ordering::Relaxed)
+    }
+
+    /// Counts a client as held by the pause until the result is dropped.
+    pub(crate) fn hold<'c>(&'c self, client: &'c Client) -> HeldClient<'c> {
+        self.held.fetch_add(1, Ordering::Relaxed);
+        client.set_held(true);
+        HeldClient { registry: self, client }
     }
 
     /// Ends the pause.

@@ -30,7 +30,8 @@
 //!   queues.
 //! - `Denied`: in a transaction `wait` replies `timeout_reply` at once.
 //!
-//! A handler calls `wait` before it changes or replies anything. The timeout argument is parsed in
+//! A handler calls `wait` before it replies anything; a change that it has made stays (the consumer
+//! that XREADGROUP creates), and the next run finds it. The timeout argument is parsed in
 //! each run, but the deadline is that of the first.
 //!
 //! XREAD with the ID `$` waits for entries after the last one at the time of the command. The
@@ -48,6 +49,7 @@ use cowherd_resp::{parse_f64, parse_i64};
 
 use super::call::{Call, Effect};
 use super::error_reply::{CommandResult, ErrorReply};
+use super::strings::extended::Extended;
 
 const NOT_A_FLOAT: ErrorReply = ErrorReply::new("ERR timeout is not a float or out of range");
 const NOT_AN_INTEGER: ErrorReply = ErrorReply::new("ERR timeout is not an integer or out of range");
@@ -63,7 +65,10 @@ impl Call<'_> {
     /// # Errors
     /// The argument is not a number, is negative, or is too large.
     pub fn timeout_seconds(&self, i: usize) -> Result<Timeout, ErrorReply> {
-        let seconds = parse_f64(self.args.at(i)).ok_or(NOT_A_FLOAT)?;
+        let text = self.args.at(i);
+        // Redis reads 80-bit floats.
+        let beyond_doubles = || Extended::parse(text).map(Extended::clamp_to_f64);
+        let seconds = parse_f64(text).or_else(beyond_doubles).ok_or(NOT_A_FLOAT)?;
         let milliseconds = (seconds * 1000.0).ceil();
         if milliseconds >= i64::MAX as f64 {
             return Err(OUT_OF_RANGE);

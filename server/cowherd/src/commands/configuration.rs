@@ -71,6 +71,12 @@ fn get(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
+/// The error for the name of no directive.
+fn unknown(name: &[u8]) -> ErrorReply {
+    let problem = b"ERR Unknown option or number of arguments for CONFIG SET - '";
+    ErrorReply::quoting(&[problem, name, b"'"])
+}
+
 impl From<SetError> for ErrorReply {
     fn from(error: SetError) -> Self {
         Self::text(error.to_string())
@@ -84,7 +90,7 @@ fn set(call: &mut Call<'_>) -> CommandResult {
     let mut pairs = Vec::new();
     for i in (2..call.args.len()).step_by(2) {
         let name = str::from_utf8(call.args.at(i));
-        let name = name.map_err(|_| SetError::Unknown { name: call.text(i).into_owned() })?;
+        let name = name.map_err(|_| unknown(call.args.at(i)))?;
         let value = str::from_utf8(call.args.at(i + 1));
         let value = value.map_err(|_| refused(name, "the value must be UTF-8 text"))?;
         pairs.push((name, value));

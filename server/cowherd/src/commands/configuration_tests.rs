@@ -35,6 +35,25 @@ fn set_changes_all_or_nothing() {
             ("CONFIG SET timeout 5 HZ 20", "+OK"),
             ("CONFIG GET timeout", "*2\r\n$7\r\ntimeout\r\n$1\r\n5"),
             ("CONFIG GET hz", "*2\r\n$2\r\nhz\r\n$2\r\n20"),
+            ("CONFIG SET hz 0", "+OK"),
+            ("CONFIG GET hz", "*2\r\n$2\r\nhz\r\n$1\r\n1"),
+            ("CONFIG SET hz 501", "+OK"),
+            ("CONFIG GET hz", "*2\r\n$2\r\nhz\r\n$3\r\n500"),
+            (
+                "CONFIG SET HZ -1",
+                "-ERR CONFIG SET failed (possibly related to argument 'hz') - argument must be \
+                 between 0 and 2147483647 inclusive",
+            ),
+            (
+                "CONFIG SET lua-time-limit -1",
+                "-ERR CONFIG SET failed (possibly related to argument 'lua-time-limit') - argument \
+                 must be between 0 and 9223372036854775807 inclusive",
+            ),
+            (
+                r#"CONFIG SET "a\r\n+OK" 1"#,
+                "-ERR Unknown option or number of arguments for CONFIG SET - 'a  +OK'",
+            ),
+            ("CONFIG SET hz 20", "+OK"),
             ("CONFIG SET", "-ERR wrong number of arguments for 'config|set' command"),
             ("CONFIG SET hz", "-ERR wrong number of arguments for 'config|set' command"),
             ("CONFIG SET hz 1 timeout", "-ERR syntax error"),

@@ -184,10 +184,9 @@ impl<'c> HelloOptions<'c> {
                     i += 2;
                 }
                 _ => {
-                    let option = call.text(i);
-                    return Err(ErrorReply::text(format!(
-                        "ERR Syntax error in HELLO option '{option}'"
-                    )));
+                    let option = args.at(i);
+                    let text: [&[u8]; 3] = [b"ERR Syntax error in HELLO option '", option, b"'"];
+                    return Err(ErrorReply::quoting(&text));
                 }
             }
         }

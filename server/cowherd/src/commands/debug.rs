@@ -75,13 +75,7 @@ fn debug(call: &mut Call<'_>) -> CommandResult {
             call.shared.hooks.checkpoint_delay.store(micros, Ordering::Relaxed);
             call.reply.ok();
         }
-        _ => {
-            let given = call.text(1);
-            return Err(ErrorReply::text(format!(
-                "ERR unknown subcommand or wrong number of arguments for '{given}'. \
-                 Try DEBUG HELP."
-            )));
-        }
+        _ => return Err(ErrorReply::wrong_subcommand(&call.args)),
     }
     Ok(())
 }

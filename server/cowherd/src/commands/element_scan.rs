@@ -6,7 +6,7 @@ use cowherd_resp::{ReplyWriter, glob_match, parse_i64};
 
 use super::call::Call;
 use super::error_reply::ErrorReply;
-use super::scan::{self, COUNT};
+use super::scan::{self, COUNT, ONLY_HSCAN};
 
 /// The options of a scan of the elements of one key.
 pub(super) struct ElementScanOptions<'c> {
@@ -23,7 +23,10 @@ impl<'c> ElementScanOptions<'c> {
         let mut options = Self { count: COUNT, pattern: None, names_only: false };
         let mut i = 3;
         while i < call.args.len() {
-            if has_values && call.is(i, "novalues") {
+            if call.is(i, "novalues") {
+                if !has_values {
+                    return Err(ONLY_HSCAN);
+                }
                 options.names_only = true;
                 i += 1;
                 continue;
@@ -52,7 +55,7 @@ impl<'c> ElementScanOptions<'c> {
 
 /// The cursor in argument 2.
 pub(super) fn scan_cursor(call: &Call<'_>) -> Result<DictCursor, ErrorReply> {
-    Ok(DictCursor::unpack(scan::parse_cursor(call.args.at(2)).ok_or(scan::NO_CURSOR)?))
+    Ok(DictCursor::unpack(scan::cursor(call, 2)?))
 }
 
 /// Appends the header of a scan reply with the cursor of the next call, 0 at the end.

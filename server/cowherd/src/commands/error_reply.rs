@@ -3,14 +3,14 @@
 use std::borrow::Cow;
 
 use crate::keyspace::{OutOfMemory, StringError, WrongType};
-use cowherd_resp::Args;
+use cowherd_resp::{Args, before_zero};
 
 /// What a handler returns: `Ok` once the reply is written, or the error reply to send instead.
 pub type CommandResult = Result<(), ErrorReply>;
 
 /// The error reply of a command, without the leading `-`.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct ErrorReply(Cow<'static, str>);
+pub struct ErrorReply(Cow<'static, [u8]>);
 
 impl ErrorReply {
     /// The arguments do not fit the command's syntax.
@@ -35,44 +35,68 @@ impl ErrorReply {
 
     /// A reply with a constant text, error code first.
     pub const fn new(text: &'static str) -> Self {
-        Self(Cow::Borrowed(text))
+        Self(Cow::Borrowed(text.as_bytes()))
     }
 
     /// A reply with a formatted text, error code first.
-    pub const fn text(text: String) -> Self {
+    pub fn text(text: String) -> Self {
+        Self(Cow::Owned(text.into_bytes()))
+    }
+
+    /// A reply that joins `parts`, error code first, some of which are arguments of the request:
+    /// their bytes are sent unchanged. As in Redis, a part ends before its first zero byte.
+    pub fn quoting(parts: &[&[u8]]) -> Self {
+        let mut text = Vec::new();
+        parts.iter().for_each(|part| text.extend_from_slice(before_zero(part)));
         Self(Cow::Owned(text))
     }
 
     /// The reply to a request that names no command.
     pub fn unknown_command(args: &Args<'_>) -> Self {
-        /// Bytes of the name, and of all arguments together, that the text shows.
-        const SHOWN: usize = 128;
-        let name = args.get(0).unwrap_or_default();
-        let name = String::from_utf8_lossy(&name[..name.len().min(SHOWN)]);
-        let mut text = format!("ERR unknown command '{name}', with args beginning with: ");
-        let mut left = SHOWN;
-        for arg in args.from(1).iter() {
-            let arg = String::from_utf8_lossy(&arg[..arg.len().min(left)]);
-            text.push_str(&format!("'{arg}' "));
-            left = usize::saturating_sub(left, arg.len() + 3);
+        let name = shown(args, 0, MAX_SHOWN);
+        let mut parts: Vec<&[u8]> =
+            vec![b"ERR unknown command '", name, b"', with args beginning with: "];
+        let mut left = MAX_SHOWN;
+        for i in 1..args.len() {
+            let arg = shown(args, i, left);
+            parts.extend([b"'", arg, b"' "]);
+            left = left.saturating_sub(arg.len() + 3);
             if left == 0 {
                 break;
             }
         }
-        Self::text(text)
+        Self::quoting(&parts)
     }
 
     /// The reply to a request that names no subcommand of its command.
     pub fn unknown_subcommand(args: &Args<'_>) -> Self {
-        let shown = |i| String::from_utf8_lossy(args.get(i).unwrap_or_default()).into_owned();
-        let (name, sub) = (shown(0).to_uppercase(), shown(1));
-        Self::text(format!("ERR unknown subcommand '{sub}'. Try {name} HELP."))
+        Self::about_subcommand(b"ERR unknown subcommand '", args)
     }
 
-    /// The text of the reply.
-    pub fn as_str(&self) -> &str {
+    /// The reply of a subcommand to arguments that are too many, or that it does not know.
+    pub fn wrong_subcommand(args: &Args<'_>) -> Self {
+        let problem = b"ERR unknown subcommand or wrong number of arguments for '";
+        Self::about_subcommand(problem, args)
+    }
+
+    fn about_subcommand(problem: &[u8], args: &Args<'_>) -> Self {
+        let name = shown(args, 0, usize::MAX).to_ascii_uppercase();
+        Self::quoting(&[problem, shown(args, 1, MAX_SHOWN), b"'. Try ", &name, b" HELP."])
+    }
+
+    /// The text of the reply, which need not be UTF-8.
+    pub fn as_bytes(&self) -> &[u8] {
         &self.0
     }
+}
+
+/// Bytes of a command's name, and of all arguments together, that a text shows.
+const MAX_SHOWN: usize = 128;
+
+/// Argument `i` up to its first zero byte, at most `most` bytes of it.
+fn shown<'a>(args: &Args<'a>, i: usize, most: usize) -> &'a [u8] {
+    let arg = before_zero(args.get(i).unwrap_or_default());
+    &arg[..arg.len().min(most)]
 }
 
 impl From<OutOfMemory> for ErrorReply {
@@ -94,5 +118,49 @@ impl From<StringError> for ErrorReply {
             StringError::WrongType => Self::WRONG_TYPE,
             StringError::TooLong => Self::TOO_LONG,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use cowherd_resp::ArgSpan;
+
+    /// The error for the arguments, which `|` separates in `line`.
+    fn error(line: &[u8], of: impl Fn(&Args<'_>) -> ErrorReply) -> Vec<u8> {
+        let mut start = 0;
+        let span = |word: &[u8]| {
+            start += word.len() + 1;
+            ArgSpan { start: start - word.len() - 1, len: word.len() }
+        };
+        let spans: Vec<_> = line.split(|byte| *byte == b'|').map(span).collect();
+        of(&Args::new(line, &spans)).as_bytes().to_vec()
+    }
+
+    #[test]
+    fn arguments_are_quoted_byte_by_byte_up_to_a_zero_byte() {
+        let unknown = |line| error(line, ErrorReply::unknown_command);
+        let expected = b"ERR unknown command 'a\xff', with args beginning with: '\xfe' '' ";
+        assert_eq!(unknown(b"a\xff\0b|\xfe|\0"), expected);
+        let expected = b"ERR unknown subcommand '\xff'. Try CLIENT HELP.";
+        assert_eq!(error(b"client|\xff\0\xff", ErrorReply::unknown_subcommand), expected);
+    }
+
+    #[test]
+    fn long_arguments_are_cut() {
+        let long = "x".repeat(200);
+        let line = format!("debug|{long}");
+        let expected = format!(
+            "ERR unknown subcommand or wrong number of arguments for '{}'. Try DEBUG HELP.",
+            "x".repeat(128)
+        );
+        assert_eq!(error(line.as_bytes(), ErrorReply::wrong_subcommand), expected.as_bytes());
+        let line = format!("{long}|{}|b|c", "y".repeat(120));
+        let expected = format!(
+            "ERR unknown command '{}', with args beginning with: '{}' 'b' 'c' ",
+            "x".repeat(128),
+            "y".repeat(120)
+        );
+        assert_eq!(error(line.as_bytes(), ErrorReply::unknown_command), expected.as_bytes());
     }
 }

@@ -107,8 +107,8 @@ fn rule(call: &Call<'_>) -> Result<ExpireRule, ErrorReply> {
             () if call.is(i, "gt") => &mut rule.if_later,
             () if call.is(i, "lt") => &mut rule.if_earlier,
             () => {
-                let option = String::from_utf8_lossy(call.args.at(i));
-                return Err(ErrorReply::text(format!("ERR Unsupported option {option}")));
+                let option = call.args.at(i);
+                return Err(ErrorReply::quoting(&[b"ERR Unsupported option ", option]));
             }
         };
         *condition = true;

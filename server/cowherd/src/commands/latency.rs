@@ -96,8 +96,8 @@ fn reset(call: &mut Call<'_>) -> CommandResult {
 
 fn graph(call: &mut Call<'_>) -> CommandResult {
     let Some(history) = samples(call) else {
-        let event = call.text(2);
-        return Err(ErrorReply::text(format!("ERR No samples available for event '{event}'")));
+        let event = call.args.at(2);
+        return Err(ErrorReply::quoting(&[b"ERR No samples available for event '", event, b"'"]));
     };
     let graph = plot(&history, call.now.div_euclid(1000));
     call.reply.verbatim(b"txt", graph.as_bytes());

@@ -5,7 +5,7 @@
 //! renamed meanwhile may be missed.
 
 use crate::keyspace::{Keyspace, RandomKey, ScanCursor, ShardIndex, ShardSet, ValueType};
-use cowherd_resp::{glob_match, parse_i64};
+use cowherd_resp::{glob_match, parse_i64, parse_u64_loose};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
@@ -16,7 +16,10 @@ const GROUP: CommandGroup = CommandGroup::Generic;
 /// The default COUNT of SCAN.
 pub(super) const COUNT: usize = 10;
 
-pub(super) const NO_CURSOR: ErrorReply = ErrorReply::new("ERR invalid cursor");
+const NO_CURSOR: ErrorReply = ErrorReply::new("ERR invalid cursor");
+/// The error of SCAN, SSCAN and ZSCAN for an option of HSCAN.
+pub(super) const ONLY_HSCAN: ErrorReply =
+    ErrorReply::new("ERR NOVALUES option can only be used in HSCAN");
 
 pub(super) const COMMANDS: &[Command] = &[
     Command::new("keys", 2, CommandFlags::READONLY, keys)
@@ -70,6 +73,9 @@ impl<'c> KeyScanOptions<'c> {
         let mut options = Self { count: COUNT, pattern: None, kind: None };
         let mut i = 2;
         while i < call.args.len() {
+            if call.is(i, "novalues") {
+                return Err(ONLY_HSCAN);
+            }
             let Some(value) = call.args.get(i + 1) else { return Err(ErrorReply::SYNTAX) };
             if call.is(i, "count") {
                 let count = parse_i64(value).ok_or(ErrorReply::NOT_INTEGER)?;
@@ -93,8 +99,13 @@ impl<'c> KeyScanOptions<'c> {
     }
 }
 
+/// The cursor in argument `i`.
+pub(super) fn cursor(call: &Call<'_>, i: usize) -> Result<u64, ErrorReply> {
+    parse_u64_loose(call.args.at(i)).ok_or(NO_CURSOR)
+}
+
 fn scan(call: &mut Call<'_>) -> CommandResult {
-    let cursor = parse_cursor(call.args.at(1)).ok_or(NO_CURSOR)?;
+    let cursor = cursor(call, 1)?;
     let options = KeyScanOptions::parse(call)?;
     let db = call.session.db;
     let start = call.reply.len();
@@ -133,24 +144,6 @@ fn scan(call: &mut Call<'_>) -> CommandResult {
     let head = call.reply.len() - end;
     call.reply.out[start..].rotate_right(head);
     Ok(())
-}
-
-/// Parses a cursor as Redis does: a sign and leading zeros are allowed, and an empty text is 0.
-pub(super) fn parse_cursor(text: &[u8]) -> Option<u64> {
-    let (negative, digits) = match text {
-        [] => return Some(0),
-        [b'-', digits @ ..] => (true, digits),
-        [b'+', digits @ ..] => (false, digits),
-        digits => (false, digits),
-    };
-    if digits.is_empty() {
-        return None;
-    }
-    let number = digits.iter().try_fold(0u64, |number, digit| {
-        let digit = digit.checked_sub(b'0').filter(|digit| *digit < 10)?;
-        number.checked_mul(10)?.checked_add(u64::from(digit))
-    })?;
-    Some(if negative { number.wrapping_neg() } else { number })
 }
 
 fn randomkey(call: &mut Call<'_>) -> CommandResult {

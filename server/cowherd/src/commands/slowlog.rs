@@ -1,7 +1,7 @@
 //! SLOWLOG: the log of slow commands.
 
 use crate::telemetry::SlowlogEntry;
-use cowherd_resp::Args;
+use cowherd_resp::{Args, parse_i64};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
@@ -43,8 +43,8 @@ pub(super) const COMMANDS: &[Command] = &[Command::container("slowlog")
 fn get(call: &mut Call<'_>) -> CommandResult {
     let count = match call.args.len() {
         2 => ENTRIES,
-        3 => call.integer(2)?,
-        _ => return Err(call.row.wrong_arity()),
+        3 => parse_i64(call.args.at(2)).ok_or(BAD_COUNT)?,
+        _ => return Err(ErrorReply::wrong_subcommand(&call.args)),
     };
     let count = match count {
         -1 => usize::MAX,
@@ -183,8 +183,10 @@ mod tests {
         );
         assert!(server.run("SLOWLOG GET -1").starts_with("*2\r\n*6\r\n:1\r\n"));
         assert_eq!(server.run("SLOWLOG GET 0"), "*0\r\n");
-        assert_eq!(server.run("SLOWLOG GET -2"), format!("-{}\r\n", BAD_COUNT.as_str()));
-        assert!(server.run("SLOWLOG GET x").starts_with("-ERR value is not an integer"));
+        for wrong in ["SLOWLOG GET -2", "SLOWLOG GET x", "SLOWLOG GET 9223372036854775808"] {
+            let reply = "-ERR count should be greater than or equal to -1\r\n";
+            assert_eq!(server.run(wrong), reply, "{wrong}");
+        }
         assert_eq!(server.run("CONFIG SET slowlog-max-len 1"), "+OK\r\n");
         assert_eq!(server.run("SLOWLOG RESET"), "+OK\r\n");
         assert_eq!(server.run("SLOWLOG GET"), "*0\r\n");

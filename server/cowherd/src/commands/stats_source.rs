@@ -46,7 +46,7 @@ impl StatsSource for Shared {
             },
             clients: ClientStats {
                 limit: u64::from(config.maxclients),
-                blocked: self.blocked_clients.count(),
+                blocked: self.blocked_clients.count() + self.clients.held(),
                 blocking_keys: self.blocked_clients.keys(),
                 pubsub: self.pubsub.clients(),
                 tracking: tracking.clients,

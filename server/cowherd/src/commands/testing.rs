@@ -10,6 +10,7 @@ use cowherd_arena::{PageKind, ReservedArena};
 use cowherd_resp::{Args, Batch, ProtocolVersion, ReplyWriter, RequestLimits, RequestParser};
 
 use super::call::{Call, Effect};
+use super::error_reply::ErrorReply;
 use super::shared::Shared;
 
 /// A keyspace, one client and a clock that is set by hand.
@@ -78,9 +79,9 @@ impl TestServer {
         let mut reply = ReplyWriter::new(self.version.get());
         let mut session = self.session.borrow_mut();
         match self.shared.table.resolve(&args) {
-            None => reply.error(super::error_reply::ErrorReply::unknown_command(&args).as_str()),
+            None => reply.error_bytes(ErrorReply::unknown_command(&args).as_bytes()),
             Some(row) if !row.command.accepts(args.len()) => {
-                reply.error(row.wrong_arity().as_str());
+                reply.error_bytes(row.wrong_arity().as_bytes());
             }
             Some(row) => {
                 let config = self.shared.config.current();
@@ -103,7 +104,7 @@ impl TestServer {
                 drop(call);
                 if let Err(error) = answer {
                     reply.out.clear();
-                    reply.error(error.as_str());
+                    reply.error_bytes(error.as_bytes());
                 }
             }
         }

@@ -123,9 +123,9 @@ const fn shards_in_queue(row: &CommandRow, shards: ShardSet) -> ShardSet {
 
 /// The reply to an EXEC that is not admitted because of `error`.
 pub fn exec_refused(error: &ErrorReply) -> ErrorReply {
-    let reason = error.as_str();
-    let reason = reason.strip_prefix("ERR ").unwrap_or(reason);
-    ErrorReply::text(format!("EXECABORT Transaction discarded because of: {reason}"))
+    let reason = error.as_bytes();
+    let reason = reason.strip_prefix(b"ERR ").unwrap_or(reason);
+    ErrorReply::quoting(&[b"EXECABORT Transaction discarded because of: ", reason])
 }
 
 fn multi(call: &mut Call<'_>) -> CommandResult {

@@ -96,7 +96,8 @@ fn a_queue_keeps_requests_as_they_were() {
 
 #[test]
 fn a_refused_exec_replies_the_reason() {
-    let reply = |error: &ErrorReply| exec_refused(error).as_str().to_owned();
+    let reply =
+        |error: &ErrorReply| String::from_utf8(exec_refused(error).as_bytes().to_vec()).unwrap();
     let oom = reply(&ErrorReply::OUT_OF_MEMORY);
     assert!(oom.starts_with("EXECABORT Transaction discarded because of: OOM command"), "{oom}");
     let syntax = reply(&ErrorReply::SYNTAX);

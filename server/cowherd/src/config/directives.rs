@@ -18,8 +18,8 @@ use super::list_values::{
 };
 use super::quoting;
 use super::values::{
-    ByteSize, DirectoryPath, FileName, IntegerRange, KeyspaceEvents, ListenAddress, OptionalPath,
-    Permissions, Reason, TextValue, ValueKind, YesNo,
+    ByteSize, ClampedInteger, DirectoryPath, FileName, IntegerRange, KeyspaceEvents, ListenAddress,
+    OptionalPath, Permissions, Reason, TextValue, ValueKind, YesNo,
 };
 
 /// One directive: its names, and how its field of [`Config`] is read and written.
@@ -187,7 +187,7 @@ table! {
         "Password that AUTH asks for; empty for none";
     "threads" or "io-threads", threads: usize = default_threads(), up_to(1usize, 64), start,
         "Worker threads; by default one per core, 8 at most";
-    "hz", hz: u32 = 10, up_to(1u32, 500), live,
+    "hz", hz: u32 = 10, ClampedInteger { low: 1, high: 500 }, live,
         "Rounds of background work in a second";
 
     "databases", databases: usize = 16, up_to(1usize, 16), start,
@@ -200,9 +200,9 @@ table! {
         "Keys to evict when maxmemory is reached";
     "maxmemory-samples", maxmemory_samples: u32 = 5, up_to(1u32, 64), live,
         "Keys sampled for each eviction";
-    "lfu-log-factor", lfu_log_factor: u32 = 10, up_to(0u32, 1 << 30), live,
+    "lfu-log-factor", lfu_log_factor: u32 = 10, up_to(0u32, INT_MAX), live,
         "How much rarer each increment of the counter of uses gets (lfu policies)";
-    "lfu-decay-time", lfu_decay_time: u32 = 1, up_to(0u32, 1 << 30), live,
+    "lfu-decay-time", lfu_decay_time: u32 = 1, up_to(0u32, INT_MAX), live,
         "Minutes without a use that decrement the counter of uses; 0: never (lfu policies)";
     "arena-pages", arena_pages: ArenaPages = ArenaPages::Auto,
         OneOf::<ArenaPages>::new(), start,

@@ -177,8 +177,8 @@ pub(crate) enum SetError {
     /// The value does not fit.
     #[error("ERR CONFIG SET failed (possibly related to argument '{name}') - {reason}")]
     Value {
-        /// The directive.
-        name: &'static str,
+        /// The name as written, in lower case.
+        name: String,
         /// Why the value does not fit.
         reason: String,
     },

@@ -92,12 +92,6 @@ fn what_is_lacking_is_said() {
 }
 
 #[test]
-fn a_line_break_in_a_name_stays_out_of_the_reply() {
-    let error = message(live().update(&[("a\r\n+OK", "1")]));
-    assert!(!error.contains(['\r', '\n']), "{error}");
-}
-
-#[test]
 fn the_caller_may_object() {
     #[derive(Debug, PartialEq)]
     struct TooMuch;

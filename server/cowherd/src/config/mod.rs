@@ -71,7 +71,7 @@ pub(crate) use errors::SetError;
 pub(crate) use list_values::{OutputLimit, OutputLimits, six_digits};
 pub(crate) use live_config::{CachedConfig, LiveConfig};
 pub(crate) use machine_memory::machine_memory;
-pub(crate) use quoting::split as split_words;
+pub(crate) use quoting::split_bytes as split_words;
 #[cfg(test)]
 pub(crate) use unsupported::unsupported;
 
@@ -106,7 +106,7 @@ impl Config {
         let mut targets: Vec<KnownDirective> = Vec::with_capacity(pairs.len());
         for (name, _) in pairs {
             let Some(target) = KnownDirective::find(name) else {
-                return Err(SetError::Unknown { name: errors::shorten(name) });
+                return Err(SetError::Unknown { name: (*name).to_owned() });
             };
             let name = || errors::shorten(name);
             if let KnownDirective::Own(directive) = &target {
@@ -123,9 +123,9 @@ impl Config {
             targets.push(target);
         }
         let mut changed = self.clone();
-        for (target, (_, value)) in targets.iter().zip(pairs) {
+        for (target, (name, value)) in targets.iter().zip(pairs) {
             target.apply(&mut changed, &[(*value).to_owned()], true).map_err(|reason| {
-                SetError::Value { name: target.name(), reason: reason.into_owned() }
+                SetError::Value { name: name.to_ascii_lowercase(), reason: reason.into_owned() }
             })?;
         }
         *self = changed;

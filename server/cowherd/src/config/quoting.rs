@@ -11,7 +11,13 @@
 use super::errors::ConfigProblem;
 
 /// Splits a line into words.
-pub(crate) fn split(line: &[u8]) -> Result<Vec<String>, ConfigProblem> {
+pub(super) fn split(line: &[u8]) -> Result<Vec<String>, ConfigProblem> {
+    let words = split_bytes(line)?.into_iter();
+    words.map(|word| String::from_utf8(word).map_err(|_| ConfigProblem::Encoding)).collect()
+}
+
+/// As [`split`], into words that need not be UTF-8.
+pub(crate) fn split_bytes(line: &[u8]) -> Result<Vec<Vec<u8>>, ConfigProblem> {
     let mut words = Vec::new();
     let mut rest = line;
     loop {
@@ -20,7 +26,7 @@ pub(crate) fn split(line: &[u8]) -> Result<Vec<String>, ConfigProblem> {
             return Ok(words);
         }
         let (word, after) = take_word(rest)?;
-        words.push(String::from_utf8(word).map_err(|_| ConfigProblem::Encoding)?);
+        words.push(word);
         rest = after;
     }
 }

@@ -269,7 +269,8 @@ fn values_out_of_bounds_are_refused() {
         "unixsocketperm +7",
         "threads 0",
         "threads 65",
-        "hz 0",
+        "hz -1",
+        "hz 2147483648",
         "proto-max-bulk-len 9223372036854775808",
         "latency-tracking-info-percentiles 101",
         "latency-tracking-info-percentiles nan",
@@ -311,6 +312,12 @@ fn values_out_of_bounds_are_refused() {
         let error = load(line).unwrap_err();
         assert!(error.starts_with("cowherd.conf:1: "), "{line}: {error}");
     }
+}
+
+#[test]
+fn hz_out_of_bounds_counts_as_the_nearest_bound() {
+    assert_eq!(load("hz 0").unwrap().hz, 1);
+    assert_eq!(load("hz 2147483647").unwrap().hz, 500);
 }
 
 #[test]

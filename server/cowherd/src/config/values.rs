@@ -103,6 +103,29 @@ impl<T: Copy + Display + PartialOrd + TryFrom<i64>> ValueKind for IntegerRange<T
     }
 }
 
+/// A decimal integer that counts as the nearest bound if it is not between two of them.
+pub(super) struct ClampedInteger {
+    pub(super) low: u32,
+    pub(super) high: u32,
+}
+
+impl ValueKind for ClampedInteger {
+    type Value = u32;
+
+    fn read(&self, old: &u32, words: &[String], fresh: bool) -> Result<u32, Reason> {
+        let accepted = IntegerRange { low: 0, high: i32::MAX.unsigned_abs() };
+        Ok(accepted.read(old, words, fresh)?.clamp(self.low, self.high))
+    }
+
+    fn show(&self, value: &u32) -> String {
+        value.to_string()
+    }
+
+    fn shape(&self) -> String {
+        format!("<{}..{}>", self.low, self.high)
+    }
+}
+
 /// A number of bytes between two bounds, with units.
 pub(super) struct ByteSize {
     pub(super) low: u64,

@@ -31,7 +31,7 @@ pub(super) fn restore(
     let store = |shards: &mut Shards<'_>| {
         functions.check_restore(&added, policy).map_err(String::into_bytes)?;
         store_all(shards, functions, &added)
-            .map_err(|_| ErrorReply::OUT_OF_MEMORY.as_str().as_bytes().to_vec())?;
+            .map_err(|_| ErrorReply::OUT_OF_MEMORY.as_bytes().to_vec())?;
         if policy == RestorePolicy::Flush {
             remove_others(shards, functions, &added);
         }

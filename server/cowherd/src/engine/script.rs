@@ -114,7 +114,7 @@ fn run(
         serve_blocked::serve_evicted(shared, config, reclaimer, now);
     }
     if !has_memory && runnable.flags.is_some() && !flags.allow_oom {
-        return Err(ErrorReply::OUT_OF_MEMORY.as_str().as_bytes().to_vec());
+        return Err(ErrorReply::OUT_OF_MEMORY.as_bytes().to_vec());
     }
     let keys = args.slice(3, call.key_count());
     let argv = args.from(3 + call.key_count());
@@ -247,7 +247,7 @@ fn load_library(
     let store = |shards: &mut Shards<'_>| {
         functions.check(&library, replaces).map_err(String::into_bytes)?;
         let stored = shards.store_library(library.name.as_bytes(), code);
-        stored.map_err(|_| ErrorReply::OUT_OF_MEMORY.as_str().as_bytes().to_vec())?;
+        stored.map_err(|_| ErrorReply::OUT_OF_MEMORY.as_bytes().to_vec())?;
         functions.add(library);
         shards.libraries_changed();
         Ok::<(), Vec<u8>>(())
@@ -594,7 +594,7 @@ impl ScriptHost<'_, '_, '_, '_> {
         let failed = answer.is_err();
         if let Err(failure) = answer {
             reply.out.truncate(start);
-            reply.error(failure.as_str());
+            reply.error_bytes(failure.as_bytes());
         }
         if telemetry::ENABLED {
             let none = StallTimes::default();
@@ -623,7 +623,7 @@ impl Host for ScriptHost<'_, '_, '_, '_> {
                 self.call_handler(row, args, reply);
             }
             Err(failure) => {
-                reply.error(failure.as_str());
+                reply.error_bytes(failure.as_bytes());
                 if !self.runs_again {
                     self.run.recorder.error(&reply.out);
                 }

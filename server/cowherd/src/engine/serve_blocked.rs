@@ -205,8 +205,9 @@ fn retry(
         return;
     }
     if let Err(failure) = answer {
+        shared.telemetry.failed_after_wait(blocked.row, failure.as_bytes());
         reply.out.clear();
-        reply.error(failure.as_str());
+        reply.error_bytes(failure.as_bytes());
     }
     let limits = &config.client_output_buffer_limit;
     held.reply(&shared.blocked_clients, &shared.keyspace, limits, &reply.out);

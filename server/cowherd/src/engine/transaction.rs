@@ -71,7 +71,8 @@ pub(super) fn exec(
     let is_busy = || shared.scripting.running.is_any_busy();
     let locked = shared.keyspace.lock_with_retry(now, named, widen, is_busy);
     let Some(mut shards) = locked.map(|shards| shards.for_client(session.client.id)) else {
-        reply.error(exec_refused(&ErrorReply::new(shared.scripting.running.busy_reply())).as_str());
+        let busy = ErrorReply::new(shared.scripting.running.busy_reply());
+        reply.error_bytes(exec_refused(&busy).as_bytes());
         return exec;
     };
     // Read under the locks: `closing` is set with all shards locked.
@@ -230,7 +231,7 @@ fn run_queued<'c>(
     if let Err(failure) = &answer {
         call.effect = Effect::None;
         call.reply.out.truncate(start);
-        call.reply.error(failure.as_str());
+        call.reply.error_bytes(failure.as_bytes());
     }
     answer.is_err()
 }

@@ -395,6 +395,7 @@ impl Worker {
         if let Some(until) = shared.clients.paused_until(now, flags.contains(CommandFlags::WRITE))
             && !row.command.flags.contains(CommandFlags::UNPAUSED)
         {
+            session.client.last_command.store(row.number as u64 + 1, Ordering::Relaxed);
             return BatchOutcome::Paused(0, until);
         }
         let queued = session.queued_bytes();
@@ -439,7 +440,7 @@ impl Worker {
         let mut failed = answer.is_err();
         if let Err(failure) = &answer {
             reply.out.truncate(start);
-            reply.error(failure.as_str());
+            reply.error_bytes(failure.as_bytes());
         }
         let mut outcome = BatchOutcome::Done;
         let mut attributed = StallTimes::default();
@@ -591,8 +592,8 @@ impl Worker {
         if let Some(queue) = &mut session.queue {
             queue.abort();
         }
-        reply.error(failure.as_str());
-        self.recorder.error(failure.as_str().as_bytes());
+        reply.error_bytes(failure.as_bytes());
+        self.recorder.error(failure.as_bytes());
         if let Some(row) = row {
             self.recorder.rejected(row.number);
         }

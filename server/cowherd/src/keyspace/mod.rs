@@ -113,7 +113,7 @@ use roots::{FLUSHED_SLOTS, SHARD_ROOT_SIZE, expires_of, keys_of};
 use watch::WatchTable;
 
 /// Changes whenever a byte of the keyspace's structures gets another meaning.
-const KEYSPACE_VERSION: u64 = 3;
+const KEYSPACE_VERSION: u64 = 4;
 
 /// The hash of all layouts of the keyspace and the arena, which an image must share to be restored.
 pub fn layout_hash() -> u64 {

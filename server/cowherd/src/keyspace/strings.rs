@@ -59,24 +59,27 @@ pub enum StringError {
 #[derive(Clone, Copy)]
 enum NewString<'v> {
     Int(i64),
-    Bytes(&'v [u8], IsRaw),
+    Bytes(&'v [u8]),
+    /// As `Bytes`, marked as if it had been edited.
+    Raw(&'v [u8]),
 }
-
-/// Whether the encoding is `raw`, whatever the length.
-type IsRaw = bool;
 
 impl<'v> NewString<'v> {
     /// A number if it reads as one.
     #[inline]
     fn of(value: &'v [u8]) -> Self {
-        as_number(value).map_or(Self::Bytes(value, false), Self::Int)
+        as_number(value).map_or(Self::Bytes(value), Self::Int)
     }
 
     const fn len(&self) -> u64 {
         match self {
             Self::Int(_) => 0,
-            Self::Bytes(bytes, _) => bytes.len() as u64,
+            Self::Bytes(bytes) | Self::Raw(bytes) => bytes.len() as u64,
         }
+    }
+
+    const fn is_raw(&self) -> bool {
+        matches!(self, Self::Raw(_))
     }
 }
 
@@ -89,20 +92,17 @@ fn create(
 ) -> Result<(u64, EntryHeader), OutOfMemory> {
     let mut head = EntryHeader::new(ValueType::String, key.bytes, expiry.is_some());
     head.value_len = new.len();
-    match new {
-        NewString::Int(_) => head.storage = ValueStorage::Int,
-        NewString::Bytes(_, is_raw) => {
-            head.is_raw = *is_raw;
-            if head.is_too_long() {
-                head.storage = ValueStorage::External;
-            }
-        }
+    head.is_raw = new.is_raw();
+    if matches!(new, NewString::Int(_)) {
+        head.storage = ValueStorage::Int;
+    } else if head.is_too_long() {
+        head.storage = ValueStorage::External;
     }
     let at = head.allocate(mem, head.value_len, expiry)?;
     mem.bytes_mut(at + head.key_at(), head.key_len).copy_from_slice(key.bytes);
     match new {
         NewString::Int(number) => head.set_number(mem, at, *number),
-        NewString::Bytes(bytes, _) => {
+        NewString::Bytes(bytes) | NewString::Raw(bytes) => {
             let value = head.value_offset(mem, at);
             mem.bytes_mut(value, bytes.len() as u64).copy_from_slice(bytes);
         }
@@ -161,6 +161,15 @@ impl Shards<'_> {
         self.put(db, key, old, new, expiry)
     }
 
+    /// As [`Self::set`], but the value is stored as bytes, and its encoding is that of an edited one.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    pub fn set_raw(&mut self, db: DbIndex, key: &Key<'_>, value: &[u8]) -> Result<(), OutOfMemory> {
+        let old = self.peek(db, key);
+        self.put(db, key, old.as_ref(), NewString::Raw(value), Expiry::None)
+    }
+
     /// As [`Self::replace`], but stores the value as bytes even if it is an integer.
     ///
     /// # Errors
@@ -173,7 +182,7 @@ impl Shards<'_> {
         value: &[u8],
         expiry: Expiry,
     ) -> Result<(), OutOfMemory> {
-        self.put(db, key, old, NewString::Bytes(value, false), expiry)
+        self.put(db, key, old, NewString::Bytes(value), expiry)
     }
 
     /// Sets a key that was looked up to an integer. Counts as one change.
@@ -205,7 +214,7 @@ impl Shards<'_> {
         value: &[u8],
         changes: u64,
     ) -> Result<(), OutOfMemory> {
-        self.store(db, key, old, NewString::Bytes(value, true), Expiry::Keep)?;
+        self.store(db, key, old, NewString::Raw(value), Expiry::Keep)?;
         self.touched_times(db, key, changes);
         Ok(())
     }
@@ -393,7 +402,7 @@ impl Shards<'_> {
     /// A new key with a string of zeros; on error there is no key.
     fn reserve_new(&mut self, db: DbIndex, key: &Key<'_>, len: u64) -> Result<Entry, OutOfMemory> {
         let mut mem = self.held.mem(key.shard);
-        let (created, head) = create(&mut mem, key, &NewString::Bytes(&[], false), None)?;
+        let (created, head) = create(&mut mem, key, &NewString::Bytes(&[]), None)?;
         if let Err(full) = self.link_no_event(db, key, created, &head) {
             free_unlinked(&mut self.mem(key.shard), created);
             return Err(full);
@@ -469,15 +478,15 @@ impl Shards<'_> {
 /// Writes a new value over an old one if it needs an object of the same size; tells whether it did.
 #[inline]
 fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &NewString<'_>, expiry: Option<i64>) -> bool {
-    if let NewString::Bytes(bytes, is_raw) = new
+    if let NewString::Bytes(bytes) | NewString::Raw(bytes) = new
         && old.head.storage == ValueStorage::External
         && old.head.has_expiry == expiry.is_some()
     {
-        return overwrite_object(mem, old, bytes, *is_raw, expiry);
+        return overwrite_object(mem, old, bytes, new.is_raw(), expiry);
     }
-    let (storage, is_raw) = match new {
-        NewString::Int(_) => (ValueStorage::Int, false),
-        NewString::Bytes(_, is_raw) => (ValueStorage::Inline, *is_raw),
+    let storage = match new {
+        NewString::Int(_) => ValueStorage::Int,
+        NewString::Bytes(_) | NewString::Raw(_) => ValueStorage::Inline,
     };
     if old.head.kind != ValueType::String
         || old.head.storage != storage
@@ -486,7 +495,7 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &NewString<'_>, expiry: Option
         return false;
     }
     let in_place = old.head.for_change_in_place();
-    let head = EntryHeader { value_len: new.len(), is_raw, ..in_place };
+    let head = EntryHeader { value_len: new.len(), is_raw: new.is_raw(), ..in_place };
     if allocated_size(head.len()) != allocated_size(old.head.len())
         || !head.agrees_with(&old.head)
         || head.is_too_long()
@@ -501,7 +510,7 @@ fn overwrite(mem: &mut Mem<'_>, old: &Entry, new: &NewString<'_>, expiry: Option
     }
     match new {
         NewString::Int(number) => head.set_number(mem, old.at, *number),
-        NewString::Bytes(bytes, _) => {
+        NewString::Bytes(bytes) | NewString::Raw(bytes) => {
             values::overwrite(mem, old.at + head.value_at(), old.head.value_len, bytes);
         }
     }
@@ -513,7 +522,7 @@ fn overwrite_object(
     mem: &mut Mem<'_>,
     old: &Entry,
     bytes: &[u8],
-    is_raw: IsRaw,
+    is_raw: bool,
     expiry: Option<i64>,
 ) -> bool {
     let (object, reserved) = old.head.object(mem, old.at);

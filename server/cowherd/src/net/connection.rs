@@ -303,7 +303,7 @@ impl Connection {
                         self.resume_in(context)
                     }
                     NextStep::AwaitPauseEnd(until) => {
-                        if !self.await_pause_end(context, until).await {
+                        if !self.await_pause_end(context, until).await? {
                             return Ok(RunOutcome::Close(CloseMode::Immediate));
                         }
                         self.resume_in(context)
@@ -418,8 +418,10 @@ impl Connection {
         }
     }
 
-    /// Waits while the CLIENT PAUSE until `until` lasts; false if the client was killed meanwhile.
-    async fn await_pause_end(&self, context: &ContextCell, until: i64) -> bool {
+    /// Waits while the CLIENT PAUSE until `until` lasts; false if the client was killed or has
+    /// disconnected meanwhile. Received bytes are appended to the query buffer.
+    async fn await_pause_end(&mut self, context: &ContextCell, until: i64) -> io::Result<bool> {
+        let client = Arc::clone(&self.session.client);
         let clients = Arc::clone(&context.borrow().worker.engine().shared().clients);
         let remaining = || {
             let now = clock::wall_ms();
@@ -427,13 +429,26 @@ impl Connection {
             let lasts = clients.paused_until(now, true) == Some(until);
             lasts.then(|| Duration::from_millis(until.saturating_sub(now).unsigned_abs()))
         };
+        let _held = clients.hold(&client);
         while let Some(remaining) = remaining() {
-            sleep(remaining.min(PAUSE_POLL)).await;
-            if self.session.client.is_killed() {
-                return false;
+            let below_limit = self.query_buffer.len() <= context.borrow().request_limit;
+            tokio::select! {
+                biased;
+                read = read_shared(&mut self.socket, context), if below_limit => {
+                    let bytes = read?;
+                    if bytes == 0 {
+                        return Ok(false);
+                    }
+                    self.query_buffer.append(&context.borrow().input[..bytes]);
+                    self.count_received(&mut context.borrow_mut(), bytes);
+                }
+                () = sleep(remaining.min(PAUSE_POLL)) => {}
+            }
+            if client.is_killed() {
+                return Ok(false);
             }
         }
-        true
+        Ok(true)
     }
 
     /// Shuts down the sending side and discards what the peer still sends, within limits.

@@ -85,7 +85,7 @@ impl ScriptCache {
     ///
     /// # Errors
     /// The error reply for a first line that is wrong.
-    pub fn add(&self, body: &[u8], sha: Sha, is_loaded: bool) -> Result<Arc<Script>, String> {
+    pub fn add(&self, body: &[u8], sha: Sha, is_loaded: bool) -> Result<Arc<Script>, Vec<u8>> {
         let mut scripts = self.scripts.lock();
         if let Some(script) = scripts.get(&sha) {
             if is_loaded {
@@ -95,7 +95,7 @@ impl ScriptCache {
         }
         let flags = match parse_shebang(body) {
             None => None,
-            Some(Err(())) => return Err("ERR Invalid script shebang".to_owned()),
+            Some(Err(())) => return Err(b"ERR Invalid script shebang".to_vec()),
             Some(Ok(line)) => Some(line.script_flags()?),
         };
         let script = Arc::new(Script {

@@ -120,16 +120,16 @@ impl Library {
             Some(Err(())) => return Err(b"ERR Invalid library metadata".to_vec()),
             Some(Ok(line)) => line,
         };
-        let name = line.library_name().map_err(String::into_bytes)?;
-        if !is_valid_name(name.as_bytes()) {
+        let name = line.library_name()?;
+        if !is_valid_name(name) {
             let text = "ERR Library names can only contain letters, numbers, or underscores(_) and \
                         must be at least one character long";
             return Err(text.as_bytes().to_vec());
         }
-        if !line.engine.eq_ignore_ascii_case("lua") {
-            return Err(format!("ERR Engine '{}' not found", line.engine).into_bytes());
+        if !line.engine.eq_ignore_ascii_case(b"lua") {
+            return Err([b"ERR Engine '", line.engine.as_slice(), b"' not found"].concat());
         }
-        Ok(name)
+        Ok(String::from_utf8_lossy(name).into_owned())
     }
 
     /// A library from its code, which runs in an interpreter.

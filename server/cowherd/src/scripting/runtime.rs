@@ -139,7 +139,7 @@ impl ScriptRuntime {
         let sha = sha1_hex(body);
         match self.current(cache, &sha) {
             Some(found) => Ok(found),
-            None => self.compile(cache, cache.add(body, sha, false).map_err(String::into_bytes)?),
+            None => self.compile(cache, cache.add(body, sha, false)?),
         }
     }
 
@@ -166,7 +166,7 @@ impl ScriptRuntime {
     /// The error reply.
     pub fn load(&mut self, cache: &ScriptCache, body: &[u8]) -> Result<Sha, Vec<u8>> {
         let sha = sha1_hex(body);
-        let script = cache.add(body, sha, true).map_err(String::into_bytes)?;
+        let script = cache.add(body, sha, true)?;
         if self.current(cache, &sha).is_none() {
             self.compile(cache, script)?;
         }

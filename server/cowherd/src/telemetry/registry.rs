@@ -13,6 +13,7 @@ use parking_lot::Mutex;
 
 use super::checkpoint_epoch::{CheckpointEpoch, EACH_PHASE, EpochCounter};
 use super::error_prefixes::{COUNTERS, ErrorPrefixes};
+use super::late_failures::LateFailures;
 use super::latency_monitor::{LatencyEvent, LatencyEventHistory, LatencyMonitor};
 use super::longest_command::LongestCommand;
 use super::persistence::Persistence;
@@ -34,6 +35,7 @@ pub(crate) struct Telemetry {
     families: Box<[&'static str]>,
     pub(super) threads: Box<[CachePadded<ThreadCounters>]>,
     pub(super) error_prefixes: ErrorPrefixes,
+    late_failures: LateFailures,
     pub(super) latency_tracking: AtomicBool,
     epoch: EpochCounter,
     /// The lower of the thresholds of slow log and latency monitor, in nanoseconds.
@@ -95,9 +97,10 @@ impl Telemetry {
         Arc::new(Self {
             started,
             threads: (0..threads).map(counters).collect(),
+            error_prefixes: ErrorPrefixes::default(),
+            late_failures: LateFailures::new(names.len()),
             names: names.into(),
             families: families.into(),
-            error_prefixes: ErrorPrefixes::default(),
             latency_tracking: AtomicBool::new(true),
             epoch: EpochCounter::default(),
             slow_limit: AtomicU64::new(u64::MAX),
@@ -183,6 +186,7 @@ impl Telemetry {
     pub(crate) fn totals(&self) -> ServerTotals {
         let mut totals = ServerTotals::default();
         self.threads.iter().for_each(|thread| thread.add_to(&mut totals));
+        totals.errors += self.late_failures.total();
         totals
     }
 
@@ -190,6 +194,7 @@ impl Telemetry {
     pub(crate) fn command(&self, number: usize) -> CommandTotals {
         let mut totals = CommandTotals::default();
         self.threads.iter().for_each(|thread| thread.add_command_to(number, &mut totals));
+        totals.failed += self.late_failures.of_command(number);
         totals
     }
 
@@ -371,7 +376,17 @@ impl Telemetry {
     }
 
     fn error_count(&self, counter: usize) -> u64 {
-        self.threads.iter().map(|thread| thread.errors(counter)).sum()
+        self.late_failures.with_error(counter)
+            + self.threads.iter().map(|thread| thread.errors(counter)).sum::<u64>()
+    }
+
+    /// A blocked command has failed, when it ran again or when its wait was ended. `reply` is the
+    /// error reply.
+    ///
+    /// # Panics
+    /// When there is no command with this number.
+    pub(crate) fn failed_after_wait(&self, number: usize, reply: &[u8]) {
+        self.late_failures.add(number, self.error_prefixes.counter_of(reply));
     }
 
     /// The number of seconds since the start, and the kept seconds after the first `known`, the

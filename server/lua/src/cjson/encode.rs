@@ -9,8 +9,9 @@
 
 use super::{ARRAY_MARK, AS_NULL, Settings};
 use crate::buffer::Buffer;
-use crate::number::{format_general, truncate_to_i32};
+use crate::number::truncate_to_i32;
 use crate::stack::{Stack, ValueType};
+use cowherd_resp::format_general;
 use std::ffi::c_int;
 
 /// Upvalue with the buffer between two calls.

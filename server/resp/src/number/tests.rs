@@ -190,3 +190,69 @@ proptest! {
         let _ = parse_f64(odd.as_bytes());
     }
 }
+
+fn general(value: f64, precision: usize) -> String {
+    String::from_utf8(format_general(value, precision).as_bytes().to_vec()).unwrap()
+}
+
+#[test]
+fn numbers_are_formatted_as_printf_does() {
+    let table = [
+        (0.0, 14, "0"),
+        (-0.0, 14, "-0"),
+        (1.5, 14, "1.5"),
+        (0.1 + 0.2, 14, "0.3"),
+        (0.1 + 0.2, 17, "0.30000000000000004"),
+        (1e14, 14, "1e+14"),
+        (99_999_999_999_999.0, 14, "99999999999999"),
+        (123_456_789_012_345.0, 14, "1.2345678901234e+14"),
+        (1e15, 15, "1e+15"),
+        (999_999_999_999_999.0, 15, "999999999999999"),
+        (1e-4, 14, "0.0001"),
+        (1e-5, 14, "1e-05"),
+        (-1.25e-7, 14, "-1.25e-07"),
+        (1e100, 14, "1e+100"),
+        (f64::MAX, 14, "1.7976931348623e+308"),
+        (5e-324, 14, "4.9406564584125e-324"),
+        (1234.0, 3, "1.23e+03"),
+        (999.5, 3, "1e+03"),
+        (100.0, 3, "100"),
+        (2.5, 1, "2"),
+        (3.5, 1, "4"),
+        (9.5, 1, "1e+01"),
+        (95.0, 1, "1e+02"),
+        (0.012_345, 2, "0.012"),
+        (f64::INFINITY, 14, "inf"),
+        (f64::NEG_INFINITY, 14, "-inf"),
+    ];
+    for (value, precision, expected) in table {
+        assert_eq!(general(value, precision), expected, "{value:e}");
+    }
+}
+
+#[test]
+fn loose_integers_are_read_as_strtoull_does() {
+    for (text, expected) in [
+        (&b"0"[..], Some(0)),
+        (b"18446744073709551615", Some(u64::MAX)),
+        (b"18446744073709551616", None),
+        (b" \t\x0b007", Some(7)),
+        (b"+7", Some(7)),
+        (b"7\x00x", Some(7)),
+        (b"-0", Some(0)),
+        (b" -1", Some(u64::MAX)),
+        (b"-01", Some(u64::MAX)),
+        (b"-9223372036854775809", Some(9_223_372_036_854_775_807)),
+        (b"-1", None),
+        (b"-9223372036854775808", None),
+        (b"", None),
+        (b" ", None),
+        (b"+", None),
+        (b"+-1", None),
+        (b"7 ", None),
+        (b"\x007", None),
+        (b"0x7", None),
+    ] {
+        assert_eq!(parse_u64_loose(text), expected, "{}", text.escape_ascii());
+    }
+}

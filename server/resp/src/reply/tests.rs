@@ -26,6 +26,7 @@ fn encodings_shared_by_both_versions() {
     assert_same(|r| r.simple_bytes(b"a\r\nb"), "+a  b\r\n");
     assert_same(|r| r.error("ERR syntax error"), "-ERR syntax error\r\n");
     assert_same(|r| r.error_bytes(b"ERR unknown 'a\r\nb'"), "-ERR unknown 'a  b'\r\n");
+    assert_same(|r| r.error_bytes(b"ERR \nbehind\r\n\n"), "-ERR  behind\r\n");
     assert_same(|r| r.bulk(b""), "$0\r\n\r\n");
     assert_same(|r| r.bulk_str("hello"), "$5\r\nhello\r\n");
     assert_same(|r| r.bulk_integer(-42), "$3\r\n-42\r\n");

@@ -115,6 +115,9 @@ fn setbit(call: &mut Call<'_>) -> CommandResult {
         let new = if on { clear | mask(offset) } else { clear };
         call.shards.write_at(db, &key, entry.as_ref(), offset / 8, &[new])?;
         call.notify(EventClass::STRING, "setbit", key.bytes);
+    } else {
+        // Nothing is to be written, but the encoding is that of an edited value, as in Redis.
+        call.shards.grow(db, &key, entry.as_ref(), 0)?;
     }
     call.reply.integer(i64::from(was));
     Ok(())
@@ -152,6 +155,12 @@ fn bits_within(range: IndexRange, len: u64, in_bits: bool) -> Option<(u64, u64)>
 }
 
 fn bitcount(call: &mut Call<'_>) -> CommandResult {
+    let range = match call.args.len() {
+        2 => IndexRange { start: 0, end: -1 },
+        4 | 5 => IndexRange { start: call.integer(2)?, end: call.integer(3)? },
+        _ => return Err(ErrorReply::SYNTAX),
+    };
+    let in_bits = counts_bits(call, 4)?;
     let key = call.key(1);
     let Some(entry) = call.shards.lookup_read(call.session.db, &key) else {
         call.reply.integer(0);
@@ -159,17 +168,9 @@ fn bitcount(call: &mut Call<'_>) -> CommandResult {
     };
     let mut number = itoa::Buffer::new();
     let bytes = call.shards.string(&entry)?.bytes(&mut number);
-    let range = match call.args.len() {
-        2 => bits_within(IndexRange { start: 0, end: -1 }, bytes.len() as u64, false),
-        4 | 5 => {
-            let range = IndexRange { start: call.integer(2)?, end: call.integer(3)? };
-            if range.is_backward() {
-                None
-            } else {
-                bits_within(range, bytes.len() as u64, counts_bits(call, 4)?)
-            }
-        }
-        _ => return Err(ErrorReply::SYNTAX),
+    let range = match range.is_backward() {
+        true => None,
+        false => bits_within(range, bytes.len() as u64, in_bits),
     };
     let count = range.map_or(0, |(first, last)| find::ones_between(bytes, first, last));
     call.reply.integer(count.cast_signed());
@@ -182,6 +183,13 @@ fn bitpos(call: &mut Call<'_>) -> CommandResult {
         1 => true,
         _ => return Err(NOT_ONE_OR_ZERO),
     };
+    if call.args.len() > 6 {
+        return Err(ErrorReply::SYNTAX);
+    }
+    let start = if call.args.len() > 3 { call.integer(3)? } else { 0 };
+    let in_bits = counts_bits(call, 5)?;
+    let has_end = call.args.len() > 4;
+    let end = if has_end { call.integer(4)? } else { -1 };
     let key = call.key(1);
     let Some(entry) = call.shards.lookup_read(call.session.db, &key) else {
         // A missing key counts as clear bits.
@@ -190,13 +198,6 @@ fn bitpos(call: &mut Call<'_>) -> CommandResult {
     };
     let mut number = itoa::Buffer::new();
     let bytes = call.shards.string(&entry)?.bytes(&mut number);
-    if call.args.len() > 6 {
-        return Err(ErrorReply::SYNTAX);
-    }
-    let start = if call.args.len() > 3 { call.integer(3)? } else { 0 };
-    let in_bits = counts_bits(call, 5)?;
-    let has_end = call.args.len() > 4;
-    let end = if has_end { call.integer(4)? } else { -1 };
     let found = match bits_within(IndexRange { start, end }, bytes.len() as u64, in_bits) {
         None => None,
         Some((first, last)) => match find::first(bytes, wanted, first, last) {

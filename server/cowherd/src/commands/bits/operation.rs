@@ -3,7 +3,6 @@
 use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::keyspace::Expiry;
 
 const NOT_ALONE: ErrorReply =
     ErrorReply::new("ERR BITOP NOT must be called with a single source key.");
@@ -71,7 +70,7 @@ pub(super) fn bitop(call: &mut Call<'_>) -> CommandResult {
             call.notify(EventClass::GENERIC, "del", target.bytes);
         }
     } else {
-        call.shards.set(db, &target, &result, Expiry::None)?;
+        call.shards.set_raw(db, &target, &result)?;
         call.notify(EventClass::STRING, "set", target.bytes);
     }
     call.reply.integer(result.len() as i64);

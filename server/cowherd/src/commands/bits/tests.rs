@@ -63,7 +63,10 @@ fn bitcount_and_bitpos() {
         ("BITCOUNT k 5 30 bit", ":17"),
         ("BITCOUNT k -1 -100", ":0"),
         ("BITCOUNT none", ":0"),
-        ("BITCOUNT none 1", ":0"),
+        ("BITCOUNT none 1 x", NOT_INTEGER),
+        ("BITCOUNT none 1", SYNTAX),
+        ("BITCOUNT none 1 2 bat", SYNTAX),
+        ("BITCOUNT k -1 -100 bat", SYNTAX),
         ("BITCOUNT k 1", SYNTAX),
         ("BITCOUNT k 0 1 bat", SYNTAX),
         ("BITCOUNT k 0 x", NOT_INTEGER),
@@ -83,6 +86,9 @@ fn bitcount_and_bitpos() {
         ("BITPOS ones 0 5", ":-1"),
         ("BITPOS none 0", ":0"),
         ("BITPOS none 1", ":-1"),
+        ("BITPOS none 0 x", NOT_INTEGER),
+        ("BITPOS none 0 0 -1 bat", SYNTAX),
+        ("BITPOS none 0 0 -1 bit x", SYNTAX),
     ]);
 }
 

@@ -69,8 +69,11 @@ impl<'c> KillFilter<'c> {
                 let id = parse_i64(value).filter(|id| *id > 0).ok_or(BAD)?;
                 filter.id = Some(id.unsigned_abs());
             } else if call.is(i, "maxage") {
+                const NO_NUMBER: ErrorReply =
+                    ErrorReply::new("ERR maxage is not an integer or out of range");
                 const BAD: ErrorReply = ErrorReply::new("ERR maxage should be greater than 0");
-                filter.age = Some(call.integer(i + 1)?).filter(|age| *age > 0).ok_or(BAD)?;
+                let age = parse_i64(value).ok_or(NO_NUMBER)?;
+                filter.age = Some(age).filter(|age| *age > 0).ok_or(BAD)?;
             } else if call.is(i, "type") {
                 filter.kind = Some(ClientType::parse(value)?);
             } else if call.is(i, "addr") {
@@ -79,8 +82,7 @@ impl<'c> KillFilter<'c> {
                 filter.local = Some(value);
             } else if call.is(i, "user") {
                 if value != b"default" {
-                    let name = String::from_utf8_lossy(value);
-                    return Err(ErrorReply::text(format!("ERR No such user '{name}'")));
+                    return Err(ErrorReply::quoting(&[b"ERR No such user '", value, b"'"]));
                 }
             } else if call.is(i, "skipme") {
                 filter.skip_own = match () {

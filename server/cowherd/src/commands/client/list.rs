@@ -33,8 +33,7 @@ impl ClientType {
         } else if ["master", "replica", "slave"].into_iter().any(is) {
             Ok(Self::Replication)
         } else {
-            let name = String::from_utf8_lossy(name);
-            Err(ErrorReply::text(format!("ERR Unknown client type '{name}'")))
+            Err(ErrorReply::quoting(&[b"ERR Unknown client type '", name, b"'"]))
         }
     }
 

@@ -173,15 +173,14 @@ fn set_name(call: &mut Call<'_>) -> CommandResult {
 }
 
 fn set_info(call: &mut Call<'_>) -> CommandResult {
-    let option = call.text(2);
+    let option = call.args.at(2);
     let (is_name, is_version) = (call.is(2, "lib-name"), call.is(2, "lib-ver"));
     if !is_name && !is_version {
-        return Err(ErrorReply::text(format!("ERR Unrecognized option '{option}'")));
+        return Err(ErrorReply::quoting(&[b"ERR Unrecognized option '", option, b"'"]));
     }
     let Some(value) = printable(call.args.at(3)) else {
-        return Err(ErrorReply::text(format!(
-            "ERR {option} cannot contain spaces, newlines or special characters."
-        )));
+        let problem = b" cannot contain spaces, newlines or special characters.";
+        return Err(ErrorReply::quoting(&[b"ERR ", option, problem]));
     };
     let mut names = call.session.client.names.lock();
     let field = if is_name { &mut names.library } else { &mut names.library_version };
@@ -226,18 +225,19 @@ fn reply(call: &mut Call<'_>) -> CommandResult {
 fn pause(call: &mut Call<'_>) -> CommandResult {
     const BAD_TIMEOUT: ErrorReply =
         ErrorReply::new("ERR timeout is not an integer or out of range");
-    let time = parse_i64(call.args.at(2)).ok_or(BAD_TIMEOUT)?;
     let writes_only = match call.args.len() {
         3 => false,
         4 if call.is(3, "all") => false,
         4 if call.is(3, "write") => true,
         4 => return Err(ErrorReply::new("ERR CLIENT PAUSE mode must be WRITE or ALL")),
-        _ => return Err(ErrorReply::SYNTAX),
+        _ => return Err(ErrorReply::wrong_subcommand(&call.args)),
     };
+    let time = parse_i64(call.args.at(2)).ok_or(BAD_TIMEOUT)?;
     if time < 0 {
         return Err(ErrorReply::new("ERR timeout is negative"));
     }
-    let until = call.now.checked_add(time).ok_or(BAD_TIMEOUT)?;
+    let until = call.now.checked_add(time);
+    let until = until.ok_or(ErrorReply::new("ERR timeout is out of range"))?;
     // A pause of all commands is not reduced to one of writes while it lasts.
     let clients = &call.shared.clients;
     let writes_only = writes_only && clients.paused_until(call.now, false).is_none();
@@ -258,14 +258,17 @@ fn unblock(call: &mut Call<'_>) -> CommandResult {
         4 if call.is(3, "timeout") => false,
         4 if call.is(3, "error") => true,
         4 => return Err(ErrorReply::new("ERR CLIENT UNBLOCK reason should be TIMEOUT or ERROR")),
-        _ => return Err(call.row.wrong_arity()),
+        _ => return Err(ErrorReply::wrong_subcommand(&call.args)),
     };
     let shared = call.shared;
     let client = u64::try_from(call.integer(2)?).ok().and_then(|id| shared.clients.get(id));
     let sequence = client.and_then(|client| client.blocked_sequence());
     let limits = &call.config.client_output_buffer_limit;
     let ended = sequence.is_some_and(|sequence| match with_error {
-        true => shared.blocked_clients.unblock(sequence, &shared.keyspace, limits),
+        true => {
+            let telemetry = &shared.telemetry;
+            shared.blocked_clients.unblock(sequence, &shared.keyspace, limits, telemetry)
+        }
         false => shared.blocked_clients.time_out(sequence, &shared.keyspace, limits),
     });
     call.reply.integer(i64::from(ended));

@@ -53,6 +53,9 @@ pub(super) fn hgetex(call: &mut Call<'_>) -> CommandResult {
         None if call.is(2, "persist") => (Expiry::None, 3),
         None => (Expiry::Keep, 2),
     };
+    if call.args.len() < first + 2 {
+        return Err(call.row.wrong_arity());
+    }
     let fields = fields_at(call, first)?;
     call.reply.array(fields.len());
     for field in fields.iter() {
@@ -93,7 +96,7 @@ impl HsetexOptions {
             }
             if call.is(i, "fnx") || call.is(i, "fxx") {
                 let wanted = call.is(i, "fxx");
-                if options.require_present.replace(wanted).is_some_and(|other| other != wanted) {
+                if options.require_present.replace(wanted).is_some() {
                     return Err(ONE_CONDITION);
                 }
                 i += 1;
@@ -105,8 +108,7 @@ impl HsetexOptions {
                 Some(_) => (Expiry::None, 2),
                 None if call.is(i, "keepttl") => (Expiry::Keep, 1),
                 None => {
-                    let word = call.text(i);
-                    return Err(ErrorReply::text(format!("ERR unknown argument: {word}")));
+                    return Err(ErrorReply::quoting(&[b"ERR unknown argument: ", call.args.at(i)]));
                 }
             };
             if options.expiry.replace(expiry).is_some() {
@@ -119,9 +121,13 @@ impl HsetexOptions {
 
     /// Checks that the number of pairs equals argument `i`.
     fn check_number(self, call: &Call<'_>, i: usize) -> Result<Self, ErrorReply> {
-        let number = call.args.get(i).and_then(parse_i64).filter(|number| *number > 0);
-        let number = usize::try_from(number.ok_or(BAD_NUMBER)?).map_err(|_| BAD_NUMBER)?;
         let given = call.args.from(self.first).len();
+        if given == 0 {
+            return Err(call.row.wrong_arity());
+        }
+        let number = parse_i64(call.args.at(i)).and_then(|number| i32::try_from(number).ok());
+        let number = number.and_then(|number| usize::try_from(number).ok()).filter(|n| *n > 0);
+        let number = number.ok_or(BAD_NUMBER)?;
         match number.checked_mul(2) == Some(given) {
             true => Ok(self),
             false => Err(call.row.wrong_arity()),

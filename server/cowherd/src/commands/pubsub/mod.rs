@@ -10,7 +10,7 @@ mod tests;
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::clients::{OUTPUT_PENDING, SubscriptionKind};
+use crate::clients::{BlockingMode, OUTPUT_PENDING, SubscriptionKind};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
@@ -23,6 +23,9 @@ const SEND: CommandFlags = PLAIN.with(CommandFlags::FAST).with(CommandFlags::HAS
 const HELP: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 
 const GROUP: CommandGroup = CommandGroup::PubSub;
+
+const NOT_IN_TRANSACTION: ErrorReply =
+    ErrorReply::new("ERR SSUBSCRIBE isn't allowed for a DENY BLOCKING client");
 
 /// The key positions of the shard channel commands name channels, so no shard is locked for them.
 pub(super) const COMMANDS: &[Command] = &[
@@ -94,6 +97,10 @@ fn psubscribe(call: &mut Call<'_>) -> CommandResult {
 }
 
 fn ssubscribe(call: &mut Call<'_>) -> CommandResult {
+    // The others may stand in a transaction, as in Redis, where old clients rely on that.
+    if call.blocking_mode == BlockingMode::Denied {
+        return Err(NOT_IN_TRANSACTION);
+    }
     add(call, SubscriptionKind::Shard, "ssubscribe")
 }
 
@@ -197,10 +204,7 @@ fn shard_channels(call: &mut Call<'_>) -> CommandResult {
 
 fn list(call: &mut Call<'_>, kind: SubscriptionKind) -> CommandResult {
     if call.args.len() > 3 {
-        let given = call.text(1);
-        return Err(ErrorReply::text(format!(
-            "ERR unknown subcommand or wrong number of arguments for '{given}'. Try PUBSUB HELP."
-        )));
+        return Err(ErrorReply::wrong_subcommand(&call.args));
     }
     let names = call.shared.pubsub.active(kind, call.args.get(2));
     call.reply.array(names.len());

@@ -147,7 +147,10 @@ fn invalid_scans_are_refused() {
         ("SCAN x COUNT", cursor),
         ("SCAN -", cursor),
         ("SCAN 1x", cursor),
-        ("SCAN \" 0\"", cursor),
+        ("SCAN -1", cursor),
+        ("SCAN -9223372036854775808", cursor),
+        ("SCAN \"\"", cursor),
+        ("SCAN \" \"", cursor),
         ("SCAN \"0 \"", cursor),
         ("SCAN 18446744073709551616", cursor),
         ("SCAN 0 COUNT", SYNTAX),
@@ -157,6 +160,10 @@ fn invalid_scans_are_refused() {
         ("SCAN 0 MATCH", SYNTAX),
         ("SCAN 0 TYPE", SYNTAX),
         ("SCAN 0 FOO 1", SYNTAX),
+        ("SCAN 0 NOVALUES", "-ERR NOVALUES option can only be used in HSCAN\r\n"),
+        ("HSCAN none -1", cursor),
+        ("SSCAN none \"\"", cursor),
+        ("ZSCAN none -1", cursor),
     ];
     for (line, error) in lines {
         assert_eq!(server.run(line), error, "{line}");
@@ -167,11 +174,11 @@ fn invalid_scans_are_refused() {
 fn any_number_is_a_cursor() {
     let server = TestServer::new();
     fill(&server, &names("k", 0..1000));
-    for cursor in ["18446744073709551615", "-1", "+7", "007", "\"\"", "123456789012345678"] {
+    for cursor in ["18446744073709551615", "+7", "007", "\"  0\"", "123456789012345678"] {
         let (next, _) = scan(&server, cursor, "");
         assert!(next.parse::<u64>().is_ok(), "{cursor}");
     }
-    assert_eq!(scan(&server, "\"\"", ""), scan(&server, "0", ""));
+    assert_eq!(scan(&server, "-0", ""), scan(&server, "0", ""));
 }
 
 #[test]

@@ -83,10 +83,7 @@ fn flush(call: &mut Call<'_>) -> CommandResult {
         2 => {}
         3 if call.is(2, "async") || call.is(2, "sync") => {}
         4.. => {
-            return Err(ErrorReply::text(format!(
-                "ERR unknown subcommand or wrong number of arguments for '{}'. Try FUNCTION HELP.",
-                call.text(1)
-            )));
+            return Err(ErrorReply::wrong_subcommand(&call.args));
         }
         _ => return Err(ErrorReply::new("ERR FUNCTION FLUSH only supports SYNC|ASYNC option")),
     }
@@ -103,7 +100,7 @@ fn flush(call: &mut Call<'_>) -> CommandResult {
 fn load(call: &mut Call<'_>) -> CommandResult {
     let options = 2..call.args.len() - 1;
     if let Some(other) = options.clone().find(|i| !call.is(*i, "replace")) {
-        return Err(ErrorReply::text(format!("ERR Unknown option given: {}", call.text(other))));
+        return Err(ErrorReply::quoting(&[b"ERR Unknown option given: ", call.args.at(other)]));
     }
     call.effect = Effect::LoadLibrary { replaces: !options.is_empty() };
     Ok(())
@@ -127,13 +124,7 @@ fn restore(call: &mut Call<'_>) -> CommandResult {
                 "ERR Wrong restore policy given, value should be either FLUSH, APPEND or REPLACE.",
             ));
         }
-        _ => {
-            let given = call.text(1);
-            return Err(ErrorReply::text(format!(
-                "ERR unknown subcommand or wrong number of arguments for '{given}'. \
-                 Try FUNCTION HELP."
-            )));
-        }
+        _ => return Err(ErrorReply::wrong_subcommand(&call.args)),
     };
     call.effect = Effect::RestoreLibraries(policy);
     Ok(())
@@ -150,7 +141,7 @@ fn list(call: &mut Call<'_>) -> CommandResult {
             let missing = ErrorReply::new("ERR library name argument was not given");
             pattern = Some(call.args.get(i).ok_or(missing)?);
         } else {
-            return Err(ErrorReply::text(format!("ERR Unknown argument {}", call.text(i))));
+            return Err(ErrorReply::quoting(&[b"ERR Unknown argument ", call.args.at(i)]));
         }
         i += 1;
     }

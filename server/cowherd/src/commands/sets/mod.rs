@@ -17,7 +17,7 @@ use crate::keyspace::{CompactLimits, Entry, SetLimits, ValueType};
 use super::call::Call;
 use super::element_scan::ElementScanOptions;
 use super::error_reply::{CommandResult, ErrorReply};
-use super::scan::{NO_CURSOR, parse_cursor};
+use super::scan;
 use super::table::{Command, CommandFlags, CommandGroup, KeyPositions, KeyUse};
 use super::value_reply::bulk_value;
 
@@ -247,7 +247,7 @@ fn smembers(call: &mut Call<'_>) -> CommandResult {
 }
 
 fn sscan(call: &mut Call<'_>) -> CommandResult {
-    let cursor = parse_cursor(call.args.at(2)).ok_or(NO_CURSOR)?;
+    let cursor = scan::cursor(call, 2)?;
     let Some(entry) = read(call, 1)? else {
         call.reply.array(2);
         call.reply.bulk(b"0");

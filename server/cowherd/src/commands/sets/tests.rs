@@ -210,7 +210,7 @@ fn a_scan_sees_every_member() {
         ("SSCAN s 0", "*2\r\n$1\r\n0\r\n*2\r\n$1\r\n1\r\n$1\r\n2"),
         ("SSCAN s 0 MATCH 2*", "*2\r\n$1\r\n0\r\n*1\r\n$1\r\n2"),
         ("SSCAN s 0 COUNT 0", SYNTAX),
-        ("SSCAN s 0 NOVALUES", SYNTAX),
+        ("SSCAN s 0 NOVALUES", "-ERR NOVALUES option can only be used in HSCAN"),
         ("SSCAN s 0 TYPE set", SYNTAX),
     ]);
     let numbers: Vec<String> = (0..2000).map(|i| format!("m{i}")).collect();

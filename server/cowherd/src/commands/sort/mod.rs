@@ -12,7 +12,7 @@ use std::cmp::Ordering;
 
 use crate::clients::EventClass;
 use crate::keyspace::{Entry, ValueType};
-use cowherd_resp::parse_f64;
+use cowherd_resp::{before_zero, parse_f64};
 
 use super::call::Call;
 use super::error_reply::{CommandResult, ErrorReply};
@@ -201,8 +201,10 @@ fn weigh(
     if are_numbers { Ok(items) } else { Err(NOT_NUMBERS) }
 }
 
-/// Parses a number as `strtod` does: leading blanks are skipped, and an empty text is 0.
+/// Parses a number as `strtod` does: leading blanks are skipped, the text ends at its first zero
+/// byte, and an empty one is 0.
 fn number(bytes: &[u8]) -> Option<f64> {
+    let bytes = before_zero(bytes);
     let blanks = bytes.iter().take_while(|byte| matches!(byte, 9..=13 | b' ')).count();
     match &bytes[blanks..] {
         [] if blanks == 0 => Some(0.0),

@@ -6,10 +6,14 @@ use crate::commands::call::Call;
 use crate::commands::error_reply::ErrorReply;
 use cowherd_resp::Args;
 
+use cowherd_resp::Args;
+
 use super::SortOrder;
 
 pub(super) struct SortOptions<'c> {
     by: Option<&'c [u8]>,
+    /// Whether any BY has a pattern without a star, also one before the last.
+    is_unsorted: bool,
     /// GET: the patterns to return for each element; if empty, the element itself.
     pub gets: Vec<&'c [u8]>,
     limit: Option<(i64, i64)>,
@@ -24,6 +28,7 @@ impl<'c> SortOptions<'c> {
     pub fn parse(call: &Call<'c>, may_store: bool) -> Result<Self, ErrorReply> {
         let mut options = Self {
             by: None,
+            is_unsorted: false,
             gets: Vec::new(),
             limit: None,
             desc: false,
@@ -47,6 +52,7 @@ impl<'c> SortOptions<'c> {
                 i += 1;
             } else if call.is(i, "by") && behind >= 1 {
                 options.by = Some(args.at(i + 1));
+                options.is_unsorted |= !args.at(i + 1).contains(&b'*');
                 i += 1;
             } else if call.is(i, "get") && behind >= 1 {
                 options.gets.push(args.at(i + 1));
@@ -76,13 +82,13 @@ impl<'c> SortOptions<'c> {
         found
     }
 
-    /// The order of the elements. A BY pattern without a star means unsorted.
+    /// The order of the elements.
     pub fn order(&self) -> SortOrder<'c> {
         let alpha = self.alpha;
         match self.by {
+            _ if self.is_unsorted => SortOrder::Native,
             None => SortOrder::Own { alpha },
-            Some(pattern) if pattern.contains(&b'*') => SortOrder::By { pattern, alpha },
-            Some(_) => SortOrder::Native,
+            Some(pattern) => SortOrder::By { pattern, alpha },
         }
     }
 
@@ -105,6 +111,7 @@ mod tests {
         let range = |limit| {
             let options = SortOptions {
                 by: None,
+                is_unsorted: false,
                 gets: Vec::new(),
                 limit: Some(limit),
                 desc: false,

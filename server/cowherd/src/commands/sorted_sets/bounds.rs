@@ -5,7 +5,7 @@ use std::ops::Range;
 use crate::commands::call::Call;
 use crate::commands::error_reply::ErrorReply;
 use crate::keyspace::{RangeBound, SortedSetView};
-use cowherd_resp::parse_f64;
+use cowherd_resp::{before_zero, parse_f64};
 
 const NO_SCORE: ErrorReply = ErrorReply::new("ERR min or max is not a float");
 const NO_MEMBER: ErrorReply = ErrorReply::new("ERR min or max not valid string range item");
@@ -82,9 +82,10 @@ fn score_edge<'c>(text: &[u8], is_high: bool) -> Option<RangeBound<'c>> {
     Some(RangeBound::Score { score: parse_score(text)?, is_behind: is_high != is_exclusive })
 }
 
-/// Parses a number as `strtod` does: leading blanks are allowed, an empty text is 0, and a number
-/// out of range becomes infinity or zero.
+/// Parses a number as `strtod` does: leading blanks are allowed, the text ends at its first zero
+/// byte, an empty one is 0, and a number out of range becomes infinity or zero.
 fn parse_score(text: &[u8]) -> Option<f64> {
+    let text = before_zero(text);
     let blanks = text.iter().take_while(|b| matches!(b, b' ' | b'\t'..=b'\r')).count();
     let number = &text[blanks..];
     if number.is_empty() {

@@ -8,7 +8,7 @@ use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::random::random;
 use crate::commands::value_reply::bulk_value;
 use crate::keyspace::SortedSetView;
-use cowherd_resp::format_double;
+use cowherd_resp::{format_double, format_general};
 
 use super::lookup_read;
 use super::range::MemberReply;
@@ -89,10 +89,15 @@ pub(super) fn zscan(call: &mut Call<'_>) -> CommandResult {
     let start = call.reply.len();
     let (list, mut listed) = (call.reply.deferred_array(), 0);
     let view = call.shards.sorted_set(&entry);
+    let is_compact = view.is_compact();
     let next = view.scan(cursor, options.count, |member, score| {
         if options.matches(member) {
             bulk_value(call.reply, member);
-            call.reply.bulk(&format_double(score));
+            // As in Redis, whose large sorted sets have scores as numbers and not as text.
+            match is_compact {
+                true => call.reply.bulk(&format_double(score)),
+                false => call.reply.bulk(format_general(score, 17).as_bytes()),
+            }
             listed += 2;
         }
     });

@@ -70,11 +70,11 @@ impl<'c> RangeQuery<'c> {
             } else if call.is(i, "limit") && i + 2 < call.args.len() {
                 (offset, limit) = (call.integer(i + 1)?, call.integer(i + 2)?);
                 i += 2;
-            } else if reverse.is_none() && call.is(i, "rev") {
+            } else if reverse_option.is_none() && call.is(i, "rev") {
                 reverse_option = Some(true);
-            } else if kind.is_none() && call.is(i, "bylex") {
+            } else if kind_option.is_none() && call.is(i, "bylex") {
                 kind_option = Some(RangeKind::Member);
-            } else if kind.is_none() && call.is(i, "byscore") {
+            } else if kind_option.is_none() && call.is(i, "byscore") {
                 kind_option = Some(RangeKind::Score);
             } else {
                 return Err(ErrorReply::SYNTAX);

@@ -68,10 +68,12 @@ pub(super) fn zrevrank(call: &mut Call<'_>) -> CommandResult {
 }
 
 fn rank(call: &mut Call<'_>, reverse: bool) -> CommandResult {
-    let with_score = call.args.len() == 4 && call.is(3, "withscore");
-    if call.args.len() > 3 && !with_score {
-        return Err(ErrorReply::SYNTAX);
-    }
+    let with_score = match call.args.len() {
+        3 => false,
+        4 if call.is(3, "withscore") => true,
+        4 => return Err(ErrorReply::SYNTAX),
+        _ => return Err(call.row.wrong_arity()),
+    };
     let entry = lookup_read(call, 1)?;
     let view = entry.map(|entry| call.shards.sorted_set(&entry));
     let found = view.and_then(|view| {

@@ -23,7 +23,6 @@ const LIMIT_EXACT: ErrorReply =
 const ZERO: ErrorReply = ErrorReply::new("ERR The ID specified in XADD must be greater than 0-0");
 const EXHAUSTED: ErrorReply =
     ErrorReply::new("ERR The stream has exhausted the last possible ID, unable to add more items");
-const LAST_NUMBER: ErrorReply = ErrorReply::new("ERR Elements are too large to be stored");
 const NOT_ABOVE: ErrorReply = ErrorReply::new(
     "ERR The ID specified in XADD is equal or smaller than the target stream top item",
 );
@@ -112,7 +111,7 @@ fn choose(id: NewId, last: StreamId, now: i64) -> Result<StreamId, ErrorReply> {
         NewId::Auto if now > last.ms => StreamId { ms: now, seq: 0 },
         NewId::Auto => last.next().ok_or(EXHAUSTED)?,
         NewId::Numbered(ms) if ms == last.ms => {
-            StreamId { ms, seq: last.seq.checked_add(1).ok_or(LAST_NUMBER)? }
+            StreamId { ms, seq: last.seq.checked_add(1).ok_or(NOT_ABOVE)? }
         }
         NewId::Numbered(ms) => StreamId { ms, seq: 0 },
         NewId::Given(id) => id,

@@ -6,7 +6,7 @@ use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::keyspace::{Entry, GroupInfo, StreamId};
 use cowherd_resp::parse_i64;
 
-use super::{ids, ids_from, wrong_subcommand};
+use super::{ids, ids_from, no_group_for_key};
 
 const BUSY: ErrorReply = ErrorReply::new("BUSYGROUP Consumer Group name already exists");
 const NO_STREAM: ErrorReply = ErrorReply::new(
@@ -15,12 +15,6 @@ const NO_STREAM: ErrorReply = ErrorReply::new(
 );
 const NOT_POSITIVE: ErrorReply =
     ErrorReply::new("ERR value for ENTRIESREAD must be positive or -1");
-
-/// The error of a subcommand for a missing group.
-fn no_such_group(call: &Call<'_>) -> ErrorReply {
-    let (group, key) = (call.text(3), call.text(2));
-    ErrorReply::text(format!("NOGROUP No such consumer group '{group}' for key name '{key}'"))
-}
 
 /// The stream of argument 2.
 fn stream(call: &mut Call<'_>) -> Result<Entry, ErrorReply> {
@@ -32,7 +26,7 @@ fn stream(call: &mut Call<'_>) -> Result<Entry, ErrorReply> {
 fn group(call: &mut Call<'_>) -> Result<(Entry, GroupInfo), ErrorReply> {
     let entry = stream(call)?;
     let group = call.shards.stream_group(&entry, call.args.at(3));
-    Ok((entry, group.ok_or_else(|| no_such_group(call))?))
+    Ok((entry, group.ok_or_else(|| no_group_for_key(call))?))
 }
 
 /// The options after argument 4: MKSTREAM and ENTRIESREAD.
@@ -50,18 +44,30 @@ fn options(call: &Call<'_>, is_create: bool) -> Result<(bool, Option<u64>), Erro
             };
             i += 2;
         } else {
-            return Err(wrong_subcommand(call));
+            return Err(ErrorReply::wrong_subcommand(&call.args));
         }
     }
     Ok((make, read))
 }
 
-/// The id in argument 4; `$` is the last one.
-fn position(call: &Call<'_>, entry: Option<&Entry>) -> Result<StreamId, ErrorReply> {
-    match call.args.at(4) {
-        b"$" => Ok(entry.map_or(StreamId::MIN, |entry| call.shards.stream_len(entry).1)),
-        id => ids::strict(id, 0),
+/// Checks that there are at most `most` arguments. Among so many an option may be repeated, as in
+/// Redis.
+fn check_length(call: &Call<'_>, most: usize) -> CommandResult {
+    if call.args.len() > most {
+        return Err(ErrorReply::wrong_subcommand(&call.args));
     }
+    Ok(())
+}
+
+/// The last id of a stream, the lowest if there is no stream.
+fn last_of(call: &Call<'_>, entry: Option<&Entry>) -> StreamId {
+    entry.map_or(StreamId::MIN, |entry| call.shards.stream_len(entry).1)
+}
+
+/// The number of entries that a group has read: no more than were ever added.
+fn clamped(call: &Call<'_>, entry: Option<&Entry>, read: Option<u64>) -> Option<u64> {
+    let added = entry.map_or(0, |entry| call.shards.stream_info(entry).added);
+    read.map(|read| read.min(added))
 }
 
 pub(super) fn xgroup_create(call: &mut Call<'_>) -> CommandResult {
@@ -71,7 +77,12 @@ pub(super) fn xgroup_create(call: &mut Call<'_>) -> CommandResult {
     if entry.is_none() && !make {
         return Err(NO_STREAM);
     }
-    let last = position(call, entry.as_ref())?;
+    check_length(call, 8)?;
+    let last = match call.args.at(4) {
+        b"$" => last_of(call, entry.as_ref()),
+        id => ids::strict(id, 0)?,
+    };
+    let read = clamped(call, entry.as_ref(), read);
     if entry.is_some_and(|entry| call.shards.stream_group(&entry, name).is_some()) {
         return Err(BUSY);
     }
@@ -88,7 +99,12 @@ pub(super) fn xgroup_setid(call: &mut Call<'_>) -> CommandResult {
     let key = call.key(2);
     let (_, read) = options(call, false)?;
     let (entry, group) = group(call)?;
-    let last = position(call, Some(&entry))?;
+    check_length(call, 7)?;
+    let last = match call.args.at(4) {
+        b"$" => last_of(call, Some(&entry)),
+        id => ids::loose(id, 0)?,
+    };
+    let read = clamped(call, Some(&entry), read);
     call.shards.group_set(&entry, group.group, last, read);
     call.notify(EventClass::STREAM, "xgroup-setid", key.bytes);
     call.reply.ok();

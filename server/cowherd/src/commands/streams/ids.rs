@@ -2,7 +2,7 @@
 
 use crate::commands::error_reply::ErrorReply;
 use crate::keyspace::StreamId;
-use cowherd_resp::{ReplyWriter, parse_u64};
+use cowherd_resp::{ReplyWriter, before_zero, parse_u64_loose};
 
 const INVALID: ErrorReply =
     ErrorReply::new("ERR Invalid stream ID specified as stream command argument");
@@ -20,30 +20,23 @@ pub(super) enum NewId {
     Given(StreamId),
 }
 
-/// Parses a part of an id, which may have leading blanks, a plus sign and leading zeros.
-fn number(text: &[u8]) -> Option<u64> {
-    parse_u64(text).or_else(|| {
-        let text = text.trim_ascii_start();
-        let digits = text.strip_prefix(b"+").unwrap_or(text);
-        let zeros = digits.iter().take_while(|digit| **digit == b'0').count();
-        match &digits[zeros..] {
-            [] if zeros > 0 => Some(0),
-            digits => parse_u64(digits),
-        }
-    })
+/// The text of an id: it ends at its first zero byte.
+fn checked(text: &[u8]) -> Result<&[u8], ErrorReply> {
+    if text.len() > MAX_TEXT {
+        return Err(INVALID);
+    }
+    Ok(before_zero(text))
 }
 
 /// Parses `ms-seq`, or `ms` with `seq` as the default.
 pub(super) fn strict(text: &[u8], seq: u64) -> Result<StreamId, ErrorReply> {
-    if text.len() > MAX_TEXT {
-        return Err(INVALID);
-    }
+    let text = checked(text)?;
     let (ms, rest) = match text.iter().position(|byte| *byte == b'-') {
         Some(dash) => (&text[..dash], Some(&text[dash + 1..])),
         None => (text, None),
     };
-    let ms = number(ms).ok_or(INVALID)?;
-    let seq = rest.map_or(Some(seq), number).ok_or(INVALID)?;
+    let ms = parse_u64_loose(ms).ok_or(INVALID)?;
+    let seq = rest.map_or(Some(seq), parse_u64_loose).ok_or(INVALID)?;
     Ok(StreamId { ms, seq })
 }
 
@@ -61,9 +54,9 @@ pub(super) fn new(text: &[u8]) -> Result<NewId, ErrorReply> {
     if text == b"*" {
         return Ok(NewId::Auto);
     }
-    match text.strip_suffix(b"-*") {
-        Some(ms) if text.len() <= MAX_TEXT => number(ms).map(NewId::Numbered).ok_or(INVALID),
-        _ => strict(text, 0).map(NewId::Given),
+    match checked(text)?.strip_suffix(b"-*") {
+        Some(ms) => parse_u64_loose(ms).map(NewId::Numbered).ok_or(INVALID),
+        None => strict(text, 0).map(NewId::Given),
     }
 }
 

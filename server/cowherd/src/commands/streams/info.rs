@@ -6,7 +6,7 @@ use crate::keyspace::{ConsumerInfo, Entry, GroupInfo, StreamId, StreamInfo};
 use cowherd_resp::{ReplyWriter, parse_i64};
 
 use super::range::{show_entry, show_range};
-use super::{ids, read_stream, wrong_subcommand};
+use super::{ids, no_group_for_key, read_stream};
 
 /// The stream of argument 2.
 fn stream(call: &mut Call<'_>) -> Result<Entry, ErrorReply> {
@@ -33,12 +33,17 @@ fn optional(reply: &mut ReplyWriter, name: &str, number: Option<u64>) {
 
 /// The number of entries that were not delivered to the group, if it can be determined.
 fn lag(info: &StreamInfo, group: &GroupInfo) -> Option<u64> {
+    if info.length == 0 {
+        return Some(0);
+    }
+    if group.last < info.first && info.deleted < info.first {
+        return Some(info.length);
+    }
     let read = match group.read {
-        _ if info.added == 0 => return Some(0),
         Some(read) if !info.has_holes_from(group.last) => Some(read),
         _ => info.added_up_to(group.last),
     };
-    read.map(|read| info.added.wrapping_sub(read))
+    read.map(|read| info.added.saturating_sub(read))
 }
 
 /// Appends the fields that both forms of XINFO STREAM share.
@@ -55,11 +60,12 @@ fn show_head(reply: &mut ReplyWriter, info: &StreamInfo) {
 
 pub(super) fn xinfo_stream(call: &mut Call<'_>) -> CommandResult {
     let (mut is_full, mut count) = (false, 10);
+    let entry = stream(call)?;
     if call.args.len() > 3 {
         let is_known = call.is(3, "full")
             && (call.args.len() == 4 || call.args.len() == 6 && call.is(4, "count"));
         if !is_known {
-            return Err(wrong_subcommand(call));
+            return Err(ErrorReply::wrong_subcommand(&call.args));
         }
         is_full = true;
         if call.args.len() == 6 {
@@ -67,7 +73,6 @@ pub(super) fn xinfo_stream(call: &mut Call<'_>) -> CommandResult {
             count = u64::try_from(given).unwrap_or(10);
         }
     }
-    let entry = stream(call)?;
     let info = call.shards.stream_info(&entry);
     if is_full {
         let most = if count == 0 { u64::MAX } else { count };
@@ -125,10 +130,12 @@ fn show_full(call: &mut Call<'_>, entry: &Entry, info: &StreamInfo, most: u64) {
         let consumers = call.shards.group_consumers(entry, group.group);
         call.reply.array(consumers.len());
         for consumer in &consumers {
-            call.reply.map(4);
+            call.reply.map(5);
             consumer_name(call, entry, consumer);
             call.reply.bulk_str("seen-time");
             call.reply.integer(consumer.seen);
+            call.reply.bulk_str("active-time");
+            call.reply.integer(consumer.active.unwrap_or(-1));
             number(call.reply, "pel-count", consumer.pending);
             call.reply.bulk_str("pending");
             show_pending(call, entry, group, Some(consumer), most);
@@ -181,18 +188,20 @@ pub(super) fn xinfo_groups(call: &mut Call<'_>) -> CommandResult {
 pub(super) fn xinfo_consumers(call: &mut Call<'_>) -> CommandResult {
     let entry = stream(call)?;
     let Some(group) = call.shards.stream_group(&entry, call.args.at(3)) else {
-        let (group, key) = (call.text(3), call.text(2));
-        let text = format!("NOGROUP No such consumer group '{group}' for key name '{key}'");
-        return Err(ErrorReply::text(text));
+        return Err(no_group_for_key(call));
     };
     let consumers = call.shards.group_consumers(&entry, group.group);
     call.reply.array(consumers.len());
     for consumer in &consumers {
-        call.reply.map(3);
+        call.reply.map(4);
         consumer_name(call, &entry, consumer);
         number(call.reply, "pending", consumer.pending);
         call.reply.bulk_str("idle");
-        call.reply.integer(call.now.saturating_sub(consumer.seen).max(0));
+        let now = call.now;
+        let since = |time: i64| now.saturating_sub(time).max(0);
+        call.reply.integer(since(consumer.seen));
+        call.reply.bulk_str("inactive");
+        call.reply.integer(consumer.active.map_or(-1, since));
     }
     Ok(())
 }

@@ -186,8 +186,15 @@ fn read_stream(call: &mut Call<'_>, i: usize) -> Result<Option<Entry>, ErrorRepl
 
 /// The error for a missing group.
 fn no_group(call: &Call<'_>, key: usize, group: usize) -> ErrorReply {
-    let (key, group) = (call.text(key), call.text(group));
-    ErrorReply::text(format!("NOGROUP No such key '{key}' or consumer group '{group}'"))
+    let (key, group) = (call.args.at(key), call.args.at(group));
+    ErrorReply::quoting(&[b"NOGROUP No such key '", key, b"' or consumer group '", group, b"'"])
+}
+
+/// The error of XGROUP and XINFO for the missing group of argument 3.
+fn no_group_for_key(call: &Call<'_>) -> ErrorReply {
+    let (key, group) = (call.args.at(2), call.args.at(3));
+    let (before, between) = (b"NOGROUP No such consumer group '", b"' for key name '");
+    ErrorReply::quoting(&[before, group, between, key, b"'"])
 }
 
 /// The consumer of a group, created if missing, and whether it was created.
@@ -201,14 +208,6 @@ fn consumer_of(
         Some(consumer) => Ok((consumer, false)),
         None => Ok((call.shards.consumer_create(entry, group, name)?, true)),
     }
-}
-
-/// The error for a wrong number of arguments of a subcommand.
-fn wrong_subcommand(call: &Call<'_>) -> ErrorReply {
-    let (name, given) = (call.text(0).to_uppercase(), call.text(1));
-    ErrorReply::text(format!(
-        "ERR unknown subcommand or wrong number of arguments for '{given}'. Try {name} HELP."
-    ))
 }
 
 /// The ids in argument `i` and all that follow.
@@ -241,6 +240,9 @@ fn xsetid(call: &mut Call<'_>) -> CommandResult {
     const BELOW_DELETED: ErrorReply = ErrorReply::new(
         "ERR The ID specified in XSETID is smaller than the provided max_deleted_entry_id",
     );
+    const BELOW_CURRENT_DELETED: ErrorReply = ErrorReply::new(
+        "ERR The ID specified in XSETID is smaller than current max_deleted_entry_id",
+    );
     const BELOW_TOP: ErrorReply = ErrorReply::new(
         "ERR The ID specified in XSETID is smaller than the target stream top item",
     );
@@ -269,6 +271,9 @@ fn xsetid(call: &mut Call<'_>) -> CommandResult {
     }
     let entry = call.shards.stream(db, &key)?.ok_or(ErrorReply::NO_KEY)?;
     let info = call.shards.stream_info(&entry);
+    if last < info.deleted {
+        return Err(BELOW_CURRENT_DELETED);
+    }
     if info.length > 0 {
         let mut top = StreamId::MIN;
         call.shards.stream_range(&entry, StreamId::MIN, StreamId::MAX, true, 1, |id, _| top = id);

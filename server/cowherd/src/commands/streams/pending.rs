@@ -15,7 +15,7 @@ pub(super) fn xpending(call: &mut Call<'_>) -> CommandResult {
     let first = if has_idle { 5 } else { 3 };
     let is_summary = len == 3;
     // Arguments after the consumer's name are ignored, as in Redis.
-    if !is_summary && (len < first + 3 || len > 9) {
+    if !is_summary && !(6..=9).contains(&len) {
         return Err(ErrorReply::SYNTAX);
     }
     let mut range = (StreamId::MIN, StreamId::MAX);
@@ -23,6 +23,9 @@ pub(super) fn xpending(call: &mut Call<'_>) -> CommandResult {
     if !is_summary {
         if has_idle {
             idle = parse_i64(call.args.at(4)).ok_or(ErrorReply::NOT_INTEGER)?;
+        }
+        if len < first + 3 {
+            return Err(ErrorReply::SYNTAX);
         }
         count = parse_i64(call.args.at(first + 2)).ok_or(ErrorReply::NOT_INTEGER)?.max(0);
         range = (ids::start(call.args.at(first))?, ids::end(call.args.at(first + 1))?);
@@ -114,7 +117,7 @@ fn group(call: &mut Call<'_>) -> Result<(Entry, GroupInfo), ErrorReply> {
 }
 
 /// The consumer of argument 3, created if missing, with memory reserved for `ids` as pending
-/// entries, so that the steps that follow cannot fail.
+/// entries, so that the steps that follow cannot fail. The consumer counts as seen.
 fn claimer(
     call: &mut Call<'_>,
     entry: &Entry,
@@ -167,7 +170,7 @@ fn claim_options(call: &Call<'_>, first: usize) -> Result<ClaimOptions, ErrorRep
             continue;
         }
         let unknown =
-            || ErrorReply::text(format!("ERR Unrecognized XCLAIM option '{}'", call.text(i)));
+            || ErrorReply::quoting(&[b"ERR Unrecognized XCLAIM option '", call.args.at(i), b"'"]);
         let value = value.ok_or_else(unknown)?;
         if call.is(i, "idle") {
             options.time = now.saturating_sub(parse_i64(value).ok_or(INVALID_IDLE)?);
@@ -212,10 +215,11 @@ pub(super) fn xclaim(call: &mut Call<'_>) -> CommandResult {
             claimed.push(id);
         }
     }
+    let consumer = claimer(call, &entry, &group, &claimed)?;
+    // A repeated id is claimed once, unless no idle time is required.
+    claimed.retain(|id| claim(call, &entry, &group, consumer, *id, least_idle, &options));
     if !claimed.is_empty() {
-        let consumer = claimer(call, &entry, &group, &claimed)?;
-        // A repeated id is claimed once, unless no idle time is required.
-        claimed.retain(|id| claim(call, &entry, &group, consumer, *id, least_idle, &options));
+        call.shards.consumer_active(&entry, consumer);
     }
     let removed = call.shards.pending_remove(&entry, group.group, gone.into_iter());
     if let Some(last) = options.last.filter(|last| *last > group.last) {
@@ -309,13 +313,14 @@ pub(super) fn xautoclaim(call: &mut Call<'_>) -> CommandResult {
         }
         true
     });
+    let ids: Vec<StreamId> = claimed.iter().map(|(id, _)| *id).collect();
+    let consumer = claimer(call, &entry, &group, &ids)?;
+    for (id, deliveries) in &claimed {
+        let claim = PendingClaim { consumer, delivered_at: now, deliveries: *deliveries };
+        call.shards.pending_set(&entry, group.group, *id, &claim);
+    }
     if !claimed.is_empty() {
-        let ids: Vec<StreamId> = claimed.iter().map(|(id, _)| *id).collect();
-        let consumer = claimer(call, &entry, &group, &ids)?;
-        for (id, deliveries) in &claimed {
-            let claim = PendingClaim { consumer, delivered_at: now, deliveries: *deliveries };
-            call.shards.pending_set(&entry, group.group, *id, &claim);
-        }
+        call.shards.consumer_active(&entry, consumer);
     }
     call.shards.pending_remove(&entry, group.group, gone.iter().copied());
     call.reply.array(3);

@@ -20,16 +20,21 @@ const NOACK_IN_XREAD: ErrorReply = ErrorReply::new(
     "ERR The NOACK option is only supported by XREADGROUP. You called XREAD instead.",
 );
 const UNBALANCED: ErrorReply = ErrorReply::new(
-    "ERR Unbalanced XREAD list of streams: for each stream key an ID or '$' must be specified.",
+    "ERR Unbalanced 'xread' list of streams: for each stream key an ID or '$' must be specified.",
+);
+const UNBALANCED_IN_GROUP: ErrorReply = ErrorReply::new(
+    "ERR Unbalanced 'xreadgroup' list of streams: for each stream key an ID or '>' must be \
+     specified.",
 );
 const NEW_IN_XREAD: ErrorReply = ErrorReply::new(
     "ERR The > ID can be specified only when calling XREADGROUP using the GROUP <group> \
      <consumer> option.",
 );
-/// The errors for a client that is blocked on a group when the stream or the group is deleted.
-const STREAM_IS_GONE: ErrorReply = ErrorReply::new("UNBLOCKED the stream key no longer exists");
-const GROUP_IS_GONE: ErrorReply =
-    ErrorReply::new("NOGROUP the consumer group this client was blocked on no longer exists");
+const LAST_IN_GROUP: ErrorReply = ErrorReply::new(
+    "ERR The + ID is meaningless in the context of XREADGROUP: you want to read the history of \
+     this consumer by specifying a proper ID, or use the > ID to get new messages. The + ID would \
+     just return an empty result set.",
+);
 const END_IN_GROUP: ErrorReply = ErrorReply::new(
     "ERR The $ ID is meaningless in the context of XREADGROUP: you want to read the history of \
      this consumer by specifying a proper ID, or use the > ID to get new messages. The $ ID would \
@@ -65,7 +70,7 @@ fn parse(call: &Call<'_>, in_group: bool) -> Result<XreadOptions, ErrorReply> {
             i += 2;
         } else if more > 0 && call.is(i, "streams") {
             if !more.is_multiple_of(2) {
-                return Err(UNBALANCED);
+                return Err(if in_group { UNBALANCED_IN_GROUP } else { UNBALANCED });
             }
             (options.first, options.streams) = (i + 1, more / 2);
         } else if more > 1 && call.is(i, "group") {
@@ -145,10 +150,19 @@ fn block_or_null(
     call.wait_replacing(keys, condition, timeout, TimeoutReply::NullArray, ends)
 }
 
+/// Where XREAD begins to read a stream.
+#[derive(Clone, Copy)]
+enum ReadFrom {
+    /// Behind an id.
+    Behind(StreamId),
+    /// At the last entry, which is the only one to be read.
+    Last,
+}
+
 pub(super) fn xread(call: &mut Call<'_>) -> CommandResult {
     let options = parse(call, false)?;
-    // The entry and the id to read after, per key; and the ids that replace `$` when the request
-    // is retried.
+    // The entry and where to begin, per key; and the ids that replace `$` when the request is
+    // retried.
     let (mut from, mut replaced) = (Vec::new(), Vec::new());
     for key in options.first..options.first + options.streams {
         let at = key + options.streams;
@@ -157,25 +171,32 @@ pub(super) fn xread(call: &mut Call<'_>) -> CommandResult {
             Err(_) if call.blocking_mode == BlockingMode::Retrying => None,
             found => found?,
         };
-        let last = entry.map_or(StreamId::MIN, |entry| call.shards.stream_len(&entry).1);
-        let id = match call.args.at(at) {
-            b"$" => last,
+        let place = match call.args.at(at) {
+            b"$" => {
+                let last = entry.map_or(StreamId::MIN, |entry| call.shards.stream_len(&entry).1);
+                replaced.push((at, last.to_string().into_bytes()));
+                ReadFrom::Behind(last)
+            }
+            b"+" => ReadFrom::Last,
             b">" => return Err(NEW_IN_XREAD),
-            id => ids::strict(id, 0)?,
+            id => ReadFrom::Behind(ids::strict(id, 0)?),
         };
-        if call.args.at(at) == b"$" {
-            replaced.push((at, last.to_string().into_bytes()));
-        }
-        from.push((entry, id));
+        from.push((entry, place));
     }
     let mut streams = StreamsReply::new();
-    for (i, (entry, id)) in from.into_iter().enumerate() {
-        let (Some(entry), Some(start)) = (entry, id.next()) else { continue };
+    for (i, (entry, place)) in from.into_iter().enumerate() {
+        let Some(entry) = entry else { continue };
+        let (start, is_last, most) = match place {
+            ReadFrom::Last => (StreamId::MIN, true, 1),
+            ReadFrom::Behind(id) => match id.next() {
+                Some(start) => (start, false, most(options.count)),
+                None => continue,
+            },
+        };
         if has_any_from(call, &entry, start) {
             streams.begin(call, options.first + i);
             let range = (start, StreamId::MAX);
-            let most = most(options.count);
-            show_range(call.reply, &call.shards, &entry, range, false, most, |_| {});
+            show_range(call.reply, &call.shards, &entry, range, is_last, most, |_| {});
         }
     }
     if streams.end(call) {
@@ -208,27 +229,19 @@ fn group_reads(
     options: &XreadOptions,
     name: &[u8],
 ) -> Result<Vec<GroupRead>, ErrorReply> {
-    let is_waiting = call.blocking_mode == BlockingMode::Retrying;
     let mut group_reads = Vec::with_capacity(options.streams);
     for key in options.first..options.first + options.streams {
-        let entry = match read_stream(call, key) {
-            Err(_) | Ok(None) if is_waiting => return Err(STREAM_IS_GONE),
-            found => found?,
-        };
+        let entry = read_stream(call, key)?;
         let group = entry.and_then(|entry| call.shards.stream_group(&entry, name));
         let (Some(entry), Some(group)) = (entry, group) else {
-            if is_waiting {
-                return Err(GROUP_IS_GONE);
-            }
-            let (key, name) = (call.text(key), String::from_utf8_lossy(name));
-            return Err(ErrorReply::text(format!(
-                "NOGROUP No such key '{key}' or consumer group '{name}' in XREADGROUP with GROUP \
-                 option"
-            )));
+            let (before, between) = (b"NOGROUP No such key '", b"' or consumer group '");
+            let after = b"' in XREADGROUP with GROUP option";
+            return Err(ErrorReply::quoting(&[before, call.args.at(key), between, name, after]));
         };
         let history = match call.args.at(key + options.streams) {
             b">" => None,
             b"$" => return Err(END_IN_GROUP),
+            b"+" => return Err(LAST_IN_GROUP),
             // The highest id means the same as `>`.
             id => Some(ids::strict(id, 0)?).filter(|id| *id != StreamId::MAX),
         };
@@ -237,14 +250,15 @@ fn group_reads(
     Ok(group_reads)
 }
 
-/// The entries of a stream that were written to the reply for a consumer.
+/// What XREADGROUP has done for one key so far.
 struct Delivery {
     group_read: GroupRead,
     consumer: Consumer,
     /// Whether the consumer was created by this command.
     is_new: bool,
+    /// The entries that were written to the reply.
     ids: Vec<StreamId>,
-    /// The state of the group before, and the reservation to undo; `None` for pending entries.
+    /// For new entries, the state of the group before and the reservation to undo.
     before: Option<(GroupInfo, PendingReservation)>,
 }
 
@@ -255,12 +269,17 @@ pub(super) fn xreadgroup(call: &mut Call<'_>) -> CommandResult {
     let group_reads = group_reads(call, &options, name)?;
     let (mut streams, mut all) = (StreamsReply::new(), Vec::new());
     for group_read in group_reads {
-        match read(call, group_read, (name, consumer), &options, &mut streams) {
-            Ok(delivery) => all.extend(delivery),
-            Err(error) => {
-                all.into_iter().rev().for_each(|delivery| undo(call, &delivery));
-                return Err(error);
-            }
+        let (entry, group) = (group_read.entry, group_read.group);
+        let done = consumer_of(call, &entry, group, consumer).and_then(|(consumer, is_new)| {
+            let (ids, before) = (Vec::new(), None);
+            let mut delivery = Delivery { group_read, consumer, is_new, ids, before };
+            let done = read(call, &mut delivery, name, &options, &mut streams);
+            all.push(delivery);
+            done
+        });
+        if let Err(error) = done {
+            all.iter().rev().for_each(|delivery| undo(call, delivery));
+            return Err(error);
         }
     }
     all.iter().for_each(|delivery| commit(call, delivery, options.no_ack));
@@ -274,39 +293,33 @@ pub(super) fn xreadgroup(call: &mut Call<'_>) -> CommandResult {
 /// group. All steps that can fail are done here; [`commit`] does the others.
 fn read(
     call: &mut Call<'_>,
-    group_read: GroupRead,
-    (name, consumer): (&[u8], &[u8]),
+    delivery: &mut Delivery,
+    name: &[u8],
     options: &XreadOptions,
     streams: &mut StreamsReply,
-) -> Result<Option<Delivery>, ErrorReply> {
-    let (entry, group) = (group_read.entry, group_read.group);
+) -> CommandResult {
+    let Delivery { group_read: GroupRead { key, entry, group, history }, consumer, .. } = *delivery;
     // The same stream may be among the keys before.
-    let info = call.shards.stream_group(&entry, name).ok_or(GROUP_IS_GONE)?;
-    let Some(start) = group_read.history.unwrap_or(info.last).next() else { return Ok(None) };
-    if group_read.history.is_none() && !has_any_from(call, &entry, start) {
-        return Ok(None);
+    let Some(info) = call.shards.stream_group(&entry, name) else { return Ok(()) };
+    let Some(start) = history.unwrap_or(info.last).next() else { return Ok(()) };
+    if history.is_some() {
+        streams.begin(call, key);
+        delivery.ids = show_history(call, &entry, group, consumer, start, most(options.count));
+        return Ok(());
     }
-    streams.begin(call, group_read.key);
-    let (consumer, is_new) = consumer_of(call, &entry, group, consumer)?;
-    if group_read.history.is_some() {
-        let ids = show_history(call, &entry, group, consumer, start, most(options.count));
-        return Ok(Some(Delivery { group_read, consumer, is_new, ids, before: None }));
+    if !has_any_from(call, &entry, start) {
+        return Ok(());
     }
-    let (mut ids, most) = (Vec::new(), most(options.count));
+    streams.begin(call, key);
     let range = (start, StreamId::MAX);
+    let ids = &mut delivery.ids;
+    let most = most(options.count);
     show_range(call.reply, &call.shards, &entry, range, false, most, |id| ids.push(id));
     let pending = if options.no_ack { &[][..] } else { &ids };
-    let prepared = match call.shards.pending_prepare(&entry, group, consumer, pending) {
-        Ok(prepared) => prepared,
-        Err(full) => {
-            if is_new {
-                call.shards.consumer_delete(&entry, group, consumer);
-            }
-            return Err(full.into());
-        }
-    };
-    advance_group(call, &entry, &info, &ids);
-    Ok(Some(Delivery { group_read, consumer, is_new, ids, before: Some((info, prepared)) }))
+    let prepared = call.shards.pending_prepare(&entry, group, consumer, pending)?;
+    advance_group(call, &entry, &info, ids);
+    delivery.before = Some((info, prepared));
+    Ok(())
 }
 
 /// Sets the last delivered id and the number of read entries of a group after `ids`.
@@ -315,7 +328,7 @@ fn advance_group(call: &mut Call<'_>, entry: &Entry, group: &GroupInfo, ids: &[S
     let (mut last, mut read) = (group.last, group.read);
     for id in ids {
         read = match read {
-            Some(read) if !info.has_holes_from(*id) => Some(read + 1),
+            Some(read) if last >= info.first && !info.has_holes_from(last) => Some(read + 1),
             _ => info.added_up_to(*id),
         };
         last = *id;
@@ -335,7 +348,7 @@ fn undo(call: &mut Call<'_>, delivery: &Delivery) {
     }
 }
 
-/// Records the entries as pending for the consumer.
+/// Records that the consumer was seen, and its entries as pending.
 fn commit(call: &mut Call<'_>, delivery: &Delivery, no_ack: bool) {
     let (entry, group, consumer) =
         (&delivery.group_read.entry, delivery.group_read.group, delivery.consumer);
@@ -344,9 +357,12 @@ fn commit(call: &mut Call<'_>, delivery: &Delivery, no_ack: bool) {
         call.notify(EventClass::STREAM, "xgroup-createconsumer", key.bytes);
     }
     call.shards.consumer_seen(entry, consumer);
-    let is_history = delivery.before.is_none();
-    if no_ack && !is_history {
+    let is_history = delivery.group_read.history.is_some();
+    if delivery.ids.is_empty() || no_ack && !is_history {
         return;
+    }
+    if !is_history {
+        call.shards.consumer_active(entry, consumer);
     }
     for id in &delivery.ids {
         let known = call.shards.pending(entry, group, *id).filter(|_| is_history);

@@ -226,7 +226,10 @@ fn claims_count_and_set_times() {
         &server,
         &[
             ("XCLAIM s g alice 1001 1-1", ""),
-            ("XINFO CONSUMERS s g", "name bob pending 3 idle 1000"),
+            (
+                "XINFO CONSUMERS s g",
+                "name alice pending 0 idle 0 inactive -1 name bob pending 3 idle 1000 inactive 1000",
+            ),
             ("XCLAIM s g alice 1000 1-1 1-1", "1-1 field 1"),
             ("XCLAIM s g alice 0 1-2 IDLE 5000 RETRYCOUNT 9 JUSTID", "1-2"),
             ("XPENDING s g - + 9", "1-1 alice 0 2 1-2 alice 5000 9 1-3 bob 1000 1"),
@@ -319,6 +322,11 @@ fn last_id_may_be_below_the_highest_deleted_id() {
         &server,
         &[
             ("XDEL s 1-4 1-5", ":2"),
+            (
+                "XSETID s 1-3",
+                "-ERR The ID specified in XSETID is smaller than current max_deleted_entry_id",
+            ),
+            ("XSETID s 1-5 MAXDELETEDID 0-1", "+OK"),
             ("XSETID s 1-3", "+OK"),
             ("DEBUG VERIFY", "+OK"),
             ("XADD s 1-4 a b", "$3\r\n1-4"),
@@ -343,4 +351,101 @@ fn locked_keys_are_the_parsed_keys() {
         let reply = server.run(line);
         assert!(reply.starts_with('*'), "{line}: {reply}");
     }
+}
+
+/// The words of Redis 7.4, which those of 8.0 differ from.
+#[test]
+fn unbalanced_streams_are_refused_by_command() {
+    let server = server();
+    let error = |command: &str, ids: &str| {
+        format!(
+            "-ERR Unbalanced '{command}' list of streams: for each stream key an ID or {ids} must \
+             be specified."
+        )
+    };
+    follow(
+        &server,
+        &[
+            ("XREAD STREAMS a b 0", &error("xread", "'$'")),
+            ("xreadgroup GROUP g c STREAMS a b >", &error("xreadgroup", "'>'")),
+        ],
+    );
+}
+
+/// The group lagged for ever: an entry that was deleted ahead of the group was never counted as
+/// read.
+#[test]
+fn a_deleted_entry_ahead_of_a_group_does_not_lag_for_ever() {
+    let server = filled(4);
+    let group = |last: &str, read: &str, pending: u64, lag: &str| {
+        format!(
+            "name g consumers 1 pending {pending} last-delivered-id {last} entries-read {read} \
+             lag {lag}"
+        )
+    };
+    server.run("XREADGROUP GROUP g c COUNT 2 STREAMS s >");
+    say(
+        &server,
+        &[
+            ("XINFO GROUPS s", &group("1-2", "2", 2, "2")),
+            ("XDEL s 1-3", "1"),
+            (
+                "XINFO GROUPS s",
+                "name g consumers 1 pending 2 last-delivered-id 1-2 entries-read 2 lag",
+            ),
+            ("XREADGROUP GROUP g c STREAMS s >", "s 1-4 field 4"),
+            ("XINFO GROUPS s", &group("1-4", "4", 3, "0")),
+            ("XADD s 1-5 field 5", "1-5"),
+            ("XINFO GROUPS s", &group("1-4", "4", 3, "1")),
+            ("XGROUP SETID s g 1-4 ENTRIESREAD 100", "+OK"),
+            ("XINFO GROUPS s", &group("1-4", "5", 3, "0")),
+            ("XSETID s 1-5 ENTRIESADDED 4", "+OK"),
+            ("XINFO GROUPS s", &group("1-4", "5", 3, "0")),
+            ("XTRIM s MAXLEN 1", "3"),
+            ("XGROUP CREATE s h 1-2 ENTRIESREAD 2", "+OK"),
+            (
+                "XINFO GROUPS s",
+                &format!(
+                    "{} name h consumers 0 pending 0 last-delivered-id 1-2 entries-read 2 lag 1",
+                    group("1-4", "5", 3, "1")
+                ),
+            ),
+        ],
+    );
+}
+
+/// A consumer that reads or claims nothing exists and was seen, but was never active.
+#[test]
+fn consumers_are_seen_and_active() {
+    let server = filled(1);
+    let pass = || server.now.set(server.now.get() + 10);
+    let consumers = |expected: &str| {
+        assert_eq!(words(&server, "XINFO CONSUMERS s g"), expected);
+    };
+    server.run("XREADGROUP GROUP g a STREAMS s >");
+    pass();
+    server.run("XREADGROUP GROUP g a STREAMS s >");
+    consumers("name a pending 1 idle 0 inactive 10");
+    pass();
+    server.run("XREADGROUP GROUP g a STREAMS s 0");
+    server.run("XREADGROUP GROUP g b BLOCK 1 STREAMS s >");
+    consumers("name a pending 1 idle 0 inactive 20 name b pending 0 idle 0 inactive -1");
+    pass();
+    server.run("XADD s 1-2 f v");
+    server.run("XREADGROUP GROUP g b NOACK STREAMS s >");
+    server.run("XCLAIM s g c 1000 1-1");
+    server.run("XAUTOCLAIM s g d 1000 0");
+    let idle = "name a pending 1 idle 10 inactive 30 name b pending 0 idle 0 inactive -1";
+    let claimers = "name c pending 0 idle 0 inactive -1 name d pending 0 idle 0 inactive -1";
+    consumers(&format!("{idle} {claimers}"));
+    server.run("XCLAIM s g c 0 1-1 JUSTID");
+    server.run("XAUTOCLAIM s g d 0 0");
+    let idle = "name a pending 0 idle 10 inactive 30 name b pending 0 idle 0 inactive -1";
+    let claimers = "name c pending 0 idle 0 inactive 0 name d pending 1 idle 0 inactive 0";
+    consumers(&format!("{idle} {claimers}"));
+    let full = words(&server, "XINFO STREAM s FULL");
+    let now = server.now.get();
+    let active = format!("name d seen-time {now} active-time {now} pel-count 1");
+    let never = format!("name b seen-time {now} active-time -1 pel-count 0");
+    assert!(full.contains(&active) && full.contains(&never), "{full}");
 }

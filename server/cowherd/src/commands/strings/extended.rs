@@ -64,6 +64,17 @@ impl Extended {
         }
     }
 
+    /// A number that is not zero and beyond the range of doubles, as the largest or the smallest
+    /// double.
+    pub const fn clamp_to_f64(self) -> f64 {
+        let (negative, magnitude) = match self {
+            Self::Infinite => (false, f64::INFINITY),
+            Self::Finite { negative, exponent: 1.., .. } => (negative, f64::MAX),
+            Self::Finite { negative, .. } => (negative, f64::MIN_POSITIVE),
+        };
+        if negative { -magnitude } else { magnitude }
+    }
+
     /// The sum.
     pub fn plus(self, other: Self) -> Self {
         use Extended::Finite;

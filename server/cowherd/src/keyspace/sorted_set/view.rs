@@ -75,6 +75,11 @@ impl<'s> SortedSetView<'s> {
         self.len
     }
 
+    /// Whether the set is compact.
+    pub const fn is_compact(&self) -> bool {
+        matches!(self.source, SortedSetSource::Compact(_))
+    }
+
     #[cfg(test)]
     /// Whether the set has no members; never true of a sorted set in the keyspace.
     pub const fn is_empty(&self) -> bool {

@@ -52,10 +52,9 @@ pub struct StreamInfo {
 }
 
 impl StreamInfo {
-    /// Whether an entry may have been deleted at or behind `start`, and behind the first entry.
+    /// Whether an entry may have been deleted at or behind `start`.
     pub fn has_holes_from(&self, start: StreamId) -> bool {
-        let is_any = self.length > 0 && self.deleted != StreamId::MIN;
-        is_any && start.max(self.first) <= self.deleted
+        self.length > 0 && self.deleted != StreamId::MIN && start <= self.deleted
     }
 
     /// The number of entries ever added up to `id`; `None` if that cannot be known.

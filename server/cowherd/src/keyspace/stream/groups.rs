@@ -38,15 +38,20 @@ pub(super) struct GroupHead {
 pub(super) struct ConsumerHead {
     pub name_len: u64,
     pub seen: i64,
+    /// Below 0 for never.
+    pub active: i64,
     pub pending: tree::TreeRoot,
 }
 
 pub(super) const GROUP: u64 = size_of::<GroupHead>() as u64;
 pub(super) const CONSUMER: u64 = size_of::<ConsumerHead>() as u64;
 
-const _: () = assert!(GROUP == 80 && CONSUMER == 40);
+const _: () = assert!(GROUP == 80 && CONSUMER == 48);
 const _: () = assert!(offset_of!(GroupHead, name_len) == 0);
 const _: () = assert!(offset_of!(ConsumerHead, name_len) == 0);
+
+/// The time of what has never happened.
+const NEVER: i64 = -1;
 
 /// The properties of a group.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -68,8 +73,11 @@ pub struct GroupInfo {
 pub struct ConsumerInfo {
     /// The consumer.
     pub consumer: Consumer,
-    /// When the consumer last read or claimed an entry, wall clock in milliseconds.
+    /// When the consumer last tried to read or claim entries, or was created, wall clock in
+    /// milliseconds.
     pub seen: i64,
+    /// When the consumer last got an entry that is pending since, likewise; `None` for never.
+    pub active: Option<i64>,
     /// Number of pending entries.
     pub pending: u64,
 }
@@ -206,12 +214,12 @@ fn create_consumer(
     mem: &mut Mem<'_>,
     group: Group,
     name: &[u8],
-    seen: i64,
+    (seen, active): (i64, i64),
 ) -> Result<Consumer, OutOfMemory> {
     let name_len = name.len() as u64;
     let at = mem.allocate(CONSUMER + name_len)?;
     let pending = tree::TreeRoot::EMPTY;
-    mem.write(Offset::new(at), ConsumerHead { name_len, seen, pending });
+    mem.write(Offset::new(at), ConsumerHead { name_len, seen, active, pending });
     create_named(mem, group.consumers(), at, CONSUMER, name)?;
     Ok(Consumer(at))
 }
@@ -266,7 +274,7 @@ pub(super) fn copy(
         for old in all {
             let head = old.load(mem);
             let name = old.name(mem).to_vec();
-            let consumer = create_consumer(mem, group, &name, head.seen)?;
+            let consumer = create_consumer(mem, group, &name, (head.seen, head.active))?;
             let records: Vec<PendingRecord> = old
                 .pending()
                 .ascending(mem, 0)
@@ -306,6 +314,7 @@ pub(super) fn digest(mem: &Mem<'_>, root: StreamRoot, digest: &mut ValueDigest) 
             let head = consumer.load(mem);
             digest.add(consumer.name(mem));
             digest.add_number(head.seen);
+            digest.add_number(head.active);
             for entry in consumer.pending().ascending(mem, 0) {
                 let record: PendingRecord = mem.read(Offset::new(entry.item));
                 digest.add_number(record.id.ms.cast_signed());
@@ -400,7 +409,12 @@ impl Shards<'_> {
         let mem = self.held.view(entry.shard);
         let info = |consumer: Consumer| {
             let head = consumer.load(&mem);
-            ConsumerInfo { consumer, seen: head.seen, pending: head.pending.len }
+            ConsumerInfo {
+                consumer,
+                seen: head.seen,
+                active: Some(head.active).filter(|active| *active >= 0),
+                pending: head.pending.len,
+            }
         };
         consumers(&mem, group).map(info).collect()
     }
@@ -432,16 +446,23 @@ impl Shards<'_> {
         name: &[u8],
     ) -> Result<Consumer, OutOfMemory> {
         let now = self.now;
-        let made = create_consumer(&mut self.held.mem(entry.shard), group, name, now)?;
+        let made = create_consumer(&mut self.held.mem(entry.shard), group, name, (now, NEVER))?;
         self.changed(entry.shard);
         Ok(made)
     }
 
-    /// Records that a consumer reads or claims entries now.
+    /// Records that a consumer tries to read or claim entries now.
     pub fn consumer_seen(&mut self, entry: &Entry, consumer: Consumer) {
         let seen = consumer.0 + offset_of!(ConsumerHead, seen) as u64;
         let now = self.now;
         self.held.mem(entry.shard).write(Offset::new(seen), now);
+    }
+
+    /// Records that a consumer gets entries now that are pending from then on.
+    pub fn consumer_active(&mut self, entry: &Entry, consumer: Consumer) {
+        let active = consumer.0 + offset_of!(ConsumerHead, active) as u64;
+        let now = self.now;
+        self.held.mem(entry.shard).write(Offset::new(active), now);
     }
 
     /// Deletes a consumer and its pending entries; returns their number. Does not notify watchers.

@@ -11,7 +11,7 @@
 //!                   v
 //! group:     | name len | last id | read | pending: tree 24 | consumers: tree 24 | name
 //!                                                |                  |
-//! consumer:  | name len | seen | pending: tree 24 | name    <-------+
+//! consumer:  | name len | seen | active | pending: tree 24 | name  <-+
 //!                                     |          |
 //! pending:   | id | delivered at | deliveries | consumer |  <- both trees
 //! ```

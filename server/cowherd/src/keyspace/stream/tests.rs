@@ -580,7 +580,7 @@ fn verify_names_a_damaged_stream() {
         (node, 28, "impossible node"),
         (group, 80, "name in the wrong place"),
         (group, 7, "impossible name"),
-        (consumer, 40, "name in the wrong place"),
+        (consumer, 48, "name in the wrong place"),
         (pending, 0, "pending entry in the wrong place"),
         (pending, 32, "pending"),
     ] {
@@ -588,7 +588,7 @@ fn verify_names_a_damaged_stream() {
         assert!(said.contains(reason), "byte {at}: {said}");
     }
     // With any other damage, verification ends too.
-    for (place, size) in [(header, 120), (node, 96), (group, 88), (consumer, 44), (pending, 40)] {
+    for (place, size) in [(header, 120), (node, 96), (group, 88), (consumer, 52), (pending, 40)] {
         for at in 0..size {
             after(0x80, at, place);
             after(0x11, at, place);

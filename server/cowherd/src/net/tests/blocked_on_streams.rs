@@ -43,13 +43,13 @@ fn blocked_consumers_are_unblocked_when_their_group_is_deleted() {
     let server = TestServer::new();
     let (mut admin, mut a, mut b, mut reader) =
         (server.tcp(), server.tcp(), server.unix(), server.tcp());
-    let gone = "-UNBLOCKED the stream key no longer exists";
-    let no_group = "-NOGROUP the consumer group this client was blocked on no longer exists";
+    let no_group = "-NOGROUP No such key 's' or consumer group 'g' in XREADGROUP with GROUP option";
+    let wrong_type = "-WRONGTYPE Operation against a key holding the wrong kind of value";
     for (end, error) in [
-        ("DEL s", gone),
-        ("SET s string", gone),
-        ("RENAME s t", gone),
-        ("FLUSHALL", gone),
+        ("DEL s", no_group),
+        ("SET s string", wrong_type),
+        ("RENAME s t", no_group),
+        ("FLUSHALL", no_group),
         ("XGROUP DESTROY s g", no_group),
     ] {
         assert_eq!(admin.ask("FLUSHALL"), "+OK");
@@ -67,6 +67,8 @@ fn blocked_consumers_are_unblocked_when_their_group_is_deleted() {
         assert_eq!(reader.lines(ENTRY_LINES), "*1 *2 $1 s *1 *2 $3 1-1 *2 $1 f $1 v");
     }
     server.assert_none_blocked();
+    // Each failure of a blocked command counts, as one of `a` and one of `b`.
+    assert_eq!(server.shared().telemetry.errors(), [("NOGROUP", 8), ("WRONGTYPE", 2)]);
 }
 
 /// With several producers and blocked consumers, each entry goes to exactly one consumer.
