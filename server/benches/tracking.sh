@@ -1,0 +1,76 @@
+#!/usr/bin/env bash
+# CPU time of the server per GET while clients track keys, beside another server: 64 bytes, 100,000
+# random keys, 16 requests per write. Each server is pinned to core 0 with one thread, the load
+# generator to core 1; the servers take turns.
+#
+#   off      nobody tracks keys
+#   others   another client tracks keys: reads of clients that do not
+#   on       the clients that read track what they read
+#
+#   cargo build --release && server/benches/tracking.sh [ROUNDS]
+#
+# COWHERD_BIN selects another binary of Cowherd, PEER another redis-server.
+#
+# Prints the median of the rounds in microseconds of server CPU time (user + system) per request, the
+# range, and the ratio to `off` of the same server.
+set -euo pipefail
+cd "$(dirname "$0")/../.."
+rounds=${1:-5}
+requests=${REQUESTS:-1000000}
+peer=${PEER:-redis-server}
+dir=$(mktemp -d)
+trap 'kill $(jobs -p) 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
+mkdir "$dir/cowherd" "$dir/peer"
+taskset -c 0 "${COWHERD_BIN:-target/release/cowherd}" --port 7601 --metrics-port 0 --threads 1 --save '' \
+    --dir "$dir/cowherd" >"$dir/cowherd.log" 2>&1 &
+cowherd=$!
+taskset -c 0 "$peer" --port 7602 --save '' --appendonly no --dir "$dir/peer" >"$dir/peer.log" 2>&1 &
+other=$!
+for port in 7601 7602; do
+    until redis-cli -p $port ping >/dev/null 2>&1; do sleep 0.1; done
+    redis-benchmark -p $port -n 1000000 -r 100000 -P 64 -q SET key:__rand_int__ \
+        "$(head -c 64 /dev/zero | tr '\0' x)" >/dev/null 2>&1
+done
+
+ticks() { awk '{print $14 + $15}' "/proc/$1/stat"; }
+# measure PORT PID OPTION...: microseconds of server CPU time per request
+measure() {
+    local port=$1 pid=$2
+    shift 2
+    local start end
+    start=$(ticks "$pid")
+    taskset -c 1 redis-benchmark -p "$port" -c 50 -n "$requests" -r 100000 -P 16 -q -3 "$@" \
+        GET key:__rand_int__ >/dev/null 2>&1
+    end=$(ticks "$pid")
+    echo "scale=4; ($end - $start) * 10000 / $requests" | bc
+}
+
+median() { sort -n | awk '{a[NR] = $1} END {printf "%.3f [%.3f..%.3f]", a[int((NR + 1) / 2)], a[1], a[NR]}'; }
+
+for _ in $(seq "$rounds"); do
+    for server in "cowherd 7601 $cowherd" "peer 7602 $other"; do
+        read -r name port pid <<<"$server"
+        measure "$port" "$pid" >>"$dir/$name.off"
+        # A client that tracks keys until its input ends.
+        mkfifo "$dir/input"
+        redis-cli -p "$port" -3 <"$dir/input" >/dev/null &
+        client=$!
+        exec 3>"$dir/input"
+        echo 'CLIENT TRACKING ON' >&3
+        until redis-cli -p "$port" info clients | grep -q 'tracking_clients:1'; do sleep 0.1; done
+        measure "$port" "$pid" >>"$dir/$name.others"
+        exec 3>&-
+        wait $client
+        rm "$dir/input"
+        measure "$port" "$pid" --enable-tracking >>"$dir/$name.on"
+    done
+done
+for name in cowherd peer; do
+    shown=$([ $name = peer ] && echo "$peer" || echo $name)
+    off=$(median <"$dir/$name.off")
+    for state in off others on; do
+        cost=$(median <"$dir/$name.$state")
+        printf '%-20s %-7s %s us, ratio %.2f\n' "$shown" $state "$cost" \
+            "$(echo "${cost%% *} / ${off%% *}" | bc -l)"
+    done
+done
