@@ -47,6 +47,8 @@ fn commands() -> Vec<String> {
     commands.push("MSET text x hash x list x".into());
     commands.push("PFMERGE sketch dense".into());
     commands.push("GEOSEARCHSTORE near zset FROMLONLAT -180 -85 BYRADIUS 1000 km".into());
+    // The first values are overwritten where they are, some of them twice.
+    commands.push("MSET short y number 7 short long:x number 8 hash x list x text x".into());
     commands
 }
 
@@ -66,6 +68,7 @@ fn begin(server: &TestServer, count: usize) {
             server.run(&line);
         }
     }
+    server.run("MSET short x number 5");
     server.run("HEXPIRE hash 500 FIELDS 1 element:1");
     server.run("PFDEBUG TODENSE dense");
 }
@@ -80,7 +83,7 @@ fn contents(server: &TestServer) -> String {
         "LRANGE list 0 -1",
         "SORT set ALPHA",
         "ZRANGE zset 0 -1 WITHSCORES",
-        "GET text",
+        "MGET text short number",
         "GET sketch",
     ];
     fields.concat() + &lines.map(|line| server.run(line)).concat()

@@ -18,7 +18,7 @@ use crate::commands::{
     exec_refused,
 };
 use crate::config::{CachedConfig, Config};
-use crate::keyspace::{EvictionScope, Reclaimer, Shards};
+use crate::keyspace::{EvictionScope, PREFETCH_GROUP, Reclaimer, Shards};
 use crate::scripting::ScriptRuntime;
 use crate::telemetry::{self, LatencyEvent, Recorder};
 use cowherd_arena::{ShardSet, StallTimes};
@@ -31,8 +31,6 @@ use super::timing::record_command;
 use super::transaction::{self, ExecContext, ExecOutcome};
 use super::{Engine, LoadingPhase, Suspender, admission, serve_blocked};
 
-/// Requests that are resolved and prefetched together.
-const PREFETCH_GROUP: usize = 16;
 /// Size of the reply buffer at which the replies are sent before the next request runs.
 const FLUSH_AT: usize = 1 << 20;
 
@@ -262,7 +260,8 @@ impl Worker {
                 *slot = Some(resolve(&engine, batch.request(next + i, buffer)));
             }
             if count > 1 {
-                prefetch(&engine, session, &group[..count]);
+                let hashes = group[..count].iter().flatten().filter_map(|request| request.hash);
+                engine.shared.keyspace.prefetch(session.db, hashes);
             }
             for request in group[..count].iter().flatten() {
                 let context = (&*engine, suspender, now, &mut begun);
@@ -646,23 +645,4 @@ fn resolve<'a>(engine: &'a Engine, args: Args<'a>) -> ResolvedRequest<'a> {
         .and_then(|first| args.get(first))
         .map(|bytes| engine.shared.keyspace.hash(bytes));
     ResolvedRequest { args, row, hash }
-}
-
-/// Prefetches the segments, buckets and entries of a group's first keys, level by level.
-fn prefetch(engine: &Engine, session: &Session, group: &[Option<ResolvedRequest<'_>>]) {
-    let space = &engine.shared.keyspace;
-    let hash = |request: &Option<ResolvedRequest<'_>>| request.and_then(|request| request.hash);
-    let view = space.racy();
-    let mut places = [None; PREFETCH_GROUP];
-    for (place, request) in places.iter_mut().zip(group) {
-        *place = hash(request).and_then(|hash| space.prefetch_segment(&view, session.db, hash));
-    }
-    for (place, request) in places.iter_mut().zip(group) {
-        *place =
-            hash(request).zip(*place).and_then(|(hash, at)| space.prefetch_bucket(&view, at, hash));
-    }
-    for (place, request) in places.iter_mut().zip(group) {
-        *place =
-            hash(request).zip(*place).and_then(|(hash, at)| space.prefetch_entry(&view, at, hash));
-    }
 }

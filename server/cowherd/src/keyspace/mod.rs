@@ -85,7 +85,7 @@ pub use compaction::CompactionSettings;
 pub use cowherd_arena::CompactionGoal;
 pub use cowherd_arena::containers::dict::DictCursor;
 pub use cowherd_arena::{CHUNK_SIZE, OccupancyMap, OutOfMemory, SHARDS, ShardIndex, ShardSet};
-pub use database::{RandomKey, ScanCursor};
+pub use database::{PREFETCH_GROUP, RandomKey, ScanCursor};
 pub use entry::ValueType;
 pub use events::{EventDispatcher, KeyspaceEvent};
 pub use eviction::{EvictionScope, MemoryLimit, Reclaimer};

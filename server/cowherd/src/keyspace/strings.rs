@@ -1,16 +1,21 @@
 //! String values: an integer is kept in the entry, a short value behind the key, a long value in an
 //! object of its own.
 
+use std::ops::Range;
+
 use cowherd_arena::containers::packed::as_number;
 use cowherd_arena::{Mem, OutOfMemory, allocated_size};
+use smallvec::SmallVec;
 
 use super::entry::{EntryHeader, ValueStorage, ValueType};
 use super::events::KeyspaceEvent;
 use super::shards::{Entry, free_unlinked};
-use super::{DbIndex, Expiry, Key, Shards, values};
+use super::{DbIndex, Expiry, Key, PREFETCH_GROUP, Shards, values};
 
 /// The longest value, in bytes.
 pub const MAX_VALUE: u64 = 1 << 30;
+/// Longer entries are replaced rather than saved and overwritten when several keys are set.
+const SAVED_BYTES: u64 = 1 << 10;
 /// Longer values get a fourth more when they grow, so that repeated APPEND is not quadratic.
 const SLACK_FROM: u64 = 16 << 10;
 
@@ -81,6 +86,16 @@ impl<'v> NewString<'v> {
     const fn is_raw(&self) -> bool {
         matches!(self, Self::Raw(_))
     }
+}
+
+/// How a key was set, for [`Shards::undo`].
+enum SetHow {
+    /// The key is new; its entry is at `at`.
+    Added { at: u64 },
+    /// A new entry is in the place of this one.
+    Replaced { old: Entry },
+    /// The entry at `at` was overwritten; its bytes were saved.
+    Overwritten { at: u64, saved: Range<usize> },
 }
 
 /// Creates an entry for a key, without linking it.
@@ -265,40 +280,38 @@ impl Shards<'_> {
     pub fn set_all<'k>(
         &mut self,
         db: DbIndex,
-        pairs: impl Iterator<Item = (Key<'k>, &'k [u8])> + Clone,
+        mut pairs: impl Iterator<Item = (Key<'k>, &'k [u8])>,
         mut set: impl FnMut(&Key<'k>),
     ) -> Result<(), OutOfMemory> {
-        let mut done: Vec<(Key<'k>, Option<Entry>, u64)> = Vec::new();
-        for (key, value) in pairs {
-            let new = NewString::of(value);
-            let old = self.peek(db, &key);
-            let mut mem = self.held.mem(key.shard);
-            let outcome = create(&mut mem, &key, &new, None).and_then(|(at, head)| {
-                let linked = match &old {
-                    Some(old) => {
-                        self.swap_entry(db, old, at);
-                        Ok(())
+        let (mut done, mut saved) = (Vec::new(), Vec::new());
+        loop {
+            let group: SmallVec<[_; PREFETCH_GROUP]> =
+                pairs.by_ref().take(PREFETCH_GROUP).collect();
+            if group.is_empty() {
+                break;
+            }
+            self.space.prefetch(db, group.iter().map(|(key, _)| key.hash));
+            for (key, value) in group {
+                let new = NewString::of(value);
+                match self.set_reversibly(db, &key, &new, &mut saved) {
+                    Ok(how) => done.push((key, how)),
+                    Err(full) => {
+                        self.undo(db, done, &saved);
+                        return Err(full);
                     }
-                    None => self.link_no_event(db, &key, at, &head),
-                };
-                linked.map(|()| at).inspect_err(|_| {
-                    free_unlinked(&mut self.mem(key.shard), at);
-                })
-            });
-            match outcome {
-                Ok(at) => done.push((key, old, at)),
-                Err(full) => {
-                    self.undo(db, done);
-                    return Err(full);
                 }
             }
         }
-        for (key, old, at) in done {
-            if let Some(old) = old {
-                self.unindex(db, key.hash, &old);
-                self.free(&old);
-            } else {
-                self.emit_event(KeyspaceEvent::New, db, key.shard, at);
+        for (key, how) in done {
+            match how {
+                SetHow::Overwritten { at, .. } => self.space.clocks.touch(at, self.now),
+                SetHow::Replaced { old } => {
+                    self.unindex(db, key.hash, &old);
+                    self.free(&old);
+                }
+                SetHow::Added { at } => {
+                    self.emit_event(KeyspaceEvent::New, db, key.shard, at);
+                }
             }
             self.touched(db, &key);
             set(&key);
@@ -306,15 +319,53 @@ impl Shards<'_> {
         Ok(())
     }
 
+    /// Sets a key so that [`Self::undo`] can undo it. An entry that is overwritten is appended to
+    /// `saved` before.
+    fn set_reversibly(
+        &mut self,
+        db: DbIndex,
+        key: &Key<'_>,
+        new: &NewString<'_>,
+        saved: &mut Vec<u8>,
+    ) -> Result<SetHow, OutOfMemory> {
+        let old = self.peek(db, key);
+        let mut mem = self.held.mem(key.shard);
+        if let Some(old) = &old
+            && old.head.kind == ValueType::String
+            && old.head.storage != ValueStorage::External
+            && old.head.len() <= SAVED_BYTES
+        {
+            let start = saved.len();
+            saved.extend_from_slice(mem.bytes(old.at, old.head.len()));
+            if overwrite(&mut mem, old, new, None) {
+                return Ok(SetHow::Overwritten { at: old.at, saved: start..saved.len() });
+            }
+            saved.truncate(start);
+        }
+        let (at, head) = create(&mut mem, key, new, None)?;
+        let Some(old) = old else {
+            self.link_no_event(db, key, at, &head)
+                .inspect_err(|_| free_unlinked(&mut self.held.mem(key.shard), at))?;
+            return Ok(SetHow::Added { at });
+        };
+        self.swap_entry(db, &old, at);
+        Ok(SetHow::Replaced { old })
+    }
+
     /// Undoes the first part of [`Self::set_all`], the last key first: the same key may be set
     /// twice.
-    fn undo(&mut self, db: DbIndex, done: Vec<(Key<'_>, Option<Entry>, u64)>) {
-        for (key, old, at) in done.into_iter().rev() {
+    fn undo(&mut self, db: DbIndex, done: Vec<(Key<'_>, SetHow)>, saved: &[u8]) {
+        for (key, how) in done.into_iter().rev() {
             let new = self.find(db, &key).expect("invariant: a key that was set is found");
-            debug_assert_eq!(new.at, at);
-            match old {
-                Some(old) => self.swap_entry(db, &new, old.at),
-                None => self.unlink(db, key.hash, &new),
+            match how {
+                SetHow::Overwritten { at, saved: part } => {
+                    let bytes = &saved[part];
+                    let mut mem = self.held.mem(key.shard);
+                    mem.bytes_mut(at, bytes.len() as u64).copy_from_slice(bytes);
+                    continue;
+                }
+                SetHow::Replaced { old } => self.swap_entry(db, &new, old.at),
+                SetHow::Added { .. } => self.unlink(db, key.hash, &new),
             }
             self.free(&new);
         }

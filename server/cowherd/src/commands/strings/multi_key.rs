@@ -3,13 +3,24 @@
 use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::CommandResult;
-use crate::keyspace::Value;
+use crate::keyspace::{Key, PREFETCH_GROUP, Value};
+use smallvec::SmallVec;
 
 pub(super) fn mget(call: &mut Call<'_>) -> CommandResult {
     call.reply.array(call.args.len() - 1);
-    for i in 1..call.args.len() {
-        let key = call.key(i);
-        let entry = call.shards.lookup_read(call.session.db, &key);
+    for first in (1..call.args.len()).step_by(PREFETCH_GROUP) {
+        let end = call.args.len().min(first + PREFETCH_GROUP);
+        let keys: SmallVec<[_; PREFETCH_GROUP]> = (first..end).map(|i| call.key(i)).collect();
+        reply_group(call, &keys);
+    }
+    Ok(())
+}
+
+/// Replies the values of keys that are prefetched together.
+fn reply_group(call: &mut Call<'_>, keys: &[Key<'_>]) {
+    call.shared.keyspace.prefetch(call.session.db, keys.iter().map(|key| key.hash));
+    for key in keys {
+        let entry = call.shards.lookup_read(call.session.db, key);
         // A key of another type counts as missing.
         match entry.and_then(|entry| call.shards.string(&entry).ok()) {
             None => call.reply.null(),
@@ -17,7 +28,6 @@ pub(super) fn mget(call: &mut Call<'_>) -> CommandResult {
             Some(Value::Int(number)) => call.reply.bulk_integer(number),
         }
     }
-    Ok(())
 }
 
 pub(super) fn mset(call: &mut Call<'_>) -> CommandResult {
