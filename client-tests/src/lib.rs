@@ -8,6 +8,7 @@
 //! | [`peer`] | a running redis-server, for comparisons |
 //! | [`wire`] | a RESP connection that keeps the exact bytes of replies |
 //! | [`conversation`] | commands and messages of several connections, as text |
+//! | [`words`] | words of a line, quoted as in redis-cli |
 //! | [`wait`] | waiting for a condition, with a deadline |
 //! | [`browser`] | a headless Chromium for the live page |
 //! | [`tools`] | running programs, and reporting of skipped tests |
@@ -49,6 +50,7 @@ pub mod tools;
 pub mod volume;
 pub mod wait;
 pub mod wire;
+pub mod words;
 
 /// Result of a test; the error is printed with its chain of causes.
 pub type TestResult = anyhow::Result<()>;

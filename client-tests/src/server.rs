@@ -370,12 +370,12 @@ impl Server {
         Ok(pairs.map(|(name, value)| (name.to_owned(), value.to_owned())).collect())
     }
 
-    /// Digest of the keyspace.
+    /// Digest of the keyspace, as checkpoints compute it.
     ///
     /// # Errors
     /// Returns an error if the reply is not 40 hexadecimal digits.
     pub fn digest(&self) -> Result<String> {
-        let digest = self.text(&["DEBUG", "DIGEST"])?;
+        let digest = self.text(&["DEBUG", "CHECKPOINT-DIGEST"])?;
         let hex = digest.len() == 40 && digest.bytes().all(|byte| byte.is_ascii_hexdigit());
         ensure!(hex, "not a digest: {digest:?}");
         Ok(digest)

@@ -27,6 +27,7 @@ use client_tests::server::Server;
 use client_tests::times::{are_near, same_but_for_times};
 use client_tests::wait::{send_blocking, wait_until};
 use client_tests::wire::{RawConnection, show};
+use client_tests::words::words;
 use client_tests::{TestResult, skip};
 use redis::Value;
 use std::collections::{BTreeSet, VecDeque};
@@ -72,6 +73,9 @@ const SCRIPTS_SCRIPT: &str = include_str!("peer/scripts.txt");
 const FUNCTIONS_SCRIPT: &str = include_str!("peer/functions.txt");
 const COMMAND_SCRIPT: &str = include_str!("peer/command.txt");
 const CHANGES_SCRIPT: &str = include_str!("peer/changes.txt");
+const ADMIN_SCRIPT: &str = include_str!("peer/admin.txt");
+const CLUSTER_SCRIPT: &str = include_str!("peer/cluster.txt");
+const DEBUG_SCRIPT: &str = include_str!("peer/debug.txt");
 
 #[test]
 fn keys_in_commands_are_found_as_in_newer_redis() -> TestResult {
@@ -193,6 +197,36 @@ fn transactions_behave_as_in_redis() -> TestResult {
 }
 
 #[test]
+fn administration_behaves_as_in_redis() -> TestResult {
+    compare(ADMIN_SCRIPT)
+}
+
+#[test]
+fn administration_behaves_as_in_newer_redis() -> TestResult {
+    compare_with(Peer::start_newer()?, ADMIN_SCRIPT)
+}
+
+#[test]
+fn cluster_commands_behave_as_in_redis() -> TestResult {
+    compare(CLUSTER_SCRIPT)
+}
+
+#[test]
+fn cluster_commands_behave_as_in_newer_redis() -> TestResult {
+    compare_with(Peer::start_newer()?, CLUSTER_SCRIPT)
+}
+
+#[test]
+fn debug_behaves_as_in_redis() -> TestResult {
+    compare(DEBUG_SCRIPT)
+}
+
+#[test]
+fn debug_behaves_as_in_newer_redis() -> TestResult {
+    compare_with(Peer::start_newer()?, DEBUG_SCRIPT)
+}
+
+#[test]
 fn every_allowed_difference_occurs_in_a_script() -> TestResult {
     let scripts = [
         KEYS_SCRIPT,
@@ -206,6 +240,9 @@ fn every_allowed_difference_occurs_in_a_script() -> TestResult {
         CONNECTION_SCRIPT,
         SCRIPTS_SCRIPT,
         FUNCTIONS_SCRIPT,
+        ADMIN_SCRIPT,
+        CLUSTER_SCRIPT,
+        DEBUG_SCRIPT,
     ];
     for (line, _) in ALLOWED {
         let used = scripts.iter().any(|script| script.lines().any(|known| known == *line));
@@ -558,62 +595,4 @@ fn scan(raw: &mut RawConnection, arguments: &Arguments) -> Result<BTreeSet<Strin
         }
     }
     bail!("the scan has no end")
-}
-
-/// Splits a line as redis-cli does: words, "with \x00 escapes", 'or without'.
-fn words(line: &str) -> Result<Arguments> {
-    let mut words = Vec::new();
-    let mut rest = line.trim_start();
-    while let Some(first) = rest.chars().next() {
-        let (word, after) = match first {
-            '"' => {
-                let body = &rest[1..];
-                let end =
-                    closing_quote(body).with_context(|| format!("no closing quote: {line}"))?;
-                (unescape(&body[..end])?, &body[end + 1..])
-            }
-            '\'' => {
-                let (body, after) = rest[1..].split_once('\'').context("no closing quote")?;
-                (body.into(), after)
-            }
-            _ => {
-                let (body, after) = rest.split_once(' ').unwrap_or((rest, ""));
-                (body.into(), after)
-            }
-        };
-        words.push(word);
-        rest = after.trim_start();
-    }
-    Ok(words)
-}
-
-fn closing_quote(body: &str) -> Option<usize> {
-    let mut escaped = false;
-    body.bytes().position(|byte| {
-        let closes = byte == b'"' && !escaped;
-        escaped = byte == b'\\' && !escaped;
-        closes
-    })
-}
-
-fn unescape(body: &str) -> Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    let mut rest = body.bytes();
-    while let Some(byte) = rest.next() {
-        if byte != b'\\' {
-            bytes.push(byte);
-            continue;
-        }
-        bytes.push(match rest.next().context("a backslash at the end")? {
-            b'n' => b'\n',
-            b'r' => b'\r',
-            b't' => b'\t',
-            b'x' => {
-                let digits = [rest.next().context("no digit")?, rest.next().context("no digit")?];
-                u8::from_str_radix(std::str::from_utf8(&digits)?, 16)?
-            }
-            other => other,
-        });
-    }
-    Ok(bytes)
 }

@@ -1,7 +1,8 @@
 #!/usr/bin/env bash
 # CPU time of the server per request, beside redis-server: SET and GET of 64 bytes over 1,000,000
-# random keys of 16 bytes, without pipelining and with 16 and 64 requests per write. Each server is
-# pinned to core 0 with one thread, the load generator to core 1; the servers take turns.
+# random keys of 16 bytes, without pipelining and with 16 and 64 requests per write; then GET while one
+# client monitors (MONITOR). Each server is pinned to core 0 with one thread, the load generator to
+# core 1; the servers take turns.
 #
 #   cargo build --release && server/benches/cpu_per_request.sh [ROUNDS]
 #
@@ -56,16 +57,29 @@ measure() {
 
 median() { sort -n | awk '{a[NR] = $1} END {printf "%.3f [%.3f..%.3f]", a[int((NR + 1) / 2)], a[1], a[NR]}'; }
 
-for depth in 1 16 64; do
-    for command in set get; do
-        if [ $command = set ]; then line=(SET "$key" "$value"); else line=(GET "$key"); fi
-        : >"$dir/c" && : >"$dir/o"
-        for _ in $(seq "$rounds"); do
-            measure 7601 $cowherd $depth "${line[@]}" >>"$dir/c"
-            measure 7602 $other $depth "${line[@]}" >>"$dir/o"
-        done
-        c=$(median <"$dir/c") o=$(median <"$dir/o")
-        printf '%-4s -P %-3s cowherd %s us, %s %s us, ratio %.2f\n' \
-            $command $depth "$c" "$peer" "$o" "$(echo "${c%% *} / ${o%% *}" | bc -l)"
+# compare LABEL PIPELINE COMMAND...: one row
+compare() {
+    local label=$1 depth=$2
+    shift 2
+    : >"$dir/c" && : >"$dir/o"
+    for _ in $(seq "$rounds"); do
+        measure 7601 $cowherd "$depth" "$@" >>"$dir/c"
+        measure 7602 $other "$depth" "$@" >>"$dir/o"
     done
+    local c o
+    c=$(median <"$dir/c") o=$(median <"$dir/o")
+    printf '%-20s -P %-3s cowherd %s us, %s %s us, ratio %.2f\n' \
+        "$label" "$depth" "$c" "$peer" "$o" "$(echo "${c%% *} / ${o%% *}" | bc -l)"
+}
+
+for depth in 1 16 64; do
+    compare set $depth SET "$key" "$value"
+    compare get $depth GET "$key"
+done
+for port in 7601 7602; do
+    taskset -c 1 redis-cli -p $port monitor >/dev/null &
+    until redis-cli -p $port client list | grep -q 'flags=O'; do sleep 0.1; done
+done
+for depth in 1 16; do
+    compare 'get with one monitor' $depth GET "$key"
 done

@@ -336,6 +336,8 @@ fn commands_of_any_syntax_are_those_of_other_servers() -> TestResult {
             let (last, names) = (&steps[steps.len() - 1], reports.iter().map(|(name, _)| name));
             let name = word(&last[last.len() / 2], 0);
             if names.filter(|known| **known == name).count() < 2 {
+                // Shown at once: shrinking takes a while.
+                eprintln!("{report}\n");
                 reports.push((name, report));
             }
             if reports.len() == MOST_REPORTS {

@@ -220,6 +220,12 @@ impl ReplyWriter {
         self.header(self.marker(b'>'), len);
     }
 
+    /// Appends the header of an attribute of `len` pairs, which describe the reply that follows.
+    /// Only RESP3 has attributes.
+    pub fn attribute(&mut self, len: usize) {
+        self.header(b'|', len);
+    }
+
     /// Appends a double in its shortest form; see [`format_double`].
     pub fn double(&mut self, value: f64) {
         self.double_text(&format_double(value));

@@ -230,6 +230,13 @@ impl Distribution {
         rest
     }
 
+    /// Number of durations in the buckets whose borders are at most `nanos`: some of those between
+    /// the last such border and `nanos` may be left out.
+    pub fn count_up_to(&self, nanos: u64) -> u64 {
+        let below = BORDERS.iter().take_while(|border| **border <= nanos).count();
+        self.buckets[..below].iter().sum()
+    }
+
     /// The duration in nanoseconds that the share `quantile` (0 to 1) of all durations does not
     /// exceed, at most 9.1 % too high. None: nothing was recorded.
     pub fn quantile(&self, quantile: f64) -> Option<u64> {

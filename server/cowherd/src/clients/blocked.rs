@@ -73,12 +73,19 @@ pub(crate) enum TimeoutReply {
     Null,
     /// The null array of RESP2, null in RESP3.
     NullArray,
+    /// The number 0, of replicas.
+    Zero,
+    /// An array of two times 0: of this server's file, and of replicas.
+    TwoZeros,
 }
 
 impl TimeoutReply {
-    const fn encode(self, version: ProtocolVersion) -> &'static [u8] {
+    /// The bytes of the reply.
+    pub(crate) const fn encode(self, version: ProtocolVersion) -> &'static [u8] {
         match (self, version) {
-            (_, ProtocolVersion::Resp3) => b"_\r\n",
+            (Self::Zero, _) => b":0\r\n",
+            (Self::TwoZeros, _) => b"*2\r\n:0\r\n:0\r\n",
+            (Self::Null | Self::NullArray, ProtocolVersion::Resp3) => b"_\r\n",
             (Self::Null, ProtocolVersion::Resp2) => b"$-1\r\n",
             (Self::NullArray, ProtocolVersion::Resp2) => b"*-1\r\n",
         }

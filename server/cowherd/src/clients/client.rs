@@ -70,6 +70,8 @@ pub(crate) struct Client {
     pub(crate) no_evict: AtomicBool,
     /// CLIENT NO-TOUCH.
     pub(crate) no_touch: AtomicBool,
+    /// Whether the client is a monitor.
+    pub(crate) is_monitor: AtomicBool,
     /// Number of commands queued since MULTI, plus one; 0 outside a transaction.
     pub(crate) queued: AtomicU64,
     /// Bytes of memory of the command queue.
@@ -141,6 +143,7 @@ impl Client {
             bytes_out: AtomicU64::new(0),
             no_evict: AtomicBool::new(false),
             no_touch: AtomicBool::new(false),
+            is_monitor: AtomicBool::new(false),
             queued: AtomicU64::new(0),
             queued_memory: AtomicU64::new(0),
             watched: AtomicU64::new(0),

@@ -22,6 +22,7 @@
 //! | `pubsub` | `PubSub`: channels, patterns and their subscribers |
 //! | `notifications` | keyspace events published as messages |
 //! | `tracking` | `ClientTracking`: messages about changed keys for the caches of clients |
+//! | `monitors` | `Monitors`: clients that are shown the requests of all others |
 //! | `blocked` | `BlockedClients`: clients whose command waits for a key |
 //!
 //! Invariants:
@@ -35,14 +36,15 @@
 //!    [`BlockedClients`] by sequence number.
 //! 4. Locks are taken in this order: shards of the keyspace; the state of a blocked client; the
 //!    queues of one home shard; a part of the table of blocked clients; the trackers; a part of the
-//!    tracked keys; the tracked prefixes; a part of the channels; the patterns; an output buffer.
-//!    The registry, the names and the connection handle are leaves: nothing is locked under them.
-//!    A thread that holds one of these locks blocks on nothing but the next one.
+//!    tracked keys; the tracked prefixes; a part of the channels; the patterns; the monitors; an
+//!    output buffer. The registry, the names and the connection handle are leaves: nothing is
+//!    locked under them. A thread that holds one of these locks blocks on nothing but the next one.
 
 mod blocked;
 mod client;
 mod command_queue;
 mod deferred;
+mod monitors;
 mod notifications;
 mod output_buffer;
 mod pubsub;
@@ -59,6 +61,7 @@ pub(crate) use blocked::{
 pub(crate) use client::{Client, ConnectionHandle, Origin};
 pub(crate) use command_queue::{CommandQueue, QueuedCommand};
 pub(crate) use deferred::{DeferredReply, PendingReply};
+pub(crate) use monitors::{MonitorLines, RequestSource};
 pub(crate) use notifications::{EventClass, EventSink, Notifications};
 pub(crate) use pubsub::PubSub;
 pub(crate) use registry::ClientRegistry;

@@ -1,4 +1,4 @@
-//! The registry of connected clients, for CLIENT LIST and CLIENT KILL, and CLIENT PAUSE.
+//! The registry of connected clients, for CLIENT LIST and CLIENT KILL, CLIENT PAUSE, and monitors.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -7,6 +7,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, Ordering};
 use parking_lot::Mutex;
 
 use super::client::{Client, ConnectionHandle, Origin};
+use super::monitors::Monitors;
 use super::session::Session;
 
 /// All connected clients.
@@ -20,6 +21,8 @@ pub(crate) struct ClientRegistry {
     /// Bytes of pending output and unsent replies of all clients, as last summed.
     output_bytes: AtomicU64,
     pause: Pause,
+    /// The clients that are shown the requests of all clients.
+    pub(crate) monitors: Monitors,
 }
 
 /// Bytes of one idle connection: its state, and its task (`net` has a test of its size).

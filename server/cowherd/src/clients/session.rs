@@ -45,6 +45,8 @@ pub(crate) struct Session {
     pub(crate) no_touch: bool,
     /// CLIENT TRACKING: which reads the server remembers.
     pub(crate) read_tracking: ReadTracking,
+    /// Whether the client is a monitor, which must not use keys.
+    pub(crate) is_monitor: bool,
     /// The commands queued since MULTI; `None` outside a transaction.
     pub(crate) queue: Option<Box<CommandQueue>>,
     /// The keys that the connection watches.
@@ -72,6 +74,7 @@ impl Session {
             bypass_reply_off: false,
             no_touch: false,
             read_tracking: ReadTracking::Off,
+            is_monitor: false,
             queue: None,
             watched: WatchedKeys::new(),
             in_exec: false,
@@ -97,7 +100,7 @@ impl Session {
     }
 
     /// RESET: back to the state of a new connection, except for the client's number and library
-    /// names. The caller ends subscriptions, tracking and the transaction first; see
+    /// names. The caller ends subscriptions, tracking, monitoring and the transaction first; see
     /// [`Self::discard`].
     pub(crate) fn reset(&mut self, authenticated: bool) {
         let client = Arc::clone(&self.client);

@@ -127,10 +127,10 @@ impl Call<'_> {
         replaced: &[(usize, Vec<u8>)],
     ) -> CommandResult {
         match self.blocking_mode {
-            BlockingMode::Denied => match timeout_reply {
-                TimeoutReply::Null => self.reply.null(),
-                TimeoutReply::NullArray => self.reply.null_array(),
-            },
+            BlockingMode::Denied => {
+                let version = self.reply.version;
+                self.reply.out.extend_from_slice(timeout_reply.encode(version));
+            }
             BlockingMode::Retrying => self.effect = Effect::Block,
             BlockingMode::Allowed => {
                 let request = OwnedRequest::new(&self.args, replaced);

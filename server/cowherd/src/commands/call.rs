@@ -151,8 +151,8 @@ pub enum Effect {
         /// Whether all shards are locked meanwhile, so that no client is served.
         all: bool,
     },
-    /// DEBUG RELOAD: take a checkpoint, drop the keyspace and restore the image.
-    Reload,
+    /// DEBUG RELOAD: load the keys of the image.
+    Reload(ReloadOptions),
     /// Run the queued commands of the session.
     RunQueue,
     /// Run a script or a function.
@@ -176,7 +176,7 @@ impl Effect {
             self,
             Self::Checkpoint(CheckpointAction::Foreground)
                 | Self::Shutdown(_)
-                | Self::Reload
+                | Self::Reload(_)
                 | Self::Sleep { all: true, .. }
         )
     }
@@ -215,4 +215,15 @@ pub struct ShutdownOptions {
     pub save: Option<bool>,
     /// FORCE: stop even if the checkpoint fails.
     pub force: bool,
+}
+
+/// The options of DEBUG RELOAD.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct ReloadOptions {
+    /// Whether a checkpoint is taken first, so that the image has the keys that are there.
+    pub saves: bool,
+    /// Whether the keys that are there are removed.
+    pub flushes: bool,
+    /// Whether a key of the image replaces one that is there; otherwise that is an error.
+    pub merges: bool,
 }

@@ -91,6 +91,8 @@ fn echo(call: &mut Call<'_>) -> CommandResult {
 }
 
 fn quit(call: &mut Call<'_>) -> CommandResult {
+    // The client reads nothing behind the reply.
+    call.shared.clients.monitors.end(call.session);
     call.reply.ok();
     call.effect = Effect::Close;
     Ok(())
@@ -100,6 +102,7 @@ fn reset(call: &mut Call<'_>) -> CommandResult {
     call.session.discard(&call.shared.keyspace);
     call.shared.pubsub.unsubscribe_all(call.session);
     call.shared.tracking.disable(call.session, &call.shared.keyspace);
+    call.shared.clients.monitors.end(call.session);
     call.session.reset(call.config.requirepass.is_none());
     call.reply.version = ProtocolVersion::Resp2;
     call.reply.simple("RESET");

@@ -114,8 +114,11 @@ fn plot(history: &LatencyEventHistory, now_s: i64) -> String {
     let times = || samples.iter().map(|sample| sample.ms);
     let (most, least) = (times().max().unwrap_or(0), times().min().unwrap_or(0));
     let name = history.event.name();
-    let mut graph =
-        format!("{name}: {least} to {most} ms; the longest ever {} ms\n", history.max_ms);
+    let mut graph = format!(
+        "{name} - high {most} ms, low {least} ms (all time high {} ms)\n{}\n",
+        history.max_ms,
+        "-".repeat(COLUMNS)
+    );
     for row in (1..=ROWS).rev() {
         // A row has two steps; a dot is half a row.
         let bar = |ms: u64| match (ms * ROWS * 2).div_ceil(most.max(1)) {
@@ -145,7 +148,16 @@ fn age(sample: &LatencySample, now_s: i64) -> String {
     }
 }
 
-/// Replies the nonempty buckets as cumulative counts by upper bound in microseconds, rounded up.
+/// The upper bounds of Redis's buckets in nanoseconds: powers of two from 1024 ns to 1.07 s, each
+/// with the 127 lower ones that Redis's histogram does not tell apart. The last bucket also has all
+/// that took longer.
+fn bounds() -> impl Iterator<Item = u64> {
+    (10..=30).map(|power| (1 << power) + (1 << (power - 7)) - 1)
+}
+
+/// Replies the buckets that add something, as cumulative counts by upper bound in microseconds.
+/// Durations up to a 64th above a bound count as below, because the borders that durations are
+/// recorded by lie so near to it.
 fn histogram(call: &mut Call<'_>) -> CommandResult {
     let rows = requested_rows(call);
     let telemetry = &call.shared.telemetry;
@@ -156,12 +168,15 @@ fn histogram(call: &mut Call<'_>) -> CommandResult {
     let used: Vec<_> = used.collect();
     call.reply.map(used.len());
     for (row, calls, latency) in used {
-        let mut below = 0;
+        let (total, mut below) = (latency.count(), 0);
         let mut buckets = Vec::new();
-        for (bound, count) in latency.exported() {
-            below += count;
-            if count > 0 {
-                buckets.push((microseconds(bound), below));
+        for bound in bounds() {
+            let count = match bound >> 30 {
+                0 => latency.count_up_to(bound + bound / 64),
+                _ => total,
+            };
+            if count > std::mem::replace(&mut below, count) {
+                buckets.push((bound / 1000, count));
             }
         }
         call.reply.bulk_str(&row.name);
@@ -171,7 +186,7 @@ fn histogram(call: &mut Call<'_>) -> CommandResult {
         call.reply.bulk_str("histogram_usec");
         call.reply.map(buckets.len());
         for (bound, below) in buckets {
-            call.reply.integer(bound);
+            call.reply.integer(bound.cast_signed());
             call.reply.integer(below.cast_signed());
         }
     }
@@ -191,15 +206,6 @@ fn requested_rows<'a>(call: &Call<'a>) -> Vec<&'a CommandRow> {
             std::iter::once(row).chain(row.subcommands.iter().map(|number| &rows[*number]))
         })
         .collect()
-}
-
-/// Seconds as microseconds, rounded up. The infinite bound of the last bucket becomes `i64::MAX`.
-fn microseconds(seconds: f64) -> i64 {
-    let micros = (seconds * 1e6).ceil();
-    // Finite bounds are at most 4 s.
-    #[expect(clippy::cast_possible_truncation, reason = "casting floats saturates")]
-    let micros = micros as i64;
-    micros
 }
 
 fn doctor(call: &mut Call<'_>) -> CommandResult {
@@ -251,7 +257,7 @@ mod tests {
         assert!(latest.starts_with("*2\r\n*4\r\n$4\r\nfork\r\n:"), "{latest}");
         assert!(latest.ends_with("$9\r\ncow-fault\r\n:3\r\n:6\r\n:7\r\n"), "{latest}");
         assert_eq!(
-            server.run("LATENCY HISTORY COW-fault"),
+            server.run("LATENCY HISTORY cow-fault"),
             "*2\r\n*2\r\n:1\r\n:7\r\n*2\r\n:3\r\n:6\r\n"
         );
         assert_eq!(server.run("LATENCY HISTORY command"), "*0\r\n");
@@ -267,8 +273,9 @@ mod tests {
         let server = server();
         server.now.set(5000);
         let graph = server.run("LATENCY GRAPH cow-fault");
-        assert!(graph.contains("cow-fault: 6 to 7 ms; the longest ever 7 ms\n"), "{graph}");
-        assert!(graph.contains(" ms\n|.\n||\n||\n||\n||\n||\n42\nss\n"), "{graph}");
+        let head = "cow-fault - high 7 ms, low 6 ms (all time high 7 ms)\n";
+        assert!(graph.contains(head), "{graph}");
+        assert!(graph.contains("--\n|.\n||\n||\n||\n||\n||\n42\nss\n"), "{graph}");
         assert_eq!(
             server.run("LATENCY GRAPH command"),
             "-ERR No samples available for event 'command'\r\n"
@@ -287,11 +294,21 @@ mod tests {
             recorder.command(number("get"), nanos, false);
         }
         recorder.command(number("config|get"), 900, false);
+        // The bounds themselves, and one that is above all of them.
+        for nanos in bounds().chain([u64::MAX >> 20]) {
+            recorder.command(number("ping"), nanos, false);
+        }
+        let ping = server.run("LATENCY HISTOGRAM ping");
+        let micros = ["1", "2", "4", "8", "16", "33", "66", "132", "264", "528", "1056", "2113"];
+        for (i, bound) in micros.into_iter().enumerate() {
+            assert!(ping.contains(&format!(":{bound}\r\n:{}\r\n", i + 1)), "{bound}: {ping}");
+        }
+        assert!(ping.ends_with(":541065\r\n:20\r\n:1082130\r\n:22\r\n"), "{ping}");
         let get = "$3\r\nget\r\n*4\r\n$5\r\ncalls\r\n:4\r\n$14\r\nhistogram_usec\r\n\
-                   *6\r\n:1\r\n:1\r\n:2\r\n:3\r\n:31\r\n:4\r\n";
+                   *6\r\n:1\r\n:1\r\n:2\r\n:3\r\n:33\r\n:4\r\n";
         assert_eq!(server.run("LATENCY HISTOGRAM get set nonsense"), format!("*2\r\n{get}"));
         assert!(server.run("LATENCY HISTOGRAM config").starts_with("*2\r\n$10\r\nconfig|get\r\n"));
-        assert!(server.run("LATENCY HISTOGRAM").starts_with("*4\r\n"));
+        assert!(server.run("LATENCY HISTOGRAM").starts_with("*6\r\n"));
         server.run("CONFIG RESETSTAT");
         assert_eq!(server.run("LATENCY HISTOGRAM get"), "*0\r\n");
     }

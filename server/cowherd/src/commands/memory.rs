@@ -135,8 +135,12 @@ fn stats(call: &mut Call<'_>) -> CommandResult {
     for db in snapshot.databases.iter().filter(|db| db.keys > 0) {
         add(&format!("db.{}", db.number), Tables(db.table_bytes, db.expires_table_bytes));
     }
+    let tables = snapshot.databases.iter().map(|db| db.table_bytes + db.expires_table_bytes);
+    add("overhead.db.hashtable.lut", Count(tables.sum()));
+    add("overhead.db.hashtable.rehashing", Count(0));
     add("arena.tables", Count(memory.tables));
     add("overhead.total", Count(memory.overhead));
+    add("db.dict.rehashing.count", Count(0));
     add("keys.count", Count(keys));
     add("keys.bytes-per-key", Count(beyond_startup.checked_div(keys).unwrap_or(0)));
     add("dataset.bytes", Count(memory.dataset()));
@@ -145,10 +149,13 @@ fn stats(call: &mut Call<'_>) -> CommandResult {
     add("allocator.allocated", Count(used));
     add("allocator.active", Count(memory.active));
     add("allocator.resident", Count(resident));
+    add("allocator.muzzy", Count(0));
     add("allocator-fragmentation.ratio", Share(ratio(memory.active, used)));
     add("allocator-fragmentation.bytes", Count(memory.active - used));
     add("allocator-rss.ratio", Share(ratio(resident, memory.active)));
     add("allocator-rss.bytes", MemoryStat::Difference(difference(resident, memory.active)));
+    add("rss-overhead.ratio", Share(1.0));
+    add("rss-overhead.bytes", Count(0));
     add("fragmentation", Share(ratio(resident, used)));
     add("fragmentation.bytes", MemoryStat::Difference(difference(resident, used)));
     add("arena.pages", Word(snapshot.arena.pages));
@@ -239,15 +246,15 @@ mod tests {
     fn stats_is_a_map() {
         let server = TestServer::new();
         let empty = server.run("MEMORY STATS");
-        assert!(empty.starts_with("*66\r\n$14\r\npeak.allocated\r\n:"), "{empty}");
+        assert!(empty.starts_with("*78\r\n$14\r\npeak.allocated\r\n:"), "{empty}");
         server.run("SET a 1");
         let stats = server.run("MEMORY STATS");
-        assert!(stats.starts_with("*68\r\n$14\r\npeak.allocated\r\n:"), "{stats}");
+        assert!(stats.starts_with("*80\r\n$14\r\npeak.allocated\r\n:"), "{stats}");
         assert!(stats.contains("$4\r\ndb.0\r\n*4\r\n$23\r\noverhead.hashtable.main\r\n:128\r\n"));
         assert!(stats.contains("$10\r\nkeys.count\r\n:1\r\n"), "{stats}");
         assert!(stats.contains("$11\r\narena.pages\r\n$5\r\nsmall\r\n"), "{stats}");
         let server = server.resp3();
-        assert!(server.run("MEMORY STATS").starts_with("%34\r\n"));
+        assert!(server.run("MEMORY STATS").starts_with("%40\r\n"));
     }
 
     /// The integers of MEMORY STATS by name, and the sum of the hash tables of all databases.

@@ -27,6 +27,7 @@ mod bits;
 mod blocking;
 mod call;
 mod client;
+mod cluster;
 mod command;
 #[cfg(test)]
 mod compaction_tests;
@@ -47,6 +48,8 @@ mod keys;
 mod latency;
 mod lists;
 mod memory;
+mod modules;
+mod monitor;
 mod multi_pop;
 mod notifications;
 mod object;
@@ -56,6 +59,7 @@ mod pubsub;
 mod random;
 #[cfg(test)]
 mod removal_tests;
+mod replication;
 #[cfg(test)]
 mod rollback_tests;
 mod save;
@@ -84,9 +88,10 @@ use crate::config::LiveConfig;
 #[cfg(any(test, feature = "fuzzing"))]
 use crate::keyspace::Keyspace;
 
-pub use call::{Call, CheckpointAction, Effect, ShutdownOptions};
+pub use call::{Call, CheckpointAction, Effect, ReloadOptions, ShutdownOptions};
 #[cfg(test)]
 pub use command::{ArgumentChooser, generate_request};
+pub use debug::import_keys;
 pub use error_reply::{CommandResult, ErrorReply};
 pub use scripting::ScriptCall;
 pub use shared::REDIS_VERSION;
@@ -155,6 +160,10 @@ pub fn all() -> impl Iterator<Item = &'static Command> {
         .chain(command::COMMANDS)
         .chain(configuration::COMMANDS)
         .chain(server::COMMANDS)
+        .chain(monitor::COMMANDS)
+        .chain(replication::COMMANDS)
+        .chain(cluster::COMMANDS)
+        .chain(modules::COMMANDS)
         .chain(scripting::COMMANDS)
         .chain(debug::COMMANDS)
         .chain(save::COMMANDS)

@@ -1,4 +1,4 @@
-//! SAVE, BGSAVE and SHUTDOWN: their arguments. The engine executes them and replies.
+//! SAVE, BGSAVE and SHUTDOWN: their arguments. The engine executes them and replies. BGREWRITEAOF.
 
 use super::call::{Call, CheckpointAction, Effect, ShutdownOptions};
 use super::error_reply::{CommandResult, ErrorReply};
@@ -23,6 +23,7 @@ pub(super) const COMMANDS: &[Command] = &[
         .doc(GROUP, "1.0.0", "Writes a checkpoint in the background.")
         .syntax("operation:[SCHEDULE@3.2.2|CANCEL]")
         .locking(LockScope::Handler),
+    Command::new("bgrewriteaof", 1, SAVE, rewrite_log).doc(GROUP, "1.0.0", "Not supported."),
     Command::new("shutdown", -1, STOP, shutdown)
         .doc(GROUP, "1.0.0", "Saves, if save points are set, and stops the server.")
         .syntax("save-selector:[NOSAVE|SAVE] [NOW@7.0.0] [FORCE@7.0.0] [ABORT@7.0.0]")
@@ -42,6 +43,13 @@ fn bgsave(call: &mut Call<'_>) -> CommandResult {
         _ => return Err(ErrorReply::SYNTAX),
     });
     Ok(())
+}
+
+fn rewrite_log(_call: &mut Call<'_>) -> CommandResult {
+    Err(ErrorReply::new(
+        "ERR append-only files are not supported: use BGSAVE, which writes a checkpoint, and the \
+         directive save, which schedules checkpoints",
+    ))
 }
 
 fn shutdown(call: &mut Call<'_>) -> CommandResult {
@@ -108,6 +116,11 @@ mod tests {
         for line in ["BGSAVE foo", "BGSAVE SCHEDULE x"] {
             assert_eq!(error(line), "-ERR syntax error\r\n", "{line}");
         }
+    }
+
+    #[test]
+    fn there_is_no_log_to_rewrite() {
+        assert!(error("BGREWRITEAOF").starts_with("-ERR append-only files are not supported: use"));
     }
 
     #[test]

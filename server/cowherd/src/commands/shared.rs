@@ -22,6 +22,8 @@ pub const REDIS_VERSION: &str = "7.4.0";
 pub struct DebugHooks {
     /// Whether the background thread removes expired keys (DEBUG SET-ACTIVE-EXPIRE).
     pub active_expire: AtomicBool,
+    /// Whether the background thread does nothing (DEBUG PAUSE-CRON).
+    pub pause_cron: AtomicBool,
     /// Whether each checkpoint computes the digest of the keyspace inside its safepoint (DEBUG
     /// CHECKPOINT-DIGEST).
     pub checkpoint_digest: AtomicBool,
@@ -160,6 +162,7 @@ impl Shared {
             scripting: Scripting::default(),
             hooks: DebugHooks {
                 active_expire: AtomicBool::new(true),
+                pause_cron: AtomicBool::new(false),
                 checkpoint_digest: AtomicBool::new(false),
                 checkpoint_delay: AtomicU64::new(0),
             },

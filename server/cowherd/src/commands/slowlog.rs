@@ -105,14 +105,21 @@ fn help(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// Whether argument `i` is a password and must not be logged; renamed commands are recognized.
+/// Whether argument `i` is a password and must be neither logged nor shown to monitors; renamed
+/// commands are recognized. Requests that fail have passwords too.
 pub fn is_secret(row: &CommandRow, args: &Args<'_>, i: usize) -> bool {
     let is = |i: usize, word: &str| {
         args.get(i).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
     };
     match row.command.name {
         "auth" => i > 0,
-        "hello" => (2..i).any(|at| is(at, "auth") && i - at <= 2),
+        "hello" => {
+            let mut at = 2;
+            while at < i && !(is(at, "auth") && i - at <= 2) {
+                at += if is(at, "auth") { 3 } else { 1 + usize::from(is(at, "setname")) };
+            }
+            at < i
+        }
         "set" if row.name.contains('|') => i > 2 && i % 2 == 1 && is(i - 1, "requirepass"),
         _ => false,
     }
@@ -150,6 +157,9 @@ mod tests {
             ("AUTH geheim", "AUTH -"),
             ("AUTH me geheim", "AUTH - -"),
             ("HELLO 3 auth me geheim SETNAME x", "HELLO 3 auth - - SETNAME x"),
+            ("HELLO 3 AUTH auth auth SETNAME auth", "HELLO 3 AUTH - - SETNAME auth"),
+            ("HELLO 9 SETNAME auth AUTH me geheim", "HELLO 9 SETNAME auth AUTH - -"),
+            ("HELLO 3 AUTH geheim", "HELLO 3 AUTH -"),
             ("CONF SET hz 10 requirepass geheim dir x", "CONF SET hz 10 requirepass - dir x"),
             ("CONF GET requirepass", "CONF GET requirepass"),
             ("SET auth geheim", "SET auth geheim"),

@@ -72,6 +72,7 @@ pub(crate) use list_values::{OutputLimit, OutputLimits, six_digits};
 pub(crate) use live_config::{CachedConfig, LiveConfig};
 pub(crate) use machine_memory::machine_memory;
 pub(crate) use quoting::split_bytes as split_words;
+pub(crate) use units::parse as parse_size;
 #[cfg(test)]
 pub(crate) use unsupported::unsupported;
 

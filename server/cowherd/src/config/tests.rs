@@ -306,6 +306,10 @@ fn values_out_of_bounds_are_refused() {
         "tls-port 1",
         "loadmodule x.so",
         "appendfsync never",
+        "appendfilename",
+        "auto-aof-rewrite-percentage 1x",
+        "auto-aof-rewrite-min-size 1xb",
+        "aof-load-truncated 1",
         "user default on",
         "io-threads 0",
     ] {
@@ -323,7 +327,11 @@ fn hz_out_of_bounds_counts_as_the_nearest_bound() {
 #[test]
 fn what_asks_for_nothing_that_is_lacking_is_accepted() {
     let text = "appendonly no\nappendfsync everysec\ncluster-enabled NO\nreplicaof no one\n\
-                slaveof no one\ntls-port 0\ndaemonize no\nio-threads-do-reads yes\naclfile \"\"\n";
+                slaveof no one\ntls-port 0\ndaemonize no\nio-threads-do-reads yes\naclfile \"\"\n\
+                appendfilename a.aof\nappenddirname a\nno-appendfsync-on-rewrite yes\n\
+                auto-aof-rewrite-percentage 0\nauto-aof-rewrite-min-size 1gb\n\
+                aof-load-truncated no\naof-use-rdb-preamble no\naof-timestamp-enabled yes\n\
+                aof-rewrite-incremental-fsync no\n";
     assert_eq!(load(text).unwrap(), Config::default());
 }
 

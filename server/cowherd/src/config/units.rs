@@ -13,7 +13,7 @@ const UNITS: &[(&str, u64)] = &[
 ];
 
 /// Reads a size in bytes. None: no size, or more than fits into a `u64`.
-pub(super) fn parse(text: &str) -> Option<u64> {
+pub(crate) fn parse(text: &str) -> Option<u64> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
     let (_, factor) = UNITS.iter().find(|(name, _)| name.eq_ignore_ascii_case(unit))?;

@@ -53,7 +53,10 @@ pub(super) fn admit(
         return Err(MISCONF);
     }
     if session.subscriptions.is_some() {
-        return check_subscriber(session, row);
+        check_subscriber(session, row)?;
+    }
+    if session.is_monitor {
+        return check_monitor(flags);
     }
     Ok(())
 }
@@ -100,4 +103,16 @@ fn check_subscriber(session: &Session, row: &CommandRow) -> Result<(), ErrorRepl
          allowed in this context",
         row.name
     )))
+}
+
+/// Rejects commands that use keys, run scripts or publish from a monitor: the reply could not be
+/// told from the lines that monitors are shown.
+#[cold]
+fn check_monitor(flags: CommandFlags) -> Result<(), ErrorReply> {
+    use CommandFlags as Flags;
+    let refused = [Flags::WRITE, Flags::READONLY, Flags::RUNS_SCRIPT, Flags::HAS_EFFECTS];
+    if refused.iter().any(|flag| flags.contains(*flag)) {
+        return Err(ErrorReply::new("ERR Replica can't interact with the keyspace"));
+    }
+    Ok(())
 }

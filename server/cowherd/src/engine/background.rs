@@ -90,6 +90,9 @@ impl<'e> MaintenanceLoop<'e> {
                 Err(RecvTimeoutError::Timeout) => {}
                 _ => return,
             }
+            if self.shared.hooks.pause_cron.load(Ordering::Relaxed) {
+                continue;
+            }
             let begun = Instant::now();
             self.serve_deferred();
             self.clean(begun + period / CLEANING_DIVISOR);

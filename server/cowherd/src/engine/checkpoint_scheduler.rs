@@ -19,13 +19,12 @@ use std::time::Duration;
 
 use parking_lot::{Condvar, Mutex};
 
-use super::checkpoint_run::{self, CheckpointRun, image_settings, write_in_foreground};
+use super::checkpoint_run::{self, CheckpointRun, write_in_foreground};
 use super::thp_collapser::ThpCollapser;
 use crate::clock;
 use crate::commands::Shared;
-use crate::keyspace::Keyspace;
 use cowherd_arena::ShardSet;
-use cowherd_arena::checkpoint::{CheckpointError, CheckpointHandle, CheckpointOutcome, restore};
+use cowherd_arena::checkpoint::{CheckpointError, CheckpointHandle, CheckpointOutcome};
 
 pub(super) const BUSY: &str = "ERR Background save already in progress";
 const CLOSED: &str = "ERR The server is shutting down";
@@ -162,7 +161,7 @@ impl CheckpointScheduler {
     }
 
     /// Sets `busy` for a checkpoint on the calling thread.
-    fn begin_foreground(&self) -> Result<(), String> {
+    pub(super) fn begin_foreground(&self) -> Result<(), String> {
         let mut state = self.state.lock();
         if state.closed {
             return Err(CLOSED.into());
@@ -176,7 +175,7 @@ impl CheckpointScheduler {
     }
 
     /// Clears `busy`, or passes it on to a checkpoint that was scheduled meanwhile.
-    fn end_foreground(&self) {
+    pub(super) fn end_foreground(&self) {
         let mut state = self.state.lock();
         state.foreground = false;
         // The client that scheduled the checkpoint has its reply already.
@@ -353,30 +352,5 @@ impl CheckpointScheduler {
             self.idle.notify_all();
         }
         again
-    }
-
-    /// DEBUG RELOAD: writes an image, restores it into a second arena and compares the digests.
-    ///
-    /// # Errors
-    /// Any of these steps failed; the text is the reply.
-    pub(super) fn debug_reload(&self, shared: &Shared) -> Result<(), String> {
-        self.begin_foreground()?;
-        let mut shards = shared.keyspace.lock(ShardSet::ALL, clock::wall_ms());
-        let written = write_in_foreground(shared, &mut shards);
-        self.end_foreground();
-        written.map_err(|error| format!("ERR {error}"))?;
-        let (target, options) = image_settings(shared);
-        let digest = shards.digest();
-        let arena = shared.keyspace.arena();
-        let kind = cowherd_arena::PageKind::Small;
-        let (restored, _) = restore(&target.path(), kind, arena.capacity(), options.layout, 2)
-            .map_err(|error| format!("ERR {error}"))?;
-        let restored = Keyspace::open(restored).map_err(|error| format!("ERR {error}"))?;
-        restored.verify(2).map_err(|broken| format!("ERR {broken}"))?;
-        if restored.lock(ShardSet::ALL, 0).digest() == digest {
-            Ok(())
-        } else {
-            Err("ERR what was restored is not what was saved".into())
-        }
     }
 }

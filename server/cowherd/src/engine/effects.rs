@@ -8,8 +8,8 @@ use crate::commands::{CheckpointAction, Effect};
 use cowherd_arena::ShardSet;
 use cowherd_resp::ReplyWriter;
 
-use super::Engine;
 use super::checkpoint_scheduler::CheckpointRequest;
+use super::{Engine, reload};
 
 /// How a batch of requests ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -99,8 +99,9 @@ impl Engine {
                 std::thread::sleep(time);
                 return (BatchOutcome::Done, false);
             }
-            Effect::Reload => {
-                self.checkpoint_scheduler.debug_reload(&self.shared).map(|()| "OK".to_owned())
+            Effect::Reload(options) => {
+                reload::reload(&self.checkpoint_scheduler, &self.shared, options)
+                    .map(|()| "OK".to_owned())
             }
         };
         match &answer {

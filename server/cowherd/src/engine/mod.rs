@@ -21,9 +21,11 @@ mod libraries;
 mod loading;
 #[cfg(test)]
 mod loading_tests;
+mod monitor;
 mod open;
 #[cfg(test)]
 mod random_request_tests;
+mod reload;
 mod retry;
 mod script;
 mod serve_blocked;

@@ -326,7 +326,8 @@ impl TestEngine {
         self.clients[number].session.pending_reply.is_none()
     }
 
-    /// Ends a client's transaction or subscriptions, in which most commands are rejected.
+    /// Ends a client's transaction, subscriptions or monitoring, in which most commands are
+    /// rejected.
     fn leave_mode(&mut self, number: usize) {
         let session = &self.clients[number].session;
         if session.queue.is_some() {
@@ -349,7 +350,10 @@ impl TestEngine {
 
 /// Whether a client gets exactly one reply for each command.
 fn is_plain(session: &Session) -> bool {
-    session.subscriptions.is_none() && session.reply_mode == ReplyMode::On && !session.skip_reply
+    session.subscriptions.is_none()
+        && !session.is_monitor
+        && session.reply_mode == ReplyMode::On
+        && !session.skip_reply
 }
 
 fn encode(words: &[Vec<u8>]) -> Vec<u8> {

@@ -15,8 +15,8 @@
 //!    that only one script at a time may have to wait for a further shard
 //!    (see [`OutOfOrderPermit`]). A script that wants to write and does not get the permit runs
 //!    again under all locks.
-//! 2. A script that runs again has changed nothing and sent nothing, except that it may have
-//!    removed keys that had expired. Its reply is dropped.
+//! 2. A script that runs again has changed nothing and sent nothing, not even to monitors, except
+//!    that it may have removed keys that had expired. Its reply is dropped.
 //! 3. A script that has touched a shard which its keys do not name runs under all locks from then
 //!    on ([`Runnable::has_undeclared_keys`]).
 
@@ -44,6 +44,7 @@ use crate::scripting::{
 use crate::telemetry::{self, Recorder};
 
 use super::libraries;
+use super::monitor::MonitorFeed;
 use super::retry::retry_under_locks;
 use super::serve_blocked;
 use super::timing::record_command;
@@ -71,6 +72,7 @@ pub(super) struct ScriptContext<'w> {
     pub reclaimer: &'w mut Reclaimer,
     pub runtime: &'w mut Option<ScriptRuntime>,
     pub suspender: &'w Suspender<'w>,
+    pub feed: &'w mut MonitorFeed,
 }
 
 /// Runs the script of a request, and writes its reply. `held`: the shards that a transaction holds,
@@ -86,7 +88,7 @@ fn run(
     held: Option<&mut Shards<'_>>,
     reply: &mut ReplyWriter,
 ) -> Result<(), Vec<u8>> {
-    let ScriptContext { shared, config, recorder, reclaimer, runtime, suspender } = context;
+    let ScriptContext { shared, config, recorder, reclaimer, runtime, suspender, feed } = context;
     let runtime = runtime_of(runtime, config, &shared.scripting)?;
     let ((call, args), code) = (request, request.1.at(1));
     let scripting = &shared.scripting;
@@ -124,6 +126,7 @@ fn run(
         recorder,
         reclaimer,
         suspender,
+        feed,
         session: Session::for_script(session),
         runnable: &runnable,
         request: args,
@@ -172,13 +175,24 @@ fn count_failure(shared: &Shared, recorder: &Recorder, args: &Args<'_>, has_fail
 pub(super) fn apply(
     context: ScriptContext<'_>,
     session: &Session,
-    (effect, args): (Effect, Args<'_>),
+    (effect, row, args): (Effect, &CommandRow, Args<'_>),
     now: i64,
     held: Option<&mut Shards<'_>>,
     reply: &mut ReplyWriter,
 ) -> Result<(), Vec<u8>> {
     match effect {
-        Effect::RunScript(call) => run(context, session, (call, args), now, held, reply),
+        Effect::RunScript(call) => {
+            let ScriptContext { shared, config, feed, .. } = context;
+            feed.add(session, row, &args);
+            let is_own = held.is_none();
+            let context = ScriptContext { feed: &mut *feed, ..context };
+            let ended = run(context, session, (call, args), now, held, reply);
+            // Left only by a script that has not run.
+            if is_own {
+                feed.publish(shared, config);
+            }
+            ended
+        }
         Effect::LoadScript => {
             let runtime = runtime_of(context.runtime, context.config, &context.shared.scripting)?;
             let sha = runtime.load(&context.shared.scripting.cache, args.at(2));
@@ -317,6 +331,7 @@ struct ScriptRun<'w> {
     recorder: &'w Recorder,
     reclaimer: &'w mut Reclaimer,
     suspender: &'w Suspender<'w>,
+    feed: &'w mut MonitorFeed,
     /// What the commands of the script see as their session.
     session: Session,
     runnable: &'w Runnable,
@@ -352,6 +367,7 @@ impl ScriptRun<'_> {
         let keys = self.keys;
         let declared = || keys.iter().map(|key| keyspace.shards_of(keyspace.hash(key)));
         let mut needs_all = self.runnable.has_undeclared_keys.load(Relaxed);
+        let shown_before = self.feed.len();
         loop {
             let start = reply.out.len();
             let running = &self.shared.scripting.running;
@@ -377,6 +393,11 @@ impl ScriptRun<'_> {
             }
             let (ended, runs_again) = self.run_under(interpreter, input, &mut shards, reply);
             let (shared, config) = (self.shared, self.config);
+            if runs_again {
+                self.feed.truncate(shown_before);
+            } else {
+                self.feed.publish(shared, config);
+            }
             // A run that is dropped may have removed keys that had expired.
             if shards.has_ready() {
                 serve_blocked::serve_and_unlock(shared, config, self.reclaimer, shards);
@@ -461,7 +482,8 @@ struct ScriptHost<'h, 'w, 's, 'k> {
     permit: Option<OutOfOrderPermit<'w>>,
     /// Whether a command has changed a key: the script cannot be killed.
     has_written: bool,
-    /// Whether a command has changed a key or sent a message: the script cannot run again.
+    /// Whether a command has changed a key or sent a message, or monitors are to be shown commands:
+    /// the script cannot run again.
     has_effects: bool,
     runs_again: bool,
 }
@@ -525,7 +547,9 @@ impl ScriptHost<'_, '_, '_, '_> {
             LockScope::Keys | LockScope::All => row.command.shards(keyspace, args, None),
         };
         let is_write = row.command.flags.contains(CommandFlags::WRITE);
-        let has_effects = is_write || row.command.flags.contains(CommandFlags::HAS_EFFECTS);
+        let has_effects = is_write
+            || row.command.flags.contains(CommandFlags::HAS_EFFECTS)
+            || self.run.feed.is_full();
         if self.shards.locked() == ShardSet::ALL {
             self.has_written |= is_write;
             return Ok(());
@@ -557,13 +581,21 @@ impl ScriptHost<'_, '_, '_, '_> {
         Ok(())
     }
 
+    /// Publishes the lines for monitors, unless the script may have to run again.
+    fn publish_lines(&mut self) {
+        if self.has_effects || self.shards.locked() == ShardSet::ALL {
+            let ScriptRun { shared, config, feed, .. } = &mut *self.run;
+            feed.publish(shared, config);
+        }
+    }
+
     fn run_again(&mut self) -> Result<(), ErrorReply> {
         self.runs_again = true;
         Err(ErrorReply::new(RUNS_AGAIN))
     }
 
     fn call_handler(&mut self, row: &CommandRow, args: &Args<'_>, reply: &mut ReplyWriter) {
-        let ScriptRun { shared, config, recorder, reclaimer, session, keys, now, .. } =
+        let ScriptRun { shared, config, recorder, reclaimer, feed, session, keys, now, .. } =
             &mut *self.run;
         let mut begun = clock::monotonic_ns();
         let start = reply.out.len();
@@ -591,6 +623,9 @@ impl ScriptHost<'_, '_, '_, '_> {
         let ready = call.shards.take_ready();
         drop(call);
         self.shards.add_ready(ready);
+        if answer != Err(ErrorReply::OUT_OF_MEMORY) {
+            feed.add_call(session, row, args);
+        }
         let failed = answer.is_err();
         if let Err(failure) = answer {
             reply.out.truncate(start);
@@ -602,6 +637,9 @@ impl ScriptHost<'_, '_, '_, '_> {
         }
         if failed {
             recorder.error(&reply.out[start..]);
+        }
+        if self.run.feed.is_full() {
+            self.publish_lines();
         }
     }
 }
@@ -654,6 +692,9 @@ impl Host for ScriptHost<'_, '_, '_, '_> {
     fn poll(&mut self) -> Result<(), &'static str> {
         if self.runs_again {
             return Err(RUNS_AGAIN);
+        }
+        if self.run.busy.is_some() {
+            self.publish_lines();
         }
         self.run.suspend_if_busy(self.has_written);
         match &self.run.busy {

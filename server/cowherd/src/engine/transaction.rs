@@ -23,6 +23,7 @@ use cowherd_resp::{Args, ReplyWriter};
 use super::admission::NOT_IN_TRANSACTION;
 use super::checkpoint_scheduler::BUSY;
 use super::effects::BatchOutcome;
+use super::monitor::MonitorFeed;
 use super::retry::retry_under_locks;
 use super::script::{self, ScriptContext};
 use super::serve_blocked;
@@ -37,11 +38,17 @@ pub(super) struct ExecContext<'w> {
     pub reclaimer: &'w mut Reclaimer,
     pub scripts: &'w mut Option<ScriptRuntime>,
     pub suspender: &'w Suspender<'w>,
+    pub feed: MonitorFeed,
 }
 
 /// What the commands of a queue use of their worker.
-type QueueWorker<'w> =
-    (&'w Recorder, &'w mut Reclaimer, &'w mut Option<ScriptRuntime>, &'w Suspender<'w>);
+struct QueueWorker<'w> {
+    recorder: &'w Recorder,
+    reclaimer: &'w mut Reclaimer,
+    scripts: &'w mut Option<ScriptRuntime>,
+    suspender: &'w Suspender<'w>,
+    feed: &'w mut MonitorFeed,
+}
 
 /// How a transaction ended.
 pub(super) struct ExecOutcome {
@@ -51,12 +58,12 @@ pub(super) struct ExecOutcome {
     pub stalls: StallTimes,
 }
 
-/// Runs the queue of `session` and writes the reply of EXEC, whose row is `row_of_exec`.
+/// Runs the queue of `session` and writes the reply of EXEC.
 #[cold]
 pub(super) fn exec(
     context: &mut ExecContext<'_>,
     session: &mut Session,
-    row_of_exec: &CommandRow,
+    (row_of_exec, args_of_exec): (&CommandRow, Args<'_>),
     now: i64,
     reply: &mut ReplyWriter,
 ) -> ExecOutcome {
@@ -70,7 +77,10 @@ pub(super) fn exec(
     let widen = |set| serve_blocked::shards_to_lock(shared, queue_flags(&queue), set);
     let is_busy = || shared.scripting.running.is_any_busy();
     let locked = shared.keyspace.lock_with_retry(now, named, widen, is_busy);
+    let config = context.config.get();
     let Some(mut shards) = locked.map(|shards| shards.for_client(session.client.id)) else {
+        context.feed.add(session, row_of_exec, &args_of_exec);
+        context.feed.publish(shared, config);
         let busy = ErrorReply::new(shared.scripting.running.busy_reply());
         reply.error_bytes(exec_refused(&busy).as_bytes());
         return exec;
@@ -81,10 +91,11 @@ pub(super) fn exec(
         return exec;
     }
     if session.end_watch(&mut shards) {
+        context.feed.add(session, row_of_exec, &args_of_exec);
+        context.feed.publish(shared, config);
         reply.null_array();
         return exec;
     }
-    let config = context.config.get();
     context.reclaimer.reset_locked_budget();
     session.in_exec = true;
     let later = later_configs(shared, &queue);
@@ -102,10 +113,17 @@ pub(super) fn exec(
         now,
         effect: Effect::None,
     };
-    let ExecContext { recorder, suspender, .. } = *context;
-    let worker = (recorder, &mut *context.reclaimer, &mut *context.scripts, suspender);
+    let worker = QueueWorker {
+        recorder: context.recorder,
+        reclaimer: context.reclaimer,
+        scripts: context.scripts,
+        suspender: context.suspender,
+        feed: &mut context.feed,
+    };
     let wants_checkpoint = run_commands(&mut call, &queue, &later, worker, &mut exec);
     call.session.in_exec = false;
+    context.feed.add(call.session, row_of_exec, &args_of_exec);
+    context.feed.publish(shared, call.config);
     if call.shards.has_ready() {
         serve_blocked::serve_and_unlock(shared, call.config, context.reclaimer, call.shards);
     } else {
@@ -124,9 +142,10 @@ fn run_commands<'c>(
     call: &mut Call<'c>,
     queue: &'c CommandQueue,
     later: &'c [OnceCell<Arc<Config>>],
-    (recorder, reclaimer, scripts, suspender): QueueWorker<'_>,
+    worker: QueueWorker<'_>,
     exec: &mut ExecOutcome,
 ) -> bool {
+    let QueueWorker { recorder, reclaimer, scripts, suspender, feed } = worker;
     let shared = call.shared;
     let mut wants_checkpoint = false;
     let mut later = later.iter();
@@ -138,9 +157,14 @@ fn run_commands<'c>(
             retry_under_locks(call, reclaimer, spared.get_or_init(|| named_hashes(shared, queue)))
         });
         let effect = std::mem::take(&mut call.effect);
+        // A script shows itself.
+        if !matches!(effect, Effect::RunScript(_)) {
+            feed.add(call.session, call.row, &call.args);
+        }
         if effect.needs_interpreter() {
-            let (config, runtime) = (call.config, &mut *scripts);
-            let context = ScriptContext { shared, config, recorder, reclaimer, runtime, suspender };
+            let (config, runtime, feed) = (call.config, &mut *scripts, &mut *feed);
+            let context =
+                ScriptContext { shared, config, recorder, reclaimer, runtime, suspender, feed };
             failed = run_script(call, context, effect);
         } else if effect != Effect::None
             && let Err(text) =
@@ -160,6 +184,9 @@ fn run_commands<'c>(
         if failed {
             recorder.error(&call.reply.out[start.min(call.reply.len())..]);
         }
+        if feed.is_full() {
+            feed.publish(shared, call.config);
+        }
         if call.row.command.flags.contains(CommandFlags::ADMIN)
             && let Some(config) = later.next()
         {
@@ -173,8 +200,8 @@ fn run_commands<'c>(
 #[cold]
 fn run_script(call: &mut Call<'_>, context: ScriptContext<'_>, effect: Effect) -> bool {
     let start = call.reply.len();
-    let Call { session, args, now, shards, reply, .. } = call;
-    let ended = script::apply(context, session, (effect, *args), *now, Some(shards), reply);
+    let Call { session, args, now, shards, reply, row, .. } = call;
+    let ended = script::apply(context, session, (effect, row, *args), *now, Some(shards), reply);
     if let Err(text) = &ended {
         reply.out.truncate(start);
         reply.error_bytes(text);
@@ -261,7 +288,7 @@ fn apply_effect_in_transaction(
         Effect::Sleep { time, .. } => std::thread::sleep(time),
         Effect::Checkpoint(CheckpointAction::Foreground | CheckpointAction::Cancel)
         | Effect::Shutdown(_)
-        | Effect::Reload => return Err(NOT_IN_TRANSACTION),
+        | Effect::Reload(_) => return Err(NOT_IN_TRANSACTION),
         Effect::RunScript(_)
         | Effect::LoadScript
         | Effect::LoadLibrary { .. }

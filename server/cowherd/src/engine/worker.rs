@@ -26,6 +26,7 @@ use cowherd_resp::{Args, Batch, ReplyWriter};
 
 use super::effects::BatchOutcome;
 use super::loading::Phase;
+use super::monitor::{self, MonitorFeed};
 use super::script::{self, ScriptContext};
 use super::timing::record_command;
 use super::transaction::{self, ExecContext, ExecOutcome};
@@ -48,6 +49,8 @@ pub(crate) struct Worker {
     scripts: Option<ScriptRuntime>,
     /// Whether it serves the thread's clients while a suspended script keeps another worker.
     is_stand_in: bool,
+    /// Whether there were monitors at the begin of the batch.
+    is_monitored: bool,
 }
 
 /// A request with its row of the command table.
@@ -70,6 +73,7 @@ struct CommandExecution<'t, 'a> {
     relocations: u64,
     flags: CommandFlags,
     now: i64,
+    is_monitored: bool,
 }
 
 impl<'t> CommandExecution<'t, '_> {
@@ -142,6 +146,9 @@ impl<'t> CommandExecution<'t, '_> {
             effect: Effect::None,
         };
         let answer = (row.command.handler)(&mut call);
+        if self.is_monitored {
+            monitor::show(&call, &answer);
+        }
         let effect = std::mem::take(&mut call.effect);
         call.remember_reads();
         if call.shards.has_ready() {
@@ -180,8 +187,16 @@ impl Worker {
     pub(crate) fn new(engine: Arc<Engine>, recorder: Recorder) -> Self {
         let config = CachedConfig::new(Arc::clone(&engine.shared.config));
         let reclaimer = Reclaimer::new(clock::monotonic_ns());
-        let (recorder, is_stand_in) = (Rc::new(recorder), false);
-        Self { engine, loading: None, config, recorder, reclaimer, scripts: None, is_stand_in }
+        Self {
+            engine,
+            loading: None,
+            config,
+            recorder: Rc::new(recorder),
+            reclaimer,
+            scripts: None,
+            is_stand_in: false,
+            is_monitored: false,
+        }
     }
 
     /// The worker that serves the thread's other clients while a script is suspended on this one.
@@ -196,6 +211,7 @@ impl Worker {
             reclaimer: Reclaimer::new(clock::monotonic_ns()),
             scripts: None,
             is_stand_in: true,
+            is_monitored: false,
             engine,
         }
     }
@@ -249,6 +265,7 @@ impl Worker {
             return self.run_beside_script(session, batch, buffer, reply);
         }
         let engine = Arc::clone(&self.engine);
+        self.is_monitored = engine.shared.clients.monitors.is_any();
         let now = clock::wall_ms();
         session.client.last_active.store(now, Ordering::Relaxed);
         let mut begun = clock::monotonic_ns();
@@ -332,6 +349,7 @@ impl Worker {
         reply: &mut ReplyWriter,
         refusal: impl Fn(&Command) -> Option<ErrorReply>,
     ) -> BatchOutcome {
+        self.is_monitored = engine.shared.clients.monitors.is_any();
         let now = clock::wall_ms();
         session.client.last_active.store(now, Ordering::Relaxed);
         let mut begun = clock::monotonic_ns();
@@ -343,7 +361,7 @@ impl Worker {
                 Some((row, refusal)) => {
                     let refusal = self.first_refusal(session, row, &request.args, refusal);
                     let start = reply.len();
-                    self.reject(session, Some(row), &refusal, reply, start)
+                    self.reject(session, (Some(row), &request.args), &refusal, reply, start)
                 }
                 None => {
                     let context = (engine, None, now, &mut begun);
@@ -387,7 +405,7 @@ impl Worker {
         let start = reply.len();
         let Some(row) = request.row else {
             let failure = ErrorReply::unknown_command(&request.args);
-            return self.reject(session, None, &failure, reply, start);
+            return self.reject(session, (None, &request.args), &failure, reply, start);
         };
         let flags = session.flags_of(row.command);
         let config = self.config.get();
@@ -409,7 +427,7 @@ impl Worker {
             serve_blocked::serve_evicted(shared, config, &mut self.reclaimer, now);
         }
         if let Err(failure) = admitted {
-            return self.reject(session, Some(row), &failure, reply, start);
+            return self.reject(session, (Some(row), &request.args), &failure, reply, start);
         }
         if flags.contains(CommandFlags::RUNS_SCRIPT) && suspender.is_none() {
             return BatchOutcome::RunsScript(0);
@@ -425,8 +443,19 @@ impl Worker {
             suppress_reply(session, reply, start);
             return BatchOutcome::Done;
         }
-        let execution =
-            CommandExecution { shared, config, row, request, set, relocations, flags, now };
+        // A client that has just become a monitor is shown its own requests.
+        let is_monitored = self.is_monitored | session.is_monitor;
+        let execution = CommandExecution {
+            shared,
+            config,
+            row,
+            request,
+            set,
+            relocations,
+            flags,
+            now,
+            is_monitored,
+        };
         let Some((mut answer, mut effect)) = execution.run(&mut self.reclaimer, session, reply)
         else {
             return BatchOutcome::Close;
@@ -444,10 +473,10 @@ impl Worker {
         let mut outcome = BatchOutcome::Done;
         let mut attributed = StallTimes::default();
         if effect == Effect::RunQueue {
-            let exec = self.exec((engine, suspender), session, row, now, reply);
+            let exec = self.exec((engine, suspender), session, (row, request.args), now, reply);
             (outcome, attributed) = (exec.outcome, exec.stalls);
         } else if effect.needs_interpreter() {
-            let request = (effect, request.args);
+            let request = (effect, row, request.args);
             failed = self.run_script((engine, suspender), session, request, now, reply);
         } else if effect.waits_for_locks() && shared.scripting.running.is_any_busy() {
             if matches!(effect, Effect::Shutdown(options) if options.save == Some(false)) {
@@ -486,10 +515,11 @@ impl Worker {
         &mut self,
         (engine, suspender): (&Engine, Option<&Suspender<'_>>),
         session: &Session,
-        request: (Effect, Args<'_>),
+        request: (Effect, &CommandRow, Args<'_>),
         now: i64,
         reply: &mut ReplyWriter,
     ) -> bool {
+        let mut feed = MonitorFeed::new(self.is_monitored);
         let context = ScriptContext {
             shared: &engine.shared,
             config: self.config.get(),
@@ -497,6 +527,7 @@ impl Worker {
             reclaimer: &mut self.reclaimer,
             runtime: &mut self.scripts,
             suspender: suspender.unwrap_or(&Suspender::NEVER),
+            feed: &mut feed,
         };
         let start = reply.out.len();
         let ended = script::apply(context, session, request, now, None, reply);
@@ -512,7 +543,7 @@ impl Worker {
         &mut self,
         (engine, suspender): (&Engine, Option<&Suspender<'_>>),
         session: &mut Session,
-        row: &CommandRow,
+        exec: (&CommandRow, Args<'_>),
         now: i64,
         reply: &mut ReplyWriter,
     ) -> ExecOutcome {
@@ -523,17 +554,19 @@ impl Worker {
             reclaimer: &mut self.reclaimer,
             scripts: &mut self.scripts,
             suspender: suspender.unwrap_or(&Suspender::NEVER),
+            feed: MonitorFeed::new(self.is_monitored | session.is_monitor),
         };
-        transaction::exec(&mut context, session, row, now, reply)
+        transaction::exec(&mut context, session, exec, now, reply)
     }
 
-    /// Removes a closed connection's session from the registries: its transaction, subscriptions
-    /// and wait for keys.
+    /// Removes a closed connection's session from the registries: its transaction, subscriptions,
+    /// monitoring and wait for keys.
     pub(crate) fn close_session(&self, session: &mut Session) {
         let shared = &*self.engine.shared;
         session.discard(&shared.keyspace);
         shared.pubsub.unsubscribe_all(session);
         shared.tracking.disable(session, &shared.keyspace);
+        shared.clients.monitors.end(session);
         if let Some(PendingReply::Blocked { sequence, .. }) = session.pending_reply.take() {
             shared.blocked_clients.cancel(sequence, &shared.keyspace);
         }
@@ -576,13 +609,17 @@ impl Worker {
     fn reject(
         &mut self,
         session: &mut Session,
-        row: Option<&CommandRow>,
+        (row, args): (Option<&CommandRow>, &Args<'_>),
         failure: &ErrorReply,
         reply: &mut ReplyWriter,
         start: usize,
     ) -> BatchOutcome {
         let failure = match row {
             Some(row) if row.command.flags.contains(CommandFlags::RUNS_QUEUE) => {
+                if self.is_monitored {
+                    let (shared, config) = (&self.engine.shared, self.config.get());
+                    monitor::show_request(shared, config, session, row, args);
+                }
                 session.discard(&self.engine.shared.keyspace);
                 &exec_refused(failure)
             }

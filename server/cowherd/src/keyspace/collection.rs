@@ -17,7 +17,9 @@ use cowherd_arena::containers::dict::{Dict, DictCursor};
 use cowherd_arena::containers::tree::Tree;
 use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
+use super::Value;
 use super::entry::{EntryHeader, ValueType};
+use super::stream::{StreamFields, StreamId};
 
 /// The value has another type.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
@@ -69,8 +71,28 @@ pub(super) trait CollectionType {
         is_deferred: bool,
     ) -> Result<(), Corruption>;
 
-    /// Adds an entry's value to a digest, the same for every encoding.
-    fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest);
+    /// Calls `each` with all elements of an entry's value; in order, if the type has one.
+    fn each_element(
+        mem: &Mem<'_>,
+        at: u64,
+        head: &EntryHeader,
+        each: &mut dyn FnMut(ElementView<'_>),
+    );
+
+    /// Adds an entry's value to a digest, the same for every encoding. The order of the elements
+    /// counts in types that have one.
+    fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
+        let mut elements = MultisetHash::default();
+        Self::each_element(mem, at, head, &mut |element| {
+            elements.add(|one| one.add_element(&element));
+        });
+        digest.add_multiset(&elements);
+    }
+
+    /// The hash table of a large value's elements; `None` if the type has none.
+    fn table(_header: u64) -> Option<Dict> {
+        None
+    }
 
     /// Copies a large value, which may be in another shard, to the memory of `mem`. Returns the
     /// copy's header.
@@ -177,6 +199,36 @@ pub(super) fn free_large<T: CollectionType>(mem: &mut Mem<'_>, header: u64) {
     mem.release(header, T::HEADER);
 }
 
+/// An element of a collection.
+#[derive(Clone, Copy)]
+pub enum ElementView<'e> {
+    /// An element of a list, or a member of a set.
+    Plain(Value<'e>),
+    /// A field of a hash.
+    Field {
+        /// The name.
+        name: Value<'e>,
+        /// The value.
+        value: Value<'e>,
+        /// When the field expires, wall clock in milliseconds.
+        expiry: Option<i64>,
+    },
+    /// A member of a sorted set.
+    Member {
+        /// The member.
+        member: Value<'e>,
+        /// Its score.
+        score: f64,
+    },
+    /// An entry of a stream.
+    Entry {
+        /// The id.
+        id: StreamId,
+        /// Fields and values.
+        fields: StreamFields<'e>,
+    },
+}
+
 /// The bytes of a value from which its digest is computed.
 #[derive(Default)]
 pub(super) struct ValueDigest {
@@ -192,6 +244,34 @@ impl ValueDigest {
 
     pub fn add_number(&mut self, number: i64) {
         self.text.extend_from_slice(&number.to_le_bytes());
+    }
+
+    pub fn add_value(&mut self, value: Value<'_>) {
+        self.add(value.bytes(&mut itoa::Buffer::new()));
+    }
+
+    pub fn add_element(&mut self, element: &ElementView<'_>) {
+        match *element {
+            ElementView::Plain(value) => self.add_value(value),
+            ElementView::Field { name, value, expiry } => {
+                self.add_value(name);
+                self.add_value(value);
+                self.add_number(expiry.unwrap_or(i64::MIN));
+            }
+            ElementView::Member { member, score } => {
+                self.add_value(member);
+                self.add_number(score.to_bits().cast_signed());
+            }
+            ElementView::Entry { id, fields } => {
+                self.add_number(id.ms.cast_signed());
+                self.add_number(id.seq.cast_signed());
+                self.add_number(fields.len() as i64);
+                for (field, value) in fields.iter() {
+                    self.add_value(field);
+                    self.add_value(value);
+                }
+            }
+        }
     }
 
     /// Adds elements whose order is of no meaning.

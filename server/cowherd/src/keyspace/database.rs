@@ -1,6 +1,6 @@
 //! Operations on whole databases: flush, swap, scan, random keys.
 
-use cowherd_arena::containers::dict::{Dict, DictCursor, Hashed};
+use cowherd_arena::containers::dict::{Dict, DictCursor, DictRoot, Hashed};
 use cowherd_arena::{Mem, Offset, RacyView, ShardIndex};
 
 use super::entry::{EntryHasher, EntryHeader};
@@ -9,7 +9,7 @@ use super::roots::{
     keys_at, keys_of,
 };
 use super::shards::free_entry;
-use super::{Keyspace, Shards, relocation};
+use super::{Entry, Keyspace, Shards, relocation, values};
 
 /// The most keys that are prefetched together.
 pub const PREFETCH_GROUP: usize = 16;
@@ -52,7 +52,48 @@ impl ScanCursor {
     }
 }
 
+/// The size of one or several hash tables.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct TableSize {
+    /// Items.
+    pub items: u64,
+    /// Segments.
+    pub segments: u64,
+    /// Entries of the directories, which name segments.
+    pub directory_entries: u64,
+}
+
+impl TableSize {
+    /// The size with that of another table added.
+    fn with(self, root: &DictRoot) -> Self {
+        Self {
+            items: self.items + root.len,
+            segments: self.segments + u64::from(root.segments),
+            directory_entries: self.directory_entries
+                + if root.len > 0 { 1 << root.depth } else { 0 },
+        }
+    }
+}
+
 impl Shards<'_> {
+    /// The sizes of the hash tables of a database: of all keys, and of those with an expiry. All
+    /// shards are locked.
+    pub fn table_sizes(&self, db: DbIndex) -> (TableSize, TableSize) {
+        let sum = |of: &dyn Fn(ShardIndex) -> Dict| {
+            ShardIndex::all().fold(TableSize::default(), |size, shard| {
+                size.with(&of(shard).root(&self.held.view(shard)))
+            })
+        };
+        (sum(&|shard| keys_of(shard, db)), sum(&|shard| expires_of(shard, db)))
+    }
+
+    /// The size of the hash table of a value's elements; `None` if the value has none.
+    pub fn element_table(&self, entry: &Entry) -> Option<TableSize> {
+        let mem = self.held.view(entry.shard);
+        let table = values::table(&mem, entry.at, &entry.head)?;
+        Some(TableSize::default().with(&table.root(&mem)))
+    }
+
     /// Empties databases. The memory is freed later, in slices (see [`Shards::clean`]). Returns the
     /// number of removed keys. All shards are locked.
     pub fn flush(&mut self, databases: Databases) -> u64 {

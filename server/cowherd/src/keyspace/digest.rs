@@ -1,4 +1,5 @@
-//! The digest of a keyspace (DEBUG DIGEST): two keyspaces with the same digest hold the same keys.
+//! The digest of a keyspace (DEBUG CHECKPOINT-DIGEST): two keyspaces with the same digest hold the
+//! same keys. `content_digest` computes the coarser one of Redis.
 //!
 //! Each entry is hashed with its database, key, type, value and expiry. The entries' hashes are
 //! combined so that their order does not matter; so are the fields of a hash and the members of a
@@ -15,7 +16,7 @@ use super::entry::{EntryHeader, ValueStorage, ValueType};
 use super::roots::{ALL_DATABASES, keys_of};
 use super::{Shards, values};
 
-/// Bytes of a digest, which is shown as 40 hexadecimal digits, as in Redis.
+/// Bytes of a digest, which is shown as 40 hexadecimal digits.
 const DIGEST_LEN: usize = 20;
 
 impl Shards<'_> {

@@ -18,7 +18,8 @@
 //! | `cleaning` | background removal of expired keys, and lazy freeing |
 //! | `compaction` | objects move, so that memory that is free is in one piece |
 //! | `eviction` | which keys are removed when memory is short |
-//! | `digest`, `verify` | the digest of a keyspace; verification of an image |
+//! | `digest`, `content_digest` | the digest of a keyspace; the coarser one of Redis |
+//! | `verify` | verification of an image |
 //!
 //! Invariants:
 //! 1. A key is in one shard, in its database's `keys`, once: in its home shard, which its hash
@@ -40,6 +41,7 @@ mod clocks;
 mod collection;
 mod compact;
 mod compaction;
+mod content_digest;
 mod counters;
 mod database;
 mod digest;
@@ -78,14 +80,14 @@ use cowherd_arena::{Arena, OpenError, ReservedArena};
 
 pub use cleaning::CleanCursors;
 pub use clocks::{AccessClocks, KeyUsage};
-pub use collection::WrongType;
+pub use collection::{ElementView, WrongType};
 pub use compact::CompactLimits;
 pub use compaction::CompactionSettings;
 #[cfg(test)]
 pub use cowherd_arena::CompactionGoal;
 pub use cowherd_arena::containers::dict::DictCursor;
 pub use cowherd_arena::{CHUNK_SIZE, OccupancyMap, OutOfMemory, SHARDS, ShardIndex, ShardSet};
-pub use database::{PREFETCH_GROUP, RandomKey, ScanCursor};
+pub use database::{PREFETCH_GROUP, RandomKey, ScanCursor, TableSize};
 pub use entry::ValueType;
 pub use events::{EventDispatcher, KeyspaceEvent};
 pub use eviction::{EvictionScope, MemoryLimit, Reclaimer};

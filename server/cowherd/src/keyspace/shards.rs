@@ -3,7 +3,7 @@
 use cowherd_arena::containers::dict::FoundItem;
 use cowherd_arena::{Held, Mem, OutOfMemory, ShardIndex, ShardSet, allocated_size};
 
-use super::collection::WrongType;
+use super::collection::{ElementView, WrongType};
 use super::counters::Counter;
 use super::entry::{ByKey, ByOffset, EntryHasher, EntryHeader, ValueStorage, ValueType};
 use super::events::KeyspaceEvent;
@@ -295,6 +295,15 @@ impl<'a> Shards<'a> {
             ValueStorage::Inline | ValueStorage::Int => 0,
         };
         allocated_size(head.len()) + value + 12 * references
+    }
+
+    /// Calls `each` with all elements of a collection; in order, if its type has one.
+    ///
+    /// # Panics
+    /// The value is a string.
+    pub fn each_element(&self, entry: &Entry, mut each: impl FnMut(ElementView<'_>)) {
+        let mem = self.held.view(entry.shard);
+        values::each_element(&mem, entry.at, &entry.head, &mut each);
     }
 
     /// The reply of OBJECT ENCODING for an entry.

@@ -6,9 +6,10 @@
 //!
 //! [`for_kind`] is the one place that names all [`CollectionType`]s.
 
+use cowherd_arena::containers::dict::Dict;
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
-use super::collection::{self, CollectionType, LargeHeader, ValueCursor, ValueDigest};
+use super::collection::{self, CollectionType, ElementView, LargeHeader, ValueCursor, ValueDigest};
 use super::entry::{EntryHeader, ValueType};
 use super::hash::Hash;
 use super::list::List;
@@ -68,6 +69,22 @@ pub(super) fn encoding_name(head: &EntryHeader) -> &'static str {
 /// Adds the value of an entry to a digest.
 pub(super) fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
     for_kind!(head.kind, T => T::digest(mem, at, head, digest));
+}
+
+/// Calls `each` with all elements of the value of an entry, which is no string.
+pub(super) fn each_element(
+    mem: &Mem<'_>,
+    at: u64,
+    head: &EntryHeader,
+    each: &mut dyn FnMut(ElementView<'_>),
+) {
+    for_kind!(head.kind, T => T::each_element(mem, at, head, each));
+}
+
+/// The hash table of the elements of an entry, if its value has one.
+pub(super) fn table(mem: &Mem<'_>, at: u64, head: &EntryHeader) -> Option<Dict> {
+    let header = head.is_large().then(|| head.large_header(mem, at))?;
+    for_kind!(head.kind, T => T::table(header))
 }
 
 /// Moves the header of a large value out of a place that compaction empties; returns its new place.

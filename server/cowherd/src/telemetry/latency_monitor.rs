@@ -67,9 +67,9 @@ impl LatencyEvent {
         }
     }
 
-    /// The event with this name, in any case.
+    /// The event with this name; as in Redis, case matters.
     pub(crate) fn named(name: &[u8]) -> Option<Self> {
-        Self::ALL.into_iter().find(|event| name.eq_ignore_ascii_case(event.name().as_bytes()))
+        Self::ALL.into_iter().find(|event| name == event.name().as_bytes())
     }
 }
 
@@ -262,8 +262,9 @@ mod tests {
     #[test]
     fn names_are_found() {
         for event in LatencyEvent::ALL {
-            assert_eq!(LatencyEvent::named(event.name().to_uppercase().as_bytes()), Some(event));
+            assert_eq!(LatencyEvent::named(event.name().as_bytes()), Some(event));
         }
         assert_eq!(LatencyEvent::named(b"aof-write"), None);
+        assert_eq!(LatencyEvent::named(b"Fork"), None);
     }
 }

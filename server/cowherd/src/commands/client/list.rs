@@ -138,17 +138,18 @@ fn describe(text: &mut String, shared: &Shared, client: &Client, command: Option
     );
 }
 
-/// One letter per property; `N` for none.
+/// One letter per property, in Redis's order; `N` for none.
 fn flags(client: &Client, tracker: Option<&Tracker>) -> String {
     let letters = [
+        (client.is_monitor.load(Ordering::Relaxed), 'O'),
+        (client.is_subscriber(), 'P'),
         (client.queued.load(Ordering::Relaxed) > 0, 'x'),
-        (client.watcher.is_touched(), 'd'),
-        (client.is_killed(), 'A'),
+        (client.is_blocked(), 'b'),
         (tracker.is_some(), 't'),
         (tracker.is_some_and(Tracker::is_redirect_broken), 'R'),
         (tracker.is_some_and(|tracker| tracker.options.broadcast), 'B'),
-        (client.is_subscriber(), 'P'),
-        (client.is_blocked(), 'b'),
+        (client.watcher.is_touched(), 'd'),
+        (client.is_killed(), 'A'),
         (client.is_unix, 'U'),
         (client.no_evict.load(Ordering::Relaxed), 'e'),
         (client.no_touch.load(Ordering::Relaxed), 'T'),

@@ -204,14 +204,21 @@ fn no_touch(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// OFF and SKIP themselves have no reply.
+/// OFF and SKIP themselves have no reply. A monitor whose replies are off is shown no requests.
 fn reply(call: &mut Call<'_>) -> CommandResult {
+    let monitors = &call.shared.clients.monitors;
     if call.is(2, "on") {
         call.session.reply_mode = ReplyMode::On;
         call.session.skip_reply = false;
+        if call.session.is_monitor {
+            monitors.show_to(&call.session.client);
+        }
         call.reply.ok();
     } else if call.is(2, "off") {
         call.session.reply_mode = ReplyMode::Off;
+        if call.session.is_monitor {
+            monitors.hide_from(&call.session.client);
+        }
     } else if call.is(2, "skip") {
         if call.session.reply_mode != ReplyMode::Off {
             call.session.reply_mode = ReplyMode::SkipNext;

@@ -18,6 +18,7 @@ mod tests;
 mod ttl_multi;
 
 use crate::clients::EventClass;
+use crate::config::Config;
 use crate::keyspace::{CompactLimits, Entry, Expiry, Key};
 
 use super::call::Call;
@@ -172,10 +173,15 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 /// The limits of the compact encoding.
-fn limits(call: &Call<'_>) -> CompactLimits {
+const fn limits(call: &Call<'_>) -> CompactLimits {
+    limits_of(call.config)
+}
+
+/// The limits of compact hashes.
+pub(super) const fn limits_of(config: &Config) -> CompactLimits {
     CompactLimits {
-        entries: call.config.hash_max_listpack_entries,
-        value: call.config.hash_max_listpack_value,
+        entries: config.hash_max_listpack_entries,
+        value: config.hash_max_listpack_value,
     }
 }
 

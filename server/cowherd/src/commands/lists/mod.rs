@@ -16,6 +16,7 @@ mod range;
 mod tests;
 
 use crate::clients::EventClass;
+use crate::config::Config;
 use crate::keyspace::{Entry, Key, ListEnd, ListLimits, ValueType};
 use cowherd_resp::parse_i64;
 
@@ -149,7 +150,12 @@ const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, mus
 /// The limits of the compact encoding.
 #[inline]
 pub(super) fn limits(call: &Call<'_>) -> ListLimits {
-    ListLimits::new(call.config.list_max_listpack_size)
+    limits_of(call.config)
+}
+
+/// The limits of compact lists, and of the nodes of others.
+pub(super) fn limits_of(config: &Config) -> ListLimits {
+    ListLimits::new(config.list_max_listpack_size)
 }
 
 /// The list of a key, for a command that changes it.

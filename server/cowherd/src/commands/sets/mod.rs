@@ -12,6 +12,7 @@ mod random;
 mod tests;
 
 use crate::clients::EventClass;
+use crate::config::Config;
 use crate::keyspace::{CompactLimits, Entry, SetLimits, ValueType};
 
 use super::call::Call;
@@ -121,11 +122,16 @@ pub(super) const COMMANDS: &[Command] = &[
 
 /// The limits of the compact encodings.
 const fn limits(call: &Call<'_>) -> SetLimits {
+    limits_of(call.config)
+}
+
+/// The limits of compact sets.
+pub(super) const fn limits_of(config: &Config) -> SetLimits {
     SetLimits {
-        ints: call.config.set_max_intset_entries,
+        ints: config.set_max_intset_entries,
         run: CompactLimits {
-            entries: call.config.set_max_listpack_entries,
-            value: call.config.set_max_listpack_value,
+            entries: config.set_max_listpack_entries,
+            value: config.set_max_listpack_value,
         },
     }
 }

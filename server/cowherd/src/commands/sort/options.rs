@@ -4,7 +4,6 @@ use std::ops::Range;
 
 use crate::commands::call::Call;
 use crate::commands::error_reply::ErrorReply;
-use cowherd_resp::Args;
 
 use cowherd_resp::Args;
 

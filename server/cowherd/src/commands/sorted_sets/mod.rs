@@ -23,6 +23,7 @@ mod tests;
 pub(super) use add::{ZaddOptions, put_members};
 pub(super) use range::store;
 
+use crate::config::Config;
 use crate::keyspace::{CompactLimits, Entry, ValueType};
 
 use super::call::Call;
@@ -217,10 +218,15 @@ pub(super) const COMMANDS: &[Command] = &[
 ];
 
 /// The limits of the compact encoding.
-fn limits(call: &Call<'_>) -> CompactLimits {
+const fn limits(call: &Call<'_>) -> CompactLimits {
+    limits_of(call.config)
+}
+
+/// The limits of compact sorted sets.
+pub(super) const fn limits_of(config: &Config) -> CompactLimits {
     CompactLimits {
-        entries: call.config.zset_max_listpack_entries,
-        value: call.config.zset_max_listpack_value,
+        entries: config.zset_max_listpack_entries,
+        value: config.zset_max_listpack_value,
     }
 }
 

@@ -3,7 +3,7 @@
 use crate::clients::EventClass;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
-use crate::keyspace::{Entry, Key, StreamId, StreamLimits, StreamTrim};
+use crate::keyspace::{Entry, Key, StreamId, StreamTrim};
 use cowherd_resp::parse_i64;
 
 use super::ids::{self, NewId};
@@ -136,10 +136,7 @@ pub(super) fn xadd(call: &mut Call<'_>) -> CommandResult {
     }
     let last = entry.map_or(StreamId::MIN, |entry| call.shards.stream_len(&entry).1);
     let id = choose(id, last, call.now)?;
-    let limits = StreamLimits {
-        bytes: call.config.stream_node_max_bytes,
-        entries: call.config.stream_node_max_entries,
-    };
+    let limits = super::limits_of(call.config);
     let pairs = (0..pairs.len() / 2).map(|i| (pairs.at(2 * i), pairs.at(2 * i + 1)));
     let entry = call.shards.stream_add(db, &key, entry.as_ref(), id, pairs, &limits)?;
     call.notify(EventClass::STREAM, "xadd", key.bytes);

@@ -22,7 +22,8 @@ mod read;
 mod tests;
 
 use crate::clients::EventClass;
-use crate::keyspace::{Consumer, Entry, Group, StreamId, ValueType};
+use crate::config::Config;
+use crate::keyspace::{Consumer, Entry, Group, StreamId, StreamLimits, ValueType};
 use cowherd_resp::parse_i64;
 
 use super::call::Call;
@@ -51,6 +52,11 @@ const WAIT_WRITE: CommandFlags = CommandFlags::WRITE.with(CommandFlags::BLOCKING
 const HELP: CommandFlags = CommandFlags::LOADING.with(CommandFlags::STALE);
 const ONE: KeyPositions = KeyPositions::ONE;
 const SECOND: KeyPositions = KeyPositions::SECOND;
+
+/// The limits of nodes.
+pub(super) const fn limits_of(config: &Config) -> StreamLimits {
+    StreamLimits { bytes: config.stream_node_max_bytes, entries: config.stream_node_max_entries }
+}
 
 const GROUP: CommandGroup = CommandGroup::Stream;
 

@@ -315,7 +315,7 @@ fn read(
     let ids = &mut delivery.ids;
     let most = most(options.count);
     show_range(call.reply, &call.shards, &entry, range, false, most, |id| ids.push(id));
-    let pending = if options.no_ack { &[][..] } else { &ids };
+    let pending = if options.no_ack { &[][..] } else { &ids[..] };
     let prepared = call.shards.pending_prepare(&entry, group, consumer, pending)?;
     advance_group(call, &entry, &info, ids);
     delivery.before = Some((info, prepared));

@@ -260,15 +260,15 @@ fn copied_streams_are_independent() {
     // The copy has no spare capacity in its nodes.
     let usage = |key: &str| -> u64 { words(&server, key).parse().unwrap() };
     assert!((500..=usage("MEMORY USAGE s")).contains(&usage("MEMORY USAGE t")));
-    let digest = server.run("DEBUG DIGEST");
+    let digest = server.run("DEBUG CHECKPOINT-DIGEST");
     for change in ["XACK t g 1-1", "XADD t 2-1 a 1", "XDEL t 1-8", "XGROUP DESTROY t g"] {
-        let before = server.run("DEBUG DIGEST");
+        let before = server.run("DEBUG CHECKPOINT-DIGEST");
         assert_ne!(server.run(change), ":0\r\n", "{change}");
-        assert_ne!(server.run("DEBUG DIGEST"), before, "{change}");
+        assert_ne!(server.run("DEBUG CHECKPOINT-DIGEST"), before, "{change}");
     }
     assert_eq!(server.run("XINFO STREAM s FULL"), full);
     follow(&server, &[("COPY s t REPLACE", ":1")]);
-    assert_eq!(server.run("DEBUG DIGEST"), digest);
+    assert_eq!(server.run("DEBUG CHECKPOINT-DIGEST"), digest);
     follow(&server, &[("RENAME t u", "+OK"), ("UNLINK s", ":1")]);
     assert_eq!(server.run("XINFO STREAM u FULL"), full);
     assert_eq!(server.run("DEBUG VERIFY"), "+OK\r\n");

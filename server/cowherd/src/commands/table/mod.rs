@@ -41,6 +41,8 @@ pub enum LockScope {
 pub enum CommandGroup {
     /// Bits of strings.
     Bitmap,
+    /// Clusters, which the server cannot be part of.
+    Cluster,
     /// Connections and clients.
     Connection,
     /// Keys of any type.
@@ -79,6 +81,7 @@ impl CommandGroup {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Bitmap => "bitmap",
+            Self::Cluster => "cluster",
             Self::Connection => "connection",
             Self::Generic => "generic",
             Self::Geo => "geo",
@@ -115,7 +118,7 @@ impl CommandGroup {
             Self::String => &["@string"],
             Self::Transactions => &["@transaction"],
             // The category of publish/subscribe follows from `CommandFlags::PUBSUB`.
-            Self::PubSub | Self::Server => &[],
+            Self::PubSub | Self::Cluster | Self::Server => &[],
             #[cfg(test)]
             Self::Testing => &[],
         }

@@ -32,14 +32,12 @@ mod update;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use cowherd_arena::containers::dict::{self, DictCursor};
+use cowherd_arena::containers::dict::{self, Dict, DictCursor};
 use cowherd_arena::containers::packed::Element;
 use cowherd_arena::containers::tree;
 use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
-use super::collection::{
-    CollectionType, LargeHeader, MultisetHash, ValueCursor, ValueDigest, WrongType,
-};
+use super::collection::{CollectionType, ElementView, LargeHeader, ValueCursor, WrongType};
 use super::entry::{EntryHeader, VOLATILE, ValueStorage, ValueType};
 use super::shards::Entry;
 use super::{DbIndex, Key, Shards, Value};
@@ -112,30 +110,30 @@ impl CollectionType for Hash {
         Ok(())
     }
 
-    fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
-        let mut fields = MultisetHash::default();
-        let mut add = |field: Value<'_>, value: Value<'_>, expiry: Option<i64>| {
-            let (mut a, mut b) = (itoa::Buffer::new(), itoa::Buffer::new());
-            fields.add(|one| {
-                one.add(field.bytes(&mut a));
-                one.add(value.bytes(&mut b));
-                one.add_number(expiry.unwrap_or(i64::MIN));
-            });
-        };
+    fn each_element(
+        mem: &Mem<'_>,
+        at: u64,
+        head: &EntryHeader,
+        each: &mut dyn FnMut(ElementView<'_>),
+    ) {
         if head.is_large() {
             let large = LargeHash::at(head.large_header(mem, at));
             large.fields().scan(mem, DictCursor::default(), usize::MAX, |item| {
                 let field = FieldHeader::load(mem, item);
-                let (name, value) = (field.name(mem, item), field.value(mem, item));
-                add(Value::Bytes(name), Value::Bytes(value), field.expiry(mem, item));
+                let name = Value::Bytes(field.name(mem, item));
+                let value = Value::Bytes(field.value(mem, item));
+                each(ElementView::Field { name, value, expiry: field.expiry(mem, item) });
             });
         } else {
             let bytes = mem.bytes(head.value_offset(mem, at), head.value_len);
-            for (field, value, expiry) in Pairs::of(head, bytes).iter() {
-                add(field.into(), value.into(), expiry);
+            for (name, value, expiry) in Pairs::of(head, bytes).iter() {
+                each(ElementView::Field { name: name.into(), value: value.into(), expiry });
             }
         }
-        digest.add_multiset(&fields);
+    }
+
+    fn table(header: u64) -> Option<Dict> {
+        Some(LargeHash::at(header).fields())
     }
 
     fn evacuate_some(

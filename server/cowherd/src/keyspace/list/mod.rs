@@ -28,7 +28,9 @@ use cowherd_arena::containers::deque::{self, Deque, DequePlace, DequeRoot};
 use cowherd_arena::containers::packed;
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory};
 
-use super::collection::{CollectionType, LargeHeader, ValueCursor, ValueDigest, build_large};
+use super::collection::{
+    CollectionType, ElementView, LargeHeader, ValueCursor, ValueDigest, build_large,
+};
 use super::compact::ValueDescription;
 use super::entry::{EntryHeader, ValueType};
 
@@ -156,11 +158,19 @@ impl CollectionType for List {
         }
     }
 
-    fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
-        let mut digits = itoa::Buffer::new();
+    fn each_element(
+        mem: &Mem<'_>,
+        at: u64,
+        head: &EntryHeader,
+        each: &mut dyn FnMut(ElementView<'_>),
+    ) {
         read::ListElements::of(mem, at, head).each(mem, |element| {
-            digest.add(element.bytes(&mut digits));
+            each(ElementView::Plain(element.into()));
         });
+    }
+
+    fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
+        Self::each_element(mem, at, head, &mut |element| digest.add_element(&element));
     }
 
     fn evacuate_some(

@@ -2,7 +2,7 @@
 
 use std::ops::{ControlFlow, RangeInclusive};
 
-use crate::keyspace::entry::EntryHeader;
+use crate::keyspace::entry::{EntryHeader, ValueType};
 use crate::keyspace::shards::Entry;
 use crate::keyspace::{Shards, Value};
 use cowherd_arena::Mem;
@@ -160,6 +160,16 @@ impl Shards<'_> {
             false => packed::nth_back(run, short(entry.head.count - 1 - index)),
         };
         at.map(|at| value(packed::get(run, at).0))
+    }
+
+    /// The nodes of a large list, and their bytes; `None` for another value.
+    pub fn list_nodes(&self, entry: &Entry) -> Option<(u64, u64)> {
+        if entry.head.kind != ValueType::List || !entry.head.is_large() {
+            return None;
+        }
+        let mem = self.held.view(entry.shard);
+        let deque = deque_of(entry.head.large_header(&mem, entry.at));
+        Some((deque.root(&mem).nodes, deque.size(&mem, 0)))
     }
 
     /// Calls `each` with the elements of a range, which is within the list.

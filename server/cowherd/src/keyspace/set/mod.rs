@@ -30,13 +30,11 @@ use std::collections::HashSet;
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 
-use cowherd_arena::containers::dict::{self, DictCursor};
+use cowherd_arena::containers::dict::{self, Dict, DictCursor};
 use cowherd_arena::containers::packed::{self, Element, Encoded, as_number};
 use cowherd_arena::{Audit, Corruption, Mem, OutOfMemory};
 
-use super::collection::{
-    CollectionType, LargeHeader, MultisetHash, ValueCursor, ValueDigest, WrongType,
-};
+use super::collection::{CollectionType, ElementView, LargeHeader, ValueCursor, WrongType};
 use super::compact::CompactLimits;
 use super::entry::{EntryHeader, ValueType, hash};
 use super::shards::Entry;
@@ -137,20 +135,25 @@ impl CollectionType for Set {
         large::verify(mem, audit, header, is_deferred)
     }
 
-    fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
-        let mut members = MultisetHash::default();
-        let mut add = |member: Value<'_>| {
-            members.add(|one| one.add(member.bytes(&mut itoa::Buffer::new())));
-        };
+    fn each_element(
+        mem: &Mem<'_>,
+        at: u64,
+        head: &EntryHeader,
+        each: &mut dyn FnMut(ElementView<'_>),
+    ) {
         if head.is_large() {
             let large = LargeSet::at(head.large_header(mem, at));
             large.members().scan(mem, DictCursor::default(), usize::MAX, |item| {
-                add(value(large::element(mem, item)));
+                each(ElementView::Plain(value(large::element(mem, item))));
             });
         } else {
-            each_compact(head, mem.bytes(head.value_offset(mem, at), head.value_len), add);
+            let bytes = mem.bytes(head.value_offset(mem, at), head.value_len);
+            each_compact(head, bytes, |member| each(ElementView::Plain(member)));
         }
-        digest.add_multiset(&members);
+    }
+
+    fn table(header: u64) -> Option<Dict> {
+        Some(LargeSet::at(header).members())
     }
 
     fn evacuate_some(

@@ -36,9 +36,10 @@ use cowherd_arena::containers::packed::{self, Element, Encoded};
 use cowherd_arena::containers::tree::{self, Tree};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
+use super::Value;
 use super::collection::{
-    CollectionType, LargeHeader, MultisetHash, ValueCursor, ValueDigest, build_large,
-    evacuate_dict, evacuate_tree,
+    CollectionType, ElementView, LargeHeader, ValueCursor, build_large, evacuate_dict,
+    evacuate_tree,
 };
 use super::entry::{ByOffset, EntryHeader, ValueType, hash};
 
@@ -234,25 +235,27 @@ impl CollectionType for SortedSet {
         Ok(())
     }
 
-    fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
-        let mut all = MultisetHash::default();
-        let mut add = |member: &[u8], score: f64| {
-            all.add(|one| {
-                one.add(member);
-                one.add_number(score.to_bits().cast_signed());
-            });
-        };
+    fn each_element(
+        mem: &Mem<'_>,
+        at: u64,
+        head: &EntryHeader,
+        each: &mut dyn FnMut(ElementView<'_>),
+    ) {
         if head.is_large() {
             for entry in scores_of(head.large_header(mem, at)).ascending(mem, 0) {
-                add(element::member(mem, entry.item), element::score(mem, entry.item));
+                let member = Value::Bytes(element::member(mem, entry.item));
+                each(ElementView::Member { member, score: element::score(mem, entry.item) });
             }
         } else {
             let run = mem.bytes(head.value_offset(mem, at), head.value_len);
             for (member, score) in pairs(run) {
-                add(member.bytes(&mut itoa::Buffer::new()), score);
+                each(ElementView::Member { member: member.into(), score });
             }
         }
-        digest.add_multiset(&all);
+    }
+
+    fn table(header: u64) -> Option<Dict> {
+        Some(members_of(header))
     }
 
     fn evacuate_some(

@@ -147,7 +147,7 @@ pub(super) fn has(mem: &Mem<'_>, root: StreamRoot, id: StreamId) -> bool {
     find(mem, root, id).is_some()
 }
 
-/// Adds a stream's entries to a digest.
+/// Adds the figures of a stream, except its entries, to a digest.
 pub(super) fn digest(mem: &Mem<'_>, root: StreamRoot, digest: &mut ValueDigest) {
     let header = root.load(mem);
     for id in [header.last, header.deleted] {
@@ -156,16 +156,6 @@ pub(super) fn digest(mem: &Mem<'_>, root: StreamRoot, digest: &mut ValueDigest) 
     }
     digest.add_number(header.length.cast_signed());
     digest.add_number(header.added.cast_signed());
-    ascend(mem, root, StreamId::MIN, StreamId::MAX, |place| {
-        digest.add_number(place.id.ms.cast_signed());
-        digest.add_number(place.id.seq.cast_signed());
-        digest.add_number(place.fields.len() as i64);
-        for (field, value) in place.fields.iter() {
-            digest.add(field.bytes(&mut itoa::Buffer::new()));
-            digest.add(value.bytes(&mut itoa::Buffer::new()));
-        }
-        true
-    });
 }
 
 /// Removes the node of a rank.

@@ -451,6 +451,27 @@ impl Shards<'_> {
         Ok(made)
     }
 
+    /// Creates a consumer with a new name and the times of another one. Does not notify watchers.
+    ///
+    /// # Errors
+    /// The arena is full; nothing has changed.
+    pub fn consumer_restore(
+        &mut self,
+        entry: &Entry,
+        group: Group,
+        name: &[u8],
+        other: &ConsumerInfo,
+    ) -> Result<Consumer, OutOfMemory> {
+        let made = create_consumer(
+            &mut self.held.mem(entry.shard),
+            group,
+            name,
+            (other.seen, other.active.unwrap_or(NEVER)),
+        )?;
+        self.changed(entry.shard);
+        Ok(made)
+    }
+
     /// Records that a consumer tries to read or claim entries now.
     pub fn consumer_seen(&mut self, entry: &Entry, consumer: Consumer) {
         let seen = consumer.0 + offset_of!(ConsumerHead, seen) as u64;

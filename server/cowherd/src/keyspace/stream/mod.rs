@@ -52,7 +52,7 @@ use cowherd_arena::containers::tree::{self, TieOrder, Tree};
 use cowherd_arena::{Audit, Corruption, Mem, Offset, OutOfMemory, allocated_size};
 
 use super::collection::{
-    CollectionType, LargeHeader, ValueCursor, ValueDigest, WrongType, build_large,
+    CollectionType, ElementView, LargeHeader, ValueCursor, ValueDigest, WrongType, build_large,
 };
 use super::entry::{EntryHeader, ValueType};
 use super::shards::Entry;
@@ -262,7 +262,21 @@ impl CollectionType for Stream {
         verify::verify(mem, audit, StreamRoot { at: header }, is_deferred)
     }
 
+    fn each_element(
+        mem: &Mem<'_>,
+        at: u64,
+        head: &EntryHeader,
+        each: &mut dyn FnMut(ElementView<'_>),
+    ) {
+        let root = StreamRoot { at: head.large_header(mem, at) };
+        entries::ascend(mem, root, StreamId::MIN, StreamId::MAX, |entry| {
+            each(ElementView::Entry { id: entry.id, fields: entry.fields });
+            true
+        });
+    }
+
     fn digest(mem: &Mem<'_>, at: u64, head: &EntryHeader, digest: &mut ValueDigest) {
+        Self::each_element(mem, at, head, &mut |element| digest.add_element(&element));
         let root = StreamRoot { at: head.large_header(mem, at) };
         entries::digest(mem, root, digest);
         groups::digest(mem, root, digest);
