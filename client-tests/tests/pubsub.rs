@@ -50,9 +50,10 @@ fn events(connect: &dyn Fn() -> Result<RawConnection>) -> Result<Vec<String>> {
     Ok(notes)
 }
 
+/// Debian's Redis creates consumers in other cases.
 #[test]
-fn events_are_those_of_redis() -> TestResult {
-    let Some(peer) = Peer::start()? else { skip!("redis-server is not installed") };
+fn events_are_those_of_newer_redis() -> TestResult {
+    let Some(peer) = Peer::start_newer()? else { skip!("there is no newer redis-server") };
     let server = Server::start()?;
     let (redis, cowherd) = (events(&|| peer.raw())?, events(&|| server.raw())?);
     let differing: Vec<String> = redis

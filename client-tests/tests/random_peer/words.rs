@@ -42,8 +42,8 @@ impl Words {
         match self.random.below(20) {
             0..=12 => self.number(-4, 4).to_string(),
             13..=17 => (self.number(-40, 40) as f64 / 4.0).to_string(),
-            18 => self.one(&["inf", "-inf", "+inf", "0x10", "1e3"]).to_owned(),
-            _ => self.one(&["nan", "abc", "", " 1", "1e400", "1.5.5"]).to_owned(),
+            18 => self.one(&["inf", "-inf", "+inf", "1e2", "1e3"]).to_owned(),
+            _ => self.one(&["nan", "abc", "", "1 ", "1e400", "1.5.5"]).to_owned(),
         }
     }
 

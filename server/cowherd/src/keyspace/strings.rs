@@ -155,7 +155,7 @@ impl Shards<'_> {
         value: &[u8],
         expiry: Expiry,
     ) -> Result<(), OutOfMemory> {
-        let new = NewString::of(value);
+        let new = as_number(value).map_or(NewString::Bytes(value), NewString::Int);
         let old = self.peek(db, key);
         self.put(db, key, old.as_ref(), new, expiry)
     }
@@ -172,7 +172,7 @@ impl Shards<'_> {
         value: &[u8],
         expiry: Expiry,
     ) -> Result<(), OutOfMemory> {
-        let new = NewString::of(value);
+        let new = as_number(value).map_or(NewString::Bytes(value), NewString::Int);
         self.put(db, key, old, new, expiry)
     }
 
@@ -216,8 +216,8 @@ impl Shards<'_> {
         self.put(db, key, old, NewString::Int(number), expiry)
     }
 
-    /// Sets a key that was looked up to bytes that are edited in place now and then, and keeps its
-    /// expiry. Counts as `changes` changes.
+    /// Sets a key that was looked up to bytes, whose encoding is that of an edited value, and keeps
+    /// its expiry. Counts as `changes` changes, at least one.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -242,26 +242,13 @@ impl Shards<'_> {
         new: NewString<'_>,
         expiry: Expiry,
     ) -> Result<(), OutOfMemory> {
-        self.store(db, key, old, new, expiry)?;
-        self.touched(db, key);
-        Ok(())
-    }
-
-    #[inline]
-    fn store(
-        &mut self,
-        db: DbIndex,
-        key: &Key<'_>,
-        old: Option<&Entry>,
-        new: NewString<'_>,
-        expiry: Expiry,
-    ) -> Result<(), OutOfMemory> {
         let expiry = self.resolve_expiry(old, expiry);
         let mut mem = self.held.mem(key.shard);
         if let Some(old) = old
             && overwrite(&mut mem, old, &new, expiry)
         {
             self.space.clocks.touch(old.at, self.now);
+            self.touched(db, key);
             return Ok(());
         }
         let (at, head) = create(&mut mem, key, &new, expiry)?;
@@ -269,6 +256,7 @@ impl Shards<'_> {
         if old.is_some() {
             self.space.clocks.touch(at, self.now);
         }
+        self.touched(db, key);
         Ok(())
     }
 

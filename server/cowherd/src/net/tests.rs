@@ -19,6 +19,7 @@ use crate::clock;
 use crate::config::{Config, LiveConfig};
 use crate::engine::{CheckpointScheduler, Engine, KeylessState, LoadingPhase, Shared, Worker};
 use crate::keyspace::Keyspace;
+use crate::telemetry::StatsSource as _;
 use cowherd_arena::{PageKind, ReservedArena};
 
 use super::client_socket::ClientSocket;
@@ -176,6 +177,14 @@ impl TestServer {
                 return client;
             }
             assert!(since.elapsed() < TEST_TIMEOUT, "client {name} did not get there");
+            std::thread::yield_now();
+        }
+    }
+
+    fn wait_until(&self, holds: impl Fn(&Shared) -> bool) {
+        let since = Instant::now();
+        while !holds(self.shared()) {
+            assert!(since.elapsed() < TEST_TIMEOUT, "the condition did not come to hold");
             std::thread::yield_now();
         }
     }
@@ -397,9 +406,10 @@ fn a_pause_ends_with_unpause_and_with_kill() {
     let mut admin = server.tcp();
     let mut waits = server.tcp();
     let mut dies = server.unix();
-    for (client, name) in [(&mut waits as &mut dyn Named, "waits"), (&mut dies, "dies")] {
-        client.named(name);
-    }
+    let mut leaves = server.tcp();
+    waits.named("waits");
+    dies.named("dies");
+    leaves.named("leaves");
     assert_eq!(admin.ask("CLIENT PAUSE 86400000 ALL"), "+OK");
     let arrived = |name| {
         let before = server.client(name, |_| true).bytes_in.load(Ordering::Relaxed);
@@ -410,8 +420,16 @@ fn a_pause_ends_with_unpause_and_with_kill() {
     dies.send("SET a 1");
     server.client("waits", waits_arrived);
     let id = server.client("dies", dies_arrived).id;
+    server.client("waits", Client::is_blocked);
+    server.client("dies", Client::is_blocked);
+    assert_eq!(server.shared().stats_snapshot().clients.blocked, 2);
     assert_eq!(admin.ask(&format!("CLIENT KILL ID {id}")), ":1");
     assert_eq!(dies.line(), "");
+    // A client that disconnects is not held either, and takes no place until the pause ends.
+    leaves.send("ECHO never");
+    server.client("leaves", Client::is_blocked);
+    drop(leaves);
+    server.wait_until(|shared| shared.clients.held() == 1);
     assert_eq!(admin.ask("CLIENT UNPAUSE"), "+OK");
     assert_eq!((waits.line(), waits.line()), ("$4".to_owned(), "late".to_owned()));
     assert_eq!(admin.ask("EXISTS a"), ":0");

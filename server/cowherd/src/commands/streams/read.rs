@@ -1,6 +1,6 @@
 //! XREAD and XREADGROUP, which may block.
 
-use crate::clients::{BlockingMode, EventClass, TimeoutReply, WakeCondition};
+use crate::clients::{EventClass, TimeoutReply, WakeCondition};
 use crate::commands::blocking::Timeout;
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
@@ -166,11 +166,7 @@ pub(super) fn xread(call: &mut Call<'_>) -> CommandResult {
     let (mut from, mut replaced) = (Vec::new(), Vec::new());
     for key in options.first..options.first + options.streams {
         let at = key + options.streams;
-        let entry = match read_stream(call, key) {
-            // A blocked client is served from the keys that hold streams.
-            Err(_) if call.blocking_mode == BlockingMode::Retrying => None,
-            found => found?,
-        };
+        let entry = read_stream(call, key)?;
         let place = match call.args.at(at) {
             b"$" => {
                 let last = entry.map_or(StreamId::MIN, |entry| call.shards.stream_len(&entry).1);

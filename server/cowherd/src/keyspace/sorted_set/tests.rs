@@ -192,10 +192,8 @@ impl Run {
                 let new: BTreeMap<_, _> = pairs.iter().cloned().collect();
                 let mut borrowed: Vec<_> = new.iter().map(|(m, s)| (m.as_slice(), *s)).collect();
                 let name = name(*key);
-                if shards
-                    .store_sorted_set(0, &space.key(0, &name), &mut borrowed, limits, 1)
-                    .is_ok()
-                {
+                let to = space.key(0, &name);
+                if shards.store_sorted_set(0, &to, &mut borrowed, limits, 1).is_ok() {
                     model[*key] = new;
                 }
             }

@@ -3,23 +3,14 @@
 
 use std::io::{Read, Write};
 use std::sync::atomic::Ordering;
-use std::time::Instant;
 
-use super::{Named as _, TEST_TIMEOUT, TestClient, TestServer};
+use super::{Named as _, TestClient, TestServer};
 use crate::commands::Shared;
 use crate::keyspace::ShardSet;
 
 impl TestServer {
     pub(super) fn shared(&self) -> &Shared {
         self.engine.shared()
-    }
-
-    fn wait_until(&self, holds: impl Fn(&Shared) -> bool) {
-        let since = Instant::now();
-        while !holds(self.shared()) {
-            assert!(since.elapsed() < TEST_TIMEOUT, "the condition did not come to hold");
-            std::thread::yield_now();
-        }
     }
 
     /// Sends a blocking command and returns once its client is blocked.
@@ -145,6 +136,7 @@ fn client_unblock_ends_the_wait_of_another_client() {
     assert_eq!(a.line(), "*-1");
     assert_eq!(admin.ask(&format!("CLIENT UNBLOCK {} ERROR", id("b"))), ":1");
     assert_eq!(b.line(), "-UNBLOCKED client unblocked via CLIENT UNBLOCK");
+    assert_eq!(server.shared().telemetry.errors(), [("UNBLOCKED", 1)]);
     assert_eq!(admin.ask(&format!("CLIENT UNBLOCK {}", id("b"))), ":0");
     assert_eq!((a.ask("PING"), b.ask("PING")), ("+PONG".into(), "+PONG".into()));
     server.assert_none_blocked();

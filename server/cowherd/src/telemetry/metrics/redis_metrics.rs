@@ -19,7 +19,8 @@ fn server(out: &mut Families, scrape: &Scrape<'_>) {
     out.gauge("redis_up", "Always 1", 1_u64);
     out.gauge("redis_uptime_in_seconds", "Seconds since the start", uptime);
     out.gauge("redis_connected_clients", "Clients connected", totals.clients());
-    out.gauge("redis_blocked_clients", "Clients in a blocking command", clients.blocked);
+    let about = "Clients in a blocking command, or held by CLIENT PAUSE";
+    out.gauge("redis_blocked_clients", about, clients.blocked);
     let rejected = totals.connections_rejected;
     out.counter("redis_rejected_connections_total", "Connections rejected", rejected);
     let received = totals.connections_received;

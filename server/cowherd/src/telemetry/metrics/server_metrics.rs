@@ -46,7 +46,8 @@ fn server(out: &mut Families, scrape: &Scrape<'_>) {
 fn clients(out: &mut Families, scrape: &Scrape<'_>) {
     let (totals, clients) = (&scrape.totals, &scrape.stats.clients);
     out.gauge("cowherd_clients", "Clients connected", totals.clients());
-    out.gauge("cowherd_clients_blocked", "Clients in a blocking command", clients.blocked);
+    let about = "Clients in a blocking command, or held by CLIENT PAUSE";
+    out.gauge("cowherd_clients_blocked", about, clients.blocked);
     out.gauge(
         "cowherd_clients_tracking",
         "Clients that track keys for their caches",
