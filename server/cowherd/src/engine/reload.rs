@@ -6,7 +6,7 @@ use cowherd_arena::{PageKind, ShardIndex, ShardSet};
 
 use crate::clock::{self, Timestamp};
 use crate::commands::{ReloadOptions, Shared, import_keys};
-use crate::keyspace::{Databases, Keyspace, Shards};
+use crate::keyspace::{CleanCursors, DATABASES, Databases, Keyspace, Shards};
 use crate::telemetry::RestoreReport;
 
 use super::CheckpointScheduler;
@@ -52,6 +52,11 @@ fn reload_under_locks(
     let mut source = restored.lock(ShardSet::ALL, clock::wall_ms());
     if options.saves && source.digest() != shards.digest() {
         return Err("ERR what was restored is not what was saved".into());
+    }
+    // As in Redis, a key that has expired is not loaded.
+    for (shard, db) in ShardIndex::all().flat_map(|shard| (0..DATABASES).map(move |db| (shard, db)))
+    {
+        source.clean(shard, db, &mut CleanCursors::default(), usize::MAX);
     }
     let has_new_libraries = options.flushes && !options.saves;
     if options.flushes {

@@ -229,8 +229,10 @@ impl Shards<'_> {
         value: &[u8],
         changes: u64,
     ) -> Result<(), OutOfMemory> {
-        self.store(db, key, old, NewString::Raw(value), Expiry::Keep)?;
-        self.touched_times(db, key, changes);
+        self.put(db, key, old, NewString::Raw(value), Expiry::Keep)?;
+        if changes > 1 {
+            self.changed_times(key.shard, changes - 1);
+        }
         Ok(())
     }
 

@@ -12,8 +12,7 @@ use crate::keyspace::{
 /// Keys whose names are read at a time.
 const NAMES: usize = 256;
 
-/// Adds all keys of `source` to `target`, except those that have expired; returns their number. All
-/// shards of both are locked.
+/// Adds all keys of `source` to `target`; returns their number. All shards of both are locked.
 ///
 /// # Errors
 /// There is no memory, or, unless `replaces`, a key is there already. Keys may have been added.
