@@ -1,7 +1,8 @@
 //! Comparison with Debian's redis-server by random commands, valid and invalid: each reply must be
 //! equal, for every encoding of values. Streams, and scripts that call their commands, are compared
-//! with a newer Redis. Scores are such that Redis 7.0 formats them as later versions do. Replies without a defined order are sorted before the comparison; commands with
-//! random replies are not sent.
+//! with a newer Redis. Scores are such that Redis 7.0 formats them as later versions do. Replies
+//! without a defined order are sorted before the comparison; commands with random replies are not
+//! sent.
 
 use anyhow::{Context as _, Result, ensure};
 use client_tests::peer::Peer;

@@ -1,5 +1,5 @@
-//! Text as numbers by the rules of C's `strtod`, and C's conversions of numbers on x86-64, which the
-//! libraries of Redis have. No function allocates.
+//! Text as numbers by the rules of C's `strtod`, and C's conversions of numbers on x86-64, which
+//! the libraries of Redis have. No function allocates.
 
 /// 2^63.
 const TWO_POW_63: f64 = 9_223_372_036_854_775_808.0;

@@ -61,8 +61,8 @@ pub fn before_zero(text: &[u8]) -> &[u8] {
 }
 
 /// Parses an unsigned integer as Redis reads cursors and the parts of stream ids: in its canonical
-/// spelling, or as C's `strtoull` does, with blanks, a sign and leading zeros before the digits. The
-/// text ends at its first zero byte. A negative number wraps unless its spelling is canonical.
+/// spelling, or as C's `strtoull` does, with blanks, a sign and leading zeros before the digits.
+/// The text ends at its first zero byte. A negative number wraps unless its spelling is canonical.
 #[must_use]
 pub fn parse_u64_loose(text: &[u8]) -> Option<u64> {
     if let Some(number) = parse_i64(text) {

@@ -42,7 +42,6 @@ use crate::config::OutputLimits;
 use crate::keyspace::{
     DbIndex, Key, Keyspace, ReadyKey, SHARDS, ShardIndex, ShardSet, Shards, ValueType,
 };
-use crate::telemetry::Telemetry;
 use cowherd_resp::{ArgSpan, Args, ProtocolVersion};
 
 use super::client::Client;
@@ -390,17 +389,18 @@ impl BlockedClients {
         self.end_with(sequence, keyspace, limits, reply)
     }
 
-    /// CLIENT UNBLOCK with ERROR, which `telemetry` counts; false if the wait has ended already.
+    /// CLIENT UNBLOCK with ERROR; false if the wait has ended already. Calls `failed` with the row of
+    /// the command and the error reply.
     pub(crate) fn unblock(
         &self,
         sequence: u64,
         keyspace: &Keyspace,
         limits: &OutputLimits,
-        telemetry: &Telemetry,
+        failed: impl FnOnce(usize, &[u8]),
     ) -> bool {
         const UNBLOCKED: &[u8] = b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n";
         self.end_with(sequence, keyspace, limits, |blocked| {
-            telemetry.failed_after_wait(blocked.row, UNBLOCKED);
+            failed(blocked.row, UNBLOCKED);
             UNBLOCKED
         })
     }

@@ -34,7 +34,7 @@ fn an_ended_wait_leaves_no_entry() {
                 &b"*-1\r\n"[..]
             }
             WaitEnd::Unblock => {
-                assert!(blocked.unblock(sequence, keyspace, &limits, &server.shared.telemetry));
+                assert!(blocked.unblock(sequence, keyspace, &limits, |_, _| {}));
                 b"-UNBLOCKED client unblocked via CLIENT UNBLOCK\r\n"
             }
             WaitEnd::Disconnect => {

@@ -110,8 +110,8 @@ impl<'c> Call<'c> {
         self.args.get(i).is_some_and(|arg| arg.eq_ignore_ascii_case(word.as_bytes()))
     }
 
-    /// Argument `i` as text: invalid UTF-8 becomes replacement characters. Empty if there is no such
-    /// argument.
+    /// Argument `i` as text: invalid UTF-8 becomes replacement characters. Empty if there is no
+    /// such argument.
     pub fn text(&self, i: usize) -> Cow<'c, str> {
         String::from_utf8_lossy(self.args.get(i).unwrap_or_default())
     }

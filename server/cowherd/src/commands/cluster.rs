@@ -106,8 +106,8 @@ const CLUSTER: &[Command] = &[
         .doc(GROUP, "3.0.0", "Sets the configuration epoch of a new node.")
         .syntax("config-epoch:integer"),
     disabled("setslot", -4, CHANGES).doc(GROUP, "3.0.0", "Sets the state of a slot.").syntax(
-        "slot:integer subcommand:(IMPORTING importing:string=node-id|MIGRATING migrating:string=node-id\
-             |NODE node:string=node-id|STABLE)",
+        "slot:integer subcommand:(IMPORTING importing:string=node-id\
+         |MIGRATING migrating:string=node-id|NODE node:string=node-id|STABLE)",
     ),
     disabled("shards", 2, READS_LOADING)
         .doc(GROUP, "7.0.0", "Describes the shards and their slots.")

@@ -176,7 +176,7 @@ impl Shards<'_> {
         self.put(db, key, old, new, expiry)
     }
 
-    /// As [`Self::set`], but the value is stored as bytes, and its encoding is that of an edited one.
+    /// As [`Self::set`], but the value is stored as bytes, with the encoding of an edited one.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.

@@ -273,8 +273,8 @@ fn unblock(call: &mut Call<'_>) -> CommandResult {
     let limits = &call.config.client_output_buffer_limit;
     let ended = sequence.is_some_and(|sequence| match with_error {
         true => {
-            let telemetry = &shared.telemetry;
-            shared.blocked_clients.unblock(sequence, &shared.keyspace, limits, telemetry)
+            let failed = |row: usize, error: &[u8]| shared.telemetry.failed_after_wait(row, error);
+            shared.blocked_clients.unblock(sequence, &shared.keyspace, limits, failed)
         }
         false => shared.blocked_clients.time_out(sequence, &shared.keyspace, limits),
     });

@@ -33,7 +33,8 @@ pub(super) struct KeySpec {
 
 impl KeySpec {
     /// The positions of these keys among `args`. Unlike [`KeyPositions::positions`], which the
-    /// locks depend on, this follows the spec alone, as clients do: the first of equal words counts.
+    /// locks depend on, this follows the spec alone, as clients do: the first of equal words
+    /// counts.
     fn positions(&self, args: &Args<'_>) -> Box<dyn Iterator<Item = usize>> {
         let keys = match self.range {
             KeyRange::Streams { begin } => {

@@ -228,7 +228,8 @@ fn claims_count_and_set_times() {
             ("XCLAIM s g alice 1001 1-1", ""),
             (
                 "XINFO CONSUMERS s g",
-                "name alice pending 0 idle 0 inactive -1 name bob pending 3 idle 1000 inactive 1000",
+                "name alice pending 0 idle 0 inactive -1 \
+                 name bob pending 3 idle 1000 inactive 1000",
             ),
             ("XCLAIM s g alice 1000 1-1 1-1", "1-1 field 1"),
             ("XCLAIM s g alice 0 1-2 IDLE 5000 RETRYCOUNT 9 JUSTID", "1-2"),
