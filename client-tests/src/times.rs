@@ -32,7 +32,9 @@ pub fn same_but_for_times(redis: &[u8], cowherd: &[u8]) -> Result<()> {
 
 fn are_same_but_for_times(redis: &Value, cowherd: &Value) -> bool {
     let is_time = |name: &Value| match name {
-        Value::BulkString(name) => name == b"idle" || name == b"seen-time",
+        Value::BulkString(name) => {
+            [&b"idle"[..], b"inactive", b"seen-time", b"active-time"].contains(&name.as_slice())
+        }
         _ => false,
     };
     let compare = |one: &Value, other: &Value, is_time: bool| match (one, other) {

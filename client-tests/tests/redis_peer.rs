@@ -16,6 +16,7 @@
 //! | `gone:` | the command is repeated until the reply of each server is null or 0 |
 //! | `eachkey:` | the command is sent once for each key, in order of the keys |
 //! | `newer:` | the line is sent to a Redis that is newer than Debian's only |
+//! | `older:` | the line is sent to Debian's only |
 //! | `fill:` | values are set until the server has no memory left |
 //!
 //! A line that begins with `>` is sent by a client of its own, which then blocks; `<` compares the
@@ -40,6 +41,8 @@ const ALLOWED: &[(&str, &str)] = &[
     ("HELLO 3 SETNAME greeted", "names the server, its version and the connection"),
     ("CLIENT SETINFO LIB-NAME test", "younger than Redis 7.0"),
     ("CLIENT SETINFO LIB-VER 1.0", "younger than Redis 7.0"),
+    ("XREAD STREAMS s 0 1", "Redis 8 names the ID + in the error"),
+    ("XREAD STREAMS s t 0", "Redis 8 names the ID + in the error"),
     ("CONFIG SET port x", "the port is fixed at start"),
     ("OBJECT REFCOUNT shared", "Redis shares the objects of small integers"),
 ];
@@ -54,6 +57,7 @@ const MODES: &[&str] = &[
     "eachkey",
     "times",
     "newer",
+    "older",
     "fill",
 ];
 
@@ -106,124 +110,44 @@ fn the_changes_of_every_writing_command_are_compared() -> TestResult {
     Ok(())
 }
 
-#[test]
-fn scripts_behave_as_in_redis() -> TestResult {
-    compare(SCRIPTS_SCRIPT)
+/// Tests of a script, against Debian's Redis and against a newer one.
+macro_rules! scripts_behave_as_in_redis {
+    ($($script:ident: $name:ident, $newer:ident;)*) => { $(
+        #[test]
+        fn $name() -> TestResult {
+            compare($script)
+        }
+
+        #[test]
+        fn $newer() -> TestResult {
+            compare_with(Peer::start_newer()?, $script)
+        }
+    )* };
 }
 
-#[test]
-fn functions_behave_as_in_redis() -> TestResult {
-    compare(FUNCTIONS_SCRIPT)
+scripts_behave_as_in_redis! {
+    KEYS_SCRIPT: keys_behave_as_in_redis, keys_behave_as_in_newer_redis;
+    STRINGS_SCRIPT: strings_behave_as_in_redis, strings_behave_as_in_newer_redis;
+    BITS_SCRIPT: bits_behave_as_in_redis, bits_behave_as_in_newer_redis;
+    LISTS_SCRIPT: lists_behave_as_in_redis, lists_behave_as_in_newer_redis;
+    HASHES_SCRIPT: hashes_behave_as_in_redis, hashes_behave_as_in_newer_redis;
+    SORTED_SETS_SCRIPT: sorted_sets_behave_as_in_redis, sorted_sets_behave_as_in_newer_redis;
+    SETS_SCRIPT: sets_behave_as_in_redis, sets_behave_as_in_newer_redis;
+    HYPERLOGLOG_SCRIPT: hyperloglogs_behave_as_in_redis, hyperloglogs_behave_as_in_newer_redis;
+    GEO_SCRIPT: geo_commands_behave_as_in_redis, geo_commands_behave_as_in_newer_redis;
+    CONNECTION_SCRIPT: connections_behave_as_in_redis, connections_behave_as_in_newer_redis;
+    TRANSACTIONS_SCRIPT: transactions_behave_as_in_redis, transactions_behave_as_in_newer_redis;
+    SCRIPTS_SCRIPT: scripts_behave_as_in_redis, scripts_behave_as_in_newer_redis;
+    FUNCTIONS_SCRIPT: functions_behave_as_in_redis, functions_behave_as_in_newer_redis;
+    ADMIN_SCRIPT: administration_behaves_as_in_redis, administration_behaves_as_in_newer_redis;
+    CLUSTER_SCRIPT: cluster_commands_behave_as_in_redis, cluster_commands_behave_as_in_newer_redis;
+    DEBUG_SCRIPT: debug_behaves_as_in_redis, debug_behaves_as_in_newer_redis;
 }
 
+/// Consumers and lags are those of later versions than Debian's.
 #[test]
-fn scripts_behave_as_in_newer_redis() -> TestResult {
-    compare_with(Peer::start_newer()?, SCRIPTS_SCRIPT)
-}
-
-#[test]
-fn functions_behave_as_in_newer_redis() -> TestResult {
-    compare_with(Peer::start_newer()?, FUNCTIONS_SCRIPT)
-}
-
-#[test]
-fn keys_behave_as_in_redis() -> TestResult {
-    compare(KEYS_SCRIPT)
-}
-
-#[test]
-fn strings_behave_as_in_redis() -> TestResult {
-    compare(STRINGS_SCRIPT)
-}
-
-#[test]
-fn bits_behave_as_in_redis() -> TestResult {
-    compare(BITS_SCRIPT)
-}
-
-#[test]
-fn lists_behave_as_in_redis() -> TestResult {
-    compare(LISTS_SCRIPT)
-}
-
-#[test]
-fn hashes_behave_as_in_redis() -> TestResult {
-    compare(HASHES_SCRIPT)
-}
-
-#[test]
-fn sorted_sets_behave_as_in_redis() -> TestResult {
-    compare(SORTED_SETS_SCRIPT)
-}
-
-#[test]
-fn sets_behave_as_in_redis() -> TestResult {
-    compare(SETS_SCRIPT)
-}
-
-#[test]
-fn hyperloglogs_behave_as_in_redis() -> TestResult {
-    compare(HYPERLOGLOG_SCRIPT)
-}
-
-#[test]
-fn hyperloglogs_behave_as_in_newer_redis() -> TestResult {
-    compare_with(Peer::start_newer()?, HYPERLOGLOG_SCRIPT)
-}
-
-#[test]
-fn geo_commands_behave_as_in_redis() -> TestResult {
-    compare(GEO_SCRIPT)
-}
-
-#[test]
-fn geo_commands_behave_as_in_newer_redis() -> TestResult {
-    compare_with(Peer::start_newer()?, GEO_SCRIPT)
-}
-
-#[test]
-fn streams_behave_as_in_redis() -> TestResult {
-    compare(STREAMS_SCRIPT)
-}
-
-#[test]
-fn connections_behave_as_in_redis() -> TestResult {
-    compare(CONNECTION_SCRIPT)
-}
-
-#[test]
-fn transactions_behave_as_in_redis() -> TestResult {
-    compare(TRANSACTIONS_SCRIPT)
-}
-
-#[test]
-fn administration_behaves_as_in_redis() -> TestResult {
-    compare(ADMIN_SCRIPT)
-}
-
-#[test]
-fn administration_behaves_as_in_newer_redis() -> TestResult {
-    compare_with(Peer::start_newer()?, ADMIN_SCRIPT)
-}
-
-#[test]
-fn cluster_commands_behave_as_in_redis() -> TestResult {
-    compare(CLUSTER_SCRIPT)
-}
-
-#[test]
-fn cluster_commands_behave_as_in_newer_redis() -> TestResult {
-    compare_with(Peer::start_newer()?, CLUSTER_SCRIPT)
-}
-
-#[test]
-fn debug_behaves_as_in_redis() -> TestResult {
-    compare(DEBUG_SCRIPT)
-}
-
-#[test]
-fn debug_behaves_as_in_newer_redis() -> TestResult {
-    compare_with(Peer::start_newer()?, DEBUG_SCRIPT)
+fn streams_behave_as_in_newer_redis() -> TestResult {
+    compare_with(Peer::start_newer()?, STREAMS_SCRIPT)
 }
 
 #[test]
@@ -414,6 +338,7 @@ impl<'s> Pair<'s> {
                 return same(&redis, || scan(&mut self.cowherd, &arguments));
             }
             ("newer", _) if !self.peer.is_newer() => return Ok(()),
+            ("older", _) if self.peer.is_newer() => return Ok(()),
             ("fill", _) => return self.fill(),
             ("gone", _) => return self.both_gone(&arguments),
             ("eachkey", _) => return self.same_for_each_key(&arguments),
