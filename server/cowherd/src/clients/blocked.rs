@@ -389,8 +389,8 @@ impl BlockedClients {
         self.end_with(sequence, keyspace, limits, reply)
     }
 
-    /// CLIENT UNBLOCK with ERROR; false if the wait has ended already. Calls `failed` with the row of
-    /// the command and the error reply.
+    /// CLIENT UNBLOCK with ERROR; false if the wait has ended already. Calls `failed` with the row
+    /// of the command and the error reply.
     pub(crate) fn unblock(
         &self,
         sequence: u64,
