@@ -11,7 +11,8 @@ pub fn is_allowed(request: &Request, reply: &[u8]) -> bool {
     reply.starts_with(b"*1\r\n-ERR Unbalanced 'xread' list of streams")
         // As in Redis 7.4; later versions refuse blanks before a number.
         || has_leading_blank && is_scored
-        // Redis changes the encoding of a list that is full before LSET and LINSERT find nothing to do.
+        // Redis changes the encoding of a list that is full before LSET and LINSERT find nothing to
+        // do.
         || name == b"OBJECT" && reply == b"$8\r\nlistpack\r\n"
         // Redis cuts the index to 32 bits, so that it hits an element far from there.
         || name == b"LSET" && reply == b"-ERR index out of range\r\n"

@@ -2,9 +2,9 @@
 //! argument syntax that COMMAND DOCS gives: options in any combination, repeated, misplaced and
 //! left out, in both protocols, with small and large encodings.
 //!
-//! A reply is right if it is that of one of the newer servers (Redis 8.2, Valkey 9.1); that of Redis
-//! 7.0 is shown beside them. A server whose reply differs from ours is left out until the next
-//! section, which begins with an empty keyspace, since its keys may differ from then on.
+//! A reply is right if it is that of one of the newer servers (Redis 8.2, Valkey 9.1); that of
+//! Redis 7.0 is shown beside them. A server whose reply differs from ours is left out until the
+//! next section, which begins with an empty keyspace, since its keys may differ from then on.
 //!
 //! A difference is reported with the least number of requests that show it.
 
