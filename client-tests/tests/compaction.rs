@@ -182,7 +182,7 @@ fn commands_in_a_row_find_the_memory_without_the_background() -> TestResult {
     let server = eager_only(builder()).start()?;
     scatter_large(&server, 100_000)?;
     let mut raw = server.raw()?;
-    for key in 0..9 {
+    for key in 0..7 {
         let reply = set_of(&mut raw, &format!("large:{key}"), 3_000_000)?;
         ensure!(reply == b"+OK\r\n", "value {key}: {}", show(&reply));
     }

@@ -1,49 +1,55 @@
 //! A redis-server of its own, and EVAL.
 
 use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-/// Process of a server; dropping it kills the server.
-struct Process(Child);
+/// Process of a server and its socket; dropping it kills the server.
+struct Process(Child, PathBuf);
 
 impl Drop for Process {
     fn drop(&mut self) {
         drop(self.0.kill());
         drop(self.0.wait());
+        drop(std::fs::remove_file(&self.1));
     }
 }
 
 /// Connection to a running redis-server, which ends with it.
 pub struct Peer {
-    stream: BufReader<TcpStream>,
+    stream: BufReader<UnixStream>,
     _process: Process,
 }
 
 impl Peer {
-    /// Starts the server on a free port. Returns `None` if none is installed.
+    /// Starts the server on a socket of its own. Returns `None` if none is installed.
     pub fn start() -> Option<Self> {
         let program = program()?;
-        let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
+        static STARTED: AtomicU32 = AtomicU32::new(0);
+        let number = STARTED.fetch_add(1, Ordering::Relaxed);
+        let name = format!("cowherd-lua-{}-{number}.sock", std::process::id());
+        let socket = std::env::temp_dir().join(name);
         let process = Command::new(program)
-            .args(["--port", &port.to_string(), "--bind", "127.0.0.1", "--save", ""])
-            .args(["--lua-time-limit", "0", "--dir"])
+            .args(["--port", "0", "--save", "", "--lua-time-limit", "0", "--unixsocket"])
+            .arg(&socket)
+            .arg("--dir")
             .arg(std::env::temp_dir())
             .stdin(Stdio::null())
             .stdout(Stdio::null())
             .stderr(Stdio::null())
             .spawn()
-            .map(Process)
+            .map(|child| Process(child, socket.clone()))
             .unwrap();
         for _ in 0..2000 {
-            if let Ok(stream) = TcpStream::connect(("127.0.0.1", port)) {
+            if let Ok(stream) = UnixStream::connect(&socket) {
                 return Some(Self { stream: BufReader::new(stream), _process: process });
             }
             std::thread::sleep(Duration::from_millis(10));
         }
-        panic!("redis-server does not listen on port {port}");
+        panic!("redis-server does not listen on {}", socket.display());
     }
 
     /// The string that the script returns, or its error.
