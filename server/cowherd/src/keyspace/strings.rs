@@ -88,13 +88,13 @@ impl<'v> NewString<'v> {
     }
 }
 
-/// How a key was set, for [`Shards::undo`].
-enum SetHow {
+/// What [`Shards::undo`] needs to know of a key that was set.
+enum UndoRecord {
     /// The key is new; its entry is at `at`.
     Added { at: u64 },
     /// A new entry is in the place of this one.
     Replaced { old: Entry },
-    /// The entry at `at` was overwritten; its bytes were saved.
+    /// The entry at `at` was overwritten; the bytes of its object were saved.
     Overwritten { at: u64, saved: Range<usize> },
 }
 
@@ -216,8 +216,8 @@ impl Shards<'_> {
         self.put(db, key, old, NewString::Int(number), expiry)
     }
 
-    /// Sets a key that was looked up to bytes, whose encoding is that of an edited value, and keeps
-    /// its expiry. Counts as `changes` changes, at least one.
+    /// Sets a key that was looked up to bytes with the encoding of an edited value, and keeps its
+    /// expiry. Counts as `changes` changes, at least one.
     ///
     /// # Errors
     /// The arena is full; nothing has changed.
@@ -284,7 +284,7 @@ impl Shards<'_> {
             for (key, value) in group {
                 let new = NewString::of(value);
                 match self.set_reversibly(db, &key, &new, &mut saved) {
-                    Ok(how) => done.push((key, how)),
+                    Ok(record) => done.push((key, record)),
                     Err(full) => {
                         self.undo(db, done, &saved);
                         return Err(full);
@@ -292,14 +292,14 @@ impl Shards<'_> {
                 }
             }
         }
-        for (key, how) in done {
-            match how {
-                SetHow::Overwritten { at, .. } => self.space.clocks.touch(at, self.now),
-                SetHow::Replaced { old } => {
+        for (key, record) in done {
+            match record {
+                UndoRecord::Overwritten { at, .. } => self.space.clocks.touch(at, self.now),
+                UndoRecord::Replaced { old } => {
                     self.unindex(db, key.hash, &old);
                     self.free(&old);
                 }
-                SetHow::Added { at } => {
+                UndoRecord::Added { at } => {
                     self.emit_event(KeyspaceEvent::New, db, key.shard, at);
                 }
             }
@@ -309,15 +309,15 @@ impl Shards<'_> {
         Ok(())
     }
 
-    /// Sets a key so that [`Self::undo`] can undo it. An entry that is overwritten is appended to
-    /// `saved` before.
+    /// Sets a key so that [`Self::undo`] can undo it. The object of an entry that is overwritten is
+    /// appended to `saved` before.
     fn set_reversibly(
         &mut self,
         db: DbIndex,
         key: &Key<'_>,
         new: &NewString<'_>,
         saved: &mut Vec<u8>,
-    ) -> Result<SetHow, OutOfMemory> {
+    ) -> Result<UndoRecord, OutOfMemory> {
         let old = self.peek(db, key);
         let mut mem = self.held.mem(key.shard);
         if let Some(old) = &old
@@ -326,9 +326,10 @@ impl Shards<'_> {
             && old.head.len() <= SAVED_BYTES
         {
             let start = saved.len();
-            saved.extend_from_slice(mem.bytes(old.at, old.head.len()));
+            // With the slack, which the new value may use.
+            saved.extend_from_slice(mem.bytes(old.at, allocated_size(old.head.len())));
             if overwrite(&mut mem, old, new, None) {
-                return Ok(SetHow::Overwritten { at: old.at, saved: start..saved.len() });
+                return Ok(UndoRecord::Overwritten { at: old.at, saved: start..saved.len() });
             }
             saved.truncate(start);
         }
@@ -336,26 +337,26 @@ impl Shards<'_> {
         let Some(old) = old else {
             self.link_no_event(db, key, at, &head)
                 .inspect_err(|_| free_unlinked(&mut self.held.mem(key.shard), at))?;
-            return Ok(SetHow::Added { at });
+            return Ok(UndoRecord::Added { at });
         };
         self.swap_entry(db, &old, at);
-        Ok(SetHow::Replaced { old })
+        Ok(UndoRecord::Replaced { old })
     }
 
     /// Undoes the first part of [`Self::set_all`], the last key first: the same key may be set
     /// twice.
-    fn undo(&mut self, db: DbIndex, done: Vec<(Key<'_>, SetHow)>, saved: &[u8]) {
-        for (key, how) in done.into_iter().rev() {
+    fn undo(&mut self, db: DbIndex, done: Vec<(Key<'_>, UndoRecord)>, saved: &[u8]) {
+        for (key, record) in done.into_iter().rev() {
+            if let UndoRecord::Overwritten { at, saved: part } = record {
+                let object = &saved[part];
+                let mut mem = self.held.mem(key.shard);
+                mem.bytes_mut(at, object.len() as u64).copy_from_slice(object);
+                continue;
+            }
             let new = self.find(db, &key).expect("invariant: a key that was set is found");
-            match how {
-                SetHow::Overwritten { at, saved: part } => {
-                    let bytes = &saved[part];
-                    let mut mem = self.held.mem(key.shard);
-                    mem.bytes_mut(at, bytes.len() as u64).copy_from_slice(bytes);
-                    continue;
-                }
-                SetHow::Replaced { old } => self.swap_entry(db, &new, old.at),
-                SetHow::Added { .. } => self.unlink(db, key.hash, &new),
+            match record {
+                UndoRecord::Replaced { old } => self.swap_entry(db, &new, old.at),
+                _ => self.unlink(db, key.hash, &new),
             }
             self.free(&new);
         }

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use super::roots::db_root;
 use super::*;
 use cowherd_arena::containers::dict::DictRoot;
-use cowherd_arena::{Corruption, ObjectNotes, Offset, PageKind, ReservedArena};
+use cowherd_arena::{Corruption, ObjectNotes, Offset, PageKind, ReservedArena, allocated_size};
 
 pub(super) fn space(mib: u64) -> Keyspace {
     Keyspace::create(ReservedArena::reserve(PageKind::Small, mib << 20).unwrap(), 77).unwrap()
@@ -424,4 +424,38 @@ fn verify_refuses_a_key_with_two_entries() {
     drop(shards);
     let broken = verdict(&space).1.unwrap_err();
     assert!(broken.reason.contains("have one key"), "{broken}");
+}
+
+/// A value that is written over a shorter one of the same size class uses the slack of its object.
+#[test]
+fn a_refused_set_of_several_keys_leaves_no_byte_of_its_values() {
+    let space = space(8);
+    let old: [&[u8]; 2] = [b"x", b"five"];
+    let (short, full) = (space.key(0, b"short"), space.key(0, b"full"));
+    let mut uses_slack = false;
+    for (len, old) in (1..=24).flat_map(|len| old.map(|old| (len, old))) {
+        let new = vec![b'y'; len];
+        let object = |shards: &mut Shards<'_>| {
+            let entry = shards.find(0, &short).unwrap();
+            let size = allocated_size(entry.head.len());
+            (entry.at, shards.mem(short.shard).bytes(entry.at, size).to_vec())
+        };
+        let mut shards = space.lock(ShardSet::ALL, 0);
+        shards.set(0, &short, old, Expiry::None).unwrap();
+        let before = object(&mut shards);
+        drop(shards);
+        let mut scarcity = MemoryExhauster::default();
+        ShardIndex::all().for_each(|shard| scarcity.take(&space, shard));
+        let mut shards = space.lock(ShardSet::ALL, 0);
+        let pairs = [(short, &*new), (short, old), (short, &*new), (full, &*new)];
+        assert!(shards.set_all(0, pairs.into_iter(), |_| {}).is_err());
+        assert_eq!(object(&mut shards), before, "{len} bytes over {}", old.len());
+        drop(shards);
+        scarcity.end(&space);
+        let mut shards = space.lock(ShardSet::ALL, 0);
+        shards.set(0, &short, &new, Expiry::None).unwrap();
+        uses_slack |= len > old.len() && object(&mut shards).0 == before.0;
+    }
+    assert!(uses_slack, "no value was overwritten in its object");
+    space.verify(1).unwrap();
 }
