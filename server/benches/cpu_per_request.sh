@@ -11,23 +11,11 @@
 # Prints the median of the rounds in microseconds of server CPU time (user + system) per request, the
 # range, the ratio of the medians, and resident memory after loading.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+source "$(dirname "$0")/side_by_side.sh"
 rounds=${1:-5}
 requests=${REQUESTS:-1000000}
-peer=${PEER:-redis-server}
-dir=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
-mkdir "$dir/cowherd" "$dir/peer"
-taskset -c 0 "${COWHERD_BIN:-target/release/cowherd}" --port 7601 --metrics-port 0 --threads 1 --save '' \
-    --dir "$dir/cowherd" ${COWHERD_ARGS:-} >"$dir/cowherd.log" 2>&1 &
-cowherd=$!
-taskset -c 0 "$peer" --port 7602 --save '' --appendonly no --dir "$dir/peer" >"$dir/peer.log" 2>&1 &
-other=$!
-for port in 7601 7602; do
-    until redis-cli -p $port ping >/dev/null 2>&1; do sleep 0.1; done
-done
+start_servers
 
-ticks() { awk '{print $14 + $15}' "/proc/$1/stat"; }
 rss() { awk '/VmRSS|HugetlbPages/ {kib += $2} END {print kib}' "/proc/$1/status"; }
 key=key:__rand_int__ # redis-benchmark writes twelve digits: 16 bytes
 value=$(head -c 64 /dev/zero | tr '\0' x)
@@ -55,8 +43,6 @@ measure() {
     echo "scale=4; ($end - $start) * 10000 / $n" | bc
 }
 
-median() { sort -n | awk '{a[NR] = $1} END {printf "%.3f [%.3f..%.3f]", a[int((NR + 1) / 2)], a[1], a[NR]}'; }
-
 # compare LABEL PIPELINE COMMAND...: one row
 compare() {
     local label=$1 depth=$2
@@ -67,7 +53,7 @@ compare() {
         measure 7602 $other "$depth" "$@" >>"$dir/o"
     done
     local c o
-    c=$(median <"$dir/c") o=$(median <"$dir/o")
+    c=$(median_and_range <"$dir/c") o=$(median_and_range <"$dir/o")
     printf '%-20s -P %-3s cowherd %s us, %s %s us, ratio %.2f\n' \
         "$label" "$depth" "$c" "$peer" "$o" "$(echo "${c%% *} / ${o%% *}" | bc -l)"
 }

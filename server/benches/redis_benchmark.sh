@@ -8,20 +8,9 @@
 # Prints, for each test, the medians in microseconds (user + system) and the ratio of the medians. TESTS selects
 # tests (set get ...), DEPTHS depths, PEER another redis-server, COWHERD_BIN another binary.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+source "$(dirname "$0")/side_by_side.sh"
 rounds=${1:-5}
-peer=${PEER:-redis-server}
-dir=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
-mkdir "$dir/cowherd" "$dir/peer"
-taskset -c 0 "${COWHERD_BIN:-target/release/cowherd}" --port 7601 --metrics-port 0 --threads 1 --save '' \
-    --maxmemory 2gb --dir "$dir/cowherd" ${COWHERD_ARGS:-} >"$dir/cowherd.log" 2>&1 &
-cowherd=$!
-taskset -c 0 "$peer" --port 7602 --save '' --appendonly no --dir "$dir/peer" >"$dir/peer.log" 2>&1 &
-other=$!
-for port in 7601 7602; do
-    until [ "$(redis-cli -p $port ping 2>/dev/null)" = PONG ]; do sleep 0.1; done
-done
+start_servers --maxmemory 2gb
 echo "$("$peer" --version | cut -d' ' -f3) beside cowherd, kernel $(uname -r), $rounds rounds"
 
 key=key:__rand_int__ # redis-benchmark writes twelve digits

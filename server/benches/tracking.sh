@@ -14,25 +14,15 @@
 # Prints the median of the rounds in microseconds of server CPU time (user + system) per request, the
 # range, and the ratio to `off` of the same server.
 set -euo pipefail
-cd "$(dirname "$0")/../.."
+source "$(dirname "$0")/side_by_side.sh"
 rounds=${1:-5}
 requests=${REQUESTS:-1000000}
-peer=${PEER:-redis-server}
-dir=$(mktemp -d)
-trap 'kill $(jobs -p) 2>/dev/null || true; wait 2>/dev/null || true; rm -rf "$dir"' EXIT
-mkdir "$dir/cowherd" "$dir/peer"
-taskset -c 0 "${COWHERD_BIN:-target/release/cowherd}" --port 7601 --metrics-port 0 --threads 1 --save '' \
-    --dir "$dir/cowherd" >"$dir/cowherd.log" 2>&1 &
-cowherd=$!
-taskset -c 0 "$peer" --port 7602 --save '' --appendonly no --dir "$dir/peer" >"$dir/peer.log" 2>&1 &
-other=$!
+start_servers
 for port in 7601 7602; do
-    until redis-cli -p $port ping >/dev/null 2>&1; do sleep 0.1; done
     redis-benchmark -p $port -n 1000000 -r 100000 -P 64 -q SET key:__rand_int__ \
         "$(head -c 64 /dev/zero | tr '\0' x)" >/dev/null 2>&1
 done
 
-ticks() { awk '{print $14 + $15}' "/proc/$1/stat"; }
 # measure PORT PID OPTION...: microseconds of server CPU time per request
 measure() {
     local port=$1 pid=$2
@@ -44,8 +34,6 @@ measure() {
     end=$(ticks "$pid")
     echo "scale=4; ($end - $start) * 10000 / $requests" | bc
 }
-
-median() { sort -n | awk '{a[NR] = $1} END {printf "%.3f [%.3f..%.3f]", a[int((NR + 1) / 2)], a[1], a[NR]}'; }
 
 for _ in $(seq "$rounds"); do
     for server in "cowherd 7601 $cowherd" "peer 7602 $other"; do
@@ -67,9 +55,9 @@ for _ in $(seq "$rounds"); do
 done
 for name in cowherd peer; do
     shown=$([ $name = peer ] && echo "$peer" || echo $name)
-    off=$(median <"$dir/$name.off")
+    off=$(median_and_range <"$dir/$name.off")
     for state in off others on; do
-        cost=$(median <"$dir/$name.$state")
+        cost=$(median_and_range <"$dir/$name.$state")
         printf '%-20s %-7s %s us, ratio %.2f\n' "$shown" $state "$cost" \
             "$(echo "${cost%% *} / ${off%% *}" | bc -l)"
     done
