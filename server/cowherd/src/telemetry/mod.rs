@@ -12,7 +12,7 @@
 //! | `registry` | `Telemetry`, the object that holds all counters and reads their sums |
 //! | `recorder` | `Recorder`, one per thread, the only writer of that thread's counters |
 //! | `thread_counters` | the counters of one thread, and their sums |
-//! | `late_failures` | counters of commands that fail while their client is blocked |
+//! | `blocked_failures` | counters of commands that fail while their client is blocked |
 //! | `error_prefixes` | the first words of error replies, by which errors are counted |
 //! | `checkpoint_epoch` | whether a checkpoint runs, and which one |
 //! | `longest_command` | the longest command of a thread during a checkpoint |
@@ -51,7 +51,7 @@ mod checkpoint_figures;
 mod checkpoint_record;
 mod error_prefixes;
 pub(crate) mod info;
-mod late_failures;
+mod blocked_failures;
 mod latency_monitor;
 mod live;
 pub(crate) mod logging;

@@ -55,7 +55,7 @@ impl Recorder {
         bump(&self.counters().connections_rejected, 1);
     }
 
-    /// The calling thread, whose counters these are, serves clients.
+    /// Notes that the calling thread, to which these counters belong, serves clients.
     pub(crate) fn serves_clients(&self) {
         self.counters().worker.store(gettid().as_raw(), Relaxed);
     }

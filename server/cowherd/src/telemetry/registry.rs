@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use super::checkpoint_epoch::{CheckpointEpoch, EACH_PHASE, EpochCounter};
 use super::error_prefixes::{COUNTERS, ErrorPrefixes};
-use super::late_failures::LateFailures;
+use super::blocked_failures::BlockedFailures;
 use super::latency_monitor::{LatencyEvent, LatencyEventHistory, LatencyMonitor};
 use super::longest_command::LongestCommand;
 use super::persistence::Persistence;
@@ -35,7 +35,7 @@ pub(crate) struct Telemetry {
     families: Box<[&'static str]>,
     pub(super) threads: Box<[CachePadded<ThreadCounters>]>,
     pub(super) error_prefixes: ErrorPrefixes,
-    late_failures: LateFailures,
+    blocked_failures: BlockedFailures,
     pub(super) latency_tracking: AtomicBool,
     epoch: EpochCounter,
     /// The lower of the thresholds of slow log and latency monitor, in nanoseconds.
@@ -98,7 +98,7 @@ impl Telemetry {
             started,
             threads: (0..threads).map(counters).collect(),
             error_prefixes: ErrorPrefixes::default(),
-            late_failures: LateFailures::new(names.len()),
+            blocked_failures: BlockedFailures::new(names.len()),
             names: names.into(),
             families: families.into(),
             latency_tracking: AtomicBool::new(true),
@@ -186,7 +186,7 @@ impl Telemetry {
     pub(crate) fn totals(&self) -> ServerTotals {
         let mut totals = ServerTotals::default();
         self.threads.iter().for_each(|thread| thread.add_to(&mut totals));
-        totals.errors += self.late_failures.total();
+        totals.errors += self.blocked_failures.total();
         totals
     }
 
@@ -194,7 +194,7 @@ impl Telemetry {
     pub(crate) fn command(&self, number: usize) -> CommandTotals {
         let mut totals = CommandTotals::default();
         self.threads.iter().for_each(|thread| thread.add_command_to(number, &mut totals));
-        totals.failed += self.late_failures.of_command(number);
+        totals.failed += self.blocked_failures.of_command(number);
         totals
     }
 
@@ -376,7 +376,7 @@ impl Telemetry {
     }
 
     fn error_count(&self, counter: usize) -> u64 {
-        self.late_failures.with_error(counter)
+        self.blocked_failures.with_error(counter)
             + self.threads.iter().map(|thread| thread.errors(counter)).sum::<u64>()
     }
 
@@ -386,7 +386,7 @@ impl Telemetry {
     /// # Panics
     /// When there is no command with this number.
     pub(crate) fn failed_after_wait(&self, number: usize, reply: &[u8]) {
-        self.late_failures.add(number, self.error_prefixes.counter_of(reply));
+        self.blocked_failures.add(number, self.error_prefixes.counter_of(reply));
     }
 
     /// The number of seconds since the start, and the kept seconds after the first `known`, the

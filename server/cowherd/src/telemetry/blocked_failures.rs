@@ -8,12 +8,12 @@ use super::error_prefixes::COUNTERS;
 
 /// The counters of all threads.
 #[derive(Debug)]
-pub(super) struct LateFailures {
+pub(super) struct BlockedFailures {
     errors: Box<[AtomicU64]>,
     commands: Box<[AtomicU64]>,
 }
 
-impl LateFailures {
+impl BlockedFailures {
     pub(super) fn new(commands: usize) -> Self {
         let zeros = |count| (0..count).map(|_| AtomicU64::new(0)).collect();
         Self { errors: zeros(COUNTERS), commands: zeros(commands) }
