@@ -1,17 +1,11 @@
-use crate::commands::testing::TestServer;
+use crate::commands::testing::{TestServer, follow};
 
 const MIB: u64 = 1 << 20;
-
-fn check(server: &TestServer, table: &[(&str, &str)]) {
-    for (line, reply) in table {
-        assert_eq!(server.run(line), format!("{reply}\r\n"), "{line}");
-    }
-}
 
 #[test]
 fn get_takes_patterns() {
     let server = TestServer::new();
-    check(
+    follow(
         &server,
         &[
             ("CONFIG GET appendonly", "*2\r\n$10\r\nappendonly\r\n$2\r\nno"),
@@ -29,7 +23,7 @@ fn get_takes_patterns() {
 #[test]
 fn set_changes_all_or_nothing() {
     let server = TestServer::new();
-    check(
+    follow(
         &server,
         &[
             ("CONFIG SET timeout 5 HZ 20", "+OK"),
@@ -89,7 +83,7 @@ fn set_changes_all_or_nothing() {
 #[test]
 fn requirepass_takes_effect() {
     let server = TestServer::new();
-    check(
+    follow(
         &server,
         &[
             ("CONFIG SET requirepass new", "+OK"),
@@ -163,7 +157,7 @@ fn resetstat_zeroes_statistics() {
 #[test]
 fn other_subcommands_are_refused_and_help_replies() {
     let server = TestServer::new();
-    check(
+    follow(
         &server,
         &[
             ("CONFIG REWRITE", "-ERR The server is running without a config file"),

@@ -1,13 +1,7 @@
 use super::secrets_equal;
 use crate::commands::call::Effect;
-use crate::commands::testing::TestServer;
+use crate::commands::testing::{TestServer, follow};
 use crate::config::Config;
-
-fn check(bench: &TestServer, table: &[(&str, &str)]) {
-    for (line, reply) in table {
-        assert_eq!(bench.run(line), format!("{reply}\r\n"), "{line}");
-    }
-}
 
 fn with_password() -> TestServer {
     let config = Config { requirepass: Some("secret".to_owned()), ..Config::default() };
@@ -19,7 +13,7 @@ fn with_password() -> TestServer {
 
 #[test]
 fn ping_and_echo_answer() {
-    check(
+    follow(
         &TestServer::new(),
         &[
             ("PING", "+PONG"),
@@ -66,7 +60,7 @@ fn hello_switches_the_protocol() {
 fn a_bad_hello_changes_nothing() {
     let bench = TestServer::new();
     let out_of_range = "-ERR Protocol version is not an integer or out of range";
-    check(
+    follow(
         &bench,
         &[
             ("HELLO a", out_of_range),
@@ -94,7 +88,7 @@ fn a_bad_hello_changes_nothing() {
 fn passwords_are_checked() {
     let wrong = "-WRONGPASS invalid username-password pair or user is disabled.";
     let server = with_password();
-    check(
+    follow(
         &server,
         &[
             ("AUTH", "-ERR wrong number of arguments for 'auth' command"),
@@ -110,7 +104,7 @@ fn passwords_are_checked() {
     );
     let info = server.run("INFO stats");
     assert!(info.contains("acl_access_denied_auth:5\r\n"), "{info}");
-    check(
+    follow(
         &TestServer::new(),
         &[
             (

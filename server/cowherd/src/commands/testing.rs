@@ -12,6 +12,7 @@ use cowherd_resp::{Args, Batch, ProtocolVersion, ReplyWriter, RequestLimits, Req
 use super::call::{Call, Effect};
 use super::error_reply::ErrorReply;
 use super::shared::Shared;
+use super::table::Command;
 
 /// A keyspace, one client and a clock that is set by hand.
 pub(super) struct TestServer {
@@ -110,5 +111,33 @@ impl TestServer {
         }
         self.version.set(reply.version);
         String::from_utf8_lossy(&reply.out).into_owned()
+    }
+}
+
+/// Runs commands, and compares their replies without the last line end.
+pub(super) fn follow(server: &TestServer, lines: &[(&str, &str)]) {
+    for (line, expected) in lines {
+        assert_eq!(server.run(line), format!("{expected}\r\n"), "{line}");
+    }
+}
+
+/// Runs a command; returns the bulk strings of its reply as words.
+pub(super) fn words(server: &TestServer, line: &str) -> String {
+    let reply = server.run(line);
+    let words: Vec<&str> =
+        reply.split("\r\n").filter(|l| !l.starts_with(['$', '*']) && !l.is_empty()).collect();
+    words.join(" ")
+}
+
+/// Checks that commands with at least one argument refuse one argument less than they need.
+pub(super) fn refuse_too_few(
+    server: &TestServer,
+    commands: impl IntoIterator<Item = &'static Command>,
+) {
+    for command in commands {
+        let name = command.name;
+        let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
+        let few = vec!["1"; command.arity.unsigned_abs() - 2].join(" ");
+        assert_eq!(server.run(&format!("{name} {few}")), error);
     }
 }

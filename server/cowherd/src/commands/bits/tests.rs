@@ -3,7 +3,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 
 use super::COMMANDS;
-use crate::commands::testing::TestServer;
+use crate::commands::testing::{TestServer, refuse_too_few};
 use crate::keyspace::ShardSet;
 
 fn script(lines: &[(&str, &str)]) {
@@ -21,12 +21,7 @@ const BAD_TYPE: &str = "-ERR Invalid bitfield type. Use something like i16 u8. \
 
 #[test]
 fn every_command_counts_its_arguments() {
-    let server = TestServer::new();
-    for command in COMMANDS {
-        let few = vec!["1"; command.arity.unsigned_abs() - 2].join(" ");
-        let error = format!("-ERR wrong number of arguments for '{}' command\r\n", command.name);
-        assert_eq!(server.run(&format!("{} {few}", command.name)), error);
-    }
+    refuse_too_few(&TestServer::new(), COMMANDS);
 }
 
 #[test]

@@ -3,7 +3,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::clients::{Client, ConnectionHandle, Origin};
 use crate::commands::call::Effect;
-use crate::commands::testing::TestServer;
+use crate::commands::testing::{TestServer, follow};
 
 const SYNTAX: &str = "-ERR syntax error";
 
@@ -14,12 +14,6 @@ struct CountingHandle(AtomicU64);
 impl ConnectionHandle for CountingHandle {
     fn close(&self) {
         self.0.fetch_add(1, Ordering::Relaxed);
-    }
-}
-
-fn check(bench: &TestServer, table: &[(&str, &str)]) {
-    for (line, reply) in table {
-        assert_eq!(bench.run(line), format!("{reply}\r\n"), "{line}");
     }
 }
 
@@ -52,7 +46,7 @@ fn ids(reply: &str) -> Vec<&str> {
 fn a_connection_has_number_and_name() {
     let bench = TestServer::new();
     let special = "-ERR Client names cannot contain spaces, newlines or special characters.";
-    check(
+    follow(
         &bench,
         &[
             ("CLIENT ID", ":1"),
@@ -117,7 +111,7 @@ fn a_connection_describes_itself() {
     bench.run("CLIENT NO-EVICT off");
     bench.run("CLIENT NO-TOUCH OFF");
     assert!(bench.run("CLIENT LIST ID 1").contains(" flags=U "), "{info}");
-    check(&bench, &[("CLIENT NO-EVICT x", SYNTAX), ("CLIENT NO-TOUCH x", SYNTAX)]);
+    follow(&bench, &[("CLIENT NO-EVICT x", SYNTAX), ("CLIENT NO-TOUCH x", SYNTAX)]);
     let reply = TestServer::new().resp3().run("CLIENT INFO");
     assert!(reply.starts_with('=') && reply.contains("\r\ntxt:id=1 "), "{reply}");
 }
@@ -133,7 +127,7 @@ fn the_list_can_be_narrowed() {
     for kind in ["master", "replica", "SLAVE", "pubsub"] {
         assert_eq!(bench.run(&format!("CLIENT LIST TYPE {kind}")), "$0\r\n\r\n", "{kind}");
     }
-    check(
+    follow(
         &bench,
         &[
             ("CLIENT LIST TYPE foo", "-ERR Unknown client type 'foo'"),
@@ -151,7 +145,7 @@ fn an_address_is_killed() {
     let bench = TestServer::new();
     let (client, ended) = connect(&bench, 4000, 0);
     let missing = "-ERR No such client";
-    check(
+    follow(
         &bench,
         &[
             ("CLIENT KILL 10.0.0.1:4001", missing),
@@ -175,7 +169,7 @@ fn filters_are_joined() {
             |(_, ended): &&(_, Arc<CountingHandle>)| ended.0.load(Ordering::Relaxed) > 0;
         clients.iter().filter(was_closed).map(|(client, _)| client.id).collect()
     };
-    check(
+    follow(
         &bench,
         &[
             ("CLIENT KILL ID 99", ":0"),
@@ -201,7 +195,7 @@ fn a_wrong_filter_kills_nobody() {
     let bench = TestServer::new();
     let (client, _) = connect(&bench, 4000, 0);
     let bad_id = "-ERR client-id should be greater than 0";
-    check(
+    follow(
         &bench,
         &[
             ("CLIENT KILL", "-ERR wrong number of arguments for 'client|kill' command"),
@@ -224,7 +218,7 @@ fn a_pause_holds_and_ends() {
     let bench = TestServer::new();
     let now = bench.now.get();
     let until = |writes| bench.shared.clients.paused_until(now, writes);
-    check(
+    follow(
         &bench,
         &[
             ("CLIENT PAUSE a", "-ERR timeout is not an integer or out of range"),
@@ -254,13 +248,13 @@ fn replies_are_turned_off_in_silence() {
     let bench = TestServer::new();
     assert_eq!(bench.run("CLIENT REPLY SKIP"), "");
     assert_eq!(bench.run("client reply off"), "");
-    check(&bench, &[("CLIENT REPLY ON", "+OK"), ("CLIENT REPLY foo", SYNTAX)]);
+    follow(&bench, &[("CLIENT REPLY ON", "+OK"), ("CLIENT REPLY foo", SYNTAX)]);
 }
 
 #[test]
 fn what_is_not_supported_says_so() {
     let bench = TestServer::new();
-    check(
+    follow(
         &bench,
         &[
             ("CLIENT UNBLOCK 2", ":0"),
@@ -292,7 +286,7 @@ fn tracking_is_described() {
     let own = bench.run("CLIENT ID").trim().trim_start_matches(':').to_owned();
     let redirected = info("~2 $2 on $6 noloop", &format!(":{own}"), "*0");
     let to_itself = format!("CLIENT TRACKING ON REDIRECT {own} NOLOOP");
-    check(
+    follow(
         &bench,
         &[
             ("CLIENT TRACKINGINFO", &*off),

@@ -7,7 +7,7 @@ use super::is_local;
 use crate::clients::{ClientRegistry, ConnectionHandle, Origin};
 use crate::commands::call::Effect;
 use crate::commands::call::ReloadOptions;
-use crate::commands::testing::TestServer;
+use crate::commands::testing::{TestServer, follow};
 use crate::config::{Config, DebugCommand};
 
 const DIGEST_LINES: &[&str] = &[
@@ -48,12 +48,6 @@ const WHOLE_DIGEST: &str = "0ae331710660e38d80fbd49f6356138cde8aaadc";
 
 fn server(enable_debug_command: DebugCommand) -> TestServer {
     TestServer::with(64 << 20, Config { enable_debug_command, ..Config::default() })
-}
-
-fn check(server: &TestServer, table: &[(&str, &str)]) {
-    for (line, reply) in table {
-        assert_eq!(server.run(line), format!("{reply}\r\n"), "{line}");
-    }
 }
 
 struct NoConnection;
@@ -164,7 +158,7 @@ fn sleep_and_reload_become_effects() {
         assert_eq!(server.effect.take(), Effect::Reload(options), "{line}");
     }
     let error = "-ERR DEBUG RELOAD only supports the MERGE, NOFLUSH and NOSAVE options.";
-    check(&server, &[("DEBUG RELOAD foo", error)]);
+    follow(&server, &[("DEBUG RELOAD foo", error)]);
     assert_eq!(server.effect.take(), Effect::None);
 }
 
@@ -180,7 +174,7 @@ fn switches_are_set() {
         )
     };
     assert_eq!(state(), (true, false, 0));
-    check(
+    follow(
         &server,
         &[
             ("DEBUG SET-ACTIVE-EXPIRE 0", "+OK"),
@@ -193,7 +187,7 @@ fn switches_are_set() {
         ],
     );
     assert_eq!(state(), (false, true, 250));
-    check(&server, &[("DEBUG SET-ACTIVE-EXPIRE 1", "+OK"), ("DEBUG CHECKPOINT-DIGEST no", "+OK")]);
+    follow(&server, &[("DEBUG SET-ACTIVE-EXPIRE 1", "+OK"), ("DEBUG CHECKPOINT-DIGEST no", "+OK")]);
     assert_eq!(state(), (true, false, 250));
 }
 
@@ -231,7 +225,7 @@ fn populate_adds_keys() {
     for line in ["DEBUG POPULATE 2", "DEBUG POPULATE 3 p 10", "DEBUG POPULATE 1 short 3"] {
         assert_eq!(server.run(line), "+OK\r\n", "{line}");
     }
-    check(
+    follow(
         &server,
         &[
             ("DBSIZE", ":6"),
@@ -266,7 +260,7 @@ fn tables_and_values_are_described() {
     assert!(server.run("DEBUG HTSTATS-KEY s full").contains(" number of elements: 3\n"));
     let no_table = "-ERR The value stored at the specified key is not represented using an hash \
                     table";
-    check(
+    follow(
         &server,
         &[
             ("DEBUG HTSTATS-KEY few", no_table),
@@ -305,7 +299,7 @@ fn what_means_nothing_here_is_accepted() {
         assert_eq!(server.run(line), "+OK\r\n", "{line}");
     }
     let error = "-ERR argument must be a memory value bigger than 1 and smaller than 4gb";
-    check(&server, &[("DEBUG QUICKLIST-PACKED-THRESHOLD 4gb", error)]);
+    follow(&server, &[("DEBUG QUICKLIST-PACKED-THRESHOLD 4gb", error)]);
     let error = "-ERR value is not an integer or out of range";
-    check(&server, &[("DEBUG REPLYBUFFER PEAK-RESET-TIME x", error)]);
+    follow(&server, &[("DEBUG REPLYBUFFER PEAK-RESET-TIME x", error)]);
 }

@@ -1,16 +1,10 @@
 use super::*;
-use crate::commands::testing::TestServer;
+use crate::commands::testing::{TestServer, follow, refuse_too_few, words};
 use crate::config::Config;
 
 const SYNTAX: &str = "-ERR syntax error";
 const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value";
 const UNIT: &str = "-ERR unsupported unit provided. please use M, KM, FT, MI";
-
-fn follow(server: &TestServer, lines: &[(&str, &str)]) {
-    for (line, expected) in lines {
-        assert_eq!(server.run(line), format!("{expected}\r\n"), "{line}");
-    }
-}
 
 /// Two towns of Sicily, as in the documentation of Redis.
 fn sicily() -> TestServer {
@@ -19,23 +13,9 @@ fn sicily() -> TestServer {
     server
 }
 
-/// The bulk strings of a reply as words.
-fn words(server: &TestServer, line: &str) -> String {
-    let reply = server.run(line);
-    let words: Vec<&str> =
-        reply.split("\r\n").filter(|l| !l.starts_with(['$', '*']) && !l.is_empty()).collect();
-    words.join(" ")
-}
-
 #[test]
 fn every_command_counts_its_arguments() {
-    let server = sicily();
-    for command in COMMANDS {
-        let name = command.name;
-        let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
-        let few = vec!["1"; command.arity.unsigned_abs() - 2].join(" ");
-        assert_eq!(server.run(&format!("{name} {few}")), error);
-    }
+    refuse_too_few(&sicily(), COMMANDS);
 }
 
 #[test]

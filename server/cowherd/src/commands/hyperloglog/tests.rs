@@ -1,17 +1,11 @@
 use super::*;
-use crate::commands::testing::TestServer;
+use crate::commands::testing::{TestServer, follow, refuse_too_few};
 use crate::config::Config;
 use crate::keyspace::ShardSet;
 
 const NOT_A_SKETCH: &str = "-WRONGTYPE Key is not a valid HyperLogLog string value.";
 const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value";
 const INVALID: &str = "-INVALIDOBJ Corrupted HLL object detected";
-
-fn follow(server: &TestServer, lines: &[(&str, &str)]) {
-    for (line, expected) in lines {
-        assert_eq!(server.run(line), format!("{expected}\r\n"), "{line}");
-    }
-}
 
 /// The bytes of a string.
 fn value(server: &TestServer, name: &str) -> Vec<u8> {
@@ -27,13 +21,8 @@ fn changes(server: &TestServer) -> u64 {
 
 #[test]
 fn every_command_counts_its_arguments() {
-    let server = TestServer::new();
-    for command in COMMANDS.iter().filter(|command| command.arity != 1) {
-        let name = command.name;
-        let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
-        let few = vec!["1"; command.arity.unsigned_abs() - 2].join(" ");
-        assert_eq!(server.run(&format!("{name} {few}")), error);
-    }
+    let commands = COMMANDS.iter().filter(|command| command.arity != 1);
+    refuse_too_few(&TestServer::new(), commands);
 }
 
 #[test]

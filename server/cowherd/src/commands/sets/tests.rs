@@ -1,15 +1,9 @@
-use crate::commands::testing::TestServer;
+use crate::commands::testing::{TestServer, follow};
 
 fn script(lines: &[(&str, &str)]) -> TestServer {
     let server = TestServer::new();
     follow(&server, lines);
     server
-}
-
-fn follow(server: &TestServer, lines: &[(&str, &str)]) {
-    for (line, expected) in lines {
-        assert_eq!(server.run(line), format!("{expected}\r\n"), "{line}");
-    }
 }
 
 /// The bulk strings of a reply, sorted.

@@ -1,5 +1,5 @@
 use super::*;
-use crate::commands::testing::TestServer;
+use crate::commands::testing::{TestServer, follow, refuse_too_few, words};
 use crate::config::Config;
 
 const NOT_FLOAT: &str = "-ERR value is not a valid float";
@@ -12,29 +12,9 @@ fn server() -> TestServer {
     TestServer::with(64 << 20, Config { zset_max_listpack_entries: 4, ..Config::default() })
 }
 
-fn follow(server: &TestServer, lines: &[(&str, &str)]) {
-    for (line, expected) in lines {
-        assert_eq!(server.run(line), format!("{expected}\r\n"), "{line}");
-    }
-}
-
-/// The bulk strings of a reply as words.
-fn words(server: &TestServer, line: &str) -> String {
-    let reply = server.run(line);
-    let words: Vec<&str> =
-        reply.split("\r\n").filter(|l| !l.starts_with(['$', '*']) && !l.is_empty()).collect();
-    words.join(" ")
-}
-
 #[test]
 fn every_command_counts_its_arguments() {
-    let server = server();
-    for command in COMMANDS {
-        let name = command.name;
-        let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
-        let few = vec!["1"; command.arity.unsigned_abs() - 2].join(" ");
-        assert_eq!(server.run(&format!("{name} {few}")), error);
-    }
+    refuse_too_few(&server(), COMMANDS);
 }
 
 #[test]

@@ -1,5 +1,5 @@
 use super::*;
-use crate::commands::testing::TestServer;
+use crate::commands::testing::{TestServer, follow, refuse_too_few};
 use crate::config::{Config, DebugCommand};
 
 const WRONG_TYPE: &str = "-WRONGTYPE Operation against a key holding the wrong kind of value";
@@ -11,12 +11,6 @@ fn server() -> TestServer {
     let enable_debug_command = DebugCommand::Yes;
     let config = Config { stream_node_max_entries: 3, enable_debug_command, ..Config::default() };
     TestServer::with(64 << 20, config)
-}
-
-fn follow(server: &TestServer, lines: &[(&str, &str)]) {
-    for (line, expected) in lines {
-        assert_eq!(server.run(line), format!("{expected}\r\n"), "{line}");
-    }
 }
 
 /// The texts and numbers of a reply as words.
@@ -48,14 +42,8 @@ fn filled(count: u64) -> TestServer {
 
 #[test]
 fn every_command_counts_its_arguments() {
-    let server = server();
-    let plain = COMMANDS.iter().filter(|command| command.subcommands.is_empty());
-    for command in plain {
-        let name = command.name;
-        let error = format!("-ERR wrong number of arguments for '{name}' command\r\n");
-        let few = vec!["1"; command.arity.unsigned_abs() - 2].join(" ");
-        assert_eq!(server.run(&format!("{name} {few}")), error);
-    }
+    let commands = COMMANDS.iter().filter(|command| command.subcommands.is_empty());
+    refuse_too_few(&server(), commands);
 }
 
 #[test]

@@ -1,6 +1,6 @@
 use super::*;
 use crate::commands::table::CommandGroup;
-use crate::commands::testing::TestServer;
+use crate::commands::testing::{TestServer, follow};
 use crate::config::Config;
 use crate::keyspace::ShardSet;
 
@@ -9,12 +9,6 @@ fn script(lines: &[(&str, &str)]) -> TestServer {
     let server = TestServer::new();
     follow(&server, lines);
     server
-}
-
-fn follow(server: &TestServer, lines: &[(&str, &str)]) {
-    for (line, expected) in lines {
-        assert_eq!(server.run(line), format!("{expected}\r\n"), "{line}");
-    }
 }
 
 /// The expiry of a key in database 0; `None` if the key is missing.
