@@ -19,6 +19,8 @@ impl ErrorReply {
     pub const NOT_INTEGER: Self = Self::new("ERR value is not an integer or out of range");
     /// An argument or a value is no floating-point number.
     pub const NOT_FLOAT: Self = Self::new("ERR value is not a valid float");
+    /// An argument is no integer of 0 or more.
+    pub const NOT_POSITIVE: Self = Self::new("ERR value is out of range, must be positive");
     /// The key holds a value of another type.
     pub const WRONG_TYPE: Self =
         Self::new("WRONGTYPE Operation against a key holding the wrong kind of value");

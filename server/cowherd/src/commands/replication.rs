@@ -67,7 +67,6 @@ const REPLICA_REFUSED: ErrorReply = ErrorReply::new(
 );
 const BAD_PORT: ErrorReply = ErrorReply::new("ERR Invalid master port");
 const NO_REPLICAS: ErrorReply = ErrorReply::new("ERR FAILOVER requires connected replicas.");
-const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
 
 /// Waits for its timeout if it wants any replica, since none will come.
 fn wait(call: &mut Call<'_>) -> CommandResult {
@@ -82,7 +81,7 @@ fn wait_aof(call: &mut Call<'_>) -> CommandResult {
         return Err(ErrorReply::new("ERR value is out of range, value must between 0 and 1"));
     }
     let replicas = parse_i64(call.args.at(2)).filter(|replicas| *replicas >= 0);
-    let replicas = replicas.ok_or(NOT_POSITIVE)?;
+    let replicas = replicas.ok_or(ErrorReply::NOT_POSITIVE)?;
     let timeout = call.timeout_milliseconds(3)?;
     if local > 0 {
         return Err(ErrorReply::new(
@@ -180,18 +179,14 @@ fn replconf(call: &mut Call<'_>) -> CommandResult {
                 let words = value.split(|byte| byte.is_ascii_whitespace());
                 for word in words.filter(|word| !word.is_empty()) {
                     if !word.eq_ignore_ascii_case(b"functions") {
-                        let word = String::from_utf8_lossy(word);
-                        return Err(ErrorReply::text(format!(
-                            "ERR Unsupported rdb-filter-only option: {word}"
-                        )));
+                        let problem = b"ERR Unsupported rdb-filter-only option: ";
+                        return Err(ErrorReply::quoting(&[problem, word]));
                     }
                 }
             }
             () => {
-                let option = call.text(i);
-                return Err(ErrorReply::text(format!(
-                    "ERR Unrecognized REPLCONF option: {option}"
-                )));
+                let problem = b"ERR Unrecognized REPLCONF option: ";
+                return Err(ErrorReply::quoting(&[problem, call.args.at(i)]));
             }
         }
     }

@@ -12,6 +12,8 @@ use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::shared::Shared;
 use cowherd_resp::parse_i64;
 
+use super::tracking::redirect;
+
 /// A type of connections, as filters name it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub(super) enum ClientType {
@@ -94,7 +96,7 @@ fn describe(text: &mut String, shared: &Shared, client: &Client, command: Option
     };
     let names = client.names.lock().clone();
     let tracker = shared.tracking.tracker(client.id);
-    let redirect = tracker.as_ref().map_or(-1, |tracker| tracker.redirect());
+    let redirect = redirect(tracker.as_deref());
     // Writing to a string cannot fail.
     let _ = write!(
         text,

@@ -204,7 +204,7 @@ fn no_touch(call: &mut Call<'_>) -> CommandResult {
     Ok(())
 }
 
-/// OFF and SKIP themselves have no reply. A monitor whose replies are off is shown no requests.
+/// OFF and SKIP themselves have no reply. A monitor with replies off is shown no requests.
 fn reply(call: &mut Call<'_>) -> CommandResult {
     let monitors = &call.shared.clients.monitors;
     if call.is(2, "on") {

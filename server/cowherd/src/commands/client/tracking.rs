@@ -38,8 +38,12 @@ pub(super) fn tracking(call: &mut Call<'_>) -> CommandResult {
     if call.is(2, "off") {
         call.shared.tracking.disable(call.session, &call.shared.keyspace);
     } else if call.is(2, "on") {
-        check_options(call, &options)?;
-        add_prefixes(call, &mut options)?;
+        let tracker = call.shared.tracking.tracker(call.session.client.id);
+        let old = tracker.as_ref().map(|tracker| &tracker.options);
+        check_options(&options, old)?;
+        if options.broadcast {
+            add_prefixes(&mut options, old.map_or(&[], |old| &old.prefixes))?;
+        }
         call.shared.tracking.enable(call.session, &call.shared.keyspace, options);
     } else {
         return Err(ErrorReply::SYNTAX);
@@ -81,13 +85,11 @@ fn parse_options(call: &Call<'_>) -> Result<TrackingOptions, ErrorReply> {
 }
 
 /// Checks options with each other and with those in force.
-fn check_options(call: &Call<'_>, options: &TrackingOptions) -> CommandResult {
+fn check_options(options: &TrackingOptions, old: Option<&TrackingOptions>) -> CommandResult {
     let TrackingOptions { broadcast, opt_in, opt_out, .. } = *options;
     if !options.prefixes.is_empty() && !broadcast {
         return Err(PREFIX_WITHOUT_BCAST);
     }
-    let tracker = call.shared.tracking.tracker(call.session.client.id);
-    let old = tracker.as_ref().map(|tracker| &tracker.options);
     if old.is_some_and(|old| old.broadcast != broadcast) {
         return Err(OTHER_BCAST);
     }
@@ -105,30 +107,28 @@ fn check_options(call: &Call<'_>, options: &TrackingOptions) -> CommandResult {
 
 /// Adds the prefixes in force to new ones, of which none may be the begin of another. Without any
 /// prefix all keys are meant.
-fn add_prefixes(call: &Call<'_>, options: &mut TrackingOptions) -> CommandResult {
-    if !options.broadcast {
-        return Ok(());
-    }
-    let tracker = call.shared.tracking.tracker(call.session.client.id);
-    let old = tracker.map_or(Vec::new(), |tracker| tracker.options.prefixes.clone());
+fn add_prefixes(options: &mut TrackingOptions, old: &[Prefix]) -> CommandResult {
     for (i, prefix) in options.prefixes.iter().enumerate() {
-        let known = overlapping(prefix, &old).map(|other| (other, "an existing"));
+        let known = overlapping(prefix, old).map(|other| (other, "an existing"));
         let provided = || {
             overlapping(prefix, &options.prefixes[i + 1..]).map(|other| (other, "another provided"))
         };
         if let Some((other, which)) = known.or_else(provided) {
-            return Err(ErrorReply::text(format!(
-                "ERR Prefix '{}' overlaps with {which} prefix '{}'. Prefixes for a single client \
-                 must not overlap.",
-                String::from_utf8_lossy(prefix),
-                String::from_utf8_lossy(other),
-            )));
+            return Err(ErrorReply::quoting(&[
+                b"ERR Prefix '",
+                prefix,
+                b"' overlaps with ",
+                which.as_bytes(),
+                b" prefix '",
+                other,
+                b"'. Prefixes for a single client must not overlap.",
+            ]));
         }
     }
     if options.prefixes.is_empty() {
         options.prefixes.push(Box::default());
     }
-    options.prefixes.extend(old);
+    options.prefixes.extend_from_slice(old);
     options.prefixes.sort_unstable();
     options.prefixes.dedup();
     Ok(())
@@ -165,7 +165,7 @@ pub(super) fn get_redirect(call: &mut Call<'_>) -> CommandResult {
 }
 
 /// The number of the client that gets a client's messages: 0 for itself, -1 if it does not track.
-fn redirect(tracker: Option<&Tracker>) -> i64 {
+pub(super) fn redirect(tracker: Option<&Tracker>) -> i64 {
     tracker.map_or(-1, Tracker::redirect)
 }
 

@@ -9,7 +9,7 @@ use crate::keyspace::{
     PendingClaim, ShardIndex, Shards, StreamId, Value, ValueType,
 };
 
-/// Keys whose names are read at a time.
+/// Number of names of keys that are read at a time.
 const NAMES: usize = 256;
 
 /// Adds all keys of `source` to `target`; returns their number. All shards of both are locked.

@@ -6,9 +6,7 @@ use crate::clients::{Client, Session};
 use crate::commands::call::Call;
 use crate::commands::error_reply::{CommandResult, ErrorReply};
 use crate::commands::table::Command;
-use crate::keyspace::{
-    DATABASES, DbIndex, Entry, Key, KeyUsage, ShardSet, Shards, TableSize, ValueType,
-};
+use crate::keyspace::{DATABASES, Entry, Key, KeyUsage, ShardSet, Shards, TableSize, ValueType};
 use cowherd_resp::ReplyWriter;
 
 /// `DEBUG DIGEST`
@@ -34,11 +32,7 @@ pub(super) fn digest_value(call: &mut Call<'_>) -> CommandResult {
 /// Replies what `describe` makes of the key in argument 2.
 fn with_entry(
     call: &mut Call<'_>,
-    describe: impl FnOnce(
-        &mut Shards<'_>,
-        &mut ReplyWriter,
-        (DbIndex, &Key<'_>, &Entry),
-    ) -> CommandResult,
+    describe: impl FnOnce(&mut Shards<'_>, &mut ReplyWriter, &Key<'_>, &Entry) -> CommandResult,
 ) -> CommandResult {
     let (db, bytes) = (call.session.db, call.args.at(2));
     call.locked(
@@ -46,7 +40,7 @@ fn with_entry(
         |shards, reply| {
             let key = shards.keyspace().key(db, bytes);
             let entry = shards.peek(db, &key).ok_or(ErrorReply::NO_KEY)?;
-            describe(shards, reply, (db, &key, &entry))
+            describe(shards, reply, &key, &entry)
         },
     )?
 }
@@ -57,7 +51,7 @@ pub(super) fn object(call: &mut Call<'_>) -> CommandResult {
     /// The mask of the 24 bits of the LRU clock of Redis.
     const LRU_BITS: u64 = (1 << 24) - 1;
     let (now, limit) = (call.now, call.config.list_max_listpack_size);
-    with_entry(call, |shards, reply, (_, key, entry)| {
+    with_entry(call, |shards, reply, key, entry| {
         let len = match shards.string(entry) {
             Ok(value) => value.size(),
             Err(_) => shards.memory_usage(entry, 0),
@@ -90,7 +84,7 @@ pub(super) fn object(call: &mut Call<'_>) -> CommandResult {
 /// `DEBUG SDSLEN key`: the lengths of key and value, which have no space to grow.
 pub(super) fn string_lengths(call: &mut Call<'_>) -> CommandResult {
     let not_text = ErrorReply::new("ERR Not an sds encoded string.");
-    with_entry(call, |shards, reply, (_, key, entry)| {
+    with_entry(call, |shards, reply, key, entry| {
         let is_text = matches!(shards.encoding_name(entry), "embstr" | "raw");
         let value = shards.string(entry).ok().filter(|_| is_text).ok_or(not_text)?;
         reply.simple(&format!(
@@ -106,17 +100,13 @@ pub(super) fn string_lengths(call: &mut Call<'_>) -> CommandResult {
 
 /// `DEBUG LISTPACK key` and `DEBUG QUICKLIST key`: writes figures of a value of one encoding to the
 /// log.
-pub(super) fn print(
-    call: &mut Call<'_>,
-    encoding: &'static str,
-    name: &'static str,
-) -> CommandResult {
-    with_entry(call, |shards, reply, (_, key, entry)| {
+pub(super) fn print(call: &mut Call<'_>, encoding: &str) -> CommandResult {
+    with_entry(call, |shards, reply, key, entry| {
         if shards.encoding_name(entry) != encoding {
-            return Err(ErrorReply::text(format!("ERR Not a {name} encoded object.")));
+            return Err(ErrorReply::text(format!("ERR Not a {encoding} encoded object.")));
         }
         tracing::info!(
-            "DEBUG: {} is a {name} of {} bytes",
+            "DEBUG: {} is a {encoding} of {} bytes",
             String::from_utf8_lossy(key.bytes),
             shards.memory_usage(entry, 0)
         );
@@ -145,7 +135,7 @@ pub(super) fn element_table(call: &mut Call<'_>) -> CommandResult {
     let no_table = ErrorReply::new(
         "ERR The value stored at the specified key is not represented using an hash table",
     );
-    with_entry(call, |shards, reply, (.., entry)| {
+    with_entry(call, |shards, reply, _, entry| {
         let size = shards.element_table(entry).ok_or(no_table)?;
         reply.verbatim(b"txt", describe_table(size).as_bytes());
         Ok(())

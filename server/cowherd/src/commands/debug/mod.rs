@@ -60,7 +60,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     ("htstats", 1, 2, inspect::table_sizes),
     ("htstats-key", 1, 2, inspect::element_table),
     ("leak", 1, 1, leak),
-    ("listpack", 1, 1, |call| inspect::print(call, "listpack", "listpack")),
+    ("listpack", 1, 1, |call| inspect::print(call, "listpack")),
     ("loadaof", 0, 0, |_| Err(ErrorReply::new("ERR append-only files are not supported"))),
     ("log", 1, 1, log),
     ("object", 1, 1, inspect::object),
@@ -69,7 +69,7 @@ const SUBCOMMANDS: &[Subcommand] = &[
     ("pause-cron", 1, 1, |call| set_switch(call, &call.shared.hooks.pause_cron)),
     ("populate", 1, 3, populate),
     ("protocol", 1, 1, protocol::protocol),
-    ("quicklist", 1, 2, |call| inspect::print(call, "quicklist", "quicklist")),
+    ("quicklist", 1, 2, |call| inspect::print(call, "quicklist")),
     ("quicklist-packed-threshold", 1, 1, packed_threshold),
     ("reload", 0, usize::MAX, reload),
     ("replybuffer", 2, 2, reply_buffer),
@@ -98,7 +98,6 @@ const NOT_ALLOWED: ErrorReply = ErrorReply::new(
      can run it from a local connection, otherwise you need to set this option in the \
      configuration file, and then restart the server.",
 );
-const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
 /// A day in seconds.
 const LONGEST_SLEEP: f64 = 86_400.0;
 
@@ -239,7 +238,7 @@ fn log(call: &mut Call<'_>) -> CommandResult {
 fn populate(call: &mut Call<'_>) -> CommandResult {
     let number = |i: usize| -> Result<u64, ErrorReply> {
         let number = parse_i64(call.args.at(i)).and_then(|number| u64::try_from(number).ok());
-        number.ok_or(NOT_POSITIVE)
+        number.ok_or(ErrorReply::NOT_POSITIVE)
     };
     let count = number(2)?;
     let prefix = call.args.get(3).unwrap_or(b"key");

@@ -117,7 +117,7 @@ impl SearchCenter {
 }
 
 impl SearchQuery {
-    /// The arguments of a command, whose errors come in the order of Redis. `view` is the sorted
+    /// Parses the arguments of a command; errors come in the order of Redis. `view` is the sorted
     /// set to search, if it exists.
     pub(super) fn parse(
         call: &Call<'_>,
@@ -263,10 +263,12 @@ impl SearchOptions {
             () => None,
         };
         if let Some(options) = missing {
-            return Err(ErrorReply::text(format!(
-                "ERR exactly one of {options} can be specified for {}",
-                call.text(0)
-            )));
+            return Err(ErrorReply::quoting(&[
+                b"ERR exactly one of ",
+                options.as_bytes(),
+                b" can be specified for ",
+                call.args.at(0),
+            ]));
         }
         if self.any && self.count.is_none() { Err(ANY_ALONE) } else { Ok(()) }
     }

@@ -42,8 +42,8 @@ pub(super) fn pfdebug(call: &mut Call<'_>) -> CommandResult {
             call.reply.integer(i64::from(has_changed));
         }
         () => {
-            let text = format!("ERR Unknown PFDEBUG subcommand '{}'", call.text(1));
-            return Err(ErrorReply::text(text));
+            let parts: [&[u8]; 3] = [b"ERR Unknown PFDEBUG subcommand '", call.args.at(1), b"'"];
+            return Err(ErrorReply::quoting(&parts));
         }
     }
     Ok(())

@@ -145,8 +145,6 @@ pub(super) const COMMANDS: &[Command] = &[
         .syntax("timeout numkeys key... where:(LEFT|RIGHT) [COUNT count]"),
 ];
 
-const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
-
 /// The limits of the compact encoding.
 #[inline]
 pub(super) fn limits(call: &Call<'_>) -> ListLimits {
@@ -239,7 +237,7 @@ fn pop(call: &mut Call<'_>, end: ListEnd) -> CommandResult {
         2 => None,
         3 => {
             let count = parse_i64(call.args.at(2)).and_then(|count| u64::try_from(count).ok());
-            Some(count.ok_or(NOT_POSITIVE)?)
+            Some(count.ok_or(ErrorReply::NOT_POSITIVE)?)
         }
         _ => return Err(call.row.wrong_arity()),
     };

@@ -13,7 +13,6 @@ use cowherd_resp::parse_i64;
 use super::read;
 
 const OUT_OF_RANGE: ErrorReply = ErrorReply::new("ERR value is out of range");
-const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
 const BELOW_RANGE: ErrorReply = ErrorReply::new(
     "ERR value is out of range, value must between -9223372036854775807 and 9223372036854775807",
 );
@@ -26,7 +25,7 @@ pub(super) fn spop(call: &mut Call<'_>) -> CommandResult {
         2 => None,
         3 => {
             let count = parse_i64(call.args.at(2)).and_then(|count| u64::try_from(count).ok());
-            Some(count.ok_or(NOT_POSITIVE)?)
+            Some(count.ok_or(ErrorReply::NOT_POSITIVE)?)
         }
         _ => return Err(ErrorReply::SYNTAX),
     };

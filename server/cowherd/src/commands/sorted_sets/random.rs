@@ -93,7 +93,7 @@ pub(super) fn zscan(call: &mut Call<'_>) -> CommandResult {
     let next = view.scan(cursor, options.count, |member, score| {
         if options.matches(member) {
             bulk_value(call.reply, member);
-            // As in Redis, whose large sorted sets have scores as numbers and not as text.
+            // As in Redis, where large sorted sets have scores as numbers and not as text.
             match is_compact {
                 true => call.reply.bulk(&format_double(score)),
                 false => call.reply.bulk(format_general(score, 17).as_bytes()),

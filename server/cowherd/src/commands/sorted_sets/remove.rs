@@ -12,8 +12,6 @@ use super::bounds::{RangeKind, RankBounds};
 use super::lookup;
 use super::range::MemberReply;
 
-const NOT_POSITIVE: ErrorReply = ErrorReply::new("ERR value is out of range, must be positive");
-
 const CONDITION: WakeCondition =
     WakeCondition { kind: ValueType::SortedSet, wake_on_delete: false };
 
@@ -88,7 +86,7 @@ fn pop_one_key(call: &mut Call<'_>, is_max: bool) -> CommandResult {
         2 => None,
         3 => {
             let count = parse_i64(call.args.at(2)).and_then(|count| u64::try_from(count).ok());
-            Some(count.ok_or(NOT_POSITIVE)?)
+            Some(count.ok_or(ErrorReply::NOT_POSITIVE)?)
         }
         _ => return Err(ErrorReply::SYNTAX),
     };
