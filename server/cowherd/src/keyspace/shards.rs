@@ -55,7 +55,7 @@ pub struct Shards<'a> {
     pub(super) ready: Vec<ReadyKey>,
     /// Whether lookups update the access clocks.
     touch: bool,
-    /// The client whose command changes keys; `None` for the server itself.
+    /// The client that sent the running command; `None` for the server itself.
     pub(super) client: Option<ClientId>,
 }
 
@@ -163,7 +163,7 @@ impl<'a> Shards<'a> {
 
     /// Counts as many changes of a key as Redis does. With 0, the key has changed all the same.
     #[inline]
-    pub(super) fn changed_times(&self, shard: ShardIndex, times: u64) {
+    pub fn changed_times(&self, shard: ShardIndex, times: u64) {
         match times {
             0 => self.count(shard, Counter::UncountedChanges, 1),
             _ => self.count(shard, Counter::Changes, times),
@@ -338,7 +338,7 @@ impl<'a> Shards<'a> {
         self.remove_entry(db, hash, entry);
     }
 
-    /// Removes an entry that has expired or is evicted, and whose key is not at hand.
+    /// Removes an entry that has expired or is evicted, without its key at hand.
     pub(super) fn remove_entry(&mut self, db: DbIndex, hash: u64, entry: &Entry) {
         let shard = entry.shard;
         let mem = self.held.view(shard);

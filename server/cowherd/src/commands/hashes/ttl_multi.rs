@@ -157,7 +157,10 @@ pub(super) fn hsetex(call: &mut Call<'_>) -> CommandResult {
                     }
                 }
                 // Each field counts as a change, also one that was not there.
-                (removed..pairs.count() as u64).for_each(|_| call.shards.changed(key.shard));
+                let missing = pairs.count() as u64 - removed;
+                if missing > 0 {
+                    call.shards.changed_times(key.shard, missing);
+                }
             }
             expiry => {
                 call.shards.hash_set(db, &key, old.as_ref(), pairs, expiry, &limits)?;
