@@ -238,7 +238,7 @@ fn info_fields(raw: &mut RawConnection) -> Result<Vec<(String, Vec<String>)>> {
     Ok(sections)
 }
 
-/// The INFO sections whose fields depend on what clients have done.
+/// The INFO sections with fields that earlier commands of clients add.
 const OF_USE: &[&str] = &["Commandstats", "Errorstats", "Latencystats", "Threads", "Keysizes"];
 
 #[test]

@@ -11,8 +11,9 @@
 #
 # COWHERD_BIN selects another binary of Cowherd, PEER another redis-server.
 #
-# Prints the median of the rounds in microseconds of server CPU time (user + system) per request, the
-# range, and the ratio to `off` of the same server.
+# Prints the resident memory for each tracked key of 16 bytes that one client has read; then the
+# median of the rounds in microseconds of server CPU time (user + system) per request, the range, and
+# the ratio to `off` of the same server.
 set -euo pipefail
 source "$(dirname "$0")/side_by_side.sh"
 rounds=${1:-5}
@@ -35,21 +36,42 @@ measure() {
     echo "scale=4; ($end - $start) * 10000 / $requests" | bc
 }
 
+rss() { awk '/VmRSS|HugetlbPages/ {kib += $2} END {print kib}' "/proc/$1/status"; }
+
+# begin_tracking PORT: starts a client that tracks keys until end_tracking
+begin_tracking() {
+    mkfifo "$dir/input"
+    redis-cli -p "$1" -3 <"$dir/input" >/dev/null &
+    client=$!
+    exec 3>"$dir/input"
+    echo 'CLIENT TRACKING ON' >&3
+    until redis-cli -p "$1" info clients | grep -q 'tracking_clients:1'; do sleep 0.1; done
+}
+end_tracking() {
+    exec 3>&-
+    wait $client
+    rm "$dir/input"
+}
+
+for server in "cowherd 7601 $cowherd" "$peer 7602 $other"; do
+    read -r name port pid <<<"$server"
+    begin_tracking "$port"
+    before=$(rss "$pid")
+    redis-benchmark -p "$port" -c 1 -P 64 -3 --enable-tracking -n 2000000 -r 100000 -q \
+        GET key:__rand_int__ >/dev/null 2>&1
+    after=$(rss "$pid")
+    keys=$(redis-cli -p "$port" info stats | awk -F: '/tracking_total_keys/ {print $2 + 0}')
+    echo "$name: $(((after - before) * 1024 / keys)) bytes for each of $keys tracked keys"
+    end_tracking
+done
+
 for _ in $(seq "$rounds"); do
     for server in "cowherd 7601 $cowherd" "peer 7602 $other"; do
         read -r name port pid <<<"$server"
         measure "$port" "$pid" >>"$dir/$name.off"
-        # A client that tracks keys until its input ends.
-        mkfifo "$dir/input"
-        redis-cli -p "$port" -3 <"$dir/input" >/dev/null &
-        client=$!
-        exec 3>"$dir/input"
-        echo 'CLIENT TRACKING ON' >&3
-        until redis-cli -p "$port" info clients | grep -q 'tracking_clients:1'; do sleep 0.1; done
+        begin_tracking "$port"
         measure "$port" "$pid" >>"$dir/$name.others"
-        exec 3>&-
-        wait $client
-        rm "$dir/input"
+        end_tracking
         measure "$port" "$pid" --enable-tracking >>"$dir/$name.on"
     done
 done

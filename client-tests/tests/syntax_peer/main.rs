@@ -3,7 +3,7 @@
 //! left out, in both protocols, with small and large encodings.
 //!
 //! A reply is right if it is that of one of the newer servers (Redis 8.2, Valkey 9.1); that of
-//! Redis 7.0 is shown beside them. A server whose reply differs from ours is left out until the
+//! Redis 7.0 is shown beside them. A server with a reply that differs from ours is left out until
 //! next section, which begins with an empty keyspace, since its keys may differ from then on.
 //!
 //! A difference is reported with the least number of requests that show it.

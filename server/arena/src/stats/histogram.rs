@@ -230,7 +230,7 @@ impl Distribution {
         rest
     }
 
-    /// Number of durations in the buckets whose borders are at most `nanos`: some of those between
+    /// Number of durations in the buckets with borders of at most `nanos`: some of those between
     /// the last such border and `nanos` may be left out.
     pub fn count_up_to(&self, nanos: u64) -> u64 {
         let below = BORDERS.iter().take_while(|border| **border <= nanos).count();

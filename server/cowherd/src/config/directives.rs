@@ -234,7 +234,7 @@ table! {
         "Accepted for compatibility: nodes of lists are never compressed";
     "hll-sparse-max-bytes", hll_sparse_max_bytes: u64 = 3000,
         ByteSize { low: 0, high: LONG_MAX, percent: false }, live,
-        "The most bytes of a HyperLogLog whose registers are kept as runs";
+        "The most bytes of a sparse HyperLogLog; beyond it becomes dense";
     "hash-max-listpack-entries" or "hash-max-ziplist-entries",
         hash_max_listpack_entries: u64 = 512, up_to(0u64, LONG_MAX), live,
         "A hash of more fields is kept in a table, no longer in one packed run";

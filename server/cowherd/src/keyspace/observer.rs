@@ -14,7 +14,7 @@ pub type ClientId = u64;
 
 /// Receives the changes of keys.
 pub trait ChangeObserver: Send + Sync {
-    /// A key was changed, has expired or was evicted. `by` is the client whose command did it;
+    /// A key was changed, has expired or was evicted. `by` is the client that sent the command;
     /// `None` for the server itself. Called while the key's shard is locked, after the change.
     fn key_changed(&self, key: &[u8], hash: u64, by: Option<ClientId>);
 

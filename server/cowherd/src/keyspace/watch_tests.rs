@@ -146,7 +146,7 @@ fn a_changed_key_with_waiters_is_ready_once() {
     assert!(ShardIndex::all().all(|shard| !shards.has_watchers(shard)));
 }
 
-/// A key and who has changed it; `None` for all keys.
+/// A key and the client that has changed it; `None` for all keys.
 type Change = Option<(Vec<u8>, Option<ClientId>)>;
 
 /// Keeps what the observer is told.

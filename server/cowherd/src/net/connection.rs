@@ -62,7 +62,7 @@ const PAUSE_POLL: Duration = Duration::from_millis(10);
 const MAX_DEFERRED: usize = 16 << 10;
 /// Most buffers that a worker keeps for them.
 const SPARE_REPLIES: usize = 64;
-/// Longest time that a batch takes whose replies are deferred: others wait for them as long.
+/// Longest time that a batch with deferred replies takes: other clients wait as long for theirs.
 const MAX_DEFERRED_NS: u64 = 50_000;
 /// Period at which a request that waits for the end of a script is tried again.
 const SCRIPT_POLL: Duration = Duration::from_millis(1);

@@ -46,12 +46,12 @@
 //! The module is a leaf: it imports only configuration and clock from this crate.
 
 pub(crate) mod advice;
+mod blocked_failures;
 mod checkpoint_epoch;
 mod checkpoint_figures;
 mod checkpoint_record;
 mod error_prefixes;
 pub(crate) mod info;
-mod blocked_failures;
 mod latency_monitor;
 mod live;
 pub(crate) mod logging;

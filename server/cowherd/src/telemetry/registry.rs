@@ -11,9 +11,9 @@ use cowherd_arena::stats::Distribution;
 use crossbeam_utils::CachePadded;
 use parking_lot::Mutex;
 
+use super::blocked_failures::BlockedFailures;
 use super::checkpoint_epoch::{CheckpointEpoch, EACH_PHASE, EpochCounter};
 use super::error_prefixes::{COUNTERS, ErrorPrefixes};
-use super::blocked_failures::BlockedFailures;
 use super::latency_monitor::{LatencyEvent, LatencyEventHistory, LatencyMonitor};
 use super::longest_command::LongestCommand;
 use super::persistence::Persistence;

@@ -249,8 +249,8 @@ impl ClientTracking {
         }
     }
 
-    /// Remembers that a client has read a key, whose shard is locked. If the table is full then,
-    /// another key is removed, and those who have read that one are told so.
+    /// Remembers that a client has read a key; the key's shard is locked. If the table is full
+    /// then, another key is removed, and the clients that have read that one are told so.
     pub(crate) fn remember(&self, client: ClientId, key: &[u8], hash: u64) {
         // The part of the table is locked before the trackers here, and behind them in `disable`.
         let is_connected =

@@ -73,7 +73,7 @@ pub(super) fn key_specs(command: &Command) -> Vec<KeySpec> {
     specs
 }
 
-/// The specs of the keys whose places are known.
+/// The specs of the keys at known places.
 fn fixed_specs(command: &Command) -> Vec<KeySpec> {
     let keys = command.keys;
     let (first, second) = (command.key_use, command.other_key_use);
